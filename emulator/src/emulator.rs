@@ -1,0 +1,53 @@
+//! A running emulator.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::options::{Options, StartError};
+use crate::service::{Service, router};
+use crate::world::World;
+use crate::{connection, engine};
+
+/// A running emulator; it stops when this is dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    address: SocketAddr,
+    world: Arc<World>,
+    serving: JoinSet<()>,
+}
+
+impl Emulator {
+    /// Binds the address, opens the engine and serves on a task of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] where the address is taken or Tesseract or one of its languages is missing.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let listen = options.listen;
+        let bound = connection::bind(listen).await;
+        let (listener, address) = bound.map_err(|source| StartError::Bind { listen, source })?;
+        let engine = engine::open(&options.engine).await?;
+        let service = Arc::new(Service::new(&options, engine));
+        let world = Arc::clone(&service.world);
+        let mut serving = JoinSet::new();
+        serving.spawn(connection::serve(listener, router(service)));
+        Ok(Self { address, world, serving })
+    }
+
+    /// The address to call, such as `http://127.0.0.1:41234`, without a path.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it was told to do wrong and what it has seen.
+    pub fn world(&self) -> Arc<World> {
+        Arc::clone(&self.world)
+    }
+
+    /// Stops at once: connections are closed and calls under way are dropped.
+    pub async fn stop(mut self) {
+        self.serving.shutdown().await;
+    }
+}

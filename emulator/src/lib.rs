@@ -1,0 +1,42 @@
+//! A local stand-in for DashScope's Qwen-OCR endpoints, for development, demonstrations and tests.
+//!
+//! It speaks both of DashScope's protocols over HTTP, scales each image exactly as the vendor's
+//! published formula says, reads it with a real OCR engine, counts tokens, and keeps a bill. Faults can
+//! be scripted: any documented error, lost and late answers, resets, garbage. It is no part of any
+//! gateway that calls it and shares no code with one: a stand-in that shared types would share mistakes.
+//!
+//! It is not the service. Text is what Tesseract reads, fields are found by rules, text tokens are
+//! counted from bytes, and nothing is ever fetched from a URL. The README lists every approximation.
+
+mod answer;
+mod clock;
+mod compatible;
+mod connection;
+mod control;
+mod delivery;
+mod engine;
+mod error;
+mod exchange;
+mod fault;
+mod identifier;
+mod inference;
+mod models;
+mod native;
+mod options;
+mod picture;
+mod request;
+mod service;
+mod tasks;
+mod throttle;
+mod transcribe;
+mod usage;
+mod world;
+
+pub use emulator::Emulator;
+pub use fault::Fault;
+pub use options::{EngineChoice, Options, StartError};
+pub use transcribe::{TranscribeError, transcribe};
+pub use usage::{PixelLimits, Usage, image_tokens};
+pub use world::{Bill, Call, ImageSeen, World};
+
+mod emulator;

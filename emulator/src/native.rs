@@ -1,0 +1,191 @@
+//! DashScope's own protocol: multimodal generation, plain and streamed.
+//!
+//! Shapes and framing are those of recorded answers: no space after a field's colon, a comment line with
+//! the status in each event, `finish_reason` the word `"null"` until the end, running totals of usage in
+//! every event, no closing marker. A request that turns out wrong once a stream was agreed on is an
+//! `error` event under status 200; what the gateway in front decides (key, model, quota) keeps its status.
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::answer::{Answer, Reply, pieces};
+use crate::error::Refusal;
+use crate::request::{self, Ask, Item, Message};
+use crate::usage::{PixelLimits, Usage, output_tokens};
+
+/// Reads a request body. Whether the answer is streamed stands in a header.
+pub(crate) fn read(body: &[u8], stream: bool) -> Ask {
+    let body = match request::json(body) {
+        Ok(body) => body,
+        Err(problem) => return Ask { stream, ..Ask::refused(problem) },
+    };
+    let mut ask = Ask { stream, ..Ask::default() };
+    let parameters = body.get("parameters").unwrap_or(&Value::Null);
+    ask.read_common(&body, parameters);
+    ask.incremental = parameters.get("incremental_output") == Some(&Value::Bool(true));
+    if let Some(options) = parameters.get("ocr_options") {
+        ask.take_options(options);
+    }
+    let messages = body.pointer("/input/messages").and_then(Value::as_array);
+    let messages = messages.map(|list| list.iter().map(|one| message(one, &mut ask)).collect());
+    ask.take_messages(messages.unwrap_or_default());
+    ask
+}
+
+fn message(message: &Value, ask: &mut Ask) -> Message {
+    let role = message.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut items = Vec::new();
+    match message.get("content") {
+        Some(Value::String(text)) => items.push(Item::Text(text.clone())),
+        Some(Value::Array(parts)) => {
+            for part in parts {
+                match item(part) {
+                    Ok(item) => items.push(item),
+                    Err(problem) => ask.object_to(problem),
+                }
+            }
+        }
+        _ => {}
+    }
+    Message { role, items }
+}
+
+fn item(part: &Value) -> Result<Item, Refusal> {
+    let member = |name: &str| part.get(name).and_then(Value::as_str).map(str::to_owned);
+    if let Some(url) = member("image") {
+        let beside = request::pixel_limits(part)?;
+        return Ok(Item::Image { url, inside: PixelLimits::default(), beside });
+    }
+    let unexpected = || Refusal::invalid_content("Unexpected item type in content.");
+    member("text").map(Item::Text).ok_or_else(unexpected)
+}
+
+/// Writes an answer as the request wanted it.
+pub(crate) fn reply(answer: &Answer, ask: &Ask, request_id: &str) -> Reply {
+    if ask.stream {
+        return Reply::events(events(answer, ask.incremental, request_id));
+    }
+    let mut content = Map::new();
+    if let Some(result) = &answer.ocr_result {
+        content.insert("ocr_result".to_owned(), result.clone());
+    }
+    content.insert("text".to_owned(), json!(answer.text));
+    let choice = choice(&json!([content]), answer.finish_reason);
+    Reply::json(200, &body(&choice, &answer.usage, request_id))
+}
+
+/// Writes an error body.
+pub(crate) fn error(refusal: &Refusal, request_id: &str) -> Value {
+    json!({ "code": refusal.code, "message": refusal.message(), "request_id": request_id })
+}
+
+/// Writes the only event of a stream that fails before it begins.
+pub(crate) fn error_event(refusal: &Refusal, request_id: &str) -> Bytes {
+    event(1, "error", refusal.status, &error(refusal, request_id))
+}
+
+fn events(answer: &Answer, incremental: bool, request_id: &str) -> Vec<Bytes> {
+    let mut events = Vec::new();
+    let mut push = |content: &Value, finish_reason: &str, usage: &Usage| {
+        let body = body(&choice(content, finish_reason), usage, request_id);
+        events.push(event(events.len() + 1, "result", 200, &body));
+    };
+    let pieces = pieces(&answer.text);
+    let mut sent = 0;
+    for (index, piece) in pieces.iter().enumerate() {
+        sent += piece.len();
+        let so_far = &answer.text[..sent];
+        let usage = Usage { output: output_tokens(so_far), ..answer.usage };
+        // Without increments the last text comes with the event that ends the stream.
+        if incremental {
+            push(&json!([{ "text": piece }]), "null", &usage);
+        } else if index + 1 < pieces.len() {
+            push(&json!([{ "text": so_far }]), "null", &usage);
+        }
+    }
+    let last = if incremental { json!([]) } else { json!([{ "text": answer.text }]) };
+    push(&last, answer.finish_reason, &answer.usage);
+    events
+}
+
+fn event(number: usize, kind: &str, status: u16, data: &Value) -> Bytes {
+    format!("id:{number}\nevent:{kind}\n:HTTP_STATUS/{status}\ndata:{data}\n\n").into()
+}
+
+fn choice(content: &Value, finish_reason: &str) -> Value {
+    json!({
+        "message": { "content": content, "role": "assistant" },
+        "finish_reason": finish_reason
+    })
+}
+
+fn body(choice: &Value, usage: &Usage, request_id: &str) -> Value {
+    json!({
+        "output": { "choices": [choice] },
+        "usage": {
+            "total_tokens": usage.total(),
+            "input_tokens_details": { "image_tokens": usage.image, "text_tokens": usage.text },
+            "output_tokens": usage.output,
+            "input_tokens": usage.input(),
+            "output_tokens_details": { "text_tokens": usage.output },
+            "image_tokens": usage.image
+        },
+        "request_id": request_id
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(text: &str) -> Answer {
+        let usage = Usage { image: 947, text: 24, output: output_tokens(text) };
+        let text = text.to_owned();
+        Answer { model: "qwen-vl-ocr", text, ocr_result: None, finish_reason: "stop", usage }
+    }
+
+    fn texts(events: &[Bytes]) -> Vec<Value> {
+        let data = |event: &Bytes| {
+            let event = std::str::from_utf8(event).unwrap();
+            let line = event.lines().find_map(|line| line.strip_prefix("data:")).unwrap();
+            serde_json::from_str::<Value>(line).unwrap()
+        };
+        let content = |event| data(event)["output"]["choices"][0]["message"]["content"][0].clone();
+        events.iter().map(|event| content(event)["text"].clone()).collect()
+    }
+
+    #[test]
+    fn events_are_framed_as_recorded() {
+        let events = events(&answer("abcd"), true, "r");
+        let first = std::str::from_utf8(&events[0]).unwrap();
+        assert!(
+            first.starts_with("id:1\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\""),
+            "{first}"
+        );
+        assert!(
+            first.contains("\"finish_reason\":\"null\"") && first.ends_with("}\n\n"),
+            "{first}"
+        );
+        let last = std::str::from_utf8(&events[1]).unwrap();
+        assert!(last.contains("\"content\":[]") && last.contains("\"finish_reason\":\"stop\""));
+    }
+
+    #[test]
+    fn without_increments_each_event_holds_all_so_far() {
+        assert_eq!(texts(&events(&answer("abcdefgh"), false, "r")), ["abcd", "abcdefgh"]);
+        assert_eq!(texts(&events(&answer(""), false, "r")), [""]);
+    }
+
+    #[test]
+    fn a_task_and_its_schema_are_read() {
+        let ask = read(
+            br#"{"model": "qwen-vl-ocr", "input": {"messages": [{"role": "user", "content": [{"image": "x"}]}]},
+            "parameters": {"ocr_options": {"task": "key_information_extraction",
+            "task_config": {"result_schema": {"total": ""}}}}}"#,
+            false,
+        );
+        assert_eq!(ask.task, Some(request::Task::KeyInformation));
+        assert!(ask.schema.unwrap().contains_key("total"));
+        assert_eq!(ask.problem, None);
+    }
+}

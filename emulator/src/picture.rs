@@ -1,0 +1,239 @@
+//! Images: what their header says, and the pixels that the model would have been shown.
+//!
+//! The header is read first and judged; only an image within the pixel ceiling is decoded. Then it is
+//! turned upright and scaled to exactly the size of the token formula, so that a lower `max_pixels`
+//! costs legibility here as it does there. Two assumptions, since the vendor documents neither: EXIF
+//! orientation is applied before anything is measured, and transparent parts are shown on white.
+//!
+//! HEIC is documented for the service and not decoded here; GIF is not documented and refused. Of a
+//! TIFF with several pages the first is read.
+
+use std::io::Cursor;
+
+use bytes::Bytes;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+
+use crate::usage::Scaled;
+
+/// Pixels of the largest image that is decoded. The vendor advises at most 15.68 million; the largest
+/// worked example has 48 million.
+const MOST_PIXELS: u64 = 80_000_000;
+
+/// Bytes that a decoder may hold.
+const MOST_DECODED_BYTES: u64 = 640 * 1024 * 1024;
+
+/// Both sides must be larger than this many pixels.
+const SHORTEST_SIDE: u32 = 10;
+
+/// How many times longer than the other a side may be.
+const MOST_ELONGATED: u64 = 200;
+
+/// An image whose header was read and found sound.
+#[derive(Debug, Clone)]
+pub(crate) struct Picture {
+    bytes: Bytes,
+    format: ImageFormat,
+    /// Pixels from left to right as it is to be seen.
+    pub(crate) width: u32,
+    /// Pixels from top to bottom as it is to be seen.
+    pub(crate) height: u32,
+}
+
+/// Why an image is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Not an image of a known format, or a broken one.
+    Undecodable,
+    /// Larger than the ceiling.
+    TooLarge,
+    /// A side is too short.
+    TooSmall { width: u32, height: u32 },
+    /// One side is too many times the other.
+    TooElongated,
+}
+
+impl Unreadable {
+    /// What the vendor says about it.
+    pub(crate) fn message(self) -> String {
+        const MODEL: &str = "The image length and width do not meet the model restrictions.";
+        match self {
+            Self::Undecodable => {
+                "Failed to decode the image during the data inspection.".to_owned()
+            }
+            Self::TooLarge => "Multimodal file size is too large".to_owned(),
+            Self::TooSmall { width, height } => {
+                format!("{MODEL} [height:{height} or width:{width} must be larger than 10]")
+            }
+            Self::TooElongated => {
+                format!("{MODEL} [absolute aspect ratio must be smaller than 200]")
+            }
+        }
+    }
+}
+
+impl Picture {
+    /// Reads the header.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable::Undecodable`] for anything but JPEG, PNG, WebP, BMP and TIFF.
+    pub(crate) fn probe(bytes: Bytes) -> Result<Self, Unreadable> {
+        let format = image::guess_format(&bytes).map_err(|_| Unreadable::Undecodable)?;
+        let mut decoder = decoder(&bytes, format)?;
+        let (width, height) = decoder.dimensions();
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        drop(decoder);
+        let (width, height) =
+            if lies_on_its_side(orientation) { (height, width) } else { (width, height) };
+        Ok(Self { bytes, format, width, height })
+    }
+
+    /// Judges the sides by the vendor's limits.
+    ///
+    /// # Errors
+    ///
+    /// The [`Unreadable`] that names the limit broken.
+    pub(crate) fn judge(&self) -> Result<(), Unreadable> {
+        let (width, height) = (self.width, self.height);
+        if width <= SHORTEST_SIDE || height <= SHORTEST_SIDE {
+            return Err(Unreadable::TooSmall { width, height });
+        }
+        if u64::from(width) * u64::from(height) > MOST_PIXELS {
+            return Err(Unreadable::TooLarge);
+        }
+        let (longer, shorter) = (u64::from(width.max(height)), u64::from(width.min(height)));
+        if longer > MOST_ELONGATED * shorter {
+            return Err(Unreadable::TooElongated);
+        }
+        Ok(())
+    }
+
+    /// Whether a declared media type names the format that the bytes have.
+    pub(crate) fn is_a(&self, media_type: &str) -> bool {
+        let subtype = media_type.trim().to_ascii_lowercase();
+        let names: &[&str] = match self.format {
+            ImageFormat::Jpeg => &["image/jpeg", "image/jpg"],
+            ImageFormat::Png => &["image/png"],
+            ImageFormat::WebP => &["image/webp"],
+            ImageFormat::Bmp => &["image/bmp"],
+            ImageFormat::Tiff => &["image/tiff", "image/tif"],
+            _ => &[],
+        };
+        names.contains(&subtype.as_str())
+    }
+
+    /// Decodes the image, turns it upright and scales it. Slow: belongs on the blocking pool.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable::Undecodable`] where the pixels are broken, [`Unreadable::TooLarge`] where they
+    /// would take too much memory.
+    pub(crate) fn shown_at(&self, scaled: Scaled) -> Result<RgbImage, Unreadable> {
+        self.judge()?;
+        let mut decoder = decoder(&self.bytes, self.format)?;
+        if decoder.total_bytes() > MOST_DECODED_BYTES {
+            return Err(Unreadable::TooLarge);
+        }
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let mut image = DynamicImage::from_decoder(decoder).map_err(|_| Unreadable::Undecodable)?;
+        image.apply_orientation(orientation);
+        let image = on_white(image);
+        if image.dimensions() == (scaled.width, scaled.height) {
+            return Ok(image);
+        }
+        let filter = image::imageops::FilterType::CatmullRom;
+        // Through `DynamicImage` because that code is compiled, optimised, in the image crate.
+        Ok(DynamicImage::ImageRgb8(image)
+            .resize_exact(scaled.width, scaled.height, filter)
+            .into_rgb8())
+    }
+}
+
+fn decoder(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder + '_, Unreadable> {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MOST_DECODED_BYTES);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    reader.into_decoder().map_err(|_| Unreadable::Undecodable)
+}
+
+fn lies_on_its_side(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    )
+}
+
+/// The image without transparency, as it looks on white paper.
+fn on_white(image: DynamicImage) -> RgbImage {
+    if !image.color().has_alpha() {
+        return image.into_rgb8();
+    }
+    let pixels = image.into_rgba8();
+    let mut paper = RgbImage::new(pixels.width(), pixels.height());
+    for (shown, pixel) in paper.pixels_mut().zip(pixels.pixels()) {
+        let [red, green, blue, alpha] = pixel.0;
+        *shown = Rgb([red, green, blue].map(|channel| blend(channel, alpha)));
+    }
+    paper
+}
+
+/// One channel seen through its alpha on a white ground.
+fn blend(channel: u8, alpha: u8) -> u8 {
+    let (channel, alpha) = (u32::from(channel), u32::from(alpha));
+    let mixed = (channel * alpha + 255 * (255 - alpha) + 127) / 255;
+    u8::try_from(mixed).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgba;
+
+    use super::*;
+
+    fn png(image: &DynamicImage) -> Bytes {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        bytes.into_inner().into()
+    }
+
+    fn blank(width: u32, height: u32) -> Picture {
+        let page = RgbImage::from_pixel(width, height, Rgb([255; 3]));
+        Picture::probe(png(&DynamicImage::ImageRgb8(page))).unwrap()
+    }
+
+    #[test]
+    fn an_image_is_shown_at_the_size_of_the_formula() {
+        let scaled = Scaled { width: 96, height: 64, tokens: 8 };
+        assert_eq!(blank(100, 70).shown_at(scaled).unwrap().dimensions(), (96, 64));
+    }
+
+    #[test]
+    fn the_vendors_limits_of_sides_are_exclusive_of_ten_and_inclusive_of_two_hundred() {
+        assert_eq!(blank(11, 2200).judge(), Ok(()));
+        assert_eq!(blank(11, 2201).judge(), Err(Unreadable::TooElongated));
+        assert_eq!(blank(10, 50).judge(), Err(Unreadable::TooSmall { width: 10, height: 50 }));
+    }
+
+    #[test]
+    fn what_is_transparent_is_shown_as_white() {
+        let glass = image::RgbaImage::from_pixel(64, 64, Rgba([0, 0, 0, 0]));
+        let picture = Picture::probe(png(&DynamicImage::ImageRgba8(glass))).unwrap();
+        let shown = picture.shown_at(Scaled { width: 64, height: 64, tokens: 6 }).unwrap();
+        assert!(shown.pixels().all(|pixel| pixel.0 == [255; 3]));
+    }
+
+    #[test]
+    fn formats_that_are_not_read_are_undecodable() {
+        for bytes in
+            [&b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"[..], b"\0\0\0\x18ftypheic", b"<html>", b""]
+        {
+            let outcome = Picture::probe(Bytes::copy_from_slice(bytes));
+            assert_eq!(outcome.unwrap_err(), Unreadable::Undecodable);
+        }
+    }
+}

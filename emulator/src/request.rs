@@ -1,0 +1,345 @@
+//! A request of either protocol, reduced to what decides its answer.
+//!
+//! Bodies are read as plain JSON values and never through types, so that this crate cannot share a
+//! mistake with a gateway that writes them. Reading is lenient up to the first thing that is wrong: that
+//! becomes the [`problem`](Ask::problem), while everything readable is still recorded, images first of
+//! all. Parsing, base64 and image headers are work for the blocking pool.
+
+use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::error::Refusal;
+use crate::models::Model;
+use crate::picture::{Picture, Unreadable};
+use crate::usage::PixelLimits;
+use crate::world::ImageSeen;
+
+/// Bytes of the longest data URL, as the service's own message names it.
+const LONGEST_DATA_URL: usize = 10_485_760;
+
+/// How deep a `result_schema` may nest.
+const DEEPEST_SCHEMA: usize = 3;
+
+/// What is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Ask {
+    pub(crate) model: Option<String>,
+    pub(crate) stream: bool,
+    /// Compatible protocol: whether a stream ends with a usage chunk.
+    pub(crate) include_usage: bool,
+    /// Native protocol: whether events hold what is new instead of all so far.
+    pub(crate) incremental: bool,
+    pub(crate) max_tokens: Option<i64>,
+    /// The texts that count for the model.
+    pub(crate) prompt: String,
+    pub(crate) images: Vec<AskedImage>,
+    pub(crate) task: Option<Task>,
+    /// The task as it was written, also where it is unknown.
+    pub(crate) task_name: Option<String>,
+    pub(crate) schema: Option<Map<String, Value>>,
+    /// The first thing found wrong with the form.
+    pub(crate) problem: Option<Refusal>,
+}
+
+/// One image of a request.
+#[derive(Debug)]
+pub(crate) struct AskedImage {
+    pub(crate) seen: ImageSeen,
+    /// The image, or why it is none.
+    pub(crate) picture: Result<Picture, Refusal>,
+    /// Whether it stands in a message that the model looks at.
+    pub(crate) counts: bool,
+}
+
+/// A built-in task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    Text,
+    Advanced,
+    KeyInformation,
+    Table,
+    Document,
+    Formula,
+}
+
+/// One part of a message, as a protocol's reader found it.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Text(String),
+    Image { url: String, inside: PixelLimits, beside: PixelLimits },
+}
+
+/// One message, as a protocol's reader found it.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) role: String,
+    pub(crate) items: Vec<Item>,
+}
+
+impl Task {
+    /// The task of that name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "text_recognition" | "multi_lan" => Self::Text,
+            "advanced_recognition" => Self::Advanced,
+            "key_information_extraction" => Self::KeyInformation,
+            "table_parsing" => Self::Table,
+            "document_parsing" => Self::Document,
+            "formula_recognition" => Self::Formula,
+            _ => return None,
+        })
+    }
+}
+
+impl Ask {
+    /// A request that could not be read at all.
+    pub(crate) fn refused(problem: Refusal) -> Self {
+        Self { problem: Some(problem), ..Self::default() }
+    }
+
+    /// Notes something wrong, unless something was before.
+    pub(crate) fn object_to(&mut self, problem: Refusal) {
+        self.problem.get_or_insert(problem);
+    }
+
+    /// Reads what both protocols call by the same name: the model, and numbers among `parameters`.
+    pub(crate) fn read_common(&mut self, body: &Value, parameters: &Value) {
+        self.model = body.get("model").and_then(Value::as_str).map(str::to_owned);
+        if self.model.is_none() {
+            self.object_to(Refusal::invalid_parameter("you must provide a model parameter"));
+        }
+        match whole_number(parameters, "max_tokens") {
+            Ok(max_tokens) => self.max_tokens = max_tokens,
+            Err(problem) => self.object_to(problem),
+        }
+    }
+
+    /// Takes in the messages. A model that does not keep a conversation looks at the last one only.
+    pub(crate) fn take_messages(&mut self, messages: Vec<Message>) {
+        if messages.last().is_none_or(|message| message.role != "user" || message.items.is_empty())
+        {
+            self.object_to(Refusal::invalid_parameter(
+                "Role must be user or assistant and Content length must be greater than 0",
+            ));
+        }
+        let model = self.model.as_deref().and_then(Model::named);
+        let keeps_all = model.is_some_and(Model::reads_everything);
+        let last = messages.len().saturating_sub(1);
+        let mut texts = Vec::new();
+        for (index, message) in messages.into_iter().enumerate() {
+            let counts = message.role != "system" && (keeps_all || index == last);
+            for item in message.items {
+                match item {
+                    Item::Text(text) if counts && !text.is_empty() => texts.push(text),
+                    Item::Text(_) => {}
+                    Item::Image { url, inside, beside } => {
+                        self.images.push(AskedImage::open(&url, inside, beside, counts));
+                    }
+                }
+            }
+        }
+        self.prompt = texts.join("\n");
+    }
+
+    /// Reads `ocr_options` of the native protocol.
+    pub(crate) fn take_options(&mut self, options: &Value) {
+        let Some(name) = options.get("task").and_then(Value::as_str) else { return };
+        self.task_name = Some(name.to_owned());
+        self.task = Task::named(name);
+        if self.task.is_none() {
+            self.object_to(Refusal::invalid_parameter(format!("Invalid ocr_options.task: {name}")));
+        }
+        match options.pointer("/task_config/result_schema") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(schema)) if depth(schema) <= DEEPEST_SCHEMA => {
+                self.schema = Some(schema.clone());
+            }
+            Some(Value::Object(_)) => self.object_to(Refusal::invalid_parameter(
+                "result_schema must not be nested more than 3 levels deep",
+            )),
+            Some(_) => {
+                self.object_to(Refusal::invalid_parameter("result_schema must be an object"));
+            }
+        }
+    }
+}
+
+impl AskedImage {
+    /// The limits that bind: where both places name one, the smaller.
+    pub(crate) fn limits(&self) -> PixelLimits {
+        let smaller = |one: Option<i64>, other: Option<i64>| one.into_iter().chain(other).min();
+        PixelLimits {
+            min_pixels: smaller(self.seen.min_pixels_inside, self.seen.min_pixels_beside),
+            max_pixels: smaller(self.seen.max_pixels_inside, self.seen.max_pixels_beside),
+        }
+    }
+
+    fn open(url: &str, inside: PixelLimits, beside: PixelLimits, counts: bool) -> Self {
+        let mut seen = ImageSeen {
+            min_pixels_inside: inside.min_pixels,
+            max_pixels_inside: inside.max_pixels,
+            min_pixels_beside: beside.min_pixels,
+            max_pixels_beside: beside.max_pixels,
+            ..ImageSeen::default()
+        };
+        let picture = open_url(url, &mut seen);
+        if let Ok(picture) = &picture {
+            (seen.width, seen.height) = (Some(picture.width), Some(picture.height));
+        }
+        Self { seen, picture, counts }
+    }
+}
+
+/// Opens a data URL (RFC 2397). Other addresses are answered as if the download had failed, since the
+/// emulator fetches nothing.
+fn open_url(url: &str, seen: &mut ImageSeen) -> Result<Picture, Refusal> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+    match scheme.as_str() {
+        "data" => {}
+        "http" | "https" | "oss" => {
+            return Err(Refusal::invalid_content("Failed to download multimodal content"));
+        }
+        _ => return Err(not_a_url()),
+    }
+    if url.len() > LONGEST_DATA_URL {
+        return Err(Refusal::invalid_content(&format!(
+            "Exceeded limit on max bytes per data-uri item : {LONGEST_DATA_URL}"
+        )));
+    }
+    let (head, payload) = url.split_once(',').ok_or_else(not_a_url)?;
+    let head = &head["data:".len()..];
+    let media_type = head.strip_suffix(";base64").ok_or_else(not_a_url)?;
+    seen.media_type = Some(media_type.to_owned());
+
+    let undecodable = || unreadable(Unreadable::Undecodable);
+    let bytes: Bytes = STANDARD.decode(payload).map_err(|_| undecodable())?.into();
+    seen.bytes = bytes.len();
+    let picture = Picture::probe(bytes).map_err(unreadable)?;
+    if !picture.is_a(media_type) {
+        return Err(Refusal::invalid_content("Invalid image format or corrupted file"));
+    }
+    Ok(picture)
+}
+
+/// The refusal of an image that cannot be read.
+pub(crate) fn unreadable(why: Unreadable) -> Refusal {
+    Refusal::invalid_content(&why.message())
+}
+
+fn not_a_url() -> Refusal {
+    Refusal::invalid_content(
+        "The provided URL does not appear to be valid. Ensure it is correctly formatted.",
+    )
+}
+
+/// Reads the JSON of a body.
+///
+/// # Errors
+///
+/// The refusal that the service answers for broken JSON.
+pub(crate) fn json(body: &[u8]) -> Result<Value, Refusal> {
+    // The vendor's own recordings begin with a byte order mark.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    serde_json::from_slice(body).map_err(|_| {
+        Refusal::invalid_parameter("Required body invalid, please check the request body format.")
+    })
+}
+
+/// The pixel limits among an item's members.
+///
+/// # Errors
+///
+/// The refusal of a value that is not a whole number.
+pub(crate) fn pixel_limits(item: &Value) -> Result<PixelLimits, Refusal> {
+    Ok(PixelLimits {
+        min_pixels: whole_number(item, "min_pixels")?,
+        max_pixels: whole_number(item, "max_pixels")?,
+    })
+}
+
+/// A member that is a whole number, absent or null.
+fn whole_number(parent: &Value, name: &str) -> Result<Option<i64>, Refusal> {
+    match parent.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value
+            .as_i64()
+            .or_else(|| value.as_u64().map(|_| i64::MAX))
+            .map(Some)
+            .ok_or_else(|| Refusal::invalid_parameter(format!("{name} must be an integer"))),
+    }
+}
+
+/// The API key of the `Authorization` header.
+pub(crate) fn api_key(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get("authorization")?.to_str().ok()?;
+    let (scheme, key) = value.split_once(' ')?;
+    let key = key.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
+}
+
+/// Levels of an object: one, and those of its deepest member. An array counts as its template does.
+fn depth(schema: &Map<String, Value>) -> usize {
+    fn below(value: &Value) -> usize {
+        match value {
+            Value::Object(members) => depth(members),
+            Value::Array(elements) => elements.iter().map(below).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    1 + schema.values().map(below).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusal(url: &str) -> String {
+        let outcome = open_url(url, &mut ImageSeen::default());
+        outcome.unwrap_err().message().to_owned()
+    }
+
+    #[test]
+    fn an_address_is_never_fetched() {
+        for url in ["http://127.0.0.1/x.png", "HTTPS://example.org/x.png", "oss://a/b"] {
+            assert!(refusal(url).ends_with("Failed to download multimodal content"), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_base64_data_url_is_no_url() {
+        for url in ["data:image/png,abc", "data:image/png;base64", "/etc/passwd", "", "file:///x"] {
+            assert!(refusal(url).contains("does not appear to be valid"), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_data_url_is_limited_before_it_is_decoded() {
+        let url = format!("data:image/png;base64,{}", "A".repeat(LONGEST_DATA_URL));
+        assert!(refusal(&url).ends_with("max bytes per data-uri item : 10485760"));
+    }
+
+    #[test]
+    fn the_smaller_of_two_limits_binds() {
+        let limits = |max| PixelLimits { min_pixels: None, max_pixels: max };
+        let image = AskedImage::open("", limits(Some(900)), limits(Some(800)), true);
+        assert_eq!(image.limits().max_pixels, Some(800));
+    }
+
+    #[test]
+    fn a_schema_may_nest_three_levels() {
+        let schema = |value: Value| depth(value.as_object().unwrap());
+        assert_eq!(schema(json!({"a": {"b": {"c": ""}}})), 3);
+        assert_eq!(schema(json!({"a": [{"b": {"c": {}}}]})), 4);
+    }
+
+    #[test]
+    fn a_pixel_limit_that_is_text_is_refused() {
+        assert!(pixel_limits(&json!({"max_pixels": "8388608"})).is_err());
+        assert_eq!(pixel_limits(&json!({"max_pixels": 7})).unwrap().max_pixels, Some(7));
+    }
+}

@@ -1,0 +1,230 @@
+//! Token counts, from the vendor's published formula and nothing else.
+//!
+//! Image tokens follow the Python sample on the page "Text extraction (Qwen-OCR)" step by step: sides
+//! are rounded to whole cells (half to even, as Python rounds), an image over `max_pixels` shrinks, one
+//! under `min_pixels` grows, and each image costs two markers on top of its cells. One guard is added:
+//! a shrinking side keeps at least one cell, as the open-source Qwen preprocessing does. The growing
+//! branch is left as documented.
+//!
+//! Text tokens are an approximation, since the vocabulary is not here: four bytes to a token. The
+//! counts of the built-in prompts are those measured on the vendor's samples.
+
+use crate::models::Model;
+
+/// Vision markers around each image.
+const MARKERS: u64 = 2;
+
+/// UTF-8 bytes taken for one token of text.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// The pixel limits that a caller asks for; none leaves the model's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PixelLimits {
+    /// The area below which an image is enlarged.
+    pub min_pixels: Option<i64>,
+    /// The area above which an image is reduced.
+    pub max_pixels: Option<i64>,
+}
+
+/// How a model measures one image: cells are squares of `cell` pixels a side, areas are in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) cell: u32,
+    pub(crate) min_pixels: u32,
+    pub(crate) max_pixels: u32,
+}
+
+/// The size at which an image is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scaled {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// Image tokens, markers included.
+    pub(crate) tokens: u64,
+}
+
+/// Tokens of one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    /// Tokens of all images, each with its two markers.
+    pub image: u64,
+    /// Tokens of the prompt and the chat template.
+    pub text: u64,
+    /// Tokens written.
+    pub output: u64,
+}
+
+impl Usage {
+    /// Tokens that went in.
+    pub const fn input(&self) -> u64 {
+        self.image + self.text
+    }
+
+    /// Tokens in and out.
+    pub const fn total(&self) -> u64 {
+        self.input() + self.output
+    }
+}
+
+/// Image tokens that a model bills for an upright image of `width` by `height` pixels.
+///
+/// None for an unknown model. For tests that compare another implementation with this one.
+pub fn image_tokens(model: &str, width: u32, height: u32, limits: PixelLimits) -> Option<u64> {
+    let geometry = Geometry::of(Model::named(model)?, limits);
+    Some(geometry.scale(width, height).tokens)
+}
+
+impl Geometry {
+    /// The model's geometry under what was asked, which is clamped to the model's range.
+    pub(crate) fn of(model: &Model, asked: PixelLimits) -> Self {
+        let (default, most) = model.geometry();
+        let clamp = |pixels: Option<i64>, otherwise: u32| {
+            pixels.map_or(otherwise, |pixels| {
+                let within = pixels.clamp(i64::from(default.min_pixels), i64::from(most));
+                u32::try_from(within).unwrap_or(most)
+            })
+        };
+        Self {
+            cell: default.cell,
+            min_pixels: clamp(asked.min_pixels, default.min_pixels),
+            max_pixels: clamp(asked.max_pixels, default.max_pixels),
+        }
+    }
+
+    /// The size at which an image of these raw sides is read.
+    pub(crate) fn scale(self, width: u32, height: u32) -> Scaled {
+        let (cell, wide, high) = (f64::from(self.cell), f64::from(width), f64::from(height));
+        let area_of = |(columns, rows): (u64, u64)| columns * rows * u64::from(self.cell).pow(2);
+
+        let mut cells =
+            (whole((wide / cell).round_ties_even()), whole((high / cell).round_ties_even()));
+        let area = area_of(cells);
+        if area > u64::from(self.max_pixels) {
+            let shrink = (wide * high / f64::from(self.max_pixels)).sqrt();
+            let side = |raw: f64| whole((raw / shrink / cell).floor()).max(1);
+            cells = (side(wide), side(high));
+        } else if area < u64::from(self.min_pixels) {
+            let grow = (f64::from(self.min_pixels) / (wide * high)).sqrt();
+            let side = |raw: f64| whole((raw * grow / cell).ceil());
+            cells = (side(wide), side(high));
+        }
+
+        let pixels = |count: u64| u32::try_from(count * u64::from(self.cell)).unwrap_or(u32::MAX);
+        Scaled {
+            width: pixels(cells.0),
+            height: pixels(cells.1),
+            tokens: cells.0 * cells.1 + MARKERS,
+        }
+    }
+}
+
+/// A rounded, non-negative number of cells as an integer.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the value is rounded, not negative and far below 2^53"
+)]
+fn whole(cells: f64) -> u64 {
+    cells as u64
+}
+
+/// Tokens of a text by its length; an approximation.
+pub(crate) fn text_tokens(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Tokens of a text that was written: at least one, since even an empty answer ends with one.
+pub(crate) fn output_tokens(text: &str) -> u64 {
+    text_tokens(text).max(1)
+}
+
+/// The beginning of `text` that fits into `most` tokens.
+pub(crate) fn within_tokens(text: &str, most: u64) -> &str {
+    let bytes = usize::try_from(most.saturating_mul(BYTES_PER_TOKEN)).unwrap_or(usize::MAX);
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: &str = "qwen-vl-ocr-2025-11-20";
+    const OLD: &str = "qwen-vl-ocr-2025-08-28";
+
+    fn scaled(model: &str, width: u32, height: u32, max_pixels: Option<i64>) -> (u32, u32, u64) {
+        let limits = PixelLimits { min_pixels: None, max_pixels };
+        let scaled = Geometry::of(Model::named(model).unwrap(), limits).scale(width, height);
+        (scaled.width, scaled.height, scaled.tokens)
+    }
+
+    #[test]
+    fn the_documented_samples_cost_what_the_vendor_says() {
+        assert_eq!(scaled(NEW, 689, 487, None), (704, 480, 332));
+        assert_eq!(scaled(OLD, 689, 487, None), (700, 476, 427));
+        assert_eq!(scaled(OLD, 1500, 1734, None), (1512, 1736, 3350));
+        assert_eq!(scaled(NEW, 6000, 3000, None), (4096, 2048, 8194));
+        assert_eq!(scaled(OLD, 6000, 3000, None), (3584, 1792, 8194));
+    }
+
+    #[test]
+    fn the_computed_samples_of_the_newer_models_agree() {
+        for (width, height, expected) in [
+            (1500, 1734, (1504, 1728, 2540)),
+            (1240, 1754, (1248, 1760, 2147)),
+            (1654, 2339, (1664, 2336, 3798)),
+            (2480, 3508, (2432, 3424, 8134)),
+            (3840, 2160, (3840, 2176, 8162)),
+            (1920, 1080, (1920, 1088, 2042)),
+            (1024, 1024, (1024, 1024, 1026)),
+            (4032, 3024, (3328, 2496, 8114)),
+            (100, 100, (96, 96, 11)),
+            (80, 80, (64, 64, 6)),
+            (11, 11, (64, 64, 6)),
+        ] {
+            assert_eq!(scaled(NEW, width, height, None), expected, "{width}x{height}");
+        }
+    }
+
+    #[test]
+    fn the_computed_samples_of_the_older_models_agree() {
+        for (width, height, expected) in [
+            (1240, 1754, (1232, 1764, 2774)),
+            (1654, 2339, (1652, 2352, 4958)),
+            (2480, 3508, (2128, 2996, 8134)),
+            (3840, 2160, (3360, 1876, 8042)),
+            (1920, 1080, (1932, 1092, 2693)),
+            (1024, 1024, (1036, 1036, 1371)),
+            (4032, 3024, (2912, 2184, 8114)),
+            (100, 100, (112, 112, 18)),
+            (80, 80, (84, 84, 11)),
+            (11, 11, (56, 56, 6)),
+        ] {
+            assert_eq!(scaled(OLD, width, height, None), expected, "{width}x{height}");
+        }
+    }
+
+    #[test]
+    fn max_pixels_moves_the_size_and_stops_at_the_models_maximum() {
+        assert_eq!(scaled(NEW, 2480, 3508, Some(1_048_576)), (832, 1216, 990));
+        assert_eq!(scaled(NEW, 2480, 3508, Some(i64::MAX)), (2496, 3520, 8582));
+        assert_eq!(scaled(OLD, 2480, 3508, Some(i64::MAX)), (2492, 3500, 11127));
+        assert_eq!(scaled(NEW, 8000, 6000, Some(i64::MAX)), (6400, 4800, 30_002));
+        assert_eq!(scaled(OLD, 8000, 6000, Some(i64::MAX)), (5600, 4200, 30_002));
+        assert_eq!(scaled(NEW, 100, 100, Some(-5)), scaled(NEW, 100, 100, Some(3_072)));
+    }
+
+    #[test]
+    fn a_shrinking_sliver_keeps_one_cell_and_a_growing_one_follows_the_formula() {
+        assert_eq!(scaled(NEW, 20_000, 110, Some(3_072)).1, 32);
+        assert_eq!(scaled(NEW, 2000, 12, None), (736, 32, 25));
+    }
+
+    #[test]
+    fn a_cut_text_never_costs_more_than_its_budget() {
+        for text in ["plain words", "列车在十点三十分开车", "é😀é😀é😀é😀"] {
+            for most in 1..8 {
+                assert!(text_tokens(within_tokens(text, most)) <= most, "{text} at {most}");
+            }
+        }
+    }
+}

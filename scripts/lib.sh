@@ -1,0 +1,160 @@
+# shellcheck shell=bash
+#
+# What the scripts share: saying what happens, and having the programs that are needed.
+#
+# A need is a program that is asked for by running it, never a package that is looked up: a
+# Tesseract from Homebrew or from source serves as well as Debian's. Packages matter only once
+# something is missing. On Debian and its relatives they are then installed; elsewhere the command
+# that would install them is printed, because guessing at a stranger's system does harm.
+#
+# Sourced after `set -euo pipefail`, from the repository's root. Defines functions, runs nothing.
+# Keeps to what bash 3.2 knows, since that is the bash of macOS.
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+die() {
+    printf 'error: %s\n' "$1" >&2
+    shift
+    (($# == 0)) || printf '       %s\n' "$@" >&2
+    exit 1
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# step NAME COMMAND...: runs a command between its name and the seconds that it took. A failure
+# ends the script through `set -e`; the trap then says which step it was.
+step() {
+    local name=$1 started=$SECONDS
+    shift
+    trap 'printf "==> %s: FAILED\n" "'"$name"'" >&2' EXIT
+    say "$name"
+    "$@"
+    trap - EXIT
+    say "$name: ok, $((SECONDS - started)) s"
+}
+
+# --- Rust -----------------------------------------------------------------------------------------
+
+# The oldest compiler that builds the crate, as Cargo.toml states it.
+minimum_rust() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml; }
+
+# A cargo that is new enough, also right after rustup ran in a shell that has not read its profile.
+need_rust() {
+    # shellcheck disable=SC1091  # rustup writes it; it is not part of the repository
+    has cargo || [[ ! -r "${CARGO_HOME:-$HOME/.cargo}/env" ]] || . "${CARGO_HOME:-$HOME/.cargo}/env"
+    has cargo || die "cargo was not found; install Rust with" \
+        "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+
+    local wanted found
+    wanted=$(minimum_rust)
+    found=$(rustc --version | awk '{print $2}')
+    [[ $(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -n 1) == "$wanted" ]] ||
+        die "rustc is $found, the crate needs $wanted or later; run" "rustup update stable"
+}
+
+# rustfmt and clippy, which a minimal toolchain leaves out.
+need_rust_linters() {
+    if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return; fi
+    has rustup || die "rustfmt and clippy are missing; install them for this toolchain"
+    rustup component add rustfmt clippy
+}
+
+# --- Programs -------------------------------------------------------------------------------------
+
+# The bundled SQLite and ring are C and assembly.
+has_compiler() { has cc && has ld && printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1; }
+
+has_tesseract() {
+    local languages
+    has tesseract && languages=$(tesseract --list-langs 2>&1) &&
+        grep -qx eng <<<"$languages" && grep -qx chi_sim <<<"$languages"
+}
+
+# The server's own programs, which Debian keeps off the search path.
+has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+
+has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+# debian_packages NEED, other_packages NEED MANAGER: what provides a need.
+debian_packages() {
+    case $1 in
+        compiler) echo build-essential ;;
+        tesseract) echo tesseract-ocr tesseract-ocr-eng tesseract-ocr-chi-sim ;;
+        postgres) echo postgresql ;;
+        venv) echo python3 python3-venv ;;
+    esac
+}
+
+other_packages() {
+    case $1-$2 in
+        compiler-brew) ;; # comes with Apple's command line tools, which Homebrew itself needs
+        compiler-dnf) echo gcc ;;
+        compiler-pacman) echo base-devel ;;
+        tesseract-brew) echo tesseract tesseract-lang ;;
+        tesseract-dnf) echo tesseract tesseract-langpack-eng tesseract-langpack-chi_sim ;;
+        tesseract-pacman) echo tesseract tesseract-data-eng tesseract-data-chi_sim ;;
+        postgres-brew) echo postgresql ;;
+        postgres-dnf) echo postgresql-server ;;
+        postgres-pacman) echo postgresql ;;
+        venv-brew | venv-pacman) echo python ;;
+        venv-dnf) echo python3 ;;
+    esac
+}
+
+# need NEED...: installs what is missing or says how to, and ends the script if it is missing still.
+need() {
+    local missing
+    missing=$(missing_of "$@")
+    [[ -n "$missing" ]] || return 0
+    # shellcheck disable=SC2086  # names of needs are words, meant to be split
+    if has apt-get; then install_debian $missing; else advise $missing; fi
+    missing=$(missing_of "$@")
+    [[ -z "$missing" ]] || die "still missing: $missing"
+}
+
+missing_of() {
+    local wanted missing=""
+    for wanted in "$@"; do "has_$wanted" || missing+=" $wanted"; done
+    echo "${missing# }"
+}
+
+install_debian() {
+    local wanted packages=""
+    for wanted in "$@"; do packages+=" $(debian_packages "$wanted")"; done
+    say "installing$packages"
+    can_be_root || die "sudo was not found; as root, run" "apt-get install$packages"
+    # An unreachable repository of a third party must not stop what Debian itself can provide.
+    as_root apt-get update -qq || say "apt-get update failed; going on with the lists that are here"
+    # shellcheck disable=SC2086  # names of packages are words, meant to be split
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 $packages >/dev/null ||
+        die "apt-get could not install$packages"
+}
+
+advise() {
+    say "missing: $*. This installs it, by the system's package manager:"
+    local manager wanted packages
+    for manager in brew dnf pacman; do
+        packages=""
+        for wanted in "$@"; do packages+=" $(other_packages "$wanted" "$manager")"; done
+        # shellcheck disable=SC2086  # as above; splitting also closes the gap of a need without a package
+        case $manager in
+            brew) echo "       brew install" $packages ;;
+            dnf) echo "       sudo dnf install" $packages ;;
+            pacman) echo "       sudo pacman -S" $packages ;;
+        esac >&2
+    done
+}
+
+can_be_root() { ((EUID == 0)) || has sudo; }
+
+# Without a terminal nobody could answer sudo's question, so it must not wait for an answer.
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif [[ -t 0 ]]; then
+        sudo "$@"
+    else
+        sudo --non-interactive "$@"
+    fi
+}

@@ -1,0 +1,146 @@
+//! Who is calling, and whether there is room: decided before a byte of the body is read.
+//!
+//! The order is from the cheapest to the dearest, and none of it can be skipped by a large body: the
+//! service's own room, then the key, then the tenant's requests a minute and at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::middleware::Served;
+use super::problem::Problem;
+use crate::admission;
+use crate::auth::tenant::Tenant;
+use crate::gateway::Gateway;
+use crate::rate_limit::Slot;
+use crate::telemetry::metrics::NO_TENANT;
+
+/// A request that was let in. Holds its places until it is dropped.
+#[derive(Debug)]
+pub(super) struct Entered {
+    /// Who is calling.
+    pub(super) tenant: Arc<Tenant>,
+    /// When the caller stops waiting.
+    pub(super) deadline: Instant,
+    _place: OwnedSemaphorePermit,
+    _slot: Slot,
+}
+
+/// Lets a request in.
+///
+/// # Errors
+///
+/// 401, 403, 429 or 503.
+pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Entered, Problem> {
+    let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
+    let Ok(place) = Arc::clone(&gateway.in_flight).try_acquire_owned() else {
+        gateway.metrics.refused(NO_TENANT, "overloaded");
+        return Err(overloaded());
+    };
+    let tenant = authenticate(gateway, headers).await?;
+    match take_places(gateway, &tenant) {
+        Ok(slot) => Ok(Entered { tenant, deadline, _place: place, _slot: slot }),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// Tells who is calling.
+///
+/// # Errors
+///
+/// 401, 403 or 503.
+pub(super) async fn authenticate(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+) -> Result<Arc<Tenant>, Problem> {
+    let key = presented_key(headers).unwrap_or_default();
+    match gateway.authenticator.authenticate(key).await {
+        Ok(caller) => Ok(caller.tenant),
+        Err(error) => {
+            let problem = Problem::from(error);
+            gateway.metrics.refused(NO_TENANT, problem.code);
+            Err(problem)
+        }
+    }
+}
+
+impl Entered {
+    /// The response of a route, with the caller's name for the log line and the metrics.
+    pub(super) fn answer(&self, result: Result<Response, Problem>) -> Response {
+        let mut response = result.unwrap_or_else(IntoResponse::into_response);
+        let served = response.extensions_mut().get_or_insert_default::<Served>();
+        served.tenant = Some(self.tenant.name.to_string());
+        response
+    }
+}
+
+fn take_places(gateway: &Gateway, tenant: &Tenant) -> Result<Slot, Problem> {
+    let (name, quotas) = (tenant.name.as_str(), admission::quotas(tenant));
+    let taken = gateway
+        .limiter
+        .take_request(name, &quotas)
+        .and_then(|()| gateway.limiter.enter(name, &quotas));
+    taken.map_err(|exceeded| {
+        gateway.metrics.refused(name, exceeded.limit.as_str());
+        Problem::from(exceeded)
+    })
+}
+
+/// The key as it is presented: `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+fn presented_key(headers: &HeaderMap) -> Option<&str> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim());
+    }
+    headers.get("x-api-key")?.to_str().ok().map(str::trim)
+}
+
+/// How long the caller waits: `Prefer: wait=SECONDS` (RFC 7240), at most the service's own limit.
+fn patience(headers: &HeaderMap, most: Duration) -> Duration {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let wait = preferences
+        .flat_map(|value| value.split([',', ';']))
+        .find_map(|preference| preference.trim().strip_prefix("wait="))
+        .and_then(|seconds| seconds.trim_matches('"').parse().ok());
+    wait.map_or(most, |seconds| Duration::from_secs(seconds).min(most))
+}
+
+fn overloaded() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "overloaded",
+        "The gateway is busy",
+        "Too many requests are being worked on. Retry shortly, or raise server.max_in_flight_requests.",
+    )
+    .after(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_key_is_taken_from_either_header() {
+        assert_eq!(presented_key(&headers("authorization", "Bearer k")), Some("k"));
+        assert_eq!(presented_key(&headers("authorization", "bearer  k")), Some("k"));
+        assert_eq!(presented_key(&headers("x-api-key", "k")), Some("k"));
+        assert_eq!(presented_key(&headers("authorization", "Basic k")), None);
+        assert_eq!(presented_key(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_caller_may_wait_less_than_the_service_but_not_more() {
+        let most = Duration::from_secs(60);
+        assert_eq!(patience(&headers("prefer", "wait=5"), most), Duration::from_secs(5));
+        assert_eq!(patience(&headers("prefer", "handling=strict, wait=5"), most).as_secs(), 5);
+        assert_eq!(patience(&headers("prefer", "wait=999"), most), most);
+        assert_eq!(patience(&headers("prefer", "wait=soon"), most), most);
+    }
+}

@@ -1,0 +1,273 @@
+//! Every failure of the layers below as status, code and advice: the one file that maps them.
+//!
+//! What a caller can mend is 4xx and says how; what the upstream did is 502, 503 or 504 and says
+//! whether to try again. The upstream's own words are never passed on, because they speak of an
+//! account and a request that the caller has never seen; its code and request id are.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+
+use super::middleware::deadline_exceeded;
+use super::problem::Problem;
+use crate::admission::Refusal;
+use crate::auth::AuthError;
+use crate::dashscope::error::{CallError, Code, Fault, ImageFault};
+use crate::ocr::error::OcrError;
+use crate::quote::QuoteError;
+use crate::rate_limit::LimitExceeded;
+use crate::vision::limits::LimitViolation;
+use crate::vision::probe::ProbeError;
+
+/// How long to wait where the failing side did not say: long enough to matter, short enough to heal.
+const SOON: Duration = Duration::from_secs(5);
+
+/// How long to wait for a person to mend the account.
+const LATER: Duration = Duration::from_secs(60);
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        tracing::debug!(reason = error.reason(), "a key was refused");
+        let detail = format!("{}.", capitalised(&error.to_string()));
+        match error {
+            AuthError::TenantDisabled => {
+                Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+            }
+            AuthError::StoreUnavailable(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_unavailable",
+                "The gateway cannot check keys now",
+                detail,
+            )
+            .after(SOON),
+            _ => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "An API key is needed",
+                format!("{detail} Send `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
+            ),
+        }
+    }
+}
+
+impl From<LimitExceeded> for Problem {
+    fn from(exceeded: LimitExceeded) -> Self {
+        let detail = format!("{}.", capitalised(&exceeded.to_string()));
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too much at once", detail)
+            .limit(exceeded.limit.as_str(), exceeded.actual, exceeded.allowed)
+            .after(exceeded.retry_after)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Limit(exceeded) => exceeded.into(),
+        }
+    }
+}
+
+impl From<OcrError> for Problem {
+    fn from(error: OcrError) -> Self {
+        let (cause, spend) = error.into_parts();
+        let mut problem = cause_of(cause);
+        problem.usage = spend;
+        problem
+    }
+}
+
+fn cause_of(error: OcrError) -> Problem {
+    let text = format!("{}.", capitalised(&error.to_string()));
+    match error {
+        OcrError::Probe(error) => unreadable(&error, text),
+        OcrError::Limit(violation) => over_limit(&violation, text),
+        OcrError::Quote(error) => unquotable(&error, text),
+        OcrError::UnknownModel { known, .. } => {
+            let detail = format!("{text} Models: {}.", known.join(", "));
+            Problem::bad_request("invalid_option", detail).flaw("/model", "is unknown or has no price here")
+        }
+        OcrError::ModelNotAllowed { allowed, .. } => {
+            let detail = format!("{text} It may use: {}.", allowed.join(", "));
+            Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+                .flaw("/model", "is not among this key's models")
+        }
+        OcrError::NoTasks { .. } => {
+            let detail = format!("{text} Name another model, or leave out the task, lines and languages.");
+            Problem::bad_request("invalid_option", detail).flaw("/model", "has no built-in tasks")
+        }
+        OcrError::NoSchema => {
+            Problem::bad_request("invalid_option", "Give a JSON Schema or a template.")
+                .flaw("/schema", "is missing")
+        }
+        OcrError::Refused(refusal) => refusal.into(),
+        OcrError::Upstream(error) => upstream(&error),
+        OcrError::UnusableFields(_) => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream_invalid_output",
+            "The model's answer cannot be used",
+            format!("{text} It was asked twice. A simpler schema or a clearer image helps."),
+        ),
+        OcrError::Interrupted | OcrError::AfterSpending { .. } => Problem::internal(),
+    }
+}
+
+fn unreadable(error: &ProbeError, detail: String) -> Problem {
+    match error {
+        ProbeError::Empty => Problem::bad_request("empty_file", detail),
+        ProbeError::Unsupported { .. } => Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Not a supported image",
+            detail,
+        ),
+        ProbeError::Malformed { .. } => undecodable(detail),
+    }
+}
+
+fn undecodable(detail: impl Into<String>) -> Problem {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Problem::new(status, "image_undecodable", "The image cannot be read", detail)
+}
+
+fn over_limit(violation: &LimitViolation, detail: String) -> Problem {
+    match *violation {
+        LimitViolation::SideTooSmall { actual, allowed } => {
+            too_small(detail).limit("shorter_side", actual.into(), allowed.into())
+        }
+        LimitViolation::AspectRatio { actual, allowed } => {
+            too_thin(detail).limit("aspect_ratio", actual, allowed)
+        }
+        LimitViolation::TooLargeForFormat { longer_side, allowed, .. } => {
+            too_large(detail).limit("longer_side", longer_side.into(), allowed.into())
+        }
+        LimitViolation::DataUrlTooLong { actual, allowed } => {
+            too_large(detail).limit("data_url_bytes", actual, allowed)
+        }
+    }
+}
+
+fn too_small(detail: impl Into<String>) -> Problem {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Problem::new(status, "image_too_small", "The image is too small", detail)
+}
+
+fn too_thin(detail: impl Into<String>) -> Problem {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Problem::new(status, "aspect_ratio", "The image is too long and thin", detail)
+}
+
+fn too_large(detail: impl Into<String>) -> Problem {
+    let status = StatusCode::PAYLOAD_TOO_LARGE;
+    Problem::new(status, "image_too_large", "The image is too large", detail)
+}
+
+fn unquotable(error: &QuoteError, detail: String) -> Problem {
+    match *error {
+        QuoteError::MinAboveMax { .. } => {
+            let advice = format!("{detail} Leave min_pixels out or ask for more max_pixels.");
+            Problem::bad_request("invalid_option", advice).flaw("/min_pixels", "is above max_pixels")
+        }
+        QuoteError::OverCap { actual, allowed } => {
+            too_large(format!("{detail} Ask for max_pixels={allowed} or less."))
+                .limit("max_pixels", actual.get(), allowed.get())
+        }
+        QuoteError::PromptTooLong { actual, allowed } => {
+            Problem::bad_request("invalid_option", detail)
+                .flaw("/prompt", "is too long for the model")
+                .limit("max_input_tokens", actual.get(), allowed.get())
+        }
+    }
+}
+
+/// What the upstream did, as the caller's next step.
+fn upstream(error: &CallError) -> Problem {
+    let reference = reference(error);
+    match &error.fault {
+        Fault::Throttled { retry_after, .. } => unavailable(
+            "upstream_throttled",
+            "The upstream is throttling",
+            format!("The upstream takes no more calls for the moment.{reference}"),
+        )
+        .after(*retry_after),
+        Fault::Busy { retry_after } => unavailable(
+            "upstream_throttled",
+            "Too many calls wait for the upstream",
+            "The account's rate at the upstream is used up and the queue for it is full.".to_owned(),
+        )
+        .after(*retry_after),
+        Fault::Account { .. } => unavailable(
+            "upstream_account",
+            "The gateway's account is refused",
+            format!("The upstream refuses the gateway's account; its operator must act.{reference}"),
+        )
+        .after(LATER),
+        Fault::Unreachable => unavailable(
+            "upstream_unavailable",
+            "The upstream cannot be reached",
+            format!("No connection to the upstream came about.{reference}"),
+        )
+        .after(SOON),
+        Fault::Timeout(_) => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream_timeout",
+            "The upstream took too long",
+            format!("The upstream did not answer in time.{reference}"),
+        )
+        .retryable(),
+        Fault::DeadlineExceeded => deadline_exceeded(),
+        Fault::Refused(refusal) => refusal.clone().into(),
+        Fault::ContentRejected => Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "content_rejected",
+            "The content is refused",
+            format!("The upstream's content inspection refuses the image or its text.{reference}"),
+        ),
+        Fault::ImageRejected(fault) => rejected_image(*fault, &reference),
+        Fault::InvalidAnswer(_) => failed("upstream_invalid_output", &reference),
+        Fault::Rejected { .. } => failed("upstream_error", &reference),
+        Fault::Failed { .. } | Fault::Interrupted => {
+            failed("upstream_error", &reference).retryable()
+        }
+    }
+}
+
+fn rejected_image(fault: ImageFault, reference: &str) -> Problem {
+    let detail = format!("The upstream refuses the image: {fault}.{reference}");
+    match fault {
+        ImageFault::TooSmall => too_small(detail),
+        ImageFault::AspectRatio => too_thin(detail),
+        ImageFault::Undecodable => undecodable(detail),
+        ImageFault::TooLarge => too_large(detail),
+    }
+}
+
+fn unavailable(code: &'static str, title: &'static str, detail: String) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail)
+}
+
+fn failed(code: &'static str, reference: &str) -> Problem {
+    let detail = format!("The upstream did not give a usable answer.{reference}");
+    Problem::new(StatusCode::BAD_GATEWAY, code, "The upstream failed", detail)
+}
+
+/// What a complaint to the vendor needs: its code, its request id, the number of attempts.
+fn reference(error: &CallError) -> String {
+    let mut reference = String::new();
+    if let Some(code) = error.fault.code() {
+        reference.push_str(&format!(" Its code: {code}."));
+    }
+    if let Some(id) = error.request_id.as_ref().map(Code::as_str) {
+        reference.push_str(&format!(" Its request id: {id}."));
+    }
+    if error.attempts > 1 {
+        reference.push_str(&format!(" Attempts: {}.", error.attempts));
+    }
+    reference
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}

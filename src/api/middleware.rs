@@ -1,0 +1,192 @@
+//! What every request gets: an id, a span, a time limit, a log line, metrics, and its error written
+//! out.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::clock::Clock;
+use crate::gateway::Gateway;
+use crate::ocr::result::Spend;
+use crate::random::Random;
+use crate::telemetry::metrics::{Metrics, NO_TENANT};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest request id that is taken from a caller, in characters.
+const REQUEST_ID_LENGTH: usize = 128;
+
+/// The status that is logged for a caller who left before the answer (nginx's convention).
+const CALLER_LEFT: u16 = 499;
+
+/// How much longer than its deadline a request may live before it is cut off from outside: the
+/// layers below see the deadline themselves and give better answers.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What a route tells the log line and the metrics about a request; rides on the response.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Served {
+    /// Who called.
+    pub(super) tenant: Option<String>,
+    /// What was spent.
+    pub(super) usage: Option<Spend>,
+}
+
+/// A new id: a version 7 UUID, so that ids sort by time.
+pub(super) fn new_id(clock: &dyn Clock, random: &dyn Random) -> Uuid {
+    let since_epoch = clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    let mut bytes = [0; 10];
+    random.fill(&mut bytes);
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
+}
+
+/// Wraps a request in everything that all requests share.
+pub(super) async fn observe(
+    State(gateway): State<Arc<Gateway>>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let request_id = request_id(request.headers()).unwrap_or_else(|| {
+        let id = new_id(&*gateway.clock, &*gateway.random).to_string();
+        // A UUID is printable ASCII.
+        HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    });
+    let id = request_id.to_str().unwrap_or_default().to_owned();
+    let instance = request.uri().path().to_owned();
+    let route = path.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let span = tracing::info_span!("request", request_id = id);
+
+    let watch = Watch::start(&gateway, route);
+    let work = next.run(request).instrument(span.clone());
+    let response = match tokio::time::timeout(gateway.bounds.request + GRACE, work).await {
+        Ok(response) => response,
+        Err(_late) => deadline_exceeded().into_response(),
+    };
+    let mut response = written_out(response, &id, &instance);
+    span.in_scope(|| watch.finish(&response));
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The answer to a panic: nothing is told but that it happened.
+pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
+    Problem::internal().into_response()
+}
+
+/// The answer to a request that outlived its deadline.
+pub(super) fn deadline_exceeded() -> Problem {
+    Problem::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        "deadline_exceeded",
+        "The deadline passed",
+        "The request was not answered in time. A larger `Prefer: wait` or a smaller image helps.",
+    )
+    .retryable()
+}
+
+/// The caller's id of the request, if it is at most 128 printable ASCII characters.
+fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(REQUEST_ID)?;
+    let printable = id.as_bytes().iter().all(|byte| (0x20..0x7f).contains(byte));
+    (printable && (1..=REQUEST_ID_LENGTH).contains(&id.len())).then(|| id.clone())
+}
+
+/// Writes the problem out that rides on a response; also for errors that axum made by itself.
+fn written_out(mut response: Response, request_id: &str, instance: &str) -> Response {
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let served = response.extensions_mut().remove::<Served>().unwrap_or_default();
+        let mut written = problem.response(request_id, instance);
+        written.extensions_mut().insert(served);
+        written.extensions_mut().insert(problem);
+        return written;
+    }
+    if response.status().is_client_error() || response.status().is_server_error() {
+        let status = response.status();
+        let title = status.canonical_reason().unwrap_or("Error");
+        let code = if status.is_client_error() { "bad_request" } else { "internal" };
+        return Problem::new(status, code, title, title).response(request_id, instance);
+    }
+    response
+}
+
+/// Watches over one request; if it is dropped before the answer, the caller has left.
+struct Watch {
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    route: String,
+    started: Instant,
+    finished: bool,
+}
+
+impl Watch {
+    fn start(gateway: &Gateway, route: String) -> Self {
+        gateway.metrics.in_flight_requests().inc();
+        Self {
+            metrics: Arc::clone(&gateway.metrics),
+            clock: Arc::clone(&gateway.clock),
+            route,
+            started: gateway.clock.instant(),
+            finished: false,
+        }
+    }
+
+    fn finish(mut self, response: &Response) {
+        self.finished = true;
+        let served = response.extensions().get::<Served>().cloned().unwrap_or_default();
+        let problem = response.extensions().get::<Problem>();
+        let tenant = served.tenant.as_deref().unwrap_or(NO_TENANT);
+        let status = response.status().as_u16();
+        let took = self.record(status, tenant);
+        if is_quiet(&self.route) && problem.is_none() {
+            return;
+        }
+        let usage = served.usage.or_else(|| problem.and_then(|problem| problem.usage.as_deref().cloned()));
+        tracing::info!(
+            route = self.route,
+            status,
+            tenant,
+            code = problem.map(|problem| problem.code),
+            took.ms = took.as_millis(),
+            tokens.image = usage.as_ref().map(|usage| usage.image_tokens.get()),
+            tokens.input = usage.as_ref().map(|usage| usage.input_tokens.get()),
+            tokens.output = usage.as_ref().map(|usage| usage.output_tokens.get()),
+            upstream.calls = usage.as_ref().map(|usage| usage.upstream_calls),
+            "request answered"
+        );
+    }
+
+    fn record(&self, status: u16, tenant: &str) -> Duration {
+        let took = self.clock.instant().saturating_duration_since(self.started);
+        self.metrics.request(&self.route, status, tenant, took);
+        took
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.metrics.in_flight_requests().dec();
+        if !self.finished {
+            self.record(CALLER_LEFT, NO_TENANT);
+            tracing::info!(route = self.route, status = CALLER_LEFT, "the caller left");
+        }
+    }
+}
+
+/// Whether a successful request of the route is not worth a line: probes and scrapes come by the
+/// thousand.
+fn is_quiet(route: &str) -> bool {
+    matches!(route, "/livez" | "/readyz" | "/metrics")
+}

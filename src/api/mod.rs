@@ -1,0 +1,63 @@
+//! The HTTP API: routes, bodies, options, errors.
+//!
+//! The only place that knows axum and status codes. A route reads as a sentence: who is calling, what
+//! was uploaded, what is wished, the use case, the answer. Everything that all routes share (request
+//! id, log line, metrics, panic, time limit, the writing of errors) is in [`middleware`], once.
+
+mod accept;
+mod entrance;
+mod error;
+mod middleware;
+mod options;
+mod problem;
+mod routes;
+mod upload;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::routes::{docs, estimate, extract, fallback, health, ocr, templates};
+use crate::gateway::Gateway;
+
+/// The public API.
+pub fn router(gateway: &Arc<Gateway>) -> Router {
+    let routes = Router::new()
+        .route("/ocr", post(ocr::ocr))
+        .route("/extract", post(extract::extract))
+        .route("/estimate", post(estimate::estimate))
+        .route("/templates", get(templates::list))
+        .route("/templates/{name}", get(templates::show))
+        .route("/openapi.yaml", get(docs::openapi))
+        .route("/docs", get(docs::page))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready));
+    finish(routes, gateway)
+}
+
+/// What the cluster asks for, on a listener of its own.
+pub fn metrics_router(gateway: &Arc<Gateway>) -> Router {
+    let routes = Router::new()
+        .route("/metrics", get(health::metrics))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready));
+    finish(routes, gateway)
+}
+
+/// Adds what all routes share. Outermost first: observation sees every answer, also that of a panic.
+fn finish(routes: Router<Arc<Gateway>>, gateway: &Arc<Gateway>) -> Router {
+    let shared = ServiceBuilder::new()
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(gateway), middleware::observe))
+        .layer(CatchPanicLayer::custom(middleware::panicked))
+        // Bodies are limited where they are read, with our own error; axum's 2 MB would come first.
+        .layer(DefaultBodyLimit::disable());
+    routes
+        .fallback(fallback::not_found)
+        .method_not_allowed_fallback(fallback::method_not_allowed)
+        .layer(shared)
+        .with_state(Arc::clone(gateway))
+}

@@ -1,0 +1,423 @@
+//! The one parser of options, whether they came in the query, as form parts or as JSON members.
+//!
+//! An option has one name everywhere. The same one twice with different values is an error, and so is
+//! an unknown one: a typo that is silently ignored works wrongly for ever. All flaws of a request are
+//! told at once.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::problem::{Flaw, Problem};
+use crate::dashscope::Task;
+use crate::extract::schema::Schema;
+use crate::extract::templates;
+use crate::ocr::request::{Detail, Options};
+use crate::quote::Wish;
+use crate::units::Pixels;
+
+/// Bytes of `metadata` at most: it is an echo, not a store.
+const METADATA_BYTES: usize = 4096;
+
+/// Characters of a language tag at most (RFC 5646, section 4.4.1, asks for 35).
+const LANGUAGE_LENGTH: usize = 35;
+
+/// The names of all options, as an error lists them.
+const NAMES: [&str; 12] = [
+    "detail", "format", "language", "max_pixels", "metadata", "min_pixels", "model", "pages",
+    "prompt", "schema", "task", "template",
+];
+
+/// What the route is for; not every option makes sense everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// `/ocr`.
+    Text,
+    /// `/extract`.
+    Fields,
+    /// `/estimate`: whatever the other two take.
+    Estimate,
+}
+
+/// How the answer is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The whole answer.
+    #[default]
+    Json,
+    /// Only the text.
+    Text,
+}
+
+/// The options of a request, read.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// How the image shall be read.
+    pub(super) options: Options,
+    /// How the answer shall be written; none leaves it to `Accept`.
+    pub(super) format: Option<Format>,
+}
+
+/// Options as they came, by name, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct RawOptions {
+    given: Vec<(&'static str, Value)>,
+}
+
+impl RawOptions {
+    /// Adds the options of a query string.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an unknown name or a second value.
+    pub(super) fn add_query(&mut self, query: &str) -> Result<(), Problem> {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            self.add_member(&name, Value::String(value.into_owned()))?;
+        }
+        Ok(())
+    }
+
+    /// Adds an option that came as a form part.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an unknown name, a second value, or bytes that are not UTF-8.
+    pub(super) fn add_part(&mut self, name: &str, value: &[u8]) -> Result<(), Problem> {
+        let Ok(text) = std::str::from_utf8(value) else {
+            known(name)?;
+            return Err(invalid(name, "must be UTF-8"));
+        };
+        self.add_member(name, Value::String(text.to_owned()))
+    }
+
+    /// Adds an option with a JSON value.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an unknown name or a second value.
+    pub(super) fn add_member(&mut self, name: &str, value: Value) -> Result<(), Problem> {
+        let name = known(name)?;
+        if name == "language" {
+            let tags = if let Value::Array(tags) = value { tags } else { vec![value] };
+            self.given.extend(tags.into_iter().map(|tag| (name, tag)));
+            return Ok(());
+        }
+        match self.given.iter().find(|(given, _)| *given == name) {
+            Some((_, before)) if text_of(before) == text_of(&value) => Ok(()),
+            Some(_) => Err(invalid(name, "was given twice with different values")),
+            None => {
+                self.given.push((name, value));
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads all options for a purpose.
+    ///
+    /// # Errors
+    ///
+    /// 400 that lists every flaw.
+    pub(super) fn read(self, purpose: Purpose) -> Result<Wishes, Problem> {
+        let mut reader = Reader { wishes: Wishes::default(), flaws: Vec::new() };
+        for (name, value) in &self.given {
+            if let Err(flaw) = reader.read(name, value, purpose) {
+                reader.flaws.push(flaw);
+            }
+        }
+        reader.check_together(&self.given, purpose);
+        let Some(first) = reader.flaws.first() else { return Ok(reader.wishes) };
+        let detail = format!("{}: {}", first.pointer.trim_start_matches('/'), first.detail);
+        let mut problem = Problem::bad_request(first.code, detail);
+        problem.errors = reader.flaws;
+        Err(problem)
+    }
+}
+
+/// Reads one option after the other into the wishes.
+struct Reader {
+    wishes: Wishes,
+    flaws: Vec<Flaw>,
+}
+
+impl Reader {
+    fn read(&mut self, name: &'static str, value: &Value, purpose: Purpose) -> Result<(), Flaw> {
+        check_purpose(name, purpose)?;
+        let options = &mut self.wishes.options;
+        match name {
+            "model" => options.model = Some(text(name, value)?),
+            "prompt" => options.prompt = Some(prompt(value)?),
+            "language" => options.languages.push(language(value)?),
+            "task" => options.task = Some(task(value)?),
+            "max_pixels" => options.wish.max_pixels = Some(pixels(name, value)?),
+            "min_pixels" => options.wish.min_pixels = Some(pixels(name, value)?),
+            "detail" => options.detail = detail(value)?,
+            "format" => self.wishes.format = Some(format(value)?),
+            "pages" => pages(value)?,
+            "metadata" => options.metadata = Some(metadata(value)?),
+            "schema" => options.schema = Some(Arc::new(schema(value)?)),
+            "template" => options.schema = Some(template(value)?),
+            other => return Err(flaw(other, "unknown_option", "is unknown")),
+        }
+        Ok(())
+    }
+
+    /// Rules that more than one option takes part in.
+    fn check_together(&mut self, given: &[(&'static str, Value)], purpose: Purpose) {
+        let has = |name: &str| given.iter().any(|(given, _)| *given == name);
+        if has("prompt") && has("task") {
+            let why = "only goes without a task: a task has its own prompt";
+            self.flaws.push(flaw("prompt", "invalid_option", why));
+        }
+        if has("schema") && has("template") {
+            let why = "only goes without a template: give exactly one of the two";
+            self.flaws.push(flaw("schema", "invalid_option", why));
+        }
+        if purpose == Purpose::Fields && !has("schema") && !has("template") {
+            let why = "is missing: give a JSON Schema, or a template (GET /templates lists them)";
+            self.flaws.push(flaw("schema", "invalid_option", why));
+        }
+        let task_reads_lines = self.wishes.options.task == Some(Task::AdvancedRecognition);
+        if self.wishes.options.detail == Detail::Lines && (has("prompt") || (has("task") && !task_reads_lines)) {
+            let why = "=lines is the task advanced_recognition: leave prompt and other tasks out";
+            self.flaws.push(flaw("detail", "invalid_option", why));
+        }
+        let Wish { min_pixels, max_pixels } = self.wishes.options.wish;
+        if min_pixels.zip(max_pixels).is_some_and(|(min, max)| min > max) {
+            self.flaws.push(flaw("min_pixels", "invalid_option", "is above max_pixels"));
+        }
+    }
+}
+
+fn check_purpose(name: &'static str, purpose: Purpose) -> Result<(), Flaw> {
+    let is_for_fields = matches!(name, "schema" | "template");
+    let is_for_text = matches!(name, "prompt" | "task" | "detail" | "language");
+    match purpose {
+        Purpose::Text if is_for_fields => Err(flaw(name, "invalid_option", "belongs to /extract")),
+        Purpose::Fields if is_for_text => Err(flaw(name, "invalid_option", "belongs to /ocr")),
+        _ => Ok(()),
+    }
+}
+
+fn known(name: &str) -> Result<&'static str, Problem> {
+    NAMES.iter().find(|known| **known == name).copied().ok_or_else(|| {
+        let shown: String = name.chars().take(32).collect();
+        let detail = format!("There is no option {shown:?}. Options: {}.", NAMES.join(", "));
+        Problem::bad_request("unknown_option", detail).flaw(format!("/{shown}"), "is unknown")
+    })
+}
+
+fn invalid(name: &str, why: &str) -> Problem {
+    Problem::bad_request("invalid_option", format!("{name} {why}.")).flaw(format!("/{name}"), why)
+}
+
+fn flaw(name: &str, code: &'static str, why: impl Into<String>) -> Flaw {
+    Flaw { pointer: format!("/{name}"), code, detail: why.into() }
+}
+
+/// A scalar as text, so that `5` in JSON and `5` in a query are one value.
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn text(name: &'static str, value: &Value) -> Result<String, Flaw> {
+    match value {
+        Value::String(text) if !text.is_empty() => Ok(text.clone()),
+        _ => Err(flaw(name, "invalid_option", "must be a text that is not empty")),
+    }
+}
+
+fn prompt(value: &Value) -> Result<String, Flaw> {
+    let prompt = text("prompt", value)?;
+    if prompt.trim().is_empty() {
+        let why = "is blank: leave it out and the model uses its own";
+        return Err(flaw("prompt", "invalid_option", why));
+    }
+    Ok(prompt)
+}
+
+fn language(value: &Value) -> Result<String, Flaw> {
+    let tag = text("language", value)?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if tag.len() > LANGUAGE_LENGTH || !tag.bytes().all(allowed) {
+        let why = "must be a BCP 47 tag like `de` or `zh-Hans`";
+        return Err(flaw("language", "invalid_option", why));
+    }
+    Ok(tag)
+}
+
+fn task(value: &Value) -> Result<Task, Flaw> {
+    match Task::named(&text("task", value)?) {
+        Some(Task::KeyInformationExtraction { .. }) => {
+            Err(flaw("task", "invalid_option", "key_information_extraction is /extract"))
+        }
+        Some(task) => Ok(task),
+        None => {
+            let why = "must be text_recognition, multi_lan, advanced_recognition, table_parsing, \
+                       document_parsing or formula_recognition";
+            Err(flaw("task", "invalid_option", why))
+        }
+    }
+}
+
+fn pixels(name: &'static str, value: &Value) -> Result<Pixels, Flaw> {
+    let number = value.as_u64().or_else(|| number_of(value.as_str()?));
+    number
+        .filter(|&pixels| pixels > 0)
+        .map(Pixels::new)
+        .ok_or_else(|| flaw(name, "invalid_option", "must be a whole number of pixels above 0"))
+}
+
+/// Digits only: `u64::from_str` would also take a plus sign.
+fn number_of(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u64::from_str(text).ok()).flatten()
+}
+
+fn detail(value: &Value) -> Result<Detail, Flaw> {
+    match value.as_str() {
+        Some("text") => Ok(Detail::Text),
+        Some("lines") => Ok(Detail::Lines),
+        _ => Err(flaw("detail", "invalid_option", "must be text or lines")),
+    }
+}
+
+fn format(value: &Value) -> Result<Format, Flaw> {
+    match value.as_str() {
+        Some("json") => Ok(Format::Json),
+        Some("text") => Ok(Format::Text),
+        _ => Err(flaw("format", "invalid_option", "must be json or text")),
+    }
+}
+
+/// An image has one page, so `pages` may only select that one.
+fn pages(value: &Value) -> Result<(), Flaw> {
+    let text = text_of(value);
+    let selects_first = text.split(',').all(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let ends_there = last.is_empty() && part.ends_with('-') || number_of(last) == Some(1);
+        number_of(first) == Some(1) && ends_there
+    });
+    if selects_first {
+        return Ok(());
+    }
+    Err(flaw("pages", "invalid_pages", "must be 1: an image has one page"))
+}
+
+fn metadata(value: &Value) -> Result<Value, Flaw> {
+    let parsed = json_of("metadata", value)?;
+    if !parsed.is_object() || parsed.to_string().len() > METADATA_BYTES {
+        let why = format!("must be a JSON object of at most {METADATA_BYTES} bytes");
+        return Err(flaw("metadata", "invalid_option", why));
+    }
+    Ok(parsed)
+}
+
+fn schema(value: &Value) -> Result<Schema, Flaw> {
+    let parsed = json_of("schema", value)?;
+    Schema::parse(&parsed).map_err(|error| Flaw {
+        pointer: format!("/schema{}", error.pointer()),
+        code: error.code(),
+        detail: error.to_string(),
+    })
+}
+
+fn template(value: &Value) -> Result<Arc<Schema>, Flaw> {
+    let name = text("template", value)?;
+    let Some(template) = templates::find(&name) else {
+        let why = "is unknown: GET /templates lists what there is";
+        return Err(flaw("template", "unknown_template", why));
+    };
+    Ok(Arc::clone(&template.parsed))
+}
+
+/// A JSON value, which in a query or a form part is written as text.
+fn json_of(name: &'static str, value: &Value) -> Result<Value, Flaw> {
+    match value {
+        Value::String(text) => serde_json::from_str(text)
+            .map_err(|_| flaw(name, "invalid_option", "must be JSON")),
+        other => Ok(other.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str, purpose: Purpose) -> Result<Wishes, Problem> {
+        let mut raw = RawOptions::default();
+        raw.add_query(query)?;
+        raw.read(purpose)
+    }
+
+    fn code_of(query: &str) -> &'static str {
+        read(query, Purpose::Text).unwrap_err().code
+    }
+
+    #[test]
+    fn an_option_is_the_same_from_the_query_a_part_or_a_member() {
+        let mut from_part = RawOptions::default();
+        from_part.add_part("max_pixels", b"4096").unwrap();
+        let mut from_member = RawOptions::default();
+        from_member.add_member("max_pixels", Value::from(4096)).unwrap();
+        for raw in [from_part, from_member] {
+            let wishes = raw.read(Purpose::Text).unwrap();
+            assert_eq!(wishes.options.wish.max_pixels, Some(Pixels::new(4096)));
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused_and_named() {
+        assert_eq!(code_of("langauge=de"), "unknown_option");
+        let problem = read("langauge=de", Purpose::Text).unwrap_err();
+        assert_eq!(problem.errors[0].pointer, "/langauge");
+    }
+
+    #[test]
+    fn the_same_option_twice_is_fine_with_one_value_and_refused_with_two() {
+        let mut raw = RawOptions::default();
+        raw.add_query("max_pixels=4096").unwrap();
+        raw.add_member("max_pixels", Value::from(4096)).unwrap();
+        assert_eq!(raw.add_part("max_pixels", b"5000").unwrap_err().code, "invalid_option");
+    }
+
+    #[test]
+    fn languages_add_up() {
+        let wishes = read("language=de&language=zh-Hans", Purpose::Text).unwrap();
+        assert_eq!(wishes.options.languages, ["de", "zh-Hans"]);
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for query in [
+            "max_pixels=-1", "max_pixels=+1", "max_pixels=0", "max_pixels=1e6", "max_pixels=",
+            "task=magic", "detail=all", "format=xml", "language=d_e", "prompt=%20", "metadata=[]",
+            "prompt=x&task=multi_lan", "detail=lines&prompt=x", "min_pixels=9&max_pixels=8",
+            "schema={}", "task=key_information_extraction",
+        ] {
+            assert_eq!(code_of(query), "invalid_option", "{query}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_page_of_an_image_can_be_asked_for() {
+        for pages in ["1", "1-1", "1-", "1,1"] {
+            assert!(read(&format!("pages={pages}"), Purpose::Text).is_ok(), "{pages}");
+        }
+        for pages in ["2", "0", "1-3", "-1", "", "1,2", "x"] {
+            assert_eq!(code_of(&format!("pages={pages}")), "invalid_pages", "{pages}");
+        }
+    }
+
+    #[test]
+    fn all_flaws_are_told_at_once() {
+        let problem = read("max_pixels=x&detail=y&format=z", Purpose::Text).unwrap_err();
+        assert_eq!(problem.errors.len(), 3);
+    }
+
+    #[test]
+    fn fields_need_exactly_one_of_schema_and_template() {
+        assert!(read("template=receipt", Purpose::Fields).is_ok());
+        assert_eq!(read("", Purpose::Fields).unwrap_err().code, "invalid_option");
+        assert_eq!(read("template=nope", Purpose::Fields).unwrap_err().code, "unknown_template");
+    }
+}

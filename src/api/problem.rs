@@ -1,0 +1,205 @@
+//! The one shape of every error: RFC 9457 problem details.
+//!
+//! A route gives back a [`Problem`]; it rides on the response as an extension, and the middleware that
+//! knows the request writes it out. So the request id and the path stand in every error, also in those
+//! of the router, of a timeout and of a panic, and no route repeats them.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::ocr::result::Spend;
+
+/// An error as a caller sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    /// The HTTP status.
+    pub(super) status: StatusCode,
+    /// The stable name of the situation.
+    pub(super) code: &'static str,
+    /// The situation in a few words, the same for every occurrence.
+    pub(super) title: &'static str,
+    /// What happened this time, and what to do.
+    pub(super) detail: String,
+    /// Whether the same request may succeed later.
+    pub(super) retryable: bool,
+    /// The limit that was hit.
+    pub(super) limit: Option<Limit>,
+    /// What was wrong, place by place.
+    pub(super) errors: Vec<Flaw>,
+    /// The least time to wait before trying again.
+    pub(super) retry_after: Option<Duration>,
+    /// What was spent all the same.
+    pub(super) usage: Option<Box<Spend>>,
+    /// Methods that the path knows, for 405.
+    pub(super) allow: Option<HeaderValue>,
+}
+
+/// A limit that was hit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Limit {
+    /// Its name, as in settings or in the provider's documentation.
+    pub(super) name: &'static str,
+    /// What the request asked for.
+    pub(super) actual: u64,
+    /// What is allowed.
+    pub(super) allowed: u64,
+}
+
+/// One thing that is wrong with the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Flaw {
+    /// Where: a JSON Pointer into the options.
+    pub(super) pointer: String,
+    /// The stable name of the fault.
+    pub(super) code: &'static str,
+    /// What is wrong and what would be right.
+    pub(super) detail: String,
+}
+
+/// The document that is sent.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    code: &'static str,
+    request_id: &'a str,
+    retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'a Limit>,
+    #[serde(skip_serializing_if = "<[Flaw]>::is_empty")]
+    errors: &'a [Flaw],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<&'a Spend>,
+}
+
+impl Problem {
+    /// A problem of a caller's making, or at least one that a caller cannot wait out.
+    pub(super) fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            title,
+            detail: detail.into(),
+            retryable: false,
+            limit: None,
+            errors: Vec::new(),
+            retry_after: None,
+            usage: None,
+            allow: None,
+        }
+    }
+
+    /// 400: the form of the request is wrong.
+    pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, "The request is malformed", detail)
+    }
+
+    /// 500: our own fault, of which nothing is told but that it happened.
+    pub(super) fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Internal error",
+            "The gateway failed on this request. Quote the request id when you report it.",
+        )
+        .retryable()
+    }
+
+    /// The same request may succeed later.
+    #[must_use]
+    pub(super) const fn retryable(mut self) -> Self {
+        self.retryable = true;
+        self
+    }
+
+    /// The same request may succeed after `wait` at the earliest.
+    #[must_use]
+    pub(super) const fn after(mut self, wait: Duration) -> Self {
+        self.retryable = true;
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Names the limit that was hit.
+    #[must_use]
+    pub(super) const fn limit(mut self, name: &'static str, actual: u64, allowed: u64) -> Self {
+        self.limit = Some(Limit { name, actual, allowed });
+        self
+    }
+
+    /// Names what was wrong.
+    #[must_use]
+    pub(super) fn flaw(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        self.errors.push(Flaw { pointer: pointer.into(), code: self.code, detail: detail.into() });
+        self
+    }
+
+    /// The response to the request of this id and path.
+    pub(super) fn response(&self, request_id: &str, instance: &str) -> Response {
+        let document = Document {
+            r#type: format!("/docs#{}", self.code),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            instance,
+            code: self.code,
+            request_id,
+            retryable: self.retryable,
+            limit: self.limit.as_ref(),
+            errors: &self.errors,
+            usage: self.usage.as_deref(),
+        };
+        // A struct of strings and numbers always serialises.
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = (self.status, Body::from(body)).into_response();
+        let headers = response.headers_mut();
+        let media_type = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, media_type);
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if let Some(allow) = &self.allow {
+            headers.insert(header::ALLOW, allow.clone());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"ocr-gateway\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+/// The wait rounded up, so that `Retry-After` is never too early, and at least a second, because zero
+/// would invite a loop.
+fn whole_seconds(wait: Duration) -> u64 {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    seconds.max(1)
+}
+
+/// A response that carries the problem for the middleware to write out.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up_and_never_zero() {
+        assert_eq!(whole_seconds(Duration::ZERO), 1);
+        assert_eq!(whole_seconds(Duration::from_millis(1_001)), 2);
+        assert_eq!(whole_seconds(Duration::from_secs(60)), 60);
+    }
+}

@@ -1,0 +1,35 @@
+//! `POST /estimate`: what the same request would cost. Nothing is sent and nothing is spent.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+
+use super::ocr_request;
+use crate::api::entrance::{Entered, enter};
+use crate::api::options::Purpose;
+use crate::api::problem::Problem;
+use crate::api::upload;
+use crate::gateway::Gateway;
+
+/// Foretells the cost of the uploaded image.
+pub(in crate::api) async fn estimate(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let entered = enter(&gateway, request.headers()).await?;
+    let result = foretell(&gateway, &entered, request).await;
+    Ok(entered.answer(result))
+}
+
+async fn foretell(
+    gateway: &Gateway,
+    entered: &Entered,
+    request: Request,
+) -> Result<Response, Problem> {
+    let upload = upload::read(gateway, request).await?;
+    let options = upload.options.read(Purpose::Estimate)?.options;
+    let request = ocr_request(gateway, entered, upload.file, options);
+    Ok(Json(gateway.ocr.estimate(&entered.tenant, &request)?).into_response())
+}

@@ -1,0 +1,38 @@
+//! `POST /extract`: the fields of an image, by JSON Schema or template.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+
+use super::{ocr_request, tell_spend};
+use crate::api::entrance::{Entered, enter};
+use crate::api::options::Purpose;
+use crate::api::problem::Problem;
+use crate::api::upload;
+use crate::gateway::Gateway;
+
+/// Reads the fields of the uploaded image.
+pub(in crate::api) async fn extract(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let entered = enter(&gateway, request.headers()).await?;
+    let result = fields(&gateway, &entered, request).await;
+    Ok(entered.answer(result))
+}
+
+async fn fields(
+    gateway: &Gateway,
+    entered: &Entered,
+    request: Request,
+) -> Result<Response, Problem> {
+    let upload = upload::read(gateway, request).await?;
+    let options = upload.options.read(Purpose::Fields)?.options;
+    let request = ocr_request(gateway, entered, upload.file, options);
+    let answer = gateway.ocr.extract(&entered.tenant, request).await?;
+    let mut response = Json(&answer).into_response();
+    tell_spend(&mut response, &answer.facts.usage, &answer.pages);
+    Ok(response)
+}

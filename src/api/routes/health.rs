@@ -1,0 +1,39 @@
+//! Whether the process is alive, whether it can serve, and what it counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::api::problem::Problem;
+use crate::gateway::Gateway;
+
+/// `GET /livez`: the process answers.
+pub(in crate::api) async fn live() -> Response {
+    Json(json!({ "status": "alive" })).into_response()
+}
+
+/// `GET /readyz`: requests can be served. Spends no token.
+pub(in crate::api) async fn ready(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+    match gateway.ready().await {
+        Ok(()) => Ok(Json(json!({ "status": "ready" })).into_response()),
+        Err(reason) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let problem = Problem::new(status, "not_ready", "Not ready", reason.to_string());
+            Err(problem.after(Duration::from_secs(1)))
+        }
+    }
+}
+
+/// `GET /metrics`, in the Prometheus text format.
+pub(in crate::api) async fn metrics(
+    State(gateway): State<Arc<Gateway>>,
+) -> Result<Response, Problem> {
+    let text = gateway.metrics.encode().map_err(|_| Problem::internal())?;
+    let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, media_type)], text).into_response())
+}

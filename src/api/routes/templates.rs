@@ -1,0 +1,48 @@
+//! `GET /templates`: what `/extract` can read without a schema of the caller's own.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::api::entrance::authenticate;
+use crate::api::problem::Problem;
+use crate::extract::templates::{self, Template};
+use crate::gateway::Gateway;
+
+/// All templates, without their schemas.
+pub(in crate::api) async fn list(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    authenticate(&gateway, &headers).await?;
+    let templates: Vec<_> = templates::all().iter().map(summary).collect();
+    Ok(Json(json!({ "templates": templates })).into_response())
+}
+
+/// One template with its schema.
+pub(in crate::api) async fn show(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    authenticate(&gateway, &headers).await?;
+    let Some(template) = templates::find(&name) else {
+        let known: Vec<_> = templates::all().iter().map(|template| template.name).collect();
+        let detail = format!("There is no such template. Templates: {}.", known.join(", "));
+        let status = StatusCode::NOT_FOUND;
+        return Err(Problem::new(status, "unknown_template", "Unknown template", detail));
+    };
+    Ok(Json(template).into_response())
+}
+
+fn summary(template: &Template) -> Value {
+    json!({
+        "name": template.name,
+        "title": template.title,
+        "description": template.description,
+    })
+}

@@ -1,0 +1,339 @@
+//! Where tenants come from: the configuration file or the database.
+//!
+//! A file is for those who keep their configuration in version control, the database for those who
+//! add tenants while the service runs. Both at once are fine, but one name lives in one place:
+//! mixed, a revocation in the database could be undone by a file that nobody remembers. So a name
+//! in both is an error at start, and a row that appears later under a file's name is not served.
+//!
+//! This file does not judge keys and does not remember answers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
+
+use super::key::{KeyHash, KeyId, KeyRecord, KeyState};
+use super::tenant::{InvalidTenant, OnExceed, Tenant, TenantName};
+use super::{TenantStore, TenantStoreError};
+use crate::units::Pixels;
+
+/// The section `[tenants.NAME]` of a configuration file.
+///
+/// The settings are spelled out and not flattened out of [`Tenant`], because serde cannot refuse
+/// unknown members of a flattened struct.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TenantSection {
+    /// As [`Tenant::max_pixels`].
+    pub max_pixels: Option<Pixels>,
+    /// As [`Tenant::on_exceed`].
+    pub on_exceed: OnExceed,
+    /// As [`Tenant::requests_per_minute`].
+    #[serde(rename = "rpm")]
+    pub requests_per_minute: Option<NonZeroU64>,
+    /// As [`Tenant::tokens_per_minute`].
+    #[serde(rename = "tpm")]
+    pub tokens_per_minute: Option<NonZeroU64>,
+    /// As [`Tenant::concurrency`].
+    pub concurrency: Option<NonZeroU64>,
+    /// As [`Tenant::models`].
+    pub models: Vec<String>,
+    /// As [`Tenant::disabled`].
+    pub disabled: bool,
+    /// The tenant's keys. One is revoked by taking it out.
+    pub keys: Vec<FileKey>,
+}
+
+impl TenantSection {
+    /// The tenant that the section describes.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTenant`], as [`Tenant::checked`].
+    pub fn tenant(&self, name: TenantName) -> Result<Tenant, InvalidTenant> {
+        Tenant {
+            name,
+            max_pixels: self.max_pixels,
+            on_exceed: self.on_exceed,
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            concurrency: self.concurrency,
+            models: self.models.clone(),
+            disabled: self.disabled,
+        }
+        .checked()
+    }
+}
+
+/// A key in a configuration file: its name and its hash, never the key.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileKey {
+    /// The characters between the underscores of the key.
+    pub id: KeyId,
+    /// The SHA-256 of the whole key, in hexadecimal.
+    pub sha256: KeyHash,
+    /// From when on it is refused (RFC 3339); never, if absent.
+    #[serde(default, deserialize_with = "moment")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a presented key is judged by, wherever it came from.
+#[derive(Debug)]
+pub struct Credential {
+    /// What the presented key is compared with.
+    pub(super) hash: KeyHash,
+    /// Who pays.
+    pub(super) tenant: Arc<Tenant>,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+}
+
+impl Credential {
+    /// Whether the key may be used at `now`.
+    pub(super) fn state(&self, now: Timestamp) -> KeyState {
+        KeyState::of(self.expires_at, self.revoked_at, now)
+    }
+
+    fn from_file(key: FileKey, tenant: Arc<Tenant>) -> Self {
+        Self { hash: key.sha256, tenant, expires_at: key.expires_at, revoked_at: None }
+    }
+
+    fn from_record(key: KeyRecord, tenant: Tenant) -> Self {
+        let KeyRecord { hash, expires_at, revoked_at, .. } = key;
+        Self { hash, tenant: Arc::new(tenant), expires_at, revoked_at }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_nobody() -> Self {
+        let tenant = Arc::new(Tenant::new("nobody".parse().unwrap()));
+        Self { hash: KeyHash::OF_NOBODY, tenant, expires_at: None, revoked_at: None }
+    }
+}
+
+/// All tenants, those of the file and those of the database.
+#[derive(Debug)]
+pub struct Directory {
+    tenants: BTreeMap<TenantName, Arc<Tenant>>,
+    keys: HashMap<KeyId, Arc<Credential>>,
+    store: Arc<dyn TenantStore>,
+}
+
+impl Directory {
+    /// The tenants of the configuration and of the database, which must be migrated.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError`] for a section that breaks a rule, for a name or a key that is in two
+    /// places, and where the database does not answer.
+    pub async fn open(
+        sections: BTreeMap<TenantName, TenantSection>,
+        store: Arc<dyn TenantStore>,
+    ) -> Result<Self, DirectoryError> {
+        let mut directory = Self { tenants: BTreeMap::new(), keys: HashMap::new(), store };
+        for (name, section) in sections {
+            directory.add_section(name, section).await?;
+        }
+        Ok(directory)
+    }
+
+    /// The key of that id, if its tenant is in the file.
+    pub fn in_files(&self, id: &KeyId) -> Option<Arc<Credential>> {
+        self.keys.get(id).cloned()
+    }
+
+    /// The key of that id, if its tenant is in the database, and only there.
+    ///
+    /// # Errors
+    ///
+    /// [`TenantStoreError`] where the store does not answer.
+    pub async fn in_database(
+        &self,
+        id: &KeyId,
+    ) -> Result<Option<Arc<Credential>>, TenantStoreError> {
+        let Some((key, tenant)) = self.store.key(id).await? else { return Ok(None) };
+        if self.is_in_file(&tenant.name) {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Credential::from_record(key, tenant))))
+    }
+
+    /// Whether the tenant is kept in the configuration, and so not to be changed here.
+    pub fn is_in_file(&self, name: &TenantName) -> bool {
+        self.tenants.contains_key(name)
+    }
+
+    /// The tenant of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`TenantStoreError`] where the store does not answer.
+    pub async fn tenant(&self, name: &TenantName) -> Result<Option<Arc<Tenant>>, TenantStoreError> {
+        if let Some(tenant) = self.tenants.get(name) {
+            return Ok(Some(tenant.clone()));
+        }
+        Ok(self.store.tenant(name).await?.map(Arc::new))
+    }
+
+    /// All tenants, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`TenantStoreError`] where the store does not answer.
+    pub async fn tenants(&self) -> Result<Vec<Arc<Tenant>>, TenantStoreError> {
+        let stored = self.store.tenants().await?;
+        let stored = stored.into_iter().map(|tenant| (tenant.name.clone(), Arc::new(tenant)));
+        let mut all: BTreeMap<_, _> = stored.collect();
+        all.extend(self.tenants.clone());
+        Ok(all.into_values().collect())
+    }
+
+    async fn add_section(
+        &mut self,
+        name: TenantName,
+        section: TenantSection,
+    ) -> Result<(), DirectoryError> {
+        if self.store.tenant(&name).await?.is_some() {
+            return Err(DirectoryError::TenantInBoth { tenant: name });
+        }
+        let tenant = Arc::new(section.tenant(name.clone())?);
+        for key in section.keys {
+            let id = key.id.clone();
+            let is_stored = self.store.key(&id).await?.is_some();
+            let credential = Arc::new(Credential::from_file(key, tenant.clone()));
+            let replaced = self.keys.insert(id.clone(), credential);
+            if is_stored || replaced.is_some() {
+                return Err(DirectoryError::KeyTwice { tenant: name, key: id });
+            }
+        }
+        self.tenants.insert(name, tenant);
+        Ok(())
+    }
+}
+
+/// Why the tenants cannot be served as they are configured.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// A name in two places.
+    #[error(
+        "tenant {tenant} is in the configuration ([tenants.{tenant}]) and in the database; \
+         keep it in one of them"
+    )]
+    TenantInBoth {
+        /// The name.
+        tenant: TenantName,
+    },
+    /// A key in two places.
+    #[error(
+        "key {key} of [tenants.{tenant}] is there or elsewhere a second time; every key is its own"
+    )]
+    KeyTwice {
+        /// Where it was seen last.
+        tenant: TenantName,
+        /// The public name of the key.
+        key: KeyId,
+    },
+    /// A section with a setting that cannot bind.
+    #[error("[tenants.{}] {}", .0.name, .0.fault)]
+    Section(#[from] InvalidTenant),
+    /// Whether the names are free cannot be told.
+    #[error("the tenants of the configuration cannot be compared with those of the database: {0}")]
+    Store(#[from] TenantStoreError),
+}
+
+/// Reads a moment from its RFC 3339 text.
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let moment = text.map(|text| text.parse()).transpose();
+    moment.map_err(|_| serde::de::Error::custom("write a time like 2030-01-31T00:00:00Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::FakeStore;
+    use super::*;
+    use crate::auth::key::ApiKey;
+    use crate::random::SeededRandom;
+
+    fn name(text: &str) -> TenantName {
+        text.parse().unwrap()
+    }
+
+    fn section(key: &ApiKey, hash: &KeyHash) -> TenantSection {
+        let keys = vec![FileKey { id: key.id().clone(), sha256: hash.clone(), expires_at: None }];
+        TenantSection { keys, ..TenantSection::default() }
+    }
+
+    async fn open(
+        sections: impl IntoIterator<Item = (&str, TenantSection)>,
+        store: FakeStore,
+    ) -> Result<Directory, DirectoryError> {
+        let sections = sections.into_iter().map(|(tenant, section)| (name(tenant), section));
+        Directory::open(sections.collect(), Arc::new(store)).await
+    }
+
+    #[test]
+    fn a_section_is_read_with_the_names_of_the_contract() {
+        let json = r#"{"max_pixels":786432,"on_exceed":"reject","rpm":60,"tpm":9,"concurrency":2,
+            "models":["a"],"keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
+            "sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}]}"#;
+        let section: TenantSection = serde_json::from_str(json).unwrap();
+        let tenant = section.tenant(name("acme")).unwrap();
+        assert_eq!(tenant.requests_per_minute, NonZeroU64::new(60));
+        assert_eq!(section.keys[0].expires_at.unwrap().to_string(), "2030-01-31T00:00:00Z");
+    }
+
+    #[test]
+    fn an_unknown_setting_in_a_section_is_refused() {
+        for wrong in [r#"{"max_pixel":1}"#, r#"{"keys":[{"key":"x"}]}"#] {
+            assert!(serde_json::from_str::<TenantSection>(wrong).is_err(), "{wrong} was accepted");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_in_the_file_and_in_the_database_is_an_error_that_names_it() {
+        let store = FakeStore::default();
+        store.put_tenant(Tenant::new(name("acme")));
+        let refusal = open([("acme", TenantSection::default())], store).await.unwrap_err();
+        assert!(matches!(refusal, DirectoryError::TenantInBoth { .. }));
+        assert!(refusal.to_string().contains("tenants.acme"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_key_in_two_sections_is_an_error_that_names_it() {
+        let (key, hash) = ApiKey::create(&SeededRandom::new(1));
+        let twice = [("a", section(&key, &hash)), ("b", section(&key, &hash))];
+        let refusal = open(twice, FakeStore::default()).await.unwrap_err();
+        assert!(refusal.to_string().contains(key.id().as_str()), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_section_whose_cap_cannot_bind_is_an_error_that_names_it() {
+        let low = TenantSection { max_pixels: Some(Pixels::new(1)), ..TenantSection::default() };
+        let refusal = open([("acme", low)], FakeStore::default()).await.unwrap_err().to_string();
+        assert!(refusal.starts_with("[tenants.acme] max_pixels is 1"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_row_that_appears_under_a_files_name_is_not_served() {
+        let (key, hash) = ApiKey::create(&SeededRandom::new(1));
+        let store = Arc::new(FakeStore::default());
+        let sections = BTreeMap::from([(name("acme"), TenantSection::default())]);
+        let directory = Directory::open(sections, store.clone()).await.unwrap();
+        store.put_key(&key, hash, Tenant::new(name("acme")));
+        assert!(directory.in_database(key.id()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn tenants_of_both_places_are_listed_by_name() {
+        let store = FakeStore::default();
+        store.put_tenant(Tenant::new(name("b")));
+        let files = [("a", TenantSection::default()), ("c", TenantSection::default())];
+        let directory = open(files, store).await.unwrap();
+        let tenants = directory.tenants().await.unwrap();
+        let names: Vec<_> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+    }
+}

@@ -1,0 +1,146 @@
+//! A store of tenants in memory that can be told to fail, for the unit tests of this module.
+//!
+//! It keeps only what those tests ask for; the promises of a real store are proved in
+//! `tests/it/store.rs`, on real databases.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::{Mutex, MutexGuard};
+
+use jiff::Timestamp;
+
+use super::key::{ApiKey, KeyHash, KeyId, KeyRecord};
+use super::tenant::{Tenant, TenantName};
+use super::{BoxFuture, TenantStore, TenantStoreError};
+
+/// How the store answers.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub(super) enum Mood {
+    /// As it should.
+    #[default]
+    Well,
+    /// With an error.
+    Broken,
+    /// Never.
+    Silent,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    mood: Mood,
+    lookups: usize,
+    tenants: BTreeMap<TenantName, Tenant>,
+    keys: BTreeMap<KeyId, KeyRecord>,
+}
+
+/// A store that answers as its mood says.
+#[derive(Debug, Default)]
+pub(super) struct FakeStore {
+    rows: Mutex<Rows>,
+}
+
+impl FakeStore {
+    pub(super) fn put_tenant(&self, tenant: Tenant) {
+        self.rows().tenants.insert(tenant.name.clone(), tenant);
+    }
+
+    pub(super) fn put_key(&self, key: &ApiKey, hash: KeyHash, tenant: Tenant) {
+        let record = KeyRecord {
+            id: key.id().clone(),
+            tenant: tenant.name.clone(),
+            hash,
+            created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            revoked_at: None,
+            label: None,
+        };
+        self.put_tenant(tenant);
+        self.rows().keys.insert(record.id.clone(), record);
+    }
+
+    pub(super) fn change_key(&self, id: &KeyId, change: impl FnOnce(&mut KeyRecord)) {
+        change(self.rows().keys.get_mut(id).unwrap());
+    }
+
+    pub(super) fn revoke(&self, id: &KeyId) {
+        self.change_key(id, |key| key.revoked_at = Some(Timestamp::UNIX_EPOCH));
+    }
+
+    pub(super) fn change_tenant(&self, name: &str, change: impl FnOnce(&mut Tenant)) {
+        change(self.rows().tenants.get_mut(&name.parse().unwrap()).unwrap());
+    }
+
+    pub(super) fn become_of(&self, mood: Mood) {
+        self.rows().mood = mood;
+    }
+
+    /// How often a key was asked for.
+    pub(super) fn lookups(&self) -> usize {
+        self.rows().lookups
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap()
+    }
+
+    async fn read<T>(&self, read: impl FnOnce(&Rows) -> T) -> Result<T, TenantStoreError> {
+        let mood = self.rows().mood;
+        match mood {
+            Mood::Well => Ok(read(&self.rows())),
+            Mood::Broken => Err(TenantStoreError::Unavailable("broken by the test".into())),
+            Mood::Silent => pending().await,
+        }
+    }
+}
+
+impl TenantStore for FakeStore {
+    fn create_tenant<'a>(&'a self, _: &'a Tenant) -> BoxFuture<'a, Result<(), TenantStoreError>> {
+        unimplemented!("a test puts tenants in")
+    }
+
+    fn update_tenant<'a>(&'a self, _: &'a Tenant) -> BoxFuture<'a, Result<bool, TenantStoreError>> {
+        unimplemented!("a test changes tenants")
+    }
+
+    fn tenant<'a>(
+        &'a self,
+        name: &'a TenantName,
+    ) -> BoxFuture<'a, Result<Option<Tenant>, TenantStoreError>> {
+        Box::pin(self.read(|rows| rows.tenants.get(name).cloned()))
+    }
+
+    fn tenants(&self) -> BoxFuture<'_, Result<Vec<Tenant>, TenantStoreError>> {
+        Box::pin(self.read(|rows| rows.tenants.values().cloned().collect()))
+    }
+
+    fn create_key<'a>(&'a self, _: &'a KeyRecord) -> BoxFuture<'a, Result<(), TenantStoreError>> {
+        unimplemented!("a test puts keys in")
+    }
+
+    fn key<'a>(
+        &'a self,
+        id: &'a KeyId,
+    ) -> BoxFuture<'a, Result<Option<(KeyRecord, Tenant)>, TenantStoreError>> {
+        self.rows().lookups += 1;
+        Box::pin(self.read(|rows| {
+            let key = rows.keys.get(id)?.clone();
+            let tenant = rows.tenants.get(&key.tenant)?.clone();
+            Some((key, tenant))
+        }))
+    }
+
+    fn keys<'a>(
+        &'a self,
+        _: Option<&'a TenantName>,
+    ) -> BoxFuture<'a, Result<Vec<KeyRecord>, TenantStoreError>> {
+        Box::pin(self.read(|rows| rows.keys.values().cloned().collect()))
+    }
+
+    fn revoke_key<'a>(
+        &'a self,
+        _: &'a KeyId,
+        _: Timestamp,
+    ) -> BoxFuture<'a, Result<bool, TenantStoreError>> {
+        unimplemented!("a test revokes keys")
+    }
+}

@@ -1,0 +1,502 @@
+//! API keys: how one looks, how it is checked, what is kept of it.
+//!
+//! A key reads `ocrgw_` id `_` secret checksum, for example
+//! `ocrgw_4t0w9x2k7c1m_` and 58 more characters. The prefix lets a secret scanner find a key that
+//! was committed by mistake. The id is public: it names the key in lists and logs and finds its
+//! row, so that the secret is never searched for. The checksum tells a typo, or a scanner's chance
+//! hit, from a key without asking a database. All characters are lower-case letters, digits and
+//! underscores, which is what a double click selects; the alphabet is Crockford's base 32, which
+//! leaves out the letters that are mistaken for digits (`i`, `l`, `o`) and `u`.
+//!
+//! Only the SHA-256 of the whole text is stored. A slow password hash protects secrets that people
+//! choose; this one has 260 random bits, which no speed of hashing makes guessable, and it is
+//! checked on every request. The hash covers the whole text and not just the secret, so that an
+//! operator can make it with `printf %s "$KEY" | sha256sum` for a tenant that is kept in a file.
+//!
+//! This file does not know tenants' limits and does not look anything up.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::auth::tenant::TenantName;
+use crate::clock::Clock;
+use crate::random::Random;
+
+/// What every key starts with.
+const PREFIX: &str = "ocrgw_";
+
+/// Crockford's base 32 in lower case (crockford.com/base32.html): 5 bits a character.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Characters of a key id: 60 bits, so that among a million keys the chance that any two ids meet
+/// is less than one in two million. The store refuses the second.
+const ID_LENGTH: usize = 12;
+
+/// Characters of the secret: 260 bits, the fewest characters that hold 256.
+const SECRET_LENGTH: usize = 52;
+
+/// Characters of the checksum: 30 bits, so that one typo in a billion passes.
+const CHECKSUM_LENGTH: usize = 6;
+
+/// Characters of a whole key.
+const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH;
+
+/// A key in the clear, as its holder gets to see it once.
+#[derive(Debug)]
+pub struct ApiKey {
+    id: KeyId,
+    text: SecretString,
+}
+
+impl ApiKey {
+    /// Draws a new key, and the hash that is to be stored of it.
+    pub fn create(random: &dyn Random) -> (Self, KeyHash) {
+        let id = KeyId(draw::<ID_LENGTH>(random));
+        let mut text = format!("{PREFIX}{id}_{}", draw::<SECRET_LENGTH>(random));
+        let checksum = checksum(&text);
+        text.push_str(&checksum);
+        let hash = KeyHash::of(&text);
+        (Self { id, text: text.into() }, hash)
+    }
+
+    /// Reads a key as a caller presented it, and keeps only its id and hash.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidKey`] for a text that no key can have. It never repeats the text.
+    pub fn parse(text: &str) -> Result<ParsedKey, InvalidKey> {
+        let rest = text.strip_prefix(PREFIX).ok_or(InvalidKey::Prefix)?;
+        if text.len() != KEY_LENGTH {
+            return Err(InvalidKey::Length { actual: text.len() });
+        }
+        let (id, secret) = rest.split_once('_').ok_or(InvalidKey::Shape)?;
+        if id.len() != ID_LENGTH || !is_base32(id) || !is_base32(secret) {
+            return Err(InvalidKey::Shape);
+        }
+        // The split is on a character boundary: the text is ASCII by now.
+        let (body, found) = text.split_at(KEY_LENGTH - CHECKSUM_LENGTH);
+        if checksum(body) != found {
+            return Err(InvalidKey::Checksum);
+        }
+        Ok(ParsedKey { id: KeyId(id.to_owned()), hash: KeyHash::of(text) })
+    }
+
+    /// The public name of the key.
+    pub const fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    /// The key in the clear, for the one time that it is shown.
+    pub fn expose(&self) -> &str {
+        self.text.expose_secret()
+    }
+}
+
+/// A well-formed key that was presented, as far as it must be remembered to check it.
+#[derive(Debug)]
+pub struct ParsedKey {
+    /// The public name that the key claims.
+    pub id: KeyId,
+    /// The hash of its whole text.
+    pub hash: KeyHash,
+}
+
+/// Why a text cannot be a key. Never carries the text, which may be nearly a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKey {
+    /// It does not start as keys do.
+    #[error("an API key starts with \"{PREFIX}\"")]
+    Prefix,
+    /// It is too short or too long.
+    #[error("an API key has {KEY_LENGTH} characters, not {actual}")]
+    Length {
+        /// The bytes that were presented.
+        actual: usize,
+    },
+    /// A character is foreign, or the parts are not where they belong.
+    #[error(
+        "an API key is \"{PREFIX}\", {ID_LENGTH} characters, \"_\" and the rest, in lower-case letters and digits"
+    )]
+    Shape,
+    /// A typo: the last characters do not follow from the others.
+    #[error("the checksum of the API key does not fit; a character was changed")]
+    Checksum,
+}
+
+/// The public name of a key: 12 characters of Crockford's base 32 in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyId(String);
+
+impl KeyId {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that is not the id of a key. Never carries it: a whole key, pasted by mistake, must not
+/// be found in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a key id is the {ID_LENGTH} characters between the underscores of the key, not {actual} others"
+)]
+pub struct InvalidKeyId {
+    actual: usize,
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = InvalidKeyId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.len() == ID_LENGTH && is_base32(&text) {
+            return Ok(Self(text));
+        }
+        Err(InvalidKeyId { actual: text.chars().count() })
+    }
+}
+
+impl std::str::FromStr for KeyId {
+    type Err = InvalidKeyId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<KeyId> for String {
+    fn from(id: KeyId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The SHA-256 of a whole key. Compared in constant time, and only by [`matches`](Self::matches).
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// The hash of no key that anyone knows, for a compare that must fail but take its time.
+    pub(crate) const OF_NOBODY: Self = Self([0; 32]);
+
+    /// A hash as it was stored.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The hash as it is stored.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether both are hashes of the same key, in a time that does not tell where they differ.
+    pub fn matches(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+
+    /// The hash in lower-case hexadecimal, as `sha256sum` writes it and the configuration reads it.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_character).collect()
+    }
+
+    fn of(text: &str) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+}
+
+/// Hides the value: a hash is no secret, but it is of no use in a log either.
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash(..)")
+    }
+}
+
+/// A text that is not a SHA-256 in hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sha256 of a key is 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them")]
+pub struct InvalidKeyHash;
+
+impl TryFrom<String> for KeyHash {
+    type Error = InvalidKeyHash;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(InvalidKeyHash) };
+        let bytes: Option<Vec<u8>> = pairs
+            .iter()
+            .map(|&[high, low]| Some(hex_digit(high)? << 4 | hex_digit(low)?))
+            .collect();
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(InvalidKeyHash)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// What a person wrote beside a key to recognise it by: 1 to 100 characters, none of control.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyLabel(String);
+
+/// Characters that a label may have at most.
+const LABEL_LENGTH: usize = 100;
+
+impl KeyLabel {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A label that would break a table or a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a label has 1 to {LABEL_LENGTH} characters and no line breaks, not {actual} characters")]
+pub struct InvalidKeyLabel {
+    actual: usize,
+}
+
+impl TryFrom<String> for KeyLabel {
+    type Error = InvalidKeyLabel;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let actual = text.chars().count();
+        if actual == 0 || actual > LABEL_LENGTH || text.chars().any(char::is_control) {
+            return Err(InvalidKeyLabel { actual });
+        }
+        Ok(Self(text))
+    }
+}
+
+impl std::str::FromStr for KeyLabel {
+    type Err = InvalidKeyLabel;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<KeyLabel> for String {
+    fn from(label: KeyLabel) -> Self {
+        label.0
+    }
+}
+
+/// All that is kept of a key. Times are whole milliseconds, because that is what the stores hold.
+#[derive(Debug, Clone)]
+pub struct KeyRecord {
+    /// The public name of the key.
+    pub id: KeyId,
+    /// Whose key it is. A tenant may have several, and its account is not the key's: a rotated key
+    /// changes nothing that was spent.
+    pub tenant: TenantName,
+    /// What a presented key is compared with.
+    pub hash: KeyHash,
+    /// When the key was made.
+    pub created_at: Timestamp,
+    /// From when on it is refused; never, if `None`.
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked; from then on it is refused.
+    pub revoked_at: Option<Timestamp>,
+    /// What a person wrote beside it.
+    pub label: Option<KeyLabel>,
+}
+
+impl KeyRecord {
+    /// Whether the key may be used at `now`.
+    pub fn state(&self, now: Timestamp) -> KeyState {
+        KeyState::of(self.expires_at, self.revoked_at, now)
+    }
+}
+
+/// Whether a key may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// It may.
+    Active,
+    /// Its date has passed.
+    Expired,
+    /// Somebody took it back. Outlives the date: a revoked key stays revoked.
+    Revoked,
+}
+
+impl KeyState {
+    /// The state at `now` of a key with these dates.
+    ///
+    /// A key that carries a revocation is refused whatever its date says, so that two machines
+    /// whose clocks differ cannot give it a last second.
+    pub(crate) fn of(
+        expires_at: Option<Timestamp>,
+        revoked_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
+        if revoked_at.is_some() {
+            return Self::Revoked;
+        }
+        match expires_at {
+            Some(end) if end <= now => Self::Expired,
+            _ => Self::Active,
+        }
+    }
+
+    /// The word for tables and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// The wall time in whole milliseconds, as records of keys carry it.
+///
+/// A clock beyond the calendar (after the year 9999) reads as its last moment, at which every key
+/// with a date has expired: the safe way to be wrong.
+pub fn timestamp(clock: &dyn Clock) -> Timestamp {
+    Timestamp::try_from(clock.now())
+        .and_then(|now| Timestamp::from_millisecond(now.as_millisecond()))
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// Draws characters evenly: 32 divides 256, so the low five bits of a byte favour none.
+fn draw<const LENGTH: usize>(random: &dyn Random) -> String {
+    let mut bytes = [0; LENGTH];
+    random.fill(&mut bytes);
+    bytes.into_iter().map(base32).collect()
+}
+
+fn checksum(body: &str) -> String {
+    Sha256::digest(body).into_iter().take(CHECKSUM_LENGTH).map(base32).collect()
+}
+
+fn base32(byte: u8) -> char {
+    char::from(ALPHABET[usize::from(byte & 31)])
+}
+
+fn is_base32(text: &str) -> bool {
+    text.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
+fn hex_character(digit: u8) -> char {
+    char::from_digit(digit.into(), 16).unwrap_or_default()
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    let digit = char::from(byte).to_digit(16)?;
+    u8::try_from(digit).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::random::SeededRandom;
+
+    fn key() -> (ApiKey, KeyHash) {
+        ApiKey::create(&SeededRandom::new(7))
+    }
+
+    #[test]
+    fn a_created_key_is_read_back_with_its_id_and_hash() {
+        let (key, hash) = key();
+        let parsed = ApiKey::parse(key.expose()).unwrap();
+        assert_eq!(&parsed.id, key.id());
+        assert!(parsed.hash.matches(&hash));
+    }
+
+    #[test]
+    fn a_double_click_selects_a_whole_key() {
+        let (key, _) = key();
+        assert_eq!(key.expose().len(), KEY_LENGTH);
+        let word = |byte: u8| byte == b'_' || byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        assert!(key.expose().bytes().all(word));
+    }
+
+    #[test]
+    fn any_single_changed_character_is_noticed_without_a_database() {
+        let (key, _) = key();
+        for place in 0..KEY_LENGTH {
+            let mut typo = key.expose().to_owned().into_bytes();
+            typo[place] = if typo[place] == b'7' { b'8' } else { b'7' };
+            let typo = String::from_utf8(typo).unwrap();
+            assert!(ApiKey::parse(&typo).is_err(), "a typo at {place} was accepted");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_with_the_rule_that_it_breaks() {
+        let long = format!("ocrgw_{}", "0".repeat(KEY_LENGTH));
+        let foreign = format!("ocrgw_{}", "é".repeat((KEY_LENGTH - PREFIX.len()) / 2) + "0");
+        assert_eq!(ApiKey::parse("sk-123").unwrap_err(), InvalidKey::Prefix);
+        assert_eq!(ApiKey::parse("ocrgw_").unwrap_err(), InvalidKey::Length { actual: 6 });
+        assert_eq!(ApiKey::parse(&long).unwrap_err(), InvalidKey::Length { actual: 83 });
+        assert_eq!(ApiKey::parse(&foreign).unwrap_err(), InvalidKey::Shape);
+    }
+
+    #[test]
+    fn no_debug_output_shows_a_secret_or_a_hash() {
+        let (key, hash) = key();
+        let shown = format!("{key:?} {hash:?} {:?}", ApiKey::parse(key.expose()));
+        let secret = key.expose().rsplit('_').next().unwrap();
+        assert!(!shown.contains(secret), "{shown}");
+        assert!(!shown.contains(&hash.to_hex()), "{shown}");
+    }
+
+    #[test]
+    fn the_stored_hash_is_what_sha256sum_prints_of_the_key() {
+        let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(KeyHash::of("abc").to_hex(), of_abc);
+        let read = KeyHash::try_from(of_abc.to_uppercase()).unwrap();
+        assert!(read.matches(&KeyHash::of("abc")));
+    }
+
+    #[test]
+    fn a_hash_that_is_not_64_hexadecimal_digits_is_refused() {
+        for wrong in ["", "ba78", &"g".repeat(64), &"a".repeat(63), &"a".repeat(66)] {
+            assert!(KeyHash::try_from(wrong.to_owned()).is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn only_the_part_between_the_underscores_is_an_id() {
+        let (key, _) = key();
+        assert_eq!(key.id().as_str().parse::<KeyId>().as_ref(), Ok(key.id()));
+        for wrong in ["", "4T0W9X2K7C1M", "4t0w9x2k7c1", key.expose()] {
+            assert!(wrong.parse::<KeyId>().is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_label_that_would_break_a_table_is_refused() {
+        for wrong in ["", "two\nlines", "\u{1b}[31m", &"x".repeat(101)] {
+            assert!(wrong.parse::<KeyLabel>().is_err(), "{wrong:?} was accepted");
+        }
+        assert_eq!("nightly batch".parse::<KeyLabel>().unwrap().as_str(), "nightly batch");
+    }
+
+    #[test]
+    fn a_key_expires_at_its_date_and_a_revoked_one_stays_revoked() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert_eq!(KeyState::of(Some(at(10)), None, at(9)), KeyState::Active);
+        assert_eq!(KeyState::of(Some(at(10)), None, at(10)), KeyState::Expired);
+        assert_eq!(KeyState::of(Some(at(10)), Some(at(99)), at(1)), KeyState::Revoked);
+        assert_eq!(KeyState::of(None, None, at(i64::from(i32::MAX))), KeyState::Active);
+    }
+
+    #[test]
+    fn a_time_is_cut_to_the_milliseconds_that_the_stores_hold() {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_999_999));
+        assert_eq!(timestamp(&clock), Timestamp::from_millisecond(1).unwrap());
+    }
+}

@@ -1,0 +1,196 @@
+//! What the store said of a key less than a second ago.
+//!
+//! Two shelves, because their loads differ: keys that exist are few and asked for again and again,
+//! while anyone can make up ids that do not. On one shelf a stream of made-up ids would push the
+//! good keys out and turn every request into a query; apart, it can only push out its own kind.
+//!
+//! Both are bounded. A shelf's answers leave in the order in which they came, so that making room
+//! costs the same however full it is. Nothing here waits or looks anything up.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::directory::Credential;
+use super::key::KeyId;
+
+/// The age at which an answer is of no more use (contract, section 4: "bind on all replicas within
+/// a second").
+pub(super) const MAX_AGE: Duration = Duration::from_secs(1);
+
+/// The age from which on one request asks again, while the others go on with what they have.
+/// Without it, all requests of a hot key would ask together each time that its answer ends.
+const REFRESH_AGE: Duration = Duration::from_millis(500);
+
+/// Keys that exist, at most; more than that in a second only ask more often.
+const KNOWN_AT_MOST: usize = 10_000;
+
+/// Ids that do not exist, at most: enough for clients with an old key, and of no use to a guesser.
+const UNKNOWN_AT_MOST: usize = 1_000;
+
+/// What the store said of an id: the credential, or that there is none.
+#[derive(Debug, Clone)]
+pub(super) struct Answer(pub(super) Option<Arc<Credential>>);
+
+/// The answers of the last second.
+#[derive(Debug)]
+pub(super) struct Recent {
+    known: Shelf,
+    unknown: Shelf,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { known: Shelf::new(KNOWN_AT_MOST), unknown: Shelf::new(UNKNOWN_AT_MOST) }
+    }
+}
+
+impl Recent {
+    /// The answer about `id`, or `None` where the asker should ask the store.
+    ///
+    /// A key that exists is looked for first: it may have been made after the other answer.
+    pub(super) fn answer(&mut self, id: &KeyId, now: Instant) -> Option<Answer> {
+        self.known.answer(id, now).or_else(|| self.unknown.answer(id, now))
+    }
+
+    /// Keeps an answer to a question that was asked at `asked_at`.
+    pub(super) fn remember(&mut self, id: KeyId, answer: Answer, asked_at: Instant) {
+        let kind = if answer.0.is_some() { &mut self.known } else { &mut self.unknown };
+        kind.remember(id, answer, asked_at);
+    }
+}
+
+#[derive(Debug)]
+struct Shelf {
+    capacity: usize,
+    entries: HashMap<KeyId, Entry>,
+    /// Every answer that came, oldest first; one that was replaced since is still in the row.
+    /// `entries` holds no key that is not in here, so bounding the row bounds both.
+    row: VecDeque<(Instant, KeyId)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    answer: Answer,
+    asked_at: Instant,
+    /// Somebody is asking again. Never taken back: if that request dies, the answer merely ends at
+    /// its full age.
+    is_refreshing: bool,
+}
+
+impl Shelf {
+    fn new(capacity: usize) -> Self {
+        Self { capacity, entries: HashMap::new(), row: VecDeque::new() }
+    }
+
+    fn answer(&mut self, id: &KeyId, now: Instant) -> Option<Answer> {
+        let entry = self.entries.get_mut(id)?;
+        let age = now.saturating_duration_since(entry.asked_at);
+        if age >= MAX_AGE {
+            return None;
+        }
+        if age >= REFRESH_AGE && !entry.is_refreshing {
+            entry.is_refreshing = true;
+            return None;
+        }
+        Some(entry.answer.clone())
+    }
+
+    fn remember(&mut self, id: KeyId, answer: Answer, asked_at: Instant) {
+        let is_newer = |entry: &Entry| entry.asked_at >= asked_at;
+        if self.entries.get(&id).is_some_and(is_newer) {
+            return;
+        }
+        self.make_room(asked_at);
+        self.row.push_back((asked_at, id.clone()));
+        self.entries.insert(id, Entry { answer, asked_at, is_refreshing: false });
+    }
+
+    /// Takes away what has ended by `now`, and the oldest if that was not enough.
+    fn make_room(&mut self, now: Instant) {
+        while let Some((asked_at, id)) = self.row.front() {
+            let has_ended = now.saturating_duration_since(*asked_at) >= MAX_AGE;
+            if !has_ended && self.row.len() < self.capacity {
+                return;
+            }
+            if self.entries.get(id).is_some_and(|entry| entry.asked_at == *asked_at) {
+                self.entries.remove(id);
+            }
+            self.row.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+
+    const NOTHING: Answer = Answer(None);
+
+    fn id(number: usize) -> KeyId {
+        format!("{number:012}").parse().unwrap()
+    }
+
+    fn after(start: Instant, milliseconds: u64) -> Instant {
+        start + Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn an_answer_ends_a_second_after_the_question() {
+        let (mut shelf, start) = (Shelf::new(2), SystemClock.instant());
+        shelf.remember(id(1), NOTHING, start);
+        assert!(shelf.answer(&id(1), after(start, 499)).is_some());
+        assert!(shelf.answer(&id(1), after(start, 1_000)).is_none());
+    }
+
+    #[test]
+    fn only_one_asker_refreshes_an_answer_of_middle_age() {
+        let (mut shelf, start) = (Shelf::new(2), SystemClock.instant());
+        shelf.remember(id(1), NOTHING, start);
+        assert!(shelf.answer(&id(1), after(start, 500)).is_none());
+        assert!(shelf.answer(&id(1), after(start, 500)).is_some());
+        assert!(shelf.answer(&id(1), after(start, 999)).is_some());
+    }
+
+    #[test]
+    fn a_slow_answer_does_not_replace_one_that_was_asked_for_later() {
+        let (mut shelf, start) = (Shelf::new(2), SystemClock.instant());
+        shelf.remember(id(1), NOTHING, after(start, 400));
+        shelf.remember(id(1), NOTHING, start);
+        assert!(shelf.answer(&id(1), after(start, 899)).is_some());
+        assert_eq!(shelf.entries[&id(1)].asked_at, after(start, 400));
+    }
+
+    #[test]
+    fn a_full_shelf_gives_up_its_oldest_answer() {
+        let (mut shelf, start) = (Shelf::new(2), SystemClock.instant());
+        for number in 1..=3 {
+            shelf.remember(id(number), NOTHING, after(start, number as u64));
+        }
+        assert!(shelf.answer(&id(1), after(start, 4)).is_none());
+        assert!(shelf.answer(&id(2), after(start, 4)).is_some());
+        assert_eq!((shelf.entries.len(), shelf.row.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_shelf_stays_bounded_when_one_key_is_answered_again_and_again() {
+        let (mut shelf, start) = (Shelf::new(3), SystemClock.instant());
+        for millisecond in 0..1_000 {
+            shelf.remember(id(1), NOTHING, after(start, millisecond));
+        }
+        assert!(shelf.row.len() <= 3);
+        assert!(shelf.answer(&id(1), after(start, 1_000)).is_some());
+    }
+
+    #[test]
+    fn made_up_ids_do_not_push_out_a_key_that_exists() {
+        let (mut recent, start) = (Recent::default(), SystemClock.instant());
+        recent.remember(id(0), Answer(Some(Arc::new(Credential::of_nobody()))), start);
+        for number in 1..=2 * KNOWN_AT_MOST {
+            recent.remember(id(number), NOTHING, start);
+        }
+        assert!(recent.answer(&id(0), start).is_some());
+        assert!(recent.unknown.entries.len() <= UNKNOWN_AT_MOST);
+    }
+}

@@ -1,0 +1,62 @@
+//! `ocr-gateway check`: the configuration and every connection, with what to mend.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::{Failure, connect};
+use crate::catalog::Catalog;
+use crate::clock::SystemClock;
+use crate::dashscope::Client;
+use crate::random::SystemRandom;
+use crate::settings::Settings;
+use crate::telemetry::metrics::Metrics;
+
+/// Checks one thing after the other and tells of each.
+///
+/// # Errors
+///
+/// When standard output is closed.
+pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    writeln!(out, "ok      configuration")?;
+    let findings = [
+        ("models", check_models(settings)),
+        ("database", check_database(settings).await),
+        ("upstream", check_upstream(settings).await),
+    ];
+    let mut code = ExitCode::SUCCESS;
+    for (name, finding) in findings {
+        match finding {
+            Ok(said) => writeln!(out, "ok      {name}: {said}")?,
+            Err(failure) => {
+                code = ExitCode::FAILURE;
+                writeln!(out, "failed  {name}: {failure}")?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn check_models(settings: &Settings) -> Result<String, Failure> {
+    let upstream = &settings.upstream;
+    let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+    Ok(format!("{} with a price in {}", catalog.names().count(), upstream.region))
+}
+
+async fn check_database(settings: &Settings) -> Result<String, Failure> {
+    let store = connect(&settings.database).await?;
+    let pending = store.pending_migrations().await?;
+    if pending.is_empty() {
+        return Ok(format!("{} answers and is up to date", store.engine()));
+    }
+    Ok(format!("{} answers; `serve` or `migrate` will apply {}", store.engine(), pending.join(", ")))
+}
+
+/// Asks for the list of models, which spends no token.
+async fn check_upstream(settings: &Settings) -> Result<String, Failure> {
+    let metrics = Arc::new(Metrics::new(&settings.metrics)?);
+    let client =
+        Client::new(&settings.upstream, metrics, Arc::new(SystemClock), Arc::new(SystemRandom))?;
+    client.check().await?;
+    Ok(format!("{} answers and takes the key", settings.upstream.base_url))
+}

@@ -1,0 +1,206 @@
+//! `ocr-gateway demo`: the main job on this machine, with nothing set up.
+//!
+//! Starts the emulator and the gateway on loopback with a throw-away database, makes a tenant with a
+//! cap, and then does what a caller would do: sends a document over HTTP and reads the answer. What it
+//! prints is what the service answered.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use dashscope_emulator::{EngineChoice, Options as EmulatorOptions};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::serve::told_to_stop;
+use super::{Failure, connect, say};
+use crate::auth::TenantStore;
+use crate::auth::key::{ApiKey, KeyRecord};
+use crate::auth::tenant::Tenant;
+use crate::clock::SystemClock;
+use crate::gateway::Gateway;
+use crate::random::SystemRandom;
+use crate::server::{self, Listeners};
+use crate::settings::Settings;
+use crate::units::Pixels;
+
+/// An invented receipt, drawn by `scripts/draw-documents`.
+const DOCUMENT: &[u8] = include_bytes!("../../demo/receipt.png");
+
+/// Where the document is, for the curl lines.
+const DOCUMENT_PATH: &str = "demo/receipt.png";
+
+/// The cap of the demo's tenant: half of what the document would take, and still readable.
+const MAX_PIXELS: Pixels = Pixels::new(1_048_576);
+
+/// The key that the gateway shows the emulator.
+const UPSTREAM_KEY: &str = "sk-demo";
+
+/// The port that is tried first, as in a real installation.
+const PORT: u16 = 8080;
+
+/// How the demo runs.
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Exit after the requests instead of serving on.
+    #[arg(long)]
+    once: bool,
+    /// Port of the public API; by default 8080, or any free one where that is taken.
+    #[arg(long)]
+    port: Option<u16>,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+///
+/// When the emulator's OCR engine is missing, a port is taken, or a request does not succeed.
+pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
+    let emulator = dashscope_emulator::Emulator::start(EmulatorOptions {
+        api_keys: vec![UPSTREAM_KEY.to_owned()],
+        engine: EngineChoice::Tesseract { languages: None },
+        ..EmulatorOptions::default()
+    })
+    .await?;
+    let folder = tempfile::tempdir()?;
+    let database = format!("sqlite://{}/demo.db", folder.path().display());
+    let settings = settings(emulator.base_url(), database)?;
+    let store = connect(&settings.database).await?;
+    store.migrate().await?;
+    let key = create_tenant(&*store.tenants()).await?;
+    let clock = Arc::new(SystemClock);
+    let gateway = Gateway::build(&settings, store.clone(), clock, Arc::new(SystemRandom)).await?;
+
+    let listeners = bind(arguments.port).await?;
+    let address = format!("http://{}", listeners.public.local_addr()?);
+    let metrics = format!("http://{}", listeners.metrics.local_addr()?);
+    let stop = CancellationToken::new();
+    let serving = async {
+        server::run(gateway, listeners, &settings.server, stop.cancelled()).await;
+        Ok::<_, Failure>(())
+    };
+    let visiting = async {
+        let visited = visit(&address, &metrics, key.expose(), arguments.once).await;
+        stop.cancel();
+        visited
+    };
+    let (served, visited) = tokio::join!(serving, visiting);
+    served.and(visited)?;
+    store.close().await;
+    emulator.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The defaults, pointed at the emulator. The machine's own configuration is left out, so that the
+/// demo can neither spend money nor fail because of it.
+fn settings(upstream: String, database: String) -> Result<Settings, Failure> {
+    let environment = HashMap::from([
+        ("OCR_GATEWAY__UPSTREAM__BASE_URL".to_owned(), upstream),
+        ("OCR_GATEWAY__UPSTREAM__API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
+        ("OCR_GATEWAY__DATABASE__URL".to_owned(), database),
+    ]);
+    Ok(Settings::load_with(None, environment)?)
+}
+
+async fn create_tenant(store: &dyn TenantStore) -> Result<ApiKey, Failure> {
+    let tenant = Tenant { max_pixels: Some(MAX_PIXELS), ..Tenant::new("demo".parse()?) };
+    store.create_tenant(&tenant).await?;
+    let (key, hash) = ApiKey::create(&SystemRandom);
+    let record = KeyRecord {
+        id: key.id().clone(),
+        tenant: tenant.name,
+        hash,
+        created_at: Timestamp::UNIX_EPOCH,
+        expires_at: None,
+        revoked_at: None,
+        label: None,
+    };
+    store.create_key(&record).await?;
+    Ok(key)
+}
+
+async fn bind(port: Option<u16>) -> Result<Listeners, Failure> {
+    let public = match port {
+        Some(port) => TcpListener::bind(("127.0.0.1", port)).await?,
+        None => match TcpListener::bind(("127.0.0.1", PORT)).await {
+            Ok(listener) => listener,
+            Err(_taken) => TcpListener::bind(("127.0.0.1", 0)).await?,
+        },
+    };
+    Ok(Listeners { public, metrics: TcpListener::bind(("127.0.0.1", 0)).await? })
+}
+
+/// Does what a caller would do, and then waits for the person at the terminal.
+async fn visit(address: &str, metrics: &str, key: &str, once: bool) -> Result<(), Failure> {
+    let visitor = Visitor { http: reqwest::Client::builder().no_proxy().build()?, address, key };
+    let mut out = std::io::stdout();
+    say("reading demo/receipt.png: gateway -> emulator -> Tesseract, all on this machine");
+    let estimate = visitor.post("/estimate").await?;
+    let answer = visitor.post("/ocr").await?;
+    let fields = visitor.post("/extract?template=receipt").await?;
+    print_text(&mut out, &answer)?;
+    print_fields(&mut out, &fields)?;
+    print_cost(&mut out, &estimate, &answer)?;
+    if once {
+        return Ok(());
+    }
+    print_next_steps(&mut out, address, metrics, key)?;
+    told_to_stop().await;
+    Ok(())
+}
+
+/// A caller with a key.
+struct Visitor<'a> {
+    http: reqwest::Client,
+    address: &'a str,
+    key: &'a str,
+}
+
+impl Visitor<'_> {
+    async fn post(&self, path: &str) -> Result<Value, Failure> {
+        let request = self.http.post(format!("{}{path}", self.address)).bearer_auth(self.key);
+        let response = request.body(DOCUMENT).send().await?;
+        let (status, body) = (response.status(), response.bytes().await?);
+        if !status.is_success() {
+            return Err(format!("{path} answered {status}: {}", String::from_utf8_lossy(&body)).into());
+        }
+        Ok(serde_json::from_slice(&body)?)
+    }
+}
+
+fn print_text(out: &mut dyn Write, answer: &Value) -> std::io::Result<()> {
+    writeln!(out, "\n── text (POST /ocr) ──")?;
+    writeln!(out, "{}", answer["text"].as_str().unwrap_or_default())
+}
+
+fn print_fields(out: &mut dyn Write, answer: &Value) -> std::io::Result<()> {
+    writeln!(out, "\n── fields (POST /extract?template=receipt) ──")?;
+    writeln!(out, "{}", serde_json::to_string_pretty(&answer["data"]).unwrap_or_default())
+}
+
+fn print_cost(out: &mut dyn Write, estimate: &Value, answer: &Value) -> std::io::Result<()> {
+    let (page, usage) = (&answer["pages"][0], &answer["usage"]);
+    let (sent, cost) = (&page["sent"], &usage["cost"]);
+    writeln!(out, "\n── cost of the text ──")?;
+    writeln!(out, "image          {} x {} pixels, {} bytes", page["width"], page["height"], answer["document"]["bytes"])?;
+    writeln!(out, "sent as        {} x {}: the tenant's cap is {} pixels", sent["width"], sent["height"], sent["max_pixels"])?;
+    writeln!(out, "image tokens   {} estimated before sending, {} billed", estimate["pages"][0]["image_tokens"], page["image_tokens"]["billed"])?;
+    writeln!(out, "all tokens     {} in, {} out", usage["input_tokens"], usage["output_tokens"])?;
+    writeln!(out, "cost           {} {}", cost["amount"].as_str().unwrap_or_default(), cost["currency"].as_str().unwrap_or_default())?;
+    writeln!(out, "saved by cap   {} tokens", usage["tokens_saved"])
+}
+
+fn print_next_steps(out: &mut dyn Write, address: &str, metrics: &str, key: &str) -> std::io::Result<()> {
+    writeln!(out, "\n── it is still running; try ──")?;
+    writeln!(out, "export KEY={key}")?;
+    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} {address}/ocr")?;
+    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -T {DOCUMENT_PATH} -X POST {address}/estimate")?;
+    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} -F template=receipt {address}/extract")?;
+    writeln!(out, "curl -s {metrics}/metrics | grep ocr_gateway_tokens")?;
+    writeln!(out, "documentation  {address}/docs")?;
+    writeln!(out, "Ctrl-C stops it.")
+}

@@ -1,0 +1,92 @@
+//! `ocr-gateway estimate`: what images would cost. Needs no key, no database and no network.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use clap::Args;
+use uuid::Uuid;
+
+use super::{Failure, say};
+use crate::auth::tenant::Tenant;
+use crate::catalog::Catalog;
+use crate::clock::{Clock, SystemClock};
+use crate::ocr;
+use crate::ocr::request::{Options, Request};
+use crate::ocr::result::Estimate;
+use crate::quote::Wish;
+use crate::settings::Settings;
+use crate::units::Pixels;
+
+/// Which images, read how.
+#[derive(Debug, Args)]
+pub(super) struct EstimateArgs {
+    /// Image files.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The model that would read them; by default the configured one.
+    #[arg(long)]
+    model: Option<String>,
+    /// The most pixels that an image shall be read at.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_pixels: Option<u64>,
+    /// One JSON object a file, in the shape of `POST /estimate`.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Estimates one file after the other; one that cannot be read does not keep the rest from it.
+///
+/// # Errors
+///
+/// When the configuration has no models or standard output is closed.
+pub(super) fn run(
+    arguments: &EstimateArgs,
+    settings: &Settings,
+    out: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let upstream = &settings.upstream;
+    let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+    let mut code = ExitCode::SUCCESS;
+    if !arguments.json {
+        writeln!(out, "{:>7} {:>12} {:>12} {:>14}  FILE", "TOKENS", "SIZE", "SENT", "COST AT MOST")?;
+    }
+    for file in &arguments.files {
+        match estimate(&catalog, arguments, file) {
+            Ok(estimate) if arguments.json => {
+                serde_json::to_writer(&mut *out, &estimate)?;
+                writeln!(out)?;
+            }
+            Ok(estimate) => write_row(out, &estimate, file)?,
+            Err(failure) => {
+                code = ExitCode::FAILURE;
+                say(&format!("error: {}: {failure}", file.display()));
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<Estimate, Failure> {
+    let wish = Wish { min_pixels: None, max_pixels: arguments.max_pixels.map(Pixels::new) };
+    let request = Request {
+        id: Uuid::nil(),
+        image: Bytes::from(std::fs::read(file)?),
+        options: Options { model: arguments.model.clone(), wish, ..Options::default() },
+        deadline: SystemClock.instant(),
+    };
+    let nobody = Tenant::new("command-line".parse()?);
+    Ok(ocr::estimate(catalog, &nobody, &request)?)
+}
+
+fn write_row(out: &mut dyn Write, estimate: &Estimate, file: &Path) -> std::io::Result<()> {
+    for page in &estimate.pages {
+        let size = format!("{}x{}", page.width, page.height);
+        let sent = format!("{}x{}", page.sent.width, page.sent.height);
+        let cost = format!("{} {}", estimate.bound.cost.amount, estimate.bound.cost.currency);
+        let file = file.display();
+        writeln!(out, "{:>7} {size:>12} {sent:>12} {cost:>14}  {file}", page.image_tokens)?;
+    }
+    Ok(())
+}

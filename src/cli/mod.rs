@@ -1,0 +1,162 @@
+//! The command line: what an operator types.
+//!
+//! What a script may read goes to standard output, everything else to standard error. Exit codes: 0
+//! fine, 1 failed, 2 wrong usage.
+
+mod check;
+#[cfg(feature = "demo")]
+mod demo;
+mod estimate;
+mod healthcheck;
+mod key;
+mod serve;
+mod tenant;
+
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use secrecy::ExposeSecret;
+
+use crate::clock::SystemClock;
+use crate::random::SystemRandom;
+use crate::settings::{DatabaseSettings, Settings};
+use crate::store::{self, Store};
+use crate::telemetry::logging;
+
+/// A gateway to DashScope's Qwen-OCR models that knows what an image costs before it is sent.
+#[derive(Debug, Parser)]
+#[command(name = "ocr-gateway", version, about)]
+pub struct Cli {
+    /// Configuration file (TOML); its keys stand in config/default.toml.
+    #[arg(long, global = true, env = "OCR_GATEWAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    Serve,
+    /// Show the main job on this machine: no key, no server, no configuration needed.
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    /// Apply the database's migrations.
+    Migrate,
+    /// Check the configuration and every connection, and say what to mend.
+    Check,
+    /// Exit with 0 if the running service is ready.
+    Healthcheck,
+    /// Make, change, list, show or disable tenants.
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// Make, list or revoke keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Tell what images would cost, without sending anything.
+    Estimate(estimate::EstimateArgs),
+}
+
+/// What a command fails with: told to the person who typed it, so the chain of causes is enough.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Reads the command line, runs the command and tells how it went.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Fails only if a provider was installed before, and then one is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        Err(failure) => failed(&*failure),
+    }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    #[cfg(feature = "demo")]
+    if let Command::Demo(arguments) = cli.command {
+        return Box::pin(demo::run(arguments)).await;
+    }
+    let settings = Settings::load(cli.config.as_deref())?;
+    let mut out = std::io::stdout().lock();
+    match cli.command {
+        #[cfg(feature = "demo")]
+        Command::Demo(_) => {}
+        Command::Serve => Box::pin(serve::run(settings)).await?,
+        Command::Migrate => migrate(&settings.database).await?,
+        Command::Check => return Box::pin(check::run(&settings, &mut out)).await,
+        Command::Healthcheck => return healthcheck::run(&settings).await,
+        Command::Estimate(arguments) => return estimate::run(&arguments, &settings, &mut out),
+        Command::Tenant(command) => {
+            let store = open(&settings.database).await?;
+            let is_in_file = |name: &_| settings.tenants.contains_key(name);
+            command.run(&*store.tenants(), &is_in_file, &mut out).await?;
+        }
+        Command::Key(command) => {
+            let store = open(&settings.database).await?;
+            let is_in_file = |name: &_| settings.tenants.contains_key(name);
+            command.run(&*store.tenants(), &is_in_file, &SystemClock, &SystemRandom, &mut out).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connects to the database and makes sure that its tables are there.
+async fn open(settings: &DatabaseSettings) -> Result<Store, Failure> {
+    let store = connect(settings).await?;
+    if settings.migrate {
+        store.migrate().await?;
+    }
+    let pending = store.pending_migrations().await?;
+    if pending.is_empty() {
+        return Ok(store);
+    }
+    Err(format!("the database lacks migrations: run `ocr-gateway migrate` ({})", pending.join(", ")).into())
+}
+
+async fn connect(settings: &DatabaseSettings) -> Result<Store, Failure> {
+    let options = store::Options {
+        max_connections: settings.max_connections,
+        ..store::Options::default()
+    };
+    Ok(store::connect(settings.url.expose_secret(), options).await?)
+}
+
+async fn migrate(settings: &DatabaseSettings) -> Result<(), Failure> {
+    connect(settings).await?.migrate().await?;
+    say("the database is up to date");
+    Ok(())
+}
+
+/// Tells the person at the terminal something that no script reads.
+fn say(text: &str) {
+    // Where standard error is closed, there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    let mut text = format!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Transparent errors repeat their cause.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    say(&text);
+    ExitCode::FAILURE
+}
+
+/// Installs the logging that the settings ask for.
+fn install_logging(settings: &Settings) -> Result<(), Failure> {
+    Ok(logging::install(&settings.log)?)
+}

@@ -1,0 +1,54 @@
+//! `ocr-gateway serve`: the service.
+
+use std::sync::Arc;
+
+use super::{Failure, install_logging, open};
+use crate::clock::SystemClock;
+use crate::gateway::Gateway;
+use crate::random::SystemRandom;
+use crate::server::{self, Listeners};
+use crate::settings::Settings;
+
+/// Runs the service until the process is told to stop.
+///
+/// # Errors
+///
+/// Whatever keeps it from starting, with the key to mend.
+pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
+    install_logging(&settings)?;
+    let store = open(&settings.database).await?;
+    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    let gateway = Gateway::build(&settings, store.clone(), clock, random).await?;
+    let listeners = Listeners::bind(&settings.server).await?;
+    tracing::info!(
+        listen = %settings.server.listen,
+        metrics.listen = %settings.server.metrics_listen,
+        database = %store.engine(),
+        upstream = settings.upstream.base_url,
+        version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+    server::run(gateway, listeners, &settings.server, told_to_stop()).await;
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ready when the process gets SIGTERM or SIGINT.
+#[cfg(unix)]
+pub(super) async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Ready when the process gets Ctrl-C.
+#[cfg(not(unix))]
+pub(super) async fn told_to_stop() {
+    let _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,370 @@
+//! `ocr-gateway tenant`: adds tenants of the database, changes and shows them.
+//!
+//! A tenant of the configuration is refused with the place where it lives: it is changed by
+//! changing the file, and one name is never kept in two places.
+
+use std::io::{self, Write};
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
+
+use super::say;
+use crate::auth::tenant::{Change, InvalidTenant, OnExceed, Tenant, TenantChange, TenantName};
+use crate::auth::{TenantStore, TenantStoreError};
+use crate::units::Pixels;
+
+/// What takes a limit away on the command line.
+const CLEAR: &str = "none";
+
+/// `ocr-gateway tenant …`
+#[derive(Debug, Subcommand)]
+pub(super) enum TenantCommand {
+    /// Add a tenant; without flags, it has no limits
+    Create {
+        /// 1 to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit
+        name: TenantName,
+        /// The limits.
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Change a tenant's settings; only what is given changes
+    #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
+        ["max_pixels", "on_exceed", "rpm", "tpm", "concurrency", "models", "disabled"],
+    )))]
+    Set {
+        /// The tenant
+        name: TenantName,
+        /// The changes.
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// List the tenants of the database
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one tenant
+    Show {
+        /// The tenant
+        name: TenantName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse all keys of a tenant, within a second; `set --disabled false` lets them in again
+    Disable {
+        /// The tenant
+        name: TenantName,
+    },
+}
+
+/// The settings of a tenant as flags.
+#[derive(Debug, Default, Args)]
+pub(super) struct Settings {
+    /// Cap on the pixels of one image, at least 3136, or 'none'
+    #[arg(long, value_name = "PIXELS", value_parser = pixels)]
+    max_pixels: Option<Change<Pixels>>,
+    /// What happens to an image above the cap: 'clamp' or 'reject'
+    #[arg(long, value_name = "WHAT", value_parser = change::<OnExceed>)]
+    on_exceed: Option<Change<OnExceed>>,
+    /// Requests a minute, or 'none'
+    #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
+    rpm: Option<Change<NonZeroU64>>,
+    /// Tokens a minute, or 'none'
+    #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
+    tpm: Option<Change<NonZeroU64>>,
+    /// Requests at the same time, or 'none'
+    #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
+    concurrency: Option<Change<NonZeroU64>>,
+    /// The models that may be asked for, separated by commas, or 'none' for all
+    #[arg(long, value_name = "MODELS", value_parser = models)]
+    models: Option<Change<Vec<String>>>,
+    /// Whether all keys are refused
+    #[arg(long, value_name = "BOOL", value_parser = change::<bool>)]
+    disabled: Option<Change<bool>>,
+}
+
+impl From<Settings> for TenantChange {
+    fn from(settings: Settings) -> Self {
+        Self {
+            max_pixels: settings.max_pixels.unwrap_or_default(),
+            on_exceed: settings.on_exceed.unwrap_or_default(),
+            requests_per_minute: settings.rpm.unwrap_or_default(),
+            tokens_per_minute: settings.tpm.unwrap_or_default(),
+            concurrency: settings.concurrency.unwrap_or_default(),
+            models: settings.models.unwrap_or_default(),
+            disabled: settings.disabled.unwrap_or_default(),
+        }
+    }
+}
+
+/// Tells whether a tenant is kept in the configuration.
+pub(super) type IsInFile<'a> = &'a dyn Fn(&TenantName) -> bool;
+
+impl TenantCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    ///
+    /// [`TenantCommandError`], for whoever typed the command.
+    pub(super) async fn run(
+        self,
+        store: &dyn TenantStore,
+        is_in_file: IsInFile<'_>,
+        out: &mut dyn Write,
+    ) -> Result<(), TenantCommandError> {
+        if let Some(name) = self.name().filter(|name| is_in_file(name)) {
+            return Err(TenantCommandError::InFile(name.clone()));
+        }
+        match self {
+            Self::Create { name, settings } => create(name, settings, store).await,
+            Self::Set { name, settings } => set(name, settings.into(), store).await,
+            Self::List { json: true } => Ok(write_json(out, &store.tenants().await?)?),
+            Self::List { json: false } => Ok(write_list(out, &store.tenants().await?)?),
+            Self::Show { name, json: true } => Ok(write_json(out, &known(name, store).await?)?),
+            Self::Show { name, json: false } => Ok(write_one(out, &known(name, store).await?)?),
+            Self::Disable { name } => {
+                let disabled = Change::Set(true);
+                set(name, TenantChange { disabled, ..TenantChange::default() }, store).await
+            }
+        }
+    }
+
+    const fn name(&self) -> Option<&TenantName> {
+        match self {
+            Self::Create { name, .. }
+            | Self::Set { name, .. }
+            | Self::Show { name, .. }
+            | Self::Disable { name } => Some(name),
+            Self::List { .. } => None,
+        }
+    }
+}
+
+/// Why a command about tenants was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TenantCommandError {
+    /// The tenant is kept in the configuration.
+    #[error("tenant {0} is kept in the configuration, in [tenants.{0}]; look and change there")]
+    InFile(TenantName),
+    /// Nobody has that name.
+    #[error("there is no tenant {0}")]
+    Unknown(TenantName),
+    /// A setting cannot bind.
+    #[error(transparent)]
+    Invalid(#[from] InvalidTenant),
+    /// The database refused.
+    #[error(transparent)]
+    Store(#[from] TenantStoreError),
+    /// The result could not be written.
+    #[error("the output cannot be written")]
+    Output(#[from] io::Error),
+}
+
+async fn create(
+    name: TenantName,
+    settings: Settings,
+    store: &dyn TenantStore,
+) -> Result<(), TenantCommandError> {
+    let tenant = TenantChange::from(settings).apply(Tenant::new(name))?;
+    store.create_tenant(&tenant).await?;
+    say(&format!("tenant {} created", tenant.name));
+    Ok(())
+}
+
+async fn set(
+    name: TenantName,
+    change: TenantChange,
+    store: &dyn TenantStore,
+) -> Result<(), TenantCommandError> {
+    let tenant = change.apply(known(name, store).await?)?;
+    if !store.update_tenant(&tenant).await? {
+        return Err(TenantCommandError::Unknown(tenant.name));
+    }
+    say(&format!("tenant {} changed; replicas follow within a second", tenant.name));
+    Ok(())
+}
+
+async fn known(name: TenantName, store: &dyn TenantStore) -> Result<Tenant, TenantCommandError> {
+    store.tenant(&name).await?.ok_or(TenantCommandError::Unknown(name))
+}
+
+fn write_list(out: &mut dyn Write, tenants: &[Tenant]) -> io::Result<()> {
+    let mut rows = vec![SETTINGS.map(str::to_uppercase)];
+    rows.extend(tenants.iter().map(cells));
+    write_table(out, &rows)
+}
+
+fn write_one(out: &mut dyn Write, tenant: &Tenant) -> io::Result<()> {
+    let rows = SETTINGS.map(str::to_owned).into_iter().zip(cells(tenant));
+    write_table(out, &rows.map(<[String; 2]>::from).collect::<Vec<_>>())
+}
+
+/// The settings in the order of the tables. The models come last: they may be long.
+const SETTINGS: [&str; 8] =
+    ["name", "max_pixels", "on_exceed", "rpm", "tpm", "concurrency", "disabled", "models"];
+
+fn cells(tenant: &Tenant) -> [String; 8] {
+    [
+        tenant.name.to_string(),
+        cell(tenant.max_pixels),
+        tenant.on_exceed.as_str().to_owned(),
+        cell(tenant.requests_per_minute),
+        cell(tenant.tokens_per_minute),
+        cell(tenant.concurrency),
+        tenant.disabled.to_string(),
+        cell(Some(tenant.models.join(",")).filter(|models| !models.is_empty())),
+    ]
+}
+
+/// A value as a cell of a table; `-` where there is none.
+pub(super) fn cell(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Writes rows with aligned columns.
+pub(super) fn write_table<const COLUMNS: usize>(
+    out: &mut dyn Write,
+    rows: &[[String; COLUMNS]],
+) -> io::Result<()> {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// Writes a value as indented JSON.
+pub(super) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}
+
+/// Reads a flag that may be cleared.
+fn change<T: FromStr>(text: &str) -> Result<Change<T>, T::Err> {
+    if text == CLEAR {
+        return Ok(Change::Clear);
+    }
+    text.parse().map(Change::Set)
+}
+
+fn pixels(text: &str) -> Result<Change<Pixels>, std::num::ParseIntError> {
+    if text == CLEAR {
+        return Ok(Change::Clear);
+    }
+    text.parse().map(|count| Change::Set(Pixels::new(count)))
+}
+
+fn models(text: &str) -> Result<Change<Vec<String>>, std::convert::Infallible> {
+    if text == CLEAR {
+        return Ok(Change::Clear);
+    }
+    Ok(Change::Set(text.split(',').map(|model| model.trim().to_owned()).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::store;
+
+    #[derive(Debug, Parser)]
+    struct CommandLine {
+        #[command(subcommand)]
+        command: TenantCommand,
+    }
+
+    fn parse(line: &str) -> Result<TenantCommand, clap::Error> {
+        let words = std::iter::once("tenant").chain(line.split_whitespace());
+        CommandLine::try_parse_from(words).map(|parsed| parsed.command)
+    }
+
+    async fn empty_store() -> Arc<dyn TenantStore> {
+        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        store.migrate().await.unwrap();
+        store.tenants()
+    }
+
+    /// Runs `line`, with `filed` kept in the configuration, and returns what it printed.
+    async fn run(store: &dyn TenantStore, line: &str) -> Result<String, TenantCommandError> {
+        let mut out = Vec::new();
+        let is_in_file = |name: &TenantName| name.as_str() == "filed";
+        parse(line).unwrap().run(store, &is_in_file, &mut out).await?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_created_tenant_is_shown_with_its_settings() {
+        let store = empty_store().await;
+        let created = "create acme --max-pixels 786432 --on-exceed reject --rpm 60 --models a,b";
+        assert_eq!(run(&*store, created).await.unwrap(), "");
+        let shown = run(&*store, "show acme").await.unwrap();
+        let expected = "name         acme\nmax_pixels   786432\non_exceed    reject\nrpm          60\n\
+                        tpm          -\nconcurrency  -\ndisabled     false\nmodels       a,b\n";
+        assert_eq!(shown, expected);
+    }
+
+    #[tokio::test]
+    async fn json_has_the_names_of_the_contract() {
+        let store = empty_store().await;
+        run(&*store, "create acme --tpm 5 --concurrency 2").await.unwrap();
+        let listed = run(&*store, "list --json").await.unwrap();
+        let expected = serde_json::json!([{ "name": "acme", "max_pixels": null, "tpm": 5,
+            "on_exceed": "clamp", "rpm": null, "concurrency": 2, "models": [], "disabled": false }]);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&listed).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn set_changes_only_what_is_given_and_none_clears() {
+        let store = empty_store().await;
+        run(&*store, "create acme --rpm 60 --tpm 5 --models a").await.unwrap();
+        run(&*store, "set acme --rpm none --models none").await.unwrap();
+        let tenant = store.tenant(&"acme".parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!((tenant.requests_per_minute, tenant.models.len()), (None, 0));
+        assert_eq!(tenant.tokens_per_minute, NonZeroU64::new(5));
+    }
+
+    #[tokio::test]
+    async fn a_disabled_tenant_can_be_let_in_again() {
+        let store = empty_store().await;
+        run(&*store, "create acme").await.unwrap();
+        run(&*store, "disable acme").await.unwrap();
+        assert!(run(&*store, "list").await.unwrap().contains("true"));
+        run(&*store, "set acme --disabled false").await.unwrap();
+        assert!(run(&*store, "list").await.unwrap().contains("false"));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_of_the_configuration_is_refused_with_its_place() {
+        let store = empty_store().await;
+        for line in ["create filed", "set filed --rpm 1", "show filed", "disable filed"] {
+            let refusal = run(&*store, line).await.unwrap_err().to_string();
+            assert!(refusal.contains("[tenants.filed]"), "{line}: {refusal}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_tenant_is_named() {
+        let store = empty_store().await;
+        for line in ["set acme --rpm 1", "show acme", "disable acme"] {
+            let refusal = run(&*store, line).await.unwrap_err().to_string();
+            assert_eq!(refusal, "there is no tenant acme");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_told_before_anything_is_done() {
+        for wrong in ["set acme", "create Acme", "create a --rpm 0", "set a --on-exceed x", "show"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One address with one key, and what every call to it goes through.
+//!
+//! A call is a loop of attempts. Before each, the [`Pacer`] makes it wait for its turn under the account's
+//! rate; after each failure three questions are asked: what was billed, may it be repeated, and is
+//! there time and retry budget left. DashScope documents no idempotency key, so an attempt whose bill is
+//! unknown is repeated at most once, and no call is ever hedged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::answer::Answer;
+use super::attempt::Transport;
+use super::check::{self, CheckError};
+use super::error::{CallError, Code, Fault};
+use super::pacer::{Pacer, Turn};
+use super::request::Request;
+use super::retry::RetryPolicy;
+use super::settings::UpstreamSettings;
+use super::spending::{self, Progress, Stop};
+use super::verdict::Failure;
+use super::{Call, ClientError, Completion};
+use crate::admission::Permit;
+use crate::clock::Clock;
+use crate::random::Random;
+use crate::telemetry::metrics::Metrics;
+
+/// One address with one key.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    name: String,
+    transport: Transport,
+    pacer: Pacer,
+    retry: RetryPolicy,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    /// Whether the last word on the account was bad, so that only changes are reported.
+    account_refused: AtomicBool,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        settings: &UpstreamSettings,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, ClientError> {
+        settings.check()?;
+        Ok(Self {
+            name: settings.name.clone(),
+            transport: Transport::new(settings, Arc::clone(&clock))?,
+            pacer: Pacer::new(settings, Arc::clone(&clock)),
+            retry: RetryPolicy::new(settings, Arc::clone(&clock), random),
+            metrics,
+            clock,
+            account_refused: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) async fn check(&self) -> Result<(), CheckError> {
+        check::check(&self.transport).await
+    }
+
+    pub(super) async fn call(
+        &self,
+        permit: Permit,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Completion, CallError> {
+        let model = permit.model().name.clone();
+        let mut progress = Progress::default();
+        self.run(permit, call, deadline, &mut progress).await.map_err(|stop| {
+            let error = CallError {
+                fault: stop.fault,
+                attempts: progress.attempts,
+                request_id: stop.request_id,
+                spent: stop.spent,
+                written_off: progress.written_off,
+            };
+            self.report(&model, &error);
+            error
+        })
+    }
+
+    async fn run(
+        &self,
+        mut permit: Permit,
+        call: &Call,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<Completion, Stop> {
+        let request = Request::new(call, &permit.model().name, permit.bound().output);
+        self.retry.deposit();
+        loop {
+            let turn = self.pacer.turn(permit.model(), permit.bound().input(), deadline).await?;
+            let failure = match self.attempt(&mut permit, &request, deadline, progress).await {
+                Ok(answer) => return Ok(self.deliver(permit, &turn, answer, progress)),
+                Err(failure) => failure,
+            };
+            self.hold_back(&permit, &failure);
+            let Some(pause) = self.pause(&failure, deadline, progress) else {
+                return Err(progress.close(permit, &turn, failure));
+            };
+            permit = progress.carry_over(permit, &failure)?;
+            self.metrics.upstream_retry(failure.fault.label());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        permit: &mut Permit,
+        request: &Request,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<Answer, Failure> {
+        let started = self.clock.instant();
+        let left = deadline.saturating_duration_since(started);
+        if left.is_zero() {
+            return Err(Failure::unsent(Fault::DeadlineExceeded));
+        }
+        progress.attempts += 1;
+        let bound = *permit.bound();
+        permit.mark_sent();
+        let result = self.transport.exchange(request, left, &bound).await;
+        let took = self.clock.instant().saturating_duration_since(started);
+        progress.upstream_time += took;
+        let outcome = result.as_ref().map_or_else(|failure| failure.fault.label(), |_| "ok");
+        self.metrics.upstream_attempt(&self.name, outcome, took);
+        tracing::debug!(
+            endpoint = self.name,
+            model = permit.model().name,
+            attempt = progress.attempts,
+            outcome,
+            took.ms = took.as_millis(),
+            "the upstream was asked"
+        );
+        result
+    }
+
+    fn deliver(
+        &self,
+        permit: Permit,
+        turn: &Turn,
+        answer: Answer,
+        progress: &Progress,
+    ) -> Completion {
+        if self.account_refused.swap(false, Ordering::Relaxed) {
+            tracing::info!(endpoint = self.name, "the upstream takes the account again");
+        }
+        let settlement = match answer.usage {
+            Some(billed) => {
+                turn.billed(billed);
+                permit.settle(billed)
+            }
+            None => spending::write_off(permit),
+        };
+        Completion {
+            text: answer.text,
+            processed_text: answer.processed_text,
+            words: answer.words,
+            kv_result: answer.kv_result,
+            finish_reason: answer.finish_reason,
+            settlement,
+            verified: answer.usage.is_some(),
+            written_off: progress.written_off,
+            request_id: answer.request_id,
+            attempts: progress.attempts,
+            upstream_time: progress.upstream_time,
+        }
+    }
+
+    /// A `Retry-After` speaks of the account, so it binds every call of the model, not just this one.
+    fn hold_back(&self, permit: &Permit, failure: &Failure) {
+        if let Some(wait) = failure.retry_after {
+            self.pacer.hold(permit.model(), wait);
+        }
+    }
+
+    /// How long to wait before the next attempt; none where there shall not be one.
+    fn pause(
+        &self,
+        failure: &Failure,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Option<Duration> {
+        let careful = failure.is_careful();
+        if careful && progress.careful_retries > 0 {
+            return None;
+        }
+        let pause = self.retry.pause(failure, progress.attempts, deadline)?;
+        progress.careful_retries += u32::from(careful);
+        Some(pause)
+    }
+
+    /// Writes the one log line of a failed call; a refused account is an alarm, but only when it starts.
+    fn report(&self, model: &str, error: &CallError) {
+        let endpoint = self.name.as_str();
+        let request_id = error.request_id.as_ref().map(Code::as_str);
+        let code = error.fault.code().map(Code::as_str);
+        if matches!(error.fault, Fault::Account { .. })
+            && !self.account_refused.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(
+                endpoint,
+                upstream.code = code,
+                "the upstream refuses the account: check its key, its rights and its bills"
+            );
+        }
+        if error.fault.is_ours() {
+            tracing::debug!(endpoint, model, outcome = error.fault.label(), "a call was not made");
+            return;
+        }
+        tracing::warn!(
+            endpoint,
+            model,
+            outcome = error.fault.label(),
+            upstream.status = error.fault.status(),
+            upstream.code = code,
+            upstream.request_id = request_id,
+            attempts = error.attempts,
+            "a call to the upstream failed"
+        );
+    }
+}

@@ -1,0 +1,290 @@
+//! Why a call to the upstream gave no completion.
+//!
+//! A [`CallError`] is what the callers of this module may know: a situation, a sanitised code, a request
+//! id for the vendor's support, and what was spent all the same. The upstream's messages are read to tell
+//! situations apart (`verdict`) and then dropped: they quote keys, addresses and account names, and
+//! they were written for the operator of an account and not for our callers.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::admission::Refusal;
+use crate::units::Usage;
+
+/// A call that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fault} (attempts made: {attempts})")]
+pub struct CallError {
+    /// What happened, at the last attempt.
+    pub fault: Fault,
+    /// How often the upstream was asked. Zero where the call never left.
+    pub attempts: u32,
+    /// The upstream's id of the failure, where it gave one.
+    pub request_id: Option<Code>,
+    /// What the upstream billed although there is no completion; settled already.
+    pub spent: Usage,
+    /// Bounds of the attempts whose bill is unknown; settled already, unverified.
+    pub written_off: Usage,
+}
+
+impl CallError {
+    /// How often the call was repeated.
+    pub const fn retries(&self) -> u32 {
+        self.attempts.saturating_sub(1)
+    }
+
+    /// Whether the same call may succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        self.fault.is_retryable()
+    }
+
+    /// The situation's name in metrics.
+    pub const fn label(&self) -> &'static str {
+        self.fault.label()
+    }
+}
+
+/// The situations in which a call gives no completion.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The account is over its rate at the upstream, and retrying did not help in time.
+    #[error("the upstream throttles; it may be asked again in {} ms", retry_after.as_millis())]
+    Throttled {
+        /// The least time until another call makes sense.
+        retry_after: Duration,
+        /// The upstream's code.
+        code: Option<Code>,
+    },
+    /// The upstream refuses the account: key, rights or bills. The operator must act.
+    #[error("the upstream refuses the account{}", with(code.as_ref()))]
+    Account {
+        /// The upstream's code.
+        code: Option<Code>,
+    },
+    /// The upstream's moderation refused the picture, the prompt or the answer.
+    #[error("the upstream refuses the content")]
+    ContentRejected,
+    /// The upstream cannot work with the picture.
+    #[error("the upstream refuses the image: {0}")]
+    ImageRejected(ImageFault),
+    /// The upstream found the request wrong in another way, which is ours to mend.
+    #[error("the upstream refuses the request with {status}{}", with(code.as_ref()))]
+    Rejected {
+        /// The HTTP status.
+        status: u16,
+        /// The upstream's code.
+        code: Option<Code>,
+    },
+    /// The upstream failed by its own account.
+    #[error("the upstream failed with {status}{}", with(code.as_ref()))]
+    Failed {
+        /// The HTTP status.
+        status: u16,
+        /// The upstream's code.
+        code: Option<Code>,
+    },
+    /// No connection came about: the name, the port, or TLS.
+    #[error("the upstream cannot be reached")]
+    Unreachable,
+    /// The connection broke before the answer was whole.
+    #[error("the connection to the upstream broke")]
+    Interrupted,
+    /// Something took too long.
+    #[error("the upstream took too long: {0}")]
+    Timeout(Timeout),
+    /// The caller's deadline passed.
+    #[error("the deadline passed before the upstream had answered")]
+    DeadlineExceeded,
+    /// Our own queue under the account's rate is too long for this call.
+    #[error("too many calls wait for the upstream; room in {} ms", retry_after.as_millis())]
+    Busy {
+        /// The least time until a new call would get its turn.
+        retry_after: Duration,
+    },
+    /// The upstream said that all was well and sent something that is no answer.
+    #[error("the upstream's answer cannot be used: {0}")]
+    InvalidAnswer(Defect),
+    /// The tenant's limits have no room for a retry beside an attempt whose bill is unknown.
+    #[error(transparent)]
+    Refused(Refusal),
+}
+
+impl Fault {
+    /// Whether the same call may succeed later.
+    ///
+    /// An answer that cannot be used is not among them: the model's temperature is nearly zero, so it
+    /// would most likely write, and bill, the same again.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Throttled { .. }
+            | Self::Account { .. }
+            | Self::Failed { .. }
+            | Self::Unreachable
+            | Self::Interrupted
+            | Self::Timeout(_)
+            | Self::DeadlineExceeded
+            | Self::Busy { .. }
+            | Self::Refused(_) => true,
+            Self::ContentRejected
+            | Self::ImageRejected(_)
+            | Self::Rejected { .. }
+            | Self::InvalidAnswer(_) => false,
+        }
+    }
+
+    /// The situation's name in metrics, of a closed set.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Throttled { .. } => "throttled",
+            Self::Account { .. } => "account",
+            Self::ContentRejected => "content_rejected",
+            Self::ImageRejected(_) => "image_rejected",
+            Self::Rejected { .. } => "rejected",
+            Self::Failed { .. } => "failed",
+            Self::Unreachable => "unreachable",
+            Self::Interrupted => "interrupted",
+            Self::Timeout(_) => "timeout",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Busy { .. } => "busy",
+            Self::InvalidAnswer(_) => "invalid_answer",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// The upstream's code, where it gave one that may be shown.
+    pub const fn code(&self) -> Option<&Code> {
+        match self {
+            Self::Throttled { code, .. }
+            | Self::Account { code }
+            | Self::Rejected { code, .. }
+            | Self::Failed { code, .. } => code.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The upstream's HTTP status, where it says more than the situation.
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Rejected { status, .. } | Self::Failed { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// The least time until the call makes sense again, where it is known.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled { retry_after, .. } | Self::Busy { retry_after } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// Whether it was the gateway that said no, so that the upstream has nothing to answer for.
+    pub(super) const fn is_ours(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Refused(_))
+    }
+}
+
+/// What the upstream does not like about a picture (Model Studio, "Error messages").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ImageFault {
+    /// A side is not above ten pixels.
+    #[error("a side is too short")]
+    TooSmall,
+    /// One side is more than 200 times the other.
+    #[error("the sides are too unequal")]
+    AspectRatio,
+    /// The bytes are no picture of a format that it knows.
+    #[error("it cannot be decoded")]
+    Undecodable,
+    /// The encoded picture has too many bytes.
+    #[error("it has too many bytes")]
+    TooLarge,
+}
+
+/// What took too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Timeout {
+    /// The headers of the answer did not come in time.
+    #[error("no answer began")]
+    FirstByte,
+    /// The answer began and then stalled.
+    #[error("the answer stalled")]
+    Idle,
+    /// The attempt as a whole.
+    #[error("the answer was not whole in time")]
+    Total,
+    /// The upstream gave up on its own model.
+    #[error("the model did not finish in time")]
+    Upstream,
+}
+
+/// Why an answer with a good status is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Defect {
+    /// It is not JSON: a page of some device on the way, or nothing at all.
+    #[error("it is not JSON")]
+    NotJson,
+    /// It is JSON, but holds nothing that the model wrote.
+    #[error("it holds no content")]
+    NoContent,
+    /// It is longer than `upstream.max_response_bytes`.
+    #[error("it is too long")]
+    TooLong,
+}
+
+/// A code or request id of the upstream that is fit to be shown: at most 64 of `A-Z a-z 0-9 . _ -`.
+///
+/// Anything else is no code of DashScope's, and might be anything, so it is dropped as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Code(Box<str>);
+
+impl Code {
+    /// The code that `text` is, if it is one.
+    pub fn new(text: &str) -> Option<Self> {
+        let fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        ((1..=64).contains(&text.len()) && text.bytes().all(fit)).then(|| Self(text.into()))
+    }
+
+    /// Its text.
+    pub const fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn with(code: Option<&Code>) -> String {
+    code.map_or_else(String::new, |code| format!(" {code}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_could_carry_anything_else_is_dropped() {
+        for wrong in ["", "a b", "<html>", "sk-\n", "Käse", &"x".repeat(65)] {
+            assert_eq!(Code::new(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(Code::new("Throttling.RateQuota").unwrap().as_str(), "Throttling.RateQuota");
+        assert!(Code::new(&"x".repeat(64)).is_some());
+    }
+
+    #[test]
+    fn an_error_tells_code_and_attempts() {
+        let fault = Fault::Failed { status: 500, code: Code::new("InternalError") };
+        let error = CallError {
+            fault,
+            attempts: 3,
+            request_id: None,
+            spent: Usage::default(),
+            written_off: Usage::default(),
+        };
+        let text = "the upstream failed with 500 InternalError (attempts made: 3)";
+        assert_eq!(error.to_string(), text);
+    }
+}

@@ -1,0 +1,290 @@
+//! The one place that speaks to DashScope.
+//!
+//! [`Client::call`] takes a [`Permit`] and gives back a [`Completion`] together with what it cost. Model,
+//! `max_tokens` and the tokens that the pacer reckons with are read from the permit and not from the
+//! [`Call`], so that what is sent can never be dearer than what was admitted.
+//!
+//! What happens within a call reads top to bottom in `endpoint`; what an answer means is decided in
+//! `answer` and `verdict`, when it is repeated in `retry`, when it may leave in `pacer`, and what it
+//! costs the tenant in `spending`. reqwest appears below this module and nowhere else.
+//!
+//! Answers are not streamed: built-in tasks lose their results in a stream, and a page takes seconds.
+//! No word of the upstream's prose leaves this module; callers see codes and request ids.
+
+mod answer;
+mod attempt;
+mod body;
+pub mod check;
+mod endpoint;
+pub mod error;
+mod pacer;
+mod request;
+mod retry;
+pub mod settings;
+mod spending;
+mod verdict;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use self::check::CheckError;
+use self::endpoint::Endpoint;
+use self::error::{CallError, Code};
+use self::settings::{SettingsError, UpstreamSettings};
+use crate::admission::{Permit, Settlement};
+use crate::clock::Clock;
+use crate::random::Random;
+use crate::telemetry::metrics::Metrics;
+use crate::units::{Pixels, Usage};
+
+/// One call to a model: the picture, how it is to be read, and what is asked of it.
+///
+/// Without a task the OpenAI-compatible protocol is spoken, with one DashScope's own, which alone knows
+/// the tasks (Model Studio, "Qwen-OCR API reference").
+#[derive(Clone)]
+pub struct Call {
+    /// The picture.
+    pub image: Image,
+    /// What is asked; none leaves the model its own prompt.
+    pub prompt: Option<String>,
+    /// The built-in task; models before qwen3.5-ocr ignore the prompt when one is set.
+    pub task: Option<Task>,
+}
+
+/// A picture as it is sent: encoded bytes, and the bounds within which the model reads it.
+#[derive(Clone)]
+pub struct Image {
+    /// The media type that the bytes are of, like `image/png`.
+    pub media_type: &'static str,
+    /// The encoded picture; Base64 is made of it only while it is sent.
+    pub bytes: Bytes,
+    /// The least pixels that the model reads it at.
+    pub min_pixels: Pixels,
+    /// The most pixels that the model reads it at.
+    pub max_pixels: Pixels,
+    /// Whether the model shall straighten a tilted picture. Known to the tasks only.
+    pub rotate: bool,
+}
+
+/// A task that the model has a prompt of its own for (Model Studio, "Qwen-OCR API reference").
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// Plain text, Chinese and English.
+    TextRecognition,
+    /// Plain text of other languages.
+    MultiLan,
+    /// Text lines with their places.
+    AdvancedRecognition,
+    /// Tables as HTML.
+    TableParsing,
+    /// A whole page as LaTeX.
+    DocumentParsing,
+    /// A formula as LaTeX.
+    FormulaRecognition,
+    /// Named values.
+    KeyInformationExtraction {
+        /// The names and hints of what is wanted, at most three levels deep; none asks for all there is.
+        result_schema: Option<Value>,
+    },
+}
+
+impl Task {
+    /// The task of this name; key information extraction comes without a schema.
+    pub fn named(name: &str) -> Option<Self> {
+        let tasks = [
+            Self::TextRecognition,
+            Self::MultiLan,
+            Self::AdvancedRecognition,
+            Self::TableParsing,
+            Self::DocumentParsing,
+            Self::FormulaRecognition,
+            Self::KeyInformationExtraction { result_schema: None },
+        ];
+        tasks.into_iter().find(|task| task.as_str() == name)
+    }
+
+    /// The name that DashScope knows the task by.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::TextRecognition => "text_recognition",
+            Self::MultiLan => "multi_lan",
+            Self::AdvancedRecognition => "advanced_recognition",
+            Self::TableParsing => "table_parsing",
+            Self::DocumentParsing => "document_parsing",
+            Self::FormulaRecognition => "formula_recognition",
+            Self::KeyInformationExtraction { .. } => "key_information_extraction",
+        }
+    }
+}
+
+/// What the model answered and what that cost.
+#[derive(Clone, PartialEq)]
+pub struct Completion {
+    /// What the model wrote. Empty for a blank page.
+    pub text: String,
+    /// The same with repeated fragments removed, where the upstream did that.
+    pub processed_text: Option<String>,
+    /// Text lines with their places: the result of [`Task::AdvancedRecognition`].
+    pub words: Option<Vec<Word>>,
+    /// Named values: the result of [`Task::KeyInformationExtraction`].
+    pub kv_result: Option<Value>,
+    /// Why the model stopped.
+    pub finish_reason: FinishReason,
+    /// What this answer cost.
+    pub settlement: Settlement,
+    /// Whether the upstream stated its bill. If not, `settlement` is the permit's bound, marked
+    /// unverified: the text is good and paid for, so it is delivered, and the account errs upwards.
+    pub verified: bool,
+    /// Bounds of earlier attempts of this call whose bill stayed unknown. Not part of `settlement`.
+    pub written_off: Usage,
+    /// The upstream's id of the answer, for its support.
+    pub request_id: Option<Code>,
+    /// How often the upstream was asked, this answer's attempt included.
+    pub attempts: u32,
+    /// Time spent waiting for the upstream, over all attempts; queueing and backoff not included.
+    pub upstream_time: Duration,
+}
+
+impl Completion {
+    /// How often the call was repeated.
+    pub const fn retries(&self) -> u32 {
+        self.attempts.saturating_sub(1)
+    }
+}
+
+/// One text line of [`Task::AdvancedRecognition`].
+#[derive(Clone, PartialEq)]
+pub struct Word {
+    /// What it says.
+    pub text: String,
+    /// `x1, y1, … x4, y4`, clockwise from the top left, in pixels of the image as sent. May lie outside.
+    pub location: Option<[f64; 8]>,
+    /// Centre x, centre y, width, height, angle in degrees; upright lines come with sides swapped.
+    pub rotate_rect: Option<[f64; 5]>,
+}
+
+/// Why the model stopped writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinishReason {
+    /// It had no more to say.
+    Stop,
+    /// It reached `max_tokens`: the text is cut.
+    Length,
+    /// Something that the vendor does not document, or nothing.
+    Other(Option<Code>),
+}
+
+/// A client of one DashScope endpoint. Cloning it is cheap and shares its pace and its connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    endpoint: Arc<Endpoint>,
+}
+
+/// A client that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A setting that cannot work.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The machine's TLS roots or resolver cannot be used.
+    #[error("the HTTP client cannot be made: {0}")]
+    Http(#[source] reqwest::Error),
+}
+
+impl Client {
+    /// A client of the endpoint that `settings` describe; `settings.api_key` must be there by now.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] names the setting that cannot work.
+    pub fn new(
+        settings: &UpstreamSettings,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, ClientError> {
+        let endpoint = Endpoint::new(settings, metrics, clock, random)?;
+        Ok(Self { endpoint: Arc::new(endpoint) })
+    }
+
+    /// The name of the endpoint, as metrics and answers show it.
+    pub fn endpoint(&self) -> &str {
+        self.endpoint.name()
+    }
+
+    /// Makes the call, repeating it where that is safe, until `deadline` by the client's clock.
+    ///
+    /// Dropping the future after the request went out writes the permit off.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] says why there is no completion and what was spent nevertheless.
+    pub async fn call(
+        &self,
+        permit: Permit,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Completion, CallError> {
+        self.endpoint.call(permit, call, deadline).await
+    }
+
+    /// Asks the upstream for its list of models, which spends nothing, to see whether the address
+    /// answers and takes the key.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckError`] tells an operator what to mend.
+    pub async fn check(&self) -> Result<(), CheckError> {
+        self.endpoint.check().await
+    }
+}
+
+/// Leaves the content out: a picture or a prompt must not reach a log by way of `{:?}`.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let task = self.task.as_ref().map(Task::as_str);
+        f.debug_struct("Call")
+            .field("image", &self.image)
+            .field("task", &task)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Leaves the bytes out.
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("media_type", &self.media_type)
+            .field("bytes", &self.bytes.len())
+            .field("max_pixels", &self.max_pixels)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Leaves out what the line says.
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Word").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+/// Leaves out what the model read.
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion")
+            .field("finish_reason", &self.finish_reason)
+            .field("settlement", &self.settlement)
+            .field("verified", &self.verified)
+            .field("written_off", &self.written_off)
+            .field("request_id", &self.request_id)
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

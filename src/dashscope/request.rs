@@ -1,0 +1,182 @@
+//! What is sent: a call in the words of one of DashScope's two protocols.
+//!
+//! Both are written as JSON values with the picture's address first and empty, so that everything
+//! before the hole is ours and no prompt can be mistaken for it ([`Document`]). `max_tokens` is always
+//! there, since it is what bounds the bill; a system message never, since the models have their own;
+//! a text only where the caller has one, since its absence is what selects the model's own prompt.
+//! Sampling is left alone, as the vendor advises (Model Studio, "Qwen-OCR API reference").
+
+use serde_json::{Value, json};
+
+use super::body::Document;
+use super::{Call, Task};
+use crate::units::Tokens;
+
+/// The path of the OpenAI-compatible protocol below the endpoint's address.
+const COMPATIBLE: &str = "/compatible-mode/v1/chat/completions";
+
+/// The path of DashScope's own protocol.
+const NATIVE: &str = "/api/v1/services/aigc/multimodal-generation/generation";
+
+/// A call that is ready to be sent, any number of times.
+#[derive(Clone)]
+pub(super) struct Request {
+    /// The path below the endpoint's address.
+    pub(super) path: &'static str,
+    /// The body.
+    pub(super) document: Document,
+}
+
+impl Request {
+    /// Puts `call` into the words of the protocol that can carry it.
+    pub(super) fn new(call: &Call, model: &str, max_tokens: Tokens) -> Self {
+        let (path, json) = match &call.task {
+            None => (COMPATIBLE, compatible(call, model, max_tokens)),
+            Some(task) => (NATIVE, native(call, task, model, max_tokens)),
+        };
+        Self { path, document: Document::new(json.to_string(), call.image.bytes.clone()) }
+    }
+}
+
+/// The bounds stand twice, in `image_url` and beside it, because the vendor's pages differ on where they
+/// belong (docs of the contract, promise 2), and a bound that is not read is no bound.
+fn compatible(call: &Call, model: &str, max_tokens: Tokens) -> Value {
+    let image = &call.image;
+    let mut content = vec![json!({
+        "type": "image_url",
+        "image_url": {
+            "url": address(call),
+            "min_pixels": image.min_pixels,
+            "max_pixels": image.max_pixels,
+        },
+        "min_pixels": image.min_pixels,
+        "max_pixels": image.max_pixels,
+    })];
+    if let Some(prompt) = &call.prompt {
+        content.push(json!({"type": "text", "text": prompt}));
+    }
+    json!({
+        "messages": [{"role": "user", "content": content}],
+        "model": model,
+        "max_tokens": max_tokens,
+    })
+}
+
+fn native(call: &Call, task: &Task, model: &str, max_tokens: Tokens) -> Value {
+    let mut image = json!({
+        "image": address(call),
+        "min_pixels": call.image.min_pixels,
+        "max_pixels": call.image.max_pixels,
+    });
+    if call.image.rotate {
+        image["enable_rotate"] = true.into();
+    }
+    let mut content = vec![image];
+    if let Some(prompt) = &call.prompt {
+        content.push(json!({"text": prompt}));
+    }
+    let mut options = json!({"task": task.as_str()});
+    if let Task::KeyInformationExtraction { result_schema: Some(schema) } = task {
+        options["task_config"] = json!({"result_schema": schema});
+    }
+    json!({
+        "input": {"messages": [{"role": "user", "content": content}]},
+        "model": model,
+        "parameters": {"ocr_options": options, "max_tokens": max_tokens},
+    })
+}
+
+/// The data URL with nothing after its comma.
+fn address(call: &Call) -> String {
+    format!("data:{};base64,", call.image.media_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::BodyExt as _;
+    use proptest::prelude::*;
+
+    use super::super::Image;
+    use super::*;
+    use crate::units::Pixels;
+
+    fn call(prompt: Option<&str>, task: Option<Task>) -> Call {
+        let image = Image {
+            media_type: "image/png",
+            bytes: Bytes::from_static(b"picture"),
+            min_pixels: Pixels::new(3072),
+            max_pixels: Pixels::new(786_432),
+            rotate: false,
+        };
+        Call { image, prompt: prompt.map(str::to_owned), task }
+    }
+
+    /// The JSON as it leaves. Nothing in a body waits, so no runtime is needed.
+    fn sent(call: &Call) -> Value {
+        let request = Request::new(call, "qwen-vl-ocr", Tokens::new(4096));
+        let (body, _) = request.document.body();
+        let collected = futures_util::FutureExt::now_or_never(body.collect()).unwrap().unwrap();
+        serde_json::from_slice(&collected.to_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_compatible_protocol_carries_the_bounds_twice_and_no_text_unless_asked() {
+        let expected = json!({
+            "model": "qwen-vl-ocr",
+            "messages": [{"role": "user", "content": [{
+                "type": "image_url",
+                "image_url": {
+                    "url": "data:image/png;base64,cGljdHVyZQ==",
+                    "min_pixels": 3072,
+                    "max_pixels": 786_432,
+                },
+                "min_pixels": 3072,
+                "max_pixels": 786_432,
+            }]}],
+            "max_tokens": 4096,
+        });
+        assert_eq!(sent(&call(None, None)), expected);
+    }
+
+    #[test]
+    fn the_native_protocol_carries_task_and_schema() {
+        let schema = json!({"b": "", "a": {"c": "a hint"}});
+        let task = Task::KeyInformationExtraction { result_schema: Some(schema.clone()) };
+        let expected = json!({
+            "model": "qwen-vl-ocr",
+            "input": {"messages": [{"role": "user", "content": [{
+                "image": "data:image/png;base64,cGljdHVyZQ==",
+                "min_pixels": 3072,
+                "max_pixels": 786_432,
+            }]}]},
+            "parameters": {
+                "ocr_options": {
+                    "task": "key_information_extraction",
+                    "task_config": {"result_schema": schema},
+                },
+                "max_tokens": 4096,
+            },
+        });
+        assert_eq!(sent(&call(None, Some(task))), expected);
+    }
+
+    #[test]
+    fn rotation_is_asked_for_only_when_wished() {
+        let mut call = call(None, Some(Task::TextRecognition));
+        call.image.rotate = true;
+        assert_eq!(sent(&call)["input"]["messages"][0]["content"][0]["enable_rotate"], true);
+    }
+
+    proptest! {
+        #[test]
+        fn a_prompt_arrives_whatever_it_says(
+            prompt in prop_oneof![any::<String>(), Just("data:image/png;base64,\"".to_owned())],
+        ) {
+            let compatible = sent(&call(Some(&prompt), None));
+            prop_assert_eq!(&compatible["messages"][0]["content"][1]["text"], prompt.as_str());
+            let native = sent(&call(Some(&prompt), Some(Task::TextRecognition)));
+            prop_assert_eq!(&native["input"]["messages"][0]["content"][1]["text"], prompt.as_str());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Whether and when a failed attempt is followed by another.
+//!
+//! Three bounds hold at once. The *attempts* of one call, because a page that failed three times will
+//! fail a fourth. The *deadline*: a retry that cannot end in time is not begun, since its tokens would be
+//! paid for and thrown away. And a *budget* over all calls: in an outage every call fails, and each that
+//! retries twice makes three of one, just when the upstream can bear it least. So retries are paid from
+//! a purse that each first attempt fills by a fraction and each retry empties by one. Little failure is
+//! retried in full; total failure costs the upstream a fifth more, plus a trickle that lets a
+//! quiet gateway retry too. When the purse is empty, calls fail at once and honestly.
+//!
+//! Waits are drawn evenly between zero and a ceiling that doubles ("full jitter", AWS Architecture
+//! Blog, "Exponential Backoff And Jitter"), so that calls that failed together do not come back together.
+//! A `Retry-After` is a lower bound of the wait and is never undercut.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::settings::UpstreamSettings;
+use super::verdict::{Failure, Repeat};
+use crate::clock::Clock;
+use crate::random::Random;
+
+/// What must be left of the deadline when a retry begins: a page takes about a second or more.
+const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// What waits after a throttle without a `Retry-After` are drawn from, and callers are told then.
+pub(super) const THROTTLE_BASE: Duration = Duration::from_secs(2);
+
+/// The most that such a wait is drawn from: the vendor says that recovery takes up to a minute (Model
+/// Studio, "Rate limits").
+const THROTTLE_CAP: Duration = Duration::from_mins(1);
+
+/// The rules of one endpoint, and the purse that its calls share.
+#[derive(Debug)]
+pub(super) struct RetryPolicy {
+    max_attempts: u32,
+    transient: Backoff,
+    throttled: Backoff,
+    budget: Budget,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl RetryPolicy {
+    pub(super) fn new(
+        settings: &UpstreamSettings,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let transient = Backoff {
+            base: Duration::from_millis(settings.backoff_base_ms),
+            cap: Duration::from_millis(settings.backoff_cap_ms),
+        };
+        Self {
+            max_attempts: settings.max_attempts,
+            transient,
+            throttled: Backoff { base: THROTTLE_BASE, cap: THROTTLE_CAP },
+            budget: Budget::new(
+                settings.retry_budget_percent,
+                settings.retry_budget_floor_per_second,
+                clock.instant(),
+            ),
+            clock,
+            random,
+        }
+    }
+
+    /// Notes a first attempt, which pays its part into the budget.
+    pub(super) fn deposit(&self) {
+        self.budget.deposit();
+    }
+
+    /// How long to wait before the attempt after number `attempts`; none where there shall be none.
+    pub(super) fn pause(
+        &self,
+        failure: &Failure,
+        attempts: u32,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        let backoff = match failure.repeat {
+            Repeat::Never => return None,
+            Repeat::Once | Repeat::Transient => &self.transient,
+            Repeat::Throttled => &self.throttled,
+        };
+        if attempts >= self.max_attempts {
+            return None;
+        }
+        let drawn = backoff.draw(attempts.saturating_sub(1), self.random.as_ref());
+        let pause = drawn.max(failure.retry_after.unwrap_or_default());
+        let now = self.clock.instant();
+        let needed = pause.saturating_add(LEAST_TIME_FOR_AN_ATTEMPT);
+        if deadline.saturating_duration_since(now) < needed || !self.budget.withdraw(now) {
+            return None;
+        }
+        Some(pause)
+    }
+}
+
+/// Exponential backoff with full jitter.
+#[derive(Debug)]
+struct Backoff {
+    base: Duration,
+    cap: Duration,
+}
+
+impl Backoff {
+    fn draw(&self, retries: u32, random: &dyn Random) -> Duration {
+        let doubled = self.base.saturating_mul(1_u32.checked_shl(retries).unwrap_or(u32::MAX));
+        let ceiling = doubled.min(self.cap).as_nanos();
+        // The high half of the product is an even draw from 0 to the ceiling.
+        let drawn = (u128::from(random.next_u64()) * ceiling) >> 64;
+        Duration::from_nanos(u64::try_from(drawn).unwrap_or(u64::MAX))
+    }
+}
+
+/// What one retry takes out of the purse; a first attempt pays in hundredths of it.
+const RETRY: u64 = 100;
+
+/// Seconds of the trickle that the purse holds at most, and what it holds at the start.
+const FULL_AFTER_SECONDS: u64 = 10;
+
+/// The purse that retries are paid from.
+#[derive(Debug)]
+struct Budget {
+    percent: u64,
+    floor_per_second: u64,
+    most: u64,
+    purse: Mutex<Purse>,
+}
+
+#[derive(Debug)]
+struct Purse {
+    balance: u64,
+    /// Up to when the trickle has been paid in.
+    filled_at: Instant,
+}
+
+impl Budget {
+    fn new(percent: u64, floor_per_second: u64, now: Instant) -> Self {
+        let trickle = floor_per_second.saturating_mul(FULL_AFTER_SECONDS);
+        // Never less than ten retries: a percentage without a trickle must be able to save up for one.
+        let most = trickle.max(10).saturating_mul(RETRY);
+        let purse = Mutex::new(Purse { balance: most, filled_at: now });
+        Self { percent, floor_per_second, most, purse }
+    }
+
+    fn deposit(&self) {
+        let mut purse = self.purse.lock().unwrap_or_else(PoisonError::into_inner);
+        purse.balance = purse.balance.saturating_add(self.percent).min(self.most);
+    }
+
+    fn withdraw(&self, now: Instant) -> bool {
+        let mut purse = self.purse.lock().unwrap_or_else(PoisonError::into_inner);
+        self.trickle(&mut purse, now);
+        let Some(left) = purse.balance.checked_sub(RETRY) else { return false };
+        purse.balance = left;
+        true
+    }
+
+    fn trickle(&self, purse: &mut Purse, now: Instant) {
+        let seconds = now.saturating_duration_since(purse.filled_at).as_secs();
+        let paid = seconds.saturating_mul(self.floor_per_second).saturating_mul(RETRY);
+        purse.balance = purse.balance.saturating_add(paid).min(self.most);
+        // Only whole seconds are paid for; the rest waits for the next look.
+        purse.filled_at += Duration::from_secs(seconds);
+    }
+}

@@ -1,0 +1,91 @@
+//! What the end of an attempt means for the permit.
+//!
+//! The rules of docs/adr/0001-permit.md in one place. A failure whose bill is known is settled. One that
+//! surely cost nothing leaves the permit as good as new. One whose bill is unknown writes the permit
+//! off at its bound; if the call goes on, it does so on a second permit, so that both bills are covered
+//! should both arrive.
+
+use std::time::Duration;
+
+use super::error::{Code, Fault};
+use super::pacer::Turn;
+use super::verdict::{Bill, Failure};
+use crate::admission::{Permit, Settlement};
+use crate::units::Usage;
+
+/// What a call has been through so far.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) attempts: u32,
+    /// Retries after failures that may be repeated only once.
+    pub(super) careful_retries: u32,
+    /// Bounds of attempts whose bill is unknown.
+    pub(super) written_off: Usage,
+    /// Time spent waiting for the upstream.
+    pub(super) upstream_time: Duration,
+}
+
+/// Why a call ends without a completion.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) fault: Fault,
+    pub(super) request_id: Option<Code>,
+    /// What was billed nevertheless.
+    pub(super) spent: Usage,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self { fault, request_id: None, spent: Usage::default() }
+    }
+}
+
+impl Progress {
+    /// Ends the permit of a call that failed for good.
+    pub(super) fn close(&mut self, permit: Permit, turn: &Turn, failure: Failure) -> Stop {
+        let mut stop = Stop { request_id: failure.request_id, ..failure.fault.into() };
+        match failure.bill {
+            Bill::Nothing => release(permit),
+            Bill::Unknown => self.written_off = self.written_off.plus(&write_off(permit).usage),
+            Bill::Known(billed) => {
+                turn.billed(billed);
+                stop.spent = permit.settle(billed).usage;
+            }
+        }
+        stop
+    }
+
+    /// The permit for the attempt after `failure`.
+    ///
+    /// # Errors
+    ///
+    /// When the tenant's limits have no room for a second permit beside the one written off.
+    pub(super) fn carry_over(
+        &mut self,
+        mut permit: Permit,
+        failure: &Failure,
+    ) -> Result<Permit, Stop> {
+        if failure.bill == Bill::Nothing {
+            permit.mark_unbilled();
+            return Ok(permit);
+        }
+        self.written_off = self.written_off.plus(permit.bound());
+        permit.renew().map_err(|refusal| Stop {
+            request_id: failure.request_id.clone(),
+            ..Fault::Refused(refusal).into()
+        })
+    }
+}
+
+/// Settles a call whose bill is unknown at its bound, unverified.
+pub(super) fn write_off(permit: Permit) -> Settlement {
+    let usage = *permit.bound();
+    let cost = permit.model().price.of(&usage);
+    permit.write_off();
+    Settlement { usage, cost }
+}
+
+fn release(mut permit: Permit) {
+    permit.mark_unbilled();
+    drop(permit);
+}

@@ -1,0 +1,259 @@
+//! What a failure means: what happened, whether to repeat it, and what it cost.
+//!
+//! DashScope's status says little. An unpaid bill is a 400 or a 429, a throttle is worded like a lost
+//! quota, and one code covers both a broken backend and a malformed message. So the exact code is asked
+//! first, then its family, then, only where the vendor's table makes a code ambiguous, the
+//! message, and the status last. Codes are compared without case and underscores, which makes one
+//! spelling of the two protocols' (`limit_requests`, `LimitRequests`). The table is section "Error
+//! messages" of Model Studio; each of its rows is a test at the foot of this file.
+//!
+//! Nobody documents what failed calls cost. An error body without usage is taken for unbilled, as it is
+//! for every metered API of the vendor, with the exceptions where a model may have run: its own timeout,
+//! an *output* that moderation refused, and the page of a proxy that had handed the request on.
+
+use std::time::Duration;
+
+use super::error::{Code, Defect, Fault, ImageFault, Timeout};
+use super::retry::THROTTLE_BASE;
+use crate::units::Usage;
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// What happened.
+    pub(super) fault: Fault,
+    /// Whether another attempt may help.
+    pub(super) repeat: Repeat,
+    /// What the attempt cost.
+    pub(super) bill: Bill,
+    /// The upstream's id of it.
+    pub(super) request_id: Option<Code>,
+    /// The upstream's wish not to be asked again before.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// Whether another attempt may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It would end the same way.
+    Never,
+    /// One more, as the vendor's table says.
+    Once,
+    /// After a short wait.
+    Transient,
+    /// After a wait that lets the account's rate recover.
+    Throttled,
+}
+
+/// What an attempt cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bill {
+    /// Surely nothing.
+    Nothing,
+    /// Nobody knows; at most the permit's bound.
+    Unknown,
+    /// The upstream said so.
+    Known(Usage),
+}
+
+impl Failure {
+    /// A failure that cost nothing, because nothing was sent.
+    pub(super) const fn unsent(fault: Fault) -> Self {
+        Self::new(fault, Repeat::Never, Bill::Nothing)
+    }
+
+    pub(super) const fn new(fault: Fault, repeat: Repeat, bill: Bill) -> Self {
+        Self { fault, repeat, bill, request_id: None, retry_after: None }
+    }
+
+    /// Whether repeating it could be paid twice, or is allowed once only.
+    pub(super) fn is_careful(&self) -> bool {
+        self.repeat == Repeat::Once || self.bill != Bill::Nothing
+    }
+}
+
+/// What the upstream complained of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Complaint {
+    /// The HTTP status, or the one inside a stream of events.
+    pub(super) status: u16,
+    /// The code, as it was written; none where the body is not an error of DashScope's.
+    pub(super) code: Option<String>,
+    /// The message or, where the body is not JSON, its beginning. For telling situations apart only.
+    pub(super) message: String,
+    /// The upstream's wish not to be asked again before.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// Says what `complaint` means.
+pub(super) fn judge(complaint: &Complaint) -> Failure {
+    let code = complaint.code.as_deref().map(plain).unwrap_or_default();
+    let message = complaint.message.to_ascii_lowercase();
+    let cause = by_code(&code, &message)
+        .or_else(|| by_account_status(complaint.status))
+        .or_else(|| by_message(&code, &message))
+        .unwrap_or_else(|| by_status(complaint.status, &message));
+    let shown = complaint.code.as_deref().and_then(Code::new);
+    let (fault, repeat) = cause.outcome(complaint, shown);
+    let bill = bill(cause, complaint, &message);
+    Failure { retry_after: complaint.retry_after, ..Failure::new(fault, repeat, bill) }
+}
+
+/// A code without the differences between the two protocols.
+fn plain(code: &str) -> String {
+    code.chars().filter(|letter| *letter != '_').map(|letter| letter.to_ascii_lowercase()).collect()
+}
+
+/// The situations that the vendor's table comes down to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Throttle,
+    Account,
+    Content,
+    Image(ImageFault),
+    /// The request is wrong in another way.
+    Request,
+    /// The upstream could not fetch something.
+    Fetch,
+    /// The upstream is broken for the moment.
+    Service,
+    /// Its model took too long, and would again.
+    ModelTimeout,
+    /// A proxy of its took too long.
+    ProxyTimeout,
+    /// Something unknown under a status that is no failure.
+    Unknown,
+}
+
+impl Cause {
+    fn outcome(self, complaint: &Complaint, code: Option<Code>) -> (Fault, Repeat) {
+        let status = complaint.status;
+        let retry_after = complaint.retry_after.unwrap_or(THROTTLE_BASE);
+        match self {
+            Self::Throttle => (Fault::Throttled { retry_after, code }, Repeat::Throttled),
+            Self::Account => (Fault::Account { code }, Repeat::Never),
+            Self::Content => (Fault::ContentRejected, Repeat::Never),
+            Self::Image(fault) => (Fault::ImageRejected(fault), Repeat::Never),
+            Self::Request => (Fault::Rejected { status, code }, Repeat::Never),
+            Self::Fetch => (Fault::Rejected { status, code }, Repeat::Once),
+            Self::Service => (Fault::Failed { status, code }, Repeat::Transient),
+            Self::ModelTimeout => (Fault::Timeout(Timeout::Upstream), Repeat::Never),
+            Self::ProxyTimeout => (Fault::Timeout(Timeout::Upstream), Repeat::Transient),
+            Self::Unknown => (Fault::Failed { status, code }, Repeat::Never),
+        }
+    }
+}
+
+fn by_code(code: &str, message: &str) -> Option<Cause> {
+    let speaks_of = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    let cause = match code {
+        "arrearage"
+        | "invalidapikey"
+        | "commoditynotpurchased"
+        | "prepaidbilloverdue"
+        | "postpaidbilloverdue"
+        | "allocationquota.freetieronly" => Cause::Account,
+        "limitrequests" | "limitburstrate" | "insufficientquota" => throttle(message),
+        "modelnotfound" | "model.notexist" | "modelnotsupported" | "workspacenotfound" => {
+            Cause::Request
+        }
+        "requesttimeout" => Cause::ModelTimeout,
+        "gatewaytimeout" => Cause::ProxyTimeout,
+        "apiconnectionerror" | "internalerror" | "systemerror" | "modelservicefailed"
+        | "modelservingerror" | "modelunavailable" | "serviceunavailable" => Cause::Service,
+        "internalerror.algo" if speaks_of(&["content-length", "list index out of range"]) => {
+            Cause::Request
+        }
+        "internalerror.algo" => by_message(code, message).unwrap_or(Cause::Service),
+        _ if code.starts_with("throttling") => throttle(message),
+        _ if code.starts_with("accessdenied") || code.ends_with(".accessdenied") => Cause::Account,
+        _ if code.contains("datainspection") => by_message(code, message).unwrap_or(Cause::Content),
+        _ => return None,
+    };
+    Some(cause)
+}
+
+/// A throttle, unless it says that a *free* quota is gone: only that does not come back.
+///
+/// The vendor's ordinary throttle of tokens a minute asks its reader to check plan and billing, so
+/// nothing else in the wording may count (can1357/oh-my-pi#8476).
+fn throttle(message: &str) -> Cause {
+    let words = ["free allocated quota", "free quota", "free tier", "free-tier"];
+    if words.iter().any(|word| message.contains(word)) { Cause::Account } else { Cause::Throttle }
+}
+
+const fn by_account_status(status: u16) -> Option<Cause> {
+    match status {
+        401 | 403 => Some(Cause::Account),
+        _ => None,
+    }
+}
+
+/// Tells apart what the vendor files under one code; only for codes that say no more than "wrong".
+fn by_message(code: &str, message: &str) -> Option<Cause> {
+    const SITUATIONS: [(&str, Cause); 15] = [
+        ("aspect ratio", Cause::Image(ImageFault::AspectRatio)),
+        ("must be larger than 10", Cause::Image(ImageFault::TooSmall)),
+        ("length and width do not meet", Cause::Image(ImageFault::TooSmall)),
+        ("failed to decode the image", Cause::Image(ImageFault::Undecodable)),
+        ("invalid image format", Cause::Image(ImageFault::Undecodable)),
+        ("corrupted file", Cause::Image(ImageFault::Undecodable)),
+        ("read image error", Cause::Image(ImageFault::Undecodable)),
+        ("image format is illegal", Cause::Image(ImageFault::Undecodable)),
+        ("cannot be opened", Cause::Image(ImageFault::Undecodable)),
+        ("max bytes per data-uri item", Cause::Image(ImageFault::TooLarge)),
+        ("file size is too large", Cause::Image(ImageFault::TooLarge)),
+        ("failed to download", Cause::Fetch),
+        ("media resource timed out", Cause::Fetch),
+        ("unable to download", Cause::Fetch),
+        ("may contain inappropriate content", Cause::Content),
+    ];
+    let found = SITUATIONS.iter().find(|(words, _)| message.contains(words));
+    let vague = code.is_empty()
+        || code.contains("datainspection")
+        || ["invalid", "badrequest", "internalerror.algo"]
+            .iter()
+            .any(|start| code.starts_with(start));
+    found.filter(|_| vague).map(|(_, cause)| *cause)
+}
+
+fn by_status(status: u16, message: &str) -> Cause {
+    match status {
+        408 => Cause::ModelTimeout,
+        429 => throttle(message),
+        504 => Cause::ProxyTimeout,
+        300..500 => Cause::Request,
+        500.. => Cause::Service,
+        _ => Cause::Unknown,
+    }
+}
+
+fn bill(cause: Cause, complaint: &Complaint, message: &str) -> Bill {
+    let may_have_run = match cause {
+        Cause::ModelTimeout | Cause::ProxyTimeout => true,
+        Cause::Content => message.contains("output"),
+        Cause::Service => complaint.code.is_none() && may_have_arrived(complaint.status, message),
+        _ => false,
+    };
+    if may_have_run { Bill::Unknown } else { Bill::Nothing }
+}
+
+/// Whether the request may have reached the model before a proxy's page came back.
+///
+/// 503 means that nobody took it (RFC 9110, section 15.6.4), except from Envoy, which stands before
+/// DashScope (`server: istio-envoy`): it says 503 for a connection that broke under way, too, and
+/// then tells whether there had been one.
+fn may_have_arrived(status: u16, message: &str) -> bool {
+    if !message.contains("reset before headers") {
+        return status != 503;
+    }
+    ["connection failure", "connection timeout", "overflow"]
+        .iter()
+        .all(|reason| !message.contains(reason))
+}
+
+/// An answer with a good status that is none.
+pub(super) fn unusable(defect: Defect, usage: Option<Usage>) -> Failure {
+    let bill = usage.map_or(Bill::Unknown, Bill::Known);
+    Failure::new(Fault::InvalidAnswer(defect), Repeat::Never, bill)
+}

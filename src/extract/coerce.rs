@@ -1,0 +1,328 @@
+//! One value of the model's answer as the type that the schema asks for.
+//!
+//! The model answers with strings, whatever it was told. A string becomes a value only where one
+//! reading is possible; otherwise it is a fault with a name, and the caller still has the string.
+//! Coercing what was coerced gives the same value again.
+
+use serde_json::{Number, Value};
+
+use super::schema::{Leaf, Scalar};
+use super::{Fault, date, number};
+
+/// What models write where the document shows nothing. `?` is not among them: it marks a character
+/// that is there and cannot be read.
+const NOTHING: &[&str] = &[
+    "null",
+    "none",
+    "nil",
+    "undefined",
+    "n/a",
+    "n.a.",
+    "n/a.",
+    "not available",
+    "not applicable",
+    "not found",
+    "not provided",
+    "not visible",
+    "not specified",
+    "无",
+    "暂无",
+    "未提供",
+];
+
+const YES: &[&str] =
+    &["true", "yes", "y", "1", "on", "checked", "是", "对", "真", "✓", "✔", "☑", "√"];
+const NO: &[&str] = &["false", "no", "n", "0", "off", "unchecked", "否", "不是", "假", "☐"];
+
+/// True for a value that says that there is no value.
+pub(super) fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => is_nothing_text(text),
+        _ => false,
+    }
+}
+
+/// Reads `value` as the leaf asks; `None` where the model says that there is nothing.
+pub(super) fn coerce(leaf: &Leaf, value: &Value) -> Result<Option<Value>, Fault> {
+    if !leaf.choices.is_empty() {
+        return choose(leaf, value);
+    }
+    if is_nothing(value) {
+        return Ok(None);
+    }
+    scalar(leaf.scalar, value).map(Some)
+}
+
+/// A listed value goes before everything else: where `N/A` is a choice, it is an answer.
+fn choose(leaf: &Leaf, value: &Value) -> Result<Option<Value>, Fault> {
+    if let Some(choice) = leaf.choices.iter().find(|choice| *choice == value) {
+        return Ok(Some(choice.clone()));
+    }
+    let found = match leaf.scalar {
+        Scalar::Text | Scalar::Date | Scalar::DateTime => text(value).ok().and_then(|text| {
+            let exact = leaf.choices.iter().find(|choice| choice.as_str() == Some(&text));
+            let folded = || only(leaf.choices.iter().filter(|choice| same_letters(choice, &text)));
+            exact.or_else(folded)
+        }),
+        Scalar::Number | Scalar::Integer | Scalar::Boolean => {
+            let value = scalar(leaf.scalar, value).ok();
+            value.and_then(|value| leaf.choices.iter().find(|choice| same_value(choice, &value)))
+        }
+    };
+    match found {
+        Some(choice) => Ok(Some(choice.clone())),
+        None if is_nothing(value) => Ok(None),
+        None => Err(Fault::NotInEnum),
+    }
+}
+
+fn scalar(scalar: Scalar, value: &Value) -> Result<Value, Fault> {
+    match scalar {
+        Scalar::Text => text(value).map(Value::from),
+        Scalar::Number => number(value).map(Value::from),
+        Scalar::Integer => integer(value).map(Value::from),
+        Scalar::Boolean => boolean(value).map(Value::from),
+        Scalar::Date => {
+            let text = text(value).map_err(|_| Fault::NotADate)?;
+            date::date(&text).map(Value::from)
+        }
+        Scalar::DateTime => {
+            let text = text(value).map_err(|_| Fault::NotADateTime)?;
+            date::date_time(&text).map(Value::from)
+        }
+    }
+}
+
+fn text(value: &Value) -> Result<String, Fault> {
+    match value {
+        Value::String(text) => Ok(text.trim().to_owned()),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(Fault::NotAString),
+    }
+}
+
+fn number(value: &Value) -> Result<Number, Fault> {
+    match value {
+        Value::Number(number) => Ok(number.clone()),
+        Value::String(text) => {
+            number::read(text).ok_or(Fault::NotANumber)?.to_number().ok_or(Fault::NumberTooLong)
+        }
+        _ => Err(Fault::NotANumber),
+    }
+}
+
+fn integer(value: &Value) -> Result<Number, Fault> {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let decimal = number::read(&number.to_string()).ok_or(Fault::NumberTooLong)?;
+            whole(&decimal)
+        }
+        Value::Number(number) => Ok(number.clone()),
+        Value::String(text) => whole(&number::read(text).ok_or(Fault::NotANumber)?),
+        _ => Err(Fault::NotANumber),
+    }
+}
+
+fn whole(decimal: &number::Decimal) -> Result<Number, Fault> {
+    let whole = decimal.whole().ok_or(Fault::NotAnInteger)?;
+    whole.to_number().ok_or(Fault::NumberTooLong)
+}
+
+fn boolean(value: &Value) -> Result<bool, Fault> {
+    let text = match value {
+        Value::Bool(boolean) => return Ok(*boolean),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => fold(text).trim().to_lowercase(),
+        _ => return Err(Fault::NotABoolean),
+    };
+    if YES.contains(&text.as_str()) {
+        return Ok(true);
+    }
+    if NO.contains(&text.as_str()) {
+        return Ok(false);
+    }
+    Err(Fault::NotABoolean)
+}
+
+fn is_nothing_text(text: &str) -> bool {
+    let text = fold(text).trim().to_lowercase();
+    let only_dashes = text.chars().all(|character| matches!(character, '-' | '_' | ' '));
+    only_dashes || NOTHING.contains(&text.as_str())
+}
+
+fn same_letters(choice: &Value, text: &str) -> bool {
+    choice.as_str().is_some_and(|choice| {
+        fold(choice).trim().to_lowercase() == fold(text).trim().to_lowercase()
+    })
+}
+
+/// Equal, where 1 and 1.0 are one number.
+fn same_value(choice: &Value, value: &Value) -> bool {
+    choice == value || (choice.is_number() && choice.as_f64() == value.as_f64())
+}
+
+/// The element of an iterator that has exactly one.
+fn only<'v>(mut choices: impl Iterator<Item = &'v Value>) -> Option<&'v Value> {
+    let first = choices.next()?;
+    choices.next().is_none().then_some(first)
+}
+
+/// Writes digits, punctuation and spaces of other scripts with their ASCII counterparts.
+///
+/// Full-width forms (Unicode U+FF01 to U+FF5E) stand in the order of ASCII; Arabic-Indic digits in
+/// the order of their values.
+pub(super) fn fold(text: &str) -> String {
+    let shifted = |character: char, from: u32, to: char| {
+        char::from_u32(u32::from(character) - from + u32::from(to)).unwrap_or(character)
+    };
+    let fold_one = |character: char| match character {
+        '\u{ff01}'..='\u{ff5e}' => shifted(character, 0xff01, '!'),
+        '\u{0660}'..='\u{0669}' => shifted(character, 0x0660, '0'),
+        '\u{06f0}'..='\u{06f9}' => shifted(character, 0x06f0, '0'),
+        '\u{066c}' | '、' => ',',
+        '\u{066b}' | '。' => '.',
+        '\u{ffe1}' => '£',
+        '\u{ffe5}' => '¥',
+        '\u{ffe6}' => '₩',
+        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe63}' => '-',
+        '`' | '´' | '\u{2018}' | '\u{2019}' | '\u{02bc}' | '\u{2032}' => '\'',
+        character if character.is_whitespace() => ' ',
+        character => character,
+    };
+    text.chars().map(fold_one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const SCALARS: [Scalar; 6] = [
+        Scalar::Text,
+        Scalar::Date,
+        Scalar::DateTime,
+        Scalar::Number,
+        Scalar::Integer,
+        Scalar::Boolean,
+    ];
+
+    fn plain(scalar: Scalar, value: &Value) -> Result<Option<Value>, Fault> {
+        coerce(&Leaf { scalar, choices: Vec::new() }, value)
+    }
+
+    fn chosen(choices: &[Value], value: &Value) -> Result<Option<Value>, Fault> {
+        let scalar = if choices[0].is_string() { Scalar::Text } else { Scalar::Number };
+        coerce(&Leaf { scalar, choices: choices.to_vec() }, value)
+    }
+
+    #[test]
+    fn what_says_that_there_is_nothing_is_null() {
+        for nothing in ["", "  ", "null", "None", "N/A", "n.a.", "-", "--", "—", "无", "Not found"]
+        {
+            for scalar in SCALARS {
+                assert_eq!(plain(scalar, &json!(nothing)), Ok(None), "{nothing:?} as {scalar:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_fraction_of_zeros_and_no_other() {
+        assert_eq!(plain(Scalar::Integer, &json!("53.00")), Ok(Some(json!(53))));
+        assert_eq!(plain(Scalar::Integer, &json!(53.0)), Ok(Some(json!(53))));
+        assert_eq!(plain(Scalar::Integer, &json!("1,234")), Ok(Some(json!(1234))));
+        assert_eq!(plain(Scalar::Integer, &json!("53.5")), Err(Fault::NotAnInteger));
+        assert_eq!(plain(Scalar::Integer, &json!(53.5)), Err(Fault::NotAnInteger));
+    }
+
+    #[test]
+    fn a_boolean_is_said_in_several_ways() {
+        for yes in [json!(true), json!("Yes"), json!("是"), json!("1"), json!(1), json!("TRUE ")] {
+            assert_eq!(plain(Scalar::Boolean, &yes), Ok(Some(json!(true))), "{yes}");
+        }
+        for no in [json!(false), json!("no"), json!("否"), json!(0)] {
+            assert_eq!(plain(Scalar::Boolean, &no), Ok(Some(json!(false))), "{no}");
+        }
+        for neither in [json!("maybe"), json!(2), json!([])] {
+            assert_eq!(plain(Scalar::Boolean, &neither), Err(Fault::NotABoolean), "{neither}");
+        }
+    }
+
+    #[test]
+    fn a_text_keeps_its_letters_and_loses_the_space_around_it() {
+        assert_eq!(plain(Scalar::Text, &json!(" 王?明 ")), Ok(Some(json!("王?明"))));
+        assert_eq!(plain(Scalar::Text, &json!(3139)), Ok(Some(json!("3139"))));
+        assert_eq!(plain(Scalar::Text, &json!(["a"])), Err(Fault::NotAString));
+    }
+
+    #[test]
+    fn a_choice_is_matched_exactly_before_case_is_ignored() {
+        let sizes = [json!("S"), json!("s"), json!("Large")];
+        assert_eq!(chosen(&sizes, &json!("s")), Ok(Some(json!("s"))));
+        assert_eq!(chosen(&sizes, &json!(" LARGE ")), Ok(Some(json!("Large"))));
+        assert_eq!(chosen(&sizes, &json!("huge")), Err(Fault::NotInEnum));
+    }
+
+    #[test]
+    fn a_choice_that_two_spellings_fit_is_not_guessed() {
+        assert_eq!(chosen(&[json!("No"), json!("NO")], &json!("no")), Err(Fault::NotInEnum));
+    }
+
+    #[test]
+    fn a_listed_word_for_nothing_is_a_value() {
+        assert_eq!(
+            chosen(&[json!("None"), json!("Some")], &json!("none")),
+            Ok(Some(json!("None")))
+        );
+        assert_eq!(chosen(&[json!("Some")], &json!("none")), Ok(None));
+    }
+
+    #[test]
+    fn a_listed_number_is_matched_by_its_value() {
+        assert_eq!(chosen(&[json!(7), json!(19)], &json!("19.0 %")), Ok(Some(json!(19))));
+        assert_eq!(chosen(&[json!(7), json!(19)], &json!("16%")), Err(Fault::NotInEnum));
+    }
+
+    fn document_text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<String>(),
+            "[-(]?[0-9０-９.,' ]{1,12}[-)元€%]?",
+            "[0-9]{1,4}[-/. 年][0-9A-Za-z]{1,4}[-/. 月][0-9]{1,4}[日 T]?[0-9:Zz+]{0,8}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn coercing_twice_is_coercing_once(text in document_text(), which in 0..SCALARS.len()) {
+            let scalar = SCALARS[which];
+            if let Ok(Some(once)) = plain(scalar, &json!(text)) {
+                prop_assert_eq!(plain(scalar, &once), Ok(Some(once.clone())));
+            }
+        }
+
+        #[test]
+        fn an_amount_survives_every_way_of_printing_it(cents in -99_999_999_i64..99_999_999) {
+            let (units, rest) = (cents.abs() / 100, cents.abs() % 100);
+            let mut grouped = units.to_string();
+            for at in (1..grouped.len()).rev().filter(|at| (units.to_string().len() - at) % 3 == 0) {
+                grouped.insert(at, '|');
+            }
+            let sign = if cents < 0 { "-" } else { "" };
+            let amount: f64 = format!("{sign}{units}.{rest:02}").parse().expect("a decimal");
+            for (group, point) in [(",", "."), (".", ","), (" ", ","), ("'", "."), ("", ",")] {
+                let printed = format!("{sign}€ {}{point}{rest:02}", grouped.replace('|', group));
+                let number = plain(Scalar::Number, &json!(printed));
+                let number = number.ok().flatten().and_then(|number| number.as_f64());
+                prop_assert_eq!(number, Some(amount), "{}", printed);
+            }
+        }
+
+        #[test]
+        fn every_iso_date_is_itself(year in 1000_i16..=9999, month in 1_i8..=12, day in 1_i8..=28) {
+            let text = json!(format!("{year:04}-{month:02}-{day:02}"));
+            prop_assert_eq!(plain(Scalar::Date, &text), Ok(Some(text)));
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Numbers as documents print them: with currencies, groups and either decimal sign.
+//!
+//! The text is kept as decimal digits until the end, so that nothing is rounded on the way and
+//! `12.50` never turns into something that only looks like it. Everything around the digits must be
+//! known to change nothing (a currency, a count of pieces); a letter of any other kind, such as the
+//! `k` of `12k`, the `kg` of a weight or the `A` of `A-12`, makes it no number.
+//!
+//! Two spellings have two readings. A lone comma with three digits behind it, `1,234`, groups
+//! thousands: nearly all prices with a decimal comma have two decimals. A lone point with three
+//! digits, `1.234`, is a decimal sign, as in JSON and in fuel prices and weights, unless the currency
+//! has no cents in use (`Rp 50.000`).
+
+use serde_json::Number;
+
+use super::coerce::fold;
+
+/// Codes and words that say a currency or a count of things and nothing else.
+const WORDS: &[&str] = &[
+    "aed",
+    "ars",
+    "aud",
+    "bdt",
+    "bgn",
+    "bhd",
+    "brl",
+    "cad",
+    "chf",
+    "cny",
+    "czk",
+    "dkk",
+    "egp",
+    "eur",
+    "gbp",
+    "hkd",
+    "hrk",
+    "huf",
+    "ils",
+    "inr",
+    "jod",
+    "kes",
+    "kwd",
+    "lkr",
+    "mad",
+    "mop",
+    "mxn",
+    "myr",
+    "ngn",
+    "nok",
+    "nzd",
+    "omr",
+    "pen",
+    "php",
+    "pkr",
+    "pln",
+    "qar",
+    "rmb",
+    "ron",
+    "rsd",
+    "rub",
+    "sar",
+    "sek",
+    "sgd",
+    "thb",
+    "try",
+    "tnd",
+    "twd",
+    "uah",
+    "usd",
+    "zar",
+    "a$",
+    "c$",
+    "hk$",
+    "mex$",
+    "nt$",
+    "nz$",
+    "r$",
+    "s$",
+    "us$",
+    "us",
+    "rm",
+    "rs",
+    "s/",
+    "fr",
+    "sfr",
+    "kr",
+    "kč",
+    "zł",
+    "lei",
+    "ft",
+    "tl",
+    "лв",
+    "руб",
+    "р",
+    "грн",
+    "dollar",
+    "dollars",
+    "euro",
+    "euros",
+    "pound",
+    "pounds",
+    "rupees",
+    "yuan",
+    "元",
+    "元整",
+    "圆",
+    "圆整",
+    "人民币",
+    "円",
+    "pc",
+    "pcs",
+    "个",
+    "件",
+    "张",
+];
+/// Currencies whose smallest unit in use is the whole one, so that a point groups thousands.
+const WITHOUT_CENTS: &[&str] = &[
+    "idr", "rp", "vnd", "vnđ", "₫", "đ", "jpy", "krw", "₩", "원", "clp", "cop", "pyg", "isk", "ugx",
+];
+const SYMBOLS: [char; 16] =
+    ['$', '€', '£', '¥', '₹', '₩', '₽', '₫', '฿', '₺', '₴', '₦', '₱', '₪', '₡', '₸'];
+
+/// The most digits that every decimal fraction keeps in a double (IEEE 754 binary64).
+const EXACT_DIGITS: usize = 15;
+
+/// A number as digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Decimal {
+    negative: bool,
+    whole: String,
+    fraction: String,
+}
+
+/// Reads a text that holds one number; `None` where there is none, several, or a doubt.
+pub(super) fn read(text: &str) -> Option<Decimal> {
+    let text = fold(text).replace(['"', '\u{201c}', '\u{201d}'], "'");
+    let text = text.trim_matches([' ', '\'', '*']);
+    let first = text.find(|character: char| character.is_ascii_digit())?;
+    let last = text.rfind(|character: char| character.is_ascii_digit())?;
+    let (before, digits, behind) = (&text[..first], &text[first..=last], &text[last + 1..]);
+    let (before, leading_sign) = split_leading_sign(before);
+    let around = Surroundings::read(before, without_empty_cents(behind))?;
+    let (whole, fraction) = if leading_sign {
+        ("0".to_owned(), plain_digits(digits)?)
+    } else {
+        split(digits, around.without_cents)?
+    };
+    Some(Decimal { negative: around.negative, whole, fraction })
+}
+
+impl Decimal {
+    /// The number without its fraction; `None` where that would lose something.
+    pub(super) fn whole(&self) -> Option<Self> {
+        let integral = self.fraction.bytes().all(|digit| digit == b'0');
+        integral.then(|| Self { fraction: String::new(), ..self.clone() })
+    }
+
+    /// The number of JSON; `None` where it has more digits than arrive unchanged.
+    pub(super) fn to_number(&self) -> Option<Number> {
+        let digits = format!("{}{}", self.whole, self.fraction);
+        let zero = digits.bytes().all(|digit| digit == b'0');
+        let sign = if self.negative && !zero { "-" } else { "" };
+        if self.fraction.is_empty() {
+            let text = format!("{sign}{}", self.whole);
+            let unsigned = || text.parse::<u64>().ok().map(Number::from);
+            return text.parse::<i64>().ok().map(Number::from).or_else(unsigned);
+        }
+        if digits.trim_matches('0').len() > EXACT_DIGITS {
+            return None;
+        }
+        let text = format!("{sign}{}.{}", self.whole, self.fraction);
+        text.parse().ok().and_then(Number::from_f64)
+    }
+}
+
+/// What stands before and behind the digits.
+struct Surroundings {
+    negative: bool,
+    without_cents: bool,
+}
+
+impl Surroundings {
+    /// `None` where something there could change the number.
+    fn read(before: &str, behind: &str) -> Option<Self> {
+        let bracketed = before.contains('(') && behind.contains(')');
+        let minus = before.matches('-').count() + behind.matches('-').count();
+        let brackets = before.matches(['(', ')']).count() + behind.matches(['(', ')']).count();
+        let percent = before.matches('%').count() + behind.matches('%').count();
+        let plus = before.matches('+').count();
+        let fits = brackets == 2 * usize::from(bracketed)
+            && minus + plus + usize::from(bracketed) <= 1
+            && percent <= 1;
+        let without_cents = [before, behind].map(words_without_cents);
+        match without_cents {
+            [Some(before), Some(behind)] if fits => {
+                Some(Self { negative: minus == 1 || bracketed, without_cents: before || behind })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a currency without cents is named; `None` where a word is not known.
+fn words_without_cents(text: &str) -> Option<bool> {
+    let mut found = false;
+    for word in text.split([' ', '-', '+', '(', ')', '%']).filter(|word| !word.is_empty()) {
+        let word = word.to_lowercase();
+        let word = word.trim_end_matches(['.', ',', ':']);
+        let bare = word.trim_matches(SYMBOLS);
+        let known = |list: &[&str]| list.contains(&word) || list.contains(&bare);
+        if known(WITHOUT_CENTS) {
+            found = true;
+        } else if word.is_empty() || !(bare.is_empty() || known(WORDS)) {
+            return None;
+        }
+    }
+    Some(found)
+}
+
+/// A decimal sign without a digit before it (`.50`, `$.50`) is part of the number; the point of an
+/// abbreviation (`Rs.50`) is not.
+fn split_leading_sign(before: &str) -> (&str, bool) {
+    let Some(rest) = before.strip_suffix(['.', ',']) else { return (before, false) };
+    match rest.chars().next_back() {
+        Some(character) if character.is_alphabetic() => (before, false),
+        _ => (rest, true),
+    }
+}
+
+/// Takes the dash away that stands for no cents, as in `53,-`, `53.--` and `500/-`: it is no minus.
+fn without_empty_cents(behind: &str) -> &str {
+    match behind.strip_prefix([',', '.', '/']) {
+        Some(rest) => rest.trim_start_matches(['-', '=']),
+        None => behind,
+    }
+}
+
+/// Splits digits with signs between them into the whole part and the fraction.
+fn split(digits: &str, without_cents: bool) -> Option<(String, String)> {
+    let is_sign = |character: char| !character.is_ascii_digit();
+    let signs: Vec<char> = digits.chars().filter(|character| is_sign(*character)).collect();
+    if !signs.iter().all(|sign| matches!(sign, '.' | ',' | '\'' | ' ' | '_')) {
+        return None;
+    }
+    let groups: Vec<&str> = digits.split(is_sign).collect();
+    let Some((&decimal, grouping)) = signs.split_last() else {
+        return Some((digits.to_owned(), String::new()));
+    };
+    let last = groups.last().copied().unwrap_or_default();
+    if is_decimal_sign(decimal, grouping, &groups, without_cents) {
+        let whole = join(&groups[..groups.len() - 1], grouping)?;
+        return plain_digits(last).map(|fraction| (whole, fraction));
+    }
+    join(&groups, &signs).map(|whole| (whole, String::new()))
+}
+
+/// Whether the last sign is the decimal one. `grouping` are the signs before it.
+fn is_decimal_sign(last: char, grouping: &[char], groups: &[&str], without_cents: bool) -> bool {
+    if !matches!(last, '.' | ',') || grouping.contains(&last) {
+        return false;
+    }
+    let [whole, behind] = groups else { return true };
+    let like_a_group = behind.len() == 3 && whole.len() <= 3 && !whole.starts_with('0');
+    !like_a_group || (last == '.' && !without_cents)
+}
+
+/// Joins groups of digits, all of three or, as in India, of two before a last one of three.
+fn join(groups: &[&str], signs: &[char]) -> Option<String> {
+    let (first, rest) = groups.split_first()?;
+    let same_sign = signs.windows(2).all(|pair| pair[0] == pair[1]);
+    let all_of = |groups: &[&str], length: usize| groups.iter().all(|group| group.len() == length);
+    let grouped = match rest.split_last() {
+        None => !first.is_empty(),
+        Some((last, middle)) => {
+            let western = (1..=3).contains(&first.len()) && all_of(middle, 3);
+            let indian = (1..=2).contains(&first.len()) && all_of(middle, 2) && !middle.is_empty();
+            last.len() == 3 && (western || indian) && !first.starts_with('0')
+        }
+    };
+    (grouped && same_sign).then(|| groups.concat())
+}
+
+fn plain_digits(digits: &str) -> Option<String> {
+    let plain = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    plain.then(|| digits.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn number(text: &str) -> Option<Value> {
+        read(text)?.to_number().map(Value::Number)
+    }
+
+    fn all_are(expected: &Value, texts: &[&str]) {
+        for text in texts {
+            assert_eq!(number(text).as_ref(), Some(expected), "{text:?}");
+        }
+    }
+
+    fn none_is_a_number(texts: &[&str]) {
+        for text in texts {
+            assert_eq!(number(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_usual_grouping_is_read() {
+        all_are(
+            &json!(1234.56),
+            &[
+                "1,234.56",
+                "1.234,56",
+                "1 234,56",
+                "1'234.56",
+                "1\u{202f}234,56",
+                "1234.56",
+                "1234,56",
+            ],
+        );
+        all_are(
+            &json!(3949.75),
+            &["3'949.75", "3`949.75", "3\"949.75", "\"3`949.75\"", "3’949.75"],
+        );
+        all_are(&json!(1_234_567), &["1,234,567", "1.234.567", "1 234 567", "12,34,567"]);
+        all_are(&json!(100_000), &["1,00,000", "100,000", "100000"]);
+    }
+
+    #[test]
+    fn a_currency_around_the_number_changes_nothing() {
+        all_are(
+            &json!(53.0),
+            &[
+                "￥53.0元",
+                "¥53.0",
+                "RM 53.00",
+                "53,00 €",
+                "CHF 53.00",
+                "US$53.00",
+                "53.00 EUR.",
+                "Rs.53.00",
+            ],
+        );
+        all_are(&json!(53), &["53,-", "53.--", "Fr. 53.-", "Rs. 53/-", "53元整", "＄５３", "**53"]);
+        all_are(&json!(0.5), &[".50", "$.50", "0.50", "0,5"]);
+    }
+
+    #[test]
+    fn a_lone_comma_with_three_digits_groups_and_a_lone_point_does_not() {
+        all_are(&json!(1234), &["1,234"]);
+        all_are(&json!(1.234), &["1.234", "1.234 €"]);
+        all_are(&json!(0.123), &["0,123", "0.123"]);
+    }
+
+    #[test]
+    fn a_point_groups_in_a_currency_without_cents() {
+        all_are(&json!(50_000), &["Rp 50.000", "Rp50.000", "50.000đ", "50.000 VND", "₫50.000"]);
+    }
+
+    #[test]
+    fn minus_and_brackets_make_a_number_negative() {
+        all_are(
+            &json!(-5.25),
+            &["-5.25", "5.25-", "(5.25)", "($5.25)", "-$5.25", "$-5.25", "−5,25 €"],
+        );
+        all_are(&json!(5), &["+5", "5 %", "5％", "%5"]);
+        all_are(&json!(0.0), &["-0.00"]);
+    }
+
+    #[test]
+    fn letters_that_change_the_amount_make_it_no_number() {
+        none_is_a_number(&[
+            "12k",
+            "1.5 kg",
+            "A-12",
+            "No. 12",
+            "3 million",
+            "5‰",
+            "3万",
+            "53元5角",
+            "Room 12",
+        ]);
+    }
+
+    #[test]
+    fn what_holds_no_number_or_several_is_none() {
+        none_is_a_number(&[
+            "",
+            "abc",
+            "10-20",
+            "10/20",
+            "2013-06-29",
+            "12.34.56",
+            "1,23,4",
+            "12 34",
+        ]);
+        none_is_a_number(&[
+            "(-5)",
+            "-5-",
+            "(5",
+            "5)",
+            "1,234'567.00",
+            "12?4",
+            "....5",
+            "1..5",
+            "5%%",
+        ]);
+    }
+
+    #[test]
+    fn digits_that_json_would_round_are_refused() {
+        assert_eq!(number("18446744073709551615"), Some(json!(u64::MAX)));
+        none_is_a_number(&["18446744073709551616", "1234567890123456.78"]);
+    }
+
+    #[test]
+    fn a_fraction_of_zeros_is_whole() {
+        assert_eq!(read("53.00").and_then(|decimal| decimal.whole()?.to_number()), Some(53.into()));
+        assert_eq!(read("53.50").and_then(|decimal| decimal.whole()), None);
+    }
+}

@@ -1,0 +1,441 @@
+//! From the JSON of a schema to the tree that the rest of the module works on.
+//!
+//! References are resolved and the three spellings of nullable are folded into one flag here, so
+//! that nobody else has to know them. Every keyword is looked at: it is a rule, an annotation, or an
+//! error with a pointer.
+
+use serde_json::{Map, Value, json};
+
+use super::child_pointer;
+use super::schema::{
+    Kind, Leaf, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError, is_pattern,
+};
+
+type Members = Map<String, Value>;
+
+const TYPES: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
+
+/// Keywords that bind nothing here. `additionalProperties` is among them since `data` never has any.
+const ANNOTATIONS: [&str; 15] = [
+    "$schema",
+    "$id",
+    "$comment",
+    "$defs",
+    "definitions",
+    "title",
+    "description",
+    "default",
+    "example",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "nullable",
+    "additionalProperties",
+];
+
+/// Reads a whole schema.
+pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
+    if let Some(example) = value.as_object().filter(|members| is_example(members)) {
+        return Err(SchemaError::Example { sketch: sketch(example) });
+    }
+    let mut reader = Reader { document: value, open: Vec::new(), properties: 0 };
+    let root = reader.node(value, "", 0)?;
+    match root.kind {
+        Kind::Object(_) => Ok(root),
+        _ => Err(SchemaError::malformed(
+            "",
+            format!(
+                "a schema begins with \"type\": \"object\" and names its fields under \
+                 \"properties\"; this one is of type {:?}",
+                root.kind.type_name()
+            ),
+        )),
+    }
+}
+
+struct Reader<'s> {
+    document: &'s Value,
+    /// The references that are being resolved, to see a circle.
+    open: Vec<&'s str>,
+    properties: usize,
+}
+
+impl<'s> Reader<'s> {
+    fn node(&mut self, schema: &'s Value, at: &str, level: usize) -> Result<Node, SchemaError> {
+        let Some(members) = schema.as_object() else {
+            return Err(SchemaError::malformed(
+                at,
+                "a schema is an object such as {\"type\": \"string\"}".into(),
+            ));
+        };
+        let mut node = if let Some(target) = members.get("$ref") {
+            known_keywords(members, at, &["$ref"])?;
+            self.reference(target, &child_pointer(at, "$ref"), level)?
+        } else if let Some((keyword, list)) =
+            ["anyOf", "oneOf"].iter().find_map(|&keyword| members.get_key_value(keyword))
+        {
+            known_keywords(members, at, &[keyword])?;
+            self.alternative(list, &child_pointer(at, keyword), level)?
+        } else {
+            self.typed(members, at, level)?
+        };
+        annotate(&mut node, members, at)?;
+        Ok(node)
+    }
+
+    fn reference(
+        &mut self,
+        target: &'s Value,
+        at: &str,
+        level: usize,
+    ) -> Result<Node, SchemaError> {
+        let local = target.as_str().and_then(|target| target.strip_prefix('#')).filter(|pointer| {
+            pointer.starts_with("/$defs/") || pointer.starts_with("/definitions/")
+        });
+        let Some(pointer) = local else {
+            return Err(SchemaError::unsupported(
+                at,
+                "a reference points into the same schema, such as \"#/$defs/address\"".into(),
+            ));
+        };
+        if self.open.contains(&pointer) {
+            return Err(SchemaError::unsupported(at, "this reference leads to itself".into()));
+        }
+        let Some(schema) = self.document.pointer(pointer) else {
+            return Err(SchemaError::malformed(at, "there is nothing at this reference".into()));
+        };
+        self.open.push(pointer);
+        let node = self.node(schema, pointer, level)?;
+        self.open.pop();
+        Ok(node)
+    }
+
+    /// The only choice that can be coerced to is the one between something and nothing.
+    fn alternative(
+        &mut self,
+        list: &'s Value,
+        at: &str,
+        level: usize,
+    ) -> Result<Node, SchemaError> {
+        let list = list.as_array().map_or(&[][..], Vec::as_slice);
+        let is_null = |member: &Value| member.get("type").is_some_and(|name| name == "null");
+        let mut kept = list.iter().enumerate().filter(|(_, member)| !is_null(member));
+        let (Some((index, member)), None) = (kept.next(), kept.next()) else {
+            return Err(SchemaError::unsupported(
+                at,
+                "a choice has one schema and {\"type\": \"null\"}; a field cannot be of two types"
+                    .into(),
+            ));
+        };
+        let mut node = self.node(member, &format!("{at}/{index}"), level)?;
+        node.nullable |= list.len() > 1;
+        Ok(node)
+    }
+
+    fn typed(&mut self, members: &'s Members, at: &str, level: usize) -> Result<Node, SchemaError> {
+        let (name, null_type) = declared_type(members, at)?;
+        let (structure, rules) = keywords_of(name);
+        known_keywords(members, at, &[structure, rules].concat())?;
+        let constraints = constraints(members, at, rules)?;
+        let (kind, null_choice) = match name {
+            "object" => (self.object(members, at, level)?, false),
+            "array" => (self.array(members, at, level)?, false),
+            _ => leaf(name, members, at)?,
+        };
+        let nullable = null_type || null_choice;
+        Ok(Node { nullable, title: None, description: None, kind, constraints })
+    }
+
+    fn object(
+        &mut self,
+        members: &'s Members,
+        at: &str,
+        level: usize,
+    ) -> Result<Kind, SchemaError> {
+        if level >= MAX_LEVELS {
+            return Err(SchemaError::TooDeep { pointer: at.to_owned(), allowed: MAX_LEVELS });
+        }
+        let inside = child_pointer(at, "properties");
+        let fields = match members.get("properties") {
+            Some(Value::Object(fields)) if !fields.is_empty() => fields,
+            _ => {
+                return Err(SchemaError::malformed(
+                    at,
+                    "an object names its fields, such as \"properties\": {\"total\": {\"type\": \
+                     \"number\"}}"
+                        .into(),
+                ));
+            }
+        };
+        let required = required_names(members, fields, at)?;
+        let mut properties = Vec::with_capacity(fields.len());
+        for (name, schema) in fields {
+            let pointer = child_pointer(&inside, name);
+            self.properties += 1;
+            if self.properties > MAX_PROPERTIES {
+                return Err(SchemaError::TooManyProperties { pointer, allowed: MAX_PROPERTIES });
+            }
+            let node = self.node(schema, &pointer, level + 1)?;
+            let required = required.contains(&name.as_str());
+            properties.push(Property { name: name.clone(), required, node });
+        }
+        Ok(Kind::Object(properties))
+    }
+
+    fn array(&mut self, members: &'s Members, at: &str, level: usize) -> Result<Kind, SchemaError> {
+        let Some(schema) = members.get("items").filter(|items| items.is_object()) else {
+            return Err(SchemaError::malformed(
+                at,
+                "an array says what its elements are, such as \"items\": {\"type\": \"string\"}"
+                    .into(),
+            ));
+        };
+        let pointer = child_pointer(at, "items");
+        let item = self.node(schema, &pointer, level)?;
+        if matches!(item.kind, Kind::Array(_)) {
+            return Err(SchemaError::unsupported(
+                &pointer,
+                "an array of arrays cannot be asked for; make the inner one a field of an object"
+                    .into(),
+            ));
+        }
+        Ok(Kind::Array(Box::new(item)))
+    }
+}
+
+/// The name of the type, and whether null stands beside it.
+fn declared_type<'s>(members: &'s Members, at: &str) -> Result<(&'s str, bool), SchemaError> {
+    let Some(declared) = members.get("type") else {
+        return Ok((implied_type(members, at)?, false));
+    };
+    let pointer = child_pointer(at, "type");
+    let names = match declared {
+        Value::Array(names) => names.as_slice(),
+        single => std::slice::from_ref(single),
+    };
+    let mut kept = names.iter().filter(|name| *name != "null");
+    let (name, second) = (kept.next(), kept.next());
+    if name.is_none() || second.is_some() {
+        return Err(SchemaError::unsupported(
+            &pointer,
+            "a field has one type, with or without \"null\" beside it".into(),
+        ));
+    }
+    match name.and_then(Value::as_str).filter(|name| TYPES.contains(name)) {
+        Some(name) => Ok((name, names.iter().any(|name| name == "null"))),
+        None => Err(SchemaError::malformed(
+            &pointer,
+            format!(
+                "the types are {}; a date is a string with \"format\": \"date\"",
+                TYPES.join(", ")
+            ),
+        )),
+    }
+}
+
+/// The type that the other keywords leave no doubt about.
+fn implied_type(members: &Members, at: &str) -> Result<&'static str, SchemaError> {
+    if members.contains_key("properties") {
+        return Ok("object");
+    }
+    if members.contains_key("items") {
+        return Ok("array");
+    }
+    let choices = members.get("enum").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut choices = choices.iter().filter(|choice| !choice.is_null()).peekable();
+    if choices.peek().is_some() && choices.all(Value::is_string) {
+        return Ok("string");
+    }
+    Err(SchemaError::malformed(at, format!("this needs a \"type\": one of {}", TYPES.join(", "))))
+}
+
+/// The keywords of a type: those that shape it, and those that are only checked at the end.
+fn keywords_of(type_name: &str) -> (&'static [&'static str], &'static [&'static str]) {
+    match type_name {
+        "object" => (&["type", "properties", "required"], &[]),
+        "array" => (&["type", "items"], &["minItems", "maxItems", "uniqueItems"]),
+        "string" => (&["type", "enum", "format"], &["minLength", "maxLength", "pattern"]),
+        "boolean" => (&["type", "enum"], &[]),
+        _ => (
+            &["type", "enum"],
+            &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"],
+        ),
+    }
+}
+
+fn known_keywords(members: &Members, at: &str, known: &[&str]) -> Result<(), SchemaError> {
+    let is_known = |keyword: &str| {
+        known.contains(&keyword) || ANNOTATIONS.contains(&keyword) || keyword.starts_with("x-")
+    };
+    match members.keys().find(|keyword| !is_known(keyword)) {
+        None => Ok(()),
+        Some(keyword) => Err(SchemaError::UnknownKeyword {
+            pointer: child_pointer(at, keyword),
+            keyword: keyword.clone(),
+            known: known.join(", "),
+        }),
+    }
+}
+
+fn annotate(node: &mut Node, members: &Members, at: &str) -> Result<(), SchemaError> {
+    let text = |keyword| match members.get(keyword) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(SchemaError::malformed(
+            &child_pointer(at, keyword),
+            format!("{keyword:?} is a text"),
+        )),
+    };
+    if let Some(title) = text("title")? {
+        node.title = Some(title);
+    }
+    if let Some(description) = text("description")? {
+        node.description = Some(description);
+    }
+    match members.get("nullable") {
+        None => Ok(()),
+        Some(Value::Bool(nullable)) => {
+            node.nullable |= nullable;
+            Ok(())
+        }
+        Some(_) => Err(SchemaError::malformed(
+            &child_pointer(at, "nullable"),
+            "\"nullable\" is true or false".into(),
+        )),
+    }
+}
+
+fn required_names<'s>(
+    members: &'s Members,
+    fields: &Members,
+    at: &str,
+) -> Result<Vec<&'s str>, SchemaError> {
+    let pointer = child_pointer(at, "required");
+    let list = match members.get("required") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(_) => {
+            return Err(SchemaError::malformed(
+                &pointer,
+                "\"required\" is a list of field names and stands beside \"properties\"".into(),
+            ));
+        }
+    };
+    let name = |(index, name): (usize, &'s Value)| {
+        name.as_str().filter(|name| fields.contains_key(*name)).ok_or_else(|| {
+            SchemaError::malformed(
+                &format!("{pointer}/{index}"),
+                "this names no field of \"properties\"".into(),
+            )
+        })
+    };
+    list.iter().enumerate().map(name).collect()
+}
+
+/// A place of one value, and whether null is among its choices.
+fn leaf(type_name: &str, members: &Members, at: &str) -> Result<(Kind, bool), SchemaError> {
+    let scalar = match (type_name, members.get("format")) {
+        ("number", _) => Scalar::Number,
+        ("integer", _) => Scalar::Integer,
+        ("boolean", _) => Scalar::Boolean,
+        (_, None) => Scalar::Text,
+        (_, Some(format)) => match format.as_str() {
+            Some("date") => Scalar::Date,
+            Some("date-time") => Scalar::DateTime,
+            _ => {
+                return Err(SchemaError::unsupported(
+                    &child_pointer(at, "format"),
+                    "the formats are date and date-time; describe others with \"description\" or \
+                     \"pattern\""
+                        .into(),
+                ));
+            }
+        },
+    };
+    let Some(listed) = members.get("enum") else {
+        return Ok((Kind::Leaf(Leaf { scalar, choices: Vec::new() }), false));
+    };
+    let fits = |choice: &Value| match scalar {
+        Scalar::Text | Scalar::Date | Scalar::DateTime => choice.is_string(),
+        Scalar::Number => choice.is_number(),
+        Scalar::Integer => choice.is_i64() || choice.is_u64(),
+        Scalar::Boolean => choice.is_boolean(),
+    };
+    let listed = listed.as_array().map_or(&[][..], Vec::as_slice);
+    let choices: Vec<Value> = listed.iter().filter(|choice| !choice.is_null()).cloned().collect();
+    if choices.is_empty() || !choices.iter().all(fits) {
+        return Err(SchemaError::malformed(
+            &child_pointer(at, "enum"),
+            format!("\"enum\" lists at least one value, all of type {type_name:?}"),
+        ));
+    }
+    let with_null = choices.len() < listed.len();
+    Ok((Kind::Leaf(Leaf { scalar, choices }), with_null))
+}
+
+fn constraints(members: &Members, at: &str, rules: &[&str]) -> Result<Members, SchemaError> {
+    let mut found = Members::new();
+    for &rule in rules {
+        let Some(value) = members.get(rule) else { continue };
+        let expected = expected_operand(rule);
+        if !takes(rule, value) {
+            let detail = format!("{rule:?} takes {expected}");
+            return Err(SchemaError::malformed(&child_pointer(at, rule), detail));
+        }
+        found.insert(rule.to_owned(), value.clone());
+    }
+    Ok(found)
+}
+
+fn takes(rule: &str, value: &Value) -> bool {
+    match rule {
+        "pattern" => value.as_str().is_some_and(is_pattern),
+        "uniqueItems" => value.is_boolean(),
+        "multipleOf" => value.as_f64().is_some_and(|step| step > 0.0),
+        "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => value.is_number(),
+        _ => value.is_u64(),
+    }
+}
+
+fn expected_operand(rule: &str) -> &'static str {
+    match rule {
+        "pattern" => "a regular expression of moderate size without look-around or back-references",
+        "uniqueItems" => "true or false",
+        "multipleOf" => "a number above zero",
+        "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => "a number",
+        _ => "a whole number from zero",
+    }
+}
+
+/// True for an object without any mark of a schema.
+///
+/// Receipts have `items` and documents have a `type`, so these two words are a mark only with a
+/// value that a schema would give them.
+fn is_example(members: &Members) -> bool {
+    const MARKS: [&str; 7] = ["properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "$schema"];
+    let is_type = |name: &Value| {
+        name.is_array() || name.as_str().is_some_and(|name| TYPES.contains(&name) || name == "null")
+    };
+    !members.is_empty()
+        && !MARKS.iter().any(|mark| members.contains_key(*mark))
+        && !members.get("items").is_some_and(Value::is_object)
+        && !members.get("type").is_some_and(is_type)
+}
+
+/// The beginning of the schema that an example suggests.
+fn sketch(example: &Members) -> String {
+    const FIELDS: usize = 3;
+    const NAME_CHARS: usize = 40;
+    let fields = example.iter().take(FIELDS).map(|(name, value)| {
+        let schema = match value {
+            Value::Object(_) => json!({ "type": "object" }),
+            Value::Array(_) => json!({ "type": "array" }),
+            Value::Bool(_) => json!({ "type": "boolean" }),
+            Value::Number(_) => json!({ "type": "number" }),
+            Value::String(_) | Value::Null => json!({ "type": "string" }),
+        };
+        (name.chars().take(NAME_CHARS).collect(), schema)
+    });
+    json!({ "type": "object", "properties": fields.collect::<Members>() }).to_string()
+}

@@ -1,0 +1,161 @@
+//! The composition root: every part, built once, in the order in which they depend on each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Admission;
+use crate::auth::directory::{Directory, DirectoryError};
+use crate::auth::{Authenticator, TenantStore};
+use crate::catalog::{Catalog, CatalogError};
+use crate::clock::Clock;
+use crate::dashscope::{Client, ClientError};
+use crate::ocr::Ocr;
+use crate::random::Random;
+use crate::rate_limit::RateLimiter;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// The running service without its listeners.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Tells who is calling.
+    pub authenticator: Authenticator,
+    /// Requests a minute and at once, by tenant.
+    pub limiter: Arc<RateLimiter>,
+    /// The use cases.
+    pub ocr: Arc<Ocr>,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub random: Arc<dyn Random>,
+    /// Bounds of one request.
+    pub bounds: Bounds,
+    /// A place for each request that may be worked on at once.
+    pub in_flight: Arc<Semaphore>,
+    /// The work that a stop waits for.
+    pub tasks: TaskTracker,
+    store: Store,
+    draining: AtomicBool,
+}
+
+/// Bounds of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Upload limit in bytes.
+    pub body_bytes: u64,
+    /// Longest silence while a body is awaited.
+    pub body_idle: Duration,
+    /// Longest upload.
+    pub body_total: Duration,
+    /// Longest request.
+    pub request: Duration,
+}
+
+/// A gateway that cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The models.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The upstream.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The tenants.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Why the service should get no requests now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// It was told to stop and finishes what it has.
+    #[error("draining")]
+    Draining,
+    /// The database does not answer.
+    #[error("database unreachable")]
+    Database,
+}
+
+impl Gateway {
+    /// Builds every part over an open store.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] names the setting that cannot work.
+    pub async fn build(
+        settings: &Settings,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Arc<Self>, BuildError> {
+        let upstream = &settings.upstream;
+        let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+        let metrics = Arc::new(Metrics::new(&settings.metrics)?);
+        for model in catalog.names() {
+            metrics.expect_model(model);
+        }
+        let limiter = Arc::new(RateLimiter::new(Arc::clone(&clock)));
+        let client = Client::new(
+            upstream,
+            Arc::clone(&metrics),
+            Arc::clone(&clock),
+            Arc::clone(&random),
+        )?;
+        let tenants: Arc<dyn TenantStore> = store.tenants();
+        let directory = Directory::open(settings.tenants.clone(), tenants).await?;
+        let tasks = TaskTracker::new();
+        let ocr = Ocr::new(
+            Arc::new(catalog),
+            Admission::new(Arc::clone(&limiter), Arc::clone(&metrics)),
+            Arc::new(client),
+            Arc::clone(&metrics),
+            Arc::clone(&clock),
+            tasks.clone(),
+        );
+        Ok(Arc::new(Self {
+            authenticator: Authenticator::new(Arc::new(directory), Arc::clone(&clock)),
+            limiter,
+            ocr: Arc::new(ocr),
+            metrics,
+            clock,
+            random,
+            bounds: Bounds {
+                body_bytes: settings.server.max_body_bytes,
+                body_idle: settings.server.idle_timeout(),
+                body_total: settings.server.body_timeout(),
+                request: settings.server.request_timeout(),
+            },
+            in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight_requests)),
+            tasks,
+            store,
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// Whether requests can be served. Spends no token and asks the upstream nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`NotReady`] says what is missing.
+    pub async fn ready(&self) -> Result<(), NotReady> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(NotReady::Draining);
+        }
+        if self.store.is_reachable().await { Ok(()) } else { Err(NotReady::Database) }
+    }
+
+    /// Turns readiness off, so that no new requests are routed here.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,39 @@
+#![doc = include_str!("../docs/architecture.md")]
+
+// The order is the reading order, and a module imports only from those above it
+// (`tests/it/architecture.rs` holds that). Blank lines keep rustfmt from sorting across layers.
+
+pub mod units;
+
+pub mod clock;
+pub mod random;
+
+pub mod telemetry;
+
+pub mod vision;
+
+pub mod catalog;
+pub mod extract;
+
+pub mod quote;
+
+pub mod auth;
+pub mod rate_limit;
+
+pub mod admission;
+
+pub mod dashscope;
+
+pub mod ocr;
+
+pub mod store;
+
+pub mod settings;
+
+pub mod gateway;
+
+pub mod api;
+
+pub mod server;
+
+pub mod cli;

@@ -1,0 +1,90 @@
+//! Why an image was not read.
+
+use crate::admission::Refusal;
+use crate::dashscope::error::CallError;
+use crate::extract::answer::AnswerError;
+use crate::quote::QuoteError;
+use crate::units::Tokens;
+use crate::vision::limits::LimitViolation;
+use crate::vision::probe::ProbeError;
+
+use super::Tally;
+use super::result::Spend;
+
+/// Why an image was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum OcrError {
+    /// The bytes are not an image that DashScope takes.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The image breaks one of DashScope's limits.
+    #[error(transparent)]
+    Limit(#[from] LimitViolation),
+    /// The request cannot be quoted.
+    #[error(transparent)]
+    Quote(#[from] QuoteError),
+    /// The model is not in the catalog.
+    #[error("there is no model {model:?}")]
+    UnknownModel {
+        /// What was asked for.
+        model: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The tenant may not use the model.
+    #[error("this key may not use {model}")]
+    ModelNotAllowed {
+        /// What was asked for.
+        model: String,
+        /// What the tenant may use.
+        allowed: Vec<String>,
+    },
+    /// The model has no built-in tasks.
+    #[error("{model} has no built-in tasks")]
+    NoTasks {
+        /// What was asked for.
+        model: String,
+    },
+    /// A limit of the tenant is used up.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The upstream did not answer, or not usably.
+    #[error(transparent)]
+    Upstream(#[from] CallError),
+    /// The model's fields could not be understood, twice.
+    #[error("the model's answer could not be understood: {0}")]
+    UnusableFields(AnswerError),
+    /// Fields are wanted, but it was not said which.
+    #[error("there is no schema")]
+    NoSchema,
+    /// The work was interrupted by a fault of our own.
+    #[error("the work was interrupted")]
+    Interrupted,
+    /// Any of the above, after tokens had been spent.
+    #[error("{cause}")]
+    AfterSpending {
+        /// What went wrong.
+        #[source]
+        cause: Box<Self>,
+        /// What was spent.
+        spend: Box<Spend>,
+    },
+}
+
+impl OcrError {
+    /// What went wrong, and what was spent although there is no answer.
+    pub fn into_parts(self) -> (Self, Option<Box<Spend>>) {
+        match self {
+            Self::AfterSpending { cause, spend } => (*cause, Some(spend)),
+            other => (other, None),
+        }
+    }
+
+    /// The same error, with what the tally says was spent before it.
+    pub(super) fn after(self, tally: &Tally) -> Self {
+        if tally.usage.total() == Tokens::ZERO {
+            return self;
+        }
+        Self::AfterSpending { cause: Box::new(self), spend: Box::new(Spend::of(tally)) }
+    }
+}

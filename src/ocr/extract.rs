@@ -1,0 +1,54 @@
+//! Fields instead of text: the same road, with the answer held to the caller's schema.
+
+use std::sync::Arc;
+
+use super::error::OcrError;
+use super::request::{Detail, Request};
+use super::result::{ExtractAnswer, Page, Status};
+use super::{Ocr, Tally, prepare};
+use crate::auth::tenant::Tenant;
+use crate::extract::answer::{AnswerError, parse_answer};
+
+/// Calls made for one answer when the model's fields cannot be understood: the first and one more.
+const ATTEMPTS: u32 = 2;
+
+impl Ocr {
+    /// The fields of the image.
+    ///
+    /// A model sometimes writes what cannot be understood; it is asked once more, and both calls are
+    /// counted.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`]; what was spent all the same is in [`OcrError::AfterSpending`].
+    pub async fn extract(
+        self: &Arc<Self>,
+        tenant: &Arc<Tenant>,
+        request: Request,
+    ) -> Result<ExtractAnswer, OcrError> {
+        let started = self.clock.instant();
+        let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
+        let prepared = prepare(&self.catalog, tenant, &request)?;
+        let mut tally = Tally::new(&prepared.quote);
+        let mut unusable = AnswerError::NoObject;
+        for _ in 0..ATTEMPTS {
+            let completion = self.read(tenant, &prepared, &request, &mut tally).await?;
+            let fields = match parse_answer(completion.kv_result.as_ref(), &completion.text) {
+                Ok(fields) => fields,
+                Err(error) => {
+                    unusable = error;
+                    continue;
+                }
+            };
+            let page = Page::of(&prepared, &completion, Detail::Text);
+            return Ok(ExtractAnswer {
+                id: request.id,
+                status: Status::Succeeded,
+                extraction: schema.fill(&fields, page.page),
+                pages: vec![page],
+                facts: self.facts(tenant, &prepared, tally, started, request.options.metadata),
+            });
+        }
+        Err(OcrError::UnusableFields(unusable).after(&tally))
+    }
+}

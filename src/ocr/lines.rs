@@ -1,0 +1,141 @@
+//! Lines with boxes in the caller's pixels.
+//!
+//! The provider's rules are loose: corners run clockwise but start anywhere (a recorded line that
+//! leans to the right starts at its bottom left), words at the edge have negative coordinates, newer
+//! answers carry only a rectangle with an angle, and upright text comes with an angle of 90 degrees
+//! and its sides swapped. So the corners are taken, or made from the rectangle, clamped to the page,
+//! and turned until they start at the reading direction's top left. No confidence is invented: the
+//! provider gives none.
+
+use serde::Serialize;
+
+use crate::dashscope::Word;
+use crate::vision::Size;
+
+/// One line of text and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// The text.
+    pub text: String,
+    /// Four corners `[x, y]`, from the reading direction's top left, clockwise, in pixels of the page
+    /// as a viewer shows it.
+    pub polygon: [[u32; 2]; 4],
+    /// The upright box around them: `[x0, y0, x1, y1]`.
+    pub bbox: [u32; 4],
+}
+
+/// The lines of an answer; those without a place are left out.
+pub(super) fn of(words: Option<&[Word]>, page: Size) -> Vec<Line> {
+    words.unwrap_or_default().iter().filter_map(|word| line(word, page)).collect()
+}
+
+/// The text of the lines.
+pub(super) fn text(lines: &[Line]) -> String {
+    lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+fn line(word: &Word, page: Size) -> Option<Line> {
+    let corners = match (word.location, word.rotate_rect) {
+        (Some(location), _) => corners_of_location(location),
+        (None, Some(rectangle)) => corners_of_rectangle(rectangle),
+        (None, None) => return None,
+    };
+    let polygon = from_reading_start(corners).map(|[x, y]| [clamp(x, page.width), clamp(y, page.height)]);
+    let [xs, ys] = [0, 1].map(|axis| polygon.map(|corner| corner[axis]));
+    let bbox = [least(xs), least(ys), most(xs), most(ys)];
+    Some(Line { text: word.text.clone(), polygon, bbox })
+}
+
+fn corners_of_location(location: [f64; 8]) -> [[f64; 2]; 4] {
+    let [x0, y0, x1, y1, x2, y2, x3, y3] = location;
+    [[x0, y0], [x1, y1], [x2, y2], [x3, y3]]
+}
+
+/// The corners, clockwise, of `[center_x, center_y, width, height, angle]` with the angle in degrees,
+/// clockwise as the y axis points down.
+fn corners_of_rectangle([x, y, width, height, angle]: [f64; 5]) -> [[f64; 2]; 4] {
+    let (sin, cos) = angle.to_radians().sin_cos();
+    [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)].map(|(across, down)| {
+        let (across, down) = (across * width, down * height);
+        [x + across * cos - down * sin, y + across * sin + down * cos]
+    })
+}
+
+/// Turns the corners until the first edge is the one that runs most to the right: the top of text
+/// that is turned by less than 45 degrees, which is as much as can be known without reading it.
+fn from_reading_start(corners: [[f64; 2]; 4]) -> [[f64; 2]; 4] {
+    let rightward = |start: usize| {
+        let ([x0, y0], [x1, y1]) = (corners[start], corners[(start + 1) % 4]);
+        let length = (x1 - x0).hypot(y1 - y0);
+        if length == 0.0 { -1.0 } else { (x1 - x0) / length }
+    };
+    let start = (0..4).max_by(|&a, &b| rightward(a).total_cmp(&rightward(b))).unwrap_or(0);
+    [0, 1, 2, 3].map(|corner| corners[(start + corner) % 4])
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the value was clamped to the side of an image"
+)]
+fn clamp(value: f64, side: u32) -> u32 {
+    if value.is_nan() { 0 } else { value.round().clamp(0.0, f64::from(side)) as u32 }
+}
+
+fn least(values: [u32; 4]) -> u32 {
+    values.into_iter().fold(u32::MAX, u32::min)
+}
+
+fn most(values: [u32; 4]) -> u32 {
+    values.into_iter().fold(0, u32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: Size = Size { width: 6000, height: 3000 };
+
+    fn word(location: Option<[f64; 8]>, rotate_rect: Option<[f64; 5]>) -> Word {
+        Word { text: "x".to_owned(), location, rotate_rect }
+    }
+
+    #[test]
+    fn an_upright_line_keeps_its_corners() {
+        let location = [1704.0, 390.0, 4314.0, 390.0, 4314.0, 675.0, 1704.0, 675.0];
+        let line = line(&word(Some(location), None), PAGE).unwrap();
+        assert_eq!(line.polygon, [[1704, 390], [4314, 390], [4314, 675], [1704, 675]]);
+        assert_eq!(line.bbox, [1704, 390, 4314, 675]);
+    }
+
+    #[test]
+    fn a_line_that_starts_elsewhere_is_turned_to_its_reading_start() {
+        let location = [24.0, 936.0, 198.0, 780.0, 930.0, 981.0, 756.0, 1137.0];
+        let line = line(&word(Some(location), None), PAGE).unwrap();
+        assert_eq!(line.polygon[0], [198, 780]);
+        assert_eq!(line.polygon[1], [930, 981]);
+    }
+
+    #[test]
+    fn a_corner_outside_the_page_is_clamped_to_it() {
+        let location = [-30.0, 2244.0, 114.0, 2112.0, 846.0, 2313.0, 696.0, 9999.0];
+        let line = line(&word(Some(location), None), PAGE).unwrap();
+        assert_eq!(line.bbox[0], 0);
+        assert_eq!(line.bbox[3], 3000);
+    }
+
+    #[test]
+    fn a_rectangle_at_ninety_degrees_is_an_upright_line() {
+        let line = line(&word(None, Some([3009.0, 532.0, 285.0, 2610.0, 90.0])), PAGE).unwrap();
+        assert_eq!(line.bbox, [1704, 390, 4314, 675]);
+        assert_eq!(line.polygon[0], [1704, 390]);
+        assert_eq!(line.polygon[1], [4314, 390]);
+    }
+
+    #[test]
+    fn a_word_without_a_place_is_left_out_and_nothing_panics() {
+        assert_eq!(of(Some(&[word(None, None)]), PAGE), Vec::new());
+        let nonsense = word(Some([f64::NAN, f64::INFINITY, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), None);
+        assert_eq!(of(Some(&[nonsense]), PAGE).len(), 1);
+    }
+}

@@ -1,0 +1,299 @@
+//! The main job: an image in, its text or its fields out, admitted, billed and counted.
+//!
+//! [`Ocr::recognize`] and [`Ocr::extract`] read as the recipe: look at the header, quote, admit, call,
+//! compare the bill with the quote, answer. [`Ocr::estimate`] stops after the quote and therefore
+//! foretells exactly what the other two send. Nothing here knows HTTP or SQL.
+//!
+//! From the moment a call is admitted it runs on a task of its own: a caller who hangs up, or a
+//! service that is told to stop, does not interrupt the work between paying and recording.
+
+pub mod error;
+pub mod lines;
+pub mod request;
+pub mod result;
+
+mod extract;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use self::error::OcrError;
+use self::request::Request;
+use self::result::{
+    DocumentFacts, Estimate, Facts, OcrAnswer, Page, Spend, Status, TenantLimits, Timing,
+    UpstreamFacts,
+};
+use crate::admission::Admission;
+use crate::auth::tenant::{OnExceed, Tenant};
+use crate::catalog::{Catalog, Model};
+use crate::clock::Clock;
+use crate::dashscope::error::{CallError, Code};
+use crate::dashscope::{Call, Client, Completion, Image};
+use crate::quote::{self, Cap, Quote};
+use crate::telemetry::metrics::{Metrics, Saving};
+use crate::units::{Currency, Money, Tokens, Usage};
+use crate::vision::limits::{self, Limits};
+use crate::vision::probe::{self, ImageHeader};
+
+/// Reads images: the use cases behind `/ocr`, `/extract` and `/estimate`.
+#[derive(Debug)]
+pub struct Ocr {
+    catalog: Arc<Catalog>,
+    admission: Admission,
+    client: Arc<Client>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
+}
+
+/// An image that was looked at and quoted: all that is known before anything is sent.
+#[derive(Debug, Clone)]
+struct Prepared {
+    bytes: Bytes,
+    header: ImageHeader,
+    quote: Quote,
+}
+
+/// What the calls behind one answer took, added up.
+#[derive(Debug, Clone)]
+struct Tally {
+    usage: Usage,
+    cost: Money,
+    currency: Currency,
+    attempts: u32,
+    retries: u32,
+    saved: Tokens,
+    upstream_time: Duration,
+    request_ids: Vec<String>,
+}
+
+impl Ocr {
+    /// The use cases over these parts; `tasks` is what a stop waits for.
+    pub const fn new(
+        catalog: Arc<Catalog>,
+        admission: Admission,
+        client: Arc<Client>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { catalog, admission, client, metrics, clock, tasks }
+    }
+
+    /// What the request would cost. Sends nothing and spends nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`] for whatever would have the request refused before it is sent.
+    pub fn estimate(&self, tenant: &Tenant, request: &Request) -> Result<Estimate, OcrError> {
+        estimate(&self.catalog, tenant, request)
+    }
+
+    /// The text of the image.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`]; what was spent all the same is in [`OcrError::AfterSpending`].
+    pub async fn recognize(
+        self: &Arc<Self>,
+        tenant: &Arc<Tenant>,
+        request: Request,
+    ) -> Result<OcrAnswer, OcrError> {
+        let started = self.clock.instant();
+        let prepared = prepare(&self.catalog, tenant, &request)?;
+        let mut tally = Tally::new(&prepared.quote);
+        let completion = self.read(tenant, &prepared, &request, &mut tally).await?;
+        let page = Page::of(&prepared, &completion, request.options.detail);
+        Ok(OcrAnswer {
+            id: request.id,
+            status: Status::Succeeded,
+            text: page.text.clone(),
+            pages: vec![page],
+            warnings: Vec::new(),
+            facts: self.facts(tenant, &prepared, tally, started, request.options.metadata),
+        })
+    }
+
+    /// Admits one call, makes it on a task of its own, and adds it to the tally.
+    async fn read(
+        self: &Arc<Self>,
+        tenant: &Arc<Tenant>,
+        prepared: &Prepared,
+        request: &Request,
+        tally: &mut Tally,
+    ) -> Result<Completion, OcrError> {
+        let permit = self.admission.admit(tenant, &prepared.quote)?;
+        let this = Arc::clone(self);
+        let (tenant, quote) = (Arc::clone(tenant), prepared.quote.clone());
+        let (call, deadline) = (call(prepared, request), request.deadline);
+        let work = async move {
+            let completion = this.client.call(permit, &call, deadline).await?;
+            this.compare(tenant.name.as_str(), &quote, &completion);
+            Ok::<_, CallError>(completion)
+        };
+        match self.tasks.spawn(work.in_current_span()).await {
+            Ok(Ok(completion)) => {
+                tally.add(&completion, &prepared.quote);
+                Ok(completion)
+            }
+            Ok(Err(failure)) => {
+                tally.add_failure(&failure, &prepared.quote);
+                Err(OcrError::Upstream(failure))
+            }
+            Err(_panicked) => Err(OcrError::Interrupted),
+        }
+        .map_err(|error| error.after(tally))
+    }
+
+    fn facts(
+        &self,
+        tenant: &Tenant,
+        prepared: &Prepared,
+        tally: Tally,
+        started: Instant,
+        metadata: Option<Value>,
+    ) -> Facts {
+        let took = self.clock.instant().saturating_duration_since(started);
+        Facts {
+            usage: Spend::of(&tally),
+            limits: TenantLimits::of(&prepared.quote, tenant),
+            model: prepared.quote.model.name.clone(),
+            document: DocumentFacts::of(prepared),
+            upstream: UpstreamFacts {
+                request_ids: tally.request_ids,
+                endpoint: self.client.endpoint().to_owned(),
+            },
+            timing_ms: Timing::of(took, tally.upstream_time),
+            metadata,
+        }
+    }
+
+    /// Counts what the cap saved, and an image that was billed otherwise than quoted.
+    fn compare(&self, tenant: &str, quote: &Quote, completion: &Completion) {
+        let saved = quote.image.saved();
+        if saved > Tokens::ZERO {
+            self.metrics.tokens_saved(tenant, Saving::MaxPixels, saved);
+        }
+        let (estimated, billed) = (quote.image.tokens, completion.settlement.usage.image);
+        if estimated == billed || !completion.verified {
+            return;
+        }
+        self.metrics.estimate_mismatch(&quote.model.name);
+        tracing::warn!(
+            tenant,
+            model = quote.model.name,
+            image.width = quote.image.size.width,
+            image.height = quote.image.size.height,
+            image.min_pixels = quote.image.geometry.min_pixels.get(),
+            image.max_pixels = quote.image.geometry.max_pixels.get(),
+            estimated.tokens = estimated.get(),
+            billed.tokens = billed.get(),
+            upstream.request_id = completion.request_id.as_ref().map(Code::as_str),
+            "image tokens were billed otherwise than estimated"
+        );
+    }
+}
+
+/// What the request would cost: the function behind `/estimate` and the command line.
+///
+/// # Errors
+///
+/// [`OcrError`] for whatever would have the request refused before it is sent.
+pub fn estimate(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Estimate, OcrError> {
+    let prepared = prepare(catalog, tenant, request)?;
+    Ok(Estimate::of(&prepared.quote, tenant))
+}
+
+/// Finds the model, looks at the header and quotes.
+fn prepare(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prepared, OcrError> {
+    let options = &request.options;
+    let model = model_for(catalog, tenant, options.model.as_deref())?;
+    if request.dashscope_task().is_some() && !model.figures.builtin_tasks {
+        return Err(OcrError::NoTasks { model: model.name.clone() });
+    }
+    let header = probe::probe(&request.image)?;
+    limits::check(&header, request.image.len(), &Limits::default())?;
+    let cap = Cap {
+        max_pixels: tenant.max_pixels,
+        reject: matches!(tenant.on_exceed, OnExceed::Reject),
+    };
+    let quote = quote::quote(model, header.upright(), request.prompt_bytes(), options.wish, cap)?;
+    Ok(Prepared { bytes: request.image.clone(), header, quote })
+}
+
+fn model_for<'a>(
+    catalog: &'a Catalog,
+    tenant: &Tenant,
+    name: Option<&str>,
+) -> Result<&'a Arc<Model>, OcrError> {
+    let Some(model) = catalog.find(name) else {
+        return Err(OcrError::UnknownModel {
+            model: name.unwrap_or_default().to_owned(),
+            known: catalog.names().map(str::to_owned).collect(),
+        });
+    };
+    if !tenant.allows(&model.name) {
+        return Err(OcrError::ModelNotAllowed {
+            model: model.name.clone(),
+            allowed: tenant.models.clone(),
+        });
+    }
+    Ok(model)
+}
+
+impl Tally {
+    fn new(quote: &Quote) -> Self {
+        Self {
+            usage: Usage::default(),
+            cost: Money::ZERO,
+            currency: quote.model.price.currency,
+            attempts: 0,
+            retries: 0,
+            saved: Tokens::ZERO,
+            upstream_time: Duration::ZERO,
+            request_ids: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, completion: &Completion, quote: &Quote) {
+        self.spend(&completion.settlement.usage, quote);
+        self.attempts += completion.attempts;
+        self.retries += completion.retries();
+        self.saved = self.saved.saturating_add(quote.image.saved());
+        self.upstream_time += completion.upstream_time;
+        self.request_ids.extend(completion.request_id.as_ref().map(ToString::to_string));
+    }
+
+    fn add_failure(&mut self, failure: &CallError, quote: &Quote) {
+        self.spend(&failure.spent, quote);
+        self.attempts += failure.attempts;
+        self.retries += failure.attempts.saturating_sub(1);
+        self.request_ids.extend(failure.request_id.as_ref().map(ToString::to_string));
+    }
+
+    fn spend(&mut self, usage: &Usage, quote: &Quote) {
+        self.usage = self.usage.plus(usage);
+        self.cost = self.cost.saturating_add(quote.model.price.of(usage));
+    }
+}
+
+/// The call that a prepared request makes.
+fn call(prepared: &Prepared, request: &Request) -> Call {
+    let geometry = &prepared.quote.image.geometry;
+    Call {
+        image: Image {
+            media_type: prepared.header.format.media_type(),
+            bytes: prepared.bytes.clone(),
+            min_pixels: geometry.min_pixels,
+            max_pixels: geometry.max_pixels,
+            rotate: false,
+        },
+        prompt: request.options.prompt.clone(),
+        task: request.dashscope_task(),
+    }
+}

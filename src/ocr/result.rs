@@ -1,0 +1,402 @@
+//! The answers, in the shape that callers see (`openapi.yaml`).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::lines::{self, Line};
+use super::request::Detail;
+use super::{Prepared, Tally};
+use crate::auth::tenant::Tenant;
+use crate::dashscope::{Completion, FinishReason};
+use crate::extract::Extraction;
+use crate::quote::{ImageQuote, Quote};
+use crate::units::{Currency, Money, Pixels, Tokens};
+use crate::vision::format::Orientation;
+
+/// The answer of `/ocr`.
+#[derive(Debug, Clone, Serialize)]
+pub struct OcrAnswer {
+    /// Names the answer.
+    pub id: Uuid,
+    /// `succeeded`: an image has one page, and an answer without it is an error.
+    pub status: Status,
+    /// The text of all pages, joined by form feeds.
+    pub text: String,
+    /// The pages.
+    pub pages: Vec<Page>,
+    /// What the caller should know of the whole.
+    pub warnings: Vec<Warning>,
+    /// What follows the pages.
+    #[serde(flatten)]
+    pub facts: Facts,
+}
+
+/// The answer of `/extract`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExtractAnswer {
+    /// Names the answer.
+    pub id: Uuid,
+    /// `succeeded`.
+    pub status: Status,
+    /// The fields and what is known of each.
+    #[serde(flatten)]
+    pub extraction: Extraction,
+    /// The pages.
+    pub pages: Vec<Page>,
+    /// What follows the pages.
+    #[serde(flatten)]
+    pub facts: Facts,
+}
+
+/// What every answer tells of the work behind it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Facts {
+    /// What was spent.
+    pub usage: Spend,
+    /// What the tenant is held to.
+    pub limits: TenantLimits,
+    /// The model that read.
+    pub model: String,
+    /// The file.
+    pub document: DocumentFacts,
+    /// The upstream.
+    pub upstream: UpstreamFacts,
+    /// How long it took.
+    pub timing_ms: Timing,
+    /// The caller's own object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
+}
+
+/// Whether all pages were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// All pages were read.
+    Succeeded,
+}
+
+/// One page.
+#[derive(Debug, Clone, Serialize)]
+pub struct Page {
+    /// Its number, from 1.
+    pub page: u32,
+    /// `succeeded`.
+    pub status: Status,
+    /// Its text.
+    pub text: String,
+    /// Width in pixels as a viewer shows it.
+    pub width: u32,
+    /// Height in pixels as a viewer shows it.
+    pub height: u32,
+    /// How it was sent.
+    pub sent: Sent,
+    /// What it cost.
+    pub image_tokens: ImageTokens,
+    /// Its lines, where they were asked for.
+    pub lines: Option<Vec<Line>>,
+    /// Why the model stopped: `stop`, or `length` where the answer was cut at its limit.
+    pub finish_reason: String,
+    /// What the caller should know of the page.
+    pub warnings: Vec<Warning>,
+}
+
+/// How an image is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// Width that the model reads.
+    pub width: u32,
+    /// Height that the model reads.
+    pub height: u32,
+    /// The parameter as sent.
+    pub min_pixels: Pixels,
+    /// The parameter as sent.
+    pub max_pixels: Pixels,
+    /// Whether the tenant's cap overruled the wish or made the image smaller.
+    pub capped: bool,
+}
+
+/// Tokens of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ImageTokens {
+    /// Known before sending.
+    pub estimated: Tokens,
+    /// As billed; null where the upstream did not say.
+    pub billed: Option<Tokens>,
+}
+
+/// Something that the caller should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Warning {
+    /// The model stopped at its output limit: the text is cut.
+    Truncated,
+    /// The image was read smaller than it is because of the tenant's cap.
+    Downscaled,
+    /// The file has further pages that were not read.
+    FurtherPagesIgnored,
+    /// The upstream did not say what it billed; usage is the bound.
+    UsageUnverified,
+    /// The image is turned by its EXIF block; that the provider turns it likewise is not documented,
+    /// so boxes may be in the frame of the stored pixels.
+    BoxesAssumeExif,
+}
+
+/// What was spent on an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Spend {
+    /// Tokens of the images.
+    pub image_tokens: Tokens,
+    /// Tokens of images and prompt.
+    pub input_tokens: Tokens,
+    /// Tokens that the model wrote.
+    pub output_tokens: Tokens,
+    /// All tokens.
+    pub total_tokens: Tokens,
+    /// Calls made to the upstream, repeated ones included.
+    pub upstream_calls: u32,
+    /// Calls that were repeats.
+    pub retries: u32,
+    /// Tokens that the cap saved.
+    pub tokens_saved: Tokens,
+    /// What it cost.
+    pub cost: Cost,
+}
+
+/// An amount of money, derived from tokens and the price list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// A decimal.
+    pub amount: String,
+    /// ISO 4217.
+    pub currency: Currency,
+    /// True: the vendor's bill counts, this is the price list applied to its usage.
+    pub estimated: bool,
+}
+
+/// What the tenant is held to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TenantLimits {
+    /// The cap of one image; the model's own default where the tenant has none.
+    pub max_pixels: Pixels,
+    /// What is left of budgets; null where there is none.
+    pub tokens_remaining: RemainingTokens,
+}
+
+/// Tokens left of a tenant's budgets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RemainingTokens {
+    /// Of the day's (UTC).
+    pub day: Option<Tokens>,
+    /// Of the month's (UTC).
+    pub month: Option<Tokens>,
+}
+
+/// The file that was uploaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DocumentFacts {
+    /// Its type, by its bytes.
+    pub media_type: &'static str,
+    /// Its size.
+    pub bytes: usize,
+    /// Its pages.
+    pub pages: u32,
+}
+
+/// The upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UpstreamFacts {
+    /// Its own ids of the calls, for a complaint to the vendor.
+    pub request_ids: Vec<String>,
+    /// Which endpoint answered.
+    pub endpoint: String,
+}
+
+/// Durations in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Timing {
+    /// From the end of the upload to the answer.
+    pub total: u64,
+    /// Of it, waiting for the upstream.
+    pub upstream: u64,
+}
+
+/// The answer of `/estimate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// The pages.
+    pub pages: Vec<PageEstimate>,
+    /// The most that the request can be billed.
+    pub bound: Bound,
+    /// What the tenant is held to.
+    pub limits: TenantLimits,
+    /// The model that would read.
+    pub model: String,
+}
+
+/// What one page would cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PageEstimate {
+    /// Its number, from 1.
+    pub page: u32,
+    /// Width in pixels as a viewer shows it.
+    pub width: u32,
+    /// Height in pixels as a viewer shows it.
+    pub height: u32,
+    /// How it would be sent.
+    pub sent: Sent,
+    /// What it would cost, exactly.
+    pub image_tokens: Tokens,
+}
+
+/// The most that a request can be billed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Bound {
+    /// Exact.
+    pub image_tokens: Tokens,
+    /// A bound of prompt and template.
+    pub text_tokens: Tokens,
+    /// The `max_tokens` that is sent.
+    pub output_tokens: Tokens,
+    /// All of them.
+    pub total_tokens: Tokens,
+    /// What they cost.
+    pub cost: Cost,
+}
+
+impl Estimate {
+    pub(super) fn of(quote: &Quote, tenant: &Tenant) -> Self {
+        let page = PageEstimate {
+            page: 1,
+            width: quote.image.size.width,
+            height: quote.image.size.height,
+            sent: Sent::of(&quote.image),
+            image_tokens: quote.image.tokens,
+        };
+        Self {
+            pages: vec![page],
+            bound: Bound {
+                image_tokens: quote.bound.image,
+                text_tokens: quote.bound.text,
+                output_tokens: quote.bound.output,
+                total_tokens: quote.bound.total(),
+                cost: Cost::of(quote.cost_bound(), quote.model.price.currency),
+            },
+            limits: TenantLimits::of(quote, tenant),
+            model: quote.model.name.clone(),
+        }
+    }
+}
+
+impl Page {
+    pub(super) fn of(prepared: &Prepared, completion: &Completion, detail: Detail) -> Self {
+        let image = &prepared.quote.image;
+        let lines = match detail {
+            Detail::Text => None,
+            Detail::Lines => Some(lines::of(completion.words.as_deref(), image.size)),
+        };
+        let text = match &lines {
+            Some(lines) => lines::text(lines),
+            None => completion.text.clone(),
+        };
+        Self {
+            page: 1,
+            status: Status::Succeeded,
+            text,
+            width: image.size.width,
+            height: image.size.height,
+            sent: Sent::of(image),
+            image_tokens: ImageTokens {
+                estimated: image.tokens,
+                billed: completion.verified.then_some(completion.settlement.usage.image),
+            },
+            lines,
+            finish_reason: finish_reason(&completion.finish_reason),
+            warnings: warnings(prepared, completion, detail),
+        }
+    }
+}
+
+fn finish_reason(reason: &FinishReason) -> String {
+    match reason {
+        FinishReason::Stop => "stop".to_owned(),
+        FinishReason::Length => "length".to_owned(),
+        FinishReason::Other(code) => code.as_ref().map_or("unknown".to_owned(), ToString::to_string),
+    }
+}
+
+fn warnings(prepared: &Prepared, completion: &Completion, detail: Detail) -> Vec<Warning> {
+    let image = &prepared.quote.image;
+    let turned = prepared.header.orientation != Orientation::default();
+    let found = [
+        (completion.finish_reason == FinishReason::Length, Warning::Truncated),
+        (image.saved() > Tokens::ZERO, Warning::Downscaled),
+        (prepared.header.pages > 1, Warning::FurtherPagesIgnored),
+        (!completion.verified, Warning::UsageUnverified),
+        (turned && detail == Detail::Lines, Warning::BoxesAssumeExif),
+    ];
+    found.into_iter().filter_map(|(is_so, warning)| is_so.then_some(warning)).collect()
+}
+
+impl Sent {
+    fn of(image: &ImageQuote) -> Self {
+        Self {
+            width: image.sent.width,
+            height: image.sent.height,
+            min_pixels: image.geometry.min_pixels,
+            max_pixels: image.geometry.max_pixels,
+            capped: image.capped,
+        }
+    }
+}
+
+impl Spend {
+    pub(super) fn of(tally: &Tally) -> Self {
+        Self {
+            image_tokens: tally.usage.image,
+            input_tokens: tally.usage.input(),
+            output_tokens: tally.usage.output,
+            total_tokens: tally.usage.total(),
+            upstream_calls: tally.attempts,
+            retries: tally.retries,
+            tokens_saved: tally.saved,
+            cost: Cost::of(tally.cost, tally.currency),
+        }
+    }
+}
+
+impl Cost {
+    fn of(amount: Money, currency: Currency) -> Self {
+        Self { amount: amount.to_string(), currency, estimated: true }
+    }
+}
+
+impl TenantLimits {
+    pub(super) fn of(quote: &Quote, tenant: &Tenant) -> Self {
+        let default = quote.model.figures.default_max_pixels;
+        Self {
+            max_pixels: tenant.max_pixels.unwrap_or(default),
+            tokens_remaining: RemainingTokens::default(),
+        }
+    }
+}
+
+impl DocumentFacts {
+    pub(super) fn of(prepared: &Prepared) -> Self {
+        Self {
+            media_type: prepared.header.format.media_type(),
+            bytes: prepared.bytes.len(),
+            pages: prepared.header.pages,
+        }
+    }
+}
+
+impl Timing {
+    pub(super) fn of(total: Duration, upstream: Duration) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self { total: millis(total), upstream: millis(upstream) }
+    }
+}

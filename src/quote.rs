@@ -1,0 +1,171 @@
+//! What a request will cost, known before anything is sent.
+//!
+//! The one place where a caller's wish, the tenant's cap and the model's figures meet. `/estimate`,
+//! `/ocr`, `/extract` and the command line all call [`quote`], so that what is foretold is what is
+//! sent. Image tokens are exact; text and output tokens are upper bounds, because the vendor's
+//! vocabulary is not part of this service: a byte-level tokenizer never makes more tokens than the
+//! prompt has bytes, and the output is held by the `max_tokens` that is always sent.
+
+use std::sync::Arc;
+
+use crate::catalog::Model;
+use crate::units::{Money, Pixels, Tokens, Usage};
+use crate::vision::Size;
+use crate::vision::resize::{Geometry, MARKERS, image_tokens, smart_resize};
+
+/// What the caller asked for, before the cap.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The least pixels that the image shall be read at.
+    pub min_pixels: Option<Pixels>,
+    /// The most pixels that the image shall be read at.
+    pub max_pixels: Option<Pixels>,
+}
+
+/// The ceiling of one image that a tenant is held to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cap {
+    /// The most pixels of one image; none means the model's own default.
+    pub max_pixels: Option<Pixels>,
+    /// Whether a request over the cap is refused rather than clamped.
+    pub reject: bool,
+}
+
+/// How one image will be sent and what it will cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageQuote {
+    /// The image as a viewer shows it.
+    pub size: Size,
+    /// The size that the model reads it at.
+    pub sent: Size,
+    /// The parameters that make it so; both are sent.
+    pub geometry: Geometry,
+    /// Whether the tenant's cap overruled the wish or made the image smaller.
+    pub capped: bool,
+    /// What the image costs, exactly.
+    pub tokens: Tokens,
+    /// What it would have cost without the cap.
+    pub uncapped_tokens: Tokens,
+}
+
+impl ImageQuote {
+    /// Tokens that the cap saved.
+    pub const fn saved(&self) -> Tokens {
+        self.uncapped_tokens.saturating_sub(self.tokens)
+    }
+}
+
+/// The most that one request can be billed.
+#[derive(Debug, Clone)]
+pub struct Quote {
+    /// The model that will be called.
+    pub model: Arc<Model>,
+    /// The image.
+    pub image: ImageQuote,
+    /// Tokens by kind: image exact, text and output bounded above.
+    pub bound: Usage,
+}
+
+impl Quote {
+    /// What the bound costs.
+    pub fn cost_bound(&self) -> Money {
+        self.model.price.of(&self.bound)
+    }
+}
+
+/// A request that cannot be quoted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QuoteError {
+    /// The caller wished for fewer pixels at least than at most.
+    #[error("min_pixels {min} is above max_pixels {max}")]
+    MinAboveMax {
+        /// The least, as it would be sent.
+        min: Pixels,
+        /// The most, as it would be sent.
+        max: Pixels,
+    },
+    /// The tenant's cap refuses instead of clamping.
+    #[error("the image would be read at {actual} pixels; this key's cap is {allowed}")]
+    OverCap {
+        /// Pixels asked for.
+        actual: Pixels,
+        /// The cap.
+        allowed: Pixels,
+    },
+    /// The prompt alone leaves no room for an image.
+    #[error("the prompt may take {actual} tokens; the model reads {allowed} in all")]
+    PromptTooLong {
+        /// The bound of the prompt's tokens.
+        actual: Tokens,
+        /// The model's input limit.
+        allowed: Tokens,
+    },
+}
+
+/// Quotes an image of `size` with a prompt of at most `prompt_bytes` bytes.
+///
+/// # Errors
+///
+/// [`QuoteError`] says what the caller must change.
+pub fn quote(
+    model: &Arc<Model>,
+    size: Size,
+    prompt_bytes: u64,
+    wish: Wish,
+    cap: Cap,
+) -> Result<Quote, QuoteError> {
+    let figures = &model.figures;
+    let text = Tokens::new(prompt_bytes).saturating_add(figures.template_tokens);
+    let room = largest_max_pixels(model, text)?;
+    let ceiling = figures.largest_max_pixels.min(room);
+    let wished = wish.max_pixels.unwrap_or(figures.default_max_pixels).min(ceiling);
+    let uncapped = geometry(model, wish.min_pixels, wished)?;
+    let uncapped_size = smart_resize(size, &uncapped);
+
+    let allowed = cap.max_pixels.map_or(wished, |cap| wished.min(cap.max(figures.min_pixels)));
+    let geometry = geometry(model, wish.min_pixels, allowed)?;
+    let sent = smart_resize(size, &geometry);
+    let wish_overruled = wish.max_pixels.is_some_and(|wish| wish > allowed) && allowed < wished;
+    let capped = wish_overruled || sent != uncapped_size;
+    if capped && cap.reject {
+        let actual = wish.max_pixels.unwrap_or_else(|| uncapped_size.pixels());
+        return Err(QuoteError::OverCap { actual, allowed });
+    }
+    let tokens = image_tokens(size, &geometry);
+    Ok(Quote {
+        model: Arc::clone(model),
+        image: ImageQuote {
+            size,
+            sent,
+            geometry,
+            capped,
+            tokens,
+            uncapped_tokens: image_tokens(size, &uncapped),
+        },
+        bound: Usage { image: tokens, text, output: figures.max_tokens },
+    })
+}
+
+/// The `max_pixels` that leaves room for the prompt under the model's input limit.
+///
+/// At the documented maximum an image takes 30,002 tokens where 30,000 may go in (Model Studio, "Text
+/// extraction (Qwen-OCR)"), so the image is read a little smaller rather than the request refused.
+fn largest_max_pixels(model: &Model, text: Tokens) -> Result<Pixels, QuoteError> {
+    let allowed = model.figures.max_input_tokens;
+    let cells = allowed.get().saturating_sub(text.get()).saturating_sub(MARKERS.get());
+    let pixels = Pixels::new(cells * u64::from(model.figures.cell).pow(2));
+    if pixels < model.figures.min_pixels {
+        return Err(QuoteError::PromptTooLong { actual: text, allowed });
+    }
+    Ok(pixels)
+}
+
+fn geometry(model: &Model, min: Option<Pixels>, max: Pixels) -> Result<Geometry, QuoteError> {
+    let floor = model.figures.min_pixels;
+    let min_pixels = min.unwrap_or(floor).max(floor);
+    let max_pixels = max.max(floor);
+    if min_pixels > max_pixels {
+        return Err(QuoteError::MinAboveMax { min: min_pixels, max: max_pixels });
+    }
+    Ok(Geometry { cell: model.figures.cell, min_pixels, max_pixels })
+}

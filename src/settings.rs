@@ -1,0 +1,314 @@
+//! The configuration: compiled-in defaults, then a file, then the environment.
+//!
+//! `config/default.toml` is the only place of defaults, so the file that documents a setting is the
+//! file that sets it. Each module owns the section it reads; this one knows only how they are found
+//! and put together. An unknown key or a value that cannot work is an error that names the key: a
+//! limit that silently does nothing is worse than a service that does not start.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Config, Environment, File, FileFormat};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use crate::auth::directory::TenantSection;
+use crate::auth::tenant::TenantName;
+use crate::catalog::ModelSettings;
+use crate::dashscope::settings::UpstreamSettings;
+use crate::telemetry::logging::LogSettings;
+use crate::telemetry::metrics::MetricsSettings;
+
+/// The defaults.
+const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// What the names of our environment variables start with.
+const ENVIRONMENT_PREFIX: &str = "OCR_GATEWAY";
+
+/// The variable that the vendor's own tools read the key from.
+const VENDOR_KEY_VARIABLE: &str = "DASHSCOPE_API_KEY";
+
+/// All settings of one process.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Listeners, bodies, bounds of one request.
+    pub server: ServerSettings,
+    /// Where tenants and keys are kept.
+    pub database: DatabaseSettings,
+    /// DashScope.
+    pub upstream: UpstreamSettings,
+    /// Log lines.
+    pub log: LogSettings,
+    /// Metrics.
+    pub metrics: MetricsSettings,
+    /// Tenants kept in files, by name.
+    #[serde(default)]
+    pub tenants: BTreeMap<TenantName, TenantSection>,
+    /// What is known of each model, by name.
+    pub models: BTreeMap<String, ModelSettings>,
+}
+
+/// The section `[server]`. Each key's meaning and default stand in `config/default.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    /// Address of the public API.
+    pub listen: SocketAddr,
+    /// Address of metrics and health.
+    pub metrics_listen: SocketAddr,
+    /// Upload limit in bytes.
+    pub max_body_bytes: u64,
+    /// Longest silence of a client whose headers or body are awaited.
+    pub idle_timeout_ms: u64,
+    /// Longest upload.
+    pub body_timeout_ms: u64,
+    /// Longest request.
+    pub request_timeout_ms: u64,
+    /// Requests worked on at once.
+    pub max_in_flight_requests: usize,
+    /// Open connections.
+    pub max_connections: usize,
+    /// Longest wait of a stop for requests in flight.
+    pub drain_timeout_ms: u64,
+}
+
+impl ServerSettings {
+    /// Longest silence of a client whose headers or body are awaited.
+    pub const fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    /// Longest upload.
+    pub const fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
+    }
+
+    /// Longest request.
+    pub const fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// Longest wait of a stop for requests in flight.
+    pub const fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+/// The section `[database]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// `sqlite://…` or `postgres://…`. May hold a password.
+    pub url: SecretString,
+    /// Whether `serve` applies migrations.
+    pub migrate: bool,
+    /// Connections held at most.
+    pub max_connections: NonZeroU32,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A key is unknown or its value has the wrong type.
+    #[error("{key}: {cause}")]
+    Key {
+        /// The key as a path, `server.listen`.
+        key: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A source cannot be read.
+    #[error("{0}")]
+    Source(#[from] config::ConfigError),
+    /// A file named by a setting cannot be read.
+    #[error("{key}: cannot read {}: {cause}", path.display())]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: std::io::Error,
+    },
+}
+
+impl Settings {
+    /// Reads the defaults, then `file`, then this process's environment.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingsError`] names the key and what is wrong with it.
+    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
+        let environment = std::env::vars().collect();
+        Self::load_with(file, environment)
+    }
+
+    /// Reads the defaults, then `file`, then the given environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::load`].
+    pub fn load_with(
+        file: Option<&Path>,
+        environment: std::collections::HashMap<String, String>,
+    ) -> Result<Self, SettingsError> {
+        let vendor_key = environment.get(VENDOR_KEY_VARIABLE).cloned();
+        let mut sources = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(path) = file {
+            sources = sources.add_source(File::from(path).format(FileFormat::Toml));
+        }
+        let variables = Environment::with_prefix(ENVIRONMENT_PREFIX)
+            .prefix_separator("__")
+            .separator("__")
+            .source(Some(environment));
+        let merged = sources.add_source(variables).build()?;
+        let mut settings: Self = serde_path_to_error::deserialize(merged)
+            .map_err(|error| key_error(error.path().to_string(), error.inner()))?;
+        settings.resolve_upstream_key(vendor_key)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// The order of the key's sources: our variable or the settings, then a file, then the variable
+    /// that the vendor's own tools read.
+    fn resolve_upstream_key(&mut self, vendor_key: Option<String>) -> Result<(), SettingsError> {
+        let upstream = &mut self.upstream;
+        if upstream.api_key.as_ref().is_some_and(|key| !key.expose_secret().is_empty()) {
+            return Ok(());
+        }
+        let Some(path) = &upstream.api_key_file else {
+            upstream.api_key = vendor_key.map(SecretString::from);
+            return Ok(());
+        };
+        let key = std::fs::read_to_string(path).map_err(|cause| SettingsError::File {
+            key: "upstream.api_key_file",
+            path: path.clone(),
+            cause,
+        })?;
+        upstream.api_key = Some(SecretString::from(key.trim()));
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<(), SettingsError> {
+        let positive = [
+            ("server.max_body_bytes", self.server.max_body_bytes),
+            ("server.idle_timeout_ms", self.server.idle_timeout_ms),
+            ("server.body_timeout_ms", self.server.body_timeout_ms),
+            ("server.request_timeout_ms", self.server.request_timeout_ms),
+            ("server.max_in_flight_requests", self.server.max_in_flight_requests as u64),
+            ("server.max_connections", self.server.max_connections as u64),
+            
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(wrong(key, "must be above 0"));
+            }
+        }
+        // A limit so large that memory ends first does not bind.
+        const LARGEST_BODY: u64 = 1 << 30;
+        if self.server.max_body_bytes > LARGEST_BODY {
+            let why = format!("{} is above {LARGEST_BODY} (1 GiB)", self.server.max_body_bytes);
+            return Err(wrong("server.max_body_bytes", &why));
+        }
+        if self.server.listen == self.server.metrics_listen && self.server.listen.port() != 0 {
+            return Err(wrong("server.metrics_listen", "must differ from server.listen"));
+        }
+        self.upstream.check().map_err(|error| wrong("upstream", &error.to_string()))
+    }
+}
+
+fn wrong(key: &str, cause: &str) -> SettingsError {
+    SettingsError::Key { key: key.to_owned(), cause: cause.to_owned() }
+}
+
+/// The error for a key, with the name of an unknown field made part of the path.
+fn key_error(path: String, cause: &config::ConfigError) -> SettingsError {
+    let cause = cause.to_string();
+    let key = if path == "." { "settings".to_owned() } else { path };
+    SettingsError::Key { key, cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::io::Write;
+
+    use super::*;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let environment: HashMap<_, _> =
+            variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Settings::load_with(None, environment)
+    }
+
+    fn load_file(text: &str) -> Result<Settings, SettingsError> {
+        let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        Settings::load_with(Some(file.path()), HashMap::new())
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_those_of_the_contract() {
+        let settings = load(&[]).unwrap();
+        assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.server.metrics_listen.to_string(), "127.0.0.1:9090");
+        assert_eq!(settings.server.max_body_bytes, 20 * 1024 * 1024);
+        assert_eq!(settings.database.url.expose_secret(), "sqlite://ocr-gateway.db");
+        assert_eq!(settings.upstream.model, "qwen-vl-ocr-2025-11-20");
+    }
+
+    #[test]
+    fn the_environment_overrules_the_defaults() {
+        let settings = load(&[("OCR_GATEWAY__SERVER__MAX_BODY_BYTES", "1024")]).unwrap();
+        assert_eq!(settings.server.max_body_bytes, 1024);
+    }
+
+    #[test]
+    fn a_file_overrules_one_key_and_leaves_its_neighbours() {
+        let settings = load_file("[models.qwen-vl-ocr]\nmax_tokens = 8192\n").unwrap();
+        assert_eq!(settings.models["qwen-vl-ocr"].max_tokens.get(), 8192);
+        assert_eq!(settings.models["qwen-vl-ocr"].cell, 32);
+        assert_eq!(settings.models["qwen3.5-ocr"].max_tokens.get(), 32768);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = load_file("[server]\nmax_body_byte = 5\n").unwrap_err().to_string();
+        assert!(error.contains("server") && error.contains("max_body_byte"), "{error}");
+        let error = load(&[("OCR_GATEWAY__SERVER__LISTN", "x")]).unwrap_err().to_string();
+        assert!(error.contains("listn"), "{error}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_an_error_that_names_the_key() {
+        let error = load_file("[server]\nlisten = \"here\"\n").unwrap_err().to_string();
+        assert!(error.starts_with("server.listen"), "{error}");
+    }
+
+    #[test]
+    fn a_body_limit_that_cannot_bind_is_refused() {
+        for limit in ["0", "99999999999"] {
+            let error = load(&[("OCR_GATEWAY__SERVER__MAX_BODY_BYTES", limit)]).unwrap_err();
+            assert!(error.to_string().starts_with("server.max_body_bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_vendor_s_variable_is_the_last_source_of_the_key() {
+        let key = |settings: Settings| settings.upstream.api_key.unwrap().expose_secret().to_owned();
+        let vendor = ("DASHSCOPE_API_KEY", "sk-vendor");
+        let ours = ("OCR_GATEWAY__UPSTREAM__API_KEY", "0123");
+        assert_eq!(key(load(&[vendor]).unwrap()), "sk-vendor");
+        assert_eq!(key(load(&[vendor, ours]).unwrap()), "0123");
+    }
+
+    #[test]
+    fn no_key_is_shown_when_settings_are_printed() {
+        let settings = load(&[("DASHSCOPE_API_KEY", "sk-secret")]).unwrap();
+        assert!(!format!("{settings:?}").contains("sk-secret"));
+    }
+}

@@ -1,0 +1,59 @@
+//! Log lines: JSON for machines, text for a person at a terminal, always on standard error.
+//!
+//! Standard output belongs to commands whose output is read by a script, so nothing is logged there.
+
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+
+/// The settings section `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// How a line is written. Default `json`.
+    pub format: LogFormat,
+    /// A filter in the syntax of `tracing_subscriber::EnvFilter`, such as `info` or
+    /// `info,ocr_gateway=debug`. Default `info`.
+    pub filter: String,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a person.
+    Text,
+}
+
+/// A log filter that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("log.filter: {0}")]
+pub struct InvalidFilter(#[from] tracing_subscriber::filter::ParseError);
+
+/// Installs the process-wide subscriber and a panic hook that logs where, never what.
+///
+/// # Errors
+///
+/// [`InvalidFilter`] when the filter cannot be parsed. A second call in one process is harmless: the
+/// first subscriber stays.
+pub fn install(settings: &LogSettings) -> Result<(), InvalidFilter> {
+    let filter = EnvFilter::builder().parse(&settings.filter)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_timer(SystemTime)
+        .with_writer(std::io::stderr);
+    let installed = match settings.format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).try_init(),
+        LogFormat::Text => lines.try_init(),
+    };
+    if installed.is_ok() {
+        // A panic message may quote the data it stumbled over, so only the place is logged.
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(panic.location = place, "a task panicked");
+        }));
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! Every metric of the service: its name, its help, its labels, and the event that moves it.
+//!
+//! Callers name events (`tokens_spent`, `refused`), never label values of their own, so the label sets
+//! stay closed. The one open label is `tenant`: it is bounded, and tenants past the bound are counted
+//! together as `other`, so that a scrape stays small whatever is configured. Prometheus counters are
+//! floats by format; the exact account of money is not kept here.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{
+    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use serde::Deserialize;
+
+use crate::units::{Currency, Money, Tokens, Usage};
+
+/// The settings section `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// How many tenants get series of their own; the rest are counted as `other`. Default 200.
+    pub max_tenants: usize,
+}
+
+/// Why tokens were saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saving {
+    /// The tenant's cap made the image smaller than the model's default would have.
+    MaxPixels,
+}
+
+impl Saving {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::MaxPixels => "max_pixels",
+        }
+    }
+}
+
+/// The tenant label of a request whose caller is not known.
+pub const NO_TENANT: &str = "none";
+
+/// What the name of each metric of ours starts with; process metrics keep their customary names.
+const NAMESPACE: &str = "ocr_gateway";
+
+/// Seconds; from a refusal in memory to a page of several minutes.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// All metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    tenants: TenantLabels,
+    tokens_spent: IntCounterVec,
+    tokens_unverified: IntCounterVec,
+    tokens_saved: IntCounterVec,
+    tokens_above_bound: IntCounterVec,
+    cost: CounterVec,
+    estimate_mismatch: IntCounterVec,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    refused: IntCounterVec,
+    upstream_attempts: IntCounterVec,
+    upstream_duration: HistogramVec,
+    upstream_retries: IntCounterVec,
+    in_flight_requests: IntGauge,
+    in_flight_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    ///
+    /// # Errors
+    ///
+    /// When two metrics have one name, which a test of this module would have shown.
+    pub fn new(settings: &MetricsSettings) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let new = Registrar { registry: &registry };
+        let metrics = Self {
+            tenants: TenantLabels::new(settings.max_tenants),
+            tokens_spent: new.counter("tokens_spent_total", "Tokens that the upstream billed, as its usage says.", &["tenant", "model", "kind"])?,
+            tokens_unverified: new.counter("tokens_unverified_total", "Tokens settled at the bound of a call whose bill is unknown.", &["tenant", "model"])?,
+            tokens_saved: new.counter("tokens_saved_total", "Image tokens that were not spent.", &["tenant", "reason"])?,
+            tokens_above_bound: new.counter("tokens_above_bound_total", "Tokens billed above the bound known before sending. Anything but zero is an alarm.", &["tenant", "model"])?,
+            cost: new.money("cost_total", "Money spent by the price list, in units of the currency.", &["tenant", "model", "currency"])?,
+            estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
+            requests: new.counter("requests_total", "Requests answered.", &["route", "status", "tenant"])?,
+            request_duration: new.histogram("request_duration_seconds", "Time from a request's first byte to its answer.", &["route"])?,
+            refused: new.counter("refused_total", "Requests refused before anything was sent.", &["tenant", "reason"])?,
+            upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,
+            upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"])?,
+            upstream_retries: new.counter("upstream_retries_total", "Calls repeated.", &["reason"])?,
+            in_flight_requests: new.gauge("in_flight_requests", "Requests being worked on.")?,
+            in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads held in memory.")?,
+            registry: registry.clone(),
+        };
+        new.build_info()?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// Lets the series of a known model exist from the start, so that an alert can see them move.
+    pub fn expect_model(&self, model: &str) {
+        self.estimate_mismatch.with_label_values(&[model]).inc_by(0);
+    }
+
+    /// The upstream billed `usage` at `cost`.
+    pub fn tokens_spent(&self, tenant: &str, model: &str, usage: &Usage) {
+        let tenant = self.tenants.label(tenant);
+        for (kind, tokens) in
+            [("image", usage.image), ("text", usage.text), ("output", usage.output)]
+        {
+            self.tokens_spent.with_label_values(&[tenant, model, kind]).inc_by(tokens.get());
+        }
+    }
+
+    /// A call whose bill is unknown was settled at its bound.
+    pub fn tokens_unverified(&self, tenant: &str, model: &str, bound: Tokens) {
+        let tenant = self.tenants.label(tenant);
+        self.tokens_unverified.with_label_values(&[tenant, model]).inc_by(bound.get());
+    }
+
+    /// The cap or another rule made an image cheaper.
+    pub fn tokens_saved(&self, tenant: &str, reason: Saving, saved: Tokens) {
+        let tenant = self.tenants.label(tenant);
+        self.tokens_saved.with_label_values(&[tenant, reason.label()]).inc_by(saved.get());
+    }
+
+    /// The upstream billed more than the bound.
+    pub fn tokens_above_bound(&self, tenant: &str, model: &str, excess: Tokens) {
+        let tenant = self.tenants.label(tenant);
+        self.tokens_above_bound.with_label_values(&[tenant, model]).inc_by(excess.get());
+    }
+
+    /// Money was spent.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+    pub fn cost(&self, tenant: &str, model: &str, currency: Currency, cost: Money) {
+        let labels = [self.tenants.label(tenant), model, currency.code()];
+        self.cost.with_label_values(&labels).inc_by(cost.nanos() as f64 / 1e9);
+    }
+
+    /// An answer's image tokens differ from the estimate.
+    pub fn estimate_mismatch(&self, model: &str) {
+        self.estimate_mismatch.with_label_values(&[model]).inc();
+    }
+
+    /// A request was answered.
+    pub fn request(&self, route: &str, status: u16, tenant: &str, took: Duration) {
+        let labels = [route, &status.to_string(), self.tenants.label(tenant)];
+        self.requests.with_label_values(&labels).inc();
+        self.request_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+    }
+
+    /// A request was refused; `reason` is one of a closed set of the modules that refuse.
+    pub fn refused(&self, tenant: &str, reason: &'static str) {
+        self.refused.with_label_values(&[self.tenants.label(tenant), reason]).inc();
+    }
+
+    /// A call to the upstream ended.
+    pub fn upstream_attempt(&self, endpoint: &str, outcome: &'static str, took: Duration) {
+        self.upstream_attempts.with_label_values(&[endpoint, outcome]).inc();
+        self.upstream_duration.with_label_values(&[endpoint]).observe(took.as_secs_f64());
+    }
+
+    /// A call to the upstream is about to be repeated.
+    pub fn upstream_retry(&self, reason: &'static str) {
+        self.upstream_retries.with_label_values(&[reason]).inc();
+    }
+
+    /// The gauge of requests being worked on.
+    pub const fn in_flight_requests(&self) -> &IntGauge {
+        &self.in_flight_requests
+    }
+
+    /// The gauge of upload bytes held.
+    pub const fn in_flight_bytes(&self) -> &IntGauge {
+        &self.in_flight_bytes
+    }
+
+    /// All metrics in the Prometheus text format.
+    ///
+    /// # Errors
+    ///
+    /// When a collector gave something that cannot be written.
+    pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// Creates and registers metrics of one registry.
+struct Registrar<'a> {
+    registry: &'a Registry,
+}
+
+impl Registrar<'_> {
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        let counter = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn money(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
+        let counter = CounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+        let options = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(DURATION_BUCKETS.to_vec());
+        let histogram = HistogramVec::new(options, labels)?;
+        self.registry.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        let gauge = IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn build_info(&self) -> prometheus::Result<()> {
+        let info = IntGaugeVec::new(Opts::new("build_info", "Always 1.").namespace(NAMESPACE), &["version"])?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        self.registry.register(Box::new(info))
+    }
+}
+
+/// The bounded set of values of the label `tenant`: first come, first named.
+#[derive(Debug)]
+struct TenantLabels {
+    known: Mutex<HashSet<String>>,
+    most: usize,
+}
+
+impl TenantLabels {
+    fn new(most: usize) -> Self {
+        Self { known: Mutex::new(HashSet::new()), most }
+    }
+
+    fn label<'a>(&self, tenant: &'a str) -> &'a str {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if tenant == NO_TENANT || known.contains(tenant) {
+            return tenant;
+        }
+        if known.len() >= self.most {
+            return "other";
+        }
+        known.insert(tenant.to_owned());
+        tenant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(max_tenants: usize) -> Metrics {
+        Metrics::new(&MetricsSettings { max_tenants }).unwrap()
+    }
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.encode().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn tokens_are_counted_by_kind() {
+        let metrics = metrics(10);
+        let usage = Usage { image: Tokens::new(7), text: Tokens::new(2), output: Tokens::new(1) };
+        metrics.tokens_spent("acme", "m", &usage);
+        let line = r#"ocr_gateway_tokens_spent_total{kind="image",model="m",tenant="acme"} 7"#;
+        assert!(text(&metrics).contains(line));
+    }
+
+    #[test]
+    fn a_hundred_thousand_tenants_make_no_more_series_than_the_bound() {
+        let metrics = metrics(3);
+        for tenant in 0..100_000 {
+            metrics.refused(&format!("tenant-{tenant}"), "rpm");
+        }
+        let text = text(&metrics);
+        let series = text.lines().filter(|line| line.starts_with("ocr_gateway_refused_total"));
+        assert_eq!(series.count(), 4);
+        assert!(text.contains(r#"reason="rpm",tenant="other"} 99997"#));
+    }
+
+    #[test]
+    fn the_process_and_the_build_are_described() {
+        let text = text(&metrics(1));
+        assert!(text.contains("ocr_gateway_build_info"));
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+}

@@ -1,0 +1,40 @@
+//! Numbers in a header, at an offset, in either byte order; nothing where the bytes end before
+//! them.
+
+/// Which byte of a number comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByteOrder {
+    /// The highest byte.
+    Big,
+    /// The lowest byte.
+    Little,
+}
+
+impl ByteOrder {
+    /// The 16-bit number at `offset`.
+    pub(super) fn u16(self, bytes: &[u8], offset: usize) -> Option<u16> {
+        let number = *bytes.get(offset..)?.first_chunk()?;
+        Some(match self {
+            Self::Big => u16::from_be_bytes(number),
+            Self::Little => u16::from_le_bytes(number),
+        })
+    }
+
+    /// The 32-bit number at `offset`.
+    pub(super) fn u32(self, bytes: &[u8], offset: usize) -> Option<u32> {
+        let number = *bytes.get(offset..)?.first_chunk()?;
+        Some(match self {
+            Self::Big => u32::from_be_bytes(number),
+            Self::Little => u32::from_le_bytes(number),
+        })
+    }
+
+    /// The 64-bit number at `offset`.
+    pub(super) fn u64(self, bytes: &[u8], offset: usize) -> Option<u64> {
+        let number = *bytes.get(offset..)?.first_chunk()?;
+        Some(match self {
+            Self::Big => u64::from_be_bytes(number),
+            Self::Little => u64::from_le_bytes(number),
+        })
+    }
+}

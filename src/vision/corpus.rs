@@ -1,0 +1,118 @@
+//! Real and broken files: what [`probe`] makes of the shared test data, against what its manifests
+//! say.
+//!
+//! Skips where the data are not there.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::Size;
+use super::format::Format;
+use super::limits::{Limits, check};
+use super::probe::{ImageHeader, ProbeError, probe};
+
+/// One line of a manifest and the file that it describes.
+struct Sample {
+    name: String,
+    bytes: Vec<u8>,
+    manifest: Value,
+}
+
+impl Sample {
+    fn text(&self, member: &str) -> &str {
+        self.manifest[member].as_str().unwrap_or_default()
+    }
+
+    /// What the gateway says before anything is sent: sides, or the reason against.
+    fn verdict(&self) -> Result<ImageHeader, String> {
+        let header = probe(&self.bytes).map_err(|error| error.to_string())?;
+        let checked = check(&header, self.bytes.len(), &Limits::default());
+        checked.map(|()| header).map_err(|violation| violation.to_string())
+    }
+}
+
+/// The samples of a folder that are images or claim to be; none where the folder is missing.
+fn samples(folder: &str, file_member: &str) -> Vec<Sample> {
+    let root = std::env::var("OCR_GATEWAY_TEST_DATA").map_or_else(
+        |_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")),
+        PathBuf::from,
+    );
+    let folder = root.join(folder);
+    let Ok(manifest) = std::fs::read_to_string(folder.join("manifest.jsonl")) else {
+        println!("skipped: there is no {}", folder.display());
+        return Vec::new();
+    };
+    let lines = manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let read = |manifest: Value| {
+        let name = manifest[file_member].as_str()?.to_owned();
+        let bytes = std::fs::read(folder.join(&name)).ok()?;
+        Some(Sample { name, bytes, manifest })
+    };
+    lines.filter_map(read).collect()
+}
+
+fn side(value: &Value) -> u32 {
+    value.as_u64().and_then(|number| number.try_into().ok()).unwrap_or(0)
+}
+
+#[test]
+fn every_real_scan_is_accepted_with_the_sides_that_its_manifest_says() {
+    for sample in samples("sroie", "image").into_iter().chain(samples("misc", "file")) {
+        if super::probe::is_pdf(&sample.bytes) {
+            continue;
+        }
+        let said = Size::new(side(&sample.manifest["width"]), side(&sample.manifest["height"]));
+        let stored = sample.verdict().map(|header| header.stored);
+        assert_eq!(stored, Ok(said), "{}", sample.name);
+    }
+}
+
+#[test]
+fn odd_images_have_the_sides_that_a_lenient_decoder_sees() {
+    for sample in samples("odd", "file") {
+        let oracle = &sample.manifest["oracle"];
+        let Ok(header) = probe(&sample.bytes) else { continue };
+        if oracle["w"].is_null() {
+            continue;
+        }
+        // The oracle turns HEIC pictures while it opens them, and no others.
+        let seen = if header.format == Format::Heic { header.upright() } else { header.stored };
+        assert_eq!(seen, Size::new(side(&oracle["w"]), side(&oracle["h"])), "{}", sample.name);
+    }
+}
+
+#[test]
+fn what_a_lenient_decoder_reads_whole_is_probed_too() {
+    for sample in samples("odd", "file") {
+        let oracle = &sample.manifest["oracle"];
+        let is_accepted_format = matches!(
+            oracle["format"].as_str(),
+            Some("JPEG" | "MPO" | "PNG" | "WEBP" | "BMP" | "TIFF" | "HEIF")
+        );
+        if is_accepted_format && oracle["verdict"] == "ok" {
+            assert!(probe(&sample.bytes).is_ok(), "{}: {:?}", sample.name, probe(&sample.bytes));
+        }
+    }
+}
+
+#[test]
+fn odd_files_that_must_be_rejected_are_when_their_header_shows_it() {
+    for sample in samples("odd", "file") {
+        let verdict = sample.verdict();
+        println!("{:18} {:55.55} {verdict:?}", sample.text("expect"), sample.name);
+        if sample.text("expect") == "reject" {
+            assert!(verdict.is_err(), "{}", sample.name);
+        }
+    }
+}
+
+#[test]
+fn every_pdf_is_told_from_an_image() {
+    for sample in samples("odd", "file") {
+        if sample.name.starts_with("pdf/") && super::probe::is_pdf(&sample.bytes) {
+            let seen = probe(&sample.bytes);
+            assert_eq!(seen, Err(ProbeError::Unsupported { seen: "PDF" }), "{}", sample.name);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! JPEG (ITU-T T.81): the sides out of the frame header, the orientation out of APP1.
+//!
+//! Read as leniently as libjpeg reads it: bytes between segments that are no marker are skipped,
+//! and so are fill bytes. What is not lenient is the work: the number of segments and of skipped
+//! bytes is bounded, since a body of twenty megabytes may hold five million empty segments.
+
+use super::Size;
+use super::byte_order::ByteOrder::Big;
+use super::exif;
+use super::format::Format;
+use super::probe::{ImageHeader, TRUNCATED};
+
+/// Segments before the frame header. At 64 KiB each, colour profiles and previews of 64 MiB fit.
+const MAX_SEGMENTS: usize = 1024;
+
+/// Bytes between segments that belong to none.
+const MAX_SKIPPED: usize = 64 * 1024;
+
+/// The first bytes that name the format.
+pub(super) const START_OF_IMAGE: &[u8] = &[0xff, 0xd8];
+
+/// Reads the header of bytes that start with [`START_OF_IMAGE`].
+pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
+    let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
+    let mut orientation = None;
+    for _ in 0..MAX_SEGMENTS {
+        let marker = segments.marker()?;
+        match marker {
+            // Restart markers, TEM and a repeated start stand alone.
+            0x01 | 0xd0..=0xd8 => {}
+            0xd9 => return Err("ends before its frame header"),
+            0xda => return Err("has a scan before its frame header"),
+            // All frame headers lie here, among DHT, JPG and DAC.
+            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                let stored = frame(segments.rest)?;
+                return Ok(ImageHeader::new(Format::Jpeg, stored, orientation.unwrap_or_default()));
+            }
+            _ => {
+                let body = segments.body()?;
+                if marker == 0xe1 && orientation.is_none() {
+                    orientation = exif::identified_block(body).map(exif::orientation);
+                }
+            }
+        }
+    }
+    Err("has more than 1024 segments before its frame header")
+}
+
+/// The sides out of a frame header, T.81 B.2.2, whose length must fit its number of components.
+fn frame(header: &[u8]) -> Result<Size, &'static str> {
+    let length = Big.u16(header, 0).ok_or(TRUNCATED)?;
+    let height = Big.u16(header, 3).ok_or(TRUNCATED)?;
+    let width = Big.u16(header, 5).ok_or(TRUNCATED)?;
+    let components = u16::from(*header.get(7).ok_or(TRUNCATED)?);
+    if components == 0 || length != 8 + 3 * components {
+        return Err("has a frame header of a wrong length");
+    }
+    if height == 0 {
+        // T.81 B.2.5 lets a DNL segment behind the first scan say it. libjpeg does not read that.
+        return Err("does not give its height in the frame header");
+    }
+    Ok(Size::new(width.into(), height.into()))
+}
+
+struct Segments<'a> {
+    rest: &'a [u8],
+    skipped: usize,
+}
+
+impl<'a> Segments<'a> {
+    /// Moves behind the next marker and returns its second byte.
+    fn marker(&mut self) -> Result<u8, &'static str> {
+        let mut after_fill = false;
+        while let Some((&byte, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            // FF 00 is a stuffed byte of picture data and FF FF is fill; neither is a marker.
+            if after_fill && !matches!(byte, 0x00 | 0xff) {
+                return Ok(byte);
+            }
+            after_fill = byte == 0xff;
+            // The FF of each marker is counted too, hence the second term.
+            self.skipped += 1;
+            if self.skipped > MAX_SKIPPED + MAX_SEGMENTS {
+                return Err("has more than 64 KiB between its segments");
+            }
+        }
+        Err(TRUNCATED)
+    }
+
+    /// Moves behind the segment whose marker was read and returns what it holds.
+    fn body(&mut self) -> Result<&'a [u8], &'static str> {
+        let length = usize::from(Big.u16(self.rest, 0).ok_or(TRUNCATED)?);
+        let body = self.rest.get(2..length.max(2)).ok_or(TRUNCATED)?;
+        self.rest = &self.rest[2 + body.len()..];
+        Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::byte_order::ByteOrder;
+    use super::super::format::Orientation;
+    use super::super::samples;
+    use super::*;
+
+    /// A file that starts with `before`, given behind the start of image.
+    fn jpeg_after(before: &[u8]) -> Vec<u8> {
+        [START_OF_IMAGE, before, &samples::jpeg(40, 30)[2..]].concat()
+    }
+
+    #[test]
+    fn the_orientation_of_app1_turns_the_sides() {
+        for order in [ByteOrder::Big, ByteOrder::Little] {
+            let header = read(&jpeg_after(&samples::app1(&samples::exif(order, 6)))).unwrap();
+            assert_eq!(header.stored, Size::new(40, 30));
+            assert_eq!(header.upright(), Size::new(30, 40));
+        }
+    }
+
+    #[test]
+    fn only_the_first_exif_block_counts_and_xmp_is_none() {
+        let xmp = [&[0xff, 0xe1, 0, 9][..], b"http://"].concat();
+        let [first, second] =
+            [3, 6].map(|value| samples::app1(&samples::exif(ByteOrder::Big, value)));
+        let header = read(&jpeg_after(&[xmp, first, second].concat())).unwrap();
+        assert_eq!(header.orientation, Orientation::HalfTurn);
+    }
+
+    #[test]
+    fn fill_bytes_and_junk_between_segments_are_skipped() {
+        for junk in
+            [&[0xff; 7][..], &[0xff, 0x00, 0xff, 0x00], &[0; 300], &[0xff, 0xd0, 0xff, 0x01]]
+        {
+            assert_eq!(read(&jpeg_after(junk)).map(|header| header.stored), Ok(Size::new(40, 30)));
+        }
+    }
+
+    #[test]
+    fn every_frame_header_is_one_and_the_tables_among_them_are_not() {
+        let mut file = samples::jpeg(40, 30);
+        for marker in 0xc0..=0xcf {
+            file[3] = marker;
+            let is_frame = !matches!(marker, 0xc4 | 0xc8 | 0xcc);
+            assert_eq!(read(&file).is_ok(), is_frame, "{marker:x}");
+        }
+    }
+
+    #[test]
+    fn a_height_left_for_later_is_malformed() {
+        assert_eq!(
+            read(&samples::jpeg(40, 0)),
+            Err("does not give its height in the frame header")
+        );
+    }
+
+    #[test]
+    fn twenty_megabytes_of_empty_segments_are_given_up_early() {
+        let file = jpeg_after(&[0xff, 0xfe, 0x00, 0x02].repeat(5 << 20));
+        assert_eq!(read(&file), Err("has more than 1024 segments before its frame header"));
+    }
+
+    #[test]
+    fn twenty_megabytes_of_junk_are_given_up_early() {
+        for junk in [0x00, 0xff] {
+            let file = jpeg_after(&vec![junk; 20 << 20]);
+            assert_eq!(read(&file), Err("has more than 64 KiB between its segments"));
+        }
+    }
+
+    #[test]
+    fn a_megabyte_of_colour_profile_is_no_obstacle() {
+        let segment = [&[0xff, 0xe2, 0xff, 0xff][..], &vec![0xff; 0xfffd]].concat();
+        let header = read(&jpeg_after(&segment.repeat(16))).unwrap();
+        assert_eq!(header.stored, Size::new(40, 30));
+    }
+
+    #[test]
+    fn a_scan_or_an_end_before_the_frame_is_malformed() {
+        assert_eq!(read(&jpeg_after(&[0xff, 0xda])), Err("has a scan before its frame header"));
+        assert_eq!(read(&jpeg_after(&[0xff, 0xd9])), Err("ends before its frame header"));
+    }
+}

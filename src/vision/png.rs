@@ -1,0 +1,173 @@
+//! PNG (W3C, third edition): the sides out of IHDR, the orientation out of eXIf.
+//!
+//! IHDR is checked in full, its checksum too: it is the one part whose damage every decoder
+//! refuses, and a file that was broken on the way is best told so before it is sent. An animated
+//! PNG has the size of its still picture, as in viewers that do not animate.
+//!
+//! EXIF blocks that `ImageMagick` once hid in compressed text chunks are not looked for.
+
+use super::Size;
+use super::byte_order::ByteOrder::Big;
+use super::exif;
+use super::format::{Format, Orientation};
+use super::probe::{ImageHeader, TRUNCATED};
+
+/// The first bytes that name the format, damaged or not.
+pub(super) const MAGIC: &[u8] = b"\x89PNG";
+
+const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+/// The length and the type that IHDR starts with.
+const HEADER_START: &[u8] = b"\0\0\0\x0dIHDR";
+
+/// Bytes of a chunk that are not its data: length, type and checksum.
+const CHUNK_FRAME: usize = 12;
+
+/// Chunks before the first IDAT that are looked through for eXIf.
+const MAX_CHUNKS: usize = 1024;
+
+/// Section 7.1: the four-byte numbers of PNG have 31 bits.
+const MAX_SIDE: u32 = (1 << 31) - 1;
+
+/// Reads the header of bytes that start with [`MAGIC`].
+pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
+    if !SIGNATURE.starts_with(&bytes[..bytes.len().min(SIGNATURE.len())]) {
+        return Err("has a damaged signature, as after a transfer as text");
+    }
+    let chunks = bytes.get(SIGNATURE.len()..).ok_or(TRUNCATED)?;
+    let header = chunks.get(..CHUNK_FRAME + 13).ok_or(TRUNCATED)?;
+    if !header.starts_with(HEADER_START) {
+        return Err("does not start with an IHDR chunk of 13 bytes");
+    }
+    if Big.u32(header, 21) != Some(checksum(&header[4..21])) {
+        return Err("has a wrong checksum in IHDR");
+    }
+    let stored = size(&header[8..21])?;
+    Ok(ImageHeader::new(Format::Png, stored, orientation(&chunks[header.len()..])))
+}
+
+/// Checks the thirteen bytes of IHDR, section 11.2.1.
+fn size(header: &[u8]) -> Result<Size, &'static str> {
+    let width = Big.u32(header, 0).ok_or(TRUNCATED)?;
+    let height = Big.u32(header, 4).ok_or(TRUNCATED)?;
+    if width > MAX_SIDE || height > MAX_SIDE {
+        return Err("has a side of more than 2147483647 pixels");
+    }
+    let &[depth, colour, compression, filter, interlace] =
+        header[8..].first_chunk().ok_or(TRUNCATED)?;
+    let depths: &[u8] = match colour {
+        0 => &[1, 2, 4, 8, 16],
+        3 => &[1, 2, 4, 8],
+        2 | 4 | 6 => &[8, 16],
+        _ => return Err("has an unknown colour type"),
+    };
+    if !depths.contains(&depth) {
+        return Err("has a bit depth that its colour type does not allow");
+    }
+    if compression != 0 || filter != 0 || interlace > 1 {
+        return Err("has an unknown compression, filter or interlace method");
+    }
+    Ok(Size::new(width, height))
+}
+
+/// The orientation of an eXIf chunk before the picture data; nothing that is wrong here matters.
+fn orientation(mut chunks: &[u8]) -> Orientation {
+    for _ in 0..MAX_CHUNKS {
+        let Some(length) = Big.u32(chunks, 0) else { break };
+        let length = length as usize;
+        match chunks.get(4..8) {
+            Some(b"eXIf") => {
+                return chunks[8..].get(..length).map_or(Orientation::Upright, exif::orientation);
+            }
+            None | Some(b"IDAT") => break,
+            Some(_) => {}
+        }
+        let Some(rest) = chunks.get(CHUNK_FRAME + length..) else { break };
+        chunks = rest;
+    }
+    Orientation::Upright
+}
+
+/// The CRC-32 of ISO 3309 that PNG's annex D gives, bit by bit: seventeen bytes need no table.
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
+    let mut remainder = u32::MAX;
+    for &byte in bytes {
+        remainder ^= u32::from(byte);
+        for _ in 0..8 {
+            let carry = remainder & 1;
+            remainder = (remainder >> 1) ^ (carry * 0xedb8_8320);
+        }
+    }
+    !remainder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::byte_order::ByteOrder;
+    use super::super::samples::{self, png_chunk};
+    use super::*;
+
+    fn with_depth_and_colour(depth: u8, colour: u8) -> Result<ImageHeader, &'static str> {
+        read(&samples::png_with(40, 30, [depth, colour, 0, 0, 0]))
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_standards_own_example() {
+        // The check value that every catalogue gives for CRC-32.
+        assert_eq!(checksum(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn exactly_the_fifteen_legal_pairs_of_depth_and_colour_pass() {
+        let pairs = (0..=255).flat_map(|depth| (0..=255).map(move |colour| (depth, colour)));
+        let legal = pairs.filter(|&(depth, colour)| with_depth_and_colour(depth, colour).is_ok());
+        assert_eq!(legal.count(), 15);
+        assert!(with_depth_and_colour(16, 3).is_err());
+    }
+
+    #[test]
+    fn one_wrong_bit_in_the_header_is_malformed() {
+        let file = samples::png(40, 30);
+        for bit in 0..8 * 33 {
+            let mut damaged = file.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn an_exif_chunk_counts_before_the_picture_data_and_not_after() {
+        let exif = png_chunk(*b"eXIf", &samples::exif(ByteOrder::Big, 8));
+        let text = png_chunk(*b"tEXt", &vec![0; 70_000]);
+        let data = png_chunk(*b"IDAT", &[]);
+        let file = samples::png(40, 30);
+        let before = [&file[..], &text, &exif, &data].concat();
+        let after = [&file[..], &text, &data, &exif].concat();
+        assert_eq!(read(&before).map(|header| header.upright()), Ok(Size::new(30, 40)));
+        assert_eq!(read(&after).map(|header| header.upright()), Ok(Size::new(40, 30)));
+    }
+
+    #[test]
+    fn a_million_empty_chunks_are_given_up_early() {
+        let chunks = png_chunk(*b"tEXt", &[]).repeat(1 << 20);
+        let exif = png_chunk(*b"eXIf", &samples::exif(ByteOrder::Big, 8));
+        let header = read(&[samples::png(40, 30), chunks, exif].concat()).unwrap();
+        assert_eq!(header.orientation, Orientation::Upright);
+    }
+
+    #[test]
+    fn a_side_over_31_bits_is_malformed() {
+        assert!(read(&samples::png(MAX_SIDE, 1)).is_ok());
+        assert_eq!(
+            read(&samples::png(1, MAX_SIDE + 1)),
+            Err("has a side of more than 2147483647 pixels")
+        );
+    }
+
+    #[test]
+    fn a_file_sent_as_text_is_told_so() {
+        let mut file = samples::png(40, 30);
+        file.remove(4);
+        assert_eq!(read(&file), Err("has a damaged signature, as after a transfer as text"));
+    }
+}

@@ -1,0 +1,215 @@
+//! What an image says about itself: its format, its sides and how it is turned.
+//!
+//! The type is decided by the first bytes, never by a file name or a declared type, because those
+//! are wrong often enough to be of no use and because a data URL must name the real one.
+//!
+//! Only header fields are read. Nothing is decoded, nothing is allocated, and the number of
+//! segments, chunks, boxes and fields looked at is bounded, so hostile bytes cost no more time than
+//! honest ones. A header that every decoder would refuse is refused here, before anything is spent;
+//! one that decoders put up with, such as junk between JPEG segments or a broken EXIF block, is put
+//! up with.
+
+use super::format::{Format, Orientation};
+use super::{Size, bmp, heic, jpeg, kind, png, tiff, webp};
+
+/// Why a header cannot be read: the file is shorter than its header.
+pub(super) const TRUNCATED: &str = "ends before its width and height";
+
+/// What an image's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageHeader {
+    /// The format, decided by the first bytes.
+    pub format: Format,
+    /// The sides of the stored pixels. Of a multi-page TIFF, those of the first page.
+    pub stored: Size,
+    /// What a viewer does to them.
+    pub orientation: Orientation,
+    /// How many pages a TIFF has, counted up to 1,000; one for every other format.
+    pub pages: u32,
+}
+
+impl ImageHeader {
+    /// The header of a file of one page.
+    pub const fn new(format: Format, stored: Size, orientation: Orientation) -> Self {
+        Self { format, stored, orientation, pages: 1 }
+    }
+
+    /// The sides as a viewer shows the image.
+    pub const fn upright(&self) -> Size {
+        if self.orientation.swaps_sides() { self.stored.turned() } else { self.stored }
+    }
+}
+
+/// Bytes that are no image the provider accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// There are no bytes.
+    #[error("the file is empty")]
+    Empty,
+    /// The bytes are something else.
+    #[error(
+        "the file is no supported image (seen: {seen}; supported: JPEG, PNG, WebP, BMP, TIFF, HEIC)"
+    )]
+    Unsupported {
+        /// What they seem to be: a short name such as `GIF`, `PDF` or `HTML`, or `unknown`.
+        seen: &'static str,
+    },
+    /// The bytes start like an image and then break its format's rules.
+    #[error("the {format} image {what}")]
+    Malformed {
+        /// The format that they start like.
+        format: Format,
+        /// The rule, as the predicate of a sentence about the image.
+        what: &'static str,
+    },
+}
+
+/// Reads an image's header.
+///
+/// # Errors
+///
+/// [`ProbeError::Empty`] for no bytes, [`ProbeError::Unsupported`] for bytes that start like none
+/// of the accepted formats, [`ProbeError::Malformed`] for a header that breaks its format's rules,
+/// ends too early, or gives a side of zero.
+pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ProbeError> {
+    if bytes.is_empty() {
+        return Err(ProbeError::Empty);
+    }
+    let Some(format) = format_of(bytes) else {
+        return Err(ProbeError::Unsupported { seen: kind::name(bytes) });
+    };
+    let header = match format {
+        Format::Jpeg => jpeg::read(bytes),
+        Format::Png => png::read(bytes),
+        Format::Webp => webp::read(bytes),
+        Format::Bmp => bmp::read(bytes),
+        Format::Tiff => tiff::read(bytes),
+        Format::Heic => heic::read(bytes),
+    };
+    let header = header.map_err(|what| ProbeError::Malformed { format, what })?;
+    if header.stored.shorter_side() == 0 {
+        return Err(ProbeError::Malformed { format, what: "has a side of zero pixels" });
+    }
+    Ok(header)
+}
+
+/// Whether the bytes are a PDF document, so that they go another way than an image.
+pub fn is_pdf(bytes: &[u8]) -> bool {
+    format_of(bytes).is_none() && kind::is_pdf(bytes)
+}
+
+fn format_of(bytes: &[u8]) -> Option<Format> {
+    if bytes.starts_with(jpeg::START_OF_IMAGE) {
+        Some(Format::Jpeg)
+    } else if bytes.starts_with(png::MAGIC) {
+        Some(Format::Png)
+    } else if webp::matches(bytes) {
+        Some(Format::Webp)
+    } else if bmp::matches(bytes) {
+        Some(Format::Bmp)
+    } else if tiff::matches(bytes) {
+        Some(Format::Tiff)
+    } else if heic::matches(bytes) {
+        Some(Format::Heic)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn every_format_gives_its_sides() {
+        for (format, file) in samples::all(40, 30) {
+            let header = probe(&file).map(|header| (header.format, header.stored, header.pages));
+            assert_eq!(header, Ok((format, Size::new(40, 30), 1)), "{format}");
+        }
+    }
+
+    #[test]
+    fn a_side_of_zero_is_malformed_in_every_format_that_can_say_it() {
+        for (format, file) in samples::all(0, 30).into_iter().chain(samples::all(30, 0)) {
+            assert!(matches!(probe(&file), Err(ProbeError::Malformed { .. })), "{format}");
+        }
+    }
+
+    #[test]
+    fn a_header_cut_anywhere_is_refused_and_never_gives_other_sides() {
+        for (format, file) in samples::all(40, 30) {
+            for length in 0..file.len() {
+                if let Ok(header) = probe(&file[..length]) {
+                    assert_eq!(header.stored, Size::new(40, 30), "{format} cut at {length}");
+                }
+            }
+            assert!(probe(&file[..8]).is_err(), "{format}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_and_foreign_bytes_are_told_apart() {
+        assert_eq!(probe(&[]), Err(ProbeError::Empty));
+        assert_eq!(probe(b"%PDF-1.7"), Err(ProbeError::Unsupported { seen: "PDF" }));
+        assert_eq!(probe(b"\xff"), Err(ProbeError::Unsupported { seen: "unknown" }));
+        assert_eq!(probe(b"BMW 520d, 12.00"), Err(ProbeError::Unsupported { seen: "text" }));
+    }
+
+    #[test]
+    fn an_image_with_a_pdf_inside_is_an_image() {
+        let polyglot = [samples::png(40, 30), b"%PDF-1.7".to_vec()].concat();
+        assert!(probe(&polyglot).is_ok() && !is_pdf(&polyglot));
+        assert!(is_pdf(b"\xef\xbb\xbf%PDF-1.7"));
+    }
+
+    #[test]
+    fn a_message_reads_as_a_sentence_and_names_the_format() {
+        let malformed = ProbeError::Malformed { format: Format::Png, what: TRUNCATED };
+        assert_eq!(malformed.to_string(), "the PNG image ends before its width and height");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let _answered = probe(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_behind_a_known_start_are_answered(
+            sample in 0..samples::all(40, 30).len(),
+            kept in 0..64_usize,
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
+            let file = &samples::all(40, 30)[sample].1;
+            let _answered = probe(&[&file[..kept.min(file.len())], &bytes].concat());
+        }
+
+        #[test]
+        fn a_mutated_header_is_answered_without_a_side_of_zero(
+            sample in 0..samples::all(40, 30).len(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        ) {
+            let mut file = samples::all(40, 30)[sample].1.clone();
+            for (position, byte) in changes {
+                let position = position.index(file.len());
+                file[position] = byte;
+            }
+            if let Ok(header) = probe(&file) {
+                prop_assert!(header.stored.shorter_side() > 0 && header.pages > 0);
+            }
+        }
+
+        #[test]
+        fn all_sides_that_every_format_can_say_are_read(
+            width in 1..16_384_u32, height in 1..16_384_u32,
+        ) {
+            for (format, file) in samples::all(width, height) {
+                let stored = probe(&file).map(|header| header.stored);
+                prop_assert_eq!(stored, Ok(Size::new(width, height)), "{}", format);
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! How DashScope scales an image, and the tokens it bills for the result.
+//!
+//! The provider cuts an image into square cells and bills one token a cell and two for the markers
+//! around it (Model Studio, "Text extraction (Qwen-OCR)", image tokens). First it rounds both sides
+//! to whole cells, and scales the image if its area is then outside the limits.
+//!
+//! The vendor's sample is a Python program with 64-bit floats, and this follows it operation by
+//! operation, since the last bit decides: a poster of 6000x3000 lands exactly on 128 times 64
+//! cells, and one unit less in the last place would lose a row. Exact integers would be tidier but
+//! would differ from that program for some sizes on such an edge: between a dozen and a few hundred
+//! of the thirty million shapes up to 7680 pixels a side, depending on the limits.
+//!
+//! One guard is not in the sample: shrinking leaves at least one cell a side, as in the
+//! `smart_resize` that is published with the Qwen models. Without it a sliver under a small limit
+//! would seem to cost nothing while the provider reads at least a row of cells. The other branches
+//! are as documented.
+
+use crate::units::{Pixels, Tokens};
+
+use super::Size;
+
+/// The tokens of the markers before and after an image, which `image_tokens` of a bill includes.
+pub const MARKERS: Tokens = Tokens::new(2);
+
+/// How a model sees an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// The side of a cell, in pixels: 32 or 28, by the model's generation.
+    pub cell: u32,
+    /// An image whose rounded area is below is enlarged.
+    pub min_pixels: Pixels,
+    /// An image whose rounded area is above is shrunk.
+    pub max_pixels: Pixels,
+}
+
+/// The size at which the model sees an image: whole cells, within the limits as far as the
+/// provider's formula keeps them. An image without area stays without.
+///
+/// The formula itself may leave the limits: enlarging rounds up, so the result can exceed a
+/// `max_pixels` close to `min_pixels`, and a side kept at one cell can hold a sliver above it.
+pub fn smart_resize(image: Size, geometry: &Geometry) -> Size {
+    if image.shorter_side() == 0 {
+        return Size::new(0, 0);
+    }
+    let cell = f64::from(geometry.cell);
+    let (width, height) = (f64::from(image.width), f64::from(image.height));
+    let rounded = whole_cells(image, cell, |side| (side / cell).round_ties_even());
+    if rounded.pixels() > geometry.max_pixels {
+        // From the raw sides, although the rounded ones decided.
+        let shrink = (height * width / area(geometry.max_pixels)).sqrt();
+        return whole_cells(image, cell, |side| (side / shrink / cell).floor().max(1.0));
+    }
+    if rounded.pixels() < geometry.min_pixels {
+        let enlarge = (area(geometry.min_pixels) / (height * width)).sqrt();
+        return whole_cells(image, cell, |side| (side * enlarge / cell).ceil());
+    }
+    rounded
+}
+
+/// The tokens that an image is billed: its cells and the two markers.
+pub fn image_tokens(image: Size, geometry: &Geometry) -> Tokens {
+    let resized = smart_resize(image, geometry);
+    let cells = |side: u32| u64::from(side.checked_div(geometry.cell).unwrap_or(0));
+    Tokens::new(cells(resized.width) * cells(resized.height)).saturating_add(MARKERS)
+}
+
+/// Both sides, each as long as the number of cells that `fit` finds for it.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "whole numbers that are not negative; the cast stops at the largest side"
+)]
+fn whole_cells(image: Size, cell: f64, fit: impl Fn(f64) -> f64) -> Size {
+    let side = |pixels: u32| (fit(f64::from(pixels)) * cell) as u32;
+    Size::new(side(image.width), side(image.height))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 pixels, far above every limit")]
+fn area(pixels: Pixels) -> f64 {
+    pixels.get() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CELL_32: Geometry = geometry(32, 8_388_608);
+    const CELL_28: Geometry = geometry(28, 6_422_528);
+
+    const fn geometry(cell: u32, max_pixels: u64) -> Geometry {
+        let min_pixels = if cell == 32 { 3_072 } else { 3_136 };
+        Geometry { cell, min_pixels: Pixels::new(min_pixels), max_pixels: Pixels::new(max_pixels) }
+    }
+
+    fn assert_row(image: (u32, u32), geometry: Geometry, resized: (u32, u32), tokens: u64) {
+        let image = Size::new(image.0, image.1);
+        assert_eq!(smart_resize(image, &geometry), Size::new(resized.0, resized.1), "{image}");
+        assert_eq!(image_tokens(image, &geometry), Tokens::new(tokens), "{image}");
+    }
+
+    #[test]
+    fn the_bills_in_the_vendors_samples_are_met() {
+        assert_row((689, 487), CELL_32, (704, 480), 332);
+        assert_row((689, 487), CELL_28, (700, 476), 427);
+        assert_row((1_500, 1_734), CELL_28, (1_512, 1_736), 3_350);
+        assert_row((6_000, 3_000), CELL_32, (4_096, 2_048), 8_194);
+        assert_row((6_000, 3_000), CELL_28, (3_584, 1_792), 8_194);
+    }
+
+    #[test]
+    fn common_sizes_in_cells_of_32_match_the_formula() {
+        assert_row((1_500, 1_734), CELL_32, (1_504, 1_728), 2_540);
+        assert_row((1_240, 1_754), CELL_32, (1_248, 1_760), 2_147);
+        assert_row((1_654, 2_339), CELL_32, (1_664, 2_336), 3_798);
+        assert_row((2_480, 3_508), CELL_32, (2_432, 3_424), 8_134);
+        assert_row((2_480, 3_508), geometry(32, 30_720_000), (2_496, 3_520), 8_582);
+        assert_row((2_480, 3_508), geometry(32, 1_048_576), (832, 1_216), 990);
+        assert_row((3_840, 2_160), CELL_32, (3_840, 2_176), 8_162);
+        assert_row((1_920, 1_080), CELL_32, (1_920, 1_088), 2_042);
+        assert_row((1_024, 1_024), CELL_32, (1_024, 1_024), 1_026);
+        assert_row((4_032, 3_024), CELL_32, (3_328, 2_496), 8_114);
+        assert_row((100, 100), CELL_32, (96, 96), 11);
+        assert_row((8_000, 6_000), geometry(32, 30_720_000), (6_400, 4_800), 30_002);
+    }
+
+    #[test]
+    fn common_sizes_in_cells_of_28_match_the_formula() {
+        assert_row((1_240, 1_754), CELL_28, (1_232, 1_764), 2_774);
+        assert_row((1_654, 2_339), CELL_28, (1_652, 2_352), 4_958);
+        assert_row((2_480, 3_508), CELL_28, (2_128, 2_996), 8_134);
+        assert_row((2_480, 3_508), geometry(28, 23_520_000), (2_492, 3_500), 11_127);
+        assert_row((3_840, 2_160), CELL_28, (3_360, 1_876), 8_042);
+        assert_row((1_920, 1_080), CELL_28, (1_932, 1_092), 2_693);
+        assert_row((1_024, 1_024), CELL_28, (1_036, 1_036), 1_371);
+        assert_row((4_032, 3_024), CELL_28, (2_912, 2_184), 8_114);
+        assert_row((100, 100), CELL_28, (112, 112), 18);
+        assert_row((8_000, 6_000), geometry(28, 23_520_000), (5_600, 4_200), 30_002);
+    }
+
+    #[test]
+    fn half_a_cell_is_rounded_to_the_even_number_of_cells() {
+        assert_row((80, 80), CELL_32, (64, 64), 6);
+        assert_row((80, 80), CELL_28, (84, 84), 11);
+        assert_row((144, 112), CELL_32, (128, 128), 18);
+    }
+
+    #[test]
+    fn the_smallest_images_are_enlarged() {
+        assert_row((11, 11), CELL_32, (64, 64), 6);
+        assert_row((11, 11), CELL_28, (56, 56), 6);
+    }
+
+    #[test]
+    fn a_sliver_that_rounds_to_nothing_is_scaled_by_the_lower_limit() {
+        assert_row((2_000, 12), CELL_32, (736, 32), 25);
+    }
+
+    #[test]
+    fn a_sliver_that_is_shrunk_keeps_one_cell() {
+        assert_row((8_000, 40), geometry(32, 100_000), (4_448, 32), 141);
+        assert_row((40, 8_000), geometry(32, 100_000), (32, 4_448), 141);
+    }
+
+    #[test]
+    fn an_image_a_little_above_the_limit_that_rounds_below_it_is_not_shrunk() {
+        assert_row((1_039, 1_024), geometry(32, 1_048_576), (1_024, 1_024), 1_026);
+    }
+
+    #[test]
+    fn on_an_edge_the_floats_of_the_vendors_program_decide() {
+        // In exact numbers two cells a side, and 50 by 39.
+        assert_row((19, 19), CELL_28, (84, 84), 11);
+        assert_row((1_760, 1_375), geometry(32, 2_000_000), (1_568, 1_248), 1_913);
+    }
+
+    #[test]
+    fn sides_of_zero_and_the_largest_sides_do_not_panic() {
+        let sides = [0, 1, 31, 2_147_483_647, u32::MAX];
+        for (width, height) in sides.into_iter().flat_map(|w| sides.map(|h| (w, h))) {
+            for geometry in [CELL_32, CELL_28, geometry(0, 0), geometry(u32::MAX, u64::MAX)] {
+                assert!(image_tokens(Size::new(width, height), &geometry) >= MARKERS);
+            }
+        }
+        assert_eq!(image_tokens(Size::new(0, 9), &CELL_32), MARKERS);
+    }
+
+    /// The same promise in exact integers. With sides h and w and an area limit m, a shrunk side is
+    /// the largest k cells of f pixels with k·f ≤ h·√(m/(h·w)), that is k² ≤ h·m/(f²·w), and an
+    /// enlarged one is the smallest k with k² ≥ h·m/(f²·w).
+    fn exact_cells(image: Size, geometry: &Geometry) -> (u128, u128) {
+        let cell = u128::from(geometry.cell);
+        let (width, height) = (u128::from(image.width), u128::from(image.height));
+        let nearest = |side: u128| {
+            let (below, over) = (side / cell, 2 * (side % cell));
+            below + u128::from(over > cell || (over == cell && below % 2 == 1))
+        };
+        let rounded = (nearest(width), nearest(height));
+        let rounded_area = rounded.0 * rounded.1 * cell * cell;
+        let (least, most) =
+            (u128::from(geometry.min_pixels.get()), u128::from(geometry.max_pixels.get()));
+        if rounded_area > most {
+            let cells =
+                |side: u128, other: u128| (side * most / (cell * cell * other)).isqrt().max(1);
+            return (cells(width, height), cells(height, width));
+        }
+        if rounded_area < least {
+            let cells = |side: u128, other: u128| {
+                let square = (side * least).div_ceil(cell * cell * other);
+                (square - 1).isqrt() + 1
+            };
+            return (cells(width, height), cells(height, width));
+        }
+        rounded
+    }
+
+    fn assert_exact(image: Size, geometry: &Geometry) {
+        let resized = smart_resize(image, geometry);
+        let cells = (resized.width / geometry.cell, resized.height / geometry.cell);
+        let exact = exact_cells(image, geometry);
+        assert_eq!((cells.0.into(), cells.1.into()), exact, "{image} {geometry:?}");
+    }
+
+    #[test]
+    fn ten_thousand_random_sizes_agree_with_exact_integers() {
+        // Xorshift (Marsaglia 2003): scattered, and the same in every run.
+        let mut state = 0x9e37_79b9_u32;
+        let mut side = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            11 + state % 8_000
+        };
+        for _ in 0..10_000 {
+            let image = Size::new(side(), side());
+            for max_pixels in [3_072, 262_144, 786_432, 1_048_576, 8_388_608, 30_720_000] {
+                assert_exact(image, &geometry(32, max_pixels));
+            }
+            for max_pixels in [3_136, 200_704, 1_003_520, 6_422_528, 23_520_000] {
+                assert_exact(image, &geometry(28, max_pixels));
+            }
+        }
+    }
+
+    fn any_geometry() -> impl Strategy<Value = Geometry> {
+        (prop::bool::ANY, 4_000..30_720_000_u64)
+            .prop_map(|(is_new, max_pixels)| geometry(if is_new { 32 } else { 28 }, max_pixels))
+    }
+
+    proptest! {
+        #[test]
+        fn exchanging_the_sides_costs_the_same(
+            width in any::<u32>(), height in any::<u32>(), geometry in any_geometry(),
+        ) {
+            let size = Size::new(width, height);
+            prop_assert_eq!(image_tokens(size, &geometry), image_tokens(size.turned(), &geometry));
+        }
+
+        #[test]
+        fn no_image_costs_more_than_its_cap_unless_a_side_is_at_one_cell(
+            width in 1..20_000_u32, height in 1..20_000_u32, geometry in any_geometry(),
+        ) {
+            let image = Size::new(width, height);
+            let resized = smart_resize(image, &geometry);
+            let area = u64::from(geometry.cell) * u64::from(geometry.cell);
+            let most = geometry.max_pixels.get() / area + MARKERS.get();
+            let was_enlarged = resized.width > width + geometry.cell / 2;
+            if resized.shorter_side() > geometry.cell && !was_enlarged {
+                prop_assert!(image_tokens(image, &geometry).get() <= most);
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The smallest files of every format whose header is sound, for tests. They have no pixels.
+
+use super::byte_order::ByteOrder;
+use super::format::Format;
+use super::png::checksum;
+
+/// Tag, type and number of a directory's field.
+pub(super) type Field = (u16, u16, u32);
+
+/// One file, or several, of every format.
+pub(super) fn all(width: u32, height: u32) -> Vec<(Format, Vec<u8>)> {
+    let sides = [(256, 4, width), (257, 4, height), (273, 4, 8)];
+    let signed = i32::try_from(width).unwrap();
+    vec![
+        (Format::Jpeg, jpeg(width, height)),
+        (Format::Png, png(width, height)),
+        (Format::Webp, webp_lossy(width, height)),
+        (Format::Bmp, bmp(signed, height.cast_signed())),
+        (Format::Bmp, bmp_core(width, height)),
+        (Format::Tiff, tiff(ByteOrder::Big, &[&sides])),
+        (Format::Tiff, tiff(ByteOrder::Little, &[&sides])),
+        (Format::Heic, heic(width, height)),
+    ]
+}
+
+fn low_half(number: u32) -> u16 {
+    u16::try_from(number).unwrap()
+}
+
+pub(super) fn jpeg(width: u32, height: u32) -> Vec<u8> {
+    let sides = [low_half(height), low_half(width)].map(u16::to_be_bytes);
+    let frame = [0xff, 0xd8, 0xff, 0xc0, 0, 17, 8];
+    [&frame[..], sides.as_flattened(), &[3, 1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1]].concat()
+}
+
+pub(super) fn app1(exif: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(2 + 6 + exif.len()).unwrap().to_be_bytes();
+    [&[0xff, 0xe1][..], &length, b"Exif\0\0", exif].concat()
+}
+
+pub(super) fn exif(order: ByteOrder, orientation: u16) -> Vec<u8> {
+    tiff(order, &[&[(0x0112, 3, orientation.into())]])
+}
+
+pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
+    png_with(width, height, [8, 2, 0, 0, 0])
+}
+
+pub(super) fn png_with(width: u32, height: u32, rest: [u8; 5]) -> Vec<u8> {
+    let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &rest].concat();
+    [&b"\x89PNG\r\n\x1a\n"[..], &png_chunk(*b"IHDR", &header)].concat()
+}
+
+/// A chunk with its checksum.
+pub(super) fn png_chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len()).unwrap().to_be_bytes();
+    let checked = [&kind[..], data].concat();
+    [&length[..], &checked, &checksum(&checked).to_be_bytes()].concat()
+}
+
+pub(super) fn riff_chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len()).unwrap().to_le_bytes();
+    let padding = vec![0; data.len() % 2];
+    [&kind[..], &length, data, &padding].concat()
+}
+
+fn webp(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
+    [&b"RIFF\x40\0\0\0WEBP"[..], &riff_chunk(kind, data)].concat()
+}
+
+pub(super) fn webp_lossy(width: u32, height: u32) -> Vec<u8> {
+    let sides = [low_half(width), low_half(height)].map(u16::to_le_bytes);
+    webp(*b"VP8 ", &[&[0x10, 0, 0, 0x9d, 0x01, 0x2a][..], sides.as_flattened()].concat())
+}
+
+pub(super) fn webp_lossless(width: u32, height: u32) -> Vec<u8> {
+    let packed = (width - 1) | ((height - 1) << 14);
+    webp(*b"VP8L", &[&[0x2f][..], &packed.to_le_bytes()].concat())
+}
+
+pub(super) fn webp_extended(width: u32, height: u32) -> Vec<u8> {
+    let [width, height] = [width - 1, height - 1].map(u32::to_le_bytes);
+    webp(*b"VP8X", &[&[8, 0, 0, 0][..], &width[..3], &height[..3]].concat())
+}
+
+pub(super) fn bmp(width: i32, height: i32) -> Vec<u8> {
+    let sides = [width, height].map(i32::to_le_bytes);
+    let start = [&b"BM"[..], &[0; 12], &[40, 0, 0, 0]].concat();
+    [&start, sides.as_flattened(), &[1, 0, 24, 0], &[0; 24]].concat()
+}
+
+pub(super) fn bmp_core(width: u32, height: u32) -> Vec<u8> {
+    let sides = [low_half(width), low_half(height)].map(u16::to_le_bytes);
+    let start = [&b"BM"[..], &[0; 12], &[12, 0, 0, 0]].concat();
+    [&start, sides.as_flattened(), &[1, 0, 24, 0]].concat()
+}
+
+/// A chain of directories that follow each other from byte eight on.
+pub(super) fn tiff(order: ByteOrder, pages: &[&[Field]]) -> Vec<u8> {
+    let short = |number: u16| match order {
+        ByteOrder::Big => number.to_be_bytes(),
+        ByteOrder::Little => number.to_le_bytes(),
+    };
+    let long = |number: u32| match order {
+        ByteOrder::Big => number.to_be_bytes(),
+        ByteOrder::Little => number.to_le_bytes(),
+    };
+    let magic = if order == ByteOrder::Big { b"MM\0*" } else { b"II*\0" };
+    let mut file = [&magic[..], &long(8)].concat();
+    for (index, page) in pages.iter().enumerate() {
+        file.extend(short(u16::try_from(page.len()).unwrap()));
+        for &(tag, kind, number) in *page {
+            file.extend([short(tag), short(kind)].as_flattened());
+            file.extend(long(1));
+            // A short stands in the first half of the field.
+            let value = if kind == 3 {
+                [short(low_half(number)), [0; 2]].concat()
+            } else {
+                long(number).to_vec()
+            };
+            file.extend(value);
+        }
+        let is_last = index + 1 == pages.len();
+        let next = if is_last { 0 } else { u32::try_from(file.len() + 4).unwrap() };
+        file.extend(long(next));
+    }
+    file
+}
+
+pub(super) fn iso_box(kind: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(8 + body.len()).unwrap().to_be_bytes();
+    [&length[..], &kind, body].concat()
+}
+
+pub(super) fn ispe(width: u32, height: u32) -> Vec<u8> {
+    let sides = [0, width, height].map(u32::to_be_bytes);
+    iso_box(*b"ispe", sides.as_flattened())
+}
+
+pub(super) fn heic(width: u32, height: u32) -> Vec<u8> {
+    heic_with(&[ispe(width, height)], &[1])
+}
+
+/// A file whose primary picture, item one, has the properties of the indices in `associated`.
+pub(super) fn heic_with(properties: &[Vec<u8>], associated: &[u8]) -> Vec<u8> {
+    let count = u8::try_from(associated.len()).unwrap();
+    let associations = [&[0, 0, 0, 0, 0, 0, 0, 1, 0, 1, count][..], associated].concat();
+    let properties =
+        [iso_box(*b"ipco", &properties.concat()), iso_box(*b"ipma", &associations)].concat();
+    let primary = iso_box(*b"pitm", &[0, 0, 0, 0, 0, 1]);
+    let meta = [vec![0; 4], primary, iso_box(*b"iprp", &properties)].concat();
+    [iso_box(*b"ftyp", b"heic\0\0\0\0mif1"), iso_box(*b"meta", &meta)].concat()
+}

@@ -1,0 +1,86 @@
+//! Directories of tagged fields: what a TIFF file is made of, and an EXIF block too.
+//!
+//! TIFF revision 6.0, section 2: a header names the byte order and the first directory; a directory
+//! is a count, twelve bytes a field, and the offset of the next directory. Only numbers that stand
+//! in the field itself are read, which all that matter here do.
+
+use super::byte_order::ByteOrder;
+
+/// Fields of one directory that are looked at. Writers use some dozens; the format allows 65,535.
+const MAX_FIELDS: usize = 1024;
+
+const HEADER_LENGTH: usize = 8;
+const FIELD_LENGTH: usize = 12;
+const COUNT_LENGTH: usize = 2;
+
+const BYTE: u16 = 1;
+const SHORT: u16 = 3;
+const LONG: u16 = 4;
+
+/// One directory within the bytes that its offsets count from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Directory<'a> {
+    bytes: &'a [u8],
+    order: ByteOrder,
+    offset: usize,
+    fields: &'a [u8],
+}
+
+impl<'a> Directory<'a> {
+    /// The first directory of a TIFF file or an EXIF block. `None` where the header is not one or
+    /// the directory is not inside the bytes.
+    pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {
+        let order = match bytes.first_chunk()? {
+            b"II*\0" => ByteOrder::Little,
+            b"MM\0*" => ByteOrder::Big,
+            _ => return None,
+        };
+        Self::at(bytes, order, order.u32(bytes, 4)?)
+    }
+
+    /// The directory that this one names as the next. `None` where it is the last, or the next one
+    /// is not inside the bytes.
+    pub(super) fn next(&self) -> Option<Self> {
+        let end = self.offset + COUNT_LENGTH + self.fields.len();
+        Self::at(self.bytes, self.order, self.order.u32(self.bytes, end)?)
+    }
+
+    fn at(bytes: &'a [u8], order: ByteOrder, offset: u32) -> Option<Self> {
+        let offset = offset as usize;
+        if offset < HEADER_LENGTH {
+            return None;
+        }
+        let count = usize::from(order.u16(bytes, offset)?);
+        let fields = bytes.get(offset + COUNT_LENGTH..)?.get(..count * FIELD_LENGTH)?;
+        Some(Self { bytes, order, offset, fields })
+    }
+
+    /// Where the directory stands.
+    pub(super) fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Whether there is a field of this tag, whatever its type.
+    pub(super) fn has(&self, tag: u16) -> bool {
+        self.field(tag).is_some()
+    }
+
+    /// The single number of a field of type BYTE, SHORT or LONG.
+    pub(super) fn number(&self, tag: u16) -> Option<u32> {
+        let field = self.field(tag)?;
+        if self.order.u32(field, 4)? != 1 {
+            return None;
+        }
+        match self.order.u16(field, 2)? {
+            BYTE => field.get(8).copied().map(u32::from),
+            SHORT => self.order.u16(field, 8).map(u32::from),
+            LONG => self.order.u32(field, 8),
+            _ => None,
+        }
+    }
+
+    fn field(&self, tag: u16) -> Option<&'a [u8]> {
+        let mut fields = self.fields.chunks_exact(FIELD_LENGTH).take(MAX_FIELDS);
+        fields.find(|field| self.order.u16(field, 0) == Some(tag))
+    }
+}

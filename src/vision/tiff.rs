@@ -1,0 +1,119 @@
+//! TIFF, revision 6.0: the sides and the orientation of the first page, and how many pages there
+//! are.
+//!
+//! What DashScope makes of the pages behind the first is not documented, so the caller is told that
+//! there are any. `BigTIFF` is left out: it exists for files over four gigabytes, and no page of it
+//! would fit into a request.
+
+use super::Size;
+use super::exif;
+use super::format::{Format, Orientation};
+use super::probe::ImageHeader;
+use super::tagged::Directory;
+
+/// Pages that are counted; a file with more is said to have as many.
+pub(super) const MAX_PAGES_COUNTED: usize = 1000;
+
+const IMAGE_WIDTH: u16 = 256;
+const IMAGE_LENGTH: u16 = 257;
+const STRIP_OFFSETS: u16 = 273;
+const TILE_OFFSETS: u16 = 324;
+
+/// Whether the bytes start like a TIFF file.
+pub(super) fn matches(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*")
+}
+
+/// Reads the header of bytes that start like a TIFF file.
+pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
+    let first = Directory::first(bytes).ok_or("has its first directory outside the file")?;
+    let (Some(width), Some(height)) = (first.number(IMAGE_WIDTH), first.number(IMAGE_LENGTH))
+    else {
+        return Err("does not give its width and height");
+    };
+    if !first.has(STRIP_OFFSETS) && !first.has(TILE_OFFSETS) {
+        return Err("does not say where its pixels are");
+    }
+    let orientation = first
+        .number(exif::ORIENTATION_TAG)
+        .map_or_else(Orientation::default, Orientation::from_exif);
+    let header = ImageHeader::new(Format::Tiff, Size::new(width, height), orientation);
+    Ok(ImageHeader { pages: count_pages(first), ..header })
+}
+
+/// Follows the chain of directories until it ends, leaves the file or comes back to itself.
+fn count_pages(first: Directory<'_>) -> u32 {
+    let mut seen = [0; MAX_PAGES_COUNTED];
+    let mut pages = 0;
+    let mut page = Some(first);
+    while let Some(directory) = page {
+        if pages == MAX_PAGES_COUNTED || seen[..pages].contains(&directory.offset()) {
+            break;
+        }
+        seen[pages] = directory.offset();
+        pages += 1;
+        page = directory.next();
+    }
+    u32::try_from(pages).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::byte_order::ByteOrder::{Big, Little};
+    use super::super::samples::{self, Field};
+    use super::*;
+
+    const PAGE: [Field; 3] = [(IMAGE_WIDTH, 3, 40), (IMAGE_LENGTH, 4, 30), (STRIP_OFFSETS, 4, 8)];
+
+    #[test]
+    fn sides_are_read_as_short_or_long_in_both_byte_orders() {
+        for order in [Big, Little] {
+            let header = read(&samples::tiff(order, &[&PAGE])).unwrap();
+            assert_eq!((header.stored, header.pages), (Size::new(40, 30), 1));
+        }
+    }
+
+    #[test]
+    fn the_orientation_of_the_first_page_counts() {
+        let turned = [PAGE[0], PAGE[1], PAGE[2], (exif::ORIENTATION_TAG, 3, 6)];
+        let header = read(&samples::tiff(Little, &[&turned, &PAGE])).unwrap();
+        assert_eq!((header.upright(), header.pages), (Size::new(30, 40), 2));
+    }
+
+    #[test]
+    fn without_sides_or_strips_or_tiles_the_file_is_malformed() {
+        let tiled = [PAGE[0], PAGE[1], (TILE_OFFSETS, 4, 8)];
+        assert!(read(&samples::tiff(Big, &[&tiled])).is_ok());
+        let missing = read(&samples::tiff(Big, &[&PAGE[..2]]));
+        assert_eq!(missing, Err("does not say where its pixels are"));
+        let missing = read(&samples::tiff(Big, &[&PAGE[1..]]));
+        assert_eq!(missing, Err("does not give its width and height"));
+    }
+
+    #[test]
+    fn a_side_of_another_type_or_of_several_values_is_none() {
+        let rational = [(IMAGE_WIDTH, 5, 40), PAGE[1], PAGE[2]];
+        assert!(read(&samples::tiff(Big, &[&rational])).is_err());
+        let mut several = samples::tiff(Big, &[&PAGE]);
+        several[17] = 2;
+        assert!(read(&several).is_err());
+    }
+
+    #[test]
+    fn pages_are_counted_up_to_the_bound() {
+        for pages in [3, MAX_PAGES_COUNTED, MAX_PAGES_COUNTED + 7] {
+            let file = samples::tiff(Little, &vec![&PAGE[..]; pages]);
+            let counted = pages.min(MAX_PAGES_COUNTED);
+            assert_eq!(read(&file).map(|header| header.pages as usize), Ok(counted));
+        }
+    }
+
+    #[test]
+    fn a_chain_that_comes_back_to_itself_ends_there() {
+        let mut file = samples::tiff(Little, &[&PAGE, &PAGE, &PAGE]);
+        let end = file.len();
+        let second = u8::try_from(8 + 2 + 3 * 12 + 4).unwrap();
+        file[end - 4..].copy_from_slice(&[second, 0, 0, 0]);
+        assert_eq!(read(&file).map(|header| header.pages), Ok(3));
+    }
+}

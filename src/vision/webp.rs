@@ -1,0 +1,144 @@
+//! WebP (RFC 9649): the sides out of the first chunk, the orientation out of EXIF.
+//!
+//! The extended form names a canvas, and that is the size: an animation is composed onto it, and
+//! decoders that read still pictures show its first frame there. The container's stated length is
+//! not checked; decoders disagree about it and read on.
+
+use super::Size;
+use super::byte_order::ByteOrder::Little;
+use super::exif;
+use super::format::{Format, Orientation};
+use super::probe::{ImageHeader, TRUNCATED};
+
+/// Chunks that are looked through for EXIF, which may stand behind all frames of an animation.
+const MAX_CHUNKS: usize = 1024;
+
+/// Where the first chunk's data starts: behind `RIFF`, a length, `WEBP`, its type and its length.
+const FIRST_CHUNK_DATA: usize = 20;
+
+/// Whether the bytes start like a WebP file.
+pub(super) fn matches(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP")
+}
+
+/// Reads the header of bytes that start like a WebP file.
+pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
+    let kind = bytes.get(12..16).ok_or(TRUNCATED)?;
+    let data = bytes.get(FIRST_CHUNK_DATA..).ok_or(TRUNCATED)?;
+    match kind {
+        b"VP8 " => Ok(ImageHeader::new(Format::Webp, lossy(data)?, Orientation::Upright)),
+        b"VP8L" => Ok(ImageHeader::new(Format::Webp, lossless(data)?, Orientation::Upright)),
+        b"VP8X" => {
+            let canvas = extended(data)?;
+            Ok(ImageHeader::new(Format::Webp, canvas, orientation(&bytes[12..])))
+        }
+        _ => Err("starts with an unknown chunk"),
+    }
+}
+
+/// A lossy key frame, RFC 6386 section 9.1: 14 bits a side, above them two bits of scale, which
+/// decoders ignore.
+fn lossy(frame: &[u8]) -> Result<Size, &'static str> {
+    let start = frame.get(..6).ok_or(TRUNCATED)?;
+    let is_key_frame = start[0] & 1 == 0;
+    if !is_key_frame || start[3..] != [0x9d, 0x01, 0x2a] {
+        return Err("does not start with a key frame");
+    }
+    let width = Little.u16(frame, 6).ok_or(TRUNCATED)? & 0x3fff;
+    let height = Little.u16(frame, 8).ok_or(TRUNCATED)? & 0x3fff;
+    Ok(Size::new(width.into(), height.into()))
+}
+
+/// A lossless picture, RFC 9649: a signature, 14 bits a side less one, the version.
+fn lossless(data: &[u8]) -> Result<Size, &'static str> {
+    let packed = Little.u32(data, 1).ok_or(TRUNCATED)?;
+    if data[0] != 0x2f || packed >> 29 != 0 {
+        return Err("has an unknown lossless signature or version");
+    }
+    Ok(Size::new((packed & 0x3fff) + 1, ((packed >> 14) & 0x3fff) + 1))
+}
+
+/// The canvas of the extended form, RFC 9649: 24 bits a side less one, and an area below 2^32
+/// pixels.
+fn extended(data: &[u8]) -> Result<Size, &'static str> {
+    let side = |offset| Little.u32(data, offset).map(|number| (number & 0x00ff_ffff) + 1);
+    let width = side(4).ok_or(TRUNCATED)?;
+    // The last side ends with the chunk, so its three bytes are read with the one before them.
+    let height = (Little.u32(data, 6).ok_or(TRUNCATED)? >> 8) + 1;
+    let canvas = Size::new(width, height);
+    if canvas.pixels().get() > u64::from(u32::MAX) {
+        return Err("has a canvas of 2^32 pixels or more");
+    }
+    Ok(canvas)
+}
+
+/// The orientation of the EXIF chunk; nothing that is wrong here matters.
+fn orientation(mut chunks: &[u8]) -> Orientation {
+    for _ in 0..MAX_CHUNKS {
+        let Some(length) = Little.u32(chunks, 4) else { break };
+        let length = length as usize;
+        let data = &chunks[8..];
+        if chunks.starts_with(b"EXIF") {
+            let block = &data[..length.min(data.len())];
+            return exif::orientation(exif::identified_block(block).unwrap_or(block));
+        }
+        // Data of odd length is followed by one byte of padding.
+        let Some(rest) = data.get(length + length % 2..) else { break };
+        chunks = rest;
+    }
+    Orientation::Upright
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::byte_order::ByteOrder;
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn the_three_forms_give_their_sides() {
+        for file in [
+            samples::webp_lossy(40, 30),
+            samples::webp_lossless(40, 30),
+            samples::webp_extended(40, 30),
+        ] {
+            assert_eq!(read(&file).map(|header| header.stored), Ok(Size::new(40, 30)));
+        }
+    }
+
+    #[test]
+    fn the_largest_sides_are_read_whole() {
+        assert_eq!(
+            lossless(&samples::webp_lossless(16_384, 16_384)[20..]),
+            Ok(Size::new(16_384, 16_384))
+        );
+        let wide = samples::webp_extended(1 << 24, 255);
+        assert_eq!(read(&wide).map(|header| header.stored), Ok(Size::new(1 << 24, 255)));
+        assert!(read(&samples::webp_extended(1 << 24, 256)).is_err());
+    }
+
+    #[test]
+    fn the_scale_of_a_lossy_frame_is_no_part_of_its_sides() {
+        let mut file = samples::webp_lossy(40, 30);
+        file[27] |= 0xc0;
+        assert_eq!(read(&file).map(|header| header.stored), Ok(Size::new(40, 30)));
+    }
+
+    #[test]
+    fn exif_is_found_behind_other_chunks_with_and_without_identifier() {
+        let block = samples::exif(ByteOrder::Little, 5);
+        for exif in [block.clone(), [&b"Exif\0\0"[..], &block].concat()] {
+            let other = samples::riff_chunk(*b"ALPH", &[1, 2, 3]);
+            let file =
+                [samples::webp_extended(40, 30), other, samples::riff_chunk(*b"EXIF", &exif)];
+            assert_eq!(read(&file.concat()).map(|header| header.upright()), Ok(Size::new(30, 40)));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_needs_another_is_malformed() {
+        let mut file = samples::webp_lossy(40, 30);
+        file[20] |= 1;
+        assert_eq!(read(&file), Err("does not start with a key frame"));
+    }
+}

@@ -1,0 +1,201 @@
+//! Throw-away databases: a SQLite file, and a database in a private PostgreSQL, for each test.
+//!
+//! One PostgreSQL is started for a run of the test binary, by the first test that wants one, in a
+//! folder of its own and on a Unix socket in that folder, so that no port can collide and nobody
+//! else can connect. A static value is never dropped, and a test run may be killed, so the server
+//! is not stopped by this process: a shell that started it reads a pipe from here, and stops and
+//! removes everything when the pipe closes, however this process ended.
+//!
+//! The server sorts by the rules of English and not by bytes, because that is where an `ORDER BY`
+//! on two engines would differ.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a test whose database fails has failed")]
+#![expect(clippy::print_stdout, reason = "what was skipped must be seen")]
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ocr_gateway::store::{self, Engine, Options, Store};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+
+/// Starts the server in the folder `$1` with the programs of the folder `$2`, says `ready`, waits
+/// for the end of its input, and cleans up. As root it acts as `postgres`: the server refuses root.
+const KEEPER: &str = r#"
+set -eu
+folder=$1 programs=$2
+if [ "$(id -u)" = 0 ]; then
+    chown postgres "$folder"
+    as_owner() { runuser -u postgres -- "$@"; }
+else
+    as_owner() { "$@"; }
+fi
+clean_up() {
+    as_owner "$programs/pg_ctl" -D "$folder/data" -m immediate stop || true
+    rm -rf "$folder"
+}
+trap 'clean_up >/dev/null 2>&1' EXIT
+cd "$folder"
+as_owner "$programs/initdb" -D "$folder/data" -A trust -U postgres -E UTF8 --no-sync \
+    --locale=C.UTF-8 --locale-provider=icu --icu-locale=en
+as_owner "$programs/pg_ctl" -D "$folder/data" -w -s -l "$folder/data/log" -o "-k $folder \
+    -c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off" start
+echo ready
+cat >/dev/null
+"#;
+
+/// An empty database that ends with the test.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) engine: Engine,
+    pub(crate) url: String,
+    folder: Option<TempDir>,
+}
+
+impl Database {
+    /// An empty SQLite file.
+    pub(crate) fn sqlite() -> Self {
+        let folder = tempfile::tempdir().expect("there is a temporary folder");
+        let url = format!("sqlite://{}/test.db", folder.path().display());
+        Self { engine: Engine::Sqlite, url, folder: Some(folder) }
+    }
+
+    /// An empty PostgreSQL database, or `None` where its programs are not installed.
+    pub(crate) async fn postgres() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let server = Server::of_this_run()?;
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut connection = connect_postgres(&server.url("postgres")).await;
+        let create = AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE template0"));
+        sqlx::raw_sql(create).execute(&mut connection).await.expect("a database is created");
+        connection.close().await.expect("the connection is closed");
+        Some(Self { engine: Engine::Postgres, url: server.url(&name), folder: None })
+    }
+
+    /// An empty database of each engine that there is.
+    pub(crate) async fn of_each_engine() -> Vec<Self> {
+        let mut databases = vec![Self::sqlite()];
+        databases.extend(Self::postgres().await);
+        databases
+    }
+
+    /// A connection to it as another replica would have.
+    pub(crate) async fn connect(&self) -> Store {
+        store::connect(&self.url, Options::default()).await.expect("the database answers")
+    }
+
+    /// A connection to it, migrated.
+    pub(crate) async fn open(&self) -> Store {
+        let store = self.connect().await;
+        store.migrate().await.expect("the migrations apply");
+        store
+    }
+
+    /// Runs SQL that both engines understand, behind the service's back.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        let done = match self.engine {
+            Engine::Sqlite => {
+                let mut connection = SqliteConnection::connect(&self.url).await.expect(sql);
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(|_| ())
+            }
+            Engine::Postgres => {
+                let mut connection = connect_postgres(&self.url).await;
+                sqlx::raw_sql(sql).execute(&mut connection).await.map(|_| ())
+            }
+        };
+        done.expect(sql);
+    }
+
+    /// The folder of the SQLite file.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("the database is a SQLite file").path()
+    }
+}
+
+/// The PostgreSQL of this run.
+#[derive(Debug)]
+struct Server {
+    folder: PathBuf,
+    /// Holds the pipe whose end stops the server.
+    _keeper: Child,
+}
+
+impl Server {
+    fn of_this_run() -> Option<&'static Self> {
+        static SERVER: OnceLock<Option<Server>> = OnceLock::new();
+        SERVER.get_or_init(Self::start_if_installed).as_ref()
+    }
+
+    fn start_if_installed() -> Option<Self> {
+        if let Some(programs) = postgres_programs() {
+            return Some(Self::start(&programs));
+        }
+        let missing = "PostgreSQL's server programs are not installed (apt install postgresql)";
+        let is_required = env::var_os("OCR_GATEWAY_REQUIRE_PROGRAMS").is_some_and(|set| set == "1");
+        assert!(!is_required, "{missing}");
+        println!("skipped on PostgreSQL: {missing}");
+        None
+    }
+
+    fn start(programs: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("ocr-gateway-postgres-").tempdir();
+        // The keeper removes it.
+        let folder = folder.expect("there is a temporary folder").keep();
+        let mut keeper = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .args([&folder, programs])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // A group of its own: Ctrl-C ends the tests, and the keeper after them.
+            .process_group(0)
+            .spawn()
+            .expect("sh can be started");
+        let output = keeper.stdout.take().expect("the output is piped");
+        await_ready(BufReader::new(output));
+        Self { folder, _keeper: keeper }
+    }
+
+    fn url(&self, database: &str) -> String {
+        let folder = self.folder.to_str().expect("the folder's name is text").replace('/', "%2F");
+        format!("postgres://postgres@{folder}/{database}")
+    }
+}
+
+/// Reads what the keeper prints until it is ready.
+fn await_ready(mut output: impl BufRead) {
+    let mut printed = String::new();
+    while output.read_line(&mut printed).is_ok_and(|length| length > 0) {
+        if printed.ends_with("\nready\n") {
+            return;
+        }
+    }
+    panic!("the private PostgreSQL did not start:\n{printed}");
+}
+
+/// The folder with the newest server programs: Debian keeps each version in a folder of its own
+/// and off the search path.
+fn postgres_programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| {
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    versions.sort();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let newest_first = versions.into_iter().rev().map(|(_, folder)| folder);
+    newest_first.chain(env::split_paths(&path)).find(|folder| {
+        ["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file())
+    })
+}
+
+async fn connect_postgres(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.expect("the private PostgreSQL answers")
+}

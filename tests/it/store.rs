@@ -1,0 +1,376 @@
+//! What a store of tenants promises, proved on both engines by the same lines.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::print_stdout, reason = "a failure must say on which engine it was")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use ocr_gateway::auth::directory::Directory;
+use ocr_gateway::auth::key::{ApiKey, KeyLabel, KeyRecord};
+use ocr_gateway::auth::tenant::{OnExceed, Tenant, TenantName};
+use ocr_gateway::auth::{Authenticator, TenantStore, TenantStoreError};
+use ocr_gateway::clock::ManualClock;
+use ocr_gateway::random::SeededRandom;
+use ocr_gateway::store::StoreError;
+use ocr_gateway::units::Pixels;
+
+use crate::databases::Database;
+
+/// Holds a promise against an empty, migrated store of each engine.
+async fn on_each_engine(promise: impl AsyncFn(&dyn TenantStore)) {
+    on_each_database(async |database| {
+        let store = database.open().await;
+        promise(&*store.tenants()).await;
+        store.close().await;
+    })
+    .await;
+}
+
+/// Holds a promise against an empty database of each engine.
+async fn on_each_database(promise: impl AsyncFn(&Database)) {
+    for database in Database::of_each_engine().await {
+        println!("on {}", database.engine);
+        promise(&database).await;
+    }
+}
+
+fn name(text: &str) -> TenantName {
+    text.parse().unwrap()
+}
+
+fn at(millisecond: i64) -> Timestamp {
+    Timestamp::from_millisecond(millisecond).unwrap()
+}
+
+/// A tenant with every setting away from its default.
+fn limited(text: &str) -> Tenant {
+    Tenant {
+        max_pixels: Some(Pixels::new(786_432)),
+        on_exceed: OnExceed::Reject,
+        requests_per_minute: NonZeroU64::new(60),
+        tokens_per_minute: NonZeroU64::new(100_000),
+        concurrency: NonZeroU64::new(4),
+        models: vec!["qwen-vl-ocr".into(), "qwen-vl-ocr-latest".into()],
+        disabled: true,
+        ..Tenant::new(name(text))
+    }
+}
+
+/// A key that was drawn from `seed`, made at millisecond `seed`.
+fn key_of(tenant: &str, seed: i64) -> (ApiKey, KeyRecord) {
+    let (key, hash) = ApiKey::create(&SeededRandom::new(seed.unsigned_abs()));
+    let record = KeyRecord {
+        id: key.id().clone(),
+        tenant: name(tenant),
+        hash,
+        created_at: at(seed),
+        expires_at: None,
+        revoked_at: None,
+        label: None,
+    };
+    (key, record)
+}
+
+async fn with_tenant(store: &dyn TenantStore, text: &str) {
+    store.create_tenant(&Tenant::new(name(text))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_comes_back_as_it_was_written() {
+    on_each_engine(async |store| {
+        for tenant in [Tenant::new(name("free")), limited("limited")] {
+            store.create_tenant(&tenant).await.unwrap();
+            assert_eq!(store.tenant(&tenant.name).await.unwrap(), Some(tenant));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_largest_limit_comes_back_whole() {
+    on_each_engine(async |store| {
+        let most = NonZeroU64::new(i64::MAX.unsigned_abs());
+        let tenant = Tenant { tokens_per_minute: most, ..Tenant::new(name("a")) };
+        store.create_tenant(&tenant.checked().unwrap()).await.unwrap();
+        let read = store.tenant(&name("a")).await.unwrap().unwrap();
+        assert_eq!(read.tokens_per_minute, most);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_taken_name_is_refused_and_its_tenant_stays() {
+    on_each_engine(async |store| {
+        with_tenant(store, "a").await;
+        let refusal = store.create_tenant(&limited("a")).await.unwrap_err();
+        assert!(matches!(refusal, TenantStoreError::TenantExists(taken) if taken == name("a")));
+        assert_eq!(store.tenant(&name("a")).await.unwrap(), Some(Tenant::new(name("a"))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_creations_of_one_name_at_once_exactly_one_succeeds() {
+    on_each_database(async |database| {
+        let store = database.open().await;
+        let mut creations = tokio::task::JoinSet::new();
+        for _ in 0..32 {
+            let tenants = store.tenants();
+            creations.spawn(async move { tenants.create_tenant(&limited("a")).await.is_ok() });
+        }
+        let created = creations.join_all().await;
+        assert_eq!(created.iter().filter(|created| **created).count(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_update_replaces_every_setting() {
+    on_each_engine(async |store| {
+        with_tenant(store, "a").await;
+        assert!(store.update_tenant(&limited("a")).await.unwrap());
+        assert_eq!(store.tenant(&name("a")).await.unwrap(), Some(limited("a")));
+        assert!(store.update_tenant(&Tenant::new(name("a"))).await.unwrap());
+        assert_eq!(store.tenant(&name("a")).await.unwrap(), Some(Tenant::new(name("a"))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_absent_is_told_and_is_no_error() {
+    on_each_engine(async |store| {
+        let (key, _) = key_of("a", 1);
+        assert!(store.tenant(&name("a")).await.unwrap().is_none());
+        assert!(store.tenants().await.unwrap().is_empty());
+        assert!(!store.update_tenant(&limited("a")).await.unwrap());
+        assert!(store.key(key.id()).await.unwrap().is_none());
+        assert!(store.keys(None).await.unwrap().is_empty());
+        assert!(!store.revoke_key(key.id(), at(1)).await.unwrap());
+        assert!(store.tenant(&name("a")).await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tenants_are_listed_in_the_byte_order_of_their_names() {
+    on_each_engine(async |store| {
+        let ordered = ["a", "a-c", "a.b", "a0", "a_a", "aa", "b"];
+        for text in ["b", "aa", "a_a", "a.b", "a-c", "a0", "a"] {
+            with_tenant(store, text).await;
+        }
+        let tenants = store.tenants().await.unwrap();
+        let names: Vec<_> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        assert_eq!(names, ordered);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_comes_back_as_it_was_written_with_its_tenant_as_it_is_now() {
+    on_each_engine(async |store| {
+        with_tenant(store, "a").await;
+        let label: KeyLabel = "nightly ünïcode".parse().unwrap();
+        let (_, key) = key_of("a", 1_767_225_600_123);
+        let expires_at = Some(at(1_893_456_000_456));
+        let key = KeyRecord { expires_at, label: Some(label), ..key };
+        store.create_key(&key).await.unwrap();
+        store.update_tenant(&limited("a")).await.unwrap();
+        let (read, tenant) = store.key(&key.id).await.unwrap().unwrap();
+        assert!(read.hash.matches(&key.hash));
+        assert_eq!(format!("{read:?}"), format!("{key:?}"));
+        assert_eq!(tenant, limited("a"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_of_an_unknown_tenant_is_refused_by_name() {
+    on_each_engine(async |store| {
+        let (_, key) = key_of("nobody", 1);
+        let refusal = store.create_key(&key).await.unwrap_err();
+        assert!(matches!(refusal, TenantStoreError::NoSuchTenant(tenant) if tenant == key.tenant));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_taken_key_id_is_refused_and_its_key_stays() {
+    on_each_engine(async |store| {
+        with_tenant(store, "a").await;
+        let (_, key) = key_of("a", 1);
+        store.create_key(&key).await.unwrap();
+        let (_, another) = key_of("a", 2);
+        let same_id = KeyRecord { id: key.id.clone(), ..another };
+        let refusal = store.create_key(&same_id).await.unwrap_err();
+        assert!(matches!(refusal, TenantStoreError::KeyExists(id) if id == key.id));
+        assert!(store.key(&key.id).await.unwrap().unwrap().0.hash.matches(&key.hash));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_are_listed_by_tenant_then_age() {
+    on_each_engine(async |store| {
+        with_tenant(store, "a-c").await;
+        with_tenant(store, "a.b").await;
+        for (tenant, made_at) in [("a.b", 1), ("a-c", 3), ("a-c", 2)] {
+            store.create_key(&key_of(tenant, made_at).1).await.unwrap();
+        }
+        let order = |keys: Vec<KeyRecord>| -> Vec<_> {
+            keys.iter().map(|key| key.created_at.as_millisecond()).collect()
+        };
+        assert_eq!(order(store.keys(None).await.unwrap()), [2, 3, 1]);
+        assert_eq!(order(store.keys(Some(&name("a-c"))).await.unwrap()), [2, 3]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn revoking_twice_keeps_the_first_time() {
+    on_each_engine(async |store| {
+        with_tenant(store, "a").await;
+        let (_, key) = key_of("a", 1);
+        store.create_key(&key).await.unwrap();
+        assert!(store.revoke_key(&key.id, at(5)).await.unwrap());
+        assert!(store.revoke_key(&key.id, at(9)).await.unwrap());
+        let (read, _) = store.key(&key.id).await.unwrap().unwrap();
+        assert_eq!(read.revoked_at, Some(at(5)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn revoking_one_key_leaves_the_tenants_other_key_and_account() {
+    on_each_engine(async |store| {
+        store.create_tenant(&limited("a")).await.unwrap();
+        let ((_, old), (_, new)) = (key_of("a", 1), key_of("a", 2));
+        store.create_key(&old).await.unwrap();
+        store.create_key(&new).await.unwrap();
+        store.revoke_key(&old.id, at(3)).await.unwrap();
+        let (key, tenant) = store.key(&new.id).await.unwrap().unwrap();
+        assert_eq!((key.revoked_at, tenant), (None, limited("a")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revocation_on_one_replica_binds_on_another_within_a_second() {
+    on_each_database(async |database| {
+        let (here, there) = (database.open().await, database.connect().await);
+        let (key, record) = key_of("a", 1);
+        with_tenant(&*here.tenants(), "a").await;
+        here.tenants().create_key(&record).await.unwrap();
+        let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+        let directory = Directory::open(BTreeMap::new(), there.tenants()).await.unwrap();
+        let authenticator = Authenticator::new(Arc::new(directory), clock.clone());
+        authenticator.authenticate(key.expose()).await.unwrap();
+        here.tenants().revoke_key(key.id(), at(2)).await.unwrap();
+        clock.advance(Duration::from_secs(1));
+        let refusal = authenticator.authenticate(key.expose()).await.unwrap_err();
+        assert_eq!(refusal.reason(), "revoked");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_file_of_the_database_holds_the_secret_of_a_key() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    let (key, record) = key_of("a", 1);
+    with_tenant(&*store.tenants(), "a").await;
+    store.tenants().create_key(&record).await.unwrap();
+    let mut stored = Vec::new();
+    for file in std::fs::read_dir(database.folder()).unwrap() {
+        stored.extend(std::fs::read(file.unwrap().path()).unwrap());
+    }
+    let holds = |text: &str| stored.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+    assert!(holds(key.id().as_str()));
+    assert!(!holds(key.expose().rsplit('_').next().unwrap()));
+}
+
+#[tokio::test]
+async fn migrating_twice_does_nothing_the_second_time() {
+    on_each_database(async |database| {
+        let store = database.open().await;
+        with_tenant(&*store.tenants(), "a").await;
+        store.migrate().await.unwrap();
+        assert!(store.pending_migrations().await.unwrap().is_empty());
+        assert_eq!(store.tenants().tenants().await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn replicas_that_migrate_at_once_all_succeed() {
+    on_each_database(async |database| {
+        let mut migrations = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let replica = database.connect().await;
+            migrations.spawn(async move { replica.migrate().await });
+        }
+        for migrated in migrations.join_all().await {
+            migrated.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_migration_file_is_compiled_in_for_both_engines() {
+    on_each_database(async |database| {
+        let store = database.connect().await;
+        let compiled_in = store.pending_migrations().await.unwrap();
+        let folder = match database.engine {
+            ocr_gateway::store::Engine::Sqlite => "sqlite",
+            ocr_gateway::store::Engine::Postgres => "postgres",
+        };
+        let numbered = (1..).zip(compiled_in).map(|(version, name)| format!("{version:04}_{name}"));
+        assert_eq!(numbered.collect::<BTreeSet<_>>(), migration_files(folder));
+    })
+    .await;
+}
+
+fn migration_files(engine: &str) -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(engine);
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    files.map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused() {
+    on_each_database(async |database| {
+        let store = database.open().await;
+        let newer = "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1";
+        database.execute(newer).await;
+        let refusal = store.migrate().await.unwrap_err();
+        assert!(matches!(refusal, StoreError::NewerDatabase { version: 9999 }), "{refusal}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
+    on_each_database(async |database| {
+        let store = database.open().await;
+        database.execute("UPDATE _sqlx_migrations SET checksum = ''").await;
+        let refusal = store.migrate().await.unwrap_err();
+        assert!(matches!(refusal, StoreError::ChangedMigration { version: 1 }), "{refusal}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_says_whether_it_can_be_reached() {
+    on_each_database(async |database| {
+        let store = database.open().await;
+        assert!(store.is_reachable().await);
+        store.close().await;
+        assert!(!store.is_reachable().await);
+    })
+    .await;
+}
