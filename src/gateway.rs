@@ -148,10 +148,15 @@ impl Gateway {
     ///
     /// [`NotReady`] says what is missing.
     pub async fn ready(&self) -> Result<(), NotReady> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             return Err(NotReady::Draining);
         }
         if self.store.is_reachable().await { Ok(()) } else { Err(NotReady::Database) }
+    }
+
+    /// Whether the service was told to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Turns readiness off, so that no new requests are routed here.

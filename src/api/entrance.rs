@@ -35,6 +35,9 @@ pub(super) struct Entered {
 ///
 /// 401, 403, 429 or 503.
 pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Entered, Problem> {
+    if gateway.is_draining() {
+        return Err(shutting_down());
+    }
     let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
     let Ok(place) = Arc::clone(&gateway.in_flight).try_acquire_owned() else {
         gateway.metrics.refused(NO_TENANT, "overloaded");
@@ -114,6 +117,16 @@ fn overloaded() -> Problem {
         "overloaded",
         "The gateway is busy",
         "Too many requests are being worked on. Retry shortly, or raise server.max_in_flight_requests.",
+    )
+    .after(Duration::from_secs(1))
+}
+
+fn shutting_down() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "shutting_down",
+        "The gateway is stopping",
+        "This replica finishes what it has and takes nothing new. Send the request again.",
     )
     .after(Duration::from_secs(1))
 }

@@ -7,6 +7,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde_json::Value;
 
 use super::problem::{Flaw, Problem};
@@ -22,6 +23,10 @@ const METADATA_BYTES: usize = 4096;
 
 /// Characters of a language tag at most (RFC 5646, section 4.4.1, asks for 35).
 const LANGUAGE_LENGTH: usize = 35;
+
+/// The code of a template that there is not: the one flaw of an option that is 404, like the template's
+/// own path.
+const UNKNOWN_TEMPLATE: &str = "unknown_template";
 
 /// The names of all options, as an error lists them.
 const NAMES: [&str; 12] = [
@@ -129,6 +134,9 @@ impl RawOptions {
         let Some(first) = reader.flaws.first() else { return Ok(reader.wishes) };
         let detail = format!("{}: {}", first.pointer.trim_start_matches('/'), first.detail);
         let mut problem = Problem::bad_request(first.code, detail);
+        if first.code == UNKNOWN_TEMPLATE {
+            problem.status = StatusCode::NOT_FOUND;
+        }
         problem.errors = reader.flaws;
         Err(problem)
     }
@@ -325,7 +333,7 @@ fn template(value: &Value) -> Result<Arc<Schema>, Flaw> {
     let name = text("template", value)?;
     let Some(template) = templates::find(&name) else {
         let why = "is unknown: GET /templates lists what there is";
-        return Err(flaw("template", "unknown_template", why));
+        return Err(flaw("template", UNKNOWN_TEMPLATE, why));
     };
     Ok(Arc::clone(&template.parsed))
 }

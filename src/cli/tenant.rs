@@ -260,11 +260,15 @@ fn pixels(text: &str) -> Result<Change<Pixels>, std::num::ParseIntError> {
     text.parse().map(|count| Change::Set(Pixels::new(count)))
 }
 
-fn models(text: &str) -> Result<Change<Vec<String>>, std::convert::Infallible> {
+fn models(text: &str) -> Result<Change<Vec<String>>, &'static str> {
     if text == CLEAR {
         return Ok(Change::Clear);
     }
-    Ok(Change::Set(text.split(',').map(|model| model.trim().to_owned()).collect()))
+    let models: Vec<_> = text.split(',').map(|model| model.trim().to_owned()).collect();
+    if models.iter().any(String::is_empty) {
+        return Err("a name is missing beside a comma");
+    }
+    Ok(Change::Set(models))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! traffic: both protocols are read by one reader that looks for each value where either puts it, a
 //! member of the wrong type counts as absent, and only two things are demanded of a good answer:
 //! something that the model wrote and no error beside it. An error is looked for under every
-//! status, at the top level, inside `error`, and in the first event of a stream that nobody asked for;
-//! the service sends the last with status 200.
+//! status, at the top level, inside `error`, and in the first event of a stream that nobody asked
+//! for; the service sends the last with status 200.
 
 use std::time::Duration;
 
@@ -46,7 +46,8 @@ pub(super) struct Received {
     pub(super) body: Vec<u8>,
 }
 
-/// Reads `received`. Image tokens that the bill does not tell apart are taken to be those of `bound`.
+/// Reads `received`. Image tokens that the bill does not tell apart are taken to be those of
+/// `bound`.
 pub(super) fn read(received: &Received, bound: &Usage) -> Result<Answer, Failure> {
     let body = received.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&received.body);
     let json = serde_json::from_slice::<Value>(body).ok().filter(Value::is_object);
@@ -138,9 +139,9 @@ fn finish_reason(value: &Value) -> FinishReason {
 
 /// The bill, in the words of either protocol; none where a total is missing.
 ///
-/// An input of zero is no bill either: every call carries a picture, and none is free. The picture's
-/// tokens are part of the input (Model Studio, "Qwen-OCR API reference"); should they ever be more,
-/// both are believed, since that errs upwards.
+/// An input of zero is no bill either: every call carries a picture, and none is free. The
+/// picture's tokens are part of the input (Model Studio, "Qwen-OCR API reference"); should they
+/// ever be more, both are believed, since that errs upwards.
 fn usage(usage: &Value, bound: &Usage) -> Option<Usage> {
     let number = |pointers: &[&str]| {
         pointers.iter().find_map(|pointer| usage.pointer(pointer).and_then(Value::as_u64))
@@ -232,5 +233,237 @@ fn prose(received: &Received, body: &[u8]) -> Complaint {
         code: None,
         message: String::from_utf8_lossy(beginning).into_owned(),
         retry_after: received.retry_after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::{Fault, Timeout};
+    use super::*;
+
+    const BOUND: Usage =
+        Usage { image: Tokens::new(700), text: Tokens::new(60), output: Tokens::new(8192) };
+
+    fn of(status: u16, body: &str) -> Result<Answer, Failure> {
+        let received = Received { status, body: body.as_bytes().to_vec(), ..Received::default() };
+        read(&received, &BOUND)
+    }
+
+    fn tokens(image: u64, text: u64, output: u64) -> Usage {
+        let new = Tokens::new;
+        Usage { image: new(image), text: new(text), output: new(output) }
+    }
+
+    fn compatible(usage: &str) -> String {
+        format!(
+            r#"{{"id":"chatcmpl-1","choices":[{{"index":0,"finish_reason":"length","message":
+            {{"role":"assistant","content":"text","refusal":null}}}}],"usage":{usage}}}"#
+        )
+    }
+
+    #[test]
+    fn the_compatible_protocol_is_understood() {
+        let usage = r#"{"prompt_tokens":1185,"completion_tokens":72,"total_tokens":1257,
+            "prompt_tokens_details":{"image_tokens":1001,"text_tokens":184,"cached_tokens":null}}"#;
+        let answer = of(200, &compatible(usage)).unwrap();
+        assert_eq!(answer.text, "text");
+        assert_eq!(answer.finish_reason, FinishReason::Length);
+        assert_eq!(answer.usage, Some(tokens(1001, 184, 72)));
+    }
+
+    #[test]
+    fn a_bill_without_its_parts_takes_the_picture_s_tokens_from_the_quote() {
+        let bill = |usage| of(200, &compatible(usage)).unwrap().usage;
+        assert_eq!(
+            bill(r#"{"prompt_tokens":752,"completion_tokens":1}"#),
+            Some(tokens(700, 52, 1))
+        );
+        let null = r#"{"prompt_tokens":600,"completion_tokens":0,"prompt_tokens_details":null}"#;
+        assert_eq!(bill(null), Some(tokens(600, 0, 0)));
+    }
+
+    #[test]
+    fn a_bill_that_is_missing_or_free_is_none() {
+        let zero = r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#;
+        for usage in [
+            "null",
+            "{}",
+            "7",
+            zero,
+            r#"{"prompt_tokens":5}"#,
+            r#"{"prompt_tokens":-5,"completion_tokens":1}"#,
+        ] {
+            assert_eq!(of(200, &compatible(usage)).unwrap().usage, None, "{usage}");
+        }
+    }
+
+    #[test]
+    fn a_blank_page_is_an_answer() {
+        for content in [r#""""#, "[]", r#"[{"text":""}]"#] {
+            let body = format!(
+                r#"{{"output":{{"choices":[{{"finish_reason":"stop","message":{{"content":{content}}}}}]}}}}"#
+            );
+            let answer = of(200, &body).unwrap();
+            assert_eq!((answer.text.as_str(), answer.finish_reason), ("", FinishReason::Stop));
+        }
+    }
+
+    #[test]
+    fn words_keep_what_can_be_read_of_them() {
+        let body = r#"{"output":{"choices":[{"message":{"content":[{"text":"t","processed_text":"p","ocr_result":
+            {"words_info":[{"text":"a","location":[-30,1,2,3,4,5,6,7.5],"rotate_rect":[1,2,3,4,90]},
+            {"text":"b","location":[1],"rotate_rect":null},{"location":[]}]}}]}}]}}"#;
+        let answer = of(200, body).unwrap();
+        let words = answer.words.unwrap();
+        assert_eq!(words.len(), 2);
+        assert_eq!(words[0].location, Some([-30.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5]));
+        assert_eq!((words[1].location, words[1].rotate_rect), (None, None));
+        assert_eq!(answer.processed_text.as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn a_good_status_with_a_complaint_is_a_failure() {
+        let codes = [
+            (r#"{"code":"InvalidApiKey","message":"m","output":{}}"#, "account"),
+            (r#"{"error":{"message":"m","type":"limit_requests"}}"#, "throttled"),
+            (r#"{"error":{"message":"m"}}"#, "failed"),
+            (r#"{"error":"m"}"#, "failed"),
+            (r#"{"code":500,"msg":"m"}"#, "failed"),
+        ];
+        for (body, label) in codes {
+            assert_eq!(of(200, body).unwrap_err().fault.label(), label, "{body}");
+        }
+    }
+
+    #[test]
+    fn empty_codes_beside_an_answer_are_no_complaint() {
+        let body = compatible("null").replacen(
+            '{',
+            r#"{"code":"","message":"","error":null,"status_code":200,"#,
+            1,
+        );
+        assert_eq!(of(200, &body).unwrap().text, "text");
+    }
+
+    #[test]
+    fn a_good_status_without_an_answer_is_a_failure_whose_bill_is_kept() {
+        let bodies = [
+            "",
+            "<html>",
+            "[]",
+            "{}",
+            r#"{"choices":[]}"#,
+            r#"{"choices":[{"message":{"content":null}}]}"#,
+        ];
+        for body in bodies {
+            let failure = of(200, body).unwrap_err();
+            assert_eq!(
+                (failure.fault.label(), failure.bill),
+                ("invalid_answer", Bill::Unknown),
+                "{body}"
+            );
+        }
+        let billed = r#"{"choices":[],"usage":{"prompt_tokens":752,"completion_tokens":3}}"#;
+        assert_eq!(of(200, billed).unwrap_err().bill, Bill::Known(tokens(700, 52, 3)));
+    }
+
+    #[test]
+    fn a_stream_that_nobody_asked_for_is_no_answer() {
+        let body = r#"data:{"choices":[{"message":{"content":"half"}}]}"#;
+        assert_eq!(of(200, body).unwrap_err().fault, Fault::InvalidAnswer(Defect::NotJson));
+    }
+
+    #[test]
+    fn an_error_in_a_stream_has_the_status_inside_it() {
+        let body = "id:1\nevent:error\n:HTTP_STATUS/400\ndata:{\"code\":\"InvalidParameter\",\"message\":\"m\",\"request_id\":\"r-1\"}\n\n";
+        for status in [200, 502] {
+            let failure = of(status, body).unwrap_err();
+            let code = Code::new("InvalidParameter");
+            assert_eq!(failure.fault, Fault::Rejected { status: 400, code });
+            assert_eq!(failure.request_id, Code::new("r-1"));
+        }
+    }
+
+    #[test]
+    fn an_error_billed_for_is_settled_and_not_repeated() {
+        let body = r#"{"code":"InternalError","usage":{"input_tokens":752,"output_tokens":9}}"#;
+        let failure = of(500, body).unwrap_err();
+        assert_eq!(
+            (failure.bill, failure.repeat),
+            (Bill::Known(tokens(700, 52, 9)), Repeat::Never)
+        );
+    }
+
+    #[test]
+    fn pages_of_proxies_are_judged_by_their_status() {
+        assert_eq!(of(429, "<html>slow down</html>").unwrap_err().fault.label(), "throttled");
+        assert_eq!(of(504, "").unwrap_err().fault, Fault::Timeout(Timeout::Upstream));
+        assert_eq!(
+            of(502, "\u{0}\u{1}").unwrap_err().fault,
+            Fault::Failed { status: 502, code: None }
+        );
+    }
+
+    #[test]
+    fn the_request_id_is_taken_from_the_header_where_the_body_has_none() {
+        let header = Code::new("from-header");
+        let received = Received { status: 500, request_id: header.clone(), ..Received::default() };
+        assert_eq!(read(&received, &BOUND).unwrap_err().request_id, header);
+    }
+
+    /// A recorded body of the vendor's service; none where the recordings are not at hand.
+    fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure>> {
+        let folder = std::env::var("OCR_GATEWAY_TEST_DATA")
+            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_owned());
+        let path = format!("{folder}/dashscope_wire/{name}.response.body.txt");
+        let Ok(body) = std::fs::read_to_string(&path) else {
+            println!("skipped: no recording {name}");
+            return None;
+        };
+        Some(of(status, &body))
+    }
+
+    #[test]
+    fn the_recorded_text_is_understood() {
+        let Some(read) = recorded(200, "multimodal-generation-vl-ocr-nosse") else { return };
+        let answer = read.unwrap();
+        assert!(answer.text.starts_with("读者对象") && answer.text.ends_with("它们。"));
+        assert_eq!(answer.usage, Some(tokens(1219, 29, 225)));
+        assert_eq!(answer.request_id, Code::new("195c98cd-4ee5-998b-b662-132b7aebc048"));
+    }
+
+    #[test]
+    fn the_recorded_words_are_understood() {
+        let name = "multimodal-generation-vl-ocr-advanced-recognition-nosse";
+        let Some(read) = recorded(200, name) else { return };
+        let answer = read.unwrap();
+        let words = answer.words.unwrap();
+        assert_eq!((words.len(), words[7].text.as_str()), (12, "Ciao!"));
+        assert!(words[6].location.unwrap()[0] < 0.0, "a word that begins left of the picture");
+        assert_eq!(answer.usage, Some(tokens(1862, 33, 432)));
+    }
+
+    #[test]
+    fn the_recorded_fields_are_understood() {
+        let name = "multimodal-generation-vl-ocr-key-information-extraction-nosse";
+        let Some(read) = recorded(200, name) else { return };
+        let answer = read.unwrap();
+        assert_eq!(answer.kv_result.unwrap()["发票"]["发票号码"], "10283819");
+        assert_eq!(answer.usage, Some(tokens(310, 214, 65)));
+    }
+
+    #[test]
+    fn the_recorded_errors_are_understood() {
+        let recordings = [
+            (401, "auth-error-nosse", "account", "a1c0561c-1dfe-98a6-a62f-983577b8bc5e"),
+            (400, "parameter-error-nosse", "rejected", "a5898c04-d210-901b-965f-e4bd90478805"),
+            (200, "parameter-error-sse", "rejected", "7671ecd8-93cc-9ee9-bc89-739f0fd8b809"),
+        ];
+        for (status, name, label, request_id) in recordings {
+            let Some(read) = recorded(status, name) else { return };
+            let failure = read.unwrap_err();
+            assert_eq!((failure.fault.label(), failure.bill), (label, Bill::Nothing), "{name}");
+            assert_eq!(failure.request_id, Code::new(request_id));
+        }
     }
 }

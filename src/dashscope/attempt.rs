@@ -1,8 +1,8 @@
 //! One attempt: the request goes out, the answer comes in, nothing takes longer than it may.
 //!
-//! Four clocks run. The connection's is reqwest's; the headers', the silence between two pieces of the
-//! answer and the attempt as a whole are kept here, the last cut short by the caller's deadline. Which
-//! one ran out is part of the answer to "why", so they are not folded into one.
+//! Four clocks run. The connection's is reqwest's; the headers', the silence between two pieces of
+//! the answer and the attempt as a whole are kept here, the last cut short by the caller's
+//! deadline. Which one ran out is part of the answer to "why", so they are not folded into one.
 //!
 //! Everything that reqwest would do by itself with a request that spends money is turned off: it
 //! follows no redirect, which would carry the key to another host, and repeats nothing.
@@ -31,8 +31,8 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of an error's body is read: the vendor's are some hundred bytes.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// The largest answer that is parsed on the reactor; about a tenth of a millisecond. Pages of text are
-/// smaller, so the blocking pool sees only the odd one.
+/// The largest answer that is parsed on the reactor; about a tenth of a millisecond. Pages of text
+/// are smaller, so the blocking pool sees only the odd one.
 const INLINE_BYTES: usize = 64 * 1024;
 
 /// The HTTP side of one endpoint.
@@ -54,8 +54,8 @@ impl Transport {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
         let base = settings.base()?;
-        // Without a process-wide provider reqwest panics. The binary installs one; a test or another
-        // embedder may not have. Where there is one, it stays.
+        // Without a process-wide provider reqwest panics. The binary installs one; a test or
+        // another embedder may not have. Where there is one, it stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("ocr-gateway/", env!("CARGO_PKG_VERSION")))
@@ -161,8 +161,8 @@ impl Transport {
         }
     }
 
-    /// The vendor's SDK reads `retry-after-ms` and `retry-after`, the latter in both forms of RFC 9110,
-    /// section 10.2.3.
+    /// The vendor's SDK reads `retry-after-ms` and `retry-after`, the latter in both forms of RFC
+    /// 9110, section 10.2.3.
     fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
         let number = |name| text(headers, name).and_then(|value| value.trim().parse::<u64>().ok());
         if let Some(milliseconds) = number("retry-after-ms") {

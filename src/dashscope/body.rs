@@ -1,12 +1,14 @@
 //! A request body around a picture, made while it is sent.
 //!
-//! A picture is held once, as the bytes that came in. Base64 and the JSON around it would be another
-//! four thirds of it for each attempt in flight, so the text is made in pieces of 64 KiB as the
-//! connection asks for them, and making the body again for a retry costs three reference counts. The
-//! length is known beforehand and sent, because the vendor's gateway is known to dislike chunked bodies.
+//! A picture is held once, as the bytes that came in. Base64 and the JSON around it would be
+//! another four thirds of it for each attempt in flight, so the text is made in pieces of 64 KiB as
+//! the connection asks for them, and making the body again for a retry costs three reference
+//! counts. The length is known beforehand and sent, because the vendor's gateway is known to
+//! dislike chunked bodies.
 //!
-//! A body also remembers whether its last piece was handed over. Until then the upstream cannot have
-//! had a whole JSON document, and so cannot have billed anything, however the connection ended.
+//! A body also remembers whether its last piece was handed over. Until then the upstream cannot
+//! have had a whole JSON document, and so cannot have billed anything, however the connection
+//! ended.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,8 +19,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// Bytes of the picture that are encoded at once: a multiple of three, so that only the last piece is
-/// padded, and some ten microseconds of work.
+/// Bytes of the picture that are encoded at once: a multiple of three, so that only the last piece
+/// is padded, and some ten microseconds of work.
 const PIECE: usize = 48 * 1024;
 
 /// A JSON document with a hole where the Base64 of a picture goes.
@@ -32,8 +34,8 @@ pub(super) struct Document {
 impl Document {
     /// The document `json`, whose first string that ends in `;base64,` takes the picture.
     ///
-    /// The first is the right one as long as the caller puts nothing before it that others wrote; where
-    /// there is none, the picture is appended, which no server takes for JSON.
+    /// The first is the right one as long as the caller puts nothing before it that others wrote;
+    /// where there is none, the picture is appended, which no server takes for JSON.
     pub(super) fn new(json: String, picture: Bytes) -> Self {
         const HOLE: &str = ";base64,\"";
         let at = json.find(HOLE).map_or(json.len(), |found| found + HOLE.len() - 1);
@@ -143,7 +145,7 @@ mod tests {
         #[test]
         fn a_picture_of_any_length_lands_in_its_string(
             picture in prop::collection::vec(any::<u8>(), 0..300),
-            pieces in 0..3_usize,
+            pieces in 0..2_usize,
             text in any::<String>(),
         ) {
             let picture: Vec<u8> = vec![7; pieces * PIECE].into_iter().chain(picture).collect();

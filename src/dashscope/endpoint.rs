@@ -1,9 +1,9 @@
 //! One address with one key, and what every call to it goes through.
 //!
-//! A call is a loop of attempts. Before each, the [`Pacer`] makes it wait for its turn under the account's
-//! rate; after each failure three questions are asked: what was billed, may it be repeated, and is
-//! there time and retry budget left. DashScope documents no idempotency key, so an attempt whose bill is
-//! unknown is repeated at most once, and no call is ever hedged.
+//! A call is a loop of attempts. Before each, the [`Pacer`] makes it wait for its turn under the
+//! account's rate; after each failure three questions are asked: what was billed, may it be
+//! repeated, and is there time and retry budget left. DashScope documents no idempotency key, so an
+//! attempt whose bill is unknown is repeated at most once, and no call is ever hedged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use super::request::Request;
 use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
 use super::spending::{self, Progress, Stop};
-use super::verdict::Failure;
+use super::verdict::{Failure, Repeat};
 use super::{Call, ClientError, Completion};
 use crate::admission::Permit;
 use crate::clock::Clock;
@@ -152,12 +152,13 @@ impl Endpoint {
         if self.account_refused.swap(false, Ordering::Relaxed) {
             tracing::info!(endpoint = self.name, "the upstream takes the account again");
         }
-        let settlement = match answer.usage {
-            Some(billed) => {
-                turn.billed(billed);
-                permit.settle(billed)
-            }
-            None => spending::write_off(permit),
+        let settlement = if let Some(billed) = answer.usage {
+            turn.billed(billed);
+            permit.settle(billed)
+        } else {
+            let model = permit.model().name.as_str();
+            tracing::warn!(endpoint = self.name, model, "the upstream's answer states no bill");
+            spending::write_off(permit)
         };
         Completion {
             text: answer.text,
@@ -174,9 +175,10 @@ impl Endpoint {
         }
     }
 
-    /// A `Retry-After` speaks of the account, so it binds every call of the model, not just this one.
+    /// A `Retry-After` speaks of the account, so it binds every call of the model, not just this
+    /// one.
     fn hold_back(&self, permit: &Permit, failure: &Failure) {
-        if let Some(wait) = failure.retry_after {
+        if let (Some(wait), true) = (failure.retry_after, failure.repeat != Repeat::Never) {
             self.pacer.hold(permit.model(), wait);
         }
     }
@@ -197,7 +199,8 @@ impl Endpoint {
         Some(pause)
     }
 
-    /// Writes the one log line of a failed call; a refused account is an alarm, but only when it starts.
+    /// Writes the one log line of a failed call; a refused account is an alarm, but only when it
+    /// starts.
     fn report(&self, model: &str, error: &CallError) {
         let endpoint = self.name.as_str();
         let request_id = error.request_id.as_ref().map(Code::as_str);

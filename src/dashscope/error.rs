@@ -1,9 +1,9 @@
 //! Why a call to the upstream gave no completion.
 //!
-//! A [`CallError`] is what the callers of this module may know: a situation, a sanitised code, a request
-//! id for the vendor's support, and what was spent all the same. The upstream's messages are read to tell
-//! situations apart (`verdict`) and then dropped: they quote keys, addresses and account names, and
-//! they were written for the operator of an account and not for our callers.
+//! A [`CallError`] is what the callers of this module may know: a situation, a sanitised code, a
+//! request id for the vendor's support, and what was spent all the same. The upstream's messages
+//! are read to tell situations apart (`verdict`) and then dropped: they quote keys, addresses and
+//! account names, and they were written for the operator of an account and not for our callers.
 
 use std::fmt;
 use std::time::Duration;
@@ -112,8 +112,8 @@ pub enum Fault {
 impl Fault {
     /// Whether the same call may succeed later.
     ///
-    /// An answer that cannot be used is not among them: the model's temperature is nearly zero, so it
-    /// would most likely write, and bill, the same again.
+    /// An answer that cannot be used is not among them: the model's temperature is nearly zero, so
+    /// it would most likely write, and bill, the same again.
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Throttled { .. }

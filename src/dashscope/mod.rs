@@ -1,15 +1,15 @@
 //! The one place that speaks to DashScope.
 //!
-//! [`Client::call`] takes a [`Permit`] and gives back a [`Completion`] together with what it cost. Model,
-//! `max_tokens` and the tokens that the pacer reckons with are read from the permit and not from the
-//! [`Call`], so that what is sent can never be dearer than what was admitted.
+//! [`Client::call`] takes a [`Permit`] and gives back a [`Completion`] together with what it cost.
+//! Model, `max_tokens` and the tokens that the pacer reckons with are read from the permit and not
+//! from the [`Call`], so that what is sent can never be dearer than what was admitted.
 //!
 //! What happens within a call reads top to bottom in `endpoint`; what an answer means is decided in
-//! `answer` and `verdict`, when it is repeated in `retry`, when it may leave in `pacer`, and what it
-//! costs the tenant in `spending`. reqwest appears below this module and nowhere else.
+//! `answer` and `verdict`, when it is repeated in `retry`, when it may leave in `pacer`, and what
+//! it costs the tenant in `spending`. reqwest appears below this module and nowhere else.
 //!
-//! Answers are not streamed: built-in tasks lose their results in a stream, and a page takes seconds.
-//! No word of the upstream's prose leaves this module; callers see codes and request ids.
+//! Answers are not streamed: built-in tasks lose their results in a stream, and a page takes
+//! seconds. No word of the upstream's prose leaves this module; callers see codes and request ids.
 
 mod answer;
 mod attempt;
@@ -43,8 +43,8 @@ use crate::units::{Pixels, Usage};
 
 /// One call to a model: the picture, how it is to be read, and what is asked of it.
 ///
-/// Without a task the OpenAI-compatible protocol is spoken, with one DashScope's own, which alone knows
-/// the tasks (Model Studio, "Qwen-OCR API reference").
+/// Without a task the OpenAI-compatible protocol is spoken, with one DashScope's own, which alone
+/// knows the tasks (Model Studio, "Qwen-OCR API reference").
 #[derive(Clone)]
 pub struct Call {
     /// The picture.
@@ -87,7 +87,8 @@ pub enum Task {
     FormulaRecognition,
     /// Named values.
     KeyInformationExtraction {
-        /// The names and hints of what is wanted, at most three levels deep; none asks for all there is.
+        /// The names and hints of what is wanted, at most three levels deep; none asks for all
+        /// there is.
         result_schema: Option<Value>,
     },
 }
@@ -161,7 +162,8 @@ impl Completion {
 pub struct Word {
     /// What it says.
     pub text: String,
-    /// `x1, y1, … x4, y4`, clockwise from the top left, in pixels of the image as sent. May lie outside.
+    /// `x1, y1, … x4, y4`, clockwise from the top left, in pixels of the image as sent. May lie
+    /// outside.
     pub location: Option<[f64; 8]>,
     /// Centre x, centre y, width, height, angle in degrees; upright lines come with sides swapped.
     pub rotate_rect: Option<[f64; 5]>,

@@ -1,17 +1,18 @@
 //! A call's turn under the account's rate.
 //!
-//! DashScope limits requests and tokens a minute for the whole account and model, may enforce both by
-//! the second, and throttles a sudden rise even below them (Model Studio, "Rate limits"). Running into
-//! that costs an upload and a wait for every call that does, so calls wait here instead: in order,
-//! evenly spaced, a second's worth at most at once. What a call will write is not known beforehand, so
-//! only its input is taken in advance and the rest is charged once billed; later calls wait for it.
+//! DashScope limits requests and tokens a minute for the whole account and model, may enforce both
+//! by the second, and throttles a sudden rise even below them (Model Studio, "Rate limits").
+//! Running into that costs an upload and a wait for every call that does, so calls wait here
+//! instead: in order, evenly spaced, a second's worth at most at once. What a call will write is
+//! not known beforehand, so only its input is taken in advance and the rest is charged once billed;
+//! later calls wait for it.
 //!
-//! Waiting is bounded twice, by number and by time, and a call whose turn cannot come in time is told so
-//! at once rather than after having waited for nothing. A `Retry-After` closes the lane of the model until
-//! it ends; a later end replaces an earlier one and never the other way round.
+//! Waiting is bounded twice, by number and by time, and a call whose turn cannot come in time is
+//! told so at once rather than after having waited for nothing. A `Retry-After` closes the lane of
+//! the model until it ends; a later end replaces an earlier one and never the other way round.
 //!
-//! The queue of a lane is a fair semaphore with one permit: its holder is the head, sleeps until there is
-//! room, and goes. Numbers sit behind a plain mutex that is never held across an await.
+//! The queue of a lane is a fair semaphore with one permit: its holder is the head, sleeps until
+//! there is room, and goes. Numbers sit behind a plain mutex that is never held across an await.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -27,8 +28,8 @@ use crate::clock::Clock;
 use crate::rate_limit::gcra::{Bucket, Rate};
 use crate::units::{Tokens, Usage};
 
-/// The longest that one `Retry-After` is believed. The vendor says that recovery takes a minute; a date
-/// that a wrong clock put into next year must not close a model until the next restart.
+/// The longest that one `Retry-After` is believed. The vendor says that recovery takes a minute; a
+/// date that a wrong clock put into next year must not close a model until the next restart.
 const LONGEST_HOLD: Duration = Duration::from_mins(10);
 
 /// The turns of one endpoint, model by model.
@@ -55,8 +56,8 @@ impl Pacer {
     ///
     /// # Errors
     ///
-    /// [`Fault::Busy`] or, while a `Retry-After` runs, [`Fault::Throttled`] when that will not be before
-    /// the queue's timeout or the deadline; as soon as it is known.
+    /// [`Fault::Busy`] or, while a `Retry-After` runs, [`Fault::Throttled`] when that will not be
+    /// before the queue's timeout or the deadline; as soon as it is known.
     pub(super) async fn turn(
         &self,
         model: &Model,
@@ -99,7 +100,6 @@ impl Pacer {
 }
 
 /// A turn that was given: the call may be sent.
-#[must_use = "what the call is billed must be told to the turn"]
 #[derive(Debug)]
 pub(super) struct Turn {
     lane: Arc<Lane>,
@@ -160,8 +160,9 @@ impl Lane {
     fn take(&self, input: Tokens) -> Result<(), Duration> {
         let now = self.now();
         let mut state = self.state();
-        if state.held_until > now {
-            return Err(state.held_until - now);
+        let held = state.held_until.saturating_sub(now);
+        if !held.is_zero() {
+            return Err(held);
         }
         let (mut requests, mut tokens) = (state.requests, state.tokens);
         self.requests.take(&mut requests, now, 1)?;
@@ -241,4 +242,118 @@ impl Drop for Place {
 fn a_second_at_once(per_minute: u64) -> Rate {
     let at_least_one = |amount| NonZeroU64::new(amount).unwrap_or(NonZeroU64::MIN);
     Rate::per_minute(at_least_one(per_minute)).with_burst(at_least_one(per_minute / 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use tokio::time::Instant as RuntimeInstant;
+
+    use super::super::tests::{RuntimeClock, model, settings};
+    use super::*;
+
+    const TOKENS: Tokens = Tokens::new(100);
+
+    fn pacer(queue_length: usize) -> Pacer {
+        let mut settings = settings("http://localhost");
+        settings.queue_length = queue_length;
+        Pacer::new(&settings, RuntimeClock::new())
+    }
+
+    /// A deadline that does not bind.
+    fn later() -> Instant {
+        RuntimeInstant::now().into_std() + Duration::from_hours(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_s_worth_passes_at_once_and_the_rest_evenly_and_in_order() {
+        let (pacer, model, start) = (pacer(100), model(600, 6_000_000), RuntimeInstant::now());
+        let passed = Mutex::new(Vec::new());
+        join_all((0..13).map(async |number| {
+            pacer.turn(&model, TOKENS, later()).await.unwrap();
+            passed.lock().unwrap().push((number, start.elapsed().as_millis()));
+        }))
+        .await;
+        let expected: Vec<_> = (0..10).map(|number| (number, 0)).collect();
+        let passed = passed.into_inner().unwrap();
+        assert_eq!(passed[..10], expected);
+        let numbers: Vec<i32> = passed[10..].iter().map(|(number, _)| *number).collect();
+        assert_eq!((numbers, start.elapsed().as_millis() / 10), (vec![10, 11, 12], 30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_cannot_come_in_time_is_refused_at_once_with_an_honest_wait() {
+        let (pacer, model, start) = (pacer(100), model(6, 6_000_000), RuntimeInstant::now());
+        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        let (second, third) =
+            tokio::join!(pacer.turn(&model, TOKENS, later()), pacer.turn(&model, TOKENS, later()));
+        assert!(second.is_ok());
+        let Err(Fault::Busy { retry_after }) = third else { panic!("{third:?}") };
+        assert_eq!((retry_after, start.elapsed().as_secs()), (Duration::from_secs(20), 10));
+        tokio::time::sleep(retry_after.saturating_sub(start.elapsed())).await;
+        assert!(pacer.turn(&model, TOKENS, later()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_cannot_come_before_the_deadline_is_refused_at_once() {
+        let (pacer, model, start) = (pacer(100), model(60, 6_000_000), RuntimeInstant::now());
+        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        let deadline = start.into_std() + Duration::from_millis(999);
+        let refused = pacer.turn(&model, TOKENS, deadline).await;
+        assert!(matches!(refused, Err(Fault::Busy { retry_after }) if retry_after.as_secs() == 1));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses() {
+        let (pacer, model) = (pacer(2), model(60, 6_000_000));
+        let turns = join_all((0..4).map(|_| pacer.turn(&model, TOKENS, later()))).await;
+        let refused = turns.iter().filter(|turn| matches!(turn, Err(Fault::Busy { .. }))).count();
+        assert_eq!(refused, 1, "one passes, two wait, one is refused");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_leaves_the_queue_makes_room() {
+        let (pacer, model) = (pacer(1), model(60, 6_000_000));
+        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        let short = Duration::from_millis(10);
+        assert!(tokio::time::timeout(short, pacer.turn(&model, TOKENS, later())).await.is_err());
+        assert!(pacer.turn(&model, TOKENS, later()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_billed_beyond_the_input_is_waited_for_by_the_next() {
+        let (pacer, model, start) = (pacer(9), model(60_000, 6_000), RuntimeInstant::now());
+        let turn = pacer.turn(&model, TOKENS, later()).await.unwrap();
+        turn.billed(Usage { image: TOKENS, output: Tokens::new(300), ..Usage::default() });
+        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_longer_hold_replaces_a_shorter_and_not_the_other_way_round() {
+        let (pacer, model, start) = (pacer(9), model(60_000, 6_000_000), RuntimeInstant::now());
+        for seconds in [1, 7, 2] {
+            pacer.hold(&model, Duration::from_secs(seconds));
+        }
+        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_beyond_the_queue_s_timeout_refuses_as_a_throttle() {
+        let (pacer, model) = (pacer(9), model(60_000, 6_000_000));
+        pacer.hold(&model, Duration::from_mins(1));
+        let refused = pacer.turn(&model, TOKENS, later()).await.unwrap_err();
+        let retry_after = Duration::from_mins(1);
+        assert_eq!(refused, Fault::Throttled { retry_after, code: None });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_of_a_year_ends_after_ten_minutes() {
+        let (pacer, model) = (pacer(9), model(60_000, 6_000_000));
+        pacer.hold(&model, Duration::from_hours(24 * 365));
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert!(pacer.turn(&model, TOKENS, later()).await.is_ok());
+    }
 }

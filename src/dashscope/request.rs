@@ -1,10 +1,11 @@
 //! What is sent: a call in the words of one of DashScope's two protocols.
 //!
 //! Both are written as JSON values with the picture's address first and empty, so that everything
-//! before the hole is ours and no prompt can be mistaken for it ([`Document`]). `max_tokens` is always
-//! there, since it is what bounds the bill; a system message never, since the models have their own;
-//! a text only where the caller has one, since its absence is what selects the model's own prompt.
-//! Sampling is left alone, as the vendor advises (Model Studio, "Qwen-OCR API reference").
+//! before the hole is ours and no prompt can be mistaken for it ([`Document`]). `max_tokens` is
+//! always there, since it is what bounds the bill; a system message never, since the models have
+//! their own; a text only where the caller has one, since its absence is what selects the model's
+//! own prompt. Sampling is left alone, as the vendor advises (Model Studio, "Qwen-OCR API
+//! reference").
 
 use serde_json::{Value, json};
 
@@ -38,8 +39,8 @@ impl Request {
     }
 }
 
-/// The bounds stand twice, in `image_url` and beside it, because the vendor's pages differ on where they
-/// belong (docs of the contract, promise 2), and a bound that is not read is no bound.
+/// The bounds stand twice, in `image_url` and beside it, because the vendor's pages differ on where
+/// they belong (docs of the contract, promise 2), and a bound that is not read is no bound.
 fn compatible(call: &Call, model: &str, max_tokens: Tokens) -> Value {
     let image = &call.image;
     let mut content = vec![json!({

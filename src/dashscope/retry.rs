@@ -1,16 +1,17 @@
 //! Whether and when a failed attempt is followed by another.
 //!
-//! Three bounds hold at once. The *attempts* of one call, because a page that failed three times will
-//! fail a fourth. The *deadline*: a retry that cannot end in time is not begun, since its tokens would be
-//! paid for and thrown away. And a *budget* over all calls: in an outage every call fails, and each that
-//! retries twice makes three of one, just when the upstream can bear it least. So retries are paid from
-//! a purse that each first attempt fills by a fraction and each retry empties by one. Little failure is
-//! retried in full; total failure costs the upstream a fifth more, plus a trickle that lets a
-//! quiet gateway retry too. When the purse is empty, calls fail at once and honestly.
+//! Three bounds hold at once. The *attempts* of one call, because a page that failed three times
+//! will fail a fourth. The *deadline*: a retry that cannot end in time is not begun, since its
+//! tokens would be paid for and thrown away. And a *budget* over all calls: in an outage every call
+//! fails, and each that retries twice makes three of one, just when the upstream can bear it least.
+//! So retries are paid from a purse that each first attempt fills by a fraction and each retry
+//! empties by one. Little failure is retried in full; total failure costs the upstream a fifth
+//! more, plus a trickle that lets a quiet gateway retry too. When the purse is empty, calls fail at
+//! once and honestly.
 //!
 //! Waits are drawn evenly between zero and a ceiling that doubles ("full jitter", AWS Architecture
-//! Blog, "Exponential Backoff And Jitter"), so that calls that failed together do not come back together.
-//! A `Retry-After` is a lower bound of the wait and is never undercut.
+//! Blog, "Exponential Backoff And Jitter"), so that calls that failed together do not come back
+//! together. A `Retry-After` is a lower bound of the wait and is never undercut.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,8 +27,8 @@ const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
 /// What waits after a throttle without a `Retry-After` are drawn from, and callers are told then.
 pub(super) const THROTTLE_BASE: Duration = Duration::from_secs(2);
 
-/// The most that such a wait is drawn from: the vendor says that recovery takes up to a minute (Model
-/// Studio, "Rate limits").
+/// The most that such a wait is drawn from: the vendor says that recovery takes up to a minute
+/// (Model Studio, "Rate limits").
 const THROTTLE_CAP: Duration = Duration::from_mins(1);
 
 /// The rules of one endpoint, and the purse that its calls share.
@@ -138,7 +139,8 @@ struct Purse {
 impl Budget {
     fn new(percent: u64, floor_per_second: u64, now: Instant) -> Self {
         let trickle = floor_per_second.saturating_mul(FULL_AFTER_SECONDS);
-        // Never less than ten retries: a percentage without a trickle must be able to save up for one.
+        // Never less than ten retries: a percentage without a trickle must be able to save up for
+        // one.
         let most = trickle.max(10).saturating_mul(RETRY);
         let purse = Mutex::new(Purse { balance: most, filled_at: now });
         Self { percent, floor_per_second, most, purse }
@@ -163,5 +165,106 @@ impl Budget {
         purse.balance = purse.balance.saturating_add(paid).min(self.most);
         // Only whole seconds are paid for; the rest waits for the next look.
         purse.filled_at += Duration::from_secs(seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::super::error::{Defect, Fault};
+    use super::super::tests::settings;
+    use super::super::verdict::{Bill, unusable};
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::random::SeededRandom;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn policy(clock: &Arc<ManualClock>, seed: u64) -> RetryPolicy {
+        let random = Arc::new(SeededRandom::new(seed));
+        RetryPolicy::new(&settings("http://localhost"), Arc::clone(clock) as Arc<dyn Clock>, random)
+    }
+
+    fn clock() -> Arc<ManualClock> {
+        Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH))
+    }
+
+    fn transient() -> Failure {
+        Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing)
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_is_below_its_doubling_ceiling_and_never_below_retry_after(
+            seed in any::<u64>(), attempts in 1..3_u32, retry_after in prop::option::of(0..100_000_u64),
+        ) {
+            let clock = clock();
+            let retry_after = retry_after.map(Duration::from_millis);
+            let failure = Failure { retry_after, ..transient() };
+            let pause = policy(&clock, seed).pause(&failure, attempts, clock.instant() + HOUR).unwrap();
+            let ceiling = Duration::from_millis(500 << (attempts - 1));
+            prop_assert!(pause <= ceiling.max(retry_after.unwrap_or_default()));
+            prop_assert!(pause >= retry_after.unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn waits_are_capped_and_do_not_overflow() {
+        let backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(8) };
+        let random = SeededRandom::new(1);
+        for retries in [4, 31, 32, 1_000] {
+            assert!(backoff.draw(retries, &random) <= Duration::from_secs(8));
+        }
+    }
+
+    #[test]
+    fn a_wait_that_leaves_no_time_before_the_deadline_is_not_begun() {
+        let clock = clock();
+        let failure = Failure { retry_after: Some(Duration::from_secs(9)), ..transient() };
+        let policy = policy(&clock, 1);
+        let pause =
+            |seconds| policy.pause(&failure, 1, clock.instant() + Duration::from_secs(seconds));
+        assert_eq!(pause(9), None);
+        assert_eq!(pause(10), Some(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn what_would_end_the_same_way_is_not_repeated() {
+        let clock = clock();
+        let deadline = clock.instant() + HOUR;
+        assert_eq!(policy(&clock, 1).pause(&unusable(Defect::NotJson, None), 1, deadline), None);
+        assert_eq!(policy(&clock, 1).pause(&transient(), 3, deadline), None);
+    }
+
+    #[test]
+    fn in_an_outage_retries_stop_when_the_purse_is_empty() {
+        let clock = clock();
+        let budget = Budget::new(20, 1, clock.instant());
+        let retries = |calls: u64| {
+            let tried = (0..calls).filter(|_| {
+                budget.deposit();
+                budget.withdraw(clock.instant())
+            });
+            tried.count()
+        };
+        assert_eq!(retries(12), 12, "ten in the purse, and a fifth of what the calls paid");
+        assert_eq!(retries(100), 20);
+        clock.advance(Duration::from_millis(2_500));
+        assert_eq!(retries(0) + usize::from(budget.withdraw(clock.instant())), 1);
+    }
+
+    #[test]
+    fn a_trickle_refills_the_purse_up_to_its_size() {
+        let clock = clock();
+        let budget = Budget::new(0, 2, clock.instant());
+        while budget.withdraw(clock.instant()) {}
+        clock.advance(Duration::from_millis(1_999));
+        assert!(budget.withdraw(clock.instant()) && budget.withdraw(clock.instant()));
+        assert!(!budget.withdraw(clock.instant()));
+        clock.advance(HOUR);
+        assert_eq!((0..100).filter(|_| budget.withdraw(clock.instant())).count(), 20);
     }
 }

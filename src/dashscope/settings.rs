@@ -1,8 +1,9 @@
 //! The settings section `[upstream]`: which endpoint, whose key, and how patient to be with it.
 //!
-//! Every key has its default in `config/default.toml`, so there is none here. [`UpstreamSettings::check`]
-//! refuses what could not work, or would not do what its name says, and names the key. Reading the key
-//! from its file is left to the loader of the settings; this module never touches the disk.
+//! Every key has its default in `config/default.toml`, so there is none here.
+//! [`UpstreamSettings::check`] refuses what could not work, or would not do what its name says, and
+//! names the key. Reading the key from its file is left to the loader of the settings; this module
+//! never touches the disk.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-/// What the vendor gives a call before it ends it: `x-dashscope-timeout: 298` in its recorded answers.
+/// What the vendor gives a call before it ends it: `x-dashscope-timeout: 298` in its recorded
+/// answers.
 const VENDOR_TIMEOUT_MS: u64 = 298_000;
 
 /// The settings section `[upstream]`.
@@ -21,7 +23,8 @@ pub struct UpstreamSettings {
     pub name: String,
     /// The region whose prices apply. Default `beijing`.
     pub region: String,
-    /// Scheme, host and port, without the protocol's path. Default `https://dashscope.aliyuncs.com`.
+    /// Scheme, host and port, without the protocol's path. Default
+    /// `https://dashscope.aliyuncs.com`.
     pub base_url: String,
     /// The key; only from the environment. One of this and `api_key_file` must be there to serve.
     #[serde(default)]
@@ -33,19 +36,20 @@ pub struct UpstreamSettings {
     pub model: String,
     /// Milliseconds to a connection, TLS included. Default 5,000.
     pub connect_timeout_ms: u64,
-    /// Milliseconds from the start of an attempt to the answer's headers. Default 240,000: the answer is
-    /// not streamed, so nothing comes before the last token is written.
+    /// Milliseconds from the start of an attempt to the answer's headers. Default 240,000: the
+    /// answer is not streamed, so nothing comes before the last token is written.
     pub first_byte_timeout_ms: u64,
     /// Milliseconds between two pieces of the answer. Default 60,000.
     pub idle_timeout_ms: u64,
-    /// Milliseconds of one attempt as a whole. Default 290,000; below the vendor's own 298,000, so that
-    /// it is known here which side gave up.
+    /// Milliseconds of one attempt as a whole. Default 290,000; below the vendor's own 298,000, so
+    /// that it is known here which side gave up.
     pub total_timeout_ms: u64,
     /// The largest answer that is read, in bytes. Default 8 MiB.
     pub max_response_bytes: usize,
     /// Attempts of one call, the first included. Default 3.
     pub max_attempts: u32,
-    /// Milliseconds that the wait before the first retry is drawn from; doubles each time. Default 500.
+    /// Milliseconds that the wait before the first retry is drawn from; doubles each time. Default
+    /// 500.
     pub backoff_base_ms: u64,
     /// The most milliseconds that such a wait is drawn from. Default 8,000.
     pub backoff_cap_ms: u64,
@@ -95,8 +99,8 @@ impl UpstreamSettings {
 
     /// The address of the endpoint without a slash at its end.
     ///
-    /// User names, queries and fragments are refused: they would end up inside the path of every call, or
-    /// send the key to a host that only looks like the one meant.
+    /// User names, queries and fragments are refused: they would end up inside the path of every
+    /// call, or send the key to a host that only looks like the one meant.
     ///
     /// # Errors
     ///
@@ -207,5 +211,66 @@ impl UpstreamSettings {
 
     pub(super) const fn queue_timeout(&self) -> Duration {
         Duration::from_millis(self.queue_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::settings;
+    use super::*;
+
+    fn wrong_key(change: impl FnOnce(&mut UpstreamSettings)) -> &'static str {
+        let mut settings = settings("https://dashscope.aliyuncs.com");
+        assert_eq!(settings.check(), Ok(()));
+        change(&mut settings);
+        settings.check().unwrap_err().key
+    }
+
+    #[test]
+    fn an_address_that_could_lead_elsewhere_is_refused() {
+        let addresses = [
+            "",
+            "dashscope",
+            "ftp://a",
+            "https://a@b",
+            "https://:p@b",
+            "https://a?b=c",
+            "https://a#b",
+        ];
+        for address in addresses {
+            assert_eq!(wrong_key(|settings| settings.base_url = address.to_owned()), "base_url");
+        }
+    }
+
+    #[test]
+    fn a_missing_or_impossible_key_is_refused_and_not_shown() {
+        for key in [None, Some(" "), Some("sk-a b"), Some("sk-\u{e9}")] {
+            let mut settings = settings("http://localhost");
+            settings.api_key = key.map(SecretString::from);
+            let error = settings.check().unwrap_err();
+            assert_eq!(error.key, "api_key");
+            assert!(!error.to_string().contains("sk-"));
+        }
+    }
+
+    #[test]
+    fn a_key_from_a_file_may_end_in_a_line_break() {
+        let mut settings = settings("http://localhost");
+        settings.api_key = Some("sk-1\n".into());
+        assert_eq!(settings.authorization().unwrap(), "Bearer sk-1");
+    }
+
+    #[test]
+    fn a_limit_that_cannot_bind_is_refused_by_name() {
+        assert_eq!(wrong_key(|settings| settings.total_timeout_ms = 298_000), "total_timeout_ms");
+        assert_eq!(wrong_key(|settings| settings.idle_timeout_ms = 0), "idle_timeout_ms");
+        assert_eq!(
+            wrong_key(|settings| settings.first_byte_timeout_ms = settings.total_timeout_ms + 1),
+            "first_byte_timeout_ms"
+        );
+        assert_eq!(wrong_key(|settings| settings.max_attempts = 0), "max_attempts");
+        assert_eq!(wrong_key(|settings| settings.queue_length = 0), "queue_length");
+        assert_eq!(wrong_key(|settings| settings.backoff_cap_ms = 0), "backoff_base_ms");
+        assert_eq!(wrong_key(|settings| settings.name.clear()), "name");
     }
 }

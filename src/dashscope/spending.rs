@@ -1,9 +1,9 @@
 //! What the end of an attempt means for the permit.
 //!
-//! The rules of docs/adr/0001-permit.md in one place. A failure whose bill is known is settled. One that
-//! surely cost nothing leaves the permit as good as new. One whose bill is unknown writes the permit
-//! off at its bound; if the call goes on, it does so on a second permit, so that both bills are covered
-//! should both arrive.
+//! The rules of docs/adr/0001-permit.md in one place. A failure whose bill is known is settled. One
+//! that surely cost nothing leaves the permit as good as new. One whose bill is unknown writes the
+//! permit off at its bound; if the call goes on, it does so on a second permit, so that both bills
+//! are covered should both arrive.
 
 use std::time::Duration;
 

@@ -1,1 +1,461 @@
+//! The client against an upstream that does as it is told, over real connections.
 
+mod upstream;
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+use self::upstream::{Step, Upstream, answer, json};
+use super::check::CheckError;
+use super::error::{CallError, Code, Defect, Fault, Timeout};
+use super::settings::UpstreamSettings;
+use super::{Call, Client, Completion, Image};
+use crate::admission::{Admission, Permit, Refusal};
+use crate::auth::tenant::Tenant;
+use crate::catalog::{Catalog, Model};
+use crate::clock::Clock;
+use crate::quote::{Cap, Quote, Wish, quote};
+use crate::random::Random;
+use crate::rate_limit::RateLimiter;
+use crate::telemetry::metrics::{Metrics, MetricsSettings};
+use crate::units::{Pixels, Tokens, Usage};
+use crate::vision::Size;
+
+/// What every call here may be billed at most; 9,000 tokens in all.
+const BOUND: Usage =
+    Usage { image: Tokens::new(728), text: Tokens::new(80), output: Tokens::new(8192) };
+
+/// The runtime's time, so that a paused runtime pauses it too.
+#[derive(Debug)]
+pub(super) struct RuntimeClock(tokio::time::Instant);
+
+impl RuntimeClock {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(tokio::time::Instant::now()))
+    }
+}
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.0.elapsed()
+    }
+
+    fn instant(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+/// Draws the lowest value always, so that no backoff takes time.
+#[derive(Debug)]
+struct Lowest;
+
+impl Random for Lowest {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(0);
+    }
+}
+
+/// Settings with the documented defaults.
+pub(super) fn settings(base_url: &str) -> UpstreamSettings {
+    UpstreamSettings {
+        name: "beijing".to_owned(),
+        region: "beijing".to_owned(),
+        base_url: base_url.to_owned(),
+        api_key: Some("sk-secret".into()),
+        api_key_file: None,
+        model: "ocr".to_owned(),
+        connect_timeout_ms: 5_000,
+        first_byte_timeout_ms: 240_000,
+        idle_timeout_ms: 60_000,
+        total_timeout_ms: 290_000,
+        max_response_bytes: 8 * 1024 * 1024,
+        max_attempts: 3,
+        backoff_base_ms: 500,
+        backoff_cap_ms: 8_000,
+        retry_budget_percent: 20,
+        retry_budget_floor_per_second: 5,
+        queue_timeout_ms: 10_000,
+        queue_length: 1_000,
+        pool_max_idle: 32,
+    }
+}
+
+/// A model of this rate.
+pub(super) fn model(rpm: u64, tpm: u64) -> Arc<Model> {
+    let text = format!(
+        "[ocr]\ncell = 32\nmin_pixels = 3072\ndefault_max_pixels = 8388608\n\
+         largest_max_pixels = 30720000\nmax_tokens = 8192\nmax_input_tokens = 30000\n\
+         template_tokens = 24\nbuiltin_tasks = true\nrpm = {rpm}\ntpm = {tpm}\n\
+         [ocr.prices.beijing]\ninput = \"0.3\"\noutput = \"0.5\"\ncurrency = \"CNY\"\n\
+         source = \"a page\"\nchecked = \"2026-02-12\"\n"
+    );
+    let source = config::File::from_str(&text, config::FileFormat::Toml);
+    let parsed = config::Config::builder().add_source(source).build().unwrap();
+    let catalog = Catalog::new(&parsed.try_deserialize().unwrap(), "beijing", "ocr").unwrap();
+    Arc::clone(catalog.find(None).unwrap())
+}
+
+/// A client, its upstream, and the account of a tenant.
+struct World {
+    upstream: Upstream,
+    client: Client,
+    admission: Admission,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    tenant: Arc<Tenant>,
+    model: Arc<Model>,
+}
+
+impl World {
+    async fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self::with(steps, |_| {}).await
+    }
+
+    async fn with(
+        steps: impl IntoIterator<Item = Step>,
+        change: impl FnOnce(&mut UpstreamSettings),
+    ) -> Self {
+        let upstream = Upstream::start(steps).await;
+        let mut settings = settings(&upstream.address());
+        change(&mut settings);
+        let clock: Arc<dyn Clock> = RuntimeClock::new();
+        let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
+        let limiter = Arc::new(RateLimiter::new(Arc::clone(&clock)));
+        let client =
+            Client::new(&settings, Arc::clone(&metrics), Arc::clone(&clock), Arc::new(Lowest));
+        let tenant = serde_json::from_value(serde_json::json!({"name": "acme"})).unwrap();
+        Self {
+            upstream,
+            client: client.unwrap(),
+            admission: Admission::new(limiter, Arc::clone(&metrics)),
+            metrics,
+            clock,
+            tenant: Arc::new(tenant),
+            model: model(60_000, 600_000_000),
+        }
+    }
+
+    fn permit(&self) -> Permit {
+        let size = Size::new(1368, 930);
+        let quote = quote(&self.model, size, 0, Wish::default(), Cap::default()).unwrap();
+        let quote = Quote { bound: BOUND, ..quote };
+        self.admission.admit(&self.tenant, &quote).unwrap()
+    }
+
+    async fn call(&self) -> Result<Completion, CallError> {
+        self.call_with(&page(b"picture".as_slice()), Duration::from_mins(1)).await
+    }
+
+    async fn call_with(&self, call: &Call, time: Duration) -> Result<Completion, CallError> {
+        self.client.call(self.permit(), call, self.clock.instant() + time).await
+    }
+
+    /// The sum of a metric over its labels.
+    fn total(&self, name: &str) -> u64 {
+        let text = String::from_utf8(self.metrics.encode().unwrap()).unwrap();
+        let start = format!("ocr_gateway_{name}{{");
+        let series = text.lines().filter(|line| line.starts_with(&start));
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// Tokens settled at a bill, and tokens settled at the bound.
+    fn account(&self) -> (u64, u64) {
+        (self.total("tokens_spent_total"), self.total("tokens_unverified_total"))
+    }
+}
+
+fn page(bytes: impl Into<Bytes>) -> Call {
+    let image = Image {
+        media_type: "image/png",
+        bytes: bytes.into(),
+        min_pixels: Pixels::new(3072),
+        max_pixels: Pixels::new(786_432),
+        rotate: false,
+    };
+    Call { image, prompt: Some("secret prompt".to_owned()), task: None }
+}
+
+#[tokio::test]
+async fn a_page_is_read_and_settled_at_its_bill() {
+    let world = World::new([answer()]).await;
+    let completion = world.call().await.unwrap();
+    assert_eq!(completion.text, "text");
+    assert_eq!((completion.verified, completion.attempts), (true, 1));
+    assert_eq!(completion.settlement.usage.total(), Tokens::new(1184));
+    assert_eq!(completion.settlement.cost.to_string(), "0.0004416");
+    assert_eq!(completion.request_id, Code::new("r-200"));
+    assert_eq!(world.account(), (1184, 0));
+}
+
+#[tokio::test]
+async fn the_body_has_its_exact_length_and_the_whole_picture() {
+    let world = World::new([answer()]).await;
+    let picture: Vec<u8> = (0..200_000_u32).map(|byte| byte.to_le_bytes()[0]).collect();
+    world.call_with(&page(picture.clone()), Duration::from_mins(1)).await.unwrap();
+    let request = &world.upstream.requests()[0];
+    let length = format!("content-length: {}\r\n", request.body.len());
+    assert!(request.head.contains(&length) && !request.head.contains("transfer-encoding"));
+    assert!(request.head.starts_with("post /compatible-mode/v1/chat/completions http/1.1\r\n"));
+    assert!(request.head.contains("\r\nauthorization: bearer sk-secret\r\n"));
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    let sent = body["messages"][0]["content"][0]["image_url"]["url"].as_str().unwrap();
+    let sent = sent.strip_prefix("data:image/png;base64,").unwrap();
+    assert_eq!(base64_simd::STANDARD.decode_to_vec(sent).unwrap(), picture);
+    assert_eq!(body["max_tokens"], 8192);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_bill_is_delivered_and_settled_at_the_bound() {
+    let world = World::new([json(200, r#"{"choices":[{"message":{"content":"text"}}]}"#)]).await;
+    let completion = world.call().await.unwrap();
+    assert_eq!((completion.text.as_str(), completion.verified), ("text", false));
+    assert_eq!(completion.settlement.usage, BOUND);
+    assert_eq!(world.account(), (0, 9_000));
+}
+
+/// What one failure, seen again and again, comes to: label, attempts, tokens written off.
+async fn outcome(step: Step) -> (&'static str, u32, u64) {
+    let world = World::new(vec![step; 4]).await;
+    let error = world.call().await.unwrap_err();
+    assert_eq!(world.upstream.requests().len(), error.attempts as usize);
+    assert_eq!(u64::from(error.attempts), world.total("upstream_attempts_total"));
+    assert_eq!(u64::from(error.retries()), world.total("upstream_retries_total"));
+    assert_eq!(world.account(), (0, error.written_off.total().get()));
+    (error.label(), error.attempts, error.written_off.total().get())
+}
+
+#[tokio::test]
+async fn what_was_surely_not_billed_is_retried_on_the_same_permit() {
+    let error = |code: &str| format!(r#"{{"code":"{code}","message":"m","request_id":"r"}}"#);
+    assert_eq!(outcome(json(500, &error("InternalError"))).await, ("failed", 3, 0));
+    assert_eq!(outcome(json(503, &error("ModelUnavailable"))).await, ("failed", 3, 0));
+    assert_eq!(outcome(json(429, &error("Throttling.RateQuota"))).await, ("throttled", 3, 0));
+    assert_eq!(outcome(json(200, &error("Throttling"))).await, ("throttled", 3, 0));
+}
+
+#[tokio::test]
+async fn what_is_final_is_not_retried() {
+    let error = |code: &str| format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#);
+    assert_eq!(outcome(json(400, &error("Arrearage"))).await, ("account", 1, 0));
+    assert_eq!(outcome(json(429, &error("PrepaidBillOverdue"))).await, ("account", 1, 0));
+    assert_eq!(outcome(json(401, &error("invalid_api_key"))).await, ("account", 1, 0));
+    let inspection = error("data_inspection_failed");
+    assert_eq!(outcome(json(400, &inspection)).await, ("content_rejected", 1, 0));
+    assert_eq!(outcome(json(400, &error("invalid_value"))).await, ("rejected", 1, 0));
+    assert_eq!(outcome(json(413, "")).await, ("rejected", 1, 0));
+}
+
+#[tokio::test]
+async fn what_may_have_been_billed_is_retried_once_on_a_second_permit() {
+    assert_eq!(outcome(Step::close()).await, ("interrupted", 2, 18_000));
+    let cut =
+        Step::write("HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{\"choices\":").then_close();
+    assert_eq!(outcome(cut).await, ("interrupted", 2, 18_000));
+    assert_eq!(outcome(json(502, "<html>bad gateway</html>")).await, ("failed", 2, 18_000));
+    assert_eq!(outcome(json(504, "")).await, ("timeout", 2, 18_000));
+}
+
+#[tokio::test]
+async fn a_good_status_without_an_answer_is_written_off_and_not_retried() {
+    for body in ["", "<html></html>", "{}", "not json", "{\"choices\":[]}"] {
+        assert_eq!(outcome(json(200, body)).await, ("invalid_answer", 1, 9_000), "{body:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bill_without_an_answer_is_settled_and_told() {
+    let body = r#"{"choices":[],"usage":{"prompt_tokens":752,"completion_tokens":7}}"#;
+    let world = World::new([json(200, body)]).await;
+    let error = world.call().await.unwrap_err();
+    assert_eq!(error.fault, Fault::InvalidAnswer(Defect::NoContent));
+    assert_eq!(error.spent.total(), Tokens::new(759));
+    assert_eq!(world.account(), (759, 0));
+}
+
+#[tokio::test]
+async fn a_call_that_succeeds_late_tells_what_the_way_there_cost() {
+    let world = World::new([Step::close(), json(500, r#"{"code":"SystemError"}"#), answer()]).await;
+    let completion = world.call().await.unwrap();
+    assert_eq!((completion.attempts, completion.retries()), (3, 2));
+    assert_eq!(completion.written_off, BOUND);
+    assert_eq!(world.account(), (1184, 9_000));
+}
+
+#[tokio::test]
+async fn a_connection_that_closes_while_the_picture_is_sent_costs_nothing() {
+    let world = World::new(vec![Step::close_before_the_body(); 3]).await;
+    let page = page(vec![0; 32 * 1024 * 1024]);
+    let error = world.call_with(&page, Duration::from_mins(1)).await.unwrap_err();
+    assert_eq!((error.label(), error.attempts), ("interrupted", 3));
+    assert_eq!(world.account(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_on_costs_nothing() {
+    let mut world = World::new([]).await;
+    world.upstream.stop().await;
+    let error = world.call().await.unwrap_err();
+    assert_eq!((error.fault, error.attempts), (Fault::Unreachable, 3));
+    assert_eq!(world.account(), (0, 0));
+}
+
+#[tokio::test]
+async fn each_clock_that_runs_out_is_named_and_the_call_written_off() {
+    let begun = "HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n{";
+    for (step, (first_byte, idle, total), expected) in [
+        (Step::hang(), (500, 200_000, 200_000), Timeout::FirstByte),
+        (Step::write(begun).then_hang(), (200_000, 500, 200_000), Timeout::Idle),
+        (Step::write(begun).then_drip(), (900, 900, 900), Timeout::Total),
+    ] {
+        let world = World::with([step], |settings| {
+            settings.connect_timeout_ms = 500;
+            settings.first_byte_timeout_ms = first_byte;
+            settings.idle_timeout_ms = idle;
+            settings.total_timeout_ms = total;
+        });
+        let world = world.await;
+        let error = world.call().await.unwrap_err();
+        assert_eq!((error.fault, error.attempts), (Fault::Timeout(expected), 1));
+        assert_eq!(world.account(), (0, 9_000));
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_ends_an_attempt_and_the_call_is_written_off() {
+    let world = World::new([Step::hang()]).await;
+    let error = world.call_with(&page(""), Duration::from_millis(500)).await.unwrap_err();
+    assert_eq!(error.fault, Fault::DeadlineExceeded);
+    assert_eq!(world.account(), (0, 9_000));
+}
+
+#[tokio::test]
+async fn a_deadline_that_passed_costs_nothing() {
+    let world = World::new([]).await;
+    let error = world.call_with(&page(""), Duration::ZERO).await.unwrap_err();
+    assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 0));
+    assert_eq!(world.account(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_after_it_went_out_is_written_off() {
+    let world = World::new([Step::hang()]).await;
+    let arrived = async {
+        while world.upstream.requests().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = world.call() => panic!("{ended:?}"),
+        () = arrived => {}
+    }
+    assert_eq!(world.account(), (0, 9_000));
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_not_read_on() {
+    let step = json(200, &format!("{{\"x\":\"{}\"}}", "x".repeat(5_000)));
+    let world = World::with([step], |settings| settings.max_response_bytes = 1_000).await;
+    let error = world.call().await.unwrap_err();
+    assert_eq!(error.fault, Fault::InvalidAnswer(Defect::TooLong));
+    assert_eq!(world.account(), (0, 9_000));
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere =
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
+    let (label, attempts, _) = outcome(Step::write(elsewhere)).await;
+    assert_eq!((label, attempts), ("rejected", 1));
+}
+
+fn throttled(header: &str) -> Step {
+    let body = r#"{"code":"Throttling.RateQuota"}"#;
+    Step::write(&format!(
+        "HTTP/1.1 429 Too Many Requests\r\n{header}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+#[tokio::test]
+async fn a_retry_after_past_the_deadline_ends_the_call_and_holds_back_the_next() {
+    // The third is a date; the test's wall clock starts at the epoch.
+    for header in
+        ["Retry-After: 300", "retry-after-ms: 300000", "Retry-After: Thu, 01 Jan 1970 00:05:00 GMT"]
+    {
+        let world = World::new([throttled(header), answer()]).await;
+        let first = world.call().await.unwrap_err();
+        assert_eq!((first.label(), first.attempts), ("throttled", 1));
+        let second = world.call().await.unwrap_err();
+        assert_eq!((second.label(), second.attempts), ("throttled", 0), "{header}");
+        assert!(second.fault.retry_after() > Some(Duration::from_mins(4)));
+        assert_eq!(world.upstream.requests().len(), 1);
+        assert_eq!(world.account(), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_short_retry_after_is_waited_for() {
+    let world = World::new([throttled("retry-after-ms: 20"), answer()]).await;
+    assert_eq!(world.call().await.unwrap().attempts, 2);
+}
+
+#[tokio::test]
+async fn an_outage_is_not_multiplied() {
+    let outage = vec![json(500, r#"{"code":"InternalError"}"#); 60];
+    let world = World::with(outage, |settings| {
+        (settings.retry_budget_percent, settings.retry_budget_floor_per_second) = (0, 0);
+    });
+    let world = world.await;
+    for _ in 0..20 {
+        world.call().await.unwrap_err();
+    }
+    assert_eq!(world.upstream.requests().len(), 30);
+}
+
+#[tokio::test]
+async fn a_second_permit_that_the_tenant_has_no_room_for_ends_the_call() {
+    let mut world = World::new([Step::close(), answer()]).await;
+    let mut tenant = Tenant::clone(&world.tenant);
+    tenant.tokens_per_minute = NonZeroU64::new(10_000);
+    world.tenant = Arc::new(tenant);
+    let error = world.call().await.unwrap_err();
+    assert!(matches!(error.fault, Fault::Refused(Refusal::Limit(_))));
+    assert_eq!((error.attempts, world.account()), (1, (0, 9_000)));
+}
+
+#[tokio::test]
+async fn the_upstream_s_words_reach_nobody() {
+    let body = r#"{"code":"InternalError","message":"quoted secret","request_id":"r-9"}"#;
+    let world = World::new(vec![json(500, body); 3]).await;
+    let error = world.call().await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("quoted"));
+    assert_eq!(error.request_id, Code::new("r-9"));
+    assert_eq!(error.fault.code(), Code::new("InternalError").as_ref());
+}
+
+#[tokio::test]
+async fn content_is_not_printed() {
+    let world = World::new([answer()]).await;
+    let call = page("picture");
+    let completion = world.call_with(&call, Duration::from_mins(1)).await.unwrap();
+    let printed = format!("{call:?} {completion:?} {:?}", world.client);
+    for content in ["secret", "picture", "\"text\""] {
+        assert!(!printed.contains(content), "{content} in {printed}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_tells_a_good_address_from_a_bad_key_and_from_neither() {
+    let steps = [json(200, "{}"), json(401, "{}"), json(404, "")];
+    let mut world = World::new(steps).await;
+    assert_eq!(world.client.check().await, Ok(()));
+    assert!(world.upstream.requests()[0].head.starts_with("get /compatible-mode/v1/models http"));
+    assert!(matches!(world.client.check().await, Err(CheckError::Key { status: 401, .. })));
+    assert!(matches!(world.client.check().await, Err(CheckError::Unexpected { status: 404, .. })));
+    world.upstream.stop().await;
+    let error = world.client.check().await.unwrap_err().to_string();
+    assert!(error.contains("refused") && error.contains("upstream.base_url"), "{error}");
+}

@@ -1,15 +1,16 @@
 //! What a failure means: what happened, whether to repeat it, and what it cost.
 //!
-//! DashScope's status says little. An unpaid bill is a 400 or a 429, a throttle is worded like a lost
-//! quota, and one code covers both a broken backend and a malformed message. So the exact code is asked
-//! first, then its family, then, only where the vendor's table makes a code ambiguous, the
+//! DashScope's status says little. An unpaid bill is a 400 or a 429, a throttle is worded like a
+//! lost quota, and one code covers both a broken backend and a malformed message. So the exact code
+//! is asked first, then its family, then, only where the vendor's table makes a code ambiguous, the
 //! message, and the status last. Codes are compared without case and underscores, which makes one
 //! spelling of the two protocols' (`limit_requests`, `LimitRequests`). The table is section "Error
 //! messages" of Model Studio; each of its rows is a test at the foot of this file.
 //!
-//! Nobody documents what failed calls cost. An error body without usage is taken for unbilled, as it is
-//! for every metered API of the vendor, with the exceptions where a model may have run: its own timeout,
-//! an *output* that moderation refused, and the page of a proxy that had handed the request on.
+//! Nobody documents what failed calls cost. An error body without usage is taken for unbilled, as
+//! it is for every metered API of the vendor, with the exceptions where a model may have run: its
+//! own timeout, an *output* that moderation refused, and the page of a proxy that had handed the
+//! request on.
 
 use std::time::Duration;
 
@@ -79,7 +80,8 @@ pub(super) struct Complaint {
     pub(super) status: u16,
     /// The code, as it was written; none where the body is not an error of DashScope's.
     pub(super) code: Option<String>,
-    /// The message or, where the body is not JSON, its beginning. For telling situations apart only.
+    /// The message or, where the body is not JSON, its beginning. For telling situations apart
+    /// only.
     pub(super) message: String,
     /// The upstream's wish not to be asked again before.
     pub(super) retry_after: Option<Duration>,
@@ -159,12 +161,17 @@ fn by_code(code: &str, message: &str) -> Option<Cause> {
         }
         "requesttimeout" => Cause::ModelTimeout,
         "gatewaytimeout" => Cause::ProxyTimeout,
-        "apiconnectionerror" | "internalerror" | "systemerror" | "modelservicefailed"
-        | "modelservingerror" | "modelunavailable" | "serviceunavailable" => Cause::Service,
-        "internalerror.algo" if speaks_of(&["content-length", "list index out of range"]) => {
+        "internalerror" | "internalerror.algo"
+            if speaks_of(&["content-length of", "list index out of range"]) =>
+        {
             Cause::Request
         }
         "internalerror.algo" => by_message(code, message).unwrap_or(Cause::Service),
+        "internalerror.algo.invalidparameter" => {
+            by_message(code, message).unwrap_or(Cause::Request)
+        }
+        "apiconnectionerror" | "internalerror" | "systemerror" | "modelservicefailed"
+        | "modelservingerror" | "modelunavailable" | "serviceunavailable" => Cause::Service,
         _ if code.starts_with("throttling") => throttle(message),
         _ if code.starts_with("accessdenied") || code.ends_with(".accessdenied") => Cause::Account,
         _ if code.contains("datainspection") => by_message(code, message).unwrap_or(Cause::Content),
@@ -256,4 +263,149 @@ fn may_have_arrived(status: u16, message: &str) -> bool {
 pub(super) fn unusable(defect: Defect, usage: Option<Usage>) -> Failure {
     let bill = usage.map_or(Bill::Unknown, Bill::Known);
     Failure::new(Fault::InvalidAnswer(defect), Repeat::Never, bill)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, code: &str, message: &str) -> Failure {
+        judge(&Complaint {
+            status,
+            code: (!code.is_empty()).then(|| code.to_owned()),
+            message: message.to_owned(),
+            retry_after: None,
+        })
+    }
+
+    /// The rows of the vendor's table: status, codes of both protocols, message; label and
+    /// repetition.
+    #[rustfmt::skip]
+    const TABLE: [(u16, &[&str], &str, &str, Repeat); 40] = [
+        (400, &["InvalidParameter", "invalid_parameter_error", "invalid_request_error", "invalid_value"], "Range of max_tokens should be [1, 8192]", "rejected", Repeat::Never),
+        (400, &["InternalError.Algo.InvalidParameter"], "The content field is wrong", "rejected", Repeat::Never),
+        (400, &["InvalidParameter"], "Range of input length should be [1, 30000]", "rejected", Repeat::Never),
+        (400, &["InvalidParameter"], "Exceeded limit on max bytes per data-uri item : 10485760", "image_rejected", Repeat::Never),
+        (400, &["InvalidParameter"], "Multimodal file size is too large", "image_rejected", Repeat::Never),
+        (400, &["InvalidParameter"], "The provided URL does not appear to be valid", "rejected", Repeat::Never),
+        (400, &["InvalidParameter"], "Failed to download multimodal content", "rejected", Repeat::Once),
+        (400, &["InvalidParameter"], "Download the media resource timed out", "rejected", Repeat::Once),
+        (400, &["InvalidParameter.DataInspection"], "Unable to download the media resource during the data inspection process.", "rejected", Repeat::Once),
+        (400, &["InvalidParameter"], "Wrong Content-Type of multimodal url", "rejected", Repeat::Never),
+        (400, &["InvalidParameter.DataInspection", "DataInspectionFailed"], "Failed to decode the image during the data inspection.", "image_rejected", Repeat::Never),
+        (400, &["InvalidParameter"], "Invalid image format or corrupted file", "image_rejected", Repeat::Never),
+        (400, &["InvalidParameter"], "read image error", "image_rejected", Repeat::Never),
+        (400, &["InvalidParameter"], "Don't have authorization to access the media resource", "rejected", Repeat::Never),
+        (400, &["Arrearage"], "Access denied, please make sure your account is in good standing.", "account", Repeat::Never),
+        (400, &["DataInspectionFailed", "data_inspection_failed", "DataInspection"], "Input data may contain inappropriate content.", "content_rejected", Repeat::Never),
+        (400, &["APIConnectionError"], "Connection error.", "failed", Repeat::Transient),
+        (401, &["InvalidApiKey", "invalid_api_key"], "Incorrect API key provided.", "account", Repeat::Never),
+        (401, &[""], "NOT AUTHORIZED", "account", Repeat::Never),
+        (401, &["invalid_request_error"], "invalid access token or token expired", "account", Repeat::Never),
+        (403, &["AccessDenied", "access_denied", "AccessDenied.Unpurchased", "Model.AccessDenied", "App.AccessDenied", "Workspace.AccessDenied"], "Access denied.", "account", Repeat::Never),
+        (403, &["AllocationQuota.FreeTierOnly"], "The free tier of the model has been exhausted.", "account", Repeat::Never),
+        (404, &["ModelNotFound", "model_not_found", "model_not_supported", "WorkSpaceNotFound", "NotFound"], "The model does not exist.", "rejected", Repeat::Never),
+        (413, &["BadRequest.TooLarge", ""], "Payload Too Large", "rejected", Repeat::Never),
+        (429, &["Throttling"], "Too many requests in route. Please try again later.", "throttled", Repeat::Throttled),
+        (429, &["Throttling.RateQuota", "LimitRequests", "limit_requests"], "You have exceeded your current request limit.", "throttled", Repeat::Throttled),
+        (429, &["Throttling.BurstRate", "limit_burst_rate"], "Request rate increased too quickly.", "throttled", Repeat::Throttled),
+        (429, &["Throttling.AllocationQuota", "insufficient_quota"], "You exceeded your current quota, please check your plan and billing details.", "throttled", Repeat::Throttled),
+        (429, &["Throttling.AllocationQuota", "insufficient_quota", ""], "Free allocated quota exceeded.", "account", Repeat::Never),
+        (429, &["CommodityNotPurchased", "PrepaidBillOverdue", "PostpaidBillOverdue"], "Commodity has not purchased yet.", "account", Repeat::Never),
+        (429, &["", "SomethingNew"], "slow down", "throttled", Repeat::Throttled),
+        (500, &["InternalError", "internal_error", "SystemError", "ModelServiceFailed"], "An internal error has occured.", "failed", Repeat::Transient),
+        (500, &["InternalError.Algo"], "inference internal error", "failed", Repeat::Transient),
+        (500, &["InternalError.Algo"], "Receive batching backend response failed!", "failed", Repeat::Transient),
+        (500, &["InternalError.Algo", "internal_error"], "Missing Content-Length of multimodal url", "rejected", Repeat::Never),
+        (500, &["InternalError.Algo"], "list index out of range", "rejected", Repeat::Never),
+        (500, &["RequestTimeOut", "request_timeout"], "Request timed out, please try again later.", "timeout", Repeat::Never),
+        (503, &["ModelServingError", "ModelUnavailable", "ServiceUnavailable"], "Too many requests. Your requests are being throttled due to system capacity limits.", "failed", Repeat::Transient),
+        (504, &["GatewayTimeout", ""], "stream timeout", "timeout", Repeat::Transient),
+        (408, &["RequestTimeOut", ""], "", "timeout", Repeat::Never),
+    ];
+
+    #[test]
+    fn every_row_of_the_vendor_s_table_is_understood() {
+        for (status, codes, message, label, repeat) in TABLE {
+            for code in codes {
+                let failure = judged(status, code, message);
+                let found = (failure.fault.label(), failure.repeat);
+                assert_eq!(found, (label, repeat), "{status} {code} {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_decides_whatever_the_status_is() {
+        assert_eq!(judged(200, "InvalidApiKey", "").fault.label(), "account");
+        assert_eq!(judged(400, "Throttling.RateQuota", "").repeat, Repeat::Throttled);
+        assert_eq!(judged(200, "SomethingNew", "").fault.label(), "failed");
+        assert_eq!(judged(200, "SomethingNew", "").repeat, Repeat::Never);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_picture_is_told_apart() {
+        let prefix = "<400> InternalError.Algo.InvalidParameter: The image length and width do not meet the model restrictions.";
+        for (message, expected) in [
+            ("[height:1 or width:1 must be larger than 10]", ImageFault::TooSmall),
+            ("[absolute aspect ratio must be smaller than 200, got 300]", ImageFault::AspectRatio),
+        ] {
+            let failure = judged(400, "invalid_parameter_error", &format!("{prefix} {message}"));
+            assert_eq!(failure.fault, Fault::ImageRejected(expected));
+        }
+    }
+
+    #[test]
+    fn a_code_that_says_enough_is_not_overruled_by_words() {
+        let failure =
+            judged(400, "Arrearage", "failed to download, read image error, aspect ratio");
+        assert_eq!(failure.fault.label(), "account");
+    }
+
+    #[test]
+    fn errors_of_the_table_cost_nothing_unless_a_model_may_have_run() {
+        let unknown = [
+            (500, "RequestTimeOut", ""),
+            (504, "", "stream timeout"),
+            (400, "DataInspectionFailed", "Output data may contain inappropriate content."),
+            (500, "", "<html>"),
+            (502, "", ""),
+            (
+                503,
+                "",
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+            ),
+        ];
+        for (status, code, message) in unknown {
+            assert_eq!(
+                judged(status, code, message).bill,
+                Bill::Unknown,
+                "{status} {code} {message}"
+            );
+        }
+        let nothing = [
+            (500, "InternalError", "An internal error has occured."),
+            (400, "DataInspectionFailed", "Input data may contain inappropriate content."),
+            (429, "", ""),
+            (503, "", "no healthy upstream"),
+            (
+                503,
+                "",
+                "upstream connect error or disconnect/reset before headers. reset reason: connection failure",
+            ),
+        ];
+        for (status, code, message) in nothing {
+            assert_eq!(
+                judged(status, code, message).bill,
+                Bill::Nothing,
+                "{status} {code} {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_not_fit_to_be_shown_is_not() {
+        let failure = judged(500, "Oops: key sk-123 of acme", "");
+        assert_eq!(failure.fault, Fault::Failed { status: 500, code: None });
+    }
 }

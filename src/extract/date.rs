@@ -355,6 +355,7 @@ mod tests {
     fn a_date_with_two_readings_is_ambiguous() {
         let ambiguous = Err(Fault::AmbiguousDate);
         all_are(&ambiguous, date, &["03/04/2018", "3-4-2018", "25/12/18", "25 Dec 18", "18-12-25"]);
+        all_are(&ambiguous, date, &["31/12/99", "Dec 31, 99", "31.12.99", "99年12月31日"]);
         all_are(&ambiguous, date_time, &["03/04/2018 10:00"]);
     }
 

@@ -504,6 +504,16 @@ mod tests {
     }
 
     #[test]
+    fn an_element_inside_a_row_is_left_out_of_its_own_list() {
+        let sums = json!({ "type": "array", "items": { "type": "number" } });
+        let row = json!({ "type": "object", "properties": { "sums": sums } });
+        let schema = schema(&json!({ "rows": { "type": "array", "items": row } }));
+        let extraction = schema.fill(&json!({ "rows": [{ "sums": ["x", "1"] }] }), 1);
+        assert_eq!(extraction.data, json!({ "rows": [{ "sums": [1] }] }));
+        assert_eq!(errors(&extraction), [("/rows/0/sums", Fault::NotANumber, Some("x"))]);
+    }
+
+    #[test]
     fn one_row_outside_a_list_is_a_list_of_one() {
         let extraction = rows().fill(&json!({ "rows": { "name": "a", "sum": "1,5" } }), 1);
         assert_eq!(extraction.data, json!({ "rows": [{ "name": "a", "sum": 1.5 }] }));

@@ -17,7 +17,9 @@ pub mod templates;
 
 mod coerce;
 mod date;
+mod example;
 mod fill;
+mod keywords;
 mod number;
 mod reader;
 mod result_schema;

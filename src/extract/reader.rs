@@ -4,35 +4,18 @@
 //! that nobody else has to know them. Every keyword is looked at: it is a rule, an annotation, or an
 //! error with a pointer.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::child_pointer;
-use super::schema::{
-    Kind, Leaf, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError, is_pattern,
-};
+use super::example::{is_example, sketch};
+use super::keywords::{constraints, keywords_of, known_keywords};
+use super::schema::{Kind, Leaf, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError};
 
-type Members = Map<String, Value>;
+/// The keywords of one place of a schema.
+pub(super) type Members = Map<String, Value>;
 
-const TYPES: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
-
-/// Keywords that bind nothing here. `additionalProperties` is among them since `data` never has any.
-const ANNOTATIONS: [&str; 15] = [
-    "$schema",
-    "$id",
-    "$comment",
-    "$defs",
-    "definitions",
-    "title",
-    "description",
-    "default",
-    "example",
-    "examples",
-    "deprecated",
-    "readOnly",
-    "writeOnly",
-    "nullable",
-    "additionalProperties",
-];
+/// The types of the subset.
+pub(super) const TYPES: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
 
 /// Reads a whole schema.
 pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
@@ -250,34 +233,6 @@ fn implied_type(members: &Members, at: &str) -> Result<&'static str, SchemaError
     Err(SchemaError::malformed(at, format!("this needs a \"type\": one of {}", TYPES.join(", "))))
 }
 
-/// The keywords of a type: those that shape it, and those that are only checked at the end.
-fn keywords_of(type_name: &str) -> (&'static [&'static str], &'static [&'static str]) {
-    match type_name {
-        "object" => (&["type", "properties", "required"], &[]),
-        "array" => (&["type", "items"], &["minItems", "maxItems", "uniqueItems"]),
-        "string" => (&["type", "enum", "format"], &["minLength", "maxLength", "pattern"]),
-        "boolean" => (&["type", "enum"], &[]),
-        _ => (
-            &["type", "enum"],
-            &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"],
-        ),
-    }
-}
-
-fn known_keywords(members: &Members, at: &str, known: &[&str]) -> Result<(), SchemaError> {
-    let is_known = |keyword: &str| {
-        known.contains(&keyword) || ANNOTATIONS.contains(&keyword) || keyword.starts_with("x-")
-    };
-    match members.keys().find(|keyword| !is_known(keyword)) {
-        None => Ok(()),
-        Some(keyword) => Err(SchemaError::UnknownKeyword {
-            pointer: child_pointer(at, keyword),
-            keyword: keyword.clone(),
-            known: known.join(", "),
-        }),
-    }
-}
-
 fn annotate(node: &mut Node, members: &Members, at: &str) -> Result<(), SchemaError> {
     let text = |keyword| match members.get(keyword) {
         None => Ok(None),
@@ -372,70 +327,4 @@ fn leaf(type_name: &str, members: &Members, at: &str) -> Result<(Kind, bool), Sc
     }
     let with_null = choices.len() < listed.len();
     Ok((Kind::Leaf(Leaf { scalar, choices }), with_null))
-}
-
-fn constraints(members: &Members, at: &str, rules: &[&str]) -> Result<Members, SchemaError> {
-    let mut found = Members::new();
-    for &rule in rules {
-        let Some(value) = members.get(rule) else { continue };
-        let expected = expected_operand(rule);
-        if !takes(rule, value) {
-            let detail = format!("{rule:?} takes {expected}");
-            return Err(SchemaError::malformed(&child_pointer(at, rule), detail));
-        }
-        found.insert(rule.to_owned(), value.clone());
-    }
-    Ok(found)
-}
-
-fn takes(rule: &str, value: &Value) -> bool {
-    match rule {
-        "pattern" => value.as_str().is_some_and(is_pattern),
-        "uniqueItems" => value.is_boolean(),
-        "multipleOf" => value.as_f64().is_some_and(|step| step > 0.0),
-        "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => value.is_number(),
-        _ => value.is_u64(),
-    }
-}
-
-fn expected_operand(rule: &str) -> &'static str {
-    match rule {
-        "pattern" => "a regular expression of moderate size without look-around or back-references",
-        "uniqueItems" => "true or false",
-        "multipleOf" => "a number above zero",
-        "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => "a number",
-        _ => "a whole number from zero",
-    }
-}
-
-/// True for an object without any mark of a schema.
-///
-/// Receipts have `items` and documents have a `type`, so these two words are a mark only with a
-/// value that a schema would give them.
-fn is_example(members: &Members) -> bool {
-    const MARKS: [&str; 7] = ["properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "$schema"];
-    let is_type = |name: &Value| {
-        name.is_array() || name.as_str().is_some_and(|name| TYPES.contains(&name) || name == "null")
-    };
-    !members.is_empty()
-        && !MARKS.iter().any(|mark| members.contains_key(*mark))
-        && !members.get("items").is_some_and(Value::is_object)
-        && !members.get("type").is_some_and(is_type)
-}
-
-/// The beginning of the schema that an example suggests.
-fn sketch(example: &Members) -> String {
-    const FIELDS: usize = 3;
-    const NAME_CHARS: usize = 40;
-    let fields = example.iter().take(FIELDS).map(|(name, value)| {
-        let schema = match value {
-            Value::Object(_) => json!({ "type": "object" }),
-            Value::Array(_) => json!({ "type": "array" }),
-            Value::Bool(_) => json!({ "type": "boolean" }),
-            Value::Number(_) => json!({ "type": "number" }),
-            Value::String(_) | Value::Null => json!({ "type": "string" }),
-        };
-        (name.chars().take(NAME_CHARS).collect(), schema)
-    });
-    json!({ "type": "object", "properties": fields.collect::<Members>() }).to_string()
 }

@@ -44,6 +44,7 @@ impl Ocr {
             return Ok(ExtractAnswer {
                 id: request.id,
                 status: Status::Succeeded,
+                text: page.text.clone(),
                 extraction: schema.fill(&fields, page.page),
                 pages: vec![page],
                 facts: self.facts(tenant, &prepared, tally, started, request.options.metadata),

@@ -41,6 +41,8 @@ pub struct ExtractAnswer {
     pub id: Uuid,
     /// `succeeded`.
     pub status: Status,
+    /// What the model wrote.
+    pub text: String,
     /// The fields and what is known of each.
     #[serde(flatten)]
     pub extraction: Extraction,

@@ -306,18 +306,31 @@ async fn migrating_twice_does_nothing_the_second_time() {
 }
 
 #[tokio::test]
-async fn replicas_that_migrate_at_once_all_succeed() {
+async fn replicas_that_start_at_once_on_a_new_database_all_succeed() {
+    on_each_database(migrate_four_times_at_once).await;
+}
+
+#[tokio::test]
+async fn replicas_that_start_at_once_after_an_upgrade_all_succeed() {
     on_each_database(async |database| {
-        let mut migrations = tokio::task::JoinSet::new();
-        for _ in 0..4 {
-            let replica = database.connect().await;
-            migrations.spawn(async move { replica.migrate().await });
-        }
-        for migrated in migrations.join_all().await {
-            migrated.unwrap();
-        }
+        database.open().await.close().await;
+        let before_the_upgrade =
+            "DROP TABLE api_keys; DROP TABLE tenants; DELETE FROM _sqlx_migrations";
+        database.execute(before_the_upgrade).await;
+        migrate_four_times_at_once(database).await;
     })
     .await;
+}
+
+async fn migrate_four_times_at_once(database: &Database) {
+    let mut migrations = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let replica = database.connect().await;
+        migrations.spawn(async move { replica.migrate().await });
+    }
+    for migrated in migrations.join_all().await {
+        migrated.unwrap();
+    }
 }
 
 #[tokio::test]

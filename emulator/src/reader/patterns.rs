@@ -28,7 +28,8 @@ const MONTHS: [&str; 12] =
 
 /// Signs and names of currencies, as they stand before or after an amount.
 pub(crate) const CURRENCIES: [&str; 16] = [
-    "RM", "USD", "EUR", "GBP", "CNY", "MYR", "JPY", "SGD", "HKD", "RMB", "US$", "$", "€", "£", "¥", "￥",
+    "RM", "USD", "EUR", "GBP", "CNY", "MYR", "JPY", "SGD", "HKD", "RMB", "US$", "$", "€", "£", "¥",
+    "￥",
 ];
 
 /// A stretch of one kind of character.
@@ -88,10 +89,12 @@ pub(crate) fn date(text: &str) -> Option<Date> {
 }
 
 fn date_at(text: &str, runs: &[Run<'_>]) -> Option<Date> {
-    let (length, calendar) = chinese_date(runs).or_else(|| numeric_date(runs)).or_else(|| named_date(runs))?;
+    let (length, calendar) =
+        chinese_date(runs).or_else(|| numeric_date(runs)).or_else(|| named_date(runs))?;
     let end = runs.get(length.checked_sub(1)?)?.end();
     let (year, month, day) = calendar;
-    let is_real = (1900..2100).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let is_real =
+        (1900..2100).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     is_real.then(|| Date { text: text[runs[0].start..end].to_owned(), calendar })
 }
 
@@ -111,7 +114,8 @@ fn numeric_date(runs: &[Run<'_>]) -> Option<(usize, (u32, u32, u32))> {
     let [first, one, second, other, third, ..] = runs else { return None };
     let separates = matches!(one.text, "/" | "-" | "." | "\\") && one.text == other.text;
     // A date is written without gaps, or with one on both sides of each sign.
-    let is_tight = third.end() - first.start <= first.text.len() + second.text.len() + third.text.len() + 6;
+    let is_tight =
+        third.end() - first.start <= first.text.len() + second.text.len() + third.text.len() + 6;
     let (a, b, c) = (first.number()?, second.number()?, third.number()?);
     if !separates || !is_tight || second.text.len() > 2 {
         return None;
@@ -170,7 +174,9 @@ pub(crate) fn time(text: &str) -> Option<String> {
             end = second.end();
             rest = after;
         }
-        if let Some(half) = rest.first().filter(|half| matches!(half.text, "AM" | "PM" | "am" | "pm")) {
+        if let Some(half) =
+            rest.first().filter(|half| matches!(half.text, "AM" | "PM" | "am" | "pm"))
+        {
             end = half.end();
         }
         Some(text[hour.start..end].to_owned())
@@ -199,11 +205,13 @@ fn numbers(text: &str) -> impl Iterator<Item = (std::ops::Range<usize>, String)>
     std::iter::from_fn(move || {
         loop {
             let start = at + text[at..].find(|character: char| character.is_ascii_digit())?;
-            let end = text[start..].find(|c| !is_inner(c)).map_or(text.len(), |length| start + length);
+            let end =
+                text[start..].find(|c| !is_inner(c)).map_or(text.len(), |length| start + length);
             at = end;
             let number = text[start..end].trim_end_matches(['.', ',']);
             if stands_alone(text, start, start + number.len()) {
-                let is_negative = text[..start].ends_with('-') && !text[..start - 1].ends_with(|c: char| c.is_alphanumeric());
+                let is_negative = text[..start].ends_with('-')
+                    && !text[..start - 1].ends_with(|c: char| c.is_alphanumeric());
                 let sign = if is_negative { "-" } else { "" };
                 return Some((start..start + number.len(), format!("{sign}{number}")));
             }
@@ -245,10 +253,12 @@ pub(crate) fn currency(text: &str) -> Option<&'static str> {
     let is_bounded = |currency: &str, at: usize| {
         let letter = |character: Option<char>| character.is_some_and(|c| c.is_ascii_alphabetic());
         let is_word = currency.starts_with(|c: char| c.is_ascii_alphabetic());
-        let (before, after) = (text[..at].chars().next_back(), text[at + currency.len()..].chars().next());
+        let (before, after) =
+            (text[..at].chars().next_back(), text[at + currency.len()..].chars().next());
         !is_word || (!letter(before) && !letter(after))
     };
-    let found = |currency: &&&str| text.match_indices(**currency).any(|(at, _)| is_bounded(currency, at));
+    let found =
+        |currency: &&&str| text.match_indices(**currency).any(|(at, _)| is_bounded(currency, at));
     CURRENCIES.iter().find(found).copied()
 }
 
@@ -265,9 +275,9 @@ pub(crate) fn phone(text: &str) -> Option<String> {
 
 /// The first word that could be the number of a document: it holds a digit.
 pub(crate) fn identifier(text: &str) -> Option<String> {
-    let trimmed = text.split_whitespace().map(|word| {
-        word.trim_matches(|character: char| !character.is_alphanumeric())
-    });
+    let trimmed = text
+        .split_whitespace()
+        .map(|word| word.trim_matches(|character: char| !character.is_alphanumeric()));
     let mut words = trimmed.filter(|word| word.bytes().any(|byte| byte.is_ascii_digit()));
     words.find(|word| word.len() >= 2 && date(word).is_none()).map(str::to_owned)
 }
@@ -341,7 +351,10 @@ mod tests {
         assert_eq!(phone("TEL : 03-3271 9922").as_deref(), Some("03-3271 9922"));
         assert_eq!(identifier("# INV-0042, thanks").as_deref(), Some("INV-0042"));
         assert_eq!(train("车次 G1234 次").as_deref(), Some("G1234"));
-        assert_eq!(identity_number("号码11010519491231002X").as_deref(), Some("11010519491231002X"));
+        assert_eq!(
+            identity_number("号码11010519491231002X").as_deref(),
+            Some("11010519491231002X")
+        );
         assert_eq!(currency("TOTAL (RM)"), Some("RM"));
         assert_eq!(currency("FARM"), None);
     }

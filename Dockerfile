@@ -1,0 +1,67 @@
+# Two images from one source: `gateway` (the default) and `emulator`, its stand-in for DashScope.
+#
+#   docker build --tag ocr-gateway .
+#   docker build --target emulator --tag dashscope-emulator .
+#
+# Dependencies are kept from build to build by cache mounts, which BuildKit and Buildah know. Compared
+# with a dummy build of the manifests they need no imitation of the crate's layout, and a changed
+# Cargo.lock rebuilds what changed and not everything.
+
+FROM rust:1.95-bookworm AS source
+WORKDIR /build
+COPY . .
+
+# Without the feature `demo`, and so without the emulator.
+FROM source AS gateway-build
+RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=ocr-gateway-target,target=/build/target,sharing=locked \
+    cargo build --release --locked --package ocr-gateway --no-default-features && \
+    install -D target/release/ocr-gateway /out/ocr-gateway
+
+FROM source AS emulator-build
+RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=dashscope-emulator-target,target=/build/target,sharing=locked \
+    cargo build --release --locked --package dashscope-emulator && \
+    install -D target/release/dashscope-emulator /out/dashscope-emulator
+
+FROM debian:bookworm-slim AS emulator
+LABEL org.opencontainers.image.title="dashscope-emulator" \
+      org.opencontainers.image.description="A local stand-in for DashScope's Qwen-OCR endpoints; for development and tests" \
+      org.opencontainers.image.source="https://github.com/ocr-gateway/ocr-gateway" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# hadolint ignore=DL3008  # Debian keeps one version of a package at a time: a pin would soon not exist
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends \
+        tesseract-ocr tesseract-ocr-eng tesseract-ocr-chi-sim && \
+    rm -rf /var/lib/apt/lists/*
+COPY --from=emulator-build /out/dashscope-emulator /usr/local/bin/dashscope-emulator
+ENV DASHSCOPE_EMULATOR_LISTEN=0.0.0.0:9100
+USER 10001:10001
+EXPOSE 9100
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9100"]
+ENTRYPOINT ["dashscope-emulator"]
+
+FROM debian:bookworm-slim AS gateway
+LABEL org.opencontainers.image.title="ocr-gateway" \
+      org.opencontainers.image.description="A gateway to DashScope's Qwen-OCR models that knows what an image costs before it is sent" \
+      org.opencontainers.image.source="https://github.com/ocr-gateway/ocr-gateway" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# The roots that TLS to the upstream is checked against; the slim image has none.
+COPY --from=gateway-build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=gateway-build /out/ocr-gateway /usr/local/bin/ocr-gateway
+# The one place to write, and only with SQLite: mount a volume here. With PostgreSQL the root
+# filesystem may be read-only.
+RUN install --directory --owner=10001 --group=10001 /var/lib/ocr-gateway
+WORKDIR /var/lib/ocr-gateway
+# On loopback, the default, nobody outside the container could reach it.
+ENV OCR_GATEWAY__SERVER__LISTEN=0.0.0.0:8080 \
+    OCR_GATEWAY__SERVER__METRICS_LISTEN=0.0.0.0:9090
+# By number, so that Kubernetes can see that it is not root.
+USER 10001:10001
+EXPOSE 8080 9090
+# Ready on start within seconds; longer where a migration runs.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["ocr-gateway", "healthcheck"]
+ENTRYPOINT ["ocr-gateway"]
+CMD ["serve"]

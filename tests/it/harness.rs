@@ -1,0 +1,282 @@
+//! A whole service for one test: the gateway on free ports, an emulator, a database in a folder.
+//!
+//! A test names only what differs from the defaults, acts over HTTP as a caller would, and reads back
+//! what the emulator saw and what the metrics say.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dashscope_emulator::{Emulator, EngineChoice, Options as EmulatorOptions, World};
+use jiff::Timestamp;
+use ocr_gateway::auth::key::{ApiKey, KeyRecord};
+use ocr_gateway::auth::tenant::Tenant;
+use ocr_gateway::clock::SystemClock;
+use ocr_gateway::gateway::Gateway;
+use ocr_gateway::random::SystemRandom;
+use ocr_gateway::server::{self, Listeners};
+use ocr_gateway::settings::Settings;
+use ocr_gateway::store::{self, Store};
+use reqwest::header::HeaderMap;
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The text that the emulator reads from every image unless a test says otherwise.
+pub(crate) const SCRIPTED_TEXT: &str = "the text of the page";
+
+/// What a test may set before the service starts.
+pub(crate) struct Setup {
+    /// The settings; addresses and the upstream are filled in.
+    pub(crate) settings: Settings,
+    /// The tenant `test`, whose key the service's callers use.
+    pub(crate) tenant: Tenant,
+    /// The emulator; scripted unless a test wants real OCR.
+    pub(crate) emulator: EmulatorOptions,
+}
+
+/// A running service.
+pub(crate) struct TestGateway {
+    /// Where the public API is: `http://127.0.0.1:PORT`.
+    pub(crate) address: String,
+    /// Where metrics and health are.
+    pub(crate) metrics_address: String,
+    /// The key of the tenant `test`.
+    pub(crate) key: String,
+    /// A client without limits of its own.
+    pub(crate) http: reqwest::Client,
+    /// The database behind it.
+    pub(crate) store: Store,
+    emulator: Emulator,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    _folder: TempDir,
+}
+
+/// An answer, read to its end.
+pub(crate) struct Answer {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
+    /// The body as JSON; null where it is not.
+    pub(crate) json: Value,
+    /// The body as text.
+    pub(crate) text: String,
+}
+
+impl TestGateway {
+    /// The service with defaults.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The service with what `change` changes.
+    pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        install_tls();
+        let mut setup = Setup {
+            settings: defaults(),
+            tenant: Tenant::new("test".parse().unwrap()),
+            emulator: EmulatorOptions {
+                engine: EngineChoice::Scripted(SCRIPTED_TEXT.to_owned()),
+                ..EmulatorOptions::default()
+            },
+        };
+        change(&mut setup);
+        let Setup { mut settings, tenant, emulator } = setup;
+        let emulator = Emulator::start(emulator).await.unwrap();
+        if settings.upstream.base_url.is_empty() {
+            settings.upstream.base_url = emulator.base_url();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/test.db", folder.path().display());
+        let store = store::connect(&url, store::Options::default()).await.unwrap();
+        store.migrate().await.unwrap();
+        let key = create_key(&store, &tenant).await;
+        Self::serve(settings, store, key, emulator, folder).await
+    }
+
+    async fn serve(
+        settings: Settings,
+        store: Store,
+        key: String,
+        emulator: Emulator,
+        folder: TempDir,
+    ) -> Self {
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let gateway = Gateway::build(&settings, store.clone(), clock, random).await.unwrap();
+        let listeners = Listeners {
+            public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            metrics: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        };
+        let address = format!("http://{}", listeners.public.local_addr().unwrap());
+        let metrics_address = format!("http://{}", listeners.metrics.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let serving = spawn(async move {
+            server::run(gateway, listeners, &settings.server, stopped).await;
+        });
+        Self {
+            address,
+            metrics_address,
+            key,
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            store,
+            emulator,
+            stop,
+            serving,
+            _folder: folder,
+        }
+    }
+
+    /// What the emulator was told and has seen.
+    pub(crate) fn upstream(&self) -> Arc<World> {
+        self.emulator.world()
+    }
+
+    /// A POST of the tenant `test`.
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.address)).bearer_auth(&self.key)
+    }
+
+    /// A GET of the tenant `test`.
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.address)).bearer_auth(&self.key)
+    }
+
+    /// Sends the file as the body.
+    pub(crate) async fn upload(&self, path: &str, file: impl Into<reqwest::Body>) -> Answer {
+        Answer::of(self.post(path).body(file)).await
+    }
+
+    /// All metrics in the text format.
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("{}/metrics", self.metrics_address);
+        self.http.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// The sum of the series of `name` (without the prefix) that carry all the `labels`.
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let start = format!("ocr_gateway_{name}");
+        let wanted: Vec<_> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let metrics = self.metrics().await;
+        let series = metrics.lines().filter(|line| {
+            let rest = line.strip_prefix(&start).unwrap_or("x");
+            (rest.starts_with('{') || rest.starts_with(' '))
+                && wanted.iter().all(|label| line.contains(label))
+        });
+        series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// Tells the service to stop without waiting for it.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until the service has stopped.
+    pub(crate) async fn stopped(self) {
+        self.stop.cancel();
+        self.serving.await.unwrap();
+    }
+}
+
+impl Answer {
+    /// Sends the request and reads the answer.
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Self { status, headers, json, text }
+    }
+
+    /// The stable code of a problem; panics where the answer is not a problem of the documented shape.
+    pub(crate) fn code(&self) -> &str {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        for member in ["type", "title", "detail", "instance", "request_id"] {
+            assert!(self.json[member].is_string(), "{member} in {}", self.text);
+        }
+        assert_eq!(self.json["status"], self.status.as_u16());
+        assert!(self.json["retryable"].is_boolean());
+        self.json["code"].as_str().unwrap()
+    }
+
+    /// A header's text; empty where it is missing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// The bytes of a picture of ours.
+pub(crate) fn fixture(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+/// The shared test data, where this machine has it.
+pub(crate) fn shared_data() -> Option<PathBuf> {
+    let folder = std::env::var_os("OCR_GATEWAY_TEST_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+        PathBuf::from,
+    );
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: there is no test data (set OCR_GATEWAY_TEST_DATA)");
+    None
+}
+
+/// Whether Tesseract is there; a run that must not skip fails without it.
+pub(crate) fn has_tesseract() -> bool {
+    let found = std::process::Command::new("tesseract").arg("--version").output().is_ok();
+    let required = std::env::var("OCR_GATEWAY_REQUIRE_PROGRAMS").is_ok_and(|value| value == "1");
+    assert!(found || !required, "tesseract is missing and OCR_GATEWAY_REQUIRE_PROGRAMS is 1");
+    if !found {
+        println!("skipped: tesseract is not installed");
+    }
+    found
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's tasks end with it")]
+pub(crate) fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(work)
+}
+
+/// The compiled-in settings, with backoffs that a test need not wait for.
+fn defaults() -> Settings {
+    let environment = HashMap::from([
+        ("OCR_GATEWAY__UPSTREAM__API_KEY".to_owned(), "sk-test".to_owned()),
+        ("OCR_GATEWAY__UPSTREAM__BACKOFF_BASE_MS".to_owned(), "1".to_owned()),
+        ("OCR_GATEWAY__UPSTREAM__BACKOFF_CAP_MS".to_owned(), "2".to_owned()),
+        ("OCR_GATEWAY__UPSTREAM__RETRY_BUDGET_FLOOR_PER_SECOND".to_owned(), "1000".to_owned()),
+        ("OCR_GATEWAY__SERVER__DRAIN_TIMEOUT_MS".to_owned(), "5000".to_owned()),
+    ]);
+    let mut settings = Settings::load_with(None, environment).unwrap();
+    settings.upstream.base_url = String::new();
+    settings
+}
+
+async fn create_key(store: &Store, tenant: &Tenant) -> String {
+    let tenants = store.tenants();
+    tenants.create_tenant(tenant).await.unwrap();
+    let (key, hash) = ApiKey::create(&SystemRandom);
+    let record = KeyRecord {
+        id: key.id().clone(),
+        tenant: tenant.name.clone(),
+        hash,
+        created_at: Timestamp::UNIX_EPOCH,
+        expires_at: None,
+        revoked_at: None,
+        label: None,
+    };
+    tenants.create_key(&record).await.unwrap();
+    key.expose().to_owned()
+}
+
+/// Several tests of one process call this; the first installs.
+fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,8 @@
+//! The promises of the service, one module each, checked from outside: over TCP, against the emulator,
+//! on real databases.
+
+mod architecture;
+mod databases;
+mod harness;
+mod ocr;
+mod store;
