@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_model_without_a_price_in_the_region_is_not_offered() {
-        let models = BTreeMap::from([("m".to_owned(), beijing()), ("free".to_owned(), figures(""))]);
+        let models =
+            BTreeMap::from([("m".to_owned(), beijing()), ("free".to_owned(), figures(""))]);
         let catalog = Catalog::new(&models, "beijing", "m").unwrap();
         assert!(catalog.find(Some("free")).is_none());
     }

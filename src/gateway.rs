@@ -105,12 +105,8 @@ impl Gateway {
             metrics.expect_model(model);
         }
         let limiter = Arc::new(RateLimiter::new(Arc::clone(&clock)));
-        let client = Client::new(
-            upstream,
-            Arc::clone(&metrics),
-            Arc::clone(&clock),
-            Arc::clone(&random),
-        )?;
+        let client =
+            Client::new(upstream, Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&random))?;
         let tenants: Arc<dyn TenantStore> = store.tenants();
         let directory = Directory::open(settings.tenants.clone(), tenants).await?;
         let tasks = TaskTracker::new();

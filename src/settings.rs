@@ -28,6 +28,9 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 /// What the names of our environment variables start with.
 const ENVIRONMENT_PREFIX: &str = "OCR_GATEWAY";
 
+/// The largest upload limit in bytes: one at which memory ends first does not bind.
+const LARGEST_BODY: u64 = 1 << 30;
+
 /// The variable that the vendor's own tools read the key from.
 const VENDOR_KEY_VARIABLE: &str = "DASHSCOPE_API_KEY";
 
@@ -201,15 +204,12 @@ impl Settings {
             ("server.request_timeout_ms", self.server.request_timeout_ms),
             ("server.max_in_flight_requests", self.server.max_in_flight_requests as u64),
             ("server.max_connections", self.server.max_connections as u64),
-            
         ];
         for (key, value) in positive {
             if value == 0 {
                 return Err(wrong(key, "must be above 0"));
             }
         }
-        // A limit so large that memory ends first does not bind.
-        const LARGEST_BODY: u64 = 1 << 30;
         if self.server.max_body_bytes > LARGEST_BODY {
             let why = format!("{} is above {LARGEST_BODY} (1 GiB)", self.server.max_body_bytes);
             return Err(wrong("server.max_body_bytes", &why));
@@ -299,7 +299,8 @@ mod tests {
 
     #[test]
     fn the_vendor_s_variable_is_the_last_source_of_the_key() {
-        let key = |settings: Settings| settings.upstream.api_key.unwrap().expose_secret().to_owned();
+        let key =
+            |settings: Settings| settings.upstream.api_key.unwrap().expose_secret().to_owned();
         let vendor = ("DASHSCOPE_API_KEY", "sk-vendor");
         let ours = ("OCR_GATEWAY__UPSTREAM__API_KEY", "0123");
         assert_eq!(key(load(&[vendor]).unwrap()), "sk-vendor");

@@ -209,7 +209,9 @@ impl PricePerMillion {
 
 /// A price that is not a plain decimal with at most three decimals.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("price per million tokens is {0:?}; write a decimal with at most three decimals, like \"0.3\"")]
+#[error(
+    "price per million tokens is {0:?}; write a decimal with at most three decimals, like \"0.3\""
+)]
 pub struct InvalidPrice(String);
 
 impl TryFrom<String> for PricePerMillion {

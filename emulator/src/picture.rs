@@ -219,6 +219,27 @@ mod tests {
         assert_eq!(blank(10, 50).judge(), Err(Unreadable::TooSmall { width: 10, height: 50 }));
     }
 
+    /// A JPEG with an EXIF block of one entry, the orientation (TIFF 6.0, tag 274).
+    fn turned_jpeg(width: u32, height: u32, orientation: u8) -> Bytes {
+        let mut plain = Cursor::new(Vec::new());
+        RgbImage::new(width, height).write_to(&mut plain, ImageFormat::Jpeg).unwrap();
+        let plain = plain.into_inner();
+        let mut block =
+            b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".to_vec();
+        block.extend([orientation, 0, 0, 0, 0, 0, 0]);
+        [&plain[..2], &block, &plain[2..]].concat().into()
+    }
+
+    #[test]
+    fn an_image_is_measured_and_shown_as_its_exif_orientation_turns_it() {
+        let picture = Picture::probe(turned_jpeg(160, 96, 6)).unwrap();
+        assert_eq!((picture.width, picture.height), (96, 160));
+        let shown = picture.shown_at(Scaled { width: 96, height: 160, tokens: 17 }).unwrap();
+        assert_eq!(shown.dimensions(), (96, 160));
+        let upright = Picture::probe(turned_jpeg(160, 96, 1)).unwrap();
+        assert_eq!((upright.width, upright.height), (160, 96));
+    }
+
     #[test]
     fn what_is_transparent_is_shown_as_white() {
         let glass = image::RgbaImage::from_pixel(64, 64, Rgba([0, 0, 0, 0]));

@@ -128,3 +128,29 @@ async fn unknown_path(State(service): State<Arc<Service>>, request: Request) -> 
 pub(crate) fn created() -> u64 {
     u64::try_from(clock::unix_millis() / 1000).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::EngineChoice;
+
+    #[tokio::test]
+    async fn work_goes_on_when_its_caller_hangs_up() {
+        let options =
+            Options { engine: EngineChoice::Scripted(String::new()), ..Options::default() };
+        let engine = crate::engine::open(&options.engine).await.unwrap();
+        let service = Service::new(&options, engine);
+        let ((start, started), (finish, finished)) = (oneshot::channel(), oneshot::channel());
+        let work = async move {
+            started.await.unwrap();
+            finish.send("done").unwrap();
+        };
+        {
+            let mut caller = Box::pin(service.run_to_its_end(work));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(caller.as_mut().poll(&mut context).is_pending());
+        }
+        start.send(()).unwrap();
+        assert_eq!(finished.await, Ok("done"));
+    }
+}

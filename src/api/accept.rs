@@ -20,9 +20,10 @@ pub(super) fn negotiate(wish: Option<Format>, headers: &HeaderMap) -> Result<For
         return Ok(Format::Json);
     }
     let ranges = ranges.join(",");
-    let (json, text) = ranges.split(',').map(weigh).fold((0, 0), |best, weight| {
-        (best.0.max(weight.0), best.1.max(weight.1))
-    });
+    let (json, text) = ranges
+        .split(',')
+        .map(weigh)
+        .fold((0, 0), |best, weight| (best.0.max(weight.0), best.1.max(weight.1)));
     match (json, text) {
         (0, 0) => Err(Problem::new(
             StatusCode::NOT_ACCEPTABLE,
@@ -41,8 +42,7 @@ fn weigh(range: &str) -> (u32, u32) {
     let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
     let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
     match essence.as_str() {
-        "*/*" => (quality, 0),
-        "application/json" | "application/*" => (quality, 0),
+        "*/*" | "application/json" | "application/*" => (quality, 0),
         "text/plain" | "text/*" => (0, quality),
         _ => (0, 0),
     }

@@ -12,7 +12,7 @@ use super::middleware::deadline_exceeded;
 use super::problem::Problem;
 use crate::admission::Refusal;
 use crate::auth::AuthError;
-use crate::dashscope::error::{CallError, Code, Fault, ImageFault};
+use crate::dashscope::error::{CallError, Fault, ImageFault};
 use crate::ocr::error::OcrError;
 use crate::quote::QuoteError;
 use crate::rate_limit::LimitExceeded;
@@ -23,7 +23,7 @@ use crate::vision::probe::ProbeError;
 const SOON: Duration = Duration::from_secs(5);
 
 /// How long to wait for a person to mend the account.
-const LATER: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_mins(1);
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
@@ -84,7 +84,8 @@ fn cause_of(error: OcrError) -> Problem {
         OcrError::Quote(error) => unquotable(&error, text),
         OcrError::UnknownModel { known, .. } => {
             let detail = format!("{text} Models: {}.", known.join(", "));
-            Problem::bad_request("invalid_option", detail).flaw("/model", "is unknown or has no price here")
+            Problem::bad_request("invalid_option", detail)
+                .flaw("/model", "is unknown or has no price here")
         }
         OcrError::ModelNotAllowed { allowed, .. } => {
             let detail = format!("{text} It may use: {}.", allowed.join(", "));
@@ -92,7 +93,8 @@ fn cause_of(error: OcrError) -> Problem {
                 .flaw("/model", "is not among this key's models")
         }
         OcrError::NoTasks { .. } => {
-            let detail = format!("{text} Name another model, or leave out the task, lines and languages.");
+            let detail =
+                format!("{text} Name another model, or leave out the task, lines and languages.");
             Problem::bad_request("invalid_option", detail).flaw("/model", "has no built-in tasks")
         }
         OcrError::NoSchema => {
@@ -165,12 +167,13 @@ fn unquotable(error: &QuoteError, detail: String) -> Problem {
     match *error {
         QuoteError::MinAboveMax { .. } => {
             let advice = format!("{detail} Leave min_pixels out or ask for more max_pixels.");
-            Problem::bad_request("invalid_option", advice).flaw("/min_pixels", "is above max_pixels")
+            Problem::bad_request("invalid_option", advice)
+                .flaw("/min_pixels", "is above max_pixels")
         }
-        QuoteError::OverCap { actual, allowed } => {
-            too_large(format!("{detail} Ask for max_pixels={allowed} or less."))
-                .limit("max_pixels", actual.get(), allowed.get())
-        }
+        QuoteError::OverCap { actual, allowed } => too_large(format!(
+            "{detail} Ask for max_pixels={allowed} or less."
+        ))
+        .limit("max_pixels", actual.get(), allowed.get()),
         QuoteError::PromptTooLong { actual, allowed } => {
             Problem::bad_request("invalid_option", detail)
                 .flaw("/prompt", "is too long for the model")
@@ -192,13 +195,16 @@ fn upstream(error: &CallError) -> Problem {
         Fault::Busy { retry_after } => unavailable(
             "upstream_throttled",
             "Too many calls wait for the upstream",
-            "The account's rate at the upstream is used up and the queue for it is full.".to_owned(),
+            "The account's rate at the upstream is used up and the queue for it is full."
+                .to_owned(),
         )
         .after(*retry_after),
         Fault::Account { .. } => unavailable(
             "upstream_account",
             "The gateway's account is refused",
-            format!("The upstream refuses the gateway's account; its operator must act.{reference}"),
+            format!(
+                "The upstream refuses the gateway's account; its operator must act.{reference}"
+            ),
         )
         .after(LATER),
         Fault::Unreachable => unavailable(
@@ -252,22 +258,13 @@ fn failed(code: &'static str, reference: &str) -> Problem {
 
 /// What a complaint to the vendor needs: its code, its request id, the number of attempts.
 fn reference(error: &CallError) -> String {
-    let mut reference = String::new();
-    if let Some(code) = error.fault.code() {
-        reference.push_str(&format!(" Its code: {code}."));
-    }
-    if let Some(id) = error.request_id.as_ref().map(Code::as_str) {
-        reference.push_str(&format!(" Its request id: {id}."));
-    }
-    if error.attempts > 1 {
-        reference.push_str(&format!(" Attempts: {}.", error.attempts));
-    }
-    reference
+    let code = error.fault.code().map(|code| format!(" Its code: {code}."));
+    let id = error.request_id.as_ref().map(|id| format!(" Its request id: {id}."));
+    let attempts = (error.attempts > 1).then(|| format!(" Attempts: {}.", error.attempts));
+    [code, id, attempts].into_iter().flatten().collect()
 }
 
 fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -109,6 +109,10 @@ fn written_out(mut response: Response, request_id: &str, instance: &str) -> Resp
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let served = response.extensions_mut().remove::<Served>().unwrap_or_default();
         let mut written = problem.response(request_id, instance);
+        // The router's own word on a method that a path does not know.
+        if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+            written.headers_mut().insert(header::ALLOW, allow);
+        }
         written.extensions_mut().insert(served);
         written.extensions_mut().insert(problem);
         return written;
@@ -153,7 +157,8 @@ impl Watch {
         if is_quiet(&self.route) && problem.is_none() {
             return;
         }
-        let usage = served.usage.or_else(|| problem.and_then(|problem| problem.usage.as_deref().cloned()));
+        let usage =
+            served.usage.or_else(|| problem.and_then(|problem| problem.usage.as_deref().cloned()));
         tracing::info!(
             route = self.route,
             status,

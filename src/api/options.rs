@@ -30,8 +30,18 @@ const UNKNOWN_TEMPLATE: &str = "unknown_template";
 
 /// The names of all options, as an error lists them.
 const NAMES: [&str; 12] = [
-    "detail", "format", "language", "max_pixels", "metadata", "min_pixels", "model", "pages",
-    "prompt", "schema", "task", "template",
+    "detail",
+    "format",
+    "language",
+    "max_pixels",
+    "metadata",
+    "min_pixels",
+    "model",
+    "pages",
+    "prompt",
+    "schema",
+    "task",
+    "template",
 ];
 
 /// What the route is for; not every option makes sense everywhere.
@@ -118,12 +128,21 @@ impl RawOptions {
         }
     }
 
-    /// Reads all options for a purpose.
+    /// Reads all options for a purpose. A schema is parsed away from the reactor: one with many
+    /// patterns takes tens of milliseconds.
     ///
     /// # Errors
     ///
-    /// 400 that lists every flaw.
-    pub(super) fn read(self, purpose: Purpose) -> Result<Wishes, Problem> {
+    /// 400 that lists every flaw, or 404 for a template that there is not.
+    pub(super) async fn read(self, purpose: Purpose) -> Result<Wishes, Problem> {
+        if self.given.iter().all(|(name, _)| *name != "schema") {
+            return self.parse(purpose);
+        }
+        let parsing = tokio::task::spawn_blocking(move || self.parse(purpose));
+        parsing.await.map_err(|_panicked| Problem::internal())?
+    }
+
+    fn parse(self, purpose: Purpose) -> Result<Wishes, Problem> {
         let mut reader = Reader { wishes: Wishes::default(), flaws: Vec::new() };
         for (name, value) in &self.given {
             if let Err(flaw) = reader.read(name, value, purpose) {
@@ -186,7 +205,9 @@ impl Reader {
             self.flaws.push(flaw("schema", "invalid_option", why));
         }
         let task_reads_lines = self.wishes.options.task == Some(Task::AdvancedRecognition);
-        if self.wishes.options.detail == Detail::Lines && (has("prompt") || (has("task") && !task_reads_lines)) {
+        if self.wishes.options.detail == Detail::Lines
+            && (has("prompt") || (has("task") && !task_reads_lines))
+        {
             let why = "=lines is the task advanced_recognition: leave prompt and other tasks out";
             self.flaws.push(flaw("detail", "invalid_option", why));
         }
@@ -341,8 +362,9 @@ fn template(value: &Value) -> Result<Arc<Schema>, Flaw> {
 /// A JSON value, which in a query or a form part is written as text.
 fn json_of(name: &'static str, value: &Value) -> Result<Value, Flaw> {
     match value {
-        Value::String(text) => serde_json::from_str(text)
-            .map_err(|_| flaw(name, "invalid_option", "must be JSON")),
+        Value::String(text) => {
+            serde_json::from_str(text).map_err(|_| flaw(name, "invalid_option", "must be JSON"))
+        }
         other => Ok(other.clone()),
     }
 }
@@ -354,7 +376,7 @@ mod tests {
     fn read(query: &str, purpose: Purpose) -> Result<Wishes, Problem> {
         let mut raw = RawOptions::default();
         raw.add_query(query)?;
-        raw.read(purpose)
+        raw.parse(purpose)
     }
 
     fn code_of(query: &str) -> &'static str {
@@ -368,7 +390,7 @@ mod tests {
         let mut from_member = RawOptions::default();
         from_member.add_member("max_pixels", Value::from(4096)).unwrap();
         for raw in [from_part, from_member] {
-            let wishes = raw.read(Purpose::Text).unwrap();
+            let wishes = raw.parse(Purpose::Text).unwrap();
             assert_eq!(wishes.options.wish.max_pixels, Some(Pixels::new(4096)));
         }
     }
@@ -397,10 +419,22 @@ mod tests {
     #[test]
     fn wrong_values_are_refused() {
         for query in [
-            "max_pixels=-1", "max_pixels=+1", "max_pixels=0", "max_pixels=1e6", "max_pixels=",
-            "task=magic", "detail=all", "format=xml", "language=d_e", "prompt=%20", "metadata=[]",
-            "prompt=x&task=multi_lan", "detail=lines&prompt=x", "min_pixels=9&max_pixels=8",
-            "schema={}", "task=key_information_extraction",
+            "max_pixels=-1",
+            "max_pixels=+1",
+            "max_pixels=0",
+            "max_pixels=1e6",
+            "max_pixels=",
+            "task=magic",
+            "detail=all",
+            "format=xml",
+            "language=d_e",
+            "prompt=%20",
+            "metadata=[]",
+            "prompt=x&task=multi_lan",
+            "detail=lines&prompt=x",
+            "min_pixels=9&max_pixels=8",
+            "schema={}",
+            "task=key_information_extraction",
         ] {
             assert_eq!(code_of(query), "invalid_option", "{query}");
         }

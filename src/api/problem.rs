@@ -27,15 +27,13 @@ pub(super) struct Problem {
     /// Whether the same request may succeed later.
     pub(super) retryable: bool,
     /// The limit that was hit.
-    pub(super) limit: Option<Limit>,
+    pub(super) limit: Option<Box<Limit>>,
     /// What was wrong, place by place.
     pub(super) errors: Vec<Flaw>,
     /// The least time to wait before trying again.
     pub(super) retry_after: Option<Duration>,
     /// What was spent all the same.
     pub(super) usage: Option<Box<Spend>>,
-    /// Methods that the path knows, for 405.
-    pub(super) allow: Option<HeaderValue>,
 }
 
 /// A limit that was hit.
@@ -81,7 +79,12 @@ struct Document<'a> {
 
 impl Problem {
     /// A problem of a caller's making, or at least one that a caller cannot wait out.
-    pub(super) fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
         Self {
             status,
             code,
@@ -92,7 +95,6 @@ impl Problem {
             errors: Vec::new(),
             retry_after: None,
             usage: None,
-            allow: None,
         }
     }
 
@@ -129,8 +131,8 @@ impl Problem {
 
     /// Names the limit that was hit.
     #[must_use]
-    pub(super) const fn limit(mut self, name: &'static str, actual: u64, allowed: u64) -> Self {
-        self.limit = Some(Limit { name, actual, allowed });
+    pub(super) fn limit(mut self, name: &'static str, actual: u64, allowed: u64) -> Self {
+        self.limit = Some(Box::new(Limit { name, actual, allowed }));
         self
     }
 
@@ -152,7 +154,7 @@ impl Problem {
             code: self.code,
             request_id,
             retryable: self.retryable,
-            limit: self.limit.as_ref(),
+            limit: self.limit.as_deref(),
             errors: &self.errors,
             usage: self.usage.as_deref(),
         };
@@ -164,9 +166,6 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, media_type);
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
-        }
-        if let Some(allow) = &self.allow {
-            headers.insert(header::ALLOW, allow.clone());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"ocr-gateway\"");

@@ -159,7 +159,8 @@ async fn read_multipart(
     })?;
     let mut file = None;
     loop {
-        let part = parts.next_field().await.map_err(|error| broken(&error, "malformed_multipart"))?;
+        let part =
+            parts.next_field().await.map_err(|error| broken(&error, "malformed_multipart"))?;
         let Some(part) = part else { break };
         let name = part.name().unwrap_or_default().to_owned();
         if name == "file" {
@@ -312,7 +313,8 @@ fn decode_json(body: &[u8]) -> Result<(Bytes, Vec<(String, Value)>), Problem> {
         Problem::bad_request("invalid_json", detail)
     })?;
     let missing = || {
-        let detail = "There is no document. Send {\"document\":{\"type\":\"base64\",\"data\":\"…\"}}.";
+        let detail =
+            "There is no document. Send {\"document\":{\"type\":\"base64\",\"data\":\"…\"}}.";
         Problem::bad_request("missing_file", detail)
     };
     let document = upload.document.ok_or_else(missing)?;
@@ -397,7 +399,8 @@ mod tests {
 
     #[test]
     fn members_beside_the_document_are_options() {
-        let json = r#"{"max_pixels":5,"document":{"type":"base64","data":"AA=="},"language":["de"]}"#;
+        let json =
+            r#"{"max_pixels":5,"document":{"type":"base64","data":"AA=="},"language":["de"]}"#;
         let (_, options) = decode_json(json.as_bytes()).unwrap();
         let names: Vec<_> = options.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["max_pixels", "language"]);

@@ -49,7 +49,11 @@ async fn check_database(settings: &Settings) -> Result<String, Failure> {
     if pending.is_empty() {
         return Ok(format!("{} answers and is up to date", store.engine()));
     }
-    Ok(format!("{} answers; `serve` or `migrate` will apply {}", store.engine(), pending.join(", ")))
+    Ok(format!(
+        "{} answers; `serve` or `migrate` will apply {}",
+        store.engine(),
+        pending.join(", ")
+    ))
 }
 
 /// Asks for the list of models, which spends no token.

@@ -166,7 +166,9 @@ impl Visitor<'_> {
         let response = request.body(DOCUMENT).send().await?;
         let (status, body) = (response.status(), response.bytes().await?);
         if !status.is_success() {
-            return Err(format!("{path} answered {status}: {}", String::from_utf8_lossy(&body)).into());
+            return Err(
+                format!("{path} answered {status}: {}", String::from_utf8_lossy(&body)).into()
+            );
         }
         Ok(serde_json::from_slice(&body)?)
     }
@@ -186,20 +188,48 @@ fn print_cost(out: &mut dyn Write, estimate: &Value, answer: &Value) -> std::io:
     let (page, usage) = (&answer["pages"][0], &answer["usage"]);
     let (sent, cost) = (&page["sent"], &usage["cost"]);
     writeln!(out, "\n── cost of the text ──")?;
-    writeln!(out, "image          {} x {} pixels, {} bytes", page["width"], page["height"], answer["document"]["bytes"])?;
-    writeln!(out, "sent as        {} x {}: the tenant's cap is {} pixels", sent["width"], sent["height"], sent["max_pixels"])?;
-    writeln!(out, "image tokens   {} estimated before sending, {} billed", estimate["pages"][0]["image_tokens"], page["image_tokens"]["billed"])?;
+    writeln!(
+        out,
+        "image          {} x {} pixels, {} bytes",
+        page["width"], page["height"], answer["document"]["bytes"]
+    )?;
+    writeln!(
+        out,
+        "sent as        {} x {}: the tenant's cap is {} pixels",
+        sent["width"], sent["height"], sent["max_pixels"]
+    )?;
+    writeln!(
+        out,
+        "image tokens   {} estimated before sending, {} billed",
+        estimate["pages"][0]["image_tokens"], page["image_tokens"]["billed"]
+    )?;
     writeln!(out, "all tokens     {} in, {} out", usage["input_tokens"], usage["output_tokens"])?;
-    writeln!(out, "cost           {} {}", cost["amount"].as_str().unwrap_or_default(), cost["currency"].as_str().unwrap_or_default())?;
+    writeln!(
+        out,
+        "cost           {} {}",
+        cost["amount"].as_str().unwrap_or_default(),
+        cost["currency"].as_str().unwrap_or_default()
+    )?;
     writeln!(out, "saved by cap   {} tokens", usage["tokens_saved"])
 }
 
-fn print_next_steps(out: &mut dyn Write, address: &str, metrics: &str, key: &str) -> std::io::Result<()> {
+fn print_next_steps(
+    out: &mut dyn Write,
+    address: &str,
+    metrics: &str,
+    key: &str,
+) -> std::io::Result<()> {
     writeln!(out, "\n── it is still running; try ──")?;
     writeln!(out, "export KEY={key}")?;
     writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} {address}/ocr")?;
-    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -T {DOCUMENT_PATH} -X POST {address}/estimate")?;
-    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} -F template=receipt {address}/extract")?;
+    writeln!(
+        out,
+        "curl -H \"Authorization: Bearer $KEY\" -T {DOCUMENT_PATH} -X POST {address}/estimate"
+    )?;
+    writeln!(
+        out,
+        "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} -F template=receipt {address}/extract"
+    )?;
     writeln!(out, "curl -s {metrics}/metrics | grep ocr_gateway_tokens")?;
     writeln!(out, "documentation  {address}/docs")?;
     writeln!(out, "Ctrl-C stops it.")

@@ -50,7 +50,11 @@ pub(super) fn run(
     let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
     let mut code = ExitCode::SUCCESS;
     if !arguments.json {
-        writeln!(out, "{:>7} {:>12} {:>12} {:>14}  FILE", "TOKENS", "SIZE", "SENT", "COST AT MOST")?;
+        writeln!(
+            out,
+            "{:>7} {:>12} {:>12} {:>14}  FILE",
+            "TOKENS", "SIZE", "SENT", "COST AT MOST"
+        )?;
     }
     for file in &arguments.files {
         match estimate(&catalog, arguments, file) {

@@ -101,7 +101,9 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Key(command) => {
             let store = open(&settings.database).await?;
             let is_in_file = |name: &_| settings.tenants.contains_key(name);
-            command.run(&*store.tenants(), &is_in_file, &SystemClock, &SystemRandom, &mut out).await?;
+            command
+                .run(&*store.tenants(), &is_in_file, &SystemClock, &SystemRandom, &mut out)
+                .await?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -117,14 +119,16 @@ async fn open(settings: &DatabaseSettings) -> Result<Store, Failure> {
     if pending.is_empty() {
         return Ok(store);
     }
-    Err(format!("the database lacks migrations: run `ocr-gateway migrate` ({})", pending.join(", ")).into())
+    Err(format!(
+        "the database lacks migrations: run `ocr-gateway migrate` ({})",
+        pending.join(", ")
+    )
+    .into())
 }
 
 async fn connect(settings: &DatabaseSettings) -> Result<Store, Failure> {
-    let options = store::Options {
-        max_connections: settings.max_connections,
-        ..store::Options::default()
-    };
+    let options =
+        store::Options { max_connections: settings.max_connections, ..store::Options::default() };
     Ok(store::connect(settings.url.expose_secret(), options).await?)
 }
 

@@ -35,6 +35,10 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// are smaller, so the blocking pool sees only the odd one.
 const INLINE_BYTES: usize = 64 * 1024;
 
+/// The longest that a `Retry-After` is believed. The vendor says that recovery takes a minute; a
+/// date that a wrong clock put into next year must not close a model until the next restart.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
+
 /// The HTTP side of one endpoint.
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -129,7 +133,7 @@ impl Transport {
         let mut received = Received {
             status: status.as_u16(),
             request_id: text(headers, "x-request-id").and_then(Code::new),
-            retry_after: self.retry_after(headers),
+            retry_after: self.retry_after(headers).map(|wait| wait.min(LONGEST_RETRY_AFTER)),
             body: Vec::new(),
         };
         if status.is_success() {

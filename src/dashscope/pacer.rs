@@ -28,10 +28,6 @@ use crate::clock::Clock;
 use crate::rate_limit::gcra::{Bucket, Rate};
 use crate::units::{Tokens, Usage};
 
-/// The longest that one `Retry-After` is believed. The vendor says that recovery takes a minute; a
-/// date that a wrong clock put into next year must not close a model until the next restart.
-const LONGEST_HOLD: Duration = Duration::from_mins(10);
-
 /// The turns of one endpoint, model by model.
 #[derive(Debug)]
 pub(super) struct Pacer {
@@ -83,7 +79,7 @@ impl Pacer {
     /// Lets no call of `model` be sent before `wait` is over.
     pub(super) fn hold(&self, model: &Model, wait: Duration) {
         let lane = self.lane(model);
-        let end = lane.now().saturating_add(wait.min(LONGEST_HOLD));
+        let end = lane.now().saturating_add(wait);
         let mut state = lane.state();
         state.held_until = state.held_until.max(end);
     }
@@ -347,13 +343,5 @@ mod tests {
         let refused = pacer.turn(&model, TOKENS, later()).await.unwrap_err();
         let retry_after = Duration::from_mins(1);
         assert_eq!(refused, Fault::Throttled { retry_after, code: None });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_hold_of_a_year_ends_after_ten_minutes() {
-        let (pacer, model) = (pacer(9), model(60_000, 6_000_000));
-        pacer.hold(&model, Duration::from_hours(24 * 365));
-        tokio::time::sleep(Duration::from_mins(10)).await;
-        assert!(pacer.turn(&model, TOKENS, later()).await.is_ok());
     }
 }

@@ -365,10 +365,8 @@ async fn an_answer_over_the_limit_is_not_read_on() {
 
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
-    let elsewhere =
-        "HTTP/1.1 307 Temporary Redirect\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
-    let (label, attempts, _) = outcome(Step::write(elsewhere)).await;
-    assert_eq!((label, attempts), ("rejected", 1));
+    let elsewhere = "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(outcome(Step::write(elsewhere)).await, ("rejected", 1, 0));
 }
 
 fn throttled(header: &str) -> Step {
@@ -394,6 +392,13 @@ async fn a_retry_after_past_the_deadline_ends_the_call_and_holds_back_the_next()
         assert_eq!(world.upstream.requests().len(), 1);
         assert_eq!(world.account(), (0, 0));
     }
+}
+
+#[tokio::test]
+async fn a_retry_after_of_a_year_is_not_believed() {
+    let world = World::new([throttled("Retry-After: 31536000")]).await;
+    let error = world.call().await.unwrap_err();
+    assert_eq!(error.fault.retry_after(), Some(Duration::from_mins(10)));
 }
 
 #[tokio::test]

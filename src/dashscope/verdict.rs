@@ -7,10 +7,9 @@
 //! spelling of the two protocols' (`limit_requests`, `LimitRequests`). The table is section "Error
 //! messages" of Model Studio; each of its rows is a test at the foot of this file.
 //!
-//! Nobody documents what failed calls cost. An error body without usage is taken for unbilled, as
-//! it is for every metered API of the vendor, with the exceptions where a model may have run: its
-//! own timeout, an *output* that moderation refused, and the page of a proxy that had handed the
-//! request on.
+//! What a failed call costs is documented nowhere. An error of DashScope's that states no usage is
+//! taken for unbilled, except where a model may have run to its end: its own timeout, an *output*
+//! that moderation refused, and the page of a proxy that had handed the request on.
 
 use std::time::Duration;
 
@@ -93,7 +92,7 @@ pub(super) fn judge(complaint: &Complaint) -> Failure {
     let message = complaint.message.to_ascii_lowercase();
     let cause = by_code(&code, &message)
         .or_else(|| by_account_status(complaint.status))
-        .or_else(|| by_message(&code, &message))
+        .or_else(|| by_message(&code, &message).filter(|_| complaint.status < 500))
         .unwrap_or_else(|| by_status(complaint.status, &message));
     let shown = complaint.code.as_deref().and_then(Code::new);
     let (fault, repeat) = cause.outcome(complaint, shown);
@@ -198,7 +197,7 @@ const fn by_account_status(status: u16) -> Option<Cause> {
 
 /// Tells apart what the vendor files under one code; only for codes that say no more than "wrong".
 fn by_message(code: &str, message: &str) -> Option<Cause> {
-    const SITUATIONS: [(&str, Cause); 15] = [
+    const SITUATIONS: [(&str, Cause); 14] = [
         ("aspect ratio", Cause::Image(ImageFault::AspectRatio)),
         ("must be larger than 10", Cause::Image(ImageFault::TooSmall)),
         ("length and width do not meet", Cause::Image(ImageFault::TooSmall)),
@@ -207,7 +206,6 @@ fn by_message(code: &str, message: &str) -> Option<Cause> {
         ("corrupted file", Cause::Image(ImageFault::Undecodable)),
         ("read image error", Cause::Image(ImageFault::Undecodable)),
         ("image format is illegal", Cause::Image(ImageFault::Undecodable)),
-        ("cannot be opened", Cause::Image(ImageFault::Undecodable)),
         ("max bytes per data-uri item", Cause::Image(ImageFault::TooLarge)),
         ("file size is too large", Cause::Image(ImageFault::TooLarge)),
         ("failed to download", Cause::Fetch),
@@ -360,6 +358,12 @@ mod tests {
         let failure =
             judged(400, "Arrearage", "failed to download, read image error, aspect ratio");
         assert_eq!(failure.fault.label(), "account");
+    }
+
+    #[test]
+    fn a_page_of_a_broken_proxy_is_not_read_for_clues_about_the_picture() {
+        let failure = judged(502, "", "<html>read image error, unable to download</html>");
+        assert_eq!(failure.fault, Fault::Failed { status: 502, code: None });
     }
 
     #[test]

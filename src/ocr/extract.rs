@@ -7,7 +7,10 @@ use super::request::{Detail, Request};
 use super::result::{ExtractAnswer, Page, Status};
 use super::{Ocr, Tally, prepare};
 use crate::auth::tenant::Tenant;
+use crate::dashscope::Completion;
+use crate::extract::Extraction;
 use crate::extract::answer::{AnswerError, parse_answer};
+use crate::extract::schema::Schema;
 
 /// Calls made for one answer when the model's fields cannot be understood: the first and one more.
 const ATTEMPTS: u32 = 2;
@@ -33,8 +36,8 @@ impl Ocr {
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {
             let completion = self.read(tenant, &prepared, &request, &mut tally).await?;
-            let fields = match parse_answer(completion.kv_result.as_ref(), &completion.text) {
-                Ok(fields) => fields,
+            let extraction = match understand(Arc::clone(&schema), &completion).await? {
+                Ok(extraction) => extraction,
                 Err(error) => {
                     unusable = error;
                     continue;
@@ -45,11 +48,24 @@ impl Ocr {
                 id: request.id,
                 status: Status::Succeeded,
                 text: page.text.clone(),
-                extraction: schema.fill(&fields, page.page),
+                extraction,
                 pages: vec![page],
                 facts: self.facts(tenant, &prepared, tally, started, request.options.metadata),
             });
         }
         Err(OcrError::UnusableFields(unusable).after(&tally))
     }
+}
+
+/// Holds the answer to the schema, away from the reactor: an answer may have thousands of fields.
+async fn understand(
+    schema: Arc<Schema>,
+    completion: &Completion,
+) -> Result<Result<Extraction, AnswerError>, OcrError> {
+    let (kv_result, text) = (completion.kv_result.clone(), completion.text.clone());
+    let understanding = tokio::task::spawn_blocking(move || {
+        let answer = parse_answer(kv_result.as_ref(), &text)?;
+        Ok(schema.fill(&answer, 1))
+    });
+    understanding.await.map_err(|_panicked| OcrError::Interrupted)
 }

@@ -40,7 +40,8 @@ fn line(word: &Word, page: Size) -> Option<Line> {
         (None, Some(rectangle)) => corners_of_rectangle(rectangle),
         (None, None) => return None,
     };
-    let polygon = from_reading_start(corners).map(|[x, y]| [clamp(x, page.width), clamp(y, page.height)]);
+    let polygon =
+        from_reading_start(corners).map(|[x, y]| [clamp(x, page.width), clamp(y, page.height)]);
     let [xs, ys] = [0, 1].map(|axis| polygon.map(|corner| corner[axis]));
     let bbox = [least(xs), least(ys), most(xs), most(ys)];
     Some(Line { text: word.text.clone(), polygon, bbox })

@@ -204,7 +204,11 @@ impl Ocr {
 /// # Errors
 ///
 /// [`OcrError`] for whatever would have the request refused before it is sent.
-pub fn estimate(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Estimate, OcrError> {
+pub fn estimate(
+    catalog: &Catalog,
+    tenant: &Tenant,
+    request: &Request,
+) -> Result<Estimate, OcrError> {
     let prepared = prepare(catalog, tenant, request)?;
     Ok(Estimate::of(&prepared.quote, tenant))
 }
@@ -218,10 +222,8 @@ fn prepare(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prep
     }
     let header = probe::probe(&request.image)?;
     limits::check(&header, request.image.len(), &Limits::default())?;
-    let cap = Cap {
-        max_pixels: tenant.max_pixels,
-        reject: matches!(tenant.on_exceed, OnExceed::Reject),
-    };
+    let cap =
+        Cap { max_pixels: tenant.max_pixels, reject: matches!(tenant.on_exceed, OnExceed::Reject) };
     let quote = quote::quote(model, header.upright(), request.prompt_bytes(), options.wish, cap)?;
     Ok(Prepared { bytes: request.image.clone(), header, quote })
 }

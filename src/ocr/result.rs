@@ -326,7 +326,9 @@ fn finish_reason(reason: &FinishReason) -> String {
     match reason {
         FinishReason::Stop => "stop".to_owned(),
         FinishReason::Length => "length".to_owned(),
-        FinishReason::Other(code) => code.as_ref().map_or("unknown".to_owned(), ToString::to_string),
+        FinishReason::Other(code) => {
+            code.as_ref().map_or("unknown".to_owned(), ToString::to_string)
+        }
     }
 }
 

@@ -200,7 +200,12 @@ struct Registrar<'a> {
 }
 
 impl Registrar<'_> {
-    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
         let counter = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
         self.registry.register(Box::new(counter.clone()))?;
         Ok(counter)
@@ -212,8 +217,14 @@ impl Registrar<'_> {
         Ok(counter)
     }
 
-    fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
-        let options = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(DURATION_BUCKETS.to_vec());
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<HistogramVec> {
+        let options =
+            HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(DURATION_BUCKETS.to_vec());
         let histogram = HistogramVec::new(options, labels)?;
         self.registry.register(Box::new(histogram.clone()))?;
         Ok(histogram)
@@ -226,7 +237,10 @@ impl Registrar<'_> {
     }
 
     fn build_info(&self) -> prometheus::Result<()> {
-        let info = IntGaugeVec::new(Opts::new("build_info", "Always 1.").namespace(NAMESPACE), &["version"])?;
+        let info = IntGaugeVec::new(
+            Opts::new("build_info", "Always 1.").namespace(NAMESPACE),
+            &["version"],
+        )?;
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         self.registry.register(Box::new(info))
     }

@@ -138,7 +138,9 @@ fn a_module_imports_only_from_those_above_it() {
 fn modules_that_need_not_know_each_other_do_not() {
     let mut wrong = Vec::new();
     for (place, module, paths) in files() {
-        let Some((_, strangers)) = STRANGERS.iter().find(|(name, _)| *name == module) else { continue };
+        let Some((_, strangers)) = STRANGERS.iter().find(|(name, _)| *name == module) else {
+            continue;
+        };
         for (first, second) in &paths.0 {
             if first == "crate" && strangers.contains(&second.as_str()) {
                 wrong.push(format!("{place} imports crate::{second}"));

@@ -161,7 +161,8 @@ impl TestGateway {
     /// The sum of the series of `name` (without the prefix) that carry all the `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let start = format!("ocr_gateway_{name}");
-        let wanted: Vec<_> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let wanted: Vec<_> =
+            labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
         let metrics = self.metrics().await;
         let series = metrics.lines().filter(|line| {
             let rest = line.strip_prefix(&start).unwrap_or("x");
@@ -241,7 +242,9 @@ pub(crate) fn has_tesseract() -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with it")]
-pub(crate) fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+pub(crate) fn spawn<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
     tokio::spawn(work)
 }
 

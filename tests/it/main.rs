@@ -5,4 +5,5 @@ mod architecture;
 mod databases;
 mod harness;
 mod ocr;
+mod openapi;
 mod store;

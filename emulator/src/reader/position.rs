@@ -67,8 +67,10 @@ fn total_score(row: &Row) -> Option<i32> {
         |words: &[&str]| row.tokens.iter().any(|token| words.contains(&token.folded.as_str()));
     let text = row.text().to_lowercase();
     let is_due = has(&["due", "payable"]) && has(&["amount", "balance", "total"]);
+    let is_net = has(&["net", "nett"]) && has(&["amt", "amount"]);
     let names_sum = has(&["total", "totall", "tota1", "t0tal", "tota"])
         || is_due
+        || is_net
         || ["总计", "合计", "总金额", "价税合计", "应付", "实付"]
             .iter()
             .any(|word| text.contains(word));
@@ -89,6 +91,8 @@ fn total_score(row: &Row) -> Option<i32> {
     ) * 3;
     score += i32::from(is_due || has(&["payable"]) || text.contains("价税合计")) * 3;
     score += i32::from(is_inclusive);
+    // A net amount is the sum on some receipts and before tax on others: only for want of better.
+    score -= i32::from(is_net) * 6;
     score += i32::from(has(&["rm", "usd", "amount"]) || text.contains('$'));
     score -= i32::from(is_tax) * 4;
     // Two amounts on one row are columns of a table.

@@ -29,7 +29,7 @@ async fn foretell(
     request: Request,
 ) -> Result<Response, Problem> {
     let upload = upload::read(gateway, request).await?;
-    let options = upload.options.read(Purpose::Estimate)?.options;
+    let options = upload.options.read(Purpose::Estimate).await?.options;
     let request = ocr_request(gateway, entered, upload.file, options);
     Ok(Json(gateway.ocr.estimate(&entered.tenant, &request)?).into_response())
 }

@@ -29,7 +29,7 @@ async fn fields(
     request: Request,
 ) -> Result<Response, Problem> {
     let upload = upload::read(gateway, request).await?;
-    let options = upload.options.read(Purpose::Fields)?.options;
+    let options = upload.options.read(Purpose::Fields).await?.options;
     let request = ocr_request(gateway, entered, upload.file, options);
     let answer = gateway.ocr.extract(&entered.tenant, request).await?;
     let mut response = Json(&answer).into_response();

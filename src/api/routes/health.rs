@@ -18,7 +18,9 @@ pub(in crate::api) async fn live() -> Response {
 }
 
 /// `GET /readyz`: requests can be served. Spends no token.
-pub(in crate::api) async fn ready(State(gateway): State<Arc<Gateway>>) -> Result<Response, Problem> {
+pub(in crate::api) async fn ready(
+    State(gateway): State<Arc<Gateway>>,
+) -> Result<Response, Problem> {
     match gateway.ready().await {
         Ok(()) => Ok(Json(json!({ "status": "ready" })).into_response()),
         Err(reason) => {

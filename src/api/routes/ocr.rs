@@ -32,7 +32,7 @@ async fn recognize(
 ) -> Result<Response, Problem> {
     let headers = request.headers().clone();
     let upload = upload::read(gateway, request).await?;
-    let wishes = upload.options.read(Purpose::Text)?;
+    let wishes = upload.options.read(Purpose::Text).await?;
     let format = accept::negotiate(wishes.format, &headers)?;
     let request = ocr_request(gateway, entered, upload.file, wishes.options);
     let answer = gateway.ocr.recognize(&entered.tenant, request).await?;

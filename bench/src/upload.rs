@@ -1,0 +1,107 @@
+//! One picture in the two forms in which it is posted.
+//!
+//! The gateway is given the file. Without a gateway, and through nginx, goes the JSON that the
+//! gateway would have made of it, byte for byte, so that the upstream receives the same in every
+//! case. The pictures differ in nothing but their bytes: all have the same width and height, so that
+//! the upstream may answer the same bill for each without looking, and the gateway, which compares
+//! bill and estimate, finds nothing to complain of.
+
+/// The picture's sides in pixels.
+const WIDTH: u16 = 2048;
+/// The picture's sides in pixels.
+const HEIGHT: u16 = 2880;
+
+/// The cap of the tenant that asks: a quarter of the picture, so that the cap is at work and the
+/// sides are halved, to 1024 × 1440.
+pub(crate) const MAX_PIXELS: u32 = 1024 * 1440;
+
+/// What the capped picture costs: a token for each cell of 32 × 32 pixels, and two (Model Studio,
+/// "Text extraction (Qwen-OCR)").
+pub(crate) const IMAGE_TOKENS: u32 = MAX_PIXELS / (32 * 32) + 2;
+
+/// The least that a picture is read at, by the gateway's default configuration.
+const MIN_PIXELS: u32 = 3072;
+
+/// The model, by the gateway's default configuration.
+pub(crate) const MODEL: &str = "qwen-vl-ocr-2025-11-20";
+
+/// A picture of one of the measured sizes.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    /// The size, as the table names it.
+    pub(crate) name: &'static str,
+    /// The JPEG.
+    pub(crate) file: Vec<u8>,
+}
+
+impl Upload {
+    /// The three sizes, from a photographed receipt to a scanned page of 300 dpi.
+    pub(crate) fn all() -> [Self; 3] {
+        [("60 KB", 60_000), ("500 KB", 500_000), ("5 MB", 5_000_000)]
+            .map(|(name, bytes)| Self { name, file: jpeg(bytes) })
+    }
+
+    /// The JSON that the gateway makes of the file.
+    pub(crate) fn json(&self) -> Vec<u8> {
+        let data = base64_simd::STANDARD.encode_to_string(&self.file);
+        let bounds = format!(r#""min_pixels":{MIN_PIXELS},"max_pixels":{MAX_PIXELS}"#);
+        let url = format!(r#""image_url":{{"url":"data:image/jpeg;base64,{data}",{bounds}}}"#);
+        let content = format!(r#"[{{"type":"image_url",{url},{bounds}}}]"#);
+        let messages = format!(r#"[{{"role":"user","content":{content}}}]"#);
+        format!(r#"{{"messages":{messages},"model":"{MODEL}","max_tokens":8192}}"#).into_bytes()
+    }
+}
+
+/// A JPEG of exactly `bytes` bytes whose header is in order and whose picture is noise: nobody on
+/// the way decodes it. The same for the same length.
+fn jpeg(bytes: usize) -> Vec<u8> {
+    let mut file = vec![0xff, 0xd8];
+    segment(&mut file, 0xe0, b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0");
+    segment(&mut file, 0xdb, &[&[0][..], &[16; 64]].concat());
+    let ([h0, h1], [w0, w1]) = (HEIGHT.to_be_bytes(), WIDTH.to_be_bytes());
+    segment(&mut file, 0xc0, &[8, h0, h1, w0, w1, 1, 1, 0x11, 0]);
+    segment(&mut file, 0xda, &[1, 1, 0, 0, 63, 0]);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    while file.len() < bytes - 2 {
+        // Xorshift (Marsaglia 2003). A marker's first byte must not occur within the data.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        file.push(state.to_le_bytes()[4].min(0xfe));
+    }
+    file.extend([0xff, 0xd9]);
+    file
+}
+
+fn segment(file: &mut Vec<u8>, marker: u8, content: &[u8]) {
+    file.extend([0xff, marker, 0, u8::try_from(content.len() + 2).unwrap_or(u8::MAX)]);
+    file.extend(content);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_size_that_was_asked_for_and_is_the_same_each_time() {
+        let [small, ..] = Upload::all();
+        assert_eq!(small.file.len(), 60_000);
+        assert_eq!(small.file, jpeg(60_000));
+        assert!(small.file.starts_with(b"\xff\xd8\xff\xe0") && small.file.ends_with(b"\xff\xd9"));
+    }
+
+    #[test]
+    fn noise_holds_no_marker() {
+        let file = jpeg(4096);
+        let scan = file.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        assert!(!file[scan + 10..file.len() - 2].contains(&0xff));
+    }
+
+    #[test]
+    fn the_json_holds_the_whole_file() {
+        let upload = Upload { name: "", file: jpeg(1000) };
+        let json = String::from_utf8(upload.json()).unwrap();
+        let data = json.split_once(";base64,").unwrap().1.split_once('"').unwrap().0;
+        assert_eq!(base64_simd::STANDARD.decode_to_vec(data).unwrap(), upload.file);
+    }
+}

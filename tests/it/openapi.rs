@@ -1,0 +1,109 @@
+//! `openapi.yaml` is the contract: every route that it documents exists, and none exists that it does
+//! not document.
+
+use serde_json::Value;
+
+use crate::harness::{Answer, TestGateway, fixture};
+
+/// Routes of the metrics listener, which `openapi.yaml` places on a server of its own.
+const ON_METRICS_LISTENER: &str = "/metrics";
+
+/// Answers without a key: health, and the contract itself.
+const OPEN: [&str; 4] = ["/livez", "/readyz", "/openapi.yaml", "/docs"];
+
+fn contract() -> Value {
+    let text = include_str!("../../openapi.yaml");
+    serde_yaml_ng::from_str(text).unwrap()
+}
+
+/// Each documented path with its methods.
+fn operations() -> Vec<(String, Vec<String>)> {
+    let methods = |item: &Value| {
+        let members = item.as_object().unwrap().keys();
+        members.filter(|name| ["get", "post", "delete"].contains(&name.as_str())).cloned().collect()
+    };
+    let contract = contract();
+    let paths = contract["paths"].as_object().unwrap();
+    paths.iter().map(|(path, item)| (path.clone(), methods(item))).collect()
+}
+
+/// The paths of the router's source, which a test cannot ask axum for.
+fn routed() -> Vec<String> {
+    let source = include_str!("../../src/api/mod.rs");
+    let paths = source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    paths.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_route_is_documented_and_every_documented_route_exists() {
+    let mut documented: Vec<_> = operations().into_iter().map(|(path, _)| path).collect();
+    let mut routed = routed();
+    documented.sort();
+    routed.sort();
+    routed.dedup();
+    assert_eq!(documented, routed);
+}
+
+#[tokio::test]
+async fn a_documented_path_refuses_the_methods_that_it_does_not_document() {
+    let gateway = TestGateway::start().await;
+    for (path, methods) in operations() {
+        if path == ON_METRICS_LISTENER {
+            continue;
+        }
+        let url = format!("{}{}", gateway.address, path.replace("{name}", "receipt"));
+        let answer = Answer::of(gateway.http.request(reqwest::Method::PUT, url)).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (405, "method_not_allowed"), "{path}");
+        for method in methods {
+            assert!(answer.header("allow").contains(&method.to_uppercase()), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_key_only_health_and_the_contract_answer() {
+    let gateway = TestGateway::start().await;
+    for (path, methods) in operations() {
+        if path == ON_METRICS_LISTENER {
+            continue;
+        }
+        for method in methods {
+            let url = format!("{}{}", gateway.address, path.replace("{name}", "receipt"));
+            let method = method.to_uppercase().parse().unwrap();
+            let request = gateway.http.request(method, url).body(fixture("hello.png"));
+            let status = Answer::of(request).await.status.as_u16();
+            let expected = if OPEN.contains(&path.as_str()) { 200 } else { 401 };
+            assert_eq!(status, expected, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_contract_is_served_and_shown_without_a_script() {
+    let gateway = TestGateway::start().await;
+    let contract = Answer::of(gateway.get("/openapi.yaml")).await;
+    assert!(contract.text.contains("\nopenapi: 3.1"));
+    let page = Answer::of(gateway.get("/docs")).await;
+    assert!(page.header("content-security-policy").contains("default-src 'none'"));
+    assert!(!page.text.contains("<script"));
+    for path in ["/ocr", "/extract", "/estimate"] {
+        assert!(page.text.contains(path), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_code_that_the_service_answers_is_documented() {
+    let contract = contract();
+    let documented =
+        contract["components"]["schemas"]["ProblemCode"]["enum"].as_array().unwrap().clone();
+    let gateway = TestGateway::start().await;
+    for (path, file) in [
+        ("/ocr?x=1", "hello.png"),
+        ("/ocr", "plain.gif"),
+        ("/ocr", "tiny.png"),
+        ("/nope", "tiny.png"),
+    ] {
+        let answer = gateway.upload(path, fixture(file)).await;
+        assert!(documented.contains(&Value::from(answer.code())), "{}", answer.text);
+    }
+}
