@@ -46,7 +46,8 @@ impl Emulator {
         Arc::clone(&self.world)
     }
 
-    /// Stops at once: connections are closed and calls under way are dropped.
+    /// Stops at once: connections are closed, and answers under way are lost. A reading that has begun
+    /// still ends on its own and is billed, as the service would.
     pub async fn stop(mut self) {
         self.serving.shutdown().await;
     }

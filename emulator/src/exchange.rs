@@ -129,7 +129,7 @@ impl Exchange {
                 let reply = self.write(&answer);
                 self.send(reply)
             }
-            Err(refusal) => self.refuse(&refusal, None),
+            Err(refusal) => self.refuse(&refusal),
         }
     }
 
@@ -138,7 +138,7 @@ impl Exchange {
         let answer = if fault.needs_answer() || fault.bills() {
             match self.infer(fault.bills()).await {
                 Ok(answer) => Some(answer),
-                Err(refusal) => return self.refuse(&refusal, None),
+                Err(refusal) => return self.refuse(&refusal),
             }
         } else {
             None
@@ -146,12 +146,21 @@ impl Exchange {
         tokio::time::sleep(self.service.latency + fault.delay).await;
 
         let reply = answer.map(|answer| self.write(&answer));
+        let mut response = self.spoilt(&fault, reply).await;
+        if let Some(seconds) = fault.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
+    /// The answer with the fault's effect on it; `reply` is the right one, where the model ran.
+    async fn spoilt(&self, fault: &Fault, reply: Option<Reply>) -> Response {
         match (&fault.effect, reply) {
             (Effect::Hang, _) => std::future::pending().await,
             (Effect::Reset, _) => self.hang_up(),
-            (Effect::Garbage, _) => self.raw(&fault, GARBAGE, "text/html"),
-            (Effect::EmptyBody, _) => self.raw(&fault, "", JSON),
-            (Effect::OkWithErrorBody { .. }, _) => self.error_under_ok(&fault),
+            (Effect::Garbage, _) => self.raw(fault, GARBAGE, "text/html"),
+            (Effect::EmptyBody, _) => self.raw(fault, "", JSON),
+            (Effect::OkWithErrorBody { .. }, _) => self.error_under_ok(fault),
             (Effect::Nothing, Some(reply)) => self.send(reply),
             (Effect::WrongContentType, Some(reply)) => {
                 let mut response = self.send(reply);
@@ -165,9 +174,7 @@ impl Exchange {
                     if is_stream { delivery.length_of(*events) } else { delivery.remaining() / 2 }
                 })
             }
-            (Effect::Refuse { .. }, _) | (_, None) => {
-                self.refuse(&fault.refusal(), fault.retry_after)
-            }
+            (Effect::Refuse { .. }, _) | (_, None) => self.refuse(&fault.refusal()),
         }
     }
 
@@ -205,7 +212,7 @@ impl Exchange {
 
     /// An error answer. A native stream was agreed on before the request was judged by the model's own
     /// front, so such a judgement comes as an event under status 200.
-    fn refuse(&self, refusal: &Refusal, retry_after: Option<u64>) -> Response {
+    fn refuse(&self, refusal: &Refusal) -> Response {
         let in_stream =
             self.protocol == Protocol::Native && self.ask.stream && refusal.status == 400;
         let reply = if in_stream {
@@ -213,11 +220,7 @@ impl Exchange {
         } else {
             Reply::json(refusal.status, &self.error(refusal))
         };
-        let mut response = self.send(reply);
-        if let Some(seconds) = retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
+        self.send(reply)
     }
 
     /// An error body under status 200, in a stream as its only event.

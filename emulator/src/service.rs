@@ -32,7 +32,7 @@ pub(crate) struct Service {
     pub(crate) decoders: Semaphore,
     api_keys: Vec<String>,
     throttle: Mutex<Throttle>,
-    /// Inferences under way. They are dropped with the service, not with their callers.
+    /// Inferences under way. Each holds the service, so they outlive their callers and a stop.
     inferences: Mutex<JoinSet<()>>,
 }
 
@@ -70,7 +70,7 @@ impl Service {
     }
 
     /// Runs work that goes on when its caller hangs up: a model that has begun is not stopped, and is
-    /// billed. None where the emulator is stopped before it is done.
+    /// billed. None where the runtime ends before it is done.
     pub(crate) async fn run_to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashscope_emulator::{Emulator, EngineChoice, Options as EmulatorOptions, World};
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use ocr_gateway::auth::key::{ApiKey, KeyRecord};
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::clock::SystemClock;
 use ocr_gateway::gateway::Gateway;
-use ocr_gateway::random::SystemRandom;
+use ocr_gateway::random::{Random, SystemRandom};
 use ocr_gateway::server::{self, Listeners};
 use ocr_gateway::settings::Settings;
 use ocr_gateway::store::{self, Store};
@@ -27,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The text that the emulator reads from every image unless a test says otherwise.
 pub(crate) const SCRIPTED_TEXT: &str = "the text of the page";
+
+/// What only a hang takes; far more than any step of a test.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What a test may set before the service starts.
 pub(crate) struct Setup {
@@ -106,7 +110,7 @@ impl TestGateway {
         emulator: Emulator,
         folder: TempDir,
     ) -> Self {
-        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(Impatient));
         let gateway = Gateway::build(&settings, store.clone(), clock, random).await.unwrap();
         let listeners = Listeners {
             public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -172,6 +176,21 @@ impl TestGateway {
         series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
+    /// Adds a tenant and gives its key.
+    pub(crate) async fn key_of(&self, tenant: &Tenant) -> String {
+        create_key(&self.store, tenant).await
+    }
+
+    /// Waits until the metric has at least this value.
+    pub(crate) async fn until_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        until(name, async || self.metric(name, labels).await >= value).await;
+    }
+
+    /// Waits until the emulator has received so many calls.
+    pub(crate) async fn until_upstream_has(&self, calls: u64) {
+        until("calls", async || self.upstream().bill().received >= calls).await;
+    }
+
     /// Tells the service to stop without waiting for it.
     pub(crate) fn begin_stop(&self) {
         self.stop.cancel();
@@ -211,6 +230,17 @@ impl Answer {
     }
 }
 
+/// Looks again and again until `reached`; fails after what only a hang can take.
+pub(crate) async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !reached().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let looked = tokio::time::timeout(LONGEST_WAIT, looking).await;
+    assert!(looked.is_ok(), "waited in vain: {what}");
+}
+
 /// The bytes of a picture of ours.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -241,6 +271,7 @@ pub(crate) fn has_tesseract() -> bool {
     found
 }
 
+/// A task of the test.
 #[expect(clippy::disallowed_methods, reason = "a test's tasks end with it")]
 pub(crate) fn spawn<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
@@ -248,17 +279,32 @@ pub(crate) fn spawn<T: Send + 'static>(
     tokio::spawn(work)
 }
 
-/// The compiled-in settings, with backoffs that a test need not wait for.
+/// Chance that never makes a retry wait. What it fills, keys and ids, is random all the same.
+#[derive(Debug)]
+struct Impatient;
+
+impl Random for Impatient {
+    fn fill(&self, bytes: &mut [u8]) {
+        SystemRandom.fill(bytes);
+    }
+
+    fn next_u64(&self) -> u64 {
+        0
+    }
+}
+
+/// The compiled-in settings, with paces and stops that a test need not wait for.
 fn defaults() -> Settings {
     let environment = HashMap::from([
         ("OCR_GATEWAY__UPSTREAM__API_KEY".to_owned(), "sk-test".to_owned()),
-        ("OCR_GATEWAY__UPSTREAM__BACKOFF_BASE_MS".to_owned(), "1".to_owned()),
-        ("OCR_GATEWAY__UPSTREAM__BACKOFF_CAP_MS".to_owned(), "2".to_owned()),
         ("OCR_GATEWAY__UPSTREAM__RETRY_BUDGET_FLOOR_PER_SECOND".to_owned(), "1000".to_owned()),
         ("OCR_GATEWAY__SERVER__DRAIN_TIMEOUT_MS".to_owned(), "5000".to_owned()),
     ]);
     let mut settings = Settings::load_with(None, environment).unwrap();
     settings.upstream.base_url = String::new();
+    for model in settings.models.values_mut() {
+        (model.rpm, model.tpm) = (1_000_000, 1_000_000_000);
+    }
     settings
 }
 
@@ -280,6 +326,6 @@ async fn create_key(store: &Store, tenant: &Tenant) -> String {
 }
 
 /// Several tests of one process call this; the first installs.
-fn install_tls() {
+pub(crate) fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,0 +1,117 @@
+//! A program on a core of its own, and what Linux knows of its time and memory.
+//!
+//! CPU time is user and system time of the whole process as `/proc/PID/stat` has it. The kernel
+//! counts it in nanoseconds and shows it in ticks of 10 ms, so a window of seconds is right to a
+//! percent. The peak of memory is `VmHWM`, set back before a window where the kernel allows it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A running program; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts `command`, which says all that it has to say into `log`.
+    pub(crate) fn start(mut command: Command, log: &Path) -> io::Result<Self> {
+        let log = File::create(log)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Self { child: command.spawn()? })
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().map_or(true, |status| status.is_some())
+    }
+
+    /// User and system time so far.
+    pub(crate) fn cpu_time(&self) -> io::Result<Duration> {
+        let stat = self.read("stat")?;
+        // proc_pid_stat(5): the name may hold spaces, so fields are counted behind its bracket;
+        // utime and stime are the 14th and 15th of all.
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+        let ticks_per_second = rustix::param::clock_ticks_per_second();
+        Ok(Duration::from_nanos(ticks * 1_000_000_000 / ticks_per_second.max(1)))
+    }
+
+    /// Resident memory now, in bytes.
+    pub(crate) fn resident(&self) -> io::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory since [`Process::forget_peak`], in bytes.
+    pub(crate) fn peak(&self) -> io::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Lets the peak begin anew (`proc_pid_clear_refs(5)`, 5). Where the kernel refuses, the peak
+    /// stays that of the process's whole life, which errs upwards.
+    pub(crate) fn forget_peak(&self) {
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
+    fn memory(&self, name: &str) -> io::Result<u64> {
+        let status = self.read("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn read(&self, file: &str) -> io::Result<String> {
+        fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already; there is nobody to tell of another failure.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A command that runs `program` on `core` only; on any core where there is none.
+pub(crate) fn on_core(core: Option<usize>, program: &OsStr) -> Command {
+    let Some(core) = core else { return Command::new(program) };
+    let mut command = Command::new("taskset");
+    command.arg("-c").arg(core.to_string()).arg(program);
+    command
+}
+
+/// Whether programs can be kept on one core here.
+pub(crate) fn can_pin(core: usize) -> bool {
+    succeeds(on_core(Some(core), OsStr::new("true")))
+}
+
+/// Whether a command can be run and ends well.
+pub(crate) fn succeeds(mut command: Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_program_has_time_and_memory_and_an_ended_one_is_noticed() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let mut process = Process::start(command, log.path()).unwrap();
+        assert!(!process.has_ended());
+        process.cpu_time().unwrap();
+        process.forget_peak();
+        assert!(process.peak().unwrap() >= process.resident().unwrap());
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+        assert!(process.has_ended());
+    }
+}

@@ -1,0 +1,240 @@
+//! What is measured: the gateway, nginx as a bare proxy, and the way without either.
+//!
+//! The gateway runs as it would in earnest, with a key, a cap that binds, metrics, log lines of
+//! level info into a file and an SQLite database; only the vendor's rate limits are lifted. nginx
+//! does the least that a hop can do: it passes bytes on and looks at none.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{env, io, thread};
+
+use tempfile::TempDir;
+
+use crate::Failure;
+use crate::http::{self, Connection};
+use crate::load::Outcome;
+use crate::process::{self, Process};
+use crate::upload::{self, Upload};
+
+/// How long a program may take until it answers.
+const START: Duration = Duration::from_secs(20);
+
+const COMPATIBLE: &str = "/compatible-mode/v1/chat/completions";
+
+/// Where things run and where their files lie.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    directory: TempDir,
+    /// The core of the gateway or nginx.
+    subject_core: Option<usize>,
+    /// The core that load and upstream share.
+    load_core: Option<usize>,
+}
+
+/// Something that answers, and how it is to be asked.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    /// What the table calls it.
+    pub(crate) name: &'static str,
+    address: SocketAddr,
+    path: &'static str,
+    headers: Vec<String>,
+    /// Whether it takes the file itself; otherwise it takes the JSON.
+    takes_file: bool,
+    /// What its answer must contain.
+    expected: String,
+    /// What is measured; none where nothing lies between load and upstream.
+    pub(crate) process: Option<Process>,
+}
+
+impl Rig {
+    /// A rig over a new directory that is removed in the end.
+    pub(crate) fn new(
+        uploads: &[Upload],
+        subject_core: Option<usize>,
+        load_core: Option<usize>,
+    ) -> Result<Self, Failure> {
+        let rig = Self { directory: tempfile::tempdir()?, subject_core, load_core };
+        for upload in uploads {
+            fs::write(rig.body(upload, true), &upload.file)?;
+            fs::write(rig.body(upload, false), upload.json())?;
+        }
+        Ok(rig)
+    }
+
+    /// Starts an upstream that waits `delay` before each answer.
+    pub(crate) fn upstream(&self, delay: Duration) -> Result<(Process, SocketAddr), Failure> {
+        let address = free_address()?;
+        let mut command = process::on_core(self.load_core, env::current_exe()?.as_os_str());
+        command.args(["upstream", "--listen", &address.to_string()]);
+        command.args(["--delay-ms", &delay.as_millis().to_string()]);
+        let mut process = Process::start(command, &self.file("upstream.log"))?;
+        wait_for(&mut process, address)?;
+        Ok((process, address))
+    }
+
+    /// The way without anything between.
+    pub(crate) fn direct(upstream: SocketAddr) -> Subject {
+        Subject::of_json("direct", upstream, None)
+    }
+
+    /// Starts nginx as a plain proxy.
+    pub(crate) fn nginx(&self, program: &Path, upstream: SocketAddr) -> Result<Subject, Failure> {
+        let address = free_address()?;
+        let config = self.file("nginx.conf");
+        fs::write(&config, nginx_config(self.directory.path(), address, upstream))?;
+        let mut command = process::on_core(self.subject_core, program.as_os_str());
+        command.arg("-p").arg(self.directory.path()).arg("-c").arg(config);
+        let mut process = Process::start(command, &self.file("nginx.log"))?;
+        wait_for(&mut process, address)?;
+        Ok(Subject::of_json("nginx", address, Some(process)))
+    }
+
+    /// Starts the gateway, with a tenant and a key that its own commands make.
+    pub(crate) fn gateway(&self, program: &Path, upstream: SocketAddr) -> Result<Subject, Failure> {
+        let address = free_address()?;
+        let config = self.file(&format!("gateway-{}.toml", address.port()));
+        fs::write(&config, gateway_config(self.directory.path(), address, upstream)?)?;
+        let cap = upload::MAX_PIXELS.to_string();
+        let ask = |arguments: &[&str]| {
+            output(Command::new(program).arg("--config").arg(&config).args(arguments))
+        };
+        ask(&["tenant", "create", "bench", "--max-pixels", &cap, "--on-exceed", "clamp"])?;
+        let key = ask(&["key", "create", "bench"])?;
+        let mut command = process::on_core(self.subject_core, program.as_os_str());
+        command.arg("--config").arg(&config).arg("serve").env("DASHSCOPE_API_KEY", "bench");
+        let mut process = Process::start(command, &self.file("gateway.log"))?;
+        wait_for(&mut process, address)?;
+        let tokens = upload::IMAGE_TOKENS;
+        Ok(Subject {
+            name: "gateway",
+            address,
+            path: "/ocr",
+            headers: vec![
+                format!("Authorization: Bearer {}", key.trim()),
+                "Content-Type: image/jpeg".to_owned(),
+            ],
+            takes_file: true,
+            expected: format!(r#""image_tokens":{{"estimated":{tokens},"billed":{tokens}}}"#),
+            process: Some(process),
+        })
+    }
+
+    /// Asks once and looks at the answer, so that what is then measured is the right work.
+    pub(crate) fn check(&self, subject: &Subject, upload: &Upload) -> Result<(), Failure> {
+        let body = fs::read(self.body(upload, subject.takes_file))?;
+        let mut connection = Connection::open(subject.address)?;
+        connection.send(&http::request(subject.path, &subject.headers, &body))?;
+        let head = connection.head()?.ok_or("the connection was closed")?;
+        let answer = String::from_utf8(connection.body(head.length)?)?;
+        if head.status() != Some(200) || !answer.contains(&subject.expected) {
+            return Err(format!("{}: {}: {answer}", subject.name, head.first_line).into());
+        }
+        Ok(())
+    }
+
+    /// Loads `subject` with `upload` from as many connections, for `seconds`.
+    pub(crate) fn load(
+        &self,
+        subject: &Subject,
+        upload: &Upload,
+        connections: usize,
+        seconds: f64,
+    ) -> Result<Outcome, Failure> {
+        let mut command = process::on_core(self.load_core, env::current_exe()?.as_os_str());
+        command.args(["load", "--address", &subject.address.to_string(), "--path", subject.path]);
+        command.args(subject.headers.iter().flat_map(|header| ["--header", header]));
+        command.arg("--body").arg(self.body(upload, subject.takes_file));
+        command.args(["--connections", &connections.to_string()]);
+        output(command.args(["--seconds", &seconds.to_string()]))?.parse()
+    }
+
+    fn body(&self, upload: &Upload, takes_file: bool) -> PathBuf {
+        let extension = if takes_file { "jpeg" } else { "json" };
+        self.file(&format!("{}.{extension}", upload.name.replace(' ', "-")))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+impl Subject {
+    fn of_json(name: &'static str, address: SocketAddr, process: Option<Process>) -> Self {
+        Self {
+            name,
+            address,
+            path: COMPATIBLE,
+            headers: vec![
+                "Authorization: Bearer bench".to_owned(),
+                "Content-Type: application/json".to_owned(),
+            ],
+            takes_file: false,
+            expected: r#""image_tokens":"#.to_owned(),
+            process,
+        }
+    }
+}
+
+fn gateway_config(
+    directory: &Path,
+    address: SocketAddr,
+    upstream: SocketAddr,
+) -> io::Result<String> {
+    let metrics = free_address()?;
+    let database = directory.join(format!("gateway-{}.db", address.port()));
+    Ok(format!(
+        "[server]\nlisten = \"{address}\"\nmetrics_listen = \"{metrics}\"\n\
+         [database]\nurl = \"sqlite://{}\"\n\
+         [upstream]\nbase_url = \"http://{upstream}\"\n\
+         [models.\"{}\"]\nrpm = 60000000\ntpm = 600000000000\n",
+        database.display(),
+        upload::MODEL,
+    ))
+}
+
+/// One worker, connections kept on both sides, no access log, and bodies passed on as they come.
+fn nginx_config(directory: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+    let directory = directory.display();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {directory}/nginx-{name};"))
+        .join(" ");
+    format!(
+        "daemon off; master_process off; worker_processes 1;\n\
+         pid {directory}/nginx.pid; error_log {directory}/nginx-error.log;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; client_max_body_size 64m; keepalive_requests 1000000000;\n\
+         {temporary}\n\
+         upstream fake {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}\n\
+         server {{ listen {address}; location / {{\n\
+         proxy_pass http://fake; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
+         proxy_request_buffering off; client_body_buffer_size 256k; }} }} }}\n"
+    )
+}
+
+/// What a command prints, if it ends well.
+fn output(command: &mut Command) -> Result<String, Failure> {
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+fn wait_for(process: &mut Process, address: SocketAddr) -> Result<(), Failure> {
+    let until = Instant::now() + START;
+    while TcpStream::connect(address).is_err() {
+        if process.has_ended() || Instant::now() > until {
+            return Err(format!("nobody answers at {address}; see its log").into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Every token that the upstream billed is in the answers and in the metrics, or is known to be lost.
+//!
+//! A thousand requests of several tenants go through an upstream that fails in every way that the
+//! emulator can script. Afterwards three accounts must agree: what the callers were told, what the
+//! metrics count, and what the emulator put on its bill.
+
+use std::sync::Arc;
+
+use dashscope_emulator::{Fault, World};
+use ocr_gateway::auth::tenant::Tenant;
+use ocr_gateway::units::Pixels;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::harness::{Answer, TestGateway, fixture};
+
+const REQUESTS: usize = 1000;
+const WORKERS: usize = 16;
+
+/// What the callers were told, added up; money in billionths.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    tokens: u64,
+    nanos: u64,
+    answers: u64,
+    problems: u64,
+}
+
+impl Told {
+    fn hear(&mut self, answer: &Answer) {
+        let usage = &answer.json["usage"];
+        self.tokens += usage["total_tokens"].as_u64().unwrap_or(0);
+        self.nanos += usage["cost"]["amount"].as_str().map_or(0, nanos);
+        *(if answer.status == 200 { &mut self.answers } else { &mut self.problems }) += 1;
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens + other.tokens,
+            nanos: self.nanos + other.nanos,
+            answers: self.answers + other.answers,
+            problems: self.problems + other.problems,
+        }
+    }
+}
+
+/// A decimal amount in billionths, without a float on the way.
+fn nanos(amount: &str) -> u64 {
+    let (units, decimals) = amount.split_once('.').unwrap_or((amount, ""));
+    assert!(decimals.len() <= 9, "{amount}");
+    format!("{units}{decimals:0<9}").parse().unwrap()
+}
+
+/// Every way to fail, each hitting some of the calls; about a quarter in all.
+fn faults() -> [Fault; 9] {
+    [
+        Fault::code("Throttling.RateQuota").every(17),
+        Fault::status(500).every(23),
+        Fault::cut_body_at(40).every(29),
+        Fault::reset().after_inference().every(31),
+        Fault::reset().every(37),
+        Fault::empty_body().after_inference().every(41),
+        Fault::garbage().after_inference().every(43),
+        Fault::ok_with_error_body("InvalidParameter").every(47),
+        Fault::code("DataInspectionFailed").every(53),
+    ]
+}
+
+/// What was billed for calls whose answer a fault spoilt.
+fn lost(upstream: &World) -> u64 {
+    let calls = upstream.calls();
+    let spoilt = calls.iter().filter(|call| call.faulted);
+    spoilt.filter_map(|call| call.billed).map(|usage| usage.total()).sum()
+}
+
+/// The keys of three tenants: without a cap, with one, and with one that shrinks every image.
+async fn keys(gateway: &TestGateway) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (name, cap) in [("free", None), ("capped", Some(65_536)), ("tight", Some(16_384))] {
+        let max_pixels = cap.map(Pixels::new);
+        let tenant = Tenant { max_pixels, ..Tenant::new(name.parse().unwrap()) };
+        keys.push(gateway.key_of(&tenant).await);
+    }
+    keys
+}
+
+/// Sends every `WORKERS`-th request, one after the other.
+async fn work(gateway: Arc<TestGateway>, keys: Arc<[String]>, first: usize) -> Told {
+    let images = ["hello.png", "hello.jpg", "hello.webp", "sideways.jpg", "blank.png"];
+    let routes = ["/ocr", "/extract?template=receipt", "/ocr?detail=lines", "/ocr?prompt=Read%20it"];
+    let mut told = Told::default();
+    for number in (first..REQUESTS).step_by(WORKERS) {
+        let url = format!("{}{}", gateway.address, routes[number % routes.len()]);
+        let request = gateway.http.post(url).bearer_auth(&keys[number % keys.len()]);
+        told.hear(&Answer::of(request.body(fixture(images[number % images.len()]))).await);
+    }
+    told
+}
+
+/// Runs the thousand requests.
+async fn mixed_run(gateway: &Arc<TestGateway>) -> Told {
+    for fault in faults() {
+        gateway.upstream().add_fault(fault);
+    }
+    let keys: Arc<[String]> = keys(gateway).await.into();
+    let mut workers = JoinSet::new();
+    for first in 0..WORKERS {
+        workers.spawn(work(Arc::clone(gateway), Arc::clone(&keys), first));
+    }
+    workers.join_all().await.into_iter().fold(Told::default(), Told::plus)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_mixed_requests_leave_three_accounts_that_agree() {
+    let gateway = Arc::new(TestGateway::start().await);
+    let told = mixed_run(&gateway).await;
+    let upstream = gateway.upstream();
+    let (billed, lost) = (upstream.bill().total(), lost(&upstream));
+    let spent = gateway.metric("tokens_spent_total", &[]).await as u64;
+    let unverified = gateway.metric("tokens_unverified_total", &[]).await as u64;
+    assert_eq!(told.answers + told.problems, REQUESTS as u64);
+    assert!(told.problems > 20 && lost > 1000, "the run was not mixed: {told:?}, lost {lost}");
+    assert_eq!(spent, told.tokens, "the metrics count what the answers say");
+    assert_eq!(billed, spent + lost, "what was billed is counted, or its answer was lost");
+    assert!(lost <= unverified, "what was lost is written off: {lost} > {unverified}");
+    let cost = gateway.metric("cost_total", &[("currency", "CNY")]).await;
+    assert_eq!((cost * 1e9).round() as u64, told.nanos);
+    assert_eq!(gateway.metric("token_estimate_mismatch_total", &[]).await as u64, 0);
+    assert_eq!(gateway.metric("tokens_above_bound_total", &[]).await as u64, 0);
+}
+
+#[tokio::test]
+async fn each_tenant_is_charged_its_own_and_nobody_else_s() {
+    let gateway = TestGateway::start().await;
+    let keys = keys(&gateway).await;
+    for (name, key) in ["free", "capped", "tight"].into_iter().zip(&keys) {
+        let request = gateway.http.post(format!("{}/ocr", gateway.address)).bearer_auth(key);
+        let answer = Answer::of(request.body(fixture("hello.png"))).await;
+        let total = answer.json["usage"]["total_tokens"].as_u64().unwrap();
+        let spent = gateway.metric("tokens_spent_total", &[("tenant", name)]).await as u64;
+        assert_eq!(spent, total, "{name}");
+    }
+    let mut saved = Vec::new();
+    for name in ["free", "capped", "tight"] {
+        saved.push(gateway.metric("tokens_saved_total", &[("tenant", name)]).await as u64);
+    }
+    assert!(saved[0] == 0 && saved[1] < saved[2], "{saved:?}");
+}
+
+#[tokio::test]
+async fn each_kind_of_token_is_counted_as_the_upstream_billed_it() {
+    let gateway = TestGateway::start().await;
+    let answer = gateway.upload("/ocr?prompt=Read+what+it+says", fixture("hello.png")).await;
+    let bill = gateway.upstream().bill();
+    for (kind, billed) in [("image", bill.image), ("text", bill.text), ("output", bill.output)] {
+        let spent = gateway.metric("tokens_spent_total", &[("kind", kind)]).await as u64;
+        assert_eq!(spent, billed, "{kind}");
+    }
+    let usage = &answer.json["usage"];
+    assert_eq!(usage["image_tokens"], bill.image);
+    assert_eq!(usage["input_tokens"], bill.image + bill.text);
+    assert_eq!(usage["output_tokens"], bill.output);
+}
+
+#[tokio::test]
+async fn a_request_that_was_refused_before_it_was_sent_spends_nothing() {
+    let gateway = TestGateway::start().await;
+    for (route, file) in [("/ocr", "tiny.png"), ("/ocr?model=nobody", "hello.png")] {
+        let answer = gateway.upload(route, fixture(file)).await;
+        assert!(answer.status.is_client_error());
+        assert_eq!(answer.json["usage"], Value::Null);
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+    assert_eq!(gateway.metric("tokens_spent_total", &[]).await as u64, 0);
+    assert_eq!(gateway.metric("upstream_attempts_total", &[]).await as u64, 0);
+}

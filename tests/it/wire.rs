@@ -1,0 +1,96 @@
+//! HTTP written by hand, for what no client library would send.
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{Answer, LONGEST_WAIT, TestGateway};
+
+/// One connection to the public API.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    received: Vec<u8>,
+    key: String,
+}
+
+impl Wire {
+    /// Connects to the service.
+    pub(crate) async fn to(gateway: &TestGateway) -> Self {
+        let address = gateway.address.trim_start_matches("http://");
+        let stream = TcpStream::connect(address).await.unwrap();
+        Self { stream, received: Vec::new(), key: gateway.key.clone() }
+    }
+
+    /// Sends the head of a request: `"POST /ocr"` and further header lines, one a line.
+    pub(crate) async fn head(&mut self, request: &str, headers: &str) {
+        let key = &self.key;
+        let mut head = format!("{request} HTTP/1.1\r\nHost: test\r\nX-API-Key: {key}\r\n");
+        for line in headers.lines() {
+            head.push_str(line.trim());
+            head.push_str("\r\n");
+        }
+        self.send(format!("{head}\r\n")).await;
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Sends one chunk of a chunked body.
+    pub(crate) async fn chunk(&mut self, bytes: &[u8]) {
+        self.send(format!("{:x}\r\n", bytes.len())).await;
+        self.send(bytes).await;
+        self.send("\r\n").await;
+    }
+
+    /// Sends nothing more, and still listens.
+    pub(crate) async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Reads one answer; an interim one, such as 100, is one of its own.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        let answer = tokio::time::timeout(LONGEST_WAIT, self.read_answer()).await;
+        answer.expect("the service answers")
+    }
+
+    async fn read_answer(&mut self) -> Answer {
+        let end = loop {
+            let found = self.received.windows(4).position(|window| window == b"\r\n\r\n");
+            match found {
+                Some(at) => break at + 4,
+                None => self.read_more().await,
+            }
+        };
+        let head: Vec<u8> = self.received.drain(..end).collect();
+        let head = String::from_utf8(head).unwrap();
+        let (status, headers) = parse(&head);
+        let length = headers.get("content-length").map_or("0", |length| length.to_str().unwrap());
+        let length = length.parse().unwrap();
+        while self.received.len() < length {
+            self.read_more().await;
+        }
+        let text = String::from_utf8(self.received.drain(..length).collect()).unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status, headers, json, text }
+    }
+
+    async fn read_more(&mut self) {
+        let read = self.stream.read_buf(&mut self.received).await.unwrap();
+        assert!(read > 0, "the connection ended before its answer");
+    }
+}
+
+fn parse(head: &str) -> (StatusCode, HeaderMap) {
+    let mut lines = head.trim_end().split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines.map(|line| {
+        let (name, value) = line.split_once(": ").unwrap();
+        let name: HeaderName = name.parse().unwrap();
+        (name, HeaderValue::from_str(value).unwrap())
+    });
+    (status, headers.collect())
+}
