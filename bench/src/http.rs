@@ -34,7 +34,8 @@ impl Head {
         let mut length = 0;
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().map_err(|_| malformed("a length that is no number"))?;
+                length =
+                    value.trim().parse().map_err(|_| malformed("a length that is no number"))?;
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 return Err(malformed("a chunked body"));
             }
@@ -148,8 +149,8 @@ pub(crate) fn request(path: &str, headers: &[String], body: &[u8]) -> Vec<u8> {
         message.push_str(header);
         message.push_str("\r\n");
     }
-    message.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-    [message.as_bytes(), body].concat()
+    let length = format!("Content-Length: {}\r\n\r\n", body.len());
+    [message.as_bytes(), length.as_bytes(), body].concat()
 }
 
 fn malformed(what: &str) -> io::Error {

@@ -44,7 +44,7 @@ enum Role {
 fn main() -> ExitCode {
     let played = match Cli::parse().role {
         Role::Run(arguments) => run::run(&arguments),
-        Role::Upstream(arguments) => upstream::run(arguments),
+        Role::Upstream(arguments) => upstream::run(&arguments),
         Role::Load(arguments) => load::run(&arguments),
     };
     match played {

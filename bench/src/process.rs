@@ -36,7 +36,8 @@ impl Process {
         // proc_pid_stat(5): the name may hold spaces, so fields are counted behind its bracket;
         // utime and stime are the 14th and 15th of all.
         let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+        let ticks =
+            fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
         let ticks_per_second = rustix::param::clock_ticks_per_second();
         Ok(Duration::from_nanos(ticks * 1_000_000_000 / ticks_per_second.max(1)))
     }
@@ -87,11 +88,11 @@ pub(crate) fn on_core(core: Option<usize>, program: &OsStr) -> Command {
 
 /// Whether programs can be kept on one core here.
 pub(crate) fn can_pin(core: usize) -> bool {
-    succeeds(on_core(Some(core), OsStr::new("true")))
+    succeeds(&mut on_core(Some(core), OsStr::new("true")))
 }
 
 /// Whether a command can be run and ends well.
-pub(crate) fn succeeds(mut command: Command) -> bool {
+pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

@@ -44,9 +44,9 @@ pub(crate) struct UpstreamArgs {
 }
 
 /// Serves until the process is ended: a thread for each connection.
-pub(crate) fn run(arguments: UpstreamArgs) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &UpstreamArgs) -> Result<(), Failure> {
     let listener = TcpListener::bind(arguments.listen)?;
-    let upstream = Arc::new(Upstream::new(&arguments));
+    let upstream = Arc::new(Upstream::new(arguments));
     for stream in listener.incoming() {
         let (stream, upstream) = (stream?, Arc::clone(&upstream));
         thread::spawn(move || upstream.serve(stream));

@@ -18,15 +18,22 @@ use crate::gateway::Gateway;
 use crate::rate_limit::Slot;
 use crate::telemetry::metrics::NO_TENANT;
 
-/// A request that was let in. Holds its places until it is dropped.
+/// A request that was let in.
 #[derive(Debug)]
 pub(super) struct Entered {
     /// Who is calling.
     pub(super) tenant: Arc<Tenant>,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
-    _place: OwnedSemaphorePermit,
-    _slot: Slot,
+    /// What the request takes up; its work keeps a clone.
+    pub(super) places: Arc<Places>,
+}
+
+/// A place among all requests and one among the tenant's, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Places {
+    _of_all: OwnedSemaphorePermit,
+    _of_tenant: Slot,
 }
 
 /// Lets a request in.
@@ -44,10 +51,9 @@ pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Ente
         return Err(overloaded());
     };
     let tenant = authenticate(gateway, headers).await?;
-    match take_places(gateway, &tenant) {
-        Ok(slot) => Ok(Entered { tenant, deadline, _place: place, _slot: slot }),
-        Err(problem) => Err(problem),
-    }
+    let slot = take_slot(gateway, &tenant)?;
+    let places = Arc::new(Places { _of_all: place, _of_tenant: slot });
+    Ok(Entered { tenant, deadline, places })
 }
 
 /// Tells who is calling.
@@ -80,7 +86,7 @@ impl Entered {
     }
 }
 
-fn take_places(gateway: &Gateway, tenant: &Tenant) -> Result<Slot, Problem> {
+fn take_slot(gateway: &Gateway, tenant: &Tenant) -> Result<Slot, Problem> {
     let (name, quotas) = (tenant.name.as_str(), admission::quotas(tenant));
     let taken = gateway
         .limiter

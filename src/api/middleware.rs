@@ -18,6 +18,7 @@ use crate::gateway::Gateway;
 use crate::ocr::result::Spend;
 use crate::random::Random;
 use crate::telemetry::metrics::{Metrics, NO_TENANT};
+use crate::vision::Size;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -37,7 +38,11 @@ pub(super) struct Served {
     /// Who called.
     pub(super) tenant: Option<String>,
     /// What was spent.
-    pub(super) usage: Option<Spend>,
+    pub(super) spend: Option<Spend>,
+    /// The image's size.
+    pub(super) image: Option<Size>,
+    /// The file's size in bytes.
+    pub(super) upload_bytes: Option<usize>,
 }
 
 /// A new id: a version 7 UUID, so that ids sort by time.
@@ -157,18 +162,20 @@ impl Watch {
         if is_quiet(&self.route) && problem.is_none() {
             return;
         }
-        let usage =
-            served.usage.or_else(|| problem.and_then(|problem| problem.usage.as_deref().cloned()));
+        let spend = served.spend.or_else(|| problem?.usage.as_deref().cloned());
         tracing::info!(
             route = self.route,
             status,
             tenant,
             code = problem.map(|problem| problem.code),
             took.ms = took.as_millis(),
-            tokens.image = usage.as_ref().map(|usage| usage.image_tokens.get()),
-            tokens.input = usage.as_ref().map(|usage| usage.input_tokens.get()),
-            tokens.output = usage.as_ref().map(|usage| usage.output_tokens.get()),
-            upstream.calls = usage.as_ref().map(|usage| usage.upstream_calls),
+            upload.bytes = served.upload_bytes,
+            image.width = served.image.map(|image| image.width),
+            image.height = served.image.map(|image| image.height),
+            tokens.image = spend.as_ref().map(|spend| spend.image_tokens.get()),
+            tokens.input = spend.as_ref().map(|spend| spend.input_tokens.get()),
+            tokens.output = spend.as_ref().map(|spend| spend.output_tokens.get()),
+            upstream.calls = spend.as_ref().map(|spend| spend.upstream_calls),
             "request answered"
         );
     }

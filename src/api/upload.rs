@@ -36,7 +36,8 @@ pub(super) struct Upload {
     pub(super) file: Bytes,
     /// The options, as yet unread.
     pub(super) options: RawOptions,
-    _held: Held,
+    /// Counts the file's bytes as held until it is dropped.
+    pub(super) held: HeldBytes,
 }
 
 /// Reads the upload of a request.
@@ -50,7 +51,7 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Upload, 
     if let Some(length) = declared.filter(|&length| length > limit) {
         return Err(too_large(length, limit));
     }
-    let held = Held { gauge: gateway.metrics.in_flight_bytes().clone(), bytes: 0 };
+    let held = HeldBytes { gauge: gateway.metrics.in_flight_bytes().clone(), bytes: 0 };
     let mut options = RawOptions::default();
     options.add_query(request.uri().query().unwrap_or_default())?;
     let form = Form::of(request.headers());
@@ -65,7 +66,7 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Upload, 
         return Err(Problem::bad_request("empty_file", "The file has no bytes. Send an image."));
     }
     let held = held.holding(file.len());
-    Ok(Upload { file, options, _held: held })
+    Ok(Upload { file, options, held })
 }
 
 /// How the file is wrapped.
@@ -344,12 +345,12 @@ fn decode_base64(data: &str) -> Result<Bytes, Problem> {
 
 /// Bytes that are counted as held in memory until this is dropped.
 #[derive(Debug)]
-struct Held {
+pub(super) struct HeldBytes {
     gauge: IntGauge,
     bytes: i64,
 }
 
-impl Held {
+impl HeldBytes {
     fn holding(mut self, bytes: usize) -> Self {
         self.bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.gauge.add(self.bytes);
@@ -357,7 +358,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.gauge.sub(self.bytes);
     }

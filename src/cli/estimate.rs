@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
@@ -79,6 +80,7 @@ fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<
         image: Bytes::from(std::fs::read(file)?),
         options: Options { model: arguments.model.clone(), wish, ..Options::default() },
         deadline: SystemClock.instant(),
+        held: Arc::new(()),
     };
     let nobody = Tenant::new("command-line".parse()?);
     Ok(ocr::estimate(catalog, &nobody, &request)?)

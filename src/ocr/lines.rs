@@ -127,8 +127,8 @@ mod tests {
 
     #[test]
     fn a_rectangle_at_ninety_degrees_is_an_upright_line() {
-        let line = line(&word(None, Some([3009.0, 532.0, 285.0, 2610.0, 90.0])), PAGE).unwrap();
-        assert_eq!(line.bbox, [1704, 390, 4314, 675]);
+        let line = line(&word(None, Some([3009.0, 532.0, 284.0, 2610.0, 90.0])), PAGE).unwrap();
+        assert_eq!(line.bbox, [1704, 390, 4314, 674]);
         assert_eq!(line.polygon[0], [1704, 390]);
         assert_eq!(line.polygon[1], [4314, 390]);
     }

@@ -52,7 +52,6 @@ pub struct Ocr {
 }
 
 /// An image that was looked at and quoted: all that is known before anything is sent.
-#[derive(Debug, Clone)]
 struct Prepared {
     bytes: Bytes,
     header: ImageHeader,
@@ -131,7 +130,9 @@ impl Ocr {
         let this = Arc::clone(self);
         let (tenant, quote) = (Arc::clone(tenant), prepared.quote.clone());
         let (call, deadline) = (call(prepared, request), request.deadline);
+        let held = Arc::clone(&request.held);
         let work = async move {
+            let _held = held;
             let completion = this.client.call(permit, &call, deadline).await?;
             this.compare(tenant.name.as_str(), &quote, &completion);
             Ok::<_, CallError>(completion)

@@ -2,6 +2,8 @@
 //!
 //! The API layer builds a [`Request`]; past that point a wrong option cannot be represented.
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +15,7 @@ use crate::extract::schema::Schema;
 use crate::quote::Wish;
 
 /// One image and what shall be done with it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Request {
     /// Names the answer.
     pub id: Uuid,
@@ -23,7 +25,13 @@ pub struct Request {
     pub options: Options,
     /// When the caller stops waiting.
     pub deadline: Instant,
+    /// Places and memory that the work takes up. Held until the work is done, also where the caller
+    /// has left meanwhile, so that what is bounded by them stays bounded.
+    pub held: Held,
 }
+
+/// Something that is given back when the last clone is dropped.
+pub type Held = Arc<dyn Any + Send + Sync>;
 
 /// How an image shall be read.
 #[derive(Debug, Clone, Default)]
@@ -113,5 +121,15 @@ impl Request {
                 EXTRACTION_PROMPT_BYTES + schema
             }
         }
+    }
+}
+
+/// Leaves the content out: an image or a prompt must not reach a log by way of `{:?}`.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("id", &self.id)
+            .field("image", &self.image.len())
+            .finish_non_exhaustive()
     }
 }

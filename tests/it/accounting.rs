@@ -87,7 +87,8 @@ async fn keys(gateway: &TestGateway) -> Vec<String> {
 /// Sends every `WORKERS`-th request, one after the other.
 async fn work(gateway: Arc<TestGateway>, keys: Arc<[String]>, first: usize) -> Told {
     let images = ["hello.png", "hello.jpg", "hello.webp", "sideways.jpg", "blank.png"];
-    let routes = ["/ocr", "/extract?template=receipt", "/ocr?detail=lines", "/ocr?prompt=Read%20it"];
+    let routes =
+        ["/ocr", "/extract?template=receipt", "/ocr?detail=lines", "/ocr?prompt=Read%20it"];
     let mut told = Told::default();
     for number in (first..REQUESTS).step_by(WORKERS) {
         let url = format!("{}{}", gateway.address, routes[number % routes.len()]);

@@ -263,7 +263,8 @@ async fn an_image_that_the_upstream_cannot_decode_is_the_caller_s_to_mend() {
 #[tokio::test]
 async fn an_image_of_a_size_that_the_upstream_refuses_is_named_as_such() {
     let algo = "<400> InternalError.Algo.InvalidParameter: ";
-    let said = |message: &str| Fault::code("InvalidParameter").with_message(format!("{algo}{message}"));
+    let said =
+        |message: &str| Fault::code("InvalidParameter").with_message(format!("{algo}{message}"));
     let small = [said("[height:1 or width:1 must be larger than 10]")];
     expect(small, Verdict { code: "image_too_small", ..IMAGE }).await;
     let thin = [said("absolute aspect ratio must be smaller than 200, got 2000 / 1")];
@@ -277,8 +278,10 @@ async fn an_image_of_a_size_that_the_upstream_refuses_is_named_as_such() {
 
 #[tokio::test]
 async fn content_that_moderation_refuses_is_not_retried() {
-    let codes = ["DataInspectionFailed", "data_inspection_failed", "InvalidParameter.DataInspection"];
-    let said = |code| Fault::code(code).with_message("Input data may contain inappropriate content.");
+    let codes =
+        ["DataInspectionFailed", "data_inspection_failed", "InvalidParameter.DataInspection"];
+    let said =
+        |code| Fault::code(code).with_message("Input data may contain inappropriate content.");
     expect(codes.map(said), CONTENT).await;
 }
 
@@ -449,7 +452,10 @@ async fn a_short_wait_that_the_upstream_asks_for_is_waited_for() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     let timing = &answer.json["timing_ms"];
     let waited = timing["total"].as_u64().unwrap() - timing["upstream"].as_u64().unwrap();
-    assert!(waited >= 1000, "the wait is part of the whole and not of the upstream's time: {timing}");
+    assert!(
+        waited >= 1000,
+        "the wait is part of the whole and not of the upstream's time: {timing}"
+    );
 }
 
 #[tokio::test]
@@ -473,7 +479,10 @@ async fn the_upstream_s_words_never_reach_a_caller_but_its_code_and_request_id_d
         for (route, _) in ROUTES {
             let answer = gateway.upload(route, fixture("hello.png")).await;
             let detail = answer.json["detail"].as_str().unwrap();
-            assert!(!answer.text.contains("7f3a9c") && !answer.text.contains("Example"), "{detail}");
+            assert!(
+                !answer.text.contains("7f3a9c") && !answer.text.contains("Example"),
+                "{detail}"
+            );
             assert!(!answer.text.contains("sk-test"), "{detail}");
             assert!(detail.contains("Its code: "), "{detail}");
             assert!(detail.contains("Its request id: "), "{detail}");

@@ -6,11 +6,10 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
-use super::ocr_request;
+use super::read_request;
 use crate::api::entrance::{Entered, enter};
 use crate::api::options::Purpose;
 use crate::api::problem::Problem;
-use crate::api::upload;
 use crate::gateway::Gateway;
 
 /// Foretells the cost of the uploaded image.
@@ -28,8 +27,6 @@ async fn foretell(
     entered: &Entered,
     request: Request,
 ) -> Result<Response, Problem> {
-    let upload = upload::read(gateway, request).await?;
-    let options = upload.options.read(Purpose::Estimate).await?.options;
-    let request = ocr_request(gateway, entered, upload.file, options);
+    let (request, _) = read_request(gateway, entered, request, Purpose::Estimate).await?;
     Ok(Json(gateway.ocr.estimate(&entered.tenant, &request)?).into_response())
 }

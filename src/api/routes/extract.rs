@@ -6,11 +6,10 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
-use super::{ocr_request, tell_spend};
+use super::{read_request, tell_spend};
 use crate::api::entrance::{Entered, enter};
 use crate::api::options::Purpose;
 use crate::api::problem::Problem;
-use crate::api::upload;
 use crate::gateway::Gateway;
 
 /// Reads the fields of the uploaded image.
@@ -28,11 +27,9 @@ async fn fields(
     entered: &Entered,
     request: Request,
 ) -> Result<Response, Problem> {
-    let upload = upload::read(gateway, request).await?;
-    let options = upload.options.read(Purpose::Fields).await?.options;
-    let request = ocr_request(gateway, entered, upload.file, options);
+    let (request, _) = read_request(gateway, entered, request, Purpose::Fields).await?;
     let answer = gateway.ocr.extract(&entered.tenant, request).await?;
     let mut response = Json(&answer).into_response();
-    tell_spend(&mut response, &answer.facts.usage, &answer.pages);
+    tell_spend(&mut response, &answer.facts, &answer.pages);
     Ok(response)
 }

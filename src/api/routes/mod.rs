@@ -8,32 +8,52 @@ pub(super) mod health;
 pub(super) mod ocr;
 pub(super) mod templates;
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use bytes::Bytes;
 
 use super::entrance::Entered;
 use super::middleware::{Served, new_id};
+use super::options::{Format, Purpose, Wishes};
+use super::problem::Problem;
+use super::upload::{self, Upload};
 use crate::gateway::Gateway;
-use crate::ocr::request::{Options, Request};
-use crate::ocr::result::{Page, Spend};
+use crate::ocr::request::Request;
+use crate::ocr::result::{Facts, Page};
+use crate::vision::Size;
 
-/// The request that the use cases understand.
-fn ocr_request(gateway: &Gateway, entered: &Entered, image: Bytes, options: Options) -> Request {
-    let id = new_id(&*gateway.clock, &*gateway.random);
-    Request { id, image, options, deadline: entered.deadline }
+/// Reads the upload and its options into the request that the use cases understand.
+async fn read_request(
+    gateway: &Gateway,
+    entered: &Entered,
+    request: axum::extract::Request,
+    purpose: Purpose,
+) -> Result<(Request, Option<Format>), Problem> {
+    let Upload { file, options, held } = upload::read(gateway, request).await?;
+    let Wishes { options, format } = options.read(purpose).await?;
+    let request = Request {
+        id: new_id(&*gateway.clock, &*gateway.random),
+        image: file,
+        options,
+        deadline: entered.deadline,
+        held: Arc::new((Arc::clone(&entered.places), held)),
+    };
+    Ok((request, format))
 }
 
 /// Tells what was spent: in headers, so that the plain-text answer says it too, and to the log line.
-fn tell_spend(response: &mut Response, spend: &Spend, pages: &[Page]) {
+fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
     let headers = response.headers_mut();
-    tell(headers, "ocr-tokens-image", spend.image_tokens.get());
-    tell(headers, "ocr-tokens-input", spend.input_tokens.get());
-    tell(headers, "ocr-tokens-output", spend.output_tokens.get());
+    tell(headers, "ocr-tokens-image", facts.usage.image_tokens.get());
+    tell(headers, "ocr-tokens-input", facts.usage.input_tokens.get());
+    tell(headers, "ocr-tokens-output", facts.usage.output_tokens.get());
     let max_pixels = pages.iter().map(|page| page.sent.max_pixels.get()).max();
     tell(headers, "ocr-max-pixels", max_pixels.unwrap_or_default());
     let served = response.extensions_mut().get_or_insert_default::<Served>();
-    served.usage = Some(spend.clone());
+    served.spend = Some(facts.usage.clone());
+    served.image = pages.first().map(|page| Size::new(page.width, page.height));
+    served.upload_bytes = Some(facts.document.bytes);
 }
 
 fn tell(headers: &mut HeaderMap, name: &'static str, value: u64) {

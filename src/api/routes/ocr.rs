@@ -7,12 +7,11 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{ocr_request, tell_spend};
+use super::{read_request, tell_spend};
 use crate::api::accept;
 use crate::api::entrance::{Entered, enter};
 use crate::api::options::{Format, Purpose};
 use crate::api::problem::Problem;
-use crate::api::upload;
 use crate::gateway::Gateway;
 
 /// Reads the text of the uploaded image.
@@ -31,16 +30,14 @@ async fn recognize(
     request: Request,
 ) -> Result<Response, Problem> {
     let headers = request.headers().clone();
-    let upload = upload::read(gateway, request).await?;
-    let wishes = upload.options.read(Purpose::Text).await?;
-    let format = accept::negotiate(wishes.format, &headers)?;
-    let request = ocr_request(gateway, entered, upload.file, wishes.options);
+    let (request, format) = read_request(gateway, entered, request, Purpose::Text).await?;
+    let format = accept::negotiate(format, &headers)?;
     let answer = gateway.ocr.recognize(&entered.tenant, request).await?;
     let mut response = match format {
         Format::Json => Json(&answer).into_response(),
         Format::Text => plain_text(answer.text),
     };
-    tell_spend(&mut response, &answer.facts.usage, &answer.pages);
+    tell_spend(&mut response, &answer.facts, &answer.pages);
     Ok(response)
 }
 

@@ -1,0 +1,134 @@
+//! The result as Markdown: medians, ratios, and what they depend on.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use crate::memory::{IN_FLIGHT, Memory};
+use crate::run::{Circumstances, Pace, Row, Window};
+
+const HEAD: [&str; 10] = [
+    "upload",
+    "at once",
+    "subject",
+    "CPU ms/request",
+    "× nginx",
+    "requests/s",
+    "p50 ms",
+    "p99 ms",
+    "peak MB",
+    "windows",
+];
+
+/// Prints the circumstances and both tables.
+pub(crate) fn print(
+    circumstances: &Circumstances,
+    rows: &[Row],
+    memory: &Memory,
+) -> io::Result<()> {
+    let Circumstances { command, pace, pins, load: [before, after] } = circumstances;
+    let Pace { windows, seconds, settle } = pace;
+    let cores = if *pins { "each side on a core of its own" } else { "NOT PINNED to cores" };
+    let mut out = io::stdout().lock();
+    writeln!(out, "`{command}`\n")?;
+    writeln!(
+        out,
+        "{windows} windows of {seconds} s in turn, medians; {cores}; load average {before} before, \
+         {after} after.\n"
+    )?;
+    writeln!(out, "| {} |", HEAD.join(" | "))?;
+    writeln!(out, "|{}", "---|".repeat(HEAD.len()))?;
+    for row in rows {
+        writeln!(out, "| {} |", cells(row, rows).join(" | "))?;
+    }
+    writeln!(out, "\n| resident memory of the gateway | MB |\n|---|---|")?;
+    writeln!(out, "| idle | {:.1} |", megabytes(memory.idle))?;
+    writeln!(out, "| peak with {IN_FLIGHT} uploads in flight | {:.1} |", megabytes(memory.peak))?;
+    writeln!(out, "| their raw bytes | {:.1} |", megabytes(memory.raw))?;
+    writeln!(out, "| {} s after | {:.1} |", settle.as_secs(), megabytes(memory.settled))
+}
+
+fn cells(row: &Row, rows: &[Row]) -> [String; 10] {
+    let cpu = cpu_ms(row);
+    let nginx = rows.iter().find(|other| {
+        (other.subject, other.size, other.connections) == ("nginx", row.size, row.connections)
+    });
+    let ratio = cpu.zip(nginx.and_then(cpu_ms)).map(|(ours, nginx)| ours / nginx);
+    let peak = median(row, |window| window.peak.map(megabytes));
+    [
+        row.size.to_owned(),
+        row.connections.to_string(),
+        row.subject.to_owned(),
+        shown(cpu, 3),
+        shown(ratio, 2),
+        shown(median(row, |window| Some(window.outcome.rate())), 0),
+        shown(median(row, |window| Some(milliseconds(window.outcome.p50))), 2),
+        shown(median(row, |window| Some(milliseconds(window.outcome.p99))), 2),
+        shown(peak, 1),
+        if row.void == 0 {
+            row.windows.len().to_string()
+        } else {
+            format!("{}, {} void", row.windows.len(), row.void)
+        },
+    ]
+}
+
+fn cpu_ms(row: &Row) -> Option<f64> {
+    median(row, |window| window.cpu_ms)
+}
+
+/// The median over a row's windows; of an even number the upper one.
+fn median(row: &Row, figure: impl Fn(&Window) -> Option<f64>) -> Option<f64> {
+    let mut figures: Vec<_> = row.windows.iter().filter_map(figure).collect();
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied()
+}
+
+fn shown(figure: Option<f64>, decimals: usize) -> String {
+    figure.map_or_else(String::new, |figure| format!("{figure:.decimals$}"))
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+#[expect(clippy::cast_precision_loss, reason = "resident bytes are far below 2^52")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Outcome;
+
+    fn row(subject: &'static str, cpu: &[f64]) -> Row {
+        let outcome = Outcome {
+            requests: 100,
+            elapsed: Duration::from_secs(2),
+            p50: Duration::from_micros(1500),
+            p99: Duration::from_millis(2),
+        };
+        let window = |cpu_ms: &f64| Window { outcome, cpu_ms: Some(*cpu_ms), peak: None };
+        let windows = cpu.iter().map(window).collect();
+        Row { subject, size: "5 MB", connections: 1, windows, void: 0 }
+    }
+
+    #[test]
+    fn a_row_shows_medians_and_its_ratio_to_nginx() {
+        let rows = [row("gateway", &[9.0, 3.0, 3.5]), row("nginx", &[2.0, 1.0, 50.0])];
+        let expected = ["5 MB", "1", "gateway", "3.500", "1.75", "50", "1.50", "2.00", "", "3"];
+        assert_eq!(cells(&rows[0], &rows), expected.map(str::to_owned));
+    }
+
+    #[test]
+    fn without_nginx_there_is_no_ratio() {
+        let rows = [row("gateway", &[1.0])];
+        assert_eq!(cells(&rows[0], &rows)[4], "");
+    }
+
+    #[test]
+    fn void_windows_are_named() {
+        let row = Row { void: 2, ..row("gateway", &[1.0]) };
+        assert_eq!(cells(&row, &[])[9], "1, 2 void");
+    }
+}
