@@ -17,9 +17,9 @@ use crate::catalog::Model;
 use crate::quote::Quote;
 use crate::rate_limit::{LimitExceeded, Quotas, RateLimiter};
 use crate::telemetry::metrics::Metrics;
-use crate::units::{Money, Usage};
+use crate::units::{Money, Tokens, Usage};
 
-/// Decides who may spend, and keeps the account of what was spent.
+/// Decides who may spend, and reports what was spent.
 #[derive(Debug, Clone)]
 pub struct Admission {
     limiter: Arc<RateLimiter>,
@@ -108,11 +108,6 @@ impl Permit {
         &self.model
     }
 
-    /// The tenant that spends.
-    pub fn tenant(&self) -> &str {
-        self.tenant.name.as_str()
-    }
-
     /// Notes that the call is about to leave: from here on a drop means that its bill is unknown.
     pub const fn mark_sent(&mut self) {
         self.state = State::Sent;
@@ -131,7 +126,7 @@ impl Permit {
         metrics.tokens_spent(tenant, model, &billed);
         metrics.cost(tenant, model, self.model.price.currency, cost);
         let excess = billed.total().saturating_sub(self.bound.total());
-        if excess > crate::units::Tokens::ZERO {
+        if excess > Tokens::ZERO {
             metrics.tokens_above_bound(tenant, model, excess);
             tracing::error!(
                 tenant,
@@ -147,7 +142,15 @@ impl Permit {
     }
 
     /// Settles at the bound, unverified, because the bill of a call that went out is unknown.
-    pub fn write_off(mut self) {
+    pub fn write_off(mut self) -> Settlement {
+        self.state = State::Sent;
+        self.close();
+        Settlement { usage: self.bound, cost: self.model.price.of(&self.bound) }
+    }
+
+    /// Gives everything back, because the call was not made or surely not billed.
+    pub fn release(mut self) {
+        self.state = State::Admitted;
         self.close();
     }
 
@@ -192,5 +195,92 @@ pub const fn quotas(tenant: &Tenant) -> Quotas {
         requests_per_minute: tenant.requests_per_minute,
         tokens_per_minute: tenant.tokens_per_minute,
         concurrency: tenant.concurrency,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::telemetry::metrics::MetricsSettings;
+
+    const BOUND: Usage =
+        Usage { image: Tokens::new(600), text: Tokens::new(100), output: Tokens::new(300) };
+
+    /// An admission and a tenant of 1,000 tokens a minute, which is one bound.
+    fn admission() -> (Admission, Arc<Tenant>) {
+        let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+        let metrics = Metrics::new(&MetricsSettings { max_tenants: 10 }).unwrap();
+        let admission = Admission::new(Arc::new(RateLimiter::new(clock)), Arc::new(metrics));
+        let mut tenant = Tenant::new("acme".parse().unwrap());
+        tenant.tokens_per_minute = NonZeroU64::new(1_000);
+        (admission, Arc::new(tenant))
+    }
+
+    fn admit(admission: &Admission, tenant: &Arc<Tenant>) -> Result<Permit, Refusal> {
+        admission.permit(tenant, &Model::sample(), BOUND)
+    }
+
+    fn unverified(admission: &Admission) -> bool {
+        let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+        metrics.contains(r#"tokens_unverified_total{model="sample",tenant="acme"} 1000"#)
+    }
+
+    #[test]
+    fn a_second_bound_is_refused_while_the_first_is_out() {
+        let (admission, tenant) = admission();
+        let first = admit(&admission, &tenant).unwrap();
+        assert!(admit(&admission, &tenant).is_err());
+        first.release();
+        assert!(admit(&admission, &tenant).is_ok());
+    }
+
+    #[test]
+    fn a_permit_dropped_before_it_was_sent_gives_everything_back() {
+        let (admission, tenant) = admission();
+        drop(admit(&admission, &tenant).unwrap());
+        assert!(!unverified(&admission));
+        assert!(admit(&admission, &tenant).is_ok());
+    }
+
+    #[test]
+    fn a_permit_dropped_after_it_was_sent_is_written_off() {
+        let (admission, tenant) = admission();
+        let mut permit = admit(&admission, &tenant).unwrap();
+        permit.mark_sent();
+        drop(permit);
+        assert!(unverified(&admission));
+        assert!(admit(&admission, &tenant).is_err());
+    }
+
+    #[test]
+    fn a_settled_permit_gives_back_what_was_not_billed() {
+        let (admission, tenant) = admission();
+        let mut permit = admit(&admission, &tenant).unwrap();
+        permit.mark_sent();
+        permit.settle(Usage::default());
+        assert!(admit(&admission, &tenant).is_ok());
+    }
+
+    #[test]
+    fn a_bill_above_the_bound_is_counted_in_full_and_alarmed() {
+        let (admission, tenant) = admission();
+        let permit = admit(&admission, &tenant).unwrap();
+        let billed = Usage { output: Tokens::new(400), ..BOUND };
+        assert_eq!(permit.settle(billed).usage, billed);
+        let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+        assert!(metrics.contains(r#"tokens_above_bound_total{model="sample",tenant="acme"} 100"#));
+    }
+
+    #[test]
+    fn a_renewed_permit_needs_room_for_a_second_bound() {
+        let (admission, tenant) = admission();
+        let mut permit = admit(&admission, &tenant).unwrap();
+        permit.mark_sent();
+        assert!(permit.renew().is_err());
+        assert!(unverified(&admission));
     }
 }

@@ -84,6 +84,28 @@ pub struct Model {
     pub price: Price,
 }
 
+#[cfg(test)]
+impl Model {
+    /// The figures of `qwen-vl-ocr-2025-11-20` under another name, for nothing.
+    pub(crate) fn sample() -> Arc<Self> {
+        let figures = ModelSettings {
+            cell: 32,
+            min_pixels: Pixels::new(3_072),
+            default_max_pixels: Pixels::new(8_388_608),
+            largest_max_pixels: Pixels::new(30_720_000),
+            max_tokens: Tokens::new(8_192),
+            max_input_tokens: Tokens::new(30_000),
+            template_tokens: Tokens::new(32),
+            builtin_tasks: true,
+            rpm: 600,
+            tpm: 6_000_000,
+            prices: BTreeMap::new(),
+        };
+        let price = Price { input: Money::ZERO, output: Money::ZERO, currency: Currency::Cny };
+        Arc::new(Self { name: "sample".to_owned(), figures, price })
+    }
+}
+
 /// The models that can be called, each with its price.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -160,11 +182,6 @@ impl Catalog {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.models.keys().map(String::as_str)
     }
-
-    /// All models, in the order of their names.
-    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
-        self.models.values()
-    }
 }
 
 fn check_figures(model: &str, figures: &ModelSettings) -> Result<(), CatalogError> {
@@ -183,8 +200,10 @@ fn check_figures(model: &str, figures: &ModelSettings) -> Result<(), CatalogErro
     if figures.max_tokens == Tokens::ZERO {
         return wrong("max_tokens", "0 would leave no room for an answer".to_owned());
     }
-    if figures.rpm == 0 || figures.tpm == 0 {
-        return wrong("rpm", "rpm and tpm must be above 0".to_owned());
+    for (key, rate) in [("rpm", figures.rpm), ("tpm", figures.tpm)] {
+        if rate == 0 {
+            return wrong(key, "must be above 0".to_owned());
+        }
     }
     Ok(())
 }
@@ -212,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_contract_s_example_costs_what_the_contract_says() {
+    fn the_documented_example_costs_what_the_documentation_says() {
         let models = BTreeMap::from([("m".to_owned(), beijing())]);
         let catalog = Catalog::new(&models, "beijing", "m").unwrap();
         let usage =

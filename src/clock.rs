@@ -1,7 +1,7 @@
 //! What time it is, as an argument.
 //!
-//! Nothing else in the crate reads the machine's clock (`clippy.toml` refuses it), so a test decides
-//! what time it is and never sleeps. Two readings are kept apart because they fail differently: wall
+//! Nothing else in the crate reads the machine's clock (`clippy.toml` refuses it) but tokio's timers, which
+//! a test can pause, so a test decides what time it is and never sleeps. Two readings are kept apart because they fail differently: wall
 //! time may jump when an administrator or NTP sets it, monotonic time may not.
 
 use std::sync::Mutex;

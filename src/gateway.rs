@@ -79,10 +79,10 @@ pub enum BuildError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
     /// It was told to stop and finishes what it has.
-    #[error("draining")]
+    #[error("this replica is stopping")]
     Draining,
     /// The database does not answer.
-    #[error("database unreachable")]
+    #[error("the database does not answer")]
     Database,
 }
 

@@ -55,7 +55,7 @@ impl ImageQuote {
     }
 }
 
-/// The most that one request can be billed.
+/// The most that one call can be billed.
 #[derive(Debug, Clone)]
 pub struct Quote {
     /// The model that will be called.
@@ -76,8 +76,8 @@ impl Quote {
 /// A request that cannot be quoted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteError {
-    /// The caller wished for fewer pixels at least than at most.
-    #[error("min_pixels {min} is above max_pixels {max}")]
+    /// The caller wished for more pixels at least than at most.
+    #[error("the option min_pixels is {min}, above max_pixels {max}")]
     MinAboveMax {
         /// The least, as it would be sent.
         min: Pixels,
@@ -85,7 +85,7 @@ pub enum QuoteError {
         max: Pixels,
     },
     /// The tenant's cap refuses instead of clamping.
-    #[error("the image would be read at {actual} pixels; this key's cap is {allowed}")]
+    #[error("the request asks for {actual} pixels; this key's cap is {allowed}")]
     OverCap {
         /// Pixels asked for.
         actual: Pixels,
@@ -168,4 +168,80 @@ fn geometry(model: &Model, min: Option<Pixels>, max: Pixels) -> Result<Geometry,
         return Err(QuoteError::MinAboveMax { min: min_pixels, max: max_pixels });
     }
     Ok(Geometry { cell: model.figures.cell, min_pixels, max_pixels })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A4: Size = Size::new(1240, 1754);
+
+    fn wish(max_pixels: u64) -> Wish {
+        Wish { max_pixels: Some(Pixels::new(max_pixels)), min_pixels: None }
+    }
+
+    fn cap(max_pixels: u64) -> Cap {
+        Cap { max_pixels: Some(Pixels::new(max_pixels)), reject: false }
+    }
+
+    fn quoted(size: Size, wish: Wish, cap: Cap) -> Quote {
+        quote(&Model::sample(), size, 101, wish, cap).unwrap()
+    }
+
+    #[test]
+    fn without_wish_and_cap_the_model_s_default_decides() {
+        let image = quoted(A4, Wish::default(), Cap::default()).image;
+        assert_eq!((image.tokens.get(), image.capped), (2_147, false));
+        assert_eq!(image.saved(), Tokens::ZERO);
+    }
+
+    #[test]
+    fn the_cap_makes_the_image_smaller_and_the_saving_is_told() {
+        let image = quoted(A4, Wish::default(), cap(1_048_576)).image;
+        assert_eq!((image.tokens.get(), image.capped), (990, true));
+        assert_eq!(image.saved().get(), 2_147 - 990);
+    }
+
+    #[test]
+    fn a_cap_that_changes_nothing_is_not_capped() {
+        assert!(!quoted(Size::new(100, 100), Wish::default(), cap(1_048_576)).image.capped);
+        assert!(!quoted(A4, wish(524_288), cap(1_048_576)).image.capped);
+    }
+
+    #[test]
+    fn a_wish_above_the_cap_is_capped_whatever_the_image() {
+        let image = quoted(Size::new(100, 100), wish(2_000_000), cap(1_048_576)).image;
+        assert!(image.capped);
+        assert_eq!(image.geometry.max_pixels.get(), 1_048_576);
+    }
+
+    #[test]
+    fn a_tenant_that_rejects_is_told_what_was_asked_and_what_is_allowed() {
+        let cap = Cap { reject: true, ..cap(1_048_576) };
+        let refused = quote(&Model::sample(), A4, 101, wish(2_000_000), cap).unwrap_err();
+        let (actual, allowed) = (Pixels::new(2_000_000), Pixels::new(1_048_576));
+        assert_eq!(refused, QuoteError::OverCap { actual, allowed });
+        assert!(quote(&Model::sample(), A4, 101, wish(500_000), cap).is_ok());
+    }
+
+    #[test]
+    fn the_largest_image_leaves_room_for_the_prompt() {
+        let quote = quoted(Size::new(8_000, 6_000), wish(30_720_000), Cap::default());
+        assert!(quote.bound.input().get() <= 30_000, "{:?}", quote.bound);
+        assert!(quote.image.tokens.get() > 29_000);
+    }
+
+    #[test]
+    fn a_prompt_that_leaves_no_room_for_an_image_is_refused() {
+        let refused =
+            quote(&Model::sample(), A4, 29_990, Wish::default(), Cap::default()).unwrap_err();
+        assert!(matches!(refused, QuoteError::PromptTooLong { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_least_above_the_most_is_refused() {
+        let wish = Wish { min_pixels: Some(Pixels::new(9_000_000)), max_pixels: None };
+        let refused = quote(&Model::sample(), A4, 101, wish, Cap::default()).unwrap_err();
+        assert!(matches!(refused, QuoteError::MinAboveMax { .. }), "{refused}");
+    }
 }

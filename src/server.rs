@@ -79,6 +79,7 @@ pub async fn run(
     settings: &ServerSettings,
     stop: impl Future<Output = ()>,
 ) {
+    // Nobody waits for these: what must not be lost is waited for by name below.
     let connections = TaskTracker::new();
     let public = Door::new(settings, settings.max_connections, connections.clone());
     let metrics = Door::new(settings, METRICS_CONNECTIONS, connections.clone());

@@ -65,7 +65,7 @@ pub struct ServerSettings {
     pub metrics_listen: SocketAddr,
     /// Upload limit in bytes.
     pub max_body_bytes: u64,
-    /// Longest silence of a client whose headers or body are awaited.
+    /// Longest time for a request's headers, and for a body to bring something.
     pub idle_timeout_ms: u64,
     /// Longest upload.
     pub body_timeout_ms: u64,
@@ -107,7 +107,7 @@ impl ServerSettings {
 pub struct DatabaseSettings {
     /// `sqlite://…` or `postgres://…`. May hold a password.
     pub url: SecretString,
-    /// Whether `serve` applies migrations.
+    /// Whether `serve`, `tenant` and `key` apply migrations.
     pub migrate: bool,
     /// Connections held at most.
     pub max_connections: NonZeroU32,
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_complete_and_those_of_the_contract() {
+    fn the_defaults_are_complete_and_as_documented() {
         let settings = load(&[]).unwrap();
         assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(settings.server.metrics_listen.to_string(), "127.0.0.1:9090");

@@ -4,6 +4,7 @@
 //! for DashScope, `load` asks, and `run` starts everything, measures in turn and prints the table.
 //! README.md says what the figures mean and what they do not.
 
+mod cell;
 mod http;
 mod load;
 mod memory;

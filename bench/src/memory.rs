@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::Failure;
+use crate::cell::Cell;
 use crate::subject::Rig;
 use crate::upload::Upload;
 
@@ -47,7 +48,8 @@ pub(crate) fn measure(
     thread::sleep(REST);
     let idle = process.resident()?;
     process.forget_peak();
-    rig.load(&subject, upload, IN_FLIGHT, UPSTREAM_DELAY.as_secs_f64())?;
+    let cell = Cell { upload, connections: IN_FLIGHT };
+    rig.load(&subject, &cell, UPSTREAM_DELAY.as_secs_f64())?;
     let peak = process.peak()?;
     thread::sleep(settle);
     let raw = u64::try_from(upload.file.len() * IN_FLIGHT)?;

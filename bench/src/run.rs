@@ -1,8 +1,7 @@
-//! The measurement: every subject in turn, window after window, and the median of each.
+//! The measurement from end to end: start everything, go through the cells, print.
 //!
-//! Within a cell (a size at a concurrency) the subjects take turns, the first of one window being
-//! the last of the next, so that the machine's moods meet all of them alike. A window with an error
-//! is void and said to be.
+//! Throughput and CPU come first, with one gateway for all cells; memory comes last, with a gateway
+//! of its own. Of several gateways that are compared, the memory of each is measured.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,20 +10,16 @@ use std::{env, fs};
 
 use clap::Args;
 
-use crate::load::Outcome;
-use crate::process;
-use crate::subject::{Rig, Subject};
+use crate::cell::{Cell, Row};
+use crate::subject::{Rig, name_of};
 use crate::upload::Upload;
-use crate::{Failure, memory, say, table};
-
-/// How long each subject is warmed up at the start of a cell, in seconds.
-const WARM_UP: f64 = 0.5;
+use crate::{Failure, memory, process, say, table};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// The gateway's release binary
-    #[arg(long)]
-    gateway: PathBuf,
+    /// The gateway's release binary; given again, another build to compare with
+    #[arg(long, required = true, value_name = "PATH")]
+    gateway: Vec<PathBuf>,
     /// nginx; left out where it cannot be run
     #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
@@ -51,27 +46,6 @@ pub(crate) struct RunArgs {
     quick: bool,
 }
 
-/// What one window showed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Window {
-    pub(crate) outcome: Outcome,
-    /// CPU time of the subject for each request, in milliseconds; none without a process.
-    pub(crate) cpu_ms: Option<f64>,
-    /// The most resident bytes; none without a process.
-    pub(crate) peak: Option<u64>,
-}
-
-/// What one subject showed at one size and concurrency.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) subject: &'static str,
-    pub(crate) size: &'static str,
-    pub(crate) connections: usize,
-    pub(crate) windows: Vec<Window>,
-    /// Windows with an error.
-    pub(crate) void: usize,
-}
-
 /// Measures everything and prints the tables.
 pub(crate) fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let pace = Pace::of(arguments);
@@ -81,16 +55,19 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let core = |core| pins.then_some(core);
     let rig = Rig::new(&uploads, core(arguments.subject_core), core(arguments.load_core))?;
     let rows = all_cells(&rig, arguments, &pace, &uploads)?;
-    say("memory");
     let [.., large] = &uploads;
-    let memory = memory::measure(&rig, &arguments.gateway, large, pace.settle)?;
+    let mut memories = Vec::new();
+    for gateway in &arguments.gateway {
+        say(&format!("memory of {}", gateway.display()));
+        memories.push((name_of(gateway), memory::measure(&rig, gateway, large, pace.settle)?));
+    }
     let circumstances = Circumstances {
         command: env::args().collect::<Vec<_>>().join(" "),
         pace,
         pins,
         load: [load_before, load_average()],
     };
-    Ok(table::print(&circumstances, &rows, &memory)?)
+    Ok(table::print(&circumstances, &rows, &memories)?)
 }
 
 /// How long it is measured.
@@ -131,7 +108,9 @@ fn all_cells(
     uploads: &[Upload],
 ) -> Result<Vec<Row>, Failure> {
     let (_upstream, upstream) = rig.upstream(Duration::ZERO)?;
-    let mut subjects = vec![rig.gateway(&arguments.gateway, upstream)?];
+    let gateways = arguments.gateway.iter();
+    let mut subjects =
+        gateways.map(|path| rig.gateway(path, upstream)).collect::<Result<Vec<_>, _>>()?;
     if process::succeeds(Command::new(&arguments.nginx).arg("-v")) {
         subjects.push(rig.nginx(&arguments.nginx, upstream)?);
     } else {
@@ -142,67 +121,11 @@ fn all_cells(
     for upload in uploads {
         for connections in &arguments.connections {
             say(&format!("{} from {connections}", upload.name));
-            rows.extend(cell(rig, &subjects, upload, *connections, pace)?);
+            let cell = Cell { upload, connections: *connections };
+            rows.extend(cell.measure(rig, &subjects, pace)?);
         }
     }
     Ok(rows)
-}
-
-/// All subjects at one size and concurrency.
-fn cell(
-    rig: &Rig,
-    subjects: &[Subject],
-    upload: &Upload,
-    connections: usize,
-    pace: &Pace,
-) -> Result<Vec<Row>, Failure> {
-    let (size, windows) = (upload.name, Vec::new());
-    let mut rows: Vec<_> = subjects
-        .iter()
-        .map(|subject| Row {
-            subject: subject.name,
-            size,
-            connections,
-            windows: windows.clone(),
-            void: 0,
-        })
-        .collect();
-    for subject in subjects {
-        rig.check(subject, upload)?;
-        rig.load(subject, upload, connections, pace.seconds.min(WARM_UP))?;
-    }
-    for turn in 0..pace.windows {
-        for place in 0..subjects.len() {
-            let index = (turn + place) % subjects.len();
-            match window(rig, &subjects[index], upload, connections, pace.seconds) {
-                Ok(window) => rows[index].windows.push(window),
-                Err(failure) => {
-                    say(&format!("a window of {} is void: {failure}", subjects[index].name));
-                    rows[index].void += 1;
-                }
-            }
-        }
-    }
-    Ok(rows)
-}
-
-fn window(
-    rig: &Rig,
-    subject: &Subject,
-    upload: &Upload,
-    connections: usize,
-    seconds: f64,
-) -> Result<Window, Failure> {
-    let Some(process) = &subject.process else {
-        let outcome = rig.load(subject, upload, connections, seconds)?;
-        return Ok(Window { outcome, cpu_ms: None, peak: None });
-    };
-    process.forget_peak();
-    let before = process.cpu_time()?;
-    let outcome = rig.load(subject, upload, connections, seconds)?;
-    let spent = process.cpu_time()?.saturating_sub(before);
-    let cpu_ms = spent.as_secs_f64() * 1e3 / f64::from(outcome.requests);
-    Ok(Window { outcome, cpu_ms: Some(cpu_ms), peak: Some(process.peak()?) })
 }
 
 fn load_average() -> String {

@@ -14,6 +14,7 @@ use std::{env, io, thread};
 use tempfile::TempDir;
 
 use crate::Failure;
+use crate::cell::Cell;
 use crate::http::{self, Connection};
 use crate::load::Outcome;
 use crate::process::{self, Process};
@@ -38,7 +39,7 @@ pub(crate) struct Rig {
 #[derive(Debug)]
 pub(crate) struct Subject {
     /// What the table calls it.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     address: SocketAddr,
     path: &'static str,
     headers: Vec<String>,
@@ -110,7 +111,7 @@ impl Rig {
         wait_for(&mut process, address)?;
         let tokens = upload::IMAGE_TOKENS;
         Ok(Subject {
-            name: "gateway",
+            name: name_of(program),
             address,
             path: "/ocr",
             headers: vec![
@@ -136,19 +137,18 @@ impl Rig {
         Ok(())
     }
 
-    /// Loads `subject` with `upload` from as many connections, for `seconds`.
+    /// Loads `subject` with what the cell asks, for `seconds`.
     pub(crate) fn load(
         &self,
         subject: &Subject,
-        upload: &Upload,
-        connections: usize,
+        cell: &Cell<'_>,
         seconds: f64,
     ) -> Result<Outcome, Failure> {
         let mut command = process::on_core(self.load_core, env::current_exe()?.as_os_str());
         command.args(["load", "--address", &subject.address.to_string(), "--path", subject.path]);
         command.args(subject.headers.iter().flat_map(|header| ["--header", header]));
-        command.arg("--body").arg(self.body(upload, subject.takes_file));
-        command.args(["--connections", &connections.to_string()]);
+        command.arg("--body").arg(self.body(cell.upload, subject.takes_file));
+        command.args(["--connections", &cell.connections.to_string()]);
         output(command.args(["--seconds", &seconds.to_string()]))?.parse()
     }
 
@@ -163,9 +163,9 @@ impl Rig {
 }
 
 impl Subject {
-    fn of_json(name: &'static str, address: SocketAddr, process: Option<Process>) -> Self {
+    fn of_json(name: &str, address: SocketAddr, process: Option<Process>) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             address,
             path: COMPATIBLE,
             headers: vec![
@@ -177,6 +177,11 @@ impl Subject {
             process,
         }
     }
+}
+
+/// What the tables call the gateway at `path`.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn gateway_config(

@@ -3,8 +3,9 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use crate::cell::{Row, Window};
 use crate::memory::{IN_FLIGHT, Memory};
-use crate::run::{Circumstances, Pace, Row, Window};
+use crate::run::{Circumstances, Pace};
 
 const HEAD: [&str; 10] = [
     "upload",
@@ -23,7 +24,7 @@ const HEAD: [&str; 10] = [
 pub(crate) fn print(
     circumstances: &Circumstances,
     rows: &[Row],
-    memory: &Memory,
+    memories: &[(String, Memory)],
 ) -> io::Result<()> {
     let Circumstances { command, pace, pins, load: [before, after] } = circumstances;
     let Pace { windows, seconds, settle } = pace;
@@ -40,24 +41,31 @@ pub(crate) fn print(
     for row in rows {
         writeln!(out, "| {} |", cells(row, rows).join(" | "))?;
     }
-    writeln!(out, "\n| resident memory of the gateway | MB |\n|---|---|")?;
-    writeln!(out, "| idle | {:.1} |", megabytes(memory.idle))?;
-    writeln!(out, "| peak with {IN_FLIGHT} uploads in flight | {:.1} |", megabytes(memory.peak))?;
-    writeln!(out, "| their raw bytes | {:.1} |", megabytes(memory.raw))?;
-    writeln!(out, "| {} s after | {:.1} |", settle.as_secs(), megabytes(memory.settled))
+    writeln!(
+        out,
+        "\n| resident MB | idle | peak of {IN_FLIGHT} uploads | their raw bytes | {} s after |",
+        settle.as_secs()
+    )?;
+    writeln!(out, "|{}", "---|".repeat(5))?;
+    for (name, Memory { idle, peak, raw, settled }) in memories {
+        let [idle, peak, raw, settled] = [idle, peak, raw, settled].map(|bytes| megabytes(*bytes));
+        writeln!(out, "| {name} | {idle:.1} | {peak:.1} | {raw:.1} | {settled:.1} |")?;
+    }
+    Ok(())
 }
 
 fn cells(row: &Row, rows: &[Row]) -> [String; 10] {
     let cpu = cpu_ms(row);
     let nginx = rows.iter().find(|other| {
-        (other.subject, other.size, other.connections) == ("nginx", row.size, row.connections)
+        (other.subject.as_str(), other.size, other.connections)
+            == ("nginx", row.size, row.connections)
     });
     let ratio = cpu.zip(nginx.and_then(cpu_ms)).map(|(ours, nginx)| ours / nginx);
-    let peak = median(row, |window| window.peak.map(megabytes));
+    let peak = median(row, |window| window.cost.map(|cost| megabytes(cost.peak)));
     [
         row.size.to_owned(),
         row.connections.to_string(),
-        row.subject.to_owned(),
+        row.subject.clone(),
         shown(cpu, 3),
         shown(ratio, 2),
         shown(median(row, |window| Some(window.outcome.rate())), 0),
@@ -73,7 +81,7 @@ fn cells(row: &Row, rows: &[Row]) -> [String; 10] {
 }
 
 fn cpu_ms(row: &Row) -> Option<f64> {
-    median(row, |window| window.cpu_ms)
+    median(row, |window| window.cost.map(|cost| cost.cpu_ms))
 }
 
 /// The median over a row's windows; of an even number the upper one.
@@ -99,24 +107,25 @@ fn megabytes(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::Cost;
     use crate::load::Outcome;
 
-    fn row(subject: &'static str, cpu: &[f64]) -> Row {
+    fn row(subject: &str, cpu: &[f64]) -> Row {
         let outcome = Outcome {
             requests: 100,
             elapsed: Duration::from_secs(2),
             p50: Duration::from_micros(1500),
             p99: Duration::from_millis(2),
         };
-        let window = |cpu_ms: &f64| Window { outcome, cpu_ms: Some(*cpu_ms), peak: None };
-        let windows = cpu.iter().map(window).collect();
-        Row { subject, size: "5 MB", connections: 1, windows, void: 0 }
+        let cost = |cpu_ms: &f64| Some(Cost { cpu_ms: *cpu_ms, peak: 7_000_000 });
+        let windows = cpu.iter().map(|cpu_ms| Window { outcome, cost: cost(cpu_ms) }).collect();
+        Row { subject: subject.to_owned(), size: "5 MB", connections: 1, windows, void: 0 }
     }
 
     #[test]
     fn a_row_shows_medians_and_its_ratio_to_nginx() {
         let rows = [row("gateway", &[9.0, 3.0, 3.5]), row("nginx", &[2.0, 1.0, 50.0])];
-        let expected = ["5 MB", "1", "gateway", "3.500", "1.75", "50", "1.50", "2.00", "", "3"];
+        let expected = ["5 MB", "1", "gateway", "3.500", "1.75", "50", "1.50", "2.00", "7.0", "3"];
         assert_eq!(cells(&rows[0], &rows), expected.map(str::to_owned));
     }
 

@@ -43,6 +43,7 @@ pub(super) struct Places {
 /// 401, 403, 429 or 503.
 pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Entered, Problem> {
     if gateway.is_draining() {
+        gateway.metrics.refused(NO_TENANT, "shutting_down");
         return Err(shutting_down());
     }
     let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
@@ -69,6 +70,7 @@ pub(super) async fn authenticate(
     match gateway.authenticator.authenticate(key).await {
         Ok(caller) => Ok(caller.tenant),
         Err(error) => {
+            tracing::debug!(reason = error.reason(), "a key was refused");
             let problem = Problem::from(error);
             gateway.metrics.refused(NO_TENANT, problem.code);
             Err(problem)
@@ -122,7 +124,7 @@ fn overloaded() -> Problem {
         StatusCode::SERVICE_UNAVAILABLE,
         "overloaded",
         "The gateway is busy",
-        "Too many requests are being worked on. Retry shortly, or raise server.max_in_flight_requests.",
+        "Too many requests are being worked on. Retry shortly.",
     )
     .after(Duration::from_secs(1))
 }

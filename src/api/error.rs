@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::middleware::deadline_exceeded;
-use super::problem::Problem;
+use super::problem::{Problem, sentence};
 use crate::admission::Refusal;
 use crate::auth::AuthError;
 use crate::dashscope::error::{CallError, Fault, ImageFault};
@@ -27,8 +27,7 @@ const LATER: Duration = Duration::from_mins(1);
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        tracing::debug!(reason = error.reason(), "a key was refused");
-        let detail = format!("{}.", capitalised(&error.to_string()));
+        let detail = sentence(&error);
         match error {
             AuthError::TenantDisabled => {
                 Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
@@ -52,7 +51,7 @@ impl From<AuthError> for Problem {
 
 impl From<LimitExceeded> for Problem {
     fn from(exceeded: LimitExceeded) -> Self {
-        let detail = format!("{}.", capitalised(&exceeded.to_string()));
+        let detail = sentence(&exceeded);
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too much at once", detail)
             .limit(exceeded.limit.as_str(), exceeded.actual, exceeded.allowed)
             .after(exceeded.retry_after)
@@ -77,7 +76,7 @@ impl From<OcrError> for Problem {
 }
 
 fn cause_of(error: OcrError) -> Problem {
-    let text = format!("{}.", capitalised(&error.to_string()));
+    let text = sentence(&error);
     match error {
         OcrError::Probe(error) => unreadable(&error, text),
         OcrError::Limit(violation) => over_limit(&violation, text),
@@ -139,8 +138,8 @@ fn over_limit(violation: &LimitViolation, detail: String) -> Problem {
         LimitViolation::AspectRatio { actual, allowed } => {
             too_thin(detail).limit("aspect_ratio", actual, allowed)
         }
-        LimitViolation::TooLargeForFormat { longer_side, allowed, .. } => {
-            too_large(detail).limit("longer_side", longer_side.into(), allowed.into())
+        LimitViolation::TooLargeForFormat { actual, allowed, .. } => {
+            too_large(detail).limit("longer_side", actual.into(), allowed.into())
         }
         LimitViolation::DataUrlTooLong { actual, allowed } => {
             too_large(detail).limit("data_url_bytes", actual, allowed)
@@ -184,6 +183,12 @@ fn unquotable(error: &QuoteError, detail: String) -> Problem {
 
 /// What the upstream did, as the caller's next step.
 fn upstream(error: &CallError) -> Problem {
+    let mut problem = situation(error);
+    problem.retryable = error.fault.is_retryable();
+    problem
+}
+
+fn situation(error: &CallError) -> Problem {
     let reference = reference(error);
     match &error.fault {
         Fault::Throttled { retry_after, .. } => unavailable(
@@ -218,8 +223,7 @@ fn upstream(error: &CallError) -> Problem {
             "upstream_timeout",
             "The upstream took too long",
             format!("The upstream did not answer in time.{reference}"),
-        )
-        .retryable(),
+        ),
         Fault::DeadlineExceeded => deadline_exceeded(),
         Fault::Refused(refusal) => refusal.clone().into(),
         Fault::ContentRejected => Problem::new(
@@ -230,9 +234,8 @@ fn upstream(error: &CallError) -> Problem {
         ),
         Fault::ImageRejected(fault) => rejected_image(*fault, &reference),
         Fault::InvalidAnswer(_) => failed("upstream_invalid_output", &reference),
-        Fault::Rejected { .. } => failed("upstream_error", &reference),
-        Fault::Failed { .. } | Fault::Interrupted => {
-            failed("upstream_error", &reference).retryable()
+        Fault::Rejected { .. } | Fault::Failed { .. } | Fault::Interrupted => {
+            failed("upstream_error", &reference)
         }
     }
 }
@@ -262,9 +265,4 @@ fn reference(error: &CallError) -> String {
     let id = error.request_id.as_ref().map(|id| format!(" Its request id: {id}."));
     let attempts = (error.attempts > 1).then(|| format!(" Attempts: {}.", error.attempts));
     [code, id, attempts].into_iter().flatten().collect()
-}
-
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

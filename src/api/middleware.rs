@@ -168,7 +168,8 @@ impl Watch {
             status,
             tenant,
             code = problem.map(|problem| problem.code),
-            took.ms = took.as_millis(),
+            // A u128 would be logged as a string.
+            took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             upload.bytes = served.upload_bytes,
             image.width = served.image.map(|image| image.width),
             image.height = served.image.map(|image| image.height),

@@ -2,7 +2,7 @@
 //!
 //! The only place that knows axum and status codes. A route reads as a sentence: who is calling, what
 //! was uploaded, what is wished, the use case, the answer. Everything that all routes share (request
-//! id, log line, metrics, panic, time limit, the writing of errors) is in [`middleware`], once.
+//! id, log line, metrics, panic, time limit, the writing of errors) is in `middleware`, once.
 
 mod accept;
 mod entrance;
@@ -26,10 +26,11 @@ use crate::gateway::Gateway;
 
 /// The public API.
 pub fn router(gateway: &Arc<Gateway>) -> Router {
+    // An upload may also be a PUT, because that is what `curl -T page.jpg` sends.
     let routes = Router::new()
-        .route("/ocr", post(ocr::ocr))
-        .route("/extract", post(extract::extract))
-        .route("/estimate", post(estimate::estimate))
+        .route("/ocr", post(ocr::ocr).put(ocr::ocr))
+        .route("/extract", post(extract::extract).put(extract::extract))
+        .route("/estimate", post(estimate::estimate).put(estimate::estimate))
         .route("/templates", get(templates::list))
         .route("/templates/{name}", get(templates::show))
         .route("/openapi.yaml", get(docs::openapi))

@@ -67,7 +67,7 @@ pub(super) enum Format {
 
 /// The options of a request, read.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct ParsedOptions {
     /// How the image shall be read.
     pub(super) options: Options,
     /// How the answer shall be written; none leaves it to `Accept`.
@@ -134,7 +134,7 @@ impl RawOptions {
     /// # Errors
     ///
     /// 400 that lists every flaw, or 404 for a template that there is not.
-    pub(super) async fn read(self, purpose: Purpose) -> Result<Wishes, Problem> {
+    pub(super) async fn read(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
         if self.given.iter().all(|(name, _)| *name != "schema") {
             return self.parse(purpose);
         }
@@ -142,16 +142,16 @@ impl RawOptions {
         parsing.await.map_err(|_panicked| Problem::internal())?
     }
 
-    fn parse(self, purpose: Purpose) -> Result<Wishes, Problem> {
-        let mut reader = Reader { wishes: Wishes::default(), flaws: Vec::new() };
+    fn parse(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
+        let mut reader = Reader { parsed: ParsedOptions::default(), flaws: Vec::new() };
         for (name, value) in &self.given {
             if let Err(flaw) = reader.read(name, value, purpose) {
                 reader.flaws.push(flaw);
             }
         }
         reader.check_together(&self.given, purpose);
-        let Some(first) = reader.flaws.first() else { return Ok(reader.wishes) };
-        let detail = format!("{}: {}", first.pointer.trim_start_matches('/'), first.detail);
+        let Some(first) = reader.flaws.first() else { return Ok(reader.parsed) };
+        let detail = format!("{} {}.", first.pointer.trim_start_matches('/'), first.detail);
         let mut problem = Problem::bad_request(first.code, detail);
         if first.code == UNKNOWN_TEMPLATE {
             problem.status = StatusCode::NOT_FOUND;
@@ -161,16 +161,16 @@ impl RawOptions {
     }
 }
 
-/// Reads one option after the other into the wishes.
+/// Reads one option after the other into the parsed options.
 struct Reader {
-    wishes: Wishes,
+    parsed: ParsedOptions,
     flaws: Vec<Flaw>,
 }
 
 impl Reader {
     fn read(&mut self, name: &'static str, value: &Value, purpose: Purpose) -> Result<(), Flaw> {
         check_purpose(name, purpose)?;
-        let options = &mut self.wishes.options;
+        let options = &mut self.parsed.options;
         match name {
             "model" => options.model = Some(text(name, value)?),
             "prompt" => options.prompt = Some(prompt(value)?),
@@ -179,7 +179,7 @@ impl Reader {
             "max_pixels" => options.wish.max_pixels = Some(pixels(name, value)?),
             "min_pixels" => options.wish.min_pixels = Some(pixels(name, value)?),
             "detail" => options.detail = detail(value)?,
-            "format" => self.wishes.format = Some(format(value)?),
+            "format" => self.parsed.format = Some(format(value)?),
             "pages" => pages(value)?,
             "metadata" => options.metadata = Some(metadata(value)?),
             "schema" => options.schema = Some(Arc::new(schema(value)?)),
@@ -204,14 +204,14 @@ impl Reader {
             let why = "is missing: give a JSON Schema, or a template (GET /templates lists them)";
             self.flaws.push(flaw("schema", "invalid_option", why));
         }
-        let task_reads_lines = self.wishes.options.task == Some(Task::AdvancedRecognition);
-        if self.wishes.options.detail == Detail::Lines
+        let task_reads_lines = self.parsed.options.task == Some(Task::AdvancedRecognition);
+        if self.parsed.options.detail == Detail::Lines
             && (has("prompt") || (has("task") && !task_reads_lines))
         {
-            let why = "=lines is the task advanced_recognition: leave prompt and other tasks out";
+            let why = "lines is the task advanced_recognition: leave prompt and other tasks out";
             self.flaws.push(flaw("detail", "invalid_option", why));
         }
-        let Wish { min_pixels, max_pixels } = self.wishes.options.wish;
+        let Wish { min_pixels, max_pixels } = self.parsed.options.wish;
         if min_pixels.zip(max_pixels).is_some_and(|(min, max)| min > max) {
             self.flaws.push(flaw("min_pixels", "invalid_option", "is above max_pixels"));
         }
@@ -373,7 +373,7 @@ fn json_of(name: &'static str, value: &Value) -> Result<Value, Flaw> {
 mod tests {
     use super::*;
 
-    fn read(query: &str, purpose: Purpose) -> Result<Wishes, Problem> {
+    fn read(query: &str, purpose: Purpose) -> Result<ParsedOptions, Problem> {
         let mut raw = RawOptions::default();
         raw.add_query(query)?;
         raw.parse(purpose)
@@ -390,8 +390,8 @@ mod tests {
         let mut from_member = RawOptions::default();
         from_member.add_member("max_pixels", Value::from(4096)).unwrap();
         for raw in [from_part, from_member] {
-            let wishes = raw.parse(Purpose::Text).unwrap();
-            assert_eq!(wishes.options.wish.max_pixels, Some(Pixels::new(4096)));
+            let parsed = raw.parse(Purpose::Text).unwrap();
+            assert_eq!(parsed.options.wish.max_pixels, Some(Pixels::new(4096)));
         }
     }
 
@@ -412,8 +412,8 @@ mod tests {
 
     #[test]
     fn languages_add_up() {
-        let wishes = read("language=de&language=zh-Hans", Purpose::Text).unwrap();
-        assert_eq!(wishes.options.languages, ["de", "zh-Hans"]);
+        let parsed = read("language=de&language=zh-Hans", Purpose::Text).unwrap();
+        assert_eq!(parsed.options.languages, ["de", "zh-Hans"]);
     }
 
     #[test]

@@ -175,6 +175,14 @@ impl Problem {
     }
 }
 
+/// An error's message as a sentence.
+pub(super) fn sentence(error: &dyn std::error::Error) -> String {
+    let message = error.to_string();
+    let mut letters = message.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).chain(['.']).collect()
+}
+
 /// The wait rounded up, so that `Retry-After` is never too early, and at least a second, because zero
 /// would invite a loop.
 fn whole_seconds(wait: Duration) -> u64 {

@@ -141,7 +141,7 @@ async fn next_piece(body: &mut Body, patience: Duration) -> Result<Option<Bytes>
 async fn collect(mut body: Body, room: usize) -> Result<Bytes, Problem> {
     let mut collected = BytesMut::with_capacity(room);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| broken(&error, "invalid_body"))?;
+        let frame = frame.map_err(|error| broken(&error, "bad_request"))?;
         if let Ok(data) = frame.into_data() {
             collected.extend_from_slice(&data);
         }

@@ -45,15 +45,7 @@ impl FakeStore {
     }
 
     pub(super) fn put_key(&self, key: &ApiKey, hash: KeyHash, tenant: Tenant) {
-        let record = KeyRecord {
-            id: key.id().clone(),
-            tenant: tenant.name.clone(),
-            hash,
-            created_at: Timestamp::UNIX_EPOCH,
-            expires_at: None,
-            revoked_at: None,
-            label: None,
-        };
+        let record = KeyRecord::new(key, hash, tenant.name.clone(), Timestamp::UNIX_EPOCH);
         self.put_tenant(tenant);
         self.rows().keys.insert(record.id.clone(), record);
     }

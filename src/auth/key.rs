@@ -310,6 +310,19 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
+    /// The record of a key just made: never expiring, not revoked, without a label.
+    pub fn new(key: &ApiKey, hash: KeyHash, tenant: TenantName, created_at: Timestamp) -> Self {
+        Self {
+            id: key.id().clone(),
+            tenant,
+            hash,
+            created_at,
+            expires_at: None,
+            revoked_at: None,
+            label: None,
+        }
+    }
+
     /// Whether the key may be used at `now`.
     pub fn state(&self, now: Timestamp) -> KeyState {
         KeyState::of(self.expires_at, self.revoked_at, now)

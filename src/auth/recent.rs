@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::directory::Credential;
 use super::key::KeyId;
 
-/// The age at which an answer is of no more use (contract, section 4: "bind on all replicas within
+/// The age at which an answer is of no more use (README, "What is promised": "bind on all replicas within
 /// a second").
 pub(super) const MAX_AGE: Duration = Duration::from_secs(1);
 

@@ -79,17 +79,14 @@ pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
     let address = format!("http://{}", listeners.public.local_addr()?);
     let metrics = format!("http://{}", listeners.metrics.local_addr()?);
     let stop = CancellationToken::new();
-    let serving = async {
-        server::run(gateway, listeners, &settings.server, stop.cancelled()).await;
-        Ok::<_, Failure>(())
-    };
+    let serving = server::run(gateway, listeners, &settings.server, stop.cancelled());
     let visiting = async {
         let visited = visit(&address, &metrics, key.expose(), arguments.once).await;
         stop.cancel();
         visited
     };
-    let (served, visited) = tokio::join!(serving, visiting);
-    served.and(visited)?;
+    let ((), visited) = tokio::join!(serving, visiting);
+    visited?;
     store.close().await;
     emulator.stop().await;
     Ok(ExitCode::SUCCESS)
@@ -110,15 +107,7 @@ async fn create_tenant(store: &dyn TenantStore) -> Result<ApiKey, Failure> {
     let tenant = Tenant { max_pixels: Some(MAX_PIXELS), ..Tenant::new("demo".parse()?) };
     store.create_tenant(&tenant).await?;
     let (key, hash) = ApiKey::create(&SystemRandom);
-    let record = KeyRecord {
-        id: key.id().clone(),
-        tenant: tenant.name,
-        hash,
-        created_at: Timestamp::UNIX_EPOCH,
-        expires_at: None,
-        revoked_at: None,
-        label: None,
-    };
+    let record = KeyRecord::new(&key, hash, tenant.name, Timestamp::UNIX_EPOCH);
     store.create_key(&record).await?;
     Ok(key)
 }
@@ -222,10 +211,7 @@ fn print_next_steps(
     writeln!(out, "\n── it is still running; try ──")?;
     writeln!(out, "export KEY={key}")?;
     writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} {address}/ocr")?;
-    writeln!(
-        out,
-        "curl -H \"Authorization: Bearer $KEY\" -T {DOCUMENT_PATH} -X POST {address}/estimate"
-    )?;
+    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -T {DOCUMENT_PATH} {address}/estimate")?;
     writeln!(
         out,
         "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} -F template=receipt {address}/extract"

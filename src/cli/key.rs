@@ -131,15 +131,8 @@ async fn create(
 ) -> Result<(), KeyCommandError> {
     let expires_at = new.expiry(now)?;
     let (key, hash) = ApiKey::create(random);
-    let record = KeyRecord {
-        id: key.id().clone(),
-        tenant: new.tenant,
-        hash,
-        created_at: now,
-        expires_at,
-        revoked_at: None,
-        label: new.label,
-    };
+    let record =
+        KeyRecord { expires_at, label: new.label, ..KeyRecord::new(&key, hash, new.tenant, now) };
     store.create_key(&record).await?;
     let end = expires_at.map_or_else(String::new, |end| format!(", expires at {end}"));
     say(&format!("key {} of tenant {}{end}; it is shown only now", record.id, record.tenant));

@@ -24,7 +24,6 @@ use crate::clock::SystemClock;
 use crate::random::SystemRandom;
 use crate::settings::{DatabaseSettings, Settings};
 use crate::store::{self, Store};
-use crate::telemetry::logging;
 
 /// A gateway to DashScope's Qwen-OCR models that knows what an image costs before it is sent.
 #[derive(Debug, Parser)]
@@ -79,16 +78,12 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    #[cfg(feature = "demo")]
-    if let Command::Demo(arguments) = cli.command {
-        return Box::pin(demo::run(arguments)).await;
-    }
     let settings = Settings::load(cli.config.as_deref())?;
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::stdout();
     match cli.command {
-        #[cfg(feature = "demo")]
-        Command::Demo(_) => {}
         Command::Serve => Box::pin(serve::run(settings)).await?,
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => return Box::pin(demo::run(arguments)).await,
         Command::Migrate => migrate(&settings.database).await?,
         Command::Check => return Box::pin(check::run(&settings, &mut out)).await,
         Command::Healthcheck => return healthcheck::run(&settings).await,
@@ -158,9 +153,4 @@ fn failed(error: &(dyn Error + 'static)) -> ExitCode {
     }
     say(&text);
     ExitCode::FAILURE
-}
-
-/// Installs the logging that the settings ask for.
-fn install_logging(settings: &Settings) -> Result<(), Failure> {
-    Ok(logging::install(&settings.log)?)
 }

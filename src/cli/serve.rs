@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Failure, install_logging, open};
+use super::{Failure, open};
 use crate::clock::SystemClock;
 use crate::gateway::Gateway;
 use crate::random::SystemRandom;
 use crate::server::{self, Listeners};
 use crate::settings::Settings;
+use crate::telemetry::logging;
 
 /// Runs the service until the process is told to stop.
 ///
@@ -15,14 +16,15 @@ use crate::settings::Settings;
 ///
 /// Whatever keeps it from starting, with the key to mend.
 pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
-    install_logging(&settings)?;
+    logging::install(&settings.log)?;
     let store = open(&settings.database).await?;
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
     let gateway = Gateway::build(&settings, store.clone(), clock, random).await?;
     let listeners = Listeners::bind(&settings.server).await?;
     tracing::info!(
-        listen = %settings.server.listen,
-        metrics.listen = %settings.server.metrics_listen,
+        // As bound: the settings may say port 0.
+        listen = %listeners.public.local_addr()?,
+        metrics.listen = %listeners.metrics.local_addr()?,
         database = %store.engine(),
         upstream = settings.upstream.base_url,
         version = env!("CARGO_PKG_VERSION"),

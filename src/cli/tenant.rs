@@ -27,7 +27,7 @@ pub(super) enum TenantCommand {
         name: TenantName,
         /// The limits.
         #[command(flatten)]
-        settings: Settings,
+        settings: Flags,
     },
     /// Change a tenant's settings; only what is given changes
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
@@ -38,7 +38,7 @@ pub(super) enum TenantCommand {
         name: TenantName,
         /// The changes.
         #[command(flatten)]
-        settings: Settings,
+        settings: Flags,
     },
     /// List the tenants of the database
     List {
@@ -63,7 +63,7 @@ pub(super) enum TenantCommand {
 
 /// The settings of a tenant as flags.
 #[derive(Debug, Default, Args)]
-pub(super) struct Settings {
+pub(super) struct Flags {
     /// Cap on the pixels of one image, at least 3136, or 'none'
     #[arg(long, value_name = "PIXELS", value_parser = pixels)]
     max_pixels: Option<Change<Pixels>>,
@@ -87,8 +87,8 @@ pub(super) struct Settings {
     disabled: Option<Change<bool>>,
 }
 
-impl From<Settings> for TenantChange {
-    fn from(settings: Settings) -> Self {
+impl From<Flags> for TenantChange {
+    fn from(settings: Flags) -> Self {
         Self {
             max_pixels: settings.max_pixels.unwrap_or_default(),
             on_exceed: settings.on_exceed.unwrap_or_default(),
@@ -166,7 +166,7 @@ pub(super) enum TenantCommandError {
 
 async fn create(
     name: TenantName,
-    settings: Settings,
+    settings: Flags,
     store: &dyn TenantStore,
 ) -> Result<(), TenantCommandError> {
     let tenant = TenantChange::from(settings).apply(Tenant::new(name))?;

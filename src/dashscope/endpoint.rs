@@ -17,7 +17,7 @@ use super::pacer::{Pacer, Turn};
 use super::request::Request;
 use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
-use super::spending::{self, Progress, Stop};
+use super::spending::{Progress, Stop};
 use super::verdict::{Failure, Repeat};
 use super::{Call, ClientError, Completion};
 use crate::admission::Permit;
@@ -136,7 +136,8 @@ impl Endpoint {
             model = permit.model().name,
             attempt = progress.attempts,
             outcome,
-            took.ms = took.as_millis(),
+            // A u128 would be logged as a string.
+            took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "the upstream was asked"
         );
         result
@@ -158,7 +159,7 @@ impl Endpoint {
         } else {
             let model = permit.model().name.as_str();
             tracing::warn!(endpoint = self.name, model, "the upstream's answer states no bill");
-            spending::write_off(permit)
+            permit.write_off()
         };
         Completion {
             text: answer.text,

@@ -32,16 +32,6 @@ impl CallError {
     pub const fn retries(&self) -> u32 {
         self.attempts.saturating_sub(1)
     }
-
-    /// Whether the same call may succeed later.
-    pub const fn is_retryable(&self) -> bool {
-        self.fault.is_retryable()
-    }
-
-    /// The situation's name in metrics.
-    pub const fn label(&self) -> &'static str {
-        self.fault.label()
-    }
 }
 
 /// The situations in which a call gives no completion.

@@ -36,12 +36,12 @@ pub struct UpstreamSettings {
     pub model: String,
     /// Milliseconds to a connection, TLS included. Default 5,000.
     pub connect_timeout_ms: u64,
-    /// Milliseconds from the start of an attempt to the answer's headers. Default 240,000: the
+    /// Milliseconds from the start of an attempt to the answer's headers. Default 200,000: the
     /// answer is not streamed, so nothing comes before the last token is written.
     pub first_byte_timeout_ms: u64,
     /// Milliseconds between two pieces of the answer. Default 60,000.
     pub idle_timeout_ms: u64,
-    /// Milliseconds of one attempt as a whole. Default 290,000; below the vendor's own 298,000, so
+    /// Milliseconds of one attempt as a whole. Default 230,000; below the vendor's own 298,000, so
     /// that it is known here which side gave up.
     pub total_timeout_ms: u64,
     /// The largest answer that is read, in bytes. Default 8 MiB.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::error::{Code, Fault};
 use super::pacer::Turn;
 use super::verdict::{Bill, Failure};
-use crate::admission::{Permit, Settlement};
+use crate::admission::Permit;
 use crate::units::Usage;
 
 /// What a call has been through so far.
@@ -45,8 +45,8 @@ impl Progress {
     pub(super) fn close(&mut self, permit: Permit, turn: &Turn, failure: Failure) -> Stop {
         let mut stop = Stop { request_id: failure.request_id, ..failure.fault.into() };
         match failure.bill {
-            Bill::Nothing => release(permit),
-            Bill::Unknown => self.written_off = self.written_off.plus(&write_off(permit).usage),
+            Bill::Nothing => permit.release(),
+            Bill::Unknown => self.written_off = self.written_off.plus(&permit.write_off().usage),
             Bill::Known(billed) => {
                 turn.billed(billed);
                 stop.spent = permit.settle(billed).usage;
@@ -75,17 +75,4 @@ impl Progress {
             ..Fault::Refused(refusal).into()
         })
     }
-}
-
-/// Settles a call whose bill is unknown at its bound, unverified.
-pub(super) fn write_off(permit: Permit) -> Settlement {
-    let usage = *permit.bound();
-    let cost = permit.model().price.of(&usage);
-    permit.write_off();
-    Settlement { usage, cost }
-}
-
-fn release(mut permit: Permit) {
-    permit.mark_unbilled();
-    drop(permit);
 }

@@ -224,7 +224,7 @@ async fn outcome(step: Step) -> (&'static str, u32, u64) {
     assert_eq!(u64::from(error.attempts), world.total("upstream_attempts_total"));
     assert_eq!(u64::from(error.retries()), world.total("upstream_retries_total"));
     assert_eq!(world.account(), (0, error.written_off.total().get()));
-    (error.label(), error.attempts, error.written_off.total().get())
+    (error.fault.label(), error.attempts, error.written_off.total().get())
 }
 
 #[tokio::test]
@@ -289,7 +289,7 @@ async fn a_connection_that_closes_while_the_picture_is_sent_costs_nothing() {
     let world = World::new(vec![Step::close_before_the_body(); 3]).await;
     let page = page(vec![0; 32 * 1024 * 1024]);
     let error = world.call_with(&page, Duration::from_mins(1)).await.unwrap_err();
-    assert_eq!((error.label(), error.attempts), ("interrupted", 3));
+    assert_eq!((error.fault.label(), error.attempts), ("interrupted", 3));
     assert_eq!(world.account(), (0, 0));
 }
 
@@ -385,9 +385,9 @@ async fn a_retry_after_past_the_deadline_ends_the_call_and_holds_back_the_next()
     {
         let world = World::new([throttled(header), answer()]).await;
         let first = world.call().await.unwrap_err();
-        assert_eq!((first.label(), first.attempts), ("throttled", 1));
+        assert_eq!((first.fault.label(), first.attempts), ("throttled", 1));
         let second = world.call().await.unwrap_err();
-        assert_eq!((second.label(), second.attempts), ("throttled", 0), "{header}");
+        assert_eq!((second.fault.label(), second.attempts), ("throttled", 0), "{header}");
         assert!(second.fault.retry_after() > Some(Duration::from_mins(4)));
         assert_eq!(world.upstream.requests().len(), 1);
         assert_eq!(world.account(), (0, 0));

@@ -166,7 +166,7 @@ fn by_code(code: &str, message: &str) -> Option<Cause> {
             Cause::Request
         }
         "internalerror.algo" => by_message(code, message).unwrap_or(Cause::Service),
-        "internalerror.algo.invalidparameter" => {
+        "invalidparameter" | "invalidparametererror" | "internalerror.algo.invalidparameter" => {
             by_message(code, message).unwrap_or(Cause::Request)
         }
         "apiconnectionerror" | "internalerror" | "systemerror" | "modelservicefailed"

@@ -40,7 +40,7 @@ pub enum OcrError {
         allowed: Vec<String>,
     },
     /// The model has no built-in tasks.
-    #[error("{model} has no built-in tasks")]
+    #[error("the model {model} has no built-in tasks")]
     NoTasks {
         /// What was asked for.
         model: String,

@@ -36,7 +36,8 @@ impl Ocr {
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {
             let completion = self.read(tenant, &prepared, &request, &mut tally).await?;
-            let extraction = match understand(Arc::clone(&schema), &completion).await? {
+            let understood = understand(Arc::clone(&schema), &completion).await;
+            let extraction = match understood.map_err(|error| error.after(&tally))? {
                 Ok(extraction) => extraction,
                 Err(error) => {
                     unusable = error;

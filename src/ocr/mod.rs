@@ -37,7 +37,7 @@ use crate::dashscope::{Call, Client, Completion, Image};
 use crate::quote::{self, Cap, Quote};
 use crate::telemetry::metrics::{Metrics, Saving};
 use crate::units::{Currency, Money, Tokens, Usage};
-use crate::vision::limits::{self, Limits};
+use crate::vision::limits;
 use crate::vision::probe::{self, ImageHeader};
 
 /// Reads images: the use cases behind `/ocr`, `/extract` and `/estimate`.
@@ -126,7 +126,8 @@ impl Ocr {
         request: &Request,
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
-        let permit = self.admission.admit(tenant, &prepared.quote)?;
+        let admitted = self.admission.admit(tenant, &prepared.quote);
+        let permit = admitted.map_err(|refusal| OcrError::from(refusal).after(tally))?;
         let this = Arc::clone(self);
         let (tenant, quote) = (Arc::clone(tenant), prepared.quote.clone());
         let (call, deadline) = (call(prepared, request), request.deadline);
@@ -222,7 +223,7 @@ fn prepare(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prep
         return Err(OcrError::NoTasks { model: model.name.clone() });
     }
     let header = probe::probe(&request.image)?;
-    limits::check(&header, request.image.len(), &Limits::default())?;
+    limits::check(&header, request.image.len())?;
     let cap =
         Cap { max_pixels: tenant.max_pixels, reject: matches!(tenant.on_exceed, OnExceed::Reject) };
     let quote = quote::quote(model, header.upright(), request.prompt_bytes(), options.wish, cap)?;
@@ -275,7 +276,7 @@ impl Tally {
     fn add_failure(&mut self, failure: &CallError, quote: &Quote) {
         self.spend(&failure.spent, quote);
         self.attempts += failure.attempts;
-        self.retries += failure.attempts.saturating_sub(1);
+        self.retries += failure.retries();
         self.request_ids.extend(failure.request_id.as_ref().map(ToString::to_string));
     }
 

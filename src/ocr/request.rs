@@ -69,6 +69,14 @@ pub enum Detail {
 /// reference).
 const DEFAULT_PROMPT_BYTES: u64 = 101;
 
+// Bounds of the built-in prompts that are not documented to the letter. The vendor's samples (Qwen-OCR
+// API reference) show 25, 66, 46 and 20 tokens; a token of such text is rarely longer than six bytes,
+// and the bounds leave half as much again.
+const ADVANCED_PROMPT_BYTES: u64 = 225;
+const TABLE_PROMPT_BYTES: u64 = 600;
+const DOCUMENT_PROMPT_BYTES: u64 = 420;
+const FORMULA_PROMPT_BYTES: u64 = 180;
+
 /// A bound of the bytes of the key-information prompt around the schema: some 200 Chinese
 /// characters of three bytes each in the vendor's page, and half as much again.
 const EXTRACTION_PROMPT_BYTES: u64 = 900;
@@ -101,10 +109,6 @@ impl Request {
     }
 
     /// An upper bound of the bytes, and so of the tokens, of the prompt that the model will see.
-    ///
-    /// The default prompt is documented to the letter. Of the other built-in prompts the vendor's
-    /// samples show 25, 66, 46 and 20 tokens; a token of such text is rarely longer than six bytes,
-    /// and the bounds leave half as much again.
     pub(super) fn prompt_bytes(&self) -> u64 {
         match (self.dashscope_task(), &self.options.schema) {
             (None, _) => {
@@ -112,10 +116,10 @@ impl Request {
                 prompt.map_or(DEFAULT_PROMPT_BYTES, |prompt| prompt.len() as u64)
             }
             (Some(Task::TextRecognition | Task::MultiLan), _) => DEFAULT_PROMPT_BYTES,
-            (Some(Task::AdvancedRecognition), _) => 225,
-            (Some(Task::TableParsing), _) => 600,
-            (Some(Task::DocumentParsing), _) => 420,
-            (Some(Task::FormulaRecognition), _) => 180,
+            (Some(Task::AdvancedRecognition), _) => ADVANCED_PROMPT_BYTES,
+            (Some(Task::TableParsing), _) => TABLE_PROMPT_BYTES,
+            (Some(Task::DocumentParsing), _) => DOCUMENT_PROMPT_BYTES,
+            (Some(Task::FormulaRecognition), _) => FORMULA_PROMPT_BYTES,
             (Some(Task::KeyInformationExtraction { .. }), schema) => {
                 let schema = schema.as_ref().map_or(0, |schema| schema.prompt_bytes_bound());
                 EXTRACTION_PROMPT_BYTES + schema

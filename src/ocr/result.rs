@@ -231,7 +231,7 @@ pub struct Timing {
 pub struct Estimate {
     /// The pages.
     pub pages: Vec<PageEstimate>,
-    /// The most that the request can be billed.
+    /// The most that one call can be billed.
     pub bound: Bound,
     /// What the tenant is held to.
     pub limits: TenantLimits,
@@ -254,7 +254,10 @@ pub struct PageEstimate {
     pub image_tokens: Tokens,
 }
 
-/// The most that a request can be billed.
+/// The most that one call can be billed.
+///
+/// `/extract` may make a second call where the model's fields cannot be understood, and an attempt whose
+/// bill is unknown may be repeated once; each is admitted by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bound {
     /// Exact.

@@ -1,7 +1,7 @@
 //! Requests a minute, tokens a minute and requests at once, for each tenant of one process.
 //!
 //! The limits protect the tenants from each other and the upstream's quota from one tenant's loop;
-//! they are not the budget, which is the ledger's and survives a crash. So they live in memory
+//! they are not a budget, which would have to survive a crash. So they live in memory
 //! behind one plain mutex: a check is a lookup and some twenty integer operations, over before a
 //! second thread could have been woken, and nothing here is async.
 //!
@@ -76,7 +76,7 @@ impl std::fmt::Display for LimitName {
 
 /// A request that a quota has no room for; nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{limit} is limited to {allowed}, and this request would make it {actual}")]
+#[error("the limit {limit} is {allowed}, and this request would make it {actual}")]
 pub struct LimitExceeded {
     /// The quota.
     pub limit: LimitName,

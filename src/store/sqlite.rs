@@ -1,8 +1,8 @@
 //! All SQL for SQLite. The functions stand in the same order as in `postgres.rs`.
 //!
 //! The file is in WAL mode, where readers do not wait for the writer. `synchronous` is FULL: with
-//! NORMAL, the last commits before a power cut are lost, and a ledger that forgets what was spent
-//! would let it be spent again. The price is one fsync for each commit. A second writer waits up to
+//! NORMAL, the last commits before a power cut are lost, and a revocation that a power cut undoes would
+//! let a stolen key in again. The price is one fsync for each commit. A second writer waits up to
 //! five seconds for the first, which holds the lock for milliseconds.
 
 use std::io::ErrorKind;

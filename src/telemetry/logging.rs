@@ -2,6 +2,8 @@
 //!
 //! Standard output belongs to commands whose output is read by a script, so nothing is logged there.
 
+use std::io::IsTerminal;
+
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::SystemTime;
@@ -43,6 +45,8 @@ pub fn install(settings: &LogSettings) -> Result<(), InvalidFilter> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(SystemTime)
+        // Colours are for a person who is looking.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let installed = match settings.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).try_init(),

@@ -1,7 +1,7 @@
 //! Every metric of the service: its name, its help, its labels, and the event that moves it.
 //!
-//! Callers name events (`tokens_spent`, `refused`), never label values of their own, so the label sets
-//! stay closed. The one open label is `tenant`: it is bounded, and tenants past the bound are counted
+//! Callers name events (`tokens_spent`, `refused`); the label values that they hand in are constants of
+//! closed sets, names from the catalog, or a route's pattern. The one open label is `tenant`: it is bounded, and tenants past the bound are counted
 //! together as `other`, so that a scrape stays small whatever is configured. Prometheus counters are
 //! floats by format; the exact account of money is not kept here.
 

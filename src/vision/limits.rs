@@ -22,19 +22,8 @@ const LONGER_SIDE_4K: u32 = 3_840;
 /// documented.
 const LONGER_SIDE_8K: u32 = 7_680;
 
-/// Limits that an operator may set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The longest data URL, in bytes of its text. The default, 10,485,760, is the number that the
-    /// provider's error message names.
-    pub data_url_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { data_url_bytes: 10_485_760 }
-    }
-}
+/// The longest data URL, in bytes of its text: the number that the provider's error message names.
+const LONGEST_DATA_URL: u64 = 10_485_760;
 
 /// A limit of the provider that an image breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,12 +45,12 @@ pub enum LimitViolation {
         allowed: u64,
     },
     /// The image has more pixels on its longer side than its format may have.
-    #[error("the image's longer side is {longer_side} px; {format} may have at most {allowed} px")]
+    #[error("the image's longer side is {actual} px; {format} may have at most {allowed} px")]
     TooLargeForFormat {
         /// The image's format.
         format: Format,
         /// The longer side, in pixels.
-        longer_side: u32,
+        actual: u32,
         /// The most that is accepted for this format.
         allowed: u32,
     },
@@ -80,7 +69,7 @@ pub enum LimitViolation {
 /// # Errors
 ///
 /// The first limit that is broken: shortest side, aspect ratio, longest side of the format, length.
-pub fn check(header: &ImageHeader, bytes: usize, limits: &Limits) -> Result<(), LimitViolation> {
+pub fn check(header: &ImageHeader, bytes: usize) -> Result<(), LimitViolation> {
     let (shorter, longer) = (header.stored.shorter_side(), header.stored.longer_side());
     if shorter < SHORTEST_SIDE {
         return Err(LimitViolation::SideTooSmall { actual: shorter, allowed: SHORTEST_SIDE });
@@ -91,14 +80,11 @@ pub fn check(header: &ImageHeader, bytes: usize, limits: &Limits) -> Result<(), 
     }
     let (format, allowed) = (header.format, longest_side(header.format));
     if longer > allowed {
-        return Err(LimitViolation::TooLargeForFormat { format, longer_side: longer, allowed });
+        return Err(LimitViolation::TooLargeForFormat { format, actual: longer, allowed });
     }
     let length = data_url_bytes(format, bytes);
-    if length > limits.data_url_bytes {
-        return Err(LimitViolation::DataUrlTooLong {
-            actual: length,
-            allowed: limits.data_url_bytes,
-        });
+    if length > LONGEST_DATA_URL {
+        return Err(LimitViolation::DataUrlTooLong { actual: length, allowed: LONGEST_DATA_URL });
     }
     Ok(())
 }
@@ -109,7 +95,7 @@ pub fn check(header: &ImageHeader, bytes: usize, limits: &Limits) -> Result<(), 
 /// the longer side is compared, which is the lenient reading: an A4 page scanned at 600 dots an
 /// inch, 4961x7016, passes as 8K although its shorter side is over 4320. A page wrongly sent costs
 /// one refused call and no tokens; a page wrongly refused costs the user the page.
-pub const fn longest_side(format: Format) -> u32 {
+const fn longest_side(format: Format) -> u32 {
     match format {
         Format::Jpeg | Format::Png => LONGER_SIDE_8K,
         Format::Webp | Format::Bmp | Format::Tiff | Format::Heic => LONGER_SIDE_4K,
@@ -117,7 +103,7 @@ pub const fn longest_side(format: Format) -> u32 {
 }
 
 /// How long the data URL of a file is: `data:image/png;base64,` and four letters for three bytes.
-pub fn data_url_bytes(format: Format, bytes: usize) -> u64 {
+fn data_url_bytes(format: Format, bytes: usize) -> u64 {
     let prefix = "data:".len() + format.media_type().len() + ";base64,".len();
     let letters = bytes.div_ceil(3).saturating_mul(4);
     u64::try_from(prefix.saturating_add(letters)).unwrap_or(u64::MAX)
@@ -131,7 +117,7 @@ mod tests {
 
     fn checked(format: Format, width: u32, height: u32) -> Result<(), LimitViolation> {
         let header = ImageHeader::new(format, Size::new(width, height), Orientation::Upright);
-        check(&header, 1_000, &Limits::default())
+        check(&header, 1_000)
     }
 
     #[test]
@@ -165,7 +151,7 @@ mod tests {
         for format in [Format::Jpeg, Format::Png] {
             assert_eq!(checked(format, 7_680, 4_320), Ok(()));
             let too_large =
-                LimitViolation::TooLargeForFormat { format, longer_side: 7_681, allowed: 7_680 };
+                LimitViolation::TooLargeForFormat { format, actual: 7_681, allowed: 7_680 };
             assert_eq!(checked(format, 100, 7_681), Err(too_large));
         }
     }
@@ -179,18 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn a_data_url_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
+    fn a_file_of_the_vendors_longest_data_url_passes_and_one_byte_more_does_not() {
         let header = ImageHeader::new(Format::Jpeg, Size::new(40, 30), Orientation::Upright);
-        let limits = Limits { data_url_bytes: data_url_bytes(Format::Jpeg, 300) };
-        assert_eq!(check(&header, 300, &limits), Ok(()));
-        let too_long = LimitViolation::DataUrlTooLong { actual: 427, allowed: 423 };
-        assert_eq!(check(&header, 301, &limits), Err(too_long));
-    }
-
-    #[test]
-    fn the_largest_file_by_default_is_the_vendors() {
-        let header = ImageHeader::new(Format::Jpeg, Size::new(40, 30), Orientation::Upright);
-        assert_eq!(check(&header, 7_864_302, &Limits::default()), Ok(()));
-        assert!(check(&header, 7_864_303, &Limits::default()).is_err());
+        assert_eq!(check(&header, 7_864_302), Ok(()));
+        assert!(check(&header, 7_864_303).is_err());
     }
 }

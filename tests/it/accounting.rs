@@ -135,7 +135,7 @@ async fn each_tenant_is_charged_its_own_and_nobody_else_s() {
     let gateway = TestGateway::start().await;
     let keys = keys(&gateway).await;
     for (name, key) in ["free", "capped", "tight"].into_iter().zip(&keys) {
-        let request = gateway.http.post(format!("{}/ocr", gateway.address)).bearer_auth(key);
+        let request = gateway.post_as(key, "/ocr");
         let answer = Answer::of(request.body(fixture("hello.png"))).await;
         let total = answer.json["usage"]["total_tokens"].as_u64().unwrap();
         let spent = gateway.metric("tokens_spent_total", &[("tenant", name)]).await as u64;

@@ -24,7 +24,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// The text that the emulator reads from every image unless a test says otherwise.
 pub(crate) const SCRIPTED_TEXT: &str = "the text of the page";
@@ -55,8 +54,6 @@ pub(crate) struct TestGateway {
     /// The database behind it.
     pub(crate) store: Store,
     emulator: Emulator,
-    stop: CancellationToken,
-    serving: JoinHandle<()>,
     _folder: TempDir,
 }
 
@@ -99,8 +96,14 @@ impl TestGateway {
         let url = format!("sqlite://{}/test.db", folder.path().display());
         let store = store::connect(&url, store::Options::default()).await.unwrap();
         store.migrate().await.unwrap();
-        let key = create_key(&store, &tenant).await;
+        store.tenants().create_tenant(&tenant).await.unwrap();
+        let key = create_key(&store, "test", |_| {}).await;
         Self::serve(settings, store, key, emulator, folder).await
+    }
+
+    /// The service with an upload limit of so many bytes.
+    pub(crate) async fn with_limit(bytes: u64) -> Self {
+        Self::with(|setup| setup.settings.server.max_body_bytes = bytes).await
     }
 
     async fn serve(
@@ -118,10 +121,9 @@ impl TestGateway {
         };
         let address = format!("http://{}", listeners.public.local_addr().unwrap());
         let metrics_address = format!("http://{}", listeners.metrics.local_addr().unwrap());
-        let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        let serving = spawn(async move {
-            server::run(gateway, listeners, &settings.server, stopped).await;
+        // It ends with the test's runtime.
+        spawn(async move {
+            server::run(gateway, listeners, &settings.server, std::future::pending()).await;
         });
         Self {
             address,
@@ -130,8 +132,6 @@ impl TestGateway {
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             store,
             emulator,
-            stop,
-            serving,
             _folder: folder,
         }
     }
@@ -178,7 +178,18 @@ impl TestGateway {
 
     /// Adds a tenant and gives its key.
     pub(crate) async fn key_of(&self, tenant: &Tenant) -> String {
-        create_key(&self.store, tenant).await
+        self.store.tenants().create_tenant(tenant).await.unwrap();
+        self.another_key(|record| record.tenant = tenant.name.clone()).await
+    }
+
+    /// Adds a key of the tenant `test` that differs from others by what `change` changes.
+    pub(crate) async fn another_key(&self, change: impl FnOnce(&mut KeyRecord)) -> String {
+        create_key(&self.store, "test", change).await
+    }
+
+    /// A POST with another key than the usual one.
+    pub(crate) fn post_as(&self, key: &str, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.address)).bearer_auth(key)
     }
 
     /// Waits until the metric has at least this value.
@@ -189,17 +200,6 @@ impl TestGateway {
     /// Waits until the emulator has received so many calls.
     pub(crate) async fn until_upstream_has(&self, calls: u64) {
         until("calls", async || self.upstream().bill().received >= calls).await;
-    }
-
-    /// Tells the service to stop without waiting for it.
-    pub(crate) fn begin_stop(&self) {
-        self.stop.cancel();
-    }
-
-    /// Waits until the service has stopped.
-    pub(crate) async fn stopped(self) {
-        self.stop.cancel();
-        self.serving.await.unwrap();
     }
 }
 
@@ -245,6 +245,24 @@ pub(crate) async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     std::fs::read(folder.join(name)).unwrap()
+}
+
+/// A JPEG of exactly `length` bytes: ours, with comments after its first marker.
+pub(crate) fn jpeg_of(length: usize) -> Vec<u8> {
+    const LONGEST_COMMENT: usize = 65_537;
+    let picture = fixture("hello.jpg");
+    let mut left = length - picture.len();
+    let mut jpeg = picture[..2].to_vec();
+    while left > 0 {
+        // Never leave a rest that is too short for a comment of its own.
+        let segment = if left > LONGEST_COMMENT { left.min(LONGEST_COMMENT) - 4 } else { left };
+        let announced = u16::try_from(segment - 2).unwrap().to_be_bytes();
+        jpeg.extend([0xff, 0xfe, announced[0], announced[1]]);
+        jpeg.resize(jpeg.len() + segment - 4, b'x');
+        left -= segment;
+    }
+    jpeg.extend_from_slice(&picture[2..]);
+    jpeg
 }
 
 /// The shared test data, where this machine has it.
@@ -308,20 +326,19 @@ fn defaults() -> Settings {
     settings
 }
 
-async fn create_key(store: &Store, tenant: &Tenant) -> String {
-    let tenants = store.tenants();
-    tenants.create_tenant(tenant).await.unwrap();
+async fn create_key(store: &Store, tenant: &str, change: impl FnOnce(&mut KeyRecord)) -> String {
     let (key, hash) = ApiKey::create(&SystemRandom);
-    let record = KeyRecord {
+    let mut record = KeyRecord {
         id: key.id().clone(),
-        tenant: tenant.name.clone(),
+        tenant: tenant.parse().unwrap(),
         hash,
         created_at: Timestamp::UNIX_EPOCH,
         expires_at: None,
         revoked_at: None,
         label: None,
     };
-    tenants.create_key(&record).await.unwrap();
+    change(&mut record);
+    store.tenants().create_key(&record).await.unwrap();
     key.expose().to_owned()
 }
 

@@ -3,10 +3,18 @@
 
 mod accounting;
 mod architecture;
+mod auth;
 mod databases;
+mod documents;
 mod faults;
 mod harness;
+mod lifecycle;
+mod limits;
 mod ocr;
 mod openapi;
+mod program;
+mod requests;
 mod store;
+mod telemetry;
+mod uploads;
 mod wire;

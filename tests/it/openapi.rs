@@ -52,7 +52,7 @@ async fn a_documented_path_refuses_the_methods_that_it_does_not_document() {
             continue;
         }
         let url = format!("{}{}", gateway.address, path.replace("{name}", "receipt"));
-        let answer = Answer::of(gateway.http.request(reqwest::Method::PUT, url)).await;
+        let answer = Answer::of(gateway.http.request(reqwest::Method::PATCH, url)).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (405, "method_not_allowed"), "{path}");
         for method in methods {
             assert!(answer.header("allow").contains(&method.to_uppercase()), "{path}");

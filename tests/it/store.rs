@@ -64,15 +64,7 @@ fn limited(text: &str) -> Tenant {
 /// A key that was drawn from `seed`, made at millisecond `seed`.
 fn key_of(tenant: &str, seed: i64) -> (ApiKey, KeyRecord) {
     let (key, hash) = ApiKey::create(&SeededRandom::new(seed.unsigned_abs()));
-    let record = KeyRecord {
-        id: key.id().clone(),
-        tenant: name(tenant),
-        hash,
-        created_at: at(seed),
-        expires_at: None,
-        revoked_at: None,
-        label: None,
-    };
+    let record = KeyRecord::new(&key, hash, name(tenant), at(seed));
     (key, record)
 }
 

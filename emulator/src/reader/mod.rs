@@ -12,6 +12,7 @@
 //! extraction path can be run and tested end to end without a key; it says nothing about the quality
 //! that the real model has.
 
+mod concepts;
 mod items;
 mod lookup;
 mod patterns;

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use crate::api::problem::Problem;
+use crate::api::problem::{Problem, sentence};
 use crate::gateway::Gateway;
 
 /// `GET /livez`: the process answers.
@@ -25,7 +25,7 @@ pub(in crate::api) async fn ready(
         Ok(()) => Ok(Json(json!({ "status": "ready" })).into_response()),
         Err(reason) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            let problem = Problem::new(status, "not_ready", "Not ready", reason.to_string());
+            let problem = Problem::new(status, "not_ready", "Not ready", sentence(&reason));
             Err(problem.after(Duration::from_secs(1)))
         }
     }

@@ -15,7 +15,7 @@ use axum::response::Response;
 
 use super::entrance::Entered;
 use super::middleware::{Served, new_id};
-use super::options::{Format, Purpose, Wishes};
+use super::options::{Format, ParsedOptions, Purpose};
 use super::problem::Problem;
 use super::upload::{self, Upload};
 use crate::gateway::Gateway;
@@ -31,7 +31,7 @@ async fn read_request(
     purpose: Purpose,
 ) -> Result<(Request, Option<Format>), Problem> {
     let Upload { file, options, held } = upload::read(gateway, request).await?;
-    let Wishes { options, format } = options.read(purpose).await?;
+    let ParsedOptions { options, format } = options.read(purpose).await?;
     let request = Request {
         id: new_id(&*gateway.clock, &*gateway.random),
         image: file,

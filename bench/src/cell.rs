@@ -1,0 +1,108 @@
+//! One size at one concurrency: every subject in turn, window after window.
+//!
+//! The first of one round is the last of the next, so that the machine's moods meet all subjects
+//! alike. A window with an error is void and counted as such.
+
+use crate::load::Outcome;
+use crate::run::Pace;
+use crate::subject::{Rig, Subject};
+use crate::upload::Upload;
+use crate::{Failure, say};
+
+/// How long each subject is warmed up, in seconds.
+const WARM_UP: f64 = 0.5;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cell<'a> {
+    /// The picture.
+    pub(crate) upload: &'a Upload,
+    /// Callers at once.
+    pub(crate) connections: usize,
+}
+
+/// What one subject showed.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// The subject's name.
+    pub(crate) subject: String,
+    /// The upload's name.
+    pub(crate) size: &'static str,
+    /// Callers at once.
+    pub(crate) connections: usize,
+    /// The windows without an error.
+    pub(crate) windows: Vec<Window>,
+    /// How many had one.
+    pub(crate) void: usize,
+}
+
+/// What one window showed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    /// The load's view.
+    pub(crate) outcome: Outcome,
+    /// The subject's; none where it is no process.
+    pub(crate) cost: Option<Cost>,
+}
+
+/// What a window cost its subject.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// CPU time of each request, in milliseconds.
+    pub(crate) cpu_ms: f64,
+    /// The most resident bytes.
+    pub(crate) peak: u64,
+}
+
+impl Cell<'_> {
+    /// Measures every subject; the rows are in the subjects' order.
+    pub(crate) fn measure(
+        &self,
+        rig: &Rig,
+        subjects: &[Subject],
+        pace: &Pace,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut rows = Vec::new();
+        for subject in subjects {
+            rig.check(subject, self.upload)?;
+            rig.load(subject, self, pace.seconds.min(WARM_UP))?;
+            rows.push(self.row(subject));
+        }
+        for round in 0..pace.windows {
+            for place in 0..subjects.len() {
+                let index = (round + place) % subjects.len();
+                let (subject, row) = (&subjects[index], &mut rows[index]);
+                match self.window(rig, subject, pace.seconds) {
+                    Ok(window) => row.windows.push(window),
+                    Err(failure) => {
+                        say(&format!("a window of {} is void: {failure}", subject.name));
+                        row.void += 1;
+                    }
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, subject: &Subject) -> Row {
+        Row {
+            subject: subject.name.clone(),
+            size: self.upload.name,
+            connections: self.connections,
+            windows: Vec::new(),
+            void: 0,
+        }
+    }
+
+    fn window(&self, rig: &Rig, subject: &Subject, seconds: f64) -> Result<Window, Failure> {
+        let Some(process) = &subject.process else {
+            return Ok(Window { outcome: rig.load(subject, self, seconds)?, cost: None });
+        };
+        process.forget_peak();
+        let before = process.cpu_time()?;
+        let outcome = rig.load(subject, self, seconds)?;
+        let spent = process.cpu_time()?.saturating_sub(before);
+        let cpu_ms = spent.as_secs_f64() * 1e3 / f64::from(outcome.requests);
+        Ok(Window { outcome, cost: Some(Cost { cpu_ms, peak: process.peak()? }) })
+    }
+}

@@ -1,0 +1,173 @@
+//! The compiled program, as an operator runs it: a folder, an environment, a process.
+//!
+//! What the process logs is kept, since what must not be in it is a promise too.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use dashscope_emulator::{Emulator, EngineChoice, Options as EmulatorOptions, World};
+use reqwest::RequestBuilder;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::harness::{LONGEST_WAIT, install_tls, spawn, until};
+
+/// The key that the upstream is shown.
+pub(crate) const UPSTREAM_KEY: &str = "sk-upstream-4c1f7e";
+
+/// A folder with a database and an environment that points at an emulator.
+pub(crate) struct Installation {
+    /// The folder that commands run in.
+    pub(crate) folder: TempDir,
+    environment: BTreeMap<String, String>,
+    emulator: Emulator,
+}
+
+/// A command that ended.
+pub(crate) struct Ended {
+    /// The exit code.
+    pub(crate) code: i32,
+    /// What a script would read.
+    pub(crate) out: String,
+    /// What a person would read.
+    pub(crate) err: String,
+}
+
+/// A running `serve`.
+pub(crate) struct Service {
+    /// Where the public API is.
+    pub(crate) address: String,
+    /// Where metrics and health are.
+    pub(crate) metrics_address: String,
+    /// A client without limits of its own.
+    pub(crate) http: reqwest::Client,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Installation {
+    /// An installation whose upstream reads `text` from every image.
+    pub(crate) async fn reading(text: &str) -> Self {
+        install_tls();
+        let engine = EngineChoice::Scripted(text.to_owned());
+        let options = EmulatorOptions { engine, ..EmulatorOptions::default() };
+        let emulator = Emulator::start(options).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let database = format!("sqlite://{}/gateway.db", folder.path().display());
+        let environment = [
+            ("SERVER__LISTEN", "127.0.0.1:0".to_owned()),
+            ("SERVER__METRICS_LISTEN", "127.0.0.1:0".to_owned()),
+            ("DATABASE__URL", database),
+            ("UPSTREAM__BASE_URL", emulator.base_url()),
+            ("UPSTREAM__API_KEY", UPSTREAM_KEY.to_owned()),
+        ];
+        let environment =
+            environment.map(|(name, value)| (format!("OCR_GATEWAY__{name}"), value)).into();
+        Self { folder, environment, emulator }
+    }
+
+    /// Sets a setting: `SECTION__KEY`.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.insert(format!("OCR_GATEWAY__{name}"), value.into());
+    }
+
+    /// Takes a setting away.
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.environment.remove(&format!("OCR_GATEWAY__{name}"));
+    }
+
+    /// What the emulator was told and has seen.
+    pub(crate) fn upstream(&self) -> Arc<World> {
+        self.emulator.world()
+    }
+
+    /// Runs a command to its end. The arguments are separated by spaces.
+    pub(crate) async fn run(&self, arguments: &str) -> Ended {
+        let running = self.command(arguments).stdin(Stdio::null()).output();
+        let ended = tokio::time::timeout(LONGEST_WAIT, running).await.expect("the command ends");
+        let ended = ended.unwrap();
+        Ended {
+            code: ended.status.code().unwrap(),
+            out: String::from_utf8(ended.stdout).unwrap(),
+            err: String::from_utf8(ended.stderr).unwrap(),
+        }
+    }
+
+    /// Makes a tenant and gives a key of it.
+    pub(crate) async fn key(&self, tenant: &str) -> String {
+        let created = self.run(&format!("tenant create {tenant}")).await;
+        assert_eq!(created.code, 0, "{}", created.err);
+        let key = self.run(&format!("key create {tenant}")).await;
+        assert_eq!(key.code, 0, "{}", key.err);
+        key.out.trim_end().to_owned()
+    }
+
+    /// Starts the service and waits until it serves.
+    pub(crate) async fn serve(&self) -> Service {
+        let mut child =
+            self.command("serve").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&log);
+        spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        until("serving", async || log.lock().unwrap().contains("\"serving\"")).await;
+        let address = |member| format!("http://{}", logged(&log.lock().unwrap(), member));
+        Service {
+            address: address("listen"),
+            metrics_address: address("metrics.listen"),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            child,
+            log,
+        }
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ocr-gateway"));
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path());
+        // Nothing of the machine's own configuration, but programs are found.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(&self.environment).kill_on_drop(true);
+        command
+    }
+}
+
+/// A member of the line that says that the service serves.
+fn logged(log: &str, member: &str) -> String {
+    let line = log.lines().find(|line| line.contains("\"serving\"")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    line[member].as_str().unwrap().to_owned()
+}
+
+impl Service {
+    /// A POST with a key.
+    pub(crate) fn post(&self, key: &str, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.address)).bearer_auth(key)
+    }
+
+    /// All that was logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end of the process; none where a signal ended it.
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
+        let ending = tokio::time::timeout(LONGEST_WAIT, self.child.wait()).await;
+        ending.expect("the process ends").unwrap().code()
+    }
+}

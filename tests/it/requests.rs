@@ -1,0 +1,206 @@
+//! HTTP and options as they should be: methods, headers, connections, names.
+
+use reqwest::Method;
+use reqwest::multipart::{Form, Part};
+use serde_json::json;
+
+use crate::harness::{Answer, TestGateway, fixture, jpeg_of};
+use crate::wire::Wire;
+
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_is_told_to_go_on() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::to(&gateway).await;
+    let file = fixture("hello.png");
+    let headers = format!("Content-Length: {}\nExpect: 100-continue", file.len());
+    wire.head("POST /ocr", &headers).await;
+    assert_eq!(wire.answer().await.status, 100);
+    wire.send(&file).await;
+    assert_eq!(wire.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_too_much_need_not_send_it() {
+    let gateway = TestGateway::with_limit(20_000).await;
+    let mut wire = Wire::to(&gateway).await;
+    wire.head("POST /ocr", "Content-Length: 20001\nExpect: 100-continue").await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (413, "body_too_large"));
+}
+
+#[tokio::test]
+async fn a_connection_outlives_an_error_and_takes_requests_in_a_row() {
+    let gateway = TestGateway::start().await;
+    let mut wire = Wire::to(&gateway).await;
+    let file = fixture("tiny.png");
+    let length = format!("Content-Length: {}", file.len());
+    wire.head("GET /nowhere", "").await;
+    wire.head("POST /ocr", &length).await;
+    wire.send(&file).await;
+    wire.head("GET /livez", "").await;
+    for status in [404, 422, 200] {
+        assert_eq!(wire.answer().await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_path_or_a_method_that_there_is_not_is_a_problem_that_says_what_there_is() {
+    let gateway = TestGateway::start().await;
+    for (method, path, status, code, allow) in [
+        (Method::GET, "/nowhere", 404, "not_found", ""),
+        (Method::OPTIONS, "/nowhere", 404, "not_found", ""),
+        (Method::POST, "/ocr/", 404, "not_found", ""),
+        (Method::GET, "/metrics", 404, "not_found", ""),
+        (Method::GET, "/ocr", 405, "method_not_allowed", "POST"),
+        (Method::OPTIONS, "/ocr", 405, "method_not_allowed", "POST"),
+        (Method::PATCH, "/extract", 405, "method_not_allowed", "POST"),
+        (Method::DELETE, "/templates", 405, "method_not_allowed", "GET,HEAD"),
+    ] {
+        let request = gateway.http.request(method.clone(), format!("{}{path}", gateway.address));
+        let answer = Answer::of(request.bearer_auth(&gateway.key)).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{method} {path}");
+        assert!(answer.header("allow").starts_with(allow), "{method} {path}");
+        assert_eq!(answer.json["instance"], path);
+    }
+}
+
+#[tokio::test]
+async fn a_head_request_has_the_status_and_no_body() {
+    let gateway = TestGateway::start().await;
+    for (path, status) in [("/nowhere", 404), ("/ocr", 405), ("/livez", 200), ("/templates", 200)] {
+        let request = gateway.http.head(format!("{}{path}", gateway.address));
+        let answer = Answer::of(request.bearer_auth(&gateway.key)).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.text, "");
+        assert!(!answer.header("x-request-id").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_form_of_answer_that_there_is_not_is_refused_before_anything_is_spent() {
+    let gateway = TestGateway::start().await;
+    let request = gateway.post("/ocr").header("accept", "image/png").body(fixture("hello.png"));
+    let answer = Answer::of(request).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (406, "not_acceptable"));
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_when_it_is_printable_and_short_and_made_otherwise() {
+    let gateway = TestGateway::start().await;
+    let longest = "i".repeat(128);
+    for (sent, is_taken) in [
+        ("order 66/b".as_bytes(), true),
+        (longest.as_bytes(), true),
+        ([b'i'; 129].as_slice(), false),
+        ("grün".as_bytes(), false),
+        (b"tab\there", false),
+        (b"", false),
+    ] {
+        for path in ["/livez", "/nowhere", "/templates/nothing"] {
+            let answer = Answer::of(gateway.get(path).header("x-request-id", sent)).await;
+            let returned = answer.header("x-request-id");
+            assert_eq!(returned.as_bytes() == sent, is_taken, "{returned:?}");
+            assert!(!returned.is_empty() && returned.len() <= 128);
+            assert!(answer.status == 200 || answer.json["request_id"] == returned);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_answer_says_that_it_is_not_to_be_kept_or_sniffed() {
+    let gateway = TestGateway::with_limit(20_000).await;
+    let requests = [
+        gateway.post("/ocr").body(fixture("hello.png")),
+        gateway.post("/ocr").body(fixture("tiny.png")),
+        gateway.post("/ocr").body(jpeg_of(20_001)),
+        gateway.post("/estimate").body(fixture("hello.png")),
+        gateway.post("/extract?template=receipt").body(fixture("hello.png")),
+        gateway.get("/ocr"),
+        gateway.get("/nowhere"),
+        gateway.get("/livez"),
+        gateway.get("/readyz"),
+        gateway.get("/templates"),
+        gateway.http.get(format!("{}/templates", gateway.address)),
+        gateway.http.get(format!("{}/metrics", gateway.metrics_address)),
+    ];
+    for request in requests {
+        let answer = Answer::of(request).await;
+        assert_eq!(answer.header("cache-control"), "no-store", "{}", answer.text);
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{}", answer.text);
+        assert!(!answer.header("x-request-id").is_empty());
+    }
+}
+
+// Options.
+
+#[tokio::test]
+async fn an_option_that_is_unknown_wrong_or_given_twice_is_400_with_its_name() {
+    let gateway = TestGateway::start().await;
+    for (query, code, pointer) in [
+        ("langauge=de", "unknown_option", "/langauge"),
+        ("max_pixels=65536&max_pixels=65537", "invalid_option", "/max_pixels"),
+        ("max_pixels=-1", "invalid_option", "/max_pixels"),
+        ("max_pixels=%2B9", "invalid_option", "/max_pixels"),
+        ("max_pixels=99999999999999999999", "invalid_option", "/max_pixels"),
+        ("min_pixels=9000&max_pixels=8000", "invalid_option", "/min_pixels"),
+        ("model=", "invalid_option", "/model"),
+        ("model=gpt-4o", "invalid_option", "/model"),
+        ("task=poetry", "invalid_option", "/task"),
+        ("detail=words", "invalid_option", "/detail"),
+        ("format=xml", "invalid_option", "/format"),
+        ("pages=2", "invalid_pages", "/pages"),
+        ("language=de%20de", "invalid_option", "/language"),
+        ("metadata=5", "invalid_option", "/metadata"),
+        ("prompt=+", "invalid_option", "/prompt"),
+        ("prompt=x&task=table_parsing", "invalid_option", "/prompt"),
+        ("schema={}", "invalid_option", "/schema"),
+    ] {
+        let answer = gateway.upload(&format!("/ocr?{query}"), fixture("hello.png")).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, code), "{}", answer.text);
+        assert_eq!(answer.json["errors"][0]["pointer"], pointer, "{}", answer.text);
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn an_option_given_twice_with_one_value_is_one_option_wherever_it_stands() {
+    let gateway = TestGateway::start().await;
+    let part = Part::bytes(fixture("hello.png"));
+    let form = Form::new().part("file", part).text("max_pixels", "65536");
+    let twice = gateway.post("/ocr?max_pixels=65536&max_pixels=65536").multipart(form);
+    let answer = Answer::of(twice).await;
+    assert_eq!(answer.json["pages"][0]["sent"]["max_pixels"], 65_536, "{}", answer.text);
+    let part = Part::bytes(fixture("hello.png"));
+    let form = Form::new().part("file", part).text("max_pixels", "65537");
+    let answer = Answer::of(gateway.post("/ocr?max_pixels=65536").multipart(form)).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_option"));
+}
+
+#[tokio::test]
+async fn all_flaws_of_a_request_are_told_at_once() {
+    let gateway = TestGateway::start().await;
+    let answer = gateway.upload("/ocr?detail=x&format=y&max_pixels=z", fixture("hello.png")).await;
+    let told: Vec<_> = answer.json["errors"].as_array().unwrap().iter().collect();
+    let pointers: Vec<_> = told.iter().map(|flaw| flaw["pointer"].as_str().unwrap()).collect();
+    assert_eq!(pointers, ["/detail", "/format", "/max_pixels"]);
+}
+
+#[tokio::test]
+async fn fields_need_exactly_one_of_schema_and_template() {
+    let gateway = TestGateway::start().await;
+    let schema = "%7B%22type%22%3A%22object%22%2C%22properties%22%3A%7B%22a%22%3A%7B%22type%22%3A%22string%22%7D%7D%7D";
+    for (query, status, code) in [
+        (String::new(), 400, "invalid_option"),
+        (format!("schema={schema}&template=receipt"), 400, "invalid_option"),
+        ("template=menu".to_owned(), 404, "unknown_template"),
+        ("schema=%7B%22total%22%3A1%7D".to_owned(), 400, "schema_invalid"),
+        ("schema=nonsense".to_owned(), 400, "invalid_option"),
+        (format!("schema={schema}&prompt=x"), 400, "invalid_option"),
+    ] {
+        let answer = gateway.upload(&format!("/extract?{query}"), fixture("hello.png")).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{}", answer.text);
+    }
+    let answer = gateway.upload(&format!("/extract?schema={schema}"), fixture("hello.png")).await;
+    assert_eq!(answer.json["data"], json!({ "a": null }), "{}", answer.text);
+}
