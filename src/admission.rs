@@ -170,7 +170,10 @@ impl Permit {
             State::Admitted => self.give_back_all_but(&Usage::default()),
             State::Sent => {
                 let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
-                self.admission.metrics.tokens_unverified(tenant, model, self.bound.total());
+                let price = &self.model.price;
+                let metrics = &self.admission.metrics;
+                metrics.tokens_unverified(tenant, model, self.bound.total());
+                metrics.cost_unverified(tenant, model, price.currency, price.of(&self.bound));
             }
             State::Closed => {}
         }

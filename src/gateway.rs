@@ -1,14 +1,15 @@
 //! The composition root: every part, built once, in the order in which they depend on each other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::auth::directory::{Directory, DirectoryError};
+use crate::auth::tenant::TenantName;
 use crate::auth::{Authenticator, TenantStore};
 use crate::catalog::{Catalog, CatalogError};
 use crate::clock::Clock;
@@ -19,6 +20,9 @@ use crate::rate_limit::RateLimiter;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+
+/// How long an answer of the database to `/readyz` is remembered.
+const REACH_AGE: Duration = Duration::from_secs(1);
 
 /// The running service without its listeners.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ pub struct Gateway {
     pub tasks: TaskTracker,
     store: Store,
     draining: AtomicBool,
+    reach: Mutex<Option<(Instant, bool)>>,
 }
 
 /// Bounds of one request.
@@ -70,6 +75,16 @@ pub enum BuildError {
     /// The tenants.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// A tenant of the configuration may use a model that there is not.
+    #[error("tenants.{tenant}.models: there is no model {model:?} with a price; models: {known}")]
+    TenantModel {
+        /// The tenant.
+        tenant: TenantName,
+        /// The model.
+        model: String,
+        /// What there is.
+        known: String,
+    },
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -100,6 +115,7 @@ impl Gateway {
     ) -> Result<Arc<Self>, BuildError> {
         let upstream = &settings.upstream;
         let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+        check_tenants(settings, &catalog)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         for model in catalog.names() {
             metrics.expect_model(model);
@@ -135,6 +151,7 @@ impl Gateway {
             tasks,
             store,
             draining: AtomicBool::new(false),
+            reach: Mutex::new(None),
         }))
     }
 
@@ -147,7 +164,24 @@ impl Gateway {
         if self.is_draining() {
             return Err(NotReady::Draining);
         }
-        if self.store.is_reachable().await { Ok(()) } else { Err(NotReady::Database) }
+        let asked_at = self.clock.instant();
+        let reachable = if let Some(reachable) = self.remembered_reach(asked_at) {
+            reachable
+        } else {
+            let reachable = self.store.is_reachable().await;
+            *self.reach.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((asked_at, reachable));
+            reachable
+        };
+        if reachable { Ok(()) } else { Err(NotReady::Database) }
+    }
+
+    /// What the database said lately. Anybody may ask for readiness; not everybody's question may take a
+    /// connection from the key look-ups.
+    fn remembered_reach(&self, now: Instant) -> Option<bool> {
+        let reach = *self.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        let (asked_at, reachable) = reach?;
+        (now.saturating_duration_since(asked_at) < REACH_AGE).then_some(reachable)
     }
 
     /// Whether the service was told to stop.
@@ -159,4 +193,24 @@ impl Gateway {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
+}
+
+/// Refuses a tenant of the configuration whose models are not in the catalog: each of its requests would
+/// be refused, which is better seen at the start.
+///
+/// # Errors
+///
+/// [`BuildError::TenantModel`] for the first.
+pub fn check_tenants(settings: &Settings, catalog: &Catalog) -> Result<(), BuildError> {
+    for (tenant, section) in &settings.tenants {
+        let unknown = section.models.iter().find(|model| catalog.find(Some(model)).is_none());
+        if let Some(model) = unknown {
+            return Err(BuildError::TenantModel {
+                tenant: tenant.clone(),
+                model: model.clone(),
+                known: catalog.names().collect::<Vec<_>>().join(", "),
+            });
+        }
+    }
+    Ok(())
 }

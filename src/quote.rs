@@ -122,9 +122,18 @@ pub fn quote(
     let uncapped = geometry(model, wish.min_pixels, wished)?;
     let uncapped_size = smart_resize(size, &uncapped);
 
-    let allowed = cap.max_pixels.map_or(wished, |cap| wished.min(cap.max(figures.min_pixels)));
-    let geometry = geometry(model, wish.min_pixels, allowed)?;
-    let sent = smart_resize(size, &geometry);
+    let cap_pixels = cap.max_pixels.unwrap_or(wished);
+    if cap_pixels < figures.min_pixels {
+        return Err(QuoteError::OverCap { actual: figures.min_pixels, allowed: cap_pixels });
+    }
+    let allowed = wished.min(cap_pixels);
+    let mut geometry = geometry(model, wish.min_pixels, allowed)?;
+    let mut sent = smart_resize(size, &geometry);
+    // Enlarging rounds up, so a wish for many pixels at least can carry an image over the cap.
+    if sent.pixels() > cap_pixels && geometry.min_pixels > figures.min_pixels {
+        geometry.min_pixels = figures.min_pixels;
+        sent = smart_resize(size, &geometry);
+    }
     let wish_overruled = wish.max_pixels.is_some_and(|wish| wish > allowed) && allowed < wished;
     let capped = wish_overruled || sent != uncapped_size;
     if capped && cap.reject {
@@ -153,7 +162,7 @@ pub fn quote(
 fn largest_max_pixels(model: &Model, text: Tokens) -> Result<Pixels, QuoteError> {
     let allowed = model.figures.max_input_tokens;
     let cells = allowed.get().saturating_sub(text.get()).saturating_sub(MARKERS.get());
-    let pixels = Pixels::new(cells * u64::from(model.figures.cell).pow(2));
+    let pixels = Pixels::new(cells.saturating_mul(u64::from(model.figures.cell).pow(2)));
     if pixels < model.figures.min_pixels {
         return Err(QuoteError::PromptTooLong { actual: text, allowed });
     }
@@ -206,6 +215,21 @@ mod tests {
     fn a_cap_that_changes_nothing_is_not_capped() {
         assert!(!quoted(Size::new(100, 100), Wish::default(), cap(1_048_576)).image.capped);
         assert!(!quoted(A4, wish(524_288), cap(1_048_576)).image.capped);
+    }
+
+    #[test]
+    fn a_wish_for_many_pixels_does_not_carry_an_image_over_the_cap() {
+        let wish = Wish { min_pixels: Some(Pixels::new(10_000)), max_pixels: None };
+        let image = quoted(Size::new(97, 97), wish, cap(10_000)).image;
+        assert!(image.capped && image.sent.pixels().get() <= 10_000, "{image:?}");
+        let rejecting = Cap { reject: true, ..cap(10_000) };
+        assert!(quote(&Model::sample(), Size::new(97, 97), 101, wish, rejecting).is_err());
+    }
+
+    #[test]
+    fn a_cap_that_the_model_cannot_keep_refuses_instead_of_giving_way() {
+        let refused = quote(&Model::sample(), A4, 101, Wish::default(), cap(3_000)).unwrap_err();
+        assert!(matches!(refused, QuoteError::OverCap { .. }), "{refused}");
     }
 
     #[test]

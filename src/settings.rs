@@ -19,7 +19,7 @@ use crate::auth::directory::TenantSection;
 use crate::auth::tenant::TenantName;
 use crate::catalog::ModelSettings;
 use crate::dashscope::settings::UpstreamSettings;
-use crate::telemetry::logging::LogSettings;
+use crate::telemetry::logging::{self, LogSettings};
 use crate::telemetry::metrics::MetricsSettings;
 
 /// The defaults.
@@ -30,6 +30,9 @@ const ENVIRONMENT_PREFIX: &str = "OCR_GATEWAY";
 
 /// The largest upload limit in bytes: one at which memory ends first does not bind.
 const LARGEST_BODY: u64 = 1 << 30;
+
+/// The most connections that can be asked for: more than a machine has ports.
+const MOST_CONNECTIONS: usize = 1_000_000;
 
 /// The variable that the vendor's own tools read the key from.
 const VENDOR_KEY_VARIABLE: &str = "DASHSCOPE_API_KEY";
@@ -65,8 +68,10 @@ pub struct ServerSettings {
     pub metrics_listen: SocketAddr,
     /// Upload limit in bytes.
     pub max_body_bytes: u64,
-    /// Longest time for a request's headers, and for a body to bring something.
+    /// Longest silence of a client whose body is awaited, or who does not read its answer.
     pub idle_timeout_ms: u64,
+    /// Longest time for a request's headers, and for the next request on an open connection.
+    pub keep_alive_timeout_ms: u64,
     /// Longest upload.
     pub body_timeout_ms: u64,
     /// Longest request.
@@ -80,9 +85,14 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// Longest silence of a client whose headers or body are awaited.
+    /// Longest silence of a client whose body is awaited, or who does not read its answer.
     pub const fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    /// Longest time for a request's headers, and for the next request on an open connection.
+    pub const fn keep_alive_timeout(&self) -> Duration {
+        Duration::from_millis(self.keep_alive_timeout_ms)
     }
 
     /// Longest upload.
@@ -146,8 +156,12 @@ impl Settings {
     ///
     /// [`SettingsError`] names the key and what is wrong with it.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
-        let environment = std::env::vars().collect();
-        Self::load_with(file, environment)
+        // A variable of somebody else's that is not Unicode is none of our business.
+        let variables = std::env::vars_os();
+        let unicode = variables.filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::load_with(file, unicode.collect())
     }
 
     /// Reads the defaults, then `file`, then the given environment.
@@ -202,6 +216,7 @@ impl Settings {
         let positive = [
             ("server.max_body_bytes", self.server.max_body_bytes),
             ("server.idle_timeout_ms", self.server.idle_timeout_ms),
+            ("server.keep_alive_timeout_ms", self.server.keep_alive_timeout_ms),
             ("server.body_timeout_ms", self.server.body_timeout_ms),
             ("server.request_timeout_ms", self.server.request_timeout_ms),
             ("server.max_in_flight_requests", self.server.max_in_flight_requests as u64),
@@ -212,12 +227,35 @@ impl Settings {
                 return Err(wrong(key, "must be above 0"));
             }
         }
-        if self.server.max_body_bytes > LARGEST_BODY {
+        self.validate_bounds()?;
+        for (name, section) in &self.tenants {
+            let key = format!("tenants.{name}");
+            section.tenant(name.clone()).map_err(|error| wrong(&key, &error.to_string()))?;
+        }
+        logging::check(&self.log).map_err(|error| wrong("log.filter", &error.to_string()))
+    }
+
+    /// Bounds that another bound would keep from binding.
+    fn validate_bounds(&self) -> Result<(), SettingsError> {
+        let server = &self.server;
+        if server.max_body_bytes > LARGEST_BODY {
             let why = format!("{} is above {LARGEST_BODY} (1 GiB)", self.server.max_body_bytes);
             return Err(wrong("server.max_body_bytes", &why));
         }
         if self.server.listen == self.server.metrics_listen && self.server.listen.port() != 0 {
             return Err(wrong("server.metrics_listen", "must differ from server.listen"));
+        }
+        if server.max_connections > MOST_CONNECTIONS {
+            let why = format!("{} is above {MOST_CONNECTIONS}", server.max_connections);
+            return Err(wrong("server.max_connections", &why));
+        }
+        if server.max_in_flight_requests > server.max_connections {
+            let why = "is above server.max_connections, which would bind first";
+            return Err(wrong("server.max_in_flight_requests", why));
+        }
+        if server.body_timeout_ms > server.request_timeout_ms {
+            let why = "is above server.request_timeout_ms, which would bind first";
+            return Err(wrong("server.body_timeout_ms", why));
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::answer::{Answer, Reply, pieces};
 use crate::error::Refusal;
 use crate::models::MODELS;
-use crate::request::{self, Ask, Item, Message};
+use crate::request::{self, Ask, Item};
 use crate::usage::{PixelLimits, Usage};
 
 /// Reads a request body.
@@ -23,28 +23,8 @@ pub(crate) fn read(body: &[u8]) -> Ask {
     ask.read_common(&body, &body);
     ask.stream = body.get("stream") == Some(&Value::Bool(true));
     ask.include_usage = body.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
-    let messages = body.get("messages").and_then(Value::as_array);
-    let messages = messages.map(|list| list.iter().map(|one| message(one, &mut ask)).collect());
-    ask.take_messages(messages.unwrap_or_default());
+    ask.read_messages(body.get("messages"), item);
     ask
-}
-
-fn message(message: &Value, ask: &mut Ask) -> Message {
-    let role = message.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut items = Vec::new();
-    match message.get("content") {
-        Some(Value::String(text)) => items.push(Item::Text(text.clone())),
-        Some(Value::Array(parts)) => {
-            for part in parts {
-                match item(part) {
-                    Ok(item) => items.push(item),
-                    Err(problem) => ask.object_to(problem),
-                }
-            }
-        }
-        _ => {}
-    }
-    Message { role, items }
 }
 
 fn item(part: &Value) -> Result<Item, Refusal> {

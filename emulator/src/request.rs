@@ -72,11 +72,11 @@ pub(crate) enum Item {
     Image { url: String, inside: PixelLimits, beside: PixelLimits },
 }
 
-/// One message, as a protocol's reader found it.
+/// One message with its readable parts.
 #[derive(Debug)]
-pub(crate) struct Message {
-    pub(crate) role: String,
-    pub(crate) items: Vec<Item>,
+struct Message {
+    role: String,
+    items: Vec<Item>,
 }
 
 impl Task {
@@ -117,8 +117,59 @@ impl Ask {
         }
     }
 
+    /// Reads the messages, each part of one by what the protocol has for an `item`.
+    pub(crate) fn read_messages(
+        &mut self,
+        list: Option<&Value>,
+        item: fn(&Value) -> Result<Item, Refusal>,
+    ) {
+        let list = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let messages = list.iter().map(|message| self.message(message, item)).collect();
+        self.take_messages(messages);
+    }
+
+    /// Reads `ocr_options` of the native protocol.
+    pub(crate) fn take_options(&mut self, options: &Value) {
+        let Some(name) = options.get("task").and_then(Value::as_str) else { return };
+        self.task_name = Some(name.to_owned());
+        self.task = Task::named(name);
+        if self.task.is_none() {
+            self.object_to(Refusal::invalid_parameter(format!("Invalid ocr_options.task: {name}")));
+        }
+        match options.pointer("/task_config/result_schema") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(schema)) if depth(schema) <= DEEPEST_SCHEMA => {
+                self.schema = Some(schema.clone());
+            }
+            Some(Value::Object(_)) => self.object_to(Refusal::invalid_parameter(
+                "result_schema must not be nested more than 3 levels deep",
+            )),
+            Some(_) => {
+                self.object_to(Refusal::invalid_parameter("result_schema must be an object"));
+            }
+        }
+    }
+
+    fn message(&mut self, message: &Value, item: fn(&Value) -> Result<Item, Refusal>) -> Message {
+        let role = message.get("role").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut items = Vec::new();
+        match message.get("content") {
+            Some(Value::String(text)) => items.push(Item::Text(text.clone())),
+            Some(Value::Array(parts)) => {
+                for part in parts {
+                    match item(part) {
+                        Ok(item) => items.push(item),
+                        Err(problem) => self.object_to(problem),
+                    }
+                }
+            }
+            _ => {}
+        }
+        Message { role, items }
+    }
+
     /// Takes in the messages. A model that does not keep a conversation looks at the last one only.
-    pub(crate) fn take_messages(&mut self, messages: Vec<Message>) {
+    fn take_messages(&mut self, messages: Vec<Message>) {
         if messages.last().is_none_or(|message| message.role != "user" || message.items.is_empty())
         {
             self.object_to(Refusal::invalid_parameter(
@@ -142,28 +193,6 @@ impl Ask {
             }
         }
         self.prompt = texts.join("\n");
-    }
-
-    /// Reads `ocr_options` of the native protocol.
-    pub(crate) fn take_options(&mut self, options: &Value) {
-        let Some(name) = options.get("task").and_then(Value::as_str) else { return };
-        self.task_name = Some(name.to_owned());
-        self.task = Task::named(name);
-        if self.task.is_none() {
-            self.object_to(Refusal::invalid_parameter(format!("Invalid ocr_options.task: {name}")));
-        }
-        match options.pointer("/task_config/result_schema") {
-            None | Some(Value::Null) => {}
-            Some(Value::Object(schema)) if depth(schema) <= DEEPEST_SCHEMA => {
-                self.schema = Some(schema.clone());
-            }
-            Some(Value::Object(_)) => self.object_to(Refusal::invalid_parameter(
-                "result_schema must not be nested more than 3 levels deep",
-            )),
-            Some(_) => {
-                self.object_to(Refusal::invalid_parameter("result_schema must be an object"));
-            }
-        }
     }
 }
 

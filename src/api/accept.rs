@@ -14,26 +14,41 @@ pub(super) fn negotiate(wish: Option<Format>, headers: &HeaderMap) -> Result<For
     if let Some(format) = wish {
         return Ok(format);
     }
-    let accepts = headers.get_all(header::ACCEPT);
-    let ranges: Vec<_> = accepts.iter().filter_map(|value| value.to_str().ok()).collect();
-    if ranges.is_empty() {
-        return Ok(Format::Json);
-    }
-    let ranges = ranges.join(",");
-    let (json, text) = ranges
-        .split(',')
-        .map(weigh)
-        .fold((0, 0), |best, weight| (best.0.max(weight.0), best.1.max(weight.1)));
-    match (json, text) {
-        (0, 0) => Err(Problem::new(
-            StatusCode::NOT_ACCEPTABLE,
-            "not_acceptable",
-            "No such form of the answer",
+    match weights(headers) {
+        (0, 0) => Err(not_acceptable(
             "Answers are application/json or text/plain; Accept allows neither.",
         )),
         (json, text) if text > json => Ok(Format::Text),
         _ => Ok(Format::Json),
     }
+}
+
+/// For routes that answer JSON alone.
+///
+/// # Errors
+///
+/// 406 where the caller takes no JSON.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match weights(headers) {
+        (0, _) => Err(not_acceptable("Answers are application/json; Accept does not allow it.")),
+        _ => Ok(()),
+    }
+}
+
+fn not_acceptable(detail: &str) -> Problem {
+    let status = StatusCode::NOT_ACCEPTABLE;
+    Problem::new(status, "not_acceptable", "No such form of the answer", detail)
+}
+
+/// How much the caller likes JSON and plain text, in thousandths. Who says nothing likes JSON.
+fn weights(headers: &HeaderMap) -> (u32, u32) {
+    let accepts = headers.get_all(header::ACCEPT);
+    let mut ranges = accepts.iter().filter_map(|value| value.to_str().ok()).peekable();
+    if ranges.peek().is_none() {
+        return (1000, 0);
+    }
+    let ranges = ranges.flat_map(|value| value.split(','));
+    ranges.map(weigh).fold((0, 0), |best, weight| (best.0.max(weight.0), best.1.max(weight.1)))
 }
 
 /// How much a media range likes JSON and plain text, in thousandths.

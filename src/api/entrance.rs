@@ -88,15 +88,18 @@ impl Entered {
     }
 }
 
-fn take_slot(gateway: &Gateway, tenant: &Tenant) -> Result<Slot, Problem> {
+/// Takes a place for the request to run in, and only then one of the tenant's requests a minute: a
+/// client that retries while its places are taken does not use up its minute.
+fn take_slot(gateway: &Gateway, tenant: &Arc<Tenant>) -> Result<Slot, Problem> {
     let (name, quotas) = (tenant.name.as_str(), admission::quotas(tenant));
-    let taken = gateway
-        .limiter
-        .take_request(name, &quotas)
-        .and_then(|()| gateway.limiter.enter(name, &quotas));
+    let limiter = &gateway.limiter;
+    let taken = limiter.enter(name, &quotas).and_then(|slot| {
+        limiter.take_request(name, &quotas)?;
+        Ok(slot)
+    });
     taken.map_err(|exceeded| {
         gateway.metrics.refused(name, exceeded.limit.as_str());
-        Problem::from(exceeded)
+        Problem { tenant: Some(Arc::clone(tenant)), ..exceeded.into() }
     })
 }
 

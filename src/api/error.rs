@@ -22,6 +22,9 @@ use crate::vision::probe::ProbeError;
 /// How long to wait where the failing side did not say: long enough to matter, short enough to heal.
 const SOON: Duration = Duration::from_secs(5);
 
+/// The title of every 429.
+const TOO_MANY: &str = "Too many requests";
+
 /// How long to wait for a person to mend the account.
 const LATER: Duration = Duration::from_mins(1);
 
@@ -52,7 +55,7 @@ impl From<AuthError> for Problem {
 impl From<LimitExceeded> for Problem {
     fn from(exceeded: LimitExceeded) -> Self {
         let detail = sentence(&exceeded);
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too much at once", detail)
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", TOO_MANY, detail)
             .limit(exceeded.limit.as_str(), exceeded.actual, exceeded.allowed)
             .after(exceeded.retry_after)
     }
@@ -108,6 +111,12 @@ fn cause_of(error: OcrError) -> Problem {
             "The model's answer cannot be used",
             format!("{text} It was asked twice. A simpler schema or a clearer image helps."),
         ),
+        OcrError::NoLines => Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream_invalid_output",
+            "The model's answer cannot be used",
+            format!("{text} Ask for detail=text, or send the image again."),
+        ),
         OcrError::Interrupted | OcrError::AfterSpending { .. } => Problem::internal(),
     }
 }
@@ -125,7 +134,7 @@ fn unreadable(error: &ProbeError, detail: String) -> Problem {
     }
 }
 
-fn undecodable(detail: impl Into<String>) -> Problem {
+fn undecodable(detail: impl Into<Box<str>>) -> Problem {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     Problem::new(status, "image_undecodable", "The image cannot be read", detail)
 }
@@ -147,17 +156,17 @@ fn over_limit(violation: &LimitViolation, detail: String) -> Problem {
     }
 }
 
-fn too_small(detail: impl Into<String>) -> Problem {
+fn too_small(detail: impl Into<Box<str>>) -> Problem {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     Problem::new(status, "image_too_small", "The image is too small", detail)
 }
 
-fn too_thin(detail: impl Into<String>) -> Problem {
+fn too_thin(detail: impl Into<Box<str>>) -> Problem {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     Problem::new(status, "aspect_ratio", "The image is too long and thin", detail)
 }
 
-fn too_large(detail: impl Into<String>) -> Problem {
+fn too_large(detail: impl Into<Box<str>>) -> Problem {
     let status = StatusCode::PAYLOAD_TOO_LARGE;
     Problem::new(status, "image_too_large", "The image is too large", detail)
 }
@@ -197,11 +206,11 @@ fn situation(error: &CallError) -> Problem {
             format!("The upstream takes no more calls for the moment.{reference}"),
         )
         .after(*retry_after),
-        Fault::Busy { retry_after } => unavailable(
-            "upstream_throttled",
-            "Too many calls wait for the upstream",
-            "The account's rate at the upstream is used up and the queue for it is full."
-                .to_owned(),
+        Fault::Busy { retry_after } => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            TOO_MANY,
+            "The account's rate at the upstream is used up and the queue for it is full.",
         )
         .after(*retry_after),
         Fault::Account { .. } => unavailable(

@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::problem::Problem;
@@ -71,14 +71,14 @@ pub(super) async fn observe(
     let route = path.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!("request", request_id = id);
 
-    let watch = Watch::start(&gateway, route);
+    let watch = Watch::start(&gateway, route, span.clone());
     let work = next.run(request).instrument(span.clone());
     let response = match tokio::time::timeout(gateway.bounds.request + GRACE, work).await {
         Ok(response) => response,
         Err(_late) => deadline_exceeded().into_response(),
     };
     let mut response = written_out(response, &id, &instance);
-    span.in_scope(|| watch.finish(&response));
+    watch.finish(&response);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -136,17 +136,19 @@ struct Watch {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     route: String,
+    span: Span,
     started: Instant,
     finished: bool,
 }
 
 impl Watch {
-    fn start(gateway: &Gateway, route: String) -> Self {
+    fn start(gateway: &Gateway, route: String, span: Span) -> Self {
         gateway.metrics.in_flight_requests().inc();
         Self {
             metrics: Arc::clone(&gateway.metrics),
             clock: Arc::clone(&gateway.clock),
             route,
+            span,
             started: gateway.clock.instant(),
             finished: false,
         }
@@ -154,9 +156,13 @@ impl Watch {
 
     fn finish(mut self, response: &Response) {
         self.finished = true;
+        let span = self.span.clone();
+        let _inside = span.enter();
         let served = response.extensions().get::<Served>().cloned().unwrap_or_default();
         let problem = response.extensions().get::<Problem>();
-        let tenant = served.tenant.as_deref().unwrap_or(NO_TENANT);
+        let refused = problem.and_then(|problem| problem.tenant.as_ref());
+        let tenant = served.tenant.as_deref().or(refused.map(|tenant| tenant.name.as_str()));
+        let tenant = tenant.unwrap_or(NO_TENANT);
         let status = response.status().as_u16();
         let took = self.record(status, tenant);
         if is_quiet(&self.route) && problem.is_none() {
@@ -193,6 +199,7 @@ impl Drop for Watch {
         self.metrics.in_flight_requests().dec();
         if !self.finished {
             self.record(CALLER_LEFT, NO_TENANT);
+            let _inside = self.span.enter();
             tracing::info!(route = self.route, status = CALLER_LEFT, "the caller left");
         }
     }

@@ -28,6 +28,12 @@ const LANGUAGE_LENGTH: usize = 35;
 /// own path.
 const UNKNOWN_TEMPLATE: &str = "unknown_template";
 
+/// Languages that can be hinted at; the task that reads most knows ten.
+const MOST_LANGUAGES: usize = 16;
+
+/// The longest option in bytes: a schema may have 64 KiB (`extract`), the rest is small.
+pub(super) const OPTION_BYTES: usize = 64 * 1024;
+
 /// The names of all options, as an error lists them.
 const NAMES: [&str; 12] = [
     "detail",
@@ -74,10 +80,11 @@ pub(super) struct ParsedOptions {
     pub(super) format: Option<Format>,
 }
 
-/// Options as they came, by name, in the order in which they came.
+/// Options as they came: a value for each name, and the languages, which may be several.
 #[derive(Debug, Default)]
 pub(super) struct RawOptions {
-    given: Vec<(&'static str, Value)>,
+    values: [Option<Value>; NAMES.len()],
+    languages: Vec<Value>,
 }
 
 impl RawOptions {
@@ -88,7 +95,7 @@ impl RawOptions {
     /// 400 for an unknown name or a second value.
     pub(super) fn add_query(&mut self, query: &str) -> Result<(), Problem> {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            self.add_member(&name, Value::String(value.into_owned()))?;
+            self.add(known(&name)?, Value::String(value.into_owned()))?;
         }
         Ok(())
     }
@@ -99,33 +106,46 @@ impl RawOptions {
     ///
     /// 400 for an unknown name, a second value, or bytes that are not UTF-8.
     pub(super) fn add_part(&mut self, name: &str, value: &[u8]) -> Result<(), Problem> {
+        let option = known(name)?;
         let Ok(text) = std::str::from_utf8(value) else {
-            known(name)?;
             return Err(invalid(name, "must be UTF-8"));
         };
-        self.add_member(name, Value::String(text.to_owned()))
+        self.add(option, Value::String(text.to_owned()))
     }
 
-    /// Adds an option with a JSON value.
+    /// Adds an option that came as a JSON member. Name and length are looked at before the value becomes a
+    /// tree, because a tree takes many times the memory of its text.
     ///
     /// # Errors
     ///
-    /// 400 for an unknown name or a second value.
-    pub(super) fn add_member(&mut self, name: &str, value: Value) -> Result<(), Problem> {
-        let name = known(name)?;
-        if name == "language" {
+    /// 400 for an unknown name, a second value, or a value that is too long.
+    pub(super) fn add_member(&mut self, name: &str, json: &str) -> Result<(), Problem> {
+        let option = known(name)?;
+        if json.len() > OPTION_BYTES {
+            return Err(invalid(name, &format!("is longer than {OPTION_BYTES} bytes")));
+        }
+        let value = serde_json::from_str(json).map_err(|_| invalid(name, "must be JSON"))?;
+        self.add(option, value)
+    }
+
+    fn add(&mut self, option: usize, value: Value) -> Result<(), Problem> {
+        if NAMES[option] == "language" {
             let tags = if let Value::Array(tags) = value { tags } else { vec![value] };
-            self.given.extend(tags.into_iter().map(|tag| (name, tag)));
+            if self.languages.len() + tags.len() > MOST_LANGUAGES {
+                return Err(invalid(
+                    "language",
+                    &format!("is given more than {MOST_LANGUAGES} times"),
+                ));
+            }
+            self.languages.extend(tags);
             return Ok(());
         }
-        match self.given.iter().find(|(given, _)| *given == name) {
-            Some((_, before)) if text_of(before) == text_of(&value) => Ok(()),
-            Some(_) => Err(invalid(name, "was given twice with different values")),
-            None => {
-                self.given.push((name, value));
-                Ok(())
-            }
+        match &self.values[option] {
+            Some(before) if text_of(before) == text_of(&value) => {}
+            Some(_) => return Err(invalid(NAMES[option], "was given twice with different values")),
+            None => self.values[option] = Some(value),
         }
+        Ok(())
     }
 
     /// Reads all options for a purpose. A schema is parsed away from the reactor: one with many
@@ -135,7 +155,7 @@ impl RawOptions {
     ///
     /// 400 that lists every flaw, or 404 for a template that there is not.
     pub(super) async fn read(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
-        if self.given.iter().all(|(name, _)| *name != "schema") {
+        if !self.has("schema") {
             return self.parse(purpose);
         }
         let parsing = tokio::task::spawn_blocking(move || self.parse(purpose));
@@ -143,13 +163,21 @@ impl RawOptions {
     }
 
     fn parse(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
+        let purpose = match purpose {
+            Purpose::Estimate if self.has("schema") || self.has("template") => Purpose::Fields,
+            Purpose::Estimate => Purpose::Text,
+            other => other,
+        };
         let mut reader = Reader { parsed: ParsedOptions::default(), flaws: Vec::new() };
-        for (name, value) in &self.given {
+        let languages = self.languages.iter().map(|tag| ("language", tag));
+        let values = NAMES.iter().zip(&self.values);
+        let given = values.filter_map(|(name, value)| Some((*name, value.as_ref()?)));
+        for (name, value) in given.chain(languages) {
             if let Err(flaw) = reader.read(name, value, purpose) {
                 reader.flaws.push(flaw);
             }
         }
-        reader.check_together(&self.given, purpose);
+        reader.check_together(&self, purpose);
         let Some(first) = reader.flaws.first() else { return Ok(reader.parsed) };
         let detail = format!("{} {}.", first.pointer.trim_start_matches('/'), first.detail);
         let mut problem = Problem::bad_request(first.code, detail);
@@ -158,6 +186,10 @@ impl RawOptions {
         }
         problem.errors = reader.flaws;
         Err(problem)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        NAMES.iter().zip(&self.values).any(|(given, value)| *given == name && value.is_some())
     }
 }
 
@@ -179,7 +211,7 @@ impl Reader {
             "max_pixels" => options.wish.max_pixels = Some(pixels(name, value)?),
             "min_pixels" => options.wish.min_pixels = Some(pixels(name, value)?),
             "detail" => options.detail = detail(value)?,
-            "format" => self.parsed.format = Some(format(value)?),
+            "format" => self.parsed.format = Some(format(value, purpose)?),
             "pages" => pages(value)?,
             "metadata" => options.metadata = Some(metadata(value)?),
             "schema" => options.schema = Some(Arc::new(schema(value)?)),
@@ -190,8 +222,8 @@ impl Reader {
     }
 
     /// Rules that more than one option takes part in.
-    fn check_together(&mut self, given: &[(&'static str, Value)], purpose: Purpose) {
-        let has = |name: &str| given.iter().any(|(given, _)| *given == name);
+    fn check_together(&mut self, given: &RawOptions, purpose: Purpose) {
+        let has = |name: &str| given.has(name);
         if has("prompt") && has("task") {
             let why = "only goes without a task: a task has its own prompt";
             self.flaws.push(flaw("prompt", "invalid_option", why));
@@ -228,8 +260,9 @@ fn check_purpose(name: &'static str, purpose: Purpose) -> Result<(), Flaw> {
     }
 }
 
-fn known(name: &str) -> Result<&'static str, Problem> {
-    NAMES.iter().find(|known| **known == name).copied().ok_or_else(|| {
+/// The place of an option among [`NAMES`].
+fn known(name: &str) -> Result<usize, Problem> {
+    NAMES.iter().position(|known| *known == name).ok_or_else(|| {
         let shown: String = name.chars().take(32).collect();
         let detail = format!("There is no option {shown:?}. Options: {}.", NAMES.join(", "));
         Problem::bad_request("unknown_option", detail).flaw(format!("/{shown}"), "is unknown")
@@ -310,10 +343,13 @@ fn detail(value: &Value) -> Result<Detail, Flaw> {
     }
 }
 
-fn format(value: &Value) -> Result<Format, Flaw> {
+fn format(value: &Value, purpose: Purpose) -> Result<Format, Flaw> {
     match value.as_str() {
         Some("json") => Ok(Format::Json),
-        Some("text") => Ok(Format::Text),
+        Some("text") if purpose == Purpose::Text => Ok(Format::Text),
+        Some("text") => {
+            Err(flaw("format", "invalid_option", "must be json where fields are wanted"))
+        }
         _ => Err(flaw("format", "invalid_option", "must be json or text")),
     }
 }
@@ -388,7 +424,7 @@ mod tests {
         let mut from_part = RawOptions::default();
         from_part.add_part("max_pixels", b"4096").unwrap();
         let mut from_member = RawOptions::default();
-        from_member.add_member("max_pixels", Value::from(4096)).unwrap();
+        from_member.add_member("max_pixels", "4096").unwrap();
         for raw in [from_part, from_member] {
             let parsed = raw.parse(Purpose::Text).unwrap();
             assert_eq!(parsed.options.wish.max_pixels, Some(Pixels::new(4096)));
@@ -406,7 +442,7 @@ mod tests {
     fn the_same_option_twice_is_fine_with_one_value_and_refused_with_two() {
         let mut raw = RawOptions::default();
         raw.add_query("max_pixels=4096").unwrap();
-        raw.add_member("max_pixels", Value::from(4096)).unwrap();
+        raw.add_member("max_pixels", "4096").unwrap();
         assert_eq!(raw.add_part("max_pixels", b"5000").unwrap_err().code, "invalid_option");
     }
 
@@ -414,6 +450,36 @@ mod tests {
     fn languages_add_up() {
         let parsed = read("language=de&language=zh-Hans", Purpose::Text).unwrap();
         assert_eq!(parsed.options.languages, ["de", "zh-Hans"]);
+    }
+
+    #[test]
+    fn more_languages_than_can_be_hinted_at_are_refused_however_they_come() {
+        let many = format!("[{}]", ["1"; 1_000].join(","));
+        let mut raw = RawOptions::default();
+        assert_eq!(raw.add_member("language", &many).unwrap_err().code, "invalid_option");
+        assert_eq!(code_of(&"language=de&".repeat(MOST_LANGUAGES + 1)), "invalid_option");
+    }
+
+    #[test]
+    fn a_member_is_judged_by_name_and_length_before_it_is_read() {
+        let mut raw = RawOptions::default();
+        assert_eq!(raw.add_member("bogus", "not even JSON").unwrap_err().code, "unknown_option");
+        let long = format!("\"{}\"", "x".repeat(OPTION_BYTES));
+        assert_eq!(raw.add_member("prompt", &long).unwrap_err().code, "invalid_option");
+    }
+
+    #[test]
+    fn fields_have_no_plain_text_form() {
+        let read = |query| read(query, Purpose::Fields).map_err(|problem| problem.code);
+        assert_eq!(read("template=receipt&format=text").unwrap_err(), "invalid_option");
+        assert!(read("template=receipt&format=json").is_ok());
+    }
+
+    #[test]
+    fn an_estimate_takes_what_one_of_the_routes_would_take() {
+        let read = |query| read(query, Purpose::Estimate).map_err(|problem| problem.code);
+        assert!(read("task=multi_lan").is_ok() && read("template=receipt").is_ok());
+        assert_eq!(read("template=receipt&task=multi_lan").unwrap_err(), "invalid_option");
     }
 
     #[test]

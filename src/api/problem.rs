@@ -4,6 +4,7 @@
 //! knows the request writes it out. So the request id and the path stand in every error, also in those
 //! of the router, of a timeout and of a panic, and no route repeats them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::auth::tenant::Tenant;
 use crate::ocr::result::Spend;
 
 /// An error as a caller sees it.
@@ -23,7 +25,7 @@ pub(super) struct Problem {
     /// The situation in a few words, the same for every occurrence.
     pub(super) title: &'static str,
     /// What happened this time, and what to do.
-    pub(super) detail: String,
+    pub(super) detail: Box<str>,
     /// Whether the same request may succeed later.
     pub(super) retryable: bool,
     /// The limit that was hit.
@@ -32,6 +34,8 @@ pub(super) struct Problem {
     pub(super) errors: Vec<Flaw>,
     /// The least time to wait before trying again.
     pub(super) retry_after: Option<Duration>,
+    /// Who was refused, where that is known.
+    pub(super) tenant: Option<Arc<Tenant>>,
     /// What was spent all the same.
     pub(super) usage: Option<Box<Spend>>,
 }
@@ -83,7 +87,7 @@ impl Problem {
         status: StatusCode,
         code: &'static str,
         title: &'static str,
-        detail: impl Into<String>,
+        detail: impl Into<Box<str>>,
     ) -> Self {
         Self {
             status,
@@ -94,12 +98,13 @@ impl Problem {
             limit: None,
             errors: Vec::new(),
             retry_after: None,
+            tenant: None,
             usage: None,
         }
     }
 
     /// 400: the form of the request is wrong.
-    pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn bad_request(code: &'static str, detail: impl Into<Box<str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, "The request is malformed", detail)
     }
 

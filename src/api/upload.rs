@@ -17,17 +17,17 @@ use futures_util::stream;
 use http_body_util::BodyExt;
 use prometheus::IntGauge;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::options::RawOptions;
+use super::options::{OPTION_BYTES, RawOptions};
 use super::problem::Problem;
 use crate::gateway::Gateway;
 
 /// Decoding more than this many bytes takes longer than the reactor may be held.
 const DECODE_INLINE_BYTES: usize = 128 * 1024;
 
-/// The longest option in a form part: a schema may have 64 KiB (`extract`), the rest is small.
-const OPTION_BYTES: usize = 64 * 1024;
+/// Members of a JSON upload at most: every option once and the document, with room for repeats.
+const MOST_MEMBERS: usize = 64;
 
 /// An uploaded file and the options that came with it.
 #[derive(Debug)]
@@ -236,7 +236,7 @@ fn too_slow() -> Problem {
 /// becoming part of a tree, and an option given twice is noticed.
 struct JsonUpload<'a> {
     document: Option<JsonDocument<'a>>,
-    options: Vec<(String, Value)>,
+    options: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
 #[derive(Deserialize)]
@@ -273,7 +273,10 @@ impl<'de> Deserialize<'de> for JsonUpload<'de> {
                 mut members: A,
             ) -> Result<Self::Value, A::Error> {
                 let mut upload = JsonUpload { document: None, options: Vec::new() };
-                while let Some(name) = members.next_key::<String>()? {
+                while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+                    if upload.options.len() == MOST_MEMBERS {
+                        return Err(serde::de::Error::custom("too many members"));
+                    }
                     if name != "document" {
                         upload.options.push((name, members.next_value()?));
                     } else if upload.document.replace(members.next_value()?).is_some() {
@@ -289,20 +292,20 @@ impl<'de> Deserialize<'de> for JsonUpload<'de> {
 
 /// Decodes a JSON upload, away from the reactor where it is large.
 async fn read_json(body: Bytes, options: &mut RawOptions) -> Result<Bytes, Problem> {
-    let decoded = if body.len() <= DECODE_INLINE_BYTES {
-        decode_json(&body)
-    } else {
-        let decoding = tokio::task::spawn_blocking(move || decode_json(&body));
-        decoding.await.map_err(|_panicked| Problem::internal())?
-    };
-    let (file, members) = decoded?;
-    for (name, value) in members {
-        options.add_member(&name, value)?;
+    if body.len() <= DECODE_INLINE_BYTES {
+        return decode_json(&body, options);
     }
+    let mut given = std::mem::take(options);
+    let decoding = tokio::task::spawn_blocking(move || {
+        let file = decode_json(&body, &mut given)?;
+        Ok::<_, Problem>((file, given))
+    });
+    let (file, given) = decoding.await.map_err(|_panicked| Problem::internal())??;
+    *options = given;
     Ok(file)
 }
 
-fn decode_json(body: &[u8]) -> Result<(Bytes, Vec<(String, Value)>), Problem> {
+fn decode_json(body: &[u8], options: &mut RawOptions) -> Result<Bytes, Problem> {
     let upload: JsonUpload<'_> = serde_json::from_slice(body).map_err(|error| {
         // The parser's message may quote the body; its position does not.
         let place = format!("line {}, column {}", error.line(), error.column());
@@ -324,7 +327,10 @@ fn decode_json(body: &[u8]) -> Result<(Bytes, Vec<(String, Value)>), Problem> {
         return Err(Problem::bad_request("invalid_option", detail).flaw("/document/type", detail));
     }
     let data = document.data.ok_or_else(missing)?;
-    Ok((decode_base64(&data)?, upload.options))
+    for (name, value) in upload.options {
+        options.add_member(&name, value.get())?;
+    }
+    decode_base64(&data)
 }
 
 /// Decodes Base64 with or without a `data:` prefix, line breaks and padding.
@@ -369,7 +375,7 @@ mod tests {
     use super::*;
 
     fn file_of(json: &str) -> Result<Bytes, &'static str> {
-        decode_json(json.as_bytes()).map(|(file, _)| file).map_err(|problem| problem.code)
+        decode_json(json.as_bytes(), &mut RawOptions::default()).map_err(|problem| problem.code)
     }
 
     #[test]
@@ -400,10 +406,10 @@ mod tests {
 
     #[test]
     fn members_beside_the_document_are_options() {
-        let json =
-            r#"{"max_pixels":5,"document":{"type":"base64","data":"AA=="},"language":["de"]}"#;
-        let (_, options) = decode_json(json.as_bytes()).unwrap();
-        let names: Vec<_> = options.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["max_pixels", "language"]);
+        let document = r#""document":{"type":"base64","data":"AA=="}"#;
+        let json = |member: &str| format!("{{{member},{document}}}");
+        assert!(file_of(&json(r#""max_pixels":5"#)).is_ok());
+        assert_eq!(file_of(&json(r#""bogus":[0,0]"#)), Err("unknown_option"));
+        assert_eq!(file_of(&json(&vec![r#""pages":1"#; 100].join(","))), Err("invalid_json"));
     }
 }

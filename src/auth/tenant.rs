@@ -37,6 +37,9 @@ const MODEL_NAME_LENGTH: usize = 128;
 #[serde(try_from = "String", into = "String")]
 pub struct TenantName(String);
 
+/// What metrics say where there is no tenant, or one of the many without series of their own.
+const RESERVED_NAMES: [&str; 2] = ["none", "other"];
+
 /// Characters that a tenant's name may have at most.
 const NAME_LENGTH: usize = 64;
 
@@ -51,7 +54,7 @@ impl TenantName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} cannot name a tenant: write 1 to {NAME_LENGTH} of a-z, 0-9, '.', '_' and '-', \
-     the first a letter or digit"
+     the first a letter or digit, but not \"none\" or \"other\""
 )]
 pub struct InvalidTenantName(String);
 
@@ -62,7 +65,8 @@ impl TryFrom<String> for TenantName {
         let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let allowed = |byte: u8| alphanumeric(byte) || b"._-".contains(&byte);
         let starts_well = text.bytes().next().is_some_and(alphanumeric);
-        if starts_well && text.len() <= NAME_LENGTH && text.bytes().all(allowed) {
+        let free = !RESERVED_NAMES.contains(&text.as_str());
+        if starts_well && free && text.len() <= NAME_LENGTH && text.bytes().all(allowed) {
             return Ok(Self(text));
         }
         Err(InvalidTenantName(text.chars().take(NAME_LENGTH).collect()))

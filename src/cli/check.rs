@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::{Failure, connect};
+use crate::auth::directory::Directory;
 use crate::catalog::Catalog;
 use crate::clock::SystemClock;
 use crate::dashscope::Client;
+use crate::gateway::check_tenants;
 use crate::random::SystemRandom;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
@@ -40,6 +42,7 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
 fn check_models(settings: &Settings) -> Result<String, Failure> {
     let upstream = &settings.upstream;
     let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+    check_tenants(settings, &catalog)?;
     Ok(format!("{} with a price in {}", catalog.names().count(), upstream.region))
 }
 
@@ -47,6 +50,7 @@ async fn check_database(settings: &Settings) -> Result<String, Failure> {
     let store = connect(&settings.database).await?;
     let pending = store.pending_migrations().await?;
     if pending.is_empty() {
+        Directory::open(settings.tenants.clone(), store.tenants()).await?;
         return Ok(format!("{} answers and is up to date", store.engine()));
     }
     Ok(format!(

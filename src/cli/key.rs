@@ -334,7 +334,7 @@ mod tests {
         let desk = Desk::open().await;
         desk.run("create acme").await.unwrap();
         assert_eq!(desk.run("list --tenant acme").await.unwrap().lines().count(), 2);
-        assert_eq!(desk.run("list --tenant other").await.unwrap().lines().count(), 1);
+        assert_eq!(desk.run("list --tenant another").await.unwrap().lines().count(), 1);
     }
 
     #[tokio::test]

@@ -3,13 +3,20 @@
 //! References are resolved and the three spellings of nullable are folded into one flag here, so
 //! that nobody else has to know them. Every keyword is looked at: it is a rule, an annotation, or an
 //! error with a pointer.
+//!
+//! References make a short text deep and large. Both are counted on the way down and not on the tree
+//! that comes of it: what is too much is refused before it is read. Everything behind the reader may
+//! recurse over the tree, which is at most [`MAX_LEVELS`] objects deep with a list around each.
 
 use serde_json::{Map, Value};
 
 use super::child_pointer;
 use super::example::{is_example, sketch};
 use super::keywords::{constraints, keywords_of, known_keywords};
-use super::schema::{Kind, Leaf, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError};
+use super::schema::{
+    Kind, Leaf, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError, byte_length,
+    refuse_longer,
+};
 
 /// The keywords of one place of a schema.
 pub(super) type Members = Map<String, Value>;
@@ -17,13 +24,22 @@ pub(super) type Members = Map<String, Value>;
 /// The types of the subset.
 pub(super) const TYPES: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
 
+/// The most schemas inside one another, references followed. Three levels of fields take 21 where a
+/// reference and a choice stand before the whole, each list and each element of one; the rest is
+/// room. Each is a few frames of the stack.
+const MAX_DEPTH: usize = 32;
+
+/// The keywords of definitions, which are no part of a schema until they are used.
+const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
+
 /// Reads a whole schema.
 pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
     if let Some(example) = value.as_object().filter(|members| is_example(members)) {
         return Err(SchemaError::Example { sketch: sketch(example) });
     }
-    let mut reader = Reader { document: value, open: Vec::new(), properties: 0 };
-    let root = reader.node(value, "", 0)?;
+    let mut reader = Reader { document: value, open: Vec::new(), properties: 0, bytes: 0 };
+    reader.measure(value)?;
+    let root = reader.node(value, "", Place::default())?;
     match root.kind {
         Kind::Object(_) => Ok(root),
         _ => Err(SchemaError::malformed(
@@ -42,26 +58,59 @@ struct Reader<'s> {
     /// The references that are being resolved, to see a circle.
     open: Vec<&'s str>,
     properties: usize,
+    /// What the schema weighs with each use of a definition so far.
+    bytes: u64,
+}
+
+/// What a schema stands in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place<'p> {
+    /// Objects around it.
+    level: usize,
+    /// Schemas around it, those that only refer or choose included.
+    depth: usize,
+    /// Where the nearest schema of a list's elements stands, while nothing but references and choices
+    /// lies between.
+    element: Option<&'p str>,
 }
 
 impl<'s> Reader<'s> {
-    fn node(&mut self, schema: &'s Value, at: &str, level: usize) -> Result<Node, SchemaError> {
+    /// Adds a schema that is about to be read to what the whole one weighs.
+    fn measure(&mut self, schema: &Value) -> Result<(), SchemaError> {
+        let members = schema.as_object().into_iter().flatten();
+        let read = members.filter(|(keyword, _)| !DEFINITIONS.contains(&keyword.as_str()));
+        self.bytes = read.fold(self.bytes, |sum, (keyword, value)| {
+            sum.saturating_add(keyword.len() as u64).saturating_add(byte_length(value))
+        });
+        refuse_longer(self.bytes)
+    }
+
+    fn node(&mut self, schema: &'s Value, at: &str, place: Place<'_>) -> Result<Node, SchemaError> {
+        if place.depth >= MAX_DEPTH {
+            return Err(SchemaError::unsupported(
+                at,
+                format!(
+                    "this lies inside {MAX_DEPTH} schemas, references followed; shorten the way to it"
+                ),
+            ));
+        }
         let Some(members) = schema.as_object() else {
             return Err(SchemaError::malformed(
                 at,
                 "a schema is an object such as {\"type\": \"string\"}".into(),
             ));
         };
+        let inside = Place { depth: place.depth + 1, ..place };
         let mut node = if let Some(target) = members.get("$ref") {
             known_keywords(members, at, &["$ref"])?;
-            self.reference(target, &child_pointer(at, "$ref"), level)?
+            self.reference(target, &child_pointer(at, "$ref"), inside)?
         } else if let Some((keyword, list)) =
             ["anyOf", "oneOf"].iter().find_map(|&keyword| members.get_key_value(keyword))
         {
             known_keywords(members, at, &[keyword])?;
-            self.alternative(list, &child_pointer(at, keyword), level)?
+            self.alternative(list, &child_pointer(at, keyword), inside)?
         } else {
-            self.typed(members, at, level)?
+            self.typed(members, at, inside)?
         };
         annotate(&mut node, members, at)?;
         Ok(node)
@@ -71,7 +120,7 @@ impl<'s> Reader<'s> {
         &mut self,
         target: &'s Value,
         at: &str,
-        level: usize,
+        place: Place<'_>,
     ) -> Result<Node, SchemaError> {
         let local = target.as_str().and_then(|target| target.strip_prefix('#')).filter(|pointer| {
             pointer.starts_with("/$defs/") || pointer.starts_with("/definitions/")
@@ -88,8 +137,9 @@ impl<'s> Reader<'s> {
         let Some(schema) = self.document.pointer(pointer) else {
             return Err(SchemaError::malformed(at, "there is nothing at this reference".into()));
         };
+        self.measure(schema)?;
         self.open.push(pointer);
-        let node = self.node(schema, pointer, level)?;
+        let node = self.node(schema, pointer, place)?;
         self.open.pop();
         Ok(node)
     }
@@ -99,7 +149,7 @@ impl<'s> Reader<'s> {
         &mut self,
         list: &'s Value,
         at: &str,
-        level: usize,
+        place: Place<'_>,
     ) -> Result<Node, SchemaError> {
         let list = list.as_array().map_or(&[][..], Vec::as_slice);
         let is_null = |member: &Value| member.get("type").is_some_and(|name| name == "null");
@@ -111,19 +161,24 @@ impl<'s> Reader<'s> {
                     .into(),
             ));
         };
-        let mut node = self.node(member, &format!("{at}/{index}"), level)?;
+        let mut node = self.node(member, &format!("{at}/{index}"), place)?;
         node.nullable |= list.len() > 1;
         Ok(node)
     }
 
-    fn typed(&mut self, members: &'s Members, at: &str, level: usize) -> Result<Node, SchemaError> {
+    fn typed(
+        &mut self,
+        members: &'s Members,
+        at: &str,
+        place: Place<'_>,
+    ) -> Result<Node, SchemaError> {
         let (name, null_type) = declared_type(members, at)?;
         let (structure, rules) = keywords_of(name);
         known_keywords(members, at, &[structure, rules].concat())?;
         let constraints = constraints(members, at, rules)?;
         let (kind, null_choice) = match name {
-            "object" => (self.object(members, at, level)?, false),
-            "array" => (self.array(members, at, level)?, false),
+            "object" => (self.object(members, at, place)?, false),
+            "array" => (self.array(members, at, place)?, false),
             _ => leaf(name, members, at)?,
         };
         let nullable = null_type || null_choice;
@@ -134,9 +189,9 @@ impl<'s> Reader<'s> {
         &mut self,
         members: &'s Members,
         at: &str,
-        level: usize,
+        place: Place<'_>,
     ) -> Result<Kind, SchemaError> {
-        if level >= MAX_LEVELS {
+        if place.level >= MAX_LEVELS {
             return Err(SchemaError::TooDeep { pointer: at.to_owned(), allowed: MAX_LEVELS });
         }
         let inside = child_pointer(at, "properties");
@@ -152,6 +207,7 @@ impl<'s> Reader<'s> {
             }
         };
         let required = required_names(members, fields, at)?;
+        let inner = Place { level: place.level + 1, element: None, ..place };
         let mut properties = Vec::with_capacity(fields.len());
         for (name, schema) in fields {
             let pointer = child_pointer(&inside, name);
@@ -159,14 +215,26 @@ impl<'s> Reader<'s> {
             if self.properties > MAX_PROPERTIES {
                 return Err(SchemaError::TooManyProperties { pointer, allowed: MAX_PROPERTIES });
             }
-            let node = self.node(schema, &pointer, level + 1)?;
+            let node = self.node(schema, &pointer, inner)?;
             let required = required.contains(&name.as_str());
             properties.push(Property { name: name.clone(), required, node });
         }
         Ok(Kind::Object(properties))
     }
 
-    fn array(&mut self, members: &'s Members, at: &str, level: usize) -> Result<Kind, SchemaError> {
+    fn array(
+        &mut self,
+        members: &'s Members,
+        at: &str,
+        place: Place<'_>,
+    ) -> Result<Kind, SchemaError> {
+        if let Some(element) = place.element {
+            return Err(SchemaError::unsupported(
+                element,
+                "an array of arrays cannot be asked for; make the inner one a field of an object"
+                    .into(),
+            ));
+        }
         let Some(schema) = members.get("items").filter(|items| items.is_object()) else {
             return Err(SchemaError::malformed(
                 at,
@@ -175,14 +243,7 @@ impl<'s> Reader<'s> {
             ));
         };
         let pointer = child_pointer(at, "items");
-        let item = self.node(schema, &pointer, level)?;
-        if matches!(item.kind, Kind::Array(_)) {
-            return Err(SchemaError::unsupported(
-                &pointer,
-                "an array of arrays cannot be asked for; make the inner one a field of an object"
-                    .into(),
-            ));
-        }
+        let item = self.node(schema, &pointer, Place { element: Some(&pointer), ..place })?;
         Ok(Kind::Array(Box::new(item)))
     }
 }

@@ -15,7 +15,7 @@ const INDENT: u64 = 4;
 impl Schema {
     /// The `result_schema` to send, in the order of the schema.
     pub fn result_schema(&self) -> Value {
-        template(&self.root, None)
+        self.root.result_schema()
     }
 
     /// An upper bound of the bytes that [`result_schema`](Self::result_schema) takes in the model's
@@ -45,6 +45,11 @@ fn template(node: &Node, inherited: Option<&str>) -> Value {
 }
 
 impl Node {
+    /// The part of the `result_schema` that stands for this place.
+    pub(super) fn result_schema(&self) -> Value {
+        template(self, None)
+    }
+
     fn meaning(&self) -> Option<&str> {
         let said = |text: &'_ &str| !text.trim().is_empty();
         let description = self.description.as_deref().filter(said);

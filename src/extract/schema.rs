@@ -17,7 +17,8 @@ use serde_json::{Map, Value, json};
 
 use super::reader;
 
-/// The longest schema in bytes of compact JSON; also the longest `result_schema` it may unfold to.
+/// The longest schema in bytes of compact JSON, as it is sent and with each use of a definition
+/// counted; also the longest `result_schema` that it may become.
 pub const MAX_BYTES: u64 = 64 * 1024;
 /// The most properties of a schema, nested ones and each use of a `$ref` counted.
 pub const MAX_PROPERTIES: usize = 100;
@@ -47,12 +48,11 @@ impl Schema {
     pub fn parse(value: &Value) -> Result<Self, SchemaError> {
         refuse_longer(byte_length(value))?;
         let root = reader::read(value)?;
+        // The hints are seldom longer than the schema, but a list of digits is.
+        refuse_longer(byte_length(&root.result_schema()))?;
         let validator = compile(&root.validated(Null::Refused))
             .map_err(|_| SchemaError::malformed("", "the schema contradicts itself".into()))?;
-        let schema = Self { root, validator };
-        // One definition may be used a hundred times: what is small to send can unfold to megabytes.
-        refuse_longer(byte_length(&schema.result_schema()))?;
-        Ok(schema)
+        Ok(Self { root, validator })
     }
 }
 
@@ -109,10 +109,11 @@ pub enum SchemaError {
     },
     /// A longer schema than is read.
     #[error(
-        "the schema is {actual} bytes long with its references resolved; the limit is {allowed}"
+        "the schema is at least {actual} bytes long with each use of a definition counted; the \
+         limit is {allowed}"
     )]
     TooLong {
-        /// Bytes of compact JSON.
+        /// Bytes of compact JSON up to where counting stopped.
         actual: u64,
         /// The most bytes.
         allowed: u64,
@@ -275,7 +276,7 @@ fn compile(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'sta
         .build(schema)
 }
 
-fn refuse_longer(actual: u64) -> Result<(), SchemaError> {
+pub(super) fn refuse_longer(actual: u64) -> Result<(), SchemaError> {
     if actual > MAX_BYTES {
         return Err(SchemaError::TooLong { actual, allowed: MAX_BYTES });
     }
@@ -283,7 +284,7 @@ fn refuse_longer(actual: u64) -> Result<(), SchemaError> {
 }
 
 /// Bytes of `value` as compact JSON, counted without writing them anywhere.
-fn byte_length(value: &Value) -> u64 {
+pub(super) fn byte_length(value: &Value) -> u64 {
     struct Count(u64);
 
     impl io::Write for Count {
@@ -474,14 +475,97 @@ mod tests {
         assert_eq!((error.code(), error.pointer()), ("schema_unsupported", "/properties/100"));
     }
 
+    /// The error where a runaway recursion would end the process.
+    fn refused_on_a_small_stack(schema: Value) -> SchemaError {
+        let reading =
+            std::thread::Builder::new().stack_size(256 * 1024).spawn(move || refused(&schema));
+        reading.expect("a thread").join().expect("an error")
+    }
+
+    /// Definitions `d0`, `d1`, …, each the next one in `wrap`, the last a text, and a field of `d0`.
+    fn chain(count: usize, wrap: impl Fn(Value) -> Value) -> Value {
+        let link = |index| {
+            (format!("d{index}"), wrap(json!({ "$ref": format!("#/$defs/d{}", index + 1) })))
+        };
+        let end = (format!("d{count}"), json!({ "type": "string" }));
+        let mut schema = object(&json!({ "a": { "$ref": "#/$defs/d0" } }));
+        schema["$defs"] = (0..count).map(link).chain([end]).collect();
+        schema
+    }
+
     #[test]
-    fn a_schema_is_measured_before_and_after_its_references() {
-        let long = "x".repeat(40 * 1024);
-        let mut twice =
-            object(&json!({ "a": { "$ref": "#/$defs/l" }, "b": { "$ref": "#/$defs/l" } }));
-        twice["$defs"] = json!({ "l": { "type": "string", "description": long } });
-        assert!(matches!(refused(&twice), SchemaError::TooLong { allowed: MAX_BYTES, .. }));
-        let plain = object(&json!({ "a": { "type": "string", "title": long.repeat(2) } }));
+    fn a_long_chain_of_references_is_refused() {
+        assert_eq!(Schema::parse(&chain(29, |next| next)).err(), None);
+        assert_eq!(refused(&chain(30, |next| next)).pointer(), "/$defs/d30");
+        let error = refused_on_a_small_stack(chain(500, |next| next));
+        assert_eq!(error.code(), "schema_unsupported");
+        assert!(error.pointer().starts_with("/$defs/d"), "{}", error.pointer());
+    }
+
+    #[test]
+    fn a_long_chain_of_choices_is_refused() {
+        let choice = |next| (0..60).fold(next, |inner, _| json!({ "anyOf": [inner] }));
+        let error = refused_on_a_small_stack(chain(50, choice));
+        assert_eq!(error.code(), "schema_unsupported");
+        assert!(error.pointer().starts_with("/$defs/d0/anyOf/0/anyOf/0"), "{}", error.pointer());
+    }
+
+    #[test]
+    fn lists_in_lists_are_refused_at_the_second_one() {
+        let lists = |next| (0..115).fold(next, |inner, _| json!({ "items": inner }));
+        let error = refused_on_a_small_stack(chain(50, lists));
+        assert_eq!((error.code(), error.pointer()), ("schema_unsupported", "/$defs/d0/items"));
+    }
+
+    #[test]
+    fn a_list_of_lists_is_refused_behind_a_reference_too() {
+        let mut schema = object(&json!({ "a": { "items": { "$ref": "#/$defs/l" } } }));
+        schema["$defs"] = json!({ "l": { "type": "array", "items": { "type": "string" } } });
+        let error = refused(&schema);
+        assert_eq!((error.code(), error.pointer()), ("schema_unsupported", "/properties/a/items"));
+    }
+
+    #[test]
+    fn a_schema_is_measured_before_its_references() {
+        let plain = object(&json!({ "a": { "type": "string", "title": "x".repeat(80 * 1024) } }));
         assert!(matches!(refused(&plain), SchemaError::TooLong { actual: 81_000.., .. }));
+    }
+
+    #[test]
+    fn a_definition_counts_once_for_each_use() {
+        let mut schema = object(&json!({ "a": { "$ref": "#/$defs/l" } }));
+        let long = "x".repeat(40 * 1024);
+        schema["$defs"] = json!({ "l": { "type": "string", "description": long } });
+        assert_eq!(Schema::parse(&schema).err(), None);
+        schema["properties"]["b"] = json!({ "$ref": "#/$defs/l" });
+        assert!(matches!(refused(&schema), SchemaError::TooLong { allowed: MAX_BYTES, .. }));
+    }
+
+    #[test]
+    fn reading_stops_at_the_use_that_makes_the_schema_too_long() {
+        let words: Vec<String> = (0..8_500).map(|index| index.to_string()).collect();
+        let fields: Map<String, Value> =
+            (0..100).map(|index| (index.to_string(), json!({ "$ref": "#/$defs/w" }))).collect();
+        let mut schema = object(&fields.into());
+        schema["$defs"] = json!({ "w": { "enum": words } });
+        let error = refused(&schema);
+        let at_the_second_use = 2 * MAX_BYTES;
+        let SchemaError::TooLong { actual, .. } = error else { panic!("{error}") };
+        assert!(actual < at_the_second_use, "{actual} bytes were counted");
+    }
+
+    #[test]
+    fn a_definition_is_measured_before_it_is_read() {
+        let long = "x".repeat(20 * 1024);
+        let uses = [("a", "l"), ("b", "l"), ("c", "l"), ("d", "bad")];
+        let field = |(name, definition): (&str, &str)| {
+            (name.to_owned(), json!({ "$ref": format!("#/$defs/{definition}") }))
+        };
+        let mut schema = object(&uses.into_iter().map(field).collect());
+        schema["$defs"] = json!({
+            "l": { "type": "string", "description": long },
+            "bad": { "type": "string", "pattern": "(", "$comment": long },
+        });
+        assert!(matches!(refused(&schema), SchemaError::TooLong { .. }));
     }
 }

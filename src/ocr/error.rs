@@ -54,6 +54,9 @@ pub enum OcrError {
     /// The model's fields could not be understood, twice.
     #[error("the model's answer could not be understood: {0}")]
     UnusableFields(AnswerError),
+    /// The upstream gave text where lines were asked for.
+    #[error("the model gave no lines")]
+    NoLines,
     /// Fields are wanted, but it was not said which.
     #[error("there is no schema")]
     NoSchema,

@@ -25,13 +25,13 @@ pub struct Line {
 }
 
 /// The lines of an answer; those without a place are left out.
-pub(super) fn of(words: Option<&[Word]>, page: Size) -> Vec<Line> {
-    words.unwrap_or_default().iter().filter_map(|word| line(word, page)).collect()
+pub(super) fn of(words: &[Word], page: Size) -> Vec<Line> {
+    words.iter().filter_map(|word| line(word, page)).collect()
 }
 
-/// The text of the lines.
-pub(super) fn text(lines: &[Line]) -> String {
-    lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
+/// The text of an answer, also of words without a place.
+pub(super) fn text(words: &[Word]) -> String {
+    words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 fn line(word: &Word, page: Size) -> Option<Line> {
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn a_word_without_a_place_is_left_out_and_nothing_panics() {
-        assert_eq!(of(Some(&[word(None, None)]), PAGE), Vec::new());
+        assert_eq!(of(&[word(None, None)], PAGE), Vec::new());
         let nonsense = word(Some([f64::NAN, f64::INFINITY, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), None);
-        assert_eq!(of(Some(&[nonsense]), PAGE).len(), 1);
+        assert_eq!(of(&[nonsense], PAGE).len(), 1);
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use self::error::OcrError;
-use self::request::Request;
+use self::request::{Detail, Request};
 use self::result::{
     DocumentFacts, Estimate, Facts, OcrAnswer, Page, Spend, Status, TenantLimits, Timing,
     UpstreamFacts,
@@ -32,7 +32,7 @@ use crate::admission::Admission;
 use crate::auth::tenant::{OnExceed, Tenant};
 use crate::catalog::{Catalog, Model};
 use crate::clock::Clock;
-use crate::dashscope::error::{CallError, Code};
+use crate::dashscope::error::{CallError, Code, Fault};
 use crate::dashscope::{Call, Client, Completion, Image};
 use crate::quote::{self, Cap, Quote};
 use crate::telemetry::metrics::{Metrics, Saving};
@@ -107,6 +107,9 @@ impl Ocr {
         let prepared = prepare(&self.catalog, tenant, &request)?;
         let mut tally = Tally::new(&prepared.quote);
         let completion = self.read(tenant, &prepared, &request, &mut tally).await?;
+        if lacks_lines(&request, &completion) {
+            return Err(OcrError::NoLines.after(&tally));
+        }
         let page = Page::of(&prepared, &completion, request.options.detail);
         Ok(OcrAnswer {
             id: request.id,
@@ -129,13 +132,13 @@ impl Ocr {
         let admitted = self.admission.admit(tenant, &prepared.quote);
         let permit = admitted.map_err(|refusal| OcrError::from(refusal).after(tally))?;
         let this = Arc::clone(self);
-        let (tenant, quote) = (Arc::clone(tenant), prepared.quote.clone());
+        let (payer, quote) = (Arc::clone(tenant), prepared.quote.clone());
         let (call, deadline) = (call(prepared, request), request.deadline);
         let held = Arc::clone(&request.held);
         let work = async move {
             let _held = held;
             let completion = this.client.call(permit, &call, deadline).await?;
-            this.compare(tenant.name.as_str(), &quote, &completion);
+            this.compare(payer.name.as_str(), &quote, &completion);
             Ok::<_, CallError>(completion)
         };
         match self.tasks.spawn(work.in_current_span()).await {
@@ -144,6 +147,9 @@ impl Ocr {
                 Ok(completion)
             }
             Ok(Err(failure)) => {
+                if matches!(failure.fault, Fault::Busy { .. }) {
+                    self.metrics.refused(tenant.name.as_str(), "upstream_queue");
+                }
                 tally.add_failure(&failure, &prepared.quote);
                 Err(OcrError::Upstream(failure))
             }
@@ -199,6 +205,13 @@ impl Ocr {
             "image tokens were billed otherwise than estimated"
         );
     }
+}
+
+/// Whether lines were asked for and text came instead: it would read like a blank page.
+fn lacks_lines(request: &Request, completion: &Completion) -> bool {
+    request.options.detail == Detail::Lines
+        && completion.words.is_none()
+        && !completion.text.trim().is_empty()
 }
 
 /// What the request would cost: the function behind `/estimate` and the command line.

@@ -299,13 +299,12 @@ impl Estimate {
 impl Page {
     pub(super) fn of(prepared: &Prepared, completion: &Completion, detail: Detail) -> Self {
         let image = &prepared.quote.image;
-        let lines = match detail {
-            Detail::Text => None,
-            Detail::Lines => Some(lines::of(completion.words.as_deref(), image.size)),
-        };
-        let text = match &lines {
-            Some(lines) => lines::text(lines),
-            None => completion.text.clone(),
+        let (text, lines) = match detail {
+            Detail::Text => (completion.text.clone(), None),
+            Detail::Lines => {
+                let words = completion.words.as_deref().unwrap_or_default();
+                (lines::text(words), Some(lines::of(words, image.size)))
+            }
         };
         Self {
             page: 1,

@@ -31,8 +31,18 @@ pub enum LogFormat {
 
 /// A log filter that cannot be understood.
 #[derive(Debug, thiserror::Error)]
-#[error("log.filter: {0}")]
+#[error("{0}")]
 pub struct InvalidFilter(#[from] tracing_subscriber::filter::ParseError);
+
+/// Refuses a filter that cannot be understood.
+///
+/// # Errors
+///
+/// [`InvalidFilter`].
+pub fn check(settings: &LogSettings) -> Result<(), InvalidFilter> {
+    EnvFilter::builder().parse(&settings.filter)?;
+    Ok(())
+}
 
 /// Installs the process-wide subscriber and a panic hook that logs where, never what.
 ///

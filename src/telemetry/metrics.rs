@@ -60,6 +60,7 @@ pub struct Metrics {
     tokens_saved: IntCounterVec,
     tokens_above_bound: IntCounterVec,
     cost: CounterVec,
+    cost_unverified: CounterVec,
     estimate_mismatch: IntCounterVec,
     requests: IntCounterVec,
     request_duration: HistogramVec,
@@ -87,7 +88,8 @@ impl Metrics {
             tokens_saved: new.counter("tokens_saved_total", "Image tokens that were not spent.", &["tenant", "reason"])?,
             tokens_above_bound: new.counter("tokens_above_bound_total", "Tokens billed above the bound known before sending. Anything but zero is an alarm.", &["tenant", "model"])?,
             cost: new.money("cost_total", "Money spent by the price list, in units of the currency.", &["tenant", "model", "currency"])?,
-            estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
+            cost_unverified: new.money("cost_unverified_total", "Money settled at the bound of a call whose bill is unknown.", &["tenant", "model", "currency"])?,
+                        estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
             requests: new.counter("requests_total", "Requests answered.", &["route", "status", "tenant"])?,
             request_duration: new.histogram("request_duration_seconds", "Time from a request's first byte to its answer.", &["route"])?,
             refused: new.counter("refused_total", "Requests refused before anything was sent.", &["tenant", "reason"])?,
@@ -123,6 +125,13 @@ impl Metrics {
     pub fn tokens_unverified(&self, tenant: &str, model: &str, bound: Tokens) {
         let tenant = self.tenants.label(tenant);
         self.tokens_unverified.with_label_values(&[tenant, model]).inc_by(bound.get());
+    }
+
+    /// The same in money.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+    pub fn cost_unverified(&self, tenant: &str, model: &str, currency: Currency, cost: Money) {
+        let labels = [self.tenants.label(tenant), model, currency.code()];
+        self.cost_unverified.with_label_values(&labels).inc_by(cost.nanos() as f64 / 1e9);
     }
 
     /// The cap or another rule made an image cheaper.

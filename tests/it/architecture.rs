@@ -8,7 +8,7 @@ use syn::visit::Visit;
 
 /// Who may use a crate: the start of the file's path below `src`, and why only there.
 const CONFINED: [(&str, &[&str]); 4] = [
-    ("axum", &["api", "server.rs"]),
+    ("axum", &["api", "server"]),
     ("reqwest", &["dashscope", "cli/healthcheck.rs", "cli/demo.rs"]),
     ("sqlx", &["store"]),
     ("clap", &["cli"]),

@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
 use super::read_request;
+use crate::api::accept;
 use crate::api::entrance::{Entered, enter};
 use crate::api::options::Purpose;
 use crate::api::problem::Problem;
@@ -27,6 +28,7 @@ async fn foretell(
     entered: &Entered,
     request: Request,
 ) -> Result<Response, Problem> {
+    accept::require_json(request.headers())?;
     let (request, _) = read_request(gateway, entered, request, Purpose::Estimate).await?;
     Ok(Json(gateway.ocr.estimate(&entered.tenant, &request)?).into_response())
 }

@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
 use super::{read_request, tell_spend};
+use crate::api::accept;
 use crate::api::entrance::{Entered, enter};
 use crate::api::options::Purpose;
 use crate::api::problem::Problem;
@@ -27,6 +28,7 @@ async fn fields(
     entered: &Entered,
     request: Request,
 ) -> Result<Response, Problem> {
+    accept::require_json(request.headers())?;
     let (request, _) = read_request(gateway, entered, request, Purpose::Fields).await?;
     let answer = gateway.ocr.extract(&entered.tenant, request).await?;
     let mut response = Json(&answer).into_response();

@@ -2,13 +2,13 @@
 //!
 //! [`run`] is given its sockets and the signal to stop, so tests and the command use the same door.
 //! Connections are served one by one instead of by `axum::serve`, because three things are needed
-//! there: a limit of time for headers, a limit of connections, and a lingering close.
+//! there: a limit of time for headers, a limit of connections, and what `connection` adds.
+
+mod connection;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,11 +16,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use self::connection::Connection;
 use crate::api;
 use crate::gateway::Gateway;
 use crate::settings::ServerSettings;
@@ -28,9 +28,9 @@ use crate::settings::ServerSettings;
 /// Connections of the metrics listener: a scraper and some probes.
 const METRICS_CONNECTIONS: usize = 64;
 
-/// How long what a client still sends is read after the answer was given. Longer than the round
-/// trip that the answer needs, shorter than a slow client could use to hold resources.
-const LINGER: Duration = Duration::from_secs(2);
+/// The most that is buffered of a connection, and so the longest head of a request, in bytes. Keys and
+/// options need a fraction of it; hyper's own default of some 400 KB would be held before any key is seen.
+const BUFFER: usize = 64 * 1024;
 
 /// A pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -110,14 +110,18 @@ pub async fn run(
 struct Door {
     http: http1::Builder,
     places: Arc<Semaphore>,
+    patience: Duration,
     connections: TaskTracker,
 }
 
 impl Door {
     fn new(settings: &ServerSettings, most: usize, connections: TaskTracker) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(settings.idle_timeout());
-        Self { http, places: Arc::new(Semaphore::new(most)), connections }
+        http.timer(TokioTimer::new())
+            .header_read_timeout(settings.keep_alive_timeout())
+            .max_buf_size(BUFFER);
+        let places = Arc::new(Semaphore::new(most));
+        Self { http, places, patience: settings.idle_timeout(), connections }
     }
 
     /// Serves until `stop`; gives back what knows of the connections that are still open.
@@ -134,6 +138,8 @@ impl Door {
                 () = &mut stop => return graceful,
                 place = Arc::clone(&self.places).acquire_owned() => place,
             };
+            // Nothing closes the semaphore.
+            let Ok(place) = place else { return graceful };
             let stream = tokio::select! {
                 () = &mut stop => return graceful,
                 accepted = listener.accept() => match accepted {
@@ -145,95 +151,15 @@ impl Door {
                     }
                 },
             };
-            // An answer is one write; waiting to fill a packet only delays it. Where the option is
-            // refused the connection still works.
-            let _ = stream.set_nodelay(true);
-            let stream = Lingering { stream: Some(stream), tasks: self.connections.clone() };
+            let closing = self.connections.clone();
+            let connection = Connection::new(stream, place, self.patience, closing);
             let service = TowerToHyperService::new(router.clone());
-            let connection = self.http.serve_connection(TokioIo::new(stream), service);
-            let connection = graceful.watch(connection);
+            let served = self.http.serve_connection(TokioIo::new(connection), service);
+            let served = graceful.watch(served);
             self.connections.spawn(async move {
                 // A client that breaks off is its own affair and is logged with its request.
-                let _ = connection.await;
-                drop(place);
+                let _ = served.await;
             });
         }
-    }
-}
-
-/// A connection that is closed only when the client has heard the answer.
-///
-/// A request may be refused before its body was read. To close a socket with unread data resets the
-/// connection, and a client that is still sending then sees the reset instead of the refusal. So what
-/// it still sends is read and dropped for a moment (as nginx's `lingering_close` does).
-struct Lingering {
-    stream: Option<TcpStream>,
-    tasks: TaskTracker,
-}
-
-impl Lingering {
-    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
-        let stream = self.get_mut().stream.as_mut().map(Pin::new);
-        stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
-    }
-}
-
-impl Drop for Lingering {
-    fn drop(&mut self) {
-        let Some(stream) = self.stream.take() else { return };
-        if tokio::runtime::Handle::try_current().is_ok() {
-            self.tasks.spawn(linger(stream));
-        }
-    }
-}
-
-async fn linger(mut stream: TcpStream) {
-    let read_on = async {
-        stream.shutdown().await?;
-        let mut dropped = vec![0; 64 * 1024];
-        while stream.read(&mut dropped).await? > 0 {}
-        Ok::<_, io::Error>(())
-    };
-    // Either the client is done, or it has had its time.
-    let _ = tokio::time::timeout(LINGER, read_on).await;
-}
-
-impl AsyncRead for Lingering {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.stream()?.poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Lingering {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(context, data)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(context, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(context)
     }
 }
