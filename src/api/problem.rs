@@ -212,6 +212,6 @@ mod tests {
     fn a_wait_is_rounded_up_and_never_zero() {
         assert_eq!(whole_seconds(Duration::ZERO), 1);
         assert_eq!(whole_seconds(Duration::from_millis(1_001)), 2);
-        assert_eq!(whole_seconds(Duration::from_secs(60)), 60);
+        assert_eq!(whole_seconds(Duration::from_mins(1)), 60);
     }
 }
