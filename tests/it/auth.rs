@@ -40,7 +40,7 @@ async fn every_route_that_is_not_open_asks_for_a_key() {
     }
     assert_eq!(gateway.upstream().bill().received, 0);
     let refused = [("reason", "unauthorized"), ("tenant", "none")];
-    assert_eq!(gateway.metric("refused_total", &refused).await as u64, ROUTES.len() as u64);
+    assert_eq!(gateway.count("refused_total", &refused).await, ROUTES.len() as u64);
 }
 
 #[tokio::test]
@@ -75,7 +75,6 @@ async fn what_is_no_key_of_ours_is_401_and_is_not_repeated() {
     let (cut, turned) = (&gateway.key[..40], gateway.key.chars().rev().collect::<String>());
     let url = format!("{}/ocr", gateway.address);
     for header in [
-        "Bearer".to_owned(),
         "Bearer ".to_owned(),
         format!("Basic {}", gateway.key),
         gateway.key.clone(),
@@ -84,14 +83,13 @@ async fn what_is_no_key_of_ours_is_401_and_is_not_repeated() {
         format!("Bearer {}x", gateway.key),
         format!("Bearer {}", gateway.key.to_uppercase()),
         format!("Bearer {}", stranger.expose()),
-        "Bearer sk-test".to_owned(),
         format!("Bearer {}", "k".repeat(5000)),
     ] {
         let request = gateway.http.post(&url).header("authorization", &header);
         let answer = Answer::of(request.body(fixture("hello.png"))).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (401, "unauthorized"), "{header}");
-        let shown = header.trim_start_matches("Bearer ").trim();
-        assert!(shown.len() < 7 || !answer.text.contains(shown), "{}", answer.text);
+        let shown = header.trim_start_matches("Bearer ");
+        assert!(shown.is_empty() || !answer.text.contains(shown), "{}", answer.text);
     }
 }
 
@@ -150,8 +148,7 @@ async fn a_disabled_tenant_is_told_that_it_is_and_not_that_its_key_is_wrong() {
     let answer = ocr(&gateway, &gateway.key).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (403, "forbidden"));
     assert_eq!(gateway.upstream().bill().received, 0);
-    let refused = gateway.metric("refused_total", &[("reason", "forbidden")]).await;
-    assert_eq!(refused as u64, 1);
+    assert_eq!(gateway.count("refused_total", &[("reason", "forbidden")]).await, 1);
 }
 
 #[tokio::test]

@@ -140,16 +140,16 @@ fn check_calls(upstream: &World, verdict: Verdict, path: &str, what: &str) {
 
 async fn check_metrics(gateway: &TestGateway, verdict: Verdict, what: &str) {
     let outcome = [("endpoint", "beijing"), ("outcome", verdict.outcome)];
-    let attempts = gateway.metric("upstream_attempts_total", &outcome).await as u64;
+    let attempts = gateway.count("upstream_attempts_total", &outcome).await;
     assert_eq!(attempts, verdict.attempts, "{what}");
-    assert_eq!(gateway.metric("upstream_attempts_total", &[]).await as u64, attempts, "{what}");
+    assert_eq!(gateway.count("upstream_attempts_total", &[]).await, attempts, "{what}");
     let reason = [("reason", verdict.outcome)];
-    let retries = gateway.metric("upstream_retries_total", &reason).await as u64;
+    let retries = gateway.count("upstream_retries_total", &reason).await;
     assert_eq!(retries, verdict.attempts - 1, "{what}");
-    let unverified = gateway.metric("tokens_unverified_total", &[("tenant", "test")]).await as u64;
+    let unverified = gateway.count("tokens_unverified_total", &[("tenant", "test")]).await;
     assert_eq!(unverified > 0, verdict.unverified, "{what}");
     assert!(unverified >= gateway.upstream().bill().total(), "{what}");
-    assert_eq!(gateway.metric("tokens_spent_total", &[]).await as u64, 0, "{what}");
+    assert_eq!(gateway.count("tokens_spent_total", &[]).await, 0, "{what}");
 }
 
 #[tokio::test]
@@ -376,8 +376,8 @@ async fn an_address_that_nobody_answers_at_is_unavailable_and_costs_nothing() {
     assert_eq!((answer.status.as_u16(), answer.code()), (503, "upstream_unavailable"));
     assert!(!answer.header("retry-after").is_empty());
     let unreachable = [("outcome", "unreachable")];
-    assert_eq!(gateway.metric("upstream_attempts_total", &unreachable).await as u64, 3);
-    assert_eq!(gateway.metric("tokens_unverified_total", &[]).await as u64, 0);
+    assert_eq!(gateway.count("upstream_attempts_total", &unreachable).await, 3);
+    assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
 }
 
 #[tokio::test]
@@ -401,8 +401,8 @@ async fn a_throttle_that_passes_costs_a_retry_and_nothing_else() {
         assert_eq!(answer.json["usage"]["upstream_calls"], 2);
         let total = answer.json["usage"]["total_tokens"].as_u64().unwrap();
         assert_eq!(gateway.upstream().bill().total(), total);
-        assert_eq!(gateway.metric("upstream_attempts_total", &[("outcome", "ok")]).await as u64, 1);
-        assert_eq!(gateway.metric("tokens_unverified_total", &[]).await as u64, 0);
+        assert_eq!(gateway.count("upstream_attempts_total", &[("outcome", "ok")]).await, 1);
+        assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
     }
 }
 
@@ -413,8 +413,8 @@ async fn an_answer_that_was_lost_once_is_written_off_beside_the_one_that_came() 
     let answer = gateway.upload("/ocr", fixture("hello.png")).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let told = answer.json["usage"]["total_tokens"].as_u64().unwrap();
-    let spent = gateway.metric("tokens_spent_total", &[]).await as u64;
-    let unverified = gateway.metric("tokens_unverified_total", &[]).await as u64;
+    let spent = gateway.count("tokens_spent_total", &[]).await;
+    let unverified = gateway.count("tokens_unverified_total", &[]).await;
     assert_eq!(spent, told);
     assert!(spent + unverified >= gateway.upstream().bill().total());
     assert_eq!(gateway.upstream().bill().calls, 2);
@@ -466,7 +466,7 @@ async fn a_caller_s_deadline_ends_the_call_and_its_bill_is_written_off() {
     let answer = Answer::of(request).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (504, "deadline_exceeded"));
     assert_eq!(answer.json["retryable"], true);
-    let unverified = gateway.metric("tokens_unverified_total", &[]).await as u64;
+    let unverified = gateway.count("tokens_unverified_total", &[]).await;
     assert!(unverified >= gateway.upstream().bill().total());
     assert_eq!(gateway.upstream().bill().calls, 1);
 }

@@ -192,6 +192,18 @@ impl TestGateway {
         self.http.post(format!("{}{path}", self.address)).bearer_auth(key)
     }
 
+    /// [`metric`](Self::metric) of something that is counted in whole numbers.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counters and gauges of whole things, far below 2^53"
+    )]
+    pub(crate) async fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let value = self.metric(name, labels).await;
+        assert!(value >= 0.0 && value.fract() == 0.0, "{name} is {value}");
+        value as u64
+    }
+
     /// Waits until the metric has at least this value.
     pub(crate) async fn until_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
         until(name, async || self.metric(name, labels).await >= value).await;

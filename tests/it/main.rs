@@ -1,6 +1,14 @@
 //! The promises of the service, one module each, checked from outside: over TCP, against the emulator,
 //! on real databases.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "clippy knows a test by its attribute, and not the words that tests are made of"
+)]
+
 mod accounting;
 mod architecture;
 mod auth;

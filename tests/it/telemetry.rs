@@ -115,12 +115,12 @@ async fn tenants_past_the_bound_are_counted_together() {
         Answer::of(gateway.post_as(&key, "/ocr").body(fixture("hello.png"))).await;
     }
     let requests = async |tenant: &str| {
-        gateway.metric("requests_total", &[("route", "/ocr"), ("tenant", tenant)]).await as u64
+        gateway.count("requests_total", &[("route", "/ocr"), ("tenant", tenant)]).await
     };
     assert_eq!(requests("tenant-2").await, 1);
     assert_eq!(requests("tenant-3").await, 0);
     assert_eq!(requests("other").await, 3);
-    let spent = gateway.metric("tokens_spent_total", &[]).await as u64;
+    let spent = gateway.count("tokens_spent_total", &[]).await;
     assert_eq!(spent, gateway.upstream().bill().total(), "and nobody is left out");
 }
 
