@@ -29,6 +29,9 @@ const LONGEST_BODY: usize = 64 * 1024 * 1024;
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream;charset=UTF-8";
 
+/// What a model writes when it forgets that a result was asked for.
+const PROSE: &str = "The image shows a document.";
+
 /// The page of a proxy that reached nobody.
 const GARBAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
     <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
@@ -145,7 +148,13 @@ impl Exchange {
         };
         tokio::time::sleep(self.service.latency + fault.delay).await;
 
-        let reply = answer.map(|answer| self.write(&answer));
+        let reply = answer.map(|mut answer| {
+            if fault.effect == Effect::ProseForResult {
+                answer.ocr_result = None;
+                PROSE.clone_into(&mut answer.text);
+            }
+            self.write(&answer)
+        });
         let mut response = self.spoilt(&fault, reply).await;
         if let Some(seconds) = fault.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -161,7 +170,7 @@ impl Exchange {
             (Effect::Garbage, _) => self.raw(fault, GARBAGE, "text/html"),
             (Effect::EmptyBody, _) => self.raw(fault, "", JSON),
             (Effect::OkWithErrorBody { .. }, _) => self.error_under_ok(fault),
-            (Effect::Nothing, Some(reply)) => self.send(reply),
+            (Effect::Nothing | Effect::ProseForResult, Some(reply)) => self.send(reply),
             (Effect::WrongContentType, Some(reply)) => {
                 let mut response = self.send(reply);
                 let html = HeaderValue::from_static("text/html");

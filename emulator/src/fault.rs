@@ -49,6 +49,8 @@ pub(crate) enum Effect {
     EmptyBody,
     /// The right body under a wrong `Content-Type`.
     WrongContentType,
+    /// The right usage around prose where a task's result should be.
+    ProseForResult,
 }
 
 /// Which calls a fault hits.
@@ -116,6 +118,11 @@ impl Fault {
     /// Answers the right body as `text/html`.
     pub fn wrong_content_type() -> Self {
         Self::with_effect(Effect::WrongContentType)
+    }
+
+    /// Answers, and bills, prose where a task's result should be, as models now and then do.
+    pub fn prose_for_result() -> Self {
+        Self::with_effect(Effect::ProseForResult)
     }
 
     /// Hits `count` calls, then is spent.
@@ -194,6 +201,7 @@ impl Fault {
                 | Effect::CutBodyAt(_)
                 | Effect::CutStreamAfter(_)
                 | Effect::WrongContentType
+                | Effect::ProseForResult
         )
     }
 
@@ -291,6 +299,7 @@ fn effect_named(name: &str, value: &Value) -> Result<Effect, String> {
         "garbage" => Effect::Garbage,
         "empty_body" => Effect::EmptyBody,
         "wrong_content_type" => Effect::WrongContentType,
+        "prose_for_result" => Effect::ProseForResult,
         _ => return Err(format!("`{name}` is not a member of a fault")),
     };
     let is_switch =
@@ -331,6 +340,7 @@ impl From<Fault> for Map<String, Value> {
             Effect::OkWithErrorBody { code } => put("ok_with_error_body", json!(code)),
             Effect::EmptyBody => put("empty_body", json!(true)),
             Effect::WrongContentType => put("wrong_content_type", json!(true)),
+            Effect::ProseForResult => put("prose_for_result", json!(true)),
         }
         put("status", json!(fault.status));
         put("message", json!(fault.message));

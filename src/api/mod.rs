@@ -62,3 +62,50 @@ fn finish(routes: Router<Arc<Gateway>>, gateway: &Arc<Gateway>) -> Router {
         .layer(shared)
         .with_state(Arc::clone(gateway))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::random::SystemRandom;
+    use crate::settings::Settings;
+    use crate::store;
+
+    #[expect(clippy::unused_async, reason = "a route is async")]
+    async fn panicking() -> &'static str {
+        panic!("the secret that a panic must not tell")
+    }
+
+    async fn gateway() -> Arc<Gateway> {
+        let variables = [("DASHSCOPE_API_KEY", "sk-x")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = Settings::load_with(None, HashMap::from(variables)).unwrap();
+        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        store.migrate().await.unwrap();
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        Gateway::build(&settings, store, clock, random).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_problem_that_tells_nothing_and_the_service_goes_on() {
+        let routes =
+            Router::new().route("/panic", get(panicking)).route("/livez", get(health::live));
+        let router = finish(routes, &gateway().await);
+        let ask =
+            |path: &str| router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+        let response = ask("/panic").await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.contains(r#""code":"internal""#) && !text.contains("secret"), "{text}");
+        assert_eq!(ask("/livez").await.unwrap().status(), StatusCode::OK);
+    }
+}

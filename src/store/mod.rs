@@ -38,11 +38,12 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Ten connections, which is little beside the hundred of an untuned PostgreSQL, and two
-    /// seconds, after which a caller would rather hear no.
+    /// Ten connections, which is little beside the hundred of an untuned PostgreSQL, and ten seconds,
+    /// in which a busy disk opens a SQLite file. Requests do not wait that long: a key look-up gives up
+    /// after a second by itself.
     fn default() -> Self {
         const TEN: NonZeroU32 = NonZeroU32::new(10).unwrap();
-        Self { max_connections: TEN, acquire_timeout: Duration::from_secs(2) }
+        Self { max_connections: TEN, acquire_timeout: Duration::from_secs(10) }
     }
 }
 

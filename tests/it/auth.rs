@@ -72,14 +72,13 @@ async fn a_key_is_taken_from_either_header() {
 async fn what_is_no_key_of_ours_is_401_and_is_not_repeated() {
     let gateway = TestGateway::start().await;
     let (stranger, _) = ApiKey::create(&SystemRandom);
-    let (cut, turned) = (&gateway.key[..40], gateway.key.chars().rev().collect::<String>());
+    let cut = &gateway.key[..40];
     let url = format!("{}/ocr", gateway.address);
     for header in [
         "Bearer ".to_owned(),
         format!("Basic {}", gateway.key),
         gateway.key.clone(),
         format!("Bearer {cut}"),
-        format!("Bearer {turned}"),
         format!("Bearer {}x", gateway.key),
         format!("Bearer {}", gateway.key.to_uppercase()),
         format!("Bearer {}", stranger.expose()),

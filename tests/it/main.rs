@@ -14,6 +14,7 @@ mod architecture;
 mod auth;
 mod databases;
 mod documents;
+mod extract;
 mod faults;
 mod harness;
 mod lifecycle;

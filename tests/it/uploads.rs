@@ -234,6 +234,16 @@ async fn a_form_that_is_malformed_is_400_and_says_how() {
 }
 
 #[tokio::test]
+async fn a_form_without_a_file_says_that_it_is_missing() {
+    let gateway = TestGateway::start().await;
+    let option = "Content-Disposition: form-data; name=\"detail\"";
+    for body in [form(&[]), form(&[(option, b"text")])] {
+        let answer = send_form(&gateway, FORM, body).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "missing_file"));
+    }
+}
+
+#[tokio::test]
 async fn a_file_may_have_any_name() {
     let gateway = TestGateway::start().await;
     let long = "n".repeat(300);
