@@ -78,7 +78,6 @@ mod tests {
     use crate::settings::Settings;
     use crate::store;
 
-    #[expect(clippy::unused_async, reason = "a route is async")]
     async fn panicking() -> &'static str {
         panic!("the secret that a panic must not tell")
     }
@@ -97,9 +96,9 @@ mod tests {
     async fn a_panic_is_a_500_problem_that_tells_nothing_and_the_service_goes_on() {
         let routes =
             Router::new().route("/panic", get(panicking)).route("/livez", get(health::live));
-        let router = finish(routes, &gateway().await);
+        let service = finish(routes, &gateway().await);
         let ask =
-            |path: &str| router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+            |path: &str| service.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
         let response = ask("/panic").await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
