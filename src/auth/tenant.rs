@@ -3,7 +3,7 @@
 //! A tenant is the account; its keys come and go. All of its settings but the name are optional,
 //! and an absent one means no limit, so that `tenant create NAME` is enough to start. The names of
 //! the settings are those of the contract (section 4) in every place where they are written: the
-//! configuration file, the admin API and the command line.
+//! configuration file and the command line.
 //!
 //! This file does not store tenants and does not enforce their limits.
 

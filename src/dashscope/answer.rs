@@ -26,7 +26,6 @@ const PROSE_BYTES: usize = 512;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer {
     pub(super) text: String,
-    pub(super) processed_text: Option<String>,
     pub(super) words: Option<Vec<Word>>,
     pub(super) kv_result: Option<Value>,
     pub(super) finish_reason: FinishReason,
@@ -91,7 +90,6 @@ fn content(mut json: Value, bound: &Usage) -> Result<Answer, Failure> {
 fn written(parts: Vec<Value>) -> Answer {
     let mut answer = Answer {
         text: String::new(),
-        processed_text: None,
         words: None,
         kv_result: None,
         finish_reason: FinishReason::Other(None),
@@ -101,9 +99,6 @@ fn written(parts: Vec<Value>) -> Answer {
     for mut part in parts {
         if let Some(text) = part.as_str().or_else(|| part["text"].as_str()) {
             answer.text.push_str(text);
-        }
-        if let Some(text) = part["processed_text"].as_str() {
-            answer.processed_text.get_or_insert_default().push_str(text);
         }
         let result = part.get_mut("ocr_result").map(Value::take).unwrap_or_default();
         if let Some(words) = result["words_info"].as_array() {
@@ -318,7 +313,6 @@ mod tests {
         assert_eq!(words.len(), 2);
         assert_eq!(words[0].location, Some([-30.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5]));
         assert_eq!((words[1].location, words[1].rotate_rect), (None, None));
-        assert_eq!(answer.processed_text.as_deref(), Some("p"));
     }
 
     #[test]

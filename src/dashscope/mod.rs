@@ -127,8 +127,6 @@ impl Task {
 pub struct Completion {
     /// What the model wrote. Empty for a blank page.
     pub text: String,
-    /// The same with repeated fragments removed, where the upstream did that.
-    pub processed_text: Option<String>,
     /// Text lines with their places: the result of [`Task::AdvancedRecognition`].
     pub words: Option<Vec<Word>>,
     /// Named values: the result of [`Task::KeyInformationExtraction`].

@@ -60,11 +60,6 @@ impl Rate {
         Self { per_minute: self.per_minute, burst }
     }
 
-    /// What comes back in a minute.
-    pub const fn amount_per_minute(&self) -> NonZeroU64 {
-        self.per_minute
-    }
-
     /// What a full bucket holds.
     pub const fn burst(&self) -> NonZeroU64 {
         self.burst

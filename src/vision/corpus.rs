@@ -59,7 +59,7 @@ fn side(value: &Value) -> u32 {
 #[test]
 fn every_real_scan_is_accepted_with_the_sides_that_its_manifest_says() {
     for sample in samples("sroie", "image").into_iter().chain(samples("misc", "file")) {
-        if super::probe::is_pdf(&sample.bytes) {
+        if super::kind::is_pdf(&sample.bytes) {
             continue;
         }
         let said = Size::new(side(&sample.manifest["width"]), side(&sample.manifest["height"]));
@@ -110,7 +110,7 @@ fn odd_files_that_must_be_rejected_are_when_their_header_shows_it() {
 #[test]
 fn every_pdf_is_told_from_an_image() {
     for sample in samples("odd", "file") {
-        if sample.name.starts_with("pdf/") && super::probe::is_pdf(&sample.bytes) {
+        if sample.name.starts_with("pdf/") && super::kind::is_pdf(&sample.bytes) {
             let seen = probe(&sample.bytes);
             assert_eq!(seen, Err(ProbeError::Unsupported { seen: "PDF" }), "{}", sample.name);
         }

@@ -93,11 +93,6 @@ pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ProbeError> {
     Ok(header)
 }
 
-/// Whether the bytes are a PDF document, so that they go another way than an image.
-pub fn is_pdf(bytes: &[u8]) -> bool {
-    format_of(bytes).is_none() && kind::is_pdf(bytes)
-}
-
 fn format_of(bytes: &[u8]) -> Option<Format> {
     if bytes.starts_with(jpeg::START_OF_IMAGE) {
         Some(Format::Jpeg)
@@ -161,8 +156,8 @@ mod tests {
     #[test]
     fn an_image_with_a_pdf_inside_is_an_image() {
         let polyglot = [samples::png(40, 30), b"%PDF-1.7".to_vec()].concat();
-        assert!(probe(&polyglot).is_ok() && !is_pdf(&polyglot));
-        assert!(is_pdf(b"\xef\xbb\xbf%PDF-1.7"));
+        assert!(probe(&polyglot).is_ok());
+        assert_eq!(probe(b"\xef\xbb\xbf%PDF-1.7"), Err(ProbeError::Unsupported { seen: "PDF" }));
     }
 
     #[test]
