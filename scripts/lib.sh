@@ -73,6 +73,9 @@ has_tesseract() {
 # The server's own programs, which Debian keeps off the search path.
 has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
+# Some systems have Valkey in the place of Redis; the tests take either.
+has_redis() { has redis-server || has valkey-server; }
+
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 # debian_packages NEED, other_packages NEED MANAGER: what provides a need.
@@ -81,6 +84,7 @@ debian_packages() {
         compiler) echo build-essential ;;
         tesseract) echo tesseract-ocr tesseract-ocr-eng tesseract-ocr-chi-sim ;;
         postgres) echo postgresql ;;
+        redis) echo redis-server ;;
         venv) echo python3 python3-venv ;;
     esac
 }
@@ -96,6 +100,8 @@ other_packages() {
         postgres-brew) echo postgresql ;;
         postgres-dnf) echo postgresql-server ;;
         postgres-pacman) echo postgresql ;;
+        redis-brew) echo redis ;;
+        redis-dnf | redis-pacman) echo valkey ;;
         venv-brew | venv-pacman) echo python ;;
         venv-dnf) echo python3 ;;
     esac

@@ -4,25 +4,34 @@
 //! settled. That nobody spends around the limits is therefore a matter of types and not of review
 //! (docs/adr/0001-permit.md).
 //!
-//! A permit ends in one of three ways, and dropping it picks the safe one:
+//! It takes room in two places: the tenant's tokens a minute and, in the ledger, its budgets. A
+//! permit ends in one of three ways, and dropping it picks the safe one:
 //! - **settled** at what the upstream billed;
 //! - **written off** at its bound, marked unverified, when the call went out and its bill is unknown:
 //!   overstating a spend is safe, understating is not;
 //! - **released** when nothing was sent or the upstream surely billed nothing.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::auth::tenant::Tenant;
 use crate::catalog::Model;
+use crate::clock::Clock;
+use crate::ledger::books::{Balances, Bill, Charge};
+use crate::ledger::budget::{BudgetExceeded, Budgets, RemainingTokens};
+use crate::ledger::{Ledger, Reservation, ReserveError};
 use crate::quote::Quote;
-use crate::rate_limit::{LimitExceeded, Quotas, RateLimiter};
+use crate::rate_limit::{LimitExceeded, Quotas, RateLimiter, TakeError, Taken};
 use crate::telemetry::metrics::Metrics;
 use crate::units::{Money, Tokens, Usage};
 
 /// Decides who may spend, and reports what was spent.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    limiter: Arc<RateLimiter>,
+    limiter: Arc<dyn RateLimiter>,
+    ledger: Ledger,
+    clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
 
@@ -32,6 +41,37 @@ pub enum Refusal {
     /// A limit of the tenant is used up for the moment.
     #[error(transparent)]
     Limit(#[from] LimitExceeded),
+    /// A budget of the tenant has no room for the request.
+    #[error("{exceeded}")]
+    Budget {
+        /// The budget, and what is in its way.
+        exceeded: BudgetExceeded,
+        /// The least time after which the same request can pass.
+        retry_after: Duration,
+    },
+    /// What is used of limits and budgets is kept in a store that does not answer.
+    #[error("the store of limits and budgets is not available")]
+    StoreUnavailable,
+}
+
+impl Refusal {
+    /// The label of metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Limit(exceeded) => exceeded.limit.as_str(),
+            Self::Budget { .. } => "budget",
+            Self::StoreUnavailable => "store_unavailable",
+        }
+    }
+}
+
+impl From<TakeError> for Refusal {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Exceeded(exceeded) => Self::Limit(exceeded),
+            TakeError::Unavailable => Self::StoreUnavailable,
+        }
+    }
 }
 
 /// What a settled permit spent.
@@ -41,9 +81,28 @@ pub struct Settlement {
     pub usage: Usage,
     /// What that costs by the price list.
     pub cost: Money,
+    /// What is left of the tenant's budgets after it.
+    pub remaining: RemainingTokens,
 }
 
 /// Leave to make one billed call of at most `bound`.
+///
+/// Only [`Admission`] makes one, so that nothing can be spent without having been admitted:
+///
+/// ```compile_fail,E0451
+/// # fn forge(admitted: ocr_gateway::admission::Permit) -> ocr_gateway::admission::Permit {
+/// ocr_gateway::admission::Permit { bound: Default::default(), ..admitted }
+/// # }
+/// ```
+///
+/// And it is spent once:
+///
+/// ```compile_fail,E0382
+/// # async fn spend_twice(permit: ocr_gateway::admission::Permit) {
+/// permit.write_off().await;
+/// permit.release();
+/// # }
+/// ```
 #[must_use = "a permit that is dropped gives its tokens back or is written off"]
 #[derive(Debug)]
 pub struct Permit {
@@ -51,6 +110,10 @@ pub struct Permit {
     tenant: Arc<Tenant>,
     model: Arc<Model>,
     bound: Usage,
+    taken: Taken,
+    /// Missing while the ledger is asked, and once the permit has ended.
+    reservation: Option<Reservation>,
+    deadline: Instant,
     state: State,
 }
 
@@ -62,38 +125,86 @@ enum State {
 }
 
 impl Admission {
-    /// An admission that draws on `limiter` and reports to `metrics`.
-    pub const fn new(limiter: Arc<RateLimiter>, metrics: Arc<Metrics>) -> Self {
-        Self { limiter, metrics }
+    /// An admission that draws on `limiter` and `ledger` and reports to `metrics`.
+    pub const fn new(
+        limiter: Arc<dyn RateLimiter>,
+        ledger: Ledger,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { limiter, ledger, clock, metrics }
     }
 
-    /// Admits one call of at most the quote's bound.
+    /// Admits one call of at most the quote's bound. Where only calls in flight keep it from fitting
+    /// into a budget, it waits for them until `deadline`.
     ///
     /// # Errors
     ///
-    /// [`Refusal`] when the tenant's limit has no room for the bound now; nothing is taken then.
-    pub fn admit(&self, tenant: &Arc<Tenant>, quote: &Quote) -> Result<Permit, Refusal> {
-        self.permit(tenant, &quote.model, quote.bound)
+    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound; nothing is taken
+    /// then.
+    pub async fn admit(
+        &self,
+        tenant: &Arc<Tenant>,
+        quote: &Quote,
+        deadline: Instant,
+    ) -> Result<Permit, Refusal> {
+        self.permit(tenant, &quote.model, quote.bound, deadline).await
     }
 
-    fn permit(
+    async fn permit(
         &self,
         tenant: &Arc<Tenant>,
         model: &Arc<Model>,
         bound: Usage,
+        deadline: Instant,
     ) -> Result<Permit, Refusal> {
         let name = tenant.name.as_str();
-        if let Err(exceeded) = self.limiter.take_tokens(name, &quotas(tenant), bound.total()) {
-            self.metrics.refused(name, exceeded.limit.as_str());
-            return Err(exceeded.into());
+        let admitted = async {
+            let taken = self.limiter.take_tokens(name, &quotas(tenant), bound.total()).await?;
+            // Made before the ledger is asked, so that a refusal or a caller that leaves gives the
+            // minute's tokens back.
+            let mut permit = Permit {
+                admission: self.clone(),
+                tenant: Arc::clone(tenant),
+                model: Arc::clone(model),
+                bound,
+                taken,
+                reservation: None,
+                deadline,
+                state: State::Admitted,
+            };
+            let charge = charge(tenant, model, bound);
+            let reserved = self.ledger.reserve(charge, budgets(tenant), deadline).await;
+            permit.reservation = Some(reserved.map_err(|error| self.refusal(error))?);
+            Ok(permit)
+        };
+        admitted.await.inspect_err(|refusal: &Refusal| self.metrics.refused(name, refusal.label()))
+    }
+
+    /// What is left of a tenant's budgets.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::StoreUnavailable`] where the ledger cannot be read.
+    pub async fn remaining(&self, tenant: &Tenant) -> Result<RemainingTokens, Refusal> {
+        let budgets = budgets(tenant);
+        if !budgets.limit_tokens() {
+            return Ok(RemainingTokens::default());
         }
-        Ok(Permit {
-            admission: self.clone(),
-            tenant: Arc::clone(tenant),
-            model: Arc::clone(model),
-            bound,
-            state: State::Admitted,
-        })
+        match self.ledger.balances(tenant.name.as_str()).await {
+            Ok(balances) => Ok(budgets.remaining(&balances)),
+            Err(_) => Err(Refusal::StoreUnavailable),
+        }
+    }
+
+    fn refusal(&self, error: ReserveError) -> Refusal {
+        match error {
+            ReserveError::Exceeded(exceeded) => {
+                let retry_after = exceeded.retry_after(self.clock.timestamp());
+                Refusal::Budget { exceeded, retry_after }
+            }
+            ReserveError::Unavailable => Refusal::StoreUnavailable,
+        }
     }
 }
 
@@ -118,12 +229,56 @@ impl Permit {
         self.state = State::Admitted;
     }
 
-    /// Settles at what the upstream billed.
-    pub fn settle(mut self, billed: Usage) -> Settlement {
-        let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
+    /// Settles at what the upstream billed under `request_id`. That is on its way when this returns;
+    /// the future waits, within bounds, until it is in the ledger.
+    pub fn settle(
+        mut self,
+        billed: Usage,
+        request_id: Option<String>,
+    ) -> impl Future<Output = Settlement> + Send + use<> {
         let cost = self.model.price.of(&billed);
+        self.state = State::Closed;
+        self.count_spent(&billed, cost);
+        self.give_back_all_but(&billed);
+        let budgets = budgets(&self.tenant);
+        let bill = Bill { usage: billed, cost, request_id };
+        let settled = self.reservation.take().map(|reservation| reservation.settle(bill));
+        settlement(billed, cost, budgets, settled)
+    }
+
+    /// Settles at the bound, unverified, because the bill of a call that went out is unknown. Waits like
+    /// [`settle`](Self::settle).
+    pub fn write_off(mut self) -> impl Future<Output = Settlement> + Send + use<> {
+        let (bound, cost) = (self.bound, self.model.price.of(&self.bound));
+        self.state = State::Closed;
+        self.count_unverified();
+        let budgets = budgets(&self.tenant);
+        let written_off = self.reservation.take().map(Reservation::write_off);
+        settlement(bound, cost, budgets, written_off)
+    }
+
+    /// Gives everything back, because the call was not made or surely not billed.
+    pub fn release(mut self) {
+        self.state = State::Admitted;
+    }
+
+    /// Writes this permit off and asks for another of the same bound, for a retry after an attempt
+    /// whose bill is unknown: even if both are billed, both are accounted for.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when a limit or a budget of the tenant has no room for a second bound.
+    pub async fn renew(self) -> Result<Self, Refusal> {
+        let (admission, bound, deadline) = (self.admission.clone(), self.bound, self.deadline);
+        let (tenant, model) = (Arc::clone(&self.tenant), Arc::clone(&self.model));
+        drop(self.write_off());
+        admission.permit(&tenant, &model, bound, deadline).await
+    }
+
+    fn count_spent(&self, billed: &Usage, cost: Money) {
+        let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
         let metrics = &self.admission.metrics;
-        metrics.tokens_spent(tenant, model, &billed);
+        metrics.tokens_spent(tenant, model, billed);
         metrics.cost(tenant, model, self.model.price.currency, cost);
         let excess = billed.total().saturating_sub(self.bound.total());
         if excess > Tokens::ZERO {
@@ -136,60 +291,48 @@ impl Permit {
                 "the upstream billed more than the bound: check the model's figures"
             );
         }
-        self.give_back_all_but(&billed);
-        self.state = State::Closed;
-        Settlement { usage: billed, cost }
     }
 
-    /// Settles at the bound, unverified, because the bill of a call that went out is unknown.
-    pub fn write_off(mut self) -> Settlement {
-        self.state = State::Sent;
-        self.close();
-        Settlement { usage: self.bound, cost: self.model.price.of(&self.bound) }
-    }
-
-    /// Gives everything back, because the call was not made or surely not billed.
-    pub fn release(mut self) {
-        self.state = State::Admitted;
-        self.close();
-    }
-
-    /// Writes this permit off and asks for another of the same bound, for a retry after an attempt
-    /// whose bill is unknown: even if both are billed, both are accounted for.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal`] when the tenant's limit has no room for a second bound.
-    pub fn renew(mut self) -> Result<Self, Refusal> {
-        self.close();
-        self.admission.permit(&self.tenant, &self.model, self.bound)
-    }
-
-    fn close(&mut self) {
-        match self.state {
-            State::Admitted => self.give_back_all_but(&Usage::default()),
-            State::Sent => {
-                let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
-                let price = &self.model.price;
-                let metrics = &self.admission.metrics;
-                metrics.tokens_unverified(tenant, model, self.bound.total());
-                metrics.cost_unverified(tenant, model, price.currency, price.of(&self.bound));
-            }
-            State::Closed => {}
-        }
-        self.state = State::Closed;
+    fn count_unverified(&self) {
+        let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
+        let price = &self.model.price;
+        let metrics = &self.admission.metrics;
+        metrics.tokens_unverified(tenant, model, self.bound.total());
+        metrics.cost_unverified(tenant, model, price.currency, price.of(&self.bound));
     }
 
     fn give_back_all_but(&self, billed: &Usage) {
         let (limiter, tenant) = (&self.admission.limiter, self.tenant.name.as_str());
-        limiter.settle_tokens(tenant, &quotas(&self.tenant), self.bound.total(), billed.total());
+        limiter.settle_tokens(tenant, &quotas(&self.tenant), self.taken, billed.total());
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.close();
+        match self.state {
+            // What is reserved is released by being dropped.
+            State::Admitted => self.give_back_all_but(&Usage::default()),
+            State::Sent => {
+                self.count_unverified();
+                drop(self.reservation.take().map(Reservation::write_off));
+            }
+            State::Closed => {}
+        }
     }
+}
+
+/// What was spent, and what is left once the ledger has it.
+async fn settlement(
+    usage: Usage,
+    cost: Money,
+    budgets: Budgets,
+    settled: Option<impl Future<Output = Balances>>,
+) -> Settlement {
+    let remaining = match settled {
+        Some(settled) => budgets.remaining(&settled.await),
+        None => RemainingTokens::default(),
+    };
+    Settlement { usage, cost, remaining }
 }
 
 /// The tenant's limits in the limiter's words.
@@ -201,30 +344,63 @@ pub const fn quotas(tenant: &Tenant) -> Quotas {
     }
 }
 
+/// The tenant's budgets in the ledger's words.
+pub fn budgets(tenant: &Tenant) -> Budgets {
+    let tokens = |limit: Option<NonZeroU64>| limit.map(|limit| Tokens::new(limit.get()));
+    Budgets {
+        daily_tokens: tokens(tenant.daily_tokens),
+        monthly_tokens: tokens(tenant.monthly_tokens),
+        daily_cost: tenant.daily_cost,
+        monthly_cost: tenant.monthly_cost,
+    }
+}
+
+/// What a call of at most `bound` may cost the tenant, in the ledger's words.
+fn charge(tenant: &Tenant, model: &Model, bound: Usage) -> Charge {
+    Charge {
+        tenant: tenant.name.as_str().into(),
+        model: model.name.as_str().into(),
+        bound,
+        cost: model.price.of(&bound),
+        currency: model.price.currency,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
     use std::time::SystemTime;
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::ledger::fake;
+    use crate::rate_limit::local::LocalRateLimiter;
     use crate::telemetry::metrics::MetricsSettings;
 
     const BOUND: Usage =
         Usage { image: Tokens::new(600), text: Tokens::new(100), output: Tokens::new(300) };
 
     /// An admission and a tenant of 1,000 tokens a minute, which is one bound.
-    fn admission() -> (Admission, Arc<Tenant>) {
-        let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
-        let metrics = Metrics::new(&MetricsSettings { max_tenants: 10 }).unwrap();
-        let admission = Admission::new(Arc::new(RateLimiter::new(clock)), Arc::new(metrics));
+    async fn admission() -> (Admission, Arc<Tenant>) {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+        let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 10 }).unwrap());
+        let ledger = fake::ledger(Arc::clone(&clock), Arc::clone(&metrics)).await;
+        let limiter = Arc::new(LocalRateLimiter::new(Arc::clone(&clock)));
+        let admission = Admission::new(limiter, ledger, clock, metrics);
         let mut tenant = Tenant::new("acme".parse().unwrap());
         tenant.tokens_per_minute = NonZeroU64::new(1_000);
         (admission, Arc::new(tenant))
     }
 
-    fn admit(admission: &Admission, tenant: &Arc<Tenant>) -> Result<Permit, Refusal> {
-        admission.permit(tenant, &Model::sample(), BOUND)
+    /// Asks for a bound without waiting for calls in flight.
+    async fn admit(admission: &Admission, tenant: &Arc<Tenant>) -> Result<Permit, Refusal> {
+        admission.permit(tenant, &Model::sample(), BOUND, admission.clock.instant()).await
+    }
+
+    /// A tenant that may spend one and a half bounds a day, at any pace.
+    fn budgeted() -> Arc<Tenant> {
+        let mut tenant = Tenant::new("acme".parse().unwrap());
+        tenant.daily_tokens = NonZeroU64::new(1_500);
+        Arc::new(tenant)
     }
 
     fn unverified(admission: &Admission) -> bool {
@@ -232,58 +408,101 @@ mod tests {
         metrics.contains(r#"tokens_unverified_total{model="sample",tenant="acme"} 1000"#)
     }
 
-    #[test]
-    fn a_second_bound_is_refused_while_the_first_is_out() {
-        let (admission, tenant) = admission();
-        let first = admit(&admission, &tenant).unwrap();
-        assert!(admit(&admission, &tenant).is_err());
+    #[tokio::test]
+    async fn a_second_bound_is_refused_while_the_first_is_out() {
+        let (admission, tenant) = admission().await;
+        let first = admit(&admission, &tenant).await.unwrap();
+        assert!(admit(&admission, &tenant).await.is_err());
         first.release();
-        assert!(admit(&admission, &tenant).is_ok());
+        assert!(admit(&admission, &tenant).await.is_ok());
     }
 
-    #[test]
-    fn a_permit_dropped_before_it_was_sent_gives_everything_back() {
-        let (admission, tenant) = admission();
-        drop(admit(&admission, &tenant).unwrap());
+    #[tokio::test]
+    async fn a_permit_dropped_before_it_was_sent_gives_everything_back() {
+        let (admission, tenant) = admission().await;
+        drop(admit(&admission, &tenant).await.unwrap());
         assert!(!unverified(&admission));
-        assert!(admit(&admission, &tenant).is_ok());
+        assert!(admit(&admission, &tenant).await.is_ok());
     }
 
-    #[test]
-    fn a_permit_dropped_after_it_was_sent_is_written_off() {
-        let (admission, tenant) = admission();
-        let mut permit = admit(&admission, &tenant).unwrap();
+    #[tokio::test]
+    async fn a_permit_dropped_after_it_was_sent_is_written_off() {
+        let (admission, tenant) = admission().await;
+        let mut permit = admit(&admission, &tenant).await.unwrap();
         permit.mark_sent();
         drop(permit);
         assert!(unverified(&admission));
-        assert!(admit(&admission, &tenant).is_err());
+        assert!(admit(&admission, &tenant).await.is_err());
     }
 
-    #[test]
-    fn a_settled_permit_gives_back_what_was_not_billed() {
-        let (admission, tenant) = admission();
-        let mut permit = admit(&admission, &tenant).unwrap();
+    #[tokio::test]
+    async fn a_settled_permit_gives_back_what_was_not_billed() {
+        let (admission, tenant) = admission().await;
+        let mut permit = admit(&admission, &tenant).await.unwrap();
         permit.mark_sent();
-        permit.settle(Usage::default());
-        assert!(admit(&admission, &tenant).is_ok());
+        permit.settle(Usage::default(), None).await;
+        assert!(admit(&admission, &tenant).await.is_ok());
     }
 
-    #[test]
-    fn a_bill_above_the_bound_is_counted_in_full_and_alarmed() {
-        let (admission, tenant) = admission();
-        let permit = admit(&admission, &tenant).unwrap();
+    #[tokio::test]
+    async fn a_bill_above_the_bound_is_counted_in_full_and_alarmed() {
+        let (admission, tenant) = admission().await;
+        let permit = admit(&admission, &tenant).await.unwrap();
         let billed = Usage { output: Tokens::new(400), ..BOUND };
-        assert_eq!(permit.settle(billed).usage, billed);
+        assert_eq!(permit.settle(billed, None).await.usage, billed);
         let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
         assert!(metrics.contains(r#"tokens_above_bound_total{model="sample",tenant="acme"} 100"#));
     }
 
-    #[test]
-    fn a_renewed_permit_needs_room_for_a_second_bound() {
-        let (admission, tenant) = admission();
-        let mut permit = admit(&admission, &tenant).unwrap();
+    #[tokio::test]
+    async fn a_renewed_permit_needs_room_for_a_second_bound() {
+        let (admission, tenant) = admission().await;
+        let mut permit = admit(&admission, &tenant).await.unwrap();
         permit.mark_sent();
-        assert!(permit.renew().is_err());
+        assert!(permit.renew().await.is_err());
         assert!(unverified(&admission));
+    }
+
+    #[tokio::test]
+    async fn a_bound_over_what_is_left_of_a_budget_is_refused_until_the_window_ends() {
+        let (admission, _) = admission().await;
+        let spent = admit(&admission, &budgeted()).await.unwrap().write_off().await;
+        assert_eq!(spent.remaining.day, Some(Tokens::new(500)));
+        let refusal = admit(&admission, &budgeted()).await.unwrap_err();
+        let Refusal::Budget { exceeded, retry_after } = refusal else { panic!("{refusal}") };
+        assert_eq!((exceeded.settled, exceeded.asked), (1_000, 1_000));
+        assert_eq!(retry_after, Duration::from_hours(24));
+    }
+
+    #[tokio::test]
+    async fn a_bill_below_the_bound_leaves_its_rest_to_the_budget() {
+        let (admission, _) = admission().await;
+        let billed = Usage { output: Tokens::ZERO, ..BOUND };
+        let permit = admit(&admission, &budgeted()).await.unwrap();
+        assert_eq!(permit.settle(billed, None).await.remaining.day, Some(Tokens::new(800)));
+        let left = admission.remaining(&budgeted()).await.unwrap();
+        assert_eq!((left.day, left.month), (Some(Tokens::new(800)), None));
+    }
+
+    #[tokio::test]
+    async fn a_call_waits_for_one_in_flight_that_may_leave_it_room() {
+        let (admission, _) = admission().await;
+        let first = admit(&admission, &budgeted()).await.unwrap();
+        let deadline = admission.clock.instant() + Duration::from_mins(1);
+        let (model, tenant) = (Model::sample(), budgeted());
+        let second = admission.permit(&tenant, &model, BOUND, deadline);
+        let (second, ()) = tokio::join!(second, async {
+            tokio::task::yield_now().await;
+            first.release();
+        });
+        assert!(second.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_by_a_budget_gives_the_minutes_tokens_back() {
+        let (admission, tenant) = admission().await;
+        let poor = Arc::new(Tenant { daily_tokens: NonZeroU64::new(10), ..(*tenant).clone() });
+        assert!(matches!(admit(&admission, &poor).await, Err(Refusal::Budget { .. })));
+        assert!(admit(&admission, &tenant).await.is_ok());
     }
 }

@@ -4,8 +4,10 @@
 //! a test can pause, so a test decides what time it is and never sleeps. Two readings are kept apart because they fail differently: wall
 //! time may jump when an administrator or NTP sets it, monotonic time may not.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
 
 /// A source of time.
 pub trait Clock: std::fmt::Debug + Send + Sync {
@@ -14,6 +16,16 @@ pub trait Clock: std::fmt::Debug + Send + Sync {
 
     /// Monotonic time: for durations, limits and deadlines. Never goes back.
     fn instant(&self) -> Instant;
+
+    /// Wall time in whole milliseconds, as records carry it.
+    ///
+    /// A clock beyond the calendar (after the year 9999) reads as its last moment, at which every key
+    /// with a date has expired: the safe way to be wrong.
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::try_from(self.now())
+            .and_then(|now| Timestamp::from_millisecond(now.as_millisecond()))
+            .unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// The machine's own clocks.
@@ -34,33 +46,65 @@ impl Clock for SystemClock {
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
 pub struct ManualClock {
-    start: (SystemTime, Instant),
-    elapsed: Mutex<Duration>,
+    start: Instant,
+    reading: Mutex<Reading>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    wall: SystemTime,
+    elapsed: Duration,
 }
 
 impl ManualClock {
     /// A clock that stands at `now`.
     pub fn new(now: SystemTime) -> Self {
-        Self { start: (now, SystemClock.instant()), elapsed: Mutex::new(Duration::ZERO) }
+        let reading = Reading { wall: now, elapsed: Duration::ZERO };
+        Self { start: SystemClock.instant(), reading: Mutex::new(reading) }
     }
 
     /// Moves both readings forward.
     pub fn advance(&self, by: Duration) {
-        let mut elapsed = self.elapsed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *elapsed += by;
+        let mut reading = self.reading();
+        reading.wall += by;
+        reading.elapsed += by;
     }
 
-    fn elapsed(&self) -> Duration {
-        *self.elapsed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Sets the wall time, forward or back, as an administrator or NTP would.
+    pub fn set(&self, now: SystemTime) {
+        self.reading().wall = now;
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
-        self.start.0 + self.elapsed()
+        self.reading().wall
     }
 
     fn instant(&self) -> Instant {
-        self.start.1 + self.elapsed()
+        self.start + self.reading().elapsed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_cut_to_the_milliseconds_that_the_stores_hold() {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_999_999));
+        assert_eq!(clock.timestamp(), Timestamp::from_millisecond(1).unwrap());
+    }
+
+    #[test]
+    fn setting_the_wall_time_does_not_move_the_monotonic_one() {
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(2));
+        let before = clock.instant();
+        clock.set(SystemTime::UNIX_EPOCH);
+        assert_eq!((clock.now(), clock.instant()), (SystemTime::UNIX_EPOCH, before));
     }
 }

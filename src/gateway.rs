@@ -14,9 +14,13 @@ use crate::auth::{Authenticator, TenantStore};
 use crate::catalog::{Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
+use crate::ledger::{Ledger, LedgerStoreError};
 use crate::ocr::Ocr;
 use crate::random::Random;
 use crate::rate_limit::RateLimiter;
+use crate::rate_limit::concurrency::Concurrency;
+use crate::rate_limit::local::LocalRateLimiter;
+use crate::rate_limit::redis::{RedisLimitsError, RedisRateLimiter, TimeSource};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -29,8 +33,12 @@ const REACH_AGE: Duration = Duration::from_secs(1);
 pub struct Gateway {
     /// Tells who is calling.
     pub authenticator: Authenticator,
-    /// Requests a minute and at once, by tenant.
-    pub limiter: Arc<RateLimiter>,
+    /// Requests and tokens a minute, by tenant.
+    pub limiter: Arc<dyn RateLimiter>,
+    /// Requests at once, by tenant.
+    pub concurrency: Arc<Concurrency>,
+    /// What may still be spent, and what was.
+    pub ledger: Ledger,
     /// The use cases.
     pub ocr: Arc<Ocr>,
     /// All metrics.
@@ -85,6 +93,12 @@ pub enum BuildError {
         /// What there is.
         known: String,
     },
+    /// The Redis of the rate limits.
+    #[error(transparent)]
+    Redis(#[from] RedisLimitsError),
+    /// The ledger.
+    #[error("the ledger cannot be opened: {0}")]
+    Ledger(#[from] LedgerStoreError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -120,15 +134,31 @@ impl Gateway {
         for model in catalog.names() {
             metrics.expect_model(model);
         }
-        let limiter = Arc::new(RateLimiter::new(Arc::clone(&clock)));
+        let tasks = TaskTracker::new();
+        let background = TaskTracker::new();
+        let limiter = limiter(settings, &clock, &metrics, &background).await?;
+        let ledger = Ledger::open(
+            store.ledger(),
+            &settings.ledger,
+            Arc::clone(&clock),
+            Arc::clone(&random),
+            Arc::clone(&metrics),
+            &background,
+        )
+        .await?;
+        let admission = Admission::new(
+            Arc::clone(&limiter),
+            ledger.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        );
         let client =
             Client::new(upstream, Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&random))?;
         let tenants: Arc<dyn TenantStore> = store.tenants();
         let directory = Directory::open(settings.tenants.clone(), tenants).await?;
-        let tasks = TaskTracker::new();
         let ocr = Ocr::new(
             Arc::new(catalog),
-            Admission::new(Arc::clone(&limiter), Arc::clone(&metrics)),
+            admission,
             Arc::new(client),
             Arc::clone(&metrics),
             Arc::clone(&clock),
@@ -137,6 +167,8 @@ impl Gateway {
         Ok(Arc::new(Self {
             authenticator: Authenticator::new(Arc::new(directory), Arc::clone(&clock)),
             limiter,
+            concurrency: Arc::new(Concurrency::default()),
+            ledger,
             ocr: Arc::new(ocr),
             metrics,
             clock,
@@ -193,6 +225,22 @@ impl Gateway {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
+}
+
+/// What counts requests and tokens a minute: this process, or the Redis of the settings.
+async fn limiter(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    tasks: &TaskTracker,
+) -> Result<Arc<dyn RateLimiter>, BuildError> {
+    let (shared, clock, tasks) = (&settings.redis, Arc::clone(clock), tasks.clone());
+    if !shared.is_configured() {
+        return Ok(Arc::new(LocalRateLimiter::new(clock)));
+    }
+    let up = metrics.redis_up()?;
+    let limiter = RedisRateLimiter::connect(shared, TimeSource::Server, clock, up, tasks).await?;
+    Ok(Arc::new(limiter))
 }
 
 /// Refuses a tenant of the configuration whose models are not in the catalog: each of its requests would

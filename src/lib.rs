@@ -18,6 +18,7 @@ pub mod extract;
 pub mod quote;
 
 pub mod auth;
+pub mod ledger;
 pub mod rate_limit;
 
 pub mod admission;

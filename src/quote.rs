@@ -4,7 +4,8 @@
 //! `/ocr`, `/extract` and the command line all call [`quote`], so that what is foretold is what is
 //! sent. Image tokens are exact; text and output tokens are upper bounds, because the vendor's
 //! vocabulary is not part of this service: a byte-level tokenizer never makes more tokens than the
-//! prompt has bytes, and the output is held by the `max_tokens` that is always sent.
+//! prompt has bytes, and the output is held by the `max_tokens` that is always sent, the lower of the
+//! model's and the tenant's.
 
 use std::sync::Arc;
 
@@ -22,13 +23,15 @@ pub struct Wish {
     pub max_pixels: Option<Pixels>,
 }
 
-/// The ceiling of one image that a tenant is held to.
+/// The ceilings of one call that a tenant is held to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cap {
     /// The most pixels of one image; none means the model's own default.
     pub max_pixels: Option<Pixels>,
-    /// Whether a request over the cap is refused rather than clamped.
+    /// Whether a request for more pixels is refused rather than clamped.
     pub reject: bool,
+    /// The most tokens that the model may write; none means the model's own limit.
+    pub max_tokens: Option<Tokens>,
 }
 
 /// How one image will be sent and what it will cost.
@@ -141,6 +144,7 @@ pub fn quote(
         return Err(QuoteError::OverCap { actual, allowed });
     }
     let tokens = image_tokens(size, &geometry);
+    let output = cap.max_tokens.unwrap_or(figures.max_tokens).min(figures.max_tokens);
     Ok(Quote {
         model: Arc::clone(model),
         image: ImageQuote {
@@ -151,7 +155,7 @@ pub fn quote(
             tokens,
             uncapped_tokens: image_tokens(size, &uncapped),
         },
-        bound: Usage { image: tokens, text, output: figures.max_tokens },
+        bound: Usage { image: tokens, text, output },
     })
 }
 
@@ -190,7 +194,7 @@ mod tests {
     }
 
     fn cap(max_pixels: u64) -> Cap {
-        Cap { max_pixels: Some(Pixels::new(max_pixels)), reject: false }
+        Cap { max_pixels: Some(Pixels::new(max_pixels)), ..Cap::default() }
     }
 
     fn quoted(size: Size, wish: Wish, cap: Cap) -> Quote {
@@ -246,6 +250,15 @@ mod tests {
         let (actual, allowed) = (Pixels::new(2_000_000), Pixels::new(1_048_576));
         assert_eq!(refused, QuoteError::OverCap { actual, allowed });
         assert!(quote(&Model::sample(), A4, 101, wish(500_000), cap).is_ok());
+    }
+
+    #[test]
+    fn the_output_is_bounded_by_the_lower_of_the_tenant_s_and_the_model_s_limit() {
+        let bound = |max_tokens: Option<u64>| {
+            let cap = Cap { max_tokens: max_tokens.map(Tokens::new), ..Cap::default() };
+            quoted(A4, Wish::default(), cap).bound.output.get()
+        };
+        assert_eq!([None, Some(100), Some(8_193)].map(bound), [8_192, 100, 8_192]);
     }
 
     #[test]

@@ -5,6 +5,10 @@
 
 use std::sync::Mutex;
 
+use uuid::Uuid;
+
+use crate::clock::Clock;
+
 /// A source of random bytes.
 pub trait Random: std::fmt::Debug + Send + Sync {
     /// Fills `bytes` with random ones.
@@ -16,6 +20,15 @@ pub trait Random: std::fmt::Debug + Send + Sync {
         self.fill(&mut bytes);
         u64::from_le_bytes(bytes)
     }
+}
+
+/// A new id: a version 7 UUID (RFC 9562), so that ids sort by time.
+pub fn new_id(clock: &dyn Clock, random: &dyn Random) -> Uuid {
+    let since_epoch = clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    let mut bytes = [0; 10];
+    random.fill(&mut bytes);
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
 }
 
 /// The operating system's source, fit for keys.

@@ -19,6 +19,8 @@ use crate::auth::directory::TenantSection;
 use crate::auth::tenant::TenantName;
 use crate::catalog::ModelSettings;
 use crate::dashscope::settings::UpstreamSettings;
+use crate::ledger::settings::LedgerSettings;
+use crate::rate_limit::redis::{RedisLimitsError, RedisSettings};
 use crate::telemetry::logging::{self, LogSettings};
 use crate::telemetry::metrics::MetricsSettings;
 
@@ -34,6 +36,9 @@ const LARGEST_BODY: u64 = 1 << 30;
 /// The most connections that can be asked for: more than a machine has ports.
 const MOST_CONNECTIONS: usize = 1_000_000;
 
+/// The shortest lease in milliseconds: below it, a pause of the machine would look like a death.
+const SHORTEST_LEASE_MS: u64 = 300;
+
 /// The variable that the vendor's own tools read the key from.
 const VENDOR_KEY_VARIABLE: &str = "DASHSCOPE_API_KEY";
 
@@ -45,6 +50,10 @@ pub struct Settings {
     pub server: ServerSettings,
     /// Where tenants and keys are kept.
     pub database: DatabaseSettings,
+    /// Where replicas share their rate limits.
+    pub redis: RedisSettings,
+    /// What is kept of each call, and for how long.
+    pub ledger: LedgerSettings,
     /// DashScope.
     pub upstream: UpstreamSettings,
     /// Log lines.
@@ -134,6 +143,9 @@ pub enum SettingsError {
         /// What is wrong with it.
         cause: String,
     },
+    /// The section `[redis]` cannot work.
+    #[error(transparent)]
+    Redis(#[from] RedisLimitsError),
     /// A source cannot be read.
     #[error("{0}")]
     Source(#[from] config::ConfigError),
@@ -219,6 +231,7 @@ impl Settings {
             ("server.keep_alive_timeout_ms", self.server.keep_alive_timeout_ms),
             ("server.body_timeout_ms", self.server.body_timeout_ms),
             ("server.request_timeout_ms", self.server.request_timeout_ms),
+            ("ledger.retention_days", self.ledger.retention_days.into()),
             ("server.max_in_flight_requests", self.server.max_in_flight_requests as u64),
             ("server.max_connections", self.server.max_connections as u64),
         ];
@@ -227,7 +240,12 @@ impl Settings {
                 return Err(wrong(key, "must be above 0"));
             }
         }
+        if self.ledger.lease_ms < SHORTEST_LEASE_MS {
+            let why = format!("{} is below {SHORTEST_LEASE_MS}", self.ledger.lease_ms);
+            return Err(wrong("ledger.lease_ms", &why));
+        }
         self.validate_bounds()?;
+        self.redis.validate()?;
         for (name, section) in &self.tenants {
             let key = format!("tenants.{name}");
             section.tenant(name.clone()).map_err(|error| wrong(&key, &error.to_string()))?;
@@ -338,6 +356,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_s_budget_of_money_is_a_text_and_never_a_number() {
+        let budget = |value: &str| load_file(&format!("[tenants.acme]\ndaily_cost = {value}\n"));
+        let cost = budget("\"12.50\"").unwrap().tenants.values().next().unwrap().daily_cost;
+        assert_eq!(cost.map(|cost| cost.to_string()).as_deref(), Some("12.5"));
+        for wrong in ["12.50", "12", "\"12,50\"", "\"0\""] {
+            let error = budget(wrong).unwrap_err().to_string();
+            assert!(error.contains("tenants.acme") && error.contains("daily_cost"), "{error}");
+        }
+        let variable = [("OCR_GATEWAY__TENANTS__ACME__DAILY_COST", "12.50")];
+        assert_eq!(load(&variable).unwrap().tenants.values().next().unwrap().daily_cost, cost);
+    }
+
+    #[test]
     fn the_vendor_s_variable_is_the_last_source_of_the_key() {
         let key =
             |settings: Settings| settings.upstream.api_key.unwrap().expose_secret().to_owned();
@@ -351,6 +382,18 @@ mod tests {
     fn no_key_is_shown_when_settings_are_printed() {
         let settings = load(&[("DASHSCOPE_API_KEY", "sk-secret")]).unwrap();
         assert!(!format!("{settings:?}").contains("sk-secret"));
+    }
+
+    #[test]
+    fn no_password_of_redis_is_shown_when_settings_are_printed() {
+        let settings = load(&[("OCR_GATEWAY__REDIS__URL", "redis://:hidden@127.0.0.1")]).unwrap();
+        assert!(!format!("{settings:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn an_unknown_answer_to_a_failing_redis_is_an_error_that_names_the_key() {
+        let error = load(&[("OCR_GATEWAY__REDIS__ON_FAILURE", "open")]).unwrap_err().to_string();
+        assert!(error.contains("redis.on_failure") && error.contains("closed"), "{error}");
     }
 
     #[test]

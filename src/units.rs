@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::iter::Sum;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A number of model tokens, as DashScope counts and bills them.
 #[derive(
@@ -191,6 +193,83 @@ impl fmt::Display for Money {
     }
 }
 
+/// The largest amount that can be written.
+const LARGEST_AMOUNT: Money = Money::from_nanos(u64::MAX);
+
+/// A text that is no amount of money.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no amount of money: write a decimal with at most nine decimals, without sign or \
+     exponent, like \"12.50\"; at most {LARGEST_AMOUNT}"
+)]
+pub struct InvalidMoney(String);
+
+/// Reads a plain decimal with at most nine decimals: `12`, `12.50`, `0.000000001`.
+impl FromStr for Money {
+    type Err = InvalidMoney;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (units, decimals) = match text.split_once('.') {
+            Some((units, decimals)) if !decimals.is_empty() => (units, decimals),
+            Some(_) => return Err(InvalidMoney::of(text)),
+            None => (text, ""),
+        };
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_decimal = !units.is_empty() && all_digits(units) && all_digits(decimals);
+        if !is_decimal || decimals.len() > 9 {
+            return Err(InvalidMoney::of(text));
+        }
+        let nanos = format!("{units}{decimals:0<9}").parse();
+        nanos.map(Self::from_nanos).map_err(|_| InvalidMoney::of(text))
+    }
+}
+
+impl TryFrom<String> for Money {
+    type Error = InvalidMoney;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl InvalidMoney {
+    /// Keeps as much of the text as tells what was meant.
+    fn of(text: &str) -> Self {
+        const SHOWN: usize = 40;
+        Self(text.chars().take(SHOWN).collect())
+    }
+}
+
+/// Writes the decimal as a string.
+impl Serialize for Money {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Reads the decimal from a string. A number is refused: whoever wrote it may already have put it
+/// through a float. So the format is asked what it holds, because those of configuration files turn
+/// a number into a string for whoever asks for one.
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MoneyVisitor)
+    }
+}
+
+struct MoneyVisitor;
+
+impl Visitor<'_> for MoneyVisitor {
+    type Value = Money;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an amount of money as a decimal in quotes, like \"12.50\"")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Money, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 /// A price of one million tokens, written as a decimal with at most three decimals.
 ///
 /// Kept as the price of one token, which is then a whole number of nanos.
@@ -233,6 +312,8 @@ impl TryFrom<String> for PricePerMillion {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn price(text: &str) -> Result<Money, InvalidPrice> {
@@ -266,5 +347,69 @@ mod tests {
         let most = Tokens::new(u64::MAX);
         assert_eq!(most.saturating_add(Tokens::new(1)), most);
         assert_eq!(Money::from_nanos(u64::MAX).times(Tokens::new(2)).nanos(), u64::MAX);
+    }
+
+    #[test]
+    fn money_is_read_from_a_plain_decimal() {
+        for (text, nanos) in [
+            ("12.50", 12_500_000_000),
+            ("0.000000001", 1),
+            ("0", 0),
+            ("007", 7_000_000_000),
+            ("18446744073.709551615", u64::MAX),
+        ] {
+            assert_eq!(text.parse(), Ok(Money::from_nanos(nanos)), "{text}");
+        }
+    }
+
+    #[test]
+    fn money_that_is_no_plain_decimal_is_refused_with_the_rule() {
+        for wrong in [
+            "",
+            ".",
+            ".5",
+            "5.",
+            "-1",
+            "+1",
+            "1e3",
+            "1,5",
+            " 1",
+            "1 ",
+            "1.0.0",
+            "0.0000000001",
+            "1_000",
+            "\u{0661}",
+            "NaN",
+            "CNY 1",
+            "18446744073.709551616",
+            "99999999999999999999",
+        ] {
+            let refusal = wrong.parse::<Money>().unwrap_err().to_string();
+            assert!(refusal.contains("at most nine decimals"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn money_is_a_string_in_json_and_never_a_number() {
+        let money: Money = serde_json::from_str(r#""12.50""#).unwrap();
+        assert_eq!(serde_json::to_string(&money).unwrap(), r#""12.5""#);
+        for wrong in ["12.50", "12", "null", "true", "[]", r#""12.5O""#] {
+            assert!(serde_json::from_str::<Money>(wrong).is_err(), "{wrong} was accepted");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn money_comes_back_from_its_text_as_it_was(nanos: u64) {
+            let money = Money::from_nanos(nanos);
+            prop_assert_eq!(money.to_string().parse(), Ok(money));
+            let json = serde_json::to_value(money).unwrap();
+            prop_assert_eq!(serde_json::from_value::<Money>(json).unwrap(), money);
+        }
+
+        #[test]
+        fn no_text_stops_the_reader(text: String) {
+            let _ = text.parse::<Money>();
+        }
     }
 }

@@ -12,10 +12,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::middleware::Served;
 use super::problem::Problem;
-use crate::admission;
+use crate::admission::{self, Refusal};
 use crate::auth::tenant::Tenant;
 use crate::gateway::Gateway;
-use crate::rate_limit::Slot;
+use crate::rate_limit::concurrency::Slot;
 use crate::telemetry::metrics::NO_TENANT;
 
 /// A request that was let in.
@@ -52,7 +52,7 @@ pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Ente
         return Err(overloaded());
     };
     let tenant = authenticate(gateway, headers).await?;
-    let slot = take_slot(gateway, &tenant)?;
+    let slot = take_slot(gateway, &tenant).await?;
     let places = Arc::new(Places { _of_all: place, _of_tenant: slot });
     Ok(Entered { tenant, deadline, places })
 }
@@ -90,16 +90,16 @@ impl Entered {
 
 /// Takes a place for the request to run in, and only then one of the tenant's requests a minute: a
 /// client that retries while its places are taken does not use up its minute.
-fn take_slot(gateway: &Gateway, tenant: &Arc<Tenant>) -> Result<Slot, Problem> {
+async fn take_slot(gateway: &Gateway, tenant: &Arc<Tenant>) -> Result<Slot, Problem> {
     let (name, quotas) = (tenant.name.as_str(), admission::quotas(tenant));
-    let limiter = &gateway.limiter;
-    let taken = limiter.enter(name, &quotas).and_then(|slot| {
-        limiter.take_request(name, &quotas)?;
-        Ok(slot)
-    });
-    taken.map_err(|exceeded| {
-        gateway.metrics.refused(name, exceeded.limit.as_str());
-        Problem { tenant: Some(Arc::clone(tenant)), ..exceeded.into() }
+    let taken = async {
+        let slot = gateway.concurrency.enter(name, &quotas)?;
+        gateway.limiter.take_request(name, &quotas).await?;
+        Ok::<_, Refusal>(slot)
+    };
+    taken.await.map_err(|refusal| {
+        gateway.metrics.refused(name, refusal.label());
+        Problem { tenant: Some(Arc::clone(tenant)), ..refusal.into() }
     })
 }
 

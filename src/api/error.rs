@@ -13,9 +13,12 @@ use super::problem::{Problem, sentence};
 use crate::admission::Refusal;
 use crate::auth::AuthError;
 use crate::dashscope::error::{CallError, Fault, ImageFault};
+use crate::ledger::account::Unit;
+use crate::ledger::budget::BudgetExceeded;
 use crate::ocr::error::OcrError;
 use crate::quote::QuoteError;
 use crate::rate_limit::LimitExceeded;
+use crate::units::Money;
 use crate::vision::limits::LimitViolation;
 use crate::vision::probe::ProbeError;
 
@@ -65,6 +68,43 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Limit(exceeded) => exceeded.into(),
+            Refusal::Budget { ref exceeded, retry_after } => {
+                let problem = over_budget(exceeded, sentence(&refusal)).after(retry_after);
+                Self { retryable: !exceeded.never_fits(), ..problem }
+            }
+            Refusal::StoreUnavailable => unavailable(
+                "store_unavailable",
+                "The gateway cannot count what is spent now",
+                sentence(&refusal),
+            )
+            .after(SOON),
+        }
+    }
+}
+
+/// 429 and not 402: the caller is to come back later, and clients know how to do that with a 429
+/// (docs/adr/0008-budget-exhausted-is-429.md).
+fn over_budget(exceeded: &BudgetExceeded, detail: String) -> Problem {
+    let advice = if exceeded.never_fits() {
+        " No unused budget would cover it: ask for fewer max_pixels, or have the budget raised."
+    } else if exceeded.is_held() {
+        " It may fit as soon as one of them has ended."
+    } else {
+        ""
+    };
+    let detail = format!("{detail}{advice}");
+    let problem = Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "budget_exhausted",
+        "The budget is used up",
+        detail,
+    );
+    let actual = exceeded.settled.saturating_add(exceeded.reserved).saturating_add(exceeded.asked);
+    match exceeded.unit {
+        Unit::Tokens => problem.limit(exceeded.setting(), actual, exceeded.limit),
+        Unit::Money(_) => {
+            let [actual, allowed] = [actual, exceeded.limit].map(Money::from_nanos);
+            problem.limit(exceeded.setting(), actual, allowed)
         }
     }
 }
@@ -142,13 +182,13 @@ fn undecodable(detail: impl Into<Box<str>>) -> Problem {
 fn over_limit(violation: &LimitViolation, detail: String) -> Problem {
     match *violation {
         LimitViolation::SideTooSmall { actual, allowed } => {
-            too_small(detail).limit("shorter_side", actual.into(), allowed.into())
+            too_small(detail).limit("shorter_side", u64::from(actual), allowed.into())
         }
         LimitViolation::AspectRatio { actual, allowed } => {
             too_thin(detail).limit("aspect_ratio", actual, allowed)
         }
         LimitViolation::TooLargeForFormat { actual, allowed, .. } => {
-            too_large(detail).limit("longer_side", actual.into(), allowed.into())
+            too_large(detail).limit("longer_side", u64::from(actual), allowed.into())
         }
         LimitViolation::DataUrlTooLong { actual, allowed } => {
             too_large(detail).limit("data_url_bytes", actual, allowed)

@@ -10,13 +10,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::{Instrument, Span};
-use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::ocr::result::Spend;
-use crate::random::Random;
+use crate::random::new_id;
 use crate::telemetry::metrics::{Metrics, NO_TENANT};
 use crate::vision::Size;
 
@@ -43,15 +42,6 @@ pub(super) struct Served {
     pub(super) image: Option<Size>,
     /// The file's size in bytes.
     pub(super) upload_bytes: Option<usize>,
-}
-
-/// A new id: a version 7 UUID, so that ids sort by time.
-pub(super) fn new_id(clock: &dyn Clock, random: &dyn Random) -> Uuid {
-    let since_epoch = clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-    let mut bytes = [0; 10];
-    random.fill(&mut bytes);
-    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
 }
 
 /// Wraps a request in everything that all requests share.

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::auth::tenant::Tenant;
 use crate::ocr::result::Spend;
+use crate::units::Money;
 
 /// An error as a caller sees it.
 #[derive(Debug, Clone)]
@@ -46,9 +47,31 @@ pub(super) struct Limit {
     /// Its name, as in settings or in the provider's documentation.
     pub(super) name: &'static str,
     /// What the request asked for.
-    pub(super) actual: u64,
+    pub(super) actual: Quantity,
     /// What is allowed.
-    pub(super) allowed: u64,
+    pub(super) allowed: Quantity,
+}
+
+/// A quantity that is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Quantity {
+    /// A number of whatever the limit counts.
+    Count(u64),
+    /// An amount of money: a decimal string.
+    Money(Money),
+}
+
+impl From<u64> for Quantity {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<Money> for Quantity {
+    fn from(amount: Money) -> Self {
+        Self::Money(amount)
+    }
 }
 
 /// One thing that is wrong with the request.
@@ -136,7 +159,13 @@ impl Problem {
 
     /// Names the limit that was hit.
     #[must_use]
-    pub(super) fn limit(mut self, name: &'static str, actual: u64, allowed: u64) -> Self {
+    pub(super) fn limit<Q: Into<Quantity>>(
+        mut self,
+        name: &'static str,
+        actual: Q,
+        allowed: Q,
+    ) -> Self {
+        let (actual, allowed) = (actual.into(), allowed.into());
         self.limit = Some(Box::new(Limit { name, actual, allowed }));
         self
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use super::key::{KeyHash, KeyId, KeyRecord, KeyState};
 use super::tenant::{InvalidTenant, OnExceed, Tenant, TenantName};
 use super::{TenantStore, TenantStoreError};
-use crate::units::Pixels;
+use crate::units::{Money, Pixels};
 
 /// The section `[tenants.NAME]` of a configuration file.
 ///
@@ -30,6 +30,8 @@ pub struct TenantSection {
     pub max_pixels: Option<Pixels>,
     /// As [`Tenant::on_exceed`].
     pub on_exceed: OnExceed,
+    /// As [`Tenant::max_tokens`].
+    pub max_tokens: Option<NonZeroU64>,
     /// As [`Tenant::requests_per_minute`].
     #[serde(rename = "rpm")]
     pub requests_per_minute: Option<NonZeroU64>,
@@ -38,6 +40,14 @@ pub struct TenantSection {
     pub tokens_per_minute: Option<NonZeroU64>,
     /// As [`Tenant::concurrency`].
     pub concurrency: Option<NonZeroU64>,
+    /// As [`Tenant::daily_tokens`].
+    pub daily_tokens: Option<NonZeroU64>,
+    /// As [`Tenant::monthly_tokens`].
+    pub monthly_tokens: Option<NonZeroU64>,
+    /// As [`Tenant::daily_cost`].
+    pub daily_cost: Option<Money>,
+    /// As [`Tenant::monthly_cost`].
+    pub monthly_cost: Option<Money>,
     /// As [`Tenant::models`].
     pub models: Vec<String>,
     /// As [`Tenant::disabled`].
@@ -57,9 +67,14 @@ impl TenantSection {
             name,
             max_pixels: self.max_pixels,
             on_exceed: self.on_exceed,
+            max_tokens: self.max_tokens,
             requests_per_minute: self.requests_per_minute,
             tokens_per_minute: self.tokens_per_minute,
             concurrency: self.concurrency,
+            daily_tokens: self.daily_tokens,
+            monthly_tokens: self.monthly_tokens,
+            daily_cost: self.daily_cost,
+            monthly_cost: self.monthly_cost,
             models: self.models.clone(),
             disabled: self.disabled,
         }
@@ -277,17 +292,32 @@ mod tests {
     #[test]
     fn a_section_is_read_with_the_names_of_the_contract() {
         let json = r#"{"max_pixels":786432,"on_exceed":"reject","rpm":60,"tpm":9,"concurrency":2,
-            "models":["a"],"keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
+            "max_tokens":3,"daily_tokens":4,"monthly_tokens":5,"daily_cost":"0.6",
+            "monthly_cost":"7","models":["a"],"keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
             "sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}]}"#;
         let section: TenantSection = serde_json::from_str(json).unwrap();
         let tenant = section.tenant(name("acme")).unwrap();
-        assert_eq!(tenant.requests_per_minute, NonZeroU64::new(60));
+        let expected = Tenant {
+            max_pixels: Some(Pixels::new(786_432)),
+            on_exceed: OnExceed::Reject,
+            max_tokens: NonZeroU64::new(3),
+            requests_per_minute: NonZeroU64::new(60),
+            tokens_per_minute: NonZeroU64::new(9),
+            concurrency: NonZeroU64::new(2),
+            daily_tokens: NonZeroU64::new(4),
+            monthly_tokens: NonZeroU64::new(5),
+            daily_cost: Some(Money::from_nanos(600_000_000)),
+            monthly_cost: Some(Money::from_nanos(7_000_000_000)),
+            models: vec!["a".into()],
+            ..Tenant::new(name("acme"))
+        };
+        assert_eq!(tenant, expected);
         assert_eq!(section.keys[0].expires_at.unwrap().to_string(), "2030-01-31T00:00:00Z");
     }
 
     #[test]
     fn an_unknown_setting_in_a_section_is_refused() {
-        for wrong in [r#"{"max_pixel":1}"#, r#"{"keys":[{"key":"x"}]}"#] {
+        for wrong in [r#"{"max_pixel":1}"#, r#"{"daily_token":1}"#, r#"{"keys":[{"key":"x"}]}"#] {
             assert!(serde_json::from_str::<TenantSection>(wrong).is_err(), "{wrong} was accepted");
         }
     }

@@ -24,7 +24,6 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::auth::tenant::TenantName;
-use crate::clock::Clock;
 use crate::random::Random;
 
 /// What every key starts with.
@@ -370,16 +369,6 @@ impl KeyState {
     }
 }
 
-/// The wall time in whole milliseconds, as records of keys carry it.
-///
-/// A clock beyond the calendar (after the year 9999) reads as its last moment, at which every key
-/// with a date has expired: the safe way to be wrong.
-pub fn timestamp(clock: &dyn Clock) -> Timestamp {
-    Timestamp::try_from(clock.now())
-        .and_then(|now| Timestamp::from_millisecond(now.as_millisecond()))
-        .unwrap_or(Timestamp::MAX)
-}
-
 /// Draws characters evenly: 32 divides 256, so the low five bits of a byte favour none.
 fn draw<const LENGTH: usize>(random: &dyn Random) -> String {
     let mut bytes = [0; LENGTH];
@@ -410,10 +399,8 @@ fn hex_digit(byte: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::clock::ManualClock;
     use crate::random::SeededRandom;
 
     fn key() -> (ApiKey, KeyHash) {
@@ -505,11 +492,5 @@ mod tests {
         assert_eq!(KeyState::of(Some(at(10)), None, at(10)), KeyState::Expired);
         assert_eq!(KeyState::of(Some(at(10)), Some(at(99)), at(1)), KeyState::Revoked);
         assert_eq!(KeyState::of(None, None, at(i64::from(i32::MAX))), KeyState::Active);
-    }
-
-    #[test]
-    fn a_time_is_cut_to_the_milliseconds_that_the_stores_hold() {
-        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_999_999));
-        assert_eq!(timestamp(&clock), Timestamp::from_millisecond(1).unwrap());
     }
 }

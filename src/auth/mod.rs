@@ -197,7 +197,7 @@ impl Authenticator {
         let Some(credential) = credential.filter(|_| is_holder) else {
             return Err(AuthError::Unknown);
         };
-        match credential.state(key::timestamp(&*self.clock)) {
+        match credential.state(self.clock.timestamp()) {
             KeyState::Revoked => Err(AuthError::Revoked),
             KeyState::Expired => Err(AuthError::Expired),
             KeyState::Active if credential.tenant.disabled => Err(AuthError::TenantDisabled),

@@ -11,6 +11,7 @@ use crate::clock::SystemClock;
 use crate::dashscope::Client;
 use crate::gateway::check_tenants;
 use crate::random::SystemRandom;
+use crate::rate_limit::redis::{self as shared_limits, RedisSettings};
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 
@@ -24,6 +25,7 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
     let findings = [
         ("models", check_models(settings)),
         ("database", check_database(settings).await),
+        ("redis", check_redis(&settings.redis).await),
         ("upstream", check_upstream(settings).await),
     ];
     let mut code = ExitCode::SUCCESS;
@@ -58,6 +60,14 @@ async fn check_database(settings: &Settings) -> Result<String, Failure> {
         store.engine(),
         pending.join(", ")
     ))
+}
+
+async fn check_redis(settings: &RedisSettings) -> Result<String, Failure> {
+    if !settings.is_configured() {
+        return Ok("not configured: rate limits count in this process".to_owned());
+    }
+    let address = shared_limits::check(settings).await?;
+    Ok(format!("{address} answers and can be written"))
 }
 
 /// Asks for the list of models, which spends no token.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::say;
 use super::tenant::{IsInFile, cell, write_json, write_table};
-use crate::auth::key::{ApiKey, KeyHash, KeyId, KeyLabel, KeyRecord, KeyState, timestamp};
+use crate::auth::key::{ApiKey, KeyHash, KeyId, KeyLabel, KeyRecord, KeyState};
 use crate::auth::tenant::TenantName;
 use crate::auth::{TenantStore, TenantStoreError};
 use crate::clock::Clock;
@@ -74,7 +74,7 @@ impl KeyCommand {
         random: &dyn Random,
         out: &mut dyn Write,
     ) -> Result<(), KeyCommandError> {
-        let now = timestamp(clock);
+        let now = clock.timestamp();
         match self {
             Self::Create(new) if new.for_file => draw_for_file(&new, now, random, out),
             Self::Create(new) if is_in_file(&new.tenant) => {

@@ -1,6 +1,7 @@
 //! `ocr-gateway serve`: the service.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Failure, open};
 use crate::clock::SystemClock;
@@ -9,6 +10,9 @@ use crate::random::SystemRandom;
 use crate::server::{self, Listeners};
 use crate::settings::Settings;
 use crate::telemetry::logging;
+
+/// How long a stop waits for the database to take leave.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Runs the service until the process is told to stop.
 ///
@@ -31,7 +35,8 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
         "serving"
     );
     server::run(gateway, listeners, &settings.server, told_to_stop()).await;
-    store.close().await;
+    // A database that does not answer must not keep the process from ending.
+    let _ = tokio::time::timeout(LAST_WORDS, store.close()).await;
     tracing::info!("stopped");
     Ok(())
 }

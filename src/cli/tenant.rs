@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::say;
 use crate::auth::tenant::{Change, InvalidTenant, OnExceed, Tenant, TenantChange, TenantName};
 use crate::auth::{TenantStore, TenantStoreError};
-use crate::units::Pixels;
+use crate::units::{Money, Pixels};
 
 /// What takes a limit away on the command line.
 const CLEAR: &str = "none";
@@ -31,7 +31,8 @@ pub(super) enum TenantCommand {
     },
     /// Change a tenant's settings; only what is given changes
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
-        ["max_pixels", "on_exceed", "rpm", "tpm", "concurrency", "models", "disabled"],
+        ["max_pixels", "on_exceed", "max_tokens", "rpm", "tpm", "concurrency", "daily_tokens",
+         "monthly_tokens", "daily_cost", "monthly_cost", "models", "disabled"],
     )))]
     Set {
         /// The tenant
@@ -70,6 +71,9 @@ pub(super) struct Flags {
     /// What happens to an image above the cap: 'clamp' or 'reject'
     #[arg(long, value_name = "WHAT", value_parser = change::<OnExceed>)]
     on_exceed: Option<Change<OnExceed>>,
+    /// Tokens that the model may write in one answer, or 'none'
+    #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
+    max_tokens: Option<Change<NonZeroU64>>,
     /// Requests a minute, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
     rpm: Option<Change<NonZeroU64>>,
@@ -79,6 +83,18 @@ pub(super) struct Flags {
     /// Requests at the same time, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
     concurrency: Option<Change<NonZeroU64>>,
+    /// Tokens in a UTC day, or 'none'
+    #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
+    daily_tokens: Option<Change<NonZeroU64>>,
+    /// Tokens in a UTC month, or 'none'
+    #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
+    monthly_tokens: Option<Change<NonZeroU64>>,
+    /// Money in a UTC day, like 12.50 in the price list's currency, or 'none'
+    #[arg(long, value_name = "AMOUNT", value_parser = change::<Money>)]
+    daily_cost: Option<Change<Money>>,
+    /// Money in a UTC month, like 12.50 in the price list's currency, or 'none'
+    #[arg(long, value_name = "AMOUNT", value_parser = change::<Money>)]
+    monthly_cost: Option<Change<Money>>,
     /// The models that may be asked for, separated by commas, or 'none' for all
     #[arg(long, value_name = "MODELS", value_parser = models)]
     models: Option<Change<Vec<String>>>,
@@ -92,9 +108,14 @@ impl From<Flags> for TenantChange {
         Self {
             max_pixels: settings.max_pixels.unwrap_or_default(),
             on_exceed: settings.on_exceed.unwrap_or_default(),
+            max_tokens: settings.max_tokens.unwrap_or_default(),
             requests_per_minute: settings.rpm.unwrap_or_default(),
             tokens_per_minute: settings.tpm.unwrap_or_default(),
             concurrency: settings.concurrency.unwrap_or_default(),
+            daily_tokens: settings.daily_tokens.unwrap_or_default(),
+            monthly_tokens: settings.monthly_tokens.unwrap_or_default(),
+            daily_cost: settings.daily_cost.unwrap_or_default(),
+            monthly_cost: settings.monthly_cost.unwrap_or_default(),
             models: settings.models.unwrap_or_default(),
             disabled: settings.disabled.unwrap_or_default(),
         }
@@ -204,17 +225,35 @@ fn write_one(out: &mut dyn Write, tenant: &Tenant) -> io::Result<()> {
 }
 
 /// The settings in the order of the tables. The models come last: they may be long.
-const SETTINGS: [&str; 8] =
-    ["name", "max_pixels", "on_exceed", "rpm", "tpm", "concurrency", "disabled", "models"];
+const SETTINGS: [&str; 13] = [
+    "name",
+    "max_pixels",
+    "on_exceed",
+    "max_tokens",
+    "rpm",
+    "tpm",
+    "concurrency",
+    "daily_tokens",
+    "monthly_tokens",
+    "daily_cost",
+    "monthly_cost",
+    "disabled",
+    "models",
+];
 
-fn cells(tenant: &Tenant) -> [String; 8] {
+fn cells(tenant: &Tenant) -> [String; SETTINGS.len()] {
     [
         tenant.name.to_string(),
         cell(tenant.max_pixels),
         tenant.on_exceed.as_str().to_owned(),
+        cell(tenant.max_tokens),
         cell(tenant.requests_per_minute),
         cell(tenant.tokens_per_minute),
         cell(tenant.concurrency),
+        cell(tenant.daily_tokens),
+        cell(tenant.monthly_tokens),
+        cell(tenant.daily_cost),
+        cell(tenant.monthly_cost),
         tenant.disabled.to_string(),
         cell(Some(tenant.models.join(",")).filter(|models| !models.is_empty())),
     ]
@@ -308,21 +347,27 @@ mod tests {
     #[tokio::test]
     async fn a_created_tenant_is_shown_with_its_settings() {
         let store = empty_store().await;
-        let created = "create acme --max-pixels 786432 --on-exceed reject --rpm 60 --models a,b";
+        let created = "create acme --max-pixels 786432 --on-exceed reject --max-tokens 900 --rpm 60 \
+                       --daily-tokens 1000 --monthly-cost 12.50 --models a,b";
         assert_eq!(run(&*store, created).await.unwrap(), "");
         let shown = run(&*store, "show acme").await.unwrap();
-        let expected = "name         acme\nmax_pixels   786432\non_exceed    reject\nrpm          60\n\
-                        tpm          -\nconcurrency  -\ndisabled     false\nmodels       a,b\n";
+        let expected = "name            acme\nmax_pixels      786432\non_exceed       reject\n\
+                        max_tokens      900\nrpm             60\ntpm             -\n\
+                        concurrency     -\ndaily_tokens    1000\nmonthly_tokens  -\n\
+                        daily_cost      -\nmonthly_cost    12.5\ndisabled        false\n\
+                        models          a,b\n";
         assert_eq!(shown, expected);
     }
 
     #[tokio::test]
     async fn json_has_the_names_of_the_contract() {
         let store = empty_store().await;
-        run(&*store, "create acme --tpm 5 --concurrency 2").await.unwrap();
+        run(&*store, "create acme --tpm 5 --concurrency 2 --daily-cost 0.5").await.unwrap();
         let listed = run(&*store, "list --json").await.unwrap();
         let expected = serde_json::json!([{ "name": "acme", "max_pixels": null, "tpm": 5,
-            "on_exceed": "clamp", "rpm": null, "concurrency": 2, "models": [], "disabled": false }]);
+            "on_exceed": "clamp", "max_tokens": null, "rpm": null, "concurrency": 2,
+            "daily_tokens": null, "monthly_tokens": null, "daily_cost": "0.5",
+            "monthly_cost": null, "models": [], "disabled": false }]);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&listed).unwrap(), expected);
     }
 
@@ -334,6 +379,43 @@ mod tests {
         let tenant = store.tenant(&"acme".parse().unwrap()).await.unwrap().unwrap();
         assert_eq!((tenant.requests_per_minute, tenant.models.len()), (None, 0));
         assert_eq!(tenant.tokens_per_minute, NonZeroU64::new(5));
+    }
+
+    #[tokio::test]
+    async fn every_limit_can_be_set_and_taken_away() {
+        let store = empty_store().await;
+        let limits = [
+            ("max-pixels", "5000"),
+            ("on-exceed", "reject"),
+            ("max-tokens", "1"),
+            ("rpm", "2"),
+            ("tpm", "3"),
+            ("concurrency", "4"),
+            ("daily-tokens", "5"),
+            ("monthly-tokens", "6"),
+            ("daily-cost", "0.7"),
+            ("monthly-cost", "8"),
+            ("models", "a"),
+        ];
+        run(&*store, "create acme").await.unwrap();
+        let without = run(&*store, "show acme").await.unwrap();
+        for (flag, value) in limits {
+            run(&*store, &format!("set acme --{flag} {value}")).await.unwrap();
+            let shown = run(&*store, "show acme").await.unwrap();
+            let line = shown.lines().find(|line| line.starts_with(&flag.replace('-', "_")));
+            assert!(line.unwrap().ends_with(&format!(" {value}")), "{shown}");
+            run(&*store, &format!("set acme --{flag} none")).await.unwrap();
+            assert_eq!(run(&*store, "show acme").await.unwrap(), without);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daily_budget_that_could_not_bind_is_refused_and_nothing_changes() {
+        let store = empty_store().await;
+        run(&*store, "create acme --monthly-cost 5").await.unwrap();
+        let refusal = run(&*store, "set acme --daily-cost 5.01").await.unwrap_err().to_string();
+        assert!(refusal.contains("daily_cost is 5.01, above monthly_cost 5"), "{refusal}");
+        assert_eq!(store.tenant(&"acme".parse().unwrap()).await.unwrap().unwrap().daily_cost, None);
     }
 
     #[tokio::test]
@@ -366,8 +448,16 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_told_before_anything_is_done() {
-        for wrong in ["set acme", "create Acme", "create a --rpm 0", "set a --on-exceed x", "show"]
-        {
+        for wrong in [
+            "set acme",
+            "create Acme",
+            "create a --rpm 0",
+            "create a --daily-tokens 0",
+            "create a --daily-cost 1e3",
+            "create a --monthly-cost=-1",
+            "set a --on-exceed x",
+            "show",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?} was accepted");
         }
     }

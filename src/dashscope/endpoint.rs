@@ -98,14 +98,14 @@ impl Endpoint {
         loop {
             let turn = self.pacer.turn(permit.model(), permit.bound().input(), deadline).await?;
             let failure = match self.attempt(&mut permit, &request, deadline, progress).await {
-                Ok(answer) => return Ok(self.deliver(permit, &turn, answer, progress)),
+                Ok(answer) => return Ok(self.deliver(permit, &turn, answer, progress).await),
                 Err(failure) => failure,
             };
             self.hold_back(&permit, &failure);
             let Some(pause) = self.pause(&failure, deadline, progress) else {
-                return Err(progress.close(permit, &turn, failure));
+                return Err(progress.close(permit, &turn, failure).await);
             };
-            permit = progress.carry_over(permit, &failure)?;
+            permit = progress.carry_over(permit, &failure).await?;
             self.metrics.upstream_retry(failure.fault.label());
             tokio::time::sleep(pause).await;
         }
@@ -143,7 +143,7 @@ impl Endpoint {
         result
     }
 
-    fn deliver(
+    async fn deliver(
         &self,
         permit: Permit,
         turn: &Turn,
@@ -155,11 +155,12 @@ impl Endpoint {
         }
         let settlement = if let Some(billed) = answer.usage {
             turn.billed(billed);
-            permit.settle(billed)
+            let request_id = answer.request_id.as_ref().map(ToString::to_string);
+            permit.settle(billed, request_id).await
         } else {
             let model = permit.model().name.as_str();
             tracing::warn!(endpoint = self.name, model, "the upstream's answer states no bill");
-            permit.write_off()
+            permit.write_off().await
         };
         Completion {
             text: answer.text,

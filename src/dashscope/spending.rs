@@ -42,14 +42,17 @@ impl From<Fault> for Stop {
 
 impl Progress {
     /// Ends the permit of a call that failed for good.
-    pub(super) fn close(&mut self, permit: Permit, turn: &Turn, failure: Failure) -> Stop {
+    pub(super) async fn close(&mut self, permit: Permit, turn: &Turn, failure: Failure) -> Stop {
         let mut stop = Stop { request_id: failure.request_id, ..failure.fault.into() };
         match failure.bill {
             Bill::Nothing => permit.release(),
-            Bill::Unknown => self.written_off = self.written_off.plus(&permit.write_off().usage),
+            Bill::Unknown => {
+                self.written_off = self.written_off.plus(&permit.write_off().await.usage);
+            }
             Bill::Known(billed) => {
                 turn.billed(billed);
-                stop.spent = permit.settle(billed).usage;
+                let request_id = stop.request_id.as_ref().map(ToString::to_string);
+                stop.spent = permit.settle(billed, request_id).await.usage;
             }
         }
         stop
@@ -60,7 +63,7 @@ impl Progress {
     /// # Errors
     ///
     /// When the tenant's limits have no room for a second permit beside the one written off.
-    pub(super) fn carry_over(
+    pub(super) async fn carry_over(
         &mut self,
         mut permit: Permit,
         failure: &Failure,
@@ -70,7 +73,7 @@ impl Progress {
             return Ok(permit);
         }
         self.written_off = self.written_off.plus(permit.bound());
-        permit.renew().map_err(|refusal| Stop {
+        permit.renew().await.map_err(|refusal| Stop {
             request_id: failure.request_id.clone(),
             ..Fault::Refused(refusal).into()
         })

@@ -19,7 +19,8 @@ use crate::catalog::{Catalog, Model};
 use crate::clock::Clock;
 use crate::quote::{Cap, Quote, Wish, quote};
 use crate::random::Random;
-use crate::rate_limit::RateLimiter;
+use crate::ledger::fake;
+use crate::rate_limit::local::LocalRateLimiter;
 use crate::telemetry::metrics::{Metrics, MetricsSettings};
 use crate::units::{Pixels, Tokens, Usage};
 use crate::vision::Size;
@@ -123,14 +124,15 @@ impl World {
         change(&mut settings);
         let clock: Arc<dyn Clock> = RuntimeClock::new();
         let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
-        let limiter = Arc::new(RateLimiter::new(Arc::clone(&clock)));
+        let limiter = Arc::new(LocalRateLimiter::new(Arc::clone(&clock)));
+        let ledger = fake::ledger(Arc::clone(&clock), Arc::clone(&metrics)).await;
         let client =
             Client::new(&settings, Arc::clone(&metrics), Arc::clone(&clock), Arc::new(Lowest));
         let tenant = serde_json::from_value(serde_json::json!({"name": "acme"})).unwrap();
         Self {
             upstream,
             client: client.unwrap(),
-            admission: Admission::new(limiter, Arc::clone(&metrics)),
+            admission: Admission::new(limiter, ledger, Arc::clone(&clock), Arc::clone(&metrics)),
             metrics,
             clock,
             tenant: Arc::new(tenant),
@@ -138,11 +140,11 @@ impl World {
         }
     }
 
-    fn permit(&self) -> Permit {
+    async fn permit(&self) -> Permit {
         let size = Size::new(1368, 930);
         let quote = quote(&self.model, size, 0, Wish::default(), Cap::default()).unwrap();
         let quote = Quote { bound: BOUND, ..quote };
-        self.admission.admit(&self.tenant, &quote).unwrap()
+        self.admission.admit(&self.tenant, &quote, self.clock.instant()).await.unwrap()
     }
 
     async fn call(&self) -> Result<Completion, CallError> {
@@ -150,7 +152,7 @@ impl World {
     }
 
     async fn call_with(&self, call: &Call, time: Duration) -> Result<Completion, CallError> {
-        self.client.call(self.permit(), call, self.clock.instant() + time).await
+        self.client.call(self.permit().await, call, self.clock.instant() + time).await
     }
 
     /// The sum of a metric over its labels.

@@ -34,6 +34,7 @@ use crate::catalog::{Catalog, Model};
 use crate::clock::Clock;
 use crate::dashscope::error::{CallError, Code, Fault};
 use crate::dashscope::{Call, Client, Completion, Image};
+use crate::ledger::budget::RemainingTokens;
 use crate::quote::{self, Cap, Quote};
 use crate::telemetry::metrics::{Metrics, Saving};
 use crate::units::{Currency, Money, Tokens, Usage};
@@ -69,6 +70,7 @@ struct Tally {
     saved: Tokens,
     upstream_time: Duration,
     request_ids: Vec<String>,
+    remaining: RemainingTokens,
 }
 
 impl Ocr {
@@ -88,9 +90,13 @@ impl Ocr {
     ///
     /// # Errors
     ///
-    /// [`OcrError`] for whatever would have the request refused before it is sent.
-    pub fn estimate(&self, tenant: &Tenant, request: &Request) -> Result<Estimate, OcrError> {
-        estimate(&self.catalog, tenant, request)
+    /// [`OcrError`] for whatever would have the request refused before it is sent, but for limits and
+    /// budgets that are used up.
+    pub async fn estimate(&self, tenant: &Tenant, request: &Request) -> Result<Estimate, OcrError> {
+        let mut estimate = estimate(&self.catalog, tenant, request)?;
+        let remaining = self.admission.remaining(tenant).await?;
+        estimate.limits.tokens_remaining = remaining;
+        Ok(estimate)
     }
 
     /// The text of the image.
@@ -129,7 +135,7 @@ impl Ocr {
         request: &Request,
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
-        let admitted = self.admission.admit(tenant, &prepared.quote);
+        let admitted = self.admission.admit(tenant, &prepared.quote, request.deadline).await;
         let permit = admitted.map_err(|refusal| OcrError::from(refusal).after(tally))?;
         let this = Arc::clone(self);
         let (payer, quote) = (Arc::clone(tenant), prepared.quote.clone());
@@ -169,7 +175,7 @@ impl Ocr {
         let took = self.clock.instant().saturating_duration_since(started);
         Facts {
             usage: Spend::of(&tally),
-            limits: TenantLimits::of(&prepared.quote, tenant),
+            limits: TenantLimits::of(&prepared.quote, tenant, tally.remaining),
             model: prepared.quote.model.name.clone(),
             document: DocumentFacts::of(prepared),
             upstream: UpstreamFacts {
@@ -225,7 +231,7 @@ pub fn estimate(
     request: &Request,
 ) -> Result<Estimate, OcrError> {
     let prepared = prepare(catalog, tenant, request)?;
-    Ok(Estimate::of(&prepared.quote, tenant))
+    Ok(Estimate::of(&prepared.quote, tenant, RemainingTokens::default()))
 }
 
 /// Finds the model, looks at the header and quotes.
@@ -237,8 +243,11 @@ fn prepare(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prep
     }
     let header = probe::probe(&request.image)?;
     limits::check(&header, request.image.len())?;
-    let cap =
-        Cap { max_pixels: tenant.max_pixels, reject: matches!(tenant.on_exceed, OnExceed::Reject) };
+    let cap = Cap {
+        max_pixels: tenant.max_pixels,
+        reject: matches!(tenant.on_exceed, OnExceed::Reject),
+        max_tokens: tenant.max_tokens.map(|most| Tokens::new(most.get())),
+    };
     let quote = quote::quote(model, header.upright(), request.prompt_bytes(), options.wish, cap)?;
     Ok(Prepared { bytes: request.image.clone(), header, quote })
 }
@@ -274,11 +283,13 @@ impl Tally {
             saved: Tokens::ZERO,
             upstream_time: Duration::ZERO,
             request_ids: Vec::new(),
+            remaining: RemainingTokens::default(),
         }
     }
 
     fn add(&mut self, completion: &Completion, quote: &Quote) {
         self.spend(&completion.settlement.usage, quote);
+        self.remaining = completion.settlement.remaining;
         self.attempts += completion.attempts;
         self.retries += completion.retries();
         self.saved = self.saved.saturating_add(quote.image.saved());

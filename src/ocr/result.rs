@@ -12,6 +12,7 @@ use super::{Prepared, Tally};
 use crate::auth::tenant::Tenant;
 use crate::dashscope::{Completion, FinishReason};
 use crate::extract::Extraction;
+use crate::ledger::budget::RemainingTokens;
 use crate::quote::{ImageQuote, Quote};
 use crate::units::{Currency, Money, Pixels, Tokens};
 use crate::vision::format::Orientation;
@@ -188,15 +189,6 @@ pub struct TenantLimits {
     pub tokens_remaining: RemainingTokens,
 }
 
-/// Tokens left of a tenant's budgets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct RemainingTokens {
-    /// Of the day's (UTC).
-    pub day: Option<Tokens>,
-    /// Of the month's (UTC).
-    pub month: Option<Tokens>,
-}
-
 /// The file that was uploaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DocumentFacts {
@@ -254,10 +246,10 @@ pub struct PageEstimate {
     pub image_tokens: Tokens,
 }
 
-/// The most that one call can be billed.
+/// The most that one call can be billed, and so what budgets must have free for it.
 ///
 /// `/extract` may make a second call where the model's fields cannot be understood, and an attempt whose
-/// bill is unknown may be repeated once; each is admitted by itself.
+/// bill is unknown may be repeated once; each is admitted by itself and takes a bound of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bound {
     /// Exact.
@@ -273,7 +265,7 @@ pub struct Bound {
 }
 
 impl Estimate {
-    pub(super) fn of(quote: &Quote, tenant: &Tenant) -> Self {
+    pub(super) fn of(quote: &Quote, tenant: &Tenant, remaining: RemainingTokens) -> Self {
         let page = PageEstimate {
             page: 1,
             width: quote.image.size.width,
@@ -290,7 +282,7 @@ impl Estimate {
                 total_tokens: quote.bound.total(),
                 cost: Cost::of(quote.cost_bound(), quote.model.price.currency),
             },
-            limits: TenantLimits::of(quote, tenant),
+            limits: TenantLimits::of(quote, tenant, remaining),
             model: quote.model.name.clone(),
         }
     }
@@ -381,12 +373,9 @@ impl Cost {
 }
 
 impl TenantLimits {
-    pub(super) fn of(quote: &Quote, tenant: &Tenant) -> Self {
+    pub(super) fn of(quote: &Quote, tenant: &Tenant, remaining: RemainingTokens) -> Self {
         let default = quote.model.figures.default_max_pixels;
-        Self {
-            max_pixels: tenant.max_pixels.unwrap_or(default),
-            tokens_remaining: RemainingTokens::default(),
-        }
+        Self { max_pixels: tenant.max_pixels.unwrap_or(default), tokens_remaining: remaining }
     }
 }
 

@@ -35,6 +35,9 @@ const BUFFER: usize = 64 * 1024;
 /// A pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a stop waits for the ends of the last calls to be in the ledger.
+const LAST_ENTRIES: Duration = Duration::from_secs(5);
+
 /// The two bound sockets.
 #[derive(Debug)]
 pub struct Listeners {
@@ -102,6 +105,12 @@ pub async fn run(
     };
     if tokio::time::timeout(settings.drain_timeout(), drained).await.is_err() {
         tracing::warn!("stopped with requests unfinished: server.drain_timeout_ms passed");
+    }
+    // Calls that were not waited for are written off by whoever looks after the ledger next.
+    if tokio::time::timeout(LAST_ENTRIES, gateway.ledger.close()).await.is_err() {
+        tracing::warn!(
+            "stopped before the last entries were in the ledger: they count at their bound"
+        );
     }
     health.abort();
 }

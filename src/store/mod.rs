@@ -1,6 +1,6 @@
 //! The databases: SQLite in a file for one process, PostgreSQL for several replicas.
 //!
-//! All SQL of the service is in `sqlite.rs` and `postgres.rs`, with the same functions in the same
+//! All SQL of the service is in `sqlite/` and `postgres/`, with the same functions in the same
 //! order, and `tests/it/store.rs` holds every promise against both. Queries are checked when they
 //! run and not when they are compiled: sqlx's checking macros want one database for each crate, and
 //! there are two here. Nobody outside of this module names sqlx.
@@ -22,6 +22,7 @@ use std::time::Duration;
 use sqlx::migrate::MigrateError;
 
 use crate::auth::TenantStore;
+use crate::ledger::LedgerStore;
 use postgres::Postgres;
 use sqlite::Sqlite;
 
@@ -106,6 +107,14 @@ impl Store {
 
     /// The tenants and keys of the database.
     pub fn tenants(&self) -> Arc<dyn TenantStore> {
+        match &self.database {
+            Database::Sqlite(sqlite) => Arc::new(sqlite.clone()),
+            Database::Postgres(postgres) => Arc::new(postgres.clone()),
+        }
+    }
+
+    /// The ledger of the database.
+    pub fn ledger(&self) -> Arc<dyn LedgerStore> {
         match &self.database {
             Database::Sqlite(sqlite) => Arc::new(sqlite.clone()),
             Database::Postgres(postgres) => Arc::new(postgres.clone()),

@@ -40,6 +40,24 @@ impl Saving {
     }
 }
 
+/// A step of a call that waits for the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerStep {
+    /// From asking for a bound until it is held, waiting for other calls included.
+    Reserve,
+    /// From the end of a call until it is in the database.
+    Settle,
+}
+
+impl LedgerStep {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Reserve => "reserve",
+            Self::Settle => "settle",
+        }
+    }
+}
+
 /// The tenant label of a request whose caller is not known.
 pub const NO_TENANT: &str = "none";
 
@@ -65,6 +83,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     refused: IntCounterVec,
+    budget_tokens: IntGaugeVec,
+    ledger_duration: HistogramVec,
     upstream_attempts: IntCounterVec,
     upstream_duration: HistogramVec,
     upstream_retries: IntCounterVec,
@@ -93,6 +113,8 @@ impl Metrics {
             requests: new.counter("requests_total", "Requests answered.", &["route", "status", "tenant"])?,
             request_duration: new.histogram("request_duration_seconds", "Time from a request's first byte to its answer.", &["route"])?,
             refused: new.counter("refused_total", "Requests refused before anything was sent.", &["tenant", "reason"])?,
+            budget_tokens: new.gauges("budget_tokens", "Tokens of the current window: the budget, what is settled, and what calls in flight hold. As last seen by this replica.", &["tenant", "period", "state"])?,
+            ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"])?,
             upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,
             upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"])?,
             upstream_retries: new.counter("upstream_retries_total", "Calls repeated.", &["reason"])?,
@@ -170,6 +192,38 @@ impl Metrics {
         self.refused.with_label_values(&[self.tenants.label(tenant), reason]).inc();
     }
 
+    /// What is settled and reserved of a tenant's current window.
+    pub fn budget_spent(&self, tenant: &str, period: &str, settled: Tokens, reserved: Tokens) {
+        let tenant = self.tenants.label(tenant);
+        for (state, tokens) in [("settled", settled), ("reserved", reserved)] {
+            let gauge = self.budget_tokens.with_label_values(&[tenant, period, state]);
+            gauge.set(i64::try_from(tokens.get()).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// What a tenant may spend in a window; none takes the series away.
+    pub fn budget_limit(&self, tenant: &str, period: &str, limit: Option<Tokens>) {
+        let labels = [self.tenants.label(tenant), period, "limit"];
+        match limit {
+            Some(limit) => {
+                let gauge = self.budget_tokens.with_label_values(&labels);
+                gauge.set(i64::try_from(limit.get()).unwrap_or(i64::MAX));
+            }
+            // Fails only where there was no series.
+            None => drop(self.budget_tokens.remove_label_values(&labels)),
+        }
+    }
+
+    /// A new day has begun: what is known of the budgets is of the one before.
+    pub fn forget_budgets(&self) {
+        self.budget_tokens.reset();
+    }
+
+    /// A call waited for the ledger.
+    pub fn ledger_step(&self, step: LedgerStep, took: Duration) {
+        self.ledger_duration.with_label_values(&[step.label()]).observe(took.as_secs_f64());
+    }
+
     /// A call to the upstream ended.
     pub fn upstream_attempt(&self, endpoint: &str, outcome: &'static str, took: Duration) {
         self.upstream_attempts.with_label_values(&[endpoint, outcome]).inc();
@@ -189,6 +243,17 @@ impl Metrics {
     /// The gauge of upload bytes held.
     pub const fn in_flight_bytes(&self) -> &IntGauge {
         &self.in_flight_bytes
+    }
+
+    /// The gauge of whether Redis answers, 1 or 0. It exists once it was asked for: without a Redis there
+    /// is nothing to alert on.
+    ///
+    /// # Errors
+    ///
+    /// When it is asked for a second time.
+    pub fn redis_up(&self) -> Result<IntGauge, prometheus::Error> {
+        let new = Registrar { registry: &self.registry };
+        new.gauge("redis_up", "Whether the Redis of the rate limits answers.")
     }
 
     /// All metrics in the Prometheus text format.
@@ -237,6 +302,12 @@ impl Registrar<'_> {
         let histogram = HistogramVec::new(options, labels)?;
         self.registry.register(Box::new(histogram.clone()))?;
         Ok(histogram)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let gauges = IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+        self.registry.register(Box::new(gauges.clone()))?;
+        Ok(gauges)
     }
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {

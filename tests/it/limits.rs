@@ -1,6 +1,6 @@
 //! Busy is not broken: every limit refuses at once, by name, with both numbers and an honest wait.
 
-use dashscope_emulator::Fault;
+use dashscope_emulator::{EngineChoice, Fault};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, TestGateway, fixture};
@@ -85,4 +85,25 @@ async fn tokens_a_minute_are_limited_before_anything_is_sent() {
     let wait: u64 = answer.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
     assert_eq!(answer.json["usage"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_tenant_s_limit_of_written_tokens_is_foretold_sent_and_kept() {
+    let gateway = TestGateway::with(|setup| {
+        setup.tenant.max_tokens = 100.try_into().ok();
+        setup.emulator.engine = EngineChoice::Scripted("word ".repeat(400));
+    })
+    .await;
+    let estimate = gateway.upload("/estimate", fixture("hello.png")).await;
+    assert_eq!(estimate.json["bound"]["output_tokens"], 100);
+    for route in ["/ocr", "/ocr?task=text_recognition"] {
+        let answer = gateway.upload(route, fixture("hello.png")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.json["usage"]["output_tokens"], 100);
+        let page = &answer.json["pages"][0];
+        assert_eq!(page["finish_reason"], "length");
+        assert!(page["warnings"].to_string().contains("truncated"), "{page}");
+    }
+    let sent = gateway.upstream().calls();
+    assert_eq!(sent.iter().map(|call| call.max_tokens).collect::<Vec<_>>(), [Some(100); 2]);
 }

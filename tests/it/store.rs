@@ -17,7 +17,7 @@ use ocr_gateway::auth::{Authenticator, TenantStore, TenantStoreError};
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::random::SeededRandom;
 use ocr_gateway::store::StoreError;
-use ocr_gateway::units::Pixels;
+use ocr_gateway::units::{Money, Pixels};
 
 use crate::databases::Database;
 
@@ -52,9 +52,14 @@ fn limited(text: &str) -> Tenant {
     Tenant {
         max_pixels: Some(Pixels::new(786_432)),
         on_exceed: OnExceed::Reject,
+        max_tokens: NonZeroU64::new(900),
         requests_per_minute: NonZeroU64::new(60),
         tokens_per_minute: NonZeroU64::new(100_000),
         concurrency: NonZeroU64::new(4),
+        daily_tokens: NonZeroU64::new(1_000_000),
+        monthly_tokens: NonZeroU64::new(20_000_000),
+        daily_cost: Some(Money::from_nanos(1_500_000_001)),
+        monthly_cost: Some(Money::from_nanos(30_000_000_000)),
         models: vec!["qwen-vl-ocr".into(), "qwen-vl-ocr-latest".into()],
         disabled: true,
         ..Tenant::new(name(text))
@@ -86,11 +91,23 @@ async fn a_tenant_comes_back_as_it_was_written() {
 #[tokio::test]
 async fn the_largest_limit_comes_back_whole() {
     on_each_engine(async |store| {
-        let most = NonZeroU64::new(i64::MAX.unsigned_abs());
-        let tenant = Tenant { tokens_per_minute: most, ..Tenant::new(name("a")) };
-        store.create_tenant(&tenant.checked().unwrap()).await.unwrap();
-        let read = store.tenant(&name("a")).await.unwrap().unwrap();
-        assert_eq!(read.tokens_per_minute, most);
+        let most = i64::MAX.unsigned_abs();
+        let (count, amount) = (NonZeroU64::new(most), Some(Money::from_nanos(most)));
+        let tenant = Tenant {
+            max_pixels: Some(Pixels::new(most)),
+            max_tokens: count,
+            requests_per_minute: count,
+            tokens_per_minute: count,
+            concurrency: count,
+            daily_tokens: count,
+            monthly_tokens: count,
+            daily_cost: amount,
+            monthly_cost: amount,
+            ..Tenant::new(name("a"))
+        };
+        let tenant = tenant.checked().unwrap();
+        store.create_tenant(&tenant).await.unwrap();
+        assert_eq!(store.tenant(&name("a")).await.unwrap(), Some(tenant));
     })
     .await;
 }
@@ -297,6 +314,37 @@ async fn migrating_twice_does_nothing_the_second_time() {
     .await;
 }
 
+/// Takes a database back to before the migration `0002_budgets`.
+const WITHOUT_BUDGETS: &str = "
+    ALTER TABLE tenants DROP COLUMN max_tokens;
+    ALTER TABLE tenants DROP COLUMN daily_tokens;
+    ALTER TABLE tenants DROP COLUMN monthly_tokens;
+    ALTER TABLE tenants DROP COLUMN daily_cost_nanos;
+    ALTER TABLE tenants DROP COLUMN monthly_cost_nanos;
+    DELETE FROM _sqlx_migrations WHERE version = 2;
+";
+
+#[tokio::test]
+async fn a_tenant_from_before_the_budgets_has_none_after_the_upgrade() {
+    on_each_database(async |database| {
+        let store = database.open().await;
+        store.tenants().create_tenant(&limited("a")).await.unwrap();
+        database.execute(WITHOUT_BUDGETS).await;
+        let upgraded = database.connect().await;
+        upgraded.migrate().await.unwrap();
+        let expected = Tenant {
+            max_tokens: None,
+            daily_tokens: None,
+            monthly_tokens: None,
+            daily_cost: None,
+            monthly_cost: None,
+            ..limited("a")
+        };
+        assert_eq!(upgraded.tenants().tenant(&name("a")).await.unwrap(), Some(expected));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn replicas_that_start_at_once_on_a_new_database_all_succeed() {
     on_each_database(migrate_four_times_at_once).await;
@@ -307,7 +355,9 @@ async fn replicas_that_start_at_once_after_an_upgrade_all_succeed() {
     on_each_database(async |database| {
         database.open().await.close().await;
         let before_the_upgrade =
-            "DROP TABLE api_keys; DROP TABLE tenants; DELETE FROM _sqlx_migrations";
+            "DROP TABLE api_keys; DROP TABLE tenants; DROP TABLE ledger_holders;
+             DROP TABLE ledger_entries; DROP TABLE ledger_accounts; DROP TABLE ledger_usage;
+             DELETE FROM _sqlx_migrations";
         database.execute(before_the_upgrade).await;
         migrate_four_times_at_once(database).await;
     })

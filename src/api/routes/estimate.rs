@@ -30,5 +30,5 @@ async fn foretell(
 ) -> Result<Response, Problem> {
     accept::require_json(request.headers())?;
     let (request, _) = read_request(gateway, entered, request, Purpose::Estimate).await?;
-    Ok(Json(gateway.ocr.estimate(&entered.tenant, &request)?).into_response())
+    Ok(Json(gateway.ocr.estimate(&entered.tenant, &request).await?).into_response())
 }

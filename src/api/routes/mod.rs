@@ -14,13 +14,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 
 use super::entrance::Entered;
-use super::middleware::{Served, new_id};
+use super::middleware::Served;
 use super::options::{Format, ParsedOptions, Purpose};
 use super::problem::Problem;
 use super::upload::{self, Upload};
 use crate::gateway::Gateway;
 use crate::ocr::request::Request;
 use crate::ocr::result::{Facts, Page};
+use crate::random::new_id;
 use crate::vision::Size;
 
 /// Reads the upload and its options into the request that the use cases understand.

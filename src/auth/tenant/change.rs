@@ -1,0 +1,145 @@
+//! Changes of a tenant's settings, one by one.
+
+use std::num::NonZeroU64;
+
+use serde::{Deserialize, Deserializer};
+
+use super::{InvalidTenant, OnExceed, Tenant};
+use crate::units::{Money, Pixels};
+
+/// What becomes of one setting.
+///
+/// In JSON an absent member, `null` or a value, as in a merge patch (RFC 7396).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Change<T> {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// It goes back to no limit.
+    Clear,
+    /// It becomes this.
+    Set(T),
+}
+
+impl<T> Change<T> {
+    fn apply(self, before: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => before,
+            Self::Clear => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+/// Reads `null` or a value; that a member is absent, `#[serde(default)]` has to tell.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Clear, Self::Set))
+    }
+}
+
+/// A change of some of a tenant's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TenantChange {
+    /// The cap on one image.
+    pub max_pixels: Change<Pixels>,
+    /// What happens above the cap; cleared, it is clamped.
+    pub on_exceed: Change<OnExceed>,
+    /// Tokens that the model may write in one answer.
+    pub max_tokens: Change<NonZeroU64>,
+    /// Requests in a minute.
+    #[serde(rename = "rpm")]
+    pub requests_per_minute: Change<NonZeroU64>,
+    /// Tokens in a minute.
+    #[serde(rename = "tpm")]
+    pub tokens_per_minute: Change<NonZeroU64>,
+    /// Requests in flight at the same time.
+    pub concurrency: Change<NonZeroU64>,
+    /// Tokens in a UTC day.
+    pub daily_tokens: Change<NonZeroU64>,
+    /// Tokens in a UTC month.
+    pub monthly_tokens: Change<NonZeroU64>,
+    /// Money in a UTC day, of each currency.
+    pub daily_cost: Change<Money>,
+    /// Money in a UTC month, of each currency.
+    pub monthly_cost: Change<Money>,
+    /// The models that may be asked for.
+    pub models: Change<Vec<String>>,
+    /// Whether all of the tenant's keys are refused.
+    pub disabled: Change<bool>,
+}
+
+impl TenantChange {
+    /// The tenant with the change made.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTenant`], as [`Tenant::checked`].
+    pub fn apply(self, tenant: Tenant) -> Result<Tenant, InvalidTenant> {
+        Tenant {
+            name: tenant.name,
+            max_pixels: self.max_pixels.apply(tenant.max_pixels),
+            on_exceed: self.on_exceed.apply(Some(tenant.on_exceed)).unwrap_or_default(),
+            max_tokens: self.max_tokens.apply(tenant.max_tokens),
+            requests_per_minute: self.requests_per_minute.apply(tenant.requests_per_minute),
+            tokens_per_minute: self.tokens_per_minute.apply(tenant.tokens_per_minute),
+            concurrency: self.concurrency.apply(tenant.concurrency),
+            daily_tokens: self.daily_tokens.apply(tenant.daily_tokens),
+            monthly_tokens: self.monthly_tokens.apply(tenant.monthly_tokens),
+            daily_cost: self.daily_cost.apply(tenant.daily_cost),
+            monthly_cost: self.monthly_cost.apply(tenant.monthly_cost),
+            models: self.models.apply(Some(tenant.models)).unwrap_or_default(),
+            disabled: self.disabled.apply(Some(tenant.disabled)).unwrap_or_default(),
+        }
+        .checked()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acme() -> Tenant {
+        Tenant::new("acme".parse().unwrap())
+    }
+
+    fn change(json: &str) -> TenantChange {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_change_touches_only_what_it_names() {
+        let before = change(r#"{"rpm":60,"tpm":9,"models":["a"]}"#).apply(acme()).unwrap();
+        let after = change(r#"{"rpm":null,"disabled":true}"#).apply(before.clone()).unwrap();
+        let expected = Tenant { requests_per_minute: None, disabled: true, ..before };
+        assert_eq!(after, expected);
+    }
+
+    #[test]
+    fn a_change_to_null_opens_all_models_again() {
+        let one = change(r#"{"models":["a"]}"#).apply(acme()).unwrap();
+        assert_eq!(change(r#"{"models":null}"#).apply(one).unwrap(), acme());
+    }
+
+    #[test]
+    fn a_change_that_breaks_a_rule_is_refused() {
+        assert!(change(r#"{"max_pixels":1}"#).apply(acme()).is_err());
+        let budgeted = change(r#"{"daily_tokens":9}"#).apply(acme()).unwrap();
+        assert!(change(r#"{"monthly_tokens":8}"#).apply(budgeted).is_err());
+    }
+
+    #[test]
+    fn every_budget_can_be_set_and_cleared() {
+        let all = r#"{"max_tokens":1,"daily_tokens":2,"monthly_tokens":3,"daily_cost":"0.5",
+            "monthly_cost":"12.50"}"#;
+        let set = change(all).apply(acme()).unwrap();
+        assert_eq!((set.max_tokens, set.daily_tokens), (NonZeroU64::new(1), NonZeroU64::new(2)));
+        assert_eq!(set.monthly_tokens, NonZeroU64::new(3));
+        assert_eq!(set.daily_cost, Some(Money::from_nanos(500_000_000)));
+        assert_eq!(set.monthly_cost, Some(Money::from_nanos(12_500_000_000)));
+        let none = r#"{"max_tokens":null,"daily_tokens":null,"monthly_tokens":null,
+            "daily_cost":null,"monthly_cost":null}"#;
+        assert_eq!(change(none).apply(set).unwrap(), acme());
+    }
+}

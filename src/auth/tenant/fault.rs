@@ -1,0 +1,246 @@
+//! The rules for a tenant's settings: a limit that cannot bind is an error.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use super::{Tenant, TenantName};
+use crate::units::{Money, Pixels};
+
+/// The lowest cap that every model can keep.
+///
+/// DashScope enlarges an image below a model's `min_pixels`, so a cap under it would not bind. The
+/// floor is 4 cells of 28×28 = 3136 for the older models and 3 cells of 32×32 = 3072 for the newer
+/// ones ("Text extraction (Qwen-OCR)"); a tenant may use both, so the higher one counts.
+pub const LOWEST_CAP: Pixels = Pixels::new(4 * 28 * 28);
+
+/// The largest limit that both databases can hold: their integers are signed.
+const LARGEST_LIMIT: u64 = i64::MAX.unsigned_abs();
+
+/// Models that a tenant may be limited to at most; the vendor sells seven for this task.
+const MODELS_AT_MOST: usize = 100;
+
+/// Characters of a model's name at most.
+const MODEL_NAME_LENGTH: usize = 128;
+
+/// [`LARGEST_LIMIT`] as an amount of money, in billionths.
+const LARGEST_COST: Money = Money::from_nanos(LARGEST_LIMIT);
+
+/// A tenant with a setting that cannot bind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("tenant {name}: {fault}")]
+pub struct InvalidTenant {
+    /// Whose setting it is.
+    pub name: TenantName,
+    /// The rule that it breaks.
+    pub fault: SettingFault,
+}
+
+/// The rule that a tenant's setting breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingFault {
+    /// A model would enlarge the image beyond the cap.
+    #[error("max_pixels is {actual}, which a model's own floor overrides; at least {LOWEST_CAP}")]
+    CapTooLow {
+        /// The cap that was asked for.
+        actual: Pixels,
+    },
+    /// A number that no database column holds.
+    #[error("{setting} is {actual}; at most {LARGEST_LIMIT}")]
+    TooLarge {
+        /// The name of the setting.
+        setting: &'static str,
+        /// Its value.
+        actual: u64,
+    },
+    /// An amount that no database column holds.
+    #[error("{setting} is {actual}; at most {LARGEST_COST}")]
+    TooMuchMoney {
+        /// The name of the setting.
+        setting: &'static str,
+        /// Its value.
+        actual: Money,
+    },
+    /// A budget of nothing, which would be a second way to shut a tenant out.
+    #[error("{setting} is 0; leave it out for no budget, or set disabled to refuse every request")]
+    NoMoney {
+        /// The name of the setting.
+        setting: &'static str,
+    },
+    /// A day's budget that the month's always undercuts.
+    #[error(
+        "daily_{what} is {daily}, above monthly_{what} {monthly}, which would bind first; \
+         lower it or leave it out"
+    )]
+    DailyAboveMonthly {
+        /// What is budgeted, as the names of the settings end.
+        what: &'static str,
+        /// The day's budget.
+        daily: String,
+        /// The month's budget.
+        monthly: String,
+    },
+    /// A text that names no model.
+    #[error(
+        "models names {actual:?}; a model's name has 1 to {MODEL_NAME_LENGTH} letters, digits, \
+         '.', '_', '-', ':' and '/'"
+    )]
+    ModelName {
+        /// The name.
+        actual: String,
+    },
+    /// A list that is too long to be meant.
+    #[error("models names {actual} models; at most {MODELS_AT_MOST}")]
+    TooManyModels {
+        /// The length of the list.
+        actual: usize,
+    },
+}
+
+/// The first rule that a setting of the tenant breaks.
+pub(super) fn of(tenant: &Tenant) -> Option<SettingFault> {
+    if let Some(cap) = tenant.max_pixels.filter(|cap| *cap < LOWEST_CAP) {
+        return Some(SettingFault::CapTooLow { actual: cap });
+    }
+    of_models(&tenant.models)
+        .or_else(|| of_numbers(tenant))
+        .or_else(|| of_amounts(tenant))
+        .or_else(|| daily_above_monthly("tokens", tenant.daily_tokens, tenant.monthly_tokens))
+        .or_else(|| daily_above_monthly("cost", tenant.daily_cost, tenant.monthly_cost))
+}
+
+fn of_models(models: &[String]) -> Option<SettingFault> {
+    if let Some(model) = models.iter().find(|model| !is_model_name(model)) {
+        return Some(SettingFault::ModelName { actual: model.clone() });
+    }
+    let actual = models.len();
+    (actual > MODELS_AT_MOST).then_some(SettingFault::TooManyModels { actual })
+}
+
+fn of_numbers(tenant: &Tenant) -> Option<SettingFault> {
+    [
+        ("max_pixels", tenant.max_pixels.map(Pixels::get)),
+        ("max_tokens", tenant.max_tokens.map(NonZeroU64::get)),
+        ("rpm", tenant.requests_per_minute.map(NonZeroU64::get)),
+        ("tpm", tenant.tokens_per_minute.map(NonZeroU64::get)),
+        ("concurrency", tenant.concurrency.map(NonZeroU64::get)),
+        ("daily_tokens", tenant.daily_tokens.map(NonZeroU64::get)),
+        ("monthly_tokens", tenant.monthly_tokens.map(NonZeroU64::get)),
+    ]
+    .into_iter()
+    .find_map(|(setting, value)| {
+        let actual = value.filter(|value| *value > LARGEST_LIMIT)?;
+        Some(SettingFault::TooLarge { setting, actual })
+    })
+}
+
+fn of_amounts(tenant: &Tenant) -> Option<SettingFault> {
+    [("daily_cost", tenant.daily_cost), ("monthly_cost", tenant.monthly_cost)]
+        .into_iter()
+        .filter_map(|(setting, value)| Some((setting, value?)))
+        .find_map(|(setting, actual)| match actual {
+            Money::ZERO => Some(SettingFault::NoMoney { setting }),
+            actual if actual > LARGEST_COST => Some(SettingFault::TooMuchMoney { setting, actual }),
+            _ => None,
+        })
+}
+
+fn daily_above_monthly<T: PartialOrd + fmt::Display>(
+    what: &'static str,
+    daily: Option<T>,
+    monthly: Option<T>,
+) -> Option<SettingFault> {
+    let (daily, monthly) = (daily?, monthly?);
+    (daily > monthly).then(|| SettingFault::DailyAboveMonthly {
+        what,
+        daily: daily.to_string(),
+        monthly: monthly.to_string(),
+    })
+}
+
+fn is_model_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
+    (1..=MODEL_NAME_LENGTH).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acme() -> Tenant {
+        Tenant::new("acme".parse().unwrap())
+    }
+
+    fn money(text: &str) -> Money {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_cap_that_a_models_floor_would_override_is_refused() {
+        let with_cap =
+            |pixels| Tenant { max_pixels: Some(Pixels::new(pixels)), ..acme() }.checked();
+        let refusal = with_cap(3135).unwrap_err().to_string();
+        assert!(refusal.contains("acme") && refusal.contains("3135") && refusal.contains("3136"));
+        assert!(with_cap(3136).is_ok());
+    }
+
+    #[test]
+    fn a_limit_that_no_database_holds_is_refused_by_name() {
+        let refusal = Tenant { concurrency: NonZeroU64::new(1 << 63), ..acme() }.checked();
+        let fault = refusal.unwrap_err().fault;
+        assert_eq!(fault, SettingFault::TooLarge { setting: "concurrency", actual: 1 << 63 });
+    }
+
+    #[test]
+    fn a_model_list_with_a_text_that_names_no_model_is_refused() {
+        for wrong in ["", "a,b", "a b", "\n"] {
+            let tenant = Tenant { models: vec!["qwen-vl-ocr".into(), wrong.into()], ..acme() };
+            assert!(tenant.checked().is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn every_setting_holds_the_largest_that_a_database_holds_and_not_one_more() {
+        let most = 1_u64 << 63;
+        let tenant = |limit: u64| {
+            let (number, amount) = (NonZeroU64::new(limit), Some(Money::from_nanos(limit)));
+            [
+                ("max_tokens", Tenant { max_tokens: number, ..acme() }),
+                ("daily_tokens", Tenant { daily_tokens: number, ..acme() }),
+                ("monthly_tokens", Tenant { monthly_tokens: number, ..acme() }),
+                ("daily_cost", Tenant { daily_cost: amount, ..acme() }),
+                ("monthly_cost", Tenant { monthly_cost: amount, ..acme() }),
+            ]
+        };
+        for (setting, tenant) in tenant(most - 1) {
+            assert!(tenant.checked().is_ok(), "{setting}");
+        }
+        for (setting, tenant) in tenant(most) {
+            let refusal = tenant.checked().unwrap_err().to_string();
+            assert!(refusal.starts_with(&format!("tenant acme: {setting} is 922")), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_budget_of_no_money_is_refused_by_name() {
+        let refusal = Tenant { monthly_cost: Some(money("0.00")), ..acme() }.checked().unwrap_err();
+        assert_eq!(refusal.fault, SettingFault::NoMoney { setting: "monthly_cost" });
+        assert!(Tenant { monthly_cost: Some(money("0.000000001")), ..acme() }.checked().is_ok());
+    }
+
+    #[test]
+    fn a_daily_budget_that_the_monthly_one_undercuts_is_refused_by_name() {
+        let tokens = |daily, monthly| {
+            let (daily_tokens, monthly_tokens) = (NonZeroU64::new(daily), NonZeroU64::new(monthly));
+            Tenant { daily_tokens, monthly_tokens, ..acme() }.checked()
+        };
+        let cost = |daily, monthly| {
+            let (daily_cost, monthly_cost) = (Some(money(daily)), Some(money(monthly)));
+            Tenant { daily_cost, monthly_cost, ..acme() }.checked()
+        };
+        assert!(tokens(5, 5).is_ok() && tokens(5, 6).is_ok() && cost("1.5", "1.50").is_ok());
+        let refusal = tokens(6, 5).unwrap_err().to_string();
+        assert!(refusal.contains("daily_tokens is 6, above monthly_tokens 5"), "{refusal}");
+        let refusal = cost("1.6", "1.5").unwrap_err().to_string();
+        assert!(refusal.contains("daily_cost is 1.6, above monthly_cost 1.5"), "{refusal}");
+    }
+}

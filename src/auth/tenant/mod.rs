@@ -1,0 +1,251 @@
+//! A tenant: who spends, and within which limits.
+//!
+//! A tenant is the account; its keys come and go. All of its settings but the name are optional,
+//! and an absent one means no limit, so that `tenant create NAME` is enough to start. The names of
+//! the settings are those of the contract (section 4) in every place where they are written: the
+//! configuration file and the command line.
+//!
+//! This module does not store tenants and does not enforce their limits.
+
+mod change;
+mod fault;
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::change::{Change, TenantChange};
+pub use self::fault::{InvalidTenant, LOWEST_CAP, SettingFault};
+use crate::units::{Money, Pixels};
+
+/// The name of a tenant: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, the first a letter or digit.
+///
+/// So narrow because it stands in metric labels, in environment variables and in file sections.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TenantName(String);
+
+/// What metrics say where there is no tenant, or one of the many without series of their own.
+const RESERVED_NAMES: [&str; 2] = ["none", "other"];
+
+/// Characters that a tenant's name may have at most.
+const NAME_LENGTH: usize = 64;
+
+impl TenantName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that cannot name a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} cannot name a tenant: write 1 to {NAME_LENGTH} of a-z, 0-9, '.', '_' and '-', \
+     the first a letter or digit, but not \"none\" or \"other\""
+)]
+pub struct InvalidTenantName(String);
+
+impl TryFrom<String> for TenantName {
+    type Error = InvalidTenantName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let allowed = |byte: u8| alphanumeric(byte) || b"._-".contains(&byte);
+        let starts_well = text.bytes().next().is_some_and(alphanumeric);
+        let free = !RESERVED_NAMES.contains(&text.as_str());
+        if starts_well && free && text.len() <= NAME_LENGTH && text.bytes().all(allowed) {
+            return Ok(Self(text));
+        }
+        Err(InvalidTenantName(text.chars().take(NAME_LENGTH).collect()))
+    }
+}
+
+impl std::str::FromStr for TenantName {
+    type Err = InvalidTenantName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<TenantName> for String {
+    fn from(name: TenantName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for TenantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What happens to a request that asks for more pixels than its tenant's cap.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExceed {
+    /// The image is sent at the cap, and the answer says `capped`.
+    #[default]
+    Clamp,
+    /// The request is refused.
+    Reject,
+}
+
+impl OnExceed {
+    /// The word in settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Clamp => "clamp",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// A word that is neither `clamp` nor `reject`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("on_exceed is \"clamp\" or \"reject\", not {0:?}")]
+pub struct InvalidOnExceed(String);
+
+impl std::str::FromStr for OnExceed {
+    type Err = InvalidOnExceed;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "clamp" => Ok(Self::Clamp),
+            "reject" => Ok(Self::Reject),
+            other => Err(InvalidOnExceed(other.to_owned())),
+        }
+    }
+}
+
+/// Who spends, and within which limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// The account that everything is charged to.
+    pub name: TenantName,
+    /// The cap on one image; no other than the model's own, if `None`.
+    #[serde(default)]
+    pub max_pixels: Option<Pixels>,
+    /// What happens above the cap.
+    #[serde(default)]
+    pub on_exceed: OnExceed,
+    /// Tokens that the model may write in one answer; the model's own limit holds beside it.
+    #[serde(default)]
+    pub max_tokens: Option<NonZeroU64>,
+    /// Requests in a minute.
+    #[serde(default, rename = "rpm")]
+    pub requests_per_minute: Option<NonZeroU64>,
+    /// Tokens in a minute.
+    #[serde(default, rename = "tpm")]
+    pub tokens_per_minute: Option<NonZeroU64>,
+    /// Requests in flight at the same time.
+    #[serde(default)]
+    pub concurrency: Option<NonZeroU64>,
+    /// Tokens in a UTC day.
+    #[serde(default)]
+    pub daily_tokens: Option<NonZeroU64>,
+    /// Tokens in a UTC month.
+    #[serde(default)]
+    pub monthly_tokens: Option<NonZeroU64>,
+    /// Money in a UTC day, above zero. It holds for each currency of the price list by itself.
+    #[serde(default)]
+    pub daily_cost: Option<Money>,
+    /// Money in a UTC month, above zero, of each currency.
+    #[serde(default)]
+    pub monthly_cost: Option<Money>,
+    /// The models that may be asked for; all, if empty.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// Whether all of the tenant's keys are refused.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+impl Tenant {
+    /// A tenant without limits.
+    pub const fn new(name: TenantName) -> Self {
+        Self {
+            name,
+            max_pixels: None,
+            on_exceed: OnExceed::Clamp,
+            max_tokens: None,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            concurrency: None,
+            daily_tokens: None,
+            monthly_tokens: None,
+            daily_cost: None,
+            monthly_cost: None,
+            models: Vec::new(),
+            disabled: false,
+        }
+    }
+
+    /// The same tenant, if every one of its limits can bind.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTenant`] names the setting that cannot, its value and the rule.
+    pub fn checked(self) -> Result<Self, InvalidTenant> {
+        match fault::of(&self) {
+            None => Ok(self),
+            Some(fault) => Err(InvalidTenant { name: self.name, fault }),
+        }
+    }
+
+    /// Whether the tenant may ask for `model`.
+    pub fn allows(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|allowed| allowed == model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acme() -> Tenant {
+        Tenant::new("acme".parse().unwrap())
+    }
+
+    #[test]
+    fn a_name_outside_the_rule_is_refused_with_the_rule() {
+        for wrong in ["", "Acme", ".hidden", "-flag", "_x", "a b", "a/b", "é", &"a".repeat(65)] {
+            let refusal = wrong.parse::<TenantName>().unwrap_err().to_string();
+            assert!(refusal.contains("1 to 64 of a-z"), "{refusal}");
+        }
+        for right in ["a", "7", "acme.eu-1_b", &"a".repeat(64)] {
+            assert_eq!(right.parse::<TenantName>().unwrap().as_str(), right);
+        }
+    }
+
+    #[test]
+    fn an_empty_model_list_allows_all_models() {
+        let one = Tenant { models: vec!["qwen-vl-ocr".into()], ..acme() };
+        assert!(acme().allows("anything"));
+        assert!(one.allows("qwen-vl-ocr") && !one.allows("qwen-vl-ocr-latest"));
+    }
+
+    #[test]
+    fn settings_are_written_with_the_names_of_the_contract() {
+        let json = r#"{"name":"acme","max_pixels":786432,"on_exceed":"reject","max_tokens":900,
+            "rpm":60,"tpm":100000,"concurrency":4,"daily_tokens":1000000,"monthly_tokens":9000000,
+            "daily_cost":"12.5","monthly_cost":"100","models":["qwen-vl-ocr"],"disabled":true}"#;
+        let tenant: Tenant = serde_json::from_str(json).unwrap();
+        let written = serde_json::to_value(&tenant).unwrap();
+        assert_eq!(written, serde_json::from_str::<serde_json::Value>(json).unwrap());
+    }
+
+    #[test]
+    fn a_limit_of_zero_and_an_unknown_setting_are_refused() {
+        for wrong in [
+            r#"{"name":"a","rpm":0}"#,
+            r#"{"name":"a","daily_tokens":0}"#,
+            r#"{"name":"a","requests_per_minute":1}"#,
+        ] {
+            assert!(serde_json::from_str::<Tenant>(wrong).is_err(), "{wrong} was accepted");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! One budget's worth of counting: what was granted, and what became of it.
+//!
+//! Every amount that is ever granted stays counted for good, on one of three ways out: settled, given
+//! back, or still open. So the equation `granted + excess = settled + released + reserved` holds after
+//! every posting; the tables carry it as a constraint, and a database that is made to break it refuses.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::window::Window;
+use crate::units::Currency;
+
+/// The largest amount that a database column holds.
+const LARGEST: u64 = i64::MAX.unsigned_abs();
+
+/// What an account counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// Tokens of all kinds.
+    Tokens,
+    /// Money of one price list, in billionths of the currency's unit.
+    Money(Currency),
+}
+
+impl Unit {
+    /// The word in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Money(currency) => currency.code(),
+        }
+    }
+
+    /// The unit of a word in a table.
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::Tokens, Self::Money(Currency::Cny), Self::Money(Currency::Usd)]
+            .into_iter()
+            .find(|unit| unit.as_str() == word)
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Names an account. The order is the one in which accounts are locked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountKey {
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// When.
+    pub window: Window,
+    /// Of what.
+    pub unit: Unit,
+}
+
+/// What one tenant was granted of one unit in one window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Bounds of all calls that were ever reserved.
+    pub granted: u64,
+    /// What was billed, or had to be taken as billed.
+    pub settled: u64,
+    /// What was given back.
+    pub released: u64,
+    /// What was billed above bounds.
+    pub excess: u64,
+    /// Bounds of the calls that are open now.
+    pub reserved: u64,
+}
+
+impl Account {
+    /// What is spent or may yet be: the amount that a budget is held against.
+    pub const fn committed(&self) -> u64 {
+        self.settled.saturating_add(self.reserved)
+    }
+
+    /// Whether nothing got lost.
+    pub const fn is_balanced(&self) -> bool {
+        let came = self.granted as u128 + self.excess as u128;
+        came == self.settled as u128 + self.released as u128 + self.reserved as u128
+    }
+
+    /// Whether one more bound can be counted at all.
+    pub(super) const fn can_count(&self, bound: u64) -> bool {
+        match self.granted.checked_add(bound) {
+            Some(granted) => granted <= LARGEST,
+            None => false,
+        }
+    }
+
+    /// Reserves a bound.
+    pub(super) const fn reserve(&mut self, bound: u64) {
+        self.granted = self.granted.saturating_add(bound);
+        self.reserved = self.reserved.saturating_add(bound);
+    }
+
+    /// Ends a reservation of `bound` of which `spent` was spent.
+    pub(super) fn close(&mut self, bound: u64, spent: u64) {
+        self.reserved = self.reserved.saturating_sub(bound);
+        self.settled = self.settled.saturating_add(bound);
+        self.correct(bound, spent);
+    }
+
+    /// Replaces a bound that was settled by what was in truth spent.
+    pub(super) fn correct(&mut self, bound: u64, spent: u64) {
+        // What a column cannot hold is counted as far as it can: the budget is used up either way.
+        let spent = spent.min(LARGEST.saturating_sub(self.settled.saturating_sub(bound)));
+        self.settled = self.settled.saturating_sub(bound).saturating_add(spent);
+        self.released = self.released.saturating_add(bound.saturating_sub(spent));
+        self.excess = self.excess.saturating_add(spent.saturating_sub(bound));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_unit_is_found_by_its_own_word() {
+        for unit in [Unit::Tokens, Unit::Money(Currency::Cny), Unit::Money(Currency::Usd)] {
+            assert_eq!(Unit::named(unit.as_str()), Some(unit));
+        }
+        assert_eq!(Unit::named("EUR"), None);
+    }
+
+    #[test]
+    fn a_bill_below_the_bound_gives_the_rest_back() {
+        let mut account = Account::default();
+        account.reserve(100);
+        account.close(100, 30);
+        let expected = Account { granted: 100, settled: 30, released: 70, ..Account::default() };
+        assert_eq!(account, expected);
+    }
+
+    #[test]
+    fn a_bill_above_the_bound_is_counted_in_full() {
+        let mut account = Account::default();
+        account.reserve(100);
+        account.close(100, 130);
+        let expected = Account { granted: 100, settled: 130, excess: 30, ..Account::default() };
+        assert_eq!(account, expected);
+    }
+
+    #[test]
+    fn a_bill_beyond_what_can_be_counted_breaks_nothing() {
+        let mut account = Account::default();
+        account.reserve(1);
+        account.close(1, u64::MAX);
+        assert!(account.is_balanced() && account.settled == LARGEST, "{account:?}");
+        assert!(!Account { granted: LARGEST, ..Account::default() }.can_count(1));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_whatever_becomes_of_the_calls(
+            calls in prop::collection::vec((0_u64..1 << 40, 0_u64..1 << 41, 0_u8..4), 0..40),
+        ) {
+            let mut account = Account::default();
+            for (bound, spent, fate) in calls {
+                account.reserve(bound);
+                prop_assert!(account.is_balanced());
+                match fate {
+                    0 => {}
+                    1 => account.close(bound, spent),
+                    2 => account.close(bound, 0),
+                    _ => {
+                        account.close(bound, bound);
+                        account.correct(bound, spent);
+                    }
+                }
+                prop_assert!(account.is_balanced(), "{:?}", account);
+            }
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The rules of posting: what an operation does to the accounts.
+//!
+//! Pure and synchronous. A store reads what a batch touches, has it posted here, and writes back what
+//! changed, all within one transaction; so the rules exist once, whatever the database, and the
+//! simulation of `tests.rs` runs the very lines that production runs.
+//!
+//! Every operation names its entry, and posting it a second time changes nothing. So a batch whose
+//! answer got lost is simply posted again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::civil::Date;
+use uuid::Uuid;
+
+use super::account::{Account, AccountKey, Unit};
+use super::budget::{BudgetExceeded, Budgets};
+use super::window::{Period, Window};
+use crate::units::{Currency, Money, Usage};
+
+/// The most that one call may cost, and whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// Who pays.
+    pub tenant: Arc<str>,
+    /// The model that is called.
+    pub model: Arc<str>,
+    /// The most tokens that may be billed.
+    pub bound: Usage,
+    /// What they cost.
+    pub cost: Money,
+    /// In which currency.
+    pub currency: Currency,
+}
+
+/// What the upstream billed for one call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bill {
+    /// The tokens.
+    pub usage: Usage,
+    /// What they cost by the price list.
+    pub cost: Money,
+    /// The upstream's own id of the answer, by which its bill can be checked.
+    pub request_id: Option<String>,
+}
+
+/// Where an entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryState {
+    /// Its bound is held.
+    Open,
+    /// The upstream's bill is known and counted.
+    Settled,
+    /// Nothing was billed; the bound was given back.
+    Released,
+    /// The bill is unknown; the bound is counted as if it had been billed.
+    Unverified,
+}
+
+impl EntryState {
+    /// The word in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Settled => "settled",
+            Self::Released => "released",
+            Self::Unverified => "unverified",
+        }
+    }
+
+    /// The state of a word in a table.
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::Open, Self::Settled, Self::Released, Self::Unverified]
+            .into_iter()
+            .find(|state| state.as_str() == word)
+    }
+}
+
+/// One call in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Names it.
+    pub id: Uuid,
+    /// The process that made it and is to end it.
+    pub holder: Uuid,
+    /// Its bound, and who pays.
+    pub charge: Charge,
+    /// The day that it belongs to, whenever it ends.
+    pub day: Date,
+    /// Where it stands.
+    pub state: EntryState,
+    /// What it was settled at; nothing while it is open or after it was released.
+    pub bill: Bill,
+}
+
+/// One change of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Hold a bound, if the budgets have room for it.
+    Reserve {
+        /// The new entry's name.
+        id: Uuid,
+        /// The process that will end it.
+        holder: Uuid,
+        /// The bound.
+        charge: Charge,
+        /// What the tenant may spend.
+        budgets: Budgets,
+    },
+    /// Count what was billed.
+    Settle {
+        /// The entry.
+        id: Uuid,
+        /// What was billed.
+        bill: Bill,
+    },
+    /// Count the bound, because the bill is unknown.
+    WriteOff {
+        /// The entry.
+        id: Uuid,
+    },
+    /// Give the bound back, because nothing was billed.
+    Release {
+        /// The entry.
+        id: Uuid,
+    },
+}
+
+impl Operation {
+    /// The entry that it is about.
+    pub const fn id(&self) -> Uuid {
+        match self {
+            Self::Reserve { id, .. }
+            | Self::Settle { id, .. }
+            | Self::WriteOff { id }
+            | Self::Release { id } => *id,
+        }
+    }
+}
+
+/// A tenant's token accounts after a posting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balances {
+    /// The day that they are of.
+    pub day: Date,
+    /// The day's account.
+    pub daily: Account,
+    /// The month's account.
+    pub monthly: Account,
+}
+
+impl Balances {
+    /// The account of a period.
+    pub const fn of(&self, period: Period) -> &Account {
+        match period {
+            Period::Day => &self.daily,
+            Period::Month => &self.monthly,
+        }
+    }
+}
+
+/// What became of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The bound is held.
+    Reserved(Balances),
+    /// The bound does not fit; nothing was changed.
+    Refused(BudgetExceeded),
+    /// The entry stands where the operation wanted it, and did not before.
+    Closed(Box<Entry>, Balances),
+    /// There was nothing to do: the entry is unknown, or stands where it cannot be moved from.
+    Unchanged,
+    /// The amounts are beyond what can be counted.
+    Uncountable,
+}
+
+/// Names a row of the daily usage.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UsageKey {
+    /// The day.
+    pub day: Date,
+    /// Who spent.
+    pub tenant: Arc<str>,
+    /// With which model.
+    pub model: Arc<str>,
+    /// In which currency.
+    pub currency: Currency,
+}
+
+/// What postings add to a row of the daily usage. Signed: a bill that comes after the bound was
+/// written off takes the bound out again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UsageChange {
+    /// Calls that were counted.
+    pub calls: i64,
+    /// Of them, those whose bill is unknown.
+    pub unverified_calls: i64,
+    /// Image tokens.
+    pub image_tokens: i64,
+    /// Tokens of prompt and template.
+    pub text_tokens: i64,
+    /// Tokens that models wrote.
+    pub output_tokens: i64,
+    /// Of all these tokens, those whose bill is unknown.
+    pub unverified_tokens: i64,
+    /// Money, in billionths.
+    pub cost_nanos: i64,
+}
+
+impl UsageChange {
+    fn add(&mut self, bill: &Bill, state: EntryState, sign: i64) {
+        let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX).saturating_mul(sign);
+        let counted = [EntryState::Settled, EntryState::Unverified].contains(&state);
+        if !counted {
+            return;
+        }
+        self.calls += sign;
+        self.image_tokens += signed(bill.usage.image.get());
+        self.text_tokens += signed(bill.usage.text.get());
+        self.output_tokens += signed(bill.usage.output.get());
+        self.cost_nanos += signed(bill.cost.nanos());
+        if state == EntryState::Unverified {
+            self.unverified_calls += sign;
+            self.unverified_tokens += signed(bill.usage.total().get());
+        }
+    }
+}
+
+/// The part of the ledger that a batch touches.
+#[derive(Debug, Default)]
+pub struct Books {
+    accounts: BTreeMap<AccountKey, Account>,
+    entries: HashMap<Uuid, Entry>,
+    changed_accounts: BTreeSet<AccountKey>,
+    new_entries: Vec<Uuid>,
+    closed_entries: BTreeSet<Uuid>,
+    usage: BTreeMap<UsageKey, UsageChange>,
+    /// Tenants of whom a call of this batch waits for others to end: those behind it wait too, or
+    /// small calls would pass a large one for ever.
+    waiting: HashSet<Arc<str>>,
+}
+
+/// What a store has to write after a batch was posted.
+#[derive(Debug, Default)]
+pub struct Changes<'a> {
+    /// Accounts, with what they now count, in the order of their keys.
+    pub accounts: Vec<(&'a AccountKey, &'a Account)>,
+    /// Entries that were not there before. One may have been closed within the batch.
+    pub new_entries: Vec<&'a Entry>,
+    /// Entries that were there and were closed.
+    pub closed_entries: Vec<&'a Entry>,
+    /// What is added to the daily usage.
+    pub usage: Vec<(&'a UsageKey, &'a UsageChange)>,
+}
+
+/// The accounts that a batch touches, given the entries of it that exist already.
+pub fn accounts_of(batch: &[Operation], entries: &[Entry], today: Date) -> BTreeSet<AccountKey> {
+    let mut keys = BTreeSet::new();
+    for entry in entries {
+        keys.extend(keys_of(&entry.charge, entry.day));
+    }
+    for operation in batch {
+        if let Operation::Reserve { charge, .. } = operation {
+            keys.extend(keys_of(charge, today));
+        }
+    }
+    keys
+}
+
+fn keys_of(charge: &Charge, day: Date) -> impl Iterator<Item = AccountKey> + use<> {
+    let (tenant, money) = (Arc::clone(&charge.tenant), Unit::Money(charge.currency));
+    Period::ALL.into_iter().flat_map(move |period| {
+        let tenant = Arc::clone(&tenant);
+        [Unit::Tokens, money].map(|unit| AccountKey {
+            tenant: Arc::clone(&tenant),
+            window: Window::of(period, day),
+            unit,
+        })
+    })
+}
+
+/// A charge's amount in a unit.
+const fn amount(usage: &Usage, cost: Money, unit: Unit) -> u64 {
+    match unit {
+        Unit::Tokens => usage.total().get(),
+        Unit::Money(_) => cost.nanos(),
+    }
+}
+
+impl Books {
+    /// Books of what was read; an account that is missing has counted nothing yet.
+    pub fn new(
+        accounts: impl IntoIterator<Item = (AccountKey, Account)>,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Self {
+        Self {
+            accounts: accounts.into_iter().collect(),
+            entries: entries.into_iter().map(|entry| (entry.id, entry)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Posts one operation, as of `today`.
+    pub fn post(&mut self, operation: &Operation, today: Date) -> Outcome {
+        match operation {
+            Operation::Reserve { id, holder, charge, budgets } => {
+                if let Some(entry) = self.entries.get(id) {
+                    return Outcome::Reserved(self.balances(&entry.charge, entry.day));
+                }
+                if let Err(refusal) = self.check(charge, budgets, today) {
+                    return refusal;
+                }
+                for key in keys_of(charge, today) {
+                    let bound = amount(&charge.bound, charge.cost, key.unit);
+                    self.account(key).reserve(bound);
+                }
+                let entry = Entry {
+                    id: *id,
+                    holder: *holder,
+                    charge: charge.clone(),
+                    day: today,
+                    state: EntryState::Open,
+                    bill: Bill::default(),
+                };
+                self.entries.insert(*id, entry);
+                self.new_entries.push(*id);
+                Outcome::Reserved(self.balances(charge, today))
+            }
+            Operation::Settle { id, bill } => self.close(*id, EntryState::Settled, bill.clone()),
+            Operation::WriteOff { id } => {
+                let Some(entry) = self.entries.get(id) else { return Outcome::Unchanged };
+                let Charge { bound, cost, .. } = entry.charge;
+                let bill = Bill { usage: bound, cost, request_id: None };
+                self.close(*id, EntryState::Unverified, bill)
+            }
+            Operation::Release { id } => self.close(*id, EntryState::Released, Bill::default()),
+        }
+    }
+
+    /// Whether every budget has room for the charge.
+    fn check(&mut self, charge: &Charge, budgets: &Budgets, today: Date) -> Result<(), Outcome> {
+        let mut held = None;
+        for key in keys_of(charge, today) {
+            let asked = amount(&charge.bound, charge.cost, key.unit);
+            let account = self.accounts.get(&key).copied().unwrap_or_default();
+            if !account.can_count(asked) {
+                return Err(Outcome::Uncountable);
+            }
+            let Some(limit) = budgets.limit(key.window.period, key.unit) else { continue };
+            let Account { settled, reserved, .. } = account;
+            let exceeded = BudgetExceeded {
+                window: key.window,
+                unit: key.unit,
+                limit,
+                settled,
+                reserved,
+                asked,
+            };
+            if !exceeded.is_held() {
+                return Err(Outcome::Refused(exceeded));
+            }
+            let behind = self.waiting.contains(&charge.tenant);
+            if behind || account.committed().saturating_add(asked) > limit {
+                held = held.or(Some(exceeded));
+            }
+        }
+        let Some(exceeded) = held else { return Ok(()) };
+        self.waiting.insert(Arc::clone(&charge.tenant));
+        Err(Outcome::Refused(exceeded))
+    }
+
+    /// Moves an entry to its end. An entry whose bound was written off can still be set right, because
+    /// what the upstream says of its bill is worth more than that nothing was heard.
+    fn close(&mut self, id: Uuid, state: EntryState, bill: Bill) -> Outcome {
+        let Some(entry) = self.entries.get_mut(&id) else { return Outcome::Unchanged };
+        let before = entry.state;
+        let from_open = before == EntryState::Open;
+        let late = before == EntryState::Unverified && state != EntryState::Unverified;
+        if !from_open && !late {
+            return Outcome::Unchanged;
+        }
+        let earlier = std::mem::replace(&mut entry.bill, bill);
+        entry.state = state;
+        let entry = entry.clone();
+        for key in keys_of(&entry.charge, entry.day) {
+            let bound = amount(&entry.charge.bound, entry.charge.cost, key.unit);
+            let spent = amount(&entry.bill.usage, entry.bill.cost, key.unit);
+            let account = self.account(key);
+            if from_open {
+                account.close(bound, spent);
+            } else {
+                account.correct(bound, spent);
+            }
+        }
+        let usage = self.usage.entry(UsageKey::of(&entry)).or_default();
+        usage.add(&earlier, before, -1);
+        usage.add(&entry.bill, state, 1);
+        self.closed_entries.insert(id);
+        let balances = self.balances(&entry.charge, entry.day);
+        Outcome::Closed(Box::new(entry), balances)
+    }
+
+    fn account(&mut self, key: AccountKey) -> &mut Account {
+        self.changed_accounts.insert(key.clone());
+        self.accounts.entry(key).or_default()
+    }
+
+    fn balances(&self, charge: &Charge, day: Date) -> Balances {
+        let of = |period| {
+            let window = Window::of(period, day);
+            let key = AccountKey { tenant: Arc::clone(&charge.tenant), window, unit: Unit::Tokens };
+            self.accounts.get(&key).copied().unwrap_or_default()
+        };
+        Balances { day, daily: of(Period::Day), monthly: of(Period::Month) }
+    }
+
+    /// What has to be written.
+    pub fn changes(&self) -> Changes<'_> {
+        let new: HashSet<_> = self.new_entries.iter().collect();
+        let closed = self.closed_entries.iter().filter(|id| !new.contains(id));
+        let changed = self.changed_accounts.iter();
+        Changes {
+            accounts: changed.filter_map(|key| self.accounts.get_key_value(key)).collect(),
+            new_entries: self.new_entries.iter().filter_map(|id| self.entries.get(id)).collect(),
+            closed_entries: closed.filter_map(|id| self.entries.get(id)).collect(),
+            usage: self.usage.iter().collect(),
+        }
+    }
+}
+
+impl UsageKey {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            day: entry.day,
+            tenant: Arc::clone(&entry.charge.tenant),
+            model: Arc::clone(&entry.charge.model),
+            currency: entry.charge.currency,
+        }
+    }
+}

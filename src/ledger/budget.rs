@@ -1,0 +1,175 @@
+//! What a tenant may spend in a day or a month, and the answer when it is not enough.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::account::Unit;
+use super::books::Balances;
+use super::window::{Period, Window};
+use crate::units::{Money, Tokens};
+
+/// What a tenant may spend; none is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Budgets {
+    /// Tokens in a day.
+    pub daily_tokens: Option<Tokens>,
+    /// Tokens in a month.
+    pub monthly_tokens: Option<Tokens>,
+    /// Money in a day, of each currency.
+    pub daily_cost: Option<Money>,
+    /// Money in a month, of each currency.
+    pub monthly_cost: Option<Money>,
+}
+
+impl Budgets {
+    /// The budget of a period in a unit's smallest parts.
+    pub fn limit(&self, period: Period, unit: Unit) -> Option<u64> {
+        match (period, unit) {
+            (Period::Day, Unit::Tokens) => self.daily_tokens.map(Tokens::get),
+            (Period::Month, Unit::Tokens) => self.monthly_tokens.map(Tokens::get),
+            (Period::Day, Unit::Money(_)) => self.daily_cost.map(Money::nanos),
+            (Period::Month, Unit::Money(_)) => self.monthly_cost.map(Money::nanos),
+        }
+    }
+
+    /// Whether any of them is in tokens.
+    pub const fn limit_tokens(&self) -> bool {
+        self.daily_tokens.is_some() || self.monthly_tokens.is_some()
+    }
+
+    /// Tokens that are left of them.
+    pub fn remaining(&self, balances: &Balances) -> RemainingTokens {
+        let of = |period| {
+            let limit = self.limit(period, Unit::Tokens)?;
+            Some(Tokens::new(limit.saturating_sub(balances.of(period).committed())))
+        };
+        RemainingTokens { day: of(Period::Day), month: of(Period::Month) }
+    }
+}
+
+/// Tokens left of a tenant's budgets: not spent, and not held by a call in flight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RemainingTokens {
+    /// Of the day's (UTC); none where there is no budget.
+    pub day: Option<Tokens>,
+    /// Of the month's (UTC); none where there is no budget.
+    pub month: Option<Tokens>,
+}
+
+/// A budget that a call does not fit into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetExceeded {
+    /// The window.
+    pub window: Window,
+    /// The unit.
+    pub unit: Unit,
+    /// The budget.
+    pub limit: u64,
+    /// What is settled already.
+    pub settled: u64,
+    /// What calls in flight may yet take.
+    pub reserved: u64,
+    /// The bound of the call.
+    pub asked: u64,
+}
+
+impl BudgetExceeded {
+    /// Whether the call fits once the calls in flight turn out to cost nothing, so that waiting may
+    /// help.
+    pub const fn is_held(&self) -> bool {
+        self.settled.saturating_add(self.asked) <= self.limit
+    }
+
+    /// Whether the call would not even fit into an unused budget.
+    pub const fn never_fits(&self) -> bool {
+        self.asked > self.limit
+    }
+
+    /// The name of the tenant's setting.
+    pub const fn setting(&self) -> &'static str {
+        match (self.window.period, self.unit) {
+            (Period::Day, Unit::Tokens) => "daily_tokens",
+            (Period::Month, Unit::Tokens) => "monthly_tokens",
+            (Period::Day, Unit::Money(_)) => "daily_cost",
+            (Period::Month, Unit::Money(_)) => "monthly_cost",
+        }
+    }
+
+    /// The least time after which the same call can pass: when the budget begins anew, or, where
+    /// only calls in flight are in the way, as soon as one of them may have ended.
+    pub fn retry_after(&self, now: Timestamp) -> Duration {
+        const SOON: Duration = Duration::from_secs(1);
+        if self.is_held() {
+            return SOON;
+        }
+        let left = self.window.ends_at().duration_since(now);
+        Duration::try_from(left).unwrap_or_default().max(SOON)
+    }
+
+    fn amount(&self, amount: u64) -> String {
+        match self.unit {
+            Unit::Tokens => amount.to_string(),
+            Unit::Money(_) => Money::from_nanos(amount).to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for BudgetExceeded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the {} budget is {} {}; {} are spent, {} are held by requests in flight, and this \
+             request may take {}",
+            self.window.period.adjective(),
+            self.amount(self.limit),
+            self.unit,
+            self.amount(self.settled),
+            self.amount(self.reserved),
+            self.amount(self.asked),
+        )
+    }
+}
+
+impl std::error::Error for BudgetExceeded {}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::units::Currency;
+
+    fn exceeded(settled: u64, reserved: u64, asked: u64) -> BudgetExceeded {
+        let window = Window::of(Period::Day, date(2026, 5, 4));
+        BudgetExceeded { window, unit: Unit::Tokens, limit: 100, settled, reserved, asked }
+    }
+
+    #[test]
+    fn an_exhausted_budget_is_worth_asking_again_when_its_window_ends() {
+        let now = "2026-05-04T23:00:00Z".parse().unwrap();
+        assert_eq!(exceeded(60, 0, 50).retry_after(now), Duration::from_hours(1));
+        assert_eq!(exceeded(40, 30, 50).retry_after(now), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_clock_past_the_window_still_gives_a_wait() {
+        let now = "2026-05-06T00:00:00Z".parse().unwrap();
+        assert_eq!(exceeded(60, 0, 50).retry_after(now), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn money_is_told_in_units_and_not_in_billionths() {
+        let unit = Unit::Money(Currency::Cny);
+        let exceeded = BudgetExceeded {
+            unit,
+            limit: 1_500_000_000,
+            asked: 3_000_000_000,
+            ..exceeded(1, 0, 0)
+        };
+        let text = exceeded.to_string();
+        assert!(text.starts_with("the daily budget is 1.5 CNY;") && text.ends_with("take 3"));
+        assert_eq!(exceeded.setting(), "daily_cost");
+    }
+}

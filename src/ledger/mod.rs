@@ -1,0 +1,354 @@
+//! The ledger: what every tenant may still spend, and what became of each call.
+//!
+//! A call is *reserved* at its bound, in one step with the check of all budgets, before it is sent;
+//! then it is *settled* at what the upstream billed, *released* where nothing was billed, or *written
+//! off* at its bound where the bill is unknown. Because the bound is known before and is never below
+//! the bill, what is settled and reserved together can never exceed a budget, whatever the number of
+//! calls, replicas and crashes (docs/adr/0007-ledger.md).
+//!
+//! The truth is in the database and nowhere else: nothing that a replica remembers can let it spend
+//! more. What is kept in memory is a queue. All operations of a process go through one `writer`,
+//! which posts whatever has come together as one transaction, so that a hot tenant costs one
+//! commit for many calls; `books` holds the rules of posting, for every database the same lines.
+//! `keeper` writes off what processes left open that died.
+//!
+//! When the database is slow, callers wait; when it is gone, they are refused: a gateway that went on
+//! without it would spend what nobody counts.
+
+pub mod account;
+pub mod books;
+pub mod budget;
+pub mod settings;
+pub mod usage;
+pub mod window;
+
+mod keeper;
+mod reservation;
+mod writer;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use jiff::civil::Date;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::account::{Account, AccountKey, Unit};
+use self::books::{Balances, Charge, Operation, Outcome};
+use self::budget::{BudgetExceeded, Budgets};
+use self::keeper::Keeper;
+use self::settings::LedgerSettings;
+use self::usage::{Imbalance, UsageQuery, UsageRow};
+use self::window::{Period, day_of};
+use self::writer::{Message, Reply, Request, Writer};
+use crate::clock::Clock;
+use crate::random::{Random, new_id};
+use crate::telemetry::metrics::{LedgerStep, Metrics};
+use crate::units::Tokens;
+
+pub use self::reservation::Reservation;
+
+/// How long a caller waits for the database before it is refused.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The most calls that a process has reserved or is about to reserve. Each has at most one operation
+/// in the writer's queue, so this bounds the queue, however long the database is gone.
+const CAPACITY: usize = 4096;
+
+/// A database that keeps the ledger. Two implementations: SQLite and PostgreSQL.
+pub trait LedgerStore: fmt::Debug + Send + Sync {
+    /// Posts a batch in its order, in one transaction that no other can interleave with, and gives
+    /// an outcome for each operation. Posting the same batch again changes nothing more.
+    ///
+    /// # Errors
+    ///
+    /// After [`LedgerStoreError::Unavailable`] it is unknown whether the batch was posted.
+    fn post<'a>(
+        &'a self,
+        batch: &'a [Operation],
+        today: Date,
+    ) -> BoxFuture<'a, Result<Vec<Outcome>, LedgerStoreError>>;
+
+    /// Makes a holder known, whose open entries are left alone while it beats.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn register(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>>;
+
+    /// Counts one beat of `holder` and gives the beats of all holders; nothing where it is not, or
+    /// no longer, known.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn beat(
+        &self,
+        holder: Uuid,
+    ) -> BoxFuture<'_, Result<Option<Vec<(Uuid, i64)>>, LedgerStoreError>>;
+
+    /// Forgets a holder, which makes its open entries orphans.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn forget(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>>;
+
+    /// Open entries whose holder is not known, `at_most` of them.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn orphans(&self, at_most: u32) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>>;
+
+    /// The accounts of a tenant for the day and for its month; those that counted nothing yet are
+    /// left out.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn accounts<'a>(
+        &'a self,
+        tenant: &'a str,
+        day: Date,
+    ) -> BoxFuture<'a, Result<Vec<(AccountKey, Account)>, LedgerStoreError>>;
+
+    /// What was spent, by day, tenant and model, in that order.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn usage<'a>(
+        &'a self,
+        query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<Vec<UsageRow>, LedgerStoreError>>;
+
+    /// Recounts the entries of all windows that began on `from` or later, and gives the accounts that
+    /// count otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn audit(&self, from: Date) -> BoxFuture<'_, Result<Vec<Imbalance>, LedgerStoreError>>;
+
+    /// Deletes closed entries of days before `before`, `at_most` of them, and tells how many. Accounts
+    /// and daily usage stay.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn prune(&self, before: Date, at_most: u32) -> BoxFuture<'_, Result<u64, LedgerStoreError>>;
+}
+
+/// Why a store of the ledger did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerStoreError {
+    /// It cannot be reached, or broke off; to be asked again.
+    #[error("the database is not available")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It holds, or was given, what breaks its rules; asking again would not help.
+    #[error("the ledger cannot be read or written")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a call was not reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// A budget has no room for it.
+    #[error(transparent)]
+    Exceeded(#[from] BudgetExceeded),
+    /// The database does not answer. Nothing is spent without it.
+    #[error("the ledger is not available")]
+    Unavailable,
+}
+
+/// The ledger as one process uses it. Cloning it is cheap and shares the queue.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    store: Arc<dyn LedgerStore>,
+    inbox: mpsc::UnboundedSender<Message>,
+    room: Arc<Semaphore>,
+    holder: Arc<Holder>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    metrics: Arc<Metrics>,
+}
+
+/// The name under which this process holds entries. It changes when others took it for dead.
+#[derive(Debug)]
+struct Holder(Mutex<Uuid>);
+
+impl Holder {
+    fn id(&self) -> Uuid {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rename(&self, id: Uuid) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger of this process. Its tasks run on `background` until the process ends.
+    ///
+    /// # Errors
+    ///
+    /// Where the database does not take the process as a holder.
+    pub async fn open(
+        store: Arc<dyn LedgerStore>,
+        settings: &LedgerSettings,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        metrics: Arc<Metrics>,
+        background: &TaskTracker,
+    ) -> Result<Self, LedgerStoreError> {
+        let (ledger, writer, keeper) = Self::assemble(store, settings, clock, random, metrics);
+        ledger.store.register(ledger.holder.id()).await?;
+        background.spawn(writer.run());
+        background.spawn(keeper.run());
+        Ok(ledger)
+    }
+
+    /// The parts, of which nothing runs yet.
+    fn assemble(
+        store: Arc<dyn LedgerStore>,
+        settings: &LedgerSettings,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Writer, Keeper) {
+        let holder = Arc::new(Holder(Mutex::new(new_id(&*clock, &*random))));
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(CAPACITY));
+        let ledger = Self { store, inbox, room, holder, clock, random, metrics };
+        let (writer, keeper) = (Writer::new(&ledger, messages), Keeper::new(&ledger, settings));
+        (ledger, writer, keeper)
+    }
+
+    /// Holds the bound of one call, if the tenant's budgets have room for it.
+    ///
+    /// Where only calls in flight are in the way, it waits for them until `deadline` by the ledger's
+    /// clock: most of them will cost less than they hold. Callers of a tenant are served in their
+    /// order. Dropping the future, or the reservation, gives the bound back.
+    ///
+    /// # Errors
+    ///
+    /// [`ReserveError`]; nothing is held then.
+    pub async fn reserve(
+        &self,
+        charge: Charge,
+        budgets: Budgets,
+        deadline: Instant,
+    ) -> Result<Reservation, ReserveError> {
+        let asked_at = self.clock.instant();
+        let room = timeout(PATIENCE, Arc::clone(&self.room).acquire_owned()).await;
+        let Ok(Ok(room)) = room else { return Err(ReserveError::Unavailable) };
+        let (reply, answer) = oneshot::channel();
+        let id = new_id(&*self.clock, &*self.random);
+        let request = Request::new(id, charge, budgets, room, reply);
+        // Fails only where the writer has gone, which drops the request and with it the reply.
+        let _ = self.inbox.send(Message::Reserve(Box::new(request)));
+        let Ok(Ok(mut reply)) = timeout(PATIENCE, answer).await else {
+            return Err(ReserveError::Unavailable);
+        };
+        if let Reply::Waiting(exceeded, answer) = reply {
+            let left = deadline.saturating_duration_since(self.clock.instant());
+            let Ok(answer) = timeout(left, answer).await else { return Err(exceeded.into()) };
+            reply = answer.map_err(|_| ReserveError::Unavailable)?;
+        }
+        let took = self.clock.instant().saturating_duration_since(asked_at);
+        self.metrics.ledger_step(LedgerStep::Reserve, took);
+        match reply {
+            Reply::Reserved(reservation) => Ok(*reservation),
+            Reply::Refused(exceeded) | Reply::Waiting(exceeded, _) => Err(exceeded.into()),
+            Reply::Failed => Err(ReserveError::Unavailable),
+        }
+    }
+
+    /// A tenant's token accounts of today and this month.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    pub async fn balances(&self, tenant: &str) -> Result<Balances, LedgerStoreError> {
+        let day = day_of(self.clock.timestamp());
+        let accounts = self.ask(self.store.accounts(tenant, day)).await?;
+        let of = |period| {
+            let found = accounts
+                .iter()
+                .find(|(key, _)| key.unit == Unit::Tokens && key.window.period == period);
+            found.map(|(_, account)| *account).unwrap_or_default()
+        };
+        Ok(Balances { day, daily: of(Period::Day), monthly: of(Period::Month) })
+    }
+
+    /// A tenant's accounts of today and this month that have counted anything.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    pub async fn accounts(
+        &self,
+        tenant: &str,
+    ) -> Result<Vec<(AccountKey, Account)>, LedgerStoreError> {
+        let day = day_of(self.clock.timestamp());
+        self.ask(self.store.accounts(tenant, day)).await
+    }
+
+    /// What was spent, by day, tenant and model.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    pub async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageRow>, LedgerStoreError> {
+        self.ask(self.store.usage(query)).await
+    }
+
+    /// Asks the store something that changes nothing, with a caller's patience.
+    async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, LedgerStoreError>>,
+    ) -> Result<T, LedgerStoreError> {
+        let answer = timeout(PATIENCE, question).await;
+        answer.unwrap_or_else(|late| Err(LedgerStoreError::Unavailable(late.into())))
+    }
+
+    /// Waits until all that was settled or given back so far is in the database, and takes leave of
+    /// it: what is still open belongs to calls that will never be heard of, and the other replicas
+    /// need not wait to write it off.
+    pub async fn close(&self) {
+        let (done, written) = oneshot::channel();
+        let _ = self.inbox.send(Message::Flush(done));
+        let _ = written.await;
+        if let Err(error) = self.store.forget(self.holder.id()).await {
+            tracing::warn!(%error, "the ledger was left without taking leave");
+        }
+    }
+}
+
+/// Shows what a tenant's accounts count, unless they are of a day that is over.
+fn show_balances(metrics: &Metrics, tenant: &str, balances: &Balances, today: Date) {
+    if balances.day != today {
+        return;
+    }
+    for period in Period::ALL {
+        let account = balances.of(period);
+        let (settled, reserved) = (Tokens::new(account.settled), Tokens::new(account.reserved));
+        metrics.budget_spent(tenant, period.as_str(), settled, reserved);
+    }
+}
+
+/// Shows what a tenant may spend.
+fn show_budgets(metrics: &Metrics, tenant: &str, budgets: &Budgets) {
+    metrics.budget_limit(tenant, Period::Day.as_str(), budgets.daily_tokens);
+    metrics.budget_limit(tenant, Period::Month.as_str(), budgets.monthly_tokens);
+}

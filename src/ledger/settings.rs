@@ -1,0 +1,25 @@
+//! The section `[ledger]`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// How often a process must be silent when others look, before they take it for dead.
+pub const SILENT_LOOKS: u32 = 3;
+
+/// The section `[ledger]`. Each key's meaning and default stand in `config/default.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerSettings {
+    /// After which silence of a replica its open calls are written off.
+    pub lease_ms: u64,
+    /// For how many days the entries of single calls are kept.
+    pub retention_days: u32,
+}
+
+impl LedgerSettings {
+    /// How long it is between two looks at the other replicas.
+    pub(super) fn look_every(&self) -> Duration {
+        Duration::from_millis(self.lease_ms) / SILENT_LOOKS
+    }
+}

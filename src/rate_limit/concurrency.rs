@@ -1,0 +1,120 @@
+//! How many requests of each tenant run at once, in this process.
+//!
+//! A place is given back when its request ends, and a process that crashes must not keep its places
+//! taken: in the process's own memory they end with it, in a shared store they would need leases
+//! that are renewed and that expire. What the limit protects, memory and open calls, is each
+//! replica's own besides. So it is counted for each replica by itself, also where requests and
+//! tokens a minute are shared.
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{LimitExceeded, LimitName, Quotas};
+
+/// When a caller over its concurrency should come back: pages take seconds, and the moment at which
+/// one of them ends is not known.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Counts the requests that each tenant has running.
+#[derive(Debug, Default)]
+pub struct Concurrency {
+    /// Tenants with something running; the others have no entry.
+    running: Mutex<HashMap<Box<str>, u64>>,
+}
+
+/// One running request. Dropping it makes room for the next.
+#[derive(Debug)]
+#[must_use = "a slot that is dropped no longer counts as running"]
+pub struct Slot {
+    concurrency: Arc<Concurrency>,
+    tenant: Box<str>,
+}
+
+impl Concurrency {
+    /// Counts one running request against the tenant's concurrency, until the slot is dropped.
+    ///
+    /// Tenants without the quota are counted as well, so that one given to them at run time sees
+    /// what is running already.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitExceeded`] where as many are running as the quota allows.
+    pub fn enter(self: &Arc<Self>, tenant: &str, quotas: &Quotas) -> Result<Slot, LimitExceeded> {
+        let mut all = self.lock();
+        let running = all.get(tenant).copied().unwrap_or(0);
+        let allowed = quotas.concurrency.map_or(u64::MAX, NonZeroU64::get);
+        if running >= allowed {
+            return Err(LimitExceeded {
+                limit: LimitName::Concurrency,
+                actual: running.saturating_add(1),
+                allowed,
+                retry_after: RETRY_AFTER,
+            });
+        }
+        all.insert(tenant.into(), running + 1);
+        Ok(Slot { concurrency: Arc::clone(self), tenant: tenant.into() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, u64>> {
+        // Every change is a single assignment, so a panic elsewhere leaves nothing half done.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut all = self.concurrency.lock();
+        match all.get_mut(&self.tenant) {
+            Some(running) if *running > 1 => *running -= 1,
+            _ => {
+                all.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_once(requests: u64) -> Quotas {
+        Quotas { concurrency: NonZeroU64::new(requests), ..Quotas::default() }
+    }
+
+    #[test]
+    fn a_dropped_slot_makes_room_and_a_held_one_does_not() {
+        let concurrency = Arc::new(Concurrency::default());
+        let held = concurrency.enter("a", &at_once(1)).unwrap();
+        let refused = concurrency.enter("a", &at_once(1)).unwrap_err();
+        assert_eq!((refused.limit, refused.actual), (LimitName::Concurrency, 2));
+        assert_eq!(refused.retry_after, Duration::from_secs(1));
+        drop(held);
+        assert!(concurrency.enter("a", &at_once(1)).is_ok());
+    }
+
+    #[test]
+    fn one_tenants_slots_do_not_count_against_another() {
+        let concurrency = Arc::new(Concurrency::default());
+        let _held = concurrency.enter("a", &at_once(1)).unwrap();
+        assert!(concurrency.enter("b", &at_once(1)).is_ok());
+    }
+
+    #[test]
+    fn a_concurrency_given_at_run_time_sees_what_runs_already() {
+        let concurrency = Arc::new(Concurrency::default());
+        let _held = concurrency.enter("a", &Quotas::default()).unwrap();
+        assert!(concurrency.enter("a", &at_once(1)).is_err());
+    }
+
+    #[test]
+    fn a_tenant_with_nothing_running_is_forgotten() {
+        let concurrency = Arc::new(Concurrency::default());
+        let held: Vec<_> =
+            (0..3).map(|_| concurrency.enter("a", &Quotas::default()).unwrap()).collect();
+        assert_eq!(concurrency.lock().get("a"), Some(&3));
+        drop(held);
+        assert!(concurrency.lock().is_empty());
+    }
+}

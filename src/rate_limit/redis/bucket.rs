@@ -1,0 +1,154 @@
+//! What goes to the script and what comes back.
+//!
+//! Amounts become times here, in integers that cannot overflow, since the script's numbers are doubles:
+//! it is given no number above 2^52 and gives none back.
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Script};
+
+const MICROS_PER_MINUTE: u128 = 60_000_000;
+
+/// The largest quota that the script reckons with exactly, in units a minute. A larger one counts as
+/// this one.
+const LARGEST_QUOTA: u64 = 1 << 52;
+
+/// The longest time that an amount takes to come back, in microseconds: 71 years.
+const LONGEST_COST: u64 = 1 << 51;
+
+/// What is done to a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Take an amount if there is room for it.
+    Take,
+    /// Take an amount in any case.
+    Charge,
+    /// Give back an amount that was taken.
+    GiveBack,
+}
+
+/// One run of the script.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    key: &'a str,
+    quota: u64,
+    action: Action,
+    micros: u64,
+    parts: u64,
+    now_micros: Option<u64>,
+}
+
+/// What the script said.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    /// Whether the amount was taken, charged or given back.
+    pub(super) passed: bool,
+    /// After how many microseconds a take that did not pass would.
+    pub(super) wait_micros: u64,
+    used_micros: u64,
+    used_parts: u64,
+    quota: u64,
+}
+
+impl Action {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Take => "take",
+            Self::Charge => "charge",
+            Self::GiveBack => "give_back",
+        }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// Does `action` with `amount` units of `quota` units a minute; at `now_micros` since 1970, or at the
+    /// server's own time.
+    pub(super) fn new(
+        key: &'a str,
+        quota: u64,
+        action: Action,
+        amount: u64,
+        now_micros: Option<u64>,
+    ) -> Self {
+        let quota = quota.min(LARGEST_QUOTA);
+        let all_parts = u128::from(amount) * MICROS_PER_MINUTE;
+        let micros = u64::try_from(all_parts / u128::from(quota)).unwrap_or(u64::MAX);
+        let parts = u64::try_from(all_parts % u128::from(quota)).unwrap_or(0);
+        Self { key, quota, action, micros: micros.min(LONGEST_COST), parts, now_micros }
+    }
+
+    /// Writes a bucket of no tenant, to see whether that is possible.
+    pub(super) fn probe() -> Self {
+        Self::new("ocr-gateway:probe", LARGEST_QUOTA, Action::Charge, LARGEST_QUOTA, None)
+    }
+
+    /// Whether doing it twice errs to the strict side.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.action == Action::Take
+    }
+
+    /// Runs the script, loading it first where Redis does not know it.
+    pub(super) async fn invoke(
+        &self,
+        script: &Script,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<Answer> {
+        let mut invocation = script.key(self.key);
+        invocation.arg(self.quota).arg(self.action.as_str()).arg(self.micros).arg(self.parts);
+        if let Some(now) = self.now_micros {
+            invocation.arg(now);
+        }
+        let (passed, wait_micros, used_micros, used_parts): (bool, u64, u64, u64) =
+            invocation.invoke_async(connection).await?;
+        Ok(Answer { passed, wait_micros, used_micros, used_parts, quota: self.quota })
+    }
+}
+
+impl Answer {
+    /// What is in use, in units, rounded up; over the quota where there is debt.
+    pub(super) fn in_use(&self) -> u64 {
+        let parts = u128::from(self.used_micros) * u128::from(self.quota);
+        let units = (parts + u128::from(self.used_parts)).div_ceil(MICROS_PER_MINUTE);
+        u64::try_from(units).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cost(amount: u64, quota: u64) -> (u64, u64) {
+        let call = Call::new("", quota, Action::Take, amount, None);
+        (call.micros, call.parts)
+    }
+
+    #[test]
+    fn an_amount_becomes_the_exact_time_in_which_it_comes_back() {
+        assert_eq!(cost(1, 60), (1_000_000, 0));
+        assert_eq!(cost(1, 7), (8_571_428, 4));
+        assert_eq!(cost(7, 7), (60_000_000, 0));
+        assert_eq!(cost(1, 1_000_000_000), (0, 60_000_000));
+    }
+
+    #[test]
+    fn no_amount_and_no_quota_leaves_what_a_double_holds_exactly() {
+        for (amount, quota) in [(u64::MAX, 1), (u64::MAX, u64::MAX), (1, u64::MAX)] {
+            let call = Call::new("", quota, Action::Take, amount, None);
+            assert!(call.micros <= 1 << 51 && call.parts < call.quota && call.quota <= 1 << 52);
+        }
+    }
+
+    #[test]
+    fn what_is_in_use_is_told_in_units_and_rounded_up() {
+        let answer = |used_micros, used_parts, quota| Answer {
+            passed: false,
+            wait_micros: 0,
+            used_micros,
+            used_parts,
+            quota,
+        };
+        assert_eq!(answer(8_571_428, 4, 7).in_use(), 1);
+        assert_eq!(answer(8_571_428, 5, 7).in_use(), 2);
+        assert_eq!(answer(120_000_000, 0, 7).in_use(), 14);
+        assert_eq!(answer(1 << 52, 0, 1 << 52).in_use(), u64::MAX);
+    }
+}

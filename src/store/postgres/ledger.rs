@@ -1,0 +1,321 @@
+//! The ledger in PostgreSQL. The functions stand in the same order as in `../sqlite/ledger.rs`.
+//!
+//! A batch is one transaction that locks the rows it read, entries before accounts and each in the
+//! order of their keys, so that replicas wait for one another and never in a ring. An account can be
+//! locked only once it is there; so a missing one is opened, empty, in a transaction of its own.
+//! What is locked is read as it was last committed (READ COMMITTED), which is all that posting needs.
+
+use futures_util::future::BoxFuture;
+use jiff::civil::Date;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::Postgres;
+use crate::ledger::account::{Account, AccountKey};
+use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of};
+use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
+use crate::ledger::window::{Period, Window};
+use crate::ledger::{LedgerStore, LedgerStoreError};
+use crate::store::rows::ledger::{
+    self as rows, AccountRow, BeatRow, DailyUsageRow, EntryRow, IdRow, ImbalanceRow, failure,
+};
+
+impl LedgerStore for Postgres {
+    fn post<'a>(
+        &'a self,
+        batch: &'a [Operation],
+        today: Date,
+    ) -> BoxFuture<'a, Result<Vec<Outcome>, LedgerStoreError>> {
+        Box::pin(async move {
+            loop {
+                let mut transaction = self.pool.begin().await.map_err(failure)?;
+                let entries = entries(&mut transaction, batch).await?;
+                let keys = accounts_of(batch, &entries, today);
+                let accounts = accounts(&mut transaction, keys.iter()).await?;
+                if accounts.len() < keys.len() {
+                    transaction.rollback().await.map_err(failure)?;
+                    self.open_accounts(keys.iter()).await?;
+                    continue;
+                }
+                let mut books = Books::new(accounts, entries);
+                let outcomes = batch.iter().map(|operation| books.post(operation, today)).collect();
+                write(&mut transaction, &books).await?;
+                transaction.commit().await.map_err(failure)?;
+                return Ok(outcomes);
+            }
+        })
+    }
+
+    fn register(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
+        Box::pin(async move {
+            let insert = sqlx::query("INSERT INTO ledger_holders (id, beat) VALUES ($1::uuid, 0)");
+            let done = insert.bind(holder.to_string()).execute(&self.pool).await;
+            done.map(|_| ()).map_err(failure)
+        })
+    }
+
+    fn beat(
+        &self,
+        holder: Uuid,
+    ) -> BoxFuture<'_, Result<Option<Vec<(Uuid, i64)>>, LedgerStoreError>> {
+        Box::pin(async move {
+            let update =
+                sqlx::query("UPDATE ledger_holders SET beat = beat + 1 WHERE id = $1::uuid");
+            let done = update.bind(holder.to_string()).execute(&self.pool).await;
+            if done.map_err(failure)?.rows_affected() == 0 {
+                return Ok(None);
+            }
+            let select = sqlx::query_as("SELECT id::text, beat FROM ledger_holders");
+            let found = select.fetch_all(&self.pool).await.map_err(failure)?;
+            Ok(Some(found.into_iter().map(|BeatRow(id, beat)| (id, beat)).collect()))
+        })
+    }
+
+    fn forget(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
+        Box::pin(async move {
+            let delete = sqlx::query("DELETE FROM ledger_holders WHERE id = $1::uuid");
+            let done = delete.bind(holder.to_string()).execute(&self.pool).await;
+            done.map(|_| ()).map_err(failure)
+        })
+    }
+
+    fn orphans(&self, at_most: u32) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>> {
+        Box::pin(async move {
+            let select = sqlx::query_as(
+                "SELECT id::text FROM ledger_entries
+                 WHERE state = 'open' AND holder NOT IN (SELECT id FROM ledger_holders)
+                 LIMIT $1",
+            );
+            let found =
+                select.bind(i64::from(at_most)).fetch_all(&self.pool).await.map_err(failure)?;
+            Ok(found.into_iter().map(|IdRow(id)| id).collect())
+        })
+    }
+
+    fn accounts<'a>(
+        &'a self,
+        tenant: &'a str,
+        day: Date,
+    ) -> BoxFuture<'a, Result<Vec<(AccountKey, Account)>, LedgerStoreError>> {
+        Box::pin(async move {
+            let select = sqlx::query_as(
+                "SELECT tenant, period, starts_on, unit,
+                    granted, settled, released, excess, reserved
+                 FROM ledger_accounts
+                 WHERE tenant = $1
+                    AND (period = 'day' AND starts_on = $2 OR period = 'month' AND starts_on = $3)
+                 ORDER BY period, unit",
+            );
+            let month = Window::of(Period::Month, day).starts_on;
+            let select = select.bind(tenant).bind(day.to_string()).bind(month.to_string());
+            let found = select.fetch_all(&self.pool).await.map_err(failure)?;
+            Ok(found.into_iter().map(|AccountRow(key, account)| (key, account)).collect())
+        })
+    }
+
+    fn usage<'a>(
+        &'a self,
+        query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<Vec<UsageRow>, LedgerStoreError>> {
+        Box::pin(async move {
+            let select = sqlx::query_as(
+                "SELECT day, tenant, model, currency, calls, unverified_calls, image_tokens,
+                    text_tokens, output_tokens, unverified_tokens, cost_nanos
+                 FROM ledger_usage
+                 WHERE day BETWEEN $1 AND $2 AND ($3::text IS NULL OR tenant = $3) AND calls > 0
+                 ORDER BY day, tenant, model, currency",
+            );
+            let select = select.bind(query.from.to_string()).bind(query.to.to_string());
+            let found = select.bind(query.tenant.as_deref()).fetch_all(&self.pool).await;
+            let found = found.map_err(failure)?;
+            Ok(found.into_iter().map(|DailyUsageRow(row)| row).collect())
+        })
+    }
+
+    fn audit(&self, from: Date) -> BoxFuture<'_, Result<Vec<Imbalance>, LedgerStoreError>> {
+        Box::pin(async move {
+            let select = sqlx::query_as(
+                "WITH amounts AS (
+                    SELECT tenant, day, state, 'tokens' AS unit,
+                        bound_image + bound_text + bound_output AS bound,
+                        billed_image + billed_text + billed_output AS billed
+                    FROM ledger_entries WHERE day >= $1
+                    UNION ALL
+                    SELECT tenant, day, state, currency, bound_cost_nanos, billed_cost_nanos
+                    FROM ledger_entries WHERE day >= $1
+                 ), windows AS (
+                    SELECT tenant, 'day' AS period, day AS starts_on, unit, state, bound, billed
+                    FROM amounts
+                    UNION ALL
+                    SELECT tenant, 'month', substr(day, 1, 8) || '01', unit, state, bound, billed
+                    FROM amounts WHERE substr(day, 1, 8) || '01' >= $1
+                 ), recounts AS (
+                    SELECT tenant, period, starts_on, unit,
+                        sum(bound)::bigint AS granted,
+                        sum(billed)::bigint AS settled,
+                        sum(CASE state WHEN 'open' THEN bound ELSE 0 END)::bigint AS reserved
+                    FROM windows GROUP BY tenant, period, starts_on, unit
+                 )
+                 SELECT tenant, period, starts_on, unit,
+                    coalesce(account.granted, 0) AS granted,
+                    coalesce(account.settled, 0) AS settled,
+                    coalesce(account.reserved, 0) AS reserved,
+                    coalesce(recount.granted, 0) AS recounted_granted,
+                    coalesce(recount.settled, 0) AS recounted_settled,
+                    coalesce(recount.reserved, 0) AS recounted_reserved
+                 FROM (SELECT * FROM ledger_accounts WHERE starts_on >= $1) AS account
+                 FULL JOIN recounts AS recount USING (tenant, period, starts_on, unit)
+                 WHERE coalesce(account.granted, 0) <> coalesce(recount.granted, 0)
+                    OR coalesce(account.settled, 0) <> coalesce(recount.settled, 0)
+                    OR coalesce(account.reserved, 0) <> coalesce(recount.reserved, 0)
+                 ORDER BY tenant, period, starts_on, unit",
+            );
+            let found = select.bind(from.to_string()).fetch_all(&self.pool).await;
+            let found = found.map_err(failure)?;
+            Ok(found.into_iter().map(|ImbalanceRow(imbalance)| imbalance).collect())
+        })
+    }
+
+    fn prune(&self, before: Date, at_most: u32) -> BoxFuture<'_, Result<u64, LedgerStoreError>> {
+        Box::pin(async move {
+            let delete = sqlx::query(
+                "DELETE FROM ledger_entries WHERE id IN (
+                    SELECT id FROM ledger_entries
+                    WHERE id < $1::uuid AND day < $2 AND state <> 'open' ORDER BY id LIMIT $3)",
+            );
+            let delete = delete.bind(rows::least_id_of(before).to_string());
+            let done =
+                delete.bind(before.to_string()).bind(i64::from(at_most)).execute(&self.pool).await;
+            Ok(done.map_err(failure)?.rows_affected())
+        })
+    }
+}
+
+impl Postgres {
+    /// Opens the accounts that are not there yet.
+    async fn open_accounts(
+        &self,
+        keys: impl Iterator<Item = &AccountKey>,
+    ) -> Result<(), LedgerStoreError> {
+        let insert = sqlx::query(
+            "INSERT INTO ledger_accounts (tenant, period, starts_on, unit,
+                granted, settled, released, excess, reserved)
+             SELECT tenant, period, starts_on, unit, 0, 0, 0, 0, 0
+             FROM json_to_recordset($1::json)
+                AS key (tenant text, period text, starts_on text, unit text)
+             ORDER BY tenant, period, starts_on, unit
+             ON CONFLICT DO NOTHING",
+        );
+        let insert = insert.bind(rows::account_keys_json(keys)?);
+        insert.execute(&self.pool).await.map(|_| ()).map_err(failure)
+    }
+}
+
+/// The entries of a batch that exist already, locked.
+async fn entries(
+    connection: &mut PgConnection,
+    batch: &[Operation],
+) -> Result<Vec<Entry>, LedgerStoreError> {
+    let ids: Vec<_> = batch.iter().map(|operation| operation.id().to_string()).collect();
+    let select = sqlx::query_as(
+        "SELECT id::text, holder::text, tenant, model, currency, day, state,
+            bound_image, bound_text, bound_output, bound_cost_nanos,
+            billed_image, billed_text, billed_output, billed_cost_nanos, request_id
+         FROM ledger_entries WHERE id = ANY($1::text[]::uuid[])
+         ORDER BY ledger_entries.id FOR UPDATE",
+    );
+    let found = select.bind(ids).fetch_all(connection).await.map_err(failure)?;
+    Ok(found.into_iter().map(|EntryRow(entry)| entry).collect())
+}
+
+/// Those of the accounts that are there, locked.
+async fn accounts(
+    connection: &mut PgConnection,
+    keys: impl Iterator<Item = &AccountKey>,
+) -> Result<Vec<(AccountKey, Account)>, LedgerStoreError> {
+    let select = sqlx::query_as(
+        "SELECT account.tenant, account.period, account.starts_on, account.unit,
+            granted, settled, released, excess, reserved
+         FROM json_to_recordset($1::json)
+            AS key (tenant text, period text, starts_on text, unit text)
+         JOIN ledger_accounts AS account ON account.tenant = key.tenant
+            AND account.period = key.period AND account.starts_on = key.starts_on
+            AND account.unit = key.unit
+         ORDER BY account.tenant, account.period, account.starts_on, account.unit
+         FOR UPDATE OF account",
+    );
+    let select = select.bind(rows::account_keys_json(keys)?);
+    let found = select.fetch_all(connection).await.map_err(failure)?;
+    Ok(found.into_iter().map(|AccountRow(key, account)| (key, account)).collect())
+}
+
+/// Writes what the books changed.
+async fn write(connection: &mut PgConnection, books: &Books) -> Result<(), LedgerStoreError> {
+    let changes = books.changes();
+    let statements = [
+        (changes.new_entries.is_empty(), INSERT_ENTRIES, rows::entries_json(&changes.new_entries)?),
+        (
+            changes.closed_entries.is_empty(),
+            CLOSE_ENTRIES,
+            rows::entries_json(&changes.closed_entries)?,
+        ),
+        (changes.accounts.is_empty(), WRITE_ACCOUNTS, rows::accounts_json(&changes.accounts)?),
+        (changes.usage.is_empty(), ADD_USAGE, rows::usage_json(&changes.usage)?),
+    ];
+    for (is_needless, statement, values) in statements {
+        if !is_needless {
+            sqlx::query(statement).bind(values).execute(&mut *connection).await.map_err(failure)?;
+        }
+    }
+    Ok(())
+}
+
+const INSERT_ENTRIES: &str = "
+    INSERT INTO ledger_entries (id, holder, tenant, model, currency, day, state,
+        bound_image, bound_text, bound_output, bound_cost_nanos,
+        billed_image, billed_text, billed_output, billed_cost_nanos, request_id)
+    SELECT id, holder, tenant, model, currency, day, state,
+        bound_image, bound_text, bound_output, bound_cost_nanos,
+        billed_image, billed_text, billed_output, billed_cost_nanos, request_id
+    FROM json_to_recordset($1::json)
+        AS entry (id uuid, holder uuid, tenant text, model text, currency text, day text,
+            state text, bound_image bigint, bound_text bigint, bound_output bigint,
+            bound_cost_nanos bigint, billed_image bigint, billed_text bigint, billed_output bigint,
+            billed_cost_nanos bigint, request_id text)";
+
+const CLOSE_ENTRIES: &str = "
+    UPDATE ledger_entries SET state = entry.state,
+        billed_image = entry.billed_image, billed_text = entry.billed_text,
+        billed_output = entry.billed_output, billed_cost_nanos = entry.billed_cost_nanos,
+        request_id = entry.request_id
+    FROM json_to_recordset($1::json)
+        AS entry (id uuid, state text, billed_image bigint, billed_text bigint,
+            billed_output bigint, billed_cost_nanos bigint, request_id text)
+    WHERE ledger_entries.id = entry.id";
+
+const WRITE_ACCOUNTS: &str = "
+    UPDATE ledger_accounts AS account SET granted = new.granted, settled = new.settled,
+        released = new.released, excess = new.excess, reserved = new.reserved
+    FROM json_to_recordset($1::json)
+        AS new (tenant text, period text, starts_on text, unit text, granted bigint,
+            settled bigint, released bigint, excess bigint, reserved bigint)
+    WHERE account.tenant = new.tenant AND account.period = new.period
+        AND account.starts_on = new.starts_on AND account.unit = new.unit";
+
+const ADD_USAGE: &str = "
+    INSERT INTO ledger_usage AS old (day, tenant, model, currency, calls, unverified_calls,
+        image_tokens, text_tokens, output_tokens, unverified_tokens, cost_nanos)
+    SELECT day, tenant, model, currency, calls, unverified_calls,
+        image_tokens, text_tokens, output_tokens, unverified_tokens, cost_nanos
+    FROM json_to_recordset($1::json)
+        AS change (day text, tenant text, model text, currency text, calls bigint,
+            unverified_calls bigint, image_tokens bigint, text_tokens bigint,
+            output_tokens bigint, unverified_tokens bigint, cost_nanos bigint)
+    ON CONFLICT (day, tenant, model, currency) DO UPDATE SET
+        calls = old.calls + excluded.calls,
+        unverified_calls = old.unverified_calls + excluded.unverified_calls,
+        image_tokens = old.image_tokens + excluded.image_tokens,
+        text_tokens = old.text_tokens + excluded.text_tokens,
+        output_tokens = old.output_tokens + excluded.output_tokens,
+        unverified_tokens = old.unverified_tokens + excluded.unverified_tokens,
+        cost_nanos = old.cost_nanos + excluded.cost_nanos";

@@ -1,0 +1,398 @@
+//! Rows of the ledger's tables.
+//!
+//! They are read like all rows, and written in one statement for a whole batch: as a JSON array, which
+//! both engines take apart into rows by themselves.
+
+use std::sync::Arc;
+
+use jiff::civil::Date;
+use serde::Serialize;
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
+use uuid::Uuid;
+
+use super::{is_unreadable, number_column, parsed, unread};
+use crate::ledger::LedgerStoreError;
+use crate::ledger::account::{Account, AccountKey, Unit};
+use crate::ledger::books::{Bill, Charge, Entry, EntryState, UsageChange, UsageKey};
+use crate::ledger::usage::{Imbalance, UsageRow};
+use crate::ledger::window::{Period, Window};
+use crate::units::{Currency, Money, Tokens, Usage};
+
+/// A row of `ledger_entries`.
+pub(in crate::store) struct EntryRow(pub(in crate::store) Entry);
+
+/// A row of `ledger_accounts`.
+pub(in crate::store) struct AccountRow(
+    pub(in crate::store) AccountKey,
+    pub(in crate::store) Account,
+);
+
+/// A row of `ledger_usage`.
+pub(in crate::store) struct DailyUsageRow(pub(in crate::store) UsageRow);
+
+/// A row of an audit.
+pub(in crate::store) struct ImbalanceRow(pub(in crate::store) Imbalance);
+
+/// The name of an entry or a holder.
+pub(in crate::store) struct IdRow(pub(in crate::store) Uuid);
+
+/// A holder with its beat.
+pub(in crate::store) struct BeatRow(pub(in crate::store) Uuid, pub(in crate::store) i64);
+
+impl<'r, R> FromRow<'r, R> for EntryRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self(Entry {
+            id: id(row, "id")?,
+            holder: id(row, "holder")?,
+            charge: Charge {
+                tenant: text(row, "tenant")?,
+                model: text(row, "model")?,
+                bound: Usage {
+                    image: tokens(row, "bound_image")?,
+                    text: tokens(row, "bound_text")?,
+                    output: tokens(row, "bound_output")?,
+                },
+                cost: Money::from_nanos(amount(row, "bound_cost_nanos")?),
+                currency: currency(row)?,
+            },
+            day: day(row, "day")?,
+            state: parsed(row, "state", |word: String| {
+                EntryState::named(&word).ok_or("is not a state of an entry")
+            })?,
+            bill: Bill {
+                usage: Usage {
+                    image: tokens(row, "billed_image")?,
+                    text: tokens(row, "billed_text")?,
+                    output: tokens(row, "billed_output")?,
+                },
+                cost: Money::from_nanos(amount(row, "billed_cost_nanos")?),
+                request_id: row.try_get("request_id")?,
+            },
+        }))
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for AccountRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let account = Account {
+            granted: amount(row, "granted")?,
+            settled: amount(row, "settled")?,
+            released: amount(row, "released")?,
+            excess: amount(row, "excess")?,
+            reserved: amount(row, "reserved")?,
+        };
+        Ok(Self(account_key(row)?, account))
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for DailyUsageRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self(UsageRow {
+            day: day(row, "day")?,
+            tenant: row.try_get("tenant")?,
+            model: row.try_get("model")?,
+            calls: amount(row, "calls")?,
+            unverified_calls: amount(row, "unverified_calls")?,
+            usage: Usage {
+                image: tokens(row, "image_tokens")?,
+                text: tokens(row, "text_tokens")?,
+                output: tokens(row, "output_tokens")?,
+            },
+            unverified_tokens: tokens(row, "unverified_tokens")?,
+            cost: Money::from_nanos(amount(row, "cost_nanos")?),
+            currency: currency(row)?,
+        }))
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for ImbalanceRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let all = |names: [&'static str; 3]| -> Result<[u64; 3], sqlx::Error> {
+            Ok([amount(row, names[0])?, amount(row, names[1])?, amount(row, names[2])?])
+        };
+        Ok(Self(Imbalance {
+            account: account_key(row)?,
+            counted: all(["granted", "settled", "reserved"])?,
+            recounted: all(["recounted_granted", "recounted_settled", "recounted_reserved"])?,
+        }))
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for IdRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self(id(row, "id")?))
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for BeatRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self(id(row, "id")?, row.try_get("beat")?))
+    }
+}
+
+/// An entry as its statement takes it.
+#[derive(Serialize)]
+struct EntryJson<'a> {
+    id: Uuid,
+    holder: Uuid,
+    tenant: &'a str,
+    model: &'a str,
+    currency: &'static str,
+    day: Date,
+    state: &'static str,
+    bound_image: i64,
+    bound_text: i64,
+    bound_output: i64,
+    bound_cost_nanos: i64,
+    billed_image: i64,
+    billed_text: i64,
+    billed_output: i64,
+    billed_cost_nanos: i64,
+    request_id: Option<&'a str>,
+}
+
+/// An account, or only its name, as its statement takes it.
+#[derive(Serialize)]
+struct AccountJson<'a> {
+    tenant: &'a str,
+    period: &'static str,
+    starts_on: Date,
+    unit: &'static str,
+    #[serde(flatten)]
+    counted: Option<CountedJson>,
+}
+
+/// What an account counts.
+#[derive(Serialize)]
+struct CountedJson {
+    granted: i64,
+    settled: i64,
+    released: i64,
+    excess: i64,
+    reserved: i64,
+}
+
+/// A change of the daily usage as its statement takes it.
+#[derive(Serialize)]
+struct UsageJson<'a> {
+    day: Date,
+    tenant: &'a str,
+    model: &'a str,
+    currency: &'static str,
+    calls: i64,
+    unverified_calls: i64,
+    image_tokens: i64,
+    text_tokens: i64,
+    output_tokens: i64,
+    unverified_tokens: i64,
+    cost_nanos: i64,
+}
+
+/// The rows of these entries.
+pub(in crate::store) fn entries_json(entries: &[&Entry]) -> Result<String, LedgerStoreError> {
+    let rows = entries.iter().map(|entry| EntryJson {
+        id: entry.id,
+        holder: entry.holder,
+        tenant: &entry.charge.tenant,
+        model: &entry.charge.model,
+        currency: entry.charge.currency.code(),
+        day: entry.day,
+        state: entry.state.as_str(),
+        bound_image: number_column(entry.charge.bound.image.get()),
+        bound_text: number_column(entry.charge.bound.text.get()),
+        bound_output: number_column(entry.charge.bound.output.get()),
+        bound_cost_nanos: number_column(entry.charge.cost.nanos()),
+        billed_image: number_column(entry.bill.usage.image.get()),
+        billed_text: number_column(entry.bill.usage.text.get()),
+        billed_output: number_column(entry.bill.usage.output.get()),
+        billed_cost_nanos: number_column(entry.bill.cost.nanos()),
+        request_id: entry.bill.request_id.as_deref(),
+    });
+    json(rows)
+}
+
+/// The names of these accounts.
+pub(in crate::store) fn account_keys_json<'a>(
+    keys: impl IntoIterator<Item = &'a AccountKey>,
+) -> Result<String, LedgerStoreError> {
+    json(keys.into_iter().map(|key| account_json(key, None)))
+}
+
+/// The rows of these accounts.
+pub(in crate::store) fn accounts_json(
+    accounts: &[(&AccountKey, &Account)],
+) -> Result<String, LedgerStoreError> {
+    let rows = accounts.iter().map(|(key, account)| {
+        let counted = CountedJson {
+            granted: number_column(account.granted),
+            settled: number_column(account.settled),
+            released: number_column(account.released),
+            excess: number_column(account.excess),
+            reserved: number_column(account.reserved),
+        };
+        account_json(key, Some(counted))
+    });
+    json(rows)
+}
+
+/// What is to be added to the daily usage.
+pub(in crate::store) fn usage_json(
+    usage: &[(&UsageKey, &UsageChange)],
+) -> Result<String, LedgerStoreError> {
+    let rows = usage.iter().map(|(key, change)| UsageJson {
+        day: key.day,
+        tenant: &key.tenant,
+        model: &key.model,
+        currency: key.currency.code(),
+        calls: change.calls,
+        unverified_calls: change.unverified_calls,
+        image_tokens: change.image_tokens,
+        text_tokens: change.text_tokens,
+        output_tokens: change.output_tokens,
+        unverified_tokens: change.unverified_tokens,
+        cost_nanos: change.cost_nanos,
+    });
+    json(rows)
+}
+
+fn account_json(key: &AccountKey, counted: Option<CountedJson>) -> AccountJson<'_> {
+    AccountJson {
+        tenant: &key.tenant,
+        period: key.window.period.as_str(),
+        starts_on: key.window.starts_on,
+        unit: key.unit.as_str(),
+        counted,
+    }
+}
+
+fn json<T: Serialize>(rows: impl Iterator<Item = T>) -> Result<String, LedgerStoreError> {
+    let rows: Vec<T> = rows.collect();
+    serde_json::to_string(&rows).map_err(|error| LedgerStoreError::Broken(error.into()))
+}
+
+/// The least id of an entry that was made on `day`: ids start with the time in milliseconds.
+pub(in crate::store) fn least_id_of(day: Date) -> Uuid {
+    let midnight = Window::of(Period::Day, day).starts_at().as_millisecond();
+    let millis = u64::try_from(midnight).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
+}
+
+/// A failed query as a store of the ledger reports it.
+pub(in crate::store) fn failure(error: sqlx::Error) -> LedgerStoreError {
+    let breaks_a_rule = error.as_database_error().is_some_and(|error| {
+        // Out of range (SQLSTATE 22003) is PostgreSQL's word for a number that no column holds.
+        error.is_check_violation() || error.code().is_some_and(|code| code == "22003")
+    });
+    if breaks_a_rule || is_unreadable(&error) {
+        return LedgerStoreError::Broken(error.into());
+    }
+    LedgerStoreError::Unavailable(error.into())
+}
+
+fn account_key<'r, R>(row: &'r R) -> Result<AccountKey, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let period = parsed(row, "period", |word: String| {
+        let found = Period::ALL.into_iter().find(|period| period.as_str() == word);
+        found.ok_or("is not a period")
+    })?;
+    let window = Window { period, starts_on: day(row, "starts_on")? };
+    let unit = parsed(row, "unit", |word: String| Unit::named(&word).ok_or("is not a unit"))?;
+    Ok(AccountKey { tenant: text(row, "tenant")?, window, unit })
+}
+
+fn id<'r, R>(row: &'r R, column: &'static str) -> Result<Uuid, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    parsed(row, column, |text: String| text.parse::<Uuid>())
+}
+
+fn text<'r, R>(row: &'r R, column: &'static str) -> Result<Arc<str>, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    row.try_get::<String, _>(column).map(Into::into)
+}
+
+fn day<'r, R>(row: &'r R, column: &'static str) -> Result<Date, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    parsed(row, column, |text: String| text.parse::<Date>())
+}
+
+fn currency<'r, R>(row: &'r R) -> Result<Currency, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    parsed(row, "currency", |word: String| match Unit::named(&word) {
+        Some(Unit::Money(currency)) => Ok(currency),
+        _ => Err("is not a currency"),
+    })
+}
+
+fn tokens<'r, R>(row: &'r R, column: &'static str) -> Result<Tokens, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    amount(row, column).map(Tokens::new)
+}
+
+fn amount<'r, R>(row: &'r R, column: &'static str) -> Result<u64, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|error| unread(column, error))
+}

@@ -1,0 +1,185 @@
+//! All SQL for SQLite. The functions stand in the same order as in `postgres/`.
+//!
+//! The file is in WAL mode, where readers do not wait for the writer. `synchronous` is FULL: with
+//! NORMAL, the last commits before a power cut are lost, and a revocation that a power cut undoes would
+//! let a stolen key in again. The price is one fsync for each commit. A second writer waits up to
+//! five seconds for the first, which holds the lock for milliseconds.
+
+mod ledger;
+mod tenants;
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use sqlx::migrate::MigrateError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use super::migrations::{self, Migration};
+use super::{Engine, Options, StoreError};
+
+/// The migrations of this engine.
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "initial",
+        sql: include_str!("../../../migrations/sqlite/0001_initial.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "budgets",
+        sql: include_str!("../../../migrations/sqlite/0002_budgets.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "ledger",
+        sql: include_str!("../../../migrations/sqlite/0003_ledger.sql"),
+    },
+];
+
+/// How long a writer waits for another.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A SQLite database.
+#[derive(Debug, Clone)]
+pub(super) struct Sqlite {
+    pool: SqlitePool,
+}
+
+impl Sqlite {
+    pub(super) async fn connect(url: &str, options: Options) -> Result<Self, StoreError> {
+        let engine = Engine::Sqlite;
+        if url.contains('?') {
+            return Err(StoreError::UnknownParameter { engine });
+        }
+        let address: SqliteConnectOptions =
+            url.parse().map_err(|_| StoreError::Address { engine })?;
+        let pool = if is_in_memory(url) {
+            // The database lives as long as its connection, so there is one and it never ends.
+            SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None)
+        } else {
+            make_file(address.get_filename()).await?;
+            SqlitePoolOptions::new().max_connections(options.max_connections.get())
+        };
+        let address = address
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = pool.acquire_timeout(options.acquire_timeout).connect_with(address).await;
+        let pool = pool.map_err(|source| StoreError::Unreachable { engine, source })?;
+        Ok(Self { pool })
+    }
+
+    /// Applies the migrations in one transaction that takes the write lock at its start: sqlx does
+    /// not lock SQLite for migrations, and two processes that start together would collide.
+    pub(super) async fn migrate(&self) -> Result<(), MigrateError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        migrations::apply(MIGRATIONS, &mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    pub(super) async fn applied_migrations(&self) -> Result<Vec<i64>, sqlx::Error> {
+        let table = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+        let tables: i64 = sqlx::query_scalar(table).fetch_one(&self.pool).await?;
+        if tables == 0 {
+            return Ok(Vec::new());
+        }
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(&self.pool).await
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT 1").execute(&self.pool).await.map(|_| ())
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn is_in_memory(url: &str) -> bool {
+    matches!(url, "sqlite::memory:" | "sqlite://:memory:")
+}
+
+/// Makes the file before SQLite does, which would let everybody read it. The files beside it (WAL
+/// and shared memory) take over its mode.
+async fn make_file(file: &Path) -> Result<(), StoreError> {
+    let folder = match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        return Err(StoreError::MissingFolder { folder: folder.to_owned() });
+    }
+    let owner_only = 0o600;
+    let mut options = tokio::fs::OpenOptions::new();
+    match options.write(true).create_new(true).mode(owner_only).open(file).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(StoreError::File { file: file.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::auth::{TenantStore, TenantStoreError};
+
+    async fn in_memory() -> Sqlite {
+        Sqlite::connect("sqlite::memory:", Options::default()).await.unwrap()
+    }
+
+    async fn pragma(sqlite: &Sqlite, pragma: &'static str) -> String {
+        let value = sqlx::query_scalar::<_, i64>(pragma).fetch_one(&sqlite.pool).await;
+        match value {
+            Ok(number) => number.to_string(),
+            Err(_) => sqlx::query_scalar(pragma).fetch_one(&sqlite.pool).await.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_file_and_those_beside_it_are_for_their_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/new.db", folder.path().display());
+        let sqlite = Sqlite::connect(&url, Options::default()).await.unwrap();
+        sqlite.migrate().await.unwrap();
+        for name in ["new.db", "new.db-wal", "new.db-shm"] {
+            let mode = folder.path().join(name).metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_opened_so_that_commits_survive_a_power_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/new.db", folder.path().display());
+        let sqlite = Sqlite::connect(&url, Options::default()).await.unwrap();
+        assert_eq!(pragma(&sqlite, "PRAGMA journal_mode").await, "wal");
+        assert_eq!(pragma(&sqlite, "PRAGMA synchronous").await, "2");
+        assert_eq!(pragma(&sqlite, "PRAGMA foreign_keys").await, "1");
+        assert_eq!(pragma(&sqlite, "PRAGMA busy_timeout").await, "5000");
+    }
+
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_is_an_error_and_not_a_tenant_without_limits() {
+        let sqlite = in_memory().await;
+        sqlite.migrate().await.unwrap();
+        let row = "INSERT INTO tenants (name, on_exceed, models, disabled)
+            VALUES ('a', 'clamp', 'x', 0)";
+        sqlx::query(row).execute(&sqlite.pool).await.unwrap();
+        let error = sqlite.tenant(&"a".parse().unwrap()).await.unwrap_err();
+        assert!(matches!(error, TenantStoreError::Unreadable(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn two_databases_in_memory_share_nothing() {
+        let (one, other) = (in_memory().await, in_memory().await);
+        one.migrate().await.unwrap();
+        assert_eq!(one.applied_migrations().await.unwrap().len(), MIGRATIONS.len());
+        assert!(other.applied_migrations().await.unwrap().is_empty());
+    }
+}
