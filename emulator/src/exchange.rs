@@ -65,9 +65,11 @@ pub(crate) async fn answer(
     let (parts, body) = request.into_parts();
     let ask = read(protocol, &parts.headers, body).await;
     let key = api_key(&parts.headers).map(str::to_owned);
-    let (ticket, fault) = service.world.receive(record(&parts, &ask, key.as_deref()));
+    let request_id = service.identifiers.next();
+    let call = Call { request_id: request_id.clone(), ..record(&parts, &ask, key.as_deref()) };
+    let (ticket, fault) = service.world.receive(call);
     let exchange = Exchange {
-        request_id: service.identifiers.next(),
+        request_id,
         wire: parts.extensions.get().cloned().unwrap_or_default(),
         ask: Arc::new(ask),
         service,

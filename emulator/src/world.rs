@@ -26,6 +26,8 @@ pub struct World {
 pub struct Call {
     /// Its number, from 1, in order of arrival.
     pub sequence: u64,
+    /// The id that its answer carries.
+    pub request_id: String,
     /// The path that was called.
     pub path: String,
     /// The last four characters of the API key.

@@ -229,6 +229,8 @@ impl UsageChange {
 /// The part of the ledger that a batch touches.
 #[derive(Debug, Default)]
 pub struct Books {
+    /// Budgets as the store has them, by tenant.
+    budgets: HashMap<Arc<str>, Budgets>,
     accounts: BTreeMap<AccountKey, Account>,
     entries: HashMap<Uuid, Entry>,
     changed_accounts: BTreeSet<AccountKey>,
@@ -251,6 +253,15 @@ pub struct Changes<'a> {
     pub closed_entries: Vec<&'a Entry>,
     /// What is added to the daily usage.
     pub usage: Vec<(&'a UsageKey, &'a UsageChange)>,
+}
+
+/// The tenants that a batch reserves for.
+pub fn reserving_tenants(batch: &[Operation]) -> BTreeSet<&str> {
+    let tenants = batch.iter().filter_map(|operation| match operation {
+        Operation::Reserve { charge, .. } => Some(&*charge.tenant),
+        _ => None,
+    });
+    tenants.collect()
 }
 
 /// The accounts that a batch touches, given the entries of it that exist already.
@@ -300,6 +311,14 @@ impl Books {
         }
     }
 
+    /// The same books, with the budgets that the store knows of. A reservation must fit them beside
+    /// those that it brings, which a replica may have read some time ago.
+    #[must_use]
+    pub fn with_budgets(mut self, budgets: impl IntoIterator<Item = (Arc<str>, Budgets)>) -> Self {
+        self.budgets = budgets.into_iter().collect();
+        self
+    }
+
     /// Posts one operation, as of `today`.
     pub fn post(&mut self, operation: &Operation, today: Date) -> Outcome {
         match operation {
@@ -339,6 +358,8 @@ impl Books {
 
     /// Whether every budget has room for the charge.
     fn check(&mut self, charge: &Charge, budgets: &Budgets, today: Date) -> Result<(), Outcome> {
+        let stored = self.budgets.get(&charge.tenant).copied().unwrap_or_default();
+        let budgets = budgets.stricter(stored);
         let mut held = None;
         for key in keys_of(charge, today) {
             let asked = amount(&charge.bound, charge.cost, key.unit);

@@ -34,6 +34,21 @@ impl Budgets {
         }
     }
 
+    /// The lower of both in each of them.
+    #[must_use]
+    pub fn stricter(self, other: Self) -> Self {
+        fn lower<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            // None would be the least of all.
+            one.into_iter().chain(other).min()
+        }
+        Self {
+            daily_tokens: lower(self.daily_tokens, other.daily_tokens),
+            monthly_tokens: lower(self.monthly_tokens, other.monthly_tokens),
+            daily_cost: lower(self.daily_cost, other.daily_cost),
+            monthly_cost: lower(self.monthly_cost, other.monthly_cost),
+        }
+    }
+
     /// Whether any of them is in tokens.
     pub const fn limit_tokens(&self) -> bool {
         self.daily_tokens.is_some() || self.monthly_tokens.is_some()

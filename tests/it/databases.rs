@@ -111,6 +111,12 @@ impl Database {
         done.expect(sql);
     }
 
+    /// The texts of the only column that a PostgreSQL query gives.
+    pub(crate) async fn texts(&self, sql: &'static str) -> Vec<String> {
+        let mut connection = connect_postgres(&self.url).await;
+        sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect(sql)
+    }
+
     /// The folder of the SQLite file.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.as_ref().expect("the database is a SQLite file").path()

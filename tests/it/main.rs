@@ -12,6 +12,7 @@
 mod accounting;
 mod architecture;
 mod auth;
+mod budgets;
 mod databases;
 mod documents;
 mod extract;
@@ -25,6 +26,7 @@ mod program;
 mod rate_limits;
 mod redis;
 mod redis_outages;
+mod replicas;
 mod requests;
 mod store;
 mod telemetry;

@@ -17,7 +17,7 @@ fn contract() -> Value {
 }
 
 /// Each documented path with its methods.
-fn operations() -> Vec<(String, Vec<String>)> {
+pub(crate) fn operations() -> Vec<(String, Vec<String>)> {
     let methods = |item: &Value| {
         let members = item.as_object().unwrap().keys();
         members.filter(|name| ["get", "post", "delete"].contains(&name.as_str())).cloned().collect()

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dashscope_emulator::{Emulator, EngineChoice, Options as EmulatorOptions, World};
 use reqwest::RequestBuilder;
@@ -51,9 +52,14 @@ pub(crate) struct Service {
 impl Installation {
     /// An installation whose upstream reads `text` from every image.
     pub(crate) async fn reading(text: &str) -> Self {
+        Self::reading_after(text, Duration::ZERO).await
+    }
+
+    /// An installation whose upstream takes `latency` to read `text` from an image.
+    pub(crate) async fn reading_after(text: &str, latency: Duration) -> Self {
         install_tls();
         let engine = EngineChoice::Scripted(text.to_owned());
-        let options = EmulatorOptions { engine, ..EmulatorOptions::default() };
+        let options = EmulatorOptions { engine, latency, ..EmulatorOptions::default() };
         let emulator = Emulator::start(options).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let database = format!("sqlite://{}/gateway.db", folder.path().display());

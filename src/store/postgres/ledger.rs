@@ -5,6 +5,8 @@
 //! locked only once it is there; so a missing one is opened, empty, in a transaction of its own.
 //! What is locked is read as it was last committed (READ COMMITTED), which is all that posting needs.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use jiff::civil::Date;
 use sqlx::PgConnection;
@@ -12,12 +14,14 @@ use uuid::Uuid;
 
 use super::Postgres;
 use crate::ledger::account::{Account, AccountKey};
-use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of};
+use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of, reserving_tenants};
+use crate::ledger::budget::Budgets;
 use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
 use crate::ledger::{LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
-    self as rows, AccountRow, BeatRow, DailyUsageRow, EntryRow, IdRow, ImbalanceRow, failure,
+    self as rows, AccountRow, BeatRow, BudgetsRow, DailyUsageRow, EntryRow, IdRow, ImbalanceRow,
+    failure,
 };
 
 impl LedgerStore for Postgres {
@@ -37,7 +41,8 @@ impl LedgerStore for Postgres {
                     self.open_accounts(keys.iter()).await?;
                     continue;
                 }
-                let mut books = Books::new(accounts, entries);
+                let budgets = budgets(&mut transaction, batch).await?;
+                let mut books = Books::new(accounts, entries).with_budgets(budgets);
                 let outcomes = batch.iter().map(|operation| books.post(operation, today)).collect();
                 write(&mut transaction, &books).await?;
                 transaction.commit().await.map_err(failure)?;
@@ -247,6 +252,20 @@ async fn accounts(
     let select = select.bind(rows::account_keys_json(keys)?);
     let found = select.fetch_all(connection).await.map_err(failure)?;
     Ok(found.into_iter().map(|AccountRow(key, account)| (key, account)).collect())
+}
+
+/// The budgets, as they are now, of the tenants that are kept in the database.
+async fn budgets(
+    connection: &mut PgConnection,
+    batch: &[Operation],
+) -> Result<Vec<(Arc<str>, Budgets)>, LedgerStoreError> {
+    let tenants: Vec<_> = reserving_tenants(batch).into_iter().collect();
+    let select = sqlx::query_as(
+        "SELECT name, daily_tokens, monthly_tokens, daily_cost_nanos, monthly_cost_nanos
+         FROM tenants WHERE name = ANY($1::text[])",
+    );
+    let found = select.bind(tenants).fetch_all(connection).await.map_err(failure)?;
+    Ok(found.into_iter().map(|BudgetsRow(tenant, budgets)| (tenant, budgets)).collect())
 }
 
 /// Writes what the books changed.

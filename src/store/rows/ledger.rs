@@ -14,6 +14,7 @@ use super::{is_unreadable, number_column, parsed, unread};
 use crate::ledger::LedgerStoreError;
 use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::books::{Bill, Charge, Entry, EntryState, UsageChange, UsageKey};
+use crate::ledger::budget::Budgets;
 use crate::ledger::usage::{Imbalance, UsageRow};
 use crate::ledger::window::{Period, Window};
 use crate::units::{Currency, Money, Tokens, Usage};
@@ -26,6 +27,9 @@ pub(in crate::store) struct AccountRow(
     pub(in crate::store) AccountKey,
     pub(in crate::store) Account,
 );
+
+/// The budgets of a row of `tenants`.
+pub(in crate::store) struct BudgetsRow(pub(in crate::store) Arc<str>, pub(in crate::store) Budgets);
 
 /// A row of `ledger_usage`.
 pub(in crate::store) struct DailyUsageRow(pub(in crate::store) UsageRow);
@@ -94,6 +98,24 @@ where
             reserved: amount(row, "reserved")?,
         };
         Ok(Self(account_key(row)?, account))
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for BudgetsRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let budgets = Budgets {
+            daily_tokens: optional_amount(row, "daily_tokens")?.map(Tokens::new),
+            monthly_tokens: optional_amount(row, "monthly_tokens")?.map(Tokens::new),
+            daily_cost: optional_amount(row, "daily_cost_nanos")?.map(Money::from_nanos),
+            monthly_cost: optional_amount(row, "monthly_cost_nanos")?.map(Money::from_nanos),
+        };
+        Ok(Self(text(row, "name")?, budgets))
     }
 }
 
@@ -395,4 +417,14 @@ where
 {
     let number: i64 = row.try_get(column)?;
     u64::try_from(number).map_err(|error| unread(column, error))
+}
+
+fn optional_amount<'r, R>(row: &'r R, column: &'static str) -> Result<Option<u64>, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let number: Option<i64> = row.try_get(column)?;
+    number.map(u64::try_from).transpose().map_err(|error| unread(column, error))
 }

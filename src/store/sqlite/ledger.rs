@@ -3,6 +3,8 @@
 //! A batch is one transaction that takes the write lock at its start, so nothing can come between
 //! reading the accounts and writing them.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use jiff::civil::Date;
 use sqlx::SqliteConnection;
@@ -10,12 +12,14 @@ use uuid::Uuid;
 
 use super::Sqlite;
 use crate::ledger::account::{Account, AccountKey};
-use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of};
+use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of, reserving_tenants};
+use crate::ledger::budget::Budgets;
 use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
 use crate::ledger::{LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
-    self as rows, AccountRow, BeatRow, DailyUsageRow, EntryRow, IdRow, ImbalanceRow, failure,
+    self as rows, AccountRow, BeatRow, BudgetsRow, DailyUsageRow, EntryRow, IdRow, ImbalanceRow,
+    failure,
 };
 
 impl LedgerStore for Sqlite {
@@ -30,7 +34,8 @@ impl LedgerStore for Sqlite {
             let entries = entries(&mut transaction, batch).await?;
             let keys = accounts_of(batch, &entries, today);
             let accounts = accounts(&mut transaction, keys.iter()).await?;
-            let mut books = Books::new(accounts, entries);
+            let budgets = budgets(&mut transaction, batch).await?;
+            let mut books = Books::new(accounts, entries).with_budgets(budgets);
             let outcomes = batch.iter().map(|operation| books.post(operation, today)).collect();
             write(&mut transaction, &books).await?;
             transaction.commit().await.map_err(failure)?;
@@ -212,6 +217,23 @@ async fn accounts(
     let select = select.bind(rows::account_keys_json(keys)?);
     let found = select.fetch_all(connection).await.map_err(failure)?;
     Ok(found.into_iter().map(|AccountRow(key, account)| (key, account)).collect())
+}
+
+/// The budgets, as they are now, of the tenants that are kept in the database.
+async fn budgets(
+    connection: &mut SqliteConnection,
+    batch: &[Operation],
+) -> Result<Vec<(Arc<str>, Budgets)>, LedgerStoreError> {
+    let select = sqlx::query_as(
+        "SELECT name, daily_tokens, monthly_tokens, daily_cost_nanos, monthly_cost_nanos
+         FROM tenants WHERE name IN (SELECT value FROM json_each(?1))",
+    );
+    let found = select
+        .bind(serde_json::json!(reserving_tenants(batch)).to_string())
+        .fetch_all(connection)
+        .await
+        .map_err(failure)?;
+    Ok(found.into_iter().map(|BudgetsRow(tenant, budgets)| (tenant, budgets)).collect())
 }
 
 /// Writes what the books changed.

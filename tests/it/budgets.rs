@@ -1,0 +1,265 @@
+//! A budget is never exceeded, is used to its end, and is asked on every route that spends.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use dashscope_emulator::Fault;
+use ocr_gateway::auth::tenant::Tenant;
+use reqwest::Method;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::harness::{Answer, TestGateway, fixture, spawn, until};
+use crate::openapi::operations;
+
+/// The most tokens that the model may write for the tenants here.
+const MAX_TOKENS: u64 = 300;
+
+/// A tenant that may spend so many tokens a day.
+fn budgeted(name: &str, daily_tokens: u64) -> Tenant {
+    Tenant {
+        daily_tokens: NonZeroU64::new(daily_tokens),
+        max_tokens: NonZeroU64::new(MAX_TOKENS),
+        ..Tenant::new(name.parse().unwrap())
+    }
+}
+
+/// The bound of a picture, as `/estimate` tells it.
+async fn bound(gateway: &TestGateway, key: &str, file: &str) -> u64 {
+    let request = gateway.post_as(key, "/estimate").body(fixture(file));
+    Answer::of(request).await.json["bound"]["total_tokens"].as_u64().unwrap()
+}
+
+async fn ocr(gateway: &TestGateway, key: &str) -> Answer {
+    Answer::of(gateway.post_as(key, "/ocr").body(fixture("hello.png"))).await
+}
+
+/// Tokens that the ledger counts as settled and as reserved today.
+async fn accounts(gateway: &TestGateway, tenant: &str) -> (u64, u64) {
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let accounts = gateway.store.ledger().accounts(tenant, today).await.unwrap();
+    let day = accounts
+        .iter()
+        .find(|(key, _)| key.unit.as_str() == "tokens" && key.window.period.as_str() == "day");
+    day.map_or((0, 0), |(_, account)| (account.settled, account.reserved))
+}
+
+#[tokio::test]
+async fn every_route_that_reaches_the_upstream_debits_exactly_its_bill() {
+    let gateway = TestGateway::start().await;
+    let mut spending = Vec::new();
+    for (path, methods) in operations() {
+        for method in methods {
+            let before = (gateway.upstream().bill().total(), accounts(&gateway, "test").await.0);
+            let query = if path == "/extract" { "?template=receipt" } else { "" };
+            let url = format!("{}{}{query}", gateway.address, path.replace("{name}", "receipt"));
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let request = gateway.http.request(method, url).bearer_auth(&gateway.key);
+            Answer::of(request.body(fixture("hello.png"))).await;
+            let billed = gateway.upstream().bill().total() - before.0;
+            let debited = accounts(&gateway, "test").await.0 - before.1;
+            assert_eq!(debited, billed, "{path}");
+            if billed > 0 {
+                spending.push(path.clone());
+            }
+        }
+    }
+    spending.sort();
+    assert_eq!(spending, ["/extract", "/ocr"], "the routes that the contract says spend");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_and_fifty_pages_at_once_spend_no_token_over_a_budget_for_twelve() {
+    let gateway = Arc::new(
+        TestGateway::with(|setup| {
+            setup.emulator.latency = std::time::Duration::from_millis(50);
+        })
+        .await,
+    );
+    let probe = gateway.key_of(&budgeted("probe", u64::MAX >> 1)).await;
+    let budget = 12 * bound(&gateway, &probe, "hello.png").await;
+    let key = gateway.key_of(&budgeted("acme", budget)).await;
+    let mut pages = JoinSet::new();
+    for _ in 0..150 {
+        let (gateway, key) = (Arc::clone(&gateway), key.clone());
+        pages.spawn(async move { ocr(&gateway, &key).await });
+    }
+    let mut spent = 0;
+    for answer in pages.join_all().await {
+        match answer.status.as_u16() {
+            200 => spent += answer.json["usage"]["total_tokens"].as_u64().unwrap(),
+            _ => assert_eq!(answer.code(), "budget_exhausted"),
+        }
+    }
+    assert_eq!(gateway.upstream().bill().total(), spent);
+    assert_eq!(accounts(&gateway, "acme").await, (spent, 0));
+    assert!(spent <= budget, "{spent} of {budget}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_is_used_to_the_last_bound_before_anything_is_refused() {
+    let gateway = Arc::new(TestGateway::start().await);
+    let probe = gateway.key_of(&budgeted("probe", u64::MAX >> 1)).await;
+    let bound = bound(&gateway, &probe, "hello.png").await;
+    let cost = ocr(&gateway, &probe).await.json["usage"]["total_tokens"].as_u64().unwrap();
+    let budget = 1_000 * cost;
+    let key = gateway.key_of(&budgeted("acme", budget)).await;
+    let mut workers = JoinSet::new();
+    for _ in 0..8 {
+        let (gateway, key) = (Arc::clone(&gateway), key.clone());
+        workers.spawn(async move {
+            loop {
+                let answer = ocr(&gateway, &key).await;
+                if answer.status != 200 {
+                    return answer;
+                }
+            }
+        });
+    }
+    // Each worker stops at its first refusal, so the first of all is among these.
+    for refusal in workers.join_all().await {
+        assert_eq!(refusal.code(), "budget_exhausted");
+        let actual = refusal.json["limit"]["actual"].as_u64().unwrap();
+        let headroom = budget - (actual - bound).min(budget);
+        assert!(headroom < bound, "refused with {headroom} tokens left for a bound of {bound}");
+    }
+    let (settled, reserved) = accounts(&gateway, "acme").await;
+    assert!(settled <= budget && reserved == 0);
+    assert!(settled * 100 >= budget * 95, "{settled} of {budget} were used");
+}
+
+#[tokio::test]
+async fn a_used_up_budget_is_a_429_that_says_when_to_come_back_and_both_numbers() {
+    let gateway = TestGateway::start().await;
+    let key = gateway.key_of(&budgeted("acme", 1_000)).await;
+    while ocr(&gateway, &key).await.status == 200 {}
+    let refusal = ocr(&gateway, &key).await;
+    assert_eq!((refusal.status.as_u16(), refusal.code()), (429, "budget_exhausted"));
+    assert_eq!(refusal.json["retryable"], true);
+    assert_eq!(refusal.json["limit"]["name"], "daily_tokens");
+    assert_eq!(refusal.json["limit"]["allowed"], 1_000);
+    let wait: i64 = refusal.header("retry-after").parse().unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    assert_eq!((now + wait + 30) / 86_400, now / 86_400 + 1, "the wait ends at midnight");
+    assert_eq!(gateway.count("refused_total", &[("reason", "budget")]).await, 2);
+}
+
+#[tokio::test]
+async fn a_request_that_no_unused_budget_covers_is_not_worth_repeating() {
+    let gateway = TestGateway::start().await;
+    let key = gateway.key_of(&budgeted("acme", 100)).await;
+    let refusal = ocr(&gateway, &key).await;
+    assert_eq!(refusal.code(), "budget_exhausted");
+    assert_eq!(refusal.json["retryable"], false);
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_budget_of_money_binds_and_tells_decimals() {
+    let gateway = TestGateway::start().await;
+    let tenant = Tenant {
+        daily_cost: Some("0.0005".parse().unwrap()),
+        max_tokens: NonZeroU64::new(MAX_TOKENS),
+        ..Tenant::new("acme".parse().unwrap())
+    };
+    let key = gateway.key_of(&tenant).await;
+    let mut last = ocr(&gateway, &key).await;
+    assert_eq!(last.status, 200);
+    while last.status == 200 {
+        last = ocr(&gateway, &key).await;
+    }
+    assert_eq!(last.code(), "budget_exhausted");
+    assert_eq!(last.json["limit"]["name"], "daily_cost");
+    assert_eq!(last.json["limit"]["allowed"], "0.0005");
+    assert!(last.json["detail"].as_str().unwrap().contains("0.0005 CNY"), "{}", last.text);
+}
+
+#[tokio::test]
+async fn what_is_left_is_told_with_every_answer() {
+    let gateway = TestGateway::start().await;
+    let key = gateway.key_of(&budgeted("acme", 50_000)).await;
+    let answer = ocr(&gateway, &key).await;
+    let spent = answer.json["usage"]["total_tokens"].as_u64().unwrap();
+    let left = &answer.json["limits"]["tokens_remaining"];
+    assert_eq!((left["day"].as_u64(), &left["month"]), (Some(50_000 - spent), &Value::Null));
+    let estimate = gateway.post_as(&key, "/estimate").body(fixture("hello.png"));
+    let left = &Answer::of(estimate).await.json["limits"]["tokens_remaining"];
+    assert_eq!(left["day"].as_u64(), Some(50_000 - spent));
+}
+
+#[tokio::test]
+async fn a_call_whose_answer_is_lost_counts_at_its_bound_and_its_repeat_beside_it() {
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(Fault::reset().after_inference().times(1));
+    let key = gateway.key_of(&budgeted("acme", 100_000)).await;
+    let bound = bound(&gateway, &key, "hello.png").await;
+    let answer = ocr(&gateway, &key).await;
+    let spent = answer.json["usage"]["total_tokens"].as_u64().unwrap();
+    assert_eq!(accounts(&gateway, "acme").await, (bound + spent, 0));
+    assert!(gateway.upstream().bill().total() <= bound + spent);
+}
+
+#[tokio::test]
+async fn a_repeat_that_does_not_fit_beside_a_lost_bill_is_not_made() {
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(Fault::reset().after_inference().times(1));
+    let probe = gateway.key_of(&budgeted("probe", u64::MAX >> 1)).await;
+    let bound = bound(&gateway, &probe, "hello.png").await;
+    let key = gateway.key_of(&budgeted("acme", bound + bound / 2)).await;
+    let answer = ocr(&gateway, &key).await;
+    assert_eq!(answer.code(), "budget_exhausted");
+    assert_eq!(gateway.upstream().bill().received, 1);
+    assert_eq!(accounts(&gateway, "acme").await, (bound, 0));
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_upstream_that_costs_nothing_is_given_back() {
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(Fault::code("InvalidApiKey").times(1));
+    let key = gateway.key_of(&budgeted("acme", 50_000)).await;
+    assert_eq!(ocr(&gateway, &key).await.code(), "upstream_account");
+    until("released", async || accounts(&gateway, "acme").await == (0, 0)).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_is_charged_what_its_call_was_billed() {
+    let gateway = Arc::new(
+        TestGateway::with(|setup| {
+            setup.emulator.latency = std::time::Duration::from_millis(300);
+        })
+        .await,
+    );
+    let key = gateway.key_of(&budgeted("acme", 50_000)).await;
+    let (impatient, its_key) = (Arc::clone(&gateway), key.clone());
+    let request = spawn(async move { ocr(&impatient, &its_key).await });
+    gateway.until_upstream_has(1).await;
+    request.abort();
+    until("settled", async || {
+        let (settled, reserved) = accounts(&gateway, "acme").await;
+        settled > 0 && reserved == 0
+    })
+    .await;
+    assert_eq!(accounts(&gateway, "acme").await.0, gateway.upstream().bill().total());
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_is_refused_and_not_free() {
+    let gateway = TestGateway::with(|setup| {
+        // In Virginia only some models have a price.
+        setup.settings.upstream.region = "virginia".to_owned();
+    })
+    .await;
+    let request = gateway.post("/ocr?model=qwen3.5-ocr").body(fixture("hello.png"));
+    assert_eq!(Answer::of(request).await.code(), "invalid_option");
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_new_key_spends_from_its_tenants_account() {
+    let gateway = TestGateway::start().await;
+    let tenant = budgeted("acme", 1_000);
+    let old = gateway.key_of(&tenant).await;
+    while ocr(&gateway, &old).await.status == 200 {}
+    let new = gateway.another_key(|record| record.tenant = tenant.name.clone()).await;
+    assert_eq!(ocr(&gateway, &new).await.code(), "budget_exhausted");
+}
