@@ -45,7 +45,7 @@ pub enum Refusal {
     #[error("{exceeded}")]
     Budget {
         /// The budget, and what is in its way.
-        exceeded: BudgetExceeded,
+        exceeded: Box<BudgetExceeded>,
         /// The least time after which the same request can pass.
         retry_after: Duration,
     },
@@ -201,7 +201,7 @@ impl Admission {
         match error {
             ReserveError::Exceeded(exceeded) => {
                 let retry_after = exceeded.retry_after(self.clock.timestamp());
-                Refusal::Budget { exceeded, retry_after }
+                Refusal::Budget { exceeded: Box::new(exceeded), retry_after }
             }
             ReserveError::Unavailable => Refusal::StoreUnavailable,
         }

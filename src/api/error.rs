@@ -69,7 +69,7 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::Limit(exceeded) => exceeded.into(),
             Refusal::Budget { ref exceeded, retry_after } => {
-                let problem = over_budget(exceeded, sentence(&refusal)).after(retry_after);
+                let problem = over_budget(exceeded, &sentence(&refusal)).after(retry_after);
                 Self { retryable: !exceeded.never_fits(), ..problem }
             }
             Refusal::StoreUnavailable => unavailable(
@@ -84,7 +84,7 @@ impl From<Refusal> for Problem {
 
 /// 429 and not 402: the caller is to come back later, and clients know how to do that with a 429
 /// (docs/adr/0008-budget-exhausted-is-429.md).
-fn over_budget(exceeded: &BudgetExceeded, detail: String) -> Problem {
+fn over_budget(exceeded: &BudgetExceeded, detail: &str) -> Problem {
     let advice = if exceeded.never_fits() {
         " No unused budget would cover it: ask for fewer max_pixels, or have the budget raised."
     } else if exceeded.is_held() {

@@ -13,7 +13,7 @@ use super::books::{Books, Entry, EntryState, Operation, Outcome, accounts_of};
 use super::settings::LedgerSettings;
 use super::usage::{Imbalance, UsageQuery, UsageRow};
 use super::window::{Period, Window};
-use super::{Ledger, LedgerStore, LedgerStoreError};
+use super::{Beats, Ledger, LedgerStore, LedgerStoreError};
 use crate::clock::Clock;
 use crate::random::SeededRandom;
 use crate::telemetry::metrics::Metrics;
@@ -122,10 +122,7 @@ impl LedgerStore for FakeLedgerStore {
         })
     }
 
-    fn beat(
-        &self,
-        holder: Uuid,
-    ) -> BoxFuture<'_, Result<Option<Vec<(Uuid, i64)>>, LedgerStoreError>> {
+    fn beat(&self, holder: Uuid) -> BoxFuture<'_, Result<Option<Beats>, LedgerStoreError>> {
         Box::pin(async move {
             self.by_fate(|tables| {
                 *tables.holders.get_mut(&holder)? += 1;

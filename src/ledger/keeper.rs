@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::books::{Operation, Outcome};
 use super::settings::{LedgerSettings, SILENT_LOOKS};
 use super::window::day_of;
-use super::{Holder, Ledger, LedgerStore, LedgerStoreError, show_balances};
+use super::{Beats, Holder, Ledger, LedgerStore, LedgerStoreError, show_balances};
 use crate::clock::Clock;
 use crate::random::{Random, new_id};
 use crate::telemetry::metrics::Metrics;
@@ -105,7 +105,7 @@ impl Keeper {
         Ok(())
     }
 
-    async fn bury(&mut self, beats: Vec<(Uuid, i64)>) -> Result<(), LedgerStoreError> {
+    async fn bury(&mut self, beats: Beats) -> Result<(), LedgerStoreError> {
         let own = self.holder.id();
         let mut seen = HashMap::with_capacity(beats.len());
         for (holder, beat) in beats.into_iter().filter(|(holder, _)| *holder != own) {

@@ -64,6 +64,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// in the writer's queue, so this bounds the queue, however long the database is gone.
 const CAPACITY: usize = 4096;
 
+/// Every holder, with how often it has beaten.
+pub type Beats = Vec<(Uuid, i64)>;
+
 /// A database that keeps the ledger. Two implementations: SQLite and PostgreSQL.
 pub trait LedgerStore: fmt::Debug + Send + Sync {
     /// Posts a batch in its order, in one transaction that no other can interleave with, and gives
@@ -91,10 +94,7 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// [`LedgerStoreError`].
-    fn beat(
-        &self,
-        holder: Uuid,
-    ) -> BoxFuture<'_, Result<Option<Vec<(Uuid, i64)>>, LedgerStoreError>>;
+    fn beat(&self, holder: Uuid) -> BoxFuture<'_, Result<Option<Beats>, LedgerStoreError>>;
 
     /// Forgets a holder, which makes its open entries orphans.
     ///

@@ -18,7 +18,7 @@ use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of, reserv
 use crate::ledger::budget::Budgets;
 use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
-use crate::ledger::{LedgerStore, LedgerStoreError};
+use crate::ledger::{Beats, LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
     self as rows, AccountRow, BeatRow, BudgetsRow, DailyUsageRow, EntryRow, IdRow, ImbalanceRow,
     failure,
@@ -59,10 +59,7 @@ impl LedgerStore for Postgres {
         })
     }
 
-    fn beat(
-        &self,
-        holder: Uuid,
-    ) -> BoxFuture<'_, Result<Option<Vec<(Uuid, i64)>>, LedgerStoreError>> {
+    fn beat(&self, holder: Uuid) -> BoxFuture<'_, Result<Option<Beats>, LedgerStoreError>> {
         Box::pin(async move {
             let update =
                 sqlx::query("UPDATE ledger_holders SET beat = beat + 1 WHERE id = $1::uuid");

@@ -16,7 +16,7 @@ use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of, reserv
 use crate::ledger::budget::Budgets;
 use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
-use crate::ledger::{LedgerStore, LedgerStoreError};
+use crate::ledger::{Beats, LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
     self as rows, AccountRow, BeatRow, BudgetsRow, DailyUsageRow, EntryRow, IdRow, ImbalanceRow,
     failure,
@@ -51,10 +51,7 @@ impl LedgerStore for Sqlite {
         })
     }
 
-    fn beat(
-        &self,
-        holder: Uuid,
-    ) -> BoxFuture<'_, Result<Option<Vec<(Uuid, i64)>>, LedgerStoreError>> {
+    fn beat(&self, holder: Uuid) -> BoxFuture<'_, Result<Option<Beats>, LedgerStoreError>> {
         Box::pin(async move {
             let update = sqlx::query("UPDATE ledger_holders SET beat = beat + 1 WHERE id = ?1");
             let done = update.bind(holder.to_string()).execute(&self.pool).await;
