@@ -136,7 +136,7 @@ impl Gateway {
         }
         let tasks = TaskTracker::new();
         let background = TaskTracker::new();
-        let limiter = limiter(settings, &clock, &metrics, &background).await?;
+        let limiter = limiter(settings, &clock, &metrics, &tasks).await?;
         let ledger = Ledger::open(
             store.ledger(),
             &settings.ledger,

@@ -270,6 +270,24 @@ impl Visitor<'_> for MoneyVisitor {
     }
 }
 
+/// An amount of money as answers show it, derived from tokens and the price list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// The amount.
+    pub amount: Money,
+    /// In which currency.
+    pub currency: Currency,
+    /// True: the vendor's bill counts, this is the price list applied to its usage.
+    pub estimated: bool,
+}
+
+impl Cost {
+    /// The cost of this amount.
+    pub const fn of(amount: Money, currency: Currency) -> Self {
+        Self { amount, currency, estimated: true }
+    }
+}
+
 /// A price of one million tokens, written as a decimal with at most three decimals.
 ///
 /// Kept as the price of one token, which is then a whole number of nanos.

@@ -21,7 +21,7 @@ use axum::routing::{get, post};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::routes::{docs, estimate, extract, fallback, health, ocr, templates};
+use self::routes::{docs, estimate, extract, fallback, health, ocr, templates, usage};
 use crate::gateway::Gateway;
 
 /// The public API.
@@ -31,6 +31,7 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/ocr", post(ocr::ocr).put(ocr::ocr))
         .route("/extract", post(extract::extract).put(extract::extract))
         .route("/estimate", post(estimate::estimate).put(estimate::estimate))
+        .route("/usage", get(usage::usage))
         .route("/templates", get(templates::list))
         .route("/templates/{name}", get(templates::show))
         .route("/openapi.yaml", get(docs::openapi))

@@ -3,6 +3,7 @@
 //! What a script may read goes to standard output, everything else to standard error. Exit codes: 0
 //! fine, 1 failed, 2 wrong usage.
 
+mod audit;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
@@ -11,6 +12,7 @@ mod healthcheck;
 mod key;
 mod serve;
 mod tenant;
+mod usage;
 
 use std::error::Error;
 use std::io::Write;
@@ -55,6 +57,10 @@ enum Command {
     /// Make, list or revoke keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Tell what was spent, by day, tenant and model.
+    Usage(usage::UsageArgs),
+    /// Recount the ledger and compare it with its accounts.
+    Audit(audit::AuditArgs),
     /// Tell what images would cost, without sending anything.
     Estimate(estimate::EstimateArgs),
 }
@@ -88,6 +94,15 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Check => return Box::pin(check::run(&settings, &mut out)).await,
         Command::Healthcheck => return healthcheck::run(&settings).await,
         Command::Estimate(arguments) => return estimate::run(&arguments, &settings, &mut out),
+        Command::Usage(arguments) => {
+            let store = open(&settings.database).await?;
+            usage::run(arguments, &*store.ledger(), &SystemClock, &mut out).await?;
+        }
+        Command::Audit(arguments) => {
+            let store = open(&settings.database).await?;
+            let (ledger, settings) = (store.ledger(), &settings.ledger);
+            return audit::run(&arguments, &*ledger, settings, &SystemClock, &mut out).await;
+        }
         Command::Tenant(command) => {
             let store = open(&settings.database).await?;
             let is_in_file = |name: &_| settings.tenants.contains_key(name);

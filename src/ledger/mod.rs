@@ -18,6 +18,7 @@
 pub mod account;
 pub mod books;
 pub mod budget;
+pub mod report;
 pub mod settings;
 pub mod usage;
 pub mod window;

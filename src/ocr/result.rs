@@ -14,7 +14,7 @@ use crate::dashscope::{Completion, FinishReason};
 use crate::extract::Extraction;
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::{ImageQuote, Quote};
-use crate::units::{Currency, Money, Pixels, Tokens};
+use crate::units::{Cost, Pixels, Tokens};
 use crate::vision::format::Orientation;
 
 /// The answer of `/ocr`.
@@ -167,17 +167,6 @@ pub struct Spend {
     pub tokens_saved: Tokens,
     /// What it cost.
     pub cost: Cost,
-}
-
-/// An amount of money, derived from tokens and the price list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Cost {
-    /// A decimal.
-    pub amount: String,
-    /// ISO 4217.
-    pub currency: Currency,
-    /// True: the vendor's bill counts, this is the price list applied to its usage.
-    pub estimated: bool,
 }
 
 /// What the tenant is held to.
@@ -363,12 +352,6 @@ impl Spend {
             tokens_saved: tally.saved,
             cost: Cost::of(tally.cost, tally.currency),
         }
-    }
-}
-
-impl Cost {
-    fn of(amount: Money, currency: Currency) -> Self {
-        Self { amount: amount.to_string(), currency, estimated: true }
     }
 }
 

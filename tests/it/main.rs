@@ -31,4 +31,5 @@ mod requests;
 mod store;
 mod telemetry;
 mod uploads;
+mod usage;
 mod wire;

@@ -7,6 +7,7 @@ pub(super) mod fallback;
 pub(super) mod health;
 pub(super) mod ocr;
 pub(super) mod templates;
+pub(super) mod usage;
 
 use std::sync::Arc;
 

@@ -1,0 +1,244 @@
+//! What was spent and what is left, as the API and the command line tell it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::Serialize;
+
+use super::account::{Account, AccountKey, Unit};
+use super::budget::Budgets;
+use super::usage::UsageRow;
+use super::window::{Period, Window};
+use crate::units::{Cost, Currency, Money, Tokens, Usage};
+
+/// The answer of `GET /usage`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UsageReport {
+    /// Whose it is.
+    pub tenant: String,
+    /// The first day.
+    pub from: Date,
+    /// The last day, included.
+    pub to: Date,
+    /// The budgets of now.
+    pub budgets: BudgetsReport,
+    /// By day and model.
+    pub days: Vec<DayReport>,
+    /// All of them together.
+    pub total: TotalReport,
+}
+
+/// What is left of the budgets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BudgetsReport {
+    /// Of today (UTC).
+    pub day: WindowReport,
+    /// Of this month (UTC).
+    pub month: WindowReport,
+}
+
+/// The budgets of one window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WindowReport {
+    /// When it began.
+    pub starts_at: Timestamp,
+    /// When the next begins.
+    pub ends_at: Timestamp,
+    /// In tokens.
+    pub tokens: BalanceReport<Tokens>,
+    /// In money, one for each currency that was spent.
+    pub cost: Vec<CostBalanceReport>,
+}
+
+/// A budget and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct BalanceReport<T> {
+    /// The budget; null where there is none.
+    pub limit: Option<T>,
+    /// What is spent.
+    pub settled: T,
+    /// What calls in flight hold.
+    pub reserved: T,
+    /// What is left; null where there is no budget.
+    pub remaining: Option<T>,
+}
+
+/// A budget of money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CostBalanceReport {
+    /// In which currency.
+    pub currency: Currency,
+    /// The budget.
+    #[serde(flatten)]
+    pub balance: BalanceReport<Money>,
+}
+
+/// What was spent with one model on one day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DayReport {
+    /// The day.
+    pub date: Date,
+    /// The model.
+    pub model: String,
+    /// Tokens and calls.
+    #[serde(flatten)]
+    pub spent: SpentReport,
+    /// What it cost.
+    pub cost: Cost,
+}
+
+/// Tokens and calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SpentReport {
+    /// Calls that were counted.
+    pub calls: u64,
+    /// Of them, those counted at their bound because the bill is unknown.
+    pub unverified_calls: u64,
+    /// Tokens of images.
+    pub image_tokens: Tokens,
+    /// Tokens of images and prompts.
+    pub input_tokens: Tokens,
+    /// Tokens that models wrote.
+    pub output_tokens: Tokens,
+    /// All tokens.
+    pub total_tokens: Tokens,
+    /// Of all tokens, those of calls whose bill is unknown.
+    pub unverified_tokens: Tokens,
+}
+
+/// All days and models together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TotalReport {
+    /// Tokens and calls.
+    #[serde(flatten)]
+    pub spent: SpentReport,
+    /// What it cost, by currency.
+    pub cost: Vec<Cost>,
+}
+
+impl SpentReport {
+    /// What a row says.
+    pub const fn of(row: &UsageRow) -> Self {
+        Self::new([row.calls, row.unverified_calls], &row.usage, row.unverified_tokens)
+    }
+
+    const fn new(calls: [u64; 2], usage: &Usage, unverified_tokens: Tokens) -> Self {
+        Self {
+            calls: calls[0],
+            unverified_calls: calls[1],
+            image_tokens: usage.image,
+            input_tokens: usage.input(),
+            output_tokens: usage.output,
+            total_tokens: usage.total(),
+            unverified_tokens,
+        }
+    }
+}
+
+impl TotalReport {
+    /// The sum of the rows.
+    pub fn of(rows: &[UsageRow]) -> Self {
+        let (mut calls, mut usage, mut unverified) = ([0; 2], Usage::default(), Tokens::ZERO);
+        let mut cost: BTreeMap<Currency, Money> = BTreeMap::new();
+        for row in rows {
+            calls = [calls[0] + row.calls, calls[1] + row.unverified_calls];
+            usage = usage.plus(&row.usage);
+            unverified = unverified.saturating_add(row.unverified_tokens);
+            let sum = cost.entry(row.currency).or_default();
+            *sum = sum.saturating_add(row.cost);
+        }
+        let cost = cost.into_iter().map(|(currency, amount)| Cost::of(amount, currency));
+        Self { spent: SpentReport::new(calls, &usage, unverified), cost: cost.collect() }
+    }
+}
+
+impl BudgetsReport {
+    /// The budgets of the windows that `today` lies in, over the tenant's accounts.
+    pub fn of(budgets: &Budgets, accounts: &[(AccountKey, Account)], today: Date) -> Self {
+        let window = |period| WindowReport::of(budgets, accounts, Window::of(period, today));
+        Self { day: window(Period::Day), month: window(Period::Month) }
+    }
+}
+
+impl WindowReport {
+    fn of(budgets: &Budgets, accounts: &[(AccountKey, Account)], window: Window) -> Self {
+        let of_window = || accounts.iter().filter(|(key, _)| key.window == window);
+        let tokens = of_window().find(|(key, _)| key.unit == Unit::Tokens);
+        let tokens = tokens.map(|(_, account)| *account).unwrap_or_default();
+        let limit = |unit| budgets.limit(window.period, unit);
+        let cost = of_window().filter_map(|(key, account)| {
+            let Unit::Money(currency) = key.unit else { return None };
+            let balance = BalanceReport::of(limit(key.unit), account, Money::from_nanos);
+            Some(CostBalanceReport { currency, balance })
+        });
+        Self {
+            starts_at: window.starts_at(),
+            ends_at: window.ends_at(),
+            tokens: BalanceReport::of(limit(Unit::Tokens), &tokens, Tokens::new),
+            cost: cost.collect(),
+        }
+    }
+}
+
+impl<T> BalanceReport<T> {
+    fn of(limit: Option<u64>, account: &Account, unit: fn(u64) -> T) -> Self {
+        Self {
+            limit: limit.map(unit),
+            settled: unit(account.settled),
+            reserved: unit(account.reserved),
+            remaining: limit.map(|limit| unit(limit.saturating_sub(account.committed()))),
+        }
+    }
+}
+
+impl From<UsageRow> for DayReport {
+    fn from(row: UsageRow) -> Self {
+        let (spent, cost) = (SpentReport::of(&row), Cost::of(row.cost, row.currency));
+        Self { date: row.day, model: row.model, spent, cost }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    fn row(model: &str, cost: u64, currency: Currency) -> UsageRow {
+        UsageRow {
+            day: date(2026, 5, 4),
+            tenant: "acme".into(),
+            model: model.into(),
+            calls: 3,
+            unverified_calls: 1,
+            usage: Usage { image: Tokens::new(7), text: Tokens::new(2), output: Tokens::new(1) },
+            unverified_tokens: Tokens::new(5),
+            cost: Money::from_nanos(cost),
+            currency,
+        }
+    }
+
+    #[test]
+    fn a_total_adds_tokens_and_keeps_currencies_apart() {
+        let rows =
+            [row("a", 1, Currency::Cny), row("b", 2, Currency::Cny), row("c", 4, Currency::Usd)];
+        let total = TotalReport::of(&rows);
+        assert_eq!((total.spent.calls, total.spent.total_tokens.get()), (9, 30));
+        let cost: Vec<_> = total.cost.iter().map(|cost| cost.amount.nanos()).collect();
+        assert_eq!(cost, [3, 4]);
+    }
+
+    #[test]
+    fn a_window_without_a_budget_tells_what_was_spent_and_nothing_of_a_rest() {
+        let today = date(2026, 5, 4);
+        let account = Account { granted: 10, settled: 6, reserved: 4, ..Account::default() };
+        let window = Window::of(Period::Day, today);
+        let key = AccountKey { tenant: "acme".into(), window, unit: Unit::Tokens };
+        let budgets = Budgets { monthly_tokens: Some(Tokens::new(5)), ..Budgets::default() };
+        let report = BudgetsReport::of(&budgets, &[(key, account)], today);
+        assert_eq!((report.day.tokens.limit, report.day.tokens.remaining), (None, None));
+        assert_eq!(report.day.tokens.settled, Tokens::new(6));
+        assert_eq!(report.month.tokens.remaining, Some(Tokens::new(5)));
+    }
+}
