@@ -85,6 +85,18 @@ pub(super) struct Flaw {
     pub(super) detail: String,
 }
 
+impl Flaw {
+    /// A flaw of the option `name`. What is shown of the name is bounded, because an unknown one is the
+    /// caller's own text.
+    pub(super) fn of(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
+        const SHOWN: usize = 32;
+        let name: String = name.chars().take(SHOWN).collect();
+        // RFC 6901, section 3.
+        let pointer = name.replace('~', "~0").replace('/', "~1");
+        Self { pointer: format!("/{pointer}"), code, detail: detail.into() }
+    }
+}
+
 /// The document that is sent.
 #[derive(Serialize)]
 struct Document<'a> {
@@ -129,6 +141,13 @@ impl Problem {
     /// 400: the form of the request is wrong.
     pub(super) fn bad_request(code: &'static str, detail: impl Into<Box<str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, "The request is malformed", detail)
+    }
+
+    /// 400 that lists every flaw and tells the first in words; nothing where there is none.
+    pub(super) fn of_flaws(flaws: Vec<Flaw>) -> Option<Self> {
+        let first = flaws.first()?;
+        let detail = format!("{} {}.", first.pointer.trim_start_matches('/'), first.detail);
+        Some(Self { errors: flaws, ..Self::bad_request(first.code, detail) })
     }
 
     /// 500: our own fault, of which nothing is told but that it happened.

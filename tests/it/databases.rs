@@ -98,17 +98,21 @@ impl Database {
 
     /// Runs SQL that both engines understand, behind the service's back.
     pub(crate) async fn execute(&self, sql: &'static str) {
-        let done = match self.engine {
+        self.try_execute(sql).await.expect(sql);
+    }
+
+    /// The same, where it may be refused.
+    pub(crate) async fn try_execute(&self, sql: &'static str) -> Result<(), sqlx::Error> {
+        match self.engine {
             Engine::Sqlite => {
-                let mut connection = SqliteConnection::connect(&self.url).await.expect(sql);
+                let mut connection = SqliteConnection::connect(&self.url).await?;
                 sqlx::raw_sql(sql).execute(&mut connection).await.map(|_| ())
             }
             Engine::Postgres => {
                 let mut connection = connect_postgres(&self.url).await;
                 sqlx::raw_sql(sql).execute(&mut connection).await.map(|_| ())
             }
-        };
-        done.expect(sql);
+        }
     }
 
     /// The texts of the only column that a PostgreSQL query gives.

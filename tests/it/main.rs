@@ -18,6 +18,7 @@ mod documents;
 mod extract;
 mod faults;
 mod harness;
+mod ledger;
 mod lifecycle;
 mod limits;
 mod ocr;

@@ -100,7 +100,7 @@ impl Fleet {
         victim.signal("KILL").await;
         victim.ended().await;
         let service = self.installation.serve().await;
-        *self.addresses[index].lock().unwrap() = service.address.clone();
+        self.addresses[index].lock().unwrap().clone_from(&service.address);
         *self.replicas[index].lock().unwrap() = Some(service);
     }
 }
@@ -297,7 +297,7 @@ async fn sixty_four_first_requests_on_two_replicas_share_one_budget() {
 #[tokio::test]
 async fn a_call_cut_short_by_a_kill_is_counted_at_its_bound_after_the_restart() {
     let mut installation =
-        Installation::reading_after(SCRIPTED_TEXT, Duration::from_secs(600)).await;
+        Installation::reading_after(SCRIPTED_TEXT, Duration::from_mins(10)).await;
     installation.set("LEDGER__LEASE_MS", "300");
     let key = installation.key("acme").await;
     let mut service = installation.serve().await;

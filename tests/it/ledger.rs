@@ -1,0 +1,444 @@
+//! What a store of the ledger promises, proved on both engines by the same lines.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jiff::civil::{Date, date};
+use ocr_gateway::clock::{Clock, ManualClock};
+use ocr_gateway::ledger::account::{Account, Unit};
+use ocr_gateway::ledger::books::{Bill, Charge, Operation, Outcome};
+use ocr_gateway::ledger::budget::Budgets;
+use ocr_gateway::ledger::settings::LedgerSettings;
+use ocr_gateway::ledger::usage::UsageQuery;
+use ocr_gateway::ledger::window::Period;
+use ocr_gateway::ledger::{Ledger, LedgerStore, LedgerStoreError};
+use ocr_gateway::random::{SystemRandom, new_id};
+use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
+use ocr_gateway::units::{Currency, Money, Tokens, Usage};
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::databases::Database;
+use crate::harness::until;
+
+/// The last day of a month.
+const DAY: Date = date(2026, 4, 30);
+const NEXT_DAY: Date = date(2026, 5, 1);
+
+/// Holds a promise against an empty database of each engine.
+async fn on_each_engine(promise: impl AsyncFn(&Database, Arc<dyn LedgerStore>)) {
+    for database in Database::of_each_engine().await {
+        println!("on {}", database.engine);
+        let store = database.open().await;
+        promise(&database, store.ledger()).await;
+        assert_eq!(store.ledger().audit(DAY).await.unwrap(), [], "the ledger does not add up");
+    }
+}
+
+fn id() -> Uuid {
+    // Made on `DAY`, as far as its id tells.
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_777_550_000));
+    new_id(&clock, &SystemRandom)
+}
+
+fn tokens(count: u64) -> Usage {
+    Usage { image: Tokens::new(count), ..Usage::default() }
+}
+
+fn charge(tenant: &str, count: u64) -> Charge {
+    Charge {
+        tenant: tenant.into(),
+        model: "m".into(),
+        bound: tokens(count),
+        cost: Money::from_nanos(count * 3),
+        currency: Currency::Cny,
+    }
+}
+
+fn reserve(id: Uuid, tenant: &str, count: u64, budgets: Budgets) -> Operation {
+    Operation::Reserve { id, holder: Uuid::nil(), charge: charge(tenant, count), budgets }
+}
+
+fn settle(id: Uuid, count: u64) -> Operation {
+    let (usage, cost) = (tokens(count), Money::from_nanos(count * 3));
+    Operation::Settle { id, bill: Bill { usage, cost, request_id: Some("r".to_owned()) } }
+}
+
+fn daily(count: u64) -> Budgets {
+    Budgets { daily_tokens: Some(Tokens::new(count)), ..Budgets::default() }
+}
+
+async fn post(store: &dyn LedgerStore, operation: Operation) -> Outcome {
+    post_on(store, operation, DAY).await
+}
+
+async fn post_on(store: &dyn LedgerStore, operation: Operation, today: Date) -> Outcome {
+    let mut outcomes = store.post(&[operation], today).await.unwrap();
+    assert_eq!(outcomes.len(), 1);
+    outcomes.remove(0)
+}
+
+/// The account of a period in a unit.
+async fn account(store: &dyn LedgerStore, day: Date, period: Period, unit: Unit) -> Account {
+    let accounts = store.accounts("acme", day).await.unwrap();
+    let found = accounts.iter().find(|(key, _)| key.unit == unit && key.window.period == period);
+    found.map(|(_, account)| *account).unwrap_or_default()
+}
+
+async fn day(store: &dyn LedgerStore) -> Account {
+    account(store, DAY, Period::Day, Unit::Tokens).await
+}
+
+fn query(from: Date, to: Date) -> UsageQuery {
+    UsageQuery { tenant: None, from, to }
+}
+
+#[tokio::test]
+async fn a_call_moves_day_and_month_in_tokens_and_money_and_the_usage_of_the_day() {
+    on_each_engine(async |_, store| {
+        let call = id();
+        post(&*store, reserve(call, "acme", 100, Budgets::default())).await;
+        post(&*store, settle(call, 30)).await;
+        for period in Period::ALL {
+            let account_of = async |unit| account(&*store, DAY, period, unit).await;
+            let expected =
+                Account { granted: 100, settled: 30, released: 70, ..Account::default() };
+            assert_eq!(account_of(Unit::Tokens).await, expected);
+            let money = account_of(Unit::Money(Currency::Cny)).await;
+            assert_eq!((money.settled, money.released), (90, 210));
+        }
+        let rows = store.usage(&query(DAY, DAY)).await.unwrap();
+        assert_eq!((rows.len(), rows[0].calls, rows[0].usage.total().get()), (1, 1, 30));
+        assert_eq!((rows[0].cost.nanos(), rows[0].unverified_calls), (90, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_posted_again_changes_nothing_more() {
+    on_each_engine(async |_, store| {
+        let calls = [id(), id(), id(), id()];
+        let mut batch: Vec<_> =
+            calls.iter().map(|call| reserve(*call, "acme", 100, daily(400))).collect();
+        batch.push(settle(calls[0], 120));
+        batch.push(Operation::WriteOff { id: calls[1] });
+        batch.push(Operation::Release { id: calls[2] });
+        store.post(&batch, DAY).await.unwrap();
+        let before = (day(&*store).await, store.usage(&query(DAY, DAY)).await.unwrap());
+        store.post(&batch, DAY).await.unwrap();
+        store.post(&batch[4..], NEXT_DAY).await.unwrap();
+        let after = (day(&*store).await, store.usage(&query(DAY, DAY)).await.unwrap());
+        assert_eq!(before, after);
+        assert_eq!((after.0.settled, after.0.reserved, after.0.excess), (220, 100, 20));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_budget_binds_and_a_refusal_changes_nothing() {
+    let (token, money) = (Some(Tokens::new(99)), Some(Money::from_nanos(299)));
+    let budgets = [
+        Budgets { daily_tokens: token, ..Budgets::default() },
+        Budgets { monthly_tokens: token, ..Budgets::default() },
+        Budgets { daily_cost: money, ..Budgets::default() },
+        Budgets { monthly_cost: money, ..Budgets::default() },
+    ];
+    on_each_engine(async |_, store| {
+        for budgets in budgets {
+            let outcome = post(&*store, reserve(id(), "acme", 100, budgets)).await;
+            let Outcome::Refused(exceeded) = outcome else { panic!("{outcome:?}") };
+            assert!(exceeded.never_fits());
+        }
+        assert_eq!(day(&*store).await, Account::default());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_budget_that_was_lowered_in_the_database_binds_whatever_a_replica_remembers() {
+    on_each_engine(async |database, store| {
+        let tenants = database.connect().await.tenants();
+        let mut tenant = ocr_gateway::auth::tenant::Tenant::new("acme".parse().unwrap());
+        tenant.daily_tokens = std::num::NonZeroU64::new(50);
+        tenants.create_tenant(&tenant).await.unwrap();
+        let outcome = post(&*store, reserve(id(), "acme", 100, daily(1_000))).await;
+        assert!(matches!(outcome, Outcome::Refused(exceeded) if exceeded.limit == 50));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_only_calls_in_flight_hold_is_told_from_what_is_spent() {
+    on_each_engine(async |_, store| {
+        let first = id();
+        post(&*store, reserve(first, "acme", 80, daily(100))).await;
+        let held = post(&*store, reserve(id(), "acme", 80, daily(100))).await;
+        assert!(matches!(held, Outcome::Refused(exceeded) if exceeded.is_held()));
+        post(&*store, settle(first, 80)).await;
+        let spent = post(&*store, reserve(id(), "acme", 80, daily(100))).await;
+        assert!(matches!(spent, Outcome::Refused(exceeded) if !exceeded.is_held()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bill_that_comes_late_sets_a_written_off_call_right() {
+    on_each_engine(async |_, store| {
+        let (billed, unbilled) = (id(), id());
+        for call in [billed, unbilled] {
+            post(&*store, reserve(call, "acme", 100, Budgets::default())).await;
+            post(&*store, Operation::WriteOff { id: call }).await;
+        }
+        assert_eq!(store.usage(&query(DAY, DAY)).await.unwrap()[0].unverified_calls, 2);
+        post(&*store, settle(billed, 40)).await;
+        post(&*store, Operation::Release { id: unbilled }).await;
+        let row = store.usage(&query(DAY, DAY)).await.unwrap().remove(0);
+        assert_eq!((row.calls, row.unverified_calls), (1, 0));
+        assert_eq!((row.usage.total().get(), row.unverified_tokens.get()), (40, 0));
+        assert_eq!(day(&*store).await.settled, 40);
+        assert_eq!(post(&*store, settle(billed, 90)).await, Outcome::Unchanged);
+        assert_eq!(post(&*store, settle(unbilled, 90)).await, Outcome::Unchanged);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_belongs_to_the_day_and_month_that_it_was_reserved_in() {
+    on_each_engine(async |_, store| {
+        let call = id();
+        post_on(&*store, reserve(call, "acme", 100, daily(100)), DAY).await;
+        post_on(&*store, settle(call, 60), NEXT_DAY).await;
+        assert_eq!(day(&*store).await.settled, 60);
+        assert_eq!(store.accounts("acme", NEXT_DAY).await.unwrap(), []);
+        let tomorrow = post_on(&*store, reserve(id(), "acme", 100, daily(100)), NEXT_DAY).await;
+        assert!(matches!(tomorrow, Outcome::Reserved(_)));
+        // A clock that goes back meets the budget of the day before as it was left.
+        let yesterday = post_on(&*store, reserve(id(), "acme", 100, daily(100)), DAY).await;
+        assert!(matches!(yesterday, Outcome::Refused(_)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_first_calls_on_several_connections_no_more_than_fit_are_reserved() {
+    on_each_engine(async |database, store| {
+        let mut calls = JoinSet::new();
+        for _ in 0..4 {
+            let replica = database.connect().await.ledger();
+            for _ in 0..32 {
+                let replica = Arc::clone(&replica);
+                calls.spawn(async move {
+                    post(&*replica, reserve(id(), "acme", 100, daily(1_250))).await
+                });
+            }
+        }
+        let outcomes = calls.join_all().await;
+        let reserved = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Reserved(_)));
+        assert_eq!(reserved.count(), 12);
+        assert_eq!(day(&*store).await.reserved, 1_200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_all_kinds_on_several_connections_add_up_at_every_moment() {
+    on_each_engine(async |database, store| {
+        let mut replicas = JoinSet::new();
+        for replica in 0..3_u64 {
+            let store = database.connect().await.ledger();
+            replicas.spawn(async move {
+                for number in 0..40_u64 {
+                    let tenant = ["acme", "umbrella"][usize::try_from(number % 2).unwrap()];
+                    let today = if number % 5 == replica { NEXT_DAY } else { DAY };
+                    let calls = [id(), id(), id()];
+                    let batch: Vec<_> =
+                        calls.iter().map(|call| reserve(*call, tenant, 10, daily(400))).collect();
+                    store.post(&batch, today).await.unwrap();
+                    let ends = [
+                        settle(calls[0], number % 12),
+                        Operation::Release { id: calls[1] },
+                        Operation::WriteOff { id: calls[2] },
+                    ];
+                    store.post(&ends, today).await.unwrap();
+                }
+            });
+        }
+        while !replicas.is_empty() {
+            assert_eq!(store.audit(DAY).await.unwrap(), []);
+            let within = day(&*store).await;
+            assert!(within.committed() - within.excess <= 400, "{within:?}");
+            while let Some(done) = replicas.try_join_next() {
+                done.unwrap();
+            }
+        }
+        assert_eq!(day(&*store).await.reserved, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_database_itself_refuses_an_account_that_loses_something() {
+    for database in Database::of_each_engine().await {
+        let store = database.open().await.ledger();
+        post(&*store, reserve(id(), "acme", 100, Budgets::default())).await;
+        let refused = database.try_execute("UPDATE ledger_accounts SET reserved = reserved - 1");
+        assert!(refused.await.is_err(), "on {}", database.engine);
+        database.execute("UPDATE ledger_entries SET state = 'open', model = ''").await;
+        assert_eq!(store.audit(DAY).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_an_error_and_not_a_fresh_account() {
+    for database in Database::of_each_engine().await {
+        let store = database.open().await.ledger();
+        post(&*store, reserve(id(), "acme", 100, daily(100))).await;
+        database.execute("UPDATE ledger_entries SET day = 'someday'").await;
+        let read = store.audit(DAY).await;
+        assert!(!matches!(read, Ok(found) if found.is_empty()), "on {}", database.engine);
+    }
+}
+
+#[tokio::test]
+async fn calls_of_a_holder_that_is_forgotten_are_orphans_and_written_off_once() {
+    on_each_engine(async |_, store| {
+        let (holder, call) = (id(), id());
+        store.register(holder).await.unwrap();
+        let charge = charge("acme", 100);
+        let budgets = Budgets::default();
+        post(&*store, Operation::Reserve { id: call, holder, charge, budgets }).await;
+        assert!(store.orphans(10).await.unwrap().is_empty());
+        let beats = [store.beat(holder).await.unwrap(), store.beat(holder).await.unwrap()];
+        assert_eq!(beats, [Some(vec![(holder, 1)]), Some(vec![(holder, 2)])]);
+        store.forget(holder).await.unwrap();
+        assert_eq!(store.beat(holder).await.unwrap(), None);
+        assert_eq!(store.orphans(10).await.unwrap(), [call]);
+        let sweep = [Operation::WriteOff { id: call }];
+        let swept =
+            [store.post(&sweep, DAY).await.unwrap(), store.post(&sweep, DAY).await.unwrap()];
+        assert!(matches!(swept[0][0], Outcome::Closed(..)));
+        assert_eq!(swept[1], [Outcome::Unchanged]);
+        assert_eq!(day(&*store).await.settled, 100);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pruning_deletes_old_closed_entries_in_portions_and_keeps_every_sum() {
+    for database in Database::of_each_engine().await {
+        let store = database.open().await.ledger();
+        let open = id();
+        post(&*store, reserve(open, "acme", 5, Budgets::default())).await;
+        for _ in 0..5 {
+            let call = id();
+            post(&*store, reserve(call, "acme", 10, Budgets::default())).await;
+            post(&*store, settle(call, 7)).await;
+        }
+        assert_eq!(store.prune(DAY, 10).await.unwrap(), 0, "entries of the day itself stay");
+        let later = date(2026, 5, 2);
+        assert_eq!(store.prune(later, 3).await.unwrap(), 3);
+        assert_eq!(store.prune(later, 10).await.unwrap(), 2);
+        assert_eq!((day(&*store).await.settled, day(&*store).await.reserved), (35, 5));
+        assert_eq!(store.usage(&query(DAY, DAY)).await.unwrap()[0].calls, 5);
+        assert!(matches!(post(&*store, settle(open, 5)).await, Outcome::Closed(..)));
+        assert_eq!(store.audit(NEXT_DAY).await.unwrap(), [], "windows that are kept add up");
+    }
+}
+
+#[tokio::test]
+async fn amounts_that_no_column_holds_are_refused_and_do_not_wrap() {
+    on_each_engine(async |_, store| {
+        let most = u64::MAX >> 1;
+        let large = Charge { cost: Money::ZERO, ..charge("acme", 1) };
+        let large = Charge { bound: tokens(most), ..large };
+        let reserve = |charge: &Charge| Operation::Reserve {
+            id: id(),
+            holder: Uuid::nil(),
+            charge: charge.clone(),
+            budgets: Budgets::default(),
+        };
+        assert!(matches!(post(&*store, reserve(&large)).await, Outcome::Reserved(_)));
+        assert_eq!(post(&*store, reserve(&large)).await, Outcome::Uncountable);
+        assert_eq!(day(&*store).await.granted, most);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn usage_is_of_the_days_and_tenant_asked_for_in_order() {
+    on_each_engine(async |_, store| {
+        for (tenant, today) in [("umbrella", DAY), ("acme", NEXT_DAY), ("acme", DAY)] {
+            let call = id();
+            post_on(&*store, reserve(call, tenant, 10, Budgets::default()), today).await;
+            post_on(&*store, settle(call, 10), today).await;
+        }
+        let names = async |query: UsageQuery| -> Vec<(Date, String)> {
+            let rows = store.usage(&query).await.unwrap();
+            rows.into_iter().map(|row| (row.day, row.tenant)).collect()
+        };
+        let (acme, umbrella) = ("acme".to_owned(), "umbrella".to_owned());
+        assert_eq!(
+            names(query(DAY, NEXT_DAY)).await,
+            [(DAY, acme.clone()), (DAY, umbrella), (NEXT_DAY, acme.clone())]
+        );
+        let tenant = Some(acme.clone());
+        assert_eq!(
+            names(UsageQuery { tenant, ..query(NEXT_DAY, NEXT_DAY) }).await,
+            [(NEXT_DAY, acme)]
+        );
+    })
+    .await;
+}
+
+async fn open(store: Arc<dyn LedgerStore>, lease_ms: u64) -> (Ledger, TaskTracker) {
+    let settings = LedgerSettings { lease_ms, retention_days: 400 };
+    let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
+    let clock: Arc<dyn Clock> =
+        Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_777_550_000)));
+    let background = TaskTracker::new();
+    let ledger =
+        Ledger::open(store, &settings, clock, Arc::new(SystemRandom), metrics, &background);
+    (ledger.await.unwrap(), background)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_living_process_keeps_what_it_holds_however_long_and_a_dead_one_does_not() {
+    on_each_engine(async |database, store| {
+        let (living, _tasks) = open(database.connect().await.ledger(), 300).await;
+        let deadline = ManualClock::new(SystemTime::UNIX_EPOCH).instant() + deadline;
+        let held = living.reserve(charge("acme", 100), Budgets::default(), deadline).await.unwrap();
+        let replica = database.connect().await.ledger();
+        let death = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let (dying, _tasks) = open(replica, 300).await;
+                let charge = charge("acme", 10);
+                let lost = dying.reserve(charge, Budgets::default(), deadline).await.unwrap();
+                std::mem::forget(lost);
+            });
+            runtime.shutdown_background();
+        });
+        tokio::task::spawn_blocking(move || death.join().unwrap()).await.unwrap();
+        until("the dead one's call is written off", async || day(&*store).await.settled == 10)
+            .await;
+        assert_eq!(day(&*store).await.reserved, 100, "the living one's call is open");
+        held.settle(Bill { usage: tokens(40), ..Bill::default() }).await;
+        assert_eq!((day(&*store).await.settled, day(&*store).await.reserved), (50, 0));
+        living.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_refuses_after_a_bounded_wait() {
+    let database = Database::sqlite();
+    let store = database.open().await;
+    let (ledger, _tasks) = open(store.ledger(), 30_000).await;
+    store.close().await;
+    let deadline = ManualClock::new(SystemTime::UNIX_EPOCH).instant() + Duration::from_mins(1);
+    let refused = ledger.reserve(charge("acme", 1), Budgets::default(), deadline).await;
+    assert_eq!(refused.unwrap_err(), ocr_gateway::ledger::ReserveError::Unavailable);
+    let asked = ledger.usage(&query(DAY, DAY)).await;
+    assert!(matches!(asked, Err(LedgerStoreError::Unavailable(_))));
+}
