@@ -178,6 +178,11 @@ impl Catalog {
         name.map_or(Some(&self.default), |name| self.models.get(name))
     }
 
+    /// The currencies of their prices; one as often as models have it.
+    pub fn currencies(&self) -> impl Iterator<Item = Currency> {
+        self.models.values().map(|model| model.price.currency)
+    }
+
     /// The names of all models, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.models.keys().map(String::as_str)

@@ -21,7 +21,7 @@ use crate::rate_limit::RateLimiter;
 use crate::rate_limit::concurrency::Concurrency;
 use crate::rate_limit::local::LocalRateLimiter;
 use crate::rate_limit::redis::{RedisLimitsError, RedisRateLimiter, TimeSource};
-use crate::settings::Settings;
+use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
@@ -39,6 +39,8 @@ pub struct Gateway {
     pub concurrency: Arc<Concurrency>,
     /// What may still be spent, and what was.
     pub ledger: Ledger,
+    /// The models and their prices.
+    pub catalog: Arc<Catalog>,
     /// The use cases.
     pub ocr: Arc<Ocr>,
     /// All metrics.
@@ -69,6 +71,17 @@ pub struct Bounds {
     pub body_total: Duration,
     /// Longest request.
     pub request: Duration,
+}
+
+impl Bounds {
+    const fn of(settings: &ServerSettings) -> Self {
+        Self {
+            body_bytes: settings.max_body_bytes,
+            body_idle: settings.idle_timeout(),
+            body_total: settings.body_timeout(),
+            request: settings.request_timeout(),
+        }
+    }
 }
 
 /// A gateway that cannot be built.
@@ -129,6 +142,7 @@ impl Gateway {
     ) -> Result<Arc<Self>, BuildError> {
         let upstream = &settings.upstream;
         let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+        let catalog = Arc::new(catalog);
         check_tenants(settings, &catalog)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         for model in catalog.names() {
@@ -157,7 +171,7 @@ impl Gateway {
         let tenants: Arc<dyn TenantStore> = store.tenants();
         let directory = Directory::open(settings.tenants.clone(), tenants).await?;
         let ocr = Ocr::new(
-            Arc::new(catalog),
+            Arc::clone(&catalog),
             admission,
             Arc::new(client),
             Arc::clone(&metrics),
@@ -169,16 +183,12 @@ impl Gateway {
             limiter,
             concurrency: Arc::new(Concurrency::default()),
             ledger,
+            catalog,
             ocr: Arc::new(ocr),
             metrics,
             clock,
             random,
-            bounds: Bounds {
-                body_bytes: settings.server.max_body_bytes,
-                body_idle: settings.server.idle_timeout(),
-                body_total: settings.server.body_timeout(),
-                request: settings.server.request_timeout(),
-            },
+            bounds: Bounds::of(&settings.server),
             in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight_requests)),
             tasks,
             store,

@@ -13,6 +13,7 @@ use super::problem::{Problem, sentence};
 use crate::admission::Refusal;
 use crate::auth::AuthError;
 use crate::dashscope::error::{CallError, Fault, ImageFault};
+use crate::ledger::LedgerStoreError;
 use crate::ledger::account::Unit;
 use crate::ledger::budget::BudgetExceeded;
 use crate::ocr::error::OcrError;
@@ -78,6 +79,24 @@ impl From<Refusal> for Problem {
                 sentence(&refusal),
             )
             .after(SOON),
+        }
+    }
+}
+
+/// Where what was spent is only looked at.
+impl From<LedgerStoreError> for Problem {
+    fn from(error: LedgerStoreError) -> Self {
+        match error {
+            LedgerStoreError::Unavailable(_) => unavailable(
+                "store_unavailable",
+                "The gateway cannot tell what is spent now",
+                "What was spent is kept in a database that does not answer.".to_owned(),
+            )
+            .after(SOON),
+            LedgerStoreError::Broken(cause) => {
+                tracing::error!(cause, "the ledger cannot be read");
+                Self::internal()
+            }
         }
     }
 }

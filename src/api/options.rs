@@ -178,13 +178,10 @@ impl RawOptions {
             }
         }
         reader.check_together(&self, purpose);
-        let Some(first) = reader.flaws.first() else { return Ok(reader.parsed) };
-        let detail = format!("{} {}.", first.pointer.trim_start_matches('/'), first.detail);
-        let mut problem = Problem::bad_request(first.code, detail);
-        if first.code == UNKNOWN_TEMPLATE {
+        let Some(mut problem) = Problem::of_flaws(reader.flaws) else { return Ok(reader.parsed) };
+        if problem.code == UNKNOWN_TEMPLATE {
             problem.status = StatusCode::NOT_FOUND;
         }
-        problem.errors = reader.flaws;
         Err(problem)
     }
 
@@ -262,19 +259,24 @@ fn check_purpose(name: &'static str, purpose: Purpose) -> Result<(), Flaw> {
 
 /// The place of an option among [`NAMES`].
 fn known(name: &str) -> Result<usize, Problem> {
-    NAMES.iter().position(|known| *known == name).ok_or_else(|| {
-        let shown: String = name.chars().take(32).collect();
-        let detail = format!("There is no option {shown:?}. Options: {}.", NAMES.join(", "));
-        Problem::bad_request("unknown_option", detail).flaw(format!("/{shown}"), "is unknown")
-    })
+    NAMES.iter().position(|known| *known == name).ok_or_else(|| unknown(name, &NAMES))
 }
 
-fn invalid(name: &str, why: &str) -> Problem {
+/// 400 for an option that there is not.
+pub(super) fn unknown(name: &str, known: &[&str]) -> Problem {
+    let shown: String = name.chars().take(32).collect();
+    let detail = format!("There is no option {shown:?}. Options: {}.", known.join(", "));
+    let errors = vec![flaw(&shown, "unknown_option", "is unknown")];
+    Problem { errors, ..Problem::bad_request("unknown_option", detail) }
+}
+
+/// 400 for an option with a value that it cannot have.
+pub(super) fn invalid(name: &str, why: &str) -> Problem {
     Problem::bad_request("invalid_option", format!("{name} {why}.")).flaw(format!("/{name}"), why)
 }
 
 fn flaw(name: &str, code: &'static str, why: impl Into<String>) -> Flaw {
-    Flaw { pointer: format!("/{name}"), code, detail: why.into() }
+    Flaw::of(name, code, why)
 }
 
 /// A scalar as text, so that `5` in JSON and `5` in a query are one value.

@@ -86,11 +86,8 @@ pub(super) struct Flaw {
 }
 
 impl Flaw {
-    /// A flaw of the option `name`. What is shown of the name is bounded, because an unknown one is the
-    /// caller's own text.
+    /// A flaw of the option `name`.
     pub(super) fn of(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
-        const SHOWN: usize = 32;
-        let name: String = name.chars().take(SHOWN).collect();
         // RFC 6901, section 3.
         let pointer = name.replace('~', "~0").replace('/', "~1");
         Self { pointer: format!("/{pointer}"), code, detail: detail.into() }
@@ -145,9 +142,10 @@ impl Problem {
 
     /// 400 that lists every flaw and tells the first in words; nothing where there is none.
     pub(super) fn of_flaws(flaws: Vec<Flaw>) -> Option<Self> {
-        let first = flaws.first()?;
-        let detail = format!("{} {}.", first.pointer.trim_start_matches('/'), first.detail);
-        Some(Self { errors: flaws, ..Self::bad_request(first.code, detail) })
+        let Flaw { pointer, code, detail } = flaws.first()?;
+        let detail = format!("{} {detail}.", pointer.trim_start_matches('/'));
+        let problem = Self::bad_request(code, detail);
+        Some(Self { errors: flaws, ..problem })
     }
 
     /// 500: our own fault, of which nothing is told but that it happened.

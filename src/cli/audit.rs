@@ -1,4 +1,8 @@
 //! `ocr-gateway audit`: recounts the ledger's entries and compares them with its accounts.
+//!
+//! It only reads, in one statement, so it may run at any time beside the service. What it finds is
+//! never mended by itself: an account that counts otherwise than its entries is a fault of the program
+//! or a hand in the database, and somebody should know which.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,17 +14,21 @@ use jiff::civil::Date;
 use super::Failure;
 use crate::clock::Clock;
 use crate::ledger::LedgerStore;
+use crate::ledger::account::Unit;
 use crate::ledger::settings::LedgerSettings;
+use crate::ledger::usage::{Imbalance, day_named};
 use crate::ledger::window::day_of;
+use crate::units::Money;
 
-/// How far an audit looks back when it is not told: to the start of the month before.
+/// How many days an audit looks back when it is not told: as many as the longest month has, so that
+/// the whole current month is among them.
 const DAYS_BACK: i64 = 31;
 
 /// `ocr-gateway audit`
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
-    /// The first day (UTC) of the windows to recount; about a month ago without it
-    #[arg(long, value_name = "DAY")]
+    /// The first day (UTC) of the windows to recount, like 2026-01-31; about a month ago without it
+    #[arg(long, value_name = "DAY", value_parser = day_named)]
     from: Option<Date>,
 }
 
@@ -36,33 +44,145 @@ pub(super) async fn run(
     clock: &dyn Clock,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let today = day_of(clock.timestamp());
-    let kept = today.saturating_sub(i64::from(settings.retention_days).days());
-    let from = arguments.from.unwrap_or_else(|| today.saturating_sub(DAYS_BACK.days()));
-    if from < kept {
-        return Err(format!(
-            "--from {from} is before {kept}, the first day whose entries are all kept \
-             (ledger.retention_days)"
-        )
-        .into());
-    }
+    let from = first_day(arguments, settings, day_of(clock.timestamp()))?;
     let imbalances = ledger.audit(from).await?;
-    for found in &imbalances {
-        let (key, window) = (&found.account, &found.account.window);
-        writeln!(
-            out,
-            "{} {} {} {}: counted {:?}, by its entries {:?} (granted, settled, reserved)",
-            key.tenant,
-            window.period.as_str(),
-            window.starts_on,
-            key.unit,
-            found.counted,
-            found.recounted,
-        )?;
-    }
     if imbalances.is_empty() {
         writeln!(out, "balanced: every account since {from} counts what its entries say")?;
         return Ok(ExitCode::SUCCESS);
     }
+    for imbalance in &imbalances {
+        writeln!(out, "{}", told(imbalance))?;
+    }
     Ok(ExitCode::FAILURE)
+}
+
+/// The first day that can be and shall be recounted. Of a window that began before the retention,
+/// entries are deleted already, and any account would seem to count too much.
+fn first_day(
+    arguments: &AuditArgs,
+    settings: &LedgerSettings,
+    today: Date,
+) -> Result<Date, String> {
+    let kept = today.saturating_sub(i64::from(settings.retention_days).days());
+    match arguments.from {
+        Some(from) if from < kept => Err(format!(
+            "--from {from} is before {kept}, the first day whose entries are all kept \
+             (ledger.retention_days)"
+        )),
+        Some(from) => Ok(from),
+        None => Ok(kept.max(today.saturating_sub(DAYS_BACK.days()))),
+    }
+}
+
+/// An account and what it counts otherwise than its entries: `acme, day of 2026-01-31, tokens: settled
+/// is 900, by its entries 800`.
+fn told(imbalance: &Imbalance) -> String {
+    let Imbalance { account, counted, recounted } = imbalance;
+    let amount = |amount: u64| match account.unit {
+        Unit::Tokens => amount.to_string(),
+        Unit::Money(_) => Money::from_nanos(amount).to_string(),
+    };
+    let names = ["granted", "settled", "reserved"];
+    let pairs = counted.iter().zip(recounted);
+    let differing =
+        names.iter().zip(pairs).filter(|(_, (counted, recounted))| counted != recounted);
+    let differences: Vec<_> = differing
+        .map(|(name, (counted, recounted))| {
+            format!("{name} is {}, by its entries {}", amount(*counted), amount(*recounted))
+        })
+        .collect();
+    format!(
+        "{}, {} of {}, {}: {}",
+        account.tenant,
+        account.window.period.as_str(),
+        account.window.starts_on,
+        account.unit,
+        differences.join("; "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use clap::Parser;
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::ledger::account::AccountKey;
+    use crate::ledger::window::{Period, Window};
+    use crate::store;
+    use crate::units::Currency;
+
+    const TODAY: Date = date(2026, 5, 14);
+
+    #[derive(Debug, Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: AuditArgs,
+    }
+
+    fn parse(line: &str) -> Result<AuditArgs, clap::Error> {
+        let words = std::iter::once("audit").chain(line.split_whitespace());
+        CommandLine::try_parse_from(words).map(|parsed| parsed.arguments)
+    }
+
+    fn first(line: &str, retention_days: u32) -> Result<Date, String> {
+        let settings = LedgerSettings { lease_ms: 30_000, retention_days };
+        first_day(&parse(line).unwrap(), &settings, TODAY)
+    }
+
+    #[test]
+    fn an_audit_looks_back_a_month_and_no_further_than_entries_are_kept() {
+        assert_eq!(first("", 400), Ok(date(2026, 4, 13)));
+        assert_eq!(first("", 10), Ok(date(2026, 5, 4)));
+        assert_eq!(first("--from 2025-06-01", 400), Ok(date(2025, 6, 1)));
+    }
+
+    #[test]
+    fn days_whose_entries_are_deleted_cannot_be_recounted() {
+        assert_eq!(first("--from 2026-05-04", 10), Ok(date(2026, 5, 4)));
+        let refusal = first("--from 2026-05-03", 10).unwrap_err();
+        assert!(refusal.contains("before 2026-05-04") && refusal.contains("ledger.retention_days"));
+    }
+
+    #[test]
+    fn what_is_no_day_is_wrong_usage() {
+        for wrong in ["--from soon", "--from 20260501", "--from 2026-02-30", "--from"] {
+            assert!(parse(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn an_imbalance_names_the_account_and_what_differs_in_its_unit() {
+        let of = |unit, counted, recounted| {
+            let window = Window::of(Period::Month, TODAY);
+            let account = AccountKey { tenant: "acme".into(), window, unit };
+            told(&Imbalance { account, counted, recounted })
+        };
+        assert_eq!(
+            of(Unit::Tokens, [9, 5, 0], [9, 4, 1]),
+            "acme, month of 2026-05-01, tokens: settled is 5, by its entries 4; \
+             reserved is 0, by its entries 1"
+        );
+        assert_eq!(
+            of(Unit::Money(Currency::Cny), [1_500_000_000, 0, 0], [1, 0, 0]),
+            "acme, month of 2026-05-01, CNY: granted is 1.5, by its entries 0.000000001"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_empty_ledger_is_balanced() {
+        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        store.migrate().await.unwrap();
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365));
+        let settings = LedgerSettings { lease_ms: 30_000, retention_days: 400 };
+        let (arguments, mut out) = (parse("").unwrap(), Vec::new());
+        let code = run(&arguments, &*store.ledger(), &settings, &clock, &mut out).await.unwrap();
+        assert_eq!(code, ExitCode::SUCCESS);
+        assert!(
+            String::from_utf8(out).unwrap().starts_with("balanced: every account since 1970-12")
+        );
+    }
 }

@@ -96,7 +96,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Estimate(arguments) => return estimate::run(&arguments, &settings, &mut out),
         Command::Usage(arguments) => {
             let store = open(&settings.database).await?;
-            usage::run(arguments, &*store.ledger(), &SystemClock, &mut out).await?;
+            return usage::run(arguments, &*store.ledger(), &SystemClock, &mut out).await;
         }
         Command::Audit(arguments) => {
             let store = open(&settings.database).await?;

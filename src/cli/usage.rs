@@ -1,18 +1,28 @@
 //! `ocr-gateway usage`: what all tenants spent, by day, tenant and model.
+//!
+//! Read from the daily sums of the ledger, which hold tenants of the database and of the configuration
+//! alike, also those that are gone. It only reads, so it may run at any time beside the service.
 
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 use serde::Serialize;
 
-use super::Failure;
+use super::tenant::{cell, write_json};
+use super::{Failure, say};
 use crate::auth::tenant::TenantName;
 use crate::clock::Clock;
 use crate::ledger::LedgerStore;
 use crate::ledger::report::{DayReport, SpentReport, TotalReport};
-use crate::ledger::usage::{UsageQuery, UsageRow};
+use crate::ledger::usage::{UsageQuery, UsageRow, day_named};
 use crate::ledger::window::day_of;
+use crate::units::Cost;
+
+/// The exit code of wrong usage, as clap has it.
+const WRONG_USAGE: u8 = 2;
 
 /// `ocr-gateway usage`
 #[derive(Debug, Args)]
@@ -21,10 +31,10 @@ pub(super) struct UsageArgs {
     #[arg(long, value_name = "TENANT")]
     tenant: Option<TenantName>,
     /// The first day (UTC), like 2026-01-31; the first of the last day's month without it
-    #[arg(long, value_name = "DAY")]
+    #[arg(long, value_name = "DAY", value_parser = day_named)]
     from: Option<Date>,
     /// The last day, included; today without it
-    #[arg(long, value_name = "DAY")]
+    #[arg(long, value_name = "DAY", value_parser = day_named)]
     to: Option<Date>,
     /// How it is written
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -73,6 +83,9 @@ const COLUMNS: [&str; 12] = [
     "currency",
 ];
 
+/// One line of a table.
+type Cells = [String; COLUMNS.len()];
+
 /// How many columns of the left are text.
 const TEXTS: usize = 3;
 
@@ -86,48 +99,41 @@ pub(super) async fn run(
     ledger: &dyn LedgerStore,
     clock: &dyn Clock,
     out: &mut dyn Write,
-) -> Result<(), Failure> {
-    let to = arguments.to.unwrap_or_else(|| day_of(clock.timestamp()));
-    let from = arguments.from.unwrap_or_else(|| to.first_of_month());
-    if from > to {
-        return Err(format!("--from {from} is after --to {to}").into());
-    }
-    let tenant = arguments.tenant.map(String::from);
-    let rows = ledger.usage(&UsageQuery { tenant, from, to }).await?;
-    let total = TotalReport::of(&rows);
-    match arguments.format {
-        Format::Table => table(&rows, &total, out)?,
-        Format::Csv => csv(&rows, out)?,
+) -> Result<ExitCode, Failure> {
+    let UsageArgs { tenant, from, to, format } = arguments;
+    let today = day_of(clock.timestamp());
+    let query = match UsageQuery::of(tenant.map(String::from), from, to, today) {
+        Ok(query) => query,
+        Err(error) => {
+            say(&format!("error: --from {error}"));
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
+    let rows = ledger.usage(&query).await?;
+    match format {
+        Format::Table => write_table(out, &rows)?,
+        Format::Csv => write_csv(out, &rows)?,
         Format::Json => {
-            let rows = rows.into_iter().map(|row| {
-                let tenant = row.tenant.clone();
-                Row { tenant, day: row.into() }
-            });
-            let usage = Usage { from, to, rows: rows.collect(), total };
-            serde_json::to_writer_pretty(&mut *out, &usage)?;
-            writeln!(out)?;
+            let UsageQuery { from, to, .. } = query;
+            let total = TotalReport::of(&rows);
+            write_json(
+                out,
+                &Usage { from, to, rows: rows.into_iter().map(Row::from).collect(), total },
+            )?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-fn fields(row: &UsageRow) -> [String; COLUMNS.len()] {
-    let numbers = numbers(&SpentReport::of(row));
-    let [calls, unverified_calls, image, input, output, total, unverified] = numbers;
-    [
-        row.day.to_string(),
-        row.tenant.clone(),
-        row.model.clone(),
-        calls,
-        unverified_calls,
-        image,
-        input,
-        output,
-        total,
-        unverified,
-        row.cost.to_string(),
-        row.currency.to_string(),
-    ]
+impl From<UsageRow> for Row {
+    fn from(row: UsageRow) -> Self {
+        Self { tenant: row.tenant.clone(), day: row.into() }
+    }
+}
+
+fn cells(row: &UsageRow) -> Cells {
+    let texts = [row.day.to_string(), row.tenant.clone(), row.model.clone()];
+    join(texts, numbers(&SpentReport::of(row)), Some(&Cost::of(row.cost, row.currency)))
 }
 
 fn numbers(spent: &SpentReport) -> [String; 7] {
@@ -143,39 +149,52 @@ fn numbers(spent: &SpentReport) -> [String; 7] {
     .map(|number| number.to_string())
 }
 
-/// No field can hold a comma, a quote or the end of a line: names of tenants and models are of letters,
-/// digits and a few marks, and everything else is a number, a day or a code.
-fn csv(rows: &[UsageRow], out: &mut dyn Write) -> std::io::Result<()> {
+fn join(texts: [String; TEXTS], numbers: [String; 7], cost: Option<&Cost>) -> Cells {
+    let [date, tenant, model] = texts;
+    let [calls, unverified_calls, image, input, output, total, unverified] = numbers;
+    let (amount, currency) =
+        (cell(cost.map(|cost| cost.amount)), cell(cost.map(|cost| cost.currency)));
+    [
+        date,
+        tenant,
+        model,
+        calls,
+        unverified_calls,
+        image,
+        input,
+        output,
+        total,
+        unverified,
+        amount,
+        currency,
+    ]
+}
+
+fn write_csv(out: &mut dyn Write, rows: &[UsageRow]) -> io::Result<()> {
     write!(out, "{}\r\n", COLUMNS.join(","))?;
     for row in rows {
-        write!(out, "{}\r\n", fields(row).join(","))?;
+        let cells = cells(row);
+        let fields: Vec<_> = cells.iter().map(|cell| csv_field(cell)).collect();
+        write!(out, "{}\r\n", fields.join(","))?;
     }
     Ok(())
 }
 
-fn table(rows: &[UsageRow], total: &TotalReport, out: &mut dyn Write) -> std::io::Result<()> {
-    let mut lines = vec![COLUMNS.map(str::to_owned)];
-    lines.extend(rows.iter().map(fields));
-    for cost in &total.cost {
-        let [calls, unverified_calls, image, input, output, all, unverified] =
-            numbers(&total.spent);
-        lines.push([
-            "total".to_owned(),
-            String::new(),
-            String::new(),
-            calls,
-            unverified_calls,
-            image,
-            input,
-            output,
-            all,
-            unverified,
-            cost.amount.to_string(),
-            cost.currency.to_string(),
-        ]);
+/// A field of RFC 4180. Of all columns only the model can need quotes: its name is whatever stands in
+/// the configuration.
+fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\r', '\n']) {
+        return format!("\"{}\"", text.replace('"', "\"\"")).into();
     }
-    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..COLUMNS.len()).map(width).collect();
+    text.into()
+}
+
+fn write_table(out: &mut dyn Write, rows: &[UsageRow]) -> io::Result<()> {
+    let mut lines = vec![COLUMNS.map(str::to_uppercase)];
+    lines.extend(rows.iter().map(cells));
+    lines.extend(total_lines(&TotalReport::of(rows)));
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let widths: Vec<_> = (0..COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
     for line in &lines {
         let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
             if column < TEXTS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
@@ -183,4 +202,139 @@ fn table(rows: &[UsageRow], total: &TotalReport, out: &mut dyn Write) -> std::io
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// The last lines: one, and a further one for each further currency, whose amounts cannot be added. The
+/// tokens are of all currencies and stand only once.
+fn total_lines(total: &TotalReport) -> Vec<Cells> {
+    let texts = ["total".to_owned(), String::new(), String::new()];
+    let mut lines = vec![join(texts, numbers(&total.spent), total.cost.first())];
+    let further = total.cost.iter().skip(1);
+    lines.extend(further.map(|cost| join(Default::default(), Default::default(), Some(cost))));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use clap::Parser;
+    use jiff::civil::date;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::store;
+    use crate::units::{Currency, Money, Tokens, Usage as Spent};
+
+    #[derive(Debug, Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: UsageArgs,
+    }
+
+    fn parse(line: &str) -> Result<UsageArgs, clap::Error> {
+        let words = std::iter::once("usage").chain(line.split_whitespace());
+        CommandLine::try_parse_from(words).map(|parsed| parsed.arguments)
+    }
+
+    fn row(tenant: &str, model: &str, currency: Currency) -> UsageRow {
+        UsageRow {
+            day: date(2026, 5, 4),
+            tenant: tenant.into(),
+            model: model.into(),
+            calls: 3,
+            unverified_calls: 1,
+            usage: Spent { image: Tokens::new(70), text: Tokens::new(20), output: Tokens::new(10) },
+            unverified_tokens: Tokens::new(50),
+            cost: Money::from_nanos(12_500_000),
+            currency,
+        }
+    }
+
+    fn table(rows: &[UsageRow]) -> String {
+        let mut out = Vec::new();
+        write_table(&mut out, rows).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn csv(rows: &[UsageRow]) -> String {
+        let mut out = Vec::new();
+        write_csv(&mut out, rows).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Runs `line` on an empty ledger, on the 14th of May 2026.
+    async fn run_on_nothing(line: &str) -> (ExitCode, String) {
+        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        store.migrate().await.unwrap();
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(494_088));
+        let mut out = Vec::new();
+        let code = run(parse(line).unwrap(), &*store.ledger(), &clock, &mut out).await.unwrap();
+        (code, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_ends_with_its_total() {
+        let rows = [row("acme", "qwen-vl-ocr", Currency::Cny), row("b", "q", Currency::Cny)];
+        let table = table(&rows);
+        let lines: Vec<Vec<_>> =
+            table.lines().map(|line| line.split_whitespace().collect()).collect();
+        let numbers = ["3", "1", "70", "90", "10", "100", "50", "0.0125", "CNY"];
+        assert_eq!(lines[1][..3], ["2026-05-04", "acme", "qwen-vl-ocr"]);
+        assert_eq!(lines[2][3..], numbers);
+        let total = ["total", "6", "2", "140", "180", "20", "200", "100", "0.025", "CNY"];
+        assert_eq!(lines[3], total);
+        let ends: Vec<_> = table.lines().map(str::len).collect();
+        assert_eq!(ends[1], ends[2], "{table}");
+    }
+
+    #[test]
+    fn currencies_are_not_added_and_tokens_are_told_once() {
+        let rows = [row("a", "m", Currency::Cny), row("a", "n", Currency::Usd)];
+        let table = table(&rows);
+        let last: Vec<Vec<_>> =
+            table.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(last[0], ["total", "6", "2", "140", "180", "20", "200", "100", "0.0125", "CNY"]);
+        assert_eq!(last[1], ["0.0125", "USD"]);
+    }
+
+    #[test]
+    fn a_table_of_nothing_has_a_total_of_nothing() {
+        let table = table(&[]);
+        let last: Vec<_> = table.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last, ["total", "0", "0", "0", "0", "0", "0", "0", "-", "-"]);
+    }
+
+    #[test]
+    fn a_model_s_name_cannot_break_a_line_of_csv() {
+        let csv = csv(&[row("acme", "a \"large\", slow\nmodel", Currency::Cny)]);
+        let line = csv.split_once("\r\n").unwrap().1;
+        let quoted =
+            "2026-05-04,acme,\"a \"\"large\"\", slow\nmodel\",3,1,70,90,10,100,50,0.0125,CNY";
+        assert_eq!(line, format!("{quoted}\r\n"));
+    }
+
+    #[tokio::test]
+    async fn json_tells_which_days_were_asked_for() {
+        let (code, json) = run_on_nothing("--format json").await;
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(code, ExitCode::SUCCESS);
+        assert_eq!((&json["from"], &json["to"]), (&"2026-05-01".into(), &"2026-05-14".into()));
+        assert_eq!((&json["rows"], &json["total"]["calls"]), (&serde_json::json!([]), &0.into()));
+    }
+
+    #[tokio::test]
+    async fn days_the_wrong_way_round_are_wrong_usage() {
+        let ran = run_on_nothing("--from 2026-02-02 --to 2026-02-01").await;
+        assert_eq!(ran, (ExitCode::from(2), String::new()));
+        assert_eq!(run_on_nothing("--from 2026-05-15").await.0, ExitCode::from(2));
+    }
+
+    #[test]
+    fn wrong_usage_is_told_before_anything_is_done() {
+        for wrong in ["--from soon", "--to 2026-02-30", "--from 20260501", "--format xml", "acme"] {
+            assert!(parse(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What was spent and what is left, as the API and the command line tell it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::account::{Account, AccountKey, Unit};
 use super::budget::Budgets;
-use super::usage::UsageRow;
+use super::usage::{UsageQuery, UsageRow};
 use super::window::{Period, Window};
 use crate::units::{Cost, Currency, Money, Tokens, Usage};
 
@@ -47,7 +47,7 @@ pub struct WindowReport {
     pub ends_at: Timestamp,
     /// In tokens.
     pub tokens: BalanceReport<Tokens>,
-    /// In money, one for each currency that was spent.
+    /// In money, one for each currency of the price list and each that was spent.
     pub cost: Vec<CostBalanceReport>,
 }
 
@@ -117,6 +117,20 @@ pub struct TotalReport {
     pub cost: Vec<Cost>,
 }
 
+impl UsageReport {
+    /// The report of one tenant over the rows that answer `query`.
+    pub fn new(
+        tenant: String,
+        query: &UsageQuery,
+        budgets: BudgetsReport,
+        rows: Vec<UsageRow>,
+    ) -> Self {
+        let total = TotalReport::of(&rows);
+        let days = rows.into_iter().map(DayReport::from).collect();
+        Self { tenant, from: query.from, to: query.to, budgets, days, total }
+    }
+}
+
 impl SpentReport {
     /// What a row says.
     pub const fn of(row: &UsageRow) -> Self {
@@ -154,28 +168,48 @@ impl TotalReport {
 }
 
 impl BudgetsReport {
-    /// The budgets of the windows that `today` lies in, over the tenant's accounts.
-    pub fn of(budgets: &Budgets, accounts: &[(AccountKey, Account)], today: Date) -> Self {
-        let window = |period| WindowReport::of(budgets, accounts, Window::of(period, today));
-        Self { day: window(Period::Day), month: window(Period::Month) }
+    /// The budgets of the windows that `today` lies in, over the tenant's accounts. `priced` are the
+    /// currencies that can be spent, told also where nothing of them was.
+    pub fn of(
+        budgets: &Budgets,
+        accounts: &[(AccountKey, Account)],
+        priced: impl IntoIterator<Item = Currency>,
+        today: Date,
+    ) -> Self {
+        let priced: BTreeSet<_> = priced.into_iter().collect();
+        let of = |period| WindowReport::of(budgets, accounts, &priced, Window::of(period, today));
+        Self { day: of(Period::Day), month: of(Period::Month) }
     }
 }
 
 impl WindowReport {
-    fn of(budgets: &Budgets, accounts: &[(AccountKey, Account)], window: Window) -> Self {
-        let of_window = || accounts.iter().filter(|(key, _)| key.window == window);
-        let tokens = of_window().find(|(key, _)| key.unit == Unit::Tokens);
-        let tokens = tokens.map(|(_, account)| *account).unwrap_or_default();
+    fn of(
+        budgets: &Budgets,
+        accounts: &[(AccountKey, Account)],
+        priced: &BTreeSet<Currency>,
+        window: Window,
+    ) -> Self {
+        let of_window: BTreeMap<_, _> = accounts
+            .iter()
+            .filter(|(key, _)| key.window == window)
+            .map(|(key, account)| (key.unit, *account))
+            .collect();
+        let account = |unit| of_window.get(&unit).copied().unwrap_or_default();
         let limit = |unit| budgets.limit(window.period, unit);
-        let cost = of_window().filter_map(|(key, account)| {
-            let Unit::Money(currency) = key.unit else { return None };
-            let balance = BalanceReport::of(limit(key.unit), account, Money::from_nanos);
-            Some(CostBalanceReport { currency, balance })
+        let spent = of_window.keys().filter_map(|unit| match unit {
+            Unit::Money(currency) => Some(*currency),
+            Unit::Tokens => None,
+        });
+        let currencies: BTreeSet<_> = priced.iter().copied().chain(spent).collect();
+        let cost = currencies.into_iter().map(|currency| {
+            let unit = Unit::Money(currency);
+            let balance = BalanceReport::of(limit(unit), &account(unit), Money::from_nanos);
+            CostBalanceReport { currency, balance }
         });
         Self {
             starts_at: window.starts_at(),
             ends_at: window.ends_at(),
-            tokens: BalanceReport::of(limit(Unit::Tokens), &tokens, Tokens::new),
+            tokens: BalanceReport::of(limit(Unit::Tokens), &account(Unit::Tokens), Tokens::new),
             cost: cost.collect(),
         }
     }
@@ -236,9 +270,27 @@ mod tests {
         let window = Window::of(Period::Day, today);
         let key = AccountKey { tenant: "acme".into(), window, unit: Unit::Tokens };
         let budgets = Budgets { monthly_tokens: Some(Tokens::new(5)), ..Budgets::default() };
-        let report = BudgetsReport::of(&budgets, &[(key, account)], today);
+        let report = BudgetsReport::of(&budgets, &[(key, account)], [], today);
         assert_eq!((report.day.tokens.limit, report.day.tokens.remaining), (None, None));
         assert_eq!(report.day.tokens.settled, Tokens::new(6));
         assert_eq!(report.month.tokens.remaining, Some(Tokens::new(5)));
+    }
+
+    #[test]
+    fn a_budget_of_money_is_told_before_anything_is_spent_and_a_currency_apart_from_another() {
+        let today = date(2026, 5, 4);
+        let account = Account { granted: 7, settled: 3, reserved: 4, ..Account::default() };
+        let window = Window::of(Period::Month, today);
+        let key = AccountKey { tenant: "acme".into(), window, unit: Unit::Money(Currency::Usd) };
+        let budget = Some(Money::from_nanos(5));
+        let budgets = Budgets { daily_cost: budget, monthly_cost: budget, ..Budgets::default() };
+        let report = BudgetsReport::of(&budgets, &[(key, account)], [Currency::Cny], today);
+        let left = |window: &WindowReport| -> Vec<_> {
+            let left = window.cost.iter().map(|cost| (cost.currency, cost.balance.remaining));
+            left.collect()
+        };
+        assert_eq!(left(&report.day), [(Currency::Cny, budget)]);
+        let nothing = Some(Money::ZERO);
+        assert_eq!(left(&report.month), [(Currency::Cny, budget), (Currency::Usd, nothing)]);
     }
 }

@@ -16,6 +16,60 @@ pub struct UsageQuery {
     pub to: Date,
 }
 
+/// A wish for usage that cannot be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUsageQuery {
+    /// No day, or a text that says more than a day.
+    #[error("must be a day like 2026-01-31")]
+    Day,
+    /// The days are the wrong way round.
+    #[error("is {from}, which is after the last day, {to}")]
+    Order {
+        /// The first day.
+        from: Date,
+        /// The last day.
+        to: Date,
+    },
+}
+
+impl UsageQuery {
+    /// The spend from one day to another. Without a last day until `today`; without a first one from
+    /// the beginning of the last day's month.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidUsageQuery::Order`].
+    pub fn of(
+        tenant: Option<String>,
+        from: Option<Date>,
+        to: Option<Date>,
+        today: Date,
+    ) -> Result<Self, InvalidUsageQuery> {
+        let to = to.unwrap_or(today);
+        let from = from.unwrap_or_else(|| to.first_of_month());
+        if from > to {
+            return Err(InvalidUsageQuery::Order { from, to });
+        }
+        Ok(Self { tenant, from, to })
+    }
+}
+
+/// Reads a day as it is asked for: `2026-01-31` and no other form. jiff would also take a moment, and
+/// pass over its time and zone.
+///
+/// # Errors
+///
+/// [`InvalidUsageQuery::Day`].
+pub fn day_named(text: &str) -> Result<Date, InvalidUsageQuery> {
+    let is_plain = text.len() == "2026-01-31".len()
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    let day = is_plain.then(|| text.parse().ok()).flatten();
+    day.ok_or(InvalidUsageQuery::Day)
+}
+
 /// What one tenant spent with one model on one day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
@@ -48,4 +102,42 @@ pub struct Imbalance {
     pub counted: [u64; 3],
     /// The same by its entries.
     pub recounted: [u64; 3],
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn a_day_has_one_form() {
+        assert_eq!(day_named("2026-01-31"), Ok(date(2026, 1, 31)));
+        assert_eq!(day_named("2028-02-29"), Ok(date(2028, 2, 29)));
+        for wrong in [
+            "",
+            "today",
+            "20260131",
+            "2026-1-31",
+            "2026-01-32",
+            "2026-02-29",
+            "2026-W05-6",
+            "+2026-01-31",
+            "2026-01-31T00:00",
+            "2026-01-31Z",
+            " 2026-01-31",
+            "２０２６-01-31",
+        ] {
+            assert_eq!(day_named(wrong), Err(InvalidUsageQuery::Day), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_first_day_after_the_last_is_refused_and_the_same_day_is_one_day() {
+        let today = date(2026, 5, 14);
+        let of = |from, to| UsageQuery::of(None, from, to, today);
+        assert!(of(Some(today), Some(today)).is_ok());
+        let refusal = of(Some(date(2026, 5, 15)), None).unwrap_err().to_string();
+        assert_eq!(refusal, "is 2026-05-15, which is after the last day, 2026-05-14");
+    }
 }

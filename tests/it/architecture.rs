@@ -16,10 +16,11 @@ const CONFINED: [(&str, &[&str]); 5] = [
 ];
 
 /// Modules that may not know one another although the order would let them.
-const STRANGERS: [(&str, &[&str]); 6] = [
+const STRANGERS: [(&str, &[&str]); 7] = [
     ("vision", &["clock", "random", "telemetry"]),
     ("extract", &["clock", "random", "telemetry", "vision"]),
     ("auth", &["catalog", "extract", "quote", "vision"]),
+    ("ledger", &["auth", "catalog", "extract", "quote", "vision"]),
     ("rate_limit", &["auth", "catalog", "quote", "telemetry"]),
     ("dashscope", &["auth", "extract", "quote", "vision"]),
     ("api", &["settings", "store"]),

@@ -11,10 +11,11 @@ use crate::harness::{Answer, TestGateway, fixture, until};
 use crate::wire::Wire;
 
 /// Every route that answers only those who have a key.
-const ROUTES: [(&str, &str); 5] = [
+const ROUTES: [(&str, &str); 6] = [
     ("POST", "/ocr"),
     ("POST", "/extract"),
     ("POST", "/estimate"),
+    ("GET", "/usage"),
     ("GET", "/templates"),
     ("GET", "/templates/receipt"),
 ];

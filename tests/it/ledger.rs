@@ -406,7 +406,7 @@ async fn open(store: Arc<dyn LedgerStore>, lease_ms: u64) -> (Ledger, TaskTracke
 async fn a_living_process_keeps_what_it_holds_however_long_and_a_dead_one_does_not() {
     on_each_engine(async |database, store| {
         let (living, _tasks) = open(database.connect().await.ledger(), 300).await;
-        let deadline = ManualClock::new(SystemTime::UNIX_EPOCH).instant() + deadline;
+        let deadline = ManualClock::new(SystemTime::UNIX_EPOCH).instant() + Duration::from_secs(1);
         let held = living.reserve(charge("acme", 100), Budgets::default(), deadline).await.unwrap();
         let replica = database.connect().await.ledger();
         let death = std::thread::spawn(move || {

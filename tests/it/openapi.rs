@@ -11,7 +11,8 @@ const ON_METRICS_LISTENER: &str = "/metrics";
 /// Answers without a key: health, and the contract itself.
 const OPEN: [&str; 4] = ["/livez", "/readyz", "/openapi.yaml", "/docs"];
 
-fn contract() -> Value {
+/// The contract as JSON.
+pub(crate) fn contract() -> Value {
     let text = include_str!("../../openapi.yaml");
     serde_yaml_ng::from_str(text).unwrap()
 }

@@ -4,22 +4,27 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use jiff::ToSpan;
 use jiff::civil::Date;
 
 use crate::admission;
 use crate::api::entrance::authenticate;
+use crate::api::middleware::Served;
+use crate::api::options::{invalid, unknown};
 use crate::api::problem::{Flaw, Problem};
+use crate::auth::tenant::Tenant;
 use crate::gateway::Gateway;
-use crate::ledger::LedgerStoreError;
-use crate::ledger::report::{BudgetsReport, TotalReport, UsageReport};
-use crate::ledger::usage::UsageQuery;
+use crate::ledger::report::{BudgetsReport, UsageReport};
+use crate::ledger::usage::{UsageQuery, day_named};
 use crate::ledger::window::day_of;
 
 /// The most days of one answer: a leap year.
 const MOST_DAYS: i32 = 366;
+
+/// The names of the options.
+const NAMES: [&str; 2] = ["from", "to"];
 
 /// The caller's own spend.
 pub(in crate::api) async fn usage(
@@ -28,77 +33,60 @@ pub(in crate::api) async fn usage(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let tenant = authenticate(&gateway, &headers).await?;
-    let today = day_of(gateway.clock.timestamp());
-    let (from, to) = days(query.as_deref().unwrap_or_default(), today)?;
-    let name = tenant.name.to_string();
-    let query = UsageQuery { tenant: Some(name.clone()), from, to };
-    let (accounts, rows) =
-        tokio::try_join!(gateway.ledger.accounts(&name), gateway.ledger.usage(&query))
-            .map_err(|error| unreadable(&error))?;
-    let report = UsageReport {
-        tenant: name,
-        from,
-        to,
-        budgets: BudgetsReport::of(&admission::budgets(&tenant), &accounts, today),
-        total: TotalReport::of(&rows),
-        days: rows.into_iter().map(Into::into).collect(),
-    };
-    Ok(Json(report).into_response())
+    match report(&gateway, &tenant, query.as_deref().unwrap_or_default()).await {
+        Ok(report) => {
+            let mut response = Json(report).into_response();
+            let tenant = Some(tenant.name.to_string());
+            response.extensions_mut().insert(Served { tenant, ..Served::default() });
+            Ok(response)
+        }
+        Err(problem) => Err(Problem { tenant: Some(tenant), ..problem }),
+    }
 }
 
-/// The days that are asked for; by default those of this month.
-fn days(query: &str, today: Date) -> Result<(Date, Date), Problem> {
-    let (mut from, mut to, mut flaws) = (None, None, Vec::new());
+async fn report(gateway: &Gateway, tenant: &Tenant, query: &str) -> Result<UsageReport, Problem> {
+    let today = day_of(gateway.clock.timestamp());
+    let query = read(query, tenant.name.as_str(), today)?;
+    let ledger = &gateway.ledger;
+    let (accounts, rows) =
+        tokio::try_join!(ledger.accounts(tenant.name.as_str()), ledger.usage(&query))?;
+    let currencies = gateway.catalog.currencies();
+    let budgets = BudgetsReport::of(&admission::budgets(tenant), &accounts, currencies, today);
+    Ok(UsageReport::new(tenant.name.to_string(), &query, budgets, rows))
+}
+
+/// Reads the days that are asked for; by default those of this month.
+fn read(query: &str, tenant: &str, today: Date) -> Result<UsageQuery, Problem> {
+    let mut given = [None, None];
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let place = match &*name {
-            "from" => &mut from,
-            "to" => &mut to,
-            _ => {
-                let detail = "is not an option; options: from, to";
-                flaws.push(flaw(&name, "unknown_option", detail));
-                continue;
-            }
+        let Some(place) = NAMES.iter().position(|known| *known == name) else {
+            return Err(unknown(&name, &NAMES));
         };
-        match value.parse::<Date>() {
-            Ok(day) if place.is_none_or(|before| before == day) => *place = Some(day),
-            Ok(_) => flaws.push(flaw(&name, "invalid_option", "is given twice with other values")),
-            Err(_) => flaws.push(flaw(&name, "invalid_option", "is a day like 2026-01-31")),
+        if given[place].as_ref().is_some_and(|before| *before != value) {
+            return Err(invalid(&name, "was given twice with different values"));
+        }
+        given[place] = Some(value);
+    }
+    let (mut days, mut flaws) = ([None, None], Vec::new());
+    for ((name, text), day) in NAMES.iter().zip(&given).zip(&mut days) {
+        match text.as_deref().map(day_named).transpose() {
+            Ok(named) => *day = named,
+            Err(error) => flaws.push(Flaw::of(name, "invalid_option", error.to_string())),
         }
     }
-    let to = to.unwrap_or(today);
-    let from = from.unwrap_or_else(|| to.first_of_month());
-    if flaws.is_empty() && from > to {
-        flaws.push(flaw("from", "invalid_option", "is after the last day, `to`"));
+    if let Some(problem) = Problem::of_flaws(flaws) {
+        return Err(problem);
     }
-    if flaws.is_empty() && from < to.saturating_sub((MOST_DAYS - 1).days()) {
-        flaws.push(flaw(
-            "from",
-            "invalid_option",
-            "is more than 366 days before the last day, `to`",
-        ));
+    let [from, to] = days;
+    let query = UsageQuery::of(Some(tenant.to_owned()), from, to, today)
+        .map_err(|error| invalid("from", &error.to_string()))?;
+    let earliest = query.to.saturating_sub((MOST_DAYS - 1).days());
+    if query.from < earliest {
+        let why =
+            format!("is before {earliest}: at most {MOST_DAYS} days up to `to` can be asked for");
+        return Err(invalid("from", &why));
     }
-    let Some(first) = flaws.first() else { return Ok((from, to)) };
-    let detail = "The query cannot be understood; `errors` says where.";
-    Err(Problem { errors: flaws.clone(), ..Problem::bad_request(first.code, detail) })
-}
-
-fn flaw(name: &str, code: &'static str, detail: &str) -> Flaw {
-    // A name is the caller's own text; what is told of it is bounded.
-    let name: String = name.chars().take(64).collect();
-    let pointer = name.replace('~', "~0").replace('/', "~1");
-    Flaw { pointer: format!("/{pointer}"), code, detail: detail.to_owned() }
-}
-
-fn unreadable(error: &LedgerStoreError) -> Problem {
-    let error = error as &dyn std::error::Error;
-    tracing::warn!(error, "the ledger could not be read");
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "store_unavailable",
-        "The gateway cannot tell now what is spent",
-        "The ledger is not available.",
-    )
-    .after(std::time::Duration::from_secs(5))
+    Ok(query)
 }
 
 #[cfg(test)]
@@ -109,30 +97,70 @@ mod tests {
 
     const TODAY: Date = date(2026, 5, 14);
 
+    fn days(query: &str) -> Result<(Date, Date), Problem> {
+        read(query, "acme", TODAY).map(|query| (query.from, query.to))
+    }
+
     fn code(query: &str) -> &'static str {
-        days(query, TODAY).unwrap_err().code
+        days(query).unwrap_err().code
     }
 
     #[test]
     fn without_a_wish_the_month_so_far_is_told() {
-        assert_eq!(days("", TODAY).unwrap(), (date(2026, 5, 1), TODAY));
-        assert_eq!(days("to=2026-02-03", TODAY).unwrap(), (date(2026, 2, 1), date(2026, 2, 3)));
+        assert_eq!(days("").unwrap(), (date(2026, 5, 1), TODAY));
+        assert_eq!(days("to=2026-02-03").unwrap(), (date(2026, 2, 1), date(2026, 2, 3)));
+        assert_eq!(days("from=2026-05-14").unwrap(), (TODAY, TODAY));
+    }
+
+    #[test]
+    fn nobody_but_the_caller_is_asked_about() {
+        assert_eq!(read("", "acme", TODAY).unwrap().tenant.as_deref(), Some("acme"));
+        assert_eq!(code("tenant=another"), "unknown_option");
     }
 
     #[test]
     fn a_year_may_be_asked_for_and_no_day_more() {
-        assert!(days("from=2024-01-01&to=2024-12-31", TODAY).is_ok());
-        assert_eq!(code("from=2024-01-01&to=2025-01-01"), "invalid_option");
+        assert!(days("from=2024-01-01&to=2024-12-31").is_ok());
+        let problem = days("from=2024-01-01&to=2025-01-01").unwrap_err();
+        assert_eq!((problem.code, &*problem.errors[0].pointer), ("invalid_option", "/from"));
+        assert!(problem.detail.contains("is before 2024-01-02: at most 366 days"), "{problem:?}");
+        assert_eq!(code("from=-009999-01-01"), "invalid_option");
     }
 
     #[test]
-    fn what_cannot_be_understood_is_named() {
-        assert_eq!(code("form=2026-01-01"), "unknown_option");
-        for wrong in ["from=yesterday", "from=2026-13-01", "from=2026-05-14&to=2026-05-13"] {
+    fn wrong_days_are_refused() {
+        for wrong in [
+            "from=yesterday",
+            "from=",
+            "from=2026-13-01",
+            "from=2026-02-29",
+            "from=20260501",
+            "from=2026-05-01T23:00:00Z",
+            "from=2026-05-14&to=2026-05-13",
+            "to=2026-4-1",
+        ] {
             assert_eq!(code(wrong), "invalid_option", "{wrong}");
         }
-        let twice = days("from=2026-05-01&from=2026-05-02&x~/y=1", TODAY).unwrap_err();
-        let pointers: Vec<_> = twice.errors.iter().map(|flaw| flaw.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/from", "/x~0~1y"]);
+    }
+
+    #[test]
+    fn both_wrong_days_are_told_at_once() {
+        let problem = days("from=soon&to=later").unwrap_err();
+        let pointers: Vec<_> = problem.errors.iter().map(|flaw| flaw.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/from", "/to"]);
+        assert!(problem.detail.starts_with("from must be a day like 2026-01-31"), "{problem:?}");
+    }
+
+    #[test]
+    fn an_unknown_option_is_named_as_json_pointers_want_it() {
+        let problem = days("from=2026-05-01&x~/y=1").unwrap_err();
+        assert_eq!((problem.code, &*problem.errors[0].pointer), ("unknown_option", "/x~0~1y"));
+        assert!(problem.detail.contains("Options: from, to"), "{problem:?}");
+    }
+
+    #[test]
+    fn a_day_given_twice_is_one_day_and_two_days_are_refused() {
+        assert!(days("from=2026-05-02&from=2026-05-02").is_ok());
+        assert_eq!(code("from=2026-05-02&from=2026-05-03"), "invalid_option");
     }
 }
