@@ -127,6 +127,42 @@ impl Database {
     }
 }
 
+/// A PostgreSQL by itself, for a test that makes it stand still.
+#[derive(Debug)]
+pub(crate) struct PrivatePostgres(Server);
+
+impl PrivatePostgres {
+    /// Starts one, or gives `None` where its programs are not installed.
+    pub(crate) fn start() -> Option<Self> {
+        Server::start_if_installed().map(Self)
+    }
+
+    /// Its first database.
+    pub(crate) fn url(&self) -> String {
+        self.0.url("postgres")
+    }
+
+    /// Stops all its processes where they are: connections stay open, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let file = self.0.folder.join("data/postmaster.pid");
+        let file = std::fs::read_to_string(file).expect("the server runs");
+        let postmaster = file.lines().next().expect("its process stands in the first line");
+        // The parent first, so that it starts no more children.
+        let script = "kill -\"$1\" \"$2\" && pkill -\"$1\" -P \"$2\"";
+        let sent = Command::new("sh").args(["-c", script, "signal", signal, postmaster]).status();
+        assert!(sent.expect("sh can be started").success());
+    }
+}
+
 /// The PostgreSQL of this run.
 #[derive(Debug)]
 struct Server {

@@ -1,6 +1,7 @@
 //! What a store of the ledger promises, proved on both engines by the same lines.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jiff::civil::{Date, date};
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::databases::Database;
+use crate::databases::{Database, PrivatePostgres};
 use crate::harness::until;
 
 /// The last day of a month.
@@ -441,4 +442,57 @@ async fn a_store_that_is_away_refuses_after_a_bounded_wait() {
     assert_eq!(refused.unwrap_err(), ocr_gateway::ledger::ReserveError::Unavailable);
     let asked = ledger.usage(&query(DAY, DAY)).await;
     assert!(matches!(asked, Err(LedgerStoreError::Unavailable(_))));
+}
+
+/// What callers of a run have seen.
+#[derive(Debug, Default)]
+struct Seen {
+    settled: AtomicU64,
+    refused: AtomicU64,
+    is_over: AtomicBool,
+}
+
+/// Reserves and settles until it is told to stop.
+async fn spend(ledger: Ledger, seen: Arc<Seen>) {
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    while !seen.is_over.load(Ordering::Relaxed) {
+        let deadline = clock.instant() + Duration::from_mins(1);
+        match ledger.reserve(charge("acme", 10), daily(1_000_000), deadline).await {
+            Ok(reservation) => {
+                let bill = Bill { usage: tokens(7), ..Bill::default() };
+                reservation.settle(bill).await;
+                seen.settled.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                seen.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_stands_still_makes_callers_wait_then_refuses_and_loses_nothing() {
+    let Some(server) = PrivatePostgres::start() else { return };
+    let options = ocr_gateway::store::Options::default();
+    let database = ocr_gateway::store::connect(&server.url(), options).await.unwrap();
+    database.migrate().await.unwrap();
+    let (store, seen) = (database.ledger(), Arc::new(Seen::default()));
+    let (ledger, _tasks) = open(database.ledger(), 30_000).await;
+    let mut callers = JoinSet::new();
+    for _ in 0..32 {
+        callers.spawn(spend(ledger.clone(), Arc::clone(&seen)));
+    }
+    let settled = || seen.settled.load(Ordering::Relaxed);
+    until("calls before", async || settled() >= 200).await;
+    server.freeze();
+    until("refusals", async || seen.refused.load(Ordering::Relaxed) >= 32).await;
+    let before = settled();
+    server.thaw();
+    until("calls after", async || settled() >= before + 200).await;
+    seen.is_over.store(true, Ordering::Relaxed);
+    callers.join_all().await;
+    ledger.close().await;
+    let account = day(&*store).await;
+    assert_eq!((account.settled, account.reserved), (settled() * 7, 0), "{account:?}");
+    assert_eq!(store.audit(DAY).await.unwrap(), []);
 }
