@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::catalog::Model;
 use crate::units::{Money, Pixels, Tokens, Usage};
 use crate::vision::Size;
-use crate::vision::resize::{Geometry, MARKERS, image_tokens, smart_resize};
+use crate::vision::resize::{Geometry, MARKERS, image_tokens, most_image_tokens, smart_resize};
 
 /// What the caller asked for, before the cap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub struct Wish {
     pub min_pixels: Option<Pixels>,
     /// The most pixels that the image shall be read at.
     pub max_pixels: Option<Pixels>,
+    /// Whether the provider shall straighten the image, which changes its size in a way that is not
+    /// documented.
+    pub straighten: bool,
 }
 
 /// The ceilings of one call that a tenant is held to.
@@ -45,8 +48,10 @@ pub struct ImageQuote {
     pub geometry: Geometry,
     /// Whether the tenant's cap overruled the wish or made the image smaller.
     pub capped: bool,
-    /// What the image costs, exactly.
+    /// What the image costs: exactly, unless it is straightened.
     pub tokens: Tokens,
+    /// The most that the image can cost: `tokens`, unless it is straightened.
+    pub bound: Tokens,
     /// What it would have cost without the cap.
     pub uncapped_tokens: Tokens,
 }
@@ -56,6 +61,16 @@ impl ImageQuote {
     pub const fn saved(&self) -> Tokens {
         self.uncapped_tokens.saturating_sub(self.tokens)
     }
+}
+
+/// What is known of the cost of an image whose size is not: one behind an address, or one that the
+/// provider straightens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnseenQuote {
+    /// The parameters within which the model will read it; both are sent.
+    pub geometry: Geometry,
+    /// The most that it can cost.
+    pub bound: Tokens,
 }
 
 /// The most that one call can be billed.
@@ -105,7 +120,7 @@ pub enum QuoteError {
     },
 }
 
-/// Quotes an image of `size` with a prompt of at most `prompt_bytes` bytes.
+/// Quotes one call with an image of `size` and a prompt of at most `prompt_bytes` bytes.
 ///
 /// # Errors
 ///
@@ -117,19 +132,34 @@ pub fn quote(
     wish: Wish,
     cap: Cap,
 ) -> Result<Quote, QuoteError> {
+    let text = Tokens::new(prompt_bytes).saturating_add(model.figures.template_tokens);
+    let image = image(model, size, text, wish, cap)?;
+    let bound = Usage { image: image.bound, text, output: output(model, cap) };
+    Ok(Quote { model: Arc::clone(model), image, bound })
+}
+
+/// The most tokens that one answer may have: the lower of the model's and the tenant's limit.
+pub fn output(model: &Model, cap: Cap) -> Tokens {
+    let most = model.figures.max_tokens;
+    cap.max_tokens.unwrap_or(most).min(most)
+}
+
+/// Quotes an image of `size` beside at most `text` tokens of text.
+///
+/// # Errors
+///
+/// [`QuoteError`] says what the caller must change.
+pub fn image(
+    model: &Model,
+    size: Size,
+    text: Tokens,
+    wish: Wish,
+    cap: Cap,
+) -> Result<ImageQuote, QuoteError> {
     let figures = &model.figures;
-    let text = Tokens::new(prompt_bytes).saturating_add(figures.template_tokens);
-    let room = largest_max_pixels(model, text)?;
-    let ceiling = figures.largest_max_pixels.min(room);
-    let wished = wish.max_pixels.unwrap_or(figures.default_max_pixels).min(ceiling);
+    let Allowance { wished, cap_pixels, allowed } = allowance(model, text, wish, cap)?;
     let uncapped = geometry(model, wish.min_pixels, wished)?;
     let uncapped_size = smart_resize(size, &uncapped);
-
-    let cap_pixels = cap.max_pixels.unwrap_or(wished);
-    if cap_pixels < figures.min_pixels {
-        return Err(QuoteError::OverCap { actual: figures.min_pixels, allowed: cap_pixels });
-    }
-    let allowed = wished.min(cap_pixels);
     let mut geometry = geometry(model, wish.min_pixels, allowed)?;
     let mut sent = smart_resize(size, &geometry);
     // Enlarging rounds up, so a wish for many pixels at least can carry an image over the cap.
@@ -144,19 +174,57 @@ pub fn quote(
         return Err(QuoteError::OverCap { actual, allowed });
     }
     let tokens = image_tokens(size, &geometry);
-    let output = cap.max_tokens.unwrap_or(figures.max_tokens).min(figures.max_tokens);
-    Ok(Quote {
-        model: Arc::clone(model),
-        image: ImageQuote {
-            size,
-            sent,
-            geometry,
-            capped,
-            tokens,
-            uncapped_tokens: image_tokens(size, &uncapped),
-        },
-        bound: Usage { image: tokens, text, output },
-    })
+    let bound = if wish.straighten { most_image_tokens(&geometry).max(tokens) } else { tokens };
+    let uncapped_tokens = image_tokens(size, &uncapped);
+    Ok(ImageQuote { size, sent, geometry, capped, tokens, bound, uncapped_tokens })
+}
+
+/// Quotes an image of unknown size beside at most `text` tokens of text.
+///
+/// A tenant that rejects instead of clamping must be asked for no more than its cap, since an image that
+/// nobody has seen may be larger.
+///
+/// # Errors
+///
+/// [`QuoteError`] says what the caller must change.
+pub fn unseen_image(
+    model: &Model,
+    text: Tokens,
+    wish: Wish,
+    cap: Cap,
+) -> Result<UnseenQuote, QuoteError> {
+    let Allowance { wished, cap_pixels, allowed } = allowance(model, text, wish, cap)?;
+    if allowed < wished && cap.reject {
+        return Err(QuoteError::OverCap { actual: wished, allowed });
+    }
+    let mut geometry = geometry(model, wish.min_pixels, allowed)?;
+    let cells = most_image_tokens(&geometry).saturating_sub(MARKERS).get();
+    let most_pixels = Pixels::new(cells.saturating_mul(u64::from(geometry.cell).pow(2)));
+    if most_pixels > cap_pixels {
+        geometry.min_pixels = model.figures.min_pixels;
+    }
+    Ok(UnseenQuote { geometry, bound: most_image_tokens(&geometry) })
+}
+
+/// How many pixels an image may have, and why.
+struct Allowance {
+    /// As asked for, or the model's default, within what the model takes.
+    wished: Pixels,
+    /// The tenant's cap; as wished where it has none.
+    cap_pixels: Pixels,
+    /// The lower of both.
+    allowed: Pixels,
+}
+
+fn allowance(model: &Model, text: Tokens, wish: Wish, cap: Cap) -> Result<Allowance, QuoteError> {
+    let figures = &model.figures;
+    let ceiling = figures.largest_max_pixels.min(largest_max_pixels(model, text)?);
+    let wished = wish.max_pixels.unwrap_or(figures.default_max_pixels).min(ceiling);
+    let cap_pixels = cap.max_pixels.unwrap_or(wished);
+    if cap_pixels < figures.min_pixels {
+        return Err(QuoteError::OverCap { actual: figures.min_pixels, allowed: cap_pixels });
+    }
+    Ok(Allowance { wished, cap_pixels, allowed: wished.min(cap_pixels) })
 }
 
 /// The `max_pixels` that leaves room for the prompt under the model's input limit.
@@ -190,7 +258,7 @@ mod tests {
     const A4: Size = Size::new(1240, 1754);
 
     fn wish(max_pixels: u64) -> Wish {
-        Wish { max_pixels: Some(Pixels::new(max_pixels)), min_pixels: None }
+        Wish { max_pixels: Some(Pixels::new(max_pixels)), ..Wish::default() }
     }
 
     fn cap(max_pixels: u64) -> Cap {
@@ -223,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_wish_for_many_pixels_does_not_carry_an_image_over_the_cap() {
-        let wish = Wish { min_pixels: Some(Pixels::new(10_000)), max_pixels: None };
+        let wish = Wish { min_pixels: Some(Pixels::new(10_000)), ..Wish::default() };
         let image = quoted(Size::new(97, 97), wish, cap(10_000)).image;
         assert!(image.capped && image.sent.pixels().get() <= 10_000, "{image:?}");
         let rejecting = Cap { reject: true, ..cap(10_000) };
@@ -276,8 +344,33 @@ mod tests {
     }
 
     #[test]
+    fn a_straightened_image_is_bounded_by_its_cap_and_not_by_its_size() {
+        let straightened = Wish { straighten: true, ..Wish::default() };
+        let image = quoted(Size::new(100, 100), straightened, cap(1_048_576)).image;
+        assert_eq!((image.tokens.get(), image.bound.get()), (11, 1_026));
+    }
+
+    #[test]
+    fn an_image_that_is_not_seen_is_bounded_by_the_cap() {
+        let unseen = |wish, cap| unseen_image(&Model::sample(), Tokens::new(100), wish, cap);
+        assert_eq!(unseen(Wish::default(), Cap::default()).unwrap().bound.get(), 8_194);
+        assert_eq!(unseen(wish(8_000_000), cap(1_048_576)).unwrap().bound.get(), 1_026);
+        let many = Wish { min_pixels: Some(Pixels::new(1_048_576)), ..wish(8_000_000) };
+        let quote = unseen(many, cap(1_048_576)).unwrap();
+        assert_eq!((quote.geometry.min_pixels.get(), quote.bound.get()), (3_072, 1_026));
+    }
+
+    #[test]
+    fn a_tenant_that_rejects_takes_an_unseen_image_only_within_its_cap() {
+        let cap = Cap { reject: true, ..cap(1_048_576) };
+        let unseen = |wish| unseen_image(&Model::sample(), Tokens::new(100), wish, cap);
+        assert!(unseen(Wish::default()).is_err());
+        assert!(unseen(wish(1_048_576)).is_ok());
+    }
+
+    #[test]
     fn a_least_above_the_most_is_refused() {
-        let wish = Wish { min_pixels: Some(Pixels::new(9_000_000)), max_pixels: None };
+        let wish = Wish { min_pixels: Some(Pixels::new(9_000_000)), ..Wish::default() };
         let refused = quote(&Model::sample(), A4, 101, wish, Cap::default()).unwrap_err();
         assert!(matches!(refused, QuoteError::MinAboveMax { .. }), "{refused}");
     }

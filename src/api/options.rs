@@ -240,7 +240,7 @@ impl Reader {
             let why = "lines is the task advanced_recognition: leave prompt and other tasks out";
             self.flaws.push(flaw("detail", "invalid_option", why));
         }
-        let Wish { min_pixels, max_pixels } = self.parsed.options.wish;
+        let Wish { min_pixels, max_pixels, .. } = self.parsed.options.wish;
         if min_pixels.zip(max_pixels).is_some_and(|(min, max)| min > max) {
             self.flaws.push(flaw("min_pixels", "invalid_option", "is above max_pixels"));
         }

@@ -74,7 +74,7 @@ pub(super) fn run(
 }
 
 fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<Estimate, Failure> {
-    let wish = Wish { min_pixels: None, max_pixels: arguments.max_pixels.map(Pixels::new) };
+    let wish = Wish { max_pixels: arguments.max_pixels.map(Pixels::new), ..Wish::default() };
     let request = Request {
         id: Uuid::nil(),
         image: Bytes::from(std::fs::read(file)?),

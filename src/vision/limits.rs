@@ -13,7 +13,7 @@ use super::probe::ImageHeader;
 const SHORTEST_SIDE: u32 = 11;
 
 /// The longer side may be at most this many times the shorter.
-const WIDEST_ASPECT: u64 = 200;
+pub(super) const WIDEST_ASPECT: u64 = 200;
 
 /// The longer side of 4K, 3840x2160, up to which all formats are read.
 const LONGER_SIDE_4K: u32 = 3_840;

@@ -18,6 +18,7 @@
 use crate::units::{Pixels, Tokens};
 
 use super::Size;
+use super::limits::WIDEST_ASPECT;
 
 /// The tokens of the markers before and after an image, which `image_tokens` of a bill includes.
 pub const MARKERS: Tokens = Tokens::new(2);
@@ -62,6 +63,25 @@ pub fn image_tokens(image: Size, geometry: &Geometry) -> Tokens {
     let resized = smart_resize(image, geometry);
     let cells = |side: u32| u64::from(side.checked_div(geometry.cell).unwrap_or(0));
     Tokens::new(cells(resized.width) * cells(resized.height)).saturating_add(MARKERS)
+}
+
+/// The most tokens that an image of any size can be billed under `geometry`: the bound of a picture that
+/// is not seen, such as one behind an address.
+///
+/// Within the limits an image has at most the cells of `max_pixels`. Two branches of the formula leave
+/// them: shrinking keeps a sliver at one row of cells, and enlarging rounds both sides up. How far is
+/// bounded by the widest aspect that the provider takes.
+pub fn most_image_tokens(geometry: &Geometry) -> Tokens {
+    let area = u64::from(geometry.cell).pow(2).max(1);
+    let longest = |cells: u64| WIDEST_ASPECT.saturating_mul(cells).isqrt().saturating_add(1);
+    let (least, most) = (geometry.min_pixels.get(), geometry.max_pixels.get());
+    let sliver = longest(most.div_ceil(area));
+    // With sides of `a` by `b` cells before rounding, `(a + 1) * (b + 1)` is not reached.
+    let enlarged = least.div_ceil(area);
+    let enlarged = enlarged
+        .saturating_add(longest(enlarged))
+        .saturating_add((enlarged / WIDEST_ASPECT).isqrt().saturating_add(2));
+    Tokens::new((most / area).max(sliver).max(enlarged)).saturating_add(MARKERS)
 }
 
 /// Both sides, each as long as the number of cells that `fit` finds for it.
@@ -268,6 +288,21 @@ mod tests {
             let was_enlarged = resized.width > width + geometry.cell / 2;
             if resized.shorter_side() > geometry.cell && !was_enlarged {
                 prop_assert!(image_tokens(image, &geometry).get() <= most);
+            }
+        }
+
+        #[test]
+        fn no_image_that_the_provider_takes_costs_more_than_the_bound_of_an_unseen_one(
+            shorter in 11..2_000_u32, thousandths in 1_000..=200_000_u32, lowered in 0..4_u32,
+            geometry in any_geometry(),
+        ) {
+            let longer = shorter * thousandths / 1_000;
+            let max_pixels = Pixels::new(geometry.max_pixels.get() >> (4 * lowered));
+            let geometry = Geometry { max_pixels: max_pixels.max(geometry.min_pixels), ..geometry };
+            let enlarging = Geometry { min_pixels: geometry.max_pixels, ..geometry };
+            for geometry in [geometry, enlarging] {
+                let tokens = image_tokens(Size::new(longer, shorter), &geometry);
+                prop_assert!(tokens <= most_image_tokens(&geometry), "{geometry:?}");
             }
         }
     }
