@@ -11,13 +11,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::error::{Code, Defect};
+use super::error::{Code, Defect, Fault, Verbatim};
+use super::events::{BYTE_ORDER_MARK, Events};
 use super::verdict::{self, Bill, Complaint, Failure, Repeat};
 use super::{FinishReason, Word};
 use crate::units::{Tokens, Usage};
-
-/// Recorded bodies start with it; it carries no meaning.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How much of a body that is not JSON is looked at.
 const PROSE_BYTES: usize = 512;
@@ -45,37 +43,57 @@ pub(super) struct Received {
     pub(super) body: Vec<u8>,
 }
 
+/// A whole answer that is JSON and no complaint.
+#[derive(Debug)]
+pub(super) struct Json {
+    /// The body as it came.
+    pub(super) received: Received,
+    pub(super) value: Value,
+    /// What was billed; none where the answer does not say.
+    pub(super) usage: Option<Usage>,
+    pub(super) request_id: Option<Code>,
+}
+
 /// Reads `received`. Image tokens that the bill does not tell apart are taken to be those of
 /// `bound`.
-pub(super) fn read(received: &Received, bound: &Usage) -> Result<Answer, Failure> {
+pub(super) fn read(received: Received, bound: &Usage) -> Result<Answer, Failure> {
+    content(json(received, bound)?)
+}
+
+/// Reads `received` as far as it can be told to be good, whatever the model wrote.
+pub(super) fn json(received: Received, bound: &Usage) -> Result<Json, Failure> {
     let body = received.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&received.body);
     let json = serde_json::from_slice::<Value>(body).ok().filter(Value::is_object);
     let event = if json.is_none() { first_event(body) } else { None };
     let said = json.as_ref().or(event.as_ref().map(|event| &event.data));
-    let request_id = said
-        .and_then(|json| json["request_id"].as_str().and_then(Code::new))
-        .or_else(|| received.request_id.clone());
+    let request_id = said.and_then(request_id).or_else(|| received.request_id.clone());
     let good = (200..300).contains(&received.status);
-    let outcome = match (json, event) {
-        (Some(json), _) if good && !is_complaint(&json) => content(json, bound),
-        (Some(json), _) => Err(judge(&json, received.status, received, bound)),
-        (None, Some(Event { data, status })) if !good || is_complaint(&data) => {
-            Err(judge(&data, status.unwrap_or(received.status), received, bound))
+    let failure = match (json, event) {
+        (Some(value), _) if good && !is_complaint(&value) => {
+            let usage = usage(&value["usage"], bound);
+            return Ok(Json { received, value, usage, request_id });
         }
-        (None, _) if good => Err(verdict::unusable(Defect::NotJson, None)),
-        (None, _) => Err(verdict::judge(&prose(received, body))),
+        (Some(json), _) => judge(&json, received.status, &received, bound),
+        (None, Some(Event { data, status })) if !good || is_complaint(&data) => {
+            judge(&data, status.unwrap_or(received.status), &received, bound)
+        }
+        (None, _) if good => verdict::unusable(Defect::NotJson, None),
+        (None, _) => verdict::judge(&prose(&received, body)),
     };
-    match outcome {
-        Ok(answer) => Ok(Answer { request_id, ..answer }),
-        Err(failure) => Err(Failure { request_id, ..failure }),
-    }
+    Err(Failure { request_id, ..failure })
+}
+
+/// The upstream's id of an answer or of an error, where the native protocol and errors have it.
+pub(super) fn request_id(json: &Value) -> Option<Code> {
+    json["request_id"].as_str().and_then(Code::new)
 }
 
 /// What the model wrote, in either protocol.
-fn content(mut json: Value, bound: &Usage) -> Result<Answer, Failure> {
-    let usage = usage(&json["usage"], bound);
+pub(super) fn content(json: Json) -> Result<Answer, Failure> {
+    let Json { value: mut json, usage, request_id, .. } = json;
     let pointer = if json["output"].is_object() { "/output/choices/0" } else { "/choices/0" };
-    let unusable = verdict::unusable(Defect::NoContent, usage);
+    let unusable =
+        Failure { request_id: request_id.clone(), ..verdict::unusable(Defect::NoContent, usage) };
     let Some(choice) = json.pointer_mut(pointer) else { return Err(unusable) };
     let finish_reason = finish_reason(&choice["finish_reason"]);
     let answer = match choice.pointer_mut("/message/content").map(Value::take) {
@@ -83,7 +101,7 @@ fn content(mut json: Value, bound: &Usage) -> Result<Answer, Failure> {
         Some(Value::Array(parts)) => written(parts),
         _ => return Err(unusable),
     };
-    Ok(Answer { finish_reason, usage, ..answer })
+    Ok(Answer { finish_reason, usage, request_id, ..answer })
 }
 
 /// Puts the parts of a message together. In practice there is one, or none for a blank page.
@@ -124,7 +142,7 @@ fn numbers<const N: usize>(value: &Value) -> Option<[f64; N]> {
     numbers?.try_into().ok()
 }
 
-fn finish_reason(value: &Value) -> FinishReason {
+pub(super) fn finish_reason(value: &Value) -> FinishReason {
     match value.as_str() {
         Some("stop") => FinishReason::Stop,
         Some("length") => FinishReason::Length,
@@ -137,7 +155,7 @@ fn finish_reason(value: &Value) -> FinishReason {
 /// An input of zero is no bill either: every call carries a picture, and none is free. The
 /// picture's tokens are part of the input (Model Studio, "Qwen-OCR API reference"); should they
 /// ever be more, both are believed, since that errs upwards.
-fn usage(usage: &Value, bound: &Usage) -> Option<Usage> {
+pub(super) fn usage(usage: &Value, bound: &Usage) -> Option<Usage> {
     let number = |pointers: &[&str]| {
         pointers.iter().find_map(|pointer| usage.pointer(pointer).and_then(Value::as_u64))
     };
@@ -156,8 +174,24 @@ fn usage(usage: &Value, bound: &Usage) -> Option<Usage> {
     })
 }
 
-/// Judges an error body.
+/// Judges an error body, and keeps it where it speaks of the caller's own request.
 fn judge(json: &Value, status: u16, received: &Received, bound: &Usage) -> Failure {
+    let failure = complaint(json, status, received.retry_after, bound);
+    let about_the_request = matches!(
+        failure.fault,
+        Fault::Rejected { .. } | Fault::ImageRejected(_) | Fault::ContentRejected
+    );
+    let verbatim = about_the_request.then(|| Verbatim::of(received.status, &received.body));
+    Failure { verbatim, ..failure }
+}
+
+/// Judges an error, wherever it stood.
+pub(super) fn complaint(
+    json: &Value,
+    status: u16,
+    retry_after: Option<Duration>,
+    bound: &Usage,
+) -> Failure {
     let message = ["/message", "/msg", "/error/message", "/error"].iter().find_map(|pointer| {
         json.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty())
     });
@@ -165,7 +199,7 @@ fn judge(json: &Value, status: u16, received: &Received, bound: &Usage) -> Failu
         status,
         code: complaint_code(json),
         message: message.unwrap_or_default().to_owned(),
-        retry_after: received.retry_after,
+        retry_after,
     });
     match usage(&json["usage"], bound) {
         // Work that was billed would be billed again.
@@ -175,7 +209,7 @@ fn judge(json: &Value, status: u16, received: &Received, bound: &Usage) -> Failu
 }
 
 /// Whether there is an error in a body, whatever the status says.
-fn is_complaint(json: &Value) -> bool {
+pub(super) fn is_complaint(json: &Value) -> bool {
     let error = &json["error"];
     complaint_code(json).is_some()
         || error.is_object()
@@ -202,22 +236,16 @@ struct Event {
     status: Option<u16>,
 }
 
-/// The first event of a stream of events that holds JSON (HTML standard, "Server-sent events").
+/// The first event of a stream of events that holds JSON.
 fn first_event(body: &[u8]) -> Option<Event> {
-    let text = std::str::from_utf8(body).ok()?;
-    let mut status = None;
-    for line in text.lines() {
-        if let Some(number) =
-            line.strip_prefix(":HTTP_STATUS/").or_else(|| line.strip_prefix("status:"))
-        {
-            status = number.trim().parse().ok();
-        }
-        let Some(data) = line.strip_prefix("data:") else { continue };
-        let data =
-            serde_json::from_str::<Value>(data.trim_start()).ok().filter(Value::is_object)?;
-        return Some(Event { data, status });
-    }
-    None
+    let mut events = Events::default();
+    events.push(body);
+    // An error that is the only event may lack its blank line.
+    events.push(b"\n\n");
+    let fields = std::iter::from_fn(|| events.next()).map(|event| event.fields());
+    let (data, status) = fields.filter_map(|fields| Some((fields.data?, fields.status))).next()?;
+    let data = serde_json::from_slice::<Value>(&data).ok().filter(Value::is_object)?;
+    Some(Event { data, status })
 }
 
 /// A body that is not JSON: the page of a load balancer, or nothing.
@@ -241,7 +269,7 @@ mod tests {
 
     fn of(status: u16, body: &str) -> Result<Answer, Failure> {
         let received = Received { status, body: body.as_bytes().to_vec(), ..Received::default() };
-        read(&received, &BOUND)
+        read(received, &BOUND)
     }
 
     fn tokens(image: u64, text: u64, output: u64) -> Usage {
@@ -402,7 +430,7 @@ mod tests {
     fn the_request_id_is_taken_from_the_header_where_the_body_has_none() {
         let header = Code::new("from-header");
         let received = Received { status: 500, request_id: header.clone(), ..Received::default() };
-        assert_eq!(read(&received, &BOUND).unwrap_err().request_id, header);
+        assert_eq!(read(received, &BOUND).unwrap_err().request_id, header);
     }
 
     /// A recorded body of the vendor's service; none where the recordings are not at hand.

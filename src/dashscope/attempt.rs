@@ -1,5 +1,8 @@
 //! One attempt: the request goes out, the answer comes in, nothing takes longer than it may.
 //!
+//! An answer that is streamed has come in, as far as an attempt goes, when its first event shows that
+//! it began well: until then nothing was passed on, and the call can be made again.
+//!
 //! Four clocks run. The connection's is reqwest's; the headers', the silence between two pieces of
 //! the answer and the attempt as a whole are kept here, the last cut short by the caller's
 //! deadline. Which one ran out is part of the answer to "why", so they are not folded into one.
@@ -11,16 +14,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Response, Url};
 use tokio::time::timeout;
 
-use super::ClientError;
-use super::answer::{self, Answer, Received};
+use super::answer::{self, Answer, Json, Received};
 use super::error::{Code, Defect, Fault, Timeout};
-use super::request::Request;
+use super::incoming::Incoming;
+use super::request::{Expects, Request};
 use super::settings::UpstreamSettings;
 use super::verdict::{Bill, Failure, Repeat, unusable};
+use super::{ClientError, Protocol};
 use crate::clock::Clock;
 use crate::units::Usage;
 
@@ -48,8 +53,20 @@ pub(super) struct Transport {
     first_byte: Duration,
     idle: Duration,
     total: Duration,
+    stream: Duration,
     max_response_bytes: usize,
     clock: Arc<dyn Clock>,
+}
+
+/// What an attempt brought.
+#[derive(Debug)]
+pub(super) enum Reception {
+    /// Something that the model wrote.
+    Answer(Answer),
+    /// JSON.
+    Json(Box<Json>),
+    /// A stream that began well.
+    Events(Box<Incoming>),
 }
 
 impl Transport {
@@ -80,33 +97,50 @@ impl Transport {
             first_byte: settings.first_byte_timeout(),
             idle: settings.idle_timeout(),
             total: settings.total_timeout(),
+            stream: settings.stream_timeout(),
             max_response_bytes: settings.max_response_bytes,
             clock,
         })
     }
 
-    /// Sends `request` and reads what comes back, within `left`.
+    /// Sends `request` and reads what comes back, within `left`; a stream that began may go on.
     pub(super) async fn exchange(
         &self,
         request: &Request,
         left: Duration,
         bound: &Usage,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Reception, Failure> {
         let (body, handed_over) = request.document.body();
-        let request = self
-            .request(reqwest::Method::POST, request.path)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(reqwest::Body::wrap(body));
+        let sent = self.post(request).body(reqwest::Body::wrap(body));
         let whole = self.total.min(left);
-        let received = match timeout(whole, self.receive(request)).await {
-            Ok(received) => received,
+        let arrived = match timeout(whole, self.receive(sent, request, bound)).await {
+            Ok(arrived) => arrived,
             Err(_) if left <= self.total => Err(Broken::Deadline),
             Err(_) => Err(Broken::Timeout(Timeout::Total)),
         };
-        match received {
-            Ok(received) => read(received, *bound).await,
+        match arrived {
+            Ok(Arrived::Whole(received)) => read(received, request.expects, *bound).await,
+            Ok(Arrived::Stream(incoming)) => Ok(Reception::Events(incoming)),
             Err(broken) => Err(broken.failure(&handed_over)),
         }
+    }
+
+    /// The head of `request`.
+    fn post(&self, request: &Request) -> reqwest::RequestBuilder {
+        let enable = HeaderValue::from_static("enable");
+        let mut post = self
+            .request(reqwest::Method::POST, request.protocol.path())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if request.resolves_oss {
+            post = post.header("x-dashscope-ossresourceresolve", enable.clone());
+        }
+        if request.expects != Expects::Events {
+            return post.header(ACCEPT, HeaderValue::from_static("application/json"));
+        }
+        if request.protocol == Protocol::Native {
+            post = post.header("x-dashscope-sse", enable);
+        }
+        post.header(ACCEPT, HeaderValue::from_static("text/event-stream"))
     }
 
     /// A request to `path` below the endpoint's address, with the key.
@@ -114,7 +148,6 @@ impl Transport {
         self.http
             .request(method, self.address(path))
             .header(AUTHORIZATION, self.authorization.clone())
-            .header(ACCEPT, HeaderValue::from_static("application/json"))
     }
 
     /// The address of `path` at the endpoint.
@@ -122,8 +155,13 @@ impl Transport {
         format!("{}{path}", self.base)
     }
 
-    async fn receive(&self, request: reqwest::RequestBuilder) -> Result<Received, Broken> {
-        let mut response = match timeout(self.first_byte, request.send()).await {
+    async fn receive(
+        &self,
+        sent: reqwest::RequestBuilder,
+        request: &Request,
+        bound: &Usage,
+    ) -> Result<Arrived, Broken> {
+        let response = match timeout(self.first_byte, sent.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if error.is_connect() => return Err(Broken::Unreachable),
             Ok(Err(_)) => return Err(Broken::Interrupted),
@@ -136,33 +174,23 @@ impl Transport {
             retry_after: self.retry_after(headers).map(|wait| wait.min(LONGEST_RETRY_AFTER)),
             body: Vec::new(),
         };
-        if status.is_success() {
-            self.fill(&mut response, &mut received.body, self.max_response_bytes).await?;
-            return Ok(received);
+        let is_stream = text(headers, "content-type").is_some_and(is_event_stream);
+        let mut pieces = Pieces { response, idle: self.idle };
+        if !status.is_success() {
+            // The status alone says enough, so an error's body may be cut, broken or slow.
+            let _ = pieces.fill(&mut received.body, MAX_ERROR_BYTES).await;
+            return Ok(Arrived::Whole(received));
         }
-        // The status alone says enough, so an error's body may be cut, broken or slow.
-        let _ = self.fill(&mut response, &mut received.body, MAX_ERROR_BYTES).await;
-        Ok(received)
-    }
-
-    async fn fill(
-        &self,
-        response: &mut Response,
-        body: &mut Vec<u8>,
-        most: usize,
-    ) -> Result<(), Broken> {
-        loop {
-            let piece = match timeout(self.idle, response.chunk()).await {
-                Ok(Ok(Some(piece))) => piece,
-                Ok(Ok(None)) => return Ok(()),
-                Ok(Err(_)) => return Err(Broken::Interrupted),
-                Err(_) => return Err(Broken::Timeout(Timeout::Idle)),
-            };
-            if body.len() + piece.len() > most {
-                return Err(Broken::TooLong);
-            }
-            body.extend_from_slice(&piece);
+        if request.expects == Expects::Events && is_stream {
+            let limits = (self.stream, self.max_response_bytes);
+            let opened = Incoming::open(pieces, request.protocol, *bound, limits).await?;
+            return Ok(match opened {
+                Ok(incoming) => Arrived::Stream(Box::new(incoming)),
+                Err(body) => Arrived::Whole(Received { body, ..received }),
+            });
         }
+        pieces.fill(&mut received.body, self.max_response_bytes).await?;
+        Ok(Arrived::Whole(received))
     }
 
     /// The vendor's SDK reads `retry-after-ms` and `retry-after`, the latter in both forms of RFC
@@ -180,8 +208,44 @@ impl Transport {
     }
 }
 
+/// A response as far as it has come in.
+enum Arrived {
+    Whole(Received),
+    Stream(Box<Incoming>),
+}
+
+/// The body of a response, piece by piece.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    response: Response,
+    idle: Duration,
+}
+
+impl Pieces {
+    /// The next piece; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        match timeout(self.idle, self.response.chunk()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(_)) => Err(Broken::Interrupted),
+            Err(_) => Err(Broken::Timeout(Timeout::Idle)),
+        }
+    }
+
+    /// Adds what is left to `body`, up to `most` bytes in all.
+    pub(super) async fn fill(&mut self, body: &mut Vec<u8>, most: usize) -> Result<(), Broken> {
+        while let Some(piece) = self.next().await? {
+            if body.len() + piece.len() > most {
+                return Err(Broken::TooLong);
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(())
+    }
+}
+
 /// Why there is nothing to read.
-enum Broken {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Broken {
     Unreachable,
     Interrupted,
     TooLong,
@@ -194,6 +258,11 @@ impl Broken {
     fn failure(self, handed_over: &AtomicBool) -> Failure {
         // Without its last piece the upstream had no request that it could have worked on.
         let bill = if handed_over.load(Ordering::Acquire) { Bill::Unknown } else { Bill::Nothing };
+        self.billed(bill)
+    }
+
+    /// What that means for a call of which this is known of the bill.
+    pub(super) fn billed(self, bill: Bill) -> Failure {
         match self {
             Self::Unreachable => Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing),
             Self::Interrupted => Failure::new(Fault::Interrupted, Repeat::Transient, bill),
@@ -205,13 +274,25 @@ impl Broken {
     }
 }
 
-async fn read(received: Received, bound: Usage) -> Result<Answer, Failure> {
-    if received.body.len() <= INLINE_BYTES {
-        return answer::read(&received, &bound);
+async fn read(received: Received, expects: Expects, bound: Usage) -> Result<Reception, Failure> {
+    let inline = received.body.len() <= INLINE_BYTES;
+    let read = move || match expects {
+        Expects::Answer => answer::read(received, &bound).map(Reception::Answer),
+        Expects::Json | Expects::Events => {
+            answer::json(received, &bound).map(|json| Reception::Json(Box::new(json)))
+        }
+    };
+    if inline {
+        return read();
     }
-    let reading = tokio::task::spawn_blocking(move || answer::read(&received, &bound));
+    let reading = tokio::task::spawn_blocking(read);
     // The pool refuses work only while the process ends; the answer was there, so it may be billed.
     reading.await.unwrap_or_else(|_| Err(unusable(Defect::NotJson, None)))
+}
+
+fn is_event_stream(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("text/event-stream")
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -1,15 +1,16 @@
-//! A request body around a picture, made while it is sent.
+//! A request body around pictures, made while it is sent.
 //!
 //! A picture is held once, as the bytes that came in. Base64 and the JSON around it would be
 //! another four thirds of it for each attempt in flight, so the text is made in pieces of 64 KiB as
-//! the connection asks for them, and making the body again for a retry costs three reference
-//! counts. The length is known beforehand and sent, because the vendor's gateway is known to
-//! dislike chunked bodies.
+//! the connection asks for them, and making the body again for a retry costs some reference
+//! counts. What a caller has written as Base64 already is sent from where it was received. The length
+//! is known beforehand and sent, because the vendor's gateway is known to dislike chunked bodies.
 //!
 //! A body also remembers whether its last piece was handed over. Until then the upstream cannot
 //! have had a whole JSON document, and so cannot have billed anything, however the connection
 //! ended.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,12 +24,19 @@ use http_body::{Body, Frame, SizeHint};
 /// is padded, and some ten microseconds of work.
 const PIECE: usize = 48 * 1024;
 
-/// A JSON document with a hole where the Base64 of a picture goes.
+/// A JSON document in parts.
 #[derive(Clone)]
 pub(super) struct Document {
-    before: Bytes,
-    picture: Bytes,
-    after: Bytes,
+    parts: VecDeque<Part>,
+}
+
+/// One part of a document. None is empty.
+#[derive(Clone)]
+enum Part {
+    /// Text of the document.
+    Text(Bytes),
+    /// A picture, to be written as Base64.
+    Picture(Bytes),
 }
 
 impl Document {
@@ -40,66 +48,63 @@ impl Document {
         const HOLE: &str = ";base64,\"";
         let at = json.find(HOLE).map_or(json.len(), |found| found + HOLE.len() - 1);
         let json = Bytes::from(json);
-        Self { before: json.slice(..at), picture, after: json.slice(at..) }
+        let (before, after) = (json.slice(..at), json.slice(at..));
+        Self::of([Part::Text(before), Part::Picture(picture), Part::Text(after)])
+    }
+
+    /// The document that these pieces of text make.
+    pub(super) fn verbatim(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        Self::of(pieces.into_iter().map(Part::Text))
+    }
+
+    fn of(parts: impl IntoIterator<Item = Part>) -> Self {
+        Self { parts: parts.into_iter().filter(|part| part.length() > 0).collect() }
     }
 
     /// A body that sends the document, and the flag that says whether all of it was handed over.
     pub(super) fn body(&self) -> (DocumentBody, Arc<AtomicBool>) {
         let handed_over = Arc::new(AtomicBool::new(false));
-        let body = DocumentBody {
-            next: Part::Before,
-            document: self.clone(),
-            handed_over: Arc::clone(&handed_over),
-        };
+        let body = DocumentBody { left: self.parts.clone(), handed_over: Arc::clone(&handed_over) };
         (body, handed_over)
     }
 }
 
-/// What is sent next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Before,
-    Picture,
-    After,
-    Nothing,
+impl Part {
+    /// Bytes of it as they are sent.
+    fn length(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Picture(picture) => base64_simd::STANDARD.encoded_length(picture.len()),
+        }
+    }
 }
 
 /// One sending of a [`Document`].
 pub(super) struct DocumentBody {
-    next: Part,
-    /// What is left of it.
-    document: Document,
+    left: VecDeque<Part>,
     handed_over: Arc<AtomicBool>,
 }
 
 impl DocumentBody {
     fn next_piece(&mut self) -> Option<Bytes> {
-        match self.next {
-            Part::Before => {
-                self.next =
-                    if self.document.picture.is_empty() { Part::After } else { Part::Picture };
-                Some(std::mem::take(&mut self.document.before))
-            }
-            Part::Picture => {
-                let picture = &mut self.document.picture;
+        let piece = match self.left.pop_front()? {
+            Part::Text(text) => text,
+            Part::Picture(mut picture) => {
                 let piece = picture.split_to(picture.len().min(PIECE));
-                if picture.is_empty() {
-                    self.next = Part::After;
+                if !picture.is_empty() {
+                    self.left.push_front(Part::Picture(picture));
                 }
-                Some(base64_simd::STANDARD.encode_type::<Vec<u8>>(&piece).into())
+                base64_simd::STANDARD.encode_type::<Vec<u8>>(&piece).into()
             }
-            Part::After => {
-                self.next = Part::Nothing;
-                self.handed_over.store(true, Ordering::Release);
-                Some(std::mem::take(&mut self.document.after))
-            }
-            Part::Nothing => None,
+        };
+        if self.left.is_empty() {
+            self.handed_over.store(true, Ordering::Release);
         }
+        Some(piece)
     }
 
-    fn left(&self) -> usize {
-        let Document { before, picture, after } = &self.document;
-        before.len() + base64_simd::STANDARD.encoded_length(picture.len()) + after.len()
+    fn length(&self) -> usize {
+        self.left.iter().map(Part::length).sum()
     }
 }
 
@@ -115,11 +120,11 @@ impl Body for DocumentBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.next == Part::Nothing
+        self.left.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left() as u64)
+        SizeHint::with_exact(self.length() as u64)
     }
 }
 

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::answer::Answer;
-use super::attempt::Transport;
+use super::ClientError;
+use super::attempt::{Reception, Transport};
 use super::check::{self, CheckError};
 use super::error::{CallError, Code, Fault};
 use super::pacer::{Pacer, Turn};
+use super::reply::Reply;
 use super::request::Request;
 use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
 use super::verdict::{Failure, Repeat};
-use super::{Call, ClientError, Completion};
 use crate::admission::Permit;
 use crate::clock::Clock;
 use crate::random::Random;
@@ -65,40 +65,35 @@ impl Endpoint {
         check::check(&self.transport).await
     }
 
+    /// Makes the call that `request` is until a reply begins that can be used.
     pub(super) async fn call(
-        &self,
+        self: &Arc<Self>,
         permit: Permit,
-        call: &Call,
+        request: &Request,
         deadline: Instant,
-    ) -> Result<Completion, CallError> {
+    ) -> Result<Reply, CallError> {
         let model = permit.model().name.clone();
         let mut progress = Progress::default();
-        self.run(permit, call, deadline, &mut progress).await.map_err(|stop| {
-            let error = CallError {
-                fault: stop.fault,
-                attempts: progress.attempts,
-                request_id: stop.request_id,
-                spent: stop.spent,
-                written_off: progress.written_off,
-            };
-            self.report(&model, &error);
-            error
-        })
+        match self.run(permit, request, deadline, &mut progress).await {
+            Ok((permit, turn, reception)) => {
+                Ok(Reply { endpoint: Arc::clone(self), permit, turn, progress, reception })
+            }
+            Err(stop) => Err(self.give_up(&model, &progress, stop)),
+        }
     }
 
     async fn run(
         &self,
         mut permit: Permit,
-        call: &Call,
+        request: &Request,
         deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<Completion, Stop> {
-        let request = Request::new(call, &permit.model().name, permit.bound().output);
+    ) -> Result<(Permit, Turn, Reception), Stop> {
         self.retry.deposit();
         loop {
             let turn = self.pacer.turn(permit.model(), permit.bound().input(), deadline).await?;
-            let failure = match self.attempt(&mut permit, &request, deadline, progress).await {
-                Ok(answer) => return Ok(self.deliver(permit, &turn, answer, progress).await),
+            let failure = match self.attempt(&mut permit, request, deadline, progress).await {
+                Ok(reception) => return Ok((permit, turn, reception)),
                 Err(failure) => failure,
             };
             self.hold_back(&permit, &failure);
@@ -117,19 +112,31 @@ impl Endpoint {
         request: &Request,
         deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Reception, Failure> {
         let started = self.clock.instant();
         let left = deadline.saturating_duration_since(started);
         if left.is_zero() {
             return Err(Failure::unsent(Fault::DeadlineExceeded));
         }
         progress.attempts += 1;
+        progress.began = Some(started);
         let bound = *permit.bound();
         permit.mark_sent();
         let result = self.transport.exchange(request, left, &bound).await;
-        let took = self.clock.instant().saturating_duration_since(started);
+        match &result {
+            // How a stream ends is not known yet.
+            Ok(Reception::Events(_)) => {}
+            Ok(_) => self.ended(permit, progress, "ok"),
+            Err(failure) => self.ended(permit, progress, failure.fault.label()),
+        }
+        result
+    }
+
+    /// Counts the end of an attempt.
+    pub(super) fn ended(&self, permit: &Permit, progress: &mut Progress, outcome: &'static str) {
+        let Some(began) = progress.began.take() else { return };
+        let took = self.clock.instant().saturating_duration_since(began);
         progress.upstream_time += took;
-        let outcome = result.as_ref().map_or_else(|failure| failure.fault.label(), |_| "ok");
         self.metrics.upstream_attempt(&self.name, outcome, took);
         tracing::debug!(
             endpoint = self.name,
@@ -140,40 +147,20 @@ impl Endpoint {
             took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "the upstream was asked"
         );
-        result
     }
 
-    async fn deliver(
-        &self,
-        permit: Permit,
-        turn: &Turn,
-        answer: Answer,
-        progress: &Progress,
-    ) -> Completion {
+    /// Notes that the account is taken, which is news after it was refused.
+    pub(super) fn account_taken(&self) {
         if self.account_refused.swap(false, Ordering::Relaxed) {
             tracing::info!(endpoint = self.name, "the upstream takes the account again");
         }
-        let settlement = if let Some(billed) = answer.usage {
-            turn.billed(billed);
-            let request_id = answer.request_id.as_ref().map(ToString::to_string);
-            permit.settle(billed, request_id).await
-        } else {
-            let model = permit.model().name.as_str();
-            tracing::warn!(endpoint = self.name, model, "the upstream's answer states no bill");
-            permit.write_off().await
-        };
-        Completion {
-            text: answer.text,
-            words: answer.words,
-            kv_result: answer.kv_result,
-            finish_reason: answer.finish_reason,
-            settlement,
-            verified: answer.usage.is_some(),
-            written_off: progress.written_off,
-            request_id: answer.request_id,
-            attempts: progress.attempts,
-            upstream_time: progress.upstream_time,
-        }
+    }
+
+    /// Ends a call that failed, with the log line of it.
+    pub(super) fn give_up(&self, model: &str, progress: &Progress, stop: Stop) -> CallError {
+        let error = progress.error(stop);
+        self.report(model, &error);
+        error
     }
 
     /// A `Retry-After` speaks of the account, so it binds every call of the model, not just this

@@ -8,6 +8,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::admission::Refusal;
 use crate::units::Usage;
 
@@ -25,6 +27,38 @@ pub struct CallError {
     pub spent: Usage,
     /// Bounds of the attempts whose bill is unknown; settled already, unverified.
     pub written_off: Usage,
+    /// The upstream's own answer, where it speaks of the caller's request and of nothing else.
+    pub verbatim: Option<Box<Verbatim>>,
+}
+
+/// An error answer of the upstream as it came, for a caller who speaks its protocol.
+///
+/// Kept only where the upstream objects to the request: what it says of accounts, keys and limits was
+/// not written for callers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verbatim {
+    /// The HTTP status.
+    pub status: u16,
+    /// Whether the body is a stream of events; JSON otherwise.
+    pub is_stream: bool,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Verbatim {
+    pub(super) fn of(status: u16, body: &[u8]) -> Self {
+        // JSON begins with a brace, whatever stands before it.
+        let first = body.iter().find(|byte| byte.is_ascii_graphic());
+        let is_stream = first != Some(&b'{');
+        Self { status, is_stream, body: Bytes::copy_from_slice(body) }
+    }
+}
+
+/// Leaves the words out.
+impl fmt::Debug for Verbatim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verbatim").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 impl CallError {
@@ -273,6 +307,7 @@ mod tests {
             request_id: None,
             spent: Usage::default(),
             written_off: Usage::default(),
+            verbatim: None,
         };
         let text = "the upstream failed with 500 InternalError (attempts made: 3)";
         assert_eq!(error.to_string(), text);

@@ -6,10 +6,13 @@
 //!
 //! What happens within a call reads top to bottom in `endpoint`; what an answer means is decided in
 //! `answer` and `verdict`, when it is repeated in `retry`, when it may leave in `pacer`, and what
-//! it costs the tenant in `spending`. reqwest appears below this module and nowhere else.
+//! it costs the tenant in `spending`. A reply is whole or a stream of events (`reply`, `stream`).
+//! reqwest appears below this module and nowhere else.
 //!
-//! Answers are not streamed: built-in tasks lose their results in a stream, and a page takes
-//! seconds. No word of the upstream's prose leaves this module; callers see codes and request ids.
+//! [`Client::call`] asks for a whole answer, [`Client::stream`] for one that comes while it is written,
+//! and [`Client::forward`] sends what a caller has put into the words of either protocol itself. No word
+//! of the upstream's prose leaves this module but to callers of the last: others see codes and request
+//! ids.
 
 mod answer;
 mod attempt;
@@ -17,11 +20,16 @@ mod body;
 pub mod check;
 mod endpoint;
 pub mod error;
+mod events;
+mod incoming;
 mod pacer;
+mod reply;
 mod request;
 mod retry;
 pub mod settings;
 mod spending;
+pub mod stream;
+mod tap;
 mod verdict;
 
 use std::fmt;
@@ -34,12 +42,71 @@ use serde_json::Value;
 use self::check::CheckError;
 use self::endpoint::Endpoint;
 use self::error::{CallError, Code};
+use self::request::Request;
 use self::settings::{SettingsError, UpstreamSettings};
+use self::stream::Streaming;
 use crate::admission::{Permit, Settlement};
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::telemetry::metrics::Metrics;
 use crate::units::{Pixels, Usage};
+
+/// The two protocols that DashScope speaks (Model Studio, "Qwen-OCR API reference").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// OpenAI's chat completions.
+    Compatible,
+    /// DashScope's own.
+    Native,
+}
+
+impl Protocol {
+    /// Its path below the endpoint's address.
+    pub(self) const fn path(self) -> &'static str {
+        match self {
+            Self::Compatible => "/compatible-mode/v1/chat/completions",
+            Self::Native => "/api/v1/services/aigc/multimodal-generation/generation",
+        }
+    }
+}
+
+/// A request that a caller has put into the words of a protocol.
+///
+/// It is sent as it is. That it costs no more than the permit's bound is for whoever makes it to see to.
+#[derive(Clone)]
+pub struct Forward {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The body, in pieces.
+    pub body: Vec<Bytes>,
+    /// Whether a stream is asked for. The compatible protocol says so in the body, too.
+    pub stream: bool,
+    /// Whether the upstream shall look up addresses of its own temporary storage.
+    pub resolves_oss: bool,
+}
+
+/// What a forwarded request brought.
+#[derive(Debug)]
+pub enum Forwarded {
+    /// A whole answer, as it came.
+    Whole {
+        /// The body: JSON.
+        body: Bytes,
+        /// What it cost.
+        receipt: Receipt,
+    },
+    /// A stream that began.
+    Stream(Box<Streaming>),
+}
+
+/// What a call brought that asked for a stream.
+#[derive(Debug)]
+pub enum Streamed {
+    /// A whole answer, since the upstream did not stream it.
+    Whole(Box<Completion>),
+    /// A stream that began.
+    Stream(Box<Streaming>),
+}
 
 /// One call to a model: the picture, how it is to be read, and what is asked of it.
 ///
@@ -148,6 +215,43 @@ pub struct Completion {
     pub upstream_time: Duration,
 }
 
+/// What an answer cost and how it came about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// Why the model stopped.
+    pub finish_reason: FinishReason,
+    /// What the answer cost.
+    pub settlement: Settlement,
+    /// Whether the upstream stated its bill; see [`Completion::verified`].
+    pub verified: bool,
+    /// Bounds of earlier attempts of this call whose bill stayed unknown. Not part of `settlement`.
+    pub written_off: Usage,
+    /// The upstream's id of the answer.
+    pub request_id: Option<Code>,
+    /// How often the upstream was asked.
+    pub attempts: u32,
+    /// Time spent waiting for the upstream, over all attempts.
+    pub upstream_time: Duration,
+}
+
+impl Receipt {
+    /// The completion of an answer that was only text.
+    pub fn completion(self, text: String) -> Completion {
+        Completion {
+            text,
+            words: None,
+            kv_result: None,
+            finish_reason: self.finish_reason,
+            settlement: self.settlement,
+            verified: self.verified,
+            written_off: self.written_off,
+            request_id: self.request_id,
+            attempts: self.attempts,
+            upstream_time: self.upstream_time,
+        }
+    }
+}
+
 impl Completion {
     /// How often the call was repeated.
     pub const fn retries(&self) -> u32 {
@@ -229,7 +333,39 @@ impl Client {
         call: &Call,
         deadline: Instant,
     ) -> Result<Completion, CallError> {
-        self.endpoint.call(permit, call, deadline).await
+        let request = Request::new(call, &permit.model().name, permit.bound().output);
+        self.endpoint.call(permit, &request, deadline).await?.completion().await
+    }
+
+    /// Makes the call for an answer that comes while it is written. The deadline holds until it begins;
+    /// from then on `upstream.stream_timeout_ms`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] says why nothing began.
+    pub async fn stream(
+        &self,
+        permit: Permit,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Streamed, CallError> {
+        let request = Request::streamed(call, &permit.model().name, permit.bound().output);
+        self.endpoint.call(permit, &request, deadline).await?.streamed().await
+    }
+
+    /// Sends what a caller has put into words, and gives back what comes, byte for byte.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; where the upstream objects to the request itself, with its own words.
+    pub async fn forward(
+        &self,
+        permit: Permit,
+        forward: &Forward,
+        deadline: Instant,
+    ) -> Result<Forwarded, CallError> {
+        let request = Request::forwarded(forward);
+        self.endpoint.call(permit, &request, deadline).await?.forwarded().await
     }
 
     /// Asks the upstream for its list of models, which spends nothing, to see whether the address
@@ -250,6 +386,16 @@ impl fmt::Debug for Call {
         f.debug_struct("Call")
             .field("image", &self.image)
             .field("task", &task)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Leaves the body out.
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forward")
+            .field("protocol", &self.protocol)
+            .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
 }

@@ -10,32 +10,73 @@
 use serde_json::{Value, json};
 
 use super::body::Document;
-use super::{Call, Task};
+use super::{Call, Forward, Protocol, Task};
 use crate::units::Tokens;
-
-/// The path of the OpenAI-compatible protocol below the endpoint's address.
-const COMPATIBLE: &str = "/compatible-mode/v1/chat/completions";
-
-/// The path of DashScope's own protocol.
-const NATIVE: &str = "/api/v1/services/aigc/multimodal-generation/generation";
 
 /// A call that is ready to be sent, any number of times.
 #[derive(Clone)]
 pub(super) struct Request {
-    /// The path below the endpoint's address.
-    pub(super) path: &'static str,
+    /// Which of the two protocols it is written in.
+    pub(super) protocol: Protocol,
     /// The body.
     pub(super) document: Document,
+    /// What shall come back.
+    pub(super) expects: Expects,
+    /// Whether the upstream shall look up addresses of its own temporary storage.
+    pub(super) resolves_oss: bool,
+}
+
+/// What shall come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expects {
+    /// Something that the model wrote, whole.
+    Answer,
+    /// JSON of any content, whole.
+    Json,
+    /// A stream of events; JSON where the upstream does not stream after all.
+    Events,
 }
 
 impl Request {
     /// Puts `call` into the words of the protocol that can carry it.
     pub(super) fn new(call: &Call, model: &str, max_tokens: Tokens) -> Self {
-        let (path, json) = match &call.task {
-            None => (COMPATIBLE, compatible(call, model, max_tokens)),
-            Some(task) => (NATIVE, native(call, task, model, max_tokens)),
-        };
-        Self { path, document: Document::new(json.to_string(), call.image.bytes.clone()) }
+        let (protocol, json) = in_words(call, model, max_tokens);
+        Self::of(protocol, &json, call, Expects::Answer)
+    }
+
+    /// The same, to be answered as a stream of what is new.
+    pub(super) fn streamed(call: &Call, model: &str, max_tokens: Tokens) -> Self {
+        let (protocol, mut json) = in_words(call, model, max_tokens);
+        match protocol {
+            Protocol::Compatible => {
+                json["stream"] = true.into();
+                json["stream_options"] = json!({"include_usage": true});
+            }
+            Protocol::Native => json["parameters"]["incremental_output"] = true.into(),
+        }
+        Self::of(protocol, &json, call, Expects::Events)
+    }
+
+    /// A request that a caller has put into words.
+    pub(super) fn forwarded(forward: &Forward) -> Self {
+        Self {
+            protocol: forward.protocol,
+            document: Document::verbatim(forward.body.iter().cloned()),
+            expects: if forward.stream { Expects::Events } else { Expects::Json },
+            resolves_oss: forward.resolves_oss,
+        }
+    }
+
+    fn of(protocol: Protocol, json: &Value, call: &Call, expects: Expects) -> Self {
+        let document = Document::new(json.to_string(), call.image.bytes.clone());
+        Self { protocol, document, expects, resolves_oss: false }
+    }
+}
+
+fn in_words(call: &Call, model: &str, max_tokens: Tokens) -> (Protocol, Value) {
+    match &call.task {
+        None => (Protocol::Compatible, compatible(call, model, max_tokens)),
+        Some(task) => (Protocol::Native, native(call, task, model, max_tokens)),
     }
 }
 

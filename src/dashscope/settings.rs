@@ -44,7 +44,10 @@ pub struct UpstreamSettings {
     /// Milliseconds of one attempt as a whole. Default 230,000; below the vendor's own 298,000, so
     /// that it is known here which side gave up.
     pub total_timeout_ms: u64,
-    /// The largest answer that is read, in bytes. Default 8 MiB.
+    /// Milliseconds that a stream may take in all once it began. Default 600,000: the vendor ends a call
+    /// that is not streamed after five minutes and advises to stream what takes longer.
+    pub stream_timeout_ms: u64,
+    /// The largest answer that is read, in bytes, and the largest event of a stream. Default 8 MiB.
     pub max_response_bytes: usize,
     /// Attempts of one call, the first included. Default 3.
     pub max_attempts: u32,
@@ -147,6 +150,7 @@ impl UpstreamSettings {
             ("first_byte_timeout_ms", self.first_byte_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("total_timeout_ms", self.total_timeout_ms),
+            ("stream_timeout_ms", self.stream_timeout_ms),
         ];
         for (key, milliseconds) in positive {
             if milliseconds == 0 {
@@ -207,6 +211,10 @@ impl UpstreamSettings {
 
     pub(super) const fn total_timeout(&self) -> Duration {
         Duration::from_millis(self.total_timeout_ms)
+    }
+
+    pub(super) const fn stream_timeout(&self) -> Duration {
+        Duration::from_millis(self.stream_timeout_ms)
     }
 
     pub(super) const fn queue_timeout(&self) -> Duration {

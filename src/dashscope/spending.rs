@@ -5,9 +5,9 @@
 //! permit off at its bound; if the call goes on, it does so on a second permit, so that both bills
 //! are covered should both arrive.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::error::{Code, Fault};
+use super::error::{CallError, Code, Fault, Verbatim};
 use super::pacer::Turn;
 use super::verdict::{Bill, Failure};
 use crate::admission::Permit;
@@ -23,6 +23,8 @@ pub(super) struct Progress {
     pub(super) written_off: Usage,
     /// Time spent waiting for the upstream.
     pub(super) upstream_time: Duration,
+    /// When the attempt under way began.
+    pub(super) began: Option<Instant>,
 }
 
 /// Why a call ends without a completion.
@@ -32,19 +34,34 @@ pub(super) struct Stop {
     pub(super) request_id: Option<Code>,
     /// What was billed nevertheless.
     pub(super) spent: Usage,
+    /// The upstream's own words, where a caller may see them.
+    pub(super) verbatim: Option<Verbatim>,
 }
 
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
-        Self { fault, request_id: None, spent: Usage::default() }
+        Self { fault, request_id: None, spent: Usage::default(), verbatim: None }
     }
 }
 
 impl Progress {
+    /// The error of a call that went this way and stopped so.
+    pub(super) fn error(&self, stop: Stop) -> CallError {
+        CallError {
+            fault: stop.fault,
+            attempts: self.attempts,
+            request_id: stop.request_id,
+            spent: stop.spent,
+            written_off: self.written_off,
+            verbatim: stop.verbatim.map(Box::new),
+        }
+    }
+
     /// Ends the permit of a call that failed for good.
     pub(super) async fn close(&mut self, permit: Permit, turn: &Turn, failure: Failure) -> Stop {
-        let mut stop = Stop { request_id: failure.request_id, ..failure.fault.into() };
-        match failure.bill {
+        let Failure { fault, bill, request_id, verbatim, .. } = failure;
+        let mut stop = Stop { request_id, verbatim, ..fault.into() };
+        match bill {
             Bill::Nothing => permit.release(),
             Bill::Unknown => {
                 self.written_off = self.written_off.plus(&permit.write_off().await.usage);

@@ -72,6 +72,7 @@ pub(super) fn settings(base_url: &str) -> UpstreamSettings {
         first_byte_timeout_ms: 240_000,
         idle_timeout_ms: 60_000,
         total_timeout_ms: 290_000,
+        stream_timeout_ms: 600_000,
         max_response_bytes: 8 * 1024 * 1024,
         max_attempts: 3,
         backoff_base_ms: 500,

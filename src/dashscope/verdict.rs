@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use super::error::{Code, Defect, Fault, ImageFault, Timeout};
+use super::error::{Code, Defect, Fault, ImageFault, Timeout, Verbatim};
 use super::retry::THROTTLE_BASE;
 use crate::units::Usage;
 
@@ -30,6 +30,8 @@ pub(super) struct Failure {
     pub(super) request_id: Option<Code>,
     /// The upstream's wish not to be asked again before.
     pub(super) retry_after: Option<Duration>,
+    /// Its own words, where a caller may see them.
+    pub(super) verbatim: Option<Verbatim>,
 }
 
 /// Whether another attempt may help.
@@ -63,7 +65,7 @@ impl Failure {
     }
 
     pub(super) const fn new(fault: Fault, repeat: Repeat, bill: Bill) -> Self {
-        Self { fault, repeat, bill, request_id: None, retry_after: None }
+        Self { fault, repeat, bill, request_id: None, retry_after: None, verbatim: None }
     }
 
     /// Whether repeating it could be paid twice, or is allowed once only.

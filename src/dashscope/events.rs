@@ -1,0 +1,152 @@
+//! Server-sent events, cut out of a connection's bytes (HTML standard, section "Server-sent events").
+//!
+//! Only the framing: an event is what stands before a blank line. Bytes are kept as they came, so that
+//! an event can be passed on unchanged; its fields are looked at when asked for. The vendor writes no
+//! space after a colon and a comment line with the status that the stream itself cannot have.
+
+use bytes::{Bytes, BytesMut};
+
+/// Recorded bodies start with it; it carries no meaning.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Bytes on their way to becoming events.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    buffer: BytesMut,
+    /// Where the line begins that is not whole yet.
+    line: usize,
+    /// Up to where there is no line break.
+    searched: usize,
+}
+
+/// One event with the blank line that ends it, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event(Bytes);
+
+/// What an event says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Fields {
+    /// The lines of data, joined by line breaks; none where there is none.
+    pub(super) data: Option<Vec<u8>>,
+    /// The status that DashScope writes into an event.
+    pub(super) status: Option<u16>,
+}
+
+impl Events {
+    /// Takes in what has come.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next event that is whole.
+    pub(super) fn next(&mut self) -> Option<Event> {
+        loop {
+            let found = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n');
+            let Some(found) = found else {
+                self.searched = self.buffer.len();
+                return None;
+            };
+            let end = self.searched + found;
+            let is_blank = matches!(&self.buffer[self.line..end], b"" | b"\r");
+            (self.line, self.searched) = (end + 1, end + 1);
+            if is_blank {
+                (self.line, self.searched) = (0, 0);
+                return Some(Event(self.buffer.split_to(end + 1).freeze()));
+            }
+        }
+    }
+
+    /// Bytes of an event whose end has not come.
+    pub(super) fn unfinished(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+impl Event {
+    /// The event as it came.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// What it says.
+    pub(super) fn fields(&self) -> Fields {
+        Fields::of(&self.0)
+    }
+}
+
+impl Fields {
+    /// The fields of the lines in `text`.
+    pub(super) fn of(text: &[u8]) -> Self {
+        let mut fields = Self::default();
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        for line in text.split(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if let Some(value) = line.strip_prefix(b"data:") {
+                let value = value.strip_prefix(b" ").unwrap_or(value);
+                match &mut fields.data {
+                    Some(data) => {
+                        data.push(b'\n');
+                        data.extend_from_slice(value);
+                    }
+                    none => *none = Some(value.to_vec()),
+                }
+            } else if let Some(status) =
+                line.strip_prefix(b":HTTP_STATUS/").or_else(|| line.strip_prefix(b"status:"))
+            {
+                let status = std::str::from_utf8(status).ok();
+                fields.status = status.and_then(|status| status.trim().parse().ok());
+            }
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(events: &mut Events) -> Vec<Bytes> {
+        std::iter::from_fn(|| events.next()).map(|event| event.0).collect()
+    }
+
+    const STREAM: &[u8] = b"\xef\xbb\xbfid:1\nevent:result\n:HTTP_STATUS/200\ndata:{\"a\":1}\n\n\
+        data: one\r\ndata: two\r\n\r\n\n: keep-alive\n\ndata: [DONE]\n\ndata: cut";
+
+    proptest! {
+        #[test]
+        fn events_are_the_same_wherever_the_bytes_were_split(
+            splits in prop::collection::vec(0..STREAM.len(), 0..8),
+        ) {
+            let mut splits = splits;
+            splits.sort_unstable();
+            let mut events = Events::default();
+            let mut seen = Vec::new();
+            let mut start = 0;
+            for end in splits.into_iter().chain([STREAM.len()]) {
+                events.push(&STREAM[start..end]);
+                seen.extend(all(&mut events));
+                start = end;
+            }
+            prop_assert_eq!(seen.len(), 5);
+            let rest = events.unfinished();
+            prop_assert_eq!(rest, "data: cut".len());
+            prop_assert_eq!(seen.concat(), &STREAM[..STREAM.len() - rest]);
+        }
+    }
+
+    #[test]
+    fn fields_are_read_with_and_without_a_space() {
+        let mut events = Events::default();
+        events.push(STREAM);
+        let fields: Vec<_> =
+            std::iter::from_fn(|| events.next()).map(|event| event.fields()).collect();
+        let data = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(fields[0], Fields { data: data("{\"a\":1}"), status: Some(200) });
+        assert_eq!(fields[1], Fields { data: data("one\ntwo"), status: None });
+        assert_eq!(fields[2], Fields::default());
+        assert_eq!(fields[3], Fields::default());
+        assert_eq!(fields[4].data, data("[DONE]"));
+    }
+}

@@ -1,0 +1,130 @@
+//! A stream of events as it comes in, and what is learnt of it on the way.
+//!
+//! A stream is looked at until its first event is whole, before any of it is passed on: DashScope tells
+//! of a throttle or a wrong request in an event under status 200, and only as long as the caller has
+//! seen nothing can the call be made again or be answered with a status of its own. After that, bytes
+//! pass as they come.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+
+use super::Protocol;
+use super::answer;
+use super::attempt::{Broken, Pieces};
+use super::error::Timeout;
+use super::events::Events;
+use super::stream::Piece;
+use super::tap::Tap;
+use crate::units::Usage;
+
+/// The longest beginning that is looked at; an event of a token is some hundred bytes.
+const MOST_AHEAD: usize = 64 * 1024;
+
+/// How long the upstream may take to close a stream that is over.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// A stream that began well.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pieces: Pieces,
+    /// What was read to see how the stream begins.
+    ahead: VecDeque<Bytes>,
+    events: Events,
+    pub(super) tap: Tap,
+    until: Instant,
+    longest_event: usize,
+}
+
+impl Incoming {
+    /// Reads the beginning of a stream that may take so long in all and have events of so many bytes.
+    ///
+    /// What comes back instead of a stream is the whole body of one that tells of an error before
+    /// anything else, or of something that is no stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] where the connection ends or stalls before the first event is whole.
+    pub(super) async fn open(
+        mut pieces: Pieces,
+        protocol: Protocol,
+        bound: Usage,
+        (longest, longest_event): (Duration, usize),
+    ) -> Result<Result<Self, Vec<u8>>, Broken> {
+        let mut events = Events::default();
+        let mut ahead = VecDeque::new();
+        let mut length = 0;
+        let begins_well = loop {
+            let first = std::iter::from_fn(|| events.next()).find_map(|event| event.fields().data);
+            if let Some(data) = first {
+                let json = serde_json::from_slice::<Value>(&data).unwrap_or_default();
+                break !answer::is_complaint(&json);
+            }
+            if length > MOST_AHEAD {
+                break true;
+            }
+            let Some(piece) = pieces.next().await? else { break false };
+            length += piece.len();
+            events.push(&piece);
+            ahead.push_back(piece);
+        };
+        if begins_well {
+            let (tap, until) = (Tap::new(protocol, bound), Instant::now() + longest);
+            let events = Events::default();
+            return Ok(Ok(Self { pieces, ahead, events, tap, until, longest_event }));
+        }
+        let mut body = ahead.make_contiguous().concat();
+        // What was said first says enough.
+        let _ = pieces.fill(&mut body, MOST_AHEAD).await;
+        Ok(Err(body))
+    }
+
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] where the stream ends before it is over, however politely.
+    pub(super) async fn next(&mut self) -> Result<Option<Piece>, Broken> {
+        let Some(raw) = self.read().await? else { return Ok(None) };
+        self.events.push(&raw);
+        let mut piece = Piece { raw, ..Piece::default() };
+        while let Some(event) = self.events.next() {
+            let seen = self.tap.see(&event);
+            piece.text.push_str(&seen.text);
+            if !seen.is_bill {
+                piece.without_bill.extend_from_slice(event.bytes());
+            }
+        }
+        if self.events.unfinished() > self.longest_event {
+            return Err(Broken::TooLong);
+        }
+        Ok(Some(piece))
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, Broken> {
+        if let Some(piece) = self.ahead.pop_front() {
+            return Ok(Some(piece));
+        }
+        if self.tap.is_complete() {
+            // Read on so that the connection can be used again; whatever it brings, nothing is missing.
+            let patience = self.until.min(Instant::now() + CLOSING);
+            let rest = timeout_at(patience, self.pieces.next()).await;
+            return Ok(rest.ok().and_then(Result::ok).flatten());
+        }
+        match timeout_at(self.until, self.pieces.next()).await {
+            Ok(Ok(Some(piece))) => Ok(Some(piece)),
+            Ok(Ok(None)) if self.tap.failure().is_some() => Ok(None),
+            Ok(Ok(None)) => Err(Broken::Interrupted),
+            Ok(Err(broken)) => Err(broken),
+            Err(_late) => Err(Broken::Timeout(Timeout::Total)),
+        }
+    }
+
+    /// Whether all that came so far is whole events.
+    pub(super) fn is_between_events(&self) -> bool {
+        self.events.unfinished() == 0
+    }
+}

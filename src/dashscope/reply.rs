@@ -1,0 +1,135 @@
+//! A reply that can be used, and what is still owed for it.
+//!
+//! Whatever form it has, it holds the permit that it was called with, and reading it to its end is how the
+//! permit gets settled. Dropped before that, it writes the permit off, as any call whose bill is not
+//! known.
+
+use std::sync::Arc;
+
+use super::answer::{self, Answer};
+use super::attempt::Reception;
+use super::endpoint::Endpoint;
+use super::error::{CallError, Code, Defect};
+use super::pacer::Turn;
+use super::spending::Progress;
+use super::stream::Streaming;
+use super::verdict::{Failure, unusable};
+use super::{Completion, FinishReason, Forwarded, Receipt, Streamed};
+use crate::admission::Permit;
+use crate::units::Usage;
+
+/// A reply of the upstream with the permit that pays for it.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) permit: Permit,
+    pub(super) turn: Turn,
+    pub(super) progress: Progress,
+    pub(super) reception: Reception,
+}
+
+/// What a call owes once its reply is taken out of it.
+#[derive(Debug)]
+pub(super) struct Debt {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) permit: Permit,
+    pub(super) turn: Turn,
+    pub(super) progress: Progress,
+}
+
+impl Reply {
+    fn into_parts(self) -> (Reception, Debt) {
+        let Self { endpoint, permit, turn, progress, reception } = self;
+        (reception, Debt { endpoint, permit, turn, progress })
+    }
+
+    /// What the model wrote, paid.
+    pub(super) async fn completion(self) -> Result<Completion, CallError> {
+        let (reception, debt) = self.into_parts();
+        debt.complete(reception).await
+    }
+
+    /// What the model writes, as far as it is streamed.
+    pub(super) async fn streamed(self) -> Result<Streamed, CallError> {
+        let (reception, debt) = self.into_parts();
+        match reception {
+            Reception::Events(incoming) => {
+                Ok(Streamed::Stream(Box::new(Streaming::new(incoming, debt))))
+            }
+            whole => Ok(Streamed::Whole(Box::new(debt.complete(whole).await?))),
+        }
+    }
+
+    /// What came, whatever the model wrote; paid where it is whole.
+    pub(super) async fn forwarded(self) -> Result<Forwarded, CallError> {
+        let (reception, debt) = self.into_parts();
+        match reception {
+            Reception::Events(incoming) => {
+                Ok(Forwarded::Stream(Box::new(Streaming::new(incoming, debt))))
+            }
+            Reception::Json(json) => {
+                let finish_reason = FinishReason::Other(None);
+                let receipt = debt.pay(json.usage, json.request_id, finish_reason).await;
+                Ok(Forwarded::Whole { body: json.received.body.into(), receipt })
+            }
+            Reception::Answer(_) => Err(debt.fail(unusable(Defect::NotJson, None)).await),
+        }
+    }
+}
+
+impl Debt {
+    async fn complete(self, reception: Reception) -> Result<Completion, CallError> {
+        let read = match reception {
+            Reception::Answer(answer) => Ok(answer),
+            Reception::Json(json) => answer::content(*json),
+            Reception::Events(_) => Err(unusable(Defect::NotJson, None)),
+        };
+        let answer = match read {
+            Ok(answer) => answer,
+            Err(failure) => return Err(self.fail(failure).await),
+        };
+        let Answer { text, words, kv_result, finish_reason, usage, request_id } = answer;
+        let receipt = self.pay(usage, request_id, finish_reason).await;
+        Ok(Completion { words, kv_result, ..receipt.completion(text) })
+    }
+
+    /// Settles at what was billed; at the bound, unverified, where the upstream did not say.
+    pub(super) async fn pay(
+        self,
+        billed: Option<Usage>,
+        request_id: Option<Code>,
+        finish_reason: FinishReason,
+    ) -> Receipt {
+        let Self { endpoint, permit, turn, progress } = self;
+        endpoint.account_taken();
+        let settlement = if let Some(billed) = billed {
+            turn.billed(billed);
+            permit.settle(billed, request_id.as_ref().map(ToString::to_string)).await
+        } else {
+            let model = permit.model().name.as_str();
+            tracing::warn!(
+                endpoint = endpoint.name(),
+                model,
+                "the upstream's answer states no bill"
+            );
+            permit.write_off().await
+        };
+        Receipt {
+            finish_reason,
+            settlement,
+            verified: billed.is_some(),
+            written_off: progress.written_off,
+            request_id,
+            attempts: progress.attempts,
+            upstream_time: progress.upstream_time,
+        }
+    }
+
+    /// Ends the call without a usable reply.
+    pub(super) async fn fail(self, failure: Failure) -> CallError {
+        let Self { endpoint, permit, turn, mut progress } = self;
+        let model = permit.model().name.clone();
+        let stop = progress.close(permit, &turn, failure).await;
+        endpoint.give_up(&model, &progress, stop)
+    }
+}

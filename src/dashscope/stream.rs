@@ -1,0 +1,129 @@
+//! An answer that is passed on while it comes.
+//!
+//! Whoever holds a [`Streaming`] takes pieces until there are none and then asks how it ended. That is
+//! also when it is paid for: at the bill that the stream stated; at the bound where it stated none or
+//! broke off, since what was written until then was billed and nobody knows how much. A caller that has
+//! left does not end a stream: read on, it tells its bill, and what it would have cost to be broken off
+//! is not documented.
+
+use bytes::{Bytes, BytesMut};
+
+use super::Receipt;
+use super::attempt::Broken;
+use super::error::CallError;
+use super::incoming::Incoming;
+use super::reply::Debt;
+use super::verdict::{Bill, Failure};
+
+/// A stream under way, with the permit that pays for it.
+///
+/// Dropping it writes the permit off.
+#[derive(Debug)]
+pub struct Streaming {
+    incoming: Box<Incoming>,
+    debt: Debt,
+    broken: Option<Broken>,
+}
+
+/// A piece of a stream.
+#[derive(Default)]
+pub struct Piece {
+    /// The bytes as they came.
+    pub(super) raw: Bytes,
+    /// The events that became whole, but for those that are there for the bill alone.
+    pub(super) without_bill: BytesMut,
+    /// What the model wrote in them.
+    pub(super) text: String,
+}
+
+/// How a stream ended before it was over.
+#[derive(Debug)]
+pub struct Break {
+    /// Why, and what was spent.
+    pub error: CallError,
+    /// Whether the stream itself told of it, in an event of its own.
+    pub told: bool,
+    /// Whether it broke off between two events, so that another can be added.
+    pub between_events: bool,
+}
+
+impl Piece {
+    /// The bytes as they came.
+    pub fn bytes(self) -> Bytes {
+        self.raw
+    }
+
+    /// The events that became whole, but for those that are there for the bill alone; byte for byte.
+    pub fn without_bill(self) -> Bytes {
+        self.without_bill.freeze()
+    }
+
+    /// What the model wrote.
+    pub fn text(self) -> String {
+        self.text
+    }
+}
+
+impl Streaming {
+    pub(super) const fn new(incoming: Box<Incoming>, debt: Debt) -> Self {
+        Self { incoming, debt, broken: None }
+    }
+
+    /// The next piece; none when the stream is over or broke off.
+    pub async fn next(&mut self) -> Option<Piece> {
+        match self.incoming.next().await {
+            Ok(piece) => piece,
+            Err(broken) => {
+                self.broken = Some(broken);
+                None
+            }
+        }
+    }
+
+    /// Pays for the stream and tells how it ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Break`] where it ended before it was over.
+    pub async fn end(self) -> Result<Receipt, Break> {
+        let Self { incoming, mut debt, broken } = self;
+        let tap = &incoming.tap;
+        let bill = tap.bill();
+        let told = tap.failure().is_some();
+        let unbilled = bill.map_or(Bill::Unknown, Bill::Known);
+        let failure = match (tap.failure(), broken) {
+            (Some(failure), _) => {
+                Some(Failure { bill: told_bill(failure, bill), ..failure.clone() })
+            }
+            (None, Some(broken)) => Some(broken.billed(unbilled)),
+            (None, None) => None,
+        };
+        let outcome = failure.as_ref().map_or("ok", |failure| failure.fault.label());
+        debt.endpoint.ended(&debt.permit, &mut debt.progress, outcome);
+        let request_id = tap.request_id().cloned();
+        match failure {
+            None => Ok(debt.pay(bill, request_id, tap.finish_reason()).await),
+            Some(failure) => {
+                let between_events = incoming.is_between_events();
+                let error = debt.fail(Failure { request_id, ..failure }).await;
+                Err(Break { error, told, between_events })
+            }
+        }
+    }
+}
+
+/// What a stream that told of an error cost: what it stated; else nobody knows, since the model had begun.
+fn told_bill(failure: &Failure, stated: Option<crate::units::Usage>) -> Bill {
+    match (stated, failure.bill) {
+        (Some(stated), _) => Bill::Known(stated),
+        (None, Bill::Known(billed)) => Bill::Known(billed),
+        (None, _) => Bill::Unknown,
+    }
+}
+
+/// Leaves out what the model wrote.
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Piece").field("bytes", &self.raw.len()).finish_non_exhaustive()
+    }
+}

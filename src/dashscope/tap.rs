@@ -1,0 +1,202 @@
+//! What can be learnt from a stream while it passes: the bill, and whether it came to its end.
+//!
+//! The protocols differ in how they end. The compatible one sends a chunk with the bill and no choices,
+//! and then `[DONE]`; DashScope's own states a running total in every event and ends with the one that
+//! gives a `finish_reason`, which is the *word* `null` until then (Model Studio, "Qwen-OCR API
+//! reference"). A connection that merely closes is no end in either. A running total is not a bill: it
+//! becomes one when the model has finished.
+
+use serde_json::Value;
+
+use super::answer;
+use super::error::Code;
+use super::events::Event;
+use super::verdict::Failure;
+use super::{FinishReason, Protocol};
+use crate::units::Usage;
+
+/// What the compatible protocol writes when a stream is over.
+const DONE: &[u8] = b"[DONE]";
+
+/// An ear on one stream.
+#[derive(Debug)]
+pub(super) struct Tap {
+    protocol: Protocol,
+    /// What the call may cost, for bills that do not tell their parts.
+    bound: Usage,
+    usage: Option<Usage>,
+    is_final: bool,
+    finish_reason: Option<FinishReason>,
+    done: bool,
+    request_id: Option<Code>,
+    failure: Option<Failure>,
+}
+
+/// What one event added.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// What the model wrote.
+    pub(super) text: String,
+    /// Whether the event is there for the bill alone.
+    pub(super) is_bill: bool,
+}
+
+impl Tap {
+    pub(super) const fn new(protocol: Protocol, bound: Usage) -> Self {
+        Self {
+            protocol,
+            bound,
+            usage: None,
+            is_final: false,
+            finish_reason: None,
+            done: false,
+            request_id: None,
+            failure: None,
+        }
+    }
+
+    /// Looks at the next event.
+    pub(super) fn see(&mut self, event: &Event) -> Seen {
+        let fields = event.fields();
+        let Some(data) = fields.data else { return Seen::default() };
+        if data == DONE {
+            self.done = true;
+            return Seen::default();
+        }
+        let Ok(mut json) = serde_json::from_slice::<Value>(&data) else { return Seen::default() };
+        if let Some(id) = answer::request_id(&json) {
+            self.request_id = Some(id);
+        }
+        if answer::is_complaint(&json) {
+            let status = fields.status.unwrap_or(500);
+            self.failure.get_or_insert(answer::complaint(&json, status, None, &self.bound));
+            return Seen::default();
+        }
+        let choices = match self.protocol {
+            Protocol::Compatible => json["choices"].take(),
+            Protocol::Native => json["output"]["choices"].take(),
+        };
+        self.see_end(&choices[0]["finish_reason"]);
+        let usage = answer::usage(&json["usage"], &self.bound);
+        let is_empty = choices.as_array().is_some_and(Vec::is_empty);
+        let is_bill = self.protocol == Protocol::Compatible && is_empty && usage.is_some();
+        self.usage = usage.or(self.usage);
+        self.is_final = self.usage.is_some() && (is_bill || self.is_complete());
+        Seen { text: text(self.protocol, &choices[0]), is_bill }
+    }
+
+    fn see_end(&mut self, finish_reason: &Value) {
+        match finish_reason.as_str() {
+            None | Some("null" | "") => {}
+            Some(_) => self.finish_reason = Some(answer::finish_reason(finish_reason)),
+        }
+    }
+
+    /// Whether the stream has come to its end.
+    pub(super) const fn is_complete(&self) -> bool {
+        match self.protocol {
+            Protocol::Compatible => self.done,
+            Protocol::Native => self.finish_reason.is_some(),
+        }
+    }
+
+    /// What was billed, where that is known for good.
+    pub(super) fn bill(&self) -> Option<Usage> {
+        self.usage.filter(|_| self.is_final || self.is_complete())
+    }
+
+    /// Why the model stopped.
+    pub(super) fn finish_reason(&self) -> FinishReason {
+        self.finish_reason.clone().unwrap_or(FinishReason::Other(None))
+    }
+
+    /// The upstream's id of the stream.
+    pub(super) const fn request_id(&self) -> Option<&Code> {
+        self.request_id.as_ref()
+    }
+
+    /// The error that the stream itself told of.
+    pub(super) const fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+}
+
+fn text(protocol: Protocol, choice: &Value) -> String {
+    match protocol {
+        Protocol::Compatible => choice["delta"]["content"].as_str().unwrap_or_default().to_owned(),
+        Protocol::Native => {
+            let parts = choice["message"]["content"].as_array();
+            let parts = parts.map_or(&[][..], Vec::as_slice);
+            parts.iter().filter_map(|part| part["text"].as_str()).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::events::Events;
+    use super::*;
+    use crate::units::Tokens;
+
+    const BOUND: Usage =
+        Usage { image: Tokens::new(700), text: Tokens::new(60), output: Tokens::new(8192) };
+
+    fn heard(protocol: Protocol, stream: &str) -> (Tap, Vec<Seen>) {
+        let (mut tap, mut events) = (Tap::new(protocol, BOUND), Events::default());
+        events.push(stream.as_bytes());
+        let seen = std::iter::from_fn(|| events.next()).map(|event| tap.see(&event)).collect();
+        (tap, seen)
+    }
+
+    const DELTA: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":null}],\"usage\":null}\n\n";
+    const STOP: &str =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"\"},\"finish_reason\":\"stop\"}]}\n\n";
+    const BILL: &str =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":752,\"completion_tokens\":9}}\n\n";
+
+    #[test]
+    fn a_compatible_stream_ends_with_its_mark_and_not_with_its_bill() {
+        let (tap, seen) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}"));
+        assert_eq!(seen[0], Seen { text: "a".to_owned(), is_bill: false });
+        assert!(!seen[1].is_bill && seen[2].is_bill);
+        assert_eq!((tap.is_complete(), tap.bill().unwrap().output.get()), (false, 9));
+        let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}data: [DONE]\n\n"));
+        assert_eq!((tap.is_complete(), tap.finish_reason()), (true, FinishReason::Stop));
+    }
+
+    #[test]
+    fn a_stream_that_ends_without_a_bill_has_none() {
+        let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}data: [DONE]\n\n"));
+        assert_eq!((tap.is_complete(), tap.bill()), (true, None));
+    }
+
+    #[test]
+    fn a_running_total_is_a_bill_only_once_the_model_has_finished() {
+        let event = |reason: &str, output: u64| {
+            format!(
+                "id:1\nevent:result\n:HTTP_STATUS/200\ndata:{{\"output\":{{\"choices\":[{{\"message\":\
+                 {{\"content\":[{{\"text\":\"a\"}}]}},\"finish_reason\":{reason}}}]}},\"usage\":{{\
+                 \"input_tokens\":752,\"output_tokens\":{output},\"image_tokens\":728}},\"request_id\":\"r\"}}\n\n"
+            )
+        };
+        let (tap, seen) = heard(Protocol::Native, &event("\"null\"", 3));
+        assert_eq!((seen[0].text.as_str(), tap.is_complete(), tap.bill()), ("a", false, None));
+        let whole = event("\"null\"", 3) + &event("null", 4) + &event("\"length\"", 5);
+        let (tap, _) = heard(Protocol::Native, &whole);
+        assert!(tap.is_complete());
+        assert_eq!(tap.bill().unwrap().output.get(), 5);
+        assert_eq!(tap.finish_reason(), FinishReason::Length);
+        assert_eq!(tap.request_id().map(Code::as_str), Some("r"));
+    }
+
+    #[test]
+    fn an_error_under_way_is_kept_with_its_status() {
+        let stream = "id:1\nevent:error\n:HTTP_STATUS/400\ndata:{\"code\":\"InvalidParameter\",\"message\":\"m\"}\n\n";
+        let (tap, _) = heard(Protocol::Native, stream);
+        assert_eq!(tap.failure().unwrap().fault.label(), "rejected");
+        assert!(!tap.is_complete());
+        let (tap, _) =
+            heard(Protocol::Compatible, "data: {\"error\":{\"code\":\"internal_error\"}}\n\n");
+        assert_eq!(tap.failure().unwrap().fault.label(), "failed");
+    }
+}

@@ -1,0 +1,77 @@
+"""OpenAI's SDK: each refusal arrives as the class of error that its users catch."""
+
+import asyncio
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+
+from given import COMPATIBLE_URL, GIF, IMAGE, KEY, MODEL, data_url, shown
+
+WRONG_KEY = "sk-no-such-key"
+
+
+def question(url):
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+
+
+def refusal(expected, call):
+    """The error with which a call is refused; any other outcome ends the program."""
+    try:
+        call()
+    except expected as error:
+        assert error.message and error.request_id
+        assert error.body["message"]
+        return error
+    raise AssertionError(f"answered in the place of {expected.__name__}")
+
+
+client = OpenAI(api_key=KEY, base_url=COMPATIBLE_URL)
+stranger = OpenAI(api_key=WRONG_KEY, base_url=COMPATIBLE_URL)
+messages = question(data_url(IMAGE))
+
+for stream in (False, True):
+    way = "streamed" if stream else "at once"
+
+    error = refusal(
+        openai.AuthenticationError,
+        lambda: stranger.chat.completions.create(model=MODEL, messages=messages, stream=stream),
+    )
+    assert error.status_code == 401
+    assert error.code == "invalid_api_key"
+    assert WRONG_KEY not in str(error)
+    shown(f"a wrong key, {way}: AuthenticationError")
+
+    error = refusal(
+        openai.NotFoundError,
+        lambda: client.chat.completions.create(model="no-such-model", messages=messages, stream=stream),
+    )
+    assert error.status_code == 404
+    assert error.code == "model_not_found"
+    assert "no-such-model" in error.message
+    shown(f"an unknown model, {way}: NotFoundError")
+
+    gif = question(data_url(GIF, "image/gif"))
+    error = refusal(
+        openai.BadRequestError,
+        lambda: client.chat.completions.create(model=MODEL, messages=gif, stream=stream),
+    )
+    assert error.status_code == 400
+    assert error.code
+    shown(f"a GIF, {way}: BadRequestError")
+
+refusal(openai.AuthenticationError, stranger.models.list)
+shown("a wrong key, the list of models: AuthenticationError")
+
+
+async def main():
+    async with AsyncOpenAI(api_key=WRONG_KEY, base_url=COMPATIBLE_URL) as stranger:
+        try:
+            await stranger.chat.completions.create(model=MODEL, messages=messages)
+        except openai.AuthenticationError as error:
+            assert error.code == "invalid_api_key"
+        else:
+            raise AssertionError("answered in the place of AuthenticationError")
+    shown("a wrong key, asynchronous: AuthenticationError")
+
+
+asyncio.run(main())
