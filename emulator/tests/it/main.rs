@@ -7,6 +7,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "a test that skips says so")]
 
+mod bodies;
 mod client;
 mod control;
 mod extraction;
@@ -15,3 +16,4 @@ mod limits;
 mod reading;
 mod refusals;
 mod shapes;
+mod streams;
