@@ -28,6 +28,7 @@ mod native;
 mod options;
 mod picture;
 mod reader;
+mod replay;
 mod request;
 mod service;
 mod sheet;

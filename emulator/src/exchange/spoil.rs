@@ -13,6 +13,7 @@ use crate::connection::HangUp;
 use crate::delivery::Delivery;
 use crate::error::Refusal;
 use crate::fault::{Effect, Fault};
+use crate::replay::Replay;
 use crate::{compatible, native};
 
 /// What a model writes when it forgets that a result was asked for.
@@ -25,13 +26,20 @@ const GARBAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n
 impl Exchange {
     /// Answers as a fault says.
     pub(super) async fn spoil(self, fault: Fault) -> Response {
-        let answer = if fault.needs_answer() || fault.bills() {
-            match self.infer(fault.bills()).await {
+        let answer = match &fault.effect {
+            Effect::Replay(replay) => {
+                if fault.bills()
+                    && let Some(usage) = replay.usage()
+                {
+                    self.ticket.bill(usage);
+                }
+                None
+            }
+            _ if fault.needs_answer() || fault.bills() => match self.infer(fault.bills()).await {
                 Ok(answer) => Some(answer),
                 Err(refusal) => return self.refuse(&refusal),
-            }
-        } else {
-            None
+            },
+            _ => None,
         };
         tokio::time::sleep(self.service.latency + fault.delay).await;
 
@@ -61,12 +69,8 @@ impl Exchange {
             (Effect::Nothing | Effect::ProseForResult | Effect::NoUsage, Some(reply)) => {
                 self.send(reply)
             }
-            (Effect::WrongContentType, Some(reply)) => {
-                let mut response = self.send(reply);
-                let html = HeaderValue::from_static("text/html");
-                response.headers_mut().insert(header::CONTENT_TYPE, html);
-                response
-            }
+            (Effect::Replay(recording), _) => self.replay(recording, fault.status),
+            (Effect::WrongContentType, Some(reply)) => self.labelled(reply, "text/html"),
             (Effect::CutBodyAt(bytes), Some(reply)) => {
                 self.shortened(reply, |delivery| delivery.cut_at(*bytes, &self.wire))
             }
@@ -118,11 +122,24 @@ impl Exchange {
         }
     }
 
-    fn raw(&self, fault: &Fault, text: &'static str, content_type: &'static str) -> Response {
+    /// A recorded answer, under its own status unless there is another.
+    fn replay(&self, replay: &Replay, status: Option<u16>) -> Response {
+        let status = status.unwrap_or(replay.status);
+        self.labelled(Reply { status, ..replay.reply() }, &replay.content_type)
+    }
+
+    fn raw(&self, fault: &Fault, text: &'static str, content_type: &str) -> Response {
         let body = ReplyBody::Json(Bytes::from_static(text.as_bytes()));
-        let mut response = self.send(Reply { status: fault.status.unwrap_or(200), body });
-        let content_type = HeaderValue::from_static(content_type);
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        self.labelled(Reply { status: fault.status.unwrap_or(200), body }, content_type)
+    }
+
+    /// Sends a reply under another content type; one that no header may hold is left out.
+    fn labelled(&self, reply: Reply, content_type: &str) -> Response {
+        let mut response = self.send(reply);
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        if let Ok(content_type) = HeaderValue::from_str(content_type) {
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        }
         response
     }
 

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{Effect, Fault};
+use crate::replay::Replay;
 
 /// The code of an error event that is given none.
 const USUAL_ERROR: &str = "InternalError";
@@ -43,13 +45,7 @@ impl Fault {
     /// Sets the refinement of that name; false where there is none.
     fn set(&mut self, name: &str, value: &Value) -> Result<bool, String> {
         match name {
-            "status" => {
-                let status = u16::try_from(number(name, value)?).unwrap_or(0);
-                if !(200..=599).contains(&status) {
-                    return Err("`status` is not an HTTP status from 200 to 599".into());
-                }
-                self.status = Some(status);
-            }
+            "status" => self.status = Some(status(name, value)?),
             "message" => self.message = Some(text(name, value)?),
             "retry_after" => self.retry_after = Some(number(name, value)?),
             "delay_ms" => self.delay = Duration::from_millis(number(name, value)?),
@@ -95,6 +91,7 @@ fn effect_named(name: &str, value: &Value) -> Result<Effect, String> {
             let (events, code) = (number(name, value)?, USUAL_ERROR.to_owned());
             Ok(Effect::ErrorEventAfter { events, code })
         }
+        "replay" => Ok(Effect::Replay(replay(value)?)),
         "ok_with_error_body" => Ok(Effect::OkWithErrorBody { code: text(name, value)? }),
         "hang" => switched(Effect::Hang),
         "reset" => switched(Effect::Reset),
@@ -105,6 +102,30 @@ fn effect_named(name: &str, value: &Value) -> Result<Effect, String> {
         "no_usage" => switched(Effect::NoUsage),
         _ => Err(format!("`{name}` is not a member of a fault")),
     }
+}
+
+/// Reads a recorded answer: `status` is 200 unless it is given, `content_type` that of JSON.
+fn replay(value: &Value) -> Result<Replay, String> {
+    let members = value.as_object().ok_or("`replay` is not an object")?;
+    let mut replay =
+        Replay { status: 200, content_type: "application/json".to_owned(), body: Bytes::new() };
+    for (name, value) in members {
+        match name.as_str() {
+            "status" => replay.status = status(name, value)?,
+            "content_type" => replay.content_type = text(name, value)?,
+            "body" => replay.body = text(name, value)?.into(),
+            _ => return Err(format!("`{name}` is not a member of a replay")),
+        }
+    }
+    Ok(replay)
+}
+
+fn status(name: &str, value: &Value) -> Result<u16, String> {
+    let status = u16::try_from(number(name, value)?).unwrap_or(0);
+    let is_final = (200..=599).contains(&status);
+    is_final
+        .then_some(status)
+        .ok_or_else(|| format!("`{name}` is not an HTTP status from 200 to 599"))
 }
 
 fn number(name: &str, value: &Value) -> Result<u64, String> {
@@ -143,6 +164,14 @@ impl From<Fault> for Map<String, Value> {
             Effect::EmptyBody => put("empty_body", json!(true)),
             Effect::WrongContentType => put("wrong_content_type", json!(true)),
             Effect::ProseForResult => put("prose_for_result", json!(true)),
+            // Bytes that are no text have no place in JSON; a recording of such is for Rust alone.
+            Effect::Replay(Replay { status, content_type, body }) => {
+                let body = String::from_utf8_lossy(&body);
+                put(
+                    "replay",
+                    json!({"status": status, "content_type": content_type, "body": body}),
+                );
+            }
         }
         put("status", json!(fault.status));
         put("message", json!(fault.message));
@@ -183,6 +212,7 @@ mod tests {
             Fault::end_stream_after(0),
             Fault::error_event_after(2, "DataInspectionFailed"),
             Fault::no_usage(),
+            Fault::replay(429, "text/plain", "\u{feff}busy").every(2),
         ] {
             let written = serde_json::to_value(&fault).unwrap();
             assert_eq!(serde_json::from_value::<Fault>(written).unwrap(), fault);

@@ -10,10 +10,12 @@ mod form;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Refusal;
+use crate::replay::Replay;
 
 /// One scripted fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +65,8 @@ pub(crate) enum Effect {
     WrongContentType,
     /// The right usage around prose where a task's result should be.
     ProseForResult,
+    /// A recorded answer in place of the right one.
+    Replay(Replay),
 }
 
 /// Which calls a fault hits.
@@ -165,6 +169,13 @@ impl Fault {
         Self::with_effect(Effect::ProseForResult)
     }
 
+    /// Answers with exactly these bytes, whatever was asked; an event stream in one chunk an event. The
+    /// model does not run: billed is the last usage that the body states, if it states any.
+    pub fn replay(status: u16, content_type: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        let (content_type, body) = (content_type.into(), body.into());
+        Self::with_effect(Effect::Replay(Replay { status, content_type, body }))
+    }
+
     /// Hits `count` calls, then is spent.
     #[must_use]
     pub fn times(mut self, count: u64) -> Self {
@@ -237,7 +248,8 @@ impl Fault {
 
     /// Whether the call is billed. Unless said otherwise, a call whose answer is at least begun is.
     pub(crate) fn bills(&self) -> bool {
-        self.after_inference.unwrap_or(self.needs_answer())
+        let begins_answer = self.needs_answer() || matches!(self.effect, Effect::Replay(_));
+        self.after_inference.unwrap_or(begins_answer)
     }
 
     /// Whether the effect needs the right answer to spoil it.

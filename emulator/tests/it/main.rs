@@ -15,5 +15,6 @@ mod faults;
 mod limits;
 mod reading;
 mod refusals;
+mod replays;
 mod shapes;
 mod streams;
