@@ -20,6 +20,8 @@ pub(crate) struct Answer {
     pub(crate) ocr_result: Option<Value>,
     pub(crate) finish_reason: &'static str,
     pub(crate) usage: Usage,
+    /// Whether the usage is told to the caller.
+    pub(crate) states_usage: bool,
 }
 
 /// An answer written out, ready to be sent.

@@ -11,7 +11,7 @@ use crate::answer::{Answer, Reply, pieces};
 use crate::error::Refusal;
 use crate::models::MODELS;
 use crate::request::{self, Ask, Item};
-use crate::usage::{PixelLimits, Usage};
+use crate::usage::PixelLimits;
 
 /// Reads a request body.
 pub(crate) fn read(body: &[u8]) -> Ask {
@@ -66,7 +66,7 @@ pub(crate) fn reply(answer: &Answer, ask: &Ask, id: &str, created: u64) -> Reply
             "logprobs": null
         }],
         "object": "chat.completion",
-        "usage": usage(&answer.usage),
+        "usage": usage(answer),
         "created": created,
         "system_fingerprint": null,
         "model": answer.model,
@@ -88,8 +88,12 @@ pub(crate) fn error(refusal: &Refusal, request_id: &str) -> Value {
     })
 }
 
-/// Writes one event.
-pub(crate) fn event(value: &Value) -> Bytes {
+/// Writes an error in a stream.
+pub(crate) fn error_event(refusal: &Refusal, request_id: &str) -> Bytes {
+    event(&error(refusal, request_id))
+}
+
+fn event(value: &Value) -> Bytes {
     format!("data: {value}\n\n").into()
 }
 
@@ -134,14 +138,18 @@ fn events(answer: &Answer, head: &Head<'_>, include_usage: bool) -> Vec<Bytes> {
         events.push(head.delta(&json!({ "content": piece }), None));
     }
     events.push(head.delta(&json!({"content": ""}), Some(answer.finish_reason)));
-    if include_usage {
-        events.push(head.chunk(&json!([]), &usage(&answer.usage)));
+    if include_usage && answer.states_usage {
+        events.push(head.chunk(&json!([]), &usage(answer)));
     }
     events.push(Bytes::from_static(b"data: [DONE]\n\n"));
     events
 }
 
-fn usage(usage: &Usage) -> Value {
+fn usage(answer: &Answer) -> Value {
+    if !answer.states_usage {
+        return Value::Null;
+    }
+    let usage = &answer.usage;
     json!({
         "prompt_tokens": usage.input(),
         "completion_tokens": usage.output,

@@ -11,9 +11,9 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use crate::call::{Bill, Call};
 use crate::fault::Fault;
 use crate::service::Service;
-use crate::world::{Bill, Call};
 
 /// The routes under `/__emulator`.
 pub(crate) fn routes() -> Router<Arc<Service>> {

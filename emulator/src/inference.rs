@@ -60,6 +60,7 @@ pub(crate) async fn infer(
         ocr_result: written.ocr_result.filter(|_| is_whole),
         finish_reason: if is_whole { "stop" } else { "length" },
         usage,
+        states_usage: true,
     })
 }
 

@@ -9,6 +9,7 @@
 //! counted from bytes, and nothing is ever fetched from a URL. The README lists every approximation.
 
 mod answer;
+mod call;
 mod clock;
 mod compatible;
 mod connection;
@@ -27,6 +28,7 @@ mod native;
 mod options;
 mod picture;
 mod reader;
+mod replay;
 mod request;
 mod service;
 mod sheet;
@@ -36,9 +38,10 @@ mod transcribe;
 mod usage;
 mod world;
 
+pub use call::{Bill, Call, ImageSeen};
 pub use emulator::Emulator;
 pub use fault::Fault;
 pub use options::{EngineChoice, Options, StartError};
 pub use transcribe::{TranscribeError, transcribe};
 pub use usage::{PixelLimits, Usage, image_tokens};
-pub use world::{Bill, Call, ImageSeen, World};
+pub use world::World;

@@ -25,6 +25,9 @@ struct Arguments {
     /// Milliseconds added to every answer
     #[arg(long, default_value_t = 0, value_name = "MILLIS")]
     latency_ms: u64,
+    /// Milliseconds between the events of a stream
+    #[arg(long, default_value_t = 0, value_name = "MILLIS")]
+    stream_interval_ms: u64,
     /// Requests a minute for each key
     #[arg(long)]
     rpm: Option<u64>,
@@ -59,6 +62,8 @@ impl Arguments {
             latency: Duration::from_millis(self.latency_ms),
             rpm: self.rpm,
             tpm: self.tpm,
+            stream_interval: Duration::from_millis(self.stream_interval_ms),
+            ..Options::default()
         }
     }
 }

@@ -51,7 +51,8 @@ pub(crate) fn reply(answer: &Answer, ask: &Ask, request_id: &str) -> Reply {
     }
     content.insert("text".to_owned(), json!(answer.text));
     let choice = choice(&json!([content]), answer.finish_reason);
-    Reply::json(200, &body(&choice, &answer.usage, request_id))
+    let usage = answer.states_usage.then_some(&answer.usage);
+    Reply::json(200, &body(&choice, usage, request_id))
 }
 
 /// Writes an error body.
@@ -59,14 +60,15 @@ pub(crate) fn error(refusal: &Refusal, request_id: &str) -> Value {
     json!({ "code": refusal.code, "message": refusal.message(), "request_id": request_id })
 }
 
-/// Writes the only event of a stream that fails before it begins.
-pub(crate) fn error_event(refusal: &Refusal, request_id: &str) -> Bytes {
-    event(1, "error", refusal.status, &error(refusal, request_id))
+/// Writes the event of that number, from 1, of a stream that fails with it.
+pub(crate) fn error_event(number: usize, refusal: &Refusal, request_id: &str) -> Bytes {
+    event(number, "error", refusal.status, &error(refusal, request_id))
 }
 
 fn events(answer: &Answer, incremental: bool, request_id: &str) -> Vec<Bytes> {
     let mut events = Vec::new();
     let mut push = |content: &Value, finish_reason: &str, usage: &Usage| {
+        let usage = answer.states_usage.then_some(usage);
         let body = body(&choice(content, finish_reason), usage, request_id);
         events.push(event(events.len() + 1, "result", 200, &body));
     };
@@ -99,19 +101,20 @@ fn choice(content: &Value, finish_reason: &str) -> Value {
     })
 }
 
-fn body(choice: &Value, usage: &Usage, request_id: &str) -> Value {
-    json!({
-        "output": { "choices": [choice] },
-        "usage": {
+fn body(choice: &Value, usage: Option<&Usage>, request_id: &str) -> Value {
+    let mut body = json!({ "output": { "choices": [choice] } });
+    if let Some(usage) = usage {
+        body["usage"] = json!({
             "total_tokens": usage.total(),
             "input_tokens_details": { "image_tokens": usage.image, "text_tokens": usage.text },
             "output_tokens": usage.output,
             "input_tokens": usage.input(),
             "output_tokens_details": { "text_tokens": usage.output },
             "image_tokens": usage.image
-        },
-        "request_id": request_id
-    })
+        });
+    }
+    body["request_id"] = json!(request_id);
+    body
 }
 
 #[cfg(test)]
@@ -121,7 +124,14 @@ mod tests {
     fn answer(text: &str) -> Answer {
         let usage = Usage { image: 947, text: 24, output: output_tokens(text) };
         let text = text.to_owned();
-        Answer { model: "qwen-vl-ocr", text, ocr_result: None, finish_reason: "stop", usage }
+        Answer {
+            model: "qwen-vl-ocr",
+            text,
+            ocr_result: None,
+            finish_reason: "stop",
+            usage,
+            states_usage: true,
+        }
     }
 
     fn texts(events: &[Bytes]) -> Vec<Value> {

@@ -17,10 +17,15 @@ pub struct Options {
     pub engine: EngineChoice,
     /// Time added to every answer, after the image was read and before the first byte.
     pub latency: Duration,
+    /// Time between the events of a stream; zero sends them at once.
+    pub stream_interval: Duration,
     /// Requests a minute for each key, enforced by the second; none: no limit.
     pub rpm: Option<u64>,
     /// Tokens a minute for each key, input and output, enforced by the second; none: no limit.
     pub tpm: Option<u64>,
+    /// Whether calls keep the bodies of request and answer, byte for byte. Off by default, since
+    /// images are large.
+    pub keep_bodies: bool,
 }
 
 impl Default for Options {
@@ -30,8 +35,10 @@ impl Default for Options {
             api_keys: Vec::new(),
             engine: EngineChoice::default(),
             latency: Duration::ZERO,
+            stream_interval: Duration::ZERO,
             rpm: None,
             tpm: None,
+            keep_bodies: false,
         }
     }
 }

@@ -11,11 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::call::ImageSeen;
 use crate::error::Refusal;
 use crate::models::Model;
 use crate::picture::{Picture, Unreadable};
 use crate::usage::PixelLimits;
-use crate::world::ImageSeen;
 
 /// Bytes of the longest data URL, as the service's own message names it.
 const LONGEST_DATA_URL: usize = 10_485_760;

@@ -27,6 +27,7 @@ pub(crate) struct Service {
     pub(crate) world: Arc<World>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) latency: Duration,
+    pub(crate) stream_interval: Duration,
     pub(crate) identifiers: Identifiers,
     /// Bounds the images that are decoded at one time, since each may take a lot of memory.
     pub(crate) decoders: Semaphore,
@@ -41,9 +42,10 @@ impl Service {
     pub(crate) fn new(options: &Options, engine: Arc<dyn Engine>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            world: Arc::default(),
+            world: Arc::new(World::new(options.keep_bodies)),
             engine,
             latency: options.latency,
+            stream_interval: options.stream_interval,
             throttle: Mutex::new(Throttle::new(options.rpm, options.tpm)),
             identifiers: Identifiers::default(),
             decoders: Semaphore::new(cores),

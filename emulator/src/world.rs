@@ -1,102 +1,29 @@
 //! What an emulator was told to do wrong and what it has seen: a test sets it up and reads it back.
 //!
-//! Calls are kept in a ring, so that a load test cannot fill the memory; the [`Bill`] counts every one
-//! of them and is exact under any concurrency, since both change under one lock.
+//! Calls are kept in a ring, and their bodies within a number of bytes, so that a load test cannot fill
+//! the memory; the [`Bill`] counts every call and is exact under any concurrency, since all of it
+//! changes under one lock.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use bytes::Bytes;
 
+use crate::call::{Bill, Call};
 use crate::fault::Fault;
 use crate::usage::Usage;
 
 /// How many calls are remembered one by one.
 const REMEMBERED_CALLS: usize = 10_000;
 
+/// Bytes of all bodies that are kept. The oldest make room.
+const MOST_KEPT_BYTES: usize = 256 * 1024 * 1024;
+
 /// The state of one emulator.
 #[derive(Debug, Default)]
 pub struct World {
+    keeps_bodies: bool,
     state: Mutex<State>,
-}
-
-/// One call of an inference endpoint.
-#[expect(clippy::struct_excessive_bools, reason = "a record of facts, not a state machine")]
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Call {
-    /// Its number, from 1, in order of arrival.
-    pub sequence: u64,
-    /// The id that its answer carries.
-    pub request_id: String,
-    /// The path that was called.
-    pub path: String,
-    /// The last four characters of the API key.
-    pub key_suffix: String,
-    /// The names of the headers that came with it, in lower case.
-    pub headers: Vec<String>,
-    /// The model that was asked for.
-    pub model: Option<String>,
-    /// The built-in task that was asked for.
-    pub task: Option<String>,
-    /// Whether the answer was to be streamed.
-    pub stream: bool,
-    /// Whether a prompt that is not empty came with it.
-    pub prompt: bool,
-    /// The limit of output tokens that was asked for.
-    pub max_tokens: Option<u64>,
-    /// The images of all messages, in order.
-    pub images: Vec<ImageSeen>,
-    /// Whether a scripted fault hit it.
-    pub faulted: bool,
-    /// The status that was answered; none while it is under way, and where no head was sent.
-    pub status: Option<u16>,
-    /// What was billed for it.
-    pub billed: Option<Usage>,
-    /// Whether the answer was handed to the connection to its last byte.
-    pub delivered: bool,
-}
-
-/// One image as it came.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct ImageSeen {
-    /// The media type that its data URL declared.
-    pub media_type: Option<String>,
-    /// Its size in bytes, decoded.
-    pub bytes: usize,
-    /// Its width in pixels as it is to be seen, where its header could be read.
-    pub width: Option<u32>,
-    /// Its height in pixels as it is to be seen, where its header could be read.
-    pub height: Option<u32>,
-    /// `min_pixels` inside `image_url`.
-    pub min_pixels_inside: Option<i64>,
-    /// `max_pixels` inside `image_url`.
-    pub max_pixels_inside: Option<i64>,
-    /// `min_pixels` beside `image_url` or `image`.
-    pub min_pixels_beside: Option<i64>,
-    /// `max_pixels` beside `image_url` or `image`.
-    pub max_pixels_beside: Option<i64>,
-}
-
-/// Sums over all calls since the start or since they were cleared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Bill {
-    /// Calls received, billed or not.
-    pub received: u64,
-    /// Calls billed.
-    pub calls: u64,
-    /// Image tokens billed.
-    pub image: u64,
-    /// Text tokens billed.
-    pub text: u64,
-    /// Output tokens billed.
-    pub output: u64,
-}
-
-impl Bill {
-    /// All tokens billed.
-    pub const fn total(&self) -> u64 {
-        self.image + self.text + self.output
-    }
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +31,8 @@ struct State {
     faults: Vec<Armed>,
     calls: VecDeque<Call>,
     last_sequence: u64,
+    /// Bytes of the bodies in `calls`.
+    kept_bytes: usize,
     bill: Bill,
 }
 
@@ -116,6 +45,11 @@ struct Armed {
 }
 
 impl World {
+    /// A world without faults that has seen nothing.
+    pub(crate) fn new(keeps_bodies: bool) -> Self {
+        Self { keeps_bodies, state: Mutex::default() }
+    }
+
     /// Adds a fault behind those that are there. The first that matches a call strikes it.
     pub fn add_fault(&self, fault: Fault) {
         self.state().faults.push(Armed { fault, seen: 0, struck: 0 });
@@ -151,10 +85,11 @@ impl World {
     pub fn clear_calls(&self) {
         let mut state = self.state();
         state.calls.clear();
+        state.kept_bytes = 0;
         state.bill = Bill::default();
     }
 
-    /// Enters a call and tells which fault strikes it.
+    /// Enters a call and tells which fault strikes it. Bodies are dropped here where they are not kept.
     pub(crate) fn receive(self: &Arc<Self>, mut call: Call) -> (Ticket, Option<Fault>) {
         let mut state = self.state();
         state.last_sequence += 1;
@@ -162,10 +97,18 @@ impl World {
         let fault = state.faults.iter_mut().find_map(Armed::strike);
         call.sequence = sequence;
         call.faulted = fault.is_some();
-        if state.calls.len() == REMEMBERED_CALLS {
-            state.calls.pop_front();
+        call.keeps_bodies = self.keeps_bodies;
+        if !self.keeps_bodies {
+            call.request_body = Bytes::new();
         }
+        if state.calls.len() == REMEMBERED_CALLS
+            && let Some(mut oldest) = state.calls.pop_front()
+        {
+            state.kept_bytes -= oldest.forget_bodies();
+        }
+        state.kept_bytes += call.request_body.len();
         state.calls.push_back(call);
+        state.make_room();
         state.bill.received += 1;
         (Ticket { world: Arc::clone(self), sequence }, fault)
     }
@@ -181,6 +124,16 @@ impl State {
         let first = self.calls.front()?.sequence;
         let index = usize::try_from(sequence.checked_sub(first)?).ok()?;
         self.calls.get_mut(index)
+    }
+
+    /// Lets go of the oldest bodies until the rest is within bounds.
+    fn make_room(&mut self) {
+        let mut calls = self.calls.iter_mut();
+        while self.kept_bytes > MOST_KEPT_BYTES
+            && let Some(oldest) = calls.next()
+        {
+            self.kept_bytes -= oldest.forget_bodies();
+        }
     }
 }
 
@@ -229,6 +182,19 @@ impl Ticket {
     pub(crate) fn answered(&self, status: u16) {
         if let Some(call) = self.world.state().call(self.sequence) {
             call.status = Some(status);
+        }
+    }
+
+    /// Notes a part of the answer's body as it is handed to the connection.
+    pub(crate) fn handed_over(&self, part: &[u8]) {
+        if !self.world.keeps_bodies {
+            return;
+        }
+        let mut state = self.world.state();
+        if let Some(call) = state.call(self.sequence).filter(|call| call.keeps_bodies) {
+            call.response_body.extend_from_slice(part);
+            state.kept_bytes += part.len();
+            state.make_room();
         }
     }
 
@@ -285,5 +251,19 @@ mod tests {
         lost.answered(500);
         kept.answered(200);
         assert_eq!(world.calls()[0].status, Some(200));
+    }
+
+    #[test]
+    fn the_oldest_bodies_make_room_and_do_not_come_back_in_part() {
+        let world = Arc::new(World::new(true));
+        let half = || Call { request_body: vec![7; MOST_KEPT_BYTES / 2].into(), ..Call::default() };
+        let oldest = world.receive(half()).0;
+        let latest = world.receive(half()).0;
+        latest.handed_over(b"x");
+        oldest.handed_over(b"x");
+        let calls = world.calls();
+        assert_eq!((calls[0].request_body.len(), calls[0].response_body.len()), (0, 0));
+        assert_eq!(calls[1].request_body.len(), MOST_KEPT_BYTES / 2);
+        assert_eq!(calls[1].response_body, b"x");
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: String,
+    /// Whether the body came to the end that its head promised.
+    pub(crate) whole: bool,
     /// Whether the connection was reset instead of closed.
     pub(crate) reset: bool,
 }
@@ -39,7 +41,7 @@ impl Reply {
         values.map(|value| value.trim_start().to_owned()).collect()
     }
 
-    fn of(bytes: &[u8], reset: bool) -> Self {
+    pub(crate) fn of(bytes: &[u8], reset: bool) -> Self {
         let split = bytes.windows(4).position(|window| window == b"\r\n\r\n");
         let (head, body) = split.map_or((&b""[..], bytes), |at| (&bytes[..at], &bytes[at + 4..]));
         let head = String::from_utf8_lossy(head).into_owned();
@@ -50,9 +52,14 @@ impl Reply {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
         let chunked = headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
-        let body = if chunked { dechunked(body) } else { body.to_vec() };
+        let length = headers.get("content-length").and_then(|length| length.parse().ok());
+        let (body, whole) = if chunked {
+            dechunked(body)
+        } else {
+            (body.to_vec(), length.is_none_or(|length: usize| length == body.len()))
+        };
         let body = String::from_utf8_lossy(&body).into_owned();
-        Self { status: status.unwrap_or(0), headers, body, reset }
+        Self { status: status.unwrap_or(0), headers, body, whole, reset }
     }
 }
 
@@ -64,6 +71,14 @@ pub(crate) async fn scripted(text: &str) -> Emulator {
 
 /// Sends a request with a key and reads until the connection ends.
 pub(crate) async fn send(emulator: &Emulator, line: &str, headers: &str, body: &str) -> Reply {
+    let mut stream = open(emulator, line, headers, body.as_bytes()).await;
+    let mut received = Vec::new();
+    let ended = stream.read_to_end(&mut received).await;
+    Reply::of(&received, ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset))
+}
+
+/// Sends a request and leaves the answer to be read.
+pub(crate) async fn open(emulator: &Emulator, line: &str, headers: &str, body: &[u8]) -> TcpStream {
     let address = emulator.base_url();
     let address = address.strip_prefix("http://").expect("the address is HTTP");
     let mut stream = TcpStream::connect(address).await.expect("the emulator listens");
@@ -74,10 +89,8 @@ pub(crate) async fn send(emulator: &Emulator, line: &str, headers: &str, body: &
     );
     stream.write_all(head.as_bytes()).await.expect("the head is taken");
     // An emulator that refuses early stops reading.
-    let _ = stream.write_all(body.as_bytes()).await;
-    let mut received = Vec::new();
-    let ended = stream.read_to_end(&mut received).await;
-    Reply::of(&received, ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset))
+    let _ = stream.write_all(body).await;
+    stream
 }
 
 /// Posts JSON with the key `sk-test-1234`.
@@ -152,18 +165,19 @@ pub(crate) async fn reader() -> Option<Emulator> {
     }
 }
 
-/// The chunks of a chunked body (RFC 9112, section 7.1), as far as it came.
-fn dechunked(mut body: &[u8]) -> Vec<u8> {
+/// The chunks of a chunked body (RFC 9112, section 7.1), as far as it came, and whether the last did.
+fn dechunked(mut body: &[u8]) -> (Vec<u8>, bool) {
     let mut whole = Vec::new();
     while let Some(line) = body.windows(2).position(|window| window == b"\r\n") {
         let size = std::str::from_utf8(&body[..line]).ok();
         let Some(size) = size.and_then(|size| usize::from_str_radix(size, 16).ok()) else { break };
         let rest = &body[line + 2..];
         whole.extend_from_slice(&rest[..size.min(rest.len())]);
-        if size == 0 || rest.len() < size + 2 {
-            break;
+        if size == 0 {
+            return (whole, true);
         }
-        body = &rest[size + 2..];
+        let Some(next) = rest.get(size + 2..) else { break };
+        body = next;
     }
-    whole
+    (whole, false)
 }

@@ -7,6 +7,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "a test that skips says so")]
 
+mod bodies;
 mod client;
 mod control;
 mod extraction;
@@ -14,4 +15,6 @@ mod faults;
 mod limits;
 mod reading;
 mod refusals;
+mod replays;
 mod shapes;
+mod streams;

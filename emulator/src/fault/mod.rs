@@ -5,13 +5,17 @@
 //! these faults exist. On the wire a fault is one flat JSON object (`{"code": "Throttling.RateQuota",
 //! "times": 2}`); in Rust it is built from a constructor and refinements.
 
+mod form;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::Refusal;
+use crate::replay::Replay;
 
 /// One scripted fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,8 @@ pub struct Fault {
     pub(crate) message: Option<String>,
     pub(crate) retry_after: Option<u64>,
     pub(crate) delay: Duration,
+    /// Time between the events of a stream; zero leaves that of the options.
+    pub(crate) interval: Duration,
     pub(crate) schedule: Schedule,
     after_inference: Option<bool>,
 }
@@ -29,7 +35,7 @@ pub struct Fault {
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing: the call is answered, though perhaps late.
+    /// Nothing: the call is answered, though perhaps late or slowly.
     Nothing,
     /// An error answer; without a code, that of its status.
     Refuse { code: Option<String> },
@@ -41,6 +47,14 @@ pub(crate) enum Effect {
     CutBodyAt(u64),
     /// The connection is reset after so many events of a stream.
     CutStreamAfter(u64),
+    /// Nothing more comes after so many events of a stream, and the connection stays open.
+    StallStreamAfter(u64),
+    /// The body ends in order after so many events of a stream, without what should close it.
+    EndStreamAfter(u64),
+    /// An error event comes after so many events of a stream.
+    ErrorEventAfter { events: u64, code: String },
+    /// The right answer without a word on its usage.
+    NoUsage,
     /// An HTML page, as a proxy in between would send.
     Garbage,
     /// Status 200 around an error body.
@@ -51,6 +65,8 @@ pub(crate) enum Effect {
     WrongContentType,
     /// The right usage around prose where a task's result should be.
     ProseForResult,
+    /// A recorded answer in place of the right one.
+    Replay(Replay),
 }
 
 /// Which calls a fault hits.
@@ -90,6 +106,34 @@ impl Fault {
         Self::with_effect(Effect::CutStreamAfter(events))
     }
 
+    /// Sends `events` of a stream and then nothing more, and keeps the connection open; an answer that is
+    /// not a stream stalls in the middle.
+    pub fn stall_stream_after(events: u64) -> Self {
+        Self::with_effect(Effect::StallStreamAfter(events))
+    }
+
+    /// Sends `events` of a stream and ends the body in order, as a proxy that gives up does; an answer
+    /// that is not a stream ends in the middle, its length not promised.
+    pub fn end_stream_after(events: u64) -> Self {
+        Self::with_effect(Effect::EndStreamAfter(events))
+    }
+
+    /// Sends `events` of a stream, then the error of a code as an event in the form of the protocol; an
+    /// answer that is not a stream is the error alone, under its own status. Billed either way.
+    pub fn error_event_after(events: u64, code: impl Into<String>) -> Self {
+        Self::with_effect(Effect::ErrorEventAfter { events, code: code.into() })
+    }
+
+    /// Answers rightly, and bills, but states no usage.
+    pub fn no_usage() -> Self {
+        Self::with_effect(Effect::NoUsage)
+    }
+
+    /// Answers rightly, with `millis` between the events of a stream.
+    pub fn interval(millis: u64) -> Self {
+        Self::with_effect(Effect::Nothing).paced(millis)
+    }
+
     /// Never answers, and keeps the connection open.
     pub fn hang() -> Self {
         Self::with_effect(Effect::Hang)
@@ -123,6 +167,13 @@ impl Fault {
     /// Answers, and bills, prose where a task's result should be, as models now and then do.
     pub fn prose_for_result() -> Self {
         Self::with_effect(Effect::ProseForResult)
+    }
+
+    /// Answers with exactly these bytes, whatever was asked; an event stream in one chunk an event. The
+    /// model does not run: billed is the last usage that the body states, if it states any.
+    pub fn replay(status: u16, content_type: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        let (content_type, body) = (content_type.into(), body.into());
+        Self::with_effect(Effect::Replay(Replay { status, content_type, body }))
     }
 
     /// Hits `count` calls, then is spent.
@@ -160,6 +211,13 @@ impl Fault {
         self
     }
 
+    /// Waits so many milliseconds between the events of a stream.
+    #[must_use]
+    pub fn paced(mut self, millis: u64) -> Self {
+        self.interval = Duration::from_millis(millis);
+        self
+    }
+
     /// Replaces the HTTP status.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
@@ -190,7 +248,8 @@ impl Fault {
 
     /// Whether the call is billed. Unless said otherwise, a call whose answer is at least begun is.
     pub(crate) fn bills(&self) -> bool {
-        self.after_inference.unwrap_or(self.needs_answer())
+        let begins_answer = self.needs_answer() || matches!(self.effect, Effect::Replay(_));
+        self.after_inference.unwrap_or(begins_answer)
     }
 
     /// Whether the effect needs the right answer to spoil it.
@@ -200,6 +259,10 @@ impl Fault {
             Effect::Nothing
                 | Effect::CutBodyAt(_)
                 | Effect::CutStreamAfter(_)
+                | Effect::StallStreamAfter(_)
+                | Effect::EndStreamAfter(_)
+                | Effect::ErrorEventAfter { .. }
+                | Effect::NoUsage
                 | Effect::WrongContentType
                 | Effect::ProseForResult
         )
@@ -208,9 +271,12 @@ impl Fault {
     /// The error that the fault answers, where it answers one.
     pub(crate) fn refusal(&self) -> Refusal {
         let mut refusal = match (&self.effect, self.status) {
-            (Effect::Refuse { code: Some(code) } | Effect::OkWithErrorBody { code }, _) => {
-                Refusal::of_code(code)
-            }
+            (
+                Effect::Refuse { code: Some(code) }
+                | Effect::OkWithErrorBody { code }
+                | Effect::ErrorEventAfter { code, .. },
+                _,
+            ) => Refusal::of_code(code),
             (_, status) => Refusal::of_status(status.unwrap_or(500)),
         };
         if let Some(status) = self.status {
@@ -229,132 +295,10 @@ impl Fault {
             message: None,
             retry_after: None,
             delay: Duration::ZERO,
+            interval: Duration::ZERO,
             schedule: Schedule::default(),
             after_inference: None,
         }
-    }
-}
-
-/// Reads the flat JSON form. The error is a sentence for a person.
-impl TryFrom<Map<String, Value>> for Fault {
-    type Error = String;
-
-    fn try_from(members: Map<String, Value>) -> Result<Self, Self::Error> {
-        let mut fault = Self::with_effect(Effect::Nothing);
-        for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-            if fault.set(name, value)? {
-                continue;
-            }
-            match (effect_named(name, value)?, &fault.effect) {
-                (Effect::Nothing, _) => {}
-                (effect, Effect::Nothing) => fault.effect = effect,
-                _ => return Err("two effects in one fault".to_owned()),
-            }
-        }
-        if fault.effect == Effect::Nothing && fault.status.is_some() {
-            fault.effect = Effect::Refuse { code: None };
-        }
-        if fault.effect == Effect::Nothing && fault.delay.is_zero() {
-            return Err("a fault without an effect".to_owned());
-        }
-        Ok(fault)
-    }
-}
-
-impl Fault {
-    /// Sets the refinement of that name; false where there is none.
-    fn set(&mut self, name: &str, value: &Value) -> Result<bool, String> {
-        match name {
-            "status" => {
-                let status = u16::try_from(number(name, value)?).unwrap_or(0);
-                if !(200..=599).contains(&status) {
-                    return Err("`status` is not an HTTP status from 200 to 599".into());
-                }
-                self.status = Some(status);
-            }
-            "message" => self.message = Some(text(name, value)?),
-            "retry_after" => self.retry_after = Some(number(name, value)?),
-            "delay_ms" => self.delay = Duration::from_millis(number(name, value)?),
-            "times" => self.schedule.times = Some(number(name, value)?),
-            "skip" => self.schedule.skip = number(name, value)?,
-            "every" => self.schedule.every = Some(number(name, value)?.max(1)),
-            "after_inference" => {
-                let wanted = value.as_bool().ok_or("`after_inference` is not true or false")?;
-                self.after_inference = Some(wanted);
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-}
-
-fn effect_named(name: &str, value: &Value) -> Result<Effect, String> {
-    let effect = match name {
-        "code" => Effect::Refuse { code: Some(text(name, value)?) },
-        "cut_body_at" => Effect::CutBodyAt(number(name, value)?),
-        "cut_stream_after" => Effect::CutStreamAfter(number(name, value)?),
-        "ok_with_error_body" => Effect::OkWithErrorBody { code: text(name, value)? },
-        "hang" => Effect::Hang,
-        "reset" => Effect::Reset,
-        "garbage" => Effect::Garbage,
-        "empty_body" => Effect::EmptyBody,
-        "wrong_content_type" => Effect::WrongContentType,
-        "prose_for_result" => Effect::ProseForResult,
-        _ => return Err(format!("`{name}` is not a member of a fault")),
-    };
-    let is_switch =
-        !matches!(name, "code" | "cut_body_at" | "cut_stream_after" | "ok_with_error_body");
-    match value {
-        Value::Bool(true) => Ok(effect),
-        Value::Bool(false) if is_switch => Ok(Effect::Nothing),
-        _ if is_switch => Err(format!("`{name}` is not true or false")),
-        _ => Ok(effect),
-    }
-}
-
-fn number(name: &str, value: &Value) -> Result<u64, String> {
-    value.as_u64().ok_or_else(|| format!("`{name}` is not a whole number"))
-}
-
-fn text(name: &str, value: &Value) -> Result<String, String> {
-    value.as_str().map(str::to_owned).ok_or_else(|| format!("`{name}` is not a string"))
-}
-
-/// Writes the flat JSON form.
-impl From<Fault> for Map<String, Value> {
-    fn from(fault: Fault) -> Self {
-        let mut members = Map::new();
-        let mut put = |name: &str, value: Value| {
-            if !value.is_null() {
-                members.insert(name.to_owned(), value);
-            }
-        };
-        match fault.effect {
-            Effect::Nothing => {}
-            Effect::Refuse { code } => put("code", json!(code)),
-            Effect::Hang => put("hang", json!(true)),
-            Effect::Reset => put("reset", json!(true)),
-            Effect::CutBodyAt(bytes) => put("cut_body_at", json!(bytes)),
-            Effect::CutStreamAfter(events) => put("cut_stream_after", json!(events)),
-            Effect::Garbage => put("garbage", json!(true)),
-            Effect::OkWithErrorBody { code } => put("ok_with_error_body", json!(code)),
-            Effect::EmptyBody => put("empty_body", json!(true)),
-            Effect::WrongContentType => put("wrong_content_type", json!(true)),
-            Effect::ProseForResult => put("prose_for_result", json!(true)),
-        }
-        put("status", json!(fault.status));
-        put("message", json!(fault.message));
-        put("retry_after", json!(fault.retry_after));
-        if !fault.delay.is_zero() {
-            put("delay_ms", json!(u64::try_from(fault.delay.as_millis()).unwrap_or(u64::MAX)));
-        }
-        put("times", json!(fault.schedule.times));
-        if fault.schedule.skip > 0 {
-            put("skip", json!(fault.schedule.skip));
-        }
-        put("every", json!(fault.schedule.every));
-        put("after_inference", json!(fault.after_inference));
-        members
     }
 }
 
@@ -363,35 +307,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_survives_its_json_form() {
-        for fault in [
-            Fault::code("Throttling.RateQuota").times(2).retry_after(1),
-            Fault::status(500).every(3).skip(1).after_inference(),
-            Fault::cut_body_at(100).unbilled(),
-            Fault::garbage().with_status(502).delayed(20),
-            Fault::delay(5),
-            Fault::reset(),
-        ] {
-            let written = serde_json::to_value(&fault).unwrap();
-            assert_eq!(serde_json::from_value::<Fault>(written).unwrap(), fault);
-        }
-    }
-
-    #[test]
-    fn a_misspelt_member_is_refused_by_name() {
-        let error = serde_json::from_value::<Fault>(json!({"rest": true})).unwrap_err();
-        assert!(error.to_string().contains("`rest`"), "{error}");
-    }
-
-    #[test]
-    fn two_effects_in_one_fault_are_refused() {
-        assert!(serde_json::from_value::<Fault>(json!({"reset": true, "hang": true})).is_err());
-    }
-
-    #[test]
     fn an_answer_that_is_cut_was_billed_unless_said_otherwise() {
         assert!(Fault::cut_body_at(1).bills());
         assert!(Fault::delay(1).bills());
+        assert!(Fault::end_stream_after(1).bills());
         assert!(!Fault::cut_body_at(1).unbilled().bills());
         assert!(!Fault::reset().bills());
         assert!(Fault::reset().after_inference().bills());

@@ -1,10 +1,10 @@
 //! One call from its first byte to its last: read, recorded, answered, and spoilt if a fault says so.
-//!
-//! A fault strikes before anything else is judged, so that a test of faults needs no valid request. The
-//! model runs only where the effect needs its answer or the fault says that the call was billed.
 
+mod spoil;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -14,13 +14,13 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 
 use crate::answer::{Answer, Reply, ReplyBody};
-use crate::connection::{HangUp, Wire};
+use crate::call::Call;
+use crate::connection::Wire;
 use crate::delivery::Delivery;
 use crate::error::Refusal;
-use crate::fault::{Effect, Fault};
 use crate::request::{Ask, api_key};
 use crate::service::{Service, created};
-use crate::world::{Call, Ticket};
+use crate::world::Ticket;
 use crate::{clock, compatible, inference, native};
 
 /// Bytes of the longest request body: several images, each at the limit of a data URL.
@@ -29,12 +29,9 @@ const LONGEST_BODY: usize = 64 * 1024 * 1024;
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream;charset=UTF-8";
 
-/// What a model writes when it forgets that a result was asked for.
-const PROSE: &str = "The image shows a document.";
-
-/// The page of a proxy that reached nobody.
-const GARBAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
-    <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
+/// The headers whose values are recorded. None of them is a secret.
+const RECORDED_HEADERS: [&str; 5] =
+    ["accept", "content-type", "user-agent", "x-dashscope-ossresourceresolve", "x-dashscope-sse"];
 
 /// The protocol of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +49,8 @@ struct Exchange {
     ticket: Ticket,
     wire: Wire,
     request_id: String,
+    /// Time between the events of a stream.
+    interval: Duration,
     arrived: (Instant, u128),
 }
 
@@ -63,12 +62,19 @@ pub(crate) async fn answer(
 ) -> Response {
     let arrived = (clock::instant(), clock::unix_millis());
     let (parts, body) = request.into_parts();
-    let ask = read(protocol, &parts.headers, body).await;
+    let body = axum::body::to_bytes(body, LONGEST_BODY).await.ok();
+    let ask = read(protocol, &parts.headers, body.clone()).await;
     let key = api_key(&parts.headers).map(str::to_owned);
     let request_id = service.identifiers.next();
-    let call = Call { request_id: request_id.clone(), ..record(&parts, &ask, key.as_deref()) };
+    let call = Call {
+        request_id: request_id.clone(),
+        request_body: body.unwrap_or_default(),
+        ..record(&parts, &ask, key.as_deref())
+    };
     let (ticket, fault) = service.world.receive(call);
+    let paced = fault.as_ref().map(|fault| fault.interval).filter(|interval| !interval.is_zero());
     let exchange = Exchange {
+        interval: paced.unwrap_or(service.stream_interval),
         request_id,
         wire: parts.extensions.get().cloned().unwrap_or_default(),
         ask: Arc::new(ask),
@@ -90,8 +96,9 @@ pub(crate) fn plain(status: u16, value: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], value.to_string()).into_response()
 }
 
-async fn read(protocol: Protocol, headers: &HeaderMap, body: Body) -> Ask {
-    let Ok(body) = axum::body::to_bytes(body, LONGEST_BODY).await else {
+/// Reads a request; `body` is none where it was too long.
+async fn read(protocol: Protocol, headers: &HeaderMap, body: Option<Bytes>) -> Ask {
+    let Some(body) = body else {
         return Ask::refused(Refusal::of_code("BadRequest.TooLarge"));
     };
     let enabled = |name: &str| headers.get(name).is_some_and(|value| value == "enable");
@@ -115,6 +122,7 @@ fn record(parts: &Parts, ask: &Ask, key: Option<&str>) -> Call {
         path: parts.uri.path().to_owned(),
         key_suffix: key.map(suffix).unwrap_or_default(),
         headers: parts.headers.keys().map(|name| name.as_str().to_owned()).collect(),
+        header_values: recorded_values(&parts.headers),
         model: ask.model.clone(),
         task: ask.task_name.clone(),
         stream: ask.stream,
@@ -123,6 +131,14 @@ fn record(parts: &Parts, ask: &Ask, key: Option<&str>) -> Call {
         images: ask.images.iter().map(|image| image.seen.clone()).collect(),
         ..Call::default()
     }
+}
+
+fn recorded_values(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let value = |name: &str| {
+        let value = headers.get(name)?;
+        Some((name.to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+    };
+    RECORDED_HEADERS.into_iter().filter_map(value).collect()
 }
 
 impl Exchange {
@@ -135,57 +151,6 @@ impl Exchange {
                 self.send(reply)
             }
             Err(refusal) => self.refuse(&refusal),
-        }
-    }
-
-    /// Answers as a fault says.
-    async fn spoil(self, fault: Fault) -> Response {
-        let answer = if fault.needs_answer() || fault.bills() {
-            match self.infer(fault.bills()).await {
-                Ok(answer) => Some(answer),
-                Err(refusal) => return self.refuse(&refusal),
-            }
-        } else {
-            None
-        };
-        tokio::time::sleep(self.service.latency + fault.delay).await;
-
-        let reply = answer.map(|mut answer| {
-            if fault.effect == Effect::ProseForResult {
-                answer.ocr_result = None;
-                PROSE.clone_into(&mut answer.text);
-            }
-            self.write(&answer)
-        });
-        let mut response = self.spoilt(&fault, reply).await;
-        if let Some(seconds) = fault.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
-    }
-
-    /// The answer with the fault's effect on it; `reply` is the right one, where the model ran.
-    async fn spoilt(&self, fault: &Fault, reply: Option<Reply>) -> Response {
-        match (&fault.effect, reply) {
-            (Effect::Hang, _) => std::future::pending().await,
-            (Effect::Reset, _) => self.hang_up(),
-            (Effect::Garbage, _) => self.raw(fault, GARBAGE, "text/html"),
-            (Effect::EmptyBody, _) => self.raw(fault, "", JSON),
-            (Effect::OkWithErrorBody { .. }, _) => self.error_under_ok(fault),
-            (Effect::Nothing | Effect::ProseForResult, Some(reply)) => self.send(reply),
-            (Effect::WrongContentType, Some(reply)) => {
-                let mut response = self.send(reply);
-                let html = HeaderValue::from_static("text/html");
-                response.headers_mut().insert(header::CONTENT_TYPE, html);
-                response
-            }
-            (Effect::CutBodyAt(bytes), Some(reply)) => self.cut(reply, |_, _| *bytes),
-            (Effect::CutStreamAfter(events), Some(reply)) => {
-                self.cut(reply, |delivery, is_stream| {
-                    if is_stream { delivery.length_of(*events) } else { delivery.remaining() / 2 }
-                })
-            }
-            (Effect::Refuse { .. }, _) | (_, None) => self.refuse(&fault.refusal()),
         }
     }
 
@@ -227,50 +192,11 @@ impl Exchange {
         let in_stream =
             self.protocol == Protocol::Native && self.ask.stream && refusal.status == 400;
         let reply = if in_stream {
-            Reply::events(vec![native::error_event(refusal, &self.request_id)])
+            Reply::events(vec![native::error_event(1, refusal, &self.request_id)])
         } else {
             Reply::json(refusal.status, &self.error(refusal))
         };
         self.send(reply)
-    }
-
-    /// An error body under status 200, in a stream as its only event.
-    fn error_under_ok(&self, fault: &Fault) -> Response {
-        let refusal = fault.refusal();
-        let reply = match (self.ask.stream, self.protocol) {
-            (false, _) => Reply::json(200, &self.error(&refusal)),
-            (true, Protocol::Compatible) => {
-                Reply::events(vec![compatible::event(&self.error(&refusal))])
-            }
-            (true, Protocol::Native) => {
-                Reply::events(vec![native::error_event(&refusal, &self.request_id)])
-            }
-        };
-        self.send(Reply { status: fault.status.unwrap_or(200), ..reply })
-    }
-
-    fn raw(&self, fault: &Fault, text: &'static str, content_type: &'static str) -> Response {
-        let body = ReplyBody::Json(Bytes::from_static(text.as_bytes()));
-        let mut response = self.send(Reply { status: fault.status.unwrap_or(200), body });
-        let content_type = HeaderValue::from_static(content_type);
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-        response
-    }
-
-    /// Sends the head and the body up to the length that `length` decides, then resets.
-    fn cut(&self, reply: Reply, length: impl FnOnce(&Delivery, bool) -> u64) -> Response {
-        let is_stream = matches!(reply.body, ReplyBody::Events(_));
-        let status = reply.status;
-        let delivery = self.delivery(reply);
-        let length = length(&delivery, is_stream);
-        self.respond(status, is_stream, delivery.cut_at(length, &self.wire))
-    }
-
-    fn hang_up(&self) -> Response {
-        self.wire.reset();
-        let mut response = Response::new(Body::empty());
-        response.extensions_mut().insert(HangUp);
-        response
     }
 
     fn send(&self, reply: Reply) -> Response {
@@ -282,7 +208,9 @@ impl Exchange {
     fn delivery(&self, reply: Reply) -> Delivery {
         match reply.body {
             ReplyBody::Json(body) => Delivery::sized(body, self.ticket.clone()),
-            ReplyBody::Events(events) => Delivery::stream(events, self.ticket.clone()),
+            ReplyBody::Events(events) => {
+                Delivery::stream(events, self.ticket.clone()).paced(self.interval)
+            }
         }
     }
 

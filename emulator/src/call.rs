@@ -1,0 +1,113 @@
+//! What is remembered of one call, and the sums over all of them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::usage::Usage;
+
+/// One call of an inference endpoint.
+#[expect(clippy::struct_excessive_bools, reason = "a record of facts, not a state machine")]
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Call {
+    /// Its number, from 1, in order of arrival.
+    pub sequence: u64,
+    /// The id that its answer carries.
+    pub request_id: String,
+    /// The path that was called.
+    pub path: String,
+    /// The last four characters of the API key.
+    pub key_suffix: String,
+    /// The names of the headers that came with it, in lower case.
+    pub headers: Vec<String>,
+    /// The values of those headers that choose the form of the answer or name the client, and are no
+    /// secret: `accept`, `content-type`, `user-agent`, `x-dashscope-sse`,
+    /// `x-dashscope-ossresourceresolve`.
+    pub header_values: BTreeMap<String, String>,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// The built-in task that was asked for.
+    pub task: Option<String>,
+    /// Whether the answer was to be streamed.
+    pub stream: bool,
+    /// Whether a prompt that is not empty came with it.
+    pub prompt: bool,
+    /// The limit of output tokens that was asked for.
+    pub max_tokens: Option<u64>,
+    /// The images of all messages, in order.
+    pub images: Vec<ImageSeen>,
+    /// Whether a scripted fault hit it.
+    pub faulted: bool,
+    /// The status that was answered; none while it is under way, and where no head was sent.
+    pub status: Option<u16>,
+    /// What was billed for it.
+    pub billed: Option<Usage>,
+    /// Whether the answer was handed to the connection to its last byte.
+    pub delivered: bool,
+    /// The body of the request, byte for byte, where [`Options::keep_bodies`] says so. Bodies of all
+    /// calls are kept up to 256 MiB; the oldest make room, both of a call at once, and are empty then.
+    ///
+    /// [`Options::keep_bodies`]: crate::Options::keep_bodies
+    #[serde(skip)]
+    pub request_body: Bytes,
+    /// The body of the answer as far as it was handed to the connection, kept like that of the request.
+    #[serde(skip)]
+    pub response_body: Vec<u8>,
+    /// Whether the bodies are still kept.
+    #[serde(skip)]
+    pub(crate) keeps_bodies: bool,
+}
+
+impl Call {
+    /// Lets go of both bodies for good and tells how many bytes they were.
+    pub(crate) fn forget_bodies(&mut self) -> usize {
+        let bytes = self.request_body.len() + self.response_body.len();
+        (self.request_body, self.response_body) = (Bytes::new(), Vec::new());
+        self.keeps_bodies = false;
+        bytes
+    }
+}
+
+/// One image as it came.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ImageSeen {
+    /// The media type that its data URL declared.
+    pub media_type: Option<String>,
+    /// Its size in bytes, decoded.
+    pub bytes: usize,
+    /// Its width in pixels as it is to be seen, where its header could be read.
+    pub width: Option<u32>,
+    /// Its height in pixels as it is to be seen, where its header could be read.
+    pub height: Option<u32>,
+    /// `min_pixels` inside `image_url`.
+    pub min_pixels_inside: Option<i64>,
+    /// `max_pixels` inside `image_url`.
+    pub max_pixels_inside: Option<i64>,
+    /// `min_pixels` beside `image_url` or `image`.
+    pub min_pixels_beside: Option<i64>,
+    /// `max_pixels` beside `image_url` or `image`.
+    pub max_pixels_beside: Option<i64>,
+}
+
+/// Sums over all calls since the start or since they were cleared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Bill {
+    /// Calls received, billed or not.
+    pub received: u64,
+    /// Calls billed.
+    pub calls: u64,
+    /// Image tokens billed.
+    pub image: u64,
+    /// Text tokens billed.
+    pub text: u64,
+    /// Output tokens billed.
+    pub output: u64,
+}
+
+impl Bill {
+    /// All tokens billed.
+    pub const fn total(&self) -> u64 {
+        self.image + self.text + self.output
+    }
+}
