@@ -148,10 +148,16 @@ impl Admission {
         quote: &Quote,
         deadline: Instant,
     ) -> Result<Permit, Refusal> {
-        self.permit(tenant, &quote.model, quote.bound, deadline).await
+        self.admit_bound(tenant, &quote.model, quote.bound, deadline).await
     }
 
-    async fn permit(
+    /// Admits one call of `model` that is billed `bound` at most; waits like [`admit`](Self::admit).
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound; nothing is taken
+    /// then.
+    pub async fn admit_bound(
         &self,
         tenant: &Arc<Tenant>,
         model: &Arc<Model>,
@@ -272,7 +278,7 @@ impl Permit {
         let (admission, bound, deadline) = (self.admission.clone(), self.bound, self.deadline);
         let (tenant, model) = (Arc::clone(&self.tenant), Arc::clone(&self.model));
         drop(self.write_off());
-        admission.permit(&tenant, &model, bound, deadline).await
+        admission.admit_bound(&tenant, &model, bound, deadline).await
     }
 
     fn count_spent(&self, billed: &Usage, cost: Money) {
@@ -393,7 +399,7 @@ mod tests {
 
     /// Asks for a bound without waiting for calls in flight.
     async fn admit(admission: &Admission, tenant: &Arc<Tenant>) -> Result<Permit, Refusal> {
-        admission.permit(tenant, &Model::sample(), BOUND, admission.clock.instant()).await
+        admission.admit_bound(tenant, &Model::sample(), BOUND, admission.clock.instant()).await
     }
 
     /// A tenant that may spend one and a half bounds a day, at any pace.
@@ -490,7 +496,7 @@ mod tests {
         let first = admit(&admission, &budgeted()).await.unwrap();
         let deadline = admission.clock.instant() + Duration::from_mins(1);
         let (model, tenant) = (Model::sample(), budgeted());
-        let second = admission.permit(&tenant, &model, BOUND, deadline);
+        let second = admission.admit_bound(&tenant, &model, BOUND, deadline);
         let (second, ()) = tokio::join!(second, async {
             tokio::task::yield_now().await;
             first.release();

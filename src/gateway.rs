@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
 use crate::ledger::{Ledger, LedgerStoreError};
 use crate::ocr::Ocr;
+use crate::passthrough::Passthrough;
 use crate::random::Random;
 use crate::rate_limit::RateLimiter;
 use crate::rate_limit::concurrency::Concurrency;
@@ -43,6 +44,8 @@ pub struct Gateway {
     pub catalog: Arc<Catalog>,
     /// The use cases.
     pub ocr: Arc<Ocr>,
+    /// The use case of the drop-in paths.
+    pub passthrough: Arc<Passthrough>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// What time it is.
@@ -170,10 +173,18 @@ impl Gateway {
             Client::new(upstream, Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&random))?;
         let tenants: Arc<dyn TenantStore> = store.tenants();
         let directory = Directory::open(settings.tenants.clone(), tenants).await?;
+        let client = Arc::new(client);
+        let passthrough = Passthrough::new(
+            Arc::clone(&catalog),
+            admission.clone(),
+            Arc::clone(&client),
+            Arc::clone(&metrics),
+            tasks.clone(),
+        );
         let ocr = Ocr::new(
             Arc::clone(&catalog),
             admission,
-            Arc::new(client),
+            client,
             Arc::clone(&metrics),
             Arc::clone(&clock),
             tasks.clone(),
@@ -185,6 +196,7 @@ impl Gateway {
             ledger,
             catalog,
             ocr: Arc::new(ocr),
+            passthrough: Arc::new(passthrough),
             metrics,
             clock,
             random,

@@ -27,6 +27,8 @@ pub mod dashscope;
 
 pub mod ocr;
 
+pub mod passthrough;
+
 pub mod store;
 
 pub mod settings;

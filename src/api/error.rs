@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 
 use super::middleware::deadline_exceeded;
-use super::problem::{Problem, sentence};
+use super::problem::{Flaw, Problem, sentence};
 use crate::admission::Refusal;
 use crate::auth::AuthError;
 use crate::dashscope::error::{CallError, Fault, ImageFault};
@@ -17,9 +17,10 @@ use crate::ledger::LedgerStoreError;
 use crate::ledger::account::Unit;
 use crate::ledger::budget::BudgetExceeded;
 use crate::ocr::error::OcrError;
+use crate::passthrough::PassthroughError;
 use crate::quote::QuoteError;
 use crate::rate_limit::LimitExceeded;
-use crate::units::Money;
+use crate::units::{Money, Tokens};
 use crate::vision::limits::LimitViolation;
 use crate::vision::probe::ProbeError;
 
@@ -137,6 +138,34 @@ impl From<OcrError> for Problem {
     }
 }
 
+impl From<PassthroughError> for Problem {
+    fn from(error: PassthroughError) -> Self {
+        let text = sentence(&error);
+        match error {
+            PassthroughError::Outline(_) => Self::bad_request("invalid_json", text),
+            PassthroughError::Form(fault) => {
+                Self::bad_request("invalid_option", text).flaw(fault.pointer, fault.why)
+            }
+            PassthroughError::Image { pointer, cause } => {
+                let problem = cause_of(*cause);
+                let detail = format!("{pointer}: {}", problem.detail).into();
+                let flaws = vec![Flaw { pointer, code: problem.code, detail: text }];
+                Self { detail, errors: flaws, ..problem }
+            }
+            PassthroughError::Call(error @ OcrError::UnknownModel { .. }) => {
+                let problem = Self::from(error);
+                Self { errors: problem.errors, ..no_such_model(problem.detail) }
+            }
+            PassthroughError::Call(error) => error.into(),
+        }
+    }
+}
+
+/// 404: a model that there is not, where the vendor's protocols have a status for it.
+pub(super) fn no_such_model(detail: impl Into<Box<str>>) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "model_not_found", "No such model", detail)
+}
+
 fn cause_of(error: OcrError) -> Problem {
     let text = sentence(&error);
     match error {
@@ -250,9 +279,11 @@ fn unquotable(error: &QuoteError, detail: String) -> Problem {
 }
 
 /// What the upstream did, as the caller's next step.
-fn upstream(error: &CallError) -> Problem {
+pub(super) fn upstream(error: &CallError) -> Problem {
     let mut problem = situation(error);
     problem.retryable = error.fault.is_retryable();
+    problem.may_be_billed = error.spent.plus(&error.written_off).total() > Tokens::ZERO;
+    problem.verbatim.clone_from(&error.verbatim);
     problem
 }
 

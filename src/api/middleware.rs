@@ -11,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::{Instrument, Span};
 
+use super::dialect::Dialect;
 use super::problem::Problem;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
@@ -44,11 +45,27 @@ pub(super) struct Served {
     pub(super) upload_bytes: Option<usize>,
 }
 
+/// The id of a request, for what is written before the middleware sees the response. Rides on the request.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The id of this request.
+    pub(super) fn of(request: &Request) -> Self {
+        request.extensions().get().cloned().unwrap_or_else(|| Self("".into()))
+    }
+
+    /// Its text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Wraps a request in everything that all requests share.
 pub(super) async fn observe(
     State(gateway): State<Arc<Gateway>>,
     path: Option<MatchedPath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let request_id = request_id(request.headers()).unwrap_or_else(|| {
@@ -60,6 +77,7 @@ pub(super) async fn observe(
     let instance = request.uri().path().to_owned();
     let route = path.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!("request", request_id = id);
+    request.extensions_mut().insert(RequestId(id.as_str().into()));
 
     let watch = Watch::start(&gateway, route, span.clone());
     let work = next.run(request).instrument(span.clone());
@@ -99,11 +117,13 @@ fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     (printable && (1..=REQUEST_ID_LENGTH).contains(&id.len())).then(|| id.clone())
 }
 
-/// Writes the problem out that rides on a response; also for errors that axum made by itself.
+/// Writes the problem out that rides on a response; also for errors that axum made by itself. What the
+/// upstream said itself is no such error.
 fn written_out(mut response: Response, request_id: &str, instance: &str) -> Response {
+    let dialect = Dialect::of(instance);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let served = response.extensions_mut().remove::<Served>().unwrap_or_default();
-        let mut written = problem.response(request_id, instance);
+        let mut written = dialect.response(&problem, request_id, instance);
         // The router's own word on a method that a path does not know.
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             written.headers_mut().insert(header::ALLOW, allow);
@@ -116,7 +136,8 @@ fn written_out(mut response: Response, request_id: &str, instance: &str) -> Resp
         let status = response.status();
         let title = status.canonical_reason().unwrap_or("Error");
         let code = if status.is_client_error() { "bad_request" } else { "internal" };
-        return Problem::new(status, code, title, title).response(request_id, instance);
+        let problem = Problem::new(status, code, title, title);
+        return dialect.response(&problem, request_id, instance);
     }
     response
 }

@@ -5,6 +5,7 @@
 //! id, log line, metrics, panic, time limit, the writing of errors) is in `middleware`, once.
 
 mod accept;
+mod dialect;
 mod entrance;
 mod error;
 mod middleware;
@@ -21,7 +22,7 @@ use axum::routing::{get, post};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::routes::{docs, estimate, extract, fallback, health, ocr, templates, usage};
+use self::routes::{docs, estimate, extract, fallback, health, ocr, passthrough, templates, usage};
 use crate::gateway::Gateway;
 
 /// The public API.
@@ -32,6 +33,17 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/extract", post(extract::extract).put(extract::extract))
         .route("/estimate", post(estimate::estimate).put(estimate::estimate))
         .route("/usage", get(usage::usage))
+        .route("/compatible-mode/v1/chat/completions", post(passthrough::chat))
+        .route("/compatible-mode/v1/models", get(passthrough::models))
+        .route("/compatible-mode/v1/models/{id}", get(passthrough::model))
+        .route("/v1/chat/completions", post(passthrough::chat))
+        .route("/v1/models", get(passthrough::models))
+        .route("/v1/models/{id}", get(passthrough::model))
+        .route(
+            "/api/v1/services/aigc/multimodal-generation/generation",
+            post(passthrough::generation),
+        )
+        .route("/api/v1/uploads", get(passthrough::uploads))
         .route("/templates", get(templates::list))
         .route("/templates/{name}", get(templates::show))
         .route("/openapi.yaml", get(docs::openapi))

@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::auth::tenant::Tenant;
+use crate::dashscope::error::Verbatim;
 use crate::ocr::result::Spend;
 use crate::units::Money;
+
+/// The longest that a client library should wait by itself; OpenAI's for JavaScript ignores what is longer.
+const LONGEST_CLIENT_WAIT: Duration = Duration::from_mins(1);
 
 /// An error as a caller sees it.
 #[derive(Debug, Clone)]
@@ -39,6 +43,10 @@ pub(super) struct Problem {
     pub(super) tenant: Option<Arc<Tenant>>,
     /// What was spent all the same.
     pub(super) usage: Option<Box<Spend>>,
+    /// Whether the upstream may have billed what brought nothing, so that trying again may be paid twice.
+    pub(super) may_be_billed: bool,
+    /// The upstream's own answer, for callers who speak its protocol.
+    pub(super) verbatim: Option<Box<Verbatim>>,
 }
 
 /// A limit that was hit.
@@ -132,6 +140,8 @@ impl Problem {
             retry_after: None,
             tenant: None,
             usage: None,
+            may_be_billed: false,
+            verbatim: None,
         }
     }
 
@@ -215,6 +225,12 @@ impl Problem {
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, media_type);
+        self.add_headers(headers);
+        response
+    }
+
+    /// Adds what a response's head tells of the problem, whatever its body is.
+    pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
@@ -222,7 +238,12 @@ impl Problem {
             let challenge = HeaderValue::from_static("Bearer realm=\"ocr-gateway\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        response
+    }
+
+    /// Whether a client that repeats by itself does well to: soon, and without paying twice.
+    pub(super) fn invites_retry(&self) -> bool {
+        let soon = self.retry_after.unwrap_or_default() <= LONGEST_CLIENT_WAIT;
+        self.retryable && soon && !self.may_be_billed
     }
 }
 

@@ -46,17 +46,11 @@ pub(super) struct Upload {
 ///
 /// 400, 408 or 413, each with what to change.
 pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Upload, Problem> {
-    let limit = gateway.bounds.body_bytes;
-    let declared = declared_length(request.headers());
-    if let Some(length) = declared.filter(|&length| length > limit) {
-        return Err(too_large(length, limit));
-    }
-    let held = HeldBytes { gauge: gateway.metrics.in_flight_bytes().clone(), bytes: 0 };
+    let room = declared_room(gateway, &request)?;
     let mut options = RawOptions::default();
     options.add_query(request.uri().query().unwrap_or_default())?;
     let form = Form::of(request.headers());
     let request = guard(gateway, request);
-    let room = declared.map_or(0, |length| usize::try_from(length).unwrap_or(0));
     let file = match form {
         Form::Multipart => read_multipart(request, room, &mut options).await?,
         Form::Json => read_json(collect(request.into_body(), room).await?, &mut options).await?,
@@ -65,8 +59,36 @@ pub(super) async fn read(gateway: &Gateway, request: Request) -> Result<Upload, 
     if file.is_empty() {
         return Err(Problem::bad_request("empty_file", "The file has no bytes. Send an image."));
     }
-    let held = held.holding(file.len());
+    let held = HeldBytes::holding(gateway, file.len());
     Ok(Upload { file, options, held })
+}
+
+/// Reads a body whole, whatever it is.
+///
+/// # Errors
+///
+/// 400, 408 or 413, each with what to change.
+pub(super) async fn read_whole(
+    gateway: &Gateway,
+    request: Request,
+) -> Result<(Bytes, HeldBytes), Problem> {
+    let room = declared_room(gateway, &request)?;
+    let body = collect(guard(gateway, request).into_body(), room).await?;
+    let held = HeldBytes::holding(gateway, body.len());
+    Ok((body, held))
+}
+
+/// Bytes that the sender declared; none where it declared none.
+///
+/// # Errors
+///
+/// 413 where it declared more than is taken.
+fn declared_room(gateway: &Gateway, request: &Request) -> Result<usize, Problem> {
+    let (limit, declared) = (gateway.bounds.body_bytes, declared_length(request.headers()));
+    if let Some(length) = declared.filter(|&length| length > limit) {
+        return Err(too_large(length, limit));
+    }
+    Ok(declared.map_or(0, |length| usize::try_from(length).unwrap_or(0)))
 }
 
 /// How the file is wrapped.
@@ -357,10 +379,11 @@ pub(super) struct HeldBytes {
 }
 
 impl HeldBytes {
-    fn holding(mut self, bytes: usize) -> Self {
-        self.bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.gauge.add(self.bytes);
-        self
+    fn holding(gateway: &Gateway, bytes: usize) -> Self {
+        let gauge = gateway.metrics.in_flight_bytes().clone();
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        gauge.add(bytes);
+        Self { gauge, bytes }
     }
 }
 

@@ -150,6 +150,20 @@ impl Transport {
             .header(AUTHORIZATION, self.authorization.clone())
     }
 
+    /// What the endpoint has at `path`, of at most `most` bytes. For what spends nothing.
+    pub(super) async fn get(&self, path: &str, most: usize) -> Result<Received, Failure> {
+        let asked = self.request(reqwest::Method::GET, path).send();
+        let response = match timeout(self.first_byte, asked).await {
+            Ok(sent) => sent.map_err(|error| Broken::of(&error).billed(Bill::Nothing))?,
+            Err(_) => return Err(Broken::Timeout(Timeout::FirstByte).billed(Bill::Nothing)),
+        };
+        let mut received = self.head(&response);
+        let mut pieces = Pieces { response, idle: self.idle };
+        let filled = pieces.fill(&mut received.body, most).await;
+        filled.map_err(|broken| broken.billed(Bill::Nothing))?;
+        Ok(received)
+    }
+
     /// The address of `path` at the endpoint.
     pub(super) fn address(&self, path: &str) -> String {
         format!("{}{path}", self.base)
@@ -162,18 +176,11 @@ impl Transport {
         bound: &Usage,
     ) -> Result<Arrived, Broken> {
         let response = match timeout(self.first_byte, sent.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) if error.is_connect() => return Err(Broken::Unreachable),
-            Ok(Err(_)) => return Err(Broken::Interrupted),
+            Ok(sent) => sent.map_err(|error| Broken::of(&error))?,
             Err(_) => return Err(Broken::Timeout(Timeout::FirstByte)),
         };
+        let mut received = self.head(&response);
         let (status, headers) = (response.status(), response.headers());
-        let mut received = Received {
-            status: status.as_u16(),
-            request_id: text(headers, "x-request-id").and_then(Code::new),
-            retry_after: self.retry_after(headers).map(|wait| wait.min(LONGEST_RETRY_AFTER)),
-            body: Vec::new(),
-        };
         let is_stream = text(headers, "content-type").is_some_and(is_event_stream);
         let mut pieces = Pieces { response, idle: self.idle };
         if !status.is_success() {
@@ -181,7 +188,7 @@ impl Transport {
             let _ = pieces.fill(&mut received.body, MAX_ERROR_BYTES).await;
             return Ok(Arrived::Whole(received));
         }
-        if request.expects == Expects::Events && is_stream {
+        if request.expects != Expects::Answer && is_stream {
             let limits = (self.stream, self.max_response_bytes);
             let opened = Incoming::open(pieces, request.protocol, *bound, limits).await?;
             return Ok(match opened {
@@ -191,6 +198,17 @@ impl Transport {
         }
         pieces.fill(&mut received.body, self.max_response_bytes).await?;
         Ok(Arrived::Whole(received))
+    }
+
+    /// What the head of a response tells.
+    fn head(&self, response: &Response) -> Received {
+        let headers = response.headers();
+        Received {
+            status: response.status().as_u16(),
+            request_id: text(headers, "x-request-id").and_then(Code::new),
+            retry_after: self.retry_after(headers).map(|wait| wait.min(LONGEST_RETRY_AFTER)),
+            body: Vec::new(),
+        }
     }
 
     /// The vendor's SDK reads `retry-after-ms` and `retry-after`, the latter in both forms of RFC
@@ -254,6 +272,11 @@ pub(super) enum Broken {
 }
 
 impl Broken {
+    /// Why a request brought no head.
+    fn of(error: &reqwest::Error) -> Self {
+        if error.is_connect() { Self::Unreachable } else { Self::Interrupted }
+    }
+
     /// What that means for the call, given whether the whole request had been handed over.
     fn failure(self, handed_over: &AtomicBool) -> Failure {
         // Without its last piece the upstream had no request that it could have worked on.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::ClientError;
+use bytes::Bytes;
+
 use super::attempt::{Reception, Transport};
 use super::check::{self, CheckError};
 use super::error::{CallError, Code, Fault};
@@ -20,6 +21,7 @@ use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
 use super::verdict::{Failure, Repeat};
+use super::{ClientError, uploads};
 use crate::admission::Permit;
 use crate::clock::Clock;
 use crate::random::Random;
@@ -63,6 +65,16 @@ impl Endpoint {
 
     pub(super) async fn check(&self) -> Result<(), CheckError> {
         check::check(&self.transport).await
+    }
+
+    pub(super) async fn upload_policy(
+        &self,
+        model: &str,
+        deadline: Instant,
+    ) -> Result<Bytes, CallError> {
+        let left = deadline.saturating_duration_since(self.clock.instant());
+        let policy = uploads::policy(&self.transport, model, left).await;
+        policy.inspect_err(|error| self.report(model, error))
     }
 
     /// Makes the call that `request` is until a reply begins that can be used.

@@ -30,6 +30,7 @@ pub mod settings;
 mod spending;
 pub mod stream;
 mod tap;
+mod uploads;
 mod verdict;
 
 use std::fmt;
@@ -366,6 +367,15 @@ impl Client {
     ) -> Result<Forwarded, CallError> {
         let request = Request::forwarded(forward);
         self.endpoint.call(permit, &request, deadline).await?.forwarded().await
+    }
+
+    /// Asks for leave to put a file for `model` into the provider's temporary storage. Spends nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] says why there is none.
+    pub async fn upload_policy(&self, model: &str, deadline: Instant) -> Result<Bytes, CallError> {
+        self.endpoint.upload_policy(model, deadline).await
     }
 
     /// Asks the upstream for its list of models, which spends nothing, to see whether the address

@@ -22,7 +22,7 @@ mod fill;
 mod keywords;
 mod number;
 mod reader;
-mod result_schema;
+pub mod result_schema;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};

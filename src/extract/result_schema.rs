@@ -18,16 +18,21 @@ impl Schema {
         self.root.result_schema()
     }
 
-    /// An upper bound of the bytes that [`result_schema`](Self::result_schema) takes in the model's
-    /// prompt, however the provider writes it there.
-    ///
-    /// Assumes the longest usual spelling: every element on a line of its own, indented by four
-    /// spaces a level, everything outside ASCII as `\uXXXX` and so also the characters that
-    /// libraries escape for HTML. A byte-level tokeniser makes at most one token of a byte, so this
-    /// bounds the tokens too.
+    /// [`prompt_bytes_bound`] of [`result_schema`](Self::result_schema).
     pub fn prompt_bytes_bound(&self) -> u64 {
-        bytes_bound(&self.result_schema(), 0)
+        prompt_bytes_bound(&self.result_schema())
     }
+}
+
+/// An upper bound of the bytes that a `result_schema` takes in the model's prompt, however the
+/// provider writes it there.
+///
+/// Assumes the longest usual spelling: every element on a line of its own, indented by four
+/// spaces a level, everything outside ASCII as `\uXXXX` and so also the characters that
+/// libraries escape for HTML. A byte-level tokeniser makes at most one token of a byte, so this
+/// bounds the tokens too.
+pub fn prompt_bytes_bound(result_schema: &Value) -> u64 {
+    bytes_bound(result_schema, 0)
 }
 
 /// `inherited` is the description of the list that the node is an element of: a list has no place

@@ -243,16 +243,26 @@ fn prepare(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prep
     }
     let header = probe::probe(&request.image)?;
     limits::check(&header, request.image.len())?;
-    let cap = Cap {
-        max_pixels: tenant.max_pixels,
-        reject: matches!(tenant.on_exceed, OnExceed::Reject),
-        max_tokens: tenant.max_tokens.map(|most| Tokens::new(most.get())),
-    };
+    let cap = cap(tenant);
     let quote = quote::quote(model, header.upright(), request.prompt_bytes(), options.wish, cap)?;
     Ok(Prepared { bytes: request.image.clone(), header, quote })
 }
 
-fn model_for<'a>(
+/// The ceilings of a tenant's calls.
+pub fn cap(tenant: &Tenant) -> Cap {
+    Cap {
+        max_pixels: tenant.max_pixels,
+        reject: matches!(tenant.on_exceed, OnExceed::Reject),
+        max_tokens: tenant.max_tokens.map(|most| Tokens::new(most.get())),
+    }
+}
+
+/// The model of this name that the tenant may use; the default where none is named.
+///
+/// # Errors
+///
+/// [`OcrError::UnknownModel`] and [`OcrError::ModelNotAllowed`].
+pub fn model_for<'a>(
     catalog: &'a Catalog,
     tenant: &Tenant,
     name: Option<&str>,

@@ -82,7 +82,15 @@ pub fn check(header: &ImageHeader, bytes: usize) -> Result<(), LimitViolation> {
     if longer > allowed {
         return Err(LimitViolation::TooLargeForFormat { format, actual: longer, allowed });
     }
-    let length = data_url_bytes(format, bytes);
+    check_data_url(data_url_bytes(format, bytes))
+}
+
+/// Compares the length in bytes of a data URL with what the provider accepts.
+///
+/// # Errors
+///
+/// [`LimitViolation::DataUrlTooLong`].
+pub const fn check_data_url(length: u64) -> Result<(), LimitViolation> {
     if length > LONGEST_DATA_URL {
         return Err(LimitViolation::DataUrlTooLong { actual: length, allowed: LONGEST_DATA_URL });
     }

@@ -28,7 +28,7 @@ mod webp;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 use serde::Serialize;
 

@@ -42,7 +42,7 @@ pub(super) fn exif(order: ByteOrder, orientation: u16) -> Vec<u8> {
     tiff(order, &[&[(0x0112, 3, orientation.into())]])
 }
 
-pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     png_with(width, height, [8, 2, 0, 0, 0])
 }
 

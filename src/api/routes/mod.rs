@@ -6,6 +6,7 @@ pub(super) mod extract;
 pub(super) mod fallback;
 pub(super) mod health;
 pub(super) mod ocr;
+pub(super) mod passthrough;
 pub(super) mod templates;
 pub(super) mod usage;
 
@@ -21,8 +22,9 @@ use super::problem::Problem;
 use super::upload::{self, Upload};
 use crate::gateway::Gateway;
 use crate::ocr::request::Request;
-use crate::ocr::result::{Facts, Page};
+use crate::ocr::result::{Facts, Page, Spend};
 use crate::random::new_id;
+use crate::units::Pixels;
 use crate::vision::Size;
 
 /// Reads the upload and its options into the request that the use cases understand.
@@ -46,16 +48,21 @@ async fn read_request(
 
 /// Tells what was spent: in headers, so that the plain-text answer says it too, and to the log line.
 fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
-    let headers = response.headers_mut();
-    tell(headers, "ocr-tokens-image", facts.usage.image_tokens.get());
-    tell(headers, "ocr-tokens-input", facts.usage.input_tokens.get());
-    tell(headers, "ocr-tokens-output", facts.usage.output_tokens.get());
-    let max_pixels = pages.iter().map(|page| page.sent.max_pixels.get()).max();
-    tell(headers, "ocr-max-pixels", max_pixels.unwrap_or_default());
+    let max_pixels = pages.iter().map(|page| page.sent.max_pixels).max();
+    tell_tokens(response, &facts.usage, max_pixels.unwrap_or_default());
     let served = response.extensions_mut().get_or_insert_default::<Served>();
-    served.spend = Some(facts.usage.clone());
     served.image = pages.first().map(|page| Size::new(page.width, page.height));
     served.upload_bytes = Some(facts.document.bytes);
+}
+
+/// Tells the tokens that were spent.
+fn tell_tokens(response: &mut Response, spend: &Spend, max_pixels: Pixels) {
+    let headers = response.headers_mut();
+    tell(headers, "ocr-tokens-image", spend.image_tokens.get());
+    tell(headers, "ocr-tokens-input", spend.input_tokens.get());
+    tell(headers, "ocr-tokens-output", spend.output_tokens.get());
+    tell(headers, "ocr-max-pixels", max_pixels.get());
+    response.extensions_mut().get_or_insert_default::<Served>().spend = Some(spend.clone());
 }
 
 fn tell(headers: &mut HeaderMap, name: &'static str, value: u64) {

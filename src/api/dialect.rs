@@ -1,0 +1,208 @@
+//! How an error is written: in the one shape of this service, or in that of the protocol whose path was
+//! called.
+//!
+//! Clients of the drop-in paths tell situations apart by the status and by the vendor's code, so both are
+//! the vendor's there, in the spelling of each protocol (Model Studio, "Error messages"). The stable code
+//! of this service stands beside it as `gateway_code`. What the upstream said of the request itself is
+//! passed on as it came.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use crate::dashscope::error::Verbatim;
+
+/// JSON, as both protocols declare it.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A stream of events, as the vendor declares it.
+pub(super) const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream;charset=UTF-8");
+
+/// The shape of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// RFC 9457.
+    Problem,
+    /// OpenAI's, as the compatible protocol has it.
+    OpenAi,
+    /// DashScope's own.
+    DashScope,
+}
+
+/// A situation in the vendor's words.
+struct Row {
+    status: StatusCode,
+    native: &'static str,
+    compatible: &'static str,
+}
+
+const fn row(status: StatusCode, native: &'static str, compatible: &'static str) -> Row {
+    Row { status, native, compatible }
+}
+
+/// The vendor's words for a code of ours; what is not named goes by its status.
+fn words(problem: &Problem) -> Row {
+    let status = problem.status;
+    match problem.code {
+        "unauthorized" => row(status, "InvalidApiKey", "invalid_api_key"),
+        "forbidden" => row(status, "AccessDenied", "access_denied"),
+        "model_not_found" => row(status, "ModelNotFound", "model_not_found"),
+        "not_found" => row(status, "NotFound", "not_found"),
+        "body_too_large" => row(status, "BadRequest.TooLarge", "request_too_large"),
+        "rate_limited" => row(status, "Throttling.RateQuota", "limit_requests"),
+        "budget_exhausted" => row(status, "Throttling.AllocationQuota", "insufficient_quota"),
+        "content_rejected" => {
+            row(StatusCode::BAD_REQUEST, "DataInspectionFailed", "data_inspection_failed")
+        }
+        "method_not_allowed" | "request_timeout" => {
+            row(status, "InvalidParameter", "invalid_request_error")
+        }
+        "upstream_timeout" | "deadline_exceeded" => {
+            row(status, "RequestTimeOut", "request_timeout")
+        }
+        _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+            row(status, "ServiceUnavailable", "service_unavailable")
+        }
+        _ if status.is_server_error() => row(status, "InternalError", "internal_error"),
+        _ => row(StatusCode::BAD_REQUEST, "InvalidParameter", "invalid_parameter_error"),
+    }
+}
+
+impl Dialect {
+    /// The dialect of a path.
+    pub(super) fn of(path: &str) -> Self {
+        let below = |root: &str| {
+            path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if below("/compatible-mode/v1") || below("/v1") {
+            Self::OpenAi
+        } else if below("/api/v1") {
+            Self::DashScope
+        } else {
+            Self::Problem
+        }
+    }
+
+    /// The response that tells of a problem with the request of this id and path.
+    pub(super) fn response(self, problem: &Problem, request_id: &str, instance: &str) -> Response {
+        if self == Self::Problem {
+            return problem.response(request_id, instance);
+        }
+        if let Some(verbatim) = &problem.verbatim {
+            return said(verbatim);
+        }
+        let body = Body::from(self.error(problem, request_id).to_string());
+        let mut response = (words(problem).status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, JSON);
+        problem.add_headers(headers);
+        if !problem.invites_retry() {
+            // The vendor's and OpenAI's clients repeat 5xx and 429 unless they are told not to.
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        response
+    }
+
+    /// The event that tells of a problem in a stream that broke off.
+    pub(super) fn event(self, problem: &Problem, request_id: &str) -> Bytes {
+        let (error, status) = (self.error(problem, request_id), words(problem).status.as_u16());
+        match self {
+            // Without the line `event:error`, to the letter, or without `status`, the vendor's SDK takes the
+            // event for something else.
+            Self::DashScope => format!(
+                "id:0\nevent:error\n:HTTP_STATUS/{status}\nstatus:{status}\ndata:{error}\n\n"
+            ),
+            Self::OpenAi | Self::Problem => format!("data: {error}\n\n"),
+        }
+        .into()
+    }
+
+    fn error(self, problem: &Problem, request_id: &str) -> Value {
+        let words = words(problem);
+        let param = problem.errors.first().map(|flaw| flaw.pointer.as_str());
+        match self {
+            Self::DashScope => json!({
+                "code": words.native,
+                "message": problem.detail,
+                "request_id": request_id,
+                "gateway_code": problem.code,
+            }),
+            Self::OpenAi | Self::Problem => json!({
+                "error": {
+                    "message": problem.detail,
+                    "type": kind(words.status),
+                    "param": param,
+                    "code": words.compatible,
+                    "gateway_code": problem.code,
+                },
+                "request_id": request_id,
+            }),
+        }
+    }
+}
+
+/// OpenAI's `type`.
+fn kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        status if status.is_server_error() => "server_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// The upstream's own answer.
+fn said(verbatim: &Verbatim) -> Response {
+    let status = StatusCode::from_u16(verbatim.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut response = (status, Body::from(verbatim.body.clone())).into_response();
+    let media_type = if verbatim.is_stream { EVENTS } else { JSON };
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_path_speaks_the_dialect_of_its_protocol() {
+        for (path, dialect) in [
+            ("/compatible-mode/v1/chat/completions", Dialect::OpenAi),
+            ("/v1/models", Dialect::OpenAi),
+            ("/v1", Dialect::OpenAi),
+            ("/v1x", Dialect::Problem),
+            ("/api/v1/services/aigc/multimodal-generation/generation", Dialect::DashScope),
+            ("/ocr", Dialect::Problem),
+        ] {
+            assert_eq!(Dialect::of(path), dialect, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_paid_twice_or_waits_for_hours_does_not_invite_a_retry() {
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "budget_exhausted", "", "");
+        let answered = |problem: &Problem| {
+            let response = Dialect::OpenAi.response(problem, "r", "/v1");
+            response.headers().contains_key("x-should-retry")
+        };
+        assert!(answered(&problem.clone().after(Duration::from_hours(3))));
+        assert!(!answered(&problem.clone().after(Duration::from_secs(1))));
+        let lost = Problem { may_be_billed: true, ..problem.after(Duration::from_secs(1)) };
+        assert!(answered(&lost));
+    }
+
+    #[test]
+    fn an_error_event_is_one_that_the_vendors_sdk_knows() {
+        let problem = Problem::new(StatusCode::BAD_GATEWAY, "upstream_error", "", "It broke.");
+        let native = Dialect::DashScope.event(&problem, "r-1");
+        let text = std::str::from_utf8(&native).unwrap();
+        assert!(text.starts_with("id:0\nevent:error\n:HTTP_STATUS/502\nstatus:502\ndata:{"));
+        assert!(text.contains(r#""code":"InternalError""#) && text.ends_with("}\n\n"), "{text}");
+        let compatible = Dialect::OpenAi.event(&problem, "r-1");
+        assert!(compatible.starts_with(b"data: {\"error\":{\"message\":\"It broke.\""));
+    }
+}

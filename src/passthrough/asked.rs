@@ -1,0 +1,152 @@
+//! What a request asks for, as far as it costs anything, and where in its body that stands.
+//!
+//! The two protocols put the same things in different places; a reader of each (`compatible`, `native`)
+//! makes an [`Asked`], and everything after works on that. What is not read here passes as it is.
+
+use std::borrow::Cow;
+
+use super::form::{FormFault, Object, fault};
+use super::outline::{Outline, Place};
+use crate::quote::Wish;
+use crate::units::Pixels;
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) model: Cow<'a, str>,
+    /// Every image of every message. Models before qwen3.5-ocr look at the last message only, but no
+    /// bound may count on it.
+    pub(super) images: Vec<AskedImage>,
+    /// How many messages there are.
+    pub(super) messages: usize,
+    /// The object that `max_tokens` belongs in; none where it has to be made.
+    pub(super) parameters: Option<Place>,
+    /// The most tokens that an answer shall have.
+    pub(super) max_tokens: Option<u64>,
+    /// The same by its newer name, which OpenAI's clients may write instead or beside.
+    pub(super) max_completion_tokens: Option<u64>,
+    /// Answers to one question.
+    pub(super) answers: u64,
+    pub(super) stream: bool,
+    /// Whether a stream shall tell its bill.
+    pub(super) tells_bill: bool,
+    /// A bound of the bytes of what the provider adds to the caller's own text.
+    pub(super) added_prompt_bytes: u64,
+}
+
+/// One image of a request.
+#[derive(Debug)]
+pub(super) struct AskedImage {
+    /// The image's address.
+    pub(super) url: Place,
+    /// The objects that its bounds are to be written into.
+    pub(super) holders: Vec<Place>,
+    /// Whether the address stands where an object should, which has to be put around it.
+    pub(super) is_bare: bool,
+    pub(super) wish: Wish,
+    /// Where it stands, as a JSON Pointer.
+    pub(super) pointer: String,
+}
+
+/// Members of a content item that would carry something which is billed and not bounded here. Each
+/// protocol has a name of its own for images; the other's is among these.
+const OTHER_MEDIA: [&str; 13] = [
+    "audio",
+    "audio_url",
+    "file",
+    "file_url",
+    "image",
+    "image_file",
+    "image_url",
+    "images",
+    "input_audio",
+    "input_file",
+    "input_image",
+    "video",
+    "video_url",
+];
+
+/// What a protocol's reader does with an image that it finds.
+///
+/// Given the content item, where the image's member stands, and that member's JSON Pointer.
+pub(super) type ReadImage = fn(Object<'_, '_>, Place, String) -> Result<AskedImage, FormFault>;
+
+/// How a protocol writes its messages.
+pub(super) struct Dialect {
+    /// The member that holds the messages, as a JSON Pointer.
+    pub(super) pointer: &'static str,
+    /// The member of a content item that holds an image.
+    pub(super) image: &'static str,
+    pub(super) read_image: ReadImage,
+}
+
+/// Reads the images of all messages, and tells how many messages there are.
+pub(super) fn read_messages(
+    outline: &Outline<'_>,
+    messages: Option<Place>,
+    dialect: &Dialect,
+) -> Result<(Vec<AskedImage>, usize), FormFault> {
+    let messages = messages.filter(|&list| outline.elements(list).next().is_some());
+    let Some(list) = messages.filter(|&list| outline.is_array(list)) else {
+        return Err(fault(dialect.pointer, "must be a list of at least one message"));
+    };
+    let mut images = Vec::new();
+    let mut count = 0;
+    for message in outline.elements(list) {
+        let pointer = format!("{}/{count}", dialect.pointer);
+        read_message(outline, message, &pointer, dialect, &mut images)?;
+        count += 1;
+    }
+    Ok((images, count))
+}
+
+fn read_message(
+    outline: &Outline<'_>,
+    place: Place,
+    pointer: &str,
+    dialect: &Dialect,
+    images: &mut Vec<AskedImage>,
+) -> Result<(), FormFault> {
+    let message = Object::at(outline, place, pointer)?;
+    if matches!(&*message.text("role")?, "system" | "developer") {
+        let why = "is a system message, which the Qwen-OCR models do not take: they have one of their \
+                   own. Put the instruction into the user's message";
+        return Err(fault(pointer, why));
+    }
+    let content = message.member("content").filter(|&content| outline.is_array(content));
+    let items = content.into_iter().flat_map(|content| outline.elements(content));
+    for (number, item) in items.enumerate() {
+        let pointer = format!("{pointer}/content/{number}");
+        // Whatever is no object holds no image; its bytes are counted as text.
+        let Ok(object) = Object::at(outline, item, &pointer) else { continue };
+        if let Some(name) = other_medium(outline, item, dialect.image) {
+            let why = "is no medium that this gateway can tell the cost of: send images and text";
+            return Err(object.wrong(name, why));
+        }
+        if let Some(image) = object.member(dialect.image) {
+            let pointer = format!("{pointer}/{}", dialect.image);
+            images.push((dialect.read_image)(object, image, pointer)?);
+        }
+    }
+    Ok(())
+}
+
+fn other_medium(outline: &Outline<'_>, item: Place, own: &str) -> Option<&'static str> {
+    let mut names = outline.elements(item).filter_map(|member| outline.name(member));
+    names.find_map(|name| OTHER_MEDIA.into_iter().find(|medium| *medium == name && *medium != own))
+}
+
+/// The bounds of an image, from each object that may state them.
+pub(super) fn read_wish(objects: &[Object<'_, '_>]) -> Result<Wish, FormFault> {
+    let read = |name: &'static str| {
+        let mut found = None;
+        for object in objects {
+            let Some(pixels) = object.number(name)? else { continue };
+            if found.replace(pixels).is_some_and(|before| before != pixels) {
+                return Err(object.wrong(name, "is given twice with different values"));
+            }
+        }
+        Ok(found.map(Pixels::new))
+    };
+    Ok(Wish { min_pixels: read("min_pixels")?, max_pixels: read("max_pixels")?, straighten: false })
+}

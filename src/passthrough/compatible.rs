@@ -1,0 +1,60 @@
+//! Where OpenAI's chat completions keep what costs something.
+
+use super::asked::{Asked, AskedImage, Dialect, read_messages, read_wish};
+use super::form::{FormFault, Object, fault};
+use super::outline::{Outline, Place};
+
+/// Bytes of the prompt that the model gives itself where none is sent (Model Studio, "Qwen-OCR API
+/// reference").
+pub(super) const DEFAULT_PROMPT_BYTES: u64 = 101;
+
+const MESSAGES: Dialect = Dialect { pointer: "/messages", image: "image_url", read_image };
+
+/// Reads a request.
+pub(super) fn read<'a>(outline: &Outline<'a>) -> Result<Asked<'a>, FormFault> {
+    let place = outline.root();
+    let root = Object::at(outline, place, "")?;
+    if root.flag("enable_thinking")? {
+        let why = "makes a model write without a bound, so its cost cannot be held to a budget";
+        return Err(root.wrong("enable_thinking", why));
+    }
+    let (images, messages) = read_messages(outline, root.member("messages"), &MESSAGES)?;
+    let stream = root.flag("stream")?;
+    Ok(Asked {
+        model: root.text("model")?,
+        images,
+        messages,
+        parameters: Some(place),
+        max_tokens: root.number("max_tokens")?,
+        max_completion_tokens: root.number("max_completion_tokens")?,
+        answers: root.number("n")?.unwrap_or(1).max(1),
+        stream,
+        tells_bill: stream && tells_bill(outline, &root)?,
+        added_prompt_bytes: DEFAULT_PROMPT_BYTES,
+    })
+}
+
+fn tells_bill(outline: &Outline<'_>, root: &Object<'_, '_>) -> Result<bool, FormFault> {
+    let Some(options) = root.member("stream_options") else { return Ok(false) };
+    Object::at(outline, options, "/stream_options")?.flag("include_usage")
+}
+
+/// The bounds may stand inside `image_url`, as some of the vendor's pages show, and beside it, as its
+/// reference does. Which place the service reads is not known for sure, so both are to be written.
+fn read_image(
+    item: Object<'_, '_>,
+    image: Place,
+    pointer: String,
+) -> Result<AskedImage, FormFault> {
+    let outline = item.outline();
+    if !outline.is_object(image) {
+        let (wish, holders) = (read_wish(&[item])?, vec![item.place()]);
+        return Ok(AskedImage { url: image, holders, is_bare: true, wish, pointer });
+    }
+    let inside = Object::at(outline, image, &pointer)?;
+    let Some(url) = inside.member("url") else {
+        return Err(fault(pointer, "must have the image's address as its member `url`"));
+    };
+    let (wish, holders) = (read_wish(&[inside, item])?, vec![image, item.place()]);
+    Ok(AskedImage { url, holders, is_bare: false, wish, pointer })
+}

@@ -1,0 +1,34 @@
+//! Why a request was not passed on.
+
+use super::form::FormFault;
+use super::outline::OutlineError;
+use crate::ocr::error::OcrError;
+
+/// Why a request was not passed on, or brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PassthroughError {
+    /// The body is no JSON, or none that two readers would read alike.
+    #[error(transparent)]
+    Outline(#[from] OutlineError),
+    /// A member is wrong.
+    #[error(transparent)]
+    Form(#[from] FormFault),
+    /// One of the images cannot be sent.
+    #[error("{pointer}: {cause}")]
+    Image {
+        /// The image, as a JSON Pointer.
+        pointer: String,
+        /// Why.
+        #[source]
+        cause: Box<OcrError>,
+    },
+    /// What can happen to any request.
+    #[error(transparent)]
+    Call(#[from] OcrError),
+}
+
+impl PassthroughError {
+    pub(super) fn image(pointer: &str, cause: OcrError) -> Self {
+        Self::Image { pointer: pointer.to_owned(), cause: Box::new(cause) }
+    }
+}

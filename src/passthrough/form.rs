@@ -1,0 +1,111 @@
+//! Reading single members of a request, and what is wrong where they cannot be read.
+
+use std::borrow::Cow;
+
+use super::outline::{Outline, Place};
+
+/// A member that cannot be understood, or must not be there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{pointer} {why}")]
+pub struct FormFault {
+    /// The member, as a JSON Pointer (RFC 6901).
+    pub pointer: String,
+    /// What is wrong with it and what would be right, as the predicate of a sentence.
+    pub why: Cow<'static, str>,
+}
+
+/// A fault of the member at `pointer`.
+pub(super) fn fault(pointer: impl Into<String>, why: impl Into<Cow<'static, str>>) -> FormFault {
+    FormFault { pointer: pointer.into(), why: why.into() }
+}
+
+/// An object and where it stands, for telling what is wrong in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Object<'o, 'a> {
+    outline: &'o Outline<'a>,
+    place: Place,
+    pointer: &'o str,
+}
+
+impl<'o, 'a> Object<'o, 'a> {
+    /// The object at `place`, or a fault where it is none.
+    pub(super) fn at(
+        outline: &'o Outline<'a>,
+        place: Place,
+        pointer: &'o str,
+    ) -> Result<Self, FormFault> {
+        if outline.is_object(place) {
+            return Ok(Self { outline, place, pointer });
+        }
+        Err(fault(pointer, "must be an object"))
+    }
+
+    /// The document that it is part of.
+    pub(super) const fn outline(&self) -> &'o Outline<'a> {
+        self.outline
+    }
+
+    /// Where it stands.
+    pub(super) const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The value of a member; none where it is missing or `null`.
+    pub(super) fn member(&self, name: &str) -> Option<Place> {
+        let member = self.outline.member(self.place, name);
+        member.filter(|&member| !self.outline.is_null(member))
+    }
+
+    /// A whole number that is not negative.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, FormFault> {
+        let Some(member) = self.member(name) else { return Ok(None) };
+        let json = self.outline.json(member);
+        let digits = json.bytes().all(|byte| byte.is_ascii_digit());
+        let number = json.parse().ok().filter(|_| digits);
+        number
+            .map(Some)
+            .ok_or_else(|| self.wrong(name, "must be a whole number that is not negative"))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, FormFault> {
+        match self.member(name).map(|member| self.outline.json(member)) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(self.wrong(name, "must be true or false")),
+        }
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(&self, name: &str) -> Result<Cow<'a, str>, FormFault> {
+        let text = self.member(name).and_then(|member| self.outline.string(member));
+        let text = text.filter(|text| !text.is_empty());
+        text.ok_or_else(|| self.wrong(name, "must be a text that is not empty"))
+    }
+
+    /// A fault of the member `name`.
+    pub(super) fn wrong(&self, name: &str, why: impl Into<Cow<'static, str>>) -> FormFault {
+        fault(format!("{}/{name}", self.pointer), why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_the_wrong_kind_is_named() {
+        let text =
+            br#"{"a":"1","b":-1,"c":1.0,"d":1,"e":18446744073709551616,"f":"x","g":null,"h":true}"#;
+        let outline = Outline::of(text).unwrap();
+        let object = Object::at(&outline, outline.root(), "/x").unwrap();
+        for name in ["a", "b", "c", "e", "f"] {
+            assert_eq!(object.number(name).unwrap_err().pointer, format!("/x/{name}"));
+        }
+        assert_eq!((object.number("d"), object.number("g")), (Ok(Some(1)), Ok(None)));
+        assert_eq!((object.flag("h"), object.flag("z")), (Ok(true), Ok(false)));
+        assert!(object.flag("f").is_err() && object.text("d").is_err());
+        assert_eq!(object.text("f").unwrap(), "x");
+        assert!(Object::at(&outline, object.member("f").unwrap(), "").is_err());
+    }
+}

@@ -1,0 +1,294 @@
+//! The drop-in paths: a request in the provider's own words, admitted, bounded and metered.
+//!
+//! What comes in goes out but for the changes that `plan` makes, and what comes back goes back byte for
+//! byte. The way is that of `ocr`: look, quote, admit, call, compare. A body is read where it stands
+//! (`outline`), never made into a tree, so that ten megabytes of picture stay the bytes that they were
+//! received as.
+//!
+//! From the moment a call is admitted it runs on a task of its own. A stream's task outlives its caller:
+//! it reads on to learn the bill.
+
+mod asked;
+mod compatible;
+mod edits;
+pub mod error;
+pub mod form;
+mod native;
+pub mod outline;
+mod picture;
+mod plan;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+pub use self::error::PassthroughError;
+use self::plan::Plan;
+use crate::admission::Admission;
+use crate::auth::tenant::Tenant;
+use crate::catalog::Catalog;
+use crate::dashscope::error::{CallError, Code, Fault};
+use crate::dashscope::stream::{Break, Streaming};
+use crate::dashscope::{Client, Forwarded, Protocol, Receipt};
+use crate::ocr;
+use crate::ocr::error::OcrError;
+use crate::ocr::request::Held;
+use crate::ocr::result::Spend;
+use crate::telemetry::metrics::{Metrics, Saving};
+use crate::units::{Cost, Pixels, Tokens};
+
+/// Looking at a body that is longer takes longer than the reactor may be held.
+const INLINE_BYTES: usize = 128 * 1024;
+
+/// Pieces of a stream that wait for a slow caller: enough that neither side waits for the other to be
+/// woken, few enough that a thousand slow callers hold little.
+const WAITING_PIECES: usize = 2;
+
+/// Passes requests on: the use case behind the drop-in paths.
+#[derive(Debug)]
+pub struct Passthrough {
+    catalog: Arc<Catalog>,
+    admission: Admission,
+    client: Arc<Client>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+}
+
+/// A request in the words of one of the provider's protocols.
+#[derive(Clone)]
+pub struct Request {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The body as it was received.
+    pub body: Bytes,
+    /// Whether the request's head asks for a stream; only the native protocol's does.
+    pub stream: bool,
+    /// Whether the provider shall look up addresses of its own temporary storage.
+    pub resolves_oss: bool,
+    /// When the caller stops waiting for an answer to begin.
+    pub deadline: Instant,
+    /// Places and memory that the work takes up, held until it is done.
+    pub held: Held,
+}
+
+/// What a request brought.
+#[derive(Debug)]
+pub enum Reply {
+    /// A whole answer: JSON.
+    Whole {
+        /// The body as it came.
+        body: Bytes,
+        /// What was spent.
+        spend: Box<Spend>,
+        /// The largest `max_pixels` that was sent.
+        max_pixels: Pixels,
+    },
+    /// A stream of events.
+    Stream(mpsc::Receiver<Chunk>),
+}
+
+/// A piece of a stream on its way to the caller.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Bytes as they came.
+    Bytes(Bytes),
+    /// The stream broke off: there is no more, and that was not its end.
+    Broken {
+        /// Why.
+        error: Box<CallError>,
+        /// Whether an event that tells of it can be added.
+        between_events: bool,
+    },
+}
+
+impl Passthrough {
+    /// The use case over these parts; `tasks` is what a stop waits for.
+    pub const fn new(
+        catalog: Arc<Catalog>,
+        admission: Admission,
+        client: Arc<Client>,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self { catalog, admission, client, metrics, tasks }
+    }
+
+    /// Passes a request on.
+    ///
+    /// # Errors
+    ///
+    /// [`PassthroughError`]. Once a stream has begun, what happens to it is told in its [`Chunk`]s.
+    pub async fn forward(
+        self: &Arc<Self>,
+        tenant: &Arc<Tenant>,
+        request: Request,
+    ) -> Result<Reply, PassthroughError> {
+        let (deadline, held) = (request.deadline, Arc::clone(&request.held));
+        let plan = self.plan(tenant, request).await?;
+        let admitted = self.admission.admit_bound(tenant, &plan.model, plan.bound, deadline).await;
+        let permit = admitted.map_err(OcrError::from)?;
+        let call = Call { this: Arc::clone(self), tenant: Arc::clone(tenant), plan, _held: held };
+        let work = async move {
+            match call.this.client.forward(permit, &call.plan.forward, deadline).await {
+                Ok(Forwarded::Whole { body, receipt }) => Ok(call.whole(body, &receipt)),
+                Ok(Forwarded::Stream(stream)) => Ok(call.begin(stream)),
+                Err(error) => Err(call.failed(error)),
+            }
+        };
+        match self.tasks.spawn(work.in_current_span()).await {
+            Ok(replied) => replied.map_err(|error| OcrError::from(error).into()),
+            Err(_panicked) => Err(OcrError::Interrupted.into()),
+        }
+    }
+
+    /// Leave to put a file for `model` into the provider's temporary storage: the provider's own answer.
+    ///
+    /// # Errors
+    ///
+    /// [`PassthroughError`], also where the tenant may not use the model.
+    pub async fn upload_policy(
+        &self,
+        tenant: &Tenant,
+        model: Option<String>,
+        deadline: Instant,
+    ) -> Result<Bytes, PassthroughError> {
+        let model = ocr::model_for(&self.catalog, tenant, model.as_deref())?;
+        let policy = self.client.upload_policy(&model.name, deadline).await;
+        policy.map_err(|error| OcrError::from(error).into())
+    }
+
+    /// Plans a request, away from the reactor where it is large.
+    async fn plan(
+        self: &Arc<Self>,
+        tenant: &Arc<Tenant>,
+        request: Request,
+    ) -> Result<Plan, PassthroughError> {
+        if request.body.len() <= INLINE_BYTES {
+            return plan::plan(&self.catalog, tenant, &request);
+        }
+        let (this, tenant) = (Arc::clone(self), Arc::clone(tenant));
+        let planning =
+            tokio::task::spawn_blocking(move || plan::plan(&this.catalog, &tenant, &request));
+        planning.await.unwrap_or_else(|_panicked| Err(OcrError::Interrupted.into()))
+    }
+}
+
+/// A call that was admitted, with all that its end has to be told to.
+struct Call {
+    this: Arc<Passthrough>,
+    tenant: Arc<Tenant>,
+    plan: Plan,
+    _held: Held,
+}
+
+impl Call {
+    fn whole(&self, body: Bytes, receipt: &Receipt) -> Reply {
+        self.compare(receipt);
+        let spend = Box::new(self.spend(receipt));
+        Reply::Whole { body, spend, max_pixels: self.plan.max_pixels }
+    }
+
+    /// Passes a stream on, on a task that goes on where the caller does not.
+    fn begin(self, stream: Box<Streaming>) -> Reply {
+        let (sender, receiver) = mpsc::channel(WAITING_PIECES);
+        let tasks = self.this.tasks.clone();
+        tasks.spawn(self.pass(stream, sender).in_current_span());
+        Reply::Stream(receiver)
+    }
+
+    async fn pass(self, mut stream: Box<Streaming>, sender: mpsc::Sender<Chunk>) {
+        let mut caller = Some(sender);
+        while let Some(piece) = stream.next().await {
+            let bytes = if self.plan.hides_bill { piece.without_bill() } else { piece.bytes() };
+            if let Some(listening) = caller.as_ref().filter(|_| !bytes.is_empty())
+                && listening.send(Chunk::Bytes(bytes)).await.is_err()
+            {
+                tracing::debug!("the caller left a stream; it is read on for its bill");
+                caller = None;
+            }
+        }
+        match stream.end().await {
+            Ok(receipt) => self.ended(&receipt),
+            Err(Break { error, told, between_events }) => {
+                if let Some(listening) = caller.filter(|_| !told) {
+                    let between_events = between_events || self.plan.hides_bill;
+                    let error = Box::new(error);
+                    // Who has left meanwhile need not be told.
+                    let _ = listening.send(Chunk::Broken { error, between_events }).await;
+                }
+            }
+        }
+    }
+
+    fn ended(&self, receipt: &Receipt) {
+        self.compare(receipt);
+        let usage = receipt.settlement.usage;
+        tracing::info!(
+            tenant = self.tenant.name.as_str(),
+            tokens.image = usage.image.get(),
+            tokens.input = usage.input().get(),
+            tokens.output = usage.output.get(),
+            upstream.calls = receipt.attempts,
+            "a stream ended"
+        );
+    }
+
+    fn failed(&self, error: CallError) -> CallError {
+        if matches!(error.fault, Fault::Busy { .. }) {
+            self.this.metrics.refused(self.tenant.name.as_str(), "upstream_queue");
+        }
+        error
+    }
+
+    /// Counts what the cap saved, and images that were billed otherwise than quoted.
+    fn compare(&self, receipt: &Receipt) {
+        let (tenant, metrics) = (self.tenant.name.as_str(), &self.this.metrics);
+        if self.plan.saved > Tokens::ZERO {
+            metrics.tokens_saved(tenant, Saving::MaxPixels, self.plan.saved);
+        }
+        let billed = receipt.settlement.usage.image;
+        let Some(estimated) = self.plan.image_tokens.filter(|&estimated| estimated != billed)
+        else {
+            return;
+        };
+        if receipt.verified {
+            metrics.estimate_mismatch(&self.plan.model.name);
+            tracing::warn!(
+                tenant,
+                model = self.plan.model.name,
+                estimated.tokens = estimated.get(),
+                billed.tokens = billed.get(),
+                upstream.request_id = receipt.request_id.as_ref().map(Code::as_str),
+                "image tokens were billed otherwise than estimated"
+            );
+        }
+    }
+
+    fn spend(&self, receipt: &Receipt) -> Spend {
+        let usage = receipt.settlement.usage;
+        Spend {
+            image_tokens: usage.image,
+            input_tokens: usage.input(),
+            output_tokens: usage.output,
+            total_tokens: usage.total(),
+            upstream_calls: receipt.attempts,
+            retries: receipt.attempts.saturating_sub(1),
+            tokens_saved: self.plan.saved,
+            cost: Cost::of(receipt.settlement.cost, self.plan.model.price.currency),
+        }
+    }
+}
+
+/// Leaves the body out.
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("protocol", &self.protocol)
+            .field("body", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}

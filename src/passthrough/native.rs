@@ -1,0 +1,68 @@
+//! Where DashScope's own protocol keeps what costs something.
+
+use super::asked::{Asked, AskedImage, Dialect, read_messages, read_wish};
+use super::compatible::DEFAULT_PROMPT_BYTES;
+use super::form::{FormFault, Object};
+use super::outline::{Outline, Place};
+use crate::extract::result_schema;
+use crate::quote::Wish;
+
+/// A bound of the bytes of any built-in prompt: the longest is that of key information, some 200 Chinese
+/// characters of three bytes in the vendor's page, and half as much again.
+const TASK_PROMPT_BYTES: u64 = 900;
+
+const MESSAGES: Dialect = Dialect { pointer: "/input/messages", image: "image", read_image };
+
+/// Reads a request; whether it is to be streamed stands in its head.
+pub(super) fn read<'a>(outline: &Outline<'a>, stream: bool) -> Result<Asked<'a>, FormFault> {
+    let root = Object::at(outline, outline.root(), "")?;
+    let input =
+        root.member("input").map(|input| Object::at(outline, input, "/input")).transpose()?;
+    let messages = input.and_then(|input| input.member("messages"));
+    let (images, messages) = read_messages(outline, messages, &MESSAGES)?;
+    let parameters = root.member("parameters");
+    let read = parameters.map(|place| Object::at(outline, place, "/parameters")).transpose()?;
+    if let Some(parameters) = read
+        && parameters.flag("enable_thinking")?
+    {
+        let why = "makes a model write without a bound, so its cost cannot be held to a budget";
+        return Err(parameters.wrong("enable_thinking", why));
+    }
+    let number = |name| read.map_or(Ok(None), |parameters| parameters.number(name));
+    Ok(Asked {
+        model: root.text("model")?,
+        images,
+        messages,
+        parameters,
+        max_tokens: number("max_tokens")?,
+        max_completion_tokens: None,
+        answers: number("n")?.unwrap_or(1).max(1),
+        stream,
+        // Every event does.
+        tells_bill: true,
+        added_prompt_bytes: added_prompt_bytes(outline, read),
+    })
+}
+
+/// With a task the provider puts a prompt of its own, and a schema in words, beside the caller's text.
+fn added_prompt_bytes(outline: &Outline<'_>, parameters: Option<Object<'_, '_>>) -> u64 {
+    let Some(options) = parameters.and_then(|parameters| parameters.member("ocr_options")) else {
+        return DEFAULT_PROMPT_BYTES;
+    };
+    let schema = outline
+        .member(options, "task_config")
+        .and_then(|config| outline.member(config, "result_schema"))
+        .and_then(|schema| serde_json::from_str(outline.json(schema)).ok());
+    let schema = schema.map_or(0, |schema| result_schema::prompt_bytes_bound(&schema));
+    TASK_PROMPT_BYTES.saturating_add(schema)
+}
+
+fn read_image(
+    item: Object<'_, '_>,
+    image: Place,
+    pointer: String,
+) -> Result<AskedImage, FormFault> {
+    let wish = Wish { straighten: item.flag("enable_rotate")?, ..read_wish(&[item])? };
+    let holders = vec![item.place()];
+    Ok(AskedImage { url: image, holders, is_bare: false, wish, pointer })
+}

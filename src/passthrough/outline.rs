@@ -1,0 +1,365 @@
+//! Where each value of a JSON document stands.
+//!
+//! A request may hold ten megabytes of picture in one string and must arrive as it was written: order,
+//! spacing, numbers of any length, members that nobody here knows. So it is not made into a tree and
+//! written anew; it is outlined, looked at in place, and changed by replacing a few spans.
+//!
+//! Whether the text is JSON is for serde_json to say. On text that is, finding where values begin and
+//! end takes one pass over its structure, which the contents of strings are skipped in. Two things are
+//! refused that JSON leaves open: a member that is there twice, because two readers may take different
+//! ones and the one read here would not be the one that is billed; and documents with so many values or
+//! levels that the outline would be larger than the text.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ops::Range;
+
+use serde::de::IgnoredAny;
+
+/// Some clients begin with it, and recorded requests do.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Values of one document at most; a request of a hundred pages with a large schema has a tenth.
+const MOST_VALUES: usize = 65_536;
+
+/// Levels of one document at most; serde_json itself reads 128.
+const MOST_LEVELS: usize = 64;
+
+/// Text that cannot be outlined.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutlineError {
+    /// It is no JSON.
+    #[error("the body is not JSON at line {line}, column {column}")]
+    NotJson {
+        /// Where.
+        line: usize,
+        /// Where.
+        column: usize,
+    },
+    /// It is not even text.
+    #[error("the body is not UTF-8 at byte {0}")]
+    NotUtf8(usize),
+    /// A member is there twice.
+    #[error("the member {0:?} is given twice in one object")]
+    Duplicate(String),
+    /// A member's name cannot be read.
+    #[error("the name of a member is no text: it has half a surrogate pair")]
+    Name,
+    /// It has too many values.
+    #[error("the body has more than {MOST_VALUES} values")]
+    TooManyValues,
+    /// It has too many levels.
+    #[error("the body is nested more than {MOST_LEVELS} levels deep")]
+    TooDeep,
+}
+
+/// The outline of one document.
+#[derive(Debug)]
+pub(super) struct Outline<'a> {
+    text: &'a str,
+    values: Vec<Spot<'a>>,
+}
+
+/// One value: where it stands, under which name, and where its descendants end.
+#[derive(Debug)]
+struct Spot<'a> {
+    span: Range<usize>,
+    name: Option<Cow<'a, str>>,
+    /// The index after the last value below it.
+    next: usize,
+}
+
+/// A value of an outline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(usize);
+
+impl<'a> Outline<'a> {
+    /// Outlines a document.
+    ///
+    /// # Errors
+    ///
+    /// [`OutlineError`] says what is wrong with it, and never quotes more than a member's name.
+    pub(super) fn of(bytes: &'a [u8]) -> Result<Self, OutlineError> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| OutlineError::NotUtf8(error.valid_up_to()))?;
+        let json = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        serde_json::from_str::<IgnoredAny>(json).map_err(|error| OutlineError::NotJson {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        let mut outliner = Outliner {
+            text,
+            at: text.len() - json.len(),
+            values: Vec::new(),
+            open: Vec::new(),
+            names: HashSet::new(),
+            name: None,
+        };
+        outliner.run()?;
+        Ok(Self { text, values: outliner.values })
+    }
+
+    /// The whole document.
+    pub(super) const fn root(&self) -> Place {
+        Place(0)
+    }
+
+    /// The value as it is written.
+    pub(super) fn json(&self, place: Place) -> &'a str {
+        &self.text[self.span(place)]
+    }
+
+    /// Where the value stands.
+    pub(super) fn span(&self, place: Place) -> Range<usize> {
+        self.values[place.0].span.clone()
+    }
+
+    /// Whether the value is an object.
+    pub(super) fn is_object(&self, place: Place) -> bool {
+        self.json(place).starts_with('{')
+    }
+
+    /// Whether the value is an array.
+    pub(super) fn is_array(&self, place: Place) -> bool {
+        self.json(place).starts_with('[')
+    }
+
+    /// Whether the value is `null`.
+    pub(super) fn is_null(&self, place: Place) -> bool {
+        self.json(place) == "null"
+    }
+
+    /// The values of an array, or those of an object's members; nothing of anything else.
+    pub(super) fn elements(&self, place: Place) -> impl Iterator<Item = Place> {
+        let end = self.values[place.0].next;
+        let mut next = place.0 + 1;
+        std::iter::from_fn(move || {
+            let element = (next < end).then_some(Place(next))?;
+            next = self.values[next].next;
+            Some(element)
+        })
+    }
+
+    /// The name of a member.
+    pub(super) fn name(&self, place: Place) -> Option<&str> {
+        self.values[place.0].name.as_deref()
+    }
+
+    /// The value of an object's member.
+    pub(super) fn member(&self, place: Place, name: &str) -> Option<Place> {
+        self.elements(place).find(|&member| self.name(member) == Some(name))
+    }
+
+    /// The text of a string; none of what is no string, or has half a surrogate pair.
+    pub(super) fn string(&self, place: Place) -> Option<Cow<'a, str>> {
+        unquoted(self.json(place))
+    }
+}
+
+/// What a string says.
+fn unquoted(json: &str) -> Option<Cow<'_, str>> {
+    let inside = json.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inside));
+    }
+    serde_json::from_str(json).ok().map(Cow::Owned)
+}
+
+/// Makes the outline of text that is known to be JSON.
+struct Outliner<'a> {
+    text: &'a str,
+    at: usize,
+    values: Vec<Spot<'a>>,
+    /// The arrays and objects whose end has not come.
+    open: Vec<usize>,
+    /// The names of each open or closed object's members.
+    names: HashSet<(usize, Cow<'a, str>)>,
+    /// The name whose value comes next.
+    name: Option<Cow<'a, str>>,
+}
+
+impl<'a> Outliner<'a> {
+    fn run(&mut self) -> Result<(), OutlineError> {
+        while let Some(&byte) = self.text.as_bytes().get(self.at) {
+            match byte {
+                b'{' | b'[' => {
+                    let place = self.begin()?;
+                    self.open.push(place);
+                    if self.open.len() > MOST_LEVELS {
+                        return Err(OutlineError::TooDeep);
+                    }
+                    self.at += 1;
+                }
+                b'}' | b']' => {
+                    self.at += 1;
+                    if let Some(place) = self.open.pop() {
+                        self.end(place);
+                    }
+                }
+                b'"' => self.string()?,
+                b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
+                _ => {
+                    let place = self.begin()?;
+                    let rest = &self.text.as_bytes()[self.at..];
+                    let ends = |byte: &u8| b",]} \t\n\r".contains(byte);
+                    self.at += rest.iter().position(ends).unwrap_or(rest.len());
+                    self.end(place);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A string: the name of a member, where an object is open and none waits for its value.
+    fn string(&mut self) -> Result<(), OutlineError> {
+        let object = self.open.last().copied().filter(|&place| {
+            self.name.is_none() && self.text.as_bytes()[self.values[place].span.start] == b'{'
+        });
+        let Some(object) = object else {
+            let place = self.begin()?;
+            self.skip_string();
+            self.end(place);
+            return Ok(());
+        };
+        let start = self.at;
+        self.skip_string();
+        let name = unquoted(&self.text[start..self.at]).ok_or(OutlineError::Name)?;
+        if !self.names.insert((object, name.clone())) {
+            return Err(OutlineError::Duplicate(name.chars().take(64).collect()));
+        }
+        self.name = Some(name);
+        Ok(())
+    }
+
+    fn skip_string(&mut self) {
+        let bytes = self.text.as_bytes();
+        self.at += 1;
+        while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[self.at..]) {
+            self.at += found;
+            if bytes[self.at] == b'"' {
+                self.at += 1;
+                return;
+            }
+            self.at += 2;
+        }
+        self.at = bytes.len();
+    }
+
+    fn begin(&mut self) -> Result<usize, OutlineError> {
+        let place = self.values.len();
+        if place == MOST_VALUES {
+            return Err(OutlineError::TooManyValues);
+        }
+        let (span, name) = (self.at..self.at, self.name.take());
+        self.values.push(Spot { span, name, next: place + 1 });
+        Ok(place)
+    }
+
+    fn end(&mut self, place: usize) {
+        let next = self.values.len();
+        let spot = &mut self.values[place];
+        (spot.span.end, spot.next) = (self.at, next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn refused(text: &str) -> OutlineError {
+        Outline::of(text.as_bytes()).unwrap_err()
+    }
+
+    /// Rebuilds the value from the outline alone.
+    fn rebuilt(outline: &Outline<'_>, place: Place) -> Value {
+        if outline.is_object(place) {
+            let members = outline.elements(place);
+            let member = |at| (outline.name(at).unwrap().to_owned(), rebuilt(outline, at));
+            return Value::Object(members.map(member).collect());
+        }
+        if outline.is_array(place) {
+            return outline.elements(place).map(|at| rebuilt(outline, at)).collect();
+        }
+        serde_json::from_str(outline.json(place)).unwrap()
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            Just(Value::from("\\\"]},:\u{1f600}")),
+        ];
+        leaf.prop_recursive(5, 64, 8, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_outline_holds_the_whole_document(value in any_json(), pretty in any::<bool>()) {
+            let text = if pretty { format!("\u{feff}{value:#}") } else { value.to_string() };
+            let outline = Outline::of(text.as_bytes()).unwrap();
+            prop_assert_eq!(rebuilt(&outline, outline.root()), value);
+        }
+
+        #[test]
+        fn only_json_is_outlined_and_nothing_panics(text in r#"[\[\]{}:,"\\a1 ]{0,40}"#) {
+            let outlined = Outline::of(text.as_bytes());
+            match serde_json::from_str::<IgnoredAny>(&text) {
+                Ok(_) => prop_assert!(matches!(outlined, Ok(_) | Err(OutlineError::Duplicate(_)))),
+                Err(_) => prop_assert!(outlined.is_err()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_keeps_its_digits() {
+        let text = r#"{"a": 123456789012345678901234567890, "b": 1e999, "c": -0.0 }"#;
+        let outline = Outline::of(text.as_bytes()).unwrap();
+        let json = |name| outline.json(outline.member(outline.root(), name).unwrap());
+        assert_eq!(json("a"), "123456789012345678901234567890");
+        assert_eq!([json("b"), json("c")], ["1e999", "-0.0"]);
+    }
+
+    #[test]
+    fn a_member_that_is_there_twice_is_refused_however_it_is_spelt() {
+        for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, r#"[{"b":{"a":[],"a":{}}}]"#] {
+            assert_eq!(refused(text), OutlineError::Duplicate("a".to_owned()), "{text}");
+        }
+        assert!(Outline::of(br#"[{"a":1},{"a":2,"b":{"a":3}}]"#).is_ok());
+    }
+
+    #[test]
+    fn half_a_surrogate_is_passed_in_a_text_and_refused_in_a_name() {
+        let outline = Outline::of(br#"["\ud800"]"#).unwrap();
+        let text = outline.elements(outline.root()).next().unwrap();
+        assert_eq!((outline.json(text), outline.string(text)), (r#""\ud800""#, None));
+        assert_eq!(refused(r#"{"\ud800":1}"#), OutlineError::Name);
+    }
+
+    #[test]
+    fn what_would_take_more_memory_than_its_text_is_refused() {
+        assert_eq!(refused(&format!("[{}0]", "0,".repeat(70_000))), OutlineError::TooManyValues);
+        assert_eq!(
+            refused(&format!("{}{}", "[".repeat(65), "]".repeat(65))),
+            OutlineError::TooDeep
+        );
+        assert!(Outline::of(format!("{}{}", "[".repeat(64), "]".repeat(64)).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn an_error_says_where() {
+        assert_eq!(refused("{\n  x}"), OutlineError::NotJson { line: 2, column: 3 });
+        assert_eq!(Outline::of(b"\"a\xff\"").unwrap_err(), OutlineError::NotUtf8(2));
+    }
+}
