@@ -26,6 +26,8 @@ const PROSE_BYTES: usize = 512;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer {
     pub(super) text: String,
+    /// The text without fragments that the model repeated, where the upstream made one.
+    pub(super) processed_text: Option<String>,
     pub(super) words: Option<Vec<Word>>,
     pub(super) kv_result: Option<Value>,
     pub(super) finish_reason: FinishReason,
@@ -90,6 +92,7 @@ fn content(mut json: Value, bound: &Usage) -> Result<Answer, Failure> {
 fn written(parts: Vec<Value>) -> Answer {
     let mut answer = Answer {
         text: String::new(),
+        processed_text: None,
         words: None,
         kv_result: None,
         finish_reason: FinishReason::Other(None),
@@ -99,6 +102,9 @@ fn written(parts: Vec<Value>) -> Answer {
     for mut part in parts {
         if let Some(text) = part.as_str().or_else(|| part["text"].as_str()) {
             answer.text.push_str(text);
+        }
+        if let Some(text) = part["processed_text"].as_str() {
+            answer.processed_text.get_or_insert_default().push_str(text);
         }
         let result = part.get_mut("ocr_result").map(Value::take).unwrap_or_default();
         if let Some(words) = result["words_info"].as_array() {
@@ -309,6 +315,7 @@ mod tests {
             {"words_info":[{"text":"a","location":[-30,1,2,3,4,5,6,7.5],"rotate_rect":[1,2,3,4,90]},
             {"text":"b","location":[1],"rotate_rect":null},{"location":[]}]}}]}}]}}"#;
         let answer = of(200, body).unwrap();
+        assert_eq!((answer.text.as_str(), answer.processed_text.as_deref()), ("t", Some("p")));
         let words = answer.words.unwrap();
         assert_eq!(words.len(), 2);
         assert_eq!(words[0].location, Some([-30.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5]));

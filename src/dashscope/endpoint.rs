@@ -164,6 +164,7 @@ impl Endpoint {
         };
         Completion {
             text: answer.text,
+            processed_text: answer.processed_text,
             words: answer.words,
             kv_result: answer.kv_result,
             finish_reason: answer.finish_reason,

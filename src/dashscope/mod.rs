@@ -43,8 +43,8 @@ use crate::units::{Pixels, Usage};
 
 /// One call to a model: the picture, how it is to be read, and what is asked of it.
 ///
-/// Without a task the OpenAI-compatible protocol is spoken, with one DashScope's own, which alone
-/// knows the tasks (Model Studio, "Qwen-OCR API reference").
+/// The OpenAI-compatible protocol is spoken, unless there is a task or the picture shall be
+/// straightened: those only DashScope's own knows (Model Studio, "Qwen-OCR API reference").
 #[derive(Clone)]
 pub struct Call {
     /// The picture.
@@ -66,7 +66,7 @@ pub struct Image {
     pub min_pixels: Pixels,
     /// The most pixels that the model reads it at.
     pub max_pixels: Pixels,
-    /// Whether the model shall straighten a tilted picture. Known to the tasks only.
+    /// Whether the model shall straighten a tilted picture.
     pub rotate: bool,
 }
 
@@ -127,6 +127,9 @@ impl Task {
 pub struct Completion {
     /// What the model wrote. Empty for a blank page.
     pub text: String,
+    /// The text without fragments that the model repeated. DashScope's own protocol gives it, and not
+    /// always.
+    pub processed_text: Option<String>,
     /// Text lines with their places: the result of [`Task::AdvancedRecognition`].
     pub words: Option<Vec<Word>>,
     /// Named values: the result of [`Task::KeyInformationExtraction`].

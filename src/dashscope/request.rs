@@ -31,9 +31,10 @@ pub(super) struct Request {
 impl Request {
     /// Puts `call` into the words of the protocol that can carry it.
     pub(super) fn new(call: &Call, model: &str, max_tokens: Tokens) -> Self {
-        let (path, json) = match &call.task {
-            None => (COMPATIBLE, compatible(call, model, max_tokens)),
-            Some(task) => (NATIVE, native(call, task, model, max_tokens)),
+        let (path, json) = if call.task.is_some() || call.image.rotate {
+            (NATIVE, native(call, model, max_tokens))
+        } else {
+            (COMPATIBLE, compatible(call, model, max_tokens))
         };
         Self { path, document: Document::new(json.to_string(), call.image.bytes.clone()) }
     }
@@ -63,7 +64,7 @@ fn compatible(call: &Call, model: &str, max_tokens: Tokens) -> Value {
     })
 }
 
-fn native(call: &Call, task: &Task, model: &str, max_tokens: Tokens) -> Value {
+fn native(call: &Call, model: &str, max_tokens: Tokens) -> Value {
     let mut image = json!({
         "image": address(call),
         "min_pixels": call.image.min_pixels,
@@ -76,15 +77,23 @@ fn native(call: &Call, task: &Task, model: &str, max_tokens: Tokens) -> Value {
     if let Some(prompt) = &call.prompt {
         content.push(json!({"text": prompt}));
     }
-    let mut options = json!({"task": task.as_str()});
-    if let Task::KeyInformationExtraction { result_schema: Some(schema) } = task {
-        options["task_config"] = json!({"result_schema": schema});
+    let mut parameters = json!({"max_tokens": max_tokens});
+    if let Some(task) = &call.task {
+        parameters["ocr_options"] = ocr_options(task);
     }
     json!({
         "input": {"messages": [{"role": "user", "content": content}]},
         "model": model,
-        "parameters": {"ocr_options": options, "max_tokens": max_tokens},
+        "parameters": parameters,
     })
+}
+
+fn ocr_options(task: &Task) -> Value {
+    let mut options = json!({"task": task.as_str()});
+    if let Task::KeyInformationExtraction { result_schema: Some(schema) } = task {
+        options["task_config"] = json!({"result_schema": schema});
+    }
+    options
 }
 
 /// The data URL with nothing after its comma.
@@ -163,10 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn rotation_is_asked_for_only_when_wished() {
-        let mut call = call(None, Some(Task::TextRecognition));
-        call.image.rotate = true;
-        assert_eq!(sent(&call)["input"]["messages"][0]["content"][0]["enable_rotate"], true);
+    fn rotation_is_asked_for_by_the_native_protocol_with_a_task_and_without() {
+        for task in [Some(Task::TextRecognition), None] {
+            let mut call = call(Some("read"), task.clone());
+            call.image.rotate = true;
+            let sent = sent(&call);
+            let content = &sent["input"]["messages"][0]["content"];
+            assert_eq!(content[0]["enable_rotate"], true);
+            assert_eq!(content[1]["text"], "read");
+            assert_eq!(sent["parameters"].get("ocr_options").is_some(), task.is_some());
+        }
     }
 
     proptest! {
