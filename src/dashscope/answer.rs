@@ -237,6 +237,22 @@ fn prose(received: &Received, body: &[u8]) -> Complaint {
     }
 }
 
+/// A recorded answer of the vendor's service, for tests; none where the recordings are not at hand.
+#[cfg(test)]
+pub(super) fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure>> {
+    let folder = std::env::var("OCR_GATEWAY_TEST_DATA")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_owned());
+    let path = format!("{folder}/dashscope_wire/{name}.response.body.txt");
+    let Ok(body) = std::fs::read(&path) else {
+        #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+        {
+            println!("skipped: no recording {name}");
+        }
+        return None;
+    };
+    Some(read(&Received { status, body, ..Received::default() }, &Usage::default()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::error::{Fault, Timeout};
@@ -410,18 +426,6 @@ mod tests {
         let header = Code::new("from-header");
         let received = Received { status: 500, request_id: header.clone(), ..Received::default() };
         assert_eq!(read(&received, &BOUND).unwrap_err().request_id, header);
-    }
-
-    /// A recorded body of the vendor's service; none where the recordings are not at hand.
-    fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure>> {
-        let folder = std::env::var("OCR_GATEWAY_TEST_DATA")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_owned());
-        let path = format!("{folder}/dashscope_wire/{name}.response.body.txt");
-        let Ok(body) = std::fs::read_to_string(&path) else {
-            println!("skipped: no recording {name}");
-            return None;
-        };
-        Some(of(status, &body))
     }
 
     #[test]

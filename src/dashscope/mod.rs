@@ -289,5 +289,11 @@ impl fmt::Debug for Completion {
     }
 }
 
+/// The words of a recorded answer, for tests; none where the recordings are not at hand.
+#[cfg(test)]
+pub(crate) fn recorded_words(name: &str) -> Option<Vec<Word>> {
+    answer::recorded(200, name)?.ok()?.words
+}
+
 #[cfg(test)]
 mod tests;
