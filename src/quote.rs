@@ -52,6 +52,8 @@ pub struct ImageQuote {
     pub tokens: Tokens,
     /// The most that the image can cost: `tokens`, unless it is straightened.
     pub bound: Tokens,
+    /// Whether the provider straightens it.
+    pub straightened: bool,
     /// What it would have cost without the cap.
     pub uncapped_tokens: Tokens,
 }
@@ -60,6 +62,11 @@ impl ImageQuote {
     /// Tokens that the cap saved.
     pub const fn saved(&self) -> Tokens {
         self.uncapped_tokens.saturating_sub(self.tokens)
+    }
+
+    /// Whether a bill of so many tokens is one that the quote foretold.
+    pub fn foretold(&self, billed: Tokens) -> bool {
+        billed == self.tokens || self.straightened && billed <= self.bound
     }
 }
 
@@ -176,7 +183,8 @@ pub fn image(
     let tokens = image_tokens(size, &geometry);
     let bound = if wish.straighten { most_image_tokens(&geometry).max(tokens) } else { tokens };
     let uncapped_tokens = image_tokens(size, &uncapped);
-    Ok(ImageQuote { size, sent, geometry, capped, tokens, bound, uncapped_tokens })
+    let straightened = wish.straighten;
+    Ok(ImageQuote { size, sent, geometry, capped, tokens, bound, straightened, uncapped_tokens })
 }
 
 /// Quotes an image of unknown size beside at most `text` tokens of text.
@@ -348,6 +356,10 @@ mod tests {
         let straightened = Wish { straighten: true, ..Wish::default() };
         let image = quoted(Size::new(100, 100), straightened, cap(1_048_576)).image;
         assert_eq!((image.tokens.get(), image.bound.get()), (11, 1_026));
+        let foretold = [11, 12, 1_026, 1_027].map(|billed| image.foretold(Tokens::new(billed)));
+        assert_eq!(foretold, [true, true, true, false]);
+        let seen = quoted(Size::new(100, 100), Wish::default(), cap(1_048_576)).image;
+        assert!(seen.foretold(Tokens::new(11)) && !seen.foretold(Tokens::new(10)));
     }
 
     #[test]

@@ -5,21 +5,23 @@ use axum::http::{HeaderMap, StatusCode, header};
 use super::options::Format;
 use super::problem::Problem;
 
+/// The forms of an answer with their media types, the most useful first: of two that the caller likes
+/// alike, the first is given.
+const FORMS: [(Format, &str); 3] = [
+    (Format::Json, "application/json"),
+    (Format::Text, "text/plain"),
+    (Format::Markdown, "text/markdown"),
+];
+
 /// The format that `wish` names, or else the best that `Accept` allows.
 ///
 /// # Errors
 ///
-/// 406 where the caller takes neither JSON nor plain text.
+/// 406 where the caller takes none of them.
 pub(super) fn negotiate(wish: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
-    if let Some(format) = wish {
-        return Ok(format);
-    }
-    match weights(headers) {
-        (0, 0) => Err(not_acceptable(
-            "Answers are application/json or text/plain; Accept allows neither.",
-        )),
-        (json, text) if text > json => Ok(Format::Text),
-        _ => Ok(Format::Json),
+    match wish {
+        Some(format) => Ok(format),
+        None => best(headers, &FORMS).ok_or_else(|| not_acceptable(&FORMS)),
     }
 }
 
@@ -29,44 +31,71 @@ pub(super) fn negotiate(wish: Option<Format>, headers: &HeaderMap) -> Result<For
 ///
 /// 406 where the caller takes no JSON.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    match weights(headers) {
-        (0, _) => Err(not_acceptable("Answers are application/json; Accept does not allow it.")),
-        _ => Ok(()),
-    }
+    let json = &FORMS[..1];
+    best(headers, json).map(|_| ()).ok_or_else(|| not_acceptable(json))
 }
 
-fn not_acceptable(detail: &str) -> Problem {
+fn not_acceptable(forms: &[(Format, &str)]) -> Problem {
+    let media_types: Vec<_> = forms.iter().map(|(_, media_type)| *media_type).collect();
+    let detail = format!("Answers are {}; Accept allows none.", media_types.join(" or "));
     let status = StatusCode::NOT_ACCEPTABLE;
     Problem::new(status, "not_acceptable", "No such form of the answer", detail)
 }
 
-/// How much the caller likes JSON and plain text, in thousandths. Who says nothing likes JSON.
-fn weights(headers: &HeaderMap) -> (u32, u32) {
-    let accepts = headers.get_all(header::ACCEPT);
-    let mut ranges = accepts.iter().filter_map(|value| value.to_str().ok()).peekable();
-    if ranges.peek().is_none() {
-        return (1000, 0);
+/// The form that the caller likes best. Who says nothing takes the first.
+fn best(headers: &HeaderMap, forms: &[(Format, &str)]) -> Option<Format> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = values.flat_map(|value| value.split(',')).filter(|range| !range.trim().is_empty());
+    let ranges: Vec<_> = ranges.map(Range::read).collect();
+    if ranges.is_empty() {
+        return forms.first().map(|(format, _)| *format);
     }
-    let ranges = ranges.flat_map(|value| value.split(','));
-    ranges.map(weigh).fold((0, 0), |best, weight| (best.0.max(weight.0), best.1.max(weight.1)))
+    let liking = |media_type| {
+        let fitting = ranges.iter().filter(|range| range.covers(media_type));
+        fitting.max_by_key(|range| range.precision()).map_or(0, |range| range.quality)
+    };
+    // Of equals `max_by_key` takes the last.
+    let liked = forms.iter().rev().map(|(format, media_type)| (*format, liking(media_type)));
+    liked.max_by_key(|(_, liking)| *liking).filter(|(_, liking)| *liking > 0).map(|best| best.0)
 }
 
-/// How much a media range likes JSON and plain text, in thousandths.
-fn weigh(range: &str) -> (u32, u32) {
-    let mut parts = range.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
-    match essence.as_str() {
-        "*/*" | "application/json" | "application/*" => (quality, 0),
-        "text/plain" | "text/*" => (0, quality),
-        _ => (0, 0),
+/// One media range and how much the caller likes it.
+#[derive(Debug)]
+struct Range {
+    essence: String,
+    /// In thousandths; zero refuses.
+    quality: u32,
+}
+
+impl Range {
+    fn read(range: &str) -> Self {
+        let mut parts = range.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        Self { essence, quality: quality.map_or(1000, thousandths) }
+    }
+
+    fn covers(&self, media_type: &str) -> bool {
+        let all_of_a_type = self.essence.strip_suffix('*');
+        self.essence == "*/*"
+            || self.essence == media_type
+            || all_of_a_type.is_some_and(|start| media_type.starts_with(start))
+    }
+
+    /// The more precise of two ranges decides, wherever they stand.
+    fn precision(&self) -> u8 {
+        match self.essence.as_str() {
+            "*/*" => 0,
+            range if range.ends_with("/*") => 1,
+            _ => 2,
+        }
     }
 }
 
 /// A quality value, which has at most three decimals.
 fn thousandths(quality: &str) -> u32 {
     let (units, decimals) = quality.split_once('.').unwrap_or((quality, ""));
-    format!("{units}{decimals:0<3}").parse().unwrap_or(0)
+    format!("{units}{decimals:0<3.3}").parse().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -88,7 +117,29 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_who_takes_neither_is_told() {
+    fn markdown_is_the_answer_where_it_is_liked_best() {
+        assert_eq!(negotiated("text/markdown"), Ok(Format::Markdown));
+        assert_eq!(negotiated("text/plain;q=0.9, text/markdown"), Ok(Format::Markdown));
+        assert_eq!(negotiated("text/markdown;q=0.2, text/*;q=0.5"), Ok(Format::Text));
+        assert_eq!(negotiated("text/markdown, */*;q=0.1"), Ok(Format::Markdown));
+    }
+
+    #[test]
+    fn of_two_forms_liked_alike_the_more_useful_is_given() {
+        assert_eq!(negotiated("text/markdown, text/plain, application/json"), Ok(Format::Json));
+        assert_eq!(negotiated("text/*"), Ok(Format::Text));
+        assert_eq!(negotiated(""), Ok(Format::Json));
+    }
+
+    #[test]
+    fn the_more_precise_range_decides_wherever_it_stands() {
+        assert_eq!(negotiated("application/json;q=0, */*"), Ok(Format::Text));
+        assert_eq!(negotiated("*/*, application/*;q=0.5, text/plain;q=0.7"), Ok(Format::Markdown));
+        assert_eq!(negotiated("*/*;q=0.1234, text/plain;q=0.124"), Ok(Format::Text));
+    }
+
+    #[test]
+    fn a_caller_who_takes_none_is_told() {
         assert_eq!(negotiated("image/png"), Err("not_acceptable"));
         assert_eq!(negotiated("application/json;q=0"), Err("not_acceptable"));
     }

@@ -171,6 +171,11 @@ fn cause_of(error: OcrError) -> Problem {
     match error {
         OcrError::Probe(error) => unreadable(&error, text),
         OcrError::Limit(violation) => over_limit(&violation, text),
+        OcrError::Orientation(_) => {
+            let detail = format!("{text} Leave rotate out, or send the image as JPEG or PNG.");
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Problem::new(status, "orientation_fixed", "The image stays turned", detail)
+        }
         OcrError::Quote(error) => unquotable(&error, text),
         OcrError::UnknownModel { known, .. } => {
             let detail = format!("{text} Models: {}.", known.join(", "));

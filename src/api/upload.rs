@@ -19,7 +19,7 @@ use prometheus::IntGauge;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::options::{OPTION_BYTES, RawOptions};
+use super::options::raw::{OPTION_BYTES, RawOptions};
 use super::problem::Problem;
 use crate::gateway::Gateway;
 

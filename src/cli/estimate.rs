@@ -13,7 +13,7 @@ use super::{Failure, say};
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
-use crate::ocr;
+use crate::ocr::prepare;
 use crate::ocr::request::{Options, Request};
 use crate::ocr::result::Estimate;
 use crate::quote::Wish;
@@ -83,7 +83,7 @@ fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<
         held: Arc::new(()),
     };
     let nobody = Tenant::new("command-line".parse()?);
-    Ok(ocr::estimate(catalog, &nobody, &request)?)
+    Ok(prepare::estimate(catalog, &nobody, &request)?)
 }
 
 fn write_row(out: &mut dyn Write, estimate: &Estimate, file: &Path) -> std::io::Result<()> {

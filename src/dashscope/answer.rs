@@ -24,6 +24,8 @@ const PROSE_BYTES: usize = 512;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer {
     pub(super) text: String,
+    /// The text without fragments that the model repeated, where the upstream made one.
+    pub(super) processed_text: Option<String>,
     pub(super) words: Option<Vec<Word>>,
     pub(super) kv_result: Option<Value>,
     pub(super) finish_reason: FinishReason,
@@ -108,6 +110,7 @@ pub(super) fn content(json: Json) -> Result<Answer, Failure> {
 fn written(parts: Vec<Value>) -> Answer {
     let mut answer = Answer {
         text: String::new(),
+        processed_text: None,
         words: None,
         kv_result: None,
         finish_reason: FinishReason::Other(None),
@@ -117,6 +120,9 @@ fn written(parts: Vec<Value>) -> Answer {
     for mut part in parts {
         if let Some(text) = part.as_str().or_else(|| part["text"].as_str()) {
             answer.text.push_str(text);
+        }
+        if let Some(text) = part["processed_text"].as_str() {
+            answer.processed_text.get_or_insert_default().push_str(text);
         }
         let result = part.get_mut("ocr_result").map(Value::take).unwrap_or_default();
         if let Some(words) = result["words_info"].as_array() {
@@ -259,6 +265,22 @@ fn prose(received: &Received, body: &[u8]) -> Complaint {
     }
 }
 
+/// A recorded answer of the vendor's service, for tests; none where the recordings are not at hand.
+#[cfg(test)]
+pub(super) fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure>> {
+    let folder = std::env::var("OCR_GATEWAY_TEST_DATA")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_owned());
+    let path = format!("{folder}/dashscope_wire/{name}.response.body.txt");
+    let Ok(body) = std::fs::read(&path) else {
+        #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+        {
+            println!("skipped: no recording {name}");
+        }
+        return None;
+    };
+    Some(read(&Received { status, body, ..Received::default() }, &Usage::default()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::error::{Fault, Timeout};
@@ -337,6 +359,7 @@ mod tests {
             {"words_info":[{"text":"a","location":[-30,1,2,3,4,5,6,7.5],"rotate_rect":[1,2,3,4,90]},
             {"text":"b","location":[1],"rotate_rect":null},{"location":[]}]}}]}}]}}"#;
         let answer = of(200, body).unwrap();
+        assert_eq!((answer.text.as_str(), answer.processed_text.as_deref()), ("t", Some("p")));
         let words = answer.words.unwrap();
         assert_eq!(words.len(), 2);
         assert_eq!(words[0].location, Some([-30.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5]));
@@ -431,18 +454,6 @@ mod tests {
         let header = Code::new("from-header");
         let received = Received { status: 500, request_id: header.clone(), ..Received::default() };
         assert_eq!(read(received, &BOUND).unwrap_err().request_id, header);
-    }
-
-    /// A recorded body of the vendor's service; none where the recordings are not at hand.
-    fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure>> {
-        let folder = std::env::var("OCR_GATEWAY_TEST_DATA")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_owned());
-        let path = format!("{folder}/dashscope_wire/{name}.response.body.txt");
-        let Ok(body) = std::fs::read_to_string(&path) else {
-            println!("skipped: no recording {name}");
-            return None;
-        };
-        Some(of(status, &body))
     }
 
     #[test]

@@ -111,8 +111,8 @@ pub enum Streamed {
 
 /// One call to a model: the picture, how it is to be read, and what is asked of it.
 ///
-/// Without a task the OpenAI-compatible protocol is spoken, with one DashScope's own, which alone
-/// knows the tasks (Model Studio, "Qwen-OCR API reference").
+/// The OpenAI-compatible protocol is spoken, unless there is a task or the picture shall be
+/// straightened: those only DashScope's own knows (Model Studio, "Qwen-OCR API reference").
 #[derive(Clone)]
 pub struct Call {
     /// The picture.
@@ -134,7 +134,7 @@ pub struct Image {
     pub min_pixels: Pixels,
     /// The most pixels that the model reads it at.
     pub max_pixels: Pixels,
-    /// Whether the model shall straighten a tilted picture. Known to the tasks only.
+    /// Whether the model shall straighten a tilted picture.
     pub rotate: bool,
 }
 
@@ -195,6 +195,9 @@ impl Task {
 pub struct Completion {
     /// What the model wrote. Empty for a blank page.
     pub text: String,
+    /// The text without fragments that the model repeated. DashScope's own protocol gives it, and not
+    /// always.
+    pub processed_text: Option<String>,
     /// Text lines with their places: the result of [`Task::AdvancedRecognition`].
     pub words: Option<Vec<Word>>,
     /// Named values: the result of [`Task::KeyInformationExtraction`].
@@ -240,6 +243,7 @@ impl Receipt {
     pub fn completion(self, text: String) -> Completion {
         Completion {
             text,
+            processed_text: None,
             words: None,
             kv_result: None,
             finish_reason: self.finish_reason,
@@ -440,6 +444,12 @@ impl fmt::Debug for Completion {
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
+}
+
+/// The words of a recorded answer, for tests; none where the recordings are not at hand.
+#[cfg(test)]
+pub(crate) fn recorded_words(name: &str) -> Option<Vec<Word>> {
+    answer::recorded(200, name)?.ok()?.words
 }
 
 #[cfg(test)]

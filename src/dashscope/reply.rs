@@ -88,9 +88,10 @@ impl Debt {
             Ok(answer) => answer,
             Err(failure) => return Err(self.fail(failure).await),
         };
-        let Answer { text, words, kv_result, finish_reason, usage, request_id } = answer;
+        let Answer { text, processed_text, words, kv_result, finish_reason, usage, request_id } =
+            answer;
         let receipt = self.pay(usage, request_id, finish_reason).await;
-        Ok(Completion { words, kv_result, ..receipt.completion(text) })
+        Ok(Completion { processed_text, words, kv_result, ..receipt.completion(text) })
     }
 
     /// Settles at what was billed; at the bound, unverified, where the upstream did not say.

@@ -74,9 +74,10 @@ impl Request {
 }
 
 fn in_words(call: &Call, model: &str, max_tokens: Tokens) -> (Protocol, Value) {
-    match &call.task {
-        None => (Protocol::Compatible, compatible(call, model, max_tokens)),
-        Some(task) => (Protocol::Native, native(call, task, model, max_tokens)),
+    if call.task.is_some() || call.image.rotate {
+        (Protocol::Native, native(call, model, max_tokens))
+    } else {
+        (Protocol::Compatible, compatible(call, model, max_tokens))
     }
 }
 
@@ -104,7 +105,7 @@ fn compatible(call: &Call, model: &str, max_tokens: Tokens) -> Value {
     })
 }
 
-fn native(call: &Call, task: &Task, model: &str, max_tokens: Tokens) -> Value {
+fn native(call: &Call, model: &str, max_tokens: Tokens) -> Value {
     let mut image = json!({
         "image": address(call),
         "min_pixels": call.image.min_pixels,
@@ -117,15 +118,23 @@ fn native(call: &Call, task: &Task, model: &str, max_tokens: Tokens) -> Value {
     if let Some(prompt) = &call.prompt {
         content.push(json!({"text": prompt}));
     }
-    let mut options = json!({"task": task.as_str()});
-    if let Task::KeyInformationExtraction { result_schema: Some(schema) } = task {
-        options["task_config"] = json!({"result_schema": schema});
+    let mut parameters = json!({"max_tokens": max_tokens});
+    if let Some(task) = &call.task {
+        parameters["ocr_options"] = ocr_options(task);
     }
     json!({
         "input": {"messages": [{"role": "user", "content": content}]},
         "model": model,
-        "parameters": {"ocr_options": options, "max_tokens": max_tokens},
+        "parameters": parameters,
     })
+}
+
+fn ocr_options(task: &Task) -> Value {
+    let mut options = json!({"task": task.as_str()});
+    if let Task::KeyInformationExtraction { result_schema: Some(schema) } = task {
+        options["task_config"] = json!({"result_schema": schema});
+    }
+    options
 }
 
 /// The data URL with nothing after its comma.
@@ -204,10 +213,16 @@ mod tests {
     }
 
     #[test]
-    fn rotation_is_asked_for_only_when_wished() {
-        let mut call = call(None, Some(Task::TextRecognition));
-        call.image.rotate = true;
-        assert_eq!(sent(&call)["input"]["messages"][0]["content"][0]["enable_rotate"], true);
+    fn rotation_is_asked_for_by_the_native_protocol_with_a_task_and_without() {
+        for task in [Some(Task::TextRecognition), None] {
+            let mut call = call(Some("read"), task.clone());
+            call.image.rotate = true;
+            let sent = sent(&call);
+            let content = &sent["input"]["messages"][0]["content"];
+            assert_eq!(content[0]["enable_rotate"], true);
+            assert_eq!(content[1]["text"], "read");
+            assert_eq!(sent["parameters"].get("ocr_options").is_some(), task.is_some());
+        }
     }
 
     proptest! {

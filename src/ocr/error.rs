@@ -5,6 +5,7 @@ use crate::dashscope::error::CallError;
 use crate::extract::answer::AnswerError;
 use crate::quote::QuoteError;
 use crate::units::Tokens;
+use crate::vision::as_stored::FixedOrientation;
 use crate::vision::limits::LimitViolation;
 use crate::vision::probe::ProbeError;
 
@@ -20,6 +21,9 @@ pub enum OcrError {
     /// The image breaks one of DashScope's limits.
     #[error(transparent)]
     Limit(#[from] LimitViolation),
+    /// The image cannot be sent as its pixels are stored.
+    #[error(transparent)]
+    Orientation(#[from] FixedOrientation),
     /// The request cannot be quoted.
     #[error(transparent)]
     Quote(#[from] QuoteError),

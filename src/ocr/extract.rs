@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::error::OcrError;
+use super::reading::Reading;
 use super::request::{Detail, Request};
 use super::result::{ExtractAnswer, Page, Status};
 use super::{Ocr, Tally, prepare};
@@ -31,7 +32,7 @@ impl Ocr {
     ) -> Result<ExtractAnswer, OcrError> {
         let started = self.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
-        let prepared = prepare(&self.catalog, tenant, &request)?;
+        let prepared = prepare::to_send(&self.catalog, tenant, &request).await?;
         let mut tally = Tally::new(&prepared.quote);
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {
@@ -44,7 +45,10 @@ impl Ocr {
                     continue;
                 }
             };
-            let page = Page::of(&prepared, &completion, Detail::Text);
+            let task = request.dashscope_task();
+            let size = prepared.quote.image.size;
+            let reading = Reading::of(&completion, task.as_ref(), Detail::Text, size);
+            let page = Page::of(&prepared, &completion, reading);
             return Ok(ExtractAnswer {
                 id: request.id,
                 status: Status::Succeeded,

@@ -40,8 +40,8 @@ fn line(word: &Word, page: Size) -> Option<Line> {
         (None, Some(rectangle)) => corners_of_rectangle(rectangle),
         (None, None) => return None,
     };
-    let polygon =
-        from_reading_start(corners).map(|[x, y]| [clamp(x, page.width), clamp(y, page.height)]);
+    let corners = from_reading_start(clockwise(corners));
+    let polygon = corners.map(|[x, y]| [clamp(x, page.width), clamp(y, page.height)]);
     let [xs, ys] = [0, 1].map(|axis| polygon.map(|corner| corner[axis]));
     let bbox = [least(xs), least(ys), most(xs), most(ys)];
     Some(Line { text: word.text.clone(), polygon, bbox })
@@ -60,6 +60,14 @@ fn corners_of_rectangle([x, y, width, height, angle]: [f64; 5]) -> [[f64; 2]; 4]
         let (across, down) = (across * width, down * height);
         [x + across * cos - down * sin, y + across * sin + down * cos]
     })
+}
+
+/// The corners the other way round where they run counter-clockwise.
+fn clockwise(corners: [[f64; 2]; 4]) -> [[f64; 2]; 4] {
+    let [a, b, c, d] = corners;
+    // The cross product of the diagonals; the y axis points down.
+    let turn = (c[0] - a[0]) * (d[1] - b[1]) - (c[1] - a[1]) * (d[0] - b[0]);
+    if turn < 0.0 { [a, d, c, b] } else { corners }
 }
 
 /// Turns the corners until the first edge is the one that runs most to the right: the top of text
@@ -115,6 +123,38 @@ mod tests {
         let line = line(&word(Some(location), None), PAGE).unwrap();
         assert_eq!(line.polygon[0], [198, 780]);
         assert_eq!(line.polygon[1], [930, 981]);
+    }
+
+    #[test]
+    fn corners_that_run_the_other_way_are_put_in_order() {
+        let location = [10.0, 10.0, 10.0, 20.0, 90.0, 20.0, 90.0, 10.0];
+        let line = line(&word(Some(location), None), PAGE).unwrap();
+        assert_eq!(line.polygon, [[10, 10], [90, 10], [90, 20], [10, 20]]);
+    }
+
+    /// Recorded boxes of a picture of [`PAGE`]'s size: slanted ones, and one that begins left of it.
+    #[test]
+    fn recorded_lines_lie_on_their_page_clockwise_from_where_they_are_read() {
+        let name = "multimodal-generation-vl-ocr-advanced-recognition-nosse";
+        let Some(words) = crate::dashscope::recorded_words(name) else { return };
+        let lines = of(&words, PAGE);
+        assert_eq!(lines.len(), 12);
+        for Line { text, polygon, bbox: [left, top, right, bottom] } in &lines {
+            assert!(left < right && *right <= PAGE.width, "{text}");
+            assert!(top < bottom && *bottom <= PAGE.height, "{text}");
+            let [xs, ys] = [0, 1].map(|axis| polygon.map(|corner| corner[axis]));
+            assert_eq!([least(xs), least(ys), most(xs), most(ys)], [*left, *top, *right, *bottom]);
+            let [a, b, c, d] = polygon.map(|corner| corner.map(f64::from));
+            assert_eq!(clockwise([a, b, c, d]), [a, b, c, d], "{text}");
+            let [along, down] =
+                [[b, a], [d, a]].map(|[to, from]| [to[0] - from[0], to[1] - from[1]]);
+            assert!(along[0] > along[1].abs() && down[1] > 0.0, "{text} starts at {a:?}");
+            assert!(
+                along[0].hypot(along[1]) > down[0].hypot(down[1]),
+                "{text} runs along {along:?}"
+            );
+        }
+        assert_eq!(lines[6].polygon, [[114, 2112], [846, 2313], [696, 2445], [0, 2244]]);
     }
 
     #[test]

@@ -9,37 +9,42 @@
 
 pub mod error;
 pub mod lines;
+pub mod prepare;
 pub mod request;
 pub mod result;
 
 mod extract;
+mod fence;
+mod markup;
+mod notation;
+mod reading;
+mod repetition;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serde_json::Value;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use self::error::OcrError;
+use self::prepare::Prepared;
+use self::reading::Reading;
 use self::request::{Detail, Request};
 use self::result::{
     DocumentFacts, Estimate, Facts, OcrAnswer, Page, Spend, Status, TenantLimits, Timing,
     UpstreamFacts,
 };
 use crate::admission::Admission;
-use crate::auth::tenant::{OnExceed, Tenant};
-use crate::catalog::{Catalog, Model};
+use crate::auth::tenant::Tenant;
+use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dashscope::error::{CallError, Code, Fault};
-use crate::dashscope::{Call, Client, Completion, Image};
+use crate::dashscope::{Client, Completion};
 use crate::ledger::budget::RemainingTokens;
-use crate::quote::{self, Cap, Quote};
+use crate::quote::Quote;
 use crate::telemetry::metrics::{Metrics, Saving};
 use crate::units::{Currency, Money, Tokens, Usage};
-use crate::vision::limits;
-use crate::vision::probe::{self, ImageHeader};
 
 /// Reads images: the use cases behind `/ocr`, `/extract` and `/estimate`.
 #[derive(Debug)]
@@ -50,13 +55,6 @@ pub struct Ocr {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
-}
-
-/// An image that was looked at and quoted: all that is known before anything is sent.
-struct Prepared {
-    bytes: Bytes,
-    header: ImageHeader,
-    quote: Quote,
 }
 
 /// What the calls behind one answer took, added up.
@@ -93,7 +91,7 @@ impl Ocr {
     /// [`OcrError`] for whatever would have the request refused before it is sent, but for limits and
     /// budgets that are used up.
     pub async fn estimate(&self, tenant: &Tenant, request: &Request) -> Result<Estimate, OcrError> {
-        let mut estimate = estimate(&self.catalog, tenant, request)?;
+        let mut estimate = prepare::estimate(&self.catalog, tenant, request)?;
         let remaining = self.admission.remaining(tenant).await?;
         estimate.limits.tokens_remaining = remaining;
         Ok(estimate)
@@ -110,13 +108,17 @@ impl Ocr {
         request: Request,
     ) -> Result<OcrAnswer, OcrError> {
         let started = self.clock.instant();
-        let prepared = prepare(&self.catalog, tenant, &request)?;
+        let prepared = prepare::to_send(&self.catalog, tenant, &request).await?;
         let mut tally = Tally::new(&prepared.quote);
         let completion = self.read(tenant, &prepared, &request, &mut tally).await?;
         if lacks_lines(&request, &completion) {
             return Err(OcrError::NoLines.after(&tally));
         }
-        let page = Page::of(&prepared, &completion, request.options.detail);
+        let task = request.dashscope_task();
+        let (detail, size) = (request.options.detail, prepared.quote.image.size);
+        let reading = Reading::of(&completion, task.as_ref(), detail, size);
+        let notation = reading.notation;
+        let page = Page::of(&prepared, &completion, reading);
         Ok(OcrAnswer {
             id: request.id,
             status: Status::Succeeded,
@@ -124,6 +126,7 @@ impl Ocr {
             pages: vec![page],
             warnings: Vec::new(),
             facts: self.facts(tenant, &prepared, tally, started, request.options.metadata),
+            notation,
         })
     }
 
@@ -139,7 +142,7 @@ impl Ocr {
         let permit = admitted.map_err(|refusal| OcrError::from(refusal).after(tally))?;
         let this = Arc::clone(self);
         let (payer, quote) = (Arc::clone(tenant), prepared.quote.clone());
-        let (call, deadline) = (call(prepared, request), request.deadline);
+        let (call, deadline) = (prepared.call(request), request.deadline);
         let held = Arc::clone(&request.held);
         let work = async move {
             let _held = held;
@@ -194,7 +197,7 @@ impl Ocr {
             self.metrics.tokens_saved(tenant, Saving::MaxPixels, saved);
         }
         let (estimated, billed) = (quote.image.tokens, completion.settlement.usage.image);
-        if estimated == billed || !completion.verified {
+        if quote.image.foretold(billed) || !completion.verified {
             return;
         }
         self.metrics.estimate_mismatch(&quote.model.name);
@@ -218,68 +221,6 @@ fn lacks_lines(request: &Request, completion: &Completion) -> bool {
     request.options.detail == Detail::Lines
         && completion.words.is_none()
         && !completion.text.trim().is_empty()
-}
-
-/// What the request would cost: the function behind `/estimate` and the command line.
-///
-/// # Errors
-///
-/// [`OcrError`] for whatever would have the request refused before it is sent.
-pub fn estimate(
-    catalog: &Catalog,
-    tenant: &Tenant,
-    request: &Request,
-) -> Result<Estimate, OcrError> {
-    let prepared = prepare(catalog, tenant, request)?;
-    Ok(Estimate::of(&prepared.quote, tenant, RemainingTokens::default()))
-}
-
-/// Finds the model, looks at the header and quotes.
-fn prepare(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prepared, OcrError> {
-    let options = &request.options;
-    let model = model_for(catalog, tenant, options.model.as_deref())?;
-    if request.dashscope_task().is_some() && !model.figures.builtin_tasks {
-        return Err(OcrError::NoTasks { model: model.name.clone() });
-    }
-    let header = probe::probe(&request.image)?;
-    limits::check(&header, request.image.len())?;
-    let cap = cap(tenant);
-    let quote = quote::quote(model, header.upright(), request.prompt_bytes(), options.wish, cap)?;
-    Ok(Prepared { bytes: request.image.clone(), header, quote })
-}
-
-/// The ceilings of a tenant's calls.
-pub fn cap(tenant: &Tenant) -> Cap {
-    Cap {
-        max_pixels: tenant.max_pixels,
-        reject: matches!(tenant.on_exceed, OnExceed::Reject),
-        max_tokens: tenant.max_tokens.map(|most| Tokens::new(most.get())),
-    }
-}
-
-/// The model of this name that the tenant may use; the default where none is named.
-///
-/// # Errors
-///
-/// [`OcrError::UnknownModel`] and [`OcrError::ModelNotAllowed`].
-pub fn model_for<'a>(
-    catalog: &'a Catalog,
-    tenant: &Tenant,
-    name: Option<&str>,
-) -> Result<&'a Arc<Model>, OcrError> {
-    let Some(model) = catalog.find(name) else {
-        return Err(OcrError::UnknownModel {
-            model: name.unwrap_or_default().to_owned(),
-            known: catalog.names().map(str::to_owned).collect(),
-        });
-    };
-    if !tenant.allows(&model.name) {
-        return Err(OcrError::ModelNotAllowed {
-            model: model.name.clone(),
-            allowed: tenant.models.clone(),
-        });
-    }
-    Ok(model)
 }
 
 impl Tally {
@@ -317,21 +258,5 @@ impl Tally {
     fn spend(&mut self, usage: &Usage, quote: &Quote) {
         self.usage = self.usage.plus(usage);
         self.cost = self.cost.saturating_add(quote.model.price.of(usage));
-    }
-}
-
-/// The call that a prepared request makes.
-fn call(prepared: &Prepared, request: &Request) -> Call {
-    let geometry = &prepared.quote.image.geometry;
-    Call {
-        image: Image {
-            media_type: prepared.header.format.media_type(),
-            bytes: prepared.bytes.clone(),
-            min_pixels: geometry.min_pixels,
-            max_pixels: geometry.max_pixels,
-            rotate: false,
-        },
-        prompt: request.options.prompt.clone(),
-        task: request.dashscope_task(),
     }
 }

@@ -46,6 +46,10 @@ pub struct Options {
     pub task: Option<Task>,
     /// Bounds of the image's size that the caller wishes.
     pub wish: Wish,
+    /// Which way up the image is read.
+    pub rotate: Rotate,
+    /// Whether the text is wanted as Markdown.
+    pub markdown: bool,
     /// Whether lines with boxes are wanted.
     pub detail: Detail,
     /// The fields to extract; none means text.
@@ -63,6 +67,24 @@ pub enum Detail {
     /// The text and its lines with boxes.
     Lines,
 }
+
+/// Which way up an image is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rotate {
+    /// As a viewer shows it: the image is sent as it came.
+    #[default]
+    Exif,
+    /// As the provider straightens it. That changes its size in a way that is not documented, so that
+    /// its tokens are no longer known, but bounded.
+    Auto,
+    /// As its pixels are stored.
+    Off,
+}
+
+/// What the model is asked where Markdown is wanted and nothing else was said: none of the built-in
+/// tasks writes it.
+const MARKDOWN_PROMPT: &str = "Transcribe the image as Markdown. Keep headings, lists and tables. \
+                               Output only the Markdown.";
 
 /// Bytes of the prompt that the model gives itself where none is sent: "Please output only the text
 /// content from the image without any additional descriptions or formatting." (Qwen-OCR API
@@ -88,7 +110,8 @@ const MULTI_LAN_LANGUAGES: [&str; 10] =
 impl Request {
     /// The built-in task that serves the request; none means the compatible protocol.
     ///
-    /// A language that only `multi_lan` reads chooses that task where the caller chose nothing.
+    /// A language that only `multi_lan` reads chooses that task where the caller chose nothing; it is a
+    /// hint, so that Markdown goes before it.
     pub(super) fn dashscope_task(&self) -> Option<Task> {
         let options = &self.options;
         if let Some(schema) = &options.schema {
@@ -98,7 +121,7 @@ impl Request {
         if options.detail == Detail::Lines {
             return Some(Task::AdvancedRecognition);
         }
-        if options.task.is_some() || options.prompt.is_some() {
+        if options.task.is_some() || self.prompt().is_some() {
             return options.task.clone();
         }
         let needs_multi_lan = options.languages.iter().any(|tag| {
@@ -108,13 +131,22 @@ impl Request {
         needs_multi_lan.then_some(Task::MultiLan)
     }
 
+    /// What is asked of the model; none leaves it its own prompt or that of its task.
+    pub(super) fn prompt(&self) -> Option<&str> {
+        let options = &self.options;
+        let of_ours = options.markdown && options.task.is_none() && options.schema.is_none();
+        options.prompt.as_deref().or_else(|| of_ours.then_some(MARKDOWN_PROMPT))
+    }
+
+    /// The bounds that the image is quoted within.
+    pub(super) fn wish(&self) -> Wish {
+        Wish { straighten: self.options.rotate == Rotate::Auto, ..self.options.wish }
+    }
+
     /// An upper bound of the bytes, and so of the tokens, of the prompt that the model will see.
     pub(super) fn prompt_bytes(&self) -> u64 {
         match (self.dashscope_task(), &self.options.schema) {
-            (None, _) => {
-                let prompt = self.options.prompt.as_ref();
-                prompt.map_or(DEFAULT_PROMPT_BYTES, |prompt| prompt.len() as u64)
-            }
+            (None, _) => self.prompt().map_or(DEFAULT_PROMPT_BYTES, |prompt| prompt.len() as u64),
             (Some(Task::TextRecognition | Task::MultiLan), _) => DEFAULT_PROMPT_BYTES,
             (Some(Task::AdvancedRecognition), _) => ADVANCED_PROMPT_BYTES,
             (Some(Task::TableParsing), _) => TABLE_PROMPT_BYTES,

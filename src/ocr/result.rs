@@ -6,9 +6,11 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::lines::{self, Line};
-use super::request::Detail;
-use super::{Prepared, Tally};
+use super::Tally;
+use super::lines::Line;
+use super::notation::Notation;
+use super::prepare::Prepared;
+use super::reading::Reading;
 use crate::auth::tenant::Tenant;
 use crate::dashscope::{Completion, FinishReason};
 use crate::extract::Extraction;
@@ -33,6 +35,9 @@ pub struct OcrAnswer {
     /// What follows the pages.
     #[serde(flatten)]
     pub facts: Facts,
+    /// The notation of the text.
+    #[serde(skip)]
+    pub(super) notation: Notation,
 }
 
 /// The answer of `/extract`.
@@ -137,6 +142,10 @@ pub struct ImageTokens {
 pub enum Warning {
     /// The model stopped at its output limit: the text is cut.
     Truncated,
+    /// The text ends in a loop: the model repeated one fragment until it was stopped.
+    RepetitionSuspected,
+    /// The text is not whole in the notation that its task writes.
+    UnbalancedMarkup,
     /// The image was read smaller than it is because of the tenant's cap.
     Downscaled,
     /// The file has further pages that were not read.
@@ -231,7 +240,7 @@ pub struct PageEstimate {
     pub height: u32,
     /// How it would be sent.
     pub sent: Sent,
-    /// What it would cost, exactly.
+    /// What it would cost: exactly, unless the provider straightens it.
     pub image_tokens: Tokens,
 }
 
@@ -241,7 +250,7 @@ pub struct PageEstimate {
 /// bill is unknown may be repeated once; each is admitted by itself and takes a bound of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bound {
-    /// Exact.
+    /// Exact, unless the provider straightens the image; then the most that it can cost.
     pub image_tokens: Tokens,
     /// A bound of prompt and template.
     pub text_tokens: Tokens,
@@ -277,20 +286,29 @@ impl Estimate {
     }
 }
 
+impl OcrAnswer {
+    /// The text of all pages as Markdown.
+    pub fn markdown(&self) -> String {
+        let pages = self.pages.iter().map(|page| self.notation.markdown(&page.text));
+        pages.collect::<Vec<_>>().join("\n\n")
+    }
+}
+
+impl Warning {
+    /// Those that are so.
+    pub(super) fn those<const N: usize>(found: [(bool, Self); N]) -> Vec<Self> {
+        found.into_iter().filter_map(|(is_so, warning)| is_so.then_some(warning)).collect()
+    }
+}
+
 impl Page {
-    pub(super) fn of(prepared: &Prepared, completion: &Completion, detail: Detail) -> Self {
+    pub(super) fn of(prepared: &Prepared, completion: &Completion, reading: Reading) -> Self {
         let image = &prepared.quote.image;
-        let (text, lines) = match detail {
-            Detail::Text => (completion.text.clone(), None),
-            Detail::Lines => {
-                let words = completion.words.as_deref().unwrap_or_default();
-                (lines::text(words), Some(lines::of(words, image.size)))
-            }
-        };
+        let warnings = warnings(prepared, completion, &reading);
         Self {
             page: 1,
             status: Status::Succeeded,
-            text,
+            text: reading.text,
             width: image.size.width,
             height: image.size.height,
             sent: Sent::of(image),
@@ -298,9 +316,9 @@ impl Page {
                 estimated: image.tokens,
                 billed: completion.verified.then_some(completion.settlement.usage.image),
             },
-            lines,
+            lines: reading.lines,
             finish_reason: finish_reason(&completion.finish_reason),
-            warnings: warnings(prepared, completion, detail),
+            warnings,
         }
     }
 }
@@ -315,17 +333,16 @@ fn finish_reason(reason: &FinishReason) -> String {
     }
 }
 
-fn warnings(prepared: &Prepared, completion: &Completion, detail: Detail) -> Vec<Warning> {
+fn warnings(prepared: &Prepared, completion: &Completion, reading: &Reading) -> Vec<Warning> {
     let image = &prepared.quote.image;
     let turned = prepared.header.orientation != Orientation::default();
-    let found = [
-        (completion.finish_reason == FinishReason::Length, Warning::Truncated),
+    let of_the_call = [
         (image.saved() > Tokens::ZERO, Warning::Downscaled),
         (prepared.header.pages > 1, Warning::FurtherPagesIgnored),
         (!completion.verified, Warning::UsageUnverified),
-        (turned && detail == Detail::Lines, Warning::BoxesAssumeExif),
+        (turned && reading.lines.is_some(), Warning::BoxesAssumeExif),
     ];
-    found.into_iter().filter_map(|(is_so, warning)| is_so.then_some(warning)).collect()
+    [&reading.warnings[..], &Warning::those(of_the_call)].concat()
 }
 
 impl Sent {

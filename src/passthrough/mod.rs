@@ -34,8 +34,8 @@ use crate::catalog::Catalog;
 use crate::dashscope::error::{CallError, Code, Fault};
 use crate::dashscope::stream::{Break, Streaming};
 use crate::dashscope::{Client, Forwarded, Protocol, Receipt};
-use crate::ocr;
 use crate::ocr::error::OcrError;
+use crate::ocr::prepare;
 use crate::ocr::request::Held;
 use crate::ocr::result::Spend;
 use crate::telemetry::metrics::{Metrics, Saving};
@@ -156,7 +156,7 @@ impl Passthrough {
         model: Option<String>,
         deadline: Instant,
     ) -> Result<Bytes, PassthroughError> {
-        let model = ocr::model_for(&self.catalog, tenant, model.as_deref())?;
+        let model = prepare::model_for(&self.catalog, tenant, model.as_deref())?;
         let policy = self.client.upload_policy(&model.name, deadline).await;
         policy.map_err(|error| OcrError::from(error).into())
     }

@@ -21,7 +21,7 @@ use super::{Request, compatible, native};
 use crate::auth::tenant::Tenant;
 use crate::catalog::{Catalog, Model};
 use crate::dashscope::{Forward, Protocol};
-use crate::ocr;
+use crate::ocr::prepare;
 use crate::quote::{self, Cap};
 use crate::units::{Pixels, Tokens, Usage};
 use crate::vision::resize::Geometry;
@@ -65,8 +65,8 @@ pub(super) fn plan(
         Protocol::Compatible => compatible::read(&outline)?,
         Protocol::Native => native::read(&outline, request.stream)?,
     };
-    let model = ocr::model_for(catalog, tenant, Some(&asked.model))?;
-    let cap = ocr::cap(tenant);
+    let model = prepare::model_for(catalog, tenant, Some(&asked.model))?;
+    let cap = prepare::cap(tenant);
     let images = look_at_images(&outline, &asked, model, cap)?;
     let output = quote::output(model, cap);
     let limits = [asked.max_tokens, asked.max_completion_tokens].into_iter().flatten();

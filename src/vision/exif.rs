@@ -3,6 +3,9 @@
 //! Cameras, editors and messengers write broken EXIF blocks, and no viewer refuses the picture for
 //! it. So nothing here fails: what cannot be read means that the picture is shown as stored.
 
+use std::ops::Range;
+
+use super::byte_order::ByteOrder;
 use super::format::Orientation;
 use super::tagged::Directory;
 
@@ -17,6 +20,12 @@ pub(super) fn orientation(block: &[u8]) -> Orientation {
     Directory::first(block)
         .and_then(|directory| directory.number(ORIENTATION_TAG))
         .map_or(Orientation::Upright, Orientation::from_exif)
+}
+
+/// Where the number of the orientation stands in a bare block, and its byte order.
+pub(super) fn place_of_orientation(block: &[u8]) -> Option<(Range<usize>, ByteOrder)> {
+    let directory = Directory::first(block)?;
+    Some((directory.place_of_number(ORIENTATION_TAG)?, directory.order()))
 }
 
 /// The block behind its identifier; `None` where the bytes start with something else.

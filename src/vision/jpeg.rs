@@ -4,6 +4,8 @@
 //! and so are fill bytes. What is not lenient is the work: the number of segments and of skipped
 //! bytes is bounded, since a body of twenty megabytes may hold five million empty segments.
 
+use std::ops::Range;
+
 use super::Size;
 use super::byte_order::ByteOrder::Big;
 use super::exif;
@@ -21,8 +23,20 @@ pub(super) const START_OF_IMAGE: &[u8] = &[0xff, 0xd8];
 
 /// Reads the header of bytes that start with [`START_OF_IMAGE`].
 pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
+    let (stored, exif) = scan(bytes)?;
+    let orientation = exif.map(|block| exif::orientation(&bytes[block])).unwrap_or_default();
+    Ok(ImageHeader::new(Format::Jpeg, stored, orientation))
+}
+
+/// Where the EXIF block stands.
+pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
+    scan(bytes).ok()?.1
+}
+
+/// The sides, and where the first EXIF block stands before them.
+fn scan(bytes: &[u8]) -> Result<(Size, Option<Range<usize>>), &'static str> {
     let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
-    let mut orientation = None;
+    let mut exif = None;
     for _ in 0..MAX_SEGMENTS {
         let marker = segments.marker()?;
         match marker {
@@ -32,13 +46,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
             0xda => return Err("has a scan before its frame header"),
             // All frame headers lie here, among DHT, JPG and DAC.
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                let stored = frame(segments.rest)?;
-                return Ok(ImageHeader::new(Format::Jpeg, stored, orientation.unwrap_or_default()));
+                return Ok((frame(segments.rest)?, exif));
             }
             _ => {
                 let body = segments.body()?;
-                if marker == 0xe1 && orientation.is_none() {
-                    orientation = exif::identified_block(body).map(exif::orientation);
+                if marker == 0xe1 && exif.is_none() {
+                    let end = bytes.len() - segments.rest.len();
+                    exif = exif::identified_block(body).map(|block| end - block.len()..end);
                 }
             }
         }

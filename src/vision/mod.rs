@@ -9,6 +9,7 @@
 //! No pixel is ever looked at. A file whose header is sound but whose pixels are not is found out
 //! by the provider, which refuses it without billing.
 
+pub mod as_stored;
 pub mod format;
 pub mod limits;
 pub mod probe;

@@ -6,10 +6,12 @@
 //!
 //! EXIF blocks that `ImageMagick` once hid in compressed text chunks are not looked for.
 
+use std::ops::Range;
+
 use super::Size;
 use super::byte_order::ByteOrder::Big;
 use super::exif;
-use super::format::{Format, Orientation};
+use super::format::Format;
 use super::probe::{ImageHeader, TRUNCATED};
 
 /// The first bytes that name the format, damaged or not.
@@ -20,8 +22,11 @@ const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The length and the type that IHDR starts with.
 const HEADER_START: &[u8] = b"\0\0\0\x0dIHDR";
 
-/// Bytes of a chunk that are not its data: length, type and checksum.
-const CHUNK_FRAME: usize = 12;
+/// Bytes of a chunk before its data: length and type.
+const CHUNK_START: usize = 8;
+
+/// Bytes of a chunk after its data.
+const CHECKSUM_LENGTH: usize = 4;
 
 /// Chunks before the first IDAT that are looked through for eXIf.
 const MAX_CHUNKS: usize = 1024;
@@ -35,7 +40,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
         return Err("has a damaged signature, as after a transfer as text");
     }
     let chunks = bytes.get(SIGNATURE.len()..).ok_or(TRUNCATED)?;
-    let header = chunks.get(..CHUNK_FRAME + 13).ok_or(TRUNCATED)?;
+    let header = chunks.get(..CHUNK_START + 13 + CHECKSUM_LENGTH).ok_or(TRUNCATED)?;
     if !header.starts_with(HEADER_START) {
         return Err("does not start with an IHDR chunk of 13 bytes");
     }
@@ -43,7 +48,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
         return Err("has a wrong checksum in IHDR");
     }
     let stored = size(&header[8..21])?;
-    Ok(ImageHeader::new(Format::Png, stored, orientation(&chunks[header.len()..])))
+    let orientation = exif_block(bytes).map(|block| exif::orientation(&bytes[block]));
+    Ok(ImageHeader::new(Format::Png, stored, orientation.unwrap_or_default()))
 }
 
 /// Checks the thirteen bytes of IHDR, section 11.2.1.
@@ -70,25 +76,28 @@ fn size(header: &[u8]) -> Result<Size, &'static str> {
     Ok(Size::new(width, height))
 }
 
-/// The orientation of an eXIf chunk before the picture data; nothing that is wrong here matters.
-fn orientation(mut chunks: &[u8]) -> Orientation {
+/// Where the data of an eXIf chunk before the picture data stands; nothing that is wrong here matters.
+pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
+    let mut at = SIGNATURE.len();
     for _ in 0..MAX_CHUNKS {
-        let Some(length) = Big.u32(chunks, 0) else { break };
-        let length = length as usize;
-        match chunks.get(4..8) {
-            Some(b"eXIf") => {
-                return chunks[8..].get(..length).map_or(Orientation::Upright, exif::orientation);
-            }
-            None | Some(b"IDAT") => break,
-            Some(_) => {}
+        let length = Big.u32(bytes, at)? as usize;
+        let data = at + CHUNK_START..at + CHUNK_START + length;
+        match bytes.get(at + 4..data.start)? {
+            b"eXIf" => return (data.end <= bytes.len()).then_some(data),
+            b"IDAT" => return None,
+            _ => at = data.end + CHECKSUM_LENGTH,
         }
-        let Some(rest) = chunks.get(CHUNK_FRAME + length..) else { break };
-        chunks = rest;
     }
-    Orientation::Upright
+    None
 }
 
-/// The CRC-32 of ISO 3309 that PNG's annex D gives, bit by bit: seventeen bytes need no table.
+/// Where the checksum of the chunk with these data stands, and which bytes it is of.
+pub(super) fn checked(data: &Range<usize>) -> (Range<usize>, Range<usize>) {
+    (data.end..data.end + CHECKSUM_LENGTH, data.start - 4..data.end)
+}
+
+/// The CRC-32 of ISO 3309 that PNG's annex D gives, bit by bit: the few bytes that are checked need no
+/// table.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let mut remainder = u32::MAX;
     for &byte in bytes {
@@ -104,6 +113,7 @@ pub(super) fn checksum(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::byte_order::ByteOrder;
+    use super::super::format::Orientation;
     use super::super::samples::{self, png_chunk};
     use super::*;
 

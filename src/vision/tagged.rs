@@ -2,7 +2,10 @@
 //!
 //! TIFF revision 6.0, section 2: a header names the byte order and the first directory; a directory
 //! is a count, twelve bytes a field, and the offset of the next directory. Only numbers that stand
-//! in the field itself are read, which all that matter here do.
+//! in the field itself are read, which all that matter here do, and where they stand can be asked for
+//! too.
+
+use std::ops::Range;
 
 use super::byte_order::ByteOrder;
 
@@ -62,25 +65,43 @@ impl<'a> Directory<'a> {
 
     /// Whether there is a field of this tag, whatever its type.
     pub(super) fn has(&self, tag: u16) -> bool {
-        self.field(tag).is_some()
+        self.position(tag).is_some()
     }
 
     /// The single number of a field of type BYTE, SHORT or LONG.
     pub(super) fn number(&self, tag: u16) -> Option<u32> {
-        let field = self.field(tag)?;
-        if self.order.u32(field, 4)? != 1 {
-            return None;
-        }
-        match self.order.u16(field, 2)? {
-            BYTE => field.get(8).copied().map(u32::from),
-            SHORT => self.order.u16(field, 8).map(u32::from),
-            LONG => self.order.u32(field, 8),
-            _ => None,
+        let place = self.place_of_number(tag)?;
+        match place.len() {
+            1 => self.bytes.get(place.start).copied().map(u32::from),
+            2 => self.order.u16(self.bytes, place.start).map(u32::from),
+            _ => self.order.u32(self.bytes, place.start),
         }
     }
 
-    fn field(&self, tag: u16) -> Option<&'a [u8]> {
+    /// Where that number stands within the bytes that the directory's offsets count from.
+    pub(super) fn place_of_number(&self, tag: u16) -> Option<Range<usize>> {
+        let index = self.position(tag)?;
+        let field = &self.fields[index * FIELD_LENGTH..][..FIELD_LENGTH];
+        if self.order.u32(field, 4)? != 1 {
+            return None;
+        }
+        let length = match self.order.u16(field, 2)? {
+            BYTE => 1,
+            SHORT => 2,
+            LONG => 4,
+            _ => return None,
+        };
+        let start = self.offset + COUNT_LENGTH + index * FIELD_LENGTH + 8;
+        Some(start..start + length)
+    }
+
+    /// Which byte of its numbers comes first.
+    pub(super) fn order(&self) -> ByteOrder {
+        self.order
+    }
+
+    fn position(&self, tag: u16) -> Option<usize> {
         let mut fields = self.fields.chunks_exact(FIELD_LENGTH).take(MAX_FIELDS);
-        fields.find(|field| self.order.u16(field, 0) == Some(tag))
+        fields.position(|field| self.order.u16(field, 0) == Some(tag))
     }
 }

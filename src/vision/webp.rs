@@ -4,6 +4,8 @@
 //! decoders that read still pictures show its first frame there. The container's stated length is
 //! not checked; decoders disagree about it and read on.
 
+use std::ops::Range;
+
 use super::Size;
 use super::byte_order::ByteOrder::Little;
 use super::exif;
@@ -13,8 +15,11 @@ use super::probe::{ImageHeader, TRUNCATED};
 /// Chunks that are looked through for EXIF, which may stand behind all frames of an animation.
 const MAX_CHUNKS: usize = 1024;
 
-/// Where the first chunk's data starts: behind `RIFF`, a length, `WEBP`, its type and its length.
-const FIRST_CHUNK_DATA: usize = 20;
+/// Where the first chunk starts: behind `RIFF`, a length and `WEBP`.
+const FIRST_CHUNK: usize = 12;
+
+/// Where its data starts: behind its type and its length.
+const FIRST_CHUNK_DATA: usize = FIRST_CHUNK + 8;
 
 /// Whether the bytes start like a WebP file.
 pub(super) fn matches(bytes: &[u8]) -> bool {
@@ -23,14 +28,15 @@ pub(super) fn matches(bytes: &[u8]) -> bool {
 
 /// Reads the header of bytes that start like a WebP file.
 pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
-    let kind = bytes.get(12..16).ok_or(TRUNCATED)?;
+    let kind = bytes.get(FIRST_CHUNK..FIRST_CHUNK + 4).ok_or(TRUNCATED)?;
     let data = bytes.get(FIRST_CHUNK_DATA..).ok_or(TRUNCATED)?;
     match kind {
         b"VP8 " => Ok(ImageHeader::new(Format::Webp, lossy(data)?, Orientation::Upright)),
         b"VP8L" => Ok(ImageHeader::new(Format::Webp, lossless(data)?, Orientation::Upright)),
         b"VP8X" => {
             let canvas = extended(data)?;
-            Ok(ImageHeader::new(Format::Webp, canvas, orientation(&bytes[12..])))
+            let orientation = exif_block(bytes).map(|block| exif::orientation(&bytes[block]));
+            Ok(ImageHeader::new(Format::Webp, canvas, orientation.unwrap_or_default()))
         }
         _ => Err("starts with an unknown chunk"),
     }
@@ -72,21 +78,22 @@ fn extended(data: &[u8]) -> Result<Size, &'static str> {
     Ok(canvas)
 }
 
-/// The orientation of the EXIF chunk; nothing that is wrong here matters.
-fn orientation(mut chunks: &[u8]) -> Orientation {
+/// Where the EXIF block of the extended form stands; nothing that is wrong here matters.
+pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
+    let mut chunks = bytes.get(FIRST_CHUNK..)?;
     for _ in 0..MAX_CHUNKS {
-        let Some(length) = Little.u32(chunks, 4) else { break };
-        let length = length as usize;
+        let length = Little.u32(chunks, 4)? as usize;
         let data = &chunks[8..];
         if chunks.starts_with(b"EXIF") {
-            let block = &data[..length.min(data.len())];
-            return exif::orientation(exif::identified_block(block).unwrap_or(block));
+            let chunk = &data[..length.min(data.len())];
+            let block = exif::identified_block(chunk).unwrap_or(chunk);
+            let end = bytes.len() - data.len() + chunk.len();
+            return Some(end - block.len()..end);
         }
         // Data of odd length is followed by one byte of padding.
-        let Some(rest) = data.get(length + length % 2..) else { break };
-        chunks = rest;
+        chunks = data.get(length + length % 2..)?;
     }
-    Orientation::Upright
+    None
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::{read_request, tell_spend};
 use crate::api::accept;
 use crate::api::entrance::{Entered, enter};
-use crate::api::options::{Format, Purpose};
+use crate::api::options::{self, Format, Purpose};
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
 
@@ -30,18 +30,20 @@ async fn recognize(
     request: Request,
 ) -> Result<Response, Problem> {
     let headers = request.headers().clone();
-    let (request, format) = read_request(gateway, entered, request, Purpose::Text).await?;
+    let (mut request, format) = read_request(gateway, entered, request, Purpose::Text).await?;
     let format = accept::negotiate(format, &headers)?;
+    options::agree_on(format, &mut request.options)?;
     let answer = gateway.ocr.recognize(&entered.tenant, request).await?;
     let mut response = match format {
         Format::Json => Json(&answer).into_response(),
-        Format::Text => plain_text(answer.text),
+        Format::Text => text_of("text/plain; charset=utf-8", answer.text),
+        Format::Markdown => text_of("text/markdown; charset=utf-8", answer.markdown()),
     };
     tell_spend(&mut response, &answer.facts, &answer.pages);
     Ok(response)
 }
 
-fn plain_text(text: String) -> Response {
-    let media_type = HeaderValue::from_static("text/plain; charset=utf-8");
+fn text_of(media_type: &'static str, text: String) -> Response {
+    let media_type = HeaderValue::from_static(media_type);
     ([(header::CONTENT_TYPE, media_type)], text).into_response()
 }

@@ -1,0 +1,98 @@
+//! The one parser of options, whether they came in the query, as form parts or as JSON members.
+//!
+//! An option has one name everywhere. The same one twice with different values is an error, and so is
+//! an unknown one: a typo that is silently ignored works wrongly for ever. All flaws of a request are
+//! told at once.
+//!
+//! [`raw`] gathers what came, [`read`] holds it to the rules, [`value`] knows what each one looks like.
+
+pub(super) mod raw;
+
+mod read;
+mod value;
+
+use super::problem::{Flaw, Problem};
+use crate::ocr::request::{Detail, Options};
+
+/// The names of all options, as an error lists them.
+const NAMES: [&str; 13] = [
+    "detail",
+    "format",
+    "language",
+    "max_pixels",
+    "metadata",
+    "min_pixels",
+    "model",
+    "pages",
+    "prompt",
+    "rotate",
+    "schema",
+    "task",
+    "template",
+];
+
+/// What the route is for; not every option makes sense everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// `/ocr`.
+    Text,
+    /// `/extract`.
+    Fields,
+    /// `/estimate`: whatever the other two take.
+    Estimate,
+}
+
+/// How the answer is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The whole answer.
+    #[default]
+    Json,
+    /// Only the text.
+    Text,
+    /// Only the text, as Markdown.
+    Markdown,
+}
+
+/// The options of a request, read.
+#[derive(Debug, Default)]
+pub(super) struct ParsedOptions {
+    /// How the image shall be read.
+    pub(super) options: Options,
+    /// How the answer shall be written; none leaves it to `Accept`.
+    pub(super) format: Option<Format>,
+}
+
+/// Tells the options which format was agreed on, since the model is asked for Markdown.
+///
+/// # Errors
+///
+/// 400 where the format cannot hold what the options ask for.
+pub(super) fn agree_on(format: Format, options: &mut Options) -> Result<(), Problem> {
+    if format == Format::Markdown && options.detail == Detail::Lines {
+        return Err(invalid("format", LINES_ARE_NO_MARKDOWN));
+    }
+    options.markdown = format == Format::Markdown;
+    Ok(())
+}
+
+/// Boxes are numbers beside each line. Markdown without them would be the text that was not asked
+/// for, and paid for as boxes.
+const LINES_ARE_NO_MARKDOWN: &str = "has no Markdown for lines: take json, or leave detail out";
+
+/// 400 for an option that there is not.
+pub(super) fn unknown(name: &str, known: &[&str]) -> Problem {
+    let shown: String = name.chars().take(32).collect();
+    let detail = format!("There is no option {shown:?}. Options: {}.", known.join(", "));
+    let errors = vec![flaw(&shown, "unknown_option", "is unknown")];
+    Problem { errors, ..Problem::bad_request("unknown_option", detail) }
+}
+
+/// 400 for an option with a value that it cannot have.
+pub(super) fn invalid(name: &str, why: &str) -> Problem {
+    Problem::bad_request("invalid_option", format!("{name} {why}.")).flaw(format!("/{name}"), why)
+}
+
+fn flaw(name: &str, code: &'static str, why: impl Into<String>) -> Flaw {
+    Flaw::of(name, code, why)
+}

@@ -1,0 +1,196 @@
+//! Options as they came, from all three places, before anything is known of their values.
+
+use axum::http::StatusCode;
+use serde_json::Value;
+
+use super::read::Reader;
+use super::value::{UNKNOWN_TEMPLATE, text_of};
+use super::{NAMES, ParsedOptions, Purpose, invalid, unknown};
+use crate::api::problem::Problem;
+
+/// Languages that can be hinted at; the task that reads most knows ten.
+const MOST_LANGUAGES: usize = 16;
+
+/// The longest option in bytes: a schema may have 64 KiB (`extract`), the rest is small.
+pub(in crate::api) const OPTION_BYTES: usize = 64 * 1024;
+
+/// Options as they came: a value for each name, and the languages, which may be several.
+#[derive(Debug, Default)]
+pub(in crate::api) struct RawOptions {
+    values: [Option<Value>; NAMES.len()],
+    languages: Vec<Value>,
+}
+
+impl RawOptions {
+    /// Adds the options of a query string.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an unknown name or a second value.
+    pub(in crate::api) fn add_query(&mut self, query: &str) -> Result<(), Problem> {
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            self.add(known(&name)?, Value::String(value.into_owned()))?;
+        }
+        Ok(())
+    }
+
+    /// Adds an option that came as a form part.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an unknown name, a second value, or bytes that are not UTF-8.
+    pub(in crate::api) fn add_part(&mut self, name: &str, value: &[u8]) -> Result<(), Problem> {
+        let option = known(name)?;
+        let Ok(text) = std::str::from_utf8(value) else {
+            return Err(invalid(name, "must be UTF-8"));
+        };
+        self.add(option, Value::String(text.to_owned()))
+    }
+
+    /// Adds an option that came as a JSON member. Name and length are looked at before the value becomes a
+    /// tree, because a tree takes many times the memory of its text.
+    ///
+    /// # Errors
+    ///
+    /// 400 for an unknown name, a second value, or a value that is too long.
+    pub(in crate::api) fn add_member(&mut self, name: &str, json: &str) -> Result<(), Problem> {
+        let option = known(name)?;
+        if json.len() > OPTION_BYTES {
+            return Err(invalid(name, &format!("is longer than {OPTION_BYTES} bytes")));
+        }
+        let value = serde_json::from_str(json).map_err(|_| invalid(name, "must be JSON"))?;
+        self.add(option, value)
+    }
+
+    fn add(&mut self, option: usize, value: Value) -> Result<(), Problem> {
+        if NAMES[option] == "language" {
+            let tags = if let Value::Array(tags) = value { tags } else { vec![value] };
+            if self.languages.len() + tags.len() > MOST_LANGUAGES {
+                return Err(invalid(
+                    "language",
+                    &format!("is given more than {MOST_LANGUAGES} times"),
+                ));
+            }
+            self.languages.extend(tags);
+            return Ok(());
+        }
+        match &self.values[option] {
+            Some(before) if text_of(before) == text_of(&value) => {}
+            Some(_) => return Err(invalid(NAMES[option], "was given twice with different values")),
+            None => self.values[option] = Some(value),
+        }
+        Ok(())
+    }
+
+    /// Reads all options for a purpose. A schema is parsed away from the reactor: one with many
+    /// patterns takes tens of milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// 400 that lists every flaw, or 404 for a template that there is not.
+    pub(in crate::api) async fn read(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
+        if !self.has("schema") {
+            return self.parse(purpose);
+        }
+        let parsing = tokio::task::spawn_blocking(move || self.parse(purpose));
+        parsing.await.map_err(|_panicked| Problem::internal())?
+    }
+
+    /// Reads all options on the caller's thread.
+    pub(super) fn parse(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
+        let purpose = match purpose {
+            Purpose::Estimate if self.has("schema") || self.has("template") => Purpose::Fields,
+            Purpose::Estimate => Purpose::Text,
+            other => other,
+        };
+        let mut reader = Reader::default();
+        let languages = self.languages.iter().map(|tag| ("language", tag));
+        let values = NAMES.iter().zip(&self.values);
+        let given = values.filter_map(|(name, value)| Some((*name, value.as_ref()?)));
+        for (name, value) in given.chain(languages) {
+            if let Err(flaw) = reader.read(name, value, purpose) {
+                reader.flaws.push(flaw);
+            }
+        }
+        reader.check_together(|name| self.has(name), purpose);
+        let Some(mut problem) = Problem::of_flaws(reader.flaws) else { return Ok(reader.parsed) };
+        if problem.code == UNKNOWN_TEMPLATE {
+            problem.status = StatusCode::NOT_FOUND;
+        }
+        Err(problem)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        NAMES.iter().zip(&self.values).any(|(given, value)| *given == name && value.is_some())
+    }
+}
+
+/// The place of an option among [`NAMES`].
+fn known(name: &str) -> Result<usize, Problem> {
+    NAMES.iter().position(|known| *known == name).ok_or_else(|| unknown(name, &NAMES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Pixels;
+
+    fn read(query: &str) -> Result<ParsedOptions, Problem> {
+        let mut raw = RawOptions::default();
+        raw.add_query(query)?;
+        raw.parse(Purpose::Text)
+    }
+
+    fn code_of(query: &str) -> &'static str {
+        read(query).unwrap_err().code
+    }
+
+    #[test]
+    fn an_option_is_the_same_from_the_query_a_part_or_a_member() {
+        let mut from_part = RawOptions::default();
+        from_part.add_part("max_pixels", b"4096").unwrap();
+        let mut from_member = RawOptions::default();
+        from_member.add_member("max_pixels", "4096").unwrap();
+        for raw in [from_part, from_member] {
+            let parsed = raw.parse(Purpose::Text).unwrap();
+            assert_eq!(parsed.options.wish.max_pixels, Some(Pixels::new(4096)));
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused_and_named() {
+        assert_eq!(code_of("langauge=de"), "unknown_option");
+        let problem = read("langauge=de").unwrap_err();
+        assert_eq!(problem.errors[0].pointer, "/langauge");
+    }
+
+    #[test]
+    fn the_same_option_twice_is_fine_with_one_value_and_refused_with_two() {
+        let mut raw = RawOptions::default();
+        raw.add_query("max_pixels=4096").unwrap();
+        raw.add_member("max_pixels", "4096").unwrap();
+        assert_eq!(raw.add_part("max_pixels", b"5000").unwrap_err().code, "invalid_option");
+    }
+
+    #[test]
+    fn languages_add_up() {
+        let parsed = read("language=de&language=zh-Hans").unwrap();
+        assert_eq!(parsed.options.languages, ["de", "zh-Hans"]);
+    }
+
+    #[test]
+    fn more_languages_than_can_be_hinted_at_are_refused_however_they_come() {
+        let many = format!("[{}]", ["1"; 1_000].join(","));
+        let mut raw = RawOptions::default();
+        assert_eq!(raw.add_member("language", &many).unwrap_err().code, "invalid_option");
+        assert_eq!(code_of(&"language=de&".repeat(MOST_LANGUAGES + 1)), "invalid_option");
+    }
+
+    #[test]
+    fn a_member_is_judged_by_name_and_length_before_it_is_read() {
+        let mut raw = RawOptions::default();
+        assert_eq!(raw.add_member("bogus", "not even JSON").unwrap_err().code, "unknown_option");
+        let long = format!("\"{}\"", "x".repeat(OPTION_BYTES));
+        assert_eq!(raw.add_member("prompt", &long).unwrap_err().code, "invalid_option");
+    }
+}

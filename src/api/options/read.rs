@@ -1,0 +1,222 @@
+//! The rules: which option goes where, and which go together.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Format, LINES_ARE_NO_MARKDOWN, ParsedOptions, Purpose, flaw, value};
+use crate::api::problem::Flaw;
+use crate::dashscope::Task;
+use crate::ocr::request::{Detail, Rotate};
+use crate::quote::Wish;
+
+/// Reads one option after the other into the parsed options.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    /// The options so far.
+    pub(super) parsed: ParsedOptions,
+    /// What is wrong so far.
+    pub(super) flaws: Vec<Flaw>,
+}
+
+impl Reader {
+    /// Reads one option.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn read(
+        &mut self,
+        name: &'static str,
+        given: &Value,
+        purpose: Purpose,
+    ) -> Result<(), Flaw> {
+        check_purpose(name, purpose)?;
+        let options = &mut self.parsed.options;
+        match name {
+            "model" => options.model = Some(value::text(name, given)?),
+            "prompt" => options.prompt = Some(value::prompt(given)?),
+            "language" => options.languages.push(value::language(given)?),
+            "task" => options.task = Some(value::task(given)?),
+            "max_pixels" => options.wish.max_pixels = Some(value::pixels(name, given)?),
+            "min_pixels" => options.wish.min_pixels = Some(value::pixels(name, given)?),
+            "rotate" => options.rotate = value::rotate(given)?,
+            "detail" => options.detail = value::detail(given)?,
+            "format" => {
+                let format = value::format(given, purpose)?;
+                options.markdown = format == Format::Markdown;
+                self.parsed.format = Some(format);
+            }
+            "pages" => value::pages(given)?,
+            "metadata" => options.metadata = Some(value::metadata(given)?),
+            "schema" => options.schema = Some(Arc::new(value::schema(given)?)),
+            "template" => options.schema = Some(value::template(given)?),
+            other => return Err(flaw(other, "unknown_option", "is unknown")),
+        }
+        Ok(())
+    }
+
+    /// Rules that more than one option takes part in; `has` tells which were given.
+    pub(super) fn check_together(&mut self, has: impl Fn(&str) -> bool, purpose: Purpose) {
+        let mut refuse = |name, why| self.flaws.push(flaw(name, "invalid_option", why));
+        let options = &self.parsed.options;
+        if has("prompt") && has("task") {
+            refuse("prompt", "only goes without a task: a task has its own prompt");
+        }
+        if has("schema") && has("template") {
+            refuse("schema", "only goes without a template: give exactly one of the two");
+        }
+        if purpose == Purpose::Fields && !has("schema") && !has("template") {
+            let why = "is missing: give a JSON Schema, or a template (GET /templates lists them)";
+            refuse("schema", why);
+        }
+        let wants_lines = options.detail == Detail::Lines;
+        let task_reads_lines = options.task == Some(Task::AdvancedRecognition);
+        if wants_lines && (has("prompt") || (has("task") && !task_reads_lines)) {
+            let why = "lines is the task advanced_recognition: leave prompt and other tasks out";
+            refuse("detail", why);
+        }
+        if wants_lines && options.markdown {
+            refuse("format", LINES_ARE_NO_MARKDOWN);
+        }
+        if options.rotate == Rotate::Auto && (wants_lines || task_reads_lines) {
+            refuse(
+                "rotate",
+                "auto only goes without lines: whose pixels their boxes would be in \
+                 once the image is straightened is not documented",
+            );
+        }
+        let Wish { min_pixels, max_pixels, .. } = options.wish;
+        if min_pixels.zip(max_pixels).is_some_and(|(min, max)| min > max) {
+            refuse("min_pixels", "is above max_pixels");
+        }
+    }
+}
+
+fn check_purpose(name: &'static str, purpose: Purpose) -> Result<(), Flaw> {
+    let is_for_fields = matches!(name, "schema" | "template");
+    let is_for_text = matches!(name, "prompt" | "task" | "detail" | "language");
+    match purpose {
+        Purpose::Text if is_for_fields => Err(flaw(name, "invalid_option", "belongs to /extract")),
+        Purpose::Fields if is_for_text => Err(flaw(name, "invalid_option", "belongs to /ocr")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::agree_on;
+    use super::super::raw::RawOptions;
+    use super::*;
+    use crate::api::problem::Problem;
+
+    fn read(query: &str, purpose: Purpose) -> Result<ParsedOptions, Problem> {
+        let mut raw = RawOptions::default();
+        raw.add_query(query)?;
+        raw.parse(purpose)
+    }
+
+    fn code_of(query: &str) -> &'static str {
+        read(query, Purpose::Text).unwrap_err().code
+    }
+
+    #[test]
+    fn fields_are_json_alone() {
+        let read = |query| read(query, Purpose::Fields).map_err(|problem| problem.code);
+        assert_eq!(read("template=receipt&format=text").unwrap_err(), "invalid_option");
+        assert_eq!(read("template=receipt&format=markdown").unwrap_err(), "invalid_option");
+        assert!(read("template=receipt&format=json").is_ok());
+    }
+
+    #[test]
+    fn an_estimate_takes_what_one_of_the_routes_would_take() {
+        let read = |query| read(query, Purpose::Estimate).map_err(|problem| problem.code);
+        assert!(read("task=multi_lan").is_ok() && read("template=receipt").is_ok());
+        assert_eq!(read("template=receipt&task=multi_lan").unwrap_err(), "invalid_option");
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for query in [
+            "max_pixels=-1",
+            "max_pixels=+1",
+            "max_pixels=0",
+            "max_pixels=1e6",
+            "max_pixels=",
+            "task=magic",
+            "detail=all",
+            "format=xml",
+            "language=d_e",
+            "prompt=%20",
+            "metadata=[]",
+            "prompt=x&task=multi_lan",
+            "detail=lines&prompt=x",
+            "min_pixels=9&max_pixels=8",
+            "schema={}",
+            "rotate=90",
+            "rotate=auto&detail=lines",
+            "rotate=auto&task=advanced_recognition",
+            "format=markdown&detail=lines",
+        ] {
+            assert_eq!(code_of(query), "invalid_option", "{query}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_page_of_an_image_can_be_asked_for() {
+        for pages in ["1", "1-1", "1-", "1,1"] {
+            assert!(read(&format!("pages={pages}"), Purpose::Text).is_ok(), "{pages}");
+        }
+        for pages in ["2", "0", "1-3", "-1", "", "1,2", "x"] {
+            assert_eq!(code_of(&format!("pages={pages}")), "invalid_pages", "{pages}");
+        }
+    }
+
+    #[test]
+    fn all_flaws_are_told_at_once() {
+        let problem =
+            read("max_pixels=x&detail=lines&format=markdown&rotate=auto&prompt=x", Purpose::Text);
+        assert_eq!(problem.unwrap_err().errors.len(), 4);
+    }
+
+    #[test]
+    fn every_built_in_task_can_be_named() {
+        for task in [
+            "text_recognition",
+            "multi_lan",
+            "advanced_recognition",
+            "table_parsing",
+            "document_parsing",
+            "formula_recognition",
+            "key_information_extraction",
+        ] {
+            let parsed = read(&format!("task={task}"), Purpose::Text).unwrap();
+            assert_eq!(parsed.options.task.unwrap().as_str(), task);
+        }
+    }
+
+    #[test]
+    fn an_image_is_turned_as_a_viewer_turns_it_unless_the_caller_says_otherwise() {
+        let rotate = |query| read(query, Purpose::Text).unwrap().options.rotate;
+        let given = ["", "rotate=exif", "rotate=auto", "rotate=off"].map(rotate);
+        assert_eq!(given, [Rotate::Exif, Rotate::Exif, Rotate::Auto, Rotate::Off]);
+        assert!(read("template=receipt&rotate=auto", Purpose::Fields).is_ok());
+    }
+
+    #[test]
+    fn markdown_is_asked_of_the_model_too_and_agreed_on_by_accept_alike() {
+        assert!(read("format=markdown", Purpose::Text).unwrap().options.markdown);
+        let mut options = read("", Purpose::Text).unwrap().options;
+        agree_on(Format::Markdown, &mut options).unwrap();
+        assert!(options.markdown);
+        options.detail = Detail::Lines;
+        assert_eq!(agree_on(Format::Markdown, &mut options).unwrap_err().code, "invalid_option");
+    }
+
+    #[test]
+    fn fields_need_exactly_one_of_schema_and_template() {
+        assert!(read("template=receipt", Purpose::Fields).is_ok());
+        assert_eq!(read("", Purpose::Fields).unwrap_err().code, "invalid_option");
+        assert_eq!(read("template=nope", Purpose::Fields).unwrap_err().code, "unknown_template");
+    }
+}

@@ -1,0 +1,157 @@
+//! What each option looks like. Every function reads one value or says what is wrong with it.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Format, Purpose, flaw};
+use crate::api::problem::Flaw;
+use crate::dashscope::Task;
+use crate::extract::schema::Schema;
+use crate::extract::templates;
+use crate::ocr::request::{Detail, Rotate};
+use crate::units::Pixels;
+
+/// Bytes of `metadata` at most: it is an echo, not a store.
+const METADATA_BYTES: usize = 4096;
+
+/// Characters of a language tag at most (RFC 5646, section 4.4.1, asks for 35).
+const LANGUAGE_LENGTH: usize = 35;
+
+/// The code of a template that there is not: the one flaw of an option that is 404, like the template's
+/// own path.
+pub(super) const UNKNOWN_TEMPLATE: &str = "unknown_template";
+
+/// A scalar as text, so that `5` in JSON and `5` in a query are one value.
+pub(super) fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+pub(super) fn text(name: &'static str, value: &Value) -> Result<String, Flaw> {
+    match value {
+        Value::String(text) if !text.is_empty() => Ok(text.clone()),
+        _ => Err(flaw(name, "invalid_option", "must be a text that is not empty")),
+    }
+}
+
+pub(super) fn prompt(value: &Value) -> Result<String, Flaw> {
+    let prompt = text("prompt", value)?;
+    if prompt.trim().is_empty() {
+        let why = "is blank: leave it out and the model uses its own";
+        return Err(flaw("prompt", "invalid_option", why));
+    }
+    Ok(prompt)
+}
+
+pub(super) fn language(value: &Value) -> Result<String, Flaw> {
+    let tag = text("language", value)?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if tag.len() > LANGUAGE_LENGTH || !tag.bytes().all(allowed) {
+        let why = "must be a BCP 47 tag like `de` or `zh-Hans`";
+        return Err(flaw("language", "invalid_option", why));
+    }
+    Ok(tag)
+}
+
+pub(super) fn task(value: &Value) -> Result<Task, Flaw> {
+    Task::named(&text("task", value)?).ok_or_else(|| {
+        let why = "must be text_recognition, multi_lan, advanced_recognition, table_parsing, \
+                   document_parsing, formula_recognition or key_information_extraction";
+        flaw("task", "invalid_option", why)
+    })
+}
+
+pub(super) fn pixels(name: &'static str, value: &Value) -> Result<Pixels, Flaw> {
+    let number = value.as_u64().or_else(|| number_of(value.as_str()?));
+    number
+        .filter(|&pixels| pixels > 0)
+        .map(Pixels::new)
+        .ok_or_else(|| flaw(name, "invalid_option", "must be a whole number of pixels above 0"))
+}
+
+/// Digits only: `u64::from_str` would also take a plus sign.
+fn number_of(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u64::from_str(text).ok()).flatten()
+}
+
+pub(super) fn detail(value: &Value) -> Result<Detail, Flaw> {
+    match value.as_str() {
+        Some("text") => Ok(Detail::Text),
+        Some("lines") => Ok(Detail::Lines),
+        _ => Err(flaw("detail", "invalid_option", "must be text or lines")),
+    }
+}
+
+pub(super) fn rotate(value: &Value) -> Result<Rotate, Flaw> {
+    match value.as_str() {
+        Some("exif") => Ok(Rotate::Exif),
+        Some("auto") => Ok(Rotate::Auto),
+        Some("off") => Ok(Rotate::Off),
+        _ => Err(flaw("rotate", "invalid_option", "must be exif, auto or off")),
+    }
+}
+
+pub(super) fn format(value: &Value, purpose: Purpose) -> Result<Format, Flaw> {
+    let format = match value.as_str() {
+        Some("json") => Format::Json,
+        Some("text") => Format::Text,
+        Some("markdown") => Format::Markdown,
+        _ => return Err(flaw("format", "invalid_option", "must be json, text or markdown")),
+    };
+    if purpose == Purpose::Fields && format != Format::Json {
+        return Err(flaw("format", "invalid_option", "must be json where fields are wanted"));
+    }
+    Ok(format)
+}
+
+/// An image has one page, so `pages` may only select that one.
+pub(super) fn pages(value: &Value) -> Result<(), Flaw> {
+    let text = text_of(value);
+    let selects_first = text.split(',').all(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let ends_there = last.is_empty() && part.ends_with('-') || number_of(last) == Some(1);
+        number_of(first) == Some(1) && ends_there
+    });
+    if selects_first {
+        return Ok(());
+    }
+    Err(flaw("pages", "invalid_pages", "must be 1: an image has one page"))
+}
+
+pub(super) fn metadata(value: &Value) -> Result<Value, Flaw> {
+    let parsed = json_of("metadata", value)?;
+    if !parsed.is_object() || parsed.to_string().len() > METADATA_BYTES {
+        let why = format!("must be a JSON object of at most {METADATA_BYTES} bytes");
+        return Err(flaw("metadata", "invalid_option", why));
+    }
+    Ok(parsed)
+}
+
+pub(super) fn schema(value: &Value) -> Result<Schema, Flaw> {
+    let parsed = json_of("schema", value)?;
+    Schema::parse(&parsed).map_err(|error| Flaw {
+        pointer: format!("/schema{}", error.pointer()),
+        code: error.code(),
+        detail: error.to_string(),
+    })
+}
+
+pub(super) fn template(value: &Value) -> Result<Arc<Schema>, Flaw> {
+    let name = text("template", value)?;
+    let Some(template) = templates::find(&name) else {
+        let why = "is unknown: GET /templates lists what there is";
+        return Err(flaw("template", UNKNOWN_TEMPLATE, why));
+    };
+    Ok(Arc::clone(&template.parsed))
+}
+
+/// A JSON value, which in a query or a form part is written as text.
+fn json_of(name: &'static str, value: &Value) -> Result<Value, Flaw> {
+    match value {
+        Value::String(text) => {
+            serde_json::from_str(text).map_err(|_| flaw(name, "invalid_option", "must be JSON"))
+        }
+        other => Ok(other.clone()),
+    }
+}

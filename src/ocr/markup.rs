@@ -1,0 +1,192 @@
+//! Whether what a task wrote is whole in its own notation.
+//!
+//! A table whose tags are left open or JSON that does not parse is half an answer, whatever the model
+//! said of why it stopped: one of the vendor's own samples ends inside a tag as `stop`. Nothing is
+//! repaired, since every repair would be a guess about somebody's document. Only the notation that
+//! the task writes is looked for; in a page of text `<b>` may be what stands there.
+
+use serde::de::IgnoredAny;
+
+/// The elements of a table and of the text in it that a model closes. Others, and those that are
+/// never closed, are passed over: `<Name>` on a form is text.
+const ELEMENTS: [&str; 33] = [
+    "html", "head", "body", "table", "caption", "colgroup", "thead", "tbody", "tfoot", "tr", "th",
+    "td", "div", "p", "span", "ul", "ol", "li", "b", "i", "u", "s", "em", "strong", "sub", "sup",
+    "h1", "h2", "h3", "h4", "h5", "h6", "a",
+];
+
+/// Bytes of the name of an environment; a longer one is none, lest each start of one be read to the end.
+const LONGEST_NAME: usize = 64;
+
+/// Whether every tag that is opened is closed, in the right order.
+pub(super) fn is_whole_html(html: &str) -> bool {
+    let mut open = Vec::new();
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        let Some(tag) = Tag::before(rest) else { continue };
+        let Some(length) = tag.length else { return false };
+        if !tag.closes {
+            let closes_itself = rest[..length].ends_with('/');
+            open.extend((!closes_itself).then_some(tag.element));
+        } else if open.pop() != Some(tag.element) {
+            return false;
+        }
+        rest = &rest[length..];
+    }
+    open.is_empty()
+}
+
+/// A tag of one of [`ELEMENTS`], behind its `<`.
+struct Tag {
+    element: &'static str,
+    closes: bool,
+    /// Bytes before its `>`; none where the text ends inside the tag.
+    length: Option<usize>,
+}
+
+impl Tag {
+    fn before(rest: &str) -> Option<Self> {
+        let name = rest.strip_prefix('/').unwrap_or(rest);
+        let length = name.find(|letter: char| !letter.is_ascii_alphanumeric());
+        let (name, behind) = name.split_at(length.unwrap_or(name.len()));
+        let element = ELEMENTS.into_iter().find(|element| name.eq_ignore_ascii_case(element))?;
+        let is_tag =
+            behind.starts_with(|next: char| next.is_ascii_whitespace() || "/>".contains(next));
+        (is_tag || behind.is_empty()).then(|| Self {
+            element,
+            closes: rest.starts_with('/'),
+            length: end_of_tag(rest),
+        })
+    }
+}
+
+/// Where the `>` of a tag stands; one inside quotes does not end it.
+fn end_of_tag(rest: &str) -> Option<usize> {
+    let mut quote = None;
+    rest.char_indices().find_map(|(at, character)| {
+        match (quote, character) {
+            (None, '>') => return Some(at),
+            (None, '"' | '\'') => quote = Some(character),
+            (Some(open), close) if open == close => quote = None,
+            _ => {}
+        }
+        None
+    })
+}
+
+/// Whether every `\begin` has its `\end` in the right order, and `$$` come in pairs.
+pub(super) fn is_whole_latex(latex: &str) -> bool {
+    let mut environments = Vec::new();
+    let mut math = Math::None;
+    let mut rest = latex;
+    while let Some(at) = rest.find(['\\', '$']) {
+        rest = &rest[at..];
+        if let Some(name) = environment(rest, "\\begin{") {
+            environments.push(name);
+        } else if let Some(name) = environment(rest, "\\end{") {
+            if environments.pop() != Some(name) {
+                return false;
+            }
+        } else if rest.starts_with('\\') {
+            // Whatever is escaped, a dollar or another backslash, means nothing.
+            rest = &rest[1..];
+            rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..];
+            continue;
+        } else {
+            let doubled = rest.starts_with("$$");
+            rest = &rest[usize::from(doubled && math != Math::Inline)..];
+            math = math.toggled(doubled);
+        }
+        rest = &rest[1..];
+    }
+    environments.is_empty() && math != Math::Displayed
+}
+
+/// Which dollars are open. A lone one is never held against the text: prices have them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Math {
+    None,
+    Inline,
+    Displayed,
+}
+
+impl Math {
+    const fn toggled(self, doubled: bool) -> Self {
+        match (self, doubled) {
+            (Self::None, false) => Self::Inline,
+            (Self::None, true) | (Self::Displayed, false) => Self::Displayed,
+            (Self::Inline, _) | (Self::Displayed, true) => Self::None,
+        }
+    }
+}
+
+/// The name of the environment that `latex` opens or closes right here.
+fn environment<'a>(latex: &'a str, start: &str) -> Option<&'a str> {
+    let name = latex.strip_prefix(start)?;
+    let length = name.bytes().take(LONGEST_NAME).position(|byte| byte == b'}')?;
+    Some(&name[..length])
+}
+
+/// Whether it is one JSON value.
+pub(super) fn is_whole_json(json: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(json).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_with_every_tag_closed_is_whole() {
+        for html in [
+            "",
+            "<table><tr><td>1 < 2 <3 <Name> <me@example.org></td><TD>a<br>b<br/></td></tr></table>",
+            "<table border=\"1\"><tr><td title='a > b' colspan=2></td></tr></table>",
+            "<!DOCTYPE html><html><body><p>x</p><img src=a></body></html>",
+        ] {
+            assert!(is_whole_html(html), "{html}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_ends_before_its_tags_do_is_not_whole() {
+        let whole = "<table><tr><td>1</td><td title=\"x\">2</td></tr></table>";
+        for end in 1..whole.len() {
+            let is_text = &whole[..end] == "<" || "<table".starts_with(&whole[..end]) && end < 6;
+            assert_eq!(is_whole_html(&whole[..end]), is_text, "{}", &whole[..end]);
+        }
+        assert!(!is_whole_html("<tr><td>a</tr></td>") && !is_whole_html("a</td>"));
+    }
+
+    #[test]
+    fn latex_is_whole_when_its_environments_and_its_displayed_formulas_are() {
+        for latex in [
+            r"\begin{document}\begin{tabular}{ll}a & \$5 \\ b\end{tabular}$$x$$\end{document}",
+            r"$$ a \$\$ b $$ and $c$$d$",
+            "A price of $5",
+            r"\\begin{x}",
+            "",
+        ] {
+            assert!(is_whole_latex(latex), "{latex}");
+        }
+        for latex in [
+            r"\begin{document} text",
+            r"\begin{a}\begin{b}\end{a}\end{b}",
+            r"\end{document}",
+            "$$x",
+            "x$$ y",
+            r"\begin{a}\end{",
+        ] {
+            assert!(!is_whole_latex(latex), "{latex}");
+        }
+    }
+
+    #[test]
+    fn json_is_whole_when_it_parses() {
+        assert!(is_whole_json(" {\"a\": [1, null]}\n"));
+        for json in ["{\"a\": [1", "{} {}", "prose", ""] {
+            assert!(!is_whole_json(json), "{json}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The notation that an answer is written in, which its task decides, and what it is in Markdown.
+
+use super::fence;
+use super::markup;
+use crate::dashscope::Task;
+
+/// What a task writes (Model Studio, "Qwen-OCR API reference", built-in tasks).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Notation {
+    /// Text; also whatever the caller's own prompt asked for.
+    #[default]
+    Text,
+    /// Tables as HTML.
+    Html,
+    /// A page as LaTeX.
+    Latex,
+    /// A formula as LaTeX between double dollars.
+    Formula,
+    /// Named values.
+    Json,
+}
+
+impl Notation {
+    /// The notation of `task`.
+    pub(super) const fn of(task: Option<&Task>) -> Self {
+        match task {
+            None | Some(Task::TextRecognition | Task::MultiLan | Task::AdvancedRecognition) => {
+                Self::Text
+            }
+            Some(Task::TableParsing) => Self::Html,
+            Some(Task::DocumentParsing) => Self::Latex,
+            Some(Task::FormulaRecognition) => Self::Formula,
+            Some(Task::KeyInformationExtraction { .. }) => Self::Json,
+        }
+    }
+
+    /// Whether `text` is whole in this notation. A blank page is.
+    pub(super) fn is_whole(self, text: &str) -> bool {
+        match self {
+            _ if text.trim().is_empty() => true,
+            Self::Text => true,
+            Self::Html => markup::is_whole_html(text),
+            Self::Latex | Self::Formula => markup::is_whole_latex(text),
+            Self::Json => markup::is_whole_json(text),
+        }
+    }
+
+    /// `text` as Markdown, which carries HTML as it is and everything else in a fence of its name.
+    pub(super) fn markdown(self, text: &str) -> String {
+        match self {
+            _ if text.trim().is_empty() => String::new(),
+            Self::Text | Self::Html => text.to_owned(),
+            Self::Latex => fence::put_around(text, "latex"),
+            Self::Json => fence::put_around(text, "json"),
+            Self::Formula if text.contains("$$") => text.to_owned(),
+            Self::Formula => format!("$${}$$", text.trim()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markdown_shows_each_notation_the_way_it_can() {
+        for (notation, text, markdown) in [
+            (Notation::Text, "a\n# b", "a\n# b"),
+            (Notation::Html, "<table></table>", "<table></table>"),
+            (Notation::Latex, "\\section{a}", "```latex\n\\section{a}\n```"),
+            (Notation::Json, "{\"a\": 1}", "```json\n{\"a\": 1}\n```"),
+            (Notation::Formula, "x^2", "$$x^2$$"),
+            (Notation::Formula, "$$x^2$$", "$$x^2$$"),
+            (Notation::Latex, "\n", ""),
+        ] {
+            assert_eq!(notation.markdown(text), markdown);
+        }
+    }
+
+    #[test]
+    fn only_the_notation_that_the_task_writes_is_judged() {
+        let broken = "<table><tr> {\"a\": $$x \\begin{a}";
+        assert!(Notation::Text.is_whole(broken));
+        for notation in [Notation::Html, Notation::Latex, Notation::Formula, Notation::Json] {
+            assert!(!notation.is_whole(broken) && notation.is_whole(" \n"), "{notation:?}");
+        }
+    }
+}

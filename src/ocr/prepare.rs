@@ -1,0 +1,134 @@
+//! All that is known before anything is sent: the model, the image by its header, and the quote.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::OcrError;
+use super::request::{Request, Rotate};
+use super::result::Estimate;
+use crate::auth::tenant::{OnExceed, Tenant};
+use crate::catalog::{Catalog, Model};
+use crate::dashscope::{Call, Image};
+use crate::ledger::budget::RemainingTokens;
+use crate::quote::{self, Cap, Quote};
+use crate::units::Tokens;
+use crate::vision::as_stored::Patch;
+use crate::vision::format::Orientation;
+use crate::vision::limits;
+use crate::vision::probe::{self, ImageHeader};
+
+/// An image that was looked at and quoted.
+pub(super) struct Prepared {
+    /// The file, as it is sent.
+    pub(super) bytes: Bytes,
+    /// What its header says, as it is sent.
+    pub(super) header: ImageHeader,
+    /// What it will cost.
+    pub(super) quote: Quote,
+    /// What is still to be overwritten in it.
+    patch: Option<Patch>,
+}
+
+/// What the request would cost: the function behind `/estimate` and the command line.
+///
+/// # Errors
+///
+/// [`OcrError`] for whatever would have the request refused before it is sent.
+pub fn estimate(
+    catalog: &Catalog,
+    tenant: &Tenant,
+    request: &Request,
+) -> Result<Estimate, OcrError> {
+    let prepared = quoted(catalog, tenant, request)?;
+    Ok(Estimate::of(&prepared.quote, tenant, RemainingTokens::default()))
+}
+
+/// Quotes the request and makes the file what is sent.
+pub(super) async fn to_send(
+    catalog: &Catalog,
+    tenant: &Tenant,
+    request: &Request,
+) -> Result<Prepared, OcrError> {
+    let prepared = quoted(catalog, tenant, request)?;
+    let Some(patch) = prepared.patch.clone() else { return Ok(prepared) };
+    let file = prepared.bytes.clone();
+    // Copying some megabytes takes milliseconds, and so does a checksum over them.
+    let patching = tokio::task::spawn_blocking(move || {
+        let mut copy = Vec::from(file);
+        patch.apply(&mut copy);
+        Bytes::from(copy)
+    });
+    let bytes = patching.await.map_err(|_panicked| OcrError::Interrupted)?;
+    Ok(Prepared { bytes, patch: None, ..prepared })
+}
+
+/// Finds the model, looks at the header and quotes.
+fn quoted(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prepared, OcrError> {
+    let model = model_for(catalog, tenant, request.options.model.as_deref())?;
+    if request.dashscope_task().is_some() && !model.figures.builtin_tasks {
+        return Err(OcrError::NoTasks { model: model.name.clone() });
+    }
+    let mut header = probe::probe(&request.image)?;
+    limits::check(&header, request.image.len())?;
+    let mut patch = None;
+    if request.options.rotate == Rotate::Off {
+        patch = Patch::of(&request.image, &header)?;
+        header.orientation = Orientation::Upright;
+    }
+    let (size, prompt_bytes) = (header.upright(), request.prompt_bytes());
+    let quote = quote::quote(model, size, prompt_bytes, request.wish(), cap(tenant))?;
+    Ok(Prepared { bytes: request.image.clone(), header, quote, patch })
+}
+
+/// The ceilings of a tenant's calls.
+pub(crate) fn cap(tenant: &Tenant) -> Cap {
+    Cap {
+        max_pixels: tenant.max_pixels,
+        reject: matches!(tenant.on_exceed, OnExceed::Reject),
+        max_tokens: tenant.max_tokens.map(|most| Tokens::new(most.get())),
+    }
+}
+
+/// The model of this name that the tenant may use; the default where none is named.
+///
+/// # Errors
+///
+/// [`OcrError::UnknownModel`] and [`OcrError::ModelNotAllowed`].
+pub(crate) fn model_for<'a>(
+    catalog: &'a Catalog,
+    tenant: &Tenant,
+    name: Option<&str>,
+) -> Result<&'a Arc<Model>, OcrError> {
+    let Some(model) = catalog.find(name) else {
+        return Err(OcrError::UnknownModel {
+            model: name.unwrap_or_default().to_owned(),
+            known: catalog.names().map(str::to_owned).collect(),
+        });
+    };
+    if !tenant.allows(&model.name) {
+        return Err(OcrError::ModelNotAllowed {
+            model: model.name.clone(),
+            allowed: tenant.models.clone(),
+        });
+    }
+    Ok(model)
+}
+
+impl Prepared {
+    /// The call that it makes.
+    pub(super) fn call(&self, request: &Request) -> Call {
+        let geometry = &self.quote.image.geometry;
+        Call {
+            image: Image {
+                media_type: self.header.format.media_type(),
+                bytes: self.bytes.clone(),
+                min_pixels: geometry.min_pixels,
+                max_pixels: geometry.max_pixels,
+                rotate: request.options.rotate == Rotate::Auto,
+            },
+            prompt: request.prompt().map(str::to_owned),
+            task: request.dashscope_task(),
+        }
+    }
+}

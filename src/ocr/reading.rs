@@ -1,0 +1,227 @@
+//! From what the model wrote to what a caller is given, and what is suspicious about it.
+//!
+//! The text comes from where it is best: lines are joined, named values are written anew from the
+//! provider's own parsing, and everything else is the model's text without the fence around it.
+//! Where that text ends in a loop and the provider made one without it, the latter is given; the
+//! warning stays, because what the model did not read is missing all the same.
+
+use serde_json::Value;
+
+use super::lines::{self, Line};
+use super::notation::Notation;
+use super::request::Detail;
+use super::result::Warning;
+use super::{fence, repetition};
+use crate::dashscope::{Completion, FinishReason, Task};
+use crate::vision::Size;
+
+/// The text of one page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// What is on the page, in its notation.
+    pub(super) text: String,
+    /// Its lines, where they were asked for.
+    pub(super) lines: Option<Vec<Line>>,
+    /// The notation of the text.
+    pub(super) notation: Notation,
+    /// What is suspicious about the text.
+    pub(super) warnings: Vec<Warning>,
+}
+
+impl Reading {
+    /// What `completion` says of a page of `size`, read by `task`.
+    pub(super) fn of(
+        completion: &Completion,
+        task: Option<&Task>,
+        detail: Detail,
+        size: Size,
+    ) -> Self {
+        let notation = Notation::of(task);
+        let written = Written::of(completion, task, detail);
+        let suspicions = [
+            (is_cut(completion), Warning::Truncated),
+            (written.looped, Warning::RepetitionSuspected),
+            (
+                !notation.is_whole(&written.text) || written.is_open(notation),
+                Warning::UnbalancedMarkup,
+            ),
+        ];
+        let words = completion.words.as_deref().unwrap_or_default();
+        Self {
+            text: written.text,
+            lines: (detail == Detail::Lines).then(|| lines::of(words, size)),
+            notation,
+            warnings: Warning::those(suspicions),
+        }
+    }
+}
+
+/// The text, and what is known of how it was written.
+struct Written {
+    text: String,
+    /// Whether it ends in a loop.
+    looped: bool,
+    /// Whether the fence around it was never closed.
+    open: bool,
+}
+
+impl Written {
+    fn of(completion: &Completion, task: Option<&Task>, detail: Detail) -> Self {
+        let reads_lines = task == Some(&Task::AdvancedRecognition);
+        match (&completion.words, &completion.kv_result) {
+            // Beside the words stands a list of boxes on a scale of their own, which nobody asked for.
+            (Some(words), _) if reads_lines => {
+                let text = lines::text(words);
+                let looped = repetition::is_suspected(&text, is_cut(completion));
+                Self { text, looped, open: false }
+            }
+            (None, _) if detail == Detail::Lines => Self::whole(String::new()),
+            (_, Some(pairs)) if asks_for_all_pairs(task) && !is_empty(pairs) => {
+                Self::whole(format!("{pairs:#}"))
+            }
+            _ => Self::by_the_model(completion),
+        }
+    }
+
+    const fn whole(text: String) -> Self {
+        Self { text, looped: false, open: false }
+    }
+
+    fn by_the_model(completion: &Completion) -> Self {
+        let written = fence::strip(&completion.text);
+        let looped = repetition::is_suspected(written.text, is_cut(completion));
+        let processed = completion.processed_text.as_deref().filter(|text| !text.trim().is_empty());
+        let given = processed.filter(|_| looped).map_or(written, fence::strip);
+        Self { text: given.text.to_owned(), looped, open: given.open }
+    }
+
+    /// Whether it is a fence of its notation that was not closed. A page of text may show one.
+    fn is_open(&self, notation: Notation) -> bool {
+        self.open && notation != Notation::Text
+    }
+}
+
+fn is_cut(completion: &Completion) -> bool {
+    completion.finish_reason == FinishReason::Length
+}
+
+/// Whether the task was to find all pairs there are, rather than those of a schema.
+const fn asks_for_all_pairs(task: Option<&Task>) -> bool {
+    matches!(task, Some(Task::KeyInformationExtraction { result_schema: None }))
+}
+
+/// An empty result may stand beside a text that could not be parsed.
+fn is_empty(pairs: &Value) -> bool {
+    match pairs {
+        Value::Object(members) => members.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::admission::Settlement;
+    use crate::dashscope::Word;
+    use crate::ledger::budget::RemainingTokens;
+    use crate::units::{Money, Usage};
+
+    const SIZE: Size = Size::new(100, 100);
+
+    fn completion(text: &str) -> Completion {
+        Completion {
+            text: text.to_owned(),
+            processed_text: None,
+            words: None,
+            kv_result: None,
+            finish_reason: FinishReason::Stop,
+            settlement: Settlement {
+                usage: Usage::default(),
+                cost: Money::ZERO,
+                remaining: RemainingTokens::default(),
+            },
+            verified: true,
+            written_off: Usage::default(),
+            request_id: None,
+            attempts: 1,
+            upstream_time: Duration::ZERO,
+        }
+    }
+
+    fn read(completion: &Completion, task: Task) -> Reading {
+        Reading::of(completion, Some(&task), Detail::Text, SIZE)
+    }
+
+    #[test]
+    fn the_fence_of_a_table_is_no_part_of_it() {
+        let reading = read(&completion("```html\n<table></table>\n```"), Task::TableParsing);
+        assert_eq!(reading.text, "<table></table>");
+        assert_eq!((reading.notation, reading.warnings), (Notation::Html, Vec::new()));
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_inside_its_markup_says_both() {
+        let cut = Completion {
+            finish_reason: FinishReason::Length,
+            ..completion("```html\n<table><tr><td>1</td>")
+        };
+        let reading = read(&cut, Task::TableParsing);
+        assert_eq!(reading.text, "<table><tr><td>1</td>");
+        assert_eq!(reading.warnings, [Warning::Truncated, Warning::UnbalancedMarkup]);
+    }
+
+    #[test]
+    fn a_fence_that_was_not_closed_is_told_even_where_all_inside_is_whole() {
+        let reading = read(&completion("```html\n<table></table>"), Task::TableParsing);
+        assert_eq!(reading.warnings, [Warning::UnbalancedMarkup]);
+        let page = Reading::of(&completion("```sh\nls"), None, Detail::Text, SIZE);
+        assert_eq!(page.warnings, []);
+    }
+
+    #[test]
+    fn a_loop_gives_way_to_the_providers_text_and_is_told() {
+        let looped = Completion {
+            finish_reason: FinishReason::Length,
+            processed_text: Some("Total\n0".to_owned()),
+            ..completion(&format!("Total\n{}", "0.00 EUR\n".repeat(400)))
+        };
+        let reading = read(&looped, Task::TextRecognition);
+        assert_eq!(reading.text, "Total\n0");
+        assert_eq!(reading.warnings, [Warning::Truncated, Warning::RepetitionSuspected]);
+        let honest =
+            Completion { processed_text: looped.processed_text, ..completion("Total\n0\n0") };
+        assert_eq!(read(&honest, Task::TextRecognition).text, "Total\n0\n0");
+    }
+
+    #[test]
+    fn all_pairs_are_the_json_that_the_provider_parsed_or_else_the_models_text() {
+        let all = || Task::KeyInformationExtraction { result_schema: None };
+        let text = "```json\n{\"b\": \"1\"}\n```";
+        let parsed =
+            Completion { kv_result: Some(json!({"b": "1", "a": "2"})), ..completion(text) };
+        assert_eq!(read(&parsed, all()).text, "{\n  \"b\": \"1\",\n  \"a\": \"2\"\n}");
+        let empty = Completion { kv_result: Some(json!({})), ..completion(text) };
+        assert_eq!(read(&empty, all()).text, "{\"b\": \"1\"}");
+        let prose = read(&completion("I see a cat."), all());
+        assert_eq!(
+            (prose.text.as_str(), prose.warnings),
+            ("I see a cat.", vec![Warning::UnbalancedMarkup])
+        );
+    }
+
+    #[test]
+    fn the_text_of_lines_is_what_they_say_and_not_their_list() {
+        let word = |text: &str| Word { text: text.to_owned(), location: None, rotate_rect: None };
+        let lines = Completion {
+            words: Some(vec![word("one"), word("two")]),
+            ..completion("```json\n[{\"rotate_rect\": []}]\n```")
+        };
+        let reading = read(&lines, Task::AdvancedRecognition);
+        assert_eq!((reading.text.as_str(), reading.lines), ("one\ntwo", None));
+    }
+}

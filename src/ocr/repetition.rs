@@ -1,0 +1,155 @@
+//! An answer that ends in a loop: the model writes one fragment again and again until it is stopped.
+//!
+//! Sparse and tabular pages make the models do so. An honest page repeats itself too: empty rows of
+//! a form, a list of one price, dots that lead to a page number. What tells them apart is where it
+//! ends and how long it goes on:
+//!
+//! - Honest repetition is mostly followed by something, a total or a footer. A loop never ends by
+//!   itself, so only the end of the answer counts.
+//! - A page has less than a hundred rows. An answer that was cut while it repeated a row for the
+//!   hundredth time is therefore a loop, and so is one that repeated a passage ten times.
+//! - A line may lead with some hundred dots, and an answer that ended by itself closed its rows: those
+//!   are loops only where no page could hold so many.
+//!
+//! It is a suspicion: a cut list of more than a hundred equal rows is one too.
+
+/// How much of the end is looked at, in bytes: five hundred rows of a hundred.
+const END: usize = 64 * 1024;
+
+/// Repetitions at a cut that are more than the rows of a page.
+const MOST_ROWS: usize = 100;
+
+/// The bytes from which a fragment is a row, and not characters within a line.
+const ROW_BYTES: usize = 8;
+
+/// Repetitions at a cut of a fragment that is longer than a row.
+const MOST_PASSAGES: usize = 10;
+
+/// The bytes from which a fragment is longer than a row, the tags of a table's row included.
+const PASSAGE_BYTES: usize = 256;
+
+/// Repetitions that no page holds, not in rows and not in characters of a line.
+const MOST_AT_ALL: usize = 500;
+
+/// Whether `text` ends in a loop. `cut` tells that the model did not stop by itself.
+///
+/// Takes time and memory linear in the text's end, of which a bounded part is looked at.
+pub(super) fn is_suspected(text: &str, cut: bool) -> bool {
+    let text = text.trim_end().as_bytes();
+    let end: Vec<u8> = text.iter().rev().take(END).copied().collect();
+    let mut longest = 0;
+    for (period, matched) in prefixes(&end).into_iter().enumerate().skip(1) {
+        let length = matched + period;
+        // A multiple of a period repeats no more than the period itself.
+        if length <= longest {
+            continue;
+        }
+        longest = length;
+        let repetitions = length / period;
+        let most = match period {
+            PASSAGE_BYTES.. if cut => MOST_PASSAGES,
+            ROW_BYTES.. if cut => MOST_ROWS,
+            _ => MOST_AT_ALL,
+        };
+        if repetitions >= most {
+            return true;
+        }
+    }
+    false
+}
+
+/// For each place, how many bytes from there are those at the beginning (the Z algorithm). Bytes that
+/// repeat themselves after `p` match from `p` on.
+fn prefixes(bytes: &[u8]) -> Vec<usize> {
+    let mut lengths = vec![0; bytes.len()];
+    let (mut start, mut end) = (0, 0);
+    for at in 1..bytes.len() {
+        let mut length = if at < end { lengths[at - start].min(end - at) } else { 0 };
+        while bytes.get(at + length).is_some_and(|byte| *byte == bytes[length]) {
+            length += 1;
+        }
+        if at + length > end {
+            (start, end) = (at, at + length);
+        }
+        lengths[at] = length;
+    }
+    lengths
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ROW: &str = "<tr><td></td><td></td><td></td></tr>\n";
+
+    #[test]
+    fn a_row_repeated_until_the_cut_is_a_loop() {
+        for fragment in [ROW, "the same line again\n", "合计金额 0.00\n"] {
+            let mut answer = format!("<table>\n<tr><td>Total</td></tr>\n{}", fragment.repeat(150));
+            assert!(is_suspected(&answer, true), "{fragment}");
+            answer.extend(fragment.chars().take(3));
+            assert!(is_suspected(&answer, true), "{fragment}, cut inside");
+        }
+    }
+
+    #[test]
+    fn characters_repeated_beyond_any_line_are_a_loop() {
+        for fragment in [".", "口", ". ", "0\n"] {
+            assert!(is_suspected(&format!("Total {}", fragment.repeat(800)), true), "{fragment}");
+        }
+    }
+
+    #[test]
+    fn a_passage_repeated_until_the_cut_is_a_loop() {
+        let passage: String = (0..60).map(|word| format!("word{word} ")).collect();
+        assert!(is_suspected(&format!("Title\n{}", passage.repeat(12)), true));
+        assert!(!is_suspected(&passage.repeat(3), true));
+    }
+
+    #[test]
+    fn a_loop_that_the_model_left_by_itself_is_one_when_no_page_could_hold_it() {
+        assert!(is_suspected(&ROW.repeat(600), false));
+        assert!(!is_suspected(&ROW.repeat(120), false));
+    }
+
+    #[test]
+    fn honest_repetition_is_none() {
+        let rows = ROW.repeat(60);
+        let honest = [
+            format!("<table>{rows}</table>\nSigned in Port Ellison"),
+            format!("<table>{rows}</table>"),
+            rows,
+            "- apples 1.00\n".repeat(60),
+            format!("Contents\nIntroduction {} 7", ".".repeat(200)),
+            format!("Name {}", "_".repeat(90)),
+            format!("Contents\nIntroduction {}", ". ".repeat(150)),
+            format!("{}\n", "_".repeat(80)).repeat(60),
+            "1. Harbour\n2. Street\n3. Books".to_owned(),
+            String::new(),
+        ];
+        for text in honest {
+            for cut in [false, true] {
+                assert!(!is_suspected(&text, cut), "cut: {cut}, {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn blank_lines_at_the_end_are_no_loop() {
+        assert!(!is_suspected(&format!("Total 9.00{}", "\n".repeat(5_000)), true));
+    }
+
+    proptest! {
+        #[test]
+        fn the_matches_are_those_of_a_plain_comparison(bytes in prop::collection::vec(0..3_u8, 0..60)) {
+            let plain = |at: usize| {
+                bytes[at..].iter().zip(&bytes).take_while(|(one, other)| one == other).count()
+            };
+            for (at, length) in prefixes(&bytes).into_iter().enumerate().skip(1) {
+                prop_assert_eq!(length, plain(at));
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! An image that viewers show as its pixels are stored, whatever its camera noted.
+//!
+//! Scanners and cameras with a stuck sensor write a wrong orientation, and what a decoder makes of
+//! one is not documented for the provider. Whoever knows that the stored pixels stand upright has
+//! the note overwritten with 1: some bytes of a copy, no pixel of it. Nothing moves, so a PNG needs
+//! the checksum of that one chunk made anew and the other formats need nothing.
+//!
+//! A HEIC picture is turned by properties that are part of its structure and may be shared with
+//! other pictures of the file, so that one is left alone and refused.
+
+use std::ops::Range;
+
+use super::byte_order::ByteOrder;
+use super::exif;
+use super::format::{Format, Orientation};
+use super::probe::ImageHeader;
+use super::{jpeg, png, webp};
+
+/// The note that an image is shown as it is stored.
+const AS_STORED: [u8; 4] = [0, 0, 0, 1];
+
+/// An orientation that cannot be taken back by overwriting some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the {format} image is turned by its structure, which rotate=off cannot take back")]
+pub struct FixedOrientation {
+    /// The image's format.
+    pub format: Format,
+}
+
+/// The bytes to overwrite so that an image is shown as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patch {
+    /// Where the orientation stands in the file.
+    note: Range<usize>,
+    order: ByteOrder,
+    /// The data of the chunk around it, where that has a checksum.
+    chunk: Option<Range<usize>>,
+}
+
+impl Patch {
+    /// What makes `file` shown as it is stored; `None` where it already is.
+    ///
+    /// # Errors
+    ///
+    /// [`FixedOrientation`] where that takes more than overwriting some bytes.
+    pub fn of(file: &[u8], header: &ImageHeader) -> Result<Option<Self>, FixedOrientation> {
+        if header.orientation == Orientation::Upright {
+            return Ok(None);
+        }
+        let format = header.format;
+        let block = match format {
+            Format::Jpeg => jpeg::exif_block(file),
+            Format::Png => png::exif_block(file),
+            Format::Webp => webp::exif_block(file),
+            Format::Tiff => Some(0..file.len()),
+            Format::Bmp | Format::Heic => None,
+        };
+        let patch = block.and_then(|block| {
+            let (place, order) = exif::place_of_orientation(&file[block.clone()])?;
+            let note = block.start + place.start..block.start + place.end;
+            Some(Self { note, order, chunk: (format == Format::Png).then_some(block) })
+        });
+        patch.map(Some).ok_or(FixedOrientation { format })
+    }
+
+    /// Overwrites them. Of `file` nothing else changes.
+    pub fn apply(&self, file: &mut [u8]) {
+        let Some(note) = file.get_mut(self.note.clone()) else { return };
+        let number = &AS_STORED[AS_STORED.len() - note.len()..];
+        match self.order {
+            ByteOrder::Big => note.copy_from_slice(number),
+            ByteOrder::Little => note.iter_mut().zip(number.iter().rev()).for_each(|(to, from)| {
+                *to = *from;
+            }),
+        }
+        let Some((place, of)) = self.chunk.as_ref().map(png::checked) else { return };
+        let checksum = png::checksum(&file[of]).to_be_bytes();
+        if let Some(place) = file.get_mut(place) {
+            place.copy_from_slice(&checksum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::probe::probe;
+    use super::super::{Size, samples};
+    use super::*;
+
+    /// One file of each format and byte order that is turned by a note, with its orientation.
+    fn turned(value: u16) -> Vec<Vec<u8>> {
+        let of = |order| {
+            let exif = samples::exif(order, value);
+            let jpeg = samples::jpeg(40, 30);
+            let jpeg = [&jpeg[..2], &samples::app1(&exif), &jpeg[2..]].concat();
+            let png = [samples::png(40, 30), samples::png_chunk(*b"eXIf", &exif)].concat();
+            let webp =
+                [samples::webp_extended(40, 30), samples::riff_chunk(*b"EXIF", &exif)].concat();
+            let sides = [(256, 4, 40), (257, 4, 30), (273, 4, 8)];
+            let note = |kind| (0x0112, kind, u32::from(value));
+            let short = samples::tiff(order, &[&[&sides[..], &[note(3)]].concat()]);
+            let long = samples::tiff(order, &[&[&sides[..], &[note(4)]].concat()]);
+            [jpeg, png, webp, short, long]
+        };
+        [ByteOrder::Big, ByteOrder::Little].into_iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn all_eight_orientations_are_taken_back_in_every_format_that_notes_them() {
+        for value in 1..=8 {
+            for file in turned(value) {
+                let header = probe(&file).unwrap();
+                assert_eq!(header.orientation, Orientation::from_exif(value.into()));
+                let Some(patch) = Patch::of(&file, &header).unwrap() else {
+                    assert_eq!(value, 1, "{:?}", header.format);
+                    continue;
+                };
+                let mut copy = file.clone();
+                patch.apply(&mut copy);
+                let patched = probe(&copy).unwrap();
+                assert_eq!(patched, ImageHeader { orientation: Orientation::Upright, ..header });
+                assert_eq!(patched.upright(), Size::new(40, 30));
+                let changed = file.iter().zip(&copy).filter(|(before, after)| before != after);
+                let most = if header.format == Format::Png { 5 } else { 1 };
+                assert!(copy.len() == file.len() && changed.count() <= most);
+            }
+        }
+    }
+
+    #[test]
+    fn a_patched_png_has_the_checksum_of_its_new_bytes() {
+        let file =
+            [samples::png(40, 30), samples::png_chunk(*b"eXIf", &samples::exif(ByteOrder::Big, 6))]
+                .concat();
+        let mut copy = file.clone();
+        Patch::of(&file, &probe(&file).unwrap()).unwrap().unwrap().apply(&mut copy);
+        let upright = samples::png_chunk(*b"eXIf", &samples::exif(ByteOrder::Big, 1));
+        assert_eq!(copy, [samples::png(40, 30), upright].concat());
+    }
+
+    #[test]
+    fn a_picture_that_is_turned_by_its_structure_is_refused() {
+        let turn = samples::iso_box(*b"irot", &[1]);
+        let file = samples::heic_with(&[samples::ispe(40, 30), turn], &[1, 2]);
+        let refused = Patch::of(&file, &probe(&file).unwrap());
+        assert_eq!(refused, Err(FixedOrientation { format: Format::Heic }));
+    }
+
+    #[test]
+    fn an_upright_file_of_any_format_is_left_alone() {
+        for (format, file) in samples::all(40, 30) {
+            assert_eq!(Patch::of(&file, &probe(&file).unwrap()), Ok(None), "{format}");
+        }
+    }
+}
