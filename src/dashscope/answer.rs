@@ -278,7 +278,7 @@ pub(super) fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure
         }
         return None;
     };
-    Some(read(&Received { status, body, ..Received::default() }, &Usage::default()))
+    Some(read(Received { status, body, ..Received::default() }, &Usage::default()))
 }
 
 #[cfg(test)]

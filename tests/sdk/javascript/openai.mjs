@@ -1,5 +1,5 @@
-// OpenAI's SDK for JavaScript: at once, streamed, and refused. Only `baseURL` and `apiKey` differ from
-// a program that calls DashScope itself.
+// OpenAI's SDK for JavaScript: at once, streamed, and refused. Only `baseURL` and `apiKey` differ
+// from a program that calls DashScope itself.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -49,7 +49,8 @@ const messages = question(await dataUrl(IMAGE, 'image/png'));
 
 {
   let text = '';
-  for await (const chunk of await client.chat.completions.create({ model, messages, stream: true })) {
+  const stream = await client.chat.completions.create({ model, messages, stream: true });
+  for await (const chunk of stream) {
     text += chunk.choices[0].delta.content ?? '';
   }
   assert.equal(text, EXPECTED_TEXT);
@@ -73,7 +74,8 @@ const messages = question(await dataUrl(IMAGE, 'image/png'));
 }
 
 {
-  for await (const chunk of await client.chat.completions.create({ model, messages, stream: true })) {
+  const stream = await client.chat.completions.create({ model, messages, stream: true });
+  for await (const chunk of stream) {
     assert.ok(chunk.choices[0]);
     break;
   }
@@ -103,7 +105,8 @@ async function refusal(expected, call) {
 
 for (const stream of [false, true]) {
   const way = stream ? 'streamed' : 'at once';
-  const create = (given) => () => client.chat.completions.create({ model, messages, stream, ...given });
+  const create = (changed) => () =>
+    client.chat.completions.create({ model, messages, stream, ...changed });
 
   const stranger = new OpenAI({ apiKey: 'sk-no-such-key', baseURL });
   const unauthorized = await refusal(OpenAI.AuthenticationError, () =>

@@ -5,6 +5,7 @@ older classes (dashscope_tasks.py).
 """
 
 import asyncio
+from itertools import pairwise
 
 import dashscope
 
@@ -24,15 +25,14 @@ from given import (
 
 
 def question(image, **limits):
-    content = [{"type": "image", "url": image, **limits}, {"type": "text", "text": "Read the text."}]
-    return [{"role": "user", "content": content}]
+    image = {"type": "image", "url": image, **limits}
+    return [{"role": "user", "content": [image, {"type": "text", "text": "Read the text."}]}]
 
 
 def assert_grows(texts):
     texts = list(texts)
     assert len(texts) > 1 and texts[-1] == EXPECTED_TEXT
-    for before, after in zip(texts, texts[1:]):
-        assert after.startswith(before)
+    assert all(after.startswith(before) for before, after in pairwise(texts))
 
 
 client = dashscope.Client(api_key=KEY, base_url=NATIVE_URL)

@@ -1,6 +1,7 @@
 """DashScope's SDK, streaming: the text in pieces (incremental_output) and the text so far."""
 
 import asyncio
+from itertools import pairwise
 
 import dashscope
 from dashscope import AioMultiModalConversation, MultiModalConversation
@@ -47,8 +48,7 @@ def assert_pieces(heard):
 
 def assert_text_so_far(heard):
     heard.assert_whole(heard.texts[-1])
-    for before, after in zip(heard.texts, heard.texts[1:]):
-        assert after.startswith(before)
+    assert all(after.startswith(before) for before, after in pairwise(heard.texts))
 
 
 WAYS = (

@@ -1,7 +1,7 @@
 """DashScope's SDK: every built-in task, and its result where the SDK's users look for it.
 
-The upstream reads one text in every picture, so what is asserted is the form of a result and that the
-text is in it, not that a table or a formula was understood.
+The upstream reads one text in every picture, so what is asserted is the form of a result and that
+the text is in it, not that a table or a formula was understood.
 """
 
 import json

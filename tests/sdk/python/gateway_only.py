@@ -1,7 +1,7 @@
 """What the gateway refuses and its upstream's stand-in lets pass: a system message.
 
-Qwen-OCR has a system message of its own and ignores, or refuses, another one. Which of the two is not
-documented, so the gateway says clearly that it will not be heeded.
+Qwen-OCR has a system message of its own and does not support another; whether it refuses or ignores
+one is not documented, so the gateway says what a caller would not notice.
 """
 
 import os

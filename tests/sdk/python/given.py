@@ -23,7 +23,7 @@ NATIVE_URL = f"{ADDRESS}/api/v1"
 
 MODEL = "qwen-vl-ocr-2025-11-20"
 
-# A PNG of more than SMALL pixels, and an address under which the upstream finds a picture.
+# A PNG of more than SMALL pixels, and a URL under which the upstream finds a picture.
 IMAGE = os.path.abspath(os.environ["IMAGE"])
 IMAGE_URL = os.environ["IMAGE_URL"]
 # A picture that no model takes.
@@ -32,8 +32,8 @@ GIF = Path(__file__).resolve().parents[2] / "fixtures" / "plain.gif"
 # What the upstream reads in every picture.
 EXPECTED_TEXT = os.environ["EXPECTED_TEXT"]
 
-# A limit of 16 cells of 32 by 32 pixels, and what an image costs under it at most: one token a cell,
-# and two that mark its beginning and its end.
+# A limit of 16 cells of 32 by 32 pixels, and what an image costs under it at most: one token a
+# cell, and two that mark its beginning and its end.
 SMALL = 16 * 32 * 32
 SMALL_TOKENS = 16 + 2
 

@@ -14,13 +14,12 @@ def question(url):
     return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
 
 
-def refusal(expected, call):
+def refusal(expected, client, **call):
     """The error with which a call is refused; any other outcome ends the program."""
     try:
-        call()
+        client.chat.completions.create(**call)
     except expected as error:
-        assert error.message and error.request_id
-        assert error.body["message"]
+        assert error.message and error.body["message"]
         return error
     raise AssertionError(f"answered in the place of {expected.__name__}")
 
@@ -28,38 +27,38 @@ def refusal(expected, call):
 client = OpenAI(api_key=KEY, base_url=COMPATIBLE_URL)
 stranger = OpenAI(api_key=WRONG_KEY, base_url=COMPATIBLE_URL)
 messages = question(data_url(IMAGE))
+gif = question(data_url(GIF, "image/gif"))
 
 for stream in (False, True):
     way = "streamed" if stream else "at once"
 
     error = refusal(
-        openai.AuthenticationError,
-        lambda: stranger.chat.completions.create(model=MODEL, messages=messages, stream=stream),
+        openai.AuthenticationError, stranger, model=MODEL, messages=messages, stream=stream
     )
-    assert error.status_code == 401
+    assert error.status_code == 401 and error.request_id
     assert error.code == "invalid_api_key"
     assert WRONG_KEY not in str(error)
     shown(f"a wrong key, {way}: AuthenticationError")
 
     error = refusal(
-        openai.NotFoundError,
-        lambda: client.chat.completions.create(model="no-such-model", messages=messages, stream=stream),
+        openai.NotFoundError, client, model="no-such-model", messages=messages, stream=stream
     )
-    assert error.status_code == 404
+    assert error.status_code == 404 and error.request_id
     assert error.code == "model_not_found"
     assert "no-such-model" in error.message
     shown(f"an unknown model, {way}: NotFoundError")
 
-    gif = question(data_url(GIF, "image/gif"))
-    error = refusal(
-        openai.BadRequestError,
-        lambda: client.chat.completions.create(model=MODEL, messages=gif, stream=stream),
-    )
-    assert error.status_code == 400
+    error = refusal(openai.BadRequestError, client, model=MODEL, messages=gif, stream=stream)
+    assert error.status_code == 400 and error.request_id
     assert error.code
     shown(f"a GIF, {way}: BadRequestError")
 
-refusal(openai.AuthenticationError, stranger.models.list)
+try:
+    stranger.models.list()
+except openai.AuthenticationError as error:
+    assert error.code == "invalid_api_key"
+else:
+    raise AssertionError("a wrong key was told the models")
 shown("a wrong key, the list of models: AuthenticationError")
 
 

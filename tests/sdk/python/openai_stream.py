@@ -33,9 +33,10 @@ assert text == EXPECTED_TEXT
 assert reasons == [None] * (len(reasons) - 1) + ["stop"]
 shown("a stream without usage has no chunk without a choice")
 
+by_url = {"type": "image_url", "image_url": {"url": IMAGE_URL}}
 stream = client.chat.completions.create(
     model=MODEL,
-    messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE_URL}}]}],
+    messages=[{"role": "user", "content": [by_url]}],
     stream=True,
     stream_options={"include_usage": True},
 )
