@@ -15,6 +15,7 @@ mod auth;
 mod budgets;
 mod databases;
 mod documents;
+mod dropin;
 mod extract;
 mod faults;
 mod harness;

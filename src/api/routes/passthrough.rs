@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -91,7 +92,6 @@ enum Passing {
     Open(mpsc::Receiver<Chunk>),
     /// All is said; what is left is to break the connection off.
     BreakOff,
-    Over,
 }
 
 /// The body of a stream. One that broke off ends with an event that says so, where there is room for one,
@@ -100,23 +100,29 @@ fn passed_on(
     chunks: mpsc::Receiver<Chunk>,
     dialect: Dialect,
     id: RequestId,
-) -> impl stream::Stream<Item = io::Result<bytes::Bytes>> {
-    let broken = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    stream::unfold((Passing::Open(chunks), id), move |(passing, id)| async move {
-        let mut chunks = match passing {
-            Passing::Open(chunks) => chunks,
-            Passing::BreakOff => return Some((Err(broken()), (Passing::Over, id))),
-            Passing::Over => return None,
-        };
-        match chunks.recv().await? {
-            Chunk::Bytes(bytes) => Some((Ok(bytes), (Passing::Open(chunks), id))),
-            Chunk::Broken { error, between_events: true } => {
-                let event = dialect.event(&error::upstream(&error), id.as_str());
-                Some((Ok(event), (Passing::BreakOff, id)))
+) -> impl stream::Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold(Passing::Open(chunks), move |passing| {
+        let id = id.clone();
+        async move {
+            let Passing::Open(mut chunks) = passing else { return break_off().await };
+            match chunks.recv().await {
+                None => Ok(None),
+                Some(Chunk::Bytes(bytes)) => Ok(Some((bytes, Passing::Open(chunks)))),
+                Some(Chunk::Broken { error, between_events: true }) => {
+                    let event = dialect.event(&error::upstream(&error), id.as_str());
+                    Ok(Some((event, Passing::BreakOff)))
+                }
+                Some(Chunk::Broken { .. }) => break_off().await,
             }
-            Chunk::Broken { .. } => Some((Err(broken()), (Passing::Over, id))),
         }
     })
+}
+
+/// Breaks the connection off once hyper has had the chance to write out what it was given: it drops what
+/// it holds when a body fails.
+async fn break_off<T>() -> io::Result<Option<T>> {
+    tokio::task::yield_now().await;
+    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// `GET …/models`: the models that the key may use.

@@ -1,0 +1,230 @@
+//! Streams that end in every possible way: what the client sees, and what the ledger says.
+
+use dashscope_emulator::Fault;
+use futures_util::StreamExt as _;
+use reqwest::Response;
+use serde_json::Value;
+
+use super::{CHAT, GENERATION, both, streamed};
+use crate::harness::{SCRIPTED_TEXT, Setup, TestGateway, until};
+
+/// A gateway whose upstream remembers what it sent.
+async fn gateway() -> TestGateway {
+    TestGateway::with(|setup: &mut Setup| setup.emulator.keep_bodies = true).await
+}
+
+/// What came of a stream, and whether its connection ended as it should.
+async fn read(response: Response) -> (Vec<u8>, bool) {
+    let mut stream = response.bytes_stream();
+    let mut all = Vec::new();
+    while let Some(piece) = stream.next().await {
+        match piece {
+            Ok(piece) => all.extend_from_slice(&piece),
+            Err(_) => return (all, false),
+        }
+    }
+    (all, true)
+}
+
+/// Reads so many events and then leaves.
+async fn leave_after(response: Response, events: usize) {
+    let mut stream = response.bytes_stream();
+    let mut all = Vec::new();
+    while all.windows(2).filter(|pair| *pair == b"\n\n").count() < events {
+        let Some(Ok(piece)) = stream.next().await else { return };
+        all.extend_from_slice(&piece);
+    }
+}
+
+/// Events that the upstream sends in a whole stream of the path.
+async fn events_of(path: &str, body: &Value) -> u64 {
+    let gateway = gateway().await;
+    read(streamed(&gateway, path, body.clone()).send().await.unwrap()).await;
+    let sent = gateway.upstream().calls().pop().unwrap().response_body;
+    sent.windows(2).filter(|pair| *pair == b"\n\n").count() as u64
+}
+
+/// Everything that was settled or written off.
+async fn accounted(gateway: &TestGateway) -> (u64, u64) {
+    let spent = gateway.count("tokens_spent_total", &[("tenant", "test")]).await;
+    (spent, gateway.count("tokens_unverified_total", &[("tenant", "test")]).await)
+}
+
+/// Waits until no call of the tenant is reserved any more.
+async fn until_settled(gateway: &TestGateway, ends: u64) {
+    until("settled streams", async || {
+        let ended = gateway.count("upstream_attempts_total", &[]).await;
+        ended >= ends && gateway.count("in_flight_bytes", &[]).await == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_cut_after_any_event_is_an_error_to_the_client_and_counts_at_its_bound() {
+    for (path, body) in both() {
+        let whole = events_of(path, &body).await;
+        let gateway = gateway().await;
+        for events in 1..whole {
+            gateway.upstream().clear_faults();
+            gateway.upstream().add_fault(Fault::cut_stream_after(events));
+            let before = accounted(&gateway).await;
+            let response = streamed(&gateway, path, body.clone()).send().await.unwrap();
+            let (seen, ended_well) = read(response).await;
+            let seen = String::from_utf8(seen).unwrap();
+            assert!(!ended_well, "{path} after {events}: {seen}");
+            assert!(seen.contains("gateway_code\":\"upstream_error\""), "{seen}");
+            assert!(!seen.contains("[DONE]"));
+            let sent = gateway.upstream().calls().pop().unwrap().response_body;
+            assert!(seen.as_bytes().starts_with(without_bill(path, &sent).as_slice()), "{seen}");
+            // Where the bill had come, it is known although the end did not come.
+            let (after, call) =
+                (accounted(&gateway).await, gateway.upstream().calls().pop().unwrap());
+            let billed = call.billed.unwrap().total();
+            if path == CHAT && events + 1 == whole {
+                assert_eq!((after.0 - before.0, after.1 - before.1), (billed, 0));
+            } else {
+                assert_eq!(after.0, before.0);
+                assert!(after.1 - before.1 >= billed, "{path} after {events}");
+            }
+        }
+    }
+}
+
+/// What the client of a compatible stream is given of what the upstream sent.
+fn without_bill(path: &str, sent: &[u8]) -> Vec<u8> {
+    if path == GENERATION {
+        return sent.to_vec();
+    }
+    let text = std::str::from_utf8(sent).unwrap();
+    let events = text.split_inclusive("\n\n").filter(|event| !event.contains("\"choices\":[],"));
+    events.collect::<String>().into_bytes()
+}
+
+#[tokio::test]
+async fn a_stream_cut_inside_an_event_breaks_off_and_adds_nothing() {
+    let gateway = gateway().await;
+    let body = super::generation();
+    for bytes in [1, 40, 400, 500] {
+        gateway.upstream().clear_faults();
+        gateway.upstream().add_fault(Fault::cut_body_at(bytes));
+        let sent = streamed(&gateway, GENERATION, body.clone()).send().await.unwrap();
+        let status = sent.status();
+        let (seen, ended_well) = read(sent).await;
+        if status == 200 {
+            assert!(!ended_well);
+            let sent = gateway.upstream().calls().pop().unwrap().response_body;
+            assert_eq!(seen, sent, "cut at {bytes}");
+        } else {
+            // Nothing had been passed on, so the error has a status of its own.
+            assert_eq!(status, 502, "cut at {bytes}");
+        }
+    }
+    let (spent, unverified) = accounted(&gateway).await;
+    assert!(spent == 0 && unverified >= gateway.upstream().bill().total());
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_politely_before_its_end_is_no_clean_end() {
+    for (path, body) in both() {
+        let gateway = gateway().await;
+        gateway.upstream().add_fault(Fault::end_stream_after(2));
+        let response = streamed(&gateway, path, body).send().await.unwrap();
+        let (seen, ended_well) = read(response).await;
+        assert!(!ended_well, "{}", String::from_utf8(seen).unwrap());
+        assert!(accounted(&gateway).await.1 >= gateway.upstream().bill().total());
+    }
+}
+
+#[tokio::test]
+async fn an_error_told_in_a_stream_is_passed_on_and_nothing_is_added() {
+    for (path, body) in both() {
+        let gateway = gateway().await;
+        gateway.upstream().add_fault(Fault::error_event_after(2, "InternalError"));
+        let response = streamed(&gateway, path, body).send().await.unwrap();
+        let (seen, ended_well) = read(response).await;
+        assert!(ended_well, "the upstream told of it itself");
+        let sent = gateway.upstream().calls().pop().unwrap().response_body;
+        assert_eq!(String::from_utf8(seen).unwrap(), String::from_utf8(sent).unwrap());
+        assert!(accounted(&gateway).await.1 >= gateway.upstream().bill().total());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_without_a_bill_counts_at_its_bound_and_passes() {
+    for (path, body) in both() {
+        let gateway = gateway().await;
+        gateway.upstream().add_fault(Fault::no_usage());
+        let response = streamed(&gateway, path, body).send().await.unwrap();
+        let (seen, ended_well) = read(response).await;
+        assert!(ended_well && !seen.is_empty());
+        let (spent, unverified) = accounted(&gateway).await;
+        assert!(spent == 0 && unverified >= gateway.upstream().bill().total());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_is_broken_off_when_its_time_is_over() {
+    for (path, body) in both() {
+        let gateway = TestGateway::with(|setup| setup.settings.upstream.idle_timeout_ms = 50).await;
+        gateway.upstream().add_fault(Fault::stall_stream_after(2));
+        let response = streamed(&gateway, path, body).send().await.unwrap();
+        let (seen, ended_well) = read(response).await;
+        assert!(!ended_well);
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(seen.contains("\"gateway_code\":\"upstream_timeout\""), "{seen}");
+        assert_eq!(gateway.count("upstream_attempts_total", &[("outcome", "timeout")]).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_after_any_event_is_charged_what_its_stream_was_billed() {
+    for (path, body) in both() {
+        let whole = events_of(path, &body).await;
+        let gateway = gateway().await;
+        for events in 0..whole {
+            let response = streamed(&gateway, path, body.clone()).send().await.unwrap();
+            leave_after(response, usize::try_from(events).unwrap()).await;
+        }
+        until_settled(&gateway, whole).await;
+        let (spent, unverified) = accounted(&gateway).await;
+        assert_eq!((spent, unverified), (gateway.upstream().bill().total(), 0));
+    }
+}
+
+#[tokio::test]
+async fn the_bill_is_hidden_from_a_client_that_did_not_ask_for_it_and_shown_to_one_that_did() {
+    let gateway = gateway().await;
+    let body = super::chat();
+    let hidden = streamed(&gateway, CHAT, body.clone()).send().await.unwrap().text().await.unwrap();
+    let sent = gateway.upstream().calls().pop().unwrap().response_body;
+    assert_eq!(hidden.as_bytes(), without_bill(CHAT, &sent));
+    assert!(hidden.len() < sent.len() && hidden.ends_with("data: [DONE]\n\n"), "{hidden}");
+    let mut body = body;
+    body["stream_options"] = serde_json::json!({ "include_usage": true });
+    let shown = streamed(&gateway, CHAT, body).send().await.unwrap().text().await.unwrap();
+    let sent = gateway.upstream().calls().pop().unwrap().response_body;
+    assert_eq!(shown.as_bytes(), sent);
+}
+
+#[tokio::test]
+async fn without_increments_each_event_holds_all_so_far_and_the_last_total_is_the_bill() {
+    let gateway = gateway().await;
+    let request = gateway.post(GENERATION).header("X-DashScope-SSE", "enable");
+    let text = request.body(super::generation().to_string()).send().await.unwrap().text().await;
+    let text = text.unwrap();
+    assert!(text.rsplit("data:").next().unwrap().contains(SCRIPTED_TEXT), "{text}");
+    assert_eq!(accounted(&gateway).await, (gateway.upstream().bill().total(), 0));
+}
+
+#[tokio::test]
+async fn an_event_is_passed_on_before_the_next_is_there() {
+    let gateway = gateway().await;
+    for (path, body) in both() {
+        gateway.upstream().clear_faults();
+        gateway.upstream().add_fault(Fault::stall_stream_after(1));
+        let response = streamed(&gateway, path, body).send().await.unwrap();
+        // It comes although the upstream sends nothing more, ever.
+        let first = response.bytes_stream().next().await.unwrap().unwrap();
+        assert!(first.ends_with(b"\n\n"), "{path}");
+    }
+}
