@@ -12,7 +12,9 @@ use std::sync::Arc;
 use crate::catalog::Model;
 use crate::units::{Money, Pixels, Tokens, Usage};
 use crate::vision::Size;
-use crate::vision::resize::{Geometry, MARKERS, image_tokens, most_image_tokens, smart_resize};
+use crate::vision::resize::{
+    Geometry, MARKERS, image_tokens, most_enlarged, most_image_tokens, smart_resize,
+};
 
 /// What the caller asked for, before the cap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -201,14 +203,12 @@ pub fn unseen_image(
     wish: Wish,
     cap: Cap,
 ) -> Result<UnseenQuote, QuoteError> {
-    let Allowance { wished, cap_pixels, allowed } = allowance(model, text, wish, cap)?;
+    let Allowance { wished, allowed, .. } = allowance(model, text, wish, cap)?;
     if allowed < wished && cap.reject {
         return Err(QuoteError::OverCap { actual: wished, allowed });
     }
     let mut geometry = geometry(model, wish.min_pixels, allowed)?;
-    let cells = most_image_tokens(&geometry).saturating_sub(MARKERS).get();
-    let most_pixels = Pixels::new(cells.saturating_mul(u64::from(geometry.cell).pow(2)));
-    if most_pixels > cap_pixels {
+    if cap.max_pixels.is_some_and(|cap| most_enlarged(&geometry) > cap) {
         geometry.min_pixels = model.figures.min_pixels;
     }
     Ok(UnseenQuote { geometry, bound: most_image_tokens(&geometry) })

@@ -72,16 +72,31 @@ pub fn image_tokens(image: Size, geometry: &Geometry) -> Tokens {
 /// them: shrinking keeps a sliver at one row of cells, and enlarging rounds both sides up. How far is
 /// bounded by the widest aspect that the provider takes.
 pub fn most_image_tokens(geometry: &Geometry) -> Tokens {
-    let area = u64::from(geometry.cell).pow(2).max(1);
-    let longest = |cells: u64| WIDEST_ASPECT.saturating_mul(cells).isqrt().saturating_add(1);
-    let (least, most) = (geometry.min_pixels.get(), geometry.max_pixels.get());
-    let sliver = longest(most.div_ceil(area));
-    // With sides of `a` by `b` cells before rounding, `(a + 1) * (b + 1)` is not reached.
-    let enlarged = least.div_ceil(area);
-    let enlarged = enlarged
-        .saturating_add(longest(enlarged))
-        .saturating_add((enlarged / WIDEST_ASPECT).isqrt().saturating_add(2));
-    Tokens::new((most / area).max(sliver).max(enlarged)).saturating_add(MARKERS)
+    let (area, most) = (area_of_cell(geometry), geometry.max_pixels.get());
+    let sliver = longest_row(most.div_ceil(area));
+    let cells = (most / area).max(sliver).max(most_enlarged_cells(geometry));
+    Tokens::new(cells).saturating_add(MARKERS)
+}
+
+/// The most pixels that an image of any size can be enlarged to under `geometry`.
+pub fn most_enlarged(geometry: &Geometry) -> Pixels {
+    Pixels::new(most_enlarged_cells(geometry).saturating_mul(area_of_cell(geometry)))
+}
+
+/// With sides of `a` by `b` cells before they are rounded up, `(a + 1) * (b + 1)` is not reached.
+fn most_enlarged_cells(geometry: &Geometry) -> u64 {
+    let cells = geometry.min_pixels.get().div_ceil(area_of_cell(geometry));
+    let shorter = (cells / WIDEST_ASPECT).isqrt().saturating_add(2);
+    cells.saturating_add(longest_row(cells)).saturating_add(shorter)
+}
+
+/// The longer side, in cells, of the widest image of so many cells.
+fn longest_row(cells: u64) -> u64 {
+    WIDEST_ASPECT.saturating_mul(cells).isqrt().saturating_add(1)
+}
+
+fn area_of_cell(geometry: &Geometry) -> u64 {
+    u64::from(geometry.cell).pow(2).max(1)
 }
 
 /// Both sides, each as long as the number of cells that `fit` finds for it.
