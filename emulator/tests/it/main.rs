@@ -12,6 +12,7 @@ mod client;
 mod control;
 mod extraction;
 mod faults;
+mod hosting;
 mod limits;
 mod reading;
 mod refusals;
