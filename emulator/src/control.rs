@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::address;
 use crate::call::{Bill, Call};
 use crate::fault::Fault;
+use crate::request::query_value;
 use crate::service::Service;
 
 /// Bytes of the longest body: a hosted file, or a recorded answer in a fault.
@@ -79,10 +80,8 @@ async fn host(
     RawQuery(query): RawQuery,
     body: Bytes,
 ) -> Response {
-    let query = query.unwrap_or_default();
-    let url = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "url");
-    match url {
-        Some((_, url)) if address::is_remote(&url) => {
+    match query_value(query.as_deref(), "url") {
+        Some(url) if address::is_remote(&url) => {
             service.world.host(url, body);
             StatusCode::NO_CONTENT.into_response()
         }

@@ -37,6 +37,7 @@ mod sheet;
 mod tasks;
 mod throttle;
 mod transcribe;
+mod uploads;
 mod usage;
 mod world;
 

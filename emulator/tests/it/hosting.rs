@@ -1,21 +1,13 @@
 //! Addresses lead to what is hosted and nowhere else.
 
-use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::client::{
-    CHAT, GENERATION, Reply, chat_with, generation_with, open, post, scripted, send,
+    CHAT, GENERATION, Reply, blank_png, chat_with, generation_with, open, post, scripted, send,
 };
 
 const PAGE: &str = "https://files.example/page.png?version=2&part=1";
-
-fn png(width: u32, height: u32) -> Vec<u8> {
-    let mut png = std::io::Cursor::new(Vec::new());
-    let page = RgbImage::from_pixel(width, height, Rgb([255; 3]));
-    page.write_to(&mut png, ImageFormat::Png).unwrap();
-    png.into_inner()
-}
 
 fn pointing_at(url: &str) -> Value {
     generation_with(&json!({ "image": url }))
@@ -24,7 +16,7 @@ fn pointing_at(url: &str) -> Value {
 #[tokio::test]
 async fn a_hosted_image_is_read_in_both_protocols() {
     let emulator = scripted("read at {width}x{height}").await;
-    emulator.world().host(PAGE, png(100, 100));
+    emulator.world().host(PAGE, blank_png(100, 100));
     let native = post(&emulator, GENERATION, &pointing_at(PAGE)).await.json();
     let content = &native["output"]["choices"][0]["message"]["content"];
     assert_eq!(content, &json!([{ "text": "read at 96x96" }]));
@@ -32,13 +24,16 @@ async fn a_hosted_image_is_read_in_both_protocols() {
     let compatible = post(&emulator, CHAT, &chat_with(&item)).await.json();
     assert_eq!(compatible["choices"][0]["message"]["content"], "read at 96x96");
     let seen = &emulator.world().calls()[1].images[0];
-    assert_eq!((&seen.media_type, seen.bytes, seen.width), (&None, png(100, 100).len(), Some(100)));
+    assert_eq!(
+        (&seen.media_type, seen.bytes, seen.width),
+        (&None, blank_png(100, 100).len(), Some(100))
+    );
 }
 
 #[tokio::test]
 async fn an_address_that_is_not_hosted_is_a_failed_download() {
     let emulator = scripted("x").await;
-    emulator.world().host(PAGE, png(100, 100));
+    emulator.world().host(PAGE, blank_png(100, 100));
     for url in ["https://files.example/page.png", "http://127.0.0.1/page.png"] {
         let reply = post(&emulator, GENERATION, &pointing_at(url)).await;
         assert_eq!(reply.status, 400);
@@ -51,7 +46,7 @@ async fn an_address_that_is_not_hosted_is_a_failed_download() {
 async fn what_is_hosted_is_judged_like_any_image() {
     let emulator = scripted("x").await;
     // A sound header in front of more bytes than a model downloads, and one in front of fewer.
-    let mut large = png(100, 100);
+    let mut large = blank_png(100, 100);
     large.resize(10 * 1024 * 1024 + 1, 0);
     emulator.world().host("http://a/large.png", large);
     emulator.world().host("http://a/page.html", "<html>");
@@ -66,7 +61,7 @@ async fn what_is_hosted_is_judged_like_any_image() {
 #[tokio::test]
 async fn an_oss_address_is_resolved_only_where_the_header_asks_for_it() {
     let emulator = scripted("x").await;
-    emulator.world().host("oss://bucket/page.png", png(100, 100));
+    emulator.world().host("oss://bucket/page.png", blank_png(100, 100));
     let request = pointing_at("oss://bucket/page.png").to_string();
     let line = format!("POST {GENERATION}");
     let plain = send(&emulator, &line, "authorization: Bearer k\r\n", &request).await;
@@ -80,7 +75,7 @@ async fn images_are_hosted_and_forgotten_over_http() {
     let emulator = scripted("x").await;
     let encoded = "https%3A%2F%2Ffiles.example%2Fpage.png%3Fversion%3D2%26part%3D1";
     let line = format!("PUT /__emulator/urls?url={encoded}");
-    let mut stream = open(&emulator, &line, "", &png(100, 100)).await;
+    let mut stream = open(&emulator, &line, "", &blank_png(100, 100)).await;
     let mut received = Vec::new();
     stream.read_to_end(&mut received).await.unwrap();
     assert_eq!(Reply::of(&received, false).status, 204);

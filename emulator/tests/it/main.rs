@@ -19,3 +19,4 @@ mod refusals;
 mod replays;
 mod shapes;
 mod streams;
+mod uploads;
