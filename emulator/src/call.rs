@@ -74,7 +74,7 @@ impl Call {
 pub struct ImageSeen {
     /// The media type that its data URL declared.
     pub media_type: Option<String>,
-    /// Its size in bytes, decoded.
+    /// Its size in bytes, decoded; zero where an address led nowhere.
     pub bytes: usize,
     /// Its width in pixels as it is to be seen, where its header could be read.
     pub width: Option<u32>,
@@ -88,6 +88,8 @@ pub struct ImageSeen {
     pub min_pixels_beside: Option<i64>,
     /// `max_pixels` beside `image_url` or `image`.
     pub max_pixels_beside: Option<i64>,
+    /// `enable_rotate` beside `image`.
+    pub enable_rotate: Option<bool>,
 }
 
 /// Sums over all calls since the start or since they were cleared.

@@ -7,14 +7,15 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::address::Addresses;
 use crate::answer::{Answer, Reply, pieces};
 use crate::error::Refusal;
 use crate::models::MODELS;
-use crate::request::{self, Ask, Item};
+use crate::request::{self, Ask, ImageItem, Item};
 use crate::usage::PixelLimits;
 
 /// Reads a request body.
-pub(crate) fn read(body: &[u8]) -> Ask {
+pub(crate) fn read(body: &[u8], addresses: &Addresses) -> Ask {
     let body = match request::json(body) {
         Ok(body) => body,
         Err(problem) => return Ask::refused(problem),
@@ -23,7 +24,7 @@ pub(crate) fn read(body: &[u8]) -> Ask {
     ask.read_common(&body, &body);
     ask.stream = body.get("stream") == Some(&Value::Bool(true));
     ask.include_usage = body.pointer("/stream_options/include_usage") == Some(&Value::Bool(true));
-    ask.read_messages(body.get("messages"), item);
+    ask.read_messages(body.get("messages"), item, addresses);
     ask
 }
 
@@ -42,7 +43,8 @@ fn item(part: &Value) -> Result<Item, Refusal> {
                 PixelLimits::default()
             };
             let beside = request::pixel_limits(part)?;
-            Ok(Item::Image { url: url.to_owned(), inside, beside })
+            let url = url.to_owned();
+            Ok(Item::Image(ImageItem { url, inside, beside, ..ImageItem::default() }))
         }
         _ => Err(unexpected_item()),
     }
@@ -173,6 +175,10 @@ fn usage(answer: &Answer) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(body: &[u8]) -> Ask {
+        super::read(body, &Addresses::default())
+    }
 
     #[test]
     fn limits_are_read_in_both_places() {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use image::RgbImage;
 
+use crate::address::unreadable;
 use crate::answer::Answer;
 use crate::clock;
 use crate::engine::{EngineError, Reading};
 use crate::error::Refusal;
 use crate::models::{MOST_INPUT_TOKENS, Model};
-use crate::picture::Picture;
-use crate::request::{Ask, unreadable};
+use crate::picture::{Picture, Unreadable};
+use crate::request::Ask;
 use crate::service::Service;
 use crate::tasks::{self, Page};
 use crate::usage::{Geometry, Scaled, Usage, output_tokens, within_tokens};
@@ -100,6 +101,10 @@ fn measured(model: &Model, ask: &Ask) -> Result<Vec<(Picture, Scaled)>, Refusal>
     for image in ask.images.iter().filter(|image| image.counts) {
         let picture = image.picture.clone()?;
         picture.judge().map_err(unreadable)?;
+        let is_downloaded = image.seen.media_type.is_none();
+        if is_downloaded && image.seen.bytes > model.longest_download() {
+            return Err(unreadable(Unreadable::TooLarge));
+        }
         let scaled = Geometry::of(model, image.limits()).scale(picture.width, picture.height);
         images.push((picture, scaled));
     }
@@ -122,7 +127,7 @@ async fn read(service: &Service, picture: Picture, scaled: Scaled) -> Result<Rea
 async fn shown(picture: Picture, scaled: Scaled) -> Result<RgbImage, Refusal> {
     let decoded = tokio::task::spawn_blocking(move || picture.shown_at(scaled)).await;
     // A decoder that panics has met an image that it cannot decode.
-    let decoded = decoded.unwrap_or(Err(crate::picture::Unreadable::Undecodable));
+    let decoded = decoded.unwrap_or(Err(Unreadable::Undecodable));
     decoded.map_err(unreadable)
 }
 

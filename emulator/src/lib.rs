@@ -8,6 +8,7 @@
 //! It is not the service. Text is what Tesseract reads, fields are found by rules, text tokens are
 //! counted from bytes, and nothing is ever fetched from a URL. The README lists every approximation.
 
+mod address;
 mod answer;
 mod call;
 mod clock;
@@ -20,6 +21,7 @@ mod engine;
 mod error;
 mod exchange;
 mod fault;
+mod hosting;
 mod identifier;
 mod inference;
 mod layout;
@@ -35,6 +37,7 @@ mod sheet;
 mod tasks;
 mod throttle;
 mod transcribe;
+mod uploads;
 mod usage;
 mod world;
 

@@ -67,6 +67,12 @@ impl Model {
         }
     }
 
+    /// Bytes of the largest image that is read from an address: 10 MB, and 20 MB for Qwen3.5.
+    pub(crate) fn longest_download(&self) -> usize {
+        let megabytes = if self.generation == Generation::Fourth { 20 } else { 10 };
+        megabytes * 1024 * 1024
+    }
+
     /// Text tokens of the chat template around a prompt: 8, and 11 more for the fixed system line of
     /// the older models. Measured on the vendor's samples; for Qwen3.5 it is an assumption.
     pub(crate) const fn template_tokens(&self) -> u64 {

@@ -8,13 +8,14 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use crate::address::Addresses;
 use crate::answer::{Answer, Reply, pieces};
 use crate::error::Refusal;
-use crate::request::{self, Ask, Item};
-use crate::usage::{PixelLimits, Usage, output_tokens};
+use crate::request::{self, Ask, ImageItem, Item};
+use crate::usage::{Usage, output_tokens};
 
 /// Reads a request body. Whether the answer is streamed stands in a header.
-pub(crate) fn read(body: &[u8], stream: bool) -> Ask {
+pub(crate) fn read(body: &[u8], stream: bool, addresses: &Addresses) -> Ask {
     let body = match request::json(body) {
         Ok(body) => body,
         Err(problem) => return Ask { stream, ..Ask::refused(problem) },
@@ -26,7 +27,7 @@ pub(crate) fn read(body: &[u8], stream: bool) -> Ask {
     if let Some(options) = parameters.get("ocr_options") {
         ask.take_options(options);
     }
-    ask.read_messages(body.pointer("/input/messages"), item);
+    ask.read_messages(body.pointer("/input/messages"), item, addresses);
     ask
 }
 
@@ -34,7 +35,8 @@ fn item(part: &Value) -> Result<Item, Refusal> {
     let member = |name: &str| part.get(name).and_then(Value::as_str).map(str::to_owned);
     if let Some(url) = member("image") {
         let beside = request::pixel_limits(part)?;
-        return Ok(Item::Image { url, inside: PixelLimits::default(), beside });
+        let enable_rotate = part.get("enable_rotate").and_then(Value::as_bool);
+        return Ok(Item::Image(ImageItem { url, beside, enable_rotate, ..ImageItem::default() }));
     }
     let unexpected = || Refusal::invalid_content("Unexpected item type in content.");
     member("text").map(Item::Text).ok_or_else(unexpected)
@@ -169,13 +171,15 @@ mod tests {
     #[test]
     fn a_task_and_its_schema_are_read() {
         let ask = read(
-            br#"{"model": "qwen-vl-ocr", "input": {"messages": [{"role": "user", "content": [{"image": "x"}]}]},
+            br#"{"model": "qwen-vl-ocr", "input": {"messages": [{"role": "user", "content": [{"image": "x", "enable_rotate": true}]}]},
             "parameters": {"ocr_options": {"task": "key_information_extraction",
             "task_config": {"result_schema": {"total": ""}}}}}"#,
             false,
+            &Addresses::default(),
         );
         assert_eq!(ask.task, Some(request::Task::KeyInformation));
         assert!(ask.schema.unwrap().contains_key("total"));
+        assert_eq!(ask.images[0].seen.enable_rotate, Some(true));
         assert_eq!(ask.problem, None);
     }
 }

@@ -6,19 +6,14 @@
 //! all. Parsing, base64 and image headers are work for the blocking pool.
 
 use axum::http::HeaderMap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::address::Addresses;
 use crate::call::ImageSeen;
 use crate::error::Refusal;
 use crate::models::Model;
-use crate::picture::{Picture, Unreadable};
+use crate::picture::Picture;
 use crate::usage::PixelLimits;
-
-/// Bytes of the longest data URL, as the service's own message names it.
-const LONGEST_DATA_URL: usize = 10_485_760;
 
 /// How deep a `result_schema` may nest.
 const DEEPEST_SCHEMA: usize = 3;
@@ -69,7 +64,19 @@ pub(crate) enum Task {
 #[derive(Debug)]
 pub(crate) enum Item {
     Text(String),
-    Image { url: String, inside: PixelLimits, beside: PixelLimits },
+    Image(ImageItem),
+}
+
+/// An image as a message has it.
+#[derive(Debug, Default)]
+pub(crate) struct ImageItem {
+    pub(crate) url: String,
+    /// The limits inside `image_url`.
+    pub(crate) inside: PixelLimits,
+    /// The limits beside `image_url` or `image`.
+    pub(crate) beside: PixelLimits,
+    /// Native protocol: whether a tilted image is to be straightened.
+    pub(crate) enable_rotate: Option<bool>,
 }
 
 /// One message with its readable parts.
@@ -122,10 +129,11 @@ impl Ask {
         &mut self,
         list: Option<&Value>,
         item: fn(&Value) -> Result<Item, Refusal>,
+        addresses: &Addresses,
     ) {
         let list = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let messages = list.iter().map(|message| self.message(message, item)).collect();
-        self.take_messages(messages);
+        self.take_messages(messages, addresses);
     }
 
     /// Reads `ocr_options` of the native protocol.
@@ -169,7 +177,7 @@ impl Ask {
     }
 
     /// Takes in the messages. A model that does not keep a conversation looks at the last one only.
-    fn take_messages(&mut self, messages: Vec<Message>) {
+    fn take_messages(&mut self, messages: Vec<Message>, addresses: &Addresses) {
         if messages.last().is_none_or(|message| message.role != "user" || message.items.is_empty())
         {
             self.object_to(Refusal::invalid_parameter(
@@ -186,8 +194,8 @@ impl Ask {
                 match item {
                     Item::Text(text) if counts && !text.is_empty() => texts.push(text),
                     Item::Text(_) => {}
-                    Item::Image { url, inside, beside } => {
-                        self.images.push(AskedImage::open(&url, inside, beside, counts));
+                    Item::Image(item) => {
+                        self.images.push(AskedImage::open(&item, counts, addresses));
                     }
                 }
             }
@@ -206,62 +214,21 @@ impl AskedImage {
         }
     }
 
-    fn open(url: &str, inside: PixelLimits, beside: PixelLimits, counts: bool) -> Self {
+    fn open(item: &ImageItem, counts: bool, addresses: &Addresses) -> Self {
         let mut seen = ImageSeen {
-            min_pixels_inside: inside.min_pixels,
-            max_pixels_inside: inside.max_pixels,
-            min_pixels_beside: beside.min_pixels,
-            max_pixels_beside: beside.max_pixels,
+            min_pixels_inside: item.inside.min_pixels,
+            max_pixels_inside: item.inside.max_pixels,
+            min_pixels_beside: item.beside.min_pixels,
+            max_pixels_beside: item.beside.max_pixels,
+            enable_rotate: item.enable_rotate,
             ..ImageSeen::default()
         };
-        let picture = open_url(url, &mut seen);
+        let picture = addresses.open(&item.url, &mut seen);
         if let Ok(picture) = &picture {
             (seen.width, seen.height) = (Some(picture.width), Some(picture.height));
         }
         Self { seen, picture, counts }
     }
-}
-
-/// Opens a data URL (RFC 2397). Other addresses are answered as if the download had failed, since the
-/// emulator fetches nothing.
-fn open_url(url: &str, seen: &mut ImageSeen) -> Result<Picture, Refusal> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
-    match scheme.as_str() {
-        "data" => {}
-        "http" | "https" | "oss" => {
-            return Err(Refusal::invalid_content("Failed to download multimodal content"));
-        }
-        _ => return Err(not_a_url()),
-    }
-    if url.len() > LONGEST_DATA_URL {
-        return Err(Refusal::invalid_content(&format!(
-            "Exceeded limit on max bytes per data-uri item : {LONGEST_DATA_URL}"
-        )));
-    }
-    let (head, payload) = url.split_once(',').ok_or_else(not_a_url)?;
-    let head = &head["data:".len()..];
-    let media_type = head.strip_suffix(";base64").ok_or_else(not_a_url)?;
-    seen.media_type = Some(media_type.to_owned());
-
-    let undecodable = || unreadable(Unreadable::Undecodable);
-    let bytes: Bytes = STANDARD.decode(payload).map_err(|_| undecodable())?.into();
-    seen.bytes = bytes.len();
-    let picture = Picture::probe(bytes).map_err(unreadable)?;
-    if !picture.is_a(media_type) {
-        return Err(Refusal::invalid_content("Invalid image format or corrupted file"));
-    }
-    Ok(picture)
-}
-
-/// The refusal of an image that cannot be read.
-pub(crate) fn unreadable(why: Unreadable) -> Refusal {
-    Refusal::invalid_content(&why.message())
-}
-
-fn not_a_url() -> Refusal {
-    Refusal::invalid_content(
-        "The provided URL does not appear to be valid. Ensure it is correctly formatted.",
-    )
 }
 
 /// Reads the JSON of a body.
@@ -309,6 +276,17 @@ pub(crate) fn api_key(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
+/// The first value of that name in the query of a URL, decoded.
+pub(crate) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query?.as_bytes());
+    pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+}
+
+/// Whether one of the vendor's switches among the headers is on.
+pub(crate) fn is_enabled(headers: &HeaderMap, name: &str) -> bool {
+    headers.get(name).is_some_and(|value| value == "enable")
+}
+
 /// Levels of an object: one, and those of its deepest member. An array counts as its template does.
 fn depth(schema: &Map<String, Value>) -> usize {
     fn below(value: &Value) -> usize {
@@ -327,35 +305,12 @@ mod tests {
 
     use super::*;
 
-    fn refusal(url: &str) -> String {
-        let outcome = open_url(url, &mut ImageSeen::default());
-        outcome.unwrap_err().message().to_owned()
-    }
-
-    #[test]
-    fn an_address_is_never_fetched() {
-        for url in ["http://127.0.0.1/x.png", "HTTPS://example.org/x.png", "oss://a/b"] {
-            assert!(refusal(url).ends_with("Failed to download multimodal content"), "{url}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_base64_data_url_is_no_url() {
-        for url in ["data:image/png,abc", "data:image/png;base64", "/etc/passwd", "", "file:///x"] {
-            assert!(refusal(url).contains("does not appear to be valid"), "{url}");
-        }
-    }
-
-    #[test]
-    fn the_length_of_a_data_url_is_limited_before_it_is_decoded() {
-        let url = format!("data:image/png;base64,{}", "A".repeat(LONGEST_DATA_URL));
-        assert!(refusal(&url).ends_with("max bytes per data-uri item : 10485760"));
-    }
-
     #[test]
     fn the_smaller_of_two_limits_binds() {
         let limits = |max| PixelLimits { min_pixels: None, max_pixels: max };
-        let image = AskedImage::open("", limits(Some(900)), limits(Some(800)), true);
+        let (inside, beside) = (limits(Some(900)), limits(Some(800)));
+        let item = ImageItem { inside, beside, ..ImageItem::default() };
+        let image = AskedImage::open(&item, true, &Addresses::default());
         assert_eq!(image.limits().max_pixels, Some(800));
     }
 

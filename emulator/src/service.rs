@@ -19,7 +19,7 @@ use crate::identifier::Identifiers;
 use crate::options::Options;
 use crate::throttle::Throttle;
 use crate::world::World;
-use crate::{clock, compatible, control, native, request};
+use crate::{clock, compatible, control, native, request, uploads};
 
 /// What the requests of one emulator share.
 #[derive(Debug)]
@@ -102,6 +102,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/compatible-mode/v1/chat/completions", post(chat))
         .route("/compatible-mode/v1/models", get(models))
         .route("/api/v1/services/aigc/multimodal-generation/generation", post(generation))
+        .merge(uploads::routes())
         .merge(control::routes())
         .fallback(unknown_path)
         .with_state(service)

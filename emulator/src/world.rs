@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::call::{Bill, Call};
 use crate::fault::Fault;
+use crate::hosting::Hosting;
 use crate::usage::Usage;
 
 /// How many calls are remembered one by one.
@@ -23,6 +24,7 @@ const MOST_KEPT_BYTES: usize = 256 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub struct World {
     keeps_bodies: bool,
+    pub(crate) hosting: Hosting,
     state: Mutex<State>,
 }
 
@@ -47,7 +49,7 @@ struct Armed {
 impl World {
     /// A world without faults that has seen nothing.
     pub(crate) fn new(keeps_bodies: bool) -> Self {
-        Self { keeps_bodies, state: Mutex::default() }
+        Self { keeps_bodies, ..Self::default() }
     }
 
     /// Adds a fault behind those that are there. The first that matches a call strikes it.
@@ -87,6 +89,17 @@ impl World {
         state.calls.clear();
         state.kept_bytes = 0;
         state.bill = Bill::default();
+    }
+
+    /// Lets an `http`, `https` or `oss` address of an image lead to a file, exactly as it is written.
+    /// Files are held up to 1,000 and 256 MiB; the oldest make room.
+    pub fn host(&self, url: impl Into<String>, file: impl Into<Bytes>) {
+        self.hosting.put(url.into(), file.into());
+    }
+
+    /// Forgets all files, hosted and uploaded.
+    pub fn clear_hosted(&self) {
+        self.hosting.clear();
     }
 
     /// Enters a call and tells which fault strikes it. Bodies are dropped here where they are not kept.

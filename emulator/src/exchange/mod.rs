@@ -13,12 +13,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
 
+use crate::address::Addresses;
 use crate::answer::{Answer, Reply, ReplyBody};
 use crate::call::Call;
 use crate::connection::Wire;
 use crate::delivery::Delivery;
 use crate::error::Refusal;
-use crate::request::{Ask, api_key};
+use crate::request::{Ask, api_key, is_enabled};
 use crate::service::{Service, created};
 use crate::world::Ticket;
 use crate::{clock, compatible, inference, native};
@@ -63,7 +64,8 @@ pub(crate) async fn answer(
     let arrived = (clock::instant(), clock::unix_millis());
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, LONGEST_BODY).await.ok();
-    let ask = read(protocol, &parts.headers, body.clone()).await;
+    let addresses = Addresses::of(&service.world, &parts.headers);
+    let ask = read(protocol, &parts.headers, body.clone(), addresses).await;
     let key = api_key(&parts.headers).map(str::to_owned);
     let request_id = service.identifiers.next();
     let call = Call {
@@ -97,15 +99,20 @@ pub(crate) fn plain(status: u16, value: &Value) -> Response {
 }
 
 /// Reads a request; `body` is none where it was too long.
-async fn read(protocol: Protocol, headers: &HeaderMap, body: Option<Bytes>) -> Ask {
+async fn read(
+    protocol: Protocol,
+    headers: &HeaderMap,
+    body: Option<Bytes>,
+    addresses: Addresses,
+) -> Ask {
     let Some(body) = body else {
         return Ask::refused(Refusal::of_code("BadRequest.TooLarge"));
     };
-    let enabled = |name: &str| headers.get(name).is_some_and(|value| value == "enable");
-    let (streamed, asynchronous) = (enabled("x-dashscope-sse"), enabled("x-dashscope-async"));
+    let streamed = is_enabled(headers, "x-dashscope-sse");
+    let asynchronous = is_enabled(headers, "x-dashscope-async");
     let parsed = tokio::task::spawn_blocking(move || match protocol {
-        Protocol::Compatible => compatible::read(&body),
-        Protocol::Native => native::read(&body, streamed),
+        Protocol::Compatible => compatible::read(&body, &addresses),
+        Protocol::Native => native::read(&body, streamed, &addresses),
     });
     let mut ask = parsed.await.unwrap_or_else(|_| Ask::refused(Refusal::of_code("InternalError")));
     if protocol == Protocol::Native && asynchronous {

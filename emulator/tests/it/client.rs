@@ -83,9 +83,11 @@ pub(crate) async fn open(emulator: &Emulator, line: &str, headers: &str, body: &
     let address = address.strip_prefix("http://").expect("the address is HTTP");
     let mut stream = TcpStream::connect(address).await.expect("the emulator listens");
     let length = body.len();
+    let json = "content-type: application/json\r\n";
+    let content_type = if headers.contains("content-type") { "" } else { json };
     let head = format!(
         "{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\
-         content-type: application/json\r\n{headers}\r\n"
+         {content_type}{headers}\r\n"
     );
     stream.write_all(head.as_bytes()).await.expect("the head is taken");
     // An emulator that refuses early stops reading.
@@ -128,10 +130,15 @@ pub(crate) fn generation_with(item: &Value) -> Value {
 
 /// A white PNG as a data URL.
 pub(crate) fn blank(width: u32, height: u32) -> String {
+    data_url("image/png", &blank_png(width, height))
+}
+
+/// A white PNG.
+pub(crate) fn blank_png(width: u32, height: u32) -> Vec<u8> {
     let mut png = Cursor::new(Vec::new());
     let page = RgbImage::from_pixel(width, height, Rgb([255; 3]));
     page.write_to(&mut png, ImageFormat::Png).expect("PNG is written");
-    data_url("image/png", png.get_ref())
+    png.into_inner()
 }
 
 /// Bytes as a data URL.
