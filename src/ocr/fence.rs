@@ -4,7 +4,7 @@
 //! that stands inside belongs to what was read. An answer that was cut never closes its fence, so
 //! one that is opened and not closed is taken off too, and said to be open.
 
-/// The mark of a fence, as CommonMark has it; more than three are one too.
+/// The mark of a fence (`CommonMark` 0.31, section 4.5).
 const MARK: char = '`';
 
 /// The fewest marks that make a fence.
