@@ -53,6 +53,24 @@ async fn every_model_is_called_within_its_own_limits_and_billed_as_estimated() {
 }
 
 #[tokio::test]
+async fn a_prompt_is_passed_on_and_a_language_chooses_the_task_that_reads_it() {
+    let gateway = TestGateway::start().await;
+    for (options, prompt, task) in [
+        ("", false, None),
+        ("?prompt=read", true, None),
+        ("?language=en&language=zh-Hans", false, None),
+        ("?language=en&language=de-CH", false, Some("multi_lan")),
+        ("?language=de&prompt=lies", true, None),
+        ("?language=de&task=table_parsing", false, Some("table_parsing")),
+    ] {
+        let answer = gateway.upload(&format!("/ocr{options}"), fixture("hello.png")).await;
+        assert_eq!(answer.status, 200, "{options}");
+        let call = gateway.upstream().calls().pop().unwrap();
+        assert_eq!((call.prompt, call.task.as_deref()), (prompt, task), "{options}");
+    }
+}
+
+#[tokio::test]
 async fn a_model_without_tasks_says_so_and_reads_text_and_markdown_all_the_same() {
     let gateway = TestGateway::start().await;
     let with = async |options: &str| {
@@ -193,6 +211,30 @@ async fn rotate_off_reads_the_pixels_as_they_are_stored() {
         assert_eq!(page["warnings"] == json!([]), options == "&rotate=off", "{query}");
         assert_eq!(seen.bytes, fixture("sideways.jpg").len());
     }
+}
+
+#[tokio::test]
+async fn rotate_off_refuses_a_picture_that_its_structure_turns() {
+    let boxed = |kind: &[u8; 4], body: &[u8]| {
+        let length = u32::try_from(8 + body.len()).unwrap().to_be_bytes();
+        [&length, &kind[..], body].concat()
+    };
+    let sides = boxed(b"ispe", &[0, 0, 0, 0, 0, 0, 0, 40, 0, 0, 0, 30]);
+    let properties = boxed(b"ipco", &[sides, boxed(b"irot", &[1])].concat());
+    let of_item_one = boxed(b"ipma", &[0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 2, 1, 2]);
+    let primary = boxed(b"pitm", &[0, 0, 0, 0, 0, 1]);
+    let iprp = boxed(b"iprp", &[properties, of_item_one].concat());
+    let meta = boxed(b"meta", &[vec![0; 4], primary, iprp].concat());
+    let heic = [boxed(b"ftyp", b"heic\0\0\0\0mif1"), meta].concat();
+
+    let gateway = TestGateway::start().await;
+    let estimate = gateway.upload("/estimate", heic.clone()).await;
+    assert_eq!(estimate.json["pages"][0]["width"], 30);
+    for route in ["/estimate?rotate=off", "/ocr?rotate=off"] {
+        let answer = gateway.upload(route, heic.clone()).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (422, "orientation_fixed"));
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
 }
 
 #[tokio::test]
