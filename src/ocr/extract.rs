@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::error::OcrError;
-use super::reading::Reading;
-use super::request::{Detail, Request};
+use super::request::Request;
 use super::result::{ExtractAnswer, Page, Status};
 use super::{Ocr, Tally, prepare};
 use crate::auth::tenant::Tenant;
@@ -45,10 +44,7 @@ impl Ocr {
                     continue;
                 }
             };
-            let task = request.dashscope_task();
-            let size = prepared.quote.image.size;
-            let reading = Reading::of(&completion, task.as_ref(), Detail::Text, size);
-            let page = Page::of(&prepared, &completion, reading);
+            let page = Page::of(&prepared, &completion, &request);
             return Ok(ExtractAnswer {
                 id: request.id,
                 status: Status::Succeeded,

@@ -4,7 +4,7 @@
 //! that stands inside belongs to what was read. An answer that was cut never closes its fence, so
 //! one that is opened and not closed is taken off too, and said to be open.
 
-/// The mark of a fence, as CommonMark has it; more than three are one too.
+/// The mark of a fence (`CommonMark` 0.31, section 4.5).
 const MARK: char = '`';
 
 /// The fewest marks that make a fence.
@@ -30,7 +30,7 @@ pub(super) fn strip(answer: &str) -> Unfenced<'_> {
     }
     match closing(inside, marks) {
         Closing::AtTheEnd(at) => {
-            Unfenced { text: inside[..at].trim_end_matches('\n'), open: false }
+            Unfenced { text: inside[..at].trim_end_matches(['\r', '\n']), open: false }
         }
         Closing::Missing => Unfenced { text: inside, open: true },
         Closing::Earlier => unfenced,
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_fence_around_the_whole_answer_is_no_part_of_it() {
         assert_eq!(stripped("```html\n<p>\n  a</p>\n```"), ("<p>\n  a</p>", false));
-        assert_eq!(stripped("\n```latex\r\nx\n\n```\n "), ("x", false));
+        assert_eq!(stripped("\n```latex\r\nx\r\n\n```\n "), ("x", false));
         assert_eq!(stripped("```\n{}```"), ("{}", false));
         assert_eq!(stripped("```json\n```"), ("", false));
         assert_eq!(stripped("````md\n```\na\n```\n````"), ("```\na\n```", false));

@@ -29,7 +29,6 @@ use tracing::Instrument;
 
 use self::error::OcrError;
 use self::prepare::Prepared;
-use self::reading::Reading;
 use self::request::{Detail, Request};
 use self::result::{
     DocumentFacts, Estimate, Facts, OcrAnswer, Page, Spend, Status, TenantLimits, Timing,
@@ -114,11 +113,7 @@ impl Ocr {
         if lacks_lines(&request, &completion) {
             return Err(OcrError::NoLines.after(&tally));
         }
-        let task = request.dashscope_task();
-        let (detail, size) = (request.options.detail, prepared.quote.image.size);
-        let reading = Reading::of(&completion, task.as_ref(), detail, size);
-        let notation = reading.notation;
-        let page = Page::of(&prepared, &completion, reading);
+        let page = Page::of(&prepared, &completion, &request);
         Ok(OcrAnswer {
             id: request.id,
             status: Status::Succeeded,
@@ -126,7 +121,6 @@ impl Ocr {
             pages: vec![page],
             warnings: Vec::new(),
             facts: self.facts(tenant, &prepared, tally, started, request.options.metadata),
-            notation,
         })
     }
 

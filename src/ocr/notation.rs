@@ -16,21 +16,22 @@ pub(super) enum Notation {
     Latex,
     /// A formula as LaTeX between double dollars.
     Formula,
-    /// Named values.
+    /// All named values there are.
     Json,
 }
 
 impl Notation {
     /// The notation of `task`.
+    ///
+    /// The fields of a schema count as text here: `extract` reads them, with an understanding for
+    /// commas too many, and says what it thinks of them.
     pub(super) const fn of(task: Option<&Task>) -> Self {
         match task {
-            None | Some(Task::TextRecognition | Task::MultiLan | Task::AdvancedRecognition) => {
-                Self::Text
-            }
             Some(Task::TableParsing) => Self::Html,
             Some(Task::DocumentParsing) => Self::Latex,
             Some(Task::FormulaRecognition) => Self::Formula,
-            Some(Task::KeyInformationExtraction { .. }) => Self::Json,
+            Some(Task::KeyInformationExtraction { result_schema: None }) => Self::Json,
+            _ => Self::Text,
         }
     }
 
@@ -53,9 +54,15 @@ impl Notation {
             Self::Latex => fence::put_around(text, "latex"),
             Self::Json => fence::put_around(text, "json"),
             Self::Formula if text.contains("$$") => text.to_owned(),
-            Self::Formula => format!("$${}$$", text.trim()),
+            Self::Formula => format!("$${}$$", without_delimiters(text.trim())),
         }
     }
+}
+
+/// A formula without the other marks that LaTeX has for one.
+fn without_delimiters(formula: &str) -> &str {
+    let within = |(start, end)| formula.strip_prefix(start)?.strip_suffix(end);
+    [("\\[", "\\]"), ("\\(", "\\)"), ("$", "$")].into_iter().find_map(within).unwrap_or(formula)
 }
 
 #[cfg(test)]
@@ -71,6 +78,8 @@ mod tests {
             (Notation::Json, "{\"a\": 1}", "```json\n{\"a\": 1}\n```"),
             (Notation::Formula, "x^2", "$$x^2$$"),
             (Notation::Formula, "$$x^2$$", "$$x^2$$"),
+            (Notation::Formula, "\\[x^2\\]", "$$x^2$$"),
+            (Notation::Formula, "$x^2$\n", "$$x^2$$"),
             (Notation::Latex, "\n", ""),
         ] {
             assert_eq!(notation.markdown(text), markdown);

@@ -153,13 +153,13 @@ mod tests {
         }
     }
 
-    fn read(completion: &Completion, task: Task) -> Reading {
-        Reading::of(completion, Some(&task), Detail::Text, SIZE)
+    fn read(completion: &Completion, task: &Task) -> Reading {
+        Reading::of(completion, Some(task), Detail::Text, SIZE)
     }
 
     #[test]
     fn the_fence_of_a_table_is_no_part_of_it() {
-        let reading = read(&completion("```html\n<table></table>\n```"), Task::TableParsing);
+        let reading = read(&completion("```html\n<table></table>\n```"), &Task::TableParsing);
         assert_eq!(reading.text, "<table></table>");
         assert_eq!((reading.notation, reading.warnings), (Notation::Html, Vec::new()));
     }
@@ -170,14 +170,14 @@ mod tests {
             finish_reason: FinishReason::Length,
             ..completion("```html\n<table><tr><td>1</td>")
         };
-        let reading = read(&cut, Task::TableParsing);
+        let reading = read(&cut, &Task::TableParsing);
         assert_eq!(reading.text, "<table><tr><td>1</td>");
         assert_eq!(reading.warnings, [Warning::Truncated, Warning::UnbalancedMarkup]);
     }
 
     #[test]
     fn a_fence_that_was_not_closed_is_told_even_where_all_inside_is_whole() {
-        let reading = read(&completion("```html\n<table></table>"), Task::TableParsing);
+        let reading = read(&completion("```html\n<table></table>"), &Task::TableParsing);
         assert_eq!(reading.warnings, [Warning::UnbalancedMarkup]);
         let page = Reading::of(&completion("```sh\nls"), None, Detail::Text, SIZE);
         assert_eq!(page.warnings, []);
@@ -190,24 +190,24 @@ mod tests {
             processed_text: Some("Total\n0".to_owned()),
             ..completion(&format!("Total\n{}", "0.00 EUR\n".repeat(400)))
         };
-        let reading = read(&looped, Task::TextRecognition);
+        let reading = read(&looped, &Task::TextRecognition);
         assert_eq!(reading.text, "Total\n0");
         assert_eq!(reading.warnings, [Warning::Truncated, Warning::RepetitionSuspected]);
         let honest =
             Completion { processed_text: looped.processed_text, ..completion("Total\n0\n0") };
-        assert_eq!(read(&honest, Task::TextRecognition).text, "Total\n0\n0");
+        assert_eq!(read(&honest, &Task::TextRecognition).text, "Total\n0\n0");
     }
 
     #[test]
     fn all_pairs_are_the_json_that_the_provider_parsed_or_else_the_models_text() {
-        let all = || Task::KeyInformationExtraction { result_schema: None };
+        let all = &Task::KeyInformationExtraction { result_schema: None };
         let text = "```json\n{\"b\": \"1\"}\n```";
         let parsed =
             Completion { kv_result: Some(json!({"b": "1", "a": "2"})), ..completion(text) };
-        assert_eq!(read(&parsed, all()).text, "{\n  \"b\": \"1\",\n  \"a\": \"2\"\n}");
+        assert_eq!(read(&parsed, all).text, "{\n  \"b\": \"1\",\n  \"a\": \"2\"\n}");
         let empty = Completion { kv_result: Some(json!({})), ..completion(text) };
-        assert_eq!(read(&empty, all()).text, "{\"b\": \"1\"}");
-        let prose = read(&completion("I see a cat."), all());
+        assert_eq!(read(&empty, all).text, "{\"b\": \"1\"}");
+        let prose = read(&completion("I see a cat."), all);
         assert_eq!(
             (prose.text.as_str(), prose.warnings),
             ("I see a cat.", vec![Warning::UnbalancedMarkup])
@@ -221,7 +221,7 @@ mod tests {
             words: Some(vec![word("one"), word("two")]),
             ..completion("```json\n[{\"rotate_rect\": []}]\n```")
         };
-        let reading = read(&lines, Task::AdvancedRecognition);
+        let reading = read(&lines, &Task::AdvancedRecognition);
         assert_eq!((reading.text.as_str(), reading.lines), ("one\ntwo", None));
     }
 }

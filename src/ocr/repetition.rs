@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_passage_repeated_until_the_cut_is_a_loop() {
-        let passage: String = (0..60).map(|word| format!("word{word} ")).collect();
+        let passage = (0..60).map(|word| word.to_string()).collect::<Vec<_>>().join(" and then ");
         assert!(is_suspected(&format!("Title\n{}", passage.repeat(12)), true));
         assert!(!is_suspected(&passage.repeat(3), true));
     }

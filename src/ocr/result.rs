@@ -11,6 +11,7 @@ use super::lines::Line;
 use super::notation::Notation;
 use super::prepare::Prepared;
 use super::reading::Reading;
+use super::request::Request;
 use crate::auth::tenant::Tenant;
 use crate::dashscope::{Completion, FinishReason};
 use crate::extract::Extraction;
@@ -35,9 +36,6 @@ pub struct OcrAnswer {
     /// What follows the pages.
     #[serde(flatten)]
     pub facts: Facts,
-    /// The notation of the text.
-    #[serde(skip)]
-    pub(super) notation: Notation,
 }
 
 /// The answer of `/extract`.
@@ -110,6 +108,9 @@ pub struct Page {
     pub finish_reason: String,
     /// What the caller should know of the page.
     pub warnings: Vec<Warning>,
+    /// The notation of its text.
+    #[serde(skip)]
+    pub(super) notation: Notation,
 }
 
 /// How an image is sent.
@@ -289,7 +290,7 @@ impl Estimate {
 impl OcrAnswer {
     /// The text of all pages as Markdown.
     pub fn markdown(&self) -> String {
-        let pages = self.pages.iter().map(|page| self.notation.markdown(&page.text));
+        let pages = self.pages.iter().map(|page| page.notation.markdown(&page.text));
         pages.collect::<Vec<_>>().join("\n\n")
     }
 }
@@ -302,8 +303,11 @@ impl Warning {
 }
 
 impl Page {
-    pub(super) fn of(prepared: &Prepared, completion: &Completion, reading: Reading) -> Self {
+    pub(super) fn of(prepared: &Prepared, completion: &Completion, request: &Request) -> Self {
         let image = &prepared.quote.image;
+        let task = request.dashscope_task();
+        let detail = request.options.detail;
+        let reading = Reading::of(completion, task.as_ref(), detail, image.size);
         let warnings = warnings(prepared, completion, &reading);
         Self {
             page: 1,
@@ -319,6 +323,7 @@ impl Page {
             lines: reading.lines,
             finish_reason: finish_reason(&completion.finish_reason),
             warnings,
+            notation: reading.notation,
         }
     }
 }

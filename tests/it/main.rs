@@ -31,6 +31,7 @@ mod redis_outages;
 mod replicas;
 mod requests;
 mod store;
+mod tasks;
 mod telemetry;
 mod uploads;
 mod usage;
