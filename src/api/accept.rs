@@ -7,21 +7,24 @@ use super::problem::Problem;
 
 /// The forms of an answer with their media types, the most useful first: of two that the caller likes
 /// alike, the first is given.
-const FORMS: [(Format, &str); 3] = [
+const FORMS: [(Format, &str); 4] = [
     (Format::Json, "application/json"),
     (Format::Text, "text/plain"),
     (Format::Markdown, "text/markdown"),
+    (Format::Events, "text/event-stream"),
 ];
 
-/// The format that `wish` names, or else the best that `Accept` allows.
+/// The format that `wish` names, or else the best that `Accept` allows. Events come however the text in
+/// them is wished for.
 ///
 /// # Errors
 ///
 /// 406 where the caller takes none of them.
 pub(super) fn negotiate(wish: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
-    match wish {
-        Some(format) => Ok(format),
-        None => best(headers, &FORMS).ok_or_else(|| not_acceptable(&FORMS)),
+    match (wish, best(headers, &FORMS)) {
+        (_, Some(Format::Events)) => Ok(Format::Events),
+        (Some(format), _) | (None, Some(format)) => Ok(format),
+        (None, None) => Err(not_acceptable(&FORMS)),
     }
 }
 
@@ -142,6 +145,16 @@ mod tests {
     fn a_caller_who_takes_none_is_told() {
         assert_eq!(negotiated("image/png"), Err("not_acceptable"));
         assert_eq!(negotiated("application/json;q=0"), Err("not_acceptable"));
+    }
+
+    #[test]
+    fn events_are_given_to_who_asks_for_them_by_name() {
+        assert_eq!(negotiated("text/event-stream"), Ok(Format::Events));
+        assert_eq!(negotiated("text/event-stream, application/json;q=0.9"), Ok(Format::Events));
+        assert_eq!(negotiated("text/event-stream;q=0.9, */*"), Ok(Format::Json));
+        let headers =
+            HeaderMap::from_iter([(header::ACCEPT, "text/event-stream".parse().unwrap())]);
+        assert_eq!(negotiate(Some(Format::Markdown), &headers).unwrap(), Format::Events);
     }
 
     #[test]

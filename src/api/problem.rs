@@ -104,7 +104,7 @@ impl Flaw {
 
 /// The document that is sent.
 #[derive(Serialize)]
-struct Document<'a> {
+pub(super) struct Document<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
@@ -204,9 +204,9 @@ impl Problem {
         self
     }
 
-    /// The response to the request of this id and path.
-    pub(super) fn response(&self, request_id: &str, instance: &str) -> Response {
-        let document = Document {
+    /// The document about the request of this id and path.
+    pub(super) fn document<'a>(&'a self, request_id: &'a str, instance: &'a str) -> Document<'a> {
+        Document {
             r#type: format!("/docs#{}", self.code),
             title: self.title,
             status: self.status.as_u16(),
@@ -218,9 +218,13 @@ impl Problem {
             limit: self.limit.as_deref(),
             errors: &self.errors,
             usage: self.usage.as_deref(),
-        };
+        }
+    }
+
+    /// The response to the request of this id and path.
+    pub(super) fn response(&self, request_id: &str, instance: &str) -> Response {
         // A struct of strings and numbers always serialises.
-        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let body = serde_json::to_vec(&self.document(request_id, instance)).unwrap_or_default();
         let mut response = (self.status, Body::from(body)).into_response();
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::answer::{self, Answer, Json, Received};
 use super::error::{Code, Defect, Fault, Timeout};
-use super::incoming::Incoming;
+use super::incoming::{Incoming, Limits};
 use super::request::{Expects, Request};
 use super::settings::UpstreamSettings;
 use super::verdict::{Bill, Failure, Repeat, unusable};
@@ -134,7 +134,7 @@ impl Transport {
         if request.resolves_oss {
             post = post.header("x-dashscope-ossresourceresolve", enable.clone());
         }
-        if request.expects != Expects::Events {
+        if !request.expects.is_stream() {
             return post.header(ACCEPT, HeaderValue::from_static("application/json"));
         }
         if request.protocol == Protocol::Native {
@@ -189,7 +189,15 @@ impl Transport {
             return Ok(Arrived::Whole(received));
         }
         if request.expects != Expects::Answer && is_stream {
-            let limits = (self.stream, self.max_response_bytes);
+            let limits = Limits {
+                duration: self.stream,
+                event: self.max_response_bytes,
+                text: match request.expects {
+                    Expects::Text => self.max_response_bytes,
+                    // Nobody keeps it.
+                    _ => usize::MAX,
+                },
+            };
             let opened = Incoming::open(pieces, request.protocol, *bound, limits).await?;
             return Ok(match opened {
                 Ok(incoming) => Arrived::Stream(Box::new(incoming)),
@@ -301,7 +309,7 @@ async fn read(received: Received, expects: Expects, bound: Usage) -> Result<Rece
     let inline = received.body.len() <= INLINE_BYTES;
     let read = move || match expects {
         Expects::Answer => answer::read(received, &bound).map(Reception::Answer),
-        Expects::Json | Expects::Events => {
+        Expects::Json | Expects::Events | Expects::Text => {
             answer::json(received, &bound).map(|json| Reception::Json(Box::new(json)))
         }
     };

@@ -36,11 +36,24 @@ pub(super) struct Incoming {
     events: Events,
     pub(super) tap: Tap,
     until: Instant,
-    longest_event: usize,
+    limits: Limits,
+    /// Bytes that the model wrote.
+    written: usize,
+}
+
+/// What a stream may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// From its first event to its last.
+    pub(super) duration: Duration,
+    /// Bytes of one event.
+    pub(super) event: usize,
+    /// Bytes of all that the model writes.
+    pub(super) text: usize,
 }
 
 impl Incoming {
-    /// Reads the beginning of a stream that may take so long in all and have events of so many bytes.
+    /// Reads the beginning of a stream.
     ///
     /// What comes back instead of a stream is the whole body of one that tells of an error before
     /// anything else, or of something that is no stream.
@@ -52,7 +65,7 @@ impl Incoming {
         mut pieces: Pieces,
         protocol: Protocol,
         bound: Usage,
-        (longest, longest_event): (Duration, usize),
+        limits: Limits,
     ) -> Result<Result<Self, Vec<u8>>, Broken> {
         let mut events = Events::default();
         let mut ahead = VecDeque::new();
@@ -72,9 +85,9 @@ impl Incoming {
             ahead.push_back(piece);
         };
         if begins_well {
-            let (tap, until) = (Tap::new(protocol, bound), Instant::now() + longest);
+            let (tap, until) = (Tap::new(protocol, bound), Instant::now() + limits.duration);
             let events = Events::default();
-            return Ok(Ok(Self { pieces, ahead, events, tap, until, longest_event }));
+            return Ok(Ok(Self { pieces, ahead, events, tap, until, limits, written: 0 }));
         }
         let mut body = ahead.make_contiguous().concat();
         // What was said first says enough.
@@ -98,7 +111,8 @@ impl Incoming {
                 piece.without_bill.extend_from_slice(event.bytes());
             }
         }
-        if self.events.unfinished() > self.longest_event {
+        self.written = self.written.saturating_add(piece.text.len());
+        if self.events.unfinished() > self.limits.event || self.written > self.limits.text {
             return Err(Broken::TooLong);
         }
         Ok(Some(piece))

@@ -176,6 +176,12 @@ impl Task {
         tasks.into_iter().find(|task| task.as_str() == name)
     }
 
+    /// Whether its result can be streamed: text can; named values and places come beside the text, and
+    /// where they stand in a stream, if anywhere, is not documented.
+    pub const fn streams(&self) -> bool {
+        !matches!(self, Self::AdvancedRecognition | Self::KeyInformationExtraction { .. })
+    }
+
     /// The name that DashScope knows the task by.
     pub const fn as_str(&self) -> &'static str {
         match self {

@@ -35,6 +35,15 @@ pub(super) enum Expects {
     Json,
     /// A stream of events; JSON where the upstream does not stream after all.
     Events,
+    /// The same, of what the model writes and no more of it than of a whole answer.
+    Text,
+}
+
+impl Expects {
+    /// Whether a stream is asked for.
+    pub(super) const fn is_stream(self) -> bool {
+        matches!(self, Self::Events | Self::Text)
+    }
 }
 
 impl Request {
@@ -54,7 +63,7 @@ impl Request {
             }
             Protocol::Native => json["parameters"]["incremental_output"] = true.into(),
         }
-        Self::of(protocol, &json, call, Expects::Events)
+        Self::of(protocol, &json, call, Expects::Text)
     }
 
     /// A request that a caller has put into words.

@@ -35,7 +35,7 @@ impl Ocr {
         let mut tally = Tally::new(&prepared.quote);
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {
-            let completion = self.read(tenant, &prepared, &request, &mut tally).await?;
+            let completion = self.read(tenant, &prepared, &request, None, &mut tally).await?;
             let understood = understand(Arc::clone(&schema), &completion).await;
             let extraction = match understood.map_err(|error| error.after(&tally))? {
                 Ok(extraction) => extraction,

@@ -13,6 +13,7 @@ pub mod prepare;
 pub mod request;
 pub mod result;
 
+mod aloud;
 mod extract;
 mod fence;
 mod markup;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -39,7 +41,7 @@ use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dashscope::error::{CallError, Code, Fault};
-use crate::dashscope::{Client, Completion};
+use crate::dashscope::{Client, Completion, Task};
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::Quote;
 use crate::telemetry::metrics::{Metrics, Saving};
@@ -106,10 +108,37 @@ impl Ocr {
         tenant: &Arc<Tenant>,
         request: Request,
     ) -> Result<OcrAnswer, OcrError> {
+        self.recognize_to(tenant, request, None).await
+    }
+
+    /// The text of the image, told to `listener` while it is read and given whole in the end.
+    ///
+    /// What is told is what the model writes; the answer may differ from it as it does without listener.
+    /// Lines and named values are not told, since they do not come as text. A listener that has gone
+    /// changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`recognize`](Self::recognize).
+    pub async fn recognize_aloud(
+        self: &Arc<Self>,
+        tenant: &Arc<Tenant>,
+        request: Request,
+        listener: mpsc::Sender<String>,
+    ) -> Result<OcrAnswer, OcrError> {
+        self.recognize_to(tenant, request, Some(listener)).await
+    }
+
+    async fn recognize_to(
+        self: &Arc<Self>,
+        tenant: &Arc<Tenant>,
+        request: Request,
+        listener: Option<mpsc::Sender<String>>,
+    ) -> Result<OcrAnswer, OcrError> {
         let started = self.clock.instant();
         let prepared = prepare::to_send(&self.catalog, tenant, &request).await?;
         let mut tally = Tally::new(&prepared.quote);
-        let completion = self.read(tenant, &prepared, &request, &mut tally).await?;
+        let completion = self.read(tenant, &prepared, &request, listener, &mut tally).await?;
         if lacks_lines(&request, &completion) {
             return Err(OcrError::NoLines.after(&tally));
         }
@@ -130,6 +159,7 @@ impl Ocr {
         tenant: &Arc<Tenant>,
         prepared: &Prepared,
         request: &Request,
+        listener: Option<mpsc::Sender<String>>,
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
         let admitted = self.admission.admit(tenant, &prepared.quote, request.deadline).await;
@@ -140,7 +170,13 @@ impl Ocr {
         let held = Arc::clone(&request.held);
         let work = async move {
             let _held = held;
-            let completion = this.client.call(permit, &call, deadline).await?;
+            let listener = listener.filter(|_| call.task.as_ref().is_none_or(Task::streams));
+            let completion = match listener {
+                None => this.client.call(permit, &call, deadline).await?,
+                Some(listener) => {
+                    aloud::call(&this.client, permit, &call, deadline, listener).await?
+                }
+            };
             this.compare(payer.name.as_str(), &quote, &completion);
             Ok::<_, CallError>(completion)
         };

@@ -10,6 +10,7 @@
 )]
 
 mod accounting;
+mod aloud;
 mod architecture;
 mod auth;
 mod budgets;

@@ -52,6 +52,8 @@ pub(super) enum Format {
     Text,
     /// Only the text, as Markdown.
     Markdown,
+    /// Events: the text while it is read, then the whole answer.
+    Events,
 }
 
 /// The options of a request, read.
@@ -72,7 +74,10 @@ pub(super) fn agree_on(format: Format, options: &mut Options) -> Result<(), Prob
     if format == Format::Markdown && options.detail == Detail::Lines {
         return Err(invalid("format", LINES_ARE_NO_MARKDOWN));
     }
-    options.markdown = format == Format::Markdown;
+    // Events are asked for by `Accept` alone, so the option may ask for Markdown beside them.
+    if format != Format::Events {
+        options.markdown = format == Format::Markdown;
+    }
     Ok(())
 }
 

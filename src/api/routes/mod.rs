@@ -1,5 +1,6 @@
 //! One file a resource. A route that spends reads: enter, upload, wishes, use case, answer.
 
+mod aloud;
 pub(super) mod docs;
 pub(super) mod estimate;
 pub(super) mod extract;

@@ -7,9 +7,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{read_request, tell_spend};
+use super::{aloud, read_request, tell_spend};
 use crate::api::accept;
 use crate::api::entrance::{Entered, enter};
+use crate::api::middleware::RequestId;
 use crate::api::options::{self, Format, Purpose};
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
@@ -29,13 +30,16 @@ async fn recognize(
     entered: &Entered,
     request: Request,
 ) -> Result<Response, Problem> {
-    let headers = request.headers().clone();
+    let (headers, id) = (request.headers().clone(), RequestId::of(&request));
     let (mut request, format) = read_request(gateway, entered, request, Purpose::Text).await?;
     let format = accept::negotiate(format, &headers)?;
     options::agree_on(format, &mut request.options)?;
+    if format == Format::Events {
+        return aloud::answer(gateway, entered, request, id).await;
+    }
     let answer = gateway.ocr.recognize(&entered.tenant, request).await?;
     let mut response = match format {
-        Format::Json => Json(&answer).into_response(),
+        Format::Json | Format::Events => Json(&answer).into_response(),
         Format::Text => text_of("text/plain; charset=utf-8", answer.text),
         Format::Markdown => text_of("text/markdown; charset=utf-8", answer.markdown()),
     };

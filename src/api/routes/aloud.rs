@@ -1,0 +1,141 @@
+//! `POST /ocr` with `Accept: text/event-stream`: the text while it is read, then the usual answer.
+//!
+//! An event `text` holds what is new, an event `answer` the whole answer as JSON, an event `error` the
+//! problem document in its place; the last two end the stream. The head is not sent before there is
+//! something to tell, so whatever is refused until then has a status of its own.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tracing::{Instrument, Span};
+
+use crate::api::entrance::Entered;
+use crate::api::middleware::RequestId;
+use crate::api::problem::Problem;
+use crate::gateway::Gateway;
+use crate::ocr::error::OcrError;
+use crate::ocr::request::Request;
+use crate::ocr::result::OcrAnswer;
+
+/// Pieces of text that wait for a slow caller.
+const WAITING_PIECES: usize = 2;
+
+/// How long a stream is silent at most, below the time after which proxies give a connection up (nginx,
+/// AWS: 60 s). The model may take minutes to begin with a second page of thought.
+const LONGEST_SILENCE: Duration = Duration::from_secs(15);
+
+/// A comment, which clients ignore (HTML standard, "Server-sent events").
+const KEEP_ALIVE: &str = ": keep-alive\n\n";
+
+/// Reads an image aloud.
+pub(super) async fn answer(
+    gateway: &Gateway,
+    entered: &Entered,
+    request: Request,
+    id: RequestId,
+) -> Result<Response, Problem> {
+    let (sender, texts) = mpsc::channel(WAITING_PIECES);
+    let (ocr, tenant) = (Arc::clone(&gateway.ocr), Arc::clone(&entered.tenant));
+    let answering = async move { ocr.recognize_aloud(&tenant, request, sender).await };
+    let answering = Box::pin(answering.in_current_span());
+    let mut reading = Reading { texts, answering: Some(answering), id, span: Span::current() };
+    let first = reading.next().await;
+    if let Some(Told::Answer(Err(error))) = first {
+        return Err(error.into());
+    }
+    let told = stream::iter(first.map(|told| reading.event(told)))
+        .chain(stream::unfold(reading, Reading::next_event))
+        .map(Ok::<_, Infallible>);
+    let unbuffered = ("x-accel-buffering", HeaderValue::from_static("no"));
+    let media_type = HeaderValue::from_static("text/event-stream");
+    let head = [(header::CONTENT_TYPE.as_str(), media_type), unbuffered];
+    Ok((head, Body::from_stream(told)).into_response())
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<OcrAnswer, OcrError>> + Send>>;
+
+/// An image that is being read.
+struct Reading {
+    texts: mpsc::Receiver<String>,
+    /// Missing once it has answered.
+    answering: Option<Answering>,
+    id: RequestId,
+    span: Span,
+}
+
+/// What there is to tell.
+enum Told {
+    Text(String),
+    Nothing,
+    Answer(Result<OcrAnswer, OcrError>),
+}
+
+impl Reading {
+    /// What comes next, be it that nothing came for a while.
+    async fn next(&mut self) -> Option<Told> {
+        let answering = self.answering.as_mut()?;
+        let told = tokio::select! {
+            // All text comes before the answer: its sender is part of what makes the answer.
+            biased;
+            Some(text) = self.texts.recv() => Told::Text(text),
+            answer = answering => Told::Answer(answer),
+        };
+        if matches!(told, Told::Answer(_)) {
+            self.answering = None;
+        }
+        Some(told)
+    }
+
+    async fn next_event(mut self) -> Option<(Bytes, Self)> {
+        let told = match tokio::time::timeout(LONGEST_SILENCE, self.next()).await {
+            Ok(told) => told?,
+            Err(_silent) => Told::Nothing,
+        };
+        Some((self.event(told), self))
+    }
+
+    fn event(&self, told: Told) -> Bytes {
+        match told {
+            Told::Nothing => Bytes::from_static(KEEP_ALIVE.as_bytes()),
+            Told::Text(text) => event("text", &json!({ "page": 1, "text": text })),
+            Told::Answer(Ok(answer)) => {
+                self.log(&answer);
+                event("answer", &answer)
+            }
+            Told::Answer(Err(error)) => {
+                let problem = Problem::from(error);
+                event("error", &problem.document(self.id.as_str(), "/ocr"))
+            }
+        }
+    }
+
+    /// The line of the request was written when its head was; what it cost is known only now.
+    fn log(&self, answer: &OcrAnswer) {
+        let usage = &answer.facts.usage;
+        self.span.in_scope(|| {
+            tracing::info!(
+                tokens.image = usage.image_tokens.get(),
+                tokens.input = usage.input_tokens.get(),
+                tokens.output = usage.output_tokens.get(),
+                upstream.calls = usage.upstream_calls,
+                "a stream ended"
+            );
+        });
+    }
+}
+
+fn event(name: &str, data: &impl Serialize) -> Bytes {
+    // Structs of strings and numbers always serialise, and JSON has no line break outside of strings.
+    let data = serde_json::to_string(data).unwrap_or_default();
+    format!("event: {name}\ndata: {data}\n\n").into()
+}

@@ -1,0 +1,38 @@
+//! Reading aloud: what the model writes is told while it writes.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use crate::admission::Permit;
+use crate::dashscope::error::CallError;
+use crate::dashscope::{Call, Client, Completion, Streamed};
+
+/// Makes the call and tells `listener` what the model writes. Who listens no more does not end it: read
+/// on, it tells its bill.
+pub(super) async fn call(
+    client: &Client,
+    permit: Permit,
+    call: &Call,
+    deadline: Instant,
+    listener: mpsc::Sender<String>,
+) -> Result<Completion, CallError> {
+    let mut stream = match client.stream(permit, call, deadline).await? {
+        Streamed::Whole(completion) => return Ok(*completion),
+        Streamed::Stream(stream) => stream,
+    };
+    let (mut text, mut listener) = (String::new(), Some(listener));
+    while let Some(piece) = stream.next().await {
+        let piece = piece.text();
+        text.push_str(&piece);
+        if let Some(listening) = listener.as_ref().filter(|_| !piece.is_empty())
+            && listening.send(piece).await.is_err()
+        {
+            listener = None;
+        }
+    }
+    match stream.end().await {
+        Ok(receipt) => Ok(receipt.completion(text)),
+        Err(broken) => Err(broken.error),
+    }
+}
