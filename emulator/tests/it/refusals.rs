@@ -86,6 +86,20 @@ async fn a_bad_request_of_a_stream_is_an_event_under_status_200() {
 }
 
 #[tokio::test]
+async fn a_bad_request_of_a_compatible_stream_keeps_its_status_and_is_json() {
+    let emulator = scripted("x").await;
+    let item = json!({"type": "image_url", "image_url": {"url": "http://127.0.0.1/a"}});
+    let mut request = chat_with(&item);
+    request["stream"] = json!(true);
+    let reply = post(&emulator, CHAT, &request).await;
+    assert_eq!(
+        (reply.status, &reply.json()["error"]["code"]),
+        (400, &json!("invalid_parameter_error"))
+    );
+    assert_eq!(reply.headers["content-type"], "application/json");
+}
+
+#[tokio::test]
 async fn more_input_than_the_model_takes_is_refused() {
     let item = json!({"type": "image_url", "image_url": {"url": blank(100, 100)}, "min_pixels": 8_000_000});
     let mut request = chat_with(&item);

@@ -86,6 +86,23 @@ async fn a_native_stream_gives_pieces_when_increments_are_asked_for() {
 }
 
 #[tokio::test]
+async fn a_native_stream_gives_all_so_far_unless_increments_are_asked_for() {
+    let emulator = scripted("a somewhat longer text").await;
+    for parameters in [json!({}), json!({ "incremental_output": false })] {
+        let mut request = generation();
+        request["parameters"] = parameters;
+        let events = stream(&emulator, &request).await.events("data");
+        let events = events.iter().map(|event| serde_json::from_str::<Value>(event).unwrap());
+        let texts: Vec<String> = events
+            .map(|event| event["output"]["choices"][0]["message"]["content"][0]["text"].clone())
+            .map(|text| text.as_str().unwrap().to_owned())
+            .collect();
+        assert!(texts.is_sorted_by(|one, next| next.starts_with(one.as_str())), "{texts:?}");
+        assert_eq!(texts.last().unwrap(), "a somewhat longer text");
+    }
+}
+
+#[tokio::test]
 async fn answers_have_the_members_of_the_recordings() {
     let recording =
         "dashscope_wire/multimodal-generation-vl-ocr-advanced-recognition-nosse.response.body.txt";
