@@ -76,6 +76,8 @@ has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/d
 # Some systems have Valkey in the place of Redis; the tests take either.
 has_redis() { has redis-server || has valkey-server; }
 
+has_node() { has node && has npm; }
+
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 # debian_packages NEED, other_packages NEED MANAGER: what provides a need.
@@ -86,6 +88,7 @@ debian_packages() {
         postgres) echo postgresql ;;
         redis) echo redis-server ;;
         venv) echo python3 python3-venv ;;
+        node) echo nodejs npm ;;
     esac
 }
 
@@ -104,6 +107,9 @@ other_packages() {
         redis-dnf | redis-pacman) echo valkey ;;
         venv-brew | venv-pacman) echo python ;;
         venv-dnf) echo python3 ;;
+        node-brew) echo node ;;
+        node-dnf) echo nodejs nodejs-npm ;;
+        node-pacman) echo nodejs npm ;;
     esac
 }
 

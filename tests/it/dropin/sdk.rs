@@ -1,1 +1,109 @@
+//! The vendor's snippets run unchanged but for the base address and the key: the programs of `tests/sdk`
+//! with the SDKs from PyPI and npm, which `scripts/test` installs.
 
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::harness::{SCRIPTED_TEXT, TestGateway, fixture};
+
+/// Far more than any of the programs takes; the SDKs themselves would wait ten minutes.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// An address under which the upstream knows a picture.
+const IMAGE_URL: &str = "http://pictures.example/hello.png";
+
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk")
+}
+
+/// What an environment variable names; a run that must not skip fails without it.
+fn installed(variable: &str) -> Option<PathBuf> {
+    let found = std::env::var_os(variable).map(PathBuf::from);
+    let required = std::env::var("OCR_GATEWAY_REQUIRE_PROGRAMS").is_ok_and(|value| value == "1");
+    assert!(found.is_some() || !required, "{variable} is missing; scripts/test sets it");
+    if found.is_none() {
+        println!("skipped: the SDKs are not installed (scripts/test installs them)");
+    }
+    found
+}
+
+/// A gateway whose upstream takes its key alone and knows the picture's address.
+async fn gateway() -> TestGateway {
+    let gateway =
+        TestGateway::with(|setup| setup.emulator.api_keys = vec!["sk-test".to_owned()]).await;
+    gateway.upstream().host(IMAGE_URL, fixture("hello.png"));
+    gateway
+}
+
+async fn run(gateway: &TestGateway, interpreter: &Path, program: &str) {
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hello.png");
+    let mut command = Command::new(interpreter);
+    command
+        .arg(programs().join(program))
+        .env("GATEWAY_ADDRESS", &gateway.address)
+        .env("GATEWAY_KEY", &gateway.key)
+        .env("GATEWAY_ONLY", "1")
+        .env("IMAGE", image)
+        .env("IMAGE_URL", IMAGE_URL)
+        .env("EXPECTED_TEXT", SCRIPTED_TEXT)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let ended = tokio::time::timeout(PATIENCE, command.output()).await;
+    let output = ended.unwrap_or_else(|_| panic!("{program} hangs")).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program}:\n{said}\n{complained}");
+    assert!(said.contains("shown: "), "{program} showed nothing");
+}
+
+/// What was shown was also paid for, to the token, and nothing of it by guess.
+async fn assert_paid(gateway: &TestGateway) {
+    let spent = gateway.count("tokens_spent_total", &[("tenant", "test")]).await;
+    let unverified = gateway.count("tokens_unverified_total", &[]).await;
+    assert_eq!((spent, unverified), (gateway.upstream().bill().total(), 0));
+    assert_eq!(gateway.count("tokens_above_bound_total", &[]).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openais_python_sdk_needs_only_the_address_and_the_key() {
+    let Some(python) = installed("OCR_GATEWAY_SDK_PYTHON") else { return };
+    let gateway = gateway().await;
+    for program in ["openai_sync", "openai_async", "openai_stream", "openai_errors"] {
+        run(&gateway, &python, &format!("python/{program}.py")).await;
+    }
+    crate::harness::until("idle", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
+    assert_paid(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dashscopes_python_sdk_needs_only_the_address_and_the_key() {
+    let Some(python) = installed("OCR_GATEWAY_SDK_PYTHON") else { return };
+    let gateway = gateway().await;
+    let programs = [
+        "dashscope_sync",
+        "dashscope_async",
+        "dashscope_stream",
+        "dashscope_tasks",
+        "dashscope_client",
+        "dashscope_errors",
+        "gateway_only",
+    ];
+    for program in programs {
+        run(&gateway, &python, &format!("python/{program}.py")).await;
+    }
+    crate::harness::until("idle", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
+    assert_paid(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openais_javascript_sdk_needs_only_the_address_and_the_key() {
+    let Some(node) = installed("OCR_GATEWAY_SDK_NODE") else { return };
+    let gateway = gateway().await;
+    run(&gateway, &node, "javascript/openai.mjs").await;
+    crate::harness::until("idle", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
+    assert_paid(&gateway).await;
+}
