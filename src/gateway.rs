@@ -8,9 +8,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
+use crate::auth::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
 use crate::auth::tenant::TenantName;
-use crate::auth::{Authenticator, TenantStore};
 use crate::catalog::{Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
@@ -143,16 +143,9 @@ impl Gateway {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
-        let upstream = &settings.upstream;
-        let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
-        let catalog = Arc::new(catalog);
-        check_tenants(settings, &catalog)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
-        for model in catalog.names() {
-            metrics.expect_model(model);
-        }
-        let tasks = TaskTracker::new();
-        let background = TaskTracker::new();
+        let catalog = catalog(settings, &metrics)?;
+        let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
         let limiter = limiter(settings, &clock, &metrics, &tasks).await?;
         let ledger = Ledger::open(
             store.ledger(),
@@ -163,17 +156,15 @@ impl Gateway {
             &background,
         )
         .await?;
-        let admission = Admission::new(
-            Arc::clone(&limiter),
-            ledger.clone(),
-            Arc::clone(&clock),
+        let (limits, of_time) = (Arc::clone(&limiter), Arc::clone(&clock));
+        let admission = Admission::new(limits, ledger.clone(), of_time, Arc::clone(&metrics));
+        let client = Arc::new(Client::new(
+            &settings.upstream,
             Arc::clone(&metrics),
-        );
-        let client =
-            Client::new(upstream, Arc::clone(&metrics), Arc::clone(&clock), Arc::clone(&random))?;
-        let tenants: Arc<dyn TenantStore> = store.tenants();
-        let directory = Directory::open(settings.tenants.clone(), tenants).await?;
-        let client = Arc::new(client);
+            Arc::clone(&clock),
+            Arc::clone(&random),
+        )?);
+        let directory = Directory::open(settings.tenants.clone(), store.tenants()).await?;
         let passthrough = Passthrough::new(
             Arc::clone(&catalog),
             admission.clone(),
@@ -263,6 +254,17 @@ async fn limiter(
     let up = metrics.redis_up()?;
     let limiter = RedisRateLimiter::connect(shared, TimeSource::Server, clock, up, tasks).await?;
     Ok(Arc::new(limiter))
+}
+
+/// The models that can be called, which are also those that metrics count by name.
+fn catalog(settings: &Settings, metrics: &Metrics) -> Result<Arc<Catalog>, BuildError> {
+    let upstream = &settings.upstream;
+    let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+    check_tenants(settings, &catalog)?;
+    for model in catalog.names() {
+        metrics.expect_model(model);
+    }
+    Ok(Arc::new(catalog))
 }
 
 /// Refuses a tenant of the configuration whose models are not in the catalog: each of its requests would

@@ -149,7 +149,7 @@ impl From<PassthroughError> for Problem {
             PassthroughError::Image { pointer, cause } => {
                 let problem = cause_of(*cause);
                 let detail = format!("{pointer}: {}", problem.detail).into();
-                let flaws = vec![Flaw { pointer, code: problem.code, detail: text }];
+                let flaws = [Flaw { pointer, code: problem.code, detail: text }].into();
                 Self { detail, errors: flaws, ..problem }
             }
             PassthroughError::Call(error @ OcrError::UnknownModel { .. }) => {
@@ -329,7 +329,7 @@ fn situation(error: &CallError) -> Problem {
             format!("The upstream did not answer in time.{reference}"),
         ),
         Fault::DeadlineExceeded => deadline_exceeded(),
-        Fault::Refused(refusal) => refusal.clone().into(),
+        Fault::Refused(refusal) => (**refusal).clone().into(),
         Fault::ContentRejected => Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "content_rejected",

@@ -36,7 +36,7 @@ pub(super) struct Problem {
     /// The limit that was hit.
     pub(super) limit: Option<Box<Limit>>,
     /// What was wrong, place by place.
-    pub(super) errors: Vec<Flaw>,
+    pub(super) errors: Box<[Flaw]>,
     /// The least time to wait before trying again.
     pub(super) retry_after: Option<Duration>,
     /// Who was refused, where that is known.
@@ -136,7 +136,7 @@ impl Problem {
             detail: detail.into(),
             retryable: false,
             limit: None,
-            errors: Vec::new(),
+            errors: Box::default(),
             retry_after: None,
             tenant: None,
             usage: None,
@@ -155,7 +155,7 @@ impl Problem {
         let Flaw { pointer, code, detail } = flaws.first()?;
         let detail = format!("{} {detail}.", pointer.trim_start_matches('/'));
         let problem = Self::bad_request(code, detail);
-        Some(Self { errors: flaws, ..problem })
+        Some(Self { errors: flaws.into(), ..problem })
     }
 
     /// 500: our own fault, of which nothing is told but that it happened.
@@ -200,7 +200,9 @@ impl Problem {
     /// Names what was wrong.
     #[must_use]
     pub(super) fn flaw(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        self.errors.push(Flaw { pointer: pointer.into(), code: self.code, detail: detail.into() });
+        let flaw = Flaw { pointer: pointer.into(), code: self.code, detail: detail.into() };
+        let flaws = self.errors.into_iter().chain([flaw]);
+        self.errors = flaws.collect();
         self
     }
 

@@ -187,7 +187,8 @@ fn judge(json: &Value, status: u16, received: &Received, bound: &Usage) -> Failu
         failure.fault,
         Fault::Rejected { .. } | Fault::ImageRejected(_) | Fault::ContentRejected
     );
-    let verbatim = about_the_request.then(|| Verbatim::of(received.status, &received.body));
+    let verbatim =
+        about_the_request.then(|| Box::new(Verbatim::of(received.status, &received.body)));
     Failure { verbatim, ..failure }
 }
 
@@ -248,8 +249,8 @@ fn first_event(body: &[u8]) -> Option<Event> {
     events.push(body);
     // An error that is the only event may lack its blank line.
     events.push(b"\n\n");
-    let fields = std::iter::from_fn(|| events.next()).map(|event| event.fields());
-    let (data, status) = fields.filter_map(|fields| Some((fields.data?, fields.status))).next()?;
+    let mut fields = std::iter::from_fn(|| events.next()).map(|event| event.fields());
+    let (data, status) = fields.find_map(|fields| Some((fields.data?, fields.status)))?;
     let data = serde_json::from_slice::<Value>(&data).ok().filter(Value::is_object)?;
     Some(Event { data, status })
 }

@@ -62,7 +62,7 @@ pub(super) struct Transport {
 #[derive(Debug)]
 pub(super) enum Reception {
     /// Something that the model wrote.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// JSON.
     Json(Box<Json>),
     /// A stream that began well.
@@ -308,7 +308,9 @@ impl Broken {
 async fn read(received: Received, expects: Expects, bound: Usage) -> Result<Reception, Failure> {
     let inline = received.body.len() <= INLINE_BYTES;
     let read = move || match expects {
-        Expects::Answer => answer::read(received, &bound).map(Reception::Answer),
+        Expects::Answer => {
+            answer::read(received, &bound).map(|answer| Reception::Answer(Box::new(answer)))
+        }
         Expects::Json | Expects::Events | Expects::Text => {
             answer::json(received, &bound).map(|json| Reception::Json(Box::new(json)))
         }

@@ -130,7 +130,7 @@ pub enum Fault {
     InvalidAnswer(Defect),
     /// The tenant's limits have no room for a retry beside an attempt whose bill is unknown.
     #[error(transparent)]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 impl Fault {

@@ -80,7 +80,7 @@ impl Reply {
 impl Debt {
     async fn complete(self, reception: Reception) -> Result<Completion, CallError> {
         let read = match reception {
-            Reception::Answer(answer) => Ok(answer),
+            Reception::Answer(answer) => Ok(*answer),
             Reception::Json(json) => answer::content(*json),
             Reception::Events(_) => Err(unusable(Defect::NotJson, None)),
         };

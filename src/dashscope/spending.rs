@@ -35,7 +35,7 @@ pub(super) struct Stop {
     /// What was billed nevertheless.
     pub(super) spent: Usage,
     /// The upstream's own words, where a caller may see them.
-    pub(super) verbatim: Option<Verbatim>,
+    pub(super) verbatim: Option<Box<Verbatim>>,
 }
 
 impl From<Fault> for Stop {
@@ -53,7 +53,7 @@ impl Progress {
             request_id: stop.request_id,
             spent: stop.spent,
             written_off: self.written_off,
-            verbatim: stop.verbatim.map(Box::new),
+            verbatim: stop.verbatim,
         }
     }
 
@@ -92,7 +92,7 @@ impl Progress {
         self.written_off = self.written_off.plus(permit.bound());
         permit.renew().await.map_err(|refusal| Stop {
             request_id: failure.request_id.clone(),
-            ..Fault::Refused(refusal).into()
+            ..Fault::Refused(Box::new(refusal)).into()
         })
     }
 }

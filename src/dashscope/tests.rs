@@ -430,7 +430,8 @@ async fn a_second_permit_that_the_tenant_has_no_room_for_ends_the_call() {
     tenant.tokens_per_minute = NonZeroU64::new(10_000);
     world.tenant = Arc::new(tenant);
     let error = world.call().await.unwrap_err();
-    assert!(matches!(error.fault, Fault::Refused(Refusal::Limit(_))));
+    let Fault::Refused(refusal) = error.fault else { panic!("{error}") };
+    assert!(matches!(*refusal, Refusal::Limit(_)));
     assert_eq!((error.attempts, world.account()), (1, (0, 9_000)));
 }
 

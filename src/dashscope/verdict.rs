@@ -31,7 +31,7 @@ pub(super) struct Failure {
     /// The upstream's wish not to be asked again before.
     pub(super) retry_after: Option<Duration>,
     /// Its own words, where a caller may see them.
-    pub(super) verbatim: Option<Verbatim>,
+    pub(super) verbatim: Option<Box<Verbatim>>,
 }
 
 /// Whether another attempt may help.

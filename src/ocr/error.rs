@@ -54,7 +54,7 @@ pub enum OcrError {
     Refused(#[from] Refusal),
     /// The upstream did not answer, or not usably.
     #[error(transparent)]
-    Upstream(#[from] CallError),
+    Upstream(Box<CallError>),
     /// The model's fields could not be understood, twice.
     #[error("the model's answer could not be understood: {0}")]
     UnusableFields(AnswerError),
@@ -76,6 +76,12 @@ pub enum OcrError {
         /// What was spent.
         spend: Box<Spend>,
     },
+}
+
+impl From<CallError> for OcrError {
+    fn from(error: CallError) -> Self {
+        Self::Upstream(Box::new(error))
+    }
 }
 
 impl OcrError {

@@ -190,7 +190,7 @@ impl Ocr {
                     self.metrics.refused(tenant.name.as_str(), "upstream_queue");
                 }
                 tally.add_failure(&failure, &prepared.quote);
-                Err(OcrError::Upstream(failure))
+                Err(failure.into())
             }
             Err(_panicked) => Err(OcrError::Interrupted),
         }

@@ -12,7 +12,7 @@ const MESSAGES: Dialect = Dialect { pointer: "/messages", image: "image_url", re
 
 /// Reads a request.
 pub(super) fn read<'a>(outline: &Outline<'a>) -> Result<Asked<'a>, FormFault> {
-    let place = outline.root();
+    let place = Place::ROOT;
     let root = Object::at(outline, place, "")?;
     if root.flag("enable_thinking")? {
         let why = "makes a model write without a bound, so its cost cannot be held to a budget";

@@ -72,17 +72,17 @@ mod tests {
         let text = "{ \"b\" : 1e999,\t\"a\":[ ],\n \"max\":  7 }";
         assert_eq!(edited(text, |_, _| {}), text);
         let changed = edited(text, |outline, edits| {
-            edits.set(outline, outline.root(), "max", "5");
-            edits.set(outline, outline.root(), "b", "1e999");
+            edits.set(outline, Place::ROOT, "max", "5");
+            edits.set(outline, Place::ROOT, "b", "1e999");
         });
-        assert_eq!(changed, text.replace("7", "5"));
+        assert_eq!(changed, text.replace('7', "5"));
     }
 
     #[test]
     fn members_are_added_at_the_end_and_in_order() {
         let add = |outline: &Outline<'_>, edits: &mut Edits| {
-            edits.set(outline, outline.root(), "x", "1");
-            edits.set(outline, outline.root(), "y", "{}");
+            edits.set(outline, Place::ROOT, "x", "1");
+            edits.set(outline, Place::ROOT, "y", "{}");
         };
         assert_eq!(edited("{}", add), r#"{"x":1,"y":{}}"#);
         assert_eq!(edited(r#"{"a":0}"#, add), r#"{"a":0,"x":1,"y":{}}"#);
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn changes_inside_and_around_an_object_go_together() {
         let changed = edited(r#"[{"u":{"v":1}}]"#, |outline, edits| {
-            let outer = outline.elements(outline.root()).next().unwrap();
+            let outer = outline.elements(Place::ROOT).next().unwrap();
             let inner = outline.member(outer, "u").unwrap();
             edits.set(outline, outer, "w", "3");
             edits.set(outline, inner, "v", "2");

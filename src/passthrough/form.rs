@@ -98,7 +98,7 @@ mod tests {
         let text =
             br#"{"a":"1","b":-1,"c":1.0,"d":1,"e":18446744073709551616,"f":"x","g":null,"h":true}"#;
         let outline = Outline::of(text).unwrap();
-        let object = Object::at(&outline, outline.root(), "/x").unwrap();
+        let object = Object::at(&outline, Place::ROOT, "/x").unwrap();
         for name in ["a", "b", "c", "e", "f"] {
             assert_eq!(object.number(name).unwrap_err().pointer, format!("/x/{name}"));
         }

@@ -15,7 +15,7 @@ const MESSAGES: Dialect = Dialect { pointer: "/input/messages", image: "image", 
 
 /// Reads a request; whether it is to be streamed stands in its head.
 pub(super) fn read<'a>(outline: &Outline<'a>, stream: bool) -> Result<Asked<'a>, FormFault> {
-    let root = Object::at(outline, outline.root(), "")?;
+    let root = Object::at(outline, Place::ROOT, "")?;
     let input =
         root.member("input").map(|input| Object::at(outline, input, "/input")).transpose()?;
     let messages = input.and_then(|input| input.member("messages"));

@@ -4,7 +4,7 @@
 //! spacing, numbers of any length, members that nobody here knows. So it is not made into a tree and
 //! written anew; it is outlined, looked at in place, and changed by replacing a few spans.
 //!
-//! Whether the text is JSON is for serde_json to say. On text that is, finding where values begin and
+//! Whether the text is JSON is for `serde_json` to say. On text that is, finding where values begin and
 //! end takes one pass over its structure, which the contents of strings are skipped in. Two things are
 //! refused that JSON leaves open: a member that is there twice, because two readers may take different
 //! ones and the one read here would not be the one that is billed; and documents with so many values or
@@ -22,7 +22,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Values of one document at most; a request of a hundred pages with a large schema has a tenth.
 const MOST_VALUES: usize = 65_536;
 
-/// Levels of one document at most; serde_json itself reads 128.
+/// Levels of one document at most; `serde_json` itself reads 128.
 const MOST_LEVELS: usize = 64;
 
 /// Text that cannot be outlined.
@@ -73,6 +73,11 @@ struct Spot<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(usize);
 
+impl Place {
+    /// The whole document.
+    pub(super) const ROOT: Self = Self(0);
+}
+
 impl<'a> Outline<'a> {
     /// Outlines a document.
     ///
@@ -97,11 +102,6 @@ impl<'a> Outline<'a> {
         };
         outliner.run()?;
         Ok(Self { text, values: outliner.values })
-    }
-
-    /// The whole document.
-    pub(super) const fn root(&self) -> Place {
-        Place(0)
     }
 
     /// The value as it is written.
@@ -178,7 +178,7 @@ struct Outliner<'a> {
     name: Option<Cow<'a, str>>,
 }
 
-impl<'a> Outliner<'a> {
+impl Outliner<'_> {
     fn run(&mut self) -> Result<(), OutlineError> {
         while let Some(&byte) = self.text.as_bytes().get(self.at) {
             match byte {
@@ -309,7 +309,7 @@ mod tests {
         fn an_outline_holds_the_whole_document(value in any_json(), pretty in any::<bool>()) {
             let text = if pretty { format!("\u{feff}{value:#}") } else { value.to_string() };
             let outline = Outline::of(text.as_bytes()).unwrap();
-            prop_assert_eq!(rebuilt(&outline, outline.root()), value);
+            prop_assert_eq!(rebuilt(&outline, Place::ROOT), value);
         }
 
         #[test]
@@ -326,7 +326,7 @@ mod tests {
     fn a_number_keeps_its_digits() {
         let text = r#"{"a": 123456789012345678901234567890, "b": 1e999, "c": -0.0 }"#;
         let outline = Outline::of(text.as_bytes()).unwrap();
-        let json = |name| outline.json(outline.member(outline.root(), name).unwrap());
+        let json = |name| outline.json(outline.member(Place::ROOT, name).unwrap());
         assert_eq!(json("a"), "123456789012345678901234567890");
         assert_eq!([json("b"), json("c")], ["1e999", "-0.0"]);
     }
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn half_a_surrogate_is_passed_in_a_text_and_refused_in_a_name() {
         let outline = Outline::of(br#"["\ud800"]"#).unwrap();
-        let text = outline.elements(outline.root()).next().unwrap();
+        let text = outline.elements(Place::ROOT).next().unwrap();
         assert_eq!((outline.json(text), outline.string(text)), (r#""\ud800""#, None));
         assert_eq!(refused(r#"{"\ud800":1}"#), OutlineError::Name);
     }

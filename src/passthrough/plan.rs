@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::asked::{Asked, AskedImage};
 use super::edits::Edits;
 use super::error::PassthroughError;
-use super::outline::Outline;
+use super::outline::{Outline, Place};
 use super::picture;
 use super::{Request, compatible, native};
 use crate::auth::tenant::Tenant;
@@ -147,7 +147,7 @@ fn changed(
     for (asked, image) in asked.images.iter().zip(images) {
         bound_image(outline, asked, &image.geometry, &mut edits);
     }
-    let root = outline.root();
+    let root = Place::ROOT;
     match asked.parameters {
         Some(parameters) => {
             edits.set(outline, parameters, "max_tokens", &output.to_string());

@@ -89,7 +89,7 @@ const LINES_ARE_NO_MARKDOWN: &str = "has no Markdown for lines: take json, or le
 pub(super) fn unknown(name: &str, known: &[&str]) -> Problem {
     let shown: String = name.chars().take(32).collect();
     let detail = format!("There is no option {shown:?}. Options: {}.", known.join(", "));
-    let errors = vec![flaw(&shown, "unknown_option", "is unknown")];
+    let errors = [flaw(&shown, "unknown_option", "is unknown")].into();
     Problem { errors, ..Problem::bad_request("unknown_option", detail) }
 }
 

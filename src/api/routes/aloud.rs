@@ -50,9 +50,10 @@ pub(super) async fn answer(
     let answering = Box::pin(answering.in_current_span());
     let mut reading = Reading { texts, answering: Some(answering), id, span: Span::current() };
     let first = reading.next().await;
-    if let Some(Told::Answer(Err(error))) = first {
-        return Err(error.into());
-    }
+    let first = match first {
+        Some(Told::Answer(answer)) => Some(Told::Answer(Box::new(Ok((*answer)?)))),
+        told => told,
+    };
     let told = stream::iter(first.map(|told| reading.event(told)))
         .chain(stream::unfold(reading, Reading::next_event))
         .map(Ok::<_, Infallible>);
@@ -77,7 +78,7 @@ struct Reading {
 enum Told {
     Text(String),
     Nothing,
-    Answer(Result<OcrAnswer, OcrError>),
+    Answer(Box<Result<OcrAnswer, OcrError>>),
 }
 
 impl Reading {
@@ -88,7 +89,7 @@ impl Reading {
             // All text comes before the answer: its sender is part of what makes the answer.
             biased;
             Some(text) = self.texts.recv() => Told::Text(text),
-            answer = answering => Told::Answer(answer),
+            answer = answering => Told::Answer(Box::new(answer)),
         };
         if matches!(told, Told::Answer(_)) {
             self.answering = None;
@@ -108,14 +109,16 @@ impl Reading {
         match told {
             Told::Nothing => Bytes::from_static(KEEP_ALIVE.as_bytes()),
             Told::Text(text) => event("text", &json!({ "page": 1, "text": text })),
-            Told::Answer(Ok(answer)) => {
-                self.log(&answer);
-                event("answer", &answer)
-            }
-            Told::Answer(Err(error)) => {
-                let problem = Problem::from(error);
-                event("error", &problem.document(self.id.as_str(), "/ocr"))
-            }
+            Told::Answer(answer) => match *answer {
+                Ok(answer) => {
+                    self.log(&answer);
+                    event("answer", &answer)
+                }
+                Err(error) => {
+                    let problem = Problem::from(error);
+                    event("error", &problem.document(self.id.as_str(), "/ocr"))
+                }
+            },
         }
     }
 

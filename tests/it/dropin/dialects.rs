@@ -27,10 +27,13 @@ async fn a_wrong_key_is_the_vendors_401() {
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 
+/// Makes a request of the path wrong.
+type Change = fn(&str, &mut Value);
+
 #[tokio::test]
 async fn what_cannot_be_sent_is_a_400_that_names_the_member() {
     let gateway = TestGateway::start().await;
-    let changes: [(&str, fn(&str, &mut Value), &str); 9] = [
+    let changes: [(&str, Change, &str); 9] = [
         ("a GIF", |path, body| url(path, body, &data_url("plain.gif")), "seen: GIF"),
         ("a picture that is too small", |path, body| url(path, body, &data_url("tiny.png")), "px"),
         ("no picture", |path, body| url(path, body, "data:image/png;base64,aGVsbG8="), "seen"),

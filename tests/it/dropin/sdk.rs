@@ -1,5 +1,5 @@
 //! The vendor's snippets run unchanged but for the base address and the key: the programs of `tests/sdk`
-//! with the SDKs from PyPI and npm, which `scripts/test` installs.
+//! with the SDKs from `PyPI` and npm, which `scripts/test` installs.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -42,6 +42,7 @@ impl Written {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "so that it can be mapped over numbers")]
     fn leaf(text: impl ToString) -> Self {
         Self::Leaf(text.to_string())
     }
