@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::completion::{FinishReason, Word};
 use super::error::{Code, Defect, Fault, Verbatim};
 use super::events::{BYTE_ORDER_MARK, Events};
 use super::verdict::{self, Bill, Complaint, Failure, Repeat};
-use super::{FinishReason, Word};
 use crate::units::{Tokens, Usage};
 
 /// How much of a body that is not JSON is looked at.

@@ -18,6 +18,7 @@ mod answer;
 mod attempt;
 mod body;
 pub mod check;
+pub mod completion;
 mod endpoint;
 pub mod error;
 mod events;
@@ -35,22 +36,25 @@ mod verdict;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::Value;
 
 use self::check::CheckError;
+#[cfg(test)]
+use self::completion::Word;
+use self::completion::{Completion, Receipt};
 use self::endpoint::Endpoint;
-use self::error::{CallError, Code};
+use self::error::CallError;
 use self::request::Request;
 use self::settings::{SettingsError, UpstreamSettings};
 use self::stream::Streaming;
-use crate::admission::{Permit, Settlement};
+use crate::admission::Permit;
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::telemetry::metrics::Metrics;
-use crate::units::{Pixels, Usage};
+use crate::units::Pixels;
 
 /// The two protocols that DashScope speaks (Model Studio, "Qwen-OCR API reference").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,103 +200,6 @@ impl Task {
     }
 }
 
-/// What the model answered and what that cost.
-#[derive(Clone, PartialEq)]
-pub struct Completion {
-    /// What the model wrote. Empty for a blank page.
-    pub text: String,
-    /// The text without fragments that the model repeated. DashScope's own protocol gives it, and not
-    /// always.
-    pub processed_text: Option<String>,
-    /// Text lines with their places: the result of [`Task::AdvancedRecognition`].
-    pub words: Option<Vec<Word>>,
-    /// Named values: the result of [`Task::KeyInformationExtraction`].
-    pub kv_result: Option<Value>,
-    /// Why the model stopped.
-    pub finish_reason: FinishReason,
-    /// What this answer cost.
-    pub settlement: Settlement,
-    /// Whether the upstream stated its bill. If not, `settlement` is the permit's bound, marked
-    /// unverified: the text is good and paid for, so it is delivered, and the account errs upwards.
-    pub verified: bool,
-    /// Bounds of earlier attempts of this call whose bill stayed unknown. Not part of `settlement`.
-    pub written_off: Usage,
-    /// The upstream's id of the answer, for its support.
-    pub request_id: Option<Code>,
-    /// How often the upstream was asked, this answer's attempt included.
-    pub attempts: u32,
-    /// Time spent waiting for the upstream, over all attempts; queueing and backoff not included.
-    pub upstream_time: Duration,
-}
-
-/// What an answer cost and how it came about.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Receipt {
-    /// Why the model stopped.
-    pub finish_reason: FinishReason,
-    /// What the answer cost.
-    pub settlement: Settlement,
-    /// Whether the upstream stated its bill; see [`Completion::verified`].
-    pub verified: bool,
-    /// Bounds of earlier attempts of this call whose bill stayed unknown. Not part of `settlement`.
-    pub written_off: Usage,
-    /// The upstream's id of the answer.
-    pub request_id: Option<Code>,
-    /// How often the upstream was asked.
-    pub attempts: u32,
-    /// Time spent waiting for the upstream, over all attempts.
-    pub upstream_time: Duration,
-}
-
-impl Receipt {
-    /// The completion of an answer that was only text.
-    pub fn completion(self, text: String) -> Completion {
-        Completion {
-            text,
-            processed_text: None,
-            words: None,
-            kv_result: None,
-            finish_reason: self.finish_reason,
-            settlement: self.settlement,
-            verified: self.verified,
-            written_off: self.written_off,
-            request_id: self.request_id,
-            attempts: self.attempts,
-            upstream_time: self.upstream_time,
-        }
-    }
-}
-
-impl Completion {
-    /// How often the call was repeated.
-    pub const fn retries(&self) -> u32 {
-        self.attempts.saturating_sub(1)
-    }
-}
-
-/// One text line of [`Task::AdvancedRecognition`].
-#[derive(Clone, PartialEq)]
-pub struct Word {
-    /// What it says.
-    pub text: String,
-    /// `x1, y1, … x4, y4`, clockwise from the top left, in pixels of the image as sent. May lie
-    /// outside.
-    pub location: Option<[f64; 8]>,
-    /// Centre x, centre y, width, height, angle in degrees; upright lines come with sides swapped.
-    pub rotate_rect: Option<[f64; 5]>,
-}
-
-/// Why the model stopped writing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FinishReason {
-    /// It had no more to say.
-    Stop,
-    /// It reached `max_tokens`: the text is cut.
-    Length,
-    /// Something that the vendor does not document, or nothing.
-    Other(Option<Code>),
-}
-
 /// A client of one DashScope endpoint. Cloning it is cheap and shares its pace and its connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -427,27 +334,6 @@ impl fmt::Debug for Image {
             .field("media_type", &self.media_type)
             .field("bytes", &self.bytes.len())
             .field("max_pixels", &self.max_pixels)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Leaves out what the line says.
-impl fmt::Debug for Word {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Word").field("location", &self.location).finish_non_exhaustive()
-    }
-}
-
-/// Leaves out what the model read.
-impl fmt::Debug for Completion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completion")
-            .field("finish_reason", &self.finish_reason)
-            .field("settlement", &self.settlement)
-            .field("verified", &self.verified)
-            .field("written_off", &self.written_off)
-            .field("request_id", &self.request_id)
-            .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use super::answer::{self, Answer};
 use super::attempt::Reception;
+use super::completion::{Completion, Receipt};
 use super::endpoint::Endpoint;
 use super::error::{CallError, Code, Defect};
 use super::pacer::Turn;
 use super::spending::Progress;
 use super::stream::Streaming;
 use super::verdict::{Failure, unusable};
-use super::{Completion, FinishReason, Forwarded, Receipt, Streamed};
+use super::{Forwarded, Streamed};
 use crate::admission::Permit;
 use crate::units::Usage;
 
@@ -68,8 +69,7 @@ impl Reply {
                 Ok(Forwarded::Stream(Box::new(Streaming::new(incoming, debt))))
             }
             Reception::Json(json) => {
-                let finish_reason = FinishReason::Other(None);
-                let receipt = debt.pay(json.usage, json.request_id, finish_reason).await;
+                let receipt = debt.pay(json.usage, json.request_id).await;
                 Ok(Forwarded::Whole { body: json.received.body.into(), receipt })
             }
             Reception::Answer(_) => Err(debt.fail(unusable(Defect::NotJson, None)).await),
@@ -90,17 +90,12 @@ impl Debt {
         };
         let Answer { text, processed_text, words, kv_result, finish_reason, usage, request_id } =
             answer;
-        let receipt = self.pay(usage, request_id, finish_reason).await;
-        Ok(Completion { processed_text, words, kv_result, ..receipt.completion(text) })
+        let receipt = self.pay(usage, request_id).await;
+        Ok(Completion { text, processed_text, words, kv_result, finish_reason, receipt })
     }
 
     /// Settles at what was billed; at the bound, unverified, where the upstream did not say.
-    pub(super) async fn pay(
-        self,
-        billed: Option<Usage>,
-        request_id: Option<Code>,
-        finish_reason: FinishReason,
-    ) -> Receipt {
+    pub(super) async fn pay(self, billed: Option<Usage>, request_id: Option<Code>) -> Receipt {
         let Self { endpoint, permit, turn, progress } = self;
         endpoint.account_taken();
         let settlement = if let Some(billed) = billed {
@@ -116,7 +111,6 @@ impl Debt {
             permit.write_off().await
         };
         Receipt {
-            finish_reason,
             settlement,
             verified: billed.is_some(),
             written_off: progress.written_off,

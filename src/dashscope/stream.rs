@@ -8,8 +8,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::Receipt;
 use super::attempt::Broken;
+use super::completion::{FinishReason, Receipt};
 use super::error::CallError;
 use super::incoming::Incoming;
 use super::reply::Debt;
@@ -85,7 +85,7 @@ impl Streaming {
     /// # Errors
     ///
     /// [`Break`] where it ended before it was over.
-    pub async fn end(self) -> Result<Receipt, Break> {
+    pub async fn end(self) -> Result<(FinishReason, Receipt), Break> {
         let Self { incoming, mut debt, broken } = self;
         let tap = &incoming.tap;
         let bill = tap.bill();
@@ -102,7 +102,7 @@ impl Streaming {
         debt.endpoint.ended(&debt.permit, &mut debt.progress, outcome);
         let request_id = tap.request_id().cloned();
         match failure {
-            None => Ok(debt.pay(bill, request_id, tap.finish_reason()).await),
+            None => Ok((tap.finish_reason(), debt.pay(bill, request_id).await)),
             Some(failure) => {
                 let between_events = incoming.is_between_events();
                 let error = debt.fail(Failure { request_id, ..failure }).await;

@@ -8,11 +8,12 @@
 
 use serde_json::Value;
 
+use super::Protocol;
 use super::answer;
+use super::completion::FinishReason;
 use super::error::Code;
 use super::events::Event;
 use super::verdict::Failure;
-use super::{FinishReason, Protocol};
 use crate::units::Usage;
 
 /// What the compatible protocol writes when a stream is over.

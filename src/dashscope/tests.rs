@@ -10,9 +10,10 @@ use bytes::Bytes;
 
 use self::upstream::{Step, Upstream, answer, json};
 use super::check::CheckError;
+use super::completion::Completion;
 use super::error::{CallError, Code, Defect, Fault, Timeout};
 use super::settings::UpstreamSettings;
-use super::{Call, Client, Completion, Image};
+use super::{Call, Client, Image};
 use crate::admission::{Admission, Permit, Refusal};
 use crate::auth::tenant::Tenant;
 use crate::catalog::{Catalog, Model};
@@ -186,10 +187,10 @@ async fn a_page_is_read_and_settled_at_its_bill() {
     let world = World::new([answer()]).await;
     let completion = world.call().await.unwrap();
     assert_eq!(completion.text, "text");
-    assert_eq!((completion.verified, completion.attempts), (true, 1));
-    assert_eq!(completion.settlement.usage.total(), Tokens::new(1184));
-    assert_eq!(completion.settlement.cost.to_string(), "0.0004416");
-    assert_eq!(completion.request_id, Code::new("r-200"));
+    assert_eq!((completion.receipt.verified, completion.receipt.attempts), (true, 1));
+    assert_eq!(completion.receipt.settlement.usage.total(), Tokens::new(1184));
+    assert_eq!(completion.receipt.settlement.cost.to_string(), "0.0004416");
+    assert_eq!(completion.receipt.request_id, Code::new("r-200"));
     assert_eq!(world.account(), (1184, 0));
 }
 
@@ -214,8 +215,8 @@ async fn the_body_has_its_exact_length_and_the_whole_picture() {
 async fn an_answer_without_a_bill_is_delivered_and_settled_at_the_bound() {
     let world = World::new([json(200, r#"{"choices":[{"message":{"content":"text"}}]}"#)]).await;
     let completion = world.call().await.unwrap();
-    assert_eq!((completion.text.as_str(), completion.verified), ("text", false));
-    assert_eq!(completion.settlement.usage, BOUND);
+    assert_eq!((completion.text.as_str(), completion.receipt.verified), ("text", false));
+    assert_eq!(completion.receipt.settlement.usage, BOUND);
     assert_eq!(world.account(), (0, 9_000));
 }
 
@@ -282,8 +283,8 @@ async fn a_bill_without_an_answer_is_settled_and_told() {
 async fn a_call_that_succeeds_late_tells_what_the_way_there_cost() {
     let world = World::new([Step::close(), json(500, r#"{"code":"SystemError"}"#), answer()]).await;
     let completion = world.call().await.unwrap();
-    assert_eq!((completion.attempts, completion.retries()), (3, 2));
-    assert_eq!(completion.written_off, BOUND);
+    assert_eq!((completion.receipt.attempts, completion.receipt.retries()), (3, 2));
+    assert_eq!(completion.receipt.written_off, BOUND);
     assert_eq!(world.account(), (1184, 9_000));
 }
 
@@ -407,7 +408,7 @@ async fn a_retry_after_of_a_year_is_not_believed() {
 #[tokio::test]
 async fn a_short_retry_after_is_waited_for() {
     let world = World::new([throttled("retry-after-ms: 20"), answer()]).await;
-    assert_eq!(world.call().await.unwrap().attempts, 2);
+    assert_eq!(world.call().await.unwrap().receipt.attempts, 2);
 }
 
 #[tokio::test]

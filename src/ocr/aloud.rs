@@ -5,8 +5,9 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::admission::Permit;
+use crate::dashscope::completion::Completion;
 use crate::dashscope::error::CallError;
-use crate::dashscope::{Call, Client, Completion, Streamed};
+use crate::dashscope::{Call, Client, Streamed};
 
 /// Makes the call and tells `listener` what the model writes. Who listens no more does not end it: read
 /// on, it tells its bill.
@@ -32,7 +33,14 @@ pub(super) async fn call(
         }
     }
     match stream.end().await {
-        Ok(receipt) => Ok(receipt.completion(text)),
+        Ok((finish_reason, receipt)) => Ok(Completion {
+            text,
+            processed_text: None,
+            words: None,
+            kv_result: None,
+            finish_reason,
+            receipt,
+        }),
         Err(broken) => Err(broken.error),
     }
 }

@@ -7,7 +7,7 @@ use super::request::Request;
 use super::result::{ExtractAnswer, Page, Status};
 use super::{Ocr, Tally, prepare};
 use crate::auth::tenant::Tenant;
-use crate::dashscope::Completion;
+use crate::dashscope::completion::Completion;
 use crate::extract::Extraction;
 use crate::extract::answer::{AnswerError, parse_answer};
 use crate::extract::schema::Schema;

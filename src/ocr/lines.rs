@@ -9,7 +9,7 @@
 
 use serde::Serialize;
 
-use crate::dashscope::Word;
+use crate::dashscope::completion::Word;
 use crate::vision::Size;
 
 /// One line of text and where it stands.

@@ -40,8 +40,9 @@ use crate::admission::Admission;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::dashscope::completion::Completion;
 use crate::dashscope::error::{CallError, Code, Fault};
-use crate::dashscope::{Client, Completion, Task};
+use crate::dashscope::{Client, Task};
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::Quote;
 use crate::telemetry::metrics::{Metrics, Saving};
@@ -226,8 +227,8 @@ impl Ocr {
         if saved > Tokens::ZERO {
             self.metrics.tokens_saved(tenant, Saving::MaxPixels, saved);
         }
-        let (estimated, billed) = (quote.image.tokens, completion.settlement.usage.image);
-        if quote.image.foretold(billed) || !completion.verified {
+        let (estimated, billed) = (quote.image.tokens, completion.receipt.settlement.usage.image);
+        if quote.image.foretold(billed) || !completion.receipt.verified {
             return;
         }
         self.metrics.estimate_mismatch(&quote.model.name);
@@ -240,7 +241,7 @@ impl Ocr {
             image.max_pixels = quote.image.geometry.max_pixels.get(),
             estimated.tokens = estimated.get(),
             billed.tokens = billed.get(),
-            upstream.request_id = completion.request_id.as_ref().map(Code::as_str),
+            upstream.request_id = completion.receipt.request_id.as_ref().map(Code::as_str),
             "image tokens were billed otherwise than estimated"
         );
     }
@@ -269,13 +270,13 @@ impl Tally {
     }
 
     fn add(&mut self, completion: &Completion, quote: &Quote) {
-        self.spend(&completion.settlement.usage, quote);
-        self.remaining = completion.settlement.remaining;
-        self.attempts += completion.attempts;
-        self.retries += completion.retries();
+        self.spend(&completion.receipt.settlement.usage, quote);
+        self.remaining = completion.receipt.settlement.remaining;
+        self.attempts += completion.receipt.attempts;
+        self.retries += completion.receipt.retries();
         self.saved = self.saved.saturating_add(quote.image.saved());
-        self.upstream_time += completion.upstream_time;
-        self.request_ids.extend(completion.request_id.as_ref().map(ToString::to_string));
+        self.upstream_time += completion.receipt.upstream_time;
+        self.request_ids.extend(completion.receipt.request_id.as_ref().map(ToString::to_string));
     }
 
     fn add_failure(&mut self, failure: &CallError, quote: &Quote) {

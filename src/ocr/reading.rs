@@ -12,7 +12,8 @@ use super::notation::Notation;
 use super::request::Detail;
 use super::result::Warning;
 use super::{fence, repetition};
-use crate::dashscope::{Completion, FinishReason, Task};
+use crate::dashscope::Task;
+use crate::dashscope::completion::{Completion, FinishReason};
 use crate::vision::Size;
 
 /// The text of one page.
@@ -127,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::admission::Settlement;
-    use crate::dashscope::Word;
+    use crate::dashscope::completion::{Receipt, Word};
     use crate::ledger::budget::RemainingTokens;
     use crate::units::{Money, Usage};
 
@@ -140,16 +141,18 @@ mod tests {
             words: None,
             kv_result: None,
             finish_reason: FinishReason::Stop,
-            settlement: Settlement {
-                usage: Usage::default(),
-                cost: Money::ZERO,
-                remaining: RemainingTokens::default(),
+            receipt: Receipt {
+                settlement: Settlement {
+                    usage: Usage::default(),
+                    cost: Money::ZERO,
+                    remaining: RemainingTokens::default(),
+                },
+                verified: true,
+                written_off: Usage::default(),
+                request_id: None,
+                attempts: 1,
+                upstream_time: Duration::ZERO,
             },
-            verified: true,
-            written_off: Usage::default(),
-            request_id: None,
-            attempts: 1,
-            upstream_time: Duration::ZERO,
         }
     }
 

@@ -13,7 +13,7 @@ use super::prepare::Prepared;
 use super::reading::Reading;
 use super::request::Request;
 use crate::auth::tenant::Tenant;
-use crate::dashscope::{Completion, FinishReason};
+use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::Extraction;
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::{ImageQuote, Quote};
@@ -318,7 +318,10 @@ impl Page {
             sent: Sent::of(image),
             image_tokens: ImageTokens {
                 estimated: image.tokens,
-                billed: completion.verified.then_some(completion.settlement.usage.image),
+                billed: completion
+                    .receipt
+                    .verified
+                    .then_some(completion.receipt.settlement.usage.image),
             },
             lines: reading.lines,
             finish_reason: finish_reason(&completion.finish_reason),
@@ -344,7 +347,7 @@ fn warnings(prepared: &Prepared, completion: &Completion, reading: &Reading) -> 
     let of_the_call = [
         (image.saved() > Tokens::ZERO, Warning::Downscaled),
         (prepared.header.pages > 1, Warning::FurtherPagesIgnored),
-        (!completion.verified, Warning::UsageUnverified),
+        (!completion.receipt.verified, Warning::UsageUnverified),
         (turned && reading.lines.is_some(), Warning::BoxesAssumeExif),
     ];
     [&reading.warnings[..], &Warning::those(of_the_call)].concat()

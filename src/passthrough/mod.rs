@@ -31,9 +31,10 @@ use self::plan::Plan;
 use crate::admission::Admission;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
+use crate::dashscope::completion::Receipt;
 use crate::dashscope::error::{CallError, Code, Fault};
 use crate::dashscope::stream::{Break, Streaming};
-use crate::dashscope::{Client, Forwarded, Protocol, Receipt};
+use crate::dashscope::{Client, Forward, Forwarded, Protocol};
 use crate::ocr::error::OcrError;
 use crate::ocr::prepare;
 use crate::ocr::request::Held;
@@ -71,8 +72,10 @@ pub struct Request {
     pub resolves_oss: bool,
     /// When the caller stops waiting for an answer to begin.
     pub deadline: Instant,
-    /// Places and memory that the work takes up, held until it is done.
-    pub held: Held,
+    /// Places that the work takes up, held until it is done.
+    pub places: Held,
+    /// Memory that the body takes up, held until it is sent.
+    pub memory: Held,
 }
 
 /// What a request brought.
@@ -127,13 +130,18 @@ impl Passthrough {
         tenant: &Arc<Tenant>,
         request: Request,
     ) -> Result<Reply, PassthroughError> {
-        let (deadline, held) = (request.deadline, Arc::clone(&request.held));
-        let plan = self.plan(tenant, request).await?;
+        let (deadline, places) = (request.deadline, Arc::clone(&request.places));
+        let memory = Arc::clone(&request.memory);
+        let (plan, forward) = self.plan(tenant, request).await?;
         let admitted = self.admission.admit_bound(tenant, &plan.model, plan.bound, deadline).await;
         let permit = admitted.map_err(OcrError::from)?;
-        let call = Call { this: Arc::clone(self), tenant: Arc::clone(tenant), plan, _held: held };
+        let call =
+            Call { this: Arc::clone(self), tenant: Arc::clone(tenant), plan, _places: places };
         let work = async move {
-            match call.this.client.forward(permit, &call.plan.forward, deadline).await {
+            let forwarded = call.this.client.forward(permit, &forward, deadline).await;
+            // A stream may go on for minutes, and needs its request no more.
+            drop((forward, memory));
+            match forwarded {
                 Ok(Forwarded::Whole { body, receipt }) => Ok(call.whole(body, &receipt)),
                 Ok(Forwarded::Stream(stream)) => Ok(call.begin(stream)),
                 Err(error) => Err(call.failed(error)),
@@ -166,7 +174,7 @@ impl Passthrough {
         self: &Arc<Self>,
         tenant: &Arc<Tenant>,
         request: Request,
-    ) -> Result<Plan, PassthroughError> {
+    ) -> Result<(Plan, Forward), PassthroughError> {
         if request.body.len() <= INLINE_BYTES {
             return plan::plan(&self.catalog, tenant, &request);
         }
@@ -182,7 +190,7 @@ struct Call {
     this: Arc<Passthrough>,
     tenant: Arc<Tenant>,
     plan: Plan,
-    _held: Held,
+    _places: Held,
 }
 
 impl Call {
@@ -212,7 +220,7 @@ impl Call {
             }
         }
         match stream.end().await {
-            Ok(receipt) => self.ended(&receipt),
+            Ok((_, receipt)) => self.ended(&receipt),
             Err(Break { error, told, between_events }) => {
                 if let Some(listening) = caller.filter(|_| !told) {
                     let between_events = between_events || self.plan.hides_bill;
@@ -276,7 +284,7 @@ impl Call {
             output_tokens: usage.output,
             total_tokens: usage.total(),
             upstream_calls: receipt.attempts,
-            retries: receipt.attempts.saturating_sub(1),
+            retries: receipt.retries(),
             tokens_saved: self.plan.saved,
             cost: Cost::of(receipt.settlement.cost, self.plan.model.price.currency),
         }

@@ -26,7 +26,7 @@ use crate::quote::{self, Cap};
 use crate::units::{Pixels, Tokens, Usage};
 use crate::vision::resize::Geometry;
 
-/// What is sent, and what it may cost.
+/// What a request may cost, and what is known of it beforehand.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) model: Arc<Model>,
@@ -37,7 +37,6 @@ pub(super) struct Plan {
     pub(super) saved: Tokens,
     /// The largest `max_pixels` that is sent.
     pub(super) max_pixels: Pixels,
-    pub(super) forward: Forward,
     /// Whether the stream tells its bill to the gateway alone.
     pub(super) hides_bill: bool,
 }
@@ -50,7 +49,7 @@ struct ImagePlan {
     saved: Tokens,
 }
 
-/// Reads a request, quotes it and writes the changes.
+/// Reads a request, quotes it, and writes what is sent.
 ///
 /// # Errors
 ///
@@ -59,7 +58,7 @@ pub(super) fn plan(
     catalog: &Catalog,
     tenant: &Tenant,
     request: &Request,
-) -> Result<Plan, PassthroughError> {
+) -> Result<(Plan, Forward), PassthroughError> {
     let outline = Outline::of(&request.body)?;
     let asked = match request.protocol {
         Protocol::Compatible => compatible::read(&outline)?,
@@ -78,20 +77,21 @@ pub(super) fn plan(
     };
     let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
     let image_tokens = exact.filter(|_| asked.messages == 1).map(|exact| sum(exact.into_iter()));
-    Ok(Plan {
+    let forward = Forward {
+        protocol: request.protocol,
+        body: changed(&outline, &asked, &images, output, &request.body),
+        stream: asked.stream,
+        resolves_oss: request.resolves_oss,
+    };
+    let plan = Plan {
         model: Arc::clone(model),
         bound,
         image_tokens,
         saved: sum(images.iter().map(|image| image.saved)),
         max_pixels: images.iter().map(|image| image.geometry.max_pixels).max().unwrap_or_default(),
-        forward: Forward {
-            protocol: request.protocol,
-            body: changed(&outline, &asked, &images, output, &request.body),
-            stream: asked.stream,
-            resolves_oss: request.resolves_oss,
-        },
         hides_bill: asked.stream && !asked.tells_bill,
-    })
+    };
+    Ok((plan, forward))
 }
 
 fn look_at_images(

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::tell_tokens;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
-use crate::api::entrance::{Entered, authenticate, enter};
+use crate::api::entrance::{Entered, Places, authenticate, enter};
 use crate::api::error;
 use crate::api::middleware::{RequestId, Served};
 use crate::api::problem::Problem;
@@ -64,7 +64,8 @@ async fn forward(
         stream: protocol == Protocol::Native && wants_events(&headers),
         resolves_oss: is_enabled(&headers, "x-dashscope-ossresourceresolve"),
         deadline: entered.deadline,
-        held: Arc::new((Arc::clone(&entered.places), held)),
+        places: Arc::<Places>::clone(&entered.places),
+        memory: Arc::new(held),
     };
     let mut response = match gateway.passthrough.forward(&entered.tenant, request).await? {
         Reply::Whole { body, spend, max_pixels } => {

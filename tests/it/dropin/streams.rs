@@ -50,15 +50,6 @@ async fn accounted(gateway: &TestGateway) -> (u64, u64) {
     (spent, gateway.count("tokens_unverified_total", &[("tenant", "test")]).await)
 }
 
-/// Waits until no call of the tenant is reserved any more.
-async fn until_settled(gateway: &TestGateway, ends: u64) {
-    until("settled streams", async || {
-        let ended = gateway.count("upstream_attempts_total", &[]).await;
-        ended >= ends && gateway.count("in_flight_bytes", &[]).await == 0
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_stream_cut_after_any_event_is_an_error_to_the_client_and_counts_at_its_bound() {
     for (path, body) in both() {
@@ -185,9 +176,12 @@ async fn a_client_that_leaves_after_any_event_is_charged_what_its_stream_was_bil
             let response = streamed(&gateway, path, body.clone()).send().await.unwrap();
             leave_after(response, usize::try_from(events).unwrap()).await;
         }
-        until_settled(&gateway, whole).await;
-        let (spent, unverified) = accounted(&gateway).await;
-        assert_eq!((spent, unverified), (gateway.upstream().bill().total(), 0));
+        // Nothing is counted before its stream has been read to its end.
+        until("the bills of all streams", async || {
+            let bill = gateway.upstream().bill();
+            bill.calls == whole && accounted(&gateway).await == (bill.total(), 0)
+        })
+        .await;
     }
 }
 
@@ -227,4 +221,18 @@ async fn an_event_is_passed_on_before_the_next_is_there() {
         let first = response.bytes_stream().next().await.unwrap().unwrap();
         assert!(first.ends_with(b"\n\n"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_goes_on_holds_its_place_and_not_its_request() {
+    let gateway =
+        TestGateway::with(|setup| setup.tenant.concurrency = std::num::NonZeroU64::new(1)).await;
+    gateway.upstream().add_fault(Fault::stall_stream_after(1).times(1));
+    let body = super::chat();
+    let response = streamed(&gateway, CHAT, body.clone()).send().await.unwrap();
+    let mut stream = response.bytes_stream();
+    stream.next().await.unwrap().unwrap();
+    until("released memory", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
+    let second = streamed(&gateway, CHAT, body).send().await.unwrap();
+    assert_eq!(second.status(), 429);
 }

@@ -1,0 +1,137 @@
+use std::time::SystemTime;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::ledger::fake;
+use crate::rate_limit::local::LocalRateLimiter;
+use crate::telemetry::metrics::MetricsSettings;
+
+const BOUND: Usage =
+    Usage { image: Tokens::new(600), text: Tokens::new(100), output: Tokens::new(300) };
+
+/// An admission and a tenant of 1,000 tokens a minute, which is one bound.
+async fn admission() -> (Admission, Arc<Tenant>) {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+    let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 10 }).unwrap());
+    let ledger = fake::ledger(Arc::clone(&clock), Arc::clone(&metrics)).await;
+    let limiter = Arc::new(LocalRateLimiter::new(Arc::clone(&clock)));
+    let admission = Admission::new(limiter, ledger, clock, metrics);
+    let mut tenant = Tenant::new("acme".parse().unwrap());
+    tenant.tokens_per_minute = NonZeroU64::new(1_000);
+    (admission, Arc::new(tenant))
+}
+
+/// Asks for a bound without waiting for calls in flight.
+async fn admit(admission: &Admission, tenant: &Arc<Tenant>) -> Result<Permit, Refusal> {
+    admission.admit_bound(tenant, &Model::sample(), BOUND, admission.clock.instant()).await
+}
+
+/// A tenant that may spend one and a half bounds a day, at any pace.
+fn budgeted() -> Arc<Tenant> {
+    let mut tenant = Tenant::new("acme".parse().unwrap());
+    tenant.daily_tokens = NonZeroU64::new(1_500);
+    Arc::new(tenant)
+}
+
+fn unverified(admission: &Admission) -> bool {
+    let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+    metrics.contains(r#"tokens_unverified_total{model="sample",tenant="acme"} 1000"#)
+}
+
+#[tokio::test]
+async fn a_second_bound_is_refused_while_the_first_is_out() {
+    let (admission, tenant) = admission().await;
+    let first = admit(&admission, &tenant).await.unwrap();
+    assert!(admit(&admission, &tenant).await.is_err());
+    first.release();
+    assert!(admit(&admission, &tenant).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_permit_dropped_before_it_was_sent_gives_everything_back() {
+    let (admission, tenant) = admission().await;
+    drop(admit(&admission, &tenant).await.unwrap());
+    assert!(!unverified(&admission));
+    assert!(admit(&admission, &tenant).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_permit_dropped_after_it_was_sent_is_written_off() {
+    let (admission, tenant) = admission().await;
+    let mut permit = admit(&admission, &tenant).await.unwrap();
+    permit.mark_sent();
+    drop(permit);
+    assert!(unverified(&admission));
+    assert!(admit(&admission, &tenant).await.is_err());
+}
+
+#[tokio::test]
+async fn a_settled_permit_gives_back_what_was_not_billed() {
+    let (admission, tenant) = admission().await;
+    let mut permit = admit(&admission, &tenant).await.unwrap();
+    permit.mark_sent();
+    permit.settle(Usage::default(), None).await;
+    assert!(admit(&admission, &tenant).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_bill_above_the_bound_is_counted_in_full_and_alarmed() {
+    let (admission, tenant) = admission().await;
+    let permit = admit(&admission, &tenant).await.unwrap();
+    let billed = Usage { output: Tokens::new(400), ..BOUND };
+    assert_eq!(permit.settle(billed, None).await.usage, billed);
+    let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+    assert!(metrics.contains(r#"tokens_above_bound_total{model="sample",tenant="acme"} 100"#));
+}
+
+#[tokio::test]
+async fn a_renewed_permit_needs_room_for_a_second_bound() {
+    let (admission, tenant) = admission().await;
+    let mut permit = admit(&admission, &tenant).await.unwrap();
+    permit.mark_sent();
+    assert!(permit.renew().await.is_err());
+    assert!(unverified(&admission));
+}
+
+#[tokio::test]
+async fn a_bound_over_what_is_left_of_a_budget_is_refused_until_the_window_ends() {
+    let (admission, _) = admission().await;
+    let spent = admit(&admission, &budgeted()).await.unwrap().write_off().await;
+    assert_eq!(spent.remaining.day, Some(Tokens::new(500)));
+    let refusal = admit(&admission, &budgeted()).await.unwrap_err();
+    let Refusal::Budget { exceeded, retry_after } = refusal else { panic!("{refusal}") };
+    assert_eq!((exceeded.settled, exceeded.asked), (1_000, 1_000));
+    assert_eq!(retry_after, Duration::from_hours(24));
+}
+
+#[tokio::test]
+async fn a_bill_below_the_bound_leaves_its_rest_to_the_budget() {
+    let (admission, _) = admission().await;
+    let billed = Usage { output: Tokens::ZERO, ..BOUND };
+    let permit = admit(&admission, &budgeted()).await.unwrap();
+    assert_eq!(permit.settle(billed, None).await.remaining.day, Some(Tokens::new(800)));
+    let left = admission.remaining(&budgeted()).await.unwrap();
+    assert_eq!((left.day, left.month), (Some(Tokens::new(800)), None));
+}
+
+#[tokio::test]
+async fn a_call_waits_for_one_in_flight_that_may_leave_it_room() {
+    let (admission, _) = admission().await;
+    let first = admit(&admission, &budgeted()).await.unwrap();
+    let deadline = admission.clock.instant() + Duration::from_mins(1);
+    let (model, tenant) = (Model::sample(), budgeted());
+    let second = admission.admit_bound(&tenant, &model, BOUND, deadline);
+    let (second, ()) = tokio::join!(second, async {
+        tokio::task::yield_now().await;
+        first.release();
+    });
+    assert!(second.is_ok());
+}
+
+#[tokio::test]
+async fn a_refusal_by_a_budget_gives_the_minutes_tokens_back() {
+    let (admission, tenant) = admission().await;
+    let poor = Arc::new(Tenant { daily_tokens: NonZeroU64::new(10), ..(*tenant).clone() });
+    assert!(matches!(admit(&admission, &poor).await, Err(Refusal::Budget { .. })));
+    assert!(admit(&admission, &tenant).await.is_ok());
+}

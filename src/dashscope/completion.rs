@@ -1,0 +1,93 @@
+//! What a call brought, and what that cost.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::error::Code;
+use crate::admission::Settlement;
+use crate::units::Usage;
+
+/// What the model answered and what that cost.
+#[derive(Clone, PartialEq)]
+pub struct Completion {
+    /// What the model wrote. Empty for a blank page.
+    pub text: String,
+    /// The text without fragments that the model repeated. DashScope's own protocol gives it, and not
+    /// always.
+    pub processed_text: Option<String>,
+    /// Text lines with their places: the result of the task `advanced_recognition`.
+    pub words: Option<Vec<Word>>,
+    /// Named values: the result of the task `key_information_extraction`.
+    pub kv_result: Option<Value>,
+    /// Why the model stopped.
+    pub finish_reason: FinishReason,
+    /// What that cost.
+    pub receipt: Receipt,
+}
+
+/// What an answer cost and how it came about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// What the answer cost.
+    pub settlement: Settlement,
+    /// Whether the upstream stated its bill. If not, `settlement` is the permit's bound, marked
+    /// unverified: the answer is good and paid for, so it is delivered, and the account errs upwards.
+    pub verified: bool,
+    /// Bounds of earlier attempts of this call whose bill stayed unknown. Not part of `settlement`.
+    pub written_off: Usage,
+    /// The upstream's id of the answer, for its support.
+    pub request_id: Option<Code>,
+    /// How often the upstream was asked, this answer's attempt included.
+    pub attempts: u32,
+    /// Time spent waiting for the upstream, over all attempts; queueing and backoff not included.
+    pub upstream_time: Duration,
+}
+
+impl Receipt {
+    /// How often the call was repeated.
+    pub const fn retries(&self) -> u32 {
+        self.attempts.saturating_sub(1)
+    }
+}
+
+/// One text line of the task `advanced_recognition`.
+#[derive(Clone, PartialEq)]
+pub struct Word {
+    /// What it says.
+    pub text: String,
+    /// `x1, y1, … x4, y4`, clockwise from the top left, in pixels of the image as sent. May lie
+    /// outside.
+    pub location: Option<[f64; 8]>,
+    /// Centre x, centre y, width, height, angle in degrees; upright lines come with sides swapped.
+    pub rotate_rect: Option<[f64; 5]>,
+}
+
+/// Why the model stopped writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinishReason {
+    /// It had no more to say.
+    Stop,
+    /// It reached `max_tokens`: the text is cut.
+    Length,
+    /// Something that the vendor does not document, or nothing.
+    Other(Option<Code>),
+}
+
+/// Leaves out what the line says.
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Word").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+/// Leaves out what the model read.
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion")
+            .field("finish_reason", &self.finish_reason)
+            .field("receipt", &self.receipt)
+            .finish_non_exhaustive()
+    }
+}
