@@ -112,7 +112,7 @@ impl Endpoint {
             let Some(pause) = self.pause(&failure, deadline, progress) else {
                 return Err(progress.close(permit, &turn, failure).await);
             };
-            permit = progress.carry_over(permit, &failure).await?;
+            permit = progress.carry_over(permit, &turn, &failure).await?;
             self.metrics.upstream_retry(failure.fault.label());
             tokio::time::sleep(pause).await;
         }

@@ -48,7 +48,8 @@ impl Pacer {
         }
     }
 
-    /// Waits until a call of `input` tokens may be sent to `model`.
+    /// Waits until a call of at most `input` tokens may be sent to `model`. More than the model reads are
+    /// not reckoned with: the provider refuses such a call, and it costs nothing.
     ///
     /// # Errors
     ///
@@ -60,7 +61,7 @@ impl Pacer {
         input: Tokens,
         deadline: Instant,
     ) -> Result<Turn, Fault> {
-        let lane = self.lane(model);
+        let (lane, input) = (self.lane(model), input.min(model.figures.max_input_tokens));
         let until = deadline.min(self.clock.instant() + self.queue_timeout);
         let left = || until.saturating_duration_since(self.clock.instant());
         let _place = Place::at_the_end(&lane, input, left(), self.queue_length)?;
@@ -103,6 +104,11 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// Gives back what was taken in advance, because the call cost nothing.
+    pub(super) fn unbilled(&self) {
+        self.billed(Usage::default());
+    }
+
     /// Corrects what was taken in advance to what was billed.
     pub(super) fn billed(&self, usage: Usage) {
         let (taken, billed) = (self.taken.get(), usage.total().get());

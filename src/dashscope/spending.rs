@@ -62,7 +62,10 @@ impl Progress {
         let Failure { fault, bill, request_id, verbatim, .. } = failure;
         let mut stop = Stop { request_id, verbatim, ..fault.into() };
         match bill {
-            Bill::Nothing => permit.release(),
+            Bill::Nothing => {
+                turn.unbilled();
+                permit.release();
+            }
             Bill::Unknown => {
                 self.written_off = self.written_off.plus(&permit.write_off().await.usage);
             }
@@ -83,9 +86,11 @@ impl Progress {
     pub(super) async fn carry_over(
         &mut self,
         mut permit: Permit,
+        turn: &Turn,
         failure: &Failure,
     ) -> Result<Permit, Stop> {
         if failure.bill == Bill::Nothing {
+            turn.unbilled();
             permit.mark_unbilled();
             return Ok(permit);
         }

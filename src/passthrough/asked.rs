@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::form::{FormFault, Object, fault};
+use super::names;
 use super::outline::{Outline, Place};
 use crate::quote::Wish;
 use crate::units::Pixels;
@@ -48,23 +49,9 @@ pub(super) struct AskedImage {
     pub(super) pointer: String,
 }
 
-/// Members of a content item that would carry something which is billed and not bounded here. Each
-/// protocol has a name of its own for images; the other's is among these.
-const OTHER_MEDIA: [&str; 13] = [
-    "audio",
-    "audio_url",
-    "file",
-    "file_url",
-    "image",
-    "image_file",
-    "image_url",
-    "images",
-    "input_audio",
-    "input_file",
-    "input_image",
-    "video",
-    "video_url",
-];
+/// Images of one request at most. With the least that an image can cost, as many as fill a fifth of what
+/// a model reads.
+const MOST_IMAGES: usize = 1_000;
 
 /// What a protocol's reader does with an image that it finds.
 ///
@@ -94,46 +81,60 @@ pub(super) fn read_messages(
     let mut count = 0;
     for message in outline.elements(list) {
         let pointer = format!("{}/{count}", dialect.pointer);
-        read_message(outline, message, &pointer, dialect, &mut images)?;
+        read_message(Object::at(outline, message, &pointer)?, &pointer, dialect, &mut images)?;
         count += 1;
+    }
+    if images.len() > MOST_IMAGES {
+        let why = format!("have {} images; at most {MOST_IMAGES} are taken", images.len());
+        return Err(fault(dialect.pointer, why));
     }
     Ok((images, count))
 }
 
+/// Nothing passes that might be an image and was not seen to be one: a place that is not looked at would
+/// be billed and not bounded.
 fn read_message(
-    outline: &Outline<'_>,
-    place: Place,
+    message: Object<'_, '_>,
     pointer: &str,
     dialect: &Dialect,
     images: &mut Vec<AskedImage>,
 ) -> Result<(), FormFault> {
-    let message = Object::at(outline, place, pointer)?;
-    if matches!(&*message.text("role")?, "system" | "developer") {
-        let why = "is a system message, which the Qwen-OCR models do not take: they have one of their \
-                   own. Put the instruction into the user's message";
-        return Err(fault(pointer, why));
+    check_role(&message, pointer)?;
+    names::check_media(&message, None)?;
+    let outline = message.outline();
+    let Some(content) = message.member("content") else { return Ok(()) };
+    if outline.is_text(content) {
+        return Ok(());
     }
-    let content = message.member("content").filter(|&content| outline.is_array(content));
-    let items = content.into_iter().flat_map(|content| outline.elements(content));
-    for (number, item) in items.enumerate() {
+    if !outline.is_array(content) {
+        return Err(message.wrong("content", "must be a text or a list of items"));
+    }
+    for (number, item) in outline.elements(content).enumerate() {
         let pointer = format!("{pointer}/content/{number}");
-        // Whatever is no object holds no image; its bytes are counted as text.
-        let Ok(object) = Object::at(outline, item, &pointer) else { continue };
-        if let Some(name) = other_medium(outline, item, dialect.image) {
-            let why = "is no medium that this gateway can tell the cost of: send images and text";
-            return Err(object.wrong(name, why));
-        }
+        let object = Object::at(outline, item, &pointer)?;
+        names::check_media(&object, Some(dialect.image))?;
         if let Some(image) = object.member(dialect.image) {
             let pointer = format!("{pointer}/{}", dialect.image);
             images.push((dialect.read_image)(object, image, pointer)?);
+        } else if object.json("text").is_none() {
+            let why = format!("must have a member `text` or `{}`", dialect.image);
+            return Err(fault(pointer, why));
         }
     }
     Ok(())
 }
 
-fn other_medium(outline: &Outline<'_>, item: Place, own: &str) -> Option<&'static str> {
-    let mut names = outline.elements(item).filter_map(|member| outline.name(member));
-    names.find_map(|name| OTHER_MEDIA.into_iter().find(|medium| *medium == name && *medium != own))
+/// The models answer a user and may be told what they said before.
+fn check_role(message: &Object<'_, '_>, pointer: &str) -> Result<(), FormFault> {
+    match &*message.text("role")? {
+        "user" | "assistant" => Ok(()),
+        "system" | "developer" => {
+            let why = "is a system message, which the Qwen-OCR models do not take: they have one of \
+                       their own. Put the instruction into the user's message";
+            Err(fault(pointer, why))
+        }
+        _ => Err(message.wrong("role", "must be user or assistant")),
+    }
 }
 
 /// The bounds of an image, from each object that may state them.

@@ -2,6 +2,7 @@
 
 use super::asked::{Asked, AskedImage, Dialect, read_messages, read_wish};
 use super::form::{FormFault, Object, fault};
+use super::names;
 use super::outline::{Outline, Place};
 
 /// Bytes of the prompt that the model gives itself where none is sent (Model Studio, "Qwen-OCR API
@@ -14,9 +15,12 @@ const MESSAGES: Dialect = Dialect { pointer: "/messages", image: "image_url", re
 pub(super) fn read<'a>(outline: &Outline<'a>) -> Result<Asked<'a>, FormFault> {
     let place = Place::ROOT;
     let root = Object::at(outline, place, "")?;
-    if root.flag("enable_thinking")? {
-        let why = "makes a model write without a bound, so its cost cannot be held to a budget";
-        return Err(root.wrong("enable_thinking", why));
+    names::check_switches(&root)?;
+    names::check_media(&root, None)?;
+    if root.member("input").is_some() {
+        return Err(
+            root.wrong("input", "belongs to DashScope's own protocol: messages stand at the top")
+        );
     }
     let (images, messages) = read_messages(outline, root.member("messages"), &MESSAGES)?;
     let stream = root.flag("stream")?;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::names;
 use super::outline::{Outline, Place};
 
 /// A member that cannot be understood, or must not be there.
@@ -28,16 +29,30 @@ pub(super) struct Object<'o, 'a> {
 }
 
 impl<'o, 'a> Object<'o, 'a> {
-    /// The object at `place`, or a fault where it is none.
+    /// The object at `place`; a fault where it is none, or where a member of it may be taken for another.
     pub(super) fn at(
         outline: &'o Outline<'a>,
         place: Place,
         pointer: &'o str,
     ) -> Result<Self, FormFault> {
-        if outline.is_object(place) {
-            return Ok(Self { outline, place, pointer });
+        if !outline.is_object(place) {
+            return Err(fault(pointer, "must be an object"));
         }
-        Err(fault(pointer, "must be an object"))
+        let object = Self { outline, place, pointer };
+        names::check_spelling(&object)?;
+        Ok(object)
+    }
+
+    /// The names of its members.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'o str> {
+        let outline = self.outline;
+        outline.elements(self.place).filter_map(move |member| outline.name(member))
+    }
+
+    /// A member as it is written.
+    pub(super) fn json(&self, name: &str) -> Option<&'a str> {
+        let member = self.outline.member(self.place, name)?;
+        Some(self.outline.json(member))
     }
 
     /// The document that it is part of.

@@ -13,6 +13,7 @@ mod compatible;
 mod edits;
 pub mod error;
 pub mod form;
+mod names;
 mod native;
 pub mod outline;
 mod picture;
@@ -68,6 +69,8 @@ pub struct Request {
     pub body: Bytes,
     /// Whether the request's head asks for a stream; only the native protocol's does.
     pub stream: bool,
+    /// Whether a stream that breaks off can be told from one that ends, as since HTTP/1.1 it can.
+    pub may_stream: bool,
     /// Whether the provider shall look up addresses of its own temporary storage.
     pub resolves_oss: bool,
     /// When the caller stops waiting for an answer to begin.

@@ -3,6 +3,7 @@
 use super::asked::{Asked, AskedImage, Dialect, read_messages, read_wish};
 use super::compatible::DEFAULT_PROMPT_BYTES;
 use super::form::{FormFault, Object};
+use super::names;
 use super::outline::{Outline, Place};
 use crate::extract::result_schema;
 use crate::quote::Wish;
@@ -18,15 +19,16 @@ pub(super) fn read<'a>(outline: &Outline<'a>, stream: bool) -> Result<Asked<'a>,
     let root = Object::at(outline, Place::ROOT, "")?;
     let input =
         root.member("input").map(|input| Object::at(outline, input, "/input")).transpose()?;
+    if root.member("messages").is_some() {
+        return Err(root.wrong("messages", "belong into `input`"));
+    }
     let messages = input.and_then(|input| input.member("messages"));
     let (images, messages) = read_messages(outline, messages, &MESSAGES)?;
     let parameters = root.member("parameters");
     let read = parameters.map(|place| Object::at(outline, place, "/parameters")).transpose()?;
-    if let Some(parameters) = read
-        && parameters.flag("enable_thinking")?
-    {
-        let why = "makes a model write without a bound, so its cost cannot be held to a budget";
-        return Err(parameters.wrong("enable_thinking", why));
+    for object in [Some(root), input, read].into_iter().flatten() {
+        names::check_switches(&object)?;
+        names::check_media(&object, None)?;
     }
     let number = |name| read.map_or(Ok(None), |parameters| parameters.number(name));
     Ok(Asked {

@@ -124,6 +124,11 @@ impl<'a> Outline<'a> {
         self.json(place).starts_with('[')
     }
 
+    /// Whether the value is a text.
+    pub(super) fn is_text(&self, place: Place) -> bool {
+        self.json(place).starts_with('"')
+    }
+
     /// Whether the value is `null`.
     pub(super) fn is_null(&self, place: Place) -> bool {
         self.json(place) == "null"

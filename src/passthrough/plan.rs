@@ -64,6 +64,11 @@ pub(super) fn plan(
         Protocol::Compatible => compatible::read(&outline)?,
         Protocol::Native => native::read(&outline, request.stream)?,
     };
+    if asked.stream && !request.may_stream {
+        let why = "needs HTTP/1.1, which tells a stream that breaks off from one that ends; behind nginx, \
+                   set proxy_http_version 1.1";
+        return Err(super::form::fault("/stream", why).into());
+    }
     let model = prepare::model_for(catalog, tenant, Some(&asked.model))?;
     let cap = prepare::cap(tenant);
     let images = look_at_images(&outline, &asked, model, cap)?;

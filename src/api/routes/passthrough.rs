@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
@@ -56,12 +56,14 @@ async fn forward(
         let detail = "Asynchronous calls are not supported: leave X-DashScope-Async out.";
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail));
     }
+    let may_stream = request.version() >= Version::HTTP_11;
     let (body, held) = upload::read_whole(gateway, request).await?;
     let length = body.len();
     let request = passthrough::Request {
         protocol,
         body,
         stream: protocol == Protocol::Native && wants_events(&headers),
+        may_stream,
         resolves_oss: is_enabled(&headers, "x-dashscope-ossresourceresolve"),
         deadline: entered.deadline,
         places: Arc::<Places>::clone(&entered.places),

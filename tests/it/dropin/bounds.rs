@@ -4,9 +4,11 @@ use std::num::NonZeroU64;
 
 use ocr_gateway::auth::tenant::OnExceed;
 use ocr_gateway::units::Pixels;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{CHAT, GENERATION, both, chat, code, data_url, generation, item, send, streamed};
+use super::{
+    CHAT, GENERATION, MODEL, both, chat, code, data_url, generation, item, send, streamed,
+};
 use crate::harness::{Answer, TestGateway};
 
 #[tokio::test]
@@ -151,4 +153,87 @@ async fn a_picture_behind_an_address_is_bounded_by_the_cap_and_never_fetched() {
     let call = &gateway.upstream().calls()[0];
     assert_eq!(call.images[0].max_pixels_beside, Some(1_048_576));
     assert_eq!(gateway.count("budget_tokens", &[("state", "settled"), ("period", "day")]).await, 0);
+}
+
+#[tokio::test]
+async fn nothing_passes_that_may_be_an_image_and_is_not_counted_as_one() {
+    let gateway = TestGateway::start().await;
+    let image = json!({ "type": "image_url", "image_url": { "url": data_url("hello.png") } });
+    let content = |content: Value| json!([{ "role": "user", "content": content }]);
+    let compatible = [
+        json!({ "messages": content(image.clone()) }),
+        json!({ "messages": content(json!([[image.clone()]])) }),
+        json!({ "messages": content(json!(["https://a/b.png"])) }),
+        json!({ "messages": content(json!([{ "type": "image", "source": { "url": "https://a" } }])) }),
+        json!({ "messages": content(json!([{ "type": "text", "text": "a", "image": "https://a" }])) }),
+        json!({ "messages": [{ "role": "user", "content": "a", "images": ["https://a"] }] }),
+        json!({ "messages": [{ "role": "System", "content": "a" }] }),
+        json!({ "messages": [{ "role": "tool", "content": "a" }] }),
+        json!({ "messages": content(json!("a")), "input": { "messages": content(json!("a")) } }),
+        json!({ "messages": content(json!("a")), "image_url": "https://a" }),
+    ];
+    let native = [
+        json!({ "input": { "messages": content(json!([image])) } }),
+        json!({ "input": { "messages": content(json!("a")), "image": "https://a" } }),
+        json!({ "input": { "messages": content(json!("a")) }, "messages": content(json!("a")) }),
+        json!({ "input": { "messages": content(json!("a")) }, "parameters": { "images": ["https://a"] } }),
+    ];
+    let bodies = compatible.map(|body| (CHAT, body)).into_iter();
+    for (path, mut body) in bodies.chain(native.map(|body| (GENERATION, body))) {
+        body["model"] = MODEL.into();
+        let answer = send(&gateway, path, &body).await;
+        assert_eq!(answer.status, 400, "{body}");
+        code(path, &answer);
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn switches_that_make_a_call_dearer_are_refused_on_both_protocols() {
+    let gateway = TestGateway::start().await;
+    for (path, body) in both() {
+        for name in
+            ["enable_thinking", "vl_high_resolution_images", "enable_search", "tools", "best_of"]
+        {
+            for value in [json!(true), json!(["x"]), json!(7)] {
+                let mut body = body.clone();
+                let place = if path == CHAT { &mut body } else { &mut body["parameters"] };
+                place[name] = value;
+                let answer = send(&gateway, path, &body).await;
+                assert_eq!((answer.status.as_u16(), answer.text.contains(name)), (400, true));
+            }
+        }
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_bound_spelt_otherwise_is_refused_wherever_it_stands() {
+    let gateway = TestGateway::start().await;
+    for (path, mut body) in both() {
+        item(path, &mut body)["maxPixels"] = 30_720_000.into();
+        let answer = send(&gateway, path, &body).await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains("max_pixels"), "{}", answer.text);
+    }
+    let mut body = generation();
+    body["parameters"]["Max-Tokens"] = 9.into();
+    assert_eq!(send(&gateway, GENERATION, &body).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_request_that_the_upstream_refuses_holds_nobody_else_up() {
+    let gateway = TestGateway::with(|setup| {
+        for model in setup.settings.models.values_mut() {
+            model.tpm = 6_000_000;
+        }
+    })
+    .await;
+    let mut body = generation();
+    let image = json!({ "image": "https://pictures.example/a.png" });
+    body["input"]["messages"][0]["content"] = vec![image; 900].into();
+    let refused = send(&gateway, GENERATION, &body).await;
+    assert!(refused.text.contains("Failed to download"), "{}", refused.text);
+    let other = gateway.upload("/ocr", crate::harness::fixture("hello.png")).await;
+    assert_eq!(other.status, 200, "{}", other.text);
 }

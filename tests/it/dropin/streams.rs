@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{CHAT, GENERATION, both, streamed};
 use crate::harness::{SCRIPTED_TEXT, Setup, TestGateway, until};
+use crate::wire::Wire;
 
 /// A gateway whose upstream remembers what it sent.
 async fn gateway() -> TestGateway {
@@ -235,4 +236,25 @@ async fn a_stream_that_goes_on_holds_its_place_and_not_its_request() {
     until("released memory", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
     let second = streamed(&gateway, CHAT, body).send().await.unwrap();
     assert_eq!(second.status(), 429);
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_that_could_not_tell_a_cut_stream_is_given_none() {
+    let gateway = gateway().await;
+    for (path, mut body) in both() {
+        let accept = if path == CHAT { "*/*" } else { "text/event-stream" };
+        body["stream"] = (path == CHAT).into();
+        let body = body.to_string();
+        let mut wire = Wire::to(&gateway).await;
+        let (length, key) = (body.len(), &gateway.key);
+        wire.send(format!(
+            "POST {path} HTTP/1.0\r\nX-API-Key: {key}\r\nAccept: {accept}\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        ))
+        .await;
+        let answer = wire.answer().await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.text.contains("proxy_http_version"), "{}", answer.text);
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
 }
