@@ -91,13 +91,14 @@ impl Dialect {
         if self == Self::Problem {
             return problem.response(request_id, instance);
         }
-        if let Some(verbatim) = &problem.verbatim {
-            return said(verbatim);
-        }
-        let body = Body::from(self.error(problem, request_id).to_string());
-        let mut response = (words(problem).status, body).into_response();
+        let mut response = match &problem.verbatim {
+            Some(verbatim) => said(verbatim),
+            None => {
+                let body = Body::from(self.error(problem, request_id).to_string());
+                (words(problem).status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+            }
+        };
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, JSON);
         problem.add_headers(headers);
         if !problem.invites_retry() {
             // The vendor's and OpenAI's clients repeat 5xx and 429 unless they are told not to.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::completion::{FinishReason, Word};
-use super::error::{Code, Defect, Fault, Verbatim};
+use super::error::{Code, Defect, Verbatim};
 use super::events::{BYTE_ORDER_MARK, Events};
 use super::verdict::{self, Bill, Complaint, Failure, Repeat};
 use crate::units::{Tokens, Usage};
@@ -183,12 +183,8 @@ pub(super) fn usage(usage: &Value, bound: &Usage) -> Option<Usage> {
 /// Judges an error body, and keeps it where it speaks of the caller's own request.
 fn judge(json: &Value, status: u16, received: &Received, bound: &Usage) -> Failure {
     let failure = complaint(json, status, received.retry_after, bound);
-    let about_the_request = matches!(
-        failure.fault,
-        Fault::Rejected { .. } | Fault::ImageRejected(_) | Fault::ContentRejected
-    );
-    let verbatim =
-        about_the_request.then(|| Box::new(Verbatim::of(received.status, &received.body)));
+    let verbatim = failure.fault.is_about_the_request();
+    let verbatim = verbatim.then(|| Box::new(Verbatim::of(received.status, &received.body)));
     Failure { verbatim, ..failure }
 }
 

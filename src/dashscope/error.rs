@@ -202,6 +202,11 @@ impl Fault {
         }
     }
 
+    /// Whether the upstream objects to the caller's own request, and to nothing else.
+    pub(super) const fn is_about_the_request(&self) -> bool {
+        matches!(self, Self::Rejected { .. } | Self::ImageRejected(_) | Self::ContentRejected)
+    }
+
     /// Whether it was the gateway that said no, so that the upstream has nothing to answer for.
     pub(super) const fn is_ours(&self) -> bool {
         matches!(self, Self::Busy { .. } | Self::Refused(_))

@@ -60,12 +60,19 @@ impl Events {
     pub(super) fn unfinished(&self) -> usize {
         self.buffer.len()
     }
+
+    /// What came behind the last event. Some servers end the last one with the connection.
+    pub(super) fn take_rest(&mut self) -> Option<Event> {
+        (self.line, self.searched) = (0, 0);
+        let rest = self.buffer.split();
+        (!rest.is_empty()).then(|| Event(rest.freeze()))
+    }
 }
 
 impl Event {
     /// The event as it came.
-    pub(super) fn bytes(&self) -> &Bytes {
-        &self.0
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.0
     }
 
     /// What it says.
@@ -148,5 +155,7 @@ mod tests {
         assert_eq!(fields[2], Fields::default());
         assert_eq!(fields[3], Fields::default());
         assert_eq!(fields[4].data, data("[DONE]"));
+        assert_eq!(events.take_rest().unwrap().fields().data, data("cut"));
+        assert_eq!(events.take_rest(), None);
     }
 }

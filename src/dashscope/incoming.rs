@@ -2,8 +2,8 @@
 //!
 //! A stream is looked at until its first event is whole, before any of it is passed on: DashScope tells
 //! of a throttle or a wrong request in an event under status 200, and only as long as the caller has
-//! seen nothing can the call be made again or be answered with a status of its own. After that, bytes
-//! pass as they come.
+//! seen nothing can the call be made again or be answered with a status of its own. After that, each event
+//! passes when it is whole, so that a stream which breaks off does so between two of them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -101,23 +101,37 @@ impl Incoming {
     ///
     /// [`Broken`] where the stream ends before it is over, however politely.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>, Broken> {
-        let Some(raw) = self.read().await? else { return Ok(None) };
-        self.events.push(&raw);
-        let mut piece = Piece { raw, ..Piece::default() };
-        while let Some(event) = self.events.next() {
-            let seen = self.tap.see(&event);
-            piece.text.push_str(&seen.text);
-            if !seen.is_bill {
-                piece.without_bill.extend_from_slice(event.bytes());
-            }
+        match self.read().await? {
+            Some(raw) => self.take_in(&raw).map(Some),
+            None => self.take_rest(),
         }
-        self.written = self.written.saturating_add(piece.text.len());
+    }
+
+    fn take_in(&mut self, raw: &[u8]) -> Result<Piece, Broken> {
+        self.events.push(raw);
+        let mut piece = Piece::default();
+        while let Some(event) = self.events.next() {
+            piece.add(self.tap.see(&event), event);
+        }
+        self.written = self.written.saturating_add(piece.text_length());
         if self.events.unfinished() > self.limits.event || self.written > self.limits.text {
             return Err(Broken::TooLong);
         }
-        Ok(Some(piece))
+        Ok(piece)
     }
 
+    /// The end of the connection, which may be that of the last event, too.
+    fn take_rest(&mut self) -> Result<Option<Piece>, Broken> {
+        let rest = self.events.take_rest().map(|event| {
+            let mut piece = Piece::default();
+            piece.add(self.tap.see(&event), event);
+            piece
+        });
+        let is_over = self.tap.is_complete() || self.tap.failure().is_some();
+        if is_over { Ok(rest) } else { Err(Broken::Interrupted) }
+    }
+
+    /// What came next; none at the end of the connection.
     async fn read(&mut self) -> Result<Option<Bytes>, Broken> {
         if let Some(piece) = self.ahead.pop_front() {
             return Ok(Some(piece));
@@ -128,17 +142,7 @@ impl Incoming {
             let rest = timeout_at(patience, self.pieces.next()).await;
             return Ok(rest.ok().and_then(Result::ok).flatten());
         }
-        match timeout_at(self.until, self.pieces.next()).await {
-            Ok(Ok(Some(piece))) => Ok(Some(piece)),
-            Ok(Ok(None)) if self.tap.failure().is_some() => Ok(None),
-            Ok(Ok(None)) => Err(Broken::Interrupted),
-            Ok(Err(broken)) => Err(broken),
-            Err(_late) => Err(Broken::Timeout(Timeout::Total)),
-        }
-    }
-
-    /// Whether all that came so far is whole events.
-    pub(super) fn is_between_events(&self) -> bool {
-        self.events.unfinished() == 0
+        let next = timeout_at(self.until, self.pieces.next()).await;
+        next.unwrap_or(Err(Broken::Timeout(Timeout::Total)))
     }
 }

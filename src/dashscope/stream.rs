@@ -6,14 +6,17 @@
 //! left does not end a stream: read on, it tells its bill, and what it would have cost to be broken off
 //! is not documented.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::attempt::Broken;
 use super::completion::{FinishReason, Receipt};
 use super::error::CallError;
+use super::events::Event;
 use super::incoming::Incoming;
 use super::reply::Debt;
+use super::tap::{Kind, Seen};
 use super::verdict::{Bill, Failure};
+use crate::units::Usage;
 
 /// A stream under way, with the permit that pays for it.
 ///
@@ -25,15 +28,11 @@ pub struct Streaming {
     broken: Option<Broken>,
 }
 
-/// A piece of a stream.
+/// The events that became whole together.
 #[derive(Default)]
 pub struct Piece {
-    /// The bytes as they came.
-    pub(super) raw: Bytes,
-    /// The events that became whole, but for those that are there for the bill alone.
-    pub(super) without_bill: BytesMut,
-    /// What the model wrote in them.
-    pub(super) text: String,
+    events: Vec<(Kind, Bytes)>,
+    text: String,
 }
 
 /// How a stream ended before it was over.
@@ -41,21 +40,37 @@ pub struct Piece {
 pub struct Break {
     /// Why, and what was spent.
     pub error: CallError,
-    /// Whether the stream itself told of it, in an event of its own.
+    /// Whether the stream itself told the caller of it, in an event of its own.
     pub told: bool,
-    /// Whether it broke off between two events, so that another can be added.
-    pub between_events: bool,
 }
 
 impl Piece {
-    /// The bytes as they came.
-    pub fn bytes(self) -> Bytes {
-        self.raw
+    pub(super) fn add(&mut self, seen: Seen, event: Event) {
+        self.text.push_str(&seen.text);
+        self.events.push((seen.kind, event.into_bytes()));
     }
 
-    /// The events that became whole, but for those that are there for the bill alone; byte for byte.
+    pub(super) const fn text_length(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The events for a caller, byte for byte.
+    pub fn bytes(self) -> Bytes {
+        self.of(&[Kind::Content, Kind::Bill])
+    }
+
+    /// The events for a caller, but for those that are there for the bill alone.
     pub fn without_bill(self) -> Bytes {
-        self.without_bill.freeze()
+        self.of(&[Kind::Content])
+    }
+
+    fn of(self, kinds: &[Kind]) -> Bytes {
+        let mut shown = self.events.into_iter().filter(|(kind, _)| kinds.contains(kind));
+        let first = shown.next().map(|(_, bytes)| bytes).unwrap_or_default();
+        let Some((_, second)) = shown.next() else { return first };
+        let rest = shown.map(|(_, bytes)| bytes);
+        let all: Vec<_> = [first, second].into_iter().chain(rest).collect();
+        all.concat().into()
     }
 
     /// What the model wrote.
@@ -89,7 +104,7 @@ impl Streaming {
         let Self { incoming, mut debt, broken } = self;
         let tap = &incoming.tap;
         let bill = tap.bill();
-        let told = tap.failure().is_some();
+        let told = tap.failure().is_some_and(|failure| failure.fault.is_about_the_request());
         let unbilled = bill.map_or(Bill::Unknown, Bill::Known);
         let failure = match (tap.failure(), broken) {
             (Some(failure), _) => {
@@ -104,16 +119,15 @@ impl Streaming {
         match failure {
             None => Ok((tap.finish_reason(), debt.pay(bill, request_id).await)),
             Some(failure) => {
-                let between_events = incoming.is_between_events();
                 let error = debt.fail(Failure { request_id, ..failure }).await;
-                Err(Break { error, told, between_events })
+                Err(Break { error, told })
             }
         }
     }
 }
 
 /// What a stream that told of an error cost: what it stated; else nobody knows, since the model had begun.
-fn told_bill(failure: &Failure, stated: Option<crate::units::Usage>) -> Bill {
+fn told_bill(failure: &Failure, stated: Option<Usage>) -> Bill {
     match (stated, failure.bill) {
         (Some(stated), _) => Bill::Known(stated),
         (None, Bill::Known(billed)) => Bill::Known(billed),
@@ -124,6 +138,6 @@ fn told_bill(failure: &Failure, stated: Option<crate::units::Usage>) -> Bill {
 /// Leaves out what the model wrote.
 impl std::fmt::Debug for Piece {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Piece").field("bytes", &self.raw.len()).finish_non_exhaustive()
+        f.debug_struct("Piece").field("events", &self.events.len()).finish_non_exhaustive()
     }
 }

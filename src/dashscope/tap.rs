@@ -4,7 +4,9 @@
 //! and then `[DONE]`; DashScope's own states a running total in every event and ends with the one that
 //! gives a `finish_reason`, which is the *word* `null` until then (Model Studio, "Qwen-OCR API
 //! reference"). A connection that merely closes is no end in either. A running total is not a bill: it
-//! becomes one when the model has finished.
+//! becomes one when the model has finished, and is none any more when text comes without a new one.
+//!
+//! A stream has one answer: requests for several are refused before they are sent.
 
 use serde_json::Value;
 
@@ -26,6 +28,7 @@ pub(super) struct Tap {
     /// What the call may cost, for bills that do not tell their parts.
     bound: Usage,
     usage: Option<Usage>,
+    /// Whether it came in an event of its own, as the compatible protocol sends it in the end.
     is_final: bool,
     finish_reason: Option<FinishReason>,
     done: bool,
@@ -38,8 +41,20 @@ pub(super) struct Tap {
 pub(super) struct Seen {
     /// What the model wrote.
     pub(super) text: String,
-    /// Whether the event is there for the bill alone.
-    pub(super) is_bill: bool,
+    /// What it is there for.
+    pub(super) kind: Kind,
+}
+
+/// What an event is there for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What the model wrote, or anything else that is to be passed on.
+    #[default]
+    Content,
+    /// The bill alone.
+    Bill,
+    /// An error that speaks of the account and not of the request, so not for callers.
+    Withheld,
 }
 
 impl Tap {
@@ -70,8 +85,11 @@ impl Tap {
         }
         if answer::is_complaint(&json) {
             let status = fields.status.unwrap_or(500);
-            self.failure.get_or_insert(answer::complaint(&json, status, None, &self.bound));
-            return Seen::default();
+            let failure = answer::complaint(&json, status, None, &self.bound);
+            let told = failure.fault.is_about_the_request();
+            self.failure.get_or_insert(failure);
+            let kind = if told { Kind::Content } else { Kind::Withheld };
+            return Seen { kind, ..Seen::default() };
         }
         let choices = match self.protocol {
             Protocol::Compatible => json["choices"].take(),
@@ -79,11 +97,12 @@ impl Tap {
         };
         self.see_end(&choices[0]["finish_reason"]);
         let usage = answer::usage(&json["usage"], &self.bound);
-        let is_empty = choices.as_array().is_some_and(Vec::is_empty);
-        let is_bill = self.protocol == Protocol::Compatible && is_empty && usage.is_some();
-        self.usage = usage.or(self.usage);
-        self.is_final = self.usage.is_some() && (is_bill || self.is_complete());
-        Seen { text: text(self.protocol, &choices[0]), is_bill }
+        let has_content = choices.as_array().is_some_and(|choices| !choices.is_empty());
+        let is_bill = self.protocol == Protocol::Compatible && !has_content && usage.is_some();
+        self.usage = if has_content { usage } else { usage.or(self.usage) };
+        self.is_final = is_bill;
+        let kind = if is_bill { Kind::Bill } else { Kind::Content };
+        Seen { text: text(self.protocol, &choices[0]), kind }
     }
 
     fn see_end(&mut self, finish_reason: &Value) {
@@ -158,8 +177,8 @@ mod tests {
     #[test]
     fn a_compatible_stream_ends_with_its_mark_and_not_with_its_bill() {
         let (tap, seen) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}"));
-        assert_eq!(seen[0], Seen { text: "a".to_owned(), is_bill: false });
-        assert!(!seen[1].is_bill && seen[2].is_bill);
+        assert_eq!(seen[0], Seen { text: "a".to_owned(), kind: Kind::Content });
+        assert_eq!([seen[1].kind, seen[2].kind], [Kind::Content, Kind::Bill]);
         assert_eq!((tap.is_complete(), tap.bill().unwrap().output.get()), (false, 9));
         let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}data: [DONE]\n\n"));
         assert_eq!((tap.is_complete(), tap.finish_reason()), (true, FinishReason::Stop));
@@ -196,8 +215,30 @@ mod tests {
         let (tap, _) = heard(Protocol::Native, stream);
         assert_eq!(tap.failure().unwrap().fault.label(), "rejected");
         assert!(!tap.is_complete());
+    }
+
+    #[test]
+    fn an_error_that_speaks_of_the_account_is_withheld() {
+        let event = |code: &str| format!("data: {{\"error\":{{\"code\":\"{code}\"}}}}\n\n");
+        for (code, kind) in [
+            ("data_inspection_failed", Kind::Content),
+            ("internal_error", Kind::Withheld),
+            ("Arrearage", Kind::Withheld),
+        ] {
+            let (_, seen) = heard(Protocol::Compatible, &event(code));
+            assert_eq!(seen[0].kind, kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_running_total_that_was_overtaken_is_no_bill() {
+        let running =
+            DELTA.replace("null}\n", "{\"prompt_tokens\":752,\"completion_tokens\":3}}\n");
+        assert_ne!(running, DELTA);
         let (tap, _) =
-            heard(Protocol::Compatible, "data: {\"error\":{\"code\":\"internal_error\"}}\n\n");
-        assert_eq!(tap.failure().unwrap().fault.label(), "failed");
+            heard(Protocol::Compatible, &format!("{running}{DELTA}{STOP}data: [DONE]\n\n"));
+        assert_eq!((tap.is_complete(), tap.bill()), (true, None));
+        let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{running}data: [DONE]\n\n"));
+        assert_eq!(tap.bill().unwrap().output.get(), 3);
     }
 }

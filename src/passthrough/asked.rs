@@ -26,8 +26,6 @@ pub(super) struct Asked<'a> {
     pub(super) max_tokens: Option<u64>,
     /// The same by its newer name, which OpenAI's clients may write instead or beside.
     pub(super) max_completion_tokens: Option<u64>,
-    /// Answers to one question.
-    pub(super) answers: u64,
     pub(super) stream: bool,
     /// Whether a stream shall tell its bill.
     pub(super) tells_bill: bool,
@@ -49,9 +47,8 @@ pub(super) struct AskedImage {
     pub(super) pointer: String,
 }
 
-/// Images of one request at most. With the least that an image can cost, as many as fill a fifth of what
-/// a model reads.
-const MOST_IMAGES: usize = 1_000;
+/// Images of one request at most. A model reads 30,000 tokens, which is a hundred tokens for each.
+const MOST_IMAGES: usize = 256;
 
 /// What a protocol's reader does with an image that it finds.
 ///
@@ -134,6 +131,27 @@ fn check_role(message: &Object<'_, '_>, pointer: &str) -> Result<(), FormFault> 
             Err(fault(pointer, why))
         }
         _ => Err(message.wrong("role", "must be user or assistant")),
+    }
+}
+
+/// The most tokens that an answer shall have, by the name of the member. Nobody can want none, and some
+/// servers read 0 as no limit.
+pub(super) fn read_limit(
+    parameters: &Object<'_, '_>,
+    name: &str,
+) -> Result<Option<u64>, FormFault> {
+    match parameters.number(name)? {
+        Some(0) => Err(parameters.wrong(name, "must be at least 1")),
+        limit => Ok(limit),
+    }
+}
+
+/// Refuses to ask for several answers: no page of the vendor has that for its OCR models, and each would be
+/// billed.
+pub(super) fn check_answers(parameters: &Object<'_, '_>) -> Result<(), FormFault> {
+    match parameters.number("n")? {
+        None | Some(1) => Ok(()),
+        Some(_) => Err(parameters.wrong("n", "must be 1: the Qwen-OCR models give one answer")),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where OpenAI's chat completions keep what costs something.
 
-use super::asked::{Asked, AskedImage, Dialect, read_messages, read_wish};
+use super::asked::{
+    Asked, AskedImage, Dialect, check_answers, read_limit, read_messages, read_wish,
+};
 use super::form::{FormFault, Object, fault};
 use super::names;
 use super::outline::{Outline, Place};
@@ -16,6 +18,7 @@ pub(super) fn read<'a>(outline: &Outline<'a>) -> Result<Asked<'a>, FormFault> {
     let place = Place::ROOT;
     let root = Object::at(outline, place, "")?;
     names::check_switches(&root)?;
+    check_answers(&root)?;
     names::check_media(&root, None)?;
     if root.member("input").is_some() {
         return Err(
@@ -29,9 +32,8 @@ pub(super) fn read<'a>(outline: &Outline<'a>) -> Result<Asked<'a>, FormFault> {
         images,
         messages,
         parameters: Some(place),
-        max_tokens: root.number("max_tokens")?,
-        max_completion_tokens: root.number("max_completion_tokens")?,
-        answers: root.number("n")?.unwrap_or(1).max(1),
+        max_tokens: read_limit(&root, "max_tokens")?,
+        max_completion_tokens: read_limit(&root, "max_completion_tokens")?,
         stream,
         tells_bill: stream && tells_bill(outline, &root)?,
         added_prompt_bytes: DEFAULT_PROMPT_BYTES,

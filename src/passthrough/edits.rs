@@ -13,8 +13,8 @@ use super::outline::{Outline, Place};
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     changes: Vec<(Range<usize>, String)>,
-    /// The objects that a member was added to.
-    extended: Vec<Place>,
+    /// The empty objects that a member was added to. There can be few: `parameters`, `stream_options`.
+    filled: Vec<Place>,
 }
 
 impl Edits {
@@ -31,12 +31,14 @@ impl Edits {
             }
             return;
         }
-        let is_first =
-            !self.extended.contains(&object) && outline.elements(object).next().is_none();
+        let is_empty = outline.elements(object).next().is_none();
+        let is_first = is_empty && !self.filled.contains(&object);
         let comma = if is_first { "" } else { "," };
         let end = outline.span(object).end - 1;
         self.changes.push((end..end, format!("{comma}\"{name}\":{json}")));
-        self.extended.push(object);
+        if is_first {
+            self.filled.push(object);
+        }
     }
 
     /// The changed document, in pieces.

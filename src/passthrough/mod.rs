@@ -100,15 +100,10 @@ pub enum Reply {
 /// A piece of a stream on its way to the caller.
 #[derive(Debug)]
 pub enum Chunk {
-    /// Bytes as they came.
+    /// Whole events as they came.
     Bytes(Bytes),
-    /// The stream broke off: there is no more, and that was not its end.
-    Broken {
-        /// Why.
-        error: Box<CallError>,
-        /// Whether an event that tells of it can be added.
-        between_events: bool,
-    },
+    /// The stream broke off, between two events: there is no more, and that was not its end.
+    Broken(Box<CallError>),
 }
 
 impl Passthrough {
@@ -224,12 +219,10 @@ impl Call {
         }
         match stream.end().await {
             Ok((_, receipt)) => self.ended(&receipt),
-            Err(Break { error, told, between_events }) => {
+            Err(Break { error, told }) => {
                 if let Some(listening) = caller.filter(|_| !told) {
-                    let between_events = between_events || self.plan.hides_bill;
-                    let error = Box::new(error);
                     // Who has left meanwhile need not be told.
-                    let _ = listening.send(Chunk::Broken { error, between_events }).await;
+                    let _ = listening.send(Chunk::Broken(Box::new(error))).await;
                 }
             }
         }

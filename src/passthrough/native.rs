@@ -1,6 +1,8 @@
 //! Where DashScope's own protocol keeps what costs something.
 
-use super::asked::{Asked, AskedImage, Dialect, read_messages, read_wish};
+use super::asked::{
+    Asked, AskedImage, Dialect, check_answers, read_limit, read_messages, read_wish,
+};
 use super::compatible::DEFAULT_PROMPT_BYTES;
 use super::form::{FormFault, Object};
 use super::names;
@@ -30,15 +32,14 @@ pub(super) fn read<'a>(outline: &Outline<'a>, stream: bool) -> Result<Asked<'a>,
         names::check_switches(&object)?;
         names::check_media(&object, None)?;
     }
-    let number = |name| read.map_or(Ok(None), |parameters| parameters.number(name));
+    read.as_ref().map_or(Ok(()), check_answers)?;
     Ok(Asked {
         model: root.text("model")?,
         images,
         messages,
         parameters,
-        max_tokens: number("max_tokens")?,
+        max_tokens: read.map_or(Ok(None), |parameters| read_limit(&parameters, "max_tokens"))?,
         max_completion_tokens: None,
-        answers: number("n")?.unwrap_or(1).max(1),
         stream,
         // Every event does.
         tells_bill: true,

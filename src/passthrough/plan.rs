@@ -78,7 +78,7 @@ pub(super) fn plan(
     let bound = Usage {
         image: sum(images.iter().map(|image| image.bound)),
         text: text_bound(&outline, &asked, request.body.len(), model),
-        output: Tokens::new(output.get().saturating_mul(asked.answers)),
+        output,
     };
     let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
     let image_tokens = exact.filter(|_| asked.messages == 1).map(|exact| sum(exact.into_iter()));

@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use crate::dropin;
 use crate::harness::{Answer, TestGateway, fixture, spawn, until};
 use crate::openapi::operations;
 
@@ -55,7 +56,12 @@ async fn every_route_that_reaches_the_upstream_debits_exactly_its_bill() {
             let url = format!("{}{}{query}", gateway.address, path.replace("{name}", "receipt"));
             let method: Method = method.to_uppercase().parse().unwrap();
             let request = gateway.http.request(method, url).bearer_auth(&gateway.key);
-            Answer::of(request.body(fixture("hello.png"))).await;
+            let body = match path.as_str() {
+                dropin::GENERATION => dropin::generation().to_string().into(),
+                path if path.ends_with("/chat/completions") => dropin::chat().to_string().into(),
+                _ => fixture("hello.png"),
+            };
+            Answer::of(request.body(body)).await;
             let billed = gateway.upstream().bill().total() - before.0;
             let debited = accounts(&gateway, "test").await.0 - before.1;
             assert_eq!(debited, billed, "{path}");
@@ -65,7 +71,8 @@ async fn every_route_that_reaches_the_upstream_debits_exactly_its_bill() {
         }
     }
     spending.sort();
-    assert_eq!(spending, ["/extract", "/ocr"], "the routes that the contract says spend");
+    let expected = [dropin::GENERATION, dropin::CHAT, "/extract", "/ocr", "/v1/chat/completions"];
+    assert_eq!(spending, expected, "the routes that the contract says spend");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

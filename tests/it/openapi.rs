@@ -32,8 +32,18 @@ pub(crate) fn operations() -> Vec<(String, Vec<String>)> {
 fn routed() -> Vec<String> {
     let source = include_str!("../../src/api/mod.rs");
     let source = source.split("#[cfg(test)]").next().unwrap();
-    let paths = source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let paths = source.split(".route(").skip(1).map(|rest| rest.split('"').nth(1).unwrap());
     paths.map(str::to_owned).collect()
+}
+
+/// The stable code of an error, in the shape of the path's protocol.
+fn code<'a>(path: &str, answer: &'a Answer) -> &'a str {
+    let code = match path.split('/').nth(1) {
+        Some("compatible-mode" | "v1") => &answer.json["error"]["gateway_code"],
+        Some("api") => &answer.json["gateway_code"],
+        _ => return answer.code(),
+    };
+    code.as_str().unwrap()
 }
 
 #[test]
@@ -55,7 +65,8 @@ async fn a_documented_path_refuses_the_methods_that_it_does_not_document() {
         }
         let url = format!("{}{}", gateway.address, path.replace("{name}", "receipt"));
         let answer = Answer::of(gateway.http.request(reqwest::Method::PATCH, url)).await;
-        assert_eq!((answer.status.as_u16(), answer.code()), (405, "method_not_allowed"), "{path}");
+        let refused = (answer.status.as_u16(), code(&path, &answer));
+        assert_eq!(refused, (405, "method_not_allowed"), "{path}");
         for method in methods {
             assert!(answer.header("allow").contains(&method.to_uppercase()), "{path}");
         }

@@ -2,7 +2,8 @@
 //!
 //! An event `text` holds what is new, an event `answer` the whole answer as JSON, an event `error` the
 //! problem document in its place; the last two end the stream. The head is not sent before there is
-//! something to tell, so whatever is refused until then has a status of its own.
+//! something to tell or a proxy would lose its patience, so whatever is refused until then has a status of
+//! its own.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -31,7 +32,7 @@ use crate::ocr::result::OcrAnswer;
 const WAITING_PIECES: usize = 2;
 
 /// How long a stream is silent at most, below the time after which proxies give a connection up (nginx,
-/// AWS: 60 s). The model may take minutes to begin with a second page of thought.
+/// AWS: 60 s). A page may wait for its turn, and a task whose result is no text tells nothing for minutes.
 const LONGEST_SILENCE: Duration = Duration::from_secs(15);
 
 /// A comment, which clients ignore (HTML standard, "Server-sent events").
@@ -49,8 +50,7 @@ pub(super) async fn answer(
     let answering = async move { ocr.recognize_aloud(&tenant, request, sender).await };
     let answering = Box::pin(answering.in_current_span());
     let mut reading = Reading { texts, answering: Some(answering), id, span: Span::current() };
-    let first = reading.next().await;
-    let first = match first {
+    let first = match reading.next_or_nothing().await {
         Some(Told::Answer(answer)) => Some(Told::Answer(Box::new(Ok((*answer)?)))),
         told => told,
     };
@@ -82,7 +82,7 @@ enum Told {
 }
 
 impl Reading {
-    /// What comes next, be it that nothing came for a while.
+    /// What comes next.
     async fn next(&mut self) -> Option<Told> {
         let answering = self.answering.as_mut()?;
         let told = tokio::select! {
@@ -97,11 +97,13 @@ impl Reading {
         Some(told)
     }
 
+    async fn next_or_nothing(&mut self) -> Option<Told> {
+        let told = tokio::time::timeout(LONGEST_SILENCE, self.next()).await;
+        told.unwrap_or(Some(Told::Nothing))
+    }
+
     async fn next_event(mut self) -> Option<(Bytes, Self)> {
-        let told = match tokio::time::timeout(LONGEST_SILENCE, self.next()).await {
-            Ok(told) => told?,
-            Err(_silent) => Told::Nothing,
-        };
+        let told = self.next_or_nothing().await?;
         Some((self.event(told), self))
     }
 

@@ -97,8 +97,8 @@ enum Passing {
     BreakOff,
 }
 
-/// The body of a stream. One that broke off ends with an event that says so, where there is room for one,
-/// and in any case with a broken connection: no client may take it for whole.
+/// The body of a stream. One that broke off ends with an event that says so and with a broken connection:
+/// no client may take it for whole.
 fn passed_on(
     chunks: mpsc::Receiver<Chunk>,
     dialect: Dialect,
@@ -107,25 +107,21 @@ fn passed_on(
     stream::try_unfold(Passing::Open(chunks), move |passing| {
         let id = id.clone();
         async move {
-            let Passing::Open(mut chunks) = passing else { return break_off().await };
+            let Passing::Open(mut chunks) = passing else {
+                // hyper drops what it holds when a body fails; it writes it out when a body waits.
+                tokio::task::yield_now().await;
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
             match chunks.recv().await {
                 None => Ok(None),
                 Some(Chunk::Bytes(bytes)) => Ok(Some((bytes, Passing::Open(chunks)))),
-                Some(Chunk::Broken { error, between_events: true }) => {
+                Some(Chunk::Broken(error)) => {
                     let event = dialect.event(&error::upstream(&error), id.as_str());
                     Ok(Some((event, Passing::BreakOff)))
                 }
-                Some(Chunk::Broken { .. }) => break_off().await,
             }
         }
     })
-}
-
-/// Breaks the connection off once hyper has had the chance to write out what it was given: it drops what
-/// it holds when a body fails.
-async fn break_off<T>() -> io::Result<Option<T>> {
-    tokio::task::yield_now().await;
-    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// `GET …/models`: the models that the key may use.

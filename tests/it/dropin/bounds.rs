@@ -124,16 +124,18 @@ async fn a_budget_refuses_before_anything_is_sent_and_does_not_invite_a_retry() 
 }
 
 #[tokio::test]
-async fn several_answers_to_one_question_are_bounded_by_all_of_them() {
-    let bound_of_one = 8_192 + 3_000;
-    let gateway = TestGateway::with(|setup| {
-        setup.tenant.daily_tokens = NonZeroU64::new(bound_of_one);
-    })
-    .await;
-    let mut body = chat();
-    assert_eq!(send(&gateway, CHAT, &body).await.status, 200);
-    body["n"] = 2.into();
-    assert_eq!(send(&gateway, CHAT, &body).await.status, 429);
+async fn several_answers_and_answers_of_no_length_are_refused() {
+    let gateway = TestGateway::start().await;
+    for (path, body) in both() {
+        for (name, value) in [("n", 2), ("n", 0), ("max_tokens", 0)] {
+            let mut body = body.clone();
+            let place = if path == CHAT { &mut body } else { &mut body["parameters"] };
+            place[name] = value.into();
+            let answer = send(&gateway, path, &body).await;
+            assert_eq!((answer.status.as_u16(), answer.text.contains(name)), (400, true));
+        }
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
 }
 
 #[tokio::test]
@@ -231,7 +233,7 @@ async fn a_request_that_the_upstream_refuses_holds_nobody_else_up() {
     .await;
     let mut body = generation();
     let image = json!({ "image": "https://pictures.example/a.png" });
-    body["input"]["messages"][0]["content"] = vec![image; 900].into();
+    body["input"]["messages"][0]["content"] = vec![image; 256].into();
     let refused = send(&gateway, GENERATION, &body).await;
     assert!(refused.text.contains("Failed to download"), "{}", refused.text);
     let other = gateway.upload("/ocr", crate::harness::fixture("hello.png")).await;

@@ -93,26 +93,30 @@ fn without_bill(path: &str, sent: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_stream_cut_inside_an_event_breaks_off_and_adds_nothing() {
-    let gateway = gateway().await;
-    let body = super::generation();
-    for bytes in [1, 40, 400, 500] {
-        gateway.upstream().clear_faults();
-        gateway.upstream().add_fault(Fault::cut_body_at(bytes));
-        let sent = streamed(&gateway, GENERATION, body.clone()).send().await.unwrap();
-        let status = sent.status();
-        let (seen, ended_well) = read(sent).await;
-        if status == 200 {
+async fn a_stream_cut_inside_an_event_breaks_off_between_two() {
+    for (path, body) in both() {
+        let gateway = gateway().await;
+        for bytes in [1, 40, 400, 700] {
+            gateway.upstream().clear_faults();
+            gateway.upstream().add_fault(Fault::cut_body_at(bytes));
+            let response = streamed(&gateway, path, body.clone()).send().await.unwrap();
+            let status = response.status();
+            let (seen, ended_well) = read(response).await;
+            let seen = String::from_utf8(seen).unwrap();
+            if status != 200 {
+                // Nothing had been passed on, so the error has a status of its own.
+                assert_eq!(status, 502, "cut at {bytes}: {seen}");
+                continue;
+            }
             assert!(!ended_well);
             let sent = gateway.upstream().calls().pop().unwrap().response_body;
-            assert_eq!(seen, sent, "cut at {bytes}");
-        } else {
-            // Nothing had been passed on, so the error has a status of its own.
-            assert_eq!(status, 502, "cut at {bytes}");
+            let (passed, told) = seen.trim_end().rsplit_once("\n\n").unwrap();
+            assert!(sent.starts_with(passed.as_bytes()), "cut at {bytes}: {seen}");
+            assert!(told.contains("gateway_code\":\"upstream_error\""), "{told}");
         }
+        let (spent, unverified) = accounted(&gateway).await;
+        assert!(spent == 0 && unverified >= gateway.upstream().bill().total());
     }
-    let (spent, unverified) = accounted(&gateway).await;
-    assert!(spent == 0 && unverified >= gateway.upstream().bill().total());
 }
 
 #[tokio::test]
@@ -128,16 +132,31 @@ async fn a_stream_that_ends_politely_before_its_end_is_no_clean_end() {
 }
 
 #[tokio::test]
-async fn an_error_told_in_a_stream_is_passed_on_and_nothing_is_added() {
+async fn an_error_that_a_stream_tells_of_the_request_is_passed_on_and_nothing_is_added() {
     for (path, body) in both() {
         let gateway = gateway().await;
-        gateway.upstream().add_fault(Fault::error_event_after(2, "InternalError"));
+        gateway.upstream().add_fault(Fault::error_event_after(2, "DataInspectionFailed"));
         let response = streamed(&gateway, path, body).send().await.unwrap();
         let (seen, ended_well) = read(response).await;
         assert!(ended_well, "the upstream told of it itself");
         let sent = gateway.upstream().calls().pop().unwrap().response_body;
         assert_eq!(String::from_utf8(seen).unwrap(), String::from_utf8(sent).unwrap());
         assert!(accounted(&gateway).await.1 >= gateway.upstream().bill().total());
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_a_stream_tells_of_the_account_is_told_in_the_gateways_words() {
+    for (path, body) in both() {
+        let gateway = gateway().await;
+        let told = "account 1188 of Example Ltd is overdue";
+        let fault = Fault::error_event_after(2, "Arrearage").with_message(told);
+        gateway.upstream().add_fault(fault);
+        let response = streamed(&gateway, path, body).send().await.unwrap();
+        let (seen, ended_well) = read(response).await;
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(!ended_well && !seen.contains("1188"), "{seen}");
+        assert!(seen.contains("\"gateway_code\":\"upstream_account\""), "{seen}");
     }
 }
 
