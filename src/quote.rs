@@ -4,7 +4,7 @@
 //! `/ocr`, `/extract` and the command line all call [`quote`], so that what is foretold is what is
 //! sent. Image tokens are exact; text and output tokens are upper bounds, because the vendor's
 //! vocabulary is not part of this service: a byte-level tokenizer never makes more tokens than the
-//! prompt has bytes, and the output is held by the `max_tokens` that is always sent, the lower of the
+//! prompt has bytes once it is normalised ([`prompt_bytes`]), and the output is held by the `max_tokens` that is always sent, the lower of the
 //! model's and the tenant's.
 
 use std::sync::Arc;
@@ -147,6 +147,31 @@ pub fn quote(
     Ok(Quote { model: Arc::clone(model), image, bound })
 }
 
+/// A bound of the bytes of `text` after the normalisation that Qwen's tokenizers begin with (NFC; the
+/// configuration that is published with the models).
+///
+/// It shortens what it composes, and lengthens a few characters that are never composed, up to three times
+/// (Unicode FAQ, "Normalization"). None of those are ASCII, nor among the letters and signs that nearly all
+/// text is of.
+pub fn prompt_bytes(text: &str) -> u64 {
+    const MOST_EXPANSION: usize = 3;
+    if text.is_ascii() {
+        return text.len() as u64;
+    }
+    let bytes = text.chars().map(|character| match character {
+        // Latin, Greek and Cyrillic; punctuation; CJK, kana and hangul; fullwidth forms.
+        '\0'..='\u{2ff}'
+        | '\u{370}'..='\u{386}'
+        | '\u{388}'..='\u{52f}'
+        | '\u{2000}'..='\u{2125}'
+        | '\u{3000}'..='\u{9fff}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{ff00}'..='\u{ffef}' => character.len_utf8(),
+        _ => MOST_EXPANSION * character.len_utf8(),
+    });
+    bytes.sum::<usize>() as u64
+}
+
 /// The most tokens that one answer may have: the lower of the model's and the tenant's limit.
 pub fn output(model: &Model, cap: Cap) -> Tokens {
     let most = model.figures.max_tokens;
@@ -171,8 +196,10 @@ pub fn image(
     let uncapped_size = smart_resize(size, &uncapped);
     let mut geometry = geometry(model, wish.min_pixels, allowed)?;
     let mut sent = smart_resize(size, &geometry);
-    // Enlarging rounds up, so a wish for many pixels at least can carry an image over the cap.
-    if sent.pixels() > cap_pixels && geometry.min_pixels > figures.min_pixels {
+    // Enlarging rounds up, so a wish for many pixels at least can carry an image over the cap; a straightened
+    // one has another size than is known.
+    let most = if wish.straighten { most_enlarged(&geometry) } else { sent.pixels() };
+    if most > cap_pixels && geometry.min_pixels > figures.min_pixels {
         geometry.min_pixels = figures.min_pixels;
         sent = smart_resize(size, &geometry);
     }
@@ -261,6 +288,8 @@ fn geometry(model: &Model, min: Option<Pixels>, max: Pixels) -> Result<Geometry,
 
 #[cfg(test)]
 mod tests {
+    use unicode_normalization::UnicodeNormalization as _;
+
     use super::*;
 
     const A4: Size = Size::new(1240, 1754);
@@ -363,6 +392,14 @@ mod tests {
     }
 
     #[test]
+    fn a_straightened_image_is_not_enlarged_over_the_cap_whatever_its_size_becomes() {
+        let pixels = Some(Pixels::new(1_048_576));
+        let wish = Wish { min_pixels: pixels, max_pixels: pixels, straighten: true };
+        let image = quoted(Size::new(1024, 1024), wish, cap(1_048_576)).image;
+        assert_eq!(image.geometry.min_pixels.get(), 3_072);
+    }
+
+    #[test]
     fn an_image_that_is_not_seen_is_bounded_by_the_cap() {
         let unseen = |wish, cap| unseen_image(&Model::sample(), Tokens::new(100), wish, cap);
         assert_eq!(unseen(Wish::default(), Cap::default()).unwrap().bound.get(), 8_194);
@@ -378,6 +415,24 @@ mod tests {
         let unseen = |wish| unseen_image(&Model::sample(), Tokens::new(100), wish, cap);
         assert!(unseen(Wish::default()).is_err());
         assert!(unseen(wish(1_048_576)).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_has_more_bytes_when_it_is_normalised_than_its_bound(text: String) {
+            let normalised: String = text.nfc().collect();
+            proptest::prop_assert!(prompt_bytes(&text) >= normalised.len() as u64);
+        }
+    }
+
+    #[test]
+    fn no_character_has_more_bytes_when_it_is_normalised_than_its_bound() {
+        for character in '\0'..=char::MAX {
+            let normalised: usize = std::iter::once(character).nfc().map(char::len_utf8).sum();
+            let text = character.to_string();
+            assert!(prompt_bytes(&text) >= normalised as u64, "{}", character.escape_unicode());
+        }
+        assert_eq!(prompt_bytes("总计 Total: 5 €"), "总计 Total: 5 €".len() as u64);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Every failure of the layers below as status, code and advice: the one file that maps them.
 //!
 //! What a caller can mend is 4xx and says how; what the upstream did is 502, 503 or 504 and says
-//! whether to try again. The upstream's own words are never passed on, because they speak of an
-//! account and a request that the caller has never seen; its code and request id are.
+//! whether to try again. The upstream's own words are not told, because they speak of an account and a
+//! request that the caller has never seen; its code and request id are. Only who speaks its protocol, and so
+//! wrote the request, is given what it says of that (`verbatim`).
 
 use std::time::Duration;
 
@@ -210,7 +211,9 @@ fn cause_of(error: OcrError) -> Problem {
             "The model's answer cannot be used",
             format!("{text} Ask for detail=text, or send the image again."),
         ),
-        OcrError::Interrupted | OcrError::AfterSpending { .. } => Problem::internal(),
+        OcrError::Interrupted | OcrError::AfterSpending { .. } => {
+            Problem { may_be_billed: true, ..Problem::internal() }
+        }
     }
 }
 

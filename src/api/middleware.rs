@@ -83,7 +83,8 @@ pub(super) async fn observe(
     let work = next.run(request).instrument(span.clone());
     let response = match tokio::time::timeout(gateway.bounds.request + GRACE, work).await {
         Ok(response) => response,
-        Err(_late) => deadline_exceeded().into_response(),
+        // What goes on behind it may be billed.
+        Err(_late) => Problem { may_be_billed: true, ..deadline_exceeded() }.into_response(),
     };
     let mut response = written_out(response, &id, &instance);
     watch.finish(&response);

@@ -22,7 +22,9 @@ use axum::routing::{get, post};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::routes::{docs, estimate, extract, fallback, health, ocr, passthrough, templates, usage};
+use self::routes::{
+    docs, estimate, extract, fallback, health, models, ocr, passthrough, templates, uploads, usage,
+};
 use crate::gateway::Gateway;
 
 /// The public API.
@@ -34,16 +36,16 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/estimate", post(estimate::estimate).put(estimate::estimate))
         .route("/usage", get(usage::usage))
         .route("/compatible-mode/v1/chat/completions", post(passthrough::chat))
-        .route("/compatible-mode/v1/models", get(passthrough::models))
-        .route("/compatible-mode/v1/models/{id}", get(passthrough::model))
+        .route("/compatible-mode/v1/models", get(models::list))
+        .route("/compatible-mode/v1/models/{id}", get(models::show))
         .route("/v1/chat/completions", post(passthrough::chat))
-        .route("/v1/models", get(passthrough::models))
-        .route("/v1/models/{id}", get(passthrough::model))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{id}", get(models::show))
         .route(
             "/api/v1/services/aigc/multimodal-generation/generation",
             post(passthrough::generation),
         )
-        .route("/api/v1/uploads", get(passthrough::uploads))
+        .route("/api/v1/uploads", get(uploads::uploads))
         .route("/templates", get(templates::list))
         .route("/templates/{name}", get(templates::show))
         .route("/openapi.yaml", get(docs::openapi))

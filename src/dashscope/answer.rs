@@ -183,7 +183,9 @@ pub(super) fn usage(usage: &Value, bound: &Usage) -> Option<Usage> {
 /// Judges an error body, and keeps it where it speaks of the caller's own request.
 fn judge(json: &Value, status: u16, received: &Received, bound: &Usage) -> Failure {
     let failure = complaint(json, status, received.retry_after, bound);
-    let verbatim = failure.fault.is_about_the_request();
+    // A redirect is no answer, whatever stands in it.
+    let is_final = received.status < 300 || received.status >= 400;
+    let verbatim = failure.fault.is_about_the_request() && is_final;
     let verbatim = verbatim.then(|| Box::new(Verbatim::of(received.status, &received.body)));
     Failure { verbatim, ..failure }
 }

@@ -3,9 +3,10 @@
 //! An answer that is streamed has come in, as far as an attempt goes, when its first event shows that
 //! it began well: until then nothing was passed on, and the call can be made again.
 //!
-//! Four clocks run. The connection's is reqwest's; the headers', the silence between two pieces of
+//! Several clocks run. The connection's is reqwest's; the headers', the silence between two pieces of
 //! the answer and the attempt as a whole are kept here, the last cut short by the caller's
-//! deadline. Which one ran out is part of the answer to "why", so they are not folded into one.
+//! deadline and, once a stream began, replaced by the stream's. Which one ran out is part of the answer to
+//! "why", so they are not folded into one.
 //!
 //! Everything that reqwest would do by itself with a request that spends money is turned off: it
 //! follows no redirect, which would carry the key to another host, and repeats nothing.
@@ -297,7 +298,7 @@ impl Broken {
         match self {
             Self::Unreachable => Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing),
             Self::Interrupted => Failure::new(Fault::Interrupted, Repeat::Transient, bill),
-            Self::TooLong => unusable(Defect::TooLong, None),
+            Self::TooLong => Failure { bill, ..unusable(Defect::TooLong, None) },
             // A page that took minutes would take minutes again, and be paid for again.
             Self::Timeout(which) => Failure::new(Fault::Timeout(which), Repeat::Never, bill),
             Self::Deadline => Failure::new(Fault::DeadlineExceeded, Repeat::Never, bill),

@@ -15,7 +15,7 @@ use super::attempt::{Reception, Transport};
 use super::check::{self, CheckError};
 use super::error::{CallError, Code, Fault};
 use super::pacer::{Pacer, Turn};
-use super::reply::Reply;
+use super::reply::{Debt, Reply};
 use super::request::Request;
 use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
@@ -88,7 +88,8 @@ impl Endpoint {
         let mut progress = Progress::default();
         match self.run(permit, request, deadline, &mut progress).await {
             Ok((permit, turn, reception)) => {
-                Ok(Reply { endpoint: Arc::clone(self), permit, turn, progress, reception })
+                let debt = Debt { endpoint: Arc::clone(self), permit, turn, progress };
+                Ok(Reply { debt, reception })
             }
             Err(stop) => Err(self.give_up(&model, &progress, stop)),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Protocol;
 use super::answer;
@@ -91,7 +91,7 @@ impl Incoming {
         }
         let mut body = ahead.make_contiguous().concat();
         // What was said first says enough.
-        let _ = pieces.fill(&mut body, MOST_AHEAD).await;
+        let _ = timeout(CLOSING, pieces.fill(&mut body, MOST_AHEAD)).await;
         Ok(Err(body))
     }
 

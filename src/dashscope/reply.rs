@@ -19,17 +19,14 @@ use super::{Forwarded, Streamed};
 use crate::admission::Permit;
 use crate::units::Usage;
 
-/// A reply of the upstream with the permit that pays for it.
+/// A reply of the upstream with what is owed for it.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) endpoint: Arc<Endpoint>,
-    pub(super) permit: Permit,
-    pub(super) turn: Turn,
-    pub(super) progress: Progress,
+    pub(super) debt: Debt,
     pub(super) reception: Reception,
 }
 
-/// What a call owes once its reply is taken out of it.
+/// What a call owes: a permit that waits to be settled.
 #[derive(Debug)]
 pub(super) struct Debt {
     pub(super) endpoint: Arc<Endpoint>,
@@ -39,20 +36,14 @@ pub(super) struct Debt {
 }
 
 impl Reply {
-    fn into_parts(self) -> (Reception, Debt) {
-        let Self { endpoint, permit, turn, progress, reception } = self;
-        (reception, Debt { endpoint, permit, turn, progress })
-    }
-
     /// What the model wrote, paid.
     pub(super) async fn completion(self) -> Result<Completion, CallError> {
-        let (reception, debt) = self.into_parts();
-        debt.complete(reception).await
+        self.debt.complete(self.reception).await
     }
 
     /// What the model writes, as far as it is streamed.
     pub(super) async fn streamed(self) -> Result<Streamed, CallError> {
-        let (reception, debt) = self.into_parts();
+        let Self { debt, reception } = self;
         match reception {
             Reception::Events(incoming) => {
                 Ok(Streamed::Stream(Box::new(Streaming::new(incoming, debt))))
@@ -63,7 +54,7 @@ impl Reply {
 
     /// What came, whatever the model wrote; paid where it is whole.
     pub(super) async fn forwarded(self) -> Result<Forwarded, CallError> {
-        let (reception, debt) = self.into_parts();
+        let Self { debt, reception } = self;
         match reception {
             Reception::Events(incoming) => {
                 Ok(Forwarded::Stream(Box::new(Streaming::new(incoming, debt))))

@@ -31,7 +31,7 @@ pub(super) struct Request {
 pub(super) enum Expects {
     /// Something that the model wrote, whole.
     Answer,
-    /// JSON of any content, whole.
+    /// JSON of any content; a stream where the upstream streams all the same.
     Json,
     /// A stream of events; JSON where the upstream does not stream after all.
     Events,

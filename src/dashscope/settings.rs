@@ -36,8 +36,8 @@ pub struct UpstreamSettings {
     pub model: String,
     /// Milliseconds to a connection, TLS included. Default 5,000.
     pub connect_timeout_ms: u64,
-    /// Milliseconds from the start of an attempt to the answer's headers. Default 200,000: the
-    /// answer is not streamed, so nothing comes before the last token is written.
+    /// Milliseconds from the start of an attempt to the answer's headers. Default 200,000: of an
+    /// answer that is not streamed nothing comes before the last token is written.
     pub first_byte_timeout_ms: u64,
     /// Milliseconds between two pieces of the answer. Default 60,000.
     pub idle_timeout_ms: u64,

@@ -91,18 +91,20 @@ impl Tap {
             let kind = if told { Kind::Content } else { Kind::Withheld };
             return Seen { kind, ..Seen::default() };
         }
-        let choices = match self.protocol {
-            Protocol::Compatible => json["choices"].take(),
-            Protocol::Native => json["output"]["choices"].take(),
-        };
-        self.see_end(&choices[0]["finish_reason"]);
         let usage = answer::usage(&json["usage"], &self.bound);
-        let has_content = choices.as_array().is_some_and(|choices| !choices.is_empty());
+        let output = if self.protocol == Protocol::Native { json["output"].take() } else { json };
+        let choice = output.pointer("/choices/0");
+        // With `result_format` "text" the native protocol has no choices: the text stands in the output.
+        let choice = choice.or_else(|| output["text"].is_string().then_some(&output));
+        let has_content = choice.is_some();
+        let nothing = Value::Null;
+        let choice = choice.unwrap_or(&nothing);
+        self.see_end(&choice["finish_reason"]);
         let is_bill = self.protocol == Protocol::Compatible && !has_content && usage.is_some();
         self.usage = if has_content { usage } else { usage.or(self.usage) };
         self.is_final = is_bill;
         let kind = if is_bill { Kind::Bill } else { Kind::Content };
-        Seen { text: text(self.protocol, &choices[0]), kind }
+        Seen { text: text(self.protocol, choice), kind }
     }
 
     fn see_end(&mut self, finish_reason: &Value) {
@@ -145,8 +147,8 @@ fn text(protocol: Protocol, choice: &Value) -> String {
     match protocol {
         Protocol::Compatible => choice["delta"]["content"].as_str().unwrap_or_default().to_owned(),
         Protocol::Native => {
-            let parts = choice["message"]["content"].as_array();
-            let parts = parts.map_or(&[][..], Vec::as_slice);
+            let parts = choice["message"]["content"].as_array().map(Vec::as_slice);
+            let parts = parts.unwrap_or_else(|| std::slice::from_ref(choice));
             parts.iter().filter_map(|part| part["text"].as_str()).collect()
         }
     }
@@ -207,6 +209,19 @@ mod tests {
         assert_eq!(tap.bill().unwrap().output.get(), 5);
         assert_eq!(tap.finish_reason(), FinishReason::Length);
         assert_eq!(tap.request_id().map(Code::as_str), Some("r"));
+    }
+
+    #[test]
+    fn a_native_stream_of_bare_text_ends_with_its_reason() {
+        let event = |reason: &str| {
+            format!(
+                "data:{{\"output\":{{\"text\":\"a\",\"finish_reason\":\"{reason}\"}},\"usage\":{{\
+                 \"input_tokens\":752,\"output_tokens\":3,\"image_tokens\":728}}}}\n\n"
+            )
+        };
+        let (tap, seen) = heard(Protocol::Native, &(event("null") + &event("stop")));
+        assert_eq!((seen[0].text.as_str(), tap.is_complete()), ("a", true));
+        assert_eq!(tap.bill().unwrap().output.get(), 3);
     }
 
     #[test]

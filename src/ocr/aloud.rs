@@ -1,6 +1,6 @@
 //! Reading aloud: what the model writes is told while it writes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -8,6 +8,9 @@ use crate::admission::Permit;
 use crate::dashscope::completion::Completion;
 use crate::dashscope::error::CallError;
 use crate::dashscope::{Call, Client, Streamed};
+
+/// How long a listener may leave a piece waiting, so that the upstream is not kept waiting for its sake.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes the call and tells `listener` what the model writes. Who listens no more does not end it: read
 /// on, it tells its bill.
@@ -26,9 +29,11 @@ pub(super) async fn call(
     while let Some(piece) = stream.next().await {
         let piece = piece.text();
         text.push_str(&piece);
-        if let Some(listening) = listener.as_ref().filter(|_| !piece.is_empty())
-            && listening.send(piece).await.is_err()
-        {
+        if piece.is_empty() {
+            continue;
+        }
+        let Some(listening) = &listener else { continue };
+        if listening.send_timeout(piece, PATIENCE).await.is_err() {
             listener = None;
         }
     }

@@ -81,6 +81,9 @@ fn quoted(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prepa
     Ok(Prepared { bytes: request.image.clone(), header, quote, patch })
 }
 
+/// Characters of a model's name that an error repeats.
+const LONGEST_ECHO: usize = 64;
+
 /// The ceilings of a tenant's calls.
 pub(crate) fn cap(tenant: &Tenant) -> Cap {
     Cap {
@@ -102,7 +105,8 @@ pub(crate) fn model_for<'a>(
 ) -> Result<&'a Arc<Model>, OcrError> {
     let Some(model) = catalog.find(name) else {
         return Err(OcrError::UnknownModel {
-            model: name.unwrap_or_default().to_owned(),
+            // It may be anything, and of any length.
+            model: name.unwrap_or_default().chars().take(LONGEST_ECHO).collect(),
             known: catalog.names().map(str::to_owned).collect(),
         });
     };

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::dashscope::Task;
 use crate::extract::schema::Schema;
-use crate::quote::Wish;
+use crate::quote::{self, Wish};
 
 /// One image and what shall be done with it.
 #[derive(Clone)]
@@ -146,7 +146,7 @@ impl Request {
     /// An upper bound of the bytes, and so of the tokens, of the prompt that the model will see.
     pub(super) fn prompt_bytes(&self) -> u64 {
         match (self.dashscope_task(), &self.options.schema) {
-            (None, _) => self.prompt().map_or(DEFAULT_PROMPT_BYTES, |prompt| prompt.len() as u64),
+            (None, _) => self.prompt().map_or(DEFAULT_PROMPT_BYTES, quote::prompt_bytes),
             (Some(Task::TextRecognition | Task::MultiLan), _) => DEFAULT_PROMPT_BYTES,
             (Some(Task::AdvancedRecognition), _) => ADVANCED_PROMPT_BYTES,
             (Some(Task::TableParsing), _) => TABLE_PROMPT_BYTES,

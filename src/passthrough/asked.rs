@@ -70,8 +70,9 @@ pub(super) fn read_messages(
     messages: Option<Place>,
     dialect: &Dialect,
 ) -> Result<(Vec<AskedImage>, usize), FormFault> {
-    let messages = messages.filter(|&list| outline.elements(list).next().is_some());
-    let Some(list) = messages.filter(|&list| outline.is_array(list)) else {
+    let is_filled =
+        |&list: &Place| outline.is_array(list) && outline.elements(list).next().is_some();
+    let Some(list) = messages.filter(is_filled) else {
         return Err(fault(dialect.pointer, "must be a list of at least one message"));
     };
     let mut images = Vec::new();
@@ -113,8 +114,8 @@ fn read_message(
         if let Some(image) = object.member(dialect.image) {
             let pointer = format!("{pointer}/{}", dialect.image);
             images.push((dialect.read_image)(object, image, pointer)?);
-        } else if object.json("text").is_none() {
-            let why = format!("must have a member `text` or `{}`", dialect.image);
+        } else if object.json("text").is_none_or(|text| text.starts_with(['[', '{'])) {
+            let why = format!("must have a text as `text`, or `{}`", dialect.image);
             return Err(fault(pointer, why));
         }
     }

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use super::names;
 use super::outline::{Outline, Place};
 
+/// Characters of a caller's own name that an error repeats.
+const LONGEST_ECHO: usize = 64;
+
 /// A member that cannot be understood, or must not be there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer} {why}")]
@@ -98,8 +101,9 @@ impl<'o, 'a> Object<'o, 'a> {
         text.ok_or_else(|| self.wrong(name, "must be a text that is not empty"))
     }
 
-    /// A fault of the member `name`.
+    /// A fault of the member `name`, of which no more is repeated than a person reads.
     pub(super) fn wrong(&self, name: &str, why: impl Into<Cow<'static, str>>) -> FormFault {
+        let name: String = name.chars().take(LONGEST_ECHO).collect();
         fault(format!("{}/{name}", self.pointer), why)
     }
 }

@@ -20,7 +20,7 @@ mod picture;
 mod plan;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -43,8 +43,13 @@ use crate::ocr::result::Spend;
 use crate::telemetry::metrics::{Metrics, Saving};
 use crate::units::{Cost, Pixels, Tokens};
 
-/// Looking at a body that is longer takes longer than the reactor may be held.
-const INLINE_BYTES: usize = 128 * 1024;
+/// Looking at a body that is longer may take longer than the reactor may be held: some thousand values in
+/// as many bytes are a tenth of a millisecond.
+const INLINE_BYTES: usize = 16 * 1024;
+
+/// How long a caller may leave a piece of a stream waiting. Longer, and the upstream would be kept waiting,
+/// or give up, for the sake of a caller who reads too slowly.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pieces of a stream that wait for a slow caller: enough that neither side waits for the other to be
 /// woken, few enough that a thousand slow callers hold little.
@@ -104,6 +109,8 @@ pub enum Chunk {
     Bytes(Bytes),
     /// The stream broke off, between two events: there is no more, and that was not its end.
     Broken(Box<CallError>),
+    /// The stream is over. Without this it is not, whatever became of the sender.
+    End,
 }
 
 impl Passthrough {
@@ -210,21 +217,27 @@ impl Call {
         let mut caller = Some(sender);
         while let Some(piece) = stream.next().await {
             let bytes = if self.plan.hides_bill { piece.without_bill() } else { piece.bytes() };
-            if let Some(listening) = caller.as_ref().filter(|_| !bytes.is_empty())
-                && listening.send(Chunk::Bytes(bytes)).await.is_err()
-            {
+            if bytes.is_empty() {
+                continue;
+            }
+            let Some(listening) = &caller else { continue };
+            let taken = listening.send_timeout(Chunk::Bytes(bytes), PATIENCE).await;
+            if taken.is_err() {
                 tracing::debug!("the caller left a stream; it is read on for its bill");
                 caller = None;
             }
         }
-        match stream.end().await {
-            Ok((_, receipt)) => self.ended(&receipt),
-            Err(Break { error, told }) => {
-                if let Some(listening) = caller.filter(|_| !told) {
-                    // Who has left meanwhile need not be told.
-                    let _ = listening.send(Chunk::Broken(Box::new(error))).await;
-                }
+        let last = match stream.end().await {
+            Ok((_, receipt)) => {
+                self.ended(&receipt);
+                Chunk::End
             }
+            Err(Break { told: true, .. }) => Chunk::End,
+            Err(Break { error, .. }) => Chunk::Broken(Box::new(error)),
+        };
+        if let Some(listening) = caller {
+            // Who has left meanwhile need not be told.
+            let _ = listening.send_timeout(last, PATIENCE).await;
         }
     }
 

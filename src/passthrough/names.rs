@@ -7,10 +7,13 @@
 //! refused, because some JSON libraries take it for the same (fastjson does by default): the member that
 //! is bounded must be the only one that is read.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use super::form::{FormFault, Object};
 
 /// Members that are read here.
-const READ: [&str; 17] = [
+const READ: [&str; 19] = [
     "content",
     "enable_rotate",
     "include_usage",
@@ -28,6 +31,8 @@ const READ: [&str; 17] = [
     "stream",
     "stream_options",
     "text",
+    "type",
+    "url",
 ];
 
 /// Switches of the service or of its chat template under which a call costs what its body does not tell:
@@ -68,17 +73,23 @@ const MEDIA: [&str; 13] = [
     "video_url",
 ];
 
-/// Values that switch nothing on.
-const OFF: [&str; 5] = ["false", "null", "[]", "{}", "1"];
+/// Values that switch nothing on. 1 is not among them: lenient readers take it for true.
+const OFF: [&str; 4] = ["false", "null", "[]", "{}"];
+
+/// The known names without what lenient readers overlook.
+static FOLDED: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
+    let known = READ.into_iter().chain(DEARER).chain(MEDIA);
+    known.filter_map(|name| Some((folded(name)?, name))).collect()
+});
+
+/// Letters of the longest known name; a longer one is none of them.
+const LONGEST: usize = 32;
 
 /// Refuses members that are spelt almost as one that matters.
 pub(super) fn check_spelling(object: &Object<'_, '_>) -> Result<(), FormFault> {
-    let known = || READ.iter().chain(&DEARER).chain(&MEDIA);
     for name in object.names() {
-        if known().any(|known| *known == name) {
-            continue;
-        }
-        if let Some(meant) = known().find(|known| folded(known).eq(folded(name))) {
+        let meant = folded(name).and_then(|folded| FOLDED.get(&folded));
+        if let Some(meant) = meant.filter(|meant| **meant != name) {
             let why =
                 format!("is spelt otherwise than `{meant}`, which some servers take for the same");
             return Err(object.wrong(name, why));
@@ -112,10 +123,11 @@ pub(super) fn check_media(object: &Object<'_, '_>, own: Option<&str>) -> Result<
     }
 }
 
-/// A name without what lenient readers overlook.
-fn folded(name: &str) -> impl Iterator<Item = char> {
+/// A name without what lenient readers overlook; none where it is longer than any that is known.
+fn folded(name: &str) -> Option<String> {
     let letters = name.chars().filter(|letter| !matches!(letter, '_' | '-'));
-    letters.flat_map(char::to_lowercase)
+    let folded: String = letters.flat_map(char::to_lowercase).take(LONGEST + 1).collect();
+    (folded.len() <= LONGEST).then_some(folded)
 }
 
 #[cfg(test)]
@@ -152,7 +164,7 @@ mod tests {
                     "{name}"
                 );
             }
-            for on in ["true", "\"a\"", "[{}]", "2", "{\"a\":1}"] {
+            for on in ["true", "\"a\"", "[{}]", "1", "{\"a\":1}"] {
                 let fault = checked(&format!("{{\"{name}\":{on}}}"), check_switches);
                 assert_eq!(fault, Err(format!("/{name}")));
             }

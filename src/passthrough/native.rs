@@ -52,12 +52,20 @@ fn added_prompt_bytes(outline: &Outline<'_>, parameters: Option<Object<'_, '_>>)
     let Some(options) = parameters.and_then(|parameters| parameters.member("ocr_options")) else {
         return DEFAULT_PROMPT_BYTES;
     };
-    let schema = outline
-        .member(options, "task_config")
-        .and_then(|config| outline.member(config, "result_schema"))
-        .and_then(|schema| serde_json::from_str(outline.json(schema)).ok());
-    let schema = schema.map_or(0, |schema| result_schema::prompt_bytes_bound(&schema));
+    let config = outline.member(options, "task_config");
+    let schema = config.and_then(|config| outline.member(config, "result_schema"));
+    let schema = schema.map_or(0, |schema| schema_bytes(outline.json(schema)));
     TASK_PROMPT_BYTES.saturating_add(schema)
+}
+
+/// A schema that serde_json cannot hold, such as one with a number beyond all floats, is bounded by the
+/// longest spelling of every byte.
+fn schema_bytes(json: &str) -> u64 {
+    const LONGEST_SPELLING: u64 = 16;
+    match serde_json::from_str(json) {
+        Ok(schema) => result_schema::prompt_bytes_bound(&schema),
+        Err(_) => LONGEST_SPELLING.saturating_mul(json.len() as u64),
+    }
 }
 
 fn read_image(

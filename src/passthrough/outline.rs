@@ -22,7 +22,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Values of one document at most; a request of a hundred pages with a large schema has a tenth.
 const MOST_VALUES: usize = 65_536;
 
-/// Levels of one document at most; `serde_json` itself reads 128.
+/// Levels of one document at most, twice as many as a request with tools and schemas has.
 const MOST_LEVELS: usize = 64;
 
 /// Text that cannot be outlined.
@@ -102,6 +102,16 @@ impl<'a> Outline<'a> {
         };
         outliner.run()?;
         Ok(Self { text, values: outliner.values })
+    }
+
+    /// Bytes of the document.
+    pub(super) const fn length(&self) -> usize {
+        self.text.len()
+    }
+
+    /// What is written between two values.
+    pub(super) fn text(&self, between: Range<usize>) -> &'a str {
+        &self.text[between]
     }
 
     /// The value as it is written.

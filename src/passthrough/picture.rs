@@ -4,13 +4,11 @@
 //! fetches no address, since that would let callers make it ask for anything inside the network, and
 //! what it fetched might not be what the provider fetches a moment later.
 
-use bytes::Bytes;
-
 use super::PassthroughError;
 use super::form::fault;
 use crate::ocr::error::OcrError;
 use crate::vision::limits;
-use crate::vision::probe::{ImageHeader, probe};
+use crate::vision::probe::{ImageHeader, ProbeError, probe};
 
 /// Letters of Base64 that are decoded first: 64 KiB, which hold the header of nearly every image. A
 /// multiple of four.
@@ -36,27 +34,24 @@ fn inline(url: &str, pointer: &str) -> Result<ImageHeader, PassthroughError> {
     let Some((_, data)) = data else {
         return Err(fault(pointer, "is a data URL that does not say `;base64,`").into());
     };
-    let beginning = data.as_bytes().get(..BEGINNING).map(decode);
-    let header = match beginning {
-        // A header that lies further back than the beginning reads as one that is cut off.
-        Some(Some(bytes)) => probe(&bytes).ok(),
-        _ => None,
+    let Some(header) = header_of(data.as_bytes()) else {
+        let why = "is not Base64 in the standard alphabet (A-Z a-z 0-9 + /)";
+        return Err(fault(pointer, why).into());
     };
-    let header = if let Some(header) = header {
-        header
-    } else {
-        let Some(bytes) = decode(data.as_bytes()) else {
-            let why = "is not Base64 in the standard alphabet (A-Z a-z 0-9 + /)";
-            return Err(fault(pointer, why).into());
-        };
-        probe(&bytes).map_err(|error| of_image(error.into()))?
-    };
+    let header = header.map_err(|error| of_image(error.into()))?;
     limits::check(&header, data.len() / 4 * 3).map_err(|error| of_image(error.into()))?;
     Ok(header)
 }
 
-fn decode(data: &[u8]) -> Option<Bytes> {
-    base64_simd::forgiving_decode_to_vec(data).ok().map(Bytes::from)
+/// What the image says of itself; none where it is not Base64.
+fn header_of(data: &[u8]) -> Option<Result<ImageHeader, ProbeError>> {
+    let decode = |data| base64_simd::forgiving_decode_to_vec(data).ok();
+    let beginning = data.get(..BEGINNING).and_then(decode);
+    // A header that lies further back than the beginning reads as one that is cut off.
+    if let Some(header) = beginning.and_then(|bytes| probe(&bytes).ok()) {
+        return Some(Ok(header));
+    }
+    decode(data).map(|bytes| probe(&bytes))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! bound of the answer, and that a stream tells its bill. Everything else is sent as it was written.
 //!
 //! The bound of the text is the length of the body without its images' addresses: a byte-level tokenizer
-//! never makes more tokens than bytes, and whatever the provider puts into a prompt, messages, tools or
-//! schema, was in the body. A prompt too long for the model is left for the provider to refuse, which
+//! never makes more tokens than bytes, and whatever the provider puts into a prompt was in the body, or is
+//! added by a task of its own, which is bounded apart, or by a switch that is refused (`names`). A prompt too long for the model is left for the provider to refuse, which
 //! costs nothing and knows the limit better.
 
 use std::sync::Arc;
@@ -77,7 +77,7 @@ pub(super) fn plan(
     let output = limits.map(Tokens::new).fold(output, Tokens::min);
     let bound = Usage {
         image: sum(images.iter().map(|image| image.bound)),
-        text: text_bound(&outline, &asked, request.body.len(), model),
+        text: text_bound(&outline, &asked, model),
         output,
     };
     let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
@@ -117,7 +117,7 @@ fn look_at_images(
                 ImagePlan {
                     geometry: quote.geometry,
                     bound: quote.bound,
-                    exact: (quote.bound == quote.tokens).then_some(quote.tokens),
+                    exact: (!image.wish.straighten).then_some(quote.tokens),
                     saved: quote.saved(),
                 }
             })
@@ -134,9 +134,14 @@ fn look_at_images(
     asked.images.iter().map(look).collect()
 }
 
-fn text_bound(outline: &Outline<'_>, asked: &Asked<'_>, length: usize, model: &Model) -> Tokens {
-    let addresses: usize = asked.images.iter().map(|image| outline.span(image.url).len()).sum();
-    let bytes = (length.saturating_sub(addresses) as u64).saturating_add(asked.added_prompt_bytes);
+fn text_bound(outline: &Outline<'_>, asked: &Asked<'_>, model: &Model) -> Tokens {
+    let (mut at, mut bytes) = (0, asked.added_prompt_bytes);
+    // Images are found in the order in which they stand.
+    for address in asked.images.iter().map(|image| outline.span(image.url)) {
+        bytes = bytes.saturating_add(quote::prompt_bytes(outline.text(at..address.start)));
+        at = address.end;
+    }
+    bytes = bytes.saturating_add(quote::prompt_bytes(outline.text(at..outline.length())));
     Tokens::new(bytes).saturating_add(model.figures.template_tokens)
 }
 

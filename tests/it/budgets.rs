@@ -36,7 +36,7 @@ async fn ocr(gateway: &TestGateway, key: &str) -> Answer {
 }
 
 /// Tokens that the ledger counts as settled and as reserved today.
-async fn accounts(gateway: &TestGateway, tenant: &str) -> (u64, u64) {
+pub(crate) async fn accounts(gateway: &TestGateway, tenant: &str) -> (u64, u64) {
     let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     let accounts = gateway.store.ledger().accounts(tenant, today).await.unwrap();
     let day = accounts

@@ -9,6 +9,7 @@ use ocr_gateway::units::Pixels;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
+use crate::dropin::{self, CHAT};
 use crate::harness::{Answer, TestGateway, fixture, until};
 use crate::program::{Installation, Service, UPSTREAM_KEY};
 
@@ -163,6 +164,23 @@ async fn send_private_words(service: &Service, key: &str) {
     let request = service.post(key, "/extract").header("content-type", "application/json");
     let answer = Answer::of(request.body(body)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
+
+    let aloud = service.post(key, "/ocr").header("accept", "text/event-stream");
+    let answer = Answer::of(aloud.body(fixture("hello.png"))).await;
+    assert!(answer.text.contains("event: answer"), "{}", answer.text);
+    for streams in [true, false] {
+        let answer = Answer::of(service.post(key, CHAT).body(private_chat(streams))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+}
+
+/// A request of the compatible protocol full of private words.
+fn private_chat(streams: bool) -> String {
+    let mut body = dropin::chat();
+    body["stream"] = streams.into();
+    body[private::OPTION] = private::METADATA.into();
+    body["messages"][0]["content"][1]["text"] = private::PROMPT.into();
+    body.to_string()
 }
 
 /// Sends private words in requests that fail.
@@ -181,6 +199,19 @@ async fn fail_with_private_words(installation: &Installation, service: &Service,
     let request = service.post(key, "/ocr").header("content-type", "application/json");
     Answer::of(request.body(format!("{{\"document\": {}", private::BODY))).await;
     Answer::of(service.post(&key.replace(&key[20..24], "zzzz"), "/ocr").body("x")).await;
+    for fault in [
+        Fault::code("InvalidParameter").with_message(private::UPSTREAM_WORDS),
+        Fault::error_event_after(2, "Arrearage").with_message(private::UPSTREAM_WORDS),
+        Fault::cut_stream_after(2),
+    ] {
+        installation.upstream().add_fault(fault.times(1));
+        // Where it breaks off there is no whole answer to read.
+        let request = service.post(key, CHAT).body(private_chat(true));
+        let _ = request.send().await.unwrap().bytes().await;
+    }
+    let body = private_chat(false).replacen('{', "{\"maxTokens\":1,", 1);
+    assert_eq!(Answer::of(service.post(key, CHAT).body(body)).await.status, 400);
+    assert_eq!(Answer::of(service.post(key, CHAT).body(private::BODY)).await.status, 400);
 }
 
 /// All that must not be found.

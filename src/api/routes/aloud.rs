@@ -49,7 +49,8 @@ pub(super) async fn answer(
     let (ocr, tenant) = (Arc::clone(&gateway.ocr), Arc::clone(&entered.tenant));
     let answering = async move { ocr.recognize_aloud(&tenant, request, sender).await };
     let answering = Box::pin(answering.in_current_span());
-    let mut reading = Reading { texts, answering: Some(answering), id, span: Span::current() };
+    let mut reading =
+        Reading { texts, answering: Some(answering), answer: None, id, span: Span::current() };
     let first = match reading.next_or_nothing().await {
         Some(Told::Answer(answer)) => Some(Told::Answer(Box::new(Ok((*answer)?)))),
         told => told,
@@ -70,6 +71,7 @@ struct Reading {
     texts: mpsc::Receiver<String>,
     /// Missing once it has answered.
     answering: Option<Answering>,
+    answer: Option<Box<Result<OcrAnswer, OcrError>>>,
     id: RequestId,
     span: Span,
 }
@@ -82,19 +84,20 @@ enum Told {
 }
 
 impl Reading {
-    /// What comes next.
+    /// What comes next: all text before the answer.
     async fn next(&mut self) -> Option<Told> {
-        let answering = self.answering.as_mut()?;
-        let told = tokio::select! {
-            // All text comes before the answer: its sender is part of what makes the answer.
-            biased;
-            Some(text) = self.texts.recv() => Told::Text(text),
-            answer = answering => Told::Answer(Box::new(answer)),
-        };
-        if matches!(told, Told::Answer(_)) {
+        if let Some(answering) = &mut self.answering {
+            tokio::select! {
+                Some(text) = self.texts.recv() => return Some(Told::Text(text)),
+                answer = answering => self.answer = Some(Box::new(answer)),
+            }
             self.answering = None;
         }
-        Some(told)
+        // The sender went with what made the answer, so this is the text that had not been taken yet.
+        match self.texts.recv().await {
+            Some(text) => Some(Told::Text(text)),
+            None => self.answer.take().map(Told::Answer),
+        }
     }
 
     async fn next_or_nothing(&mut self) -> Option<Told> {

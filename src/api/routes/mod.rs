@@ -6,9 +6,11 @@ pub(super) mod estimate;
 pub(super) mod extract;
 pub(super) mod fallback;
 pub(super) mod health;
+pub(super) mod models;
 pub(super) mod ocr;
 pub(super) mod passthrough;
 pub(super) mod templates;
+pub(super) mod uploads;
 pub(super) mod usage;
 
 use std::sync::Arc;

@@ -1,26 +1,24 @@
-//! The drop-in paths: the vendor's two protocols as its SDKs speak them, with a key of this service.
+//! The drop-in paths that spend: the vendor's two protocols as its SDKs speak them, with a key of this
+//! service.
 
 use std::io;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::tell_tokens;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
-use crate::api::entrance::{Entered, Places, authenticate, enter};
+use crate::api::entrance::{Entered, Places, enter};
 use crate::api::error;
 use crate::api::middleware::{RequestId, Served};
 use crate::api::problem::Problem;
 use crate::api::upload;
-use crate::auth::tenant::Tenant;
 use crate::dashscope::Protocol;
 use crate::gateway::Gateway;
 use crate::passthrough::{self, Chunk, Reply};
@@ -107,13 +105,10 @@ fn passed_on(
     stream::try_unfold(Passing::Open(chunks), move |passing| {
         let id = id.clone();
         async move {
-            let Passing::Open(mut chunks) = passing else {
-                // hyper drops what it holds when a body fails; it writes it out when a body waits.
-                tokio::task::yield_now().await;
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            };
+            let Passing::Open(mut chunks) = passing else { return break_off().await };
             match chunks.recv().await {
-                None => Ok(None),
+                None => break_off().await,
+                Some(Chunk::End) => Ok(None),
                 Some(Chunk::Bytes(bytes)) => Ok(Some((bytes, Passing::Open(chunks)))),
                 Some(Chunk::Broken(error)) => {
                     let event = dialect.event(&error::upstream(&error), id.as_str());
@@ -124,71 +119,11 @@ fn passed_on(
     })
 }
 
-/// `GET …/models`: the models that the key may use.
-pub(in crate::api) async fn models(
-    State(gateway): State<Arc<Gateway>>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Problem> {
-    let tenant = authenticate(&gateway, &headers).await?;
-    let models: Vec<_> = allowed(&gateway, &tenant).map(described).collect();
-    Ok(Json(json!({ "object": "list", "data": models })))
-}
-
-/// `GET …/models/{id}`.
-pub(in crate::api) async fn model(
-    State(gateway): State<Arc<Gateway>>,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
-    let tenant = authenticate(&gateway, &headers).await?;
-    let found = allowed(&gateway, &tenant).find(|name| *name == id);
-    let missing = || error::no_such_model("There is no such model, or this key may not use it.");
-    found.map(|name| Json(described(name))).ok_or_else(missing)
-}
-
-fn allowed<'a>(gateway: &'a Gateway, tenant: &'a Tenant) -> impl Iterator<Item = &'a str> {
-    gateway.catalog.names().filter(|name| tenant.allows(name))
-}
-
-fn described(name: &str) -> Value {
-    // When the vendor made it is not known here, and no client may rely on it.
-    json!({ "id": name, "object": "model", "created": 0, "owned_by": "system" })
-}
-
-/// `GET /api/v1/uploads`: where the DashScope SDK may put a local file for the call that follows.
-///
-/// The vendor's answer is passed on: the file goes to its storage and not through here, and the call then
-/// names it by an `oss://` address, bounded like any address.
-pub(in crate::api) async fn uploads(
-    State(gateway): State<Arc<Gateway>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let entered = enter(&gateway, &headers).await?;
-    let result = upload_policy(&gateway, &entered, query.unwrap_or_default()).await;
-    Ok(entered.answer(result))
-}
-
-async fn upload_policy(
-    gateway: &Gateway,
-    entered: &Entered,
-    query: String,
-) -> Result<Response, Problem> {
-    let (mut action, mut model) = (None, None);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "action" => action = Some(value.into_owned()),
-            "model" => model = Some(value.into_owned()),
-            _ => {}
-        }
-    }
-    if action.as_deref() != Some("getPolicy") {
-        let detail = "The only action is getPolicy: ?action=getPolicy&model=MODEL.";
-        return Err(Problem::bad_request("invalid_option", detail).flaw("/action", "is unknown"));
-    }
-    let policy =
-        gateway.passthrough.upload_policy(&entered.tenant, model, entered.deadline).await?;
-    Ok(([(header::CONTENT_TYPE, JSON)], policy).into_response())
+/// Breaks the connection off once hyper has had the chance to write out what it was given: it drops what
+/// it holds when a body fails, and writes it out when a body waits.
+async fn break_off<T>() -> io::Result<Option<T>> {
+    tokio::task::yield_now().await;
+    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Whether a header of DashScope's is set.

@@ -6,6 +6,7 @@ use reqwest::Response;
 use serde_json::Value;
 
 use super::{CHAT, GENERATION, both, streamed};
+use crate::budgets::accounts;
 use crate::harness::{SCRIPTED_TEXT, Setup, TestGateway, until};
 use crate::wire::Wire;
 
@@ -45,10 +46,12 @@ async fn events_of(path: &str, body: &Value) -> u64 {
     sent.windows(2).filter(|pair| *pair == b"\n\n").count() as u64
 }
 
-/// Everything that was settled or written off.
+/// Everything that was settled and that was written off, by the metrics; both are in the ledger.
 async fn accounted(gateway: &TestGateway) -> (u64, u64) {
     let spent = gateway.count("tokens_spent_total", &[("tenant", "test")]).await;
-    (spent, gateway.count("tokens_unverified_total", &[("tenant", "test")]).await)
+    let unverified = gateway.count("tokens_unverified_total", &[("tenant", "test")]).await;
+    until("the ledger", async || accounts(gateway, "test").await == (spent + unverified, 0)).await;
+    (spent, unverified)
 }
 
 #[tokio::test]
@@ -176,7 +179,8 @@ async fn a_stream_without_a_bill_counts_at_its_bound_and_passes() {
 #[tokio::test]
 async fn a_stream_that_stalls_is_broken_off_when_its_time_is_over() {
     for (path, body) in both() {
-        let gateway = TestGateway::with(|setup| setup.settings.upstream.idle_timeout_ms = 50).await;
+        let gateway =
+            TestGateway::with(|setup| setup.settings.upstream.idle_timeout_ms = 1_500).await;
         gateway.upstream().add_fault(Fault::stall_stream_after(2));
         let response = streamed(&gateway, path, body).send().await.unwrap();
         let (seen, ended_well) = read(response).await;

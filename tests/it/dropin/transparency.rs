@@ -226,13 +226,17 @@ fn sent() -> impl Strategy<Value = Sent> {
         let limit = prop::option::of(1..9_000_u64);
         let spaces = prop::sample::select(vec!["", " ", "\n\t", "\r\n  "]);
         let told = any::<Option<bool>>();
-        (items, strange_members(), limit, any::<bool>(), told, spaces).prop_map(
-            move |(items, strange, limit, streams, told, space)| {
-                let message = Written::object([
-                    ("role", Written::text("user")),
-                    ("content", Written::Array(items)),
-                ]);
-                let messages = Written::Array(vec![message]);
+        let earlier = prop::option::of(any::<String>().prop_map(|text| Written::text(&text)));
+        (items, earlier, strange_members(), limit, any::<bool>(), told, spaces).prop_map(
+            move |(items, earlier, strange, limit, streams, told, space)| {
+                let message = |role: &str, content: Written| {
+                    Written::object([("role", Written::text(role)), ("content", content)])
+                };
+                let mut messages = earlier.map_or(Vec::new(), |said| {
+                    vec![message("user", said.clone()), message("assistant", said)]
+                });
+                messages.push(message("user", Written::Array(items)));
+                let messages = Written::Array(messages);
                 let limit = limit.map(|limit| ("max_tokens".to_owned(), Written::leaf(limit)));
                 let mut body = Written::Object(strange);
                 body.set("model", Written::text(MODEL));
@@ -261,8 +265,8 @@ fn documented(sent: &Sent) -> (Written, bool) {
     let mut body = sent.body.clone();
     let input = if sent.path == GENERATION { body.get("input").unwrap() } else { &mut body };
     for message in input.get("messages").unwrap().elements() {
-        for item in message.get("content").unwrap().elements() {
-            bound(sent.path, item);
+        if let Some(Written::Array(items)) = message.get("content") {
+            items.iter_mut().for_each(|item| bound(sent.path, item));
         }
     }
     let parameters = if sent.path == GENERATION {

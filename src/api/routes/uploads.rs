@@ -1,0 +1,49 @@
+//! `GET /api/v1/uploads` of the native protocol: where the DashScope SDK may put a local file for the call
+//! that follows.
+//!
+//! The vendor's answer is passed on: the file goes to its storage and not through here, and the call then
+//! names it by an `oss://` address, bounded like any address.
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::api::dialect::JSON;
+use crate::api::entrance::{Entered, enter};
+use crate::api::problem::Problem;
+use crate::gateway::Gateway;
+
+/// Leave to upload.
+pub(in crate::api) async fn uploads(
+    State(gateway): State<Arc<Gateway>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let entered = enter(&gateway, &headers).await?;
+    let result = upload_policy(&gateway, &entered, query.unwrap_or_default()).await;
+    Ok(entered.answer(result))
+}
+
+async fn upload_policy(
+    gateway: &Gateway,
+    entered: &Entered,
+    query: String,
+) -> Result<Response, Problem> {
+    let (mut action, mut model) = (None, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "action" => action = Some(value.into_owned()),
+            "model" => model = Some(value.into_owned()),
+            _ => {}
+        }
+    }
+    if action.as_deref() != Some("getPolicy") {
+        let detail = "The only action is getPolicy: ?action=getPolicy&model=MODEL.";
+        return Err(Problem::bad_request("invalid_option", detail).flaw("/action", "is unknown"));
+    }
+    let policy =
+        gateway.passthrough.upload_policy(&entered.tenant, model, entered.deadline).await?;
+    Ok(([(header::CONTENT_TYPE, JSON)], policy).into_response())
+}
