@@ -91,12 +91,11 @@ impl Dialect {
         if self == Self::Problem {
             return problem.response(request_id, instance);
         }
-        let mut response = match &problem.verbatim {
-            Some(verbatim) => said(verbatim),
-            None => {
-                let body = Body::from(self.error(problem, request_id).to_string());
-                (words(problem).status, [(header::CONTENT_TYPE, JSON)], body).into_response()
-            }
+        let mut response = if let Some(verbatim) = &problem.verbatim {
+            said(verbatim)
+        } else {
+            let body = Body::from(self.error(problem, request_id).to_string());
+            (words(problem).status, [(header::CONTENT_TYPE, JSON)], body).into_response()
         };
         let headers = response.headers_mut();
         problem.add_headers(headers);

@@ -111,7 +111,8 @@ impl Incoming {
         self.events.push(raw);
         let mut piece = Piece::default();
         while let Some(event) = self.events.next() {
-            piece.add(self.tap.see(&event), event);
+            let seen = self.tap.see(&event);
+            piece.add(&seen, event);
         }
         self.written = self.written.saturating_add(piece.text_length());
         if self.events.unfinished() > self.limits.event || self.written > self.limits.text {
@@ -124,7 +125,8 @@ impl Incoming {
     fn take_rest(&mut self) -> Result<Option<Piece>, Broken> {
         let rest = self.events.take_rest().map(|event| {
             let mut piece = Piece::default();
-            piece.add(self.tap.see(&event), event);
+            let seen = self.tap.see(&event);
+            piece.add(&seen, event);
             piece
         });
         let is_over = self.tap.is_complete() || self.tap.failure().is_some();

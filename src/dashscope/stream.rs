@@ -45,7 +45,7 @@ pub struct Break {
 }
 
 impl Piece {
-    pub(super) fn add(&mut self, seen: Seen, event: Event) {
+    pub(super) fn add(&mut self, seen: &Seen, event: Event) {
         self.text.push_str(&seen.text);
         self.events.push((seen.kind, event.into_bytes()));
     }

@@ -58,7 +58,7 @@ fn added_prompt_bytes(outline: &Outline<'_>, parameters: Option<Object<'_, '_>>)
     TASK_PROMPT_BYTES.saturating_add(schema)
 }
 
-/// A schema that serde_json cannot hold, such as one with a number beyond all floats, is bounded by the
+/// A schema that `serde_json` cannot hold, such as one with a number beyond all floats, is bounded by the
 /// longest spelling of every byte.
 fn schema_bytes(json: &str) -> u64 {
     const LONGEST_SPELLING: u64 = 16;

@@ -266,7 +266,9 @@ fn documented(sent: &Sent) -> (Written, bool) {
     let input = if sent.path == GENERATION { body.get("input").unwrap() } else { &mut body };
     for message in input.get("messages").unwrap().elements() {
         if let Some(Written::Array(items)) = message.get("content") {
-            items.iter_mut().for_each(|item| bound(sent.path, item));
+            for item in items {
+                bound(sent.path, item);
+            }
         }
     }
     let parameters = if sent.path == GENERATION {
