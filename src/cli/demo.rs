@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use dashscope_emulator::{EngineChoice, Options as EmulatorOptions};
@@ -30,6 +31,9 @@ use crate::units::Pixels;
 
 /// An invented receipt, drawn by `scripts/draw-documents`.
 const DOCUMENT: &[u8] = include_bytes!("../../demo/receipt.png");
+
+/// Between the events of a stream, so that one can be seen to be one.
+const STREAM_INTERVAL: Duration = Duration::from_millis(15);
 
 /// Where the document is, for the curl lines.
 const DOCUMENT_PATH: &str = "demo/receipt.png";
@@ -63,6 +67,7 @@ pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
     let emulator = dashscope_emulator::Emulator::start(EmulatorOptions {
         api_keys: vec![UPSTREAM_KEY.to_owned()],
         engine: EngineChoice::Tesseract { languages: None },
+        stream_interval: STREAM_INTERVAL,
         ..EmulatorOptions::default()
     })
     .await?;
@@ -216,7 +221,13 @@ fn print_next_steps(
         out,
         "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} -F template=receipt {address}/extract"
     )?;
+    writeln!(
+        out,
+        "curl -N -H \"Authorization: Bearer $KEY\" -H 'Accept: text/event-stream' -T {DOCUMENT_PATH} {address}/ocr"
+    )?;
     writeln!(out, "curl -s {metrics}/metrics | grep ocr_gateway_tokens")?;
+    writeln!(out, "SDK of OpenAI      base_url                {address}/compatible-mode/v1")?;
+    writeln!(out, "SDK of DashScope   base_http_api_url       {address}/api/v1")?;
     writeln!(out, "documentation  {address}/docs")?;
     writeln!(out, "Ctrl-C stops it.")
 }
