@@ -54,6 +54,11 @@ pub(crate) struct Cost {
     pub(crate) peak: u64,
 }
 
+/// Whose window it is, round after round.
+pub(crate) fn in_turn(rounds: usize, subjects: usize) -> impl Iterator<Item = usize> {
+    (0..rounds).flat_map(move |round| (0..subjects).map(move |place| (round + place) % subjects))
+}
+
 impl Cell<'_> {
     /// Measures every subject; the rows are in the subjects' order.
     pub(crate) fn measure(
@@ -68,16 +73,13 @@ impl Cell<'_> {
             rig.load(subject, self, pace.seconds.min(WARM_UP))?;
             rows.push(self.row(subject));
         }
-        for round in 0..pace.windows {
-            for place in 0..subjects.len() {
-                let index = (round + place) % subjects.len();
-                let (subject, row) = (&subjects[index], &mut rows[index]);
-                match self.window(rig, subject, pace.seconds) {
-                    Ok(window) => row.windows.push(window),
-                    Err(failure) => {
-                        say(&format!("a window of {} is void: {failure}", subject.name));
-                        row.void += 1;
-                    }
+        for index in in_turn(pace.windows, subjects.len()) {
+            let (subject, row) = (&subjects[index], &mut rows[index]);
+            match self.window(rig, subject, pace.seconds) {
+                Ok(window) => row.windows.push(window),
+                Err(failure) => {
+                    say(&format!("a window of {} is void: {failure}", subject.name));
+                    row.void += 1;
                 }
             }
         }
@@ -104,5 +106,15 @@ impl Cell<'_> {
         let spent = process.cpu_time()?.saturating_sub(before);
         let cpu_ms = spent.as_secs_f64() * 1e3 / f64::from(outcome.requests);
         Ok(Window { outcome, cost: Some(Cost { cpu_ms, peak: process.peak()? }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_one_round_is_the_last_of_the_next() {
+        assert_eq!(in_turn(2, 3).collect::<Vec<_>>(), [0, 1, 2, 1, 2, 0]);
     }
 }

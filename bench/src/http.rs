@@ -2,8 +2,8 @@
 //!
 //! Both ends share one core with each other, so what they spend is missing from the throughput that
 //! can be shown. That is why this is neither a library nor asynchronous: a thread that blocks in one
-//! `recv` costs less than a poll, a wakeup and a read. Chunked bodies are refused, since neither the
-//! gateway nor nginx sends any here; a subject that did would be noticed.
+//! `recv` costs less than a poll, a wakeup and a read. A chunked body has no length to ask for: only
+//! `events` takes one, since streams alone come so; anything else that did would be noticed.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -21,8 +21,8 @@ const DROPPED_AT_ONCE: usize = 1024 * 1024;
 pub(crate) struct Head {
     /// The request line or the status line.
     pub(crate) first_line: String,
-    /// The body's length in bytes.
-    pub(crate) length: usize,
+    /// The body's length in bytes; none where it comes in chunks.
+    length: Option<usize>,
 }
 
 impl Head {
@@ -31,16 +31,30 @@ impl Head {
         let text = std::str::from_utf8(head).map_err(|_| malformed("a head that is not text"))?;
         let mut lines = text.split("\r\n");
         let first_line = lines.next().unwrap_or_default().to_owned();
-        let mut length = 0;
+        let mut length = Some(0);
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             if name.eq_ignore_ascii_case("content-length") {
-                length =
-                    value.trim().parse().map_err(|_| malformed("a length that is no number"))?;
+                let parsed = value.trim().parse();
+                length = Some(parsed.map_err(|_| malformed("a length that is no number"))?);
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                return Err(malformed("a chunked body"));
+                length = None;
             }
         }
         Ok(Self { first_line, length })
+    }
+
+    /// The body's length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Where the body comes in chunks.
+    pub(crate) fn length(&self) -> io::Result<usize> {
+        self.length.ok_or_else(|| malformed("a chunked body"))
+    }
+
+    /// Whether the body comes in chunks.
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.length.is_none()
     }
 
     /// The status, where this is the head of an answer.
@@ -129,6 +143,15 @@ impl Connection {
         Ok(())
     }
 
+    /// Whatever has come; waits for something where nothing has. Empty where the other end has closed.
+    pub(crate) fn received(&mut self) -> io::Result<&[u8]> {
+        if self.unread.is_empty() {
+            self.unread = 0..self.stream.read(&mut self.buffer)?;
+        }
+        let received = self.take_unread(BUFFER);
+        Ok(&self.buffer[received])
+    }
+
     /// Sends `message` whole.
     pub(crate) fn send(&mut self, message: &[u8]) -> io::Result<()> {
         self.stream.write_all(message)
@@ -153,11 +176,11 @@ pub(crate) fn request(path: &str, headers: &[String], body: &[u8]) -> Vec<u8> {
     [message.as_bytes(), length.as_bytes(), body].concat()
 }
 
-fn malformed(what: &str) -> io::Error {
+pub(crate) fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the other end sent {what}"))
 }
 
-fn broke_off() -> io::Error {
+pub(crate) fn broke_off() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the other end broke off")
 }
 
@@ -179,7 +202,7 @@ mod tests {
         let one = request("/one", &["Accept: */*".to_owned()], b"first");
         here.send(&[one, request("/two", &[], b"second")].concat()).unwrap();
         let head = there.head().unwrap().unwrap();
-        assert_eq!((head.path(), head.length), ("/one", 5));
+        assert_eq!((head.path(), head.length().unwrap()), ("/one", 5));
         assert_eq!(there.body(5).unwrap(), b"first");
         assert_eq!(there.head().unwrap().unwrap().path(), "/two");
         there.drop_body(6).unwrap();
@@ -193,12 +216,25 @@ mod tests {
         here.send(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nshort").unwrap();
         drop(here);
         let head = there.head().unwrap().unwrap();
-        assert!(there.drop_body(head.length).is_err());
+        assert!(there.drop_body(head.length().unwrap()).is_err());
     }
 
     #[test]
-    fn a_chunked_body_is_refused() {
-        assert!(Head::parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked").is_err());
+    fn a_chunked_body_has_no_length_to_ask_for() {
+        let head = Head::parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked").unwrap();
+        assert!(head.is_chunked() && head.length().is_err());
+    }
+
+    #[test]
+    fn what_came_with_a_head_is_received_before_what_comes_after() {
+        let (mut here, mut there) = pair();
+        here.send(b"HTTP/1.1 200 OK\r\n\r\nearly").unwrap();
+        there.head().unwrap();
+        assert_eq!(there.received().unwrap(), b"early");
+        here.send(b"late").unwrap();
+        assert_eq!(there.received().unwrap(), b"late");
+        drop(here);
+        assert_eq!(there.received().unwrap(), b"");
     }
 
     #[test]

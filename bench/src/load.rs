@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::Failure;
+use crate::figures::{number, percentile};
 use crate::http::{self, Connection};
 
 #[derive(Debug, Args)]
@@ -87,7 +88,7 @@ fn ask(address: SocketAddr, request: &[u8], end: Instant) -> io::Result<Vec<Dura
         }
         connection.send(request)?;
         let head = connection.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let answer = connection.body(head.length)?;
+        let answer = connection.body(head.length()?)?;
         if head.status() != Some(200) {
             let told = String::from_utf8_lossy(&answer);
             return Err(io::Error::other(format!("{}: {told}", head.first_line)));
@@ -99,8 +100,7 @@ fn ask(address: SocketAddr, request: &[u8], end: Instant) -> io::Result<Vec<Dura
 impl Outcome {
     fn of(latencies: &mut [Duration], elapsed: Duration) -> Result<Self, Failure> {
         latencies.sort_unstable();
-        let at_percent = |percent| latencies.get(latencies.len() * percent / 100).copied();
-        let (Some(p50), Some(p99)) = (at_percent(50), at_percent(99)) else {
+        let (Some(p50), Some(p99)) = (percentile(latencies, 50), percentile(latencies, 99)) else {
             return Err("no request was answered in the time given".into());
         };
         Ok(Self { requests: latencies.len().try_into()?, elapsed, p50, p99 })
@@ -124,14 +124,9 @@ impl FromStr for Outcome {
     type Err = Failure;
 
     fn from_str(line: &str) -> Result<Self, Failure> {
-        let number = |name: &str| {
-            let mut fields = line.split_whitespace().filter_map(|field| field.split_once('='));
-            let (_, value) = fields.find(|(found, _)| *found == name).ok_or("no such field")?;
-            Ok::<u64, Failure>(value.parse()?)
-        };
-        let duration = |name| number(name).map(Duration::from_micros);
+        let duration = |name| number(line, name).map(Duration::from_micros);
         Ok(Self {
-            requests: number("requests")?.try_into()?,
+            requests: number(line, "requests")?.try_into()?,
             elapsed: duration("elapsed_us")?,
             p50: duration("p50_us")?,
             p99: duration("p99_us")?,

@@ -1,15 +1,22 @@
 //! What one request costs the gateway, beside nginx and beside no gateway at all.
 //!
-//! One binary in three roles, so that each can be pinned to a core of its own: `upstream` stands in
-//! for DashScope, `load` asks, and `run` starts everything, measures in turn and prints the table.
-//! README.md says what the figures mean and what they do not.
+//! One binary in several roles, so that each can be pinned to a core of its own: `upstream` stands in
+//! for DashScope, `load` and `listen` ask, and `run` and `streams` start everything, measure in turn
+//! and print tables. README.md says what the figures mean and what they do not.
 
 mod cell;
+mod chunked;
+mod clock;
+mod events;
+mod figures;
 mod http;
+mod listen;
 mod load;
 mod memory;
 mod process;
 mod run;
+mod script;
+mod streams;
 mod subject;
 mod table;
 mod upload;
@@ -34,19 +41,25 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// Measure and print the table
+    /// Measure what an upload costs and print the tables
     Run(run::RunArgs),
+    /// Measure what a stream costs and print the tables
+    Streams(streams::StreamsArgs),
     /// Stand in for DashScope, as cheaply as can be
     Upstream(upstream::UpstreamArgs),
     /// Post one body again and again and tell how long the answers took
     Load(load::LoadArgs),
+    /// Ask for streams, listen to them whole and tell how late their events were
+    Listen(listen::ListenArgs),
 }
 
 fn main() -> ExitCode {
     let played = match Cli::parse().role {
         Role::Run(arguments) => run::run(&arguments),
+        Role::Streams(arguments) => streams::run(&arguments),
         Role::Upstream(arguments) => upstream::run(&arguments),
         Role::Load(arguments) => load::run(&arguments),
+        Role::Listen(arguments) => listen::run(&arguments),
     };
     match played {
         Ok(()) => ExitCode::SUCCESS,

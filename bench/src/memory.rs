@@ -11,6 +11,7 @@ use crate::Failure;
 use crate::cell::Cell;
 use crate::subject::Rig;
 use crate::upload::Upload;
+use crate::upstream::Manner;
 
 /// How many uploads are held at once.
 pub(crate) const IN_FLIGHT: usize = 64;
@@ -42,7 +43,8 @@ pub(crate) fn measure(
     upload: &Upload,
     settle: Duration,
 ) -> Result<Memory, Failure> {
-    let (_upstream, address) = rig.upstream(UPSTREAM_DELAY)?;
+    let delay_ms = UPSTREAM_DELAY.as_secs() * 1000;
+    let (_upstream, address) = rig.upstream(&Manner { delay_ms, ..Manner::PLAIN })?;
     let subject = rig.gateway(gateway, address)?;
     let process = subject.process.as_ref().ok_or("the gateway is a process")?;
     thread::sleep(REST);

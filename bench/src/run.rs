@@ -13,6 +13,7 @@ use clap::Args;
 use crate::cell::{Cell, Row};
 use crate::subject::{Rig, name_of};
 use crate::upload::Upload;
+use crate::upstream::Manner;
 use crate::{Failure, memory, process, say, table};
 
 #[derive(Debug, Args)]
@@ -107,7 +108,7 @@ fn all_cells(
     pace: &Pace,
     uploads: &[Upload],
 ) -> Result<Vec<Row>, Failure> {
-    let (_upstream, upstream) = rig.upstream(Duration::ZERO)?;
+    let (_upstream, upstream) = rig.upstream(&Manner::PLAIN)?;
     let gateways = arguments.gateway.iter();
     let mut subjects =
         gateways.map(|path| rig.gateway(path, upstream)).collect::<Result<Vec<_>, _>>()?;
@@ -128,7 +129,8 @@ fn all_cells(
     Ok(rows)
 }
 
-fn load_average() -> String {
+/// The machine's load average over the last minute.
+pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()
 }

@@ -7,7 +7,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
@@ -19,11 +19,13 @@ use crate::http::{self, Connection};
 use crate::load::Outcome;
 use crate::process::{self, Process};
 use crate::upload::{self, Upload};
+use crate::upstream::Manner;
 
 /// How long a program may take until it answers.
 const START: Duration = Duration::from_secs(20);
 
-const COMPATIBLE: &str = "/compatible-mode/v1/chat/completions";
+/// The compatible protocol's path, at DashScope and at the gateway.
+pub(crate) const COMPATIBLE: &str = "/compatible-mode/v1/chat/completions";
 
 /// Where things run and where their files lie.
 #[derive(Debug)]
@@ -40,9 +42,12 @@ pub(crate) struct Rig {
 pub(crate) struct Subject {
     /// What the table calls it.
     pub(crate) name: String,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
+    /// Where its metrics are; none where it has none.
+    pub(crate) metrics: Option<SocketAddr>,
     path: &'static str,
-    headers: Vec<String>,
+    /// The header line with its key.
+    pub(crate) authorization: String,
     /// Whether it takes the file itself; otherwise it takes the JSON.
     takes_file: bool,
     /// What its answer must contain.
@@ -66,12 +71,12 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Starts an upstream that waits `delay` before each answer.
-    pub(crate) fn upstream(&self, delay: Duration) -> Result<(Process, SocketAddr), Failure> {
+    /// Starts an upstream.
+    pub(crate) fn upstream(&self, manner: &Manner) -> Result<(Process, SocketAddr), Failure> {
         let address = free_address()?;
         let mut command = process::on_core(self.load_core, env::current_exe()?.as_os_str());
         command.args(["upstream", "--listen", &address.to_string()]);
-        command.args(["--delay-ms", &delay.as_millis().to_string()]);
+        command.args(manner.arguments());
         let mut process = Process::start(command, &self.file("upstream.log"))?;
         wait_for(&mut process, address)?;
         Ok((process, address))
@@ -96,9 +101,9 @@ impl Rig {
 
     /// Starts the gateway, with a tenant and a key that its own commands make.
     pub(crate) fn gateway(&self, program: &Path, upstream: SocketAddr) -> Result<Subject, Failure> {
-        let address = free_address()?;
+        let (address, metrics) = (free_address()?, free_address()?);
         let config = self.file(&format!("gateway-{}.toml", address.port()));
-        fs::write(&config, gateway_config(self.directory.path(), address, upstream)?)?;
+        fs::write(&config, gateway_config(self.directory.path(), [address, metrics], upstream))?;
         let cap = upload::MAX_PIXELS.to_string();
         let ask = |arguments: &[&str]| {
             output(Command::new(program).arg("--config").arg(&config).args(arguments))
@@ -113,11 +118,9 @@ impl Rig {
         Ok(Subject {
             name: name_of(program),
             address,
+            metrics: Some(metrics),
             path: "/ocr",
-            headers: vec![
-                format!("Authorization: Bearer {}", key.trim()),
-                "Content-Type: image/jpeg".to_owned(),
-            ],
+            authorization: format!("Authorization: Bearer {}", key.trim()),
             takes_file: true,
             expected: format!(r#""image_tokens":{{"estimated":{tokens},"billed":{tokens}}}"#),
             process: Some(process),
@@ -128,9 +131,9 @@ impl Rig {
     pub(crate) fn check(&self, subject: &Subject, upload: &Upload) -> Result<(), Failure> {
         let body = fs::read(self.body(upload, subject.takes_file))?;
         let mut connection = Connection::open(subject.address)?;
-        connection.send(&http::request(subject.path, &subject.headers, &body))?;
+        connection.send(&http::request(subject.path, &subject.headers(), &body))?;
         let head = connection.head()?.ok_or("the connection was closed")?;
-        let answer = String::from_utf8(connection.body(head.length)?)?;
+        let answer = String::from_utf8(connection.body(head.length()?)?)?;
         if head.status() != Some(200) || !answer.contains(&subject.expected) {
             return Err(format!("{}: {}: {answer}", subject.name, head.first_line).into());
         }
@@ -144,12 +147,19 @@ impl Rig {
         cell: &Cell<'_>,
         seconds: f64,
     ) -> Result<Outcome, Failure> {
-        let mut command = process::on_core(self.load_core, env::current_exe()?.as_os_str());
-        command.args(["load", "--address", &subject.address.to_string(), "--path", subject.path]);
-        command.args(subject.headers.iter().flat_map(|header| ["--header", header]));
+        let mut command = self.asking("load", subject.address)?;
+        command.args(["--path", subject.path]);
+        command.args(subject.headers().iter().flat_map(|header| ["--header", header]));
         command.arg("--body").arg(self.body(cell.upload, subject.takes_file));
         command.args(["--connections", &cell.connections.to_string()]);
         output(command.args(["--seconds", &seconds.to_string()]))?.parse()
+    }
+
+    /// The beginning of a command in a role that asks.
+    pub(crate) fn asking(&self, role: &str, address: SocketAddr) -> io::Result<Command> {
+        let mut command = process::on_core(self.load_core, env::current_exe()?.as_os_str());
+        command.args([role, "--address", &address.to_string()]);
+        Ok(command)
     }
 
     fn body(&self, upload: &Upload, takes_file: bool) -> PathBuf {
@@ -157,7 +167,8 @@ impl Rig {
         self.file(&format!("{}.{extension}", upload.name.replace(' ', "-")))
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// Where a file of this name lies.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 }
@@ -167,15 +178,18 @@ impl Subject {
         Self {
             name: name.to_owned(),
             address,
+            metrics: None,
             path: COMPATIBLE,
-            headers: vec![
-                "Authorization: Bearer bench".to_owned(),
-                "Content-Type: application/json".to_owned(),
-            ],
+            authorization: "Authorization: Bearer bench".to_owned(),
             takes_file: false,
             expected: r#""image_tokens":"#.to_owned(),
             process,
         }
+    }
+
+    fn headers(&self) -> [String; 2] {
+        let media_type = if self.takes_file { upload::JPEG } else { upload::JSON };
+        [self.authorization.clone(), format!("Content-Type: {media_type}")]
     }
 }
 
@@ -184,21 +198,22 @@ pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
+/// Room for all that is asked at once, here and in [`nginx_config`]; else it is the defaults.
 fn gateway_config(
     directory: &Path,
-    address: SocketAddr,
+    [address, metrics]: [SocketAddr; 2],
     upstream: SocketAddr,
-) -> io::Result<String> {
-    let metrics = free_address()?;
+) -> String {
     let database = directory.join(format!("gateway-{}.db", address.port()));
-    Ok(format!(
+    format!(
         "[server]\nlisten = \"{address}\"\nmetrics_listen = \"{metrics}\"\n\
+         max_in_flight_requests = 2048\nmax_connections = 4096\n\
          [database]\nurl = \"sqlite://{}\"\n\
          [upstream]\nbase_url = \"http://{upstream}\"\n\
          [models.\"{}\"]\nrpm = 60000000\ntpm = 600000000000\n",
         database.display(),
         upload::MODEL,
-    ))
+    )
 }
 
 /// One worker, connections kept on both sides, no access log, and bodies passed on as they come.
@@ -210,7 +225,7 @@ fn nginx_config(directory: &Path, address: SocketAddr, upstream: SocketAddr) -> 
     format!(
         "daemon off; master_process off; worker_processes 1;\n\
          pid {directory}/nginx.pid; error_log {directory}/nginx-error.log;\n\
-         events {{ worker_connections 1024; }}\n\
+         events {{ worker_connections 4096; }}\n\
          http {{ access_log off; client_max_body_size 64m; keepalive_requests 1000000000;\n\
          {temporary}\n\
          upstream fake {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}\n\
@@ -222,7 +237,11 @@ fn nginx_config(directory: &Path, address: SocketAddr, upstream: SocketAddr) -> 
 
 /// What a command prints, if it ends well.
 fn output(command: &mut Command) -> Result<String, Failure> {
-    let output = command.output()?;
+    printed(command.output()?)
+}
+
+/// What a program has printed, if it ended well.
+pub(crate) fn printed(output: Output) -> Result<String, Failure> {
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into());
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use crate::cell::{Row, Window};
+use crate::cell::{Cost, Row, Window};
 use crate::memory::{IN_FLIGHT, Memory};
 use crate::run::{Circumstances, Pace};
 
@@ -61,53 +61,59 @@ fn cells(row: &Row, rows: &[Row]) -> [String; 10] {
             == ("nginx", row.size, row.connections)
     });
     let ratio = cpu.zip(nginx.and_then(cpu_ms)).map(|(ours, nginx)| ours / nginx);
-    let peak = median(row, |window| window.cost.map(|cost| megabytes(cost.peak)));
+    let at = |figure: fn(&Window) -> f64| median(row.windows.iter().map(figure));
+    let peak = median(costs(row).map(|cost| megabytes(cost.peak)));
     [
         row.size.to_owned(),
         row.connections.to_string(),
         row.subject.clone(),
         shown(cpu, 3),
         shown(ratio, 2),
-        shown(median(row, |window| Some(window.outcome.rate())), 0),
-        shown(median(row, |window| Some(milliseconds(window.outcome.p50))), 2),
-        shown(median(row, |window| Some(milliseconds(window.outcome.p99))), 2),
+        shown(at(|window| window.outcome.rate()), 0),
+        shown(at(|window| milliseconds(window.outcome.p50)), 2),
+        shown(at(|window| milliseconds(window.outcome.p99)), 2),
         shown(peak, 1),
-        if row.void == 0 {
-            row.windows.len().to_string()
-        } else {
-            format!("{}, {} void", row.windows.len(), row.void)
-        },
+        windows(row.windows.len(), row.void),
     ]
 }
 
 fn cpu_ms(row: &Row) -> Option<f64> {
-    median(row, |window| window.cost.map(|cost| cost.cpu_ms))
+    median(costs(row).map(|cost| cost.cpu_ms))
 }
 
-/// The median over a row's windows; of an even number the upper one.
-fn median(row: &Row, figure: impl Fn(&Window) -> Option<f64>) -> Option<f64> {
-    let mut figures: Vec<_> = row.windows.iter().filter_map(figure).collect();
+fn costs(row: &Row) -> impl Iterator<Item = Cost> {
+    row.windows.iter().filter_map(|window| window.cost)
+}
+
+/// The median; of an even number of figures the upper one.
+pub(crate) fn median(figures: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut figures: Vec<_> = figures.collect();
     figures.sort_unstable_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied()
 }
 
-fn shown(figure: Option<f64>, decimals: usize) -> String {
+/// How many windows a row has, and how many more were void.
+pub(crate) fn windows(counted: usize, void: usize) -> String {
+    if void == 0 { counted.to_string() } else { format!("{counted}, {void} void") }
+}
+
+/// A figure to so many decimals; nothing where there is none.
+pub(crate) fn shown(figure: Option<f64>, decimals: usize) -> String {
     figure.map_or_else(String::new, |figure| format!("{figure:.decimals$}"))
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
 #[expect(clippy::cast_precision_loss, reason = "resident bytes are far below 2^52")]
-fn megabytes(bytes: u64) -> f64 {
+pub(crate) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cell::Cost;
     use crate::load::Outcome;
 
     fn row(subject: &str, cpu: &[f64]) -> Row {

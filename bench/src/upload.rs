@@ -25,6 +25,12 @@ const MIN_PIXELS: u32 = 3072;
 /// The model, by the gateway's default configuration.
 pub(crate) const MODEL: &str = "qwen-vl-ocr-2025-11-20";
 
+/// The media type of the file.
+pub(crate) const JPEG: &str = "image/jpeg";
+
+/// The media type of the JSON.
+pub(crate) const JSON: &str = "application/json";
+
 /// A picture of one of the measured sizes.
 #[derive(Debug)]
 pub(crate) struct Upload {
@@ -32,6 +38,15 @@ pub(crate) struct Upload {
     pub(crate) name: &'static str,
     /// The JPEG.
     pub(crate) file: Vec<u8>,
+}
+
+/// Whether a stream is asked to tell its bill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Billing {
+    /// It is.
+    Told,
+    /// It is not, so that a gateway has to hide what it needs to know.
+    Hidden,
 }
 
 impl Upload {
@@ -43,12 +58,26 @@ impl Upload {
 
     /// The JSON that the gateway makes of the file.
     pub(crate) fn json(&self) -> Vec<u8> {
+        self.json_with("")
+    }
+
+    /// The same JSON, asking for a stream: the gateway passes it on unchanged where the bill is told,
+    /// and asks for the bill itself where it is not.
+    pub(crate) fn stream_json(&self, bill: Billing) -> Vec<u8> {
+        self.json_with(match bill {
+            Billing::Told => r#","stream":true,"stream_options":{"include_usage":true}"#,
+            Billing::Hidden => r#","stream":true"#,
+        })
+    }
+
+    fn json_with(&self, more: &str) -> Vec<u8> {
         let data = base64_simd::STANDARD.encode_to_string(&self.file);
         let bounds = format!(r#""min_pixels":{MIN_PIXELS},"max_pixels":{MAX_PIXELS}"#);
         let url = format!(r#""image_url":{{"url":"data:image/jpeg;base64,{data}",{bounds}}}"#);
         let content = format!(r#"[{{"type":"image_url",{url},{bounds}}}]"#);
         let messages = format!(r#"[{{"role":"user","content":{content}}}]"#);
-        format!(r#"{{"messages":{messages},"model":"{MODEL}","max_tokens":8192}}"#).into_bytes()
+        format!(r#"{{"messages":{messages},"model":"{MODEL}","max_tokens":8192{more}}}"#)
+            .into_bytes()
     }
 }
 

@@ -4,22 +4,32 @@
 //! kernel unread, since every cycle spent here is one less for the load on the same core. Only the
 //! first body of each length is looked at: it must hold a whole JPEG in Base64, or the answer is
 //! 400 and the measurement ends. A gateway that loses or garbles pictures cannot look fast here.
+//! That look also tells whether a stream is asked for, which bodies of one length agree on.
+//!
+//! A thread for each connection, a thousand slow streams included: one that sleeps costs a stack of a
+//! few pages, and to wake it costs what any timer would.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::Failure;
 use crate::http::Connection;
-use crate::upload;
+use crate::script::{Bill, Script};
+use crate::{Failure, clock, upload};
 
 /// What the native protocol's path begins with; every other path is the compatible protocol's.
 const NATIVE: &str = "/api/v1/services/";
+
+/// Tokens billed for the prompt around a picture.
+pub(crate) const TEXT_TOKENS: u32 = 22;
+
+/// Tokens billed for an answer.
+pub(crate) const OUTPUT_TOKENS: u32 = 300;
 
 /// About a page of text, as tokens go: 300 for some 1,200 characters.
 const LINE: &str = "Line of a scanned page, 4711, with words and figures: 12.50 EUR. ";
@@ -29,18 +39,56 @@ pub(crate) struct UpstreamArgs {
     /// Where to listen
     #[arg(long)]
     listen: SocketAddr,
-    /// How long to wait before each answer, in milliseconds
-    #[arg(long, default_value_t = 0)]
-    delay_ms: u64,
+    #[command(flatten)]
+    manner: Manner,
     /// Tokens billed for the picture
     #[arg(long, default_value_t = upload::IMAGE_TOKENS)]
     image_tokens: u32,
     /// Tokens billed for the prompt around it
-    #[arg(long, default_value_t = 22)]
+    #[arg(long, default_value_t = TEXT_TOKENS)]
     text_tokens: u32,
     /// Tokens billed for the answer
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = OUTPUT_TOKENS)]
     output_tokens: u32,
+}
+
+/// How it answers.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Manner {
+    /// How long to wait before each answer, in milliseconds
+    #[arg(long, default_value_t = Self::PLAIN.delay_ms)]
+    pub(crate) delay_ms: u64,
+    /// Events with text in a stream
+    #[arg(long, default_value_t = Self::PLAIN.events)]
+    pub(crate) events: usize,
+    /// Bytes of each
+    #[arg(long, default_value_t = Self::PLAIN.event_bytes)]
+    pub(crate) event_bytes: usize,
+    /// Events that are sent at once, but for the first, which is sent alone
+    #[arg(long, default_value_t = Self::PLAIN.together)]
+    pub(crate) together: usize,
+    /// From one sending to the next, in milliseconds
+    #[arg(long, default_value_t = Self::PLAIN.interval_ms)]
+    pub(crate) interval_ms: u64,
+}
+
+impl Manner {
+    /// At once, and a stream event by event as fast as it goes. An event is about as long as DashScope's
+    /// of one token.
+    pub(crate) const PLAIN: Self =
+        Self { delay_ms: 0, events: 20, event_bytes: 200, together: 1, interval_ms: 0 };
+
+    /// The manner as it is typed.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let Self { delay_ms, events, event_bytes, together, interval_ms } = self;
+        vec![
+            format!("--delay-ms={delay_ms}"),
+            format!("--events={events}"),
+            format!("--event-bytes={event_bytes}"),
+            format!("--together={together}"),
+            format!("--interval-ms={interval_ms}"),
+        ]
+    }
 }
 
 /// Serves until the process is ended: a thread for each connection.
@@ -58,9 +106,17 @@ pub(crate) fn run(arguments: &UpstreamArgs) -> Result<(), Failure> {
 struct Upstream {
     compatible: Vec<u8>,
     native: Vec<u8>,
-    delay: Duration,
-    /// The lengths of which a body was found to be in order.
-    seen: Mutex<HashSet<usize>>,
+    script: Script,
+    manner: Manner,
+    /// What bodies of a length ask for, of which one was found to be in order.
+    seen: Mutex<HashMap<usize, Wanted>>,
+}
+
+/// What a body asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    Stream { tells_bill: bool },
 }
 
 impl Upstream {
@@ -77,10 +133,12 @@ impl Upstream {
             r#"{{"request_id":"bench","output":{{"choices":[{{"finish_reason":"stop","message":{{"role":"assistant","content":[{{"text":"{words}"}}]}}}}]}},"usage":{{"input_tokens":{input},"output_tokens":{output},"total_tokens":{},"image_tokens":{image}}}}}"#,
             input + output,
         );
+        let bill = Bill { image: *image, text: *text, output: *output };
         Self {
             compatible: answer("200 OK", &compatible),
             native: answer("200 OK", &native),
-            delay: Duration::from_millis(arguments.delay_ms),
+            script: Script::new(arguments.manner.event_bytes, bill),
+            manner: arguments.manner,
             seen: Mutex::default(),
         }
     }
@@ -93,27 +151,68 @@ impl Upstream {
     fn exchange(&self, stream: TcpStream) -> io::Result<()> {
         let mut connection = Connection::over(stream)?;
         while let Some(head) = connection.head()? {
-            if self.is_known(head.length) {
-                connection.drop_body(head.length)?;
-            } else {
-                let body = connection.body(head.length)?;
-                if !holds_a_picture(&body) {
-                    let wrong = r#"{"error":{"code":"InvalidParameter","message":"no picture"}}"#;
-                    return connection.send(&answer("400 Bad Request", wrong));
-                }
-                self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(head.length);
-            }
-            if !self.delay.is_zero() {
-                thread::sleep(self.delay);
+            let Some(wanted) = self.look(&mut connection, head.length()?)? else {
+                let wrong = r#"{"error":{"code":"InvalidParameter","message":"no picture"}}"#;
+                return connection.send(&answer("400 Bad Request", wrong));
+            };
+            if self.manner.delay_ms > 0 {
+                thread::sleep(Duration::from_millis(self.manner.delay_ms));
             }
             let is_native = head.path().starts_with(NATIVE);
-            connection.send(if is_native { &self.native } else { &self.compatible })?;
+            match wanted {
+                Wanted::Stream { tells_bill } => self.stream(&mut connection, tells_bill)?,
+                Wanted::Whole if is_native => connection.send(&self.native)?,
+                Wanted::Whole => connection.send(&self.compatible)?,
+            }
         }
         Ok(())
     }
 
-    fn is_known(&self, length: usize) -> bool {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(&length)
+    /// Takes a body in; none where it is not in order.
+    fn look(&self, connection: &mut Connection, length: usize) -> io::Result<Option<Wanted>> {
+        let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&length).copied();
+        if known.is_some() {
+            connection.drop_body(length)?;
+            return Ok(known);
+        }
+        let body = connection.body(length)?;
+        let wanted = holds_a_picture(&body).then(|| Wanted::by(&body));
+        if let Some(wanted) = wanted {
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(length, wanted);
+        }
+        Ok(wanted)
+    }
+
+    /// Sends a stream, its first event with the head and alone.
+    fn stream(&self, connection: &mut Connection, tells_bill: bool) -> io::Result<()> {
+        let Manner { events, together, interval_ms, .. } = self.manner;
+        let interval = Duration::from_millis(interval_ms);
+        let mut due = Instant::now();
+        connection.send(&self.script.beginning(clock::now()))?;
+        let mut left = events.saturating_sub(1);
+        while left > 0 {
+            if !interval.is_zero() {
+                // A late event does not make the next one late.
+                due += interval;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            let count = left.min(together.max(1));
+            connection.send(&self.script.events(count, clock::now()))?;
+            left -= count;
+        }
+        connection.send(self.script.end(tells_bill))
+    }
+}
+
+impl Wanted {
+    fn by(body: &[u8]) -> Self {
+        // Base64 has no quotes, so this is found in no picture.
+        let says = |text: &str| body.windows(text.len()).any(|window| window == text.as_bytes());
+        if says(r#""stream":true"#) {
+            Self::Stream { tells_bill: says(r#""include_usage":true"#) }
+        } else {
+            Self::Whole
+        }
     }
 }
 
@@ -150,5 +249,14 @@ mod tests {
         let cut = Upload { name: "", file: small.file[..30_000].to_vec() };
         assert!(!holds_a_picture(&cut.json()));
         assert!(!holds_a_picture(b"{}"));
+    }
+
+    #[test]
+    fn a_stream_and_its_bill_are_sent_only_where_they_are_asked_for() {
+        let [small, ..] = Upload::all();
+        assert_eq!(Wanted::by(&small.json()), Wanted::Whole);
+        let wanted = |bill| Wanted::by(&small.stream_json(bill));
+        assert_eq!(wanted(upload::Billing::Hidden), Wanted::Stream { tells_bill: false });
+        assert_eq!(wanted(upload::Billing::Told), Wanted::Stream { tells_bill: true });
     }
 }

@@ -1,0 +1,14 @@
+//! Time that two processes of one machine agree on.
+//!
+//! An event carries the moment at which the upstream sent it, and whoever receives it, in another
+//! process, tells how late it is. The standard library's instants cannot be sent.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds since some moment before everything that is measured.
+pub(crate) fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    // The monotonic clock is never negative.
+    let (seconds, nanoseconds) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    seconds * 1_000_000_000 + nanoseconds
+}

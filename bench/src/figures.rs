@@ -1,0 +1,38 @@
+//! Figures in order and in lines of text, as the roles that ask hand them to those that measure.
+
+use crate::Failure;
+
+/// What `percent` of 100 figures, sorted upwards, stay at or below; none where there is no figure.
+pub(crate) fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
+    sorted.get(sorted.len() * percent / 100).copied()
+}
+
+/// The figure that stands as `name=…` in a line.
+///
+/// # Errors
+///
+/// Where there is none, or it is no whole number.
+pub(crate) fn number(line: &str, name: &str) -> Result<u64, Failure> {
+    let mut fields = line.split_whitespace().filter_map(|field| field.split_once('='));
+    let (_, value) = fields.find(|(found, _)| *found == name).ok_or("no such field")?;
+    Ok(value.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_figures() {
+        let sorted: Vec<u32> = (1..=200).collect();
+        assert_eq!((percentile(&sorted, 50), percentile(&sorted, 99)), (Some(101), Some(199)));
+        assert_eq!(percentile::<u32>(&[], 50), None);
+    }
+
+    #[test]
+    fn a_figure_is_found_by_its_whole_name() {
+        assert_eq!(number("late_us=3 us=4", "us").unwrap(), 4);
+        assert!(number("late_us=3", "us").is_err());
+        assert!(number("us=much", "us").is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! What streams cost, from end to end: start everything, measure, print.
+//!
+//! Three questions, each with an upstream of its own: how much later the first byte comes, what an
+//! event costs that is passed on, and what a thousand slow streams at once hold. The first two are
+//! asked of all subjects in turn, the third of one process after the other.
+
+mod crowd;
+mod flow;
+mod metrics;
+mod table;
+mod target;
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{env, fs};
+
+use clap::Args;
+
+use self::crowd::Gathering;
+use self::flow::{Flow, Row};
+use self::target::{Form, Hops, Programs, Target};
+use crate::run::{Circumstances, Pace, load_average};
+use crate::subject::Rig;
+use crate::upload::{Billing, Upload};
+use crate::upstream::Manner;
+use crate::{Failure, process, say};
+
+/// So far apart that sixteen callers leave every subject idle most of the time: the first byte shall
+/// tell of the hop, not of a queue before it.
+const LEISURELY: Manner = Manner { events: 10, interval_ms: 2, ..Manner::PLAIN };
+
+/// As fast as it goes, each event in a write of its own, as tokens come.
+const SINGLY: Manner = Manner { events: 1000, ..Manner::PLAIN };
+
+/// As fast as it goes, fifty events in a write: what an event costs where it wakes nobody.
+const IN_HEAPS: Manner = Manner { together: 50, ..SINGLY };
+
+#[derive(Debug, Args)]
+pub(crate) struct StreamsArgs {
+    /// The gateway's release binary
+    #[arg(long, value_name = "PATH")]
+    gateway: PathBuf,
+    /// nginx; left out where it cannot be run
+    #[arg(long, default_value = "nginx")]
+    nginx: PathBuf,
+    /// Callers at once, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,16")]
+    connections: Vec<usize>,
+    /// Windows of each cell
+    #[arg(long, default_value_t = 5)]
+    windows: usize,
+    /// The length of a window
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// How long after the last end the settled memory is read, in seconds
+    #[arg(long, default_value_t = 20)]
+    settle_seconds: u64,
+    /// The core of the gateway and of nginx
+    #[arg(long, default_value_t = 0)]
+    subject_core: usize,
+    /// The core that listeners and upstream share
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// One short window of everything, to see that it works; the figures mean nothing
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Measures everything and prints the tables.
+pub(crate) fn run(arguments: &StreamsArgs) -> Result<(), Failure> {
+    let pace = arguments.pace();
+    let load_before = load_average();
+    let uploads = Upload::all();
+    let pins = process::can_pin(arguments.subject_core) && process::can_pin(arguments.load_core);
+    let core = |core| pins.then_some(core);
+    let rig = Rig::new(&uploads, core(arguments.subject_core), core(arguments.load_core))?;
+    for upload in &uploads {
+        for billing in [Billing::Told, Billing::Hidden] {
+            fs::write(Form::Json(billing).file(&rig, upload), upload.stream_json(billing))?;
+        }
+    }
+    let programs = Programs::new(&arguments.gateway, &arguments.nginx);
+    let measuring = Measuring { rig: &rig, programs: &programs, arguments, pace: &pace };
+    let [small, middle, _] = &uploads;
+    let first = measuring.first_bytes(&[small, middle])?;
+    let passing = [(SINGLY, "1"), (IN_HEAPS, "50")];
+    let mut events = Vec::new();
+    for (manner, name) in passing {
+        events.extend(measuring.events(small, manner, name)?);
+    }
+    let crowds = crowd::measure(&rig, &programs, Gathering::all(arguments.quick), small, &pace)?;
+    let circumstances = Circumstances {
+        command: env::args().collect::<Vec<_>>().join(" "),
+        pace,
+        pins,
+        load: [load_before, load_average()],
+    };
+    Ok(table::print(&circumstances, &first, &events, &crowds)?)
+}
+
+impl StreamsArgs {
+    fn pace(&self) -> Pace {
+        if self.quick {
+            return Pace { windows: 1, seconds: 0.3, settle: Duration::from_secs(1) };
+        }
+        let Self { windows, seconds, settle_seconds, .. } = *self;
+        Pace { windows, seconds, settle: Duration::from_secs(settle_seconds) }
+    }
+}
+
+/// What every measurement in turn is given.
+struct Measuring<'a> {
+    rig: &'a Rig,
+    programs: &'a Programs<'a>,
+    arguments: &'a StreamsArgs,
+    pace: &'a Pace,
+}
+
+impl Measuring<'_> {
+    /// How long the first byte takes, through each surface and beside it.
+    fn first_bytes(&self, uploads: &[&Upload]) -> Result<Vec<Row>, Failure> {
+        let hops = Hops::start(self.rig, self.programs, LEISURELY)?;
+        let mut targets = vec![
+            Target::compatible("gateway", &hops.gateway, Billing::Told),
+            Target::aloud("gateway, `/ocr`", &hops.gateway),
+        ];
+        targets.extend(hops.beside());
+        let mut rows = Vec::new();
+        for upload in uploads {
+            rows.extend(self.in_turn(&targets, upload, LEISURELY, upload.name)?);
+        }
+        Ok(rows)
+    }
+
+    /// What an event costs that is passed on.
+    fn events(
+        &self,
+        upload: &Upload,
+        manner: Manner,
+        name: &'static str,
+    ) -> Result<Vec<Row>, Failure> {
+        let hops = Hops::start(self.rig, self.programs, manner)?;
+        let mut targets = vec![
+            Target::compatible("gateway", &hops.gateway, Billing::Told),
+            Target::compatible("gateway, bill hidden", &hops.gateway, Billing::Hidden),
+            Target::aloud("gateway, `/ocr`", &hops.gateway),
+        ];
+        targets.extend(hops.beside());
+        self.in_turn(&targets, upload, manner, name)
+    }
+
+    fn in_turn(
+        &self,
+        targets: &[Target<'_>],
+        upload: &Upload,
+        manner: Manner,
+        name: &'static str,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut rows = Vec::new();
+        for &connections in &self.arguments.connections {
+            say(&format!("{name} from {connections}"));
+            let flow = Flow { name, upload, connections, events: manner.events };
+            rows.extend(flow.measure(self.rig, targets, self.pace)?);
+        }
+        Ok(rows)
+    }
+}
