@@ -17,14 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn call(
     client: &Client,
     permit: Permit,
-    call: &Call,
+    call: Call,
     deadline: Instant,
     listener: mpsc::Sender<String>,
 ) -> Result<Completion, CallError> {
-    let mut stream = match client.stream(permit, call, deadline).await? {
+    let mut stream = match client.stream(permit, &call, deadline).await? {
         Streamed::Whole(completion) => return Ok(*completion),
         Streamed::Stream(stream) => stream,
     };
+    // It may go on for minutes, and needs the picture no more.
+    drop(call);
     let (mut text, mut listener) = (String::new(), Some(listener));
     while let Some(piece) = stream.next().await {
         let piece = piece.text();

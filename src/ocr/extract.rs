@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::OcrError;
 use super::request::Request;
 use super::result::{ExtractAnswer, Page, Status};
-use super::{Ocr, Tally, prepare};
+use super::{Asking, Ocr, Tally, prepare};
 use crate::auth::tenant::Tenant;
 use crate::dashscope::completion::Completion;
 use crate::extract::Extraction;
@@ -35,7 +35,8 @@ impl Ocr {
         let mut tally = Tally::new(&prepared.quote);
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {
-            let completion = self.read(tenant, &prepared, &request, None, &mut tally).await?;
+            let asking = Asking::of(prepared.call(&request), &request);
+            let completion = self.read(tenant, &prepared.quote, asking, &mut tally).await?;
             let understood = understand(Arc::clone(&schema), &completion).await;
             let extraction = match understood.map_err(|error| error.after(&tally))? {
                 Ok(extraction) => extraction,

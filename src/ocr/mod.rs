@@ -31,7 +31,7 @@ use tracing::Instrument;
 
 use self::error::OcrError;
 use self::prepare::Prepared;
-use self::request::{Detail, Request};
+use self::request::{Detail, Held, Request};
 use self::result::{
     DocumentFacts, Estimate, Facts, OcrAnswer, Page, Spend, Status, TenantLimits, Timing,
     UpstreamFacts,
@@ -42,7 +42,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dashscope::completion::Completion;
 use crate::dashscope::error::{CallError, Code, Fault};
-use crate::dashscope::{Client, Task};
+use crate::dashscope::{Call, Client, Task};
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::Quote;
 use crate::telemetry::metrics::{Metrics, Saving};
@@ -71,6 +71,22 @@ struct Tally {
     upstream_time: Duration,
     request_ids: Vec<String>,
     remaining: RemainingTokens,
+}
+
+/// One call that is to be made, and who hears it.
+struct Asking {
+    call: Call,
+    deadline: Instant,
+    held: Held,
+    /// Told what the model writes while it writes.
+    listener: Option<mpsc::Sender<String>>,
+}
+
+impl Asking {
+    fn of(call: Call, request: &Request) -> Self {
+        let (deadline, held) = (request.deadline, Arc::clone(&request.held));
+        Self { call, deadline, held, listener: None }
+    }
 }
 
 impl Ocr {
@@ -133,13 +149,15 @@ impl Ocr {
     async fn recognize_to(
         self: &Arc<Self>,
         tenant: &Arc<Tenant>,
-        request: Request,
+        mut request: Request,
         listener: Option<mpsc::Sender<String>>,
     ) -> Result<OcrAnswer, OcrError> {
         let started = self.clock.instant();
-        let prepared = prepare::to_send(&self.catalog, tenant, &request).await?;
+        let mut prepared = prepare::to_send(&self.catalog, tenant, &request).await?;
         let mut tally = Tally::new(&prepared.quote);
-        let completion = self.read(tenant, &prepared, &request, listener, &mut tally).await?;
+        let call = prepared.only_call(&mut request);
+        let asking = Asking { listener, ..Asking::of(call, &request) };
+        let completion = self.read(tenant, &prepared.quote, asking, &mut tally).await?;
         if lacks_lines(&request, &completion) {
             return Err(OcrError::NoLines.after(&tally));
         }
@@ -158,39 +176,35 @@ impl Ocr {
     async fn read(
         self: &Arc<Self>,
         tenant: &Arc<Tenant>,
-        prepared: &Prepared,
-        request: &Request,
-        listener: Option<mpsc::Sender<String>>,
+        quote: &Quote,
+        asking: Asking,
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
-        let admitted = self.admission.admit(tenant, &prepared.quote, request.deadline).await;
+        let admitted = self.admission.admit(tenant, quote, asking.deadline).await;
         let permit = admitted.map_err(|refusal| OcrError::from(refusal).after(tally))?;
-        let this = Arc::clone(self);
-        let (payer, quote) = (Arc::clone(tenant), prepared.quote.clone());
-        let (call, deadline) = (prepared.call(request), request.deadline);
-        let held = Arc::clone(&request.held);
+        let (this, payer, foretold) = (Arc::clone(self), Arc::clone(tenant), quote.clone());
         let work = async move {
-            let _held = held;
+            let Asking { call, deadline, held: _held, listener } = asking;
             let listener = listener.filter(|_| call.task.as_ref().is_none_or(Task::streams));
             let completion = match listener {
                 None => this.client.call(permit, &call, deadline).await?,
                 Some(listener) => {
-                    aloud::call(&this.client, permit, &call, deadline, listener).await?
+                    aloud::call(&this.client, permit, call, deadline, listener).await?
                 }
             };
-            this.compare(payer.name.as_str(), &quote, &completion);
+            this.compare(payer.name.as_str(), &foretold, &completion);
             Ok::<_, CallError>(completion)
         };
         match self.tasks.spawn(work.in_current_span()).await {
             Ok(Ok(completion)) => {
-                tally.add(&completion, &prepared.quote);
+                tally.add(&completion, quote);
                 Ok(completion)
             }
             Ok(Err(failure)) => {
                 if matches!(failure.fault, Fault::Busy { .. }) {
                     self.metrics.refused(tenant.name.as_str(), "upstream_queue");
                 }
-                tally.add_failure(&failure, &prepared.quote);
+                tally.add_failure(&failure, quote);
                 Err(failure.into())
             }
             Err(_panicked) => Err(OcrError::Interrupted),

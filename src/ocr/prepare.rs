@@ -21,7 +21,9 @@ use crate::vision::probe::{self, ImageHeader};
 /// An image that was looked at and quoted.
 pub(super) struct Prepared {
     /// The file, as it is sent.
-    pub(super) bytes: Bytes,
+    bytes: Bytes,
+    /// Its size in bytes.
+    pub(super) length: usize,
     /// What its header says, as it is sent.
     pub(super) header: ImageHeader,
     /// What it will cost.
@@ -78,7 +80,8 @@ fn quoted(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prepa
     }
     let (size, prompt_bytes) = (header.upright(), request.prompt_bytes());
     let quote = quote::quote(model, size, prompt_bytes, request.wish(), cap(tenant))?;
-    Ok(Prepared { bytes: request.image.clone(), header, quote, patch })
+    let (bytes, length) = (request.image.clone(), request.image.len());
+    Ok(Prepared { bytes, length, header, quote, patch })
 }
 
 /// Characters of a model's name that an error repeats.
@@ -134,5 +137,13 @@ impl Prepared {
             prompt: request.prompt().map(str::to_owned),
             task: request.dashscope_task(),
         }
+    }
+
+    /// The only call that it makes, which alone holds the file from then on: a stream lets go of it when it
+    /// begins.
+    pub(super) fn only_call(&mut self, request: &mut Request) -> Call {
+        let call = self.call(request);
+        (self.bytes, request.image) = (Bytes::new(), Bytes::new());
+        call
     }
 }

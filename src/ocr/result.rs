@@ -391,7 +391,7 @@ impl DocumentFacts {
     pub(super) fn of(prepared: &Prepared) -> Self {
         Self {
             media_type: prepared.header.format.media_type(),
-            bytes: prepared.bytes.len(),
+            bytes: prepared.length,
             pages: prepared.header.pages,
         }
     }

@@ -52,7 +52,7 @@ const INLINE_BYTES: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pieces of a stream that wait for a slow caller: enough that neither side waits for the other to be
-/// woken, few enough that a thousand slow callers hold little.
+/// woken, few enough that what a slow caller holds is mostly the connections' own buffers.
 const WAITING_PIECES: usize = 2;
 
 /// Passes requests on: the use case behind the drop-in paths.
