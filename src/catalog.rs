@@ -140,6 +140,15 @@ pub enum CatalogError {
     },
 }
 
+#[cfg(test)]
+impl Catalog {
+    /// A catalog of [`Model::sample`] alone.
+    pub(crate) fn sample() -> Self {
+        let model = Model::sample();
+        Self { models: [(model.name.clone(), Arc::clone(&model))].into(), default: model }
+    }
+}
+
 impl Catalog {
     /// The models of `settings` that have a price in `region`, with `default` among them.
     ///

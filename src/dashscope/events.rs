@@ -157,5 +157,7 @@ mod tests {
         assert_eq!(fields[4].data, data("[DONE]"));
         assert_eq!(events.take_rest().unwrap().fields().data, data("cut"));
         assert_eq!(events.take_rest(), None);
+        // As the gateway's own error events say it beside the comment.
+        assert_eq!(Fields::of(b"event:error\nstatus:429\ndata:{}").status, Some(429));
     }
 }

@@ -350,4 +350,13 @@ mod tests {
         let retry_after = Duration::from_mins(1);
         assert_eq!(refused, Fault::Throttled { retry_after, code: None });
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_than_the_model_reads_is_not_waited_for() {
+        let (pacer, model, start) = (pacer(9), model(60_000, 600_000), RuntimeInstant::now());
+        pacer.turn(&model, Tokens::new(900_000_000), later()).await.unwrap();
+        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        // The model reads 30,000 tokens, and its rate is 10,000 a second.
+        assert!((1..=3).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    }
 }

@@ -255,5 +255,15 @@ mod tests {
         assert_eq!((tap.is_complete(), tap.bill()), (true, None));
         let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{running}data: [DONE]\n\n"));
         assert_eq!(tap.bill().unwrap().output.get(), 3);
+        let (tap, _) = heard(Protocol::Compatible, &format!("{BILL}{running}"));
+        assert_eq!((tap.is_complete(), tap.bill()), (false, None));
+    }
+
+    #[test]
+    fn of_two_errors_the_first_is_the_reason() {
+        let event = |code: &str| format!("data: {{\"error\":{{\"code\":\"{code}\"}}}}\n\n");
+        let stream = event("data_inspection_failed") + &event("internal_error");
+        let (tap, _) = heard(Protocol::Compatible, &stream);
+        assert_eq!(tap.failure().unwrap().fault.label(), "content_rejected");
     }
 }

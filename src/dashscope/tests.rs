@@ -270,6 +270,31 @@ async fn a_good_status_without_an_answer_is_written_off_and_not_retried() {
 }
 
 #[tokio::test]
+async fn what_costs_nothing_takes_nothing_of_the_accounts_rate() {
+    // One token a second: after a call that counts, the next would wait for minutes.
+    let refused = json(400, r#"{"code":"InvalidParameter","message":"m"}"#);
+    let world = World { model: model(60_000, 60), ..World::new([refused, answer()]).await };
+    assert_eq!(world.call().await.unwrap_err().fault.label(), "rejected");
+    assert!(world.call().await.is_ok());
+    let failed = json(500, r#"{"code":"InternalError"}"#);
+    let world = World { model: model(60_000, 60), ..World::new([failed, answer()]).await };
+    assert_eq!(world.call().await.unwrap().receipt.attempts, 2);
+}
+
+#[tokio::test]
+async fn what_a_call_wrote_is_taken_of_the_accounts_rate_afterwards() {
+    let long = json(
+        200,
+        r#"{"choices":[{"finish_reason":"stop","message":{"content":"text"}}],
+        "usage":{"prompt_tokens":752,"completion_tokens":8000}}"#,
+    );
+    // A hundred tokens a second: the input alone would be waited for.
+    let world = World { model: model(60_000, 6_000), ..World::new([long]).await };
+    world.call().await.unwrap();
+    assert_eq!(world.call().await.unwrap_err().fault.label(), "busy");
+}
+
+#[tokio::test]
 async fn a_bill_without_an_answer_is_settled_and_told() {
     let body = r#"{"choices":[],"usage":{"prompt_tokens":752,"completion_tokens":7}}"#;
     let world = World::new([json(200, body)]).await;

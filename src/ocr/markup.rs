@@ -143,6 +143,7 @@ mod tests {
             "",
             "<table><tr><td>1 < 2 <3 <Name> <me@example.org></td><TD>a<br>b<br/></td></tr></table>",
             "<table border=\"1\"><tr><td title='a > b' colspan=2></td></tr></table>",
+            "<table><tr><td/><td rowspan='2'/></tr></table>",
             "<!DOCTYPE html><html><body><p>x</p><img src=a></body></html>",
         ] {
             assert!(is_whole_html(html), "{html}");

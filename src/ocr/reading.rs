@@ -202,6 +202,29 @@ mod tests {
     }
 
     #[test]
+    fn the_providers_text_in_place_of_a_loop_is_freed_of_its_fence_and_never_blank() {
+        let looped = |processed: &str| Completion {
+            processed_text: Some(processed.to_owned()),
+            ..completion(&format!("<table>{}", "<tr><td></td></tr>\n".repeat(600)))
+        };
+        let reading = read(&looped("```html\n<table></table>\n```"), &Task::TableParsing);
+        assert_eq!(reading.text, "<table></table>");
+        assert!(!read(&looped(" \n"), &Task::TableParsing).text.trim().is_empty());
+    }
+
+    #[test]
+    fn lines_that_repeat_until_the_cut_are_a_loop_too() {
+        let word = Word { text: "the same line".to_owned(), location: None, rotate_rect: None };
+        let looped = Completion {
+            finish_reason: FinishReason::Length,
+            words: Some(vec![word; 150]),
+            ..completion("[]")
+        };
+        let reading = read(&looped, &Task::AdvancedRecognition);
+        assert_eq!(reading.warnings, [Warning::Truncated, Warning::RepetitionSuspected]);
+    }
+
+    #[test]
     fn all_pairs_are_the_json_that_the_provider_parsed_or_else_the_models_text() {
         let all = &Task::KeyInformationExtraction { result_schema: None };
         let text = "```json\n{\"b\": \"1\"}\n```";

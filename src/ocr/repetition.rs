@@ -106,6 +106,7 @@ mod tests {
         let passage = (0..60).map(|word| word.to_string()).collect::<Vec<_>>().join(" and then ");
         assert!(is_suspected(&format!("Title\n{}", passage.repeat(12)), true));
         assert!(!is_suspected(&passage.repeat(3), true));
+        assert!(!is_suspected(&passage.repeat(12), false), "the model ended it by itself");
     }
 
     #[test]

@@ -192,3 +192,151 @@ fn bound_image(outline: &Outline<'_>, image: &AskedImage, geometry: &Geometry, e
 fn sum(tokens: impl Iterator<Item = Tokens>) -> Tokens {
     tokens.fold(Tokens::ZERO, Tokens::saturating_add)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::extract::result_schema;
+
+    const ADDRESS: &str = "https://pictures.example/a.png";
+    /// What the largest image costs that the model reads by default.
+    const UNSEEN: Tokens = Tokens::new(8_194);
+
+    fn planned(
+        protocol: Protocol,
+        body: &str,
+        tenant: Value,
+    ) -> Result<(Plan, String), PassthroughError> {
+        let request = Request {
+            protocol,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            stream: false,
+            may_stream: true,
+            resolves_oss: false,
+            deadline: tokio::time::Instant::now().into_std(),
+            places: Arc::new(()),
+            memory: Arc::new(()),
+        };
+        let tenant = serde_json::from_value(tenant).unwrap();
+        let (plan, forward) = plan(&Catalog::sample(), &tenant, &request)?;
+        Ok((plan, String::from_utf8(forward.body.concat()).unwrap()))
+    }
+
+    fn of(protocol: Protocol, body: &Value) -> Plan {
+        planned(protocol, &body.to_string(), json!({ "name": "acme" })).unwrap().0
+    }
+
+    fn image(url: &str) -> Value {
+        json!({ "type": "image_url", "image_url": { "url": url } })
+    }
+
+    fn chat(content: &Value) -> Value {
+        json!({ "model": "sample", "messages": [{ "role": "user", "content": content }] })
+    }
+
+    fn generation(item: &Value, parameters: &Value) -> Value {
+        json!({ "model": "sample", "parameters": parameters,
+                "input": { "messages": [{ "role": "user", "content": [item] }] } })
+    }
+
+    fn png_url() -> String {
+        let file = base64_simd::STANDARD.encode_to_string(crate::vision::samples::png(640, 480));
+        format!("data:image/png;base64,{file}")
+    }
+
+    #[test]
+    fn all_of_a_body_counts_as_text_but_the_addresses_of_its_images() {
+        let text = json!({ "type": "text", "text": "x".repeat(1_000) });
+        let body = chat(&json!([text, image(ADDRESS), text, image(ADDRESS), text]));
+        let addresses = 2 * (ADDRESS.len() as u64 + 2);
+        // The model's own prompt, and the words of its template around a message.
+        let added = 101 + 32;
+        let expected = body.to_string().len() as u64 - addresses + added;
+        assert_eq!(of(Protocol::Compatible, &body).bound.text.get(), expected);
+    }
+
+    #[test]
+    fn every_image_counts() {
+        let (seen, unseen) = (image(&png_url()), image(ADDRESS));
+        let bound = |images: Value| of(Protocol::Compatible, &chat(&images)).bound.image.get();
+        assert_eq!(bound(json!([unseen])), UNSEEN.get());
+        assert_eq!(bound(json!([seen, unseen, seen])), 302 + UNSEEN.get() + 302);
+        assert_eq!(bound(json!("no image")), 0);
+    }
+
+    #[test]
+    fn the_bill_of_images_is_foretold_where_all_are_seen_and_surely_count() {
+        let seen = image(&png_url());
+        let foretold = |body: &Value| of(Protocol::Compatible, body).image_tokens.map(Tokens::get);
+        assert_eq!(foretold(&chat(&json!([seen, seen]))), Some(604));
+        assert_eq!(foretold(&chat(&json!([seen, image(ADDRESS)]))), None);
+        // Some models look at the last message only.
+        let mut turns = chat(&json!([seen]));
+        let turn = turns["messages"][0].clone();
+        turns["messages"].as_array_mut().unwrap().push(turn);
+        assert_eq!(foretold(&turns), None);
+    }
+
+    #[test]
+    fn a_straightened_image_is_bounded_and_not_foretold() {
+        let item = json!({ "image": png_url(), "enable_rotate": true });
+        let plan = of(Protocol::Native, &generation(&item, &json!({})));
+        assert_eq!((plan.bound.image, plan.image_tokens), (UNSEEN, None));
+    }
+
+    #[test]
+    fn the_prompt_of_a_task_and_its_schema_count_beside_the_body() {
+        let text = |options: &str| {
+            let body = generation(&json!({ "image": ADDRESS }), &json!({ "ocr_options": "?" }));
+            let body = body.to_string().replace("\"?\"", options);
+            let (plan, _) = planned(Protocol::Native, &body, json!({ "name": "acme" })).unwrap();
+            plan.bound.text.get() - (body.len() - ADDRESS.len() - 2) as u64 - 32
+        };
+        let with =
+            |schema: &str| text(&format!("{{\"task_config\":{{\"result_schema\":{schema}}}}}"));
+        assert_eq!(text("null"), 101);
+        assert_eq!(text("{\"task\":\"table_parsing\"}"), 900);
+        let schema = json!({ "total": "the sum", "list": [{ "name": "" }] });
+        let written = result_schema::prompt_bytes_bound(&schema);
+        assert_eq!(with(&schema.to_string()), 900 + written);
+        // No float is that large, and yet it is JSON.
+        assert_eq!(with("{\"a\":1e999}"), 900 + 16 * 11);
+    }
+
+    #[test]
+    fn an_answer_is_bounded_by_either_name_of_its_limit() {
+        let tenant = json!({ "name": "acme", "max_tokens": 500 });
+        let sent = |limits: &str| {
+            let body = format!(
+                r#"{{"model":"sample",{limits},"messages":[{{"role":"user","content":"a"}}]}}"#
+            );
+            let (plan, sent) = planned(Protocol::Compatible, &body, tenant.clone()).unwrap();
+            let sent: Value = serde_json::from_str(&sent).unwrap();
+            let limit = |name: &str| sent[name].as_u64();
+            (plan.bound.output.get(), limit("max_tokens"), limit("max_completion_tokens"))
+        };
+        assert_eq!(sent(r#""max_completion_tokens":9000"#), (500, Some(500), Some(500)));
+        assert_eq!(sent(r#""max_completion_tokens":50"#), (50, Some(50), Some(50)));
+        let both = r#""max_tokens":20,"max_completion_tokens":50"#;
+        assert_eq!(sent(both), (20, Some(20), Some(20)));
+    }
+
+    #[test]
+    fn more_images_than_any_model_reads_are_refused() {
+        let images = |number| chat(&Value::from(vec![image(ADDRESS); number])).to_string();
+        let plan = |body: &str| planned(Protocol::Compatible, body, json!({ "name": "acme" }));
+        assert!(plan(&images(256)).is_ok());
+        let refused = plan(&images(257)).unwrap_err().to_string();
+        assert!(refused.contains("257 images"), "{refused}");
+    }
+
+    #[test]
+    fn the_largest_max_pixels_of_all_images_is_told() {
+        let mut small = image(ADDRESS);
+        small["max_pixels"] = 16_384.into();
+        let plan = of(Protocol::Compatible, &chat(&json!([small, image(ADDRESS), small])));
+        assert_eq!(plan.max_pixels.get(), 8_388_608);
+    }
+}

@@ -166,6 +166,8 @@ async fn nothing_passes_that_may_be_an_image_and_is_not_counted_as_one() {
         json!({ "messages": content(image.clone()) }),
         json!({ "messages": content(json!([[image.clone()]])) }),
         json!({ "messages": content(json!(["https://a/b.png"])) }),
+        json!({ "messages": content(json!([{ "type": "text", "text": [image.clone()] }])) }),
+        json!({ "messages": content(json!([{ "type": "text", "text": { "image": "https://a" } }])) }),
         json!({ "messages": content(json!([{ "type": "image", "source": { "url": "https://a" } }])) }),
         json!({ "messages": content(json!([{ "type": "text", "text": "a", "image": "https://a" }])) }),
         json!({ "messages": [{ "role": "user", "content": "a", "images": ["https://a"] }] }),

@@ -48,10 +48,15 @@ async fn events_of(path: &str, body: &Value) -> u64 {
 
 /// Everything that was settled and that was written off, by the metrics; both are in the ledger.
 async fn accounted(gateway: &TestGateway) -> (u64, u64) {
-    let spent = gateway.count("tokens_spent_total", &[("tenant", "test")]).await;
-    let unverified = gateway.count("tokens_unverified_total", &[("tenant", "test")]).await;
-    until("the ledger", async || accounts(gateway, "test").await == (spent + unverified, 0)).await;
-    (spent, unverified)
+    let mut counted = (0, 0);
+    until("the ledger", async || {
+        let spent = gateway.count("tokens_spent_total", &[("tenant", "test")]).await;
+        let unverified = gateway.count("tokens_unverified_total", &[("tenant", "test")]).await;
+        counted = (spent, unverified);
+        accounts(gateway, "test").await == (spent + unverified, 0)
+    })
+    .await;
+    counted
 }
 
 #[tokio::test]
@@ -149,6 +154,20 @@ async fn an_error_that_a_stream_tells_of_the_request_is_passed_on_and_nothing_is
 }
 
 #[tokio::test]
+async fn an_error_that_would_be_free_at_once_is_not_after_the_model_has_begun() {
+    for (path, body) in both() {
+        for code in ["Throttling.RateQuota", "InvalidParameter"] {
+            let gateway = gateway().await;
+            gateway.upstream().add_fault(Fault::error_event_after(2, code));
+            read(streamed(&gateway, path, body.clone()).send().await.unwrap()).await;
+            let billed = gateway.upstream().bill().total();
+            let (spent, unverified) = accounted(&gateway).await;
+            assert!(billed > 0 && spent == 0 && unverified >= billed, "{path} {code}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_error_that_a_stream_tells_of_the_account_is_told_in_the_gateways_words() {
     for (path, body) in both() {
         let gateway = gateway().await;
@@ -192,6 +211,21 @@ async fn a_stream_that_stalls_is_broken_off_when_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_stream_takes_no_longer_in_all_than_a_stream_may() {
+    for (path, body) in both() {
+        let gateway =
+            TestGateway::with(|setup| setup.settings.upstream.stream_timeout_ms = 300).await;
+        gateway.upstream().add_fault(Fault::stall_stream_after(2));
+        let response = streamed(&gateway, path, body).send().await.unwrap();
+        let (seen, ended_well) = read(response).await;
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(!ended_well && seen.contains("\"gateway_code\":\"upstream_timeout\""), "{seen}");
+        let (spent, unverified) = accounted(&gateway).await;
+        assert!(spent == 0 && unverified >= gateway.upstream().bill().total());
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_after_any_event_is_charged_what_its_stream_was_billed() {
     for (path, body) in both() {
         let whole = events_of(path, &body).await;
@@ -204,6 +238,21 @@ async fn a_client_that_leaves_after_any_event_is_charged_what_its_stream_was_bil
         until("the bills of all streams", async || {
             let bill = gateway.upstream().bill();
             bill.calls == whole && accounted(&gateway).await == (bill.total(), 0)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_the_model_writes_is_charged_what_its_stream_was_billed() {
+    for (path, body) in both() {
+        let gateway = gateway().await;
+        gateway.upstream().add_fault(Fault::interval(20));
+        let response = streamed(&gateway, path, body.clone()).send().await.unwrap();
+        leave_after(response, 1).await;
+        until("the bill", async || {
+            let billed = gateway.upstream().bill().total();
+            billed > 0 && accounted(&gateway).await == (billed, 0)
         })
         .await;
     }
