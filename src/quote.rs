@@ -4,8 +4,8 @@
 //! `/ocr`, `/extract` and the command line all call [`quote`], so that what is foretold is what is
 //! sent. Image tokens are exact; text and output tokens are upper bounds, because the vendor's
 //! vocabulary is not part of this service: a byte-level tokenizer never makes more tokens than the
-//! prompt has bytes once it is normalised ([`prompt_bytes`]), and the output is held by the `max_tokens` that is always sent, the lower of the
-//! model's and the tenant's.
+//! prompt has bytes once it is normalised ([`prompt_bytes`]), and the output is held by the
+//! `max_tokens` that is always sent, the lower of the model's and the tenant's.
 
 use std::sync::Arc;
 

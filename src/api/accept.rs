@@ -88,7 +88,7 @@ impl Range {
     /// The more precise of two ranges decides, wherever they stand.
     fn precision(&self) -> u8 {
         match self.essence.as_str() {
-            "*/*" => 0,
+            "*/*" | "*" => 0,
             range if range.ends_with("/*") => 1,
             _ => 2,
         }
@@ -98,7 +98,7 @@ impl Range {
 /// A quality value, which has at most three decimals.
 fn thousandths(quality: &str) -> u32 {
     let (units, decimals) = quality.split_once('.').unwrap_or((quality, ""));
-    format!("{units}{decimals:0<3.3}").parse().unwrap_or(0)
+    format!("{units}{decimals:0<3.3}").parse().unwrap_or(0).min(1000)
 }
 
 #[cfg(test)]
@@ -139,6 +139,9 @@ mod tests {
         assert_eq!(negotiated("application/json;q=0, */*"), Ok(Format::Text));
         assert_eq!(negotiated("*/*, application/*;q=0.5, text/plain;q=0.7"), Ok(Format::Markdown));
         assert_eq!(negotiated("*/*;q=0.1234, text/plain;q=0.124"), Ok(Format::Text));
+        // Old Java clients send a bare star for "anything".
+        assert_eq!(negotiated("text/plain, *;q=0.2, */*;q=0.1"), Ok(Format::Text));
+        assert_eq!(negotiated("text/plain, application/json;q=9"), Ok(Format::Json));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Tap {
     pub(super) fn see(&mut self, event: &Event) -> Seen {
         let fields = event.fields();
         let Some(data) = fields.data else { return Seen::default() };
-        if data == DONE {
+        if data.trim_ascii() == DONE {
             self.done = true;
             return Seen::default();
         }
@@ -184,6 +184,9 @@ mod tests {
         assert_eq!((tap.is_complete(), tap.bill().unwrap().output.get()), (false, 9));
         let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}data: [DONE]\n\n"));
         assert_eq!((tap.is_complete(), tap.finish_reason()), (true, FinishReason::Stop));
+        let (tap, _) =
+            heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}data: [DONE] \n\n"));
+        assert!(tap.is_complete(), "a blank behind the mark changes nothing");
     }
 
     #[test]

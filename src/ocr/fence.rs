@@ -61,13 +61,12 @@ fn closing(inside: &str, marks: usize) -> Closing {
         let start = at;
         at += line.len();
         let content = line.trim();
-        if marks_before(content) < LEAST_MARKS {
+        if marks_before(content) < marks {
             continue;
         }
         let is_bare = content.chars().all(|character| character == MARK);
         match (is_bare, in_another) {
             (true, true) => in_another = false,
-            (true, false) if content.len() < marks => {}
             (true, false) if at == inside.len() => return Closing::AtTheEnd(start),
             (true, false) => return Closing::Earlier,
             (false, _) => in_another = true,
@@ -75,7 +74,7 @@ fn closing(inside: &str, marks: usize) -> Closing {
     }
     // Some answers close it on their last line, behind the text.
     let text = inside.trim_end_matches(MARK);
-    if inside.len() - text.len() == marks {
+    if inside.len() - text.len() == marks && !text.ends_with('\n') {
         Closing::AtTheEnd(text.len())
     } else {
         Closing::Missing
@@ -108,12 +107,14 @@ mod tests {
         assert_eq!(stripped("```\n{}```"), ("{}", false));
         assert_eq!(stripped("```json\n```"), ("", false));
         assert_eq!(stripped("````md\n```\na\n```\n````"), ("```\na\n```", false));
+        assert_eq!(stripped("````md\n```sh\na\n````"), ("```sh\na", false));
     }
 
     #[test]
     fn a_fence_that_the_limit_kept_open_is_taken_off_and_told() {
         assert_eq!(stripped("```html\n<table><tr>"), ("<table><tr>", true));
         assert_eq!(stripped("```html"), ("", true));
+        assert_eq!(stripped("```md\n# a\n```sh\nls\n```"), ("# a\n```sh\nls\n```", true));
         assert_eq!(stripped("```html\n<p>a</p>\n``"), ("<p>a</p>\n``", true));
     }
 

@@ -54,15 +54,20 @@ impl Notation {
             Self::Latex => fence::put_around(text, "latex"),
             Self::Json => fence::put_around(text, "json"),
             Self::Formula if text.contains("$$") => text.to_owned(),
-            Self::Formula => format!("$${}$$", without_delimiters(text.trim())),
+            Self::Formula => without_delimiters(text.trim())
+                .map_or_else(|| text.to_owned(), |formula| format!("$${formula}$$")),
         }
     }
 }
 
-/// A formula without the other marks that LaTeX has for one.
-fn without_delimiters(formula: &str) -> &str {
-    let within = |(start, end)| formula.strip_prefix(start)?.strip_suffix(end);
-    [("\\[", "\\]"), ("\\(", "\\)"), ("$", "$")].into_iter().find_map(within).unwrap_or(formula)
+/// A formula without the other marks that LaTeX has for one; none where there are several formulas, each in
+/// its own.
+fn without_delimiters(formula: &str) -> Option<&str> {
+    let within = |(start, end)| Some((formula.strip_prefix(start)?.strip_suffix(end)?, end));
+    match [("\\[", "\\]"), ("\\(", "\\)"), ("$", "$")].into_iter().find_map(within) {
+        None => Some(formula),
+        Some((inside, end)) => (!inside.contains(end)).then_some(inside),
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +85,8 @@ mod tests {
             (Notation::Formula, "$$x^2$$", "$$x^2$$"),
             (Notation::Formula, "\\[x^2\\]", "$$x^2$$"),
             (Notation::Formula, "$x^2$\n", "$$x^2$$"),
+            (Notation::Formula, "$a$\n$b$", "$a$\n$b$"),
+            (Notation::Formula, "\\[a\\]\n\\[b\\]", "\\[a\\]\n\\[b\\]"),
             (Notation::Latex, "\n", ""),
         ] {
             assert_eq!(notation.markdown(text), markdown);

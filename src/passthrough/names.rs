@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use super::form::{FormFault, Object};
 
 /// Members that are read here.
-const READ: [&str; 19] = [
+const READ: [&str; 21] = [
     "content",
     "enable_rotate",
     "include_usage",
@@ -27,9 +27,11 @@ const READ: [&str; 19] = [
     "n",
     "ocr_options",
     "parameters",
+    "result_schema",
     "role",
     "stream",
     "stream_options",
+    "task_config",
     "text",
     "type",
     "url",

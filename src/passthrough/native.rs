@@ -43,19 +43,22 @@ pub(super) fn read<'a>(outline: &Outline<'a>, stream: bool) -> Result<Asked<'a>,
         stream,
         // Every event does.
         tells_bill: true,
-        added_prompt_bytes: added_prompt_bytes(outline, read),
+        added_prompt_bytes: added_prompt_bytes(read)?,
     })
 }
 
 /// With a task the provider puts a prompt of its own, and a schema in words, beside the caller's text.
-fn added_prompt_bytes(outline: &Outline<'_>, parameters: Option<Object<'_, '_>>) -> u64 {
-    let Some(options) = parameters.and_then(|parameters| parameters.member("ocr_options")) else {
-        return DEFAULT_PROMPT_BYTES;
-    };
-    let config = outline.member(options, "task_config");
-    let schema = config.and_then(|config| outline.member(config, "result_schema"));
-    let schema = schema.map_or(0, |schema| schema_bytes(outline.json(schema)));
-    TASK_PROMPT_BYTES.saturating_add(schema)
+fn added_prompt_bytes(parameters: Option<Object<'_, '_>>) -> Result<u64, FormFault> {
+    const OPTIONS: &str = "/parameters/ocr_options";
+    const CONFIG: &str = "/parameters/ocr_options/task_config";
+    let Some(parameters) = parameters else { return Ok(DEFAULT_PROMPT_BYTES) };
+    let outline = parameters.outline();
+    let Some(options) = parameters.member("ocr_options") else { return Ok(DEFAULT_PROMPT_BYTES) };
+    let options = Object::at(outline, options, OPTIONS)?;
+    let config = options.member("task_config");
+    let config = config.map(|config| Object::at(outline, config, CONFIG)).transpose()?;
+    let schema = config.and_then(|config| config.json("result_schema"));
+    Ok(TASK_PROMPT_BYTES.saturating_add(schema.map_or(0, schema_bytes)))
 }
 
 /// A schema that `serde_json` cannot hold, such as one with a number beyond all floats, is bounded by the

@@ -5,8 +5,9 @@
 //!
 //! The bound of the text is the length of the body without its images' addresses: a byte-level tokenizer
 //! never makes more tokens than bytes, and whatever the provider puts into a prompt was in the body, or is
-//! added by a task of its own, which is bounded apart, or by a switch that is refused (`names`). A prompt too long for the model is left for the provider to refuse, which
-//! costs nothing and knows the limit better.
+//! added by a task of its own, which is bounded apart, or by a switch that is refused (`names`). A prompt
+//! too long for the model is left for the provider to refuse, which costs nothing and knows the limit
+//! better.
 
 use std::sync::Arc;
 
@@ -301,6 +302,12 @@ mod tests {
         let schema = json!({ "total": "the sum", "list": [{ "name": "" }] });
         let written = result_schema::prompt_bytes_bound(&schema);
         assert_eq!(with(&schema.to_string()), 900 + written);
+        for hidden in ["{\"taskConfig\":{}}", "{\"task_config\":{\"resultSchema\":{}}}"] {
+            let options: serde_json::Value = serde_json::from_str(hidden).unwrap();
+            let body = generation(&json!({ "image": ADDRESS }), &json!({ "ocr_options": options }));
+            let refused = planned(Protocol::Native, &body.to_string(), json!({ "name": "acme" }));
+            assert!(refused.is_err(), "{hidden}");
+        }
         // No float is that large, and yet it is JSON.
         assert_eq!(with("{\"a\":1e999}"), 900 + 16 * 11);
     }
