@@ -7,11 +7,12 @@
 
 use serde_json::Value;
 
+use super::fence::{self, Unfenced};
 use super::lines::{self, Line};
 use super::notation::Notation;
+use super::repetition;
 use super::request::Detail;
 use super::result::Warning;
-use super::{fence, repetition};
 use crate::dashscope::Task;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::vision::Size;
@@ -43,7 +44,7 @@ impl Reading {
             (is_cut(completion), Warning::Truncated),
             (written.looped, Warning::RepetitionSuspected),
             (
-                !notation.is_whole(&written.text) || written.is_open(notation),
+                !notation.is_whole(&written.text) || (written.open && notation != Notation::Text),
                 Warning::UnbalancedMarkup,
             ),
         ];
@@ -80,7 +81,7 @@ impl Written {
             (_, Some(pairs)) if asks_for_all_pairs(task) && !is_empty(pairs) => {
                 Self::whole(format!("{pairs:#}"))
             }
-            _ => Self::by_the_model(completion),
+            _ => Self::by_the_model(completion, Notation::of(task)),
         }
     }
 
@@ -88,17 +89,18 @@ impl Written {
         Self { text, looped: false, open: false }
     }
 
-    fn by_the_model(completion: &Completion) -> Self {
-        let written = fence::strip(&completion.text);
+    fn by_the_model(completion: &Completion, notation: Notation) -> Self {
+        // A page of text may itself show the beginning of a fence; only the model's own is left open by a cut.
+        let is_the_pages = |open| open && notation == Notation::Text && !is_cut(completion);
+        let strip = |text| match fence::strip(text) {
+            unfenced if is_the_pages(unfenced.open) => Unfenced { text, open: false },
+            unfenced => unfenced,
+        };
+        let written = strip(&completion.text);
         let looped = repetition::is_suspected(written.text, is_cut(completion));
         let processed = completion.processed_text.as_deref().filter(|text| !text.trim().is_empty());
-        let given = processed.filter(|_| looped).map_or(written, fence::strip);
+        let given = processed.filter(|_| looped).map_or(written, strip);
         Self { text: given.text.to_owned(), looped, open: given.open }
-    }
-
-    /// Whether it is a fence of its notation that was not closed. A page of text may show one.
-    fn is_open(&self, notation: Notation) -> bool {
-        self.open && notation != Notation::Text
     }
 }
 
@@ -182,8 +184,18 @@ mod tests {
     fn a_fence_that_was_not_closed_is_told_even_where_all_inside_is_whole() {
         let reading = read(&completion("```html\n<table></table>"), &Task::TableParsing);
         assert_eq!(reading.warnings, [Warning::UnbalancedMarkup]);
-        let page = Reading::of(&completion("```sh\nls"), None, Detail::Text, SIZE);
-        assert_eq!(page.warnings, []);
+    }
+
+    #[test]
+    fn a_page_that_begins_like_a_fence_loses_nothing_of_it() {
+        let page = |completion: &Completion| Reading::of(completion, None, Detail::Text, SIZE);
+        for text in ["```sh\nls", "`````"] {
+            let reading = page(&completion(text));
+            assert_eq!((reading.text.as_str(), reading.warnings), (text, Vec::new()));
+        }
+        let finish_reason = FinishReason::Length;
+        let cut = page(&Completion { finish_reason, ..completion("```markdown\n# a") });
+        assert_eq!((cut.text.as_str(), cut.warnings), ("# a", vec![Warning::Truncated]));
     }
 
     #[test]
