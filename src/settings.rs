@@ -5,7 +5,7 @@
 //! and put together. An unknown key or a value that cannot work is an error that names the key: a
 //! limit that silently does nothing is worse than a service that does not start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -183,9 +183,13 @@ impl Settings {
     /// As [`Settings::load`].
     pub fn load_with(
         file: Option<&Path>,
-        environment: std::collections::HashMap<String, String>,
+        environment: HashMap<String, String>,
     ) -> Result<Self, SettingsError> {
-        let vendor_key = environment.get(VENDOR_KEY_VARIABLE).cloned();
+        let vendor_keys: HashMap<_, _> = environment
+            .iter()
+            .filter(|(name, _)| name.starts_with(VENDOR_KEY_VARIABLE))
+            .map(|(name, key)| (name.clone(), SecretString::from(key.as_str())))
+            .collect();
         let mut sources = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
             sources = sources.add_source(File::from(path).format(FileFormat::Toml));
@@ -197,28 +201,27 @@ impl Settings {
         let merged = sources.add_source(variables).build()?;
         let mut settings: Self = serde_path_to_error::deserialize(merged)
             .map_err(|error| key_error(error.path().to_string(), error.inner()))?;
-        settings.resolve_upstream_key(vendor_key)?;
+        settings.resolve_upstream_keys(&vendor_keys)?;
         settings.validate()?;
         Ok(settings)
     }
 
-    /// The order of the key's sources: our variable or the settings, then a file, then the variable
-    /// that the vendor's own tools read.
-    fn resolve_upstream_key(&mut self, vendor_key: Option<String>) -> Result<(), SettingsError> {
+    /// The order of each key's sources: our variable or the settings, then a file, then the variable
+    /// that the vendor's own tools read, which for one of several endpoints ends in its name.
+    fn resolve_upstream_keys(
+        &mut self,
+        vendor_keys: &HashMap<String, SecretString>,
+    ) -> Result<(), SettingsError> {
         let upstream = &mut self.upstream;
-        if upstream.api_key.as_ref().is_some_and(|key| !key.expose_secret().is_empty()) {
-            return Ok(());
+        let vendor = || vendor_keys.get(VENDOR_KEY_VARIABLE).cloned();
+        let key = "upstream.api_key_file";
+        resolve_key(&mut upstream.api_key, upstream.api_key_file.as_deref(), key, vendor)?;
+        for endpoint in &mut upstream.endpoints {
+            let variable = endpoint.key_variable();
+            let own = || vendor_keys.get(&variable).cloned();
+            let key = "upstream.endpoints.api_key_file";
+            resolve_key(&mut endpoint.api_key, endpoint.api_key_file.as_deref(), key, own)?;
         }
-        let Some(path) = &upstream.api_key_file else {
-            upstream.api_key = vendor_key.map(SecretString::from);
-            return Ok(());
-        };
-        let key = std::fs::read_to_string(path).map_err(|cause| SettingsError::File {
-            key: "upstream.api_key_file",
-            path: path.clone(),
-            cause,
-        })?;
-        upstream.api_key = Some(SecretString::from(key.trim()));
         Ok(())
     }
 
@@ -279,6 +282,29 @@ impl Settings {
     }
 }
 
+/// Fills in a key that is not set, from `path` or else from `variable`.
+fn resolve_key(
+    api_key: &mut Option<SecretString>,
+    path: Option<&Path>,
+    key: &'static str,
+    variable: impl FnOnce() -> Option<SecretString>,
+) -> Result<(), SettingsError> {
+    if api_key.as_ref().is_some_and(|key| !key.expose_secret().is_empty()) {
+        return Ok(());
+    }
+    let Some(path) = path else {
+        *api_key = variable();
+        return Ok(());
+    };
+    let read = std::fs::read_to_string(path).map_err(|cause| SettingsError::File {
+        key,
+        path: path.to_owned(),
+        cause,
+    })?;
+    *api_key = Some(SecretString::from(read.trim()));
+    Ok(())
+}
+
 fn wrong(key: &str, cause: &str) -> SettingsError {
     SettingsError::Key { key: key.to_owned(), cause: cause.to_owned() }
 }
@@ -292,7 +318,6 @@ fn key_error(path: String, cause: &config::ConfigError) -> SettingsError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::io::Write;
 
     use super::*;
@@ -366,6 +391,18 @@ mod tests {
         }
         let variable = [("OCR_GATEWAY__TENANTS__ACME__DAILY_COST", "12.50")];
         assert_eq!(load(&variable).unwrap().tenants.values().next().unwrap().daily_cost, cost);
+    }
+
+    #[test]
+    fn an_endpoint_of_several_has_its_key_from_the_variable_with_its_name() {
+        let endpoint = "name = \"eu-1\"\nregion = \"singapore\"\nbase_url = \"https://a\"\n";
+        let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        write!(file, "[[upstream.endpoints]]\n{endpoint}").unwrap();
+        let environment = [("DASHSCOPE_API_KEY", "sk-all"), ("DASHSCOPE_API_KEY_EU_1", "sk-own")];
+        let environment = environment.map(|(name, key)| (name.to_owned(), key.to_owned()));
+        let settings = Settings::load_with(Some(file.path()), environment.into()).unwrap();
+        let key = settings.upstream.pool()[0].api_key.clone().unwrap();
+        assert_eq!(key.expose_secret(), "sk-own");
     }
 
     #[test]

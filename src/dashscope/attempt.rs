@@ -24,7 +24,7 @@ use super::answer::{self, Answer, Json, Received};
 use super::error::{Code, Defect, Fault, Timeout};
 use super::incoming::{Incoming, Limits};
 use super::request::{Expects, Request};
-use super::settings::UpstreamSettings;
+use super::settings::{EndpointSettings, UpstreamSettings};
 use super::verdict::{Bill, Failure, Repeat, unusable};
 use super::{ClientError, Protocol};
 use crate::clock::Clock;
@@ -73,9 +73,10 @@ pub(super) enum Reception {
 impl Transport {
     pub(super) fn new(
         settings: &UpstreamSettings,
+        endpoint: &EndpointSettings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
-        let base = settings.base()?;
+        let base = endpoint.base()?;
         // Without a process-wide provider reqwest panics. The binary installs one; a test or
         // another embedder may not have. Where there is one, it stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -94,7 +95,7 @@ impl Transport {
         Ok(Self {
             http: http.build().map_err(ClientError::Http)?,
             base: base.as_str().trim_end_matches('/').to_owned(),
-            authorization: settings.authorization()?,
+            authorization: endpoint.authorization()?,
             first_byte: settings.first_byte_timeout(),
             idle: settings.idle_timeout(),
             total: settings.total_timeout(),

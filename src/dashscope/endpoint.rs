@@ -50,7 +50,7 @@ impl Endpoint {
         settings.check()?;
         Ok(Self {
             name: settings.name.clone(),
-            transport: Transport::new(settings, Arc::clone(&clock))?,
+            transport: Transport::new(settings, &settings.pool()[0], Arc::clone(&clock))?,
             pacer: Pacer::new(settings, Arc::clone(&clock)),
             retry: RetryPolicy::new(settings, Arc::clone(&clock), random),
             metrics,

@@ -5,6 +5,7 @@
 //! names the key. Reading the key from its file is left to the loader of the settings; this module
 //! never touches the disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ pub struct UpstreamSettings {
     /// A file that holds the key and nothing else.
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
+    /// Several endpoints, in place of the one that the five keys above describe.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointSettings>,
     /// The model of a request that names none. Default `qwen-vl-ocr-2025-11-20`.
     pub model: String,
     /// Milliseconds to a connection, TLS included. Default 5,000.
@@ -68,80 +72,123 @@ pub struct UpstreamSettings {
     pub pool_max_idle: usize,
 }
 
+/// One endpoint of several: a table of `[[upstream.endpoints]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSettings {
+    /// What metrics and answers call it. Unique.
+    pub name: String,
+    /// The region that it is in: which prices apply, and which tenants may be served there.
+    pub region: String,
+    /// Scheme, host and port, without the protocol's path.
+    pub base_url: String,
+    /// Its key.
+    #[serde(default)]
+    pub api_key: Option<SecretString>,
+    /// A file that holds the key and nothing else.
+    #[serde(default)]
+    pub api_key_file: Option<PathBuf>,
+    /// The vendor's account that the key belongs to, where several endpoints share one: the vendor
+    /// limits accounts and not keys, so they share their rates, too. Its own name, if absent.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// Its share of the load beside the others'. Default 1.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Requests a minute of each model here; the model's own figure, if absent.
+    #[serde(default)]
+    pub rpm: Option<u64>,
+    /// Tokens a minute of each model here; the model's own figure, if absent.
+    #[serde(default)]
+    pub tpm: Option<u64>,
+    /// The models that it is asked for; all that have a price in its region, if empty.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// Rates of single models, before `rpm` and `tpm`.
+    #[serde(default)]
+    pub limits: BTreeMap<String, LimitSettings>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// The account's rates of one model at one endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Requests a minute.
+    #[serde(default)]
+    pub rpm: Option<u64>,
+    /// Tokens a minute.
+    #[serde(default)]
+    pub tpm: Option<u64>,
+}
+
 /// A setting that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("upstream.{key}: {why}")]
 pub struct SettingsError {
     /// The key within the section.
-    pub key: &'static str,
+    pub key: String,
     /// What is wrong and what would be right. Never the value of a secret.
     pub why: String,
 }
 
-fn wrong<T>(key: &'static str, why: impl Into<String>) -> Result<T, SettingsError> {
-    Err(SettingsError { key, why: why.into() })
+fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> Result<T, SettingsError> {
+    Err(SettingsError { key: key.into(), why: why.into() })
 }
 
 impl UpstreamSettings {
+    /// The endpoints: those that are listed, or the one that is described by the section itself.
+    pub fn pool(&self) -> Vec<EndpointSettings> {
+        if !self.endpoints.is_empty() {
+            return self.endpoints.clone();
+        }
+        vec![EndpointSettings {
+            name: self.name.clone(),
+            region: self.region.clone(),
+            base_url: self.base_url.clone(),
+            api_key: self.api_key.clone(),
+            api_key_file: self.api_key_file.clone(),
+            account: None,
+            weight: 1,
+            rpm: None,
+            tpm: None,
+            models: Vec::new(),
+            limits: BTreeMap::new(),
+        }]
+    }
+
     /// Refuses what could not work.
     ///
     /// # Errors
     ///
     /// [`SettingsError`] names the first key that is wrong.
     pub fn check(&self) -> Result<(), SettingsError> {
-        self.base()?;
-        self.authorization()?;
-        for (key, text) in [("name", &self.name), ("region", &self.region)] {
-            if text.is_empty() {
-                return wrong(key, "is empty; it labels metrics and picks prices");
+        let pool = self.pool();
+        for (index, endpoint) in pool.iter().enumerate() {
+            // Where there is but one, its keys are the section's own.
+            let at = |key: &str| {
+                let alone = self.endpoints.is_empty();
+                if alone { key.to_owned() } else { format!("endpoints[{index}].{key}") }
+            };
+            endpoint.check().map_err(|error| SettingsError { key: at(&error.key), ..error })?;
+            let before = &pool[..index];
+            if before.iter().any(|other| other.name == endpoint.name) {
+                let why = format!("{:?} is the name of two endpoints", endpoint.name);
+                return wrong(at("name"), why);
+            }
+            if let Some(other) = before.iter().find(|other| endpoint.contradicts(other)) {
+                let why = format!(
+                    "{:?} and {:?} share an account, but not its rates (rpm, tpm, limits)",
+                    other.name, endpoint.name
+                );
+                return wrong(at("account"), why);
             }
         }
         self.check_timeouts()?;
         self.check_retries()
-    }
-
-    /// The address of the endpoint without a slash at its end.
-    ///
-    /// User names, queries and fragments are refused: they would end up inside the path of every
-    /// call, or send the key to a host that only looks like the one meant.
-    ///
-    /// # Errors
-    ///
-    /// When the address is not plain `http` or `https`.
-    pub(super) fn base(&self) -> Result<reqwest::Url, SettingsError> {
-        let url = match reqwest::Url::parse(&self.base_url) {
-            Ok(url) => url,
-            Err(error) => return wrong("base_url", format!("{:?}: {error}", self.base_url)),
-        };
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-            return wrong("base_url", "must start with https:// or http:// and name a host");
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return wrong("base_url", "must not carry a user name; the key belongs in api_key");
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return wrong("base_url", "must not carry a query or a fragment");
-        }
-        Ok(url)
-    }
-
-    /// The value of the `Authorization` header, marked as a secret.
-    ///
-    /// # Errors
-    ///
-    /// When there is no key, or it cannot be a header's value.
-    pub(super) fn authorization(&self) -> Result<reqwest::header::HeaderValue, SettingsError> {
-        let key = self.api_key.as_ref().map_or("", |key| key.expose_secret().trim());
-        if key.is_empty() {
-            return wrong("api_key", "is missing: set DASHSCOPE_API_KEY or upstream.api_key_file");
-        }
-        let printable = key.bytes().all(|byte| byte.is_ascii_graphic());
-        let value = reqwest::header::HeaderValue::from_str(&format!("Bearer {key}"));
-        let (true, Ok(mut value)) = (printable, value) else {
-            return wrong("api_key", "holds characters that no key has");
-        };
-        value.set_sensitive(true);
-        Ok(value)
     }
 
     fn check_timeouts(&self) -> Result<(), SettingsError> {
@@ -168,7 +215,7 @@ impl UpstreamSettings {
                     "{milliseconds} cannot bind: total_timeout_ms is {}",
                     self.total_timeout_ms
                 );
-                return wrong(key, why);
+                return wrong(*key, why);
             }
         }
         Ok(())
@@ -222,12 +269,104 @@ impl UpstreamSettings {
     }
 }
 
+impl EndpointSettings {
+    /// The account whose rates hold here.
+    pub fn account(&self) -> &str {
+        self.account.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Whether `model` may be asked for here.
+    pub fn serves(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|served| served == model)
+    }
+
+    /// Whether both have one account and say different things of its rates.
+    fn contradicts(&self, other: &Self) -> bool {
+        let rates = |endpoint: &Self| (endpoint.rpm, endpoint.tpm, endpoint.limits.clone());
+        self.account() == other.account() && rates(self) != rates(other)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        self.base()?;
+        self.authorization()?;
+        for (key, text) in [("name", &self.name), ("region", &self.region)] {
+            if text.is_empty() {
+                return wrong(key, "is empty; it labels metrics and picks prices");
+            }
+        }
+        if self.weight == 0 {
+            return wrong("weight", "is 0; to take an endpoint out, remove it");
+        }
+        let of_models = self.limits.values().flat_map(|limits| [limits.rpm, limits.tpm]);
+        if [self.rpm, self.tpm].into_iter().chain(of_models).any(|rate| rate == Some(0)) {
+            return wrong("rpm", "a rate of 0 a minute lets nothing pass (rpm, tpm, limits)");
+        }
+        Ok(())
+    }
+
+    /// The address of the endpoint without a slash at its end.
+    ///
+    /// User names, queries and fragments are refused: they would end up inside the path of every
+    /// call, or send the key to a host that only looks like the one meant.
+    ///
+    /// # Errors
+    ///
+    /// When the address is not plain `http` or `https`.
+    pub(super) fn base(&self) -> Result<reqwest::Url, SettingsError> {
+        let url = match reqwest::Url::parse(&self.base_url) {
+            Ok(url) => url,
+            Err(error) => return wrong("base_url", format!("{:?}: {error}", self.base_url)),
+        };
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+            return wrong("base_url", "must start with https:// or http:// and name a host");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return wrong("base_url", "must not carry a user name; the key belongs in api_key");
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return wrong("base_url", "must not carry a query or a fragment");
+        }
+        Ok(url)
+    }
+
+    /// The value of the `Authorization` header, marked as a secret.
+    ///
+    /// # Errors
+    ///
+    /// When there is no key, or it cannot be a header's value.
+    pub(super) fn authorization(&self) -> Result<reqwest::header::HeaderValue, SettingsError> {
+        let key = self.api_key.as_ref().map_or("", |key| key.expose_secret().trim());
+        if key.is_empty() {
+            let why = format!(
+                "is missing: set DASHSCOPE_API_KEY (for one of several endpoints {}) or api_key_file",
+                self.key_variable()
+            );
+            return wrong("api_key", why);
+        }
+        let printable = key.bytes().all(|byte| byte.is_ascii_graphic());
+        let value = reqwest::header::HeaderValue::from_str(&format!("Bearer {key}"));
+        let (true, Ok(mut value)) = (printable, value) else {
+            return wrong("api_key", "holds characters that no key has");
+        };
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// The environment variable that the key of one of several endpoints is read from.
+    pub fn key_variable(&self) -> String {
+        let letter = |letter: char| {
+            if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' }
+        };
+        format!("DASHSCOPE_API_KEY_{}", self.name.chars().map(letter).collect::<String>())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::settings;
     use super::*;
 
-    fn wrong_key(change: impl FnOnce(&mut UpstreamSettings)) -> &'static str {
+    fn wrong_key(change: impl FnOnce(&mut UpstreamSettings)) -> String {
         let mut settings = settings("https://dashscope.aliyuncs.com");
         assert_eq!(settings.check(), Ok(()));
         change(&mut settings);
@@ -265,7 +404,7 @@ mod tests {
     fn a_key_from_a_file_may_end_in_a_line_break() {
         let mut settings = settings("http://localhost");
         settings.api_key = Some("sk-1\n".into());
-        assert_eq!(settings.authorization().unwrap(), "Bearer sk-1");
+        assert_eq!(settings.pool()[0].authorization().unwrap(), "Bearer sk-1");
     }
 
     #[test]
@@ -280,5 +419,34 @@ mod tests {
         assert_eq!(wrong_key(|settings| settings.queue_length = 0), "queue_length");
         assert_eq!(wrong_key(|settings| settings.backoff_cap_ms = 0), "backoff_base_ms");
         assert_eq!(wrong_key(|settings| settings.name.clear()), "name");
+    }
+
+    #[test]
+    fn several_endpoints_are_checked_one_by_one_and_named_by_their_place() {
+        let wrong = |change: fn(&mut Vec<EndpointSettings>)| {
+            wrong_key(|settings| {
+                let one = settings.pool().remove(0);
+                settings.endpoints =
+                    vec![one.clone(), EndpointSettings { name: "b".into(), ..one }];
+                change(&mut settings.endpoints);
+            })
+        };
+        assert_eq!(wrong(|all| all[1].name = all[0].name.clone()), "endpoints[1].name");
+        assert_eq!(wrong(|all| all[1].base_url.clear()), "endpoints[1].base_url");
+        assert_eq!(wrong(|all| all[1].api_key = None), "endpoints[1].api_key");
+        assert_eq!(wrong(|all| all[0].weight = 0), "endpoints[0].weight");
+        assert_eq!(wrong(|all| all[0].rpm = Some(0)), "endpoints[0].rpm");
+        let differing = |all: &mut Vec<EndpointSettings>| {
+            all[1].account = Some(all[0].name.clone());
+            all[1].rpm = Some(9);
+        };
+        assert_eq!(wrong(differing), "endpoints[1].account");
+    }
+
+    #[test]
+    fn the_key_of_an_endpoint_has_a_variable_of_its_own() {
+        let one = settings("http://localhost").pool().remove(0);
+        let named = EndpointSettings { name: "eu-1.b".to_owned(), ..one };
+        assert_eq!(named.key_variable(), "DASHSCOPE_API_KEY_EU_1_B");
     }
 }

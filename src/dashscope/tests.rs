@@ -68,6 +68,7 @@ pub(super) fn settings(base_url: &str) -> UpstreamSettings {
         base_url: base_url.to_owned(),
         api_key: Some("sk-secret".into()),
         api_key_file: None,
+        endpoints: Vec::new(),
         model: "ocr".to_owned(),
         connect_timeout_ms: 5_000,
         first_byte_timeout_ms: 240_000,
