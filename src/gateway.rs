@@ -22,6 +22,7 @@ use crate::rate_limit::RateLimiter;
 use crate::rate_limit::concurrency::Concurrency;
 use crate::rate_limit::local::LocalRateLimiter;
 use crate::rate_limit::redis::{RedisLimitsError, RedisRateLimiter, TimeSource};
+use crate::rate_limit::shared::SharedCells;
 use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -146,7 +147,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = catalog(settings, &metrics)?;
         let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
-        let limiter = limiter(settings, &clock, &metrics, &tasks).await?;
+        let (limiter, shared) = limiter(settings, &clock, &metrics, &tasks).await?;
         let ledger = Ledger::open(
             store.ledger(),
             &settings.ledger,
@@ -160,6 +161,7 @@ impl Gateway {
         let admission = Admission::new(limits, ledger.clone(), of_time, Arc::clone(&metrics));
         let client = Arc::new(Client::new(
             &settings.upstream,
+            shared,
             Arc::clone(&metrics),
             Arc::clone(&clock),
             Arc::clone(&random),
@@ -240,20 +242,22 @@ impl Gateway {
     }
 }
 
-/// What counts requests and tokens a minute: this process, or the Redis of the settings.
+/// What counts requests and tokens a minute: this process, or the Redis of the settings, which then
+/// keeps what else the replicas share, too.
 async fn limiter(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
     tasks: &TaskTracker,
-) -> Result<Arc<dyn RateLimiter>, BuildError> {
+) -> Result<(Arc<dyn RateLimiter>, Option<Arc<dyn SharedCells>>), BuildError> {
     let (shared, clock, tasks) = (&settings.redis, Arc::clone(clock), tasks.clone());
     if !shared.is_configured() {
-        return Ok(Arc::new(LocalRateLimiter::new(clock)));
+        return Ok((Arc::new(LocalRateLimiter::new(clock)), None));
     }
     let up = metrics.redis_up()?;
     let limiter = RedisRateLimiter::connect(shared, TimeSource::Server, clock, up, tasks).await?;
-    Ok(Arc::new(limiter))
+    let cells = limiter.cells();
+    Ok((Arc::new(limiter), Some(cells)))
 }
 
 /// The models that can be called, which are also those that metrics count by name.

@@ -325,6 +325,12 @@ fn situation(error: &CallError) -> Problem {
             format!("No connection to the upstream came about.{reference}"),
         )
         .after(SOON),
+        Fault::Unavailable { retry_after } => unavailable(
+            "upstream_unavailable",
+            "The upstream is down",
+            "No endpoint of the upstream that could serve this works at the moment.".to_owned(),
+        )
+        .after((*retry_after).max(SOON)),
         Fault::Timeout(_) => Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             "upstream_timeout",

@@ -9,6 +9,7 @@ use crate::auth::directory::Directory;
 use crate::catalog::Catalog;
 use crate::clock::SystemClock;
 use crate::dashscope::Client;
+use crate::dashscope::check::CheckError;
 use crate::gateway::check_tenants;
 use crate::random::SystemRandom;
 use crate::rate_limit::redis::{self as shared_limits, RedisSettings};
@@ -26,10 +27,10 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
         ("models", check_models(settings)),
         ("database", check_database(settings).await),
         ("redis", check_redis(&settings.redis).await),
-        ("upstream", check_upstream(settings).await),
     ];
+    let upstream = check_upstream(settings).await;
     let mut code = ExitCode::SUCCESS;
-    for (name, finding) in findings {
+    for (name, finding) in findings.into_iter().chain(upstream) {
         match finding {
             Ok(said) => writeln!(out, "ok      {name}: {said}")?,
             Err(failure) => {
@@ -70,11 +71,20 @@ async fn check_redis(settings: &RedisSettings) -> Result<String, Failure> {
     Ok(format!("{address} answers and can be written"))
 }
 
-/// Asks for the list of models, which spends no token.
-async fn check_upstream(settings: &Settings) -> Result<String, Failure> {
-    let metrics = Arc::new(Metrics::new(&settings.metrics)?);
-    let client =
-        Client::new(&settings.upstream, metrics, Arc::new(SystemClock), Arc::new(SystemRandom))?;
-    client.check().await?;
-    Ok(format!("{} answers and takes the key", settings.upstream.base_url))
+/// Asks each endpoint for its list of models, which spends no token.
+async fn check_upstream(settings: &Settings) -> Vec<(&'static str, Result<String, Failure>)> {
+    let client = || {
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let metrics = Arc::new(Metrics::new(&settings.metrics)?);
+        Ok::<_, Failure>(Client::new(&settings.upstream, None, metrics, clock, random)?)
+    };
+    let client = match client() {
+        Ok(client) => client,
+        Err(failure) => return vec![("upstream", Err(failure))],
+    };
+    let of_endpoint = |(endpoint, found): (String, Result<(), CheckError>)| {
+        let said = found.map(|()| format!("{endpoint} answers and takes the key"));
+        ("upstream", said.map_err(Failure::from))
+    };
+    client.check().await.into_iter().map(of_endpoint).collect()
 }

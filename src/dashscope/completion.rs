@@ -32,6 +32,8 @@ pub struct Completion {
 pub struct Receipt {
     /// What the answer cost.
     pub settlement: Settlement,
+    /// The endpoint that answered.
+    pub endpoint: String,
     /// Whether the upstream stated its bill. If not, `settlement` is the permit's bound, marked
     /// unverified: the answer is good and paid for, so it is delivered, and the account errs upwards.
     pub verified: bool,

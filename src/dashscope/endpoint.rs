@@ -1,66 +1,136 @@
-//! One address with one key, and what every call to it goes through.
-//!
-//! A call is a loop of attempts. Before each, the [`Pacer`] makes it wait for its turn under the
-//! account's rate; after each failure three questions are asked: what was billed, may it be
-//! repeated, and is there time and retry budget left. DashScope documents no idempotency key, so an
-//! attempt whose bill is unknown is repeated at most once, and no call is ever hedged.
+//! One address with one key: how it is reached, how it stands, and how busy it is.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::attempt::{Reception, Transport};
+use super::attempt::Transport;
+use super::breaker::{Breaker, Change, Pass, Standing};
 use super::check::{self, CheckError};
-use super::error::{CallError, Code, Fault};
-use super::pacer::{Pacer, Turn};
-use super::reply::{Debt, Reply};
-use super::request::Request;
-use super::retry::RetryPolicy;
-use super::settings::UpstreamSettings;
-use super::spending::{Progress, Stop};
-use super::verdict::{Failure, Repeat};
+use super::error::{CallError, Fault};
+use super::pace::Limits;
+use super::pacer::{Lane, Pacer};
+use super::settings::{EndpointSettings, UpstreamSettings};
+use super::verdict::{Failure, Health};
 use super::{ClientError, uploads};
-use crate::admission::Permit;
+use crate::catalog::Model;
 use crate::clock::Clock;
-use crate::random::Random;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{EndpointState, Metrics};
 
 /// One address with one key.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    name: String,
+    settings: EndpointSettings,
     transport: Transport,
-    pacer: Pacer,
-    retry: RetryPolicy,
+    /// Whether the key is taken; open after a single refusal.
+    key: Arc<Breaker>,
+    /// One for each model that was asked for here; as many as the catalog has at most.
+    models: Mutex<HashMap<String, Arc<Breaker>>>,
+    failures: u32,
+    cool_down: Duration,
+    key_cool_down: Duration,
+    in_flight: AtomicU64,
+    chosen: AtomicU64,
     metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
-    /// Whether the last word on the account was bad, so that only changes are reported.
-    account_refused: AtomicBool,
+}
+
+/// Leave to make one call to an endpoint, with its place in the endpoint's load.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    endpoint: Arc<Endpoint>,
+    key: Pass,
+    model: Pass,
+    model_name: String,
 }
 
 impl Endpoint {
     pub(super) fn new(
-        settings: &UpstreamSettings,
+        settings: EndpointSettings,
+        upstream: &UpstreamSettings,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
     ) -> Result<Self, ClientError> {
-        settings.check()?;
+        let key_cool_down = upstream.key_cool_down();
+        metrics.endpoint_state(&settings.name, "", EndpointState::Closed);
         Ok(Self {
-            name: settings.name.clone(),
-            transport: Transport::new(settings, &settings.pool()[0], Arc::clone(&clock))?,
-            pacer: Pacer::new(settings, Arc::clone(&clock)),
-            retry: RetryPolicy::new(settings, Arc::clone(&clock), random),
+            transport: Transport::new(upstream, &settings, clock)?,
+            settings,
+            key: Arc::new(Breaker::new(1, key_cool_down)),
+            models: Mutex::default(),
+            failures: upstream.breaker_failures,
+            cool_down: upstream.cool_down(),
+            key_cool_down,
+            in_flight: AtomicU64::new(0),
+            chosen: AtomicU64::new(0),
             metrics,
-            clock,
-            account_refused: AtomicBool::new(false),
         })
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.settings.name
+    }
+
+    pub(super) fn region(&self) -> &str {
+        &self.settings.region
+    }
+
+    pub(super) const fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Whether it may be asked for a model that is sold to whoever asks.
+    pub(super) fn serves(&self, model: &Model) -> bool {
+        model.is_sold_in(self.region()) && self.settings.serves(&model.name)
+    }
+
+    /// The lane that calls of `model` leave by.
+    pub(super) fn lane(&self, pacer: &Pacer, model: &Model) -> Arc<Lane> {
+        let own = self.settings.limits.get(&model.name).copied().unwrap_or_default();
+        let (figures, here) = (&model.figures, &self.settings);
+        let limits = Limits::per_minute(
+            own.rpm.or(here.rpm).unwrap_or(figures.rpm),
+            own.tpm.or(here.tpm).unwrap_or(figures.tpm),
+        );
+        pacer.lane(self.settings.account(), &model.name, limits)
+    }
+
+    /// The least time until it may be asked for `model`; none where it may be asked now.
+    pub(super) fn closed_for(&self, model: &str, now: Instant) -> Option<Duration> {
+        let wait = self.key.wait(now).max(self.breaker(model).wait(now));
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// Whether it is the key that keeps it from being asked.
+    pub(super) fn is_key_refused(&self, now: Instant) -> bool {
+        self.key.standing(now) != Standing::Closed
+    }
+
+    /// Lets a call in, if the endpoint may be asked for `model`.
+    pub(super) fn enter(self: &Arc<Self>, model: &str, now: Instant) -> Option<Entrance> {
+        let key = self.key.enter(now).ok()?;
+        let pass = self.breaker(model).enter(now).ok()?;
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.chosen.fetch_add(1, Ordering::Relaxed);
+        Some(Entrance {
+            endpoint: Arc::clone(self),
+            key,
+            model: pass,
+            model_name: model.to_owned(),
+        })
+    }
+
+    /// Its load and what it was chosen for so far, each as a share of its weight; comparable between
+    /// endpoints.
+    pub(super) fn load(&self) -> (u64, u64) {
+        /// Weights are small, so that this keeps three digits behind the point.
+        const PARTS: u64 = 1_000;
+        let of_weight = |count: &AtomicU64| {
+            count.load(Ordering::Relaxed).saturating_mul(PARTS) / u64::from(self.settings.weight)
+        };
+        (of_weight(&self.in_flight), of_weight(&self.chosen))
     }
 
     pub(super) async fn check(&self) -> Result<(), CheckError> {
@@ -70,164 +140,96 @@ impl Endpoint {
     pub(super) async fn upload_policy(
         &self,
         model: &str,
-        deadline: Instant,
+        left: Duration,
     ) -> Result<Bytes, CallError> {
-        let left = deadline.saturating_duration_since(self.clock.instant());
-        let policy = uploads::policy(&self.transport, model, left).await;
-        policy.inspect_err(|error| self.report(model, error))
+        uploads::policy(&self.transport, model, left).await
     }
 
-    /// Makes the call that `request` is until a reply begins that can be used.
-    pub(super) async fn call(
-        self: &Arc<Self>,
-        permit: Permit,
-        request: &Request,
-        deadline: Instant,
-    ) -> Result<Reply, CallError> {
-        let model = permit.model().name.clone();
-        let mut progress = Progress::default();
-        match self.run(permit, request, deadline, &mut progress).await {
-            Ok((permit, turn, reception)) => {
-                let debt = Debt { endpoint: Arc::clone(self), permit, turn, progress };
-                Ok(Reply { debt, reception })
+    fn breaker(&self, model: &str) -> Arc<Breaker> {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(breaker) = models.get(model) {
+            return Arc::clone(breaker);
+        }
+        let breaker = Arc::new(Breaker::new(self.failures, self.cool_down));
+        models.insert(model.to_owned(), Arc::clone(&breaker));
+        breaker
+    }
+}
+
+impl Entrance {
+    pub(super) const fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Notes that the endpoint did its part.
+    pub(super) fn well(&mut self) {
+        let name = self.endpoint.name();
+        if self.key.well() == Some(Change::Closed) {
+            tracing::info!(endpoint = name, "the upstream takes the account again");
+            self.endpoint.metrics.endpoint_state(name, "", EndpointState::Closed);
+        }
+        if self.model.well() == Some(Change::Closed) {
+            let model = self.model_name.as_str();
+            tracing::info!(endpoint = name, model, "the endpoint works again");
+            self.endpoint.metrics.endpoint_state(name, model, EndpointState::Closed);
+        }
+    }
+
+    /// Notes a failure, of whoever's making; whether the endpoint is closed by it.
+    pub(super) fn failed(&mut self, failure: &Failure, now: Instant) -> bool {
+        match Health::shown_by(failure) {
+            Health::Well => {
+                self.well();
+                false
             }
-            Err(stop) => Err(self.give_up(&model, &progress, stop)),
+            Health::Unknown => false,
+            Health::Sick => {
+                let wait = failure.retry_after.unwrap_or_default();
+                let change = self.model.badly(now, wait);
+                self.tell_of_model(change, &failure.fault)
+            }
+            Health::ModelRefused => {
+                let change = self.model.refused(now, self.endpoint.key_cool_down);
+                self.tell_of_model(change, &failure.fault)
+            }
+            Health::KeyRefused => self.key_refused(failure, now),
         }
     }
 
-    async fn run(
-        &self,
-        mut permit: Permit,
-        request: &Request,
-        deadline: Instant,
-        progress: &mut Progress,
-    ) -> Result<(Permit, Turn, Reception), Stop> {
-        self.retry.deposit();
-        loop {
-            let turn = self.pacer.turn(permit.model(), permit.bound().input(), deadline).await?;
-            let failure = match self.attempt(&mut permit, request, deadline, progress).await {
-                Ok(reception) => return Ok((permit, turn, reception)),
-                Err(failure) => failure,
-            };
-            self.hold_back(&permit, &failure);
-            let Some(pause) = self.pause(&failure, deadline, progress) else {
-                return Err(progress.close(permit, &turn, failure).await);
-            };
-            permit = progress.carry_over(permit, &turn, &failure).await?;
-            self.metrics.upstream_retry(failure.fault.label());
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn attempt(
-        &self,
-        permit: &mut Permit,
-        request: &Request,
-        deadline: Instant,
-        progress: &mut Progress,
-    ) -> Result<Reception, Failure> {
-        let started = self.clock.instant();
-        let left = deadline.saturating_duration_since(started);
-        if left.is_zero() {
-            return Err(Failure::unsent(Fault::DeadlineExceeded));
-        }
-        progress.attempts += 1;
-        progress.began = Some(started);
-        let bound = *permit.bound();
-        permit.mark_sent();
-        let result = self.transport.exchange(request, left, &bound).await;
-        match &result {
-            // How a stream ends is not known yet.
-            Ok(Reception::Events(_)) => {}
-            Ok(_) => self.ended(permit, progress, "ok"),
-            Err(failure) => self.ended(permit, progress, failure.fault.label()),
-        }
-        result
-    }
-
-    /// Counts the end of an attempt.
-    pub(super) fn ended(&self, permit: &Permit, progress: &mut Progress, outcome: &'static str) {
-        let Some(began) = progress.began.take() else { return };
-        let took = self.clock.instant().saturating_duration_since(began);
-        progress.upstream_time += took;
-        self.metrics.upstream_attempt(&self.name, outcome, took);
-        tracing::debug!(
-            endpoint = self.name,
-            model = permit.model().name,
-            attempt = progress.attempts,
-            outcome,
-            // A u128 would be logged as a string.
-            took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            "the upstream was asked"
-        );
-    }
-
-    /// Notes that the account is taken, which is news after it was refused.
-    pub(super) fn account_taken(&self) {
-        if self.account_refused.swap(false, Ordering::Relaxed) {
-            tracing::info!(endpoint = self.name, "the upstream takes the account again");
-        }
-    }
-
-    /// Ends a call that failed, with the log line of it.
-    pub(super) fn give_up(&self, model: &str, progress: &Progress, stop: Stop) -> CallError {
-        let error = progress.error(stop);
-        self.report(model, &error);
-        error
-    }
-
-    /// A `Retry-After` speaks of the account, so it binds every call of the model, not just this
-    /// one.
-    fn hold_back(&self, permit: &Permit, failure: &Failure) {
-        if let (Some(wait), true) = (failure.retry_after, failure.repeat != Repeat::Never) {
-            self.pacer.hold(permit.model(), wait);
-        }
-    }
-
-    /// How long to wait before the next attempt; none where there shall not be one.
-    fn pause(
-        &self,
-        failure: &Failure,
-        deadline: Instant,
-        progress: &mut Progress,
-    ) -> Option<Duration> {
-        let careful = failure.is_careful();
-        if careful && progress.careful_retries > 0 {
-            return None;
-        }
-        let pause = self.retry.pause(failure, progress.attempts, deadline)?;
-        progress.careful_retries += u32::from(careful);
-        Some(pause)
-    }
-
-    /// Writes the one log line of a failed call; a refused account is an alarm, but only when it
-    /// starts.
-    fn report(&self, model: &str, error: &CallError) {
-        let endpoint = self.name.as_str();
-        let request_id = error.request_id.as_ref().map(Code::as_str);
-        let code = error.fault.code().map(Code::as_str);
-        if matches!(error.fault, Fault::Account { .. })
-            && !self.account_refused.swap(true, Ordering::Relaxed)
-        {
+    fn key_refused(&mut self, failure: &Failure, now: Instant) -> bool {
+        let name = self.endpoint.name();
+        let Some(Change::Opened { anew }) = self.key.badly(now, Duration::ZERO) else {
+            return false;
+        };
+        self.endpoint.metrics.endpoint_state(name, "", EndpointState::KeyRefused);
+        if anew {
             tracing::error!(
-                endpoint,
-                upstream.code = code,
+                endpoint = name,
+                upstream.code = failure.fault.code().map(super::error::Code::as_str),
                 "the upstream refuses the account: check its key, its rights and its bills"
             );
         }
-        if error.fault.is_ours() {
-            tracing::debug!(endpoint, model, outcome = error.fault.label(), "a call was not made");
-            return;
+        true
+    }
+
+    fn tell_of_model(&self, change: Option<Change>, fault: &Fault) -> bool {
+        let Some(Change::Opened { anew }) = change else { return false };
+        let (endpoint, model) = (self.endpoint.name(), self.model_name.as_str());
+        self.endpoint.metrics.endpoint_state(endpoint, model, EndpointState::Open);
+        if anew {
+            tracing::warn!(
+                endpoint,
+                model,
+                outcome = fault.label(),
+                "the endpoint is not asked for the model until it has cooled down"
+            );
         }
-        tracing::warn!(
-            endpoint,
-            model,
-            outcome = error.fault.label(),
-            upstream.status = error.fault.status(),
-            upstream.code = code,
-            upstream.request_id = request_id,
-            attempts = error.attempts,
-            "a call to the upstream failed"
-        );
+        true
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -125,6 +125,12 @@ pub enum Fault {
         /// The least time until a new call would get its turn.
         retry_after: Duration,
     },
+    /// No endpoint may be asked now: all that would do have failed lately and cool down.
+    #[error("no endpoint can be asked; one may be in {} ms", retry_after.as_millis())]
+    Unavailable {
+        /// The least time until one is tried again.
+        retry_after: Duration,
+    },
     /// The upstream said that all was well and sent something that is no answer.
     #[error("the upstream's answer cannot be used: {0}")]
     InvalidAnswer(Defect),
@@ -148,6 +154,7 @@ impl Fault {
             | Self::Timeout(_)
             | Self::DeadlineExceeded
             | Self::Busy { .. }
+            | Self::Unavailable { .. }
             | Self::Refused(_) => true,
             Self::ContentRejected
             | Self::ImageRejected(_)
@@ -170,6 +177,7 @@ impl Fault {
             Self::Timeout(_) => "timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Busy { .. } => "busy",
+            Self::Unavailable { .. } => "unavailable",
             Self::InvalidAnswer(_) => "invalid_answer",
             Self::Refused(_) => "refused",
         }
@@ -197,7 +205,9 @@ impl Fault {
     /// The least time until the call makes sense again, where it is known.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Throttled { retry_after, .. } | Self::Busy { retry_after } => Some(*retry_after),
+            Self::Throttled { retry_after, .. }
+            | Self::Busy { retry_after }
+            | Self::Unavailable { retry_after } => Some(*retry_after),
             _ => None,
         }
     }
@@ -209,7 +219,7 @@ impl Fault {
 
     /// Whether it was the gateway that said no, so that the upstream has nothing to answer for.
     pub(super) const fn is_ours(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Refused(_))
+        matches!(self, Self::Busy { .. } | Self::Unavailable { .. } | Self::Refused(_))
     }
 }
 

@@ -4,9 +4,10 @@
 //! Model, `max_tokens` and the tokens that the pacer reckons with are read from the permit and not
 //! from the [`Call`], so that what is sent can never be dearer than what was admitted.
 //!
-//! What happens within a call reads top to bottom in `endpoint`; what an answer means is decided in
-//! `answer` and `verdict`, when it is repeated in `retry`, when it may leave in `pacer`, and what
-//! it costs the tenant in `spending`. A reply is whole or a stream of events (`reply`, `stream`).
+//! What happens within a call reads top to bottom in `dispatch`: where it goes is decided in `pool`, among
+//! endpoints that stand as their `breaker`s say; when it may leave in `pacer`, by the order of `queue` and
+//! the speed of `pace`; what an answer means in `answer` and `verdict`, when it is repeated in `retry`, and
+//! what it costs the tenant in `spending`. A reply is whole or a stream of events (`reply`, `stream`).
 //! reqwest appears below this module and nowhere else.
 //!
 //! [`Client::call`] asks for a whole answer, [`Client::stream`] for one that comes while it is written,
@@ -17,13 +18,19 @@
 mod answer;
 mod attempt;
 mod body;
+mod breaker;
+mod cell;
 pub mod check;
 pub mod completion;
+mod dispatch;
 mod endpoint;
 pub mod error;
 mod events;
 mod incoming;
+mod pace;
 mod pacer;
+mod pool;
+mod queue;
 mod reply;
 mod request;
 mod retry;
@@ -45,14 +52,16 @@ use self::check::CheckError;
 #[cfg(test)]
 use self::completion::Word;
 use self::completion::{Completion, Receipt};
-use self::endpoint::Endpoint;
+use self::dispatch::Dispatcher;
 use self::error::CallError;
 use self::request::Request;
 use self::settings::{SettingsError, UpstreamSettings};
 use self::stream::Streaming;
 use crate::admission::Permit;
+use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::random::Random;
+use crate::rate_limit::shared::SharedCells;
 use crate::telemetry::metrics::Metrics;
 use crate::units::Pixels;
 
@@ -200,10 +209,10 @@ impl Task {
     }
 }
 
-/// A client of one DashScope endpoint. Cloning it is cheap and shares its pace and its connections.
+/// A client of DashScope's endpoints. Cloning it is cheap and shares its paces and its connections.
 #[derive(Debug, Clone)]
 pub struct Client {
-    endpoint: Arc<Endpoint>,
+    dispatcher: Arc<Dispatcher>,
 }
 
 /// A client that cannot be made.
@@ -218,24 +227,21 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// A client of the endpoint that `settings` describe; `settings.api_key` must be there by now.
+    /// A client of the endpoints that `settings` describe, whose keys must be there by now. The replicas
+    /// that use one `shared` store share the accounts' rates.
     ///
     /// # Errors
     ///
     /// [`ClientError`] names the setting that cannot work.
     pub fn new(
         settings: &UpstreamSettings,
+        shared: Option<Arc<dyn SharedCells>>,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, ClientError> {
-        let endpoint = Endpoint::new(settings, metrics, clock, random)?;
-        Ok(Self { endpoint: Arc::new(endpoint) })
-    }
-
-    /// The name of the endpoint, as metrics and answers show it.
-    pub fn endpoint(&self) -> &str {
-        self.endpoint.name()
+        let dispatcher = Dispatcher::new(settings, shared, metrics, clock, random)?;
+        Ok(Self { dispatcher: Arc::new(dispatcher) })
     }
 
     /// Makes the call, repeating it where that is safe, until `deadline` by the client's clock.
@@ -252,7 +258,7 @@ impl Client {
         deadline: Instant,
     ) -> Result<Completion, CallError> {
         let request = Request::new(call, &permit.model().name, permit.bound().output);
-        self.endpoint.call(permit, &request, deadline).await?.completion().await
+        self.dispatcher.call(permit, &request, deadline).await?.completion().await
     }
 
     /// Makes the call for an answer that comes while it is written. The deadline holds until it begins;
@@ -268,7 +274,7 @@ impl Client {
         deadline: Instant,
     ) -> Result<Streamed, CallError> {
         let request = Request::streamed(call, &permit.model().name, permit.bound().output);
-        self.endpoint.call(permit, &request, deadline).await?.streamed().await
+        self.dispatcher.call(permit, &request, deadline).await?.streamed().await
     }
 
     /// Sends what a caller has put into words, and gives back what comes, byte for byte.
@@ -283,7 +289,7 @@ impl Client {
         deadline: Instant,
     ) -> Result<Forwarded, CallError> {
         let request = Request::forwarded(forward);
-        self.endpoint.call(permit, &request, deadline).await?.forwarded().await
+        self.dispatcher.call(permit, &request, deadline).await?.forwarded().await
     }
 
     /// Asks for leave to put a file for `model` into the provider's temporary storage. Spends nothing.
@@ -291,18 +297,19 @@ impl Client {
     /// # Errors
     ///
     /// [`CallError`] says why there is none.
-    pub async fn upload_policy(&self, model: &str, deadline: Instant) -> Result<Bytes, CallError> {
-        self.endpoint.upload_policy(model, deadline).await
+    pub async fn upload_policy(
+        &self,
+        model: &Model,
+        deadline: Instant,
+    ) -> Result<Bytes, CallError> {
+        self.dispatcher.upload_policy(model, deadline).await
     }
 
-    /// Asks the upstream for its list of models, which spends nothing, to see whether the address
-    /// answers and takes the key.
-    ///
-    /// # Errors
-    ///
+    /// Asks every endpoint for its list of models, which spends nothing, to see whether the address
+    /// answers and takes the key; gives back what came of it by the endpoint's name.
     /// [`CheckError`] tells an operator what to mend.
-    pub async fn check(&self) -> Result<(), CheckError> {
-        self.endpoint.check().await
+    pub async fn check(&self) -> Vec<(String, Result<(), CheckError>)> {
+        self.dispatcher.check().await
     }
 }
 

@@ -1,98 +1,251 @@
 //! A call's turn under the account's rate.
 //!
-//! DashScope limits requests and tokens a minute for the whole account and model, may enforce both
-//! by the second, and throttles a sudden rise even below them (Model Studio, "Rate limits").
-//! Running into that costs an upload and a wait for every call that does, so calls wait here
-//! instead: in order, evenly spaced, a second's worth at most at once. What a call will write is
-//! not known beforehand, so only its input is taken in advance and the rest is charged once billed;
-//! later calls wait for it.
+//! Running into the account's limits costs an upload and a wait for every call that does, so calls wait
+//! here instead: who is next says `queue`, when it may leave `pace`. What a call will write is not known
+//! beforehand, so only its input is taken in advance and the rest is charged once billed; later calls
+//! wait for it.
 //!
 //! Waiting is bounded twice, by number and by time, and a call whose turn cannot come in time is
-//! told so at once rather than after having waited for nothing. A `Retry-After` closes the lane of
-//! the model until it ends; a later end replaces an earlier one and never the other way round.
+//! told so at once rather than after having waited for nothing.
 //!
-//! The queue of a lane is a fair semaphore with one permit: its holder is the head, sleeps until
-//! there is room, and goes. Numbers sit behind a plain mutex that is never held across an await.
+//! One [`Lane`] is the way of one model's calls through one account; endpoints whose keys belong to one
+//! account share it, as the vendor limits accounts. The call at the head of its queue sleeps until there is
+//! room, and goes; the others sleep until something before them has changed. The numbers sit behind plain
+//! mutexes that are never held across an await, or in a store that the replicas share (`cell`).
 
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 
+use super::cell::{Cell, Moment};
 use super::error::Fault;
+use super::pace::{Limits, Quota, Work};
+use super::queue::{Arrival, FairQueue, Place};
 use super::settings::UpstreamSettings;
-use crate::catalog::Model;
 use crate::clock::Clock;
-use crate::rate_limit::gcra::{Bucket, Rate};
+use crate::rate_limit::shared::SharedCells;
 use crate::units::{Tokens, Usage};
 
-/// The turns of one endpoint, model by model.
+/// The lanes of all accounts.
 #[derive(Debug)]
 pub(super) struct Pacer {
-    /// As many as the catalog has models.
-    lanes: Mutex<HashMap<String, Arc<Lane>>>,
+    /// As many as accounts times models.
+    lanes: Mutex<HashMap<(String, String), Arc<Lane>>>,
     queue_timeout: Duration,
     queue_length: usize,
+    shared: Option<Arc<dyn SharedCells>>,
     clock: Arc<dyn Clock>,
 }
 
 impl Pacer {
-    pub(super) fn new(settings: &UpstreamSettings, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        settings: &UpstreamSettings,
+        shared: Option<Arc<dyn SharedCells>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             lanes: Mutex::default(),
             queue_timeout: settings.queue_timeout(),
             queue_length: settings.queue_length,
+            shared,
             clock,
         }
     }
 
-    /// Waits until a call of at most `input` tokens may be sent to `model`. More than the model reads are
-    /// not reckoned with: the provider refuses such a call, and it costs nothing.
+    /// The lane of `model` through `account`, which has these limits.
+    pub(super) fn lane(&self, account: &str, model: &str, limits: Limits) -> Arc<Lane> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (account.to_owned(), model.to_owned());
+        let new = || {
+            let key = format!("ocr-gateway:pace:{{{account}}}:{model}");
+            let cell = Cell::new(key, self.shared.clone(), Arc::clone(&self.clock));
+            Arc::new(Lane { limits, cell, line: Mutex::default(), clock: Arc::clone(&self.clock) })
+        };
+        Arc::clone(lanes.entry(key).or_insert_with(new))
+    }
+
+    /// Until when a call with this deadline may wait for a turn.
+    pub(super) fn patience(&self, deadline: Instant) -> Instant {
+        deadline.min(self.clock.instant() + self.queue_timeout)
+    }
+
+    /// Waits in `lane` until a call of `tenant` that takes `input` tokens may be sent.
     ///
     /// # Errors
     ///
-    /// [`Fault::Busy`] or, while a `Retry-After` runs, [`Fault::Throttled`] when that will not be
-    /// before the queue's timeout or the deadline; as soon as it is known.
+    /// [`Blocked::Late`] as soon as it is known that it will not be before `until`.
     pub(super) async fn turn(
         &self,
-        model: &Model,
+        lane: &Arc<Lane>,
+        tenant: &str,
         input: Tokens,
-        deadline: Instant,
-    ) -> Result<Turn, Fault> {
-        let (lane, input) = (self.lane(model), input.min(model.figures.max_input_tokens));
-        let until = deadline.min(self.clock.instant() + self.queue_timeout);
+        until: Instant,
+    ) -> Result<Turn, Blocked> {
         let left = || until.saturating_duration_since(self.clock.instant());
-        let _place = Place::at_the_end(&lane, input, left(), self.queue_length)?;
-        let Ok(Ok(_head)) = tokio::time::timeout(left(), lane.head.acquire()).await else {
-            return Err(lane.refusal(input));
-        };
-        while let Err(wait) = lane.take(input) {
-            if wait > left() {
-                return Err(lane.refusal(input));
+        let waiter = Waiter::join(lane, tenant, input, left(), self.queue_length)?;
+        loop {
+            let pause = match waiter.standing() {
+                Standing::Behind => left(),
+                Standing::Displaced => return Err(lane.late(tenant, input)),
+                Standing::Moved => return Err(Blocked::Moved),
+                Standing::First => match waiter.try_leave().await {
+                    Ok(turn) => return Ok(turn),
+                    Err(wait) if wait > left() => return Err(lane.late(tenant, input)),
+                    Err(wait) => wait,
+                },
+            };
+            if left().is_zero() {
+                return Err(lane.late(tenant, input));
             }
-            tokio::time::sleep(wait).await;
+            // Either the time has come, or somebody rings because something has changed.
+            let _ = tokio::time::timeout(pause, waiter.bell.notified()).await;
         }
-        Ok(Turn { lane: Arc::clone(&lane), taken: input })
+    }
+}
+
+/// Why a call got no turn.
+#[derive(Debug)]
+pub(super) enum Blocked {
+    /// It would come too late.
+    Late(Fault),
+    /// The lane has changed so much that another may be better.
+    Moved,
+}
+
+/// The way of one model's calls through one account.
+#[derive(Debug)]
+pub(super) struct Lane {
+    limits: Limits,
+    cell: Cell,
+    line: Mutex<Line>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Those who wait.
+#[derive(Debug, Default)]
+struct Line {
+    queue: FairQueue,
+    /// Counts how often all were sent away.
+    epoch: u64,
+}
+
+impl Lane {
+    /// The least time until a call of `tenant` that joined now would get its turn.
+    pub(super) fn expected_wait(&self, tenant: &str, input: Tokens) -> Duration {
+        let before = self.line().queue.work_before(tenant);
+        self.wait_behind(before, input)
     }
 
-    /// Lets no call of `model` be sent before `wait` is over.
-    pub(super) fn hold(&self, model: &Model, wait: Duration) {
-        let lane = self.lane(model);
-        let end = lane.now().saturating_add(wait);
-        let mut state = lane.state();
-        state.held_until = state.held_until.max(end);
+    fn wait_behind(&self, before: Work, input: Tokens) -> Duration {
+        let work = Work {
+            requests: before.requests + 1,
+            tokens: before.tokens.saturating_add(input.get()),
+        };
+        self.cell.peek(|pace, now| pace.wait(self.limits, now, work))
     }
 
-    fn lane(&self, model: &Model) -> Arc<Lane> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get(&model.name) {
-            return Arc::clone(lane);
+    /// Sends all who wait away to look for a better lane.
+    pub(super) fn send_away(&self) {
+        let mut line = self.line();
+        line.epoch += 1;
+        line.queue.ring_all();
+    }
+
+    fn late(&self, tenant: &str, input: Tokens) -> Blocked {
+        Blocked::Late(self.refusal(self.expected_wait(tenant, input)))
+    }
+
+    /// What a call is told that cannot get its turn in time.
+    fn refusal(&self, retry_after: Duration) -> Fault {
+        if self.cell.peek(|pace, now| pace.held_until() > now) {
+            return Fault::Throttled { retry_after, code: None };
         }
-        let lane = Arc::new(Lane::new(model, Arc::clone(&self.clock)));
-        lanes.insert(model.name.clone(), Arc::clone(&lane));
-        lane
+        Fault::Busy { retry_after }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call in a lane's queue; dropped, it leaves.
+#[derive(Debug)]
+struct Waiter<'a> {
+    lane: &'a Arc<Lane>,
+    place: Place,
+    epoch: u64,
+    input: Tokens,
+    bell: Arc<Notify>,
+    since: Instant,
+}
+
+/// How a call stands in its queue.
+enum Standing {
+    First,
+    Behind,
+    /// It had to make room for another tenant's.
+    Displaced,
+    /// All were sent away.
+    Moved,
+}
+
+impl<'a> Waiter<'a> {
+    /// Joins the queue where there is hope of a turn within `left`.
+    fn join(
+        lane: &'a Arc<Lane>,
+        tenant: &str,
+        input: Tokens,
+        left: Duration,
+        queue_length: usize,
+    ) -> Result<Self, Blocked> {
+        let cost = lane.cell.peek(|pace, _| pace.cost(lane.limits, input.get()));
+        let mut queued = lane.line();
+        let wait = lane.wait_behind(queued.queue.work_before(tenant), input);
+        if wait > left || !queued.queue.make_room(tenant, queue_length) {
+            return Err(Blocked::Late(lane.refusal(wait)));
+        }
+        let bell = Arc::new(Notify::new());
+        let arrival =
+            Arrival { tenant: tenant.into(), cost, tokens: input.get(), bell: Arc::clone(&bell) };
+        let (place, epoch) = (queued.queue.join(arrival), queued.epoch);
+        Ok(Self { lane, place, epoch, input, bell, since: lane.clock.instant() })
+    }
+
+    fn standing(&self) -> Standing {
+        let line = self.lane.line();
+        if !line.queue.holds(self.place) {
+            Standing::Displaced
+        } else if line.epoch != self.epoch {
+            Standing::Moved
+        } else if line.queue.is_first(self.place) {
+            Standing::First
+        } else {
+            Standing::Behind
+        }
+    }
+
+    /// Leaves for the upstream, or says how long to wait yet.
+    async fn try_leave(&self) -> Result<Turn, Duration> {
+        let waited = self.lane.clock.instant().saturating_duration_since(self.since);
+        let (limits, tokens) = (self.lane.limits, self.input.get());
+        let taken = self
+            .lane
+            .cell
+            .update(|pace, now| pace.take(limits, now, now.saturating_sub(waited), tokens));
+        let (taken, left_at) = taken.await;
+        taken?;
+        self.lane.line().queue.serve(self.place);
+        Ok(Turn { lane: Arc::clone(self.lane), taken: self.input, left_at })
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut line = self.lane.line();
+        line.queue.leave(self.place);
+        line.queue.ring_first();
     }
 }
 
@@ -101,262 +254,217 @@ impl Pacer {
 pub(super) struct Turn {
     lane: Arc<Lane>,
     taken: Tokens,
+    left_at: Moment,
 }
 
 impl Turn {
+    /// Whose turn it is.
+    pub(super) const fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
     /// Gives back what was taken in advance, because the call cost nothing.
-    pub(super) fn unbilled(&self) {
-        self.billed(Usage::default());
+    pub(super) async fn unbilled(&self) {
+        self.billed(Usage::default()).await;
     }
 
     /// Corrects what was taken in advance to what was billed.
-    pub(super) fn billed(&self, usage: Usage) {
-        let (taken, billed) = (self.taken.get(), usage.total().get());
-        let (rate, now) = (&self.lane.tokens, self.lane.now());
-        let tokens = &mut self.lane.state().tokens;
-        if billed >= taken {
-            rate.charge(tokens, now, billed - taken);
-        } else {
-            rate.give_back(tokens, taken - billed);
-        }
-    }
-}
-
-/// The way of one model's calls to the upstream.
-#[derive(Debug)]
-struct Lane {
-    requests: Rate,
-    tokens: Rate,
-    /// Held by the call whose turn is next.
-    head: Semaphore,
-    state: Mutex<LaneState>,
-    clock: Arc<dyn Clock>,
-    /// What the buckets count their time from.
-    origin: Instant,
-}
-
-#[derive(Debug, Default)]
-struct LaneState {
-    requests: Bucket,
-    tokens: Bucket,
-    /// Calls that wait, and what they will take.
-    waiting: usize,
-    waiting_tokens: u64,
-    /// When the last `Retry-After` ends, by the lane's time.
-    held_until: Duration,
-}
-
-impl Lane {
-    fn new(model: &Model, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            requests: a_second_at_once(model.figures.rpm),
-            tokens: a_second_at_once(model.figures.tpm),
-            head: Semaphore::new(1),
-            state: Mutex::default(),
-            origin: clock.instant(),
-            clock,
-        }
+    pub(super) async fn billed(&self, usage: Usage) {
+        let (limits, taken, billed) = (self.lane.limits, self.taken.get(), usage.total().get());
+        let correct = |pace: &mut super::pace::Pace, now| pace.correct(limits, now, taken, billed);
+        self.lane.cell.update_if_there(self.left_at, correct).await;
     }
 
-    /// Takes a request and its tokens, or nothing of either.
-    fn take(&self, input: Tokens) -> Result<(), Duration> {
-        let now = self.now();
-        let mut state = self.state();
-        let held = state.held_until.saturating_sub(now);
-        if !held.is_zero() {
-            return Err(held);
-        }
-        let (mut requests, mut tokens) = (state.requests, state.tokens);
-        self.requests.take(&mut requests, now, 1)?;
-        self.tokens.take(&mut tokens, now, input.get())?;
-        (state.requests, state.tokens) = (requests, tokens);
-        Ok(())
+    /// Gives the turn back, because nothing was sent.
+    pub(super) async fn unused(&self) {
+        let (limits, taken) = (self.lane.limits, self.taken.get());
+        let give_back = |pace: &mut super::pace::Pace, _| pace.give_back(limits, taken);
+        self.lane.cell.update_if_there(self.left_at, give_back).await;
     }
 
-    /// The least time until a call that joined the queue now would get its turn.
-    fn expected_wait(&self, state: &LaneState, now: Duration, input: Tokens) -> Duration {
-        let (mut requests, mut tokens) = (state.requests, state.tokens);
-        self.requests.charge(&mut requests, now, state.waiting as u64);
-        self.tokens.charge(&mut tokens, now, state.waiting_tokens);
-        let for_request = self.requests.take(&mut requests, now, 1).err().unwrap_or_default();
-        let for_tokens = self.tokens.take(&mut tokens, now, input.get()).err().unwrap_or_default();
-        for_request.max(for_tokens).max(state.held_until.saturating_sub(now))
+    /// Learns from the upstream's having throttled the call.
+    pub(super) async fn throttled(&self, quota: Quota) {
+        let (limits, sent) = (self.lane.limits, self.left_at.at());
+        let learn = |pace: &mut super::pace::Pace, now| pace.throttled(limits, now, sent, quota);
+        self.lane.cell.update_if_there(self.left_at, learn).await;
     }
 
-    /// What a call is told that cannot get its turn in time.
-    fn refusal(&self, input: Tokens) -> Fault {
-        self.refusal_in(&self.state(), input)
+    /// Lets no call leave by the same lane before `wait` is over; those who wait look for another.
+    pub(super) async fn hold(&self, wait: Duration) {
+        let hold =
+            |pace: &mut super::pace::Pace, now: Duration| pace.hold(now.saturating_add(wait));
+        self.lane.cell.update(hold).await;
+        self.lane.send_away();
     }
-
-    fn refusal_in(&self, state: &LaneState, input: Tokens) -> Fault {
-        let now = self.now();
-        let retry_after = self.expected_wait(state, now, input);
-        if state.held_until > now {
-            return Fault::Throttled { retry_after, code: None };
-        }
-        Fault::Busy { retry_after }
-    }
-
-    fn state(&self) -> MutexGuard<'_, LaneState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Duration {
-        self.clock.instant().saturating_duration_since(self.origin)
-    }
-}
-
-/// A place in a lane's queue, left when dropped.
-#[derive(Debug)]
-struct Place {
-    lane: Arc<Lane>,
-    input: Tokens,
-}
-
-impl Place {
-    /// Joins the queue where there is hope of a turn within `left`.
-    fn at_the_end(
-        lane: &Arc<Lane>,
-        input: Tokens,
-        left: Duration,
-        queue_length: usize,
-    ) -> Result<Self, Fault> {
-        let mut state = lane.state();
-        let wait = lane.expected_wait(&state, lane.now(), input);
-        if wait > left || state.waiting >= queue_length {
-            return Err(lane.refusal_in(&state, input));
-        }
-        state.waiting += 1;
-        state.waiting_tokens = state.waiting_tokens.saturating_add(input.get());
-        Ok(Self { lane: Arc::clone(lane), input })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut state = self.lane.state();
-        state.waiting -= 1;
-        state.waiting_tokens = state.waiting_tokens.saturating_sub(self.input.get());
-    }
-}
-
-/// A minute's amount, of which a second's worth may be taken at once.
-fn a_second_at_once(per_minute: u64) -> Rate {
-    let at_least_one = |amount| NonZeroU64::new(amount).unwrap_or(NonZeroU64::MIN);
-    Rate::per_minute(at_least_one(per_minute)).with_burst(at_least_one(per_minute / 60))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use futures_util::future::join_all;
     use tokio::time::Instant as RuntimeInstant;
 
-    use super::super::tests::{RuntimeClock, model, settings};
+    use super::super::tests::{RuntimeClock, settings};
     use super::*;
 
     const TOKENS: Tokens = Tokens::new(100);
 
-    fn pacer(queue_length: usize) -> Pacer {
+    /// A pacer and its lane of this rate.
+    fn pacer(rpm: u64, tpm: u64, queue_length: usize) -> (Pacer, Arc<Lane>) {
         let mut settings = settings("http://localhost");
         settings.queue_length = queue_length;
-        Pacer::new(&settings, RuntimeClock::new())
+        let pacer = Pacer::new(&settings, None, RuntimeClock::new());
+        let lane = pacer.lane("account", "model", Limits::per_minute(rpm, tpm));
+        (pacer, lane)
     }
 
-    /// A deadline that does not bind.
+    /// A deadline that does not bind: the queue's own timeout does.
     fn later() -> Instant {
-        RuntimeInstant::now().into_std() + Duration::from_hours(1)
+        RuntimeInstant::now().into_std() + Duration::from_secs(10)
+    }
+
+    async fn turn(pacer: &Pacer, lane: &Arc<Lane>, tenant: &str) -> Result<Turn, Fault> {
+        pacer.turn(lane, tenant, TOKENS, later()).await.map_err(|blocked| match blocked {
+            Blocked::Late(fault) => fault,
+            Blocked::Moved => panic!("nobody sent it away"),
+        })
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_s_worth_passes_at_once_and_the_rest_evenly_and_in_order() {
-        let (pacer, model, start) = (pacer(100), model(600, 6_000_000), RuntimeInstant::now());
-        let passed = Mutex::new(Vec::new());
-        join_all((0..13).map(async |number| {
-            pacer.turn(&model, TOKENS, later()).await.unwrap();
-            passed.lock().unwrap().push((number, start.elapsed().as_millis()));
+    async fn calls_leave_spaced_and_in_order() {
+        let (pacer, lane) = pacer(60, 6_000_000, 100);
+        let (passed, start) = (Mutex::new(Vec::new()), RuntimeInstant::now());
+        join_all((0..4).map(async |number| {
+            turn(&pacer, &lane, "a").await.unwrap();
+            passed.lock().unwrap().push((number, start.elapsed().as_secs()));
         }))
         .await;
-        let expected: Vec<_> = (0..10).map(|number| (number, 0)).collect();
-        let passed = passed.into_inner().unwrap();
-        assert_eq!(passed[..10], expected);
-        let numbers: Vec<i32> = passed[10..].iter().map(|(number, _)| *number).collect();
-        assert_eq!((numbers, start.elapsed().as_millis() / 10), (vec![10, 11, 12], 30));
+        assert_eq!(passed.into_inner().unwrap(), [(0, 0), (1, 1), (2, 2), (3, 3)]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_that_cannot_come_in_time_is_refused_at_once_with_an_honest_wait() {
-        let (pacer, model, start) = (pacer(100), model(6, 6_000_000), RuntimeInstant::now());
-        pacer.turn(&model, TOKENS, later()).await.unwrap();
-        let (second, third) =
-            tokio::join!(pacer.turn(&model, TOKENS, later()), pacer.turn(&model, TOKENS, later()));
+        let (pacer, lane) = pacer(6, 6_000_000, 100);
+        let start = RuntimeInstant::now();
+        turn(&pacer, &lane, "a").await.unwrap();
+        let (second, third) = tokio::join!(turn(&pacer, &lane, "a"), turn(&pacer, &lane, "a"));
         assert!(second.is_ok());
         let Err(Fault::Busy { retry_after }) = third else { panic!("{third:?}") };
         assert_eq!((retry_after, start.elapsed().as_secs()), (Duration::from_secs(20), 10));
         tokio::time::sleep(retry_after.saturating_sub(start.elapsed())).await;
-        assert!(pacer.turn(&model, TOKENS, later()).await.is_ok());
+        assert!(turn(&pacer, &lane, "a").await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_that_cannot_come_before_the_deadline_is_refused_at_once() {
-        let (pacer, model, start) = (pacer(100), model(60, 6_000_000), RuntimeInstant::now());
-        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        let (pacer, lane) = pacer(60, 6_000_000, 100);
+        let start = RuntimeInstant::now();
+        turn(&pacer, &lane, "a").await.unwrap();
         let deadline = start.into_std() + Duration::from_millis(999);
-        let refused = pacer.turn(&model, TOKENS, deadline).await;
-        assert!(matches!(refused, Err(Fault::Busy { retry_after }) if retry_after.as_secs() == 1));
-        assert_eq!(start.elapsed(), Duration::ZERO);
+        let refused = pacer.turn(&lane, "a", TOKENS, deadline).await;
+        let Err(Blocked::Late(Fault::Busy { retry_after })) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!((retry_after.as_secs(), start.elapsed()), (1, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_queue_refuses() {
-        let (pacer, model) = (pacer(2), model(60, 6_000_000));
-        let turns = join_all((0..4).map(|_| pacer.turn(&model, TOKENS, later()))).await;
-        let refused = turns.iter().filter(|turn| matches!(turn, Err(Fault::Busy { .. }))).count();
-        assert_eq!(refused, 1, "one passes, two wait, one is refused");
+    async fn a_full_queue_refuses_a_tenant_that_fills_it_and_not_another() {
+        let (pacer, lane) = pacer(60, 6_000_000, 3);
+        let many = join_all((0..5).map(|_| turn(&pacer, &lane, "many")));
+        let one = async {
+            tokio::task::yield_now().await;
+            turn(&pacer, &lane, "one").await
+        };
+        let (many, one) = tokio::join!(many, one);
+        assert!(one.is_ok());
+        let refused = many.iter().filter(|turn| matches!(turn, Err(Fault::Busy { .. }))).count();
+        assert_eq!(refused, 2, "one passes, three wait, one is refused, one makes room");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_who_leaves_the_queue_makes_room() {
-        let (pacer, model) = (pacer(1), model(60, 6_000_000));
-        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        let (pacer, lane) = pacer(60, 6_000_000, 1);
+        turn(&pacer, &lane, "a").await.unwrap();
         let short = Duration::from_millis(10);
-        assert!(tokio::time::timeout(short, pacer.turn(&model, TOKENS, later())).await.is_err());
-        assert!(pacer.turn(&model, TOKENS, later()).await.is_ok());
+        assert!(tokio::time::timeout(short, turn(&pacer, &lane, "a")).await.is_err());
+        assert!(turn(&pacer, &lane, "a").await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_billed_beyond_the_input_is_waited_for_by_the_next() {
-        let (pacer, model, start) = (pacer(9), model(60_000, 6_000), RuntimeInstant::now());
-        let turn = pacer.turn(&model, TOKENS, later()).await.unwrap();
-        turn.billed(Usage { image: TOKENS, output: Tokens::new(300), ..Usage::default() });
-        pacer.turn(&model, TOKENS, later()).await.unwrap();
-        assert_eq!(start.elapsed().as_secs(), 4);
+        let (pacer, lane) = pacer(60_000, 60, 9);
+        let start = RuntimeInstant::now();
+        let first = pacer.turn(&lane, "a", Tokens::new(1), later()).await.unwrap();
+        first.billed(Usage { output: Tokens::new(5), ..Usage::default() }).await;
+        pacer.turn(&lane, "a", Tokens::new(1), later()).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_longer_hold_replaces_a_shorter_and_not_the_other_way_round() {
-        let (pacer, model, start) = (pacer(9), model(60_000, 6_000_000), RuntimeInstant::now());
+        let (pacer, lane) = pacer(60_000, 6_000_000, 9);
+        let (first, start) = (turn(&pacer, &lane, "a").await.unwrap(), RuntimeInstant::now());
         for seconds in [1, 7, 2] {
-            pacer.hold(&model, Duration::from_secs(seconds));
+            first.hold(Duration::from_secs(seconds)).await;
         }
-        pacer.turn(&model, TOKENS, later()).await.unwrap();
+        turn(&pacer, &lane, "a").await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 7);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_hold_beyond_the_queue_s_timeout_refuses_as_a_throttle() {
-        let (pacer, model) = (pacer(9), model(60_000, 6_000_000));
-        pacer.hold(&model, Duration::from_mins(1));
-        let refused = pacer.turn(&model, TOKENS, later()).await.unwrap_err();
-        let retry_after = Duration::from_mins(1);
-        assert_eq!(refused, Fault::Throttled { retry_after, code: None });
+        let (pacer, lane) = pacer(60_000, 6_000_000, 9);
+        turn(&pacer, &lane, "a").await.unwrap().hold(Duration::from_mins(1)).await;
+        let refused = turn(&pacer, &lane, "a").await.unwrap_err();
+        let Fault::Throttled { retry_after, code: None } = refused else { panic!("{refused:?}") };
+        assert_eq!(retry_after.as_secs(), 60);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn more_than_the_model_reads_is_not_waited_for() {
-        let (pacer, model, start) = (pacer(9), model(60_000, 600_000), RuntimeInstant::now());
-        pacer.turn(&model, Tokens::new(900_000_000), later()).await.unwrap();
-        pacer.turn(&model, TOKENS, later()).await.unwrap();
-        // The model reads 30,000 tokens, and its rate is 10,000 a second.
-        assert!((1..=3).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    async fn a_hold_sends_those_who_wait_to_look_for_another_lane() {
+        let (pacer, lane) = pacer(60, 6_000_000, 9);
+        let first = turn(&pacer, &lane, "a").await.unwrap();
+        let (waiting, ()) = tokio::join!(
+            pacer.turn(&lane, "a", TOKENS, later()),
+            first.hold(Duration::from_millis(5)),
+        );
+        assert!(matches!(waiting, Err(Blocked::Moved)), "{waiting:?}");
+    }
+
+    /// Jain's index: 1 where all have the same, 1/n where one has all.
+    fn jain(shares: &[u64]) -> f64 {
+        let sum: u64 = shares.iter().sum();
+        let squares: u64 = shares.iter().map(|share| share * share).sum();
+        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+        let index = (sum * sum) as f64 / (squares * shares.len() as u64) as f64;
+        index
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn four_greedy_tenants_share_alike_whatever_they_ask_for_at_once() {
+        let (pacer, lane) = pacer(600, 6_000_000, 1_000);
+        let (tokens, end) = (Mutex::new(BTreeMap::new()), later() + Duration::from_secs(290));
+        // Callers at once, and the size of their pages.
+        let tenants = [("a", 60, 1_000), ("b", 8, 1_000), ("c", 30, 30_000), ("d", 4, 12_000)];
+        let greedy = async |tenant: &'static str, size: u64| {
+            while RuntimeInstant::now().into_std() < end {
+                if pacer.turn(&lane, tenant, Tokens::new(size), later()).await.is_ok() {
+                    // What it took of the way: a tenth of a second is a request, or ten thousand tokens.
+                    *tokens.lock().unwrap().entry(tenant).or_default() += size.max(10_000);
+                } else {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        };
+        let callers = tenants.iter().flat_map(|&(tenant, callers, size)| {
+            let greedy = &greedy;
+            (0..callers).map(move |_| greedy(tenant, size))
+        });
+        join_all(callers).await;
+        let tokens = tokens.into_inner().unwrap();
+        let shares: Vec<u64> = tokens.values().copied().collect();
+        assert!(shares.len() == 4 && jain(&shares) > 0.98, "{tokens:?}: {}", jain(&shares));
     }
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::answer::{self, Answer};
 use super::attempt::Reception;
 use super::completion::{Completion, Receipt};
-use super::endpoint::Endpoint;
+use super::dispatch::{Dispatcher, give_up};
 use super::error::{CallError, Code, Defect};
-use super::pacer::Turn;
+use super::pool::Placement;
 use super::spending::Progress;
 use super::stream::Streaming;
 use super::verdict::{Failure, unusable};
@@ -29,9 +29,9 @@ pub(super) struct Reply {
 /// What a call owes: a permit that waits to be settled.
 #[derive(Debug)]
 pub(super) struct Debt {
-    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) permit: Permit,
-    pub(super) turn: Turn,
+    pub(super) placement: Placement,
     pub(super) progress: Progress,
 }
 
@@ -87,22 +87,19 @@ impl Debt {
 
     /// Settles at what was billed; at the bound, unverified, where the upstream did not say.
     pub(super) async fn pay(self, billed: Option<Usage>, request_id: Option<Code>) -> Receipt {
-        let Self { endpoint, permit, turn, progress } = self;
-        endpoint.account_taken();
+        let Self { permit, placement, progress, .. } = self;
+        let endpoint = placement.entrance.endpoint().name().to_owned();
         let settlement = if let Some(billed) = billed {
-            turn.billed(billed);
+            placement.turn.billed(billed).await;
             permit.settle(billed, request_id.as_ref().map(ToString::to_string)).await
         } else {
             let model = permit.model().name.as_str();
-            tracing::warn!(
-                endpoint = endpoint.name(),
-                model,
-                "the upstream's answer states no bill"
-            );
+            tracing::warn!(endpoint, model, "the upstream's answer states no bill");
             permit.write_off().await
         };
         Receipt {
             settlement,
+            endpoint,
             verified: billed.is_some(),
             written_off: progress.written_off,
             request_id,
@@ -113,9 +110,10 @@ impl Debt {
 
     /// Ends the call without a usable reply.
     pub(super) async fn fail(self, failure: Failure) -> CallError {
-        let Self { endpoint, permit, turn, mut progress } = self;
+        let Self { dispatcher, permit, mut placement, mut progress } = self;
         let model = permit.model().name.clone();
-        let stop = progress.close(permit, &turn, failure).await;
-        endpoint.give_up(&model, &progress, stop)
+        dispatcher.note(&mut placement.entrance, &placement.turn, &failure);
+        let stop = progress.close(permit, &placement.turn, failure).await;
+        give_up(&model, &progress, stop)
     }
 }

@@ -16,6 +16,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::error::Fault;
 use super::settings::UpstreamSettings;
 use super::verdict::{Failure, Repeat};
 use crate::clock::Clock;
@@ -72,13 +73,19 @@ impl RetryPolicy {
     }
 
     /// How long to wait before the attempt after number `attempts`; none where there shall be none.
+    ///
+    /// Where another endpoint can be asked (`elsewhere`), there is nothing to wait for, and a refused
+    /// account is no reason to give up.
     pub(super) fn pause(
         &self,
         failure: &Failure,
         attempts: u32,
         deadline: Instant,
+        elsewhere: bool,
     ) -> Option<Duration> {
+        let of_account = matches!(failure.fault, Fault::Account { .. });
         let backoff = match failure.repeat {
+            Repeat::Never if elsewhere && of_account => &self.transient,
             Repeat::Never => return None,
             Repeat::Once | Repeat::Transient => &self.transient,
             Repeat::Throttled => &self.throttled,
@@ -87,7 +94,8 @@ impl RetryPolicy {
             return None;
         }
         let drawn = backoff.draw(attempts.saturating_sub(1), self.random.as_ref());
-        let pause = drawn.max(failure.retry_after.unwrap_or_default());
+        let here = drawn.max(failure.retry_after.unwrap_or_default());
+        let pause = if elsewhere { Duration::ZERO } else { here };
         let now = self.clock.instant();
         let needed = pause.saturating_add(LEAST_TIME_FOR_AN_ATTEMPT);
         if deadline.saturating_duration_since(now) < needed || !self.budget.withdraw(now) {
@@ -174,7 +182,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::error::{Defect, Fault};
+    use super::super::error::Defect;
     use super::super::tests::settings;
     use super::super::verdict::{Bill, unusable};
     use super::*;
@@ -204,7 +212,7 @@ mod tests {
             let clock = clock();
             let retry_after = retry_after.map(Duration::from_millis);
             let failure = Failure { retry_after, ..transient() };
-            let pause = policy(&clock, seed).pause(&failure, attempts, clock.instant() + HOUR).unwrap();
+            let pause = policy(&clock, seed).pause(&failure, attempts, clock.instant() + HOUR, false).unwrap();
             let ceiling = Duration::from_millis(500 << (attempts - 1));
             prop_assert!(pause <= ceiling.max(retry_after.unwrap_or_default()));
             prop_assert!(pause >= retry_after.unwrap_or_default());
@@ -225,8 +233,9 @@ mod tests {
         let clock = clock();
         let failure = Failure { retry_after: Some(Duration::from_secs(9)), ..transient() };
         let policy = policy(&clock, 1);
-        let pause =
-            |seconds| policy.pause(&failure, 1, clock.instant() + Duration::from_secs(seconds));
+        let pause = |seconds| {
+            policy.pause(&failure, 1, clock.instant() + Duration::from_secs(seconds), false)
+        };
         assert_eq!(pause(9), None);
         assert_eq!(pause(10), Some(Duration::from_secs(9)));
     }
@@ -235,8 +244,25 @@ mod tests {
     fn what_would_end_the_same_way_is_not_repeated() {
         let clock = clock();
         let deadline = clock.instant() + HOUR;
-        assert_eq!(policy(&clock, 1).pause(&unusable(Defect::NotJson, None), 1, deadline), None);
-        assert_eq!(policy(&clock, 1).pause(&transient(), 3, deadline), None);
+        assert_eq!(
+            policy(&clock, 1).pause(&unusable(Defect::NotJson, None), 1, deadline, false),
+            None
+        );
+        assert_eq!(policy(&clock, 1).pause(&transient(), 3, deadline, false), None);
+    }
+
+    #[test]
+    fn elsewhere_nothing_is_waited_for_and_a_refused_account_is_no_end() {
+        let clock = clock();
+        let deadline = clock.instant() + Duration::from_secs(2);
+        let policy = policy(&clock, 1);
+        let refused = Failure::new(Fault::Account { code: None }, Repeat::Never, Bill::Nothing);
+        assert_eq!(policy.pause(&refused, 1, deadline, false), None);
+        assert_eq!(policy.pause(&refused, 1, deadline, true), Some(Duration::ZERO));
+        let retry_after = Some(Duration::from_mins(1));
+        let throttled = Failure { retry_after, ..transient() };
+        assert_eq!(policy.pause(&throttled, 1, deadline, true), Some(Duration::ZERO));
+        assert_eq!(policy.pause(&throttled, 3, deadline, true), None, "attempts are counted");
     }
 
     #[test]

@@ -68,6 +68,12 @@ pub struct UpstreamSettings {
     pub queue_timeout_ms: u64,
     /// Calls of one model that may wait for their turn. Default 1,000.
     pub queue_length: usize,
+    /// Failures in a row at which an endpoint is no longer asked for a model. Default 5.
+    pub breaker_failures: u32,
+    /// Milliseconds until one call tries such an endpoint again. Default 1,000.
+    pub breaker_cool_down_ms: u64,
+    /// Milliseconds until one call tries a key again that was refused. Default 10,000.
+    pub key_cool_down_ms: u64,
     /// Idle connections that are kept. Default 64.
     pub pool_max_idle: usize,
 }
@@ -231,6 +237,17 @@ impl UpstreamSettings {
         if self.queue_length == 0 {
             return wrong("queue_length", "is 0; no call would get its turn");
         }
+        if self.breaker_failures == 0 {
+            return wrong("breaker_failures", "is 0; an endpoint would never be asked");
+        }
+        for (key, milliseconds) in [
+            ("breaker_cool_down_ms", self.breaker_cool_down_ms),
+            ("key_cool_down_ms", self.key_cool_down_ms),
+        ] {
+            if milliseconds == 0 {
+                return wrong(key, "is 0; an endpoint in trouble would be asked by every call");
+            }
+        }
         let (base, cap) = (self.backoff_base_ms, self.backoff_cap_ms);
         if base > cap {
             return wrong(
@@ -262,6 +279,14 @@ impl UpstreamSettings {
 
     pub(super) const fn stream_timeout(&self) -> Duration {
         Duration::from_millis(self.stream_timeout_ms)
+    }
+
+    pub(super) const fn cool_down(&self) -> Duration {
+        Duration::from_millis(self.breaker_cool_down_ms)
+    }
+
+    pub(super) const fn key_cool_down(&self) -> Duration {
+        Duration::from_millis(self.key_cool_down_ms)
     }
 
     pub(super) const fn queue_timeout(&self) -> Duration {

@@ -25,6 +25,8 @@ pub(super) struct Progress {
     pub(super) upstream_time: Duration,
     /// When the attempt under way began.
     pub(super) began: Option<Instant>,
+    /// The endpoint that was asked last.
+    pub(super) endpoint: Option<String>,
 }
 
 /// Why a call ends without a completion.
@@ -38,6 +40,14 @@ pub(super) struct Stop {
     pub(super) verbatim: Option<Box<Verbatim>>,
 }
 
+impl Stop {
+    /// The stop that `failure` would be.
+    pub(super) fn of(failure: Failure) -> Self {
+        let Failure { fault, request_id, verbatim, .. } = failure;
+        Self { request_id, verbatim, ..fault.into() }
+    }
+}
+
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
         Self { fault, request_id: None, spent: Usage::default(), verbatim: None }
@@ -45,6 +55,13 @@ impl From<Fault> for Stop {
 }
 
 impl Progress {
+    /// Notes that `endpoint` is about to be asked.
+    pub(super) fn begin(&mut self, endpoint: &str, now: Instant) {
+        self.attempts += 1;
+        self.began = Some(now);
+        self.endpoint = Some(endpoint.to_owned());
+    }
+
     /// The error of a call that went this way and stopped so.
     pub(super) fn error(&self, stop: Stop) -> CallError {
         CallError {
@@ -59,18 +76,18 @@ impl Progress {
 
     /// Ends the permit of a call that failed for good.
     pub(super) async fn close(&mut self, permit: Permit, turn: &Turn, failure: Failure) -> Stop {
-        let Failure { fault, bill, request_id, verbatim, .. } = failure;
-        let mut stop = Stop { request_id, verbatim, ..fault.into() };
+        let bill = failure.bill;
+        let mut stop = Stop::of(failure);
         match bill {
             Bill::Nothing => {
-                turn.unbilled();
+                turn.unbilled().await;
                 permit.release();
             }
             Bill::Unknown => {
                 self.written_off = self.written_off.plus(&permit.write_off().await.usage);
             }
             Bill::Known(billed) => {
-                turn.billed(billed);
+                turn.billed(billed).await;
                 let request_id = stop.request_id.as_ref().map(ToString::to_string);
                 stop.spent = permit.settle(billed, request_id).await.usage;
             }
@@ -90,7 +107,7 @@ impl Progress {
         failure: &Failure,
     ) -> Result<Permit, Stop> {
         if failure.bill == Bill::Nothing {
-            turn.unbilled();
+            turn.unbilled().await;
             permit.mark_unbilled();
             return Ok(permit);
         }

@@ -114,7 +114,7 @@ impl Streaming {
             (None, None) => None,
         };
         let outcome = failure.as_ref().map_or("ok", |failure| failure.fault.label());
-        debt.endpoint.ended(&debt.permit, &mut debt.progress, outcome);
+        debt.dispatcher.ended(&debt.permit, &mut debt.progress, outcome);
         let request_id = tap.request_id().cloned();
         match failure {
             None => Ok((tap.finish_reason(), debt.pay(bill, request_id).await)),

@@ -1,9 +1,11 @@
 //! The client against an upstream that does as it is told, over real connections.
 
+mod pool;
 mod upstream;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -30,23 +32,36 @@ use crate::vision::Size;
 const BOUND: Usage =
     Usage { image: Tokens::new(728), text: Tokens::new(80), output: Tokens::new(8192) };
 
-/// The runtime's time, so that a paused runtime pauses it too.
+/// The runtime's time, so that a paused runtime pauses it too, and what was skipped of it.
 #[derive(Debug)]
-pub(super) struct RuntimeClock(tokio::time::Instant);
+pub(super) struct RuntimeClock {
+    start: tokio::time::Instant,
+    skipped_ms: AtomicU64,
+}
 
 impl RuntimeClock {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(tokio::time::Instant::now()))
+        let start = tokio::time::Instant::now();
+        Arc::new(Self { start, skipped_ms: AtomicU64::new(0) })
+    }
+
+    fn skip(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap();
+        self.skipped_ms.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    fn skipped(&self) -> Duration {
+        Duration::from_millis(self.skipped_ms.load(Ordering::Relaxed))
     }
 }
 
 impl Clock for RuntimeClock {
     fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.0.elapsed()
+        SystemTime::UNIX_EPOCH + self.start.elapsed() + self.skipped()
     }
 
     fn instant(&self) -> Instant {
-        tokio::time::Instant::now().into_std()
+        tokio::time::Instant::now().into_std() + self.skipped()
     }
 }
 
@@ -83,6 +98,9 @@ pub(super) fn settings(base_url: &str) -> UpstreamSettings {
         retry_budget_floor_per_second: 5,
         queue_timeout_ms: 10_000,
         queue_length: 1_000,
+        breaker_failures: 5,
+        breaker_cool_down_ms: 1_000,
+        key_cool_down_ms: 10_000,
         pool_max_idle: 32,
     }
 }
@@ -108,7 +126,7 @@ struct World {
     client: Client,
     admission: Admission,
     metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<RuntimeClock>,
     tenant: Arc<Tenant>,
     model: Arc<Model>,
 }
@@ -125,19 +143,25 @@ impl World {
         let upstream = Upstream::start(steps).await;
         let mut settings = settings(&upstream.address());
         change(&mut settings);
-        let clock: Arc<dyn Clock> = RuntimeClock::new();
+        let runtime = RuntimeClock::new();
+        let clock: Arc<dyn Clock> = Arc::clone(&runtime) as _;
         let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
         let limiter = Arc::new(LocalRateLimiter::new(Arc::clone(&clock)));
         let ledger = fake::ledger(Arc::clone(&clock), Arc::clone(&metrics)).await;
-        let client =
-            Client::new(&settings, Arc::clone(&metrics), Arc::clone(&clock), Arc::new(Lowest));
+        let client = Client::new(
+            &settings,
+            None,
+            Arc::clone(&metrics),
+            Arc::clone(&clock),
+            Arc::new(Lowest),
+        );
         let tenant = serde_json::from_value(serde_json::json!({"name": "acme"})).unwrap();
         Self {
             upstream,
             client: client.unwrap(),
             admission: Admission::new(limiter, ledger, Arc::clone(&clock), Arc::clone(&metrics)),
             metrics,
-            clock,
+            clock: runtime,
             tenant: Arc::new(tenant),
             model: model(60_000, 600_000_000),
         }
@@ -156,6 +180,11 @@ impl World {
 
     async fn call_with(&self, call: &Call, time: Duration) -> Result<Completion, CallError> {
         self.client.call(self.permit().await, call, self.clock.instant() + time).await
+    }
+
+    /// What the check of the one endpoint finds.
+    async fn check(&self) -> Result<(), CheckError> {
+        self.client.check().await.remove(0).1
     }
 
     /// The sum of a metric over its labels.
@@ -438,10 +467,11 @@ async fn a_short_retry_after_is_waited_for() {
 }
 
 #[tokio::test]
-async fn an_outage_is_not_multiplied() {
+async fn an_outage_is_not_multiplied_by_retries() {
     let outage = vec![json(500, r#"{"code":"InternalError"}"#); 60];
     let world = World::with(outage, |settings| {
         (settings.retry_budget_percent, settings.retry_budget_floor_per_second) = (0, 0);
+        settings.breaker_failures = 1_000;
     });
     let world = world.await;
     for _ in 0..20 {
@@ -487,11 +517,11 @@ async fn content_is_not_printed() {
 async fn a_check_tells_a_good_address_from_a_bad_key_and_from_neither() {
     let steps = [json(200, "{}"), json(401, "{}"), json(404, "")];
     let mut world = World::new(steps).await;
-    assert_eq!(world.client.check().await, Ok(()));
+    assert_eq!(world.check().await, Ok(()));
     assert!(world.upstream.requests()[0].head.starts_with("get /compatible-mode/v1/models http"));
-    assert!(matches!(world.client.check().await, Err(CheckError::Key { status: 401, .. })));
-    assert!(matches!(world.client.check().await, Err(CheckError::Unexpected { status: 404, .. })));
+    assert!(matches!(world.check().await, Err(CheckError::Key { status: 401, .. })));
+    assert!(matches!(world.check().await, Err(CheckError::Unexpected { status: 404, .. })));
     world.upstream.stop().await;
-    let error = world.client.check().await.unwrap_err().to_string();
+    let error = world.check().await.unwrap_err().to_string();
     assert!(error.contains("refused") && error.contains("upstream.base_url"), "{error}");
 }

@@ -58,6 +58,65 @@ pub(super) enum Bill {
     Known(Usage),
 }
 
+/// What a failure says of the endpoint that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// It works: it objected to the request, or to there being too many.
+    Well,
+    /// It is broken or cannot be reached.
+    Sick,
+    /// It refuses its key for whatever is asked.
+    KeyRefused,
+    /// It refuses the model to its key.
+    ModelRefused,
+    /// Nothing: the fault was ours, the caller's, or the page's.
+    Unknown,
+}
+
+impl Health {
+    /// What `failure` shows.
+    ///
+    /// A page that takes the model too long says nothing of the endpoint, and a request that is wrong is
+    /// proof that somebody is there who reads it.
+    pub(super) fn shown_by(failure: &Failure) -> Self {
+        match &failure.fault {
+            Fault::Throttled { .. }
+            | Fault::ContentRejected
+            | Fault::ImageRejected(_)
+            | Fault::Rejected { .. } => Self::Well,
+            Fault::Unreachable
+            | Fault::Interrupted
+            | Fault::Timeout(Timeout::FirstByte | Timeout::Idle)
+            | Fault::InvalidAnswer(Defect::NotJson) => Self::Sick,
+            Fault::Failed { .. } | Fault::Timeout(Timeout::Upstream)
+                if failure.repeat == Repeat::Transient =>
+            {
+                Self::Sick
+            }
+            Fault::Account { code } => Self::of_account(code.as_ref()),
+            Fault::Failed { .. }
+            | Fault::Timeout(_)
+            | Fault::InvalidAnswer(_)
+            | Fault::DeadlineExceeded
+            | Fault::Busy { .. }
+            | Fault::Unavailable { .. }
+            | Fault::Refused(_) => Self::Unknown,
+        }
+    }
+
+    /// A key without the right to one model, or whose free quota of one is gone, may be good for the
+    /// others.
+    fn of_account(code: Option<&Code>) -> Self {
+        let code = code.map(|code| plain(code.as_str())).unwrap_or_default();
+        let of_model = code.starts_with("model.")
+            || code == "accessdenied.unpurchased"
+            || code.starts_with("allocationquota")
+            || code.starts_with("throttling")
+            || code == "insufficientquota";
+        if of_model { Self::ModelRefused } else { Self::KeyRefused }
+    }
+}
+
 impl Failure {
     /// A failure that cost nothing, because nothing was sent.
     pub(super) const fn unsent(fault: Fault) -> Self {

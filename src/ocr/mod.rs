@@ -70,6 +70,7 @@ struct Tally {
     saved: Tokens,
     upstream_time: Duration,
     request_ids: Vec<String>,
+    endpoint: String,
     remaining: RemainingTokens,
 }
 
@@ -226,10 +227,7 @@ impl Ocr {
             limits: TenantLimits::of(&prepared.quote, tenant, tally.remaining),
             model: prepared.quote.model.name.clone(),
             document: DocumentFacts::of(prepared),
-            upstream: UpstreamFacts {
-                request_ids: tally.request_ids,
-                endpoint: self.client.endpoint().to_owned(),
-            },
+            upstream: UpstreamFacts { request_ids: tally.request_ids, endpoint: tally.endpoint },
             timing_ms: Timing::of(took, tally.upstream_time),
             metadata,
         }
@@ -279,6 +277,7 @@ impl Tally {
             saved: Tokens::ZERO,
             upstream_time: Duration::ZERO,
             request_ids: Vec::new(),
+            endpoint: String::new(),
             remaining: RemainingTokens::default(),
         }
     }
@@ -286,6 +285,7 @@ impl Tally {
     fn add(&mut self, completion: &Completion, quote: &Quote) {
         self.spend(&completion.receipt.settlement.usage, quote);
         self.remaining = completion.receipt.settlement.remaining;
+        self.endpoint.clone_from(&completion.receipt.endpoint);
         self.attempts += completion.receipt.attempts;
         self.retries += completion.receipt.retries();
         self.saved = self.saved.saturating_add(quote.image.saved());

@@ -144,6 +144,7 @@ mod tests {
             kv_result: None,
             finish_reason: FinishReason::Stop,
             receipt: Receipt {
+                endpoint: String::new(),
                 settlement: Settlement {
                     usage: Usage::default(),
                     cost: Money::ZERO,

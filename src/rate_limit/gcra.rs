@@ -18,6 +18,8 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 const NANOS_PER_MINUTE: u128 = 60_000_000_000;
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -32,7 +34,7 @@ pub struct Rate {
 ///
 /// Means something only together with a [`Rate`] and with times counted from one origin. A rate may
 /// change between two calls: what is used keeps the *time* it needs to refill, to the nanosecond.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     /// When the bucket is full again, in nanoseconds since the caller's origin.
     full_at: u128,

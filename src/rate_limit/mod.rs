@@ -18,6 +18,7 @@ pub mod concurrency;
 pub mod gcra;
 pub mod local;
 pub mod redis;
+pub mod shared;
 
 use std::fmt;
 use std::num::NonZeroU64;

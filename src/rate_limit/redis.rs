@@ -14,6 +14,7 @@
 //! each key names its tenant in braces as a cluster would want it.
 
 mod bucket;
+mod cells;
 mod link;
 
 use std::num::NonZeroU64;
@@ -30,8 +31,10 @@ use tokio::sync::Semaphore;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use self::bucket::{Action, Answer, Call};
+use self::cells::RedisCells;
 use self::link::Link;
 use super::local::LocalRateLimiter;
+use super::shared::SharedCells;
 use super::{Counted, LimitExceeded, LimitName, Quotas, RateLimiter, TakeError, Taken};
 use crate::clock::Clock;
 use crate::units::Tokens;
@@ -200,6 +203,11 @@ impl RedisRateLimiter {
         })
     }
 
+    /// Other small values that the replicas share.
+    pub fn cells(&self) -> Arc<dyn SharedCells> {
+        Arc::new(RedisCells { link: Arc::clone(&self.link) })
+    }
+
     /// Takes from the shared bucket; `None` where Redis is away.
     async fn take(
         &self,
@@ -210,7 +218,7 @@ impl RedisRateLimiter {
     ) -> Option<Result<(), LimitExceeded>> {
         let key = key(tenant, limit);
         let call = Call::new(&key, quota.get(), Action::Take, amount, self.now_micros());
-        let answer = self.link.run(&call).await?;
+        let answer = self.link.ask(&call).await?;
         Some(verdict(&answer, limit, quota, amount))
     }
 
@@ -223,7 +231,7 @@ impl RedisRateLimiter {
         let (link, now) = (Arc::clone(&self.link), self.now_micros());
         let key = key(tenant, LimitName::Tokens);
         let settling = async move {
-            link.run(&Call::new(&key, quota.get(), action, amount, now)).await;
+            link.ask(&Call::new(&key, quota.get(), action, amount, now)).await;
             drop(place);
         };
         self.tasks.spawn_on(settling, &self.runtime);

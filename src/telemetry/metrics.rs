@@ -40,6 +40,27 @@ impl Saving {
     }
 }
 
+/// How an endpoint stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointState {
+    /// It is asked.
+    Closed,
+    /// It failed and cools down.
+    Open,
+    /// Its key was refused.
+    KeyRefused,
+}
+
+impl EndpointState {
+    const fn value(self) -> i64 {
+        match self {
+            Self::Closed => 0,
+            Self::Open => 1,
+            Self::KeyRefused => 2,
+        }
+    }
+}
+
 /// A step of a call that waits for the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerStep {
@@ -88,6 +109,7 @@ pub struct Metrics {
     upstream_attempts: IntCounterVec,
     upstream_duration: HistogramVec,
     upstream_retries: IntCounterVec,
+    endpoint_state: IntGaugeVec,
     in_flight_requests: IntGauge,
     in_flight_bytes: IntGauge,
 }
@@ -118,6 +140,7 @@ impl Metrics {
             upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,
             upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"])?,
             upstream_retries: new.counter("upstream_retries_total", "Calls repeated.", &["reason"])?,
+            endpoint_state: new.gauges("endpoint_state", "How an endpoint stands: 0 it is asked, 1 it cools down after failures, 2 its key is refused. Of one model, or of all where none is named.", &["endpoint", "model"])?,
             in_flight_requests: new.gauge("in_flight_requests", "Requests being worked on.")?,
             in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads held in memory.")?,
             registry: registry.clone(),
@@ -233,6 +256,11 @@ impl Metrics {
     /// A call to the upstream is about to be repeated.
     pub fn upstream_retry(&self, reason: &'static str) {
         self.upstream_retries.with_label_values(&[reason]).inc();
+    }
+
+    /// An endpoint has changed how it stands, for one model or, where that is empty, for all.
+    pub fn endpoint_state(&self, endpoint: &str, model: &str, state: EndpointState) {
+        self.endpoint_state.with_label_values(&[endpoint, model]).set(state.value());
     }
 
     /// The gauge of requests being worked on.

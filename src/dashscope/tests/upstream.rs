@@ -42,6 +42,12 @@ impl Step {
         Self { reads_body: false, ..Self::close() }
     }
 
+    /// The same with another header line.
+    pub(super) fn with_header(self, line: &str) -> Self {
+        let write = self.write.replacen("\r\n", &format!("\r\n{line}\r\n"), 1);
+        Self { write, ..self }
+    }
+
     pub(super) fn then_close(self) -> Self {
         Self { after: After::Close, ..self }
     }
@@ -112,6 +118,11 @@ impl Upstream {
 
     pub(super) fn address(&self) -> String {
         self.address.clone()
+    }
+
+    /// Leaves out what is still to fail.
+    pub(super) fn forget_failures(&self) {
+        self.script.steps.lock().unwrap().retain(|step| step.write.starts_with("HTTP/1.1 200"));
     }
 
     pub(super) fn requests(&self) -> Vec<Received> {

@@ -3,8 +3,10 @@
 //! Amounts become times here, in integers that cannot overflow, since the script's numbers are doubles:
 //! it is given no number above 2^52 and gives none back.
 
+use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Script};
+
+use super::link::{Ask, Scripts};
 
 const MICROS_PER_MINUTE: u128 = 60_000_000;
 
@@ -80,19 +82,22 @@ impl<'a> Call<'a> {
     pub(super) fn probe() -> Self {
         Self::new("ocr-gateway:probe", LARGEST_QUOTA, Action::Charge, LARGEST_QUOTA, None)
     }
+}
 
-    /// Whether doing it twice errs to the strict side.
-    pub(super) fn may_repeat(&self) -> bool {
+impl Ask for Call<'_> {
+    type Answer = Answer;
+
+    /// Taken twice, it errs to the strict side.
+    fn may_repeat(&self) -> bool {
         self.action == Action::Take
     }
 
-    /// Runs the script, loading it first where Redis does not know it.
-    pub(super) async fn invoke(
+    async fn invoke(
         &self,
-        script: &Script,
+        scripts: &Scripts,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<Answer> {
-        let mut invocation = script.key(self.key);
+        let mut invocation = scripts.bucket.key(self.key);
         invocation.arg(self.quota).arg(self.action.as_str()).arg(self.micros).arg(self.parts);
         if let Some(now) = self.now_micros {
             invocation.arg(now);

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use prometheus::IntGauge;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script};
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, Script};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 
-use super::bucket::{Answer, Call};
+use super::bucket::Call;
 use super::{OnFailure, RedisLimitsError};
 
 /// How long opening a connection may take, TLS and a login included. No request waits for it longer
@@ -31,11 +31,35 @@ const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// A Redis and whether it answers.
 pub(super) struct Link {
     client: Client,
-    script: Script,
+    scripts: Scripts,
     timeout: Duration,
     on_failure: OnFailure,
     up: IntGauge,
     state: watch::Sender<State>,
+}
+
+/// The scripts that run in Redis.
+pub(super) struct Scripts {
+    /// Takes from a bucket and gives back.
+    pub(super) bucket: Script,
+    /// Reads and replaces a value.
+    pub(super) cell: Script,
+}
+
+/// One thing that Redis is asked.
+pub(super) trait Ask: Sync {
+    /// What it says.
+    type Answer: Send;
+
+    /// Whether doing it twice does no harm.
+    fn may_repeat(&self) -> bool;
+
+    /// Asks, loading the script first where Redis does not know it.
+    fn invoke(
+        &self,
+        scripts: &Scripts,
+        connection: &mut MultiplexedConnection,
+    ) -> impl Future<Output = RedisResult<Self::Answer>> + Send;
 }
 
 struct State {
@@ -82,8 +106,11 @@ impl Link {
         up: IntGauge,
     ) -> Result<Self, RedisLimitsError> {
         let (state, _) = watch::channel(State { epoch: 0, reach: Reach::Down });
-        let script = Script::new(include_str!("bucket.lua"));
-        let link = Self { client, script, timeout, on_failure, up, state };
+        let scripts = Scripts {
+            bucket: Script::new(include_str!("bucket.lua")),
+            cell: Script::new(include_str!("cell.lua")),
+        };
+        let link = Self { client, scripts, timeout, on_failure, up, state };
         let connection = link.connect().await.map_err(|cause| RedisLimitsError::Unreachable {
             address: link.address(),
             cause: cause.to_string(),
@@ -98,11 +125,11 @@ impl Link {
         self.client.get_connection_info().addr().to_string()
     }
 
-    /// Runs the script; `None` where Redis is away.
+    /// Asks; `None` where Redis is away.
     ///
     /// Takes at most the timeout. A call that was not answered may have been counted all the same, so
     /// one that would do harm twice is never sent again.
-    pub(super) async fn run(&self, call: &Call<'_>) -> Option<Answer> {
+    pub(super) async fn ask<A: Ask>(&self, call: &A) -> Option<A::Answer> {
         let deadline = tokio::time::Instant::now() + self.timeout;
         let mut may_repeat = call.may_repeat();
         loop {
@@ -111,7 +138,7 @@ impl Link {
                 return None;
             };
             let (epoch, mut connection) = reached?;
-            let answer = call.invoke(&self.script, &mut connection);
+            let answer = call.invoke(&self.scripts, &mut connection);
             let error = match timeout_at(deadline, answer).await {
                 Ok(Ok(answer)) => return Some(answer),
                 Ok(Err(error)) => CallError::Redis(error),
@@ -157,13 +184,13 @@ impl Link {
             let client = &self.client;
             let mut connection =
                 client.get_multiplexed_async_connection_with_config(&config).await?;
-            self.script.prepare_invoke().load_async(&mut connection).await?;
+            self.scripts.bucket.prepare_invoke().load_async(&mut connection).await?;
             Ok::<_, RedisError>(connection)
         };
         let opened = timeout(CONNECT_TIMEOUT, opening).await;
         let mut connection = opened.map_err(|_| CallError::Timeout(CONNECT_TIMEOUT))??;
         let probe = Call::probe();
-        let probing = probe.invoke(&self.script, &mut connection);
+        let probing = probe.invoke(&self.scripts, &mut connection);
         let probed = timeout(self.timeout, probing).await;
         probed.map_err(|_| CallError::Timeout(self.timeout))??;
         Ok(connection)

@@ -1,0 +1,283 @@
+//! Whether an endpoint may be asked: a circuit breaker.
+//!
+//! *Closed*, everything passes. Failures in a row that are the endpoint's fault *open* it: nothing passes
+//! until it has cooled down. Then it is *half open*: one call is let through as a probe, and what becomes
+//! of it decides. So an endpoint that is down is asked once in a cool-down and not by every call, and one
+//! that is back is used again as soon as the first call has shown it (M. Nygard, "Release It!").
+//!
+//! A verdict on a call that left before the breaker last changed says nothing of the time since, and is
+//! ignored. A cool-down may be made longer, never shorter.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A breaker. Times are those of the clock of whoever asks.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    /// Failures in a row that open it.
+    failures: u32,
+    cool_down: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// Counts the changes.
+    epoch: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    HalfOpen { since: Instant },
+}
+
+/// What is seen of a breaker from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Everything passes.
+    Closed,
+    /// Nothing passes before so much time is over.
+    Open(Duration),
+    /// The next call is the probe.
+    Ready,
+    /// A probe is under way.
+    Probing,
+}
+
+/// A change that is worth a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It opened, or opened again after a probe.
+    Opened {
+        /// Whether it had been closed before.
+        anew: bool,
+    },
+    /// It closed.
+    Closed,
+}
+
+/// Leave to make one call. Dropped without a verdict, it lets another call be the probe.
+#[derive(Debug)]
+pub(super) struct Pass {
+    breaker: Arc<Breaker>,
+    epoch: u64,
+    is_probe: bool,
+}
+
+impl Breaker {
+    /// A closed breaker that `failures` in a row open for `cool_down`.
+    pub(super) fn new(failures: u32, cool_down: Duration) -> Self {
+        let state = State { phase: Phase::Closed { failures: 0 }, epoch: 0 };
+        Self { failures, cool_down, state: Mutex::new(state) }
+    }
+
+    /// Lets a call pass.
+    ///
+    /// # Errors
+    ///
+    /// How it stands, where it does not.
+    pub(super) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Standing> {
+        let mut state = self.state();
+        let standing = state.standing(now);
+        let is_probe = match standing {
+            Standing::Closed => false,
+            Standing::Ready => true,
+            Standing::Open(_) | Standing::Probing => return Err(standing),
+        };
+        if is_probe {
+            state.change(Phase::HalfOpen { since: now });
+        }
+        Ok(Pass { breaker: Arc::clone(self), epoch: state.epoch, is_probe })
+    }
+
+    /// How it stands.
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        self.state().standing(now)
+    }
+
+    /// The least time until it may let a call pass.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        match self.standing(now) {
+            Standing::Closed | Standing::Ready => Duration::ZERO,
+            Standing::Open(left) => left,
+            // Should the probe fail, so much is to come.
+            Standing::Probing => self.cool_down,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn standing(&self, now: Instant) -> Standing {
+        match self.phase {
+            Phase::Closed { .. } => Standing::Closed,
+            Phase::Open { until } if until > now => {
+                Standing::Open(until.saturating_duration_since(now))
+            }
+            Phase::Open { .. } => Standing::Ready,
+            Phase::HalfOpen { .. } => Standing::Probing,
+        }
+    }
+
+    const fn change(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.epoch += 1;
+    }
+}
+
+impl Pass {
+    /// The call went well, as far as the endpoint is concerned.
+    pub(super) fn well(&mut self) -> Option<Change> {
+        let mut state = self.breaker.state();
+        if state.epoch != self.epoch {
+            return None;
+        }
+        match state.phase {
+            Phase::Closed { .. } => {
+                state.phase = Phase::Closed { failures: 0 };
+                None
+            }
+            Phase::Open { .. } | Phase::HalfOpen { .. } => {
+                state.change(Phase::Closed { failures: 0 });
+                (self.epoch, self.is_probe) = (state.epoch, false);
+                Some(Change::Closed)
+            }
+        }
+    }
+
+    /// The endpoint failed at the call; it shall not be asked before `at_least` is over, once that opens
+    /// the breaker.
+    pub(super) fn badly(&mut self, now: Instant, at_least: Duration) -> Option<Change> {
+        self.fail(now, at_least, self.breaker.failures)
+    }
+
+    /// The endpoint refused the call for good: that opens the breaker at once, for `cool_down` or longer.
+    pub(super) fn refused(&mut self, now: Instant, cool_down: Duration) -> Option<Change> {
+        self.fail(now, cool_down, 1)
+    }
+
+    fn fail(&mut self, now: Instant, at_least: Duration, enough: u32) -> Option<Change> {
+        let mut state = self.breaker.state();
+        let until = now + self.breaker.cool_down.max(at_least);
+        if state.epoch != self.epoch {
+            // It has opened meanwhile; this may only prolong that.
+            if let Phase::Open { until: end } = state.phase {
+                state.phase = Phase::Open { until: end.max(now + at_least) };
+            }
+            return None;
+        }
+        self.is_probe = false;
+        if let Phase::Closed { failures } = state.phase
+            && failures + 1 < enough
+        {
+            state.phase = Phase::Closed { failures: failures + 1 };
+            return None;
+        }
+        let anew = matches!(state.phase, Phase::Closed { .. });
+        state.change(Phase::Open { until });
+        Some(Change::Opened { anew })
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut state = self.breaker.state();
+        if let Phase::HalfOpen { since } = state.phase
+            && self.is_probe
+            && state.epoch == self.epoch
+        {
+            state.change(Phase::Open { until: since });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NONE: Duration = Duration::ZERO;
+
+    fn breaker() -> (Arc<Breaker>, Instant) {
+        let now = crate::clock::Clock::instant(&crate::clock::SystemClock);
+        (Arc::new(Breaker::new(3, SECOND)), now)
+    }
+
+    fn fail(breaker: &Arc<Breaker>, now: Instant) -> Option<Change> {
+        breaker.enter(now).unwrap().badly(now, NONE)
+    }
+
+    fn open(breaker: &Arc<Breaker>, now: Instant) {
+        assert_eq!([fail(breaker, now), fail(breaker, now)], [None, None]);
+        assert_eq!(fail(breaker, now), Some(Change::Opened { anew: true }));
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_a_success_starts_the_count_anew() {
+        let (breaker, now) = breaker();
+        assert_eq!([fail(&breaker, now), fail(&breaker, now)], [None, None]);
+        assert_eq!(breaker.enter(now).unwrap().well(), None);
+        open(&breaker, now);
+        assert_eq!(breaker.enter(now).unwrap_err(), Standing::Open(SECOND));
+        assert_eq!(breaker.wait(now + SECOND / 4), SECOND * 3 / 4);
+    }
+
+    #[test]
+    fn after_the_cool_down_one_call_probes_and_the_others_wait_for_it() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        let later = now + SECOND;
+        let mut probe = breaker.enter(later).unwrap();
+        assert_eq!(breaker.enter(later).unwrap_err(), Standing::Probing);
+        assert_eq!(probe.well(), Some(Change::Closed));
+        assert!(breaker.enter(later).is_ok() && breaker.enter(later).is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_fails_opens_it_for_another_cool_down() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        let later = now + SECOND;
+        let mut probe = breaker.enter(later).unwrap();
+        assert_eq!(probe.badly(later, NONE), Some(Change::Opened { anew: false }));
+        assert_eq!(breaker.enter(later).unwrap_err(), Standing::Open(SECOND));
+    }
+
+    #[test]
+    fn a_probe_that_is_given_up_makes_way_for_another() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        drop(breaker.enter(now + SECOND).unwrap());
+        assert!(breaker.enter(now + SECOND).is_ok());
+    }
+
+    #[test]
+    fn a_cool_down_becomes_longer_and_never_shorter() {
+        let (breaker, now) = breaker();
+        let mut late = [breaker.enter(now).unwrap(), breaker.enter(now).unwrap()];
+        open(&breaker, now);
+        assert_eq!(late[0].badly(now, SECOND * 60), None);
+        assert_eq!(breaker.standing(now), Standing::Open(SECOND * 60));
+        assert_eq!(late[1].badly(now, SECOND * 2), None);
+        assert_eq!(breaker.standing(now), Standing::Open(SECOND * 60));
+    }
+
+    #[test]
+    fn what_left_before_it_opened_does_not_close_it() {
+        let (breaker, now) = breaker();
+        let mut early = breaker.enter(now).unwrap();
+        open(&breaker, now);
+        assert_eq!(early.well(), None);
+        let mut probe = breaker.enter(now + SECOND).unwrap();
+        assert_eq!(early.well(), None);
+        assert_eq!(breaker.standing(now + SECOND), Standing::Probing);
+        assert_eq!(probe.well(), Some(Change::Closed));
+        assert_eq!(early.badly(now + SECOND, NONE), None, "nor does it count afterwards");
+    }
+}

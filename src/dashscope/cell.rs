@@ -1,0 +1,249 @@
+//! Where a [`Pace`] is kept: in this process, or in a store that all replicas share.
+//!
+//! The arithmetic is the same in both (`pace`). A shared pace is read, changed here, and written back on
+//! condition that nobody has changed it meanwhile, else all of it again; times are then the store's, since
+//! replicas' clocks differ. While the store is away each replica keeps a pace of its own, which begins
+//! slowly like any other and learns from throttles: a pace is not a promise to anybody, so a missing store
+//! is no reason to refuse a call.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::pace::Pace;
+use crate::clock::Clock;
+use crate::rate_limit::shared::SharedCells;
+
+/// How often a change is tried against others' before it is made in this process alone.
+const MOST_TRIES: usize = 16;
+
+/// How long a store keeps what nobody uses: longer than any ceiling is believed in.
+const KEEP: Duration = Duration::from_hours(1);
+
+/// One pace.
+#[derive(Debug)]
+pub(super) struct Cell {
+    key: String,
+    shared: Option<Arc<dyn SharedCells>>,
+    state: Mutex<State>,
+    clock: Arc<dyn Clock>,
+    origin: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    own: Pace,
+    /// What was last seen in the store, the store's time then, and ours.
+    seen: Option<(Pace, Duration, Duration)>,
+}
+
+/// A time, and whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Of this process.
+    Here(Duration),
+    /// Of the store.
+    InStore(Duration),
+}
+
+impl Moment {
+    pub(super) const fn at(self) -> Duration {
+        match self {
+            Self::Here(at) | Self::InStore(at) => at,
+        }
+    }
+}
+
+impl Cell {
+    pub(super) fn new(
+        key: String,
+        shared: Option<Arc<dyn SharedCells>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { key, shared, state: Mutex::default(), origin: clock.instant(), clock }
+    }
+
+    /// Looks at the pace as it was last seen, without asking the store.
+    pub(super) fn peek<R>(&self, look: impl FnOnce(&Pace, Duration) -> R) -> R {
+        let (state, now) = (self.state(), self.now());
+        match &state.seen {
+            Some((pace, then, ours)) => look(pace, *then + now.saturating_sub(*ours)),
+            None => look(&state.own, now),
+        }
+    }
+
+    /// Changes the pace; what came of it, and when that was.
+    pub(super) async fn update<R>(
+        &self,
+        change: impl Fn(&mut Pace, Duration) -> R + Send + Sync,
+    ) -> (R, Moment) {
+        if let Some(shared) = &self.shared
+            && let Some((result, at)) = self.update_shared(shared.as_ref(), &change).await
+        {
+            return (result, Moment::InStore(at));
+        }
+        let now = self.now();
+        let mut state = self.state();
+        state.seen = None;
+        (change(&mut state.own, now), Moment::Here(now))
+    }
+
+    /// Changes the pace that was in use at `moment`, if it still is.
+    pub(super) async fn update_if_there(
+        &self,
+        moment: Moment,
+        change: impl Fn(&mut Pace, Duration) + Send + Sync,
+    ) {
+        match (moment, &self.shared) {
+            (Moment::InStore(_), Some(shared)) => {
+                // Where it is away, what was taken comes back with time.
+                let _ = self.update_shared(shared.as_ref(), &change).await;
+            }
+            (Moment::Here(_), _) => change(&mut self.state().own, self.now()),
+            (Moment::InStore(_), None) => {}
+        }
+    }
+
+    async fn update_shared<R>(
+        &self,
+        shared: &dyn SharedCells,
+        change: &(impl Fn(&mut Pace, Duration) -> R + Send + Sync),
+    ) -> Option<(R, Duration)> {
+        for _ in 0..MOST_TRIES {
+            let (value, now) = shared.read(&self.key).await?;
+            // What another version wrote differently is begun anew.
+            let before: Pace = serde_json::from_slice(&value).unwrap_or_default();
+            let mut pace = before;
+            let result = change(&mut pace, now);
+            let written = pace == before || {
+                let text = serde_json::to_vec(&pace).unwrap_or_default();
+                shared.replace(&self.key, &value, &text, KEEP).await?
+            };
+            if written {
+                self.state().seen = Some((pace, now, self.now()));
+                return Some((result, now));
+            }
+        }
+        None
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.instant().saturating_duration_since(self.origin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::future::{BoxFuture, join_all};
+
+    use super::super::pace::{Limits, Quota};
+    use super::super::tests::RuntimeClock;
+    use super::*;
+
+    const LIMITS: fn() -> Limits = || Limits::per_minute(60, 6_000_000);
+
+    /// A store in memory, which others change between a read and a write.
+    #[derive(Debug)]
+    struct Store {
+        values: Mutex<HashMap<String, Vec<u8>>>,
+        is_away: AtomicBool,
+        clock: Arc<RuntimeClock>,
+    }
+
+    impl Store {
+        fn new() -> Arc<Self> {
+            let (values, is_away) = (Mutex::default(), AtomicBool::new(false));
+            Arc::new(Self { values, is_away, clock: RuntimeClock::new() })
+        }
+
+        fn cell(self: &Arc<Self>) -> Cell {
+            let shared = Arc::clone(self) as Arc<dyn SharedCells>;
+            Cell::new("key".to_owned(), Some(shared), RuntimeClock::new())
+        }
+
+        fn is_here(&self) -> Option<()> {
+            (!self.is_away.load(Ordering::Relaxed)).then_some(())
+        }
+    }
+
+    impl SharedCells for Store {
+        fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<(Vec<u8>, Duration)>> {
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                self.is_here()?;
+                let value = self.values.lock().unwrap().get(key).cloned().unwrap_or_default();
+                // Not the time of those who ask.
+                let now = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap();
+                Some((value, now + Duration::from_hours(1)))
+            })
+        }
+
+        fn replace<'a>(
+            &'a self,
+            key: &'a str,
+            old: &'a [u8],
+            new: &'a [u8],
+            _: Duration,
+        ) -> BoxFuture<'a, Option<bool>> {
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                self.is_here()?;
+                let mut values = self.values.lock().unwrap();
+                let is_same = values.get(key).map_or(&b""[..], |value| value) == old;
+                if is_same {
+                    values.insert(key.to_owned(), new.to_vec());
+                }
+                Some(is_same)
+            })
+        }
+    }
+
+    async fn take(cell: &Cell) -> Result<(), Duration> {
+        cell.update(|pace, now| pace.take(LIMITS(), now, now, 1)).await.0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_replica_takes_the_others_wait_for() {
+        let store = Store::new();
+        let replicas = [store.cell(), store.cell(), store.cell()];
+        let taken = join_all(replicas.iter().map(take)).await;
+        assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 1, "{taken:?}");
+        let waits = replicas.each_ref().map(|cell| {
+            cell.peek(|pace, now| {
+                pace.wait(LIMITS(), now, super::super::pace::Work { requests: 1, tokens: 1 })
+            })
+        });
+        assert_eq!(waits, [Duration::from_secs(1); 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_replica_learns_the_others_know() {
+        let store = Store::new();
+        let (one, other) = (store.cell(), store.cell());
+        let learn = |pace: &mut Pace, now| {
+            pace.throttled(LIMITS(), now, now, Quota::Requests);
+            pace.hold(now + Duration::from_secs(7));
+        };
+        one.update(learn).await;
+        assert_eq!(take(&other).await, Err(Duration::from_secs(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_store_is_away_a_replica_goes_on_by_itself() {
+        let store = Store::new();
+        let cell = store.cell();
+        let taken = cell.update(|pace, now| pace.take(LIMITS(), now, now, 1)).await;
+        store.is_away.store(true, Ordering::Relaxed);
+        assert!(take(&cell).await.is_ok() && take(&cell).await.is_err());
+        store.is_away.store(false, Ordering::Relaxed);
+        assert!(take(&cell).await.is_err(), "the store knows of the first");
+        cell.update_if_there(taken.1, |pace, _| pace.give_back(LIMITS(), 1)).await;
+        assert!(take(&cell).await.is_ok());
+    }
+}

@@ -1,0 +1,272 @@
+//! What every call goes through.
+//!
+//! A call is a loop of attempts. Before each, the [`Pool`] finds it an endpoint and makes it wait for its
+//! turn there; after each failure the same questions are asked: whose fault was it, what was billed, may it
+//! be repeated, here or elsewhere, and is there time and retry budget left. DashScope documents no
+//! idempotency key, so an attempt whose bill is unknown is repeated at most once, and no call is ever
+//! hedged. Once an answer begins, nothing is repeated: its caller may have seen it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::ClientError;
+use super::attempt::Reception;
+use super::check::CheckError;
+use super::endpoint::Entrance;
+use super::error::{CallError, Code, Fault};
+use super::pace::Quota;
+use super::pool::{Placement, Pool, Search};
+use super::reply::{Debt, Reply};
+use super::request::Request;
+use super::retry::RetryPolicy;
+use super::settings::UpstreamSettings;
+use super::spending::{Progress, Stop};
+use super::verdict::{Failure, Repeat};
+use crate::admission::Permit;
+use crate::catalog::Model;
+use crate::clock::Clock;
+use crate::random::Random;
+use crate::rate_limit::shared::SharedCells;
+use crate::telemetry::metrics::Metrics;
+
+/// Makes calls.
+#[derive(Debug)]
+pub(super) struct Dispatcher {
+    pool: Pool,
+    retry: RetryPolicy,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Dispatcher {
+    pub(super) fn new(
+        settings: &UpstreamSettings,
+        shared: Option<Arc<dyn SharedCells>>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, ClientError> {
+        Ok(Self {
+            pool: Pool::new(settings, shared, &metrics, Arc::clone(&clock))?,
+            retry: RetryPolicy::new(settings, Arc::clone(&clock), random),
+            metrics,
+            clock,
+        })
+    }
+
+    /// Asks every endpoint for its list of models; what each said, by its name.
+    pub(super) async fn check(&self) -> Vec<(String, Result<(), CheckError>)> {
+        let mut found = Vec::new();
+        for endpoint in self.pool.endpoints() {
+            found.push((endpoint.name().to_owned(), endpoint.check().await));
+        }
+        found
+    }
+
+    pub(super) async fn upload_policy(
+        &self,
+        model: &Model,
+        deadline: Instant,
+    ) -> Result<Bytes, CallError> {
+        let left = deadline.saturating_duration_since(self.clock.instant());
+        let Some(endpoint) = self.pool.first(model) else {
+            let fault = Fault::Unavailable { retry_after: Duration::ZERO };
+            return Err(Progress::default().error(fault.into()));
+        };
+        let policy = endpoint.upload_policy(&model.name, left).await;
+        policy.inspect_err(|error| report(Some(endpoint.name()), &model.name, error))
+    }
+
+    /// Makes the call that `request` is until a reply begins that can be used.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        permit: Permit,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        let model = permit.model().name.clone();
+        let mut progress = Progress::default();
+        match self.run(permit, request, deadline, &mut progress).await {
+            Ok((permit, placement, reception)) => {
+                let dispatcher = Arc::clone(self);
+                let debt = Debt { dispatcher, permit, placement, progress };
+                Ok(Reply { debt, reception })
+            }
+            Err(stop) => Err(give_up(&model, &progress, stop)),
+        }
+    }
+
+    async fn run(
+        &self,
+        mut permit: Permit,
+        request: &Request,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<(Permit, Placement, Reception), Stop> {
+        let mut failed = Vec::new();
+        let mut last: Option<Stop> = None;
+        self.retry.deposit();
+        loop {
+            let first_only = request.resolves_oss;
+            let search = Search { failed: &failed, first_only, deadline };
+            let mut placement = match self.pool.place(&permit, search).await {
+                Ok(placement) => placement,
+                // What the upstream said says more than that nobody is left to ask.
+                Err(fault) => return Err(last.unwrap_or_else(|| fault.into())),
+            };
+            let attempt = self.attempt(&mut permit, &mut placement, request, deadline, progress);
+            let failure = match attempt.await {
+                Ok(reception) => return Ok((permit, placement, reception)),
+                Err(failure) => failure,
+            };
+            self.learn(&mut placement, &failure).await;
+            failed.push(placement.entrance.endpoint().name().to_owned());
+            let search = Search { failed: &failed, first_only, deadline };
+            let elsewhere = self.pool.has_another(&permit, search);
+            let Some(pause) = self.pause(&failure, deadline, elsewhere, progress) else {
+                return Err(progress.close(permit, &placement.turn, failure).await);
+            };
+            permit = progress.carry_over(permit, &placement.turn, &failure).await?;
+            drop(placement);
+            self.metrics.upstream_retry(failure.fault.label());
+            last = Some(Stop::of(failure));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        permit: &mut Permit,
+        placement: &mut Placement,
+        request: &Request,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<Reception, Failure> {
+        let started = self.clock.instant();
+        let left = deadline.saturating_duration_since(started);
+        if left.is_zero() {
+            return Err(Failure::unsent(Fault::DeadlineExceeded));
+        }
+        let endpoint = placement.entrance.endpoint();
+        progress.begin(endpoint.name(), started);
+        let bound = *permit.bound();
+        permit.place_in(endpoint.region());
+        permit.mark_sent();
+        let result = endpoint.transport().exchange(request, left, &bound).await;
+        if result.is_ok() {
+            placement.entrance.well();
+        }
+        match &result {
+            // How a stream ends is not known yet.
+            Ok(Reception::Events(_)) => {}
+            Ok(_) => self.ended(permit, progress, "ok"),
+            Err(failure) => self.ended(permit, progress, failure.fault.label()),
+        }
+        result
+    }
+
+    /// Counts the end of an attempt.
+    pub(super) fn ended(&self, permit: &Permit, progress: &mut Progress, outcome: &'static str) {
+        let Some(began) = progress.began.take() else { return };
+        let took = self.clock.instant().saturating_duration_since(began);
+        progress.upstream_time += took;
+        let endpoint = progress.endpoint.as_deref().unwrap_or_default();
+        self.metrics.upstream_attempt(endpoint, outcome, took);
+        tracing::debug!(
+            endpoint,
+            model = permit.model().name,
+            attempt = progress.attempts,
+            outcome,
+            // A u128 would be logged as a string.
+            took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "the upstream was asked"
+        );
+    }
+
+    /// Lets later calls profit from a failure: the pace of the lane and the state of the endpoint.
+    async fn learn(&self, placement: &mut Placement, failure: &Failure) {
+        if matches!(failure.fault, Fault::Throttled { .. })
+            && let Some(quota) = quota(failure)
+        {
+            placement.turn.throttled(quota).await;
+        }
+        // It speaks of the account, so it binds every call of the model, not just this one.
+        if let (Some(wait), true) = (failure.retry_after, failure.repeat != Repeat::Never) {
+            placement.turn.hold(wait).await;
+        }
+        self.note(&mut placement.entrance, &placement.turn, failure);
+    }
+
+    /// Notes for the endpoint how an attempt failed; those who wait for it look for another where it is
+    /// closed by that.
+    pub(super) fn note(
+        &self,
+        entrance: &mut Entrance,
+        turn: &super::pacer::Turn,
+        failure: &Failure,
+    ) {
+        if entrance.failed(failure, self.clock.instant()) {
+            turn.lane().send_away();
+        }
+    }
+
+    /// How long to wait before the next attempt; none where there shall not be one.
+    fn pause(
+        &self,
+        failure: &Failure,
+        deadline: Instant,
+        elsewhere: bool,
+        progress: &mut Progress,
+    ) -> Option<Duration> {
+        let careful = failure.is_careful();
+        if careful && progress.careful_retries > 0 {
+            return None;
+        }
+        let pause = self.retry.pause(failure, progress.attempts, deadline, elsewhere)?;
+        progress.careful_retries += u32::from(careful);
+        Some(pause)
+    }
+}
+
+/// Which of the account's quotas a throttle speaks of (Model Studio, "Error messages"); none where it is
+/// the service that is crowded: "Too many requests in route".
+fn quota(failure: &Failure) -> Option<Quota> {
+    let code = failure.fault.code().map(Code::as_str).unwrap_or_default();
+    let code: String = code.chars().filter(|letter| *letter != '_').collect();
+    let quota = match code.to_ascii_lowercase().as_str() {
+        "throttling" => return None,
+        "throttling.ratequota" | "limitrequests" | "throttling.burstrate" | "limitburstrate" => {
+            Quota::Requests
+        }
+        "throttling.allocationquota" | "insufficientquota" => Quota::Tokens,
+        _ => Quota::Unknown,
+    };
+    Some(quota)
+}
+
+/// Ends a call that failed, with the log line of it.
+pub(super) fn give_up(model: &str, progress: &Progress, stop: Stop) -> CallError {
+    let error = progress.error(stop);
+    report(progress.endpoint.as_deref(), model, &error);
+    error
+}
+
+/// Writes the one log line of a failed call.
+fn report(endpoint: Option<&str>, model: &str, error: &CallError) {
+    if error.fault.is_ours() {
+        tracing::debug!(endpoint, model, outcome = error.fault.label(), "a call was not made");
+        return;
+    }
+    tracing::warn!(
+        endpoint,
+        model,
+        outcome = error.fault.label(),
+        upstream.status = error.fault.status(),
+        upstream.code = error.fault.code().map(Code::as_str),
+        upstream.request_id = error.request_id.as_ref().map(Code::as_str),
+        attempts = error.attempts,
+        "a call to the upstream failed"
+    );
+}

@@ -1,0 +1,181 @@
+//! Which endpoint a call goes to.
+//!
+//! Those that may be asked are those that serve the model in a region where the model is sold to whoever
+//! asks: residency is part of what the permit says, so a call cannot leave for another region, whatever
+//! state the pool is in. Of these, the ones that are closed by a breaker or have failed at this very call
+//! are passed over; of the rest, the one is chosen where the call can leave first, and among equals the one
+//! with the least in flight for its weight.
+//!
+//! A call waits in the lane of the endpoint it was given. When that lane is closed for a while, or the
+//! endpoint fails, it is sent away and chooses anew.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::ClientError;
+use super::endpoint::{Endpoint, Entrance};
+use super::error::Fault;
+use super::pacer::{Blocked, Lane, Pacer, Turn};
+use super::settings::UpstreamSettings;
+use crate::admission::Permit;
+use crate::catalog::Model;
+use crate::clock::Clock;
+use crate::rate_limit::shared::SharedCells;
+use crate::telemetry::metrics::Metrics;
+use crate::units::Tokens;
+
+/// All endpoints.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// In the order of the configuration.
+    endpoints: Vec<Arc<Endpoint>>,
+    pacer: Pacer,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a call looks for a place with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Search<'a> {
+    /// Names of endpoints that failed at this call already; taken again only where there is no other.
+    pub(super) failed: &'a [String],
+    /// Whether only the first will do: what its storage holds no other can read.
+    pub(super) first_only: bool,
+    /// When the caller stops waiting.
+    pub(super) deadline: Instant,
+}
+
+/// A call's place at an endpoint: it may be sent.
+#[derive(Debug)]
+pub(super) struct Placement {
+    pub(super) entrance: Entrance,
+    pub(super) turn: Turn,
+}
+
+/// An endpoint that could be asked.
+struct Candidate<'a> {
+    endpoint: &'a Arc<Endpoint>,
+    lane: Arc<Lane>,
+    wait: Duration,
+    /// Why not now.
+    closed_for: Option<Duration>,
+    has_failed: bool,
+}
+
+impl Pool {
+    pub(super) fn new(
+        settings: &UpstreamSettings,
+        shared: Option<Arc<dyn SharedCells>>,
+        metrics: &Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ClientError> {
+        settings.check()?;
+        let endpoints = settings.pool().into_iter().map(|endpoint| {
+            let endpoint =
+                Endpoint::new(endpoint, settings, Arc::clone(metrics), Arc::clone(&clock))?;
+            Ok::<_, ClientError>(Arc::new(endpoint))
+        });
+        Ok(Self {
+            endpoints: endpoints.collect::<Result<_, _>>()?,
+            pacer: Pacer::new(settings, shared, Arc::clone(&clock)),
+            clock,
+        })
+    }
+
+    pub(super) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// The first endpoint that serves `model`, which is where files for it are put.
+    pub(super) fn first(&self, model: &Model) -> Option<&Arc<Endpoint>> {
+        self.endpoints.iter().find(|endpoint| endpoint.serves(model))
+    }
+
+    /// Finds a place for the call that `permit` is for, and waits for its turn there. More tokens than the
+    /// model reads are not reckoned with: the provider refuses such a call, and it costs nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none in time, as soon as that is known.
+    pub(super) async fn place(
+        &self,
+        permit: &Permit,
+        search: Search<'_>,
+    ) -> Result<Placement, Fault> {
+        let (model, tenant) = (permit.model(), permit.tenant());
+        let input = permit.bound().input().min(model.figures.max_input_tokens);
+        let until = self.pacer.patience(search.deadline);
+        loop {
+            let best = self.best(model, tenant, input, search)?;
+            let lane = Arc::clone(&best.lane);
+            let turn = match self.pacer.turn(&lane, tenant, input, until).await {
+                Ok(turn) => turn,
+                Err(Blocked::Late(fault)) => return Err(fault),
+                Err(Blocked::Moved) => continue,
+            };
+            if let Some(entrance) = best.endpoint.enter(&model.name, self.clock.instant()) {
+                return Ok(Placement { entrance, turn });
+            }
+            // It was closed while the call waited.
+            turn.unused().await;
+        }
+    }
+
+    /// Whether a call could go at once to an endpoint that has not failed at it.
+    pub(super) fn has_another(&self, permit: &Permit, search: Search<'_>) -> bool {
+        let (model, tenant) = (permit.model(), permit.tenant());
+        let input = permit.bound().input().min(model.figures.max_input_tokens);
+        let left = search.deadline.saturating_duration_since(self.clock.instant());
+        self.candidates(model, tenant, input, search).iter().any(|candidate| {
+            !candidate.has_failed && candidate.closed_for.is_none() && candidate.wait < left
+        })
+    }
+
+    fn best(
+        &self,
+        model: &Model,
+        tenant: &str,
+        input: Tokens,
+        search: Search<'_>,
+    ) -> Result<Candidate<'_>, Fault> {
+        let candidates = self.candidates(model, tenant, input, search);
+        let now = self.clock.instant();
+        let left = self.pacer.patience(search.deadline).saturating_duration_since(now);
+        let closed = |wait: Duration| {
+            let refused = |candidate: &Candidate<'_>| candidate.endpoint.is_key_refused(now);
+            if !candidates.is_empty() && candidates.iter().all(refused) {
+                return Fault::Account { code: None };
+            }
+            Fault::Unavailable { retry_after: wait }
+        };
+        let shortest = candidates.iter().filter_map(|candidate| candidate.closed_for).min();
+        let none = closed(shortest.unwrap_or_default());
+        candidates
+            .into_iter()
+            .filter(|candidate| candidate.closed_for.is_none())
+            .min_by_key(|candidate| {
+                let late = candidate.wait > left;
+                (late, candidate.has_failed, candidate.wait, candidate.endpoint.load())
+            })
+            .ok_or(none)
+    }
+
+    fn candidates(
+        &self,
+        model: &Model,
+        tenant: &str,
+        input: Tokens,
+        search: Search<'_>,
+    ) -> Vec<Candidate<'_>> {
+        let now = self.clock.instant();
+        let most = if search.first_only { 1 } else { usize::MAX };
+        let serving = self.endpoints.iter().filter(|endpoint| endpoint.serves(model)).take(most);
+        let candidates = serving.map(|endpoint| {
+            let lane = endpoint.lane(&self.pacer, model);
+            let wait = lane.expected_wait(tenant, input);
+            let has_failed = search.failed.iter().any(|name| name == endpoint.name());
+            let closed_for = endpoint.closed_for(&model.name, now);
+            Candidate { endpoint, lane, wait, closed_for, has_failed }
+        });
+        candidates.collect()
+    }
+}
