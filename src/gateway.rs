@@ -11,7 +11,7 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
 use crate::auth::tenant::TenantName;
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, LeftOut};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
 use crate::ledger::{Ledger, LedgerStoreError};
@@ -144,7 +144,11 @@ impl Gateway {
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
-        let catalog = catalog(settings, &metrics)?;
+        let catalog = Arc::new(catalog(settings)?);
+        // Metrics count by name what can be called.
+        catalog.names().for_each(|model| metrics.expect_model(model));
+        check_tenants(settings, &catalog)?;
+        warn_of_currencies(&catalog);
         let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
         let limiter = limiter(settings, &clock, &metrics, &tasks).await?;
         let ledger = Ledger::open(
@@ -256,15 +260,30 @@ async fn limiter(
     Ok(Arc::new(limiter))
 }
 
-/// The models that can be called, which are also those that metrics count by name.
-fn catalog(settings: &Settings, metrics: &Metrics) -> Result<Arc<Catalog>, BuildError> {
+/// The models that can be called, by the settings of models and of endpoints.
+///
+/// # Errors
+///
+/// [`CatalogError`], as [`Catalog::new`].
+pub fn catalog(settings: &Settings) -> Result<Catalog, CatalogError> {
     let upstream = &settings.upstream;
-    let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
-    check_tenants(settings, &catalog)?;
-    for model in catalog.names() {
-        metrics.expect_model(model);
+    Catalog::new(&settings.models, upstream.outlets(), &upstream.model)
+}
+
+/// Tells of each endpoint that callers without regions of their own are never served by, because it
+/// is paid in another currency than those before it.
+fn warn_of_currencies(catalog: &Catalog) {
+    for LeftOut { model, endpoint, region, currency, sold_in } in catalog.left_out() {
+        tracing::warn!(
+            model,
+            endpoint,
+            region,
+            currency = currency.code(),
+            sold_in = sold_in.code(),
+            "an endpoint is used only for tenants whose regions are all paid in its currency: give \
+             tenants `regions`, or the model's prices one currency"
+        );
     }
-    Ok(Arc::new(catalog))
 }
 
 /// Refuses a tenant of the configuration whose models are not in the catalog: each of its requests would

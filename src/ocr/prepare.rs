@@ -79,7 +79,7 @@ fn quoted(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prepa
         header.orientation = Orientation::Upright;
     }
     let (size, prompt_bytes) = (header.upright(), request.prompt_bytes());
-    let quote = quote::quote(model, size, prompt_bytes, request.wish(), cap(tenant))?;
+    let quote = quote::quote(&model, size, prompt_bytes, request.wish(), cap(tenant))?;
     let (bytes, length) = (request.image.clone(), request.image.len());
     Ok(Prepared { bytes, length, header, quote, patch })
 }
@@ -101,12 +101,12 @@ pub(crate) fn cap(tenant: &Tenant) -> Cap {
 /// # Errors
 ///
 /// [`OcrError::UnknownModel`] and [`OcrError::ModelNotAllowed`].
-pub(crate) fn model_for<'a>(
-    catalog: &'a Catalog,
+pub(crate) fn model_for(
+    catalog: &Catalog,
     tenant: &Tenant,
     name: Option<&str>,
-) -> Result<&'a Arc<Model>, OcrError> {
-    let Some(model) = catalog.find(name) else {
+) -> Result<Arc<Model>, OcrError> {
+    let Some(model) = catalog.find(name).and_then(|listing| listing.sold_in(&[])) else {
         return Err(OcrError::UnknownModel {
             // It may be anything, and of any length.
             model: name.unwrap_or_default().chars().take(LONGEST_ECHO).collect(),
