@@ -267,7 +267,7 @@ impl Permit {
         self.state = State::Closed;
         self.count_unverified();
         let budgets = budgets(&self.tenant);
-        let written_off = self.reservation.take().map(Reservation::write_off);
+        let written_off = self.reservation.take().map(|reservation| reservation.write_off(cost));
         settlement(bound, cost, budgets, written_off)
     }
 
@@ -328,7 +328,8 @@ impl Drop for Permit {
             State::Admitted => self.give_back_all_but(&Usage::default()),
             State::Sent => {
                 self.count_unverified();
-                drop(self.reservation.take().map(Reservation::write_off));
+                let cost = self.model.price.of(&self.bound);
+                drop(self.reservation.take().map(|reservation| reservation.write_off(cost)));
             }
             State::Closed => {}
         }
