@@ -44,7 +44,7 @@ pub enum OcrError {
         allowed: Vec<String>,
     },
     /// The tenant may be served by the model nowhere where it is.
-    #[error("{model} is not available in this key's regions ({allowed})", allowed = allowed.join(", "))]
+    #[error("the model {model} is not available in this key's regions ({allowed})", allowed = allowed.join(", "))]
     RegionNotAllowed {
         /// What was asked for.
         model: String,
