@@ -10,13 +10,16 @@
 //! - **written off** at its bound, marked unverified, when the call went out and its bill is unknown:
 //!   overstating a spend is safe, understating is not;
 //! - **released** when nothing was sent or the upstream surely billed nothing.
+//!
+//! What is reserved is the bound at the dearest price of the regions that the model may be called in.
+//! Once a call is placed in one of them, that region's price is what it is settled or written off at.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::auth::tenant::Tenant;
-use crate::catalog::Model;
+use crate::catalog::{Model, Price};
 use crate::clock::Clock;
 use crate::ledger::books::{Balances, Bill, Charge};
 use crate::ledger::budget::{BudgetExceeded, Budgets, RemainingTokens};
@@ -109,6 +112,8 @@ pub struct Permit {
     admission: Admission,
     tenant: Arc<Tenant>,
     model: Arc<Model>,
+    /// The price where the call is made; the model's dearest until that is known.
+    price: Price,
     bound: Usage,
     taken: Taken,
     /// Missing while the ledger is asked, and once the permit has ended.
@@ -173,6 +178,7 @@ impl Admission {
                 admission: self.clone(),
                 tenant: Arc::clone(tenant),
                 model: Arc::clone(model),
+                price: model.price,
                 bound,
                 taken,
                 reservation: None,
@@ -231,7 +237,9 @@ impl Permit {
     }
 
     /// Notes in which region the call is made, whose price it is settled at from here on.
-    pub fn place_in(&mut self, _region: &str) {}
+    pub fn place_in(&mut self, region: &str) {
+        self.price = self.model.price_in(region);
+    }
 
     /// Notes that the call is about to leave: from here on a drop means that its bill is unknown.
     pub const fn mark_sent(&mut self) {
@@ -250,7 +258,7 @@ impl Permit {
         billed: Usage,
         request_id: Option<String>,
     ) -> impl Future<Output = Settlement> + Send + use<> {
-        let cost = self.model.price.of(&billed);
+        let cost = self.price.of(&billed);
         self.state = State::Closed;
         self.count_spent(&billed, cost);
         self.give_back_all_but(&billed);
@@ -263,11 +271,11 @@ impl Permit {
     /// Settles at the bound, unverified, because the bill of a call that went out is unknown. Waits like
     /// [`settle`](Self::settle).
     pub fn write_off(mut self) -> impl Future<Output = Settlement> + Send + use<> {
-        let (bound, cost) = (self.bound, self.model.price.of(&self.bound));
+        let (bound, cost) = (self.bound, self.price.of(&self.bound));
         self.state = State::Closed;
         self.count_unverified();
         let budgets = budgets(&self.tenant);
-        let written_off = self.reservation.take().map(Reservation::write_off);
+        let written_off = self.reservation.take().map(|reservation| reservation.write_off(cost));
         settlement(bound, cost, budgets, written_off)
     }
 
@@ -293,7 +301,7 @@ impl Permit {
         let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
         let metrics = &self.admission.metrics;
         metrics.tokens_spent(tenant, model, billed);
-        metrics.cost(tenant, model, self.model.price.currency, cost);
+        metrics.cost(tenant, model, self.price.currency, cost);
         let excess = billed.total().saturating_sub(self.bound.total());
         if excess > Tokens::ZERO {
             metrics.tokens_above_bound(tenant, model, excess);
@@ -309,7 +317,7 @@ impl Permit {
 
     fn count_unverified(&self) {
         let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
-        let price = &self.model.price;
+        let price = &self.price;
         let metrics = &self.admission.metrics;
         metrics.tokens_unverified(tenant, model, self.bound.total());
         metrics.cost_unverified(tenant, model, price.currency, price.of(&self.bound));
@@ -328,7 +336,8 @@ impl Drop for Permit {
             State::Admitted => self.give_back_all_but(&Usage::default()),
             State::Sent => {
                 self.count_unverified();
-                drop(self.reservation.take().map(Reservation::write_off));
+                let cost = self.price.of(&self.bound);
+                drop(self.reservation.take().map(|reservation| reservation.write_off(cost)));
             }
             State::Closed => {}
         }

@@ -2,15 +2,23 @@
 //!
 //! All of it is configuration (`[models.NAME]`, with the vendor's figures as defaults), because the
 //! vendor changes prices and limits faster than this service is released. A model that is not in the
-//! catalog, or has no price in the region that serves it, is refused: what cannot be priced cannot be
-//! held to a budget.
+//! catalog, or has no price in a region whose endpoints serve it, is refused: what cannot be priced
+//! cannot be held to a budget.
+//!
+//! Where a caller may be served is decided here, once: a [`Model`] as it is found for a caller is sold
+//! only in regions that the caller may be served in (docs/adr/0014-regions.md). Whose regions those are
+//! is not known here.
 
-use std::collections::BTreeMap;
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::units::{Currency, Money, Pixels, PricePerMillion, Tokens, Usage};
+use self::model::Offer;
+pub use self::model::{Model, Price};
+use crate::units::{Currency, Pixels, PricePerMillion, Tokens};
 
 /// The settings of one model: section `[models.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,67 +65,97 @@ pub struct PriceSettings {
     pub checked: String,
 }
 
-/// What one token costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Price {
-    input: Money,
-    output: Money,
-    /// Currency of every cost made from this price.
-    pub currency: Currency,
+/// An endpoint, as far as it decides what can be sold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlet {
+    /// What the endpoint is called.
+    pub endpoint: String,
+    /// The region that it is in.
+    pub region: String,
+    /// The models that it is asked for; all that have a price in its region, if empty.
+    pub models: Vec<String>,
 }
 
-impl Price {
-    /// What `usage` costs, to the nano.
-    pub const fn of(&self, usage: &Usage) -> Money {
-        self.input.times(usage.input()).saturating_add(self.output.times(usage.output))
+impl Outlet {
+    /// Whether the endpoint sells `model`, given the model's figures.
+    fn sells(&self, model: &str, figures: &ModelSettings) -> bool {
+        let serves = self.models.is_empty() || self.models.iter().any(|served| served == model);
+        serves && figures.prices.contains_key(&self.region)
     }
 }
 
-/// One model as one region sells it.
+/// One model as the endpoints offer it, whoever asks.
 #[derive(Debug, Clone)]
-pub struct Model {
-    /// The name that DashScope knows it by.
-    pub name: String,
-    /// Its figures.
-    pub figures: ModelSettings,
-    /// Its price where it is called.
-    pub price: Price,
+pub struct Listing {
+    figures: Arc<ModelSettings>,
+    /// One for each region, in the order of the endpoints, in all currencies.
+    offers: Vec<Offer>,
+    /// As it is sold to callers who may be served anywhere: nearly all, so it is made but once.
+    anywhere: Arc<Model>,
 }
 
-impl Model {
-    /// Whether whoever asked may be served by the model in `region`.
-    pub fn is_sold_in(&self, _region: &str) -> bool {
-        true
+impl Listing {
+    fn of(name: &str, figures: &ModelSettings, outlets: &[Outlet]) -> Option<Self> {
+        let mut offers: Vec<Offer> = Vec::new();
+        for outlet in outlets.iter().filter(|outlet| outlet.sells(name, figures)) {
+            let region = outlet.region.as_str();
+            let Some(price) = figures.prices.get(region) else { continue };
+            if offers.iter().all(|offer| &*offer.region != region) {
+                offers.push(Offer { region: region.into(), price: Price::of_settings(price) });
+            }
+        }
+        let figures = Arc::new(figures.clone());
+        let anywhere = Arc::new(Model::sold_by(name, &figures, offers.iter().cloned())?);
+        Some(Self { figures, offers, anywhere })
+    }
+
+    /// The name that DashScope knows the model by.
+    pub fn name(&self) -> &str {
+        &self.anywhere.name
+    }
+
+    /// The regions in which somebody may be served, in the order of the endpoints.
+    pub fn regions(&self) -> impl Iterator<Item = &str> {
+        self.offers.iter().map(|offer| &*offer.region)
+    }
+
+    /// The model as it is sold in these regions, or anywhere if there are none; nothing where it is
+    /// sold in none of them.
+    ///
+    /// It is sold in one currency, that of the first endpoint that is left: prices in two currencies
+    /// cannot be compared, so no amount of one would cover a call that is paid in the other.
+    pub fn sold_in(&self, regions: &[String]) -> Option<Arc<Model>> {
+        if regions.is_empty() {
+            return Some(Arc::clone(&self.anywhere));
+        }
+        let allowed = |offer: &&Offer| regions.iter().any(|region| **region == *offer.region);
+        let offers = self.offers.iter().filter(allowed).cloned();
+        Model::sold_by(self.name(), &self.figures, offers).map(Arc::new)
     }
 }
 
-#[cfg(test)]
-impl Model {
-    /// The figures of `qwen-vl-ocr-2025-11-20` under another name, for nothing.
-    pub(crate) fn sample() -> Arc<Self> {
-        let figures = ModelSettings {
-            cell: 32,
-            min_pixels: Pixels::new(3_072),
-            default_max_pixels: Pixels::new(8_388_608),
-            largest_max_pixels: Pixels::new(30_720_000),
-            max_tokens: Tokens::new(8_192),
-            max_input_tokens: Tokens::new(30_000),
-            template_tokens: Tokens::new(32),
-            builtin_tasks: true,
-            rpm: 600,
-            tpm: 6_000_000,
-            prices: BTreeMap::new(),
-        };
-        let price = Price { input: Money::ZERO, output: Money::ZERO, currency: Currency::Cny };
-        Arc::new(Self { name: "sample".to_owned(), figures, price })
-    }
+/// An endpoint that does not serve those who could be served anywhere, because its price for a model is
+/// in another currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The model.
+    pub model: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// Its region.
+    pub region: String,
+    /// The currency of its price.
+    pub currency: Currency,
+    /// The currency that the model is sold in instead.
+    pub sold_in: Currency,
 }
 
-/// The models that can be called, each with its price.
+/// The models that can be called, each with its prices.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    models: BTreeMap<String, Arc<Model>>,
-    default: Arc<Model>,
+    listings: BTreeMap<String, Listing>,
+    default: String,
+    outlets: Vec<Outlet>,
 }
 
 /// A catalog that cannot work.
@@ -133,16 +171,43 @@ pub enum CatalogError {
         /// What is wrong and what would be right.
         why: String,
     },
-    /// The default model is not listed, or has no price in the region.
+    /// The default model is not listed, or no endpoint sells it.
     #[error(
-        "upstream.model: {model:?} has no entry in [models] with a price for region {region:?}; models that have one: {priced}"
+        "upstream.model: {model:?} has no entry in [models] with a price for region {regions} that an \
+         endpoint there serves; models that have one: {priced}"
     )]
     DefaultModel {
         /// The model asked for.
         model: String,
-        /// The region that serves it.
-        region: String,
+        /// The regions that there are.
+        regions: String,
         /// The models that could be used instead.
+        priced: String,
+    },
+    /// An endpoint is to serve a model that has no price where it is.
+    #[error(
+        "upstream.endpoints: {endpoint:?} is to serve {model:?}, which has no entry in [models] with a \
+         price for region {region:?}; add the price, or take the model out of its models"
+    )]
+    Unpriced {
+        /// The endpoint.
+        endpoint: String,
+        /// The model.
+        model: String,
+        /// The endpoint's region.
+        region: String,
+    },
+    /// No model has a price where an endpoint is.
+    #[error(
+        "upstream.endpoints: no model has a price for region {region:?} of {endpoint:?}, so that it \
+         would serve none; regions with prices: {priced}"
+    )]
+    Idle {
+        /// The endpoint.
+        endpoint: String,
+        /// Its region.
+        region: String,
+        /// The regions that models have prices for.
         priced: String,
     },
 }
@@ -151,58 +216,111 @@ pub enum CatalogError {
 impl Catalog {
     /// A catalog of [`Model::sample`] alone.
     pub(crate) fn sample() -> Self {
-        let model = Model::sample();
-        Self { models: [(model.name.clone(), Arc::clone(&model))].into(), default: model }
+        let anywhere = Model::sample();
+        let (name, figures) = (anywhere.name.clone(), Arc::clone(&anywhere.figures));
+        let listing = Listing { figures, offers: Vec::new(), anywhere };
+        Self { listings: [(name.clone(), listing)].into(), default: name, outlets: Vec::new() }
     }
 }
 
 impl Catalog {
-    /// The models of `settings` that have a price in `region`, with `default` among them.
+    /// The models of `settings` that `outlets` sell, with `default` among them.
     ///
     /// # Errors
     ///
-    /// [`CatalogError`] when figures contradict each other or the default model cannot be used.
+    /// [`CatalogError`] when figures contradict each other, the default model cannot be used, or an
+    /// endpoint would serve nothing, or not what it is to serve.
     pub fn new(
         settings: &BTreeMap<String, ModelSettings>,
-        region: &str,
+        outlets: Vec<Outlet>,
         default: &str,
     ) -> Result<Self, CatalogError> {
-        let mut models = BTreeMap::new();
+        let mut listings = BTreeMap::new();
         for (name, figures) in settings {
             check_figures(name, figures)?;
-            let Some(price) = figures.prices.get(region) else { continue };
-            let price = Price {
-                input: price.input.per_token(),
-                output: price.output.per_token(),
-                currency: price.currency,
-            };
-            let model = Model { name: name.clone(), figures: figures.clone(), price };
-            models.insert(name.clone(), Arc::new(model));
+            let Some(listing) = Listing::of(name, figures, &outlets) else { continue };
+            listings.insert(name.clone(), listing);
         }
-        let Some(default) = models.get(default).cloned() else {
+        if !listings.contains_key(default) {
+            let regions: BTreeSet<_> =
+                outlets.iter().map(|outlet| format!("{:?}", outlet.region)).collect();
             return Err(CatalogError::DefaultModel {
                 model: default.to_owned(),
-                region: region.to_owned(),
-                priced: models.keys().cloned().collect::<Vec<_>>().join(", "),
+                regions: joined(regions.iter().map(String::as_str)),
+                priced: joined(listings.keys().map(String::as_str)),
             });
-        };
-        Ok(Self { models, default })
+        }
+        for outlet in &outlets {
+            check_outlet(outlet, settings)?;
+        }
+        Ok(Self { listings, default: default.to_owned(), outlets })
     }
 
-    /// The model of this name; the default where none is named.
-    pub fn find(&self, name: Option<&str>) -> Option<&Arc<Model>> {
-        name.map_or(Some(&self.default), |name| self.models.get(name))
+    /// The model of this name as the endpoints offer it; the default where none is named.
+    pub fn find(&self, name: Option<&str>) -> Option<&Listing> {
+        self.listings.get(name.unwrap_or(&self.default))
     }
 
-    /// The currencies of their prices; one as often as models have it.
-    pub fn currencies(&self) -> impl Iterator<Item = Currency> {
-        self.models.values().map(|model| model.price.currency)
+    /// The models that are sold in these regions, or anywhere if there are none, in the order of their
+    /// names.
+    pub fn sold_in<'a>(&'a self, regions: &'a [String]) -> impl Iterator<Item = Arc<Model>> + 'a {
+        self.listings.values().filter_map(|listing| listing.sold_in(regions))
     }
 
     /// The names of all models, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.models.keys().map(String::as_str)
+        self.listings.keys().map(String::as_str)
     }
+
+    /// The regions that endpoints are in, in order.
+    pub fn regions(&self) -> BTreeSet<&str> {
+        self.outlets.iter().map(|outlet| outlet.region.as_str()).collect()
+    }
+
+    /// The endpoints that do not serve a model to those who could be served anywhere, because of its
+    /// currency there.
+    pub fn left_out(&self) -> impl Iterator<Item = LeftOut> + '_ {
+        self.listings.values().flat_map(|listing| {
+            let sellers =
+                self.outlets.iter().filter(|outlet| outlet.sells(listing.name(), &listing.figures));
+            let left_out = sellers.filter_map(|outlet| {
+                let price = listing.figures.prices.get(&outlet.region)?;
+                let sold_in = listing.anywhere.price.currency;
+                (price.currency != sold_in).then(|| LeftOut {
+                    model: listing.name().to_owned(),
+                    endpoint: outlet.endpoint.clone(),
+                    region: outlet.region.clone(),
+                    currency: price.currency,
+                    sold_in,
+                })
+            });
+            left_out.collect::<Vec<_>>()
+        })
+    }
+}
+
+fn joined<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Refuses an endpoint that would never be asked, wholly or for a model that it names.
+fn check_outlet(
+    outlet: &Outlet,
+    settings: &BTreeMap<String, ModelSettings>,
+) -> Result<(), CatalogError> {
+    let sells =
+        |model: &String| settings.get(model).is_some_and(|figures| outlet.sells(model, figures));
+    let (endpoint, region) = (outlet.endpoint.clone(), outlet.region.clone());
+    if let Some(model) = outlet.models.iter().find(|model| !sells(model)) {
+        return Err(CatalogError::Unpriced { endpoint, model: model.clone(), region });
+    }
+    if !settings.keys().any(sells) {
+        let priced: BTreeSet<_> =
+            settings.values().flat_map(|figures| figures.prices.keys()).collect();
+        let priced = joined(priced.into_iter().map(String::as_str));
+        return Err(CatalogError::Idle { endpoint, region, priced });
+    }
+    Ok(())
 }
 
 fn check_figures(model: &str, figures: &ModelSettings) -> Result<(), CatalogError> {
@@ -230,57 +348,4 @@ fn check_figures(model: &str, figures: &ModelSettings) -> Result<(), CatalogErro
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn figures(prices: &str) -> ModelSettings {
-        let text = format!(
-            "cell = 32\nmin_pixels = 3072\ndefault_max_pixels = 8388608\nlargest_max_pixels = 30720000\n\
-             max_tokens = 8192\nmax_input_tokens = 30000\ntemplate_tokens = 24\nbuiltin_tasks = true\n\
-             rpm = 600\ntpm = 6000000\n{prices}"
-        );
-        let parsed = config::Config::builder()
-            .add_source(config::File::from_str(&text, config::FileFormat::Toml))
-            .build();
-        parsed.unwrap().try_deserialize().unwrap()
-    }
-
-    fn beijing() -> ModelSettings {
-        figures(
-            "[prices.beijing]\ninput = \"0.3\"\noutput = \"0.5\"\ncurrency = \"CNY\"\nsource = \"a page\"\nchecked = \"2026-02-12\"",
-        )
-    }
-
-    #[test]
-    fn the_documented_example_costs_what_the_documentation_says() {
-        let models = BTreeMap::from([("m".to_owned(), beijing())]);
-        let catalog = Catalog::new(&models, "beijing", "m").unwrap();
-        let usage =
-            Usage { image: Tokens::new(728), text: Tokens::new(24), output: Tokens::new(432) };
-        assert_eq!(catalog.find(None).unwrap().price.of(&usage).to_string(), "0.0004416");
-    }
-
-    #[test]
-    fn a_model_without_a_price_in_the_region_is_not_offered() {
-        let models =
-            BTreeMap::from([("m".to_owned(), beijing()), ("free".to_owned(), figures(""))]);
-        let catalog = Catalog::new(&models, "beijing", "m").unwrap();
-        assert!(catalog.find(Some("free")).is_none());
-    }
-
-    #[test]
-    fn an_unpriced_default_model_is_an_error_that_names_the_key() {
-        let models = BTreeMap::from([("m".to_owned(), beijing())]);
-        let error = Catalog::new(&models, "mars", "m").unwrap_err().to_string();
-        assert!(error.starts_with("upstream.model"), "{error}");
-    }
-
-    #[test]
-    fn figures_that_contradict_each_other_are_an_error_that_names_the_key() {
-        let mut wrong = beijing();
-        wrong.default_max_pixels = Pixels::new(1);
-        let models = BTreeMap::from([("m".to_owned(), wrong)]);
-        let error = Catalog::new(&models, "beijing", "m").unwrap_err().to_string();
-        assert!(error.starts_with("models.m.min_pixels"), "{error}");
-    }
-}
+mod tests;

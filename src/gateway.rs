@@ -11,7 +11,7 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
 use crate::auth::tenant::TenantName;
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, LeftOut};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
 use crate::ledger::{Ledger, LedgerStoreError};
@@ -100,14 +100,27 @@ pub enum BuildError {
     /// The tenants.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// A tenant of the configuration may use a model that there is not.
-    #[error("tenants.{tenant}.models: there is no model {model:?} with a price; models: {known}")]
+    /// A tenant of the configuration may use a model that there is not, or not in its regions.
+    #[error(
+        "tenants.{tenant}.models: there is no model {model:?} with a price in the tenant's regions; \
+         models: {known}"
+    )]
     TenantModel {
         /// The tenant.
         tenant: TenantName,
         /// The model.
         model: String,
-        /// What there is.
+        /// What there is in its regions.
+        known: String,
+    },
+    /// A tenant of the configuration may be served in a region that no endpoint is in.
+    #[error("tenants.{tenant}.regions: no endpoint is in region {region:?}; regions: {known}")]
+    TenantRegion {
+        /// The tenant.
+        tenant: TenantName,
+        /// The region.
+        region: String,
+        /// Where endpoints are.
         known: String,
     },
     /// The Redis of the rate limits.
@@ -145,7 +158,11 @@ impl Gateway {
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
-        let catalog = catalog(settings, &metrics)?;
+        let catalog = Arc::new(catalog(settings)?);
+        // Metrics count by name what can be called.
+        catalog.names().for_each(|model| metrics.expect_model(model));
+        check_tenants(settings, &catalog)?;
+        warn_of_currencies(&catalog);
         let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
         let (limiter, shared) = limiter(settings, &clock, &metrics, &tasks).await?;
         let ledger = Ledger::open(
@@ -260,33 +277,102 @@ async fn limiter(
     Ok((Arc::new(limiter), Some(cells)))
 }
 
-/// The models that can be called, which are also those that metrics count by name.
-fn catalog(settings: &Settings, metrics: &Metrics) -> Result<Arc<Catalog>, BuildError> {
-    let upstream = &settings.upstream;
-    let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
-    check_tenants(settings, &catalog)?;
-    for model in catalog.names() {
-        metrics.expect_model(model);
-    }
-    Ok(Arc::new(catalog))
-}
-
-/// Refuses a tenant of the configuration whose models are not in the catalog: each of its requests would
-/// be refused, which is better seen at the start.
+/// The models that can be called, by the settings of models and of endpoints.
 ///
 /// # Errors
 ///
-/// [`BuildError::TenantModel`] for the first.
+/// [`CatalogError`], as [`Catalog::new`].
+pub fn catalog(settings: &Settings) -> Result<Catalog, CatalogError> {
+    let upstream = &settings.upstream;
+    Catalog::new(&settings.models, upstream.outlets(), &upstream.model)
+}
+
+/// Tells of each endpoint that callers without regions of their own are never served by, because it
+/// is paid in another currency than those before it.
+fn warn_of_currencies(catalog: &Catalog) {
+    for LeftOut { model, endpoint, region, currency, sold_in } in catalog.left_out() {
+        tracing::warn!(
+            model,
+            endpoint,
+            region,
+            currency = currency.code(),
+            sold_in = sold_in.code(),
+            "an endpoint is used only for tenants whose regions are all paid in its currency: give \
+             tenants `regions`, or the model's prices one currency"
+        );
+    }
+}
+
+/// Refuses a tenant of the configuration whose models or regions are not in the catalog: each of its
+/// requests would be refused, which is better seen at the start.
+///
+/// # Errors
+///
+/// [`BuildError::TenantRegion`] and [`BuildError::TenantModel`] for the first.
 pub fn check_tenants(settings: &Settings, catalog: &Catalog) -> Result<(), BuildError> {
+    let regions = catalog.regions();
     for (tenant, section) in &settings.tenants {
-        let unknown = section.models.iter().find(|model| catalog.find(Some(model)).is_none());
-        if let Some(model) = unknown {
-            return Err(BuildError::TenantModel {
-                tenant: tenant.clone(),
-                model: model.clone(),
-                known: catalog.names().collect::<Vec<_>>().join(", "),
-            });
+        let tenant = tenant.clone();
+        if let Some(region) = section.regions.iter().find(|region| !regions.contains(&***region)) {
+            let known = regions.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(BuildError::TenantRegion { tenant, region: region.clone(), known });
+        }
+        let sold: Vec<_> = catalog.sold_in(&section.regions).collect();
+        let is_sold = |name: &String| sold.iter().any(|model| model.name == *name);
+        if let Some(model) = section.models.iter().find(|model| !is_sold(model)) {
+            let known: Vec<_> = sold.iter().map(|model| model.name.as_str()).collect();
+            let (model, known) = (model.clone(), known.join(", "));
+            return Err(BuildError::TenantModel { tenant, model, known });
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// What the settings say of the tenants in them, with endpoints in two regions.
+    fn checked(tenant: &str) -> Result<(), BuildError> {
+        use std::io::Write;
+        let endpoint = |name: &str, region: &str| {
+            format!(
+                "[[upstream.endpoints]]\nname = \"{name}\"\nregion = \"{region}\"\n\
+                 base_url = \"https://a\"\n"
+            )
+        };
+        let pool = [endpoint("cn", "beijing"), endpoint("us", "virginia")].concat();
+        let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        write!(file, "{pool}[tenants.acme]\n{tenant}\n").unwrap();
+        let settings = Settings::load_with(Some(file.path()), HashMap::new()).unwrap();
+        check_tenants(&settings, &catalog(&settings).unwrap())
+    }
+
+    #[test]
+    fn a_tenant_in_a_file_may_name_what_endpoints_sell_in_its_regions() {
+        assert!(checked("").is_ok());
+        assert!(checked("models = [\"qwen3.5-ocr\"]\nregions = [\"beijing\"]").is_ok());
+        assert!(checked("regions = [\"virginia\", \"beijing\"]").is_ok());
+    }
+
+    #[test]
+    fn a_tenant_in_a_file_with_a_region_that_no_endpoint_is_in_is_an_error_that_names_the_key() {
+        let error = checked("regions = [\"beijing\", \"mars\"]").unwrap_err().to_string();
+        assert!(
+            error.starts_with("tenants.acme.regions: no endpoint is in region \"mars\""),
+            "{error}"
+        );
+        assert!(error.ends_with("regions: beijing, virginia"), "{error}");
+    }
+
+    #[test]
+    fn a_tenant_in_a_file_with_a_model_that_is_not_sold_in_its_regions_is_an_error_that_names_the_key()
+     {
+        let wrong = "models = [\"qwen3.5-ocr\"]\nregions = [\"virginia\"]";
+        let error = checked(wrong).unwrap_err().to_string();
+        assert!(error.starts_with("tenants.acme.models: there is no model"), "{error}");
+        assert!(error.contains("qwen-vl-ocr") && !error.contains("latest"), "{error}");
+    }
 }

@@ -2,9 +2,12 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::ledger::account::Unit;
 use crate::ledger::fake;
+use crate::ledger::window::Period;
 use crate::rate_limit::local::LocalRateLimiter;
 use crate::telemetry::metrics::MetricsSettings;
+use crate::units::Currency;
 
 const BOUND: Usage =
     Usage { image: Tokens::new(600), text: Tokens::new(100), output: Tokens::new(300) };
@@ -134,4 +137,86 @@ async fn a_refusal_by_a_budget_gives_the_minutes_tokens_back() {
     let poor = Arc::new(Tenant { daily_tokens: NonZeroU64::new(10), ..(*tenant).clone() });
     assert!(matches!(admit(&admission, &poor).await, Err(Refusal::Budget { .. })));
     assert!(admit(&admission, &tenant).await.is_ok());
+}
+
+/// A model of two regions, in which a bound costs 1,000 and 2,600 nanos, and 2,700 at the dearest.
+fn of_two_regions() -> Arc<Model> {
+    Model::priced(&[("beijing", 1, 1), ("virginia", 3, 2)])
+}
+
+const DEAREST: u64 = 3 * 700 + 2 * 300;
+
+async fn admit_in_two_regions(admission: &Admission) -> Permit {
+    let (tenant, now) = (budgeted(), admission.clock.instant());
+    admission.admit_bound(&tenant, &of_two_regions(), BOUND, now).await.unwrap()
+}
+
+/// The day's account of money: settled, reserved, given back.
+async fn money(admission: &Admission) -> [u64; 3] {
+    let accounts = admission.ledger.accounts("acme").await.unwrap();
+    let (_, account) = accounts
+        .iter()
+        .find(|(key, _)| key.window.period == Period::Day && key.unit == Unit::Money(Currency::Cny))
+        .unwrap();
+    assert!(account.is_balanced(), "{account:?}");
+    [account.settled, account.reserved, account.released]
+}
+
+#[tokio::test]
+async fn a_call_reserves_the_dearest_price_and_is_settled_at_that_of_its_last_region() {
+    let (admission, _) = admission().await;
+    let mut permit = admit_in_two_regions(&admission).await;
+    assert_eq!(money(&admission).await, [0, DEAREST, 0]);
+    permit.place_in("virginia");
+    permit.mark_sent();
+    permit.mark_unbilled();
+    permit.place_in("beijing");
+    permit.mark_sent();
+    let settled = permit.settle(BOUND, None).await;
+    assert_eq!(settled.cost.nanos(), 1_000);
+    assert_eq!(money(&admission).await, [1_000, 0, DEAREST - 1_000]);
+    let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+    let cost = r#"cost_total{currency="CNY",model="sample",tenant="acme"} 0.000001"#;
+    assert!(metrics.contains(cost), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_call_whose_bill_is_unknown_is_written_off_at_the_price_of_its_region() {
+    let (admission, _) = admission().await;
+    let mut permit = admit_in_two_regions(&admission).await;
+    permit.place_in("beijing");
+    assert_eq!(permit.write_off().await.cost.nanos(), 1_000);
+    assert_eq!(money(&admission).await, [1_000, 0, DEAREST - 1_000]);
+}
+
+#[tokio::test]
+async fn a_dropped_call_that_went_out_is_written_off_at_the_price_of_its_region() {
+    let (admission, _) = admission().await;
+    let mut permit = admit_in_two_regions(&admission).await;
+    permit.place_in("beijing");
+    permit.mark_sent();
+    drop(permit);
+    admission.ledger.close().await;
+    assert_eq!(money(&admission).await, [1_000, 0, DEAREST - 1_000]);
+}
+
+#[tokio::test]
+async fn a_call_that_was_placed_nowhere_is_written_off_at_the_dearest_price() {
+    let (admission, _) = admission().await;
+    let permit = admit_in_two_regions(&admission).await;
+    assert_eq!(permit.write_off().await.cost.nanos(), DEAREST);
+    assert_eq!(money(&admission).await, [DEAREST, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_renewed_permit_may_go_to_any_region_again() {
+    let (admission, _) = admission().await;
+    let tenant = Arc::new(Tenant::new("acme".parse().unwrap()));
+    let (model, now) = (of_two_regions(), admission.clock.instant());
+    let mut permit = admission.admit_bound(&tenant, &model, BOUND, now).await.unwrap();
+    permit.place_in("beijing");
+    permit.mark_sent();
+    let second = permit.renew().await.unwrap();
+    assert_eq!(money(&admission).await, [1_000, DEAREST, DEAREST - 1_000]);
+    second.release();
 }

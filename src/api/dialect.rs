@@ -48,7 +48,7 @@ fn words(problem: &Problem) -> Row {
     let status = problem.status;
     match problem.code {
         "unauthorized" => row(status, "InvalidApiKey", "invalid_api_key"),
-        "forbidden" => row(status, "AccessDenied", "access_denied"),
+        "forbidden" | "region_not_allowed" => row(status, "AccessDenied", "access_denied"),
         "model_not_found" => row(status, "ModelNotFound", "model_not_found"),
         "not_found" => row(status, "NotFound", "not_found"),
         "body_too_large" => row(status, "BadRequest.TooLarge", "request_too_large"),

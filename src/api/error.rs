@@ -188,6 +188,15 @@ fn cause_of(error: OcrError) -> Problem {
             Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
                 .flaw("/model", "is not among this key's models")
         }
+        OcrError::RegionNotAllowed { available, .. } => {
+            let detail = format!(
+                "{text} It is available in: {}. Name a model that is in the key's regions, or have a \
+                 region added to the tenant.",
+                available.join(", ")
+            );
+            Problem::new(StatusCode::FORBIDDEN, "region_not_allowed", "Not allowed", detail)
+                .flaw("/model", "is not available in this key's regions")
+        }
         OcrError::NoTasks { .. } => {
             let detail =
                 format!("{text} Name another model, or leave out the task, lines and languages.");

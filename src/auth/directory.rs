@@ -50,6 +50,8 @@ pub struct TenantSection {
     pub monthly_cost: Option<Money>,
     /// As [`Tenant::models`].
     pub models: Vec<String>,
+    /// As [`Tenant::regions`].
+    pub regions: Vec<String>,
     /// As [`Tenant::disabled`].
     pub disabled: bool,
     /// The tenant's keys. One is revoked by taking it out.
@@ -76,6 +78,7 @@ impl TenantSection {
             daily_cost: self.daily_cost,
             monthly_cost: self.monthly_cost,
             models: self.models.clone(),
+            regions: self.regions.clone(),
             disabled: self.disabled,
         }
         .checked()
@@ -293,7 +296,7 @@ mod tests {
     fn a_section_is_read_with_the_names_of_the_contract() {
         let json = r#"{"max_pixels":786432,"on_exceed":"reject","rpm":60,"tpm":9,"concurrency":2,
             "max_tokens":3,"daily_tokens":4,"monthly_tokens":5,"daily_cost":"0.6",
-            "monthly_cost":"7","models":["a"],"keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
+            "monthly_cost":"7","models":["a"],"regions":["b"],"keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
             "sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}]}"#;
         let section: TenantSection = serde_json::from_str(json).unwrap();
         let tenant = section.tenant(name("acme")).unwrap();
@@ -309,6 +312,7 @@ mod tests {
             daily_cost: Some(Money::from_nanos(600_000_000)),
             monthly_cost: Some(Money::from_nanos(7_000_000_000)),
             models: vec!["a".into()],
+            regions: vec!["b".into()],
             ..Tenant::new(name("acme"))
         };
         assert_eq!(tenant, expected);

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use super::{Failure, connect};
 use crate::auth::directory::Directory;
-use crate::catalog::Catalog;
 use crate::clock::SystemClock;
 use crate::dashscope::Client;
 use crate::dashscope::check::CheckError;
-use crate::gateway::check_tenants;
+use crate::gateway::{catalog, check_tenants};
 use crate::random::SystemRandom;
 use crate::rate_limit::redis::{self as shared_limits, RedisSettings};
 use crate::settings::Settings;
@@ -43,10 +42,10 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
 }
 
 fn check_models(settings: &Settings) -> Result<String, Failure> {
-    let upstream = &settings.upstream;
-    let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+    let catalog = catalog(settings)?;
     check_tenants(settings, &catalog)?;
-    Ok(format!("{} with a price in {}", catalog.names().count(), upstream.region))
+    let regions: Vec<_> = catalog.regions().into_iter().collect();
+    Ok(format!("{} with a price in {}", catalog.names().count(), regions.join(", ")))
 }
 
 async fn check_database(settings: &Settings) -> Result<String, Failure> {

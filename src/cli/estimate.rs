@@ -13,6 +13,7 @@ use super::{Failure, say};
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
+use crate::gateway;
 use crate::ocr::prepare;
 use crate::ocr::request::{Options, Request};
 use crate::ocr::result::Estimate;
@@ -47,8 +48,7 @@ pub(super) fn run(
     settings: &Settings,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let upstream = &settings.upstream;
-    let catalog = Catalog::new(&settings.models, &upstream.region, &upstream.model)?;
+    let catalog = gateway::catalog(settings)?;
     let mut code = ExitCode::SUCCESS;
     if !arguments.json {
         writeln!(

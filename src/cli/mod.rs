@@ -106,7 +106,12 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Tenant(command) => {
             let store = open(&settings.database).await?;
             let is_in_file = |name: &_| settings.tenants.contains_key(name);
+            let regions = settings.upstream.pool().into_iter().map(|endpoint| endpoint.region);
+            let warning = command.warning(&regions.collect());
             command.run(&*store.tenants(), &is_in_file, &mut out).await?;
+            if let Some(warning) = warning {
+                say(&warning);
+            }
         }
         Command::Key(command) => {
             let store = open(&settings.database).await?;

@@ -3,6 +3,7 @@
 //! A tenant of the configuration is refused with the place where it lives: it is changed by
 //! changing the file, and one name is never kept in two places.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::str::FromStr;
@@ -32,7 +33,7 @@ pub(super) enum TenantCommand {
     /// Change a tenant's settings; only what is given changes
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
         ["max_pixels", "on_exceed", "max_tokens", "rpm", "tpm", "concurrency", "daily_tokens",
-         "monthly_tokens", "daily_cost", "monthly_cost", "models", "disabled"],
+         "monthly_tokens", "daily_cost", "monthly_cost", "models", "regions", "disabled"],
     )))]
     Set {
         /// The tenant
@@ -96,8 +97,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = "AMOUNT", value_parser = change::<Money>)]
     monthly_cost: Option<Change<Money>>,
     /// The models that may be asked for, separated by commas, or 'none' for all
-    #[arg(long, value_name = "MODELS", value_parser = models)]
+    #[arg(long, value_name = "MODELS", value_parser = names)]
     models: Option<Change<Vec<String>>>,
+    /// The regions in which requests may be served, separated by commas, or 'none' for all
+    #[arg(long, value_name = "REGIONS", value_parser = names)]
+    regions: Option<Change<Vec<String>>>,
     /// Whether all keys are refused
     #[arg(long, value_name = "BOOL", value_parser = change::<bool>)]
     disabled: Option<Change<bool>>,
@@ -117,6 +121,7 @@ impl From<Flags> for TenantChange {
             daily_cost: settings.daily_cost.unwrap_or_default(),
             monthly_cost: settings.monthly_cost.unwrap_or_default(),
             models: settings.models.unwrap_or_default(),
+            regions: settings.regions.unwrap_or_default(),
             disabled: settings.disabled.unwrap_or_default(),
         }
     }
@@ -152,6 +157,27 @@ impl TenantCommand {
                 set(name, TenantChange { disabled, ..TenantChange::default() }, store).await
             }
         }
+    }
+
+    /// What to tell of regions that no endpoint is in, where `known` has those of the configuration. It
+    /// is no error: the service may have another configuration than whoever types here.
+    pub(super) fn warning(&self, known: &BTreeSet<String>) -> Option<String> {
+        let (Self::Create { settings, .. } | Self::Set { settings, .. }) = self else {
+            return None;
+        };
+        let Some(Change::Set(regions)) = &settings.regions else { return None };
+        let unknown: Vec<_> =
+            regions.iter().filter(|region| !known.contains(*region)).map(String::as_str).collect();
+        if unknown.is_empty() {
+            return None;
+        }
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        Some(format!(
+            "warning: no endpoint of the configuration is in {}; those that there are, are in {}. A \
+             tenant whose regions have no endpoint is refused",
+            unknown.join(", "),
+            known.join(", ")
+        ))
     }
 
     const fn name(&self) -> Option<&TenantName> {
@@ -224,8 +250,8 @@ fn write_one(out: &mut dyn Write, tenant: &Tenant) -> io::Result<()> {
     write_table(out, &rows.map(<[String; 2]>::from).collect::<Vec<_>>())
 }
 
-/// The settings in the order of the tables. The models come last: they may be long.
-const SETTINGS: [&str; 13] = [
+/// The settings in the order of the tables. The lists come last: they may be long.
+const SETTINGS: [&str; 14] = [
     "name",
     "max_pixels",
     "on_exceed",
@@ -238,6 +264,7 @@ const SETTINGS: [&str; 13] = [
     "daily_cost",
     "monthly_cost",
     "disabled",
+    "regions",
     "models",
 ];
 
@@ -255,13 +282,19 @@ fn cells(tenant: &Tenant) -> [String; SETTINGS.len()] {
         cell(tenant.daily_cost),
         cell(tenant.monthly_cost),
         tenant.disabled.to_string(),
-        cell(Some(tenant.models.join(",")).filter(|models| !models.is_empty())),
+        list_cell(&tenant.regions),
+        list_cell(&tenant.models),
     ]
 }
 
 /// A value as a cell of a table; `-` where there is none.
 pub(super) fn cell(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// A list as a cell of a table; `-` where it is empty.
+fn list_cell(names: &[String]) -> String {
+    cell(Some(names.join(",")).filter(|names| !names.is_empty()))
 }
 
 /// Writes rows with aligned columns.
@@ -299,15 +332,15 @@ fn pixels(text: &str) -> Result<Change<Pixels>, std::num::ParseIntError> {
     text.parse().map(|count| Change::Set(Pixels::new(count)))
 }
 
-fn models(text: &str) -> Result<Change<Vec<String>>, &'static str> {
+fn names(text: &str) -> Result<Change<Vec<String>>, &'static str> {
     if text == CLEAR {
         return Ok(Change::Clear);
     }
-    let models: Vec<_> = text.split(',').map(|model| model.trim().to_owned()).collect();
-    if models.iter().any(String::is_empty) {
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
         return Err("a name is missing beside a comma");
     }
-    Ok(Change::Set(models))
+    Ok(Change::Set(names))
 }
 
 #[cfg(test)]
@@ -348,14 +381,15 @@ mod tests {
     async fn a_created_tenant_is_shown_with_its_settings() {
         let store = empty_store().await;
         let created = "create acme --max-pixels 786432 --on-exceed reject --max-tokens 900 --rpm 60 \
-                       --daily-tokens 1000 --monthly-cost 12.50 --models a,b";
+                       --daily-tokens 1000 --monthly-cost 12.50 --models a,b \
+                       --regions beijing,virginia";
         assert_eq!(run(&*store, created).await.unwrap(), "");
         let shown = run(&*store, "show acme").await.unwrap();
         let expected = "name            acme\nmax_pixels      786432\non_exceed       reject\n\
                         max_tokens      900\nrpm             60\ntpm             -\n\
                         concurrency     -\ndaily_tokens    1000\nmonthly_tokens  -\n\
                         daily_cost      -\nmonthly_cost    12.5\ndisabled        false\n\
-                        models          a,b\n";
+                        regions         beijing,virginia\nmodels          a,b\n";
         assert_eq!(shown, expected);
     }
 
@@ -367,7 +401,7 @@ mod tests {
         let expected = serde_json::json!([{ "name": "acme", "max_pixels": null, "tpm": 5,
             "on_exceed": "clamp", "max_tokens": null, "rpm": null, "concurrency": 2,
             "daily_tokens": null, "monthly_tokens": null, "daily_cost": "0.5",
-            "monthly_cost": null, "models": [], "disabled": false }]);
+            "monthly_cost": null, "models": [], "regions": [], "disabled": false }]);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&listed).unwrap(), expected);
     }
 
@@ -396,6 +430,7 @@ mod tests {
             ("daily-cost", "0.7"),
             ("monthly-cost", "8"),
             ("models", "a"),
+            ("regions", "a,b"),
         ];
         run(&*store, "create acme").await.unwrap();
         let without = run(&*store, "show acme").await.unwrap();
@@ -447,6 +482,21 @@ mod tests {
     }
 
     #[test]
+    fn a_region_that_no_endpoint_is_in_is_warned_of() {
+        let known = BTreeSet::from(["beijing".to_owned(), "virginia".to_owned()]);
+        let warning = |line: &str| parse(line).unwrap().warning(&known);
+        for line in ["create a --regions virginia", "set a --regions none", "set a --rpm 1", "list"]
+        {
+            assert_eq!(warning(line), None, "{line}");
+        }
+        for line in ["create a --regions mars", "set a --regions beijing,mars"] {
+            let warning = warning(line).unwrap();
+            assert!(warning.contains("is in mars;"), "{warning}");
+            assert!(warning.contains("are in beijing, virginia"), "{warning}");
+        }
+    }
+
+    #[test]
     fn wrong_usage_is_told_before_anything_is_done() {
         for wrong in [
             "set acme",
@@ -456,6 +506,7 @@ mod tests {
             "create a --daily-cost 1e3",
             "create a --monthly-cost=-1",
             "set a --on-exceed x",
+            "set a --regions a,,b",
             "show",
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?} was accepted");

@@ -12,6 +12,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use crate::catalog::Outlet;
+
 /// What the vendor gives a call before it ends it: `x-dashscope-timeout: 298` in its recorded
 /// answers.
 const VENDOR_TIMEOUT_MS: u64 = 298_000;
@@ -164,6 +166,14 @@ impl UpstreamSettings {
             models: Vec::new(),
             limits: BTreeMap::new(),
         }]
+    }
+
+    /// The endpoints in the words of the catalog.
+    pub fn outlets(&self) -> Vec<Outlet> {
+        let outlet = |EndpointSettings { name: endpoint, region, models, .. }: EndpointSettings| {
+            Outlet { endpoint, region, models }
+        };
+        self.pool().into_iter().map(outlet).collect()
     }
 
     /// Refuses what could not work.

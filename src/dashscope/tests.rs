@@ -116,8 +116,9 @@ pub(super) fn model(rpm: u64, tpm: u64) -> Arc<Model> {
     );
     let source = config::File::from_str(&text, config::FileFormat::Toml);
     let parsed = config::Config::builder().add_source(source).build().unwrap();
-    let catalog = Catalog::new(&parsed.try_deserialize().unwrap(), "beijing", "ocr").unwrap();
-    Arc::clone(catalog.find(None).unwrap())
+    let outlets = settings("http://localhost").outlets();
+    let catalog = Catalog::new(&parsed.try_deserialize().unwrap(), outlets, "ocr").unwrap();
+    catalog.find(None).unwrap().sold_in(&[]).unwrap()
 }
 
 /// A client, its upstream, and the account of a tenant.

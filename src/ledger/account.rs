@@ -104,13 +104,13 @@ impl Account {
         self.correct(bound, spent);
     }
 
-    /// Replaces a bound that was settled by what was in truth spent.
-    pub(super) fn correct(&mut self, bound: u64, spent: u64) {
+    /// Replaces what was settled because a bill was unknown by what was in truth spent.
+    pub(super) fn correct(&mut self, assumed: u64, spent: u64) {
         // What a column cannot hold is counted as far as it can: the budget is used up either way.
-        let spent = spent.min(LARGEST.saturating_sub(self.settled.saturating_sub(bound)));
-        self.settled = self.settled.saturating_sub(bound).saturating_add(spent);
-        self.released = self.released.saturating_add(bound.saturating_sub(spent));
-        self.excess = self.excess.saturating_add(spent.saturating_sub(bound));
+        let spent = spent.min(LARGEST.saturating_sub(self.settled.saturating_sub(assumed)));
+        self.settled = self.settled.saturating_sub(assumed).saturating_add(spent);
+        self.released = self.released.saturating_add(assumed.saturating_sub(spent));
+        self.excess = self.excess.saturating_add(spent.saturating_sub(assumed));
     }
 }
 

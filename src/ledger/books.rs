@@ -118,6 +118,8 @@ pub enum Operation {
     WriteOff {
         /// The entry.
         id: Uuid,
+        /// What the bound costs where the call was made; what was reserved, where that is not known.
+        cost: Option<Money>,
     },
     /// Give the bound back, because nothing was billed.
     Release {
@@ -132,7 +134,7 @@ impl Operation {
         match self {
             Self::Reserve { id, .. }
             | Self::Settle { id, .. }
-            | Self::WriteOff { id }
+            | Self::WriteOff { id, .. }
             | Self::Release { id } => *id,
         }
     }
@@ -346,9 +348,10 @@ impl Books {
                 Outcome::Reserved(self.balances(charge, today))
             }
             Operation::Settle { id, bill } => self.close(*id, EntryState::Settled, bill.clone()),
-            Operation::WriteOff { id } => {
+            Operation::WriteOff { id, cost } => {
                 let Some(entry) = self.entries.get(id) else { return Outcome::Unchanged };
-                let Charge { bound, cost, .. } = entry.charge;
+                let Charge { bound, cost: reserved, .. } = entry.charge;
+                let cost = cost.unwrap_or(reserved).min(reserved);
                 let bill = Bill { usage: bound, cost, request_id: None };
                 self.close(*id, EntryState::Unverified, bill)
             }
@@ -391,12 +394,14 @@ impl Books {
     }
 
     /// Moves an entry to its end. An entry whose bound was written off can still be set right, because
-    /// what the upstream says of its bill is worth more than that nothing was heard.
+    /// what the upstream says of its bill is worth more than that nothing was heard, and where a call
+    /// was made more than that it was made somewhere.
     fn close(&mut self, id: Uuid, state: EntryState, bill: Bill) -> Outcome {
         let Some(entry) = self.entries.get_mut(&id) else { return Outcome::Unchanged };
         let before = entry.state;
         let from_open = before == EntryState::Open;
-        let late = before == EntryState::Unverified && state != EntryState::Unverified;
+        let late = before == EntryState::Unverified
+            && (state != EntryState::Unverified || bill.cost < entry.bill.cost);
         if !from_open && !late {
             return Outcome::Unchanged;
         }
@@ -406,11 +411,12 @@ impl Books {
         for key in keys_of(&entry.charge, entry.day) {
             let bound = amount(&entry.charge.bound, entry.charge.cost, key.unit);
             let spent = amount(&entry.bill.usage, entry.bill.cost, key.unit);
+            let before = amount(&earlier.usage, earlier.cost, key.unit);
             let account = self.account(key);
             if from_open {
                 account.close(bound, spent);
             } else {
-                account.correct(bound, spent);
+                account.correct(before, spent);
             }
         }
         let usage = self.usage.entry(UsageKey::of(&entry)).or_default();

@@ -127,7 +127,8 @@ impl Keeper {
             if orphans.is_empty() {
                 return Ok(());
             }
-            let batch: Vec<_> = orphans.into_iter().map(|id| Operation::WriteOff { id }).collect();
+            let write_off = |id| Operation::WriteOff { id, cost: None };
+            let batch: Vec<_> = orphans.into_iter().map(write_off).collect();
             let outcomes = self.store.post(&batch, today).await?;
             let mut written_off = 0_u32;
             for outcome in outcomes {

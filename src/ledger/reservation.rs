@@ -11,6 +11,7 @@ use super::books::{Balances, Bill, Operation};
 use super::writer::{End, Message};
 use crate::clock::Clock;
 use crate::telemetry::metrics::{LedgerStep, Metrics};
+use crate::units::Money;
 
 /// How long the end of a call waits to be in the database before the caller is answered. It is posted
 /// all the same; were it lost in a crash, the bound would be counted.
@@ -53,10 +54,11 @@ impl Reservation {
         self.end(Operation::Settle { id, bill })
     }
 
-    /// Counts the bound as spent, because the bill is unknown. Otherwise like [`settle`](Self::settle).
-    pub fn write_off(self) -> impl Future<Output = Balances> + Send + use<> {
-        let id = self.id;
-        self.end(Operation::WriteOff { id })
+    /// Counts the bound as spent, at what it costs where the call was made, because the bill is
+    /// unknown. Otherwise like [`settle`](Self::settle).
+    pub fn write_off(self, cost: Money) -> impl Future<Output = Balances> + Send + use<> {
+        let (id, cost) = (self.id, Some(cost));
+        self.end(Operation::WriteOff { id, cost })
     }
 
     /// Gives the bound back, because nothing was billed.

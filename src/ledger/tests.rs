@@ -219,14 +219,17 @@ impl Run {
         };
         let (state, bill) = match self.below(8) {
             0 => (EntryState::Released, Bill::default()),
-            1 => (EntryState::Unverified, Bill { request_id: None, ..bill(tokens) }),
+            1 => {
+                let cost = Money::from_nanos(tokens * (1 + self.below(7)));
+                (EntryState::Unverified, Bill { cost, request_id: None, ..bill(tokens) })
+            }
             2 => (EntryState::Settled, bill(tokens)),
             3 => (EntryState::Settled, bill(tokens + self.below(50))),
             _ => (EntryState::Settled, bill(self.below(tokens))),
         };
         match state {
             EntryState::Released => reservation.release(),
-            EntryState::Unverified => drop(reservation.write_off()),
+            EntryState::Unverified => drop(reservation.write_off(bill.cost)),
             _ => drop(reservation.settle(bill.clone())),
         }
         self.wanted.insert(id, Wanted { state, bill, owner });

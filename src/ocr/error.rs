@@ -43,6 +43,16 @@ pub enum OcrError {
         /// What the tenant may use.
         allowed: Vec<String>,
     },
+    /// The tenant may be served by the model nowhere where it is.
+    #[error("the model {model} is not available in this key's regions ({allowed})", allowed = allowed.join(", "))]
+    RegionNotAllowed {
+        /// What was asked for.
+        model: String,
+        /// The regions in which the tenant may be served.
+        allowed: Vec<String>,
+        /// The regions in which the model is.
+        available: Vec<String>,
+    },
     /// The model has no built-in tasks.
     #[error("the model {model} has no built-in tasks")]
     NoTasks {

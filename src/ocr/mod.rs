@@ -283,8 +283,9 @@ impl Tally {
     }
 
     fn add(&mut self, completion: &Completion, quote: &Quote) {
-        self.spend(&completion.receipt.settlement.usage, quote);
-        self.remaining = completion.receipt.settlement.remaining;
+        let settlement = &completion.receipt.settlement;
+        self.spend(&settlement.usage, settlement.cost);
+        self.remaining = settlement.remaining;
         self.endpoint.clone_from(&completion.receipt.endpoint);
         self.attempts += completion.receipt.attempts;
         self.retries += completion.receipt.retries();
@@ -294,14 +295,14 @@ impl Tally {
     }
 
     fn add_failure(&mut self, failure: &CallError, quote: &Quote) {
-        self.spend(&failure.spent, quote);
+        self.spend(&failure.spent, quote.model.price.of(&failure.spent));
         self.attempts += failure.attempts;
         self.retries += failure.retries();
         self.request_ids.extend(failure.request_id.as_ref().map(ToString::to_string));
     }
 
-    fn spend(&mut self, usage: &Usage, quote: &Quote) {
+    fn spend(&mut self, usage: &Usage, cost: Money) {
         self.usage = self.usage.plus(usage);
-        self.cost = self.cost.saturating_add(quote.model.price.of(usage));
+        self.cost = self.cost.saturating_add(cost);
     }
 }

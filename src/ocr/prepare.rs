@@ -79,7 +79,7 @@ fn quoted(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prepa
         header.orientation = Orientation::Upright;
     }
     let (size, prompt_bytes) = (header.upright(), request.prompt_bytes());
-    let quote = quote::quote(model, size, prompt_bytes, request.wish(), cap(tenant))?;
+    let quote = quote::quote(&model, size, prompt_bytes, request.wish(), cap(tenant))?;
     let (bytes, length) = (request.image.clone(), request.image.len());
     Ok(Prepared { bytes, length, header, quote, patch })
 }
@@ -96,30 +96,35 @@ pub(crate) fn cap(tenant: &Tenant) -> Cap {
     }
 }
 
-/// The model of this name that the tenant may use; the default where none is named.
+/// The model of this name that the tenant may use, sold in its regions; the default where none is named.
+///
+/// Whoever sends the request asks the model where it may go, so nothing is sent to another region
+/// (docs/adr/0014-regions.md).
 ///
 /// # Errors
 ///
-/// [`OcrError::UnknownModel`] and [`OcrError::ModelNotAllowed`].
-pub(crate) fn model_for<'a>(
-    catalog: &'a Catalog,
+/// [`OcrError::UnknownModel`], [`OcrError::ModelNotAllowed`] and [`OcrError::RegionNotAllowed`].
+pub(crate) fn model_for(
+    catalog: &Catalog,
     tenant: &Tenant,
     name: Option<&str>,
-) -> Result<&'a Arc<Model>, OcrError> {
-    let Some(model) = catalog.find(name) else {
+) -> Result<Arc<Model>, OcrError> {
+    let Some(listing) = catalog.find(name) else {
         return Err(OcrError::UnknownModel {
             // It may be anything, and of any length.
             model: name.unwrap_or_default().chars().take(LONGEST_ECHO).collect(),
-            known: catalog.names().map(str::to_owned).collect(),
+            known: catalog.sold_in(&tenant.regions).map(|model| model.name.clone()).collect(),
         });
     };
-    if !tenant.allows(&model.name) {
-        return Err(OcrError::ModelNotAllowed {
-            model: model.name.clone(),
-            allowed: tenant.models.clone(),
-        });
+    let model = || listing.name().to_owned();
+    if !tenant.allows(listing.name()) {
+        return Err(OcrError::ModelNotAllowed { model: model(), allowed: tenant.models.clone() });
     }
-    Ok(model)
+    listing.sold_in(&tenant.regions).ok_or_else(|| OcrError::RegionNotAllowed {
+        model: model(),
+        allowed: tenant.regions.clone(),
+        available: listing.regions().map(str::to_owned).collect(),
+    })
 }
 
 impl Prepared {

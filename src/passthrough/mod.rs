@@ -170,7 +170,7 @@ impl Passthrough {
         deadline: Instant,
     ) -> Result<Bytes, PassthroughError> {
         let model = prepare::model_for(&self.catalog, tenant, model.as_deref())?;
-        let policy = self.client.upload_policy(model, deadline).await;
+        let policy = self.client.upload_policy(&model, deadline).await;
         policy.map_err(|error| OcrError::from(error).into())
     }
 

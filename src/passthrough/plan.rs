@@ -72,13 +72,13 @@ pub(super) fn plan(
     }
     let model = prepare::model_for(catalog, tenant, Some(&asked.model))?;
     let cap = prepare::cap(tenant);
-    let images = look_at_images(&outline, &asked, model, cap)?;
-    let output = quote::output(model, cap);
+    let images = look_at_images(&outline, &asked, &model, cap)?;
+    let output = quote::output(&model, cap);
     let limits = [asked.max_tokens, asked.max_completion_tokens].into_iter().flatten();
     let output = limits.map(Tokens::new).fold(output, Tokens::min);
     let bound = Usage {
         image: sum(images.iter().map(|image| image.bound)),
-        text: text_bound(&outline, &asked, model),
+        text: text_bound(&outline, &asked, &model),
         output,
     };
     let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
@@ -90,7 +90,7 @@ pub(super) fn plan(
         resolves_oss: request.resolves_oss,
     };
     let plan = Plan {
-        model: Arc::clone(model),
+        model,
         bound,
         image_tokens,
         saved: sum(images.iter().map(|image| image.saved)),

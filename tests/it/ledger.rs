@@ -123,7 +123,7 @@ async fn a_batch_that_is_posted_again_changes_nothing_more() {
         let mut batch: Vec<_> =
             calls.iter().map(|call| reserve(*call, "acme", 100, daily(400))).collect();
         batch.push(settle(calls[0], 120));
-        batch.push(Operation::WriteOff { id: calls[1] });
+        batch.push(Operation::WriteOff { id: calls[1], cost: None });
         batch.push(Operation::Release { id: calls[2] });
         store.post(&batch, DAY).await.unwrap();
         let before = (day(&*store).await, store.usage(&query(DAY, DAY)).await.unwrap());
@@ -189,7 +189,7 @@ async fn a_bill_that_comes_late_sets_a_written_off_call_right() {
         let (billed, unbilled) = (id(), id());
         for call in [billed, unbilled] {
             post(&*store, reserve(call, "acme", 100, Budgets::default())).await;
-            post(&*store, Operation::WriteOff { id: call }).await;
+            post(&*store, Operation::WriteOff { id: call, cost: None }).await;
         }
         assert_eq!(store.usage(&query(DAY, DAY)).await.unwrap()[0].unverified_calls, 2);
         post(&*store, settle(billed, 40)).await;
@@ -259,7 +259,7 @@ async fn calls_of_all_kinds_on_several_connections_add_up_at_every_moment() {
                     let ends = [
                         settle(calls[0], number % 12),
                         Operation::Release { id: calls[1] },
-                        Operation::WriteOff { id: calls[2] },
+                        Operation::WriteOff { id: calls[2], cost: None },
                     ];
                     store.post(&ends, today).await.unwrap();
                 }
@@ -315,7 +315,7 @@ async fn calls_of_a_holder_that_is_forgotten_are_orphans_and_written_off_once() 
         store.forget(holder).await.unwrap();
         assert_eq!(store.beat(holder).await.unwrap(), None);
         assert_eq!(store.orphans(10).await.unwrap(), [call]);
-        let sweep = [Operation::WriteOff { id: call }];
+        let sweep = [Operation::WriteOff { id: call, cost: None }];
         let swept =
             [store.post(&sweep, DAY).await.unwrap(), store.post(&sweep, DAY).await.unwrap()];
         assert!(matches!(swept[0][0], Outcome::Closed(..)));

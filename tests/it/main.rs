@@ -29,6 +29,7 @@ mod program;
 mod rate_limits;
 mod redis;
 mod redis_outages;
+mod regions;
 mod replicas;
 mod requests;
 mod store;

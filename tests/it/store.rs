@@ -61,6 +61,7 @@ fn limited(text: &str) -> Tenant {
         daily_cost: Some(Money::from_nanos(1_500_000_001)),
         monthly_cost: Some(Money::from_nanos(30_000_000_000)),
         models: vec!["qwen-vl-ocr".into(), "qwen-vl-ocr-latest".into()],
+        regions: vec!["virginia".into(), "beijing".into()],
         disabled: true,
         ..Tenant::new(name(text))
     }

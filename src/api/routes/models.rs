@@ -11,6 +11,7 @@ use crate::api::entrance::authenticate;
 use crate::api::error;
 use crate::api::problem::Problem;
 use crate::auth::tenant::Tenant;
+use crate::catalog::Model;
 use crate::gateway::Gateway;
 
 /// All of them.
@@ -19,7 +20,7 @@ pub(in crate::api) async fn list(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let tenant = authenticate(&gateway, &headers).await?;
-    let models: Vec<_> = allowed(&gateway, &tenant).map(described).collect();
+    let models: Vec<_> = allowed(&gateway, &tenant).map(|model| described(&model.name)).collect();
     Ok(Json(json!({ "object": "list", "data": models })))
 }
 
@@ -30,13 +31,14 @@ pub(in crate::api) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let tenant = authenticate(&gateway, &headers).await?;
-    let found = allowed(&gateway, &tenant).find(|name| *name == id);
+    let found = allowed(&gateway, &tenant).find(|model| model.name == id);
     let missing = || error::no_such_model("There is no such model, or this key may not use it.");
-    found.map(|name| Json(described(name))).ok_or_else(missing)
+    found.map(|model| Json(described(&model.name))).ok_or_else(missing)
 }
 
-fn allowed<'a>(gateway: &'a Gateway, tenant: &'a Tenant) -> impl Iterator<Item = &'a str> {
-    gateway.catalog.names().filter(|name| tenant.allows(name))
+/// The models that the tenant may use where it may be served.
+fn allowed<'a>(gateway: &'a Gateway, tenant: &'a Tenant) -> impl Iterator<Item = Arc<Model>> + 'a {
+    gateway.catalog.sold_in(&tenant.regions).filter(|model| tenant.allows(&model.name))
 }
 
 fn described(name: &str) -> Value {

@@ -50,7 +50,7 @@ async fn report(gateway: &Gateway, tenant: &Tenant, query: &str) -> Result<Usage
     let ledger = &gateway.ledger;
     let (accounts, rows) =
         tokio::try_join!(ledger.accounts(tenant.name.as_str()), ledger.usage(&query))?;
-    let currencies = gateway.catalog.currencies();
+    let currencies = gateway.catalog.sold_in(&tenant.regions).map(|model| model.price.currency);
     let budgets = BudgetsReport::of(&admission::budgets(tenant), &accounts, currencies, today);
     Ok(UsageReport::new(tenant.name.to_string(), &query, budgets, rows))
 }

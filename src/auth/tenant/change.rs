@@ -66,6 +66,8 @@ pub struct TenantChange {
     pub monthly_cost: Change<Money>,
     /// The models that may be asked for.
     pub models: Change<Vec<String>>,
+    /// The regions in which requests may be served.
+    pub regions: Change<Vec<String>>,
     /// Whether all of the tenant's keys are refused.
     pub disabled: Change<bool>,
 }
@@ -90,6 +92,7 @@ impl TenantChange {
             daily_cost: self.daily_cost.apply(tenant.daily_cost),
             monthly_cost: self.monthly_cost.apply(tenant.monthly_cost),
             models: self.models.apply(Some(tenant.models)).unwrap_or_default(),
+            regions: self.regions.apply(Some(tenant.regions)).unwrap_or_default(),
             disabled: self.disabled.apply(Some(tenant.disabled)).unwrap_or_default(),
         }
         .checked()
@@ -117,9 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn a_change_to_null_opens_all_models_again() {
-        let one = change(r#"{"models":["a"]}"#).apply(acme()).unwrap();
-        assert_eq!(change(r#"{"models":null}"#).apply(one).unwrap(), acme());
+    fn a_change_to_null_opens_all_models_and_all_regions_again() {
+        for list in ["models", "regions"] {
+            let one = change(&format!(r#"{{"{list}":["a"]}}"#)).apply(acme()).unwrap();
+            assert_ne!(one, acme());
+            assert_eq!(change(&format!(r#"{{"{list}":null}}"#)).apply(one).unwrap(), acme());
+        }
     }
 
     #[test]

@@ -16,11 +16,12 @@ pub const LOWEST_CAP: Pixels = Pixels::new(4 * 28 * 28);
 /// The largest limit that both databases can hold: their integers are signed.
 const LARGEST_LIMIT: u64 = i64::MAX.unsigned_abs();
 
-/// Models that a tenant may be limited to at most; the vendor sells seven for this task.
-const MODELS_AT_MOST: usize = 100;
+/// Models or regions that a tenant may be limited to at most; the vendor sells seven models for this
+/// task, in three regions.
+const NAMES_AT_MOST: usize = 100;
 
-/// Characters of a model's name at most.
-const MODEL_NAME_LENGTH: usize = 128;
+/// Characters of a model's or a region's name at most.
+const NAME_LENGTH: usize = 128;
 
 /// [`LARGEST_LIMIT`] as an amount of money, in billionths.
 const LARGEST_COST: Money = Money::from_nanos(LARGEST_LIMIT);
@@ -79,18 +80,22 @@ pub enum SettingFault {
         /// The month's budget.
         monthly: String,
     },
-    /// A text that names no model.
+    /// A text in a list of names that names nothing.
     #[error(
-        "models names {actual:?}; a model's name has 1 to {MODEL_NAME_LENGTH} letters, digits, \
+        "{setting} has {actual:?}; a name there has 1 to {NAME_LENGTH} letters, digits, \
          '.', '_', '-', ':' and '/'"
     )]
-    ModelName {
-        /// The name.
+    Name {
+        /// The name of the setting.
+        setting: &'static str,
+        /// The text.
         actual: String,
     },
     /// A list that is too long to be meant.
-    #[error("models names {actual} models; at most {MODELS_AT_MOST}")]
-    TooManyModels {
+    #[error("{setting} has {actual} names; at most {NAMES_AT_MOST}")]
+    TooManyNames {
+        /// The name of the setting.
+        setting: &'static str,
         /// The length of the list.
         actual: usize,
     },
@@ -101,19 +106,20 @@ pub(super) fn of(tenant: &Tenant) -> Option<SettingFault> {
     if let Some(cap) = tenant.max_pixels.filter(|cap| *cap < LOWEST_CAP) {
         return Some(SettingFault::CapTooLow { actual: cap });
     }
-    of_models(&tenant.models)
+    of_names("models", &tenant.models)
+        .or_else(|| of_names("regions", &tenant.regions))
         .or_else(|| of_numbers(tenant))
         .or_else(|| of_amounts(tenant))
         .or_else(|| daily_above_monthly("tokens", tenant.daily_tokens, tenant.monthly_tokens))
         .or_else(|| daily_above_monthly("cost", tenant.daily_cost, tenant.monthly_cost))
 }
 
-fn of_models(models: &[String]) -> Option<SettingFault> {
-    if let Some(model) = models.iter().find(|model| !is_model_name(model)) {
-        return Some(SettingFault::ModelName { actual: model.clone() });
+fn of_names(setting: &'static str, names: &[String]) -> Option<SettingFault> {
+    if let Some(name) = names.iter().find(|name| !is_name(name)) {
+        return Some(SettingFault::Name { setting, actual: name.clone() });
     }
-    let actual = models.len();
-    (actual > MODELS_AT_MOST).then_some(SettingFault::TooManyModels { actual })
+    let actual = names.len();
+    (actual > NAMES_AT_MOST).then_some(SettingFault::TooManyNames { setting, actual })
 }
 
 fn of_numbers(tenant: &Tenant) -> Option<SettingFault> {
@@ -157,9 +163,9 @@ fn daily_above_monthly<T: PartialOrd + fmt::Display>(
     })
 }
 
-fn is_model_name(text: &str) -> bool {
+fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
-    (1..=MODEL_NAME_LENGTH).contains(&text.len()) && text.bytes().all(allowed)
+    (1..=NAME_LENGTH).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 #[cfg(test)]
@@ -191,11 +197,22 @@ mod tests {
     }
 
     #[test]
-    fn a_model_list_with_a_text_that_names_no_model_is_refused() {
+    fn a_list_with_a_text_that_names_nothing_is_refused_by_name() {
         for wrong in ["", "a,b", "a b", "\n"] {
-            let tenant = Tenant { models: vec!["qwen-vl-ocr".into(), wrong.into()], ..acme() };
-            assert!(tenant.checked().is_err(), "{wrong:?} was accepted");
+            let names = vec!["a".to_owned(), wrong.to_owned()];
+            let models = Tenant { models: names.clone(), ..acme() }.checked().unwrap_err();
+            assert!(models.to_string().contains("models has"), "{models}");
+            let regions = Tenant { regions: names, ..acme() }.checked().unwrap_err();
+            assert!(regions.to_string().contains("regions has"), "{regions}");
         }
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_to_be_meant_is_refused_by_name() {
+        let regions = |count| Tenant { regions: vec!["a".to_owned(); count], ..acme() }.checked();
+        assert!(regions(100).is_ok());
+        let refusal = regions(101).unwrap_err().to_string();
+        assert!(refusal.ends_with("regions has 101 names; at most 100"), "{refusal}");
     }
 
     #[test]

@@ -159,6 +159,9 @@ pub struct Tenant {
     /// The models that may be asked for; all, if empty.
     #[serde(default)]
     pub models: Vec<String>,
+    /// The regions in which requests may be served; all, if empty. Nothing is ever sent elsewhere.
+    #[serde(default)]
+    pub regions: Vec<String>,
     /// Whether all of the tenant's keys are refused.
     #[serde(default)]
     pub disabled: bool,
@@ -180,6 +183,7 @@ impl Tenant {
             daily_cost: None,
             monthly_cost: None,
             models: Vec::new(),
+            regions: Vec::new(),
             disabled: false,
         }
     }
@@ -232,7 +236,8 @@ mod tests {
     fn settings_are_written_with_the_names_of_the_contract() {
         let json = r#"{"name":"acme","max_pixels":786432,"on_exceed":"reject","max_tokens":900,
             "rpm":60,"tpm":100000,"concurrency":4,"daily_tokens":1000000,"monthly_tokens":9000000,
-            "daily_cost":"12.5","monthly_cost":"100","models":["qwen-vl-ocr"],"disabled":true}"#;
+            "daily_cost":"12.5","monthly_cost":"100","models":["qwen-vl-ocr"],
+            "regions":["beijing"],"disabled":true}"#;
         let tenant: Tenant = serde_json::from_str(json).unwrap();
         let written = serde_json::to_value(&tenant).unwrap();
         assert_eq!(written, serde_json::from_str::<serde_json::Value>(json).unwrap());

@@ -30,6 +30,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "ledger",
         sql: include_str!("../../../migrations/postgres/0003_ledger.sql"),
     },
+    Migration {
+        version: 4,
+        name: "regions",
+        sql: include_str!("../../../migrations/postgres/0004_regions.sql"),
+    },
 ];
 
 /// The parameters of an address that sqlx 0.9 knows. It passes over any other and logs its value,

@@ -30,7 +30,6 @@ where
     bool: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-        let models: String = row.try_get("models")?;
         Ok(Self(Tenant {
             name: parsed(row, "name", |name: String| name.try_into())?,
             max_pixels: limit(row, "max_pixels")?.map(|cap| Pixels::new(cap.get())),
@@ -44,7 +43,8 @@ where
             daily_cost: limit(row, "daily_cost_nanos")?.map(|nanos| Money::from_nanos(nanos.get())),
             monthly_cost: limit(row, "monthly_cost_nanos")?
                 .map(|nanos| Money::from_nanos(nanos.get())),
-            models: serde_json::from_str(&models).map_err(|error| unread("models", error))?,
+            models: parsed(row, "models", names)?,
+            regions: parsed(row, "regions", names)?,
             disabled: row.try_get("disabled")?,
         }))
     }
@@ -84,9 +84,14 @@ where
     }
 }
 
-/// The list of models as its column holds it.
-pub(in crate::store) fn models_column(tenant: &Tenant) -> String {
-    serde_json::Value::from(tenant.models.clone()).to_string()
+/// A list of names as its column holds it.
+pub(in crate::store) fn names_column(names: &[String]) -> String {
+    serde_json::Value::from(names).to_string()
+}
+
+/// The list of names that a column holds.
+fn names(column: String) -> Result<Vec<String>, serde_json::Error> {
+    serde_json::from_str(&column)
 }
 
 /// A failed query as a store of tenants reports it.

@@ -36,6 +36,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "ledger",
         sql: include_str!("../../../migrations/sqlite/0003_ledger.sql"),
     },
+    Migration {
+        version: 4,
+        name: "regions",
+        sql: include_str!("../../../migrations/sqlite/0004_regions.sql"),
+    },
 ];
 
 /// How long a writer waits for another.

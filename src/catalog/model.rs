@@ -1,0 +1,179 @@
+//! A model as it is sold to whoever asked for it: figures, and a price for each region.
+
+use std::sync::Arc;
+
+use super::{ModelSettings, PriceSettings};
+use crate::units::{Currency, Money, Usage};
+
+/// What one token costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    pub(super) input: Money,
+    pub(super) output: Money,
+    /// Currency of every cost made from this price.
+    pub currency: Currency,
+}
+
+impl Price {
+    pub(super) const fn of_settings(settings: &PriceSettings) -> Self {
+        Self {
+            input: settings.input.per_token(),
+            output: settings.output.per_token(),
+            currency: settings.currency,
+        }
+    }
+
+    /// What `usage` costs, to the nano.
+    pub const fn of(&self, usage: &Usage) -> Money {
+        self.input.times(usage.input()).saturating_add(self.output.times(usage.output))
+    }
+
+    /// A price that no usage costs more at than at either of the two, which are in one currency.
+    fn dearest(self, other: Self) -> Self {
+        let (input, output) = (self.input.max(other.input), self.output.max(other.output));
+        Self { input, output, ..self }
+    }
+}
+
+/// A region in which a model can be called, and what it costs there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Offer {
+    pub(super) region: Arc<str>,
+    pub(super) price: Price,
+}
+
+/// One model as it is sold to whoever asked for it.
+///
+/// It carries the regions in which the caller may be served, so that nobody who holds it has to know
+/// the caller's rules (docs/adr/0014-regions.md). All its prices are in one currency.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The name that DashScope knows it by.
+    pub name: String,
+    /// Its figures.
+    pub figures: Arc<ModelSettings>,
+    /// The dearest of its prices, input and output each by itself: what covers a call in any of its
+    /// regions.
+    pub price: Price,
+    /// Where it is sold, in the order of the configuration's endpoints.
+    offers: Vec<Offer>,
+}
+
+impl Model {
+    /// The model of this name, sold by those of `offers` that are in the currency of the first; none
+    /// where there is no offer.
+    pub(super) fn sold_by(
+        name: &str,
+        figures: &Arc<ModelSettings>,
+        offers: impl Iterator<Item = Offer>,
+    ) -> Option<Self> {
+        let mut offers: Vec<_> = offers.collect();
+        let currency = offers.first()?.price.currency;
+        offers.retain(|offer| offer.price.currency == currency);
+        let price = offers.iter().map(|offer| offer.price).reduce(Price::dearest)?;
+        Some(Self { name: name.to_owned(), figures: Arc::clone(figures), price, offers })
+    }
+
+    /// Whether whoever asked may be served by the model in `region`.
+    pub fn is_sold_in(&self, region: &str) -> bool {
+        self.offer(region).is_some()
+    }
+
+    /// What it costs in `region`; the dearest price where it is not sold there.
+    pub fn price_in(&self, region: &str) -> Price {
+        self.offer(region).map_or(self.price, |offer| offer.price)
+    }
+
+    /// The regions in which whoever asked may be served, in the order of the configuration.
+    pub fn regions(&self) -> impl Iterator<Item = &str> {
+        self.offers.iter().map(|offer| &*offer.region)
+    }
+
+    fn offer(&self, region: &str) -> Option<&Offer> {
+        self.offers.iter().find(|offer| &*offer.region == region)
+    }
+}
+
+#[cfg(test)]
+impl Model {
+    /// The figures of `qwen-vl-ocr-2025-11-20` under another name, for nothing.
+    pub(crate) fn sample() -> Arc<Self> {
+        Self::priced(&[("beijing", 0, 0)])
+    }
+
+    /// The same at these prices: regions, and the nanos of a token that goes in and of one that comes
+    /// out.
+    pub(crate) fn priced(prices: &[(&str, u64, u64)]) -> Arc<Self> {
+        use crate::units::{Pixels, Tokens};
+        let figures = ModelSettings {
+            cell: 32,
+            min_pixels: Pixels::new(3_072),
+            default_max_pixels: Pixels::new(8_388_608),
+            largest_max_pixels: Pixels::new(30_720_000),
+            max_tokens: Tokens::new(8_192),
+            max_input_tokens: Tokens::new(30_000),
+            template_tokens: Tokens::new(32),
+            builtin_tasks: true,
+            rpm: 600,
+            tpm: 6_000_000,
+            prices: std::collections::BTreeMap::new(),
+        };
+        let offers = prices.iter().map(|(region, input, output)| Offer {
+            region: Arc::from(*region),
+            price: Price {
+                input: Money::from_nanos(*input),
+                output: Money::from_nanos(*output),
+                currency: Currency::Cny,
+            },
+        });
+        Arc::new(Self::sold_by("sample", &Arc::new(figures), offers).unwrap())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::units::Tokens;
+
+    proptest! {
+        #[test]
+        fn what_is_reserved_covers_every_usage_within_the_bound_in_every_region(
+            prices in prop::collection::vec((0_u64..1 << 20, 0_u64..1 << 20), 1..4),
+            bound in (0_u64..1 << 30, 0_u64..1 << 30, 0_u64..1 << 30),
+            share in (0_u64..=100, 0_u64..=100, 0_u64..=100),
+        ) {
+            let names = ["beijing", "virginia", "singapore"];
+            let prices: Vec<_> =
+                names.iter().zip(prices).map(|(name, (input, output))| (*name, input, output)).collect();
+            let model = Model::priced(&prices);
+            let of = |most: u64, percent: u64| Tokens::new(most * percent / 100);
+            let usage = |share: (u64, u64, u64)| Usage {
+                image: of(bound.0, share.0),
+                text: of(bound.1, share.1),
+                output: of(bound.2, share.2),
+            };
+            let reserved = model.price.of(&usage((100, 100, 100)));
+            for (region, ..) in prices {
+                prop_assert!(model.price_in(region).of(&usage(share)) <= reserved);
+            }
+        }
+    }
+
+    #[test]
+    fn the_reserved_price_is_the_dearest_of_input_and_of_output_each_by_itself() {
+        let model = Model::priced(&[("beijing", 1, 9), ("virginia", 5, 2)]);
+        let usage = Usage { image: Tokens::new(10), text: Tokens::ZERO, output: Tokens::new(10) };
+        assert_eq!(model.price.of(&usage).nanos(), 50 + 90);
+        assert_eq!(model.price_in("beijing").of(&usage).nanos(), 10 + 90);
+        assert_eq!(model.price_in("virginia").of(&usage).nanos(), 50 + 20);
+    }
+
+    #[test]
+    fn a_region_that_is_not_sold_has_no_price_below_the_dearest() {
+        let model = Model::priced(&[("beijing", 1, 9), ("virginia", 5, 2)]);
+        assert!(!model.is_sold_in("mars"));
+        assert_eq!(model.price_in("mars"), model.price);
+    }
+}
