@@ -158,11 +158,7 @@ impl Gateway {
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
-        let catalog = Arc::new(catalog(settings)?);
-        // Metrics count by name what can be called.
-        catalog.names().for_each(|model| metrics.expect_model(model));
-        check_tenants(settings, &catalog)?;
-        warn_of_currencies(&catalog);
+        let catalog = Arc::new(checked_catalog(settings, &metrics)?);
         let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
         let (limiter, shared) = limiter(settings, &clock, &metrics, &tasks).await?;
         let ledger = Ledger::open(
@@ -174,8 +170,12 @@ impl Gateway {
             &background,
         )
         .await?;
-        let (limits, of_time) = (Arc::clone(&limiter), Arc::clone(&clock));
-        let admission = Admission::new(limits, ledger.clone(), of_time, Arc::clone(&metrics));
+        let admission = Admission::new(
+            Arc::clone(&limiter),
+            ledger.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        );
         let client = Arc::new(Client::new(
             &settings.upstream,
             shared,
@@ -257,6 +257,16 @@ impl Gateway {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
+}
+
+/// The catalog, once it is known to suit the tenants, with its models in the metrics.
+fn checked_catalog(settings: &Settings, metrics: &Metrics) -> Result<Catalog, BuildError> {
+    let catalog = catalog(settings)?;
+    // Metrics count by name what can be called.
+    catalog.names().for_each(|model| metrics.expect_model(model));
+    check_tenants(settings, &catalog)?;
+    warn_of_currencies(&catalog);
+    Ok(catalog)
 }
 
 /// What counts requests and tokens a minute: this process, or the Redis of the settings, which then

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::attempt::Transport;
 use super::breaker::{Breaker, Change, Pass, Standing};
 use super::check::{self, CheckError};
-use super::error::{CallError, Fault};
+use super::error::{CallError, Code, Fault};
 use super::pace::Limits;
 use super::pacer::{Lane, Pacer};
 use super::settings::{EndpointSettings, UpstreamSettings};
@@ -27,6 +27,8 @@ pub(super) struct Endpoint {
     transport: Transport,
     /// Whether the key is taken; open after a single refusal.
     key: Arc<Breaker>,
+    /// What the upstream said when it refused the key last.
+    refusal: Mutex<Option<Code>>,
     /// One for each model that was asked for here; as many as the catalog has at most.
     models: Mutex<HashMap<String, Arc<Breaker>>>,
     failures: u32,
@@ -59,6 +61,7 @@ impl Endpoint {
             transport: Transport::new(upstream, &settings, clock)?,
             settings,
             key: Arc::new(Breaker::new(1, key_cool_down)),
+            refusal: Mutex::default(),
             models: Mutex::default(),
             failures: upstream.breaker_failures,
             cool_down: upstream.cool_down(),
@@ -103,9 +106,10 @@ impl Endpoint {
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Whether it is the key that keeps it from being asked.
-    pub(super) fn is_key_refused(&self, now: Instant) -> bool {
-        self.key.standing(now) != Standing::Closed
+    /// Why it is the key that keeps it from being asked, if it is.
+    pub(super) fn key_refused(&self, now: Instant) -> Option<Fault> {
+        let code = || self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.key.standing(now) != Standing::Closed).then(|| Fault::Account { code: code() })
     }
 
     /// Lets a call in, if the endpoint may be asked for `model`.
@@ -198,6 +202,8 @@ impl Entrance {
 
     fn key_refused(&mut self, failure: &Failure, now: Instant) -> bool {
         let name = self.endpoint.name();
+        *self.endpoint.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
+            failure.fault.code().cloned();
         let Some(Change::Opened { anew }) = self.key.badly(now, Duration::ZERO) else {
             return false;
         };
@@ -205,7 +211,7 @@ impl Entrance {
         if anew {
             tracing::error!(
                 endpoint = name,
-                upstream.code = failure.fault.code().map(super::error::Code::as_str),
+                upstream.code = failure.fault.code().map(Code::as_str),
                 "the upstream refuses the account: check its key, its rights and its bills"
             );
         }

@@ -140,15 +140,13 @@ impl Pool {
         let candidates = self.candidates(model, tenant, input, search);
         let now = self.clock.instant();
         let left = self.pacer.patience(search.deadline).saturating_duration_since(now);
-        let closed = |wait: Duration| {
-            let refused = |candidate: &Candidate<'_>| candidate.endpoint.is_key_refused(now);
-            if !candidates.is_empty() && candidates.iter().all(refused) {
-                return Fault::Account { code: None };
-            }
-            Fault::Unavailable { retry_after: wait }
-        };
+        let refused = candidates.iter().map(|candidate| candidate.endpoint.key_refused(now));
+        let refused: Option<Vec<_>> = refused.collect();
         let shortest = candidates.iter().filter_map(|candidate| candidate.closed_for).min();
-        let none = closed(shortest.unwrap_or_default());
+        let none = match refused.and_then(|mut faults| faults.pop()) {
+            Some(account) => account,
+            None => Fault::Unavailable { retry_after: shortest.unwrap_or_default() },
+        };
         candidates
             .into_iter()
             .filter(|candidate| candidate.closed_for.is_none())

@@ -474,9 +474,9 @@ async fn a_caller_s_deadline_ends_the_call_and_its_bill_is_written_off() {
 #[tokio::test]
 async fn the_upstream_s_words_never_reach_a_caller_but_its_code_and_request_id_do() {
     for code in ["Throttling", "Arrearage", "InvalidParameter", "InternalError", "AccessDenied"] {
-        let gateway = TestGateway::start().await;
-        gateway.upstream().add_fault(Fault::code(code).with_message(SECRET));
         for (route, _) in ROUTES {
+            let gateway = TestGateway::start().await;
+            gateway.upstream().add_fault(Fault::code(code).with_message(SECRET));
             let answer = gateway.upload(route, fixture("hello.png")).await;
             let detail = answer.json["detail"].as_str().unwrap();
             assert!(

@@ -4,6 +4,7 @@ use super::*;
 use crate::dashscope::error::Fault;
 use crate::dashscope::settings::EndpointSettings;
 use crate::dashscope::{Forward, Forwarded, Protocol};
+use crate::units::Money;
 
 /// Two endpoints, `a` and `b`, the second with an upstream of its own.
 struct Two {
@@ -67,6 +68,33 @@ async fn idle_endpoints_take_turns_by_their_weights() {
 }
 
 #[tokio::test]
+async fn a_call_leaves_for_no_region_but_those_that_its_caller_may_be_served_in() {
+    let failed = json(500, r#"{"code":"InternalError"}"#);
+    let mut two = Two::with(answers(9), vec![failed; 9], |settings| {
+        settings.endpoints[0].region = "virginia".to_owned();
+    })
+    .await;
+    two.world.model = Model::priced(&[("beijing", 300, 500)]);
+    for _ in 0..4 {
+        two.world.call().await.unwrap_err();
+    }
+    let (virginia, beijing) = two.asked();
+    assert!(virginia == 0 && beijing > 0, "{virginia} and {beijing}");
+}
+
+#[tokio::test]
+async fn a_call_is_paid_at_the_price_of_the_region_that_answered() {
+    let failed = json(500, r#"{"code":"InternalError"}"#);
+    let mut two = Two::with([failed], answers(1), |settings| {
+        settings.endpoints[1].region = "virginia".to_owned();
+    })
+    .await;
+    two.world.model = Model::priced(&[("beijing", 300, 500), ("virginia", 7, 1_000)]);
+    let settlement = two.world.call().await.unwrap().receipt.settlement;
+    assert_eq!(settlement.cost, Money::from_nanos(752 * 7 + 432 * 1_000));
+}
+
+#[tokio::test]
 async fn a_failure_that_costs_nothing_is_repeated_elsewhere_on_the_same_permit() {
     let failed = json(500, r#"{"code":"InternalError"}"#);
     let two = Two::new([failed], answers(1)).await;
@@ -113,7 +141,8 @@ async fn a_key_without_the_right_to_one_model_is_used_for_others() {
     let refused = json(403, r#"{"code":"Model.AccessDenied","message":"m"}"#);
     let mut two = Two::new([refused, answer()], answers(9)).await;
     assert_eq!(two.answering(3).await, ["b"; 3]);
-    let other = Model { name: "other".to_owned(), ..Model::clone(&two.world.model) };
+    let mut other = Model::clone(&two.world.model);
+    "other".clone_into(&mut other.name);
     two.world.model = Arc::new(other);
     assert!(two.answering(2).await.contains(&"a".to_owned()));
 }
