@@ -3,18 +3,20 @@ use crate::units::Usage;
 
 /// Figures with prices by region, each as `REGION INPUT OUTPUT CURRENCY`.
 fn figures(prices: &[&str]) -> ModelSettings {
-    let mut text = "cell = 32\nmin_pixels = 3072\ndefault_max_pixels = 8388608\n\
-         largest_max_pixels = 30720000\nmax_tokens = 8192\nmax_input_tokens = 30000\n\
-         template_tokens = 24\nbuiltin_tasks = true\nrpm = 600\ntpm = 6000000\n"
-        .to_owned();
-    for price in prices {
+    let prices = prices.iter().map(|price| {
         let [region, input, output, currency] =
             price.split(' ').collect::<Vec<_>>().try_into().unwrap();
-        text.push_str(&format!(
+        format!(
             "[prices.{region}]\ninput = \"{input}\"\noutput = \"{output}\"\n\
              currency = \"{currency}\"\nsource = \"a page\"\nchecked = \"2026-02-12\"\n"
-        ));
-    }
+        )
+    });
+    let text = format!(
+        "cell = 32\nmin_pixels = 3072\ndefault_max_pixels = 8388608\n\
+         largest_max_pixels = 30720000\nmax_tokens = 8192\nmax_input_tokens = 30000\n\
+         template_tokens = 24\nbuiltin_tasks = true\nrpm = 600\ntpm = 6000000\n{}",
+        prices.collect::<String>()
+    );
     let source = config::File::from_str(&text, config::FileFormat::Toml);
     let parsed = config::Config::builder().add_source(source).build();
     parsed.unwrap().try_deserialize().unwrap()

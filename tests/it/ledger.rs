@@ -205,6 +205,36 @@ async fn a_bill_that_comes_late_sets_a_written_off_call_right() {
 }
 
 #[tokio::test]
+async fn a_call_is_written_off_at_what_it_cost_where_it_was_made_and_never_above_what_was_reserved()
+{
+    on_each_engine(async |_, store| {
+        let write_off =
+            |id, nanos| Operation::WriteOff { id, cost: Some(Money::from_nanos(nanos)) };
+        let [known, swept, above] = [id(), id(), id()];
+        for call in [known, swept, above] {
+            post(&*store, reserve(call, "acme", 100, Budgets::default())).await;
+        }
+        post(&*store, Operation::WriteOff { id: swept, cost: None }).await;
+        post(&*store, write_off(above, 301)).await;
+        // What the process says that was taken for dead sets the sweep right; a sweep sets nothing right.
+        for (call, changes) in [(known, true), (swept, true), (known, false), (swept, false)] {
+            let posted = post(&*store, write_off(call, 200)).await;
+            assert_eq!(matches!(posted, Outcome::Closed(..)), changes);
+        }
+        let sweep = Operation::WriteOff { id: known, cost: None };
+        assert_eq!(post(&*store, sweep).await, Outcome::Unchanged);
+        let row = store.usage(&query(DAY, DAY)).await.unwrap().remove(0);
+        assert_eq!((row.unverified_calls, row.usage.total().get()), (3, 300));
+        assert_eq!(row.cost.nanos(), 200 + 200 + 300);
+        let accounts = store.accounts("acme", DAY).await.unwrap();
+        let money = accounts.iter().find(|(key, _)| key.unit == Unit::Money(Currency::Cny));
+        let (_, account) = money.unwrap();
+        assert_eq!((account.settled, account.reserved, account.released), (700, 0, 200));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_call_belongs_to_the_day_and_month_that_it_was_reserved_in() {
     on_each_engine(async |_, store| {
         let call = id();

@@ -113,8 +113,13 @@ impl Installation {
 
     /// Starts the service and waits until it serves.
     pub(crate) async fn serve(&self) -> Service {
+        self.serve_by("serve").await
+    }
+
+    /// The same by a command with arguments of its own.
+    pub(crate) async fn serve_by(&self, command: &str) -> Service {
         let mut child =
-            self.command("serve").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            self.command(command).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&log);

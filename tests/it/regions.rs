@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::dropin::{CHAT, GENERATION, chat, generation, streamed};
 use crate::harness::{Answer, Setup, TestGateway, fixture, until};
+use crate::program::Installation;
 
 const UPLOADS: &str = "/api/v1/uploads?action=getPolicy&model=qwen-vl-ocr-2025-11-20";
 
@@ -178,4 +179,66 @@ async fn changed_regions_bind_in_the_running_service() {
     assert!(gateway.store.tenants().update_tenant(&confined).await.unwrap());
     until("refused", async || gateway.upload("/ocr", fixture("hello.png")).await.status == 403)
         .await;
+}
+
+/// A configuration file with endpoints in these regions, and more.
+fn configured(installation: &Installation, regions: &[&str], more: &str) {
+    let endpoint = |region: &&str| {
+        format!(
+            "[[upstream.endpoints]]\nname = \"{region}-1\"\nregion = \"{region}\"\n\
+             base_url = \"http://127.0.0.1:1\"\napi_key = \"sk-test\"\n"
+        )
+    };
+    let endpoints: String = regions.iter().map(endpoint).collect();
+    let file = installation.folder.path().join("gateway.toml");
+    std::fs::write(file, format!("{endpoints}{more}")).unwrap();
+}
+
+#[tokio::test]
+async fn what_could_never_be_served_keeps_the_service_from_starting() {
+    let installation = Installation::reading("").await;
+    let confined = "[tenants.acme]\nmodels = [\"qwen3.5-ocr\"]\nregions = [\"virginia\"]\n";
+    for (regions, more, named) in [
+        (
+            &["beijing", "virginia"][..],
+            "[tenants.acme]\nregions = [\"mars\"]",
+            "tenants.acme.regions",
+        ),
+        (&["beijing", "virginia"], confined, "tenants.acme.models"),
+        (&["beijing", "mars"], "", "upstream.endpoints: no model has a price for region \"mars\""),
+        (&["mars"], "", "upstream.model"),
+    ] {
+        configured(&installation, regions, more);
+        let ended = installation.run("serve --config gateway.toml").await;
+        assert_eq!(ended.code, 1, "{}", ended.err);
+        assert!(ended.err.contains(named), "{named}: {}", ended.err);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_left_out_for_its_currency_is_logged_at_the_start() {
+    let installation = Installation::reading("").await;
+    for (regions, warned) in [(["beijing", "virginia"], false), (["beijing", "singapore"], true)] {
+        configured(&installation, &regions, "");
+        let log = installation.serve_by("serve --config gateway.toml").await.log();
+        let line = log.lines().find(|line| line.contains("give tenants `regions`"));
+        assert_eq!(line.is_some(), warned, "{log}");
+        let words = ["WARN", "qwen-vl-ocr", "singapore-1", "USD", "CNY"];
+        assert!(line.is_none_or(|line| words.iter().all(|word| line.contains(word))), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_is_made_in_a_region_without_endpoints_with_a_warning() {
+    let installation = Installation::reading("").await;
+    let created = installation.run("tenant create acme --regions mars,beijing").await;
+    assert_eq!((created.code, created.out.as_str()), (0, ""), "{}", created.err);
+    assert!(
+        created.err.contains("no endpoint of the configuration is in mars;"),
+        "{}",
+        created.err
+    );
+    let shown = installation.run("tenant show acme --json").await;
+    let tenant: Value = serde_json::from_str(&shown.out).unwrap();
+    assert_eq!(tenant["regions"], serde_json::json!(["mars", "beijing"]));
 }

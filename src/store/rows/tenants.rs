@@ -30,6 +30,7 @@ where
     bool: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let names = |column: String| serde_json::from_str(&column);
         Ok(Self(Tenant {
             name: parsed(row, "name", |name: String| name.try_into())?,
             max_pixels: limit(row, "max_pixels")?.map(|cap| Pixels::new(cap.get())),
@@ -87,11 +88,6 @@ where
 /// A list of names as its column holds it.
 pub(in crate::store) fn names_column(names: &[String]) -> String {
     serde_json::Value::from(names).to_string()
-}
-
-/// The list of names that a column holds.
-fn names(column: String) -> Result<Vec<String>, serde_json::Error> {
-    serde_json::from_str(&column)
 }
 
 /// A failed query as a store of tenants reports it.
