@@ -1,5 +1,6 @@
 //! The composition root: every part, built once, in the order in which they depend on each other.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
 use crate::auth::tenant::TenantName;
+use crate::capacity::account::ByteAccount;
+use crate::capacity::memory::Memory;
+use crate::capacity::{Capacity, CapacityError};
 use crate::catalog::{Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
@@ -54,8 +58,12 @@ pub struct Gateway {
     pub random: Arc<dyn Random>,
     /// Bounds of one request.
     pub bounds: Bounds,
+    /// What may be in flight at once.
+    pub capacity: Capacity,
     /// A place for each request that may be worked on at once.
     pub in_flight: Arc<Semaphore>,
+    /// The bytes of uploads that are held in memory.
+    pub memory: Arc<ByteAccount>,
     /// The work that a stop waits for.
     pub tasks: TaskTracker,
     store: Store,
@@ -90,6 +98,9 @@ impl Bounds {
 /// A gateway that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// The limits of what is in flight.
+    #[error(transparent)]
+    Capacity(#[from] CapacityError),
     /// The models.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -143,6 +154,7 @@ impl Gateway {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
+        let capacity = capacity(&settings.server)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = catalog(settings, &metrics)?;
         let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
@@ -188,11 +200,13 @@ impl Gateway {
             catalog,
             ocr: Arc::new(ocr),
             passthrough: Arc::new(passthrough),
+            memory: account(capacity, &metrics),
             metrics,
             clock,
             random,
             bounds: Bounds::of(&settings.server),
-            in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight_requests)),
+            capacity,
+            in_flight: Arc::new(Semaphore::new(capacity.requests)),
             tasks,
             store,
             draining: AtomicBool::new(false),
@@ -238,6 +252,20 @@ impl Gateway {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
+}
+
+/// What may be in flight at once, by the settings and by the memory that this process may use.
+///
+/// # Errors
+///
+/// [`CapacityError`] names the keys that do not fit together.
+pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
+    Capacity::of(&settings.wanted_capacity(), Memory::read(Path::new("/")).as_ref())
+}
+
+/// The account of the bytes of uploads, which shows itself in the metrics.
+fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
+    Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
 }
 
 /// What counts requests and tokens a minute: this process, or the Redis of the settings.

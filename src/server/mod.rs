@@ -22,15 +22,12 @@ use tokio_util::task::TaskTracker;
 
 use self::connection::Connection;
 use crate::api;
+use crate::capacity::CONNECTION_BYTES;
 use crate::gateway::Gateway;
 use crate::settings::ServerSettings;
 
 /// Connections of the metrics listener: a scraper and some probes.
 const METRICS_CONNECTIONS: usize = 64;
-
-/// The most that is buffered of a connection, and so the longest head of a request, in bytes. Keys and
-/// options need a fraction of it; hyper's own default of some 400 KB would be held before any key is seen.
-const BUFFER: usize = 64 * 1024;
 
 /// A pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -84,7 +81,7 @@ pub async fn run(
 ) {
     // Nobody waits for these: what must not be lost is waited for by name below.
     let connections = TaskTracker::new();
-    let public = Door::new(settings, settings.max_connections, connections.clone());
+    let public = Door::new(settings, gateway.capacity.connections, connections.clone());
     let metrics = Door::new(settings, METRICS_CONNECTIONS, connections.clone());
     let metrics_router = api::metrics_router(&gateway);
     // Health stays visible while the rest drains, so this listener ends with the process.
@@ -128,7 +125,7 @@ impl Door {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(settings.keep_alive_timeout())
-            .max_buf_size(BUFFER);
+            .max_buf_size(CONNECTION_BYTES);
         let places = Arc::new(Semaphore::new(most));
         Self { http, places, patience: settings.idle_timeout(), connections }
     }
