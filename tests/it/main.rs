@@ -25,6 +25,7 @@ mod lifecycle;
 mod limits;
 mod ocr;
 mod openapi;
+mod overload;
 mod program;
 mod rate_limits;
 mod redis;

@@ -1,18 +1,19 @@
 //! An upload as `multipart/form-data`: one part `file`, every other part an option.
 
 use axum::extract::{FromRequest, Multipart, Request};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::body::broken;
+use super::Fault;
+use super::body::{Room, broken};
 use crate::api::options::raw::{OPTION_BYTES, RawOptions};
 use crate::api::problem::Problem;
 
-/// Reads a form; `room` is what its sender declared.
+/// Reads a form.
 pub(super) async fn read_multipart(
     request: Request,
-    room: usize,
+    room: &Room,
     options: &mut RawOptions,
-) -> Result<Bytes, Problem> {
+) -> Result<Bytes, Fault> {
     let malformed = |detail: String| Problem::bad_request("malformed_multipart", detail);
     let mut parts = Multipart::from_request(request, &()).await.map_err(|rejection| {
         malformed(format!("{}. Let your client write the Content-Type.", rejection.body_text()))
@@ -26,34 +27,35 @@ pub(super) async fn read_multipart(
         if name == "file" {
             if file.is_some() {
                 let detail = "There are two parts named `file`. Send one file a request.";
-                return Err(Problem::bad_request("multiple_files", detail));
+                return Err(Problem::bad_request("multiple_files", detail).into());
             }
-            file = Some(read_part(part, room, usize::MAX).await?);
+            file = Some(read_part(part, room, room.for_all(), usize::MAX).await?);
         } else {
-            let value = read_part(part, 0, OPTION_BYTES).await?;
+            let value = read_part(part, room, Vec::new(), OPTION_BYTES).await?;
+            room.take_for_option(value.len())?;
             options.add_part(&name, &value)?;
         }
     }
-    file.ok_or_else(|| {
+    file.map(Bytes::from).ok_or_else(|| {
         let detail = "There is no part named `file`. With curl: -F file=@page.jpg";
-        Problem::bad_request("missing_file", detail)
+        Problem::bad_request("missing_file", detail).into()
     })
 }
 
 async fn read_part(
     mut part: axum::extract::multipart::Field<'_>,
-    room: usize,
+    room: &Room,
+    mut collected: Vec<u8>,
     limit: usize,
-) -> Result<Bytes, Problem> {
-    let mut collected = BytesMut::with_capacity(room);
+) -> Result<Vec<u8>, Fault> {
     loop {
         let piece = part.chunk().await.map_err(|error| broken(&error, "malformed_multipart"))?;
-        let Some(piece) = piece else { return Ok(collected.freeze()) };
+        let Some(piece) = piece else { return Ok(collected) };
         if collected.len() + piece.len() > limit {
             let name: String = part.name().unwrap_or_default().chars().take(32).collect();
             let detail = format!("The part `{name}` is longer than {limit} bytes.");
-            return Err(Problem::bad_request("invalid_option", detail));
+            return Err(Problem::bad_request("invalid_option", detail).into());
         }
-        collected.extend_from_slice(&piece);
+        room.append(&mut collected, &piece)?;
     }
 }
