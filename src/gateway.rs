@@ -67,8 +67,15 @@ pub struct Gateway {
     /// The work that a stop waits for.
     pub tasks: TaskTracker,
     store: Store,
-    draining: AtomicBool,
+    stop: Stop,
     reach: Mutex<Option<(Instant, bool)>>,
+}
+
+/// How far a stop has come.
+#[derive(Debug, Default)]
+struct Stop {
+    draining: AtomicBool,
+    closed: AtomicBool,
 }
 
 /// Bounds of one request.
@@ -209,7 +216,7 @@ impl Gateway {
             in_flight: Arc::new(Semaphore::new(capacity.requests)),
             tasks,
             store,
-            draining: AtomicBool::new(false),
+            stop: Stop::default(),
             reach: Mutex::new(None),
         }))
     }
@@ -245,12 +252,22 @@ impl Gateway {
 
     /// Whether the service was told to stop.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.stop.draining.load(Ordering::Acquire)
     }
 
-    /// Turns readiness off, so that no new requests are routed here.
+    /// Turns readiness off, so that soon no new requests are routed here. Those that come are served.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.stop.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing new is begun any more.
+    pub fn is_closed(&self) -> bool {
+        self.stop.closed.load(Ordering::Acquire)
+    }
+
+    /// Begins nothing new from now on.
+    pub fn close(&self) {
+        self.stop.closed.store(true, Ordering::Release);
     }
 }
 

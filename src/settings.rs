@@ -92,6 +92,8 @@ pub struct ServerSettings {
     pub max_in_flight_requests: Ceiling,
     /// Open connections.
     pub max_connections: Ceiling,
+    /// How long a replica that was told to stop still takes requests.
+    pub drain_grace_ms: u64,
     /// Longest wait of a stop for requests in flight.
     pub drain_timeout_ms: u64,
 }
@@ -125,6 +127,11 @@ impl ServerSettings {
             connections: self.max_connections,
             body_bytes: self.max_body_bytes,
         }
+    }
+
+    /// How long a replica that was told to stop still takes requests.
+    pub const fn drain_grace(&self) -> Duration {
+        Duration::from_millis(self.drain_grace_ms)
     }
 
     /// Longest wait of a stop for requests in flight.

@@ -50,7 +50,7 @@ pub(super) struct Places {
 ///
 /// 401, 403, 429 or 503.
 pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Entered, Problem> {
-    if gateway.is_draining() {
+    if gateway.is_closed() {
         gateway.metrics.refused(NO_TENANT, "shutting_down");
         return Err(shutting_down());
     }
