@@ -76,6 +76,8 @@ has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/d
 # Some systems have Valkey in the place of Redis; the tests take either.
 has_redis() { has redis-server || has valkey-server; }
 
+has_nginx() { has nginx; }
+
 has_node() { has node && has npm; }
 
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
@@ -87,6 +89,7 @@ debian_packages() {
         tesseract) echo tesseract-ocr tesseract-ocr-eng tesseract-ocr-chi-sim ;;
         postgres) echo postgresql ;;
         redis) echo redis-server ;;
+        nginx) echo nginx-light ;;
         venv) echo python3 python3-venv ;;
         node) echo nodejs npm ;;
     esac
@@ -104,6 +107,7 @@ other_packages() {
         postgres-dnf) echo postgresql-server ;;
         postgres-pacman) echo postgresql ;;
         redis-brew) echo redis ;;
+        nginx-brew | nginx-dnf | nginx-pacman) echo nginx ;;
         redis-dnf | redis-pacman) echo valkey ;;
         venv-brew | venv-pacman) echo python ;;
         venv-dnf) echo python3 ;;

@@ -1,5 +1,6 @@
 //! The composition root: every part, built once, in the order in which they depend on each other.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
 use crate::auth::tenant::TenantName;
+use crate::capacity::account::ByteAccount;
+use crate::capacity::memory::Memory;
+use crate::capacity::{Capacity, CapacityError};
 use crate::catalog::{Catalog, CatalogError, LeftOut};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
@@ -55,13 +59,24 @@ pub struct Gateway {
     pub random: Arc<dyn Random>,
     /// Bounds of one request.
     pub bounds: Bounds,
+    /// What may be in flight at once.
+    pub capacity: Capacity,
     /// A place for each request that may be worked on at once.
     pub in_flight: Arc<Semaphore>,
+    /// The bytes of uploads that are held in memory.
+    pub memory: Arc<ByteAccount>,
     /// The work that a stop waits for.
     pub tasks: TaskTracker,
     store: Store,
-    draining: AtomicBool,
+    stop: Stop,
     reach: Mutex<Option<(Instant, bool)>>,
+}
+
+/// How far a stop has come.
+#[derive(Debug, Default)]
+struct Stop {
+    draining: AtomicBool,
+    closed: AtomicBool,
 }
 
 /// Bounds of one request.
@@ -91,6 +106,9 @@ impl Bounds {
 /// A gateway that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// The limits of what is in flight.
+    #[error(transparent)]
+    Capacity(#[from] CapacityError),
     /// The models.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -157,6 +175,7 @@ impl Gateway {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
+        let capacity = capacity(&settings.server)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
         let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
@@ -184,21 +203,7 @@ impl Gateway {
             Arc::clone(&random),
         )?);
         let directory = Directory::open(settings.tenants.clone(), store.tenants()).await?;
-        let passthrough = Passthrough::new(
-            Arc::clone(&catalog),
-            admission.clone(),
-            Arc::clone(&client),
-            Arc::clone(&metrics),
-            tasks.clone(),
-        );
-        let ocr = Ocr::new(
-            Arc::clone(&catalog),
-            admission,
-            client,
-            Arc::clone(&metrics),
-            Arc::clone(&clock),
-            tasks.clone(),
-        );
+        let (ocr, passthrough) = use_cases(&catalog, &admission, &client, &metrics, &clock, &tasks);
         Ok(Arc::new(Self {
             authenticator: Authenticator::new(Arc::new(directory), Arc::clone(&clock)),
             limiter,
@@ -207,14 +212,16 @@ impl Gateway {
             catalog,
             ocr: Arc::new(ocr),
             passthrough: Arc::new(passthrough),
+            memory: account(capacity, &metrics),
             metrics,
             clock,
             random,
             bounds: Bounds::of(&settings.server),
-            in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight_requests)),
+            capacity,
+            in_flight: Arc::new(Semaphore::new(capacity.requests)),
             tasks,
             store,
-            draining: AtomicBool::new(false),
+            stop: Stop::default(),
             reach: Mutex::new(None),
         }))
     }
@@ -250,13 +257,64 @@ impl Gateway {
 
     /// Whether the service was told to stop.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.stop.draining.load(Ordering::Acquire)
     }
 
-    /// Turns readiness off, so that no new requests are routed here.
+    /// Turns readiness off, so that soon no new requests are routed here. Those that come are served.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.stop.draining.store(true, Ordering::Release);
     }
+
+    /// Whether nothing new is begun any more.
+    pub fn is_closed(&self) -> bool {
+        self.stop.closed.load(Ordering::Acquire)
+    }
+
+    /// Begins nothing new from now on.
+    pub fn close(&self) {
+        self.stop.closed.store(true, Ordering::Release);
+    }
+}
+
+/// What may be in flight at once, by the settings and by the memory that this process may use.
+///
+/// # Errors
+///
+/// [`CapacityError`] names the keys that do not fit together.
+pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
+    Capacity::of(&settings.wanted_capacity(), Memory::read(Path::new("/")).as_ref())
+}
+
+/// The account of the bytes of uploads, which shows itself in the metrics.
+fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
+    Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
+}
+
+/// The use cases, which share all that they stand on.
+fn use_cases(
+    catalog: &Arc<Catalog>,
+    admission: &Admission,
+    client: &Arc<Client>,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+    tasks: &TaskTracker,
+) -> (Ocr, Passthrough) {
+    let passthrough = Passthrough::new(
+        Arc::clone(catalog),
+        admission.clone(),
+        Arc::clone(client),
+        Arc::clone(metrics),
+        tasks.clone(),
+    );
+    let ocr = Ocr::new(
+        Arc::clone(catalog),
+        admission.clone(),
+        Arc::clone(client),
+        Arc::clone(metrics),
+        Arc::clone(clock),
+        tasks.clone(),
+    );
+    (ocr, passthrough)
 }
 
 /// The catalog, once it is known to suit the tenants, with its models in the metrics.

@@ -10,6 +10,8 @@ pub mod random;
 
 pub mod telemetry;
 
+pub mod capacity;
+
 pub mod vision;
 
 pub mod catalog;

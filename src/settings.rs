@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::auth::directory::TenantSection;
 use crate::auth::tenant::TenantName;
+use crate::capacity::{Ceiling, Wanted};
 use crate::catalog::ModelSettings;
 use crate::dashscope::settings::UpstreamSettings;
 use crate::ledger::settings::LedgerSettings;
@@ -33,8 +34,8 @@ const ENVIRONMENT_PREFIX: &str = "OCR_GATEWAY";
 /// The largest upload limit in bytes: one at which memory ends first does not bind.
 const LARGEST_BODY: u64 = 1 << 30;
 
-/// The most connections that can be asked for: more than a machine has ports.
-const MOST_CONNECTIONS: usize = 1_000_000;
+/// The most of anything at once that can be asked for: more than a machine has ports or can count.
+const MOST_AT_ONCE: u64 = 1_000_000;
 
 /// The shortest lease in milliseconds: below it, a pause of the machine would look like a death.
 const SHORTEST_LEASE_MS: u64 = 300;
@@ -85,10 +86,14 @@ pub struct ServerSettings {
     pub body_timeout_ms: u64,
     /// Longest request.
     pub request_timeout_ms: u64,
+    /// Bytes of uploads held in memory at once.
+    pub max_in_flight_bytes: Ceiling,
     /// Requests worked on at once.
-    pub max_in_flight_requests: usize,
+    pub max_in_flight_requests: Ceiling,
     /// Open connections.
-    pub max_connections: usize,
+    pub max_connections: Ceiling,
+    /// How long a replica that was told to stop still takes requests.
+    pub drain_grace_ms: u64,
     /// Longest wait of a stop for requests in flight.
     pub drain_timeout_ms: u64,
 }
@@ -112,6 +117,21 @@ impl ServerSettings {
     /// Longest request.
     pub const fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// What may be in flight at once, as far as it is set.
+    pub const fn wanted_capacity(&self) -> Wanted {
+        Wanted {
+            bytes: self.max_in_flight_bytes,
+            requests: self.max_in_flight_requests,
+            connections: self.max_connections,
+            body_bytes: self.max_body_bytes,
+        }
+    }
+
+    /// How long a replica that was told to stop still takes requests.
+    pub const fn drain_grace(&self) -> Duration {
+        Duration::from_millis(self.drain_grace_ms)
     }
 
     /// Longest wait of a stop for requests in flight.
@@ -235,8 +255,6 @@ impl Settings {
             ("server.body_timeout_ms", self.server.body_timeout_ms),
             ("server.request_timeout_ms", self.server.request_timeout_ms),
             ("ledger.retention_days", self.ledger.retention_days.into()),
-            ("server.max_in_flight_requests", self.server.max_in_flight_requests as u64),
-            ("server.max_connections", self.server.max_connections as u64),
         ];
         for (key, value) in positive {
             if value == 0 {
@@ -266,13 +284,13 @@ impl Settings {
         if self.server.listen == self.server.metrics_listen && self.server.listen.port() != 0 {
             return Err(wrong("server.metrics_listen", "must differ from server.listen"));
         }
-        if server.max_connections > MOST_CONNECTIONS {
-            let why = format!("{} is above {MOST_CONNECTIONS}", server.max_connections);
-            return Err(wrong("server.max_connections", &why));
-        }
-        if server.max_in_flight_requests > server.max_connections {
-            let why = "is above server.max_connections, which would bind first";
-            return Err(wrong("server.max_in_flight_requests", why));
+        for (key, ceiling) in [
+            ("server.max_connections", server.max_connections),
+            ("server.max_in_flight_requests", server.max_in_flight_requests),
+        ] {
+            if let Ceiling::Fixed(number @ MOST_AT_ONCE..) = ceiling {
+                return Err(wrong(key, &format!("{number} is not below {MOST_AT_ONCE}")));
+            }
         }
         if server.body_timeout_ms > server.request_timeout_ms {
             let why = "is above server.request_timeout_ms, which would bind first";

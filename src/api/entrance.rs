@@ -1,7 +1,9 @@
 //! Who is calling, and whether there is room: decided before a byte of the body is read.
 //!
 //! The order is from the cheapest to the dearest, and none of it can be skipped by a large body: the
-//! service's own room, then the key, then the tenant's requests a minute and at once.
+//! service's own room, then the key, then the tenant's requests a minute and at once. Room for the body
+//! that is announced is looked for first and taken only when the caller is known: whoever has no key must
+//! not keep others out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +16,13 @@ use super::middleware::Served;
 use super::problem::Problem;
 use crate::admission::{self, Refusal};
 use crate::auth::tenant::Tenant;
+use crate::capacity::account::{HeldBytes, NoRoom};
 use crate::gateway::Gateway;
 use crate::rate_limit::concurrency::Slot;
 use crate::telemetry::metrics::NO_TENANT;
+
+/// The stable name of the refusal for want of room.
+const OVERLOADED: &str = "overloaded";
 
 /// A request that was let in.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub(super) struct Entered {
     pub(super) deadline: Instant,
     /// What the request takes up; its work keeps a clone.
     pub(super) places: Arc<Places>,
+    /// Memory for its body, as far as that was announced.
+    pub(super) memory: Arc<HeldBytes>,
 }
 
 /// A place among all requests and one among the tenant's, given back when dropped.
@@ -42,19 +50,24 @@ pub(super) struct Places {
 ///
 /// 401, 403, 429 or 503.
 pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Entered, Problem> {
-    if gateway.is_draining() {
+    if gateway.is_closed() {
         gateway.metrics.refused(NO_TENANT, "shutting_down");
         return Err(shutting_down());
     }
     let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
     let Ok(place) = Arc::clone(&gateway.in_flight).try_acquire_owned() else {
-        gateway.metrics.refused(NO_TENANT, "overloaded");
-        return Err(overloaded());
+        gateway.metrics.refused(NO_TENANT, OVERLOADED);
+        return Err(too_many(gateway.capacity.requests as u64));
     };
+    let announced = announced_bytes(headers, gateway.bounds.body_bytes);
+    let fits = gateway.memory.look_for(announced);
+    fits.map_err(|no_room| overloaded(gateway, NO_TENANT, no_room))?;
     let tenant = authenticate(gateway, headers).await?;
+    let memory = gateway.memory.hold(announced);
+    let memory = memory.map_err(|no_room| overloaded(gateway, tenant.name.as_str(), no_room))?;
     let slot = take_slot(gateway, &tenant).await?;
     let places = Arc::new(Places { _of_all: place, _of_tenant: slot });
-    Ok(Entered { tenant, deadline, places })
+    Ok(Entered { tenant, deadline, places, memory: Arc::new(memory) })
 }
 
 /// Tells who is calling.
@@ -122,14 +135,36 @@ fn patience(headers: &HeaderMap, most: Duration) -> Duration {
     wait.map_or(most, |seconds| Duration::from_secs(seconds).min(most))
 }
 
-fn overloaded() -> Problem {
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "overloaded",
-        "The gateway is busy",
-        "Too many requests are being worked on. Retry shortly.",
-    )
-    .after(Duration::from_secs(1))
+/// The length of the body as its sender announced it, where it did.
+pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The bytes that will be held of the announced body. None of one that is too long will be read.
+fn announced_bytes(headers: &HeaderMap, limit: u64) -> u64 {
+    announced_length(headers).filter(|&length| length <= limit).unwrap_or(0)
+}
+
+/// The refusal of a request for whose body there is no room.
+pub(super) fn overloaded(gateway: &Gateway, tenant: &str, no_room: NoRoom) -> Problem {
+    gateway.metrics.refused(tenant, OVERLOADED);
+    let NoRoom { actual, allowed } = no_room;
+    let detail = format!(
+        "With this upload {actual} bytes would be held at once; the limit is {allowed}. Retry shortly."
+    );
+    busy(detail).limit("in_flight_bytes", actual, allowed)
+}
+
+fn too_many(allowed: u64) -> Problem {
+    let detail =
+        format!("{allowed} requests are being worked on, the most at once. Retry shortly.");
+    busy(detail).limit("in_flight_requests", allowed.saturating_add(1), allowed)
+}
+
+/// Which place will be free, and when, nobody knows: uploads take moments and pages take seconds.
+fn busy(detail: String) -> Problem {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    Problem::new(status, OVERLOADED, "The gateway is busy", detail).after(Duration::from_secs(1))
 }
 
 fn shutting_down() -> Problem {

@@ -9,7 +9,7 @@ use crate::auth::directory::Directory;
 use crate::clock::SystemClock;
 use crate::dashscope::Client;
 use crate::dashscope::check::CheckError;
-use crate::gateway::{catalog, check_tenants};
+use crate::gateway::{capacity, catalog, check_tenants};
 use crate::random::SystemRandom;
 use crate::rate_limit::redis::{self as shared_limits, RedisSettings};
 use crate::settings::Settings;
@@ -23,6 +23,10 @@ use crate::telemetry::metrics::Metrics;
 pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     writeln!(out, "ok      configuration")?;
     let findings = [
+        (
+            "capacity",
+            capacity(&settings.server).map(|limits| limits.to_string()).map_err(Into::into),
+        ),
         ("models", check_models(settings)),
         ("database", check_database(settings).await),
         ("redis", check_redis(&settings.redis).await),

@@ -104,6 +104,7 @@ fn settings(upstream: String, database: String) -> Result<Settings, Failure> {
         ("OCR_GATEWAY__UPSTREAM__BASE_URL".to_owned(), upstream),
         ("OCR_GATEWAY__UPSTREAM__API_KEY".to_owned(), UPSTREAM_KEY.to_owned()),
         ("OCR_GATEWAY__DATABASE__URL".to_owned(), database),
+        ("OCR_GATEWAY__SERVER__DRAIN_GRACE_MS".to_owned(), "0".to_owned()),
     ]);
     Ok(Settings::load_with(None, environment)?)
 }

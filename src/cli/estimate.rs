@@ -80,7 +80,8 @@ fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<
         image: Bytes::from(std::fs::read(file)?),
         options: Options { model: arguments.model.clone(), wish, ..Options::default() },
         deadline: SystemClock.instant(),
-        held: Arc::new(()),
+        places: Arc::new(()),
+        memory: Arc::new(()),
     };
     let nobody = Tenant::new("command-line".parse()?);
     Ok(prepare::estimate(catalog, &nobody, &request)?)

@@ -31,6 +31,9 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
         metrics.listen = %listeners.metrics.local_addr()?,
         database = %store.engine(),
         upstream = settings.upstream.base_url,
+        in_flight.bytes = gateway.capacity.bytes,
+        in_flight.requests = gateway.capacity.requests,
+        connections = gateway.capacity.connections,
         version = env!("CARGO_PKG_VERSION"),
         "serving"
     );

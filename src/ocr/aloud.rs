@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::request::Held;
 use crate::admission::Permit;
 use crate::dashscope::completion::Completion;
 use crate::dashscope::error::CallError;
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn call(
     client: &Client,
     permit: Permit,
-    call: Call,
+    (call, memory): (Call, Held),
     deadline: Instant,
     listener: mpsc::Sender<String>,
 ) -> Result<Completion, CallError> {
@@ -26,7 +27,7 @@ pub(super) async fn call(
         Streamed::Stream(stream) => stream,
     };
     // It may go on for minutes, and needs the picture no more.
-    drop(call);
+    drop((call, memory));
     let (mut text, mut listener) = (String::new(), Some(listener));
     while let Some(piece) = stream.next().await {
         let piece = piece.text();

@@ -27,11 +27,11 @@ impl Ocr {
     pub async fn extract(
         self: &Arc<Self>,
         tenant: &Arc<Tenant>,
-        request: Request,
+        mut request: Request,
     ) -> Result<ExtractAnswer, OcrError> {
         let started = self.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
-        let prepared = prepare::to_send(&self.catalog, tenant, &request).await?;
+        let prepared = prepare::to_send(&self.catalog, tenant, &mut request).await?;
         let mut tally = Tally::new(&prepared.quote);
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {

@@ -78,15 +78,16 @@ struct Tally {
 struct Asking {
     call: Call,
     deadline: Instant,
-    held: Held,
+    places: Held,
+    memory: Held,
     /// Told what the model writes while it writes.
     listener: Option<mpsc::Sender<String>>,
 }
 
 impl Asking {
     fn of(call: Call, request: &Request) -> Self {
-        let (deadline, held) = (request.deadline, Arc::clone(&request.held));
-        Self { call, deadline, held, listener: None }
+        let (places, memory) = (Arc::clone(&request.places), Arc::clone(&request.memory));
+        Self { call, deadline: request.deadline, places, memory, listener: None }
     }
 }
 
@@ -154,10 +155,12 @@ impl Ocr {
         listener: Option<mpsc::Sender<String>>,
     ) -> Result<OcrAnswer, OcrError> {
         let started = self.clock.instant();
-        let mut prepared = prepare::to_send(&self.catalog, tenant, &request).await?;
+        let mut prepared = prepare::to_send(&self.catalog, tenant, &mut request).await?;
         let mut tally = Tally::new(&prepared.quote);
-        let call = prepared.only_call(&mut request);
+        let call = prepared.only_call(&request);
         let asking = Asking { listener, ..Asking::of(call, &request) };
+        // From here on the call alone holds the file, and the memory that counts for it.
+        request.memory = Arc::new(());
         let completion = self.read(tenant, &prepared.quote, asking, &mut tally).await?;
         if lacks_lines(&request, &completion) {
             return Err(OcrError::NoLines.after(&tally));
@@ -185,12 +188,13 @@ impl Ocr {
         let permit = admitted.map_err(|refusal| OcrError::from(refusal).after(tally))?;
         let (this, payer, foretold) = (Arc::clone(self), Arc::clone(tenant), quote.clone());
         let work = async move {
-            let Asking { call, deadline, held: _held, listener } = asking;
+            let Asking { call, deadline, places: _places, memory, listener } = asking;
             let listener = listener.filter(|_| call.task.as_ref().is_none_or(Task::streams));
             let completion = match listener {
                 None => this.client.call(permit, &call, deadline).await?,
                 Some(listener) => {
-                    aloud::call(&this.client, permit, call, deadline, listener).await?
+                    let what = (call, memory);
+                    aloud::call(&this.client, permit, what, deadline, listener).await?
                 }
             };
             this.compare(payer.name.as_str(), &foretold, &completion);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::error::OcrError;
 use super::request::{Request, Rotate};
@@ -46,23 +46,31 @@ pub fn estimate(
     Ok(Estimate::of(&prepared.quote, tenant, RemainingTokens::default()))
 }
 
-/// Quotes the request and makes the file what is sent.
+/// Quotes the request and makes its file what is sent, which is held here alone from then on.
 pub(super) async fn to_send(
     catalog: &Catalog,
     tenant: &Tenant,
-    request: &Request,
+    request: &mut Request,
 ) -> Result<Prepared, OcrError> {
-    let prepared = quoted(catalog, tenant, request)?;
-    let Some(patch) = prepared.patch.clone() else { return Ok(prepared) };
-    let file = prepared.bytes.clone();
-    // Copying some megabytes takes milliseconds, and so does a checksum over them.
+    let mut prepared = quoted(catalog, tenant, request)?;
+    request.image = Bytes::new();
+    let Some(patch) = prepared.patch.take() else { return Ok(prepared) };
+    let (file, memory) = (std::mem::take(&mut prepared.bytes), Arc::clone(&request.memory));
+    // A checksum over some megabytes takes milliseconds.
     let patching = tokio::task::spawn_blocking(move || {
-        let mut copy = Vec::from(file);
-        patch.apply(&mut copy);
-        Bytes::from(copy)
+        let file = patched(file, &patch);
+        drop(memory);
+        file
     });
-    let bytes = patching.await.map_err(|_panicked| OcrError::Interrupted)?;
-    Ok(Prepared { bytes, patch: None, ..prepared })
+    prepared.bytes = patching.await.map_err(|_panicked| OcrError::Interrupted)?;
+    Ok(prepared)
+}
+
+/// Overwrites some bytes of a file, in place where nobody else holds it.
+fn patched(file: Bytes, patch: &Patch) -> Bytes {
+    let mut file = file.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    patch.apply(&mut file);
+    file.freeze()
 }
 
 /// Finds the model, looks at the header and quotes.
@@ -146,9 +154,9 @@ impl Prepared {
 
     /// The only call that it makes, which alone holds the file from then on: a stream lets go of it when it
     /// begins.
-    pub(super) fn only_call(&mut self, request: &mut Request) -> Call {
+    pub(super) fn only_call(&mut self, request: &Request) -> Call {
         let call = self.call(request);
-        (self.bytes, request.image) = (Bytes::new(), Bytes::new());
+        self.bytes = Bytes::new();
         call
     }
 }

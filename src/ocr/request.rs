@@ -25,9 +25,11 @@ pub struct Request {
     pub options: Options,
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// Places and memory that the work takes up. Held until the work is done, also where the caller
-    /// has left meanwhile, so that what is bounded by them stays bounded.
-    pub held: Held,
+    /// Places that the work takes up. Held until the work is done, also where the caller has left
+    /// meanwhile, so that what is bounded by them stays bounded.
+    pub places: Held,
+    /// Memory that the file takes up, held until it is sent.
+    pub memory: Held,
 }
 
 /// Something that is given back when the last clone is dropped.

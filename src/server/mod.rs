@@ -16,24 +16,25 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use self::connection::Connection;
 use crate::api;
+use crate::capacity::CONNECTION_BYTES;
 use crate::gateway::Gateway;
 use crate::settings::ServerSettings;
 
 /// Connections of the metrics listener: a scraper and some probes.
 const METRICS_CONNECTIONS: usize = 64;
 
-/// The most that is buffered of a connection, and so the longest head of a request, in bytes. Keys and
-/// options need a fraction of it; hyper's own default of some 400 KB would be held before any key is seen.
-const BUFFER: usize = 64 * 1024;
-
 /// A pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long connections that came last may take to send their first request, once no more are taken: they
+/// were made for one that is already on its way.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for the ends of the last calls to be in the ledger.
 const LAST_ENTRIES: Duration = Duration::from_secs(5);
@@ -74,34 +75,42 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Bin
     TcpListener::bind(address).await.map_err(|cause| BindError { key, address, cause })
 }
 
-/// Serves until `stop` is ready, then drains: readiness goes off, no connection is taken, requests in
-/// flight and the calls they made are finished, within `server.drain_timeout_ms`.
+/// Serves until `stop` is ready, then drains
+/// ([ADR 0012](../docs/adr/0012-a-stop-serves-until-nobody-asks.md)): readiness goes off, and requests are
+/// taken for `server.drain_grace_ms` more, whose answers close their connections. Then no connection is
+/// taken, idle ones are closed, and requests in flight and the calls they made are finished, within
+/// `server.drain_timeout_ms`.
 pub async fn run(
     gateway: Arc<Gateway>,
     listeners: Listeners,
     settings: &ServerSettings,
     stop: impl Future<Output = ()>,
 ) {
-    // Nobody waits for these: what must not be lost is waited for by name below.
-    let connections = TaskTracker::new();
-    let public = Door::new(settings, settings.max_connections, connections.clone());
-    let metrics = Door::new(settings, METRICS_CONNECTIONS, connections.clone());
+    let public = Door::new(settings, gateway.capacity.connections);
+    let metrics = Door::new(settings, METRICS_CONNECTIONS);
     let metrics_router = api::metrics_router(&gateway);
     // Health stays visible while the rest drains, so this listener ends with the process.
-    let health = connections.spawn(async move {
+    let health = metrics.connections.clone().spawn(async move {
         metrics.serve(listeners.metrics, metrics_router, std::future::pending()).await;
     });
-    let draining = Arc::clone(&gateway);
+    let (draining, grace) = (Arc::clone(&gateway), settings.drain_grace());
     let stop = async move {
         stop.await;
         draining.drain();
-        tracing::info!("stopping: finishing the requests in flight");
+        tracing::info!("stopping: taking requests until nobody sends them here");
+        tokio::time::sleep(grace).await;
     };
     let in_flight = public.serve(listeners.public, api::router(&gateway), stop).await;
+    tokio::time::sleep(grace.min(LAST_REQUESTS)).await;
+    tracing::info!("stopping: finishing the requests in flight");
+    gateway.close();
     gateway.tasks.close();
+    public.closing.close();
     let drained = async {
         in_flight.shutdown().await;
         gateway.tasks.wait().await;
+        // A client that still sends would lose the answer that it has not read yet.
+        public.closing.wait().await;
     };
     if tokio::time::timeout(settings.drain_timeout(), drained).await.is_err() {
         tracing::warn!("stopped with requests unfinished: server.drain_timeout_ms passed");
@@ -120,17 +129,21 @@ struct Door {
     http: http1::Builder,
     places: Arc<Semaphore>,
     patience: Duration,
+    /// Nobody waits for these: requests and calls are waited for by other names.
     connections: TaskTracker,
+    /// Connections whose last answer is given.
+    closing: TaskTracker,
 }
 
 impl Door {
-    fn new(settings: &ServerSettings, most: usize, connections: TaskTracker) -> Self {
+    fn new(settings: &ServerSettings, most: usize) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(settings.keep_alive_timeout())
-            .max_buf_size(BUFFER);
+            .max_buf_size(CONNECTION_BYTES);
         let places = Arc::new(Semaphore::new(most));
-        Self { http, places, patience: settings.idle_timeout(), connections }
+        let (connections, closing) = (TaskTracker::new(), TaskTracker::new());
+        Self { http, places, patience: settings.idle_timeout(), connections, closing }
     }
 
     /// Serves until `stop`; gives back what knows of the connections that are still open.
@@ -141,34 +154,62 @@ impl Door {
         stop: impl Future<Output = ()>,
     ) -> GracefulShutdown {
         let graceful = GracefulShutdown::new();
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            let place = tokio::select! {
-                () = &mut stop => return graceful,
-                place = Arc::clone(&self.places).acquire_owned() => place,
-            };
+        let taking = async {
             // Nothing closes the semaphore.
-            let Ok(place) = place else { return graceful };
-            let stream = tokio::select! {
-                () = &mut stop => return graceful,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    }
-                },
-            };
-            let closing = self.connections.clone();
-            let connection = Connection::new(stream, place, self.patience, closing);
-            let service = TowerToHyperService::new(router.clone());
-            let served = self.http.serve_connection(TokioIo::new(connection), service);
-            let served = graceful.watch(served);
-            self.connections.spawn(async move {
-                // A client that breaks off is its own affair and is logged with its request.
-                let _ = served.await;
-            });
+            while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+                let stream = accept(&listener).await;
+                self.serve_one(stream, place, &router, &graceful);
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = taking => {}
+        }
+        self.take_last(listener, &router, &graceful);
+        graceful
+    }
+
+    /// Takes the connections that wait in the kernel's queue and closes the listener, at once, because what
+    /// comes between the two is reset: a proxy that has sent its request by then must not repeat it.
+    fn take_last(&self, listener: TcpListener, router: &Router, graceful: &GracefulShutdown) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+            && let Ok((stream, _)) = listener.accept()
+        {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                self.serve_one(stream, place, router, graceful);
+            }
+        }
+    }
+
+    fn serve_one(
+        &self,
+        stream: TcpStream,
+        place: OwnedSemaphorePermit,
+        router: &Router,
+        graceful: &GracefulShutdown,
+    ) {
+        let connection = Connection::new(stream, place, self.patience, self.closing.clone());
+        let service = TowerToHyperService::new(router.clone());
+        let served = self.http.serve_connection(TokioIo::new(connection), service);
+        let served = graceful.watch(served);
+        self.connections.spawn(async move {
+            // A client that breaks off is its own affair and is logged with its request.
+            let _ = served.await;
+        });
+    }
+}
+
+/// The next connection, however many attempts fail before it.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }

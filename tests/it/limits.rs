@@ -43,7 +43,7 @@ async fn a_caller_that_left_keeps_its_place_while_its_call_is_under_way() {
 #[tokio::test]
 async fn a_full_service_says_so_instead_of_queueing() {
     let gateway = TestGateway::with(|setup| {
-        setup.settings.server.max_in_flight_requests = 1;
+        setup.settings.server.max_in_flight_requests = 1.into();
     })
     .await;
     let _first = hanging(&gateway, 60).await;

@@ -66,6 +66,8 @@ impl Installation {
         let environment = [
             ("SERVER__LISTEN", "127.0.0.1:0".to_owned()),
             ("SERVER__METRICS_LISTEN", "127.0.0.1:0".to_owned()),
+            // Nobody sends requests to a test's service who would have to notice a stop first.
+            ("SERVER__DRAIN_GRACE_MS", "0".to_owned()),
             ("DATABASE__URL", database),
             ("UPSTREAM__BASE_URL", emulator.base_url()),
             ("UPSTREAM__API_KEY", UPSTREAM_KEY.to_owned()),

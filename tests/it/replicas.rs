@@ -117,7 +117,7 @@ fn pages() -> Vec<Vec<u8>> {
 }
 
 /// The day's token account of the tenant.
-async fn account(store: &Store, today: Date) -> Account {
+pub(crate) async fn account(store: &Store, today: Date) -> Account {
     let accounts = store.ledger().accounts("acme", today).await.unwrap();
     let found = accounts
         .iter()
@@ -125,7 +125,7 @@ async fn account(store: &Store, today: Date) -> Account {
     found.map(|(_, account)| *account).unwrap_or_default()
 }
 
-fn today() -> Date {
+pub(crate) fn today() -> Date {
     jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 

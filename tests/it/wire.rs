@@ -18,9 +18,14 @@ pub(crate) struct Wire {
 impl Wire {
     /// Connects to the service.
     pub(crate) async fn to(gateway: &TestGateway) -> Self {
+        Self::of(gateway, &gateway.key).await
+    }
+
+    /// Connects to the service with another key than the usual one.
+    pub(crate) async fn of(gateway: &TestGateway, key: &str) -> Self {
         let address = gateway.address.trim_start_matches("http://");
         let stream = TcpStream::connect(address).await.unwrap();
-        Self { stream, received: Vec::new(), key: gateway.key.clone() }
+        Self { stream, received: Vec::new(), key: key.to_owned() }
     }
 
     /// Sends the head of a request: `"POST /ocr"` and further header lines, one a line.

@@ -18,11 +18,12 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 
-use super::entrance::Entered;
+use super::entrance::{Entered, Places};
 use super::middleware::Served;
 use super::options::{Format, ParsedOptions, Purpose};
 use super::problem::Problem;
 use super::upload::{self, Upload};
+use crate::capacity::account::HeldBytes;
 use crate::gateway::Gateway;
 use crate::ocr::request::Request;
 use crate::ocr::result::{Facts, Page, Spend};
@@ -37,14 +38,15 @@ async fn read_request(
     request: axum::extract::Request,
     purpose: Purpose,
 ) -> Result<(Request, Option<Format>), Problem> {
-    let Upload { file, options, held } = upload::read(gateway, request).await?;
+    let Upload { file, options } = upload::read(gateway, entered, request).await?;
     let ParsedOptions { options, format } = options.read(purpose).await?;
     let request = Request {
         id: new_id(&*gateway.clock, &*gateway.random),
         image: file,
         options,
         deadline: entered.deadline,
-        held: Arc::new((Arc::clone(&entered.places), held)),
+        places: Arc::<Places>::clone(&entered.places),
+        memory: Arc::<HeldBytes>::clone(&entered.memory),
     };
     Ok((request, format))
 }

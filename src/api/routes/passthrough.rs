@@ -19,6 +19,7 @@ use crate::api::error;
 use crate::api::middleware::{RequestId, Served};
 use crate::api::problem::Problem;
 use crate::api::upload;
+use crate::capacity::account::HeldBytes;
 use crate::dashscope::Protocol;
 use crate::gateway::Gateway;
 use crate::passthrough::{self, Chunk, Reply};
@@ -55,7 +56,7 @@ async fn forward(
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail));
     }
     let may_stream = request.version() >= Version::HTTP_11;
-    let (body, held) = upload::read_whole(gateway, request).await?;
+    let body = upload::read_whole(gateway, entered, request).await?;
     let length = body.len();
     let request = passthrough::Request {
         protocol,
@@ -65,7 +66,7 @@ async fn forward(
         resolves_oss: is_enabled(&headers, "x-dashscope-ossresourceresolve"),
         deadline: entered.deadline,
         places: Arc::<Places>::clone(&entered.places),
-        memory: Arc::new(held),
+        memory: Arc::<HeldBytes>::clone(&entered.memory),
     };
     let mut response = match gateway.passthrough.forward(&entered.tenant, request).await? {
         Reply::Whole { body, spend, max_pixels } => {

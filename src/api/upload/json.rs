@@ -1,0 +1,311 @@
+//! An upload as JSON with Base64.
+//!
+//! Base64 is decoded in the place of the body: what is decoded is shorter than what it is decoded from, and
+//! a second piece of memory would make the dearest form of upload out of the commonest.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Fault;
+use super::body::Room;
+use crate::api::options::raw::RawOptions;
+use crate::api::problem::Problem;
+
+/// Decoding more than this many bytes takes longer than the reactor may be held.
+const DECODE_INLINE_BYTES: usize = 128 * 1024;
+
+/// What stands before the Base64 of a data URL (RFC 2397).
+const BASE64_MARK: &[u8] = b";base64,";
+
+/// Members of a JSON upload at most: every option once and the document, with room for repeats.
+const MOST_MEMBERS: usize = 64;
+
+/// The body of a JSON upload: the document, and every other member an option.
+///
+/// Read by hand instead of derived, so that the document's Base64 is left where it stands in the body
+/// instead of becoming part of a tree, and an option given twice is noticed.
+struct JsonUpload<'a> {
+    document: Option<JsonDocument<'a>>,
+    options: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonDocument<'a> {
+    r#type: JsonDocumentType,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default, rename = "url")]
+    _url: Option<serde::de::IgnoredAny>,
+    #[serde(default, rename = "filename")]
+    _filename: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum JsonDocumentType {
+    Base64,
+    Url,
+}
+
+impl<'de> Deserialize<'de> for JsonUpload<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> serde::de::Visitor<'de> for Members {
+            type Value = JsonUpload<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object with a member `document`")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut members: A,
+            ) -> Result<Self::Value, A::Error> {
+                let mut upload = JsonUpload { document: None, options: Vec::new() };
+                while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+                    if upload.options.len() == MOST_MEMBERS {
+                        return Err(serde::de::Error::custom("too many members"));
+                    }
+                    if name != "document" {
+                        upload.options.push((name, members.next_value()?));
+                    } else if upload.document.replace(members.next_value()?).is_some() {
+                        return Err(serde::de::Error::duplicate_field("document"));
+                    }
+                }
+                Ok(upload)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Decodes a JSON upload, away from the reactor where it is large.
+pub(super) async fn read_json(
+    body: Vec<u8>,
+    room: Room,
+    options: &mut RawOptions,
+) -> Result<Bytes, Fault> {
+    if body.len() <= DECODE_INLINE_BYTES {
+        return decode_json(body, &room, options);
+    }
+    let mut given = std::mem::take(options);
+    let decoding = tokio::task::spawn_blocking(move || {
+        let file = decode_json(body, &room, &mut given)?;
+        Ok::<_, Fault>((file, given))
+    });
+    let (file, given) = decoding.await.map_err(|_panicked| Problem::internal())??;
+    *options = given;
+    Ok(file)
+}
+
+/// Reads the options and decodes the document where it stands, so that the body becomes the file.
+fn decode_json(mut body: Vec<u8>, room: &Room, options: &mut RawOptions) -> Result<Bytes, Fault> {
+    let upload = parse(&body)?;
+    for (name, value) in &upload.options {
+        room.take_for_option(value.get().len())?;
+        options.add_member(name, value.get())?;
+    }
+    let text = text_of(upload.document)?;
+    let start = text.as_ptr().addr() - body.as_ptr().addr();
+    let place = start..start + text.len();
+    let file = in_place(&mut body, place)?;
+    let mut body = Bytes::from(body);
+    body.truncate(file.end);
+    body.advance(file.start);
+    Ok(body)
+}
+
+fn parse(body: &[u8]) -> Result<JsonUpload<'_>, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        // The parser's message may quote the body; its position does not.
+        let place = format!("line {}, column {}", error.line(), error.column());
+        let what = if error.is_data() { "has the wrong shape" } else { "is not JSON" };
+        let detail = format!(
+            "The body {what} at {place}. Expected \
+             {{\"document\":{{\"type\":\"base64\",\"data\":\"…\"}}, …options}}."
+        );
+        Problem::bad_request("invalid_json", detail)
+    })
+}
+
+/// The text of a document as it is written, without its quotation marks.
+fn text_of(document: Option<JsonDocument<'_>>) -> Result<&str, Problem> {
+    let missing = || {
+        let detail =
+            "There is no document. Send {\"document\":{\"type\":\"base64\",\"data\":\"…\"}}.";
+        Problem::bad_request("missing_file", detail)
+    };
+    let document = document.ok_or_else(missing)?;
+    if document.r#type == JsonDocumentType::Url {
+        let detail = "Documents by URL are switched off here. Send the bytes as Base64.";
+        return Err(Problem::bad_request("invalid_option", detail).flaw("/document/type", detail));
+    }
+    let data = document.data.ok_or_else(missing)?.get();
+    let text = data.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    text.ok_or_else(|| {
+        let detail = "The data is no text.";
+        Problem::bad_request("invalid_json", detail).flaw("/document/data", detail)
+    })
+}
+
+/// Decodes the Base64 that stands in a range of the body as a JSON string, with or without a `data:`
+/// prefix, line breaks and padding. Gives the range where the file then stands.
+fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Problem> {
+    let length = unescape(&mut body[string.clone()]).ok_or_else(not_base64)?;
+    let text = &body[string.start..string.start + length];
+    let skipped = match text.strip_prefix(b"data:") {
+        None => 0,
+        Some(url) => {
+            let found = memchr::memmem::find(url, BASE64_MARK).ok_or_else(|| {
+                let detail = "The data URL does not say `;base64,`.";
+                Problem::bad_request("invalid_base64", detail).flaw("/document/data", detail)
+            })?;
+            b"data:".len() + found + BASE64_MARK.len()
+        }
+    };
+    let (start, end) = (string.start + skipped, string.start + length);
+    let decoded = base64_simd::forgiving_decode_inplace(&mut body[start..end]);
+    let length = decoded.map_err(|_| not_base64())?.len();
+    Ok(start..start + length)
+}
+
+fn not_base64() -> Problem {
+    let detail = "The data is not Base64 in the standard alphabet (A-Z a-z 0-9 + /).";
+    Problem::bad_request("invalid_base64", detail).flaw("/document/data", detail)
+}
+
+/// Takes the escapes out of a JSON string, where it stands, and gives the length that is left: PHP writes
+/// each slash as `\/`. `None` for a character that is not ASCII, which Base64 has none of.
+fn unescape(string: &mut [u8]) -> Option<usize> {
+    let Some(first) = memchr::memchr(b'\\', string) else { return Some(string.len()) };
+    let (mut from, mut to) = (first, first);
+    while let Some(&byte) = string.get(from) {
+        let (character, length) = match (byte, string.get(from + 1)) {
+            (b'\\', Some(b'u')) => {
+                let digits = std::str::from_utf8(string.get(from + 2..from + 6)?).ok()?;
+                (u8::from_str_radix(digits, 16).ok().filter(u8::is_ascii)?, 6)
+            }
+            (b'\\', Some(b'n')) => (b'\n', 2),
+            (b'\\', Some(b'r')) => (b'\r', 2),
+            (b'\\', Some(b't')) => (b'\t', 2),
+            (b'\\', Some(b'f')) => (0x0c, 2),
+            (b'\\', Some(b'b')) => (0x08, 2),
+            (b'\\', Some(&escaped)) => (escaped, 2),
+            _ => (byte, 1),
+        };
+        string[to] = character;
+        (from, to) = (from + length, to + 1);
+    }
+    Some(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prometheus::IntGauge;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::capacity::account::ByteAccount;
+
+    fn file_of(json: &str) -> Result<Bytes, &'static str> {
+        file_within(json, u64::MAX)
+    }
+
+    /// The file of an upload where so many bytes may be held in all.
+    fn file_within(json: &str, allowed: u64) -> Result<Bytes, &'static str> {
+        let gauge = IntGauge::new("held", "held").unwrap();
+        let account = Arc::new(ByteAccount::new(allowed, gauge));
+        let length = json.len() as u64;
+        let room = Room::new(Some(length), length, Arc::new(account.hold(length).unwrap()));
+        let read = decode_json(json.as_bytes().to_vec(), &room, &mut RawOptions::default());
+        read.map_err(|fault| match fault {
+            Fault::Wrong(problem) => problem.code,
+            Fault::NoRoom(_) => "overloaded",
+        })
+    }
+
+    #[test]
+    fn base64_is_taken_with_and_without_a_prefix_line_breaks_and_padding() {
+        for data in [
+            "aGVsbG8=",
+            "data:image/png;base64,aGVsbG8=",
+            r"aGVs\nbG8=",
+            "aGVsbG8",
+            r"data:image\/png;base64,aGVs\r\nbG8\u003d",
+        ] {
+            let json = format!(r#"{{"document":{{"type":"base64","data":"{data}"}}}}"#);
+            assert_eq!(file_of(&json).unwrap(), "hello", "{data}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_json_upload_has_a_code_of_its_own() {
+        let cases = [
+            ("{", "invalid_json"),
+            ("[]", "invalid_json"),
+            ("{}", "missing_file"),
+            (r#"{"document":{"type":"base64"}}"#, "missing_file"),
+            (r#"{"document":{"type":"base64","data":"a_-b"}}"#, "invalid_base64"),
+            (r#"{"document":{"type":"base64","data":"data:image/png,AA"}}"#, "invalid_base64"),
+            (r#"{"document":{"type":"base64","data":"\u6587AAA"}}"#, "invalid_base64"),
+            (r#"{"document":{"type":"base64","data":"\ud83d\ude00"}}"#, "invalid_base64"),
+            (r#"{"document":{"type":"base64","data":"\xAAA"}}"#, "invalid_json"),
+            (r#"{"document":{"type":"base64","data":17}}"#, "invalid_json"),
+            (r#"{"document":{"type":"base64","data":null}}"#, "missing_file"),
+            (r#"{"document":{"type":"url","url":"http://x"}}"#, "invalid_option"),
+            (r#"{"document":{"type":"base64","data":"AA==","x":1}}"#, "invalid_json"),
+            (r#"{"document":{"type":"base64","data":"AA=="},"document":{}}"#, "invalid_json"),
+        ];
+        for (json, code) in cases {
+            assert_eq!(file_of(json), Err(code), "{json}");
+        }
+    }
+
+    #[test]
+    fn members_beside_the_document_are_options() {
+        let document = r#""document":{"type":"base64","data":"AA=="}"#;
+        let json = |member: &str| format!("{{{member},{document}}}");
+        assert!(file_of(&json(r#""max_pixels":5"#)).is_ok());
+        assert_eq!(file_of(&json(r#""bogus":[0,0]"#)), Err("unknown_option"));
+        assert_eq!(file_of(&json(&vec![r#""pages":1"#; 100].join(","))), Err("invalid_json"));
+    }
+
+    #[test]
+    fn a_long_option_counts_as_the_tree_that_it_becomes_and_a_short_one_as_nothing() {
+        let json = |digits: usize| {
+            let metadata = vec!["0"; digits].join(",");
+            format!(r#"{{"metadata":[{metadata}],"document":{{"type":"base64","data":"AA=="}}}}"#)
+        };
+        let (short, long) = (json(100), json(2000));
+        assert!(file_within(&short, short.len() as u64).is_ok());
+        assert_eq!(file_within(&long, long.len() as u64 + 100_000), Err("overloaded"));
+        assert!(file_within(&long, long.len() as u64 + 200_000).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_comes_out_as_it_went_in_however_its_text_is_escaped(
+            file in prop::collection::vec(any::<u8>(), 1..400),
+            escapes in prop::collection::vec(0..4_u8, 600),
+            is_url in any::<bool>(),
+        ) {
+            let base64 = base64_simd::STANDARD.encode_to_string(&file);
+            let text = if is_url { format!("data:image/png;base64,{base64}") } else { base64 };
+            let escaped = text.chars().zip(&escapes).map(|(character, escape)| match escape {
+                0 => format!("\\u{:04x}", u32::from(character)),
+                1 if character == '/' => "\\/".to_owned(),
+                _ => character.to_string(),
+            });
+            let escaped: String = escaped.collect();
+            let json = format!(r#"{{"document":{{"data":"{escaped}","type":"base64"}}}}"#);
+            prop_assert_eq!(file_of(&json), Ok(file.into()));
+        }
+    }
+}

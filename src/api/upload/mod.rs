@@ -1,0 +1,149 @@
+//! The three ways of uploading a file, read into one place once.
+//!
+//! `multipart/form-data` with one part `file`, JSON with Base64, or the file itself as the body, which
+//! is whatever is neither of the first two: the type of a file is decided by its bytes. The body is
+//! counted as it comes, declared length or not, and a client that goes silent is cut off, so that
+//! memory and time are bounded whatever is sent. The upload is held once, as one piece of memory, and
+//! that piece was taken from `in_flight_bytes` before it was allocated.
+
+mod body;
+mod json;
+mod multipart;
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+
+use self::body::{Room, collect, guard, too_large};
+use self::json::read_json;
+use self::multipart::read_multipart;
+use super::entrance::{Entered, announced_length, overloaded};
+use super::options::raw::RawOptions;
+use super::problem::Problem;
+use crate::capacity::account::NoRoom;
+use crate::gateway::Gateway;
+
+/// An uploaded file and the options that came with it.
+#[derive(Debug)]
+pub(super) struct Upload {
+    /// The file.
+    pub(super) file: Bytes,
+    /// The options, as yet unread.
+    pub(super) options: RawOptions,
+}
+
+/// Why an upload cannot be had.
+#[derive(Debug)]
+enum Fault {
+    /// It is wrong.
+    Wrong(Problem),
+    /// There is no room for it.
+    NoRoom(NoRoom),
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        Self::Wrong(problem)
+    }
+}
+
+impl From<NoRoom> for Fault {
+    fn from(no_room: NoRoom) -> Self {
+        Self::NoRoom(no_room)
+    }
+}
+
+impl Fault {
+    fn told(self, gateway: &Gateway, entered: &Entered) -> Problem {
+        match self {
+            Self::Wrong(problem) => problem,
+            Self::NoRoom(no_room) => overloaded(gateway, entered.tenant.name.as_str(), no_room),
+        }
+    }
+}
+
+/// Reads the upload of a request.
+///
+/// # Errors
+///
+/// 400, 408, 413 or 503, each with what to change.
+pub(super) async fn read(
+    gateway: &Gateway,
+    entered: &Entered,
+    request: Request,
+) -> Result<Upload, Problem> {
+    let room = room_for(gateway, entered, &request)?;
+    let upload = read_form(gateway, room, request).await;
+    let upload = upload.map_err(|fault| fault.told(gateway, entered))?;
+    if upload.file.is_empty() {
+        return Err(Problem::bad_request("empty_file", "The file has no bytes. Send an image."));
+    }
+    Ok(upload)
+}
+
+async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Upload, Fault> {
+    let mut options = RawOptions::default();
+    let query = request.uri().query().unwrap_or_default();
+    room.take_for_option(query.len())?;
+    options.add_query(query)?;
+    let form = Form::of(request.headers());
+    let request = guard(gateway, request);
+    let file = match form {
+        Form::Multipart => read_multipart(request, &room, &mut options).await?,
+        Form::Json => {
+            let body = collect(request.into_body(), &room).await?;
+            read_json(body, room, &mut options).await?
+        }
+        Form::File => collect(request.into_body(), &room).await?.into(),
+    };
+    Ok(Upload { file, options })
+}
+
+/// Reads a body whole, whatever it is.
+///
+/// # Errors
+///
+/// 400, 408, 413 or 503, each with what to change.
+pub(super) async fn read_whole(
+    gateway: &Gateway,
+    entered: &Entered,
+    request: Request,
+) -> Result<Bytes, Problem> {
+    let room = room_for(gateway, entered, &request)?;
+    let body = collect(guard(gateway, request).into_body(), &room).await;
+    body.map(Bytes::from).map_err(|fault| fault.told(gateway, entered))
+}
+
+/// Room for the body of a request.
+///
+/// # Errors
+///
+/// 413 where its sender declared more than is taken.
+fn room_for(gateway: &Gateway, entered: &Entered, request: &Request) -> Result<Room, Problem> {
+    let (limit, declared) = (gateway.bounds.body_bytes, announced_length(request.headers()));
+    if let Some(length) = declared.filter(|&length| length > limit) {
+        return Err(too_large(length, limit));
+    }
+    Ok(Room::new(declared, limit, Arc::clone(&entered.memory)))
+}
+
+/// How the file is wrapped.
+enum Form {
+    Multipart,
+    Json,
+    File,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Self {
+        let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if essence.eq_ignore_ascii_case("multipart/form-data") {
+            return Self::Multipart;
+        }
+        let is_json = essence.eq_ignore_ascii_case("application/json");
+        if is_json { Self::Json } else { Self::File }
+    }
+}

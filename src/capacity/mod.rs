@@ -1,0 +1,290 @@
+//! How much may be in flight at once, so that memory suffices whatever arrives.
+//!
+//! A process that is killed for want of memory loses all that it was working on, so the limits are made
+//! from the memory that it may use (`memory`). Of that, half is for uploads, a quarter for the buffers of
+//! connections, an eighth for what requests take beside their uploads, and the last eighth for the
+//! process itself. The limits are counted where the memory is taken: bytes by `account`, requests and
+//! connections by semaphores.
+
+pub mod account;
+pub mod memory;
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use self::memory::Memory;
+
+/// What a connection may have buffered before its request is known, in bytes: the longest head of a
+/// request. Keys and options need a fraction of it; hyper's own default of some 400 KB would be held
+/// before any key is seen.
+pub const CONNECTION_BYTES: usize = 64 * 1024;
+
+/// What a request may take beside its upload, in bytes: its task, its options, the buffers of its
+/// connection to the upstream, its answer.
+const REQUEST_BYTES: u64 = 256 * 1024;
+
+/// Connections and requests at once where memory would allow more: what a process of two cores can still
+/// look after.
+const MOST_CONNECTIONS: u64 = 4096;
+const MOST_REQUESTS: u64 = 1024;
+
+/// A limit as it is set: a number, or `"auto"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ceiling {
+    /// By the memory.
+    Auto,
+    /// This many.
+    Fixed(u64),
+}
+
+/// What may be in flight at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Bytes of uploads.
+    pub bytes: u64,
+    /// Requests.
+    pub requests: usize,
+    /// Open connections.
+    pub connections: usize,
+}
+
+/// The limits as they are set, and what has to fit into them.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// `server.max_in_flight_bytes`.
+    pub bytes: Ceiling,
+    /// `server.max_in_flight_requests`.
+    pub requests: Ceiling,
+    /// `server.max_connections`.
+    pub connections: Ceiling,
+    /// `server.max_body_bytes`.
+    pub body_bytes: u64,
+}
+
+/// Limits that cannot work together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CapacityError {
+    /// The largest upload would be refused for ever.
+    #[error(
+        "server.max_in_flight_bytes: {bytes}{origin} is below server.max_body_bytes ({body_bytes}), so \
+         that the largest upload would never be taken: raise the one or lower the other"
+    )]
+    BodyTooLarge {
+        /// Bytes in flight.
+        bytes: u64,
+        /// The upload limit.
+        body_bytes: u64,
+        /// Where the former is from, if it was not set.
+        origin: String,
+    },
+    /// Each request needs a connection.
+    #[error(
+        "server.max_in_flight_requests: {requests} is above server.max_connections ({connections}), which \
+         would bind first"
+    )]
+    TooManyRequests {
+        /// Requests at once.
+        requests: u64,
+        /// Connections.
+        connections: u64,
+    },
+    /// Nothing tells how much memory there is.
+    #[error(
+        "server.max_in_flight_bytes: is \"auto\", and this system does not tell its memory: set \
+         server.max_in_flight_bytes, server.max_in_flight_requests and server.max_connections"
+    )]
+    UnknownMemory,
+}
+
+impl Capacity {
+    /// The limits of a process that may use so much memory.
+    ///
+    /// # Errors
+    ///
+    /// [`CapacityError`] names the keys that do not fit together.
+    pub fn of(wanted: &Wanted, memory: Option<&Memory>) -> Result<Self, CapacityError> {
+        let by_memory = |ceiling, part: fn(u64) -> u64| match (ceiling, memory) {
+            (Ceiling::Fixed(number), _) => Ok(number),
+            (Ceiling::Auto, Some(memory)) => Ok(part(memory.bytes).max(1)),
+            (Ceiling::Auto, None) => Err(CapacityError::UnknownMemory),
+        };
+        let bytes = by_memory(wanted.bytes, |memory| memory / 2)?;
+        if bytes < wanted.body_bytes {
+            let origin = memory.filter(|_| wanted.bytes == Ceiling::Auto);
+            let origin = origin.map_or_else(String::new, |memory| format!(" (half of {memory})"));
+            return Err(CapacityError::BodyTooLarge {
+                bytes,
+                body_bytes: wanted.body_bytes,
+                origin,
+            });
+        }
+        let connections = by_memory(wanted.connections, |memory| {
+            (memory / 4 / CONNECTION_BYTES as u64).min(MOST_CONNECTIONS)
+        })?;
+        let mut requests =
+            by_memory(wanted.requests, |memory| (memory / 8 / REQUEST_BYTES).min(MOST_REQUESTS))?;
+        if wanted.requests == Ceiling::Auto {
+            requests = requests.min(connections);
+        }
+        if requests > connections {
+            return Err(CapacityError::TooManyRequests { requests, connections });
+        }
+        Ok(Self { bytes, requests: count(requests), connections: count(connections) })
+    }
+}
+
+impl fmt::Display for Capacity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, requests, connections } = self;
+        write!(
+            f,
+            "{bytes} bytes of uploads, {requests} requests and {connections} connections at once"
+        )
+    }
+}
+
+fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl From<u64> for Ceiling {
+    fn from(number: u64) -> Self {
+        Self::Fixed(number)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ceiling {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl serde::de::Visitor<'_> for Words {
+            type Value = Ceiling;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number above 0 or \"auto\"")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Ceiling, E> {
+                if number == 0 {
+                    return Err(E::invalid_value(serde::de::Unexpected::Unsigned(number), &self));
+                }
+                Ok(Ceiling::Fixed(number))
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Ceiling, E> {
+                let unexpected = serde::de::Unexpected::Signed(number);
+                let number =
+                    u64::try_from(number).map_err(|_| E::invalid_value(unexpected, &self))?;
+                self.visit_u64(number)
+            }
+
+            // The environment knows only text.
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Ceiling, E> {
+                if text == "auto" {
+                    return Ok(Ceiling::Auto);
+                }
+                let unexpected = serde::de::Unexpected::Str(text);
+                let number = text.parse().map_err(|_| E::invalid_value(unexpected, &self))?;
+                self.visit_u64(number)
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL_AUTO: Wanted = Wanted {
+        bytes: Ceiling::Auto,
+        requests: Ceiling::Auto,
+        connections: Ceiling::Auto,
+        body_bytes: 20 << 20,
+    };
+
+    fn memory(bytes: u64) -> Memory {
+        Memory { bytes, source: "/sys/fs/cgroup/memory.max".into() }
+    }
+
+    fn of(wanted: &Wanted, bytes: u64) -> Result<Capacity, CapacityError> {
+        Capacity::of(wanted, Some(&memory(bytes)))
+    }
+
+    #[test]
+    fn the_limits_of_half_a_gibibyte_are_as_documented() {
+        let limits = Capacity { bytes: 256 << 20, requests: 256, connections: 2048 };
+        assert_eq!(of(&ALL_AUTO, 512 << 20), Ok(limits));
+    }
+
+    #[test]
+    fn what_may_be_in_flight_leaves_an_eighth_of_any_memory() {
+        for bytes in [64 << 20, 500_000_000, 2 << 30, 64 << 30] {
+            let limits = of(&ALL_AUTO, bytes).unwrap();
+            let requests = limits.requests as u64 * REQUEST_BYTES;
+            let connections = (limits.connections * CONNECTION_BYTES) as u64;
+            assert!(limits.bytes + requests + connections <= bytes - bytes / 8, "{limits}");
+            assert!(limits.requests <= limits.connections);
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_set_counts_whatever_the_memory() {
+        let wanted = Wanted {
+            bytes: 50_000_000.into(),
+            requests: 7.into(),
+            connections: 9.into(),
+            ..ALL_AUTO
+        };
+        let limits = Capacity { bytes: 50_000_000, requests: 7, connections: 9 };
+        assert_eq!(of(&wanted, 1 << 40), Ok(limits));
+        assert_eq!(Capacity::of(&wanted, None), Ok(limits));
+    }
+
+    #[test]
+    fn no_more_requests_than_connections_are_computed() {
+        let wanted = Wanted { connections: 5.into(), ..ALL_AUTO };
+        assert_eq!(of(&wanted, 8 << 30).unwrap().requests, 5);
+    }
+
+    #[test]
+    fn an_upload_that_could_never_be_taken_is_an_error_that_names_both_keys_and_the_memory() {
+        let set = Wanted { bytes: 1000.into(), body_bytes: 1001, ..ALL_AUTO };
+        for (error, named) in [
+            (of(&set, 8 << 30).unwrap_err(), "1000 is below"),
+            (
+                of(&ALL_AUTO, 30 << 20).unwrap_err(),
+                "15728640 (half of 31457280 bytes of memory (/sys",
+            ),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(named) && text.contains("server.max_body_bytes"), "{text}");
+            assert!(text.starts_with("server.max_in_flight_bytes"), "{text}");
+        }
+        assert!(of(&Wanted { bytes: 1001.into(), ..set }, 8 << 30).is_ok());
+    }
+
+    #[test]
+    fn more_requests_than_connections_is_an_error_that_names_both_keys() {
+        let wanted = Wanted { requests: 10.into(), connections: 9.into(), ..ALL_AUTO };
+        let text = of(&wanted, 8 << 30).unwrap_err().to_string();
+        assert!(text.starts_with("server.max_in_flight_requests: 10"), "{text}");
+        assert!(text.contains("server.max_connections (9)"), "{text}");
+    }
+
+    #[test]
+    fn a_system_that_does_not_tell_its_memory_needs_numbers() {
+        assert_eq!(Capacity::of(&ALL_AUTO, None), Err(CapacityError::UnknownMemory));
+    }
+
+    #[test]
+    fn a_ceiling_is_a_number_or_auto_and_nothing_else() {
+        let read = |json: &str| serde_json::from_str::<Ceiling>(json).ok();
+        assert_eq!(read("\"auto\""), Some(Ceiling::Auto));
+        assert_eq!(read("12"), Some(Ceiling::Fixed(12)));
+        assert_eq!(read("\"12\""), Some(Ceiling::Fixed(12)));
+        for wrong in ["0", "-1", "\"0\"", "\"much\"", "1.5", "null"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Stops that nobody notices: replicas are restarted under load, and what a stop cuts off says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashscope_emulator::Fault;
+use futures_util::StreamExt as _;
+use ocr_gateway::store::Store;
+use reqwest::{RequestBuilder, Response};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::databases::Database;
+use crate::dropin::{CHAT, chat};
+use crate::harness::{Answer, SCRIPTED_TEXT, fixture, jpeg_of, spawn, until};
+use crate::nginx::{Nginx, free_address};
+use crate::program::{Installation, Service};
+use crate::replicas::{account, today};
+
+/// Callers that ask again as soon as they have their answer.
+const CALLERS: usize = 9;
+
+/// How long the upstream takes to read a page.
+const LATENCY: Duration = Duration::from_millis(30);
+
+/// How long a replica that was told to stop still takes requests.
+const GRACE: Duration = Duration::from_millis(700);
+
+/// Two replicas that can be restarted where they were.
+struct Pair {
+    installation: Installation,
+    addresses: [String; 2],
+}
+
+impl Pair {
+    async fn on(database: &Database) -> Self {
+        let mut installation = Installation::reading_after(SCRIPTED_TEXT, LATENCY).await;
+        installation.set("DATABASE__URL", &database.url);
+        installation.set("SERVER__DRAIN_GRACE_MS", GRACE.as_millis().to_string());
+        Self { installation, addresses: [free_address(), free_address()] }
+    }
+
+    async fn start(&mut self, index: usize) -> Service {
+        self.installation.set("SERVER__LISTEN", self.addresses[index].clone());
+        self.installation.serve().await
+    }
+}
+
+/// A caller that counts what it was told, and keeps what went wrong.
+#[derive(Default)]
+struct Load {
+    is_over: AtomicBool,
+    answers: AtomicU64,
+    told: AtomicU64,
+}
+
+impl Load {
+    async fn call(self: Arc<Self>, request: RequestBuilder) -> Result<(), String> {
+        while !self.is_over.load(Ordering::Relaxed) {
+            let request = request.try_clone().ok_or("the body is read")?;
+            let response = request.send().await.map_err(|error| format!("{error:?}"))?;
+            let (status, text) = (response.status(), response.text().await);
+            let text = text.map_err(|error| format!("{error:?}"))?;
+            if status != 200 {
+                return Err(format!("{status}: {text}"));
+            }
+            let body: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let tokens = body["usage"]["total_tokens"].as_u64().ok_or("no usage")?;
+            self.answers.fetch_add(1, Ordering::Relaxed);
+            self.told.fetch_add(tokens, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Waits until so many more answers have come.
+    async fn until_more(&self, answers: u64) {
+        let before = self.answers.load(Ordering::Relaxed);
+        until("answers", async || self.answers.load(Ordering::Relaxed) >= before + answers).await;
+    }
+}
+
+async fn requests_of(service: &Service) -> f64 {
+    let url = format!("{}/metrics", service.metrics_address);
+    let metrics = service.http.get(url).send().await.unwrap().text().await.unwrap();
+    let series = metrics.lines().filter(|line| {
+        line.starts_with("ocr_gateway_requests_total") && line.contains("route=\"/ocr\"")
+    });
+    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_behind_nginx_are_restarted_under_load_and_no_request_fails() {
+    let Some(database) = Database::postgres().await else { return };
+    let mut pair = Pair::on(&database).await;
+    let mut replicas = [pair.start(0).await, pair.start(1).await];
+    let Some(nginx) = Nginx::before(&pair.addresses).await else { return };
+    let key = pair.installation.key("acme").await;
+
+    let (load, mut callers) = (Arc::new(Load::default()), JoinSet::new());
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let pages = [fixture("hello.png"), jpeg_of(20_000), jpeg_of(200_000)];
+    for page in pages.iter().cycle().take(CALLERS) {
+        let request = http.post(format!("{}/ocr", nginx.address)).bearer_auth(&key);
+        callers.spawn(Arc::clone(&load).call(request.body(page.clone())));
+    }
+    for (index, replica) in replicas.iter_mut().enumerate() {
+        until("it has work", async || requests_of(replica).await > 10.0).await;
+        replica.signal("TERM").await;
+        assert_eq!(replica.ended().await, Some(0));
+        *replica = pair.start(index).await;
+    }
+    load.until_more(20).await;
+    load.is_over.store(true, Ordering::Relaxed);
+    for called in callers.join_all().await {
+        assert_eq!(called, Ok(()), "{}", nginx.log());
+    }
+
+    let (told, bill) = (load.told.load(Ordering::Relaxed), pair.installation.upstream().bill());
+    let store = database.connect().await;
+    until("nothing is reserved", async || account(&store, today()).await.reserved == 0).await;
+    assert_eq!((told, account(&store, today()).await.settled), (bill.total(), bill.total()));
+    assert_eq!(store.ledger().audit(today()).await.unwrap(), []);
+    println!(
+        "{} requests, {} bytes of nginx's log",
+        load.answers.load(Ordering::Relaxed),
+        nginx.log().len()
+    );
+}
+
+#[tokio::test]
+async fn a_request_on_a_kept_connection_is_served_while_the_replica_goes() {
+    let mut installation = Installation::reading(SCRIPTED_TEXT).await;
+    installation.set("SERVER__DRAIN_GRACE_MS", "600000");
+    let service = installation.serve().await;
+    let key = installation.key("acme").await;
+    let ask = || Answer::of(service.post(&key, "/ocr").body(fixture("hello.png")));
+    assert_eq!(ask().await.header("connection"), "");
+    service.signal("TERM").await;
+    let readiness = format!("{}/readyz", service.metrics_address);
+    until("not ready", async || {
+        service.http.get(&readiness).send().await.is_ok_and(|answer| answer.status() == 503)
+    })
+    .await;
+    // The first comes on the connection that was kept, the second on one of its own.
+    for _ in 0..2 {
+        let answer = ask().await;
+        assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, "close"));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_made_before_the_listener_closed_may_still_ask() {
+    let mut installation = Installation::reading(SCRIPTED_TEXT).await;
+    installation.set("SERVER__DRAIN_GRACE_MS", "400");
+    let mut service = installation.serve().await;
+    let address = service.address.trim_start_matches("http://").to_owned();
+    service.signal("TERM").await;
+    // Connections are made until none is taken; the last one asks only then.
+    let mut last = None;
+    until("closed", async || match tokio::net::TcpStream::connect(&address).await {
+        Ok(stream) => {
+            last = Some(stream);
+            false
+        }
+        Err(_) => true,
+    })
+    .await;
+    let mut last = last.unwrap();
+    let answer = exchange(&mut last, "GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    assert_eq!(service.ended().await, Some(0));
+}
+
+/// Sends a request and reads until the connection ends.
+async fn exchange(stream: &mut tokio::net::TcpStream, request: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Reads a stream to its end and tells whether that was one.
+async fn read(response: Response) -> (String, bool) {
+    let (mut stream, mut all) = (response.bytes_stream(), Vec::new());
+    loop {
+        match stream.next().await {
+            Some(Ok(piece)) => all.extend_from_slice(&piece),
+            ended => return (String::from_utf8(all).unwrap(), ended.is_none()),
+        }
+    }
+}
+
+async fn sqlite(installation: &Installation) -> Store {
+    let url = format!("sqlite://{}/gateway.db", installation.folder.path().display());
+    ocr_gateway::store::connect(&url, ocr_gateway::store::Options::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_that_outlives_the_stop_is_cut_as_such_and_counts_at_its_bound() {
+    let mut installation = Installation::reading(SCRIPTED_TEXT).await;
+    installation.set("SERVER__DRAIN_TIMEOUT_MS", "200");
+    let key = installation.key("acme").await;
+    let store = sqlite(&installation).await;
+    let mut chat = chat();
+    chat["stream"] = true.into();
+    let aloud = |service: &Service| {
+        let request = service.post(&key, "/ocr").header("accept", "text/event-stream");
+        request.body(fixture("hello.png"))
+    };
+    for is_drop_in in [true, false] {
+        let before = account(&store, today()).await.settled;
+        let mut service = installation.serve().await;
+        installation.upstream().add_fault(Fault::stall_stream_after(3).times(1));
+        let request = if is_drop_in {
+            service.post(&key, CHAT).body(chat.to_string())
+        } else {
+            aloud(&service)
+        };
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let reading = spawn(read(response));
+        service.signal("TERM").await;
+        assert_eq!(service.ended().await, Some(0));
+        let (seen, ended_well) = reading.await.unwrap();
+        assert!(!seen.is_empty() && !ended_well && !seen.contains("[DONE]"), "{seen}");
+        let _successor = installation.serve().await;
+        until("written off", async || {
+            let account = account(&store, today()).await;
+            account.reserved == 0 && account.settled > before
+        })
+        .await;
+        let billed = installation.upstream().calls().pop().unwrap().billed.unwrap().total();
+        assert!(account(&store, today()).await.settled - before >= billed);
+    }
+}
