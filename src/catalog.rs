@@ -74,6 +74,8 @@ pub struct Outlet {
     pub region: String,
     /// The models that it is asked for; all that have a price in its region, if empty.
     pub models: Vec<String>,
+    /// The models that it has rates of their own for.
+    pub limits: Vec<String>,
 }
 
 impl Outlet {
@@ -187,7 +189,7 @@ pub enum CatalogError {
     /// An endpoint is to serve a model that has no price where it is.
     #[error(
         "upstream.endpoints: {endpoint:?} is to serve {model:?}, which has no entry in [models] with a \
-         price for region {region:?}; add the price, or take the model out of its models"
+         price for region {region:?}; add the price, or take the model out of its models and limits"
     )]
     Unpriced {
         /// The endpoint.
@@ -311,7 +313,7 @@ fn check_outlet(
     let sells =
         |model: &String| settings.get(model).is_some_and(|figures| outlet.sells(model, figures));
     let (endpoint, region) = (outlet.endpoint.clone(), outlet.region.clone());
-    if let Some(model) = outlet.models.iter().find(|model| !sells(model)) {
+    if let Some(model) = outlet.models.iter().chain(&outlet.limits).find(|model| !sells(model)) {
         return Err(CatalogError::Unpriced { endpoint, model: model.clone(), region });
     }
     if !settings.keys().any(sells) {

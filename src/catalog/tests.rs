@@ -30,7 +30,8 @@ const SINGAPORE: &str = "singapore 0.07 0.16 USD";
 fn outlets(places: &[&str]) -> Vec<Outlet> {
     let outlet = |place: &&str| {
         let (endpoint, region) = place.split_once('@').unwrap();
-        Outlet { endpoint: endpoint.into(), region: region.into(), models: Vec::new() }
+        let (models, limits) = Default::default();
+        Outlet { endpoint: endpoint.into(), region: region.into(), models, limits }
     };
     places.iter().map(outlet).collect()
 }
@@ -153,12 +154,18 @@ fn an_endpoint_that_would_serve_nothing_is_an_error_that_names_it() {
 }
 
 #[test]
-fn an_endpoint_that_is_to_serve_an_unpriced_model_is_an_error_that_names_both() {
+fn an_endpoint_that_is_to_serve_or_limit_an_unpriced_model_is_an_error_that_names_both() {
     let models = BTreeMap::from([("m".to_owned(), figures(&[BEIJING]))]);
-    let mut outlets = outlets(&["cn@beijing"]);
-    outlets[0].models = vec!["m".to_owned(), "n".to_owned()];
-    let error = Catalog::new(&models, outlets, "m").unwrap_err().to_string();
-    assert!(error.contains("\"cn\"") && error.contains("\"n\""), "{error}");
+    let wrong: [fn(&mut Outlet); 2] = [
+        |outlet| outlet.models = vec!["m".to_owned(), "n".to_owned()],
+        |outlet| outlet.limits = vec!["n".to_owned()],
+    ];
+    for change in wrong {
+        let mut outlets = outlets(&["cn@beijing"]);
+        change(&mut outlets[0]);
+        let error = Catalog::new(&models, outlets, "m").unwrap_err().to_string();
+        assert!(error.contains("\"cn\"") && error.contains("\"n\""), "{error}");
+    }
 }
 
 #[test]

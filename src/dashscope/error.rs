@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::admission::Refusal;
-use crate::units::Usage;
+use crate::units::{Money, Usage};
 
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +25,8 @@ pub struct CallError {
     pub request_id: Option<Code>,
     /// What the upstream billed although there is no completion; settled already.
     pub spent: Usage,
+    /// What that cost at the endpoint that billed it.
+    pub cost: Money,
     /// Bounds of the attempts whose bill is unknown; settled already, unverified.
     pub written_off: Usage,
     /// The upstream's own answer, where it speaks of the caller's request and of nothing else.
@@ -321,6 +323,7 @@ mod tests {
             attempts: 3,
             request_id: None,
             spent: Usage::default(),
+            cost: Money::ZERO,
             written_off: Usage::default(),
             verbatim: None,
         };

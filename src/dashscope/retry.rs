@@ -36,6 +36,8 @@ const THROTTLE_CAP: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct RetryPolicy {
     max_attempts: u32,
+    /// The longest wait: as long as a call may wait for its turn.
+    longest: Duration,
     transient: Backoff,
     throttled: Backoff,
     budget: Budget,
@@ -55,6 +57,7 @@ impl RetryPolicy {
         };
         Self {
             max_attempts: settings.max_attempts,
+            longest: settings.queue_timeout(),
             transient,
             throttled: Backoff { base: THROTTLE_BASE, cap: THROTTLE_CAP },
             budget: Budget::new(
@@ -74,7 +77,8 @@ impl RetryPolicy {
 
     /// How long to wait before the attempt after number `attempts`; none where there shall be none.
     ///
-    /// Where another endpoint can be asked (`elsewhere`), there is nothing to wait for, and a refused
+    /// A wait that is longer than calls may wait for their turn is not begun: new calls are told so at once,
+    /// and this one should be, too. Where another endpoint can be asked (`elsewhere`), there is nothing to wait for, and a refused
     /// account is no reason to give up.
     pub(super) fn pause(
         &self,
@@ -96,6 +100,9 @@ impl RetryPolicy {
         let drawn = backoff.draw(attempts.saturating_sub(1), self.random.as_ref());
         let here = drawn.max(failure.retry_after.unwrap_or_default());
         let pause = if elsewhere { Duration::ZERO } else { here };
+        if pause > self.longest {
+            return None;
+        }
         let now = self.clock.instant();
         let needed = pause.saturating_add(LEAST_TIME_FOR_AN_ATTEMPT);
         if deadline.saturating_duration_since(now) < needed || !self.budget.withdraw(now) {
@@ -207,7 +214,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_wait_is_below_its_doubling_ceiling_and_never_below_retry_after(
-            seed in any::<u64>(), attempts in 1..3_u32, retry_after in prop::option::of(0..100_000_u64),
+            seed in any::<u64>(), attempts in 1..3_u32, retry_after in prop::option::of(0..10_000_u64),
         ) {
             let clock = clock();
             let retry_after = retry_after.map(Duration::from_millis);
@@ -238,6 +245,18 @@ mod tests {
         };
         assert_eq!(pause(9), None);
         assert_eq!(pause(10), Some(Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn a_wait_beyond_the_queue_s_timeout_is_not_begun() {
+        let clock = clock();
+        let pause = |retry_after| {
+            let failure = Failure { retry_after: Some(retry_after), ..transient() };
+            policy(&clock, 1).pause(&failure, 1, clock.instant() + HOUR, false)
+        };
+        let timeout = settings("http://localhost").queue_timeout();
+        assert_eq!(pause(timeout), Some(timeout));
+        assert_eq!(pause(timeout + Duration::from_millis(1)), None);
     }
 
     #[test]

@@ -170,8 +170,11 @@ impl UpstreamSettings {
 
     /// The endpoints in the words of the catalog.
     pub fn outlets(&self) -> Vec<Outlet> {
-        let outlet = |EndpointSettings { name: endpoint, region, models, .. }: EndpointSettings| {
-            Outlet { endpoint, region, models }
+        let outlet = |settings: EndpointSettings| Outlet {
+            endpoint: settings.name,
+            region: settings.region,
+            models: settings.models,
+            limits: settings.limits.into_keys().collect(),
         };
         self.pool().into_iter().map(outlet).collect()
     }

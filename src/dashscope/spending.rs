@@ -11,7 +11,7 @@ use super::error::{CallError, Code, Fault, Verbatim};
 use super::pacer::Turn;
 use super::verdict::{Bill, Failure};
 use crate::admission::Permit;
-use crate::units::Usage;
+use crate::units::{Money, Usage};
 
 /// What a call has been through so far.
 #[derive(Debug, Default)]
@@ -36,6 +36,8 @@ pub(super) struct Stop {
     pub(super) request_id: Option<Code>,
     /// What was billed nevertheless.
     pub(super) spent: Usage,
+    /// What that cost.
+    pub(super) cost: Money,
     /// The upstream's own words, where a caller may see them.
     pub(super) verbatim: Option<Box<Verbatim>>,
 }
@@ -50,7 +52,8 @@ impl Stop {
 
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
-        Self { fault, request_id: None, spent: Usage::default(), verbatim: None }
+        let (spent, cost) = (Usage::default(), Money::ZERO);
+        Self { fault, request_id: None, spent, cost, verbatim: None }
     }
 }
 
@@ -69,6 +72,7 @@ impl Progress {
             attempts: self.attempts,
             request_id: stop.request_id,
             spent: stop.spent,
+            cost: stop.cost,
             written_off: self.written_off,
             verbatim: stop.verbatim,
         }
@@ -89,7 +93,8 @@ impl Progress {
             Bill::Known(billed) => {
                 turn.billed(billed).await;
                 let request_id = stop.request_id.as_ref().map(ToString::to_string);
-                stop.spent = permit.settle(billed, request_id).await.usage;
+                let settlement = permit.settle(billed, request_id).await;
+                (stop.spent, stop.cost) = (settlement.usage, settlement.cost);
             }
         }
         stop

@@ -332,6 +332,7 @@ async fn a_bill_without_an_answer_is_settled_and_told() {
     let error = world.call().await.unwrap_err();
     assert_eq!(error.fault, Fault::InvalidAnswer(Defect::NoContent));
     assert_eq!(error.spent.total(), Tokens::new(759));
+    assert_eq!(error.cost, world.model.price.of(&error.spent));
     assert_eq!(world.account(), (759, 0));
 }
 

@@ -209,7 +209,7 @@ impl Ocr {
                 if matches!(failure.fault, Fault::Busy { .. }) {
                     self.metrics.refused(tenant.name.as_str(), "upstream_queue");
                 }
-                tally.add_failure(&failure, quote);
+                tally.add_failure(&failure);
                 Err(failure.into())
             }
             Err(_panicked) => Err(OcrError::Interrupted),
@@ -298,8 +298,8 @@ impl Tally {
         self.request_ids.extend(completion.receipt.request_id.as_ref().map(ToString::to_string));
     }
 
-    fn add_failure(&mut self, failure: &CallError, quote: &Quote) {
-        self.spend(&failure.spent, quote.model.price.of(&failure.spent));
+    fn add_failure(&mut self, failure: &CallError) {
+        self.spend(&failure.spent, failure.cost);
         self.attempts += failure.attempts;
         self.retries += failure.retries();
         self.request_ids.extend(failure.request_id.as_ref().map(ToString::to_string));

@@ -27,6 +27,7 @@ mod nginx;
 mod ocr;
 mod openapi;
 mod overload;
+mod pool;
 mod program;
 mod rate_limits;
 mod redis;

@@ -82,6 +82,16 @@ impl Installation {
         self.environment.insert(format!("OCR_GATEWAY__{name}"), value.into());
     }
 
+    /// Sets another variable.
+    pub(crate) fn variable(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Where the emulator is.
+    pub(crate) fn upstream_address(&self) -> String {
+        self.emulator.base_url()
+    }
+
     /// Takes a setting away.
     pub(crate) fn unset(&mut self, name: &str) {
         self.environment.remove(&format!("OCR_GATEWAY__{name}"));

@@ -1,0 +1,164 @@
+//! Several endpoints from outside: what their outages cost, and what replicas tell each other of them.
+
+use dashscope_emulator::{Emulator, EngineChoice, Fault, Options as EmulatorOptions};
+use futures_util::future::join_all;
+use ocr_gateway::dashscope::settings::EndpointSettings;
+use ocr_gateway::rate_limit::redis::OnFailure;
+
+use crate::harness::{Answer, SCRIPTED_TEXT, Setup, TestGateway, fixture};
+use crate::program::Installation;
+use crate::redis::RedisDatabase;
+
+async fn emulator() -> Emulator {
+    let engine = EngineChoice::Scripted(SCRIPTED_TEXT.to_owned());
+    Emulator::start(EmulatorOptions { engine, ..EmulatorOptions::default() }).await.unwrap()
+}
+
+/// Endpoints `a`, `b`, … in the place of the one.
+fn endpoints(setup: &mut Setup, emulators: &[&Emulator]) {
+    let alone = setup.settings.upstream.pool().remove(0);
+    let endpoint = |(emulator, name): (&&Emulator, char)| EndpointSettings {
+        name: name.into(),
+        base_url: emulator.base_url(),
+        ..alone.clone()
+    };
+    setup.settings.upstream.endpoints = emulators.iter().zip('a'..).map(endpoint).collect();
+}
+
+async fn two() -> (TestGateway, Emulator, Emulator) {
+    let (a, b) = (emulator().await, emulator().await);
+    (TestGateway::with(|setup| endpoints(setup, &[&a, &b])).await, a, b)
+}
+
+#[tokio::test]
+async fn an_answer_says_which_endpoint_gave_it_and_both_are_used() {
+    let (gateway, _a, _b) = two().await;
+    let mut answered = Vec::new();
+    for _ in 0..2 {
+        let answer = gateway.upload("/ocr", fixture("hello.png")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answered.push(answer.json["upstream"]["endpoint"].as_str().unwrap().to_owned());
+    }
+    answered.sort();
+    assert_eq!(answered, ["a", "b"]);
+    for endpoint in ["a", "b"] {
+        let labels = [("endpoint", endpoint), ("outcome", "ok")];
+        assert_eq!(gateway.count("upstream_attempts_total", &labels).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_outage_of_one_of_two_endpoints_costs_nobody_an_answer_and_the_ledger_is_the_bill() {
+    let (gateway, a, b) = two().await;
+    a.world().add_fault(Fault::reset());
+    let answers = join_all((0..60).map(|_| gateway.upload("/ocr", fixture("hello.png")))).await;
+    for answer in &answers {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let billed = a.world().bill().total() + b.world().bill().total();
+    assert_eq!(gateway.count("tokens_spent_total", &[]).await, billed);
+    let state = [("endpoint", "a"), ("model", "qwen-vl-ocr-2025-11-20")];
+    assert_eq!(gateway.count("endpoint_state", &state).await, 1);
+    // What is down is not asked by those who come later.
+    let received = a.world().bill().received;
+    assert_eq!(gateway.upload("/ocr", fixture("hello.png")).await.status, 200);
+    assert!(a.world().bill().received <= received + 1, "a probe at most");
+}
+
+#[tokio::test]
+async fn while_every_endpoint_is_down_callers_are_told_at_once_when_to_come_back() {
+    let gateway = TestGateway::with(|setup| {
+        // Long enough for any machine.
+        setup.settings.upstream.breaker_cool_down_ms = 600_000;
+    })
+    .await;
+    gateway.upstream().add_fault(Fault::status(500));
+    for _ in 0..5 {
+        let _ = gateway.upload("/ocr", fixture("hello.png")).await;
+    }
+    let received = gateway.upstream().bill().received;
+    let answer = gateway.upload("/ocr", fixture("hello.png")).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (503, "upstream_unavailable"));
+    let retry_after: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=600).contains(&retry_after) && answer.json["retryable"] == true);
+    assert_eq!((gateway.upstream().bill().received, received), (received, 5));
+    assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn replicas_obey_a_retry_after_that_only_one_of_them_was_told() {
+    let Some(database) = RedisDatabase::new() else { return };
+    let upstream = emulator().await;
+    let start = || {
+        TestGateway::with(|setup| {
+            setup.settings.redis = database.settings(OnFailure::Closed);
+            endpoints(setup, &[&upstream]);
+        })
+    };
+    let (one, other) = (start().await, start().await);
+    assert_eq!(other.upload("/ocr", fixture("hello.png")).await.status, 200);
+    let throttle = Fault::code("Throttling.RateQuota").retry_after(60).times(1);
+    upstream.world().add_fault(throttle);
+    for replica in [&one, &other, &one] {
+        let answer = replica.upload("/ocr", fixture("hello.png")).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (503, "upstream_throttled"));
+        let retry_after: u64 = answer.header("retry-after").parse().unwrap();
+        assert!((2..=60).contains(&retry_after), "{retry_after}");
+    }
+    assert_eq!(upstream.world().bill().received, 2);
+}
+
+#[tokio::test]
+async fn a_check_asks_every_endpoint_with_its_own_key() {
+    let (mut installation, other) = (Installation::reading("text").await, emulator().await);
+    let first = installation.upstream_address();
+    let second = other.base_url();
+    std::fs::write(
+        installation.folder.path().join("gateway.toml"),
+        format!(
+            "[[upstream.endpoints]]\nname = \"eu-1\"\nregion = \"beijing\"\nbase_url = \"{first}\"\n\
+             [[upstream.endpoints]]\nname = \"eu-2\"\nregion = \"beijing\"\nbase_url = \"{second}\"\n"
+        ),
+    )
+    .unwrap();
+    installation.variable("DASHSCOPE_API_KEY_EU_1", "sk-one");
+    let ended = installation.run("check --config gateway.toml").await;
+    assert_eq!(ended.code, 1);
+    assert!(ended.out.contains("endpoints[1].api_key"), "{}", ended.out);
+    assert!(ended.out.contains("DASHSCOPE_API_KEY_EU_2"), "{}", ended.out);
+    installation.variable("DASHSCOPE_API_KEY_EU_2", "sk-two");
+    let ended = installation.run("check --config gateway.toml").await;
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+    for endpoint in ["eu-1", "eu-2"] {
+        let line = format!("ok      upstream: {endpoint} answers and takes the key");
+        assert!(ended.out.contains(&line), "{}", ended.out);
+    }
+    drop(other);
+    let ended = installation.run("check --config gateway.toml").await;
+    assert_eq!(ended.code, 1);
+    assert!(ended.out.contains("failed  upstream: http"), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn a_tenant_s_thousand_pages_do_not_keep_another_s_one_waiting_for_all_of_them() {
+    let gateway = TestGateway::with(|setup| {
+        for model in setup.settings.models.values_mut() {
+            // Twenty a second, so that forty wait for about two.
+            model.rpm = 1_200;
+        }
+    })
+    .await;
+    let tenant = ocr_gateway::auth::tenant::Tenant::new("another".parse().unwrap());
+    let key = gateway.key_of(&tenant).await;
+    let many = (0..40).map(|_| gateway.upload("/ocr", fixture("hello.png")));
+    let one = async {
+        gateway.until_upstream_has(6).await;
+        let request = gateway.post_as(&key, "/ocr").body(fixture("hello.png"));
+        let answer = Answer::of(request).await;
+        (answer.status, gateway.upstream().bill().received)
+    };
+    let (many, (status, received)) = tokio::join!(join_all(many), one);
+    assert_eq!(status, 200);
+    assert!(received < 30, "{received} were sent when the other tenant's page had been read");
+    assert!(many.iter().all(|answer| answer.status == 200));
+}
