@@ -11,11 +11,11 @@ FROM rust:1.95-bookworm AS source
 WORKDIR /build
 COPY . .
 
-# Without the feature `demo`, and so without the emulator.
+# Without the feature `demo`, and so without the emulator. The allocator's options are in .cargo/config.toml.
 FROM source AS gateway-build
 RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=ocr-gateway-target,target=/build/target,sharing=locked \
-    cargo build --release --locked --package ocr-gateway --no-default-features && \
+    cargo build --release --locked --package ocr-gateway --no-default-features --features jemalloc && \
     install -D target/release/ocr-gateway /out/ocr-gateway
 
 FROM source AS emulator-build

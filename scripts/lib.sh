@@ -61,8 +61,8 @@ need_rust_linters() {
 
 # --- Programs -------------------------------------------------------------------------------------
 
-# The bundled SQLite and ring are C and assembly.
-has_compiler() { has cc && has ld && printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1; }
+# The bundled SQLite, ring and jemalloc are C and assembly, the last built by make.
+has_compiler() { has cc && has ld && has make && printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1; }
 
 has_tesseract() {
     local languages
@@ -98,7 +98,7 @@ debian_packages() {
 other_packages() {
     case $1-$2 in
         compiler-brew) ;; # comes with Apple's command line tools, which Homebrew itself needs
-        compiler-dnf) echo gcc ;;
+        compiler-dnf) echo gcc make ;;
         compiler-pacman) echo base-devel ;;
         tesseract-brew) echo tesseract tesseract-lang ;;
         tesseract-dnf) echo tesseract tesseract-langpack-eng tesseract-langpack-chi_sim ;;

@@ -2,9 +2,10 @@
 //!
 //! One binary in several roles, so that each can be pinned to a core of its own: `upstream` stands in
 //! for DashScope, `load` and `listen` ask, and `run` and `streams` start everything, measure in turn
-//! and print tables. README.md says what the figures mean and what they do not.
+//! and print tables; `soak` looks for what half an hour leaves behind. README.md says what the figures mean and what they do not.
 
 mod cell;
+mod chance;
 mod chunked;
 mod clock;
 mod events;
@@ -13,9 +14,11 @@ mod http;
 mod listen;
 mod load;
 mod memory;
+mod metrics;
 mod process;
 mod run;
 mod script;
+mod soak;
 mod streams;
 mod subject;
 mod table;
@@ -45,6 +48,8 @@ enum Role {
     Run(run::RunArgs),
     /// Measure what a stream costs and print the tables
     Streams(streams::StreamsArgs),
+    /// Keep a gateway busy amid faults and see whether anything is left of it
+    Soak(soak::SoakArgs),
     /// Stand in for DashScope, as cheaply as can be
     Upstream(upstream::UpstreamArgs),
     /// Post one body again and again and tell how long the answers took
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
     let played = match Cli::parse().role {
         Role::Run(arguments) => run::run(&arguments),
         Role::Streams(arguments) => streams::run(&arguments),
+        Role::Soak(arguments) => soak::run(&arguments),
         Role::Upstream(arguments) => upstream::run(&arguments),
         Role::Load(arguments) => load::run(&arguments),
         Role::Listen(arguments) => listen::run(&arguments),

@@ -1,7 +1,7 @@
 //! How much the gateway holds: idle, with many large uploads in flight, and after.
 //!
-//! A process of its own, so that no earlier window has grown its heap, in front of an upstream that
-//! waits long enough for all uploads to be held at once.
+//! A process of its own for each way of asking, so that no earlier window has grown its heap, in front of
+//! an upstream that waits long enough for all uploads to be held at once.
 
 use std::path::Path;
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::Failure;
 use crate::cell::Cell;
-use crate::subject::Rig;
+use crate::subject::{Rig, Subject};
 use crate::upload::Upload;
 use crate::upstream::Manner;
 
@@ -20,40 +20,58 @@ pub(crate) const IN_FLIGHT: usize = 64;
 const UPSTREAM_DELAY: Duration = Duration::from_secs(3);
 
 /// How long a process is left alone before its idle memory is read.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(3);
 
 /// Resident bytes of one process.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Memory {
-    /// Started, with nothing asked yet.
+    /// What was asked, and how.
+    pub(crate) subject: String,
+    /// Started, with one small upload answered, which pulls the code for it into memory.
     pub(crate) idle: u64,
     /// The most while uploads were in flight.
     pub(crate) peak: u64,
     /// Some time after the last answer.
     pub(crate) settled: u64,
-    /// The bytes of all files in flight.
+    /// The bytes of all bodies in flight.
     pub(crate) raw: u64,
 }
 
-/// Holds `upload` [`IN_FLIGHT`] times in a new gateway and reads its memory before, at the worst
-/// moment, and `settle` later.
+/// Holds `upload` [`IN_FLIGHT`] times in a new gateway for each form, and reads its memory before, at the
+/// worst moment, and `settle` later.
 pub(crate) fn measure(
     rig: &Rig,
     gateway: &Path,
-    upload: &Upload,
+    [small, upload]: [&Upload; 2],
     settle: Duration,
-) -> Result<Memory, Failure> {
+) -> Result<Vec<Memory>, Failure> {
+    let ways: [fn(&Subject) -> Subject; 3] =
+        [Subject::asked_with_file, Subject::asked_with_multipart, Subject::asked_as_vendor];
     let delay_ms = UPSTREAM_DELAY.as_secs() * 1000;
     let (_upstream, address) = rig.upstream(&Manner { delay_ms, ..Manner::PLAIN })?;
-    let subject = rig.gateway(gateway, address)?;
+    let mut memories = Vec::new();
+    for way in ways {
+        let subject = way(&rig.gateway(gateway, address)?);
+        memories.push(hold(rig, &subject, [small, upload], settle)?);
+    }
+    Ok(memories)
+}
+
+fn hold(
+    rig: &Rig,
+    subject: &Subject,
+    [small, upload]: [&Upload; 2],
+    settle: Duration,
+) -> Result<Memory, Failure> {
     let process = subject.process.as_ref().ok_or("the gateway is a process")?;
+    rig.check(subject, small)?;
     thread::sleep(REST);
     let idle = process.resident()?;
     process.forget_peak();
     let cell = Cell { upload, connections: IN_FLIGHT };
-    rig.load(&subject, &cell, UPSTREAM_DELAY.as_secs_f64())?;
+    rig.load(subject, &cell, UPSTREAM_DELAY.as_secs_f64())?;
     let peak = process.peak()?;
     thread::sleep(settle);
-    let raw = u64::try_from(upload.file.len() * IN_FLIGHT)?;
-    Ok(Memory { idle, peak, settled: process.resident()?, raw })
+    let raw = u64::try_from(subject.form.body(upload).len() * IN_FLIGHT)?;
+    Ok(Memory { subject: subject.name.clone(), idle, peak, settled: process.resident()?, raw })
 }

@@ -58,6 +58,23 @@ impl Process {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
     }
 
+    /// How many files are open, and how many of them are sockets.
+    pub(crate) fn open_files(&self) -> io::Result<(usize, usize)> {
+        let (mut files, mut sockets) = (0, 0);
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.child.id()))? {
+            files += 1;
+            // One that was closed meanwhile is none.
+            let target = fs::read_link(entry?.path()).unwrap_or_default();
+            sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
+        }
+        Ok((files, sockets))
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> io::Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/task", self.child.id()))?.count())
+    }
+
     fn memory(&self, name: &str) -> io::Result<u64> {
         let status = self.read("status")?;
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -109,6 +126,7 @@ mod tests {
         let mut process = Process::start(command, log.path()).unwrap();
         assert!(!process.has_ended());
         process.cpu_time().unwrap();
+        assert_eq!((process.open_files().unwrap().1, process.threads().unwrap()), (0, 1));
         process.forget_peak();
         // In this order: a program that is still being loaded grows between the two.
         let resident = process.resident().unwrap();

@@ -11,7 +11,7 @@ use std::{env, fs};
 use clap::Args;
 
 use crate::cell::{Cell, Row};
-use crate::subject::{Rig, name_of};
+use crate::subject::Rig;
 use crate::upload::Upload;
 use crate::upstream::Manner;
 use crate::{Failure, memory, process, say, table};
@@ -25,7 +25,7 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
     /// Callers at once, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "1,16")]
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     connections: Vec<usize>,
     /// Windows of each cell
     #[arg(long, default_value_t = 5)]
@@ -56,11 +56,11 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let core = |core| pins.then_some(core);
     let rig = Rig::new(&uploads, core(arguments.subject_core), core(arguments.load_core))?;
     let rows = all_cells(&rig, arguments, &pace, &uploads)?;
-    let [.., large] = &uploads;
+    let [small, .., large] = &uploads;
     let mut memories = Vec::new();
     for gateway in &arguments.gateway {
         say(&format!("memory of {}", gateway.display()));
-        memories.push((name_of(gateway), memory::measure(&rig, gateway, large, pace.settle)?));
+        memories.extend(memory::measure(&rig, gateway, [small, large], pace.settle)?);
     }
     let circumstances = Circumstances {
         command: env::args().collect::<Vec<_>>().join(" "),
@@ -109,9 +109,12 @@ fn all_cells(
     uploads: &[Upload],
 ) -> Result<Vec<Row>, Failure> {
     let (_upstream, upstream) = rig.upstream(&Manner::PLAIN)?;
-    let gateways = arguments.gateway.iter();
-    let mut subjects =
-        gateways.map(|path| rig.gateway(path, upstream)).collect::<Result<Vec<_>, _>>()?;
+    let mut subjects = Vec::new();
+    for path in &arguments.gateway {
+        let gateway = rig.gateway(path, upstream)?;
+        subjects.extend([gateway.asked_with_multipart(), gateway.asked_as_vendor()]);
+        subjects.push(gateway);
+    }
     if process::succeeds(Command::new(&arguments.nginx).arg("-v")) {
         subjects.push(rig.nginx(&arguments.nginx, upstream)?);
     } else {

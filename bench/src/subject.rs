@@ -8,6 +8,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
@@ -18,7 +19,7 @@ use crate::cell::Cell;
 use crate::http::{self, Connection};
 use crate::load::Outcome;
 use crate::process::{self, Process};
-use crate::upload::{self, Upload};
+use crate::upload::{self, Form, Upload};
 use crate::upstream::Manner;
 
 /// How long a program may take until it answers.
@@ -48,12 +49,12 @@ pub(crate) struct Subject {
     path: &'static str,
     /// The header line with its key.
     pub(crate) authorization: String,
-    /// Whether it takes the file itself; otherwise it takes the JSON.
-    takes_file: bool,
+    /// What is posted.
+    pub(crate) form: Form,
     /// What its answer must contain.
     expected: String,
     /// What is measured; none where nothing lies between load and upstream.
-    pub(crate) process: Option<Process>,
+    pub(crate) process: Option<Rc<Process>>,
 }
 
 impl Rig {
@@ -65,8 +66,9 @@ impl Rig {
     ) -> Result<Self, Failure> {
         let rig = Self { directory: tempfile::tempdir()?, subject_core, load_core };
         for upload in uploads {
-            fs::write(rig.body(upload, true), &upload.file)?;
-            fs::write(rig.body(upload, false), upload.json())?;
+            for form in Form::ALL {
+                fs::write(rig.body(upload, form), form.body(upload))?;
+            }
         }
         Ok(rig)
     }
@@ -101,8 +103,18 @@ impl Rig {
 
     /// Starts the gateway, with a tenant and a key that its own commands make.
     pub(crate) fn gateway(&self, program: &Path, upstream: SocketAddr) -> Result<Subject, Failure> {
+        self.gateway_with(program, upstream, &[])
+    }
+
+    /// The same with more settings, as variables of the environment.
+    pub(crate) fn gateway_with(
+        &self,
+        program: &Path,
+        upstream: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> Result<Subject, Failure> {
         let (address, metrics) = (free_address()?, free_address()?);
-        let config = self.file(&format!("gateway-{}.toml", address.port()));
+        let config = self.config_of(address);
         fs::write(&config, gateway_config(self.directory.path(), [address, metrics], upstream))?;
         let cap = upload::MAX_PIXELS.to_string();
         let ask = |arguments: &[&str]| {
@@ -112,6 +124,7 @@ impl Rig {
         let key = ask(&["key", "create", "bench"])?;
         let mut command = process::on_core(self.subject_core, program.as_os_str());
         command.arg("--config").arg(&config).arg("serve").env("DASHSCOPE_API_KEY", "bench");
+        command.envs(settings.iter().copied());
         let mut process = Process::start(command, &self.file("gateway.log"))?;
         wait_for(&mut process, address)?;
         let tokens = upload::IMAGE_TOKENS;
@@ -121,15 +134,45 @@ impl Rig {
             metrics: Some(metrics),
             path: "/ocr",
             authorization: format!("Authorization: Bearer {}", key.trim()),
-            takes_file: true,
+            form: Form::File,
             expected: format!(r#""image_tokens":{{"estimated":{tokens},"billed":{tokens}}}"#),
-            process: Some(process),
+            process: Some(Rc::new(process)),
         })
+    }
+
+    fn config_of(&self, gateway: SocketAddr) -> PathBuf {
+        self.file(&format!("gateway-{}.toml", gateway.port()))
+    }
+
+    /// What a gateway has at `path`.
+    pub(crate) fn get(subject: &Subject, path: &str) -> Result<String, Failure> {
+        let mut connection = Connection::open(subject.address)?;
+        let key = &subject.authorization;
+        connection
+            .send(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n{key}\r\n\r\n").as_bytes())?;
+        let head = connection.head()?.ok_or("the connection was closed")?;
+        let answer = String::from_utf8(connection.body(head.length()?)?)?;
+        if head.status() != Some(200) {
+            return Err(format!("{path}: {}: {answer}", head.first_line).into());
+        }
+        Ok(answer)
+    }
+
+    /// What a gateway's own audit of its ledger says.
+    ///
+    /// # Errors
+    ///
+    /// Where an account is not what its entries say.
+    pub(crate) fn audit(&self, subject: &Subject, program: &Path) -> Result<String, Failure> {
+        let config = self.config_of(subject.address);
+        let audit = Command::new(program).arg("--config").arg(config).arg("audit").output()?;
+        let told = String::from_utf8_lossy(&audit.stdout).into_owned();
+        if audit.status.success() { Ok(told) } else { Err(told.into()) }
     }
 
     /// Asks once and looks at the answer, so that what is then measured is the right work.
     pub(crate) fn check(&self, subject: &Subject, upload: &Upload) -> Result<(), Failure> {
-        let body = fs::read(self.body(upload, subject.takes_file))?;
+        let body = fs::read(self.body(upload, subject.form))?;
         let mut connection = Connection::open(subject.address)?;
         connection.send(&http::request(subject.path, &subject.headers(), &body))?;
         let head = connection.head()?.ok_or("the connection was closed")?;
@@ -150,7 +193,7 @@ impl Rig {
         let mut command = self.asking("load", subject.address)?;
         command.args(["--path", subject.path]);
         command.args(subject.headers().iter().flat_map(|header| ["--header", header]));
-        command.arg("--body").arg(self.body(cell.upload, subject.takes_file));
+        command.arg("--body").arg(self.body(cell.upload, subject.form));
         command.args(["--connections", &cell.connections.to_string()]);
         output(command.args(["--seconds", &seconds.to_string()]))?.parse()
     }
@@ -162,9 +205,8 @@ impl Rig {
         Ok(command)
     }
 
-    fn body(&self, upload: &Upload, takes_file: bool) -> PathBuf {
-        let extension = if takes_file { "jpeg" } else { "json" };
-        self.file(&format!("{}.{extension}", upload.name.replace(' ', "-")))
+    fn body(&self, upload: &Upload, form: Form) -> PathBuf {
+        self.file(&format!("{}.{}", upload.name.replace(' ', "-"), form.extension()))
     }
 
     /// Where a file of this name lies.
@@ -181,15 +223,50 @@ impl Subject {
             metrics: None,
             path: COMPATIBLE,
             authorization: "Authorization: Bearer bench".to_owned(),
-            takes_file: false,
+            form: Form::Json,
             expected: r#""image_tokens":"#.to_owned(),
-            process,
+            process: process.map(Rc::new),
+        }
+    }
+
+    /// The same gateway, asked with the picture as the body.
+    pub(crate) fn asked_with_file(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            authorization: self.authorization.clone(),
+            expected: self.expected.clone(),
+            process: self.process.clone(),
+            ..*self
+        }
+    }
+
+    /// The same gateway, asked with the picture in a form.
+    pub(crate) fn asked_with_multipart(&self) -> Self {
+        Self {
+            name: format!("{}, multipart", self.name),
+            form: Form::Multipart,
+            authorization: self.authorization.clone(),
+            expected: self.expected.clone(),
+            process: self.process.clone(),
+            ..*self
+        }
+    }
+
+    /// The same gateway, asked in the vendor's own words: the bytes that nginx passes on.
+    pub(crate) fn asked_as_vendor(&self) -> Self {
+        Self {
+            name: format!("{}, drop-in", self.name),
+            path: COMPATIBLE,
+            form: Form::Json,
+            authorization: self.authorization.clone(),
+            expected: format!(r#""image_tokens":{}"#, upload::IMAGE_TOKENS),
+            process: self.process.clone(),
+            ..*self
         }
     }
 
     fn headers(&self) -> [String; 2] {
-        let media_type = if self.takes_file { upload::JPEG } else { upload::JSON };
-        [self.authorization.clone(), format!("Content-Type: {media_type}")]
+        [self.authorization.clone(), format!("Content-Type: {}", self.form.media_type())]
     }
 }
 

@@ -7,7 +7,7 @@ use crate::cell::{Cost, Row, Window};
 use crate::memory::{IN_FLIGHT, Memory};
 use crate::run::{Circumstances, Pace};
 
-const HEAD: [&str; 10] = [
+const HEAD: [&str; 12] = [
     "upload",
     "at once",
     "subject",
@@ -15,7 +15,9 @@ const HEAD: [&str; 10] = [
     "× nginx",
     "requests/s",
     "p50 ms",
+    "added",
     "p99 ms",
+    "added",
     "peak MB",
     "windows",
 ];
@@ -24,7 +26,7 @@ const HEAD: [&str; 10] = [
 pub(crate) fn print(
     circumstances: &Circumstances,
     rows: &[Row],
-    memories: &[(String, Memory)],
+    memories: &[Memory],
 ) -> io::Result<()> {
     let Circumstances { command, pace, pins, load: [before, after] } = circumstances;
     let Pace { windows, seconds, settle } = pace;
@@ -43,25 +45,32 @@ pub(crate) fn print(
     }
     writeln!(
         out,
-        "\n| resident MB | idle | peak of {IN_FLIGHT} uploads | their raw bytes | {} s after |",
+        "\n| resident MB | idle | peak of {IN_FLIGHT} uploads | their bodies | {} s after |",
         settle.as_secs()
     )?;
     writeln!(out, "|{}", "---|".repeat(5))?;
-    for (name, Memory { idle, peak, raw, settled }) in memories {
+    for Memory { subject, idle, peak, raw, settled } in memories {
         let [idle, peak, raw, settled] = [idle, peak, raw, settled].map(|bytes| megabytes(*bytes));
-        writeln!(out, "| {name} | {idle:.1} | {peak:.1} | {raw:.1} | {settled:.1} |")?;
+        writeln!(out, "| {subject} | {idle:.1} | {peak:.1} | {raw:.1} | {settled:.1} |")?;
     }
     Ok(())
 }
 
-fn cells(row: &Row, rows: &[Row]) -> [String; 10] {
+fn cells(row: &Row, rows: &[Row]) -> [String; 12] {
     let cpu = cpu_ms(row);
-    let nginx = rows.iter().find(|other| {
-        (other.subject.as_str(), other.size, other.connections)
-            == ("nginx", row.size, row.connections)
-    });
-    let ratio = cpu.zip(nginx.and_then(cpu_ms)).map(|(ours, nginx)| ours / nginx);
-    let at = |figure: fn(&Window) -> f64| median(row.windows.iter().map(figure));
+    let beside = |subject: &str| {
+        let same = |other: &&Row| {
+            (other.subject.as_str(), other.size, other.connections)
+                == (subject, row.size, row.connections)
+        };
+        rows.iter().find(same)
+    };
+    let ratio = cpu.zip(beside("nginx").and_then(cpu_ms)).map(|(ours, nginx)| ours / nginx);
+    let at = |figure| middle(row, figure);
+    let direct = beside("direct").filter(|direct| direct.subject != row.subject);
+    let added = |figure| Some(at(figure)? - middle(direct?, figure)?);
+    let (p50, p99): (Figure, Figure) =
+        (|window| milliseconds(window.outcome.p50), |window| milliseconds(window.outcome.p99));
     let peak = median(costs(row).map(|cost| megabytes(cost.peak)));
     [
         row.size.to_owned(),
@@ -70,11 +79,20 @@ fn cells(row: &Row, rows: &[Row]) -> [String; 10] {
         shown(cpu, 3),
         shown(ratio, 2),
         shown(at(|window| window.outcome.rate()), 0),
-        shown(at(|window| milliseconds(window.outcome.p50)), 2),
-        shown(at(|window| milliseconds(window.outcome.p99)), 2),
+        shown(at(p50), 2),
+        shown(added(p50), 2),
+        shown(at(p99), 2),
+        shown(added(p99), 2),
         shown(peak, 1),
         windows(row.windows.len(), row.void),
     ]
+}
+
+/// Something that a window showed.
+type Figure = fn(&Window) -> f64;
+
+fn middle(row: &Row, figure: Figure) -> Option<f64> {
+    median(row.windows.iter().map(figure))
 }
 
 fn cpu_ms(row: &Row) -> Option<f64> {
@@ -131,7 +149,8 @@ mod tests {
     #[test]
     fn a_row_shows_medians_and_its_ratio_to_nginx() {
         let rows = [row("gateway", &[9.0, 3.0, 3.5]), row("nginx", &[2.0, 1.0, 50.0])];
-        let expected = ["5 MB", "1", "gateway", "3.500", "1.75", "50", "1.50", "2.00", "7.0", "3"];
+        let expected =
+            ["5 MB", "1", "gateway", "3.500", "1.75", "50", "1.50", "", "2.00", "", "7.0", "3"];
         assert_eq!(cells(&rows[0], &rows), expected.map(str::to_owned));
     }
 
@@ -142,8 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_is_counted_from_no_hop_at_all_in_the_same_cell() {
+        let mut direct = row("direct", &[1.0]);
+        direct.windows[0].outcome.p50 = Duration::from_micros(500);
+        let rows = [row("gateway", &[1.0]), direct];
+        assert_eq!(cells(&rows[0], &rows)[7], "1.00");
+        assert_eq!(cells(&rows[1], &rows)[7], "");
+    }
+
+    #[test]
     fn void_windows_are_named() {
         let row = Row { void: 2, ..row("gateway", &[1.0]) };
-        assert_eq!(cells(&row, &[])[9], "1, 2 void");
+        assert_eq!(cells(&row, &[])[11], "1, 2 void");
     }
 }

@@ -1,6 +1,6 @@
-//! One picture in the two forms in which it is posted.
+//! One picture in the three forms in which it is posted.
 //!
-//! The gateway is given the file. Without a gateway, and through nginx, goes the JSON that the
+//! The gateway's own path is given the file, by itself or in a form; its drop-in path is given JSON. Without a gateway, and through nginx, goes the JSON that the
 //! gateway would have made of it, byte for byte, so that the upstream receives the same in every
 //! case. The pictures differ in nothing but their bytes: all have the same width and height, so that
 //! the upstream may answer the same bill for each without looking, and the gateway, which compares
@@ -31,6 +31,12 @@ pub(crate) const JPEG: &str = "image/jpeg";
 /// The media type of the JSON.
 pub(crate) const JSON: &str = "application/json";
 
+/// What stands between the parts of a form; nothing like it occurs in a picture.
+const BOUNDARY: &str = "------------------------gateway-bench-4711";
+
+/// The media type of a form.
+const MULTIPART: &str = "multipart/form-data; boundary=------------------------gateway-bench-4711";
+
 /// A picture of one of the measured sizes.
 #[derive(Debug)]
 pub(crate) struct Upload {
@@ -38,6 +44,48 @@ pub(crate) struct Upload {
     pub(crate) name: &'static str,
     /// The JPEG.
     pub(crate) file: Vec<u8>,
+}
+
+/// What is posted of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The file as it is.
+    File,
+    /// The file in `multipart/form-data`, as curl's `-F` and every form of a browser send it.
+    Multipart,
+    /// The JSON that the gateway would make of it.
+    Json,
+}
+
+impl Form {
+    pub(crate) const ALL: [Self; 3] = [Self::File, Self::Multipart, Self::Json];
+
+    /// What the name of its file ends with.
+    pub(crate) const fn extension(self) -> &'static str {
+        match self {
+            Self::File => "jpeg",
+            Self::Multipart => "multipart",
+            Self::Json => "json",
+        }
+    }
+
+    /// Its media type.
+    pub(crate) const fn media_type(self) -> &'static str {
+        match self {
+            Self::File => JPEG,
+            Self::Multipart => MULTIPART,
+            Self::Json => JSON,
+        }
+    }
+
+    /// The body that is posted.
+    pub(crate) fn body(self, upload: &Upload) -> Vec<u8> {
+        match self {
+            Self::File => upload.file.clone(),
+            Self::Multipart => upload.multipart(),
+            Self::Json => upload.json(),
+        }
+    }
 }
 
 /// Whether a stream is asked to tell its bill.
@@ -68,6 +116,16 @@ impl Upload {
             Billing::Told => r#","stream":true,"stream_options":{"include_usage":true}"#,
             Billing::Hidden => r#","stream":true"#,
         })
+    }
+
+    /// The file as the only part of a form.
+    fn multipart(&self) -> Vec<u8> {
+        let head = format!(
+            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"page.jpg\"\r\n\
+             Content-Type: {JPEG}\r\n\r\n"
+        );
+        let end = format!("\r\n--{BOUNDARY}--\r\n");
+        [head.as_bytes(), &self.file, end.as_bytes()].concat()
     }
 
     fn json_with(&self, more: &str) -> Vec<u8> {
@@ -117,6 +175,15 @@ mod tests {
         assert_eq!(small.file.len(), 60_000);
         assert_eq!(small.file, jpeg(60_000));
         assert!(small.file.starts_with(b"\xff\xd8\xff\xe0") && small.file.ends_with(b"\xff\xd9"));
+    }
+
+    #[test]
+    fn a_form_names_its_boundary_and_holds_the_whole_file() {
+        assert!(MULTIPART.ends_with(BOUNDARY));
+        let upload = Upload { name: "", file: jpeg(1000) };
+        let form = Form::Multipart.body(&upload);
+        assert!(form.starts_with(format!("--{BOUNDARY}\r\n").as_bytes()));
+        assert!(form.windows(1000).any(|window| window == upload.file));
     }
 
     #[test]

@@ -123,19 +123,14 @@ impl Upstream {
     fn new(arguments: &UpstreamArgs) -> Self {
         let UpstreamArgs { image_tokens: image, text_tokens: text, output_tokens: output, .. } =
             arguments;
-        let (input, words) = (image + text, LINE.repeat(18));
-        let compatible = format!(
-            r#"{{"id":"chatcmpl-bench","object":"chat.completion","model":"{}","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":"{words}"}}}}],"usage":{{"prompt_tokens":{input},"completion_tokens":{output},"total_tokens":{},"prompt_tokens_details":{{"image_tokens":{image},"text_tokens":{text}}}}}}}"#,
-            upload::MODEL,
-            input + output,
-        );
+        let (input, words) = (image + text, words());
         let native = format!(
             r#"{{"request_id":"bench","output":{{"choices":[{{"finish_reason":"stop","message":{{"role":"assistant","content":[{{"text":"{words}"}}]}}}}]}},"usage":{{"input_tokens":{input},"output_tokens":{output},"total_tokens":{},"image_tokens":{image}}}}}"#,
             input + output,
         );
         let bill = Bill { image: *image, text: *text, output: *output };
         Self {
-            compatible: answer("200 OK", &compatible),
+            compatible: compatible_answer(bill),
             native: answer("200 OK", &native),
             script: Script::new(arguments.manner.event_bytes, bill),
             manner: arguments.manner,
@@ -216,7 +211,24 @@ impl Wanted {
     }
 }
 
-fn answer(status: &str, body: &str) -> Vec<u8> {
+/// About a page.
+fn words() -> String {
+    LINE.repeat(18)
+}
+
+/// A whole answer of the compatible protocol.
+pub(crate) fn compatible_answer(Bill { image, text, output }: Bill) -> Vec<u8> {
+    let (input, words) = (image + text, words());
+    let body = format!(
+        r#"{{"id":"chatcmpl-bench","object":"chat.completion","model":"{}","choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":"{words}"}}}}],"usage":{{"prompt_tokens":{input},"completion_tokens":{output},"total_tokens":{},"prompt_tokens_details":{{"image_tokens":{image},"text_tokens":{text}}}}}}}"#,
+        upload::MODEL,
+        input + output,
+    );
+    answer("200 OK", &body)
+}
+
+/// An answer with JSON.
+pub(crate) fn answer(status: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-request-id: bench\r\n\
@@ -226,7 +238,7 @@ fn answer(status: &str, body: &str) -> Vec<u8> {
 }
 
 /// Whether a body holds a JPEG, from its first byte to its last, in a data URL.
-fn holds_a_picture(body: &[u8]) -> bool {
+pub(crate) fn holds_a_picture(body: &[u8]) -> bool {
     const BEFORE: &[u8] = b";base64,";
     let Some(at) = body.windows(BEFORE.len()).position(|window| window == BEFORE) else {
         return false;

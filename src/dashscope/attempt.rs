@@ -87,7 +87,10 @@ impl Transport {
             .pool_max_idle_per_host(settings.pool_max_idle)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
-            .referer(false);
+            .referer(false)
+            // Uploads of megabytes: over HTTP/2 all of them share one connection, and the window that the
+            // server leaves open on it (docs/adr/0013-build-and-allocator.md).
+            .http1_only();
         if is_loopback(&base) {
             // A proxy from the environment is for the vendor's address; the emulator is next door.
             http = http.no_proxy();
@@ -338,4 +341,36 @@ fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     host == "localhost"
         || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::server::Acceptor;
+
+    use super::super::tests::{RuntimeClock, settings};
+    use super::*;
+
+    /// The protocols that are offered to whoever connects first.
+    fn offered_to(listener: &std::net::TcpListener) -> Vec<String> {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut acceptor = Acceptor::default();
+        loop {
+            acceptor.read_tls(&mut stream).unwrap();
+            let Ok(accepted) = acceptor.accept() else { panic!("no TLS") };
+            let Some(accepted) = accepted else { continue };
+            let hello = accepted.client_hello();
+            let names = hello.alpn().into_iter().flatten();
+            return names.map(|name| String::from_utf8(name.to_vec()).unwrap()).collect();
+        }
+    }
+
+    #[tokio::test]
+    async fn over_tls_http_1_is_offered_and_nothing_else() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("https://{}", listener.local_addr().unwrap());
+        let transport = Transport::new(&settings(&address), RuntimeClock::new()).unwrap();
+        let offered = tokio::task::spawn_blocking(move || offered_to(&listener));
+        assert!(transport.get("/models", 1024).await.is_err());
+        assert_eq!(offered.await.unwrap(), ["http/1.1"]);
+    }
 }

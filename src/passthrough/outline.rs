@@ -4,7 +4,9 @@
 //! spacing, numbers of any length, members that nobody here knows. So it is not made into a tree and
 //! written anew; it is outlined, looked at in place, and changed by replacing a few spans.
 //!
-//! Whether the text is JSON is for `serde_json` to say. On text that is, finding where values begin and
+//! Whether the text is JSON is for `serde_json` to say. It goes over a string eight bytes at a time, which for
+//! a picture takes longer than all else that is done here, so it is shown long strings without their contents
+//! where those are in order. On text that is JSON, finding where values begin and
 //! end takes one pass over its structure, which the contents of strings are skipped in. Two things are
 //! refused that JSON leaves open: a member that is there twice, because two readers may take different
 //! ones and the one read here would not be the one that is billed; and documents with so many values or
@@ -24,6 +26,9 @@ const MOST_VALUES: usize = 65_536;
 
 /// Levels of one document at most, twice as many as a request with tools and schemas has.
 const MOST_LEVELS: usize = 64;
+
+/// Strings from this length on, in bytes, are looked at here instead of by `serde_json`.
+const LONG_STRING: usize = 4 * 1024;
 
 /// Text that cannot be outlined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +63,7 @@ pub enum OutlineError {
 pub(super) struct Outline<'a> {
     text: &'a str,
     values: Vec<Spot<'a>>,
+    plain: PlainStrings,
 }
 
 /// One value: where it stands, under which name, and where its descendants end.
@@ -88,20 +94,27 @@ impl<'a> Outline<'a> {
         let text = std::str::from_utf8(bytes)
             .map_err(|error| OutlineError::NotUtf8(error.valid_up_to()))?;
         let json = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-        serde_json::from_str::<IgnoredAny>(json).map_err(|error| OutlineError::NotJson {
-            line: error.line(),
-            column: error.column(),
-        })?;
+        let begins_at = text.len() - json.len();
+        let plain = PlainStrings::of(text, begins_at);
+        if !plain.is_json(text, begins_at) {
+            // Looked at as it is, it tells where.
+            serde_json::from_str::<IgnoredAny>(json).map_err(|error| OutlineError::NotJson {
+                line: error.line(),
+                column: error.column(),
+            })?;
+        }
         let mut outliner = Outliner {
             text,
-            at: text.len() - json.len(),
+            at: begins_at,
             values: Vec::new(),
             open: Vec::new(),
             names: HashSet::new(),
             name: None,
+            plain: &plain,
         };
         outliner.run()?;
-        Ok(Self { text, values: outliner.values })
+        let values = outliner.values;
+        Ok(Self { text, values, plain })
     }
 
     /// Bytes of the document.
@@ -167,8 +180,80 @@ impl<'a> Outline<'a> {
 
     /// The text of a string; none of what is no string, or has half a surrogate pair.
     pub(super) fn string(&self, place: Place) -> Option<Cow<'a, str>> {
-        unquoted(self.json(place))
+        let (json, start) = (self.json(place), self.span(place).start);
+        match self.plain.end_of(start) {
+            Some(end) => Some(Cow::Borrowed(&self.text[start + 1..end - 1])),
+            None => unquoted(json),
+        }
     }
+}
+
+/// The long strings of a text that say what is written between their quotes, since nothing in them is escaped
+/// or would have to be; by where they begin and end, quotes included. A string is what is one if the text is JSON.
+#[derive(Debug)]
+struct PlainStrings(Vec<Range<usize>>);
+
+impl PlainStrings {
+    fn of(text: &str, begins_at: usize) -> Self {
+        let bytes = text.as_bytes();
+        let (mut found, mut at) = (Vec::new(), begins_at);
+        while let Some(quote) = memchr::memchr(b'"', &bytes[at..]) {
+            let start = at + quote;
+            let stop = memchr::memchr2(b'"', b'\\', &bytes[start + 1..]);
+            let Some(stop) = stop.map(|stop| start + 1 + stop) else { break };
+            if bytes[stop] == b'\\' {
+                at = string_end(bytes, start);
+                continue;
+            }
+            at = stop + 1;
+            if at - start >= LONG_STRING && has_no_control(&bytes[start + 1..stop]) {
+                found.push(start..at);
+            }
+        }
+        Self(found)
+    }
+
+    /// Whether the text is JSON. Without their contents these strings are what they are with them, as far as
+    /// the rules of JSON go, and everything around them is the same.
+    fn is_json(&self, text: &str, begins_at: usize) -> bool {
+        let (mut rest, mut at) = (String::new(), begins_at);
+        for Range { start, end } in &self.0 {
+            rest.push_str(&text[at..=*start]);
+            at = end - 1;
+        }
+        if self.0.is_empty() {
+            return serde_json::from_str::<IgnoredAny>(&text[begins_at..]).is_ok();
+        }
+        rest.push_str(&text[at..]);
+        serde_json::from_str::<IgnoredAny>(&rest).is_ok()
+    }
+
+    /// Where the one ends that begins at `start`.
+    fn end_of(&self, start: usize) -> Option<usize> {
+        let found = self.0.binary_search_by_key(&start, |string| string.start);
+        found.ok().map(|index| self.0[index].end)
+    }
+}
+
+/// Whether no byte is a control character, which must be escaped in a string. Without a way out early within
+/// a piece, so that the compiler looks at many bytes at once.
+fn has_no_control(bytes: &[u8]) -> bool {
+    bytes
+        .chunks(LONG_STRING)
+        .all(|piece| piece.iter().fold(true, |none, byte| none & (*byte >= 0x20)))
+}
+
+/// The index after the string that begins at `start`; that of the text's end where it has none.
+fn string_end(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    bytes.len()
 }
 
 /// What a string says.
@@ -181,7 +266,7 @@ fn unquoted(json: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Makes the outline of text that is known to be JSON.
-struct Outliner<'a> {
+struct Outliner<'a, 'p> {
     text: &'a str,
     at: usize,
     values: Vec<Spot<'a>>,
@@ -191,9 +276,10 @@ struct Outliner<'a> {
     names: HashSet<(usize, Cow<'a, str>)>,
     /// The name whose value comes next.
     name: Option<Cow<'a, str>>,
+    plain: &'p PlainStrings,
 }
 
-impl Outliner<'_> {
+impl Outliner<'_, '_> {
     fn run(&mut self) -> Result<(), OutlineError> {
         while let Some(&byte) = self.text.as_bytes().get(self.at) {
             match byte {
@@ -247,17 +333,8 @@ impl Outliner<'_> {
     }
 
     fn skip_string(&mut self) {
-        let bytes = self.text.as_bytes();
-        self.at += 1;
-        while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[self.at..]) {
-            self.at += found;
-            if bytes[self.at] == b'"' {
-                self.at += 1;
-                return;
-            }
-            self.at += 2;
-        }
-        self.at = bytes.len();
+        let plain = self.plain.end_of(self.at);
+        self.at = plain.unwrap_or_else(|| string_end(self.text.as_bytes(), self.at));
     }
 
     fn begin(&mut self) -> Result<usize, OutlineError> {
@@ -334,6 +411,47 @@ mod tests {
                 Ok(_) => prop_assert!(matches!(outlined, Ok(_) | Err(OutlineError::Duplicate(_)))),
                 Err(_) => prop_assert!(outlined.is_err()),
             }
+        }
+    }
+
+    #[test]
+    fn a_long_string_is_judged_as_a_short_one_would_be() {
+        let (long, mut taken) = ("x".repeat(LONG_STRING), 0);
+        for within in
+            ["", "\\n", "\\", "\"", "\\\"", "\\\\", "\u{1}", "\n", "\u{7f}", "\u{e9}", "\",\""]
+        {
+            let forms = [r#"{"a":"?"}"#, r#"["?","?",1]"#, r#"{"?":"?"}"#, r#""?""?""#, r#"["?]"#];
+            for (form, string) in forms.iter().flat_map(|form| {
+                [
+                    format!("{within}{long}"),
+                    format!("{long}{within}{long}"),
+                    format!("{long}{within}"),
+                ]
+                .map(|string| (form, string))
+            }) {
+                let text = form.replace('?', &string);
+                let expected = serde_json::from_str::<Value>(&text);
+                match (Outline::of(text.as_bytes()), expected) {
+                    (Ok(outline), Ok(value)) => {
+                        assert_eq!(rebuilt(&outline, Place::ROOT), value, "{form} {within:?}");
+                        taken += 1;
+                    }
+                    (Err(OutlineError::NotJson { line, column }), Err(error)) => {
+                        assert_eq!((line, column), (error.line(), error.column()));
+                    }
+                    (outlined, _) => panic!("{form} {within:?}: {}", outlined.is_ok()),
+                }
+            }
+        }
+        assert!(taken > 50, "{taken}");
+    }
+
+    #[test]
+    fn a_long_string_is_read_where_it_stands() {
+        let text = format!(r#"["short","{}"]"#, "x".repeat(LONG_STRING));
+        let outline = Outline::of(text.as_bytes()).unwrap();
+        for string in outline.elements(Place::ROOT) {
+            assert!(matches!(outline.string(string), Some(Cow::Borrowed(_))));
         }
     }
 

@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::metrics;
 use super::target::{Programs, Target};
 use crate::listen::{Crowd, Heard, Spread};
+use crate::metrics;
 use crate::run::Pace;
 use crate::subject::{Rig, Subject, printed};
 use crate::upload::{self, Billing, Upload};

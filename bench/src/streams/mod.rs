@@ -6,7 +6,6 @@
 
 mod crowd;
 mod flow;
-mod metrics;
 mod table;
 mod target;
 

@@ -72,6 +72,8 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
+        // A connection to a file does not break while nobody looks, and to ask costs as much as a statement.
+        let pool = pool.test_before_acquire(false);
         let pool = pool.acquire_timeout(options.acquire_timeout).connect_with(address).await;
         let pool = pool.map_err(|source| StoreError::Unreachable { engine, source })?;
         Ok(Self { pool })

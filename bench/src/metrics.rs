@@ -1,4 +1,4 @@
-//! What the gateway says it was billed.
+//! What the gateway says of itself at its metrics listener.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::Failure;
 use crate::http::Connection;
+use crate::subject::Subject;
 
 /// How long after its end a stream may take to be counted.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,6 +34,16 @@ pub(crate) fn tokens_spent(metrics: SocketAddr, expected: u64) -> Result<u64, Fa
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// The sum of a metric's series, named without the gateway's prefix.
+///
+/// # Errors
+///
+/// Where the metrics cannot be read.
+pub(crate) fn total(gateway: &Subject, name: &str) -> Result<u64, Failure> {
+    let text = scrape(gateway.metrics.ok_or("no metrics listener")?)?;
+    sum(&text, &format!("ocr_gateway_{name}"))
 }
 
 fn scrape(metrics: SocketAddr) -> Result<String, Failure> {

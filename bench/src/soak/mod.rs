@@ -1,0 +1,97 @@
+//! Half an hour of everything at once, and whether anything is left of it.
+//!
+//! Uploads of all sizes, in every form, streamed and whole, meet an upstream that throttles, fails, breaks
+//! off and hangs; a quarter of the callers leaves, at every point at which a caller can. While that goes on,
+//! memory is sampled. Afterwards nothing may be left: no request, no byte, no socket, no thread, nothing
+//! reserved; and the ledger must hold what the upstream billed, to the token. What the upstream may have
+//! billed without being able to say so, the ledger counts at its bound, and that is listed apart.
+
+mod callers;
+mod promises;
+mod samples;
+mod upstream;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use self::callers::Callers;
+use self::samples::{Sample, Samples};
+use self::upstream::Tally;
+use crate::subject::Rig;
+use crate::upload::Upload;
+use crate::{Failure, say};
+
+/// The gateway's settings for a soak: patience that runs out within it, and retries that do not slow it.
+const SETTINGS: [(&str, &str); 8] = [
+    ("OCR_GATEWAY__SERVER__IDLE_TIMEOUT_MS", "2000"),
+    ("OCR_GATEWAY__SERVER__KEEP_ALIVE_TIMEOUT_MS", "20000"),
+    ("OCR_GATEWAY__UPSTREAM__FIRST_BYTE_TIMEOUT_MS", "6000"),
+    ("OCR_GATEWAY__UPSTREAM__IDLE_TIMEOUT_MS", "6000"),
+    ("OCR_GATEWAY__UPSTREAM__TOTAL_TIMEOUT_MS", "12000"),
+    ("OCR_GATEWAY__UPSTREAM__BACKOFF_BASE_MS", "20"),
+    ("OCR_GATEWAY__UPSTREAM__BACKOFF_CAP_MS", "200"),
+    ("OCR_GATEWAY__UPSTREAM__RETRY_BUDGET_FLOOR_PER_SECOND", "1000"),
+];
+
+/// Longer than the gateway keeps a connection, to either side, that is not used.
+const QUIET: Duration = Duration::from_secs(45);
+
+/// How long the last requests may take.
+const LAST_REQUESTS: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// The gateway's release binary
+    #[arg(long, value_name = "PATH")]
+    gateway: PathBuf,
+    /// How long it is kept busy
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    /// Callers at once
+    #[arg(long, default_value_t = 12)]
+    callers: u64,
+    /// Where chance begins; the same seed makes the same choices
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Soaks the gateway and prints what is left.
+///
+/// # Errors
+///
+/// Where a promise is broken, or it cannot be told.
+pub(crate) fn run(arguments: &SoakArgs) -> Result<(), Failure> {
+    let uploads = Upload::all();
+    // Without cores of their own: everything shall get into everything's way.
+    let rig = Rig::new(&uploads, None, None)?;
+    let tally = Arc::new(Tally::default());
+    let upstream = upstream::start(arguments.seed, Arc::clone(&tally))?;
+    let gateway = rig.gateway_with(&arguments.gateway, upstream, &SETTINGS)?;
+    let process = gateway.process.as_ref().ok_or("the gateway is a process")?;
+    // The first request opens what is kept open.
+    rig.check(&gateway, &uploads[0])?;
+    thread::sleep(Duration::from_secs(1));
+    let before = Sample::of(process)?;
+
+    let duration = Duration::try_from_secs_f64(arguments.minutes * 60.0)?;
+    let until = Instant::now() + duration;
+    let callers = Callers::start(&gateway, &uploads, arguments.callers, arguments.seed, until);
+    let mut samples = Samples::default();
+    while Instant::now() < until {
+        thread::sleep(samples::pause(duration).min(until - Instant::now().min(until)));
+        samples.add(Sample::of(process)?);
+    }
+    say("no new requests; waiting for the last");
+    let asked = callers.join()?;
+    promises::wait_for_the_last(&gateway, LAST_REQUESTS)?;
+    thread::sleep(QUIET);
+    let after = Sample::of(process)?;
+
+    let found = promises::Found::gather(&rig, &gateway, &arguments.gateway)?;
+    let report = promises::Report { asked, tally: tally.read(), samples, before, after, found };
+    report.print()
+}
