@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -47,6 +47,10 @@ use crate::units::{Cost, Pixels, Tokens};
 /// as many bytes are a tenth of a millisecond.
 const INLINE_BYTES: usize = 16 * 1024;
 
+/// Large bodies that are looked at at the same time. The outline of one takes up to four megabytes beside it,
+/// which no limit of what is in flight counts, and more at once than there are cores are done no sooner.
+const LOOKED_AT_ONCE: usize = 4;
+
 /// How long a caller may leave a piece of a stream waiting. Longer, and the upstream would be kept waiting,
 /// or give up, for the sake of a caller who reads too slowly.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +67,7 @@ pub struct Passthrough {
     client: Arc<Client>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
+    looks: Arc<Semaphore>,
 }
 
 /// A request in the words of one of the provider's protocols.
@@ -115,14 +120,15 @@ pub enum Chunk {
 
 impl Passthrough {
     /// The use case over these parts; `tasks` is what a stop waits for.
-    pub const fn new(
+    pub fn new(
         catalog: Arc<Catalog>,
         admission: Admission,
         client: Arc<Client>,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Self {
-        Self { catalog, admission, client, metrics, tasks }
+        let looks = Arc::new(Semaphore::new(LOOKED_AT_ONCE));
+        Self { catalog, admission, client, metrics, tasks, looks }
     }
 
     /// Passes a request on.
@@ -184,8 +190,14 @@ impl Passthrough {
             return plan::plan(&self.catalog, tenant, &request);
         }
         let (this, tenant) = (Arc::clone(self), Arc::clone(tenant));
-        let planning =
-            tokio::task::spawn_blocking(move || plan::plan(&this.catalog, &tenant, &request));
+        // Nothing closes the semaphore. The look is given back by the thread, since that goes on where the
+        // caller leaves.
+        let look = Arc::clone(&self.looks).acquire_owned().await;
+        let planning = tokio::task::spawn_blocking(move || {
+            let plan = plan::plan(&this.catalog, &tenant, &request);
+            drop(look);
+            plan
+        });
         planning.await.unwrap_or_else(|_panicked| Err(OcrError::Interrupted.into()))
     }
 }
