@@ -16,6 +16,7 @@ mod load;
 mod memory;
 mod metrics;
 mod process;
+mod quota;
 mod run;
 mod script;
 mod soak;
@@ -50,6 +51,8 @@ enum Role {
     Streams(streams::StreamsArgs),
     /// Keep a gateway busy amid faults and see whether anything is left of it
     Soak(soak::SoakArgs),
+    /// See how a quota that the gateway does not know is used and shared, and what outages cost
+    Quota(quota::QuotaArgs),
     /// Stand in for DashScope, as cheaply as can be
     Upstream(upstream::UpstreamArgs),
     /// Post one body again and again and tell how long the answers took
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Role::Run(arguments) => run::run(&arguments),
         Role::Streams(arguments) => streams::run(&arguments),
         Role::Soak(arguments) => soak::run(&arguments),
+        Role::Quota(arguments) => quota::run(&arguments),
         Role::Upstream(arguments) => upstream::run(&arguments),
         Role::Load(arguments) => load::run(&arguments),
         Role::Listen(arguments) => listen::run(&arguments),
@@ -74,6 +78,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a line of the result.
+fn println(text: &str) {
+    // Where standard output is closed, there is nobody to tell.
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Tells the person at the terminal something that is no result.

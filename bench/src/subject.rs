@@ -113,9 +113,21 @@ impl Rig {
         upstream: SocketAddr,
         settings: &[(&str, &str)],
     ) -> Result<Subject, Failure> {
+        self.gateway_before(program, upstream, "", settings)
+    }
+
+    /// The same with more of the configuration, such as other endpoints.
+    pub(crate) fn gateway_before(
+        &self,
+        program: &Path,
+        upstream: SocketAddr,
+        more: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Subject, Failure> {
         let (address, metrics) = (free_address()?, free_address()?);
         let config = self.config_of(address);
-        fs::write(&config, gateway_config(self.directory.path(), [address, metrics], upstream))?;
+        let common = gateway_config(self.directory.path(), [address, metrics], upstream);
+        fs::write(&config, common + more)?;
         let cap = upload::MAX_PIXELS.to_string();
         let ask = |arguments: &[&str]| {
             output(Command::new(program).arg("--config").arg(&config).args(arguments))
@@ -138,6 +150,21 @@ impl Rig {
             expected: format!(r#""image_tokens":{{"estimated":{tokens},"billed":{tokens}}}"#),
             process: Some(Rc::new(process)),
         })
+    }
+
+    /// Makes another tenant without limits of its own; its key.
+    pub(crate) fn tenant(
+        &self,
+        subject: &Subject,
+        program: &Path,
+        name: &str,
+    ) -> Result<String, Failure> {
+        let config = self.config_of(subject.address);
+        let ask = |arguments: &[&str]| {
+            output(Command::new(program).arg("--config").arg(&config).args(arguments))
+        };
+        ask(&["tenant", "create", name])?;
+        Ok(ask(&["key", "create", name])?.trim().to_owned())
     }
 
     fn config_of(&self, gateway: SocketAddr) -> PathBuf {

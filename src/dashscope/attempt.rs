@@ -368,7 +368,8 @@ mod tests {
     async fn over_tls_http_1_is_offered_and_nothing_else() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = settings(&format!("https://{}", listener.local_addr().unwrap()));
-        let transport = Transport::new(&settings, &settings.pool()[0], RuntimeClock::new()).unwrap();
+        let transport =
+            Transport::new(&settings, &settings.pool()[0], RuntimeClock::new()).unwrap();
         let offered = tokio::task::spawn_blocking(move || offered_to(&listener));
         assert!(transport.get("/models", 1024).await.is_err());
         assert_eq!(offered.await.unwrap(), ["http/1.1"]);

@@ -53,6 +53,9 @@ const SOON: Duration = Duration::from_secs(5);
 /// it to a halt.
 const LEAST_PART: u64 = 20;
 
+/// By how many thousandths such a ceiling is lowered the first time, and by as many more each time again.
+const STEP: u64 = 50;
+
 /// Shares of the ceiling in thousandths: right after a throttle, and where the pace settles.
 const AFTER_THROTTLE: u64 = 950;
 const PLATEAU: u64 = 980;
@@ -213,6 +216,8 @@ struct Found {
     /// How long it is kept to.
     patience: Duration,
     at: Duration,
+    /// How many throttles in a row came soon after the one before.
+    in_a_row: u64,
 }
 
 impl Dial {
@@ -279,22 +284,28 @@ impl Dial {
     fn throttled(&mut self, limit: NonZeroU64, now: Duration, sent: Duration) {
         let allowed = self.allowed(limit);
         let flow = self.flow.per_minute(now);
-        let (ceiling, patience) = match self.found {
+        let (ceiling, patience, in_a_row) = match self.found {
             // Left before the pace was lowered: it says nothing new.
             Some(found) if sent <= found.at => return,
-            Some(_) if self.busy < SOON => (of_thousand(allowed, 900), PATIENCE),
+            Some(found) if self.busy < SOON => {
+                let in_a_row = found.in_a_row + 1;
+                // The further off, the longer the step.
+                let lower = 1_000_u64.saturating_sub(in_a_row.saturating_mul(STEP)).max(500);
+                (of_thousand(allowed, lower), PATIENCE, in_a_row)
+            }
             Some(found) => {
                 let again = allowed.abs_diff(found.ceiling) <= found.ceiling / 10;
                 let longer = (found.patience * 2).min(MOST_PATIENCE);
-                (allowed, if again { longer } else { PATIENCE })
+                (allowed, if again { longer } else { PATIENCE }, 0)
             }
-            None => (flow.min(allowed).max(allowed / 2), PATIENCE),
+            // A first guess; it is tried soon.
+            None => (flow.min(allowed).max(allowed / 2), SOON, 0),
         };
         // Not waited for, it was not the pace that met the ceiling but what really flowed.
         let flowed = flow.max(allowed / 4);
         let ceiling = if self.busy.is_zero() { ceiling.min(flowed) } else { ceiling };
         let ceiling = ceiling.max(limit.get() / LEAST_PART).max(1);
-        self.found = Some(Found { ceiling, patience, at: now });
+        self.found = Some(Found { ceiling, patience, at: now, in_a_row });
         self.busy = Duration::ZERO;
     }
 
