@@ -41,6 +41,10 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// are smaller, so the blocking pool sees only the odd one.
 const INLINE_BYTES: usize = 64 * 1024;
 
+/// A caller that gives up after so long without even the head of an answer may have met an endpoint that
+/// hangs. A long page takes as long, but not five in a row with none in between that is done.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// The longest that a `Retry-After` is believed. The vendor says that recovery takes a minute; a
 /// date that a wrong clock put into next year must not close a model until the next restart.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
@@ -118,9 +122,13 @@ impl Transport {
         let (body, handed_over) = request.document.body();
         let sent = self.post(request).body(reqwest::Body::wrap(body));
         let whole = self.total.min(left);
-        let arrived = match timeout(whole, self.receive(sent, request, bound)).await {
+        let has_begun = AtomicBool::new(false);
+        let arrived = match timeout(whole, self.receive(sent, request, bound, &has_begun)).await {
             Ok(arrived) => arrived,
-            Err(_) if left <= self.total => Err(Broken::Deadline),
+            Err(_) if left <= self.total => {
+                let is_silent = !has_begun.load(Ordering::Relaxed) && whole >= SILENCE;
+                Err(if is_silent { Broken::Silence } else { Broken::Deadline })
+            }
             Err(_) => Err(Broken::Timeout(Timeout::Total)),
         };
         match arrived {
@@ -179,11 +187,13 @@ impl Transport {
         sent: reqwest::RequestBuilder,
         request: &Request,
         bound: &Usage,
+        has_begun: &AtomicBool,
     ) -> Result<Arrived, Broken> {
         let response = match timeout(self.first_byte, sent.send()).await {
             Ok(sent) => sent.map_err(|error| Broken::of(&error))?,
             Err(_) => return Err(Broken::Timeout(Timeout::FirstByte)),
         };
+        has_begun.store(true, Ordering::Relaxed);
         let mut received = self.head(&response);
         let (status, headers) = (response.status(), response.headers());
         let is_stream = text(headers, "content-type").is_some_and(is_event_stream);
@@ -282,6 +292,8 @@ pub(super) enum Broken {
     TooLong,
     Timeout(Timeout),
     Deadline,
+    /// The same, and nothing had come for long.
+    Silence,
 }
 
 impl Broken {
@@ -306,6 +318,10 @@ impl Broken {
             // A page that took minutes would take minutes again, and be paid for again.
             Self::Timeout(which) => Failure::new(Fault::Timeout(which), Repeat::Never, bill),
             Self::Deadline => Failure::new(Fault::DeadlineExceeded, Repeat::Never, bill),
+            Self::Silence => Failure {
+                was_silent: true,
+                ..Failure::new(Fault::DeadlineExceeded, Repeat::Never, bill)
+            },
         }
     }
 }

@@ -17,14 +17,21 @@ pub(super) struct Breaker {
     /// Failures in a row that open it.
     failures: u32,
     cool_down: Duration,
+    /// How long the others wait for a probe before there is another: a page may take minutes.
+    patience: Duration,
     state: Mutex<State>,
 }
+
+/// The longest that the others wait for a probe.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
     /// Counts the changes.
     epoch: u64,
+    /// What was counted when it opened after having been closed.
+    opened: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +77,9 @@ pub(super) struct Pass {
 impl Breaker {
     /// A closed breaker that `failures` in a row open for `cool_down`.
     pub(super) fn new(failures: u32, cool_down: Duration) -> Self {
-        let state = State { phase: Phase::Closed { failures: 0 }, epoch: 0 };
-        Self { failures, cool_down, state: Mutex::new(state) }
+        let state = State { phase: Phase::Closed { failures: 0 }, epoch: 0, opened: 0 };
+        let patience = (cool_down * 2).min(LONGEST_PATIENCE);
+        Self { failures, cool_down, patience, state: Mutex::new(state) }
     }
 
     /// Lets a call pass.
@@ -81,7 +89,7 @@ impl Breaker {
     /// How it stands, where it does not.
     pub(super) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Standing> {
         let mut state = self.state();
-        let standing = state.standing(now);
+        let standing = state.standing(now, self.patience);
         let is_probe = match standing {
             Standing::Closed => false,
             Standing::Ready => true,
@@ -95,7 +103,7 @@ impl Breaker {
 
     /// How it stands.
     pub(super) fn standing(&self, now: Instant) -> Standing {
-        self.state().standing(now)
+        self.state().standing(now, self.patience)
     }
 
     /// The least time until it may let a call pass.
@@ -103,8 +111,8 @@ impl Breaker {
         match self.standing(now) {
             Standing::Closed | Standing::Ready => Duration::ZERO,
             Standing::Open(left) => left,
-            // Should the probe fail, so much is to come.
-            Standing::Probing => self.cool_down,
+            // Should the probe not be back by then, there is another.
+            Standing::Probing => self.patience,
         }
     }
 
@@ -114,14 +122,16 @@ impl Breaker {
 }
 
 impl State {
-    fn standing(&self, now: Instant) -> Standing {
+    fn standing(&self, now: Instant, patience: Duration) -> Standing {
         match self.phase {
             Phase::Closed { .. } => Standing::Closed,
             Phase::Open { until } if until > now => {
                 Standing::Open(until.saturating_duration_since(now))
             }
-            Phase::Open { .. } => Standing::Ready,
-            Phase::HalfOpen { .. } => Standing::Probing,
+            Phase::HalfOpen { since } if now.saturating_duration_since(since) < patience => {
+                Standing::Probing
+            }
+            Phase::Open { .. } | Phase::HalfOpen { .. } => Standing::Ready,
         }
     }
 
@@ -135,10 +145,14 @@ impl Pass {
     /// The call went well, as far as the endpoint is concerned.
     pub(super) fn well(&mut self) -> Option<Change> {
         let mut state = self.breaker.state();
-        if state.epoch != self.epoch {
+        let is_current = state.epoch == self.epoch;
+        // A probe that took so long that there was another shows as well that the endpoint works.
+        let is_late_probe = self.is_probe && self.epoch > state.opened;
+        if !is_current && !is_late_probe {
             return None;
         }
         match state.phase {
+            Phase::Closed { .. } if !is_current => None,
             Phase::Closed { .. } => {
                 state.phase = Phase::Closed { failures: 0 };
                 None
@@ -181,6 +195,9 @@ impl Pass {
         }
         let anew = matches!(state.phase, Phase::Closed { .. });
         state.change(Phase::Open { until });
+        if anew {
+            state.opened = state.epoch;
+        }
         Some(Change::Opened { anew })
     }
 }
@@ -247,6 +264,19 @@ mod tests {
         let mut probe = breaker.enter(later).unwrap();
         assert_eq!(probe.badly(later, NONE), Some(Change::Opened { anew: false }));
         assert_eq!(breaker.enter(later).unwrap_err(), Standing::Open(SECOND));
+    }
+
+    #[test]
+    fn a_probe_that_takes_long_is_followed_by_another_and_closes_it_when_it_is_back() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        let later = now + SECOND;
+        let mut slow = breaker.enter(later).unwrap();
+        assert!(breaker.enter(later + SECOND).is_err());
+        let mut hanging = breaker.enter(later + SECOND * 2).unwrap();
+        assert_eq!(slow.well(), Some(Change::Closed));
+        assert!(breaker.enter(later + SECOND * 2).is_ok());
+        assert_eq!(hanging.badly(later + SECOND * 9, NONE), None, "it was sent before that");
     }
 
     #[test]

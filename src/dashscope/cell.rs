@@ -34,6 +34,9 @@ struct State {
     own: Pace,
     /// What was last seen in the store, the store's time then, and ours.
     seen: Option<(Pace, Duration, Duration)>,
+    /// When the last `Retry-After` that this process knows of ends, by its own time: it holds whatever the
+    /// store forgets.
+    held_until: Duration,
 }
 
 /// A time, and whose.
@@ -65,10 +68,19 @@ impl Cell {
     /// Looks at the pace as it was last seen, without asking the store.
     pub(super) fn peek<R>(&self, look: impl FnOnce(&Pace, Duration) -> R) -> R {
         let (state, now) = (self.state(), self.now());
-        match &state.seen {
-            Some((pace, then, ours)) => look(pace, *then + now.saturating_sub(*ours)),
-            None => look(&state.own, now),
-        }
+        let (mut pace, frame) = match &state.seen {
+            Some((pace, then, ours)) => (*pace, *then + now.saturating_sub(*ours)),
+            None => (state.own, now),
+        };
+        pace.hold(frame + state.held_until.saturating_sub(now));
+        look(&pace, frame)
+    }
+
+    /// Lets no call leave before `wait` is over, as far as this process goes.
+    pub(super) fn hold(&self, wait: Duration) {
+        let end = self.now().saturating_add(wait);
+        let mut state = self.state();
+        state.held_until = state.held_until.max(end);
     }
 
     /// Changes the pace; what came of it, and when that was.
@@ -84,7 +96,11 @@ impl Cell {
         let now = self.now();
         let mut state = self.state();
         state.seen = None;
-        (change(&mut state.own, now), Moment::Here(now))
+        let held_until = state.held_until;
+        state.own.hold(held_until);
+        let result = change(&mut state.own, now);
+        state.held_until = held_until.max(state.own.held_until());
+        (result, Moment::Here(now))
     }
 
     /// Changes the pace that was in use at `moment`, if it still is.
@@ -113,17 +129,35 @@ impl Cell {
             // What another version wrote differently is begun anew.
             let before: Pace = serde_json::from_slice(&value).unwrap_or_default();
             let mut pace = before;
+            pace.hold(now + self.held_for());
             let result = change(&mut pace, now);
             let written = pace == before || {
                 let text = serde_json::to_vec(&pace).unwrap_or_default();
                 shared.replace(&self.key, &value, &text, KEEP).await?
             };
             if written {
-                self.state().seen = Some((pace, now, self.now()));
+                self.note_seen(&pace, now);
                 return Some((result, now));
             }
         }
         None
+    }
+
+    /// How long a `Retry-After` that this process knows of still runs.
+    fn held_for(&self) -> Duration {
+        let now = self.now();
+        self.state().held_until.saturating_sub(now)
+    }
+
+    fn note_seen(&self, pace: &Pace, then: Duration) {
+        let now = self.now();
+        let mut state = self.state();
+        let left = pace.held_until().saturating_sub(then);
+        state.held_until = state.held_until.max(now + left);
+        // An answer that was overtaken knows less.
+        if state.seen.is_none_or(|(_, seen, _)| seen <= then) {
+            state.seen = Some((*pace, then, now));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -214,11 +248,8 @@ mod tests {
         let replicas = [store.cell(), store.cell(), store.cell()];
         let taken = join_all(replicas.iter().map(take)).await;
         assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 1, "{taken:?}");
-        let waits = replicas.each_ref().map(|cell| {
-            cell.peek(|pace, now| {
-                pace.wait(LIMITS(), now, super::super::pace::Work { requests: 1, tokens: 1 })
-            })
-        });
+        let waits =
+            replicas.each_ref().map(|cell| cell.peek(|pace, now| pace.wait(LIMITS(), now, 1)));
         assert_eq!(waits, [Duration::from_secs(1); 3]);
     }
 
@@ -232,6 +263,32 @@ mod tests {
         };
         one.update(learn).await;
         assert_eq!(take(&other).await, Err(Duration::from_secs(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_outlives_the_store_that_it_was_written_to_and_one_that_forgot_it() {
+        let store = Store::new();
+        let (one, other) = (store.cell(), store.cell());
+        let hold = Duration::from_secs(7);
+        one.update(|pace, now| pace.hold(now + hold)).await;
+        assert_eq!(take(&other).await, Err(hold));
+        store.is_away.store(true, Ordering::Relaxed);
+        assert_eq!([take(&one).await, take(&other).await], [Err(hold), Err(hold)]);
+        store.is_away.store(false, Ordering::Relaxed);
+        store.values.lock().unwrap().clear();
+        assert_eq!([take(&one).await, take(&other).await], [Err(hold), Err(hold)]);
+        tokio::time::sleep(hold).await;
+        assert!(take(&one).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_replica_was_told_while_the_store_was_away_binds_it_afterwards() {
+        let store = Store::new();
+        let cell = store.cell();
+        store.is_away.store(true, Ordering::Relaxed);
+        cell.hold(Duration::from_secs(7));
+        store.is_away.store(false, Ordering::Relaxed);
+        assert_eq!(take(&cell).await, Err(Duration::from_secs(7)));
     }
 
     #[tokio::test(start_paused = true)]

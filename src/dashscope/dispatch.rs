@@ -14,7 +14,6 @@ use bytes::Bytes;
 use super::ClientError;
 use super::attempt::Reception;
 use super::check::CheckError;
-use super::endpoint::Entrance;
 use super::error::{CallError, Code, Fault};
 use super::pace::Quota;
 use super::pool::{Placement, Pool, Search};
@@ -23,7 +22,7 @@ use super::request::Request;
 use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
-use super::verdict::{Failure, Repeat};
+use super::verdict::Failure;
 use crate::admission::Permit;
 use crate::catalog::Model;
 use crate::clock::Clock;
@@ -114,7 +113,7 @@ impl Dispatcher {
             let mut placement = match self.pool.place(&permit, search).await {
                 Ok(placement) => placement,
                 // What the upstream said says more than that nobody is left to ask.
-                Err(fault) => return Err(last.unwrap_or_else(|| fault.into())),
+                Err(fault) => return Err(Stop::after(last, fault)),
             };
             let attempt = self.attempt(&mut permit, &mut placement, request, deadline, progress);
             let failure = match attempt.await {
@@ -124,12 +123,15 @@ impl Dispatcher {
             self.learn(&mut placement, &failure).await;
             failed.push(placement.entrance.endpoint().name().to_owned());
             let search = Search { failed: &failed, first_only, deadline };
-            let elsewhere = self.pool.has_another(&permit, search);
+            let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
+            let throttled = is_throttled.then(|| placement.turn.lane());
+            let elsewhere = self.pool.has_another(&permit, search, throttled);
             let Some(pause) = self.pause(&failure, deadline, elsewhere, progress) else {
                 return Err(progress.close(permit, &placement.turn, failure).await);
             };
-            permit = progress.carry_over(permit, &placement.turn, &failure).await?;
-            drop(placement);
+            let Placement { entrance, turn } = placement;
+            drop(entrance);
+            permit = progress.carry_over(permit, &turn, &failure).await?;
             self.metrics.upstream_retry(failure.fault.label());
             last = Some(Stop::of(failure));
             tokio::time::sleep(pause).await;
@@ -186,29 +188,18 @@ impl Dispatcher {
     }
 
     /// Lets later calls profit from a failure: the pace of the lane and the state of the endpoint.
-    async fn learn(&self, placement: &mut Placement, failure: &Failure) {
-        if matches!(failure.fault, Fault::Throttled { .. })
-            && let Some(quota) = quota(failure)
-        {
-            placement.turn.throttled(quota).await;
-        }
-        // It speaks of the account, so it binds every call of the model, not just this one.
-        if let (Some(wait), true) = (failure.retry_after, failure.repeat != Repeat::Never) {
-            placement.turn.hold(wait).await;
-        }
-        self.note(&mut placement.entrance, &placement.turn, failure);
-    }
-
-    /// Notes for the endpoint how an attempt failed; those who wait for it look for another where it is
-    /// closed by that.
-    pub(super) fn note(
-        &self,
-        entrance: &mut Entrance,
-        turn: &super::pacer::Turn,
-        failure: &Failure,
-    ) {
+    pub(super) async fn learn(&self, placement: &mut Placement, failure: &Failure) {
+        let Placement { entrance, turn } = placement;
         if entrance.failed(failure, self.clock.instant()) {
+            // Those who wait for the endpoint look for another.
             turn.lane().send_away();
+        }
+        let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
+        let quota = is_throttled.then(|| quota(failure)).flatten();
+        // It speaks of the account, so it binds every call of the model, not just this one.
+        let wait = failure.retry_after.filter(|_| !failure.fault.is_about_the_request());
+        if quota.is_some() || wait.is_some() {
+            turn.throttled(quota, wait).await;
         }
     }
 
@@ -255,7 +246,7 @@ pub(super) fn give_up(model: &str, progress: &Progress, stop: Stop) -> CallError
 
 /// Writes the one log line of a failed call.
 fn report(endpoint: Option<&str>, model: &str, error: &CallError) {
-    if error.fault.is_ours() {
+    if error.attempts == 0 {
         tracing::debug!(endpoint, model, outcome = error.fault.label(), "a call was not made");
         return;
     }

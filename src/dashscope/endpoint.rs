@@ -193,7 +193,8 @@ impl Entrance {
                 self.tell_of_model(change, &failure.fault)
             }
             Health::ModelRefused => {
-                let change = self.model.refused(now, self.endpoint.key_cool_down);
+                let wait = failure.retry_after.unwrap_or_default();
+                let change = self.model.refused(now, self.endpoint.key_cool_down.max(wait));
                 self.tell_of_model(change, &failure.fault)
             }
             Health::KeyRefused => self.key_refused(failure, now),
@@ -204,7 +205,9 @@ impl Entrance {
         let name = self.endpoint.name();
         *self.endpoint.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
             failure.fault.code().cloned();
-        let Some(Change::Opened { anew }) = self.key.badly(now, Duration::ZERO) else {
+        let Some(Change::Opened { anew }) =
+            self.key.badly(now, failure.retry_after.unwrap_or_default())
+        else {
             return false;
         };
         self.endpoint.metrics.endpoint_state(name, "", EndpointState::KeyRefused);

@@ -218,11 +218,6 @@ impl Fault {
     pub(super) const fn is_about_the_request(&self) -> bool {
         matches!(self, Self::Rejected { .. } | Self::ImageRejected(_) | Self::ContentRejected)
     }
-
-    /// Whether it was the gateway that said no, so that the upstream has nothing to answer for.
-    pub(super) const fn is_ours(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Unavailable { .. } | Self::Refused(_))
-    }
 }
 
 /// What the upstream does not like about a picture (Model Studio, "Error messages").

@@ -46,6 +46,9 @@ const LATENESS: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(15);
 const MOST_PATIENCE: Duration = Duration::from_mins(4);
 
+/// How long a ceiling is remembered by a way that is used now and then only.
+const MEMORY: Duration = Duration::from_mins(10);
+
 /// A throttle that follows the last one within so much of busy time means that the ceiling was too high.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -115,15 +118,16 @@ impl Pace {
         since: Duration,
         tokens: u64,
     ) -> Result<(), Duration> {
-        let wait = self.wait(limits, now, Work { requests: 1, tokens });
+        let wait = self.wait(limits, now, tokens);
         if !wait.is_zero() {
             return Err(wait);
         }
         if now.saturating_sub(self.used_at) > REST {
-            self.requests.rest();
-            self.tokens.rest();
+            self.requests.rest(now);
+            self.tokens.rest(now);
         }
-        let idle_since = self.used_at;
+        // While a `Retry-After` ran, it was not the pace that calls waited for.
+        let idle_since = self.used_at.max(self.held_until.min(now));
         let by_requests = self.requests.take(limits.requests, now, since, idle_since, 1);
         let by_tokens = self.tokens.take(limits.tokens, now, since, idle_since, tokens);
         if by_requests || by_tokens {
@@ -133,14 +137,24 @@ impl Pace {
         Ok(())
     }
 
-    /// The least time until a call could leave whose own and whose predecessors' work this is.
-    pub(super) fn wait(&self, limits: Limits, now: Duration, work: Work) -> Duration {
+    /// The least time until a call that takes `tokens` could leave if it were next.
+    pub(super) fn wait(&self, limits: Limits, now: Duration, tokens: u64) -> Duration {
+        self.wait_behind(limits, now, Work::default(), tokens)
+    }
+
+    /// The least time until a call that takes `tokens` could leave behind this work. A pace that still
+    /// rises is taken for risen: it will, while they wait.
+    pub(super) fn wait_behind(
+        &self,
+        limits: Limits,
+        now: Duration,
+        before: Work,
+        tokens: u64,
+    ) -> Duration {
         let held = self.held_until.saturating_sub(now);
         let from = now.max(self.held_until);
-        let before = work.requests.saturating_sub(1);
-        let for_requests = self.requests.wait(limits.requests, from, before, 1);
-        let own = if before == 0 { work.tokens } else { 0 };
-        let for_tokens = self.tokens.wait(limits.tokens, from, work.tokens - own, own);
+        let for_requests = self.requests.wait(limits.requests, from, before.requests, 1);
+        let for_tokens = self.tokens.wait(limits.tokens, from, before.tokens, tokens);
         held.saturating_add(for_requests.max(for_tokens))
     }
 
@@ -242,9 +256,10 @@ impl Dial {
     }
 
     fn wait(&self, limit: NonZeroU64, from: Duration, before: u64, own: u64) -> Duration {
-        let (rate, mut bucket) = (self.rate(limit), self.bucket);
-        rate.charge(&mut bucket, from, before);
-        rate.take(&mut bucket, from, own).err().unwrap_or_default()
+        let mut bucket = self.bucket;
+        let hoped = if self.found.is_some() { self.allowed(limit) } else { limit.get() };
+        Rate::per_minute(at_least_one(hoped)).charge(&mut bucket, from, before);
+        self.rate(limit).take(&mut bucket, from, own).err().unwrap_or_default()
     }
 
     fn time_of(&self, limit: NonZeroU64, amount: u64) -> Duration {
@@ -309,9 +324,10 @@ impl Dial {
         self.busy = Duration::ZERO;
     }
 
-    /// Begins anew; a ceiling is remembered.
-    const fn rest(&mut self) {
+    /// Begins anew; a ceiling is remembered, but not for ever.
+    fn rest(&mut self, now: Duration) {
         self.busy = Duration::ZERO;
+        self.found = self.found.filter(|found| now.saturating_sub(found.at) < MEMORY);
     }
 }
 

@@ -21,8 +21,9 @@ use tokio::sync::Notify;
 
 use super::cell::{Cell, Moment};
 use super::error::Fault;
-use super::pace::{Limits, Quota, Work};
-use super::queue::{Arrival, FairQueue, Place};
+use super::pace::{Limits, Pace, Quota, Work};
+use super::queue::{Arrival, FairQueue, Ticket};
+use super::retry::LEAST_TIME_FOR_AN_ATTEMPT;
 use super::settings::UpstreamSettings;
 use crate::clock::Clock;
 use crate::rate_limit::shared::SharedCells;
@@ -59,16 +60,19 @@ impl Pacer {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (account.to_owned(), model.to_owned());
         let new = || {
-            let key = format!("ocr-gateway:pace:{{{account}}}:{model}");
+            let key = format!("ocr-gateway:pace:1:{{{account}}}:{model}");
             let cell = Cell::new(key, self.shared.clone(), Arc::clone(&self.clock));
             Arc::new(Lane { limits, cell, line: Mutex::default(), clock: Arc::clone(&self.clock) })
         };
         Arc::clone(lanes.entry(key).or_insert_with(new))
     }
 
-    /// Until when a call with this deadline may wait for a turn.
+    /// Until when a call with this deadline may wait for a turn: what is sent with no time left is paid for
+    /// and thrown away.
     pub(super) fn patience(&self, deadline: Instant) -> Instant {
-        deadline.min(self.clock.instant() + self.queue_timeout)
+        let now = self.clock.instant();
+        let in_time = deadline.checked_sub(LEAST_TIME_FOR_AN_ATTEMPT).unwrap_or(now).max(now);
+        in_time.min(now + self.queue_timeout)
     }
 
     /// Waits in `lane` until a call of `tenant` that takes `input` tokens may be sent.
@@ -87,7 +91,8 @@ impl Pacer {
         let waiter = Waiter::join(lane, tenant, input, left(), self.queue_length)?;
         loop {
             let pause = match waiter.standing() {
-                Standing::Behind => left(),
+                Standing::Behind(wait) if wait > left() => return Err(lane.late(tenant, input)),
+                Standing::Behind(_) => left(),
                 Standing::Displaced => return Err(lane.late(tenant, input)),
                 Standing::Moved => return Err(Blocked::Moved),
                 Standing::First => match waiter.try_leave().await {
@@ -139,18 +144,19 @@ impl Lane {
     }
 
     fn wait_behind(&self, before: Work, input: Tokens) -> Duration {
-        let work = Work {
-            requests: before.requests + 1,
-            tokens: before.tokens.saturating_add(input.get()),
-        };
-        self.cell.peek(|pace, now| pace.wait(self.limits, now, work))
+        self.cell.peek(|pace, now| pace.wait_behind(self.limits, now, before, input.get()))
     }
 
     /// Sends all who wait away to look for a better lane.
     pub(super) fn send_away(&self) {
         let mut line = self.line();
         line.epoch += 1;
-        line.queue.ring_all();
+        line.queue.clear();
+    }
+
+    /// Whether a `Retry-After` runs.
+    fn is_held(&self) -> bool {
+        self.cell.peek(|pace, now| pace.held_until() > now)
     }
 
     fn late(&self, tenant: &str, input: Tokens) -> Blocked {
@@ -159,7 +165,7 @@ impl Lane {
 
     /// What a call is told that cannot get its turn in time.
     fn refusal(&self, retry_after: Duration) -> Fault {
-        if self.cell.peek(|pace, now| pace.held_until() > now) {
+        if self.is_held() {
             return Fault::Throttled { retry_after, code: None };
         }
         Fault::Busy { retry_after }
@@ -174,7 +180,7 @@ impl Lane {
 #[derive(Debug)]
 struct Waiter<'a> {
     lane: &'a Arc<Lane>,
-    place: Place,
+    ticket: Ticket,
     epoch: u64,
     input: Tokens,
     bell: Arc<Notify>,
@@ -184,7 +190,8 @@ struct Waiter<'a> {
 /// How a call stands in its queue.
 enum Standing {
     First,
-    Behind,
+    /// Others come first, for at least so long.
+    Behind(Duration),
     /// It had to make room for another tenant's.
     Displaced,
     /// All were sent away.
@@ -209,20 +216,21 @@ impl<'a> Waiter<'a> {
         let bell = Arc::new(Notify::new());
         let arrival =
             Arrival { tenant: tenant.into(), cost, tokens: input.get(), bell: Arc::clone(&bell) };
-        let (place, epoch) = (queued.queue.join(arrival), queued.epoch);
-        Ok(Self { lane, place, epoch, input, bell, since: lane.clock.instant() })
+        let (ticket, epoch) = (queued.queue.join(arrival), queued.epoch);
+        Ok(Self { lane, ticket, epoch, input, bell, since: lane.clock.instant() })
     }
 
     fn standing(&self) -> Standing {
         let line = self.lane.line();
-        if !line.queue.holds(self.place) {
-            Standing::Displaced
-        } else if line.epoch != self.epoch {
+        if line.epoch != self.epoch {
             Standing::Moved
-        } else if line.queue.is_first(self.place) {
+        } else if !line.queue.holds(self.ticket) {
+            Standing::Displaced
+        } else if line.queue.is_first(self.ticket) {
             Standing::First
         } else {
-            Standing::Behind
+            let before = line.queue.work_ahead_of(self.ticket);
+            Standing::Behind(self.lane.wait_behind(before, self.input))
         }
     }
 
@@ -236,7 +244,7 @@ impl<'a> Waiter<'a> {
             .update(|pace, now| pace.take(limits, now, now.saturating_sub(waited), tokens));
         let (taken, left_at) = taken.await;
         taken?;
-        self.lane.line().queue.serve(self.place);
+        self.lane.line().queue.serve(self.ticket);
         Ok(Turn { lane: Arc::clone(self.lane), taken: self.input, left_at })
     }
 }
@@ -244,7 +252,7 @@ impl<'a> Waiter<'a> {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut line = self.lane.line();
-        line.queue.leave(self.place);
+        line.queue.leave(self.ticket);
         line.queue.ring_first();
     }
 }
@@ -271,30 +279,37 @@ impl Turn {
     /// Corrects what was taken in advance to what was billed.
     pub(super) async fn billed(&self, usage: Usage) {
         let (limits, taken, billed) = (self.lane.limits, self.taken.get(), usage.total().get());
-        let correct = |pace: &mut super::pace::Pace, now| pace.correct(limits, now, taken, billed);
+        let correct = |pace: &mut Pace, now| pace.correct(limits, now, taken, billed);
         self.lane.cell.update_if_there(self.left_at, correct).await;
     }
 
     /// Gives the turn back, because nothing was sent.
     pub(super) async fn unused(&self) {
         let (limits, taken) = (self.lane.limits, self.taken.get());
-        let give_back = |pace: &mut super::pace::Pace, _| pace.give_back(limits, taken);
+        let give_back = |pace: &mut Pace, _| pace.give_back(limits, taken);
         self.lane.cell.update_if_there(self.left_at, give_back).await;
     }
 
-    /// Learns from the upstream's having throttled the call.
-    pub(super) async fn throttled(&self, quota: Quota) {
+    /// Learns from the upstream's having throttled the call, and lets no other leave by the same lane before
+    /// `wait` is over; those who wait look for another.
+    pub(super) async fn throttled(&self, quota: Option<Quota>, wait: Option<Duration>) {
         let (limits, sent) = (self.lane.limits, self.left_at.at());
-        let learn = |pace: &mut super::pace::Pace, now| pace.throttled(limits, now, sent, quota);
+        if let Some(wait) = wait {
+            // At once in this process, whatever becomes of the store.
+            self.lane.cell.hold(wait);
+            self.lane.send_away();
+        }
+        let learn = |pace: &mut Pace, now: Duration| {
+            if let Some(quota) = quota {
+                pace.throttled(limits, now, sent, quota);
+            }
+            if let Some(wait) = wait {
+                pace.hold(now.saturating_add(wait));
+            }
+        };
         self.lane.cell.update_if_there(self.left_at, learn).await;
-    }
-
-    /// Lets no call leave by the same lane before `wait` is over; those who wait look for another.
-    pub(super) async fn hold(&self, wait: Duration) {
-        let hold =
-            |pace: &mut super::pace::Pace, now: Duration| pace.hold(now.saturating_add(wait));
-        self.lane.cell.update(hold).await;
-        self.lane.send_away();
+        // The pace is another: for some it is too late now.
+        self.lane.line().queue.ring_all();
     }
 }
 
@@ -407,7 +422,7 @@ mod tests {
         let (pacer, lane) = pacer(60_000, 6_000_000, 9);
         let (first, start) = (turn(&pacer, &lane, "a").await.unwrap(), RuntimeInstant::now());
         for seconds in [1, 7, 2] {
-            first.hold(Duration::from_secs(seconds)).await;
+            first.throttled(None, Some(Duration::from_secs(seconds))).await;
         }
         turn(&pacer, &lane, "a").await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 7);
@@ -416,7 +431,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_hold_beyond_the_queue_s_timeout_refuses_as_a_throttle() {
         let (pacer, lane) = pacer(60_000, 6_000_000, 9);
-        turn(&pacer, &lane, "a").await.unwrap().hold(Duration::from_mins(1)).await;
+        let first = turn(&pacer, &lane, "a").await.unwrap();
+        first.throttled(None, Some(Duration::from_mins(1))).await;
         let refused = turn(&pacer, &lane, "a").await.unwrap_err();
         let Fault::Throttled { retry_after, code: None } = refused else { panic!("{refused:?}") };
         assert_eq!(retry_after.as_secs(), 60);
@@ -428,7 +444,7 @@ mod tests {
         let first = turn(&pacer, &lane, "a").await.unwrap();
         let (waiting, ()) = tokio::join!(
             pacer.turn(&lane, "a", TOKENS, later()),
-            first.hold(Duration::from_millis(5)),
+            first.throttled(None, Some(Duration::from_millis(5))),
         );
         assert!(matches!(waiting, Err(Blocked::Moved)), "{waiting:?}");
     }

@@ -61,6 +61,14 @@ struct Candidate<'a> {
     has_failed: bool,
 }
 
+impl Candidate<'_> {
+    /// Whether the call could leave here within `left`, by another lane than these.
+    fn is_in_time(&self, left: Duration, excluded: &[Arc<Lane>]) -> bool {
+        let is_excluded = excluded.iter().any(|lane| Arc::ptr_eq(lane, &self.lane));
+        self.closed_for.is_none() && self.wait <= left && !is_excluded
+    }
+}
+
 impl Pool {
     pub(super) fn new(
         settings: &UpstreamSettings,
@@ -104,13 +112,24 @@ impl Pool {
         let (model, tenant) = (permit.model(), permit.tenant());
         let input = permit.bound().input().min(model.figures.max_input_tokens);
         let until = self.pacer.patience(search.deadline);
+        let mut too_late: Vec<Arc<Lane>> = Vec::new();
         loop {
-            let best = self.best(model, tenant, input, search)?;
+            let left = until.saturating_duration_since(self.clock.instant());
+            let candidates = self.candidates(model, tenant, input, search);
+            let best = self.best(candidates, left, &too_late)?;
             let lane = Arc::clone(&best.lane);
             let turn = match self.pacer.turn(&lane, tenant, input, until).await {
                 Ok(turn) => turn,
-                Err(Blocked::Late(fault)) => return Err(fault),
                 Err(Blocked::Moved) => continue,
+                Err(Blocked::Late(fault)) => {
+                    too_late.push(lane);
+                    let left = until.saturating_duration_since(self.clock.instant());
+                    let candidates = self.candidates(model, tenant, input, search);
+                    if !candidates.iter().any(|other| other.is_in_time(left, &too_late)) {
+                        return Err(fault);
+                    }
+                    continue;
+                }
             };
             if let Some(entrance) = best.endpoint.enter(&model.name, self.clock.instant()) {
                 return Ok(Placement { entrance, turn });
@@ -120,26 +139,33 @@ impl Pool {
         }
     }
 
-    /// Whether a call could go at once to an endpoint that has not failed at it.
-    pub(super) fn has_another(&self, permit: &Permit, search: Search<'_>) -> bool {
+    /// Whether a call whose attempt failed could go to an endpoint that has not failed at it; after a
+    /// throttle, to one that is not of the same account.
+    pub(super) fn has_another(
+        &self,
+        permit: &Permit,
+        search: Search<'_>,
+        throttled: Option<&Arc<Lane>>,
+    ) -> bool {
         let (model, tenant) = (permit.model(), permit.tenant());
         let input = permit.bound().input().min(model.figures.max_input_tokens);
-        let left = search.deadline.saturating_duration_since(self.clock.instant());
-        self.candidates(model, tenant, input, search).iter().any(|candidate| {
-            !candidate.has_failed && candidate.closed_for.is_none() && candidate.wait < left
-        })
+        let until = self.pacer.patience(search.deadline);
+        let left = until.saturating_duration_since(self.clock.instant());
+        let excluded: Vec<_> = throttled.into_iter().map(Arc::clone).collect();
+        let candidates = self.candidates(model, tenant, input, search);
+        candidates.iter().any(|other| !other.has_failed && other.is_in_time(left, &excluded))
     }
 
-    fn best(
+    /// The candidate where the call can leave first. Lanes that are known to be `late` come last.
+    fn best<'a>(
         &self,
-        model: &Model,
-        tenant: &str,
-        input: Tokens,
-        search: Search<'_>,
-    ) -> Result<Candidate<'_>, Fault> {
-        let candidates = self.candidates(model, tenant, input, search);
+        candidates: Vec<Candidate<'a>>,
+        left: Duration,
+        late: &[Arc<Lane>],
+    ) -> Result<Candidate<'a>, Fault> {
+        /// Waits that differ by less are equal, so that loads and weights count.
+        const EQUAL_MS: u128 = 100;
         let now = self.clock.instant();
-        let left = self.pacer.patience(search.deadline).saturating_duration_since(now);
         let refused = candidates.iter().map(|candidate| candidate.endpoint.key_refused(now));
         let refused: Option<Vec<_>> = refused.collect();
         let shortest = candidates.iter().filter_map(|candidate| candidate.closed_for).min();
@@ -151,8 +177,9 @@ impl Pool {
             .into_iter()
             .filter(|candidate| candidate.closed_for.is_none())
             .min_by_key(|candidate| {
-                let late = candidate.wait > left;
-                (late, candidate.has_failed, candidate.wait, candidate.endpoint.load())
+                let is_late = !candidate.is_in_time(left, late);
+                let wait = candidate.wait.as_millis() / EQUAL_MS;
+                (is_late, candidate.has_failed, wait, candidate.endpoint.load())
             })
             .ok_or(none)
     }

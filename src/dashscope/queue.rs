@@ -20,12 +20,12 @@ use super::pace::Work;
 /// Tenants with nothing waiting are forgotten when they are more than these and those that wait.
 const IDLE_FLOWS: usize = 64;
 
-/// A place in the queue, in the order of service.
+/// A call in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
-    start: Duration,
-    number: u64,
-}
+pub(super) struct Ticket(u64);
+
+/// Its place, in the order of service.
+type Place = (Duration, Ticket);
 
 /// A call that wants to wait.
 #[derive(Debug, Clone)]
@@ -44,10 +44,11 @@ pub(super) struct Arrival {
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     waiting: BTreeMap<Place, Arrival>,
+    starts: HashMap<Ticket, Duration>,
     flows: HashMap<Box<str>, Flow>,
     /// The start of the call that was served last.
     time: Duration,
-    number: u64,
+    tickets: u64,
 }
 
 /// What is known of one tenant.
@@ -60,15 +61,16 @@ struct Flow {
 
 impl FairQueue {
     /// Puts a call where it belongs.
-    pub(super) fn join(&mut self, arrival: Arrival) -> Place {
+    pub(super) fn join(&mut self, arrival: Arrival) -> Ticket {
         let start = self.start_of(&arrival.tenant);
         let flow = self.flows.entry(arrival.tenant.clone()).or_default();
         flow.finish = start.saturating_add(arrival.cost);
         flow.waiting += 1;
-        self.number += 1;
-        let place = Place { start, number: self.number };
-        self.waiting.insert(place, arrival);
-        place
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.starts.insert(ticket, start);
+        self.waiting.insert((start, ticket), arrival);
+        ticket
     }
 
     /// Makes room for a call of `tenant` where `most` wait already; false where there is none for it.
@@ -83,25 +85,25 @@ impl FairQueue {
         };
         let mut from_the_end = self.waiting.iter().rev();
         let last = from_the_end.find(|(_, arrival)| arrival.tenant == *longest);
-        let Some(place) = last.map(|(place, _)| *place) else { return false };
-        self.leave(place);
+        let Some(ticket) = last.map(|((_, ticket), _)| *ticket) else { return false };
+        self.leave(ticket);
         true
     }
 
-    /// Whether the call of this place waits still.
-    pub(super) fn holds(&self, place: Place) -> bool {
-        self.waiting.contains_key(&place)
+    /// Whether the call waits still.
+    pub(super) fn holds(&self, ticket: Ticket) -> bool {
+        self.starts.contains_key(&ticket)
     }
 
-    /// Whether the call of this place is next.
-    pub(super) fn is_first(&self, place: Place) -> bool {
-        self.waiting.first_key_value().is_some_and(|(first, _)| *first == place)
+    /// Whether the call is next.
+    pub(super) fn is_first(&self, ticket: Ticket) -> bool {
+        self.waiting.first_key_value().is_some_and(|((_, first), _)| *first == ticket)
     }
 
     /// Takes out a call that was served.
-    pub(super) fn serve(&mut self, place: Place) {
-        let Some(arrival) = self.take_out(place) else { return };
-        self.time = self.time.max(place.start);
+    pub(super) fn serve(&mut self, ticket: Ticket) {
+        let Some((start, arrival)) = self.take_out(ticket) else { return };
+        self.time = self.time.max(start);
         if self.waiting.is_empty() {
             // Where nobody waits, nobody is owed anything.
             self.flows.clear();
@@ -116,19 +118,59 @@ impl FairQueue {
         }
     }
 
-    /// Takes out a call that was not: its tenant gets back what it would have taken.
-    pub(super) fn leave(&mut self, place: Place) {
-        let Some(arrival) = self.take_out(place) else { return };
+    /// Takes out a call that was not: those of its tenant that stand behind it move up.
+    pub(super) fn leave(&mut self, ticket: Ticket) {
+        let Some((start, arrival)) = self.take_out(ticket) else { return };
         arrival.bell.notify_one();
-        if let Some(flow) = self.flows.get_mut(&arrival.tenant) {
-            flow.finish = flow.finish.saturating_sub(arrival.cost);
+        let Arrival { tenant, cost, .. } = arrival;
+        let mut end = start.saturating_add(cost);
+        let mut moved = Vec::new();
+        for ((start, ticket), behind) in self.waiting.range((start, ticket)..) {
+            if behind.tenant != tenant {
+                continue;
+            }
+            if *start != end {
+                // It came after a rest, and owes nothing to those before it.
+                break;
+            }
+            end = start.saturating_add(behind.cost);
+            moved.push((*start, *ticket));
         }
+        for place in moved {
+            let Some(behind) = self.waiting.remove(&place) else { continue };
+            let start = place.0.saturating_sub(cost);
+            self.starts.insert(place.1, start);
+            self.waiting.insert((start, place.1), behind);
+        }
+        if let Some(flow) = self.flows.get_mut(&tenant)
+            && flow.finish == end
+        {
+            flow.finish = end.saturating_sub(cost);
+        }
+    }
+
+    /// Sends all away, in order, and forgets who was owed what.
+    pub(super) fn clear(&mut self) {
+        for arrival in std::mem::take(&mut self.waiting).into_values() {
+            arrival.bell.notify_one();
+        }
+        self.starts.clear();
+        self.flows.clear();
     }
 
     /// The calls that would be served before a new one of `tenant`.
     pub(super) fn work_before(&self, tenant: &str) -> Work {
-        let start = self.start_of(tenant);
-        let before = self.waiting.iter().take_while(|(place, _)| place.start <= start);
+        self.work_before_place((self.start_of(tenant), Ticket(u64::MAX)))
+    }
+
+    /// The calls that will be served before this one.
+    pub(super) fn work_ahead_of(&self, ticket: Ticket) -> Work {
+        let start = self.starts.get(&ticket).copied().unwrap_or_default();
+        self.work_before_place((start, ticket))
+    }
+
+    fn work_before_place(&self, place: Place) -> Work {
+        let before = self.waiting.range(..place);
         before.fold(Work::default(), |work, (_, arrival)| Work {
             requests: work.requests + 1,
             tokens: work.tokens.saturating_add(arrival.tokens),
@@ -154,12 +196,13 @@ impl FairQueue {
         finish.max(self.time)
     }
 
-    fn take_out(&mut self, place: Place) -> Option<Arrival> {
-        let arrival = self.waiting.remove(&place)?;
+    fn take_out(&mut self, ticket: Ticket) -> Option<(Duration, Arrival)> {
+        let start = self.starts.remove(&ticket)?;
+        let arrival = self.waiting.remove(&(start, ticket))?;
         if let Some(flow) = self.flows.get_mut(&arrival.tenant) {
             flow.waiting -= 1;
         }
-        Some(arrival)
+        Some((start, arrival))
     }
 }
 
@@ -176,10 +219,10 @@ mod tests {
 
     impl FairQueue {
         fn serve_first(&mut self) -> Option<Box<str>> {
-            let (place, arrival) = self.waiting.first_key_value()?;
-            let (place, tenant) = (*place, arrival.tenant.clone());
-            assert!(self.is_first(place));
-            self.serve(place);
+            let ((_, ticket), arrival) = self.waiting.first_key_value()?;
+            let (ticket, tenant) = (*ticket, arrival.tenant.clone());
+            assert!(self.is_first(ticket));
+            self.serve(ticket);
             Some(tenant)
         }
     }
@@ -222,6 +265,46 @@ mod tests {
         }
         let served: Vec<_> = (0..10).filter_map(|_| queue.serve_first()).collect();
         assert!(served.iter().filter(|tenant| &***tenant == "rested").count() <= 6, "{served:?}");
+    }
+
+    #[test]
+    fn who_is_sent_away_and_comes_back_finds_the_queue_as_fair_as_before() {
+        let mut queue = FairQueue::default();
+        for tenant in ["many", "some"] {
+            for _ in 0..if tenant == "many" { 90 } else { 10 } {
+                queue.join(arrival(tenant, 50));
+            }
+        }
+        queue.serve_first();
+        queue.clear();
+        for _ in 0..89 {
+            queue.join(arrival("many", 50));
+        }
+        for _ in 0..10 {
+            queue.join(arrival("some", 50));
+        }
+        let served: Vec<_> = (0..10).filter_map(|_| queue.serve_first()).collect();
+        assert_eq!(served.iter().filter(|tenant| &***tenant == "some").count(), 5, "{served:?}");
+        queue.join(arrival("one", 50));
+        let next: Vec<_> = (0..3).filter_map(|_| queue.serve_first()).collect();
+        assert!(next.contains(&"one".into()), "{next:?}");
+    }
+
+    #[test]
+    fn those_behind_a_call_that_leaves_move_up_in_order() {
+        let mut queue = FairQueue::default();
+        let tickets: Vec<_> = (0..4).map(|_| queue.join(arrival("many", 50))).collect();
+        queue.join(arrival("other", 50));
+        queue.leave(tickets[1]);
+        queue.leave(tickets[2]);
+        let starts = |queue: &FairQueue| {
+            [tickets[0], tickets[3]].map(|ticket| queue.starts[&ticket].as_millis())
+        };
+        assert_eq!(starts(&queue), [0, 50]);
+        let next = queue.join(arrival("many", 50));
+        assert_eq!(queue.starts[&next].as_millis(), 100);
+        let order: Vec<_> = (0..3).filter_map(|_| queue.serve_first()).collect();
+        assert_eq!(order, ["many".into(), "other".into(), "many".into()] as [Box<str>; 3]);
     }
 
     #[test]

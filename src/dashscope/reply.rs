@@ -90,8 +90,10 @@ impl Debt {
         let Self { permit, placement, progress, .. } = self;
         let endpoint = placement.entrance.endpoint().name().to_owned();
         let settlement = if let Some(billed) = billed {
+            // On its way to the ledger before anything else is waited for.
+            let settling = permit.settle(billed, request_id.as_ref().map(ToString::to_string));
             placement.turn.billed(billed).await;
-            permit.settle(billed, request_id.as_ref().map(ToString::to_string)).await
+            settling.await
         } else {
             let model = permit.model().name.as_str();
             tracing::warn!(endpoint, model, "the upstream's answer states no bill");
@@ -112,7 +114,7 @@ impl Debt {
     pub(super) async fn fail(self, failure: Failure) -> CallError {
         let Self { dispatcher, permit, mut placement, mut progress } = self;
         let model = permit.model().name.clone();
-        dispatcher.note(&mut placement.entrance, &placement.turn, &failure);
+        dispatcher.learn(&mut placement, &failure).await;
         let stop = progress.close(permit, &placement.turn, failure).await;
         give_up(&model, &progress, stop)
     }

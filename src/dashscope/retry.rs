@@ -16,14 +16,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::error::Fault;
 use super::settings::UpstreamSettings;
-use super::verdict::{Failure, Repeat};
+use super::verdict::{Bill, Failure, Health, Repeat};
 use crate::clock::Clock;
 use crate::random::Random;
 
 /// What must be left of the deadline when a retry begins: a page takes about a second or more.
-const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
+pub(super) const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// What waits after a throttle without a `Retry-After` are drawn from, and callers are told then.
 pub(super) const THROTTLE_BASE: Duration = Duration::from_secs(2);
@@ -87,9 +86,11 @@ impl RetryPolicy {
         deadline: Instant,
         elsewhere: bool,
     ) -> Option<Duration> {
-        let of_account = matches!(failure.fault, Fault::Account { .. });
+        let of_endpoint =
+            matches!(Health::shown_by(failure), Health::KeyRefused | Health::ModelRefused)
+                && failure.bill == Bill::Nothing;
         let backoff = match failure.repeat {
-            Repeat::Never if elsewhere && of_account => &self.transient,
+            Repeat::Never if elsewhere && of_endpoint => &self.transient,
             Repeat::Never => return None,
             Repeat::Once | Repeat::Transient => &self.transient,
             Repeat::Throttled => &self.throttled,
@@ -189,9 +190,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::error::Defect;
+    use super::super::error::{Defect, Fault};
     use super::super::tests::settings;
-    use super::super::verdict::{Bill, unusable};
+    use super::super::verdict::unusable;
     use super::*;
     use crate::clock::ManualClock;
     use crate::random::SeededRandom;

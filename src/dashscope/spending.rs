@@ -50,6 +50,18 @@ impl Stop {
     }
 }
 
+impl Stop {
+    /// The stop of a call that found no place after it had failed as `last` says, which tells more; when it
+    /// makes sense again, the later tells.
+    pub(super) fn after(last: Option<Self>, fault: Fault) -> Self {
+        let Some(mut stop) = last else { return fault.into() };
+        if let Fault::Throttled { retry_after, .. } = &mut stop.fault {
+            *retry_after = (*retry_after).max(fault.retry_after().unwrap_or_default());
+        }
+        stop
+    }
+}
+
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
         let (spent, cost) = (Usage::default(), Money::ZERO);
@@ -91,9 +103,11 @@ impl Progress {
                 self.written_off = self.written_off.plus(&permit.write_off().await.usage);
             }
             Bill::Known(billed) => {
-                turn.billed(billed).await;
                 let request_id = stop.request_id.as_ref().map(ToString::to_string);
-                let settlement = permit.settle(billed, request_id).await;
+                // On its way to the ledger before anything else is waited for.
+                let settling = permit.settle(billed, request_id);
+                turn.billed(billed).await;
+                let settlement = settling.await;
                 (stop.spent, stop.cost) = (settlement.usage, settlement.cost);
             }
         }

@@ -32,6 +32,8 @@ pub(super) struct Failure {
     pub(super) retry_after: Option<Duration>,
     /// Its own words, where a caller may see them.
     pub(super) verbatim: Option<Box<Verbatim>>,
+    /// Whether it had been silent for long when its caller gave up.
+    pub(super) was_silent: bool,
 }
 
 /// Whether another attempt may help.
@@ -80,6 +82,8 @@ impl Health {
     /// proof that somebody is there who reads it.
     pub(super) fn shown_by(failure: &Failure) -> Self {
         match &failure.fault {
+            Fault::Rejected { code, .. } if is_without_model(code.as_ref()) => Self::ModelRefused,
+            Fault::DeadlineExceeded if failure.was_silent => Self::Sick,
             Fault::Throttled { .. }
             | Fault::ContentRejected
             | Fault::ImageRejected(_)
@@ -117,6 +121,13 @@ impl Health {
     }
 }
 
+/// Whether it says that there is no such model at the endpoint. Its name comes from the catalog, so it is not
+/// the caller's mistake.
+fn is_without_model(code: Option<&Code>) -> bool {
+    let code = code.map(|code| plain(code.as_str())).unwrap_or_default();
+    ["modelnotfound", "model.notexist", "modelnotsupported", "workspacenotfound"].contains(&&*code)
+}
+
 impl Failure {
     /// A failure that cost nothing, because nothing was sent.
     pub(super) const fn unsent(fault: Fault) -> Self {
@@ -124,7 +135,15 @@ impl Failure {
     }
 
     pub(super) const fn new(fault: Fault, repeat: Repeat, bill: Bill) -> Self {
-        Self { fault, repeat, bill, request_id: None, retry_after: None, verbatim: None }
+        Self {
+            fault,
+            repeat,
+            bill,
+            request_id: None,
+            retry_after: None,
+            verbatim: None,
+            was_silent: false,
+        }
     }
 
     /// Whether repeating it could be paid twice, or is allowed once only.
