@@ -347,6 +347,29 @@ pub(super) fn unusable(defect: Defect, usage: Option<Usage>) -> Failure {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_fault_is_laid_at_the_door_of_whose_it_is() {
+        let of = |status, code| Health::shown_by(&judged(status, code, "m"));
+        assert_eq!(of(429, "Throttling.RateQuota"), Health::Well);
+        assert_eq!(of(400, "InvalidParameter"), Health::Well);
+        assert_eq!(of(400, "DataInspectionFailed"), Health::Well);
+        assert_eq!(of(500, "InternalError"), Health::Sick);
+        assert_eq!(of(504, ""), Health::Sick);
+        assert_eq!(of(408, "RequestTimeOut"), Health::Unknown);
+        for code in ["InvalidApiKey", "Arrearage", "AccessDenied"] {
+            assert_eq!(of(401, code), Health::KeyRefused, "{code}");
+        }
+        for code in
+            ["Model.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly"]
+        {
+            assert_eq!(of(403, code), Health::ModelRefused, "{code}");
+        }
+        assert_eq!(of(404, "model_not_found"), Health::ModelRefused);
+        let gave_up = Failure::new(Fault::DeadlineExceeded, Repeat::Never, Bill::Unknown);
+        assert_eq!(Health::shown_by(&gave_up), Health::Unknown);
+        assert_eq!(Health::shown_by(&Failure { was_silent: true, ..gave_up }), Health::Sick);
+    }
+
     fn judged(status: u16, code: &str, message: &str) -> Failure {
         judge(&Complaint {
             status,
