@@ -1,7 +1,7 @@
 //! What one request costs the gateway, beside nginx and beside no gateway at all.
 //!
 //! One binary in several roles, so that each can be pinned to a core of its own: `upstream` stands in
-//! for DashScope, `load` and `listen` ask, and `run` and `streams` start everything, measure in turn
+//! for DashScope, `load` and `listen` ask, and `run`, `streams` and `flood` start everything, measure
 //! and print tables. README.md says what the figures mean and what they do not.
 
 mod cell;
@@ -9,6 +9,7 @@ mod chunked;
 mod clock;
 mod events;
 mod figures;
+mod flood;
 mod http;
 mod listen;
 mod load;
@@ -45,6 +46,8 @@ enum Role {
     Run(run::RunArgs),
     /// Measure what a stream costs and print the tables
     Streams(streams::StreamsArgs),
+    /// Send more at once than memory holds and tell whether the gateway lives
+    Flood(flood::FloodArgs),
     /// Stand in for DashScope, as cheaply as can be
     Upstream(upstream::UpstreamArgs),
     /// Post one body again and again and tell how long the answers took
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
     let played = match Cli::parse().role {
         Role::Run(arguments) => run::run(&arguments),
         Role::Streams(arguments) => streams::run(&arguments),
+        Role::Flood(arguments) => flood::run(&arguments),
         Role::Upstream(arguments) => upstream::run(&arguments),
         Role::Load(arguments) => load::run(&arguments),
         Role::Listen(arguments) => listen::run(&arguments),
