@@ -1,8 +1,9 @@
 //! What one request costs the gateway, beside nginx and beside no gateway at all.
 //!
 //! One binary in several roles, so that each can be pinned to a core of its own: `upstream` stands in
-//! for DashScope, `load` and `listen` ask, and `run` and `streams` start everything, measure in turn
-//! and print tables; `soak` looks for what half an hour leaves behind. README.md says what the figures mean and what they do not.
+//! for DashScope, `load` and `listen` ask, and `run`, `streams` and `flood` start everything, measure
+//! and print tables; `quota` sees how calls are paced and what outages cost, `soak` looks for what half an
+//! hour leaves behind. README.md says what the figures mean and what they do not.
 
 mod cell;
 mod chance;
@@ -10,6 +11,7 @@ mod chunked;
 mod clock;
 mod events;
 mod figures;
+mod flood;
 mod http;
 mod listen;
 mod load;
@@ -53,6 +55,8 @@ enum Role {
     Soak(soak::SoakArgs),
     /// See how a quota that the gateway does not know is used and shared, and what outages cost
     Quota(quota::QuotaArgs),
+    /// Send more at once than memory holds and tell whether the gateway lives
+    Flood(flood::FloodArgs),
     /// Stand in for DashScope, as cheaply as can be
     Upstream(upstream::UpstreamArgs),
     /// Post one body again and again and tell how long the answers took
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         Role::Streams(arguments) => streams::run(&arguments),
         Role::Soak(arguments) => soak::run(&arguments),
         Role::Quota(arguments) => quota::run(&arguments),
+        Role::Flood(arguments) => flood::run(&arguments),
         Role::Upstream(arguments) => upstream::run(&arguments),
         Role::Load(arguments) => load::run(&arguments),
         Role::Listen(arguments) => listen::run(&arguments),

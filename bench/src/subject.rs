@@ -101,7 +101,7 @@ impl Rig {
         Ok(Subject::of_json("nginx", address, Some(process)))
     }
 
-    /// Starts the gateway, with a tenant and a key that its own commands make.
+    /// Starts the gateway with room for all that is asked at once.
     pub(crate) fn gateway(&self, program: &Path, upstream: SocketAddr) -> Result<Subject, Failure> {
         self.gateway_with(program, upstream, &[])
     }
@@ -124,9 +124,26 @@ impl Rig {
         more: &str,
         settings: &[(&str, &str)],
     ) -> Result<Subject, Failure> {
+        let with_settings = |mut command: Command| {
+            command.envs(settings.iter().copied());
+            command
+        };
+        self.gateway_in(program, upstream, [ROOM, more], with_settings)
+    }
+
+    /// Starts the gateway, with a tenant and a key that its own commands make; the lines are of its
+    /// section `[server]` and what stands at the end of its configuration, and `around` may put its command
+    /// into another.
+    pub(crate) fn gateway_in(
+        &self,
+        program: &Path,
+        upstream: SocketAddr,
+        [server, more]: [&str; 2],
+        around: impl FnOnce(Command) -> Command,
+    ) -> Result<Subject, Failure> {
         let (address, metrics) = (free_address()?, free_address()?);
         let config = self.config_of(address);
-        let common = gateway_config(self.directory.path(), [address, metrics], upstream);
+        let common = gateway_config(self.directory.path(), [address, metrics], upstream, server);
         fs::write(&config, common + more)?;
         let cap = upload::MAX_PIXELS.to_string();
         let ask = |arguments: &[&str]| {
@@ -136,8 +153,7 @@ impl Rig {
         let key = ask(&["key", "create", "bench"])?;
         let mut command = process::on_core(self.subject_core, program.as_os_str());
         command.arg("--config").arg(&config).arg("serve").env("DASHSCOPE_API_KEY", "bench");
-        command.envs(settings.iter().copied());
-        let mut process = Process::start(command, &self.file("gateway.log"))?;
+        let mut process = Process::start(around(command), &self.file("gateway.log"))?;
         wait_for(&mut process, address)?;
         let tokens = upload::IMAGE_TOKENS;
         Ok(Subject {
@@ -302,16 +318,20 @@ pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Room for all that is asked at once, here and in [`nginx_config`]; else it is the defaults.
+/// Room for all that is asked at once, here and in [`nginx_config`].
+const ROOM: &str = "max_in_flight_requests = 2048\nmax_connections = 4096\n";
+
+/// The defaults but for `settings`, lines of the section `[server]`.
 fn gateway_config(
     directory: &Path,
     [address, metrics]: [SocketAddr; 2],
     upstream: SocketAddr,
+    settings: &str,
 ) -> String {
     let database = directory.join(format!("gateway-{}.db", address.port()));
     format!(
         "[server]\nlisten = \"{address}\"\nmetrics_listen = \"{metrics}\"\n\
-         max_in_flight_requests = 2048\nmax_connections = 4096\n\
+         {settings}\
          [database]\nurl = \"sqlite://{}\"\n\
          [upstream]\nbase_url = \"http://{upstream}\"\n\
          [models.\"{}\"]\nrpm = 60000000\ntpm = 600000000000\n",

@@ -104,6 +104,16 @@ impl Upload {
             .map(|(name, bytes)| Self { name, file: jpeg(bytes) })
     }
 
+    /// A picture of so many bytes.
+    pub(crate) fn of(bytes: usize) -> Self {
+        Self { name: "", file: jpeg(bytes) }
+    }
+
+    /// The file as text.
+    pub(crate) fn base64(&self) -> String {
+        base64_simd::STANDARD.encode_to_string(&self.file)
+    }
+
     /// The JSON that the gateway makes of the file.
     pub(crate) fn json(&self) -> Vec<u8> {
         self.json_with("")
@@ -129,7 +139,7 @@ impl Upload {
     }
 
     fn json_with(&self, more: &str) -> Vec<u8> {
-        let data = base64_simd::STANDARD.encode_to_string(&self.file);
+        let data = self.base64();
         let bounds = format!(r#""min_pixels":{MIN_PIXELS},"max_pixels":{MAX_PIXELS}"#);
         let url = format!(r#""image_url":{{"url":"data:image/jpeg;base64,{data}",{bounds}}}"#);
         let content = format!(r#"[{{"type":"image_url",{url},{bounds}}}]"#);

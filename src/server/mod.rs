@@ -18,6 +18,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::connection::Connection;
@@ -88,11 +89,8 @@ pub async fn run(
 ) {
     let public = Door::new(settings, gateway.capacity.connections);
     let metrics = Door::new(settings, METRICS_CONNECTIONS);
-    let metrics_router = api::metrics_router(&gateway);
-    // Health stays visible while the rest drains, so this listener ends with the process.
-    let health = metrics.connections.clone().spawn(async move {
-        metrics.serve(listeners.metrics, metrics_router, std::future::pending()).await;
-    });
+    // Health stays visible while the rest drains, so this listener ends with this function.
+    let _health = serve_apart(metrics, listeners.metrics, api::metrics_router(&gateway));
     let (draining, grace) = (Arc::clone(&gateway), settings.drain_grace());
     let stop = async move {
         stop.await;
@@ -121,7 +119,30 @@ pub async fn run(
             "stopped before the last entries were in the ledger: they count at their bound"
         );
     }
-    health.abort();
+}
+
+/// Serves a listener on a thread of its own until what is given back is dropped. Among the workers, who asks
+/// for health would wait behind each of the thousand connections that a flood wakes at once.
+fn serve_apart(door: Door, listener: TcpListener, router: Router) -> Option<DropGuard> {
+    let stop = CancellationToken::new();
+    let (over, stopped) = (stop.clone().drop_guard(), stop);
+    let serving = move || -> io::Result<()> {
+        let listener = listener.into_std()?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            door.serve(TcpListener::from_std(listener)?, router, stopped.cancelled_owned()).await;
+            Ok(())
+        })
+    };
+    let thread = std::thread::Builder::new().name("health".to_owned());
+    let started = thread.spawn(move || {
+        if let Err(error) = serving() {
+            tracing::error!(%error, "metrics and health are not served");
+        }
+    });
+    started
+        .inspect_err(|error| tracing::error!(%error, "metrics and health are not served"))
+        .ok()?;
+    Some(over)
 }
 
 /// Takes connections of one listener and serves them.

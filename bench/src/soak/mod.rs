@@ -41,7 +41,7 @@ const SETTINGS: [(&str, &str); 8] = [
 const QUIET: Duration = Duration::from_secs(45);
 
 /// How long the last requests may take.
-const LAST_REQUESTS: Duration = Duration::from_secs(60);
+const LAST_REQUESTS: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct SoakArgs {

@@ -1,0 +1,85 @@
+//! Many uploads at once, each on a connection of its own.
+//!
+//! A thread writes and another reads, because the answer to an upload that is refused comes while it is
+//! still being sent. A writer that is cut off then has failed nobody; a reader that gets no answer has.
+
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Failure;
+use crate::http::Connection;
+
+/// The stack of a thread that only waits.
+const STACK: usize = 128 * 1024;
+
+/// How long an answer is waited for: longer than the gateway may take.
+const PATIENCE: Duration = Duration::from_secs(250);
+
+/// What one upload brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// The status.
+    pub(crate) status: u16,
+    /// From before the first byte was sent until the head of the answer was there.
+    pub(crate) took: Duration,
+}
+
+/// The least urgent that a thread can be (setpriority(2)).
+const LEAST_URGENT: i32 = 19;
+
+/// Sends so many uploads at once, of these messages in turn. Gives what each heard, or why it heard
+/// nothing.
+pub(crate) fn fire(
+    address: SocketAddr,
+    messages: &[Arc<Vec<u8>>],
+    uploads: usize,
+) -> Result<Vec<Result<Heard, String>>, Failure> {
+    let start = Arc::new(Barrier::new(uploads));
+    let mut senders = Vec::new();
+    for message in messages.iter().cycle().take(uploads) {
+        let (message, start) = (Arc::clone(message), Arc::clone(&start));
+        let sending = move || {
+            let stream = TcpStream::connect(address);
+            yield_to_others();
+            start.wait();
+            let stream = stream.map_err(|error| format!("connecting: {error}"))?;
+            upload(stream, message).map_err(|error| error.to_string())
+        };
+        senders.push(thread::Builder::new().stack_size(STACK).spawn(sending)?);
+    }
+    let heard = senders
+        .into_iter()
+        .map(|sender| sender.join().unwrap_or_else(|_panic| Err("the sender panicked".to_owned())));
+    Ok(heard.collect())
+}
+
+fn upload(stream: TcpStream, message: Arc<Vec<u8>>) -> Result<Heard, Failure> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut sending = stream.try_clone()?;
+    let last = stream.try_clone()?;
+    let started = Instant::now();
+    let writing = move || {
+        yield_to_others();
+        // Who is refused is cut off sooner or later.
+        let _ = sending.write_all(&message);
+    };
+    let writer = thread::Builder::new().stack_size(STACK).spawn(writing)?;
+    let mut connection = Connection::over(stream)?;
+    let head = connection.head();
+    let took = started.elapsed();
+    // As a client does that has its answer.
+    let _ = last.shutdown(Shutdown::Both);
+    let _ = writer.join();
+    let head = head?.ok_or("the connection was closed without an answer")?;
+    Ok(Heard { status: head.status().ok_or("no status")?, took })
+}
+
+/// Thousands of threads on the machine's few cores would keep the gateway waiting, and whoever asks for its
+/// health, as no crowd of other machines does.
+fn yield_to_others() {
+    // A thread that stays as urgent as it was makes the figures worse, and nothing wrong.
+    let _ = rustix::process::setpriority_process(None, LEAST_URGENT);
+}
