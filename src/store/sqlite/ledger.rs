@@ -252,10 +252,13 @@ async fn write(connection: &mut SqliteConnection, books: &Books) -> Result<(), L
     Ok(())
 }
 
+/// The parameters have no numbers: sqlx counts through all statements for those that have none, and loses
+/// those behind a gap that numbers leave.
+///
 /// The rows are materialized, because `json_each` writes a row out anew wherever its `value` is named, and
 /// here that is once for each column.
 const WRITE: &str = "
-    WITH entries AS MATERIALIZED (SELECT value FROM json_each(?1))
+    WITH entries AS MATERIALIZED (SELECT value FROM json_each(?))
     INSERT INTO ledger_entries (id, holder, tenant, model, currency, day, state,
         bound_image, bound_text, bound_output, bound_cost_nanos,
         billed_image, billed_text, billed_output, billed_cost_nanos, request_id)
@@ -266,7 +269,7 @@ const WRITE: &str = "
         value->>'billed_output', value->>'billed_cost_nanos', value->>'request_id'
     FROM entries;
 
-    WITH entries AS MATERIALIZED (SELECT value FROM json_each(?2))
+    WITH entries AS MATERIALIZED (SELECT value FROM json_each(?))
     UPDATE ledger_entries SET state = entry.value->>'state',
         billed_image = entry.value->>'billed_image', billed_text = entry.value->>'billed_text',
         billed_output = entry.value->>'billed_output',
@@ -274,7 +277,7 @@ const WRITE: &str = "
         request_id = entry.value->>'request_id'
     FROM entries AS entry WHERE ledger_entries.id = entry.value->>'id';
 
-    WITH accounts AS MATERIALIZED (SELECT value FROM json_each(?3))
+    WITH accounts AS MATERIALIZED (SELECT value FROM json_each(?))
     INSERT INTO ledger_accounts (tenant, period, starts_on, unit,
         granted, settled, released, excess, reserved)
     SELECT value->>'tenant', value->>'period', value->>'starts_on', value->>'unit',
@@ -285,7 +288,7 @@ const WRITE: &str = "
         settled = excluded.settled, released = excluded.released, excess = excluded.excess,
         reserved = excluded.reserved;
 
-    WITH added AS MATERIALIZED (SELECT value FROM json_each(?4))
+    WITH added AS MATERIALIZED (SELECT value FROM json_each(?))
     INSERT INTO ledger_usage AS old (day, tenant, model, currency, calls, unverified_calls,
         image_tokens, text_tokens, output_tokens, unverified_tokens, cost_nanos)
     SELECT value->>'day', value->>'tenant', value->>'model', value->>'currency',
