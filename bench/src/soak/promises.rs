@@ -27,6 +27,8 @@ pub(crate) struct Found {
     reserved: u64,
     /// Tokens that the tenant's month is charged with.
     settled: u64,
+    /// Tokens of all days together, billed and at their bounds.
+    summed: u64,
     spent: u64,
     unverified: u64,
     above_bound: u64,
@@ -65,12 +67,15 @@ impl Found {
     pub(crate) fn gather(rig: &Rig, gateway: &Subject, program: &Path) -> Result<Self, Failure> {
         let usage = Rig::get(gateway, "/usage")?;
         let month = usage.split_once("\"month\":").ok_or("no month in the usage")?.1;
+        let sums = usage.rsplit_once("\"total\":").ok_or("no total in the usage")?.1;
+        let sum = |name| figures(sums, name).next().unwrap_or_default();
         let total = |name| metrics::total(gateway, name);
         Ok(Self {
             in_flight_requests: in_flight(gateway)?,
             in_flight_bytes: total("in_flight_bytes")?,
             reserved: figures(&usage, "\"reserved\":").sum(),
             settled: figures(month, "\"settled\":").next().unwrap_or_default(),
+            summed: sum("\"total_tokens\":") + sum("\"unverified_tokens\":"),
             spent: total("tokens_spent_total")?,
             unverified: total("tokens_unverified_total")?,
             above_bound: total("tokens_above_bound_total")?,
@@ -149,6 +154,7 @@ impl Report {
             ("the ledger holds what the upstream billed", found.spent == tally.told),
             ("bounds cover what the upstream could not tell", found.unverified >= tally.untold),
             ("accounts are bills and bounds", found.settled == found.spent + found.unverified),
+            ("daily sums are, too", found.summed == found.settled),
             ("nothing was billed above its bound", found.above_bound == 0),
             ("images were billed as estimated", found.mismatches == 0),
             ("accounts are what their entries say", found.audit.is_ok()),
