@@ -12,8 +12,9 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde::Serialize;
 
+use super::output::{cell, write_json, write_table};
 use super::say;
-use super::tenant::{IsInFile, cell, write_json, write_table};
+use super::tenant::IsInFile;
 use crate::auth::key::{ApiKey, KeyHash, KeyId, KeyLabel, KeyRecord, KeyState};
 use crate::auth::tenant::TenantName;
 use crate::auth::{TenantStore, TenantStoreError};

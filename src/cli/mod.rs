@@ -10,6 +10,7 @@ mod demo;
 mod estimate;
 mod healthcheck;
 mod key;
+mod output;
 mod serve;
 mod tenant;
 mod usage;

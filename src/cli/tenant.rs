@@ -9,8 +9,8 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args, Subcommand};
-use serde::Serialize;
 
+use super::output::{cell, write_json, write_table};
 use super::say;
 use crate::auth::tenant::{Change, InvalidTenant, OnExceed, Tenant, TenantChange, TenantName};
 use crate::auth::{TenantStore, TenantStoreError};
@@ -287,34 +287,9 @@ fn cells(tenant: &Tenant) -> [String; SETTINGS.len()] {
     ]
 }
 
-/// A value as a cell of a table; `-` where there is none.
-pub(super) fn cell(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}
-
 /// A list as a cell of a table; `-` where it is empty.
 fn list_cell(names: &[String]) -> String {
     cell(Some(names.join(",")).filter(|names| !names.is_empty()))
-}
-
-/// Writes rows with aligned columns.
-pub(super) fn write_table<const COLUMNS: usize>(
-    out: &mut dyn Write,
-    rows: &[[String; COLUMNS]],
-) -> io::Result<()> {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
-/// Writes a value as indented JSON.
-pub(super) fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
 }
 
 /// Reads a flag that may be cleared.

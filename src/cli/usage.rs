@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use jiff::civil::Date;
 use serde::Serialize;
 
-use super::tenant::{cell, write_json};
+use super::output::{cell, write_json};
 use super::{Failure, say};
 use crate::auth::tenant::TenantName;
 use crate::clock::Clock;

@@ -170,7 +170,7 @@ impl Cell {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashMap;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -184,14 +184,14 @@ mod tests {
 
     /// A store in memory, which others change between a read and a write.
     #[derive(Debug)]
-    struct Store {
+    pub(in crate::dashscope) struct Store {
         values: Mutex<HashMap<String, Vec<u8>>>,
         is_away: AtomicBool,
         clock: Arc<RuntimeClock>,
     }
 
     impl Store {
-        fn new() -> Arc<Self> {
+        pub(in crate::dashscope) fn new() -> Arc<Self> {
             let (values, is_away) = (Mutex::default(), AtomicBool::new(false));
             Arc::new(Self { values, is_away, clock: RuntimeClock::new() })
         }

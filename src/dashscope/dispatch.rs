@@ -11,11 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::ClientError;
 use super::attempt::Reception;
 use super::check::CheckError;
 use super::error::{CallError, Code, Fault};
-use super::pace::Quota;
 use super::pool::{Placement, Pool, Search};
 use super::reply::{Debt, Reply};
 use super::request::Request;
@@ -23,6 +21,7 @@ use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
 use super::verdict::Failure;
+use super::{ClientError, health};
 use crate::admission::Permit;
 use crate::catalog::Model;
 use crate::clock::Clock;
@@ -195,7 +194,7 @@ impl Dispatcher {
             turn.lane().send_away();
         }
         let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
-        let quota = is_throttled.then(|| quota(failure)).flatten();
+        let quota = is_throttled.then(|| health::quota(failure)).flatten();
         // It speaks of the account, so it binds every call of the model, not just this one.
         let wait = failure.retry_after.filter(|_| !failure.fault.is_about_the_request());
         if quota.is_some() || wait.is_some() {
@@ -219,22 +218,6 @@ impl Dispatcher {
         progress.careful_retries += u32::from(careful);
         Some(pause)
     }
-}
-
-/// Which of the account's quotas a throttle speaks of (Model Studio, "Error messages"); none where it is
-/// the service that is crowded: "Too many requests in route".
-fn quota(failure: &Failure) -> Option<Quota> {
-    let code = failure.fault.code().map(Code::as_str).unwrap_or_default();
-    let code: String = code.chars().filter(|letter| *letter != '_').collect();
-    let quota = match code.to_ascii_lowercase().as_str() {
-        "throttling" => return None,
-        "throttling.ratequota" | "limitrequests" | "throttling.burstrate" | "limitburstrate" => {
-            Quota::Requests
-        }
-        "throttling.allocationquota" | "insufficientquota" => Quota::Tokens,
-        _ => Quota::Unknown,
-    };
-    Some(quota)
 }
 
 /// Ends a call that failed, with the log line of it.

@@ -238,11 +238,16 @@ impl<'a> Waiter<'a> {
     async fn try_leave(&self) -> Result<Turn, Duration> {
         let waited = self.lane.clock.instant().saturating_duration_since(self.since);
         let (limits, tokens) = (self.lane.limits, self.input.get());
+        let was_held = self.lane.is_held();
         let taken = self
             .lane
             .cell
             .update(|pace, now| pace.take(limits, now, now.saturating_sub(waited), tokens));
         let (taken, left_at) = taken.await;
+        if taken.is_err() && !was_held && self.lane.is_held() {
+            // Another replica was told of it: those who wait look for another lane.
+            self.lane.send_away();
+        }
         taken?;
         self.lane.line().queue.serve(self.ticket);
         Ok(Turn { lane: Arc::clone(self.lane), taken: self.input, left_at })
@@ -320,6 +325,7 @@ mod tests {
     use futures_util::future::join_all;
     use tokio::time::Instant as RuntimeInstant;
 
+    use super::super::cell::tests::Store;
     use super::super::tests::{RuntimeClock, settings};
     use super::*;
 
@@ -445,6 +451,25 @@ mod tests {
         let (waiting, ()) = tokio::join!(
             pacer.turn(&lane, "a", TOKENS, later()),
             first.throttled(None, Some(Duration::from_millis(5))),
+        );
+        assert!(matches!(waiting, Err(Blocked::Moved)), "{waiting:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_replica_was_told_sends_those_who_wait_to_look_for_another_lane() {
+        let store = Store::new();
+        let replica = || {
+            let shared = Arc::clone(&store) as Arc<dyn SharedCells>;
+            let pacer =
+                Pacer::new(&settings("http://localhost"), Some(shared), RuntimeClock::new());
+            let lane = pacer.lane("account", "model", Limits::per_minute(60, 6_000_000));
+            (pacer, lane)
+        };
+        let ((one, of_one), (other, of_other)) = (replica(), replica());
+        let told = turn(&one, &of_one, "a").await.unwrap();
+        let (waiting, ()) = tokio::join!(
+            other.turn(&of_other, "a", TOKENS, later()),
+            told.throttled(None, Some(Duration::from_secs(3))),
         );
         assert!(matches!(waiting, Err(Blocked::Moved)), "{waiting:?}");
     }

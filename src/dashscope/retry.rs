@@ -16,8 +16,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::health::Health;
 use super::settings::UpstreamSettings;
-use super::verdict::{Bill, Failure, Health, Repeat};
+use super::verdict::{Bill, Failure, Repeat};
 use crate::clock::Clock;
 use crate::random::Random;
 

@@ -1,15 +1,17 @@
 //! The client against an upstream that does as it is told, over real connections.
 
 mod pool;
+mod time;
 mod upstream;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::time::Lowest;
+pub(super) use self::time::RuntimeClock;
 use self::upstream::{Step, Upstream, answer, json};
 use super::check::CheckError;
 use super::completion::Completion;
@@ -22,7 +24,6 @@ use crate::catalog::{Catalog, Model};
 use crate::clock::Clock;
 use crate::ledger::fake;
 use crate::quote::{Cap, Quote, Wish, quote};
-use crate::random::Random;
 use crate::rate_limit::local::LocalRateLimiter;
 use crate::telemetry::metrics::{Metrics, MetricsSettings};
 use crate::units::{Pixels, Tokens, Usage};
@@ -31,49 +32,6 @@ use crate::vision::Size;
 /// What every call here may be billed at most; 9,000 tokens in all.
 const BOUND: Usage =
     Usage { image: Tokens::new(728), text: Tokens::new(80), output: Tokens::new(8192) };
-
-/// The runtime's time, so that a paused runtime pauses it too, and what was skipped of it.
-#[derive(Debug)]
-pub(super) struct RuntimeClock {
-    start: tokio::time::Instant,
-    skipped_ms: AtomicU64,
-}
-
-impl RuntimeClock {
-    pub(super) fn new() -> Arc<Self> {
-        let start = tokio::time::Instant::now();
-        Arc::new(Self { start, skipped_ms: AtomicU64::new(0) })
-    }
-
-    fn skip(&self, time: Duration) {
-        let millis = u64::try_from(time.as_millis()).unwrap();
-        self.skipped_ms.fetch_add(millis, Ordering::Relaxed);
-    }
-
-    fn skipped(&self) -> Duration {
-        Duration::from_millis(self.skipped_ms.load(Ordering::Relaxed))
-    }
-}
-
-impl Clock for RuntimeClock {
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.start.elapsed() + self.skipped()
-    }
-
-    fn instant(&self) -> Instant {
-        tokio::time::Instant::now().into_std() + self.skipped()
-    }
-}
-
-/// Draws the lowest value always, so that no backoff takes time.
-#[derive(Debug)]
-struct Lowest;
-
-impl Random for Lowest {
-    fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(0);
-    }
-}
 
 /// Settings with the documented defaults.
 pub(super) fn settings(base_url: &str) -> UpstreamSettings {

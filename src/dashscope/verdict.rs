@@ -60,74 +60,6 @@ pub(super) enum Bill {
     Known(Usage),
 }
 
-/// What a failure says of the endpoint that was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Health {
-    /// It works: it objected to the request, or to there being too many.
-    Well,
-    /// It is broken or cannot be reached.
-    Sick,
-    /// It refuses its key for whatever is asked.
-    KeyRefused,
-    /// It refuses the model to its key.
-    ModelRefused,
-    /// Nothing: the fault was ours, the caller's, or the page's.
-    Unknown,
-}
-
-impl Health {
-    /// What `failure` shows.
-    ///
-    /// A page that takes the model too long says nothing of the endpoint, and a request that is wrong is
-    /// proof that somebody is there who reads it.
-    pub(super) fn shown_by(failure: &Failure) -> Self {
-        match &failure.fault {
-            Fault::Rejected { code, .. } if is_without_model(code.as_ref()) => Self::ModelRefused,
-            Fault::DeadlineExceeded if failure.was_silent => Self::Sick,
-            Fault::Throttled { .. }
-            | Fault::ContentRejected
-            | Fault::ImageRejected(_)
-            | Fault::Rejected { .. } => Self::Well,
-            Fault::Unreachable
-            | Fault::Interrupted
-            | Fault::Timeout(Timeout::FirstByte | Timeout::Idle)
-            | Fault::InvalidAnswer(Defect::NotJson) => Self::Sick,
-            Fault::Failed { .. } | Fault::Timeout(Timeout::Upstream)
-                if failure.repeat == Repeat::Transient =>
-            {
-                Self::Sick
-            }
-            Fault::Account { code } => Self::of_account(code.as_ref()),
-            Fault::Failed { .. }
-            | Fault::Timeout(_)
-            | Fault::InvalidAnswer(_)
-            | Fault::DeadlineExceeded
-            | Fault::Busy { .. }
-            | Fault::Unavailable { .. }
-            | Fault::Refused(_) => Self::Unknown,
-        }
-    }
-
-    /// A key without the right to one model, or whose free quota of one is gone, may be good for the
-    /// others.
-    fn of_account(code: Option<&Code>) -> Self {
-        let code = code.map(|code| plain(code.as_str())).unwrap_or_default();
-        let of_model = code.starts_with("model.")
-            || code == "accessdenied.unpurchased"
-            || code.starts_with("allocationquota")
-            || code.starts_with("throttling")
-            || code == "insufficientquota";
-        if of_model { Self::ModelRefused } else { Self::KeyRefused }
-    }
-}
-
-/// Whether it says that there is no such model at the endpoint. Its name comes from the catalog, so it is not
-/// the caller's mistake.
-fn is_without_model(code: Option<&Code>) -> bool {
-    let code = code.map(|code| plain(code.as_str())).unwrap_or_default();
-    ["modelnotfound", "model.notexist", "modelnotsupported", "workspacenotfound"].contains(&&*code)
-}
-
 impl Failure {
     /// A failure that cost nothing, because nothing was sent.
     pub(super) const fn unsent(fault: Fault) -> Self {
@@ -181,7 +113,7 @@ pub(super) fn judge(complaint: &Complaint) -> Failure {
 }
 
 /// A code without the differences between the two protocols.
-fn plain(code: &str) -> String {
+pub(super) fn plain(code: &str) -> String {
     code.chars().filter(|letter| *letter != '_').map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
@@ -346,29 +278,6 @@ pub(super) fn unusable(defect: Defect, usage: Option<Usage>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_fault_is_laid_at_the_door_of_whose_it_is() {
-        let of = |status, code| Health::shown_by(&judged(status, code, "m"));
-        assert_eq!(of(429, "Throttling.RateQuota"), Health::Well);
-        assert_eq!(of(400, "InvalidParameter"), Health::Well);
-        assert_eq!(of(400, "DataInspectionFailed"), Health::Well);
-        assert_eq!(of(500, "InternalError"), Health::Sick);
-        assert_eq!(of(504, ""), Health::Sick);
-        assert_eq!(of(408, "RequestTimeOut"), Health::Unknown);
-        for code in ["InvalidApiKey", "Arrearage", "AccessDenied"] {
-            assert_eq!(of(401, code), Health::KeyRefused, "{code}");
-        }
-        for code in
-            ["Model.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly"]
-        {
-            assert_eq!(of(403, code), Health::ModelRefused, "{code}");
-        }
-        assert_eq!(of(404, "model_not_found"), Health::ModelRefused);
-        let gave_up = Failure::new(Fault::DeadlineExceeded, Repeat::Never, Bill::Unknown);
-        assert_eq!(Health::shown_by(&gave_up), Health::Unknown);
-        assert_eq!(Health::shown_by(&Failure { was_silent: true, ..gave_up }), Health::Sick);
-    }
 
     fn judged(status: u16, code: &str, message: &str) -> Failure {
         judge(&Complaint {

@@ -68,14 +68,13 @@ impl Found {
         let usage = Rig::get(gateway, "/usage")?;
         let month = usage.split_once("\"month\":").ok_or("no month in the usage")?.1;
         let sums = usage.rsplit_once("\"total\":").ok_or("no total in the usage")?.1;
-        let sum = |name| figures(sums, name).next().unwrap_or_default();
         let total = |name| metrics::total(gateway, name);
         Ok(Self {
             in_flight_requests: in_flight(gateway)?,
             in_flight_bytes: total("in_flight_bytes")?,
             reserved: figures(&usage, "\"reserved\":").sum(),
             settled: figures(month, "\"settled\":").next().unwrap_or_default(),
-            summed: sum("\"total_tokens\":") + sum("\"unverified_tokens\":"),
+            summed: figures(sums, "\"total_tokens\":").next().unwrap_or_default(),
             spent: total("tokens_spent_total")?,
             unverified: total("tokens_unverified_total")?,
             above_bound: total("tokens_above_bound_total")?,
