@@ -161,6 +161,13 @@ pub enum LedgerStoreError {
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl LedgerStoreError {
+    /// An error that may pass.
+    pub(crate) fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(source.into())
+    }
+}
+
 /// Why a call was not reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReserveError {

@@ -6,16 +6,19 @@
 //! five seconds for the first, which holds the lock for milliseconds.
 
 mod ledger;
+mod posting;
 mod tenants;
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::SqlitePool;
 use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+use self::posting::Posting;
 use super::migrations::{self, Migration};
 use super::{Engine, Options, StoreError};
 
@@ -43,6 +46,10 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// SQLite's own file system in memory, in which connections of one process share what begins with a slash
+/// (<https://www.sqlite.org/inmemorydb.html>, "memdb" in its source).
+const MEMORY: &str = "memdb";
+
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,6 +57,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct Sqlite {
     pool: SqlitePool,
+    posting: Posting,
 }
 
 impl Sqlite {
@@ -60,13 +68,17 @@ impl Sqlite {
         }
         let address: SqliteConnectOptions =
             url.parse().map_err(|_| StoreError::Address { engine })?;
-        let pool = if is_in_memory(url) {
-            // The database lives as long as its connection, so there is one and it never ends.
-            SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None)
+        let (address, pool, vfs) = if is_in_memory(url) {
+            // It lives as long as it has a connection, so the pool's one never ends.
+            let pool = SqlitePoolOptions::new().max_connections(1);
+            let pool = pool.idle_timeout(None).max_lifetime(None);
+            (SqliteConnectOptions::new().filename(name_in_memory()).vfs(MEMORY), pool, Some(MEMORY))
         } else {
             make_file(address.get_filename()).await?;
-            SqlitePoolOptions::new().max_connections(options.max_connections.get())
+            let most = options.max_connections.get();
+            (address, SqlitePoolOptions::new().max_connections(most), None)
         };
+        let file = address.get_filename().to_owned();
         let address = address
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -76,7 +88,12 @@ impl Sqlite {
         let pool = pool.test_before_acquire(false);
         let pool = pool.acquire_timeout(options.acquire_timeout).connect_with(address).await;
         let pool = pool.map_err(|source| StoreError::Unreachable { engine, source })?;
-        Ok(Self { pool })
+        let posting = tokio::task::spawn_blocking(move || Posting::open(&file, vfs)).await;
+        let posting = posting.map_err(std::io::Error::from).map_err(sqlx::Error::from);
+        let posting = posting
+            .and_then(|opened| opened.map_err(|error| sqlx::Error::Configuration(error.into())));
+        let posting = posting.map_err(|source| StoreError::Unreachable { engine, source })?;
+        Ok(Self { pool, posting })
     }
 
     /// Applies the migrations in one transaction that takes the write lock at its start: sqlx does
@@ -102,12 +119,19 @@ impl Sqlite {
     }
 
     pub(super) async fn close(&self) {
+        self.posting.close().await;
         self.pool.close().await;
     }
 }
 
 fn is_in_memory(url: &str) -> bool {
     matches!(url, "sqlite::memory:" | "sqlite://:memory:")
+}
+
+/// A name that no other database in this process's memory has.
+fn name_in_memory() -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("/{}", COUNT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
 /// Makes the file before SQLite does, which would let everybody read it. The files beside it (WAL

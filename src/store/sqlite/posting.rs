@@ -1,0 +1,399 @@
+//! Posting to the ledger in SQLite, on a connection of its own.
+//!
+//! Every request waits for this twice, so it is all done in one visit to a thread that may block:
+//! sqlx sends each statement, and each row that it finds, from one thread to another, which for a
+//! lone request costs several times what SQLite does (docs/adr/0016-posting-on-sqlite.md). For the
+//! same reason rows are written one by one through prepared statements and not as JSON, which
+//! PostgreSQL, behind a network, is given.
+//!
+//! A batch is one transaction that takes the write lock at its start, so nothing can come between
+//! reading the accounts and writing them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::civil::Date;
+use rusqlite::types::Type;
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior,
+    params,
+};
+use uuid::Uuid;
+
+use super::BUSY_TIMEOUT;
+use crate::ledger::LedgerStoreError;
+use crate::ledger::account::{Account, AccountKey, Unit};
+use crate::ledger::books::{
+    Bill, Books, Charge, Entry, EntryState, Operation, Outcome, UsageChange, UsageKey, accounts_of,
+    reserving_tenants,
+};
+use crate::ledger::budget::Budgets;
+use crate::store::rows::number_column;
+use crate::units::{Currency, Money, Tokens, Usage};
+
+/// The connection that posts. Only threads that may block take the lock.
+#[derive(Clone)]
+pub(super) struct Posting {
+    /// Nothing once it was closed.
+    connection: Arc<Mutex<Option<Connection>>>,
+}
+
+impl fmt::Debug for Posting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Posting").finish_non_exhaustive()
+    }
+}
+
+/// Why nothing is posted any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the database was closed")]
+struct Closed;
+
+impl Posting {
+    /// Opens a file that is there, in WAL mode, or a database in memory through SQLite's `vfs`.
+    pub(super) fn open(file: &Path, vfs: Option<&str>) -> Result<Self, rusqlite::Error> {
+        // The lock of this type is the only one that is needed.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = match vfs {
+            None => Connection::open_with_flags(file, flags)?,
+            Some(vfs) => Connection::open_with_flags_and_vfs(file, flags, vfs)?,
+        };
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Ok(Self { connection: Arc::new(Mutex::new(Some(connection))) })
+    }
+
+    /// Posts a batch and tells what became of each operation.
+    pub(super) async fn post(
+        &self,
+        batch: &[Operation],
+        today: Date,
+    ) -> Result<Vec<Outcome>, LedgerStoreError> {
+        let (batch, connection) = (batch.to_vec(), Arc::clone(&self.connection));
+        let posted = tokio::task::spawn_blocking(move || {
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let connection = connection.as_mut().ok_or(LedgerStoreError::unavailable(Closed))?;
+            post(connection, &batch, today).map_err(failure)
+        });
+        posted.await.unwrap_or_else(|died| Err(LedgerStoreError::unavailable(died)))
+    }
+
+    /// Closes the connection, after the batch that is being posted.
+    pub(super) async fn close(&self) {
+        let connection = Arc::clone(&self.connection);
+        let close = move || drop(connection.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // It fails only where closing panicked, and then the connection is closed too.
+        let _ = tokio::task::spawn_blocking(close).await;
+    }
+}
+
+fn post(
+    connection: &mut Connection,
+    batch: &[Operation],
+    today: Date,
+) -> Result<Vec<Outcome>, rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let entries = entries(&transaction, batch)?;
+    let accounts = accounts(&transaction, accounts_of(batch, &entries, today))?;
+    let budgets = budgets(&transaction, reserving_tenants(batch))?;
+    let mut books = Books::new(accounts, entries).with_budgets(budgets);
+    let outcomes = batch.iter().map(|operation| books.post(operation, today)).collect();
+    let changes = books.changes();
+    insert_entries(&transaction, &changes.new_entries)?;
+    update_entries(&transaction, &changes.closed_entries)?;
+    upsert_accounts(&transaction, &changes.accounts)?;
+    add_usage(&transaction, &changes.usage)?;
+    transaction.commit()?;
+    Ok(outcomes)
+}
+
+/// The entries of a batch that exist already.
+fn entries(
+    transaction: &Transaction<'_>,
+    batch: &[Operation],
+) -> Result<Vec<Entry>, rusqlite::Error> {
+    let mut select = transaction.prepare_cached(
+        "SELECT id, holder, tenant, model, currency, day, state,
+            bound_image, bound_text, bound_output, bound_cost_nanos,
+            billed_image, billed_text, billed_output, billed_cost_nanos, request_id
+         FROM ledger_entries WHERE id = ?1",
+    )?;
+    let ids: BTreeSet<Uuid> = batch.iter().map(Operation::id).collect();
+    let found = ids.into_iter().map(|id| select.query_row([name(&id)], entry).optional());
+    found.filter_map(Result::transpose).collect()
+}
+
+/// The accounts of these names that have counted anything.
+fn accounts(
+    transaction: &Transaction<'_>,
+    keys: BTreeSet<AccountKey>,
+) -> Result<Vec<(AccountKey, Account)>, rusqlite::Error> {
+    let mut select = transaction.prepare_cached(
+        "SELECT granted, settled, released, excess, reserved FROM ledger_accounts
+         WHERE tenant = ?1 AND period = ?2 AND starts_on = ?3 AND unit = ?4",
+    )?;
+    let found = keys.into_iter().map(|key| {
+        let AccountKey { tenant, window, unit } = &key;
+        let starts_on = window.starts_on.to_string();
+        let named = params![&**tenant, window.period.as_str(), starts_on, unit.as_str()];
+        let account = select.query_row(named, account).optional()?;
+        Ok(account.map(|account| (key, account)))
+    });
+    found.filter_map(Result::transpose).collect()
+}
+
+/// The budgets, as they are now, of those of these tenants that are kept in the database.
+fn budgets(
+    transaction: &Transaction<'_>,
+    tenants: BTreeSet<&str>,
+) -> Result<Vec<(Arc<str>, Budgets)>, rusqlite::Error> {
+    let mut select = transaction.prepare_cached(
+        "SELECT daily_tokens, monthly_tokens, daily_cost_nanos, monthly_cost_nanos
+         FROM tenants WHERE name = ?1",
+    )?;
+    let found = tenants.into_iter().map(|tenant| {
+        let budgets = select.query_row([tenant], budgets_of).optional()?;
+        Ok(budgets.map(|budgets| (tenant.into(), budgets)))
+    });
+    found.filter_map(Result::transpose).collect()
+}
+
+fn insert_entries(
+    transaction: &Transaction<'_>,
+    entries: &[&Entry],
+) -> Result<(), rusqlite::Error> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO ledger_entries (id, holder, tenant, model, currency, day, state,
+            bound_image, bound_text, bound_output, bound_cost_nanos,
+            billed_image, billed_text, billed_output, billed_cost_nanos, request_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+    )?;
+    for Entry { id, holder, charge, day, state, bill } in entries {
+        insert.execute(params![
+            name(id),
+            name(holder),
+            &*charge.tenant,
+            &*charge.model,
+            charge.currency.code(),
+            day.to_string(),
+            state.as_str(),
+            number_column(charge.bound.image.get()),
+            number_column(charge.bound.text.get()),
+            number_column(charge.bound.output.get()),
+            number_column(charge.cost.nanos()),
+            number_column(bill.usage.image.get()),
+            number_column(bill.usage.text.get()),
+            number_column(bill.usage.output.get()),
+            number_column(bill.cost.nanos()),
+            bill.request_id,
+        ])?;
+    }
+    Ok(())
+}
+
+fn update_entries(
+    transaction: &Transaction<'_>,
+    entries: &[&Entry],
+) -> Result<(), rusqlite::Error> {
+    let mut update = transaction.prepare_cached(
+        "UPDATE ledger_entries SET state = ?2, billed_image = ?3, billed_text = ?4,
+            billed_output = ?5, billed_cost_nanos = ?6, request_id = ?7
+         WHERE id = ?1",
+    )?;
+    for Entry { id, state, bill, .. } in entries {
+        update.execute(params![
+            name(id),
+            state.as_str(),
+            number_column(bill.usage.image.get()),
+            number_column(bill.usage.text.get()),
+            number_column(bill.usage.output.get()),
+            number_column(bill.cost.nanos()),
+            bill.request_id,
+        ])?;
+    }
+    Ok(())
+}
+
+fn upsert_accounts(
+    transaction: &Transaction<'_>,
+    accounts: &[(&AccountKey, &Account)],
+) -> Result<(), rusqlite::Error> {
+    let mut upsert = transaction.prepare_cached(
+        "INSERT INTO ledger_accounts (tenant, period, starts_on, unit,
+            granted, settled, released, excess, reserved)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (tenant, period, starts_on, unit) DO UPDATE SET granted = excluded.granted,
+            settled = excluded.settled, released = excluded.released, excess = excluded.excess,
+            reserved = excluded.reserved",
+    )?;
+    for (AccountKey { tenant, window, unit }, account) in accounts {
+        upsert.execute(params![
+            &**tenant,
+            window.period.as_str(),
+            window.starts_on.to_string(),
+            unit.as_str(),
+            number_column(account.granted),
+            number_column(account.settled),
+            number_column(account.released),
+            number_column(account.excess),
+            number_column(account.reserved),
+        ])?;
+    }
+    Ok(())
+}
+
+fn add_usage(
+    transaction: &Transaction<'_>,
+    usage: &[(&UsageKey, &UsageChange)],
+) -> Result<(), rusqlite::Error> {
+    let mut add = transaction.prepare_cached(
+        "INSERT INTO ledger_usage AS old (day, tenant, model, currency, calls, unverified_calls,
+            image_tokens, text_tokens, output_tokens, unverified_tokens, cost_nanos)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (day, tenant, model, currency) DO UPDATE SET
+            calls = old.calls + excluded.calls,
+            unverified_calls = old.unverified_calls + excluded.unverified_calls,
+            image_tokens = old.image_tokens + excluded.image_tokens,
+            text_tokens = old.text_tokens + excluded.text_tokens,
+            output_tokens = old.output_tokens + excluded.output_tokens,
+            unverified_tokens = old.unverified_tokens + excluded.unverified_tokens,
+            cost_nanos = old.cost_nanos + excluded.cost_nanos",
+    )?;
+    for (key, change) in usage {
+        add.execute(params![
+            key.day.to_string(),
+            &*key.tenant,
+            &*key.model,
+            key.currency.code(),
+            change.calls,
+            change.unverified_calls,
+            change.image_tokens,
+            change.text_tokens,
+            change.output_tokens,
+            change.unverified_tokens,
+            change.cost_nanos,
+        ])?;
+    }
+    Ok(())
+}
+
+/// How an id stands in its column.
+fn name(id: &Uuid) -> String {
+    id.hyphenated().to_string()
+}
+
+/// A row of [`entries`].
+fn entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
+    let usage = |first: usize| -> Result<Usage, rusqlite::Error> {
+        Ok(Usage {
+            image: Tokens::new(amount(row, first)?),
+            text: Tokens::new(amount(row, first + 1)?),
+            output: Tokens::new(amount(row, first + 2)?),
+        })
+    };
+    Ok(Entry {
+        id: parsed(row, 0)?,
+        holder: parsed(row, 1)?,
+        charge: Charge {
+            tenant: row.get(2)?,
+            model: row.get(3)?,
+            bound: usage(7)?,
+            cost: Money::from_nanos(amount(row, 10)?),
+            currency: named(row, 4, currency)?,
+        },
+        day: parsed(row, 5)?,
+        state: named(row, 6, EntryState::named)?,
+        bill: Bill {
+            usage: usage(11)?,
+            cost: Money::from_nanos(amount(row, 14)?),
+            request_id: row.get(15)?,
+        },
+    })
+}
+
+/// A row of [`accounts`].
+fn account(row: &Row<'_>) -> Result<Account, rusqlite::Error> {
+    Ok(Account {
+        granted: amount(row, 0)?,
+        settled: amount(row, 1)?,
+        released: amount(row, 2)?,
+        excess: amount(row, 3)?,
+        reserved: amount(row, 4)?,
+    })
+}
+
+/// A row of [`budgets`].
+fn budgets_of(row: &Row<'_>) -> Result<Budgets, rusqlite::Error> {
+    let limit = |column| -> Result<Option<u64>, rusqlite::Error> {
+        let number: Option<i64> = row.get(column)?;
+        number.map(|number| unsigned(column, number)).transpose()
+    };
+    Ok(Budgets {
+        daily_tokens: limit(0)?.map(Tokens::new),
+        monthly_tokens: limit(1)?.map(Tokens::new),
+        daily_cost: limit(2)?.map(Money::from_nanos),
+        monthly_cost: limit(3)?.map(Money::from_nanos),
+    })
+}
+
+fn currency(word: &str) -> Option<Currency> {
+    match Unit::named(word) {
+        Some(Unit::Money(currency)) => Some(currency),
+        _ => None,
+    }
+}
+
+fn amount(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
+    unsigned(column, row.get(column)?)
+}
+
+fn unsigned(column: usize, number: i64) -> Result<u64, rusqlite::Error> {
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+fn parsed<T>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|error: T::Err| unread(column, error.into()))
+}
+
+fn named<T>(
+    row: &Row<'_>,
+    column: usize,
+    named: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, rusqlite::Error> {
+    let word = row.get_ref(column)?.as_str()?;
+    named(word).ok_or_else(|| unread(column, format!("{word:?} is not known here").into()))
+}
+
+/// What a column that holds what this program does not write is reported as.
+fn unread(
+    column: usize,
+    error: Box<dyn std::error::Error + Send + Sync + 'static>,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error)
+}
+
+/// A failure as a store of the ledger reports it: a row that breaks a rule, or cannot be read, will do so
+/// again; everything else may pass.
+fn failure(error: rusqlite::Error) -> LedgerStoreError {
+    use rusqlite::Error;
+    let is_broken = match &error {
+        Error::SqliteFailure(failure, _) => failure.code == ErrorCode::ConstraintViolation,
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..) => true,
+        _ => false,
+    };
+    if is_broken {
+        LedgerStoreError::Broken(error.into())
+    } else {
+        LedgerStoreError::unavailable(error)
+    }
+}
