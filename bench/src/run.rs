@@ -27,6 +27,9 @@ pub(crate) struct RunArgs {
     /// Callers at once, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     connections: Vec<usize>,
+    /// Only this upload of the table, such as "60 KB"; given again, that one too
+    #[arg(long, value_name = "NAME")]
+    upload: Vec<String>,
     /// Windows of each cell
     #[arg(long, default_value_t = 5)]
     windows: usize,
@@ -58,7 +61,8 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let rows = all_cells(&rig, arguments, &pace, &uploads)?;
     let [small, .., large] = &uploads;
     let mut memories = Vec::new();
-    for gateway in &arguments.gateway {
+    let measured = arguments.upload.is_empty().then_some(&arguments.gateway);
+    for gateway in measured.into_iter().flatten() {
         say(&format!("memory of {}", gateway.display()));
         memories.extend(memory::measure(&rig, gateway, [small, large], pace.settle)?);
     }
@@ -122,7 +126,10 @@ fn all_cells(
     }
     subjects.push(Rig::direct(upstream));
     let mut rows = Vec::new();
-    for upload in uploads {
+    let is_asked = |upload: &&Upload| {
+        arguments.upload.is_empty() || arguments.upload.iter().any(|name| name == upload.name)
+    };
+    for upload in uploads.iter().filter(is_asked) {
         for connections in &arguments.connections {
             say(&format!("{} from {connections}", upload.name));
             let cell = Cell { upload, connections: *connections };

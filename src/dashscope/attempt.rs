@@ -54,6 +54,9 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
 pub(super) struct Transport {
     http: reqwest::Client,
     base: String,
+    /// Where each protocol is, read once: to read an address costs as much as the rest of a request's head.
+    compatible: Url,
+    native: Url,
     authorization: HeaderValue,
     first_byte: Duration,
     idle: Duration,
@@ -81,6 +84,11 @@ impl Transport {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
         let base = endpoint.base()?;
+        let below = |protocol: Protocol| {
+            let mut url = base.clone();
+            url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), protocol.path()));
+            url
+        };
         // Without a process-wide provider reqwest panics. The binary installs one; a test or
         // another embedder may not have. Where there is one, it stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -102,6 +110,8 @@ impl Transport {
         Ok(Self {
             http: http.build().map_err(ClientError::Http)?,
             base: base.as_str().trim_end_matches('/').to_owned(),
+            compatible: below(Protocol::Compatible),
+            native: below(Protocol::Native),
             authorization: endpoint.authorization()?,
             first_byte: settings.first_byte_timeout(),
             idle: settings.idle_timeout(),
@@ -141,8 +151,12 @@ impl Transport {
     /// The head of `request`.
     fn post(&self, request: &Request) -> reqwest::RequestBuilder {
         let enable = HeaderValue::from_static("enable");
+        let url = match request.protocol {
+            Protocol::Compatible => &self.compatible,
+            Protocol::Native => &self.native,
+        };
         let mut post = self
-            .request(reqwest::Method::POST, request.protocol.path())
+            .request(reqwest::Method::POST, url.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if request.resolves_oss {
             post = post.header("x-dashscope-ossresourceresolve", enable.clone());
@@ -156,16 +170,18 @@ impl Transport {
         post.header(ACCEPT, HeaderValue::from_static("text/event-stream"))
     }
 
-    /// A request to `path` below the endpoint's address, with the key.
-    pub(super) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http
-            .request(method, self.address(path))
-            .header(AUTHORIZATION, self.authorization.clone())
+    /// A request to an address of the endpoint, with the key.
+    pub(super) fn request(
+        &self,
+        method: reqwest::Method,
+        url: impl reqwest::IntoUrl,
+    ) -> reqwest::RequestBuilder {
+        self.http.request(method, url).header(AUTHORIZATION, self.authorization.clone())
     }
 
     /// What the endpoint has at `path`, of at most `most` bytes. For what spends nothing.
     pub(super) async fn get(&self, path: &str, most: usize) -> Result<Received, Failure> {
-        let asked = self.request(reqwest::Method::GET, path).send();
+        let asked = self.request(reqwest::Method::GET, self.address(path)).send();
         let response = match timeout(self.first_byte, asked).await {
             Ok(sent) => sent.map_err(|error| Broken::of(&error).billed(Bill::Nothing))?,
             Err(_) => return Err(Broken::Timeout(Timeout::FirstByte).billed(Bill::Nothing)),

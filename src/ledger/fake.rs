@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::civil::Date;
@@ -37,6 +38,7 @@ type Fates = Box<dyn FnMut() -> Fate + Send>;
 pub(crate) struct FakeLedgerStore {
     tables: Mutex<Tables>,
     fates: Mutex<Option<Fates>>,
+    linger: Duration,
 }
 
 /// What a database would hold.
@@ -45,6 +47,8 @@ pub(crate) struct Tables {
     pub(crate) accounts: BTreeMap<AccountKey, Account>,
     pub(crate) entries: BTreeMap<Uuid, Entry>,
     pub(crate) holders: BTreeMap<Uuid, i64>,
+    /// Batches that were posted.
+    pub(crate) batches: u32,
 }
 
 impl std::fmt::Debug for FakeLedgerStore {
@@ -54,6 +58,11 @@ impl std::fmt::Debug for FakeLedgerStore {
 }
 
 impl FakeLedgerStore {
+    /// One that lets ends linger.
+    pub(crate) fn with_linger(linger: Duration) -> Self {
+        Self { linger, ..Self::default() }
+    }
+
     /// What it holds.
     pub(crate) fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
@@ -88,6 +97,7 @@ impl Tables {
             let account = self.accounts.get(&key).copied().unwrap_or_default();
             (key, account)
         });
+        self.batches += 1;
         let mut books = Books::new(accounts, known);
         let outcomes = batch.iter().map(|operation| books.post(operation, today)).collect();
         let changes = books.changes();
@@ -112,6 +122,10 @@ impl LedgerStore for FakeLedgerStore {
             tokio::task::yield_now().await;
             self.by_fate(|tables| tables.post(batch, today))
         })
+    }
+
+    fn linger(&self) -> Duration {
+        self.linger
     }
 
     fn register(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {

@@ -10,7 +10,8 @@
 //! more. What is kept in memory is a queue. All operations of a process go through one `writer`,
 //! which posts whatever has come together as one transaction, so that a hot tenant costs one
 //! commit for many calls; `books` holds the rules of posting, for every database the same lines.
-//! `keeper` writes off what processes left open that died.
+//! `keeper` writes off what processes left open that died. Where one process has the database for itself, ends
+//! wait a moment for the next reservation and share its commit (docs/adr/0016-posting-on-sqlite.md).
 //!
 //! When the database is slow, callers wait; when it is gone, they are refused: a gateway that went on
 //! without it would spend what nobody counts.
@@ -61,6 +62,9 @@ pub use self::reservation::Reservation;
 /// How long a caller waits for the database before it is refused.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a reader waits for the ends of calls that are still to be posted.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+
 /// The most calls that a process has reserved or is about to reserve. Each has at most one operation
 /// in the writer's queue, so this bounds the queue, however long the database is gone.
 const CAPACITY: usize = 4096;
@@ -81,6 +85,13 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         batch: &'a [Operation],
         today: Date,
     ) -> BoxFuture<'a, Result<Vec<Outcome>, LedgerStoreError>>;
+
+    /// How long the ends of calls may wait to be posted together with what comes after them. Until then,
+    /// only this process knows of them: after a crash their bounds are counted, and other processes see
+    /// them as open. Nothing, where others read the ledger at the same time.
+    fn linger(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Makes a holder known, whose open entries are left alone while it beats.
     ///
@@ -321,11 +332,23 @@ impl Ledger {
         self.ask(self.store.usage(query)).await
     }
 
+    /// Waits until the calls that have ended are posted, so that who reads after an answer reads of it.
+    /// Gives up soon where the database does not take them: it may still be read.
+    pub async fn flush(&self) {
+        if self.store.linger().is_zero() {
+            return;
+        }
+        let (done, written) = oneshot::channel();
+        let _ = self.inbox.send(Message::Flush(done));
+        let _ = timeout(FLUSH_PATIENCE, written).await;
+    }
+
     /// Asks the store something that changes nothing, with a caller's patience.
     async fn ask<T>(
         &self,
         question: impl Future<Output = Result<T, LedgerStoreError>>,
     ) -> Result<T, LedgerStoreError> {
+        self.flush().await;
         let answer = timeout(PATIENCE, question).await;
         answer.unwrap_or_else(|late| Err(LedgerStoreError::Unavailable(late.into())))
     }

@@ -10,8 +10,7 @@ use uuid::Uuid;
 use super::books::{Balances, Bill, Operation};
 use super::writer::{End, Message};
 use crate::clock::Clock;
-use crate::telemetry::metrics::{LedgerStep, Metrics};
-use crate::units::Money;
+use crate::units::{Money, Tokens};
 
 /// How long the end of a call waits to be in the database before the caller is answered. It is posted
 /// all the same; were it lost in a crash, the bound would be counted.
@@ -21,44 +20,37 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped is given back"]
 pub struct Reservation {
-    id: Uuid,
-    balances: Balances,
+    pub(super) id: Uuid,
+    pub(super) bound: Tokens,
+    /// The accounts as they were when it was reserved.
+    pub(super) balances: Balances,
+    /// Whether a caller waits until the end is posted.
+    pub(super) is_awaited: bool,
     /// Given up with the operation that ends the reservation.
-    room: Option<OwnedSemaphorePermit>,
-    inbox: mpsc::UnboundedSender<Message>,
-    clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
+    pub(super) room: Option<OwnedSemaphorePermit>,
+    pub(super) inbox: mpsc::UnboundedSender<Message>,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Reservation {
-    pub(super) fn new(
-        id: Uuid,
-        balances: Balances,
-        room: OwnedSemaphorePermit,
-        inbox: mpsc::UnboundedSender<Message>,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { id, balances, room: Some(room), inbox, clock, metrics }
-    }
-
     /// Names the entry.
     pub const fn id(&self) -> Uuid {
         self.id
     }
 
     /// Settles at what was billed. That is on its way when this returns; the future gives the accounts
-    /// after it, or those of the reservation where the database takes its time.
+    /// after it. Where ends linger, or the database takes its time, these are the accounts as they were
+    /// when it was reserved, with this call settled.
     pub fn settle(self, bill: Bill) -> impl Future<Output = Balances> + Send + use<> {
-        let id = self.id;
-        self.end(Operation::Settle { id, bill })
+        let (id, spent) = (self.id, bill.usage.total());
+        self.end(Operation::Settle { id, bill }, spent)
     }
 
     /// Counts the bound as spent, at what it costs where the call was made, because the bill is
     /// unknown. Otherwise like [`settle`](Self::settle).
     pub fn write_off(self, cost: Money) -> impl Future<Output = Balances> + Send + use<> {
-        let (id, cost) = (self.id, Some(cost));
-        self.end(Operation::WriteOff { id, cost })
+        let (id, cost, spent) = (self.id, Some(cost), self.bound);
+        self.end(Operation::WriteOff { id, cost }, spent)
     }
 
     /// Gives the bound back, because nothing was billed.
@@ -66,24 +58,29 @@ impl Reservation {
         drop(self);
     }
 
-    fn end(mut self, operation: Operation) -> impl Future<Output = Balances> + Send + use<> {
-        let asked_at = self.clock.instant();
+    fn end(
+        mut self,
+        operation: Operation,
+        spent: Tokens,
+    ) -> impl Future<Output = Balances> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        self.post(operation, Some(reply));
+        self.post(operation, self.is_awaited.then_some(reply));
         async move {
-            let Ok(Ok(balances)) = timeout(SETTLE_PATIENCE, answer).await else {
-                return self.balances;
-            };
-            let took = self.clock.instant().saturating_duration_since(asked_at);
-            self.metrics.ledger_step(LedgerStep::Settle, took);
-            balances
+            if let Ok(Ok(balances)) = timeout(SETTLE_PATIENCE, answer).await {
+                return balances;
+            }
+            let Balances { day, mut daily, mut monthly } = self.balances;
+            daily.close(self.bound.get(), spent.get());
+            monthly.close(self.bound.get(), spent.get());
+            Balances { day, daily, monthly }
         }
     }
 
     fn post(&mut self, operation: Operation, reply: Option<oneshot::Sender<Balances>>) {
         let Some(room) = self.room.take() else { return };
+        let at = self.clock.instant();
         // Fails only at the end of the process; then the entry is written off by others.
-        let _ = self.inbox.send(Message::End(End { operation, reply, _room: room }));
+        let _ = self.inbox.send(Message::End(Box::new(End { operation, reply, at, _room: room })));
     }
 }
 

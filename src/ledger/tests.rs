@@ -10,6 +10,8 @@
 //! OCR_GATEWAY_SEEDS=1000000 cargo test --release --lib ledger::tests
 //! ```
 
+mod linger;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
@@ -104,7 +106,8 @@ impl Run {
     async fn new(seed: u64) -> Self {
         let mut run = Self {
             random: Arc::new(SeededRandom::new(seed)),
-            store: Arc::new(FakeLedgerStore::default()),
+            // Every other seed lets ends linger.
+            store: Arc::new(FakeLedgerStore::with_linger(Duration::from_millis(2 * (seed % 2)))),
             processes: Vec::new(),
             tasks: JoinSet::new(),
             granted: Arc::default(),

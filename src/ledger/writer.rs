@@ -2,7 +2,8 @@
 //!
 //! It takes whatever has come together while the last transaction ran and posts it as the next one
 //! (group commit): a lone call waits for one commit, a thousand at once share a few. Ends come
-//! before new reservations, since they make room for them.
+//! before new reservations, since they make room for them; where the store lets them linger, they wait a
+//! moment for one, because nobody waits for them.
 //!
 //! A batch whose answer does not come is posted again, unchanged, until it does: every operation
 //! may be posted twice, and nothing that was spent is ever given up. Meanwhile callers wait and are
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::books::{Balances, Charge, Operation, Outcome};
@@ -26,7 +27,7 @@ use super::reservation::Reservation;
 use super::window::day_of;
 use super::{Holder, Ledger, LedgerStore, LedgerStoreError, show_balances, show_budgets};
 use crate::clock::Clock;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{LedgerStep, Metrics};
 
 /// The most operations of one transaction.
 const LARGEST_BATCH: usize = 256;
@@ -46,7 +47,7 @@ pub(super) enum Message {
     /// A call asks for its bound.
     Reserve(Box<Request>),
     /// A call has ended.
-    End(End),
+    End(Box<End>),
     /// Somebody wants to know when all of the above is in the database.
     Flush(oneshot::Sender<()>),
 }
@@ -81,6 +82,8 @@ pub(super) enum Reply {
 pub(super) struct End {
     pub(super) operation: Operation,
     pub(super) reply: Option<oneshot::Sender<Balances>>,
+    /// When it was, by the ledger's clock.
+    pub(super) at: std::time::Instant,
     /// The place in the queue, which is free once the end is posted.
     pub(super) _room: OwnedSemaphorePermit,
 }
@@ -187,10 +190,33 @@ impl Writer {
                 Err(_) => self.ready = self.requests.keys().cloned().collect(),
             }
         }
+        self.take_in().await;
+        self.linger().await;
+        true
+    }
+
+    /// Takes in all that is there, and what those ask who can run now: under load that makes few large
+    /// transactions out of many small ones, and a lone call waits for nobody.
+    async fn take_in(&mut self) {
+        tokio::task::yield_now().await;
         while let Ok(message) = self.messages.try_recv() {
             self.accept(message);
         }
-        true
+    }
+
+    /// Waits for company, where there are only ends for which nobody waits.
+    async fn linger(&mut self) {
+        let until = Instant::now() + self.store.linger();
+        while self.requests.is_empty() && self.flushes.is_empty() && self.ends.len() < LARGEST_BATCH
+        {
+            match timeout_at(until, self.messages.recv()).await {
+                Ok(Some(message)) => {
+                    self.accept(message);
+                    self.take_in().await;
+                }
+                Ok(None) | Err(_) => return,
+            }
+        }
     }
 
     fn accept(&mut self, message: Message) {
@@ -200,7 +226,7 @@ impl Writer {
                 self.ready.insert(Arc::clone(&tenant));
                 self.requests.entry(tenant).or_default().push_back(*request);
             }
-            Message::End(end) => self.ends.push_back(end),
+            Message::End(end) => self.ends.push_back(*end),
             Message::Flush(done) => self.flushes.push(done),
         }
     }
@@ -278,9 +304,10 @@ impl Writer {
 
     /// Tells everybody what became of what they asked.
     fn deliver(&mut self, batch: Batch, outcomes: Vec<Result<Outcome, Broken>>) {
-        let today = day_of(self.clock.timestamp());
+        let (today, now) = (day_of(self.clock.timestamp()), self.clock.instant());
         let mut outcomes = outcomes.into_iter();
         for end in batch.ends {
+            self.metrics.ledger_step(LedgerStep::Settle, now.saturating_duration_since(end.at));
             let Some(Ok(Outcome::Closed(entry, balances))) = outcomes.next() else { continue };
             let tenant = &entry.charge.tenant;
             show_balances(&self.metrics, tenant, &balances, today);
@@ -323,8 +350,10 @@ impl Writer {
         let Some(inbox) = self.inbox.upgrade() else { return };
         let Request { id, charge, budgets, room, reply, .. } = request;
         show_budgets(&self.metrics, &charge.tenant, &budgets);
-        let (clock, metrics) = (Arc::clone(&self.clock), Arc::clone(&self.metrics));
-        let reservation = Reservation::new(id, balances, room, inbox, clock, metrics);
+        let clock = Arc::clone(&self.clock);
+        let (bound, is_awaited) = (charge.bound.total(), self.store.linger().is_zero());
+        let room = Some(room);
+        let reservation = Reservation { id, bound, balances, is_awaited, room, inbox, clock };
         let _ = reply.send(Reply::Reserved(Box::new(reservation)));
     }
 

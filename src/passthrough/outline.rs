@@ -91,7 +91,7 @@ impl<'a> Outline<'a> {
     ///
     /// [`OutlineError`] says what is wrong with it, and never quotes more than a member's name.
     pub(super) fn of(bytes: &'a [u8]) -> Result<Self, OutlineError> {
-        let text = std::str::from_utf8(bytes)
+        let text = simdutf8::compat::from_utf8(bytes)
             .map_err(|error| OutlineError::NotUtf8(error.valid_up_to()))?;
         let json = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let begins_at = text.len() - json.len();

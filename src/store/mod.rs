@@ -3,7 +3,8 @@
 //! All SQL of the service is in `sqlite/` and `postgres/`, with the same functions in the same
 //! order, and `tests/it/store.rs` holds every promise against both. Queries are checked when they
 //! run and not when they are compiled: sqlx's checking macros want one database for each crate, and
-//! there are two here. Nobody outside of this module names sqlx.
+//! there are two here. Nobody outside of this module names sqlx, nor rusqlite, which posts to the ledger in
+//! SQLite (docs/adr/0016-posting-on-sqlite.md).
 //!
 //! Errors never show the address of a database, because it may hold a password, and a mistyped one
 //! may hold parts of it anywhere.

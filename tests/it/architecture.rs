@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use syn::visit::Visit;
 
 /// Who may use a crate: the start of the file's path below `src`, and why only there.
-const CONFINED: [(&str, &[&str]); 5] = [
+const CONFINED: [(&str, &[&str]); 6] = [
     ("axum", &["api", "server"]),
     ("reqwest", &["dashscope", "cli/healthcheck.rs", "cli/demo.rs"]),
     ("sqlx", &["store"]),
+    ("rusqlite", &["store/sqlite/posting.rs"]),
     ("redis", &["rate_limit/redis"]),
     ("clap", &["cli"]),
 ];

@@ -455,6 +455,7 @@ async fn a_living_process_keeps_what_it_holds_however_long_and_a_dead_one_does_n
             .await;
         assert_eq!(day(&*store).await.reserved, 100, "the living one's call is open");
         held.settle(Bill { usage: tokens(40), ..Bill::default() }).await;
+        living.flush().await;
         assert_eq!((day(&*store).await.settled, day(&*store).await.reserved), (50, 0));
         living.close().await;
     })

@@ -1,7 +1,8 @@
 //! Rows of the ledger's tables.
 //!
-//! They are read like all rows, and written in one statement for a whole batch: as a JSON array, which
-//! both engines take apart into rows by themselves.
+//! They are read like all rows. PostgreSQL is given those of a whole batch in one statement: as a JSON array,
+//! which it takes apart into rows by itself. SQLite, which is next door, has them written one by one
+//! (`../sqlite/posting.rs`).
 
 use std::sync::Arc;
 

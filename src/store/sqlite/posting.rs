@@ -397,3 +397,38 @@ fn failure(error: rusqlite::Error) -> LedgerStoreError {
         LedgerStoreError::unavailable(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_posted_survives_a_power_cut_and_waits_for_other_writers() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new.db");
+        std::fs::write(&file, []).unwrap();
+        let posting = Posting::open(&file, None).unwrap();
+        let connection = posting.connection.lock().unwrap();
+        let pragma = |name| -> i64 {
+            connection.as_ref().unwrap().pragma_query_value(None, name, |row| row.get(0)).unwrap()
+        };
+        assert_eq!((pragma("synchronous"), pragma("busy_timeout")), (2, 5000));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_was_closed_may_be_back_and_one_that_breaks_its_rules_will_not() {
+        let posting = Posting::open(Path::new("/of-a-test"), Some("memdb")).unwrap();
+        let day = Date::constant(2026, 1, 31);
+        let rules = "CREATE TABLE rules (number INTEGER CHECK (number > 0))";
+        let broken = {
+            let connection = posting.connection.lock().unwrap();
+            let connection = connection.as_ref().unwrap();
+            connection.execute(rules, []).unwrap();
+            connection.execute("INSERT INTO rules VALUES (0)", []).unwrap_err()
+        };
+        assert!(matches!(failure(broken), LedgerStoreError::Broken(_)));
+        posting.close().await;
+        let closed = posting.post(&[], day).await;
+        assert!(matches!(closed, Err(LedgerStoreError::Unavailable(_))), "{closed:?}");
+    }
+}
