@@ -52,6 +52,11 @@ impl fmt::Debug for Posting {
 #[error("the database was closed")]
 struct Closed;
 
+/// Why a batch was not begun.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody waits for it")]
+struct Abandoned;
+
 impl Posting {
     /// Opens a file that is there, in WAL mode, or a database in memory through SQLite's `vfs`.
     pub(super) fn open(file: &Path, vfs: Option<&str>) -> Result<Self, rusqlite::Error> {
@@ -66,19 +71,28 @@ impl Posting {
         Ok(Self { connection: Arc::new(Mutex::new(Some(connection))) })
     }
 
-    /// Posts a batch and tells what became of each operation.
+    /// Posts a batch and tells what became of each operation. One that nobody waits for any more is not begun:
+    /// it may have been posted again meanwhile, and a reservation that was refused then must not be held now.
     pub(super) async fn post(
         &self,
         batch: &[Operation],
         today: Date,
     ) -> Result<Vec<Outcome>, LedgerStoreError> {
         let (batch, connection) = (batch.to_vec(), Arc::clone(&self.connection));
+        let caller = Arc::new(());
+        let asked = Arc::downgrade(&caller);
         let posted = tokio::task::spawn_blocking(move || {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let connection = connection.as_mut().ok_or(LedgerStoreError::unavailable(Closed))?;
+            // Who posts it again has to wait for the lock, so from here on the order is kept.
+            if asked.strong_count() == 0 {
+                return Err(LedgerStoreError::unavailable(Abandoned));
+            }
             post(connection, &batch, today).map_err(failure)
         });
-        posted.await.unwrap_or_else(|died| Err(LedgerStoreError::unavailable(died)))
+        let posted = posted.await.unwrap_or_else(|died| Err(LedgerStoreError::unavailable(died)));
+        drop(caller);
+        posted
     }
 
     /// Closes the connection, after the batch that is being posted.
@@ -400,7 +414,12 @@ fn failure(error: rusqlite::Error) -> LedgerStoreError {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
+    use super::super::Sqlite;
     use super::*;
+    use crate::ledger::LedgerStore;
+    use crate::store::Options;
 
     #[tokio::test]
     async fn what_is_posted_survives_a_power_cut_and_waits_for_other_writers() {
@@ -413,6 +432,33 @@ mod tests {
             connection.as_ref().unwrap().pragma_query_value(None, name, |row| row.get(0)).unwrap()
         };
         assert_eq!((pragma("synchronous"), pragma("busy_timeout")), (2, 5000));
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_given_up_before_its_turn_is_not_posted_behind_others() {
+        let sqlite = Sqlite::connect("sqlite::memory:", Options::default()).await.unwrap();
+        sqlite.migrate().await.unwrap();
+        let charge = Charge {
+            tenant: "acme".into(),
+            model: "m".into(),
+            bound: Usage { image: Tokens::new(1), ..Usage::default() },
+            cost: Money::default(),
+            currency: Currency::Cny,
+        };
+        let (id, holder, day) = (Uuid::nil(), Uuid::nil(), Date::constant(2026, 1, 31));
+        let reserve = [Operation::Reserve { id, holder, charge, budgets: Budgets::default() }];
+        let connection = Arc::clone(&sqlite.posting.connection);
+        {
+            let _other = connection.lock().unwrap();
+            // Polled once, which sends it to a thread, and given up.
+            assert!(sqlite.posting.post(&reserve, day).now_or_never().is_none());
+        }
+        while Arc::strong_count(&connection) > 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(sqlite.accounts("acme", day).await.unwrap(), []);
+        assert!(sqlite.posting.post(&reserve, day).await.is_ok());
+        assert_eq!(sqlite.accounts("acme", day).await.unwrap().len(), 4);
     }
 
     #[tokio::test]
