@@ -50,9 +50,8 @@ pub enum CheckError {
 
 /// Asks for the list of models.
 pub(super) async fn check(transport: &Transport) -> Result<(), CheckError> {
-    let request =
-        transport.request(reqwest::Method::GET, transport.address(MODELS)).timeout(CHECK_TIMEOUT);
     let url = transport.address(MODELS);
+    let request = transport.request(reqwest::Method::GET, &*url).timeout(CHECK_TIMEOUT);
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) => return Err(CheckError::Unreachable { url, cause: innermost(&error) }),
