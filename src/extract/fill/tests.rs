@@ -1,0 +1,295 @@
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::extract::answer::parse_answer;
+use crate::extract::templates;
+
+fn schema(properties: &Value) -> Schema {
+    schema_requiring(properties, &[])
+}
+
+fn schema_requiring(properties: &Value, required: &[&str]) -> Schema {
+    let schema = json!({ "type": "object", "properties": properties, "required": required });
+    Schema::parse(&schema).expect("a schema")
+}
+
+/// Pointer, code and raw text of each error.
+fn errors(extraction: &Extraction) -> Vec<(&str, Fault, Option<&str>)> {
+    let errors = extraction.validation.errors.iter();
+    errors.map(|error| (error.pointer.as_str(), error.code, error.raw.as_deref())).collect()
+}
+
+fn rows() -> Schema {
+    schema(&json!({ "rows": { "type": "array", "items": { "type": "object", "properties": {
+        "name": { "type": "string" }, "sum": { "type": "number" } } } } }))
+}
+
+#[test]
+fn the_fare_of_the_documentation_is_a_number_with_its_raw_text() {
+    let schema = schema(&json!({ "fare": { "type": "number" }, "name": { "type": "string" } }));
+    let extraction = schema.fill(&json!({ "fare": "￥53.0元", "name": "N/A" }), 2);
+    let expected = json!({
+        "data": { "fare": 53.0, "name": null },
+        "fields": {
+            "/fare": { "raw": "￥53.0元", "page": 2, "grounded": null },
+            "/name": { "raw": "N/A", "page": 2, "grounded": null },
+        },
+        "validation": { "valid": true, "errors": [] },
+        "warnings": [],
+    });
+    assert_eq!(serde_json::to_value(&extraction).expect("JSON"), expected);
+}
+
+#[test]
+fn what_the_answer_lacks_is_null_and_has_no_page() {
+    let extraction = schema(&json!({ "a": { "type": "string" } })).fill(&json!({}), 1);
+    assert_eq!(extraction.data, json!({ "a": null }));
+    let field = Field { raw: None, page: None, grounded: Some(Grounded::None) };
+    assert_eq!(extraction.fields, [("/a".to_owned(), field)]);
+    assert_eq!(extraction.warnings, [Warning::NothingFound]);
+}
+
+#[test]
+fn a_required_field_that_is_missing_makes_the_answer_invalid() {
+    let field = json!({ "a": { "type": "string" }, "b": { "type": ["string", "null"] } });
+    let extraction = schema_requiring(&field, &["a", "b"]).fill(&json!({}), 1);
+    assert!(!extraction.validation.valid);
+    assert_eq!(errors(&extraction), [("/a", Fault::RequiredMissing, None)]);
+}
+
+#[test]
+fn what_cannot_be_read_is_null_with_one_error_and_its_raw_text() {
+    let fields =
+        json!({ "sum": { "type": "number" }, "day": { "type": "string", "format": "date" } });
+    let extraction = schema_requiring(&fields, &["sum"])
+        .fill(&json!({ "sum": "about 5", "day": "03/04/2018" }), 1);
+    assert_eq!(extraction.data, json!({ "sum": null, "day": null }));
+    let expected = [
+        ("/sum", Fault::NotANumber, Some("about 5")),
+        ("/day", Fault::AmbiguousDate, Some("03/04/2018")),
+    ];
+    assert_eq!(errors(&extraction), expected);
+}
+
+#[test]
+fn keys_outside_the_schema_are_dropped_with_one_warning() {
+    let answer = json!({ "rows": [{ "name": "a", "x": 1 }, { "name": "b", "y": 2 }], "z": 3 });
+    let extraction = rows().fill(&answer, 1);
+    assert_eq!(extraction.data["rows"][1], json!({ "name": "b", "sum": null }));
+    assert_eq!(extraction.warnings, [Warning::UnexpectedFieldsDropped]);
+    let written = serde_json::to_value(&extraction.warnings).expect("JSON");
+    assert_eq!(written, json!(["unexpected_fields_dropped"]));
+}
+
+#[test]
+fn an_empty_row_copied_from_the_template_is_left_out() {
+    let answer = json!({ "rows": [{ "name": "", "sum": null }, { "name": "b" }, {}] });
+    let extraction = rows().fill(&answer, 1);
+    assert_eq!(extraction.data, json!({ "rows": [{ "name": "b", "sum": null }] }));
+    assert!(extraction.validation.valid);
+}
+
+#[test]
+fn an_error_in_a_row_points_to_where_the_row_stands_in_the_data() {
+    let answer = json!({ "rows": [{}, { "name": "a" }, { "name": "b", "sum": "x" }] });
+    let extraction = rows().fill(&answer, 1);
+    assert_eq!(errors(&extraction), [("/rows/1/sum", Fault::NotANumber, Some("x"))]);
+    assert!(extraction.data.pointer("/rows/1/sum").is_some_and(Value::is_null));
+}
+
+#[test]
+fn an_element_that_cannot_be_read_is_left_out_and_reported_at_the_list() {
+    let schema = schema(&json!({ "sums": { "type": "array", "items": { "type": "number" } } }));
+    let extraction = schema.fill(&json!({ "sums": ["1", "x", "3"] }), 1);
+    assert_eq!(extraction.data, json!({ "sums": [1, 3] }));
+    assert_eq!(errors(&extraction), [("/sums", Fault::NotANumber, Some("x"))]);
+    let extraction = schema.fill(&json!({ "sums": "x" }), 1);
+    assert_eq!(extraction.data, json!({ "sums": null }));
+}
+
+#[test]
+fn an_element_inside_a_row_is_left_out_of_its_own_list() {
+    let sums = json!({ "type": "array", "items": { "type": "number" } });
+    let row = json!({ "type": "object", "properties": { "sums": sums } });
+    let schema = schema(&json!({ "rows": { "type": "array", "items": row } }));
+    let extraction = schema.fill(&json!({ "rows": [{ "sums": ["x", "1"] }] }), 1);
+    assert_eq!(extraction.data, json!({ "rows": [{ "sums": [1] }] }));
+    assert_eq!(errors(&extraction), [("/rows/0/sums", Fault::NotANumber, Some("x"))]);
+}
+
+#[test]
+fn one_row_outside_a_list_is_a_list_of_one() {
+    let extraction = rows().fill(&json!({ "rows": { "name": "a", "sum": "1,5" } }), 1);
+    assert_eq!(extraction.data, json!({ "rows": [{ "name": "a", "sum": 1.5 }] }));
+}
+
+#[test]
+fn an_object_of_another_kind_is_null_with_an_error() {
+    let inner = json!({ "type": "object", "properties": { "name": { "type": "string" } } });
+    let schema = schema(&json!({ "seller": inner }));
+    let extraction = schema.fill(&json!({ "seller": "ACME" }), 1);
+    assert_eq!(extraction.data, json!({ "seller": null }));
+    assert_eq!(errors(&extraction), [("/seller", Fault::NotAnObject, Some("ACME"))]);
+    assert_eq!(schema.fill(&json!(5), 1).data, json!({ "seller": null }));
+}
+
+#[test]
+fn a_value_against_a_rule_is_null_with_the_rule_in_the_error() {
+    let schema = schema(&json!({ "code": { "type": "string", "pattern": "^[A-Z]{3}$" } }));
+    let extraction = schema.fill(&json!({ "code": "EURO" }), 1);
+    assert_eq!(extraction.data, json!({ "code": null }));
+    assert_eq!(errors(&extraction), [("/code", Fault::ConstraintViolated, Some("EURO"))]);
+    assert!(extraction.validation.errors[0].detail.contains("pattern"));
+}
+
+#[test]
+fn a_list_that_grows_too_short_by_a_rule_is_null() {
+    let item = json!({ "type": "integer", "maximum": 9 });
+    let list = json!({ "type": "array", "items": item, "minItems": 2 });
+    let extraction = schema(&json!({ "l": list })).fill(&json!({ "l": ["1", "10"] }), 1);
+    assert_eq!(extraction.data, json!({ "l": null }));
+    assert_eq!(errors(&extraction).len(), 2);
+}
+
+#[test]
+fn pages_complete_each_other_and_lists_go_on() {
+    let fields = json!({
+        "number": { "type": "string" }, "total": { "type": "number" },
+        "rows": { "type": "array", "items": { "type": "string" } },
+    });
+    let first = json!({ "number": "7", "total": "x", "rows": ["a"] });
+    let second = json!({ "number": "8", "total": "5", "rows": ["b"] });
+    let extraction = schema(&fields).fill_pages([(1, &first), (2, &second)]);
+    assert_eq!(extraction.data, json!({ "number": "7", "total": 5, "rows": ["a", "b"] }));
+    let pages: Vec<_> = extraction.fields.iter().map(|(_, field)| field.page).collect();
+    assert_eq!(pages, [Some(1), Some(2), Some(1), Some(2)]);
+    assert!(extraction.validation.valid);
+    assert_eq!(extraction.warnings, [Warning::PagesDisagree]);
+}
+
+#[test]
+fn names_with_slashes_and_tildes_are_escaped_in_pointers() {
+    let extraction = schema(&json!({ "a/b~c": { "type": "string" } })).fill(&json!({}), 1);
+    assert_eq!(extraction.fields[0].0, "/a~1b~0c");
+}
+
+#[test]
+fn the_recorded_answer_of_dashscope_fills_its_schema() {
+    let folder = std::env::var_os("OCR_GATEWAY_TEST_DATA").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")),
+        PathBuf::from,
+    );
+    let file = "multimodal-generation-vl-ocr-key-information-extraction-nosse.response.body.txt";
+    let Ok(recorded) = std::fs::read_to_string(folder.join("dashscope_wire").join(file)) else {
+        println!("skipped: no recordings at {}", folder.display());
+        return;
+    };
+    let recorded: Value = serde_json::from_str(&recorded).expect("JSON");
+    let message = &recorded["output"]["choices"][0]["message"]["content"][0];
+    let text = message["text"].as_str().expect("a text");
+    let kv_result = &message["ocr_result"]["kv_result"];
+    let answer = parse_answer(Some(kv_result), text).expect("an answer");
+    assert_eq!(parse_answer(None, text), Ok(answer.clone()));
+
+    let invoice = json!({ "type": "object", "properties": { "发票号码": { "type": "integer" } } });
+    let schema = schema(&json!({
+        "乘车日期": { "type": "string", "format": "date" }, "发票": invoice }));
+    let data = schema.fill(&answer, 1).data;
+    assert_eq!(data, json!({ "乘车日期": "2013-06-29", "发票": { "发票号码": 10_283_819 } }));
+}
+
+/// Every property nullable and nothing else changed: the promise, written apart from the code.
+fn with_nullable_properties(schema: &mut Value) {
+    let Some(members) = schema.as_object_mut() else { return };
+    members.remove("required");
+    if let Some(items) = members.get_mut("items") {
+        with_nullable_properties(items);
+    }
+    for (_, property) in
+        members.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
+    {
+        with_nullable_properties(property);
+        *property = json!({ "anyOf": [{ "type": "null" }, property.take()] });
+    }
+}
+
+fn everything() -> Value {
+    json!({ "type": "object", "required": ["n", "o"], "properties": {
+        "s": { "type": "string", "minLength": 2, "pattern": "^[^x]*$" },
+        "d": { "type": "string", "format": "date" },
+        "t": { "type": "string", "format": "date-time" },
+        "n": { "type": "number", "minimum": 0, "multipleOf": 0.5 },
+        "i": { "type": "integer", "maximum": 1000 },
+        "b": { "type": "boolean" },
+        "e": { "type": "string", "enum": ["A", "b", "N/A"] },
+        "l": { "type": "array", "items": { "type": "integer", "exclusiveMinimum": 3 },
+               "minItems": 1, "maxItems": 3, "uniqueItems": true },
+        "o": { "type": "object", "required": ["k"], "properties": {
+            "k": { "type": "string", "maxLength": 3 },
+            "r": { "type": "array", "minItems": 2, "items": {
+                "type": "object", "properties": { "n": { "type": "number" } } } } } },
+    } })
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let scalar = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[-0-9.,]{1,6}|[A-Za-z ]{0,4}|[0-9]{4}-0[1-9]-[0-9]{2}( 1[0-9]:[0-5]0)?"
+            .prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    scalar.prop_recursive(4, 48, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            proptest::collection::vec(("[sdtnibelokrx]", inner), 0..9)
+                .prop_map(|members| members.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn data_always_validates_against_the_schema_with_nullable_properties(answer in any_json()) {
+        let mut promise = everything();
+        let schema = Schema::parse(&promise).expect("a schema");
+        with_nullable_properties(&mut promise);
+        let extraction = schema.fill(&answer, 1);
+        prop_assert!(jsonschema::is_valid(&promise, &extraction.data), "{}", extraction.data);
+        for (pointer, _) in &extraction.fields {
+            prop_assert!(extraction.data.pointer(pointer).is_some(), "{} dangles", pointer);
+        }
+        for error in &extraction.validation.errors {
+            prop_assert!(extraction.data.pointer(&error.pointer).is_some());
+        }
+    }
+
+    #[test]
+    fn filling_with_its_own_data_gives_the_same_data(answer in any_json()) {
+        let schema = Schema::parse(&everything()).expect("a schema");
+        let data = schema.fill(&answer, 1).data;
+        prop_assert_eq!(schema.fill(&data, 1).data, data);
+    }
+
+    #[test]
+    fn a_valid_answer_keeps_the_schema_as_it_was_written(answer in any_json()) {
+        let schema = Schema::parse(&everything()).expect("a schema");
+        let extraction = schema.fill(&answer, 1);
+        let missing = extraction.data["n"].is_null() || extraction.data["o"].is_null();
+        prop_assert!(!(missing && extraction.validation.valid));
+    }
+
+    #[test]
+    fn every_template_takes_any_answer(answer in any_json(), which in 0..4_usize) {
+        let template = &templates::all()[which];
+        let mut promise = template.schema.clone();
+        with_nullable_properties(&mut promise);
+        let extraction = template.parsed.fill(&answer, 1);
+        prop_assert!(jsonschema::is_valid(&promise, &extraction.data));
+    }
+}

@@ -1,0 +1,256 @@
+use super::*;
+
+fn object(properties: &Value) -> Value {
+    json!({ "type": "object", "properties": properties })
+}
+
+fn refused(schema: &Value) -> SchemaError {
+    Schema::parse(schema).err().unwrap_or_else(|| panic!("accepted: {schema}"))
+}
+
+/// The code and the pointer of a refused schema whose one field is `a`.
+fn refused_field(field: &Value) -> (&'static str, String) {
+    let error = refused(&object(&json!({ "a": field })));
+    (error.code(), error.pointer().to_owned())
+}
+
+fn nested(levels: usize) -> Value {
+    let leaf = json!({ "type": "string" });
+    (0..levels).fold(leaf, |inner, _| object(&json!({ "a": inner })))
+}
+
+#[test]
+fn every_rule_and_annotation_of_the_subset_is_accepted() {
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "x", "title": "T",
+        "$comment": "c", "type": "object", "additionalProperties": false, "required": ["s"],
+        "examples": [{}], "x-order": 1,
+        "properties": {
+            "s": { "type": "string", "minLength": 1, "maxLength": 9, "pattern": "^[A-Z]+$" },
+            "n": { "type": "number", "minimum": 0, "exclusiveMaximum": 9.5, "multipleOf": 0.5 },
+            "i": { "type": "integer", "enum": [1, 2], "default": 1 },
+            "b": { "type": "boolean", "description": "Paid?" },
+            "d": { "type": "string", "format": "date-time" },
+            "l": { "type": "array", "items": { "type": "string" }, "minItems": 1,
+                   "maxItems": 4, "uniqueItems": true },
+        },
+    });
+    assert_eq!(Schema::parse(&schema).err(), None);
+}
+
+#[test]
+fn nullable_is_read_in_its_spellings() {
+    for field in [
+        json!({ "type": ["string", "null"] }),
+        json!({ "type": ["null", "string"] }),
+        json!({ "type": "string", "nullable": true }),
+        json!({ "anyOf": [{ "type": "string" }, { "type": "null" }] }),
+        json!({ "oneOf": [{ "type": "null" }, { "type": "string" }], "title": "A" }),
+        json!({ "enum": ["x", null] }),
+    ] {
+        let schema = Schema::parse(&object(&json!({ "a": field }))).expect("a schema");
+        let Kind::Object(properties) = &schema.root.kind else { panic!("no object") };
+        assert!(properties[0].node.nullable, "{field}");
+    }
+}
+
+#[test]
+fn a_local_reference_is_resolved_and_may_be_described_anew() {
+    let mut schema = object(&json!({ "a": { "$ref": "#/$defs/m", "description": "Fee" } }));
+    schema["$defs"] = json!({ "m": { "type": "number", "description": "Money" } });
+    let schema = Schema::parse(&schema).expect("a schema");
+    assert_eq!(schema.result_schema(), json!({ "a": "Fee (number)" }));
+}
+
+#[test]
+fn a_reference_to_itself_to_nothing_or_outside_is_refused() {
+    let mut schema = object(&json!({ "a": { "$ref": "#/definitions/x" } }));
+    schema["definitions"] = json!({ "x": { "anyOf": [{ "$ref": "#/definitions/x" }] } });
+    assert_eq!(refused(&schema).code(), "schema_unsupported");
+    let at = "/properties/a/$ref".to_owned();
+    assert_eq!(refused_field(&json!({ "$ref": "#/$defs/x" })), ("schema_invalid", at.clone()));
+    for outside in ["https://example.org/x.json", "#", "#/properties/a"] {
+        let found = refused_field(&json!({ "$ref": outside }));
+        assert_eq!(found, ("schema_unsupported", at.clone()), "{outside}");
+    }
+}
+
+#[test]
+fn a_keyword_outside_the_subset_is_named_by_its_pointer() {
+    for (field, keyword) in [
+        (json!({ "type": "string", "requierd": true }), "requierd"),
+        (json!({ "type": "string", "const": "x" }), "const"),
+        (json!({ "type": "number", "maxLength": 3 }), "maxLength"),
+        (json!({ "type": "object", "patternProperties": {} }), "patternProperties"),
+        (json!({ "type": "string", "a/b": 1 }), "a~1b"),
+        (json!({ "type": "string", "format": "email" }), "format"),
+        (json!({ "type": ["string", "number"] }), "type"),
+        (json!({ "type": "null" }), "type"),
+        (json!({ "anyOf": [{ "type": "string" }, { "type": "number" }] }), "anyOf"),
+    ] {
+        let expected = ("schema_unsupported", format!("/properties/a/{keyword}"));
+        assert_eq!(refused_field(&field), expected, "{field}");
+    }
+}
+
+#[test]
+fn a_keyword_with_a_value_it_cannot_have_is_invalid() {
+    for (field, place) in [
+        (json!("number"), ""),
+        (json!({}), ""),
+        (json!({ "type": "text" }), "/type"),
+        (json!({ "type": "string", "minLength": -1 }), "/minLength"),
+        (json!({ "type": "string", "pattern": "(" }), "/pattern"),
+        (json!({ "type": "string", "pattern": "(?=x)" }), "/pattern"),
+        (json!({ "type": "string", "pattern": "((a{99}){99}){99}" }), "/pattern"),
+        (json!({ "type": "number", "multipleOf": 0 }), "/multipleOf"),
+        (json!({ "type": "number", "exclusiveMinimum": true }), "/exclusiveMinimum"),
+        (json!({ "type": "string", "enum": [] }), "/enum"),
+        (json!({ "type": "string", "enum": ["a", 1] }), "/enum"),
+        (json!({ "type": "string", "description": 1 }), "/description"),
+        (json!({ "type": "array" }), ""),
+        (json!({ "type": "object" }), ""),
+        (json!({ "properties": { "b": { "type": "string" } }, "required": ["c"] }), "/required/0"),
+        (json!({ "properties": { "b": { "type": "string" } }, "required": true }), "/required"),
+    ] {
+        let expected = ("schema_invalid", format!("/properties/a{place}"));
+        assert_eq!(refused_field(&field), expected, "{field}");
+    }
+}
+
+#[test]
+fn an_example_instead_of_a_schema_is_told_its_schema() {
+    let example = json!({ "type": "receipt", "items": [{ "sum": 1 }], "total": 1, "more": "x" });
+    let error = refused(&example);
+    assert_eq!(error.code(), "schema_invalid");
+    let sketch = "{\"type\":\"object\",\"properties\":{\"type\":{\"type\":\"string\"},\
+                  \"items\":{\"type\":\"array\"},\"total\":{\"type\":\"number\"}}}";
+    assert!(error.to_string().ends_with(sketch), "{error}");
+}
+
+#[test]
+fn what_is_no_object_at_the_top_is_refused() {
+    for schema in [json!(1), json!([]), json!(true), json!({}), json!({ "type": "string" })] {
+        assert_eq!(refused(&schema).code(), "schema_invalid", "{schema}");
+    }
+}
+
+#[test]
+fn three_levels_are_taken_and_a_list_is_none() {
+    assert_eq!(Schema::parse(&nested(3)).err(), None);
+    let rows = object(&json!({ "rows": { "type": "array", "items": nested(2) } }));
+    assert_eq!(Schema::parse(&rows).err(), None);
+    let error = refused(&nested(4));
+    assert_eq!(error.code(), "schema_too_deep");
+    assert_eq!(error.pointer(), "/properties/a/properties/a/properties/a");
+}
+
+#[test]
+fn a_list_of_lists_is_refused() {
+    let inner = json!({ "type": "array", "items": { "type": "string" } });
+    let found = refused_field(&json!({ "type": "array", "items": inner }));
+    assert_eq!(found, ("schema_unsupported", "/properties/a/items".to_owned()));
+}
+
+#[test]
+fn the_hundred_and_first_property_is_too_many() {
+    let fields = |count: usize| -> Value {
+        (0..count).map(|index| (index.to_string(), json!({ "type": "string" }))).collect()
+    };
+    assert_eq!(Schema::parse(&object(&fields(MAX_PROPERTIES))).err(), None);
+    let error = refused(&object(&fields(MAX_PROPERTIES + 1)));
+    assert_eq!((error.code(), error.pointer()), ("schema_unsupported", "/properties/100"));
+}
+
+/// The error where a runaway recursion would end the process.
+fn refused_on_a_small_stack(schema: Value) -> SchemaError {
+    let reading =
+        std::thread::Builder::new().stack_size(256 * 1024).spawn(move || refused(&schema));
+    reading.expect("a thread").join().expect("an error")
+}
+
+/// Definitions `d0`, `d1`, …, each the next one in `wrap`, the last a text, and a field of `d0`.
+fn chain(count: usize, wrap: impl Fn(Value) -> Value) -> Value {
+    let link =
+        |index| (format!("d{index}"), wrap(json!({ "$ref": format!("#/$defs/d{}", index + 1) })));
+    let end = (format!("d{count}"), json!({ "type": "string" }));
+    let mut schema = object(&json!({ "a": { "$ref": "#/$defs/d0" } }));
+    schema["$defs"] = (0..count).map(link).chain([end]).collect();
+    schema
+}
+
+#[test]
+fn a_long_chain_of_references_is_refused() {
+    assert_eq!(Schema::parse(&chain(29, |next| next)).err(), None);
+    assert_eq!(refused(&chain(30, |next| next)).pointer(), "/$defs/d30");
+    let error = refused_on_a_small_stack(chain(500, |next| next));
+    assert_eq!(error.code(), "schema_unsupported");
+    assert!(error.pointer().starts_with("/$defs/d"), "{}", error.pointer());
+}
+
+#[test]
+fn a_long_chain_of_choices_is_refused() {
+    let choice = |next| (0..60).fold(next, |inner, _| json!({ "anyOf": [inner] }));
+    let error = refused_on_a_small_stack(chain(50, choice));
+    assert_eq!(error.code(), "schema_unsupported");
+    assert!(error.pointer().starts_with("/$defs/d0/anyOf/0/anyOf/0"), "{}", error.pointer());
+}
+
+#[test]
+fn lists_in_lists_are_refused_at_the_second_one() {
+    let lists = |next| (0..115).fold(next, |inner, _| json!({ "items": inner }));
+    let error = refused_on_a_small_stack(chain(50, lists));
+    assert_eq!((error.code(), error.pointer()), ("schema_unsupported", "/$defs/d0/items"));
+}
+
+#[test]
+fn a_list_of_lists_is_refused_behind_a_reference_too() {
+    let mut schema = object(&json!({ "a": { "items": { "$ref": "#/$defs/l" } } }));
+    schema["$defs"] = json!({ "l": { "type": "array", "items": { "type": "string" } } });
+    let error = refused(&schema);
+    assert_eq!((error.code(), error.pointer()), ("schema_unsupported", "/properties/a/items"));
+}
+
+#[test]
+fn a_schema_is_measured_before_its_references() {
+    let plain = object(&json!({ "a": { "type": "string", "title": "x".repeat(80 * 1024) } }));
+    assert!(matches!(refused(&plain), SchemaError::TooLong { actual: 81_000.., .. }));
+}
+
+#[test]
+fn a_definition_counts_once_for_each_use() {
+    let mut schema = object(&json!({ "a": { "$ref": "#/$defs/l" } }));
+    let long = "x".repeat(40 * 1024);
+    schema["$defs"] = json!({ "l": { "type": "string", "description": long } });
+    assert_eq!(Schema::parse(&schema).err(), None);
+    schema["properties"]["b"] = json!({ "$ref": "#/$defs/l" });
+    assert!(matches!(refused(&schema), SchemaError::TooLong { allowed: MAX_BYTES, .. }));
+}
+
+#[test]
+fn reading_stops_at_the_use_that_makes_the_schema_too_long() {
+    let words: Vec<String> = (0..8_500).map(|index| index.to_string()).collect();
+    let fields: Map<String, Value> =
+        (0..100).map(|index| (index.to_string(), json!({ "$ref": "#/$defs/w" }))).collect();
+    let mut schema = object(&fields.into());
+    schema["$defs"] = json!({ "w": { "enum": words } });
+    let error = refused(&schema);
+    let at_the_second_use = 2 * MAX_BYTES;
+    let SchemaError::TooLong { actual, .. } = error else { panic!("{error}") };
+    assert!(actual < at_the_second_use, "{actual} bytes were counted");
+}
+
+#[test]
+fn a_definition_is_measured_before_it_is_read() {
+    let long = "x".repeat(20 * 1024);
+    let uses = [("a", "l"), ("b", "l"), ("c", "l"), ("d", "bad")];
+    let field = |(name, definition): (&str, &str)| {
+        (name.to_owned(), json!({ "$ref": format!("#/$defs/{definition}") }))
+    };
+    let mut schema = object(&uses.into_iter().map(field).collect());
+    schema["$defs"] = json!({
+        "l": { "type": "string", "description": long },
+        "bad": { "type": "string", "pattern": "(", "$comment": long },
+    });
+    assert!(matches!(refused(&schema), SchemaError::TooLong { .. }));
+}
