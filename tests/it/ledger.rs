@@ -527,3 +527,32 @@ async fn a_database_that_stands_still_makes_callers_wait_then_refuses_and_loses_
     assert_eq!((account.settled, account.reserved), (settled() * 7, 0), "{account:?}");
     assert_eq!(store.audit(DAY).await.unwrap(), []);
 }
+
+#[tokio::test]
+async fn a_ledger_from_before_its_checks_were_written_anew_is_kept_whole() {
+    for database in Database::of_each_engine().await {
+        println!("on {}", database.engine);
+        let before = database.open().await;
+        let (ledger, _tasks) = open(before.ledger(), 30_000).await;
+        let deadline = ManualClock::new(SystemTime::UNIX_EPOCH).instant() + Duration::from_mins(1);
+        let reserve = || ledger.reserve(charge("acme", 10), daily(1_000_000), deadline);
+        let bill = Bill { usage: tokens(7), ..Bill::default() };
+        reserve().await.unwrap().settle(bill).await;
+        let open_call = reserve().await.unwrap();
+        database.execute("DELETE FROM _sqlx_migrations WHERE version = 5").await;
+        database.open().await.close().await;
+        let account = day(&*before.ledger()).await;
+        assert_eq!((account.settled, account.reserved), (7, 10), "{account:?}");
+        assert_eq!(before.ledger().audit(DAY).await.unwrap(), []);
+        let bill = Bill { usage: tokens(8), ..Bill::default() };
+        open_call.settle(bill).await;
+        ledger.flush().await;
+        let account = day(&*before.ledger()).await;
+        assert_eq!((account.settled, account.reserved), (15, 0), "{account:?}");
+        assert_eq!(before.ledger().audit(DAY).await.unwrap(), []);
+        let refused = database.try_execute("UPDATE ledger_entries SET state = 'lost'").await;
+        assert!(refused.is_err(), "states are still checked");
+        let refused = database.try_execute("UPDATE ledger_accounts SET unit = 'pages'").await;
+        assert!(refused.is_err(), "units are still checked");
+    }
+}

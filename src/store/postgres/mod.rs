@@ -35,6 +35,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "regions",
         sql: include_str!("../../../migrations/postgres/0004_regions.sql"),
     },
+    Migration {
+        version: 5,
+        name: "checks",
+        sql: include_str!("../../../migrations/postgres/0005_checks.sql"),
+    },
 ];
 
 /// The parameters of an address that sqlx 0.9 knows. It passes over any other and logs its value,

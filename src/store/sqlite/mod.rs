@@ -44,6 +44,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "regions",
         sql: include_str!("../../../migrations/sqlite/0004_regions.sql"),
     },
+    Migration {
+        version: 5,
+        name: "checks",
+        sql: include_str!("../../../migrations/sqlite/0005_checks.sql"),
+    },
 ];
 
 /// SQLite's own file system in memory, in which connections of one process share what begins with a slash

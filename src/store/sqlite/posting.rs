@@ -435,6 +435,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_row_of_the_ledger_is_checked_against_a_table_that_is_made_for_it() {
+        let sqlite = Sqlite::connect("sqlite::memory:", Options::default()).await.unwrap();
+        sqlite.migrate().await.unwrap();
+        let connection = sqlite.posting.connection.lock().unwrap();
+        let connection = connection.as_ref().unwrap();
+        let tables = ["ledger_entries", "ledger_accounts", "ledger_usage"];
+        for statement in tables.map(|table| format!("EXPLAIN INSERT INTO {table} DEFAULT VALUES")) {
+            let mut program = connection.prepare(&statement).unwrap();
+            let steps = program.query_map([], |step| step.get::<_, String>("opcode")).unwrap();
+            let steps: Vec<_> = steps.map(Result::unwrap).collect();
+            assert!(steps.iter().any(|step| step == "Insert" || step == "IdxInsert"), "{steps:?}");
+            assert!(!steps.iter().any(|step| step == "OpenEphemeral"), "{statement}: {steps:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_batch_that_was_given_up_before_its_turn_is_not_posted_behind_others() {
         let sqlite = Sqlite::connect("sqlite::memory:", Options::default()).await.unwrap();
         sqlite.migrate().await.unwrap();

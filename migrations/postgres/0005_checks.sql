@@ -1,0 +1,1 @@
+-- Nothing changes here: ../sqlite says two checks otherwise, and the numbers of both stay the same.
