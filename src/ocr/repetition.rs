@@ -36,9 +36,11 @@ const MOST_AT_ALL: usize = 500;
 /// Takes time and memory linear in the text's end, of which a bounded part is looked at.
 pub(super) fn is_suspected(text: &str, cut: bool) -> bool {
     let text = text.trim_end().as_bytes();
-    let end: Vec<u8> = text.iter().rev().take(END).copied().collect();
+    let end = &text[text.len().saturating_sub(END)..];
+    // What is longer cannot have been repeated often enough.
+    let longest_period = end.len() / if cut { MOST_PASSAGES } else { MOST_AT_ALL };
     let mut longest = 0;
-    for (period, matched) in prefixes(&end).into_iter().enumerate().skip(1) {
+    for (period, matched) in suffixes(end, longest_period).into_iter().enumerate().skip(1) {
         let length = matched + period;
         // A multiple of a period repeats no more than the period itself.
         if length <= longest {
@@ -58,14 +60,17 @@ pub(super) fn is_suspected(text: &str, cut: bool) -> bool {
     false
 }
 
-/// For each place, how many bytes from there are those at the beginning (the Z algorithm). Bytes that
-/// repeat themselves after `p` match from `p` on.
-fn prefixes(bytes: &[u8]) -> Vec<usize> {
-    let mut lengths = vec![0; bytes.len()];
+/// For each number of bytes up to `most`, how many bytes before that many from the end are those at the end
+/// (the Z algorithm, from the end). Bytes that repeat themselves after `p` match at `p`.
+fn suffixes(bytes: &[u8], most: usize) -> Vec<usize> {
+    let from_end = |at: usize| bytes.len().checked_sub(at + 1).map(|at| bytes[at]);
+    let mut lengths = vec![0; most.min(bytes.len().saturating_sub(1)) + 1];
     let (mut start, mut end) = (0, 0);
-    for at in 1..bytes.len() {
+    for at in 1..lengths.len() {
         let mut length = if at < end { lengths[at - start].min(end - at) } else { 0 };
-        while bytes.get(at + length).is_some_and(|byte| *byte == bytes[length]) {
+        while let Some(byte) = from_end(at + length)
+            && from_end(length) == Some(byte)
+        {
             length += 1;
         }
         if at + length > end {
@@ -144,12 +149,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_matches_are_those_of_a_plain_comparison(bytes in prop::collection::vec(0..3_u8, 0..60)) {
-            let plain = |at: usize| {
-                bytes[at..].iter().zip(&bytes).take_while(|(one, other)| one == other).count()
+        fn the_matches_are_those_of_a_plain_comparison(
+            bytes in prop::collection::vec(0..3_u8, 0..60),
+            most in 0..80_usize,
+        ) {
+            let matches = |at: usize| {
+                let before = bytes[..bytes.len() - at].iter().rev();
+                before.zip(bytes.iter().rev()).take_while(|(one, other)| one == other).count()
             };
-            for (at, length) in prefixes(&bytes).into_iter().enumerate().skip(1) {
-                prop_assert_eq!(length, plain(at));
+            let found = suffixes(&bytes, most);
+            prop_assert_eq!(found.len(), most.min(bytes.len().saturating_sub(1)) + 1);
+            for (at, length) in found.into_iter().enumerate().skip(1) {
+                prop_assert_eq!(length, matches(at));
             }
         }
     }
