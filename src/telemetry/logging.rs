@@ -59,7 +59,10 @@ pub fn install(settings: &LogSettings) -> Result<(), InvalidFilter> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let installed = match settings.format {
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).try_init(),
+        LogFormat::Json => {
+            // Spans lie in no other, so a list of them would only say the same again.
+            lines.json().flatten_event(true).with_span_list(false).try_init()
+        }
         LogFormat::Text => lines.try_init(),
     };
     if installed.is_ok() {
