@@ -1,17 +1,17 @@
 //! What is sent: a call in the words of one of DashScope's two protocols.
 //!
-//! Both are written as JSON values with the picture's address first and empty, so that everything
-//! before the hole is ours and no prompt can be mistaken for it ([`Document`]). `max_tokens` is
-//! always there, since it is what bounds the bill; a system message never, since the models have
-//! their own; a text only where the caller has one, since its absence is what selects the model's
-//! own prompt. Sampling is left alone, as the vendor advises (Model Studio, "Qwen-OCR API
-//! reference").
+//! Both are written with the picture's address first and empty, so that everything before the hole is
+//! ours and no prompt can be mistaken for it ([`Document`]). `max_tokens` is always there, since it is
+//! what bounds the bill; a system message never, since the models have their own; a text only where the
+//! caller has one, since its absence is what selects the model's own prompt. Sampling is left alone, as
+//! the vendor advises (Model Studio, "Qwen-OCR API reference").
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::body::Document;
 use super::{Call, Forward, Protocol, Task};
-use crate::units::Tokens;
+use crate::units::{Pixels, Tokens};
 
 /// A call that is ready to be sent, any number of times.
 #[derive(Clone)]
@@ -49,21 +49,12 @@ impl Expects {
 impl Request {
     /// Puts `call` into the words of the protocol that can carry it.
     pub(super) fn new(call: &Call, model: &str, max_tokens: Tokens) -> Self {
-        let (protocol, json) = in_words(call, model, max_tokens);
-        Self::of(protocol, &json, call, Expects::Answer)
+        Self::of(call, model, max_tokens, Expects::Answer)
     }
 
     /// The same, to be answered as a stream of what is new.
     pub(super) fn streamed(call: &Call, model: &str, max_tokens: Tokens) -> Self {
-        let (protocol, mut json) = in_words(call, model, max_tokens);
-        match protocol {
-            Protocol::Compatible => {
-                json["stream"] = true.into();
-                json["stream_options"] = json!({"include_usage": true});
-            }
-            Protocol::Native => json["parameters"]["incremental_output"] = true.into(),
-        }
-        Self::of(protocol, &json, call, Expects::Text)
+        Self::of(call, model, max_tokens, Expects::Text)
     }
 
     /// A request that a caller has put into words.
@@ -76,79 +67,171 @@ impl Request {
         }
     }
 
-    fn of(protocol: Protocol, json: &Value, call: &Call, expects: Expects) -> Self {
-        let document = Document::new(json.to_string(), call.image.bytes.clone());
+    fn of(call: &Call, model: &str, max_tokens: Tokens, expects: Expects) -> Self {
+        let stream = expects.is_stream();
+        let (protocol, json) = if call.task.is_some() || call.image.rotate {
+            (Protocol::Native, written(&native(call, model, max_tokens, stream)))
+        } else {
+            (Protocol::Compatible, written(&compatible(call, model, max_tokens, stream)))
+        };
+        let document = Document::new(json, call.image.bytes.clone());
         Self { protocol, document, expects, resolves_oss: false }
     }
 }
 
-fn in_words(call: &Call, model: &str, max_tokens: Tokens) -> (Protocol, Value) {
-    if call.task.is_some() || call.image.rotate {
-        (Protocol::Native, native(call, model, max_tokens))
-    } else {
-        (Protocol::Compatible, compatible(call, model, max_tokens))
-    }
+/// What the compatible protocol is asked.
+#[derive(Serialize)]
+struct ChatCompletion<'a> {
+    messages: [Message<ChatPart<'a>>; 1],
+    model: &'a str,
+    max_tokens: Tokens,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
 }
 
 /// The bounds stand twice, in `image_url` and beside it, because the vendor's pages differ on where
 /// they belong (docs of the contract, promise 2), and a bound that is not read is no bound.
-fn compatible(call: &Call, model: &str, max_tokens: Tokens) -> Value {
-    let image = &call.image;
-    let mut content = vec![json!({
-        "type": "image_url",
-        "image_url": {
-            "url": address(call),
-            "min_pixels": image.min_pixels,
-            "max_pixels": image.max_pixels,
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ChatPart<'a> {
+    ImageUrl { image_url: ImageUrl, min_pixels: Pixels, max_pixels: Pixels },
+    Text { text: &'a str },
+}
+
+#[derive(Serialize)]
+struct ImageUrl {
+    url: String,
+    min_pixels: Pixels,
+    max_pixels: Pixels,
+}
+
+/// What the native protocol is asked.
+#[derive(Serialize)]
+struct Generation<'a> {
+    input: Input<'a>,
+    model: &'a str,
+    parameters: Parameters<'a>,
+}
+
+#[derive(Serialize)]
+struct Input<'a> {
+    messages: [Message<NativePart<'a>>; 1],
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum NativePart<'a> {
+    Image {
+        image: String,
+        min_pixels: Pixels,
+        max_pixels: Pixels,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        enable_rotate: Option<bool>,
+    },
+    Text {
+        text: &'a str,
+    },
+}
+
+#[derive(Serialize)]
+struct Parameters<'a> {
+    max_tokens: Tokens,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ocr_options: Option<OcrOptions<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incremental_output: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct OcrOptions<'a> {
+    task: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_config: Option<TaskConfig<'a>>,
+}
+
+#[derive(Serialize)]
+struct TaskConfig<'a> {
+    result_schema: &'a Value,
+}
+
+/// The only message of a call.
+#[derive(Serialize)]
+struct Message<Part> {
+    role: &'static str,
+    content: Vec<Part>,
+}
+
+impl<Part> Message<Part> {
+    /// The picture, and the prompt where there is one.
+    fn of(image: Part, text: Option<Part>) -> [Self; 1] {
+        [Self { role: "user", content: [image].into_iter().chain(text).collect() }]
+    }
+}
+
+fn compatible<'a>(
+    call: &'a Call,
+    model: &'a str,
+    max_tokens: Tokens,
+    stream: bool,
+) -> ChatCompletion<'a> {
+    let (min_pixels, max_pixels) = (call.image.min_pixels, call.image.max_pixels);
+    let image_url = ImageUrl { url: address(call), min_pixels, max_pixels };
+    let image = ChatPart::ImageUrl { image_url, min_pixels, max_pixels };
+    ChatCompletion {
+        messages: Message::of(image, call.prompt.as_deref().map(|text| ChatPart::Text { text })),
+        model,
+        max_tokens,
+        stream: stream.then_some(true),
+        stream_options: stream.then_some(StreamOptions { include_usage: true }),
+    }
+}
+
+fn native<'a>(call: &'a Call, model: &'a str, max_tokens: Tokens, stream: bool) -> Generation<'a> {
+    let image = NativePart::Image {
+        image: address(call),
+        min_pixels: call.image.min_pixels,
+        max_pixels: call.image.max_pixels,
+        enable_rotate: call.image.rotate.then_some(true),
+    };
+    let text = call.prompt.as_deref().map(|text| NativePart::Text { text });
+    Generation {
+        input: Input { messages: Message::of(image, text) },
+        model,
+        parameters: Parameters {
+            max_tokens,
+            ocr_options: call.task.as_ref().map(ocr_options),
+            incremental_output: stream.then_some(true),
         },
-        "min_pixels": image.min_pixels,
-        "max_pixels": image.max_pixels,
-    })];
-    if let Some(prompt) = &call.prompt {
-        content.push(json!({"type": "text", "text": prompt}));
     }
-    json!({
-        "messages": [{"role": "user", "content": content}],
-        "model": model,
-        "max_tokens": max_tokens,
-    })
 }
 
-fn native(call: &Call, model: &str, max_tokens: Tokens) -> Value {
-    let mut image = json!({
-        "image": address(call),
-        "min_pixels": call.image.min_pixels,
-        "max_pixels": call.image.max_pixels,
-    });
-    if call.image.rotate {
-        image["enable_rotate"] = true.into();
-    }
-    let mut content = vec![image];
-    if let Some(prompt) = &call.prompt {
-        content.push(json!({"text": prompt}));
-    }
-    let mut parameters = json!({"max_tokens": max_tokens});
-    if let Some(task) = &call.task {
-        parameters["ocr_options"] = ocr_options(task);
-    }
-    json!({
-        "input": {"messages": [{"role": "user", "content": content}]},
-        "model": model,
-        "parameters": parameters,
-    })
-}
-
-fn ocr_options(task: &Task) -> Value {
-    let mut options = json!({"task": task.as_str()});
-    if let Task::KeyInformationExtraction { result_schema: Some(schema) } = task {
-        options["task_config"] = json!({"result_schema": schema});
-    }
-    options
+fn ocr_options(task: &Task) -> OcrOptions<'_> {
+    let result_schema = match task {
+        Task::KeyInformationExtraction { result_schema } => result_schema.as_ref(),
+        _ => None,
+    };
+    let task_config = result_schema.map(|result_schema| TaskConfig { result_schema });
+    OcrOptions { task: task.as_str(), task_config }
 }
 
 /// The data URL with nothing after its comma.
 fn address(call: &Call) -> String {
     format!("data:{};base64,", call.image.media_type)
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "only keys that are no strings could fail, and there are none"
+)]
+fn written(words: &impl Serialize) -> String {
+    serde_json::to_string(words).expect("keys are strings")
 }
 
 #[cfg(test)]
@@ -157,9 +240,10 @@ mod tests {
     use http_body_util::BodyExt as _;
     use proptest::prelude::*;
 
+    use serde_json::json;
+
     use super::super::Image;
     use super::*;
-    use crate::units::Pixels;
 
     fn call(prompt: Option<&str>, task: Option<Task>) -> Call {
         let image = Image {
