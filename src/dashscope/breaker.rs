@@ -165,6 +165,18 @@ impl Pass {
         }
     }
 
+    /// The call began well, and how it ends is not known yet. That closes the breaker, since a probe may take
+    /// minutes to end, but on probation: the next failure opens it again, unless a call went well before.
+    pub(super) fn begun(&mut self) -> Option<Change> {
+        let mut state = self.breaker.state();
+        if state.epoch != self.epoch || !matches!(state.phase, Phase::HalfOpen { .. }) {
+            return None;
+        }
+        state.change(Phase::Closed { failures: self.breaker.failures.saturating_sub(1) });
+        (self.epoch, self.is_probe) = (state.epoch, false);
+        Some(Change::Closed)
+    }
+
     /// The endpoint failed at the call; it shall not be asked before `at_least` is over, once that opens
     /// the breaker.
     pub(super) fn badly(&mut self, now: Instant, at_least: Duration) -> Option<Change> {
@@ -277,6 +289,30 @@ mod tests {
         assert_eq!(slow.well(), Some(Change::Closed));
         assert!(breaker.enter(later + SECOND * 2).is_ok());
         assert_eq!(hanging.badly(later + SECOND * 9, NONE), None, "it was sent before that");
+    }
+
+    #[test]
+    fn calls_that_begin_well_and_break_off_open_it_like_any_others() {
+        let (breaker, now) = breaker();
+        for outcome in [None, None, Some(Change::Opened { anew: true })] {
+            let mut stream = breaker.enter(now).unwrap();
+            assert_eq!(stream.begun(), None);
+            assert_eq!(stream.badly(now, NONE), outcome);
+        }
+    }
+
+    #[test]
+    fn a_probe_that_began_well_closes_it_until_the_next_failure() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        let mut probe = breaker.enter(now + SECOND).unwrap();
+        assert_eq!(probe.begun(), Some(Change::Closed));
+        let mut other = breaker.enter(now + SECOND).unwrap();
+        assert_eq!(other.badly(now + SECOND, NONE), Some(Change::Opened { anew: true }));
+        assert_eq!(probe.well(), None, "it has opened since");
+        let mut probe = breaker.enter(now + SECOND * 2).unwrap();
+        assert_eq!((probe.begun(), probe.well()), (Some(Change::Closed), None));
+        open(&breaker, now + SECOND * 2);
     }
 
     #[test]

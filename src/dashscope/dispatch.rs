@@ -156,13 +156,13 @@ impl Dispatcher {
         permit.place_in(endpoint.region());
         permit.mark_sent();
         let result = endpoint.transport().exchange(request, left, &bound).await;
-        if result.is_ok() {
-            placement.entrance.well();
-        }
         match &result {
             // How a stream ends is not known yet.
-            Ok(Reception::Events(_)) => {}
-            Ok(_) => self.ended(permit, progress, "ok"),
+            Ok(Reception::Events(_)) => placement.entrance.begun(),
+            Ok(_) => {
+                placement.entrance.well();
+                self.ended(permit, progress, "ok");
+            }
             Err(failure) => self.ended(permit, progress, failure.fault.label()),
         }
         result

@@ -168,15 +168,25 @@ impl Entrance {
 
     /// Notes that the endpoint did its part.
     pub(super) fn well(&mut self) {
-        let name = self.endpoint.name();
-        if self.key.well() == Some(Change::Closed) {
+        let changes = [self.key.well(), self.model.well()];
+        self.tell_of_return(changes);
+    }
+
+    /// Notes that the endpoint began to do its part: it takes the key, and may still break off.
+    pub(super) fn begun(&mut self) {
+        let changes = [self.key.well(), self.model.begun()];
+        self.tell_of_return(changes);
+    }
+
+    fn tell_of_return(&self, [key, model]: [Option<Change>; 2]) {
+        let (name, model_name) = (self.endpoint.name(), self.model_name.as_str());
+        if key == Some(Change::Closed) {
             tracing::info!(endpoint = name, "the upstream takes the account again");
             self.endpoint.metrics.endpoint_state(name, "", EndpointState::Closed);
         }
-        if self.model.well() == Some(Change::Closed) {
-            let model = self.model_name.as_str();
-            tracing::info!(endpoint = name, model, "the endpoint works again");
-            self.endpoint.metrics.endpoint_state(name, model, EndpointState::Closed);
+        if model == Some(Change::Closed) {
+            tracing::info!(endpoint = name, model = model_name, "the endpoint works again");
+            self.endpoint.metrics.endpoint_state(name, model_name, EndpointState::Closed);
         }
     }
 

@@ -117,7 +117,10 @@ impl Streaming {
         debt.dispatcher.ended(&debt.permit, &mut debt.progress, outcome);
         let request_id = tap.request_id().cloned();
         match failure {
-            None => Ok((tap.finish_reason(), debt.pay(bill, request_id).await)),
+            None => {
+                debt.placement.entrance.well();
+                Ok((tap.finish_reason(), debt.pay(bill, request_id).await))
+            }
             Some(failure) => {
                 let error = debt.fail(Failure { request_id, ..failure }).await;
                 Err(Break { error, told })

@@ -259,23 +259,56 @@ fn stream(body: &str) -> Step {
     .then_close()
 }
 
+/// A stream that breaks off after its first event.
+fn broken_stream() -> Step {
+    stream("data: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\n")
+}
+
+impl Two {
+    /// What comes of a call that asks for a stream.
+    async fn forwarded(&self) -> Forwarded {
+        let forward = Forward {
+            protocol: Protocol::Compatible,
+            body: vec![Bytes::from_static(b"{}")],
+            stream: true,
+            resolves_oss: false,
+        };
+        let deadline = self.world.clock.instant() + Duration::from_mins(1);
+        let permit = self.world.permit().await;
+        self.world.client.forward(permit, &forward, deadline).await.unwrap()
+    }
+
+    /// Why the stream that this call asks for ends; none where the answer is whole.
+    async fn end_of_stream(&self) -> Option<Fault> {
+        let Forwarded::Stream(mut streaming) = self.forwarded().await else { return None };
+        while streaming.next().await.is_some() {}
+        Some(streaming.end().await.unwrap_err().error.fault)
+    }
+}
+
 #[tokio::test]
 async fn a_stream_that_has_begun_is_not_repeated_elsewhere() {
-    let event = "data: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\n";
-    let two = Two::new([stream(event)], answers(1)).await;
-    let forward = Forward {
-        protocol: Protocol::Compatible,
-        body: vec![Bytes::from_static(b"{}")],
-        stream: true,
-        resolves_oss: false,
-    };
-    let deadline = two.world.clock.instant() + Duration::from_mins(1);
-    let permit = two.world.permit().await;
-    let forwarded = two.world.client.forward(permit, &forward, deadline).await.unwrap();
-    let Forwarded::Stream(mut streaming) = forwarded else { panic!("a whole answer") };
-    while streaming.next().await.is_some() {}
-    assert_eq!(streaming.end().await.unwrap_err().error.fault, Fault::Interrupted);
+    let two = Two::new([broken_stream()], answers(1)).await;
+    assert_eq!(two.end_of_stream().await, Some(Fault::Interrupted));
     assert_eq!((two.asked(), two.world.account()), ((1, 0), (0, 9_000)));
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_streams_break_off_is_left_alone_like_one_that_fails_otherwise() {
+    let two = Two::with(vec![broken_stream(); 99], answers(99), |settings| {
+        settings.breaker_cool_down_ms = 600_000;
+    })
+    .await;
+    while two.asked().0 < 5 {
+        two.end_of_stream().await;
+    }
+    for probes in 0..3 {
+        for _ in 0..10 {
+            two.end_of_stream().await;
+        }
+        assert_eq!(two.asked().0, 5 + probes);
+        two.world.clock.skip(Duration::from_mins(10));
+    }
 }
 
 #[tokio::test]
