@@ -63,7 +63,7 @@ pub struct Gateway {
     pub capacity: Capacity,
     /// A place for each request that may be worked on at once.
     pub in_flight: Arc<Semaphore>,
-    /// The bytes of uploads that are held in memory.
+    /// The bytes of uploads and of long answers that are held in memory.
     pub memory: Arc<ByteAccount>,
     /// The work that a stop waits for.
     pub tasks: TaskTracker,
@@ -195,9 +195,11 @@ impl Gateway {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         );
+        let memory = account(capacity, &metrics);
         let client = Arc::new(Client::new(
             &settings.upstream,
             shared,
+            Arc::clone(&memory),
             Arc::clone(&metrics),
             Arc::clone(&clock),
             Arc::clone(&random),
@@ -212,7 +214,7 @@ impl Gateway {
             catalog,
             ocr: Arc::new(ocr),
             passthrough: Arc::new(passthrough),
-            memory: account(capacity, &metrics),
+            memory,
             metrics,
             clock,
             random,
@@ -285,7 +287,7 @@ pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
     Capacity::of(&settings.wanted_capacity(), Memory::read(Path::new("/")).as_ref())
 }
 
-/// The account of the bytes of uploads, which shows itself in the metrics.
+/// The account of the bytes of uploads and long answers, which shows itself in the metrics.
 fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
     Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
 }

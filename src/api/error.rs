@@ -13,6 +13,7 @@ use super::middleware::deadline_exceeded;
 use super::problem::{Flaw, Problem, sentence};
 use crate::admission::Refusal;
 use crate::auth::AuthError;
+use crate::capacity::account::NoRoom;
 use crate::dashscope::error::{CallError, Fault, ImageFault};
 use crate::ledger::LedgerStoreError;
 use crate::ledger::account::Unit;
@@ -356,10 +357,23 @@ fn situation(error: &CallError) -> Problem {
         ),
         Fault::ImageRejected(fault) => rejected_image(*fault, &reference),
         Fault::InvalidAnswer(_) => failed("upstream_invalid_output", &reference),
+        Fault::NoRoom(no_room) => too_long(*no_room, &reference),
         Fault::Rejected { .. } | Fault::Failed { .. } | Fault::Interrupted => {
             failed("upstream_error", &reference)
         }
     }
+}
+
+fn too_long(NoRoom { actual, allowed }: NoRoom, reference: &str) -> Problem {
+    let detail = format!(
+        "The upstream's answer is so long that with it {actual} bytes would be held at once; the limit is \
+         {allowed}. Retry later.{reference}"
+    );
+    unavailable("overloaded", "The gateway is busy", detail).after(SOON).limit(
+        "in_flight_bytes",
+        actual,
+        allowed,
+    )
 }
 
 fn rejected_image(fault: ImageFault, reference: &str) -> Problem {

@@ -1,4 +1,4 @@
-//! Bytes of uploads that are held in memory, and never more than may be.
+//! Bytes of uploads, and of long answers, that are held in memory, and never more than may be.
 //!
 //! Bytes are taken before the memory is, and refused where they do not fit: waiting for room would hold
 //! the connection of a client that could ask another replica instead. One number, changed at once, so
@@ -19,7 +19,7 @@ pub struct ByteAccount {
 
 /// There is no room for so many bytes now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{actual} bytes of uploads would be held, {allowed} may be")]
+#[error("{actual} bytes would be held, {allowed} may be")]
 pub struct NoRoom {
     /// What would be held with them, in bytes.
     pub actual: u64,
@@ -58,6 +58,16 @@ impl ByteAccount {
     pub fn hold(self: &Arc<Self>, bytes: u64) -> Result<HeldBytes, NoRoom> {
         self.take(bytes)?;
         Ok(HeldBytes { account: Arc::clone(self), bytes: AtomicU64::new(bytes) })
+    }
+
+    /// Holds nothing yet, to take from as it is needed.
+    pub fn hold_nothing(self: &Arc<Self>) -> HeldBytes {
+        HeldBytes { account: Arc::clone(self), bytes: AtomicU64::new(0) }
+    }
+
+    /// Bytes that are held.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// What is held when `bytes` come to `held`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Failure, connect};
 use crate::auth::directory::Directory;
+use crate::capacity::account::ByteAccount;
 use crate::clock::SystemClock;
 use crate::dashscope::Client;
 use crate::dashscope::check::CheckError;
@@ -79,7 +80,8 @@ async fn check_upstream(settings: &Settings) -> Vec<(&'static str, Result<String
     let client = || {
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
-        Ok::<_, Failure>(Client::new(&settings.upstream, None, metrics, clock, random)?)
+        let memory = Arc::new(ByteAccount::new(u64::MAX, metrics.in_flight_bytes().clone()));
+        Ok::<_, Failure>(Client::new(&settings.upstream, None, memory, metrics, clock, random)?)
     };
     let client = match client() {
         Ok(client) => client,

@@ -23,10 +23,12 @@ use tokio::time::timeout;
 use super::answer::{self, Answer, Json, Received};
 use super::error::{Code, Defect, Fault, Timeout};
 use super::incoming::{Incoming, Limits};
+use super::memory::{AnswerMemory, FREE_BYTES, Memory};
 use super::request::{Expects, Request};
 use super::settings::{EndpointSettings, UpstreamSettings};
 use super::verdict::{Bill, Failure, Repeat, unusable};
 use super::{ClientError, Protocol};
+use crate::capacity::account::NoRoom;
 use crate::clock::Clock;
 use crate::units::Usage;
 
@@ -39,7 +41,7 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 
 /// The largest answer that is parsed on the reactor; about a tenth of a millisecond. Pages of text
 /// are smaller, so the blocking pool sees only the odd one.
-const INLINE_BYTES: usize = 64 * 1024;
+const INLINE_BYTES: usize = FREE_BYTES;
 
 /// A caller that gives up after so long without even the head of an answer may have met an endpoint that
 /// hangs. A long page takes as long, but not five in a row with none in between that is done.
@@ -63,6 +65,7 @@ pub(super) struct Transport {
     total: Duration,
     stream: Duration,
     max_response_bytes: usize,
+    memory: Memory,
     clock: Arc<dyn Clock>,
 }
 
@@ -81,6 +84,7 @@ impl Transport {
     pub(super) fn new(
         settings: &UpstreamSettings,
         endpoint: &EndpointSettings,
+        memory: Memory,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
         let base = endpoint.base()?;
@@ -118,6 +122,7 @@ impl Transport {
             total: settings.total_timeout(),
             stream: settings.stream_timeout(),
             max_response_bytes: settings.max_response_bytes,
+            memory,
             clock,
         })
     }
@@ -142,7 +147,7 @@ impl Transport {
             Err(_) => Err(Broken::Timeout(Timeout::Total)),
         };
         match arrived {
-            Ok(Arrived::Whole(received)) => read(received, request.expects, *bound).await,
+            Ok(Arrived::Whole(received)) => self.read(received, request.expects, *bound).await,
             Ok(Arrived::Stream(incoming)) => Ok(Reception::Events(incoming)),
             Err(broken) => Err(broken.failure(&handed_over)),
         }
@@ -224,19 +229,49 @@ impl Transport {
                 duration: self.stream,
                 event: self.max_response_bytes,
                 text: match request.expects {
-                    Expects::Text => self.max_response_bytes,
-                    // Nobody keeps it.
-                    _ => usize::MAX,
+                    Expects::Text => Some(self.max_response_bytes),
+                    _ => None,
                 },
             };
-            let opened = Incoming::open(pieces, request.protocol, *bound, limits).await?;
+            let memory = self.memory.for_answer();
+            let opened = Incoming::open(pieces, request.protocol, *bound, limits, memory).await?;
             return Ok(match opened {
                 Ok(incoming) => Arrived::Stream(Box::new(incoming)),
                 Err(body) => Arrived::Whole(Received { body, ..received }),
             });
         }
-        pieces.fill(&mut received.body, self.max_response_bytes).await?;
+        let memory = received.memory.insert(self.memory.for_answer());
+        pieces.fill_with(&mut received.body, self.max_response_bytes, memory).await?;
         Ok(Arrived::Whole(received))
+    }
+
+    /// Reads what came, away from the reactor where it is long.
+    async fn read(
+        &self,
+        received: Received,
+        expects: Expects,
+        bound: Usage,
+    ) -> Result<Reception, Failure> {
+        let inline = received.body.len() <= INLINE_BYTES;
+        let read = move || match expects {
+            Expects::Answer => {
+                answer::read(received, &bound).map(|answer| Reception::Answer(Box::new(answer)))
+            }
+            Expects::Json | Expects::Events | Expects::Text => {
+                answer::json(received, &bound).map(|json| Reception::Json(Box::new(json)))
+            }
+        };
+        if inline {
+            return read();
+        }
+        let tree = self.memory.tree().await;
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = read();
+            drop(tree);
+            read
+        });
+        // The pool refuses work only while the process ends; the answer was there, so it may be billed.
+        reading.await.unwrap_or_else(|_| Err(unusable(Defect::NotJson, None)))
     }
 
     /// What the head of a response tells.
@@ -246,7 +281,7 @@ impl Transport {
             status: response.status().as_u16(),
             request_id: text(headers, "x-request-id").and_then(Code::new),
             retry_after: self.retry_after(headers).map(|wait| wait.min(LONGEST_RETRY_AFTER)),
-            body: Vec::new(),
+            ..Received::default()
         }
     }
 
@@ -298,6 +333,22 @@ impl Pieces {
         }
         Ok(())
     }
+
+    /// The same for what may be long, in memory that is taken as it grows.
+    async fn fill_with(
+        &mut self,
+        body: &mut Vec<u8>,
+        most: usize,
+        memory: &mut AnswerMemory,
+    ) -> Result<(), Broken> {
+        while let Some(piece) = self.next().await? {
+            if body.len() + piece.len() > most {
+                return Err(Broken::TooLong);
+            }
+            memory.append(body, &piece, most)?;
+        }
+        Ok(())
+    }
 }
 
 /// Why there is nothing to read.
@@ -306,10 +357,18 @@ pub(super) enum Broken {
     Unreachable,
     Interrupted,
     TooLong,
+    /// It is longer than there is memory for now.
+    NoRoom(NoRoom),
     Timeout(Timeout),
     Deadline,
     /// The same, and nothing had come for long.
     Silence,
+}
+
+impl From<NoRoom> for Broken {
+    fn from(no_room: NoRoom) -> Self {
+        Self::NoRoom(no_room)
+    }
 }
 
 impl Broken {
@@ -331,6 +390,8 @@ impl Broken {
             Self::Unreachable => Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing),
             Self::Interrupted => Failure::new(Fault::Interrupted, Repeat::Transient, bill),
             Self::TooLong => Failure { bill, ..unusable(Defect::TooLong, None) },
+            // It would be as long, and be paid for, again.
+            Self::NoRoom(no_room) => Failure::new(Fault::NoRoom(no_room), Repeat::Never, bill),
             // A page that took minutes would take minutes again, and be paid for again.
             Self::Timeout(which) => Failure::new(Fault::Timeout(which), Repeat::Never, bill),
             Self::Deadline => Failure::new(Fault::DeadlineExceeded, Repeat::Never, bill),
@@ -340,24 +401,6 @@ impl Broken {
             },
         }
     }
-}
-
-async fn read(received: Received, expects: Expects, bound: Usage) -> Result<Reception, Failure> {
-    let inline = received.body.len() <= INLINE_BYTES;
-    let read = move || match expects {
-        Expects::Answer => {
-            answer::read(received, &bound).map(|answer| Reception::Answer(Box::new(answer)))
-        }
-        Expects::Json | Expects::Events | Expects::Text => {
-            answer::json(received, &bound).map(|json| Reception::Json(Box::new(json)))
-        }
-    };
-    if inline {
-        return read();
-    }
-    let reading = tokio::task::spawn_blocking(read);
-    // The pool refuses work only while the process ends; the answer was there, so it may be billed.
-    reading.await.unwrap_or_else(|_| Err(unusable(Defect::NotJson, None)))
 }
 
 fn is_event_stream(content_type: &str) -> bool {
@@ -381,6 +424,7 @@ mod tests {
 
     use super::super::tests::{RuntimeClock, settings};
     use super::*;
+    use crate::capacity::account::ByteAccount;
 
     /// The protocols that are offered to whoever connects first.
     fn offered_to(listener: &std::net::TcpListener) -> Vec<String> {
@@ -400,8 +444,10 @@ mod tests {
     async fn over_tls_http_1_is_offered_and_nothing_else() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = settings(&format!("https://{}", listener.local_addr().unwrap()));
-        let transport =
-            Transport::new(&settings, &settings.pool()[0], RuntimeClock::new()).unwrap();
+        let gauge = prometheus::IntGauge::new("held", "held").unwrap();
+        let memory = Memory::new(Arc::new(ByteAccount::new(0, gauge)));
+        let endpoint = &settings.pool()[0];
+        let transport = Transport::new(&settings, endpoint, memory, RuntimeClock::new()).unwrap();
         let offered = tokio::task::spawn_blocking(move || offered_to(&listener));
         assert!(transport.get("/models", 1024).await.is_err());
         assert_eq!(offered.await.unwrap(), ["http/1.1"]);

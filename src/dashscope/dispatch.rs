@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::attempt::Reception;
 use super::check::CheckError;
 use super::error::{CallError, Code, Fault};
+use super::memory::Memory;
 use super::pool::{Placement, Pool, Search};
 use super::reply::{Debt, Reply};
 use super::request::Request;
@@ -23,6 +24,7 @@ use super::spending::{Progress, Stop};
 use super::verdict::Failure;
 use super::{ClientError, health};
 use crate::admission::Permit;
+use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::random::Random;
@@ -42,12 +44,13 @@ impl Dispatcher {
     pub(super) fn new(
         settings: &UpstreamSettings,
         shared: Option<Arc<dyn SharedCells>>,
+        memory: Arc<ByteAccount>,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, ClientError> {
         Ok(Self {
-            pool: Pool::new(settings, shared, &metrics, Arc::clone(&clock))?,
+            pool: Pool::new(settings, shared, &Memory::new(memory), &metrics, Arc::clone(&clock))?,
             retry: RetryPolicy::new(settings, Arc::clone(&clock), random),
             metrics,
             clock,

@@ -15,10 +15,9 @@ use super::health::Health;
 use super::pace::Limits;
 use super::pacer::{Lane, Pacer};
 use super::settings::{EndpointSettings, UpstreamSettings};
+use super::uploads;
 use super::verdict::Failure;
-use super::{ClientError, uploads};
 use crate::catalog::Model;
-use crate::clock::Clock;
 use crate::telemetry::metrics::{EndpointState, Metrics};
 
 /// One address with one key.
@@ -53,13 +52,13 @@ impl Endpoint {
     pub(super) fn new(
         settings: EndpointSettings,
         upstream: &UpstreamSettings,
+        transport: Transport,
         metrics: Arc<Metrics>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, ClientError> {
+    ) -> Self {
         let key_cool_down = upstream.key_cool_down();
         metrics.endpoint_state(&settings.name, "", EndpointState::Closed);
-        Ok(Self {
-            transport: Transport::new(upstream, &settings, clock)?,
+        Self {
+            transport,
             settings,
             key: Arc::new(Breaker::new(1, key_cool_down)),
             refusal: Mutex::default(),
@@ -70,7 +69,7 @@ impl Endpoint {
             in_flight: AtomicU64::new(0),
             chosen: AtomicU64::new(0),
             metrics,
-        })
+        }
     }
 
     pub(super) fn name(&self) -> &str {

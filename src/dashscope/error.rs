@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::admission::Refusal;
+use crate::capacity::account::NoRoom;
 use crate::units::{Money, Usage};
 
 /// A call that failed.
@@ -136,6 +137,9 @@ pub enum Fault {
     /// The upstream said that all was well and sent something that is no answer.
     #[error("the upstream's answer cannot be used: {0}")]
     InvalidAnswer(Defect),
+    /// The upstream's answer is so long that there is no memory for it now.
+    #[error("the upstream's answer is too long to be held now: {0}")]
+    NoRoom(NoRoom),
     /// The tenant's limits have no room for a retry beside an attempt whose bill is unknown.
     #[error(transparent)]
     Refused(Box<Refusal>),
@@ -157,6 +161,7 @@ impl Fault {
             | Self::DeadlineExceeded
             | Self::Busy { .. }
             | Self::Unavailable { .. }
+            | Self::NoRoom(_)
             | Self::Refused(_) => true,
             Self::ContentRejected
             | Self::ImageRejected(_)
@@ -181,6 +186,7 @@ impl Fault {
             Self::Busy { .. } => "busy",
             Self::Unavailable { .. } => "unavailable",
             Self::InvalidAnswer(_) => "invalid_answer",
+            Self::NoRoom(_) => "no_room",
             Self::Refused(_) => "refused",
         }
     }

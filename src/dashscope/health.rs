@@ -47,6 +47,7 @@ impl Health {
             Fault::Failed { .. }
             | Fault::Timeout(_)
             | Fault::InvalidAnswer(_)
+            | Fault::NoRoom(_)
             | Fault::DeadlineExceeded
             | Fault::Busy { .. }
             | Fault::Unavailable { .. }

@@ -17,6 +17,7 @@ use super::answer;
 use super::attempt::{Broken, Pieces};
 use super::error::Timeout;
 use super::events::Events;
+use super::memory::AnswerMemory;
 use super::stream::Piece;
 use super::tap::Tap;
 use crate::units::Usage;
@@ -37,6 +38,7 @@ pub(super) struct Incoming {
     pub(super) tap: Tap,
     until: Instant,
     limits: Limits,
+    memory: AnswerMemory,
     /// Bytes that the model wrote.
     written: usize,
 }
@@ -48,8 +50,8 @@ pub(super) struct Limits {
     pub(super) duration: Duration,
     /// Bytes of one event.
     pub(super) event: usize,
-    /// Bytes of all that the model writes.
-    pub(super) text: usize,
+    /// Bytes of all that the model writes; none where nobody keeps it.
+    pub(super) text: Option<usize>,
 }
 
 impl Incoming {
@@ -66,6 +68,7 @@ impl Incoming {
         protocol: Protocol,
         bound: Usage,
         limits: Limits,
+        memory: AnswerMemory,
     ) -> Result<Result<Self, Vec<u8>>, Broken> {
         let mut events = Events::default();
         let mut ahead = VecDeque::new();
@@ -87,7 +90,8 @@ impl Incoming {
         if begins_well {
             let (tap, until) = (Tap::new(protocol, bound), Instant::now() + limits.duration);
             let events = Events::default();
-            return Ok(Ok(Self { pieces, ahead, events, tap, until, limits, written: 0 }));
+            let written = 0;
+            return Ok(Ok(Self { pieces, ahead, events, tap, until, limits, memory, written }));
         }
         let mut body = ahead.make_contiguous().concat();
         // What was said first says enough.
@@ -115,9 +119,11 @@ impl Incoming {
             piece.add(&seen, event);
         }
         self.written = self.written.saturating_add(piece.text_length());
-        if self.events.unfinished() > self.limits.event || self.written > self.limits.text {
+        let (unfinished, kept) = (self.events.unfinished(), self.limits.text.map(|_| self.written));
+        if unfinished > self.limits.event || kept > self.limits.text {
             return Err(Broken::TooLong);
         }
+        self.memory.hold(unfinished.saturating_add(kept.unwrap_or_default()))?;
         Ok(piece)
     }
 

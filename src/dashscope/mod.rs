@@ -29,6 +29,7 @@ pub mod error;
 mod events;
 mod health;
 mod incoming;
+mod memory;
 mod pace;
 mod pacer;
 mod pool;
@@ -60,6 +61,7 @@ use self::request::Request;
 use self::settings::{SettingsError, UpstreamSettings};
 use self::stream::Streaming;
 use crate::admission::Permit;
+use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::random::Random;
@@ -230,7 +232,7 @@ pub enum ClientError {
 
 impl Client {
     /// A client of the endpoints that `settings` describe, whose keys must be there by now. The replicas
-    /// that use one `shared` store share the accounts' rates.
+    /// that use one `shared` store share the accounts' rates. Long answers are counted in `memory`.
     ///
     /// # Errors
     ///
@@ -238,11 +240,12 @@ impl Client {
     pub fn new(
         settings: &UpstreamSettings,
         shared: Option<Arc<dyn SharedCells>>,
+        memory: Arc<ByteAccount>,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, ClientError> {
-        let dispatcher = Dispatcher::new(settings, shared, metrics, clock, random)?;
+        let dispatcher = Dispatcher::new(settings, shared, memory, metrics, clock, random)?;
         Ok(Self { dispatcher: Arc::new(dispatcher) })
     }
 

@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ClientError;
+use super::attempt::Transport;
 use super::endpoint::{Endpoint, Entrance};
 use super::error::Fault;
+use super::memory::Memory;
 use super::pacer::{Blocked, Lane, Pacer, Turn};
 use super::settings::UpstreamSettings;
 use crate::admission::Permit;
@@ -73,13 +75,15 @@ impl Pool {
     pub(super) fn new(
         settings: &UpstreamSettings,
         shared: Option<Arc<dyn SharedCells>>,
+        memory: &Memory,
         metrics: &Arc<Metrics>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
         settings.check()?;
         let endpoints = settings.pool().into_iter().map(|endpoint| {
-            let endpoint =
-                Endpoint::new(endpoint, settings, Arc::clone(metrics), Arc::clone(&clock))?;
+            let transport =
+                Transport::new(settings, &endpoint, memory.clone(), Arc::clone(&clock))?;
+            let endpoint = Endpoint::new(endpoint, settings, transport, Arc::clone(metrics));
             Ok::<_, ClientError>(Arc::new(endpoint))
         });
         Ok(Self {

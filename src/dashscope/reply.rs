@@ -61,7 +61,7 @@ impl Reply {
             }
             Reception::Json(json) => {
                 let receipt = debt.pay(json.usage, json.request_id).await;
-                Ok(Forwarded::Whole { body: json.received.body.into(), receipt })
+                Ok(Forwarded::Whole { body: json.received.into_bytes(), receipt })
             }
             Reception::Answer(_) => Err(debt.fail(unusable(Defect::NotJson, None)).await),
         }

@@ -53,7 +53,7 @@ pub struct UpstreamSettings {
     /// Milliseconds that a stream may take in all once it began. Default 600,000: the vendor ends a call
     /// that is not streamed after five minutes and advises to stream what takes longer.
     pub stream_timeout_ms: u64,
-    /// The largest answer that is read, in bytes, and the largest event of a stream. Default 8 MiB.
+    /// The largest answer that is read, in bytes, and the largest event of a stream. Default 2 MiB.
     pub max_response_bytes: usize,
     /// Attempts of one call, the first included. Default 3.
     pub max_attempts: u32,

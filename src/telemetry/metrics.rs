@@ -142,7 +142,7 @@ impl Metrics {
             upstream_retries: new.counter("upstream_retries_total", "Calls repeated.", &["reason"])?,
             endpoint_state: new.gauges("endpoint_state", "How an endpoint stands: 0 it is asked, 1 it cools down after failures, 2 its key is refused. Of one model, or of all where none is named.", &["endpoint", "model"])?,
             in_flight_requests: new.gauge("in_flight_requests", "Requests being worked on.")?,
-            in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads held in memory.")?,
+            in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads and long answers held in memory.")?,
             registry: registry.clone(),
         };
         new.build_info()?;
