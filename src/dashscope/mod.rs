@@ -8,7 +8,7 @@
 //! endpoints that stand as their `breaker`s say; when it may leave in `pacer`, by the order of `queue` and
 //! the speed of `pace`; what an answer means in `answer` and `verdict`, whose fault a failure is in `health`,
 //! when it is repeated in `retry`, and what it costs the tenant in `spending`. A reply is whole or a stream of
-//! events (`reply`, `stream`).
+//! events (`reply`, `stream`), and what is held of it counts in `memory`.
 //! reqwest appears below this module and nowhere else.
 //!
 //! [`Client::call`] asks for a whole answer, [`Client::stream`] for one that comes while it is written,
