@@ -12,7 +12,12 @@ use crate::wire::Wire;
 
 /// A gateway whose upstream remembers what it sent.
 async fn gateway() -> TestGateway {
-    TestGateway::with(|setup: &mut Setup| setup.emulator.keep_bodies = true).await
+    TestGateway::with(|setup: &mut Setup| {
+        setup.emulator.keep_bodies = true;
+        // Each of the streams that are cut here would count.
+        setup.settings.upstream.breaker_failures = 1_000;
+    })
+    .await
 }
 
 /// What came of a stream, and whether its connection ended as it should.
