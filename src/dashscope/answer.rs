@@ -9,13 +9,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::completion::{FinishReason, Word};
 use super::error::{Code, Defect, Verbatim};
 use super::events::{BYTE_ORDER_MARK, Events};
-use super::memory::AnswerMemory;
+use super::received::Received;
 use super::verdict::{self, Bill, Complaint, Failure, Repeat};
 use crate::units::{Tokens, Usage};
 
@@ -34,36 +33,6 @@ pub(super) struct Answer {
     /// What was billed; none where the answer does not say.
     pub(super) usage: Option<Usage>,
     pub(super) request_id: Option<Code>,
-}
-
-/// A response as it was received.
-#[derive(Debug, Default)]
-pub(super) struct Received {
-    pub(super) status: u16,
-    /// The header `x-request-id`.
-    pub(super) request_id: Option<Code>,
-    /// The headers `retry-after-ms` and `retry-after`.
-    pub(super) retry_after: Option<Duration>,
-    pub(super) body: Vec<u8>,
-    /// What a long body takes up.
-    pub(super) memory: Option<AnswerMemory>,
-}
-
-impl Received {
-    /// The body, with the memory that it takes up.
-    pub(super) fn into_bytes(self) -> Bytes {
-        /// Both are dropped when the last of it was sent.
-        struct Counted(Vec<u8>, #[expect(dead_code, reason = "held")] AnswerMemory);
-        impl AsRef<[u8]> for Counted {
-            fn as_ref(&self) -> &[u8] {
-                &self.0
-            }
-        }
-        match self.memory {
-            None => self.body.into(),
-            Some(memory) => Bytes::from_owner(Counted(self.body, memory)),
-        }
-    }
 }
 
 /// A whole answer that is JSON and no complaint.

@@ -20,10 +20,11 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use reqwest::{Response, Url};
 use tokio::time::timeout;
 
-use super::answer::{self, Answer, Json, Received};
+use super::answer::{self, Answer, Json};
 use super::error::{Code, Defect, Fault, Timeout};
 use super::incoming::{Incoming, Limits};
 use super::memory::{AnswerMemory, FREE_BYTES, Memory};
+use super::received::Received;
 use super::request::{Expects, Request};
 use super::settings::{EndpointSettings, UpstreamSettings};
 use super::verdict::{Bill, Failure, Repeat, unusable};

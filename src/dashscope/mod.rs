@@ -34,6 +34,7 @@ mod pace;
 mod pacer;
 mod pool;
 mod queue;
+mod received;
 mod reply;
 mod request;
 mod retry;

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::answer::{self, Received};
+use super::answer;
 use super::attempt::Transport;
 use super::error::{CallError, Defect, Fault};
+use super::received::Received;
 use super::spending::{Progress, Stop};
 use super::verdict::{Failure, unusable};
 use crate::units::Usage;

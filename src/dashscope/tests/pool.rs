@@ -3,6 +3,7 @@
 use super::*;
 use crate::dashscope::error::Fault;
 use crate::dashscope::settings::EndpointSettings;
+use crate::dashscope::{Forward, Forwarded, Protocol};
 use crate::units::Money;
 
 /// Two endpoints, `a` and `b`, the second with an upstream of its own.
