@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::capacity::account::{ByteAccount, HeldBytes, NoRoom};
 
@@ -40,8 +40,9 @@ impl Memory {
 
     /// Leave to read a long answer into a tree, which may be many times as large; until it is dropped nobody
     /// else has it.
-    pub(super) async fn tree(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        Arc::clone(&self.trees).acquire_owned().await
+    pub(super) async fn tree(&self) -> Option<OwnedSemaphorePermit> {
+        // Nothing closes the semaphore.
+        Arc::clone(&self.trees).acquire_owned().await.ok()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The file is in WAL mode, where readers do not wait for the writer. `synchronous` is FULL: with
 //! NORMAL, the last commits before a power cut are lost, and a revocation that a power cut undoes would
-//! let a stolen key in again. The price is one fsync for each commit. A second writer waits up to
+//! let a stolen key in again. The price is a wait for the disk at each commit. A second writer waits up to
 //! five seconds for the first, which holds the lock for milliseconds.
 
 mod ledger;
