@@ -364,16 +364,15 @@ fn situation(error: &CallError) -> Problem {
     }
 }
 
+/// It was asked and may be billed, so it is not the 503 of a gateway that has sent nothing.
 fn too_long(NoRoom { actual, allowed }: NoRoom, reference: &str) -> Problem {
-    let detail = format!(
+    let mut problem = failed("upstream_invalid_output", reference);
+    problem.detail = format!(
         "The upstream's answer is so long that with it {actual} bytes would be held at once; the limit is \
-         {allowed}. Retry later.{reference}"
-    );
-    unavailable("overloaded", "The gateway is busy", detail).after(SOON).limit(
-        "in_flight_bytes",
-        actual,
-        allowed,
+         {allowed}.{reference}"
     )
+    .into();
+    problem.limit("in_flight_bytes", actual, allowed)
 }
 
 fn rejected_image(fault: ImageFault, reference: &str) -> Problem {

@@ -161,12 +161,12 @@ impl Fault {
             | Self::DeadlineExceeded
             | Self::Busy { .. }
             | Self::Unavailable { .. }
-            | Self::NoRoom(_)
             | Self::Refused(_) => true,
             Self::ContentRejected
             | Self::ImageRejected(_)
             | Self::Rejected { .. }
-            | Self::InvalidAnswer(_) => false,
+            | Self::InvalidAnswer(_)
+            | Self::NoRoom(_) => false,
         }
     }
 

@@ -359,6 +359,24 @@ async fn a_good_status_around_no_answer_is_502_and_not_asked_again() {
 }
 
 #[tokio::test]
+async fn an_answer_that_there_is_no_memory_for_is_paid_at_its_bound_and_not_asked_for_again() {
+    let text = "x".repeat(1_000_000);
+    let long = format!(r#"{{"choices":[{{"message":{{"content":"{text}"}}}}]}}"#);
+    let little = |setup: &mut Setup| {
+        setup.settings.server.max_body_bytes = 500_000;
+        setup.settings.server.max_in_flight_bytes = 500_000.into();
+    };
+    let verdict = Verdict { outcome: "no_room", ..UNUSABLE };
+    let fault = Fault::replay(200, "application/json", long);
+    expect_with(little, [fault.clone()], verdict).await;
+    let gateway = TestGateway::with(little).await;
+    gateway.upstream().add_fault(fault);
+    let answer = gateway.upload("/ocr", fixture("hello.png")).await;
+    assert_eq!(answer.json["limit"]["name"], "in_flight_bytes", "{}", answer.text);
+    assert_eq!(gateway.metric("in_flight_bytes", &[]).await.to_string(), "0");
+}
+
+#[tokio::test]
 async fn an_error_under_a_good_status_is_the_error_that_it_says() {
     expect([Fault::ok_with_error_body("Throttling.RateQuota")], THROTTLED).await;
     expect([Fault::ok_with_error_body("InvalidApiKey")], ACCOUNT).await;
