@@ -13,11 +13,16 @@
 //!
 //! What is reserved is the bound at the dearest price of the regions that the model may be called in.
 //! Once a call is placed in one of them, that region's price is what it is settled or written off at.
+//!
+//! However a permit ends, the [`Tab`] of its request notes the same as the ledger.
+
+pub mod tab;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::tab::{Bound, Tab};
 use crate::auth::tenant::Tenant;
 use crate::catalog::{Model, Price};
 use crate::clock::Clock;
@@ -119,7 +124,10 @@ pub struct Permit {
     /// Missing while the ledger is asked, and once the permit has ended.
     reservation: Option<Reservation>,
     deadline: Instant,
+    tab: Tab,
     state: State,
+    /// Whether an attempt failed before.
+    is_repeat: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,8 +148,8 @@ impl Admission {
         Self { limiter, ledger, clock, metrics }
     }
 
-    /// Admits one call of at most the quote's bound. Where only calls in flight keep it from fitting
-    /// into a budget, it waits for them until `deadline`.
+    /// Admits one call of at most the quote's bound, to be noted on `tab`. Where only calls in flight keep
+    /// it from fitting into a budget, it waits for them until `deadline`.
     ///
     /// # Errors
     ///
@@ -152,8 +160,9 @@ impl Admission {
         tenant: &Arc<Tenant>,
         quote: &Quote,
         deadline: Instant,
+        tab: &Tab,
     ) -> Result<Permit, Refusal> {
-        self.admit_bound(tenant, &quote.model, quote.bound, deadline).await
+        self.admit_bound(tenant, &quote.model, quote.bound, deadline, tab).await
     }
 
     /// Admits one call of `model` that is billed `bound` at most; waits like [`admit`](Self::admit).
@@ -168,6 +177,7 @@ impl Admission {
         model: &Arc<Model>,
         bound: Usage,
         deadline: Instant,
+        tab: &Tab,
     ) -> Result<Permit, Refusal> {
         let name = tenant.name.as_str();
         let admitted = async {
@@ -183,7 +193,9 @@ impl Admission {
                 taken,
                 reservation: None,
                 deadline,
+                tab: tab.clone(),
                 state: State::Admitted,
+                is_repeat: false,
             };
             let charge = charge(tenant, model, bound);
             let reserved = self.ledger.reserve(charge, budgets(tenant), deadline).await;
@@ -242,12 +254,17 @@ impl Permit {
     }
 
     /// Notes that the call is about to leave: from here on a drop means that its bill is unknown.
-    pub const fn mark_sent(&mut self) {
+    pub fn mark_sent(&mut self) {
         self.state = State::Sent;
+        self.tab.sent(self.most(), self.price.currency, self.is_repeat);
+        self.is_repeat = true;
     }
 
     /// Notes that the call surely was not billed, so that the permit may serve another attempt.
-    pub const fn mark_unbilled(&mut self) {
+    pub fn mark_unbilled(&mut self) {
+        if self.state == State::Sent {
+            self.tab.unbilled(self.most());
+        }
         self.state = State::Admitted;
     }
 
@@ -260,6 +277,7 @@ impl Permit {
     ) -> impl Future<Output = Settlement> + Send + use<> {
         let cost = self.price.of(&billed);
         self.state = State::Closed;
+        self.tab.billed(self.most(), &billed, cost);
         self.count_spent(&billed, cost);
         self.give_back_all_but(&billed);
         let budgets = budgets(&self.tenant);
@@ -271,7 +289,7 @@ impl Permit {
     /// Settles at the bound, unverified, because the bill of a call that went out is unknown. Waits like
     /// [`settle`](Self::settle).
     pub fn write_off(mut self) -> impl Future<Output = Settlement> + Send + use<> {
-        let (bound, cost) = (self.bound, self.price.of(&self.bound));
+        let (bound, cost) = (self.bound, self.most().cost);
         self.state = State::Closed;
         self.count_unverified();
         let budgets = budgets(&self.tenant);
@@ -281,7 +299,7 @@ impl Permit {
 
     /// Gives everything back, because the call was not made or surely not billed.
     pub fn release(mut self) {
-        self.state = State::Admitted;
+        self.mark_unbilled();
     }
 
     /// Writes this permit off and asks for another of the same bound, for a retry after an attempt
@@ -293,8 +311,16 @@ impl Permit {
     pub async fn renew(self) -> Result<Self, Refusal> {
         let (admission, bound, deadline) = (self.admission.clone(), self.bound, self.deadline);
         let (tenant, model) = (Arc::clone(&self.tenant), Arc::clone(&self.model));
+        let tab = self.tab.clone();
         drop(self.write_off());
-        admission.admit_bound(&tenant, &model, bound, deadline).await
+        let mut renewed = admission.admit_bound(&tenant, &model, bound, deadline, &tab).await?;
+        renewed.is_repeat = true;
+        Ok(renewed)
+    }
+
+    /// The bound at the price where the call is made.
+    const fn most(&self) -> Bound {
+        Bound { tokens: self.bound.total(), cost: self.price.of(&self.bound) }
     }
 
     fn count_spent(&self, billed: &Usage, cost: Money) {
@@ -317,10 +343,11 @@ impl Permit {
 
     fn count_unverified(&self) {
         let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
-        let price = &self.price;
         let metrics = &self.admission.metrics;
-        metrics.tokens_unverified(tenant, model, self.bound.total());
-        metrics.cost_unverified(tenant, model, price.currency, price.of(&self.bound));
+        let most = self.most();
+        self.tab.written_off(most);
+        metrics.tokens_unverified(tenant, model, most.tokens);
+        metrics.cost_unverified(tenant, model, self.price.currency, most.cost);
     }
 
     fn give_back_all_but(&self, billed: &Usage) {
@@ -336,7 +363,7 @@ impl Drop for Permit {
             State::Admitted => self.give_back_all_but(&Usage::default()),
             State::Sent => {
                 self.count_unverified();
-                let cost = self.price.of(&self.bound);
+                let cost = self.most().cost;
                 drop(self.reservation.take().map(|reservation| reservation.write_off(cost)));
             }
             State::Closed => {}

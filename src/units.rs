@@ -174,6 +174,12 @@ impl Money {
         Self::from_nanos(self.nanos.saturating_add(other.nanos))
     }
 
+    /// The difference; zero where `other` is larger.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self::from_nanos(self.nanos.saturating_sub(other.nanos))
+    }
+
     /// The price of `tokens` when one token costs `self`.
     #[must_use]
     pub const fn times(self, tokens: Tokens) -> Self {

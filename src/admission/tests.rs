@@ -26,7 +26,9 @@ async fn admission() -> (Admission, Arc<Tenant>) {
 
 /// Asks for a bound without waiting for calls in flight.
 async fn admit(admission: &Admission, tenant: &Arc<Tenant>) -> Result<Permit, Refusal> {
-    admission.admit_bound(tenant, &Model::sample(), BOUND, admission.clock.instant()).await
+    admission
+        .admit_bound(tenant, &Model::sample(), BOUND, admission.clock.instant(), &Tab::default())
+        .await
 }
 
 /// A tenant that may spend one and a half bounds a day, at any pace.
@@ -123,7 +125,8 @@ async fn a_call_waits_for_one_in_flight_that_may_leave_it_room() {
     let first = admit(&admission, &budgeted()).await.unwrap();
     let deadline = admission.clock.instant() + Duration::from_mins(1);
     let (model, tenant) = (Model::sample(), budgeted());
-    let second = admission.admit_bound(&tenant, &model, BOUND, deadline);
+    let tab = Tab::default();
+    let second = admission.admit_bound(&tenant, &model, BOUND, deadline, &tab);
     let (second, ()) = tokio::join!(second, async {
         tokio::task::yield_now().await;
         first.release();
@@ -148,7 +151,7 @@ const DEAREST: u64 = 3 * 700 + 2 * 300;
 
 async fn admit_in_two_regions(admission: &Admission) -> Permit {
     let (tenant, now) = (budgeted(), admission.clock.instant());
-    admission.admit_bound(&tenant, &of_two_regions(), BOUND, now).await.unwrap()
+    admission.admit_bound(&tenant, &of_two_regions(), BOUND, now, &Tab::default()).await.unwrap()
 }
 
 /// The day's account of money: settled, reserved, given back.
@@ -213,10 +216,71 @@ async fn a_renewed_permit_may_go_to_any_region_again() {
     let (admission, _) = admission().await;
     let tenant = Arc::new(Tenant::new("acme".parse().unwrap()));
     let (model, now) = (of_two_regions(), admission.clock.instant());
-    let mut permit = admission.admit_bound(&tenant, &model, BOUND, now).await.unwrap();
+    let mut permit =
+        admission.admit_bound(&tenant, &model, BOUND, now, &Tab::default()).await.unwrap();
     permit.place_in("beijing");
     permit.mark_sent();
     let second = permit.renew().await.unwrap();
     assert_eq!(money(&admission).await, [1_000, DEAREST, DEAREST - 1_000]);
     second.release();
+}
+
+/// What the tab of a call tells once `end` has ended it: tokens as billed, unverified, calls, repeats.
+async fn told(end: impl AsyncFnOnce(Permit)) -> (u64, u64, u32, u32) {
+    let ((admission, _), tab) = (admission().await, Tab::default());
+    let (tenant, now) = (Arc::new(Tenant::new("acme".parse().unwrap())), admission.clock.instant());
+    let admitted = admission.admit_bound(&tenant, &Model::sample(), BOUND, now, &tab).await;
+    end(admitted.unwrap()).await;
+    let spent = tab.ended();
+    assert_eq!(tab.at_most(), spent, "all calls have ended");
+    (spent.billed.total().get(), spent.unverified.get(), spent.calls, spent.repeats)
+}
+
+#[tokio::test]
+async fn however_a_permit_ends_its_request_is_told_what_the_ledger_counts() {
+    let billed = Usage { output: Tokens::new(1), ..BOUND };
+    let sent = |mut permit: Permit| {
+        permit.mark_sent();
+        permit
+    };
+    assert_eq!(told(async |permit| drop(permit)).await, (0, 0, 0, 0));
+    assert_eq!(told(async |permit| sent(permit).release()).await, (0, 0, 1, 0));
+    assert_eq!(told(async |permit| drop(sent(permit).settle(billed, None))).await, (701, 0, 1, 0));
+    assert_eq!(told(async |permit| drop(sent(permit).write_off())).await, (0, 1_000, 1, 0));
+    assert_eq!(told(async |permit| drop(sent(permit))).await, (0, 1_000, 1, 0));
+    let renewed = told(async |permit| {
+        let renewed = sent(permit).renew().await.unwrap();
+        sent(renewed).settle(billed, None).await;
+    });
+    assert_eq!(renewed.await, (701, 1_000, 2, 1));
+    let repeated = told(async |permit| {
+        let mut permit = sent(permit);
+        permit.mark_unbilled();
+        sent(permit).settle(billed, None).await;
+    });
+    assert_eq!(repeated.await, (701, 0, 2, 1));
+}
+
+#[tokio::test]
+async fn a_call_that_panics_is_told_at_its_bound() {
+    let panicked = told(async |mut permit| {
+        permit.mark_sent();
+        let panicking = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            panic!("as a call might");
+        });
+        assert!(panicking.await.is_err());
+    });
+    assert_eq!(panicked.await, (0, 1_000, 1, 0));
+}
+
+#[tokio::test]
+async fn a_call_under_way_can_cost_its_bound() {
+    let (admission, tenant) = admission().await;
+    let (tab, now) = (Tab::default(), admission.clock.instant());
+    let admitted = admission.admit_bound(&tenant, &Model::sample(), BOUND, now, &tab).await;
+    let mut permit = admitted.unwrap();
+    permit.mark_sent();
+    assert_eq!((tab.ended().unverified, tab.at_most().unverified.get()), (Tokens::ZERO, 1_000));
+    assert_eq!(tab.at_most().unverified_cost, permit.price.of(&BOUND));
 }

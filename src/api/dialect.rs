@@ -123,7 +123,7 @@ impl Dialect {
     fn error(self, problem: &Problem, request_id: &str) -> Value {
         let words = words(problem);
         let param = problem.errors.first().map(|flaw| flaw.pointer.as_str());
-        match self {
+        let mut error = match self {
             Self::DashScope => json!({
                 "code": words.native,
                 "message": problem.detail,
@@ -140,7 +140,11 @@ impl Dialect {
                 },
                 "request_id": request_id,
             }),
+        };
+        if let Some(spend) = &problem.usage {
+            error["usage"] = json!(spend);
         }
+        error
     }
 }
 
@@ -167,6 +171,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::admission::tab::Spent;
+    use crate::ocr::result::Spend;
+    use crate::units::Currency::Cny;
+    use crate::units::Tokens;
 
     #[test]
     fn a_path_speaks_the_dialect_of_its_protocol() {
@@ -191,7 +199,8 @@ mod tests {
         };
         assert!(answered(&problem.clone().after(Duration::from_hours(3))));
         assert!(!answered(&problem.clone().after(Duration::from_secs(1))));
-        let lost = Problem { may_be_billed: true, ..problem.after(Duration::from_secs(1)) };
+        let spent = Spend::of(&Spent { unverified: Tokens::new(1), ..Spent::default() }, Cny);
+        let lost = Problem { usage: Some(spent.into()), ..problem.after(Duration::from_secs(1)) };
         assert!(answered(&lost));
     }
 

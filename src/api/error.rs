@@ -22,7 +22,7 @@ use crate::ocr::error::OcrError;
 use crate::passthrough::PassthroughError;
 use crate::quote::QuoteError;
 use crate::rate_limit::LimitExceeded;
-use crate::units::{Money, Tokens};
+use crate::units::Money;
 use crate::vision::limits::LimitViolation;
 use crate::vision::probe::ProbeError;
 
@@ -133,10 +133,7 @@ fn over_budget(exceeded: &BudgetExceeded, detail: &str) -> Problem {
 
 impl From<OcrError> for Problem {
     fn from(error: OcrError) -> Self {
-        let (cause, spend) = error.into_parts();
-        let mut problem = cause_of(cause);
-        problem.usage = spend;
-        problem
+        cause_of(error)
     }
 }
 
@@ -221,9 +218,7 @@ fn cause_of(error: OcrError) -> Problem {
             "The model's answer cannot be used",
             format!("{text} Ask for detail=text, or send the image again."),
         ),
-        OcrError::Interrupted | OcrError::AfterSpending { .. } => {
-            Problem { may_be_billed: true, ..Problem::internal() }
-        }
+        OcrError::Interrupted => Problem::internal(),
     }
 }
 
@@ -300,7 +295,6 @@ fn unquotable(error: &QuoteError, detail: String) -> Problem {
 pub(super) fn upstream(error: &CallError) -> Problem {
     let mut problem = situation(error);
     problem.retryable = error.fault.is_retryable();
-    problem.may_be_billed = error.spent.plus(&error.written_off).total() > Tokens::ZERO;
     problem.verbatim.clone_from(&error.verbatim);
     problem
 }

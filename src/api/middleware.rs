@@ -13,6 +13,7 @@ use tracing::{Instrument, Span};
 
 use super::dialect::Dialect;
 use super::problem::Problem;
+use crate::admission::tab::Tab;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::ocr::result::Spend;
@@ -78,15 +79,16 @@ pub(super) async fn observe(
     let route = path.map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!("request", request_id = id);
     request.extensions_mut().insert(RequestId(id.as_str().into()));
+    let tab = Tab::default();
+    request.extensions_mut().insert(tab.clone());
 
     let watch = Watch::start(&gateway, route, span.clone());
     let work = next.run(request).instrument(span.clone());
     let response = match tokio::time::timeout(gateway.bounds.request + GRACE, work).await {
         Ok(response) => response,
-        // What goes on behind it may be billed.
-        Err(_late) => Problem { may_be_billed: true, ..deadline_exceeded() }.into_response(),
+        Err(_late) => deadline_exceeded().into_response(),
     };
-    let mut response = written_out(response, &id, &instance);
+    let mut response = written_out(response, &tab, &id, &instance);
     watch.finish(&response);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
@@ -124,9 +126,10 @@ fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// Writes the problem out that rides on a response; also for errors that axum made by itself. What the
 /// upstream said itself is no such error.
-fn written_out(mut response: Response, request_id: &str, instance: &str) -> Response {
+fn written_out(mut response: Response, tab: &Tab, request_id: &str, instance: &str) -> Response {
     let dialect = Dialect::of(instance);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let problem = problem.charged(tab);
         let served = response.extensions_mut().remove::<Served>().unwrap_or_default();
         let mut written = dialect.response(&problem, request_id, instance);
         // The router's own word on a method that a path does not know.
@@ -198,6 +201,7 @@ impl Watch {
             tokens.image = spend.as_ref().map(|spend| spend.image_tokens.get()),
             tokens.input = spend.as_ref().map(|spend| spend.input_tokens.get()),
             tokens.output = spend.as_ref().map(|spend| spend.output_tokens.get()),
+            tokens.unverified = spend.as_ref().map(|spend| spend.unverified_tokens.get()),
             upstream.calls = spend.as_ref().map(|spend| spend.upstream_calls),
             "request answered"
         );

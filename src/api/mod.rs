@@ -12,6 +12,7 @@ mod middleware;
 mod options;
 mod problem;
 mod routes;
+mod spent;
 mod upload;
 
 use std::sync::Arc;

@@ -12,6 +12,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::spent;
+use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::dashscope::error::Verbatim;
 use crate::ocr::result::Spend;
@@ -41,10 +43,8 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// Who was refused, where that is known.
     pub(super) tenant: Option<Arc<Tenant>>,
-    /// What was spent all the same.
+    /// What the tenant was charged all the same; none where that is nothing.
     pub(super) usage: Option<Box<Spend>>,
-    /// Whether the upstream may have billed what brought nothing, so that trying again may be paid twice.
-    pub(super) may_be_billed: bool,
     /// The upstream's own answer, for callers who speak its protocol.
     pub(super) verbatim: Option<Box<Verbatim>>,
 }
@@ -140,7 +140,6 @@ impl Problem {
             retry_after: None,
             tenant: None,
             usage: None,
-            may_be_billed: false,
             verbatim: None,
         }
     }
@@ -181,6 +180,15 @@ impl Problem {
     pub(super) const fn after(mut self, wait: Duration) -> Self {
         self.retryable = true;
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Tells what the tenant was charged: a call that is still under way counts at its bound.
+    #[must_use]
+    pub(super) fn charged(mut self, tab: &Tab) -> Self {
+        let sums = tab.at_most();
+        let usage = if sums.is_nothing() { None } else { Spend::on_calls(&sums) };
+        self.usage = usage.map(Box::new);
         self
     }
 
@@ -237,6 +245,9 @@ impl Problem {
 
     /// Adds what a response's head tells of the problem, whatever its body is.
     pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
+        if let Some(spend) = &self.usage {
+            spent::tell(headers, spend);
+        }
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
@@ -249,7 +260,7 @@ impl Problem {
     /// Whether a client that repeats by itself does well to: soon, and without paying twice.
     pub(super) fn invites_retry(&self) -> bool {
         let soon = self.retry_after.unwrap_or_default() <= LONGEST_CLIENT_WAIT;
-        self.retryable && soon && !self.may_be_billed
+        self.retryable && soon && self.usage.is_none()
     }
 }
 

@@ -10,6 +10,7 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::{Failure, say};
+use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
@@ -82,6 +83,7 @@ fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<
         deadline: SystemClock.instant(),
         places: Arc::new(()),
         memory: Arc::new(()),
+        tab: Tab::default(),
     };
     let nobody = Tenant::new("command-line".parse()?);
     Ok(prepare::estimate(catalog, &nobody, &request)?)

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::error::Code;
 use crate::admission::Settlement;
-use crate::units::Usage;
 
 /// What the model answered and what that cost.
 #[derive(Clone, PartialEq)]
@@ -37,8 +36,6 @@ pub struct Receipt {
     /// Whether the upstream stated its bill. If not, `settlement` is the permit's bound, marked
     /// unverified: the answer is good and paid for, so it is delivered, and the account errs upwards.
     pub verified: bool,
-    /// Bounds of earlier attempts of this call whose bill stayed unknown. Not part of `settlement`.
-    pub written_off: Usage,
     /// The upstream's id of the answer, for its support.
     pub request_id: Option<Code>,
     /// How often the upstream was asked, this answer's attempt included.

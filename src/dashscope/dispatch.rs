@@ -22,7 +22,7 @@ use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
 use super::verdict::Failure;
-use super::{ClientError, health};
+use super::{ClientError, health, spending};
 use crate::admission::Permit;
 use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
@@ -129,11 +129,11 @@ impl Dispatcher {
             let throttled = is_throttled.then(|| placement.turn.lane());
             let elsewhere = self.pool.has_another(&permit, search, throttled);
             let Some(pause) = self.pause(&failure, deadline, elsewhere, progress) else {
-                return Err(progress.close(permit, &placement.turn, failure).await);
+                return Err(spending::close(permit, &placement.turn, failure).await);
             };
             let Placement { entrance, turn } = placement;
             drop(entrance);
-            permit = progress.carry_over(permit, &turn, &failure).await?;
+            permit = spending::carry_over(permit, &turn, &failure).await?;
             self.metrics.upstream_retry(failure.fault.label());
             last = Some(Stop::of(failure));
             tokio::time::sleep(pause).await;

@@ -1,7 +1,7 @@
 //! Why a call to the upstream gave no completion.
 //!
-//! A [`CallError`] is what the callers of this module may know: a situation, a sanitised code, a
-//! request id for the vendor's support, and what was spent all the same. The upstream's messages
+//! A [`CallError`] is what the callers of this module may know: a situation, a sanitised code and a
+//! request id for the vendor's support. The upstream's messages
 //! are read to tell situations apart (`verdict`) and then dropped: they quote keys, addresses and
 //! account names, and they were written for the operator of an account and not for our callers.
 
@@ -12,7 +12,6 @@ use bytes::Bytes;
 
 use crate::admission::Refusal;
 use crate::capacity::account::NoRoom;
-use crate::units::{Money, Usage};
 
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,12 +23,6 @@ pub struct CallError {
     pub attempts: u32,
     /// The upstream's id of the failure, where it gave one.
     pub request_id: Option<Code>,
-    /// What the upstream billed although there is no completion; settled already.
-    pub spent: Usage,
-    /// What that cost at the endpoint that billed it.
-    pub cost: Money,
-    /// Bounds of the attempts whose bill is unknown; settled already, unverified.
-    pub written_off: Usage,
     /// The upstream's own answer, where it speaks of the caller's request and of nothing else.
     pub verbatim: Option<Box<Verbatim>>,
 }
@@ -319,15 +312,7 @@ mod tests {
     #[test]
     fn an_error_tells_code_and_attempts() {
         let fault = Fault::Failed { status: 500, code: Code::new("InternalError") };
-        let error = CallError {
-            fault,
-            attempts: 3,
-            request_id: None,
-            spent: Usage::default(),
-            cost: Money::ZERO,
-            written_off: Usage::default(),
-            verbatim: None,
-        };
+        let error = CallError { fault, attempts: 3, request_id: None, verbatim: None };
         let text = "the upstream failed with 500 InternalError (attempts made: 3)";
         assert_eq!(error.to_string(), text);
     }

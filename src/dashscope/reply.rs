@@ -12,7 +12,7 @@ use super::completion::{Completion, Receipt};
 use super::dispatch::{Dispatcher, give_up};
 use super::error::{CallError, Code, Defect};
 use super::pool::Placement;
-use super::spending::Progress;
+use super::spending::{self, Progress};
 use super::stream::Streaming;
 use super::verdict::{Failure, unusable};
 use super::{Forwarded, Streamed};
@@ -103,7 +103,6 @@ impl Debt {
             settlement,
             endpoint,
             verified: billed.is_some(),
-            written_off: progress.written_off,
             request_id,
             attempts: progress.attempts,
             upstream_time: progress.upstream_time,
@@ -112,10 +111,10 @@ impl Debt {
 
     /// Ends the call without a usable reply.
     pub(super) async fn fail(self, failure: Failure) -> CallError {
-        let Self { dispatcher, permit, mut placement, mut progress } = self;
+        let Self { dispatcher, permit, mut placement, progress } = self;
         let model = permit.model().name.clone();
         dispatcher.learn(&mut placement, &failure).await;
-        let stop = progress.close(permit, &placement.turn, failure).await;
+        let stop = spending::close(permit, &placement.turn, failure).await;
         give_up(&model, &progress, stop)
     }
 }

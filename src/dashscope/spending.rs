@@ -11,7 +11,6 @@ use super::error::{CallError, Code, Fault, Verbatim};
 use super::pacer::Turn;
 use super::verdict::{Bill, Failure};
 use crate::admission::Permit;
-use crate::units::{Money, Usage};
 
 /// What a call has been through so far.
 #[derive(Debug, Default)]
@@ -19,8 +18,6 @@ pub(super) struct Progress {
     pub(super) attempts: u32,
     /// Retries after failures that may be repeated only once.
     pub(super) careful_retries: u32,
-    /// Bounds of attempts whose bill is unknown.
-    pub(super) written_off: Usage,
     /// Time spent waiting for the upstream.
     pub(super) upstream_time: Duration,
     /// When the attempt under way began.
@@ -34,10 +31,6 @@ pub(super) struct Progress {
 pub(super) struct Stop {
     pub(super) fault: Fault,
     pub(super) request_id: Option<Code>,
-    /// What was billed nevertheless.
-    pub(super) spent: Usage,
-    /// What that cost.
-    pub(super) cost: Money,
     /// The upstream's own words, where a caller may see them.
     pub(super) verbatim: Option<Box<Verbatim>>,
 }
@@ -64,8 +57,7 @@ impl Stop {
 
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
-        let (spent, cost) = (Usage::default(), Money::ZERO);
-        Self { fault, request_id: None, spent, cost, verbatim: None }
+        Self { fault, request_id: None, verbatim: None }
     }
 }
 
@@ -83,57 +75,51 @@ impl Progress {
             fault: stop.fault,
             attempts: self.attempts,
             request_id: stop.request_id,
-            spent: stop.spent,
-            cost: stop.cost,
-            written_off: self.written_off,
             verbatim: stop.verbatim,
         }
     }
+}
 
-    /// Ends the permit of a call that failed for good.
-    pub(super) async fn close(&mut self, permit: Permit, turn: &Turn, failure: Failure) -> Stop {
-        let bill = failure.bill;
-        let mut stop = Stop::of(failure);
-        match bill {
-            Bill::Nothing => {
-                turn.unbilled().await;
-                permit.release();
-            }
-            Bill::Unknown => {
-                self.written_off = self.written_off.plus(&permit.write_off().await.usage);
-            }
-            Bill::Known(billed) => {
-                let request_id = stop.request_id.as_ref().map(ToString::to_string);
-                // On its way to the ledger before anything else is waited for.
-                let settling = permit.settle(billed, request_id);
-                turn.billed(billed).await;
-                let settlement = settling.await;
-                (stop.spent, stop.cost) = (settlement.usage, settlement.cost);
-            }
-        }
-        stop
-    }
-
-    /// The permit for the attempt after `failure`.
-    ///
-    /// # Errors
-    ///
-    /// When the tenant's limits have no room for a second permit beside the one written off.
-    pub(super) async fn carry_over(
-        &mut self,
-        mut permit: Permit,
-        turn: &Turn,
-        failure: &Failure,
-    ) -> Result<Permit, Stop> {
-        if failure.bill == Bill::Nothing {
+/// Ends the permit of a call that failed for good.
+pub(super) async fn close(permit: Permit, turn: &Turn, failure: Failure) -> Stop {
+    let bill = failure.bill;
+    let stop = Stop::of(failure);
+    match bill {
+        Bill::Nothing => {
             turn.unbilled().await;
-            permit.mark_unbilled();
-            return Ok(permit);
+            permit.release();
         }
-        self.written_off = self.written_off.plus(permit.bound());
-        permit.renew().await.map_err(|refusal| Stop {
-            request_id: failure.request_id.clone(),
-            ..Fault::Refused(Box::new(refusal)).into()
-        })
+        Bill::Unknown => {
+            permit.write_off().await;
+        }
+        Bill::Known(billed) => {
+            let request_id = stop.request_id.as_ref().map(ToString::to_string);
+            // On its way to the ledger before anything else is waited for.
+            let settling = permit.settle(billed, request_id);
+            turn.billed(billed).await;
+            settling.await;
+        }
     }
+    stop
+}
+
+/// The permit for the attempt after `failure`.
+///
+/// # Errors
+///
+/// When the tenant's limits have no room for a second permit beside the one written off.
+pub(super) async fn carry_over(
+    mut permit: Permit,
+    turn: &Turn,
+    failure: &Failure,
+) -> Result<Permit, Stop> {
+    if failure.bill == Bill::Nothing {
+        turn.unbilled().await;
+        permit.mark_unbilled();
+        return Ok(permit);
+    }
+    permit.renew().await.map_err(|refusal| Stop {
+        request_id: failure.request_id.clone(),
+        ..Fault::Refused(Box::new(refusal)).into()
+    })
 }

@@ -19,6 +19,7 @@ use super::completion::Completion;
 use super::error::{CallError, Code, Defect, Fault, Timeout};
 use super::settings::UpstreamSettings;
 use super::{Call, Client, Image};
+use crate::admission::tab::Tab;
 use crate::admission::{Admission, Permit, Refusal};
 use crate::auth::tenant::Tenant;
 use crate::capacity::account::ByteAccount;
@@ -94,6 +95,7 @@ struct World {
     memory: Arc<ByteAccount>,
     tenant: Arc<Tenant>,
     model: Arc<Model>,
+    tab: Tab,
 }
 
 impl World {
@@ -132,6 +134,7 @@ impl World {
             memory,
             tenant: Arc::new(tenant),
             model: model(60_000, 600_000_000),
+            tab: Tab::default(),
         }
     }
 
@@ -139,7 +142,8 @@ impl World {
         let size = Size::new(1368, 930);
         let quote = quote(&self.model, size, 0, Wish::default(), Cap::default()).unwrap();
         let quote = Quote { bound: BOUND, ..quote };
-        self.admission.admit(&self.tenant, &quote, self.clock.instant()).await.unwrap()
+        let now = self.clock.instant();
+        self.admission.admit(&self.tenant, &quote, now, &self.tab).await.unwrap()
     }
 
     async fn call(&self) -> Result<Completion, CallError> {
@@ -165,7 +169,10 @@ impl World {
 
     /// Tokens settled at a bill, and tokens settled at the bound.
     fn account(&self) -> (u64, u64) {
-        (self.total("tokens_spent_total"), self.total("tokens_unverified_total"))
+        let counted = (self.total("tokens_spent_total"), self.total("tokens_unverified_total"));
+        let told = self.tab.ended();
+        assert_eq!((told.billed.total().get(), told.unverified.get()), counted);
+        counted
     }
 }
 
@@ -225,8 +232,9 @@ async fn outcome(step: Step) -> (&'static str, u32, u64) {
     assert_eq!(world.upstream.requests().len(), error.attempts as usize);
     assert_eq!(u64::from(error.attempts), world.total("upstream_attempts_total"));
     assert_eq!(u64::from(error.retries()), world.total("upstream_retries_total"));
-    assert_eq!(world.account(), (0, error.written_off.total().get()));
-    (error.fault.label(), error.attempts, error.written_off.total().get())
+    let (spent, written_off) = world.account();
+    assert_eq!(spent, 0);
+    (error.fault.label(), error.attempts, written_off)
 }
 
 #[tokio::test]
@@ -298,9 +306,9 @@ async fn a_bill_without_an_answer_is_settled_and_told() {
     let world = World::new([json(200, body)]).await;
     let error = world.call().await.unwrap_err();
     assert_eq!(error.fault, Fault::InvalidAnswer(Defect::NoContent));
-    assert_eq!(error.spent.total(), Tokens::new(759));
-    assert_eq!(error.cost, world.model.price.of(&error.spent));
     assert_eq!(world.account(), (759, 0));
+    let spent = world.tab.ended();
+    assert_eq!(spent.cost, world.model.price.of(&spent.billed));
 }
 
 #[tokio::test]
@@ -308,8 +316,9 @@ async fn a_call_that_succeeds_late_tells_what_the_way_there_cost() {
     let world = World::new([Step::close(), json(500, r#"{"code":"SystemError"}"#), answer()]).await;
     let completion = world.call().await.unwrap();
     assert_eq!((completion.receipt.attempts, completion.receipt.retries()), (3, 2));
-    assert_eq!(completion.receipt.written_off, BOUND);
     assert_eq!(world.account(), (1184, 9_000));
+    let spent = world.tab.ended();
+    assert_eq!((spent.calls, spent.repeats), (3, 2));
 }
 
 #[tokio::test]

@@ -4,13 +4,9 @@ use crate::admission::Refusal;
 use crate::dashscope::error::CallError;
 use crate::extract::answer::AnswerError;
 use crate::quote::QuoteError;
-use crate::units::Tokens;
 use crate::vision::as_stored::FixedOrientation;
 use crate::vision::limits::LimitViolation;
 use crate::vision::probe::ProbeError;
-
-use super::Tally;
-use super::result::Spend;
 
 /// Why an image was not read.
 #[derive(Debug, thiserror::Error)]
@@ -77,37 +73,10 @@ pub enum OcrError {
     /// The work was interrupted by a fault of our own.
     #[error("the work was interrupted")]
     Interrupted,
-    /// Any of the above, after tokens had been spent.
-    #[error("{cause}")]
-    AfterSpending {
-        /// What went wrong.
-        #[source]
-        cause: Box<Self>,
-        /// What was spent.
-        spend: Box<Spend>,
-    },
 }
 
 impl From<CallError> for OcrError {
     fn from(error: CallError) -> Self {
         Self::Upstream(Box::new(error))
-    }
-}
-
-impl OcrError {
-    /// What went wrong, and what was spent although there is no answer.
-    pub fn into_parts(self) -> (Self, Option<Box<Spend>>) {
-        match self {
-            Self::AfterSpending { cause, spend } => (*cause, Some(spend)),
-            other => (other, None),
-        }
-    }
-
-    /// The same error, with what the tally says was spent before it.
-    pub(super) fn after(self, tally: &Tally) -> Self {
-        if tally.usage.total() == Tokens::ZERO {
-            return self;
-        }
-        Self::AfterSpending { cause: Box::new(self), spend: Box::new(Spend::of(tally)) }
     }
 }

@@ -23,7 +23,7 @@ impl Ocr {
     ///
     /// # Errors
     ///
-    /// [`OcrError`]; what was spent all the same is in [`OcrError::AfterSpending`].
+    /// [`OcrError`]; what was spent all the same is on the request's tab.
     pub async fn extract(
         self: &Arc<Self>,
         tenant: &Arc<Tenant>,
@@ -32,13 +32,13 @@ impl Ocr {
         let started = self.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
         let prepared = prepare::to_send(&self.catalog, tenant, &mut request).await?;
-        let mut tally = Tally::new(&prepared.quote);
+        let mut tally = Tally::default();
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {
             let asking = Asking::of(prepared.call(&request), &request);
             let completion = self.read(tenant, &prepared.quote, asking, &mut tally).await?;
             let understood = understand(Arc::clone(&schema), &completion).await;
-            let extraction = match understood.map_err(|error| error.after(&tally))? {
+            let extraction = match understood? {
                 Ok(extraction) => extraction,
                 Err(error) => {
                     unusable = error;
@@ -52,10 +52,10 @@ impl Ocr {
                 text: page.text.clone(),
                 extraction,
                 pages: vec![page],
-                facts: self.facts(tenant, &prepared, tally, started, request.options.metadata),
+                facts: self.facts(tenant, &prepared, tally, started, request),
             });
         }
-        Err(OcrError::UnusableFields(unusable).after(&tally))
+        Err(OcrError::UnusableFields(unusable))
     }
 }
 

@@ -24,7 +24,6 @@ mod repetition;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -37,6 +36,7 @@ use self::result::{
     UpstreamFacts,
 };
 use crate::admission::Admission;
+use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -46,7 +46,7 @@ use crate::dashscope::{Call, Client, Task};
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::Quote;
 use crate::telemetry::metrics::{Metrics, Saving};
-use crate::units::{Currency, Money, Tokens, Usage};
+use crate::units::Tokens;
 
 /// Reads images: the use cases behind `/ocr`, `/extract` and `/estimate`.
 #[derive(Debug)]
@@ -59,15 +59,9 @@ pub struct Ocr {
     tasks: TaskTracker,
 }
 
-/// What the calls behind one answer took, added up.
-#[derive(Debug, Clone)]
+/// What is told of the calls behind one answer, beside what they cost.
+#[derive(Debug, Clone, Default)]
 struct Tally {
-    usage: Usage,
-    cost: Money,
-    currency: Currency,
-    attempts: u32,
-    retries: u32,
-    saved: Tokens,
     upstream_time: Duration,
     request_ids: Vec<String>,
     endpoint: String,
@@ -80,6 +74,7 @@ struct Asking {
     deadline: Instant,
     places: Held,
     memory: Held,
+    tab: Tab,
     /// Told what the model writes while it writes.
     listener: Option<mpsc::Sender<String>>,
 }
@@ -87,7 +82,8 @@ struct Asking {
 impl Asking {
     fn of(call: Call, request: &Request) -> Self {
         let (places, memory) = (Arc::clone(&request.places), Arc::clone(&request.memory));
-        Self { call, deadline: request.deadline, places, memory, listener: None }
+        let tab = request.tab.clone();
+        Self { call, deadline: request.deadline, places, memory, tab, listener: None }
     }
 }
 
@@ -121,7 +117,7 @@ impl Ocr {
     ///
     /// # Errors
     ///
-    /// [`OcrError`]; what was spent all the same is in [`OcrError::AfterSpending`].
+    /// [`OcrError`]; what was spent all the same is on the request's tab.
     pub async fn recognize(
         self: &Arc<Self>,
         tenant: &Arc<Tenant>,
@@ -156,14 +152,14 @@ impl Ocr {
     ) -> Result<OcrAnswer, OcrError> {
         let started = self.clock.instant();
         let mut prepared = prepare::to_send(&self.catalog, tenant, &mut request).await?;
-        let mut tally = Tally::new(&prepared.quote);
+        let mut tally = Tally::default();
         let call = prepared.only_call(&request);
         let asking = Asking { listener, ..Asking::of(call, &request) };
         // From here on the call alone holds the file, and the memory that counts for it.
         request.memory = Arc::new(());
         let completion = self.read(tenant, &prepared.quote, asking, &mut tally).await?;
         if lacks_lines(&request, &completion) {
-            return Err(OcrError::NoLines.after(&tally));
+            return Err(OcrError::NoLines);
         }
         let page = Page::of(&prepared, &completion, &request);
         Ok(OcrAnswer {
@@ -172,7 +168,7 @@ impl Ocr {
             text: page.text.clone(),
             pages: vec![page],
             warnings: Vec::new(),
-            facts: self.facts(tenant, &prepared, tally, started, request.options.metadata),
+            facts: self.facts(tenant, &prepared, tally, started, request),
         })
     }
 
@@ -184,11 +180,11 @@ impl Ocr {
         asking: Asking,
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
-        let admitted = self.admission.admit(tenant, quote, asking.deadline).await;
-        let permit = admitted.map_err(|refusal| OcrError::from(refusal).after(tally))?;
+        let Asking { deadline, ref tab, .. } = asking;
+        let permit = self.admission.admit(tenant, quote, deadline, tab).await?;
         let (this, payer, foretold) = (Arc::clone(self), Arc::clone(tenant), quote.clone());
         let work = async move {
-            let Asking { call, deadline, places: _places, memory, listener } = asking;
+            let Asking { call, places: _places, memory, listener, tab, .. } = asking;
             let listener = listener.filter(|_| call.task.as_ref().is_none_or(Task::streams));
             let completion = match listener {
                 None => this.client.call(permit, &call, deadline).await?,
@@ -197,24 +193,22 @@ impl Ocr {
                     aloud::call(&this.client, permit, what, deadline, listener).await?
                 }
             };
-            this.compare(payer.name.as_str(), &foretold, &completion);
+            this.compare(payer.name.as_str(), &tab, &foretold, &completion);
             Ok::<_, CallError>(completion)
         };
         match self.tasks.spawn(work.in_current_span()).await {
             Ok(Ok(completion)) => {
-                tally.add(&completion, quote);
+                tally.add(&completion);
                 Ok(completion)
             }
             Ok(Err(failure)) => {
                 if matches!(failure.fault, Fault::Busy { .. }) {
                     self.metrics.refused(tenant.name.as_str(), "upstream_queue");
                 }
-                tally.add_failure(&failure);
                 Err(failure.into())
             }
             Err(_panicked) => Err(OcrError::Interrupted),
         }
-        .map_err(|error| error.after(tally))
     }
 
     fn facts(
@@ -223,24 +217,25 @@ impl Ocr {
         prepared: &Prepared,
         tally: Tally,
         started: Instant,
-        metadata: Option<Value>,
+        request: Request,
     ) -> Facts {
         let took = self.clock.instant().saturating_duration_since(started);
         Facts {
-            usage: Spend::of(&tally),
+            usage: Spend::of(&request.tab.ended(), prepared.quote.model.price.currency),
             limits: TenantLimits::of(&prepared.quote, tenant, tally.remaining),
             model: prepared.quote.model.name.clone(),
             document: DocumentFacts::of(prepared),
             upstream: UpstreamFacts { request_ids: tally.request_ids, endpoint: tally.endpoint },
             timing_ms: Timing::of(took, tally.upstream_time),
-            metadata,
+            metadata: request.options.metadata,
         }
     }
 
     /// Counts what the cap saved, and an image that was billed otherwise than quoted.
-    fn compare(&self, tenant: &str, quote: &Quote, completion: &Completion) {
+    fn compare(&self, tenant: &str, tab: &Tab, quote: &Quote, completion: &Completion) {
         let saved = quote.image.saved();
         if saved > Tokens::ZERO {
+            tab.saved(saved);
             self.metrics.tokens_saved(tenant, Saving::MaxPixels, saved);
         }
         let (estimated, billed) = (quote.image.tokens, completion.receipt.settlement.usage.image);
@@ -271,42 +266,11 @@ fn lacks_lines(request: &Request, completion: &Completion) -> bool {
 }
 
 impl Tally {
-    fn new(quote: &Quote) -> Self {
-        Self {
-            usage: Usage::default(),
-            cost: Money::ZERO,
-            currency: quote.model.price.currency,
-            attempts: 0,
-            retries: 0,
-            saved: Tokens::ZERO,
-            upstream_time: Duration::ZERO,
-            request_ids: Vec::new(),
-            endpoint: String::new(),
-            remaining: RemainingTokens::default(),
-        }
-    }
-
-    fn add(&mut self, completion: &Completion, quote: &Quote) {
-        let settlement = &completion.receipt.settlement;
-        self.spend(&settlement.usage, settlement.cost);
-        self.remaining = settlement.remaining;
-        self.endpoint.clone_from(&completion.receipt.endpoint);
-        self.attempts += completion.receipt.attempts;
-        self.retries += completion.receipt.retries();
-        self.saved = self.saved.saturating_add(quote.image.saved());
-        self.upstream_time += completion.receipt.upstream_time;
-        self.request_ids.extend(completion.receipt.request_id.as_ref().map(ToString::to_string));
-    }
-
-    fn add_failure(&mut self, failure: &CallError) {
-        self.spend(&failure.spent, failure.cost);
-        self.attempts += failure.attempts;
-        self.retries += failure.retries();
-        self.request_ids.extend(failure.request_id.as_ref().map(ToString::to_string));
-    }
-
-    fn spend(&mut self, usage: &Usage, cost: Money) {
-        self.usage = self.usage.plus(usage);
-        self.cost = self.cost.saturating_add(cost);
+    fn add(&mut self, completion: &Completion) {
+        let receipt = &completion.receipt;
+        self.remaining = receipt.settlement.remaining;
+        self.endpoint.clone_from(&receipt.endpoint);
+        self.upstream_time += receipt.upstream_time;
+        self.request_ids.extend(receipt.request_id.as_ref().map(ToString::to_string));
     }
 }

@@ -151,7 +151,6 @@ mod tests {
                     remaining: RemainingTokens::default(),
                 },
                 verified: true,
-                written_off: Usage::default(),
                 request_id: None,
                 attempts: 1,
                 upstream_time: Duration::ZERO,

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::admission::tab::Tab;
 use crate::dashscope::Task;
 use crate::extract::schema::Schema;
 use crate::quote::{self, Wish};
@@ -30,6 +31,8 @@ pub struct Request {
     pub places: Held,
     /// Memory that the file takes up, held until it is sent.
     pub memory: Held,
+    /// Where the request's calls note what they cost.
+    pub tab: Tab,
 }
 
 /// Something that is given back when the last clone is dropped.

@@ -6,18 +6,18 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Tally;
 use super::lines::Line;
 use super::notation::Notation;
 use super::prepare::Prepared;
 use super::reading::Reading;
 use super::request::Request;
+use crate::admission::tab::Spent;
 use crate::auth::tenant::Tenant;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::Extraction;
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::{ImageQuote, Quote};
-use crate::units::{Cost, Pixels, Tokens};
+use crate::units::{Cost, Currency, Pixels, Tokens};
 use crate::vision::format::Orientation;
 
 /// The answer of `/ocr`.
@@ -151,32 +151,36 @@ pub enum Warning {
     Downscaled,
     /// The file has further pages that were not read.
     FurtherPagesIgnored,
-    /// The upstream did not say what it billed; usage is the bound.
+    /// The upstream did not say what it billed; the bound is counted as unverified.
     UsageUnverified,
     /// The image is turned by its EXIF block; that the provider turns it likewise is not documented,
     /// so boxes may be in the frame of the stored pixels.
     BoxesAssumeExif,
 }
 
-/// What was spent on an answer.
+/// What a request cost its tenant's budget, all calls together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Spend {
-    /// Tokens of the images.
+    /// Tokens of the images, as billed.
     pub image_tokens: Tokens,
-    /// Tokens of images and prompt.
+    /// Tokens of images and prompt, as billed.
     pub input_tokens: Tokens,
-    /// Tokens that the model wrote.
+    /// Tokens that the model wrote, as billed.
     pub output_tokens: Tokens,
-    /// All tokens.
+    /// All tokens that the upstream said it billed.
     pub total_tokens: Tokens,
+    /// Tokens that are counted beside them: the bounds of calls whose bill is unknown.
+    pub unverified_tokens: Tokens,
     /// Calls made to the upstream, repeated ones included.
     pub upstream_calls: u32,
     /// Calls that were repeats.
     pub retries: u32,
     /// Tokens that the cap saved.
     pub tokens_saved: Tokens,
-    /// What it cost.
+    /// What the billed tokens cost.
     pub cost: Cost,
+    /// What the unverified tokens cost.
+    pub unverified_cost: Cost,
 }
 
 /// What the tenant is held to.
@@ -366,16 +370,24 @@ impl Sent {
 }
 
 impl Spend {
-    pub(super) fn of(tally: &Tally) -> Self {
+    /// What was spent on calls; none where none was made.
+    pub fn on_calls(spent: &Spent) -> Option<Self> {
+        spent.currency.map(|currency| Self::of(spent, currency))
+    }
+
+    /// What was spent, in the currency that the model is sold in.
+    pub const fn of(spent: &Spent, currency: Currency) -> Self {
         Self {
-            image_tokens: tally.usage.image,
-            input_tokens: tally.usage.input(),
-            output_tokens: tally.usage.output,
-            total_tokens: tally.usage.total(),
-            upstream_calls: tally.attempts,
-            retries: tally.retries,
-            tokens_saved: tally.saved,
-            cost: Cost::of(tally.cost, tally.currency),
+            image_tokens: spent.billed.image,
+            input_tokens: spent.billed.input(),
+            output_tokens: spent.billed.output,
+            total_tokens: spent.billed.total(),
+            unverified_tokens: spent.unverified,
+            upstream_calls: spent.calls,
+            retries: spent.repeats,
+            tokens_saved: spent.saved,
+            cost: Cost::of(spent.cost, currency),
+            unverified_cost: Cost::of(spent.unverified_cost, currency),
         }
     }
 }

@@ -30,6 +30,7 @@ use tracing::Instrument;
 pub use self::error::PassthroughError;
 use self::plan::Plan;
 use crate::admission::Admission;
+use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::dashscope::completion::Receipt;
@@ -39,9 +40,8 @@ use crate::dashscope::{Client, Forward, Forwarded, Protocol};
 use crate::ocr::error::OcrError;
 use crate::ocr::prepare;
 use crate::ocr::request::Held;
-use crate::ocr::result::Spend;
 use crate::telemetry::metrics::{Metrics, Saving};
-use crate::units::{Cost, Pixels, Tokens};
+use crate::units::{Pixels, Tokens};
 
 /// Looking at a body that is longer may take longer than the reactor may be held: some thousand values in
 /// as many bytes are a tenth of a millisecond.
@@ -89,6 +89,8 @@ pub struct Request {
     pub places: Held,
     /// Memory that the body takes up, held until it is sent.
     pub memory: Held,
+    /// Where the call notes what it costs.
+    pub tab: Tab,
 }
 
 /// What a request brought.
@@ -98,8 +100,6 @@ pub enum Reply {
     Whole {
         /// The body as it came.
         body: Bytes,
-        /// What was spent.
-        spend: Box<Spend>,
         /// The largest `max_pixels` that was sent.
         max_pixels: Pixels,
     },
@@ -142,12 +142,13 @@ impl Passthrough {
         request: Request,
     ) -> Result<Reply, PassthroughError> {
         let (deadline, places) = (request.deadline, Arc::clone(&request.places));
-        let memory = Arc::clone(&request.memory);
+        let (memory, tab) = (Arc::clone(&request.memory), request.tab.clone());
         let (plan, forward) = self.plan(tenant, request).await?;
-        let admitted = self.admission.admit_bound(tenant, &plan.model, plan.bound, deadline).await;
+        let (model, bound) = (&plan.model, plan.bound);
+        let admitted = self.admission.admit_bound(tenant, model, bound, deadline, &tab).await;
         let permit = admitted.map_err(OcrError::from)?;
-        let call =
-            Call { this: Arc::clone(self), tenant: Arc::clone(tenant), plan, _places: places };
+        let (this, tenant) = (Arc::clone(self), Arc::clone(tenant));
+        let call = Call { this, tenant, plan, tab, _places: places };
         let work = async move {
             let forwarded = call.this.client.forward(permit, &forward, deadline).await;
             // A stream may go on for minutes, and needs its request no more.
@@ -207,14 +208,14 @@ struct Call {
     this: Arc<Passthrough>,
     tenant: Arc<Tenant>,
     plan: Plan,
+    tab: Tab,
     _places: Held,
 }
 
 impl Call {
     fn whole(&self, body: Bytes, receipt: &Receipt) -> Reply {
         self.compare(receipt);
-        let spend = Box::new(self.spend(receipt));
-        Reply::Whole { body, spend, max_pixels: self.plan.max_pixels }
+        Reply::Whole { body, max_pixels: self.plan.max_pixels }
     }
 
     /// Passes a stream on, on a task that goes on where the caller does not.
@@ -241,27 +242,29 @@ impl Call {
         }
         let last = match stream.end().await {
             Ok((_, receipt)) => {
-                self.ended(&receipt);
+                self.compare(&receipt);
                 Chunk::End
             }
             Err(Break { told: true, .. }) => Chunk::End,
             Err(Break { error, .. }) => Chunk::Broken(Box::new(error)),
         };
+        self.log();
         if let Some(listening) = caller {
             // Who has left meanwhile need not be told.
             let _ = listening.send_timeout(last, PATIENCE).await;
         }
     }
 
-    fn ended(&self, receipt: &Receipt) {
-        self.compare(receipt);
-        let usage = receipt.settlement.usage;
+    /// The line of the request was written when its head was; what it cost is known only now.
+    fn log(&self) {
+        let spent = self.tab.ended();
         tracing::info!(
             tenant = self.tenant.name.as_str(),
-            tokens.image = usage.image.get(),
-            tokens.input = usage.input().get(),
-            tokens.output = usage.output.get(),
-            upstream.calls = receipt.attempts,
+            tokens.image = spent.billed.image.get(),
+            tokens.input = spent.billed.input().get(),
+            tokens.output = spent.billed.output.get(),
+            tokens.unverified = spent.unverified.get(),
+            upstream.calls = spent.calls,
             "a stream ended"
         );
     }
@@ -277,6 +280,7 @@ impl Call {
     fn compare(&self, receipt: &Receipt) {
         let (tenant, metrics) = (self.tenant.name.as_str(), &self.this.metrics);
         if self.plan.saved > Tokens::ZERO {
+            self.tab.saved(self.plan.saved);
             metrics.tokens_saved(tenant, Saving::MaxPixels, self.plan.saved);
         }
         let billed = receipt.settlement.usage.image;
@@ -294,20 +298,6 @@ impl Call {
                 upstream.request_id = receipt.request_id.as_ref().map(Code::as_str),
                 "image tokens were billed otherwise than estimated"
             );
-        }
-    }
-
-    fn spend(&self, receipt: &Receipt) -> Spend {
-        let usage = receipt.settlement.usage;
-        Spend {
-            image_tokens: usage.image,
-            input_tokens: usage.input(),
-            output_tokens: usage.output,
-            total_tokens: usage.total(),
-            upstream_calls: receipt.attempts,
-            retries: receipt.retries(),
-            tokens_saved: self.plan.saved,
-            cost: Cost::of(receipt.settlement.cost, self.plan.model.price.currency),
         }
     }
 }

@@ -199,6 +199,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::admission::tab::Tab;
     use crate::extract::result_schema;
 
     const ADDRESS: &str = "https://pictures.example/a.png";
@@ -219,6 +220,7 @@ mod tests {
             deadline: tokio::time::Instant::now().into_std(),
             places: Arc::new(()),
             memory: Arc::new(()),
+            tab: Tab::default(),
         };
         let tenant = serde_json::from_value(tenant).unwrap();
         let (plan, forward) = plan(&Catalog::sample(), &tenant, &request)?;

@@ -39,6 +39,7 @@ mod rolling;
 mod store;
 mod tasks;
 mod telemetry;
+mod told;
 mod uploads;
 mod usage;
 mod wire;

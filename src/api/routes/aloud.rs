@@ -20,9 +20,11 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
+use crate::admission::tab::Tab;
 use crate::api::entrance::Entered;
 use crate::api::middleware::RequestId;
 use crate::api::problem::Problem;
+use crate::api::spent;
 use crate::gateway::Gateway;
 use crate::ocr::error::OcrError;
 use crate::ocr::request::Request;
@@ -47,21 +49,25 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let (sender, texts) = mpsc::channel(WAITING_PIECES);
     let (ocr, tenant) = (Arc::clone(&gateway.ocr), Arc::clone(&entered.tenant));
+    let tab = request.tab.clone();
     let answering = async move { ocr.recognize_aloud(&tenant, request, sender).await };
     let answering = Box::pin(answering.in_current_span());
     let mut reading =
-        Reading { texts, answering: Some(answering), answer: None, id, span: Span::current() };
+        Reading { texts, answering: Some(answering), answer: None, id, tab, span: Span::current() };
     let first = match reading.next_or_nothing().await {
         Some(Told::Answer(answer)) => Some(Told::Answer(Box::new(Ok((*answer)?)))),
         told => told,
     };
+    let lost = reading.tab.ended();
     let told = stream::iter(first.map(|told| reading.event(told)))
         .chain(stream::unfold(reading, Reading::next_event))
         .map(Ok::<_, Infallible>);
     let unbuffered = ("x-accel-buffering", HeaderValue::from_static("no"));
     let media_type = HeaderValue::from_static("text/event-stream");
     let head = [(header::CONTENT_TYPE.as_str(), media_type), unbuffered];
-    Ok((head, Body::from_stream(told)).into_response())
+    let mut response = (head, Body::from_stream(told)).into_response();
+    spent::tell_lost(response.headers_mut(), &lost);
+    Ok(response)
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<OcrAnswer, OcrError>> + Send>>;
@@ -73,6 +79,7 @@ struct Reading {
     answering: Option<Answering>,
     answer: Option<Box<Result<OcrAnswer, OcrError>>>,
     id: RequestId,
+    tab: Tab,
     span: Span,
 }
 
@@ -114,28 +121,29 @@ impl Reading {
         match told {
             Told::Nothing => Bytes::from_static(KEEP_ALIVE.as_bytes()),
             Told::Text(text) => event("text", &json!({ "page": 1, "text": text })),
-            Told::Answer(answer) => match *answer {
-                Ok(answer) => {
-                    self.log(&answer);
-                    event("answer", &answer)
+            Told::Answer(answer) => {
+                self.log();
+                match *answer {
+                    Ok(answer) => event("answer", &answer),
+                    Err(error) => {
+                        let problem = Problem::from(error).charged(&self.tab);
+                        event("error", &problem.document(self.id.as_str(), "/ocr"))
+                    }
                 }
-                Err(error) => {
-                    let problem = Problem::from(error);
-                    event("error", &problem.document(self.id.as_str(), "/ocr"))
-                }
-            },
+            }
         }
     }
 
     /// The line of the request was written when its head was; what it cost is known only now.
-    fn log(&self, answer: &OcrAnswer) {
-        let usage = &answer.facts.usage;
+    fn log(&self) {
+        let spent = self.tab.ended();
         self.span.in_scope(|| {
             tracing::info!(
-                tokens.image = usage.image_tokens.get(),
-                tokens.input = usage.input_tokens.get(),
-                tokens.output = usage.output_tokens.get(),
-                upstream.calls = usage.upstream_calls,
+                tokens.image = spent.billed.image.get(),
+                tokens.input = spent.billed.input().get(),
+                tokens.output = spent.billed.output.get(),
+                tokens.unverified = spent.unverified.get(),
+                upstream.calls = spent.calls,
                 "a stream ended"
             );
         });

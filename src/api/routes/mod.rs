@@ -15,13 +15,14 @@ pub(super) mod usage;
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 
 use super::entrance::{Entered, Places};
 use super::middleware::Served;
 use super::options::{Format, ParsedOptions, Purpose};
 use super::problem::Problem;
+use super::spent;
 use super::upload::{self, Upload};
 use crate::capacity::account::HeldBytes;
 use crate::gateway::Gateway;
@@ -31,6 +32,8 @@ use crate::random::new_id;
 use crate::units::Pixels;
 use crate::vision::Size;
 
+const MAX_PIXELS: HeaderName = HeaderName::from_static("ocr-max-pixels");
+
 /// Reads the upload and its options into the request that the use cases understand.
 async fn read_request(
     gateway: &Gateway,
@@ -38,6 +41,7 @@ async fn read_request(
     request: axum::extract::Request,
     purpose: Purpose,
 ) -> Result<(Request, Option<Format>), Problem> {
+    let tab = spent::tab_of(&request);
     let Upload { file, options } = upload::read(gateway, entered, request).await?;
     let ParsedOptions { options, format } = options.read(purpose).await?;
     let request = Request {
@@ -47,6 +51,7 @@ async fn read_request(
         deadline: entered.deadline,
         places: Arc::<Places>::clone(&entered.places),
         memory: Arc::<HeldBytes>::clone(&entered.memory),
+        tab,
     };
     Ok((request, format))
 }
@@ -54,22 +59,16 @@ async fn read_request(
 /// Tells what was spent: in headers, so that the plain-text answer says it too, and to the log line.
 fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
     let max_pixels = pages.iter().map(|page| page.sent.max_pixels).max();
-    tell_tokens(response, &facts.usage, max_pixels.unwrap_or_default());
+    tell_tokens(response, facts.usage.clone(), max_pixels.unwrap_or_default());
     let served = response.extensions_mut().get_or_insert_default::<Served>();
     served.image = pages.first().map(|page| Size::new(page.width, page.height));
     served.upload_bytes = Some(facts.document.bytes);
 }
 
 /// Tells the tokens that were spent.
-fn tell_tokens(response: &mut Response, spend: &Spend, max_pixels: Pixels) {
+fn tell_tokens(response: &mut Response, spend: Spend, max_pixels: Pixels) {
     let headers = response.headers_mut();
-    tell(headers, "ocr-tokens-image", spend.image_tokens.get());
-    tell(headers, "ocr-tokens-input", spend.input_tokens.get());
-    tell(headers, "ocr-tokens-output", spend.output_tokens.get());
-    tell(headers, "ocr-max-pixels", max_pixels.get());
-    response.extensions_mut().get_or_insert_default::<Served>().spend = Some(spend.clone());
-}
-
-fn tell(headers: &mut HeaderMap, name: &'static str, value: u64) {
-    headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
+    spent::tell(headers, &spend);
+    headers.insert(MAX_PIXELS, HeaderValue::from(max_pixels.get()));
+    response.extensions_mut().get_or_insert_default::<Served>().spend = Some(spend);
 }

@@ -10,18 +10,23 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 
 use super::tell_tokens;
+use crate::admission::tab::Tab;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
 use crate::api::entrance::{Entered, Places, enter};
 use crate::api::error;
 use crate::api::middleware::{RequestId, Served};
 use crate::api::problem::Problem;
+use crate::api::spent;
 use crate::api::upload;
 use crate::capacity::account::HeldBytes;
 use crate::dashscope::Protocol;
 use crate::gateway::Gateway;
+use crate::ocr::result::Spend;
 use crate::passthrough::{self, Chunk, Reply};
 
 /// `POST …/chat/completions`.
@@ -56,6 +61,7 @@ async fn forward(
         return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail));
     }
     let may_stream = request.version() >= Version::HTTP_11;
+    let tab = spent::tab_of(&request);
     let body = upload::read_whole(gateway, entered, request).await?;
     let length = body.len();
     let request = passthrough::Request {
@@ -67,11 +73,14 @@ async fn forward(
         deadline: entered.deadline,
         places: Arc::<Places>::clone(&entered.places),
         memory: Arc::<HeldBytes>::clone(&entered.memory),
+        tab: tab.clone(),
     };
     let mut response = match gateway.passthrough.forward(&entered.tenant, request).await? {
-        Reply::Whole { body, spend, max_pixels } => {
+        Reply::Whole { body, max_pixels } => {
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
-            tell_tokens(&mut response, &spend, max_pixels);
+            if let Some(spend) = Spend::on_calls(&tab.ended()) {
+                tell_tokens(&mut response, spend, max_pixels);
+            }
             response
         }
         Reply::Stream(chunks) => {
@@ -81,8 +90,16 @@ async fn forward(
             };
             // nginx would hold events back until its buffer is full.
             let unbuffered = ("x-accel-buffering", HeaderValue::from_static("no"));
-            let body = Body::from_stream(passed_on(chunks, dialect, id));
-            ([(header::CONTENT_TYPE.as_str(), EVENTS), unbuffered], body).into_response()
+            let lost = tab.ended();
+            let body = Body::new(StreamBody::new(passed_on(chunks, dialect, id, tab)));
+            let head = [(header::CONTENT_TYPE.as_str(), EVENTS), unbuffered];
+            let mut response = (head, body).into_response();
+            if spent::takes_trailers(&headers) {
+                spent::announce_trailers(response.headers_mut());
+            } else {
+                spent::tell_lost(response.headers_mut(), &lost);
+            }
+            response
         }
     };
     response.extensions_mut().get_or_insert_default::<Served>().upload_bytes = Some(length);
@@ -92,28 +109,38 @@ async fn forward(
 /// How far a stream has been passed on.
 enum Passing {
     Open(mpsc::Receiver<Chunk>),
+    Over,
     /// All is said; what is left is to break the connection off.
     BreakOff,
 }
 
-/// The body of a stream. One that broke off ends with an event that says so and with a broken connection:
+/// The body of a stream, and trailers that tell what it cost. One that broke off ends with an event that says so and with a broken connection:
 /// no client may take it for whole.
 fn passed_on(
     chunks: mpsc::Receiver<Chunk>,
     dialect: Dialect,
     id: RequestId,
-) -> impl stream::Stream<Item = io::Result<Bytes>> {
+    tab: Tab,
+) -> impl stream::Stream<Item = io::Result<Frame<Bytes>>> {
     stream::try_unfold(Passing::Open(chunks), move |passing| {
-        let id = id.clone();
+        let (id, tab) = (id.clone(), tab.clone());
         async move {
-            let Passing::Open(mut chunks) = passing else { return break_off().await };
+            let mut chunks = match passing {
+                Passing::Open(chunks) => chunks,
+                Passing::Over => return Ok(None),
+                Passing::BreakOff => return break_off().await,
+            };
             match chunks.recv().await {
                 None => break_off().await,
-                Some(Chunk::End) => Ok(None),
-                Some(Chunk::Bytes(bytes)) => Ok(Some((bytes, Passing::Open(chunks)))),
+                // Sent only to a caller who takes them.
+                Some(Chunk::End) => {
+                    Ok(Some((Frame::trailers(spent::trailers(&tab)), Passing::Over)))
+                }
+                Some(Chunk::Bytes(bytes)) => Ok(Some((Frame::data(bytes), Passing::Open(chunks)))),
                 Some(Chunk::Broken(error)) => {
-                    let event = dialect.event(&error::upstream(&error), id.as_str());
-                    Ok(Some((event, Passing::BreakOff)))
+                    let problem = error::upstream(&error).charged(&tab);
+                    let event = dialect.event(&problem, id.as_str());
+                    Ok(Some((Frame::data(event), Passing::BreakOff)))
                 }
             }
         }
