@@ -6,16 +6,18 @@
 //! something that the model wrote and no error beside it. An error is looked for under every
 //! status, at the top level, inside `error`, and in the first event of a stream that nobody asked
 //! for; the service sends the last with status 200.
+//!
+//! Damaged characters are read as U+FFFD (`json`). A body that cannot be read at all is an error, and a bill
+//! that it states is the bill nevertheless.
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::completion::{FinishReason, Word};
 use super::error::{Code, Defect, Verbatim};
-use super::events::{BYTE_ORDER_MARK, Events};
+use super::events::{Events, Fields};
 use super::received::Received;
-use super::verdict::{self, Bill, Complaint, Failure, Repeat};
+use super::verdict::{self, Complaint, Failure};
+use crate::json::{self, Tree};
 use crate::units::{Tokens, Usage};
 
 /// How much of a body that is not JSON is looked at.
@@ -28,7 +30,7 @@ pub(super) struct Answer {
     /// The text without fragments that the model repeated, where the upstream made one.
     pub(super) processed_text: Option<String>,
     pub(super) words: Option<Vec<Word>>,
-    pub(super) kv_result: Option<Value>,
+    pub(super) kv_result: Option<Tree>,
     pub(super) finish_reason: FinishReason,
     /// What was billed; none where the answer does not say.
     pub(super) usage: Option<Usage>,
@@ -40,7 +42,7 @@ pub(super) struct Answer {
 pub(super) struct Json {
     /// The body as it came.
     pub(super) received: Received,
-    pub(super) value: Value,
+    pub(super) value: Tree,
     /// What was billed; none where the answer does not say.
     pub(super) usage: Option<Usage>,
     pub(super) request_id: Option<Code>,
@@ -54,10 +56,10 @@ pub(super) fn read(received: Received, bound: &Usage) -> Result<Answer, Failure>
 
 /// Reads `received` as far as it can be told to be good, whatever the model wrote.
 pub(super) fn json(received: Received, bound: &Usage) -> Result<Json, Failure> {
-    let body = received.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&received.body);
-    let json = serde_json::from_slice::<Value>(body).ok().filter(Value::is_object);
+    let body = &received.body;
+    let json = object(body);
     let event = if json.is_none() { first_event(body) } else { None };
-    let said = json.as_ref().or(event.as_ref().map(|event| &event.data));
+    let said = json.as_ref().or(event.as_ref().and_then(|event| event.data.as_ref()));
     let request_id = said.and_then(request_id).or_else(|| received.request_id.clone());
     let good = (200..300).contains(&received.status);
     let failure = match (json, event) {
@@ -65,18 +67,42 @@ pub(super) fn json(received: Received, bound: &Usage) -> Result<Json, Failure> {
             let usage = usage(&value["usage"], bound);
             return Ok(Json { received, value, usage, request_id });
         }
-        (Some(json), _) => judge(&json, received.status, &received, bound),
-        (None, Some(Event { data, status })) if !good || is_complaint(&data) => {
-            judge(&data, status.unwrap_or(received.status), &received, bound)
+        (Some(json), _) => judge(&json, received.status, &received),
+        (None, Some(Event { data: Some(data), fields }))
+            if !good || is_error(&fields, Some(&data)) =>
+        {
+            judge(&data, fields.status.unwrap_or(received.status), &received)
         }
-        (None, _) if good => verdict::unusable(Defect::NotJson, None),
-        (None, _) => verdict::judge(&prose(&received, body)),
+        (None, _) if good => verdict::unusable(defect(body), None),
+        (None, _) => verdict::judge(&prose(received.status, body, received.retry_after)),
     };
-    Err(Failure { request_id, ..failure })
+    Err(Failure { request_id, ..failure }.billed_as(stated(&received.body, bound)))
+}
+
+/// The object that `bytes` are.
+pub(super) fn object(bytes: &[u8]) -> Option<Tree> {
+    json::read(bytes).ok().filter(Tree::is_object)
+}
+
+/// The bill that stands in a body, whatever else is wrong with it.
+fn stated(body: &[u8], bound: &Usage) -> Option<Usage> {
+    let in_event = |fields: Fields| stated_in_part(&fields.data?, bound);
+    stated_in_part(body, bound).or_else(|| all_fields(body).filter_map(in_event).last())
+}
+
+/// The bill in JSON of which not all came. Not that of events: a later one may state more.
+pub(super) fn stated_in_part(json: &[u8], bound: &Usage) -> Option<Usage> {
+    usage(&json::outermost_member(json, "usage")?, bound)
+}
+
+/// Why a body with a good status that is no JSON object is no answer.
+fn defect(body: &[u8]) -> Defect {
+    let is_json = body.iter().find(|byte| byte.is_ascii_graphic()) == Some(&b'{');
+    if is_json { Defect::Unreadable } else { Defect::NotJson }
 }
 
 /// The upstream's id of an answer or of an error, where the native protocol and errors have it.
-pub(super) fn request_id(json: &Value) -> Option<Code> {
+pub(super) fn request_id(json: &Tree) -> Option<Code> {
     json["request_id"].as_str().and_then(Code::new)
 }
 
@@ -84,22 +110,40 @@ pub(super) fn request_id(json: &Value) -> Option<Code> {
 pub(super) fn content(json: Json) -> Result<Answer, Failure> {
     let Json { value: mut json, usage, request_id, .. } = json;
     let pointer = if json["output"].is_object() { "/output/choices/0" } else { "/choices/0" };
-    let unusable =
-        Failure { request_id: request_id.clone(), ..verdict::unusable(Defect::NoContent, usage) };
-    let Some(choice) = json.pointer_mut(pointer) else { return Err(unusable) };
-    let finish_reason = finish_reason(&choice["finish_reason"]);
-    let answer = match choice.pointer_mut("/message/content").map(Value::take) {
-        Some(text @ Value::String(_)) => written(vec![text]),
-        Some(Value::Array(parts)) => written(parts),
-        _ => return Err(unusable),
-    };
-    Ok(Answer { finish_reason, usage, request_id, ..answer })
+    let written = json.take(pointer).and_then(|mut choice| {
+        let content = choice.take("/message/content")?;
+        Some(Answer { finish_reason: finish_reason(&choice["finish_reason"]), ..written(content)? })
+    });
+    match written {
+        Some(answer) => Ok(Answer { usage, request_id, ..answer }),
+        None => Err(Failure { request_id, ..verdict::unusable(Defect::NoContent, usage) }),
+    }
+}
+
+/// The text of a message's content: a string, or the strings of its parts. None where it is something
+/// else, which would be lost.
+pub(super) fn text(content: &Tree) -> Option<String> {
+    match content {
+        Tree::String(text) => Some(text.clone()),
+        Tree::Array(parts) => parts.iter().map(text_of_part).collect(),
+        _ => None,
+    }
+}
+
+/// The text of a part; empty for one of another kind.
+fn text_of_part(part: &Tree) -> Option<&str> {
+    match part {
+        Tree::String(text) => Some(text),
+        Tree::Object(_) if part["text"].is_null() => Some(""),
+        Tree::Object(_) => part["text"].as_str(),
+        _ => None,
+    }
 }
 
 /// Puts the parts of a message together. In practice there is one, or none for a blank page.
-fn written(parts: Vec<Value>) -> Answer {
+fn written(content: Tree) -> Option<Answer> {
     let mut answer = Answer {
-        text: String::new(),
+        text: text(&content)?,
         processed_text: None,
         words: None,
         kv_result: None,
@@ -107,25 +151,23 @@ fn written(parts: Vec<Value>) -> Answer {
         usage: None,
         request_id: None,
     };
+    let Tree::Array(parts) = content else { return Some(answer) };
     for mut part in parts {
-        if let Some(text) = part.as_str().or_else(|| part["text"].as_str()) {
-            answer.text.push_str(text);
-        }
         if let Some(text) = part["processed_text"].as_str() {
             answer.processed_text.get_or_insert_default().push_str(text);
         }
-        let result = part.get_mut("ocr_result").map(Value::take).unwrap_or_default();
+        let mut result = part.take("/ocr_result").unwrap_or_default();
         if let Some(words) = result["words_info"].as_array() {
             answer.words.get_or_insert_default().extend(words.iter().filter_map(word));
         }
-        if let Some(fields) = result.get("kv_result").filter(|fields| !fields.is_null()) {
-            answer.kv_result = Some(fields.clone());
+        if let Some(fields) = result.take("/kv_result").filter(|fields| !fields.is_null()) {
+            answer.kv_result = Some(fields);
         }
     }
-    answer
+    Some(answer)
 }
 
-fn word(value: &Value) -> Option<Word> {
+fn word(value: &Tree) -> Option<Word> {
     Some(Word {
         text: value["text"].as_str()?.to_owned(),
         location: numbers(&value["location"]),
@@ -133,12 +175,12 @@ fn word(value: &Value) -> Option<Word> {
     })
 }
 
-fn numbers<const N: usize>(value: &Value) -> Option<[f64; N]> {
-    let numbers: Option<Vec<f64>> = value.as_array()?.iter().map(Value::as_f64).collect();
+fn numbers<const N: usize>(value: &Tree) -> Option<[f64; N]> {
+    let numbers: Option<Vec<f64>> = value.as_array()?.iter().map(Tree::as_f64).collect();
     numbers?.try_into().ok()
 }
 
-pub(super) fn finish_reason(value: &Value) -> FinishReason {
+pub(super) fn finish_reason(value: &Tree) -> FinishReason {
     match value.as_str() {
         Some("stop") => FinishReason::Stop,
         Some("length") => FinishReason::Length,
@@ -151,9 +193,9 @@ pub(super) fn finish_reason(value: &Value) -> FinishReason {
 /// An input of zero is no bill either: every call carries a picture, and none is free. The
 /// picture's tokens are part of the input (Model Studio, "Qwen-OCR API reference"); should they
 /// ever be more, both are believed, since that errs upwards.
-pub(super) fn usage(usage: &Value, bound: &Usage) -> Option<Usage> {
+pub(super) fn usage(usage: &Tree, bound: &Usage) -> Option<Usage> {
     let number = |pointers: &[&str]| {
-        pointers.iter().find_map(|pointer| usage.pointer(pointer).and_then(Value::as_u64))
+        pointers.iter().find_map(|pointer| usage.pointer(pointer).and_then(Tree::as_u64))
     };
     let input = number(&["/input_tokens", "/prompt_tokens"]).filter(|input| *input > 0)?;
     let output = number(&["/output_tokens", "/completion_tokens"])?;
@@ -171,8 +213,8 @@ pub(super) fn usage(usage: &Value, bound: &Usage) -> Option<Usage> {
 }
 
 /// Judges an error body, and keeps it where it speaks of the caller's own request.
-fn judge(json: &Value, status: u16, received: &Received, bound: &Usage) -> Failure {
-    let failure = complaint(json, status, received.retry_after, bound);
+fn judge(json: &Tree, status: u16, received: &Received) -> Failure {
+    let failure = complaint(json, status, received.retry_after);
     // A redirect is no answer, whatever stands in it.
     let is_final = received.status < 300 || received.status >= 400;
     let verbatim = failure.fault.is_about_the_request() && is_final;
@@ -181,30 +223,31 @@ fn judge(json: &Value, status: u16, received: &Received, bound: &Usage) -> Failu
 }
 
 /// Judges an error, wherever it stood.
-pub(super) fn complaint(
-    json: &Value,
-    status: u16,
-    retry_after: Option<Duration>,
-    bound: &Usage,
-) -> Failure {
+fn complaint(json: &Tree, status: u16, retry_after: Option<Duration>) -> Failure {
     let message = ["/message", "/msg", "/error/message", "/error"].iter().find_map(|pointer| {
-        json.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty())
+        json.pointer(pointer).and_then(Tree::as_str).filter(|text| !text.is_empty())
     });
-    let failure = verdict::judge(&Complaint {
+    verdict::judge(&Complaint {
         status,
         code: complaint_code(json),
         message: message.unwrap_or_default().to_owned(),
         retry_after,
-    });
-    match usage(&json["usage"], bound) {
-        // Work that was billed would be billed again.
-        Some(billed) => Failure { bill: Bill::Known(billed), repeat: Repeat::Never, ..failure },
-        None => failure,
-    }
+    })
+}
+
+/// Judges the error that an event of a stream tells of, JSON or not.
+pub(super) fn told(fields: &Fields, data: &[u8], json: Option<&Tree>, bound: &Usage) -> Failure {
+    const UNTOLD: u16 = 500;
+    let status = fields.status.filter(|status| *status >= 400).unwrap_or(UNTOLD);
+    let failure = match json {
+        Some(json) => complaint(json, status, None),
+        None => verdict::judge(&prose(status, data, None)),
+    };
+    failure.billed_as(stated_in_part(data, bound))
 }
 
 /// Whether there is an error in a body, whatever the status says.
-pub(super) fn is_complaint(json: &Value) -> bool {
+fn is_complaint(json: &Tree) -> bool {
     let error = &json["error"];
     complaint_code(json).is_some()
         || error.is_object()
@@ -212,46 +255,52 @@ pub(super) fn is_complaint(json: &Value) -> bool {
 }
 
 /// The code of an error body, wherever it stands. A number counts where it is a status of failure.
-fn complaint_code(json: &Value) -> Option<String> {
+fn complaint_code(json: &Tree) -> Option<String> {
     ["/code", "/error/code", "/error/type"].iter().find_map(|pointer| {
         match json.pointer(pointer)? {
-            Value::String(code) if !code.is_empty() => Some(code.clone()),
-            Value::Number(code) if code.as_u64().is_some_and(|code| code >= 400) => {
-                Some(code.to_string())
+            Tree::String(code) if !code.is_empty() => Some(code.clone()),
+            code @ Tree::Number(_) => {
+                code.as_u64().filter(|code| *code >= 400).map(|code| code.to_string())
             }
             _ => None,
         }
     })
 }
 
-/// An event of a stream.
-struct Event {
-    data: Value,
-    /// The status that the service writes into the event, since the stream itself has 200.
-    status: Option<u16>,
+/// Whether an event tells of an error: by its name, its status, or in its data.
+pub(super) fn is_error(fields: &Fields, json: Option<&Tree>) -> bool {
+    fields.is_named_error() || json.is_some_and(is_complaint)
 }
 
-/// The first event of a stream of events that holds JSON.
+/// An event of a stream.
+struct Event {
+    /// None where its data is no JSON object.
+    data: Option<Tree>,
+    /// Its other fields; among them the status, since the stream itself has 200.
+    fields: Fields,
+}
+
+/// The first event with data in a body that is a stream of events.
 fn first_event(body: &[u8]) -> Option<Event> {
+    let mut fields = all_fields(body).find(Fields::has_data)?;
+    let data = object(&fields.data.take()?);
+    Some(Event { data, fields })
+}
+
+/// The fields of all events in a body.
+fn all_fields(body: &[u8]) -> impl Iterator<Item = Fields> {
     let mut events = Events::default();
     events.push(body);
     // An error that is the only event may lack its blank line.
     events.push(b"\n\n");
-    let mut fields = std::iter::from_fn(|| events.next()).map(|event| event.fields());
-    let (data, status) = fields.find_map(|fields| Some((fields.data?, fields.status)))?;
-    let data = serde_json::from_slice::<Value>(&data).ok().filter(Value::is_object)?;
-    Some(Event { data, status })
+    std::iter::from_fn(move || events.next()).map(|event| event.fields())
 }
 
 /// A body that is not JSON: the page of a load balancer, or nothing.
-fn prose(received: &Received, body: &[u8]) -> Complaint {
+fn prose(status: u16, body: &[u8], retry_after: Option<Duration>) -> Complaint {
     let beginning = &body[..body.len().min(PROSE_BYTES)];
-    Complaint {
-        status: received.status,
-        code: None,
-        message: String::from_utf8_lossy(beginning).into_owned(),
-        retry_after: received.retry_after,
-    }
+    let message = String::from_utf8_lossy(beginning).into_owned();
+    Complaint { status, code: None, message, retry_after }
 }
 
 /// A recorded answer of the vendor's service, for tests; none where the recordings are not at hand.
@@ -270,6 +319,7 @@ pub(super) fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure
 #[cfg(test)]
 mod tests {
     use super::super::error::{Fault, Timeout};
+    use super::super::verdict::{Bill, Repeat};
     use super::*;
 
     const BOUND: Usage =
@@ -467,7 +517,8 @@ mod tests {
         let name = "multimodal-generation-vl-ocr-key-information-extraction-nosse";
         let Some(read) = recorded(200, name) else { return };
         let answer = read.unwrap();
-        assert_eq!(answer.kv_result.unwrap()["发票"]["发票号码"], "10283819");
+        let number = answer.kv_result.unwrap()["发票"]["发票号码"].as_str().map(str::to_owned);
+        assert_eq!(number.as_deref(), Some("10283819"));
         assert_eq!(answer.usage, Some(tokens(310, 214, 65)));
     }
 

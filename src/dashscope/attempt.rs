@@ -138,19 +138,24 @@ impl Transport {
         let (body, handed_over) = request.document.body();
         let sent = self.post(request).body(reqwest::Body::wrap(body));
         let whole = self.total.min(left);
-        let has_begun = AtomicBool::new(false);
-        let arrived = match timeout(whole, self.receive(sent, request, bound, &has_begun)).await {
+        // Outside of the future that fills it: what had come when the time was over may state the bill.
+        let mut received = Received::default();
+        let arrived = match timeout(whole, self.receive(sent, request, bound, &mut received)).await
+        {
             Ok(arrived) => arrived,
             Err(_) if left <= self.total => {
-                let is_silent = !has_begun.load(Ordering::Relaxed) && whole >= SILENCE;
+                let is_silent = !received.has_begun() && whole >= SILENCE;
                 Err(if is_silent { Broken::Silence } else { Broken::Deadline })
             }
             Err(_) => Err(Broken::Timeout(Timeout::Total)),
         };
         match arrived {
-            Ok(Arrived::Whole(received)) => self.read(received, request.expects, *bound).await,
-            Ok(Arrived::Stream(incoming)) => Ok(Reception::Events(incoming)),
-            Err(broken) => Err(broken.failure(&handed_over)),
+            Ok(None) => self.read(received, request.expects, *bound).await,
+            Ok(Some(incoming)) => Ok(Reception::Events(incoming)),
+            Err(broken) => {
+                let stated = Self::stated(received, *bound).await;
+                Err(broken.failure(&handed_over).billed_as(stated))
+            }
         }
     }
 
@@ -204,26 +209,26 @@ impl Transport {
         format!("{}{path}", self.base)
     }
 
+    /// Fills `received` with what comes back; what comes back instead is a stream that began.
     async fn receive(
         &self,
         sent: reqwest::RequestBuilder,
         request: &Request,
         bound: &Usage,
-        has_begun: &AtomicBool,
-    ) -> Result<Arrived, Broken> {
+        received: &mut Received,
+    ) -> Result<Option<Box<Incoming>>, Broken> {
         let response = match timeout(self.first_byte, sent.send()).await {
             Ok(sent) => sent.map_err(|error| Broken::of(&error))?,
             Err(_) => return Err(Broken::Timeout(Timeout::FirstByte)),
         };
-        has_begun.store(true, Ordering::Relaxed);
-        let mut received = self.head(&response);
+        *received = self.head(&response);
         let (status, headers) = (response.status(), response.headers());
         let is_stream = text(headers, "content-type").is_some_and(is_event_stream);
         let mut pieces = Pieces { response, idle: self.idle };
         if !status.is_success() {
             // The status alone says enough, so an error's body may be cut, broken or slow.
             let _ = pieces.fill(&mut received.body, MAX_ERROR_BYTES).await;
-            return Ok(Arrived::Whole(received));
+            return Ok(None);
         }
         if request.expects != Expects::Answer && is_stream {
             let limits = Limits {
@@ -237,13 +242,26 @@ impl Transport {
             let memory = self.memory.for_answer();
             let opened = Incoming::open(pieces, request.protocol, *bound, limits, memory).await?;
             return Ok(match opened {
-                Ok(incoming) => Arrived::Stream(Box::new(incoming)),
-                Err(body) => Arrived::Whole(Received { body, ..received }),
+                Ok(incoming) => Some(Box::new(incoming)),
+                Err(body) => {
+                    received.body = body;
+                    None
+                }
             });
         }
         let memory = received.memory.insert(self.memory.for_answer());
         pieces.fill_with(&mut received.body, self.max_response_bytes, memory).await?;
-        Ok(Arrived::Whole(received))
+        Ok(None)
+    }
+
+    /// The bill that stands in an answer of which only a part came.
+    async fn stated(received: Received, bound: Usage) -> Option<Usage> {
+        let inline = received.body.len() <= INLINE_BYTES;
+        let stated = move || answer::stated_in_part(&received.body, &bound);
+        if inline {
+            return stated();
+        }
+        tokio::task::spawn_blocking(stated).await.ok().flatten()
     }
 
     /// Reads what came, away from the reactor where it is long.
@@ -301,12 +319,6 @@ impl Transport {
     }
 }
 
-/// A response as far as it has come in.
-enum Arrived {
-    Whole(Received),
-    Stream(Box<Incoming>),
-}
-
 /// The body of a response, piece by piece.
 #[derive(Debug)]
 pub(super) struct Pieces {
@@ -358,6 +370,8 @@ pub(super) enum Broken {
     Unreachable,
     Interrupted,
     TooLong,
+    /// A part of it cannot be read.
+    Unreadable,
     /// It is longer than there is memory for now.
     NoRoom(NoRoom),
     Timeout(Timeout),
@@ -391,6 +405,7 @@ impl Broken {
             Self::Unreachable => Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing),
             Self::Interrupted => Failure::new(Fault::Interrupted, Repeat::Transient, bill),
             Self::TooLong => Failure { bill, ..unusable(Defect::TooLong, None) },
+            Self::Unreadable => Failure { bill, ..unusable(Defect::Unreadable, None) },
             // It would be as long, and be paid for, again.
             Self::NoRoom(no_room) => Failure::new(Fault::NoRoom(no_room), Repeat::Never, bill),
             // A page that took minutes would take minutes again, and be paid for again.

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::error::Code;
 use crate::admission::Settlement;
+use crate::json::Tree;
 
 /// What the model answered and what that cost.
 #[derive(Clone, PartialEq)]
@@ -19,7 +18,7 @@ pub struct Completion {
     /// Text lines with their places: the result of the task `advanced_recognition`.
     pub words: Option<Vec<Word>>,
     /// Named values: the result of the task `key_information_extraction`.
-    pub kv_result: Option<Value>,
+    pub kv_result: Option<Tree>,
     /// Why the model stopped.
     pub finish_reason: FinishReason,
     /// What that cost.

@@ -259,6 +259,9 @@ pub enum Defect {
     /// It is not JSON: a page of some device on the way, or nothing at all.
     #[error("it is not JSON")]
     NotJson,
+    /// It begins as an answer and cannot be read.
+    #[error("it is damaged")]
+    Unreadable,
     /// It is JSON, but holds nothing that the model wrote.
     #[error("it holds no content")]
     NoContent,

@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 
 /// Recorded bodies start with it; it carries no meaning.
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes on their way to becoming events.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub(super) struct Fields {
     pub(super) data: Option<Vec<u8>>,
     /// The status that DashScope writes into an event.
     pub(super) status: Option<u16>,
+    /// Whether the event has the name `error`.
+    names_error: bool,
 }
 
 impl Events {
@@ -40,19 +42,33 @@ impl Events {
 
     /// The next event that is whole.
     pub(super) fn next(&mut self) -> Option<Event> {
-        loop {
-            let found = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n');
-            let Some(found) = found else {
-                self.searched = self.buffer.len();
-                return None;
-            };
-            let end = self.searched + found;
-            let is_blank = matches!(&self.buffer[self.line..end], b"" | b"\r");
-            (self.line, self.searched) = (end + 1, end + 1);
+        while let Some((end, length)) = self.line_end() {
+            let is_blank = end == self.line;
+            (self.line, self.searched) = (end + length, end + length);
             if is_blank {
                 (self.line, self.searched) = (0, 0);
-                return Some(Event(self.buffer.split_to(end + 1).freeze()));
+                return Some(Event(self.buffer.split_to(end + length).freeze()));
             }
+        }
+        None
+    }
+
+    /// Where the current line ends, and how many bytes its end takes: the standard allows all three.
+    fn line_end(&mut self) -> Option<(usize, usize)> {
+        let rest = &self.buffer[self.searched..];
+        let Some(found) = memchr::memchr2(b'\n', b'\r', rest) else {
+            self.searched = self.buffer.len();
+            return None;
+        };
+        let end = self.searched + found;
+        match &rest[found..] {
+            [b'\r'] => {
+                // Whether a line feed belongs to it, the next byte will tell.
+                self.searched = end;
+                None
+            }
+            [b'\r', b'\n', ..] => Some((end, 2)),
+            _ => Some((end, 1)),
         }
     }
 
@@ -86,8 +102,7 @@ impl Fields {
     pub(super) fn of(text: &[u8]) -> Self {
         let mut fields = Self::default();
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-        for line in text.split(|&byte| byte == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
+        for line in text.split(|byte| matches!(byte, b'\n' | b'\r')) {
             if let Some(value) = line.strip_prefix(b"data:") {
                 let value = value.strip_prefix(b" ").unwrap_or(value);
                 match &mut fields.data {
@@ -102,9 +117,21 @@ impl Fields {
             {
                 let status = std::str::from_utf8(status).ok();
                 fields.status = status.and_then(|status| status.trim().parse().ok());
+            } else if let Some(name) = line.strip_prefix(b"event:") {
+                fields.names_error = name.trim_ascii() == b"error";
             }
         }
         fields
+    }
+
+    /// Whether there is more to read than blanks, which some servers send to keep a connection open.
+    pub(super) fn has_data(&self) -> bool {
+        self.data.as_ref().is_some_and(|data| !data.trim_ascii().is_empty())
+    }
+
+    /// Whether the event says that it is an error, whatever stands in its data.
+    pub(super) fn is_named_error(&self) -> bool {
+        self.names_error || self.status.is_some_and(|status| status >= 400)
     }
 }
 
@@ -150,8 +177,8 @@ mod tests {
         let fields: Vec<_> =
             std::iter::from_fn(|| events.next()).map(|event| event.fields()).collect();
         let data = |text: &str| Some(text.as_bytes().to_vec());
-        assert_eq!(fields[0], Fields { data: data("{\"a\":1}"), status: Some(200) });
-        assert_eq!(fields[1], Fields { data: data("one\ntwo"), status: None });
+        assert_eq!((&fields[0].data, fields[0].status), (&data("{\"a\":1}"), Some(200)));
+        assert_eq!((&fields[1].data, fields[1].status), (&data("one\ntwo"), None));
         assert_eq!(fields[2], Fields::default());
         assert_eq!(fields[3], Fields::default());
         assert_eq!(fields[4].data, data("[DONE]"));
@@ -159,5 +186,33 @@ mod tests {
         assert_eq!(events.take_rest(), None);
         // As the gateway's own error events say it beside the comment.
         assert_eq!(Fields::of(b"event:error\nstatus:429\ndata:{}").status, Some(429));
+    }
+
+    #[test]
+    fn each_end_of_a_line_that_the_standard_allows_ends_one() {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = "data: 1\n\n: x\n\ndata: 2\ndata: 3\n\ndata: 4\n\n".replace('\n', end);
+            let mut events = Events::default();
+            let mut seen: Vec<Event> = Vec::new();
+            for byte in stream.bytes() {
+                events.push(&[byte]);
+                seen.extend(std::iter::from_fn(|| events.next()));
+            }
+            seen.extend(events.take_rest());
+            let data =
+                |event: &Event| event.fields().data.map(|data| String::from_utf8(data).unwrap());
+            let data: Vec<_> = seen.iter().filter_map(data).collect();
+            assert_eq!(data, ["1", "2\n3", "4"], "{end:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_says_by_its_name_or_its_status_that_it_is_an_error() {
+        for text in ["event: error", "event:error\r", ":HTTP_STATUS/400", "status:503"] {
+            assert!(Fields::of(text.as_bytes()).is_named_error(), "{text}");
+        }
+        for text in ["event: result", ":HTTP_STATUS/200", "data: error", ""] {
+            assert!(!Fields::of(text.as_bytes()).is_named_error(), "{text}");
+        }
     }
 }

@@ -24,8 +24,9 @@ pub(super) enum Health {
 impl Health {
     /// What `failure` shows.
     ///
-    /// A page that takes the model too long says nothing of the endpoint, and a request that is wrong is
-    /// proof that somebody is there who reads it.
+    /// A page that takes the model too long says nothing of the endpoint, and neither does an answer that is
+    /// damaged or empty, since the model wrote it. A request that is wrong is proof that somebody is there who
+    /// reads it.
     pub(super) fn shown_by(failure: &Failure) -> Self {
         match &failure.fault {
             Fault::Rejected { code, .. } if is_without_model(code.as_ref()) => Self::ModelRefused,

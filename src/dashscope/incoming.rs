@@ -9,14 +9,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Protocol;
 use super::answer;
 use super::attempt::{Broken, Pieces};
 use super::error::Timeout;
-use super::events::Events;
+use super::events::{Events, Fields};
 use super::memory::AnswerMemory;
 use super::stream::Piece;
 use super::tap::Tap;
@@ -74,10 +73,10 @@ impl Incoming {
         let mut ahead = VecDeque::new();
         let mut length = 0;
         let begins_well = loop {
-            let first = std::iter::from_fn(|| events.next()).find_map(|event| event.fields().data);
-            if let Some(data) = first {
-                let json = serde_json::from_slice::<Value>(&data).unwrap_or_default();
-                break !answer::is_complaint(&json);
+            let mut fields = std::iter::from_fn(|| events.next()).map(|event| event.fields());
+            if let Some(first) = fields.find(Fields::has_data) {
+                let json = first.data.as_deref().and_then(answer::object);
+                break !answer::is_error(&first, json.as_ref());
             }
             if length > MOST_AHEAD {
                 break true;
@@ -105,6 +104,9 @@ impl Incoming {
     ///
     /// [`Broken`] where the stream ends before it is over, however politely.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>, Broken> {
+        if self.tap.is_damaged() {
+            return Err(Broken::Unreadable);
+        }
         match self.read().await? {
             Some(raw) => self.take_in(&raw).map(Some),
             None => self.take_rest(),
@@ -114,7 +116,10 @@ impl Incoming {
     fn take_in(&mut self, raw: &[u8]) -> Result<Piece, Broken> {
         self.events.push(raw);
         let mut piece = Piece::default();
-        while let Some(event) = self.events.next() {
+        // What stands behind an event that cannot be read is left to `read_for_bill`.
+        while !self.tap.is_damaged()
+            && let Some(event) = self.events.next()
+        {
             let seen = self.tap.see(&event);
             piece.add(&seen, event);
         }
@@ -127,6 +132,26 @@ impl Incoming {
         Ok(piece)
     }
 
+    /// Reads on to the end of a stream that nobody is told of any more, for its bill.
+    pub(super) async fn read_for_bill(&mut self) {
+        loop {
+            while let Some(event) = self.events.next() {
+                self.tap.see(&event);
+            }
+            if self.tap.is_complete() || self.events.unfinished() > self.limits.event {
+                return;
+            }
+            let Ok(Some(raw)) = self.read().await else { break };
+            self.events.push(&raw);
+            if self.memory.hold(self.events.unfinished()).is_err() {
+                return;
+            }
+        }
+        if let Some(event) = self.events.take_rest() {
+            self.tap.see(&event);
+        }
+    }
+
     /// The end of the connection, which may be that of the last event, too.
     fn take_rest(&mut self) -> Result<Option<Piece>, Broken> {
         let rest = self.events.take_rest().map(|event| {
@@ -136,7 +161,7 @@ impl Incoming {
             piece
         });
         let is_over = self.tap.is_complete() || self.tap.failure().is_some();
-        if is_over { Ok(rest) } else { Err(Broken::Interrupted) }
+        if is_over || self.tap.is_damaged() { Ok(rest) } else { Err(Broken::Interrupted) }
     }
 
     /// What came next; none at the end of the connection.

@@ -21,6 +21,11 @@ pub(super) struct Received {
 }
 
 impl Received {
+    /// Whether there is any of it.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.status != 0
+    }
+
     /// The body, with the memory that it takes up.
     pub(super) fn into_bytes(self) -> Bytes {
         /// Both are dropped when the last of it was sent.

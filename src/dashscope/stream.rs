@@ -101,12 +101,18 @@ impl Streaming {
     ///
     /// [`Break`] where it ended before it was over.
     pub async fn end(self) -> Result<(FinishReason, Receipt), Break> {
-        let Self { incoming, mut debt, broken } = self;
+        let Self { mut incoming, mut debt, broken } = self;
+        if incoming.tap.is_damaged() {
+            incoming.read_for_bill().await;
+        }
         let tap = &incoming.tap;
         let bill = tap.bill();
-        let told = tap.failure().is_some_and(|failure| failure.fault.is_about_the_request());
+        let told = !tap.is_damaged()
+            && tap.failure().is_some_and(|failure| failure.fault.is_about_the_request());
         let unbilled = bill.map_or(Bill::Unknown, Bill::Known);
+        let broken = if tap.is_damaged() { Some(Broken::Unreadable) } else { broken };
         let failure = match (tap.failure(), broken) {
+            (_, Some(Broken::Unreadable)) => Some(Broken::Unreadable.billed(unbilled)),
             (Some(failure), _) => {
                 Some(Failure { bill: told_bill(failure, bill), ..failure.clone() })
             }

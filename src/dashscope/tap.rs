@@ -6,16 +6,18 @@
 //! reference"). A connection that merely closes is no end in either. A running total is not a bill: it
 //! becomes one when the model has finished, and is none any more when text comes without a new one.
 //!
+//! An event that cannot be read ends the stream for its caller, since what stood in it would be missing. Later
+//! events are looked at for the bill alone.
+//!
 //! A stream has one answer: requests for several are refused before they are sent.
-
-use serde_json::Value;
 
 use super::Protocol;
 use super::answer;
 use super::completion::FinishReason;
 use super::error::Code;
-use super::events::Event;
+use super::events::{Event, Fields};
 use super::verdict::Failure;
+use crate::json::{self, Tree};
 use crate::units::Usage;
 
 /// What the compatible protocol writes when a stream is over.
@@ -34,6 +36,7 @@ pub(super) struct Tap {
     done: bool,
     request_id: Option<Code>,
     failure: Option<Failure>,
+    is_damaged: bool,
 }
 
 /// What one event added.
@@ -53,7 +56,8 @@ pub(super) enum Kind {
     Content,
     /// The bill alone.
     Bill,
-    /// An error that speaks of the account and not of the request, so not for callers.
+    /// An error that speaks of the account and not of the request, or an event that cannot be read: not for
+    /// callers.
     Withheld,
 }
 
@@ -68,46 +72,72 @@ impl Tap {
             done: false,
             request_id: None,
             failure: None,
+            is_damaged: false,
         }
     }
 
     /// Looks at the next event.
     pub(super) fn see(&mut self, event: &Event) -> Seen {
         let fields = event.fields();
-        let Some(data) = fields.data else { return Seen::default() };
+        let Some(data) = fields.data.as_deref().filter(|_| fields.has_data()) else {
+            return Seen::default();
+        };
         if data.trim_ascii() == DONE {
             self.done = true;
             return Seen::default();
         }
-        let Ok(mut json) = serde_json::from_slice::<Value>(&data) else { return Seen::default() };
-        if let Some(id) = answer::request_id(&json) {
+        let json = answer::object(data);
+        if let Some(id) = json.as_ref().and_then(answer::request_id) {
             self.request_id = Some(id);
         }
-        if answer::is_complaint(&json) {
-            let status = fields.status.unwrap_or(500);
-            let failure = answer::complaint(&json, status, None, &self.bound);
-            let told = failure.fault.is_about_the_request();
-            self.failure.get_or_insert(failure);
-            let kind = if told { Kind::Content } else { Kind::Withheld };
-            return Seen { kind, ..Seen::default() };
+        if answer::is_error(&fields, json.as_ref()) {
+            return self.see_error(&fields, data, json.as_ref());
         }
+        let seen = json.and_then(|json| self.see_answer(json));
+        seen.unwrap_or_else(|| self.see_damage(data))
+    }
+
+    fn see_error(&mut self, fields: &Fields, data: &[u8], json: Option<&Tree>) -> Seen {
+        let failure = answer::told(fields, data, json, &self.bound);
+        let told = failure.fault.is_about_the_request();
+        self.failure.get_or_insert(failure);
+        let kind = if told { Kind::Content } else { Kind::Withheld };
+        Seen { kind, ..Seen::default() }
+    }
+
+    /// Looks at a part of the answer; none where its text cannot be read.
+    fn see_answer(&mut self, mut json: Tree) -> Option<Seen> {
         let usage = answer::usage(&json["usage"], &self.bound);
-        let output = if self.protocol == Protocol::Native { json["output"].take() } else { json };
+        let native = self.protocol == Protocol::Native;
+        let output = if native { json.take("/output").unwrap_or_default() } else { json };
         let choice = output.pointer("/choices/0");
         // With `result_format` "text" the native protocol has no choices: the text stands in the output.
-        let choice = choice.or_else(|| output["text"].is_string().then_some(&output));
+        let choice = choice.or_else(|| output["text"].as_str().map(|_| &output));
         let has_content = choice.is_some();
-        let nothing = Value::Null;
-        let choice = choice.unwrap_or(&nothing);
-        self.see_end(&choice["finish_reason"]);
-        let is_bill = self.protocol == Protocol::Compatible && !has_content && usage.is_some();
+        let text = choice.map_or_else(|| Some(String::new()), |choice| text(self.protocol, choice));
+        if let Some(choice) = choice {
+            self.see_end(&choice["finish_reason"]);
+        }
+        let is_bill = !native && !has_content && usage.is_some();
         self.usage = if has_content { usage } else { usage.or(self.usage) };
         self.is_final = is_bill;
         let kind = if is_bill { Kind::Bill } else { Kind::Content };
-        Seen { text: text(self.protocol, choice), kind }
+        Some(Seen { text: text?, kind })
     }
 
-    fn see_end(&mut self, finish_reason: &Value) {
+    /// Looks at what cannot be read, for a bill.
+    fn see_damage(&mut self, data: &[u8]) -> Seen {
+        // Behind the end nothing is missing.
+        self.is_damaged |= !self.is_complete();
+        if let Some(usage) = answer::stated_in_part(data, &self.bound) {
+            let choices = json::outermost_member(data, "choices");
+            self.usage = Some(usage);
+            self.is_final = choices.is_some_and(|choices| choices == Tree::Array(Vec::new()));
+        }
+        Seen { kind: Kind::Withheld, ..Seen::default() }
+    }
+
+    fn see_end(&mut self, finish_reason: &Tree) {
         match finish_reason.as_str() {
             None | Some("null" | "") => {}
             Some(_) => self.finish_reason = Some(answer::finish_reason(finish_reason)),
@@ -120,6 +150,11 @@ impl Tap {
             Protocol::Compatible => self.done,
             Protocol::Native => self.finish_reason.is_some(),
         }
+    }
+
+    /// Whether there was an event that cannot be read.
+    pub(super) const fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// What was billed, where that is known for good.
@@ -143,14 +178,15 @@ impl Tap {
     }
 }
 
-fn text(protocol: Protocol, choice: &Value) -> String {
-    match protocol {
-        Protocol::Compatible => choice["delta"]["content"].as_str().unwrap_or_default().to_owned(),
-        Protocol::Native => {
-            let parts = choice["message"]["content"].as_array().map(Vec::as_slice);
-            let parts = parts.unwrap_or_else(|| std::slice::from_ref(choice));
-            parts.iter().filter_map(|part| part["text"].as_str()).collect()
-        }
+/// The text of a choice; none where there is something else in its place.
+fn text(protocol: Protocol, choice: &Tree) -> Option<String> {
+    let content = match protocol {
+        Protocol::Compatible => choice.pointer("/delta/content"),
+        Protocol::Native => choice.pointer("/message/content").or_else(|| choice.get("text")),
+    };
+    match content {
+        None | Some(Tree::Null) => Some(String::new()),
+        Some(content) => answer::text(content),
     }
 }
 
@@ -260,6 +296,17 @@ mod tests {
         assert_eq!(tap.bill().unwrap().output.get(), 3);
         let (tap, _) = heard(Protocol::Compatible, &format!("{BILL}{running}"));
         assert_eq!((tap.is_complete(), tap.bill()), (false, None));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_withheld_and_the_bill_is_still_found() {
+        let cut = DELTA.replace("null}\n", "nul\n");
+        let (tap, seen) = heard(Protocol::Compatible, &format!("{DELTA}{cut}{STOP}{BILL}"));
+        assert_eq!((seen[1].kind, seen[1].text.as_str()), (Kind::Withheld, ""));
+        assert_eq!((tap.is_damaged(), tap.bill().unwrap().output.get()), (true, 9));
+        let cut = BILL.replace("}\n", "\n");
+        let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{cut}"));
+        assert_eq!((tap.is_damaged(), tap.bill().unwrap().output.get()), (true, 9));
     }
 
     #[test]

@@ -78,6 +78,15 @@ impl Failure {
         }
     }
 
+    /// The same with the bill that the upstream stated beside it. Work that was billed would be billed again,
+    /// so it is not repeated.
+    pub(super) fn billed_as(self, stated: Option<Usage>) -> Self {
+        match stated {
+            Some(billed) => Self { bill: Bill::Known(billed), repeat: Repeat::Never, ..self },
+            None => self,
+        }
+    }
+
     /// Whether repeating it could be paid twice, or is allowed once only.
     pub(super) fn is_careful(&self) -> bool {
         self.repeat == Repeat::Once || self.bill != Bill::Nothing

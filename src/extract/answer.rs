@@ -1,15 +1,17 @@
 //! From what the model wrote to a JSON object.
 //!
 //! DashScope parses the answer itself and gives it as `kv_result`; where it could not, there is only
-//! the text. The text is read leniently in form (a fence, prose around it, a comma too many, a line
-//! break inside a string) and strictly in meaning: an answer that was cut off, two objects or one
-//! field with two values are refused, since every repair would be a guess about somebody's document.
-//! The caller asks the model once more.
+//! the text. The text is read leniently in form and strictly in meaning. A fence, prose or a thought before
+//! the object, Python's spelling, an object inside a string and the same object twice have one meaning. An
+//! answer that was cut off, two objects or one field with two values have not, and every repair would be a
+//! guess about somebody's document. The caller asks the model once more.
 
-use std::fmt;
+use std::collections::HashMap;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use crate::json::{self, Damage, Spelling, Tree};
+
+/// What stands before and behind the thoughts of a model.
+const THOUGHT: [&str; 2] = ["<think>", "</think>"];
 
 /// Why an answer holds no fields.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,220 +45,244 @@ pub enum AnswerError {
 /// # Errors
 ///
 /// [`AnswerError`]; none of them quotes the answer.
-pub fn parse_answer(kv_result: Option<&Value>, text: &str) -> Result<Value, AnswerError> {
+pub fn parse_answer(kv_result: Option<&Tree>, text: &str) -> Result<Tree, AnswerError> {
     match kv_result {
-        Some(Value::Object(fields)) if !fields.is_empty() => Ok(Value::Object(fields.clone())),
-        Some(Value::Array(items)) if !items.is_empty() => single(items.clone()),
-        Some(Value::String(inner)) if !inner.trim().is_empty() => parse_text(inner),
+        Some(Tree::Object(members)) if !members.is_empty() => parsed(kv_result, text),
+        Some(Tree::Array(items)) if !items.is_empty() => parsed(kv_result, text),
+        Some(Tree::String(inner)) if !inner.trim().is_empty() => parse_text(inner),
         // The provider found no field: that is an answer, unless the text says otherwise.
-        Some(Value::Object(empty)) if text.trim().is_empty() => Ok(Value::Object(empty.clone())),
+        Some(empty @ Tree::Object(_)) if text.trim().is_empty() => Ok(empty.clone()),
         _ => parse_text(text),
     }
 }
 
-fn parse_text(text: &str) -> Result<Value, AnswerError> {
-    let start = object_start(text).ok_or(AnswerError::NoObject)?;
-    let json = strict_json(&text[start..]);
-    let mut values = serde_json::Deserializer::from_str(&json).into_iter::<Unequivocal>();
-    let value = match values.next() {
-        Some(Ok(Unequivocal(value))) => value,
-        Some(Err(error)) => return Err(error.into()),
-        None => return Err(AnswerError::NoObject),
-    };
-    if object_start(&json[values.byte_offset()..]).is_some() {
-        return Err(AnswerError::SeveralObjects);
-    }
-    match value {
-        Value::Array(items) => single(items),
-        value => Ok(value),
+/// What the provider parsed. Its parser may have rounded numbers, so the text is preferred where it says
+/// the same in more digits.
+fn parsed(kv_result: Option<&Tree>, text: &str) -> Result<Tree, AnswerError> {
+    let parsed = single(kv_result.cloned().unwrap_or_default())?;
+    match parse_text(text) {
+        Ok(written) if is_same(&written, &parsed, Numbers::Rounded) => Ok(written),
+        _ => Ok(parsed),
     }
 }
 
-fn single(items: Vec<Value>) -> Result<Value, AnswerError> {
-    let mut objects = items.into_iter();
-    match (objects.next(), objects.next()) {
-        (Some(object @ Value::Object(_)), None) => Ok(object),
-        (Some(Value::Object(_)), Some(_)) => Err(AnswerError::SeveralObjects),
+/// The object or the list that a string holds as JSON.
+pub(super) fn inside_string(text: &str) -> Option<Tree> {
+    let text = text.trim();
+    if !text.starts_with(['{', '[']) {
+        return None;
+    }
+    let (tree, length) = json::prefix(text, Spelling::Loose).ok()?;
+    (length == text.len()).then(|| unequivocal(tree).ok()).flatten()
+}
+
+fn parse_text(text: &str) -> Result<Tree, AnswerError> {
+    match parse_objects(text) {
+        Err(AnswerError::NoObject) => {
+            let string = first_string(text).ok_or(AnswerError::NoObject)?;
+            parse_objects(&string)
+        }
+        answered => answered,
+    }
+}
+
+/// The first string of a text, where it may hold an object.
+fn first_string(text: &str) -> Option<String> {
+    let (string, _) = json::string_prefix(&text[text.find('"')?..], Spelling::Loose).ok()?;
+    string.trim_start().starts_with(['{', '[']).then_some(string)
+}
+
+/// The one object of a text, however often it stands there.
+fn parse_objects(text: &str) -> Result<Tree, AnswerError> {
+    let [open, close] = THOUGHT;
+    if text.trim_start().starts_with(open) && !text.contains(close) {
+        return Err(AnswerError::CutOff);
+    }
+    let mut found: Result<Tree, AnswerError> = Err(AnswerError::NoObject);
+    let mut at = 0;
+    while let Some(mark) = next_mark(&text[at..]) {
+        at += mark;
+        if text[at..].starts_with(close) {
+            // What was thought of before is no answer.
+            found = Err(AnswerError::NoObject);
+            at += close.len();
+            continue;
+        }
+        match object_at(text, at) {
+            Ok((object, length)) => {
+                at += length;
+                found = with_another(found, object);
+            }
+            Err(error) => {
+                let end_of_thought = text[at..].find(close);
+                at += end_of_thought.ok_or(error)?;
+            }
+        }
+    }
+    found
+}
+
+fn object_at(text: &str, at: usize) -> Result<(Tree, usize), AnswerError> {
+    let text = &text[at..];
+    let (tree, length) =
+        json::prefix(text, Spelling::Loose).map_err(|damage| AnswerError::of(damage, text))?;
+    Ok((single(tree)?, length))
+}
+
+/// What a text says that says `object` after `found`. An empty object says nothing.
+fn with_another(found: Result<Tree, AnswerError>, object: Tree) -> Result<Tree, AnswerError> {
+    let is_empty = |tree: &Tree| *tree == Tree::Object(Vec::new());
+    match found {
+        Ok(known) if is_empty(&object) || is_same(&known, &object, Numbers::AsWritten) => Ok(known),
+        Ok(known) if !is_empty(&known) => Err(AnswerError::SeveralObjects),
+        Err(AnswerError::SeveralObjects) => Err(AnswerError::SeveralObjects),
+        _ => Ok(object),
+    }
+}
+
+/// The object that `tree` is, or that it lists and nothing else.
+fn single(tree: Tree) -> Result<Tree, AnswerError> {
+    match unequivocal(tree)? {
+        object @ Tree::Object(_) => Ok(object),
+        Tree::Array(items) => {
+            let mut items = items.into_iter();
+            let Some(object @ Tree::Object(_)) = items.next() else {
+                return Err(AnswerError::NoObject);
+            };
+            let is_repeated = |item: Tree| is_same(&item, &object, Numbers::AsWritten);
+            if items.all(is_repeated) { Ok(object) } else { Err(AnswerError::SeveralObjects) }
+        }
         _ => Err(AnswerError::NoObject),
     }
 }
 
-/// Where an object or a list of objects begins; a brace in prose, such as `{total}`, is none.
+/// Where an object, a list of objects or the end of a thought stands; a brace in prose, such as `{total}`,
+/// is none.
 ///
 /// Nothing behind a first beginning is tried: inside a broken object stand whole ones, and one of
 /// those would pass for the answer.
-fn object_start(text: &str) -> Option<usize> {
+fn next_mark(text: &str) -> Option<usize> {
     let begins = |at: usize| {
         let mut inside = text[at + 1..].trim_start().chars();
-        matches!(
-            (text.as_bytes()[at], inside.next()),
-            (b'{', Some('"' | '}') | None) | (b'[', Some('{'))
-        )
+        match text.as_bytes()[at] {
+            b'{' => matches!(inside.next(), Some('"' | '\'' | '}') | None),
+            b'[' => inside.next() == Some('{'),
+            _ => text[at..].starts_with(THOUGHT[1]),
+        }
     };
-    text.match_indices(['{', '[']).map(|(at, _)| at).find(|at| begins(*at))
+    text.match_indices(['{', '[', '<']).map(|(at, _)| at).find(|at| begins(*at))
 }
 
-/// Rewrites what models write beside the rules of JSON; strings keep their meaning.
-fn strict_json(text: &str) -> String {
-    let mut json = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(character) = rest.chars().next() {
-        let length = match character {
-            '"' => copy_string(rest, &mut json),
-            ',' if closes(&rest[1..]) => 1,
-            _ => copy_outside_string(rest, character, &mut json),
-        };
-        rest = &rest[length..];
-    }
-    json
-}
-
-/// Copies one character, or null for a number that JSON does not have; gives the length read.
-fn copy_outside_string(text: &str, first: char, json: &mut String) -> usize {
-    for not_finite in ["-Infinity", "Infinity", "NaN"] {
-        if text.starts_with(not_finite) {
-            json.push_str("null");
-            return not_finite.len();
+/// The tree with each name once in each object.
+fn unequivocal(tree: Tree) -> Result<Tree, AnswerError> {
+    match tree {
+        Tree::Array(items) => {
+            items.into_iter().map(unequivocal).collect::<Result<_, _>>().map(Tree::Array)
         }
-    }
-    json.push(first);
-    first.len_utf8()
-}
-
-/// True where nothing stands before the end of the object or list: the comma was one too many.
-fn closes(text: &str) -> bool {
-    text.trim_start().starts_with(['}', ']'])
-}
-
-/// Copies the string that `text` begins with, its control characters escaped; gives its length.
-fn copy_string(text: &str, json: &mut String) -> usize {
-    let mut escaped = false;
-    for (at, character) in text.char_indices() {
-        match character {
-            '\u{0}'..='\u{1f}' => push_escaped(character, json),
-            character => json.push(character),
-        }
-        if character == '"' && at > 0 && !escaped {
-            return at + 1;
-        }
-        escaped = character == '\\' && !escaped;
-    }
-    text.len()
-}
-
-fn push_escaped(control: char, json: &mut String) {
-    let escaped = Value::from(control.to_string()).to_string();
-    json.push_str(escaped.trim_matches('"'));
-}
-
-/// A JSON value whose objects give no name two values.
-struct Unequivocal(Value);
-
-/// What [`Unequivocal`] says inside serde's error, which carries nothing but text.
-const CONTRADICTION: &str = "one name with two values";
-
-impl From<serde_json::Error> for AnswerError {
-    fn from(error: serde_json::Error) -> Self {
-        if error.is_eof() {
-            return Self::CutOff;
-        }
-        if error.is_data() && error.to_string().starts_with(CONTRADICTION) {
-            return Self::Contradiction;
-        }
-        Self::NotJson { line: error.line(), column: error.column() }
-    }
-}
-
-impl<'de> Deserialize<'de> for Unequivocal {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UnequivocalVisitor).map(Self)
-    }
-}
-
-struct UnequivocalVisitor;
-
-impl<'de> Visitor<'de> for UnequivocalVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Unequivocal(item)) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(list.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some((name, Unequivocal(value))) = members.next_entry::<String, Unequivocal>()? {
-            if object.get(&name).is_some_and(|known| *known != value) {
-                return Err(A::Error::custom(CONTRADICTION));
+        Tree::Object(members) => {
+            let mut kept: Vec<(String, Tree)> = Vec::with_capacity(members.len());
+            let mut places = HashMap::with_capacity(members.len());
+            for (name, value) in members {
+                let value = unequivocal(value)?;
+                let place = *places.entry(name.clone()).or_insert(kept.len());
+                match kept.get(place) {
+                    None => kept.push((name, value)),
+                    Some((_, known)) if is_same(known, &value, Numbers::AsWritten) => {}
+                    Some(_) => return Err(AnswerError::Contradiction),
+                }
             }
-            object.insert(name, value);
+            Ok(Tree::Object(kept))
         }
-        Ok(object.into())
+        scalar => Ok(scalar),
+    }
+}
+
+/// When two numbers are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// If they have the same characters.
+    AsWritten,
+    /// If one may be the other, rounded to a double.
+    Rounded,
+}
+
+/// Whether both say the same; the order of members says nothing, and each name stands once.
+fn is_same(one: &Tree, other: &Tree, numbers: Numbers) -> bool {
+    match (one, other) {
+        (Tree::Number(_), Tree::Number(_)) if numbers == Numbers::Rounded => {
+            one.as_f64() == other.as_f64()
+        }
+        (Tree::Array(items), Tree::Array(others)) => {
+            items.len() == others.len()
+                && items.iter().zip(others).all(|(one, other)| is_same(one, other, numbers))
+        }
+        (Tree::Object(members), Tree::Object(others)) => {
+            let (members, others) = (sorted(members), sorted(others));
+            members.len() == others.len()
+                && members.iter().zip(others).all(|((name, one), (other_name, other))| {
+                    name == other_name && is_same(one, other, numbers)
+                })
+        }
+        _ => one == other,
+    }
+}
+
+fn sorted(members: &[(String, Tree)]) -> Vec<&(String, Tree)> {
+    let mut sorted: Vec<_> = members.iter().collect();
+    sorted.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    sorted
+}
+
+impl AnswerError {
+    fn of(damage: Damage, text: &str) -> Self {
+        let Damage::NotJson { at } = damage else { return Self::CutOff };
+        let before = &text[..at];
+        let line = before.rfind('\n').map_or(0, |end| end + 1);
+        Self::NotJson {
+            line: before.matches('\n').count() + 1,
+            column: before[line..].chars().count() + 1,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn text(text: &str) -> Result<Value, AnswerError> {
+    fn text(text: &str) -> Result<Tree, AnswerError> {
         parse_answer(None, text)
+    }
+
+    /// What is expected of an answer.
+    #[expect(clippy::unnecessary_wraps, reason = "an answer is compared with it")]
+    fn tree(value: &Value) -> Result<Tree, AnswerError> {
+        Ok(Tree::from(value))
     }
 
     #[test]
     fn the_fields_that_the_provider_parsed_go_before_the_text() {
-        let parsed = json!({ "total": "5" });
+        let parsed = Tree::from(json!({ "total": "5" }));
         assert_eq!(parse_answer(Some(&parsed), "{\"total\": \"6\"}"), Ok(parsed.clone()));
-        assert_eq!(parse_answer(Some(&json!([parsed])), "{"), Ok(parsed));
+        assert_eq!(parse_answer(Some(&Tree::Array(vec![parsed.clone()])), "{"), Ok(parsed));
     }
 
     #[test]
     fn no_fields_and_no_text_is_an_empty_answer() {
-        assert_eq!(parse_answer(Some(&json!({})), " "), Ok(json!({})));
+        assert_eq!(parse_answer(Some(&json!({}).into()), " "), tree(&json!({})));
     }
 
     #[test]
     fn no_fields_because_the_text_was_cut_off_is_an_error() {
-        assert_eq!(parse_answer(Some(&json!({})), "```json\n{\"a\": 1"), Err(AnswerError::CutOff));
+        let answer = parse_answer(Some(&json!({}).into()), "```json\n{\"a\": 1");
+        assert_eq!(answer, Err(AnswerError::CutOff));
     }
 
     #[test]
     fn fences_prose_and_a_byte_order_mark_are_no_part_of_the_answer() {
-        let answer = Ok(json!({ "a": "{1}" }));
+        let answer = tree(&json!({ "a": "{1}" }));
         for written in [
             "{\"a\": \"{1}\"}",
             "\u{feff}{\"a\": \"{1}\"}",
@@ -273,7 +299,7 @@ mod tests {
     fn a_comma_too_many_is_overlooked() {
         assert_eq!(
             text("{\"a\": [1, 2, ], \"b\": \",}\",\n}"),
-            Ok(json!({ "a": [1, 2], "b": ",}" }))
+            tree(&json!({ "a": [1, 2], "b": ",}" }))
         );
         assert!(matches!(text("{\"a\": 1,,}"), Err(AnswerError::NotJson { .. })));
     }
@@ -281,12 +307,12 @@ mod tests {
     #[test]
     fn numbers_that_json_does_not_have_are_null() {
         let written = "{\"a\": NaN, \"b\": -Infinity, \"c\": [Infinity], \"d\": \"NaN\"}";
-        assert_eq!(text(written), Ok(json!({ "a": null, "b": null, "c": [null], "d": "NaN" })));
+        assert_eq!(text(written), tree(&json!({ "a": null, "b": null, "c": [null], "d": "NaN" })));
     }
 
     #[test]
     fn a_line_break_inside_a_string_is_kept() {
-        assert_eq!(text("{\"a\": \"1\n2\t3\\\"4\"}"), Ok(json!({ "a": "1\n2\t3\"4" })));
+        assert_eq!(text("{\"a\": \"1\n2\t3\\\"4\"}"), tree(&json!({ "a": "1\n2\t3\"4" })));
     }
 
     #[test]
@@ -307,7 +333,7 @@ mod tests {
     #[test]
     fn one_field_with_two_values_is_refused() {
         assert_eq!(text("{\"a\": 1, \"a\": 2}"), Err(AnswerError::Contradiction));
-        assert_eq!(text("{\"a\": 1, \"a\": 1}"), Ok(json!({ "a": 1 })));
+        assert_eq!(text("{\"a\": 1, \"a\": 1}"), tree(&json!({ "a": 1 })));
     }
 
     #[test]
@@ -317,8 +343,62 @@ mod tests {
     }
 
     #[test]
+    fn what_has_one_meaning_is_taken() {
+        let answer = tree(&json!({ "a": "b", "n": null, "t": true, "f": false }));
+        let object = r#"{"a": "b", "n": null, "t": true, "f": false}"#;
+        let python = "{'a': 'b', 'n': None, 't': True, 'f': False,}";
+        let string = Value::from(object).to_string();
+        for written in [
+            python.to_owned(),
+            string.clone(),
+            format!("```json\n{string}\n```"),
+            format!("{object}\n{object}"),
+            format!("[{object}, {object}]"),
+            format!("Draft: {object}\n```json\n{object}\n```"),
+            format!("{python}\n{object}"),
+            format!(r#"{object} {{"f":false,"t":true,"n":null,"a":"b"}} {{}}"#),
+            format!("<think>Is it {{\"a\": 5 or {{'x'}}?</think>\n{object}"),
+            format!("<think>\n{{\"a\": \"x\"}} is wrong.\n</think>\n\n```json\n{object}\n```"),
+            format!("it may be {{\"a\": 1}}</think>{object}"),
+        ] {
+            assert_eq!(text(&written), answer, "{written}");
+        }
+        assert_eq!(
+            parse_answer(Some(&Tree::String(object.to_owned())), ""),
+            answer,
+            "the provider may give the object as a string"
+        );
+    }
+
+    #[test]
+    fn what_has_two_meanings_is_not() {
+        for (written, error) in [
+            ("{\"a\": 1} {\"a\": 1.0}", AnswerError::SeveralObjects),
+            ("{\"a\": 1} {\"a\": 1, \"b\": 2}", AnswerError::SeveralObjects),
+            ("{\"a\": 1} {\"a\": 2} {\"a\": 1}", AnswerError::SeveralObjects),
+            ("<think>{\"a\": 1}", AnswerError::CutOff),
+            ("<think>x</think>{\"a\": ", AnswerError::CutOff),
+            ("{\"a\": {\"b\": 1, \"b\": \"1\"}}", AnswerError::Contradiction),
+        ] {
+            assert_eq!(text(written), Err(error), "{written}");
+        }
+        let note = "{\"note\": \"</think>{'a': 1}\"}";
+        assert_eq!(text(note), tree(&json!({ "note": "</think>{'a': 1}" })), "it is content");
+    }
+
+    #[test]
+    fn numbers_that_the_provider_rounded_are_taken_from_the_text() {
+        let parsed = Tree::from(json!({ "n": 2.495_200_000_001_091e19, "p": [12.5] }));
+        let written = "```json\n{\"n\": 24952000000010910141, \"p\": [12.50]}\n```";
+        let answer = parse_answer(Some(&parsed), written).unwrap();
+        assert_eq!(answer.to_string(), "{\"n\":24952000000010910141,\"p\":[12.50]}");
+        let other = parse_answer(Some(&parsed), "{\"n\": 5, \"p\": [12.50]}").unwrap();
+        assert_eq!(other, parsed);
+    }
+
+    #[test]
     fn a_text_without_an_object_is_refused() {
-        for none in ["", "null", "I see a cat.", "[1, 2]", "{total}", "{'a': 1}"] {
+        for none in ["", "null", "I see a cat.", "[1, 2]", "{total}"] {
             assert_eq!(text(none).err(), Some(AnswerError::NoObject), "{none:?}");
         }
     }
@@ -331,6 +411,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_text_of_braces_quotes_and_thoughts_is_answered(
+            written in r#"(\{|\}|\[|\]|"|'|:|,|\\|<think>|</think>|a|1|None| ){0,24}"#,
+        ) {
+            if let Ok(answer) = text(&written) {
+                prop_assert!(answer.is_object());
+            }
+        }
+
+        #[test]
         fn any_text_is_answered(written in any::<String>()) {
             if let Ok(answer) = text(&written) {
                 prop_assert!(answer.is_object());
@@ -341,7 +430,7 @@ mod tests {
         fn what_serde_writes_is_read_back(name in any::<String>(), value in any::<String>()) {
             let object = json!({ name: { "x": [value, 1.5, null, true] } });
             let fenced = format!("```json\n{object:#}\n```");
-            prop_assert_eq!(text(&fenced), Ok(object));
+            prop_assert_eq!(text(&fenced), tree(&object));
         }
     }
 }

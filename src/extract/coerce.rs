@@ -4,10 +4,12 @@
 //! reading is possible; otherwise it is a fault with a name, and the caller still has the string.
 //! Coercing what was coerced gives the same value again.
 
-use serde_json::{Number, Value};
+use serde_json::Value;
 
+use super::number::Decimal;
 use super::schema::{Leaf, Scalar};
 use super::{Fault, date, number};
+use crate::json::Tree;
 
 /// What models write where the document shows nothing. `?` is not among them: it marks a character
 /// that is there and cannot be read.
@@ -35,16 +37,16 @@ const YES: &[&str] =
 const NO: &[&str] = &["false", "no", "n", "0", "off", "unchecked", "否", "不是", "假", "☐"];
 
 /// True for a value that says that there is no value.
-pub(super) fn is_nothing(value: &Value) -> bool {
+pub(super) fn is_nothing(value: &Tree) -> bool {
     match value {
-        Value::Null => true,
-        Value::String(text) => is_nothing_text(text),
+        Tree::Null => true,
+        Tree::String(text) => is_nothing_text(text),
         _ => false,
     }
 }
 
 /// Reads `value` as the leaf asks; `None` where the model says that there is nothing.
-pub(super) fn coerce(leaf: &Leaf, value: &Value) -> Result<Option<Value>, Fault> {
+pub(super) fn coerce(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> {
     if !leaf.choices.is_empty() {
         return choose(leaf, value);
     }
@@ -55,21 +57,24 @@ pub(super) fn coerce(leaf: &Leaf, value: &Value) -> Result<Option<Value>, Fault>
 }
 
 /// A listed value goes before everything else: where `N/A` is a choice, it is an answer.
-fn choose(leaf: &Leaf, value: &Value) -> Result<Option<Value>, Fault> {
-    if let Some(choice) = leaf.choices.iter().find(|choice| *choice == value) {
-        return Ok(Some(choice.clone()));
-    }
-    let found = match leaf.scalar {
-        Scalar::Text | Scalar::Date | Scalar::DateTime => text(value).ok().and_then(|text| {
-            let exact = leaf.choices.iter().find(|choice| choice.as_str() == Some(&text));
-            let folded = || only(leaf.choices.iter().filter(|choice| same_letters(choice, &text)));
-            exact.or_else(folded)
-        }),
-        Scalar::Number | Scalar::Integer | Scalar::Boolean => {
-            let value = scalar(leaf.scalar, value).ok();
-            value.and_then(|value| leaf.choices.iter().find(|choice| same_value(choice, &value)))
+fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> {
+    let text = text(value).ok();
+    let choices = || leaf.choices.iter();
+    let exact = choices().find(|choice| choice.is_string() && choice.as_str() == text.as_deref());
+    let found = exact.or_else(|| match leaf.scalar {
+        Scalar::Number | Scalar::Integer => {
+            let decimal = decimal(value).ok()?;
+            choices().find(|choice| is_number(choice, &decimal))
         }
-    };
+        Scalar::Boolean => {
+            let boolean = boolean(value).ok()?;
+            choices().find(|choice| **choice == boolean)
+        }
+        Scalar::Text | Scalar::Date | Scalar::DateTime => {
+            let text = text.as_deref()?;
+            only(choices().filter(|choice| same_letters(choice, text)))
+        }
+    });
     match found {
         Some(choice) => Ok(Some(choice.clone())),
         None if is_nothing(value) => Ok(None),
@@ -77,11 +82,14 @@ fn choose(leaf: &Leaf, value: &Value) -> Result<Option<Value>, Fault> {
     }
 }
 
-fn scalar(scalar: Scalar, value: &Value) -> Result<Value, Fault> {
+fn scalar(scalar: Scalar, value: &Tree) -> Result<Value, Fault> {
     match scalar {
         Scalar::Text => text(value).map(Value::from),
-        Scalar::Number => number(value).map(Value::from),
-        Scalar::Integer => integer(value).map(Value::from),
+        Scalar::Number => decimal(value)?.to_number().map(Value::from).ok_or(Fault::NumberTooLong),
+        Scalar::Integer => {
+            let whole = decimal(value)?.whole().ok_or(Fault::NotAnInteger)?;
+            whole.to_number().map(Value::from).ok_or(Fault::NumberTooLong)
+        }
         Scalar::Boolean => boolean(value).map(Value::from),
         Scalar::Date => {
             let text = text(value).map_err(|_| Fault::NotADate)?;
@@ -94,46 +102,28 @@ fn scalar(scalar: Scalar, value: &Value) -> Result<Value, Fault> {
     }
 }
 
-fn text(value: &Value) -> Result<String, Fault> {
+/// A number of the model is text in the digits that it wrote.
+fn text(value: &Tree) -> Result<String, Fault> {
     match value {
-        Value::String(text) => Ok(text.trim().to_owned()),
-        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => Err(Fault::NotAString),
+        Tree::String(text) => Ok(text.trim().to_owned()),
+        Tree::Number(_) | Tree::Bool(_) => Ok(value.to_string()),
+        Tree::Null | Tree::Array(_) | Tree::Object(_) => Err(Fault::NotAString),
     }
 }
 
-fn number(value: &Value) -> Result<Number, Fault> {
+fn decimal(value: &Tree) -> Result<Decimal, Fault> {
     match value {
-        Value::Number(number) => Ok(number.clone()),
-        Value::String(text) => {
-            number::read(text).ok_or(Fault::NotANumber)?.to_number().ok_or(Fault::NumberTooLong)
-        }
+        Tree::Number(digits) => Decimal::of_json(digits).ok_or(Fault::NumberTooLong),
+        Tree::String(text) => number::read(text).ok_or(Fault::NotANumber),
         _ => Err(Fault::NotANumber),
     }
 }
 
-fn integer(value: &Value) -> Result<Number, Fault> {
-    match value {
-        Value::Number(number) if number.is_f64() => {
-            let decimal = number::read(&number.to_string()).ok_or(Fault::NumberTooLong)?;
-            whole(&decimal)
-        }
-        Value::Number(number) => Ok(number.clone()),
-        Value::String(text) => whole(&number::read(text).ok_or(Fault::NotANumber)?),
-        _ => Err(Fault::NotANumber),
-    }
-}
-
-fn whole(decimal: &number::Decimal) -> Result<Number, Fault> {
-    let whole = decimal.whole().ok_or(Fault::NotAnInteger)?;
-    whole.to_number().ok_or(Fault::NumberTooLong)
-}
-
-fn boolean(value: &Value) -> Result<bool, Fault> {
+fn boolean(value: &Tree) -> Result<bool, Fault> {
     let text = match value {
-        Value::Bool(boolean) => return Ok(*boolean),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => fold(text).trim().to_lowercase(),
+        Tree::Bool(boolean) => return Ok(*boolean),
+        Tree::Number(digits) => digits.clone(),
+        Tree::String(text) => fold(text).trim().to_lowercase(),
         _ => return Err(Fault::NotABoolean),
     };
     if YES.contains(&text.as_str()) {
@@ -157,9 +147,9 @@ fn same_letters(choice: &Value, text: &str) -> bool {
     })
 }
 
-/// Equal, where 1 and 1.0 are one number.
-fn same_value(choice: &Value, value: &Value) -> bool {
-    choice == value || (choice.is_number() && choice.as_f64() == value.as_f64())
+/// Whether a listed number is this one: 1 and 1.0 are the same.
+fn is_number(choice: &Value, decimal: &Decimal) -> bool {
+    Decimal::of_json(&choice.to_string()).is_some_and(|choice| choice.is(decimal))
 }
 
 /// The element of an iterator that has exactly one.
@@ -210,12 +200,17 @@ mod tests {
     ];
 
     fn plain(scalar: Scalar, value: &Value) -> Result<Option<Value>, Fault> {
-        coerce(&Leaf { scalar, choices: Vec::new() }, value)
+        coerce(&Leaf { scalar, choices: Vec::new() }, &value.into())
+    }
+
+    /// What becomes of a number that the model wrote without quotes.
+    fn bare(scalar: Scalar, digits: &str) -> Result<Option<Value>, Fault> {
+        coerce(&Leaf { scalar, choices: Vec::new() }, &Tree::Number(digits.to_owned()))
     }
 
     fn chosen(choices: &[Value], value: &Value) -> Result<Option<Value>, Fault> {
         let scalar = if choices[0].is_string() { Scalar::Text } else { Scalar::Number };
-        coerce(&Leaf { scalar, choices: choices.to_vec() }, value)
+        coerce(&Leaf { scalar, choices: choices.to_vec() }, &value.into())
     }
 
     #[test]
@@ -255,6 +250,48 @@ mod tests {
         assert_eq!(plain(Scalar::Text, &json!(" 王?明 ")), Ok(Some(json!("王?明"))));
         assert_eq!(plain(Scalar::Text, &json!(3139)), Ok(Some(json!("3139"))));
         assert_eq!(plain(Scalar::Text, &json!(["a"])), Err(Fault::NotAString));
+    }
+
+    #[test]
+    fn a_number_without_quotes_is_text_in_the_digits_that_were_written() {
+        for digits in ["24952000000010910141", "12.50", "1e5", "-0", "007", "0.10"] {
+            assert_eq!(bare(Scalar::Text, digits), Ok(Some(json!(digits))));
+        }
+        let leaf = Leaf { scalar: Scalar::Text, choices: vec![json!("7"), json!("007")] };
+        assert_eq!(coerce(&leaf, &Tree::Number("007".to_owned())), Ok(Some(json!("007"))));
+    }
+
+    #[test]
+    fn a_number_that_a_double_does_not_hold_is_too_long_however_it_is_written() {
+        for (digits, number) in [
+            ("9007199254740991", json!(9_007_199_254_740_991_u64)),
+            ("-9007199254740992", json!(-9_007_199_254_740_992_i64)),
+            ("12.50", json!(12.5)),
+            ("1e5", json!(100_000)),
+            ("1.5e-3", json!(0.0015)),
+            ("007", json!(7)),
+            ("-0", json!(0)),
+            ("100000000000000000000", json!(1e20)),
+        ] {
+            assert_eq!(bare(Scalar::Number, digits), Ok(Some(number)), "{digits}");
+        }
+        let long = [
+            "24952000000010910141",
+            "9007199254740993",
+            "1234567890123456.78",
+            "1e400",
+            "1e-400",
+            "1e99999999999",
+        ];
+        for digits in long {
+            assert_eq!(bare(Scalar::Number, digits), Err(Fault::NumberTooLong), "{digits}");
+            assert!(bare(Scalar::Integer, digits).is_err(), "{digits}");
+            if !digits.contains('e') {
+                assert_eq!(plain(Scalar::Number, &json!(digits)), Err(Fault::NumberTooLong));
+            }
+        }
+        assert_eq!(bare(Scalar::Integer, "24952000000010910141"), Err(Fault::NumberTooLong));
+        assert_eq!(bare(Scalar::Integer, "12.50"), Err(Fault::NotAnInteger));
     }
 
     #[test]

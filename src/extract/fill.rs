@@ -11,14 +11,17 @@ use serde_json::{Map, Value};
 
 use super::coerce::{coerce, is_nothing};
 use super::schema::{Kind, Leaf, Node, Property, Schema};
-use super::{Extraction, Fault, Field, FieldError, Grounded, Validation, Warning, child_pointer};
+use super::{
+    Extraction, Fault, Field, FieldError, Grounded, Validation, Warning, answer, child_pointer,
+};
+use crate::json::Tree;
 
 impl Schema {
     /// Fills the schema from the answer for one page.
     ///
     /// A list's element that has no value is left out, since only properties may become null; an
     /// empty row that the model copied from the template disappears the same way.
-    pub fn fill(&self, answer: &Value, page: u32) -> Extraction {
+    pub fn fill(&self, answer: &Tree, page: u32) -> Extraction {
         self.fill_pages([(page, answer)])
     }
 
@@ -26,10 +29,7 @@ impl Schema {
     ///
     /// A field is taken from the first page that has it, and lists are joined: rows of an invoice
     /// go on over the page.
-    pub fn fill_pages<'a>(
-        &self,
-        answers: impl IntoIterator<Item = (u32, &'a Value)>,
-    ) -> Extraction {
+    pub fn fill_pages<'a>(&self, answers: impl IntoIterator<Item = (u32, &'a Tree)>) -> Extraction {
         let mut warnings = Vec::new();
         let mut root = Slot::empty_object(&self.root);
         for (page, answer) in answers {
@@ -249,7 +249,7 @@ struct Reader<'w> {
 }
 
 impl Reader<'_> {
-    fn read<'s>(&mut self, node: &'s Node, answer: &Value) -> Slot<'s> {
+    fn read<'s>(&mut self, node: &'s Node, answer: &Tree) -> Slot<'s> {
         let mut slot = match &node.kind {
             Kind::Leaf(leaf) => Self::leaf(node, leaf, answer),
             Kind::Object(properties) => self.object(node, properties, answer),
@@ -259,7 +259,7 @@ impl Reader<'_> {
         slot
     }
 
-    fn leaf<'s>(node: &'s Node, leaf: &Leaf, answer: &Value) -> Slot<'s> {
+    fn leaf<'s>(node: &'s Node, leaf: &Leaf, answer: &Tree) -> Slot<'s> {
         let raw = raw(answer);
         let (content, mishap) = match coerce(leaf, answer) {
             Ok(None) => (Content::Nothing, None),
@@ -273,13 +273,14 @@ impl Reader<'_> {
         &mut self,
         node: &'s Node,
         properties: &'s [Property],
-        answer: &Value,
+        answer: &Tree,
     ) -> Slot<'s> {
-        let members = match answer {
-            Value::Object(members) => members,
+        let inside = inside_string(answer);
+        let members = match inside.as_ref().unwrap_or(answer) {
+            Tree::Object(members) => members,
             // A list of one object where one was asked for has one reading.
-            Value::Array(items) if items.len() == 1 => match items.first() {
-                Some(Value::Object(members)) => members,
+            Tree::Array(items) if items.len() == 1 => match items.first() {
+                Some(Tree::Object(members)) => members,
                 _ => return Self::unreadable(node, answer),
             },
             answer if is_nothing(answer) => {
@@ -287,30 +288,32 @@ impl Reader<'_> {
             }
             _ => return Self::unreadable(node, answer),
         };
-        if members.keys().any(|name| properties.iter().all(|property| property.name != *name)) {
+        let is_asked_for = |name: &String| properties.iter().any(|property| property.name == *name);
+        if !members.iter().all(|(name, _)| is_asked_for(name)) {
             warn(self.warnings, Warning::UnexpectedFieldsDropped);
         }
         let slots = properties.iter().map(|property| {
-            let member = members.get(&property.name).unwrap_or(&Value::Null);
-            (property, self.read(&property.node, member))
+            let member = members.iter().find(|(name, _)| *name == property.name);
+            (property, self.read(&property.node, member.map_or(&Tree::Null, |(_, value)| value)))
         });
         let content = Content::Object(slots.collect());
         Slot::new(node, content)
     }
 
-    fn unreadable<'s>(node: &'s Node, answer: &Value) -> Slot<'s> {
+    fn unreadable<'s>(node: &'s Node, answer: &Tree) -> Slot<'s> {
         let mishaps = vec![Mishap::new(Fault::NotAnObject, raw(answer))];
         Slot { raw: raw(answer), mishaps, ..Slot::new(node, Content::Nothing) }
     }
 
-    fn array<'s>(&mut self, node: &'s Node, item: &'s Node, answer: &Value) -> Slot<'s> {
+    fn array<'s>(&mut self, node: &'s Node, item: &'s Node, answer: &Tree) -> Slot<'s> {
         if is_nothing(answer) {
             return Slot { raw: raw(answer), ..Slot::new(node, Content::Nothing) };
         }
         // One element that was not put in a list is still one element.
-        let items = match answer {
-            Value::Array(items) => items.as_slice(),
-            single => std::slice::from_ref(single),
+        let inside = inside_string(answer);
+        let items = match inside.as_ref().unwrap_or(answer) {
+            Tree::Array(items) => items.as_slice(),
+            _ => std::slice::from_ref(answer),
         };
         let slots = items.iter().map(|answer| self.read(item, answer)).collect();
         Slot::new(node, Content::Array(slots))
@@ -374,11 +377,16 @@ impl Report {
     }
 }
 
+/// The object or the list that the model wrote into a string.
+fn inside_string(answer: &Tree) -> Option<Tree> {
+    answer.as_str().and_then(answer::inside_string)
+}
+
 /// What the model wrote; `None` where it wrote nothing.
-fn raw(answer: &Value) -> Option<String> {
+fn raw(answer: &Tree) -> Option<String> {
     match answer {
-        Value::Null => None,
-        Value::String(text) => (!text.trim().is_empty()).then(|| text.clone()),
+        Tree::Null => None,
+        Tree::String(text) => (!text.trim().is_empty()).then(|| text.clone()),
         other => Some(other.to_string()),
     }
 }

@@ -26,8 +26,8 @@ const WITHOUT_CENTS: &str = "\
 const SYMBOLS: [char; 16] =
     ['$', '€', '£', '¥', '₹', '₩', '₽', '₫', '฿', '₺', '₴', '₦', '₱', '₪', '₡', '₸'];
 
-/// The most digits that every decimal fraction keeps in a double (IEEE 754 binary64).
-const EXACT_DIGITS: usize = 15;
+/// The largest power of ten that is written out; a double ends at 308 and at -324.
+const LARGEST_EXPONENT: isize = 400;
 
 /// A number as digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,21 +61,59 @@ impl Decimal {
         integral.then(|| Self { fraction: String::new(), ..self.clone() })
     }
 
-    /// The number of JSON; `None` where it has more digits than arrive unchanged.
-    pub(super) fn to_number(&self) -> Option<Number> {
-        let digits = format!("{}{}", self.whole, self.fraction);
-        let zero = digits.bytes().all(|digit| digit == b'0');
-        let sign = if self.negative && !zero { "-" } else { "" };
-        if self.fraction.is_empty() {
-            let text = format!("{sign}{}", self.whole);
-            let unsigned = || text.parse::<u64>().ok().map(Number::from);
-            return text.parse::<i64>().ok().map(Number::from).or_else(unsigned);
-        }
-        if digits.trim_matches('0').len() > EXACT_DIGITS {
+    /// Reads a number of JSON; `None` where it is far outside of what a double holds.
+    pub(super) fn of_json(text: &str) -> Option<Self> {
+        let unsigned = text.trim_start_matches(['-', '+']);
+        let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+        let exponent: isize = exponent.parse().ok()?;
+        if exponent.abs() > LARGEST_EXPONENT {
             return None;
         }
-        let text = format!("{sign}{}.{}", self.whole, self.fraction);
-        text.parse().ok().and_then(Number::from_f64)
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let zeros = |count: isize| "0".repeat(count.max(0).unsigned_abs());
+        // Zeros on both sides, so that the point can be moved by any exponent.
+        let whole = format!("{}{whole}", zeros(-exponent));
+        let fraction = format!("{fraction}{}", zeros(exponent - fraction.len().cast_signed()));
+        let digits = format!("{whole}{fraction}");
+        let (whole, fraction) =
+            digits.split_at_checked(whole.len().checked_add_signed(exponent)?)?;
+        let negative = text.starts_with('-');
+        Some(Self { negative, whole: whole.to_owned(), fraction: fraction.to_owned() })
+    }
+
+    /// Whether both are the same number.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.plain() == other.plain()
+    }
+
+    /// The number without zeros that say nothing: `-12.5`, `0`.
+    fn plain(&self) -> String {
+        let (whole, fraction) =
+            (self.whole.trim_start_matches('0'), self.fraction.trim_end_matches('0'));
+        let sign =
+            if self.negative && !(whole.is_empty() && fraction.is_empty()) { "-" } else { "" };
+        let whole = if whole.is_empty() { "0" } else { whole };
+        let point = if fraction.is_empty() { "" } else { "." };
+        format!("{sign}{whole}{point}{fraction}")
+    }
+
+    /// The number of JSON; `None` where a caller that keeps numbers as doubles (IEEE 754 binary64), as most
+    /// do, would see another one.
+    ///
+    /// A number is kept if it is the shortest decimal that reads as its double. So are all whole numbers
+    /// up to 2^53 and all decimals of 15 digits.
+    pub(super) fn to_number(&self) -> Option<Number> {
+        let text = self.plain();
+        let double: f64 = text.parse().ok()?;
+        if double.to_string().trim_start_matches('-') != text.trim_start_matches('-') {
+            return None;
+        }
+        if self.fraction.is_empty() {
+            let unsigned = || text.parse::<u64>().ok().map(Number::from);
+            let whole = text.parse::<i64>().ok().map(Number::from).or_else(unsigned);
+            return whole.or_else(|| Number::from_f64(double));
+        }
+        Number::from_f64(double)
     }
 }
 
@@ -321,8 +359,15 @@ mod tests {
 
     #[test]
     fn digits_that_json_would_round_are_refused() {
-        assert_eq!(number("18446744073709551615"), Some(json!(u64::MAX)));
-        none_is_a_number(&["18446744073709551616", "1234567890123456.78"]);
+        assert_eq!(number("9007199254740992"), Some(json!(9_007_199_254_740_992_u64)));
+        assert_eq!(number("0.30000000000000004"), Some(json!(0.300_000_000_000_000_04)));
+        none_is_a_number(&[
+            "9007199254740993",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1234567890123456.78",
+            "0.1000000000000000055",
+        ]);
     }
 
     #[test]

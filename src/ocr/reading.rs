@@ -5,8 +5,6 @@
 //! Where that text ends in a loop and the provider made one without it, the latter is given; the
 //! warning stays, because what the model did not read is missing all the same.
 
-use serde_json::Value;
-
 use super::fence::{self, Unfenced};
 use super::lines::{self, Line};
 use super::notation::Notation;
@@ -15,6 +13,7 @@ use super::request::Detail;
 use super::result::Warning;
 use crate::dashscope::Task;
 use crate::dashscope::completion::{Completion, FinishReason};
+use crate::json::Tree;
 use crate::vision::Size;
 
 /// The text of one page.
@@ -114,10 +113,10 @@ const fn asks_for_all_pairs(task: Option<&Task>) -> bool {
 }
 
 /// An empty result may stand beside a text that could not be parsed.
-fn is_empty(pairs: &Value) -> bool {
+fn is_empty(pairs: &Tree) -> bool {
     match pairs {
-        Value::Object(members) => members.is_empty(),
-        Value::Array(items) => items.is_empty(),
+        Tree::Object(members) => members.is_empty(),
+        Tree::Array(items) => items.is_empty(),
         _ => true,
     }
 }
@@ -241,9 +240,9 @@ mod tests {
         let all = &Task::KeyInformationExtraction { result_schema: None };
         let text = "```json\n{\"b\": \"1\"}\n```";
         let parsed =
-            Completion { kv_result: Some(json!({"b": "1", "a": "2"})), ..completion(text) };
+            Completion { kv_result: Some(json!({"b": "1", "a": "2"}).into()), ..completion(text) };
         assert_eq!(read(&parsed, all).text, "{\n  \"b\": \"1\",\n  \"a\": \"2\"\n}");
-        let empty = Completion { kv_result: Some(json!({})), ..completion(text) };
+        let empty = Completion { kv_result: Some(json!({}).into()), ..completion(text) };
         assert_eq!(read(&empty, all).text, "{\"b\": \"1\"}");
         let prose = read(&completion("I see a cat."), all);
         assert_eq!(

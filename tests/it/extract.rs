@@ -75,3 +75,78 @@ async fn an_unknown_template_is_404_and_a_schema_and_a_template_together_are_400
     assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_option"));
     assert_eq!(gateway.upstream().bill().received, 0);
 }
+
+/// An answer of the native protocol in which the model wrote `text` and the provider made `kv_result` of it.
+fn written(text: &str, kv_result: &str) -> Fault {
+    let text = serde_json::Value::from(text);
+    let body = format!(
+        r#"{{"output":{{"choices":[{{"finish_reason":"stop","message":{{"role":"assistant","content":[{{"text":{text},
+        "ocr_result":{{"kv_result":{kv_result}}}}}]}}}}]}},"usage":{{"input_tokens":100,"output_tokens":29}}}}"#
+    );
+    Fault::replay(200, "application/json", body.into_bytes())
+}
+
+/// What `/extract` answers with the schema when the model wrote that.
+async fn extracted(schema: &str, text: &str, kv_result: &str) -> Answer {
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(written(text, kv_result));
+    gateway.upload(&format!("/extract?schema={schema}"), fixture("hello.png")).await
+}
+
+const NUMBERS: &str = r#"{"type":"object","properties":{"no":{"type":"string"},"sum":{"type":"number"},
+    "rows":{"type":"array","items":{"type":"object","properties":{"price":{"type":"string"}}}}}}"#;
+
+#[tokio::test]
+async fn a_long_number_is_given_digit_for_digit_or_not_at_all() {
+    let fields =
+        r#"{"no": 24952000000010910141, "sum": 24952000000010910141, "rows": [{"price": 12.50}]}"#;
+    let fenced = format!("```json\n{fields}\n```");
+    let rounded =
+        r#"{"no":2.495200000001091e19,"sum":2.495200000001091e19,"rows":[{"price":12.5}]}"#;
+    for (text, kv_result) in
+        [(fields, "null"), ("", fields), (&fenced, fields), (&fenced, rounded), (&fenced, "{}")]
+    {
+        let answer = extracted(NUMBERS, text, kv_result).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let number = "24952000000010910141";
+        let expected = json!({ "no": number, "sum": null, "rows": [{ "price": "12.50" }] });
+        assert_eq!(answer.json["data"], expected, "{text} {kv_result}");
+        assert_eq!(answer.json["fields"]["/no"]["raw"], number);
+        assert_eq!(answer.json["fields"]["/rows/0/price"]["raw"], "12.50");
+        let error = &answer.json["validation"]["errors"][0];
+        assert_eq!((&error["code"], &error["raw"]), (&json!("number_too_long"), &json!(number)));
+        assert_eq!(answer.json["validation"]["valid"], false);
+    }
+    let path = "/ocr?task=key_information_extraction";
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(written(fields, fields));
+    let answer = gateway.upload(path, fixture("hello.png")).await;
+    assert!(
+        answer.json["text"].as_str().unwrap().contains("24952000000010910141"),
+        "{}",
+        answer.text
+    );
+    assert!(answer.json["text"].as_str().unwrap().contains("12.50"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn fields_that_can_mean_one_thing_only_are_taken_at_the_first_call() {
+    let object = r#"{"total": 5.5}"#;
+    for text in [
+        format!("{object}\n{object}"),
+        format!("<think>\nIs it {{\"total\": 4}}?\n</think>\n```json\n{object}\n```"),
+        serde_json::Value::from(object).to_string(),
+        "{'total': 5.5, 'other': None, 'paid': True,}".to_owned(),
+        r#"{"total": 5.5, "other": "\ud83d"}"#.to_owned(),
+    ] {
+        let gateway = TestGateway::start().await;
+        gateway.upstream().add_fault(written(&text, "{}"));
+        let answer = extract(&gateway).await;
+        assert_eq!(answer.status, 200, "{text}: {}", answer.text);
+        assert_eq!(answer.json["data"], json!({ "total": 5.5 }), "{text}");
+        assert_eq!(gateway.upstream().calls().len(), 1, "{text}");
+    }
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(written(r#"{"total": 5} {"total": 6}"#, "{}"));
+    assert_eq!(extract(&gateway).await.code(), "upstream_invalid_output");
+}

@@ -14,6 +14,7 @@ mod aloud;
 mod architecture;
 mod auth;
 mod budgets;
+mod damage;
 mod databases;
 mod documents;
 mod dropin;

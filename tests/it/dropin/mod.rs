@@ -11,6 +11,7 @@ mod transparency;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
+pub(crate) use self::streams::read;
 use crate::harness::{Answer, TestGateway, fixture};
 
 pub(crate) const CHAT: &str = "/compatible-mode/v1/chat/completions";

@@ -21,7 +21,7 @@ async fn gateway() -> TestGateway {
 }
 
 /// What came of a stream, and whether its connection ended as it should.
-async fn read(response: Response) -> (Vec<u8>, bool) {
+pub(crate) async fn read(response: Response) -> (Vec<u8>, bool) {
     let mut stream = response.bytes_stream();
     let mut all = Vec::new();
     while let Some(piece) = stream.next().await {
