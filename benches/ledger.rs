@@ -20,7 +20,7 @@ use ocr_gateway::ledger::books::{Bill, Charge};
 use ocr_gateway::ledger::budget::Budgets;
 use ocr_gateway::ledger::settings::LedgerSettings;
 use ocr_gateway::ledger::usage::UsageQuery;
-use ocr_gateway::ledger::window::day_of;
+use ocr_gateway::ledger::window::Calendar;
 use ocr_gateway::random::SystemRandom;
 use ocr_gateway::store::{self, Engine, Store};
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
@@ -72,7 +72,8 @@ async fn main() {
 }
 
 async fn open(store: &Store) -> Ledger {
-    let settings = LedgerSettings { lease_ms: 30_000, retention_days: 10_000 };
+    let time_zone = Calendar::UTC;
+    let settings = LedgerSettings { lease_ms: 30_000, retention_days: 10_000, time_zone };
     let metrics = Metrics::new(&MetricsSettings { max_tenants: 10 }).unwrap();
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
     let background = TaskTracker::new();
@@ -141,7 +142,7 @@ fn budgets() -> Budgets {
 /// Writes so many settled entries, spread evenly, and the daily usage that they add up to.
 async fn fill(store: &Store, url: &str, entries: u64) {
     let started = Instant::now();
-    let today = day_of(SystemClock.timestamp());
+    let today = Calendar::UTC.day_of(SystemClock.timestamp());
     let first = today.saturating_sub(i64::try_from(DAYS).unwrap().days());
     let (numbers, day, id) = match store.engine() {
         Engine::Postgres => (
@@ -189,7 +190,7 @@ async fn fill(store: &Store, url: &str, entries: u64) {
 
 /// What operators and callers ask, each the slowest of five.
 async fn questions(ledger: &Ledger, store: &Store) {
-    let today = day_of(SystemClock.timestamp());
+    let today = Calendar::UTC.day_of(SystemClock.timestamp());
     let month = today.first_of_month();
     let year = today.saturating_sub(365.days());
     let one = Some("tenant-7".to_owned());

@@ -224,7 +224,8 @@ impl Admission {
     fn refusal(&self, error: ReserveError) -> Refusal {
         match error {
             ReserveError::Exceeded(exceeded) => {
-                let retry_after = exceeded.retry_after(self.clock.timestamp());
+                let now = self.clock.timestamp();
+                let retry_after = exceeded.retry_after(self.ledger.calendar(), now);
                 Refusal::Budget { exceeded: Box::new(exceeded), retry_after }
             }
             ReserveError::Unavailable => Refusal::StoreUnavailable,

@@ -446,6 +446,18 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_time_zone_is_an_error_that_names_the_key() {
+        let zone = |name| load(&[("OCR_GATEWAY__LEDGER__TIME_ZONE", name)]);
+        assert_eq!(zone("Asia/Shanghai").unwrap().ledger.time_zone.name(), "Asia/Shanghai");
+        assert_eq!(load(&[]).unwrap().ledger.time_zone.name(), "UTC");
+        for wrong in ["Asia/Bejing", "CST", "+08:00", "8", ""] {
+            let error = zone(wrong).unwrap_err().to_string();
+            let told = format!("ledger.time_zone: {wrong:?} is not a time zone");
+            assert!(error.starts_with(&told), "{error}");
+        }
+    }
+
+    #[test]
     fn an_unknown_answer_to_a_failing_redis_is_an_error_that_names_the_key() {
         let error = load(&[("OCR_GATEWAY__REDIS__ON_FAILURE", "open")]).unwrap_err().to_string();
         assert!(error.contains("redis.on_failure") && error.contains("closed"), "{error}");

@@ -17,7 +17,6 @@ use crate::ledger::LedgerStore;
 use crate::ledger::account::Unit;
 use crate::ledger::settings::LedgerSettings;
 use crate::ledger::usage::{Imbalance, day_named};
-use crate::ledger::window::day_of;
 use crate::units::Money;
 
 /// How many days an audit looks back when it is not told: as many as the longest month has, so that
@@ -27,7 +26,7 @@ const DAYS_BACK: i64 = 31;
 /// `ocr-gateway audit`
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
-    /// The first day (UTC) of the windows to recount, like 2026-01-31; about a month ago without it
+    /// The first day of the windows to recount, like 2026-01-31; about a month ago without it
     #[arg(long, value_name = "DAY", value_parser = day_named)]
     from: Option<Date>,
 }
@@ -44,7 +43,7 @@ pub(super) async fn run(
     clock: &dyn Clock,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let from = first_day(arguments, settings, day_of(clock.timestamp()))?;
+    let from = first_day(arguments, settings, settings.time_zone.day_of(clock.timestamp()))?;
     let imbalances = ledger.audit(from).await?;
     if imbalances.is_empty() {
         writeln!(out, "balanced: every account since {from} counts what its entries say")?;
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::ledger::account::AccountKey;
-    use crate::ledger::window::{Period, Window};
+    use crate::ledger::window::{Calendar, Period, Window};
     use crate::store;
     use crate::units::Currency;
 
@@ -128,8 +127,12 @@ mod tests {
         CommandLine::try_parse_from(words).map(|parsed| parsed.arguments)
     }
 
+    fn settings(retention_days: u32) -> LedgerSettings {
+        LedgerSettings { lease_ms: 30_000, retention_days, time_zone: Calendar::UTC }
+    }
+
     fn first(line: &str, retention_days: u32) -> Result<Date, String> {
-        let settings = LedgerSettings { lease_ms: 30_000, retention_days };
+        let settings = settings(retention_days);
         first_day(&parse(line).unwrap(), &settings, TODAY)
     }
 
@@ -173,11 +176,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_days_of_an_audit_are_those_of_the_ledger_s_time_zone() {
+        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        store.migrate().await.unwrap();
+        let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365));
+        let time_zone = Calendar::named("America/New_York").unwrap();
+        let settings = LedgerSettings { time_zone, ..settings(1) };
+        let (arguments, mut out) = (parse("").unwrap(), Vec::new());
+        run(&arguments, &*store.ledger(), &settings, &clock, &mut out).await.unwrap();
+        let told = String::from_utf8(out).unwrap();
+        assert!(told.starts_with("balanced: every account since 1970-12-30"), "{told}");
+    }
+
+    #[tokio::test]
     async fn an_empty_ledger_is_balanced() {
         let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
         store.migrate().await.unwrap();
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365));
-        let settings = LedgerSettings { lease_ms: 30_000, retention_days: 400 };
+        let settings = settings(400);
         let (arguments, mut out) = (parse("").unwrap(), Vec::new());
         let code = run(&arguments, &*store.ledger(), &settings, &clock, &mut out).await.unwrap();
         assert_eq!(code, ExitCode::SUCCESS);

@@ -97,7 +97,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Estimate(arguments) => return estimate::run(&arguments, &settings, &mut out),
         Command::Usage(arguments) => {
             let store = open(&settings.database).await?;
-            return usage::run(arguments, &*store.ledger(), &SystemClock, &mut out).await;
+            let (ledger, calendar) = (store.ledger(), &settings.ledger.time_zone);
+            return usage::run(arguments, &*ledger, calendar, &SystemClock, &mut out).await;
         }
         Command::Audit(arguments) => {
             let store = open(&settings.database).await?;

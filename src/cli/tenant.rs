@@ -84,16 +84,16 @@ pub(super) struct Flags {
     /// Requests at the same time, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
     concurrency: Option<Change<NonZeroU64>>,
-    /// Tokens in a UTC day, or 'none'
+    /// Tokens in a day, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
     daily_tokens: Option<Change<NonZeroU64>>,
-    /// Tokens in a UTC month, or 'none'
+    /// Tokens in a month, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
     monthly_tokens: Option<Change<NonZeroU64>>,
-    /// Money in a UTC day, like 12.50 in the price list's currency, or 'none'
+    /// Money in a day, like 12.50 in the price list's currency, or 'none'
     #[arg(long, value_name = "AMOUNT", value_parser = change::<Money>)]
     daily_cost: Option<Change<Money>>,
-    /// Money in a UTC month, like 12.50 in the price list's currency, or 'none'
+    /// Money in a month, like 12.50 in the price list's currency, or 'none'
     #[arg(long, value_name = "AMOUNT", value_parser = change::<Money>)]
     monthly_cost: Option<Change<Money>>,
     /// The models that may be asked for, separated by commas, or 'none' for all

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::ledger::LedgerStore;
 use crate::ledger::report::{DayReport, SpentReport, TotalReport};
 use crate::ledger::usage::{UsageQuery, UsageRow, day_named};
-use crate::ledger::window::day_of;
+use crate::ledger::window::Calendar;
 use crate::units::Cost;
 
 /// The exit code of wrong usage, as clap has it.
@@ -30,7 +30,7 @@ pub(super) struct UsageArgs {
     /// One tenant; all of them without it
     #[arg(long, value_name = "TENANT")]
     tenant: Option<TenantName>,
-    /// The first day (UTC), like 2026-01-31; the first of the last day's month without it
+    /// The first day in the ledger's time zone, like 2026-01-31; the first of the last day's month without it
     #[arg(long, value_name = "DAY", value_parser = day_named)]
     from: Option<Date>,
     /// The last day, included; today without it
@@ -97,11 +97,12 @@ const TEXTS: usize = 3;
 pub(super) async fn run(
     arguments: UsageArgs,
     ledger: &dyn LedgerStore,
+    calendar: &Calendar,
     clock: &dyn Clock,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let UsageArgs { tenant, from, to, format } = arguments;
-    let today = day_of(clock.timestamp());
+    let today = calendar.day_of(clock.timestamp());
     let query = match UsageQuery::of(tenant.map(String::from), from, to, today) {
         Ok(query) => query,
         Err(error) => {
@@ -264,13 +265,18 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Runs `line` on an empty ledger, on the 14th of May 2026.
+    /// Runs `line` on an empty ledger, at midnight UTC before the 14th of May 2026.
     async fn run_on_nothing(line: &str) -> (ExitCode, String) {
+        run_in(&Calendar::UTC, line).await
+    }
+
+    async fn run_in(calendar: &Calendar, line: &str) -> (ExitCode, String) {
         let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
         store.migrate().await.unwrap();
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(494_088));
         let mut out = Vec::new();
-        let code = run(parse(line).unwrap(), &*store.ledger(), &clock, &mut out).await.unwrap();
+        let code =
+            run(parse(line).unwrap(), &*store.ledger(), calendar, &clock, &mut out).await.unwrap();
         (code, String::from_utf8(out).unwrap())
     }
 
@@ -322,6 +328,14 @@ mod tests {
         assert_eq!(code, ExitCode::SUCCESS);
         assert_eq!((&json["from"], &json["to"]), (&"2026-05-01".into(), &"2026-05-14".into()));
         assert_eq!((&json["rows"], &json["total"]["calls"]), (&serde_json::json!([]), &0.into()));
+    }
+
+    #[tokio::test]
+    async fn today_is_the_day_in_the_time_zone_of_the_ledger() {
+        let new_york = Calendar::named("America/New_York").unwrap();
+        let (_, json) = run_in(&new_york, "--format json").await;
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["to"], "2026-05-13");
     }
 
     #[tokio::test]

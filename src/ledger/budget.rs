@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::account::Unit;
 use super::books::Balances;
-use super::window::{Period, Window};
+use super::window::{Calendar, Period, Window};
 use crate::units::{Money, Tokens};
 
 /// What a tenant may spend; none is no limit.
@@ -67,9 +67,9 @@ impl Budgets {
 /// Tokens left of a tenant's budgets: not spent, and not held by a call in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RemainingTokens {
-    /// Of the day's (UTC); none where there is no budget.
+    /// Of the day's; none where there is no budget.
     pub day: Option<Tokens>,
-    /// Of the month's (UTC); none where there is no budget.
+    /// Of the month's; none where there is no budget.
     pub month: Option<Tokens>,
 }
 
@@ -114,12 +114,12 @@ impl BudgetExceeded {
 
     /// The least time after which the same call can pass: when the budget begins anew, or, where
     /// only calls in flight are in the way, as soon as one of them may have ended.
-    pub fn retry_after(&self, now: Timestamp) -> Duration {
+    pub fn retry_after(&self, calendar: &Calendar, now: Timestamp) -> Duration {
         const SOON: Duration = Duration::from_secs(1);
         if self.is_held() {
             return SOON;
         }
-        let left = self.window.ends_at().duration_since(now);
+        let left = calendar.ends_at(&self.window).duration_since(now);
         Duration::try_from(left).unwrap_or_default().max(SOON)
     }
 
@@ -164,14 +164,14 @@ mod tests {
     #[test]
     fn an_exhausted_budget_is_worth_asking_again_when_its_window_ends() {
         let now = "2026-05-04T23:00:00Z".parse().unwrap();
-        assert_eq!(exceeded(60, 0, 50).retry_after(now), Duration::from_hours(1));
-        assert_eq!(exceeded(40, 30, 50).retry_after(now), Duration::from_secs(1));
+        assert_eq!(exceeded(60, 0, 50).retry_after(&Calendar::UTC, now), Duration::from_hours(1));
+        assert_eq!(exceeded(40, 30, 50).retry_after(&Calendar::UTC, now), Duration::from_secs(1));
     }
 
     #[test]
     fn a_clock_past_the_window_still_gives_a_wait() {
         let now = "2026-05-06T00:00:00Z".parse().unwrap();
-        assert_eq!(exceeded(60, 0, 50).retry_after(now), Duration::from_secs(1));
+        assert_eq!(exceeded(60, 0, 50).retry_after(&Calendar::UTC, now), Duration::from_secs(1));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::account::{Account, AccountKey};
 use super::books::{Books, Entry, EntryState, Operation, Outcome, accounts_of};
 use super::settings::LedgerSettings;
 use super::usage::{Imbalance, UsageQuery, UsageRow};
-use super::window::{Period, Window};
+use super::window::{Calendar, Period, Window};
 use super::{Beats, Ledger, LedgerStore, LedgerStoreError};
 use crate::clock::Clock;
 use crate::random::SeededRandom;
@@ -201,7 +201,8 @@ impl LedgerStore for FakeLedgerStore {
 /// A ledger of a process of its own, for tests of what stands above it.
 pub(crate) async fn ledger(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Ledger {
     let store = Arc::new(FakeLedgerStore::default());
-    let settings = LedgerSettings { lease_ms: 30_000, retention_days: 400 };
+    let time_zone = Calendar::UTC;
+    let settings = LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone };
     let random = Arc::new(SeededRandom::new(1));
     Ledger::open(store, &settings, clock, random, metrics, &TaskTracker::new()).await.unwrap()
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::books::{Operation, Outcome};
 use super::settings::{LedgerSettings, SILENT_LOOKS};
-use super::window::day_of;
+use super::window::Calendar;
 use super::{Beats, Holder, Ledger, LedgerStore, LedgerStoreError, show_balances};
 use crate::clock::Clock;
 use crate::random::{Random, new_id};
@@ -38,6 +38,7 @@ const PORTIONS_OF_A_LOOK: u32 = 40;
 pub(super) struct Keeper {
     store: Arc<dyn LedgerStore>,
     holder: Arc<Holder>,
+    calendar: Calendar,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
@@ -60,6 +61,7 @@ impl Keeper {
         Self {
             store: Arc::clone(&ledger.store),
             holder: Arc::clone(&ledger.holder),
+            calendar: ledger.calendar.clone(),
             clock: Arc::clone(&ledger.clock),
             random: Arc::clone(&ledger.random),
             metrics: Arc::clone(&ledger.metrics),
@@ -88,7 +90,7 @@ impl Keeper {
             Some(beats) => self.bury(beats).await?,
             None => self.come_back().await?,
         }
-        let today = day_of(self.clock.timestamp());
+        let today = self.calendar.day_of(self.clock.timestamp());
         if self.today.replace(today).is_some_and(|before| before != today) {
             self.metrics.forget_budgets();
         }

@@ -50,7 +50,7 @@ use self::budget::{BudgetExceeded, Budgets};
 use self::keeper::Keeper;
 use self::settings::LedgerSettings;
 use self::usage::{Imbalance, UsageQuery, UsageRow};
-use self::window::{Period, day_of};
+use self::window::{Calendar, Period};
 use self::writer::{Message, Reply, Request, Writer};
 use crate::clock::Clock;
 use crate::random::{Random, new_id};
@@ -197,6 +197,7 @@ pub struct Ledger {
     inbox: mpsc::UnboundedSender<Message>,
     room: Arc<Semaphore>,
     holder: Arc<Holder>,
+    calendar: Calendar,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
@@ -232,6 +233,7 @@ impl Ledger {
     ) -> Result<Self, LedgerStoreError> {
         let (ledger, writer, keeper) = Self::assemble(store, settings, clock, random, metrics);
         ledger.store.register(ledger.holder.id()).await?;
+        ledger.metrics.ledger_time_zone(ledger.calendar.name());
         background.spawn(writer.run());
         background.spawn(keeper.run());
         Ok(ledger)
@@ -248,7 +250,8 @@ impl Ledger {
         let holder = Arc::new(Holder(Mutex::new(new_id(&*clock, &*random))));
         let (inbox, messages) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(CAPACITY));
-        let ledger = Self { store, inbox, room, holder, clock, random, metrics };
+        let calendar = settings.time_zone.clone();
+        let ledger = Self { store, inbox, room, holder, calendar, clock, random, metrics };
         let (writer, keeper) = (Writer::new(&ledger, messages), Keeper::new(&ledger, settings));
         (ledger, writer, keeper)
     }
@@ -293,13 +296,23 @@ impl Ledger {
         }
     }
 
+    /// The days that budgets are given for.
+    pub const fn calendar(&self) -> &Calendar {
+        &self.calendar
+    }
+
+    /// The day on which a call that is reserved now is counted.
+    pub fn today(&self) -> Date {
+        self.calendar.day_of(self.clock.timestamp())
+    }
+
     /// A tenant's token accounts of today and this month.
     ///
     /// # Errors
     ///
     /// [`LedgerStoreError`].
     pub async fn balances(&self, tenant: &str) -> Result<Balances, LedgerStoreError> {
-        let day = day_of(self.clock.timestamp());
+        let day = self.today();
         let accounts = self.ask(self.store.accounts(tenant, day)).await?;
         let of = |period| {
             let found = accounts
@@ -319,7 +332,7 @@ impl Ledger {
         &self,
         tenant: &str,
     ) -> Result<Vec<(AccountKey, Account)>, LedgerStoreError> {
-        let day = day_of(self.clock.timestamp());
+        let day = self.today();
         self.ask(self.store.accounts(tenant, day)).await
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::account::{Account, AccountKey, Unit};
 use super::budget::Budgets;
 use super::usage::{UsageQuery, UsageRow};
-use super::window::{Period, Window};
+use super::window::{Calendar, Period, Window};
 use crate::units::{Cost, Currency, Money, Tokens, Usage};
 
 /// The answer of `GET /usage`.
@@ -32,9 +32,9 @@ pub struct UsageReport {
 /// What is left of the budgets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BudgetsReport {
-    /// Of today (UTC).
+    /// Of today.
     pub day: WindowReport,
-    /// Of this month (UTC).
+    /// Of this month.
     pub month: WindowReport,
 }
 
@@ -174,10 +174,14 @@ impl BudgetsReport {
         budgets: &Budgets,
         accounts: &[(AccountKey, Account)],
         priced: impl IntoIterator<Item = Currency>,
+        calendar: &Calendar,
         today: Date,
     ) -> Self {
         let priced: BTreeSet<_> = priced.into_iter().collect();
-        let of = |period| WindowReport::of(budgets, accounts, &priced, Window::of(period, today));
+        let of = |period| {
+            let window = Window::of(period, today);
+            WindowReport::of(budgets, accounts, &priced, calendar, window)
+        };
         Self { day: of(Period::Day), month: of(Period::Month) }
     }
 }
@@ -187,6 +191,7 @@ impl WindowReport {
         budgets: &Budgets,
         accounts: &[(AccountKey, Account)],
         priced: &BTreeSet<Currency>,
+        calendar: &Calendar,
         window: Window,
     ) -> Self {
         let of_window: BTreeMap<_, _> = accounts
@@ -207,8 +212,8 @@ impl WindowReport {
             CostBalanceReport { currency, balance }
         });
         Self {
-            starts_at: window.starts_at(),
-            ends_at: window.ends_at(),
+            starts_at: calendar.starts_at(&window),
+            ends_at: calendar.ends_at(&window),
             tokens: BalanceReport::of(limit(Unit::Tokens), &account(Unit::Tokens), Tokens::new),
             cost: cost.collect(),
         }
@@ -270,7 +275,7 @@ mod tests {
         let window = Window::of(Period::Day, today);
         let key = AccountKey { tenant: "acme".into(), window, unit: Unit::Tokens };
         let budgets = Budgets { monthly_tokens: Some(Tokens::new(5)), ..Budgets::default() };
-        let report = BudgetsReport::of(&budgets, &[(key, account)], [], today);
+        let report = BudgetsReport::of(&budgets, &[(key, account)], [], &Calendar::UTC, today);
         assert_eq!((report.day.tokens.limit, report.day.tokens.remaining), (None, None));
         assert_eq!(report.day.tokens.settled, Tokens::new(6));
         assert_eq!(report.month.tokens.remaining, Some(Tokens::new(5)));
@@ -284,7 +289,8 @@ mod tests {
         let key = AccountKey { tenant: "acme".into(), window, unit: Unit::Money(Currency::Usd) };
         let budget = Some(Money::from_nanos(5));
         let budgets = Budgets { daily_cost: budget, monthly_cost: budget, ..Budgets::default() };
-        let report = BudgetsReport::of(&budgets, &[(key, account)], [Currency::Cny], today);
+        let report =
+            BudgetsReport::of(&budgets, &[(key, account)], [Currency::Cny], &Calendar::UTC, today);
         let left = |window: &WindowReport| -> Vec<_> {
             let left = window.cost.iter().map(|cost| (cost.currency, cost.balance.remaining));
             left.collect()

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::window::Calendar;
+
 /// How often a process must be silent when others look, before they take it for dead.
 pub const SILENT_LOOKS: u32 = 3;
 
@@ -15,6 +17,8 @@ pub struct LedgerSettings {
     pub lease_ms: u64,
     /// For how many days the entries of single calls are kept.
     pub retention_days: u32,
+    /// The time zone whose days and months budgets are given for.
+    pub time_zone: Calendar,
 }
 
 impl LedgerSettings {

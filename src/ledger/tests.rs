@@ -25,7 +25,7 @@ use super::budget::Budgets;
 use super::fake::{FakeLedgerStore, Fate, Tables};
 use super::keeper::Keeper;
 use super::settings::LedgerSettings;
-use super::window::{Period, Window};
+use super::window::{Calendar, Period, Window};
 use super::{Ledger, LedgerStore, Reservation, ReserveError};
 use crate::clock::{Clock, ManualClock};
 use crate::random::{Random, SeededRandom};
@@ -44,7 +44,8 @@ const STEPS: u64 = 40;
 /// Where the clocks start: a little before the midnight that ends a month.
 const START: Duration = Duration::from_secs(1_777_593_600 - 5);
 
-const SETTINGS: LedgerSettings = LedgerSettings { lease_ms: 30_000, retention_days: 400 };
+const SETTINGS: LedgerSettings =
+    LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone: Calendar::UTC };
 
 /// The end that was wanted for an entry, and whether the process that wanted it died afterwards.
 #[derive(Debug, Clone)]

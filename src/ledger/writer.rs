@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::books::{Balances, Charge, Operation, Outcome};
 use super::budget::{BudgetExceeded, Budgets};
 use super::reservation::Reservation;
-use super::window::day_of;
+use super::window::Calendar;
 use super::{Holder, Ledger, LedgerStore, LedgerStoreError, show_balances, show_budgets};
 use crate::clock::Clock;
 use crate::telemetry::metrics::{LedgerStep, Metrics};
@@ -93,6 +93,7 @@ pub(super) struct End {
 pub(super) struct Writer {
     store: Arc<dyn LedgerStore>,
     holder: Arc<Holder>,
+    calendar: Calendar,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     messages: mpsc::UnboundedReceiver<Message>,
@@ -147,6 +148,7 @@ impl Writer {
         Self {
             store: Arc::clone(&ledger.store),
             holder: Arc::clone(&ledger.holder),
+            calendar: ledger.calendar.clone(),
             clock: Arc::clone(&ledger.clock),
             metrics: Arc::clone(&ledger.metrics),
             messages,
@@ -282,7 +284,7 @@ impl Writer {
     async fn post_whole(&mut self, operations: &[Operation]) -> Result<Vec<Outcome>, Broken> {
         let [mut pause, longest] = PAUSES;
         loop {
-            let today = day_of(self.clock.timestamp());
+            let today = self.calendar.day_of(self.clock.timestamp());
             let cause = match timeout(POST_TIMEOUT, self.store.post(operations, today)).await {
                 Ok(Ok(outcomes)) => {
                     self.report_up();
@@ -304,7 +306,8 @@ impl Writer {
 
     /// Tells everybody what became of what they asked.
     fn deliver(&mut self, batch: Batch, outcomes: Vec<Result<Outcome, Broken>>) {
-        let (today, now) = (day_of(self.clock.timestamp()), self.clock.instant());
+        let today = self.calendar.day_of(self.clock.timestamp());
+        let now = self.clock.instant();
         let mut outcomes = outcomes.into_iter();
         for end in batch.ends {
             self.metrics.ledger_step(LedgerStep::Settle, now.saturating_duration_since(end.at));

@@ -105,6 +105,7 @@ pub struct Metrics {
     request_duration: HistogramVec,
     refused: IntCounterVec,
     budget_tokens: IntGaugeVec,
+    ledger_time_zone: IntGaugeVec,
     ledger_duration: HistogramVec,
     upstream_attempts: IntCounterVec,
     upstream_duration: HistogramVec,
@@ -136,6 +137,7 @@ impl Metrics {
             request_duration: new.histogram("request_duration_seconds", "Time from a request's first byte to its answer.", &["route"])?,
             refused: new.counter("refused_total", "Requests refused before anything was sent.", &["tenant", "reason"])?,
             budget_tokens: new.gauges("budget_tokens", "Tokens of the current window: the budget, what is settled, and what calls in flight hold. As last seen by this replica.", &["tenant", "period", "state"])?,
+            ledger_time_zone: new.gauges("ledger_time_zone", "Always 1. The time zone whose days and months this replica counts budgets in.", &["time_zone"])?,
             ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"])?,
             upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,
             upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"])?,
@@ -240,6 +242,11 @@ impl Metrics {
     /// A new day has begun: what is known of the budgets is of the one before.
     pub fn forget_budgets(&self) {
         self.budget_tokens.reset();
+    }
+
+    /// The time zone of the budgets. Replicas that were given different ones are seen here.
+    pub fn ledger_time_zone(&self, name: &str) {
+        self.ledger_time_zone.with_label_values(&[name]).set(1);
     }
 
     /// A call waited for the ledger.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use dashscope_emulator::Fault;
 use ocr_gateway::auth::tenant::Tenant;
+use ocr_gateway::ledger::window::Calendar;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::dropin;
-use crate::harness::{Answer, TestGateway, fixture, spawn, until};
+use crate::harness::{Answer, MovedClock, TestGateway, fixture, spawn, until};
 use crate::openapi::operations;
 
 /// The most tokens that the model may write for the tenants here.
@@ -33,6 +34,11 @@ async fn bound(gateway: &TestGateway, key: &str, file: &str) -> u64 {
 
 async fn ocr(gateway: &TestGateway, key: &str) -> Answer {
     Answer::of(gateway.post_as(key, "/ocr").body(fixture("hello.png"))).await
+}
+
+async fn usage(gateway: &TestGateway, key: &str) -> Value {
+    let url = format!("{}/usage", gateway.address);
+    Answer::of(gateway.http.get(url).bearer_auth(key)).await.json
 }
 
 /// Tokens that the ledger counts as settled and as reserved today.
@@ -271,4 +277,46 @@ async fn a_new_key_spends_from_its_tenants_account() {
     while ocr(&gateway, &old).await.status == 200 {}
     let new = gateway.another_key(|record| record.tenant = tenant.name.clone()).await;
     assert_eq!(ocr(&gateway, &new).await.code(), "budget_exhausted");
+}
+
+// The time zone.
+
+#[tokio::test]
+async fn a_budget_begins_anew_at_the_midnight_of_its_time_zone() {
+    // An hour before the end of the day on which Berlin's clocks were set forward.
+    let clock = Arc::new(MovedClock::at("2026-03-29T21:00:00Z"));
+    let berlin = Arc::clone(&clock);
+    let gateway = TestGateway::with(|setup| {
+        setup.settings.ledger.time_zone = Calendar::named("Europe/Berlin").unwrap();
+        // So that the gauges are looked at often.
+        setup.settings.ledger.lease_ms = 300;
+        setup.clock = berlin;
+    })
+    .await;
+    let key = gateway.key_of(&budgeted("acme", 1_000)).await;
+    while ocr(&gateway, &key).await.status == 200 {}
+    let refusal = ocr(&gateway, &key).await;
+    let wait: u64 = refusal.header("retry-after").parse().unwrap();
+    assert!((3_500..=3_600).contains(&wait), "{wait}");
+    let day = ("2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z");
+    let before = usage(&gateway, &key).await;
+    assert_eq!((&before["from"], &before["to"]), (&json!("2026-03-01"), &json!("2026-03-29")));
+    assert_eq!(before["days"][0]["date"], "2026-03-29");
+    assert_eq!(before["budgets"]["day"]["starts_at"], day.0);
+    assert_eq!(before["budgets"]["day"]["ends_at"], day.1);
+    assert_eq!(before["budgets"]["month"]["ends_at"], "2026-03-31T22:00:00Z");
+    let gauge = [("tenant", "acme"), ("period", "day"), ("state", "settled")];
+    assert!(gateway.count("budget_tokens", &gauge).await > 0);
+
+    clock.set(day.1);
+    until("a new day", async || gateway.count("budget_tokens", &gauge).await == 0).await;
+    assert_eq!(ocr(&gateway, &key).await.status, 200);
+    let after = usage(&gateway, &key).await;
+    assert_eq!(
+        (&after["to"], &after["days"][1]["date"]),
+        (&json!("2026-03-30"), &json!("2026-03-30"))
+    );
+    assert_eq!(after["budgets"]["day"]["starts_at"], day.1);
+    let spent = gateway.upstream().bill().total();
+    assert_eq!(after["budgets"]["month"]["tokens"]["settled"], spent);
 }

@@ -6,17 +6,18 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use dashscope_emulator::{Emulator, EngineChoice, Options as EmulatorOptions, World};
 use jiff::Timestamp;
 use ocr_gateway::auth::key::{ApiKey, KeyRecord};
 use ocr_gateway::auth::tenant::Tenant;
-use ocr_gateway::clock::SystemClock;
+use ocr_gateway::clock::{Clock, SystemClock};
 use ocr_gateway::gateway::Gateway;
 use ocr_gateway::random::{Random, SystemRandom};
 use ocr_gateway::server::{self, Listeners};
-use ocr_gateway::settings::Settings;
+use ocr_gateway::settings::{ServerSettings, Settings};
 use ocr_gateway::store::{self, Store};
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
@@ -39,6 +40,41 @@ pub(crate) struct Setup {
     pub(crate) tenant: Tenant,
     /// The emulator; scripted unless a test wants real OCR.
     pub(crate) emulator: EmulatorOptions,
+    /// What time it is; the machine's own time unless a test moves it.
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// The machine's clocks, with the wall time moved to where a test wants it.
+#[derive(Debug)]
+pub(crate) struct MovedClock {
+    ahead_ms: AtomicI64,
+}
+
+impl MovedClock {
+    /// A clock on which it is `moment` now.
+    pub(crate) fn at(moment: &str) -> Self {
+        let clock = Self { ahead_ms: AtomicI64::new(0) };
+        clock.set(moment);
+        clock
+    }
+
+    /// Makes it `moment` now.
+    pub(crate) fn set(&self, moment: &str) {
+        let moment: Timestamp = moment.parse().unwrap();
+        let ahead = moment.as_millisecond() - SystemClock.timestamp().as_millisecond();
+        self.ahead_ms.store(ahead, Ordering::Relaxed);
+    }
+}
+
+impl Clock for MovedClock {
+    fn now(&self) -> SystemTime {
+        let now = SystemClock.timestamp().as_millisecond() + self.ahead_ms.load(Ordering::Relaxed);
+        Timestamp::from_millisecond(now).unwrap().into()
+    }
+
+    fn instant(&self) -> Instant {
+        SystemClock.instant()
+    }
 }
 
 /// A running service.
@@ -85,9 +121,10 @@ impl TestGateway {
                 engine: EngineChoice::Scripted(SCRIPTED_TEXT.to_owned()),
                 ..EmulatorOptions::default()
             },
+            clock: Arc::new(SystemClock),
         };
         change(&mut setup);
-        let Setup { mut settings, tenant, emulator } = setup;
+        let Setup { mut settings, tenant, emulator, clock } = setup;
         let emulator = Emulator::start(emulator).await.unwrap();
         if settings.upstream.base_url.is_empty() {
             settings.upstream.base_url = emulator.base_url();
@@ -98,7 +135,8 @@ impl TestGateway {
         store.migrate().await.unwrap();
         store.tenants().create_tenant(&tenant).await.unwrap();
         let key = create_key(&store, "test", |_| {}).await;
-        Self::serve(settings, store, key, emulator, folder).await
+        let gateway = Gateway::build(&settings, store.clone(), clock, Arc::new(Impatient)).await;
+        Self::serve(gateway.unwrap(), settings.server, store, key, emulator, folder).await
     }
 
     /// The service with an upload limit of so many bytes.
@@ -107,14 +145,13 @@ impl TestGateway {
     }
 
     async fn serve(
-        settings: Settings,
+        gateway: Arc<Gateway>,
+        settings: ServerSettings,
         store: Store,
         key: String,
         emulator: Emulator,
         folder: TempDir,
     ) -> Self {
-        let (clock, random) = (Arc::new(SystemClock), Arc::new(Impatient));
-        let gateway = Gateway::build(&settings, store.clone(), clock, random).await.unwrap();
         let listeners = Listeners {
             public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             metrics: TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -123,7 +160,7 @@ impl TestGateway {
         let metrics_address = format!("http://{}", listeners.metrics.local_addr().unwrap());
         // It ends with the test's runtime.
         spawn(async move {
-            server::run(gateway, listeners, &settings.server, std::future::pending()).await;
+            server::run(gateway, listeners, &settings, std::future::pending()).await;
         });
         Self {
             address,

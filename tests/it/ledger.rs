@@ -11,7 +11,7 @@ use ocr_gateway::ledger::books::{Bill, Charge, Operation, Outcome};
 use ocr_gateway::ledger::budget::Budgets;
 use ocr_gateway::ledger::settings::LedgerSettings;
 use ocr_gateway::ledger::usage::UsageQuery;
-use ocr_gateway::ledger::window::Period;
+use ocr_gateway::ledger::window::{Calendar, Period};
 use ocr_gateway::ledger::{Ledger, LedgerStore, LedgerStoreError};
 use ocr_gateway::random::{SystemRandom, new_id};
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
@@ -423,7 +423,7 @@ async fn usage_is_of_the_days_and_tenant_asked_for_in_order() {
 }
 
 async fn open(store: Arc<dyn LedgerStore>, lease_ms: u64) -> (Ledger, TaskTracker) {
-    let settings = LedgerSettings { lease_ms, retention_days: 400 };
+    let settings = LedgerSettings { lease_ms, retention_days: 400, time_zone: Calendar::UTC };
     let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
     let clock: Arc<dyn Clock> =
         Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_777_550_000)));

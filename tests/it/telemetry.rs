@@ -73,6 +73,7 @@ async fn the_metrics_of_the_contract_are_there_with_their_labels() {
         ("upstream_retries_total", "reason"),
         ("refused_total", "reason tenant"),
         ("in_flight_bytes", ""),
+        ("ledger_time_zone", "time_zone"),
         ("build_info", "version"),
     ] {
         let expected: Vec<_> = expected.split_whitespace().collect();

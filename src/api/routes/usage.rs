@@ -18,7 +18,6 @@ use crate::auth::tenant::Tenant;
 use crate::gateway::Gateway;
 use crate::ledger::report::{BudgetsReport, UsageReport};
 use crate::ledger::usage::{UsageQuery, day_named};
-use crate::ledger::window::day_of;
 
 /// The most days of one answer: a leap year.
 const MOST_DAYS: i32 = 366;
@@ -45,13 +44,14 @@ pub(in crate::api) async fn usage(
 }
 
 async fn report(gateway: &Gateway, tenant: &Tenant, query: &str) -> Result<UsageReport, Problem> {
-    let today = day_of(gateway.clock.timestamp());
-    let query = read(query, tenant.name.as_str(), today)?;
     let ledger = &gateway.ledger;
+    let today = ledger.today();
+    let query = read(query, tenant.name.as_str(), today)?;
     let (accounts, rows) =
         tokio::try_join!(ledger.accounts(tenant.name.as_str()), ledger.usage(&query))?;
     let currencies = gateway.catalog.sold_in(&tenant.regions).map(|model| model.price.currency);
-    let budgets = BudgetsReport::of(&admission::budgets(tenant), &accounts, currencies, today);
+    let budgets = admission::budgets(tenant);
+    let budgets = BudgetsReport::of(&budgets, &accounts, currencies, ledger.calendar(), today);
     Ok(UsageReport::new(tenant.name.to_string(), &query, budgets, rows))
 }
 

@@ -56,13 +56,13 @@ pub struct TenantChange {
     pub tokens_per_minute: Change<NonZeroU64>,
     /// Requests in flight at the same time.
     pub concurrency: Change<NonZeroU64>,
-    /// Tokens in a UTC day.
+    /// Tokens in a day.
     pub daily_tokens: Change<NonZeroU64>,
-    /// Tokens in a UTC month.
+    /// Tokens in a month.
     pub monthly_tokens: Change<NonZeroU64>,
-    /// Money in a UTC day, of each currency.
+    /// Money in a day, of each currency.
     pub daily_cost: Change<Money>,
-    /// Money in a UTC month, of each currency.
+    /// Money in a month, of each currency.
     pub monthly_cost: Change<Money>,
     /// The models that may be asked for.
     pub models: Change<Vec<String>>,

@@ -144,16 +144,16 @@ pub struct Tenant {
     /// Requests in flight at the same time.
     #[serde(default)]
     pub concurrency: Option<NonZeroU64>,
-    /// Tokens in a UTC day.
+    /// Tokens in a day.
     #[serde(default)]
     pub daily_tokens: Option<NonZeroU64>,
-    /// Tokens in a UTC month.
+    /// Tokens in a month.
     #[serde(default)]
     pub monthly_tokens: Option<NonZeroU64>,
-    /// Money in a UTC day, above zero. It holds for each currency of the price list by itself.
+    /// Money in a day, above zero. It holds for each currency of the price list by itself.
     #[serde(default)]
     pub daily_cost: Option<Money>,
-    /// Money in a UTC month, above zero, of each currency.
+    /// Money in a month, above zero, of each currency.
     #[serde(default)]
     pub monthly_cost: Option<Money>,
     /// The models that may be asked for; all, if empty.

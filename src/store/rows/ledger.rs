@@ -17,7 +17,7 @@ use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::books::{Bill, Charge, Entry, EntryState, UsageChange, UsageKey};
 use crate::ledger::budget::Budgets;
 use crate::ledger::usage::{Imbalance, UsageRow};
-use crate::ledger::window::{Period, Window};
+use crate::ledger::window::{Calendar, Period, Window};
 use crate::units::{Currency, Money, Tokens, Usage};
 
 /// A row of `ledger_entries`.
@@ -328,9 +328,13 @@ fn json<T: Serialize>(rows: impl Iterator<Item = T>) -> Result<String, LedgerSto
     serde_json::to_string(&rows).map_err(|error| LedgerStoreError::Broken(error.into()))
 }
 
-/// The least id of an entry that was made on `day`: ids start with the time in milliseconds.
+/// The least id of an entry that was made on `day` in UTC: ids start with the time in milliseconds.
+///
+/// Pruning uses it to find old entries by the index of ids. Which entries are deleted is decided by
+/// their day in the ledger's time zone. West of UTC the last entries of a day have larger ids than this
+/// and are deleted one day later.
 pub(in crate::store) fn least_id_of(day: Date) -> Uuid {
-    let midnight = Window::of(Period::Day, day).starts_at().as_millisecond();
+    let midnight = Calendar::UTC.starts_at(&Window::of(Period::Day, day)).as_millisecond();
     let millis = u64::try_from(midnight).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }
