@@ -5,39 +5,62 @@
 //! repaired, since every repair would be a guess about somebody's document. Only the notation that
 //! the task writes is looked for; in a page of text `<b>` may be what stands there.
 
-use serde::de::IgnoredAny;
+use crate::json::{self, Spelling};
 
 /// The elements of a table and of the text in it that a model closes. Others, and those that are
 /// never closed, are passed over: `<Name>` on a form is text.
-const ELEMENTS: [&str; 33] = [
-    "html", "head", "body", "table", "caption", "colgroup", "thead", "tbody", "tfoot", "tr", "th",
-    "td", "div", "p", "span", "ul", "ol", "li", "b", "i", "u", "s", "em", "strong", "sub", "sup",
+const ELEMENTS: [&str; 21] = [
+    "table", "div", "span", "ul", "ol", "dl", "b", "i", "u", "s", "em", "strong", "sub", "sup",
     "h1", "h2", "h3", "h4", "h5", "h6", "a",
+];
+
+/// Elements whose end tag may be left out (HTML standard, "Optional tags").
+const ENDING_BY_THEMSELVES: [&str; 18] = [
+    "html", "head", "body", "p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot",
+    "caption", "colgroup", "option", "optgroup", "rt",
 ];
 
 /// Bytes of the name of an environment; a longer one is none, lest each start of one be read to the end.
 const LONGEST_NAME: usize = 64;
 
-/// Whether every tag that is opened is closed, in the right order.
+/// Whether every tag that is opened is closed, in the right order, but for those that need not be.
 pub(super) fn is_whole_html(html: &str) -> bool {
     let mut open = Vec::new();
     let mut rest = html;
     while let Some(at) = rest.find('<') {
         rest = &rest[at + 1..];
+        if let Some(comment) = rest.strip_prefix("!--") {
+            let Some(end) = comment.find("-->") else { return false };
+            rest = &comment[end..];
+            continue;
+        }
         let Some(tag) = Tag::before(rest) else { continue };
         let Some(length) = tag.length else { return false };
         if !tag.closes {
             let closes_itself = rest[..length].ends_with('/');
             open.extend((!closes_itself).then_some(tag.element));
-        } else if open.pop() != Some(tag.element) {
+        } else if !close(&mut open, tag.element) {
             return false;
         }
         rest = &rest[length..];
     }
-    open.is_empty()
+    open.iter().all(|element| ENDING_BY_THEMSELVES.contains(element))
 }
 
-/// A tag of one of [`ELEMENTS`], behind its `<`.
+/// Closes `element`, and what ends by itself inside of it; false where it cannot be closed here.
+fn close(open: &mut Vec<&str>, element: &str) -> bool {
+    while let Some(innermost) = open.pop() {
+        if innermost == element {
+            return true;
+        }
+        if !ENDING_BY_THEMSELVES.contains(&innermost) {
+            return false;
+        }
+    }
+    false
+}
+
+/// A tag of a known element, behind its `<`.
 struct Tag {
     element: &'static str,
     closes: bool,
@@ -50,29 +73,61 @@ impl Tag {
         let name = rest.strip_prefix('/').unwrap_or(rest);
         let length = name.find(|letter: char| !letter.is_ascii_alphanumeric());
         let (name, behind) = name.split_at(length.unwrap_or(name.len()));
-        let element = ELEMENTS.into_iter().find(|element| name.eq_ignore_ascii_case(element))?;
-        let is_tag =
-            behind.starts_with(|next: char| next.is_ascii_whitespace() || "/>".contains(next));
-        (is_tag || behind.is_empty()).then(|| Self {
+        let known = ELEMENTS.into_iter().chain(ENDING_BY_THEMSELVES);
+        let element = known.into_iter().find(|element| name.eq_ignore_ascii_case(element))?;
+        let is_tag = behind.is_empty()
+            || behind.starts_with(|next: char| next.is_ascii_whitespace() || "/>".contains(next));
+        let end = end_of_tag(rest);
+        (is_tag && !is_comparison(element, behind, end)).then(|| Self {
             element,
             closes: rest.starts_with('/'),
-            length: end_of_tag(rest),
+            length: match end {
+                End::At(length) => Some(length),
+                End::Missing | End::Another => None,
+            },
         })
     }
 }
 
-/// Where the `>` of a tag stands; one inside quotes does not end it.
-fn end_of_tag(rest: &str) -> Option<usize> {
+/// Whether the sign before this compares what is on the page: `x <b` and `i <u and v> w`.
+fn is_comparison(element: &str, behind: &str, end: End) -> bool {
+    match end {
+        End::Another => true,
+        End::Missing => element.len() == 1,
+        // One letter is a name on the page as well as in HTML, where its attributes have values.
+        End::At(_) => {
+            let attributes = behind.split('>').next().unwrap_or_default();
+            element.len() == 1
+                && !attributes.contains('=')
+                && attributes.contains(char::is_alphanumeric)
+        }
+    }
+}
+
+/// How a tag ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// With the `>` behind so many bytes.
+    At(usize),
+    /// Not before the text does.
+    Missing,
+    /// Another tag begins before.
+    Another,
+}
+
+/// Where a tag ends; a `>` inside quotes does not end it.
+fn end_of_tag(rest: &str) -> End {
     let mut quote = None;
-    rest.char_indices().find_map(|(at, character)| {
+    for (at, character) in rest.char_indices() {
         match (quote, character) {
-            (None, '>') => return Some(at),
+            (None, '>') => return End::At(at),
+            (None, '<') => return End::Another,
             (None, '"' | '\'') => quote = Some(character),
             (Some(open), close) if open == close => quote = None,
             _ => {}
         }
-        None
-    })
+    }
+    End::Missing
 }
 
 /// Whether every `\begin` has its `\end` in the right order, and `$$` come in pairs.
@@ -130,7 +185,8 @@ fn environment<'a>(latex: &'a str, start: &str) -> Option<&'a str> {
 
 /// Whether it is one JSON value.
 pub(super) fn is_whole_json(json: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(json).is_ok()
+    let read = json::prefix(json, Spelling::Json);
+    read.is_ok_and(|(_, length)| json[length..].trim().is_empty())
 }
 
 #[cfg(test)]
@@ -147,6 +203,34 @@ mod tests {
             "<!DOCTYPE html><html><body><p>x</p><img src=a></body></html>",
         ] {
             assert!(is_whole_html(html), "{html}");
+        }
+    }
+
+    #[test]
+    fn end_tags_that_may_be_left_out_and_signs_of_less_are_no_fault() {
+        for html in [
+            "<table><tr><td>x <b</td><td>a <b and c</td><td>i <u and v> w</td></tr></table>",
+            "<table><thead><tr><th>a<th>b<tbody><tr><td>1<td>2<tr><td>3</table>",
+            "<p>one<p>two <i>three</i>",
+            "<div><p>a<ul><li>b<li>c</ul></div><dl><dt>d<dd>e</dl>",
+            "<html><body><p>a <table><caption>c<tr><td>1</table>",
+            "<p><table><tr><td>1</td></tr></table></p>",
+            "<!-- <b> <td> --><table></table>",
+            "a <p and q<b",
+            "x <b",
+        ] {
+            assert!(is_whole_html(html), "{html}");
+        }
+        for html in [
+            "<table><tr><td>1",
+            "<table><tr><td>1<table",
+            "<table><tr><td><b>1</td></tr></table>",
+            "<p><b>x",
+            "<ul><li>a</ol>",
+            "<table></table><table bor",
+            "<!-- <table></table>",
+        ] {
+            assert!(!is_whole_html(html), "{html}");
         }
     }
 
@@ -186,6 +270,10 @@ mod tests {
     #[test]
     fn json_is_whole_when_it_parses() {
         assert!(is_whole_json(" {\"a\": [1, null]}\n"));
+        assert!(
+            is_whole_json("{\"a\": \"half \\ud83d\"}"),
+            "a character is damaged, the markup is whole"
+        );
         for json in ["{\"a\": [1", "{} {}", "prose", ""] {
             assert!(!is_whole_json(json), "{json}");
         }
