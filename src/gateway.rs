@@ -90,6 +90,8 @@ pub struct Bounds {
     pub body_total: Duration,
     /// Longest request.
     pub request: Duration,
+    /// Longest silence of a stream that is answered.
+    pub stream_silence: Duration,
 }
 
 impl Bounds {
@@ -99,6 +101,7 @@ impl Bounds {
             body_idle: settings.idle_timeout(),
             body_total: settings.body_timeout(),
             request: settings.request_timeout(),
+            stream_silence: settings.stream_keep_alive(),
         }
     }
 }

@@ -86,6 +86,8 @@ pub struct ServerSettings {
     pub body_timeout_ms: u64,
     /// Longest request.
     pub request_timeout_ms: u64,
+    /// Longest silence of a stream that is answered.
+    pub stream_keep_alive_ms: u64,
     /// Bytes of uploads held in memory at once.
     pub max_in_flight_bytes: Ceiling,
     /// Requests worked on at once.
@@ -107,6 +109,11 @@ impl ServerSettings {
     /// Longest time for a request's headers, and for the next request on an open connection.
     pub const fn keep_alive_timeout(&self) -> Duration {
         Duration::from_millis(self.keep_alive_timeout_ms)
+    }
+
+    /// See [`stream_keep_alive_ms`](Self::stream_keep_alive_ms).
+    pub const fn stream_keep_alive(&self) -> Duration {
+        Duration::from_millis(self.stream_keep_alive_ms)
     }
 
     /// Longest upload.
@@ -254,6 +261,7 @@ impl Settings {
             ("server.keep_alive_timeout_ms", self.server.keep_alive_timeout_ms),
             ("server.body_timeout_ms", self.server.body_timeout_ms),
             ("server.request_timeout_ms", self.server.request_timeout_ms),
+            ("server.stream_keep_alive_ms", self.server.stream_keep_alive_ms),
             ("ledger.retention_days", self.ledger.retention_days.into()),
         ];
         for (key, value) in positive {

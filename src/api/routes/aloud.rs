@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 
+use super::KEEP_ALIVE;
 use crate::admission::tab::Tab;
 use crate::api::entrance::Entered;
 use crate::api::middleware::RequestId;
@@ -33,13 +34,6 @@ use crate::ocr::result::OcrAnswer;
 /// Pieces of text that wait for a slow caller.
 const WAITING_PIECES: usize = 2;
 
-/// How long a stream is silent at most, below the time after which proxies give a connection up (nginx,
-/// AWS: 60 s). A page may wait for its turn, and a task whose result is no text tells nothing for minutes.
-const LONGEST_SILENCE: Duration = Duration::from_secs(15);
-
-/// A comment, which clients ignore (HTML standard, "Server-sent events").
-const KEEP_ALIVE: &str = ": keep-alive\n\n";
-
 /// Reads an image aloud.
 pub(super) async fn answer(
     gateway: &Gateway,
@@ -49,11 +43,18 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let (sender, texts) = mpsc::channel(WAITING_PIECES);
     let (ocr, tenant) = (Arc::clone(&gateway.ocr), Arc::clone(&entered.tenant));
-    let tab = request.tab.clone();
+    let (tab, silence) = (request.tab.clone(), gateway.bounds.stream_silence);
     let answering = async move { ocr.recognize_aloud(&tenant, request, sender).await };
     let answering = Box::pin(answering.in_current_span());
-    let mut reading =
-        Reading { texts, answering: Some(answering), answer: None, id, tab, span: Span::current() };
+    let mut reading = Reading {
+        texts,
+        answering: Some(answering),
+        answer: None,
+        id,
+        tab,
+        silence,
+        span: Span::current(),
+    };
     let first = match reading.next_or_nothing().await {
         Some(Told::Answer(answer)) => Some(Told::Answer(Box::new(Ok((*answer)?)))),
         told => told,
@@ -80,6 +81,9 @@ struct Reading {
     answer: Option<Box<Result<OcrAnswer, OcrError>>>,
     id: RequestId,
     tab: Tab,
+    /// The longest. A page may wait for its turn, and a task whose result is no text tells nothing for
+    /// minutes.
+    silence: Duration,
     span: Span,
 }
 
@@ -108,7 +112,7 @@ impl Reading {
     }
 
     async fn next_or_nothing(&mut self) -> Option<Told> {
-        let told = tokio::time::timeout(LONGEST_SILENCE, self.next()).await;
+        let told = tokio::time::timeout(self.silence, self.next()).await;
         told.unwrap_or(Some(Told::Nothing))
     }
 
@@ -119,7 +123,7 @@ impl Reading {
 
     fn event(&self, told: Told) -> Bytes {
         match told {
-            Told::Nothing => Bytes::from_static(KEEP_ALIVE.as_bytes()),
+            Told::Nothing => KEEP_ALIVE,
             Told::Text(text) => event("text", &json!({ "page": 1, "text": text })),
             Told::Answer(answer) => {
                 self.log();

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
+use bytes::Bytes;
 
 use super::entrance::{Entered, Places};
 use super::middleware::Served;
@@ -33,6 +34,10 @@ use crate::units::Pixels;
 use crate::vision::Size;
 
 const MAX_PIXELS: HeaderName = HeaderName::from_static("ocr-max-pixels");
+
+/// A comment between two events, which clients ignore (HTML standard, "Server-sent events"). It keeps proxies
+/// from giving up a stream that has nothing to tell.
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// Reads the upload and its options into the request that the use cases understand.
 async fn read_request(

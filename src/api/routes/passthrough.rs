@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -14,7 +15,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 
-use super::tell_tokens;
+use super::{KEEP_ALIVE, tell_tokens};
 use crate::admission::tab::Tab;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
 use crate::api::entrance::{Entered, Places, enter};
@@ -91,7 +92,8 @@ async fn forward(
             // nginx would hold events back until its buffer is full.
             let unbuffered = ("x-accel-buffering", HeaderValue::from_static("no"));
             let lost = tab.ended();
-            let body = Body::new(StreamBody::new(passed_on(chunks, dialect, id, tab)));
+            let silence = gateway.bounds.stream_silence;
+            let body = Body::new(StreamBody::new(passed_on(chunks, dialect, id, tab, silence)));
             let head = [(header::CONTENT_TYPE.as_str(), EVENTS), unbuffered];
             let mut response = (head, body).into_response();
             if spent::takes_trailers(&headers) {
@@ -114,13 +116,15 @@ enum Passing {
     BreakOff,
 }
 
-/// The body of a stream, and trailers that tell what it cost. One that broke off ends with an event that says so and with a broken connection:
-/// no client may take it for whole.
+/// The body of a stream, and trailers that tell what it cost. One that broke off ends with an event that says
+/// so and with a broken connection: no client may take it for whole. A comment breaks each `silence`; chunks
+/// are whole events, so it never stands inside of one.
 fn passed_on(
     chunks: mpsc::Receiver<Chunk>,
     dialect: Dialect,
     id: RequestId,
     tab: Tab,
+    silence: Duration,
 ) -> impl stream::Stream<Item = io::Result<Frame<Bytes>>> {
     stream::try_unfold(Passing::Open(chunks), move |passing| {
         let (id, tab) = (id.clone(), tab.clone());
@@ -130,7 +134,10 @@ fn passed_on(
                 Passing::Over => return Ok(None),
                 Passing::BreakOff => return break_off().await,
             };
-            match chunks.recv().await {
+            let Ok(chunk) = tokio::time::timeout(silence, chunks.recv()).await else {
+                return Ok(Some((Frame::data(KEEP_ALIVE), Passing::Open(chunks))));
+            };
+            match chunk {
                 None => break_off().await,
                 // Sent only to a caller who takes them.
                 Some(Chunk::End) => {

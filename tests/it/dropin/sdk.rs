@@ -101,6 +101,36 @@ async fn dashscopes_python_sdk_needs_only_the_address_and_the_key() {
     assert_paid(&gateway).await;
 }
 
+/// A gateway that puts comments between the slow events of its streams.
+async fn talkative() -> TestGateway {
+    let gateway = TestGateway::with(|setup| {
+        setup.emulator.api_keys = vec!["sk-test".to_owned()];
+        setup.emulator.stream_interval = Duration::from_millis(60);
+        setup.settings.server.stream_keep_alive_ms = 15;
+    })
+    .await;
+    gateway.upstream().host(IMAGE_URL, fixture("hello.png"));
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_python_sdks_skip_comments_in_a_stream() {
+    let Some(python) = installed("OCR_GATEWAY_SDK_PYTHON") else { return };
+    let gateway = talkative().await;
+    for program in ["openai_stream", "dashscope_stream"] {
+        run(&gateway, &python, &format!("python/{program}.py")).await;
+    }
+    assert_paid(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_javascript_sdk_skips_comments_in_a_stream() {
+    let Some(node) = installed("OCR_GATEWAY_SDK_NODE") else { return };
+    let gateway = talkative().await;
+    run(&gateway, &node, "javascript/openai.mjs").await;
+    assert_paid(&gateway).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openais_javascript_sdk_needs_only_the_address_and_the_key() {
     let Some(node) = installed("OCR_GATEWAY_SDK_NODE") else { return };

@@ -215,6 +215,48 @@ async fn a_stream_that_stalls_is_broken_off_when_its_time_is_over() {
     }
 }
 
+/// A gateway whose streams are hardly ever silent, and whose upstream is slow between its events.
+async fn talkative() -> TestGateway {
+    let gateway = TestGateway::with(|setup| {
+        setup.emulator.keep_bodies = true;
+        setup.settings.server.stream_keep_alive_ms = 20;
+    })
+    .await;
+    gateway.upstream().add_fault(Fault::interval(200));
+    gateway
+}
+
+#[tokio::test]
+async fn comments_stand_between_the_events_of_a_stream_that_is_silent_and_nowhere_else() {
+    const COMMENT: &str = ": keep-alive\n\n";
+    for (path, mut body) in both() {
+        if path == CHAT {
+            body["stream_options"] = serde_json::json!({ "include_usage": true });
+        }
+        let gateway = talkative().await;
+        let (seen, ended_well) = read(streamed(&gateway, path, body).send().await.unwrap()).await;
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(ended_well && seen.contains(COMMENT), "{path}: {seen}");
+        assert!(!seen.starts_with(COMMENT), "the first event decides the status");
+        let sent = gateway.upstream().calls().pop().unwrap().response_body;
+        assert_eq!(seen.replace(COMMENT, "").as_bytes(), sent, "{path}");
+        let events = seen.split_terminator("\n\n").filter(|event| event.contains("keep-alive"));
+        assert!(events.into_iter().all(|event| event == ": keep-alive"), "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_fails_before_its_first_event_has_its_status_and_no_comment() {
+    for (path, body) in both() {
+        let gateway = talkative().await;
+        gateway.upstream().clear_faults();
+        gateway.upstream().add_fault(Fault::code("Arrearage").delayed(200));
+        let response = streamed(&gateway, path, body).send().await.unwrap();
+        assert_eq!(response.status(), 503);
+        assert!(!response.text().await.unwrap().contains("keep-alive"));
+    }
+}
+
 #[tokio::test]
 async fn a_stream_takes_no_longer_in_all_than_a_stream_may() {
     for (path, body) in both() {
