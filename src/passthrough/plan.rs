@@ -245,7 +245,8 @@ mod tests {
     }
 
     fn png_url() -> String {
-        let file = base64_simd::STANDARD.encode_to_string(crate::vision::samples::png(640, 480));
+        let file =
+            base64_simd::STANDARD.encode_to_string(crate::vision::samples::whole_png(640, 480));
         format!("data:image/png;base64,{file}")
     }
 

@@ -92,10 +92,13 @@ mod tests {
         let of = |order| {
             let exif = samples::exif(order, value);
             let jpeg = samples::jpeg(40, 30);
-            let jpeg = [&jpeg[..2], &samples::app1(&exif), &jpeg[2..]].concat();
-            let png = [samples::png(40, 30), samples::png_chunk(*b"eXIf", &exif)].concat();
-            let webp =
-                [samples::webp_extended(40, 30), samples::riff_chunk(*b"EXIF", &exif)].concat();
+            let scan = samples::JPEG_SCAN;
+            let jpeg = [&jpeg[..2], &samples::app1(&exif), &jpeg[2..], &scan].concat();
+            let chunk = samples::png_chunk(*b"eXIf", &exif);
+            let png = [samples::png(40, 30), chunk, samples::png_data()].concat();
+            let (canvas, lossy) = (samples::webp_extended(40, 30), samples::webp_lossy(40, 30));
+            let chunk = samples::riff_chunk(*b"EXIF", &exif);
+            let webp = [&canvas, &lossy[12..], &chunk].concat();
             let sides = [(256, 4, 40), (257, 4, 30), (273, 4, 8)];
             let note = |kind| (0x0112, kind, u32::from(value));
             let short = samples::tiff(order, &[&[&sides[..], &[note(3)]].concat()]);
@@ -129,13 +132,14 @@ mod tests {
 
     #[test]
     fn a_patched_png_has_the_checksum_of_its_new_bytes() {
-        let file =
-            [samples::png(40, 30), samples::png_chunk(*b"eXIf", &samples::exif(ByteOrder::Big, 6))]
-                .concat();
+        let turned = |value| {
+            let chunk = samples::png_chunk(*b"eXIf", &samples::exif(ByteOrder::Big, value));
+            [samples::png(40, 30), chunk, samples::png_data()].concat()
+        };
+        let file = turned(6);
         let mut copy = file.clone();
         Patch::of(&file, &probe(&file).unwrap()).unwrap().unwrap().apply(&mut copy);
-        let upright = samples::png_chunk(*b"eXIf", &samples::exif(ByteOrder::Big, 1));
-        assert_eq!(copy, [samples::png(40, 30), upright].concat());
+        assert_eq!(copy, turned(1));
     }
 
     #[test]

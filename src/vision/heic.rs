@@ -8,6 +8,9 @@
 //! EXIF is ignored: the standard makes it information only, and decoders turn the picture by its
 //! properties. Sequences that have only tracks and no `meta` box are malformed here.
 
+mod locations;
+
+use self::locations::{Locations, Place};
 use super::Size;
 use super::byte_order::ByteOrder::Big;
 use super::format::{Format, Orientation};
@@ -117,6 +120,28 @@ fn primary_item(body: &[u8]) -> Option<u32> {
         0 => Big.u16(body, FULL_BOX).map(u32::from),
         _ => Big.u32(body, FULL_BOX),
     }
+}
+
+/// Sees that the primary picture, or a picture that it is put together from, has data that starts within a
+/// file of `length` bytes.
+pub(super) fn check_picture(bytes: &[u8], length: usize) -> Result<(), &'static str> {
+    let without = Err("has no pixels: its picture data are outside the file");
+    let Some(meta) = find(bytes, *b"meta").and_then(|meta| meta.get(FULL_BOX..)) else {
+        return without;
+    };
+    let primary = find(meta, *b"pitm").and_then(primary_item);
+    let place = Place { length: length as u64, data: find(meta, *b"idat").unwrap_or_default() };
+    let Some(items) = find(meta, *b"iloc").and_then(Locations::of) else { return without };
+    let mut found = false;
+    for item in items.take(MAX_ITEMS) {
+        let holds = item.starts_in(&place);
+        if Some(item.id) == primary && item.is_in_file() {
+            return if holds { Ok(()) } else { without };
+        }
+        // A primary picture that is put together only names its parts.
+        found |= holds;
+    }
+    if found { Ok(()) } else { without }
 }
 
 /// The sides that an `ispe` property gives.

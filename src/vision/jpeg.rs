@@ -60,6 +60,30 @@ fn scan(bytes: &[u8]) -> Result<(Size, Option<Range<usize>>), &'static str> {
     Err("has more than 1024 segments before its frame header")
 }
 
+/// Sees that there is data in a scan. Data that is cut later is let be: decoders show the rest in grey.
+pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
+    let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
+    for _ in 0..2 * MAX_SEGMENTS {
+        match segments.marker().map_err(without_scan)? {
+            0x01 | 0xd0..=0xd8 => {}
+            0xd9 => return Err(WITHOUT_SCAN),
+            marker => {
+                segments.body().map_err(without_scan)?;
+                if marker == 0xda && segments.is_at_data() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Err("has more than 2048 segments before the data of a scan")
+}
+
+const WITHOUT_SCAN: &str = "ends before the data of its first scan";
+
+fn without_scan(what: &'static str) -> &'static str {
+    if what == TRUNCATED { WITHOUT_SCAN } else { what }
+}
+
 /// The sides out of a frame header, T.81 B.2.2, whose length must fit its number of components.
 fn frame(header: &[u8]) -> Result<Size, &'static str> {
     let length = Big.u16(header, 0).ok_or(TRUNCATED)?;
@@ -99,6 +123,16 @@ impl<'a> Segments<'a> {
             }
         }
         Err(TRUNCATED)
+    }
+
+    /// Whether coded data comes next, and not a marker or the end.
+    fn is_at_data(&self) -> bool {
+        match self.rest {
+            // A stuffed byte, or a restart that comes too early.
+            [0xff, next, ..] => matches!(next, 0x00 | 0xd0..=0xd7),
+            [first, ..] => *first != 0xff,
+            [] => false,
+        }
     }
 
     /// Moves behind the segment whose marker was read and returns what it holds.
@@ -186,6 +220,37 @@ mod tests {
         let segment = [&[0xff, 0xe2, 0xff, 0xff][..], &vec![0xff; 0xfffd]].concat();
         let header = read(&jpeg_after(&segment.repeat(16))).unwrap();
         assert_eq!(header.stored, Size::new(40, 30));
+    }
+
+    const SCAN: &[u8] = &[0xff, 0xda, 0, 8, 1, 1, 0, 0, 0x3f, 0];
+
+    /// What comes of a file with these bytes behind its frame header.
+    fn with_scans(bytes: &[&[u8]]) -> Result<(), &'static str> {
+        check_picture(&[&samples::jpeg(40, 30), &bytes.concat()[..]].concat())
+    }
+
+    #[test]
+    fn the_data_of_a_scan_may_be_cut_and_stand_behind_an_empty_scan() {
+        for data in [&[0x55][..], &[0xff, 0x00], &[0xff, 0xd0, 0x55]] {
+            assert_eq!(with_scans(&[SCAN, data]), Ok(()));
+            assert_eq!(with_scans(&[SCAN, SCAN, data]), Ok(()));
+            assert_eq!(with_scans(&[&[0xff, 0xc4, 0, 3, 0], SCAN, data]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_file_without_the_data_of_a_scan_is_malformed() {
+        for bytes in [&[][..], &[0xff], &[0xff, 0xd9], &SCAN[..5], SCAN] {
+            assert_eq!(with_scans(&[bytes]), Err(WITHOUT_SCAN), "{bytes:x?}");
+        }
+        assert_eq!(with_scans(&[SCAN, &[0xff, 0xd9]]), Err(WITHOUT_SCAN));
+        assert_eq!(with_scans(&[SCAN, &[0xff, 0xd9], SCAN, &[0x55]]), Err(WITHOUT_SCAN));
+    }
+
+    #[test]
+    fn a_million_segments_before_the_scan_are_given_up() {
+        let segments = [0xff, 0xfe, 0x00, 0x02].repeat(1 << 20);
+        assert!(with_scans(&[&segments, SCAN, &[0x55]]).is_err());
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! [`image_tokens`](resize::image_tokens) does the provider's own arithmetic. All of it is pure,
 //! synchronous and takes microseconds, whatever the bytes are.
 //!
-//! No pixel is ever looked at. A file whose header is sound but whose pixels are not is found out
-//! by the provider, which refuses it without billing.
+//! No pixel is ever looked at. A file without any picture data is refused; one whose pixels are damaged is
+//! found out by the provider, which refuses it without billing.
 
 pub mod as_stored;
 pub mod format;

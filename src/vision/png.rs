@@ -31,6 +31,12 @@ const CHECKSUM_LENGTH: usize = 4;
 /// Chunks before the first IDAT that are looked through for eXIf.
 const MAX_CHUNKS: usize = 1024;
 
+/// Chunks before the picture data that are stepped over. Writers leave some dozens.
+const MAX_CHUNKS_BEFORE_DATA: usize = 65_536;
+
+/// The bytes of picture data that are looked at: the two of the zlib header, and one that is compressed.
+const LEAST_DATA: usize = 3;
+
 /// Section 7.1: the four-byte numbers of PNG have 31 bits.
 const MAX_SIDE: u32 = (1 << 31) - 1;
 
@@ -74,6 +80,41 @@ fn size(header: &[u8]) -> Result<Size, &'static str> {
         return Err("has an unknown compression, filter or interlace method");
     }
     Ok(Size::new(width, height))
+}
+
+/// Sees that there is picture data: IDAT chunks before IEND, the start of a zlib stream in them. A stream that
+/// is cut later is let be, since decoders show the rows until there.
+pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
+    let (mut at, mut data, mut found) = (SIGNATURE.len(), [0; LEAST_DATA], 0);
+    for _ in 0..MAX_CHUNKS_BEFORE_DATA {
+        let start = at + CHUNK_START;
+        let (Some(length), Some(kind)) = (Big.u32(bytes, at), bytes.get(at + 4..start)) else {
+            return Err("ends before its picture data");
+        };
+        let end = start + length as usize;
+        match kind {
+            b"IEND" => return Err("has no picture data"),
+            b"IDAT" => {
+                let present = &bytes[start..end.min(bytes.len())];
+                for (place, &byte) in data[found..].iter_mut().zip(present) {
+                    *place = byte;
+                    found += 1;
+                }
+                if found == LEAST_DATA {
+                    return check_zlib(data);
+                }
+            }
+            _ => {}
+        }
+        at = end + CHECKSUM_LENGTH;
+    }
+    Err("has more than 65536 chunks before its picture data")
+}
+
+/// RFC 1950, section 2.2: the method is deflate, and the first two bytes are a multiple of 31.
+fn check_zlib([method, flags, _]: [u8; LEAST_DATA]) -> Result<(), &'static str> {
+    let is_zlib = method & 0x0f == 8 && u16::from_be_bytes([method, flags]) % 31 == 0;
+    if is_zlib { Ok(()) } else { Err("has picture data that is not compressed with zlib") }
 }
 
 /// Where the data of an eXIf chunk before the picture data stands; nothing that is wrong here matters.
@@ -163,6 +204,58 @@ mod tests {
         let exif = png_chunk(*b"eXIf", &samples::exif(ByteOrder::Big, 8));
         let header = read(&[samples::png(40, 30), chunks, exif].concat()).unwrap();
         assert_eq!(header.orientation, Orientation::Upright);
+    }
+
+    const DATA: [u8; 3] = [0x78, 0x9c, 0x03];
+
+    /// What comes of a file with these chunks behind its header.
+    fn with_chunks(chunks: &[([u8; 4], &[u8])]) -> Result<(), &'static str> {
+        let chunks = chunks.iter().map(|&(kind, data)| png_chunk(kind, data));
+        check_picture(&[samples::png(40, 30), chunks.collect::<Vec<_>>().concat()].concat())
+    }
+
+    #[test]
+    fn picture_data_may_be_split_and_stand_behind_other_chunks() {
+        let (text, palette, header) = (vec![0; 70_000], [0; 3], [0x78]);
+        let split = [
+            (*b"tEXt", &text[..]),
+            (*b"PLTE", &palette),
+            (*b"IDAT", &header),
+            (*b"IDAT", &[]),
+            (*b"IDAT", &DATA[1..]),
+            (*b"IEND", &[]),
+        ];
+        assert_eq!(with_chunks(&split), Ok(()));
+        assert_eq!(with_chunks(&[(*b"IDAT", &DATA)]), Ok(()), "an end is not needed");
+    }
+
+    #[test]
+    fn a_file_without_picture_data_is_malformed() {
+        let (none, ends) = (Err("has no picture data"), Err("ends before its picture data"));
+        assert_eq!(with_chunks(&[]), ends);
+        assert_eq!(with_chunks(&[(*b"tEXt", &[1])]), ends);
+        assert_eq!(with_chunks(&[(*b"IDAT", &[])]), ends);
+        assert_eq!(with_chunks(&[(*b"IDAT", &DATA[..2])]), ends);
+        assert_eq!(with_chunks(&[(*b"IEND", &[]), (*b"IDAT", &DATA)]), none);
+        assert_eq!(with_chunks(&[(*b"IDAT", &[]), (*b"IEND", &[])]), none);
+        assert_eq!(with_chunks(&[(*b"fdAT", &DATA), (*b"IEND", &[])]), none);
+        assert!(with_chunks(&[(*b"IDAT", &[0; 300])]).is_err());
+    }
+
+    #[test]
+    fn picture_data_that_is_cut_anywhere_is_let_be_while_some_is_there() {
+        let file = [samples::png(40, 30), png_chunk(*b"IDAT", &DATA)].concat();
+        let first = file.len() - CHECKSUM_LENGTH;
+        for length in 0..file.len() {
+            assert_eq!(check_picture(&file[..length]).is_ok(), length >= first, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_million_chunks_before_the_picture_data_are_given_up() {
+        let chunks = png_chunk(*b"tEXt", &[]).repeat(1 << 20);
+        let file = [samples::png(40, 30), chunks, png_chunk(*b"IDAT", &DATA)].concat();
+        assert_eq!(check_picture(&file), Err("has more than 65536 chunks before its picture data"));
     }
 
     #[test]

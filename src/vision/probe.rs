@@ -3,11 +3,12 @@
 //! The type is decided by the first bytes, never by a file name or a declared type, because those
 //! are wrong often enough to be of no use and because a data URL must name the real one.
 //!
-//! Only header fields are read. Nothing is decoded, nothing is allocated, and the number of
+//! Only header fields are read, and how a file is put together: whether there is any picture data in it.
+//! Nothing is decoded, nothing is allocated, and the number of
 //! segments, chunks, boxes and fields looked at is bounded, so hostile bytes cost no more time than
 //! honest ones. A header that every decoder would refuse is refused here, before anything is spent;
 //! one that decoders put up with, such as junk between JPEG segments or a broken EXIF block, is put
-//! up with.
+//! up with. So is a picture that is cut, as long as there is something to decode.
 
 use super::format::{Format, Orientation};
 use super::{Size, bmp, heic, jpeg, kind, png, tiff, webp};
@@ -64,14 +65,23 @@ pub enum ProbeError {
     },
 }
 
-/// Reads an image's header.
+/// Reads an image's header and sees that there is a picture behind it.
 ///
 /// # Errors
 ///
 /// [`ProbeError::Empty`] for no bytes, [`ProbeError::Unsupported`] for bytes that start like none
 /// of the accepted formats, [`ProbeError::Malformed`] for a header that breaks its format's rules,
-/// ends too early, or gives a side of zero.
+/// ends too early, or gives a side of zero, and for a file without picture data.
 pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ProbeError> {
+    probe_beginning(bytes, bytes.len())
+}
+
+/// The same of a file of `length` bytes that begins with `bytes`.
+///
+/// # Errors
+///
+/// As [`probe`], and [`ProbeError::Malformed`] where what is looked for lies behind the beginning.
+pub fn probe_beginning(bytes: &[u8], length: usize) -> Result<ImageHeader, ProbeError> {
     if bytes.is_empty() {
         return Err(ProbeError::Empty);
     }
@@ -90,6 +100,15 @@ pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ProbeError> {
     if header.stored.shorter_side() == 0 {
         return Err(ProbeError::Malformed { format, what: "has a side of zero pixels" });
     }
+    let checked = match format {
+        Format::Jpeg => jpeg::check_picture(bytes),
+        Format::Png => png::check_picture(bytes),
+        Format::Webp => webp::check_picture(bytes),
+        Format::Bmp => bmp::check_picture(bytes, length),
+        Format::Tiff => tiff::check_picture(bytes, length),
+        Format::Heic => heic::check_picture(bytes, length),
+    };
+    checked.map_err(|what| ProbeError::Malformed { format, what })?;
     Ok(header)
 }
 
@@ -155,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_image_with_a_pdf_inside_is_an_image() {
-        let polyglot = [samples::png(40, 30), b"%PDF-1.7".to_vec()].concat();
+        let polyglot = [samples::whole_png(40, 30), b"%PDF-1.7".to_vec()].concat();
         assert!(probe(&polyglot).is_ok());
         assert_eq!(probe(b"\xef\xbb\xbf%PDF-1.7"), Err(ProbeError::Unsupported { seen: "PDF" }));
     }

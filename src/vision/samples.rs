@@ -1,4 +1,4 @@
-//! The smallest files of every format whose header is sound, for tests. They have no pixels.
+//! The smallest files of every format whose header is sound, for tests. Their pixels are a byte or two.
 
 use super::byte_order::ByteOrder;
 use super::format::Format;
@@ -12,8 +12,8 @@ pub(super) fn all(width: u32, height: u32) -> Vec<(Format, Vec<u8>)> {
     let sides = [(256, 4, width), (257, 4, height), (273, 4, 8)];
     let signed = i32::try_from(width).unwrap();
     vec![
-        (Format::Jpeg, jpeg(width, height)),
-        (Format::Png, png(width, height)),
+        (Format::Jpeg, [jpeg(width, height), JPEG_SCAN.to_vec()].concat()),
+        (Format::Png, whole_png(width, height)),
         (Format::Webp, webp_lossy(width, height)),
         (Format::Bmp, bmp(signed, height.cast_signed())),
         (Format::Bmp, bmp_core(width, height)),
@@ -27,6 +27,10 @@ fn low_half(number: u32) -> u16 {
     u16::try_from(number).unwrap()
 }
 
+/// A scan with a byte of data.
+pub(super) const JPEG_SCAN: [u8; 11] = [0xff, 0xda, 0, 8, 1, 1, 0, 0, 0x3f, 0, 0x55];
+
+/// Up to its frame header.
 pub(super) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     let sides = [low_half(height), low_half(width)].map(u16::to_be_bytes);
     let frame = [0xff, 0xd8, 0xff, 0xc0, 0, 17, 8];
@@ -42,7 +46,17 @@ pub(super) fn exif(order: ByteOrder, orientation: u16) -> Vec<u8> {
     tiff(order, &[&[(0x0112, 3, orientation.into())]])
 }
 
-pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn whole_png(width: u32, height: u32) -> Vec<u8> {
+    [png(width, height), png_data()].concat()
+}
+
+/// A chunk of picture data.
+pub(super) fn png_data() -> Vec<u8> {
+    png_chunk(*b"IDAT", &[0x78, 0x9c, 0x03])
+}
+
+/// Up to its IHDR.
+pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
     png_with(width, height, [8, 2, 0, 0, 0])
 }
 
@@ -70,12 +84,12 @@ fn webp(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
 
 pub(super) fn webp_lossy(width: u32, height: u32) -> Vec<u8> {
     let sides = [low_half(width), low_half(height)].map(u16::to_le_bytes);
-    webp(*b"VP8 ", &[&[0x10, 0, 0, 0x9d, 0x01, 0x2a][..], sides.as_flattened()].concat())
+    webp(*b"VP8 ", &[&[0x10, 0, 0, 0x9d, 0x01, 0x2a][..], sides.as_flattened(), &[0]].concat())
 }
 
 pub(super) fn webp_lossless(width: u32, height: u32) -> Vec<u8> {
     let packed = (width - 1) | ((height - 1) << 14);
-    webp(*b"VP8L", &[&[0x2f][..], &packed.to_le_bytes()].concat())
+    webp(*b"VP8L", &[&[0x2f][..], &packed.to_le_bytes(), &[0]].concat())
 }
 
 pub(super) fn webp_extended(width: u32, height: u32) -> Vec<u8> {
@@ -86,13 +100,13 @@ pub(super) fn webp_extended(width: u32, height: u32) -> Vec<u8> {
 pub(super) fn bmp(width: i32, height: i32) -> Vec<u8> {
     let sides = [width, height].map(i32::to_le_bytes);
     let start = [&b"BM"[..], &[0; 12], &[40, 0, 0, 0]].concat();
-    [&start, sides.as_flattened(), &[1, 0, 24, 0], &[0; 24]].concat()
+    [&start, sides.as_flattened(), &[1, 0, 24, 0], &[0; 24], &[0; 4]].concat()
 }
 
 pub(super) fn bmp_core(width: u32, height: u32) -> Vec<u8> {
     let sides = [low_half(width), low_half(height)].map(u16::to_le_bytes);
     let start = [&b"BM"[..], &[0; 12], &[12, 0, 0, 0]].concat();
-    [&start, sides.as_flattened(), &[1, 0, 24, 0]].concat()
+    [&start, sides.as_flattened(), &[1, 0, 24, 0], &[0; 4]].concat()
 }
 
 /// A chain of directories that follow each other from byte eight on.
@@ -148,6 +162,15 @@ pub(super) fn heic_with(properties: &[Vec<u8>], associated: &[u8]) -> Vec<u8> {
     let properties =
         [iso_box(*b"ipco", &properties.concat()), iso_box(*b"ipma", &associations)].concat();
     let primary = iso_box(*b"pitm", &[0, 0, 0, 0, 0, 1]);
-    let meta = [vec![0; 4], primary, iso_box(*b"iprp", &properties)].concat();
-    [iso_box(*b"ftyp", b"heic\0\0\0\0mif1"), iso_box(*b"meta", &meta)].concat()
+    // Its data, one extent in four bytes each of offset and length, are the last byte of the file.
+    let location = |offset: u32| {
+        let item = [&[0x44, 0, 0, 1, 0, 1, 0, 0, 0, 1][..], &offset.to_be_bytes(), &[0, 0, 0, 1]];
+        iso_box(*b"iloc", &[&[0; 4], &item.concat()[..]].concat())
+    };
+    let file = |offset: u32| {
+        let parts = [vec![0; 4], primary.clone(), iso_box(*b"iprp", &properties), location(offset)];
+        let meta = iso_box(*b"meta", &parts.concat());
+        [iso_box(*b"ftyp", b"heic\0\0\0\0mif1"), meta, iso_box(*b"mdat", &[0])].concat()
+    };
+    file(u32::try_from(file(0).len() - 1).unwrap())
 }

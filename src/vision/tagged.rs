@@ -1,9 +1,8 @@
 //! Directories of tagged fields: what a TIFF file is made of, and an EXIF block too.
 //!
 //! TIFF revision 6.0, section 2: a header names the byte order and the first directory; a directory
-//! is a count, twelve bytes a field, and the offset of the next directory. Only numbers that stand
-//! in the field itself are read, which all that matter here do, and where they stand can be asked for
-//! too.
+//! is a count, twelve bytes a field, and the offset of the next directory. Numbers are read, and where one
+//! that stands in the field itself stands can be asked for too.
 
 use std::ops::Range;
 
@@ -76,6 +75,38 @@ impl<'a> Directory<'a> {
             2 => self.order.u16(self.bytes, place.start).map(u32::from),
             _ => self.order.u32(self.bytes, place.start),
         }
+    }
+
+    /// The numbers of a field of type SHORT or LONG, as far as they stand within the bytes; none where there
+    /// is no such field.
+    pub(super) fn numbers(&self, tag: u16) -> impl Iterator<Item = u32> + use<'a> {
+        let (bytes, order) = (self.bytes, self.order);
+        let (start, length, count) = self.place_of_numbers(tag).unwrap_or((0, LONG, 0));
+        (0..count).map_while(move |index| match length {
+            SHORT => order.u16(bytes, start + index * 2).map(u32::from),
+            _ => order.u32(bytes, start + index * 4),
+        })
+    }
+
+    /// Where numbers start, their type, and how many there are.
+    fn place_of_numbers(&self, tag: u16) -> Option<(usize, u16, usize)> {
+        const FITS: usize = 4;
+        let index = self.position(tag)?;
+        let field = &self.fields[index * FIELD_LENGTH..][..FIELD_LENGTH];
+        let count = self.order.u32(field, 4)? as usize;
+        let kind = self.order.u16(field, 2)?;
+        let size = match kind {
+            SHORT => 2,
+            LONG => 4,
+            _ => return None,
+        };
+        let within = self.offset + COUNT_LENGTH + index * FIELD_LENGTH + 8;
+        let start = if count.checked_mul(size)? <= FITS {
+            within
+        } else {
+            self.order.u32(field, 8)? as usize
+        };
+        Some((start, kind, count))
     }
 
     /// Where that number stands within the bytes that the directory's offsets count from.

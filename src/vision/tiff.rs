@@ -16,8 +16,18 @@ pub(super) const MAX_PAGES_COUNTED: usize = 1000;
 
 const IMAGE_WIDTH: u16 = 256;
 const IMAGE_LENGTH: u16 = 257;
+const COMPRESSION: u16 = 259;
 const STRIP_OFFSETS: u16 = 273;
+const STRIP_LENGTHS: u16 = 279;
 const TILE_OFFSETS: u16 = 324;
+const TILE_LENGTHS: u16 = 325;
+
+/// The JPEG of revision 6.0, which says by itself where it stands.
+const OLD_JPEG: u32 = 6;
+const JPEG_OFFSET: u16 = 513;
+
+/// Strips or tiles that are looked at.
+const MAX_STRIPS: usize = 65_536;
 
 /// Whether the bytes start like a TIFF file.
 pub(super) fn matches(bytes: &[u8]) -> bool {
@@ -40,6 +50,28 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     let header = ImageHeader::new(Format::Tiff, Size::new(width, height), orientation);
     Ok(ImageHeader { pages: count_pages(first), ..header })
 }
+
+/// Sees that a strip or tile of the first page, whose data are not empty, starts within a file of `length`
+/// bytes. Where the lengths are missing decoders guess them, so nothing is made of that.
+pub(super) fn check_picture(bytes: &[u8], length: usize) -> Result<(), &'static str> {
+    let Some(first) = Directory::first(bytes) else { return Err(WITHOUT_PIXELS) };
+    let starts_inside = |offset: u32| offset != 0 && (offset as usize) < length;
+    let is_old_jpeg = first.number(COMPRESSION) == Some(OLD_JPEG);
+    if is_old_jpeg && first.number(JPEG_OFFSET).is_some_and(starts_inside) {
+        return Ok(());
+    }
+    let (offsets, lengths) = if first.has(STRIP_OFFSETS) {
+        (STRIP_OFFSETS, STRIP_LENGTHS)
+    } else {
+        (TILE_OFFSETS, TILE_LENGTHS)
+    };
+    let mut lengths = first.numbers(lengths);
+    let mut offsets = first.numbers(offsets).take(MAX_STRIPS);
+    let found = offsets.any(|offset| lengths.next() != Some(0) && starts_inside(offset));
+    if found { Ok(()) } else { Err(WITHOUT_PIXELS) }
+}
+
+const WITHOUT_PIXELS: &str = "has no pixels: its strips or tiles are empty or outside the file";
 
 /// Follows the chain of directories until it ends, leaves the file or comes back to itself.
 fn count_pages(first: Directory<'_>) -> u32 {
@@ -88,6 +120,46 @@ mod tests {
         assert_eq!(missing, Err("does not say where its pixels are"));
         let missing = read(&samples::tiff(Big, &[&PAGE[1..]]));
         assert_eq!(missing, Err("does not give its width and height"));
+    }
+
+    #[test]
+    fn a_strip_or_tile_must_start_within_the_file_and_have_a_length() {
+        let with = |fields: &[Field]| {
+            let file = samples::tiff(Little, &[&[&PAGE[..2], fields].concat()]);
+            check_picture(&file, file.len())
+        };
+        let end = u32::try_from(samples::tiff(Little, &[&PAGE]).len()).unwrap();
+        assert_eq!(with(&[(STRIP_OFFSETS, 4, 8)]), Ok(()));
+        assert_eq!(with(&[(STRIP_OFFSETS, 4, 8), (STRIP_LENGTHS, 4, 5)]), Ok(()));
+        assert_eq!(with(&[(TILE_OFFSETS, 4, 8), (TILE_LENGTHS, 3, 5)]), Ok(()));
+        let old = [(COMPRESSION, 3, OLD_JPEG), (STRIP_OFFSETS, 4, 0), (JPEG_OFFSET, 4, 8)];
+        assert_eq!(with(&old), Ok(()));
+        for without in [
+            &[(STRIP_OFFSETS, 4, end)][..],
+            &[(STRIP_OFFSETS, 4, 0)],
+            &[(STRIP_OFFSETS, 4, u32::MAX)],
+            &[(STRIP_OFFSETS, 4, 8), (STRIP_LENGTHS, 4, 0)],
+            &[(TILE_OFFSETS, 4, end + 24)],
+            &[(TILE_OFFSETS, 4, 8), (TILE_LENGTHS, 4, 0)],
+        ] {
+            assert_eq!(with(without), Err(WITHOUT_PIXELS), "{without:?}");
+        }
+    }
+
+    #[test]
+    fn one_strip_of_many_within_the_file_is_enough() {
+        let mut file = samples::tiff(Big, &[&PAGE]);
+        let list = u32::try_from(file.len()).unwrap();
+        // The third field says that there are three, and where.
+        file[8 + 2 + 2 * 12 + 7] = 3;
+        file[8 + 2 + 2 * 12 + 8..][..4].copy_from_slice(&list.to_be_bytes());
+        let with = |offsets: [u32; 3]| {
+            let file = [&file[..], offsets.map(u32::to_be_bytes).as_flattened()].concat();
+            check_picture(&file, file.len())
+        };
+        assert_eq!(with([0, u32::MAX, 8]), Ok(()));
+        assert_eq!(with([0, u32::MAX, 1 << 20]), Err(WITHOUT_PIXELS));
+        assert_eq!(check_picture(&file, file.len()), Err(WITHOUT_PIXELS), "the list is cut off");
     }
 
     #[test]

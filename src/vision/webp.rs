@@ -15,6 +15,18 @@ use super::probe::{ImageHeader, TRUNCATED};
 /// Chunks that are looked through for EXIF, which may stand behind all frames of an animation.
 const MAX_CHUNKS: usize = 1024;
 
+/// Chunks of one frame of an animation: its alpha, its picture, and what nobody knows.
+const MAX_FRAME_CHUNKS: usize = 16;
+
+/// Bytes of a frame before its chunks: place, sides, duration.
+const FRAME_HEADER: usize = 16;
+
+/// Bytes of a lossy key frame before its first partition.
+const LOSSY_HEADER: usize = 10;
+
+/// Bytes of a lossless picture before its data.
+const LOSSLESS_HEADER: usize = 5;
+
 /// Where the first chunk starts: behind `RIFF`, a length and `WEBP`.
 const FIRST_CHUNK: usize = 12;
 
@@ -76,6 +88,44 @@ fn extended(data: &[u8]) -> Result<Size, &'static str> {
         return Err("has a canvas of 2^32 pixels or more");
     }
     Ok(canvas)
+}
+
+/// Sees that a picture, or a frame of an animation, has data.
+pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
+    let chunks = bytes.get(FIRST_CHUNK..).unwrap_or_default();
+    if holds_picture(chunks, MAX_CHUNKS) { Ok(()) } else { Err("has no picture data") }
+}
+
+fn holds_picture(mut chunks: &[u8], most: usize) -> bool {
+    for _ in 0..most {
+        let Some(length) = Little.u32(chunks, 4) else { return false };
+        let (length, data) = (length as usize, &chunks[8..]);
+        let present = &data[..length.min(data.len())];
+        let found = match &chunks[..4] {
+            b"VP8 " => is_lossy_picture(present),
+            b"VP8L" => present.len() > LOSSLESS_HEADER,
+            // A frame within a frame holds nothing.
+            b"ANMF" if most != MAX_FRAME_CHUNKS => {
+                let frame = present.get(FRAME_HEADER..).unwrap_or_default();
+                holds_picture(frame, MAX_FRAME_CHUNKS)
+            }
+            _ => false,
+        };
+        if found {
+            return true;
+        }
+        let Some(rest) = data.get(length + length % 2..) else { return false };
+        chunks = rest;
+    }
+    false
+}
+
+/// Whether the first partition of a key frame is whole (RFC 6386, section 9.1): without it no decoder knows
+/// how any macroblock is coded.
+fn is_lossy_picture(frame: &[u8]) -> bool {
+    let Some(tag) = Little.u32(frame, 0) else { return false };
+    let first_partition = ((tag & 0x00ff_ffff) >> 5) as usize;
+    frame.len() >= LOSSY_HEADER + first_partition.max(1)
 }
 
 /// Where the EXIF block of the extended form stands; nothing that is wrong here matters.
@@ -140,6 +190,43 @@ mod tests {
                 [samples::webp_extended(40, 30), other, samples::riff_chunk(*b"EXIF", &exif)];
             assert_eq!(read(&file.concat()).map(|header| header.upright()), Ok(Size::new(30, 40)));
         }
+    }
+
+    #[test]
+    fn a_picture_or_a_frame_needs_data() {
+        let (lossy, lossless) = (samples::webp_lossy(40, 30), samples::webp_lossless(40, 30));
+        let extended = samples::webp_extended(40, 30);
+        let frame = |inside: &[u8]| {
+            [extended.clone(), samples::riff_chunk(*b"ANMF", &[&[0; 16], inside].concat())].concat()
+        };
+        for whole in [
+            lossy.clone(),
+            lossless.clone(),
+            [&extended, &lossy[12..]].concat(),
+            [extended.clone(), samples::riff_chunk(*b"ALPH", &[0; 9]), lossless[12..].to_vec()]
+                .concat(),
+            frame(&lossy[12..]),
+        ] {
+            assert_eq!(check_picture(&whole), Ok(()));
+        }
+        for without in [
+            lossy[..30].to_vec(),
+            lossless[..25].to_vec(),
+            extended.clone(),
+            [extended.clone(), samples::riff_chunk(*b"ALPH", &[0; 9])].concat(),
+            frame(&[]),
+            frame(&frame(&lossy[12..])[30..]),
+        ] {
+            assert_eq!(check_picture(&without), Err("has no picture data"));
+        }
+    }
+
+    #[test]
+    fn a_lossy_picture_that_is_cut_in_its_first_partition_is_malformed() {
+        let mut file = samples::webp_lossy(40, 30);
+        // The upper bits of its length: 96 bytes.
+        file[21] = 12;
+        assert!(check_picture(&file).is_err());
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod nginx;
 mod ocr;
 mod openapi;
 mod overload;
+mod pictures;
 mod pool;
 mod program;
 mod rate_limits;
