@@ -403,6 +403,7 @@ pub fn budgets(tenant: &Tenant) -> Budgets {
         monthly_tokens: tokens(tenant.monthly_tokens),
         daily_cost: tenant.daily_cost,
         monthly_cost: tenant.monthly_cost,
+        of_file: tenant.of_file,
     }
 }
 

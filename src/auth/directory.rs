@@ -80,6 +80,7 @@ impl TenantSection {
             models: self.models.clone(),
             regions: self.regions.clone(),
             disabled: self.disabled,
+            of_file: true,
         }
         .checked()
     }
@@ -313,6 +314,7 @@ mod tests {
             monthly_cost: Some(Money::from_nanos(7_000_000_000)),
             models: vec!["a".into()],
             regions: vec!["b".into()],
+            of_file: true,
             ..Tenant::new(name("acme"))
         };
         assert_eq!(tenant, expected);

@@ -97,20 +97,22 @@ impl Account {
         self.reserved = self.reserved.saturating_add(bound);
     }
 
-    /// Ends a reservation of `bound` of which `spent` was spent.
-    pub(super) fn close(&mut self, bound: u64, spent: u64) {
-        self.reserved = self.reserved.saturating_sub(bound);
-        self.settled = self.settled.saturating_add(bound);
-        self.correct(bound, spent);
+    /// The account once a reservation of `bound` has ended of which `spent` was spent; none where that
+    /// cannot be counted.
+    pub(super) fn closed(self, bound: u64, spent: u64) -> Option<Self> {
+        let reserved = self.reserved.checked_sub(bound)?;
+        let settled = self.settled.checked_add(bound)?;
+        Self { settled, reserved, ..self }.corrected(bound, spent)
     }
 
-    /// Replaces what was settled because a bill was unknown by what was in truth spent.
-    pub(super) fn correct(&mut self, assumed: u64, spent: u64) {
-        // What a column cannot hold is counted as far as it can: the budget is used up either way.
-        let spent = spent.min(LARGEST.saturating_sub(self.settled.saturating_sub(assumed)));
-        self.settled = self.settled.saturating_sub(assumed).saturating_add(spent);
-        self.released = self.released.saturating_add(assumed.saturating_sub(spent));
-        self.excess = self.excess.saturating_add(spent.saturating_sub(assumed));
+    /// The account once what was settled because a bill was unknown is replaced by what was in truth
+    /// spent; none where that cannot be counted.
+    pub(super) fn corrected(self, assumed: u64, spent: u64) -> Option<Self> {
+        let settled = self.settled.checked_sub(assumed)?.checked_add(spent)?;
+        let released = self.released.checked_add(assumed.saturating_sub(spent))?;
+        let excess = self.excess.checked_add(spent.saturating_sub(assumed))?;
+        let can_be_held = [settled, released, excess].iter().all(|amount| *amount <= LARGEST);
+        can_be_held.then_some(Self { settled, released, excess, ..self })
     }
 }
 
@@ -132,26 +134,27 @@ mod tests {
     fn a_bill_below_the_bound_gives_the_rest_back() {
         let mut account = Account::default();
         account.reserve(100);
-        account.close(100, 30);
         let expected = Account { granted: 100, settled: 30, released: 70, ..Account::default() };
-        assert_eq!(account, expected);
+        assert_eq!(account.closed(100, 30), Some(expected));
     }
 
     #[test]
     fn a_bill_above_the_bound_is_counted_in_full() {
         let mut account = Account::default();
         account.reserve(100);
-        account.close(100, 130);
         let expected = Account { granted: 100, settled: 130, excess: 30, ..Account::default() };
-        assert_eq!(account, expected);
+        assert_eq!(account.closed(100, 130), Some(expected));
     }
 
     #[test]
-    fn a_bill_beyond_what_can_be_counted_breaks_nothing() {
-        let mut account = Account::default();
+    fn a_bill_beyond_what_can_be_counted_is_not_counted_in_part() {
+        let mut account = Account { settled: 5, ..Account::default() };
         account.reserve(1);
-        account.close(1, u64::MAX);
-        assert!(account.is_balanced() && account.settled == LARGEST, "{account:?}");
+        for spent in [LARGEST - 4, LARGEST, u64::MAX] {
+            assert_eq!(account.closed(1, spent), None);
+            assert_eq!(Account { settled: 6, ..account }.corrected(1, spent), None);
+        }
+        assert_eq!(account.closed(1, LARGEST - 5).unwrap().settled, LARGEST);
         assert!(!Account { granted: LARGEST, ..Account::default() }.can_count(1));
     }
 
@@ -166,11 +169,11 @@ mod tests {
                 prop_assert!(account.is_balanced());
                 match fate {
                     0 => {}
-                    1 => account.close(bound, spent),
-                    2 => account.close(bound, 0),
+                    1 => account = account.closed(bound, spent).unwrap(),
+                    2 => account = account.closed(bound, 0).unwrap(),
                     _ => {
-                        account.close(bound, bound);
-                        account.correct(bound, spent);
+                        account = account.closed(bound, bound).unwrap();
+                        account = account.corrected(bound, spent).unwrap();
                     }
                 }
                 prop_assert!(account.is_balanced(), "{:?}", account);

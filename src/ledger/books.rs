@@ -126,6 +126,16 @@ pub enum Operation {
         /// The entry.
         id: Uuid,
     },
+    /// Make sure that nothing is held under a name whose reservation may be on its way still: an entry
+    /// that is there is released, and where there is none, one that holds nothing takes the name.
+    Void {
+        /// The entry.
+        id: Uuid,
+        /// The process that asked for it.
+        holder: Uuid,
+        /// What was asked for.
+        charge: Charge,
+    },
 }
 
 impl Operation {
@@ -135,7 +145,8 @@ impl Operation {
             Self::Reserve { id, .. }
             | Self::Settle { id, .. }
             | Self::WriteOff { id, .. }
-            | Self::Release { id } => *id,
+            | Self::Release { id }
+            | Self::Void { id, .. } => *id,
         }
     }
 }
@@ -210,20 +221,23 @@ pub struct UsageChange {
 }
 
 impl UsageChange {
+    /// Adds a bill, or takes it out where `sign` is -1. The accounts, which count the same amounts, have
+    /// been checked to hold them, so no sum reaches the ends of its type.
     fn add(&mut self, bill: &Bill, state: EntryState, sign: i64) {
         let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX).saturating_mul(sign);
         let counted = [EntryState::Settled, EntryState::Unverified].contains(&state);
         if !counted {
             return;
         }
-        self.calls += sign;
-        self.image_tokens += signed(bill.usage.image.get());
-        self.text_tokens += signed(bill.usage.text.get());
-        self.output_tokens += signed(bill.usage.output.get());
-        self.cost_nanos += signed(bill.cost.nanos());
+        let add = |sum: &mut i64, change: i64| *sum = sum.saturating_add(change);
+        add(&mut self.calls, sign);
+        add(&mut self.image_tokens, signed(bill.usage.image.get()));
+        add(&mut self.text_tokens, signed(bill.usage.text.get()));
+        add(&mut self.output_tokens, signed(bill.usage.output.get()));
+        add(&mut self.cost_nanos, signed(bill.cost.nanos()));
         if state == EntryState::Unverified {
-            self.unverified_calls += sign;
-            self.unverified_tokens += signed(bill.usage.total().get());
+            add(&mut self.unverified_calls, sign);
+            add(&mut self.unverified_tokens, signed(bill.usage.total().get()));
         }
     }
 }
@@ -257,10 +271,10 @@ pub struct Changes<'a> {
     pub usage: Vec<(&'a UsageKey, &'a UsageChange)>,
 }
 
-/// The tenants that a batch reserves for.
+/// The tenants that a batch reserves for whose budgets a store may hold.
 pub fn reserving_tenants(batch: &[Operation]) -> BTreeSet<&str> {
     let tenants = batch.iter().filter_map(|operation| match operation {
-        Operation::Reserve { charge, .. } => Some(&*charge.tenant),
+        Operation::Reserve { charge, budgets, .. } if !budgets.of_file => Some(&*charge.tenant),
         _ => None,
     });
     tenants.collect()
@@ -293,7 +307,7 @@ fn keys_of(charge: &Charge, day: Date) -> impl Iterator<Item = AccountKey> + use
 }
 
 /// A charge's amount in a unit.
-const fn amount(usage: &Usage, cost: Money, unit: Unit) -> u64 {
+pub(super) const fn amount(usage: &Usage, cost: Money, unit: Unit) -> u64 {
     match unit {
         Unit::Tokens => usage.total().get(),
         Unit::Money(_) => cost.nanos(),
@@ -313,8 +327,9 @@ impl Books {
         }
     }
 
-    /// The same books, with the budgets that the store knows of. A reservation must fit them beside
-    /// those that it brings, which a replica may have read some time ago.
+    /// The same books, with the budgets that the store knows of. They bind in place of those that a
+    /// reservation brings, which a replica read before the call began to wait: raised or lowered since,
+    /// a budget binds at the next try.
     #[must_use]
     pub fn with_budgets(mut self, budgets: impl IntoIterator<Item = (Arc<str>, Budgets)>) -> Self {
         self.budgets = budgets.into_iter().collect();
@@ -335,16 +350,7 @@ impl Books {
                     let bound = amount(&charge.bound, charge.cost, key.unit);
                     self.account(key).reserve(bound);
                 }
-                let entry = Entry {
-                    id: *id,
-                    holder: *holder,
-                    charge: charge.clone(),
-                    day: today,
-                    state: EntryState::Open,
-                    bill: Bill::default(),
-                };
-                self.entries.insert(*id, entry);
-                self.new_entries.push(*id);
+                self.enter(*id, *holder, charge.clone(), today, EntryState::Open);
                 Outcome::Reserved(self.balances(charge, today))
             }
             Operation::Settle { id, bill } => self.close(*id, EntryState::Settled, bill.clone()),
@@ -356,13 +362,29 @@ impl Books {
                 self.close(*id, EntryState::Unverified, bill)
             }
             Operation::Release { id } => self.close(*id, EntryState::Released, Bill::default()),
+            Operation::Void { id, holder, charge } => {
+                if self.entries.contains_key(id) {
+                    return self.close(*id, EntryState::Released, Bill::default());
+                }
+                let nothing =
+                    Charge { bound: Usage::default(), cost: Money::ZERO, ..charge.clone() };
+                self.enter(*id, *holder, nothing, today, EntryState::Released);
+                Outcome::Unchanged
+            }
         }
+    }
+
+    /// Makes a new entry.
+    fn enter(&mut self, id: Uuid, holder: Uuid, charge: Charge, day: Date, state: EntryState) {
+        let entry = Entry { id, holder, charge, day, state, bill: Bill::default() };
+        self.entries.insert(id, entry);
+        self.new_entries.push(id);
     }
 
     /// Whether every budget has room for the charge.
     fn check(&mut self, charge: &Charge, budgets: &Budgets, today: Date) -> Result<(), Outcome> {
-        let stored = self.budgets.get(&charge.tenant).copied().unwrap_or_default();
-        let budgets = budgets.stricter(stored);
+        let stored = self.budgets.get(&charge.tenant).filter(|_| !budgets.of_file);
+        let budgets = stored.unwrap_or(budgets);
         let mut held = None;
         for key in keys_of(charge, today) {
             let asked = amount(&charge.bound, charge.cost, key.unit);
@@ -393,11 +415,11 @@ impl Books {
         Err(Outcome::Refused(exceeded))
     }
 
-    /// Moves an entry to its end. An entry whose bound was written off can still be set right, because
+    /// Moves an entry to its end; [`Outcome::Uncountable`] where its amounts are beyond what can be counted. An entry whose bound was written off can still be set right, because
     /// what the upstream says of its bill is worth more than that nothing was heard, and where a call
     /// was made more than that it was made somewhere.
     fn close(&mut self, id: Uuid, state: EntryState, bill: Bill) -> Outcome {
-        let Some(entry) = self.entries.get_mut(&id) else { return Outcome::Unchanged };
+        let Some(entry) = self.entries.get(&id) else { return Outcome::Unchanged };
         let before = entry.state;
         let from_open = before == EntryState::Open;
         let late = before == EntryState::Unverified
@@ -405,20 +427,26 @@ impl Books {
         if !from_open && !late {
             return Outcome::Unchanged;
         }
-        let earlier = std::mem::replace(&mut entry.bill, bill);
-        entry.state = state;
-        let entry = entry.clone();
-        for key in keys_of(&entry.charge, entry.day) {
-            let bound = amount(&entry.charge.bound, entry.charge.cost, key.unit);
+        let earlier = entry.bill.clone();
+        let entry = Entry { state, bill, ..entry.clone() };
+        let changed = keys_of(&entry.charge, entry.day).map(|key| {
             let spent = amount(&entry.bill.usage, entry.bill.cost, key.unit);
-            let before = amount(&earlier.usage, earlier.cost, key.unit);
-            let account = self.account(key);
-            if from_open {
-                account.close(bound, spent);
+            let account = self.accounts.get(&key).copied().unwrap_or_default();
+            let account = if from_open {
+                account.closed(amount(&entry.charge.bound, entry.charge.cost, key.unit), spent)?
             } else {
-                account.correct(before, spent);
-            }
+                account.corrected(amount(&earlier.usage, earlier.cost, key.unit), spent)?
+            };
+            Some((key, account))
+        });
+        // All of them or none.
+        let Some(changed) = changed.collect::<Option<Vec<_>>>() else {
+            return Outcome::Uncountable;
+        };
+        for (key, account) in changed {
+            *self.account(key) = account;
         }
+        self.entries.insert(id, entry.clone());
         let usage = self.usage.entry(UsageKey::of(&entry)).or_default();
         usage.add(&earlier, before, -1);
         usage.add(&entry.bill, state, 1);

@@ -21,6 +21,9 @@ pub struct Budgets {
     pub daily_cost: Option<Money>,
     /// Money in a month, of each currency.
     pub monthly_cost: Option<Money>,
+    /// Whether they stand in the configuration. Then they bind, whatever row a database has under the
+    /// tenant's name; otherwise the row binds, as it is when a call is reserved.
+    pub of_file: bool,
 }
 
 impl Budgets {
@@ -31,21 +34,6 @@ impl Budgets {
             (Period::Month, Unit::Tokens) => self.monthly_tokens.map(Tokens::get),
             (Period::Day, Unit::Money(_)) => self.daily_cost.map(Money::nanos),
             (Period::Month, Unit::Money(_)) => self.monthly_cost.map(Money::nanos),
-        }
-    }
-
-    /// The lower of both in each of them.
-    #[must_use]
-    pub fn stricter(self, other: Self) -> Self {
-        fn lower<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-            // None would be the least of all.
-            one.into_iter().chain(other).min()
-        }
-        Self {
-            daily_tokens: lower(self.daily_tokens, other.daily_tokens),
-            monthly_tokens: lower(self.monthly_tokens, other.monthly_tokens),
-            daily_cost: lower(self.daily_cost, other.daily_cost),
-            monthly_cost: lower(self.monthly_cost, other.monthly_cost),
         }
     }
 

@@ -1,16 +1,22 @@
 //! A ledger in memory that can be told to fail. It posts by the same books as the databases.
+//!
+//! A commit that lands late behaves as in PostgreSQL: while it is under way it holds the locks of its
+//! accounts, so whoever posts after it has read its entries before it waits, and an entry that was
+//! missing then and is there now breaks the primary key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::civil::Date;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::account::{Account, AccountKey};
-use super::books::{Books, Entry, EntryState, Operation, Outcome, accounts_of};
+use super::books::{Books, Entry, EntryState, Operation, Outcome, accounts_of, reserving_tenants};
+use super::budget::Budgets;
 use super::settings::LedgerSettings;
 use super::usage::{Imbalance, UsageQuery, UsageRow};
 use super::window::{Calendar, Period, Window};
@@ -28,6 +34,8 @@ pub(crate) enum Fate {
     AnswerLost,
     /// It is not posted.
     Lost,
+    /// It is posted after this time, and never answered.
+    Late(Duration),
 }
 
 /// Decides what happens to the next batch.
@@ -36,8 +44,10 @@ type Fates = Box<dyn FnMut() -> Fate + Send>;
 /// A ledger in memory.
 #[derive(Default)]
 pub(crate) struct FakeLedgerStore {
-    tables: Mutex<Tables>,
+    tables: Arc<Mutex<Tables>>,
     fates: Mutex<Option<Fates>>,
+    /// Commits that are under way.
+    late: Mutex<Vec<CancellationToken>>,
     linger: Duration,
 }
 
@@ -47,6 +57,8 @@ pub(crate) struct Tables {
     pub(crate) accounts: BTreeMap<AccountKey, Account>,
     pub(crate) entries: BTreeMap<Uuid, Entry>,
     pub(crate) holders: BTreeMap<Uuid, i64>,
+    /// Budgets of the tenants that the store keeps.
+    pub(crate) budgets: HashMap<Arc<str>, Budgets>,
     /// Batches that were posted.
     pub(crate) batches: u32,
 }
@@ -75,39 +87,89 @@ impl FakeLedgerStore {
 
     /// Does the work, if that is its fate, and answers, if that is its fate.
     fn by_fate<T>(&self, work: impl FnOnce(&mut Tables) -> T) -> Result<T, LedgerStoreError> {
-        let fate = self.fates.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(|f| f());
-        let lost = || Err(LedgerStoreError::Unavailable("lost on the way".into()));
-        match fate.unwrap_or(Fate::Posted) {
+        let lost = || Err(LedgerStoreError::unavailable("lost on the way"));
+        match self.next_fate() {
             Fate::Posted => Ok(work(&mut self.tables())),
             Fate::AnswerLost => {
                 work(&mut self.tables());
                 lost()
             }
-            Fate::Lost => lost(),
+            Fate::Lost | Fate::Late(_) => lost(),
+        }
+    }
+
+    /// What happens to the next batch.
+    fn next_fate(&self) -> Fate {
+        let mut fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
+        fates.as_mut().map_or(Fate::Posted, |next| next())
+    }
+
+    /// Commits a batch after `delay`, whether or not anybody waits for it.
+    fn commit_late(&self, batch: &[Operation], today: Date, delay: Duration) {
+        let landed = CancellationToken::new();
+        self.late.lock().unwrap_or_else(PoisonError::into_inner).push(landed.clone());
+        let (tables, batch) = (Arc::clone(&self.tables), batch.to_vec());
+        TaskTracker::new().spawn(async move {
+            tokio::time::sleep(delay).await;
+            let mut tables = tables.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = tables.known(&batch);
+            // A commit that breaks a rule by now is rolled back.
+            let _ = tables.post(&batch, today, &known);
+            landed.cancel();
+        });
+    }
+
+    /// Waits for the locks of the commits that are under way.
+    async fn lock(&self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+        for landed in &late {
+            landed.cancelled().await;
         }
     }
 }
 
+/// The primary key of an entry is taken.
+#[derive(Debug, thiserror::Error)]
+#[error("an entry of this name is there already")]
+struct Taken;
+
 impl Tables {
-    fn post(&mut self, batch: &[Operation], today: Date) -> Vec<Outcome> {
-        let known = batch.iter().filter_map(|operation| self.entries.get(&operation.id()).cloned());
-        let known: Vec<_> = known.collect();
+    /// Those of a batch's entries that are there.
+    fn known(&self, batch: &[Operation]) -> HashSet<Uuid> {
+        let ids = batch.iter().map(Operation::id);
+        ids.filter(|id| self.entries.contains_key(id)).collect()
+    }
+
+    /// Posts a batch, given those of its entries that were there when it was begun.
+    fn post(
+        &mut self,
+        batch: &[Operation],
+        today: Date,
+        known: &HashSet<Uuid>,
+    ) -> Result<Vec<Outcome>, Taken> {
+        let known: Vec<_> = known.iter().filter_map(|id| self.entries.get(id).cloned()).collect();
         let keys = accounts_of(batch, &known, today);
         let accounts = keys.into_iter().map(|key| {
             let account = self.accounts.get(&key).copied().unwrap_or_default();
             (key, account)
         });
-        self.batches += 1;
-        let mut books = Books::new(accounts, known);
+        let tenants = reserving_tenants(batch);
+        let budgets = self.budgets.iter().filter(|(tenant, _)| tenants.contains(&***tenant));
+        let budgets = budgets.map(|(tenant, budgets)| (Arc::clone(tenant), *budgets));
+        let mut books = Books::new(accounts, known).with_budgets(budgets);
         let outcomes = batch.iter().map(|operation| books.post(operation, today)).collect();
         let changes = books.changes();
+        if changes.new_entries.iter().any(|entry| self.entries.contains_key(&entry.id)) {
+            return Err(Taken);
+        }
+        self.batches += 1;
         for (key, account) in changes.accounts {
             self.accounts.insert(key.clone(), *account);
         }
         for entry in changes.new_entries.into_iter().chain(changes.closed_entries) {
             self.entries.insert(entry.id, entry.clone());
         }
-        outcomes
+        Ok(outcomes)
     }
 }
 
@@ -120,7 +182,22 @@ impl LedgerStore for FakeLedgerStore {
         Box::pin(async move {
             // A database takes its time, in which others have their turn.
             tokio::task::yield_now().await;
-            self.by_fate(|tables| tables.post(batch, today))
+            let fate = self.next_fate();
+            if let Fate::Late(delay) = fate {
+                self.commit_late(batch, today, delay);
+                return std::future::pending().await;
+            }
+            if fate == Fate::Lost {
+                return Err(LedgerStoreError::unavailable("lost on the way"));
+            }
+            let known = self.tables().known(batch);
+            self.lock().await;
+            let posted = self.tables().post(batch, today, &known);
+            let outcomes = posted.map_err(LedgerStoreError::unavailable)?;
+            if fate == Fate::AnswerLost {
+                return Err(LedgerStoreError::unavailable("lost on the way"));
+            }
+            Ok(outcomes)
         })
     }
 
@@ -153,12 +230,18 @@ impl LedgerStore for FakeLedgerStore {
         })
     }
 
-    fn orphans(&self, at_most: u32) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>> {
+    fn orphans(
+        &self,
+        after: Uuid,
+        at_most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>> {
         Box::pin(async move {
             self.by_fate(|tables| {
                 let entries = tables.entries.values();
                 let orphans = entries.filter(|entry| {
-                    entry.state == EntryState::Open && !tables.holders.contains_key(&entry.holder)
+                    entry.id > after
+                        && entry.state == EntryState::Open
+                        && !tables.holders.contains_key(&entry.holder)
                 });
                 orphans.take(at_most as usize).map(|entry| entry.id).collect()
             })

@@ -25,6 +25,7 @@ pub mod usage;
 pub mod window;
 
 mod keeper;
+mod queue;
 mod reservation;
 mod writer;
 
@@ -41,6 +42,7 @@ use futures_util::future::BoxFuture;
 use jiff::civil::Date;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -58,9 +60,10 @@ use crate::telemetry::metrics::{LedgerStep, Metrics};
 use crate::units::Tokens;
 
 pub use self::reservation::Reservation;
+pub(crate) use self::writer::POST_TIMEOUT;
 
 /// How long a caller waits for the database before it is refused.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a reader waits for the ends of calls that are still to be posted.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
@@ -115,12 +118,17 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
     /// [`LedgerStoreError`].
     fn forget(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>>;
 
-    /// Open entries whose holder is not known, `at_most` of them.
+    /// Open entries whose holder is not known, in the order of their ids, `at_most` of those after
+    /// `after`. An id that cannot be read is left out.
     ///
     /// # Errors
     ///
     /// [`LedgerStoreError`].
-    fn orphans(&self, at_most: u32) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>>;
+    fn orphans(
+        &self,
+        after: Uuid,
+        at_most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>>;
 
     /// The accounts of a tenant for the day and for its month; those that counted nothing yet are
     /// left out.
@@ -198,9 +206,19 @@ pub struct Ledger {
     room: Arc<Semaphore>,
     holder: Arc<Holder>,
     calendar: Calendar,
+    keeping: Keeping,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
+}
+
+/// The end of the keeper: a process that takes leave must not beat, and so register, any more.
+#[derive(Debug, Clone, Default)]
+struct Keeping {
+    /// Ends it after the look under way.
+    stop: CancellationToken,
+    /// It has ended.
+    over: CancellationToken,
 }
 
 /// The name under which this process holds entries. It changes when others took it for dead.
@@ -250,8 +268,8 @@ impl Ledger {
         let holder = Arc::new(Holder(Mutex::new(new_id(&*clock, &*random))));
         let (inbox, messages) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(CAPACITY));
-        let calendar = settings.time_zone.clone();
-        let ledger = Self { store, inbox, room, holder, calendar, clock, random, metrics };
+        let (calendar, keeping) = (settings.time_zone.clone(), Keeping::default());
+        let ledger = Self { store, inbox, room, holder, calendar, keeping, clock, random, metrics };
         let (writer, keeper) = (Writer::new(&ledger, messages), Keeper::new(&ledger, settings));
         (ledger, writer, keeper)
     }
@@ -373,6 +391,9 @@ impl Ledger {
         let (done, written) = oneshot::channel();
         let _ = self.inbox.send(Message::Flush(done));
         let _ = written.await;
+        // A look that is under way could register the process again after it has taken leave.
+        self.keeping.stop.cancel();
+        self.keeping.over.cancelled().await;
         if let Err(error) = self.store.forget(self.holder.id()).await {
             tracing::warn!(%error, "the ledger was left without taking leave");
         }

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::account::Account;
 use super::books::{Balances, Bill, Operation};
 use super::writer::{End, Message};
 use crate::clock::Clock;
@@ -69,15 +70,15 @@ impl Reservation {
             if let Ok(Ok(balances)) = timeout(SETTLE_PATIENCE, answer).await {
                 return balances;
             }
-            let Balances { day, mut daily, mut monthly } = self.balances;
-            daily.close(self.bound.get(), spent.get());
-            monthly.close(self.bound.get(), spent.get());
-            Balances { day, daily, monthly }
+            let Balances { day, daily, monthly } = self.balances;
+            let (bound, spent) = (self.bound.get(), spent.get());
+            let closed = |account: Account| account.closed(bound, spent).unwrap_or(account);
+            Balances { day, daily: closed(daily), monthly: closed(monthly) }
         }
     }
 
     fn post(&mut self, operation: Operation, reply: Option<oneshot::Sender<Balances>>) {
-        let Some(room) = self.room.take() else { return };
+        let room @ Some(_) = self.room.take() else { return };
         let at = self.clock.instant();
         // Fails only at the end of the process; then the entry is written off by others.
         let _ = self.inbox.send(Message::End(Box::new(End { operation, reply, at, _room: room })));

@@ -11,6 +11,7 @@
 //! ```
 
 mod linger;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -20,7 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use uuid::Uuid;
 
 use super::account::{Account, AccountKey, Unit};
-use super::books::{Bill, Charge, EntryState};
+use super::books::{Bill, Charge, Entry, EntryState};
 use super::budget::Budgets;
 use super::fake::{FakeLedgerStore, Fate, Tables};
 use super::keeper::Keeper;
@@ -89,6 +90,7 @@ fn budgets() -> Budgets {
         monthly_tokens: Some(Tokens::new(1_500)),
         daily_cost: Some(Money::from_nanos(9_000)),
         monthly_cost: None,
+        of_file: false,
     }
 }
 
@@ -122,9 +124,11 @@ impl Run {
             run.start().await;
         }
         let chance = Arc::clone(&run.random);
-        run.store.let_decide(move || match chance.next_u64() % 10 {
-            0 => Fate::Lost,
-            1 => Fate::AnswerLost,
+        run.store.let_decide(move || match chance.next_u64() % 40 {
+            0..4 => Fate::Lost,
+            4..8 => Fate::AnswerLost,
+            // Before and after its answer is given up, and after all callers have gone.
+            8 => Fate::Late(Duration::from_millis(chance.next_u64() % 12_000)),
             _ => Fate::Posted,
         });
         run
@@ -160,7 +164,7 @@ impl Run {
         match self.below(20) {
             0..8 => self.ask(which),
             8..14 => self.end(which),
-            14..17 => drop(self.processes[which].keeper.look().await),
+            14..17 => self.processes[which].keeper.look().await,
             17 => self.crash(which).await,
             18 => {
                 let hours = self.below(72);
@@ -272,7 +276,7 @@ impl Run {
     /// The faults end, and everything comes to its end.
     async fn finish(&mut self) {
         self.store.let_decide(|| Fate::Posted);
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
         self.pick_up();
         assert_eq!(self.asked, self.answered, "a caller waits for ever");
         for process in &mut self.processes {
@@ -285,7 +289,7 @@ impl Run {
         tokio::time::sleep(Duration::from_secs(2)).await;
         for _ in 0..8 {
             for process in &mut self.processes {
-                process.keeper.look().await.unwrap();
+                process.keeper.look().await;
             }
         }
         self.check();
@@ -310,7 +314,9 @@ impl Run {
 /// What the accounts should count, by the entries: granted, settled, reserved.
 fn recount(tables: &Tables) -> BTreeMap<AccountKey, [u64; 3]> {
     let mut counts: BTreeMap<AccountKey, [u64; 3]> = BTreeMap::new();
-    for entry in tables.entries.values() {
+    // A voided entry takes a name and counts nothing.
+    let counting = |entry: &&Entry| entry.charge.bound != Usage::default();
+    for entry in tables.entries.values().filter(counting) {
         for period in Period::ALL {
             let window = Window::of(period, entry.day);
             let charge = &entry.charge;

@@ -9,11 +9,17 @@
 //! may be posted twice, and nothing that was spent is ever given up. Meanwhile callers wait and are
 //! refused by their own patience.
 //!
-//! A call that only calls in flight keep from fitting is put back to the head of its tenant's queue,
-//! and tried again when a call of the tenant has ended here, or a little later, as one may have ended
-//! on another replica.
+//! A commit whose answer did not come may still land, even after its repeat was answered. A call that
+//! the repeat refused could then hold a bound that nobody ends. So the writer voids the entry of each
+//! such call: a late commit finds the name taken and is rolled back. If the call goes on waiting, it
+//! does so under a new name.
+//!
+//! A call that only calls in flight keep from fitting is put back to the head of its tenant's line
+//! (`queue.rs`). It is tried again when a call of the tenant ends here, and every 50 ms whatever else
+//! arrives: a call may have ended on another replica, a new day may have begun, or a budget may have
+//! been raised.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,22 +27,28 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use super::books::{Balances, Charge, Operation, Outcome};
+use super::books::{Balances, Charge, Operation, Outcome, amount};
 use super::budget::{BudgetExceeded, Budgets};
+use super::queue::Queue;
 use super::reservation::Reservation;
 use super::window::Calendar;
 use super::{Holder, Ledger, LedgerStore, LedgerStoreError, show_balances, show_budgets};
 use crate::clock::Clock;
+use crate::random::{Random, new_id};
 use crate::telemetry::metrics::{LedgerStep, Metrics};
 
 /// The most operations of one transaction.
 const LARGEST_BATCH: usize = 256;
 
-/// How often calls that wait for others are tried although none has ended here.
+/// How often calls that wait are tried although none has ended here.
 const TRY_AGAIN_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a transaction may take before it is given up and posted anew.
-const POST_TIMEOUT: Duration = Duration::from_secs(5);
+///
+/// Longer than SQLite waits for its lock, so that a file that is only busy answers, and longer than
+/// callers wait, for whom a second try would come too late; shorter than a stop waits for the last
+/// entries, so that it has time for a second try.
+pub(crate) const POST_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The pauses between tries at a database that is gone double from the first to the last of these.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
@@ -84,8 +96,8 @@ pub(super) struct End {
     pub(super) reply: Option<oneshot::Sender<Balances>>,
     /// When it was, by the ledger's clock.
     pub(super) at: std::time::Instant,
-    /// The place in the queue, which is free once the end is posted.
-    pub(super) _room: OwnedSemaphorePermit,
+    /// The place in the queue, which is free once the end is posted. A voided call keeps its own.
+    pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
 /// The task.
@@ -95,15 +107,17 @@ pub(super) struct Writer {
     holder: Arc<Holder>,
     calendar: Calendar,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
     messages: mpsc::UnboundedReceiver<Message>,
     /// What reservations post their ends to. Weak, so that the task ends with its last user.
     inbox: mpsc::WeakUnboundedSender<Message>,
     ends: VecDeque<End>,
-    requests: BTreeMap<Arc<str>, VecDeque<Request>>,
-    /// Tenants whose first request is worth a try.
-    ready: BTreeSet<Arc<str>>,
-    flushes: Vec<oneshot::Sender<()>>,
+    requests: Queue<Request>,
+    /// When all calls that wait are tried next. Set while there are any.
+    next_try: Option<Instant>,
+    /// Who waits for the ends before it, with how many of `ends` those are.
+    flushes: VecDeque<(usize, oneshot::Sender<()>)>,
     is_down: bool,
 }
 
@@ -113,6 +127,14 @@ struct Batch {
     operations: Vec<Operation>,
     ends: Vec<End>,
     requests: Vec<Request>,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+struct Posted {
+    outcomes: Vec<Result<Outcome, Broken>>,
+    /// Whether it was answered at the first try, so that no other commit of it can be under way.
+    at_once: bool,
 }
 
 /// An operation that the store will never take.
@@ -141,6 +163,21 @@ impl Request {
         }
         self
     }
+
+    /// Lets the caller know that it waits behind a call for which there is no room in a budget. Nothing
+    /// is left where the call cannot fit into that budget before its window ends: it is refused.
+    fn wait_behind(self, first: BudgetExceeded) -> Option<Self> {
+        if self.is_waiting {
+            return Some(self);
+        }
+        let asked = amount(&self.charge.bound, self.charge.cost, first.unit);
+        let exceeded = BudgetExceeded { asked, ..first };
+        if exceeded.is_held() {
+            return Some(self.wait(exceeded));
+        }
+        let _ = self.reply.send(Reply::Refused(exceeded));
+        None
+    }
 }
 
 impl Writer {
@@ -150,13 +187,14 @@ impl Writer {
             holder: Arc::clone(&ledger.holder),
             calendar: ledger.calendar.clone(),
             clock: Arc::clone(&ledger.clock),
+            random: Arc::clone(&ledger.random),
             metrics: Arc::clone(&ledger.metrics),
             messages,
             inbox: ledger.inbox.downgrade(),
             ends: VecDeque::new(),
-            requests: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            flushes: Vec::new(),
+            requests: Queue::new(),
+            next_try: None,
+            flushes: VecDeque::new(),
             is_down: false,
         }
     }
@@ -166,35 +204,44 @@ impl Writer {
         while self.gather().await {
             let batch = self.compose();
             if !batch.operations.is_empty() {
-                let outcomes = self.post(&batch.operations).await;
-                self.deliver(batch, outcomes);
+                let posted = self.post(&batch.operations).await;
+                self.deliver(batch, posted);
             }
-            if self.ends.is_empty() {
-                for done in self.flushes.drain(..) {
-                    let _ = done.send(());
-                }
-            }
+            self.answer_flushes();
         }
     }
 
     /// Waits for something to do, and takes in all that is there.
     async fn gather(&mut self) -> bool {
-        let has_work = !self.ends.is_empty() || !self.ready.is_empty();
-        if !has_work {
-            let heard = if self.requests.is_empty() {
-                Ok(self.messages.recv().await)
-            } else {
-                timeout(TRY_AGAIN_EVERY, self.messages.recv()).await
+        self.plan_next_try();
+        if self.ends.is_empty() && !self.requests.is_ready() {
+            let heard = match self.next_try {
+                None => Ok(self.messages.recv().await),
+                Some(due) => timeout_at(due, self.messages.recv()).await,
             };
             match heard {
                 Ok(Some(message)) => self.accept(message),
                 Ok(None) => return false,
-                Err(_) => self.ready = self.requests.keys().cloned().collect(),
+                Err(_) => {}
             }
         }
         self.take_in().await;
         self.linger().await;
+        if self.next_try.is_some_and(|due| due <= Instant::now()) {
+            self.next_try = None;
+            self.requests.wake_all();
+        }
         true
+    }
+
+    /// Sets the time of the next try where calls wait. It is not moved by what arrives meanwhile, or
+    /// a busy process would never try.
+    fn plan_next_try(&mut self) {
+        if !self.requests.is_waiting() {
+            self.next_try = None;
+        } else if self.next_try.is_none() {
+            self.next_try = Some(Instant::now() + TRY_AGAIN_EVERY);
+        }
     }
 
     /// Takes in all that is there, and what those ask who can run now: under load that makes few large
@@ -225,35 +272,34 @@ impl Writer {
         match message {
             Message::Reserve(request) => {
                 let tenant = Arc::clone(&request.charge.tenant);
-                self.ready.insert(Arc::clone(&tenant));
-                self.requests.entry(tenant).or_default().push_back(*request);
+                self.requests.push(&tenant, *request);
             }
             Message::End(end) => self.ends.push_back(*end),
-            Message::Flush(done) => self.flushes.push(done),
+            Message::Flush(done) => self.flushes.push_back((self.ends.len(), done)),
         }
     }
 
-    /// Puts the next batch together: ends first, then requests of one ready tenant after the other.
+    /// Answers those who wait for ends that are posted by now, whatever has ended since.
+    fn answer_flushes(&mut self) {
+        while let Some((0, _)) = self.flushes.front()
+            && let Some((_, done)) = self.flushes.pop_front()
+        {
+            let _ = done.send(());
+        }
+    }
+
+    /// Puts the next batch together: ends first, then requests, of the ready tenants in turn.
     fn compose(&mut self) -> Batch {
         let mut batch = Batch::default();
         let ends = self.ends.len().min(LARGEST_BATCH);
         batch.ends = self.ends.drain(..ends).collect();
-        let holder = self.holder.id();
-        let mut space = LARGEST_BATCH - ends;
-        while space > 0 {
-            let Some(tenant) = self.ready.pop_first() else { break };
-            let Some(queue) = self.requests.get_mut(&tenant) else { continue };
-            // Nothing was reserved for a caller that left while it waited.
-            queue.retain(|request| !request.reply.is_closed());
-            let taken = queue.len().min(space);
-            batch.requests.extend(queue.drain(..taken));
-            space -= taken;
-            if queue.is_empty() {
-                self.requests.remove(&tenant);
-            } else {
-                self.ready.insert(tenant);
-            }
+        for (before, _) in &mut self.flushes {
+            *before = before.saturating_sub(ends);
         }
+        let holder = self.holder.id();
+        // Nothing was reserved for a caller that left while it waited.
+        let is_wanted = |request: &Request| !request.reply.is_closed();
+        batch.requests = self.requests.take(LARGEST_BATCH - ends, is_wanted);
         batch.operations.extend(batch.ends.iter().map(|end| end.operation.clone()));
         batch.operations.extend(batch.requests.iter().map(|request| Operation::Reserve {
             id: request.id,
@@ -266,38 +312,41 @@ impl Writer {
 
     /// Posts a batch until the store has taken it. If the store never will, each operation is posted
     /// alone, so that one that breaks a rule does not stop the others.
-    async fn post(&mut self, operations: &[Operation]) -> Vec<Result<Outcome, Broken>> {
-        match self.post_whole(operations).await {
-            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-            Err(Broken) if operations.len() == 1 => vec![Err(Broken)],
-            Err(Broken) => {
-                let mut outcomes = Vec::with_capacity(operations.len());
-                for operation in operations {
-                    let posted = self.post_whole(std::slice::from_ref(operation)).await;
-                    outcomes.push(posted.and_then(|mut outcome| outcome.pop().ok_or(Broken)));
-                }
-                outcomes
+    async fn post(&mut self, operations: &[Operation]) -> Posted {
+        let mut posted = self.post_whole(operations).await;
+        if operations.len() > 1 && matches!(posted.outcomes[..], [Err(Broken)]) {
+            posted.outcomes.clear();
+            for operation in operations {
+                let Posted { outcomes, at_once } =
+                    self.post_whole(std::slice::from_ref(operation)).await;
+                posted.outcomes.extend(outcomes);
+                posted.at_once &= at_once;
             }
         }
+        posted
     }
 
-    async fn post_whole(&mut self, operations: &[Operation]) -> Result<Vec<Outcome>, Broken> {
+    /// Posts operations together until the store has answered. One outcome, `Broken`, where it never
+    /// will take them.
+    async fn post_whole(&mut self, operations: &[Operation]) -> Posted {
         let [mut pause, longest] = PAUSES;
+        let mut at_once = true;
         loop {
             let today = self.calendar.day_of(self.clock.timestamp());
             let cause = match timeout(POST_TIMEOUT, self.store.post(operations, today)).await {
                 Ok(Ok(outcomes)) => {
                     self.report_up();
-                    return Ok(outcomes);
+                    return Posted { outcomes: outcomes.into_iter().map(Ok).collect(), at_once };
                 }
                 Ok(Err(error @ LedgerStoreError::Broken(_))) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, "the ledger does not take what it was given");
-                    return Err(Broken);
+                    return Posted { outcomes: vec![Err(Broken)], at_once };
                 }
                 Ok(Err(LedgerStoreError::Unavailable(cause))) => cause.to_string(),
                 Err(late) => late.to_string(),
             };
+            at_once = false;
             self.report_down(&cause);
             tokio::time::sleep(pause).await;
             pause = longest.min(pause * 2);
@@ -305,31 +354,38 @@ impl Writer {
     }
 
     /// Tells everybody what became of what they asked.
-    fn deliver(&mut self, batch: Batch, outcomes: Vec<Result<Outcome, Broken>>) {
+    fn deliver(&mut self, batch: Batch, posted: Posted) {
         let today = self.calendar.day_of(self.clock.timestamp());
         let now = self.clock.instant();
-        let mut outcomes = outcomes.into_iter();
+        let mut outcomes = posted.outcomes.into_iter();
         for end in batch.ends {
+            let Some(outcome) = outcomes.next() else { break };
             self.metrics.ledger_step(LedgerStep::Settle, now.saturating_duration_since(end.at));
-            let Some(Ok(Outcome::Closed(entry, balances))) = outcomes.next() else { continue };
-            let tenant = &entry.charge.tenant;
-            show_balances(&self.metrics, tenant, &balances, today);
-            if self.requests.contains_key(tenant) {
-                self.ready.insert(Arc::clone(tenant));
-            }
-            if let Some(reply) = end.reply {
-                let _ = reply.send(balances);
+            match outcome {
+                Ok(Outcome::Closed(entry, balances)) => {
+                    show_balances(&self.metrics, &entry.charge.tenant, &balances, today);
+                    self.requests.wake(&entry.charge.tenant);
+                    if let Some(reply) = end.reply {
+                        let _ = reply.send(balances);
+                    }
+                }
+                Ok(Outcome::Uncountable) | Err(Broken) => self.give_up(end),
+                Ok(_) => {}
             }
         }
-        let mut waiting = Vec::new();
-        for (request, outcome) in batch.requests.into_iter().zip(outcomes) {
+        let mut waiting: Vec<(Request, BudgetExceeded)> = Vec::new();
+        for (mut request, outcome) in batch.requests.into_iter().zip(outcomes) {
+            if let Ok(Outcome::Reserved(balances)) = outcome {
+                show_balances(&self.metrics, &request.charge.tenant, &balances, today);
+                self.hand_over(request, balances);
+                continue;
+            }
+            if !posted.at_once {
+                self.void(&mut request);
+            }
             match outcome {
-                Ok(Outcome::Reserved(balances)) => {
-                    show_balances(&self.metrics, &request.charge.tenant, &balances, today);
-                    self.hand_over(request, balances);
-                }
                 Ok(Outcome::Refused(exceeded)) if exceeded.is_held() => {
-                    waiting.push(request.wait(exceeded));
+                    waiting.push((request, exceeded));
                 }
                 Ok(Outcome::Refused(exceeded)) => {
                     let _ = request.reply.send(Reply::Refused(exceeded));
@@ -339,13 +395,50 @@ impl Writer {
                 }
             }
         }
-        // Backwards, so that each queue keeps its order.
-        for request in waiting.into_iter().rev() {
+        self.put_back(waiting);
+    }
+
+    /// Puts calls that must wait back to the heads of their lines, and lets all in these lines know that
+    /// they wait: those behind the first are not tried before it fits.
+    fn put_back(&mut self, waiting: Vec<(Request, BudgetExceeded)>) {
+        let mut lines: Vec<(Arc<str>, BudgetExceeded, Vec<Request>)> = Vec::new();
+        for (request, exceeded) in waiting {
             let tenant = Arc::clone(&request.charge.tenant);
-            // Nothing is worth a try before something has ended.
-            self.ready.remove(&tenant);
-            self.requests.entry(tenant).or_default().push_front(request);
+            let request = request.wait(exceeded);
+            match lines.iter_mut().find(|(other, ..)| *other == tenant) {
+                Some((.., line)) => line.push(request),
+                None => lines.push((tenant, exceeded, vec![request])),
+            }
         }
+        for (tenant, exceeded, line) in lines {
+            self.requests.put_back(&tenant, line);
+            self.requests.change(&tenant, |request| request.wait_behind(exceeded));
+        }
+    }
+
+    /// Makes sure that nothing is ever held for a call whose reservation was not answered at the first
+    /// try and refused at a later one, and gives the call a new name, should it go on waiting.
+    fn void(&mut self, request: &mut Request) {
+        let new = new_id(&*self.clock, &*self.random);
+        let id = std::mem::replace(&mut request.id, new);
+        let (holder, charge) = (self.holder.id(), request.charge.clone());
+        let operation = Operation::Void { id, holder, charge };
+        let at = self.clock.instant();
+        self.ends.push_back(End { operation, reply: None, at, _room: None });
+    }
+
+    /// Counts a call at its bound whose end the ledger cannot take. Where not even that is possible, its
+    /// bound stays reserved, and somebody has to look.
+    fn give_up(&mut self, end: End) {
+        let id = end.operation.id();
+        self.metrics.ledger_stuck();
+        if matches!(end.operation, Operation::WriteOff { cost: None, .. }) {
+            tracing::error!(entry = %id, "the bound of a call stays reserved: its end cannot be posted");
+            return;
+        }
+        tracing::error!(entry = %id, "a call is counted at its bound: its end cannot be posted");
+        let operation = Operation::WriteOff { id, cost: None };
+        self.ends.push_back(End { operation, reply: None, ..end });
     }
 
     /// Hands a reservation to its caller. One who has left leaves it to be dropped, which releases it.

@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use serde::Deserialize;
 
@@ -79,6 +79,31 @@ impl LedgerStep {
     }
 }
 
+/// A step of the task that looks after the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeeperStep {
+    /// Telling the other replicas that this one lives, and reading what they tell.
+    Beat,
+    /// Forgetting a replica that died.
+    Bury,
+    /// Counting the calls at their bounds that it left open.
+    WriteOff,
+    /// Deleting old entries.
+    Prune,
+}
+
+impl KeeperStep {
+    /// The label of metrics and log lines.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Beat => "beat",
+            Self::Bury => "bury",
+            Self::WriteOff => "write_off",
+            Self::Prune => "prune",
+        }
+    }
+}
+
 /// The tenant label of a request whose caller is not known.
 pub const NO_TENANT: &str = "none";
 
@@ -107,6 +132,9 @@ pub struct Metrics {
     budget_tokens: IntGaugeVec,
     ledger_time_zone: IntGaugeVec,
     ledger_duration: HistogramVec,
+    ledger_stuck: IntCounter,
+    orphans_stuck: IntGauge,
+    keeper_failures: IntCounterVec,
     upstream_attempts: IntCounterVec,
     upstream_duration: HistogramVec,
     upstream_retries: IntCounterVec,
@@ -139,6 +167,9 @@ impl Metrics {
             budget_tokens: new.gauges("budget_tokens", "Tokens of the current window: the budget, what is settled, and what calls in flight hold. As last seen by this replica.", &["tenant", "period", "state"])?,
             ledger_time_zone: new.gauges("ledger_time_zone", "Always 1. The time zone whose days and months this replica counts budgets in.", &["time_zone"])?,
             ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"])?,
+            ledger_stuck: new.count("ledger_stuck_ends_total", "Ends of calls that the ledger could not post: an amount or a row that it cannot count or read. Anything but zero is an alarm.")?,
+            orphans_stuck: new.gauge("ledger_stuck_orphans", "Calls of processes that died whose bounds stay reserved, because their entries cannot be written off. Anything but zero is an alarm.")?,
+            keeper_failures: new.counter("ledger_keeper_failures_total", "Steps of looking after the ledger that failed.", &["step"])?,
             upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,
             upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"])?,
             upstream_retries: new.counter("upstream_retries_total", "Calls repeated.", &["reason"])?,
@@ -254,6 +285,21 @@ impl Metrics {
         self.ledger_duration.with_label_values(&[step.label()]).observe(took.as_secs_f64());
     }
 
+    /// The end of a call cannot be posted.
+    pub fn ledger_stuck(&self) {
+        self.ledger_stuck.inc();
+    }
+
+    /// So many calls of dead processes cannot be written off.
+    pub fn orphans_stuck(&self, calls: usize) {
+        self.orphans_stuck.set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    /// A step of looking after the ledger failed.
+    pub fn keeper_failed(&self, step: KeeperStep) {
+        self.keeper_failures.with_label_values(&[step.label()]).inc();
+    }
+
     /// A call to the upstream ended.
     pub fn upstream_attempt(&self, endpoint: &str, outcome: &'static str, took: Duration) {
         self.upstream_attempts.with_label_values(&[endpoint, outcome]).inc();
@@ -316,6 +362,12 @@ impl Registrar<'_> {
         labels: &[&str],
     ) -> prometheus::Result<IntCounterVec> {
         let counter = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn count(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        let counter = IntCounter::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
         self.registry.register(Box::new(counter.clone()))?;
         Ok(counter)
     }

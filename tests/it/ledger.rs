@@ -339,12 +339,12 @@ async fn calls_of_a_holder_that_is_forgotten_are_orphans_and_written_off_once() 
         let charge = charge("acme", 100);
         let budgets = Budgets::default();
         post(&*store, Operation::Reserve { id: call, holder, charge, budgets }).await;
-        assert!(store.orphans(10).await.unwrap().is_empty());
+        assert!(store.orphans(Uuid::nil(), 10).await.unwrap().is_empty());
         let beats = [store.beat(holder).await.unwrap(), store.beat(holder).await.unwrap()];
         assert_eq!(beats, [Some(vec![(holder, 1)]), Some(vec![(holder, 2)])]);
         store.forget(holder).await.unwrap();
         assert_eq!(store.beat(holder).await.unwrap(), None);
-        assert_eq!(store.orphans(10).await.unwrap(), [call]);
+        assert_eq!(store.orphans(Uuid::nil(), 10).await.unwrap(), [call]);
         let sweep = [Operation::WriteOff { id: call, cost: None }];
         let swept =
             [store.post(&sweep, DAY).await.unwrap(), store.post(&sweep, DAY).await.unwrap()];

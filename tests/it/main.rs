@@ -44,4 +44,5 @@ mod telemetry;
 mod told;
 mod uploads;
 mod usage;
+mod waiting;
 mod wire;

@@ -94,6 +94,7 @@ impl TenantChange {
             models: self.models.apply(Some(tenant.models)).unwrap_or_default(),
             regions: self.regions.apply(Some(tenant.regions)).unwrap_or_default(),
             disabled: self.disabled.apply(Some(tenant.disabled)).unwrap_or_default(),
+            of_file: tenant.of_file,
         }
         .checked()
     }

@@ -165,6 +165,9 @@ pub struct Tenant {
     /// Whether all of the tenant's keys are refused.
     #[serde(default)]
     pub disabled: bool,
+    /// Whether the tenant stands in the configuration and not in the database.
+    #[serde(skip)]
+    pub of_file: bool,
 }
 
 impl Tenant {
@@ -185,6 +188,7 @@ impl Tenant {
             models: Vec::new(),
             regions: Vec::new(),
             disabled: false,
+            of_file: false,
         }
     }
 

@@ -47,6 +47,7 @@ where
             models: parsed(row, "models", names)?,
             regions: parsed(row, "regions", names)?,
             disabled: row.try_get("disabled")?,
+            of_file: false,
         }))
     }
 }
