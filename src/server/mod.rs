@@ -25,6 +25,7 @@ use self::connection::Connection;
 use crate::api;
 use crate::capacity::CONNECTION_BYTES;
 use crate::gateway::Gateway;
+use crate::ledger::POST_TIMEOUT;
 use crate::settings::ServerSettings;
 
 /// Connections of the metrics listener: a scraper and some probes.
@@ -37,8 +38,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// were made for one that is already on its way.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// How long a stop waits for the ends of the last calls to be in the ledger.
+/// How long a stop waits for the ends of the last calls to be in the ledger: longer than for one
+/// transaction, so that there is time for a second.
 const LAST_ENTRIES: Duration = Duration::from_secs(5);
+
+const _: () = assert!(POST_TIMEOUT.as_millis() < LAST_ENTRIES.as_millis());
 
 /// The two bound sockets.
 #[derive(Debug)]

@@ -20,8 +20,7 @@ use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
 use crate::ledger::{Beats, LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
-    self as rows, AccountRow, BeatRow, BudgetsRow, DailyUsageRow, EntryRow, IdRow, ImbalanceRow,
-    failure,
+    self as rows, AccountRow, BeatRow, BudgetsRow, DailyUsageRow, EntryRow, ImbalanceRow, failure,
 };
 
 impl LedgerStore for Postgres {
@@ -81,16 +80,20 @@ impl LedgerStore for Postgres {
         })
     }
 
-    fn orphans(&self, at_most: u32) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>> {
+    fn orphans(
+        &self,
+        after: Uuid,
+        at_most: u32,
+    ) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>> {
         Box::pin(async move {
-            let select = sqlx::query_as(
+            let select = sqlx::query_scalar(
                 "SELECT id::text FROM ledger_entries
                  WHERE state = 'open' AND holder NOT IN (SELECT id FROM ledger_holders)
-                 LIMIT $1",
+                    AND id > $1::uuid
+                 ORDER BY ledger_entries.id LIMIT $2",
             );
-            let found =
-                select.bind(i64::from(at_most)).fetch_all(&self.pool).await.map_err(failure)?;
-            Ok(found.into_iter().map(|IdRow(id)| id).collect())
+            let select = select.bind(after.to_string()).bind(i64::from(at_most));
+            Ok(rows::ids(select.fetch_all(&self.pool).await.map_err(failure)?))
         })
     }
 

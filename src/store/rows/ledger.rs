@@ -38,9 +38,6 @@ pub(in crate::store) struct DailyUsageRow(pub(in crate::store) UsageRow);
 /// A row of an audit.
 pub(in crate::store) struct ImbalanceRow(pub(in crate::store) Imbalance);
 
-/// The name of an entry or a holder.
-pub(in crate::store) struct IdRow(pub(in crate::store) Uuid);
-
 /// A holder with its beat.
 pub(in crate::store) struct BeatRow(pub(in crate::store) Uuid, pub(in crate::store) i64);
 
@@ -115,6 +112,7 @@ where
             monthly_tokens: optional_amount(row, "monthly_tokens")?.map(Tokens::new),
             daily_cost: optional_amount(row, "daily_cost_nanos")?.map(Money::from_nanos),
             monthly_cost: optional_amount(row, "monthly_cost_nanos")?.map(Money::from_nanos),
+            of_file: false,
         };
         Ok(Self(text(row, "name")?, budgets))
     }
@@ -162,17 +160,6 @@ where
             counted: all(["granted", "settled", "reserved"])?,
             recounted: all(["recounted_granted", "recounted_settled", "recounted_reserved"])?,
         }))
-    }
-}
-
-impl<'r, R> FromRow<'r, R> for IdRow
-where
-    R: Row,
-    &'static str: ColumnIndex<R>,
-    String: Decode<'r, R::Database> + Type<R::Database>,
-{
-    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-        Ok(Self(id(row, "id")?))
     }
 }
 
@@ -337,6 +324,16 @@ pub(in crate::store) fn least_id_of(day: Date) -> Uuid {
     let midnight = Calendar::UTC.starts_at(&Window::of(Period::Day, day)).as_millisecond();
     let millis = u64::try_from(midnight).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
+}
+
+/// The ids of these texts. One that cannot be read is told of and left out, so that it does not hide the
+/// others.
+pub(in crate::store) fn ids(texts: Vec<String>) -> Vec<Uuid> {
+    let read = |text: String| {
+        let id = text.parse();
+        id.inspect_err(|_| tracing::error!(id = text, "an entry has an id that is none")).ok()
+    };
+    texts.into_iter().filter_map(read).collect()
 }
 
 /// A failed query as a store of the ledger reports it.

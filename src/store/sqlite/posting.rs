@@ -14,6 +14,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::civil::Date;
 use rusqlite::types::Type;
@@ -23,8 +24,7 @@ use rusqlite::{
 };
 use uuid::Uuid;
 
-use super::BUSY_TIMEOUT;
-use crate::ledger::LedgerStoreError;
+use crate::ledger::{LedgerStoreError, PATIENCE, POST_TIMEOUT};
 use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::books::{
     Bill, Books, Charge, Entry, EntryState, Operation, Outcome, UsageChange, UsageKey, accounts_of,
@@ -33,6 +33,17 @@ use crate::ledger::books::{
 use crate::ledger::budget::Budgets;
 use crate::store::rows::number_column;
 use crate::units::{Currency, Money, Tokens, Usage};
+
+/// How long a batch waits for another writer of the file, which holds the lock for milliseconds.
+///
+/// Shorter than the writer waits for a batch and than callers wait for the writer: a file that somebody
+/// has locked is told of as such, and a batch is not posted again while it still waits for the lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+const _: () = assert!(
+    BUSY_TIMEOUT.as_millis() < PATIENCE.as_millis()
+        && PATIENCE.as_millis() < POST_TIMEOUT.as_millis()
+);
 
 /// The connection that posts. Only threads that may block take the lock.
 #[derive(Clone)]
@@ -350,6 +361,7 @@ fn budgets_of(row: &Row<'_>) -> Result<Budgets, rusqlite::Error> {
         monthly_tokens: limit(1)?.map(Tokens::new),
         daily_cost: limit(2)?.map(Money::from_nanos),
         monthly_cost: limit(3)?.map(Money::from_nanos),
+        of_file: false,
     })
 }
 
@@ -431,7 +443,7 @@ mod tests {
         let pragma = |name| -> i64 {
             connection.as_ref().unwrap().pragma_query_value(None, name, |row| row.get(0)).unwrap()
         };
-        assert_eq!((pragma("synchronous"), pragma("busy_timeout")), (2, 5000));
+        assert_eq!((pragma("synchronous"), pragma("busy_timeout")), (2, 2000));
     }
 
     #[tokio::test]
