@@ -9,6 +9,7 @@ use ocr_gateway::clock::{Clock, ManualClock};
 use ocr_gateway::ledger::books::{Bill, Charge};
 use ocr_gateway::ledger::budget::Budgets;
 use ocr_gateway::ledger::settings::LedgerSettings;
+use ocr_gateway::ledger::window::Calendar;
 use ocr_gateway::ledger::{Ledger, Reservation, ReserveError};
 use ocr_gateway::random::SystemRandom;
 use ocr_gateway::store::Store;
@@ -34,7 +35,8 @@ struct Replica {
 impl Replica {
     async fn on(database: &Database, clock: &Arc<ManualClock>) -> Self {
         let store = database.connect().await;
-        let settings = LedgerSettings { lease_ms: 30_000, retention_days: 400 };
+        let settings =
+            LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone: Calendar::UTC };
         let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
         let (random, background) = (Arc::new(SystemRandom), TaskTracker::new());
         let ledger =

@@ -24,13 +24,13 @@ use rusqlite::{
 };
 use uuid::Uuid;
 
-use crate::ledger::{LedgerStoreError, PATIENCE, POST_TIMEOUT};
 use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::books::{
     Bill, Books, Charge, Entry, EntryState, Operation, Outcome, UsageChange, UsageKey, accounts_of,
     reserving_tenants,
 };
 use crate::ledger::budget::Budgets;
+use crate::ledger::{LedgerStoreError, PATIENCE, POST_TIMEOUT};
 use crate::store::rows::number_column;
 use crate::units::{Currency, Money, Tokens, Usage};
 
