@@ -6,7 +6,8 @@
 //!
 //! It takes room in two places: the tenant's tokens a minute and, in the ledger, its budgets. A
 //! permit ends in one of three ways, and dropping it picks the safe one:
-//! - **settled** at what the upstream billed;
+//! - **settled** at what the upstream billed. A bill beyond what the model's limits allow is a fault of the
+//!   upstream or of a proxy: it is counted at those limits, never below the bound, and marked unverified;
 //! - **written off** at its bound, marked unverified, when the call went out and its bill is unknown:
 //!   overstating a spend is safe, understating is not;
 //! - **released** when nothing was sent or the upstream surely billed nothing.
@@ -23,6 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::tab::{Bound, Tab};
+use futures_util::future::Either;
+
 use crate::auth::tenant::Tenant;
 use crate::catalog::{Model, Price};
 use crate::clock::Clock;
@@ -85,8 +88,10 @@ impl From<TakeError> for Refusal {
 /// What a settled permit spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
-    /// What the upstream billed.
+    /// What the upstream billed, or what is counted in its place.
     pub usage: Usage,
+    /// Whether it is what the upstream billed.
+    pub verified: bool,
     /// What that costs by the price list.
     pub cost: Money,
     /// What is left of the tenant's budgets after it.
@@ -276,15 +281,28 @@ impl Permit {
         billed: Usage,
         request_id: Option<String>,
     ) -> impl Future<Output = Settlement> + Send + use<> {
-        let cost = self.price.of(&billed);
+        let counted = self.counted(&billed);
+        let (verified, cost) = (counted == billed, self.price.of(&counted));
         self.state = State::Closed;
-        self.tab.billed(self.most(), &billed, cost);
-        self.count_spent(&billed, cost);
-        self.give_back_all_but(&billed);
-        let budgets = budgets(&self.tenant);
-        let bill = Bill { usage: billed, cost, request_id };
-        let settled = self.reservation.take().map(|reservation| reservation.settle(bill));
-        settlement(billed, cost, budgets, settled)
+        self.give_back_all_but(&counted);
+        self.alarm_excess(&billed, &counted);
+        let bill = Bill { usage: counted, cost, request_id };
+        let reservation = self.reservation.take();
+        let settled = if verified {
+            self.count_spent(&billed, cost);
+            reservation.map(|reservation| Either::Left(reservation.settle(bill)))
+        } else {
+            self.count_unverified(Bound { tokens: counted.total(), cost });
+            reservation.map(|reservation| Either::Right(reservation.clamp(bill)))
+        };
+        settlement(counted, verified, cost, budgets(&self.tenant), settled)
+    }
+
+    /// What a bill is counted as: itself, unless it is beyond what the call can cost.
+    pub fn counted(&self, billed: &Usage) -> Usage {
+        let most = self.model.most(&self.bound);
+        let is_possible = billed.clamp(&Usage::default(), &most) == *billed;
+        if is_possible { *billed } else { billed.clamp(&self.bound, &most) }
     }
 
     /// Settles at the bound, unverified, because the bill of a call that went out is unknown. Waits like
@@ -292,10 +310,10 @@ impl Permit {
     pub fn write_off(mut self) -> impl Future<Output = Settlement> + Send + use<> {
         let (bound, cost) = (self.bound, self.most().cost);
         self.state = State::Closed;
-        self.count_unverified();
+        self.count_unverified(self.most());
         let budgets = budgets(&self.tenant);
         let written_off = self.reservation.take().map(|reservation| reservation.write_off(cost));
-        settlement(bound, cost, budgets, written_off)
+        settlement(bound, false, cost, budgets, written_off)
     }
 
     /// Gives everything back, because the call was not made or surely not billed.
@@ -325,30 +343,48 @@ impl Permit {
     }
 
     fn count_spent(&self, billed: &Usage, cost: Money) {
+        self.tab.billed(self.most(), billed, cost);
         let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
         let metrics = &self.admission.metrics;
         metrics.tokens_spent(tenant, model, billed);
         metrics.cost(tenant, model, self.price.currency, cost);
-        let excess = billed.total().saturating_sub(self.bound.total());
+    }
+
+    fn count_unverified(&self, counted: Bound) {
+        self.tab.unverified(self.most(), counted);
+        let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
+        let metrics = &self.admission.metrics;
+        metrics.tokens_unverified(tenant, model, counted.tokens);
+        metrics.cost_unverified(tenant, model, self.price.currency, counted.cost);
+    }
+
+    /// Raises the alarm over a bill above the bound, of which `counted` is counted.
+    fn alarm_excess(&self, billed: &Usage, counted: &Usage) {
+        let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
+        let metrics = &self.admission.metrics;
+        let (bound, billed, counted) = (self.bound.total(), billed.total(), counted.total());
+        let excess = counted.saturating_sub(bound);
         if excess > Tokens::ZERO {
             metrics.tokens_above_bound(tenant, model, excess);
             tracing::error!(
                 tenant,
                 model,
-                bound.tokens = self.bound.total().get(),
-                billed.tokens = billed.total().get(),
+                bound.tokens = bound.get(),
+                billed.tokens = billed.get(),
                 "the upstream billed more than the bound: check the model's figures"
             );
         }
-    }
-
-    fn count_unverified(&self) {
-        let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
-        let metrics = &self.admission.metrics;
-        let most = self.most();
-        self.tab.written_off(most);
-        metrics.tokens_unverified(tenant, model, most.tokens);
-        metrics.cost_unverified(tenant, model, self.price.currency, most.cost);
+        if counted != billed {
+            metrics.bill_clamped(tenant, model);
+            tracing::error!(
+                tenant,
+                model,
+                counted.tokens = counted.get(),
+                billed.tokens = billed.get(),
+                "the upstream billed more than a call of the model can cost: less is counted, \
+                 unverified; check the vendor's invoice and the model's limits"
+            );
+        }
     }
 
     fn give_back_all_but(&self, billed: &Usage) {
@@ -363,7 +399,7 @@ impl Drop for Permit {
             // What is reserved is released by being dropped.
             State::Admitted => self.give_back_all_but(&Usage::default()),
             State::Sent => {
-                self.count_unverified();
+                self.count_unverified(self.most());
                 let cost = self.most().cost;
                 drop(self.reservation.take().map(|reservation| reservation.write_off(cost)));
             }
@@ -375,6 +411,7 @@ impl Drop for Permit {
 /// What was spent, and what is left once the ledger has it.
 async fn settlement(
     usage: Usage,
+    verified: bool,
     cost: Money,
     budgets: Budgets,
     settled: Option<impl Future<Output = Balances>>,
@@ -383,7 +420,7 @@ async fn settlement(
         Some(settled) => budgets.remaining(&settled.await),
         None => RemainingTokens::default(),
     };
-    Settlement { usage, cost, remaining }
+    Settlement { usage, verified, cost, remaining }
 }
 
 /// The tenant's limits in the limiter's words.

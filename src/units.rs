@@ -104,6 +104,16 @@ impl Usage {
         self.input().saturating_add(self.output)
     }
 
+    /// The same, kind by kind no less than `least` and no more than `most`, which is nowhere below it.
+    #[must_use]
+    pub fn clamp(&self, least: &Self, most: &Self) -> Self {
+        Self {
+            image: self.image.max(least.image).min(most.image),
+            text: self.text.max(least.text).min(most.text),
+            output: self.output.max(least.output).min(most.output),
+        }
+    }
+
     /// The sum of two usages, kind by kind.
     #[must_use]
     pub const fn plus(&self, other: &Self) -> Self {

@@ -100,11 +100,11 @@ impl Tab {
         sums.ended.cost = sums.ended.cost.saturating_add(cost);
     }
 
-    /// The bill of a call that was sent is unknown.
-    pub(super) fn written_off(&self, bound: Bound) {
+    /// The bill of a call that was sent is unknown, or not to be believed; so much is counted.
+    pub(super) fn unverified(&self, bound: Bound, counted: Bound) {
         let mut sums = self.lock();
         sums.close(bound);
-        sums.ended.write_off(bound);
+        sums.ended.write_off(counted);
     }
 
     fn lock(&self) -> MutexGuard<'_, Sums> {

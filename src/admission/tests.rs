@@ -90,6 +90,36 @@ async fn a_bill_above_the_bound_is_counted_in_full_and_alarmed() {
 }
 
 #[tokio::test]
+async fn a_bill_beyond_what_a_call_can_cost_is_counted_at_that_alarmed_and_marked() {
+    for (image, text, output, counted) in [
+        (600, 100, u64::MAX, 600 + 100 + 8_192),
+        (u64::MAX, u64::MAX, u64::MAX, 30_000 + 30_000 + 8_192),
+        // What is said beside a number that cannot be is no more to be believed.
+        (1 << 62, 0, 0, 30_000 + 100 + 300),
+        (30_001, 100, 5, 30_000 + 100 + 300),
+    ] {
+        let (admission, _) = admission().await;
+        let (tenant, tab) = (budgeted(), Tab::default());
+        let now = admission.clock.instant();
+        let model = Model::sample();
+        let permit = admission.admit_bound(&tenant, &model, BOUND, now, &tab).await;
+        let mut permit = permit.unwrap();
+        permit.mark_sent();
+        let [image, text, output] = [image, text, output].map(Tokens::new);
+        let settlement = permit.settle(Usage { image, text, output }, None).await;
+        let told = (settlement.usage.total().get(), settlement.verified);
+        assert_eq!(told, (counted, false));
+        assert_eq!(tab.ended().unverified.get(), counted);
+        let balances = admission.ledger.balances("acme").await.unwrap();
+        assert_eq!((balances.daily.settled, balances.daily.reserved), (counted, 0));
+        let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+        assert!(metrics.contains(r#"bills_clamped_total{model="sample",tenant="acme"} 1"#));
+        let unverified = r#"tokens_unverified_total{model="sample",tenant="acme"}"#;
+        assert!(metrics.contains(&format!("{unverified} {counted}")), "{metrics}");
+    }
+}
+
+#[tokio::test]
 async fn a_renewed_permit_needs_room_for_a_second_bound() {
     let (admission, tenant) = admission().await;
     let mut permit = admit(&admission, &tenant).await.unwrap();

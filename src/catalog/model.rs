@@ -74,6 +74,17 @@ impl Model {
         Some(Self { name: name.to_owned(), figures: Arc::clone(figures), price, offers })
     }
 
+    /// The most that a call of at most `bound` can cost by the model's limits of input and output, kind by
+    /// kind, or the bound where that is more. A bill beyond it is not one that the vendor can send.
+    pub fn most(&self, bound: &Usage) -> Usage {
+        let (input, output) = (self.figures.max_input_tokens, self.figures.max_tokens);
+        Usage {
+            image: bound.image.max(input),
+            text: bound.text.max(input),
+            output: bound.output.max(output),
+        }
+    }
+
     /// Whether whoever asked may be served by the model in `region`.
     pub fn is_sold_in(&self, region: &str) -> bool {
         self.offer(region).is_some()

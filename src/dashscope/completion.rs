@@ -32,7 +32,7 @@ pub struct Receipt {
     pub settlement: Settlement,
     /// The endpoint that answered.
     pub endpoint: String,
-    /// Whether the upstream stated its bill. If not, `settlement` is the permit's bound, marked
+    /// Whether the upstream stated a bill that can be. If not, `settlement` is the permit's bound, or more, marked
     /// unverified: the answer is good and paid for, so it is delivered, and the account errs upwards.
     pub verified: bool,
     /// The upstream's id of the answer, for its support.

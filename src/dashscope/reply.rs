@@ -91,8 +91,9 @@ impl Debt {
         let endpoint = placement.entrance.endpoint().name().to_owned();
         let settlement = if let Some(billed) = billed {
             // On its way to the ledger before anything else is waited for.
+            let counted = permit.counted(&billed);
             let settling = permit.settle(billed, request_id.as_ref().map(ToString::to_string));
-            placement.turn.billed(billed).await;
+            placement.turn.billed(counted).await;
             settling.await
         } else {
             let model = permit.model().name.as_str();
@@ -102,7 +103,7 @@ impl Debt {
         Receipt {
             settlement,
             endpoint,
-            verified: billed.is_some(),
+            verified: settlement.verified,
             request_id,
             attempts: progress.attempts,
             upstream_time: progress.upstream_time,

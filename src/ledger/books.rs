@@ -114,6 +114,14 @@ pub enum Operation {
         /// What was billed.
         bill: Bill,
     },
+    /// Count a bill that is beyond what the call can cost, as far as it is believed, as one that is not
+    /// verified.
+    Clamp {
+        /// The entry.
+        id: Uuid,
+        /// What is counted; never below the bound.
+        bill: Bill,
+    },
     /// Count the bound, because the bill is unknown.
     WriteOff {
         /// The entry.
@@ -144,6 +152,7 @@ impl Operation {
         match self {
             Self::Reserve { id, .. }
             | Self::Settle { id, .. }
+            | Self::Clamp { id, .. }
             | Self::WriteOff { id, .. }
             | Self::Release { id }
             | Self::Void { id, .. } => *id,
@@ -354,6 +363,7 @@ impl Books {
                 Outcome::Reserved(self.balances(charge, today))
             }
             Operation::Settle { id, bill } => self.close(*id, EntryState::Settled, bill.clone()),
+            Operation::Clamp { id, bill } => self.close(*id, EntryState::Unverified, bill.clone()),
             Operation::WriteOff { id, cost } => {
                 let Some(entry) = self.entries.get(id) else { return Outcome::Unchanged };
                 let Charge { bound, cost: reserved, .. } = entry.charge;
@@ -422,8 +432,10 @@ impl Books {
         let Some(entry) = self.entries.get(&id) else { return Outcome::Unchanged };
         let before = entry.state;
         let from_open = before == EntryState::Open;
-        let late = before == EntryState::Unverified
-            && (state != EntryState::Unverified || bill.cost < entry.bill.cost);
+        let tells_more = bill.cost < entry.bill.cost
+            || bill.usage.total() > entry.bill.usage.total()
+            || state != EntryState::Unverified;
+        let late = before == EntryState::Unverified && tells_more;
         if !from_open && !late {
             return Outcome::Unchanged;
         }

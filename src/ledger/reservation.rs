@@ -47,6 +47,13 @@ impl Reservation {
         self.end(Operation::Settle { id, bill }, spent)
     }
 
+    /// Counts a bill that is not to be believed, as far as it is, and marks it unverified. Otherwise like
+    /// [`settle`](Self::settle).
+    pub fn clamp(self, bill: Bill) -> impl Future<Output = Balances> + Send + use<> {
+        let (id, spent) = (self.id, bill.usage.total());
+        self.end(Operation::Clamp { id, bill }, spent)
+    }
+
     /// Counts the bound as spent, at what it costs where the call was made, because the bill is
     /// unknown. Otherwise like [`settle`](Self::settle).
     pub fn write_off(self, cost: Money) -> impl Future<Output = Balances> + Send + use<> {

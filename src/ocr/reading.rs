@@ -145,6 +145,7 @@ mod tests {
             receipt: Receipt {
                 endpoint: String::new(),
                 settlement: Settlement {
+                    verified: true,
                     usage: Usage::default(),
                     cost: Money::ZERO,
                     remaining: RemainingTokens::default(),

@@ -123,6 +123,7 @@ pub struct Metrics {
     tokens_unverified: IntCounterVec,
     tokens_saved: IntCounterVec,
     tokens_above_bound: IntCounterVec,
+    bills_clamped: IntCounterVec,
     cost: CounterVec,
     cost_unverified: CounterVec,
     estimate_mismatch: IntCounterVec,
@@ -158,6 +159,7 @@ impl Metrics {
             tokens_unverified: new.counter("tokens_unverified_total", "Tokens settled at the bound of a call whose bill is unknown.", &["tenant", "model"])?,
             tokens_saved: new.counter("tokens_saved_total", "Image tokens that were not spent.", &["tenant", "reason"])?,
             tokens_above_bound: new.counter("tokens_above_bound_total", "Tokens billed above the bound known before sending. Anything but zero is an alarm.", &["tenant", "model"])?,
+            bills_clamped: new.counter("bills_clamped_total", "Bills beyond what a call of the model can cost, counted at that and marked unverified. Anything but zero is an alarm.", &["tenant", "model"])?,
             cost: new.money("cost_total", "Money spent by the price list, in units of the currency.", &["tenant", "model", "currency"])?,
             cost_unverified: new.money("cost_unverified_total", "Money settled at the bound of a call whose bill is unknown.", &["tenant", "model", "currency"])?,
                         estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
@@ -222,6 +224,11 @@ impl Metrics {
     pub fn tokens_above_bound(&self, tenant: &str, model: &str, excess: Tokens) {
         let tenant = self.tenants.label(tenant);
         self.tokens_above_bound.with_label_values(&[tenant, model]).inc_by(excess.get());
+    }
+
+    /// A bill was beyond what a call can cost.
+    pub fn bill_clamped(&self, tenant: &str, model: &str) {
+        self.bills_clamped.with_label_values(&[self.tenants.label(tenant), model]).inc();
     }
 
     /// Money was spent.
