@@ -23,11 +23,11 @@ use ocr_gateway::ledger::usage::UsageQuery;
 use ocr_gateway::ledger::window::Calendar;
 use ocr_gateway::random::SystemRandom;
 use ocr_gateway::store::{self, Engine, Store};
+use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
 use ocr_gateway::units::{Currency, Money, Tokens, Usage};
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
 use tokio::task::JoinSet;
-use tokio_util::task::TaskTracker;
 
 /// How long one figure is measured.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ async fn open(store: &Store) -> Ledger {
     let settings = LedgerSettings { lease_ms: 30_000, retention_days: 10_000, time_zone };
     let metrics = Metrics::new(&MetricsSettings { max_tenants: 10 }).unwrap();
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-    let background = TaskTracker::new();
+    let background = Supervisor::default();
     let opened =
         Ledger::open(store.ledger(), &settings, clock, random, Arc::new(metrics), &background);
     opened.await.unwrap()

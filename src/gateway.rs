@@ -29,6 +29,7 @@ use crate::rate_limit::redis::{RedisLimitsError, RedisRateLimiter, TimeSource};
 use crate::rate_limit::shared::SharedCells;
 use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
+use crate::supervisor::{Supervisor, TaskEnded};
 use crate::telemetry::metrics::Metrics;
 
 /// How long an answer of the database to `/readyz` is remembered.
@@ -37,6 +38,8 @@ const REACH_AGE: Duration = Duration::from_secs(1);
 /// The running service without its listeners.
 #[derive(Debug)]
 pub struct Gateway {
+    /// Watches the tasks that must not end. Dropped first, since they end with the rest.
+    pub supervisor: Supervisor,
     /// Tells who is calling.
     pub authenticator: Authenticator,
     /// Requests and tokens a minute, by tenant.
@@ -161,6 +164,9 @@ pub enum NotReady {
     /// It was told to stop and finishes what it has.
     #[error("this replica is stopping")]
     Draining,
+    /// A task of the process has ended that must not. The process ends too, to be started again.
+    #[error("{0}; this replica ends, to be started again")]
+    TaskEnded(#[from] TaskEnded),
     /// The database does not answer.
     #[error("the database does not answer")]
     Database,
@@ -181,15 +187,15 @@ impl Gateway {
         let capacity = capacity(&settings.server)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
-        let (tasks, background) = (TaskTracker::new(), TaskTracker::new());
-        let (limiter, shared) = limiter(settings, &clock, &metrics, &tasks).await?;
+        let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
+        let (limiter, shared) = limiter(settings, &clock, &metrics, &tasks, &supervisor).await?;
         let ledger = Ledger::open(
             store.ledger(),
             &settings.ledger,
             Arc::clone(&clock),
             Arc::clone(&random),
             Arc::clone(&metrics),
-            &background,
+            &supervisor,
         )
         .await?;
         let admission = Admission::new(
@@ -210,6 +216,7 @@ impl Gateway {
         let directory = Directory::open(settings.tenants.clone(), store.tenants()).await?;
         let (ocr, passthrough) = use_cases(&catalog, &admission, &client, &metrics, &clock, &tasks);
         Ok(Arc::new(Self {
+            supervisor,
             authenticator: Authenticator::new(Arc::new(directory), Arc::clone(&clock)),
             limiter,
             concurrency: Arc::new(Concurrency::default()),
@@ -237,6 +244,7 @@ impl Gateway {
     ///
     /// [`NotReady`] says what is missing.
     pub async fn ready(&self) -> Result<(), NotReady> {
+        self.supervisor.check()?;
         if self.is_draining() {
             return Err(NotReady::Draining);
         }
@@ -339,13 +347,15 @@ async fn limiter(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
     tasks: &TaskTracker,
+    supervisor: &Supervisor,
 ) -> Result<(Arc<dyn RateLimiter>, Option<Arc<dyn SharedCells>>), BuildError> {
     let (shared, clock, tasks) = (&settings.redis, Arc::clone(clock), tasks.clone());
     if !shared.is_configured() {
         return Ok((Arc::new(LocalRateLimiter::new(clock)), None));
     }
     let up = metrics.redis_up()?;
-    let limiter = RedisRateLimiter::connect(shared, TimeSource::Server, clock, up, tasks).await?;
+    let limiter =
+        RedisRateLimiter::connect(shared, TimeSource::Server, clock, up, tasks, supervisor).await?;
     let cells = limiter.cells();
     Ok((Arc::new(limiter), Some(cells)))
 }

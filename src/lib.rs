@@ -11,6 +11,8 @@ pub mod random;
 
 pub mod telemetry;
 
+pub mod supervisor;
+
 pub mod capacity;
 
 pub mod vision;

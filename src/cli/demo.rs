@@ -90,8 +90,9 @@ pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
         stop.cancel();
         visited
     };
-    let ((), visited) = tokio::join!(serving, visiting);
+    let (served, visited) = tokio::join!(serving, visiting);
     visited?;
+    served?;
     store.close().await;
     emulator.stop().await;
     Ok(ExitCode::SUCCESS)

@@ -18,7 +18,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// Whatever keeps it from starting, with the key to mend.
+/// Whatever keeps it from starting, with the key to mend; and a background task that ended, after which
+/// the process has to be started again.
 pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     logging::install(&settings.log)?;
     let store = open(&settings.database).await?;
@@ -37,11 +38,11 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
         version = env!("CARGO_PKG_VERSION"),
         "serving"
     );
-    server::run(gateway, listeners, &settings.server, told_to_stop()).await;
+    let served = server::run(gateway, listeners, &settings.server, told_to_stop()).await;
     // A database that does not answer must not keep the process from ending.
     let _ = tokio::time::timeout(LAST_WORDS, store.close()).await;
     tracing::info!("stopped");
-    Ok(())
+    Ok(served?)
 }
 
 /// Ready when the process gets SIGTERM or SIGINT.

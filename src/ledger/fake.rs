@@ -23,6 +23,7 @@ use super::window::{Calendar, Period, Window};
 use super::{Beats, Ledger, LedgerStore, LedgerStoreError};
 use crate::clock::Clock;
 use crate::random::SeededRandom;
+use crate::supervisor::Supervisor;
 use crate::telemetry::metrics::Metrics;
 
 /// What happens to a batch.
@@ -59,6 +60,8 @@ pub(crate) struct Tables {
     pub(crate) holders: BTreeMap<Uuid, i64>,
     /// Budgets of the tenants that the store keeps.
     pub(crate) budgets: HashMap<Arc<str>, Budgets>,
+    /// Entries that break a rule of the database whenever they are posted.
+    pub(crate) broken: HashSet<Uuid>,
     /// Batches that were posted.
     pub(crate) batches: u32,
 }
@@ -190,6 +193,9 @@ impl LedgerStore for FakeLedgerStore {
             if fate == Fate::Lost {
                 return Err(LedgerStoreError::unavailable("lost on the way"));
             }
+            if batch.iter().any(|operation| self.tables().broken.contains(&operation.id())) {
+                return Err(LedgerStoreError::Broken("a row breaks a rule".into()));
+            }
             let known = self.tables().known(batch);
             self.lock().await;
             let posted = self.tables().post(batch, today, &known);
@@ -287,5 +293,5 @@ pub(crate) async fn ledger(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Ledg
     let time_zone = Calendar::UTC;
     let settings = LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone };
     let random = Arc::new(SeededRandom::new(1));
-    Ledger::open(store, &settings, clock, random, metrics, &TaskTracker::new()).await.unwrap()
+    Ledger::open(store, &settings, clock, random, metrics, &Supervisor::default()).await.unwrap()
 }

@@ -43,7 +43,6 @@ use jiff::civil::Date;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::account::{Account, AccountKey, Unit};
@@ -56,6 +55,7 @@ use self::window::{Calendar, Period};
 use self::writer::{Message, Reply, Request, Writer};
 use crate::clock::Clock;
 use crate::random::{Random, new_id};
+use crate::supervisor::Supervisor;
 use crate::telemetry::metrics::{LedgerStep, Metrics};
 use crate::units::Tokens;
 
@@ -236,7 +236,8 @@ impl Holder {
 }
 
 impl Ledger {
-    /// Opens the ledger of this process. Its tasks run on `background` until the process ends.
+    /// Opens the ledger of this process. Its tasks run until the process ends, and `supervisor` watches
+    /// them.
     ///
     /// # Errors
     ///
@@ -247,13 +248,13 @@ impl Ledger {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
         metrics: Arc<Metrics>,
-        background: &TaskTracker,
+        supervisor: &Supervisor,
     ) -> Result<Self, LedgerStoreError> {
         let (ledger, writer, keeper) = Self::assemble(store, settings, clock, random, metrics);
         ledger.store.register(ledger.holder.id()).await?;
         ledger.metrics.ledger_time_zone(ledger.calendar.name());
-        background.spawn(writer.run());
-        background.spawn(keeper.run());
+        supervisor.spawn("ledger writer", writer.run());
+        supervisor.spawn("ledger keeper", keeper.run());
         Ok(ledger)
     }
 

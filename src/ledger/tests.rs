@@ -10,6 +10,7 @@
 //! OCR_GATEWAY_SEEDS=1000000 cargo test --release --lib ledger::tests
 //! ```
 
+mod keeping;
 mod linger;
 mod waiting;
 

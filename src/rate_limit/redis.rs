@@ -37,6 +37,7 @@ use super::local::LocalRateLimiter;
 use super::shared::SharedCells;
 use super::{Counted, LimitExceeded, LimitName, Quotas, RateLimiter, TakeError, Taken};
 use crate::clock::Clock;
+use crate::supervisor::Supervisor;
 use crate::units::Tokens;
 
 /// The longest answer time that can be asked for, in milliseconds: every request waits for Redis.
@@ -171,7 +172,7 @@ pub struct RedisRateLimiter {
 
 impl RedisRateLimiter {
     /// Connects. `up` is told whether Redis answers; `tasks` tracks the settlements under way, for
-    /// which a stop shall wait.
+    /// which a stop shall wait; `supervisor` watches the task that opens the connection again.
     ///
     /// # Errors
     ///
@@ -183,12 +184,13 @@ impl RedisRateLimiter {
         clock: Arc<dyn Clock>,
         up: IntGauge,
         tasks: TaskTracker,
+        supervisor: &Supervisor,
     ) -> Result<Self, RedisLimitsError> {
         let client = settings.client()?;
         let link = Link::open(client, settings.timeout(), settings.on_failure, up).await?;
         let link = Arc::new(link);
         // A stop need not wait for this one: it ends with the limiter.
-        let keeper = TaskTracker::new().spawn(Arc::clone(&link).keep());
+        let keeper = supervisor.spawn("connection to Redis", Arc::clone(&link).keep());
         Ok(Self {
             link,
             time,

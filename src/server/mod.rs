@@ -27,6 +27,7 @@ use crate::capacity::CONNECTION_BYTES;
 use crate::gateway::Gateway;
 use crate::ledger::POST_TIMEOUT;
 use crate::settings::ServerSettings;
+use crate::supervisor::{TaskEnded, Watch};
 
 /// Connections of the metrics listener: a scraper and some probes.
 const METRICS_CONNECTIONS: usize = 64;
@@ -85,19 +86,29 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Bin
 /// taken for `server.drain_grace_ms` more, whose answers close their connections. Then no connection is
 /// taken, idle ones are closed, and requests in flight and the calls they made are finished, within
 /// `server.drain_timeout_ms`.
+///
+/// A background task that ends drains it likewise: what does not need the task can still be finished.
+///
+/// # Errors
+///
+/// [`TaskEnded`] where that was the reason: the process should end with an error, to be started again.
 pub async fn run(
     gateway: Arc<Gateway>,
     listeners: Listeners,
     settings: &ServerSettings,
     stop: impl Future<Output = ()>,
-) {
+) -> Result<(), TaskEnded> {
     let public = Door::new(settings, gateway.capacity.connections);
     let metrics = Door::new(settings, METRICS_CONNECTIONS);
     // Health stays visible while the rest drains, so this listener ends with this function.
-    let _health = serve_apart(metrics, listeners.metrics, api::metrics_router(&gateway));
+    let watch = gateway.supervisor.watch("metrics and health");
+    let health = serve_apart(metrics, listeners.metrics, api::metrics_router(&gateway), watch);
     let (draining, grace) = (Arc::clone(&gateway), settings.drain_grace());
     let stop = async move {
-        stop.await;
+        tokio::select! {
+            () = stop => {}
+            () = draining.supervisor.one_ended() => {}
+        }
         draining.drain();
         tracing::info!("stopping: taking requests until nobody sends them here");
         tokio::time::sleep(grace).await;
@@ -117,17 +128,26 @@ pub async fn run(
     if tokio::time::timeout(settings.drain_timeout(), drained).await.is_err() {
         tracing::warn!("stopped with requests unfinished: server.drain_timeout_ms passed");
     }
+    let checked = gateway.supervisor.check();
+    gateway.supervisor.let_end();
     // Calls that were not waited for are written off by whoever looks after the ledger next.
     if tokio::time::timeout(LAST_ENTRIES, gateway.ledger.close()).await.is_err() {
         tracing::warn!(
             "stopped before the last entries were in the ledger: they count at their bound"
         );
     }
+    drop(health);
+    checked
 }
 
 /// Serves a listener on a thread of its own until what is given back is dropped. Among the workers, who asks
 /// for health would wait behind each of the thousand connections that a flood wakes at once.
-fn serve_apart(door: Door, listener: TcpListener, router: Router) -> Option<DropGuard> {
+fn serve_apart(
+    door: Door,
+    listener: TcpListener,
+    router: Router,
+    watch: Watch,
+) -> Option<DropGuard> {
     let stop = CancellationToken::new();
     let (over, stopped) = (stop.clone().drop_guard(), stop);
     let serving = move || -> io::Result<()> {
@@ -138,7 +158,9 @@ fn serve_apart(door: Door, listener: TcpListener, router: Router) -> Option<Drop
         })
     };
     let thread = std::thread::Builder::new().name("health".to_owned());
+    // The watch is dropped where the thread ends or cannot be started.
     let started = thread.spawn(move || {
+        let _watch = watch;
         if let Err(error) = serving() {
             tracing::error!(%error, "metrics and health are not served");
         }

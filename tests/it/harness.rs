@@ -160,7 +160,7 @@ impl TestGateway {
         let metrics_address = format!("http://{}", listeners.metrics.local_addr().unwrap());
         // It ends with the test's runtime.
         spawn(async move {
-            server::run(gateway, listeners, &settings, std::future::pending()).await;
+            server::run(gateway, listeners, &settings, std::future::pending()).await.unwrap();
         });
         Self {
             address,

@@ -14,10 +14,10 @@ use ocr_gateway::ledger::usage::UsageQuery;
 use ocr_gateway::ledger::window::{Calendar, Period};
 use ocr_gateway::ledger::{Ledger, LedgerStore, LedgerStoreError};
 use ocr_gateway::random::{SystemRandom, new_id};
+use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
 use ocr_gateway::units::{Currency, Money, Tokens, Usage};
 use tokio::task::JoinSet;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::databases::{Database, PrivatePostgres};
@@ -422,12 +422,12 @@ async fn usage_is_of_the_days_and_tenant_asked_for_in_order() {
     .await;
 }
 
-async fn open(store: Arc<dyn LedgerStore>, lease_ms: u64) -> (Ledger, TaskTracker) {
+async fn open(store: Arc<dyn LedgerStore>, lease_ms: u64) -> (Ledger, Supervisor) {
     let settings = LedgerSettings { lease_ms, retention_days: 400, time_zone: Calendar::UTC };
     let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
     let clock: Arc<dyn Clock> =
         Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_777_550_000)));
-    let background = TaskTracker::new();
+    let background = Supervisor::default();
     let ledger =
         Ledger::open(store, &settings, clock, Arc::new(SystemRandom), metrics, &background);
     (ledger.await.unwrap(), background)

@@ -8,6 +8,7 @@ use ocr_gateway::clock::ManualClock;
 use ocr_gateway::rate_limit::local::LocalRateLimiter;
 use ocr_gateway::rate_limit::redis::{OnFailure, RedisRateLimiter, TimeSource};
 use ocr_gateway::rate_limit::{LimitExceeded, Quotas, RateLimiter, TakeError, Taken};
+use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::units::Tokens;
 use prometheus::IntGauge;
 use proptest::prelude::*;
@@ -39,8 +40,15 @@ impl Subject {
         let settings = database.settings(OnFailure::Closed);
         let (time, tasks) = (TimeSource::Clock(clock.clone()), TaskTracker::new());
         let up = IntGauge::new("up", "Of a test.").unwrap();
-        let limiter =
-            RedisRateLimiter::connect(&settings, time, clock.clone(), up, tasks.clone()).await;
+        let limiter = RedisRateLimiter::connect(
+            &settings,
+            time,
+            clock.clone(),
+            up,
+            tasks.clone(),
+            &Supervisor::default(),
+        )
+        .await;
         Self { limiter: Arc::new(limiter.unwrap()), clock, tasks, database: Some(database) }
     }
 

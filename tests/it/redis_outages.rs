@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use ocr_gateway::clock::SystemClock;
 use ocr_gateway::rate_limit::redis::{OnFailure, RedisRateLimiter, TimeSource};
 use ocr_gateway::rate_limit::{Quotas, RateLimiter, TakeError};
+use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::units::Tokens;
 use prometheus::IntGauge;
 use serde_json::json;
@@ -215,8 +216,15 @@ async fn limiter_on(
     let (clock, gauge, tracker) = (Arc::new(SystemClock), up.clone(), tasks.clone());
     let mut settings = database.settings(on_failure);
     settings.timeout_ms = PATIENCE_MS;
-    let limiter =
-        RedisRateLimiter::connect(&settings, TimeSource::Server, clock, gauge, tracker).await;
+    let limiter = RedisRateLimiter::connect(
+        &settings,
+        TimeSource::Server,
+        clock,
+        gauge,
+        tracker,
+        &Supervisor::default(),
+    )
+    .await;
     (limiter.unwrap(), up, tasks)
 }
 

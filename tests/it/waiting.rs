@@ -13,10 +13,10 @@ use ocr_gateway::ledger::window::Calendar;
 use ocr_gateway::ledger::{Ledger, Reservation, ReserveError};
 use ocr_gateway::random::SystemRandom;
 use ocr_gateway::store::Store;
+use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
 use ocr_gateway::units::{Currency, Money, Tokens, Usage};
 use tokio::task::JoinSet;
-use tokio_util::task::TaskTracker;
 
 use crate::databases::Database;
 use crate::harness::{LONGEST_WAIT, until};
@@ -29,7 +29,7 @@ struct Replica {
     ledger: Ledger,
     clock: Arc<ManualClock>,
     store: Store,
-    _background: TaskTracker,
+    _background: Supervisor,
 }
 
 impl Replica {
@@ -38,7 +38,7 @@ impl Replica {
         let settings =
             LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone: Calendar::UTC };
         let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
-        let (random, background) = (Arc::new(SystemRandom), TaskTracker::new());
+        let (random, background) = (Arc::new(SystemRandom), Supervisor::default());
         let ledger =
             Ledger::open(store.ledger(), &settings, clock.clone(), random, metrics, &background);
         let ledger = ledger.await.unwrap();

@@ -1,0 +1,150 @@
+//! The tasks of a ledger: what they do with rows that they cannot handle, and how they end.
+
+use super::*;
+use crate::supervisor::Supervisor;
+
+/// A ledger whose tasks are supervised, with metrics of its own.
+struct Opened {
+    store: Arc<FakeLedgerStore>,
+    ledger: Ledger,
+    supervisor: Supervisor,
+    metrics: Arc<Metrics>,
+}
+
+impl Opened {
+    /// One whose keeper has looked once.
+    async fn new(store: FakeLedgerStore) -> Self {
+        let (store, supervisor) = (Arc::new(store), Supervisor::default());
+        let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + START));
+        let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
+        let (random, settings) = (Arc::new(SeededRandom::new(1)), &SETTINGS);
+        let shared = (store.clone(), clock, random, Arc::clone(&metrics));
+        let (store_of, clock, random, metrics_of) = shared;
+        let ledger =
+            Ledger::open(store_of, settings, clock, random, metrics_of, &supervisor).await.unwrap();
+        let opened = Self { store, ledger, supervisor, metrics };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        opened
+    }
+
+    async fn reserve(&self, tokens: u64) -> Result<Reservation, ReserveError> {
+        let charge = Charge {
+            tenant: "acme".into(),
+            model: "m".into(),
+            bound: usage(tokens),
+            cost: Money::from_nanos(tokens),
+            currency: Currency::Cny,
+        };
+        let deadline = self.ledger.clock.instant() + Duration::from_secs(1);
+        self.ledger.reserve(charge, budgets(), deadline).await
+    }
+
+    /// A reservation that its process forgets.
+    async fn lost(&self, tokens: u64) -> Uuid {
+        let reservation = self.reserve(tokens).await.unwrap();
+        let id = reservation.id();
+        std::mem::forget(reservation);
+        id
+    }
+
+    fn state(&self, id: Uuid) -> EntryState {
+        self.store.tables().entries[&id].state
+    }
+
+    fn metric(&self, name: &str) -> Option<u64> {
+        let text = String::from_utf8(self.metrics.encode().unwrap()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map(|value| value.parse().unwrap())
+    }
+}
+
+/// Long enough for the keeper to look.
+async fn a_look() {
+    tokio::time::sleep(SETTINGS.look_every() + Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_cannot_be_written_off_keeps_no_other_from_it_and_is_alarmed() {
+    let opened = Opened::new(FakeLedgerStore::default()).await;
+    let calls = [opened.lost(1).await, opened.lost(2).await, opened.lost(3).await];
+    let stuck = calls[1];
+    {
+        let mut tables = opened.store.tables();
+        tables.broken.insert(stuck);
+        for entry in tables.entries.values_mut() {
+            entry.holder = Uuid::nil();
+        }
+    }
+    for _ in 0..2 {
+        a_look().await;
+        let states = calls.map(|call| opened.state(call));
+        let [open, off] = [EntryState::Open, EntryState::Unverified];
+        assert_eq!(states, [off, open, off]);
+        assert_eq!(opened.metric("ocr_gateway_ledger_stuck_orphans"), Some(1));
+    }
+    opened.store.tables().broken.clear();
+    a_look().await;
+    assert_eq!(opened.state(stuck), EntryState::Unverified);
+    assert_eq!(opened.metric("ocr_gateway_ledger_stuck_orphans"), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_goes_on_although_the_store_does_not_answer_one_of_its_questions() {
+    let opened = Opened::new(FakeLedgerStore::default()).await;
+    let call = opened.lost(1).await;
+    opened.store.tables().entries.get_mut(&call).unwrap().holder = Uuid::nil();
+    // Its answer does not come before the next look is due.
+    let mut fates = vec![Fate::Late(Duration::from_mins(1)), Fate::Posted, Fate::Posted];
+    opened.store.let_decide(move || fates.pop().unwrap_or(Fate::Posted));
+    a_look().await;
+    a_look().await;
+    a_look().await;
+    let holder = opened.ledger.holder.id();
+    assert!(opened.store.tables().holders[&holder] >= 3, "the process does not beat any more");
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(opened.state(call), EntryState::Unverified);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_call_that_the_ledger_cannot_count_leaves_it_at_its_bound_and_is_alarmed() {
+    let opened = Opened::new(FakeLedgerStore::default()).await;
+    let reservation = opened.reserve(10).await.unwrap();
+    let id = reservation.id();
+    let beyond = Bill { usage: usage(u64::MAX), cost: Money::ZERO, request_id: None };
+    reservation.settle(beyond).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(opened.state(id), EntryState::Unverified);
+    let balances = opened.ledger.balances("acme").await.unwrap();
+    assert_eq!((balances.daily.settled, balances.daily.reserved), (10, 0));
+    assert_eq!(opened.metric("ocr_gateway_ledger_stuck_ends_total"), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_taken_leave_does_not_register_again() {
+    let opened = Opened::new(FakeLedgerStore::default()).await;
+    assert_eq!(opened.store.tables().holders.len(), 1);
+    opened.supervisor.let_end();
+    opened.ledger.close().await;
+    a_look().await;
+    a_look().await;
+    assert_eq!(opened.store.tables().holders.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_panics_is_told_of_and_refuses_at_once() {
+    let opened = Opened::new(FakeLedgerStore::default()).await;
+    opened.store.let_decide(|| panic!("as the test wants"));
+    let refused = opened.reserve(1).await.unwrap_err();
+    assert_eq!(refused, ReserveError::Unavailable);
+    let told = opened.supervisor.check().unwrap_err().to_string();
+    assert!(told.contains("\"ledger writer\""), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_panics_is_told_of() {
+    let opened = Opened::new(FakeLedgerStore::default()).await;
+    opened.store.let_decide(|| panic!("as the test wants"));
+    a_look().await;
+    let told = opened.supervisor.check().unwrap_err().to_string();
+    assert!(told.contains("\"ledger keeper\""), "{told}");
+}
