@@ -70,9 +70,12 @@ fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> {
             let boolean = boolean(value).ok()?;
             choices().find(|choice| **choice == boolean)
         }
-        Scalar::Text | Scalar::Date | Scalar::DateTime => {
+        _ => {
+            let number = decimal(value).ok();
+            let number =
+                number.and_then(|number| choices().find(|choice| is_number(choice, &number)));
             let text = text.as_deref()?;
-            only(choices().filter(|choice| same_letters(choice, text)))
+            number.or_else(|| only(choices().filter(|choice| same_letters(choice, text))))
         }
     });
     match found {
@@ -99,7 +102,37 @@ fn scalar(scalar: Scalar, value: &Tree) -> Result<Value, Fault> {
             let text = text(value).map_err(|_| Fault::NotADateTime)?;
             date::date_time(&text).map(Value::from)
         }
+        Scalar::Time => {
+            let text = text(value).map_err(|_| Fault::NotATime)?;
+            date::time_of_day(&text).map(Value::from)
+        }
+        Scalar::Uuid(version) => uuid(version, value).map(Value::from),
+        Scalar::Digits => decimal(value).map(|decimal| decimal.digits().into()),
+        Scalar::Decimal => decimal(value).map(|decimal| number_or_digits(&decimal)),
+        Scalar::NumberOrText => match decimal(value) {
+            Ok(decimal) if !decimal.is_padded() => Ok(number_or_digits(&decimal)),
+            _ => text(value).map(Value::from),
+        },
+        Scalar::IntegerOrText => {
+            let text = text(value)?;
+            let number = Decimal::of_json(&text).filter(|number| number.digits() == text);
+            let number = number.and_then(|number| number.whole()?.to_number());
+            Ok(number.map_or_else(|| text.into(), Value::from))
+        }
     }
+}
+
+/// A number where a double holds it, else its digits.
+fn number_or_digits(decimal: &Decimal) -> Value {
+    decimal.to_number().map_or_else(|| decimal.digits().into(), Value::from)
+}
+
+/// A UUID in lower case and with hyphens (RFC 9562), of the version that is asked for.
+fn uuid(version: Option<usize>, value: &Tree) -> Result<String, Fault> {
+    let text = text(value).map_err(|_| Fault::NotAUuid)?;
+    let uuid = uuid::Uuid::try_parse(&fold(&text)).map_err(|_| Fault::NotAUuid)?;
+    let fits = version.is_none_or(|version| uuid.get_version_num() == version);
+    fits.then(|| uuid.to_string()).ok_or(Fault::NotAUuid)
 }
 
 /// A number of the model is text in the digits that it wrote.
@@ -190,10 +223,16 @@ mod tests {
 
     use super::*;
 
-    const SCALARS: [Scalar; 6] = [
+    const SCALARS: [Scalar; 12] = [
         Scalar::Text,
         Scalar::Date,
         Scalar::DateTime,
+        Scalar::Time,
+        Scalar::Uuid(None),
+        Scalar::Digits,
+        Scalar::Decimal,
+        Scalar::NumberOrText,
+        Scalar::IntegerOrText,
         Scalar::Number,
         Scalar::Integer,
         Scalar::Boolean,
@@ -292,6 +331,55 @@ mod tests {
         }
         assert_eq!(bare(Scalar::Integer, "24952000000010910141"), Err(Fault::NumberTooLong));
         assert_eq!(bare(Scalar::Integer, "12.50"), Err(Fault::NotAnInteger));
+    }
+
+    #[test]
+    fn a_time_of_day_is_in_iso_8601() {
+        for (written, time) in
+            [("14:05:33", "14:05:33"), ("2:05 PM", "14:05:00"), ("2024-01-05 09:30", "09:30:00")]
+        {
+            assert_eq!(plain(Scalar::Time, &json!(written)), Ok(Some(json!(time))), "{written}");
+        }
+        for none in
+            [json!("noon"), json!("25:00"), json!(5), json!("abc 14:05"), json!("2024-01-05")]
+        {
+            assert_eq!(plain(Scalar::Time, &none), Err(Fault::NotATime), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_is_in_its_usual_form() {
+        let usual = json!("67e55044-10b1-426f-9247-bb680e5fe0c8");
+        for written in ["67E55044-10B1-426F-9247-BB680E5FE0C8", "67e5504410b1426f9247bb680e5fe0c8"]
+        {
+            assert_eq!(plain(Scalar::Uuid(None), &json!(written)), Ok(Some(usual.clone())));
+            assert_eq!(plain(Scalar::Uuid(Some(4)), &json!(written)), Ok(Some(usual.clone())));
+            assert_eq!(plain(Scalar::Uuid(Some(1)), &json!(written)), Err(Fault::NotAUuid));
+        }
+        assert_eq!(plain(Scalar::Uuid(None), &json!("67e5")), Err(Fault::NotAUuid));
+    }
+
+    #[test]
+    fn a_number_or_text_is_a_number_only_where_nothing_is_lost() {
+        for (written, decimal, number, whole) in [
+            ("RM 12.50", Some(json!(12.5)), json!(12.5), json!("RM 12.50")),
+            ("5", Some(json!(5)), json!(5), json!(5)),
+            ("007", Some(json!(7)), json!("007"), json!("007")),
+            ("A-17", None, json!("A-17"), json!("A-17")),
+            (
+                "24952000000010910141",
+                Some(json!("24952000000010910141")),
+                json!("24952000000010910141"),
+                json!("24952000000010910141"),
+            ),
+        ] {
+            let value = json!(written);
+            assert_eq!(plain(Scalar::Decimal, &value).ok().flatten(), decimal, "{written}");
+            assert_eq!(plain(Scalar::NumberOrText, &value), Ok(Some(number)), "{written}");
+            assert_eq!(plain(Scalar::IntegerOrText, &value), Ok(Some(whole)), "{written}");
+        }
+        assert_eq!(bare(Scalar::Digits, "12.50"), Ok(Some(json!("12.50"))));
+        assert_eq!(plain(Scalar::Digits, &json!("€ 1.234,50")), Ok(Some(json!("1234.50"))));
     }
 
     #[test]

@@ -48,6 +48,13 @@ pub(super) fn date_time(text: &str) -> Result<String, Fault> {
     Ok(format!("{}T{time}", moment.date(Fault::NotADateTime)?))
 }
 
+/// A time of day as `HH:MM:SS`, with the offset where the text has one. A date before it is left out.
+pub(super) fn time_of_day(text: &str) -> Result<String, Fault> {
+    let moment = Moment::read(text).ok_or(Fault::NotATime)?;
+    let is_alone = moment.date.is_empty() || moment.date(Fault::NotATime).is_ok();
+    moment.time.filter(|_| is_alone).ok_or(Fault::NotATime)
+}
+
 /// The words of a text, sorted into those of a date and a time that was read already.
 struct Moment {
     date: Vec<Token>,

@@ -23,6 +23,7 @@ mod keywords;
 mod number;
 mod reader;
 pub mod result_schema;
+mod union;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -115,6 +116,10 @@ pub enum Fault {
     AmbiguousDate,
     /// Not a date with a time of day.
     NotADateTime,
+    /// Not a time of day.
+    NotATime,
+    /// Not a UUID of the version that was asked for.
+    NotAUuid,
     /// None of the values that the schema lists.
     NotInEnum,
     /// Not an object.
@@ -140,6 +145,8 @@ impl Fault {
                 "the order of day and month, or the century, is not clear from the text"
             }
             Self::NotADateTime => "this cannot be read as a date with a time of day",
+            Self::NotATime => "this cannot be read as a time of day",
+            Self::NotAUuid => "this is no UUID of the kind that was asked for",
             Self::NotInEnum => "this is none of the values that the schema lists",
             Self::NotAnObject => "an object was asked for",
             Self::ConstraintViolated => "the value is against a rule of the schema",

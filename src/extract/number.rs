@@ -86,6 +86,19 @@ impl Decimal {
         self.plain() == other.plain()
     }
 
+    /// Whether zeros stand before it, as in the numbers of documents.
+    pub(super) fn is_padded(&self) -> bool {
+        self.whole.len() > 1 && self.whole.starts_with('0')
+    }
+
+    /// The number as text, with all digits of its fraction: `12.50`.
+    pub(super) fn digits(&self) -> String {
+        let plain = self.plain();
+        let (whole, _) = plain.split_once('.').unwrap_or((&plain, ""));
+        let point = if self.fraction.is_empty() { "" } else { "." };
+        format!("{whole}{point}{}", self.fraction)
+    }
+
     /// The number without zeros that say nothing: `-12.5`, `0`.
     fn plain(&self) -> String {
         let (whole, fraction) =

@@ -12,11 +12,14 @@ use serde_json::{Map, Value};
 
 use super::child_pointer;
 use super::example::{is_example, sketch};
-use super::keywords::{constraints, keywords_of, known_keywords};
+use super::keywords::{
+    CHECKED_FORMATS, constraints, keywords_of, known_keywords, pattern_of_decimals,
+};
 use super::schema::{
     Kind, Leaf, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError, byte_length,
     refuse_longer,
 };
+use super::union::{overlap, union};
 
 /// The keywords of one place of a schema.
 pub(super) type Members = Map<String, Value>;
@@ -47,7 +50,7 @@ pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
             format!(
                 "a schema begins with \"type\": \"object\" and names its fields under \
                  \"properties\"; this one is of type {:?}",
-                root.kind.type_name()
+                root.kind.type_names().join(" or ")
             ),
         )),
     }
@@ -107,8 +110,11 @@ impl<'s> Reader<'s> {
         } else if let Some((keyword, list)) =
             ["anyOf", "oneOf"].iter().find_map(|&keyword| members.get_key_value(keyword))
         {
-            known_keywords(members, at, &[keyword])?;
-            self.alternative(list, &child_pointer(at, keyword), inside)?
+            known_keywords(members, at, &[keyword, "discriminator"])?;
+            self.alternative(list, keyword == "oneOf", &child_pointer(at, keyword), inside)?
+        } else if let Some(list) = members.get("allOf") {
+            known_keywords(members, at, &["allOf"])?;
+            self.conjunction(list, &child_pointer(at, "allOf"), inside)?
         } else {
             self.typed(members, at, inside)?
         };
@@ -144,26 +150,49 @@ impl<'s> Reader<'s> {
         Ok(node)
     }
 
-    /// The only choice that can be coerced to is the one between something and nothing.
+    /// A choice between something and nothing, or between leaves that have one meaning together. Where it is
+    /// `exclusive`, a value that two of them allow is none.
     fn alternative(
         &mut self,
         list: &'s Value,
+        exclusive: bool,
         at: &str,
         place: Place<'_>,
     ) -> Result<Node, SchemaError> {
         let list = list.as_array().map_or(&[][..], Vec::as_slice);
         let is_null = |member: &Value| member.get("type").is_some_and(|name| name == "null");
-        let mut kept = list.iter().enumerate().filter(|(_, member)| !is_null(member));
-        let (Some((index, member)), None) = (kept.next(), kept.next()) else {
+        let mut nodes = Vec::new();
+        for (index, member) in list.iter().enumerate().filter(|(_, member)| !is_null(member)) {
+            nodes.push(self.node(member, &format!("{at}/{index}"), place)?);
+        }
+        let is_nullable = nodes.len() < list.len();
+        let contradicts = exclusive && overlap(&nodes);
+        let Some(mut node) = union(nodes).filter(|_| !contradicts) else {
             return Err(SchemaError::unsupported(
                 at,
-                "a choice has one schema and {\"type\": \"null\"}; a field cannot be of two types"
+                "a choice is between one schema and {\"type\": \"null\"}, a number and text, or listed \
+                 values; ask for several objects or types in fields of their own"
                     .into(),
             ));
         };
-        let mut node = self.node(member, &format!("{at}/{index}"), place)?;
-        node.nullable |= list.len() > 1;
+        node.nullable |= is_nullable;
         Ok(node)
+    }
+
+    /// The schema that is written as the only one of several that must all be kept.
+    fn conjunction(
+        &mut self,
+        list: &'s Value,
+        at: &str,
+        place: Place<'_>,
+    ) -> Result<Node, SchemaError> {
+        match list.as_array().map(Vec::as_slice) {
+            Some([member]) => self.node(member, &format!("{at}/0"), place),
+            _ => Err(SchemaError::unsupported(
+                at,
+                "\"allOf\" has one schema here; write the fields of several into one object".into(),
+            )),
+        }
     }
 
     fn typed(
@@ -172,17 +201,37 @@ impl<'s> Reader<'s> {
         at: &str,
         place: Place<'_>,
     ) -> Result<Node, SchemaError> {
-        let (name, null_type) = declared_type(members, at)?;
-        let (structure, rules) = keywords_of(name);
-        known_keywords(members, at, &[structure, rules].concat())?;
-        let constraints = constraints(members, at, rules)?;
-        let (kind, null_choice) = match name {
-            "object" => (self.object(members, at, place)?, false),
-            "array" => (self.array(members, at, place)?, false),
-            _ => leaf(name, members, at)?,
+        let Types { names, null } = declared_types(members, at)?;
+        let keywords = names.iter().flat_map(|name| {
+            let (structure, rules) = keywords_of(name);
+            structure.iter().chain(rules).copied()
+        });
+        known_keywords(members, at, &keywords.collect::<Vec<_>>())?;
+        let mut nodes = Vec::new();
+        for &name in &names {
+            let constraints = constraints(members, at, keywords_of(name).1)?;
+            let (kind, nullable) = match name {
+                "object" => (self.object(members, at, place)?, false),
+                "array" => (self.array(members, at, place)?, false),
+                _ => leaf(name, names.len() > 1, members, at)?,
+            };
+            let mut node = Node { nullable, title: None, description: None, kind, constraints };
+            keep_format(&mut node, members);
+            // Of several types, one may have none of the listed values.
+            let is_empty = matches!(&node.kind, Kind::Leaf(leaf) if leaf.choices.is_empty());
+            if !(is_empty && names.len() > 1 && has_choices(members)) {
+                nodes.push(node);
+            }
+        }
+        let Some(mut node) = union(nodes) else {
+            return Err(SchemaError::unsupported(
+                &child_pointer(at, "type"),
+                "a field has one type, or is a number or text, with or without \"null\" beside it"
+                    .into(),
+            ));
         };
-        let nullable = null_type || null_choice;
-        Ok(Node { nullable, title: None, description: None, kind, constraints })
+        node.nullable |= null;
+        Ok(node)
     }
 
     fn object(
@@ -195,6 +244,15 @@ impl<'s> Reader<'s> {
             return Err(SchemaError::TooDeep { pointer: at.to_owned(), allowed: MAX_LEVELS });
         }
         let inside = child_pointer(at, "properties");
+        let has_free_names = members.get("additionalProperties").is_some_and(Value::is_object);
+        if has_free_names && !members.contains_key("properties") {
+            return Err(SchemaError::unsupported(
+                &child_pointer(at, "additionalProperties"),
+                "an object of any names cannot be asked for; ask for an array of objects with a name and a \
+                 value"
+                    .into(),
+            ));
+        }
         let fields = match members.get("properties") {
             Some(Value::Object(fields)) if !fields.is_empty() => fields,
             _ => {
@@ -235,39 +293,56 @@ impl<'s> Reader<'s> {
                     .into(),
             ));
         }
-        let Some(schema) = members.get("items").filter(|items| items.is_object()) else {
-            return Err(SchemaError::malformed(
-                at,
-                "an array says what its elements are, such as \"items\": {\"type\": \"string\"}"
-                    .into(),
-            ));
+        let listed = members.get("prefixItems").and_then(Value::as_array).map(Vec::as_slice);
+        let (pointer, schema) = match (members.get("items"), listed) {
+            (Some(items), None) if items.is_object() => (child_pointer(at, "items"), items),
+            (None, Some([first, others @ ..])) if others.iter().all(|other| other == first) => {
+                (child_pointer(&child_pointer(at, "prefixItems"), "0"), first)
+            }
+            (_, Some(_)) => {
+                return Err(SchemaError::unsupported(
+                    &child_pointer(at, "prefixItems"),
+                    "the elements of an array are of one kind; make an object with a field for each"
+                        .into(),
+                ));
+            }
+            _ => {
+                return Err(SchemaError::malformed(
+                    at,
+                    "an array says what its elements are, such as \"items\": {\"type\": \"string\"}"
+                        .into(),
+                ));
+            }
         };
-        let pointer = child_pointer(at, "items");
         let item = self.node(schema, &pointer, Place { element: Some(&pointer), ..place })?;
         Ok(Kind::Array(Box::new(item)))
     }
 }
 
-/// The name of the type, and whether null stands beside it.
-fn declared_type<'s>(members: &'s Members, at: &str) -> Result<(&'s str, bool), SchemaError> {
+/// The types of a place.
+struct Types<'s> {
+    names: Vec<&'s str>,
+    /// Whether null stands among them.
+    null: bool,
+}
+
+fn declared_types<'s>(members: &'s Members, at: &str) -> Result<Types<'s>, SchemaError> {
     let Some(declared) = members.get("type") else {
-        return Ok((implied_type(members, at)?, false));
+        return Ok(Types { names: implied_types(members, at)?, null: false });
     };
     let pointer = child_pointer(at, "type");
-    let names = match declared {
+    let listed = match declared {
         Value::Array(names) => names.as_slice(),
         single => std::slice::from_ref(single),
     };
-    let mut kept = names.iter().filter(|name| *name != "null");
-    let (name, second) = (kept.next(), kept.next());
-    if name.is_none() || second.is_some() {
-        return Err(SchemaError::unsupported(
+    let kept = || listed.iter().filter(|name| *name != "null");
+    let known = |name: &'s Value| name.as_str().filter(|name| TYPES.contains(name));
+    match kept().map(known).collect::<Option<Vec<_>>>() {
+        Some(names) if names.is_empty() => Err(SchemaError::unsupported(
             &pointer,
-            "a field has one type, with or without \"null\" beside it".into(),
-        ));
-    }
-    match name.and_then(Value::as_str).filter(|name| TYPES.contains(name)) {
-        Some(name) => Ok((name, names.iter().any(|name| name == "null"))),
+            "a field has a type, with or without \"null\" beside it".into(),
+        )),
+        Some(names) => Ok(Types { null: names.len() < listed.len(), names }),
         None => Err(SchemaError::malformed(
             &pointer,
             format!(
@@ -278,20 +353,58 @@ fn declared_type<'s>(members: &'s Members, at: &str) -> Result<(&'s str, bool), 
     }
 }
 
-/// The type that the other keywords leave no doubt about.
-fn implied_type(members: &Members, at: &str) -> Result<&'static str, SchemaError> {
+/// The types that the other keywords leave no doubt about.
+fn implied_types(members: &Members, at: &str) -> Result<Vec<&'static str>, SchemaError> {
     if members.contains_key("properties") {
-        return Ok("object");
+        return Ok(vec!["object"]);
     }
-    if members.contains_key("items") {
-        return Ok("array");
+    if members.contains_key("items") || members.contains_key("prefixItems") {
+        return Ok(vec!["array"]);
     }
-    let choices = members.get("enum").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mut choices = choices.iter().filter(|choice| !choice.is_null()).peekable();
-    if choices.peek().is_some() && choices.all(Value::is_string) {
-        return Ok("string");
+    let choices = choices(members, at)?.unwrap_or_default();
+    let is_whole = choices.iter().filter(|choice| choice.is_number()).all(is_whole);
+    let number = if is_whole { "integer" } else { "number" };
+    let has = |is_of: fn(&Value) -> bool| choices.iter().any(is_of);
+    let types = [
+        ("string", has(Value::is_string)),
+        (number, has(Value::is_number)),
+        ("boolean", has(Value::is_boolean)),
+    ];
+    let names: Vec<_> = types.into_iter().filter_map(|(name, has)| has.then_some(name)).collect();
+    if names.is_empty() {
+        let detail = format!("this needs a \"type\": one of {}", TYPES.join(", "));
+        return Err(SchemaError::malformed(at, detail));
     }
-    Err(SchemaError::malformed(at, format!("this needs a \"type\": one of {}", TYPES.join(", "))))
+    Ok(names)
+}
+
+fn is_whole(number: &Value) -> bool {
+    number.is_i64() || number.is_u64()
+}
+
+fn has_choices(members: &Members) -> bool {
+    members.contains_key("enum") || members.contains_key("const")
+}
+
+/// The listed values of a place; none where all are allowed.
+fn choices(members: &Members, at: &str) -> Result<Option<Vec<Value>>, SchemaError> {
+    let listed = members.get("enum").map(|listed| listed.as_array().cloned().unwrap_or_default());
+    let Some(only) = members.get("const") else { return Ok(listed) };
+    if listed.is_some_and(|listed| !listed.contains(only)) {
+        return Err(SchemaError::malformed(
+            &child_pointer(at, "const"),
+            "\"const\" is one of the values of \"enum\"".into(),
+        ));
+    }
+    Ok(Some(vec![only.clone()]))
+}
+
+/// Has the validator check the format of text that is not coerced to it.
+fn keep_format(node: &mut Node, members: &Members) {
+    let is_text = matches!(&node.kind, Kind::Leaf(leaf) if leaf.scalar == Scalar::Text);
+    if let Some(format) = members.get("format").filter(|_| is_text) {
+        node.constraints.insert("format".into(), format.clone());
+    }
 }
 
 fn annotate(node: &mut Node, members: &Members, at: &str) -> Result<(), SchemaError> {
@@ -349,43 +462,64 @@ fn required_names<'s>(
     list.iter().enumerate().map(name).collect()
 }
 
-/// A place of one value, and whether null is among its choices.
-fn leaf(type_name: &str, members: &Members, at: &str) -> Result<(Kind, bool), SchemaError> {
-    let scalar = match (type_name, members.get("format")) {
-        ("number", _) => Scalar::Number,
-        ("integer", _) => Scalar::Integer,
-        ("boolean", _) => Scalar::Boolean,
-        (_, None) => Scalar::Text,
-        (_, Some(format)) => match format.as_str() {
-            Some("date") => Scalar::Date,
-            Some("date-time") => Scalar::DateTime,
-            _ => {
-                return Err(SchemaError::unsupported(
-                    &child_pointer(at, "format"),
-                    "the formats are date and date-time; describe others with \"description\" or \
-                     \"pattern\""
-                        .into(),
-                ));
-            }
-        },
+/// A place of one value, and whether null is among its choices. Where it is `one_of` several types, values of
+/// the others are passed over.
+fn leaf(
+    type_name: &str,
+    one_of: bool,
+    members: &Members,
+    at: &str,
+) -> Result<(Kind, bool), SchemaError> {
+    let scalar = match type_name {
+        "number" => Scalar::Number,
+        "integer" => Scalar::Integer,
+        "boolean" => Scalar::Boolean,
+        _ => text_scalar(members, at)?,
     };
-    let Some(listed) = members.get("enum") else {
+    let Some(listed) = choices(members, at)? else {
         return Ok((Kind::Leaf(Leaf { scalar, choices: Vec::new() }), false));
     };
     let fits = |choice: &Value| match scalar {
-        Scalar::Text | Scalar::Date | Scalar::DateTime => choice.is_string(),
         Scalar::Number => choice.is_number(),
-        Scalar::Integer => choice.is_i64() || choice.is_u64(),
+        Scalar::Integer => is_whole(choice),
         Scalar::Boolean => choice.is_boolean(),
+        _ => choice.is_string(),
     };
-    let listed = listed.as_array().map_or(&[][..], Vec::as_slice);
-    let choices: Vec<Value> = listed.iter().filter(|choice| !choice.is_null()).cloned().collect();
-    if choices.is_empty() || !choices.iter().all(fits) {
+    let (null, values): (Vec<Value>, Vec<Value>) = listed.into_iter().partition(Value::is_null);
+    let (choices, others): (Vec<Value>, Vec<Value>) = values.into_iter().partition(fits);
+    if !one_of && (choices.is_empty() || !others.is_empty()) {
+        let keyword = if members.contains_key("enum") { "enum" } else { "const" };
         return Err(SchemaError::malformed(
-            &child_pointer(at, "enum"),
-            format!("\"enum\" lists at least one value, all of type {type_name:?}"),
+            &child_pointer(at, keyword),
+            format!("{keyword:?} lists at least one value, all of type {type_name:?}"),
         ));
     }
-    let with_null = choices.len() < listed.len();
-    Ok((Kind::Leaf(Leaf { scalar, choices }), with_null))
+    Ok((Kind::Leaf(Leaf { scalar, choices }), !null.is_empty()))
+}
+
+/// What kind of text a place holds.
+fn text_scalar(members: &Members, at: &str) -> Result<Scalar, SchemaError> {
+    let pattern = members.get("pattern").and_then(Value::as_str);
+    let Some(format) = members.get("format") else {
+        let is_decimal = pattern.and_then(pattern_of_decimals).is_some();
+        return Ok(if is_decimal { Scalar::Digits } else { Scalar::Text });
+    };
+    let format = format.as_str().unwrap_or_default();
+    let version = format.strip_prefix("uuid").and_then(|version| version.parse().ok());
+    match format {
+        "date" => Ok(Scalar::Date),
+        "date-time" => Ok(Scalar::DateTime),
+        "time" => Ok(Scalar::Time),
+        "uuid" => Ok(Scalar::Uuid(None)),
+        _ if version.is_some_and(|version| (1..=8).contains(&version)) => Ok(Scalar::Uuid(version)),
+        _ if CHECKED_FORMATS.contains(&format) => Ok(Scalar::Text),
+        _ => Err(SchemaError::unsupported(
+            &child_pointer(at, "format"),
+            format!(
+                "the formats are date, date-time, time, uuid, {}; describe others with \"description\" or \
+                 \"pattern\"",
+                CHECKED_FORMATS.join(", ")
+            ),
+        )),
+    }
 }

@@ -84,7 +84,10 @@ fn form(leaf: &Leaf) -> String {
         Scalar::Text => "",
         Scalar::Date => "date as YYYY-MM-DD",
         Scalar::DateTime => "date and time as YYYY-MM-DDTHH:MM:SS",
-        Scalar::Number => "number",
+        Scalar::Time => "time as HH:MM:SS",
+        Scalar::Uuid(_) => "UUID",
+        Scalar::IntegerOrText => "number or text",
+        Scalar::Digits | Scalar::Decimal | Scalar::NumberOrText | Scalar::Number => "number",
         Scalar::Integer => "whole number",
         Scalar::Boolean => "true or false",
     }

@@ -2,8 +2,9 @@
 //!
 //! A subset of JSON Schema 2020-12, chosen by one question: can the promise be kept that the answer
 //! validates? Types, nesting, lists of values and formats can be coerced to; rules such as `pattern`
-//! can be checked at the end. What cannot be kept (`if`, `patternProperties`, a union of two types)
-//! is refused with the pointer to it. An unknown keyword is refused too, although JSON Schema says
+//! can be checked at the end. What cannot be kept (`if`, `patternProperties`, a choice between two objects)
+//! is refused with the pointer to it. A choice between a number and text can: libraries write decimals so
+//! (pydantic's `Decimal`). An unknown keyword is refused too, although JSON Schema says
 //! to ignore it: a mistyped `requierd` would be a rule that silently never binds.
 //!
 //! The validator is built here, once, so that filling an answer never compiles anything. Patterns
@@ -196,9 +197,20 @@ pub(super) enum Scalar {
     Text,
     Date,
     DateTime,
+    Time,
+    /// Of one version, where the caller asks for one.
+    Uuid(Option<usize>),
+    /// The digits of a number, as text.
+    Digits,
     Number,
     Integer,
     Boolean,
+    /// A number where a double holds it, else its digits.
+    Decimal,
+    /// A number where the text is one, else the text.
+    NumberOrText,
+    /// A whole number where the text is one and nothing else, else the text.
+    IntegerOrText,
 }
 
 /// Whether null may stand at a place of `data`.
@@ -214,9 +226,10 @@ impl Node {
     fn validated(&self, null: Null) -> Value {
         let mut schema = self.constraints.clone();
         let null_allowed = null == Null::Accepted || self.nullable;
-        let name = self.kind.type_name();
+        let mut names = self.kind.type_names().to_vec();
+        names.extend(null_allowed.then_some("null"));
         schema
-            .insert("type".into(), if null_allowed { json!([name, "null"]) } else { json!(name) });
+            .insert("type".into(), if let [name] = names[..] { name.into() } else { names.into() });
         match &self.kind {
             Kind::Object(properties) => {
                 let properties: Map<String, Value> = properties
@@ -242,23 +255,47 @@ impl Node {
 }
 
 impl Kind {
-    /// The name that JSON Schema has for it.
-    pub(super) const fn type_name(&self) -> &'static str {
+    /// The types that JSON Schema has for it.
+    pub(super) const fn type_names(&self) -> &'static [&'static str] {
         match self {
-            Self::Object(_) => "object",
-            Self::Array(_) => "array",
-            Self::Leaf(leaf) => leaf.scalar.type_name(),
+            Self::Object(_) => &["object"],
+            Self::Array(_) => &["array"],
+            Self::Leaf(leaf) => leaf.scalar.type_names(),
         }
     }
 }
 
 impl Scalar {
-    const fn type_name(self) -> &'static str {
+    pub(super) const fn type_names(self) -> &'static [&'static str] {
         match self {
-            Self::Text | Self::Date | Self::DateTime => "string",
-            Self::Number => "number",
-            Self::Integer => "integer",
-            Self::Boolean => "boolean",
+            Self::Text
+            | Self::Date
+            | Self::DateTime
+            | Self::Time
+            | Self::Uuid(_)
+            | Self::Digits => &["string"],
+            Self::Number => &["number"],
+            Self::Integer => &["integer"],
+            Self::Boolean => &["boolean"],
+            Self::Decimal | Self::NumberOrText => &["number", "string"],
+            Self::IntegerOrText => &["integer", "string"],
+        }
+    }
+
+    /// What a place holds that may hold either; none where that has no single meaning.
+    pub(super) fn or(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            _ if self == other => Some(self),
+            (Self::Integer, Self::Number) => Some(Self::Number),
+            (Self::Digits | Self::Decimal, Self::Number | Self::Integer)
+            | (Self::Digits, Self::Decimal) => Some(Self::Decimal),
+            (Self::Text | Self::IntegerOrText, Self::Integer)
+            | (Self::Text, Self::IntegerOrText) => Some(Self::IntegerOrText),
+            (Self::Text | Self::IntegerOrText | Self::NumberOrText, Self::Number)
+            | (Self::NumberOrText, Self::Integer | Self::Text | Self::IntegerOrText) => {
+                Some(Self::NumberOrText)
+            }
+            _ => None,
         }
     }
 }
@@ -271,6 +308,7 @@ pub(super) fn is_pattern(pattern: &str) -> bool {
 fn compile(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'static>> {
     jsonschema::options()
         .with_draft(jsonschema::Draft::Draft202012)
+        .should_validate_formats(true)
         .with_pattern_options(PatternOptions::regex().size_limit(MAX_PATTERN_BYTES))
         .offline()
         .build(schema)
@@ -306,4 +344,4 @@ pub(super) fn byte_length(value: &Value) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

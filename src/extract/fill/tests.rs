@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::extract::answer::parse_answer;
+use crate::extract::schema::tests::of_pydantic;
 use crate::extract::templates;
 
 fn schema(properties: &Value) -> Schema {
@@ -238,6 +239,12 @@ fn with_nullable_properties(schema: &mut Value) {
     if let Some(items) = members.get_mut("items") {
         with_nullable_properties(items);
     }
+    for list in ["anyOf", "oneOf", "allOf", "prefixItems"] {
+        let list = members.get_mut(list).and_then(Value::as_array_mut);
+        list.into_iter().flatten().for_each(with_nullable_properties);
+    }
+    let definitions = members.get_mut("$defs").and_then(Value::as_object_mut);
+    definitions.into_iter().flatten().for_each(|(_, schema)| with_nullable_properties(schema));
     for (_, property) in
         members.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
     {
@@ -283,6 +290,41 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Writes values in the place of hints, as a model does.
+fn write_into<'v>(answer: &mut Value, values: &mut impl Iterator<Item = &'v Value>) {
+    match answer {
+        Value::Object(members) => {
+            members.iter_mut().for_each(|(_, member)| write_into(member, values));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| write_into(item, values)),
+        hint => *hint = values.next().cloned().unwrap_or_default(),
+    }
+}
+
+#[test]
+fn a_model_of_pydantic_is_filled_as_its_types_say() {
+    let filled = |name: &str, answer: &Value| {
+        let schema = Schema::parse(&of_pydantic()[name]).expect("a schema");
+        let extraction = schema.filled(answer, 1);
+        assert!(extraction.validation.valid, "{name}: {:?}", extraction.validation);
+        extraction.data
+    };
+    let total = filled("Newer", &json!({ "total": "RM 12.50", "tax": "1.20", "written": "12.50" }));
+    assert_eq!(total, json!({ "total": 12.5, "tax": 1.2, "written": "12.50" }));
+    let measure = filled("Measure", &json!({ "weight": "5", "length": "1.25" }));
+    assert_eq!(measure, json!({ "weight": 5, "length": 1.25 }));
+    let kind = filled("Kind", &json!({ "kind": "Invoice", "version": "1", "is_copy": "no" }));
+    assert_eq!(kind, json!({ "kind": "invoice", "version": 1, "is_copy": false }));
+    let choice = filled("Choice", &json!({ "state": null, "size": "12", "rate": "7 %" }));
+    assert_eq!(choice, json!({ "state": null, "size": 12, "rate": 7 }));
+    let contact =
+        json!({ "email": "a@example.org", "site": "https://example.org/", "since": 2020 });
+    assert_eq!(filled("Contact", &contact), contact);
+    let broken = Schema::parse(&of_pydantic()["Contact"]).expect("a schema");
+    let broken = broken.filled(&json!({ "email": "at home", "since": 1 }), 1);
+    assert_eq!(errors(&broken), [("/email", Fault::ConstraintViolated, Some("at home"))]);
+}
+
 proptest! {
     #[test]
     fn data_always_validates_against_the_schema_with_nullable_properties(answer in any_json()) {
@@ -321,5 +363,25 @@ proptest! {
         with_nullable_properties(&mut promise);
         let extraction = template.parsed.filled(&answer, 1);
         prop_assert!(jsonschema::is_valid(&promise, &extraction.data));
+    }
+}
+
+proptest! {
+    // Each case fills all models.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn data_validates_against_a_model_of_pydantic_with_nullable_properties(
+        scalars in prop::collection::vec(any_json(), 64),
+    ) {
+        for (name, mut promise) in of_pydantic() {
+            let Ok(schema) = Schema::parse(&promise) else { continue };
+            let mut scalars = scalars.iter().cycle();
+            let mut answer = schema.result_schema();
+            write_into(&mut answer, &mut scalars);
+            with_nullable_properties(&mut promise);
+            let data = schema.filled(&answer, 1).data;
+            prop_assert!(jsonschema::is_valid(&promise, &data), "{}: {} of {}", name, data, answer);
+        }
     }
 }

@@ -79,14 +79,19 @@ fn a_reference_to_itself_to_nothing_or_outside_is_refused() {
 fn a_keyword_outside_the_subset_is_named_by_its_pointer() {
     for (field, keyword) in [
         (json!({ "type": "string", "requierd": true }), "requierd"),
-        (json!({ "type": "string", "const": "x" }), "const"),
+        (json!({ "type": "string", "not": {} }), "not"),
         (json!({ "type": "number", "maxLength": 3 }), "maxLength"),
         (json!({ "type": "object", "patternProperties": {} }), "patternProperties"),
         (json!({ "type": "string", "a/b": 1 }), "a~1b"),
-        (json!({ "type": "string", "format": "email" }), "format"),
-        (json!({ "type": ["string", "number"] }), "type"),
+        (json!({ "type": "string", "format": "binary" }), "format"),
+        (json!({ "type": ["string", "boolean"] }), "type"),
+        (json!({ "oneOf": [{ "type": "integer" }, { "type": "number" }] }), "oneOf"),
+        (json!({ "oneOf": [{ "const": 1 }, { "enum": [1, 2] }] }), "oneOf"),
         (json!({ "type": "null" }), "type"),
-        (json!({ "anyOf": [{ "type": "string" }, { "type": "number" }] }), "anyOf"),
+        (json!({ "anyOf": [{ "type": "string" }, { "type": "boolean" }] }), "anyOf"),
+        (json!({ "allOf": [{ "type": "string" }, { "type": "string" }] }), "allOf"),
+        (json!({ "type": "object", "additionalProperties": {} }), "additionalProperties"),
+        (json!({ "type": "array", "prefixItems": [{}, { "type": "string" }] }), "prefixItems"),
     ] {
         let expected = ("schema_unsupported", format!("/properties/a/{keyword}"));
         assert_eq!(refused_field(&field), expected, "{field}");
@@ -253,4 +258,72 @@ fn a_definition_is_measured_before_it_is_read() {
         "bad": { "type": "string", "pattern": "(", "$comment": long },
     });
     assert!(matches!(refused(&schema), SchemaError::TooLong { .. }));
+}
+
+/// The schemas of `tests/fixtures/pydantic_models.py`.
+pub(in crate::extract) fn of_pydantic() -> Map<String, Value> {
+    let schemas = include_str!("../../../tests/fixtures/pydantic.json");
+    serde_json::from_str(schemas).expect("JSON")
+}
+
+#[test]
+fn a_model_of_pydantic_is_taken_where_it_has_one_meaning_and_refused_by_its_pointer_elsewhere() {
+    let refused = [
+        ("Anything", "/properties/extra"),
+        ("Mixed", "/properties/pair/prefixItems"),
+        ("Moment", "/properties/when/anyOf"),
+        ("Payment", "/properties/paid/oneOf"),
+        ("Rates", "/properties/rates/additionalProperties"),
+        ("Tree", "/$defs/Tree/properties/child/anyOf/0/$ref"),
+    ];
+    for (name, schema) in of_pydantic() {
+        let error = Schema::parse(&schema).err();
+        let expected = refused.iter().find(|(refused, _)| *refused == name);
+        let pointer = error.as_ref().map(SchemaError::pointer);
+        assert_eq!(pointer, expected.map(|(_, pointer)| *pointer), "{name}: {error:?}");
+    }
+}
+
+#[test]
+fn a_choice_that_is_one_kind_of_value_is_read_as_that_kind() {
+    for (field, scalar) in [
+        (json!({ "anyOf": [{ "type": "number" }, { "type": "string" }] }), Scalar::NumberOrText),
+        (json!({ "type": ["string", "number", "null"] }), Scalar::NumberOrText),
+        (json!({ "oneOf": [{ "type": "string" }, { "type": "integer" }] }), Scalar::IntegerOrText),
+        (json!({ "anyOf": [{ "type": "integer" }, { "type": "number" }] }), Scalar::Number),
+        (
+            json!({ "anyOf": [{ "anyOf": [{ "type": "number" }, { "type": "integer" }] },
+            { "type": "string" }, { "type": "null" }] }),
+            Scalar::NumberOrText,
+        ),
+        (json!({ "allOf": [{ "type": "string", "format": "time" }] }), Scalar::Time),
+        (json!({ "const": 5 }), Scalar::Integer),
+        (json!({ "const": 5.5 }), Scalar::Number),
+        (json!({ "const": "a", "enum": ["a"] }), Scalar::Text),
+        (json!({ "enum": ["a", 1, null] }), Scalar::IntegerOrText),
+        (json!({ "oneOf": [{ "const": "a" }, { "const": "b", "title": "B" }] }), Scalar::Text),
+        (json!({ "type": "string", "format": "uuid4" }), Scalar::Uuid(Some(4))),
+    ] {
+        let schema = Schema::parse(&object(&json!({ "a": field }))).expect("a schema");
+        let Kind::Object(properties) = &schema.root.kind else { panic!("no object") };
+        let Kind::Leaf(leaf) = &properties[0].node.kind else { panic!("no leaf") };
+        assert_eq!(leaf.scalar, scalar, "{field}");
+    }
+}
+
+#[test]
+fn of_the_rules_of_a_choice_those_that_bind_are_kept() {
+    let rules = |field: Value| {
+        let schema = Schema::parse(&object(&json!({ "a": field }))).ok()?;
+        let Kind::Object(properties) = &schema.root.kind else { panic!("no object") };
+        Some(Value::from(properties[0].node.constraints.clone()))
+    };
+    let positive = json!({ "type": "integer", "exclusiveMinimum": 0 });
+    let text = json!({ "type": "string", "maxLength": 3 });
+    let choice = |one: &Value, other: &Value| rules(json!({ "anyOf": [one, other] }));
+    assert_eq!(choice(&positive, &json!({ "type": "number" })), Some(json!({})));
+    let both = json!({ "exclusiveMinimum": 0, "maxLength": 3 });
+    assert_eq!(choice(&positive, &text), Some(both.clone()));
+    assert_eq!(choice(&text, &positive).map(|rules| rules == both), Some(true));
+    assert_eq!(choice(&text, &json!({ "type": "string" })), None);
 }

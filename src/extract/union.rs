@@ -1,0 +1,79 @@
+//! Places that may keep either of several schemas.
+//!
+//! A choice has a single meaning where each value that a document may show belongs to one of its schemas: a
+//! number or text, a whole number or any, one list of values or another. Two objects, a date or a moment, a
+//! truth or text have none: which of them is meant, the model would have to guess.
+
+use super::keywords::binds_numbers;
+use super::reader::Members;
+use super::schema::{Kind, Leaf, Node, Scalar};
+
+/// Whether two of `nodes` allow the same value.
+pub(super) fn overlap(nodes: &[Node]) -> bool {
+    let share = |one: &Leaf, other: &Leaf| {
+        if !one.choices.is_empty() {
+            return one.choices.iter().any(|choice| other.choices.contains(choice));
+        }
+        // A whole number is a number.
+        let wide = |name: &'static str| if name == "integer" { "number" } else { name };
+        let types = |leaf: &Leaf| leaf.scalar.type_names().iter().map(|name| wide(name));
+        types(one).any(|name| types(other).any(|other| other == name))
+    };
+    let leaves: Vec<&Leaf> = nodes
+        .iter()
+        .filter_map(|node| match &node.kind {
+            Kind::Leaf(leaf) => Some(leaf),
+            _ => None,
+        })
+        .collect();
+    let mut pairs = leaves.iter().enumerate();
+    pairs.any(|(index, one)| leaves[index + 1..].iter().any(|other| share(one, other)))
+}
+
+/// What a place may hold that may hold any of `nodes`; none where that has no single meaning.
+pub(super) fn union(nodes: Vec<Node>) -> Option<Node> {
+    let mut nodes = nodes.into_iter();
+    let first = nodes.next()?;
+    nodes.try_fold(first, |one, other| either(&one, &other))
+}
+
+fn either(one: &Node, other: &Node) -> Option<Node> {
+    let (Kind::Leaf(leaf), Kind::Leaf(another)) = (&one.kind, &other.kind) else { return None };
+    let scalar = leaf.scalar.or(another.scalar).or_else(|| another.scalar.or(leaf.scalar))?;
+    if leaf.choices.is_empty() != another.choices.is_empty() {
+        return None;
+    }
+    let mut choices = leaf.choices.clone();
+    choices.extend(another.choices.iter().filter(|choice| !leaf.choices.contains(choice)).cloned());
+    let constraints = either_rules(leaf.scalar, another.scalar, one, other)?;
+    let nullable = one.nullable || other.nullable;
+    let kind = Kind::Leaf(Leaf { scalar, choices });
+    Some(Node { nullable, title: None, description: None, kind, constraints })
+}
+
+/// The rules of a choice: those of numbers bind numbers alone, those of text bind text alone.
+fn either_rules(scalar: Scalar, another: Scalar, one: &Node, other: &Node) -> Option<Members> {
+    if scalar == another {
+        return (one.constraints == other.constraints).then(|| one.constraints.clone());
+    }
+    // A whole number is a number, so of rules for both only those for numbers bind.
+    let is_wider =
+        |scalar| matches!(scalar, Scalar::Number | Scalar::NumberOrText | Scalar::Decimal);
+    let has_whole = |scalar| matches!(scalar, Scalar::Integer | Scalar::IntegerOrText);
+    let mut rules = Members::new();
+    for (node, drops_numbers) in [
+        (one, has_whole(scalar) && is_wider(another)),
+        (other, has_whole(another) && is_wider(scalar)),
+    ] {
+        for (rule, value) in &node.constraints {
+            if drops_numbers && binds_numbers(rule) {
+                continue;
+            }
+            if rules.get(rule).is_some_and(|known| known != value) {
+                return None;
+            }
+            rules.insert(rule.clone(), value.clone());
+        }
+    }
+    Some(rules)
+}
