@@ -1,7 +1,7 @@
-//! `ocr-gateway audit`: recounts the ledger's entries and compares them with its accounts.
+//! `ocr-gateway audit`: recounts the ledger's entries and compares them with its accounts and daily sums.
 //!
-//! It only reads, in one statement, so it may run at any time beside the service. What it finds is
-//! never mended by itself: an account that counts otherwise than its entries is a fault of the program
+//! It only reads, accounts in one statement and daily sums in another, so it may run at any time beside
+//! the service. What it finds is never mended by itself: an account that counts otherwise than its entries is a fault of the program
 //! or a hand in the database, and somebody should know which.
 
 use std::io::Write;
@@ -14,7 +14,8 @@ use jiff::civil::Date;
 use super::Failure;
 use crate::clock::Clock;
 use crate::ledger::LedgerStore;
-use crate::ledger::account::Unit;
+use crate::ledger::account::{AccountKey, Unit};
+use crate::ledger::books::UsageKey;
 use crate::ledger::settings::LedgerSettings;
 use crate::ledger::usage::{Imbalance, day_named};
 use crate::units::Money;
@@ -31,7 +32,7 @@ pub(super) struct AuditArgs {
     from: Option<Date>,
 }
 
-/// Recounts, and tells of each account that counts otherwise than its entries.
+/// Recounts, and tells of each account and daily sum that counts otherwise than its entries.
 ///
 /// # Errors
 ///
@@ -46,7 +47,10 @@ pub(super) async fn run(
     let from = first_day(arguments, settings, settings.time_zone.day_of(clock.timestamp()))?;
     let imbalances = ledger.audit(from).await?;
     if imbalances.is_empty() {
-        writeln!(out, "balanced: every account since {from} counts what its entries say")?;
+        writeln!(
+            out,
+            "balanced: every account since {from}, and every daily sum, counts what its entries say"
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     for imbalance in &imbalances {
@@ -73,31 +77,41 @@ fn first_day(
     }
 }
 
-/// An account and what it counts otherwise than its entries: `acme, day of 2026-01-31, tokens: settled
-/// is 900, by its entries 800`.
+/// What counts otherwise than its entries, and how: `acme, day of 2026-01-31, tokens: settled is 900, by its
+/// entries 800`.
 fn told(imbalance: &Imbalance) -> String {
-    let Imbalance { account, counted, recounted } = imbalance;
-    let amount = |amount: u64| match account.unit {
-        Unit::Tokens => amount.to_string(),
-        Unit::Money(_) => Money::from_nanos(amount).to_string(),
+    let (subject, pairs): (String, Vec<_>) = match imbalance {
+        Imbalance::Account { account, counted, recounted } => {
+            let AccountKey { tenant, window, unit } = account;
+            let amount = |amount: u64| match unit {
+                Unit::Tokens => amount.to_string(),
+                Unit::Money(_) => Money::from_nanos(amount).to_string(),
+            };
+            let names = ["granted", "settled", "reserved"];
+            let pairs = names.into_iter().zip(counted.iter().zip(recounted));
+            let (period, day) = (window.period.as_str(), window.starts_on);
+            (
+                format!("{tenant}, {period} of {day}, {unit}"),
+                pairs.map(|(name, (is, entries))| (name, amount(*is), amount(*entries))).collect(),
+            )
+        }
+        Imbalance::Usage { usage, counted, recounted } => {
+            let UsageKey { day, tenant, model, currency } = usage;
+            let pairs = counted.amounts().into_iter().zip(recounted.amounts());
+            (
+                format!("{tenant}, sum of {day}, {model}, {currency}"),
+                pairs
+                    .map(|((name, is), (_, entries))| (name, is.to_string(), entries.to_string()))
+                    .collect(),
+            )
+        }
     };
-    let names = ["granted", "settled", "reserved"];
-    let pairs = counted.iter().zip(recounted);
-    let differing =
-        names.iter().zip(pairs).filter(|(_, (counted, recounted))| counted != recounted);
-    let differences: Vec<_> = differing
-        .map(|(name, (counted, recounted))| {
-            format!("{name} is {}, by its entries {}", amount(*counted), amount(*recounted))
-        })
+    let differences: Vec<_> = pairs
+        .iter()
+        .filter(|(_, is, entries)| is != entries)
+        .map(|(name, is, entries)| format!("{name} is {is}, by its entries {entries}"))
         .collect();
-    format!(
-        "{}, {} of {}, {}: {}",
-        account.tenant,
-        account.window.period.as_str(),
-        account.window.starts_on,
-        account.unit,
-        differences.join("; "),
-    )
+    format!("{subject}: {}", differences.join("; "))
 }
 
 #[cfg(test)]
@@ -109,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::ledger::account::AccountKey;
+    use crate::ledger::books::UsageChange;
     use crate::ledger::window::{Calendar, Period, Window};
     use crate::store;
     use crate::units::Currency;
@@ -162,7 +176,7 @@ mod tests {
         let of = |unit, counted, recounted| {
             let window = Window::of(Period::Month, TODAY);
             let account = AccountKey { tenant: "acme".into(), window, unit };
-            told(&Imbalance { account, counted, recounted })
+            told(&Imbalance::Account { account, counted, recounted })
         };
         assert_eq!(
             of(Unit::Tokens, [9, 5, 0], [9, 4, 1]),
@@ -186,6 +200,20 @@ mod tests {
         run(&arguments, &*store.ledger(), &settings, &clock, &mut out).await.unwrap();
         let told = String::from_utf8(out).unwrap();
         assert!(told.starts_with("balanced: every account since 1970-12-30"), "{told}");
+    }
+
+    #[test]
+    fn a_daily_sum_is_named_with_what_differs() {
+        let (tenant, model, currency) = ("acme".into(), "m".into(), Currency::Cny);
+        let usage = UsageKey { day: TODAY, tenant, model, currency };
+        let counted = UsageChange { calls: 2, image_tokens: -5, ..UsageChange::default() };
+        let recounted = UsageChange { calls: 2, cost_nanos: 7, ..UsageChange::default() };
+        let (counted, recounted) = (Box::new(counted), Box::new(recounted));
+        assert_eq!(
+            told(&Imbalance::Usage { usage, counted, recounted }),
+            "acme, sum of 2026-05-14, m, CNY: image_tokens is -5, by its entries 0; \
+             cost_nanos is 0, by its entries 7"
+        );
     }
 
     #[tokio::test]

@@ -152,8 +152,8 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         query: &'a UsageQuery,
     ) -> BoxFuture<'a, Result<Vec<UsageRow>, LedgerStoreError>>;
 
-    /// Recounts the entries of all windows that began on `from` or later, and gives the accounts that
-    /// count otherwise.
+    /// Recounts the entries of all windows that began on `from` or later, and gives the accounts and the
+    /// daily sums that count otherwise.
     ///
     /// # Errors
     ///

@@ -3,6 +3,7 @@
 use jiff::civil::Date;
 
 use super::account::AccountKey;
+use super::books::{UsageChange, UsageKey};
 use crate::units::{Currency, Money, Tokens, Usage};
 
 /// Whose spend of which days is wanted.
@@ -93,15 +94,27 @@ pub struct UsageRow {
     pub currency: Currency,
 }
 
-/// An account that does not count what its entries say.
+/// What does not count what the entries say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Imbalance {
-    /// The account.
-    pub account: AccountKey,
-    /// What it counts as granted, settled and reserved.
-    pub counted: [u64; 3],
-    /// The same by its entries.
-    pub recounted: [u64; 3],
+pub enum Imbalance {
+    /// An account.
+    Account {
+        /// Which.
+        account: AccountKey,
+        /// What it counts as granted, settled and reserved.
+        counted: [u64; 3],
+        /// The same by its entries.
+        recounted: [u64; 3],
+    },
+    /// A daily sum of what was spent.
+    Usage {
+        /// Which.
+        usage: UsageKey,
+        /// What it counts.
+        counted: Box<UsageChange>,
+        /// The same by its entries.
+        recounted: Box<UsageChange>,
+    },
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use ocr_gateway::ledger::account::{Account, Unit};
 use ocr_gateway::ledger::books::{Bill, Charge, Operation, Outcome};
 use ocr_gateway::ledger::budget::Budgets;
 use ocr_gateway::ledger::settings::LedgerSettings;
-use ocr_gateway::ledger::usage::UsageQuery;
+use ocr_gateway::ledger::usage::{Imbalance, UsageQuery};
 use ocr_gateway::ledger::window::{Calendar, Period};
 use ocr_gateway::ledger::{Ledger, LedgerStore, LedgerStoreError};
 use ocr_gateway::random::{SystemRandom, new_id};
@@ -317,6 +317,42 @@ async fn the_database_itself_refuses_an_account_that_loses_something() {
         assert!(refused.await.is_err(), "on {}", database.engine);
         database.execute("UPDATE ledger_entries SET state = 'open', model = ''").await;
         assert_eq!(store.audit(DAY).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn an_audit_finds_a_daily_sum_that_counts_otherwise_than_its_entries() {
+    for database in Database::of_each_engine().await {
+        println!("on {}", database.engine);
+        let store = database.open().await.ledger();
+        let (billed, unknown, unbilled) = (id(), id(), id());
+        for call in [billed, unknown, unbilled] {
+            post(&*store, reserve(call, "acme", 100, Budgets::default())).await;
+        }
+        post(&*store, settle(billed, 30)).await;
+        post(&*store, Operation::WriteOff { id: unknown, cost: None }).await;
+        post(&*store, Operation::Release { id: unbilled }).await;
+        assert_eq!(store.audit(DAY).await.unwrap(), []);
+        for (broken, mended) in [
+            ("UPDATE ledger_usage SET calls = 3", "UPDATE ledger_usage SET calls = 2"),
+            (
+                "UPDATE ledger_usage SET unverified_tokens = unverified_tokens - 101",
+                "UPDATE ledger_usage SET unverified_tokens = unverified_tokens + 101",
+            ),
+            (
+                "UPDATE ledger_usage SET cost_nanos = cost_nanos + 1",
+                "UPDATE ledger_usage SET cost_nanos = cost_nanos - 1",
+            ),
+            ("UPDATE ledger_usage SET model = 'n'", "UPDATE ledger_usage SET model = 'm'"),
+        ] {
+            database.execute(broken).await;
+            let found = store.audit(DAY).await.unwrap();
+            let is_usage = |found: &Imbalance| matches!(found, Imbalance::Usage { .. });
+            assert!(!found.is_empty() && found.iter().all(is_usage), "{broken}: {found:?}");
+            assert_eq!(store.audit(NEXT_DAY).await.unwrap(), [], "it is of the day before");
+            database.execute(mended).await;
+            assert_eq!(store.audit(DAY).await.unwrap(), []);
+        }
     }
 }
 

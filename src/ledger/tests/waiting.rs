@@ -152,6 +152,28 @@ async fn a_small_call_does_not_pass_a_large_one_that_asked_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tenant_with_many_calls_delays_another_by_no_whole_batch() {
+    let mut replicas = Replicas::new();
+    let ledger = replicas.start().await;
+    let ask = |tenant: &'static str| {
+        let ledger = ledger.clone();
+        async move { asked(&ledger, tenant, 1, LONG).await }
+    };
+    // The writer pauses before it posts the first call again, and meanwhile all others ask.
+    let mut fates = vec![Fate::Lost];
+    replicas.store.let_decide(move || fates.pop().unwrap_or(Fate::Posted));
+    let mut calls = JoinSet::new();
+    calls.spawn(ask("first"));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    (0..900).for_each(|_| drop(calls.spawn(ask("acme"))));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    // It asks last, and its name is the last.
+    let _other = ask("zeta").await.unwrap();
+    assert_eq!(replicas.store.tables().batches, 2);
+    calls.join_all().await.into_iter().for_each(|answer| drop(answer.unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_call_of_a_long_queue_is_told_that_it_waits_and_the_4097th_that_there_is_no_room() {
     let mut replicas = Replicas::new();
     let ledger = replicas.start().await;

@@ -40,6 +40,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "checks",
         sql: include_str!("../../../migrations/postgres/0005_checks.sql"),
     },
+    Migration {
+        version: 6,
+        name: "entries_by_day",
+        sql: include_str!("../../../migrations/postgres/0006_entries_by_day.sql"),
+    },
 ];
 
 /// The parameters of an address that sqlx 0.9 knows. It passes over any other and logs its value,

@@ -35,8 +35,11 @@ pub(in crate::store) struct BudgetsRow(pub(in crate::store) Arc<str>, pub(in cra
 /// A row of `ledger_usage`.
 pub(in crate::store) struct DailyUsageRow(pub(in crate::store) UsageRow);
 
-/// A row of an audit.
-pub(in crate::store) struct ImbalanceRow(pub(in crate::store) Imbalance);
+/// An account in an audit.
+pub(in crate::store) struct AccountImbalanceRow(pub(in crate::store) Imbalance);
+
+/// A daily sum in an audit.
+pub(in crate::store) struct UsageImbalanceRow(pub(in crate::store) Imbalance);
 
 /// A holder with its beat.
 pub(in crate::store) struct BeatRow(pub(in crate::store) Uuid, pub(in crate::store) i64);
@@ -144,7 +147,7 @@ where
     }
 }
 
-impl<'r, R> FromRow<'r, R> for ImbalanceRow
+impl<'r, R> FromRow<'r, R> for AccountImbalanceRow
 where
     R: Row,
     &'static str: ColumnIndex<R>,
@@ -155,11 +158,49 @@ where
         let all = |names: [&'static str; 3]| -> Result<[u64; 3], sqlx::Error> {
             Ok([amount(row, names[0])?, amount(row, names[1])?, amount(row, names[2])?])
         };
-        Ok(Self(Imbalance {
+        Ok(Self(Imbalance::Account {
             account: account_key(row)?,
             counted: all(["granted", "settled", "reserved"])?,
             recounted: all(["recounted_granted", "recounted_settled", "recounted_reserved"])?,
         }))
+    }
+}
+
+impl<'r, R> FromRow<'r, R> for UsageImbalanceRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let usage = UsageKey {
+            day: day(row, "day")?,
+            tenant: text(row, "tenant")?,
+            model: text(row, "model")?,
+            currency: currency(row)?,
+        };
+        // A wrong sum may be below zero.
+        let counted = UsageChange {
+            calls: row.try_get("calls")?,
+            unverified_calls: row.try_get("unverified_calls")?,
+            image_tokens: row.try_get("image_tokens")?,
+            text_tokens: row.try_get("text_tokens")?,
+            output_tokens: row.try_get("output_tokens")?,
+            unverified_tokens: row.try_get("unverified_tokens")?,
+            cost_nanos: row.try_get("cost_nanos")?,
+        };
+        let recounted = UsageChange {
+            calls: row.try_get("recounted_calls")?,
+            unverified_calls: row.try_get("recounted_unverified_calls")?,
+            image_tokens: row.try_get("recounted_image_tokens")?,
+            text_tokens: row.try_get("recounted_text_tokens")?,
+            output_tokens: row.try_get("recounted_output_tokens")?,
+            unverified_tokens: row.try_get("recounted_unverified_tokens")?,
+            cost_nanos: row.try_get("recounted_cost_nanos")?,
+        };
+        let (counted, recounted) = (Box::new(counted), Box::new(recounted));
+        Ok(Self(Imbalance::Usage { usage, counted, recounted }))
     }
 }
 

@@ -15,7 +15,8 @@ use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
 use crate::ledger::{Beats, LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
-    self as rows, AccountRow, BeatRow, DailyUsageRow, ImbalanceRow, failure,
+    self as rows, AccountImbalanceRow, AccountRow, BeatRow, DailyUsageRow, UsageImbalanceRow,
+    failure,
 };
 
 /// Longer than a caller takes from one answer to its next request on the same machine, whose reservation
@@ -160,8 +161,10 @@ impl LedgerStore for Sqlite {
                  ORDER BY tenant, period, starts_on, unit",
             );
             let found = select.bind(from.to_string()).fetch_all(&self.pool).await;
-            let found = found.map_err(failure)?;
-            Ok(found.into_iter().map(|ImbalanceRow(imbalance)| imbalance).collect())
+            let accounts = found.map_err(failure)?.into_iter().map(|AccountImbalanceRow(row)| row);
+            let found = sqlx::query_as(DIFFERING_USAGE).bind(from.to_string());
+            let found = found.fetch_all(&self.pool).await.map_err(failure)?;
+            Ok(accounts.chain(found.into_iter().map(|UsageImbalanceRow(row)| row)).collect())
         })
     }
 
@@ -178,3 +181,43 @@ impl LedgerStore for Sqlite {
         })
     }
 }
+
+/// The daily sums from a day on that do not count what their entries say.
+const DIFFERING_USAGE: &str = "WITH recounts AS (
+        SELECT day, tenant, model, currency, count(*) AS calls,
+            sum(CASE state WHEN 'unverified' THEN 1 ELSE 0 END) AS unverified_calls,
+            sum(billed_image) AS image_tokens, sum(billed_text) AS text_tokens,
+            sum(billed_output) AS output_tokens,
+            sum(CASE state WHEN 'unverified'
+                THEN billed_image + billed_text + billed_output ELSE 0 END)
+                AS unverified_tokens,
+            sum(billed_cost_nanos) AS cost_nanos
+        FROM ledger_entries
+        WHERE day >= ?1 AND state IN ('settled', 'unverified')
+        GROUP BY day, tenant, model, currency
+     )
+     SELECT day, tenant, model, currency,
+        coalesce(usage.calls, 0) AS calls,
+        coalesce(usage.unverified_calls, 0) AS unverified_calls,
+        coalesce(usage.image_tokens, 0) AS image_tokens,
+        coalesce(usage.text_tokens, 0) AS text_tokens,
+        coalesce(usage.output_tokens, 0) AS output_tokens,
+        coalesce(usage.unverified_tokens, 0) AS unverified_tokens,
+        coalesce(usage.cost_nanos, 0) AS cost_nanos,
+        coalesce(recount.calls, 0) AS recounted_calls,
+        coalesce(recount.unverified_calls, 0) AS recounted_unverified_calls,
+        coalesce(recount.image_tokens, 0) AS recounted_image_tokens,
+        coalesce(recount.text_tokens, 0) AS recounted_text_tokens,
+        coalesce(recount.output_tokens, 0) AS recounted_output_tokens,
+        coalesce(recount.unverified_tokens, 0) AS recounted_unverified_tokens,
+        coalesce(recount.cost_nanos, 0) AS recounted_cost_nanos
+     FROM (SELECT * FROM ledger_usage WHERE day >= ?1) AS usage
+     FULL JOIN recounts AS recount USING (day, tenant, model, currency)
+     WHERE coalesce(usage.calls, 0) <> coalesce(recount.calls, 0)
+        OR coalesce(usage.unverified_calls, 0) <> coalesce(recount.unverified_calls, 0)
+        OR coalesce(usage.image_tokens, 0) <> coalesce(recount.image_tokens, 0)
+        OR coalesce(usage.text_tokens, 0) <> coalesce(recount.text_tokens, 0)
+        OR coalesce(usage.output_tokens, 0) <> coalesce(recount.output_tokens, 0)
+        OR coalesce(usage.unverified_tokens, 0) <> coalesce(recount.unverified_tokens, 0)
+        OR coalesce(usage.cost_nanos, 0) <> coalesce(recount.cost_nanos, 0)
+     ORDER BY day, tenant, model, currency";

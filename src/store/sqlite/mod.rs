@@ -49,6 +49,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "checks",
         sql: include_str!("../../../migrations/sqlite/0005_checks.sql"),
     },
+    Migration {
+        version: 6,
+        name: "entries_by_day",
+        sql: include_str!("../../../migrations/sqlite/0006_entries_by_day.sql"),
+    },
 ];
 
 /// SQLite's own file system in memory, in which connections of one process share what begins with a slash
