@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use dashscope_emulator::Fault;
 use ocr_gateway::auth::tenant::Tenant;
-use ocr_gateway::ledger::window::Calendar;
+use ocr_gateway::ledger::window::{Calendar, Period, Window};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::dropin;
-use crate::harness::{Answer, MovedClock, TestGateway, fixture, spawn, until};
+use crate::harness::{Answer, MovedClock, TestGateway, calendar, fixture, spawn, today, until};
 use crate::openapi::operations;
 
 /// The most tokens that the model may write for the tenants here.
@@ -43,10 +43,9 @@ async fn usage(gateway: &TestGateway, key: &str) -> Value {
 
 /// Tokens that the ledger counts as settled and as reserved today.
 pub(crate) async fn accounts(gateway: &TestGateway, tenant: &str) -> (u64, u64) {
-    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
     // A scrape has the calls posted that have ended; the database alone knows of them a little later.
     gateway.metrics().await;
-    let accounts = gateway.store.ledger().accounts(tenant, today).await.unwrap();
+    let accounts = gateway.store.ledger().accounts(tenant, today()).await.unwrap();
     let day = accounts
         .iter()
         .find(|(key, _)| key.unit.as_str() == "tokens" && key.window.period.as_str() == "day");
@@ -154,8 +153,9 @@ async fn a_used_up_budget_is_a_429_that_says_when_to_come_back_and_both_numbers(
     assert_eq!(refusal.json["limit"]["name"], "daily_tokens");
     assert_eq!(refusal.json["limit"]["allowed"], 1_000);
     let wait: i64 = refusal.header("retry-after").parse().unwrap();
-    let now = jiff::Timestamp::now().as_second();
-    assert_eq!((now + wait + 30) / 86_400, now / 86_400 + 1, "the wait ends at midnight");
+    let midnight = calendar().ends_at(&Window::of(Period::Day, today())).as_second();
+    let end = jiff::Timestamp::now().as_second() + wait;
+    assert!((midnight - 30..=midnight + 30).contains(&end), "the wait ends at midnight");
     assert_eq!(gateway.count("refused_total", &[("reason", "budget")]).await, 2);
 }
 

@@ -5,20 +5,24 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use dashscope_emulator::{Emulator, EngineChoice, Options as EmulatorOptions, World};
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use ocr_gateway::auth::key::{ApiKey, KeyRecord};
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::clock::{Clock, SystemClock};
 use ocr_gateway::gateway::Gateway;
+use ocr_gateway::ledger::window::Calendar;
 use ocr_gateway::random::{Random, SystemRandom};
 use ocr_gateway::server::{self, Listeners};
 use ocr_gateway::settings::{ServerSettings, Settings};
 use ocr_gateway::store::{self, Store};
+use ocr_gateway::supervisor::TaskEnded;
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
@@ -77,6 +81,21 @@ impl Clock for MovedClock {
     }
 }
 
+/// Days of a time zone in which it is about noon, so that no test runs across the end of one.
+pub(crate) fn calendar() -> Calendar {
+    static CALENDAR: LazyLock<Calendar> = LazyLock::new(|| {
+        let hour = SystemClock.timestamp().to_zoned(TimeZone::UTC).hour();
+        // These names have their sign the other way round.
+        Calendar::named(&format!("Etc/GMT{:+}", hour - 12)).unwrap()
+    });
+    CALENDAR.clone()
+}
+
+/// The day of the services of this run.
+pub(crate) fn today() -> Date {
+    calendar().day_of(SystemClock.timestamp())
+}
+
 /// A running service.
 pub(crate) struct TestGateway {
     /// Where the public API is: `http://127.0.0.1:PORT`.
@@ -89,6 +108,10 @@ pub(crate) struct TestGateway {
     pub(crate) http: reqwest::Client,
     /// The database behind it.
     pub(crate) store: Store,
+    /// What is inside.
+    pub(crate) gateway: Arc<Gateway>,
+    /// How it ended.
+    pub(crate) served: JoinHandle<Result<(), TaskEnded>>,
     emulator: Emulator,
     _folder: TempDir,
 }
@@ -159,8 +182,9 @@ impl TestGateway {
         let address = format!("http://{}", listeners.public.local_addr().unwrap());
         let metrics_address = format!("http://{}", listeners.metrics.local_addr().unwrap());
         // It ends with the test's runtime.
-        spawn(async move {
-            server::run(gateway, listeners, &settings, std::future::pending()).await.unwrap();
+        let inside = Arc::clone(&gateway);
+        let served = spawn(async move {
+            server::run(inside, listeners, &settings, std::future::pending()).await
         });
         Self {
             address,
@@ -168,6 +192,8 @@ impl TestGateway {
             key,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             store,
+            gateway,
+            served,
             emulator,
             _folder: folder,
         }
@@ -369,6 +395,7 @@ fn defaults() -> Settings {
     ]);
     let mut settings = Settings::load_with(None, environment).unwrap();
     settings.upstream.base_url = String::new();
+    settings.ledger.time_zone = calendar();
     for model in settings.models.values_mut() {
         (model.rpm, model.tpm) = (1_000_000, 1_000_000_000);
     }

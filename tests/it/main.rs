@@ -39,6 +39,7 @@ mod replicas;
 mod requests;
 mod rolling;
 mod store;
+mod supervision;
 mod tasks;
 mod telemetry;
 mod told;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::harness::{LONGEST_WAIT, install_tls, spawn, until};
+use crate::harness::{LONGEST_WAIT, calendar, install_tls, spawn, until};
 
 /// The key that the upstream is shown.
 pub(crate) const UPSTREAM_KEY: &str = "sk-upstream-4c1f7e";
@@ -68,6 +68,7 @@ impl Installation {
             ("SERVER__METRICS_LISTEN", "127.0.0.1:0".to_owned()),
             // Nobody sends requests to a test's service who would have to notice a stop first.
             ("SERVER__DRAIN_GRACE_MS", "0".to_owned()),
+            ("LEDGER__TIME_ZONE", calendar().name().to_owned()),
             ("DATABASE__URL", database),
             ("UPSTREAM__BASE_URL", emulator.base_url()),
             ("UPSTREAM__API_KEY", UPSTREAM_KEY.to_owned()),

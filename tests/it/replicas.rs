@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::databases::Database;
-use crate::harness::{SCRIPTED_TEXT, fixture, shared_data, spawn, until};
+use crate::harness::{SCRIPTED_TEXT, fixture, shared_data, spawn, today, until};
 use crate::program::{Installation, Service};
 use crate::redis::RedisDatabase;
 
@@ -123,10 +123,6 @@ pub(crate) async fn account(store: &Store, today: Date) -> Account {
         .iter()
         .find(|(key, _)| key.unit.as_str() == "tokens" && key.window.period.as_str() == "day");
     found.map(|(_, account)| *account).unwrap_or_default()
-}
-
-pub(crate) fn today() -> Date {
-    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
 /// The largest bound of the pages, by the service's own estimate.

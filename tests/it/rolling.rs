@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 
 use crate::databases::Database;
 use crate::dropin::{CHAT, chat};
-use crate::harness::{Answer, SCRIPTED_TEXT, fixture, jpeg_of, spawn, until};
+use crate::harness::{Answer, SCRIPTED_TEXT, fixture, jpeg_of, spawn, today, until};
 use crate::nginx::{Nginx, free_address};
 use crate::program::{Installation, Service};
-use crate::replicas::{account, today};
+use crate::replicas::account;
 
 /// Callers that ask again as soon as they have their answer.
 const CALLERS: usize = 9;
