@@ -13,7 +13,8 @@ use crate::catalog::Model;
 use crate::units::{Money, Pixels, Tokens, Usage};
 use crate::vision::Size;
 use crate::vision::resize::{
-    Geometry, MARKERS, image_tokens, most_enlarged, most_image_tokens, smart_resize,
+    Geometry, MARKERS, clamped_image_tokens, image_tokens, most_enlarged, most_image_tokens,
+    smart_resize,
 };
 
 /// What the caller asked for, before the cap.
@@ -50,9 +51,11 @@ pub struct ImageQuote {
     pub geometry: Geometry,
     /// Whether the tenant's cap overruled the wish or made the image smaller.
     pub capped: bool,
-    /// What the image costs: exactly, unless it is straightened.
+    /// What the image costs: exactly, unless it is straightened or a sliver.
     pub tokens: Tokens,
-    /// The most that the image can cost: `tokens`, unless it is straightened.
+    /// What it costs by the published code: other than `tokens` only for slivers (`vision::resize`).
+    pub clamped_tokens: Tokens,
+    /// The most that the image can cost: the greater of the two, unless it is straightened.
     pub bound: Tokens,
     /// Whether the provider straightens it.
     pub straightened: bool,
@@ -68,7 +71,8 @@ impl ImageQuote {
 
     /// Whether a bill of so many tokens is one that the quote foretold.
     pub fn foretold(&self, billed: Tokens) -> bool {
-        billed == self.tokens || self.straightened && billed <= self.bound
+        let is_quoted = [self.tokens, self.clamped_tokens].contains(&billed);
+        is_quoted || self.straightened && billed <= self.bound
     }
 }
 
@@ -210,10 +214,19 @@ pub fn image(
         return Err(QuoteError::OverCap { actual, allowed });
     }
     let tokens = image_tokens(size, &geometry);
-    let bound = if wish.straighten { most_image_tokens(&geometry).max(tokens) } else { tokens };
-    let uncapped_tokens = image_tokens(size, &uncapped);
-    let straightened = wish.straighten;
-    Ok(ImageQuote { size, sent, geometry, capped, tokens, bound, straightened, uncapped_tokens })
+    let clamped_tokens = clamped_image_tokens(size, &geometry);
+    let any_size = if wish.straighten { most_image_tokens(&geometry) } else { Tokens::ZERO };
+    Ok(ImageQuote {
+        size,
+        sent,
+        geometry,
+        capped,
+        tokens,
+        clamped_tokens,
+        bound: tokens.max(clamped_tokens).max(any_size),
+        straightened: wish.straighten,
+        uncapped_tokens: image_tokens(size, &uncapped),
+    })
 }
 
 /// Quotes an image of unknown size beside at most `text` tokens of text.
@@ -389,6 +402,37 @@ mod tests {
         assert_eq!(foretold, [true, true, true, false]);
         let seen = quoted(Size::new(100, 100), Wish::default(), cap(1_048_576)).image;
         assert!(seen.foretold(Tokens::new(11)) && !seen.foretold(Tokens::new(10)));
+    }
+
+    #[test]
+    fn a_sliver_is_bounded_by_both_formulas_and_may_be_billed_by_either() {
+        let image = quoted(Size::new(2_000, 12), Wish::default(), Cap::default()).image;
+        assert_eq!((image.tokens.get(), image.bound.get()), (25, 64));
+        let foretold = [24, 25, 26, 64, 65].map(|billed| image.foretold(Tokens::new(billed)));
+        assert_eq!(foretold, [false, true, false, true, false]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_bound_covers_both_formulas_whatever_is_wished_and_capped(
+            width in 11..8_000_u32, height in 11..200_u32,
+            least in proptest::option::of(0..2_000_000_u64), most in 3_072..9_000_000_u64,
+            capped in proptest::option::of(3_072..2_000_000_u64), straighten: bool,
+        ) {
+            let wish = Wish {
+                min_pixels: least.map(Pixels::new),
+                max_pixels: Some(Pixels::new(most)),
+                straighten,
+            };
+            let cap = Cap { max_pixels: capped.map(Pixels::new), ..Cap::default() };
+            let size = Size::new(width, height);
+            let Ok(quote) = quote(&Model::sample(), size, 101, wish, cap) else { return Ok(()) };
+            let image = quote.image;
+            for tokens in [image_tokens, clamped_image_tokens] {
+                let billed = tokens(size, &image.geometry);
+                proptest::prop_assert!(billed <= quote.bound.image && image.foretold(billed));
+            }
+        }
     }
 
     #[test]

@@ -284,8 +284,8 @@ impl Call {
             metrics.tokens_saved(tenant, Saving::MaxPixels, self.plan.saved);
         }
         let billed = receipt.settlement.usage.image;
-        let Some(estimated) = self.plan.image_tokens.filter(|&estimated| estimated != billed)
-        else {
+        let foretold = self.plan.image_tokens.filter(|foretold| !foretold.contains(&billed));
+        let Some([estimated, _]) = foretold else {
             return;
         };
         if receipt.verified {

@@ -32,8 +32,9 @@ use crate::vision::resize::Geometry;
 pub(super) struct Plan {
     pub(super) model: Arc<Model>,
     pub(super) bound: Usage,
-    /// What the images will be billed, where all of them were seen and surely count.
-    pub(super) image_tokens: Option<Tokens>,
+    /// What the images will be billed, by the documented and by the published formula, where all of them
+    /// were seen and surely count.
+    pub(super) image_tokens: Option<[Tokens; 2]>,
     /// Tokens that the tenant's cap saved.
     pub(super) saved: Tokens,
     /// The largest `max_pixels` that is sent.
@@ -46,7 +47,7 @@ pub(super) struct Plan {
 struct ImagePlan {
     geometry: Geometry,
     bound: Tokens,
-    exact: Option<Tokens>,
+    exact: Option<[Tokens; 2]>,
     saved: Tokens,
 }
 
@@ -82,7 +83,8 @@ pub(super) fn plan(
         output,
     };
     let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
-    let image_tokens = exact.filter(|_| asked.messages == 1).map(|exact| sum(exact.into_iter()));
+    let exact = exact.filter(|_| asked.messages == 1);
+    let image_tokens = exact.map(|exact| [0, 1].map(|by| sum(exact.iter().map(|image| image[by]))));
     let forward = Forward {
         protocol: request.protocol,
         body: changed(&outline, &asked, &images, output, &request.body),
@@ -118,7 +120,7 @@ fn look_at_images(
                 ImagePlan {
                     geometry: quote.geometry,
                     bound: quote.bound,
-                    exact: (!image.wish.straighten).then_some(quote.tokens),
+                    exact: (!image.wish.straighten).then_some([quote.tokens, quote.clamped_tokens]),
                     saved: quote.saved(),
                 }
             })
@@ -273,7 +275,9 @@ mod tests {
     #[test]
     fn the_bill_of_images_is_foretold_where_all_are_seen_and_surely_count() {
         let seen = image(&png_url());
-        let foretold = |body: &Value| of(Protocol::Compatible, body).image_tokens.map(Tokens::get);
+        let foretold = |body: &Value| {
+            of(Protocol::Compatible, body).image_tokens.map(|[exact, _]| exact.get())
+        };
         assert_eq!(foretold(&chat(&json!([seen, seen]))), Some(604));
         assert_eq!(foretold(&chat(&json!([seen, image(ADDRESS)]))), None);
         // Some models look at the last message only.

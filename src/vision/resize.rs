@@ -10,10 +10,11 @@
 //! would differ from that program for some sizes on such an edge: between a dozen and a few hundred
 //! of the thirty million shapes up to 7680 pixels a side, depending on the limits.
 //!
-//! One guard is not in the sample: shrinking leaves at least one cell a side, as in the
-//! `smart_resize` that is published with the Qwen models. Without it a sliver under a small limit
-//! would seem to cost nothing while the provider reads at least a row of cells. The other branches
-//! are as documented.
+//! The `smart_resize` that is published with the Qwen models (`qwen-vl-utils`) differs for slivers: it gives
+//! each side at least one cell, also where a side below half a cell is rounded to none. Which of the two bills
+//! is not documented. Shrinking follows the published code here, since a sliver under a small limit would
+//! otherwise seem to cost nothing. For rounding, [`image_tokens`] is as documented and
+//! [`clamped_image_tokens`] as published; a call is bounded by the greater.
 
 use crate::units::{Pixels, Tokens};
 
@@ -40,12 +41,17 @@ pub struct Geometry {
 /// The formula itself may leave the limits: enlarging rounds up, so the result can exceed a
 /// `max_pixels` close to `min_pixels`, and a side kept at one cell can hold a sliver above it.
 pub fn smart_resize(image: Size, geometry: &Geometry) -> Size {
+    resize(image, geometry, 0.0)
+}
+
+/// Rounds each side to `least` cells at least.
+fn resize(image: Size, geometry: &Geometry, least: f64) -> Size {
     if image.shorter_side() == 0 {
         return Size::new(0, 0);
     }
     let cell = f64::from(geometry.cell);
     let (width, height) = (f64::from(image.width), f64::from(image.height));
-    let rounded = whole_cells(image, cell, |side| (side / cell).round_ties_even());
+    let rounded = whole_cells(image, cell, |side| (side / cell).round_ties_even().max(least));
     if rounded.pixels() > geometry.max_pixels {
         // From the raw sides, although the rounded ones decided.
         let shrink = (height * width / area(geometry.max_pixels)).sqrt();
@@ -60,12 +66,21 @@ pub fn smart_resize(image: Size, geometry: &Geometry) -> Size {
 
 /// The tokens that an image is billed: its cells and the two markers.
 pub fn image_tokens(image: Size, geometry: &Geometry) -> Tokens {
-    let resized = smart_resize(image, geometry);
+    tokens(smart_resize(image, geometry), geometry)
+}
+
+/// The same by the published code, which rounds no side to nothing. It differs only where a side is at most
+/// half a cell.
+pub fn clamped_image_tokens(image: Size, geometry: &Geometry) -> Tokens {
+    tokens(resize(image, geometry, 1.0), geometry)
+}
+
+fn tokens(resized: Size, geometry: &Geometry) -> Tokens {
     let cells = |side: u32| u64::from(side.checked_div(geometry.cell).unwrap_or(0));
     Tokens::new(cells(resized.width) * cells(resized.height)).saturating_add(MARKERS)
 }
 
-/// The most tokens that an image of any size can be billed under `geometry`: the bound of a picture that
+/// The most tokens that an image of any size can be billed, by either formula, under `geometry`: the bound of a picture that
 /// is not seen, such as one behind an address.
 ///
 /// Within the limits an image has at most the cells of `max_pixels`. Two branches of the formula leave
@@ -192,6 +207,41 @@ mod tests {
         assert_row((2_000, 12), CELL_32, (736, 32), 25);
     }
 
+    /// What the published `smart_resize` comes to, line by line.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole numbers of cells that are not negative"
+    )]
+    fn published(image: Size, geometry: &Geometry) -> u64 {
+        let factor = f64::from(geometry.cell);
+        let (height, width) = (f64::from(image.height), f64::from(image.width));
+        let (least, most) = (area(geometry.min_pixels), area(geometry.max_pixels));
+        let mut h_bar = factor.max((height / factor).round_ties_even() * factor);
+        let mut w_bar = factor.max((width / factor).round_ties_even() * factor);
+        if h_bar * w_bar > most {
+            let beta = ((height * width) / most).sqrt();
+            h_bar = factor.max((height / beta / factor).floor() * factor);
+            w_bar = factor.max((width / beta / factor).floor() * factor);
+        } else if h_bar * w_bar < least {
+            let beta = (least / (height * width)).sqrt();
+            h_bar = (height * beta / factor).ceil() * factor;
+            w_bar = (width * beta / factor).ceil() * factor;
+        }
+        (h_bar / factor) as u64 * (w_bar / factor) as u64 + MARKERS.get()
+    }
+
+    #[test]
+    fn a_sliver_that_rounds_to_nothing_costs_a_row_of_cells_by_the_published_code() {
+        for (sides, documented, clamped) in
+            [((2_000, 12), 25, 64), ((12, 2_000), 25, 64), ((300, 16), 10, 11), ((60, 11), 7, 7)]
+        {
+            let image = Size::new(sides.0, sides.1);
+            assert_eq!(image_tokens(image, &CELL_32), Tokens::new(documented), "{image}");
+            assert_eq!(clamped_image_tokens(image, &CELL_32), Tokens::new(clamped), "{image}");
+        }
+    }
+
     #[test]
     fn a_sliver_that_is_shrunk_keeps_one_cell() {
         assert_row((8_000, 40), geometry(32, 100_000), (4_448, 32), 141);
@@ -293,6 +343,19 @@ mod tests {
         }
 
         #[test]
+        fn the_published_code_is_met_for_every_size_and_differs_only_for_slivers(
+            width in 1..20_000_u32, height in 1..2_000_u32, geometry in any_geometry(),
+        ) {
+            for image in [Size::new(width, height), Size::new(width, height % 20 + 1)] {
+                let clamped = clamped_image_tokens(image, &geometry);
+                prop_assert_eq!(clamped.get(), published(image, &geometry), "{}", image);
+                if 2 * image.shorter_side() > geometry.cell {
+                    prop_assert_eq!(clamped, image_tokens(image, &geometry), "{}", image);
+                }
+            }
+        }
+
+        #[test]
         fn no_image_costs_more_than_its_cap_unless_a_side_is_at_one_cell(
             width in 1..20_000_u32, height in 1..20_000_u32, geometry in any_geometry(),
         ) {
@@ -316,8 +379,10 @@ mod tests {
             let geometry = Geometry { max_pixels: max_pixels.max(geometry.min_pixels), ..geometry };
             let enlarging = Geometry { min_pixels: geometry.max_pixels, ..geometry };
             for geometry in [geometry, enlarging] {
-                let tokens = image_tokens(Size::new(longer, shorter), &geometry);
-                prop_assert!(tokens <= most_image_tokens(&geometry), "{geometry:?}");
+                let image = Size::new(longer, shorter);
+                for tokens in [image_tokens(image, &geometry), clamped_image_tokens(image, &geometry)] {
+                    prop_assert!(tokens <= most_image_tokens(&geometry), "{geometry:?}");
+                }
             }
         }
     }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use dashscope_emulator::{Fault, World};
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::units::Pixels;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::dropin::{CHAT, chat};
 use crate::harness::{Answer, TestGateway, fixture};
 
 const REQUESTS: usize = 1000;
@@ -174,4 +175,43 @@ async fn a_request_that_was_refused_before_it_was_sent_spends_nothing() {
     assert_eq!(gateway.upstream().bill().received, 0);
     assert_eq!(gateway.count("tokens_spent_total", &[]).await, 0);
     assert_eq!(gateway.count("upstream_attempts_total", &[]).await, 0);
+}
+
+/// A bitmap of 2,000 by 12 pixels, which the documented formula gives 23 cells and the published code 62.
+fn sliver() -> Vec<u8> {
+    let sides = [2_000_i32, 12].map(i32::to_le_bytes);
+    let header = [&b"BM"[..], &[0; 8], &[54, 0, 0, 0], &[40, 0, 0, 0], sides.as_flattened()];
+    [&header.concat()[..], &[1, 0, 24, 0], &[0; 24], &vec![255; 2_000 * 12 * 3]].concat()
+}
+
+#[tokio::test]
+async fn a_sliver_that_is_billed_by_the_published_code_is_within_its_bound_and_no_mismatch() {
+    let gateway = TestGateway::start().await;
+    let estimate = gateway.upload("/estimate", sliver()).await.json;
+    assert_eq!(estimate["pages"][0]["image_tokens"], 25, "{estimate}");
+    assert_eq!(estimate["bound"]["image_tokens"], 64, "{estimate}");
+    let billed = |image: u64| {
+        let details = json!({ "image_tokens": image, "text_tokens": 24 });
+        let usage = json!({
+            "prompt_tokens": image + 24, "completion_tokens": 5, "total_tokens": image + 29,
+            "prompt_tokens_details": details,
+        });
+        let message = json!({ "role": "assistant", "content": "text" });
+        let choices = json!([{ "index": 0, "message": message, "finish_reason": "stop" }]);
+        let body = json!({ "id": "chatcmpl-1", "choices": choices, "usage": usage }).to_string();
+        Fault::replay(200, "application/json", body)
+    };
+    let mut request = chat();
+    let letters = base64_simd::STANDARD.encode_to_string(sliver());
+    let url = format!("data:image/bmp;base64,{letters}");
+    request["messages"][0]["content"][0]["image_url"]["url"] = url.into();
+    for (image, mismatches) in [(25, 0), (64, 0), (63, 2)] {
+        gateway.upstream().clear_faults();
+        gateway.upstream().add_fault(billed(image));
+        assert_eq!(gateway.upload("/ocr", sliver()).await.status, 200);
+        let answer = Answer::of(gateway.post(CHAT).body(request.to_string())).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let counted = gateway.count("token_estimate_mismatch_total", &[]).await;
+        assert_eq!(counted, mismatches, "billed {image}");
+    }
 }
