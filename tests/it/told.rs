@@ -330,3 +330,19 @@ async fn the_head_of_a_stream_tells_what_was_lost_before_it_and_its_body_stays_t
         assert_eq!(lost.parse::<u64>().unwrap() * 2, counted.unverified, "{protocol}");
     }
 }
+
+#[tokio::test]
+async fn a_bill_beyond_what_a_call_can_cost_is_told_as_it_is_counted() {
+    let content =
+        r#"[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"1"}}]"#;
+    let body = format!(
+        r#"{{"id":"chatcmpl-1","choices":{content},"output":{{"choices":{content}}},"usage":{{
+        "prompt_tokens":101,"input_tokens":101,"completion_tokens":999999999999,
+        "output_tokens":999999999999,"total_tokens":1000000000100}}}}"#
+    );
+    let beyond = || vec![Fault::replay(200, "application/json", body.clone())];
+    for (way, _, spent) in told_is_counted(|_| {}, beyond).await {
+        assert!(spent.verified == 0 && spent.unverified > 0, "{way:?} {spent:?}");
+        assert!(spent.unverified < 1_000_000, "{way:?} {spent:?}");
+    }
+}
