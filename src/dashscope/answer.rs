@@ -73,6 +73,9 @@ pub(super) fn json(received: Received, bound: &Usage) -> Result<Json, Failure> {
         {
             judge(&data, fields.status.unwrap_or(received.status), &received)
         }
+        (None, Some(Event { data: None, fields })) if fields.is_named_error() => {
+            verdict::judge(&prose(fields.error_status(), body, received.retry_after))
+        }
         (None, _) if good => verdict::unusable(defect(body), None),
         (None, _) => verdict::judge(&prose(received.status, body, received.retry_after)),
     };
@@ -237,8 +240,7 @@ fn complaint(json: &Tree, status: u16, retry_after: Option<Duration>) -> Failure
 
 /// Judges the error that an event of a stream tells of, JSON or not.
 pub(super) fn told(fields: &Fields, data: &[u8], json: Option<&Tree>, bound: &Usage) -> Failure {
-    const UNTOLD: u16 = 500;
-    let status = fields.status.filter(|status| *status >= 400).unwrap_or(UNTOLD);
+    let status = fields.error_status();
     let failure = match json {
         Some(json) => complaint(json, status, None),
         None => verdict::judge(&prose(status, data, None)),

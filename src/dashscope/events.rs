@@ -129,6 +129,11 @@ impl Fields {
         self.data.as_ref().is_some_and(|data| !data.trim_ascii().is_empty())
     }
 
+    /// The status of an error; that of an error of the service where the event tells none.
+    pub(super) fn error_status(&self) -> u16 {
+        self.status.filter(|status| *status >= 400).unwrap_or(500)
+    }
+
     /// Whether the event says that it is an error, whatever stands in its data.
     pub(super) fn is_named_error(&self) -> bool {
         self.names_error || self.status.is_some_and(|status| status >= 400)

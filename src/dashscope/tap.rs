@@ -114,7 +114,7 @@ impl Tap {
         // With `result_format` "text" the native protocol has no choices: the text stands in the output.
         let choice = choice.or_else(|| output["text"].as_str().map(|_| &output));
         let has_content = choice.is_some();
-        let text = choice.map_or_else(|| Some(String::new()), |choice| text(self.protocol, choice));
+        let text = choice.map_or_else(|| Some(String::new()), text);
         if let Some(choice) = choice {
             self.see_end(&choice["finish_reason"]);
         }
@@ -178,14 +178,12 @@ impl Tap {
     }
 }
 
-/// The text of a choice; none where there is something else in its place.
-fn text(protocol: Protocol, choice: &Tree) -> Option<String> {
-    let content = match protocol {
-        Protocol::Compatible => choice.pointer("/delta/content"),
-        Protocol::Native => choice.pointer("/message/content").or_else(|| choice.get("text")),
-    };
-    match content {
-        None | Some(Tree::Null) => Some(String::new()),
+/// The text of a choice, wherever either protocol puts it; none where there is something else in its place.
+fn text(choice: &Tree) -> Option<String> {
+    let places = ["/delta/content", "/message/content", "/text"];
+    let mut found = places.iter().filter_map(|place| choice.pointer(place));
+    match found.find(|content| !content.is_null()) {
+        None => Some(String::new()),
         Some(content) => answer::text(content),
     }
 }

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 
 use crate::json::{self, Damage, Spelling, Tree};
 
-/// What stands before and behind the thoughts of a model.
-const THOUGHT: [&str; 2] = ["<think>", "</think>"];
+/// How the tags before and behind the thoughts of a model begin: `<think>`, `<thinking>`.
+const THOUGHT: [&str; 2] = ["<think", "</think"];
 
 /// Why an answer holds no fields.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,8 +47,8 @@ pub enum AnswerError {
 /// [`AnswerError`]; none of them quotes the answer.
 pub fn parse_answer(kv_result: Option<&Tree>, text: &str) -> Result<Tree, AnswerError> {
     match kv_result {
-        Some(Tree::Object(members)) if !members.is_empty() => parsed(kv_result, text),
-        Some(Tree::Array(items)) if !items.is_empty() => parsed(kv_result, text),
+        Some(object @ Tree::Object(members)) if !members.is_empty() => parsed(object, text),
+        Some(list @ Tree::Array(items)) if !items.is_empty() => parsed(list, text),
         Some(Tree::String(inner)) if !inner.trim().is_empty() => parse_text(inner),
         // The provider found no field: that is an answer, unless the text says otherwise.
         Some(empty @ Tree::Object(_)) if text.trim().is_empty() => Ok(empty.clone()),
@@ -56,14 +56,17 @@ pub fn parse_answer(kv_result: Option<&Tree>, text: &str) -> Result<Tree, Answer
     }
 }
 
-/// What the provider parsed. Its parser may have rounded numbers, so the text is preferred where it says
-/// the same in more digits.
-fn parsed(kv_result: Option<&Tree>, text: &str) -> Result<Tree, AnswerError> {
-    let parsed = single(kv_result.cloned().unwrap_or_default())?;
-    match parse_text(text) {
-        Ok(written) if is_same(&written, &parsed, Numbers::Rounded) => Ok(written),
-        _ => Ok(parsed),
-    }
+/// The object that the provider parsed.
+fn parsed(kv_result: &Tree, text: &str) -> Result<Tree, AnswerError> {
+    let parsed = single(kv_result.clone())?;
+    Ok(as_written(&parsed, text).unwrap_or(parsed))
+}
+
+/// What the provider parsed, as it stands in the text; none where the text says something else. Numbers of the
+/// text have all the digits that the model wrote, and the provider's parser may have rounded them.
+pub fn as_written(parsed: &Tree, text: &str) -> Option<Tree> {
+    let written = parse_text(text).ok()?;
+    is_same(&written, parsed, Numbers::Rounded).then_some(written)
 }
 
 /// The object or the list that a string holds as JSON.
@@ -359,6 +362,7 @@ mod tests {
             format!(r#"{object} {{"f":false,"t":true,"n":null,"a":"b"}} {{}}"#),
             format!("<think>Is it {{\"a\": 5 or {{'x'}}?</think>\n{object}"),
             format!("<think>\n{{\"a\": \"x\"}} is wrong.\n</think>\n\n```json\n{object}\n```"),
+            format!("<thinking>{{\"a\": 1}}</thinking>{object}"),
             format!("it may be {{\"a\": 1}}</think>{object}"),
         ] {
             assert_eq!(text(&written), answer, "{written}");

@@ -13,6 +13,7 @@ use super::request::Detail;
 use super::result::Warning;
 use crate::dashscope::Task;
 use crate::dashscope::completion::{Completion, FinishReason};
+use crate::extract::answer::as_written;
 use crate::json::Tree;
 use crate::vision::Size;
 
@@ -78,7 +79,8 @@ impl Written {
             }
             (None, _) if detail == Detail::Lines => Self::whole(String::new()),
             (_, Some(pairs)) if asks_for_all_pairs(task) && !is_empty(pairs) => {
-                Self::whole(format!("{pairs:#}"))
+                let written = as_written(pairs, &completion.text);
+                Self::whole(format!("{:#}", written.as_ref().unwrap_or(pairs)))
             }
             _ => Self::by_the_model(completion, Notation::of(task)),
         }
@@ -243,6 +245,12 @@ mod tests {
         let parsed =
             Completion { kv_result: Some(json!({"b": "1", "a": "2"}).into()), ..completion(text) };
         assert_eq!(read(&parsed, all).text, "{\n  \"b\": \"1\",\n  \"a\": \"2\"\n}");
+        let text = "```json\n{\"n\": 24952000000010910141, \"p\": 12.50}\n```";
+        let rounded = json!({"n": 2.495_200_000_001_091e19, "p": 12.5});
+        let rounded = Completion { kv_result: Some(rounded.into()), ..completion(text) };
+        let digits = "{\n  \"n\": 24952000000010910141,\n  \"p\": 12.50\n}";
+        assert_eq!(read(&rounded, all).text, digits);
+        let text = "```json\n{\"b\": \"1\"}\n```";
         let empty = Completion { kv_result: Some(json!({}).into()), ..completion(text) };
         assert_eq!(read(&empty, all).text, "{\"b\": \"1\"}");
         let prose = read(&completion("I see a cat."), all);

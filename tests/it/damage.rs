@@ -255,6 +255,39 @@ async fn what_is_named_an_error_is_one_whatever_it_says() {
 }
 
 #[tokio::test]
+async fn a_stream_that_begins_with_an_error_has_its_status() {
+    for (body, status, code) in [
+        ("event:error\ndata:boom\n\n", 502, "upstream_error"),
+        (":HTTP_STATUS/429\ndata:slow down\n\n", 503, "upstream_throttled"),
+        ("event: error\ndata: {\"message\":\"\\ud83d\"}\n\n", 502, "upstream_error"),
+    ] {
+        let gateway = replaying(200, EVENTS, body).await;
+        let answer = aloud(&gateway, "/ocr").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (status, code),
+            "{body}: {}",
+            answer.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_error_with_what_is_no_character_is_understood_and_passes_as_it_came() {
+    let body = br#"{"error":{"code":"invalid_parameter_error","message":"wrong \ud83d"},"request_id":"r"}"#;
+    let gateway = replaying(400, JSON, *body).await;
+    let response = gateway.post(CHAT).body(chat().to_string()).send().await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.bytes().await.unwrap().as_ref()),
+        (400, &body[..])
+    );
+    let throttled = br#"{"code":"Throttling.RateQuota","message":"\xff \ud83d"}"#;
+    let gateway = replaying(429, JSON, *throttled).await;
+    let answer = gateway.upload("/ocr", fixture("hello.png")).await;
+    assert_eq!(answer.code(), "upstream_throttled", "{}", answer.text);
+}
+
+#[tokio::test]
 async fn framing_that_the_standard_allows_loses_nothing() {
     let plain = String::from_utf8(stream_around(&delta(br#""total""#))).unwrap();
     let commented = plain.replace("data: ", ": ping\nretry: 5\nid\ndata:");
@@ -309,9 +342,12 @@ async fn an_answer_with_marks_numbers_and_bytes_around_it_that_mean_nothing_is_r
 async fn content_in_any_shape_that_either_protocol_gives_it_is_told() {
     let native = "data:{\"output\":{\"choices\":[{\"message\":{\"content\":\"total\"},\"finish_reason\":\"stop\"}]},\
         \"usage\":{\"input_tokens\":100,\"output_tokens\":29}}\n\n";
+    let whole = "data: {\"choices\":[{\"message\":{\"content\":\"total\"},\"finish_reason\":\"stop\"}],\
+        \"usage\":{\"prompt_tokens\":100,\"completion_tokens\":29}}\n\ndata: [DONE]\n\n";
     for (path, body) in [
         ("/ocr", stream_around(&delta(br#"[{"type":"text","text":"total"}]"#))),
         ("/ocr?task=text_recognition", native.as_bytes().to_vec()),
+        ("/ocr", whole.as_bytes().to_vec()),
     ] {
         let gateway = replaying(200, EVENTS, body).await;
         let answer = aloud(&gateway, path).await;
