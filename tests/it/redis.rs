@@ -113,6 +113,11 @@ impl RedisServer {
         self.signal("-CONT");
     }
 
+    /// Ends it: connections break, and none can be made.
+    pub(crate) fn end(&self) {
+        self.signal("-KILL");
+    }
+
     fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.process]).status();
         assert!(sent.expect("kill can be started").success());

@@ -19,6 +19,9 @@ use crate::harness::{Answer, LONGEST_WAIT, SCRIPTED_TEXT, Setup, TestGateway, fi
 use crate::program::{Installation, Service};
 use crate::redis::{RedisDatabase, RedisServer};
 
+/// Answers that come late one after another until Redis counts as away.
+const LATE_IN_A_ROW: u32 = 3;
+
 /// Long enough for a healthy Redis on a busy machine, short enough to wait for in vain.
 const PATIENCE_MS: u64 = 2_000;
 
@@ -251,6 +254,59 @@ async fn a_connection_that_was_closed_costs_no_request() {
 }
 
 #[tokio::test]
+async fn one_slow_answer_costs_those_that_waited_for_it_and_nobody_else() {
+    let Some(server) = RedisServer::start() else { return };
+    let (limiter, up, _) = limiter_on(&server.database(), OnFailure::Closed).await;
+    server.freeze();
+    let quotas = quotas();
+    let waiting = (0..20).map(|_| limiter.take_request("a", &quotas));
+    for late in join_all(waiting).await {
+        assert_eq!(late, Err(TakeError::Unavailable));
+    }
+    server.thaw();
+    assert_eq!(limiter.take_request("b", &quotas).await, Ok(()));
+    assert_eq!(up.get(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_in_time_makes_up_for_late_ones_before_it() {
+    let Some(server) = RedisServer::start() else { return };
+    let (limiter, up, _) = limiter_on(&server.database(), OnFailure::Closed).await;
+    for tenant in ["a", "b", "c", "d"] {
+        server.freeze();
+        assert_eq!(limiter.take_request("z", &quotas()).await, Err(TakeError::Unavailable));
+        server.thaw();
+        assert_eq!(limiter.take_request(tenant, &quotas()).await, Ok(()), "{tenant}");
+    }
+    assert_eq!(up.get(), 1);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_late_again_and_again_is_away_until_it_answers() {
+    let Some(server) = RedisServer::start() else { return };
+    let (limiter, up, _) = limiter_on(&server.database(), OnFailure::Closed).await;
+    server.freeze();
+    let mut late = 0;
+    while up.get() == 1 {
+        assert_eq!(limiter.take_request("a", &quotas()).await, Err(TakeError::Unavailable));
+        late += 1;
+    }
+    assert_eq!(late, LATE_IN_A_ROW);
+    server.thaw();
+    until("Redis is back", async || up.get() == 1).await;
+    assert_eq!(limiter.take_request("b", &quotas()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_redis_whose_connections_are_refused_is_away_at_once() {
+    let Some(server) = RedisServer::start() else { return };
+    let (limiter, up, _) = limiter_on(&server.database(), OnFailure::Closed).await;
+    server.end();
+    assert_eq!(limiter.take_request("a", &quotas()).await, Err(TakeError::Unavailable));
+    assert_eq!(up.get(), 0);
+}
+
+#[tokio::test]
 async fn tokens_are_given_back_where_they_were_taken_and_nowhere_else() {
     let Some(server) = RedisServer::start() else { return };
     let (limiter, up, tasks) = limiter_on(&server.database(), OnFailure::Local).await;
@@ -258,6 +314,9 @@ async fn tokens_are_given_back_where_they_were_taken_and_nowhere_else() {
     let shared = limiter.take_tokens("a", &quotas(), all).await.unwrap();
     server.freeze();
     let local = limiter.take_tokens("a", &quotas(), all).await.unwrap();
+    while up.get() == 1 {
+        assert!(limiter.take_tokens("a", &quotas(), all).await.is_err());
+    }
     // Redis cannot be told, and the tokens of this process were not meant.
     limiter.settle_tokens("a", &quotas(), shared, Tokens::ZERO);
     assert!(limiter.take_tokens("a", &quotas(), all).await.is_err());

@@ -1,22 +1,25 @@
 //! The connection to Redis: whether it is there, and never a wait without a bound.
 //!
-//! All calls share one connection. A call waits at most `redis.timeout_ms`; the first that gets no
-//! answer notes that Redis is away, and from then on every call is told so at once, until a task of
-//! the link's own has got through again. So an outage costs those that were under way one timeout, and
-//! nobody after them. It is logged where it begins and where it ends, by whoever makes the change.
+//! All calls share one connection. A call waits at most `redis.timeout_ms`. An answer that comes too late is
+//! lost for the call that waited for it and says little of the next: Redis may have saved its data, or run
+//! one slow command. After [`LATE_IN_A_ROW`] late answers without one in time between them Redis counts as
+//! away, and at once where it refuses a connection or a command. From then on every call is told so without
+//! waiting, until a task of the link's own has got through again. So an outage costs a call a timeout for a
+//! few timeouts long, and nothing after that. It is logged where it begins and where it ends, by whoever
+//! makes the change.
 //!
 //! A connection that was merely closed (an idle one by a proxy, all of them by a restart) is not yet an
 //! outage: it is opened again while the calls wait, within the same bound.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntGauge;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, Script};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::bucket::Call;
 use super::{OnFailure, RedisLimitsError};
@@ -28,6 +31,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The least time between two attempts to open a connection.
 const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Late answers in a row after which Redis counts as away. Calls that waited at the same time waited for the
+/// same, and count once.
+const LATE_IN_A_ROW: u32 = 3;
+
 /// A Redis and whether it answers.
 pub(super) struct Link {
     client: Client,
@@ -36,6 +43,27 @@ pub(super) struct Link {
     on_failure: OnFailure,
     up: IntGauge,
     state: watch::Sender<State>,
+    lateness: Mutex<Lateness>,
+}
+
+/// How many answers in a row were late.
+#[derive(Debug, Default)]
+struct Lateness {
+    in_a_row: u32,
+    /// When the last of them was given up.
+    noted_at: Option<Instant>,
+}
+
+impl Lateness {
+    /// Notes that a call of `asked_at` was given up at `now`; whether Redis counts as away by it.
+    fn note(&mut self, asked_at: Instant, now: Instant) -> bool {
+        if self.noted_at.is_some_and(|noted_at| asked_at < noted_at) {
+            return false;
+        }
+        self.in_a_row += 1;
+        self.noted_at = Some(now);
+        self.in_a_row >= LATE_IN_A_ROW
+    }
 }
 
 /// The scripts that run in Redis.
@@ -110,7 +138,8 @@ impl Link {
             bucket: Script::new(include_str!("bucket.lua")),
             cell: Script::new(include_str!("cell.lua")),
         };
-        let link = Self { client, scripts, timeout, on_failure, up, state };
+        let lateness = Mutex::default();
+        let link = Self { client, scripts, timeout, on_failure, up, state, lateness };
         let connection = link.connect().await.map_err(|cause| RedisLimitsError::Unreachable {
             address: link.address(),
             cause: cause.to_string(),
@@ -130,7 +159,8 @@ impl Link {
     /// Takes at most the timeout. A call that was not answered may have been counted all the same, so
     /// one that would do harm twice is never sent again.
     pub(super) async fn ask<A: Ask>(&self, call: &A) -> Option<A::Answer> {
-        let deadline = tokio::time::Instant::now() + self.timeout;
+        let asked_at = Instant::now();
+        let deadline = asked_at + self.timeout;
         let mut may_repeat = call.may_repeat();
         loop {
             let Ok(reached) = timeout_at(deadline, self.reached()).await else {
@@ -140,9 +170,15 @@ impl Link {
             let (epoch, mut connection) = reached?;
             let answer = call.invoke(&self.scripts, &mut connection);
             let error = match timeout_at(deadline, answer).await {
-                Ok(Ok(answer)) => return Some(answer),
+                Ok(Ok(answer)) => {
+                    *self.lateness() = Lateness::default();
+                    return Some(answer);
+                }
                 Ok(Err(error)) => CallError::Redis(error),
-                Err(_elapsed) => CallError::Timeout(self.timeout),
+                Err(_elapsed) => {
+                    self.late(epoch, asked_at);
+                    return None;
+                }
             };
             if !matches!(&error, CallError::Redis(error) if error.is_connection_dropped()) {
                 self.lose(epoch, &error);
@@ -212,7 +248,20 @@ impl Link {
         self.change(Reach::Reconnecting, |state| state.epoch == epoch);
     }
 
-    /// Notes that over the connection of this epoch no answer comes.
+    /// Notes that a call of `asked_at` got no answer in time over the connection of this epoch.
+    fn late(&self, epoch: u64, asked_at: Instant) {
+        let is_away = self.lateness().note(asked_at, Instant::now());
+        if is_away {
+            self.lose(epoch, &CallError::Timeout(self.timeout));
+        }
+    }
+
+    fn lateness(&self) -> MutexGuard<'_, Lateness> {
+        // A panic elsewhere leaves at worst a number of late answers.
+        self.lateness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that over the connection of this epoch no answer comes, or one that refuses.
     fn lose(&self, epoch: u64, error: &CallError) {
         if self.change(Reach::Down, |state| state.epoch == epoch) {
             self.tell_away(error);
@@ -228,6 +277,7 @@ impl Link {
 
     /// Notes that Redis answers.
     fn restore(&self, connection: MultiplexedConnection) {
+        *self.lateness() = Lateness::default();
         let mut was_away = false;
         self.change(Reach::Up(connection), |state| {
             was_away = matches!(state.reach, Reach::Down);
@@ -264,5 +314,24 @@ impl Link {
             }
             changes
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_answers_in_a_row_make_redis_away_and_those_of_one_moment_are_one() {
+        let start = Instant::now();
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut lateness = Lateness::default();
+        for asked_at in 0..100 {
+            assert!(!lateness.note(after(asked_at), after(100)));
+        }
+        assert_eq!(lateness.in_a_row, 1);
+        assert!(!lateness.note(after(100), after(200)));
+        assert!(!lateness.note(after(199), after(299)));
+        assert!(lateness.note(after(200), after(300)));
     }
 }
