@@ -22,7 +22,7 @@ use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
 use super::verdict::Failure;
-use super::{ClientError, health, spending};
+use super::{ClientError, health, spending, uploads};
 use crate::admission::Permit;
 use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
@@ -72,12 +72,26 @@ impl Dispatcher {
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
         let left = deadline.saturating_duration_since(self.clock.instant());
-        let Some(endpoint) = self.pool.first(model) else {
-            let fault = Fault::Unavailable { retry_after: Duration::ZERO };
-            return Err(Progress::default().error(fault.into()));
+        let mut progress = Progress::default();
+        let mut entrance = match self.pool.enter_first(model) {
+            Ok(entrance) => entrance,
+            Err(fault) => return Err(give_up(&model.name, &progress, fault.into())),
         };
-        let policy = endpoint.upload_policy(&model.name, left).await;
-        policy.inspect_err(|error| report(Some(endpoint.name()), &model.name, error))
+        let endpoint = Arc::clone(entrance.endpoint());
+        progress.begin(endpoint.name(), self.clock.instant());
+        match uploads::policy(endpoint.transport(), &model.name, left).await {
+            Ok(policy) => {
+                // It takes the key. Whether it serves the model was not asked.
+                entrance.begun();
+                Ok(policy)
+            }
+            Err(failure) => {
+                if entrance.failed(&failure, self.clock.instant()) {
+                    self.pool.send_away(&endpoint, model);
+                }
+                Err(give_up(&model.name, &progress, Stop::of(failure)))
+            }
+        }
     }
 
     /// Makes the call that `request` is until a reply begins that can be used.

@@ -5,17 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::attempt::Transport;
 use super::breaker::{Breaker, Change, Pass, Standing};
 use super::check::{self, CheckError};
-use super::error::{CallError, Code, Fault};
+use super::error::{Code, Fault};
 use super::health::Health;
 use super::pace::Limits;
 use super::pacer::{Lane, Pacer};
 use super::settings::{EndpointSettings, UpstreamSettings};
-use super::uploads;
 use super::verdict::Failure;
 use crate::catalog::Model;
 use crate::telemetry::metrics::{EndpointState, Metrics};
@@ -139,14 +136,6 @@ impl Endpoint {
 
     pub(super) async fn check(&self) -> Result<(), CheckError> {
         check::check(&self.transport).await
-    }
-
-    pub(super) async fn upload_policy(
-        &self,
-        model: &str,
-        left: Duration,
-    ) -> Result<Bytes, CallError> {
-        uploads::policy(&self.transport, model, left).await
     }
 
     fn breaker(&self, model: &str) -> Arc<Breaker> {

@@ -97,9 +97,25 @@ impl Pool {
         &self.endpoints
     }
 
-    /// The first endpoint that serves `model`, which is where files for it are put.
-    pub(super) fn first(&self, model: &Model) -> Option<&Arc<Endpoint>> {
-        self.endpoints.iter().find(|endpoint| endpoint.serves(model))
+    /// Enters the first endpoint that serves `model`, which is where files for it are put.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not be asked now.
+    pub(super) fn enter_first(&self, model: &Model) -> Result<Entrance, Fault> {
+        let first = self.endpoints.iter().find(|endpoint| endpoint.serves(model));
+        let closed = |retry_after| Fault::Unavailable { retry_after };
+        let first = first.ok_or(closed(Duration::ZERO))?;
+        let now = self.clock.instant();
+        first.enter(&model.name, now).ok_or_else(|| {
+            let wait = first.closed_for(&model.name, now).unwrap_or_default();
+            first.key_refused(now).unwrap_or_else(|| closed(wait))
+        })
+    }
+
+    /// Lets those who wait for `endpoint` to serve `model` look for another.
+    pub(super) fn send_away(&self, endpoint: &Endpoint, model: &Model) {
+        endpoint.lane(&self.pacer, model).send_away();
     }
 
     /// Finds a place for the call that `permit` is for, and waits for its turn there. More tokens than the

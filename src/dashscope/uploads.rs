@@ -11,9 +11,8 @@ use bytes::Bytes;
 
 use super::answer;
 use super::attempt::Transport;
-use super::error::{CallError, Defect, Fault};
+use super::error::{Defect, Fault};
 use super::received::Received;
-use super::spending::{Progress, Stop};
 use super::verdict::{Failure, unusable};
 use crate::units::Usage;
 
@@ -28,23 +27,18 @@ pub(super) async fn policy(
     transport: &Transport,
     model: &str,
     left: Duration,
-) -> Result<Bytes, CallError> {
+) -> Result<Bytes, Failure> {
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("action", "getPolicy")
         .append_pair("model", model)
         .finish();
     let path = format!("{UPLOADS}?{query}");
     let asked = tokio::time::timeout(left, transport.get(&path, MOST_BYTES)).await;
-    let read = match asked {
+    match asked {
         Ok(Ok(received)) => read(received),
         Ok(Err(failure)) => Err(failure),
         Err(_late) => Err(Failure::unsent(Fault::DeadlineExceeded)),
-    };
-    read.map_err(|failure| {
-        let Failure { fault, request_id, verbatim, .. } = failure;
-        let progress = Progress { attempts: 1, ..Progress::default() };
-        progress.error(Stop { request_id, verbatim, ..Stop::from(fault) })
-    })
+    }
 }
 
 fn read(received: Received) -> Result<Bytes, Failure> {

@@ -9,6 +9,9 @@ use crate::harness::{Answer, SCRIPTED_TEXT, Setup, TestGateway, fixture};
 use crate::program::Installation;
 use crate::redis::RedisDatabase;
 
+/// The default model.
+const MODEL: &str = "qwen-vl-ocr-2025-11-20";
+
 async fn emulator() -> Emulator {
     let engine = EngineChoice::Scripted(SCRIPTED_TEXT.to_owned());
     Emulator::start(EmulatorOptions { engine, ..EmulatorOptions::default() }).await.unwrap()
@@ -180,4 +183,45 @@ async fn a_tenant_s_thousand_pages_do_not_keep_another_s_one_waiting_for_all_of_
     assert_eq!(status, 200);
     assert!(received < 40, "{received} were sent when the other tenant's page had been read");
     assert!(many.iter().all(|answer| answer.status == 200));
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_for_an_upload_s_policy_is_not_shown_with_the_next_call() {
+    let engine = EngineChoice::Scripted(SCRIPTED_TEXT.to_owned());
+    let strict = EmulatorOptions { engine, api_keys: vec!["another".into()], ..Default::default() };
+    let (a, b) = (Emulator::start(strict).await.unwrap(), emulator().await);
+    let gateway = TestGateway::with(|setup| endpoints(setup, &[&a, &b])).await;
+    for _ in 0..2 {
+        let policy = policy(&gateway).await;
+        assert_eq!(policy.status, 503, "{}", policy.text);
+        assert_eq!(policy.json["gateway_code"], "upstream_account");
+        let refused = [("endpoint", "a"), ("model", "")];
+        assert_eq!(gateway.count("endpoint_state", &refused).await, 2);
+    }
+    for _ in 0..4 {
+        assert_eq!(gateway.upload("/ocr", fixture("hello.png")).await.status, 200);
+    }
+    assert_eq!(a.world().bill().received, 0);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_gives_no_policy_cools_down_as_for_calls() {
+    let (a, b) = (emulator().await, emulator().await);
+    let gateway = TestGateway::with(|setup| {
+        endpoints(setup, &[&a, &b]);
+        setup.settings.upstream.breaker_failures = 2;
+    })
+    .await;
+    a.stop().await;
+    for _ in 0..2 {
+        assert_eq!(policy(&gateway).await.json["gateway_code"], "upstream_unavailable");
+    }
+    let labels = [("endpoint", "a"), ("model", MODEL)];
+    assert_eq!(gateway.count("endpoint_state", &labels).await, 1);
+}
+
+/// What comes of asking where a file may be put.
+async fn policy(gateway: &TestGateway) -> Answer {
+    let path = format!("/api/v1/uploads?action=getPolicy&model={MODEL}");
+    Answer::of(gateway.get(&path)).await
 }
