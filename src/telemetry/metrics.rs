@@ -5,8 +5,8 @@
 //! together as `other`, so that a scrape stays small whatever is configured. Prometheus counters are
 //! floats by format; the exact account of money is not kept here.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
@@ -107,12 +107,18 @@ impl KeeperStep {
 /// The tenant label of a request whose caller is not known.
 pub const NO_TENANT: &str = "none";
 
+/// The tenant label of all who came after the first `metrics.max_tenants`.
+const OTHER_TENANTS: &str = "other";
+
 /// What the name of each metric of ours starts with; process metrics keep their customary names.
 const NAMESPACE: &str = "ocr_gateway";
 
 /// Seconds; from a refusal in memory to a page of several minutes.
 const DURATION_BUCKETS: [f64; 14] =
     [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// The figures of the budgets of tenants without series of their own, by period and state, then by tenant.
+type OthersBudgets = HashMap<(String, &'static str), HashMap<String, i64>>;
 
 /// All metrics of one process.
 #[derive(Debug)]
@@ -132,6 +138,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     budget_tokens: IntGaugeVec,
     ledger_time_zone: IntGaugeVec,
+    others_budgets: Mutex<OthersBudgets>,
     ledger_duration: HistogramVec,
     ledger_stuck: IntCounter,
     orphans_stuck: IntGauge,
@@ -168,6 +175,7 @@ impl Metrics {
             refused: new.counter("refused_total", "Requests refused before anything was sent.", &["tenant", "reason"])?,
             budget_tokens: new.gauges("budget_tokens", "Tokens of the current window: the budget, what is settled, and what calls in flight hold. As last seen by this replica.", &["tenant", "period", "state"])?,
             ledger_time_zone: new.gauges("ledger_time_zone", "Always 1. The time zone whose days and months this replica counts budgets in.", &["time_zone"])?,
+            others_budgets: Mutex::default(),
             ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"])?,
             ledger_stuck: new.count("ledger_stuck_ends_total", "Ends of calls that the ledger could not post: an amount or a row that it cannot count or read. Anything but zero is an alarm.")?,
             orphans_stuck: new.gauge("ledger_stuck_orphans", "Calls of processes that died whose bounds stay reserved, because their entries cannot be written off. Anything but zero is an alarm.")?,
@@ -257,29 +265,48 @@ impl Metrics {
 
     /// What is settled and reserved of a tenant's current window.
     pub fn budget_spent(&self, tenant: &str, period: &str, settled: Tokens, reserved: Tokens) {
-        let tenant = self.tenants.label(tenant);
-        for (state, tokens) in [("settled", settled), ("reserved", reserved)] {
-            let gauge = self.budget_tokens.with_label_values(&[tenant, period, state]);
-            gauge.set(i64::try_from(tokens.get()).unwrap_or(i64::MAX));
-        }
+        self.set_budget(tenant, period, "settled", Some(settled));
+        self.set_budget(tenant, period, "reserved", Some(reserved));
     }
 
     /// What a tenant may spend in a window; none takes the series away.
     pub fn budget_limit(&self, tenant: &str, period: &str, limit: Option<Tokens>) {
-        let labels = [self.tenants.label(tenant), period, "limit"];
-        match limit {
-            Some(limit) => {
-                let gauge = self.budget_tokens.with_label_values(&labels);
-                gauge.set(i64::try_from(limit.get()).unwrap_or(i64::MAX));
-            }
+        self.set_budget(tenant, period, "limit", limit);
+    }
+
+    /// A new day has begun: what is known of the budgets is of the one before.
+    pub fn forget_budgets(&self) {
+        self.others_budgets().clear();
+        self.budget_tokens.reset();
+    }
+
+    /// Shows one figure of a tenant's budget; none takes it away. Of the tenants without series of their own
+    /// the sum is shown, or they would overwrite each other.
+    fn set_budget(&self, tenant: &str, period: &str, state: &'static str, tokens: Option<Tokens>) {
+        let figure = tokens.map(|tokens| i64::try_from(tokens.get()).unwrap_or(i64::MAX));
+        let label = self.tenants.label(tenant);
+        let labels = [label, period, state];
+        let shown = if label == OTHER_TENANTS {
+            let mut others = self.others_budgets();
+            let figures = others.entry((period.to_owned(), state)).or_default();
+            match figure {
+                Some(figure) => figures.insert(tenant.to_owned(), figure),
+                None => figures.remove(tenant),
+            };
+            let sum = figures.values().copied().fold(0, i64::saturating_add);
+            (!figures.is_empty()).then_some(sum)
+        } else {
+            figure
+        };
+        match shown {
+            Some(shown) => self.budget_tokens.with_label_values(&labels).set(shown),
             // Fails only where there was no series.
             None => drop(self.budget_tokens.remove_label_values(&labels)),
         }
     }
 
-    /// A new day has begun: what is known of the budgets is of the one before.
-    pub fn forget_budgets(&self) {
-        self.budget_tokens.reset();
+    fn others_budgets(&self) -> MutexGuard<'_, OthersBudgets> {
+        self.others_budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The time zone of the budgets. Replicas that were given different ones are seen here.
@@ -438,7 +465,7 @@ impl TenantLabels {
             return tenant;
         }
         if known.len() >= self.most {
-            return "other";
+            return OTHER_TENANTS;
         }
         known.insert(tenant.to_owned());
         tenant
@@ -476,6 +503,32 @@ mod tests {
         let series = text.lines().filter(|line| line.starts_with("ocr_gateway_refused_total"));
         assert_eq!(series.count(), 4);
         assert!(text.contains(r#"reason="rpm",tenant="other"} 99997"#));
+    }
+
+    #[test]
+    fn the_budgets_of_tenants_past_the_bound_are_added_up() {
+        let metrics = metrics(1);
+        for (tenant, limit) in [("a", 1), ("b", 20), ("c", 300), ("b", 40)] {
+            metrics.budget_limit(tenant, "day", Some(Tokens::new(limit)));
+            metrics.budget_spent(tenant, "day", Tokens::new(limit / 2), Tokens::ZERO);
+        }
+        let other = |state: &str| {
+            let labels = format!(r#"{{period="day",state="{state}",tenant="other"}} "#);
+            let text = text(&metrics);
+            let line = text.lines().find_map(|line| line.split_once(&labels))?.1;
+            line.parse::<i64>().ok()
+        };
+        assert_eq!(
+            (other("limit"), other("settled"), other("reserved")),
+            (Some(340), Some(170), Some(0))
+        );
+        metrics.budget_limit("b", "day", None);
+        assert_eq!(other("limit"), Some(300));
+        metrics.budget_limit("c", "day", None);
+        assert_eq!(other("limit"), None);
+        metrics.forget_budgets();
+        metrics.budget_spent("c", "day", Tokens::new(5), Tokens::ZERO);
+        assert_eq!(other("settled"), Some(5));
     }
 
     #[test]
