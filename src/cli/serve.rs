@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+
 use super::{Failure, open};
 use crate::clock::SystemClock;
 use crate::gateway::Gateway;
@@ -13,6 +15,9 @@ use crate::telemetry::logging;
 
 /// How long a stop waits for the database to take leave.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// The exit code of a stop that was cut short by a second signal.
+const CUT_SHORT: i32 = 1;
 
 /// Runs the service until the process is told to stop.
 ///
@@ -45,21 +50,59 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     Ok(served?)
 }
 
-/// Ready when the process gets SIGTERM or SIGINT.
-#[cfg(unix)]
+/// Ready when the process is told to stop, by SIGTERM or SIGINT. From then on another such signal ends the
+/// process at once: who sends it does not want to wait for what is in flight.
 pub(super) async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+    let Ok(mut signals) = Signals::new() else { return std::future::pending().await };
+    signals.next().await;
+    // It is not waited for: it ends the process, or ends with it.
+    TaskTracker::new().spawn(async move {
+        signals.next().await;
+        cut_short();
+    });
+}
+
+#[expect(clippy::exit, reason = "what would have to end first is what is not waited for")]
+fn cut_short() -> ! {
+    tracing::error!("stopped by a second signal: calls in flight count at their bound");
+    std::process::exit(CUT_SHORT)
+}
+
+/// The signals that tell a process to stop.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (terminate, interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
-/// Ready when the process gets Ctrl-C.
+/// The signal that tells a process to stop: Ctrl-C.
 #[cfg(not(unix))]
-pub(super) async fn told_to_stop() {
-    let _ = tokio::signal::ctrl_c().await;
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }

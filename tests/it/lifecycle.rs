@@ -291,3 +291,23 @@ async fn the_demonstration_reads_its_document_and_bills_what_it_estimated() {
     assert!(line("cost").contains("CNY"), "{}", ended.out);
     assert!(ended.out.contains("── text") && ended.out.contains("── fields"), "{}", ended.out);
 }
+
+#[tokio::test]
+async fn a_second_signal_ends_a_service_that_is_stopping_at_once() {
+    let installation = installation().await;
+    for signals in [["TERM", "TERM"], ["INT", "INT"], ["TERM", "INT"]] {
+        let mut service = installation.serve().await;
+        let name = format!("acme-{}-{}", signals[0], signals[1]).to_lowercase();
+        let key = installation.key(&name).await;
+        installation.upstream().add_fault(Fault::hang());
+        let sent = installation.upstream().bill().received;
+        let request = service.post(&key, "/ocr").body(fixture("hello.png"));
+        spawn(async move { request.send().await });
+        until("sent", async || installation.upstream().bill().received > sent).await;
+        service.signal(signals[0]).await;
+        until("stopping", async || service.log().contains("stopping")).await;
+        service.signal(signals[1]).await;
+        assert_eq!(service.ended().await, Some(1), "{signals:?}");
+        until("told", async || service.log().contains("a second signal")).await;
+    }
+}
