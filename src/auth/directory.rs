@@ -209,6 +209,16 @@ impl Directory {
         Ok(all.into_values().collect())
     }
 
+    /// Whether at least two tenants are not disabled.
+    ///
+    /// # Errors
+    ///
+    /// [`TenantStoreError`] where the store does not answer.
+    pub async fn has_several(&self) -> Result<bool, TenantStoreError> {
+        let tenants = self.tenants().await?;
+        Ok(tenants.iter().filter(|tenant| !tenant.disabled).take(2).count() == 2)
+    }
+
     async fn add_section(
         &mut self,
         name: TenantName,

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -23,12 +24,17 @@ pub(super) enum Mood {
     Broken,
     /// Never.
     Silent,
+    /// As it should, after a while.
+    Slow(Duration),
 }
 
 #[derive(Debug, Default)]
 struct Rows {
     mood: Mood,
     lookups: usize,
+    /// Keys being asked for now, and the most that ever were.
+    asking: usize,
+    most_at_once: usize,
     tenants: BTreeMap<TenantName, Tenant>,
     keys: BTreeMap<KeyId, KeyRecord>,
 }
@@ -71,17 +77,34 @@ impl FakeStore {
         self.rows().lookups
     }
 
+    /// The most keys that were asked for at the same time.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.rows().most_at_once
+    }
+
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap()
     }
 
     async fn read<T>(&self, read: impl FnOnce(&Rows) -> T) -> Result<T, TenantStoreError> {
         let mood = self.rows().mood;
+        if let Mood::Slow(delay) = mood {
+            tokio::time::sleep(delay).await;
+        }
         match mood {
-            Mood::Well => Ok(read(&self.rows())),
+            Mood::Well | Mood::Slow(_) => Ok(read(&self.rows())),
             Mood::Broken => Err(TenantStoreError::Unavailable("broken by the test".into())),
             Mood::Silent => pending().await,
         }
+    }
+}
+
+/// A key is being asked for, until this is dropped.
+struct Asking<'a>(&'a FakeStore);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.rows().asking -= 1;
     }
 }
 
@@ -113,12 +136,22 @@ impl TenantStore for FakeStore {
         &'a self,
         id: &'a KeyId,
     ) -> BoxFuture<'a, Result<Option<(KeyRecord, Tenant)>, TenantStoreError>> {
-        self.rows().lookups += 1;
-        Box::pin(self.read(|rows| {
-            let key = rows.keys.get(id)?.clone();
-            let tenant = rows.tenants.get(&key.tenant)?.clone();
-            Some((key, tenant))
-        }))
+        {
+            let mut rows = self.rows();
+            rows.lookups += 1;
+            rows.asking += 1;
+            rows.most_at_once = rows.most_at_once.max(rows.asking);
+        }
+        let asking = Asking(self);
+        Box::pin(async move {
+            let _asking = asking;
+            let find = |rows: &Rows| {
+                let key = rows.keys.get(id)?.clone();
+                let tenant = rows.tenants.get(&key.tenant)?.clone();
+                Some((key, tenant))
+            };
+            self.read(find).await
+        })
     }
 
     fn keys<'a>(

@@ -85,6 +85,11 @@ impl ApiKey {
         Ok(ParsedKey { id: KeyId(id.to_owned()), hash: KeyHash::of(text) })
     }
 
+    /// Whether a text starts as keys of this service do. Tells nothing of whether it is one.
+    pub fn looks_like(text: &str) -> bool {
+        text.starts_with(PREFIX)
+    }
+
     /// The public name of the key.
     pub const fn id(&self) -> &KeyId {
         &self.id

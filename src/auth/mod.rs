@@ -6,11 +6,17 @@
 //! store was *asked*; an answer that came slowly is not young, and a request that was in flight
 //! during a revocation cannot bring the old answer back.
 //!
-//! [`directory`] knows where tenants come from, `recent` remembers answers, [`key`] and [`tenant`]
+//! Anybody can make up ids of keys, and each one that is new is a query. So look-ups of ids that nobody has
+//! been let in with are few at once, and what the store says of them is remembered too: a flood of made-up
+//! keys cannot take the database from the tenants, whose keys are looked up beside it.
+//!
+//! [`directory`] knows where tenants come from, `recent` remembers answers, [`tenancy`] whether there are several
+//! tenants, [`key`] and [`tenant`]
 //! are the vocabulary. Nothing here knows HTTP or SQL, and nothing enforces a limit.
 
 pub mod directory;
 pub mod key;
+pub mod tenancy;
 pub mod tenant;
 
 mod recent;
@@ -24,12 +30,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use directory::{Credential, Directory};
 use key::{ApiKey, InvalidKey, KeyHash, KeyId, KeyRecord, KeyState, ParsedKey};
 use recent::{Answer, MAX_AGE, Recent};
 use tenant::{Tenant, TenantName};
+
+/// Look-ups of ids that are not known to exist, at once. Few, so that however many keys are made up most of
+/// the database's connections are left to others; a look-up takes a millisecond.
+const STRANGERS_AT_ONCE: usize = 2;
 
 /// A future of a trait that is used as `dyn`, where `async fn` is not allowed yet.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -130,6 +141,7 @@ pub struct Authenticator {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     recent: Mutex<Recent>,
+    strangers: Semaphore,
     patience: Duration,
 }
 
@@ -137,7 +149,8 @@ impl Authenticator {
     /// An authenticator of the tenants in `directory`.
     pub fn new(directory: Arc<Directory>, clock: Arc<dyn Clock>) -> Self {
         // A store that needs longer answers with what may be older than a second.
-        Self { directory, clock, recent: Mutex::default(), patience: MAX_AGE }
+        let strangers = Semaphore::new(STRANGERS_AT_ONCE);
+        Self { directory, clock, recent: Mutex::default(), strangers, patience: MAX_AGE }
     }
 
     /// The caller that `presented` is the key of.
@@ -161,18 +174,39 @@ impl Authenticator {
         if let Some(credential) = self.directory.in_files(id) {
             return Ok(Some(credential));
         }
-        let asked_at = self.clock.instant();
-        if let Some(answer) = self.recent().answer(id, asked_at) {
+        if let Some(answer) = self.recent().answer(id, self.clock.instant()) {
             return Ok(answer.0);
         }
-        let found = tokio::time::timeout(self.patience, self.directory.in_database(id)).await;
-        match found {
-            Ok(Ok(credential)) => {
+        let is_known = self.recent().has_met(id);
+        let looking_up = async {
+            if is_known { self.look_up(id).await } else { self.look_up_stranger(id).await }
+        };
+        match tokio::time::timeout(self.patience, looking_up).await {
+            Ok(found) => found,
+            Err(late) => self.answer_without_store(id, AuthError::StoreUnavailable(late.into())),
+        }
+    }
+
+    /// Looks up an id that may be made up, in its turn among all such.
+    async fn look_up_stranger(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
+        let came_at = self.clock.instant();
+        // Nothing closes the semaphore.
+        let _turn = self.strangers.acquire().await;
+        // Somebody before may have asked for the same id.
+        if let Some(answer) = self.recent().answer_since(id, came_at) {
+            return Ok(answer.0);
+        }
+        self.look_up(id).await
+    }
+
+    async fn look_up(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
+        let asked_at = self.clock.instant();
+        match self.directory.in_database(id).await {
+            Ok(credential) => {
                 self.recent().remember(id.clone(), Answer(credential.clone()), asked_at);
                 Ok(credential)
             }
-            Ok(Err(error)) => self.answer_without_store(id, error.into()),
-            Err(late) => self.answer_without_store(id, AuthError::StoreUnavailable(late.into())),
+            Err(error) => self.answer_without_store(id, error.into()),
         }
     }
 
@@ -220,6 +254,9 @@ pub enum AuthError {
     /// No key was presented.
     #[error("an API key is required")]
     Missing,
+    /// Two keys were presented, and only one can be meant.
+    #[error("two different API keys were presented")]
+    Ambiguous,
     /// What was presented cannot be a key.
     #[error("this is not an API key of this service: {0}")]
     Malformed(#[from] InvalidKey),
@@ -245,6 +282,7 @@ impl AuthError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::Ambiguous => "ambiguous",
             Self::Malformed(_) => "malformed",
             Self::Unknown => "unknown",
             Self::Expired => "expired",
@@ -310,6 +348,52 @@ mod tests {
         let caller = door.knock().await.unwrap();
         assert_eq!(caller.tenant.name.as_str(), "acme");
         assert_eq!(&caller.key, door.key.id());
+    }
+
+    /// Presents keys of these seeds at once, for as long as the clock stands.
+    async fn knock_with(door: &Door, seeds: std::ops::Range<u64>) -> Vec<&'static str> {
+        let keys: Vec<_> = seeds.map(|seed| ApiKey::create(&SeededRandom::new(seed)).0).collect();
+        futures_util::future::join_all(keys.iter().map(|key| door.reason_for(key.expose()))).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_made_up_keys_asks_the_store_for_few_at_once_and_keeps_no_tenant_out() {
+        let door = Door::open().await;
+        door.knock().await.unwrap();
+        door.wait(2_000);
+        door.store.become_of(Mood::Slow(Duration::from_millis(100)));
+        let (refused, known) = tokio::join!(knock_with(&door, 10..110), door.knock());
+        assert!(known.is_ok(), "a key that was good before waits for no stranger");
+        let most = STRANGERS_AT_ONCE + 1;
+        assert!(door.store.most_at_once() <= most, "{} at once", door.store.most_at_once());
+        let told = |reason| refused.iter().filter(|told| **told == reason).count();
+        // In a second each of the two asks ten times.
+        assert_eq!(told("unknown") + told("store_unavailable"), 100);
+        assert!((2..=20).contains(&told("unknown")), "{refused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_made_up_key_that_comes_many_times_at_once_is_looked_up_once_for_each_turn() {
+        let door = Door::open().await;
+        door.store.become_of(Mood::Slow(Duration::from_millis(10)));
+        let before = door.store.lookups();
+        let (stranger, _) = ApiKey::create(&SeededRandom::new(2));
+        let knocking = (0..100).map(|_| door.reason_for(stranger.expose()));
+        for reason in futures_util::future::join_all(knocking).await {
+            assert_eq!(reason, "unknown");
+        }
+        assert!(door.store.lookups() - before <= STRANGERS_AT_ONCE);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_just_made_opens_within_a_second_though_it_was_tried_before() {
+        let door = Door::open().await;
+        let (key, hash) = ApiKey::create(&SeededRandom::new(2));
+        assert_eq!(door.reason_for(key.expose()).await, "unknown");
+        door.store.put_key(&key, hash, Tenant::new("new".parse().unwrap()));
+        door.wait(999);
+        let caller = door.authenticator.authenticate(key.expose()).await.unwrap();
+        assert_eq!(caller.tenant.name.as_str(), "new");
     }
 
     #[tokio::test]

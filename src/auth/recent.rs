@@ -7,7 +7,7 @@
 //! Both are bounded. A shelf's answers leave in the order in which they came, so that making room
 //! costs the same however full it is. Nothing here waits or looks anything up.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,16 +32,19 @@ const UNKNOWN_AT_MOST: usize = 1_000;
 #[derive(Debug, Clone)]
 pub(super) struct Answer(pub(super) Option<Arc<Credential>>);
 
-/// The answers of the last second.
+/// The answers of the last second, and which keys have ever been found.
 #[derive(Debug)]
 pub(super) struct Recent {
     known: Shelf,
     unknown: Shelf,
+    /// Ids of keys that exist or did. Nobody can make up one that gets in here.
+    met: HashSet<KeyId>,
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { known: Shelf::new(KNOWN_AT_MOST), unknown: Shelf::new(UNKNOWN_AT_MOST) }
+        let (known, unknown) = (Shelf::new(KNOWN_AT_MOST), Shelf::new(UNKNOWN_AT_MOST));
+        Self { known, unknown, met: HashSet::new() }
     }
 }
 
@@ -53,10 +56,29 @@ impl Recent {
         self.known.answer(id, now).or_else(|| self.unknown.answer(id, now))
     }
 
+    /// The answer about `id` to a question that was asked at `moment` or later.
+    pub(super) fn answer_since(&self, id: &KeyId, moment: Instant) -> Option<Answer> {
+        let entries = [&self.known, &self.unknown].map(|shelf| shelf.entries.get(id));
+        let young = entries.into_iter().flatten().find(|entry| entry.asked_at >= moment);
+        young.map(|entry| entry.answer.clone())
+    }
+
     /// Keeps an answer to a question that was asked at `asked_at`.
     pub(super) fn remember(&mut self, id: KeyId, answer: Answer, asked_at: Instant) {
         let kind = if answer.0.is_some() { &mut self.known } else { &mut self.unknown };
+        if answer.0.is_some() {
+            if self.met.len() >= KNOWN_AT_MOST {
+                // Those who call are met again with their next look-up.
+                self.met.clear();
+            }
+            self.met.insert(id.clone());
+        }
         kind.remember(id, answer, asked_at);
+    }
+
+    /// Whether the key of this id was found at any time, as far as that is remembered.
+    pub(super) fn has_met(&self, id: &KeyId) -> bool {
+        self.met.contains(id)
     }
 }
 
@@ -184,6 +206,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_keys_are_remembered_as_met_than_a_bound() {
+        let (mut recent, start) = (Recent::default(), SystemClock.instant());
+        let credential = Arc::new(Credential::of_nobody());
+        for number in 0..=KNOWN_AT_MOST {
+            recent.remember(id(number), Answer(Some(Arc::clone(&credential))), start);
+        }
+        assert!(recent.met.len() <= KNOWN_AT_MOST && recent.has_met(&id(KNOWN_AT_MOST)));
+    }
+
+    #[test]
     fn made_up_ids_do_not_push_out_a_key_that_exists() {
         let (mut recent, start) = (Recent::default(), SystemClock.instant());
         recent.remember(id(0), Answer(Some(Arc::new(Credential::of_nobody()))), start);
@@ -192,5 +224,6 @@ mod tests {
         }
         assert!(recent.answer(&id(0), start).is_some());
         assert!(recent.unknown.entries.len() <= UNKNOWN_AT_MOST);
+        assert!(recent.has_met(&id(0)) && !recent.has_met(&id(1)));
     }
 }
