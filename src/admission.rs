@@ -23,6 +23,8 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use self::tab::{Bound, Tab};
 use futures_util::future::Either;
 
@@ -208,6 +210,27 @@ impl Admission {
             Ok(permit)
         };
         admitted.await.inspect_err(|refusal: &Refusal| self.metrics.refused(name, refusal.label()))
+    }
+
+    /// Asks for leave by `admit`, which waits for a budget until the time that it is given: `deadline`, or
+    /// at once no longer when `left` is cancelled. A caller who may have left is still told what is so now.
+    ///
+    /// # Errors
+    ///
+    /// Those of `admit`.
+    pub async fn until_left<F>(
+        &self,
+        left: &CancellationToken,
+        deadline: Instant,
+        admit: impl Fn(Instant) -> F,
+    ) -> Result<Permit, Refusal>
+    where
+        F: Future<Output = Result<Permit, Refusal>>,
+    {
+        match left.run_until_cancelled(admit(deadline)).await {
+            Some(admitted) => admitted,
+            None => admit(self.clock.instant()).await,
+        }
     }
 
     /// What is left of a tenant's budgets.

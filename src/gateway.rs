@@ -11,9 +11,11 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Admission;
 use crate::auth::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
+use crate::auth::tenancy::Tenancy;
 use crate::auth::tenant::TenantName;
 use crate::capacity::account::ByteAccount;
 use crate::capacity::memory::Memory;
+use crate::capacity::share::Shares;
 use crate::capacity::{Capacity, CapacityError};
 use crate::catalog::{Catalog, CatalogError, LeftOut};
 use crate::clock::Clock;
@@ -42,6 +44,8 @@ pub struct Gateway {
     pub supervisor: Supervisor,
     /// Tells who is calling.
     pub authenticator: Authenticator,
+    /// Whether there are several tenants.
+    pub tenancy: Tenancy,
     /// Requests and tokens a minute, by tenant.
     pub limiter: Arc<dyn RateLimiter>,
     /// Requests at once, by tenant.
@@ -66,6 +70,8 @@ pub struct Gateway {
     pub capacity: Capacity,
     /// A place for each request that may be worked on at once.
     pub in_flight: Arc<Semaphore>,
+    /// What each tenant holds of the places and of the bytes.
+    pub shares: Arc<Shares>,
     /// The bytes of uploads and of long answers that are held in memory.
     pub memory: Arc<ByteAccount>,
     /// The work that a stop waits for.
@@ -213,11 +219,14 @@ impl Gateway {
             Arc::clone(&clock),
             Arc::clone(&random),
         )?);
-        let directory = Directory::open(settings.tenants.clone(), store.tenants()).await?;
+        let directory = Arc::new(Directory::open(settings.tenants.clone(), store.tenants()).await?);
+        let by_tenant = shares(capacity, &directory).await?;
         let (ocr, passthrough) = use_cases(&catalog, &admission, &client, &metrics, &clock, &tasks);
         Ok(Arc::new(Self {
             supervisor,
-            authenticator: Authenticator::new(Arc::new(directory), Arc::clone(&clock)),
+            tenancy: Tenancy::new(Arc::clone(&directory), Arc::clone(&clock)),
+            authenticator: Authenticator::new(directory, Arc::clone(&clock)),
+            shares: by_tenant,
             limiter,
             concurrency: Arc::new(Concurrency::default()),
             ledger,
@@ -301,6 +310,14 @@ pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
 /// The account of the bytes of uploads and long answers, which shows itself in the metrics.
 fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
     Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
+}
+
+/// What each tenant holds, which is limited from the start where there are several.
+async fn shares(capacity: Capacity, directory: &Directory) -> Result<Arc<Shares>, BuildError> {
+    let shares = Arc::new(Shares::new(capacity.share));
+    // Until the first request that is over its share, which asks again.
+    shares.bind(directory.has_several().await.map_err(DirectoryError::from)?);
+    Ok(shares)
 }
 
 /// The use cases, which share all that they stand on.

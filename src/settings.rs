@@ -94,6 +94,8 @@ pub struct ServerSettings {
     pub max_in_flight_requests: Ceiling,
     /// Open connections.
     pub max_connections: Ceiling,
+    /// What one tenant may hold of the bytes and requests in flight, in percent.
+    pub tenant_share_percent: u8,
     /// How long a replica that was told to stop still takes requests.
     pub drain_grace_ms: u64,
     /// Longest wait of a stop for requests in flight.
@@ -133,6 +135,7 @@ impl ServerSettings {
             requests: self.max_in_flight_requests,
             connections: self.max_connections,
             body_bytes: self.max_body_bytes,
+            share_percent: self.tenant_share_percent,
         }
     }
 
@@ -299,6 +302,11 @@ impl Settings {
             if let Ceiling::Fixed(number @ MOST_AT_ONCE..) = ceiling {
                 return Err(wrong(key, &format!("{number} is not below {MOST_AT_ONCE}")));
             }
+        }
+        let percent = server.tenant_share_percent;
+        if !(1..=100).contains(&percent) {
+            let why = format!("{percent} is not between 1 and 100");
+            return Err(wrong("server.tenant_share_percent", &why));
         }
         if server.body_timeout_ms > server.request_timeout_ms {
             let why = "is above server.request_timeout_ms, which would bind first";

@@ -1,28 +1,37 @@
 //! Who is calling, and whether there is room: decided before a byte of the body is read.
 //!
-//! The order is from the cheapest to the dearest, and none of it can be skipped by a large body: the
-//! service's own room, then the key, then the tenant's requests a minute and at once. Room for the body
-//! that is announced is looked for first and taken only when the caller is known: whoever has no key must
-//! not keep others out.
+//! The key comes first, because whoever is not known must not take anything from those who are: no place
+//! and no memory is held while it is looked up, and `auth` bounds the look-ups. Then the tenant's share and
+//! the service's own room, for the request and for the body that is announced. Last are the tenant's
+//! requests at once and a minute, so that a refusal for want of room costs none of them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
-use super::middleware::Served;
+use super::error::TOO_MANY;
+use super::hangup::HalfClose;
+use super::middleware::Caller;
 use super::problem::Problem;
 use crate::admission::{self, Refusal};
+use crate::auth::AuthError;
+use crate::auth::key::ApiKey;
 use crate::auth::tenant::Tenant;
-use crate::capacity::account::{HeldBytes, NoRoom};
+use crate::capacity::account::{HeldBytes, NoRoom, Whose};
+use crate::capacity::share::{NoPlace, TenantPlace};
 use crate::gateway::Gateway;
 use crate::rate_limit::concurrency::Slot;
 use crate::telemetry::metrics::NO_TENANT;
 
 /// The stable name of the refusal for want of room.
 const OVERLOADED: &str = "overloaded";
+
+/// The label of refusals for the sake of other tenants.
+const SHARE: &str = "share";
 
 /// A request that was let in.
 #[derive(Debug)]
@@ -31,43 +40,71 @@ pub(super) struct Entered {
     pub(super) tenant: Arc<Tenant>,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
+    /// Cancelled once the caller may have left.
+    pub(super) may_have_left: CancellationToken,
     /// What the request takes up; its work keeps a clone.
     pub(super) places: Arc<Places>,
     /// Memory for its body, as far as that was announced.
     pub(super) memory: Arc<HeldBytes>,
 }
 
-/// A place among all requests and one among the tenant's, given back when dropped.
+/// A place among all requests, in the tenant's share, and among the tenant's requests at once; given back
+/// when dropped.
 #[derive(Debug)]
 pub(super) struct Places {
-    _of_all: OwnedSemaphorePermit,
-    _of_tenant: Slot,
+    _share: TenantPlace,
+    _service: OwnedSemaphorePermit,
+    _concurrency: Slot,
 }
 
-/// Lets a request in.
+/// Lets a request in. Every route that asks for a key begins with this.
 ///
 /// # Errors
 ///
 /// 401, 403, 429 or 503.
-pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Entered, Problem> {
+pub(super) fn enter<'a>(
+    gateway: &'a Gateway,
+    request: &'a Request,
+) -> impl Future<Output = Result<Entered, Problem>> + Send + use<'a> {
+    // A reference to the whole request, whose body is not `Sync`, could not be held while it waits.
+    let caller = (Caller::of(request), HalfClose::of(request));
+    let_in(gateway, request.headers(), caller)
+}
+
+async fn let_in(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    (caller, half_close): (Caller, HalfClose),
+) -> Result<Entered, Problem> {
     if gateway.is_closed() {
         gateway.metrics.refused(NO_TENANT, "shutting_down");
         return Err(shutting_down());
     }
     let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
-    let Ok(place) = Arc::clone(&gateway.in_flight).try_acquire_owned() else {
-        gateway.metrics.refused(NO_TENANT, OVERLOADED);
+    let tenant = authenticate(gateway, headers).await?;
+    caller.is(&tenant);
+    let name = tenant.name.as_str();
+    let announced = announced_bytes(headers, gateway.bounds.body_bytes);
+    let holder = gateway.shares.of(name);
+    if holder.is_over_with(announced) {
+        gateway.shares.bind(gateway.tenancy.has_several().await);
+    }
+    let share = holder.enter().map_err(|no_place| over_share(gateway, name, no_place))?;
+    let Ok(service) = Arc::clone(&gateway.in_flight).try_acquire_owned() else {
+        gateway.metrics.refused(name, OVERLOADED);
         return Err(too_many(gateway.capacity.requests as u64));
     };
-    let announced = announced_bytes(headers, gateway.bounds.body_bytes);
-    let fits = gateway.memory.look_for(announced);
-    fits.map_err(|no_room| overloaded(gateway, NO_TENANT, no_room))?;
-    let tenant = authenticate(gateway, headers).await?;
-    let memory = gateway.memory.hold(announced);
-    let memory = memory.map_err(|no_room| overloaded(gateway, tenant.name.as_str(), no_room))?;
-    let slot = take_slot(gateway, &tenant).await?;
-    let places = Arc::new(Places { _of_all: place, _of_tenant: slot });
-    Ok(Entered { tenant, deadline, places, memory: Arc::new(memory) })
+    let memory = gateway.memory.hold_for(holder, announced);
+    let memory = memory.map_err(|no_room| overloaded(gateway, name, no_room))?;
+    let concurrency = take_slot(gateway, &tenant).await?;
+    let places = Arc::new(Places { _share: share, _service: service, _concurrency: concurrency });
+    Ok(Entered {
+        tenant,
+        deadline,
+        may_have_left: half_close.token(),
+        places,
+        memory: Arc::new(memory),
+    })
 }
 
 /// Tells who is calling.
@@ -75,12 +112,12 @@ pub(super) async fn enter(gateway: &Gateway, headers: &HeaderMap) -> Result<Ente
 /// # Errors
 ///
 /// 401, 403 or 503.
-pub(super) async fn authenticate(
-    gateway: &Gateway,
-    headers: &HeaderMap,
-) -> Result<Arc<Tenant>, Problem> {
-    let key = presented_key(headers).unwrap_or_default();
-    match gateway.authenticator.authenticate(key).await {
+async fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<Arc<Tenant>, Problem> {
+    let authenticated = async {
+        let key = presented_key(headers)?;
+        gateway.authenticator.authenticate(key).await
+    };
+    match authenticated.await {
         Ok(caller) => Ok(caller.tenant),
         Err(error) => {
             tracing::debug!(reason = error.reason(), "a key was refused");
@@ -91,19 +128,9 @@ pub(super) async fn authenticate(
     }
 }
 
-impl Entered {
-    /// The response of a route, with the caller's name for the log line and the metrics.
-    pub(super) fn answer(&self, result: Result<Response, Problem>) -> Response {
-        let mut response = result.unwrap_or_else(IntoResponse::into_response);
-        let served = response.extensions_mut().get_or_insert_default::<Served>();
-        served.tenant = Some(self.tenant.name.to_string());
-        response
-    }
-}
-
 /// Takes a place for the request to run in, and only then one of the tenant's requests a minute: a
 /// client that retries while its places are taken does not use up its minute.
-async fn take_slot(gateway: &Gateway, tenant: &Arc<Tenant>) -> Result<Slot, Problem> {
+async fn take_slot(gateway: &Gateway, tenant: &Tenant) -> Result<Slot, Problem> {
     let (name, quotas) = (tenant.name.as_str(), admission::quotas(tenant));
     let taken = async {
         let slot = gateway.concurrency.enter(name, &quotas)?;
@@ -112,17 +139,33 @@ async fn take_slot(gateway: &Gateway, tenant: &Arc<Tenant>) -> Result<Slot, Prob
     };
     taken.await.map_err(|refusal| {
         gateway.metrics.refused(name, refusal.label());
-        Problem { tenant: Some(Arc::clone(tenant)), ..refusal.into() }
+        refusal.into()
     })
 }
 
-/// The key as it is presented: `Authorization: Bearer KEY` or `X-API-Key: KEY`.
-fn presented_key(headers: &HeaderMap) -> Option<&str> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| key.trim());
+/// The key that is presented, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+///
+/// Proxies and meshes put credentials of their own into `Authorization`, so what does not look like a key
+/// of this service is passed over where something else does.
+///
+/// # Errors
+///
+/// [`AuthError::Missing`] for none, [`AuthError::Ambiguous`] for two that differ: to pick one would charge
+/// one tenant for what may be another's.
+fn presented_key(headers: &HeaderMap) -> Result<&str, AuthError> {
+    let texts = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let tokens = texts(header::AUTHORIZATION.as_str()).filter_map(|value| {
+        let (scheme, token) = value.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    let presented = tokens.chain(texts("x-api-key")).map(str::trim);
+    let presented: Vec<_> = presented.filter(|key| !key.is_empty()).collect();
+    let mut ours = presented.iter().filter(|key| ApiKey::looks_like(key));
+    match (ours.next(), presented.first()) {
+        (Some(key), _) if ours.any(|other| other != key) => Err(AuthError::Ambiguous),
+        (Some(key), _) | (None, Some(key)) => Ok(key),
+        (None, None) => Err(AuthError::Missing),
     }
-    headers.get("x-api-key")?.to_str().ok().map(str::trim)
 }
 
 /// How long the caller waits: `Prefer: wait=SECONDS` (RFC 7240), at most the service's own limit.
@@ -147,12 +190,40 @@ fn announced_bytes(headers: &HeaderMap, limit: u64) -> u64 {
 
 /// The refusal of a request for whose body there is no room.
 pub(super) fn overloaded(gateway: &Gateway, tenant: &str, no_room: NoRoom) -> Problem {
-    gateway.metrics.refused(tenant, OVERLOADED);
-    let NoRoom { actual, allowed } = no_room;
+    let NoRoom { actual, allowed, whose } = no_room;
+    let detail = format!("With this upload {actual} bytes would be held at once");
+    match whose {
+        Whose::Process => {
+            gateway.metrics.refused(tenant, OVERLOADED);
+            busy(format!("{detail}; the limit is {allowed}. Retry shortly.")).limit(
+                "in_flight_bytes",
+                actual,
+                allowed,
+            )
+        }
+        Whose::Tenant => {
+            gateway.metrics.refused(tenant, SHARE);
+            let detail = format!("{detail} for this tenant; its share is {allowed}.");
+            beyond_share(&detail).limit("tenant_in_flight_bytes", actual, allowed)
+        }
+    }
+}
+
+fn over_share(gateway: &Gateway, tenant: &str, NoPlace { actual, allowed }: NoPlace) -> Problem {
+    gateway.metrics.refused(tenant, SHARE);
+    let detail =
+        format!("This tenant has {allowed} requests in flight, which is its share of the service.");
+    beyond_share(&detail).limit("tenant_in_flight_requests", actual, allowed)
+}
+
+/// 429 and not 503: the service has room, and this caller is to send less at once.
+fn beyond_share(detail: &str) -> Problem {
     let detail = format!(
-        "With this upload {actual} bytes would be held at once; the limit is {allowed}. Retry shortly."
+        "{detail} Send fewer at once, or retry shortly. An operator can raise \
+         server.tenant_share_percent."
     );
-    busy(detail).limit("in_flight_bytes", actual, allowed)
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", TOO_MANY, detail)
+        .after(Duration::from_secs(1))
 }
 
 fn too_many(allowed: u64) -> Problem {
@@ -179,19 +250,51 @@ fn shutting_down() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
 
     fn headers(name: &'static str, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
     }
 
+    /// What is taken of these headers, or why none is.
+    fn taken(given: &[(&'static str, &'static str)]) -> Result<String, &'static str> {
+        let headers = given
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()));
+        let headers = headers.collect();
+        presented_key(&headers).map(str::to_owned).map_err(|error| error.reason())
+    }
+
     #[test]
     fn a_key_is_taken_from_either_header() {
-        assert_eq!(presented_key(&headers("authorization", "Bearer k")), Some("k"));
-        assert_eq!(presented_key(&headers("authorization", "bearer  k")), Some("k"));
-        assert_eq!(presented_key(&headers("x-api-key", "k")), Some("k"));
-        assert_eq!(presented_key(&headers("authorization", "Basic k")), None);
-        assert_eq!(presented_key(&HeaderMap::new()), None);
+        let key = Ok("ocrgw_k".to_owned());
+        assert_eq!(taken(&[("authorization", "Bearer ocrgw_k")]), key);
+        assert_eq!(taken(&[("authorization", "bearer  ocrgw_k ")]), key);
+        assert_eq!(taken(&[("x-api-key", " ocrgw_k")]), key);
+        assert_eq!(taken(&[("authorization", "Basic ocrgw_k")]), Err("missing"));
+        assert_eq!(taken(&[]), Err("missing"));
+    }
+
+    #[test]
+    fn what_is_no_key_of_ours_is_passed_over_where_one_is_and_told_where_none_is() {
+        let key = Ok("ocrgw_k".to_owned());
+        for foreign in ["", "Basic eA==", "Bearer", "Bearer eyJ.x.y", "Bearer  ", "x"] {
+            assert_eq!(taken(&[("authorization", foreign), ("x-api-key", "ocrgw_k")]), key);
+        }
+        assert_eq!(taken(&[("authorization", "Bearer ocrgw_k"), ("x-api-key", "other")]), key);
+        let twice = [("authorization", "Basic eA=="), ("authorization", "Bearer ocrgw_k")];
+        assert_eq!(taken(&twice), key);
+        let foreign = [("authorization", "Bearer eyJ.x.y"), ("x-api-key", "other")];
+        assert_eq!(taken(&foreign), Ok("eyJ.x.y".to_owned()));
+    }
+
+    #[test]
+    fn one_key_twice_is_one_key_and_two_keys_are_refused() {
+        let with = |other| taken(&[("authorization", "Bearer ocrgw_k"), ("x-api-key", other)]);
+        assert_eq!(with("ocrgw_k"), Ok("ocrgw_k".to_owned()));
+        assert_eq!(with("ocrgw_other"), Err("ambiguous"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::vision::probe::ProbeError;
 const SOON: Duration = Duration::from_secs(5);
 
 /// The title of every 429.
-const TOO_MANY: &str = "Too many requests";
+pub(super) const TOO_MANY: &str = "Too many requests";
 
 /// How long to wait for a person to mend the account.
 const LATER: Duration = Duration::from_mins(1);
@@ -49,6 +49,12 @@ impl From<AuthError> for Problem {
                 detail,
             )
             .after(SOON),
+            AuthError::Ambiguous => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "An API key is needed",
+                format!("{detail} Send one, in `Authorization` or in `X-API-Key`."),
+            ),
             _ => Self::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
@@ -225,11 +231,17 @@ fn cause_of(error: OcrError) -> Problem {
 fn unreadable(error: &ProbeError, detail: String) -> Problem {
     match error {
         ProbeError::Empty => Problem::bad_request("empty_file", detail),
-        ProbeError::Unsupported { .. } => Problem::new(
+        ProbeError::Unsupported { seen } => Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",
             "Not a supported image",
-            detail,
+            match *seen {
+                "gzip" | "ZIP" | "RAR" | "7-Zip" => {
+                    format!("{detail} Send the image itself, not compressed and in no archive.")
+                }
+                "Office" => format!("{detail} Export the pages of the document as images."),
+                _ => detail,
+            },
         ),
         ProbeError::Malformed { .. } => undecodable(detail),
     }
@@ -359,7 +371,7 @@ fn situation(error: &CallError) -> Problem {
 }
 
 /// It was asked and may be billed, so it is not the 503 of a gateway that has sent nothing.
-fn too_long(NoRoom { actual, allowed }: NoRoom, reference: &str) -> Problem {
+pub(super) fn too_long(NoRoom { actual, allowed, .. }: NoRoom, reference: &str) -> Problem {
     let mut problem = failed("upstream_invalid_output", reference);
     problem.detail = format!(
         "The upstream's answer is so long that with it {actual} bytes would be held at once; the limit is \

@@ -2,7 +2,7 @@
 //! out.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -12,8 +12,10 @@ use axum::response::{IntoResponse, Response};
 use tracing::{Instrument, Span};
 
 use super::dialect::Dialect;
+use super::hangup::HalfClose;
 use super::problem::Problem;
 use crate::admission::tab::Tab;
+use crate::auth::tenant::Tenant;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::ocr::result::Spend;
@@ -36,8 +38,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What a route tells the log line and the metrics about a request; rides on the response.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
-    /// Who called.
-    pub(super) tenant: Option<String>,
     /// What was spent.
     pub(super) spend: Option<Spend>,
     /// The image's size.
@@ -62,6 +62,29 @@ impl RequestId {
     }
 }
 
+/// Who makes a request, once that is known. Rides on the request, so that it is known also of one that is
+/// refused or given up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Caller(Arc<OnceLock<Arc<Tenant>>>);
+
+impl Caller {
+    /// The caller of this request.
+    pub(super) fn of(request: &Request) -> Self {
+        request.extensions().get().cloned().unwrap_or_default()
+    }
+
+    /// Notes who it is.
+    pub(super) fn is(&self, tenant: &Arc<Tenant>) {
+        // A request is let in once.
+        let _ = self.0.set(Arc::clone(tenant));
+    }
+
+    /// The label of metrics and log lines.
+    fn label(&self) -> &str {
+        self.0.get().map_or(NO_TENANT, |tenant| tenant.name.as_str())
+    }
+}
+
 /// Wraps a request in everything that all requests share.
 pub(super) async fn observe(
     State(gateway): State<Arc<Gateway>>,
@@ -81,10 +104,13 @@ pub(super) async fn observe(
     request.extensions_mut().insert(RequestId(id.as_str().into()));
     let tab = Tab::default();
     request.extensions_mut().insert(tab.clone());
+    let (caller, half_close) = (Caller::default(), HalfClose::of(&request));
+    request.extensions_mut().insert(caller.clone());
 
-    let watch = Watch::start(&gateway, route, span.clone());
+    let mut watch = Watch::start(&gateway, route, caller, span.clone());
     let work = next.run(request).instrument(span.clone());
-    let response = match tokio::time::timeout(gateway.bounds.request + GRACE, work).await {
+    let answered = watch.over(work, &half_close);
+    let response = match tokio::time::timeout(gateway.bounds.request + GRACE, answered).await {
         Ok(response) => response,
         Err(_late) => deadline_exceeded().into_response(),
     };
@@ -150,40 +176,55 @@ fn written_out(mut response: Response, tab: &Tab, request_id: &str, instance: &s
     response
 }
 
-/// Watches over one request; if it is dropped before the answer, the caller has left.
+/// Watches over one request; if it is dropped before the answer, or the caller's side is closed, the caller
+/// has left.
 struct Watch {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     route: String,
+    caller: Caller,
     span: Span,
     started: Instant,
-    finished: bool,
+    /// Whether it is counted by now.
+    counted: bool,
 }
 
 impl Watch {
-    fn start(gateway: &Gateway, route: String, span: Span) -> Self {
+    fn start(gateway: &Gateway, route: String, caller: Caller, span: Span) -> Self {
         gateway.metrics.in_flight_requests().inc();
         Self {
             metrics: Arc::clone(&gateway.metrics),
             clock: Arc::clone(&gateway.clock),
             route,
+            caller,
             span,
             started: gateway.clock.instant(),
-            finished: false,
+            counted: false,
         }
     }
 
+    /// Waits for the answer that `work` makes.
+    async fn over(
+        &mut self,
+        work: impl Future<Output = Response>,
+        half_close: &HalfClose,
+    ) -> Response {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            response = &mut work => return response,
+            () = half_close.noted() => self.left(),
+        }
+        work.await
+    }
+
     fn finish(mut self, response: &Response) {
-        self.finished = true;
         let span = self.span.clone();
         let _inside = span.enter();
         let served = response.extensions().get::<Served>().cloned().unwrap_or_default();
         let problem = response.extensions().get::<Problem>();
-        let refused = problem.and_then(|problem| problem.tenant.as_ref());
-        let tenant = served.tenant.as_deref().or(refused.map(|tenant| tenant.name.as_str()));
-        let tenant = tenant.unwrap_or(NO_TENANT);
         let status = response.status().as_u16();
-        let took = self.record(status, tenant);
+        let took = self.record(status);
         if is_quiet(&self.route) && problem.is_none() {
             return;
         }
@@ -191,7 +232,7 @@ impl Watch {
         tracing::info!(
             route = self.route,
             status,
-            tenant,
+            tenant = self.caller.label(),
             code = problem.map(|problem| problem.code),
             // A u128 would be logged as a string.
             took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -207,20 +248,30 @@ impl Watch {
         );
     }
 
-    fn record(&self, status: u16, tenant: &str) -> Duration {
+    /// Counts the request, unless it is counted as one whose caller has left.
+    fn record(&mut self, status: u16) -> Duration {
         let took = self.clock.instant().saturating_duration_since(self.started);
-        self.metrics.request(&self.route, status, tenant, took);
+        if !self.counted {
+            self.metrics.request(&self.route, status, self.caller.label(), took);
+        }
+        self.counted = true;
         took
+    }
+
+    /// Notes that nobody may be there any more.
+    fn left(&mut self) {
+        self.record(CALLER_LEFT);
+        let _inside = self.span.enter();
+        let tenant = self.caller.label();
+        tracing::info!(route = self.route, status = CALLER_LEFT, tenant, "the caller left");
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         self.metrics.in_flight_requests().dec();
-        if !self.finished {
-            self.record(CALLER_LEFT, NO_TENANT);
-            let _inside = self.span.enter();
-            tracing::info!(route = self.route, status = CALLER_LEFT, "the caller left");
+        if !self.counted {
+            self.left();
         }
     }
 }

@@ -8,6 +8,7 @@ mod accept;
 mod dialect;
 mod entrance;
 mod error;
+pub mod hangup;
 mod middleware;
 mod options;
 mod problem;

@@ -14,7 +14,6 @@ use serde::Serialize;
 
 use super::spent;
 use crate::admission::tab::Tab;
-use crate::auth::tenant::Tenant;
 use crate::dashscope::error::Verbatim;
 use crate::ocr::result::Spend;
 use crate::units::Money;
@@ -41,8 +40,6 @@ pub(super) struct Problem {
     pub(super) errors: Box<[Flaw]>,
     /// The least time to wait before trying again.
     pub(super) retry_after: Option<Duration>,
-    /// Who was refused, where that is known.
-    pub(super) tenant: Option<Arc<Tenant>>,
     /// What the tenant was charged all the same; none where that is nothing.
     pub(super) usage: Option<Box<Spend>>,
     /// The upstream's own answer, for callers who speak its protocol.
@@ -138,7 +135,6 @@ impl Problem {
             limit: None,
             errors: Box::default(),
             retry_after: None,
-            tenant: None,
             usage: None,
             verbatim: None,
         }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::IntGauge;
 
+use super::share::{Holder, add};
+
 /// All bytes that are held, and how many may be.
 #[derive(Debug)]
 pub struct ByteAccount {
@@ -25,6 +27,17 @@ pub struct NoRoom {
     pub actual: u64,
     /// What may be held, in bytes.
     pub allowed: u64,
+    /// Who has no room.
+    pub whose: Whose,
+}
+
+/// Whose room it is that does not suffice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// That of the whole process.
+    Process,
+    /// The share of one tenant.
+    Tenant,
 }
 
 /// Bytes that count as held until this is dropped.
@@ -32,6 +45,8 @@ pub struct NoRoom {
 #[must_use = "bytes that are dropped are no longer counted"]
 pub struct HeldBytes {
     account: Arc<ByteAccount>,
+    /// Whose share they are of; none where they are nobody's.
+    holder: Option<Arc<Holder>>,
     bytes: AtomicU64,
 }
 
@@ -41,28 +56,36 @@ impl ByteAccount {
         Self { allowed, held: AtomicU64::new(0), shown }
     }
 
-    /// Tells whether there is room for `bytes`, without taking it.
-    ///
-    /// # Errors
-    ///
-    /// [`NoRoom`] where there is none.
-    pub fn look_for(&self, bytes: u64) -> Result<(), NoRoom> {
-        self.with(self.held.load(Ordering::Relaxed), bytes).map(|_| ())
-    }
-
     /// Takes `bytes`.
     ///
     /// # Errors
     ///
     /// [`NoRoom`] where they do not fit.
     pub fn hold(self: &Arc<Self>, bytes: u64) -> Result<HeldBytes, NoRoom> {
-        self.take(bytes)?;
-        Ok(HeldBytes { account: Arc::clone(self), bytes: AtomicU64::new(bytes) })
+        let held = self.hold_nothing();
+        held.take(bytes)?;
+        Ok(held)
+    }
+
+    /// Takes `bytes` out of the share of a tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] where they do not fit into its share, or not at all.
+    pub fn hold_for(
+        self: &Arc<Self>,
+        holder: Arc<Holder>,
+        bytes: u64,
+    ) -> Result<HeldBytes, NoRoom> {
+        let account = Arc::clone(self);
+        let held = HeldBytes { account, holder: Some(holder), bytes: AtomicU64::new(0) };
+        held.take(bytes)?;
+        Ok(held)
     }
 
     /// Holds nothing yet, to take from as it is needed.
     pub fn hold_nothing(self: &Arc<Self>) -> HeldBytes {
-        HeldBytes { account: Arc::clone(self), bytes: AtomicU64::new(0) }
+        HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(0) }
     }
 
     /// Bytes that are held.
@@ -70,27 +93,12 @@ impl ByteAccount {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// What is held when `bytes` come to `held`.
-    const fn with(&self, held: u64, bytes: u64) -> Result<u64, NoRoom> {
-        let actual = held.saturating_add(bytes);
-        if actual > self.allowed {
-            return Err(NoRoom { actual, allowed: self.allowed });
-        }
-        Ok(actual)
-    }
-
     fn take(&self, bytes: u64) -> Result<(), NoRoom> {
-        // The number guards no other memory, so its own order is all that matters.
-        let mut held = self.held.load(Ordering::Relaxed);
-        loop {
-            let actual = self.with(held, bytes)?;
-            let swapped =
-                self.held.compare_exchange_weak(held, actual, Ordering::Relaxed, Ordering::Relaxed);
-            match swapped {
-                Ok(_) => break,
-                Err(meanwhile) => held = meanwhile,
-            }
-        }
+        add(&self.held, bytes, self.allowed).map_err(|(actual, allowed)| NoRoom {
+            actual,
+            allowed,
+            whose: Whose::Process,
+        })?;
         self.shown.add(signed(bytes));
         Ok(())
     }
@@ -108,15 +116,26 @@ impl HeldBytes {
     ///
     /// [`NoRoom`] where they do not fit; what was held stays held.
     pub fn take(&self, more: u64) -> Result<(), NoRoom> {
-        self.account.take(more)?;
+        if let Some(holder) = &self.holder {
+            holder.take(more)?;
+        }
+        self.account.take(more).inspect_err(|_| self.give_back_to_holder(more))?;
         self.bytes.fetch_add(more, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn give_back_to_holder(&self, bytes: u64) {
+        if let Some(holder) = &self.holder {
+            holder.give_back(bytes);
+        }
     }
 }
 
 impl Drop for HeldBytes {
     fn drop(&mut self) {
-        self.account.give_back(*self.bytes.get_mut());
+        let bytes = *self.bytes.get_mut();
+        self.account.give_back(bytes);
+        self.give_back_to_holder(bytes);
     }
 }
 
@@ -129,10 +148,15 @@ fn signed(bytes: u64) -> i64 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::share::{Share, Shares};
     use super::*;
 
     fn account(allowed: u64) -> Arc<ByteAccount> {
         Arc::new(ByteAccount::new(allowed, IntGauge::new("held", "held").unwrap()))
+    }
+
+    const fn no_room(actual: u64) -> NoRoom {
+        NoRoom { actual, allowed: 100, whose: Whose::Process }
     }
 
     fn held(account: &ByteAccount) -> u64 {
@@ -145,14 +169,27 @@ mod tests {
     fn what_fits_to_the_byte_is_taken_and_one_byte_more_is_refused_with_both_numbers() {
         let account = account(100);
         let first = account.hold(60).unwrap();
-        assert_eq!(account.hold(41).unwrap_err(), NoRoom { actual: 101, allowed: 100 });
-        assert_eq!(account.look_for(41), Err(NoRoom { actual: 101, allowed: 100 }));
-        assert_eq!(account.look_for(40), Ok(()));
-        assert_eq!(first.take(41), Err(NoRoom { actual: 101, allowed: 100 }));
+        assert_eq!(account.hold(41).unwrap_err(), no_room(101));
+        assert_eq!(first.take(41), Err(no_room(101)));
         first.take(40).unwrap();
         assert_eq!(held(&account), 100);
         drop(first);
         assert_eq!(held(&account), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_all_is_not_counted_against_a_tenant_either() {
+        let account = account(100);
+        let shares = Arc::new(Shares::new(Share { requests: 1, bytes: 60 }));
+        let others = account.hold(50).unwrap();
+        let held = account.hold_for(shares.of("a"), 20).unwrap();
+        assert_eq!(held.take(31), Err(no_room(101)));
+        drop(others);
+        let refused = held.take(41).unwrap_err();
+        assert_eq!((refused.whose, refused.actual, refused.allowed), (Whose::Tenant, 61, 60));
+        held.take(40).unwrap();
+        drop(held);
+        assert!(account.hold_for(shares.of("a"), 60).is_ok());
     }
 
     #[test]

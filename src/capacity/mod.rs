@@ -4,16 +4,18 @@
 //! from the memory that it may use (`memory`). Of that, half is for uploads, a quarter for the buffers of
 //! connections, an eighth for what requests take beside their uploads, and the last eighth for the
 //! process itself. The limits are counted where the memory is taken: bytes by `account`, requests and
-//! connections by semaphores.
+//! connections by semaphores. What one tenant may have of them is in `share`.
 
 pub mod account;
 pub mod memory;
+pub mod share;
 
 use std::fmt;
 
 use serde::Deserialize;
 
 use self::memory::Memory;
+use self::share::Share;
 
 /// What a connection may have buffered before its request is known, in bytes: the longest head of a
 /// request. Keys and options need a fraction of it; hyper's own default of some 400 KB would be held
@@ -47,6 +49,8 @@ pub struct Capacity {
     pub requests: usize,
     /// Open connections.
     pub connections: usize,
+    /// What one tenant may have of the first two.
+    pub share: Share,
 }
 
 /// The limits as they are set, and what has to fit into them.
@@ -60,6 +64,8 @@ pub struct Wanted {
     pub connections: Ceiling,
     /// `server.max_body_bytes`.
     pub body_bytes: u64,
+    /// `server.tenant_share_percent`.
+    pub share_percent: u8,
 }
 
 /// Limits that cannot work together.
@@ -130,16 +136,24 @@ impl Capacity {
         if requests > connections {
             return Err(CapacityError::TooManyRequests { requests, connections });
         }
-        Ok(Self { bytes, requests: count(requests), connections: count(connections) })
+        let percent = wanted.share_percent;
+        let share = Share {
+            requests: Share::of(requests, percent, 1),
+            bytes: Share::of(bytes, percent, wanted.body_bytes),
+        };
+        Ok(Self { bytes, requests: count(requests), connections: count(connections), share })
     }
 }
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bytes, requests, connections } = self;
+        let Self { bytes, requests, connections, share } = self;
         write!(
             f,
-            "{bytes} bytes of uploads, {requests} requests and {connections} connections at once"
+            "{bytes} bytes of uploads, {requests} requests and {connections} connections at once; of \
+             several tenants each at most {} bytes and {} requests",
+            share.bytes.min(*bytes),
+            share.requests.min(*requests as u64)
         )
     }
 }
@@ -201,6 +215,7 @@ mod tests {
         requests: Ceiling::Auto,
         connections: Ceiling::Auto,
         body_bytes: 20 << 20,
+        share_percent: 50,
     };
 
     fn memory(bytes: u64) -> Memory {
@@ -213,7 +228,8 @@ mod tests {
 
     #[test]
     fn the_limits_of_half_a_gibibyte_are_as_documented() {
-        let limits = Capacity { bytes: 256 << 20, requests: 256, connections: 2048 };
+        let share = Share { bytes: 128 << 20, requests: 128 };
+        let limits = Capacity { bytes: 256 << 20, requests: 256, connections: 2048, share };
         assert_eq!(of(&ALL_AUTO, 512 << 20), Ok(limits));
     }
 
@@ -236,9 +252,20 @@ mod tests {
             connections: 9.into(),
             ..ALL_AUTO
         };
-        let limits = Capacity { bytes: 50_000_000, requests: 7, connections: 9 };
+        let share = Share { bytes: 25_000_000, requests: 3 };
+        let limits = Capacity { bytes: 50_000_000, requests: 7, connections: 9, share };
         assert_eq!(of(&wanted, 1 << 40), Ok(limits));
         assert_eq!(Capacity::of(&wanted, None), Ok(limits));
+    }
+
+    #[test]
+    fn the_smallest_share_has_room_for_one_request_and_for_the_largest_upload() {
+        let wanted = Wanted { requests: 7.into(), share_percent: 1, ..ALL_AUTO };
+        let share = of(&wanted, 512 << 20).unwrap().share;
+        assert_eq!(share, Share { requests: 1, bytes: 20 << 20 });
+        let whole = of(&Wanted { share_percent: 100, ..ALL_AUTO }, 512 << 20).unwrap();
+        assert_eq!(whole.share, Share { requests: Share::ALL, bytes: Share::ALL });
+        assert!(whole.to_string().ends_with("each at most 268435456 bytes and 256 requests"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Failure, say};
@@ -81,6 +82,7 @@ fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<
         image: Bytes::from(std::fs::read(file)?),
         options: Options { model: arguments.model.clone(), wish, ..Options::default() },
         deadline: SystemClock.instant(),
+        may_have_left: CancellationToken::new(),
         places: Arc::new(()),
         memory: Arc::new(()),
         tab: Tab::default(),

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -72,6 +73,7 @@ struct Tally {
 struct Asking {
     call: Call,
     deadline: Instant,
+    may_have_left: CancellationToken,
     places: Held,
     memory: Held,
     tab: Tab,
@@ -82,8 +84,9 @@ struct Asking {
 impl Asking {
     fn of(call: Call, request: &Request) -> Self {
         let (places, memory) = (Arc::clone(&request.places), Arc::clone(&request.memory));
+        let (deadline, may_have_left) = (request.deadline, request.may_have_left.clone());
         let tab = request.tab.clone();
-        Self { call, deadline: request.deadline, places, memory, tab, listener: None }
+        Self { call, deadline, may_have_left, places, memory, tab, listener: None }
     }
 }
 
@@ -180,8 +183,9 @@ impl Ocr {
         asking: Asking,
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
-        let Asking { deadline, ref tab, .. } = asking;
-        let permit = self.admission.admit(tenant, quote, deadline, tab).await?;
+        let Asking { deadline, ref may_have_left, ref tab, .. } = asking;
+        let admit = |until| self.admission.admit(tenant, quote, until, tab);
+        let permit = self.admission.until_left(may_have_left, deadline, admit).await?;
         let (this, payer, foretold) = (Arc::clone(self), Arc::clone(tenant), quote.clone());
         let work = async move {
             let Asking { call, places: _places, memory, listener, tab, .. } = asking;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::admission::tab::Tab;
@@ -26,6 +27,8 @@ pub struct Request {
     pub options: Options,
     /// When the caller stops waiting.
     pub deadline: Instant,
+    /// Cancelled once the caller may have left: then nothing is waited for.
+    pub may_have_left: CancellationToken,
     /// Places that the work takes up. Held until the work is done, also where the caller has left
     /// meanwhile, so that what is bounded by them stays bounded.
     pub places: Held,

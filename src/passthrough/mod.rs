@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -85,6 +86,8 @@ pub struct Request {
     pub resolves_oss: bool,
     /// When the caller stops waiting for an answer to begin.
     pub deadline: Instant,
+    /// Cancelled once the caller may have left: then nothing is waited for.
+    pub may_have_left: CancellationToken,
     /// Places that the work takes up, held until it is done.
     pub places: Held,
     /// Memory that the body takes up, held until it is sent.
@@ -143,9 +146,11 @@ impl Passthrough {
     ) -> Result<Reply, PassthroughError> {
         let (deadline, places) = (request.deadline, Arc::clone(&request.places));
         let (memory, tab) = (Arc::clone(&request.memory), request.tab.clone());
+        let left = request.may_have_left.clone();
         let (plan, forward) = self.plan(tenant, request).await?;
         let (model, bound) = (&plan.model, plan.bound);
-        let admitted = self.admission.admit_bound(tenant, model, bound, deadline, &tab).await;
+        let admit = |until| self.admission.admit_bound(tenant, model, bound, until, &tab);
+        let admitted = self.admission.until_left(&left, deadline, admit).await;
         let permit = admitted.map_err(OcrError::from)?;
         let (this, tenant) = (Arc::clone(self), Arc::clone(tenant));
         let call = Call { this, tenant, plan, tab, _places: places };

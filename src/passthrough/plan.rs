@@ -199,6 +199,7 @@ fn sum(tokens: impl Iterator<Item = Tokens>) -> Tokens {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::admission::tab::Tab;
@@ -220,6 +221,7 @@ mod tests {
             may_stream: true,
             resolves_oss: false,
             deadline: tokio::time::Instant::now().into_std(),
+            may_have_left: CancellationToken::new(),
             places: Arc::new(()),
             memory: Arc::new(()),
             tab: Tab::default(),

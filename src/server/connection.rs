@@ -6,14 +6,19 @@
 //! refused before its body was read: to close a socket with unread data resets the connection, and a
 //! client that is still sending then sees the reset instead of the refusal, so what it still sends is
 //! read and dropped for a moment (as nginx's `lingering_close` does).
+//!
+//! A third is left to `server`: hyper does not look at a client while its request is worked on, so
+//! [`Watched`] tells whether it has closed its side or reset the connection.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
@@ -28,10 +33,43 @@ const LINGER_BUFFER: usize = 8 * 1024;
 /// An accepted connection with its place among all connections, kept until the socket is closed.
 #[derive(Debug)]
 pub(super) struct Connection {
-    open: Option<(TcpStream, OwnedSemaphorePermit)>,
+    open: Option<Open>,
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     closing: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Open {
+    reading: Arc<OwnedReadHalf>,
+    writing: OwnedWriteHalf,
+    place: OwnedSemaphorePermit,
+}
+
+/// What a client does with its side of a connection while nobody reads.
+#[derive(Debug)]
+pub(super) struct Watched(Arc<OwnedReadHalf>);
+
+impl Watched {
+    /// Ready once the client sends nothing more, or has reset the connection.
+    pub(super) async fn half_closed(&self) {
+        // The interest in urgent data, which nobody sends, is one in the end of reading too, and none in what
+        // may be read before it.
+        self.until(Interest::PRIORITY).await;
+    }
+
+    /// Ready once the client has reset the connection.
+    pub(super) async fn reset(&self) {
+        self.until(Interest::ERROR).await;
+    }
+
+    async fn until(&self, interest: Interest) {
+        let stream: &TcpStream = self.0.as_ref().as_ref();
+        if stream.ready(interest).await.is_err() {
+            // It cannot be told any more.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Connection {
@@ -46,12 +84,19 @@ impl Connection {
         // An answer is one write; waiting to fill a packet only delays it. Where the option is
         // refused the connection still works.
         let _ = stream.set_nodelay(true);
-        Self { open: Some((stream, place)), patience, stalled: None, closing }
+        let (reading, writing) = stream.into_split();
+        let open = Open { reading: Arc::new(reading), writing, place };
+        Self { open: Some(open), patience, stalled: None, closing }
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        let stream = self.open.as_mut().map(|(stream, _)| Pin::new(stream));
-        stream.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    /// Tells what its client does.
+    pub(super) fn watched(&self) -> Option<Watched> {
+        self.open.as_ref().map(|open| Watched(Arc::clone(&open.reading)))
+    }
+
+    fn writing(&mut self) -> io::Result<Pin<&mut OwnedWriteHalf>> {
+        let writing = self.open.as_mut().map(|open| Pin::new(&mut open.writing));
+        writing.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Lets a write wait for as long as the client's patience is not used up.
@@ -73,23 +118,45 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Some((stream, place)) = self.open.take() else { return };
+        let Some(open) = self.open.take() else { return };
         if tokio::runtime::Handle::try_current().is_ok() {
-            self.closing.spawn(linger(stream, place));
+            self.closing.spawn(linger(open));
         }
     }
 }
 
-async fn linger(mut stream: TcpStream, place: OwnedSemaphorePermit) {
+async fn linger(Open { reading, mut writing, place }: Open) {
     let read_on = async {
-        stream.shutdown().await?;
+        writing.shutdown().await?;
         let mut dropped = vec![0; LINGER_BUFFER];
-        while stream.read(&mut dropped).await? > 0 {}
+        loop {
+            reading.readable().await?;
+            match reading.try_read(&mut dropped) {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
         Ok::<_, io::Error>(())
     };
     // Either the client is done, or it has had its time.
     let _ = tokio::time::timeout(LINGER, read_on).await;
     drop(place);
+}
+
+/// Reads from a half that is shared with who watches it.
+fn poll_read(
+    reading: &OwnedReadHalf,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    loop {
+        ready!(reading.as_ref().poll_read_ready(context))?;
+        match reading.try_read_buf(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return Poll::Ready(read.map(|_bytes| ())),
+        }
+    }
 }
 
 impl AsyncRead for Connection {
@@ -98,7 +165,10 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.get_mut().stream()?.poll_read(context, buffer)
+        let Some(open) = &self.open else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        poll_read(&open.reading, context, buffer)
     }
 }
 
@@ -109,7 +179,7 @@ impl AsyncWrite for Connection {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = this.stream()?.poll_write(context, data);
+        let written = this.writing()?.poll_write(context, data);
         this.timed(context, written)
     }
 
@@ -119,7 +189,7 @@ impl AsyncWrite for Connection {
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = this.stream()?.poll_write_vectored(context, data);
+        let written = this.writing()?.poll_write_vectored(context, data);
         this.timed(context, written)
     }
 
@@ -128,10 +198,10 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().stream()?.poll_flush(context)
+        self.get_mut().writing()?.poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().stream()?.poll_shutdown(context)
+        self.get_mut().writing()?.poll_shutdown(context)
     }
 }

@@ -3,6 +3,9 @@
 //! [`run`] is given its sockets and the signal to stop, so tests and the command use the same door.
 //! Connections are served one by one instead of by `axum::serve`, because three things are needed
 //! there: a limit of time for headers, a limit of connections, and what `connection` adds.
+//!
+//! A client may close its sending side once its request is whole, and is answered all the same
+//! ([`HalfClose`]). One that resets its connection is gone, and its request is dropped.
 
 mod connection;
 
@@ -12,17 +15,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
 use self::connection::Connection;
 use crate::api;
+use crate::api::hangup::HalfClose;
 use crate::capacity::CONNECTION_BYTES;
 use crate::gateway::Gateway;
 use crate::ledger::POST_TIMEOUT;
@@ -187,6 +194,7 @@ impl Door {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(settings.keep_alive_timeout())
+            .half_close(true)
             .max_buf_size(CONNECTION_BYTES);
         let places = Arc::new(Semaphore::new(most));
         let (connections, closing) = (TaskTracker::new(), TaskTracker::new());
@@ -238,12 +246,26 @@ impl Door {
         graceful: &GracefulShutdown,
     ) {
         let connection = Connection::new(stream, place, self.patience, self.closing.clone());
-        let service = TowerToHyperService::new(router.clone());
+        let (watched, half_close) = (connection.watched(), HalfClose::default());
+        let (router, closed) = (router.clone(), half_close.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(closed.clone());
+            router.clone().call(request)
+        });
         let served = self.http.serve_connection(TokioIo::new(connection), service);
         let served = graceful.watch(served);
         self.connections.spawn(async move {
+            let watching = async {
+                let Some(watched) = watched else { return };
+                watched.half_closed().await;
+                half_close.note();
+                watched.reset().await;
+            };
             // A client that breaks off is its own affair and is logged with its request.
-            let _ = served.await;
+            tokio::select! {
+                _ = served => {}
+                () = watching => {}
+            }
         });
     }
 }

@@ -94,12 +94,50 @@ async fn what_is_no_key_of_ours_is_401_and_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_bad_authorization_is_not_mended_by_a_good_key_beside_it() {
+async fn a_key_is_found_beside_an_authorization_that_is_not_for_us() {
     let gateway = TestGateway::start().await;
-    let request = gateway.http.post(format!("{}/estimate", gateway.address));
+    for foreign in ["", "Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "Negotiate abc", "Digest a=b"] {
+        let answer =
+            ask(&gateway, &[("authorization", foreign), ("x-api-key", &gateway.key)]).await;
+        assert_eq!(answer.status, 200, "{foreign:?}: {}", answer.text);
+    }
+    // The token of a mesh, and a key with the blanks that people paste.
+    let mesh = "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln";
+    let pasted = format!(" {} ", gateway.key);
+    let answer = ask(&gateway, &[("authorization", mesh), ("x-api-key", &pasted)]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let own = format!("Bearer {}", gateway.key);
+    for foreign in ["", "another-service"] {
+        let answer = ask(&gateway, &[("authorization", &own), ("x-api-key", foreign)]).await;
+        assert_eq!(answer.status, 200, "{foreign:?}: {}", answer.text);
+    }
+    let twice = [("authorization", "Basic eA=="), ("authorization", own.as_str())];
+    assert_eq!(ask(&gateway, &twice).await.status, 200);
+}
+
+#[tokio::test]
+async fn two_keys_that_differ_are_refused() {
+    let gateway = TestGateway::start().await;
+    let own = format!("Bearer {}", gateway.key);
+    let same = [("authorization", own.as_str()), ("x-api-key", gateway.key.as_str())];
+    assert_eq!(ask(&gateway, &same).await.status, 200);
+    let another = gateway.another_key(|_| {}).await;
+    let differ = [("authorization", own.as_str()), ("x-api-key", another.as_str())];
+    let answer = ask(&gateway, &differ).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (401, "unauthorized"), "{}", answer.text);
+    assert!(answer.json["detail"].as_str().unwrap().contains("wo different API keys"));
+    for key in [&gateway.key, &another] {
+        assert!(!answer.text.contains(key.as_str()));
+    }
+}
+
+/// The answer to an estimate with these headers.
+async fn ask(gateway: &TestGateway, headers: &[(&str, &str)]) -> Answer {
+    let url = format!("{}/estimate", gateway.address);
+    let request = gateway.http.post(url).body(fixture("hello.png"));
     let request =
-        request.header("authorization", "Bearer nonsense").header("x-api-key", &gateway.key);
-    assert_eq!(Answer::of(request.body(fixture("hello.png"))).await.status, 401);
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    Answer::of(request).await
 }
 
 #[tokio::test]

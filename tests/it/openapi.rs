@@ -1,9 +1,13 @@
 //! `openapi.yaml` is the contract: every route that it documents exists, and none exists that it does
 //! not document.
 
+use dashscope_emulator::Fault;
+use ocr_gateway::auth::tenant::Tenant;
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::harness::{Answer, TestGateway, fixture};
+use crate::wire::Wire;
 
 /// Routes of the metrics listener, which `openapi.yaml` places on a server of its own.
 const ON_METRICS_LISTENER: &str = "/metrics";
@@ -88,6 +92,68 @@ async fn without_a_key_only_health_and_the_contract_answer() {
             let expected = if OPEN.contains(&path.as_str()) { 200 } else { 401 };
             assert_eq!(status, expected, "{path}");
         }
+    }
+}
+
+/// Calls each documented route that needs a key, as a tenant of its own with the limits of `limited`:
+/// `first` may be called before, and then the route.
+async fn each_route_as(
+    gateway: &TestGateway,
+    limited: impl Fn(&mut Tenant),
+    first: impl AsyncFn(&str),
+) -> Vec<(String, Answer)> {
+    let mut answers = Vec::new();
+    for (path, methods) in operations() {
+        if path == ON_METRICS_LISTENER || OPEN.contains(&path.as_str()) {
+            continue;
+        }
+        for method in methods {
+            let mut tenant = Tenant::new(format!("tenant-{}", answers.len()).parse().unwrap());
+            limited(&mut tenant);
+            let key = gateway.key_of(&tenant).await;
+            first(&key).await;
+            let path = path.replace("{name}", "receipt").replace("{id}", "qwen-vl-ocr");
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let request = gateway.http.request(method, format!("{}{path}", gateway.address));
+            let answer = Answer::of(request.bearer_auth(&key).body(fixture("hello.png"))).await;
+            answers.push((path, answer));
+        }
+    }
+    assert!(answers.len() > 10);
+    answers
+}
+
+#[tokio::test]
+async fn every_route_that_needs_a_key_counts_against_the_requests_a_minute() {
+    let gateway = TestGateway::start().await;
+    let limited = |tenant: &mut Tenant| tenant.requests_per_minute = 1.try_into().ok();
+    let first = async |key: &str| {
+        let estimate = gateway.post_as(key, "/estimate").body(fixture("hello.png"));
+        assert_eq!(Answer::of(estimate).await.status, 200);
+    };
+    for (path, answer) in each_route_as(&gateway, limited, first).await {
+        assert_eq!((answer.status.as_u16(), code(&path, &answer)), (429, "rate_limited"), "{path}");
+        assert!(!answer.header("retry-after").is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_route_that_needs_a_key_counts_against_the_requests_at_once() {
+    let gateway = TestGateway::start().await;
+    let limited = |tenant: &mut Tenant| tenant.concurrency = 1.try_into().ok();
+    let held = std::cell::RefCell::new(Vec::new());
+    let first = async |key: &str| {
+        gateway.upstream().add_fault(Fault::hang().times(1));
+        let (mut wire, file) = (Wire::of(&gateway, key).await, fixture("hello.png"));
+        let headers = format!("Content-Length: {}\nPrefer: wait=60", file.len());
+        wire.head("POST /ocr", &headers).await;
+        wire.send(&file).await;
+        held.borrow_mut().push(wire);
+        let calls = held.borrow().len() as u64;
+        gateway.until_upstream_has(calls).await;
+    };
+    for (path, answer) in each_route_as(&gateway, limited, first).await {
+        assert_eq!((answer.status.as_u16(), code(&path, &answer)), (429, "rate_limited"), "{path}");
     }
 }
 

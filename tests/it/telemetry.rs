@@ -290,3 +290,32 @@ async fn probes_that_succeed_are_not_logged() {
     }
     assert_eq!(service.log(), before);
 }
+
+#[tokio::test]
+async fn a_line_names_the_tenant_whose_key_was_shown_on_every_route() {
+    let installation = Installation::reading("a page").await;
+    let service = installation.serve().await;
+    let key = installation.key("acme").await;
+    for (number, path) in [
+        "/usage",
+        "/usage?x=1",
+        "/templates",
+        "/templates/receipt",
+        "/templates/none",
+        "/v1/models",
+        "/compatible-mode/v1/models",
+        "/compatible-mode/v1/models/none",
+        "/api/v1/uploads",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("line-{number}-");
+        let request = service.http.get(format!("{}{path}", service.address));
+        Answer::of(request.bearer_auth(&key).header("x-request-id", &id)).await;
+        until("logged", async || service.log().contains(&id)).await;
+        let log = service.log();
+        let line = log.lines().find(|line| line.contains(&id)).unwrap();
+        assert!(line.contains("\"tenant\":\"acme\""), "{path}: {line}");
+    }
+}

@@ -62,6 +62,13 @@ impl Wire {
         answer.expect("the service answers")
     }
 
+    /// Reads until the service closes the connection.
+    pub(crate) async fn everything(&mut self) -> String {
+        let reading = self.stream.read_to_end(&mut self.received);
+        tokio::time::timeout(LONGEST_WAIT, reading).await.expect("the service closes").unwrap();
+        String::from_utf8(std::mem::take(&mut self.received)).unwrap()
+    }
+
     async fn read_answer(&mut self) -> Answer {
         let end = loop {
             let found = self.received.windows(4).position(|window| window == b"\r\n\r\n");

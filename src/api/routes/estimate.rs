@@ -18,9 +18,8 @@ pub(in crate::api) async fn estimate(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, request.headers()).await?;
-    let result = foretell(&gateway, &entered, request).await;
-    Ok(entered.answer(result))
+    let entered = enter(&gateway, &request).await?;
+    foretell(&gateway, &entered, request).await
 }
 
 async fn foretell(

@@ -18,9 +18,8 @@ pub(in crate::api) async fn extract(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, request.headers()).await?;
-    let result = fields(&gateway, &entered, request).await;
-    Ok(entered.answer(result))
+    let entered = enter(&gateway, &request).await?;
+    fields(&gateway, &entered, request).await
 }
 
 async fn fields(

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, Request, State};
 use serde_json::{Value, json};
 
-use crate::api::entrance::authenticate;
+use crate::api::entrance::enter;
 use crate::api::error;
 use crate::api::problem::Problem;
 use crate::auth::tenant::Tenant;
@@ -17,9 +16,9 @@ use crate::gateway::Gateway;
 /// All of them.
 pub(in crate::api) async fn list(
     State(gateway): State<Arc<Gateway>>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Json<Value>, Problem> {
-    let tenant = authenticate(&gateway, &headers).await?;
+    let tenant = enter(&gateway, &request).await?.tenant;
     let models: Vec<_> = allowed(&gateway, &tenant).map(|model| described(&model.name)).collect();
     Ok(Json(json!({ "object": "list", "data": models })))
 }
@@ -27,10 +26,10 @@ pub(in crate::api) async fn list(
 /// One of them.
 pub(in crate::api) async fn show(
     State(gateway): State<Arc<Gateway>>,
-    headers: HeaderMap,
     Path(id): Path<String>,
+    request: Request,
 ) -> Result<Json<Value>, Problem> {
-    let tenant = authenticate(&gateway, &headers).await?;
+    let tenant = enter(&gateway, &request).await?.tenant;
     let found = allowed(&gateway, &tenant).find(|model| model.name == id);
     let missing = || error::no_such_model("There is no such model, or this key may not use it.");
     found.map(|model| Json(described(&model.name))).ok_or_else(missing)

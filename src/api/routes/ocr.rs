@@ -20,9 +20,8 @@ pub(in crate::api) async fn ocr(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, request.headers()).await?;
-    let result = recognize(&gateway, &entered, request).await;
-    Ok(entered.answer(result))
+    let entered = enter(&gateway, &request).await?;
+    recognize(&gateway, &entered, request).await
 }
 
 async fn recognize(

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::api::entrance::authenticate;
+use crate::api::entrance::enter;
 use crate::api::problem::Problem;
 use crate::extract::templates::{self, Template};
 use crate::gateway::Gateway;
@@ -16,9 +16,9 @@ use crate::gateway::Gateway;
 /// All templates, without their schemas.
 pub(in crate::api) async fn list(
     State(gateway): State<Arc<Gateway>>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
-    authenticate(&gateway, &headers).await?;
+    enter(&gateway, &request).await?;
     let templates: Vec<_> = templates::all().iter().map(summary).collect();
     Ok(Json(json!({ "templates": templates })).into_response())
 }
@@ -26,10 +26,10 @@ pub(in crate::api) async fn list(
 /// One template with its schema.
 pub(in crate::api) async fn show(
     State(gateway): State<Arc<Gateway>>,
-    headers: HeaderMap,
     Path(name): Path<String>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    authenticate(&gateway, &headers).await?;
+    enter(&gateway, &request).await?;
     let Some(template) = templates::find(&name) else {
         let known: Vec<_> = templates::all().iter().map(|template| template.name).collect();
         let detail = format!("There is no such template. Templates: {}.", known.join(", "));

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{Request, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::dialect::JSON;
@@ -18,18 +18,16 @@ use crate::gateway::Gateway;
 /// Leave to upload.
 pub(in crate::api) async fn uploads(
     State(gateway): State<Arc<Gateway>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, &headers).await?;
-    let result = upload_policy(&gateway, &entered, query.unwrap_or_default()).await;
-    Ok(entered.answer(result))
+    let entered = enter(&gateway, &request).await?;
+    upload_policy(&gateway, &entered, request.uri().query().unwrap_or_default()).await
 }
 
 async fn upload_policy(
     gateway: &Gateway,
     entered: &Entered,
-    query: String,
+    query: &str,
 ) -> Result<Response, Problem> {
     let (mut action, mut model) = (None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Request, State};
 use jiff::ToSpan;
 use jiff::civil::Date;
 
 use crate::admission;
-use crate::api::entrance::authenticate;
-use crate::api::middleware::Served;
+use crate::api::entrance::enter;
 use crate::api::options::{invalid, unknown};
 use crate::api::problem::{Flaw, Problem};
 use crate::auth::tenant::Tenant;
@@ -28,19 +25,11 @@ const NAMES: [&str; 2] = ["from", "to"];
 /// The caller's own spend.
 pub(in crate::api) async fn usage(
     State(gateway): State<Arc<Gateway>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let tenant = authenticate(&gateway, &headers).await?;
-    match report(&gateway, &tenant, query.as_deref().unwrap_or_default()).await {
-        Ok(report) => {
-            let mut response = Json(report).into_response();
-            let tenant = Some(tenant.name.to_string());
-            response.extensions_mut().insert(Served { tenant, ..Served::default() });
-            Ok(response)
-        }
-        Err(problem) => Err(Problem { tenant: Some(tenant), ..problem }),
-    }
+    request: Request,
+) -> Result<Json<UsageReport>, Problem> {
+    let entered = enter(&gateway, &request).await?;
+    let query = request.uri().query().unwrap_or_default();
+    report(&gateway, &entered.tenant, query).await.map(Json)
 }
 
 async fn report(gateway: &Gateway, tenant: &Tenant, query: &str) -> Result<UsageReport, Problem> {

@@ -1,0 +1,224 @@
+//! What one tenant may hold of what is in flight, so that the others find room.
+//!
+//! Every tenant's requests and bytes are counted, and past its share it is refused while the service as a
+//! whole has room. The share is a ceiling and not a reservation: what a tenant does not use is free for
+//! all others. It binds while there is anybody to keep room for (docs/adr/0017-tenant-share.md); who
+//! knows that tells it by [`Shares::bind`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::account::{NoRoom, Whose};
+
+/// The most that one tenant may hold. A share that is all is [`Share::ALL`]: the limit of the whole binds then,
+/// and is what a refusal names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of uploads.
+    pub bytes: u64,
+}
+
+impl Share {
+    /// No limit but that of the whole.
+    pub const ALL: u64 = u64::MAX;
+
+    /// `percent` of `whole`, and at least `least`.
+    pub fn of(whole: u64, percent: u8, least: u64) -> u64 {
+        let part = u128::from(whole) * u128::from(percent) / 100;
+        let part = u64::try_from(part).unwrap_or(whole).max(least);
+        if part < whole { part } else { Self::ALL }
+    }
+}
+
+/// What each tenant holds.
+#[derive(Debug)]
+pub struct Shares {
+    most: Share,
+    binds: AtomicBool,
+    /// A holder takes itself out when it is dropped.
+    holders: Mutex<HashMap<Box<str>, Weak<Holder>>>,
+}
+
+/// One tenant that holds something, or is about to.
+#[derive(Debug)]
+pub struct Holder {
+    tenant: Box<str>,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    shares: Arc<Shares>,
+}
+
+/// One request of a tenant, until this is dropped.
+#[derive(Debug)]
+#[must_use = "a place that is dropped is free again"]
+pub struct TenantPlace(Arc<Holder>);
+
+/// A tenant has as many requests in flight as its share allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "with this request the tenant would have {actual} requests in flight; its share is {allowed}"
+)]
+pub struct NoPlace {
+    /// Requests with this one.
+    pub actual: u64,
+    /// Requests that it may have.
+    pub allowed: u64,
+}
+
+impl Shares {
+    /// Nobody holds anything, and nobody may hold more than `most`.
+    pub fn new(most: Share) -> Self {
+        Self { most, binds: AtomicBool::new(true), holders: Mutex::default() }
+    }
+
+    /// Sets whether the share binds.
+    pub fn bind(&self, binds: bool) {
+        self.binds.store(binds, Ordering::Relaxed);
+    }
+
+    /// What is counted of `tenant`.
+    pub fn of(self: &Arc<Self>, tenant: &str) -> Arc<Holder> {
+        let mut holders = self.holders();
+        if let Some(holder) = holders.get(tenant).and_then(Weak::upgrade) {
+            return holder;
+        }
+        let holder = Arc::new(Holder {
+            tenant: tenant.into(),
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            shares: Arc::clone(self),
+        });
+        holders.insert(tenant.into(), Arc::downgrade(&holder));
+        holder
+    }
+
+    fn holders(&self) -> MutexGuard<'_, HashMap<Box<str>, Weak<Holder>>> {
+        // Every change is a single insertion or removal, so a panic elsewhere leaves nothing half done.
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn allowed(&self) -> Share {
+        if self.binds.load(Ordering::Relaxed) {
+            return self.most;
+        }
+        Share { requests: Share::ALL, bytes: Share::ALL }
+    }
+}
+
+impl Holder {
+    /// Whether one more request with so many bytes is more than the share, whether that binds or not.
+    pub fn is_over_with(&self, bytes: u64) -> bool {
+        let most = self.shares.most;
+        self.requests.load(Ordering::Relaxed) >= most.requests
+            || self.bytes.load(Ordering::Relaxed).saturating_add(bytes) > most.bytes
+    }
+
+    /// Takes a place for one request.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPlace`] where the share is used up.
+    pub fn enter(self: &Arc<Self>) -> Result<TenantPlace, NoPlace> {
+        match add(&self.requests, 1, self.shares.allowed().requests) {
+            Ok(()) => Ok(TenantPlace(Arc::clone(self))),
+            Err((actual, allowed)) => Err(NoPlace { actual, allowed }),
+        }
+    }
+
+    /// Counts `bytes` more.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] where the share has no room for them.
+    pub(super) fn take(&self, bytes: u64) -> Result<(), NoRoom> {
+        add(&self.bytes, bytes, self.shares.allowed().bytes).map_err(|(actual, allowed)| NoRoom {
+            actual,
+            allowed,
+            whose: Whose::Tenant,
+        })
+    }
+
+    pub(super) fn give_back(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let mut holders = self.shares.holders();
+        // Meanwhile another may have been put in its place.
+        if holders.get(&self.tenant).is_some_and(|holder| holder.strong_count() == 0) {
+            holders.remove(&self.tenant);
+        }
+    }
+}
+
+impl Drop for TenantPlace {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Adds `more` to `held` unless that brings it over `allowed`: then what it would be, and that.
+///
+/// The numbers guard no other memory, so their own order is all that matters.
+pub(super) fn add(held: &AtomicU64, more: u64, allowed: u64) -> Result<(), (u64, u64)> {
+    let sum = |held: u64| held.saturating_add(more);
+    let added = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+        Some(sum(held)).filter(|&sum| sum <= allowed)
+    });
+    added.map(|_before| ()).map_err(|held| (sum(held), allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares() -> Arc<Shares> {
+        Arc::new(Shares::new(Share { requests: 2, bytes: 100 }))
+    }
+
+    #[test]
+    fn a_tenant_gets_its_share_and_another_tenant_its_own() {
+        let shares = shares();
+        let (a, b) = (shares.of("a"), shares.of("b"));
+        let held = [a.enter().unwrap(), a.enter().unwrap()];
+        assert_eq!(a.enter().unwrap_err(), NoPlace { actual: 3, allowed: 2 });
+        assert!(b.enter().is_ok());
+        drop(held);
+        assert!(a.enter().is_ok());
+    }
+
+    #[test]
+    fn a_share_that_does_not_bind_is_counted_all_the_same() {
+        let shares = shares();
+        shares.bind(false);
+        let tenant = shares.of("a");
+        let _held: Vec<_> = (0..5).map(|_| tenant.enter().unwrap()).collect();
+        tenant.take(1_000).unwrap();
+        shares.bind(true);
+        assert_eq!(tenant.enter().unwrap_err(), NoPlace { actual: 6, allowed: 2 });
+        let refused = tenant.take(1).unwrap_err();
+        assert_eq!((refused.actual, refused.allowed, refused.whose), (1_001, 100, Whose::Tenant));
+    }
+
+    #[test]
+    fn a_tenant_is_over_its_share_with_one_request_or_one_byte_too_many() {
+        let tenant = shares().of("a");
+        assert!(!tenant.is_over_with(100) && tenant.is_over_with(101));
+        let _held = [tenant.enter().unwrap(), tenant.enter().unwrap()];
+        assert!(tenant.is_over_with(0));
+    }
+
+    #[test]
+    fn a_tenant_that_holds_nothing_is_forgotten_and_one_that_does_is_not() {
+        let shares = shares();
+        let held = shares.of("a").enter().unwrap();
+        assert_eq!(shares.of("a").requests.load(Ordering::Relaxed), 1);
+        drop(held);
+        assert!(shares.holders().is_empty());
+    }
+}

@@ -1,0 +1,123 @@
+//! Callers who close their side: one that only says that its request is whole is answered, and nothing
+//! is waited for on behalf of one that may have left.
+
+use std::num::NonZeroU64;
+
+use dashscope_emulator::Fault;
+use ocr_gateway::auth::tenant::Tenant;
+use serde_json::Value;
+
+use crate::budgets::accounts;
+use crate::dropin::{CHAT, GENERATION, chat, generation};
+use crate::harness::{Answer, SCRIPTED_TEXT, TestGateway, fixture, until};
+use crate::program::Installation;
+use crate::wire::Wire;
+
+/// Sends a whole request and closes the sending side.
+async fn half_closed(gateway: &TestGateway, path: &str, headers: &str, body: &[u8]) -> Wire {
+    let mut wire = Wire::to(gateway).await;
+    let headers = format!("{headers}\nContent-Length: {}", body.len());
+    wire.head(&format!("POST {path}"), headers.trim()).await;
+    wire.send(body).await;
+    wire.finish().await;
+    wire
+}
+
+#[tokio::test]
+async fn a_caller_that_closes_its_sending_side_is_answered() {
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(Fault::delay(100));
+    let mut wire = half_closed(&gateway, "/ocr", "", &fixture("hello.png")).await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.status.as_u16(), &answer.json["text"]), (200, &SCRIPTED_TEXT.into()));
+    for (path, body) in [(CHAT, chat()), (GENERATION, generation())] {
+        let mut wire = half_closed(&gateway, path, "", body.to_string().as_bytes()).await;
+        let answer = wire.answer().await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        assert!(answer.text.contains(SCRIPTED_TEXT), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_closes_its_sending_side_while_its_page_is_read_is_answered() {
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(Fault::delay(300));
+    let (mut wire, file) = (Wire::to(&gateway).await, fixture("hello.png"));
+    wire.head("POST /ocr", &format!("Content-Length: {}", file.len())).await;
+    wire.send(&file).await;
+    gateway.until_upstream_has(1).await;
+    wire.finish().await;
+    assert_eq!(wire.answer().await.json["text"], SCRIPTED_TEXT);
+}
+
+#[tokio::test]
+async fn a_stream_reaches_a_caller_that_closed_its_sending_side() {
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(Fault::delay(100));
+    let (mut streaming, mut native) = (chat(), generation());
+    streaming["stream"] = true.into();
+    native["parameters"]["incremental_output"] = true.into();
+    let file = fixture("hello.png");
+    for (path, headers, body, end) in [
+        ("/ocr", "Accept: text/event-stream", file, "event: answer"),
+        (CHAT, "", streaming.to_string().into_bytes(), "data: [DONE]"),
+        (GENERATION, "X-DashScope-SSE: enable", native.to_string().into_bytes(), "\"stop\""),
+    ] {
+        let mut wire = half_closed(&gateway, path, headers, &body).await;
+        let told = wire.everything().await;
+        assert!(told.starts_with("HTTP/1.1 200") && told.contains(end), "{path}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_not_sent_is_not_sent_for_a_caller_that_left() {
+    let gateway = TestGateway::start().await;
+    let file = fixture("hello.png");
+    let bound = gateway.upload("/estimate", file.clone()).await.json["bound"].clone();
+    let tenant = Tenant {
+        // Room for one call at a time.
+        daily_tokens: NonZeroU64::new(bound["total_tokens"].as_u64().unwrap() + 1_000),
+        ..Tenant::new("acme".parse().unwrap())
+    };
+    let key = gateway.key_of(&tenant).await;
+    gateway.upstream().add_fault(Fault::delay(1_000).times(1));
+    let first = gateway.post_as(&key, "/ocr").body(file.clone());
+    let leaving = async {
+        gateway.until_upstream_has(1).await;
+        let mut wires = Vec::new();
+        for (path, body) in [("/ocr", file.clone()), (CHAT, chat().to_string().into_bytes())] {
+            let mut wire = Wire::of(&gateway, &key).await;
+            wire.head(&format!("POST {path}"), &format!("Content-Length: {}", body.len())).await;
+            wire.send(&body).await;
+            wires.push(wire);
+        }
+        until("both wait", async || gateway.count("in_flight_requests", &[]).await == 4).await;
+        drop(wires);
+        until("both are gone", async || gateway.count("in_flight_requests", &[]).await == 2).await;
+    };
+    let (first, ()) = tokio::join!(Answer::of(first), leaving);
+    assert_eq!(first.status, 200, "{}", first.text);
+    assert_eq!(gateway.upstream().bill().received, 1);
+    assert_eq!(accounts(&gateway, "acme").await.1, 0);
+}
+
+#[tokio::test]
+async fn the_line_of_a_caller_that_left_names_its_tenant() {
+    let installation = Installation::reading(SCRIPTED_TEXT).await;
+    let service = installation.serve().await;
+    let key = installation.key("acme").await;
+    installation.upstream().add_fault(Fault::hang());
+    let request = service.post(&key, "/ocr").body(fixture("hello.png"));
+    let asking = crate::harness::spawn(async move { Answer::of(request).await.status });
+    until("sent", async || installation.upstream().bill().received == 1).await;
+    asking.abort();
+    until("told", async || service.log().contains("the caller left")).await;
+    let log = service.log();
+    let line = log.lines().find(|line| line.contains("the caller left")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["tenant"], &line["status"]), (&"acme".into(), &499.into()), "{line}");
+    let url = format!("{}/metrics", service.metrics_address);
+    let metrics = service.http.get(url).send().await.unwrap().text().await.unwrap();
+    let counted = metrics.lines().find(|line| line.contains("status=\"499\"")).unwrap_or_default();
+    assert!(counted.contains("tenant=\"acme\"") && counted.ends_with(" 1"), "{counted}");
+}
