@@ -51,6 +51,10 @@ fn words(problem: &Problem) -> Row {
         "forbidden" | "region_not_allowed" => row(status, "AccessDenied", "access_denied"),
         "model_not_found" => row(status, "ModelNotFound", "model_not_found"),
         "not_found" => row(status, "NotFound", "not_found"),
+        // Of the body itself. Where an image in it is meant, `errors` says where, and the vendor says 400.
+        "unsupported_media_type" if problem.errors.is_empty() => {
+            row(status, "InvalidParameter", "invalid_parameter_error")
+        }
         "body_too_large" => row(status, "BadRequest.TooLarge", "request_too_large"),
         "rate_limited" => row(status, "Throttling.RateQuota", "limit_requests"),
         "budget_exhausted" => row(status, "Throttling.AllocationQuota", "insufficient_quota"),

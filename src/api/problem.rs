@@ -4,7 +4,6 @@
 //! knows the request writes it out. So the request id and the path stand in every error, also in those
 //! of the router, of a timeout and of a panic, and no route repeats them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -246,6 +245,10 @@ impl Problem {
         }
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // RFC 9110, section 15.5.16: which codings would have been taken.
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"ocr-gateway\"");

@@ -427,3 +427,160 @@ async fn an_oversized_body_skips_neither_the_key_nor_the_limits() {
     assert_eq!(gateway.upload("/ocr", jpeg_of(20_001)).await.code(), "body_too_large");
     assert_eq!(gateway.upload("/ocr", jpeg_of(20_001)).await.code(), "rate_limited");
 }
+
+// Common mistakes.
+
+#[tokio::test]
+async fn a_file_in_a_part_of_another_name_is_told_where_it_goes_whatever_its_size() {
+    let gateway = TestGateway::start().await;
+    for length in [9_000, 65_537, 300_000] {
+        for head in [
+            "Content-Disposition: form-data; name=\"image\"; filename=\"page.jpg\"",
+            "Content-Disposition: form-data; name=\"image\"\r\nContent-Type: image/jpeg",
+            "Content-Disposition: form-data; name=\"image\"; filename*=UTF-8''page.jpg",
+            "Content-Disposition: form-data; name=\"image\"\r\nContent-Type: application/pdf",
+            "Content-Disposition: form-data; name=\"image\"",
+        ] {
+            let answer = send_form(&gateway, FORM, form(&[(head, &jpeg_of(length))])).await;
+            let told = (answer.status.as_u16(), answer.code());
+            assert_eq!(told, (400, "unknown_option"), "{head}: {}", answer.text);
+            let detail = answer.json["detail"].as_str().unwrap();
+            assert!(detail.contains("`image`"), "{length} {head}: {detail}");
+            assert!(detail.contains("into the part `file`"), "{length} {head}: {detail}");
+            assert_eq!(answer.json["errors"][0]["pointer"], "/image");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_picture_in_the_part_of_an_option_is_told_where_it_goes() {
+    let gateway = TestGateway::start().await;
+    for length in [9_000, 70_000] {
+        for head in [
+            "Content-Disposition: form-data; name=\"prompt\"; filename=\"page.jpg\"",
+            "Content-Disposition: form-data; name=\"prompt\"\r\nContent-Type: image/jpeg",
+        ] {
+            let answer = send_form(&gateway, FORM, form(&[(head, &jpeg_of(length))])).await;
+            let told = (answer.status.as_u16(), answer.code());
+            assert_eq!(told, (400, "invalid_option"), "{head}: {}", answer.text);
+            let detail = answer.json["detail"].as_str().unwrap();
+            assert!(detail.contains("`prompt`") && detail.contains("part `file`"), "{detail}");
+        }
+    }
+    // A schema may come out of a file.
+    let schema = "Content-Disposition: form-data; name=\"schema\"; filename=\"s.json\"\r\n\
+                  Content-Type: application/json";
+    let content = br#"{"type":"object","properties":{"total":{"type":"string"}}}"#;
+    let file = fixture("hello.png");
+    let request = gateway.post("/estimate").header("content-type", FORM);
+    let answer = Answer::of(request.body(form(&[(FILE, &file), (schema, content)]))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_part_whose_name_cannot_be_read_is_told_so() {
+    let gateway = TestGateway::start().await;
+    let file = fixture("hello.png");
+    for head in [
+        &b"Content-Disposition: form-data; name=\"\xff\xfe\""[..],
+        b"Content-Disposition: form-data; name=\"\xff\xfe\"; filename=\"a.png\"",
+        b"Content-Disposition: form-data",
+        b"Content-Disposition: form-data; filename=\"page.jpg\"",
+        b"Content-Type: image/png",
+    ] {
+        let body = [b"--b\r\n", head, b"\r\n\r\n", &file, b"\r\n--b--\r\n"].concat();
+        let answer = send_form(&gateway, "multipart/form-data; boundary=b", body).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "unknown_option"));
+        let detail = answer.json["detail"].as_str().unwrap();
+        assert!(detail.contains("name of a part cannot be read"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_another_member_of_json_is_told_where_it_goes() {
+    let gateway = TestGateway::start().await;
+    let data = base64(&jpeg_of(70_000));
+    for member in ["image", "file", "base64", "image_url"] {
+        let answer = send_json(&gateway, format!(r#"{{"{member}":"{data}"}}"#)).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "unknown_option"));
+        let detail = answer.json["detail"].as_str().unwrap();
+        assert!(detail.contains(member) && detail.contains("`document`"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_415_and_says_what_to_do() {
+    let gateway = TestGateway::start().await;
+    let (chat, json) = (crate::dropin::chat().to_string(), r#"{"document":{}}"#.to_owned());
+    let generation = crate::dropin::generation().to_string();
+    let sent: [(&str, &str, Vec<u8>); 5] = [
+        ("/ocr", "image/png", fixture("hello.png")),
+        ("/ocr", "application/json", json.into_bytes()),
+        ("/estimate", FORM, form(&[(FILE, &fixture("hello.png"))])),
+        (crate::dropin::CHAT, "application/json", chat.into_bytes()),
+        (crate::dropin::GENERATION, "application/json", generation.into_bytes()),
+    ];
+    let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03".repeat(10);
+    for (path, content_type, body) in sent {
+        let request = || gateway.post(path).header("content-type", content_type);
+        for coding in ["gzip", "br", "deflate", "zstd", "identity, GZIP"] {
+            let request = request().header("content-encoding", coding);
+            let answer = Answer::of(request.body(body.clone())).await;
+            assert_eq!(answer.status, 415, "{path} {coding}: {}", answer.text);
+            assert!(answer.text.contains("Content-Encoding"), "{path}: {}", answer.text);
+            assert_eq!(answer.header("accept-encoding"), "identity", "{path}");
+        }
+        let answer = Answer::of(request().body(gzip.clone())).await;
+        assert_eq!(answer.status, 415, "{path}: {}", answer.text);
+        assert!(answer.text.contains("gzip"), "{path}: {}", answer.text);
+    }
+    let identity = gateway.post("/ocr").header("content-encoding", "identity");
+    assert_eq!(Answer::of(identity.body(fixture("hello.png"))).await.status, 200);
+    assert_eq!(gateway.upstream().bill().received, 1);
+}
+
+// Forms without an end.
+
+#[tokio::test]
+async fn a_part_s_head_without_end_is_refused_before_it_is_all_there() {
+    let gateway = TestGateway::start().await;
+    let boundary = "Content-Type: multipart/form-data; boundary=b";
+    for start in [
+        "--b\r\nContent-Disposition: form-data; name=\"file\"\r\nX-Padding: ",
+        "--b",
+        "no boundary",
+        "--b\r\nContent-Disposition: form-data; name=\"detail\"\r\n\r\ntext\r\n--b\r\nX: ",
+        "--b\r\nContent-Disposition: form-data; name=\"detail\"\r\n\r\ntext\r\n--b",
+    ] {
+        for piece in [1_000, 20_000] {
+            let mut wire = Wire::to(&gateway).await;
+            wire.head("POST /ocr", &format!("{boundary}\nTransfer-Encoding: chunked")).await;
+            wire.chunk(start.as_bytes()).await;
+            for _ in 0..40_000 / piece {
+                wire.chunk(&vec![b' '; piece]).await;
+            }
+            let answer = wire.answer().await;
+            let told = (answer.status.as_u16(), answer.code());
+            assert_eq!(told, (400, "malformed_multipart"), "{start:?}: {}", answer.text);
+            let detail = answer.json["detail"].as_str().unwrap();
+            assert!(detail.contains("8192 bytes"), "{start:?}: {detail}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_form_is_read_however_it_is_cut() {
+    let gateway = TestGateway::start().await;
+    let option = "Content-Disposition: form-data; name=\"detail\"";
+    let body = form(&[(option, b"text"), (FILE, &fixture("hello.png"))]);
+    for piece in [1, 2, 3, 7, 64] {
+        let mut wire = Wire::to(&gateway).await;
+        let headers = format!("Content-Type: {FORM}\nTransfer-Encoding: chunked");
+        wire.head("POST /estimate", &headers).await;
+        for piece in body.chunks(piece) {
+            wire.chunk(piece).await;
+        }
+        wire.send("0\r\n\r\n").await;
+        assert_eq!(wire.answer().await.status, 200);
+    }
+}

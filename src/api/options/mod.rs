@@ -93,6 +93,16 @@ pub(super) fn unknown(name: &str, known: &[&str]) -> Problem {
     Problem { errors, ..Problem::bad_request("unknown_option", detail) }
 }
 
+/// 400 for a part of a form, or a member of JSON, that is neither the file nor an option. Most often it is the
+/// file under another name, so `advice` says where that goes.
+pub(super) fn misnamed(kind: &str, name: &str, advice: &str) -> Problem {
+    let shown: String = name.chars().take(32).collect();
+    let options = NAMES.join(", ");
+    let detail = format!("The {kind} `{shown}` is unknown. {advice}. Options: {options}.");
+    let errors = [flaw(&shown, "unknown_option", "is unknown")].into();
+    Problem { errors, ..Problem::bad_request("unknown_option", detail) }
+}
+
 /// 400 for an option with a value that it cannot have.
 pub(super) fn invalid(name: &str, why: &str) -> Problem {
     Problem::bad_request("invalid_option", format!("{name} {why}.")).flaw(format!("/{name}"), why)

@@ -22,6 +22,11 @@ pub(in crate::api) struct RawOptions {
 }
 
 impl RawOptions {
+    /// Whether there is an option of this name.
+    pub(in crate::api) fn knows(name: &str) -> bool {
+        known(name).is_ok()
+    }
+
     /// Adds the options of a query string.
     ///
     /// # Errors
@@ -38,13 +43,9 @@ impl RawOptions {
     ///
     /// # Errors
     ///
-    /// 400 for an unknown name, a second value, or bytes that are not UTF-8.
-    pub(in crate::api) fn add_part(&mut self, name: &str, value: &[u8]) -> Result<(), Problem> {
-        let option = known(name)?;
-        let Ok(text) = std::str::from_utf8(value) else {
-            return Err(invalid(name, "must be UTF-8"));
-        };
-        self.add(option, Value::String(text.to_owned()))
+    /// 400 for an unknown name or a second value.
+    pub(in crate::api) fn add_part(&mut self, name: &str, text: String) -> Result<(), Problem> {
+        self.add(known(name)?, Value::String(text))
     }
 
     /// Adds an option that came as a JSON member. Name and length are looked at before the value becomes a
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn an_option_is_the_same_from_the_query_a_part_or_a_member() {
         let mut from_part = RawOptions::default();
-        from_part.add_part("max_pixels", b"4096").unwrap();
+        from_part.add_part("max_pixels", "4096".to_owned()).unwrap();
         let mut from_member = RawOptions::default();
         from_member.add_member("max_pixels", "4096").unwrap();
         for raw in [from_part, from_member] {
@@ -169,7 +170,10 @@ mod tests {
         let mut raw = RawOptions::default();
         raw.add_query("max_pixels=4096").unwrap();
         raw.add_member("max_pixels", "4096").unwrap();
-        assert_eq!(raw.add_part("max_pixels", b"5000").unwrap_err().code, "invalid_option");
+        assert_eq!(
+            raw.add_part("max_pixels", "5000".to_owned()).unwrap_err().code,
+            "invalid_option"
+        );
     }
 
     #[test]

@@ -12,6 +12,8 @@ use futures_util::stream;
 use http_body_util::BodyExt;
 
 use super::Fault;
+use super::coding::unannounced;
+use super::heads::{HEAD_BYTES, HeadFault};
 use crate::api::problem::Problem;
 use crate::capacity::account::{HeldBytes, NoRoom};
 use crate::gateway::Gateway;
@@ -147,10 +149,23 @@ pub(super) fn broken(error: &(dyn Error + 'static), code: &'static str) -> Probl
             Some(BodyFault::BrokeOff) => {
                 return Problem::bad_request(code, "The body broke off before its end.");
             }
-            None => source = cause.source(),
+            None => {}
+        }
+        match cause.downcast_ref::<HeadFault>() {
+            Some(HeadFault::TooLong) => return endless_head(code),
+            Some(HeadFault::Compressed(kind)) => return unannounced(kind),
+            Some(HeadFault::Body(_)) | None => source = cause.source(),
         }
     }
     Problem::bad_request(code, "The body cannot be read: it is cut off or its parts are malformed.")
+}
+
+fn endless_head(code: &'static str) -> Problem {
+    let detail = format!(
+        "The head of a part, or what stands before the first boundary, has no end within {HEAD_BYTES} bytes. \
+         Let your client write the form and its Content-Type."
+    );
+    Problem::bad_request(code, detail)
 }
 
 pub(super) fn too_large(actual: u64, allowed: u64) -> Problem {
@@ -182,19 +197,13 @@ mod tests {
         (account, Room::new(declared, 10_000, memory))
     }
 
-    /// How much is held, by what still fits.
-    fn held(account: &ByteAccount, allowed: u64) -> u64 {
-        let free = (0..=allowed).rev().find(|&bytes| account.look_for(bytes).is_ok());
-        allowed - free.unwrap()
-    }
-
     #[test]
     fn never_more_is_allocated_than_was_taken_nor_more_taken_than_the_limit_of_a_body() {
         let (account, room) = room(20_000, None);
         let mut gathered = room.for_all();
         for length in [1, 100, 3, 4000, 5000, 896] {
             room.append(&mut gathered, &vec![7; length]).unwrap();
-            let held = held(&account, 20_000);
+            let held = account.held();
             assert!(gathered.capacity() as u64 <= held && held <= 10_000, "{held}");
         }
         assert_eq!(gathered.len(), 10_000);
@@ -208,7 +217,7 @@ mod tests {
         for _ in 0..9 {
             room.append(&mut gathered, &[7; 1000]).unwrap();
         }
-        assert_eq!((gathered.as_ptr(), held(&account, 20_000)), (at, 9000));
+        assert_eq!((gathered.as_ptr(), account.held()), (at, 9000));
     }
 
     #[test]

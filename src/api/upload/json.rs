@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::Fault;
 use super::body::Room;
+use crate::api::options::misnamed;
 use crate::api::options::raw::RawOptions;
 use crate::api::problem::Problem;
 
@@ -107,6 +108,9 @@ pub(super) async fn read_json(
 fn decode_json(mut body: Vec<u8>, room: &Room, options: &mut RawOptions) -> Result<Bytes, Fault> {
     let upload = parse(&body)?;
     for (name, value) in &upload.options {
+        if upload.document.is_none() && !RawOptions::knows(name) {
+            return Err(undocumented(name).into());
+        }
         room.take_for_option(value.get().len())?;
         options.add_member(name, value.get())?;
     }
@@ -172,6 +176,16 @@ fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Probl
     let decoded = base64_simd::forgiving_decode_inplace(&mut body[start..end]);
     let length = decoded.map_err(|_| not_base64())?.len();
     Ok(start..start + length)
+}
+
+/// The refusal of an unknown member where the document is missing: most often the one is the other.
+fn undocumented(name: &str) -> Problem {
+    misnamed(
+        "member",
+        name,
+        "The file goes into the member `document`: \
+         {\"document\":{\"type\":\"base64\",\"data\":\"…\"}}",
+    )
 }
 
 fn not_base64() -> Problem {

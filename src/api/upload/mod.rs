@@ -7,6 +7,8 @@
 //! that piece was taken from `in_flight_bytes` before it was allocated.
 
 mod body;
+mod coding;
+mod heads;
 mod json;
 mod multipart;
 
@@ -17,6 +19,7 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 
 use self::body::{Room, collect, guard, too_large};
+use self::coding::{compression, require_identity, unannounced};
 use self::json::read_json;
 use self::multipart::read_multipart;
 use super::entrance::{Entered, announced_length, overloaded};
@@ -68,7 +71,7 @@ impl Fault {
 ///
 /// # Errors
 ///
-/// 400, 408, 413 or 503, each with what to change.
+/// 400, 408, 413, 415, 429 or 503, each with what to change.
 pub(super) async fn read(
     gateway: &Gateway,
     entered: &Entered,
@@ -94,6 +97,7 @@ async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Up
         Form::Multipart => read_multipart(request, &room, &mut options).await?,
         Form::Json => {
             let body = collect(request.into_body(), &room).await?;
+            require_text(&body)?;
             read_json(body, room, &mut options).await?
         }
         Form::File => collect(request.into_body(), &room).await?.into(),
@@ -101,11 +105,11 @@ async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Up
     Ok(Upload { file, options })
 }
 
-/// Reads a body whole, whatever it is.
+/// Reads a body of text whole, whatever it is.
 ///
 /// # Errors
 ///
-/// 400, 408, 413 or 503, each with what to change.
+/// 400, 408, 413, 415, 429 or 503, each with what to change.
 pub(super) async fn read_whole(
     gateway: &Gateway,
     entered: &Entered,
@@ -113,20 +117,28 @@ pub(super) async fn read_whole(
 ) -> Result<Bytes, Problem> {
     let room = room_for(gateway, entered, &request)?;
     let body = collect(guard(gateway, request).into_body(), &room).await;
-    body.map(Bytes::from).map_err(|fault| fault.told(gateway, entered))
+    let body = body.map_err(|fault| fault.told(gateway, entered))?;
+    require_text(&body)?;
+    Ok(body.into())
 }
 
 /// Room for the body of a request.
 ///
 /// # Errors
 ///
-/// 413 where its sender declared more than is taken.
+/// 413 where its sender declared more than is taken, 415 where it is compressed.
 fn room_for(gateway: &Gateway, entered: &Entered, request: &Request) -> Result<Room, Problem> {
+    require_identity(request.headers())?;
     let (limit, declared) = (gateway.bounds.body_bytes, announced_length(request.headers()));
     if let Some(length) = declared.filter(|&length| length > limit) {
         return Err(too_large(length, limit));
     }
     Ok(Room::new(declared, limit, Arc::clone(&entered.memory)))
+}
+
+/// Refuses a body that cannot be text because it is compressed.
+fn require_text(body: &[u8]) -> Result<(), Problem> {
+    compression(body).map_or(Ok(()), |kind| Err(unannounced(kind)))
 }
 
 /// How the file is wrapped.

@@ -1,0 +1,62 @@
+//! Bodies that are compressed, which is not taken: a few kilobytes can become gigabytes, and pictures are
+//! compressed by their own formats.
+
+use axum::http::{HeaderMap, StatusCode, header};
+
+use crate::api::problem::Problem;
+
+/// First bytes of what compresses whole bodies.
+const MAGIC: [(&[u8], &str); 3] =
+    [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "Zstandard"), (b"PK\x03\x04", "ZIP")];
+
+/// Refuses a body that is compressed by its own account.
+///
+/// # Errors
+///
+/// 415 where `Content-Encoding` names anything but `identity`.
+pub(super) fn require_identity(headers: &HeaderMap) -> Result<(), Problem> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let codings = codings.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    let mut codings = codings.map(<[u8]>::trim_ascii);
+    let is_coded = |coding: &&[u8]| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity");
+    let Some(coding) = codings.find(is_coded) else { return Ok(()) };
+    let shown: String = String::from_utf8_lossy(coding).chars().take(32).collect();
+    Err(compressed(&format!("The body is compressed (Content-Encoding: {shown}).")))
+}
+
+/// What the bytes of a body that shall be text are compressed by, if they are.
+pub(super) fn compression(body: &[u8]) -> Option<&'static str> {
+    MAGIC.iter().find(|(magic, _)| body.starts_with(magic)).map(|(_, name)| *name)
+}
+
+/// The refusal of a body that is compressed by `kind` though its headers do not say so.
+pub(super) fn unannounced(kind: &str) -> Problem {
+    compressed(&format!("The body is compressed: it begins like {kind}."))
+}
+
+fn compressed(what: &str) -> Problem {
+    let detail = format!("{what} Send it as it is, without Content-Encoding.");
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    Problem::new(status, "unsupported_media_type", "The body is compressed", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(value: &str) -> Option<String> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, value.parse().unwrap())]);
+        require_identity(&headers).err().map(|problem| problem.detail.into())
+    }
+
+    #[test]
+    fn any_coding_is_named_and_none_is_taken_but_identity() {
+        assert!(of("GZip").unwrap().contains("(Content-Encoding: GZip)"));
+        assert!(of("identity, br").unwrap().contains("(Content-Encoding: br)"));
+        assert!(of("snappy").is_some());
+        for plain in ["", "identity", "Identity , identity"] {
+            assert_eq!(of(plain), None, "{plain}");
+        }
+        assert!(require_identity(&HeaderMap::new()).is_ok());
+    }
+}
