@@ -38,6 +38,11 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     best(headers, json).map(|_| ()).ok_or_else(|| not_acceptable(json))
 }
 
+/// Whether `Accept` names a stream of events and does not refuse it.
+pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
+    ranges(headers).any(|range| range.essence == "text/event-stream" && range.quality > 0)
+}
+
 fn not_acceptable(forms: &[(Format, &str)]) -> Problem {
     let media_types: Vec<_> = forms.iter().map(|(_, media_type)| *media_type).collect();
     let detail = format!("Answers are {}; Accept allows none.", media_types.join(" or "));
@@ -47,9 +52,7 @@ fn not_acceptable(forms: &[(Format, &str)]) -> Problem {
 
 /// The form that the caller likes best. Who says nothing takes the first.
 fn best(headers: &HeaderMap, forms: &[(Format, &str)]) -> Option<Format> {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let ranges = values.flat_map(|value| value.split(',')).filter(|range| !range.trim().is_empty());
-    let ranges: Vec<_> = ranges.map(Range::read).collect();
+    let ranges: Vec<_> = ranges(headers).collect();
     if ranges.is_empty() {
         return forms.first().map(|(format, _)| *format);
     }
@@ -60,6 +63,13 @@ fn best(headers: &HeaderMap, forms: &[(Format, &str)]) -> Option<Format> {
     // Of equals `max_by_key` takes the last.
     let liked = forms.iter().rev().map(|(format, media_type)| (*format, liking(media_type)));
     liked.max_by_key(|(_, liking)| *liking).filter(|(_, liking)| *liking > 0).map(|best| best.0)
+}
+
+/// The media ranges of `Accept`.
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = Range> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = values.flat_map(|value| value.split(',')).filter(|range| !range.trim().is_empty());
+    ranges.map(Range::read)
 }
 
 /// One media range and how much the caller likes it.
@@ -74,7 +84,11 @@ impl Range {
     fn read(range: &str) -> Self {
         let mut parts = range.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        // RFC 9110 has no blanks around the sign, and people write them.
+        let quality = parts.find_map(|part| {
+            let (name, value) = part.split_once('=')?;
+            name.trim_end().eq_ignore_ascii_case("q").then(|| value.trim_start())
+        });
         Self { essence, quality: quality.map_or(1000, thousandths) }
     }
 
@@ -148,6 +162,34 @@ mod tests {
     fn a_caller_who_takes_none_is_told() {
         assert_eq!(negotiated("image/png"), Err("not_acceptable"));
         assert_eq!(negotiated("application/json;q=0"), Err("not_acceptable"));
+    }
+
+    #[test]
+    fn a_quality_counts_whatever_blanks_are_around_it() {
+        for refused in ["q=0", "q = 0", "q =0", "q= 0.0", "Q\t=\t0", " q=0 "] {
+            let accept = format!("application/json;{refused}, text/plain; q = 0.5");
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(negotiate(None, &headers).unwrap(), Format::Text, "{refused}");
+            let accept = format!("text/event-stream;{refused}, */*");
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert!(!accepts_events(&headers), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_accepted_by_name_and_not_by_a_range_that_covers_it() {
+        for (accept, accepts) in [
+            ("text/event-stream", true),
+            ("Text/Event-Stream ; q = 0.1", true),
+            ("application/json, text/event-stream", true),
+            ("*/*", false),
+            ("text/*", false),
+            ("text/event-stream;q=0.000", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(accepts_events(&headers), accepts, "{accept}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{KEEP_ALIVE, tell_tokens};
 use crate::admission::tab::Tab;
+use crate::api::accept;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
 use crate::api::entrance::{Entered, Places, enter};
 use crate::api::error;
@@ -35,9 +36,8 @@ pub(in crate::api) async fn chat(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, request.headers()).await?;
-    let result = forward(&gateway, &entered, request, Protocol::Compatible).await;
-    Ok(entered.answer(result))
+    let entered = enter(&gateway, &request).await?;
+    forward(&gateway, &entered, request, Protocol::Compatible).await
 }
 
 /// `POST /api/v1/services/aigc/multimodal-generation/generation`.
@@ -45,9 +45,8 @@ pub(in crate::api) async fn generation(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, request.headers()).await?;
-    let result = forward(&gateway, &entered, request, Protocol::Native).await;
-    Ok(entered.answer(result))
+    let entered = enter(&gateway, &request).await?;
+    forward(&gateway, &entered, request, Protocol::Native).await
 }
 
 async fn forward(
@@ -72,6 +71,7 @@ async fn forward(
         may_stream,
         resolves_oss: is_enabled(&headers, "x-dashscope-ossresourceresolve"),
         deadline: entered.deadline,
+        may_have_left: entered.may_have_left.clone(),
         places: Arc::<Places>::clone(&entered.places),
         memory: Arc::<HeldBytes>::clone(&entered.memory),
         tab: tab.clone(),
@@ -83,6 +83,11 @@ async fn forward(
                 tell_tokens(&mut response, spend, max_pixels);
             }
             response
+        }
+        Reply::Stream(chunks) if !may_stream => {
+            // The upstream streams unasked, and this client could not tell a cut stream from a whole one.
+            let body = gathered(chunks, &entered.memory).await?;
+            ([(header::CONTENT_TYPE, EVENTS)], body).into_response()
         }
         Reply::Stream(chunks) => {
             let dialect = match protocol {
@@ -106,6 +111,26 @@ async fn forward(
     };
     response.extensions_mut().get_or_insert_default::<Served>().upload_bytes = Some(length);
     Ok(response)
+}
+
+/// A stream as one answer, which counts with the memory of its request.
+async fn gathered(
+    mut chunks: mpsc::Receiver<Chunk>,
+    memory: &HeldBytes,
+) -> Result<Vec<u8>, Problem> {
+    let mut gathered = Vec::new();
+    loop {
+        match chunks.recv().await {
+            Some(Chunk::Bytes(bytes)) => {
+                let taken = memory.take(bytes.len() as u64);
+                taken.map_err(|no_room| error::too_long(no_room, ""))?;
+                gathered.extend_from_slice(&bytes);
+            }
+            Some(Chunk::End) => return Ok(gathered),
+            Some(Chunk::Broken(error)) => return Err(error::upstream(&error)),
+            None => return Err(Problem::internal()),
+        }
+    }
 }
 
 /// How far a stream has been passed on.
@@ -169,10 +194,5 @@ fn is_enabled(headers: &HeaderMap, name: &str) -> bool {
 /// Whether the native protocol is asked for a stream: by its own header or, as recorded requests do, by
 /// `Accept` alone.
 fn wants_events(headers: &HeaderMap) -> bool {
-    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    is_enabled(headers, "x-dashscope-sse")
-        || accepts.flat_map(|value| value.split(',')).any(|range| {
-            let essence = range.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("text/event-stream")
-        })
+    is_enabled(headers, "x-dashscope-sse") || accept::accepts_events(headers)
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{CHAT, GENERATION, both, streamed};
 use crate::budgets::accounts;
-use crate::harness::{SCRIPTED_TEXT, Setup, TestGateway, until};
+use crate::harness::{Answer, SCRIPTED_TEXT, Setup, TestGateway, until};
 use crate::wire::Wire;
 
 /// A gateway whose upstream remembers what it sent.
@@ -376,4 +376,28 @@ async fn a_client_of_http_1_0_that_could_not_tell_a_cut_stream_is_given_none() {
         assert!(answer.text.contains("proxy_http_version"), "{}", answer.text);
     }
     assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_that_asked_for_no_stream_is_given_a_whole_answer() {
+    let gateway = gateway().await;
+    for (path, body) in both() {
+        // What a stream of this protocol is, for an upstream that sends one unasked.
+        let stream = Answer::of(streamed(&gateway, path, body.clone())).await.text;
+        for (cut, status) in [(stream.len(), 200), (stream.len() / 3, 502)] {
+            let replay = Fault::replay(200, "text/event-stream", stream[..cut].to_owned());
+            gateway.upstream().add_fault(replay.times(1));
+            let (body, key) = (body.to_string(), &gateway.key);
+            let mut wire = Wire::to(&gateway).await;
+            wire.send(format!(
+                "POST {path} HTTP/1.0\r\nX-API-Key: {key}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ))
+            .await;
+            let answer = wire.answer().await;
+            assert_eq!(answer.status, status, "{path}: {}", answer.text);
+            assert!(!answer.header("content-length").is_empty(), "{path}");
+            assert!(status != 200 || answer.text == stream, "{path}: {}", answer.text);
+        }
+    }
 }
