@@ -78,6 +78,8 @@ has_redis() { has redis-server || has valkey-server; }
 
 has_nginx() { has nginx; }
 
+has_pgbouncer() { has pgbouncer; }
+
 has_node() { has node && has npm; }
 
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
@@ -90,6 +92,7 @@ debian_packages() {
         postgres) echo postgresql ;;
         redis) echo redis-server ;;
         nginx) echo nginx-light ;;
+        pgbouncer) echo pgbouncer ;;
         venv) echo python3 python3-venv ;;
         node) echo nodejs npm ;;
     esac
@@ -108,6 +111,7 @@ other_packages() {
         postgres-pacman) echo postgresql ;;
         redis-brew) echo redis ;;
         nginx-brew | nginx-dnf | nginx-pacman) echo nginx ;;
+        pgbouncer-brew | pgbouncer-dnf | pgbouncer-pacman) echo pgbouncer ;;
         redis-dnf | redis-pacman) echo valkey ;;
         venv-brew | venv-pacman) echo python ;;
         venv-dnf) echo python3 ;;

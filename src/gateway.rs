@@ -1,9 +1,9 @@
 //! The composition root: every part, built once, in the order in which they depend on each other.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -33,9 +33,6 @@ use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
 use crate::supervisor::{Supervisor, TaskEnded};
 use crate::telemetry::metrics::Metrics;
-
-/// How long an answer of the database to `/readyz` is remembered.
-const REACH_AGE: Duration = Duration::from_secs(1);
 
 /// The running service without its listeners.
 #[derive(Debug)]
@@ -76,9 +73,7 @@ pub struct Gateway {
     pub memory: Arc<ByteAccount>,
     /// The work that a stop waits for.
     pub tasks: TaskTracker,
-    store: Store,
     stop: Stop,
-    reach: Mutex<Option<(Instant, bool)>>,
 }
 
 /// How far a stop has come.
@@ -173,8 +168,8 @@ pub enum NotReady {
     /// A task of the process has ended that must not. The process ends too, to be started again.
     #[error("{0}; this replica ends, to be started again")]
     TaskEnded(#[from] TaskEnded),
-    /// The database does not answer.
-    #[error("the database does not answer")]
+    /// The database takes no commits: it is away, locked, full or read-only.
+    #[error("the database takes no commits")]
     Database,
 }
 
@@ -241,9 +236,7 @@ impl Gateway {
             capacity,
             in_flight: Arc::new(Semaphore::new(capacity.requests)),
             tasks,
-            store,
             stop: Stop::default(),
-            reach: Mutex::new(None),
         }))
     }
 
@@ -257,24 +250,7 @@ impl Gateway {
         if self.is_draining() {
             return Err(NotReady::Draining);
         }
-        let asked_at = self.clock.instant();
-        let reachable = if let Some(reachable) = self.remembered_reach(asked_at) {
-            reachable
-        } else {
-            let reachable = self.store.is_reachable().await;
-            *self.reach.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some((asked_at, reachable));
-            reachable
-        };
-        if reachable { Ok(()) } else { Err(NotReady::Database) }
-    }
-
-    /// What the database said lately. Anybody may ask for readiness; not everybody's question may take a
-    /// connection from the key look-ups.
-    fn remembered_reach(&self, now: Instant) -> Option<bool> {
-        let reach = *self.reach.lock().unwrap_or_else(PoisonError::into_inner);
-        let (asked_at, reachable) = reach?;
-        (now.saturating_duration_since(asked_at) < REACH_AGE).then_some(reachable)
+        if self.ledger.takes_commits().await { Ok(()) } else { Err(NotReady::Database) }
     }
 
     /// Whether the service was told to stop.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -50,6 +51,7 @@ pub(crate) struct FakeLedgerStore {
     /// Commits that are under way.
     late: Mutex<Vec<CancellationToken>>,
     linger: Duration,
+    beat_on: Mutex<Option<ThreadId>>,
 }
 
 /// What a database would hold.
@@ -76,6 +78,11 @@ impl FakeLedgerStore {
     /// One that lets ends linger.
     pub(crate) fn with_linger(linger: Duration) -> Self {
         Self { linger, ..Self::default() }
+    }
+
+    /// The thread of the last beat.
+    pub(crate) fn beat_on(&self) -> Option<ThreadId> {
+        *self.beat_on.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it holds.
@@ -221,6 +228,8 @@ impl LedgerStore for FakeLedgerStore {
 
     fn beat(&self, holder: Uuid) -> BoxFuture<'_, Result<Option<Beats>, LedgerStoreError>> {
         Box::pin(async move {
+            let thread = std::thread::current().id();
+            *self.beat_on.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
             self.by_fate(|tables| {
                 *tables.holders.get_mut(&holder)? += 1;
                 Some(tables.holders.iter().map(|(holder, beat)| (*holder, *beat)).collect())
@@ -276,6 +285,13 @@ impl LedgerStore for FakeLedgerStore {
         _query: &'a UsageQuery,
     ) -> BoxFuture<'a, Result<Vec<UsageRow>, LedgerStoreError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn usage_rows<'a>(
+        &'a self,
+        _query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<u64, LedgerStoreError>> {
+        Box::pin(async { Ok(0) })
     }
 
     fn audit(&self, _from: Date) -> BoxFuture<'_, Result<Vec<Imbalance>, LedgerStoreError>> {

@@ -24,6 +24,7 @@ pub mod settings;
 pub mod usage;
 pub mod window;
 
+mod commits;
 mod keeper;
 mod queue;
 mod reservation;
@@ -48,6 +49,7 @@ use uuid::Uuid;
 use self::account::{Account, AccountKey, Unit};
 use self::books::{Balances, Charge, Operation, Outcome};
 use self::budget::{BudgetExceeded, Budgets};
+use self::commits::Commits;
 use self::keeper::Keeper;
 use self::settings::LedgerSettings;
 use self::usage::{Imbalance, UsageQuery, UsageRow};
@@ -152,6 +154,16 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         query: &'a UsageQuery,
     ) -> BoxFuture<'a, Result<Vec<UsageRow>, LedgerStoreError>>;
 
+    /// How many rows [`usage`](Self::usage) would give.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn usage_rows<'a>(
+        &'a self,
+        query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<u64, LedgerStoreError>>;
+
     /// Recounts the entries of all windows that began on `from` or later, and gives the accounts and the
     /// daily sums that count otherwise.
     ///
@@ -205,6 +217,7 @@ pub struct Ledger {
     inbox: mpsc::UnboundedSender<Message>,
     room: Arc<Semaphore>,
     holder: Arc<Holder>,
+    commits: Arc<Commits>,
     calendar: Calendar,
     keeping: Keeping,
     clock: Arc<dyn Clock>,
@@ -255,6 +268,12 @@ impl Ledger {
         ledger.metrics.ledger_time_zone(ledger.calendar.name());
         supervisor.spawn("ledger writer", writer.run());
         supervisor.spawn("ledger keeper", keeper.run());
+        let beating = Arc::clone(&ledger.commits).beat_when_wanted(
+            Arc::clone(&ledger.store),
+            Arc::clone(&ledger.holder),
+            Arc::clone(&ledger.clock),
+        );
+        supervisor.spawn("ledger beat", beating);
         Ok(ledger)
     }
 
@@ -270,7 +289,9 @@ impl Ledger {
         let (inbox, messages) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(CAPACITY));
         let (calendar, keeping) = (settings.time_zone.clone(), Keeping::default());
-        let ledger = Self { store, inbox, room, holder, calendar, keeping, clock, random, metrics };
+        let commits = Arc::new(Commits::new(clock.instant()));
+        let ledger =
+            Self { store, inbox, room, holder, commits, calendar, keeping, clock, random, metrics };
         let (writer, keeper) = (Writer::new(&ledger, messages), Keeper::new(&ledger, settings));
         (ledger, writer, keeper)
     }
@@ -325,6 +346,12 @@ impl Ledger {
         self.calendar.day_of(self.clock.timestamp())
     }
 
+    /// Whether the database takes commits, as far as the last second tells. May be asked from any
+    /// runtime, and as often as anybody likes.
+    pub async fn takes_commits(&self) -> bool {
+        self.commits.are_taken(self.clock.instant()).await
+    }
+
     /// A tenant's token accounts of today and this month.
     ///
     /// # Errors
@@ -362,6 +389,15 @@ impl Ledger {
     /// [`LedgerStoreError`].
     pub async fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageRow>, LedgerStoreError> {
         self.ask(self.store.usage(query)).await
+    }
+
+    /// How many rows [`usage`](Self::usage) would give.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    pub async fn usage_rows(&self, query: &UsageQuery) -> Result<u64, LedgerStoreError> {
+        self.ask(self.store.usage_rows(query)).await
     }
 
     /// Waits until the calls that have ended are posted, so that who reads after an answer reads of it.

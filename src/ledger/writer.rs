@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use super::books::{Balances, Charge, Operation, Outcome, amount};
 use super::budget::{BudgetExceeded, Budgets};
+use super::commits::Commits;
 use super::queue::Queue;
 use super::reservation::Reservation;
 use super::window::Calendar;
@@ -105,6 +106,7 @@ pub(super) struct End {
 pub(super) struct Writer {
     store: Arc<dyn LedgerStore>,
     holder: Arc<Holder>,
+    commits: Arc<Commits>,
     calendar: Calendar,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -185,6 +187,7 @@ impl Writer {
         Self {
             store: Arc::clone(&ledger.store),
             holder: Arc::clone(&ledger.holder),
+            commits: Arc::clone(&ledger.commits),
             calendar: ledger.calendar.clone(),
             clock: Arc::clone(&ledger.clock),
             random: Arc::clone(&ledger.random),
@@ -454,6 +457,7 @@ impl Writer {
     }
 
     fn report_down(&mut self, cause: &str) {
+        self.commits.note(false, self.clock.instant());
         if !std::mem::replace(&mut self.is_down, true) {
             tracing::error!(
                 cause,
@@ -463,6 +467,7 @@ impl Writer {
     }
 
     fn report_up(&mut self) {
+        self.commits.note(true, self.clock.instant());
         if std::mem::replace(&mut self.is_down, false) {
             tracing::info!("the ledger's database is back");
         }

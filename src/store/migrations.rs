@@ -54,5 +54,8 @@ fn migrator(migrations: &'static [Migration]) -> Migrator {
         let sql = sql.into_sql_str();
         sqlx::migrate::Migration::new(version, name.into(), kind, sql, is_outside_transaction)
     });
-    Migrator::with_migrations(migrations.collect())
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    // Each engine takes a lock in its own transaction, which lasts until the migrations are committed.
+    migrator.set_locking(false);
+    migrator
 }

@@ -27,9 +27,6 @@ use crate::ledger::LedgerStore;
 use postgres::Postgres;
 use sqlite::Sqlite;
 
-/// How long a database may take to say that it is there.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// How a database is used, whichever it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -157,17 +154,6 @@ impl Store {
         }
     }
 
-    /// Whether the database answers within a second.
-    pub async fn is_reachable(&self) -> bool {
-        let answer = async {
-            match &self.database {
-                Database::Sqlite(sqlite) => sqlite.ping().await,
-                Database::Postgres(postgres) => postgres.ping().await,
-            }
-        };
-        matches!(tokio::time::timeout(PATIENCE, answer).await, Ok(Ok(())))
-    }
-
     /// Closes all connections, after the queries that run. SQLite tidies up its files then.
     pub async fn close(&self) {
         match &self.database {
@@ -220,6 +206,17 @@ pub enum StoreError {
         engine: Engine,
         /// What the driver says.
         source: sqlx::Error,
+    },
+    /// A limit that leaves somebody without a connection.
+    #[error(
+        "database.max_connections: {actual} is below {least}: the ledger's posts, look-ups and reports \
+         need one each"
+    )]
+    TooFewConnections {
+        /// The setting.
+        actual: u32,
+        /// The least that works.
+        least: u32,
     },
     /// A newer version of this program was here.
     #[error(

@@ -49,12 +49,81 @@ echo ready
 cat >/dev/null
 "#;
 
+/// The same for a primary `first` and its standby `second`.
+const PAIR_KEEPER: &str = r#"
+set -eu
+folder=$1 programs=$2
+if [ "$(id -u)" = 0 ]; then
+    chown postgres "$folder"
+    as_owner() { runuser -u postgres -- "$@"; }
+else
+    as_owner() { "$@"; }
+fi
+clean_up() {
+    for server in first second; do
+        as_owner "$programs/pg_ctl" -D "$folder/$server/data" -m immediate stop || true
+    done
+    rm -rf "$folder"
+}
+trap 'clean_up >/dev/null 2>&1' EXIT
+cd "$folder"
+start() {
+    as_owner "$programs/pg_ctl" -D "$folder/$1/data" -w -s -l "$folder/$1/log"         -o "-k $folder/$1 -c listen_addresses= -c fsync=off" start
+}
+as_owner mkdir first second
+as_owner "$programs/initdb" -D first/data -A trust -U postgres -E UTF8 --no-sync --locale=C.UTF-8
+start first
+as_owner "$programs/pg_basebackup" -h "$folder/first" -U postgres -D "$folder/second/data"     -R -X stream -c fast --no-sync
+start second
+as_owner "$programs/psql" -h "$folder/first" -U postgres -q     -c "ALTER SYSTEM SET synchronous_standby_names = '*'" -c "SELECT pg_reload_conf()"
+echo
+echo ready
+cat >/dev/null
+"#;
+
+/// Starts a PgBouncer in the folder `$1` before the server whose socket is in the folder `$2`.
+const POOLER_KEEPER: &str = r#"
+set -eu
+folder=$1 server=$2
+PATH=$PATH:/usr/sbin
+cat >"$folder/pgbouncer.ini" <<END
+[databases]
+* = host=$server user=postgres
+[pgbouncer]
+listen_port = 6432
+unix_socket_dir = $folder
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+logfile = $folder/log
+pidfile = $folder/pid
+END
+if [ "$(id -u)" = 0 ]; then
+    chown -R postgres "$folder"
+    as_owner() { runuser -u postgres -- "$@"; }
+else
+    as_owner() { "$@"; }
+fi
+clean_up() {
+    kill "$(cat "$folder/pid")" || true
+    rm -rf "$folder"
+}
+trap 'clean_up >/dev/null 2>&1' EXIT
+as_owner pgbouncer -d -q "$folder/pgbouncer.ini"
+while [ ! -S "$folder/.s.PGSQL.6432" ]; do sleep 0.05; done
+echo
+echo ready
+cat >/dev/null
+"#;
+
 /// An empty database that ends with the test.
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) engine: Engine,
     pub(crate) url: String,
     folder: Option<TempDir>,
+    /// Holds the pipe whose end stops the pooler, where there is one.
+    _pooler: Option<Child>,
 }
 
 impl Database {
@@ -62,7 +131,7 @@ impl Database {
     pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().expect("there is a temporary folder");
         let url = format!("sqlite://{}/test.db", folder.path().display());
-        Self { engine: Engine::Sqlite, url, folder: Some(folder) }
+        Self { engine: Engine::Sqlite, url, folder: Some(folder), _pooler: None }
     }
 
     /// An empty PostgreSQL database, or `None` where its programs are not installed.
@@ -74,7 +143,25 @@ impl Database {
         let create = AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE template0"));
         sqlx::raw_sql(create).execute(&mut connection).await.expect("a database is created");
         connection.close().await.expect("the connection is closed");
-        Some(Self { engine: Engine::Postgres, url: server.url(&name), folder: None })
+        Some(Self { engine: Engine::Postgres, url: server.url(&name), folder: None, _pooler: None })
+    }
+
+    /// An empty PostgreSQL database behind a PgBouncer in transaction mode, with fewer sessions than
+    /// clients, or `None` where their programs are not installed.
+    pub(crate) async fn behind_pgbouncer() -> Option<Self> {
+        let direct = Self::postgres().await?;
+        if !has_pgbouncer() {
+            return None;
+        }
+        let (_, name) = direct.url.rsplit_once('/').expect("the database has a name");
+        let server = &Server::of_this_run()?.folder;
+        let folder = tempfile::Builder::new().prefix("ocr-gateway-pgbouncer-").tempdir();
+        // The keeper removes it.
+        let folder = folder.expect("there is a temporary folder").keep();
+        let pooler = start_keeper(POOLER_KEEPER, &folder, server);
+        let folder = folder.to_str().expect("the folder's name is text").replace('/', "%2F");
+        let url = format!("postgres://postgres@{folder}:6432/{name}");
+        Some(Self { engine: Engine::Postgres, url, folder: None, _pooler: Some(pooler) })
     }
 
     /// An empty database of each engine that there is.
@@ -163,6 +250,59 @@ impl PrivatePostgres {
     }
 }
 
+/// A primary and a standby that follows it, and confirms each commit before the primary answers.
+#[derive(Debug)]
+pub(crate) struct PostgresPair(Server);
+
+/// One of the two servers of a [`PostgresPair`].
+#[derive(Debug, Clone)]
+pub(crate) struct PostgresServer {
+    folder: PathBuf,
+}
+
+impl PostgresPair {
+    /// Starts both, or gives `None` where PostgreSQL's programs are not installed.
+    pub(crate) fn start() -> Option<Self> {
+        Server::start_by_if_installed(PAIR_KEEPER).map(Self)
+    }
+
+    /// The server that is the primary at first.
+    pub(crate) fn first(&self) -> PostgresServer {
+        PostgresServer { folder: self.0.folder.join("first") }
+    }
+
+    /// The server that is the standby at first.
+    pub(crate) fn second(&self) -> PostgresServer {
+        PostgresServer { folder: self.0.folder.join("second") }
+    }
+}
+
+impl PostgresServer {
+    /// Its database.
+    pub(crate) fn url(&self) -> String {
+        url_of(&self.folder, "postgres")
+    }
+
+    /// Its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join(".s.PGSQL.5432")
+    }
+
+    /// Runs statements, each by itself.
+    pub(crate) async fn execute(&self, statements: &[&'static str]) {
+        let mut connection = connect_postgres(&self.url()).await;
+        for &statement in statements {
+            sqlx::raw_sql(statement).execute(&mut connection).await.expect(statement);
+        }
+    }
+
+    /// The number that a query gives.
+    pub(crate) async fn number(&self, query: &'static str) -> i64 {
+        let mut connection = connect_postgres(&self.url()).await;
+        sqlx::query_scalar(query).fetch_one(&mut connection).await.expect(query)
+    }
+}
+
 /// The PostgreSQL of this run.
 #[derive(Debug)]
 struct Server {
@@ -178,8 +318,12 @@ impl Server {
     }
 
     fn start_if_installed() -> Option<Self> {
+        Self::start_by_if_installed(KEEPER)
+    }
+
+    fn start_by_if_installed(script: &str) -> Option<Self> {
         if let Some(programs) = postgres_programs() {
-            return Some(Self::start(&programs));
+            return Some(Self::start_by(script, &programs));
         }
         let missing = "PostgreSQL's server programs are not installed (apt install postgresql)";
         let is_required = env::var_os("OCR_GATEWAY_REQUIRE_PROGRAMS").is_some_and(|set| set == "1");
@@ -188,29 +332,54 @@ impl Server {
         None
     }
 
-    fn start(programs: &Path) -> Self {
+    fn start_by(script: &str, programs: &Path) -> Self {
         let folder = tempfile::Builder::new().prefix("ocr-gateway-postgres-").tempdir();
         // The keeper removes it.
         let folder = folder.expect("there is a temporary folder").keep();
-        let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
-            .args([&folder, programs])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // A group of its own: Ctrl-C ends the tests, and the keeper after them.
-            .process_group(0)
-            .spawn()
-            .expect("sh can be started");
-        let output = keeper.stdout.take().expect("the output is piped");
-        await_ready(BufReader::new(output));
+        let keeper = start_keeper(script, &folder, programs);
         Self { folder, _keeper: keeper }
     }
 
     fn url(&self, database: &str) -> String {
-        let folder = self.folder.to_str().expect("the folder's name is text").replace('/', "%2F");
-        format!("postgres://postgres@{folder}/{database}")
+        url_of(&self.folder, database)
     }
+}
+
+/// The address of a database whose server has its socket in `folder`.
+fn url_of(folder: &Path, database: &str) -> String {
+    let folder = folder.to_str().expect("the folder's name is text").replace('/', "%2F");
+    format!("postgres://postgres@{folder}/{database}")
+}
+
+/// Starts a script that starts servers in a folder, and waits until they are ready.
+fn start_keeper(script: &str, folder: &Path, other: &Path) -> Child {
+    let mut keeper = Command::new("sh")
+        .args(["-c", script, "keeper"])
+        .args([folder, other])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        // A group of its own: Ctrl-C ends the tests, and the keeper after them.
+        .process_group(0)
+        .spawn()
+        .expect("sh can be started");
+    let output = keeper.stdout.take().expect("the output is piped");
+    await_ready(BufReader::new(output));
+    keeper
+}
+
+/// Whether PgBouncer is there; a run that must not skip fails without it.
+fn has_pgbouncer() -> bool {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&folders)
+        .chain([PathBuf::from("/usr/sbin")])
+        .any(|folder| folder.join("pgbouncer").is_file());
+    let is_required = env::var_os("OCR_GATEWAY_REQUIRE_PROGRAMS").is_some_and(|set| set == "1");
+    assert!(found || !is_required, "pgbouncer is missing and OCR_GATEWAY_REQUIRE_PROGRAMS is 1");
+    if !found {
+        println!("skipped: pgbouncer is not installed (apt install pgbouncer)");
+    }
+    found
 }
 
 /// Reads what the keeper prints until it is ready.

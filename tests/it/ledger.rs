@@ -17,6 +17,7 @@ use ocr_gateway::random::{SystemRandom, new_id};
 use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
 use ocr_gateway::units::{Currency, Money, Tokens, Usage};
+use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -590,5 +591,35 @@ async fn a_ledger_from_before_its_checks_were_written_anew_is_kept_whole() {
         assert!(refused.is_err(), "states are still checked");
         let refused = database.try_execute("UPDATE ledger_accounts SET unit = 'pages'").await;
         assert!(refused.is_err(), "units are still checked");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_that_stand_still_leave_connections_for_posts_beats_and_keys() {
+    let Some(database) = Database::postgres().await else { return };
+    let store = database.open().await;
+    let (ledger, tenants, holder) = (store.ledger(), store.tenants(), id());
+    ledger.register(holder).await.unwrap();
+    let mut other = PgConnection::connect(&database.url).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE ledger_usage IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    let mut reports = JoinSet::new();
+    for _ in 0..20 {
+        let ledger = store.ledger();
+        reports
+            .spawn(async move { ledger.usage(&query(DAY, NEXT_DAY)).await.map(|rows| rows.len()) });
+    }
+    let waiting = "SELECT count(*)::text FROM pg_locks WHERE NOT granted";
+    until("reports wait", async || database.texts(waiting).await != ["0"]).await;
+    let work = async {
+        let posted = post(&*ledger, reserve(id(), "acme", 100, Budgets::default())).await;
+        assert!(matches!(posted, Outcome::Reserved(_)), "{posted:?}");
+        assert!(ledger.beat(holder).await.unwrap().is_some());
+        assert!(tenants.tenant(&"nobody".parse().unwrap()).await.unwrap().is_none());
+    };
+    tokio::time::timeout(Duration::from_secs(5), work).await.expect("nobody waits for reports");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    for report in reports.join_all().await {
+        assert_eq!(report.unwrap(), 0);
     }
 }

@@ -419,14 +419,3 @@ async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
     })
     .await;
 }
-
-#[tokio::test]
-async fn a_database_says_whether_it_can_be_reached() {
-    on_each_database(async |database| {
-        let store = database.open().await;
-        assert!(store.is_reachable().await);
-        store.close().await;
-        assert!(!store.is_reachable().await);
-    })
-    .await;
-}

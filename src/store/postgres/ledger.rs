@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use jiff::civil::Date;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Postgres;
+use super::sessions::Session;
 use crate::ledger::account::{Account, AccountKey};
 use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of, reserving_tenants};
 use crate::ledger::budget::Budgets;
@@ -32,20 +32,21 @@ impl LedgerStore for Postgres {
     ) -> BoxFuture<'a, Result<Vec<Outcome>, LedgerStoreError>> {
         Box::pin(async move {
             loop {
-                let mut transaction = self.pool.begin().await.map_err(failure)?;
-                let entries = entries(&mut transaction, batch).await?;
+                let mut session =
+                    Session::begin(&self.posts, self.pooling).await.map_err(failure)?;
+                let entries = entries(&mut session, batch).await?;
                 let keys = accounts_of(batch, &entries, today);
-                let accounts = accounts(&mut transaction, keys.iter()).await?;
+                let accounts = accounts(&mut session, keys.iter()).await?;
                 if accounts.len() < keys.len() {
-                    transaction.rollback().await.map_err(failure)?;
+                    session.roll_back().await.map_err(failure)?;
                     self.open_accounts(keys.iter()).await?;
                     continue;
                 }
-                let budgets = budgets(&mut transaction, batch).await?;
+                let budgets = budgets(&mut session, batch).await?;
                 let mut books = Books::new(accounts, entries).with_budgets(budgets);
                 let outcomes = batch.iter().map(|operation| books.post(operation, today)).collect();
-                write(&mut transaction, &books).await?;
-                transaction.commit().await.map_err(failure)?;
+                write(&mut session, &books).await?;
+                session.end().await.map_err(failure)?;
                 return Ok(outcomes);
             }
         })
@@ -54,7 +55,7 @@ impl LedgerStore for Postgres {
     fn register(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
         Box::pin(async move {
             let insert = sqlx::query("INSERT INTO ledger_holders (id, beat) VALUES ($1::uuid, 0)");
-            let done = insert.bind(holder.to_string()).execute(&self.pool).await;
+            let done = self.execute(&self.posts, insert.bind(holder.to_string())).await;
             done.map(|_| ()).map_err(failure)
         })
     }
@@ -63,12 +64,12 @@ impl LedgerStore for Postgres {
         Box::pin(async move {
             let update =
                 sqlx::query("UPDATE ledger_holders SET beat = beat + 1 WHERE id = $1::uuid");
-            let done = update.bind(holder.to_string()).execute(&self.pool).await;
+            let done = self.execute(&self.posts, update.bind(holder.to_string())).await;
             if done.map_err(failure)?.rows_affected() == 0 {
                 return Ok(None);
             }
             let select = sqlx::query_as("SELECT id::text, beat FROM ledger_holders");
-            let found = select.fetch_all(&self.pool).await.map_err(failure)?;
+            let found = self.fetch_all(&self.posts, select).await.map_err(failure)?;
             Ok(Some(found.into_iter().map(|BeatRow(id, beat)| (id, beat)).collect()))
         })
     }
@@ -76,7 +77,7 @@ impl LedgerStore for Postgres {
     fn forget(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
         Box::pin(async move {
             let delete = sqlx::query("DELETE FROM ledger_holders WHERE id = $1::uuid");
-            let done = delete.bind(holder.to_string()).execute(&self.pool).await;
+            let done = self.execute(&self.posts, delete.bind(holder.to_string())).await;
             done.map(|_| ()).map_err(failure)
         })
     }
@@ -87,14 +88,15 @@ impl LedgerStore for Postgres {
         at_most: u32,
     ) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>> {
         Box::pin(async move {
-            let select = sqlx::query_scalar(
+            let select = sqlx::query_as(
                 "SELECT id::text FROM ledger_entries
                  WHERE state = 'open' AND holder NOT IN (SELECT id FROM ledger_holders)
                     AND id > $1::uuid
                  ORDER BY ledger_entries.id LIMIT $2",
             );
             let select = select.bind(after.to_string()).bind(i64::from(at_most));
-            Ok(rows::ids(select.fetch_all(&self.pool).await.map_err(failure)?))
+            let found = self.fetch_all(&self.posts, select).await.map_err(failure)?;
+            Ok(rows::ids(found.into_iter().map(|(id,)| id).collect()))
         })
     }
 
@@ -114,7 +116,7 @@ impl LedgerStore for Postgres {
             );
             let month = Window::of(Period::Month, day).starts_on;
             let select = select.bind(tenant).bind(day.to_string()).bind(month.to_string());
-            let found = select.fetch_all(&self.pool).await.map_err(failure)?;
+            let found = self.fetch_all(&self.lookups, select).await.map_err(failure)?;
             Ok(found.into_iter().map(|AccountRow(key, account)| (key, account)).collect())
         })
     }
@@ -132,9 +134,26 @@ impl LedgerStore for Postgres {
                  ORDER BY day, tenant, model, currency",
             );
             let select = select.bind(query.from.to_string()).bind(query.to.to_string());
-            let found = select.bind(query.tenant.as_deref()).fetch_all(&self.pool).await;
+            let found = self.fetch_all(&self.reports, select.bind(query.tenant.as_deref())).await;
             let found = found.map_err(failure)?;
             Ok(found.into_iter().map(|DailyUsageRow(row)| row).collect())
+        })
+    }
+
+    fn usage_rows<'a>(
+        &'a self,
+        query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<u64, LedgerStoreError>> {
+        Box::pin(async move {
+            let select = sqlx::query_as(
+                "SELECT count(*) FROM ledger_usage
+                 WHERE day BETWEEN $1 AND $2 AND ($3::text IS NULL OR tenant = $3) AND calls > 0",
+            );
+            let select = select.bind(query.from.to_string()).bind(query.to.to_string());
+            let select = select.bind(query.tenant.as_deref());
+            let found = self.fetch_all(&self.reports, select).await.map_err(failure)?;
+            let rows: i64 = found.first().map_or(0, |(rows,)| *rows);
+            Ok(u64::try_from(rows).unwrap_or(0))
         })
     }
 
@@ -176,11 +195,12 @@ impl LedgerStore for Postgres {
                     OR coalesce(account.reserved, 0) <> coalesce(recount.reserved, 0)
                  ORDER BY tenant, period, starts_on, unit",
             );
-            let found = select.bind(from.to_string()).fetch_all(&self.pool).await;
-            let accounts = found.map_err(failure)?.into_iter().map(|AccountImbalanceRow(row)| row);
-            let found = sqlx::query_as(DIFFERING_USAGE).bind(from.to_string());
-            let found = found.fetch_all(&self.pool).await.map_err(failure)?;
-            Ok(accounts.chain(found.into_iter().map(|UsageImbalanceRow(row)| row)).collect())
+            let select = select.bind(from.to_string());
+            let accounts = self.fetch_all(&self.reports, select).await.map_err(failure)?;
+            let accounts = accounts.into_iter().map(|AccountImbalanceRow(row)| row);
+            let select = sqlx::query_as(DIFFERING_USAGE).bind(from.to_string());
+            let usage = self.fetch_all(&self.reports, select).await.map_err(failure)?;
+            Ok(accounts.chain(usage.into_iter().map(|UsageImbalanceRow(row)| row)).collect())
         })
     }
 
@@ -192,8 +212,9 @@ impl LedgerStore for Postgres {
                     WHERE id < $1::uuid AND day < $2 AND state <> 'open' ORDER BY id LIMIT $3)",
             );
             let delete = delete.bind(rows::least_id_of(before).to_string());
-            let done =
-                delete.bind(before.to_string()).bind(i64::from(at_most)).execute(&self.pool).await;
+            let done = self
+                .execute(&self.posts, delete.bind(before.to_string()).bind(i64::from(at_most)))
+                .await;
             Ok(done.map_err(failure)?.rows_affected())
         })
     }
@@ -215,13 +236,13 @@ impl Postgres {
              ON CONFLICT DO NOTHING",
         );
         let insert = insert.bind(rows::account_keys_json(keys)?);
-        insert.execute(&self.pool).await.map(|_| ()).map_err(failure)
+        self.execute(&self.posts, insert).await.map(|_| ()).map_err(failure)
     }
 }
 
 /// The entries of a batch that exist already, locked.
 async fn entries(
-    connection: &mut PgConnection,
+    session: &mut Session,
     batch: &[Operation],
 ) -> Result<Vec<Entry>, LedgerStoreError> {
     let ids: Vec<_> = batch.iter().map(|operation| operation.id().to_string()).collect();
@@ -232,13 +253,18 @@ async fn entries(
          FROM ledger_entries WHERE id = ANY($1::text[]::uuid[])
          ORDER BY ledger_entries.id FOR UPDATE",
     );
-    let found = select.bind(ids).fetch_all(connection).await.map_err(failure)?;
+    let found = select
+        .bind(ids)
+        .persistent(session.keeps_statements())
+        .fetch_all(&mut **session)
+        .await
+        .map_err(failure)?;
     Ok(found.into_iter().map(|EntryRow(entry)| entry).collect())
 }
 
 /// Those of the accounts that are there, locked.
 async fn accounts(
-    connection: &mut PgConnection,
+    session: &mut Session,
     keys: impl Iterator<Item = &AccountKey>,
 ) -> Result<Vec<(AccountKey, Account)>, LedgerStoreError> {
     let select = sqlx::query_as(
@@ -253,13 +279,17 @@ async fn accounts(
          FOR UPDATE OF account",
     );
     let select = select.bind(rows::account_keys_json(keys)?);
-    let found = select.fetch_all(connection).await.map_err(failure)?;
+    let found = select
+        .persistent(session.keeps_statements())
+        .fetch_all(&mut **session)
+        .await
+        .map_err(failure)?;
     Ok(found.into_iter().map(|AccountRow(key, account)| (key, account)).collect())
 }
 
 /// The budgets, as they are now, of the tenants that are kept in the database.
 async fn budgets(
-    connection: &mut PgConnection,
+    session: &mut Session,
     batch: &[Operation],
 ) -> Result<Vec<(Arc<str>, Budgets)>, LedgerStoreError> {
     let tenants: Vec<_> = reserving_tenants(batch).into_iter().collect();
@@ -267,12 +297,17 @@ async fn budgets(
         "SELECT name, daily_tokens, monthly_tokens, daily_cost_nanos, monthly_cost_nanos
          FROM tenants WHERE name = ANY($1::text[])",
     );
-    let found = select.bind(tenants).fetch_all(connection).await.map_err(failure)?;
+    let found = select
+        .bind(tenants)
+        .persistent(session.keeps_statements())
+        .fetch_all(&mut **session)
+        .await
+        .map_err(failure)?;
     Ok(found.into_iter().map(|BudgetsRow(tenant, budgets)| (tenant, budgets)).collect())
 }
 
 /// Writes what the books changed.
-async fn write(connection: &mut PgConnection, books: &Books) -> Result<(), LedgerStoreError> {
+async fn write(session: &mut Session, books: &Books) -> Result<(), LedgerStoreError> {
     let changes = books.changes();
     let statements = [
         (changes.new_entries.is_empty(), INSERT_ENTRIES, rows::entries_json(&changes.new_entries)?),
@@ -286,7 +321,9 @@ async fn write(connection: &mut PgConnection, books: &Books) -> Result<(), Ledge
     ];
     for (is_needless, statement, values) in statements {
         if !is_needless {
-            sqlx::query(statement).bind(values).execute(&mut *connection).await.map_err(failure)?;
+            let statement =
+                sqlx::query(statement).bind(values).persistent(session.keeps_statements());
+            statement.execute(&mut **session).await.map_err(failure)?;
         }
     }
     Ok(())

@@ -4,12 +4,18 @@
 //! was added fails until its connection ends ("cached plan must not change result type").
 
 mod ledger;
+mod sessions;
 mod tenants;
 
-use sqlx::migrate::MigrateError;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgPool};
+use std::sync::Arc;
+use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow};
+use sqlx::query::{Query, QueryAs};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, FromRow, PgConnection, PgPool};
+
+use self::sessions::{Pooling, Session};
 use super::migrations::{self, Migration};
 use super::{Engine, Options, StoreError};
 
@@ -47,6 +53,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// One each for posts, look-ups and reports.
+const FEWEST_CONNECTIONS: u32 = 3;
+
+/// The key of the advisory lock under which migrations are applied; any number that nobody else uses.
+const MIGRATION_LOCK: i64 = 0x6f63_725f_6d69_6772;
+
 /// The parameters of an address that sqlx 0.9 knows. It passes over any other and logs its value,
 /// which may be a password under a mistyped name.
 const PARAMETERS: [&str; 18] = [
@@ -71,9 +83,19 @@ const PARAMETERS: [&str; 18] = [
 ];
 
 /// A PostgreSQL database.
+///
+/// Posts of the ledger, what each request looks up, and reports have connections of their own, so
+/// that none of them waits for another kind.
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
-    pool: PgPool,
+    address: Arc<PgConnectOptions>,
+    /// The ledger's posts and beats.
+    posts: PgPool,
+    /// Tenants, keys and what is left of budgets.
+    lookups: PgPool,
+    /// What reads many rows.
+    reports: PgPool,
+    pooling: Pooling,
 }
 
 impl Postgres {
@@ -83,47 +105,135 @@ impl Postgres {
             return Err(StoreError::UnknownParameter { engine });
         }
         let address: PgConnectOptions = url.parse().map_err(|_| StoreError::Address { engine })?;
-        // The pool would try again until its time is up and then blame the time. One connection
-        // of its own tells the cause.
-        let first = tokio::time::timeout(options.acquire_timeout, address.connect()).await;
-        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        let first = first.map_err(|source| StoreError::Unreachable { engine, source })?;
-        // It has told what it was for; how it parts does not matter.
-        let _ = first.close().await;
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections.get())
-            .acquire_timeout(options.acquire_timeout)
-            .connect_lazy_with(address);
-        Ok(Self { pool })
+        // PgBouncer refuses this parameter, and no column holds a fraction.
+        let address = address.extra_float_digits(None);
+        let [posts, lookups, reports] = shares(options.max_connections.get())?;
+        let pooling = first_contact(&address, options.acquire_timeout).await?;
+        if pooling == Pooling::Transactions {
+            tracing::info!(
+                "the database is behind a pooler that lends a server's session for one transaction: \
+                 statements are not kept prepared"
+            );
+        }
+        let pool = |most| sessions::pool(&address, most, options.acquire_timeout);
+        let (posts, lookups, reports) = (pool(posts), pool(lookups), pool(reports));
+        let address = Arc::new(address);
+        Ok(Self { address, posts, lookups, reports, pooling })
     }
 
-    /// Applies the migrations under sqlx's advisory lock. It is held by the session, so a
-    /// connection on which something failed is closed and not given back.
+    /// Applies the migrations in one transaction, on a connection that ends with it. The transaction
+    /// holds the lock, and not the session as with sqlx's own lock, because behind a pooler a session
+    /// is not known again.
     pub(super) async fn migrate(&self) -> Result<(), MigrateError> {
-        let mut connection = self.pool.acquire().await?;
-        let migrated = migrations::apply(MIGRATIONS, &mut *connection).await;
-        if migrated.is_err() {
-            connection.close_on_drop();
+        let mut connection = self.address.connect().await?;
+        let mut transaction = connection.begin().await?;
+        self.forget_statements(&mut transaction).await?;
+        let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+        sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+        migrations::apply(MIGRATIONS, &mut *transaction).await?;
+        self.forget_statements(&mut transaction).await?;
+        transaction.commit().await?;
+        // The migrations are committed; how the connection parts does not matter.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    /// sqlx prepares the migrations' statements by names that begin anew in each connection, so that
+    /// those of two callers collide in a session that they share.
+    async fn forget_statements(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.pooling == Pooling::Transactions {
+            sqlx::raw_sql("DEALLOCATE ALL").execute(connection).await?;
         }
-        migrated
+        Ok(())
     }
 
     pub(super) async fn applied_migrations(&self) -> Result<Vec<i64>, sqlx::Error> {
-        let table = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
-        let is_there: bool = sqlx::query_scalar(table).fetch_one(&self.pool).await?;
-        if !is_there {
+        let table = sqlx::query_as("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
+        let is_there = self.fetch_optional(&self.lookups, table).await?;
+        if is_there != Some((true,)) {
             return Ok(Vec::new());
         }
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(&self.pool).await
-    }
-
-    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT 1").execute(&self.pool).await.map(|_| ())
+        let versions = sqlx::query_as("SELECT version FROM _sqlx_migrations");
+        let applied = self.fetch_all(&self.lookups, versions).await?;
+        Ok(applied.into_iter().map(|(version,)| version).collect())
     }
 
     pub(super) async fn close(&self) {
-        self.pool.close().await;
+        for pool in [&self.posts, &self.lookups, &self.reports] {
+            pool.close().await;
+        }
     }
+
+    /// Runs one statement.
+    async fn execute(
+        &self,
+        pool: &PgPool,
+        statement: Query<'_, sqlx::Postgres, PgArguments>,
+    ) -> Result<PgQueryResult, sqlx::Error> {
+        let mut session = Session::open(pool, self.pooling).await?;
+        let statement = statement.persistent(session.keeps_statements());
+        let done = statement.execute(&mut *session).await?;
+        session.end().await?;
+        Ok(done)
+    }
+
+    /// All rows of one statement.
+    async fn fetch_all<R: for<'r> FromRow<'r, PgRow> + Send + Unpin>(
+        &self,
+        pool: &PgPool,
+        select: QueryAs<'_, sqlx::Postgres, R, PgArguments>,
+    ) -> Result<Vec<R>, sqlx::Error> {
+        let mut session = Session::open(pool, self.pooling).await?;
+        let select = select.persistent(session.keeps_statements());
+        let rows = select.fetch_all(&mut *session).await?;
+        session.end().await?;
+        Ok(rows)
+    }
+
+    /// The row of one statement, if there is one.
+    async fn fetch_optional<R: for<'r> FromRow<'r, PgRow> + Send + Unpin>(
+        &self,
+        pool: &PgPool,
+        select: QueryAs<'_, sqlx::Postgres, R, PgArguments>,
+    ) -> Result<Option<R>, sqlx::Error> {
+        let mut session = Session::open(pool, self.pooling).await?;
+        let select = select.persistent(session.keeps_statements());
+        let row = select.fetch_optional(&mut *session).await?;
+        session.end().await?;
+        Ok(row)
+    }
+}
+
+/// How many connections posts, look-ups and reports have of `most`.
+fn shares(most: u32) -> Result<[u32; 3], StoreError> {
+    if most < FEWEST_CONNECTIONS {
+        return Err(StoreError::TooFewConnections { actual: most, least: FEWEST_CONNECTIONS });
+    }
+    // The writer's, the keeper's, and one that is on its way back.
+    let posts = (most / 3).clamp(1, 3);
+    let reports = (most / 4).max(1);
+    Ok([posts, most - posts - reports, reports])
+}
+
+/// Connects as the pools will, and tells the cause where that fails: a pool would try again until its
+/// time is up and then blame the time. Finds out what the address leads to.
+async fn first_contact(
+    address: &PgConnectOptions,
+    patience: Duration,
+) -> Result<Pooling, StoreError> {
+    let engine = Engine::Postgres;
+    let contact = async {
+        let (mut one, mut other) = (address.connect().await?, address.connect().await?);
+        sessions::check(&mut one).await?;
+        let pooling = Pooling::between(&mut one, &mut other).await?;
+        // They have told what they were for; how they part does not matter.
+        let _ = (one.close().await, other.close().await);
+        Ok(pooling)
+    };
+    let contact = tokio::time::timeout(patience, contact).await;
+    contact
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        .map_err(|source| StoreError::Unreachable { engine, source })
 }
 
 fn has_known_parameters(url: &str) -> bool {
@@ -132,4 +242,20 @@ fn has_known_parameters(url: &str) -> bool {
         let (name, _) = parameter.split_once('=').unwrap_or((parameter, ""));
         PARAMETERS.contains(&name)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_shared_out_whole_and_everybody_has_one() {
+        for most in FEWEST_CONNECTIONS..100 {
+            let shares = shares(most).unwrap();
+            assert!(shares.iter().sum::<u32>() == most && !shares.contains(&0), "{shares:?}");
+        }
+        assert_eq!(shares(8).unwrap(), [2, 4, 2]);
+        let refusal = shares(2).unwrap_err().to_string();
+        assert!(refusal.starts_with("database.max_connections: 2 is below 3"), "{refusal}");
+    }
 }

@@ -22,7 +22,7 @@ impl TenantStore for Postgres {
                     daily_cost_nanos, monthly_cost_nanos, models, regions, disabled)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             );
-            match bind_tenant(insert, tenant).execute(&self.pool).await {
+            match self.execute(&self.lookups, bind_tenant(insert, tenant)).await {
                 Ok(_) => Ok(()),
                 Err(error) if rows::is_taken(&error) => {
                     Err(TenantStoreError::TenantExists(tenant.name.clone()))
@@ -44,7 +44,7 @@ impl TenantStore for Postgres {
                     monthly_cost_nanos = $11, models = $12, regions = $13, disabled = $14
                  WHERE name = $1",
             );
-            let done = bind_tenant(update, tenant).execute(&self.pool).await;
+            let done = self.execute(&self.lookups, bind_tenant(update, tenant)).await;
             Ok(done.map_err(failure)?.rows_affected() > 0)
         })
     }
@@ -60,7 +60,7 @@ impl TenantStore for Postgres {
                     daily_cost_nanos, monthly_cost_nanos, models, regions, disabled
                  FROM tenants WHERE name = $1",
             );
-            let row = select.bind(name.as_str()).fetch_optional(&self.pool).await;
+            let row = self.fetch_optional(&self.lookups, select.bind(name.as_str())).await;
             Ok(row.map_err(failure)?.map(|TenantRow(tenant)| tenant))
         })
     }
@@ -73,7 +73,7 @@ impl TenantStore for Postgres {
                     daily_cost_nanos, monthly_cost_nanos, models, regions, disabled
                  FROM tenants ORDER BY name",
             );
-            let found = select.fetch_all(&self.pool).await.map_err(failure)?;
+            let found = self.fetch_all(&self.lookups, select).await.map_err(failure)?;
             Ok(found.into_iter().map(|TenantRow(tenant)| tenant).collect())
         })
     }
@@ -92,7 +92,7 @@ impl TenantStore for Postgres {
                 .bind(rows::moment_column(key.expires_at))
                 .bind(rows::moment_column(key.revoked_at))
                 .bind(key.label.as_ref().map(KeyLabel::as_str));
-            match insert.execute(&self.pool).await {
+            match self.execute(&self.lookups, insert).await {
                 Ok(_) => Ok(()),
                 Err(error) if rows::is_taken(&error) => {
                     Err(TenantStoreError::KeyExists(key.id.clone()))
@@ -118,7 +118,7 @@ impl TenantStore for Postgres {
                  FROM api_keys JOIN tenants ON tenants.name = api_keys.tenant
                  WHERE id = $1",
             );
-            let row = select.bind(id.as_str()).fetch_optional(&self.pool).await;
+            let row = self.fetch_optional(&self.lookups, select.bind(id.as_str())).await;
             Ok(row.map_err(failure)?.map(|KeyAndTenantRow(key, tenant)| (key, tenant)))
         })
     }
@@ -134,7 +134,7 @@ impl TenantStore for Postgres {
                  ORDER BY tenant, created_at, id",
             );
             let select = select.bind(tenant.map(TenantName::as_str));
-            let found = select.fetch_all(&self.pool).await.map_err(failure)?;
+            let found = self.fetch_all(&self.lookups, select).await.map_err(failure)?;
             Ok(found.into_iter().map(|KeyRow(key)| key).collect())
         })
     }
@@ -149,7 +149,7 @@ impl TenantStore for Postgres {
                 "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1",
             );
             let update = update.bind(id.as_str()).bind(at.as_millisecond());
-            let done = update.execute(&self.pool).await.map_err(failure)?;
+            let done = self.execute(&self.lookups, update).await.map_err(failure)?;
             Ok(done.rows_affected() > 0)
         })
     }

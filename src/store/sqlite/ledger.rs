@@ -116,9 +116,25 @@ impl LedgerStore for Sqlite {
                  ORDER BY day, tenant, model, currency",
             );
             let select = select.bind(query.from.to_string()).bind(query.to.to_string());
-            let found = select.bind(query.tenant.as_deref()).fetch_all(&self.pool).await;
+            let found = select.bind(query.tenant.as_deref()).fetch_all(&self.reports).await;
             let found = found.map_err(failure)?;
             Ok(found.into_iter().map(|DailyUsageRow(row)| row).collect())
+        })
+    }
+
+    fn usage_rows<'a>(
+        &'a self,
+        query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<u64, LedgerStoreError>> {
+        Box::pin(async move {
+            let select = sqlx::query_as(
+                "SELECT count(*) FROM ledger_usage
+                 WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) AND calls > 0",
+            );
+            let select = select.bind(query.from.to_string()).bind(query.to.to_string());
+            let select = select.bind(query.tenant.as_deref());
+            let (rows,): (i64,) = select.fetch_one(&self.reports).await.map_err(failure)?;
+            Ok(u64::try_from(rows).unwrap_or(0))
         })
     }
 
@@ -160,10 +176,10 @@ impl LedgerStore for Sqlite {
                     OR coalesce(account.reserved, 0) <> coalesce(recount.reserved, 0)
                  ORDER BY tenant, period, starts_on, unit",
             );
-            let found = select.bind(from.to_string()).fetch_all(&self.pool).await;
+            let found = select.bind(from.to_string()).fetch_all(&self.reports).await;
             let accounts = found.map_err(failure)?.into_iter().map(|AccountImbalanceRow(row)| row);
             let found = sqlx::query_as(DIFFERING_USAGE).bind(from.to_string());
-            let found = found.fetch_all(&self.pool).await.map_err(failure)?;
+            let found = found.fetch_all(&self.reports).await.map_err(failure)?;
             Ok(accounts.chain(found.into_iter().map(|UsageImbalanceRow(row)| row)).collect())
         })
     }

@@ -63,10 +63,15 @@ const MEMORY: &str = "memdb";
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connections for reports. A report keeps a processor busy, so more of them would not be faster.
+const REPORT_CONNECTIONS: u32 = 2;
+
 /// A SQLite database.
 #[derive(Debug, Clone)]
 pub(super) struct Sqlite {
     pool: SqlitePool,
+    /// Connections for what reads many rows, so that nothing else waits for them.
+    reports: SqlitePool,
     posting: Posting,
 }
 
@@ -85,8 +90,8 @@ impl Sqlite {
             (SqliteConnectOptions::new().filename(name_in_memory()).vfs(MEMORY), pool, Some(MEMORY))
         } else {
             make_file(address.get_filename()).await?;
-            let most = options.max_connections.get();
-            (address, SqlitePoolOptions::new().max_connections(most), None)
+            let others = options.max_connections.get().saturating_sub(REPORT_CONNECTIONS).max(1);
+            (address, SqlitePoolOptions::new().max_connections(others), None)
         };
         let file = address.get_filename().to_owned();
         let address = address
@@ -96,14 +101,17 @@ impl Sqlite {
             .busy_timeout(BUSY_TIMEOUT);
         // A connection to a file does not break while nobody looks, and to ask costs as much as a statement.
         let pool = pool.test_before_acquire(false);
-        let pool = pool.acquire_timeout(options.acquire_timeout).connect_with(address).await;
+        let pool = pool.acquire_timeout(options.acquire_timeout);
+        let reports = pool.clone().max_connections(REPORT_CONNECTIONS);
+        let reports = reports.connect_lazy_with(address.clone());
+        let pool = pool.connect_with(address).await;
         let pool = pool.map_err(|source| StoreError::Unreachable { engine, source })?;
         let posting = tokio::task::spawn_blocking(move || Posting::open(&file, vfs)).await;
         let posting = posting.map_err(std::io::Error::from).map_err(sqlx::Error::from);
         let posting = posting
             .and_then(|opened| opened.map_err(|error| sqlx::Error::Configuration(error.into())));
         let posting = posting.map_err(|source| StoreError::Unreachable { engine, source })?;
-        Ok(Self { pool, posting })
+        Ok(Self { pool, reports, posting })
     }
 
     /// Applies the migrations in one transaction that takes the write lock at its start: sqlx does
@@ -124,12 +132,9 @@ impl Sqlite {
         sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(&self.pool).await
     }
 
-    pub(super) async fn ping(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT 1").execute(&self.pool).await.map(|_| ())
-    }
-
     pub(super) async fn close(&self) {
         self.posting.close().await;
+        self.reports.close().await;
         self.pool.close().await;
     }
 }
