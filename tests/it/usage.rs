@@ -8,6 +8,7 @@ use ocr_gateway::auth::key::ApiKey;
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::random::SystemRandom;
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
 
 use crate::databases::Database;
 use crate::harness::{Answer, SCRIPTED_TEXT, TestGateway, fixture, spawn, until};
@@ -430,4 +431,26 @@ async fn an_audit_does_not_look_where_entries_are_deleted() {
     let audit = installation.run("audit --from 2026-01-01").await;
     assert_eq!((audit.code, audit.out.as_str()), (1, ""));
     assert!(audit.err.contains("ledger.retention_days"), "{}", audit.err);
+}
+
+#[tokio::test]
+async fn a_report_of_too_many_rows_is_a_400_with_both_numbers_and_the_command_line_tells_them_all()
+{
+    let installation = Installation::reading(SCRIPTED_TEXT).await;
+    let key = installation.key("acme").await;
+    let url = format!("sqlite://{}/gateway.db", installation.folder.path().display());
+    let rows = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10001)
+        INSERT INTO ledger_usage (day, tenant, model, currency, calls, unverified_calls, image_tokens,
+            text_tokens, output_tokens, unverified_tokens, cost_nanos)
+        SELECT '2026-01-31', 'acme', 'model-' || n, 'CNY', 1, 0, 1, 1, 1, 0, 1 FROM numbers";
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql(rows).execute(&mut connection).await.unwrap();
+    let service = installation.serve().await;
+    let asked = format!("{}/usage?from=2026-01-01&to=2026-01-31", service.address);
+    let refusal = Answer::of(service.http.get(asked).bearer_auth(&key)).await;
+    assert_eq!((refusal.status.as_u16(), refusal.code()), (400, "invalid_option"));
+    let limit = json!({ "name": "rows", "actual": 10_001, "allowed": 10_000 });
+    assert_eq!(refusal.json["limit"], limit, "{}", refusal.text);
+    let told = installation.run("usage --from 2026-01-01 --to 2026-01-31 --format csv").await;
+    assert_eq!((told.code, told.out.lines().count()), (0, 10_002));
 }

@@ -10,7 +10,7 @@ use jiff::civil::Date;
 use crate::admission;
 use crate::api::entrance::enter;
 use crate::api::options::{invalid, unknown};
-use crate::api::problem::{Flaw, Problem};
+use crate::api::problem::{Flaw, Limit, Problem};
 use crate::auth::tenant::Tenant;
 use crate::gateway::Gateway;
 use crate::ledger::report::{BudgetsReport, UsageReport};
@@ -18,6 +18,9 @@ use crate::ledger::usage::{UsageQuery, day_named};
 
 /// The most days of one answer: a leap year.
 const MOST_DAYS: i32 = 366;
+
+/// The most rows of one answer: some two dozen models on each day of a year.
+const MOST_ROWS: u64 = 10_000;
 
 /// The names of the options.
 const NAMES: [&str; 2] = ["from", "to"];
@@ -36,6 +39,14 @@ async fn report(gateway: &Gateway, tenant: &Tenant, query: &str) -> Result<Usage
     let ledger = &gateway.ledger;
     let today = ledger.today();
     let query = read(query, tenant.name.as_str(), today)?;
+    let rows = ledger.usage_rows(&query).await?;
+    if rows > MOST_ROWS {
+        let why = format!(
+            "reaches back over {rows} rows of days and models: at most {MOST_ROWS} are told at once; \
+             ask for fewer days"
+        );
+        return Err(beyond("rows", rows, MOST_ROWS, &why));
+    }
     let (accounts, rows) =
         tokio::try_join!(ledger.accounts(tenant.name.as_str()), ledger.usage(&query))?;
     let currencies = gateway.catalog.sold_in(&tenant.regions).map(|model| model.price.currency);
@@ -71,11 +82,18 @@ fn read(query: &str, tenant: &str, today: Date) -> Result<UsageQuery, Problem> {
         .map_err(|error| invalid("from", &error.to_string()))?;
     let earliest = query.to.saturating_sub((MOST_DAYS - 1).days());
     if query.from < earliest {
+        let days = query.to.since(query.from).map_or(0, |span| span.get_days().unsigned_abs());
         let why =
             format!("is before {earliest}: at most {MOST_DAYS} days up to `to` can be asked for");
-        return Err(invalid("from", &why));
+        return Err(beyond("days", u64::from(days) + 1, MOST_DAYS.unsigned_abs().into(), &why));
     }
     Ok(query)
+}
+
+/// A report that would be too large.
+fn beyond(name: &'static str, actual: u64, allowed: u64, why: &str) -> Problem {
+    let limit = Limit { name, actual: actual.into(), allowed: allowed.into() };
+    Problem { limit: Some(Box::new(limit)), ..invalid("from", why) }
 }
 
 #[cfg(test)]
@@ -113,6 +131,8 @@ mod tests {
         let problem = days("from=2024-01-01&to=2025-01-01").unwrap_err();
         assert_eq!((problem.code, &*problem.errors[0].pointer), ("invalid_option", "/from"));
         assert!(problem.detail.contains("is before 2024-01-02: at most 366 days"), "{problem:?}");
+        let limit = problem.limit.unwrap();
+        assert_eq!(*limit, Limit { name: "days", actual: 367.into(), allowed: 366.into() });
         assert_eq!(code("from=-009999-01-01"), "invalid_option");
     }
 
