@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::tab::{Bound, Tab};
 use futures_util::future::Either;
 
-use crate::auth::tenant::Tenant;
+use crate::auth::tenant::{Tenant, UnknownBill};
 use crate::catalog::{Model, Price};
 use crate::clock::Clock;
 use crate::ledger::books::{Balances, Bill, Charge};
@@ -275,6 +275,11 @@ impl Permit {
     /// Who pays.
     pub fn tenant(&self) -> &str {
         self.tenant.name.as_str()
+    }
+
+    /// Whether the call may be made again where its bill is unknown.
+    pub fn repeats_unknown_bills(&self) -> bool {
+        self.tenant.unknown_bill == UnknownBill::Repeat
     }
 
     /// Notes in which region the call is made, whose price it is settled at from here on.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
 use super::key::{KeyHash, KeyId, KeyRecord, KeyState};
-use super::tenant::{InvalidTenant, OnExceed, Tenant, TenantName};
+use super::tenant::{InvalidTenant, OnExceed, Tenant, TenantName, UnknownBill};
 use super::{TenantStore, TenantStoreError};
 use crate::units::{Money, Pixels};
 
@@ -54,6 +54,8 @@ pub struct TenantSection {
     pub regions: Vec<String>,
     /// As [`Tenant::disabled`].
     pub disabled: bool,
+    /// As [`Tenant::unknown_bill`].
+    pub unknown_bill: UnknownBill,
     /// The tenant's keys. One is revoked by taking it out.
     pub keys: Vec<FileKey>,
 }
@@ -81,6 +83,7 @@ impl TenantSection {
             regions: self.regions.clone(),
             disabled: self.disabled,
             of_file: true,
+            unknown_bill: self.unknown_bill,
         }
         .checked()
     }

@@ -12,7 +12,9 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use super::output::{cell, write_json, write_table};
 use super::say;
-use crate::auth::tenant::{Change, InvalidTenant, OnExceed, Tenant, TenantChange, TenantName};
+use crate::auth::tenant::{
+    Change, InvalidTenant, OnExceed, Tenant, TenantChange, TenantName, UnknownBill,
+};
 use crate::auth::{TenantStore, TenantStoreError};
 use crate::units::{Money, Pixels};
 
@@ -33,7 +35,8 @@ pub(super) enum TenantCommand {
     /// Change a tenant's settings; only what is given changes
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
         ["max_pixels", "on_exceed", "max_tokens", "rpm", "tpm", "concurrency", "daily_tokens",
-         "monthly_tokens", "daily_cost", "monthly_cost", "models", "regions", "disabled"],
+         "monthly_tokens", "daily_cost", "monthly_cost", "models", "regions", "disabled",
+         "unknown_bill"],
     )))]
     Set {
         /// The tenant
@@ -105,6 +108,9 @@ pub(super) struct Flags {
     /// Whether all keys are refused
     #[arg(long, value_name = "BOOL", value_parser = change::<bool>)]
     disabled: Option<Change<bool>>,
+    /// What becomes of a call that failed and may have been billed: 'repeat' once or 'fail'
+    #[arg(long, value_name = "WHAT", value_parser = change::<UnknownBill>)]
+    unknown_bill: Option<Change<UnknownBill>>,
 }
 
 impl From<Flags> for TenantChange {
@@ -123,6 +129,7 @@ impl From<Flags> for TenantChange {
             models: settings.models.unwrap_or_default(),
             regions: settings.regions.unwrap_or_default(),
             disabled: settings.disabled.unwrap_or_default(),
+            unknown_bill: settings.unknown_bill.unwrap_or_default(),
         }
     }
 }
@@ -251,7 +258,7 @@ fn write_one(out: &mut dyn Write, tenant: &Tenant) -> io::Result<()> {
 }
 
 /// The settings in the order of the tables. The lists come last: they may be long.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 15] = [
     "name",
     "max_pixels",
     "on_exceed",
@@ -264,6 +271,7 @@ const SETTINGS: [&str; 14] = [
     "daily_cost",
     "monthly_cost",
     "disabled",
+    "unknown_bill",
     "regions",
     "models",
 ];
@@ -282,6 +290,7 @@ fn cells(tenant: &Tenant) -> [String; SETTINGS.len()] {
         cell(tenant.daily_cost),
         cell(tenant.monthly_cost),
         tenant.disabled.to_string(),
+        tenant.unknown_bill.as_str().to_owned(),
         list_cell(&tenant.regions),
         list_cell(&tenant.models),
     ]
@@ -364,7 +373,7 @@ mod tests {
                         max_tokens      900\nrpm             60\ntpm             -\n\
                         concurrency     -\ndaily_tokens    1000\nmonthly_tokens  -\n\
                         daily_cost      -\nmonthly_cost    12.5\ndisabled        false\n\
-                        regions         beijing,virginia\nmodels          a,b\n";
+                        unknown_bill    repeat\nregions         beijing,virginia\nmodels          a,b\n";
         assert_eq!(shown, expected);
     }
 
@@ -376,7 +385,8 @@ mod tests {
         let expected = serde_json::json!([{ "name": "acme", "max_pixels": null, "tpm": 5,
             "on_exceed": "clamp", "max_tokens": null, "rpm": null, "concurrency": 2,
             "daily_tokens": null, "monthly_tokens": null, "daily_cost": "0.5",
-            "monthly_cost": null, "models": [], "regions": [], "disabled": false }]);
+            "monthly_cost": null, "models": [], "regions": [], "disabled": false,
+            "unknown_bill": "repeat" }]);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&listed).unwrap(), expected);
     }
 
@@ -406,6 +416,7 @@ mod tests {
             ("monthly-cost", "8"),
             ("models", "a"),
             ("regions", "a,b"),
+            ("unknown-bill", "fail"),
         ];
         run(&*store, "create acme").await.unwrap();
         let without = run(&*store, "show acme").await.unwrap();
@@ -481,6 +492,7 @@ mod tests {
             "create a --daily-cost 1e3",
             "create a --monthly-cost=-1",
             "set a --on-exceed x",
+            "set a --unknown-bill x",
             "set a --regions a,,b",
             "show",
         ] {

@@ -142,7 +142,9 @@ impl Dispatcher {
             let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
             let throttled = is_throttled.then(|| placement.turn.lane());
             let elsewhere = self.pool.has_another(&permit, search, throttled);
-            let Some(pause) = self.pause(&failure, deadline, elsewhere, progress) else {
+            let may_repeat = failure.bill != Bill::Unknown || permit.repeats_unknown_bills();
+            let pause = || self.pause(&failure, deadline, elsewhere, progress);
+            let Some(pause) = may_repeat.then(pause).flatten() else {
                 return Err(spending::close(permit, &placement.turn, failure).await);
             };
             let Placement { entrance, turn } = placement;

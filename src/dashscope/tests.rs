@@ -21,7 +21,7 @@ use super::settings::UpstreamSettings;
 use super::{Call, Client, Image};
 use crate::admission::tab::Tab;
 use crate::admission::{Admission, Permit, Refusal};
-use crate::auth::tenant::Tenant;
+use crate::auth::tenant::{Tenant, UnknownBill};
 use crate::capacity::account::ByteAccount;
 use crate::catalog::{Catalog, Model};
 use crate::clock::Clock;
@@ -369,11 +369,101 @@ async fn a_deadline_ends_an_attempt_and_the_call_is_written_off() {
 }
 
 #[tokio::test]
-async fn a_deadline_that_passed_costs_nothing() {
+async fn a_deadline_that_passed_or_is_too_near_costs_nothing() {
+    for left in [0, 200, 450] {
+        let world = World::new([]).await;
+        let error = world.call_with(&page(""), Duration::from_millis(left)).await.unwrap_err();
+        assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 0), "{left} ms");
+        assert_eq!((world.account(), world.upstream.requests().len()), ((0, 0), 0));
+    }
+}
+
+#[tokio::test]
+async fn an_upload_is_not_asked_leave_for_when_it_is_too_late() {
     let world = World::new([]).await;
-    let error = world.call_with(&page(""), Duration::ZERO).await.unwrap_err();
+    let deadline = world.clock.instant() + Duration::from_millis(300);
+    let error = world.client.upload_policy(&world.model, deadline).await.unwrap_err();
     assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 0));
-    assert_eq!(world.account(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_bill_that_is_unknown_is_not_risked_twice_for_a_tenant_that_would_rather_fail() {
+    let cut =
+        Step::write("HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{\"choices\":").then_close();
+    for step in [Step::close(), cut, json(502, "<html>bad gateway</html>"), json(504, "")] {
+        let mut world = World::new([step, answer()]).await;
+        let mut tenant = Tenant::clone(&world.tenant);
+        tenant.unknown_bill = UnknownBill::Fail;
+        world.tenant = Arc::new(tenant);
+        assert_eq!(world.call().await.unwrap_err().attempts, 1);
+        assert_eq!(world.account(), (0, 9_000));
+    }
+}
+
+#[tokio::test]
+async fn what_costs_nothing_is_repeated_for_a_tenant_that_risks_no_bill() {
+    let mut world = World::new([json(500, r#"{"code":"InternalError"}"#), answer()]).await;
+    let mut tenant = Tenant::clone(&world.tenant);
+    tenant.unknown_bill = UnknownBill::Fail;
+    world.tenant = Arc::new(tenant);
+    assert_eq!(world.call().await.unwrap().receipt.attempts, 2);
+}
+
+#[tokio::test]
+async fn a_caller_s_own_deadline_does_not_count_against_the_endpoint() {
+    let world = World::with(vec![Step::hang(); 9], |settings| settings.breaker_failures = 1).await;
+    for _ in 0..3 {
+        tokio::time::pause();
+        let error = world.call_with(&page(""), Duration::from_secs(20)).await.unwrap_err();
+        assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 1));
+        tokio::time::resume();
+    }
+    assert_eq!(world.total("endpoint_state"), 0);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_exceeds_its_own_time_is_left_alone() {
+    let world = World::with(vec![Step::hang(); 9], |settings| {
+        settings.breaker_failures = 1;
+        settings.first_byte_timeout_ms = 200;
+    })
+    .await;
+    assert_eq!(world.call().await.unwrap_err().fault, Fault::Timeout(Timeout::FirstByte));
+    assert_eq!(world.total("endpoint_state"), 1);
+}
+
+/// The bytes of a picture, and a flag that is set when they are let go.
+struct Watched(Vec<u8>, Arc<AtomicBool>);
+
+impl AsRef<[u8]> for Watched {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Release);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_before_the_request_was_read_ends_the_connection_and_lets_the_upload_go() {
+    let refused = json(400, r#"{"code":"InvalidParameter","message":"m"}"#);
+    let world = World::new([refused.before_the_body()]).await;
+    let is_gone = Arc::new(AtomicBool::new(false));
+    let picture = Bytes::from_owner(Watched(vec![7; 9 << 20], Arc::clone(&is_gone)));
+    let error = world.call_with(&page(picture), Duration::from_mins(1)).await.unwrap_err();
+    assert_eq!((error.fault.label(), world.account()), ("rejected", (0, 0)));
+    let gone = async {
+        while !is_gone.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the upload is let go");
+    // Only now does the upstream read on; the end comes long before that of the picture.
+    let read = world.upstream.rest_of_the_body().await;
+    assert!(read < 9 << 20, "{read} bytes of it were sent all the same");
 }
 
 #[tokio::test]

@@ -48,6 +48,8 @@ mod supervision;
 mod tasks;
 mod telemetry;
 mod told;
+mod transport;
+mod unknown_bills;
 mod uploads;
 mod usage;
 mod waiting;

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{InvalidTenant, OnExceed, Tenant};
+use super::{InvalidTenant, OnExceed, Tenant, UnknownBill};
 use crate::units::{Money, Pixels};
 
 /// What becomes of one setting.
@@ -70,6 +70,8 @@ pub struct TenantChange {
     pub regions: Change<Vec<String>>,
     /// Whether all of the tenant's keys are refused.
     pub disabled: Change<bool>,
+    /// What becomes of a call that failed and may have been billed; cleared, it is repeated.
+    pub unknown_bill: Change<UnknownBill>,
 }
 
 impl TenantChange {
@@ -95,6 +97,7 @@ impl TenantChange {
             regions: self.regions.apply(Some(tenant.regions)).unwrap_or_default(),
             disabled: self.disabled.apply(Some(tenant.disabled)).unwrap_or_default(),
             of_file: tenant.of_file,
+            unknown_bill: self.unknown_bill.apply(Some(tenant.unknown_bill)).unwrap_or_default(),
         }
         .checked()
     }

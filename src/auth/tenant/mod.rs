@@ -120,6 +120,44 @@ impl std::str::FromStr for OnExceed {
     }
 }
 
+/// What becomes of a call that failed and may have been billed all the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownBill {
+    /// It is made again, once; both attempts count at their bound until a bill is known.
+    #[default]
+    Repeat,
+    /// It fails, and counts once.
+    Fail,
+}
+
+impl UnknownBill {
+    /// The word in settings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Repeat => "repeat",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// A word that is neither `repeat` nor `fail`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown_bill is \"repeat\" or \"fail\", not {0:?}")]
+pub struct InvalidUnknownBill(String);
+
+impl std::str::FromStr for UnknownBill {
+    type Err = InvalidUnknownBill;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "repeat" => Ok(Self::Repeat),
+            "fail" => Ok(Self::Fail),
+            other => Err(InvalidUnknownBill(other.to_owned())),
+        }
+    }
+}
+
 /// Who spends, and within which limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,6 +206,9 @@ pub struct Tenant {
     /// Whether the tenant stands in the configuration and not in the database.
     #[serde(skip)]
     pub of_file: bool,
+    /// What becomes of a call that failed and may have been billed all the same.
+    #[serde(default)]
+    pub unknown_bill: UnknownBill,
 }
 
 impl Tenant {
@@ -189,6 +230,7 @@ impl Tenant {
             regions: Vec::new(),
             disabled: false,
             of_file: false,
+            unknown_bill: UnknownBill::Repeat,
         }
     }
 
@@ -241,7 +283,7 @@ mod tests {
         let json = r#"{"name":"acme","max_pixels":786432,"on_exceed":"reject","max_tokens":900,
             "rpm":60,"tpm":100000,"concurrency":4,"daily_tokens":1000000,"monthly_tokens":9000000,
             "daily_cost":"12.5","monthly_cost":"100","models":["qwen-vl-ocr"],
-            "regions":["beijing"],"disabled":true}"#;
+            "regions":["beijing"],"disabled":true,"unknown_bill":"fail"}"#;
         let tenant: Tenant = serde_json::from_str(json).unwrap();
         let written = serde_json::to_value(&tenant).unwrap();
         assert_eq!(written, serde_json::from_str::<serde_json::Value>(json).unwrap());

@@ -51,6 +51,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "entries_by_day",
         sql: include_str!("../../../migrations/postgres/0006_entries_by_day.sql"),
     },
+    Migration {
+        version: 7,
+        name: "unknown_bills",
+        sql: include_str!("../../../migrations/postgres/0007_unknown_bills.sql"),
+    },
 ];
 
 /// One each for posts, look-ups and reports.

@@ -48,6 +48,7 @@ where
             regions: parsed(row, "regions", names)?,
             disabled: row.try_get("disabled")?,
             of_file: false,
+            unknown_bill: parsed(row, "unknown_bill", |word: String| word.parse())?,
         }))
     }
 }

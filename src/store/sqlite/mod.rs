@@ -54,6 +54,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "entries_by_day",
         sql: include_str!("../../../migrations/sqlite/0006_entries_by_day.sql"),
     },
+    Migration {
+        version: 7,
+        name: "unknown_bills",
+        sql: include_str!("../../../migrations/sqlite/0007_unknown_bills.sql"),
+    },
 ];
 
 /// SQLite's own file system in memory, in which connections of one process share what begins with a slash

@@ -19,8 +19,8 @@ impl TenantStore for Sqlite {
             let insert = sqlx::query(
                 "INSERT INTO tenants (name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
-                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             );
             match bind_tenant(insert, tenant).execute(&self.pool).await {
                 Ok(_) => Ok(()),
@@ -41,7 +41,8 @@ impl TenantStore for Sqlite {
                 "UPDATE tenants SET max_pixels = ?2, on_exceed = ?3, max_tokens = ?4,
                     requests_per_minute = ?5, tokens_per_minute = ?6, concurrency = ?7,
                     daily_tokens = ?8, monthly_tokens = ?9, daily_cost_nanos = ?10,
-                    monthly_cost_nanos = ?11, models = ?12, regions = ?13, disabled = ?14
+                    monthly_cost_nanos = ?11, models = ?12, regions = ?13, disabled = ?14,
+                    unknown_bill = ?15
                  WHERE name = ?1",
             );
             let done = bind_tenant(update, tenant).execute(&self.pool).await;
@@ -57,7 +58,7 @@ impl TenantStore for Sqlite {
             let select = sqlx::query_as(
                 "SELECT name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
-                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled
+                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill
                  FROM tenants WHERE name = ?1",
             );
             let row = select.bind(name.as_str()).fetch_optional(&self.pool).await;
@@ -70,7 +71,7 @@ impl TenantStore for Sqlite {
             let select = sqlx::query_as(
                 "SELECT name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
-                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled
+                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill
                  FROM tenants ORDER BY name",
             );
             let found = select.fetch_all(&self.pool).await.map_err(failure)?;
@@ -114,7 +115,7 @@ impl TenantStore for Sqlite {
                 "SELECT id, tenant, hash, created_at, expires_at, revoked_at, label,
                     name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
-                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled
+                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill
                  FROM api_keys JOIN tenants ON tenants.name = api_keys.tenant
                  WHERE id = ?1",
             );
@@ -174,4 +175,5 @@ fn bind_tenant<'q>(query: Query<'q>, tenant: &'q Tenant) -> Query<'q> {
         .bind(names_column(&tenant.models))
         .bind(names_column(&tenant.regions))
         .bind(tenant.disabled)
+        .bind(tenant.unknown_bill.as_str())
 }
