@@ -37,6 +37,13 @@ const LARGEST_BODY: u64 = 1 << 30;
 /// The most of anything at once that can be asked for: more than a machine has ports or can count.
 const MOST_AT_ONCE: u64 = 1_000_000;
 
+/// The longest time in milliseconds that can be set: a day, which no request takes. Sums of larger ones with
+/// the clock would overflow.
+const LONGEST_TIME_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The longest retention that can be set: a calendar ends where larger ones would begin.
+const LONGEST_RETENTION_DAYS: u32 = 36_500;
+
 /// The shortest lease in milliseconds: below it, a pause of the machine would look like a death.
 const SHORTEST_LEASE_MS: u64 = 300;
 
@@ -272,6 +279,7 @@ impl Settings {
                 return Err(wrong(key, "must be above 0"));
             }
         }
+        self.validate_longest()?;
         if self.ledger.lease_ms < SHORTEST_LEASE_MS {
             let why = format!("{} is below {SHORTEST_LEASE_MS}", self.ledger.lease_ms);
             return Err(wrong("ledger.lease_ms", &why));
@@ -283,6 +291,34 @@ impl Settings {
             section.tenant(name.clone()).map_err(|error| wrong(&key, &error.to_string()))?;
         }
         logging::check(&self.log).map_err(|error| wrong("log.filter", &error.to_string()))
+    }
+
+    /// Times that are so long that sums of them could overflow.
+    fn validate_longest(&self) -> Result<(), SettingsError> {
+        let server = &self.server;
+        let times = [
+            ("server.idle_timeout_ms", server.idle_timeout_ms),
+            ("server.keep_alive_timeout_ms", server.keep_alive_timeout_ms),
+            ("server.body_timeout_ms", server.body_timeout_ms),
+            ("server.request_timeout_ms", server.request_timeout_ms),
+            ("server.stream_keep_alive_ms", server.stream_keep_alive_ms),
+            ("server.drain_grace_ms", server.drain_grace_ms),
+            ("server.drain_timeout_ms", server.drain_timeout_ms),
+            ("redis.timeout_ms", self.redis.timeout_ms),
+            ("ledger.lease_ms", self.ledger.lease_ms),
+        ];
+        for (key, milliseconds) in times.into_iter().chain(self.upstream.times()) {
+            if milliseconds > LONGEST_TIME_MS {
+                let why = format!("{milliseconds} is above {LONGEST_TIME_MS} (a day)");
+                return Err(wrong(key, &why));
+            }
+        }
+        if self.ledger.retention_days > LONGEST_RETENTION_DAYS {
+            let days = self.ledger.retention_days;
+            let why = format!("{days} is above {LONGEST_RETENTION_DAYS} (a hundred years)");
+            return Err(wrong("ledger.retention_days", &why));
+        }
+        Ok(())
     }
 
     /// Bounds that another bound would keep from binding.
@@ -477,6 +513,28 @@ mod tests {
     fn an_unknown_answer_to_a_failing_redis_is_an_error_that_names_the_key() {
         let error = load(&[("OCR_GATEWAY__REDIS__ON_FAILURE", "open")]).unwrap_err().to_string();
         assert!(error.contains("redis.on_failure") && error.contains("closed"), "{error}");
+    }
+
+    #[test]
+    fn a_time_that_is_too_long_is_an_error_that_names_key_value_and_limit() {
+        let keys = DEFAULTS.lines().scan(String::new(), |section, line| {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                name.clone_into(section);
+            }
+            Some((section.clone(), line.split_once(" = ").map_or("", |(key, _)| key)))
+        });
+        let times: Vec<_> = keys.filter(|(_, key)| key.ends_with("_ms")).collect();
+        assert!(times.len() > 15, "{times:?}");
+        for (section, key) in times {
+            let variable = format!("OCR_GATEWAY__{section}__{key}").to_ascii_uppercase();
+            for huge in ["86400001", "9223372036854775807", "18446744073709551615"] {
+                let error = load(&[(&variable, huge)]).unwrap_err().to_string();
+                let told = format!("{section}.{key}: {huge} is above 86400000");
+                assert!(error.starts_with(&told), "{error}");
+            }
+        }
+        let error = load(&[("OCR_GATEWAY__LEDGER__RETENTION_DAYS", "4294967295")]).unwrap_err();
+        assert!(error.to_string().contains("4294967295 is above 36500"), "{error}");
     }
 
     #[test]

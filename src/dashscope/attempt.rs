@@ -307,7 +307,7 @@ impl Transport {
     /// The vendor's SDK reads `retry-after-ms` and `retry-after`, the latter in both forms of RFC
     /// 9110, section 10.2.3.
     fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
-        let number = |name| text(headers, name).and_then(|value| value.trim().parse::<u64>().ok());
+        let number = |name| text(headers, name).and_then(whole_number);
         if let Some(milliseconds) = number("retry-after-ms") {
             return Some(Duration::from_millis(milliseconds));
         }
@@ -417,6 +417,13 @@ impl Broken {
             },
         }
     }
+}
+
+/// The number that `text` is; the largest where it is larger than that.
+fn whole_number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 fn is_event_stream(content_type: &str) -> bool {

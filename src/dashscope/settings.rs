@@ -274,6 +274,22 @@ impl UpstreamSettings {
         Ok(())
     }
 
+    /// All times of the section in milliseconds, by their keys.
+    pub const fn times(&self) -> [(&'static str, u64); 10] {
+        [
+            ("upstream.connect_timeout_ms", self.connect_timeout_ms),
+            ("upstream.first_byte_timeout_ms", self.first_byte_timeout_ms),
+            ("upstream.idle_timeout_ms", self.idle_timeout_ms),
+            ("upstream.total_timeout_ms", self.total_timeout_ms),
+            ("upstream.stream_timeout_ms", self.stream_timeout_ms),
+            ("upstream.backoff_base_ms", self.backoff_base_ms),
+            ("upstream.backoff_cap_ms", self.backoff_cap_ms),
+            ("upstream.queue_timeout_ms", self.queue_timeout_ms),
+            ("upstream.breaker_cool_down_ms", self.breaker_cool_down_ms),
+            ("upstream.key_cool_down_ms", self.key_cool_down_ms),
+        ]
+    }
+
     pub(super) const fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
     }
