@@ -214,6 +214,9 @@ impl Gateway {
             Arc::clone(&clock),
             Arc::clone(&random),
         )?);
+        for (endpoint, way) in client.ways() {
+            tracing::info!(endpoint, proxy = way, "the endpoint is asked {way}");
+        }
         let directory = Arc::new(Directory::open(settings.tenants.clone(), store.tenants()).await?);
         let by_tenant = shares(capacity, &directory).await?;
         let (ocr, passthrough) = use_cases(&catalog, &admission, &client, &metrics, &clock, &tasks);

@@ -19,6 +19,7 @@ use crate::auth::directory::TenantSection;
 use crate::auth::tenant::TenantName;
 use crate::capacity::{Ceiling, Wanted};
 use crate::catalog::ModelSettings;
+use crate::dashscope::proxy::ProxyVariables;
 use crate::dashscope::settings::UpstreamSettings;
 use crate::ledger::settings::LedgerSettings;
 use crate::rate_limit::redis::{RedisLimitsError, RedisSettings};
@@ -208,7 +209,14 @@ impl Settings {
         // A variable of somebody else's that is not Unicode is none of our business.
         let variables = std::env::vars_os();
         let unicode = variables.filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
+            let name = name.into_string().ok()?;
+            let value = match value.into_string() {
+                Ok(value) => value,
+                // It must be told to be unreadable, and not passed over.
+                Err(value) if ProxyVariables::is_one(&name) => value.to_string_lossy().into_owned(),
+                Err(_) => return None,
+            };
+            Some((name, value))
         });
         Self::load_with(file, unicode.collect())
     }
@@ -222,6 +230,7 @@ impl Settings {
         file: Option<&Path>,
         environment: HashMap<String, String>,
     ) -> Result<Self, SettingsError> {
+        let proxies = ProxyVariables::of(&environment);
         let vendor_keys: HashMap<_, _> = environment
             .iter()
             .filter(|(name, _)| name.starts_with(VENDOR_KEY_VARIABLE))
@@ -238,6 +247,7 @@ impl Settings {
         let merged = sources.add_source(variables).build()?;
         let mut settings: Self = serde_path_to_error::deserialize(merged)
             .map_err(|error| key_error(error.path().to_string(), error.inner()))?;
+        settings.upstream.proxies = proxies;
         settings.resolve_upstream_keys(&vendor_keys)?;
         settings.validate()?;
         Ok(settings)

@@ -87,9 +87,14 @@ async fn check_upstream(settings: &Settings) -> Vec<(&'static str, Result<String
         Ok(client) => client,
         Err(failure) => return vec![("upstream", Err(failure))],
     };
-    let of_endpoint = |(endpoint, found): (String, Result<(), CheckError>)| {
-        let said = found.map(|()| format!("{endpoint} answers and takes the key"));
-        ("upstream", said.map_err(Failure::from))
-    };
-    client.check().await.into_iter().map(of_endpoint).collect()
+    let found = client.check().await.into_iter().zip(client.ways());
+    let of_endpoint =
+        |((endpoint, found), (_, way)): ((_, Result<(), CheckError>), (_, String))| {
+            let said = match found {
+                Ok(()) => Ok(format!("{endpoint} answers and takes the key, {way}")),
+                Err(error) => Err(Failure::from(format!("{error}; it was asked {way}"))),
+            };
+            ("upstream", said)
+        };
+    found.map(of_endpoint).collect()
 }

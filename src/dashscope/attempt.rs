@@ -21,9 +21,11 @@ use reqwest::{Response, Url};
 use tokio::time::timeout;
 
 use super::answer::{self, Answer, Json};
+use super::body::Sending;
 use super::error::{Code, Defect, Fault, Timeout};
 use super::incoming::{Incoming, Limits};
-use super::memory::{AnswerMemory, FREE_BYTES, Memory};
+use super::memory::{AnswerMemory, Memory, Room};
+use super::proxy::Way;
 use super::received::Received;
 use super::request::{Expects, Request};
 use super::settings::{EndpointSettings, UpstreamSettings};
@@ -56,6 +58,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(super) struct Transport {
     http: reqwest::Client,
+    way: Way,
     base: String,
     /// Where each protocol is, read once: to read an address costs as much as the rest of a request's head.
     compatible: Url,
@@ -97,7 +100,7 @@ impl Transport {
         // Without a process-wide provider reqwest panics. The binary installs one; a test or
         // another embedder may not have. Where there is one, it stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
+        let http = reqwest::Client::builder()
             .user_agent(concat!("ocr-gateway/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.connect_timeout())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
@@ -108,11 +111,10 @@ impl Transport {
             // Uploads of megabytes: over HTTP/2 all of them share one connection, and the window that the
             // server leaves open on it (docs/adr/0013-build-and-allocator.md).
             .http1_only();
-        if is_loopback(&base) {
-            // A proxy from the environment is for the vendor's address; the emulator is next door.
-            http = http.no_proxy();
-        }
+        let way = settings.proxies.way_to(&base)?;
+        let http = way.of(http).map_err(ClientError::Http)?;
         Ok(Self {
+            way,
             http: http.build().map_err(ClientError::Http)?,
             base: base.as_str().trim_end_matches('/').to_owned(),
             compatible: below(Protocol::Compatible),
@@ -128,7 +130,12 @@ impl Transport {
         })
     }
 
-    /// Sends `request` and reads what comes back, within `left`; a stream that began may go on.
+    /// How the endpoint is reached.
+    pub(super) const fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// Sends `request` and reads what comes back into `room`, within `left`; a stream that began may go on.
     pub(super) async fn exchange(
         &self,
         request: &Request,
@@ -435,7 +442,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     host == "localhost"
         || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())

@@ -66,6 +66,14 @@ impl Dispatcher {
         found
     }
 
+    /// How each endpoint is reached, by its name.
+    pub(super) fn ways(&self) -> Vec<(String, String)> {
+        let endpoints = self.pool.endpoints().iter();
+        endpoints
+            .map(|endpoint| (endpoint.name().to_owned(), endpoint.transport().way().to_string()))
+            .collect()
+    }
+
     pub(super) async fn upload_policy(
         &self,
         model: &Model,

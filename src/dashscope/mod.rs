@@ -33,6 +33,7 @@ mod memory;
 mod pace;
 mod pacer;
 mod pool;
+pub mod proxy;
 mod queue;
 mod received;
 mod reply;
@@ -58,6 +59,7 @@ use self::completion::Word;
 use self::completion::{Completion, Receipt};
 use self::dispatch::Dispatcher;
 use self::error::CallError;
+use self::proxy::ProxyError;
 use self::request::Request;
 use self::settings::{SettingsError, UpstreamSettings};
 use self::stream::Streaming;
@@ -226,6 +228,9 @@ pub enum ClientError {
     /// A setting that cannot work.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// A variable of the environment that names no proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The machine's TLS roots or resolver cannot be used.
     #[error("the HTTP client cannot be made: {0}")]
     Http(#[source] reqwest::Error),
@@ -309,6 +314,11 @@ impl Client {
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
         self.dispatcher.upload_policy(model, deadline).await
+    }
+
+    /// How each endpoint is reached, by its name: `without a proxy`, or by which.
+    pub fn ways(&self) -> Vec<(String, String)> {
+        self.dispatcher.ways()
     }
 
     /// Asks every endpoint for its list of models, which spends nothing, to see whether the address

@@ -12,6 +12,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::Protocol;
+use super::proxy::ProxyVariables;
 use crate::catalog::Outlet;
 
 /// What the vendor gives a call before it ends it: `x-dashscope-timeout: 298` in its recorded
@@ -26,7 +28,7 @@ pub struct UpstreamSettings {
     pub name: String,
     /// The region whose prices apply. Default `beijing`.
     pub region: String,
-    /// Scheme, host and port, without the protocol's path. Default
+    /// Scheme, host and port; a protocol's path behind them is taken off. Default
     /// `https://dashscope.aliyuncs.com`.
     pub base_url: String,
     /// The key; only from the environment. One of this and `api_key_file` must be there to serve.
@@ -78,6 +80,9 @@ pub struct UpstreamSettings {
     pub key_cool_down_ms: u64,
     /// Idle connections that are kept. Default 64.
     pub pool_max_idle: usize,
+    /// The proxies that the environment names.
+    #[serde(skip)]
+    pub proxies: ProxyVariables,
 }
 
 /// One endpoint of several: a table of `[[upstream.endpoints]]`.
@@ -88,7 +93,7 @@ pub struct EndpointSettings {
     pub name: String,
     /// The region that it is in: which prices apply, and which tenants may be served there.
     pub region: String,
-    /// Scheme, host and port, without the protocol's path.
+    /// Scheme, host and port; a protocol's path behind them is taken off.
     pub base_url: String,
     /// Its key.
     #[serde(default)]
@@ -141,6 +146,20 @@ pub struct SettingsError {
     pub key: String,
     /// What is wrong and what would be right. Never the value of a secret.
     pub why: String,
+}
+
+/// A path without its last slashes and without what the protocols add to it; none where some of that is left.
+fn without_protocol(path: &str) -> Option<&str> {
+    let path = path.trim_end_matches('/');
+    let suffixes = [Protocol::Compatible, Protocol::Native]
+        .map(Protocol::path)
+        .into_iter()
+        .chain(["/compatible-mode/v1", "/api/v1"]);
+    let mut suffixes = suffixes.filter_map(|suffix| path.strip_suffix(suffix));
+    let rest = suffixes.next().unwrap_or(path).trim_end_matches('/');
+    let has_more =
+        rest.contains("/compatible-mode") || rest.ends_with("/api") || rest.contains("/api/v1");
+    (!has_more).then_some(rest)
 }
 
 fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> Result<T, SettingsError> {
@@ -358,7 +377,8 @@ impl EndpointSettings {
         Ok(())
     }
 
-    /// The address of the endpoint without a slash at its end.
+    /// The address of the endpoint without a slash at its end, and without the path of a protocol, which the
+    /// vendor's pages publish as part of the address.
     ///
     /// User names, queries and fragments are refused: they would end up inside the path of every
     /// call, or send the key to a host that only looks like the one meant.
@@ -380,7 +400,16 @@ impl EndpointSettings {
         if url.query().is_some() || url.fragment().is_some() {
             return wrong("base_url", "must not carry a query or a fragment");
         }
-        Ok(url)
+        let Some(path) = without_protocol(url.path()) else {
+            let why = format!(
+                "{:?} holds a part of a protocol's path; write what stands before /compatible-mode or /api",
+                url.path()
+            );
+            return wrong("base_url", why);
+        };
+        let mut base = url.clone();
+        base.set_path(path);
+        Ok(base)
     }
 
     /// The value of the `Authorization` header, marked as a secret.
@@ -440,6 +469,41 @@ mod tests {
         ];
         for address in addresses {
             assert_eq!(wrong_key(|settings| settings.base_url = address.to_owned()), "base_url");
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_protocol_is_taken_off_an_address() {
+        for path in [
+            "",
+            "/",
+            "/compatible-mode/v1",
+            "/compatible-mode/v1//",
+            "/compatible-mode/v1/chat/completions",
+            "/api/v1/",
+            "/api/v1/services/aigc/multimodal-generation/generation",
+        ] {
+            for (host, expected) in
+                [("http://a", "http://a/"), ("http://a:1/b/c", "http://a:1/b/c")]
+            {
+                let one = settings(&format!("{host}{path}")).pool().remove(0);
+                assert_eq!(one.base().unwrap().as_str(), expected, "{host}{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_part_of_a_protocol_s_path_is_refused() {
+        for path in [
+            "/compatible-mode",
+            "/compatible-mode/v1/chat",
+            "/compatible-mode/v1/compatible-mode/v1",
+            "/api",
+            "/api/v1/services",
+            "/api/v1/compatible-mode/v1",
+        ] {
+            let address = format!("https://dashscope.aliyuncs.com{path}");
+            assert_eq!(wrong_key(|settings| settings.base_url = address), "base_url", "{path}");
         }
     }
 

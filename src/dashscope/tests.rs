@@ -17,6 +17,7 @@ use self::upstream::{Step, Upstream, answer, json};
 use super::check::CheckError;
 use super::completion::Completion;
 use super::error::{CallError, Code, Defect, Fault, Timeout};
+use super::proxy::ProxyVariables;
 use super::settings::UpstreamSettings;
 use super::{Call, Client, Image};
 use crate::admission::tab::Tab;
@@ -63,6 +64,7 @@ pub(super) fn settings(base_url: &str) -> UpstreamSettings {
         breaker_cool_down_ms: 1_000,
         key_cool_down_ms: 10_000,
         pool_max_idle: 32,
+        proxies: ProxyVariables::default(),
     }
 }
 
