@@ -194,6 +194,10 @@ fn by_code(code: &str, message: &str) -> Option<Cause> {
         | "modelservingerror" | "modelunavailable" | "serviceunavailable" => Cause::Service,
         _ if code.starts_with("throttling") => throttle(message),
         _ if code.starts_with("accessdenied") || code.ends_with(".accessdenied") => Cause::Account,
+        // Before moderation looks at a picture it must be readable; only its own codes speak of content.
+        _ if code.starts_with("invalidparameter.datainspection") => {
+            by_message(code, message).unwrap_or(Cause::Request)
+        }
         _ if code.contains("datainspection") => by_message(code, message).unwrap_or(Cause::Content),
         _ => return None,
     };
@@ -218,17 +222,26 @@ const fn by_account_status(status: u16) -> Option<Cause> {
 
 /// Tells apart what the vendor files under one code; only for codes that say no more than "wrong".
 fn by_message(code: &str, message: &str) -> Option<Cause> {
-    const SITUATIONS: [(&str, Cause); 14] = [
+    const SITUATIONS: [(&str, Cause); 22] = [
         ("aspect ratio", Cause::Image(ImageFault::AspectRatio)),
         ("must be larger than 10", Cause::Image(ImageFault::TooSmall)),
         ("length and width do not meet", Cause::Image(ImageFault::TooSmall)),
         ("failed to decode the image", Cause::Image(ImageFault::Undecodable)),
+        ("failed to decode the media", Cause::Image(ImageFault::Undecodable)),
+        ("media format is not supported", Cause::Image(ImageFault::Undecodable)),
+        ("image format is not supported", Cause::Image(ImageFault::Undecodable)),
+        ("unsupported image format", Cause::Image(ImageFault::Undecodable)),
+        ("unsupported media format", Cause::Image(ImageFault::Undecodable)),
         ("invalid image format", Cause::Image(ImageFault::Undecodable)),
+        ("cannot identify image", Cause::Image(ImageFault::Undecodable)),
         ("corrupted file", Cause::Image(ImageFault::Undecodable)),
         ("read image error", Cause::Image(ImageFault::Undecodable)),
         ("image format is illegal", Cause::Image(ImageFault::Undecodable)),
         ("max bytes per data-uri item", Cause::Image(ImageFault::TooLarge)),
         ("file size is too large", Cause::Image(ImageFault::TooLarge)),
+        // Of what is behind an address; the codes of moderation cover it, too.
+        ("wrong content-type", Cause::Request),
+        ("authorization to access the media", Cause::Request),
         ("failed to download", Cause::Fetch),
         ("media resource timed out", Cause::Fetch),
         ("unable to download", Cause::Fetch),
@@ -300,7 +313,7 @@ mod tests {
     /// The rows of the vendor's table: status, codes of both protocols, message; label and
     /// repetition.
     #[rustfmt::skip]
-    const TABLE: [(u16, &[&str], &str, &str, Repeat); 40] = [
+    const TABLE: [(u16, &[&str], &str, &str, Repeat); 44] = [
         (400, &["InvalidParameter", "invalid_parameter_error", "invalid_request_error", "invalid_value"], "Range of max_tokens should be [1, 8192]", "rejected", Repeat::Never),
         (400, &["InternalError.Algo.InvalidParameter"], "The content field is wrong", "rejected", Repeat::Never),
         (400, &["InvalidParameter"], "Range of input length should be [1, 30000]", "rejected", Repeat::Never),
@@ -312,6 +325,10 @@ mod tests {
         (400, &["InvalidParameter.DataInspection"], "Unable to download the media resource during the data inspection process.", "rejected", Repeat::Once),
         (400, &["InvalidParameter"], "Wrong Content-Type of multimodal url", "rejected", Repeat::Never),
         (400, &["InvalidParameter.DataInspection", "DataInspectionFailed"], "Failed to decode the image during the data inspection.", "image_rejected", Repeat::Never),
+        (400, &["InvalidParameter.DataInspection"], "The media format is not supported or incorrect for the data inspection.", "image_rejected", Repeat::Never),
+        (400, &["InvalidParameter.DataInspection"], "Wrong Content-Type of multimodal url", "rejected", Repeat::Never),
+        (400, &["InvalidParameter.DataInspection"], "Something new about the media", "rejected", Repeat::Never),
+        (400, &["InvalidParameter.DataInspection"], "Multimodal file size is too large", "image_rejected", Repeat::Never),
         (400, &["InvalidParameter"], "Invalid image format or corrupted file", "image_rejected", Repeat::Never),
         (400, &["InvalidParameter"], "read image error", "image_rejected", Repeat::Never),
         (400, &["InvalidParameter"], "Don't have authorization to access the media resource", "rejected", Repeat::Never),
