@@ -123,6 +123,11 @@ impl Endpoint {
         })
     }
 
+    /// Its share of the load beside the others'.
+    pub(super) const fn weight(&self) -> u32 {
+        self.settings.weight
+    }
+
     /// Its load and what it was chosen for so far, each as a share of its weight; comparable between
     /// endpoints.
     pub(super) fn load(&self) -> (u64, u64) {

@@ -143,6 +143,11 @@ impl Lane {
         self.wait_behind(before, input)
     }
 
+    /// The time that a call takes of the lane, which the next call waits for.
+    pub(super) fn spacing(&self, input: Tokens) -> Duration {
+        self.cell.peek(|pace, _| pace.cost(self.limits, input.get()))
+    }
+
     fn wait_behind(&self, before: Work, input: Tokens) -> Duration {
         self.cell.peek(|pace, now| pace.wait_behind(self.limits, now, before, input.get()))
     }

@@ -3,8 +3,8 @@
 //! Those that may be asked are those that serve the model in a region where the model is sold to whoever
 //! asks: residency is part of what the permit says, so a call cannot leave for another region, whatever
 //! state the pool is in. Of these, the ones that are closed by a breaker or have failed at this very call
-//! are passed over; of the rest, the one is chosen where the call can leave first, and among equals the one
-//! with the least in flight for its weight.
+//! are passed over; of the rest, the one is chosen where the call can leave first for its weight, and among equals
+//! the one with the least in flight for its weight.
 //!
 //! A call waits in the lane of the endpoint it was given. When that lane is closed for a while, or the
 //! endpoint fails, it is sent away and chooses anew.
@@ -58,6 +58,8 @@ struct Candidate<'a> {
     endpoint: &'a Arc<Endpoint>,
     lane: Arc<Lane>,
     wait: Duration,
+    /// What a call takes of the lane.
+    spacing: Duration,
     /// Why not now.
     closed_for: Option<Duration>,
     has_failed: bool,
@@ -184,7 +186,7 @@ impl Pool {
         late: &[Arc<Lane>],
     ) -> Result<Candidate<'a>, Fault> {
         /// Waits that differ by less are equal, so that loads and weights count.
-        const EQUAL_MS: u128 = 100;
+        const EQUAL: Duration = Duration::from_millis(100);
         let now = self.clock.instant();
         let refused = candidates.iter().map(|candidate| candidate.endpoint.key_refused(now));
         let refused: Option<Vec<_>> = refused.collect();
@@ -193,15 +195,19 @@ impl Pool {
             Some(account) => account,
             None => Fault::Unavailable { retry_after: shortest.unwrap_or_default() },
         };
-        candidates
-            .into_iter()
-            .filter(|candidate| candidate.closed_for.is_none())
-            .min_by_key(|candidate| {
-                let is_late = !candidate.is_in_time(left, late);
-                let wait = candidate.wait.as_millis() / EQUAL_MS;
-                (is_late, candidate.has_failed, wait, candidate.endpoint.load())
-            })
-            .ok_or(none)
+        let open = || candidates.iter().filter(|candidate| candidate.closed_for.is_none());
+        // A lane is not busier than another for having just let a call leave, however far apart its calls are;
+        // nor is one of three times the weight for three calls that wait.
+        let step = open().map(|candidate| candidate.spacing).min().unwrap_or_default().max(EQUAL);
+        let best = open().enumerate().min_by_key(|(_, candidate)| {
+            let is_late = !candidate.is_in_time(left, late);
+            let share = step.saturating_mul(candidate.endpoint.weight());
+            let wait = candidate.wait.as_nanos() / share.as_nanos().max(1);
+            (is_late, candidate.has_failed, wait, candidate.endpoint.load())
+        });
+        let best = best.map(|(index, _)| index);
+        let mut open = candidates.into_iter().filter(|candidate| candidate.closed_for.is_none());
+        best.and_then(|index| open.nth(index)).ok_or(none)
     }
 
     fn candidates(
@@ -216,10 +222,10 @@ impl Pool {
         let serving = self.endpoints.iter().filter(|endpoint| endpoint.serves(model)).take(most);
         let candidates = serving.map(|endpoint| {
             let lane = endpoint.lane(&self.pacer, model);
-            let wait = lane.expected_wait(tenant, input);
+            let (wait, spacing) = (lane.expected_wait(tenant, input), lane.spacing(input));
             let has_failed = search.failed.iter().any(|name| name == endpoint.name());
             let closed_for = endpoint.closed_for(&model.name, now);
-            Candidate { endpoint, lane, wait, closed_for, has_failed }
+            Candidate { endpoint, lane, wait, spacing, closed_for, has_failed }
         });
         candidates.collect()
     }

@@ -67,6 +67,17 @@ async fn idle_endpoints_take_turns_by_their_weights() {
     assert_eq!((of_a, two.asked()), (6, (6, 2)));
 }
 
+/// Calls leave by one lane at most five times a second, so that there is always one that another call has just left by.
+#[tokio::test]
+async fn endpoints_whose_calls_are_far_apart_take_turns_by_their_weights_too() {
+    tokio::time::pause();
+    let two = Two::with(answers(40), answers(40), |settings| settings.endpoints[0].weight = 3);
+    let mut two = two.await;
+    two.world.model = model(300, 600_000_000);
+    let of_a = two.answering(32).await.iter().filter(|endpoint| *endpoint == "a").count();
+    assert!((23..=25).contains(&of_a), "{of_a} of 32 at three times the weight");
+}
+
 #[tokio::test]
 async fn a_call_leaves_for_no_region_but_those_that_its_caller_may_be_served_in() {
     let failed = json(500, r#"{"code":"InternalError"}"#);
