@@ -39,6 +39,16 @@ use crate::rate_limit::{LimitExceeded, Quotas, RateLimiter, TakeError, Taken};
 use crate::telemetry::metrics::Metrics;
 use crate::units::{Money, Tokens, Usage};
 
+/// The least time before a caller's deadline at which a call is still sent. With less, a call is paid for and
+/// its answer comes when nobody waits for it any more: the quickest pages take most of a second. The shortest
+/// wait that a caller can ask for is one second, of which the upload and the ledger may take a half.
+pub const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// When a call with this deadline may leave at the latest; none where that has passed.
+pub fn latest_start(deadline: Instant, now: Instant) -> Option<Instant> {
+    deadline.checked_sub(LEAST_TIME_FOR_AN_ATTEMPT).filter(|&latest| latest >= now)
+}
+
 /// Decides who may spend, and reports what was spent.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -62,6 +72,15 @@ pub enum Refusal {
         /// The least time after which the same request can pass.
         retry_after: Duration,
     },
+    /// The caller stops waiting before an answer could come.
+    #[error(
+        "{} ms are left until the deadline; a call is sent where at least {} ms are",
+        left.as_millis(), LEAST_TIME_FOR_AN_ATTEMPT.as_millis()
+    )]
+    TooLate {
+        /// The time until the deadline.
+        left: Duration,
+    },
     /// What is used of limits and budgets is kept in a store that does not answer.
     #[error("the store of limits and budgets is not available")]
     StoreUnavailable,
@@ -73,6 +92,7 @@ impl Refusal {
         match self {
             Self::Limit(exceeded) => exceeded.limit.as_str(),
             Self::Budget { .. } => "budget",
+            Self::TooLate { .. } => "deadline",
             Self::StoreUnavailable => "store_unavailable",
         }
     }
@@ -156,12 +176,13 @@ impl Admission {
     }
 
     /// Admits one call of at most the quote's bound, to be noted on `tab`. Where only calls in flight keep
-    /// it from fitting into a budget, it waits for them until `deadline`.
+    /// it from fitting into a budget, it waits for them, but leaves [`LEAST_TIME_FOR_AN_ATTEMPT`] before
+    /// `deadline`.
     ///
     /// # Errors
     ///
-    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound; nothing is taken
-    /// then.
+    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound, or the deadline is too
+    /// near; nothing is taken then.
     pub async fn admit(
         &self,
         tenant: &Arc<Tenant>,
@@ -176,8 +197,8 @@ impl Admission {
     ///
     /// # Errors
     ///
-    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound; nothing is taken
-    /// then.
+    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound, or the deadline is too
+    /// near; nothing is taken then.
     pub async fn admit_bound(
         &self,
         tenant: &Arc<Tenant>,
@@ -188,6 +209,10 @@ impl Admission {
     ) -> Result<Permit, Refusal> {
         let name = tenant.name.as_str();
         let admitted = async {
+            let now = self.clock.instant();
+            let latest = latest_start(deadline, now).ok_or_else(|| Refusal::TooLate {
+                left: deadline.saturating_duration_since(now),
+            })?;
             let taken = self.limiter.take_tokens(name, &quotas(tenant), bound.total()).await?;
             // Made before the ledger is asked, so that a refusal or a caller that leaves gives the
             // minute's tokens back.
@@ -205,7 +230,7 @@ impl Admission {
                 is_repeat: false,
             };
             let charge = charge(tenant, model, bound);
-            let reserved = self.ledger.reserve(charge, budgets(tenant), deadline).await;
+            let reserved = self.ledger.reserve(charge, budgets(tenant), latest).await;
             permit.reservation = Some(reserved.map_err(|error| self.refusal(error))?);
             Ok(permit)
         };

@@ -520,12 +520,6 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_answer_to_a_failing_redis_is_an_error_that_names_the_key() {
-        let error = load(&[("OCR_GATEWAY__REDIS__ON_FAILURE", "open")]).unwrap_err().to_string();
-        assert!(error.contains("redis.on_failure") && error.contains("closed"), "{error}");
-    }
-
-    #[test]
     fn a_time_that_is_too_long_is_an_error_that_names_key_value_and_limit() {
         let keys = DEFAULTS.lines().scan(String::new(), |section, line| {
             if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -545,6 +539,12 @@ mod tests {
         }
         let error = load(&[("OCR_GATEWAY__LEDGER__RETENTION_DAYS", "4294967295")]).unwrap_err();
         assert!(error.to_string().contains("4294967295 is above 36500"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_answer_to_a_failing_redis_is_an_error_that_names_the_key() {
+        let error = load(&[("OCR_GATEWAY__REDIS__ON_FAILURE", "open")]).unwrap_err().to_string();
+        assert!(error.contains("redis.on_failure") && error.contains("closed"), "{error}");
     }
 
     #[test]

@@ -24,11 +24,14 @@ async fn admission() -> (Admission, Arc<Tenant>) {
     (admission, Arc::new(tenant))
 }
 
+/// A deadline that leaves time for an attempt and none to wait.
+fn soon(admission: &Admission) -> Instant {
+    admission.clock.instant() + LEAST_TIME_FOR_AN_ATTEMPT
+}
+
 /// Asks for a bound without waiting for calls in flight.
 async fn admit(admission: &Admission, tenant: &Arc<Tenant>) -> Result<Permit, Refusal> {
-    admission
-        .admit_bound(tenant, &Model::sample(), BOUND, admission.clock.instant(), &Tab::default())
-        .await
+    admission.admit_bound(tenant, &Model::sample(), BOUND, soon(admission), &Tab::default()).await
 }
 
 /// A tenant that may spend one and a half bounds a day, at any pace.
@@ -50,6 +53,17 @@ async fn a_second_bound_is_refused_while_the_first_is_out() {
     assert!(admit(&admission, &tenant).await.is_err());
     first.release();
     assert!(admit(&admission, &tenant).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_that_could_not_end_in_time_takes_nothing() {
+    let (admission, tenant) = admission().await;
+    let left = LEAST_TIME_FOR_AN_ATTEMPT.saturating_sub(Duration::from_millis(1));
+    let deadline = admission.clock.instant() + left;
+    let refused =
+        admission.admit_bound(&tenant, &Model::sample(), BOUND, deadline, &Tab::default()).await;
+    assert_eq!(refused.unwrap_err(), Refusal::TooLate { left });
+    assert!(admit(&admission, &tenant).await.is_ok(), "the minute's tokens are all there");
 }
 
 #[tokio::test]
@@ -100,7 +114,7 @@ async fn a_bill_beyond_what_a_call_can_cost_is_counted_at_that_alarmed_and_marke
     ] {
         let (admission, _) = admission().await;
         let (tenant, tab) = (budgeted(), Tab::default());
-        let now = admission.clock.instant();
+        let now = soon(&admission);
         let model = Model::sample();
         let permit = admission.admit_bound(&tenant, &model, BOUND, now, &tab).await;
         let mut permit = permit.unwrap();
@@ -164,6 +178,19 @@ async fn a_call_waits_for_one_in_flight_that_may_leave_it_room() {
     assert!(second.is_ok());
 }
 
+/// The clock of the admission stands still, so that what passes is what was waited for.
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_room_only_as_long_as_it_could_still_be_sent() {
+    let (admission, _) = admission().await;
+    let _first = admit(&admission, &budgeted()).await.unwrap();
+    let (tenant, model, tab) = (budgeted(), Model::sample(), Tab::default());
+    let deadline = admission.clock.instant() + Duration::from_secs(2);
+    let began = tokio::time::Instant::now();
+    let second = admission.admit_bound(&tenant, &model, BOUND, deadline, &tab).await;
+    assert!(matches!(second, Err(Refusal::Budget { .. })), "{second:?}");
+    assert!(began.elapsed() + LEAST_TIME_FOR_AN_ATTEMPT <= Duration::from_secs(2));
+}
+
 #[tokio::test]
 async fn a_refusal_by_a_budget_gives_the_minutes_tokens_back() {
     let (admission, tenant) = admission().await;
@@ -180,8 +207,9 @@ fn of_two_regions() -> Arc<Model> {
 const DEAREST: u64 = 3 * 700 + 2 * 300;
 
 async fn admit_in_two_regions(admission: &Admission) -> Permit {
-    let (tenant, now) = (budgeted(), admission.clock.instant());
-    admission.admit_bound(&tenant, &of_two_regions(), BOUND, now, &Tab::default()).await.unwrap()
+    let (tenant, deadline) = (budgeted(), soon(admission));
+    let model = of_two_regions();
+    admission.admit_bound(&tenant, &model, BOUND, deadline, &Tab::default()).await.unwrap()
 }
 
 /// The day's account of money: settled, reserved, given back.
@@ -245,7 +273,7 @@ async fn a_call_that_was_placed_nowhere_is_written_off_at_the_dearest_price() {
 async fn a_renewed_permit_may_go_to_any_region_again() {
     let (admission, _) = admission().await;
     let tenant = Arc::new(Tenant::new("acme".parse().unwrap()));
-    let (model, now) = (of_two_regions(), admission.clock.instant());
+    let (model, now) = (of_two_regions(), soon(&admission));
     let mut permit =
         admission.admit_bound(&tenant, &model, BOUND, now, &Tab::default()).await.unwrap();
     permit.place_in("beijing");
@@ -258,7 +286,7 @@ async fn a_renewed_permit_may_go_to_any_region_again() {
 /// What the tab of a call tells once `end` has ended it: tokens as billed, unverified, calls, repeats.
 async fn told(end: impl AsyncFnOnce(Permit)) -> (u64, u64, u32, u32) {
     let ((admission, _), tab) = (admission().await, Tab::default());
-    let (tenant, now) = (Arc::new(Tenant::new("acme".parse().unwrap())), admission.clock.instant());
+    let (tenant, now) = (Arc::new(Tenant::new("acme".parse().unwrap())), soon(&admission));
     let admitted = admission.admit_bound(&tenant, &Model::sample(), BOUND, now, &tab).await;
     end(admitted.unwrap()).await;
     let spent = tab.ended();
@@ -307,7 +335,7 @@ async fn a_call_that_panics_is_told_at_its_bound() {
 #[tokio::test]
 async fn a_call_under_way_can_cost_its_bound() {
     let (admission, tenant) = admission().await;
-    let (tab, now) = (Tab::default(), admission.clock.instant());
+    let (tab, now) = (Tab::default(), soon(&admission));
     let admitted = admission.admit_bound(&tenant, &Model::sample(), BOUND, now, &tab).await;
     let mut permit = admitted.unwrap();
     permit.mark_sent();

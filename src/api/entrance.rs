@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::TOO_MANY;
 use super::hangup::HalfClose;
-use super::middleware::Caller;
+use super::middleware::{Caller, deadline_exceeded};
 use super::problem::Problem;
-use crate::admission::{self, Refusal};
+use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Refusal};
 use crate::auth::AuthError;
 use crate::auth::key::ApiKey;
 use crate::auth::tenant::Tenant;
@@ -105,6 +105,26 @@ async fn let_in(
         places,
         memory: Arc::new(memory),
     })
+}
+
+/// Lets a request in that has a call made, unless its caller waits for less than any call takes.
+///
+/// # Errors
+///
+/// As [`enter`]; or 504, since no answer could come in time.
+pub(super) fn enter_to_call<'a>(
+    gateway: &'a Gateway,
+    request: &'a Request,
+) -> impl Future<Output = Result<Entered, Problem>> + Send + use<'a> {
+    let asked = patience(request.headers(), gateway.bounds.request);
+    let entering = enter(gateway, request);
+    async move {
+        let entered = entering.await?;
+        if asked < LEAST_TIME_FOR_AN_ATTEMPT {
+            return Err(too_impatient(asked));
+        }
+        Ok(entered)
+    }
 }
 
 /// Tells who is calling.
@@ -233,9 +253,19 @@ fn too_many(allowed: u64) -> Problem {
 }
 
 /// Which place will be free, and when, nobody knows: uploads take moments and pages take seconds.
-fn busy(detail: String) -> Problem {
+pub(super) fn busy(detail: String) -> Problem {
     let status = StatusCode::SERVICE_UNAVAILABLE;
     Problem::new(status, OVERLOADED, "The gateway is busy", detail).after(Duration::from_secs(1))
+}
+
+/// Not retryable: the same wait would be too short again.
+fn too_impatient(asked: Duration) -> Problem {
+    let (asked, least) = (asked.as_millis(), LEAST_TIME_FOR_AN_ATTEMPT.as_millis());
+    let detail = format!(
+        "The request waits {asked} ms for its answer; a call to the upstream is made where at least {least} \
+         ms are left. Nothing was sent. Ask for a longer `Prefer: wait`, in seconds."
+    );
+    Problem { detail: detail.into(), retryable: false, ..deadline_exceeded() }
 }
 
 fn shutting_down() -> Problem {
@@ -302,7 +332,9 @@ mod tests {
         let most = Duration::from_mins(1);
         assert_eq!(patience(&headers("prefer", "wait=5"), most), Duration::from_secs(5));
         assert_eq!(patience(&headers("prefer", "handling=strict, wait=5"), most).as_secs(), 5);
-        assert_eq!(patience(&headers("prefer", "wait=999"), most), most);
+        for huge in ["wait=999", "wait=18446744073709551615", "wait=99999999999999999999"] {
+            assert_eq!(patience(&headers("prefer", huge), most), most, "{huge}");
+        }
         assert_eq!(patience(&headers("prefer", "wait=soon"), most), most);
     }
 }

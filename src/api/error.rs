@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use super::entrance::busy;
 use super::middleware::deadline_exceeded;
 use super::problem::{Flaw, Problem, sentence};
 use crate::admission::Refusal;
@@ -81,6 +82,13 @@ impl From<Refusal> for Problem {
             Refusal::Budget { ref exceeded, retry_after } => {
                 let problem = over_budget(exceeded, &sentence(&refusal)).after(retry_after);
                 Self { retryable: !exceeded.never_fits(), ..problem }
+            }
+            Refusal::TooLate { .. } => {
+                let detail = format!(
+                    "{} Nothing was sent. A larger `Prefer: wait` helps.",
+                    sentence(&refusal)
+                );
+                Self { detail: detail.into(), ..deadline_exceeded() }
             }
             Refusal::StoreUnavailable => unavailable(
                 "store_unavailable",
@@ -363,19 +371,24 @@ fn situation(error: &CallError) -> Problem {
         ),
         Fault::ImageRejected(fault) => rejected_image(*fault, &reference),
         Fault::InvalidAnswer(_) => failed("upstream_invalid_output", &reference),
-        Fault::NoRoom(no_room) => too_long(*no_room, &reference),
+        Fault::NoRoom(NoRoom { actual, allowed, .. }) => busy(format!(
+            "With room for the answer {actual} bytes would be held at once; the limit is {allowed}. Nothing \
+             was sent. Retry shortly."
+        ))
+        .limit("in_flight_bytes", *actual, *allowed),
         Fault::Rejected { .. } | Fault::Failed { .. } | Fault::Interrupted => {
             failed("upstream_error", &reference)
         }
     }
 }
 
-/// It was asked and may be billed, so it is not the 503 of a gateway that has sent nothing.
-pub(super) fn too_long(NoRoom { actual, allowed, .. }: NoRoom, reference: &str) -> Problem {
-    let mut problem = failed("upstream_invalid_output", reference);
+/// A stream that was to be given whole. It may be billed, so this is not the 503 of a gateway that has sent
+/// nothing.
+pub(super) fn too_long(NoRoom { actual, allowed, .. }: NoRoom) -> Problem {
+    let mut problem = failed("upstream_invalid_output", "");
     problem.detail = format!(
         "The upstream's answer is so long that with it {actual} bytes would be held at once; the limit is \
-         {allowed}.{reference}"
+         {allowed}."
     )
     .into();
     problem.limit("in_flight_bytes", actual, allowed)

@@ -31,7 +31,6 @@ use super::request::{Expects, Request};
 use super::settings::{EndpointSettings, UpstreamSettings};
 use super::verdict::{Bill, Failure, Repeat, unusable};
 use super::{ClientError, Protocol};
-use crate::capacity::account::NoRoom;
 use crate::clock::Clock;
 use crate::units::Usage;
 
@@ -44,11 +43,7 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 
 /// The largest answer that is parsed on the reactor; about a tenth of a millisecond. Pages of text
 /// are smaller, so the blocking pool sees only the odd one.
-const INLINE_BYTES: usize = FREE_BYTES;
-
-/// A caller that gives up after so long without even the head of an answer may have met an endpoint that
-/// hangs. A long page takes as long, but not five in a row with none in between that is done.
-const SILENCE: Duration = Duration::from_secs(10);
+const INLINE_BYTES: usize = 64 * 1024;
 
 /// The longest that a `Retry-After` is believed. The vendor says that recovery takes a minute; a
 /// date that a wrong clock put into next year must not close a model until the next restart.
@@ -141,19 +136,19 @@ impl Transport {
         request: &Request,
         left: Duration,
         bound: &Usage,
+        room: &Arc<Room>,
     ) -> Result<Reception, Failure> {
-        let (body, handed_over) = request.document.body();
+        let (body, sending) = request.document.body();
+        let handed_over = sending.handed_over();
         let sent = self.post(request).body(reqwest::Body::wrap(body));
-        let whole = self.total.min(left);
         // Outside of the future that fills it: what had come when the time was over may state the bill.
         let mut received = Received::default();
-        let arrived = match timeout(whole, self.receive(sent, request, bound, &mut received)).await
-        {
+        let memory = self.memory.for_answer(room);
+        let receiving = self.receive((sent, sending), request, bound, memory, &mut received);
+        let arrived = match timeout(self.total.min(left), receiving).await {
             Ok(arrived) => arrived,
-            Err(_) if left <= self.total => {
-                let is_silent = !received.has_begun() && whole >= SILENCE;
-                Err(if is_silent { Broken::Silence } else { Broken::Deadline })
-            }
+            // What the caller's deadline cuts short says nothing of the endpoint.
+            Err(_) if left <= self.total => Err(Broken::Deadline),
             Err(_) => Err(Broken::Timeout(Timeout::Total)),
         };
         match arrived {
@@ -205,7 +200,7 @@ impl Transport {
             Err(_) => return Err(Broken::Timeout(Timeout::FirstByte).billed(Bill::Nothing)),
         };
         let mut received = self.head(&response);
-        let mut pieces = Pieces { response, idle: self.idle };
+        let mut pieces = Pieces { response, idle: self.idle, _sending: None };
         let filled = pieces.fill(&mut received.body, most).await;
         filled.map_err(|broken| broken.billed(Bill::Nothing))?;
         Ok(received)
@@ -219,9 +214,10 @@ impl Transport {
     /// Fills `received` with what comes back; what comes back instead is a stream that began.
     async fn receive(
         &self,
-        sent: reqwest::RequestBuilder,
+        (sent, sending): (reqwest::RequestBuilder, Sending),
         request: &Request,
         bound: &Usage,
+        memory: AnswerMemory,
         received: &mut Received,
     ) -> Result<Option<Box<Incoming>>, Broken> {
         let response = match timeout(self.first_byte, sent.send()).await {
@@ -231,7 +227,7 @@ impl Transport {
         *received = self.head(&response);
         let (status, headers) = (response.status(), response.headers());
         let is_stream = text(headers, "content-type").is_some_and(is_event_stream);
-        let mut pieces = Pieces { response, idle: self.idle };
+        let mut pieces = Pieces { response, idle: self.idle, _sending: Some(sending) };
         if !status.is_success() {
             // The status alone says enough, so an error's body may be cut, broken or slow.
             let _ = pieces.fill(&mut received.body, MAX_ERROR_BYTES).await;
@@ -246,7 +242,6 @@ impl Transport {
                     _ => None,
                 },
             };
-            let memory = self.memory.for_answer();
             let opened = Incoming::open(pieces, request.protocol, *bound, limits, memory).await?;
             return Ok(match opened {
                 Ok(incoming) => Some(Box::new(incoming)),
@@ -256,8 +251,8 @@ impl Transport {
                 }
             });
         }
-        let memory = received.memory.insert(self.memory.for_answer());
-        pieces.fill_with(&mut received.body, self.max_response_bytes, memory).await?;
+        received.memory = Some(memory);
+        pieces.fill_with(received, self.max_response_bytes).await?;
         Ok(None)
     }
 
@@ -331,6 +326,8 @@ impl Transport {
 pub(super) struct Pieces {
     response: Response,
     idle: Duration,
+    /// The request, which is sent on at most until the response is read.
+    _sending: Option<Sending>,
 }
 
 impl Pieces {
@@ -355,17 +352,12 @@ impl Pieces {
     }
 
     /// The same for what may be long, in memory that is taken as it grows.
-    async fn fill_with(
-        &mut self,
-        body: &mut Vec<u8>,
-        most: usize,
-        memory: &mut AnswerMemory,
-    ) -> Result<(), Broken> {
+    async fn fill_with(&mut self, received: &mut Received, most: usize) -> Result<(), Broken> {
         while let Some(piece) = self.next().await? {
-            if body.len() + piece.len() > most {
+            if received.body.len() + piece.len() > most {
                 return Err(Broken::TooLong);
             }
-            memory.append(body, &piece, most)?;
+            received.append(&piece, most).await;
         }
         Ok(())
     }
@@ -379,18 +371,8 @@ pub(super) enum Broken {
     TooLong,
     /// A part of it cannot be read.
     Unreadable,
-    /// It is longer than there is memory for now.
-    NoRoom(NoRoom),
     Timeout(Timeout),
     Deadline,
-    /// The same, and nothing had come for long.
-    Silence,
-}
-
-impl From<NoRoom> for Broken {
-    fn from(no_room: NoRoom) -> Self {
-        Self::NoRoom(no_room)
-    }
 }
 
 impl Broken {
@@ -413,15 +395,9 @@ impl Broken {
             Self::Interrupted => Failure::new(Fault::Interrupted, Repeat::Transient, bill),
             Self::TooLong => Failure { bill, ..unusable(Defect::TooLong, None) },
             Self::Unreadable => Failure { bill, ..unusable(Defect::Unreadable, None) },
-            // It would be as long, and be paid for, again.
-            Self::NoRoom(no_room) => Failure::new(Fault::NoRoom(no_room), Repeat::Never, bill),
             // A page that took minutes would take minutes again, and be paid for again.
             Self::Timeout(which) => Failure::new(Fault::Timeout(which), Repeat::Never, bill),
             Self::Deadline => Failure::new(Fault::DeadlineExceeded, Repeat::Never, bill),
-            Self::Silence => Failure {
-                was_silent: true,
-                ..Failure::new(Fault::DeadlineExceeded, Repeat::Never, bill)
-            },
         }
     }
 }
@@ -475,7 +451,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = settings(&format!("https://{}", listener.local_addr().unwrap()));
         let gauge = prometheus::IntGauge::new("held", "held").unwrap();
-        let memory = Memory::new(Arc::new(ByteAccount::new(0, gauge)));
+        let memory = Memory::new(Arc::new(ByteAccount::new(0, gauge)), 0);
         let endpoint = &settings.pool()[0];
         let transport = Transport::new(&settings, endpoint, memory, RuntimeClock::new()).unwrap();
         let offered = tokio::task::spawn_blocking(move || offered_to(&listener));

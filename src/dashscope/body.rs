@@ -9,13 +9,19 @@
 //! A body also remembers whether its last piece was handed over. Until then the upstream cannot
 //! have had a whole JSON document, and so cannot have billed anything, however the connection
 //! ended.
+//!
+//! An upstream may answer without reading the request and leave the connection open. hyper would then keep the
+//! connection, and the upload with it, until the upstream closes. So a [`Sending`] stands for the attempt:
+//! when it is dropped, the rest of the document is let go and the body fails, at which hyper closes the
+//! connection. hyper asks the body for more only while it has room to buffer, so the body keeps no more than
+//! [`WINDOW`] pieces on their way, and gives out the last byte of a long document only after all others have
+//! been written to the socket.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -23,6 +29,13 @@ use http_body::{Body, Frame, SizeHint};
 /// Bytes of the picture that are encoded at once: a multiple of three, so that only the last piece
 /// is padded, and some ten microseconds of work.
 const PIECE: usize = 48 * 1024;
+
+/// The most bytes that are handed over at once: those that [`PIECE`] becomes.
+const LONGEST_PIECE: usize = 64 * 1024;
+
+/// Pieces that were handed over and are not written yet, at most. Fewer than hyper buffers (16 pieces or some
+/// 400 KB), so that it never stops asking for more; enough for one write to fill the socket's buffer.
+const WINDOW: usize = 4;
 
 /// A JSON document in parts.
 #[derive(Clone)]
@@ -58,14 +71,32 @@ impl Document {
     }
 
     fn of(parts: impl IntoIterator<Item = Part>) -> Self {
-        Self { parts: parts.into_iter().filter(|part| part.length() > 0).collect() }
+        let mut parts: VecDeque<_> = parts.into_iter().filter(|part| part.length() > 0).collect();
+        if let Some(Part::Text(text)) = parts.back_mut()
+            && text.len() > 1
+        {
+            let last = text.split_off(text.len() - 1);
+            parts.push_back(Part::Text(last));
+        }
+        Self { parts }
     }
 
-    /// A body that sends the document, and the flag that says whether all of it was handed over.
-    pub(super) fn body(&self) -> (DocumentBody, Arc<AtomicBool>) {
+    fn length(&self) -> usize {
+        self.parts.iter().map(Part::length).sum()
+    }
+
+    /// A body that sends the document, and what stands for the attempt that sends it.
+    pub(super) fn body(&self) -> (DocumentBody, Sending) {
+        let progress = Progress {
+            left: self.parts.clone(),
+            on_the_way: 0,
+            is_long: self.length() > WINDOW * LONGEST_PIECE,
+            is_stopped: false,
+            waker: None,
+        };
         let handed_over = Arc::new(AtomicBool::new(false));
-        let body = DocumentBody { left: self.parts.clone(), handed_over: Arc::clone(&handed_over) };
-        (body, handed_over)
+        let flow = Arc::new(Flow { progress: Mutex::new(progress), handed_over });
+        (DocumentBody { flow: Arc::clone(&flow) }, Sending { flow })
     }
 }
 
@@ -79,16 +110,87 @@ impl Part {
     }
 }
 
-/// One sending of a [`Document`].
+/// One sending of a [`Document`], as the connection sees it.
 pub(super) struct DocumentBody {
-    left: VecDeque<Part>,
+    flow: Arc<Flow>,
+}
+
+/// One sending of a [`Document`], as the attempt sees it. Dropped, it stops the sending: what was not handed
+/// over is let go, and the connection is closed unless all was.
+#[derive(Debug)]
+pub(super) struct Sending {
+    flow: Arc<Flow>,
+}
+
+/// The sending was stopped: the attempt is over.
+#[derive(Debug, thiserror::Error)]
+#[error("the attempt ended before its request was sent")]
+pub(super) struct Stopped;
+
+/// What both sides of a sending share.
+struct Flow {
+    progress: Mutex<Progress>,
     handed_over: Arc<AtomicBool>,
 }
 
-impl DocumentBody {
+struct Progress {
+    left: VecDeque<Part>,
+    /// Pieces that hyper holds.
+    on_the_way: usize,
+    /// Whether the document is so long that a part of it could wait in hyper.
+    is_long: bool,
+    is_stopped: bool,
+    /// Who waits for a piece to be written.
+    waker: Option<Waker>,
+}
+
+impl Sending {
+    /// Tells whether the last piece was handed over, also when this has been dropped.
+    pub(super) fn handed_over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flow.handed_over)
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let mut progress = self.flow.progress();
+        progress.is_stopped = true;
+        let (left, waker) = (std::mem::take(&mut progress.left), progress.waker.take());
+        drop(progress);
+        drop(left);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Flow {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A piece was written, or dropped with its connection.
+    fn written(&self) {
+        let mut progress = self.progress();
+        progress.on_the_way -= 1;
+        let waker = progress.waker.take();
+        drop(progress);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Progress {
     fn next_piece(&mut self) -> Option<Bytes> {
         let piece = match self.left.pop_front()? {
-            Part::Text(text) => text,
+            Part::Text(mut text) => {
+                let piece = text.split_to(text.len().min(LONGEST_PIECE));
+                if !text.is_empty() {
+                    self.left.push_front(Part::Text(text));
+                }
+                piece
+            }
             Part::Picture(mut picture) => {
                 let piece = picture.split_to(picture.len().min(PIECE));
                 if !picture.is_empty() {
@@ -97,48 +199,102 @@ impl DocumentBody {
                 base64_simd::STANDARD.encode_type::<Vec<u8>>(&piece).into()
             }
         };
-        if self.left.is_empty() {
-            self.handed_over.store(true, Ordering::Release);
-        }
         Some(piece)
     }
 
-    fn length(&self) -> usize {
-        self.left.iter().map(Part::length).sum()
+    /// Whether another piece must wait for those on their way.
+    fn must_wait(&self) -> bool {
+        let is_last = self.left.len() == 1 && self.left[0].length() == 1;
+        self.on_the_way >= WINDOW || (is_last && self.is_long && self.on_the_way > 0)
+    }
+}
+
+/// A piece in the hands of hyper.
+struct OnTheWay {
+    piece: Bytes,
+    flow: Arc<Flow>,
+}
+
+impl AsRef<[u8]> for OnTheWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        self.flow.written();
     }
 }
 
 impl Body for DocumentBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Stopped;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.next_piece().map(|piece| Ok(Frame::data(piece))))
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Stopped>>> {
+        let mut progress = self.flow.progress();
+        if progress.is_stopped {
+            return Poll::Ready(Some(Err(Stopped)));
+        }
+        if progress.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        if progress.must_wait() {
+            progress.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let Some(piece) = progress.next_piece() else { return Poll::Ready(None) };
+        if progress.left.is_empty() {
+            self.flow.handed_over.store(true, Ordering::Release);
+        }
+        progress.on_the_way += 1;
+        drop(progress);
+        let piece = Bytes::from_owner(OnTheWay { piece, flow: Arc::clone(&self.flow) });
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
+        let progress = self.flow.progress();
+        progress.left.is_empty() && !progress.is_stopped
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.length() as u64)
+        let left: usize = self.flow.progress().left.iter().map(Part::length).sum();
+        SizeHint::with_exact(left as u64)
+    }
+}
+
+/// Leaves the content out.
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flow").field("handed_over", &self.handed_over).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
     use proptest::prelude::*;
 
     use super::*;
 
+    /// The next piece; none while the body waits for those before to be written.
+    fn next(body: &mut DocumentBody) -> Option<Result<Bytes, Stopped>> {
+        let frame = body.frame().now_or_never()?.expect("the body goes on");
+        Some(frame.map(|frame| frame.into_data().unwrap()))
+    }
+
     fn sent(document: &Document) -> (Vec<u8>, u64) {
-        let (mut body, handed_over) = document.body();
+        let (mut body, sending) = document.body();
         let length = body.size_hint().exact().unwrap();
+        let handed_over = sending.handed_over();
         let mut all = Vec::new();
-        while let Some(piece) = body.next_piece() {
+        while !body.is_end_stream() {
+            let piece = next(&mut body).unwrap().unwrap();
             assert!(piece.len() <= 64 * 1024, "a piece of {} bytes", piece.len());
             all.extend_from_slice(&piece);
             assert_eq!(handed_over.load(Ordering::Acquire), body.is_end_stream());
@@ -165,11 +321,60 @@ mod tests {
     }
 
     #[test]
+    fn a_text_of_many_pieces_is_sent_as_it_is() {
+        let text: Vec<u8> = (0..300_001_u32).map(|byte| byte.to_le_bytes()[0]).collect();
+        let pieces = [text[..200_000].to_vec(), text[200_000..].to_vec()];
+        let (all, length) = sent(&Document::verbatim(pieces.map(Bytes::from)));
+        assert!(all == text && length == 300_001);
+    }
+
+    #[test]
     fn a_body_that_was_not_read_to_its_end_was_not_handed_over() {
         let document = Document::new("\"data:a/b;base64,\"".to_owned(), Bytes::from_static(b"abc"));
-        let (mut body, handed_over) = document.body();
-        body.next_piece();
-        body.next_piece();
-        assert!(!handed_over.load(Ordering::Acquire));
+        let (mut body, sending) = document.body();
+        for _ in 0..2 {
+            next(&mut body).unwrap().unwrap();
+        }
+        assert!(!sending.handed_over().load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn few_pieces_are_on_their_way_and_the_last_byte_waits_for_all_of_them() {
+        let document = Document::verbatim([Bytes::from(vec![7; WINDOW * LONGEST_PIECE + 1])]);
+        let (mut body, sending) = document.body();
+        let mut on_the_way: Vec<_> =
+            (0..WINDOW).map(|_| next(&mut body).unwrap().unwrap()).collect();
+        assert!(next(&mut body).is_none());
+        let last = on_the_way.pop();
+        drop(on_the_way);
+        assert!(next(&mut body).is_none());
+        drop(last);
+        assert_eq!(next(&mut body).unwrap().unwrap().len(), 1);
+        assert!(sending.handed_over().load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_sending_that_is_stopped_lets_the_document_go_and_fails_its_body() {
+        struct Upload(Vec<u8>, Arc<AtomicBool>);
+        impl AsRef<[u8]> for Upload {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        impl Drop for Upload {
+            fn drop(&mut self) {
+                self.1.store(true, Ordering::Release);
+            }
+        }
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let bytes = vec![7; 3 * LONGEST_PIECE];
+        let upload = Bytes::from_owner(Upload(bytes, Arc::clone(&is_gone)));
+        let (mut body, sending) = Document::new("\";base64,\"".to_owned(), upload).body();
+        for _ in 0..2 {
+            next(&mut body).unwrap().unwrap();
+        }
+        drop(sending);
+        assert!(is_gone.load(Ordering::Acquire) && !body.is_end_stream());
+        assert!(next(&mut body).unwrap().is_err());
     }
 }

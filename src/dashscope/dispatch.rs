@@ -14,16 +14,16 @@ use bytes::Bytes;
 use super::attempt::Reception;
 use super::check::CheckError;
 use super::error::{CallError, Code, Fault};
-use super::memory::Memory;
+use super::memory::{Memory, Room};
 use super::pool::{Placement, Pool, Search};
 use super::reply::{Debt, Reply};
 use super::request::Request;
 use super::retry::RetryPolicy;
 use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
-use super::verdict::Failure;
+use super::verdict::{Bill, Failure};
 use super::{ClientError, health, spending, uploads};
-use crate::admission::Permit;
+use crate::admission::{self, Permit};
 use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
 use crate::clock::Clock;
@@ -35,9 +35,19 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug)]
 pub(super) struct Dispatcher {
     pool: Pool,
+    memory: Memory,
     retry: RetryPolicy,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+}
+
+/// What every attempt of a call is made with.
+#[derive(Clone, Copy)]
+struct Errand<'a> {
+    request: &'a Request,
+    room: &'a Arc<Room>,
+    /// When the caller stops waiting.
+    deadline: Instant,
 }
 
 impl Dispatcher {
@@ -49,8 +59,10 @@ impl Dispatcher {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, ClientError> {
+        let memory = Memory::new(memory, settings.max_response_bytes);
         Ok(Self {
-            pool: Pool::new(settings, shared, &Memory::new(memory), &metrics, Arc::clone(&clock))?,
+            pool: Pool::new(settings, shared, &memory, &metrics, Arc::clone(&clock))?,
+            memory,
             retry: RetryPolicy::new(settings, Arc::clone(&clock), random),
             metrics,
             clock,
@@ -79,8 +91,11 @@ impl Dispatcher {
         model: &Model,
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
-        let left = deadline.saturating_duration_since(self.clock.instant());
-        let mut progress = Progress::default();
+        let (now, mut progress) = (self.clock.instant(), Progress::default());
+        if admission::latest_start(deadline, now).is_none() {
+            return Err(give_up(&model.name, &progress, Fault::DeadlineExceeded.into()));
+        }
+        let left = deadline.saturating_duration_since(now);
         let mut entrance = match self.pool.enter_first(model) {
             Ok(entrance) => entrance,
             Err(fault) => return Err(give_up(&model.name, &progress, fault.into())),
@@ -130,6 +145,8 @@ impl Dispatcher {
     ) -> Result<(Permit, Placement, Reception), Stop> {
         let mut failed = Vec::new();
         let mut last: Option<Stop> = None;
+        // Before anything is sent: an answer that was paid for must not be lost for want of memory.
+        let room = self.memory.room_for(permit.bound().output).map_err(Fault::NoRoom)?;
         self.retry.deposit();
         loop {
             let first_only = request.resolves_oss;
@@ -139,7 +156,12 @@ impl Dispatcher {
                 // What the upstream said says more than that nobody is left to ask.
                 Err(fault) => return Err(Stop::after(last, fault)),
             };
-            let attempt = self.attempt(&mut permit, &mut placement, request, deadline, progress);
+            if admission::latest_start(deadline, self.clock.instant()).is_none() {
+                placement.turn.unused().await;
+                return Err(Stop::after(last, Fault::DeadlineExceeded));
+            }
+            let errand = Errand { request, room: &room, deadline };
+            let attempt = self.attempt(&mut permit, &mut placement, errand, progress);
             let failure = match attempt.await {
                 Ok(reception) => return Ok((permit, placement, reception)),
                 Err(failure) => failure,
@@ -168,21 +190,17 @@ impl Dispatcher {
         &self,
         permit: &mut Permit,
         placement: &mut Placement,
-        request: &Request,
-        deadline: Instant,
+        Errand { request, room, deadline }: Errand<'_>,
         progress: &mut Progress,
     ) -> Result<Reception, Failure> {
         let started = self.clock.instant();
         let left = deadline.saturating_duration_since(started);
-        if left.is_zero() {
-            return Err(Failure::unsent(Fault::DeadlineExceeded));
-        }
         let endpoint = placement.entrance.endpoint();
         progress.begin(endpoint.name(), started);
         let bound = *permit.bound();
         permit.place_in(endpoint.region());
         permit.mark_sent();
-        let result = endpoint.transport().exchange(request, left, &bound).await;
+        let result = endpoint.transport().exchange(request, left, &bound, room).await;
         match &result {
             // How a stream ends is not known yet.
             Ok(Reception::Events(_)) => placement.entrance.begun(),

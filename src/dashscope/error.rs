@@ -130,8 +130,8 @@ pub enum Fault {
     /// The upstream said that all was well and sent something that is no answer.
     #[error("the upstream's answer cannot be used: {0}")]
     InvalidAnswer(Defect),
-    /// The upstream's answer is so long that there is no memory for it now.
-    #[error("the upstream's answer is too long to be held now: {0}")]
+    /// There is no room for an answer now, so nothing was sent.
+    #[error("there is no room for an answer now: {0}")]
     NoRoom(NoRoom),
     /// The tenant's limits have no room for a retry beside an attempt whose bill is unknown.
     #[error(transparent)]
@@ -154,12 +154,12 @@ impl Fault {
             | Self::DeadlineExceeded
             | Self::Busy { .. }
             | Self::Unavailable { .. }
+            | Self::NoRoom(_)
             | Self::Refused(_) => true,
             Self::ContentRejected
             | Self::ImageRejected(_)
             | Self::Rejected { .. }
-            | Self::InvalidAnswer(_)
-            | Self::NoRoom(_) => false,
+            | Self::InvalidAnswer(_) => false,
         }
     }
 
@@ -209,6 +209,15 @@ impl Fault {
             Self::Throttled { retry_after, .. }
             | Self::Busy { retry_after }
             | Self::Unavailable { retry_after } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// The label of the metric of refusals, where it is the gateway that refuses the call.
+    pub const fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Busy { .. } => Some("upstream_queue"),
+            Self::NoRoom(_) => Some("overloaded"),
             _ => None,
         }
     }

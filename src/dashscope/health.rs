@@ -30,7 +30,6 @@ impl Health {
     pub(super) fn shown_by(failure: &Failure) -> Self {
         match &failure.fault {
             Fault::Rejected { code, .. } if is_without_model(code.as_ref()) => Self::ModelRefused,
-            Fault::DeadlineExceeded if failure.was_silent => Self::Sick,
             Fault::Throttled { .. }
             | Fault::ContentRejected
             | Fault::ImageRejected(_)
@@ -124,7 +123,6 @@ mod tests {
         assert_eq!(of(404, "model_not_found"), Health::ModelRefused);
         let gave_up = Failure::new(Fault::DeadlineExceeded, Repeat::Never, Bill::Unknown);
         assert_eq!(Health::shown_by(&gave_up), Health::Unknown);
-        assert_eq!(Health::shown_by(&Failure { was_silent: true, ..gave_up }), Health::Sick);
     }
 
     #[test]

@@ -108,12 +108,12 @@ impl Incoming {
             return Err(Broken::Unreadable);
         }
         match self.read().await? {
-            Some(raw) => self.take_in(&raw).map(Some),
+            Some(raw) => self.take_in(&raw).await.map(Some),
             None => self.take_rest(),
         }
     }
 
-    fn take_in(&mut self, raw: &[u8]) -> Result<Piece, Broken> {
+    async fn take_in(&mut self, raw: &[u8]) -> Result<Piece, Broken> {
         self.events.push(raw);
         let mut piece = Piece::default();
         // What stands behind an event that cannot be read is left to `read_for_bill`.
@@ -128,8 +128,15 @@ impl Incoming {
         if unfinished > self.limits.event || kept > self.limits.text {
             return Err(Broken::TooLong);
         }
-        self.memory.hold(unfinished.saturating_add(kept.unwrap_or_default()))?;
+        let needed = unfinished.saturating_add(kept.unwrap_or_default());
+        self.hold(needed).await?;
         Ok(piece)
+    }
+
+    /// Sees to it that there is memory for so many bytes, however long that takes.
+    async fn hold(&mut self, bytes: usize) -> Result<(), Broken> {
+        let held = timeout_at(self.until, self.memory.hold(bytes)).await;
+        held.map_err(|_| Broken::Timeout(Timeout::Total))
     }
 
     /// Reads on to the end of a stream that nobody is told of any more, for its bill.
@@ -143,7 +150,7 @@ impl Incoming {
             }
             let Ok(Some(raw)) = self.read().await else { break };
             self.events.push(&raw);
-            if self.memory.hold(self.events.unfinished()).is_err() {
+            if self.hold(self.events.unfinished()).await.is_err() {
                 return;
             }
         }

@@ -23,8 +23,8 @@ use super::cell::{Cell, Moment};
 use super::error::Fault;
 use super::pace::{Limits, Pace, Quota, Work};
 use super::queue::{Arrival, FairQueue, Ticket};
-use super::retry::LEAST_TIME_FOR_AN_ATTEMPT;
 use super::settings::UpstreamSettings;
+use crate::admission;
 use crate::clock::Clock;
 use crate::rate_limit::shared::SharedCells;
 use crate::units::{Tokens, Usage};
@@ -67,12 +67,11 @@ impl Pacer {
         Arc::clone(lanes.entry(key).or_insert_with(new))
     }
 
-    /// Until when a call with this deadline may wait for a turn: what is sent with no time left is paid for
-    /// and thrown away.
-    pub(super) fn patience(&self, deadline: Instant) -> Instant {
+    /// Until when a call with this deadline may wait for a turn; none where it is too late to be sent at all.
+    pub(super) fn patience(&self, deadline: Instant) -> Option<Instant> {
         let now = self.clock.instant();
-        let in_time = deadline.checked_sub(LEAST_TIME_FOR_AN_ATTEMPT).unwrap_or(now).max(now);
-        in_time.min(now + self.queue_timeout)
+        let latest = admission::latest_start(deadline, now)?;
+        Some(latest.min(now + self.queue_timeout))
     }
 
     /// Waits in `lane` until a call of `tenant` that takes `input` tokens may be sent.

@@ -133,7 +133,7 @@ impl Pool {
     ) -> Result<Placement, Fault> {
         let (model, tenant) = (permit.model(), permit.tenant());
         let input = permit.bound().input().min(model.figures.max_input_tokens);
-        let until = self.pacer.patience(search.deadline);
+        let until = self.pacer.patience(search.deadline).ok_or(Fault::DeadlineExceeded)?;
         let mut too_late: Vec<Arc<Lane>> = Vec::new();
         loop {
             let left = until.saturating_duration_since(self.clock.instant());
@@ -171,7 +171,7 @@ impl Pool {
     ) -> bool {
         let (model, tenant) = (permit.model(), permit.tenant());
         let input = permit.bound().input().min(model.figures.max_input_tokens);
-        let until = self.pacer.patience(search.deadline);
+        let Some(until) = self.pacer.patience(search.deadline) else { return false };
         let left = until.saturating_duration_since(self.clock.instant());
         let excluded: Vec<_> = throttled.into_iter().map(Arc::clone).collect();
         let candidates = self.candidates(model, tenant, input, search);

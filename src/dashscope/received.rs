@@ -16,14 +16,17 @@ pub(super) struct Received {
     /// The headers `retry-after-ms` and `retry-after`.
     pub(super) retry_after: Option<Duration>,
     pub(super) body: Vec<u8>,
-    /// What a long body takes up.
+    /// What the body takes up; none where it is short for certain.
     pub(super) memory: Option<AnswerMemory>,
 }
 
 impl Received {
-    /// Whether there is any of it.
-    pub(super) const fn has_begun(&self) -> bool {
-        self.status != 0
+    /// Adds `piece` to the body, which grows to `most` bytes at most, in memory that is taken as it grows.
+    pub(super) async fn append(&mut self, piece: &[u8], most: usize) {
+        match &mut self.memory {
+            Some(memory) => memory.append(&mut self.body, piece, most).await,
+            None => self.body.extend_from_slice(piece),
+        }
     }
 
     /// The body, with the memory that it takes up.

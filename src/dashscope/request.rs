@@ -259,7 +259,7 @@ mod tests {
     /// The JSON as it leaves. Nothing in a body waits, so no runtime is needed.
     fn sent(call: &Call) -> Value {
         let request = Request::new(call, "qwen-vl-ocr", Tokens::new(4096));
-        let (body, _) = request.document.body();
+        let (body, _sending) = request.document.body();
         let collected = futures_util::FutureExt::now_or_never(body.collect()).unwrap().unwrap();
         serde_json::from_slice(&collected.to_bytes()).unwrap()
     }

@@ -19,11 +19,9 @@ use std::time::{Duration, Instant};
 use super::health::Health;
 use super::settings::UpstreamSettings;
 use super::verdict::{Bill, Failure, Repeat};
+use crate::admission::LEAST_TIME_FOR_AN_ATTEMPT;
 use crate::clock::Clock;
 use crate::random::Random;
-
-/// What must be left of the deadline when a retry begins: a page takes about a second or more.
-pub(super) const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// What waits after a throttle without a `Retry-After` are drawn from, and callers are told then.
 pub(super) const THROTTLE_BASE: Duration = Duration::from_secs(2);

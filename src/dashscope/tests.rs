@@ -7,6 +7,7 @@ mod upstream;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -144,8 +145,8 @@ impl World {
         let size = Size::new(1368, 930);
         let quote = quote(&self.model, size, 0, Wish::default(), Cap::default()).unwrap();
         let quote = Quote { bound: BOUND, ..quote };
-        let now = self.clock.instant();
-        self.admission.admit(&self.tenant, &quote, now, &self.tab).await.unwrap()
+        let deadline = self.clock.instant() + Duration::from_mins(1);
+        self.admission.admit(&self.tenant, &quote, deadline, &self.tab).await.unwrap()
     }
 
     async fn call(&self) -> Result<Completion, CallError> {
@@ -365,7 +366,7 @@ async fn each_clock_that_runs_out_is_named_and_the_call_written_off() {
 #[tokio::test]
 async fn a_deadline_ends_an_attempt_and_the_call_is_written_off() {
     let world = World::new([Step::hang()]).await;
-    let error = world.call_with(&page(""), Duration::from_millis(500)).await.unwrap_err();
+    let error = world.call_with(&page(""), Duration::from_millis(900)).await.unwrap_err();
     assert_eq!(error.fault, Fault::DeadlineExceeded);
     assert_eq!(world.account(), (0, 9_000));
 }

@@ -32,8 +32,6 @@ pub(super) struct Failure {
     pub(super) retry_after: Option<Duration>,
     /// Its own words, where a caller may see them.
     pub(super) verbatim: Option<Box<Verbatim>>,
-    /// Whether it had been silent for long when its caller gave up.
-    pub(super) was_silent: bool,
 }
 
 /// Whether another attempt may help.
@@ -67,15 +65,7 @@ impl Failure {
     }
 
     pub(super) const fn new(fault: Fault, repeat: Repeat, bill: Bill) -> Self {
-        Self {
-            fault,
-            repeat,
-            bill,
-            request_id: None,
-            retry_after: None,
-            verbatim: None,
-            was_silent: false,
-        }
+        Self { fault, repeat, bill, request_id: None, retry_after: None, verbatim: None }
     }
 
     /// The same with the bill that the upstream stated beside it. Work that was billed would be billed again,

@@ -42,7 +42,7 @@ use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dashscope::completion::Completion;
-use crate::dashscope::error::{CallError, Code, Fault};
+use crate::dashscope::error::{CallError, Code};
 use crate::dashscope::{Call, Client, Task};
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::Quote;
@@ -206,8 +206,8 @@ impl Ocr {
                 Ok(completion)
             }
             Ok(Err(failure)) => {
-                if matches!(failure.fault, Fault::Busy { .. }) {
-                    self.metrics.refused(tenant.name.as_str(), "upstream_queue");
+                if let Some(reason) = failure.fault.refusal() {
+                    self.metrics.refused(tenant.name.as_str(), reason);
                 }
                 Err(failure.into())
             }

@@ -35,7 +35,7 @@ use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::dashscope::completion::Receipt;
-use crate::dashscope::error::{CallError, Code, Fault};
+use crate::dashscope::error::{CallError, Code};
 use crate::dashscope::stream::{Break, Streaming};
 use crate::dashscope::{Client, Forward, Forwarded, Protocol};
 use crate::ocr::error::OcrError;
@@ -275,8 +275,8 @@ impl Call {
     }
 
     fn failed(&self, error: CallError) -> CallError {
-        if matches!(error.fault, Fault::Busy { .. }) {
-            self.this.metrics.refused(self.tenant.name.as_str(), "upstream_queue");
+        if let Some(reason) = error.fault.refusal() {
+            self.this.metrics.refused(self.tenant.name.as_str(), reason);
         }
         error
     }

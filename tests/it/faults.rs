@@ -6,9 +6,11 @@
 //! native one.
 
 use dashscope_emulator::{Fault, World};
+use futures_util::future::join_all;
 use serde_json::Value;
 
-use crate::harness::{Answer, Setup, TestGateway, fixture};
+use crate::dropin::{CHAT, chat, streamed};
+use crate::harness::{Answer, Setup, TestGateway, fixture, jpeg_of, spawn, until};
 
 /// The two routes that spend, and the upstream's path that each calls.
 const ROUTES: [(&str, &str); 2] = [
@@ -358,22 +360,66 @@ async fn a_good_status_around_no_answer_is_502_and_not_asked_again() {
     expect(nothing.map(Fault::after_inference), UNUSABLE).await;
 }
 
+/// Less memory than a long answer takes.
+fn with_little_memory(setup: &mut Setup) {
+    setup.settings.server.max_body_bytes = 500_000;
+    setup.settings.server.max_in_flight_bytes = 500_000.into();
+}
+
 #[tokio::test]
-async fn an_answer_that_there_is_no_memory_for_is_paid_at_its_bound_and_not_asked_for_again() {
-    let text = "x".repeat(1_000_000);
-    let long = format!(r#"{{"choices":[{{"message":{{"content":"{text}"}}}}]}}"#);
-    let little = |setup: &mut Setup| {
-        setup.settings.server.max_body_bytes = 500_000;
-        setup.settings.server.max_in_flight_bytes = 500_000.into();
+async fn an_answer_that_was_paid_for_is_delivered_whatever_memory_there_is() {
+    let gateway = TestGateway::with(with_little_memory).await;
+    let text = "x".repeat(1_500_000);
+    let long = format!(
+        r#"{{"choices":[{{"finish_reason":"stop","message":{{"content":"{text}"}}}}],
+        "usage":{{"prompt_tokens":752,"completion_tokens":432}}}}"#
+    );
+    gateway.upstream().add_fault(Fault::replay(200, "application/json", long));
+    let requests = || {
+        [
+            gateway.post("/ocr").body(fixture("hello.png")),
+            gateway.post(CHAT).body(chat().to_string()),
+            streamed(&gateway, CHAT, chat()),
+        ]
     };
-    let verdict = Verdict { outcome: "no_room", ..UNUSABLE };
-    let fault = Fault::replay(200, "application/json", long);
-    expect_with(little, [fault.clone()], verdict).await;
-    let gateway = TestGateway::with(little).await;
-    gateway.upstream().add_fault(fault);
-    let answer = gateway.upload("/ocr", fixture("hello.png")).await;
-    assert_eq!(answer.json["limit"]["name"], "in_flight_bytes", "{}", answer.text);
-    assert_eq!(gateway.metric("in_flight_bytes", &[]).await.to_string(), "0");
+    // At once, so that none finds the memory for itself.
+    let answers = join_all((0..4).flat_map(|_| requests()).map(Answer::of)).await;
+    for answer in answers {
+        assert_eq!(answer.status, 200, "{}", &answer.text[..answer.text.len().min(500)]);
+        assert!(answer.text.len() >= text.len());
+    }
+    assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
+    until("nothing is held", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
+}
+
+#[tokio::test]
+async fn a_call_without_room_for_its_answer_is_refused_before_it_costs_anything() {
+    let gateway = TestGateway::with(with_little_memory).await;
+    gateway.upstream().add_fault(Fault::hang().times(1));
+    let request = gateway.post("/ocr").body(jpeg_of(200_000)).send();
+    let hanging = spawn(request);
+    gateway.until_upstream_has(1).await;
+    // Up to 32,768 tokens, while most models write no more than 8,192.
+    let answer = gateway.upload("/ocr?model=qwen3.5-ocr", fixture("hello.png")).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (503, "overloaded"), "{}", answer.text);
+    assert_eq!(answer.json["limit"]["name"], "in_flight_bytes");
+    assert_eq!(answer.json["retryable"], true);
+    assert!(!answer.header("retry-after").is_empty());
+    assert_eq!(gateway.upstream().bill().received, 1);
+    assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
+    assert_eq!(gateway.upload("/ocr", fixture("hello.png")).await.status, 200);
+    hanging.abort();
+}
+
+#[tokio::test]
+async fn a_picture_that_moderation_cannot_read_is_undecodable_and_not_refused_content() {
+    for message in [
+        "The media format is not supported or incorrect for the data inspection.",
+        "Failed to decode the image during the data inspection.",
+    ] {
+        let fault = Fault::code("InvalidParameter.DataInspection").with_message(message);
+        expect([fault.with_status(400)], IMAGE).await;
+    }
 }
 
 #[tokio::test]
@@ -480,7 +526,7 @@ async fn a_short_wait_that_the_upstream_asks_for_is_waited_for() {
 async fn a_caller_s_deadline_ends_the_call_and_its_bill_is_written_off() {
     let gateway = TestGateway::start().await;
     gateway.upstream().add_fault(Fault::hang().after_inference());
-    let request = gateway.post("/ocr").header("prefer", "wait=1").body(fixture("hello.png"));
+    let request = gateway.post("/ocr").header("prefer", "wait=2").body(fixture("hello.png"));
     let answer = Answer::of(request).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (504, "deadline_exceeded"));
     assert_eq!(answer.json["retryable"], true);

@@ -30,6 +30,7 @@ mod nginx;
 mod ocr;
 mod openapi;
 mod overload;
+mod patience;
 mod pgbouncer;
 mod pictures;
 mod pool;

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{read_request, tell_spend};
 use crate::api::accept;
-use crate::api::entrance::{Entered, enter};
+use crate::api::entrance::{Entered, enter_to_call};
 use crate::api::options::Purpose;
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
@@ -18,7 +18,7 @@ pub(in crate::api) async fn extract(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, &request).await?;
+    let entered = enter_to_call(&gateway, &request).await?;
     fields(&gateway, &entered, request).await
 }
 

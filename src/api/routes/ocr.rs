@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{aloud, read_request, tell_spend};
 use crate::api::accept;
-use crate::api::entrance::{Entered, enter};
+use crate::api::entrance::{Entered, enter_to_call};
 use crate::api::middleware::RequestId;
 use crate::api::options::{self, Format, Purpose};
 use crate::api::problem::Problem;
@@ -20,7 +20,7 @@ pub(in crate::api) async fn ocr(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, &request).await?;
+    let entered = enter_to_call(&gateway, &request).await?;
     recognize(&gateway, &entered, request).await
 }
 

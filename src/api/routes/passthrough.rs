@@ -19,7 +19,7 @@ use super::{KEEP_ALIVE, tell_tokens};
 use crate::admission::tab::Tab;
 use crate::api::accept;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
-use crate::api::entrance::{Entered, Places, enter};
+use crate::api::entrance::{Entered, Places, enter_to_call};
 use crate::api::error;
 use crate::api::middleware::{RequestId, Served};
 use crate::api::problem::Problem;
@@ -36,7 +36,7 @@ pub(in crate::api) async fn chat(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, &request).await?;
+    let entered = enter_to_call(&gateway, &request).await?;
     forward(&gateway, &entered, request, Protocol::Compatible).await
 }
 
@@ -45,7 +45,7 @@ pub(in crate::api) async fn generation(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, &request).await?;
+    let entered = enter_to_call(&gateway, &request).await?;
     forward(&gateway, &entered, request, Protocol::Native).await
 }
 
@@ -123,7 +123,7 @@ async fn gathered(
         match chunks.recv().await {
             Some(Chunk::Bytes(bytes)) => {
                 let taken = memory.take(bytes.len() as u64);
-                taken.map_err(|no_room| error::too_long(no_room, ""))?;
+                taken.map_err(error::too_long)?;
                 gathered.extend_from_slice(&bytes);
             }
             Some(Chunk::End) => return Ok(gathered),

@@ -11,7 +11,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use crate::api::dialect::JSON;
-use crate::api::entrance::{Entered, enter};
+use crate::api::entrance::{Entered, enter_to_call};
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
 
@@ -20,7 +20,7 @@ pub(in crate::api) async fn uploads(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let entered = enter(&gateway, &request).await?;
+    let entered = enter_to_call(&gateway, &request).await?;
     upload_policy(&gateway, &entered, request.uri().query().unwrap_or_default()).await
 }
 

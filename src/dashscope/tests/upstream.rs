@@ -2,11 +2,13 @@
 //! answers each with the next step of its script.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// What to do with one request.
@@ -23,6 +25,8 @@ enum After {
     Close,
     Hang,
     Drip,
+    /// Reads the rest when it is told to, and tells how much that was.
+    ReadOn,
 }
 
 impl Step {
@@ -40,6 +44,11 @@ impl Step {
 
     pub(super) fn close_before_the_body() -> Self {
         Self { reads_body: false, ..Self::close() }
+    }
+
+    /// The same as soon as the head is there; the body is left where it is.
+    pub(super) fn before_the_body(self) -> Self {
+        Self { reads_body: false, after: After::ReadOn, ..self }
     }
 
     /// The same with another header line.
@@ -91,6 +100,9 @@ pub(super) struct Received {
 struct Script {
     steps: Mutex<VecDeque<Step>>,
     requests: Mutex<Vec<Received>>,
+    may_read_on: Notify,
+    has_read_on: Notify,
+    rest: AtomicUsize,
 }
 
 pub(super) struct Upstream {
@@ -129,6 +141,13 @@ impl Upstream {
         self.script.requests.lock().unwrap().clone()
     }
 
+    /// Has a body read that was left where it was, and tells how many bytes came until its end.
+    pub(super) async fn rest_of_the_body(&self) -> usize {
+        self.script.may_read_on.notify_one();
+        self.script.has_read_on.notified().await;
+        self.script.rest.load(Ordering::Acquire)
+    }
+
     pub(super) async fn stop(&mut self) {
         self.tasks.shutdown().await;
     }
@@ -146,6 +165,15 @@ async fn serve(mut connection: TcpStream, script: Arc<Script>) {
             After::Close => return,
             After::Hang => std::future::pending().await,
             After::Drip => drip(&mut connection).await,
+            After::ReadOn => {
+                script.may_read_on.notified().await;
+                let mut rest = Vec::new();
+                // A connection that is reset has ended as well.
+                let _ = connection.read_to_end(&mut rest).await;
+                script.rest.store(rest.len(), Ordering::Release);
+                script.has_read_on.notify_one();
+                return;
+            }
         }
     }
 }
