@@ -256,6 +256,10 @@ impl Keeper {
     async fn prune(&self, today: Date) -> Result<(), LedgerStoreError> {
         let before = today.saturating_sub(i64::from(self.retention_days).days());
         for _ in 0..PORTIONS_OF_A_LOOK {
+            // A stop waits for the look under way.
+            if self.stop.is_cancelled() {
+                break;
+            }
             if ask(self.store.prune(before, PORTION)).await? < u64::from(PORTION) {
                 break;
             }

@@ -447,8 +447,11 @@ impl Writer {
     /// Hands a reservation to its caller. One who has left leaves it to be dropped, which releases it.
     fn hand_over(&self, request: Request, balances: Balances) {
         let Some(inbox) = self.inbox.upgrade() else { return };
-        let Request { id, charge, budgets, room, reply, .. } = request;
-        show_budgets(&self.metrics, &charge.tenant, &budgets);
+        let Request { id, charge, budgets, room, reply, is_waiting } = request;
+        // Those of a call that has waited may be of before a change.
+        if !is_waiting {
+            show_budgets(&self.metrics, &charge.tenant, &budgets);
+        }
         let clock = Arc::clone(&self.clock);
         let (bound, is_awaited) = (charge.bound.total(), self.store.linger().is_zero());
         let room = Some(room);

@@ -13,6 +13,7 @@ mod accounting;
 mod aloud;
 mod architecture;
 mod auth;
+mod bills;
 mod budgets;
 mod damage;
 mod databases;
