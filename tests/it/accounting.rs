@@ -184,30 +184,49 @@ fn sliver() -> Vec<u8> {
     [&header.concat()[..], &[1, 0, 24, 0], &[0; 24], &vec![255; 2_000 * 12 * 3]].concat()
 }
 
+/// An answer that is billed so many tokens of the image, whatever was asked.
+fn billed_for_the_image(image: u64) -> Fault {
+    let details = json!({ "image_tokens": image, "text_tokens": 24 });
+    let usage = json!({
+        "prompt_tokens": image + 24, "completion_tokens": 5, "total_tokens": image + 29,
+        "prompt_tokens_details": details,
+    });
+    let message = json!({ "role": "assistant", "content": "text" });
+    let choices = json!([{ "index": 0, "message": message, "finish_reason": "stop" }]);
+    let body = json!({ "id": "chatcmpl-1", "choices": choices, "usage": usage }).to_string();
+    Fault::replay(200, "application/json", body)
+}
+
+#[tokio::test]
+async fn an_upstream_that_ignores_the_cap_is_found_out_by_its_bill() {
+    let gateway =
+        TestGateway::with(|setup| setup.tenant.max_pixels = Some(Pixels::new(16_384))).await;
+    let estimate = gateway.upload("/estimate", fixture("hello.png")).await.json;
+    assert!(estimate["pages"][0]["image_tokens"].as_u64().unwrap() < 77, "{estimate}");
+    gateway.upstream().add_fault(billed_for_the_image(77));
+    let answer = gateway.upload("/ocr", fixture("hello.png")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    // It is told and counted as billed.
+    assert_eq!(answer.json["usage"]["image_tokens"], 77);
+    let answer = Answer::of(gateway.post(CHAT).body(chat().to_string())).await;
+    assert_eq!(answer.header("ocr-tokens-image"), "77");
+    assert_eq!(gateway.count("tokens_spent_total", &[("kind", "image")]).await, 2 * 77);
+    assert_eq!(gateway.count("token_estimate_mismatch_total", &[]).await, 2);
+}
+
 #[tokio::test]
 async fn a_sliver_that_is_billed_by_the_published_code_is_within_its_bound_and_no_mismatch() {
     let gateway = TestGateway::start().await;
     let estimate = gateway.upload("/estimate", sliver()).await.json;
     assert_eq!(estimate["pages"][0]["image_tokens"], 25, "{estimate}");
     assert_eq!(estimate["bound"]["image_tokens"], 64, "{estimate}");
-    let billed = |image: u64| {
-        let details = json!({ "image_tokens": image, "text_tokens": 24 });
-        let usage = json!({
-            "prompt_tokens": image + 24, "completion_tokens": 5, "total_tokens": image + 29,
-            "prompt_tokens_details": details,
-        });
-        let message = json!({ "role": "assistant", "content": "text" });
-        let choices = json!([{ "index": 0, "message": message, "finish_reason": "stop" }]);
-        let body = json!({ "id": "chatcmpl-1", "choices": choices, "usage": usage }).to_string();
-        Fault::replay(200, "application/json", body)
-    };
     let mut request = chat();
     let letters = base64_simd::STANDARD.encode_to_string(sliver());
     let url = format!("data:image/bmp;base64,{letters}");
     request["messages"][0]["content"][0]["image_url"]["url"] = url.into();
     for (image, mismatches) in [(25, 0), (64, 0), (63, 2)] {
         gateway.upstream().clear_faults();
-        gateway.upstream().add_fault(billed(image));
+        gateway.upstream().add_fault(billed_for_the_image(image));
         assert_eq!(gateway.upload("/ocr", sliver()).await.status, 200);
         let answer = Answer::of(gateway.post(CHAT).body(request.to_string())).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
