@@ -224,7 +224,10 @@ async fn rotate_off_refuses_a_picture_that_its_structure_turns() {
     let of_item_one = boxed(b"ipma", &[0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 2, 1, 2]);
     let primary = boxed(b"pitm", &[0, 0, 0, 0, 0, 1]);
     let iprp = boxed(b"iprp", &[properties, of_item_one].concat());
-    let meta = boxed(b"meta", &[vec![0; 4], primary, iprp].concat());
+    // One item, of which one byte stands at byte eight.
+    let item = [0x44, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 1];
+    let location = boxed(b"iloc", &[&[0; 4][..], &item].concat());
+    let meta = boxed(b"meta", &[vec![0; 4], primary, iprp, location].concat());
     let heic = [boxed(b"ftyp", b"heic\0\0\0\0mif1"), meta].concat();
 
     let gateway = TestGateway::start().await;
