@@ -218,11 +218,13 @@ impl Gateway {
             tracing::info!(endpoint, proxy = way, "the endpoint is asked {way}");
         }
         let directory = Arc::new(Directory::open(settings.tenants.clone(), store.tenants()).await?);
-        let by_tenant = shares(capacity, &directory).await?;
+        let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&clock)).await;
+        let tenancy = tenancy.map_err(DirectoryError::from)?;
+        let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
         let (ocr, passthrough) = use_cases(&catalog, &admission, &client, &metrics, &clock, &tasks);
         Ok(Arc::new(Self {
             supervisor,
-            tenancy: Tenancy::new(Arc::clone(&directory), Arc::clone(&clock)),
+            tenancy,
             authenticator: Authenticator::new(directory, Arc::clone(&clock)),
             shares: by_tenant,
             limiter,
@@ -289,14 +291,6 @@ pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
 /// The account of the bytes of uploads and long answers, which shows itself in the metrics.
 fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
     Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
-}
-
-/// What each tenant holds, which is limited from the start where there are several.
-async fn shares(capacity: Capacity, directory: &Directory) -> Result<Arc<Shares>, BuildError> {
-    let shares = Arc::new(Shares::new(capacity.share));
-    // Until the first request that is over its share, which asks again.
-    shares.bind(directory.has_several().await.map_err(DirectoryError::from)?);
-    Ok(shares)
 }
 
 /// The use cases, which share all that they stand on.

@@ -3,9 +3,10 @@
 //! The directory is asked only when it matters, by whoever would refuse a tenant for the sake of others,
 //! and what it said is remembered. Disabled tenants are nobody to keep room for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::TenantStoreError;
 use super::directory::Directory;
 use crate::clock::Clock;
 
@@ -23,47 +24,64 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Tenancy {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
-    known: Mutex<Option<Known>>,
+    known: Mutex<Known>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    asked_at: Instant,
+    /// None where it is to be asked again.
+    asked_at: Option<Instant>,
     has_several: bool,
 }
 
 impl Tenancy {
-    /// Knows nothing yet of the tenants in `directory`.
-    pub fn new(directory: Arc<Directory>, clock: Arc<dyn Clock>) -> Self {
-        Self { directory, clock, known: Mutex::new(None) }
+    /// Knows of the tenants in `directory` what there are now, until it is asked.
+    ///
+    /// # Errors
+    ///
+    /// [`TenantStoreError`] where the store does not answer.
+    pub async fn open(
+        directory: Arc<Directory>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, TenantStoreError> {
+        let known = Known { asked_at: None, has_several: directory.has_several().await? };
+        Ok(Self { directory, clock, known: Mutex::new(known) })
+    }
+
+    /// What was known last, without asking.
+    pub fn had_several(&self) -> bool {
+        self.known().has_several
     }
 
     /// Whether at least two tenants are not disabled. Where the directory does not answer, it is as it was
-    /// before, or else several.
+    /// before.
     pub async fn has_several(&self) -> bool {
         let now = self.clock.instant();
         let before = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = known.as_ref().is_none_or(|known| known.has_several);
-            if known.is_some_and(|known| known.is_fresh(now)) {
-                return before;
+            let mut known = self.known();
+            if known.is_fresh(now) {
+                return known.has_several;
             }
             // Others go on with what was known, so that one request asks and not all of a flood.
-            *known = Some(Known { asked_at: now, has_several: before });
-            before
+            known.asked_at = Some(now);
+            known.has_several
         };
         let asked = tokio::time::timeout(PATIENCE, self.directory.has_several()).await;
         let Ok(Ok(has_several)) = asked else { return before };
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Known { asked_at: now, has_several });
+        *self.known() = Known { asked_at: Some(now), has_several };
         has_several
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Every change is a single assignment, so a panic elsewhere leaves nothing half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
     fn is_fresh(self, now: Instant) -> bool {
         let age = if self.has_several { SEVERAL_AGE } else { ALONE_AGE };
-        now.saturating_duration_since(self.asked_at) < age
+        self.asked_at.is_some_and(|asked_at| now.saturating_duration_since(asked_at) < age)
     }
 }
 
@@ -84,7 +102,7 @@ mod tests {
         }
         let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
         let directory = Directory::open(BTreeMap::new(), store.clone()).await.unwrap();
-        let tenancy = Tenancy::new(Arc::new(directory), clock.clone());
+        let tenancy = Tenancy::open(Arc::new(directory), clock.clone()).await.unwrap();
         (store, clock, tenancy)
     }
 
@@ -109,15 +127,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_an_answer_it_is_as_it_was_and_at_first_several() {
-        let (store, clock, tenancy) = tenancy(&["a"]).await;
-        store.become_of(Mood::Broken);
-        assert!(tenancy.has_several().await);
-        clock.advance(SEVERAL_AGE);
-        store.become_of(Mood::Well);
-        assert!(!tenancy.has_several().await);
-        clock.advance(ALONE_AGE);
-        store.become_of(Mood::Broken);
-        assert!(!tenancy.has_several().await);
+    async fn without_an_answer_it_is_as_it_was() {
+        for (tenants, several) in [(&["a"][..], false), (&["a", "b"], true)] {
+            let (store, clock, tenancy) = tenancy(tenants).await;
+            store.become_of(Mood::Broken);
+            assert_eq!(tenancy.has_several().await, several);
+            clock.advance(SEVERAL_AGE);
+            assert_eq!(tenancy.has_several().await, several);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_one_asks_the_others_go_on_with_what_was_known() {
+        let (store, _, tenancy) = tenancy(&["a"]).await;
+        store.put_tenant(Tenant::new("b".parse().unwrap()));
+        store.become_of(Mood::Slow(Duration::from_millis(10)));
+        let told = tokio::join!(tenancy.has_several(), tenancy.has_several());
+        assert_eq!(told, (true, false));
     }
 }

@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_into_all_is_not_counted_against_a_tenant_either() {
         let account = account(100);
-        let shares = Arc::new(Shares::new(Share { requests: 1, bytes: 60 }));
+        let shares = Arc::new(Shares::new(Share { requests: 1, bytes: 60 }, true));
         let others = account.hold(50).unwrap();
         let held = account.hold_for(shares.of("a"), 20).unwrap();
         assert_eq!(held.take(31), Err(no_room(101)));

@@ -69,9 +69,9 @@ pub struct NoPlace {
 }
 
 impl Shares {
-    /// Nobody holds anything, and nobody may hold more than `most`.
-    pub fn new(most: Share) -> Self {
-        Self { most, binds: AtomicBool::new(true), holders: Mutex::default() }
+    /// Nobody holds anything. Nobody may hold more than `most` while that `binds`.
+    pub fn new(most: Share, binds: bool) -> Self {
+        Self { most, binds: AtomicBool::new(binds), holders: Mutex::default() }
     }
 
     /// Sets whether the share binds.
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     fn shares() -> Arc<Shares> {
-        Arc::new(Shares::new(Share { requests: 2, bytes: 100 }))
+        Arc::new(Shares::new(Share { requests: 2, bytes: 100 }, true))
     }
 
     #[test]
