@@ -49,6 +49,10 @@ pub fn latest_start(deadline: Instant, now: Instant) -> Option<Instant> {
     deadline.checked_sub(LEAST_TIME_FOR_AN_ATTEMPT).filter(|&latest| latest >= now)
 }
 
+/// How long a budget is still waited for when the caller may have left. Not nothing, since whoever asks with
+/// less time than a call takes is refused, and a caller who has closed its sending side is to be answered.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 /// Decides who may spend, and reports what was spent.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -238,7 +242,7 @@ impl Admission {
     }
 
     /// Asks for leave by `admit`, which waits for a budget until the time that it is given: `deadline`, or
-    /// at once no longer when `left` is cancelled. A caller who may have left is still told what is so now.
+    /// [`LAST_WAIT`] from when `left` is cancelled. A caller who may have left is still told what is so then.
     ///
     /// # Errors
     ///
@@ -254,7 +258,7 @@ impl Admission {
     {
         match left.run_until_cancelled(admit(deadline)).await {
             Some(admitted) => admitted,
-            None => admit(self.clock.instant()).await,
+            None => admit(deadline.min(self.clock.instant() + LAST_WAIT)).await,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A client that closes its connection looks at first like one that only closes its sending side, which it
 //! may do once its request is whole (RFC 9112, section 9.6): both send a FIN. Only when something is written
-//! to it does the first one answer with a reset. So a caller whose FIN came is answered, and nothing is waited
-//! for on its behalf: a call that could be sent only later, when a budget has room, is not sent at all.
+//! to it does the first one answer with a reset. So a caller whose FIN came is answered, and hardly anything is
+//! waited for on its behalf: a call that a budget has room for only later is not sent at all.
 //! Meanwhile it counts as left (499), since most have.
 
 use axum::extract::Request;

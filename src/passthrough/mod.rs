@@ -86,7 +86,7 @@ pub struct Request {
     pub resolves_oss: bool,
     /// When the caller stops waiting for an answer to begin.
     pub deadline: Instant,
-    /// Cancelled once the caller may have left: then nothing is waited for.
+    /// Cancelled once the caller may have left: then no budget is waited for.
     pub may_have_left: CancellationToken,
     /// Places that the work takes up, held until it is done.
     pub places: Held,

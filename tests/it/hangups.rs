@@ -80,7 +80,7 @@ async fn a_call_that_was_not_sent_is_not_sent_for_a_caller_that_left() {
         ..Tenant::new("acme".parse().unwrap())
     };
     let key = gateway.key_of(&tenant).await;
-    gateway.upstream().add_fault(Fault::delay(1_000).times(1));
+    gateway.upstream().add_fault(Fault::delay(4_000).times(1));
     let first = gateway.post_as(&key, "/ocr").body(file.clone());
     let leaving = async {
         gateway.until_upstream_has(1).await;
