@@ -110,9 +110,13 @@ impl Tap {
         let usage = answer::usage(&json["usage"], &self.bound);
         let native = self.protocol == Protocol::Native;
         let output = if native { json.take("/output").unwrap_or_default() } else { json };
+        let choices = &output["choices"];
+        if !(choices.is_null() || choices.as_array().is_some()) {
+            return None;
+        }
         let choice = output.pointer("/choices/0");
         // With `result_format` "text" the native protocol has no choices: the text stands in the output.
-        let choice = choice.or_else(|| output["text"].as_str().map(|_| &output));
+        let choice = choice.or_else(|| (!output["text"].is_null()).then_some(&output));
         let has_content = choice.is_some();
         let text = choice.map_or_else(|| Some(String::new()), text);
         if let Some(choice) = choice {
@@ -180,6 +184,9 @@ impl Tap {
 
 /// The text of a choice, wherever either protocol puts it; none where there is something else in its place.
 fn text(choice: &Tree) -> Option<String> {
+    if !choice.is_object() {
+        return None;
+    }
     let places = ["/delta/content", "/message/content", "/text"];
     let mut found = places.iter().filter_map(|place| choice.pointer(place));
     match found.find(|content| !content.is_null()) {
@@ -305,6 +312,26 @@ mod tests {
         let cut = BILL.replace("}\n", "\n");
         let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{cut}"));
         assert_eq!((tap.is_damaged(), tap.bill().unwrap().output.get()), (true, 9));
+    }
+
+    #[test]
+    fn something_else_in_the_place_of_text_is_damage_and_not_silence() {
+        for (protocol, json) in [
+            (Protocol::Compatible, r#"{"choices":{"delta":{"content":"a"}}}"#),
+            (Protocol::Compatible, r#"{"choices":["a"]}"#),
+            (Protocol::Compatible, r#"{"choices":[{"delta":{"content":{"text":"a"}}}]}"#),
+            (Protocol::Native, r#"{"output":{"text":12.50}}"#),
+            (Protocol::Native, r#"{"output":{"choices":[{"message":{"content":[{"text":1}]}}]}}"#),
+        ] {
+            let (tap, seen) = heard(protocol, &format!("data: {json}\n\n"));
+            assert!(tap.is_damaged() && seen[0].kind == Kind::Withheld, "{json}");
+        }
+        for json in
+            [r#"{"choices":null}"#, r#"{"choices":[]}"#, r#"{"id":"x"}"#, r#"{"choices":[{}]}"#]
+        {
+            let (tap, _) = heard(Protocol::Compatible, &format!("data: {json}\n\n"));
+            assert!(!tap.is_damaged(), "{json}");
+        }
     }
 
     #[test]
