@@ -6,10 +6,14 @@
 //! lowest start is next (P. Goyal, H. Vin, H. Cheng, "Start-time Fair Queuing", SIGCOMM 1996). What a call
 //! costs is the time that it takes of the way, so tenants share that and not the number of calls.
 //!
+//! The calls of one tenant, its *flow*, wait in one row: each starts where the one before it ends. Each
+//! knows the total of its row up to itself. So the work before a place is found by one binary search in
+//! each flow, and a call that leaves a row at either end changes no other.
+//!
 //! The queue is bounded. A newcomer who finds it full takes the place of the last call of whoever waits
 //! with most, and is refused only if that is itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +35,7 @@ type Place = (Duration, Ticket);
 #[derive(Debug, Clone)]
 pub(super) struct Arrival {
     /// Whose it is.
-    pub(super) tenant: Box<str>,
+    pub(super) tenant: Arc<str>,
     /// The time that it takes of the way.
     pub(super) cost: Duration,
     /// The tokens that it takes.
@@ -43,166 +47,253 @@ pub(super) struct Arrival {
 /// Calls that wait.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
-    waiting: BTreeMap<Place, Arrival>,
-    starts: HashMap<Ticket, Duration>,
-    flows: HashMap<Box<str>, Flow>,
-    /// The start of the call that was served last.
+    flows: HashMap<Arc<str>, Flow>,
+    /// The first call of each flow that has one, in the order of service.
+    heads: BTreeMap<Place, Arc<str>>,
+    /// Whose the calls are that wait.
+    tenants: HashMap<Ticket, Arc<str>>,
+    /// The lowest start when a call was served last. No call that waits starts before it.
     time: Duration,
     tickets: u64,
+    /// Calls that were looked at, for tests of how the work grows.
+    #[cfg(test)]
+    pub(super) steps: std::cell::Cell<u64>,
 }
 
-/// What is known of one tenant.
+/// The calls of one tenant, in order.
 #[derive(Debug, Default)]
 struct Flow {
-    /// When its last call would have been served.
-    finish: Duration,
-    waiting: usize,
+    /// When the first call starts. Without calls, the earliest start of the next one.
+    start: Duration,
+    calls: VecDeque<Call>,
+    /// What the totals of the calls begin with.
+    origin: Amount,
+}
+
+/// A call that waits.
+#[derive(Debug)]
+struct Call {
+    ticket: Ticket,
+    takes: Amount,
+    /// What it and all before it take, and the origin.
+    total: Amount,
+    bell: Arc<Notify>,
+}
+
+/// What calls take.
+#[derive(Debug, Clone, Copy, Default)]
+struct Amount {
+    time: Duration,
+    tokens: u64,
 }
 
 impl FairQueue {
     /// Puts a call where it belongs.
     pub(super) fn join(&mut self, arrival: Arrival) -> Ticket {
-        let start = self.start_of(&arrival.tenant);
-        let flow = self.flows.entry(arrival.tenant.clone()).or_default();
-        flow.finish = start.saturating_add(arrival.cost);
-        flow.waiting += 1;
+        let Arrival { tenant, cost, tokens, bell } = arrival;
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.starts.insert(ticket, start);
-        self.waiting.insert((start, ticket), arrival);
+        let flow = self.flows.entry(Arc::clone(&tenant)).or_default();
+        if flow.calls.is_empty() {
+            flow.start = flow.start.max(self.time);
+            flow.origin = Amount::default();
+            self.heads.insert((flow.start, ticket), Arc::clone(&tenant));
+        }
+        let takes = Amount { time: cost, tokens };
+        let total = flow.total().plus(takes);
+        flow.calls.push_back(Call { ticket, takes, total, bell });
+        self.tenants.insert(ticket, tenant);
         ticket
     }
 
     /// Makes room for a call of `tenant` where `most` wait already; false where there is none for it.
     pub(super) fn make_room(&mut self, tenant: &str, most: usize) -> bool {
-        if self.waiting.len() < most {
+        if self.tenants.len() < most {
             return true;
         }
-        let own = self.flows.get(tenant).map_or(0, |flow| flow.waiting);
-        let longest = self.flows.iter().max_by_key(|(_, flow)| flow.waiting);
-        let Some((longest, _)) = longest.filter(|(_, flow)| flow.waiting > own + 1) else {
-            return false;
-        };
-        let mut from_the_end = self.waiting.iter().rev();
-        let last = from_the_end.find(|(_, arrival)| arrival.tenant == *longest);
-        let Some(ticket) = last.map(|((_, ticket), _)| *ticket) else { return false };
-        self.leave(ticket);
+        let own = self.flows.get(tenant).map_or(0, |flow| flow.calls.len());
+        let longest = self.flows.values().max_by_key(|flow| flow.calls.len());
+        let longest = longest.filter(|flow| flow.calls.len() > own + 1);
+        let Some(last) = longest.and_then(|flow| flow.calls.back()) else { return false };
+        self.leave(last.ticket);
         true
     }
 
     /// Whether the call waits still.
     pub(super) fn holds(&self, ticket: Ticket) -> bool {
-        self.starts.contains_key(&ticket)
+        self.tenants.contains_key(&ticket)
     }
 
     /// Whether the call is next.
     pub(super) fn is_first(&self, ticket: Ticket) -> bool {
-        self.waiting.first_key_value().is_some_and(|((_, first), _)| *first == ticket)
+        self.heads.first_key_value().is_some_and(|((_, first), _)| *first == ticket)
     }
 
     /// Takes out a call that was served.
     pub(super) fn serve(&mut self, ticket: Ticket) {
-        let Some((start, arrival)) = self.take_out(ticket) else { return };
-        self.time = self.time.max(start);
-        if self.waiting.is_empty() {
+        // Not the start of the call: another may have come before it after it was the first.
+        let lowest = self.heads.first_key_value().map(|((start, _), _)| *start);
+        let Some((tenant, call)) = self.take_out(ticket) else { return };
+        self.time = self.time.max(lowest.unwrap_or_default());
+        if self.tenants.is_empty() {
             // Where nobody waits, nobody is owed anything.
             self.flows.clear();
             return;
         }
-        let idle = |flow: &Flow| flow.waiting == 0 && flow.finish <= self.time;
-        if self.flows.get(&arrival.tenant).is_some_and(idle) {
-            self.flows.remove(&arrival.tenant);
+        self.change(&tenant, |flow| flow.start = flow.start.saturating_add(call.takes.time));
+        let idle = |flow: &Flow| flow.calls.is_empty() && flow.start <= self.time;
+        if self.flows.get(&tenant).is_some_and(idle) {
+            self.flows.remove(&tenant);
         }
-        if self.flows.len() > self.waiting.len() + IDLE_FLOWS {
+        if self.flows.len() > self.tenants.len() + IDLE_FLOWS {
             self.flows.retain(|_, flow| !idle(flow));
         }
     }
 
     /// Takes out a call that was not: those of its tenant that stand behind it move up.
     pub(super) fn leave(&mut self, ticket: Ticket) {
-        let Some((start, arrival)) = self.take_out(ticket) else { return };
-        arrival.bell.notify_one();
-        let Arrival { tenant, cost, .. } = arrival;
-        let mut end = start.saturating_add(cost);
-        let mut moved = Vec::new();
-        for ((start, ticket), behind) in self.waiting.range((start, ticket)..) {
-            if behind.tenant != tenant {
-                continue;
-            }
-            if *start != end {
-                // It came after a rest, and owes nothing to those before it.
-                break;
-            }
-            end = start.saturating_add(behind.cost);
-            moved.push((*start, *ticket));
-        }
-        for place in moved {
-            let Some(behind) = self.waiting.remove(&place) else { continue };
-            let start = place.0.saturating_sub(cost);
-            self.starts.insert(place.1, start);
-            self.waiting.insert((start, place.1), behind);
-        }
-        if let Some(flow) = self.flows.get_mut(&tenant)
-            && flow.finish == end
-        {
-            flow.finish = end.saturating_sub(cost);
+        if let Some((_, call)) = self.take_out(ticket) {
+            call.bell.notify_one();
         }
     }
 
     /// Sends all away, in order, and forgets who was owed what.
     pub(super) fn clear(&mut self) {
-        for arrival in std::mem::take(&mut self.waiting).into_values() {
-            arrival.bell.notify_one();
-        }
-        self.starts.clear();
+        self.ring_all();
+        self.heads.clear();
+        self.tenants.clear();
         self.flows.clear();
     }
 
     /// The calls that would be served before a new one of `tenant`.
     pub(super) fn work_before(&self, tenant: &str) -> Work {
-        self.work_before_place((self.start_of(tenant), Ticket(u64::MAX)))
+        let finish = self.flows.get(tenant).map_or(Duration::ZERO, Flow::finish);
+        self.work_before_place((finish.max(self.time), Ticket(u64::MAX)))
     }
 
     /// The calls that will be served before this one.
     pub(super) fn work_ahead_of(&self, ticket: Ticket) -> Work {
-        let start = self.starts.get(&ticket).copied().unwrap_or_default();
-        self.work_before_place((start, ticket))
+        self.place_of(ticket).map_or_else(Work::default, |place| self.work_before_place(place))
     }
 
     fn work_before_place(&self, place: Place) -> Work {
-        let before = self.waiting.range(..place);
-        before.fold(Work::default(), |work, (_, arrival)| Work {
-            requests: work.requests + 1,
-            tokens: work.tokens.saturating_add(arrival.tokens),
-        })
+        let mut work = Work::default();
+        for flow in self.heads.range(..place).filter_map(|(_, tenant)| self.flows.get(tenant)) {
+            let before = flow.calls.partition_point(|call| {
+                self.step();
+                flow.place_of(call) < place
+            });
+            let Some(last) = before.checked_sub(1).and_then(|last| flow.calls.get(last)) else {
+                continue;
+            };
+            work.requests += before as u64;
+            work.tokens = work.tokens.saturating_add(last.total.minus(flow.origin).tokens);
+        }
+        work
     }
 
     /// Rings for the call that is next.
     pub(super) fn ring_first(&self) {
-        if let Some((_, arrival)) = self.waiting.first_key_value() {
-            arrival.bell.notify_one();
+        let first = self.heads.values().next().and_then(|tenant| self.flows.get(tenant));
+        if let Some(call) = first.and_then(|flow| flow.calls.front()) {
+            call.bell.notify_one();
         }
     }
 
-    /// Rings for all.
+    /// Rings for all, in order.
     pub(super) fn ring_all(&self) {
-        for arrival in self.waiting.values() {
-            arrival.bell.notify_one();
+        let of_flow = |flow: &'_ Flow| -> Vec<_> {
+            flow.calls.iter().map(|call| (flow.place_of(call), Arc::clone(&call.bell))).collect()
+        };
+        let mut calls: Vec<_> = self.flows.values().flat_map(of_flow).collect();
+        calls.sort_unstable_by_key(|(place, _)| *place);
+        for (_, bell) in calls {
+            bell.notify_one();
         }
     }
 
-    fn start_of(&self, tenant: &str) -> Duration {
-        let finish = self.flows.get(tenant).map_or(Duration::ZERO, |flow| flow.finish);
-        finish.max(self.time)
+    fn place_of(&self, ticket: Ticket) -> Option<Place> {
+        let flow = self.flows.get(self.tenants.get(&ticket)?)?;
+        Some(flow.place_of(flow.calls.get(flow.index_of(ticket)?)?))
     }
 
-    fn take_out(&mut self, ticket: Ticket) -> Option<(Duration, Arrival)> {
-        let start = self.starts.remove(&ticket)?;
-        let arrival = self.waiting.remove(&(start, ticket))?;
-        if let Some(flow) = self.flows.get_mut(&arrival.tenant) {
-            flow.waiting -= 1;
+    fn take_out(&mut self, ticket: Ticket) -> Option<(Arc<str>, Call)> {
+        let tenant = self.tenants.remove(&ticket)?;
+        let call = self.change(&tenant, |flow| flow.take_out(flow.index_of(ticket)?))??;
+        Some((tenant, call))
+    }
+
+    /// Changes the flow of a tenant, and keeps its first call among the heads.
+    fn change<T>(&mut self, tenant: &Arc<str>, change: impl FnOnce(&mut Flow) -> T) -> Option<T> {
+        let flow = self.flows.get_mut(tenant)?;
+        if let Some(head) = flow.calls.front() {
+            self.heads.remove(&flow.place_of(head));
         }
-        Some((start, arrival))
+        let changed = change(flow);
+        if let Some(head) = flow.calls.front() {
+            self.heads.insert(flow.place_of(head), Arc::clone(tenant));
+        }
+        Some(changed)
+    }
+
+    /// Notes that a call was looked at.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests count"))]
+    fn step(&self) {
+        #[cfg(test)]
+        self.steps.set(self.steps.get() + 1);
+    }
+}
+
+impl Flow {
+    /// The total of all calls, and the origin.
+    fn total(&self) -> Amount {
+        self.calls.back().map_or(self.origin, |last| last.total)
+    }
+
+    /// When the last call ends.
+    fn finish(&self) -> Duration {
+        self.start.saturating_add(self.total().minus(self.origin).time)
+    }
+
+    fn place_of(&self, call: &Call) -> Place {
+        let before = call.total.minus(call.takes).minus(self.origin);
+        (self.start.saturating_add(before.time), call.ticket)
+    }
+
+    fn index_of(&self, ticket: Ticket) -> Option<usize> {
+        self.calls.binary_search_by_key(&ticket, |call| call.ticket).ok()
+    }
+
+    /// Takes a call out and corrects the totals on its shorter side.
+    fn take_out(&mut self, index: usize) -> Option<Call> {
+        let call = self.calls.remove(index)?;
+        if index <= self.calls.len() / 2 {
+            self.origin = self.origin.plus(call.takes);
+            for before in self.calls.iter_mut().take(index) {
+                before.total = before.total.plus(call.takes);
+            }
+        } else {
+            for behind in self.calls.iter_mut().skip(index) {
+                behind.total = behind.total.minus(call.takes);
+            }
+        }
+        Some(call)
+    }
+}
+
+impl Amount {
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            time: self.time.saturating_add(other.time),
+            tokens: self.tokens.saturating_add(other.tokens),
+        }
+    }
+
+    const fn minus(self, other: Self) -> Self {
+        Self {
+            time: self.time.saturating_sub(other.time),
+            tokens: self.tokens.saturating_sub(other.tokens),
+        }
     }
 }
 
@@ -218,9 +309,13 @@ mod tests {
     }
 
     impl FairQueue {
-        fn serve_first(&mut self) -> Option<Box<str>> {
-            let ((_, ticket), arrival) = self.waiting.first_key_value()?;
-            let (ticket, tenant) = (*ticket, arrival.tenant.clone());
+        pub(in super::super) fn len(&self) -> usize {
+            self.tenants.len()
+        }
+
+        fn serve_first(&mut self) -> Option<Arc<str>> {
+            let ((_, ticket), tenant) = self.heads.first_key_value()?;
+            let (ticket, tenant) = (*ticket, Arc::clone(tenant));
             assert!(self.is_first(ticket));
             self.serve(ticket);
             Some(tenant)
@@ -298,13 +393,27 @@ mod tests {
         queue.leave(tickets[1]);
         queue.leave(tickets[2]);
         let starts = |queue: &FairQueue| {
-            [tickets[0], tickets[3]].map(|ticket| queue.starts[&ticket].as_millis())
+            [tickets[0], tickets[3]].map(|ticket| queue.place_of(ticket).unwrap().0.as_millis())
         };
         assert_eq!(starts(&queue), [0, 50]);
         let next = queue.join(arrival("many", 50));
-        assert_eq!(queue.starts[&next].as_millis(), 100);
+        assert_eq!(queue.place_of(next).unwrap().0.as_millis(), 100);
         let order: Vec<_> = (0..3).filter_map(|_| queue.serve_first()).collect();
-        assert_eq!(order, ["many".into(), "other".into(), "many".into()] as [Box<str>; 3]);
+        assert_eq!(order, ["many".into(), "other".into(), "many".into()] as [Arc<str>; 3]);
+    }
+
+    #[test]
+    fn a_call_that_is_served_out_of_turn_sets_no_newcomer_back() {
+        let mut queue = FairQueue::default();
+        queue.join(arrival("a", 50));
+        let overtaken = queue.join(arrival("a", 50));
+        let first = queue.join(arrival("b", 50));
+        queue.serve_first();
+        queue.serve(overtaken);
+        assert!(queue.is_first(first));
+        let next = [queue.join(arrival("c", 50)), queue.join(arrival("a", 50))];
+        let starts = next.map(|ticket| queue.place_of(ticket).unwrap().0.as_millis());
+        assert_eq!(starts, [0, 100]);
     }
 
     #[test]
@@ -330,15 +439,108 @@ mod tests {
         assert!(queue.flows.len() <= IDLE_FLOWS + 1, "{}", queue.flows.len());
     }
 
+    /// The same queue with every start written down and every sum taken anew.
+    #[derive(Default)]
+    struct Naive {
+        calls: Vec<Written>,
+        finishes: HashMap<&'static str, u64>,
+        time: u64,
+    }
+
+    struct Written {
+        tenant: &'static str,
+        place: (u64, Ticket),
+        cost: u64,
+        tokens: u64,
+    }
+
+    impl Naive {
+        fn start_of(&self, tenant: &str) -> u64 {
+            self.finishes.get(tenant).copied().unwrap_or_default().max(self.time)
+        }
+
+        fn join(&mut self, tenant: &'static str, ticket: Ticket, cost: u64, tokens: u64) {
+            let start = self.start_of(tenant);
+            self.finishes.insert(tenant, start + cost);
+            self.calls.push(Written { tenant, place: (start, ticket), cost, tokens });
+        }
+
+        fn serve(&mut self, index: usize) {
+            self.time = self.time.max(self.calls.iter().map(|call| call.place.0).min().unwrap());
+            self.calls.remove(index);
+            if self.calls.is_empty() {
+                self.finishes.clear();
+            }
+        }
+
+        fn leave(&mut self, index: usize) {
+            let gone = self.calls.remove(index);
+            let of_tenant = self.calls.iter_mut().filter(|call| call.tenant == gone.tenant);
+            for call in of_tenant.filter(|call| call.place > gone.place) {
+                call.place.0 -= gone.cost;
+            }
+            *self.finishes.get_mut(gone.tenant).unwrap() -= gone.cost;
+        }
+
+        fn work_before(&self, place: (u64, Ticket)) -> Work {
+            let before = self.calls.iter().filter(|call| call.place < place);
+            before.fold(Work::default(), |work, call| Work {
+                requests: work.requests + 1,
+                tokens: work.tokens + call.tokens,
+            })
+        }
+
+        fn first(&self) -> usize {
+            let calls = self.calls.iter().enumerate();
+            calls.min_by_key(|(_, call)| call.place).unwrap().0
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_work_before_a_place_is_the_sum_of_all_calls_before_it(
+            steps in prop::collection::vec((0..4_usize, 0..6_u8, 0..400_u64, any::<prop::sample::Index>()), 1..200),
+        ) {
+            const TENANTS: [&str; 4] = ["a", "b", "c", "d"];
+            let (mut queue, mut naive) = (FairQueue::default(), Naive::default());
+            for (tenant, step, amount, any) in steps {
+                match step {
+                    4 if !naive.calls.is_empty() => {
+                        let first = naive.first();
+                        prop_assert!(queue.is_first(naive.calls[first].place.1));
+                        queue.serve(naive.calls[first].place.1);
+                        naive.serve(first);
+                    }
+                    5 if !naive.calls.is_empty() => {
+                        let index = any.index(naive.calls.len());
+                        queue.leave(naive.calls[index].place.1);
+                        naive.leave(index);
+                    }
+                    _ => {
+                        let (tenant, tokens) = (TENANTS[tenant], amount / 3);
+                        let ticket = queue.join(Arrival { tokens, ..arrival(tenant, amount) });
+                        naive.join(tenant, ticket, amount, tokens);
+                    }
+                }
+                for call in &naive.calls {
+                    let expected = naive.work_before(call.place);
+                    prop_assert_eq!(queue.work_ahead_of(call.place.1), expected);
+                }
+                for tenant in TENANTS {
+                    let place = (naive.start_of(tenant), Ticket(u64::MAX));
+                    prop_assert_eq!(queue.work_before(tenant), naive.work_before(place));
+                }
+            }
+        }
+
         #[test]
         fn however_calls_come_and_go_tenants_that_always_wait_get_the_same(
             costs in prop::collection::vec((1..500_u64, any::<bool>()), 400..600),
         ) {
             let mut queue = FairQueue::default();
-            let mut served = HashMap::<Box<str>, u64>::new();
+            let mut served = HashMap::<Arc<str>, u64>::new();
             let tenants = ["a", "b", "c", "d"];
-            let mut queued = HashMap::<Box<str>, std::collections::VecDeque<u64>>::new();
+            let mut queued = HashMap::<Arc<str>, std::collections::VecDeque<u64>>::new();
             let mut costs = costs.into_iter();
             for tenant in tenants {
                 for (cost, _) in costs.by_ref().take(3) {

@@ -133,6 +133,41 @@ async fn a_hold_sends_those_who_wait_to_look_for_another_lane() {
     assert!(matches!(waiting, Err(Blocked::Moved)), "{waiting:?}");
 }
 
+/// The calls that are looked at until so many that wait have been sent away and wait again.
+async fn steps_of_sending_away(waiters: usize) -> u64 {
+    let (pacer, lane) = pacer(60_000, 60_000_000, waiters);
+    // None leaves meanwhile.
+    lane.cell.hold(Duration::from_secs(5));
+    let ask = async |tenant: &str| {
+        while let Err(Blocked::Moved) = pacer.turn(&lane, tenant, TOKENS, later()).await {}
+    };
+    let tenants = ["a", "b", "c", "d"].iter().cycle();
+    let calls = join_all(tenants.take(waiters).map(|tenant| ask(tenant)));
+    let sent_away = async {
+        let all_wait = async || {
+            while lane.line().queue.len() < waiters {
+                tokio::task::yield_now().await;
+            }
+        };
+        all_wait().await;
+        lane.line().queue.steps.set(0);
+        lane.send_away();
+        all_wait().await;
+        lane.line().queue.steps.get()
+    };
+    tokio::select! {
+        biased;
+        _ = calls => panic!("all had their turns"),
+        steps = sent_away => steps,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_times_as_many_that_are_sent_away_take_little_more_than_four_times_the_work() {
+    let (few, many) = (steps_of_sending_away(250).await, steps_of_sending_away(1_000).await);
+    assert!(few > 0 && many <= 8 * few, "{few} steps for 250 calls, {many} for 1,000");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_another_replica_was_told_sends_those_who_wait_to_look_for_another_lane() {
     let store = Store::new();
