@@ -321,6 +321,8 @@ mod tests {
             "1e400",
             "1e-400",
             "1e99999999999",
+            "1e9223372036854775807",
+            "1e-9223372036854775808",
         ];
         for digits in long {
             assert_eq!(bare(Scalar::Number, digits), Err(Fault::NumberTooLong), "{digits}");

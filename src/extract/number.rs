@@ -66,7 +66,7 @@ impl Decimal {
         let unsigned = text.trim_start_matches(['-', '+']);
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
         let exponent: isize = exponent.parse().ok()?;
-        if exponent.abs() > LARGEST_EXPONENT {
+        if exponent.unsigned_abs() > LARGEST_EXPONENT.unsigned_abs() {
             return None;
         }
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
