@@ -32,6 +32,8 @@ pub(super) struct Fields {
     pub(super) status: Option<u16>,
     /// Whether the event has the name `error`.
     names_error: bool,
+    /// Whether there is a line that is no field of the standard or of DashScope, and no comment.
+    has_unknown_line: bool,
 }
 
 impl Events {
@@ -119,6 +121,10 @@ impl Fields {
                 fields.status = status.and_then(|status| status.trim().parse().ok());
             } else if let Some(name) = line.strip_prefix(b"event:") {
                 fields.names_error = name.trim_ascii() == b"error";
+            } else if !line.is_empty() {
+                let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+                fields.has_unknown_line |=
+                    !matches!(name, b"" | b"data" | b"event" | b"id" | b"retry");
             }
         }
         fields
@@ -127,6 +133,11 @@ impl Fields {
     /// Whether there is more to read than blanks, which some servers send to keep a connection open.
     pub(super) fn has_data(&self) -> bool {
         self.data.as_ref().is_some_and(|data| !data.trim_ascii().is_empty())
+    }
+
+    /// Whether there is something else in the place of data.
+    pub(super) fn is_stray(&self) -> bool {
+        self.has_unknown_line && !self.has_data()
     }
 
     /// The status of an error; that of an error of the service where the event tells none.

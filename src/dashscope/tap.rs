@@ -80,7 +80,8 @@ impl Tap {
     pub(super) fn see(&mut self, event: &Event) -> Seen {
         let fields = event.fields();
         let Some(data) = fields.data.as_deref().filter(|_| fields.has_data()) else {
-            return Seen::default();
+            // Clients pass over lines that they do not know, so the data of such an event would be missing.
+            return if fields.is_stray() { self.see_damage(&[]) } else { Seen::default() };
         };
         if data.trim_ascii() == DONE {
             self.done = true;
@@ -111,7 +112,7 @@ impl Tap {
         let native = self.protocol == Protocol::Native;
         let output = if native { json.take("/output").unwrap_or_default() } else { json };
         let choices = &output["choices"];
-        if !(choices.is_null() || choices.as_array().is_some()) {
+        if !(is_absent_or_object(&output) && (choices.is_null() || choices.as_array().is_some())) {
             return None;
         }
         let choice = output.pointer("/choices/0");
@@ -184,7 +185,9 @@ impl Tap {
 
 /// The text of a choice, wherever either protocol puts it; none where there is something else in its place.
 fn text(choice: &Tree) -> Option<String> {
-    if !choice.is_object() {
+    if !choice.is_object()
+        || !["delta", "message"].iter().all(|name| is_absent_or_object(&choice[name]))
+    {
         return None;
     }
     let places = ["/delta/content", "/message/content", "/text"];
@@ -193,6 +196,10 @@ fn text(choice: &Tree) -> Option<String> {
         None => Some(String::new()),
         Some(content) => answer::text(content),
     }
+}
+
+fn is_absent_or_object(place: &Tree) -> bool {
+    place.is_null() || place.is_object()
 }
 
 #[cfg(test)]
@@ -320,6 +327,10 @@ mod tests {
             (Protocol::Compatible, r#"{"choices":{"delta":{"content":"a"}}}"#),
             (Protocol::Compatible, r#"{"choices":["a"]}"#),
             (Protocol::Compatible, r#"{"choices":[{"delta":{"content":{"text":"a"}}}]}"#),
+            (Protocol::Compatible, r#"{"choices":[{"delta":"a"}]}"#),
+            (Protocol::Compatible, r#"{"choices":[{"message":["a"]}]}"#),
+            (Protocol::Native, r#"{"output":"a"}"#),
+            (Protocol::Native, r#"{"output":{"choices":[{"message":"a"}]}}"#),
             (Protocol::Native, r#"{"output":{"text":12.50}}"#),
             (Protocol::Native, r#"{"output":{"choices":[{"message":{"content":[{"text":1}]}}]}}"#),
         ] {
@@ -331,6 +342,24 @@ mod tests {
         {
             let (tap, _) = heard(Protocol::Compatible, &format!("data: {json}\n\n"));
             assert!(!tap.is_damaged(), "{json}");
+        }
+    }
+
+    #[test]
+    fn an_event_whose_data_are_not_marked_as_such_is_damage() {
+        for stray in
+            ["{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}", "ata: {}", "<html>", "data{}"]
+        {
+            let (tap, seen) =
+                heard(Protocol::Compatible, &format!("id: 1\n{stray}\n\n{STOP}{BILL}"));
+            assert!(tap.is_damaged() && seen[0].kind == Kind::Withheld, "{stray}");
+            assert_eq!(tap.bill().unwrap().output.get(), 9, "{stray}");
+        }
+        for known in
+            [": keep-alive", "id:1\nevent:result\n:HTTP_STATUS/200", "retry: 5", "data", "id"]
+        {
+            let (tap, _) = heard(Protocol::Native, &format!("{known}\n\n"));
+            assert!(!tap.is_damaged(), "{known}");
         }
     }
 
