@@ -15,7 +15,7 @@ const NO_CHARACTER: char = '\u{fffd}';
 pub enum Spelling {
     /// JSON in which only characters are damaged.
     Json,
-    /// Also what Python prints (`None`, `True`, single quotes), a comma behind the last element, comments,
+    /// Also what Python prints (`None`, `True`, single quotes, tuples), a comma behind the last element, comments,
     /// and numbers such as `007` and `.5`.
     Loose,
 }
@@ -111,6 +111,7 @@ impl<'a> Reader<'a> {
             b'[' => self.nested(Self::array),
             b'"' => self.string().map(Tree::String),
             b'\'' if self.spelling == Spelling::Loose => self.string().map(Tree::String),
+            b'(' if self.spelling == Spelling::Loose => self.nested(Self::tuple),
             _ => self.word(),
         }
     }
@@ -143,12 +144,25 @@ impl<'a> Reader<'a> {
     }
 
     fn array(&mut self) -> Result<Tree, Damage> {
+        self.items(b']').map(Tree::Array)
+    }
+
+    /// Reads a list as Python prints it where it is a tuple. One value without a comma is in brackets only.
+    fn tuple(&mut self) -> Result<Tree, Damage> {
+        let begin = self.at;
+        let mut items = self.items(b')')?;
+        let inside = self.text[begin..self.at - 1].trim_end();
+        let is_alone = items.len() == 1 && !inside.ends_with(',');
+        Ok(if is_alone { items.remove(0) } else { Tree::Array(items) })
+    }
+
+    fn items(&mut self, close: u8) -> Result<Vec<Tree>, Damage> {
         let mut items = Vec::new();
-        self.elements(b']', |reader| {
+        self.elements(close, |reader| {
             items.push(reader.value()?);
             Ok(())
         })?;
-        Ok(Tree::Array(items))
+        Ok(items)
     }
 
     /// Reads elements with commas between them, up to `close`.

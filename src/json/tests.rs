@@ -73,7 +73,29 @@ fn what_python_prints_is_read_where_it_is_asked_for() {
     let expected = json!({ "a": null, "b": [true, false], "c": "it's é \u{1f600}" });
     assert_eq!(loose(written), Ok(Tree::from(&expected)));
     assert_eq!(loose("{/* x */\"a\": // y\n1}"), Ok(Tree::from(&json!({ "a": 1 }))));
-    for none in ["[,]", "[1,,2]", "{,}", r#""\q""#, "['a' 'b']", "[1 2]", "{'a' 1}", "[Nothing]"] {
+    for (tuple, list) in [
+        ("()", json!([])),
+        ("('a',)", json!(["a"])),
+        ("(1, (2, None))", json!([1, [2, null]])),
+        ("(1)", json!(1)),
+    ] {
+        assert_eq!(loose(tuple), Ok(Tree::from(&list)), "{tuple}");
+        assert!(read(tuple.as_bytes()).is_err(), "{tuple}");
+    }
+    for none in [
+        "(,)",
+        "(1",
+        "(1]",
+        "('a' 'b')",
+        "[,]",
+        "[1,,2]",
+        "{,}",
+        r#""\q""#,
+        "['a' 'b']",
+        "[1 2]",
+        "{'a' 1}",
+        "[Nothing]",
+    ] {
         assert!(loose(none).is_err(), "{none}");
     }
 }
@@ -102,6 +124,7 @@ fn a_member_is_found_in_what_is_cut_or_broken_elsewhere() {
 
 #[test]
 fn deep_nesting_is_refused_before_the_stack_is_spent() {
+    assert!(matches!(loose(&"(".repeat(1_000_000)), Err(Damage::NotJson { .. })));
     for open in ["[", "{\"a\":"] {
         let deep = open.repeat(1_000_000);
         assert!(matches!(read(deep.as_bytes()), Err(Damage::NotJson { .. })));
@@ -145,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_out_of_the_signs_of_json_is_answered(text in r#"[\[\]{}:,"'\\ueE0-9.+\-aNT/* é]{0,24}"#) {
+    fn any_text_out_of_the_signs_of_json_is_answered(text in r#"[\[\](){}:,"'\\ueE0-9.+\-aNT/* é]{0,24}"#) {
         let known = serde_json::from_str::<Value>(&text);
         if let Ok(value) = known {
             prop_assert_eq!(read(text.as_bytes()).map(|tree| tree.is_object()), Ok(value.is_object()));
