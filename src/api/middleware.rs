@@ -2,13 +2,14 @@
 //! out.
 
 use std::any::Any;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::sync::SetOnce;
 use tracing::{Instrument, Span};
 
 use super::dialect::Dialect;
@@ -65,7 +66,7 @@ impl RequestId {
 /// Who makes a request, once that is known. Rides on the request, so that it is known also of one that is
 /// refused or given up.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Caller(Arc<OnceLock<Arc<Tenant>>>);
+pub(super) struct Caller(Arc<SetOnce<Arc<Tenant>>>);
 
 impl Caller {
     /// The caller of this request.
@@ -77,6 +78,11 @@ impl Caller {
     pub(super) fn is(&self, tenant: &Arc<Tenant>) {
         // A request is let in once.
         let _ = self.0.set(Arc::clone(tenant));
+    }
+
+    /// Ready once it is known.
+    async fn known(&self) {
+        self.0.wait().await;
     }
 
     /// The label of metrics and log lines.
@@ -203,17 +209,23 @@ impl Watch {
         }
     }
 
-    /// Waits for the answer that `work` makes.
+    /// Waits for the answer that `work` makes. A caller whose side is closed has left once it is known who that
+    /// is: a client that closes it right behind its request would be nobody otherwise.
     async fn over(
         &mut self,
         work: impl Future<Output = Response>,
         half_close: &HalfClose,
     ) -> Response {
         tokio::pin!(work);
+        let caller = self.caller.clone();
+        let leaving = async {
+            half_close.noted().await;
+            caller.known().await;
+        };
         tokio::select! {
             biased;
             response = &mut work => return response,
-            () = half_close.noted() => self.left(),
+            () = leaving => self.left(),
         }
         work.await
     }

@@ -102,6 +102,29 @@ async fn a_call_that_was_not_sent_is_not_sent_for_a_caller_that_left() {
 }
 
 #[tokio::test]
+async fn a_caller_that_closes_its_side_before_its_key_is_known_is_counted_with_its_tenant() {
+    let gateway = TestGateway::start().await;
+    let file = fixture("hello.png");
+    for _ in 0..10 {
+        // A key that was not seen yet has to be looked up.
+        let key = gateway.another_key(|_| {}).await;
+        let mut wire = Wire::of(&gateway, &key).await;
+        let head = format!(
+            "POST /estimate HTTP/1.1\r\nHost: test\r\nX-API-Key: {key}\r\nContent-Length: {}\r\n\r\n",
+            file.len()
+        );
+        wire.send([head.as_bytes(), &file].concat()).await;
+        wire.finish().await;
+        assert_eq!(wire.answer().await.status, 200);
+    }
+    let requests = async |tenant| {
+        let labels = [("route", "/estimate"), ("tenant", tenant)];
+        gateway.count("requests_total", &labels).await
+    };
+    assert_eq!((requests("test").await, requests("none").await), (10, 0));
+}
+
+#[tokio::test]
 async fn the_line_of_a_caller_that_left_names_its_tenant() {
     let installation = Installation::reading(SCRIPTED_TEXT).await;
     let service = installation.serve().await;
