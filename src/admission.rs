@@ -256,10 +256,13 @@ impl Admission {
     where
         F: Future<Output = Result<Permit, Refusal>>,
     {
-        match left.run_until_cancelled(admit(deadline)).await {
-            Some(admitted) => admitted,
-            None => admit(deadline.min(self.clock.instant() + LAST_WAIT)).await,
+        if let Some(admitted) = left.run_until_cancelled(admit(deadline)).await {
+            return admitted;
         }
+        let mut permit = admit(deadline.min(self.clock.instant() + LAST_WAIT)).await?;
+        // Only the wait is cut short. The call is made like any other, and may be repeated.
+        permit.deadline = deadline;
+        Ok(permit)
     }
 
     /// What is left of a tenant's budgets.

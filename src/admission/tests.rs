@@ -143,6 +143,22 @@ async fn a_renewed_permit_needs_room_for_a_second_bound() {
 }
 
 #[tokio::test]
+async fn a_call_of_a_caller_who_may_have_left_can_be_repeated_until_its_deadline() {
+    let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+    let (mut admission, _) = admission().await;
+    admission.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    let (tenant, model, tab) =
+        (Arc::new(Tenant::new("acme".parse().unwrap())), Model::sample(), Tab::default());
+    let (left, deadline) = (CancellationToken::new(), clock.instant() + Duration::from_mins(1));
+    left.cancel();
+    let admit = |until| admission.admit_bound(&tenant, &model, BOUND, until, &tab);
+    let mut permit = admission.until_left(&left, deadline, admit).await.unwrap();
+    permit.mark_sent();
+    clock.advance(Duration::from_secs(5));
+    assert!(permit.renew().await.is_ok());
+}
+
+#[tokio::test]
 async fn a_bound_over_what_is_left_of_a_budget_is_refused_until_the_window_ends() {
     let (admission, _) = admission().await;
     let spent = admit(&admission, &budgeted()).await.unwrap().write_off().await;
