@@ -438,16 +438,18 @@ impl Books {
         Err(Outcome::Refused(exceeded))
     }
 
-    /// Moves an entry to its end; [`Outcome::Uncountable`] where its amounts are beyond what can be counted. An entry whose bound was written off can still be set right, because
-    /// what the upstream says of its bill is worth more than that nothing was heard, and where a call
-    /// was made more than that it was made somewhere.
+    /// Moves an entry to its end; [`Outcome::Uncountable`] where its amounts are beyond what can be
+    /// counted. An entry whose bound was written off can still be set right, because what the upstream
+    /// says of its bill is worth more than that nothing was heard, and where a call was made more than
+    /// that it was made somewhere. A bill that was clamped is not replaced by the bound.
     fn close(&mut self, id: Uuid, state: EntryState, bill: Bill) -> Outcome {
         let Some(entry) = self.entries.get(&id) else { return Outcome::Unchanged };
         let before = entry.state;
         let from_open = before == EntryState::Open;
-        let tells_more = bill.cost < entry.bill.cost
-            || bill.usage.total() > entry.bill.usage.total()
-            || state != EntryState::Unverified;
+        let (spent, counted) = (bill.usage.total(), entry.bill.usage.total());
+        let tells_more = state != EntryState::Unverified
+            || spent > counted
+            || (spent == counted && bill.cost < entry.bill.cost);
         let late = before == EntryState::Unverified && tells_more;
         if !from_open && !late {
             return Outcome::Unchanged;

@@ -1,5 +1,6 @@
 //! The tasks of a ledger: what they do with rows that they cannot handle, and how they end.
 
+use super::super::books::{Books, Operation, Outcome};
 use super::*;
 use crate::supervisor::Supervisor;
 
@@ -147,4 +148,25 @@ async fn a_keeper_that_panics_is_told_of() {
     a_look().await;
     let told = opened.supervisor.check().unwrap_err().to_string();
     assert!(told.contains("\"ledger keeper\""), "{told}");
+}
+
+#[test]
+fn a_clamped_bill_is_not_lowered_to_the_bound_by_a_keeper_that_comes_late() {
+    let (id, today) = (Uuid::from_u128(1), jiff::civil::date(2026, 5, 4));
+    let charge = Charge {
+        tenant: "acme".into(),
+        model: "m".into(),
+        bound: usage(100),
+        cost: Money::from_nanos(100),
+        currency: Currency::Cny,
+    };
+    let bill = Bill { usage: usage(300), cost: Money::from_nanos(300), request_id: None };
+    let mut books = Books::default();
+    let holder = Uuid::nil();
+    books.post(&Operation::Reserve { id, holder, charge, budgets: Budgets::default() }, today);
+    let clamped = books.post(&Operation::Clamp { id, bill }, today);
+    assert!(matches!(clamped, Outcome::Closed(..)), "{clamped:?}");
+    // The keeper of another process saw the entry while it was open.
+    let written_off = books.post(&Operation::WriteOff { id, cost: None }, today);
+    assert_eq!(written_off, Outcome::Unchanged);
 }
