@@ -16,7 +16,8 @@ use crate::rate_limit::shared::SharedCells;
 /// How often a change is tried against others' before it is made in this process alone.
 const MOST_TRIES: usize = 16;
 
-/// How long a store keeps what nobody uses: longer than any ceiling is believed in.
+/// How long a store keeps what nobody uses: longer than any ceiling is believed in, and than any
+/// `Retry-After`.
 const KEEP: Duration = Duration::from_hours(1);
 
 /// One pace.
@@ -69,10 +70,10 @@ impl Cell {
     pub(super) fn peek<R>(&self, look: impl FnOnce(&Pace, Duration) -> R) -> R {
         let (state, now) = (self.state(), self.now());
         let (mut pace, frame) = match &state.seen {
-            Some((pace, then, ours)) => (*pace, *then + now.saturating_sub(*ours)),
+            Some((pace, then, ours)) => (*pace, then.saturating_add(now.saturating_sub(*ours))),
             None => (state.own, now),
         };
-        pace.hold(frame + state.held_until.saturating_sub(now));
+        pace.hold(frame.saturating_add(state.held_until.saturating_sub(now)));
         look(&pace, frame)
     }
 
@@ -126,10 +127,12 @@ impl Cell {
     ) -> Option<(R, Duration)> {
         for _ in 0..MOST_TRIES {
             let (value, now) = shared.read(&self.key).await?;
-            // What another version wrote differently is begun anew.
-            let before: Pace = serde_json::from_slice(&value).unwrap_or_default();
+            // What another version wrote differently, or nobody did, is begun anew.
+            let before = serde_json::from_slice(&value).ok();
+            let is_possible = |pace: &Pace| pace.held_until() <= now.saturating_add(KEEP);
+            let before: Pace = before.filter(is_possible).unwrap_or_default();
             let mut pace = before;
-            pace.hold(now + self.held_for());
+            pace.hold(now.saturating_add(self.held_for()));
             let result = change(&mut pace, now);
             let written = pace == before || {
                 let text = serde_json::to_vec(&pace).unwrap_or_default();
@@ -153,7 +156,7 @@ impl Cell {
         let now = self.now();
         let mut state = self.state();
         let left = pace.held_until().saturating_sub(then);
-        state.held_until = state.held_until.max(now + left);
+        state.held_until = state.held_until.max(now.saturating_add(left));
         // An answer that was overtaken knows less.
         if state.seen.is_none_or(|(_, seen, _)| seen <= then) {
             state.seen = Some((*pace, then, now));
@@ -279,6 +282,23 @@ pub(super) mod tests {
         assert_eq!([take(&one).await, take(&other).await], [Err(hold), Err(hold)]);
         tokio::time::sleep(hold).await;
         assert!(take(&one).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_replica_can_have_written_holds_no_call_up() {
+        let store = Store::new();
+        let cell = store.cell();
+        let mut held = Pace::default();
+        held.hold(Duration::MAX);
+        let held = serde_json::to_string(&held).unwrap();
+        let largest = serde_json::to_string(&Pace::default()).unwrap().replace(":0", ":4294967295");
+        for value in [held, largest] {
+            store.values.lock().unwrap().insert("key".to_owned(), value.into_bytes());
+            tokio::time::sleep(Duration::from_hours(1)).await;
+            assert_eq!(take(&cell).await, Ok(()));
+            cell.update(|pace, now| pace.throttled(LIMITS(), now, now, Quota::Requests)).await;
+            cell.peek(|pace, now| pace.wait(LIMITS(), now, 1));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -303,14 +303,14 @@ impl Dial {
             // Left before the pace was lowered: it says nothing new.
             Some(found) if sent <= found.at => return,
             Some(found) if self.busy < SOON => {
-                let in_a_row = found.in_a_row + 1;
+                let in_a_row = found.in_a_row.saturating_add(1);
                 // The further off, the longer the step.
                 let lower = 1_000_u64.saturating_sub(in_a_row.saturating_mul(STEP)).max(500);
                 (of_thousand(allowed, lower), PATIENCE, in_a_row)
             }
             Some(found) => {
                 let again = allowed.abs_diff(found.ceiling) <= found.ceiling / 10;
-                let longer = (found.patience * 2).min(MOST_PATIENCE);
+                let longer = found.patience.saturating_mul(2).min(MOST_PATIENCE);
                 (allowed, if again { longer } else { PATIENCE }, 0)
             }
             // A first guess; it is tried soon.
@@ -343,7 +343,8 @@ impl Flow {
     fn add(&mut self, now: Duration, amount: u64) {
         let second = now.as_secs();
         if second != self.second {
-            self.previous = if second == self.second + 1 { self.current } else { 0 };
+            let follows = self.second.checked_add(1) == Some(second);
+            self.previous = if follows { self.current } else { 0 };
             (self.second, self.current) = (second, 0);
         }
         self.current = self.current.saturating_add(amount);

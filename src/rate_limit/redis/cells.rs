@@ -69,7 +69,8 @@ impl SharedCells for RedisCells {
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<(Vec<u8>, Duration)>> {
         Box::pin(async move {
             let (value, seconds, micros) = self.link.ask(&Read { key }).await?;
-            Some((value, Duration::from_secs(seconds) + Duration::from_micros(micros)))
+            let now = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
+            Some((value, now))
         })
     }
 
