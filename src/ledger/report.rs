@@ -153,10 +153,11 @@ impl SpentReport {
 impl TotalReport {
     /// The sum of the rows.
     pub fn of(rows: &[UsageRow]) -> Self {
-        let (mut calls, mut usage, mut unverified) = ([0; 2], Usage::default(), Tokens::ZERO);
+        let (mut calls, mut usage, mut unverified) = ([0_u64; 2], Usage::default(), Tokens::ZERO);
         let mut cost: BTreeMap<Currency, Money> = BTreeMap::new();
         for row in rows {
-            calls = [calls[0] + row.calls, calls[1] + row.unverified_calls];
+            calls =
+                [calls[0].saturating_add(row.calls), calls[1].saturating_add(row.unverified_calls)];
             usage = usage.plus(&row.usage);
             unverified = unverified.saturating_add(row.unverified_tokens);
             let sum = cost.entry(row.currency).or_default();
