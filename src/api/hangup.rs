@@ -3,7 +3,7 @@
 //! A client that closes its connection looks at first like one that only closes its sending side, which it
 //! may do once its request is whole (RFC 9112, section 9.6): both send a FIN. Only when something is written
 //! to it does the first one answer with a reset. So a caller whose FIN came is answered, and hardly anything is
-//! waited for on its behalf: a call that a budget has room for only later is not sent at all.
+//! waited for on its behalf: a call is not sent unless a budget has room for it within the next second.
 //! Meanwhile it counts as left (499), since most have.
 
 use axum::extract::Request;
