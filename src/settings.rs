@@ -42,6 +42,10 @@ const MOST_AT_ONCE: u64 = 1_000_000;
 /// the clock would overflow.
 const LONGEST_TIME_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// The shortest time in milliseconds that requests can be given: with less, too little is left after an
+/// upload for the upstream to be called at all.
+const SHORTEST_REQUEST_MS: u64 = 1_000;
+
 /// The longest retention that can be set: a calendar ends where larger ones would begin.
 const LONGEST_RETENTION_DAYS: u32 = 36_500;
 
@@ -354,6 +358,13 @@ impl Settings {
             let why = format!("{percent} is not between 1 and 100");
             return Err(wrong("server.tenant_share_percent", &why));
         }
+        if server.request_timeout_ms < SHORTEST_REQUEST_MS {
+            let why = format!(
+                "{} is below {SHORTEST_REQUEST_MS}: no request could be answered in time",
+                server.request_timeout_ms
+            );
+            return Err(wrong("server.request_timeout_ms", &why));
+        }
         if server.body_timeout_ms > server.request_timeout_ms {
             let why = "is above server.request_timeout_ms, which would bind first";
             return Err(wrong("server.body_timeout_ms", why));
@@ -505,6 +516,19 @@ mod tests {
     fn no_password_of_redis_is_shown_when_settings_are_printed() {
         let settings = load(&[("OCR_GATEWAY__REDIS__URL", "redis://:hidden@127.0.0.1")]).unwrap();
         assert!(!format!("{settings:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn a_time_in_which_no_request_can_be_answered_is_refused() {
+        let of = |milliseconds| {
+            load(&[
+                ("OCR_GATEWAY__SERVER__REQUEST_TIMEOUT_MS", milliseconds),
+                ("OCR_GATEWAY__SERVER__BODY_TIMEOUT_MS", milliseconds),
+            ])
+        };
+        assert!(of("1000").is_ok());
+        let error = of("499").unwrap_err().to_string();
+        assert!(error.starts_with("server.request_timeout_ms: 499 is below 1000"), "{error}");
     }
 
     #[test]
