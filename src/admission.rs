@@ -76,6 +76,9 @@ pub enum Refusal {
         /// The least time after which the same request can pass.
         retry_after: Duration,
     },
+    /// The tenant was disabled while the call waited.
+    #[error("the tenant is disabled")]
+    Disabled,
     /// The caller stops waiting before an answer could come.
     #[error(
         "{} ms are left until the deadline; a call is sent where at least {} ms are",
@@ -96,6 +99,7 @@ impl Refusal {
         match self {
             Self::Limit(exceeded) => exceeded.limit.as_str(),
             Self::Budget { .. } => "budget",
+            Self::Disabled => "forbidden",
             Self::TooLate { .. } => "deadline",
             Self::StoreUnavailable => "store_unavailable",
         }
@@ -288,6 +292,7 @@ impl Admission {
                 let retry_after = exceeded.retry_after(self.ledger.calendar(), now);
                 Refusal::Budget { exceeded: Box::new(exceeded), retry_after }
             }
+            ReserveError::Disabled => Refusal::Disabled,
             ReserveError::Unavailable => Refusal::StoreUnavailable,
         }
     }
@@ -348,6 +353,7 @@ impl Permit {
         self.alarm_excess(&billed, &counted);
         let bill = Bill { usage: counted, cost, request_id };
         let reservation = self.reservation.take();
+        let budgets = reservation.as_ref().map(Reservation::budgets);
         let settled = if verified {
             self.count_spent(&billed, cost);
             reservation.map(|reservation| Either::Left(reservation.settle(bill)))
@@ -355,7 +361,7 @@ impl Permit {
             self.count_unverified(Bound { tokens: counted.total(), cost });
             reservation.map(|reservation| Either::Right(reservation.clamp(bill)))
         };
-        settlement(counted, verified, cost, budgets(&self.tenant), settled)
+        settlement(counted, verified, cost, budgets, settled)
     }
 
     /// What a bill is counted as: itself, unless it is beyond what the call can cost.
@@ -371,8 +377,9 @@ impl Permit {
         let (bound, cost) = (self.bound, self.most().cost);
         self.state = State::Closed;
         self.count_unverified(self.most());
-        let budgets = budgets(&self.tenant);
-        let written_off = self.reservation.take().map(|reservation| reservation.write_off(cost));
+        let reservation = self.reservation.take();
+        let budgets = reservation.as_ref().map(Reservation::budgets);
+        let written_off = reservation.map(|reservation| reservation.write_off(cost));
         settlement(bound, false, cost, budgets, written_off)
     }
 
@@ -473,11 +480,11 @@ async fn settlement(
     usage: Usage,
     verified: bool,
     cost: Money,
-    budgets: Budgets,
+    budgets: Option<Budgets>,
     settled: Option<impl Future<Output = Balances>>,
 ) -> Settlement {
     let remaining = match settled {
-        Some(settled) => budgets.remaining(&settled.await),
+        Some(settled) => budgets.unwrap_or_default().remaining(&settled.await),
         None => RemainingTokens::default(),
     };
     Settlement { usage, verified, cost, remaining }
@@ -500,6 +507,7 @@ pub fn budgets(tenant: &Tenant) -> Budgets {
         monthly_tokens: tokens(tenant.monthly_tokens),
         daily_cost: tenant.daily_cost,
         monthly_cost: tenant.monthly_cost,
+        disabled: tenant.disabled,
         of_file: tenant.of_file,
     }
 }

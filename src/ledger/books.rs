@@ -184,10 +184,12 @@ impl Balances {
 /// What became of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The bound is held.
-    Reserved(Balances),
+    /// The bound is held, under these budgets.
+    Reserved(Balances, Budgets),
     /// The bound does not fit; nothing was changed.
     Refused(BudgetExceeded),
+    /// The tenant may spend nothing, since it is disabled; nothing was changed.
+    Disabled,
     /// The entry stands where the operation wanted it, and did not before.
     Closed(Box<Entry>, Balances),
     /// There was nothing to do: the entry is unknown, or stands where it cannot be moved from.
@@ -351,7 +353,7 @@ impl Books {
 
     /// The same books, with the budgets that the store knows of. They bind in place of those that a
     /// reservation brings, which a replica read before the call began to wait: raised or lowered since,
-    /// a budget binds at the next try.
+    /// a budget binds at the next try, and so does that the tenant was disabled.
     #[must_use]
     pub fn with_budgets(mut self, budgets: impl IntoIterator<Item = (Arc<str>, Budgets)>) -> Self {
         self.budgets = budgets.into_iter().collect();
@@ -362,10 +364,12 @@ impl Books {
     pub fn post(&mut self, operation: &Operation, today: Date) -> Outcome {
         match operation {
             Operation::Reserve { id, holder, charge, budgets } => {
+                let stored = self.budgets.get(&charge.tenant).filter(|_| !budgets.of_file);
+                let budgets = *stored.unwrap_or(budgets);
                 if let Some(entry) = self.entries.get(id) {
-                    return Outcome::Reserved(self.balances(&entry.charge, entry.day));
+                    return Outcome::Reserved(self.balances(&entry.charge, entry.day), budgets);
                 }
-                if let Err(refusal) = self.check(charge, budgets, today) {
+                if let Some(refusal) = self.refusal(charge, &budgets, today) {
                     return refusal;
                 }
                 for key in keys_of(charge, today) {
@@ -373,7 +377,7 @@ impl Books {
                     self.account(key).reserve(bound);
                 }
                 self.enter(*id, *holder, charge.clone(), today, EntryState::Open);
-                Outcome::Reserved(self.balances(charge, today))
+                Outcome::Reserved(self.balances(charge, today), budgets)
             }
             Operation::Settle { id, bill } => self.close(*id, EntryState::Settled, bill.clone()),
             Operation::Clamp { id, bill } => self.close(*id, EntryState::Unverified, bill.clone()),
@@ -404,16 +408,17 @@ impl Books {
         self.new_entries.push(id);
     }
 
-    /// Whether every budget has room for the charge.
-    fn check(&mut self, charge: &Charge, budgets: &Budgets, today: Date) -> Result<(), Outcome> {
-        let stored = self.budgets.get(&charge.tenant).filter(|_| !budgets.of_file);
-        let budgets = stored.unwrap_or(budgets);
+    /// Why a charge cannot be reserved; none where every budget has room for it.
+    fn refusal(&mut self, charge: &Charge, budgets: &Budgets, today: Date) -> Option<Outcome> {
+        if budgets.disabled {
+            return Some(Outcome::Disabled);
+        }
         let mut held = None;
         for key in keys_of(charge, today) {
             let asked = amount(&charge.bound, charge.cost, key.unit);
             let account = self.accounts.get(&key).copied().unwrap_or_default();
             if !account.can_count(asked) {
-                return Err(Outcome::Uncountable);
+                return Some(Outcome::Uncountable);
             }
             let Some(limit) = budgets.limit(key.window.period, key.unit) else { continue };
             let Account { settled, reserved, .. } = account;
@@ -426,16 +431,16 @@ impl Books {
                 asked,
             };
             if !exceeded.is_held() {
-                return Err(Outcome::Refused(exceeded));
+                return Some(Outcome::Refused(exceeded));
             }
             let behind = self.waiting.contains(&charge.tenant);
             if behind || account.committed().saturating_add(asked) > limit {
                 held = held.or(Some(exceeded));
             }
         }
-        let Some(exceeded) = held else { return Ok(()) };
+        let exceeded = held?;
         self.waiting.insert(Arc::clone(&charge.tenant));
-        Err(Outcome::Refused(exceeded))
+        Some(Outcome::Refused(exceeded))
     }
 
     /// Moves an entry to its end; [`Outcome::Uncountable`] where its amounts are beyond what can be

@@ -21,6 +21,8 @@ pub struct Budgets {
     pub daily_cost: Option<Money>,
     /// Money in a month, of each currency.
     pub monthly_cost: Option<Money>,
+    /// Whether nothing may be spent, since the tenant is disabled.
+    pub disabled: bool,
     /// Whether they stand in the configuration. Then they bind, whatever row a database has under the
     /// tenant's name; otherwise the row binds, as it is when a call is reserved.
     pub of_file: bool,

@@ -205,6 +205,9 @@ pub enum ReserveError {
     /// A budget has no room for it.
     #[error(transparent)]
     Exceeded(#[from] BudgetExceeded),
+    /// The tenant was disabled, possibly while the call waited.
+    #[error("the tenant is disabled")]
+    Disabled,
     /// The database does not answer. Nothing is spent without it.
     #[error("the ledger is not available")]
     Unavailable,
@@ -331,8 +334,8 @@ impl Ledger {
         self.metrics.ledger_step(LedgerStep::Reserve, took);
         match reply {
             Reply::Reserved(reservation) => Ok(*reservation),
-            Reply::Refused(exceeded) | Reply::Waiting(exceeded, _) => Err(exceeded.into()),
-            Reply::Failed => Err(ReserveError::Unavailable),
+            Reply::Refused(error) => Err(error),
+            Reply::Waiting(exceeded, _) => Err(exceeded.into()),
         }
     }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::account::Account;
 use super::books::{Balances, Bill, Operation};
+use super::budget::Budgets;
 use super::writer::{End, Message};
 use crate::clock::Clock;
 use crate::units::{Money, Tokens};
@@ -25,6 +26,8 @@ pub struct Reservation {
     pub(super) bound: Tokens,
     /// The accounts as they were when it was reserved.
     pub(super) balances: Balances,
+    /// What the tenant might spend when it was reserved.
+    pub(super) budgets: Budgets,
     /// Whether a caller waits until the end is posted.
     pub(super) is_awaited: bool,
     /// Given up with the operation that ends the reservation.
@@ -37,6 +40,11 @@ impl Reservation {
     /// Names the entry.
     pub const fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// The budgets that it was held against.
+    pub const fn budgets(&self) -> Budgets {
+        self.budgets
     }
 
     /// Settles at what was billed. That is on its way when this returns; the future gives the accounts

@@ -91,6 +91,7 @@ fn budgets() -> Budgets {
         monthly_tokens: Some(Tokens::new(1_500)),
         daily_cost: Some(Money::from_nanos(9_000)),
         monthly_cost: None,
+        disabled: false,
         of_file: false,
     }
 }

@@ -16,8 +16,8 @@
 //!
 //! A call that only calls in flight keep from fitting is put back to the head of its tenant's line
 //! (`queue.rs`). It is tried again when a call of the tenant ends here, and every 50 ms whatever else
-//! arrives: a call may have ended on another replica, a new day may have begun, or a budget may have
-//! been raised.
+//! arrives: a call may have ended on another replica, a new day may have begun, a budget may have
+//! been raised, or the tenant may have been disabled, which ends the wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +33,9 @@ use super::commits::Commits;
 use super::queue::Queue;
 use super::reservation::Reservation;
 use super::window::Calendar;
-use super::{Holder, Ledger, LedgerStore, LedgerStoreError, show_balances, show_budgets};
+use super::{
+    Holder, Ledger, LedgerStore, LedgerStoreError, ReserveError, show_balances, show_budgets,
+};
 use crate::clock::Clock;
 use crate::random::{Random, new_id};
 use crate::telemetry::metrics::{LedgerStep, Metrics};
@@ -82,12 +84,10 @@ pub(super) struct Request {
 pub(super) enum Reply {
     /// It is held.
     Reserved(Box<Reservation>),
-    /// It does not fit.
-    Refused(BudgetExceeded),
+    /// It is not.
+    Refused(ReserveError),
     /// It may fit when calls in flight have ended; the rest will be told there.
     Waiting(BudgetExceeded, oneshot::Receiver<Self>),
-    /// The ledger cannot take it.
-    Failed,
 }
 
 /// The end of a call.
@@ -177,7 +177,7 @@ impl Request {
         if exceeded.is_held() {
             return Some(self.wait(exceeded));
         }
-        let _ = self.reply.send(Reply::Refused(exceeded));
+        let _ = self.reply.send(Reply::Refused(exceeded.into()));
         None
     }
 }
@@ -378,25 +378,25 @@ impl Writer {
         }
         let mut waiting: Vec<(Request, BudgetExceeded)> = Vec::new();
         for (mut request, outcome) in batch.requests.into_iter().zip(outcomes) {
-            if let Ok(Outcome::Reserved(balances)) = outcome {
+            if let Ok(Outcome::Reserved(balances, budgets)) = outcome {
                 show_balances(&self.metrics, &request.charge.tenant, &balances, today);
-                self.hand_over(request, balances);
+                show_budgets(&self.metrics, &request.charge.tenant, &budgets);
+                self.hand_over(request, balances, budgets);
                 continue;
             }
             if !posted.at_once {
                 self.void(&mut request);
             }
-            match outcome {
+            let error = match outcome {
                 Ok(Outcome::Refused(exceeded)) if exceeded.is_held() => {
                     waiting.push((request, exceeded));
+                    continue;
                 }
-                Ok(Outcome::Refused(exceeded)) => {
-                    let _ = request.reply.send(Reply::Refused(exceeded));
-                }
-                _ => {
-                    let _ = request.reply.send(Reply::Failed);
-                }
-            }
+                Ok(Outcome::Refused(exceeded)) => exceeded.into(),
+                Ok(Outcome::Disabled) => ReserveError::Disabled,
+                _ => ReserveError::Unavailable,
+            };
+            let _ = request.reply.send(Reply::Refused(error));
         }
         self.put_back(waiting);
     }
@@ -445,17 +445,14 @@ impl Writer {
     }
 
     /// Hands a reservation to its caller. One who has left leaves it to be dropped, which releases it.
-    fn hand_over(&self, request: Request, balances: Balances) {
+    fn hand_over(&self, request: Request, balances: Balances, budgets: Budgets) {
         let Some(inbox) = self.inbox.upgrade() else { return };
-        let Request { id, charge, budgets, room, reply, is_waiting } = request;
-        // Those of a call that has waited may be of before a change.
-        if !is_waiting {
-            show_budgets(&self.metrics, &charge.tenant, &budgets);
-        }
+        let Request { id, charge, room, reply, .. } = request;
         let clock = Arc::clone(&self.clock);
         let (bound, is_awaited) = (charge.bound.total(), self.store.linger().is_zero());
         let room = Some(room);
-        let reservation = Reservation { id, bound, balances, is_awaited, room, inbox, clock };
+        let reservation =
+            Reservation { id, bound, balances, budgets, is_awaited, room, inbox, clock };
         let _ = reply.send(Reply::Reserved(Box::new(reservation)));
     }
 

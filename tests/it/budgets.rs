@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use dashscope_emulator::Fault;
 use ocr_gateway::auth::tenant::Tenant;
+use ocr_gateway::ledger::books::{Charge, Operation};
+use ocr_gateway::ledger::budget::Budgets;
 use ocr_gateway::ledger::window::{Calendar, Period, Window};
+use ocr_gateway::units::{Currency, Money, Tokens, Usage};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -319,4 +322,67 @@ async fn a_budget_begins_anew_at_the_midnight_of_its_time_zone() {
     assert_eq!(after["budgets"]["day"]["starts_at"], day.1);
     let spent = gateway.upstream().bill().total();
     assert_eq!(after["budgets"]["month"]["tokens"]["settled"], spent);
+}
+
+/// What another replica holds of the budget of a tenant, which has room for nothing else.
+const HELD: u64 = 1_000_000;
+
+/// The answer to a call that waits for what another replica holds, while its tenant is changed, and the
+/// calls that the upstream has had.
+async fn answer_after_a_change(
+    request: impl Fn(&TestGateway, &str) -> reqwest::RequestBuilder,
+    change: impl FnOnce(&mut Tenant),
+) -> (Answer, u64) {
+    let gateway = TestGateway::start().await;
+    let mut tenant = budgeted("acme", HELD);
+    let key = gateway.key_of(&tenant).await;
+    let (ledger, id) = (gateway.store.ledger(), uuid::Uuid::from_u128(1));
+    ledger.register(id).await.unwrap();
+    let page = Charge {
+        tenant: "acme".into(),
+        model: "m".into(),
+        bound: Usage { image: Tokens::new(HELD), ..Usage::default() },
+        cost: Money::ZERO,
+        currency: Currency::Cny,
+    };
+    let held = Operation::Reserve { id, holder: id, charge: page, budgets: Budgets::default() };
+    ledger.post(&[held], today()).await.unwrap();
+    let call = spawn(Answer::of(request(&gateway, &key)));
+    until("it was let in", async || gateway.count("in_flight_bytes", &[]).await > 0).await;
+    change(&mut tenant);
+    assert!(gateway.store.tenants().update_tenant(&tenant).await.unwrap());
+    (call.await.unwrap(), gateway.upstream().bill().received)
+}
+
+#[tokio::test]
+async fn a_call_that_waits_is_refused_once_its_tenant_is_disabled() {
+    for path in ["/ocr", "/extract", dropin::CHAT, dropin::GENERATION] {
+        let request = |gateway: &TestGateway, key: &str| match path {
+            dropin::CHAT => gateway.post_as(key, path).body(dropin::chat().to_string()),
+            dropin::GENERATION => gateway.post_as(key, path).body(dropin::generation().to_string()),
+            "/extract" => {
+                gateway.post_as(key, "/extract?template=receipt").body(fixture("hello.png"))
+            }
+            _ => gateway.post_as(key, path).body(fixture("hello.png")),
+        };
+        let disable = |tenant: &mut Tenant| {
+            tenant.disabled = true;
+            // There is room from now on.
+            tenant.daily_tokens = None;
+        };
+        let (answer, received) = answer_after_a_change(request, disable).await;
+        assert_eq!((answer.status.as_u16(), received), (403, 0), "{path}: {}", answer.text);
+        assert!(answer.text.contains("is disabled"), "{path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_is_told_by_the_budget_that_bound_the_call() {
+    let request =
+        |gateway: &TestGateway, key: &str| gateway.post_as(key, "/ocr").body(fixture("hello.png"));
+    let raise = |tenant: &mut Tenant| tenant.daily_tokens = NonZeroU64::new(HELD + 50_000);
+    let (answer, _) = answer_after_a_change(request, raise).await;
+    let spent = answer.json["usage"]["total_tokens"].as_u64().unwrap();
+    let left = answer.json["limits"]["tokens_remaining"]["day"].as_u64();
+    assert_eq!(left, Some(50_000 - spent), "{}", answer.text);
 }

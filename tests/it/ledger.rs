@@ -158,7 +158,7 @@ async fn each_budget_binds_and_a_refusal_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_budget_that_was_lowered_in_the_database_binds_whatever_a_replica_remembers() {
+async fn a_tenant_that_was_changed_in_the_database_is_held_to_that_whatever_a_replica_remembers() {
     on_each_engine(async |database, store| {
         let tenants = database.connect().await.tenants();
         let mut tenant = ocr_gateway::auth::tenant::Tenant::new("acme".parse().unwrap());
@@ -166,6 +166,13 @@ async fn a_budget_that_was_lowered_in_the_database_binds_whatever_a_replica_reme
         tenants.create_tenant(&tenant).await.unwrap();
         let outcome = post(&*store, reserve(id(), "acme", 100, daily(1_000))).await;
         assert!(matches!(outcome, Outcome::Refused(exceeded) if exceeded.limit == 50));
+        tenant.disabled = true;
+        assert!(tenants.update_tenant(&tenant).await.unwrap());
+        let outcome = post(&*store, reserve(id(), "acme", 10, daily(1_000))).await;
+        assert_eq!(outcome, Outcome::Disabled);
+        let of_file = Budgets { of_file: true, ..daily(1_000) };
+        let outcome = post(&*store, reserve(id(), "acme", 10, of_file)).await;
+        assert!(matches!(outcome, Outcome::Reserved(_, budgets) if budgets == of_file));
     })
     .await;
 }
@@ -244,7 +251,7 @@ async fn a_call_belongs_to_the_day_and_month_that_it_was_reserved_in() {
         assert_eq!(day(&*store).await.settled, 60);
         assert_eq!(store.accounts("acme", NEXT_DAY).await.unwrap(), []);
         let tomorrow = post_on(&*store, reserve(id(), "acme", 100, daily(100)), NEXT_DAY).await;
-        assert!(matches!(tomorrow, Outcome::Reserved(_)));
+        assert!(matches!(tomorrow, Outcome::Reserved(..)));
         // A clock that goes back meets the budget of the day before as it was left.
         let yesterday = post_on(&*store, reserve(id(), "acme", 100, daily(100)), DAY).await;
         assert!(matches!(yesterday, Outcome::Refused(_)));
@@ -266,7 +273,7 @@ async fn of_many_first_calls_on_several_connections_no_more_than_fit_are_reserve
             }
         }
         let outcomes = calls.join_all().await;
-        let reserved = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Reserved(_)));
+        let reserved = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Reserved(..)));
         assert_eq!(reserved.count(), 12);
         assert_eq!(day(&*store).await.reserved, 1_200);
     })
@@ -426,7 +433,7 @@ async fn amounts_that_no_column_holds_are_refused_and_do_not_wrap() {
             charge: charge.clone(),
             budgets: Budgets::default(),
         };
-        assert!(matches!(post(&*store, reserve(&large)).await, Outcome::Reserved(_)));
+        assert!(matches!(post(&*store, reserve(&large)).await, Outcome::Reserved(..)));
         assert_eq!(post(&*store, reserve(&large)).await, Outcome::Uncountable);
         assert_eq!(day(&*store).await.granted, most);
     })
@@ -613,7 +620,7 @@ async fn reports_that_stand_still_leave_connections_for_posts_beats_and_keys() {
     until("reports wait", async || database.texts(waiting).await != ["0"]).await;
     let work = async {
         let posted = post(&*ledger, reserve(id(), "acme", 100, Budgets::default())).await;
-        assert!(matches!(posted, Outcome::Reserved(_)), "{posted:?}");
+        assert!(matches!(posted, Outcome::Reserved(..)), "{posted:?}");
         assert!(ledger.beat(holder).await.unwrap().is_some());
         assert!(tenants.tenant(&"nobody".parse().unwrap()).await.unwrap().is_none());
     };

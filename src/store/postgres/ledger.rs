@@ -294,7 +294,7 @@ async fn budgets(
 ) -> Result<Vec<(Arc<str>, Budgets)>, LedgerStoreError> {
     let tenants: Vec<_> = reserving_tenants(batch).into_iter().collect();
     let select = sqlx::query_as(
-        "SELECT name, daily_tokens, monthly_tokens, daily_cost_nanos, monthly_cost_nanos
+        "SELECT name, daily_tokens, monthly_tokens, daily_cost_nanos, monthly_cost_nanos, disabled
          FROM tenants WHERE name = ANY($1::text[])",
     );
     let found = select

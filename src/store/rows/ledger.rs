@@ -108,6 +108,7 @@ where
     &'static str: ColumnIndex<R>,
     String: Decode<'r, R::Database> + Type<R::Database>,
     i64: Decode<'r, R::Database> + Type<R::Database>,
+    bool: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
         let budgets = Budgets {
@@ -115,6 +116,7 @@ where
             monthly_tokens: optional_amount(row, "monthly_tokens")?.map(Tokens::new),
             daily_cost: optional_amount(row, "daily_cost_nanos")?.map(Money::from_nanos),
             monthly_cost: optional_amount(row, "monthly_cost_nanos")?.map(Money::from_nanos),
+            disabled: row.try_get("disabled")?,
             of_file: false,
         };
         Ok(Self(text(row, "name")?, budgets))

@@ -176,7 +176,7 @@ fn budgets(
     tenants: BTreeSet<&str>,
 ) -> Result<Vec<(Arc<str>, Budgets)>, rusqlite::Error> {
     let mut select = transaction.prepare_cached(
-        "SELECT daily_tokens, monthly_tokens, daily_cost_nanos, monthly_cost_nanos
+        "SELECT daily_tokens, monthly_tokens, daily_cost_nanos, monthly_cost_nanos, disabled
          FROM tenants WHERE name = ?1",
     )?;
     let found = tenants.into_iter().map(|tenant| {
@@ -361,6 +361,7 @@ fn budgets_of(row: &Row<'_>) -> Result<Budgets, rusqlite::Error> {
         monthly_tokens: limit(1)?.map(Tokens::new),
         daily_cost: limit(2)?.map(Money::from_nanos),
         monthly_cost: limit(3)?.map(Money::from_nanos),
+        disabled: row.get(4)?,
         of_file: false,
     })
 }
