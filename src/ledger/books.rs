@@ -192,8 +192,10 @@ pub enum Outcome {
     Disabled,
     /// The entry stands where the operation wanted it, and did not before.
     Closed(Box<Entry>, Balances),
-    /// There was nothing to do: the entry is unknown, or stands where it cannot be moved from.
+    /// There was nothing to do: the entry stands where it cannot be moved from.
     Unchanged,
+    /// There is no such entry.
+    Unknown,
     /// The amounts are beyond what can be counted.
     Uncountable,
 }
@@ -382,7 +384,7 @@ impl Books {
             Operation::Settle { id, bill } => self.close(*id, EntryState::Settled, bill.clone()),
             Operation::Clamp { id, bill } => self.close(*id, EntryState::Unverified, bill.clone()),
             Operation::WriteOff { id, cost } => {
-                let Some(entry) = self.entries.get(id) else { return Outcome::Unchanged };
+                let Some(entry) = self.entries.get(id) else { return Outcome::Unknown };
                 let Charge { bound, cost: reserved, .. } = entry.charge;
                 let cost = cost.unwrap_or(reserved).min(reserved);
                 let bill = Bill { usage: bound, cost, request_id: None };
@@ -448,7 +450,7 @@ impl Books {
     /// says of its bill is worth more than that nothing was heard, and where a call was made more than
     /// that it was made somewhere. A bill that was clamped is not replaced by the bound.
     fn close(&mut self, id: Uuid, state: EntryState, bill: Bill) -> Outcome {
-        let Some(entry) = self.entries.get(&id) else { return Outcome::Unchanged };
+        let Some(entry) = self.entries.get(&id) else { return Outcome::Unknown };
         let before = entry.state;
         let from_open = before == EntryState::Open;
         let (spent, counted) = (bill.usage.total(), entry.bill.usage.total());

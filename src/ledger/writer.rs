@@ -373,6 +373,7 @@ impl Writer {
                     }
                 }
                 Ok(Outcome::Uncountable) | Err(Broken) => self.give_up(end),
+                Ok(Outcome::Unknown) => self.tell_lost(&end.operation),
                 Ok(_) => {}
             }
         }
@@ -442,6 +443,27 @@ impl Writer {
         tracing::error!(entry = %id, "a call is counted at its bound: its end cannot be posted");
         let operation = Operation::WriteOff { id, cost: None };
         self.ends.push_back(End { operation, reply: None, ..end });
+    }
+
+    /// Tells of a call whose end cannot be counted because its entry is gone, with what was reserved: a
+    /// standby without it took the primary's place, or a backup was restored.
+    fn tell_lost(&self, operation: &Operation) {
+        let tokens = match operation {
+            Operation::Settle { bill, .. } | Operation::Clamp { bill, .. } => {
+                Some(bill.usage.total().get())
+            }
+            Operation::WriteOff { .. } => None,
+            // It cost nothing.
+            Operation::Release { .. } | Operation::Void { .. } | Operation::Reserve { .. } => {
+                return;
+            }
+        };
+        self.metrics.ledger_stuck();
+        tracing::error!(
+            entry = %operation.id(),
+            tokens,
+            "a call is not counted: the database has lost its reservation"
+        );
     }
 
     /// Hands a reservation to its caller. One who has left leaves it to be dropped, which releases it.

@@ -177,7 +177,7 @@ impl Metrics {
             ledger_time_zone: new.gauges("ledger_time_zone", "Always 1. The time zone whose days and months this replica counts budgets in.", &["time_zone"])?,
             others_budgets: Mutex::default(),
             ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"])?,
-            ledger_stuck: new.count("ledger_stuck_ends_total", "Ends of calls that the ledger could not post: an amount or a row that it cannot count or read. Anything but zero is an alarm.")?,
+            ledger_stuck: new.count("ledger_stuck_ends_total", "Ends of calls that the ledger could not post: an amount or a row that it cannot count or read, or a reservation that the database has lost. Anything but zero is an alarm.")?,
             orphans_stuck: new.gauge("ledger_stuck_orphans", "Calls of processes that died whose bounds stay reserved, because their entries cannot be written off. Anything but zero is an alarm.")?,
             keeper_failures: new.counter("ledger_keeper_failures_total", "Steps of looking after the ledger that failed.", &["step"])?,
             upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,

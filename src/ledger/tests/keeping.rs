@@ -170,3 +170,16 @@ fn a_clamped_bill_is_not_lowered_to_the_bound_by_a_keeper_that_comes_late() {
     let written_off = books.post(&Operation::WriteOff { id, cost: None }, today);
     assert_eq!(written_off, Outcome::Unchanged);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bill_whose_reservation_the_database_has_lost_is_an_alarm() {
+    let opened = Opened::new(FakeLedgerStore::default()).await;
+    let stuck = "ocr_gateway_ledger_stuck_ends_total";
+    let [billed, unbilled] = [opened.reserve(5).await.unwrap(), opened.reserve(5).await.unwrap()];
+    opened.store.tables().entries.clear();
+    unbilled.release();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(opened.metric(stuck), Some(0));
+    billed.settle(Bill { usage: usage(3), ..Bill::default() }).await;
+    assert_eq!(opened.metric(stuck), Some(1));
+}
