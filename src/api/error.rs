@@ -383,18 +383,6 @@ fn situation(error: &CallError) -> Problem {
     }
 }
 
-/// A stream that was to be given whole. It may be billed, so this is not the 503 of a gateway that has sent
-/// nothing.
-pub(super) fn too_long(NoRoom { actual, allowed, .. }: NoRoom) -> Problem {
-    let mut problem = failed("upstream_invalid_output", "");
-    problem.detail = format!(
-        "The upstream's answer is so long that with it {actual} bytes would be held at once; the limit is \
-         {allowed}."
-    )
-    .into();
-    problem.limit("in_flight_bytes", actual, allowed)
-}
-
 fn rejected_image(fault: ImageFault, reference: &str) -> Problem {
     let detail = format!("The upstream refuses the image: {fault}.{reference}");
     match fault {

@@ -10,7 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
@@ -84,49 +84,64 @@ async fn forward(
             }
             response
         }
-        Reply::Stream(chunks) if !may_stream => {
-            // The upstream streams unasked, and this client could not tell a cut stream from a whole one.
-            let body = gathered(chunks, &entered.memory).await?;
-            ([(header::CONTENT_TYPE, EVENTS)], body).into_response()
-        }
-        Reply::Stream(chunks) => {
-            let dialect = match protocol {
-                Protocol::Compatible => Dialect::OpenAi,
-                Protocol::Native => Dialect::DashScope,
-            };
-            // nginx would hold events back until its buffer is full.
-            let unbuffered = ("x-accel-buffering", HeaderValue::from_static("no"));
-            let lost = tab.ended();
-            let silence = gateway.bounds.stream_silence;
-            let body = Body::new(StreamBody::new(passed_on(chunks, dialect, id, tab, silence)));
-            let head = [(header::CONTENT_TYPE.as_str(), EVENTS), unbuffered];
-            let mut response = (head, body).into_response();
-            if spent::takes_trailers(&headers) {
-                spent::announce_trailers(response.headers_mut());
+        Reply::Stream(mut chunks) => {
+            // The upstream may stream unasked, and a client of HTTP/1.0 could not tell a cut stream from a
+            // whole one.
+            let (begun, is_whole) = if may_stream {
+                (Vec::new(), false)
             } else {
-                spent::tell_lost(response.headers_mut(), &lost);
+                gather(&mut chunks, &entered.memory).await?
+            };
+            if is_whole {
+                ([(header::CONTENT_TYPE, EVENTS)], begun).into_response()
+            } else {
+                let dialect = match protocol {
+                    Protocol::Compatible => Dialect::OpenAi,
+                    Protocol::Native => Dialect::DashScope,
+                };
+                let silence = gateway.bounds.stream_silence;
+                let begun = (!begun.is_empty()).then(|| Ok(Frame::data(begun.into())));
+                let rest = passed_on(chunks, dialect, id, tab.clone(), silence);
+                let body = Body::new(StreamBody::new(stream::iter(begun).chain(rest)));
+                streamed(body, &headers, &tab)
             }
-            response
         }
     };
     response.extensions_mut().get_or_insert_default::<Served>().upload_bytes = Some(length);
     Ok(response)
 }
 
-/// A stream as one answer, which counts with the memory of its request.
-async fn gathered(
-    mut chunks: mpsc::Receiver<Chunk>,
+/// The answer to these headers whose body is a stream.
+fn streamed(body: Body, headers: &HeaderMap, tab: &Tab) -> Response {
+    // nginx would hold events back until its buffer is full.
+    let unbuffered = ("x-accel-buffering", HeaderValue::from_static("no"));
+    let head = [(header::CONTENT_TYPE.as_str(), EVENTS), unbuffered];
+    let mut response = (head, body).into_response();
+    if spent::takes_trailers(headers) {
+        spent::announce_trailers(response.headers_mut());
+    } else {
+        spent::tell_lost(response.headers_mut(), &tab.ended());
+    }
+    response
+}
+
+/// A stream as one answer, which counts with the memory of its request, and whether it is whole. Where memory
+/// ends it is not: it was paid for, so the caller is given the rest as it comes.
+async fn gather(
+    chunks: &mut mpsc::Receiver<Chunk>,
     memory: &HeldBytes,
-) -> Result<Vec<u8>, Problem> {
+) -> Result<(Vec<u8>, bool), Problem> {
     let mut gathered = Vec::new();
     loop {
         match chunks.recv().await {
             Some(Chunk::Bytes(bytes)) => {
-                let taken = memory.take(bytes.len() as u64);
-                taken.map_err(error::too_long)?;
+                let is_counted = memory.take(bytes.len() as u64).is_ok();
                 gathered.extend_from_slice(&bytes);
+                if !is_counted {
+                    return Ok((gathered, false));
+                }
             }
-            Some(Chunk::End) => return Ok(gathered),
+            Some(Chunk::End) => return Ok((gathered, true)),
             Some(Chunk::Broken(error)) => return Err(error::upstream(&error)),
             None => return Err(Problem::internal()),
         }

@@ -2,6 +2,7 @@
 
 use dashscope_emulator::Fault;
 use futures_util::StreamExt as _;
+use ocr_gateway::capacity::Ceiling;
 use reqwest::Response;
 use serde_json::Value;
 
@@ -400,4 +401,29 @@ async fn a_client_of_http_1_0_that_asked_for_no_stream_is_given_a_whole_answer()
             assert!(status != 200 || answer.text == stream, "{path}: {}", answer.text);
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_is_given_what_was_paid_for_where_memory_ends() {
+    const ROOM: u64 = 1 << 20;
+    let gateway = TestGateway::with(|setup: &mut Setup| {
+        setup.settings.server.max_body_bytes = ROOM;
+        setup.settings.server.max_in_flight_bytes = Ceiling::Fixed(ROOM);
+    })
+    .await;
+    let body = super::chat();
+    let stream = Answer::of(streamed(&gateway, CHAT, body.clone())).await.text;
+    // Comments are part of a stream and need no memory to be read.
+    let long = format!("{}{stream}", format!(": {}\n\n", "-".repeat(1_000)).repeat(2_000));
+    gateway.upstream().add_fault(Fault::replay(200, "text/event-stream", long.clone()).times(1));
+    let (body, key) = (body.to_string(), &gateway.key);
+    let mut wire = Wire::to(&gateway).await;
+    wire.send(format!(
+        "POST {CHAT} HTTP/1.0\r\nX-API-Key: {key}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ))
+    .await;
+    let answer = wire.everything().await;
+    assert!(answer.starts_with("HTTP/1.0 200"), "{:?}", answer.get(..400));
+    assert!(answer.ends_with("data: [DONE]\n\n"), "{} bytes", answer.len());
 }
