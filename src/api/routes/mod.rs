@@ -73,8 +73,12 @@ fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
 
 /// Tells the tokens that were spent.
 fn tell_tokens(response: &mut Response, spend: Spend, max_pixels: Pixels) {
-    let headers = response.headers_mut();
-    spent::tell(headers, &spend);
-    headers.insert(MAX_PIXELS, HeaderValue::from(max_pixels.get()));
+    response.headers_mut().insert(MAX_PIXELS, HeaderValue::from(max_pixels.get()));
+    tell_spent(response, spend);
+}
+
+/// Tells what was spent, to the caller and to the log.
+fn tell_spent(response: &mut Response, spend: Spend) {
+    spent::tell(response.headers_mut(), &spend);
     response.extensions_mut().get_or_insert_default::<Served>().spend = Some(spend);
 }

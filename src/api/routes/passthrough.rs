@@ -15,7 +15,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 
-use super::{KEEP_ALIVE, tell_tokens};
+use super::{KEEP_ALIVE, tell_spent, tell_tokens};
 use crate::admission::tab::Tab;
 use crate::api::accept;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
@@ -93,7 +93,11 @@ async fn forward(
                 gather(&mut chunks, &entered.memory).await?
             };
             if is_whole {
-                ([(header::CONTENT_TYPE, EVENTS)], begun).into_response()
+                let mut response = ([(header::CONTENT_TYPE, EVENTS)], begun).into_response();
+                if let Some(spend) = Spend::on_calls(&tab.ended()) {
+                    tell_spent(&mut response, spend);
+                }
+                response
             } else {
                 let dialect = match protocol {
                     Protocol::Compatible => Dialect::OpenAi,

@@ -382,13 +382,17 @@ async fn a_client_of_http_1_0_that_could_not_tell_a_cut_stream_is_given_none() {
 #[tokio::test]
 async fn a_client_of_http_1_0_that_asked_for_no_stream_is_given_a_whole_answer() {
     let gateway = gateway().await;
+    let counted = async || {
+        let spent = gateway.count("tokens_spent_total", &[]).await;
+        spent + gateway.count("tokens_unverified_total", &[]).await
+    };
     for (path, body) in both() {
         // What a stream of this protocol is, for an upstream that sends one unasked.
         let stream = Answer::of(streamed(&gateway, path, body.clone())).await.text;
         for (cut, status) in [(stream.len(), 200), (stream.len() / 3, 502)] {
             let replay = Fault::replay(200, "text/event-stream", stream[..cut].to_owned());
             gateway.upstream().add_fault(replay.times(1));
-            let (body, key) = (body.to_string(), &gateway.key);
+            let (body, key, before) = (body.to_string(), &gateway.key, counted().await);
             let mut wire = Wire::to(&gateway).await;
             wire.send(format!(
                 "POST {path} HTTP/1.0\r\nX-API-Key: {key}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -398,6 +402,9 @@ async fn a_client_of_http_1_0_that_asked_for_no_stream_is_given_a_whole_answer()
             let answer = wire.answer().await;
             assert_eq!(answer.status, status, "{path}: {}", answer.text);
             assert!(!answer.header("content-length").is_empty(), "{path}");
+            let names = ["ocr-tokens-input", "ocr-tokens-output", "ocr-tokens-unverified"];
+            let told = names.iter().map(|name| answer.header(name).parse::<u64>().unwrap());
+            assert_eq!(told.sum::<u64>(), counted().await - before, "{path}: {:?}", answer.headers);
             assert!(status != 200 || answer.text == stream, "{path}: {}", answer.text);
         }
     }
