@@ -49,8 +49,8 @@ pub fn latest_start(deadline: Instant, now: Instant) -> Option<Instant> {
     deadline.checked_sub(LEAST_TIME_FOR_AN_ATTEMPT).filter(|&latest| latest >= now)
 }
 
-/// How long a budget is still waited for when the caller may have left. Not nothing, since whoever asks with
-/// less time than a call takes is refused, and a caller who has closed its sending side is to be answered.
+/// How long a call still waits for room in a budget once its caller may have left. Zero would refuse it, because
+/// less time would be left than an attempt needs, and a caller that only closed its sending side must be answered.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Decides who may spend, and reports what was spent.
@@ -245,8 +245,8 @@ impl Admission {
         admitted.await.inspect_err(|refusal: &Refusal| self.metrics.refused(name, refusal.label()))
     }
 
-    /// Asks for leave by `admit`, which waits for a budget until the time that it is given: `deadline`, or
-    /// [`LAST_WAIT`] from when `left` is cancelled. A caller who may have left is still told what is so then.
+    /// Asks for leave by `admit`, which waits for room in a budget until the time that it is given. That is
+    /// `deadline`, or one second after `left` is cancelled, where that comes first.
     ///
     /// # Errors
     ///
