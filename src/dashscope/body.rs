@@ -33,9 +33,9 @@ const PIECE: usize = 48 * 1024;
 /// The most bytes that are handed over at once: those that [`PIECE`] becomes.
 const LONGEST_PIECE: usize = 64 * 1024;
 
-/// Pieces that were handed over and are not written yet, at most. Fewer than hyper buffers (16 pieces or some
-/// 400 KB), so that it never stops asking for more; enough for one write to fill the socket's buffer.
-const WINDOW: usize = 4;
+/// Pieces that were handed over and are not written yet, at most. Fewer than hyper buffers (16 pieces, or 408 KiB
+/// with the request's head), so that it never stops asking for more.
+const WINDOW: usize = 6;
 
 /// A JSON document in parts.
 #[derive(Clone)]

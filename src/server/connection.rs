@@ -145,16 +145,28 @@ async fn linger(Open { reading, mut writing, place }: Open) {
 }
 
 /// Reads from a half that is shared with who watches it.
+///
+/// A read that leaves room in the buffer has emptied the socket, so it takes the readiness away with it, as
+/// tokio's own `poll_read` does. Otherwise a large upload would cost a second, empty read for nearly every piece.
 fn poll_read(
     reading: &OwnedReadHalf,
     context: &mut Context<'_>,
     buffer: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {
+    let stream: &TcpStream = reading.as_ref();
     loop {
-        ready!(reading.as_ref().poll_read_ready(context))?;
-        match reading.try_read_buf(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            read => return Poll::Ready(read.map(|_bytes| ())),
+        ready!(stream.poll_read_ready(context))?;
+        let room = buffer.remaining();
+        let mut bytes = 0;
+        let read = stream.try_io(Interest::READABLE, || {
+            bytes = stream.try_read_buf(buffer)?;
+            let is_emptied = (1..room).contains(&bytes);
+            if is_emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match read {
+            Err(error) if bytes == 0 && error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if bytes == 0 => return Poll::Ready(Err(error)),
+            _ => return Poll::Ready(Ok(())),
         }
     }
 }
