@@ -20,8 +20,7 @@ use crate::units::Tokens;
 /// its upload: room for the 8,192 tokens that most models write at most.
 const FREE_BYTES: usize = 128 * 1024;
 
-/// Bytes that a token is reckoned with. Text takes three to six a token, JSON around it included; tables and
-/// boxes less.
+/// Bytes of room for each token. By estimate, not by measurement, text takes three to six, JSON around it included.
 const TOKEN_BYTES: u64 = 16;
 
 /// Bytes that are taken at once, so that not each small piece changes the account.
