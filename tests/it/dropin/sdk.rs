@@ -1,10 +1,11 @@
-//! The vendor's snippets run unchanged but for the base address and the key: the programs of `tests/sdk`
-//! with the SDKs from `PyPI` and npm, which `scripts/test` installs.
+//! The vendor's snippets and the frameworks above them run unchanged but for the base address and the key: the
+//! programs of `tests/sdk` with the SDKs from `PyPI` and npm, which `scripts/test` installs.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use dashscope_emulator::EngineChoice;
 use tokio::process::Command;
 
 use crate::harness::{SCRIPTED_TEXT, TestGateway, fixture, until};
@@ -14,6 +15,9 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// An address under which the upstream knows a picture.
 const IMAGE_URL: &str = "http://pictures.example/hello.png";
+
+/// What the upstream reads for the frameworks, which also ask for a structure: an invoice as JSON.
+const INVOICE: &str = r#"{"number": "42 of May", "total": 7.5}"#;
 
 fn programs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk")
@@ -32,13 +36,25 @@ fn installed(variable: &str) -> Option<PathBuf> {
 
 /// A gateway whose upstream takes its key alone and knows the picture's address.
 async fn gateway() -> TestGateway {
-    let gateway =
-        TestGateway::with(|setup| setup.emulator.api_keys = vec!["sk-test".to_owned()]).await;
+    gateway_reading(SCRIPTED_TEXT).await
+}
+
+/// The same, with `text` in every picture.
+async fn gateway_reading(text: &str) -> TestGateway {
+    let gateway = TestGateway::with(|setup| {
+        setup.emulator.api_keys = vec!["sk-test".to_owned()];
+        setup.emulator.engine = EngineChoice::Scripted(text.to_owned());
+    })
+    .await;
     gateway.upstream().host(IMAGE_URL, fixture("hello.png"));
     gateway
 }
 
 async fn run(gateway: &TestGateway, interpreter: &Path, program: &str) {
+    run_expecting(gateway, interpreter, program, SCRIPTED_TEXT).await;
+}
+
+async fn run_expecting(gateway: &TestGateway, interpreter: &Path, program: &str, text: &str) {
     let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hello.png");
     let mut command = Command::new(interpreter);
     command
@@ -48,7 +64,7 @@ async fn run(gateway: &TestGateway, interpreter: &Path, program: &str) {
         .env("GATEWAY_ONLY", "1")
         .env("IMAGE", image)
         .env("IMAGE_URL", IMAGE_URL)
-        .env("EXPECTED_TEXT", SCRIPTED_TEXT)
+        .env("EXPECTED_TEXT", text)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null())
         .kill_on_drop(true);
@@ -137,4 +153,29 @@ async fn openais_javascript_sdk_needs_only_the_address_and_the_key() {
     let gateway = gateway().await;
     run(&gateway, &node, "javascript/openai.mjs").await;
     assert_paid(&gateway).await;
+}
+
+/// Runs a framework's program against an upstream that reads an invoice, and looks at the books.
+async fn assert_framework_runs(interpreter: &Path, program: &str) {
+    let gateway = gateway_reading(INVOICE).await;
+    run_expecting(&gateway, interpreter, program, INVOICE).await;
+    assert_paid(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn langchain_needs_only_the_address_and_the_key() {
+    let Some(python) = installed("OCR_GATEWAY_SDK_PYTHON") else { return };
+    assert_framework_runs(&python, "python/langchain_chat.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn litellm_needs_only_the_address_and_the_key() {
+    let Some(python) = installed("OCR_GATEWAY_SDK_PYTHON") else { return };
+    assert_framework_runs(&python, "python/litellm_completion.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_vercel_ai_sdk_needs_only_the_address_and_the_key() {
+    let Some(node) = installed("OCR_GATEWAY_SDK_NODE") else { return };
+    assert_framework_runs(&node, "javascript/ai_sdk.mjs").await;
 }

@@ -32,6 +32,9 @@ GIF = Path(__file__).resolve().parents[2] / "fixtures" / "plain.gif"
 # What the upstream reads in every picture.
 EXPECTED_TEXT = os.environ["EXPECTED_TEXT"]
 
+# Whether the address is the gateway's: the emulator does not refuse all that the gateway refuses.
+GATEWAY_ONLY = os.environ.get("GATEWAY_ONLY") == "1"
+
 # A limit of 16 cells of 32 by 32 pixels, and what an image costs under it at most: one token a
 # cell, and two that mark its beginning and its end.
 SMALL = 16 * 32 * 32
