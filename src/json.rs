@@ -10,6 +10,7 @@
 //! be damaged ([`read`]). An object that a model wrote itself may be spelt as Python prints it ([`Spelling::Loose`]).
 //! Nothing else is repaired: a missing bracket or comma could stand in several places.
 
+pub mod number;
 mod reader;
 
 use std::fmt::{self, Write as _};

@@ -21,6 +21,7 @@ use crate::ledger::account::Unit;
 use crate::ledger::budget::BudgetExceeded;
 use crate::ocr::error::OcrError;
 use crate::passthrough::PassthroughError;
+use crate::passthrough::outline::OutlineError;
 use crate::quote::QuoteError;
 use crate::rate_limit::LimitExceeded;
 use crate::units::Money;
@@ -156,6 +157,9 @@ impl From<PassthroughError> for Problem {
     fn from(error: PassthroughError) -> Self {
         let text = sentence(&error);
         match error {
+            PassthroughError::Outline(OutlineError::Number { pointer, fault }) => {
+                Self::bad_request("invalid_json", text).flaw(pointer, fault.to_string())
+            }
             PassthroughError::Outline(_) => Self::bad_request("invalid_json", text),
             PassthroughError::Form(fault) => {
                 Self::bad_request("invalid_option", text).flaw(fault.pointer, fault.why)

@@ -61,8 +61,8 @@ fn added_prompt_bytes(parameters: Option<Object<'_, '_>>) -> Result<u64, FormFau
     Ok(TASK_PROMPT_BYTES.saturating_add(schema.map_or(0, schema_bytes)))
 }
 
-/// A schema that `serde_json` cannot hold, such as one with a number beyond all floats, is bounded by the
-/// longest spelling of every byte.
+/// A schema that `serde_json` cannot hold, such as one with half a surrogate pair, is bounded by the longest
+/// spelling of every byte.
 fn schema_bytes(json: &str) -> u64 {
     const LONGEST_SPELLING: u64 = 16;
     match serde_json::from_str(json) {

@@ -1,22 +1,24 @@
 //! Where each value of a JSON document stands.
 //!
 //! A request may hold ten megabytes of picture in one string and must arrive as it was written: order,
-//! spacing, numbers of any length, members that nobody here knows. So it is not made into a tree and
+//! spacing, spelling of numbers, members that nobody here knows. So it is not made into a tree and
 //! written anew; it is outlined, looked at in place, and changed by replacing a few spans.
 //!
 //! Whether the text is JSON is for `serde_json` to say. It goes over a string eight bytes at a time, which for
 //! a picture takes longer than all else that is done here, so it is shown long strings without their contents
 //! where those are in order. On text that is JSON, finding where values begin and
-//! end takes one pass over its structure, which the contents of strings are skipped in. Two things are
+//! end takes one pass over its structure, which the contents of strings are skipped in. Three things are
 //! refused that JSON leaves open: a member that is there twice, because two readers may take different
-//! ones and the one read here would not be the one that is billed; and documents with so many values or
-//! levels that the outline would be larger than the text.
+//! ones and the one read here would not be the one that is billed; documents with so many values or
+//! levels that the outline would be larger than the text; and numbers that not every reader can hold.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::de::IgnoredAny;
+
+use crate::json::number::{self, NumberFault};
 
 /// Some clients begin with it, and recorded requests do.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -29,6 +31,9 @@ const MOST_LEVELS: usize = 64;
 
 /// Strings from this length on, in bytes, are looked at here instead of by `serde_json`.
 const LONG_STRING: usize = 4 * 1024;
+
+/// Characters of a member's name that an error repeats.
+const LONGEST_ECHO: usize = 64;
 
 /// Text that cannot be outlined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +61,14 @@ pub enum OutlineError {
     /// It has too many levels.
     #[error("the body is nested more than {MOST_LEVELS} levels deep")]
     TooDeep,
+    /// It has a number that not every reader can hold.
+    #[error("{pointer} {fault}")]
+    Number {
+        /// The number, as a JSON Pointer.
+        pointer: String,
+        /// What is wrong with it.
+        fault: NumberFault,
+    },
 }
 
 /// The outline of one document.
@@ -304,10 +317,38 @@ impl Outliner<'_, '_> {
                     let ends = |byte: &u8| b",]} \t\n\r".contains(byte);
                     self.at += rest.iter().position(ends).unwrap_or(rest.len());
                     self.end(place);
+                    self.check_number(place)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Refuses a number that not every reader can hold. The words `null`, `true` and `false` are none.
+    fn check_number(&self, place: usize) -> Result<(), OutlineError> {
+        let word = &self.text[self.values[place].span.clone()];
+        if word.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            return Ok(());
+        }
+        number::check(word)
+            .map_err(|fault| OutlineError::Number { pointer: self.pointer(place), fault })
+    }
+
+    /// The JSON Pointer of the value that was begun last.
+    fn pointer(&self, place: usize) -> String {
+        let below = self.open.iter().skip(1).copied().chain([place]);
+        let parents = self.open.iter().copied();
+        let steps = parents.zip(below).map(|(parent, value)| match &self.values[value].name {
+            Some(name) => format!("/{}", name.chars().take(LONGEST_ECHO).collect::<String>()),
+            None => format!("/{}", self.siblings_before(parent, value)),
+        });
+        steps.collect()
+    }
+
+    /// The elements of the array `parent` that stand before `value`.
+    fn siblings_before(&self, parent: usize, value: usize) -> usize {
+        let next = |&sibling: &usize| Some(self.values[sibling].next);
+        std::iter::successors(Some(parent + 1), next).take_while(|&sibling| sibling < value).count()
     }
 
     /// A string: the name of a member, where an object is open and none waits for its value.
@@ -325,7 +366,7 @@ impl Outliner<'_, '_> {
         self.skip_string();
         let name = unquoted(&self.text[start..self.at]).ok_or(OutlineError::Name)?;
         if !self.names.insert((object, name.clone())) {
-            return Err(OutlineError::Duplicate(name.chars().take(64).collect()));
+            return Err(OutlineError::Duplicate(name.chars().take(LONGEST_ECHO).collect()));
         }
         self.name = Some(name);
         Ok(())
@@ -457,11 +498,25 @@ mod tests {
 
     #[test]
     fn a_number_keeps_its_digits() {
-        let text = r#"{"a": 123456789012345678901234567890, "b": 1e999, "c": -0.0 }"#;
+        let text = r#"{"a": 123456789012345678901234567890, "b": 1e0300, "c": -0.0 }"#;
         let outline = Outline::of(text.as_bytes()).unwrap();
         let json = |name| outline.json(outline.member(Place::ROOT, name).unwrap());
         assert_eq!(json("a"), "123456789012345678901234567890");
-        assert_eq!([json("b"), json("c")], ["1e999", "-0.0"]);
+        assert_eq!([json("b"), json("c")], ["1e0300", "-0.0"]);
+    }
+
+    #[test]
+    fn a_number_that_not_every_reader_can_hold_is_refused_with_its_place() {
+        let long = "7".repeat(4_301);
+        for (text, place) in [
+            (format!(r#"{{"seed":{long}}}"#), "/seed"),
+            (format!(r#"{{"a":[[],{{"x":[1,[2]],"y":0.{long}}}]}}"#), "/a/1/y"),
+            (r#"[{"a":{}},"b",[3,1e999]]"#.to_owned(), "/2/1"),
+            ("1e999".to_owned(), ""),
+        ] {
+            let OutlineError::Number { pointer, .. } = refused(&text) else { panic!("{text}") };
+            assert_eq!(pointer, place);
+        }
     }
 
     #[test]

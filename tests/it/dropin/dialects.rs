@@ -99,6 +99,43 @@ async fn a_body_that_two_readers_may_read_differently_is_refused() {
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 
+/// Python reads no integer of more than 4,300 digits, and `1e400` as infinity.
+#[tokio::test]
+async fn a_number_that_some_readers_cannot_hold_is_refused_with_its_place() {
+    let gateway = TestGateway::start().await;
+    let long = "7".repeat(4_301);
+    for (number, words) in [
+        (long.as_str(), ["4301", "40"]),
+        (&format!("-0.{long}"), ["4304", "40"]),
+        (&format!("1e{long}"), ["4303", "40"]),
+        ("1e400", ["largest double", "e308"]),
+        ("1e-9999", ["exponent has 4 digits", "3"]),
+    ] {
+        for (path, body) in both() {
+            for (member, place) in [
+                (format!("\"seed\":{number},"), "/seed"),
+                (format!("\"x\":[[0],{{\"y\":{number}}}],"), "/x/1/y"),
+            ] {
+                let body = body.to_string().replacen('{', &format!("{{{member}"), 1);
+                let answer = Answer::of(gateway.post(path).body(body)).await;
+                assert_eq!(answer.status, 400, "{path} {number}: {}", answer.text);
+                for words in words.into_iter().chain([place]) {
+                    assert!(answer.text.contains(words), "{path} {number}: {}", answer.text);
+                }
+                code(path, &answer);
+            }
+        }
+    }
+    for none in ["NaN", "Infinity", "-Infinity", "007", "+1", "0x7"] {
+        for (path, body) in both() {
+            let body = body.to_string().replacen('{', &format!("{{\"seed\":{none},"), 1);
+            let answer = Answer::of(gateway.post(path).body(body)).await;
+            assert_eq!(answer.status, 400, "{path} {none}: {}", answer.text);
+        }
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
 #[tokio::test]
 async fn a_model_that_there_is_not_or_may_not_be_used_is_told_apart() {
     let gateway = TestGateway::start().await;

