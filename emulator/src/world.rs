@@ -107,7 +107,8 @@ impl World {
         let mut state = self.state();
         state.last_sequence += 1;
         let sequence = state.last_sequence;
-        let fault = state.faults.iter_mut().find_map(Armed::strike);
+        let body = &call.request_body;
+        let fault = state.faults.iter_mut().find_map(|armed| armed.strike(body));
         call.sequence = sequence;
         call.faulted = fault.is_some();
         call.keeps_bodies = self.keeps_bodies;
@@ -155,9 +156,9 @@ impl Armed {
         self.fault.schedule.times.is_some_and(|times| self.struck >= times)
     }
 
-    /// Looks at one more call and gives the fault if it strikes that one.
-    fn strike(&mut self) -> Option<Fault> {
-        if self.spent() {
+    /// Looks at one more call, of this body, and gives the fault if it strikes that one.
+    fn strike(&mut self, body: &[u8]) -> Option<Fault> {
+        if self.spent() || !self.fault.is_for(body) {
             return None;
         }
         self.seen += 1;
@@ -235,6 +236,16 @@ mod tests {
         world.add_fault(Fault::reset().skip(1).every(2).times(2));
         assert_eq!(struck(&world, 7), [false, false, true, false, true, false, false]);
         assert!(world.faults().is_empty());
+    }
+
+    #[test]
+    fn a_fault_of_some_bodies_strikes_no_others() {
+        let world = Arc::new(World::default());
+        world.add_fault(Fault::reset().for_bodies_with("seed").times(1));
+        let call = |body: &'static str| Call { request_body: body.into(), ..Call::default() };
+        let struck =
+            ["see", "{\"seed\":7}", "seed"].map(|body| world.receive(call(body)).1.is_some());
+        assert_eq!(struck, [false, true, false]);
     }
 
     #[test]

@@ -52,6 +52,7 @@ impl Fault {
             "interval_ms" => self.interval = Duration::from_millis(number(name, value)?),
             "times" => self.schedule.times = Some(number(name, value)?),
             "skip" => self.schedule.skip = number(name, value)?,
+            "body_contains" => self.body_contains = Some(text(name, value)?),
             "every" => self.schedule.every = Some(number(name, value)?.max(1)),
             "after_inference" => {
                 let wanted = value.as_bool().ok_or("`after_inference` is not true or false")?;
@@ -183,6 +184,7 @@ impl From<Fault> for Map<String, Value> {
             put("skip", json!(fault.schedule.skip));
         }
         put("every", json!(fault.schedule.every));
+        put("body_contains", json!(fault.body_contains));
         put("after_inference", json!(fault.after_inference));
         members
     }
@@ -207,7 +209,7 @@ mod tests {
             Fault::garbage().with_status(502).delayed(20),
             Fault::delay(5),
             Fault::interval(5),
-            Fault::reset(),
+            Fault::reset().for_bodies_with("seed"),
             Fault::stall_stream_after(3).paced(2),
             Fault::end_stream_after(0),
             Fault::error_event_after(2, "DataInspectionFailed"),

@@ -29,6 +29,8 @@ pub struct Fault {
     /// Time between the events of a stream; zero leaves that of the options.
     pub(crate) interval: Duration,
     pub(crate) schedule: Schedule,
+    /// What a request says that it hits; none: any.
+    pub(crate) body_contains: Option<String>,
     after_inference: Option<bool>,
 }
 
@@ -197,6 +199,13 @@ impl Fault {
         self
     }
 
+    /// Hits only requests whose body contains `text`, as a server fails that cannot digest them.
+    #[must_use]
+    pub fn for_bodies_with(mut self, text: impl Into<String>) -> Self {
+        self.body_contains = Some(text.into());
+        self
+    }
+
     /// Adds a `Retry-After` header of so many seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
@@ -244,6 +253,12 @@ impl Fault {
     pub fn unbilled(mut self) -> Self {
         self.after_inference = Some(false);
         self
+    }
+
+    /// Whether it can hit a request with this body.
+    pub(crate) fn is_for(&self, body: &[u8]) -> bool {
+        let text = self.body_contains.as_deref().unwrap_or_default().as_bytes();
+        text.is_empty() || body.windows(text.len()).any(|window| window == text)
     }
 
     /// Whether the call is billed. Unless said otherwise, a call whose answer is at least begun is.
@@ -297,6 +312,7 @@ impl Fault {
             delay: Duration::ZERO,
             interval: Duration::ZERO,
             schedule: Schedule::default(),
+            body_contains: None,
             after_inference: None,
         }
     }
