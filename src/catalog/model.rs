@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{ModelSettings, PriceSettings};
-use crate::units::{Currency, Money, Usage};
+use crate::units::{Currency, Money, Tokens, Usage};
 
 /// What one token costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,13 @@ impl Model {
         }
     }
 
+    /// What a bill takes of an account's tokens a minute: what it states, up to what one call can take by the
+    /// model's limits. The bound may be more, since a longer input is refused by the provider and costs nothing.
+    pub fn rated(&self, billed: &Usage) -> Tokens {
+        let most = self.figures.max_input_tokens.saturating_add(self.figures.max_tokens);
+        billed.total().min(most)
+    }
+
     /// Whether whoever asked may be served by the model in `region`.
     pub fn is_sold_in(&self, region: &str) -> bool {
         self.offer(region).is_some()
@@ -115,7 +122,7 @@ impl Model {
     /// The same at these prices: regions, and the nanos of a token that goes in and of one that comes
     /// out.
     pub(crate) fn priced(prices: &[(&str, u64, u64)]) -> Arc<Self> {
-        use crate::units::{Pixels, Tokens};
+        use crate::units::Pixels;
         let figures = ModelSettings {
             cell: 32,
             min_pixels: Pixels::new(3_072),
@@ -146,7 +153,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::units::Tokens;
 
     proptest! {
         #[test]
@@ -179,6 +185,18 @@ mod tests {
         assert_eq!(model.price.of(&usage).nanos(), 50 + 90);
         assert_eq!(model.price_in("beijing").of(&usage).nanos(), 10 + 90);
         assert_eq!(model.price_in("virginia").of(&usage).nanos(), 50 + 20);
+    }
+
+    #[test]
+    fn a_bill_takes_no_more_of_a_rate_than_one_call_can() {
+        let model = Model::priced(&[("beijing", 1, 9)]);
+        let rated = |image, text, output| {
+            let [image, text, output] = [image, text, output].map(Tokens::new);
+            model.rated(&Usage { image, text, output }).get()
+        };
+        assert_eq!(rated(728, 24, 432), 1_184);
+        assert_eq!(rated(30_000, 20_000_000, 8_192), 38_192);
+        assert_eq!(rated(u64::MAX, u64::MAX, u64::MAX), 38_192);
     }
 
     #[test]

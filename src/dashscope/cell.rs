@@ -129,8 +129,8 @@ impl Cell {
             let (value, now) = shared.read(&self.key).await?;
             // What another version wrote differently, or nobody did, is begun anew.
             let before = serde_json::from_slice(&value).ok();
-            let is_possible = |pace: &Pace| pace.held_until() <= now.saturating_add(KEEP);
-            let before: Pace = before.filter(is_possible).unwrap_or_default();
+            let before = before.filter(|pace: &Pace| pace.is_possible(now, KEEP));
+            let before = before.unwrap_or_default();
             let mut pace = before;
             pace.hold(now.saturating_add(self.held_for()));
             let result = change(&mut pace, now);
@@ -290,9 +290,11 @@ pub(super) mod tests {
         let cell = store.cell();
         let mut held = Pace::default();
         held.hold(Duration::MAX);
-        let held = serde_json::to_string(&held).unwrap();
+        let mut owing = Pace::default();
+        owing.correct(LIMITS(), Duration::from_hours(24 * 365), 0, 1);
+        let [held, owing] = [held, owing].map(|pace| serde_json::to_string(&pace).unwrap());
         let largest = serde_json::to_string(&Pace::default()).unwrap().replace(":0", ":4294967295");
-        for value in [held, largest] {
+        for value in [held, owing, largest] {
             store.values.lock().unwrap().insert("key".to_owned(), value.into_bytes());
             tokio::time::sleep(Duration::from_hours(1)).await;
             assert_eq!(take(&cell).await, Ok(()));

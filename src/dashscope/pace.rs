@@ -52,6 +52,10 @@ const MEMORY: Duration = Duration::from_mins(10);
 /// A throttle that follows the last one within so much of busy time means that the ceiling was too high.
 const SOON: Duration = Duration::from_secs(5);
 
+/// How far ahead of the time calls can take of a pace: what they take beyond that is forgiven. It binds where
+/// limits are so low that a few calls take hours, and bounds what a faulty bill can do.
+const MOST_DEBT: Duration = Duration::from_mins(30);
+
 /// The part of a limit that a pace never falls below: throttles that come whatever the pace is would bring
 /// it to a halt.
 const LEAST_PART: u64 = 20;
@@ -199,10 +203,19 @@ impl Pace {
         let rate = self.tokens.rate(limits.tokens);
         if billed >= taken {
             rate.charge(&mut self.tokens.bucket, now, billed - taken);
+            self.tokens.bucket.forgive_beyond(now.saturating_add(MOST_DEBT));
             self.tokens.flow.add(now, billed - taken);
         } else {
             rate.give_back(&mut self.tokens.bucket, taken - billed);
         }
+    }
+
+    /// Whether a pace can have come to this by `now`, where no `Retry-After` ends later than `longest_hold`.
+    pub(super) fn is_possible(&self, now: Duration, longest_hold: Duration) -> bool {
+        let full_by = self.requests.bucket.full_by().max(self.tokens.bucket.full_by());
+        let (latest_hold, latest) =
+            (now.saturating_add(longest_hold), now.saturating_add(MOST_DEBT));
+        self.held_until <= latest_hold && full_by <= latest
     }
 
     /// Gives a turn back that was not used.
@@ -251,6 +264,7 @@ impl Dial {
         }
         let in_time = due.max(since).max(now.saturating_sub(LATENESS)).min(now);
         self.rate(limit).charge(&mut self.bucket, in_time, amount);
+        self.bucket.forgive_beyond(now.saturating_add(MOST_DEBT));
         self.flow.add(now, amount);
         waited
     }

@@ -27,7 +27,7 @@ use super::settings::UpstreamSettings;
 use crate::admission;
 use crate::clock::Clock;
 use crate::rate_limit::shared::SharedCells;
-use crate::units::{Tokens, Usage};
+use crate::units::Tokens;
 
 /// The lanes of all accounts.
 #[derive(Debug)]
@@ -282,12 +282,13 @@ impl Turn {
 
     /// Gives back what was taken in advance, because the call cost nothing.
     pub(super) async fn unbilled(&self) {
-        self.billed(Usage::default()).await;
+        self.billed(Tokens::ZERO).await;
     }
 
-    /// Corrects what was taken in advance to what was billed.
-    pub(super) async fn billed(&self, usage: Usage) {
-        let (limits, taken, billed) = (self.lane.limits, self.taken.get(), usage.total().get());
+    /// Corrects what was taken in advance to what was billed. That holds the lane for all tenants, so it must be
+    /// no more than one call can take ([`Model::rated`](crate::catalog::Model::rated)).
+    pub(super) async fn billed(&self, rated: Tokens) {
+        let (limits, taken, billed) = (self.lane.limits, self.taken.get(), rated.get());
         let correct = |pace: &mut Pace, now| pace.correct(limits, now, taken, billed);
         self.lane.cell.update_if_there(self.left_at, correct).await;
     }

@@ -91,9 +91,9 @@ impl Debt {
         let endpoint = placement.entrance.endpoint().name().to_owned();
         let settlement = if let Some(billed) = billed {
             // On its way to the ledger before anything else is waited for.
-            let counted = permit.counted(&billed);
+            let rated = permit.model().rated(&permit.counted(&billed));
             let settling = permit.settle(billed, request_id.as_ref().map(ToString::to_string));
-            placement.turn.billed(counted).await;
+            placement.turn.billed(rated).await;
             settling.await
         } else {
             let model = permit.model().name.as_str();

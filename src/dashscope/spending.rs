@@ -95,9 +95,9 @@ pub(super) async fn close(permit: Permit, turn: &Turn, failure: Failure) -> Stop
         Bill::Known(billed) => {
             let request_id = stop.request_id.as_ref().map(ToString::to_string);
             // On its way to the ledger before anything else is waited for.
-            let counted = permit.counted(&billed);
+            let rated = permit.model().rated(&permit.counted(&billed));
             let settling = permit.settle(billed, request_id);
-            turn.billed(counted).await;
+            turn.billed(rated).await;
             settling.await;
         }
     }

@@ -385,7 +385,7 @@ async fn a_deadline_that_passed_or_is_too_near_costs_nothing() {
 async fn an_upload_is_not_asked_leave_for_when_it_is_too_late() {
     let world = World::new([]).await;
     let deadline = world.clock.instant() + Duration::from_millis(300);
-    let error = world.client.upload_policy(&world.model, deadline).await.unwrap_err();
+    let error = world.client.upload_policy(&world.model, "acme", deadline).await.unwrap_err();
     assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 0));
 }
 
@@ -526,9 +526,16 @@ async fn a_retry_after_past_the_deadline_ends_the_call_and_holds_back_the_next()
 
 #[tokio::test]
 async fn a_retry_after_of_a_year_is_not_believed() {
-    let world = World::new([throttled("Retry-After: 31536000")]).await;
-    let error = world.call().await.unwrap_err();
-    assert_eq!(error.fault.retry_after(), Some(Duration::from_mins(10)));
+    for header in [
+        "Retry-After: 31536000",
+        "Retry-After: 99999999999999999999",
+        "retry-after-ms: 40000000000",
+        "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT",
+    ] {
+        let world = World::new([throttled(header)]).await;
+        let error = world.call().await.unwrap_err();
+        assert_eq!(error.fault.retry_after(), Some(Duration::from_mins(10)), "{header}");
+    }
 }
 
 #[tokio::test]

@@ -48,6 +48,13 @@ impl Bucket {
     pub fn full_by(&self) -> Duration {
         duration_of_nanos(self.full_at.saturating_add(u128::from(self.parts > 0)))
     }
+
+    /// Forgives what would keep the bucket from being full at `latest`.
+    pub fn forgive_beyond(&mut self, latest: Duration) {
+        if self.full_by() > latest {
+            *self = Self { full_at: latest.as_nanos(), parts: 0 };
+        }
+    }
 }
 
 impl Rate {

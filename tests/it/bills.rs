@@ -2,10 +2,12 @@
 //! comes after them.
 
 use dashscope_emulator::Fault;
+use ocr_gateway::rate_limit::redis::OnFailure;
 
 use crate::budgets::accounts;
 use crate::dropin::{CHAT, GENERATION, chat, generation, streamed};
 use crate::harness::{Answer, TestGateway, fixture, today};
+use crate::redis::RedisDatabase;
 
 /// Tokens that no answer has.
 const ABSURD: &str = "5000000000000000000";
@@ -90,4 +92,115 @@ async fn a_bill_that_cannot_be_is_clamped_told_of_and_marked_on_every_route() {
         assert_eq!(accounts(&gateway, "test").await, (settled + told, 0), "{path}");
         assert_eq!(gateway.store.ledger().audit(today()).await.unwrap(), [], "{path}");
     }
+}
+
+/// Numbers that a bill cannot state, and what a JSON reader may take for one.
+const ABSURDITIES: [&str; 14] = [
+    "30001",
+    "2000000",
+    "1000000000000",
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1e30",
+    "-5",
+    "152.5",
+    "\"152\"",
+    "null",
+    "[152]",
+    "99999999999999999999999999999999999999999999999999",
+];
+
+/// Answers that state `number` for each kind of token in turn, and for all.
+fn absurd_answers(number: &str) -> impl Iterator<Item = (&'static str, String)> {
+    let compatible = |input: &str, image: &str, output: &str| {
+        format!(
+            r#"{{"choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant","content":"text"}}}}],
+            "usage":{{"prompt_tokens":{input},"completion_tokens":{output},"total_tokens":7,
+            "prompt_tokens_details":{{"image_tokens":{image}}}}}}}"#
+        )
+    };
+    let native = format!(
+        r#"{{"output":{{"choices":[{{"finish_reason":"stop","message":{{"role":"assistant","content":[{{"text":"text"}}]}}}}]}},
+        "usage":{{"input_tokens":{number},"output_tokens":{number},"image_tokens":{number}}}}}"#
+    );
+    [
+        ("/ocr", compatible(number, "80", "3")),
+        (CHAT, compatible("152", number, "3")),
+        ("/ocr", compatible("152", "80", number)),
+        (CHAT, compatible(number, number, number)),
+        (GENERATION, native),
+    ]
+    .into_iter()
+}
+
+#[tokio::test]
+async fn no_bill_holds_up_the_account_for_longer_than_the_dearest_call() {
+    for number in ABSURDITIES {
+        let gateway = TestGateway::with(|setup| {
+            for model in setup.settings.models.values_mut() {
+                // The vendor's figures: the dearest call takes half a second of them.
+                (model.rpm, model.tpm) = (1_200, 6_000_000);
+            }
+        })
+        .await;
+        let mut calls = 0;
+        for (path, body) in absurd_answers(number) {
+            let absurd = Fault::replay(200, "application/json", body).times(1);
+            gateway.upstream().add_fault(absurd);
+            assert_eq!(ask(&gateway, path).await.status, 200, "{path} {number}");
+            let next = ask(&gateway, "/ocr").await;
+            assert_eq!(next.status, 200, "{path} {number}: {}", next.text);
+            calls += 2;
+        }
+        let (settled, reserved) = accounts(&gateway, "test").await;
+        assert!(reserved == 0 && settled <= MOST * calls, "{number}: {settled}");
+        assert_eq!(gateway.store.ledger().audit(today()).await.unwrap(), [], "{number}");
+        let usage = Answer::of(gateway.get("/usage")).await;
+        assert_eq!(usage.status, 200, "{number}: {}", usage.text);
+        assert_eq!(gateway.count("upstream_attempts_total", &[]).await, calls, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn no_bill_holds_up_the_account_of_other_replicas() {
+    let Some(database) = RedisDatabase::new() else { return };
+    let start = || {
+        TestGateway::with(|setup| {
+            setup.settings.redis = database.settings(OnFailure::Closed);
+            for model in setup.settings.models.values_mut() {
+                (model.rpm, model.tpm) = (1_200, 6_000_000);
+            }
+        })
+    };
+    let (one, other) = (start().await, start().await);
+    for number in ["1000000000000", "9223372036854775807", "18446744073709551615"] {
+        for (path, body) in absurd_answers(number) {
+            one.upstream().add_fault(Fault::replay(200, "application/json", body).times(1));
+            assert_eq!(ask(&one, path).await.status, 200, "{path} {number}");
+            let next = ask(&other, "/ocr").await;
+            assert_eq!(next.status, 200, "{path} {number}: {}", next.text);
+        }
+    }
+}
+
+/// A bound may be larger than what the model reads: the text of a drop-in request counts its bytes.
+#[tokio::test]
+async fn a_bill_within_a_large_bound_holds_up_the_account_no_longer_than_one_call_can() {
+    let gateway = TestGateway::with(|setup| {
+        for model in setup.settings.models.values_mut() {
+            (model.rpm, model.tpm) = (1_200, 6_000_000);
+        }
+    })
+    .await;
+    let mut long = chat();
+    long["messages"][0]["content"][1]["text"] = "a".repeat(4_000_000).into();
+    let billed = compatible().replace(ABSURD, "3").replace("752", "4000000");
+    gateway.upstream().add_fault(Fault::replay(200, "application/json", billed).times(1));
+    let answer = Answer::of(gateway.post(CHAT).body(long.to_string())).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(accounts(&gateway, "test").await.0 > 4_000_000, "the ledger counts all of it");
+    let next = ask(&gateway, "/ocr").await;
+    assert_eq!(next.status, 200, "{}", next.text);
 }
