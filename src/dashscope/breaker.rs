@@ -8,6 +8,7 @@
 //! A verdict on a call that left before the breaker last changed says nothing of the time since, and is
 //! ignored. A cool-down may be made longer, never shorter.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,10 @@ use std::time::{Duration, Instant};
 pub(super) struct Breaker {
     /// Failures in a row that open it.
     failures: u32,
+    /// How many of them may be one tenant's.
+    most_of_one: u32,
+    /// How many there are of anybody's when it is suspect.
+    suspicious: u32,
     cool_down: Duration,
     /// How long the others wait for a probe before there is another: a page may take minutes.
     patience: Duration,
@@ -34,11 +39,35 @@ struct State {
     opened: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Phase {
-    Closed { failures: u32 },
+    Closed(Run),
     Open { until: Instant },
     HalfOpen { since: Instant },
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+struct Run {
+    /// Those that are nobody's.
+    of_nobody: u32,
+    of_tenants: HashMap<Arc<str>, u32>,
+}
+
+impl Run {
+    fn add(&mut self, whose: Option<&Arc<str>>) {
+        let count = match whose {
+            None => &mut self.of_nobody,
+            Some(tenant) => self.of_tenants.entry(Arc::clone(tenant)).or_default(),
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// The failures, of which no more than `most_of_one` of one tenant count.
+    fn count(&self, most_of_one: u32) -> u32 {
+        let of_tenants = self.of_tenants.values().map(|&count| count.min(most_of_one));
+        of_tenants.fold(self.of_nobody, u32::saturating_add)
+    }
 }
 
 /// What is seen of a breaker from outside.
@@ -77,9 +106,32 @@ pub(super) struct Pass {
 impl Breaker {
     /// A closed breaker that `failures` in a row open for `cool_down`.
     pub(super) fn new(failures: u32, cool_down: Duration) -> Self {
-        let state = State { phase: Phase::Closed { failures: 0 }, epoch: 0, opened: 0 };
+        Self::of_failures(failures, failures, cool_down)
+    }
+
+    /// The same for calls of several tenants, of which none can open it alone: no more than half of the
+    /// failures, rounded up, may be one tenant's.
+    pub(super) fn of_several(failures: u32, cool_down: Duration) -> Self {
+        let several = Self::of_failures(failures.max(2), failures.div_ceil(2), cool_down);
+        Self { suspicious: failures, ..several }
+    }
+
+    fn of_failures(failures: u32, most_of_one: u32, cool_down: Duration) -> Self {
+        let state = State { phase: Phase::Closed(Run::default()), epoch: 0, opened: 0 };
         let patience = (cool_down * 2).min(LONGEST_PATIENCE);
-        Self { failures, cool_down, patience, state: Mutex::new(state) }
+        Self {
+            failures,
+            most_of_one,
+            suspicious: failures,
+            cool_down,
+            patience,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Whether so many calls in a row failed that it would be open if any failures were enough.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.state().is_suspect(self.suspicious)
     }
 
     /// Lets a call pass.
@@ -102,8 +154,13 @@ impl Breaker {
     }
 
     /// How it stands.
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    fn standing(&self, now: Instant) -> Standing {
         self.state().standing(now, self.patience)
+    }
+
+    /// Whether everything passes.
+    pub(super) fn is_closed(&self, now: Instant) -> bool {
+        self.standing(now) == Standing::Closed
     }
 
     /// The least time until it may let a call pass.
@@ -122,9 +179,16 @@ impl Breaker {
 }
 
 impl State {
+    fn is_suspect(&self, suspicious: u32) -> bool {
+        match &self.phase {
+            Phase::Closed(run) => run.count(u32::MAX) >= suspicious,
+            Phase::Open { .. } | Phase::HalfOpen { .. } => true,
+        }
+    }
+
     fn standing(&self, now: Instant, patience: Duration) -> Standing {
         match self.phase {
-            Phase::Closed { .. } => Standing::Closed,
+            Phase::Closed(_) => Standing::Closed,
             Phase::Open { until } if until > now => {
                 Standing::Open(until.saturating_duration_since(now))
             }
@@ -135,14 +199,14 @@ impl State {
         }
     }
 
-    const fn change(&mut self, phase: Phase) {
+    fn change(&mut self, phase: Phase) {
         self.phase = phase;
         self.epoch += 1;
     }
 }
 
 impl Pass {
-    /// The call went well, as far as the endpoint is concerned.
+    /// The call went well, as far as the endpoint is concerned. A breaker that was suspect is told to have closed.
     pub(super) fn well(&mut self) -> Option<Change> {
         let mut state = self.breaker.state();
         let is_current = state.epoch == self.epoch;
@@ -152,13 +216,14 @@ impl Pass {
             return None;
         }
         match state.phase {
-            Phase::Closed { .. } if !is_current => None,
-            Phase::Closed { .. } => {
-                state.phase = Phase::Closed { failures: 0 };
-                None
+            Phase::Closed(_) if !is_current => None,
+            Phase::Closed(_) => {
+                let was_suspect = state.is_suspect(self.breaker.suspicious);
+                state.phase = Phase::Closed(Run::default());
+                was_suspect.then_some(Change::Closed)
             }
             Phase::Open { .. } | Phase::HalfOpen { .. } => {
-                state.change(Phase::Closed { failures: 0 });
+                state.change(Phase::Closed(Run::default()));
                 (self.epoch, self.is_probe) = (state.epoch, false);
                 Some(Change::Closed)
             }
@@ -166,29 +231,53 @@ impl Pass {
     }
 
     /// The call began well, and how it ends is not known yet. That closes the breaker, since a probe may take
-    /// minutes to end, but on probation: the next failure opens it again, unless a call went well before.
+    /// minutes to end, but on probation: the next failure opens it again, unless a call went well before. There is
+    /// no probation where it is for several tenants, since the next failure may be that of one tenant alone.
     pub(super) fn begun(&mut self) -> Option<Change> {
         let mut state = self.breaker.state();
         if state.epoch != self.epoch || !matches!(state.phase, Phase::HalfOpen { .. }) {
             return None;
         }
-        state.change(Phase::Closed { failures: self.breaker.failures.saturating_sub(1) });
+        let Breaker { failures, most_of_one, .. } = *self.breaker;
+        let is_for_several = most_of_one < failures;
+        let of_nobody = if is_for_several { 0 } else { failures.saturating_sub(1) };
+        state.change(Phase::Closed(Run { of_nobody, ..Run::default() }));
         (self.epoch, self.is_probe) = (state.epoch, false);
         Some(Change::Closed)
     }
 
+    /// Whether the call finds out for all others whether the endpoint works.
+    pub(super) const fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
     /// The endpoint failed at the call; it shall not be asked before `at_least` is over, once that opens
-    /// the breaker.
-    pub(super) fn badly(&mut self, now: Instant, at_least: Duration) -> Option<Change> {
-        self.fail(now, at_least, self.breaker.failures)
+    /// the breaker. The failure counts as that of the tenant `whose` call it was, or as nobody's.
+    pub(super) fn badly(
+        &mut self,
+        now: Instant,
+        at_least: Duration,
+        whose: Option<&Arc<str>>,
+    ) -> Option<Change> {
+        let Breaker { failures, most_of_one, .. } = *self.breaker;
+        self.fail(now, at_least, |run| {
+            run.add(whose);
+            run.count(most_of_one) >= failures
+        })
     }
 
     /// The endpoint refused the call for good: that opens the breaker at once, for `cool_down` or longer.
     pub(super) fn refused(&mut self, now: Instant, cool_down: Duration) -> Option<Change> {
-        self.fail(now, cool_down, 1)
+        self.fail(now, cool_down, |_| true)
     }
 
-    fn fail(&mut self, now: Instant, at_least: Duration, enough: u32) -> Option<Change> {
+    /// Opens the breaker where it is closed and `is_enough` says so of the run, or where it was on trial.
+    fn fail(
+        &mut self,
+        now: Instant,
+        at_least: Duration,
+        is_enough: impl FnOnce(&mut Run) -> bool,
+    ) -> Option<Change> {
         let mut state = self.breaker.state();
         let until = now + self.breaker.cool_down.max(at_least);
         if state.epoch != self.epoch {
@@ -199,13 +288,12 @@ impl Pass {
             return None;
         }
         self.is_probe = false;
-        if let Phase::Closed { failures } = state.phase
-            && failures + 1 < enough
+        if let Phase::Closed(run) = &mut state.phase
+            && !is_enough(run)
         {
-            state.phase = Phase::Closed { failures: failures + 1 };
             return None;
         }
-        let anew = matches!(state.phase, Phase::Closed { .. });
+        let anew = matches!(state.phase, Phase::Closed(_));
         state.change(Phase::Open { until });
         if anew {
             state.opened = state.epoch;
@@ -239,7 +327,7 @@ mod tests {
     }
 
     fn fail(breaker: &Arc<Breaker>, now: Instant) -> Option<Change> {
-        breaker.enter(now).unwrap().badly(now, NONE)
+        breaker.enter(now).unwrap().badly(now, NONE, None)
     }
 
     fn open(breaker: &Arc<Breaker>, now: Instant) {
@@ -274,7 +362,7 @@ mod tests {
         open(&breaker, now);
         let later = now + SECOND;
         let mut probe = breaker.enter(later).unwrap();
-        assert_eq!(probe.badly(later, NONE), Some(Change::Opened { anew: false }));
+        assert_eq!(probe.badly(later, NONE, None), Some(Change::Opened { anew: false }));
         assert_eq!(breaker.enter(later).unwrap_err(), Standing::Open(SECOND));
     }
 
@@ -288,7 +376,7 @@ mod tests {
         let mut hanging = breaker.enter(later + SECOND * 2).unwrap();
         assert_eq!(slow.well(), Some(Change::Closed));
         assert!(breaker.enter(later + SECOND * 2).is_ok());
-        assert_eq!(hanging.badly(later + SECOND * 9, NONE), None, "it was sent before that");
+        assert_eq!(hanging.badly(later + SECOND * 9, NONE, None), None, "it was sent before that");
     }
 
     #[test]
@@ -297,7 +385,7 @@ mod tests {
         for outcome in [None, None, Some(Change::Opened { anew: true })] {
             let mut stream = breaker.enter(now).unwrap();
             assert_eq!(stream.begun(), None);
-            assert_eq!(stream.badly(now, NONE), outcome);
+            assert_eq!(stream.badly(now, NONE, None), outcome);
         }
     }
 
@@ -308,11 +396,37 @@ mod tests {
         let mut probe = breaker.enter(now + SECOND).unwrap();
         assert_eq!(probe.begun(), Some(Change::Closed));
         let mut other = breaker.enter(now + SECOND).unwrap();
-        assert_eq!(other.badly(now + SECOND, NONE), Some(Change::Opened { anew: true }));
+        assert_eq!(other.badly(now + SECOND, NONE, None), Some(Change::Opened { anew: true }));
         assert_eq!(probe.well(), None, "it has opened since");
         let mut probe = breaker.enter(now + SECOND * 2).unwrap();
         assert_eq!((probe.begun(), probe.well()), (Some(Change::Closed), None));
         open(&breaker, now + SECOND * 2);
+    }
+
+    #[test]
+    fn failures_of_one_tenant_do_not_open_a_breaker_of_several() {
+        let now = crate::clock::Clock::instant(&crate::clock::SystemClock);
+        for failures in 1..8 {
+            let breaker = Arc::new(Breaker::of_several(failures, SECOND));
+            let fail =
+                |tenant: &str| breaker.enter(now).unwrap().badly(now, NONE, Some(&tenant.into()));
+            for _ in 0..100 {
+                assert_eq!(fail("one"), None, "{failures}");
+            }
+            assert!(breaker.is_suspect());
+            let others = (1..100).find(|_| fail("other").is_some()).unwrap();
+            assert_eq!(others, (failures / 2).max(1), "{failures}");
+        }
+    }
+
+    #[test]
+    fn failures_that_are_nobody_s_open_a_breaker_of_several() {
+        let now = crate::clock::Clock::instant(&crate::clock::SystemClock);
+        let breaker = Arc::new(Breaker::of_several(3, SECOND));
+        open(&breaker, now);
+        let mut probe = breaker.enter(now + SECOND).unwrap();
+        assert_eq!(probe.begun(), Some(Change::Closed));
+        assert_eq!(fail(&breaker, now + SECOND), None, "it is not on probation");
     }
 
     #[test]
@@ -328,9 +442,9 @@ mod tests {
         let (breaker, now) = breaker();
         let mut late = [breaker.enter(now).unwrap(), breaker.enter(now).unwrap()];
         open(&breaker, now);
-        assert_eq!(late[0].badly(now, SECOND * 60), None);
+        assert_eq!(late[0].badly(now, SECOND * 60, None), None);
         assert_eq!(breaker.standing(now), Standing::Open(SECOND * 60));
-        assert_eq!(late[1].badly(now, SECOND * 2), None);
+        assert_eq!(late[1].badly(now, SECOND * 2, None), None);
         assert_eq!(breaker.standing(now), Standing::Open(SECOND * 60));
     }
 
@@ -344,6 +458,6 @@ mod tests {
         assert_eq!(early.well(), None);
         assert_eq!(breaker.standing(now + SECOND), Standing::Probing);
         assert_eq!(probe.well(), Some(Change::Closed));
-        assert_eq!(early.badly(now + SECOND, NONE), None, "nor does it count afterwards");
+        assert_eq!(early.badly(now + SECOND, NONE, None), None, "nor does it count afterwards");
     }
 }

@@ -89,6 +89,7 @@ impl Dispatcher {
     pub(super) async fn upload_policy(
         &self,
         model: &Model,
+        tenant: &str,
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
         let (now, mut progress) = (self.clock.instant(), Progress::default());
@@ -96,7 +97,7 @@ impl Dispatcher {
             return Err(give_up(&model.name, &progress, Fault::DeadlineExceeded.into()));
         }
         let left = deadline.saturating_duration_since(now);
-        let mut entrance = match self.pool.enter_first(model) {
+        let mut entrance = match self.pool.enter_first(model, tenant) {
             Ok(entrance) => entrance,
             Err(fault) => return Err(give_up(&model.name, &progress, fault.into())),
         };
@@ -235,13 +236,14 @@ impl Dispatcher {
     pub(super) async fn learn(&self, placement: &mut Placement, failure: &Failure) {
         let Placement { entrance, turn } = placement;
         if entrance.failed(failure, self.clock.instant()) {
-            // Those who wait for the endpoint look for another.
+            // All who wait for the endpoint look for another.
             turn.lane().send_away();
         }
         let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
         let quota = is_throttled.then(|| health::quota(failure)).flatten();
-        // It speaks of the account, so it binds every call of the model, not just this one.
-        let wait = failure.retry_after.filter(|_| !failure.fault.is_about_the_request());
+        // It speaks of the account, so it binds every call of the model, not just this one. That of another
+        // failure may be owed to what the call says, and binds its tenant (`gate`).
+        let wait = failure.retry_after.filter(|_| is_throttled);
         if quota.is_some() || wait.is_some() {
             turn.throttled(quota, wait).await;
         }

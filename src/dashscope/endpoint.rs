@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::attempt::Transport;
-use super::breaker::{Breaker, Change, Pass, Standing};
 use super::check::{self, CheckError};
 use super::error::{Code, Fault};
+use super::gate::{Cause, Closing, Gate, Passage};
 use super::health::Health;
 use super::pace::Limits;
 use super::pacer::{Lane, Pacer};
@@ -22,12 +22,12 @@ use crate::telemetry::metrics::{EndpointState, Metrics};
 pub(super) struct Endpoint {
     settings: EndpointSettings,
     transport: Transport,
-    /// Whether the key is taken; open after a single refusal.
-    key: Arc<Breaker>,
+    /// Whether the key is taken; closed after a single refusal.
+    key: Arc<Gate>,
     /// What the upstream said when it refused the key last.
     refusal: Mutex<Option<Code>>,
     /// One for each model that was asked for here; as many as the catalog has at most.
-    models: Mutex<HashMap<String, Arc<Breaker>>>,
+    models: Mutex<HashMap<String, Arc<Gate>>>,
     failures: u32,
     cool_down: Duration,
     key_cool_down: Duration,
@@ -40,8 +40,8 @@ pub(super) struct Endpoint {
 #[derive(Debug)]
 pub(super) struct Entrance {
     endpoint: Arc<Endpoint>,
-    key: Pass,
-    model: Pass,
+    key: Passage,
+    model: Passage,
     model_name: String,
 }
 
@@ -57,7 +57,7 @@ impl Endpoint {
         Self {
             transport,
             settings,
-            key: Arc::new(Breaker::new(1, key_cool_down)),
+            key: Arc::new(Gate::new(1, key_cool_down)),
             refusal: Mutex::default(),
             models: Mutex::default(),
             failures: upstream.breaker_failures,
@@ -97,28 +97,33 @@ impl Endpoint {
         pacer.lane(self.settings.account(), &model.name, limits)
     }
 
-    /// The least time until it may be asked for `model`; none where it may be asked now.
-    pub(super) fn closed_for(&self, model: &str, now: Instant) -> Option<Duration> {
-        let wait = self.key.wait(now).max(self.breaker(model).wait(now));
+    /// The least time until `tenant` may ask it for `model`; none where that is now.
+    pub(super) fn closed_for(&self, model: &str, tenant: &str, now: Instant) -> Option<Duration> {
+        let wait = self.key.wait(tenant, now).max(self.gate(model).wait(tenant, now));
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Why it is the key that keeps it from being asked, if it is.
-    pub(super) fn key_refused(&self, now: Instant) -> Option<Fault> {
+    /// Why it is the key that keeps `tenant` from asking it, if it is.
+    pub(super) fn key_refused(&self, tenant: &str, now: Instant) -> Option<Fault> {
         let code = || self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (self.key.standing(now) != Standing::Closed).then(|| Fault::Account { code: code() })
+        (!self.key.is_open_to(tenant, now)).then(|| Fault::Account { code: code() })
     }
 
-    /// Lets a call in, if the endpoint may be asked for `model`.
-    pub(super) fn enter(self: &Arc<Self>, model: &str, now: Instant) -> Option<Entrance> {
-        let key = self.key.enter(now).ok()?;
-        let pass = self.breaker(model).enter(now).ok()?;
+    /// Lets a call in, if `tenant` may ask the endpoint for `model`.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        model: &str,
+        tenant: &str,
+        now: Instant,
+    ) -> Option<Entrance> {
+        let key = self.key.enter(tenant, now)?;
+        let passage = self.gate(model).enter(tenant, now)?;
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.chosen.fetch_add(1, Ordering::Relaxed);
         Some(Entrance {
             endpoint: Arc::clone(self),
             key,
-            model: pass,
+            model: passage,
             model_name: model.to_owned(),
         })
     }
@@ -143,14 +148,14 @@ impl Endpoint {
         check::check(&self.transport).await
     }
 
-    fn breaker(&self, model: &str) -> Arc<Breaker> {
+    fn gate(&self, model: &str) -> Arc<Gate> {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(breaker) = models.get(model) {
-            return Arc::clone(breaker);
+        if let Some(gate) = models.get(model) {
+            return Arc::clone(gate);
         }
-        let breaker = Arc::new(Breaker::new(self.failures, self.cool_down));
-        models.insert(model.to_owned(), Arc::clone(&breaker));
-        breaker
+        let gate = Arc::new(Gate::new(self.failures, self.cool_down));
+        models.insert(model.to_owned(), Arc::clone(&gate));
+        gate
     }
 }
 
@@ -161,83 +166,111 @@ impl Entrance {
 
     /// Notes that the endpoint did its part.
     pub(super) fn well(&mut self) {
-        let changes = [self.key.well(), self.model.well()];
-        self.tell_of_return(changes);
+        let (key, model) = (self.key.well(), self.model.well());
+        self.tell_of_return(key, model);
     }
 
     /// Notes that the endpoint began to do its part: it takes the key, and may still break off.
     pub(super) fn begun(&mut self) {
-        let changes = [self.key.well(), self.model.begun()];
-        self.tell_of_return(changes);
+        let (key, model) = (self.key.well(), self.model.begun());
+        self.tell_of_return(key, model);
     }
 
-    fn tell_of_return(&self, [key, model]: [Option<Change>; 2]) {
+    fn tell_of_return(&self, key: bool, model: bool) {
         let (name, model_name) = (self.endpoint.name(), self.model_name.as_str());
-        if key == Some(Change::Closed) {
+        if key {
             tracing::info!(endpoint = name, "the upstream takes the account again");
             self.endpoint.metrics.endpoint_state(name, "", EndpointState::Closed);
         }
-        if model == Some(Change::Closed) {
+        if model {
             tracing::info!(endpoint = name, model = model_name, "the endpoint works again");
             self.endpoint.metrics.endpoint_state(name, model_name, EndpointState::Closed);
         }
     }
 
-    /// Notes a failure, of whoever's making; whether the endpoint is closed by it.
+    /// Notes a failure, of whoever's making; whether the endpoint is closed to all by it.
     pub(super) fn failed(&mut self, failure: &Failure, now: Instant) -> bool {
+        let (wait, key_cool_down) = (failure.retry_after, self.endpoint.key_cool_down);
+        let longest = key_cool_down.max(wait.unwrap_or_default());
         match Health::shown_by(failure) {
             Health::Well => {
                 self.well();
                 false
             }
             Health::Unknown => false,
+            Health::Away => {
+                let closing = self.model.badly(now, wait, Cause::Endpoint);
+                self.tell_of_model(closing, &failure.fault)
+            }
             Health::Sick => {
-                let wait = failure.retry_after.unwrap_or_default();
-                let change = self.model.badly(now, wait);
-                self.tell_of_model(change, &failure.fault)
+                let closing = self.model.badly(now, wait, Cause::Either);
+                self.tell_of_model(closing, &failure.fault)
             }
             Health::ModelRefused => {
-                let wait = failure.retry_after.unwrap_or_default();
-                let change = self.model.refused(now, self.endpoint.key_cool_down.max(wait));
-                self.tell_of_model(change, &failure.fault)
+                let closing = self.model.refused(now, longest);
+                self.tell_of_model(closing, &failure.fault)
             }
-            Health::KeyRefused => self.key_refused(failure, now),
+            Health::KeyRefused => {
+                let closing = self.key.refused(now, longest);
+                self.tell_of_key(closing, &failure.fault)
+            }
+            Health::Denied => {
+                let closing = self.key.badly(now, wait, Cause::Either);
+                self.tell_of_key(closing, &failure.fault)
+            }
         }
     }
 
-    fn key_refused(&mut self, failure: &Failure, now: Instant) -> bool {
-        let name = self.endpoint.name();
+    fn tell_of_key(&self, closing: Option<Closing>, fault: &Fault) -> bool {
         *self.endpoint.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
-            failure.fault.code().cloned();
-        let Some(Change::Opened { anew }) =
-            self.key.badly(now, failure.retry_after.unwrap_or_default())
-        else {
-            return false;
-        };
-        self.endpoint.metrics.endpoint_state(name, "", EndpointState::KeyRefused);
-        if anew {
+            fault.code().cloned();
+        let Some(Closing { for_all, anew, is_undisputed }) = closing else { return false };
+        let name = self.endpoint.name();
+        if for_all || is_undisputed {
+            self.endpoint.metrics.endpoint_state(name, "", EndpointState::KeyRefused);
+        }
+        let upstream_code = fault.code().map(Code::as_str);
+        if anew && for_all {
             tracing::error!(
                 endpoint = name,
-                upstream.code = failure.fault.code().map(Code::as_str),
+                upstream.code = upstream_code,
                 "the upstream refuses the account: check its key, its rights and its bills"
             );
+        } else if anew {
+            tracing::error!(
+                endpoint = name,
+                tenant = self.key.tenant(),
+                upstream.code = upstream_code,
+                "the upstream refuses the account, or what the tenant asks: check the account's rights"
+            );
         }
-        true
+        for_all
     }
 
-    fn tell_of_model(&self, change: Option<Change>, fault: &Fault) -> bool {
-        let Some(Change::Opened { anew }) = change else { return false };
+    fn tell_of_model(&self, closing: Option<Closing>, fault: &Fault) -> bool {
+        let Some(Closing { for_all, anew, is_undisputed }) = closing else { return false };
         let (endpoint, model) = (self.endpoint.name(), self.model_name.as_str());
-        self.endpoint.metrics.endpoint_state(endpoint, model, EndpointState::Open);
-        if anew {
+        if for_all || is_undisputed {
+            self.endpoint.metrics.endpoint_state(endpoint, model, EndpointState::Open);
+        }
+        let outcome = fault.label();
+        if anew && for_all {
             tracing::warn!(
                 endpoint,
                 model,
-                outcome = fault.label(),
+                outcome,
                 "the endpoint is not asked for the model until it has cooled down"
             );
+        } else if anew {
+            tracing::warn!(
+                endpoint,
+                model,
+                outcome,
+                tenant = self.model.tenant(),
+                "the endpoint is not asked for the model by the tenant, whose calls failed, until it has cooled down"
+            );
         }
-        true
+        for_all
     }
 }
 

@@ -11,10 +11,14 @@ use super::verdict::{Failure, Repeat, plain};
 pub(super) enum Health {
     /// It works: it objected to the request, or to there being too many.
     Well,
-    /// It is broken or cannot be reached.
+    /// It cannot be reached, whatever it is asked.
+    Away,
+    /// It is broken, or breaks at what it was asked.
     Sick,
     /// It refuses its key for whatever is asked.
     KeyRefused,
+    /// It refuses its key, or what was asked.
+    Denied,
     /// It refuses the model to its key.
     ModelRefused,
     /// Nothing: the fault was ours, the caller's, or the page's.
@@ -34,8 +38,8 @@ impl Health {
             | Fault::ContentRejected
             | Fault::ImageRejected(_)
             | Fault::Rejected { .. } => Self::Well,
-            Fault::Unreachable
-            | Fault::Interrupted
+            Fault::Unreachable => Self::Away,
+            Fault::Interrupted
             | Fault::Timeout(Timeout::FirstByte | Timeout::Idle)
             | Fault::InvalidAnswer(Defect::NotJson) => Self::Sick,
             Fault::Failed { .. } | Fault::Timeout(Timeout::Upstream)
@@ -61,6 +65,9 @@ impl Health {
         let code = plain_code(code);
         let of_model = code.starts_with("model.")
             || code == "accessdenied.unpurchased"
+        if code.is_empty() || code == "accessdenied" {
+            return Self::Denied;
+        }
             || code.starts_with("allocationquota")
             || code.starts_with("throttling")
             || code == "insufficientquota";
@@ -112,11 +119,16 @@ mod tests {
         assert_eq!(of(500, "InternalError"), Health::Sick);
         assert_eq!(of(504, ""), Health::Sick);
         assert_eq!(of(408, "RequestTimeOut"), Health::Unknown);
-        for code in ["InvalidApiKey", "Arrearage", "AccessDenied"] {
+        for code in ["InvalidApiKey", "Arrearage", "App.AccessDenied"] {
             assert_eq!(of(401, code), Health::KeyRefused, "{code}");
         }
         for code in
             ["Model.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly"]
+        for code in ["AccessDenied", "access_denied", ""] {
+            assert_eq!(of(403, code), Health::Denied, "{code}");
+        }
+        let unreachable = Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing);
+        assert_eq!(Health::shown_by(&unreachable), Health::Away);
         {
             assert_eq!(of(403, code), Health::ModelRefused, "{code}");
         }

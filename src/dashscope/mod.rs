@@ -5,7 +5,7 @@
 //! from the [`Call`], so that what is sent can never be dearer than what was admitted.
 //!
 //! What happens within a call reads top to bottom in `dispatch`: where it goes is decided in `pool`, among
-//! endpoints that stand as their `breaker`s say; when it may leave in `pacer`, by the order of `queue` and
+//! endpoints that stand as their `gate`s say for the tenant; when it may leave in `pacer`, by the order of `queue` and
 //! the speed of `pace`; what an answer means in `answer` and `verdict`, whose fault a failure is in `health`,
 //! when it is repeated in `retry`, and what it costs the tenant in `spending`. A reply is whole or a stream of
 //! events (`reply`, `stream`), and what is held of it counts in `memory`.
@@ -27,6 +27,7 @@ mod dispatch;
 mod endpoint;
 pub mod error;
 mod events;
+mod gate;
 mod health;
 mod incoming;
 mod memory;
@@ -303,7 +304,8 @@ impl Client {
         self.dispatcher.call(permit, &request, deadline).await?.forwarded().await
     }
 
-    /// Asks for leave to put a file for `model` into the provider's temporary storage. Spends nothing.
+    /// Asks for leave to put a file of `tenant` for `model` into the provider's temporary storage. Spends
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -311,9 +313,10 @@ impl Client {
     pub async fn upload_policy(
         &self,
         model: &Model,
+        tenant: &str,
         deadline: Instant,
     ) -> Result<Bytes, CallError> {
-        self.dispatcher.upload_policy(model, deadline).await
+        self.dispatcher.upload_policy(model, tenant, deadline).await
     }
 
     /// How each endpoint is reached, by its name: `without a proxy`, or by which.

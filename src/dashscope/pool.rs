@@ -99,19 +99,19 @@ impl Pool {
         &self.endpoints
     }
 
-    /// Enters the first endpoint that serves `model`, which is where files for it are put.
+    /// Enters the first endpoint that serves `model` for `tenant`, which is where files for it are put.
     ///
     /// # Errors
     ///
     /// Why it may not be asked now.
-    pub(super) fn enter_first(&self, model: &Model) -> Result<Entrance, Fault> {
+    pub(super) fn enter_first(&self, model: &Model, tenant: &str) -> Result<Entrance, Fault> {
         let first = self.endpoints.iter().find(|endpoint| endpoint.serves(model));
         let closed = |retry_after| Fault::Unavailable { retry_after };
         let first = first.ok_or(closed(Duration::ZERO))?;
         let now = self.clock.instant();
-        first.enter(&model.name, now).ok_or_else(|| {
-            let wait = first.closed_for(&model.name, now).unwrap_or_default();
-            first.key_refused(now).unwrap_or_else(|| closed(wait))
+        first.enter(&model.name, tenant, now).ok_or_else(|| {
+            let wait = first.closed_for(&model.name, tenant, now).unwrap_or_default();
+            first.key_refused(tenant, now).unwrap_or_else(|| closed(wait))
         })
     }
 
@@ -138,7 +138,7 @@ impl Pool {
         loop {
             let left = until.saturating_duration_since(self.clock.instant());
             let candidates = self.candidates(model, tenant, input, search);
-            let best = self.best(candidates, left, &too_late)?;
+            let best = self.best(candidates, tenant, left, &too_late)?;
             let lane = Arc::clone(&best.lane);
             let turn = match self.pacer.turn(&lane, tenant, input, until).await {
                 Ok(turn) => turn,
@@ -153,7 +153,7 @@ impl Pool {
                     continue;
                 }
             };
-            if let Some(entrance) = best.endpoint.enter(&model.name, self.clock.instant()) {
+            if let Some(entrance) = best.endpoint.enter(&model.name, tenant, self.clock.instant()) {
                 return Ok(Placement { entrance, turn });
             }
             // It was closed while the call waited.
@@ -182,13 +182,15 @@ impl Pool {
     fn best<'a>(
         &self,
         candidates: Vec<Candidate<'a>>,
+        tenant: &str,
         left: Duration,
         late: &[Arc<Lane>],
     ) -> Result<Candidate<'a>, Fault> {
         /// Waits that differ by less are equal, so that loads and weights count.
         const EQUAL: Duration = Duration::from_millis(100);
         let now = self.clock.instant();
-        let refused = candidates.iter().map(|candidate| candidate.endpoint.key_refused(now));
+        let refused =
+            candidates.iter().map(|candidate| candidate.endpoint.key_refused(tenant, now));
         let refused: Option<Vec<_>> = refused.collect();
         let shortest = candidates.iter().filter_map(|candidate| candidate.closed_for).min();
         let none = match refused.and_then(|mut faults| faults.pop()) {
@@ -224,7 +226,7 @@ impl Pool {
             let lane = endpoint.lane(&self.pacer, model);
             let (wait, spacing) = (lane.expected_wait(tenant, input), lane.spacing(input));
             let has_failed = search.failed.iter().any(|name| name == endpoint.name());
-            let closed_for = endpoint.closed_for(&model.name, now);
+            let closed_for = endpoint.closed_for(&model.name, tenant, now);
             Candidate { endpoint, lane, wait, spacing, closed_for, has_failed }
         });
         candidates.collect()

@@ -85,9 +85,10 @@ impl RetryPolicy {
         deadline: Instant,
         elsewhere: bool,
     ) -> Option<Duration> {
-        let of_endpoint =
-            matches!(Health::shown_by(failure), Health::KeyRefused | Health::ModelRefused)
-                && failure.bill == Bill::Nothing;
+        let of_endpoint = matches!(
+            Health::shown_by(failure),
+            Health::KeyRefused | Health::Denied | Health::ModelRefused
+        ) && failure.bill == Bill::Nothing;
         let backoff = match failure.repeat {
             Repeat::Never if elsewhere && of_endpoint => &self.transient,
             Repeat::Never => return None,

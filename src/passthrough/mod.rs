@@ -182,7 +182,7 @@ impl Passthrough {
         deadline: Instant,
     ) -> Result<Bytes, PassthroughError> {
         let model = prepare::model_for(&self.catalog, tenant, model.as_deref())?;
-        let policy = self.client.upload_policy(&model, deadline).await;
+        let policy = self.client.upload_policy(&model, tenant.name.as_str(), deadline).await;
         policy.map_err(|error| OcrError::from(error).into())
     }
 

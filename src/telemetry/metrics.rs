@@ -183,7 +183,7 @@ impl Metrics {
             upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,
             upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"])?,
             upstream_retries: new.counter("upstream_retries_total", "Calls repeated.", &["reason"])?,
-            endpoint_state: new.gauges("endpoint_state", "How an endpoint stands: 0 it is asked, 1 it cools down after failures, 2 its key is refused. Of one model, or of all where none is named.", &["endpoint", "model"])?,
+            endpoint_state: new.gauges("endpoint_state", "How an endpoint stands: 0 it is asked, 1 it cools down after failures of several tenants or of the only one that calls, 2 its key is refused. Of one model, or of all where none is named.", &["endpoint", "model"])?,
             in_flight_requests: new.gauge("in_flight_requests", "Requests being worked on.")?,
             in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads and long answers held in memory.")?,
             registry: registry.clone(),

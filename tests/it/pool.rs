@@ -2,9 +2,11 @@
 
 use dashscope_emulator::{Emulator, EngineChoice, Fault, Options as EmulatorOptions};
 use futures_util::future::join_all;
+use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::dashscope::settings::EndpointSettings;
 use ocr_gateway::rate_limit::redis::OnFailure;
 
+use crate::dropin::{CHAT, chat};
 use crate::harness::{Answer, SCRIPTED_TEXT, Setup, TestGateway, fixture};
 use crate::program::Installation;
 use crate::redis::RedisDatabase;
@@ -86,6 +88,80 @@ async fn while_every_endpoint_is_down_callers_are_told_at_once_when_to_come_back
     assert!((1..=600).contains(&retry_after) && answer.json["retryable"] == true);
     assert_eq!((gateway.upstream().bill().received, received), (received, 5));
     assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
+}
+
+/// What the upstream cannot digest, in a request's text.
+const POISON: &str = "indigestible";
+
+async fn tenant(gateway: &TestGateway, name: &str) -> String {
+    gateway.key_of(&Tenant::new(name.parse().unwrap())).await
+}
+
+/// A gateway in whose time no endpoint cools down, and the key of a second tenant.
+async fn that_never_cools_down() -> (TestGateway, String) {
+    let gateway = TestGateway::with(|setup| {
+        setup.settings.upstream.breaker_cool_down_ms = 600_000;
+        setup.settings.upstream.key_cool_down_ms = 600_000;
+        setup.settings.upstream.first_byte_timeout_ms = 2_000;
+    });
+    let gateway = gateway.await;
+    let key = tenant(&gateway, "another").await;
+    (gateway, key)
+}
+
+async fn poisoned(gateway: &TestGateway) -> Answer {
+    let body = chat().to_string().replace("Read the text.", POISON);
+    Answer::of(gateway.post(CHAT).body(body)).await
+}
+
+#[tokio::test]
+async fn failures_that_follow_one_tenant_s_requests_close_the_endpoint_to_that_tenant_alone() {
+    for fault in [
+        Fault::status(500),
+        Fault::code("ServiceUnavailable").retry_after(600),
+        Fault::reset(),
+        Fault::garbage(),
+        Fault::garbage().with_status(403),
+        Fault::garbage().with_status(502),
+        Fault::code("AccessDenied"),
+        Fault::hang(),
+    ] {
+        let (gateway, other) = that_never_cools_down().await;
+        gateway.upstream().add_fault(fault.clone().for_bodies_with(POISON));
+        join_all((0..8).map(|_| poisoned(&gateway))).await;
+        let received = gateway.upstream().bill().received;
+        let refused = poisoned(&gateway).await;
+        assert_eq!(refused.status, 503, "{fault:?}: {}", refused.text);
+        assert_eq!(gateway.upstream().bill().received, received, "{fault:?}");
+        for path in ["/ocr", "/ocr?task=text_recognition", "/extract?template=receipt"] {
+            let request = gateway.post_as(&other, path).body(fixture("hello.png"));
+            let answer = Answer::of(request).await;
+            assert_ne!(answer.status, 503, "{fault:?} {path}: {}", answer.text);
+        }
+        let request = gateway.post_as(&other, CHAT).body(chat().to_string());
+        assert_eq!(Answer::of(request).await.status, 200, "{fault:?}");
+        assert_eq!(gateway.count("endpoint_state", &[]).await, 0, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn failures_of_two_tenants_close_the_endpoint_to_all() {
+    let (gateway, other) = that_never_cools_down().await;
+    let third = tenant(&gateway, "third").await;
+    gateway.upstream().add_fault(Fault::status(500));
+    for key in [&gateway.key, &other] {
+        for _ in 0..5 {
+            let request = gateway.post_as(key, "/ocr").body(fixture("hello.png"));
+            Answer::of(request).await;
+        }
+    }
+    let received = gateway.upstream().bill().received;
+    assert!(received <= 5 + 2, "{received}");
+    let request = gateway.post_as(&third, "/ocr").body(fixture("hello.png"));
+    let answer = Answer::of(request).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (503, "upstream_unavailable"));
+    assert_eq!(gateway.upstream().bill().received, received);
+    assert_eq!(gateway.count("endpoint_state", &[]).await, 1);
 }
 
 #[tokio::test]
@@ -170,8 +246,7 @@ async fn a_tenant_s_thousand_pages_do_not_keep_another_s_one_waiting_for_all_of_
         }
     })
     .await;
-    let tenant = ocr_gateway::auth::tenant::Tenant::new("another".parse().unwrap());
-    let key = gateway.key_of(&tenant).await;
+    let key = tenant(&gateway, "another").await;
     let many = (0..40).map(|_| gateway.upload("/ocr", fixture("hello.png")));
     let one = async {
         gateway.until_upstream_has(6).await;
