@@ -17,14 +17,14 @@
 //!
 //! However a permit ends, the [`Tab`] of its request notes the same as the ledger.
 
+pub mod presence;
 pub mod tab;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_util::sync::CancellationToken;
-
+use self::presence::{LAST_WAIT, Presence};
 use self::tab::{Bound, Tab};
 use futures_util::future::Either;
 
@@ -48,10 +48,6 @@ pub const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_millis(500);
 pub fn latest_start(deadline: Instant, now: Instant) -> Option<Instant> {
     deadline.checked_sub(LEAST_TIME_FOR_AN_ATTEMPT).filter(|&latest| latest >= now)
 }
-
-/// How long a call still waits for room in a budget once its caller may have left. Zero would refuse it, because
-/// less time would be left than an attempt needs, and a caller that only closed its sending side must be answered.
-const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Decides who may spend, and reports what was spent.
 #[derive(Debug, Clone)]
@@ -159,6 +155,7 @@ pub struct Permit {
     /// Missing while the ledger is asked, and once the permit has ended.
     reservation: Option<Reservation>,
     deadline: Instant,
+    presence: Presence,
     tab: Tab,
     state: State,
     /// Whether an attempt failed before.
@@ -233,6 +230,7 @@ impl Admission {
                 taken,
                 reservation: None,
                 deadline,
+                presence: Presence::default(),
                 tab: tab.clone(),
                 state: State::Admitted,
                 is_repeat: false,
@@ -246,26 +244,29 @@ impl Admission {
     }
 
     /// Asks for leave by `admit`, which waits for room in a budget until the time that it is given. That is
-    /// `deadline`, or one second after `left` is cancelled, where that comes first.
+    /// `deadline`, or one second after the caller may have left, where that comes first. The permit knows the
+    /// caller's `presence` from then on.
     ///
     /// # Errors
     ///
     /// Those of `admit`.
     pub async fn until_left<F>(
         &self,
-        left: &CancellationToken,
+        presence: &Presence,
         deadline: Instant,
         admit: impl Fn(Instant) -> F,
     ) -> Result<Permit, Refusal>
     where
         F: Future<Output = Result<Permit, Refusal>>,
     {
-        if let Some(admitted) = left.run_until_cancelled(admit(deadline)).await {
-            return admitted;
-        }
-        let mut permit = admit(deadline.min(self.clock.instant() + LAST_WAIT)).await?;
+        let left = presence.may_have_left();
+        let mut permit = match left.run_until_cancelled(admit(deadline)).await {
+            Some(admitted) => admitted?,
+            None => admit(deadline.min(self.clock.instant() + LAST_WAIT)).await?,
+        };
         // Only the wait is cut short. The call is made like any other, and may be repeated.
         permit.deadline = deadline;
+        permit.presence = presence.clone();
         Ok(permit)
     }
 
@@ -312,6 +313,11 @@ impl Permit {
     /// Who pays.
     pub fn tenant(&self) -> &str {
         self.tenant.name.as_str()
+    }
+
+    /// Whether the caller still waits for an answer.
+    pub const fn presence(&self) -> &Presence {
+        &self.presence
     }
 
     /// Whether the call may be made again where its bill is unknown.
@@ -397,9 +403,10 @@ impl Permit {
     pub async fn renew(self) -> Result<Self, Refusal> {
         let (admission, bound, deadline) = (self.admission.clone(), self.bound, self.deadline);
         let (tenant, model) = (Arc::clone(&self.tenant), Arc::clone(&self.model));
-        let tab = self.tab.clone();
+        let (tab, presence) = (self.tab.clone(), self.presence.clone());
         drop(self.write_off());
-        let mut renewed = admission.admit_bound(&tenant, &model, bound, deadline, &tab).await?;
+        let admit = |until| admission.admit_bound(&tenant, &model, bound, until, &tab);
+        let mut renewed = admission.until_left(&presence, deadline, admit).await?;
         renewed.is_repeat = true;
         Ok(renewed)
     }

@@ -366,7 +366,8 @@ fn situation(error: &CallError) -> Problem {
             "The upstream took too long",
             format!("The upstream did not answer in time.{reference}"),
         ),
-        Fault::DeadlineExceeded => deadline_exceeded(),
+        // Of a caller who has left, nobody reads it.
+        Fault::DeadlineExceeded | Fault::Abandoned => deadline_exceeded(),
         Fault::Refused(refusal) => (**refusal).clone().into(),
         Fault::ContentRejected => Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,

@@ -23,13 +23,16 @@ use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
 use super::verdict::{Bill, Failure};
 use super::{ClientError, health, spending, uploads};
-use crate::admission::{self, Permit};
+use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Permit};
 use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::rate_limit::shared::SharedCells;
 use crate::telemetry::metrics::Metrics;
+
+/// How much longer a call waits for its turn when its caller has been waited for long enough.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Makes calls.
 #[derive(Debug)]
@@ -152,7 +155,7 @@ impl Dispatcher {
         loop {
             let first_only = request.resolves_oss;
             let search = Search { failed: &failed, first_only, deadline };
-            let mut placement = match self.pool.place(&permit, search).await {
+            let mut placement = match self.place(&permit, search).await {
                 Ok(placement) => placement,
                 // What the upstream said says more than that nobody is left to ask.
                 Err(fault) => return Err(Stop::after(last, fault)),
@@ -182,9 +185,26 @@ impl Dispatcher {
             drop(entrance);
             permit = spending::carry_over(permit, &turn, &failure).await?;
             self.metrics.upstream_retry(failure.fault.label());
-            last = Some(Stop::of(failure));
-            tokio::time::sleep(pause).await;
+            let failed = Stop::of(failure);
+            if permit.presence().bears(tokio::time::sleep(pause)).await.is_none() {
+                return Err(failed);
+            }
+            last = Some(failed);
         }
+    }
+
+    /// Finds a place for a call for as long as its caller is there.
+    async fn place(&self, permit: &Permit, search: Search<'_>) -> Result<Placement, Fault> {
+        let presence = permit.presence();
+        if let Some(placed) = presence.bears(self.pool.place(permit, search)).await {
+            return placed;
+        }
+        if presence.has_left() {
+            return Err(Fault::Abandoned);
+        }
+        // A caller who may still be there is told what it waited for, or is served if its turn has come.
+        let soon = self.clock.instant() + LEAST_TIME_FOR_AN_ATTEMPT + LAST_LOOK;
+        self.pool.place(permit, Search { deadline: search.deadline.min(soon), ..search }).await
     }
 
     async fn attempt(

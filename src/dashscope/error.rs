@@ -115,6 +115,9 @@ pub enum Fault {
     /// The caller's deadline passed.
     #[error("the deadline passed before the upstream had answered")]
     DeadlineExceeded,
+    /// The caller left before the call was sent.
+    #[error("the caller left before the call was sent")]
+    Abandoned,
     /// Our own queue under the account's rate is too long for this call.
     #[error("too many calls wait for the upstream; room in {} ms", retry_after.as_millis())]
     Busy {
@@ -152,6 +155,7 @@ impl Fault {
             | Self::Interrupted
             | Self::Timeout(_)
             | Self::DeadlineExceeded
+            | Self::Abandoned
             | Self::Busy { .. }
             | Self::Unavailable { .. }
             | Self::NoRoom(_)
@@ -176,6 +180,7 @@ impl Fault {
             Self::Interrupted => "interrupted",
             Self::Timeout(_) => "timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Abandoned => "abandoned",
             Self::Busy { .. } => "busy",
             Self::Unavailable { .. } => "unavailable",
             Self::InvalidAnswer(_) => "invalid_answer",

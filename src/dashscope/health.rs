@@ -53,6 +53,7 @@ impl Health {
             | Fault::InvalidAnswer(_)
             | Fault::NoRoom(_)
             | Fault::DeadlineExceeded
+            | Fault::Abandoned
             | Fault::Busy { .. }
             | Fault::Unavailable { .. }
             | Fault::Refused(_) => Self::Unknown,
@@ -60,14 +61,15 @@ impl Health {
     }
 
     /// A key without the right to one model, or whose free quota of one is gone, may be good for the
-    /// others.
+    /// others. "Access denied" may speak of a file that the request names, and a refusal without a code be that of
+    /// a device on the way that dislikes what the request says.
     fn of_account(code: Option<&Code>) -> Self {
         let code = plain_code(code);
-        let of_model = code.starts_with("model.")
-            || code == "accessdenied.unpurchased"
         if code.is_empty() || code == "accessdenied" {
             return Self::Denied;
         }
+        let of_model = code.starts_with("model.")
+            || code == "accessdenied.unpurchased"
             || code.starts_with("allocationquota")
             || code.starts_with("throttling")
             || code == "insufficientquota";
@@ -122,13 +124,13 @@ mod tests {
         for code in ["InvalidApiKey", "Arrearage", "App.AccessDenied"] {
             assert_eq!(of(401, code), Health::KeyRefused, "{code}");
         }
-        for code in
-            ["Model.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly"]
         for code in ["AccessDenied", "access_denied", ""] {
             assert_eq!(of(403, code), Health::Denied, "{code}");
         }
         let unreachable = Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing);
         assert_eq!(Health::shown_by(&unreachable), Health::Away);
+        for code in
+            ["Model.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly"]
         {
             assert_eq!(of(403, code), Health::ModelRefused, "{code}");
         }

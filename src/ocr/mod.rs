@@ -5,7 +5,8 @@
 //! foretells exactly what the other two send. Nothing here knows HTTP or SQL.
 //!
 //! From the moment a call is admitted it runs on a task of its own: a caller who hangs up, or a
-//! service that is told to stop, does not interrupt the work between paying and recording.
+//! service that is told to stop, does not interrupt the work between paying and recording. A call that was not
+//! sent when its caller hung up is not made.
 
 pub mod error;
 pub mod lines;
@@ -37,6 +38,7 @@ use self::result::{
     UpstreamFacts,
 };
 use crate::admission::Admission;
+use crate::admission::presence::Presence;
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
@@ -184,8 +186,9 @@ impl Ocr {
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
         let Asking { deadline, ref may_have_left, ref tab, .. } = asking;
+        let (presence, _until_left) = Presence::of(may_have_left.clone());
         let admit = |until| self.admission.admit(tenant, quote, until, tab);
-        let permit = self.admission.until_left(may_have_left, deadline, admit).await?;
+        let permit = self.admission.until_left(&presence, deadline, admit).await?;
         let (this, payer, foretold) = (Arc::clone(self), Arc::clone(tenant), quote.clone());
         let work = async move {
             let Asking { call, places: _places, memory, listener, tab, .. } = asking;

@@ -27,7 +27,7 @@ pub struct Request {
     pub options: Options,
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// Cancelled once the caller may have left: then no budget is waited for.
+    /// Cancelled once the caller may have left: then nothing is waited for longer than a second.
     pub may_have_left: CancellationToken,
     /// Places that the work takes up. Held until the work is done, also where the caller has left
     /// meanwhile, so that what is bounded by them stays bounded.

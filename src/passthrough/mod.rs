@@ -31,6 +31,7 @@ use tracing::Instrument;
 pub use self::error::PassthroughError;
 use self::plan::Plan;
 use crate::admission::Admission;
+use crate::admission::presence::Presence;
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
@@ -86,7 +87,7 @@ pub struct Request {
     pub resolves_oss: bool,
     /// When the caller stops waiting for an answer to begin.
     pub deadline: Instant,
-    /// Cancelled once the caller may have left: then no budget is waited for.
+    /// Cancelled once the caller may have left: then nothing is waited for longer than a second.
     pub may_have_left: CancellationToken,
     /// Places that the work takes up, held until it is done.
     pub places: Held,
@@ -146,11 +147,11 @@ impl Passthrough {
     ) -> Result<Reply, PassthroughError> {
         let (deadline, places) = (request.deadline, Arc::clone(&request.places));
         let (memory, tab) = (Arc::clone(&request.memory), request.tab.clone());
-        let left = request.may_have_left.clone();
+        let (presence, _until_left) = Presence::of(request.may_have_left.clone());
         let (plan, forward) = self.plan(tenant, request).await?;
         let (model, bound) = (&plan.model, plan.bound);
         let admit = |until| self.admission.admit_bound(tenant, model, bound, until, &tab);
-        let admitted = self.admission.until_left(&left, deadline, admit).await;
+        let admitted = self.admission.until_left(&presence, deadline, admit).await;
         let permit = admitted.map_err(OcrError::from)?;
         let (this, tenant) = (Arc::clone(self), Arc::clone(tenant));
         let call = Call { this, tenant, plan, tab, _places: places };

@@ -101,6 +101,98 @@ async fn a_call_that_was_not_sent_is_not_sent_for_a_caller_that_left() {
     assert_eq!(accounts(&gateway, "acme").await.1, 0);
 }
 
+/// A gateway whose calls leave one by one, some ten seconds apart.
+async fn one_at_a_time() -> TestGateway {
+    TestGateway::with(|setup| {
+        for model in setup.settings.models.values_mut() {
+            model.rpm = 6;
+        }
+    })
+    .await
+}
+
+/// What every route is asked, to be answered whole and as a stream.
+fn requests() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let (mut streaming, mut native) = (chat(), generation());
+    streaming["stream"] = true.into();
+    native["parameters"]["incremental_output"] = true.into();
+    let file = fixture("hello.png");
+    vec![
+        ("/ocr", "", file.clone()),
+        ("/ocr", "Accept: text/event-stream", file.clone()),
+        ("/extract?template=receipt", "", file),
+        (CHAT, "", chat().to_string().into_bytes()),
+        (CHAT, "", streaming.to_string().into_bytes()),
+        (GENERATION, "", generation().to_string().into_bytes()),
+        (GENERATION, "X-DashScope-SSE: enable", native.to_string().into_bytes()),
+    ]
+}
+
+/// A caller whose call waits for its turn behind another.
+async fn waiting_for_its_turn(path: &str, headers: &str, body: &[u8]) -> (TestGateway, Wire) {
+    let gateway = one_at_a_time().await;
+    let first = gateway.upload("/ocr", fixture("hello.png")).await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    let mut wire = Wire::to(&gateway).await;
+    let headers = format!("{headers}\nContent-Length: {}", body.len());
+    wire.head(&format!("POST {path}"), headers.trim()).await;
+    wire.send(body).await;
+    until("reserved", async || accounts(&gateway, "test").await.1 > 0).await;
+    (gateway, wire)
+}
+
+/// Waits until the call is given up, which must have cost nothing.
+async fn until_given_up(gateway: &TestGateway, path: &str) {
+    until("given back", async || accounts(gateway, "test").await.1 == 0).await;
+    assert_eq!(gateway.upstream().bill().received, 1, "{path}");
+    assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0, "{path}");
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_turn_is_not_sent_for_a_caller_that_left() {
+    for (path, headers, body) in requests() {
+        let (gateway, wire) = waiting_for_its_turn(path, headers, &body).await;
+        drop(wire);
+        until_given_up(&gateway, path).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_turn_is_not_sent_for_a_caller_that_reset_its_connection() {
+    for (path, headers, body) in requests() {
+        let (gateway, wire) = waiting_for_its_turn(path, headers, &body).await;
+        wire.reset();
+        until_given_up(&gateway, path).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_waits_to_be_repeated_is_not_repeated_for_a_caller_that_left() {
+    for (path, headers, body) in requests() {
+        let gateway = TestGateway::start().await;
+        let throttle = Fault::code("Throttling.RateQuota").retry_after(9);
+        gateway.upstream().add_fault(throttle.times(1));
+        let mut wire = Wire::to(&gateway).await;
+        let headers = format!("{headers}\nContent-Length: {}", body.len());
+        wire.head(&format!("POST {path}"), headers.trim()).await;
+        wire.send(&body).await;
+        gateway.until_metric("upstream_retries_total", &[], 1.0).await;
+        drop(wire);
+        until_given_up(&gateway, path).await;
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_closed_its_sending_side_is_told_what_its_call_waited_for() {
+    let gateway = one_at_a_time().await;
+    assert_eq!(gateway.upload("/ocr", fixture("hello.png")).await.status, 200);
+    let mut wire = half_closed(&gateway, "/ocr", "", &fixture("hello.png")).await;
+    let answer = wire.answer().await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (429, "rate_limited"));
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() > 0);
+    assert_eq!(gateway.upstream().bill().received, 1);
+}
+
 #[tokio::test]
 async fn a_caller_that_closes_its_side_before_its_key_is_known_is_counted_with_its_tenant() {
     let gateway = TestGateway::start().await;

@@ -56,6 +56,11 @@ impl Wire {
         self.stream.shutdown().await.unwrap();
     }
 
+    /// Resets the connection, as the system does for a program that dies.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+
     /// Reads one answer; an interim one, such as 100, is one of its own.
     pub(crate) async fn answer(&mut self) -> Answer {
         let answer = tokio::time::timeout(LONGEST_WAIT, self.read_answer()).await;
