@@ -21,7 +21,7 @@ use reqwest::{Response, Url};
 use tokio::time::timeout;
 
 use super::answer::{self, Answer, Json};
-use super::body::Sending;
+use super::body::{self, Sending};
 use super::error::{Code, Defect, Fault, Timeout};
 use super::incoming::{Incoming, Limits};
 use super::memory::{AnswerMemory, Memory, Room};
@@ -106,6 +106,8 @@ impl Transport {
             // Uploads of megabytes: over HTTP/2 all of them share one connection, and the window that the
             // server leaves open on it (docs/adr/0013-build-and-allocator.md).
             .http1_only();
+        #[cfg(target_os = "linux")]
+        let http = http.tcp_user_timeout(body::STALLED);
         let way = settings.proxies.way_to(&base)?;
         let http = way.of(http).map_err(ClientError::Http)?;
         Ok(Self {

@@ -11,17 +11,18 @@
 //! ended.
 //!
 //! An upstream may answer without reading the request and leave the connection open. hyper would then keep the
-//! connection, and the upload with it, until the upstream closes. So a [`Sending`] stands for the attempt:
-//! when it is dropped, the rest of the document is let go and the body fails, at which hyper closes the
-//! connection. hyper asks the body for more only while it has room to buffer, so the body keeps no more than
-//! [`WINDOW`] pieces on their way, and gives out the last byte of a long document only after all others have
-//! been written to the socket.
+//! connection, and the upload with it, until the upstream closes. So a [`Sending`] stands for the attempt: when it
+//! is dropped, the rest of the document is let go and the body fails, at which hyper closes the connection. hyper
+//! asks the body for more only while it has room. So what it holds is not filled up while an upstream is slow: the
+//! next [`BATCH`] of pieces is given out when the one before has been written. An upstream that takes less than a
+//! piece of a batch leaves no room, and loses the connection to the system after `STALLED`.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -33,9 +34,14 @@ const PIECE: usize = 48 * 1024;
 /// The most bytes that are handed over at once: those that [`PIECE`] becomes.
 const LONGEST_PIECE: usize = 64 * 1024;
 
-/// Pieces that were handed over and are not written yet, at most. Fewer than hyper buffers (16 pieces, or 408 KiB
-/// with the request's head), so that it never stops asking for more.
-const WINDOW: usize = 6;
+/// Pieces that fill hyper (408 KiB, or 16 pieces), which then writes all of them before it asks for more. Fewer
+/// would cost more calls of the system.
+const BATCH: usize = 7;
+
+/// How long an upstream may take nothing of a request before the system ends the connection (`TCP_USER_TIMEOUT`,
+/// tcp(7), on Linux). To wait for an answer does not count.
+#[cfg(target_os = "linux")]
+pub(super) const STALLED: Duration = Duration::from_secs(30);
 
 /// A JSON document in parts.
 #[derive(Clone)]
@@ -71,26 +77,17 @@ impl Document {
     }
 
     fn of(parts: impl IntoIterator<Item = Part>) -> Self {
-        let mut parts: VecDeque<_> = parts.into_iter().filter(|part| part.length() > 0).collect();
-        if let Some(Part::Text(text)) = parts.back_mut()
-            && text.len() > 1
-        {
-            let last = text.split_off(text.len() - 1);
-            parts.push_back(Part::Text(last));
-        }
-        Self { parts }
-    }
-
-    fn length(&self) -> usize {
-        self.parts.iter().map(Part::length).sum()
+        Self { parts: parts.into_iter().filter(|part| part.length() > 0).collect() }
     }
 
     /// A body that sends the document, and what stands for the attempt that sends it.
     pub(super) fn body(&self) -> (DocumentBody, Sending) {
+        let left = self.parts.clone();
         let progress = Progress {
-            left: self.parts.clone(),
+            left,
+            given: 0,
             on_the_way: 0,
-            is_long: self.length() > WINDOW * LONGEST_PIECE,
+            waits: false,
             is_stopped: false,
             waker: None,
         };
@@ -135,12 +132,14 @@ struct Flow {
 
 struct Progress {
     left: VecDeque<Part>,
+    /// Pieces of this batch that were given out.
+    given: usize,
     /// Pieces that hyper holds.
     on_the_way: usize,
-    /// Whether the document is so long that a part of it could wait in hyper.
-    is_long: bool,
+    /// Whether the connection was refused a piece because the batch is not written.
+    waits: bool,
     is_stopped: bool,
-    /// Who waits for a piece to be written.
+    /// The connection that asked last.
     waker: Option<Waker>,
 }
 
@@ -173,7 +172,11 @@ impl Flow {
     fn written(&self) {
         let mut progress = self.progress();
         progress.on_the_way -= 1;
-        let waker = progress.waker.take();
+        if progress.on_the_way > 0 {
+            return;
+        }
+        progress.given = 0;
+        let waker = if std::mem::take(&mut progress.waits) { progress.waker.take() } else { None };
         drop(progress);
         if let Some(waker) = waker {
             waker.wake();
@@ -202,10 +205,11 @@ impl Progress {
         Some(piece)
     }
 
-    /// Whether another piece must wait for those on their way.
-    fn must_wait(&self) -> bool {
-        let is_last = self.left.len() == 1 && self.left[0].length() == 1;
-        self.on_the_way >= WINDOW || (is_last && self.is_long && self.on_the_way > 0)
+    /// Remembers whom to wake when more may be given out or the sending is stopped.
+    fn asked_by(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
     }
 }
 
@@ -239,17 +243,16 @@ impl Body for DocumentBody {
         if progress.is_stopped {
             return Poll::Ready(Some(Err(Stopped)));
         }
-        if progress.left.is_empty() {
-            return Poll::Ready(None);
-        }
-        if progress.must_wait() {
-            progress.waker = Some(context.waker().clone());
+        progress.asked_by(context.waker());
+        if progress.given == BATCH {
+            progress.waits = true;
             return Poll::Pending;
         }
         let Some(piece) = progress.next_piece() else { return Poll::Ready(None) };
         if progress.left.is_empty() {
             self.flow.handed_over.store(true, Ordering::Release);
         }
+        progress.given += 1;
         progress.on_the_way += 1;
         drop(progress);
         let piece = Bytes::from_owner(OnTheWay { piece, flow: Arc::clone(&self.flow) });
@@ -282,10 +285,9 @@ mod tests {
 
     use super::*;
 
-    /// The next piece; none while the body waits for those before to be written.
-    fn next(body: &mut DocumentBody) -> Option<Result<Bytes, Stopped>> {
-        let frame = body.frame().now_or_never()?.expect("the body goes on");
-        Some(frame.map(|frame| frame.into_data().unwrap()))
+    fn next(body: &mut DocumentBody) -> Result<Bytes, Stopped> {
+        let frame = body.frame().now_or_never().expect("the batch before was written");
+        frame.expect("the body goes on").map(|frame| frame.into_data().unwrap())
     }
 
     fn sent(document: &Document) -> (Vec<u8>, u64) {
@@ -294,7 +296,7 @@ mod tests {
         let handed_over = sending.handed_over();
         let mut all = Vec::new();
         while !body.is_end_stream() {
-            let piece = next(&mut body).unwrap().unwrap();
+            let piece = next(&mut body).unwrap();
             assert!(piece.len() <= 64 * 1024, "a piece of {} bytes", piece.len());
             all.extend_from_slice(&piece);
             assert_eq!(handed_over.load(Ordering::Acquire), body.is_end_stream());
@@ -333,23 +335,21 @@ mod tests {
         let document = Document::new("\"data:a/b;base64,\"".to_owned(), Bytes::from_static(b"abc"));
         let (mut body, sending) = document.body();
         for _ in 0..2 {
-            next(&mut body).unwrap().unwrap();
+            next(&mut body).unwrap();
         }
         assert!(!sending.handed_over().load(Ordering::Acquire));
     }
 
     #[test]
-    fn few_pieces_are_on_their_way_and_the_last_byte_waits_for_all_of_them() {
-        let document = Document::verbatim([Bytes::from(vec![7; WINDOW * LONGEST_PIECE + 1])]);
+    fn a_batch_is_given_out_when_the_one_before_was_written() {
+        let document = Document::verbatim([Bytes::from(vec![7; (BATCH + 1) * LONGEST_PIECE])]);
         let (mut body, sending) = document.body();
-        let mut on_the_way: Vec<_> =
-            (0..WINDOW).map(|_| next(&mut body).unwrap().unwrap()).collect();
-        assert!(next(&mut body).is_none());
-        let last = on_the_way.pop();
-        drop(on_the_way);
-        assert!(next(&mut body).is_none());
+        let mut batch: Vec<_> = (0..BATCH).map(|_| next(&mut body).unwrap()).collect();
+        let last = batch.pop();
+        drop(batch);
+        assert!(body.frame().now_or_never().is_none(), "one piece is not written yet");
         drop(last);
-        assert_eq!(next(&mut body).unwrap().unwrap().len(), 1);
+        assert_eq!(next(&mut body).unwrap().len(), LONGEST_PIECE);
         assert!(sending.handed_over().load(Ordering::Acquire));
     }
 
@@ -371,10 +371,10 @@ mod tests {
         let upload = Bytes::from_owner(Upload(bytes, Arc::clone(&is_gone)));
         let (mut body, sending) = Document::new("\";base64,\"".to_owned(), upload).body();
         for _ in 0..2 {
-            next(&mut body).unwrap().unwrap();
+            next(&mut body).unwrap();
         }
         drop(sending);
         assert!(is_gone.load(Ordering::Acquire) && !body.is_end_stream());
-        assert!(next(&mut body).unwrap().is_err());
+        assert!(next(&mut body).is_err());
     }
 }

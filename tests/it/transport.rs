@@ -10,10 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::harness::{SCRIPTED_TEXT, TestGateway, jpeg_of, spawn, until};
 use crate::program::Installation;
 
+/// Bytes of a picture, more than the buffers of a connection of this machine hold.
+const UPLOAD: usize = 7 << 20;
+
 /// Answers each request as soon as its head is there, and keeps the connection open without reading on.
 struct Early {
     address: String,
-    /// Connections whose other side has closed.
+    /// Connections whose other side has closed before it had sent the whole request.
     ended: Arc<AtomicUsize>,
     /// Lets the upstream look whether connections have ended; until then it reads nothing.
     look: tokio::sync::watch::Sender<bool>,
@@ -52,6 +55,7 @@ async fn answer_early(
     look.wait_for(|may| *may).await.unwrap();
     let mut rest = Vec::new();
     let _ = connection.read_to_end(&mut rest).await;
+    assert!(rest.len() < UPLOAD, "{} bytes were sent after the answer", rest.len());
     ended.fetch_add(1, Ordering::Release);
 }
 
@@ -64,7 +68,7 @@ async fn an_answer_before_the_upload_was_read_closes_its_connection() {
     })
     .await;
     for _ in 0..CALLS {
-        let answer = gateway.upload("/ocr", jpeg_of(7 << 20)).await;
+        let answer = gateway.upload("/ocr", jpeg_of(UPLOAD)).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (502, "upstream_error"));
     }
     early.look.send(true).unwrap();
