@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use self::model::Offer;
 pub use self::model::{Model, Price};
+use crate::label::{self, LabelFault};
 use crate::units::{Currency, Pixels, PricePerMillion, Tokens};
 
 /// The settings of one model: section `[models.NAME]`.
@@ -163,6 +164,14 @@ pub struct Catalog {
 /// A catalog that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
+    /// A name that would mislead in a table or a log line.
+    #[error("models.{model:?}: the name {fault}")]
+    Name {
+        /// The name.
+        model: String,
+        /// The rule that it breaks.
+        fault: LabelFault,
+    },
     /// A figure contradicts another.
     #[error("models.{model}.{key}: {why}")]
     Figure {
@@ -239,6 +248,8 @@ impl Catalog {
     ) -> Result<Self, CatalogError> {
         let mut listings = BTreeMap::new();
         for (name, figures) in settings {
+            label::check(name)
+                .map_err(|fault| CatalogError::Name { model: name.clone(), fault })?;
             check_figures(name, figures)?;
             let Some(listing) = Listing::of(name, figures, &outlets) else { continue };
             listings.insert(name.clone(), listing);

@@ -4,6 +4,7 @@
 // (`tests/it/architecture.rs` holds that). Blank lines keep rustfmt from sorting across layers.
 
 pub mod json;
+pub mod label;
 pub mod units;
 
 pub mod clock;

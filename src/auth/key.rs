@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::auth::tenant::TenantName;
+use crate::label::{self, LabelFault};
 use crate::random::Random;
 
 /// What every key starts with.
@@ -245,36 +246,34 @@ impl TryFrom<String> for KeyHash {
     }
 }
 
-/// What a person wrote beside a key to recognise it by: 1 to 100 characters, none of control.
+/// What a person wrote beside a key to recognise it by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyLabel(String);
 
-/// Characters that a label may have at most.
-const LABEL_LENGTH: usize = 100;
-
 impl KeyLabel {
+    /// A label that is stored already. An older version may have taken what is refused today, and a key must not
+    /// stop working by its label: show it by [`label::shown`].
+    pub const fn stored(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A label that would break a table or a log line.
+/// A label that would mislead whoever reads it in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a label has 1 to {LABEL_LENGTH} characters and no line breaks, not {actual} characters")]
-pub struct InvalidKeyLabel {
-    actual: usize,
-}
+#[error("the label {0}")]
+pub struct InvalidKeyLabel(#[from] LabelFault);
 
 impl TryFrom<String> for KeyLabel {
     type Error = InvalidKeyLabel;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let actual = text.chars().count();
-        if actual == 0 || actual > LABEL_LENGTH || text.chars().any(char::is_control) {
-            return Err(InvalidKeyLabel { actual });
-        }
+        label::check(&text)?;
         Ok(Self(text))
     }
 }
@@ -483,9 +482,10 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_would_break_a_table_is_refused() {
-        for wrong in ["", "two\nlines", "\u{1b}[31m", &"x".repeat(101)] {
-            assert!(wrong.parse::<KeyLabel>().is_err(), "{wrong:?} was accepted");
+    fn a_label_that_would_mislead_in_a_table_is_refused() {
+        for wrong in ["", "two\nlines", "\u{1b}[31m", "a\u{202e}b", "=1+1", &"x".repeat(101)] {
+            let refusal = wrong.parse::<KeyLabel>().unwrap_err().to_string();
+            assert!(refusal.starts_with("the label "), "{refusal}");
         }
         assert_eq!("nightly batch".parse::<KeyLabel>().unwrap().as_str(), "nightly batch");
     }

@@ -13,6 +13,7 @@ use jiff::civil::Date;
 
 use super::Failure;
 use crate::clock::Clock;
+use crate::label::shown;
 use crate::ledger::LedgerStore;
 use crate::ledger::account::{AccountKey, Unit};
 use crate::ledger::books::UsageKey;
@@ -54,7 +55,7 @@ pub(super) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     for imbalance in &imbalances {
-        writeln!(out, "{}", told(imbalance))?;
+        writeln!(out, "{}", shown(&told(imbalance)))?;
     }
     Ok(ExitCode::FAILURE)
 }

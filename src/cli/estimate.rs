@@ -10,12 +10,14 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::output::write_json_line;
 use super::{Failure, say};
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::gateway;
+use crate::label::shown;
 use crate::ocr::prepare;
 use crate::ocr::request::{Options, Request};
 use crate::ocr::result::Estimate;
@@ -62,8 +64,7 @@ pub(super) fn run(
     for file in &arguments.files {
         match estimate(&catalog, arguments, file) {
             Ok(estimate) if arguments.json => {
-                serde_json::to_writer(&mut *out, &estimate)?;
-                writeln!(out)?;
+                write_json_line(out, &estimate)?;
             }
             Ok(estimate) => write_row(out, &estimate, file)?,
             Err(failure) => {
@@ -96,7 +97,8 @@ fn write_row(out: &mut dyn Write, estimate: &Estimate, file: &Path) -> std::io::
         let size = format!("{}x{}", page.width, page.height);
         let sent = format!("{}x{}", page.sent.width, page.sent.height);
         let cost = format!("{} {}", estimate.bound.cost.amount, estimate.bound.cost.currency);
-        let file = file.display();
+        let file = file.to_string_lossy();
+        let file = shown(&file);
         writeln!(out, "{:>7} {size:>12} {sent:>12} {cost:>14}  {file}", page.image_tokens)?;
     }
     Ok(())

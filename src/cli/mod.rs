@@ -66,12 +66,18 @@ enum Command {
     Estimate(estimate::EstimateArgs),
 }
 
+/// The exit code of wrong usage, as clap has it.
+const WRONG_USAGE: u8 = 2;
+
 /// What a command fails with: told to the person who typed it, so the chain of causes is enough.
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Reads the command line, runs the command and tells how it went.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => return told(&refusal),
+    };
     // Fails only if a provider was installed before, and then one is there.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {
@@ -158,7 +164,19 @@ async fn migrate(settings: &DatabaseSettings) -> Result<(), Failure> {
 /// Tells the person at the terminal something that no script reads.
 fn say(text: &str) {
     // Where standard error is closed, there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", output::shown_lines(text));
+}
+
+/// Tells what clap has to say in place of a command: help, or what is wrong with an argument, which it
+/// quotes as it was typed.
+fn told(refusal: &clap::Error) -> ExitCode {
+    if refusal.use_stderr() {
+        say(refusal.to_string().trim_end());
+        return ExitCode::from(WRONG_USAGE);
+    }
+    // Where standard output is closed, nobody reads the help.
+    let _ = refusal.print();
+    ExitCode::SUCCESS
 }
 
 fn failed(error: &(dyn Error + 'static)) -> ExitCode {

@@ -12,17 +12,15 @@ use jiff::civil::Date;
 use serde::Serialize;
 
 use super::output::{cell, write_json};
-use super::{Failure, say};
+use super::{Failure, WRONG_USAGE, say};
 use crate::auth::tenant::TenantName;
 use crate::clock::Clock;
+use crate::label::{shown, starts_formula};
 use crate::ledger::LedgerStore;
 use crate::ledger::report::{DayReport, SpentReport, TotalReport};
 use crate::ledger::usage::{UsageQuery, UsageRow, day_named};
 use crate::ledger::window::Calendar;
 use crate::units::Cost;
-
-/// The exit code of wrong usage, as clap has it.
-const WRONG_USAGE: u8 = 2;
 
 /// `ocr-gateway usage`
 #[derive(Debug, Args)]
@@ -181,23 +179,29 @@ fn write_csv(out: &mut dyn Write, rows: &[UsageRow]) -> io::Result<()> {
     Ok(())
 }
 
-/// A field of RFC 4180. Of all columns only the model can need quotes: its name is whatever stands in
-/// the configuration.
+/// A field of RFC 4180. Only names that an older version took can need quotes, or an apostrophe, which
+/// keeps a spreadsheet from taking the cell for a formula.
 fn csv_field(text: &str) -> Cow<'_, str> {
-    if text.contains([',', '"', '\r', '\n']) {
-        return format!("\"{}\"", text.replace('"', "\"\"")).into();
+    let text = shown(text);
+    if text.starts_with(starts_formula) {
+        return quoted(&format!("'{text}")).into();
     }
-    text.into()
+    if text.contains([',', '"']) { quoted(&text).into() } else { text }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 fn write_table(out: &mut dyn Write, rows: &[UsageRow]) -> io::Result<()> {
     let mut lines = vec![COLUMNS.map(str::to_uppercase)];
     lines.extend(rows.iter().map(cells));
     lines.extend(total_lines(&TotalReport::of(rows)));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let width = |column: usize| lines.iter().map(|line| shown(&line[column]).chars().count()).max();
     let widths: Vec<_> = (0..COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
     for line in &lines {
         let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            let cell = shown(cell);
             if column < TEXTS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
@@ -313,12 +317,28 @@ mod tests {
     }
 
     #[test]
-    fn a_model_s_name_cannot_break_a_line_of_csv() {
-        let csv = csv(&[row("acme", "a \"large\", slow\nmodel", Currency::Cny)]);
-        let line = csv.split_once("\r\n").unwrap().1;
-        let quoted =
-            "2026-05-04,acme,\"a \"\"large\"\", slow\nmodel\",3,1,70,90,10,100,50,0.0125,CNY";
-        assert_eq!(line, format!("{quoted}\r\n"));
+    fn a_name_that_an_older_version_took_cannot_break_a_line_of_csv_or_be_a_formula() {
+        for (model, field) in [
+            ("a \"large\", slow\nmodel", r#""a ""large"", slow\u{a}model""#),
+            ("a\u{202e}b\u{2028}c", r"a\u{202e}b\u{2028}c"),
+            ("=1+1", r#""'=1+1""#),
+            ("@SUM(1,\"2\")", r#""'@SUM(1,""2"")""#),
+            ("＋1", r#""'＋1""#),
+            ("\t=1", r"\u{9}=1"),
+            ("qwen-vl-ocr", "qwen-vl-ocr"),
+        ] {
+            let csv = csv(&[row("acme", model, Currency::Cny)]);
+            let line = csv.split_once("\r\n").unwrap().1;
+            let numbers = "3,1,70,90,10,100,50,0.0125,CNY";
+            assert_eq!(line, format!("2026-05-04,acme,{field},{numbers}\r\n"));
+        }
+    }
+
+    #[test]
+    fn a_name_that_an_older_version_took_cannot_break_a_table() {
+        let table = table(&[row("acme", "a\u{1b}[2J\nb", Currency::Cny)]);
+        assert_eq!(table.lines().count(), 3);
+        assert!(table.contains(r"a\u{1b}[2J\u{a}b  "), "{table}");
     }
 
     #[tokio::test]

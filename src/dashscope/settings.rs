@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::Protocol;
 use super::proxy::ProxyVariables;
 use crate::catalog::Outlet;
+use crate::label;
 
 /// What the vendor gives a call before it ends it: `x-dashscope-timeout: 298` in its recorded
 /// answers.
@@ -362,9 +363,13 @@ impl EndpointSettings {
     fn check(&self) -> Result<(), SettingsError> {
         self.base()?;
         self.authorization()?;
-        for (key, text) in [("name", &self.name), ("region", &self.region)] {
-            if text.is_empty() {
-                return wrong(key, "is empty; it labels metrics and picks prices");
+        // They label metrics, log lines and answers.
+        let account = self.account.as_ref().map(|account| ("account", account));
+        for (key, text) in
+            [("name", &self.name), ("region", &self.region)].into_iter().chain(account)
+        {
+            if let Err(fault) = label::check(text) {
+                return wrong(key, format!("{text:?} {fault}"));
             }
         }
         if self.weight == 0 {
@@ -536,7 +541,23 @@ mod tests {
         assert_eq!(wrong_key(|settings| settings.max_attempts = 0), "max_attempts");
         assert_eq!(wrong_key(|settings| settings.queue_length = 0), "queue_length");
         assert_eq!(wrong_key(|settings| settings.backoff_cap_ms = 0), "backoff_base_ms");
-        assert_eq!(wrong_key(|settings| settings.name.clear()), "name");
+    }
+
+    #[test]
+    fn a_name_that_would_mislead_in_a_table_is_refused_by_name() {
+        for name in ["", "=1+1", "a\u{202e}b", "two\nlines", "a\u{2028}b", &"x".repeat(101)] {
+            assert_eq!(wrong_key(|settings| settings.name = name.to_owned()), "name", "{name:?}");
+            assert_eq!(wrong_key(|settings| settings.region = name.to_owned()), "region");
+            let of_account = |settings: &mut UpstreamSettings| {
+                let mut one = settings.pool().remove(0);
+                one.account = Some(name.to_owned());
+                settings.endpoints = vec![one];
+            };
+            assert_eq!(wrong_key(of_account), "endpoints[0].account", "{name:?}");
+        }
+        let mut settings = settings("https://dashscope.aliyuncs.com");
+        settings.name = "北京 1 (main)".to_owned();
+        assert_eq!(settings.check(), Ok(()));
     }
 
     #[test]

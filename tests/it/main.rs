@@ -24,6 +24,7 @@ mod failover;
 mod faults;
 mod hangups;
 mod harness;
+mod labels;
 mod ledger;
 mod lifecycle;
 mod limits;

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
-use super::{is_unreadable, limit, moment, parsed, unread};
+use super::{is_unreadable, limit, moment, parsed};
 use crate::auth::TenantStoreError;
-use crate::auth::key::{KeyHash, KeyRecord};
+use crate::auth::key::{KeyHash, KeyLabel, KeyRecord};
 use crate::auth::tenant::Tenant;
 use crate::units::{Money, Pixels};
 
@@ -71,7 +71,7 @@ where
             created_at: parsed(row, "created_at", Timestamp::from_millisecond)?,
             expires_at: moment(row, "expires_at")?,
             revoked_at: moment(row, "revoked_at")?,
-            label: label.map(TryInto::try_into).transpose().map_err(|e| unread("label", e))?,
+            label: label.map(KeyLabel::stored),
         }))
     }
 }
