@@ -5,6 +5,8 @@
 //! and put together. An unknown key or a value that cannot work is an error that names the key: a
 //! limit that silently does nothing is worse than a service that does not start.
 
+mod trusted_file;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -23,8 +25,11 @@ use crate::dashscope::proxy::ProxyVariables;
 use crate::dashscope::settings::UpstreamSettings;
 use crate::ledger::settings::LedgerSettings;
 use crate::rate_limit::redis::{RedisLimitsError, RedisSettings};
+use crate::store;
 use crate::telemetry::logging::{self, LogSettings};
 use crate::telemetry::metrics::MetricsSettings;
+
+use self::trusted_file::Others;
 
 /// The defaults.
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -78,6 +83,9 @@ pub struct Settings {
     pub tenants: BTreeMap<TenantName, TenantSection>,
     /// What is known of each model, by name.
     pub models: BTreeMap<String, ModelSettings>,
+    /// What to tell of the files that the settings come from.
+    #[serde(skip)]
+    file_warnings: Vec<String>,
 }
 
 /// The section `[server]`. Each key's meaning and default stand in `config/default.toml`.
@@ -252,6 +260,9 @@ impl Settings {
         let mut settings: Self = serde_path_to_error::deserialize(merged)
             .map_err(|error| key_error(error.path().to_string(), error.inner()))?;
         settings.upstream.proxies = proxies;
+        settings
+            .file_warnings
+            .extend(file.and_then(|path| trusted_file::warning(path, Others::World)));
         settings.resolve_upstream_keys(&vendor_keys)?;
         settings.validate()?;
         Ok(settings)
@@ -263,17 +274,40 @@ impl Settings {
         &mut self,
         vendor_keys: &HashMap<String, SecretString>,
     ) -> Result<(), SettingsError> {
-        let upstream = &mut self.upstream;
+        let (upstream, warnings) = (&mut self.upstream, &mut self.file_warnings);
         let vendor = || vendor_keys.get(VENDOR_KEY_VARIABLE).cloned();
         let key = "upstream.api_key_file";
-        resolve_key(&mut upstream.api_key, upstream.api_key_file.as_deref(), key, vendor)?;
+        resolve_key(
+            &mut upstream.api_key,
+            upstream.api_key_file.as_deref(),
+            key,
+            vendor,
+            warnings,
+        )?;
         for endpoint in &mut upstream.endpoints {
             let variable = endpoint.key_variable();
             let own = || vendor_keys.get(&variable).cloned();
             let key = "upstream.endpoints.api_key_file";
-            resolve_key(&mut endpoint.api_key, endpoint.api_key_file.as_deref(), key, own)?;
+            resolve_key(
+                &mut endpoint.api_key,
+                endpoint.api_key_file.as_deref(),
+                key,
+                own,
+                warnings,
+            )?;
         }
         Ok(())
+    }
+
+    /// What works and should be mended all the same, for whoever starts or checks the service: files that
+    /// others can write, and secrets that leave this machine unencrypted.
+    pub fn warnings(&self) -> Vec<String> {
+        let url = self.database.url.expose_secret();
+        let of_file = store::file(url).and_then(|file| trusted_file::warning(&file, Others::World));
+        let of_file = of_file.map(|text| format!("database.url: {text}"));
+        let files = self.file_warnings.iter().cloned().chain(of_file);
+        let network = store::warning(url).into_iter().chain(self.redis.warning());
+        files.chain(self.upstream.warnings()).chain(network).collect()
     }
 
     /// The upstream's section is checked where a client is made: commands that only touch the database
@@ -379,6 +413,7 @@ fn resolve_key(
     path: Option<&Path>,
     key: &'static str,
     variable: impl FnOnce() -> Option<SecretString>,
+    warnings: &mut Vec<String>,
 ) -> Result<(), SettingsError> {
     if api_key.as_ref().is_some_and(|key| !key.expose_secret().is_empty()) {
         return Ok(());
@@ -387,11 +422,13 @@ fn resolve_key(
         *api_key = variable();
         return Ok(());
     };
-    let read = std::fs::read_to_string(path).map_err(|cause| SettingsError::File {
+    let read = trusted_file::secret(path).map_err(|cause| SettingsError::File {
         key,
         path: path.to_owned(),
         cause,
     })?;
+    let warning = trusted_file::warning(path, Others::GroupAndWorld);
+    warnings.extend(warning.map(|text| format!("{key}: {text}")));
     *api_key = Some(SecretString::from(read.trim()));
     Ok(())
 }

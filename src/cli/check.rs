@@ -11,6 +11,7 @@ use crate::clock::SystemClock;
 use crate::dashscope::Client;
 use crate::dashscope::check::CheckError;
 use crate::gateway::{capacity, catalog, check_tenants};
+use crate::label::shown;
 use crate::random::SystemRandom;
 use crate::rate_limit::redis::{self as shared_limits, RedisSettings};
 use crate::settings::Settings;
@@ -23,6 +24,9 @@ use crate::telemetry::metrics::Metrics;
 /// When standard output is closed.
 pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     writeln!(out, "ok      configuration")?;
+    for warning in settings.warnings() {
+        writeln!(out, "warning {}", shown(&warning))?;
+    }
     let findings = [
         (
             "capacity",
@@ -36,10 +40,10 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
     let mut code = ExitCode::SUCCESS;
     for (name, finding) in findings.into_iter().chain(upstream) {
         match finding {
-            Ok(said) => writeln!(out, "ok      {name}: {said}")?,
+            Ok(said) => writeln!(out, "ok      {name}: {}", shown(&said))?,
             Err(failure) => {
                 code = ExitCode::FAILURE;
-                writeln!(out, "failed  {name}: {failure}")?;
+                writeln!(out, "failed  {name}: {}", shown(&failure.to_string()))?;
             }
         }
     }

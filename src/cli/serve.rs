@@ -27,6 +27,9 @@ const CUT_SHORT: i32 = 1;
 /// the process has to be started again.
 pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     logging::install(&settings.log)?;
+    for warning in settings.warnings() {
+        tracing::warn!("{warning}");
+    }
     let store = open(&settings.database).await?;
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
     let gateway = Gateway::build(&settings, store.clone(), clock, random).await?;

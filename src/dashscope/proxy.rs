@@ -12,7 +12,7 @@ use std::fmt;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::attempt::is_loopback;
+use crate::host::is_loopback;
 
 /// The variables, in upper case; each counts in lower case where that is not set.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
@@ -92,7 +92,9 @@ impl ProxyVariables {
             .no(self.no.hosts()?)
             .build();
         let intercept = base.as_str().parse().ok().and_then(|uri| matcher.intercept(&uri));
-        let Some(intercept) = intercept.filter(|_| !is_loopback(base)) else {
+        let Some(intercept) =
+            intercept.filter(|_| !is_loopback(base.host_str().unwrap_or_default()))
+        else {
             return Ok(Way::Direct);
         };
         let own = if base.scheme() == "https" { &self.https } else { &self.http };
@@ -165,6 +167,23 @@ impl Way {
             proxy = proxy.custom_http_auth(authorization.clone());
         }
         Ok(http.proxy(proxy))
+    }
+}
+
+impl Way {
+    /// What to tell of a password that goes to the proxy unencrypted.
+    pub(super) fn warning(&self) -> Option<String> {
+        let Self::Proxy { intercept, variable } = self else { return None };
+        let uri = intercept.uri();
+        let host = uri.host().unwrap_or_default();
+        let is_open = intercept.basic_auth().is_some()
+            && uri.scheme_str() != Some("https")
+            && !is_loopback(host);
+        is_open.then(|| {
+            format!(
+                "{variable}: the proxy's password goes to {host} unencrypted; use an https:// proxy"
+            )
+        })
     }
 }
 
@@ -248,6 +267,26 @@ mod tests {
                 error.starts_with(&format!("{name}: ")) && !error.contains("secret"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn a_password_that_goes_to_a_proxy_unencrypted_draws_a_warning_without_it() {
+        for (proxy, is_warned) in [
+            ("http://user:secret@p:1", true),
+            ("user:secret@10.0.0.1:1", true),
+            ("https://user:secret@p:1", false),
+            ("http://p:1", false),
+            ("http://user:secret@127.0.0.1:1", false),
+            ("http://user:secret@[::1]:1", false),
+        ] {
+            let variables = [("HTTPS_PROXY".to_owned(), proxy.to_owned())];
+            let way = ProxyVariables::of(&variables.into()).way_to(&HTTPS.parse().unwrap());
+            let warning = way.unwrap().warning();
+            assert_eq!(warning.is_some(), is_warned, "{proxy}");
+            let text = warning.unwrap_or_default();
+            assert!(!is_warned || text.starts_with("HTTPS_PROXY: "), "{text}");
+            assert!(!text.contains("secret") && !text.contains("user"), "{text}");
         }
     }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::Protocol;
 use super::proxy::ProxyVariables;
 use crate::catalog::Outlet;
-use crate::label;
+use crate::{host, label};
 
 /// What the vendor gives a call before it ends it: `x-dashscope-timeout: 298` in its recorded
 /// answers.
@@ -228,6 +228,25 @@ impl UpstreamSettings {
         }
         self.check_timeouts()?;
         self.check_retries()
+    }
+
+    /// What works and should be mended all the same: secrets that leave unencrypted, and addresses at which
+    /// no DashScope is. Nothing on this machine is warned of.
+    pub fn warnings(&self) -> Vec<String> {
+        let of_endpoint = |(index, endpoint): (usize, EndpointSettings)| {
+            let alone = self.endpoints.is_empty();
+            let key =
+                if alone { "base_url".to_owned() } else { format!("endpoints[{index}].base_url") };
+            // An address that cannot be read keeps the service from starting.
+            let base = endpoint.base().ok()?;
+            let of_way = self.proxies.way_to(&base).ok().and_then(|way| way.warning());
+            Some(warnings_of(&key, &base).chain(of_way).collect::<Vec<_>>())
+        };
+        let mut warnings: Vec<_> =
+            self.pool().into_iter().enumerate().filter_map(of_endpoint).flatten().collect();
+        // Endpoints share their proxies.
+        warnings.dedup();
+        warnings
     }
 
     fn check_timeouts(&self) -> Result<(), SettingsError> {
@@ -449,6 +468,25 @@ impl EndpointSettings {
     }
 }
 
+/// What to tell of an endpoint at `base`, which `key` of the section names.
+fn warnings_of(key: &str, base: &reqwest::Url) -> impl Iterator<Item = String> {
+    let host = base.host_str().unwrap_or_default();
+    let is_open = base.scheme() == "http" && !host::is_loopback(host);
+    let open = is_open.then(|| {
+        format!(
+            "upstream.{key}: the key and all pictures go to {host} unencrypted, and whoever is on the \
+             way can read them; write https://"
+        )
+    });
+    let strange = host::is_link_local(host).then(|| {
+        format!(
+            "upstream.{key}: at {host} a machine finds its own cloud or link, not DashScope, and the \
+             key is sent there"
+        )
+    });
+    open.into_iter().chain(strange)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::settings;
@@ -558,6 +596,49 @@ mod tests {
         let mut settings = settings("https://dashscope.aliyuncs.com");
         settings.name = "北京 1 (main)".to_owned();
         assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_key_that_leaves_the_machine_unencrypted_draws_a_warning() {
+        for (address, expected) in [
+            ("https://dashscope.aliyuncs.com", 0),
+            ("https://10.0.0.1", 0),
+            ("http://localhost:1", 0),
+            ("http://127.0.0.1:1", 0),
+            ("http://127.1:1", 0),
+            ("http://[::1]:1", 0),
+            ("http://dashscope.aliyuncs.com", 1),
+            ("HTTP://emulator:9100", 1),
+            ("http://10.1.2.3", 1),
+            ("http://192.168.0.1", 1),
+            ("http://0.0.0.0:1", 1),
+            ("http://[fd00::1]", 1),
+            ("http://169.254.169.254", 2),
+            ("http://[fe80::1]", 2),
+            ("http://[::ffff:169.254.169.254]", 2),
+            ("http://100.100.100.200", 2),
+            ("https://169.254.169.254", 1),
+        ] {
+            let warnings = settings(address).warnings();
+            assert_eq!(warnings.len(), expected, "{address}: {warnings:?}");
+            assert!(warnings.iter().all(|text| text.starts_with("upstream.base_url: ")));
+        }
+    }
+
+    #[test]
+    fn each_endpoint_is_warned_of_by_its_place_and_a_proxy_once() {
+        let mut settings = settings("https://dashscope.aliyuncs.com");
+        let one = settings.pool().remove(0);
+        let open = "http://dashscope-intl.aliyuncs.com".to_owned();
+        let second = EndpointSettings { name: "b".into(), base_url: open, ..one.clone() };
+        let third = EndpointSettings { name: "c".into(), ..one.clone() };
+        settings.endpoints = vec![one, third, second];
+        let proxy = ("HTTPS_PROXY".to_owned(), "http://user:secret@p:1".to_owned());
+        settings.proxies = ProxyVariables::of(&[proxy].into());
+        let warnings = settings.warnings();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].starts_with("HTTPS_PROXY: "), "{warnings:?}");
+        assert!(warnings[1].starts_with("upstream.endpoints[2].base_url: "), "{warnings:?}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use prometheus::IntGauge;
-use redis::Client;
+use redis::{Client, ConnectionAddr};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::runtime::Handle;
@@ -37,6 +37,7 @@ use super::local::LocalRateLimiter;
 use super::shared::SharedCells;
 use super::{Counted, LimitExceeded, LimitName, Quotas, RateLimiter, TakeError, Taken};
 use crate::clock::Clock;
+use crate::host::is_loopback;
 use crate::supervisor::Supervisor;
 use crate::units::Tokens;
 
@@ -130,6 +131,17 @@ impl RedisSettings {
             self.client()?;
         }
         Ok(())
+    }
+
+    /// What to tell of a password that goes to another machine unencrypted.
+    pub fn warning(&self) -> Option<String> {
+        let client = self.is_configured().then(|| self.client().ok())??;
+        let information = client.get_connection_info();
+        let ConnectionAddr::Tcp(host, _) = information.addr() else { return None };
+        let is_open = information.redis_settings().password().is_some() && !is_loopback(host);
+        is_open.then(|| {
+            format!("redis.url: the password goes to {host} unencrypted; write rediss:// for TLS")
+        })
     }
 
     const fn timeout(&self) -> Duration {
@@ -339,6 +351,24 @@ mod tests {
             let error = settings(url).validate().unwrap_err().to_string();
             assert!(error.starts_with("redis.url: "), "{error}");
             assert!(!error.contains("password"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_goes_to_another_machine_unencrypted_draws_a_warning_without_it() {
+        for (url, is_warned) in [
+            ("redis://:secret@redis", true),
+            ("redis://user:secret@10.0.0.1:6379/2", true),
+            ("rediss://user:secret@redis", false),
+            ("redis://redis", false),
+            ("redis://:secret@127.0.0.1", false),
+            ("redis://:secret@[::1]:6379", false),
+            ("redis+unix:///run/redis.sock?pass=secret", false),
+            ("", false),
+        ] {
+            let warning = settings(url).warning();
+            assert_eq!(warning.is_some(), is_warned, "{url}");
+            assert!(!warning.unwrap_or_default().contains("secret"));
         }
     }
 

@@ -94,6 +94,22 @@ pub async fn connect(url: &str, options: Options) -> Result<Store, StoreError> {
     Ok(Store { database })
 }
 
+/// The file of the database at `url`, if it has one.
+pub fn file(url: &str) -> Option<PathBuf> {
+    match url.split_once(':') {
+        Some(("sqlite", _)) => sqlite::file(url),
+        _ => None,
+    }
+}
+
+/// What to tell of a database at `url` whose connections may leave this machine unencrypted.
+pub fn warning(url: &str) -> Option<String> {
+    match url.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => postgres::warning(url),
+        _ => None,
+    }
+}
+
 impl Store {
     /// Which engine it is.
     pub const fn engine(&self) -> Engine {

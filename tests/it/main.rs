@@ -56,4 +56,5 @@ mod unknown_bills;
 mod uploads;
 mod usage;
 mod waiting;
+mod warnings;
 mod wire;

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgSslMode};
 use sqlx::query::{Query, QueryAs};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, FromRow, PgConnection, PgPool};
 
 use self::sessions::{Pooling, Session};
 use super::migrations::{self, Migration};
 use super::{Engine, Options, StoreError};
+use crate::host::is_loopback;
 
 /// The migrations of this engine.
 pub(super) const MIGRATIONS: &[Migration] = &[
@@ -86,6 +87,24 @@ const PARAMETERS: [&str; 18] = [
     "statement-cache-capacity",
     "user",
 ];
+
+/// See [`store::warning`](super::warning).
+pub(super) fn warning(url: &str) -> Option<String> {
+    // See PARAMETERS: an address with others must not be read, and keeps the service from starting.
+    let address: PgConnectOptions = has_known_parameters(url).then(|| url.parse().ok())??;
+    let (host, mode) = (address.get_host(), address.get_ssl_mode());
+    let is_encrypted =
+        matches!(mode, PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+    // Over a socket's file nothing leaves the machine, either.
+    if is_encrypted || address.get_socket().is_some() || host.starts_with('/') || is_loopback(host)
+    {
+        return None;
+    }
+    Some(format!(
+        "database.url: what is sent to {host} may be unencrypted, since sslmode does not require TLS; add \
+         ?sslmode=verify-full"
+    ))
+}
 
 /// A PostgreSQL database.
 ///
@@ -252,6 +271,25 @@ fn has_known_parameters(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_on_another_machine_that_need_not_be_encrypted_draws_a_warning() {
+        for (url, is_warned) in [
+            ("postgres://u:secret@db/x", true),
+            ("postgres://u:secret@10.0.0.1/x?sslmode=prefer", true),
+            ("postgres://u:secret@db/x?sslmode=disable", true),
+            ("postgres://u:secret@db/x?sslmode=require", false),
+            ("postgres://u:secret@db/x?ssl-mode=verify-full", false),
+            ("postgres://u:secret@127.0.0.1/x", false),
+            ("postgres://u:secret@[::1]/x", false),
+            ("postgres:///x?host=/var/run/postgresql", false),
+            ("postgres://u@db/x?passwrd=secret", false),
+        ] {
+            let warning = warning(url);
+            assert_eq!(warning.is_some(), is_warned, "{url}");
+            assert!(!warning.unwrap_or_default().contains("secret"));
+        }
+    }
 
     #[test]
     fn connections_are_shared_out_whole_and_everybody_has_one() {

@@ -144,6 +144,12 @@ impl Sqlite {
     }
 }
 
+/// See [`store::file`](super::file).
+pub(super) fn file(url: &str) -> Option<PathBuf> {
+    let address: SqliteConnectOptions = url.parse().ok()?;
+    (!is_in_memory(url)).then(|| address.get_filename().to_owned())
+}
+
 fn is_in_memory(url: &str) -> bool {
     matches!(url, "sqlite::memory:" | "sqlite://:memory:")
 }
