@@ -7,6 +7,7 @@
 use super::PassthroughError;
 use super::form::fault;
 use crate::ocr::error::OcrError;
+use crate::vision::data_url::{self, HeadError};
 use crate::vision::limits;
 use crate::vision::probe::{ImageHeader, ProbeError, probe, probe_beginning};
 
@@ -16,26 +17,24 @@ const BEGINNING: usize = 64 * 1024 / 3 * 4;
 
 /// The header of the image at `url`; none where the image is elsewhere.
 pub(super) fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, PassthroughError> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    match scheme.to_ascii_lowercase().as_str() {
-        "http" | "https" | "oss" => Ok(None),
-        "data" => inline(url, pointer).map(Some),
-        _ => {
-            let why = "must be an address: https://…, data:image/png;base64,…, or oss://…";
-            Err(fault(pointer, why).into())
-        }
+    if data_url::is_data_url(url.as_bytes()) {
+        return inline(url, pointer).map(Some);
     }
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    if ["http", "https", "oss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Ok(None);
+    }
+    let why = "must be an address: https://…, data:image/png;base64,…, or oss://…";
+    Err(fault(pointer, why).into())
 }
 
 fn inline(url: &str, pointer: &str) -> Result<ImageHeader, PassthroughError> {
     let of_image = |error: OcrError| PassthroughError::image(pointer, error);
     limits::check_data_url(url.len() as u64).map_err(|error| of_image(error.into()))?;
-    let data = url.split_once(',').filter(|(head, _)| head.ends_with(";base64"));
-    let Some((_, data)) = data else {
-        return Err(fault(pointer, "is a data URL that does not say `;base64,`").into());
-    };
-    let Some(header) = header_of(data.as_bytes()) else {
-        let why = "is not Base64 in the standard alphabet (A-Z a-z 0-9 + /)";
+    let data = letters(url).map_err(|why| fault(pointer, why))?;
+    let Some(header) = header_of(data) else {
+        let why = "is not Base64 in the standard alphabet (A-Z a-z 0-9 + /), padded with = and without \
+                   line breaks";
         return Err(fault(pointer, why).into());
     };
     let header = header.map_err(|error| of_image(error.into()))?;
@@ -43,11 +42,23 @@ fn inline(url: &str, pointer: &str) -> Result<ImageHeader, PassthroughError> {
     Ok(header)
 }
 
-/// What the image says of itself; none where it is not Base64.
+/// The Base64 of a data URL of an image; or else what is wrong with it.
+fn letters(url: &str) -> Result<&[u8], String> {
+    let head = data_url::head(url.as_bytes()).map_err(|error: HeadError| error.to_string())?;
+    let kind = head.media_type.to_ascii_lowercase();
+    // A file may be a picture to one reader and a document to one that goes by the media type.
+    if !kind.is_empty() && !kind.starts_with(b"image/") && kind != b"application/octet-stream" {
+        return Err("is a data URL of another media type than image/…".to_owned());
+    }
+    Ok(&url.as_bytes()[head.length..])
+}
+
+/// What the image says of itself; none where it is not Base64 as a whole. Decoders differ in what they make
+/// of other letters, of padding in the middle, and of line breaks.
 fn header_of(data: &[u8]) -> Option<Result<ImageHeader, ProbeError>> {
-    let decode = |data| base64_simd::forgiving_decode_to_vec(data).ok();
+    base64_simd::STANDARD.check(data).ok()?;
+    let decode = |data| base64_simd::STANDARD.decode_to_vec(data).ok();
     let beginning = data.get(..BEGINNING).and_then(decode);
-    // Whitespace among the letters makes the file seem longer than it is, which does no harm.
     let length = data.len() / 4 * 3;
     // A header that lies further back than the beginning reads as one that is cut off.
     if let Some(header) = beginning.and_then(|bytes| probe_beginning(&bytes, length).ok()) {
@@ -86,6 +97,45 @@ mod tests {
         }
         for address in ["", "file:///etc/passwd", "/etc/passwd", "ftp://a", "a.png"] {
             assert!(wrong(address).starts_with("/x must be an address"), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_data_url_is_base64_to_its_last_letter() {
+        let whole = url(&[whole_png(640, 480), vec![7; 100_000]].concat());
+        assert!(look(&whole, "/x").is_ok());
+        let head = "data:image/png;base64,".len();
+        let places = [head, head + 1, head + 87_380, whole.len() - 40, whole.len() - 9];
+        for place in places {
+            for letter in ["%", "-", "_", "=", "\0", "\n", " ", ",", "\u{e9}", "\u{ff21}"] {
+                let mut spoilt = whole.clone();
+                spoilt.replace_range(place..=place, letter);
+                assert!(wrong(&spoilt).contains("Base64"), "{letter:?} at {place}");
+            }
+            let mut two = whole.clone();
+            two.insert_str(place, ",data:image/png;base64,");
+            assert!(wrong(&two).contains("Base64"), "a second one at {place}");
+        }
+        for end in
+            ["A", "AA", "AAA", "=", "A===", "====", "AA=A", "AB==", "AAB=", "AA==\n", "AA==AA=="]
+        {
+            let unpadded = whole.trim_end_matches('=');
+            let full = &unpadded[..head + (unpadded.len() - head) / 4 * 4];
+            assert!(wrong(&format!("{full}{end}")).contains("Base64"), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_data_url_says_that_it_is_an_image_or_nothing() {
+        let letters = base64_simd::STANDARD.encode_to_string(whole_png(640, 480));
+        for kind in
+            ["image/png", "IMAGE/Jpeg", "image/jpg;name=a.jpg", "", "application/octet-stream"]
+        {
+            assert!(look(&format!("data:{kind};base64,{letters}"), "/x").is_ok(), "{kind}");
+        }
+        for kind in ["application/pdf", "video/mp4", "text/html", "audio/wav", "imagex/png"] {
+            let refused = wrong(&format!("data:{kind};base64,{letters}"));
+            assert!(refused.contains("media type"), "{kind}: {refused}");
         }
     }
 

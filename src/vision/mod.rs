@@ -10,6 +10,7 @@
 //! found out by the provider, which refuses it without billing.
 
 pub mod as_stored;
+pub mod data_url;
 pub mod format;
 pub mod limits;
 pub mod probe;

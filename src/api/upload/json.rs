@@ -15,12 +15,10 @@ use super::body::Room;
 use crate::api::options::misnamed;
 use crate::api::options::raw::RawOptions;
 use crate::api::problem::Problem;
+use crate::vision::data_url;
 
 /// Decoding more than this many bytes takes longer than the reactor may be held.
 const DECODE_INLINE_BYTES: usize = 128 * 1024;
-
-/// What stands before the Base64 of a data URL (RFC 2397).
-const BASE64_MARK: &[u8] = b";base64,";
 
 /// Members of a JSON upload at most: every option once and the document, with room for repeats.
 const MOST_MEMBERS: usize = 64;
@@ -162,15 +160,14 @@ fn text_of(document: Option<JsonDocument<'_>>) -> Result<&str, Problem> {
 fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Problem> {
     let length = unescape(&mut body[string.clone()]).ok_or_else(not_base64)?;
     let text = &body[string.start..string.start + length];
-    let skipped = match text.strip_prefix(b"data:") {
-        None => 0,
-        Some(url) => {
-            let found = memchr::memmem::find(url, BASE64_MARK).ok_or_else(|| {
-                let detail = "The data URL does not say `;base64,`.";
-                Problem::bad_request("invalid_base64", detail).flaw("/document/data", detail)
-            })?;
-            b"data:".len() + found + BASE64_MARK.len()
-        }
+    let skipped = if data_url::is_data_url(text) {
+        let head = data_url::head(text).map_err(|error| {
+            let detail = format!("The data {error}.");
+            Problem::bad_request("invalid_base64", detail.clone()).flaw("/document/data", detail)
+        })?;
+        head.length
+    } else {
+        0
     };
     let (start, end) = (string.start + skipped, string.start + length);
     let decoded = base64_simd::forgiving_decode_inplace(&mut body[start..end]);
@@ -268,6 +265,13 @@ mod tests {
             (r#"{"document":{"type":"base64"}}"#, "missing_file"),
             (r#"{"document":{"type":"base64","data":"a_-b"}}"#, "invalid_base64"),
             (r#"{"document":{"type":"base64","data":"data:image/png,AA"}}"#, "invalid_base64"),
+            (r#"{"document":{"type":"base64","data":"data:x,AA;base64,AA"}}"#, "invalid_base64"),
+            (
+                r#"{"document":{"type":"base64","data":"data:a/b;base64,AAAA,data:a/b;base64,AAAA"}}"#,
+                "invalid_base64",
+            ),
+            (r#"{"document":{"type":"base64","data":"AA==AA=="}}"#, "invalid_base64"),
+            (r#"{"document":{"type":"base64","data":"AA\u0000A"}}"#, "invalid_base64"),
             (r#"{"document":{"type":"base64","data":"\u6587AAA"}}"#, "invalid_base64"),
             (r#"{"document":{"type":"base64","data":"\ud83d\ude00"}}"#, "invalid_base64"),
             (r#"{"document":{"type":"base64","data":"\xAAA"}}"#, "invalid_json"),

@@ -226,6 +226,95 @@ async fn a_bound_spelt_otherwise_is_refused_wherever_it_stands() {
 }
 
 #[tokio::test]
+async fn a_picture_that_is_straightened_is_held_at_the_same_bound_on_both_protocols() {
+    // The picture as it is costs a few hundred tokens, and one that is straightened up to 8,194.
+    let gateway =
+        TestGateway::with(|setup| setup.tenant.daily_tokens = NonZeroU64::new(5_000)).await;
+    for (path, mut body) in both() {
+        let parameters = if path == CHAT { &mut body } else { &mut body["parameters"] };
+        parameters["max_tokens"] = 1.into();
+        for (asked, status) in [(json!(null), 200), (json!(false), 200), (json!(true), 429)] {
+            item(path, &mut body)["enable_rotate"] = asked.clone();
+            let answer = send(&gateway, path, &body).await;
+            assert_eq!(answer.status, status, "{path} {asked}: {}", answer.text);
+        }
+    }
+    let mut body = chat();
+    item(CHAT, &mut body)["image_url"] = data_url("hello.png").into();
+    item(CHAT, &mut body)["enable_rotate"] = true.into();
+    assert_eq!(send(&gateway, CHAT, &body).await.status, 429);
+    assert_eq!(gateway.upstream().bill().received, 4);
+}
+
+#[tokio::test]
+async fn a_data_url_that_is_not_base64_as_a_whole_is_refused_wherever_it_breaks() {
+    let gateway = TestGateway::start().await;
+    let whole = long_data_url();
+    let large = data_url("hello.jpg");
+    let end = whole.len() - 16;
+    for (path, mut body) in both() {
+        for place in [90_000, end] {
+            for letters in ["%", "==", "\0", "\n", "\u{e9}", ",", ",data:image/png;base64,"] {
+                let mut url = whole.clone();
+                url.insert_str(place, letters);
+                let answer = send_url(&gateway, path, &mut body, &url).await;
+                assert_eq!(answer.status, 400, "{path} {letters:?} at {place}: {}", answer.text);
+                assert!(answer.text.contains("Base64"), "{}", answer.text);
+            }
+        }
+        for url in [format!("{whole},{large}"), format!("{}A", whole.trim_end_matches('='))] {
+            assert_eq!(send_url(&gateway, path, &mut body, &url).await.status, 400);
+        }
+        assert_eq!(gateway.upstream().bill().received, 0);
+        assert_eq!(send_url(&gateway, path, &mut body, &whole).await.status, 200);
+        gateway.upstream().clear_calls();
+    }
+}
+
+#[tokio::test]
+async fn a_data_url_that_is_written_with_escapes_is_read_as_what_it_says() {
+    let gateway = TestGateway::start().await;
+    for (path, mut body) in both() {
+        set_url(path, &mut body, "?");
+        // PHP escapes slashes, .NET the plus, Gson the equals sign.
+        let url = long_data_url();
+        let escaped = url.replace('/', "\\/").replace('+', "\\u002B").replace('=', "\\u003d");
+        let text = body.to_string().replace("\"?\"", &format!("\"{escaped}\""));
+        let answer = Answer::of(gateway.post(path).body(text)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        for spoilt in ["\\u0000", "\\n", "\\u002d"] {
+            let escaped = format!("{}{spoilt}{}", &escaped[..95_001], &escaped[95_001..]);
+            let text = body.to_string().replace("\"?\"", &format!("\"{escaped}\""));
+            let answer = Answer::of(gateway.post(path).body(text)).await;
+            assert_eq!(answer.status, 400, "{spoilt}: {}", answer.text);
+        }
+    }
+}
+
+/// A picture in a data URL of some 130,000 letters.
+fn long_data_url() -> String {
+    let mut file = crate::harness::fixture("hello.jpg");
+    // Two comments behind the marker that begins the file.
+    let comment = [&b"\xff\xfe\xc3\x52"[..], &[b'?'; 50_000]].concat();
+    file.splice(2..2, [&comment[..], &comment].concat());
+    format!("data:image/jpeg;base64,{}", base64_simd::STANDARD.encode_to_string(file))
+}
+
+fn set_url(path: &str, body: &mut Value, url: &str) {
+    let item = item(path, body);
+    if path == CHAT {
+        item["image_url"]["url"] = url.into();
+    } else {
+        item["image"] = url.into();
+    }
+}
+
+async fn send_url(gateway: &TestGateway, path: &str, body: &mut Value, url: &str) -> Answer {
+    set_url(path, body, url);
+    send(gateway, path, body).await
+}
+
+#[tokio::test]
 async fn a_request_that_the_upstream_refuses_holds_nobody_else_up() {
     let gateway = TestGateway::with(|setup| {
         for model in setup.settings.models.values_mut() {

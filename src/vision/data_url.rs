@@ -1,0 +1,113 @@
+//! The head of a data URL (RFC 2397): what stands before its Base64.
+//!
+//! Readers find the Base64 in different ways: behind the first comma, behind the last one, behind `base64,`.
+//! With one comma, right behind `;base64`, all of them find the same letters.
+
+/// The longest head that is looked for, in bytes. Media types in use have less than a hundred.
+const LONGEST_HEAD: usize = 256;
+
+const SCHEME: &[u8] = b"data:";
+
+/// The head of a data URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// The media type without its parameters; empty where there is none.
+    pub media_type: &'a [u8],
+    /// Where the Base64 begins.
+    pub length: usize,
+}
+
+/// A head that two readers may read differently, or that announces no Base64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// There is no `;base64` before the first comma.
+    #[error("is a data URL that does not say `;base64,`")]
+    NotBase64,
+    /// It is no media type and parameters.
+    #[error("is a data URL whose media type is none: write data:image/png;base64,…")]
+    MediaType,
+}
+
+/// Whether this is a data URL.
+pub fn is_data_url(url: &[u8]) -> bool {
+    url.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
+}
+
+/// Reads the head of a data URL.
+///
+/// # Errors
+///
+/// [`HeadError`] says what is wrong with it.
+pub fn head(url: &[u8]) -> Result<Head<'_>, HeadError> {
+    let near = &url[..url.len().min(LONGEST_HEAD)];
+    let comma = memchr::memchr(b',', near).ok_or(HeadError::NotBase64)?;
+    let written = near.get(SCHEME.len()..comma).ok_or(HeadError::NotBase64)?;
+    let described = written.strip_suffix(b";base64").ok_or(HeadError::NotBase64)?;
+    let mut parts = described.split(|&byte| byte == b';');
+    let media_type = parts.next().unwrap_or_default();
+    let is_type = media_type.is_empty() || are_two_tokens(media_type, b'/');
+    if is_type && parts.all(|parameter| are_two_tokens(parameter, b'=')) {
+        return Ok(Head { media_type, length: comma + 1 });
+    }
+    Err(HeadError::MediaType)
+}
+
+/// Whether a text is two tokens (RFC 9110) with `between` between them.
+fn are_two_tokens(text: &[u8], between: u8) -> bool {
+    let mut tokens = text.split(|&byte| byte == between);
+    let mut is_next = || tokens.next().is_some_and(is_token);
+    is_next() && is_next() && tokens.next().is_none()
+}
+
+fn is_token(text: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(is_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base64_begins_behind_the_only_comma() {
+        for (written, media_type) in [
+            ("data:image/png;base64,", "image/png"),
+            ("DATA:IMAGE/PNG;base64,", "IMAGE/PNG"),
+            ("data:;base64,", ""),
+            ("data:image/svg+xml;charset=utf-8;name=a.png;base64,", "image/svg+xml"),
+            ("data:image/*;base64,", "image/*"),
+        ] {
+            let url = format!("{written}AAAA");
+            assert!(is_data_url(url.as_bytes()));
+            let expected = Head { media_type: media_type.as_bytes(), length: written.len() };
+            assert_eq!(head(url.as_bytes()), Ok(expected), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_readers_may_read_differently_is_refused() {
+        let long = format!("data:image/png;x={};base64,AAAA", "a".repeat(300));
+        for (url, error) in [
+            ("data:image/png,AAAA", HeadError::NotBase64),
+            ("data:,AAAA;base64,AAAA", HeadError::NotBase64),
+            ("data:image/png;base64", HeadError::NotBase64),
+            ("data:image/png;base64 ,AAAA", HeadError::NotBase64),
+            ("data:image/png;BASE64,AAAA", HeadError::NotBase64),
+            ("data:base64,AAAA", HeadError::NotBase64),
+            ("data:,", HeadError::NotBase64),
+            (&long, HeadError::NotBase64),
+            ("data:png;base64,AAAA", HeadError::MediaType),
+            ("data:image/png;base64;base64,AAAA", HeadError::MediaType),
+            ("data:image/png;;base64,AAAA", HeadError::MediaType),
+            ("data:image/png;a;base64,AAAA", HeadError::MediaType),
+            ("data:image/png;a=\"b\";base64,AAAA", HeadError::MediaType),
+            ("data:image%2Fpng;base64,AAAA", HeadError::MediaType),
+            ("data:image/png/x;base64,AAAA", HeadError::MediaType),
+            ("data:image/png\0;base64,AAAA", HeadError::MediaType),
+            ("data: image/png;base64,AAAA", HeadError::MediaType),
+            ("data:data:image/png;base64,AAAA", HeadError::MediaType),
+        ] {
+            assert_eq!(head(url.as_bytes()), Err(error), "{url}");
+        }
+    }
+}
