@@ -62,7 +62,7 @@ use self::dispatch::Dispatcher;
 use self::error::CallError;
 use self::proxy::ProxyError;
 use self::request::Request;
-use self::settings::{SettingsError, UpstreamSettings};
+use self::settings::{SettingsError, UnknownMembers, UpstreamSettings};
 use self::stream::Streaming;
 use crate::admission::Permit;
 use crate::capacity::account::ByteAccount;
@@ -221,6 +221,7 @@ impl Task {
 #[derive(Debug, Clone)]
 pub struct Client {
     dispatcher: Arc<Dispatcher>,
+    unknown_members: UnknownMembers,
 }
 
 /// A client that cannot be made.
@@ -252,8 +253,19 @@ impl Client {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, ClientError> {
+        if settings.unknown_members == UnknownMembers::Pass {
+            tracing::warn!(
+                "upstream.unknown_members is \"pass\": what an unknown member of a drop-in request costs \
+                 is in no bound, so a budget may be overspent by it"
+            );
+        }
         let dispatcher = Dispatcher::new(settings, shared, memory, metrics, clock, random)?;
-        Ok(Self { dispatcher: Arc::new(dispatcher) })
+        Ok(Self { dispatcher: Arc::new(dispatcher), unknown_members: settings.unknown_members })
+    }
+
+    /// What is done with members of a request in a caller's own words that are not known.
+    pub const fn unknown_members(&self) -> UnknownMembers {
+        self.unknown_members
     }
 
     /// Makes the call, repeating it where that is safe, until `deadline` by the client's clock.

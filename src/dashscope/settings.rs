@@ -81,9 +81,22 @@ pub struct UpstreamSettings {
     pub key_cool_down_ms: u64,
     /// Idle connections that are kept. Default 64.
     pub pool_max_idle: usize,
+    /// What is done with members of a drop-in request that are not known. Default `refuse`.
+    pub unknown_members: UnknownMembers,
     /// The proxies that the environment names.
     #[serde(skip)]
     pub proxies: ProxyVariables,
+}
+
+/// What is done with a member of a drop-in request that is not known, at the top of a body and in
+/// `parameters`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownMembers {
+    /// The request is refused.
+    Refuse,
+    /// The member is sent as it is.
+    Pass,
 }
 
 /// One endpoint of several: a table of `[[upstream.endpoints]]`.

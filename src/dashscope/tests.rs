@@ -19,7 +19,7 @@ use super::check::CheckError;
 use super::completion::Completion;
 use super::error::{CallError, Code, Defect, Fault, Timeout};
 use super::proxy::ProxyVariables;
-use super::settings::UpstreamSettings;
+use super::settings::{UnknownMembers, UpstreamSettings};
 use super::{Call, Client, Image};
 use crate::admission::tab::Tab;
 use crate::admission::{Admission, Permit, Refusal};
@@ -65,6 +65,7 @@ pub(super) fn settings(base_url: &str) -> UpstreamSettings {
         breaker_cool_down_ms: 1_000,
         key_cool_down_ms: 10_000,
         pool_max_idle: 32,
+        unknown_members: UnknownMembers::Refuse,
         proxies: ProxyVariables::default(),
     }
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::form::{FormFault, Object, fault};
-use super::names;
+use super::members::{self, Members};
 use super::outline::{Outline, Place};
 use crate::quote::Wish;
 use crate::units::Pixels;
@@ -59,8 +59,12 @@ pub(super) type ReadImage = fn(Object<'_, '_>, Place, String) -> Result<AskedIma
 pub(super) struct Dialect {
     /// The member that holds the messages, as a JSON Pointer.
     pub(super) pointer: &'static str,
+    /// What an item of content may have.
+    pub(super) item: &'static Members,
     /// The member of a content item that holds an image.
     pub(super) image: &'static str,
+    /// The `type` of an item that has that member, where it says one.
+    pub(super) image_type: &'static str,
     pub(super) read_image: ReadImage,
 }
 
@@ -98,7 +102,7 @@ fn read_message(
     images: &mut Vec<AskedImage>,
 ) -> Result<(), FormFault> {
     check_role(&message, pointer)?;
-    names::check_media(&message, None)?;
+    members::MESSAGE.check(&message)?;
     let outline = message.outline();
     let Some(content) = message.member("content") else { return Ok(()) };
     if outline.is_text(content) {
@@ -109,17 +113,41 @@ fn read_message(
     }
     for (number, item) in outline.elements(content).enumerate() {
         let pointer = format!("{pointer}/content/{number}");
-        let object = Object::at(outline, item, &pointer)?;
-        names::check_media(&object, Some(dialect.image))?;
-        if let Some(image) = object.member(dialect.image) {
-            let pointer = format!("{pointer}/{}", dialect.image);
-            images.push((dialect.read_image)(object, image, pointer)?);
-        } else if object.json("text").is_none_or(|text| text.starts_with(['[', '{'])) {
+        read_item(Object::at(outline, item, &pointer)?, &pointer, dialect, images)?;
+    }
+    Ok(())
+}
+
+fn read_item(
+    item: Object<'_, '_>,
+    pointer: &str,
+    dialect: &Dialect,
+    images: &mut Vec<AskedImage>,
+) -> Result<(), FormFault> {
+    dialect.item.check(&item)?;
+    if item.json("text").is_some_and(|text| text.starts_with(['[', '{'])) {
+        return Err(item.wrong("text", "must be a text"));
+    }
+    let Some(image) = item.member(dialect.image) else {
+        if item.json("text").is_none() {
             let why = format!("must have a text as `text`, or `{}`", dialect.image);
             return Err(fault(pointer, why));
         }
-    }
+        read_wish(&item, &[item])?;
+        return check_type(&item, "text");
+    };
+    check_type(&item, dialect.image_type)?;
+    images.push((dialect.read_image)(item, image, format!("{pointer}/{}", dialect.image))?);
     Ok(())
+}
+
+/// A reader that goes by `type` and one that goes by the members must find the same.
+fn check_type(item: &Object<'_, '_>, expected: &str) -> Result<(), FormFault> {
+    let Some(kind) = item.member("type") else { return Ok(()) };
+    if item.outline().string(kind).is_some_and(|kind| kind == expected) {
+        return Ok(());
+    }
+    Err(item.wrong("type", format!("must be {expected}, by the other members of the item")))
 }
 
 /// The models answer a user and may be told what they said before.
@@ -156,8 +184,11 @@ pub(super) fn check_answers(parameters: &Object<'_, '_>) -> Result<(), FormFault
     }
 }
 
-/// The bounds of an image, from each object that may state them.
-pub(super) fn read_wish(objects: &[Object<'_, '_>]) -> Result<Wish, FormFault> {
+/// What an item asks for its image, with bounds from each object that may state them.
+pub(super) fn read_wish(
+    item: &Object<'_, '_>,
+    objects: &[Object<'_, '_>],
+) -> Result<Wish, FormFault> {
     let read = |name: &'static str| {
         let mut found = None;
         for object in objects {
@@ -168,5 +199,6 @@ pub(super) fn read_wish(objects: &[Object<'_, '_>]) -> Result<Wish, FormFault> {
         }
         Ok(found.map(Pixels::new))
     };
-    Ok(Wish { min_pixels: read("min_pixels")?, max_pixels: read("max_pixels")?, straighten: false })
+    let (min_pixels, max_pixels) = (read("min_pixels")?, read("max_pixels")?);
+    Ok(Wish { min_pixels, max_pixels, straighten: item.flag("enable_rotate")? })
 }

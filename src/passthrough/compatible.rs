@@ -4,29 +4,30 @@ use super::asked::{
     Asked, AskedImage, Dialect, check_answers, read_limit, read_messages, read_wish,
 };
 use super::form::{FormFault, Object, fault};
-use super::names;
+use super::members;
 use super::outline::{Outline, Place};
+use super::prompt;
+use crate::dashscope::settings::UnknownMembers;
 
-/// Bytes of the prompt that the model gives itself where none is sent (Model Studio, "Qwen-OCR API
-/// reference").
-pub(super) const DEFAULT_PROMPT_BYTES: u64 = 101;
-
-const MESSAGES: Dialect = Dialect { pointer: "/messages", image: "image_url", read_image };
+const MESSAGES: Dialect = Dialect {
+    pointer: "/messages",
+    item: &members::COMPATIBLE_ITEM,
+    image: "image_url",
+    image_type: "image_url",
+    read_image,
+};
 
 /// Reads a request.
-pub(super) fn read<'a>(outline: &Outline<'a>) -> Result<Asked<'a>, FormFault> {
+pub(super) fn read<'a>(
+    outline: &Outline<'a>,
+    unknown: UnknownMembers,
+) -> Result<Asked<'a>, FormFault> {
     let place = Place::ROOT;
     let root = Object::at(outline, place, "")?;
-    names::check_switches(&root)?;
+    members::COMPATIBLE_ROOT.check_open(&root, unknown)?;
     check_answers(&root)?;
-    names::check_media(&root, None)?;
-    if root.member("input").is_some() {
-        return Err(
-            root.wrong("input", "belongs to DashScope's own protocol: messages stand at the top")
-        );
-    }
     let (images, messages) = read_messages(outline, root.member("messages"), &MESSAGES)?;
-    let stream = root.flag("stream")?;
+    let (stream, tells_bill) = (root.flag("stream")?, tells_bill(&root)?);
     Ok(Asked {
         model: root.text("model")?,
         images,
@@ -35,18 +36,22 @@ pub(super) fn read<'a>(outline: &Outline<'a>) -> Result<Asked<'a>, FormFault> {
         max_tokens: read_limit(&root, "max_tokens")?,
         max_completion_tokens: read_limit(&root, "max_completion_tokens")?,
         stream,
-        tells_bill: stream && tells_bill(outline, &root)?,
-        added_prompt_bytes: DEFAULT_PROMPT_BYTES,
+        tells_bill: stream && tells_bill,
+        added_prompt_bytes: prompt::added_bytes(&root)?,
     })
 }
 
-fn tells_bill(outline: &Outline<'_>, root: &Object<'_, '_>) -> Result<bool, FormFault> {
+fn tells_bill(root: &Object<'_, '_>) -> Result<bool, FormFault> {
     let Some(options) = root.member("stream_options") else { return Ok(false) };
-    Object::at(outline, options, "/stream_options")?.flag("include_usage")
+    let options = Object::at(root.outline(), options, "/stream_options")?;
+    members::STREAM_OPTIONS.check(&options)?;
+    options.flag("include_usage")
 }
 
 /// The bounds may stand inside `image_url`, as some of the vendor's pages show, and beside it, as its
 /// reference does. Which place the service reads is not known for sure, so both are to be written.
+/// `enable_rotate` is documented for the native protocol alone; should the service obey it here, the image is
+/// bounded as there.
 fn read_image(
     item: Object<'_, '_>,
     image: Place,
@@ -54,13 +59,14 @@ fn read_image(
 ) -> Result<AskedImage, FormFault> {
     let outline = item.outline();
     if !outline.is_object(image) {
-        let (wish, holders) = (read_wish(&[item])?, vec![item.place()]);
+        let (wish, holders) = (read_wish(&item, &[item])?, vec![item.place()]);
         return Ok(AskedImage { url: image, holders, is_bare: true, wish, pointer });
     }
     let inside = Object::at(outline, image, &pointer)?;
+    members::IMAGE_URL.check(&inside)?;
     let Some(url) = inside.member("url") else {
         return Err(fault(pointer, "must have the image's address as its member `url`"));
     };
-    let (wish, holders) = (read_wish(&[inside, item])?, vec![image, item.place()]);
+    let (wish, holders) = (read_wish(&item, &[inside, item])?, vec![image, item.place()]);
     Ok(AskedImage { url, holders, is_bare: false, wish, pointer })
 }

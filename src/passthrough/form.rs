@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::names;
 use super::outline::{Outline, Place};
 
 /// Characters of a caller's own name that an error repeats.
@@ -32,7 +31,7 @@ pub(super) struct Object<'o, 'a> {
 }
 
 impl<'o, 'a> Object<'o, 'a> {
-    /// The object at `place`; a fault where it is none, or where a member of it may be taken for another.
+    /// The object at `place`; a fault where it is none.
     pub(super) fn at(
         outline: &'o Outline<'a>,
         place: Place,
@@ -41,15 +40,14 @@ impl<'o, 'a> Object<'o, 'a> {
         if !outline.is_object(place) {
             return Err(fault(pointer, "must be an object"));
         }
-        let object = Self { outline, place, pointer };
-        names::check_spelling(&object)?;
-        Ok(object)
+        Ok(Self { outline, place, pointer })
     }
 
-    /// The names of its members.
-    pub(super) fn names(&self) -> impl Iterator<Item = &'o str> {
+    /// Its members: their names and values.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&'o str, Place)> {
         let outline = self.outline;
-        outline.elements(self.place).filter_map(move |member| outline.name(member))
+        let named = move |member| outline.name(member).map(|name| (name, member));
+        outline.elements(self.place).filter_map(named)
     }
 
     /// A member as it is written.
@@ -101,16 +99,39 @@ impl<'o, 'a> Object<'o, 'a> {
         text.ok_or_else(|| self.wrong(name, "must be a text that is not empty"))
     }
 
-    /// A fault of the member `name`, of which no more is repeated than a person reads.
+    /// A fault of the member `name`.
     pub(super) fn wrong(&self, name: &str, why: impl Into<Cow<'static, str>>) -> FormFault {
-        let name: String = name.chars().take(LONGEST_ECHO).collect();
-        fault(format!("{}/{name}", self.pointer), why)
+        fault(self.pointer_to(name), why)
+    }
+
+    /// The JSON Pointer of the member `name`, of which no more is repeated than a person reads. Characters
+    /// that cannot be seen, or look like others, are written by their numbers.
+    pub(super) fn pointer_to(&self, name: &str) -> String {
+        let mut pointer = format!("{}/", self.pointer);
+        for character in name.chars().take(LONGEST_ECHO) {
+            match character {
+                '~' => pointer.push_str("~0"),
+                '/' => pointer.push_str("~1"),
+                ' '..='~' => pointer.push(character),
+                _ => pointer.extend(character.escape_default()),
+            }
+        }
+        pointer
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_in_a_pointer_is_escaped_and_cut() {
+        let outline = Outline::of(b"{}").unwrap();
+        let object = Object::at(&outline, Place::ROOT, "/x").unwrap();
+        assert_eq!(object.pointer_to("a/b~c d"), "/x/a~1b~0c d");
+        assert_eq!(object.pointer_to("to\u{17f}\u{202e}\0"), r"/x/to\u{17f}\u{202e}\u{0}");
+        assert_eq!(object.pointer_to(&"a".repeat(100)).len(), "/x/".len() + LONGEST_ECHO);
+    }
 
     #[test]
     fn a_member_of_the_wrong_kind_is_named() {

@@ -13,11 +13,12 @@ mod compatible;
 mod edits;
 pub mod error;
 pub mod form;
-mod names;
+mod members;
 mod native;
 pub mod outline;
 mod picture;
 mod plan;
+mod prompt;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -194,14 +195,14 @@ impl Passthrough {
         request: Request,
     ) -> Result<(Plan, Forward), PassthroughError> {
         if request.body.len() <= INLINE_BYTES {
-            return plan::plan(&self.catalog, tenant, &request);
+            return plan::plan(&self.catalog, tenant, &request, self.client.unknown_members());
         }
         let (this, tenant) = (Arc::clone(self), Arc::clone(tenant));
         // Nothing closes the semaphore. The look is given back by the thread, since that goes on where the
         // caller leaves.
         let look = Arc::clone(&self.looks).acquire_owned().await;
         let planning = tokio::task::spawn_blocking(move || {
-            let plan = plan::plan(&this.catalog, &tenant, &request);
+            let plan = plan::plan(&this.catalog, &tenant, &request, this.client.unknown_members());
             drop(look);
             plan
         });

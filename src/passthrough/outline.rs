@@ -181,6 +181,11 @@ impl<'a> Outline<'a> {
         })
     }
 
+    /// The values below this one, at every depth.
+    pub(super) fn descendants(&self, place: Place) -> impl Iterator<Item = Place> + use<> {
+        (place.0 + 1..self.values[place.0].next).map(Place)
+    }
+
     /// The name of a member.
     pub(super) fn name(&self, place: Place) -> Option<&str> {
         self.values[place.0].name.as_deref()

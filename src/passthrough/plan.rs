@@ -5,7 +5,7 @@
 //!
 //! The bound of the text is the length of the body without its images' addresses: a byte-level tokenizer
 //! never makes more tokens than bytes, and whatever the provider puts into a prompt was in the body, or is
-//! added by a task of its own, which is bounded apart, or by a switch that is refused (`names`). A prompt
+//! added by a task of its own, which is bounded apart (`prompt`), or by a member that is refused (`members`). A prompt
 //! too long for the model is left for the provider to refuse, which costs nothing and knows the limit
 //! better.
 
@@ -21,6 +21,7 @@ use super::picture;
 use super::{Request, compatible, native};
 use crate::auth::tenant::Tenant;
 use crate::catalog::{Catalog, Model};
+use crate::dashscope::settings::UnknownMembers;
 use crate::dashscope::{Forward, Protocol};
 use crate::ocr::prepare;
 use crate::quote::{self, Cap};
@@ -60,11 +61,12 @@ pub(super) fn plan(
     catalog: &Catalog,
     tenant: &Tenant,
     request: &Request,
+    unknown: UnknownMembers,
 ) -> Result<(Plan, Forward), PassthroughError> {
     let outline = Outline::of(&request.body)?;
     let asked = match request.protocol {
-        Protocol::Compatible => compatible::read(&outline)?,
-        Protocol::Native => native::read(&outline, request.stream)?,
+        Protocol::Compatible => compatible::read(&outline, unknown)?,
+        Protocol::Native => native::read(&outline, request.stream, unknown)?,
     };
     if asked.stream && !request.may_stream {
         let why = "needs HTTP/1.1, which tells a stream that breaks off from one that ends; behind nginx, \
@@ -227,7 +229,7 @@ mod tests {
             tab: Tab::default(),
         };
         let tenant = serde_json::from_value(tenant).unwrap();
-        let (plan, forward) = plan(&Catalog::sample(), &tenant, &request)?;
+        let (plan, forward) = plan(&Catalog::sample(), &tenant, &request, UnknownMembers::Refuse)?;
         Ok((plan, String::from_utf8(forward.body.concat()).unwrap()))
     }
 
@@ -292,8 +294,31 @@ mod tests {
     #[test]
     fn a_straightened_image_is_bounded_and_not_foretold() {
         let item = json!({ "image": png_url(), "enable_rotate": true });
-        let plan = of(Protocol::Native, &generation(&item, &json!({})));
-        assert_eq!((plan.bound.image, plan.image_tokens), (UNSEEN, None));
+        let native = of(Protocol::Native, &generation(&item, &json!({})));
+        let mut item = image(&png_url());
+        item["enable_rotate"] = true.into();
+        let beside = of(Protocol::Compatible, &chat(&json!([item])));
+        item["image_url"] = png_url().into();
+        let bare = of(Protocol::Compatible, &chat(&json!([item])));
+        for plan in [native, beside, bare] {
+            assert_eq!((plan.bound.image, plan.image_tokens), (UNSEEN, None));
+        }
+    }
+
+    #[test]
+    fn a_schema_of_the_answer_and_a_task_count_on_both_protocols() {
+        let format = json!({ "type": "json_schema", "json_schema": { "schema": { "a": "b" } } });
+        let parameters = json!({ "response_format": format, "ocr_options": { "task": "x" } });
+        let mut compatible = chat(&json!("a"));
+        for (name, value) in parameters.as_object().unwrap() {
+            compatible[name] = value.clone();
+        }
+        let added = 900 + result_schema::prompt_bytes_bound(&format) + 32;
+        let native = generation(&json!({ "text": "a" }), &parameters);
+        for (protocol, body) in [(Protocol::Compatible, compatible), (Protocol::Native, native)] {
+            let expected = body.to_string().len() as u64 + added;
+            assert_eq!(of(protocol, &body).bound.text.get(), expected);
+        }
     }
 
     #[test]

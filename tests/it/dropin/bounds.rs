@@ -295,7 +295,7 @@ async fn a_data_url_that_is_written_with_escapes_is_read_as_what_it_says() {
 fn long_data_url() -> String {
     let mut file = crate::harness::fixture("hello.jpg");
     // Two comments behind the marker that begins the file.
-    let comment = [&b"\xff\xfe\xc3\x52"[..], &[b'?'; 50_000]].concat();
+    let comment = [b"\xff\xfe\xc3\x52".to_vec(), vec![b'?'; 50_000]].concat();
     file.splice(2..2, [&comment[..], &comment].concat());
     format!("data:image/jpeg;base64,{}", base64_simd::STANDARD.encode_to_string(file))
 }

@@ -40,7 +40,7 @@ async fn what_cannot_be_sent_is_a_400_that_names_the_member() {
         ("no Base64", |path, body| url(path, body, "data:image/png;base64,%%%"), "Base64"),
         ("a file of the client", |path, body| url(path, body, "/etc/passwd"), "address"),
         ("half a pixel", |path, body| item(path, body)["max_pixels"] = 0.5.into(), "whole number"),
-        ("another medium", |path, body| item(path, body)["video"] = "https://a/b".into(), "medium"),
+        ("another medium", |path, body| item(path, body)["video"] = "https://a/b".into(), "video"),
         ("no messages", |path, body| *messages(path, body) = json!([]), "at least one"),
         (
             "a system message",

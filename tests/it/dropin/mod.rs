@@ -2,6 +2,7 @@
 
 mod bounds;
 mod dialects;
+mod members;
 mod paths;
 mod recordings;
 mod sdk;

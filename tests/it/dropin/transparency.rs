@@ -5,6 +5,7 @@
 //! surrogate, spacing and order. They are compared as trees whose leaves are the text as it was written.
 //! The documented changes are made here once more, by other means.
 
+use ocr_gateway::dashscope::settings::UnknownMembers;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -156,20 +157,45 @@ fn leaf() -> impl Strategy<Value = Written> {
     ]
 }
 
-fn any_value() -> impl Strategy<Value = Written> {
-    leaf().prop_recursive(3, 12, 4, |inner| {
+/// Any JSON whose members have such names.
+fn any_value(names: &'static str) -> impl Strategy<Value = Written> {
+    leaf().prop_recursive(3, 12, 4, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Written::Array),
-            prop::collection::btree_map("[a-z]{1,6}|\u{e9}\u{4e00}?", inner, 0..4)
+            prop::collection::btree_map(names, inner, 0..4)
                 .prop_map(|members| Written::Object(members.into_iter().collect())),
         ]
     })
 }
 
-/// Members that nobody here knows.
-fn strange_members() -> impl Strategy<Value = Vec<(String, Written)>> {
-    prop::collection::btree_map("x_[a-z]{0,4}", any_value(), 0..4)
+/// Any JSON where names are the caller's own.
+fn free_value() -> impl Strategy<Value = Written> {
+    any_value("[a-z]{1,6}|\u{e9}\u{4e00}?")
+}
+
+/// Members of the body, or of `parameters`: known ones, and where the operator lets them pass some that
+/// nobody here knows.
+fn extra_members(unknown: UnknownMembers) -> impl Strategy<Value = Vec<(String, Written)>> {
+    let most = if unknown == UnknownMembers::Pass { 4 } else { 1 };
+    let strange = prop::collection::btree_map("x_[a-z]{0,4}", any_value("x_[a-z]{0,4}"), 0..most);
+    let plain = prop::sample::select(vec!["temperature", "top_k", "user", "seed", "stop"]);
+    let plain = prop::collection::btree_map(plain.prop_map(str::to_owned), leaf(), 0..3);
+    let free = prop::sample::select(vec!["metadata", "logit_bias", "response_format"]);
+    let free = prop::collection::btree_map(free.prop_map(str::to_owned), free_value(), 0..3);
+    (strange, plain, free)
+        .prop_map(|(strange, plain, free)| strange.into_iter().chain(plain).chain(free).collect())
+}
+
+/// Members of an item that the gateway passes on.
+fn item_members(path: &'static str) -> BoxedStrategy<Vec<(String, Written)>> {
+    if path == GENERATION {
+        let free = prop::collection::btree_map(Just("ocr_result".to_owned()), free_value(), 0..2);
+        return free.prop_map(|members| members.into_iter().collect()).boxed();
+    }
+    let plain = prop::sample::select(vec!["id", "index"]).prop_map(str::to_owned);
+    prop::collection::btree_map(plain, leaf(), 0..3)
         .prop_map(|members| members.into_iter().collect())
+        .boxed()
 }
 
 fn bounds() -> impl Strategy<Value = Vec<(String, Written)>> {
@@ -190,7 +216,7 @@ fn image(path: &'static str) -> impl Strategy<Value = Written> {
     let url = url.prop_map(|url| {
         Written::leaf(serde_json::to_string(&url).unwrap().replace("\\u0000", "\\/"))
     });
-    (url, bounds(), strange_members(), any::<[bool; 2]>()).prop_map(
+    (url, bounds(), item_members(path), any::<[bool; 2]>()).prop_map(
         move |(url, bounds, mut strange, [inside, bare])| {
             if path == GENERATION {
                 strange.push(("image".to_owned(), url));
@@ -212,7 +238,7 @@ fn image(path: &'static str) -> impl Strategy<Value = Written> {
 }
 
 fn item(path: &'static str) -> impl Strategy<Value = Written> {
-    let text = (leaf(), strange_members()).prop_map(|(text, mut strange)| {
+    let text = (leaf(), item_members(path)).prop_map(|(text, mut strange)| {
         strange.push(("type".to_owned(), Written::text("text")));
         strange.push(("text".to_owned(), text));
         Written::Object(strange)
@@ -220,15 +246,15 @@ fn item(path: &'static str) -> impl Strategy<Value = Written> {
     prop_oneof![image(path), text]
 }
 
-fn sent() -> impl Strategy<Value = Sent> {
-    prop::sample::select(vec![CHAT, GENERATION]).prop_flat_map(|path| {
+fn sent(unknown: UnknownMembers) -> impl Strategy<Value = Sent> {
+    prop::sample::select(vec![CHAT, GENERATION]).prop_flat_map(move |path| {
         let items = prop::collection::vec(item(path), 1..4);
         let limit = prop::option::of(1..9_000_u64);
         let spaces = prop::sample::select(vec!["", " ", "\n\t", "\r\n  "]);
         let told = any::<Option<bool>>();
         let earlier = prop::option::of(any::<String>().prop_map(|text| Written::text(&text)));
-        (items, earlier, strange_members(), limit, any::<bool>(), told, spaces).prop_map(
-            move |(items, earlier, strange, limit, streams, told, space)| {
+        (items, earlier, extra_members(unknown), limit, any::<bool>(), told, spaces).prop_map(
+            move |(items, earlier, extra, limit, streams, told, space)| {
                 let message = |role: &str, content: Written| {
                     Written::object([("role", Written::text(role)), ("content", content)])
                 };
@@ -238,14 +264,15 @@ fn sent() -> impl Strategy<Value = Sent> {
                 messages.push(message("user", Written::Array(items)));
                 let messages = Written::Array(messages);
                 let limit = limit.map(|limit| ("max_tokens".to_owned(), Written::leaf(limit)));
-                let mut body = Written::Object(strange);
-                body.set("model", Written::text(MODEL));
+                let mut body = Written::object([("model", Written::text(MODEL))]);
                 if path == GENERATION {
                     body.set("input", Written::object([("messages", messages)]));
                     if told.is_some() || limit.is_some() {
-                        body.set("parameters", Written::Object(limit.into_iter().collect()));
+                        let parameters = extra.into_iter().chain(limit).collect();
+                        body.set("parameters", Written::Object(parameters));
                     }
                 } else {
+                    body.members().splice(0..0, extra);
                     body.set("messages", messages);
                     body.members().extend(limit);
                     body.set("stream", Written::leaf(streams));
@@ -325,16 +352,29 @@ async fn passes_unchanged(gateway: &TestGateway, sent: &Sent) {
     gateway.upstream().clear_calls();
 }
 
-#[test]
-fn three_hundred_requests_and_answers_pass_unchanged_but_for_what_is_documented() {
+/// Sends generated requests to a gateway that does this with members that it does not know.
+fn hundreds_pass_unchanged(unknown: UnknownMembers) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.unwrap();
-    let gateway = runtime.block_on(TestGateway::with(|setup| setup.emulator.keep_bodies = true));
-    let config = Config { cases: REQUESTS, failure_persistence: None, ..Config::default() };
-    let run = TestRunner::new(config).run(&sent(), |sent| {
+    let gateway = runtime.block_on(TestGateway::with(|setup| {
+        setup.emulator.keep_bodies = true;
+        setup.settings.upstream.unknown_members = unknown;
+    }));
+    let config = Config { cases: REQUESTS / 2, failure_persistence: None, ..Config::default() };
+    let run = TestRunner::new(config).run(&sent(unknown), |sent| {
         runtime.block_on(passes_unchanged(&gateway, &sent));
         Ok(())
     });
     run.unwrap();
+}
+
+#[test]
+fn hundreds_of_known_members_and_answers_pass_unchanged_but_for_what_is_documented() {
+    hundreds_pass_unchanged(UnknownMembers::Refuse);
+}
+
+#[test]
+fn hundreds_of_unknown_members_pass_unchanged_where_the_operator_lets_them() {
+    hundreds_pass_unchanged(UnknownMembers::Pass);
 }

@@ -1,0 +1,624 @@
+//! The members that each place of a request may have.
+//!
+//! A request passes as it was written, so a member that nobody here reads reaches a server that may obey it.
+//! Each place therefore has a table of what it may hold, and a member outside of the table is refused. At the
+//! top of a body and in `parameters`, where the providers add options most often, the operator may let unknown
+//! members pass. Even then [`COSTLY`] members stay refused, and so do names that some readers take for a known
+//! one: fastjson ignores case, `_`, `-` and an `is` in front, other libraries fold Unicode or stop at a NUL.
+//!
+//! docs/drop-in.md has the same tables. A test below compares the two, and `tests/it/dropin/members.rs` sends
+//! every member of them.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::form::{FormFault, Object};
+use super::outline::{Outline, Place};
+use crate::dashscope::settings::UnknownMembers;
+
+/// What a member's value may be.
+#[derive(Debug, Clone, Copy)]
+enum Rule {
+    /// The reader of the protocol looks at it.
+    Read,
+    /// A number, a text, `true`, `false`, `null`, or a list of these.
+    Plain,
+    /// Anything. The names in it are the caller's own words.
+    AnyJson,
+    /// One of these spellings.
+    Only(&'static [&'static str]),
+}
+
+/// Values that switch nothing on. 1 is not among them, since lenient readers take it for true, and neither is
+/// `{}`, which switches some options on with their defaults.
+const OFF: Rule = Rule::Only(&["null", "false", "[]"]);
+
+/// The members that one place may have.
+#[derive(Debug)]
+pub(super) struct Members(&'static [(Rule, &'static [&'static str])]);
+
+/// Sampling, the form of the answer, and what names the caller. None of them adds input tokens, and
+/// `max_tokens` bounds the answer whatever they say (Model Studio, "Qwen-OCR API reference"; "Create chat
+/// completion" of OpenAI).
+const HARMLESS: &[&str] = &[
+    "frequency_penalty",
+    "incremental_output",
+    "logprobs",
+    "min_p",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "prompt_cache_key",
+    "repetition_penalty",
+    "safety_identifier",
+    "seed",
+    "stop",
+    "temperature",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+    "user",
+    "verbosity",
+];
+
+/// Options that hold the caller's own words: schemas, labels, tokens, names of tools. Tools themselves are
+/// refused, so a choice among them has no effect.
+const FREE: &[&str] =
+    &["function_call", "logit_bias", "metadata", "response_format", "tool_choice"];
+
+const TEXT_ONLY: Rule = Rule::Only(&["null", "[\"text\"]"]);
+
+/// Media by the names that either protocol has for them; clients that write every field of a type send them
+/// as `null`.
+const OTHER_MEDIA: &[&str] = &["annotations", "audio", "file", "input_audio", "video", "video_url"];
+
+/// The top of a body of the compatible protocol.
+pub(super) const COMPATIBLE_ROOT: Members = Members(&[
+    (
+        Rule::Read,
+        &[
+            "max_completion_tokens",
+            "max_tokens",
+            "messages",
+            "model",
+            "n",
+            "ocr_options",
+            "stream",
+            "stream_options",
+        ],
+    ),
+    (Rule::Plain, HARMLESS),
+    (Rule::AnyJson, FREE),
+    (TEXT_ONLY, &["modalities"]),
+]);
+
+/// `stream_options` of the compatible protocol.
+pub(super) const STREAM_OPTIONS: Members =
+    Members(&[(Rule::Read, &["include_usage"]), (Rule::Plain, &["include_obfuscation"])]);
+
+/// A message of either protocol, also one that the model wrote and that is sent back.
+pub(super) const MESSAGE: Members = Members(&[
+    (Rule::Read, &["content", "role"]),
+    (Rule::Plain, &["name", "reasoning_content", "refusal"]),
+    (OFF, &["annotations", "audio", "function_call", "tool_calls"]),
+]);
+
+/// An item of content of the compatible protocol.
+pub(super) const COMPATIBLE_ITEM: Members = Members(&[
+    (Rule::Read, &["enable_rotate", "image_url", "max_pixels", "min_pixels", "text", "type"]),
+    (Rule::Plain, &["id", "index"]),
+    (OFF, OTHER_MEDIA),
+]);
+
+/// `image_url` of an item. Model Studio has no `detail`; clients of OpenAI send it, and the pixels that are
+/// written beside it bound the image all the same.
+pub(super) const IMAGE_URL: Members = Members(&[
+    (Rule::Read, &["max_pixels", "min_pixels", "url"]),
+    (Rule::Only(&["null", "\"auto\"", "\"low\"", "\"high\""]), &["detail"]),
+]);
+
+/// The top of a body of the native protocol. `stream` has no effect there, since a header asks for streams;
+/// callers who know the other protocol send it all the same.
+pub(super) const NATIVE_ROOT: Members =
+    Members(&[(Rule::Read, &["input", "model", "parameters"]), (Rule::Plain, &["stream"])]);
+
+/// `input` of the native protocol.
+pub(super) const INPUT: Members = Members(&[(Rule::Read, &["messages"])]);
+
+/// `parameters` of the native protocol.
+pub(super) const PARAMETERS: Members = Members(&[
+    (Rule::Read, &["max_tokens", "n", "ocr_options"]),
+    (Rule::Plain, HARMLESS),
+    (Rule::Plain, &["result_format", "stream"]),
+    (Rule::AnyJson, FREE),
+    (TEXT_ONLY, &["modalities"]),
+]);
+
+/// An item of content of the native protocol; `processed_text` and `ocr_result` come with an answer that is
+/// sent back.
+pub(super) const NATIVE_ITEM: Members = Members(&[
+    (Rule::Read, &["enable_rotate", "image", "max_pixels", "min_pixels", "text", "type"]),
+    (Rule::Plain, &["processed_text"]),
+    (Rule::AnyJson, &["ocr_result"]),
+    (OFF, OTHER_MEDIA),
+]);
+
+/// `ocr_options` of either protocol.
+pub(super) const OCR_OPTIONS: Members =
+    Members(&[(Rule::Read, &["task_config"]), (Rule::Plain, &["task"])]);
+
+/// `task_config` of `ocr_options`.
+pub(super) const TASK_CONFIG: Members = Members(&[(Rule::AnyJson, &["result_schema"])]);
+
+/// Members that make a call dearer than its bound, on this service or on one that serves the same models: more
+/// tokens of answer or of thought, several answers, another size of an image, other media, pages of a search,
+/// tools, other templates. A limit that stands where it is not read is one of them, too. The OCR models are
+/// documented for none.
+const COSTLY: &[&str] = &[
+    "asr_options",
+    "attachments",
+    "audio",
+    "audio_url",
+    "audio_urls",
+    "background",
+    "base_image_url",
+    "beam_width",
+    "best_of",
+    "cache_control",
+    "candidate_count",
+    "chat_template",
+    "chat_template_kwargs",
+    "code_interpreter",
+    "context",
+    "conversation",
+    "detail",
+    "do_resize",
+    "doc_url",
+    "document",
+    "document_url",
+    "documents",
+    "early_stopping",
+    "echo",
+    "embeds",
+    "enable_citation",
+    "enable_code_interpreter",
+    "enable_omni_output_audio_url",
+    "enable_reasoning",
+    "enable_rotate",
+    "enable_search",
+    "enable_source",
+    "enable_thinking",
+    "extra_body",
+    "extra_headers",
+    "extra_query",
+    "file",
+    "file_data",
+    "file_id",
+    "file_ids",
+    "file_url",
+    "file_urls",
+    "files",
+    "first_frame_url",
+    "forced_search",
+    "fps",
+    "frames",
+    "functions",
+    "generate_cfg",
+    "generation_config",
+    "generation_kwargs",
+    "guardrails",
+    "has_thoughts",
+    "height",
+    "high_resolution",
+    "history",
+    "ignore_eos",
+    "image",
+    "image_data",
+    "image_embeds",
+    "image_file",
+    "image_pil",
+    "image_size",
+    "image_tokens",
+    "image_url",
+    "image_urls",
+    "images",
+    "images_kwargs",
+    "include_reasoning",
+    "input",
+    "input_audio",
+    "input_file",
+    "input_image",
+    "inputs",
+    "instructions",
+    "knowledge_base",
+    "kv_transfer_params",
+    "last_frame_url",
+    "length_penalty",
+    "logits_processors",
+    "longest_edge",
+    "lora_request",
+    "mask_image_url",
+    "max_answer_tokens",
+    "max_completion_length",
+    "max_completion_tokens",
+    "max_context_length",
+    "max_dynamic_patch",
+    "max_frames",
+    "max_gen_toks",
+    "max_image_size",
+    "max_image_tokens",
+    "max_input_tokens",
+    "max_len",
+    "max_length",
+    "max_model_len",
+    "max_new_tokens",
+    "max_output_length",
+    "max_output_tokens",
+    "max_patches",
+    "max_pixels",
+    "max_prompt_tokens",
+    "max_reasoning_tokens",
+    "max_response_tokens",
+    "max_thinking_tokens",
+    "max_tiles",
+    "max_time",
+    "max_tokens",
+    "max_tokens_to_sample",
+    "mcp_servers",
+    "media_io_kwargs",
+    "message",
+    "messages",
+    "min_completion_tokens",
+    "min_dynamic_patch",
+    "min_frames",
+    "min_image_tokens",
+    "min_len",
+    "min_length",
+    "min_new_tokens",
+    "min_output_tokens",
+    "min_pixels",
+    "min_tokens",
+    "mm_processor_kwargs",
+    "model",
+    "models",
+    "moderation",
+    "multi_modal_data",
+    "n",
+    "n_predict",
+    "nframes",
+    "num_beam_groups",
+    "num_beams",
+    "num_completions",
+    "num_ctx",
+    "num_generations",
+    "num_predict",
+    "num_responses",
+    "num_return_sequences",
+    "ocr_options",
+    "options",
+    "parameters",
+    "patch_size",
+    "pdf_url",
+    "pixel_values",
+    "plugins",
+    "prediction",
+    "prefill",
+    "preserve_thinking",
+    "previous_response_id",
+    "processor_kwargs",
+    "prompt",
+    "prompt_cache_breakpoint",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "prompt_embeds",
+    "rag_options",
+    "reasoning",
+    "reasoning_budget",
+    "reasoning_config",
+    "reasoning_effort",
+    "reasoning_tokens",
+    "ref_image_url",
+    "ref_images_url",
+    "repetition_detection",
+    "resized_height",
+    "resized_width",
+    "resolution",
+    "result_schema",
+    "retrieval",
+    "sampling_parameters",
+    "sampling_params",
+    "search_options",
+    "service_tier",
+    "shortest_edge",
+    "size",
+    "size_factor",
+    "skill",
+    "skills",
+    "source",
+    "speculative_config",
+    "store",
+    "stream_options",
+    "suffix",
+    "system",
+    "system_prompt",
+    "task_config",
+    "template_kwargs",
+    "text_config",
+    "thinking",
+    "thinking_budget",
+    "thinking_config",
+    "thinking_mode",
+    "thinking_tokens",
+    "thread_id",
+    "tokenizer_kwargs",
+    "tool_config",
+    "tool_resources",
+    "tools",
+    "total_pixels",
+    "translation_options",
+    "truncate_prompt_tokens",
+    "use_beam_search",
+    "use_cache",
+    "video",
+    "video_embeds",
+    "video_url",
+    "video_urls",
+    "videos",
+    "videos_kwargs",
+    "vl_enable_image_hw_output",
+    "vl_high_resolution_images",
+    "voice",
+    "web_search",
+    "web_search_config",
+    "web_search_options",
+    "width",
+];
+
+/// Letters of the longest known name, and two of an `is`; a longer name is none of them.
+const LONGEST: usize = 40;
+
+/// The known names of places where others may pass, without what lenient readers overlook.
+static FOLDED: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
+    let tables = [&COMPATIBLE_ROOT, &NATIVE_ROOT, &PARAMETERS];
+    let known = COSTLY.iter().copied().chain(tables.into_iter().flat_map(Members::names));
+    known.filter_map(|name| Some((folded(name)?, name))).collect()
+});
+
+impl Members {
+    fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.0.iter().flat_map(|(_, names)| names.iter().copied())
+    }
+
+    fn rule(&self, name: &str) -> Option<Rule> {
+        self.0.iter().find_map(|(rule, names)| names.contains(&name).then_some(*rule))
+    }
+
+    /// Refuses what the place may not have.
+    ///
+    /// # Errors
+    ///
+    /// [`FormFault`] names the first such member and what the place may have.
+    pub(super) fn check(&self, object: &Object<'_, '_>) -> Result<(), FormFault> {
+        self.check_each(object, |name, _| {
+            let mut known: Vec<_> = self.names().collect();
+            known.sort_unstable();
+            let why = format!("is not known here. Known are {}", known.join(", "));
+            Err(object.wrong(name, why))
+        })
+    }
+
+    /// The same where `unknown` decides about members that nobody knows.
+    ///
+    /// # Errors
+    ///
+    /// [`FormFault`] names the first member that is refused.
+    pub(super) fn check_open(
+        &self,
+        object: &Object<'_, '_>,
+        unknown: UnknownMembers,
+    ) -> Result<(), FormFault> {
+        self.check_each(object, |name, value| check_unknown(object, name, value, unknown))
+    }
+
+    fn check_each(
+        &self,
+        object: &Object<'_, '_>,
+        unlisted: impl Fn(&str, Place) -> Result<(), FormFault>,
+    ) -> Result<(), FormFault> {
+        for (name, value) in object.members() {
+            match self.rule(name) {
+                Some(rule) => rule.check(object, name, value)?,
+                None if is_printable(name) => unlisted(name, value)?,
+                None => return Err(object.wrong(name, "must be a name of printable ASCII")),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn check(self, object: &Object<'_, '_>, name: &str, value: Place) -> Result<(), FormFault> {
+        let outline = object.outline();
+        match self {
+            Self::Plain if !is_plain(outline, value) => {
+                let why = "must be a number, a text, true, false, null, or a list of these";
+                Err(object.wrong(name, why))
+            }
+            Self::Only(values) if !values.contains(&outline.json(value)) => {
+                let values = values.join(" or ");
+                let why = format!("must be {values} here: what another value costs is not known");
+                Err(object.wrong(name, why))
+            }
+            Self::Read | Self::AnyJson | Self::Plain | Self::Only(_) => Ok(()),
+        }
+    }
+}
+
+fn check_unknown(
+    object: &Object<'_, '_>,
+    name: &str,
+    value: Place,
+    unknown: UnknownMembers,
+) -> Result<(), FormFault> {
+    match meant(name) {
+        Some(meant) if meant != name => {
+            let why =
+                format!("is spelt otherwise than `{meant}`, which some servers take for the same");
+            return Err(object.wrong(name, why));
+        }
+        Some(meant) if COSTLY.contains(&meant) => {
+            return OFF.check(object, name, value).map_err(|_| {
+                let why = "may make a call cost more than can be told from it, or belongs to another \
+                           place. It passes here only as null, false or []";
+                object.wrong(name, why)
+            });
+        }
+        _ => {}
+    }
+    if unknown == UnknownMembers::Refuse {
+        let why = "is not known here, so nobody can tell what it costs. Leave it out, or have the \
+                   operator set upstream.unknown_members to \"pass\"";
+        return Err(object.wrong(name, why));
+    }
+    check_below(object, name, value)
+}
+
+/// Refuses an unknown member that holds what would be refused beside it.
+fn check_below(object: &Object<'_, '_>, name: &str, value: Place) -> Result<(), FormFault> {
+    let outline = object.outline();
+    for below in outline.descendants(value).filter_map(|member| outline.name(member)) {
+        if !is_printable(below) {
+            return Err(object.wrong(name, "holds a name that is not printable ASCII"));
+        }
+        if let Some(meant) = meant(below).filter(|meant| COSTLY.contains(meant)) {
+            let why = format!(
+                "holds `{meant}` or a name like it, which may make a call cost more than can be told \
+                 from it"
+            );
+            return Err(object.wrong(name, why));
+        }
+    }
+    Ok(())
+}
+
+fn is_plain(outline: &Outline<'_>, value: Place) -> bool {
+    let is_scalar = |value| !outline.is_object(value) && !outline.is_array(value);
+    is_scalar(value) || outline.is_array(value) && outline.elements(value).all(is_scalar)
+}
+
+/// Whether a name is one or more characters of printable ASCII. Whatever else there is, some reader folds,
+/// skips or stops at.
+fn is_printable(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// The known name that a lenient reader takes this one for.
+fn meant(name: &str) -> Option<&'static str> {
+    let folded = folded(name)?;
+    let beside = || FOLDED.get(folded.strip_prefix("is")?);
+    FOLDED.get(&folded).or_else(beside).copied()
+}
+
+/// A name without what lenient readers overlook: case, and whatever is neither a letter nor a digit. None
+/// where it is longer than any that is known.
+fn folded(name: &str) -> Option<String> {
+    let letters = name.chars().filter(char::is_ascii_alphanumeric).take(LONGEST + 1);
+    let folded: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    (folded.len() <= LONGEST).then_some(folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/drop-in.md");
+
+    /// Each place of the page's two tables.
+    const COMPATIBLE: [(&str, &Members); 7] = [
+        ("/", &COMPATIBLE_ROOT),
+        ("/stream_options", &STREAM_OPTIONS),
+        ("/ocr_options", &OCR_OPTIONS),
+        ("/ocr_options/task_config", &TASK_CONFIG),
+        ("/messages/*", &MESSAGE),
+        ("/messages/*/content/*", &COMPATIBLE_ITEM),
+        ("/messages/*/content/*/image_url", &IMAGE_URL),
+    ];
+    const NATIVE: [(&str, &Members); 7] = [
+        ("/", &NATIVE_ROOT),
+        ("/input", &INPUT),
+        ("/input/messages/*", &MESSAGE),
+        ("/input/messages/*/content/*", &NATIVE_ITEM),
+        ("/parameters", &PARAMETERS),
+        ("/parameters/ocr_options", &OCR_OPTIONS),
+        ("/parameters/ocr_options/task_config", &TASK_CONFIG),
+    ];
+
+    type Table = BTreeMap<(String, String), BTreeSet<String>>;
+
+    fn quoted(text: &str) -> impl Iterator<Item = String> {
+        text.split('`').skip(1).step_by(2).map(str::to_owned)
+    }
+
+    /// The members by place and verdict, in the words of the page.
+    fn of_page(text: &str) -> Table {
+        let mut table = Table::new();
+        for line in text.lines().filter(|line| line.starts_with("| `/")) {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let key = (quoted(cells[1]).next().unwrap(), cells[2].to_owned());
+            table.entry(key).or_default().extend(quoted(cells[3]));
+        }
+        table
+    }
+
+    fn of_code(places: &[(&str, &Members)]) -> Table {
+        let mut table = Table::new();
+        for (place, members) in places {
+            for (rule, names) in members.0 {
+                let verdict = match rule {
+                    Rule::Read => "read".to_owned(),
+                    Rule::Plain => "passes".to_owned(),
+                    Rule::AnyJson => "any JSON".to_owned(),
+                    Rule::Only(values) => {
+                        let values: Vec<_> =
+                            values.iter().map(|json| format!("`{json}`")).collect();
+                        format!("only {}", values.join(" "))
+                    }
+                };
+                let named = names.iter().map(|&name| name.to_owned());
+                table.entry(((*place).to_owned(), verdict)).or_default().extend(named);
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn the_page_lists_every_member_with_its_verdict() {
+        let section = PAGE.split("\n## Members").nth(1).unwrap().split("\n## ").next().unwrap();
+        let (compatible, native) = section.split_once("DashScope's own:").unwrap();
+        assert_eq!(of_page(compatible), of_code(&COMPATIBLE));
+        assert_eq!(of_page(native), of_code(&NATIVE));
+        let list = section.split("<!-- Costly members. -->").nth(1).unwrap().trim_start();
+        let listed: Vec<_> = quoted(list.split("\n\n").next().unwrap()).collect();
+        assert_eq!(listed, COSTLY);
+    }
+
+    #[test]
+    fn a_name_is_folded_as_the_most_lenient_reader_does() {
+        for name in ["maxPixels", "MAX_PIXELS", "max-pixels", "is max.pixels", "isMaxPixels "] {
+            assert_eq!(meant(name), Some("max_pixels"), "{name}");
+        }
+        for name in ["max_pixel", "x_max_pixels", "is", "issue", "", "a".repeat(1_000).as_str()] {
+            assert_eq!(meant(name), None, "{name}");
+        }
+        assert!(COSTLY.iter().all(|name| folded(name).is_some()));
+    }
+
+    #[test]
+    fn a_name_is_printable_ascii() {
+        for name in ["", "\u{0}a", "a\u{7f}", "\u{e9}", "a\nb", "\u{212a}"] {
+            assert!(!is_printable(name), "{name:?}");
+        }
+        assert!(is_printable("a b~") && is_printable("$schema"));
+    }
+}

@@ -1,0 +1,52 @@
+//! A bound of what the provider adds to the caller's own text.
+//!
+//! A model that is sent no prompt has one of its own, and a built-in task has another. A schema may be written
+//! into the prompt in words: that of a task surely is, one of `response_format` by some servers.
+
+use super::form::{FormFault, Object};
+use super::members;
+use crate::extract::result_schema;
+
+/// Bytes of the prompt that the model gives itself where none is sent (Model Studio, "Qwen-OCR API
+/// reference").
+pub(super) const DEFAULT_PROMPT_BYTES: u64 = 101;
+
+/// A bound of the bytes of any built-in prompt: the longest is that of key information, some 200 Chinese
+/// characters of three bytes in the vendor's page, and half as much again.
+const TASK_PROMPT_BYTES: u64 = 900;
+
+/// The most bytes that the provider adds to the texts of a request with these parameters.
+///
+/// The compatible protocol is not documented to have `ocr_options`. Some callers send them, so they count as
+/// if they had an effect.
+///
+/// # Errors
+///
+/// [`FormFault`] where the options cannot be read.
+pub(super) fn added_bytes(parameters: &Object<'_, '_>) -> Result<u64, FormFault> {
+    let format = parameters.json("response_format").map_or(0, schema_bytes);
+    Ok(own_prompt_bytes(parameters)?.saturating_add(format))
+}
+
+fn own_prompt_bytes(parameters: &Object<'_, '_>) -> Result<u64, FormFault> {
+    let Some(options) = parameters.member("ocr_options") else { return Ok(DEFAULT_PROMPT_BYTES) };
+    let pointer = parameters.pointer_to("ocr_options");
+    let options = Object::at(parameters.outline(), options, &pointer)?;
+    members::OCR_OPTIONS.check(&options)?;
+    let Some(config) = options.member("task_config") else { return Ok(TASK_PROMPT_BYTES) };
+    let pointer = options.pointer_to("task_config");
+    let config = Object::at(options.outline(), config, &pointer)?;
+    members::TASK_CONFIG.check(&config)?;
+    let schema = config.json("result_schema").map_or(0, schema_bytes);
+    Ok(TASK_PROMPT_BYTES.saturating_add(schema))
+}
+
+/// A schema that `serde_json` cannot hold, such as one with half a surrogate pair, is bounded by the longest
+/// spelling of every byte.
+fn schema_bytes(json: &str) -> u64 {
+    const LONGEST_SPELLING: u64 = 16;
+    match serde_json::from_str(json) {
+        Ok(schema) => result_schema::prompt_bytes_bound(&schema),
+        Err(_) => LONGEST_SPELLING.saturating_mul(json.len() as u64),
+    }
+}
