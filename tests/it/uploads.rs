@@ -216,13 +216,19 @@ async fn a_form_that_is_malformed_is_400_and_says_how() {
     let whole = form(&[(FILE, &file)]);
     let nameless = "Content-Disposition: form-data";
     let pixels = "Content-Disposition: form-data; name=\"maxpixels\"";
+    let twice = "Content-Disposition: form-data; name=\"detail\"; name=\"format\"";
     for (content_type, body, code) in [
         ("multipart/form-data", whole.clone(), "malformed_multipart"),
         ("multipart/form-data; boundary=other", whole.clone(), "malformed_multipart"),
+        ("multipart/form-data; boundary=b; boundary=c", whole.clone(), "malformed_multipart"),
+        ("multipart/form-data; boundary=\"\"", whole.clone(), "malformed_multipart"),
         (FORM, whole[..whole.len() / 2].to_vec(), "malformed_multipart"),
         (FORM, b"no boundary anywhere".to_vec(), "malformed_multipart"),
         (FORM, Vec::new(), "malformed_multipart"),
+        (FORM, [&whole, &b"x".repeat(9_000)[..]].concat(), "malformed_multipart"),
+        (FORM, [&b"x".repeat(9_000)[..], &whole].concat(), "malformed_multipart"),
         (FORM, form(&[(FILE, &file), (FILE, &file)]), "multiple_files"),
+        (FORM, form(&[(FILE, &file), (twice, b"1")]), "unknown_option"),
         (FORM, form(&[(FILE, b"")]), "empty_file"),
         (FORM, form(&[(FILE, &file), (pixels, b"1")]), "unknown_option"),
         (FORM, form(&[(FILE, &file), (nameless, b"1")]), "unknown_option"),
@@ -582,5 +588,133 @@ async fn a_form_is_read_however_it_is_cut() {
         }
         wire.send("0\r\n\r\n").await;
         assert_eq!(wire.answer().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_form_may_have_a_long_boundary_padding_a_preamble_and_an_epilogue() {
+    let gateway = TestGateway::start().await;
+    let (file, boundary) = (fixture("hello.png"), "'()+_,-./:=? ".repeat(5) + "12345");
+    let frame = |line: &str| line.replace("BOUNDARY", &boundary).into_bytes();
+    let body = [
+        frame("This is a message with multiple parts in MIME format.\r\n--BOUNDARY  \r\n"),
+        b"content-disposition: form-data; filename=\"name=x; \\\"\"; Name=file\r\n".to_vec(),
+        b"Content-Length: 7\r\nContent-Transfer-Encoding: Binary\r\n\r\n".to_vec(),
+        file.clone(),
+        frame("\r\n--BOUNDARY\t\r\nContent-Disposition: form-data; name=detail\r\n\r\ntext"),
+        frame("\r\n--BOUNDARY--\r\nThis is the epilogue. It is to be ignored."),
+    ]
+    .concat();
+    let content_type = format!("Multipart/Form-Data; charset=utf-8; Boundary=\"{boundary}\"");
+    let answer = send_form(&gateway, &content_type, body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.json["document"]["bytes"], file.len());
+}
+
+#[tokio::test]
+async fn a_form_is_bounded_in_its_boundary_its_parts_their_headers_and_their_encodings() {
+    let gateway = TestGateway::start().await;
+    let (file, detail) = (fixture("hello.png"), "Content-Disposition: form-data; name=\"detail\"");
+    let parts = |number: usize| {
+        let mut parts = vec![(FILE, file.as_slice())];
+        parts.resize(number, (detail, b"text".as_slice()));
+        form(&parts)
+    };
+    let with_lines =
+        |lines: usize| form(&[(&format!("{FILE}{}", "\r\nX-A: b".repeat(lines)), &file)]);
+    let boundary = |length: usize| {
+        let boundary = "b".repeat(length);
+        let body = format!("--{boundary}\r\n{FILE}\r\n\r\n").into_bytes();
+        let end = format!("\r\n--{boundary}--").into_bytes();
+        (format!("multipart/form-data; boundary={boundary}"), [body, file.clone(), end].concat())
+    };
+    let encoded = |encoding: &str| {
+        form(&[(&format!("{FILE}\r\nContent-Transfer-Encoding: {encoding}"), &file)])
+    };
+    let in_form = |body| (FORM.to_owned(), body);
+    for ((content_type, body), told) in [
+        (in_form(parts(64)), None),
+        (in_form(parts(65)), Some("64 parts")),
+        (in_form(parts(10_000)), Some("64 parts")),
+        (in_form(with_lines(31)), None),
+        (in_form(with_lines(32)), Some("32 lines")),
+        (boundary(70), None),
+        (boundary(71), Some("71 bytes; the limit is 70")),
+        (boundary(20_000), Some("20000 bytes; the limit is 70")),
+        (in_form(encoded("8bit")), None),
+        (in_form(encoded("base64")), Some("Content-Transfer-Encoding")),
+        (in_form(encoded("quoted-printable")), Some("Content-Transfer-Encoding")),
+    ] {
+        let answer = send_form(&gateway, &content_type, body).await;
+        let Some(told) = told else {
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            continue;
+        };
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "malformed_multipart"), "{told}");
+        assert!(answer.json["detail"].as_str().unwrap().contains(told), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_read_whatever_nearly_is_a_boundary_in_it() {
+    let gateway = TestGateway::start().await;
+    let picture = fixture("hello.jpg");
+    for nearly in ["\r\n--", "\r\n-b", "\r", "--b--", "\n--b\r\n"] {
+        let file = [picture.clone(), nearly.repeat(100_000).into_bytes()].concat();
+        let answer = send_form(&gateway, FORM, form(&[(FILE, &file)])).await;
+        assert_eq!(answer.status, 200, "{nearly:?}: {}", answer.text);
+        assert_eq!(answer.json["document"]["bytes"], file.len());
+    }
+}
+
+// Bodies in small pieces.
+
+#[tokio::test]
+async fn a_body_in_too_many_pieces_is_refused_while_it_comes() {
+    let gateway = TestGateway::start().await;
+    for (path, content_type) in [
+        ("/ocr", "image/jpeg"),
+        ("/ocr", "application/json"),
+        ("/estimate", FORM),
+        (crate::dropin::CHAT, "application/json"),
+        (crate::dropin::GENERATION, "application/json"),
+    ] {
+        let mut wire = Wire::to(&gateway).await;
+        let headers = format!("Content-Type: {content_type}\nTransfer-Encoding: chunked");
+        wire.head(&format!("POST {path}"), &headers).await;
+        let begin =
+            if content_type == FORM { format!("--b\r\n{FILE}\r\n\r\n") } else { String::new() };
+        if !begin.is_empty() {
+            wire.chunk(begin.as_bytes()).await;
+        }
+        wire.send(b"1\r\nx\r\n".repeat(65_700)).await;
+        let answer = wire.answer().await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text);
+        assert!(
+            answer.text.contains("pieces") && answer.text.contains("512 bytes"),
+            "{}",
+            answer.text
+        );
+    }
+    assert_eq!(gateway.count("in_flight_bytes", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn a_body_in_small_pieces_is_read_up_to_a_number_and_in_chunks_of_half_a_kilobyte_always() {
+    let gateway = TestGateway::start().await;
+    for (length, chunk) in [(60_000, 1), (1_000_000, 76), (15_000_000, 512)] {
+        let mut wire = Wire::to(&gateway).await;
+        wire.head("POST /estimate", "Transfer-Encoding: chunked").await;
+        let mut chunked = Vec::new();
+        for piece in jpeg_of(length).chunks(chunk) {
+            chunked.extend(format!("{:x}\r\n", piece.len()).into_bytes());
+            chunked.extend_from_slice(piece);
+            chunked.extend(b"\r\n");
+        }
+        chunked.extend(b"0\r\n\r\n");
+        wire.send(chunked).await;
+        let answer = wire.answer().await;
+        let is_read = answer.status == 200 || answer.text.contains("data_url_bytes");
+        assert!(is_read, "{length} in {chunk}: {}", answer.text);
     }
 }

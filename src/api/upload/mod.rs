@@ -8,9 +8,10 @@
 
 mod body;
 mod coding;
-mod heads;
 mod json;
 mod multipart;
+mod parameters;
+mod parts;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 
-use self::body::{Room, collect, guard, too_large};
+use self::body::{Pieces, Room, collect, too_large};
 use self::coding::{compression, require_identity, unannounced};
 use self::json::read_json;
 use self::multipart::read_multipart;
@@ -91,16 +92,16 @@ async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Up
     let query = request.uri().query().unwrap_or_default();
     room.take_for_option(query.len())?;
     options.add_query(query)?;
-    let form = Form::of(request.headers());
-    let request = guard(gateway, request);
-    let file = match form {
-        Form::Multipart => read_multipart(request, &room, &mut options).await?,
+    let (parts, body) = request.into_parts();
+    let pieces = Pieces::of(gateway, body);
+    let file = match Form::of(&parts.headers) {
+        Form::Multipart => read_multipart(&parts.headers, pieces, &room, &mut options).await?,
         Form::Json => {
-            let body = collect(request.into_body(), &room).await?;
+            let body = collect(pieces, &room).await?;
             require_text(&body)?;
             read_json(body, room, &mut options).await?
         }
-        Form::File => collect(request.into_body(), &room).await?.into(),
+        Form::File => collect(pieces, &room).await?.into(),
     };
     Ok(Upload { file, options })
 }
@@ -116,7 +117,7 @@ pub(super) async fn read_whole(
     request: Request,
 ) -> Result<Bytes, Problem> {
     let room = room_for(gateway, entered, &request)?;
-    let body = collect(guard(gateway, request).into_body(), &room).await;
+    let body = collect(Pieces::of(gateway, request.into_body()), &room).await;
     let body = body.map_err(|fault| fault.told(gateway, entered))?;
     require_text(&body)?;
     Ok(body.into())

@@ -1,12 +1,18 @@
 //! An upload as `multipart/form-data`: one part `file`, every other part an option.
+//!
+//! The body is gathered in one piece of memory, and the file is a slice of it: nothing is copied.
 
-use axum::extract::multipart::Field;
-use axum::extract::{FromRequest, Multipart, Request};
+use std::ops::Range;
+
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
+use httparse::Status;
 
 use super::Fault;
-use super::body::{Room, broken};
-use super::heads::{HEAD_BYTES, Heads};
+use super::body::{Pieces, Room};
+use super::coding::{compression, unannounced};
+use super::parameters::parameter;
+use super::parts::{BOUNDARY_BYTES, Found, FrameFault, HEAD_BYTES, Parts};
 use crate::api::options::misnamed;
 use crate::api::options::raw::{OPTION_BYTES, RawOptions};
 use crate::api::problem::{Flaw, Problem};
@@ -14,80 +20,229 @@ use crate::api::problem::{Flaw, Problem};
 /// The code of whatever is wrong with the form itself.
 const MALFORMED: &str = "malformed_multipart";
 
+/// Bytes that are gathered before they are looked at.
+const GATHERED: usize = 4 * 1024;
+
+/// Parts of a form at most: every option once and the file, with room for repeats.
+const MOST_PARTS: usize = 64;
+
+/// Header lines of a part at most. A client writes two or three.
+const MOST_HEADERS: usize = 32;
+
+/// Transfer encodings that leave the content as it is.
+const PLAIN: [&[u8]; 3] = [b"7bit", b"8bit", b"binary"];
+
 /// Reads a form.
 pub(super) async fn read_multipart(
-    request: Request,
+    headers: &HeaderMap,
+    mut pieces: Pieces,
     room: &Room,
     options: &mut RawOptions,
 ) -> Result<Bytes, Fault> {
-    let heads = Heads::default();
-    let parts = Multipart::from_request(heads.bound(request), &()).await;
-    let mut parts = parts.map_err(|rejection| {
-        let why = rejection.body_text();
-        let detail = format!("{why}. Let your client write the Content-Type.");
-        Problem::bad_request(MALFORMED, detail)
-    })?;
-    let mut file = None;
-    loop {
-        heads.turn();
-        let part = parts.next_field().await.map_err(|error| broken(&error, MALFORMED))?;
-        heads.turn();
-        let Some(part) = part else { break };
-        let name = name_of(&part)?;
-        if name == "file" {
-            if file.is_some() {
-                let detail = "There are two parts named `file`. Send one file a request.";
-                return Err(Problem::bad_request("multiple_files", detail).into());
-            }
-            file = Some(read_part(part, room, room.for_all(), usize::MAX).await?);
-        } else if RawOptions::knows(&name) {
-            let value = read_part(part, room, Vec::new(), OPTION_BYTES).await?;
-            room.take_for_option(value.len())?;
-            let text = String::from_utf8(value).map_err(|_| misplaced(&name, "is not UTF-8"))?;
-            options.add_part(&name, text)?;
-        } else {
-            // Its content says nothing more, and may be megabytes.
-            let advice = "The file goes into the part `file` (with curl: -F file=@page.jpg)";
-            return Err(misnamed("part", &name, advice).into());
+    let mut form = Form::new(&boundary_of(headers)?);
+    let (mut body, mut looked_at) = (room.for_all(), 0);
+    while let Some(piece) = pieces.next().await? {
+        if form.is_whole {
+            form.pass_over(piece.len())?;
+            continue;
+        }
+        room.append(&mut body, &piece)?;
+        if body.len() - looked_at >= GATHERED {
+            form.look_at(&body, room, options)?;
+            looked_at = body.len();
         }
     }
-    file.map(Bytes::from).ok_or_else(|| {
-        let detail = "There is no part named `file`. With curl: -F file=@page.jpg";
-        Problem::bad_request("missing_file", detail).into()
+    form.look_at(&body, room, options)?;
+    let file = form.finish()?;
+    Ok(Bytes::from(body).slice(file))
+}
+
+/// The boundary that the headers name.
+fn boundary_of(headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let boundary = content_type.and_then(|value| parameter(value.as_bytes(), "boundary"));
+    let length = boundary.as_ref().map_or(0, Vec::len);
+    boundary.filter(|_| (1..=BOUNDARY_BYTES).contains(&length)).ok_or_else(|| {
+        let what = match length {
+            0 => "names no boundary, or more than one".to_owned(),
+            _ => format!("names a boundary of {length} bytes; the limit is {BOUNDARY_BYTES}"),
+        };
+        malformed(format!(
+            "The Content-Type of the form {what}. Let your client write the Content-Type."
+        ))
     })
 }
 
-/// The name of a part whose head is not too long.
-fn name_of(part: &Field<'_>) -> Result<String, Problem> {
-    let head = part.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
-    if head.sum::<usize>() > HEAD_BYTES {
-        let detail = format!("The head of a part is longer than {HEAD_BYTES} bytes.");
-        return Err(Problem::bad_request(MALFORMED, detail));
+/// What is known of a form so far.
+struct Form {
+    parts: Parts,
+    number: usize,
+    part: Part,
+    file: Option<Range<usize>>,
+    is_whole: bool,
+    /// Bytes behind the last boundary.
+    epilogue: usize,
+}
+
+/// The part whose head was found last.
+enum Part {
+    None,
+    File,
+    Option(String),
+}
+
+impl Form {
+    fn new(boundary: &[u8]) -> Self {
+        let parts = Parts::new(boundary);
+        Self { parts, number: 0, part: Part::None, file: None, is_whole: false, epilogue: 0 }
     }
-    // The library puts the replacement character where a name is not UTF-8.
-    let name = part.name().filter(|name| !name.contains(char::REPLACEMENT_CHARACTER));
-    name.map(str::to_owned).ok_or_else(|| {
-        let detail = "The name of a part cannot be read: it is missing or not UTF-8. A file goes into the \
-                      part `file`: Content-Disposition: form-data; name=\"file\"";
+
+    /// Looks at what was added to the body.
+    fn look_at(&mut self, body: &[u8], room: &Room, options: &mut RawOptions) -> Result<(), Fault> {
+        if !self.parts.has_begun()
+            && let Some(kind) = compression(body)
+        {
+            return Err(unannounced(kind).into());
+        }
+        while !self.is_whole {
+            match self.parts.next(body).map_err(misframed)? {
+                Found::Head(head) => self.begin(&body[head])?,
+                Found::Content(content) => self.end(body, content, room, options)?,
+                Found::Unfinished(length) => return Ok(self.check_length(length)?),
+                Found::End(at) => {
+                    self.is_whole = true;
+                    self.pass_over(body.len() - at)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, head: &[u8]) -> Result<(), Problem> {
+        self.number += 1;
+        if self.number > MOST_PARTS {
+            return Err(malformed(format!("The form has more than {MOST_PARTS} parts.")));
+        }
+        let name = name_of(head)?;
+        self.part = if name == "file" {
+            if self.file.is_some() {
+                let detail = "There are two parts named `file`. Send one file a request.";
+                return Err(Problem::bad_request("multiple_files", detail));
+            }
+            Part::File
+        } else if RawOptions::knows(&name) {
+            Part::Option(name)
+        } else {
+            // Its content says nothing more, and may be megabytes.
+            let advice = "The file goes into the part `file` (with curl: -F file=@page.jpg)";
+            return Err(misnamed("part", &name, advice));
+        };
+        Ok(())
+    }
+
+    fn end(
+        &mut self,
+        body: &[u8],
+        content: Range<usize>,
+        room: &Room,
+        options: &mut RawOptions,
+    ) -> Result<(), Fault> {
+        self.check_length(content.len())?;
+        match std::mem::replace(&mut self.part, Part::None) {
+            Part::File => self.file = Some(content),
+            Part::Option(name) => {
+                room.take_for_option(content.len())?;
+                let text = str::from_utf8(&body[content]);
+                let text = text.map_err(|_| misplaced(&name, "is not UTF-8"))?;
+                options.add_part(&name, text.to_owned())?;
+            }
+            Part::None => {}
+        }
+        Ok(())
+    }
+
+    /// Refuses an option that is too long, as soon as it is.
+    fn check_length(&self, length: usize) -> Result<(), Problem> {
+        match &self.part {
+            Part::Option(name) if length > OPTION_BYTES => {
+                Err(misplaced(name, &format!("is longer than {OPTION_BYTES} bytes")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts what stands behind the last boundary, which nobody reads.
+    fn pass_over(&mut self, length: usize) -> Result<(), Problem> {
+        self.epilogue += length;
+        if self.epilogue > HEAD_BYTES {
+            return Err(malformed(format!(
+                "More than {HEAD_BYTES} bytes stand behind the last boundary of the form."
+            )));
+        }
+        Ok(())
+    }
+
+    /// Where the file stands in the body.
+    fn finish(self) -> Result<Range<usize>, Problem> {
+        if !self.parts.has_begun() {
+            let detail = "The boundary that the Content-Type names is not in the body. \
+                          Let your client write the form and its Content-Type.";
+            return Err(malformed(detail));
+        }
+        if !self.is_whole {
+            return Err(malformed("The form is cut off: it ends before its last boundary."));
+        }
+        self.file.ok_or_else(|| {
+            let detail = "There is no part named `file`. With curl: -F file=@page.jpg";
+            Problem::bad_request("missing_file", detail)
+        })
+    }
+}
+
+/// The name in a part's head, which must not say that the content is encoded.
+fn name_of(head: &[u8]) -> Result<String, Problem> {
+    let mut lines = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let Ok(Status::Complete((_, lines))) = httparse::parse_headers(head, &mut lines) else {
+        return Err(malformed(format!(
+            "The head of a part cannot be read: it has more than {MOST_HEADERS} lines, or one that is no \
+             header."
+        )));
+    };
+    let values = |name: &'static str| {
+        let named = lines.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
+        named.map(|line| line.value)
+    };
+    let mut encodings = values("content-transfer-encoding").map(<[u8]>::trim_ascii);
+    if encodings.any(|encoding| !PLAIN.iter().any(|plain| encoding.eq_ignore_ascii_case(plain))) {
+        return Err(malformed(
+            "A part has a Content-Transfer-Encoding, which forms no longer have (RFC 7578, section 4.7). Send \
+             its content as it is.",
+        ));
+    }
+    let mut dispositions = values("content-disposition");
+    let disposition = dispositions.next().filter(|_| dispositions.next().is_none());
+    let name = disposition.and_then(|disposition| parameter(disposition, "name"));
+    name.and_then(|name| String::from_utf8(name).ok()).ok_or_else(|| {
+        let detail = "The name of a part cannot be read: it is missing, there twice, or not UTF-8. A file goes \
+                      into the part `file`: Content-Disposition: form-data; name=\"file\"";
         Problem::bad_request("unknown_option", detail)
     })
 }
 
-async fn read_part(
-    mut part: Field<'_>,
-    room: &Room,
-    mut collected: Vec<u8>,
-    limit: usize,
-) -> Result<Vec<u8>, Fault> {
-    loop {
-        let piece = part.chunk().await.map_err(|error| broken(&error, MALFORMED))?;
-        let Some(piece) = piece else { return Ok(collected) };
-        if collected.len() + piece.len() > limit {
-            let why = format!("is longer than {limit} bytes");
-            return Err(misplaced(part.name().unwrap_or_default(), &why).into());
+fn misframed(fault: FrameFault) -> Problem {
+    let what = match fault {
+        FrameFault::TooLong => format!(
+            "The head of a part, or what stands before the first boundary, has no end within {HEAD_BYTES} bytes."
+        ),
+        FrameFault::NoLineEnd => {
+            "Behind a boundary stands neither the end of its line nor `--`.".to_owned()
         }
-        room.append(&mut collected, &piece)?;
-    }
+    };
+    malformed(format!("{what} Let your client write the form and its Content-Type."))
+}
+
+fn malformed(detail: impl Into<Box<str>>) -> Problem {
+    Problem::bad_request(MALFORMED, detail)
 }
 
 /// The refusal of an option's value that may be a file.

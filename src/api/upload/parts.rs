@@ -1,0 +1,257 @@
+//! Where the parts of a form stand in its body (RFC 7578; RFC 2046, section 5.1), found while the body is gathered.
+//!
+//! Each search goes on where the last one stopped, so a form costs the same however it is cut. A search for what
+//! may have no end is bounded: the head of a part, and what stands before the first part, have at most
+//! [`HEAD_BYTES`]. The content of a part is bounded by the body.
+
+use std::ops::Range;
+
+use memchr::memmem::{self, Finder};
+
+/// The longest head of a part, in bytes, and the most that may stand before the first part. A client writes a
+/// hundred bytes, and a file's name may have some hundreds more.
+pub(super) const HEAD_BYTES: usize = 8 * 1024;
+
+/// The longest boundary, in bytes (RFC 2046, section 5.1.1).
+pub(super) const BOUNDARY_BYTES: usize = 70;
+
+/// What stands between the end of the line before and a boundary.
+const DASHES: &[u8] = b"--";
+
+/// What ends a line.
+const LINE_END: &[u8] = b"\r\n";
+
+/// What ends a head.
+const HEAD_END: &[u8] = b"\r\n\r\n";
+
+/// What is wrong with the frame of a form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FrameFault {
+    /// A head, or what stands before the first boundary, has no end within [`HEAD_BYTES`].
+    TooLong,
+    /// Behind a boundary stands neither the end of the line nor that of the form.
+    NoLineEnd,
+}
+
+/// What was found next, as ranges of the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The head of a part, whose content follows: its lines and an empty one.
+    Head(Range<usize>),
+    /// The content of the part whose head was found last.
+    Content(Range<usize>),
+    /// The last boundary. The form ends before this index.
+    End(usize),
+    /// Nothing more is there yet. The content of the part whose head was found last, if its end is not there, has
+    /// so many bytes so far.
+    Unfinished(usize),
+}
+
+/// The search through one body.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// Finds the end of a line, the dashes and the boundary.
+    delimiter: Finder<'static>,
+    stage: Stage,
+    /// Where that which the stage looks at begins.
+    at: usize,
+    /// Up to where it was searched.
+    searched: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Before the first boundary.
+    Preamble,
+    /// Right behind a boundary.
+    Boundary,
+    /// Within the content of a part.
+    Content,
+    /// Behind the last boundary.
+    End,
+}
+
+impl Parts {
+    /// Begins to search a body for parts between such boundaries.
+    pub(super) fn new(boundary: &[u8]) -> Self {
+        let delimiter = [LINE_END, DASHES, boundary].concat();
+        let delimiter = Finder::new(&delimiter).into_owned();
+        Self { delimiter, stage: Stage::Preamble, at: 0, searched: 0 }
+    }
+
+    /// Whether a first boundary was found.
+    pub(super) fn has_begun(&self) -> bool {
+        self.stage != Stage::Preamble
+    }
+
+    /// Finds what comes next in `body`, of which only the end is new.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameFault`] where it cannot be the body of a form, whatever follows.
+    pub(super) fn next(&mut self, body: &[u8]) -> Result<Found, FrameFault> {
+        if self.stage == Stage::Preamble && !self.find_first(body)? {
+            return Ok(Found::Unfinished(0));
+        }
+        match self.stage {
+            Stage::Preamble | Stage::Boundary => self.find_head(body),
+            Stage::Content => Ok(self.find_content(body)),
+            Stage::End => Ok(Found::End(self.at)),
+        }
+    }
+
+    /// Looks for the first boundary, which need not stand behind the end of a line.
+    fn find_first(&mut self, body: &[u8]) -> Result<bool, FrameFault> {
+        let boundary = &self.delimiter.needle()[LINE_END.len()..];
+        let most = HEAD_BYTES + boundary.len();
+        let preamble = &body[..body.len().min(most)];
+        let from = self.searched.saturating_sub(boundary.len() - 1);
+        if let Some(found) = memmem::find(&preamble[from..], boundary) {
+            self.at = from + found + boundary.len();
+            self.stage = Stage::Boundary;
+            return Ok(true);
+        }
+        self.searched = preamble.len();
+        if preamble.len() < most { Ok(false) } else { Err(FrameFault::TooLong) }
+    }
+
+    /// Looks for the end of a head, and of the form, from a boundary on. A head is so short that it may be searched
+    /// anew.
+    fn find_head(&mut self, body: &[u8]) -> Result<Found, FrameFault> {
+        let rest = &body[self.at..];
+        if rest.starts_with(DASHES) {
+            self.at += DASHES.len();
+            self.stage = Stage::End;
+            return Ok(Found::End(self.at));
+        }
+        let bounded = &rest[..rest.len().min(HEAD_BYTES)];
+        let padding = bounded.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let line_end = &bounded[padding..];
+        let is_whole = line_end.len() >= LINE_END.len();
+        let may_be_end = padding == 0 && DASHES.starts_with(line_end);
+        let may_be_line = LINE_END.starts_with(line_end);
+        if !line_end.starts_with(LINE_END) && (is_whole || !(may_be_end || may_be_line)) {
+            return Err(FrameFault::NoLineEnd);
+        }
+        if let Some(end) = memmem::find(line_end, HEAD_END) {
+            let head = self.at + padding + LINE_END.len();
+            let content = self.at + padding + end + HEAD_END.len();
+            (self.stage, self.at, self.searched) = (Stage::Content, content, content);
+            return Ok(Found::Head(head..content));
+        }
+        if rest.len() < HEAD_BYTES { Ok(Found::Unfinished(0)) } else { Err(FrameFault::TooLong) }
+    }
+
+    fn find_content(&mut self, body: &[u8]) -> Found {
+        let length = self.delimiter.needle().len();
+        let from = self.at.max(self.searched.saturating_sub(length - 1));
+        let Some(found) = self.delimiter.find(&body[from..]) else {
+            self.searched = body.len();
+            return Found::Unfinished(body.len() - self.at);
+        };
+        let content = self.at..from + found;
+        self.at = content.end + length;
+        self.stage = Stage::Boundary;
+        Found::Content(content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The head of a part and its content.
+    type Part = (String, Vec<u8>);
+
+    /// Heads and contents that are found in a body that comes in pieces, or what is wrong; `End` where it ends.
+    fn found(body: &[u8], pieces: &[usize]) -> (Vec<Part>, Result<Found, FrameFault>) {
+        let (mut parts, mut found) = (Parts::new(b"b"), Vec::new());
+        let mut lengths = pieces.iter().copied().cycle();
+        let mut there = 0;
+        loop {
+            there = body.len().min(there + lengths.next().unwrap_or(body.len()));
+            loop {
+                match parts.next(&body[..there]) {
+                    Ok(Found::Head(range)) => {
+                        let head = String::from_utf8(body[range].to_vec()).unwrap();
+                        found.push((head, Vec::new()));
+                    }
+                    Ok(Found::Content(range)) => {
+                        found.last_mut().unwrap().1 = body[range].to_vec();
+                    }
+                    Ok(Found::Unfinished(_)) if there < body.len() => break,
+                    last => return (found, last),
+                }
+            }
+        }
+    }
+
+    fn part(head: &str, content: &[u8]) -> Part {
+        (head.to_owned(), content.to_vec())
+    }
+
+    #[test]
+    fn parts_are_found_with_and_without_heads_contents_preamble_padding_and_epilogue() {
+        let body = b"before\r\n--b \t\r\nA: 1\r\nB: 2\r\n\r\none\r\n--b\r\n\r\n\r\n--b--\r\nafter";
+        let parts = vec![part("A: 1\r\nB: 2\r\n\r\n", b"one"), part("\r\n", b"")];
+        let end = body.len() - b"\r\nafter".len();
+        for piece in 1..body.len() {
+            assert_eq!(found(body, &[piece]), (parts.clone(), Ok(Found::End(end))), "{piece}");
+        }
+        assert_eq!(found(b"--b--", &[]).1, Ok(Found::End(5)));
+    }
+
+    #[test]
+    fn what_nearly_is_a_boundary_is_content() {
+        let content = b"\r\n--\r\n-b\r--b\n--b--b\r\r\n-\r\n--a";
+        let body = [b"--b\r\n\r\n".as_slice(), content, b"\r\n--b--"].concat();
+        for piece in 1..body.len() {
+            assert_eq!(found(&body, &[piece]).0, [part("\r\n", content)], "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_end_is_refused_within_the_longest_head() {
+        for begin in ["", "--b", "--b\r\nA: ", "--b\r\n\r\nx\r\n--b ", "--b\r\n\r\nx\r\n--b\r\nA: "]
+        {
+            let body = [begin.as_bytes(), &b" ".repeat(3 * HEAD_BYTES)].concat();
+            for piece in [1, 100, 5_000, body.len()] {
+                assert_eq!(found(&body, &[piece]).1, Err(FrameFault::TooLong), "{begin:?} {piece}");
+            }
+            let short = &body[..HEAD_BYTES / 2];
+            assert_eq!(found(short, &[100]).1, Ok(Found::Unfinished(0)), "{begin:?}");
+        }
+    }
+
+    #[test]
+    fn behind_a_boundary_stands_the_end_of_the_line_or_of_the_form() {
+        for wrong in ["--bx", "--b-x", "--b\rx", "--b\n", "--b --", "--b \t-"] {
+            assert_eq!(found(wrong.as_bytes(), &[1]).1, Err(FrameFault::NoLineEnd), "{wrong:?}");
+        }
+        for cut in ["--b", "--b-", "--b ", "--b\r", "--b\r\n", "--b\r\nA: 1\r\n"] {
+            assert_eq!(found(cut.as_bytes(), &[1]).1, Ok(Found::Unfinished(0)), "{cut:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_contents_and_the_cuts_they_come_out_as_they_went_in(
+            contents in prop::collection::vec("[\r\n\\-abc]{0,40}", 0..6),
+            cuts in prop::collection::vec(1..30_usize, 1..8),
+        ) {
+            let contents: Vec<_> = contents.iter().map(|text| text.replace("--b", "--c")).collect();
+            let mut body = Vec::new();
+            for content in &contents {
+                body.extend(format!("--b\r\nA: 1\r\n\r\n{content}\r\n").into_bytes());
+            }
+            body.extend(b"--b--");
+            let (parts, end) = found(&body, &cuts);
+            let parts: Vec<_> = parts.into_iter().map(|(_, content)| content).collect();
+            let contents: Vec<_> = contents.into_iter().map(String::into_bytes).collect();
+            prop_assert_eq!(parts, contents);
+            prop_assert_eq!(end, Ok(Found::End(body.len())));
+        }
+    }
+}
