@@ -17,6 +17,7 @@ use super::hangup::HalfClose;
 use super::problem::Problem;
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
+use crate::capacity::places::Visit;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::ocr::result::Spend;
@@ -66,9 +67,18 @@ impl RequestId {
 /// Who makes a request, once that is known. Rides on the request, so that it is known also of one that is
 /// refused or given up.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Caller(Arc<SetOnce<Arc<Tenant>>>);
+pub(super) struct Caller {
+    tenant: Arc<SetOnce<Arc<Tenant>>>,
+    /// The connection that brought the request; none in tests without one.
+    visit: Option<Visit>,
+}
 
 impl Caller {
+    /// A caller who is not known yet.
+    fn of_connection(request: &Request) -> Self {
+        Self { tenant: Arc::default(), visit: request.extensions().get().cloned() }
+    }
+
     /// The caller of this request.
     pub(super) fn of(request: &Request) -> Self {
         request.extensions().get().cloned().unwrap_or_default()
@@ -76,18 +86,21 @@ impl Caller {
 
     /// Notes who it is.
     pub(super) fn is(&self, tenant: &Arc<Tenant>) {
+        if let Some(visit) = &self.visit {
+            visit.is_known();
+        }
         // A request is let in once.
-        let _ = self.0.set(Arc::clone(tenant));
+        let _ = self.tenant.set(Arc::clone(tenant));
     }
 
     /// Ready once it is known.
     async fn known(&self) {
-        self.0.wait().await;
+        self.tenant.wait().await;
     }
 
     /// The label of metrics and log lines.
     fn label(&self) -> &str {
-        self.0.get().map_or(NO_TENANT, |tenant| tenant.name.as_str())
+        self.tenant.get().map_or(NO_TENANT, |tenant| tenant.name.as_str())
     }
 }
 
@@ -110,7 +123,7 @@ pub(super) async fn observe(
     request.extensions_mut().insert(RequestId(id.as_str().into()));
     let tab = Tab::default();
     request.extensions_mut().insert(tab.clone());
-    let (caller, half_close) = (Caller::default(), HalfClose::of(&request));
+    let (caller, half_close) = (Caller::of_connection(&request), HalfClose::of(&request));
     request.extensions_mut().insert(caller.clone());
 
     let mut watch = Watch::start(&gateway, route, caller, span.clone());

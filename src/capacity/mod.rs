@@ -3,11 +3,12 @@
 //! A process that is killed for want of memory loses all that it was working on, so the limits are made
 //! from the memory that it may use (`memory`). Of that, half is for uploads, a quarter for the buffers of
 //! connections, an eighth for what requests take beside their uploads, and the last eighth for the
-//! process itself. The limits are counted where the memory is taken: bytes by `account`, requests and
-//! connections by semaphores. What one tenant may have of them is in `share`.
+//! process itself. The limits are counted where the memory is taken: bytes by `account`, requests by a
+//! semaphore, connections by `places`. What one tenant may have of them is in `share`.
 
 pub mod account;
 pub mod memory;
+pub mod places;
 pub mod share;
 
 use std::fmt;

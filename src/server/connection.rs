@@ -19,9 +19,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
+
+use crate::capacity::places::Place;
 
 /// How long what a client still sends is read after the answer was given. Longer than the round
 /// trip that the answer needs, shorter than a slow client could use to hold resources.
@@ -43,7 +44,7 @@ pub(super) struct Connection {
 struct Open {
     reading: Arc<OwnedReadHalf>,
     writing: OwnedWriteHalf,
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// What a client does with its side of a connection while nobody reads.
@@ -77,7 +78,7 @@ impl Connection {
     /// that closes it.
     pub(super) fn new(
         stream: TcpStream,
-        place: OwnedSemaphorePermit,
+        place: Place,
         patience: Duration,
         closing: TaskTracker,
     ) -> Self {
@@ -119,6 +120,10 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let Some(open) = self.open.take() else { return };
+        if open.place.visit().must_give_way() {
+            // Another connection has its place by now.
+            return;
+        }
         if tokio::runtime::Handle::try_current().is_ok() {
             self.closing.spawn(linger(open));
         }
@@ -139,8 +144,12 @@ async fn linger(Open { reading, mut writing, place }: Open) {
         }
         Ok::<_, io::Error>(())
     };
-    // Either the client is done, or it has had its time.
-    let _ = tokio::time::timeout(LINGER, read_on).await;
+    // Either the client is done, or it has had its time, or its place is another's.
+    let visit = place.visit();
+    tokio::select! {
+        _ = tokio::time::timeout(LINGER, read_on) => {}
+        () = visit.gives_way() => {}
+    }
     drop(place);
 }
 

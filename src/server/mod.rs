@@ -22,7 +22,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -31,10 +30,12 @@ use self::connection::Connection;
 use crate::api;
 use crate::api::hangup::HalfClose;
 use crate::capacity::CONNECTION_BYTES;
+use crate::capacity::places::{Place, Places};
 use crate::gateway::Gateway;
 use crate::ledger::POST_TIMEOUT;
 use crate::settings::ServerSettings;
 use crate::supervisor::{TaskEnded, Watch};
+use crate::telemetry::metrics::{Metrics, NO_TENANT};
 
 /// Connections of the metrics listener: a scraper and some probes.
 const METRICS_CONNECTIONS: usize = 64;
@@ -105,8 +106,10 @@ pub async fn run(
     settings: &ServerSettings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), TaskEnded> {
-    let public = Door::new(settings, gateway.capacity.connections);
-    let metrics = Door::new(settings, METRICS_CONNECTIONS);
+    let public = Places::new(gateway.capacity.connections);
+    let public = Door::new(settings, public, &gateway.metrics);
+    let metrics = Places::of_strangers(METRICS_CONNECTIONS);
+    let metrics = Door::new(settings, metrics, &gateway.metrics);
     // Health stays visible while the rest drains, so this listener ends with this function.
     let watch = gateway.supervisor.watch("metrics and health");
     let health = serve_apart(metrics, listeners.metrics, api::metrics_router(&gateway), watch);
@@ -181,7 +184,8 @@ fn serve_apart(
 /// Takes connections of one listener and serves them.
 struct Door {
     http: http1::Builder,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+    metrics: Arc<Metrics>,
     patience: Duration,
     /// Nobody waits for these: requests and calls are waited for by other names.
     connections: TaskTracker,
@@ -190,15 +194,15 @@ struct Door {
 }
 
 impl Door {
-    fn new(settings: &ServerSettings, most: usize) -> Self {
+    fn new(settings: &ServerSettings, places: Places, metrics: &Arc<Metrics>) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(settings.keep_alive_timeout())
             .half_close(true)
             .max_buf_size(CONNECTION_BYTES);
-        let places = Arc::new(Semaphore::new(most));
+        let (places, metrics) = (Arc::new(places), Arc::clone(metrics));
         let (connections, closing) = (TaskTracker::new(), TaskTracker::new());
-        Self { http, places, patience: settings.idle_timeout(), connections, closing }
+        Self { http, places, metrics, patience: settings.idle_timeout(), connections, closing }
     }
 
     /// Serves until `stop`; gives back what knows of the connections that are still open.
@@ -209,51 +213,65 @@ impl Door {
         stop: impl Future<Output = ()>,
     ) -> GracefulShutdown {
         let graceful = GracefulShutdown::new();
+        let mut accepted = None;
         let taking = async {
-            // Nothing closes the semaphore.
-            while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
-                let stream = accept(&listener).await;
-                self.serve_one(stream, place, &router, &graceful);
+            loop {
+                // Only for one that is there another may have to give way.
+                accepted = Some(accept(&listener).await);
+                let place = self.places.take().await;
+                if let Some(stream) = accepted.take() {
+                    self.serve_one(stream, place, &router, &graceful);
+                }
             }
         };
         tokio::select! {
             () = stop => {}
             () = taking => {}
         }
-        self.take_last(listener, &router, &graceful);
+        self.take_last(accepted, listener, &router, &graceful);
         graceful
     }
 
-    /// Takes the connections that wait in the kernel's queue and closes the listener, at once, because what
-    /// comes between the two is reset: a proxy that has sent its request by then must not repeat it.
-    fn take_last(&self, listener: TcpListener, router: &Router, graceful: &GracefulShutdown) {
+    /// Takes the connections that wait, the last of them in the kernel's queue, and closes the listener, at once,
+    /// because what comes between the two is reset: a proxy that has sent its request by then must not repeat it.
+    fn take_last(
+        &self,
+        mut accepted: Option<TcpStream>,
+        listener: TcpListener,
+        router: &Router,
+        graceful: &GracefulShutdown,
+    ) {
         let Ok(listener) = listener.into_std() else { return };
-        while let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
-            && let Ok((stream, _)) = listener.accept()
+        let accept = || {
+            let (stream, _) = listener.accept()?;
+            stream.set_nonblocking(true)?;
+            TcpStream::from_std(stream)
+        };
+        while let Some(stream) = accepted.take().or_else(|| accept().ok())
+            && let Ok(place) = self.places.try_take()
         {
-            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-            if let Ok(stream) = stream {
-                self.serve_one(stream, place, router, graceful);
-            }
+            self.serve_one(stream, place, router, graceful);
         }
     }
 
     fn serve_one(
         &self,
         stream: TcpStream,
-        place: OwnedSemaphorePermit,
+        place: Place,
         router: &Router,
         graceful: &GracefulShutdown,
     ) {
+        let visit = place.visit();
         let connection = Connection::new(stream, place, self.patience, self.closing.clone());
         let (watched, half_close) = (connection.watched(), HalfClose::default());
-        let (router, closed) = (router.clone(), half_close.clone());
+        let (router, closed, visitor) = (router.clone(), half_close.clone(), visit.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(closed.clone());
+            request.extensions_mut().insert(visitor.clone());
             router.clone().call(request)
         });
         let served = self.http.serve_connection(TokioIo::new(connection), service);
-        let served = graceful.watch(served);
+        let (served, metrics) = (graceful.watch(served), Arc::clone(&self.metrics));
         self.connections.spawn(async move {
             let watching = async {
                 let Some(watched) = watched else { return };
@@ -265,6 +283,7 @@ impl Door {
             tokio::select! {
                 _ = served => {}
                 () = watching => {}
+                () = visit.gives_way() => metrics.refused(NO_TENANT, "unknown_connection"),
             }
         });
     }

@@ -107,3 +107,36 @@ async fn a_tenant_s_limit_of_written_tokens_is_foretold_sent_and_kept() {
     let sent = gateway.upstream().calls();
     assert_eq!(sent.iter().map(|call| call.max_tokens).collect::<Vec<_>>(), [Some(100); 2]);
 }
+
+#[tokio::test]
+async fn connections_without_a_key_keep_no_known_caller_out() {
+    const CONNECTIONS: usize = 4;
+    let gateway = TestGateway::with(|setup| {
+        setup.settings.server.max_connections = (CONNECTIONS as u64).into();
+        setup.settings.server.max_in_flight_requests = 2.into();
+    })
+    .await;
+    let mut known = Wire::to(&gateway).await;
+    known.head("GET /usage", "").await;
+    assert_eq!(known.answer().await.status, 200);
+    // What a stranger may hold a connection with: nothing, part of a head, an answer to a request without a key.
+    let mut strangers = Vec::new();
+    for begin in
+        ["", "GET /usage HTTP/1.1\r\nHost: test\r\nX-API", "GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"]
+    {
+        for _ in 0..CONNECTIONS / 2 {
+            let mut stranger = Wire::to(&gateway).await;
+            stranger.send(begin).await;
+            strangers.push(stranger);
+        }
+    }
+    for _ in 0..2 {
+        let mut caller = Wire::to(&gateway).await;
+        caller.head("GET /usage", "").await;
+        assert_eq!(caller.answer().await.status, 200);
+    }
+    known.head("GET /usage", "").await;
+    assert_eq!(known.answer().await.status, 200, "a known caller's idle connection stays");
+    let closed = [("reason", "unknown_connection")];
+    assert!(gateway.count("refused_total", &closed).await > 0);
+}
