@@ -14,6 +14,7 @@ use tracing::{Instrument, Span};
 
 use super::dialect::Dialect;
 use super::hangup::HalfClose;
+use super::host;
 use super::problem::Problem;
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
@@ -127,7 +128,13 @@ pub(super) async fn observe(
     request.extensions_mut().insert(caller.clone());
 
     let mut watch = Watch::start(&gateway, route, caller, span.clone());
-    let work = next.run(request).instrument(span.clone());
+    let work = async {
+        match host::check(&request) {
+            Ok(()) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        }
+    };
+    let work = work.instrument(span.clone());
     let answered = watch.over(work, &half_close);
     let response = match tokio::time::timeout(gateway.bounds.request + GRACE, answered).await {
         Ok(response) => response,

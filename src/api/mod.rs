@@ -9,6 +9,7 @@ mod dialect;
 mod entrance;
 mod error;
 pub mod hangup;
+mod host;
 mod middleware;
 mod options;
 mod problem;
@@ -114,8 +115,10 @@ mod tests {
         let routes =
             Router::new().route("/panic", get(panicking)).route("/livez", get(health::live));
         let service = finish(routes, &gateway().await);
-        let ask =
-            |path: &str| service.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+        let ask = |path: &str| {
+            let request = Request::get(path).header("host", "test").body(Body::empty());
+            service.clone().oneshot(request.unwrap())
+        };
         let response = ask("/panic").await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()["content-type"], "application/problem+json");

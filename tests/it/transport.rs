@@ -1,4 +1,5 @@
-//! The way to the upstream: its address, the proxy on it, times, and an upstream that answers before it reads.
+//! The frame of a request, and the way to the upstream: its address, the proxy on it, times, and an upstream that
+//! answers before it reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,8 +8,10 @@ use dashscope_emulator::Fault;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{SCRIPTED_TEXT, TestGateway, jpeg_of, spawn, until};
+use crate::dropin::{CHAT, GENERATION};
+use crate::harness::{Answer, SCRIPTED_TEXT, TestGateway, jpeg_of, spawn, until};
 use crate::program::Installation;
+use crate::wire::Wire;
 
 /// Bytes of a picture, more than the buffers of a connection of this machine hold.
 const UPLOAD: usize = 7 << 20;
@@ -142,7 +145,64 @@ async fn a_huge_wait_of_caller_or_upstream_does_no_harm() {
     let gateway = TestGateway::start().await;
     gateway.upstream().add_fault(Fault::code("Throttling").retry_after(u64::MAX));
     let request = gateway.post("/ocr").header("prefer", format!("wait={}", u64::MAX));
-    let answer = crate::harness::Answer::of(request.body(jpeg_of(9_000))).await;
+    let answer = Answer::of(request.body(jpeg_of(9_000))).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (503, "upstream_throttled"));
     assert_eq!(answer.header("retry-after"), "600");
+}
+
+/// The answer to a request with these header lines and no others but a key.
+async fn framed(gateway: &TestGateway, start: &str, lines: &[&str]) -> Answer {
+    let mut wire = Wire::to(gateway).await;
+    let lines: Vec<_> = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    let lines = lines.concat();
+    let key = &gateway.key;
+    wire.send(format!("{start}\r\n{lines}X-API-Key: {key}\r\n\r\n")).await;
+    wire.answer().await
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_host_or_two_is_refused_in_its_protocol_s_shape() {
+    let gateway = TestGateway::start().await;
+    let hosts: [&[&str]; 7] = [
+        &[],
+        &["Host: a", "Host: b"],
+        &["Host: a", "host: a"],
+        &["Host: a, b"],
+        &["Host: a b"],
+        &["Host: user@a"],
+        &["Host: a:port"],
+    ];
+    for hosts in hosts {
+        for target in ["/usage", "http://test/usage", "/livez", "/nowhere"] {
+            let answer = framed(&gateway, &format!("GET {target} HTTP/1.1"), hosts).await;
+            let told = (answer.status.as_u16(), answer.code());
+            assert_eq!(told, (400, "bad_request"), "{target} {hosts:?}");
+            assert!(answer.json["detail"].as_str().unwrap().contains("Host"), "{}", answer.text);
+        }
+        for (path, pointer) in [(CHAT, "/error/gateway_code"), (GENERATION, "/gateway_code")] {
+            let answer = framed(&gateway, &format!("POST {path} HTTP/1.1"), hosts).await;
+            assert_eq!(answer.status, 400, "{path} {hosts:?}: {}", answer.text);
+            assert_eq!(answer.json.pointer(pointer).unwrap(), "bad_request", "{}", answer.text);
+        }
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_names_one_host_is_answered_and_http_1_0_need_not_name_one() {
+    let gateway = TestGateway::start().await;
+    let one: [(&str, &[&str]); 6] = [
+        ("GET /usage HTTP/1.1", &["Host: test"]),
+        ("GET /usage HTTP/1.1", &["Host: [::1]:8080"]),
+        ("GET /usage HTTP/1.1", &["Host:"]),
+        ("GET http://other.example/usage HTTP/1.1", &["Host: test"]),
+        ("GET /usage HTTP/1.0", &[]),
+        ("GET /usage HTTP/1.0", &["Host: test:80"]),
+    ];
+    for (start, hosts) in one {
+        let answer = framed(&gateway, start, hosts).await;
+        assert_eq!(answer.status, 200, "{start} {hosts:?}: {}", answer.text);
+    }
+    let two = framed(&gateway, "GET /usage HTTP/1.0", &["Host: a", "Host: b"]).await;
+    assert_eq!(two.status, 400, "{}", two.text);
 }
