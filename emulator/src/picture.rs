@@ -80,6 +80,7 @@ impl Picture {
     /// [`Unreadable::Undecodable`] for anything but JPEG, PNG, WebP, BMP and TIFF.
     pub(crate) fn probe(bytes: Bytes) -> Result<Self, Unreadable> {
         let format = image::guess_format(&bytes).map_err(|_| Unreadable::Undecodable)?;
+        let bytes = if format == ImageFormat::Png { with_last_header(bytes) } else { bytes };
         let mut decoder = decoder(&bytes, format)?;
         let (width, height) = decoder.dimensions();
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -147,6 +148,32 @@ impl Picture {
         Ok(DynamicImage::ImageRgb8(image)
             .resize_exact(scaled.width, scaled.height, filter)
             .into_rgb8())
+    }
+}
+
+/// Bytes of a PNG file before its first chunk, and of a chunk beside its data.
+const SIGNATURE: usize = 8;
+const CHUNK: usize = 12;
+
+/// A PNG file as Pillow reads it: where several IHDR chunks stand before the picture data, the last counts.
+fn with_last_header(bytes: Bytes) -> Bytes {
+    let (mut headers, mut others) = (Vec::new(), Vec::new());
+    let mut at = SIGNATURE;
+    while let Some(head) = bytes.get(at..at + SIGNATURE) {
+        let (length, kind) = head.split_at(4);
+        let length = length.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+        let Some(chunk) = bytes.get(at..at + CHUNK + length).filter(|_| kind != b"IDAT") else {
+            break;
+        };
+        let chunks = if kind == b"IHDR" { &mut headers } else { &mut others };
+        chunks.push(chunk);
+        at += chunk.len();
+    }
+    match headers[..] {
+        [.., _, last] => {
+            [&bytes[..SIGNATURE], last, &others.concat(), &bytes[at..]].concat().into()
+        }
+        _ => bytes,
     }
 }
 
@@ -238,6 +265,16 @@ mod tests {
         assert_eq!(shown.dimensions(), (96, 160));
         let upright = Picture::probe(turned_jpeg(160, 96, 1)).unwrap();
         assert_eq!((upright.width, upright.height), (160, 96));
+    }
+
+    #[test]
+    fn the_last_of_two_headers_of_a_png_counts_as_in_pillow() {
+        let header = |side| png(&DynamicImage::new_luma8(side, side))[8..33].to_vec();
+        let large = png(&DynamicImage::new_luma8(2_000, 2_000));
+        let two = Bytes::from([&large[..8], &header(64), &large[8..]].concat());
+        let picture = Picture::probe(two).unwrap();
+        assert_eq!((picture.width, picture.height), (2_000, 2_000));
+        assert!(picture.shown_at(Scaled { width: 64, height: 64, tokens: 6 }).is_ok());
     }
 
     #[test]
