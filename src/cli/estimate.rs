@@ -47,7 +47,7 @@ pub(super) struct EstimateArgs {
 /// # Errors
 ///
 /// When the configuration has no models or standard output is closed.
-pub(super) fn run(
+pub(super) async fn run(
     arguments: &EstimateArgs,
     settings: &Settings,
     out: &mut dyn Write,
@@ -62,7 +62,7 @@ pub(super) fn run(
         )?;
     }
     for file in &arguments.files {
-        match estimate(&catalog, arguments, file) {
+        match estimate(&catalog, arguments, file).await {
             Ok(estimate) if arguments.json => {
                 write_json_line(out, &estimate)?;
             }
@@ -76,7 +76,11 @@ pub(super) fn run(
     Ok(code)
 }
 
-fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<Estimate, Failure> {
+async fn estimate(
+    catalog: &Catalog,
+    arguments: &EstimateArgs,
+    file: &Path,
+) -> Result<Estimate, Failure> {
     let wish = Wish { max_pixels: arguments.max_pixels.map(Pixels::new), ..Wish::default() };
     let request = Request {
         id: Uuid::nil(),
@@ -89,7 +93,7 @@ fn estimate(catalog: &Catalog, arguments: &EstimateArgs, file: &Path) -> Result<
         tab: Tab::default(),
     };
     let nobody = Tenant::new("command-line".parse()?);
-    Ok(prepare::estimate(catalog, &nobody, &request)?)
+    Ok(prepare::estimate(catalog, &nobody, &request).await?)
 }
 
 fn write_row(out: &mut dyn Write, estimate: &Estimate, file: &Path) -> std::io::Result<()> {

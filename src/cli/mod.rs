@@ -100,7 +100,9 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Migrate => migrate(&settings.database).await?,
         Command::Check => return Box::pin(check::run(&settings, &mut out)).await,
         Command::Healthcheck => return healthcheck::run(&settings).await,
-        Command::Estimate(arguments) => return estimate::run(&arguments, &settings, &mut out),
+        Command::Estimate(arguments) => {
+            return estimate::run(&arguments, &settings, &mut out).await;
+        }
         Command::Usage(arguments) => {
             let store = open(&settings.database).await?;
             let (ledger, calendar) = (store.ledger(), &settings.ledger.time_zone);

@@ -112,7 +112,7 @@ impl Ocr {
     /// [`OcrError`] for whatever would have the request refused before it is sent, but for limits and
     /// budgets that are used up.
     pub async fn estimate(&self, tenant: &Tenant, request: &Request) -> Result<Estimate, OcrError> {
-        let mut estimate = prepare::estimate(&self.catalog, tenant, request)?;
+        let mut estimate = prepare::estimate(&self.catalog, tenant, request).await?;
         let remaining = self.admission.remaining(tenant).await?;
         estimate.limits.tokens_remaining = remaining;
         Ok(estimate)

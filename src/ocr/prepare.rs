@@ -16,7 +16,7 @@ use crate::units::Tokens;
 use crate::vision::as_stored::Patch;
 use crate::vision::format::Orientation;
 use crate::vision::limits;
-use crate::vision::probe::{self, ImageHeader};
+use crate::vision::probe::{ImageHeader, ProbeError, probe};
 
 /// An image that was looked at and quoted.
 pub(super) struct Prepared {
@@ -32,17 +32,21 @@ pub(super) struct Prepared {
     patch: Option<Patch>,
 }
 
+/// The longest file that is looked at where its request is served. A JPEG is read to its end, which takes
+/// longer.
+const INLINE_BYTES: usize = 1024 * 1024;
+
 /// What the request would cost: the function behind `/estimate` and the command line.
 ///
 /// # Errors
 ///
 /// [`OcrError`] for whatever would have the request refused before it is sent.
-pub fn estimate(
+pub async fn estimate(
     catalog: &Catalog,
     tenant: &Tenant,
     request: &Request,
 ) -> Result<Estimate, OcrError> {
-    let prepared = quoted(catalog, tenant, request)?;
+    let prepared = quoted(catalog, tenant, request).await?;
     Ok(Estimate::of(&prepared.quote, tenant, RemainingTokens::default()))
 }
 
@@ -52,7 +56,7 @@ pub(super) async fn to_send(
     tenant: &Tenant,
     request: &mut Request,
 ) -> Result<Prepared, OcrError> {
-    let mut prepared = quoted(catalog, tenant, request)?;
+    let mut prepared = quoted(catalog, tenant, request).await?;
     request.image = Bytes::new();
     let Some(patch) = prepared.patch.take() else { return Ok(prepared) };
     let (file, memory) = (std::mem::take(&mut prepared.bytes), Arc::clone(&request.memory));
@@ -73,13 +77,32 @@ fn patched(file: Bytes, patch: &Patch) -> Bytes {
     file.freeze()
 }
 
+/// Looks at the file, a large one on the blocking pool.
+async fn look(request: &Request) -> Result<Result<ImageHeader, ProbeError>, OcrError> {
+    if request.image.len() <= INLINE_BYTES {
+        return Ok(probe(&request.image));
+    }
+    let (file, memory) = (request.image.clone(), Arc::clone(&request.memory));
+    let looking = tokio::task::spawn_blocking(move || {
+        let header = probe(&file);
+        // The memory counts until nobody holds the file.
+        drop((file, memory));
+        header
+    });
+    looking.await.map_err(|_panicked| OcrError::Interrupted)
+}
+
 /// Finds the model, looks at the header and quotes.
-fn quoted(catalog: &Catalog, tenant: &Tenant, request: &Request) -> Result<Prepared, OcrError> {
+async fn quoted(
+    catalog: &Catalog,
+    tenant: &Tenant,
+    request: &Request,
+) -> Result<Prepared, OcrError> {
     let model = model_for(catalog, tenant, request.options.model.as_deref())?;
     if request.dashscope_task().is_some() && !model.figures.builtin_tasks {
         return Err(OcrError::NoTasks { model: model.name.clone() });
     }
-    let mut header = probe::probe(&request.image)?;
+    let mut header = look(request).await??;
     limits::check(&header, request.image.len())?;
     let mut patch = None;
     if request.options.rotate == Rotate::Off {
