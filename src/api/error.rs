@@ -257,6 +257,9 @@ fn unreadable(error: &ProbeError, detail: String) -> Problem {
             },
         ),
         ProbeError::Malformed { .. } => undecodable(detail),
+        ProbeError::SecondSize { .. } => undecodable(format!(
+            "{detail}. Decoders differ about which one counts, so it has no certain price. Save the image anew."
+        )),
     }
 }
 

@@ -9,11 +9,7 @@ use super::form::fault;
 use crate::ocr::error::OcrError;
 use crate::vision::data_url::{self, HeadError};
 use crate::vision::limits;
-use crate::vision::probe::{ImageHeader, ProbeError, probe, probe_beginning};
-
-/// Letters of Base64 that are decoded first: 64 KiB, which hold the header of nearly every image and show
-/// that there is a picture behind it. A multiple of four.
-const BEGINNING: usize = 64 * 1024 / 3 * 4;
+use crate::vision::probe::{ImageHeader, ProbeError, probe};
 
 /// The header of the image at `url`; none where the image is elsewhere.
 pub(super) fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, PassthroughError> {
@@ -54,17 +50,11 @@ fn letters(url: &str) -> Result<&[u8], String> {
 }
 
 /// What the image says of itself; none where it is not Base64 as a whole. Decoders differ in what they make
-/// of other letters, of padding in the middle, and of line breaks.
+/// of other letters, of padding in the middle, and of line breaks. The whole file is looked at, since a second
+/// size may stand at its end.
 fn header_of(data: &[u8]) -> Option<Result<ImageHeader, ProbeError>> {
     base64_simd::STANDARD.check(data).ok()?;
-    let decode = |data| base64_simd::STANDARD.decode_to_vec(data).ok();
-    let beginning = data.get(..BEGINNING).and_then(decode);
-    let length = data.len() / 4 * 3;
-    // A header that lies further back than the beginning reads as one that is cut off.
-    if let Some(header) = beginning.and_then(|bytes| probe_beginning(&bytes, length).ok()) {
-        return Some(Ok(header));
-    }
-    decode(data).map(|bytes| probe(&bytes))
+    base64_simd::STANDARD.decode_to_vec(data).ok().map(|file| probe(&file))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Real and broken files: what [`probe`] makes of the shared test data, against what its manifests
-//! say.
+//! say, and of the files that `scripts/draw-two-sizes` draws.
 //!
-//! Skips where the data are not there.
+//! Skips the shared data where they are not there.
 
 use std::path::PathBuf;
 
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::Size;
@@ -113,6 +114,70 @@ fn every_pdf_is_told_from_an_image() {
         if sample.name.starts_with("pdf/") && super::kind::is_pdf(&sample.bytes) {
             let seen = probe(&sample.bytes);
             assert_eq!(seen, Err(ProbeError::Unsupported { seen: "PDF" }), "{}", sample.name);
+        }
+    }
+}
+
+/// The files of a folder of the drawn ones, with their names.
+fn drawn(folder: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/").to_owned() + folder;
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = entries.collect();
+    // In an order that does not depend on the file system.
+    paths.sort();
+    let name = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    paths.iter().map(|path| (name(path), std::fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn every_drawn_file_with_two_sizes_is_refused() {
+    let files = drawn("two-sizes");
+    assert!(files.len() > 100);
+    for (name, file) in files {
+        let refused = probe(&file);
+        let is_undecodable =
+            matches!(refused, Err(ProbeError::SecondSize { .. } | ProbeError::Malformed { .. }));
+        assert!(is_undecodable, "{name}: {refused:?}");
+    }
+}
+
+#[test]
+fn every_drawn_file_with_one_size_is_accepted_with_the_size_in_its_name() {
+    for (name, file) in drawn("one-size") {
+        let shown = probe(&file).map(|header| header.upright().to_string());
+        let said = name.rsplit_once('-').unwrap().1;
+        assert_eq!(shown, Ok(said.to_owned()), "{name}");
+    }
+}
+
+/// The size that the decoders of the `image` crate read.
+fn decoded(file: &[u8]) -> Option<Size> {
+    let reader = image::ImageReader::new(std::io::Cursor::new(file)).with_guessed_format().ok()?;
+    let (width, height) = reader.into_dimensions().ok()?;
+    Some(Size::new(width, height))
+}
+
+/// A drawn file with a part of another in it.
+fn spliced() -> impl Strategy<Value = Vec<u8>> {
+    let files: Vec<_> = ["one-size", "two-sizes"].into_iter().flat_map(drawn).collect();
+    let file = prop::sample::select(files).prop_map(|(_, file)| file);
+    let place = any::<prop::sample::Index>;
+    let parts = (file.clone(), file, place(), place(), 0..200_usize, 0..200_usize);
+    parts.prop_map(|(host, donor, at, from, length, replaced)| {
+        let (at, from) = (at.index(host.len()), from.index(donor.len()));
+        let part = &donor[from..donor.len().min(from + length)];
+        let rest = host.get(at + replaced..).unwrap_or_default();
+        [&host[..at], part, rest].concat()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_decoder_sees_a_larger_picture_than_is_quoted(file in spliced()) {
+        if let (Ok(header), Some(seen)) = (probe(&file), decoded(&file)) {
+            prop_assert_eq!(seen, header.stored);
         }
     }
 }

@@ -2,22 +2,27 @@
 //!
 //! A file holds many pictures: tiles, previews, depth maps. The `meta` box names the primary one
 //! and lists what it has in common with others as properties: `ispe` gives its sides, `clap` crops
-//! them, `irot` and `imir` turn and mirror the result, in that order. Where the primary one cannot
-//! be found the largest picture stands in, since phones store nothing larger than the photo.
+//! them, `irot` and `imir` turn and mirror the result, in that order.
+//!
+//! The sides stand in several places: in `ispe`, and again in what is coded or in the description of a grid.
+//! All have to be the same, and every box and property that leads to them may stand once, since decoders differ
+//! about which of two counts. A `clap` may only hide the padding of an encoder: some decoders do not crop. A kind
+//! of picture that is not known here is refused.
 //!
 //! EXIF is ignored: the standard makes it information only, and decoders turn the picture by its
-//! properties. Sequences that have only tracks and no `meta` box are malformed here.
+//! properties. Sequences are refused: a film has a size of its own.
 
+mod boxes;
+mod hevc;
 mod locations;
 
-use self::locations::{Locations, Place};
+use self::boxes::Boxes;
+use self::locations::{Location, Locations, Place};
 use super::Size;
 use super::byte_order::ByteOrder::Big;
 use super::format::{Format, Orientation};
-use super::probe::ImageHeader;
-
-/// Boxes that are looked at in one container.
-const MAX_BOXES: usize = 1024;
+use super::probe::{ImageHeader, TRUNCATED};
+use super::second_size::{Fault, agree};
 
 /// Items in an association box. A tile is an item, and 8K pictures have some two hundred.
 const MAX_ITEMS: usize = 4096;
@@ -27,6 +32,18 @@ const MAX_ASSOCIATION_BOXES: usize = 4;
 
 /// Properties of the primary picture. Phones write about five.
 const MAX_PROPERTIES: usize = 32;
+
+/// Units of coded data of one picture. An encoder writes some dozens.
+const MAX_UNITS: usize = 65_536;
+
+/// The most pixels that an encoder adds to a side: the smallest block of HEVC has eight.
+const MOST_PADDING: u32 = 7;
+
+/// The side to which encoders enlarge a smaller one.
+const LEAST_CODED: u32 = 64;
+
+/// The longest box of the file's type. In a longer one, Pillow finds the header of a TGA image.
+const LONGEST_TYPE: u32 = 255;
 
 /// Version and flags, which a full box starts with.
 const FULL_BOX: usize = 4;
@@ -70,49 +87,252 @@ fn brands(bytes: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
 
 /// Reads the header of bytes that start like a HEIC file.
 pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
-    let meta = find(bytes, *b"meta").and_then(|meta| meta.get(FULL_BOX..));
-    let meta = meta.ok_or("has no whole meta box")?;
-    let properties = find(meta, *b"iprp").ok_or("has no picture properties")?;
-    let container = find(properties, *b"ipco").ok_or("has no picture properties")?;
-    let (stored, orientation) = primary(meta, properties, container)
-        .or_else(|| Some((largest(container)?, Orientation::Upright)))
-        .ok_or("does not give its width and height")?;
-    Ok(ImageHeader::new(Format::Heic, stored, orientation))
-}
-
-/// The sides and the orientation of the primary picture. `None` where the file does not say.
-fn primary(meta: &[u8], properties: &[u8], container: &[u8]) -> Option<(Size, Orientation)> {
-    let item = primary_item(find(meta, *b"pitm")?)?;
-    let associations =
-        boxes(properties).filter_map(|(kind, body)| (kind == *b"ipma").then_some(body));
-    let mut associations = associations.take(MAX_ASSOCIATION_BOXES);
-    let indices = associations.find_map(|body| Indices::of_item(body, item))?;
-    let mut stored = None;
-    let mut orientation = Orientation::Upright;
-    for index in indices.take(MAX_PROPERTIES) {
-        // Indices count from one; zero says that there is no property.
-        let Some((kind, body)) = index.checked_sub(1).and_then(|skip| boxes(container).nth(skip))
-        else {
-            continue;
-        };
+    let primary = Primary::of(bytes)?;
+    let (mut stored, mut orientation) = (None, Orientation::Upright);
+    for property in primary.properties() {
+        let (kind, body) = property?;
         match &kind {
-            b"ispe" => stored = extents(body),
+            b"ispe" => stored = stored.or_else(|| extents(body)),
             b"clap" => stored = stored.map(|size| cropped(size, body)),
             b"irot" => {
                 // Quarter turns counter-clockwise.
-                let turns = usize::from(body.first()? & 3);
+                let turns = usize::from(body.first().ok_or(TRUNCATED)? & 3);
                 orientation = orientation.then_turned_clockwise(4 - turns);
             }
             b"imir" => {
                 // One exchanges left and right, zero top and bottom.
-                let half_turns = usize::from(1 - (body.first()? & 1));
+                let half_turns = usize::from(1 - (body.first().ok_or(TRUNCATED)? & 1));
                 orientation =
                     orientation.then_mirrored_left_right().then_turned_clockwise(2 * half_turns);
             }
             _ => {}
         }
     }
-    Some((stored?, orientation))
+    let stored = stored.ok_or("does not give its width and height")?;
+    Ok(ImageHeader::new(Format::Heic, stored, orientation))
+}
+
+/// Sees that the primary picture, or a picture that it is put together from, has data that starts within the
+/// file.
+pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
+    let primary = Primary::of(bytes)?;
+    let mut found = false;
+    for item in primary.locations()?.take(MAX_ITEMS) {
+        let holds = item.starts_in(&primary.place);
+        if item.id == primary.item && item.is_in_file() {
+            return if holds { Ok(()) } else { Err(WITHOUT_PIXELS) };
+        }
+        // A primary picture that is put together only names its parts.
+        found |= holds;
+    }
+    if found { Ok(()) } else { Err(WITHOUT_PIXELS) }
+}
+
+const WITHOUT_PIXELS: &str = "has no pixels: its picture data are outside the file";
+
+/// Sees that the primary picture has one size: in its properties, in what is coded, and in what describes a
+/// grid.
+pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), Fault> {
+    let primary = Primary::of(bytes)?;
+    let stored = primary.only_extents()?;
+    match &primary.kind()? {
+        b"hvc1" | b"hev1" => primary.check_coded(stored),
+        b"grid" => primary.check_grid(stored),
+        _ => Err(Fault::Rule("has a primary picture that is neither HEVC nor a grid")),
+    }
+}
+
+/// What a file says about its primary picture.
+struct Primary<'a> {
+    item: u32,
+    meta: Boxes<'a>,
+    /// The boxes of properties, and which item has which.
+    container: Boxes<'a>,
+    associations: Boxes<'a>,
+    place: Place<'a>,
+}
+
+impl<'a> Primary<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self, &'static str> {
+        if Big.u32(bytes, 0).is_none_or(|length| length > LONGEST_TYPE) {
+            return Err("has a ftyp box of more than 255 bytes");
+        }
+        let meta = only_meta(bytes)?.get(FULL_BOX..).ok_or(TRUNCATED)?;
+        let meta = Boxes::within(meta);
+        let only = |kind, twice| meta.clone().only(kind, twice);
+        let item = only(*b"pitm", "names its primary picture twice")?.and_then(primary_item);
+        let associations = only(*b"iprp", "has its picture properties twice")?;
+        let associations = Boxes::within(associations.ok_or(WITHOUT_PROPERTIES)?);
+        let container = associations.clone().only(*b"ipco", "has its picture properties twice")?;
+        let container = Boxes::within(container.ok_or(WITHOUT_PROPERTIES)?);
+        container.clone().check_whole()?;
+        let data = only(*b"idat", "has its own data twice")?.unwrap_or_default();
+        Ok(Self {
+            item: item.ok_or("does not name its primary picture")?,
+            container,
+            associations,
+            place: Place { file: bytes, data },
+            meta,
+        })
+    }
+
+    /// The type of the picture, out of the list of items.
+    fn kind(&self) -> Result<[u8; 4], &'static str> {
+        let list = self.meta.clone().only(*b"iinf", "lists its items twice")?;
+        let list = list.ok_or("does not list its items")?;
+        let start = FULL_BOX + if list.first() == Some(&0) { 2 } else { 4 };
+        let entries = Boxes::within(list.get(start..).ok_or(TRUNCATED)?);
+        let mut only = None;
+        for (_, body) in entries.clone().filter(|(kind, _)| kind == b"infe") {
+            // Earlier versions have no type.
+            let (item, at) = match body.first() {
+                Some(2) => (Big.u16(body, FULL_BOX).map(u32::from), FULL_BOX + 4),
+                Some(3) => (Big.u32(body, FULL_BOX), FULL_BOX + 6),
+                _ => continue,
+            };
+            let kind = body.get(at..).and_then(|rest| rest.first_chunk().copied());
+            if item == Some(self.item) && only.replace(kind.ok_or(TRUNCATED)?).is_some() {
+                return Err("lists its primary picture twice");
+            }
+        }
+        entries.check_whole()?;
+        only.ok_or("does not list its primary picture")
+    }
+
+    /// The properties of the picture, in the order of the file.
+    fn properties(&self) -> impl Iterator<Item = Result<([u8; 4], &'a [u8]), &'static str>> {
+        let (indices, fault) = match self.indices() {
+            Ok(indices) => (Some(indices), None),
+            Err(fault) => (None, Some(Err(fault))),
+        };
+        let container = self.container.clone();
+        // Indices count from one; zero says that there is no property.
+        let indices = indices.into_iter().flatten().filter_map(|index| index.checked_sub(1));
+        let properties = indices.enumerate().map(move |(number, skip)| {
+            if number == MAX_PROPERTIES {
+                return Err("has more than 32 properties of its primary picture");
+            }
+            container.clone().nth(skip).ok_or("names a property that is not there")
+        });
+        fault.into_iter().chain(properties)
+    }
+
+    /// Which properties the picture has.
+    fn indices(&self) -> Result<Indices<'a>, &'static str> {
+        let boxes = self.associations.clone().filter(|(kind, _)| kind == b"ipma");
+        let mut only = None;
+        for (number, (_, body)) in boxes.enumerate() {
+            if number == MAX_ASSOCIATION_BOXES {
+                return Err("has more than 4 boxes that associate properties");
+            }
+            Indices::of_item(body, self.item, &mut only)?;
+        }
+        only.ok_or("does not give its width and height")
+    }
+
+    /// The sides that the `ispe` property gives, where every property that has to do with them stands once.
+    fn only_extents(&self) -> Result<Size, Fault> {
+        let (mut size, mut seen) = (None, [false; ONCE.len()]);
+        for property in self.properties() {
+            let (kind, body) = property?;
+            if &kind == b"ispe"
+                && let (Some(stored), Some(other)) = (size, extents(body))
+            {
+                return Err(Fault::SecondSize {
+                    stored,
+                    other,
+                    place: "in a second ispe property",
+                });
+            }
+            let Some(place) = ONCE.iter().position(|&once| *once == kind) else { continue };
+            if std::mem::replace(&mut seen[place], true) {
+                return Err(Fault::Rule("has a property twice that a picture has once"));
+            }
+            match &kind {
+                b"ispe" => size = extents(body),
+                b"clap" => check_crop(size.ok_or("crops before it gives its size")?, body)?,
+                b"iscl" => {
+                    return Err(Fault::Rule("is scaled by a property, so that it has two sizes"));
+                }
+                _ => {}
+            }
+        }
+        size.ok_or(Fault::Rule("does not give its width and height"))
+    }
+
+    fn locations(&self) -> Result<Locations<'a>, &'static str> {
+        let body = self.meta.clone().only(*b"iloc", "says twice where its pictures are")?;
+        body.and_then(Locations::of).ok_or(WITHOUT_PIXELS)
+    }
+
+    /// What is stored of the picture itself.
+    fn data(&self) -> Result<&'a [u8], &'static str> {
+        let mut found = self.locations()?.filter(|location| location.id == self.item);
+        match (found.next(), found.next()) {
+            (Some(location), None) => self.piece(&location),
+            (None, _) => Err(WITHOUT_PIXELS),
+            (Some(_), Some(_)) => Err("says twice where its primary picture is"),
+        }
+    }
+
+    fn piece(&self, location: &Location<'a>) -> Result<&'a [u8], &'static str> {
+        location.data(&self.place).ok_or("has its primary picture in several pieces or elsewhere")
+    }
+
+    /// Compares the sides with all that the coded picture says.
+    fn check_coded(&self, stored: Size) -> Result<(), Fault> {
+        let configuration = self.properties().filter_map(Result::ok);
+        let configuration = configuration.filter(|(kind, _)| kind == b"hvcC").map(|(_, body)| body);
+        let configuration = configuration.last().unwrap_or_default();
+        let length_size = hevc::length_size(configuration).ok_or(hevc::WITHOUT_SIZE)?;
+        let units = hevc::units(self.data()?, length_size).take(MAX_UNITS);
+        let mut is_given = false;
+        for unit in hevc::units_of_configuration(configuration).chain(units) {
+            let Some(size) = hevc::coded_size(unit) else { continue };
+            agree(stored, size?, "in its coded picture")?;
+            is_given = true;
+        }
+        if is_given { Ok(()) } else { Err(Fault::Rule(hevc::WITHOUT_SIZE)) }
+    }
+
+    /// Compares the sides with those in the description of a grid, section 6.6.2.3.
+    fn check_grid(&self, stored: Size) -> Result<(), Fault> {
+        let grid = self.data()?;
+        // Version, flags, rows less one and columns less one come first.
+        let is_wide = grid.get(1).ok_or(TRUNCATED)? & 1 == 1;
+        let side = |index: usize| {
+            if is_wide {
+                Big.u32(grid, 4 + 4 * index)
+            } else {
+                Big.u16(grid, 4 + 2 * index).map(u32::from)
+            }
+        };
+        let (width, height) = (side(0).ok_or(TRUNCATED)?, side(1).ok_or(TRUNCATED)?);
+        agree(stored, Size::new(width, height), "in its grid of tiles")
+    }
+}
+
+const WITHOUT_PROPERTIES: &str = "has no picture properties";
+
+/// The properties that a picture may have once. `iscl`, which scales, is none of them.
+const ONCE: [&[u8; 4]; 6] = [b"ispe", b"clap", b"irot", b"imir", b"hvcC", b"iscl"];
+
+/// The one `meta` box of a file. The last box may be cut, where it is none that gives a size.
+fn only_meta(bytes: &[u8]) -> Result<&[u8], &'static str> {
+    let (mut boxes, mut meta, mut types) = (Boxes::of_file(bytes), None, 0);
+    for (kind, body) in boxes.by_ref() {
+        match &kind {
+            b"meta" if meta.replace(body).is_some() => return Err("has two meta boxes"),
+            // Behind a second type a phone has appended a film.
+            b"ftyp" => types += 1,
+            b"moov" if types < 2 => return Err("holds a film beside the picture"),
+            _ => {}
+        }
+    }
+    if boxes.has_too_many() || boxes.rest().get(4..8).is_some_and(|kind| kind == b"meta") {
+        return Err("has too many boxes, or a second meta box");
+    }
+    meta.ok_or("has no whole meta box")
 }
 
 fn primary_item(body: &[u8]) -> Option<u32> {
@@ -120,28 +340,6 @@ fn primary_item(body: &[u8]) -> Option<u32> {
         0 => Big.u16(body, FULL_BOX).map(u32::from),
         _ => Big.u32(body, FULL_BOX),
     }
-}
-
-/// Sees that the primary picture, or a picture that it is put together from, has data that starts within a
-/// file of `length` bytes.
-pub(super) fn check_picture(bytes: &[u8], length: usize) -> Result<(), &'static str> {
-    let without = Err("has no pixels: its picture data are outside the file");
-    let Some(meta) = find(bytes, *b"meta").and_then(|meta| meta.get(FULL_BOX..)) else {
-        return without;
-    };
-    let primary = find(meta, *b"pitm").and_then(primary_item);
-    let place = Place { length: length as u64, data: find(meta, *b"idat").unwrap_or_default() };
-    let Some(items) = find(meta, *b"iloc").and_then(Locations::of) else { return without };
-    let mut found = false;
-    for item in items.take(MAX_ITEMS) {
-        let holds = item.starts_in(&place);
-        if Some(item.id) == primary && item.is_in_file() {
-            return if holds { Ok(()) } else { without };
-        }
-        // A primary picture that is put together only names its parts.
-        found |= holds;
-    }
-    if found { Ok(()) } else { without }
 }
 
 /// The sides that an `ispe` property gives.
@@ -162,10 +360,37 @@ fn cropped(size: Size, body: &[u8]) -> Size {
     }
 }
 
-fn largest(container: &[u8]) -> Option<Size> {
-    let all =
-        boxes(container).filter_map(|(kind, body)| (kind == *b"ispe").then(|| extents(body))?);
-    all.max_by_key(|size| size.pixels())
+/// Sees that a `clap` property hides no more than padding.
+fn check_crop(stored: Size, body: &[u8]) -> Result<(), Fault> {
+    let whole = |offset| {
+        let (number, divisor) = (Big.u32(body, offset)?, Big.u32(body, offset + 4)?);
+        (divisor != 0 && number % divisor == 0).then(|| number / divisor)
+    };
+    let (Some(width), Some(height)) = (whole(0), whole(8)) else {
+        return Err(Fault::Rule("is cropped to a part of a pixel"));
+    };
+    let is_padding = |stored: u32, kept: u32| {
+        let hidden = stored.checked_sub(kept);
+        hidden.is_some_and(|hidden| hidden <= MOST_PADDING || stored <= LEAST_CODED)
+    };
+    if !is_padding(stored.width, width) || !is_padding(stored.height, height) {
+        let other = Size::new(width, height);
+        return Err(Fault::SecondSize { stored, other, place: "in its clap property" });
+    }
+    if is_inside(stored.width, width, body, 16) && is_inside(stored.height, height, body, 24) {
+        return Ok(());
+    }
+    // libheif does not crop then.
+    Err(Fault::Rule("is cropped to a part that lies outside of it"))
+}
+
+/// Whether what is kept of a side lies within it. The fraction at `offset` says how far its middle is from that
+/// of the side.
+fn is_inside(stored: u32, kept: u32, body: &[u8], offset: usize) -> bool {
+    let fraction = Big.u32(body, offset).zip(Big.u32(body, offset + 4));
+    let Some((moved, divisor)) = fraction else { return false };
+    let (moved, divisor) = (i64::from(moved.cast_signed()), i64::from(divisor.cast_signed()));
+    divisor > 0 && 2 * moved.abs() <= i64::from(stored.saturating_sub(kept)) * divisor
 }
 
 /// The property indices of one item in an `ipma` box.
@@ -176,22 +401,31 @@ struct Indices<'a> {
 }
 
 impl<'a> Indices<'a> {
-    fn of_item(body: &'a [u8], item: u32) -> Option<Self> {
-        let has_wide_items = *body.first()? >= 1;
-        let is_wide = body.get(3)? & 1 == 1;
-        let count = Big.u32(body, FULL_BOX)? as usize;
-        let mut rest = body.get(FULL_BOX + 4..)?;
-        for _ in 0..count.min(MAX_ITEMS) {
-            let (id, id_length) =
-                if has_wide_items { (Big.u32(rest, 0)?, 4) } else { (Big.u16(rest, 0)?.into(), 2) };
-            let length = usize::from(*rest.get(id_length)?) * if is_wide { 2 } else { 1 };
-            let list = rest.get(id_length + 1..)?.get(..length)?;
-            if id == item {
-                return Some(Self { list, is_wide });
+    /// Puts the indices of an item into `only`.
+    fn of_item(body: &'a [u8], item: u32, only: &mut Option<Self>) -> Result<(), &'static str> {
+        let has_wide_items = *body.first().ok_or(TRUNCATED)? >= 1;
+        let is_wide = body.get(3).ok_or(TRUNCATED)? & 1 == 1;
+        let count = Big.u32(body, FULL_BOX).ok_or(TRUNCATED)? as usize;
+        if count > MAX_ITEMS {
+            return Err("has more than 4096 items");
+        }
+        let mut rest = body.get(FULL_BOX + 4..).ok_or(TRUNCATED)?;
+        for _ in 0..count {
+            let (id, id_length) = if has_wide_items {
+                (Big.u32(rest, 0).ok_or(TRUNCATED)?, 4)
+            } else {
+                (Big.u16(rest, 0).ok_or(TRUNCATED)?.into(), 2)
+            };
+            let number = usize::from(*rest.get(id_length).ok_or(TRUNCATED)?);
+            let length = number * if is_wide { 2 } else { 1 };
+            let list = rest.get(id_length + 1..).and_then(|rest| rest.get(..length));
+            let list = list.ok_or(TRUNCATED)?;
+            if id == item && only.replace(Self { list, is_wide }).is_some() {
+                return Err("has two lists of properties of its primary picture");
             }
             rest = &rest[id_length + 1 + length..];
         }
-        None
+        Ok(())
     }
 }
 
@@ -211,30 +445,9 @@ impl Iterator for Indices<'_> {
     }
 }
 
-/// The boxes that follow each other in `bytes`, until one is not whole.
-fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
-    let next = move || {
-        let kind = *bytes.get(4..)?.first_chunk()?;
-        let (start, length) = match Big.u32(bytes, 0)? {
-            // Zero reaches to the end; one says that the length follows in 64 bits.
-            0 => (8, bytes.len()),
-            1 => (16, usize::try_from(Big.u64(bytes, 8)?).ok()?),
-            length => (8, length as usize),
-        };
-        let body = bytes.get(start..length)?;
-        bytes = &bytes[length..];
-        Some((kind, body))
-    };
-    std::iter::from_fn(next).take(MAX_BOXES)
-}
-
-fn find(bytes: &[u8], kind: [u8; 4]) -> Option<&[u8]> {
-    boxes(bytes).find_map(|(found, body)| (found == kind).then_some(body))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{heic, heic_with, iso_box, ispe};
+    use super::super::samples::{self, heic, heic_with, iso_box, ispe};
     use super::*;
 
     fn shown(properties: &[Vec<u8>], associated: &[u8]) -> Result<Size, &'static str> {
@@ -249,10 +462,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_usable_primary_picture_the_largest_counts() {
+    fn without_a_usable_primary_picture_the_file_is_malformed() {
         let properties = [ispe(512, 512), ispe(4_000, 3_000), ispe(40, 30)];
         for associated in [&[][..], &[0], &[9]] {
-            assert_eq!(shown(&properties, associated), Ok(Size::new(4_000, 3_000)));
+            assert!(shown(&properties, associated).is_err());
         }
     }
 
@@ -277,14 +490,169 @@ mod tests {
         }
     }
 
+    fn crop(width: u32, divisor: u32) -> Vec<u8> {
+        let numbers = [width, divisor, 29, 1, 0, 1, 0, 1].map(u32::to_be_bytes);
+        iso_box(*b"clap", numbers.as_flattened())
+    }
+
     #[test]
     fn cropping_hides_padding_and_never_enlarges() {
-        let crop = |width: u32| {
-            let numbers = [width, 1, 29, 1, 0, 1, 0, 1].map(u32::to_be_bytes);
-            iso_box(*b"clap", numbers.as_flattened())
+        assert_eq!(shown(&[ispe(40, 30), crop(39, 1)], &[1, 2]), Ok(Size::new(39, 29)));
+        assert_eq!(shown(&[ispe(40, 30), crop(41, 1)], &[1, 2]), Ok(Size::new(40, 30)));
+    }
+
+    /// What comes of a primary picture with these properties.
+    fn sizes(properties: &[Vec<u8>], associated: &[u8]) -> Result<(), Fault> {
+        check_sizes(&heic_with(properties, associated))
+    }
+
+    #[test]
+    fn a_second_size_among_the_properties_is_refused() {
+        let (stored, other) = (Size::new(40, 30), Size::new(400, 300));
+        let refused = |place| Err(Fault::SecondSize { stored, other, place });
+        let large = ispe(400, 300);
+        let two = [ispe(40, 30), large.clone()];
+        assert_eq!(sizes(&two, &[1]), Ok(()), "that of another picture");
+        assert_eq!(sizes(&two, &[1, 2]), refused("in a second ispe property"));
+        assert!(sizes(&two, &[1, 1]).is_err());
+        assert!(matches!(sizes(&two, &[2, 1]), Err(Fault::SecondSize { .. })));
+        for (width, divisor, passes) in
+            [(90, 1, true), (83, 1, true), (82, 1, false), (91, 1, false), (179, 2, false)]
+        {
+            let cropped = sizes(&[ispe(90, 30), crop(width, divisor)], &[1, 2]);
+            assert_eq!(cropped.is_ok(), passes, "{width}/{divisor}");
+        }
+        assert_eq!(sizes(&[ispe(64, 64), crop(11, 1)], &[1, 2]), Ok(()));
+        for (moved, divisor, passes) in [
+            (1, 2, true),
+            (-1, 2, true),
+            (1, 1, false),
+            (-1, 1, false),
+            (0, 0, false),
+            (0, -1, false),
+        ] {
+            let mut crop = crop(89, 1);
+            crop[24..28].copy_from_slice(&i32::to_be_bytes(moved));
+            crop[28..32].copy_from_slice(&i32::to_be_bytes(divisor));
+            assert_eq!(sizes(&[ispe(90, 30), crop], &[1, 2]).is_ok(), passes, "{moved}/{divisor}");
+        }
+        for kind in ONCE {
+            let twice = [ispe(40, 30), iso_box(*kind, &[0; 40])];
+            assert!(sizes(&twice, &[1, 2, 2]).is_err());
+        }
+        let scaled = [ispe(40, 30), iso_box(*b"iscl", &[0, 0, 0, 0, 0, 9, 0, 1, 0, 9, 0, 1])];
+        assert!(sizes(&scaled, &[1, 2]).is_err());
+        assert!(sizes(&[ispe(40, 30)], &[1, 9]).is_err(), "one that is not there");
+        assert_eq!(sizes(&[ispe(40, 30)], &[&[1][..], &[0; 32]].concat()), Ok(()));
+    }
+
+    /// The file with every box of a kind within `meta` standing twice, the second one changed.
+    fn with_second(kind: [u8; 4], change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let file = heic(40, 30);
+        let at = |kind: [u8; 4]| file.windows(4).position(|window| window == kind).unwrap() - 4;
+        let start = at(kind);
+        let length = usize::from(file[start + 3]);
+        let mut second = file[start..start + length].to_vec();
+        change(&mut second);
+        let mut changed = [&file[..start + length], &second, &file[start + length..]].concat();
+        let parents: &[[u8; 4]] = match &kind {
+            b"meta" => &[],
+            b"ipco" | b"ipma" => &[*b"meta", *b"iprp"],
+            _ => &[*b"meta"],
         };
-        assert_eq!(shown(&[ispe(40, 30), crop(39)], &[1, 2]), Ok(Size::new(39, 29)));
-        assert_eq!(shown(&[ispe(40, 30), crop(41)], &[1, 2]), Ok(Size::new(40, 30)));
+        for &parent in parents {
+            let length =
+                usize::from(u16::from_be_bytes([file[at(parent) + 2], file[at(parent) + 3]]));
+            let length = u16::try_from(length + second.len()).unwrap().to_be_bytes();
+            changed[at(parent) + 2..at(parent) + 4].copy_from_slice(&length);
+        }
+        changed
+    }
+
+    #[test]
+    fn a_box_that_leads_to_the_size_stands_once() {
+        for kind in [b"meta", b"pitm", b"iprp", b"ipco", b"ipma", b"iinf", b"iloc"] {
+            assert!(check_sizes(&with_second(*kind, |_| ())).is_err(), "{kind:?}");
+        }
+        let other_item = with_second(*b"ipma", |second| second[8 + 8 + 1] = 7);
+        assert_eq!(check_sizes(&other_item), Ok(()), "a list for another picture");
+        let unknown = with_second(*b"pitm", |second| second[4..8].copy_from_slice(b"free"));
+        assert_eq!(check_sizes(&unknown), Ok(()));
+        let longer = with_second(*b"pitm", |second| second[4..8].copy_from_slice(b"free"));
+        let at = longer.windows(4).position(|window| window == b"free").unwrap();
+        for length in [0, 7, 200] {
+            let mut broken = longer.clone();
+            broken[at - 1] = length;
+            assert!(check_sizes(&broken).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn the_coded_picture_has_the_size_of_its_property() {
+        let coded = |width, height| {
+            let unit = samples::hevc_parameter_set(width, height);
+            check_sizes(&samples::heic_coded(&[ispe(40, 30)], &[1], &[unit], &[]))
+        };
+        assert_eq!(coded(40, 30), Ok(()));
+        assert!(matches!(coded(400, 300), Err(Fault::SecondSize { .. })));
+        let unit = |width, height| samples::hevc_parameter_set(width, height);
+        let file = |units: &[Vec<u8>], data: &[u8]| {
+            check_sizes(&samples::heic_coded(&[ispe(40, 30)], &[1], units, data))
+        };
+        assert!(file(&[], &[]).is_err());
+        assert!(file(&[unit(40, 30), unit(40, 31)], &[]).is_err());
+        let inside = |unit: Vec<u8>| {
+            let length = u32::try_from(unit.len()).unwrap().to_be_bytes();
+            [&[0, 0, 0, 1, 0x26][..], &length, &unit].concat()
+        };
+        assert_eq!(file(&[unit(40, 30)], &inside(unit(40, 30))), Ok(()));
+        assert!(matches!(
+            file(&[unit(40, 30)], &inside(unit(41, 30))),
+            Err(Fault::SecondSize { .. })
+        ));
+    }
+
+    #[test]
+    fn a_grid_has_the_size_of_its_property_and_other_derived_pictures_are_refused() {
+        let of = |kind: [u8; 4], data: &[u8]| {
+            let mut file = samples::heic_coded(&[ispe(40, 30)], &[1], &[], data);
+            let at = file.windows(4).position(|window| window == b"hvc1").unwrap();
+            file[at..at + 4].copy_from_slice(&kind);
+            check_sizes(&file)
+        };
+        assert_eq!(of(*b"grid", &[0, 0, 0, 0, 0, 40, 0, 30]), Ok(()));
+        assert_eq!(of(*b"grid", &[0, 1, 0, 0, 0, 0, 0, 40, 0, 0, 0, 30]), Ok(()));
+        for (kind, data) in [
+            (b"grid", &[0, 0, 0, 0, 1, 40, 0, 30][..]),
+            (b"grid", &[0, 1, 0, 0, 0, 0, 0, 40, 0, 0, 1, 30]),
+            (b"grid", &[0, 0, 0, 0, 0, 40, 0]),
+            (b"iovl", &[0; 24]),
+            (b"iden", &[]),
+            (b"av01", &[0; 24]),
+        ] {
+            assert!(of(*kind, data).is_err(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_film_beside_the_picture_is_refused_and_one_that_is_appended_is_not() {
+        let (file, movie) = (heic(40, 30), iso_box(*b"moov", &[]));
+        assert!(check_sizes(&[&file[..], &movie].concat()).is_err());
+        let appended = iso_box(*b"ftyp", b"mp42\0\0\0\0");
+        assert_eq!(check_sizes(&[&file[..], &appended, &movie].concat()), Ok(()));
+        assert_eq!(check_sizes(&[&file[..], &iso_box(*b"mpvd", &movie)].concat()), Ok(()));
+        assert_eq!(check_sizes(&[&file[..], b"a trailer"].concat()), Ok(()));
+        assert!(check_sizes(&[&file[..], &appended, b"\0\0\x09\0meta"].concat()).is_err());
+    }
+
+    #[test]
+    fn a_type_box_in_which_pillow_finds_a_tga_image_is_refused() {
+        let file = heic(40, 30);
+        let (start, rest) = file.split_at(file[3].into());
+        let mut long = start.to_vec();
+        long.resize(0x218, 0);
+        long[2..4].copy_from_slice(&[2, 0x18]);
+        assert!(read(&[&long, rest].concat()).is_err());
     }
 
     #[test]
@@ -301,6 +669,6 @@ mod tests {
         let file = heic(40, 30);
         let (start, rest) = file.split_at(file[3].into());
         let file = [start, &iso_box(*b"free", &[]).repeat(1 << 20), rest].concat();
-        assert_eq!(read(&file), Err("has no whole meta box"));
+        assert!(read(&file).is_err());
     }
 }

@@ -3,6 +3,9 @@
 //! Read as leniently as libjpeg reads it: bytes between segments that are no marker are skipped,
 //! and so are fill bytes. What is not lenient is the work: the number of segments and of skipped
 //! bytes is bounded, since a body of twenty megabytes may hold five million empty segments.
+//!
+//! A second frame header is searched for up to the end of the image. Behind that, phones append other pictures
+//! and films, which no decoder takes for the picture itself.
 
 use std::ops::Range;
 
@@ -11,9 +14,16 @@ use super::byte_order::ByteOrder::Big;
 use super::exif;
 use super::format::Format;
 use super::probe::{ImageHeader, TRUNCATED};
+use super::second_size::{Fault, agree};
 
 /// Segments before the frame header. At 64 KiB each, colour profiles and previews of 64 MiB fit.
 const MAX_SEGMENTS: usize = 1024;
+
+/// Markers that are looked at in the whole image. Progressive ones have some dozens.
+const MAX_MARKERS: usize = 65_536;
+
+/// Bytes that are searched for a marker at once, without a branch between them.
+const BLOCK: usize = 64;
 
 /// Bytes between segments that belong to none.
 const MAX_SKIPPED: usize = 64 * 1024;
@@ -44,6 +54,8 @@ fn scan(bytes: &[u8]) -> Result<(Size, Option<Range<usize>>), &'static str> {
             0x01 | 0xd0..=0xd8 => {}
             0xd9 => return Err("ends before its frame header"),
             0xda => return Err("has a scan before its frame header"),
+            _ if is_reserved(marker) => return Err(RESERVED),
+            0xde | 0xdf => return Err(HIERARCHICAL),
             // All frame headers lie here, among DHT, JPG and DAC.
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
                 return Ok((frame(segments.rest)?, exif));
@@ -82,6 +94,66 @@ const WITHOUT_SCAN: &str = "ends before the data of its first scan";
 
 fn without_scan(what: &'static str) -> &'static str {
     if what == TRUNCATED { WITHOUT_SCAN } else { what }
+}
+
+const RESERVED: &str = "has a segment of a reserved kind, whose length decoders read differently";
+
+const HIERARCHICAL: &str = "is hierarchical: it holds frames of several sizes";
+
+/// Whether no decoder knows the marker. Some take what follows for a segment with a length, others do not.
+fn is_reserved(marker: u8) -> bool {
+    matches!(marker, 0x02..=0xbf | 0xc8 | 0xf0..=0xfd)
+}
+
+/// Sees that no second frame header stands before the end of the image, and no number of lines that is not
+/// that of the first.
+pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
+    let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
+    let (mut has_frame, mut is_coded) = (false, false);
+    for _ in 0..MAX_MARKERS {
+        // Coded data is searched for the next marker; before it there are only segments.
+        let marker = if is_coded { segments.marker_behind_data() } else { segments.marker().ok() };
+        let Some(marker) = marker else { return Ok(()) };
+        match marker {
+            0x01 | 0xd0..=0xd8 => {}
+            0xd9 => return Ok(()),
+            _ if is_reserved(marker) && is_coded => {}
+            _ if is_reserved(marker) => return Err(Fault::Rule(RESERVED)),
+            0xde | 0xdf => return Err(Fault::Rule(HIERARCHICAL)),
+            0xc0..=0xcf if !matches!(marker, 0xc4 | 0xcc) => {
+                if has_frame {
+                    let other = frame(segments.rest).unwrap_or(stored);
+                    return Err(Fault::SecondSize { stored, other, place: SECOND_FRAME });
+                }
+                has_frame = true;
+                let Ok(_) = segments.body() else { return Ok(()) };
+            }
+            _ => {
+                let Ok(body) = segments.body() else { return Ok(()) };
+                if marker == 0xdc {
+                    let lines = Big.u16(body, 0).map_or(stored.height, u32::from);
+                    agree(stored, Size::new(stored.width, lines), "in a DNL segment")?;
+                }
+                if marker == 0xda && !is_coded {
+                    check_scan(body)?;
+                    is_coded = true;
+                }
+            }
+        }
+    }
+    Err(Fault::Rule("has more than 65536 segments"))
+}
+
+const SECOND_FRAME: &str = "in a second frame header";
+
+/// Sees that the header of a scan is as long as its number of components says. A decoder that goes by that
+/// number would find coded data elsewhere.
+fn check_scan(header: &[u8]) -> Result<(), Fault> {
+    let components = header.first().copied().map_or(0, usize::from);
+    if header.len() == 4 + 2 * components {
+        return Ok(());
+    }
+    Err(Fault::Rule("has a scan header of a wrong length"))
 }
 
 /// The sides out of a frame header, T.81 B.2.2, whose length must fit its number of components.
@@ -125,6 +197,26 @@ impl<'a> Segments<'a> {
         Err(TRUNCATED)
     }
 
+    /// Moves behind the next marker of coded data and returns its second byte; `None` where there is no more.
+    /// Stuffed bytes and restart markers belong to the data.
+    fn marker_behind_data(&mut self) -> Option<u8> {
+        loop {
+            let block = &self.rest[..self.rest.len().min(BLOCK + 1)];
+            let pairs = block.iter().zip(block.get(1..)?);
+            // Compilers make this a few vector operations. Most blocks hold no marker.
+            let has_marker = pairs.fold(false, |found, (&first, &second)| {
+                found | ((first == 0xff) & ends_data(second))
+            });
+            if has_marker {
+                let at = block.windows(2).position(|pair| pair[0] == 0xff && ends_data(pair[1]))?;
+                let marker = block[at + 1];
+                self.rest = &self.rest[at + 2..];
+                return Some(marker);
+            }
+            self.rest = self.rest.get(BLOCK..)?;
+        }
+    }
+
     /// Whether coded data comes next, and not a marker or the end.
     fn is_at_data(&self) -> bool {
         match self.rest {
@@ -138,10 +230,18 @@ impl<'a> Segments<'a> {
     /// Moves behind the segment whose marker was read and returns what it holds.
     fn body(&mut self) -> Result<&'a [u8], &'static str> {
         let length = usize::from(Big.u16(self.rest, 0).ok_or(TRUNCATED)?);
-        let body = self.rest.get(2..length.max(2)).ok_or(TRUNCATED)?;
+        if length < 2 {
+            return Err("has a segment that is shorter than its own length");
+        }
+        let body = self.rest.get(2..length).ok_or(TRUNCATED)?;
         self.rest = &self.rest[2 + body.len()..];
         Ok(body)
     }
+}
+
+/// Whether the byte behind an FF makes it a marker that ends coded data.
+fn ends_data(second: u8) -> bool {
+    second != 0x00 && second != 0xff && second & 0xf8 != 0xd0
 }
 
 #[cfg(test)]
@@ -251,6 +351,64 @@ mod tests {
     fn a_million_segments_before_the_scan_are_given_up() {
         let segments = [0xff, 0xfe, 0x00, 0x02].repeat(1 << 20);
         assert!(with_scans(&[&segments, SCAN, &[0x55]]).is_err());
+    }
+
+    /// What comes of a picture of 40 times 30 pixels with these bytes behind its frame header.
+    fn sizes_with(bytes: &[&[u8]]) -> Result<(), Fault> {
+        let file = [&samples::jpeg(40, 30), &bytes.concat()[..]].concat();
+        check_sizes(&file, Size::new(40, 30))
+    }
+
+    const END: &[u8] = &[0xff, 0xd9];
+
+    #[test]
+    fn a_second_frame_header_is_refused_wherever_it_stands_before_the_end() {
+        let second = samples::jpeg(2_000, 1_000)[2..].to_vec();
+        let (stored, other) = (Size::new(40, 30), Size::new(2_000, 1_000));
+        let refused = Err(Fault::SecondSize { stored, other, place: SECOND_FRAME });
+        let table = [0xff, 0xc4, 0, 3, 0];
+        assert_eq!(sizes_with(&[&second, SCAN, &[0x55], END]), refused);
+        for data in [0, 1, 61, 62, 63, 64, 65, 126, 127, 128, 129, 100_000] {
+            let data = [0xff, 0x00, 0xff, 0xd0].repeat(data)[..data].to_vec();
+            assert_eq!(sizes_with(&[SCAN, &data, &second]), refused, "{}", data.len());
+            assert_eq!(sizes_with(&[SCAN, &data, &table, SCAN, &data, &second]), refused);
+            assert_eq!(sizes_with(&[SCAN, &data, END, &second]), Ok(()));
+        }
+        assert_eq!(sizes_with(&[SCAN, &[0x55, 0xff, 0x02], &second]), refused);
+    }
+
+    #[test]
+    fn a_picture_in_a_segment_or_behind_the_end_is_no_second_one() {
+        let preview = samples::jpeg(160, 120);
+        let length = u16::try_from(preview.len() + 2).unwrap().to_be_bytes();
+        let application = [&[0xff, 0xe2], &length[..], &preview].concat();
+        assert_eq!(sizes_with(&[&application, SCAN, &[0x55], &application, END]), Ok(()));
+        let behind = [&samples::jpeg(2_000, 1_000), SCAN, &[0x55], END].concat();
+        assert_eq!(sizes_with(&[SCAN, &[0x55], END, &behind, b"\0\0\0\x18ftypmp42"]), Ok(()));
+    }
+
+    #[test]
+    fn a_number_of_lines_behind_the_scan_must_be_that_of_the_frame() {
+        let lines = |number: u8| [0xff, 0xdc, 0, 4, 0, number];
+        assert_eq!(sizes_with(&[SCAN, &[0x55], &lines(30), END]), Ok(()));
+        assert!(sizes_with(&[SCAN, &[0x55], &lines(31), END]).is_err());
+    }
+
+    #[test]
+    fn what_decoders_step_over_differently_is_refused_before_the_scan() {
+        for marker in [0x02, 0xbf, 0xc8, 0xde, 0xdf, 0xf0, 0xfd] {
+            let segment = [0xff, marker, 0, 4, 0, 0];
+            assert!(read(&jpeg_after(&segment)).is_err(), "{marker:x}");
+            assert!(sizes_with(&[&segment, SCAN, &[0x55]]).is_err(), "{marker:x}");
+        }
+        assert!(read(&jpeg_after(&[0xff, 0xfe, 0, 1])).is_err());
+        let long_scan = [0xff, 0xda, 0, 10, 1, 1, 0, 0, 0x3f, 0, 0, 0];
+        assert!(sizes_with(&[&long_scan, &[0x55]]).is_err());
+    }
+
+    #[test]
+    fn twenty_megabytes_of_markers_behind_the_scan_are_given_up() {
+        assert!(sizes_with(&[SCAN, &[0xff, 0xe0, 0, 2].repeat(5 << 20)]).is_err());
     }
 
     #[test]

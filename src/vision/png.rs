@@ -2,7 +2,7 @@
 //!
 //! IHDR is checked in full, its checksum too: it is the one part whose damage every decoder
 //! refuses, and a file that was broken on the way is best told so before it is sent. An animated
-//! PNG has the size of its still picture, as in viewers that do not animate.
+//! PNG has the size of its still picture, which every frame has to lie in.
 //!
 //! EXIF blocks that `ImageMagick` once hid in compressed text chunks are not looked for.
 
@@ -13,6 +13,7 @@ use super::byte_order::ByteOrder::Big;
 use super::exif;
 use super::format::Format;
 use super::probe::{ImageHeader, TRUNCATED};
+use super::second_size::Fault;
 
 /// The first bytes that name the format, damaged or not.
 pub(super) const MAGIC: &[u8] = b"\x89PNG";
@@ -28,11 +29,11 @@ const CHUNK_START: usize = 8;
 /// Bytes of a chunk after its data.
 const CHECKSUM_LENGTH: usize = 4;
 
-/// Chunks before the first IDAT that are looked through for eXIf.
-const MAX_CHUNKS: usize = 1024;
+/// Chunks that are looked at. Writers leave some dozens, and some thousands of picture data.
+const MAX_CHUNKS: usize = 65_536;
 
-/// Chunks before the picture data that are stepped over. Writers leave some dozens.
-const MAX_CHUNKS_BEFORE_DATA: usize = 65_536;
+/// Section 5.3: the largest length of a chunk.
+const MAX_LENGTH: usize = (1 << 31) - 1;
 
 /// The bytes of picture data that are looked at: the two of the zlib header, and one that is compressed.
 const LEAST_DATA: usize = 3;
@@ -85,18 +86,12 @@ fn size(header: &[u8]) -> Result<Size, &'static str> {
 /// Sees that there is picture data: IDAT chunks before IEND, the start of a zlib stream in them. A stream that
 /// is cut later is let be, since decoders show the rows until there.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
-    let (mut at, mut data, mut found) = (SIGNATURE.len(), [0; LEAST_DATA], 0);
-    for _ in 0..MAX_CHUNKS_BEFORE_DATA {
-        let start = at + CHUNK_START;
-        let (Some(length), Some(kind)) = (Big.u32(bytes, at), bytes.get(at + 4..start)) else {
-            return Err("ends before its picture data");
-        };
-        let end = start + length as usize;
-        match kind {
+    let (mut data, mut found) = ([0; LEAST_DATA], 0);
+    for chunk in Chunks::of(bytes).take(MAX_CHUNKS) {
+        match &chunk.kind {
             b"IEND" => return Err("has no picture data"),
             b"IDAT" => {
-                let present = &bytes[start..end.min(bytes.len())];
-                for (place, &byte) in data[found..].iter_mut().zip(present) {
+                for (place, &byte) in data[found..].iter_mut().zip(chunk.present(bytes)) {
                     *place = byte;
                     found += 1;
                 }
@@ -106,9 +101,94 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
             }
             _ => {}
         }
-        at = end + CHECKSUM_LENGTH;
     }
-    Err("has more than 65536 chunks before its picture data")
+    Err("ends before its picture data")
+}
+
+/// Sees that no chunk behind IHDR gives a size of its own: no second IHDR, which Pillow takes instead of the
+/// first, and no frame of an animation that reaches out of the picture. Decoders stop at IEND, so
+/// whatever follows it may be anything; only a chunk that is an IHDR again is refused there too.
+pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
+    let mut chunks = Chunks::of(bytes).skip(1);
+    let mut is_behind_end = false;
+    for chunk in chunks.by_ref().take(MAX_CHUNKS) {
+        let data = chunk.present(bytes);
+        match &chunk.kind {
+            b"IHDR" => {
+                let other = sides(data, 0).unwrap_or(stored);
+                return Err(Fault::SecondSize { stored, other, place: "in a second IHDR chunk" });
+            }
+            b"fcTL" => {
+                // Width and height, then the place of the upper left corner.
+                if let (Some(frame), Some(corner)) = (sides(data, 4), sides(data, 12)) {
+                    check_frame(stored, frame, corner)?;
+                }
+            }
+            b"IEND" => is_behind_end = true,
+            _ if !is_behind_end && chunk.data.len() > MAX_LENGTH => {
+                return Err(Fault::Rule("has a chunk of more than 2147483647 bytes"));
+            }
+            _ => {}
+        }
+    }
+    if is_behind_end || chunks.next().is_none() {
+        Ok(())
+    } else {
+        Err(Fault::Rule("has more than 65536 chunks"))
+    }
+}
+
+/// Sees that a frame of an animation lies within the picture.
+fn check_frame(stored: Size, frame: Size, corner: Size) -> Result<(), Fault> {
+    let other = Size::new(
+        frame.width.saturating_add(corner.width),
+        frame.height.saturating_add(corner.height),
+    );
+    if other.width <= stored.width && other.height <= stored.height {
+        return Ok(());
+    }
+    Err(Fault::SecondSize { stored, other, place: "with a frame of its animation" })
+}
+
+fn sides(data: &[u8], offset: usize) -> Option<Size> {
+    Some(Size::new(Big.u32(data, offset)?, Big.u32(data, offset + 4)?))
+}
+
+/// The chunks of a file, until the head of one is not whole.
+struct Chunks<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+struct Chunk {
+    kind: [u8; 4],
+    /// Where its data stands. The end may be behind that of the file.
+    data: Range<usize>,
+}
+
+impl<'a> Chunks<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: SIGNATURE.len() }
+    }
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Chunk;
+
+    fn next(&mut self) -> Option<Chunk> {
+        let length = Big.u32(self.bytes, self.at)? as usize;
+        let kind = *self.bytes.get(self.at + 4..)?.first_chunk()?;
+        let start = self.at + CHUNK_START;
+        self.at = start + length + CHECKSUM_LENGTH;
+        Some(Chunk { kind, data: start..start + length })
+    }
+}
+
+impl Chunk {
+    /// Its data, as far as the file has it.
+    fn present<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.data.start..self.data.end.min(bytes.len())]
+    }
 }
 
 /// RFC 1950, section 2.2: the method is deflate, and the first two bytes are a multiple of 31.
@@ -119,17 +199,9 @@ fn check_zlib([method, flags, _]: [u8; LEAST_DATA]) -> Result<(), &'static str> 
 
 /// Where the data of an eXIf chunk before the picture data stands; nothing that is wrong here matters.
 pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
-    let mut at = SIGNATURE.len();
-    for _ in 0..MAX_CHUNKS {
-        let length = Big.u32(bytes, at)? as usize;
-        let data = at + CHUNK_START..at + CHUNK_START + length;
-        match bytes.get(at + 4..data.start)? {
-            b"eXIf" => return (data.end <= bytes.len()).then_some(data),
-            b"IDAT" => return None,
-            _ => at = data.end + CHECKSUM_LENGTH,
-        }
-    }
-    None
+    let mut chunks = Chunks::of(bytes).take(MAX_CHUNKS);
+    let chunk = chunks.find(|chunk| matches!(&chunk.kind, b"eXIf" | b"IDAT"))?;
+    (chunk.kind == *b"eXIf" && chunk.data.end <= bytes.len()).then_some(chunk.data)
 }
 
 /// Where the checksum of the chunk with these data stands, and which bytes it is of.
@@ -206,6 +278,63 @@ mod tests {
         assert_eq!(header.orientation, Orientation::Upright);
     }
 
+    /// What comes of a picture of 40 times 30 pixels with these chunks behind its header and data.
+    fn sizes_with(chunks: &[Vec<u8>]) -> Result<(), Fault> {
+        check_sizes(&[samples::whole_png(40, 30), chunks.concat()].concat(), Size::new(40, 30))
+    }
+
+    fn frame(sides: [u32; 2], corner: [u32; 2]) -> Vec<u8> {
+        let numbers = [0, sides[0], sides[1], corner[0], corner[1]].map(u32::to_be_bytes);
+        png_chunk(*b"fcTL", &[numbers.as_flattened(), &[0; 6]].concat())
+    }
+
+    #[test]
+    fn a_second_header_is_refused_wherever_it_stands() {
+        let second = samples::png(2_000, 1_000)[8..].to_vec();
+        let refused = Err(Fault::SecondSize {
+            stored: Size::new(40, 30),
+            other: Size::new(2_000, 1_000),
+            place: "in a second IHDR chunk",
+        });
+        let (text, end) = (png_chunk(*b"tEXt", &[0; 70]), png_chunk(*b"IEND", &[]));
+        assert_eq!(sizes_with(std::slice::from_ref(&second)), refused);
+        assert_eq!(sizes_with(&[text.clone(), second.clone(), end.clone()]), refused);
+        assert_eq!(sizes_with(&[end.clone(), text, second.clone()]), refused);
+        assert!(sizes_with(&[png_chunk(*b"IHDR", &[])]).is_err());
+        assert!(sizes_with(&[samples::png(40, 30)[8..].to_vec()]).is_err());
+        let before = [samples::png(40, 30), second, samples::png_data()].concat();
+        assert_eq!(check_sizes(&before, Size::new(40, 30)), refused);
+    }
+
+    #[test]
+    fn whatever_follows_the_end_of_a_picture_is_let_be() {
+        let end = png_chunk(*b"IEND", &[]);
+        for behind in [&b"PK\x03\x04"[..], &[0xff; 99], &samples::whole_png(2_000, 1_000)] {
+            assert_eq!(sizes_with(&[end.clone(), behind.to_vec()]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_reaches_out_of_the_picture_is_refused() {
+        assert_eq!(sizes_with(&[frame([40, 30], [0, 0]), frame([10, 10], [30, 20])]), Ok(()));
+        for outside in [
+            frame([41, 30], [0, 0]),
+            frame([40, 31], [0, 0]),
+            frame([10, 10], [31, 20]),
+            frame([1, 1], [u32::MAX, 0]),
+        ] {
+            assert!(matches!(sizes_with(&[outside]), Err(Fault::SecondSize { .. })));
+        }
+    }
+
+    #[test]
+    fn chunks_that_readers_may_step_over_differently_are_refused() {
+        let mut negative = png_chunk(*b"tEXt", &[]);
+        negative[0] = 0x80;
+        assert!(sizes_with(&[negative]).is_err());
+        assert!(sizes_with(&vec![png_chunk(*b"tEXt", &[]); MAX_CHUNKS + 1]).is_err());
+    }
+
     const DATA: [u8; 3] = [0x78, 0x9c, 0x03];
 
     /// What comes of a file with these chunks behind its header.
@@ -255,7 +384,7 @@ mod tests {
     fn a_million_chunks_before_the_picture_data_are_given_up() {
         let chunks = png_chunk(*b"tEXt", &[]).repeat(1 << 20);
         let file = [samples::png(40, 30), chunks, png_chunk(*b"IDAT", &DATA)].concat();
-        assert_eq!(check_picture(&file), Err("has more than 65536 chunks before its picture data"));
+        assert_eq!(check_picture(&file), Err("ends before its picture data"));
     }
 
     #[test]

@@ -3,15 +3,18 @@
 //! The type is decided by the first bytes, never by a file name or a declared type, because those
 //! are wrong often enough to be of no use and because a data URL must name the real one.
 //!
-//! Only header fields are read, and how a file is put together: whether there is any picture data in it.
+//! Only header fields are read, and how a file is put together: whether there is any picture data in it, and
+//! whether any other part gives another size.
 //! Nothing is decoded, nothing is allocated, and the number of
 //! segments, chunks, boxes and fields looked at is bounded, so hostile bytes cost no more time than
 //! honest ones. A header that every decoder would refuse is refused here, before anything is spent;
 //! one that decoders put up with, such as junk between JPEG segments or a broken EXIF block, is put
-//! up with. So is a picture that is cut, as long as there is something to decode.
+//! up with. So is a picture that is cut, as long as there is something to decode. A file with two sizes is
+//! refused, since decoders differ about which one counts.
 
 use super::format::{Format, Orientation};
-use super::{Size, bmp, heic, jpeg, kind, png, tiff, webp};
+use super::second_size::Fault;
+use super::{Size, bmp, heic, jpeg, kind, png, polyglot, tiff, webp};
 
 /// Why a header cannot be read: the file is shorter than its header.
 pub(super) const TRUNCATED: &str = "ends before its width and height";
@@ -63,31 +66,45 @@ pub enum ProbeError {
         /// The rule, as the predicate of a sentence about the image.
         what: &'static str,
     },
+    /// The file gives two sizes, and decoders differ about which one counts.
+    #[error("the {format} image has two sizes: {stored} in its header and {other} {place}")]
+    SecondSize {
+        /// The format.
+        format: Format,
+        /// The size in the header.
+        stored: Size,
+        /// The other size.
+        other: Size,
+        /// Where the other size is.
+        place: &'static str,
+    },
 }
 
-/// Reads an image's header and sees that there is a picture behind it.
+/// Reads an image's header, and sees that there is a picture behind it and that no other part of the file
+/// gives another size.
 ///
 /// # Errors
 ///
 /// [`ProbeError::Empty`] for no bytes, [`ProbeError::Unsupported`] for bytes that start like none
 /// of the accepted formats, [`ProbeError::Malformed`] for a header that breaks its format's rules,
-/// ends too early, or gives a side of zero, and for a file without picture data.
+/// ends too early, or gives a side of zero, and for a file without picture data,
+/// [`ProbeError::SecondSize`] for a file with two sizes.
 pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ProbeError> {
-    probe_beginning(bytes, bytes.len())
-}
-
-/// The same of a file of `length` bytes that begins with `bytes`.
-///
-/// # Errors
-///
-/// As [`probe`], and [`ProbeError::Malformed`] where what is looked for lies behind the beginning.
-pub fn probe_beginning(bytes: &[u8], length: usize) -> Result<ImageHeader, ProbeError> {
     if bytes.is_empty() {
         return Err(ProbeError::Empty);
     }
     let Some(format) = format_of(bytes) else {
         return Err(ProbeError::Unsupported { seen: kind::name(bytes) });
     };
+    read(format, bytes).map_err(|fault| match fault {
+        Fault::Rule(what) => ProbeError::Malformed { format, what },
+        Fault::SecondSize { stored, other, place } => {
+            ProbeError::SecondSize { format, stored, other, place }
+        }
+    })
+}
+
+fn read(format: Format, bytes: &[u8]) -> Result<ImageHeader, Fault> {
     let header = match format {
         Format::Jpeg => jpeg::read(bytes),
         Format::Png => png::read(bytes),
@@ -95,21 +112,28 @@ pub fn probe_beginning(bytes: &[u8], length: usize) -> Result<ImageHeader, Probe
         Format::Bmp => bmp::read(bytes),
         Format::Tiff => tiff::read(bytes),
         Format::Heic => heic::read(bytes),
-    };
-    let header = header.map_err(|what| ProbeError::Malformed { format, what })?;
+    }?;
     if header.stored.shorter_side() == 0 {
-        return Err(ProbeError::Malformed { format, what: "has a side of zero pixels" });
+        return Err(Fault::Rule("has a side of zero pixels"));
     }
-    let checked = match format {
+    match format {
         Format::Jpeg => jpeg::check_picture(bytes),
         Format::Png => png::check_picture(bytes),
         Format::Webp => webp::check_picture(bytes),
-        Format::Bmp => bmp::check_picture(bytes, length),
-        Format::Tiff => tiff::check_picture(bytes, length),
-        Format::Heic => heic::check_picture(bytes, length),
-    };
-    checked.map_err(|what| ProbeError::Malformed { format, what })?;
-    Ok(header)
+        Format::Bmp => bmp::check_picture(bytes),
+        Format::Tiff => tiff::check_picture(bytes),
+        Format::Heic => heic::check_picture(bytes),
+    }?;
+    match format {
+        Format::Jpeg => jpeg::check_sizes(bytes, header.stored),
+        Format::Png => png::check_sizes(bytes, header.stored),
+        Format::Webp => webp::check_sizes(bytes, header.stored),
+        Format::Tiff => tiff::check_sizes(bytes, header.stored),
+        Format::Heic => heic::check_sizes(bytes),
+        // A bitmap has one header, and no other part has a size.
+        Format::Bmp => Ok(()),
+    }?;
+    polyglot::other_format(bytes).map_or(Ok(header), |what| Err(Fault::Rule(what)))
 }
 
 fn format_of(bytes: &[u8]) -> Option<Format> {

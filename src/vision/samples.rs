@@ -155,22 +155,73 @@ pub(super) fn heic(width: u32, height: u32) -> Vec<u8> {
     heic_with(&[ispe(width, height)], &[1])
 }
 
-/// A file whose primary picture, item one, has the properties of the indices in `associated`.
+/// A file whose primary picture, item one, has the properties of the indices in `associated`. Its coded size is
+/// that of the first `ispe` among them.
 pub(super) fn heic_with(properties: &[Vec<u8>], associated: &[u8]) -> Vec<u8> {
-    let count = u8::try_from(associated.len()).unwrap();
-    let associations = [&[0, 0, 0, 0, 0, 0, 0, 1, 0, 1, count][..], associated].concat();
-    let properties =
-        [iso_box(*b"ipco", &properties.concat()), iso_box(*b"ipma", &associations)].concat();
+    let side =
+        |property: &[u8], at: usize| u32::from_be_bytes(*property[at..].first_chunk().unwrap());
+    let extents = associated.iter().filter_map(|&index| {
+        let property = properties.get(usize::from(index & 0x7f).checked_sub(1)?)?;
+        (property.get(4..8)? == b"ispe").then(|| (side(property, 12), side(property, 16)))
+    });
+    let (width, height) = extents.take(1).last().unwrap_or((40, 30));
+    heic_coded(properties, associated, &[hevc_parameter_set(width, height)], &[0])
+}
+
+/// The same with these units in its decoder configuration, and these coded data.
+pub(super) fn heic_coded(
+    properties: &[Vec<u8>],
+    associated: &[u8],
+    units: &[Vec<u8>],
+    data: &[u8],
+) -> Vec<u8> {
+    let low = |length: usize| u8::try_from(length).unwrap();
+    // Four bytes of length before each unit of the data; one array of parameter sets.
+    let mut configuration = [&[0; 21][..], &[3, 1, 0x21, 0, low(units.len())]].concat();
+    for unit in units {
+        configuration.extend([&[0, low(unit.len())][..], unit].concat());
+    }
+    let properties = [properties, &[iso_box(*b"hvcC", &configuration)]].concat();
+    let associated = [associated, &[low(properties.len())]].concat();
+    let head = [0, 0, 0, 0, 0, 0, 0, 1, 0, 1, low(associated.len())];
+    let associations = iso_box(*b"ipma", &[&head[..], &associated].concat());
+    let properties = [iso_box(*b"ipco", &properties.concat()), associations].concat();
     let primary = iso_box(*b"pitm", &[0, 0, 0, 0, 0, 1]);
-    // Its data, one extent in four bytes each of offset and length, are the last byte of the file.
-    let location = |offset: u32| {
-        let item = [&[0x44, 0, 0, 1, 0, 1, 0, 0, 0, 1][..], &offset.to_be_bytes(), &[0, 0, 0, 1]];
-        iso_box(*b"iloc", &[&[0; 4], &item.concat()[..]].concat())
+    let entry = iso_box(*b"infe", b"\x02\0\0\0\0\x01\0\0hvc1\0");
+    let list = iso_box(*b"iinf", &[&[0, 0, 0, 0, 0, 1][..], &entry].concat());
+    // Its data are one extent, in four bytes each of offset and length, at the end of the file.
+    let location = |offset: usize| {
+        let [offset, length] =
+            [offset, data.len()].map(|number| u32::try_from(number).unwrap().to_be_bytes());
+        let item = [&[0, 0, 0, 0, 0x44, 0, 0, 1, 0, 1, 0, 0, 0, 1][..], &offset, &length].concat();
+        iso_box(*b"iloc", &item)
     };
-    let file = |offset: u32| {
-        let parts = [vec![0; 4], primary.clone(), iso_box(*b"iprp", &properties), location(offset)];
+    let file = |offset: usize| {
+        let (primary, properties) = (primary.clone(), iso_box(*b"iprp", &properties));
+        let parts = [vec![0; 4], primary, list.clone(), properties, location(offset)];
         let meta = iso_box(*b"meta", &parts.concat());
-        [iso_box(*b"ftyp", b"heic\0\0\0\0mif1"), meta, iso_box(*b"mdat", &[0])].concat()
+        [iso_box(*b"ftyp", b"heic\0\0\0\0mif1"), meta, iso_box(*b"mdat", data)].concat()
     };
-    file(u32::try_from(file(0).len() - 1).unwrap())
+    file(file(0).len() - data.len())
+}
+
+/// A unit that gives the size of a coded picture.
+pub(super) fn hevc_parameter_set(width: u32, height: u32) -> Vec<u8> {
+    let mut bits = String::new();
+    // One layer, then profile and level.
+    bits += "00000000";
+    bits += &"1".repeat(96);
+    // Numbers are written behind as many zeros as they have bits below the highest.
+    for number in [0, 1, width, height] {
+        let number = format!("{:b}", number + 1);
+        bits += &"0".repeat(number.len() - 1);
+        bits += &number;
+    }
+    // Nothing is cut off. What follows is not read.
+    bits += &"0".repeat(24 - bits.len() % 8);
+    let bytes = bits
+        .as_bytes()
+        .chunks_exact(8)
+        .map(|byte| byte.iter().fold(0, |sum, &bit| sum << 1 | (bit - b'0')));
+    [0x42, 1].into_iter().chain(bytes).collect()
 }

@@ -18,6 +18,8 @@ const COUNT_LENGTH: usize = 2;
 const BYTE: u16 = 1;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
+/// The place of a directory, of TIFF's first supplement.
+const IFD: u16 = 13;
 
 /// One directory within the bytes that its offsets count from.
 #[derive(Debug, Clone, Copy)]
@@ -67,9 +69,33 @@ impl<'a> Directory<'a> {
         self.position(tag).is_some()
     }
 
+    /// Whether all fields are looked at.
+    pub(super) fn is_read_whole(&self) -> bool {
+        self.fields.len() <= MAX_FIELDS * FIELD_LENGTH
+    }
+
+    /// Whether there is more than one field of this tag.
+    pub(super) fn is_twice(&self, tag: u16) -> bool {
+        self.tags().filter(|&found| found == tag).count() > 1
+    }
+
+    /// The directory at this offset. `None` where it is not inside the bytes.
+    pub(super) fn sibling(&self, offset: u32) -> Option<Self> {
+        Self::at(self.bytes, self.order, offset)
+    }
+
     /// The single number of a field of type BYTE, SHORT or LONG.
     pub(super) fn number(&self, tag: u16) -> Option<u32> {
-        let place = self.place_of_number(tag)?;
+        self.number_in(self.place_of_number(tag)?)
+    }
+
+    /// The same of the last field of the tag.
+    pub(super) fn last_number(&self, tag: u16) -> Option<u32> {
+        let index = self.tags().enumerate().filter(|&(_, found)| found == tag).last()?.0;
+        self.number_in(self.place_in_field(index)?)
+    }
+
+    fn number_in(&self, place: Range<usize>) -> Option<u32> {
         match place.len() {
             1 => self.bytes.get(place.start).copied().map(u32::from),
             2 => self.order.u16(self.bytes, place.start).map(u32::from),
@@ -77,7 +103,7 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// The numbers of a field of type SHORT or LONG, as far as they stand within the bytes; none where there
+    /// The numbers of a field of type SHORT, LONG or IFD, as far as they stand within the bytes; none where there
     /// is no such field.
     pub(super) fn numbers(&self, tag: u16) -> impl Iterator<Item = u32> + use<'a> {
         let (bytes, order) = (self.bytes, self.order);
@@ -97,7 +123,7 @@ impl<'a> Directory<'a> {
         let kind = self.order.u16(field, 2)?;
         let size = match kind {
             SHORT => 2,
-            LONG => 4,
+            LONG | IFD => 4,
             _ => return None,
         };
         let within = self.offset + COUNT_LENGTH + index * FIELD_LENGTH + 8;
@@ -111,7 +137,10 @@ impl<'a> Directory<'a> {
 
     /// Where that number stands within the bytes that the directory's offsets count from.
     pub(super) fn place_of_number(&self, tag: u16) -> Option<Range<usize>> {
-        let index = self.position(tag)?;
+        self.place_in_field(self.position(tag)?)
+    }
+
+    fn place_in_field(&self, index: usize) -> Option<Range<usize>> {
         let field = &self.fields[index * FIELD_LENGTH..][..FIELD_LENGTH];
         if self.order.u32(field, 4)? != 1 {
             return None;
@@ -132,7 +161,11 @@ impl<'a> Directory<'a> {
     }
 
     fn position(&self, tag: u16) -> Option<usize> {
-        let mut fields = self.fields.chunks_exact(FIELD_LENGTH).take(MAX_FIELDS);
-        fields.position(|field| self.order.u16(field, 0) == Some(tag))
+        self.tags().position(|found| found == tag)
+    }
+
+    fn tags(&self) -> impl Iterator<Item = u16> {
+        let fields = self.fields.chunks_exact(FIELD_LENGTH).take(MAX_FIELDS);
+        fields.filter_map(|field| self.order.u16(field, 0))
     }
 }

@@ -2,13 +2,16 @@
 //! are.
 //!
 //! What DashScope makes of the pages behind the first is not documented, so the caller is told that
-//! there are any. `BigTIFF` is left out: it exists for files over four gigabytes, and no page of it
+//! there are any. All known decoders open the first page, so the others may have other sizes, unless the first
+//! calls itself a smaller copy of another. `BigTIFF` is left out: it exists for files over four gigabytes, and no page of it
 //! would fit into a request.
 
 use super::Size;
 use super::exif;
 use super::format::{Format, Orientation};
+use super::jpeg;
 use super::probe::ImageHeader;
+use super::second_size::{Fault, agree};
 use super::tagged::Directory;
 
 /// Pages that are counted; a file with more is said to have as many.
@@ -21,6 +24,25 @@ const STRIP_OFFSETS: u16 = 273;
 const STRIP_LENGTHS: u16 = 279;
 const TILE_OFFSETS: u16 = 324;
 const TILE_LENGTHS: u16 = 325;
+
+const KIND_OF_PAGE: u16 = 254;
+const OLD_KIND_OF_PAGE: u16 = 255;
+const SUB_DIRECTORIES: u16 = 330;
+
+/// The tags that have to do with the size. Decoders differ about which of two fields counts.
+const ABOUT_SIZE: [u16; 8] = [
+    KIND_OF_PAGE,
+    OLD_KIND_OF_PAGE,
+    IMAGE_WIDTH,
+    IMAGE_LENGTH,
+    COMPRESSION,
+    exif::ORIENTATION_TAG,
+    SUB_DIRECTORIES,
+    JPEG_OFFSET,
+];
+
+/// Directories below the first page that are looked at.
+const MAX_SUB_DIRECTORIES: usize = 64;
 
 /// The JPEG of revision 6.0, which says by itself where it stands.
 const OLD_JPEG: u32 = 6;
@@ -51,11 +73,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader { pages: count_pages(first), ..header })
 }
 
-/// Sees that a strip or tile of the first page, whose data are not empty, starts within a file of `length`
-/// bytes. Where the lengths are missing decoders guess them, so nothing is made of that.
-pub(super) fn check_picture(bytes: &[u8], length: usize) -> Result<(), &'static str> {
+/// Sees that a strip or tile of the first page, whose data are not empty, starts within the file. Where the lengths are missing decoders guess them, so nothing is made of that.
+pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let Some(first) = Directory::first(bytes) else { return Err(WITHOUT_PIXELS) };
-    let starts_inside = |offset: u32| offset != 0 && (offset as usize) < length;
+    let starts_inside = |offset: u32| offset != 0 && (offset as usize) < bytes.len();
     let is_old_jpeg = first.number(COMPRESSION) == Some(OLD_JPEG);
     if is_old_jpeg && first.number(JPEG_OFFSET).is_some_and(starts_inside) {
         return Ok(());
@@ -72,6 +93,76 @@ pub(super) fn check_picture(bytes: &[u8], length: usize) -> Result<(), &'static 
 }
 
 const WITHOUT_PIXELS: &str = "has no pixels: its strips or tiles are empty or outside the file";
+
+/// Sees that the first page gives one size, and that neither a picture below it nor one that it is a copy of is
+/// larger.
+pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
+    let Some(first) = Directory::first(bytes) else { return Ok(()) };
+    if !first.is_read_whole() {
+        return Err(Fault::Rule("has more than 1024 fields in its first directory"));
+    }
+    if let Some(other) = second_sides(&first) {
+        return Err(Fault::SecondSize { stored, other, place: "in a second field of a side" });
+    }
+    if ABOUT_SIZE.iter().any(|&tag| first.is_twice(tag)) {
+        return Err(Fault::Rule("has a field twice that tells of its size"));
+    }
+    let below = first.numbers(SUB_DIRECTORIES);
+    for offset in below.take(MAX_SUB_DIRECTORIES) {
+        check_not_larger(stored, first.sibling(offset), "in a directory below the first")?;
+    }
+    if is_copy(&first) {
+        let mut page = first.next();
+        for _ in 0..MAX_PAGES_COUNTED {
+            let Some(directory) = page else { break };
+            check_not_larger(stored, page, "in the page that the first is a copy of")?;
+            page = directory.next();
+        }
+    }
+    check_old_jpeg(bytes, &first, stored)
+}
+
+/// The sides by the last fields of their tags, where there is more than one of either.
+fn second_sides(first: &Directory<'_>) -> Option<Size> {
+    let is_twice = first.is_twice(IMAGE_WIDTH) || first.is_twice(IMAGE_LENGTH);
+    let last = |tag| first.last_number(tag).unwrap_or_default();
+    is_twice.then(|| Size::new(last(IMAGE_WIDTH), last(IMAGE_LENGTH)))
+}
+
+/// Whether a page calls itself a copy of lower resolution.
+fn is_copy(page: &Directory<'_>) -> bool {
+    page.number(KIND_OF_PAGE).is_some_and(|kind| kind & 1 == 1)
+        || page.number(OLD_KIND_OF_PAGE) == Some(2)
+}
+
+fn check_not_larger(
+    stored: Size,
+    page: Option<Directory<'_>>,
+    place: &'static str,
+) -> Result<(), Fault> {
+    let Some(page) = page else { return Ok(()) };
+    let side = |tag| page.number(tag).unwrap_or_default();
+    let other = Size::new(side(IMAGE_WIDTH), side(IMAGE_LENGTH));
+    if other.width > stored.width || other.height > stored.height {
+        return Err(Fault::SecondSize { stored, other, place });
+    }
+    Ok(())
+}
+
+/// Sees that the JPEG of revision 6.0, which is a whole file of its own, has the size of the page.
+fn check_old_jpeg(bytes: &[u8], first: &Directory<'_>, stored: Size) -> Result<(), Fault> {
+    if first.number(COMPRESSION) != Some(OLD_JPEG) {
+        return Ok(());
+    }
+    let start = first.number(JPEG_OFFSET).and_then(|offset| bytes.get(offset as usize..));
+    let Some(file) = start.filter(|file| file.starts_with(jpeg::START_OF_IMAGE)) else {
+        return Ok(());
+    };
+    match jpeg::read(file) {
+        Ok(header) => agree(stored, header.stored, "in the JPEG inside it"),
+        Err(_) => Ok(()),
+    }
+}
 
 /// Follows the chain of directories until it ends, leaves the file or comes back to itself.
 fn count_pages(first: Directory<'_>) -> u32 {
@@ -126,7 +217,7 @@ mod tests {
     fn a_strip_or_tile_must_start_within_the_file_and_have_a_length() {
         let with = |fields: &[Field]| {
             let file = samples::tiff(Little, &[&[&PAGE[..2], fields].concat()]);
-            check_picture(&file, file.len())
+            check_picture(&file)
         };
         let end = u32::try_from(samples::tiff(Little, &[&PAGE]).len()).unwrap();
         assert_eq!(with(&[(STRIP_OFFSETS, 4, 8)]), Ok(()));
@@ -155,11 +246,11 @@ mod tests {
         file[8 + 2 + 2 * 12 + 8..][..4].copy_from_slice(&list.to_be_bytes());
         let with = |offsets: [u32; 3]| {
             let file = [&file[..], offsets.map(u32::to_be_bytes).as_flattened()].concat();
-            check_picture(&file, file.len())
+            check_picture(&file)
         };
         assert_eq!(with([0, u32::MAX, 8]), Ok(()));
         assert_eq!(with([0, u32::MAX, 1 << 20]), Err(WITHOUT_PIXELS));
-        assert_eq!(check_picture(&file, file.len()), Err(WITHOUT_PIXELS), "the list is cut off");
+        assert_eq!(check_picture(&file), Err(WITHOUT_PIXELS), "the list is cut off");
     }
 
     #[test]
@@ -169,6 +260,75 @@ mod tests {
         let mut several = samples::tiff(Big, &[&PAGE]);
         several[17] = 2;
         assert!(read(&several).is_err());
+    }
+
+    /// What comes of a first page with these fields besides, before other pages.
+    fn sizes_with(fields: &[Field], others: &[&[Field]]) -> Result<(), Fault> {
+        let first = [&PAGE, fields].concat();
+        for order in [Big, Little] {
+            let file = samples::tiff(order, &[&[&first[..]], others].concat());
+            check_sizes(&file, Size::new(40, 30))?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_field_that_stands_twice_is_refused_where_it_tells_of_the_size() {
+        for (field, width, height) in
+            [((IMAGE_WIDTH, 3, 2_000), 2_000, 30), ((IMAGE_LENGTH, 4, 2_000), 40, 2_000)]
+        {
+            let (stored, other) = (Size::new(40, 30), Size::new(width, height));
+            let place = "in a second field of a side";
+            let refused = Err(Fault::SecondSize { stored, other, place });
+            assert_eq!(sizes_with(&[field], &[]), refused);
+        }
+        assert!(sizes_with(&[(IMAGE_WIDTH, 3, 40)], &[]).is_err(), "the same again");
+        assert!(sizes_with(&[(IMAGE_WIDTH, 5, 8)], &[]).is_err(), "of another type");
+        assert!(sizes_with(&[(KIND_OF_PAGE, 4, 0), (KIND_OF_PAGE, 4, 1)], &[]).is_err());
+        assert!(sizes_with(&[(exif::ORIENTATION_TAG, 3, 6); 2], &[]).is_err());
+        assert_eq!(sizes_with(&[(305, 4, 0), (305, 4, 0)], &[]), Ok(()), "only text");
+        assert_eq!(sizes_with(&[(STRIP_OFFSETS, 4, 9)], &[]), Ok(()), "only a place");
+    }
+
+    #[test]
+    fn a_second_field_behind_any_number_of_others_is_refused() {
+        let many = vec![(40_000, 4, 0); 1_100];
+        assert!(sizes_with(&[&many[..], &[(IMAGE_WIDTH, 3, 2_000)]].concat(), &[]).is_err());
+    }
+
+    #[test]
+    fn other_pages_may_be_larger_unless_the_first_is_a_copy_of_them() {
+        let large = [(IMAGE_WIDTH, 4, 400), (IMAGE_LENGTH, 4, 300), (STRIP_OFFSETS, 4, 8)];
+        assert_eq!(sizes_with(&[], &[&large]), Ok(()));
+        for kind in [(KIND_OF_PAGE, 4, 1), (KIND_OF_PAGE, 3, 3), (OLD_KIND_OF_PAGE, 3, 2)] {
+            assert_eq!(sizes_with(&[kind], &[&PAGE]), Ok(()));
+            assert!(matches!(sizes_with(&[kind], &[&PAGE, &large]), Err(Fault::SecondSize { .. })));
+        }
+        assert_eq!(sizes_with(&[(KIND_OF_PAGE, 4, 2)], &[&large]), Ok(()));
+    }
+
+    #[test]
+    fn a_larger_picture_below_the_first_is_refused() {
+        let large = [(IMAGE_WIDTH, 4, 400), (IMAGE_LENGTH, 4, 300), (STRIP_OFFSETS, 4, 8)];
+        // The second directory stands behind a count, four fields and the place of the next.
+        for kind in [4, 13] {
+            let below = (SUB_DIRECTORIES, kind, 8 + 2 + 4 * 12 + 4);
+            assert_eq!(sizes_with(&[below], &[&PAGE]), Ok(()));
+            assert!(matches!(sizes_with(&[below], &[&large]), Err(Fault::SecondSize { .. })));
+        }
+    }
+
+    #[test]
+    fn an_old_jpeg_has_the_size_of_its_page() {
+        let with = |jpeg: &[u8]| {
+            let end = 8 + 2 + 5 * 12 + 4;
+            let fields = [(COMPRESSION, 3, OLD_JPEG), (JPEG_OFFSET, 4, end)];
+            let file = samples::tiff(Little, &[&[&PAGE[..], &fields].concat()]);
+            check_sizes(&[file, jpeg.to_vec()].concat(), Size::new(40, 30))
+        };
+        assert_eq!(with(&samples::jpeg(40, 30)), Ok(()));
+        assert_eq!(with(b"a table"), Ok(()));
+        assert!(matches!(with(&samples::jpeg(400, 300)), Err(Fault::SecondSize { .. })));
     }
 
     #[test]

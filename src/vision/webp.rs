@@ -1,8 +1,9 @@
 //! WebP (RFC 9649): the sides out of the first chunk, the orientation out of EXIF.
 //!
 //! The extended form names a canvas, and that is the size: an animation is composed onto it, and
-//! decoders that read still pictures show its first frame there. The container's stated length is
-//! not checked; decoders disagree about it and read on.
+//! decoders that read still pictures show its first frame there. A still picture has to fill the canvas, and a
+//! frame has to lie within it. The container's stated length is
+//! not checked; decoders disagree about it, so the chunks behind it are looked at as well.
 
 use std::ops::Range;
 
@@ -11,6 +12,7 @@ use super::byte_order::ByteOrder::Little;
 use super::exif;
 use super::format::{Format, Orientation};
 use super::probe::{ImageHeader, TRUNCATED};
+use super::second_size::{Fault, agree};
 
 /// Chunks that are looked through for EXIF, which may stand behind all frames of an animation.
 const MAX_CHUNKS: usize = 1024;
@@ -23,6 +25,9 @@ const FRAME_HEADER: usize = 16;
 
 /// Bytes of a lossy key frame before its first partition.
 const LOSSY_HEADER: usize = 10;
+
+/// The longest side of a lossy picture.
+const LOSSY_SIDE: u16 = 0x3fff;
 
 /// Bytes of a lossless picture before its data.
 const LOSSLESS_HEADER: usize = 5;
@@ -54,16 +59,19 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     }
 }
 
-/// A lossy key frame, RFC 6386 section 9.1: 14 bits a side, above them two bits of scale, which
-/// decoders ignore.
+/// A lossy key frame, RFC 6386 section 9.1: 14 bits a side, above them two bits that ask for enlarging. No
+/// encoder sets those.
 fn lossy(frame: &[u8]) -> Result<Size, &'static str> {
     let start = frame.get(..6).ok_or(TRUNCATED)?;
     let is_key_frame = start[0] & 1 == 0;
     if !is_key_frame || start[3..] != [0x9d, 0x01, 0x2a] {
         return Err("does not start with a key frame");
     }
-    let width = Little.u16(frame, 6).ok_or(TRUNCATED)? & 0x3fff;
-    let height = Little.u16(frame, 8).ok_or(TRUNCATED)? & 0x3fff;
+    let width = Little.u16(frame, 6).ok_or(TRUNCATED)?;
+    let height = Little.u16(frame, 8).ok_or(TRUNCATED)?;
+    if width > LOSSY_SIDE || height > LOSSY_SIDE {
+        return Err("asks for being enlarged, so that it has two sizes");
+    }
     Ok(Size::new(width.into(), height.into()))
 }
 
@@ -96,28 +104,88 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     if holds_picture(chunks, MAX_CHUNKS) { Ok(()) } else { Err("has no picture data") }
 }
 
-fn holds_picture(mut chunks: &[u8], most: usize) -> bool {
-    for _ in 0..most {
-        let Some(length) = Little.u32(chunks, 4) else { return false };
-        let (length, data) = (length as usize, &chunks[8..]);
-        let present = &data[..length.min(data.len())];
-        let found = match &chunks[..4] {
-            b"VP8 " => is_lossy_picture(present),
-            b"VP8L" => present.len() > LOSSLESS_HEADER,
-            // A frame within a frame holds nothing.
-            b"ANMF" if most != MAX_FRAME_CHUNKS => {
-                let frame = present.get(FRAME_HEADER..).unwrap_or_default();
-                holds_picture(frame, MAX_FRAME_CHUNKS)
-            }
-            _ => false,
-        };
-        if found {
-            return true;
+fn holds_picture(chunks: &[u8], most: usize) -> bool {
+    Chunks(chunks).take(most).any(|(kind, data)| match &kind {
+        b"VP8 " => is_lossy_picture(data),
+        b"VP8L" => data.len() > LOSSLESS_HEADER,
+        // A frame within a frame holds nothing.
+        b"ANMF" if most != MAX_FRAME_CHUNKS => {
+            holds_picture(data.get(FRAME_HEADER..).unwrap_or_default(), MAX_FRAME_CHUNKS)
         }
-        let Some(rest) = data.get(length + length % 2..) else { return false };
-        chunks = rest;
+        _ => false,
+    })
+}
+
+/// Sees that every canvas and picture is of the size in the header, and that every frame lies within it and is
+/// of the size that its own header gives.
+pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
+    let mut chunks = Chunks(bytes.get(FIRST_CHUNK..).unwrap_or_default());
+    for (kind, data) in chunks.by_ref().take(MAX_CHUNKS) {
+        match &kind {
+            b"VP8X" => agree_if_whole(stored, extended(data), "in a VP8X chunk")?,
+            b"ANMF" => check_frame(stored, data)?,
+            _ => check_coded(stored, kind, data)?,
+        }
     }
-    false
+    if chunks.next().is_some() { Err(Fault::Rule("has more than 1024 chunks")) } else { Ok(()) }
+}
+
+/// Sees that a frame of an animation lies within the canvas, and that the picture in it fills it.
+fn check_frame(stored: Size, frame: &[u8]) -> Result<(), Fault> {
+    let number = |offset| Little.u32(frame, offset).map(|number| number & 0x00ff_ffff);
+    // Half the place of the upper left corner, then the sides less one.
+    let numbers = (number(0), number(3), number(6), number(9));
+    let (Some(left), Some(top), Some(width), Some(height)) = numbers else { return Ok(()) };
+    let other = Size::new(2 * left + width + 1, 2 * top + height + 1);
+    if other.width > stored.width || other.height > stored.height {
+        return Err(Fault::SecondSize { stored, other, place: "with a frame of its animation" });
+    }
+    let mut chunks = Chunks(frame.get(FRAME_HEADER..).unwrap_or_default());
+    for (kind, data) in chunks.by_ref().take(MAX_FRAME_CHUNKS) {
+        check_coded(Size::new(width + 1, height + 1), kind, data)?;
+    }
+    if chunks.next().is_some() {
+        return Err(Fault::Rule("has a frame of more than 16 chunks"));
+    }
+    Ok(())
+}
+
+/// Sees that a picture is of this size, where the chunk is one.
+fn check_coded(size: Size, kind: [u8; 4], data: &[u8]) -> Result<(), Fault> {
+    match &kind {
+        b"VP8 " => agree_if_whole(size, lossy(data), "in a VP8 chunk"),
+        b"VP8L" => agree_if_whole(size, lossless(data), "in a VP8L chunk"),
+        _ => Ok(()),
+    }
+}
+
+/// Compares a size that was read, unless the file is cut before it.
+fn agree_if_whole(
+    size: Size,
+    read: Result<Size, &'static str>,
+    place: &'static str,
+) -> Result<(), Fault> {
+    match read {
+        Ok(other) => agree(size, other, place),
+        Err(TRUNCATED) => Ok(()),
+        Err(rule) => Err(Fault::Rule(rule)),
+    }
+}
+
+/// Chunks that follow each other, until the head of one is not whole. The data of the last may be cut.
+struct Chunks<'a>(&'a [u8]);
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = ([u8; 4], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let kind = *self.0.first_chunk()?;
+        let length = Little.u32(self.0, 4)? as usize;
+        let rest = &self.0[8..];
+        // Data of odd length is followed by one byte of padding.
+        self.0 = rest.get(length + length % 2..).unwrap_or_default();
+        Some((kind, &rest[..length.min(rest.len())]))
+    }
 }
 
 /// Whether the first partition of a key frame is whole (RFC 6386, section 9.1): without it no decoder knows
@@ -130,20 +198,11 @@ fn is_lossy_picture(frame: &[u8]) -> bool {
 
 /// Where the EXIF block of the extended form stands; nothing that is wrong here matters.
 pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
-    let mut chunks = bytes.get(FIRST_CHUNK..)?;
-    for _ in 0..MAX_CHUNKS {
-        let length = Little.u32(chunks, 4)? as usize;
-        let data = &chunks[8..];
-        if chunks.starts_with(b"EXIF") {
-            let chunk = &data[..length.min(data.len())];
-            let block = exif::identified_block(chunk).unwrap_or(chunk);
-            let end = bytes.len() - data.len() + chunk.len();
-            return Some(end - block.len()..end);
-        }
-        // Data of odd length is followed by one byte of padding.
-        chunks = data.get(length + length % 2..)?;
-    }
-    None
+    let mut chunks = Chunks(bytes.get(FIRST_CHUNK..)?);
+    let (_, chunk) = chunks.by_ref().take(MAX_CHUNKS).find(|(kind, _)| kind == b"EXIF")?;
+    let block = exif::identified_block(chunk).unwrap_or(chunk);
+    let end = block.as_ptr_range().end as usize - bytes.as_ptr() as usize;
+    Some(end - block.len()..end)
 }
 
 #[cfg(test)]
@@ -175,10 +234,56 @@ mod tests {
     }
 
     #[test]
-    fn the_scale_of_a_lossy_frame_is_no_part_of_its_sides() {
-        let mut file = samples::webp_lossy(40, 30);
-        file[27] |= 0xc0;
-        assert_eq!(read(&file).map(|header| header.stored), Ok(Size::new(40, 30)));
+    fn a_lossy_picture_that_asks_for_being_enlarged_is_refused() {
+        for side in [27, 29] {
+            let mut file = samples::webp_lossy(40, 30);
+            file[side] |= 0x40;
+            assert_eq!(read(&file), Err("asks for being enlarged, so that it has two sizes"));
+        }
+    }
+
+    /// A frame of an animation: twice the corner, the sides, and what is in it.
+    fn frame(left: u8, sides: [u8; 2], inside: &[u8]) -> Vec<u8> {
+        let head = [left, 0, 0, 0, 0, 0, sides[0] - 1, 0, 0, sides[1] - 1, 0, 0, 0, 0, 0, 0];
+        samples::riff_chunk(*b"ANMF", &[&head, inside].concat())
+    }
+
+    #[test]
+    fn all_pictures_fill_the_canvas_and_all_frames_lie_within_it() {
+        let (lossy, lossless) = (samples::webp_lossy, samples::webp_lossless);
+        let of =
+            |first: Vec<u8>, rest: Vec<u8>| check_sizes(&[first, rest].concat(), Size::new(40, 30));
+        let canvas = || samples::webp_extended(40, 30);
+        let odd = samples::riff_chunk(*b"XMP ", &[1, 2, 3]);
+        let small = lossy(20, 30)[12..].to_vec();
+        assert_eq!(of(canvas(), lossy(40, 30)[12..].to_vec()), Ok(()));
+        assert_eq!(of(canvas(), frame(10, [20, 30], &small)), Ok(()));
+        assert_eq!(of(canvas(), lossy(400, 300)[12..18].to_vec()), Ok(()), "cut");
+        for (first, rest) in [
+            (canvas(), lossy(41, 30)[12..].to_vec()),
+            (canvas(), lossy(20, 30)[12..].to_vec()),
+            (canvas(), lossless(40, 31)[12..].to_vec()),
+            (lossy(40, 30), [odd.clone(), lossy(400, 30)[12..].to_vec()].concat()),
+            (lossless(40, 30), lossy(400, 30)[12..].to_vec()),
+            (lossy(40, 30), [odd, samples::webp_extended(400, 300)[12..].to_vec()].concat()),
+            (canvas(), frame(11, [20, 30], &small)),
+            (canvas(), frame(0, [21, 30], &small)),
+            (canvas(), [frame(0, [20, 30], &small), frame(0, [41, 30], &[])].concat()),
+            (
+                canvas(),
+                frame(
+                    0,
+                    [20, 30],
+                    &[samples::riff_chunk(*b"ALPH", &[1]), lossless(40, 30)[12..].to_vec()]
+                        .concat(),
+                ),
+            ),
+        ] {
+            assert!(matches!(of(first, rest), Err(Fault::SecondSize { .. })));
+        }
+        assert!(of(canvas(), samples::riff_chunk(*b"XMP ", &[]).repeat(MAX_CHUNKS)).is_err());
+        let chunks = samples::riff_chunk(*b"XMP ", &[]).repeat(MAX_FRAME_CHUNKS + 1);
+        assert!(of(canvas(), frame(0, [20, 30], &chunks)).is_err());
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! A file that starts like a picture and holds none is refused on every route, before anything is sent.
+//! A file that starts like a picture and holds none, or that gives two sizes, is refused on every route, before
+//! anything is sent.
+
+use std::num::NonZeroU64;
 
 use serde_json::Value;
 
@@ -78,25 +81,76 @@ fn requests(gateway: &TestGateway, file: &[u8]) -> Vec<(&'static str, reqwest::R
     raw.into_iter().chain(dropin).collect()
 }
 
+/// Sends the file to each route and sees that all refuse it.
+async fn assert_refused(gateway: &TestGateway, what: &str, file: &[u8]) {
+    for (path, request) in requests(gateway, file) {
+        let answer = Answer::of(request).await;
+        let what = format!("{what} at {path}: {}", answer.text);
+        if [CHAT, GENERATION].contains(&path) {
+            assert_eq!(answer.status, 400, "{what}");
+            assert!(answer.text.contains(r#""gateway_code":"image_undecodable""#), "{what}");
+        } else {
+            let refused = (answer.status.as_u16(), answer.code());
+            assert_eq!(refused, (422, "image_undecodable"), "{what}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_file_without_any_picture_data_is_refused_and_costs_nothing() {
     let gateway = TestGateway::start().await;
     for (what, file) in without_picture() {
-        for (path, request) in requests(&gateway, &file) {
-            let answer = Answer::of(request).await;
-            let what = format!("{what} at {path}: {}", answer.text);
-            if [CHAT, GENERATION].contains(&path) {
-                assert_eq!(answer.status, 400, "{what}");
-                assert!(answer.text.contains(r#""gateway_code":"image_undecodable""#), "{what}");
-            } else {
-                assert_eq!(
-                    (answer.status.as_u16(), answer.code()),
-                    (422, "image_undecodable"),
-                    "{what}"
-                );
-            }
-        }
+        assert_refused(&gateway, what, &file).await;
     }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+/// A PNG of 2,000 times 2,000 pixels with another header before its own, which says 64 times 64.
+fn png_with_two_headers() -> Vec<u8> {
+    fixture("two-sizes/png-header-first.png")
+}
+
+#[tokio::test]
+async fn a_png_with_two_headers_spends_nothing_of_a_budget_however_often_it_is_sent() {
+    let gateway = TestGateway::with(|setup| {
+        setup.tenant.daily_tokens = NonZeroU64::new(5_000);
+        setup.tenant.max_tokens = NonZeroU64::new(300);
+    })
+    .await;
+    for _ in 0..8 {
+        assert_refused(&gateway, "two headers", &png_with_two_headers()).await;
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_picture_of_two_sizes_is_refused_in_every_format_and_told_both() {
+    let gateway = TestGateway::start().await;
+    for name in [
+        "png-header-first.png",
+        "jpeg-frame-first.jpg",
+        "webp-canvas-small.webp",
+        "tiff-width-twice-II.tif",
+    ] {
+        let file = fixture(&format!("two-sizes/{name}"));
+        assert_refused(&gateway, name, &file).await;
+        let answer = Answer::of(gateway.post("/estimate").body(file)).await;
+        let told = answer.text.contains("two sizes") && answer.text.contains("2000");
+        assert!(told, "{name}: {}", answer.text);
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_second_header_at_the_end_of_a_long_data_url_is_found() {
+    let gateway = TestGateway::start().await;
+    let mut file = png_with_two_headers();
+    let second = file[33..58].to_vec();
+    file.drain(33..58);
+    file.truncate(position(&file, b"IEND") - 4);
+    let text = [&300_000_u32.to_be_bytes()[..], b"tEXt", &vec![0; 300_004]].concat();
+    file.extend([&text[..], &second].concat());
+    assert_refused(&gateway, "second header behind 300 KB", &file).await;
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 

@@ -12,7 +12,7 @@ const LONGEST_GRID: u64 = 12;
 
 /// The file, and the data within its `meta` box.
 pub(super) struct Place<'a> {
-    pub(super) length: u64,
+    pub(super) file: &'a [u8],
     pub(super) data: &'a [u8],
 }
 
@@ -108,13 +108,32 @@ impl Location<'_> {
     /// Whether data of a picture starts in the file or in its `meta` box.
     pub(super) fn starts_in(&self, place: &Place<'_>) -> bool {
         match self.method {
-            0 => self.is_elsewhere || self.extents().any(|(offset, _)| offset < place.length),
+            0 => {
+                self.is_elsewhere
+                    || self.extents().any(|(offset, _)| offset < place.file.len() as u64)
+            }
             1 => {
                 let length = place.data.len() as u64;
                 self.extents().any(|(offset, extent)| offset < length && extent > LONGEST_GRID)
             }
             _ => false,
         }
+    }
+
+    /// The data of an item that is stored in one piece, as far as it is there. `None` where it is stored in
+    /// several or in another place.
+    pub(super) fn data<'b>(&self, place: &Place<'b>) -> Option<&'b [u8]> {
+        let whole = match self.method {
+            0 if !self.is_elsewhere => place.file,
+            1 => place.data,
+            _ => return None,
+        };
+        let mut extents = self.extents();
+        let ((offset, length), None) = (extents.next()?, extents.next()) else { return None };
+        let data = whole.get(usize::try_from(offset).ok()?..)?;
+        // A length of zero reaches to the end.
+        let length = if length == 0 { data.len() } else { usize::try_from(length).ok()? };
+        Some(&data[..length.min(data.len())])
     }
 
     /// Where each extent starts, and its length.

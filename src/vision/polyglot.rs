@@ -1,0 +1,130 @@
+//! Files that open as an image of another format too.
+//!
+//! Pillow tries its formats one after the other, and some have no signature at the first byte. A valid TIFF or
+//! WebP file can be written so that Pillow opens it as one of those, with another size. The checks here are
+//! those of Pillow's own plugins; real pictures do not meet them by chance.
+
+use super::byte_order::ByteOrder::Little;
+
+/// Where the signature of a Photo CD image stands, behind anything.
+const PHOTO_CD: usize = 2048;
+
+/// Bytes in which an IM file has its first line break, and the longest of its lines.
+const IM_LINE: usize = 100;
+
+/// Lines of an IM header that are looked at.
+const IM_LINES: usize = 1024;
+
+/// The names of which an IM header needs one.
+const IM_NAMES: [&[u8]; 9] = [
+    b"Comment",
+    b"Date",
+    b"Digitalization equipment",
+    b"File size (no of images)",
+    b"Image size (x*y)",
+    b"Image type",
+    b"Lut",
+    b"Name",
+    b"Scale (x,y)",
+];
+
+/// The other format that the bytes are an image of.
+pub(super) fn other_format(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.get(PHOTO_CD..).is_some_and(|rest| rest.starts_with(b"PCD_")) {
+        Some("opens as a Photo CD image too, which has another size")
+    } else if is_fli(bytes) {
+        Some("opens as a FLI animation too, which has another size")
+    } else if is_im(bytes) {
+        Some("opens as an IFUNC image (IM) too, which has another size")
+    } else {
+        None
+    }
+}
+
+/// An animation of Autodesk Animator has its signature at byte four, where a TIFF file has the place of its
+/// first directory.
+fn is_fli(bytes: &[u8]) -> bool {
+    let is_zero = |range: std::ops::Range<usize>| {
+        bytes.get(range).is_some_and(|part| part.iter().all(|&byte| byte == 0))
+    };
+    matches!(Little.u16(bytes, 4), Some(0xaf11 | 0xaf12))
+        && matches!(Little.u16(bytes, 14), Some(0 | 3))
+        && is_zero(20..22)
+        && is_zero(42..80)
+        && is_zero(88..128)
+}
+
+/// An IM file starts with lines of the form `Name: value`, up to a NUL or a control-Z.
+fn is_im(bytes: &[u8]) -> bool {
+    if !bytes[..bytes.len().min(IM_LINE)].contains(&b'\n') {
+        return false;
+    }
+    let (mut rest, mut is_named) = (bytes, false);
+    for _ in 0..IM_LINES {
+        while let Some(after) = rest.strip_prefix(b"\r") {
+            rest = after;
+        }
+        if rest.first().is_none_or(|byte| matches!(byte, 0 | 0x1a)) {
+            return is_named;
+        }
+        let longest = &rest[..rest.len().min(IM_LINE + 1)];
+        let Some(end) = longest.iter().position(|&byte| byte == b'\n') else { return false };
+        let Some(colon) = rest[..end].iter().position(|&byte| byte == b':') else { return false };
+        if !rest[0].is_ascii_alphabetic() {
+            return false;
+        }
+        is_named |= IM_NAMES.contains(&&rest[..colon]);
+        rest = &rest[end + 1..];
+    }
+    is_named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::byte_order::ByteOrder;
+    use super::super::samples;
+    use super::*;
+
+    fn put(mut file: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+        file.resize(file.len().max(at + bytes.len()), 0);
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    }
+
+    #[test]
+    fn a_picture_that_is_a_photo_cd_image_too_is_told() {
+        for (_, file) in samples::all(40, 30) {
+            assert_eq!(other_format(&file), None);
+            assert!(other_format(&put(file.clone(), 2_048, b"PCD_")).is_some());
+            assert_eq!(other_format(&put(file, 2_049, b"PCD_")), None);
+        }
+    }
+
+    #[test]
+    fn a_tiff_file_whose_directory_stands_where_a_fli_has_its_signature_is_told() {
+        let file = samples::tiff(ByteOrder::Little, &[]);
+        let file = put(put(file[..4].to_vec(), 4, &[0x11, 0xaf, 0, 0]), 200, &[1]);
+        assert!(other_format(&file).is_some());
+        assert_eq!(other_format(&put(file, 100, &[1])), None);
+    }
+
+    #[test]
+    fn a_file_whose_first_bytes_are_lines_of_an_im_header_is_told() {
+        for whole in [
+            &b"II*\0\x08\x01\0\0: \nImage size (x*y): 8000*8000\n\x1a"[..],
+            b"RIFF:\x20\0\0WEBPVP8 \nLut: \n\0",
+            b"BM: \n\r\rName:\r\n\x1a",
+        ] {
+            assert!(other_format(whole).is_some(), "{whole:?}");
+        }
+        for part in [
+            &b"II*\0\x08\x01\0\0 \nName: \n\x1a"[..],
+            b"II*\0: \n\x1a",
+            b"II*\0: \nName: \n\xff",
+            b"\x89PNG:\nName: \n\x1a",
+            &[&b"II:"[..], &[b' '; 98], b"\nName: \n\x1a"].concat(),
+        ] {
+            assert_eq!(other_format(part), None, "{part:?}");
+        }
+    }
+}
