@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::choices::Key;
 use super::number::Decimal;
 use super::schema::{Leaf, Scalar};
 use super::{Fault, date, number};
@@ -59,24 +60,24 @@ pub(super) fn coerce(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> 
 /// A listed value goes before everything else: where `N/A` is a choice, it is an answer.
 fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> {
     let text = text(value).ok();
-    let choices = || leaf.choices.iter();
-    let exact = choices().find(|choice| choice.is_string() && choice.as_str() == text.as_deref());
+    let exact = text
+        .as_deref()
+        .and_then(|text| leaf.find(&Key::Text(text)).find(|choice| choice.as_str() == Some(text)));
+    let of_number = |number: &Decimal| {
+        leaf.find(&Key::Number(number.plain())).find(|choice| is_number(choice, number))
+    };
     let found = exact.or_else(|| match leaf.scalar {
-        Scalar::Number | Scalar::Integer => {
-            let decimal = decimal(value).ok()?;
-            choices().find(|choice| is_number(choice, &decimal))
-        }
+        Scalar::Number | Scalar::Integer => of_number(&decimal(value).ok()?),
         Scalar::Boolean => {
             let boolean = boolean(value).ok()?;
-            choices().find(|choice| **choice == boolean)
+            leaf.choices.iter().find(|choice| **choice == boolean)
         }
-        _ => {
-            let number = decimal(value).ok();
-            let number =
-                number.and_then(|number| choices().find(|choice| is_number(choice, &number)));
-            let text = text.as_deref()?;
-            number.or_else(|| only(choices().filter(|choice| same_letters(choice, text))))
-        }
+        _ => decimal(value).ok().and_then(|number| of_number(&number)).or_else(|| {
+            let text = letters(text.as_deref()?);
+            let alike =
+                |choice: &&Value| choice.as_str().is_some_and(|choice| letters(choice) == text);
+            only(leaf.find(&Key::Letters(text.clone())).filter(alike))
+        }),
     });
     match found {
         Some(choice) => Ok(Some(choice.clone())),
@@ -174,10 +175,9 @@ fn is_nothing_text(text: &str) -> bool {
     only_dashes || NOTHING.contains(&text.as_str())
 }
 
-fn same_letters(choice: &Value, text: &str) -> bool {
-    choice.as_str().is_some_and(|choice| {
-        fold(choice).trim().to_lowercase() == fold(text).trim().to_lowercase()
-    })
+/// The letters of a text, whatever their case and width.
+pub(super) fn letters(text: &str) -> String {
+    fold(text).trim().to_lowercase()
 }
 
 /// Whether a listed number is this one: 1 and 1.0 are the same.
@@ -239,17 +239,17 @@ mod tests {
     ];
 
     fn plain(scalar: Scalar, value: &Value) -> Result<Option<Value>, Fault> {
-        coerce(&Leaf { scalar, choices: Vec::new() }, &value.into())
+        coerce(&Leaf::of(scalar, Vec::new()), &value.into())
     }
 
     /// What becomes of a number that the model wrote without quotes.
     fn bare(scalar: Scalar, digits: &str) -> Result<Option<Value>, Fault> {
-        coerce(&Leaf { scalar, choices: Vec::new() }, &Tree::Number(digits.to_owned()))
+        coerce(&Leaf::of(scalar, Vec::new()), &Tree::Number(digits.to_owned()))
     }
 
     fn chosen(choices: &[Value], value: &Value) -> Result<Option<Value>, Fault> {
         let scalar = if choices[0].is_string() { Scalar::Text } else { Scalar::Number };
-        coerce(&Leaf { scalar, choices: choices.to_vec() }, &value.into())
+        coerce(&Leaf::of(scalar, choices.to_vec()), &value.into())
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
         for digits in ["24952000000010910141", "12.50", "1e5", "-0", "007", "0.10"] {
             assert_eq!(bare(Scalar::Text, digits), Ok(Some(json!(digits))));
         }
-        let leaf = Leaf { scalar: Scalar::Text, choices: vec![json!("7"), json!("007")] };
+        let leaf = Leaf::of(Scalar::Text, vec![json!("7"), json!("007")]);
         assert_eq!(coerce(&leaf, &Tree::Number("007".to_owned())), Ok(Some(json!("007"))));
     }
 

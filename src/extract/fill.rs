@@ -4,12 +4,17 @@
 //! and what went wrong. `data`, `fields` and the errors are all read off that tree at the end, so
 //! that their pointers agree even after elements were left out. The tree is then checked by a real
 //! validator, and whatever breaks a rule is emptied, until nothing does: each round empties at least
-//! one slot, and a tree of nulls breaks no rule.
+//! one slot, and a tree of nulls breaks no rule. The patterns come last, each compiled once and let go
+//! before the next.
 
+use std::ptr;
+
+use jsonschema::Validator;
 use jsonschema::paths::LocationSegment;
 use serde_json::{Map, Value};
 
 use super::coerce::{coerce, is_nothing};
+use super::pattern::{Effort, Matcher};
 use super::schema::{Kind, Leaf, Node, Property, Schema};
 use super::{
     Extraction, Fault, Field, FieldError, Grounded, Validation, Warning, answer, child_pointer,
@@ -21,6 +26,9 @@ impl Schema {
     ///
     /// A list's element that has no value is left out, since only properties may become null; an
     /// empty row that the model copied from the template disappears the same way.
+    ///
+    /// Takes up to some tens of milliseconds for the heaviest patterns: on a server, off the reactor. While
+    /// it lasts it takes up to [`WORKING_BYTES`](super::schema::WORKING_BYTES) beside the answer.
     pub fn fill(&self, answer: &Tree, page: u32) -> Extraction {
         self.fill_pages([(page, answer)])
     }
@@ -51,26 +59,22 @@ impl Schema {
     }
 
     fn empty_what_breaks_a_rule(&self, root: &mut Slot<'_>) {
-        loop {
-            let data = root.value();
-            let mut emptied = false;
-            let mut broken = false;
-            for violation in self.validator.iter_errors(&data) {
-                broken = true;
-                let slot = root.descend(violation.instance_path().segments());
-                emptied |= slot.is_some_and(|slot| slot.reject(violation.kind().keyword()));
-            }
-            if !broken {
-                return;
-            }
-            if !emptied {
-                *root = Slot::empty_object(root.node);
-                return;
-            }
+        let Some(validator) = self.validator() else {
+            // Nothing that was not checked is told.
+            *root = Slot::empty_object(root.node);
+            return;
+        };
+        root.empty_what_fails(&validator);
+        if root.empty_what_does_not_match() {
             root.leave_out_nothings();
+            root.empty_what_fails(&validator);
         }
     }
 }
+
+/// What is told of a text that was not held to its pattern.
+const TOO_MUCH_WORK: &str =
+    "to check the value by the \"pattern\" of its schema takes more work than an answer may";
 
 /// One place of the answer.
 struct Slot<'s> {
@@ -221,17 +225,89 @@ impl<'s> Slot<'s> {
         next?.descend(&mut path as &mut dyn Iterator<Item = LocationSegment<'p>>)
     }
 
-    /// Empties the slot; false where it was empty already.
+    /// Empties what is against a rule of the validator, round by round.
+    fn empty_what_fails(&mut self, validator: &Validator) {
+        loop {
+            let data = self.value();
+            let mut emptied = false;
+            let mut broken = false;
+            for violation in validator.iter_errors(&data) {
+                broken = true;
+                let slot = self.descend(violation.instance_path().segments());
+                emptied |= slot.is_some_and(|slot| slot.reject(violation.kind().keyword()));
+            }
+            if !broken {
+                return;
+            }
+            if !emptied {
+                *self = Self::empty_object(self.node);
+                return;
+            }
+            self.leave_out_nothings();
+        }
+    }
+
+    /// Empties the texts that do not match the patterns of their places; tells whether there were any.
+    fn empty_what_does_not_match(&mut self) -> bool {
+        let mut texts = Vec::new();
+        self.add_texts_with_pattern(&mut texts);
+        // Those of one place have one pattern, and several places may have the same.
+        texts.sort_by_key(|(pattern, _)| pattern.as_ptr());
+        let mut places: Vec<_> =
+            texts.chunk_by_mut(|(one, _), (other, _)| ptr::eq(*one, *other)).collect();
+        places.sort_by(|one, other| one[0].0.cmp(other[0].0));
+        let (mut effort, mut emptied) = (Effort::default(), false);
+        for places in places.chunk_by_mut(|one, other| one[0].0 == other[0].0) {
+            let mut matcher = Matcher::of(places[0][0].0);
+            for (_, slot) in places.iter_mut().flat_map(|place| place.iter_mut()) {
+                let Content::Scalar(Value::String(text)) = &slot.content else { continue };
+                let verdict =
+                    matcher.as_mut().and_then(|matcher| matcher.is_match(text, &mut effort));
+                emptied |= match verdict {
+                    Some(true) => false,
+                    Some(false) => slot.reject("pattern"),
+                    None => slot.empty(TOO_MUCH_WORK.to_owned()),
+                };
+            }
+        }
+        emptied
+    }
+
+    /// Adds the places of text that have a pattern, each with that.
+    fn add_texts_with_pattern<'a>(&'a mut self, found: &mut Vec<(&'s str, &'a mut Self)>) {
+        let is_text = matches!(self.content, Content::Scalar(Value::String(_)));
+        if let Some(pattern) = self.node.pattern().filter(|_| is_text) {
+            found.push((pattern, self));
+            return;
+        }
+        match &mut self.content {
+            Content::Nothing | Content::Scalar(_) => {}
+            Content::Array(items) => {
+                for item in items {
+                    item.add_texts_with_pattern(found);
+                }
+            }
+            Content::Object(slots) => {
+                for (_, slot) in slots {
+                    slot.add_texts_with_pattern(found);
+                }
+            }
+        }
+    }
+
+    /// Empties the slot for the sake of a rule; false where it was empty already.
     fn reject(&mut self, keyword: &str) -> bool {
+        self.empty(format!("the value is against {keyword:?} of its schema"))
+    }
+
+    /// Empties the slot; false where it was empty already.
+    fn empty(&mut self, detail: String) -> bool {
         if matches!(self.content, Content::Nothing) {
             return false;
         }
         self.content = Content::Nothing;
-        self.mishaps.push(Mishap {
-            code: Fault::ConstraintViolated,
-            detail: format!("the value is against {keyword:?} of its schema"),
-            raw: self.raw.clone(),
-        });
+        let raw = self.raw.clone();
+        self.mishaps.push(Mishap { code: Fault::ConstraintViolated, detail, raw });
         true
     }
 }

@@ -6,8 +6,9 @@
 use serde_json::Value;
 
 use super::child_pointer;
+use super::pattern::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES, Patterns, Refusal};
 use super::reader::Members;
-use super::schema::{SchemaError, is_pattern};
+use super::schema::SchemaError;
 
 /// Keywords that bind nothing here. `additionalProperties` is among them since `data` never has any.
 const ANNOTATIONS: [&str; 15] = [
@@ -42,6 +43,9 @@ pub(super) fn keywords_of(type_name: &str) -> (&'static [&'static str], &'static
     }
 }
 
+/// Characters of a keyword that an error repeats.
+const LONGEST_ECHO: usize = 40;
+
 /// Formats of text that the validator knows. Text is left as it is, and must keep them.
 pub(super) const CHECKED_FORMATS: [&str; 6] =
     ["email", "uri", "hostname", "ipv4", "ipv6", "duration"];
@@ -59,17 +63,19 @@ pub(super) fn known_keywords(
         None => Ok(()),
         Some(keyword) => Err(SchemaError::UnknownKeyword {
             pointer: child_pointer(at, keyword),
-            keyword: keyword.clone(),
+            // It may be of any length.
+            keyword: keyword.chars().take(LONGEST_ECHO).collect(),
             known: known.join(", "),
         }),
     }
 }
 
-/// The rules of a place that are only checked at the end.
+/// The rules of a place that are only checked at the end. Its pattern is one of `patterns` then.
 pub(super) fn constraints(
     members: &Members,
     at: &str,
     rules: &[&str],
+    patterns: &mut Patterns,
 ) -> Result<Members, SchemaError> {
     let mut found = Members::new();
     for &rule in rules {
@@ -80,6 +86,10 @@ pub(super) fn constraints(
         if !takes(rule, value) {
             let detail = format!("{rule:?} takes {expected}");
             return Err(SchemaError::malformed(&child_pointer(at, rule), detail));
+        }
+        if let Some(pattern) = value.as_str() {
+            let refused = |refusal| refused_pattern(refusal, child_pointer(at, rule));
+            patterns.admit(pattern).map_err(refused)?;
         }
         found.insert(rule.to_owned(), value.clone());
     }
@@ -105,9 +115,25 @@ pub(super) fn binds_numbers(rule: &str) -> bool {
     keywords_of("number").1.contains(&rule)
 }
 
+/// Why the pattern at `pointer` is refused.
+fn refused_pattern(refusal: Refusal, pointer: String) -> SchemaError {
+    let detail = match refusal {
+        Refusal::NotRegular => format!("\"pattern\" takes {}", expected_operand("pattern")),
+        Refusal::TooHeavy(actual) => format!(
+            "this pattern would take at least {actual} bytes to match; the limit is {MAX_PATTERN_BYTES}. \
+             Shorten it, or lower its counts: {{1,5}} of a class makes five classes"
+        ),
+        Refusal::TooHeavyTogether(actual) => {
+            let allowed = MAX_PATTERNS_BYTES;
+            return SchemaError::PatternsTooHeavy { pointer, actual, allowed };
+        }
+    };
+    SchemaError::Malformed { pointer, detail }
+}
+
 fn takes(rule: &str, value: &Value) -> bool {
     match rule {
-        "pattern" => value.as_str().is_some_and(is_pattern),
+        "pattern" => value.is_string(),
         "uniqueItems" => value.is_boolean(),
         "multipleOf" => value.as_f64().is_some_and(|step| step > 0.0),
         "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => value.is_number(),
@@ -117,7 +143,7 @@ fn takes(rule: &str, value: &Value) -> bool {
 
 fn expected_operand(rule: &str) -> &'static str {
     match rule {
-        "pattern" => "a regular expression of moderate size without look-around or back-references",
+        "pattern" => "a regular expression without look-around or back-references",
         "uniqueItems" => "true or false",
         "multipleOf" => "a number above zero",
         "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => "a number",

@@ -15,12 +15,14 @@ pub mod answer;
 pub mod schema;
 pub mod templates;
 
+mod choices;
 mod coerce;
 mod date;
 mod example;
 mod fill;
 mod keywords;
 mod number;
+mod pattern;
 mod reader;
 pub mod result_schema;
 mod union;

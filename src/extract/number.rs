@@ -100,7 +100,7 @@ impl Decimal {
     }
 
     /// The number without zeros that say nothing: `-12.5`, `0`.
-    fn plain(&self) -> String {
+    pub(super) fn plain(&self) -> String {
         let (whole, fraction) =
             (self.whole.trim_start_matches('0'), self.fraction.trim_end_matches('0'));
         let sign =

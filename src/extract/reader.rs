@@ -8,15 +8,19 @@
 //! that comes of it: what is too much is refused before it is read. Everything behind the reader may
 //! recurse over the tree, which is at most [`MAX_LEVELS`] objects deep with a list around each.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::child_pointer;
+use super::choices::deduplicate;
 use super::example::{is_example, sketch};
 use super::keywords::{
     CHECKED_FORMATS, constraints, keywords_of, known_keywords, pattern_of_decimals,
 };
+use super::pattern::Patterns;
 use super::schema::{
-    Kind, Leaf, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError, byte_length,
+    Kind, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError, byte_length,
     refuse_longer,
 };
 use super::union::{overlap, union};
@@ -40,7 +44,9 @@ pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
     if let Some(example) = value.as_object().filter(|members| is_example(members)) {
         return Err(SchemaError::Example { sketch: sketch(example) });
     }
-    let mut reader = Reader { document: value, open: Vec::new(), properties: 0, bytes: 0 };
+    let patterns = Patterns::default();
+    let mut reader =
+        Reader { document: value, open: Vec::new(), properties: 0, bytes: 0, patterns };
     reader.measure(value)?;
     let root = reader.node(value, "", Place::default())?;
     match root.kind {
@@ -63,6 +69,7 @@ struct Reader<'s> {
     properties: usize,
     /// What the schema weighs with each use of a definition so far.
     bytes: u64,
+    patterns: Patterns,
 }
 
 /// What a schema stands in.
@@ -209,7 +216,7 @@ impl<'s> Reader<'s> {
         known_keywords(members, at, &keywords.collect::<Vec<_>>())?;
         let mut nodes = Vec::new();
         for &name in &names {
-            let constraints = constraints(members, at, keywords_of(name).1)?;
+            let constraints = constraints(members, at, keywords_of(name).1, &mut self.patterns)?;
             let (kind, nullable) = match name {
                 "object" => (self.object(members, at, place)?, false),
                 "array" => (self.array(members, at, place)?, false),
@@ -274,7 +281,7 @@ impl<'s> Reader<'s> {
                 return Err(SchemaError::TooManyProperties { pointer, allowed: MAX_PROPERTIES });
             }
             let node = self.node(schema, &pointer, inner)?;
-            let required = required.contains(&name.as_str());
+            let required = required.contains(name.as_str());
             properties.push(Property { name: name.clone(), required, node });
         }
         Ok(Kind::Object(properties))
@@ -439,10 +446,10 @@ fn required_names<'s>(
     members: &'s Members,
     fields: &Members,
     at: &str,
-) -> Result<Vec<&'s str>, SchemaError> {
+) -> Result<HashSet<&'s str>, SchemaError> {
     let pointer = child_pointer(at, "required");
     let list = match members.get("required") {
-        None => return Ok(Vec::new()),
+        None => return Ok(HashSet::new()),
         Some(Value::Array(list)) => list,
         Some(_) => {
             return Err(SchemaError::malformed(
@@ -477,7 +484,7 @@ fn leaf(
         _ => text_scalar(members, at)?,
     };
     let Some(listed) = choices(members, at)? else {
-        return Ok((Kind::Leaf(Leaf { scalar, choices: Vec::new() }), false));
+        return Ok((Kind::leaf(scalar, Vec::new()), false));
     };
     let fits = |choice: &Value| match scalar {
         Scalar::Number => choice.is_number(),
@@ -486,7 +493,7 @@ fn leaf(
         _ => choice.is_string(),
     };
     let (null, values): (Vec<Value>, Vec<Value>) = listed.into_iter().partition(Value::is_null);
-    let (choices, others): (Vec<Value>, Vec<Value>) = values.into_iter().partition(fits);
+    let (mut choices, others): (Vec<Value>, Vec<Value>) = values.into_iter().partition(fits);
     if !one_of && (choices.is_empty() || !others.is_empty()) {
         let keyword = if members.contains_key("enum") { "enum" } else { "const" };
         return Err(SchemaError::malformed(
@@ -494,7 +501,8 @@ fn leaf(
             format!("{keyword:?} lists at least one value, all of type {type_name:?}"),
         ));
     }
-    Ok((Kind::Leaf(Leaf { scalar, choices }), !null.is_empty()))
+    deduplicate(&mut choices);
+    Ok((Kind::leaf(scalar, choices), !null.is_empty()))
 }
 
 /// What kind of text a place holds.

@@ -7,15 +7,16 @@
 //! (pydantic's `Decimal`). An unknown keyword is refused too, although JSON Schema says
 //! to ignore it: a mistyped `requierd` would be a rule that silently never binds.
 //!
-//! The validator is built here, once, so that filling an answer never compiles anything. Patterns
-//! run on an engine of linear time, with a cap on what one may compile to, because they come from
-//! outside.
+//! What comes of it is small: the tree of the schema and the text of its patterns. The validator and the
+//! patterns are compiled when there is an answer, since a request mostly waits for the upstream. So
+//! everything that an answer is held to is checked here for being usable then.
 
 use std::io;
 
-use jsonschema::{PatternOptions, Validator};
-use serde_json::{Map, Value, json};
+use jsonschema::Validator;
+use serde_json::{Map, Value};
 
+use super::choices::{Index, Key};
 use super::reader;
 
 /// The longest schema in bytes of compact JSON, as it is sent and with each use of a definition
@@ -27,21 +28,21 @@ pub const MAX_PROPERTIES: usize = 100;
 /// Qwen-OCR, "`task_config`"). A list adds no level: its elements are named by the fields in them.
 pub const MAX_LEVELS: usize = 3;
 
-/// What the program of one `pattern` may weigh, in bytes.
-const MAX_PATTERN_BYTES: usize = 256 * 1024;
+/// What reading a schema or filling it takes at most while it lasts, in bytes, beside the schema that comes of it
+/// and an answer of moderate length. `benches/schema.rs` holds the worst schemas to it.
+pub const WORKING_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A schema that was read and found to be one whose promise can be kept.
 #[derive(Debug)]
 pub struct Schema {
     pub(super) root: Node,
-    pub(super) validator: Validator,
 }
 
 impl Schema {
     /// Reads a JSON Schema.
     ///
-    /// Takes a tenth of a millisecond for an invoice and up to a tenth of a second for a hundred of
-    /// the heaviest patterns: on a server, off the reactor.
+    /// Takes a tenth of a millisecond for an invoice and some tens of them for the heaviest patterns: on a
+    /// server, off the reactor. While it lasts it takes up to [`WORKING_BYTES`].
     ///
     /// # Errors
     ///
@@ -51,9 +52,18 @@ impl Schema {
         let root = reader::read(value)?;
         // The hints are seldom longer than the schema, but a list of digits is.
         refuse_longer(byte_length(&root.result_schema()))?;
-        let validator = compile(&root.validated(Null::Refused))
-            .map_err(|_| SchemaError::malformed("", "the schema contradicts itself".into()))?;
-        Ok(Self { root, validator })
+        Ok(Self { root })
+    }
+
+    /// What `data` is checked by, patterns excepted. Each rule was checked when it was read, so that there is
+    /// always one.
+    pub(super) fn validator(&self) -> Option<Validator> {
+        jsonschema::options()
+            .with_draft(jsonschema::Draft::Draft202012)
+            .should_validate_formats(true)
+            .offline()
+            .build(&self.root.validated(Null::Refused))
+            .ok()
     }
 }
 
@@ -108,6 +118,20 @@ pub enum SchemaError {
         /// The most properties.
         allowed: usize,
     },
+    /// Patterns that are heavier together than one schema may have them.
+    #[error(
+        "with this pattern, those of the schema would take {actual} bytes to match; the limit for all is \
+         {allowed}. Shorten them, lower their counts, or use one pattern for several fields: the same one \
+         counts once"
+    )]
+    PatternsTooHeavy {
+        /// The first pattern too many.
+        pointer: String,
+        /// Bytes with it.
+        actual: u64,
+        /// The most bytes.
+        allowed: u64,
+    },
     /// A longer schema than is read.
     #[error(
         "the schema is at least {actual} bytes long with each use of a definition counted; the \
@@ -138,6 +162,7 @@ impl SchemaError {
             Self::Unsupported { .. }
             | Self::UnknownKeyword { .. }
             | Self::TooManyProperties { .. }
+            | Self::PatternsTooHeavy { .. }
             | Self::TooLong { .. } => "schema_unsupported",
         }
     }
@@ -150,7 +175,8 @@ impl SchemaError {
             | Self::Unsupported { pointer, .. }
             | Self::UnknownKeyword { pointer, .. }
             | Self::TooDeep { pointer, .. }
-            | Self::TooManyProperties { pointer, .. } => pointer,
+            | Self::TooManyProperties { pointer, .. }
+            | Self::PatternsTooHeavy { pointer, .. } => pointer,
         }
     }
 }
@@ -172,7 +198,8 @@ pub(super) struct Node {
 pub(super) enum Kind {
     Object(Vec<Property>),
     Array(Box<Node>),
-    Leaf(Leaf),
+    /// Boxed, since a place stands on the stack of its reader many times.
+    Leaf(Box<Leaf>),
 }
 
 /// A named place of an object.
@@ -187,8 +214,20 @@ pub(super) struct Property {
 #[derive(Debug)]
 pub(super) struct Leaf {
     pub(super) scalar: Scalar,
-    /// The values of `enum` without null; empty where there is none.
+    /// The values of `enum` without null, each once; empty where there is none.
     pub(super) choices: Vec<Value>,
+    index: Index,
+}
+
+impl Leaf {
+    pub(super) fn of(scalar: Scalar, choices: Vec<Value>) -> Self {
+        Self { scalar, choices, index: Index::default() }
+    }
+
+    /// The listed values that have the key, and maybe others.
+    pub(super) fn find<'v>(&'v self, key: &Key<'_>) -> impl Iterator<Item = &'v Value> {
+        self.index.find(&self.choices, key)
+    }
 }
 
 /// The type of one value; the formats of a string are types of their own.
@@ -220,11 +259,17 @@ enum Null {
     Refused,
 }
 
+/// The keyword of a regular expression.
+const PATTERN: &str = "pattern";
+
 impl Node {
     /// The schema that `data` is checked against: every property nullable, the elements of arrays
-    /// only where the caller said so.
+    /// only where the caller said so. Patterns are left out, since they are matched one by one, and lists of
+    /// values, since a value is taken from them ([`coerce`](super::coerce)).
     fn validated(&self, null: Null) -> Value {
-        let mut schema = self.constraints.clone();
+        let rules = self.constraints.iter().filter(|(rule, _)| *rule != PATTERN);
+        let mut schema: Map<String, Value> =
+            rules.map(|(rule, operand)| (rule.clone(), operand.clone())).collect();
         let null_allowed = null == Null::Accepted || self.nullable;
         let mut names = self.kind.type_names().to_vec();
         names.extend(null_allowed.then_some("null"));
@@ -244,19 +289,24 @@ impl Node {
             Kind::Array(item) => {
                 schema.insert("items".into(), item.validated(Null::Refused));
             }
-            Kind::Leaf(leaf) if !leaf.choices.is_empty() => {
-                let null = null_allowed.then_some(Value::Null);
-                schema.insert("enum".into(), leaf.choices.iter().cloned().chain(null).collect());
-            }
             Kind::Leaf(_) => {}
         }
         schema.into()
     }
+
+    /// The pattern of text that may stand here.
+    pub(super) fn pattern(&self) -> Option<&str> {
+        self.constraints.get(PATTERN)?.as_str()
+    }
 }
 
 impl Kind {
+    pub(super) fn leaf(scalar: Scalar, choices: Vec<Value>) -> Self {
+        Self::Leaf(Box::new(Leaf::of(scalar, choices)))
+    }
+
     /// The types that JSON Schema has for it.
-    pub(super) const fn type_names(&self) -> &'static [&'static str] {
+    pub(super) fn type_names(&self) -> &'static [&'static str] {
         match self {
             Self::Object(_) => &["object"],
             Self::Array(_) => &["array"],
@@ -298,20 +348,6 @@ impl Scalar {
             _ => None,
         }
     }
-}
-
-/// True for a regular expression that the validator takes.
-pub(super) fn is_pattern(pattern: &str) -> bool {
-    compile(&json!({ "pattern": pattern })).is_ok()
-}
-
-fn compile(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'static>> {
-    jsonschema::options()
-        .with_draft(jsonschema::Draft::Draft202012)
-        .should_validate_formats(true)
-        .with_pattern_options(PatternOptions::regex().size_limit(MAX_PATTERN_BYTES))
-        .offline()
-        .build(schema)
 }
 
 pub(super) fn refuse_longer(actual: u64) -> Result<(), SchemaError> {

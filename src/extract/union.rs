@@ -4,50 +4,70 @@
 //! number or text, a whole number or any, one list of values or another. Two objects, a date or a moment, a
 //! truth or text have none: which of them is meant, the model would have to guess.
 
+use std::collections::HashMap;
+use std::mem;
+
+use super::choices::deduplicate;
 use super::keywords::binds_numbers;
 use super::reader::Members;
 use super::schema::{Kind, Leaf, Node, Scalar};
 
 /// Whether two of `nodes` allow the same value.
 pub(super) fn overlap(nodes: &[Node]) -> bool {
-    let share = |one: &Leaf, other: &Leaf| {
-        if !one.choices.is_empty() {
-            return one.choices.iter().any(|choice| other.choices.contains(choice));
-        }
-        // A whole number is a number.
-        let wide = |name: &'static str| if name == "integer" { "number" } else { name };
-        let types = |leaf: &Leaf| leaf.scalar.type_names().iter().map(|name| wide(name));
-        types(one).any(|name| types(other).any(|other| other == name))
-    };
     let leaves: Vec<&Leaf> = nodes
         .iter()
         .filter_map(|node| match &node.kind {
-            Kind::Leaf(leaf) => Some(leaf),
+            Kind::Leaf(leaf) => Some(&**leaf),
             _ => None,
         })
         .collect();
-    let mut pairs = leaves.iter().enumerate();
-    pairs.any(|(index, one)| leaves[index + 1..].iter().any(|other| share(one, other)))
+    let mut listed_by = HashMap::new();
+    leaves.iter().enumerate().any(|(index, one)| {
+        if one.choices.is_empty() {
+            return leaves[index + 1..].iter().any(|other| share_a_type(one, other));
+        }
+        one.choices.iter().any(|choice| *listed_by.entry(choice).or_insert(index) != index)
+    })
+}
+
+fn share_a_type(one: &Leaf, other: &Leaf) -> bool {
+    // A whole number is a number.
+    let wide = |name: &'static str| if name == "integer" { "number" } else { name };
+    let types = |leaf: &Leaf| leaf.scalar.type_names().iter().map(|name| wide(name));
+    types(one).any(|name| types(other).any(|other| other == name))
 }
 
 /// What a place may hold that may hold any of `nodes`; none where that has no single meaning.
-pub(super) fn union(nodes: Vec<Node>) -> Option<Node> {
+pub(super) fn union(mut nodes: Vec<Node>) -> Option<Node> {
+    if nodes.len() <= 1 {
+        return nodes.pop();
+    }
+    // The lists are joined once, and not copied with each of the nodes.
+    let mut lists = Vec::with_capacity(nodes.len());
+    for node in &mut nodes {
+        let Kind::Leaf(leaf) = &mut node.kind else { return None };
+        lists.push(mem::take(&mut leaf.choices));
+    }
+    if lists.iter().any(Vec::is_empty) && !lists.iter().all(Vec::is_empty) {
+        return None;
+    }
     let mut nodes = nodes.into_iter();
     let first = nodes.next()?;
-    nodes.try_fold(first, |one, other| either(&one, &other))
+    let mut united = nodes.try_fold(first, |one, other| either(&one, &other))?;
+    if let Kind::Leaf(leaf) = &mut united.kind {
+        leaf.choices = lists.into_iter().flatten().collect();
+        deduplicate(&mut leaf.choices);
+    }
+    Some(united)
 }
 
+/// What a place may hold that may hold either of two, lists of values left aside.
 fn either(one: &Node, other: &Node) -> Option<Node> {
     let (Kind::Leaf(leaf), Kind::Leaf(another)) = (&one.kind, &other.kind) else { return None };
     let scalar = leaf.scalar.or(another.scalar).or_else(|| another.scalar.or(leaf.scalar))?;
-    if leaf.choices.is_empty() != another.choices.is_empty() {
-        return None;
-    }
-    let mut choices = leaf.choices.clone();
-    choices.extend(another.choices.iter().filter(|choice| !leaf.choices.contains(choice)).cloned());
     let constraints = either_rules(leaf.scalar, another.scalar, one, other)?;
     let nullable = one.nullable || other.nullable;
-    let kind = Kind::Leaf(Leaf { scalar, choices });
+    let kind = Kind::leaf(scalar, Vec::new());
     Some(Node { nullable, title: None, description: None, kind, constraints })
 }
 

@@ -385,3 +385,56 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_pattern_binds_each_place_that_has_it() {
+    let code = json!({ "type": "string", "pattern": "^[A-Z]{3}[0-9]$" });
+    let number = json!({ "type": ["number", "string"], "pattern": "^x" });
+    let row = json!({ "type": "object", "properties": { "code": code.clone(), "n": number } });
+    let schema = schema(&json!({ "code": code, "rows": { "type": "array", "items": row } }));
+    let rows =
+        json!([{ "code": "ABC2", "n": "7" }, { "code": "no", "n": "x" }, { "code": "XYZ3" }]);
+    let extraction = schema.filled(&json!({ "code": "ABC1", "rows": rows }), 1);
+    let expected = json!([{ "code": "ABC2", "n": 7 }, { "code": null, "n": "x" },
+        { "code": "XYZ3", "n": null }]);
+    assert_eq!(extraction.data, json!({ "code": "ABC1", "rows": expected }));
+    let errors: Vec<_> =
+        extraction.validation.errors.iter().map(|error| (&*error.pointer, error.code)).collect();
+    assert_eq!(errors, [("/rows/1/code", Fault::ConstraintViolated)]);
+}
+
+#[test]
+fn a_list_that_a_pattern_makes_too_short_is_against_its_length() {
+    let words = json!({ "type": "array", "minItems": 2,
+        "items": { "type": "string", "pattern": "^a" } });
+    let extraction = schema(&json!({ "words": words })).filled(&json!({ "words": ["a", "b"] }), 1);
+    assert_eq!(extraction.data, json!({ "words": null }));
+    assert!(!extraction.validation.valid);
+}
+
+#[test]
+fn a_text_that_takes_too_much_work_to_check_is_null_and_says_so() {
+    let fields: Map<String, Value> = (0..15)
+        .map(|index| {
+            let pattern = format!("(a?){{500}}a{{500}}z{index}");
+            (index.to_string(), json!({ "type": "string", "pattern": pattern }))
+        })
+        .collect();
+    let answer: Map<String, Value> =
+        fields.keys().map(|name| (name.clone(), "a".repeat(3_000).into())).collect();
+    let extraction = schema(&fields.into()).filled(&answer.into(), 1);
+    let details: Vec<_> =
+        extraction.validation.errors.iter().map(|error| error.detail.as_str()).collect();
+    assert!(details.contains(&TOO_MUCH_WORK), "{details:?}");
+    assert_eq!(details.len(), 15);
+}
+
+#[test]
+fn each_row_is_found_in_a_long_list_of_values() {
+    let words: Vec<Value> = (0..8_000).map(|index| format!("w{index}").into()).collect();
+    let rows = json!({ "type": "array", "items": { "enum": words } });
+    let written: Vec<String> = (0..2_000).map(|index| format!(" W{index}")).collect();
+    let extraction = schema(&json!({ "rows": rows })).filled(&json!({ "rows": written }), 1);
+    assert_eq!(extraction.data["rows"].as_array().map(Vec::len), Some(2_000));
+    assert_eq!(extraction.data["rows"][1_999], "w1999");
+}

@@ -1,4 +1,7 @@
+use serde_json::json;
+
 use super::*;
+use crate::extract::pattern::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES};
 
 fn object(properties: &Value) -> Value {
     json!({ "type": "object", "properties": properties })
@@ -326,4 +329,92 @@ fn of_the_rules_of_a_choice_those_that_bind_are_kept() {
     assert_eq!(choice(&positive, &text), Some(both.clone()));
     assert_eq!(choice(&text, &positive).map(|rules| rules == both), Some(true));
     assert_eq!(choice(&text, &json!({ "type": "string" })), None);
+}
+
+/// A schema with so many fields, each with a pattern.
+fn with_patterns(count: usize, pattern: impl Fn(usize) -> String) -> Value {
+    let field =
+        |index| (format!("f{index}"), json!({ "type": "string", "pattern": pattern(index) }));
+    object(&(0..count).map(field).collect())
+}
+
+/// The pattern with which a schema of ten kilobytes would hold thirty megabytes, each time another one.
+fn heavy_pattern(index: usize) -> String {
+    format!("^([\\p{{L}}\\p{{N}}\\p{{M}}]{{1,5}}7)$|x{index}")
+}
+
+#[test]
+fn patterns_that_are_heavy_together_are_refused_at_the_first_too_many() {
+    assert_eq!(Schema::parse(&with_patterns(15, heavy_pattern)).err(), None);
+    let error = refused(&with_patterns(100, heavy_pattern));
+    assert_eq!(error.code(), "schema_unsupported");
+    assert!(error.pointer().ends_with("/pattern"), "{}", error.pointer());
+    let SchemaError::PatternsTooHeavy { actual, allowed, .. } = error else { panic!("{error}") };
+    assert_eq!(allowed, MAX_PATTERNS_BYTES);
+    assert!(actual > allowed && error.to_string().contains(&actual.to_string()), "{error}");
+}
+
+#[test]
+fn one_pattern_in_every_field_counts_once() {
+    assert_eq!(Schema::parse(&with_patterns(100, |_| heavy_pattern(0))).err(), None);
+}
+
+#[test]
+fn a_pattern_that_is_too_heavy_is_told_the_limit() {
+    let error = refused(&with_patterns(1, |_| "((a{99}){99}){99}".to_owned()));
+    assert_eq!((error.code(), error.pointer()), ("schema_invalid", "/properties/f0/pattern"));
+    assert!(error.to_string().contains(&MAX_PATTERN_BYTES.to_string()), "{error}");
+}
+
+#[test]
+fn patterns_of_definitions_and_choices_count_too() {
+    let field = |index| {
+        let text = json!({ "type": "string", "pattern": heavy_pattern(index) });
+        (
+            format!("f{index}"),
+            json!({ "anyOf": [{ "type": "array", "items": text }, { "type": "null" }] }),
+        )
+    };
+    let error = refused(&object(&(0..100).map(field).collect()));
+    assert!(matches!(error, SchemaError::PatternsTooHeavy { .. }), "{error}");
+}
+
+#[test]
+fn a_long_choice_of_constants_is_one_list() {
+    let constants: Vec<Value> =
+        (0..3_500).map(|index| json!({ "const": index.to_string() })).collect();
+    for keyword in ["anyOf", "oneOf"] {
+        let schema =
+            Schema::parse(&object(&json!({ "a": { keyword: constants } }))).expect("a schema");
+        let Kind::Object(properties) = &schema.root.kind else { panic!("no object") };
+        let Kind::Leaf(leaf) = &properties[0].node.kind else { panic!("no leaf") };
+        assert_eq!(leaf.choices.len(), constants.len(), "{keyword}");
+    }
+    let twice = [&constants[..], &constants[..1]].concat();
+    assert_eq!(refused_field(&json!({ "oneOf": twice })).0, "schema_unsupported");
+    assert_eq!(Schema::parse(&object(&json!({ "a": { "anyOf": twice } }))).err(), None);
+}
+
+#[test]
+fn an_error_repeats_a_long_keyword_in_part() {
+    let field = json!({ "type": "string", "\u{1}".repeat(10_000): 1 });
+    let error = refused(&object(&json!({ "a": field })));
+    assert!(error.to_string().len() < 1_000, "{} bytes", error.to_string().len());
+}
+
+#[test]
+fn every_schema_that_is_taken_has_a_validator() {
+    for (name, schema) in of_pydantic() {
+        if let Ok(schema) = Schema::parse(&schema) {
+            assert!(schema.validator().is_some(), "{name}");
+        }
+    }
+    let rules = json!({
+        "s": { "type": "string", "minLength": 18_446_744_073_709_551_615_u64, "maxLength": 0 },
+        "n": { "type": "number", "minimum": 1e308, "maximum": -1e308, "multipleOf": 5e-324 },
+        "i": { "type": "integer", "exclusiveMinimum": 18_446_744_073_709_551_615_u64 },
+        "l": { "type": "array", "items": { "type": "string" }, "minItems": 9, "maxItems": 1 },
+    });
+    let schema = Schema::parse(&object(&rules)).expect("a schema");
+    assert!(schema.validator().is_some());
 }
