@@ -15,6 +15,7 @@ use crate::auth::tenancy::Tenancy;
 use crate::auth::tenant::TenantName;
 use crate::capacity::account::ByteAccount;
 use crate::capacity::memory::Memory;
+use crate::capacity::scratch::Scratch;
 use crate::capacity::share::Shares;
 use crate::capacity::{Capacity, CapacityError};
 use crate::catalog::{Catalog, CatalogError, LeftOut};
@@ -71,6 +72,8 @@ pub struct Gateway {
     pub shares: Arc<Shares>,
     /// The bytes of uploads and of long answers that are held in memory.
     pub memory: Arc<ByteAccount>,
+    /// The same account, for what takes much memory for a moment.
+    pub scratch: Arc<Scratch>,
     /// The work that a stop waits for.
     pub tasks: TaskTracker,
     stop: Stop,
@@ -179,6 +182,7 @@ impl Gateway {
     /// # Errors
     ///
     /// [`BuildError`] names the setting that cannot work.
+    #[expect(clippy::too_many_lines, reason = "the parts, one after the other")]
     pub async fn build(
         settings: &Settings,
         store: Store,
@@ -221,7 +225,9 @@ impl Gateway {
         let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&clock)).await;
         let tenancy = tenancy.map_err(DirectoryError::from)?;
         let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
-        let (ocr, passthrough) = use_cases(&catalog, &admission, &client, &metrics, &clock, &tasks);
+        let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
+        let (ocr, passthrough) =
+            use_cases(&catalog, &admission, &client, &scratch, &metrics, &clock, &tasks);
         Ok(Arc::new(Self {
             supervisor,
             tenancy,
@@ -234,6 +240,7 @@ impl Gateway {
             ocr: Arc::new(ocr),
             passthrough: Arc::new(passthrough),
             memory,
+            scratch,
             metrics,
             clock,
             random,
@@ -294,10 +301,12 @@ fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
 }
 
 /// The use cases, which share all that they stand on.
+#[expect(clippy::too_many_arguments, reason = "one for each part")]
 fn use_cases(
     catalog: &Arc<Catalog>,
     admission: &Admission,
     client: &Arc<Client>,
+    scratch: &Arc<Scratch>,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
     tasks: &TaskTracker,
@@ -313,6 +322,7 @@ fn use_cases(
         Arc::clone(catalog),
         admission.clone(),
         Arc::clone(client),
+        Arc::clone(scratch),
         Arc::clone(metrics),
         Arc::clone(clock),
         tasks.clone(),

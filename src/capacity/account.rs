@@ -88,6 +88,13 @@ impl ByteAccount {
         HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(0) }
     }
 
+    /// Takes `bytes` whether they fit or not, for work that cannot be refused; others get what is left.
+    pub(super) fn hold_beyond(self: &Arc<Self>, bytes: u64) -> HeldBytes {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.shown.add(signed(bytes));
+        HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(bytes) }
+    }
+
     /// Bytes that are held.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)

@@ -9,6 +9,7 @@
 pub mod account;
 pub mod memory;
 pub mod places;
+pub mod scratch;
 pub mod share;
 
 use std::fmt;

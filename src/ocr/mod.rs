@@ -41,6 +41,7 @@ use crate::admission::Admission;
 use crate::admission::presence::Presence;
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
+use crate::capacity::scratch::Scratch;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dashscope::completion::Completion;
@@ -57,6 +58,7 @@ pub struct Ocr {
     catalog: Arc<Catalog>,
     admission: Admission,
     client: Arc<Client>,
+    scratch: Arc<Scratch>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     tasks: TaskTracker,
@@ -94,15 +96,17 @@ impl Asking {
 
 impl Ocr {
     /// The use cases over these parts; `tasks` is what a stop waits for.
+    #[expect(clippy::too_many_arguments, reason = "one for each part")]
     pub const fn new(
         catalog: Arc<Catalog>,
         admission: Admission,
         client: Arc<Client>,
+        scratch: Arc<Scratch>,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
         tasks: TaskTracker,
     ) -> Self {
-        Self { catalog, admission, client, metrics, clock, tasks }
+        Self { catalog, admission, client, scratch, metrics, clock, tasks }
     }
 
     /// What the request would cost. Sends nothing and spends nothing.

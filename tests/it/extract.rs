@@ -1,11 +1,14 @@
 //! `/extract`: fields that validate against the caller's schema, or a clear error that says what it cost.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use dashscope_emulator::Fault;
-use serde_json::json;
+use futures_util::future::join_all;
+use serde_json::{Map, Value, json};
 
-use crate::harness::{Answer, TestGateway, fixture};
+use crate::harness::{Answer, TestGateway, fixture, spawn, until};
+use crate::program::{Installation, Service};
 
 const SCHEMA: &str = r#"{"type":"object","properties":{"total":{"type":"number"}}}"#;
 
@@ -149,4 +152,100 @@ async fn fields_that_can_mean_one_thing_only_are_taken_at_the_first_call() {
     let gateway = TestGateway::start().await;
     gateway.upstream().add_fault(written(r#"{"total": 5} {"total": 6}"#, "{}"));
     assert_eq!(extract(&gateway).await.code(), "upstream_invalid_output");
+}
+
+/// A schema with so many fields, each with a pattern of its own that is heavy to compile.
+fn heavy_schema(fields: usize) -> String {
+    let field = |index| {
+        let pattern = format!("^([\\p{{L}}\\p{{N}}\\p{{M}}]{{1,5}}7)$|x{index}");
+        (format!("f{index}"), json!({ "type": "string", "pattern": pattern }))
+    };
+    let properties: Map<String, Value> = (0..fields).map(field).collect();
+    json!({ "type": "object", "properties": properties }).to_string()
+}
+
+/// A form with a picture and a schema.
+fn form_with(schema: String) -> reqwest::multipart::Form {
+    let file = reqwest::multipart::Part::bytes(fixture("hello.png"));
+    reqwest::multipart::Form::new().part("file", file).text("schema", schema)
+}
+
+#[tokio::test]
+async fn patterns_that_are_too_heavy_together_are_refused_alike_by_extract_and_estimate() {
+    let gateway = TestGateway::start().await;
+    for path in ["/extract", "/estimate"] {
+        let answer = Answer::of(gateway.post(path).multipart(form_with(heavy_schema(100)))).await;
+        let refused = (answer.status.as_u16(), answer.code());
+        assert_eq!(refused, (400, "schema_unsupported"), "{path}: {}", answer.text);
+        let error = &answer.json["errors"][0];
+        assert!(error["pointer"].as_str().unwrap().ends_with("/pattern"), "{}", answer.text);
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn the_heaviest_patterns_that_are_taken_are_held_to_their_answer() {
+    let gateway = TestGateway::start().await;
+    gateway.upstream().add_fault(written(r#"{"f0": "abc7", "f1": "abc8", "f2": "x2"}"#, "null"));
+    let answer = Answer::of(gateway.post("/extract").multipart(form_with(heavy_schema(15)))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let data = &answer.json["data"];
+    assert_eq!(
+        (&data["f0"], &data["f1"], &data["f2"]),
+        (&json!("abc7"), &Value::Null, &json!("x2"))
+    );
+    assert_eq!(gateway.count("in_flight_bytes", &[]).await, 0);
+}
+
+impl Service {
+    /// A figure of the metrics, by the beginning of its line.
+    async fn figure(&self, line: &str) -> f64 {
+        let text = self.http.get(format!("{}/metrics", self.metrics_address)).send().await.unwrap();
+        let text = text.text().await.unwrap();
+        let value = text.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {line}")).parse().unwrap()
+    }
+}
+
+/// What a request may take beside what is counted, in bytes: its task, its buffers, its connections.
+const BESIDE: f64 = 512.0 * 1024.0;
+
+#[tokio::test]
+async fn what_waits_for_the_upstream_holds_no_compiled_pattern() {
+    const CALLS: u32 = 40;
+    let mut installation = Installation::reading_after("x", Duration::from_mins(5)).await;
+    installation.set("SERVER__DRAIN_TIMEOUT_MS", "1");
+    let key = installation.key("acme").await;
+    let service = installation.serve().await;
+    let warm = service.post(&key, "/estimate").multipart(form_with(heavy_schema(15)));
+    assert_eq!(Answer::of(warm).await.status, 200);
+    let before = service.figure("process_resident_memory_bytes").await;
+    let calls = (0..CALLS).map(|_| {
+        let request = service.post(&key, "/extract").multipart(form_with(heavy_schema(15)));
+        spawn(async move { request.send().await })
+    });
+    let _calls: Vec<_> = calls.collect();
+    let received = async || installation.upstream().bill().received >= u64::from(CALLS);
+    until("all wait for the upstream", received).await;
+    let counted = service.figure("ocr_gateway_in_flight_bytes").await;
+    let held = service.figure("process_resident_memory_bytes").await - before;
+    let accounted = counted + f64::from(CALLS) * BESIDE;
+    assert!(held <= accounted, "{held} bytes are held, {counted} are counted");
+}
+
+#[tokio::test]
+async fn sixty_estimates_at_once_compile_nothing() {
+    const CALLERS: u32 = 60;
+    let installation = Installation::reading_after("x", Duration::ZERO).await;
+    let key = installation.key("acme").await;
+    let service = installation.serve().await;
+    let before = service.figure("process_resident_memory_bytes").await;
+    let answers = join_all((0..CALLERS).map(|_| {
+        Answer::of(service.post(&key, "/estimate").multipart(form_with(heavy_schema(15))))
+    }));
+    for answer in answers.await {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let more = service.figure("process_resident_memory_bytes").await - before;
+    assert!(more <= f64::from(CALLERS) * BESIDE, "{more} bytes more are resident");
 }

@@ -7,6 +7,8 @@ use super::read::Reader;
 use super::value::{UNKNOWN_TEMPLATE, text_of};
 use super::{NAMES, ParsedOptions, Purpose, invalid, unknown};
 use crate::api::problem::Problem;
+use crate::capacity::scratch::Scratch;
+use crate::extract::schema::WORKING_BYTES;
 
 /// Languages that can be hinted at; the task that reads most knows ten.
 const MOST_LANGUAGES: usize = 16;
@@ -83,17 +85,27 @@ impl RawOptions {
         Ok(())
     }
 
-    /// Reads all options for a purpose. A schema is parsed away from the reactor: one with many
-    /// patterns takes tens of milliseconds.
+    /// Reads all options for a purpose. A schema is read away from the reactor, and few at a time: one with
+    /// many patterns takes tens of milliseconds and some megabytes of `scratch`.
     ///
     /// # Errors
     ///
     /// 400 that lists every flaw, or 404 for a template that there is not.
-    pub(in crate::api) async fn read(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
+    pub(in crate::api) async fn read(
+        self,
+        purpose: Purpose,
+        scratch: &Scratch,
+    ) -> Result<ParsedOptions, Problem> {
         if !self.has("schema") {
             return self.parse(purpose);
         }
-        let parsing = tokio::task::spawn_blocking(move || self.parse(purpose));
+        let memory = scratch.take(WORKING_BYTES).await;
+        let parsing = tokio::task::spawn_blocking(move || {
+            let parsed = self.parse(purpose);
+            // The thread goes on where the caller leaves.
+            drop(memory);
+            parsed
+        });
         parsing.await.map_err(|_panicked| Problem::internal())?
     }
 

@@ -48,7 +48,7 @@ async fn read_request(
 ) -> Result<(Request, Option<Format>), Problem> {
     let tab = spent::tab_of(&request);
     let Upload { file, options } = upload::read(gateway, entered, request).await?;
-    let ParsedOptions { options, format } = options.read(purpose).await?;
+    let ParsedOptions { options, format } = options.read(purpose, &gateway.scratch).await?;
     let request = Request {
         id: new_id(&*gateway.clock, &*gateway.random),
         image: file,
