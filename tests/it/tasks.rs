@@ -215,24 +215,10 @@ async fn rotate_off_reads_the_pixels_as_they_are_stored() {
 
 #[tokio::test]
 async fn rotate_off_refuses_a_picture_that_its_structure_turns() {
-    let boxed = |kind: &[u8; 4], body: &[u8]| {
-        let length = u32::try_from(8 + body.len()).unwrap().to_be_bytes();
-        [&length, &kind[..], body].concat()
-    };
-    let sides = boxed(b"ispe", &[0, 0, 0, 0, 0, 0, 0, 40, 0, 0, 0, 30]);
-    let properties = boxed(b"ipco", &[sides, boxed(b"irot", &[1])].concat());
-    let of_item_one = boxed(b"ipma", &[0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 2, 1, 2]);
-    let primary = boxed(b"pitm", &[0, 0, 0, 0, 0, 1]);
-    let iprp = boxed(b"iprp", &[properties, of_item_one].concat());
-    // One item, of which one byte stands at byte eight.
-    let item = [0x44, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 1];
-    let location = boxed(b"iloc", &[&[0; 4][..], &item].concat());
-    let meta = boxed(b"meta", &[vec![0; 4], primary, iprp, location].concat());
-    let heic = [boxed(b"ftyp", b"heic\0\0\0\0mif1"), meta].concat();
-
+    let heic = fixture("one-size/heic-turned-48x64.heic");
     let gateway = TestGateway::start().await;
     let estimate = gateway.upload("/estimate", heic.clone()).await;
-    assert_eq!(estimate.json["pages"][0]["width"], 30);
+    assert_eq!(estimate.json["pages"][0]["width"], 48);
     for route in ["/estimate?rotate=off", "/ocr?rotate=off"] {
         let answer = gateway.upload(route, heic.clone()).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (422, "orientation_fixed"));
