@@ -50,8 +50,9 @@ use crate::units::{Pixels, Tokens};
 /// as many bytes are a tenth of a millisecond.
 const INLINE_BYTES: usize = 16 * 1024;
 
-/// Large bodies that are looked at at the same time. The outline of one takes up to four megabytes beside it,
-/// which no limit of what is in flight counts, and more at once than there are cores are done no sooner.
+/// Large bodies that are looked at at the same time. The outline of one takes up to four megabytes beside it, and
+/// a picture in it up to eight while its sizes are looked for. No limit of what is in flight counts these, and more
+/// at once than there are cores are done no sooner.
 const LOOKED_AT_ONCE: usize = 4;
 
 /// How long a caller may leave a piece of a stream waiting. Longer, and the upstream would be kept waiting,
