@@ -201,9 +201,10 @@ impl<'a> Segments<'a> {
     /// Stuffed bytes and restart markers belong to the data.
     fn marker_behind_data(&mut self) -> Option<u8> {
         loop {
+            self.rest = &self.rest[memchr::memchr(0xff, self.rest)?..];
             let block = &self.rest[..self.rest.len().min(BLOCK + 1)];
             let pairs = block.iter().zip(block.get(1..)?);
-            // Compilers make this a few vector operations. Most blocks hold no marker.
+            // Compilers make this a few vector operations, so a file full of stuffed bytes costs little more.
             let has_marker = pairs.fold(false, |found, (&first, &second)| {
                 found | ((first == 0xff) & ends_data(second))
             });
