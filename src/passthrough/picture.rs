@@ -4,12 +4,14 @@
 //! fetches no address, since that would let callers make it ask for anything inside the network, and
 //! what it fetched might not be what the provider fetches a moment later.
 
+use base64_simd::AsOut as _;
+
 use super::PassthroughError;
 use super::form::fault;
 use crate::ocr::error::OcrError;
 use crate::vision::data_url::{self, HeadError};
 use crate::vision::limits;
-use crate::vision::probe::{ImageHeader, ProbeError, probe};
+use crate::vision::probe::{ImageHeader, Marker, ProbeError, probe, probe_beginning};
 
 /// The header of the image at `url`; none where the image is elsewhere.
 pub(super) fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, PassthroughError> {
@@ -49,18 +51,53 @@ fn letters(url: &str) -> Result<&[u8], String> {
     Ok(&url.as_bytes()[head.length..])
 }
 
+/// Letters that are decoded at once: 192 KiB of a picture, which is more than most cameras write before its data.
+const PIECE: usize = 256 * 1024;
+
 /// What the image says of itself; none where it is not Base64 as a whole. Decoders differ in what they make
 /// of other letters, of padding in the middle, and of line breaks. The whole file is looked at, since a second
 /// size may stand at its end.
 fn header_of(data: &[u8]) -> Option<Result<ImageHeader, ProbeError>> {
+    if let Some(header) = header_in_pieces(data)? {
+        return Some(Ok(header));
+    }
     base64_simd::STANDARD.decode_to_vec(data).ok().map(|file| probe(&file))
+}
+
+/// The same of a large JPEG of one scan, which most photographs are, so that it is not held a second time. The inner
+/// `None` is any other file.
+fn header_in_pieces(data: &[u8]) -> Option<Option<ImageHeader>> {
+    let mut buffer = vec![0; PIECE];
+    let Some((beginning, mut rest)) = data.split_at_checked(PIECE) else { return Some(None) };
+    let beginning = decode(beginning, rest.is_empty(), &mut buffer)?;
+    let Some((header, mut coded)) = probe_beginning(beginning) else { return Some(None) };
+    let mut is_over = false;
+    while !rest.is_empty() {
+        let (piece, left) = rest.split_at(rest.len().min(PIECE));
+        let file = decode(piece, left.is_empty(), &mut buffer)?;
+        match coded.marker_in(file).filter(|_| !is_over) {
+            None => {}
+            Some(Marker::End) => is_over = true,
+            Some(Marker::Other) => return Some(None),
+        }
+        rest = left;
+    }
+    Some(Some(header))
+}
+
+/// Decodes a piece of Base64, which is padded at most where it is the last.
+fn decode<'b>(piece: &[u8], is_last: bool, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let file: &[u8] = base64_simd::STANDARD.decode(piece, buffer.as_out()).ok()?;
+    (is_last || file.len() == piece.len() / 4 * 3).then_some(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::vision::Size;
-    use crate::vision::samples::whole_png;
+    use crate::vision::samples::{jpeg, whole_png};
 
     fn url(bytes: &[u8]) -> String {
         format!("data:image/png;base64,{}", base64_simd::STANDARD.encode_to_string(bytes))
@@ -77,6 +114,26 @@ mod tests {
             let bytes = [&whole_png(640, 480)[..], END, &vec![0; padding]].concat();
             let header = look(&url(&bytes), "/x").unwrap().unwrap();
             assert_eq!(header.stored, Size::new(640, 480), "{padding}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_large_file_says_in_pieces_what_it_says_as_a_whole(
+            letters in PIECE - 8..PIECE * 3,
+            markers in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            is_jpeg in prop::bool::weighted(0.9),
+            data in 0..0x70_u8,
+        ) {
+            let mut file = if is_jpeg { jpeg(640, 480) } else { whole_png(640, 480) };
+            let begun = file.len();
+            file.resize(letters / 4 * 3, data);
+            for (place, marker) in markers {
+                let place = begun + place.index(file.len() - begun - 1);
+                file[place..place + 2].copy_from_slice(&[0xff, marker]);
+            }
+            let written = base64_simd::STANDARD.encode_to_string(&file);
+            prop_assert_eq!(header_of(written.as_bytes()), Some(probe(&file)));
         }
     }
 

@@ -105,18 +105,61 @@ fn is_reserved(marker: u8) -> bool {
     matches!(marker, 0x02..=0xbf | 0xc8 | 0xf0..=0xfd)
 }
 
+/// Where the bytes of a file end that were looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Within the coded data of a scan, so that more of it may follow.
+    InCodedData,
+    /// Behind the end of the image, or within its segments.
+    Elsewhere,
+}
+
+/// Coded data that comes in pieces.
+#[derive(Debug)]
+pub struct CodedData {
+    is_behind_ff: bool,
+}
+
+/// What ends coded data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    /// The end of the image.
+    End,
+    /// Any other, which a segment may follow.
+    Other,
+}
+
+impl CodedData {
+    /// The data that follows bytes which end [in it](Ending::InCodedData).
+    pub(super) fn behind(bytes: &[u8]) -> Self {
+        Self { is_behind_ff: bytes.last() == Some(&0xff) }
+    }
+
+    /// The marker that ends the data in the next piece of it; none where it goes on.
+    pub fn marker_in(&mut self, piece: &[u8]) -> Option<Marker> {
+        let first = piece.first().copied().filter(|&byte| self.is_behind_ff && ends_data(byte));
+        let marker = first.or_else(|| Segments { rest: piece, skipped: 0 }.marker_behind_data());
+        if let Some(&last) = piece.last() {
+            self.is_behind_ff = last == 0xff;
+        }
+        marker.map(|marker| if marker == 0xd9 { Marker::End } else { Marker::Other })
+    }
+}
+
 /// Sees that no second frame header stands before the end of the image, and no number of lines that is not
 /// that of the first.
-pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
+pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<Ending, Fault> {
     let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
     let (mut has_frame, mut is_coded) = (false, false);
     for _ in 0..MAX_MARKERS {
         // Coded data is searched for the next marker; before it there are only segments.
         let marker = if is_coded { segments.marker_behind_data() } else { segments.marker().ok() };
-        let Some(marker) = marker else { return Ok(()) };
+        let Some(marker) = marker else {
+            return Ok(if is_coded { Ending::InCodedData } else { Ending::Elsewhere });
+        };
         match marker {
             0x01 | 0xd0..=0xd8 => {}
-            0xd9 => return Ok(()),
+            0xd9 => return Ok(Ending::Elsewhere),
             _ if is_reserved(marker) && is_coded => {}
             _ if is_reserved(marker) => return Err(Fault::Rule(RESERVED)),
             0xde | 0xdf => return Err(Fault::Rule(HIERARCHICAL)),
@@ -126,10 +169,10 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
                     return Err(Fault::SecondSize { stored, other, place: SECOND_FRAME });
                 }
                 has_frame = true;
-                let Ok(_) = segments.body() else { return Ok(()) };
+                let Ok(_) = segments.body() else { return Ok(Ending::Elsewhere) };
             }
             _ => {
-                let Ok(body) = segments.body() else { return Ok(()) };
+                let Ok(body) = segments.body() else { return Ok(Ending::Elsewhere) };
                 if marker == 0xdc {
                     let lines = Big.u16(body, 0).map_or(stored.height, u32::from);
                     agree(stored, Size::new(stored.width, lines), "in a DNL segment")?;
@@ -357,7 +400,7 @@ mod tests {
     /// What comes of a picture of 40 times 30 pixels with these bytes behind its frame header.
     fn sizes_with(bytes: &[&[u8]]) -> Result<(), Fault> {
         let file = [&samples::jpeg(40, 30), &bytes.concat()[..]].concat();
-        check_sizes(&file, Size::new(40, 30))
+        check_sizes(&file, Size::new(40, 30)).map(drop)
     }
 
     const END: &[u8] = &[0xff, 0xd9];

@@ -13,8 +13,11 @@
 //! refused, since decoders differ about which one counts.
 
 use super::format::{Format, Orientation};
+use super::jpeg::{CodedData, Ending};
 use super::second_size::Fault;
 use super::{Size, bmp, heic, jpeg, kind, png, polyglot, tiff, webp};
+
+pub use super::jpeg::Marker;
 
 /// Why a header cannot be read: the file is shorter than its header.
 pub(super) const TRUNCATED: &str = "ends before its width and height";
@@ -104,6 +107,14 @@ pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ProbeError> {
     })
 }
 
+/// The header of a JPEG of which the beginning is here, and the coded data that follows it. While only coded data
+/// follows, up to the end of the image, [`probe`] finds the same in the whole file. `None` where it has to see it.
+pub fn probe_beginning(bytes: &[u8]) -> Option<(ImageHeader, CodedData)> {
+    let header = probe(bytes).ok().filter(|header| header.format == Format::Jpeg)?;
+    let ending = jpeg::check_sizes(bytes, header.stored).ok()?;
+    (ending == Ending::InCodedData).then(|| (header, CodedData::behind(bytes)))
+}
+
 fn read(format: Format, bytes: &[u8]) -> Result<ImageHeader, Fault> {
     let header = match format {
         Format::Jpeg => jpeg::read(bytes),
@@ -125,7 +136,7 @@ fn read(format: Format, bytes: &[u8]) -> Result<ImageHeader, Fault> {
         Format::Heic => heic::check_picture(bytes),
     }?;
     match format {
-        Format::Jpeg => jpeg::check_sizes(bytes, header.stored),
+        Format::Jpeg => jpeg::check_sizes(bytes, header.stored).map(drop),
         Format::Png => png::check_sizes(bytes, header.stored),
         Format::Webp => webp::check_sizes(bytes, header.stored),
         Format::Tiff => tiff::check_sizes(bytes, header.stored),

@@ -31,7 +31,7 @@ fn low_half(number: u32) -> u16 {
 pub(super) const JPEG_SCAN: [u8; 11] = [0xff, 0xda, 0, 8, 1, 1, 0, 0, 0x3f, 0, 0x55];
 
 /// Up to its frame header.
-pub(super) fn jpeg(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     let sides = [low_half(height), low_half(width)].map(u16::to_be_bytes);
     let frame = [0xff, 0xd8, 0xff, 0xc0, 0, 17, 8];
     [&frame[..], sides.as_flattened(), &[3, 1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1]].concat()
