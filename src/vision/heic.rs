@@ -284,10 +284,15 @@ impl<'a> Primary<'a> {
         let configuration = self.properties().filter_map(Result::ok);
         let configuration = configuration.filter(|(kind, _)| kind == b"hvcC").map(|(_, body)| body);
         let configuration = configuration.last().unwrap_or_default();
-        let length_size = hevc::length_size(configuration).ok_or(hevc::WITHOUT_SIZE)?;
-        let units = hevc::units(self.data()?, length_size).take(MAX_UNITS);
+        if !hevc::has_usual_lengths(configuration) {
+            return Err(Fault::Rule("does not give the lengths of its coded data in four bytes"));
+        }
+        let units = hevc::units(self.data()?);
         let mut is_given = false;
-        for unit in hevc::units_of_configuration(configuration).chain(units) {
+        for (number, unit) in hevc::units_of_configuration(configuration).chain(units).enumerate() {
+            if number == MAX_UNITS {
+                return Err(Fault::Rule("has more than 65536 units of coded data"));
+            }
             let Some(size) = hevc::coded_size(unit) else { continue };
             agree(stored, size?, "in its coded picture")?;
             is_given = true;
@@ -610,6 +615,25 @@ mod tests {
             file(&[unit(40, 30)], &inside(unit(41, 30))),
             Err(Fault::SecondSize { .. })
         ));
+    }
+
+    #[test]
+    fn units_that_are_not_looked_at_or_have_lengths_of_another_kind_are_refused() {
+        let file = |data: &[u8]| {
+            let unit = samples::hevc_parameter_set(40, 30);
+            samples::heic_coded(&[ispe(40, 30)], &[1], &[unit], data)
+        };
+        let checked = |empty_units: usize| check_sizes(&file(&[0; 4].repeat(empty_units)));
+        assert_eq!(checked(MAX_UNITS - 1), Ok(()));
+        assert!(checked(MAX_UNITS).is_err());
+        for length_size in [1, 2, 3] {
+            let mut file = file(&[0; 4]);
+            // The sample has its configuration's bytes before this one all zero.
+            let at = file.windows(4).position(|window| window == b"hvcC").unwrap() + 4 + 21;
+            assert_eq!(file[at], 3);
+            file[at] = length_size - 1;
+            assert!(check_sizes(&file).is_err(), "{length_size}");
+        }
     }
 
     #[test]

@@ -73,7 +73,13 @@ fn scan(bytes: &[u8]) -> Result<(Size, Option<Range<usize>>), &'static str> {
 }
 
 /// Sees that there is data in a scan. Data that is cut later is let be: decoders show the rest in grey.
+///
+/// A segment comes right behind the start. Decoders that know JPEG by three bytes take another file for another
+/// format, which may have another size.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
+    if bytes.get(START_OF_IMAGE.len()) != Some(&0xff) {
+        return Err("has other bytes between its start and its first segment");
+    }
     let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
     for _ in 0..2 * MAX_SEGMENTS {
         match segments.marker().map_err(without_scan)? {
@@ -172,7 +178,12 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<Ending, Fault> {
                 let Ok(_) = segments.body() else { return Ok(Ending::Elsewhere) };
             }
             _ => {
-                let Ok(body) = segments.body() else { return Ok(Ending::Elsewhere) };
+                let body = match segments.body() {
+                    Ok(body) => body,
+                    Err(TRUNCATED) => return Ok(Ending::Elsewhere),
+                    // libjpeg goes on behind the length.
+                    Err(_) => continue,
+                };
                 if marker == 0xdc {
                     let lines = Big.u16(body, 0).map_or(stored.height, u32::from);
                     agree(stored, Size::new(stored.width, lines), "in a DNL segment")?;
@@ -392,6 +403,13 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_comes_right_behind_the_start() {
+        let file = |junk: &[u8]| check_picture(&[&jpeg_after(junk), SCAN, &[0x55]].concat());
+        assert_eq!((file(&[]), file(&[0xff, 0xff])), (Ok(()), Ok(())));
+        assert!(file(&[0, 0x4b]).is_err() && file(&[0]).is_err());
+    }
+
+    #[test]
     fn a_million_segments_before_the_scan_are_given_up() {
         let segments = [0xff, 0xfe, 0x00, 0x02].repeat(1 << 20);
         assert!(with_scans(&[&segments, SCAN, &[0x55]]).is_err());
@@ -419,6 +437,7 @@ mod tests {
             assert_eq!(sizes_with(&[SCAN, &data, END, &second]), Ok(()));
         }
         assert_eq!(sizes_with(&[SCAN, &[0x55, 0xff, 0x02], &second]), refused);
+        assert_eq!(sizes_with(&[SCAN, &[0x55, 0xff, 0xe0, 0, 1], &second]), refused);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! WebP file can be written so that Pillow opens it as one of those, with another size. The checks here are
 //! those of Pillow's own plugins; real pictures do not meet them by chance.
 
-use super::byte_order::ByteOrder::Little;
+use super::byte_order::ByteOrder::{Big, Little};
 
 /// Where the signature of a Photo CD image stands, behind anything.
 const PHOTO_CD: usize = 2048;
@@ -36,9 +36,28 @@ pub(super) fn other_format(bytes: &[u8]) -> Option<&'static str> {
         Some("opens as a FLI animation too, which has another size")
     } else if is_im(bytes) {
         Some("opens as an IFUNC image (IM) too, which has another size")
+    } else if is_spider(bytes) {
+        Some("opens as a SPIDER image too, which has another size")
     } else {
         None
     }
+}
+
+/// A SPIDER image has no signature: its header is floats, of which some have to be whole numbers. The fifth
+/// says that there is one picture, and the length of the header is that of its records together.
+fn is_spider(bytes: &[u8]) -> bool {
+    let one = Some(1_f32.to_bits());
+    [Big, Little].into_iter().any(|order| {
+        let whole = |number: usize| {
+            let value = f64::from(f32::from_bits(order.u32(bytes, 4 * (number - 1))?));
+            (value.fract() == 0.0).then_some(value)
+        };
+        let are_whole = || [1, 2, 12].into_iter().all(|number| whole(number).is_some());
+        let lengths = || Some((whole(13)?, whole(22)?, whole(23)?));
+        order.u32(bytes, 16) == one
+            && are_whole()
+            && lengths().is_some_and(|(records, all, each)| all - records * each == 0.0)
+    })
 }
 
 /// An animation of Autodesk Animator has its signature at byte four, where a TIFF file has the place of its
@@ -126,5 +145,37 @@ mod tests {
         ] {
             assert_eq!(other_format(part), None, "{part:?}");
         }
+    }
+
+    #[test]
+    fn a_file_whose_first_floats_are_a_spider_header_is_one() {
+        for order in [Big, Little] {
+            let file = |change: usize, value: f32| {
+                let mut floats = [0_f32; 27];
+                for (number, value) in [
+                    (2, 1_300.0),
+                    (5, 1.0),
+                    (12, 1_300.0),
+                    (13, 1.0),
+                    (22, 1_024.0),
+                    (23, 1_024.0),
+                    (change, value),
+                ] {
+                    floats[number - 1] = value;
+                }
+                let bytes = floats.map(|float| match order {
+                    Big => float.to_be_bytes(),
+                    Little => float.to_le_bytes(),
+                });
+                is_spider(bytes.as_flattened())
+            };
+            assert!(file(2, 1_300.0) && file(13, 1.0));
+            for (number, value) in
+                [(1, 0.5), (2, f32::NAN), (5, 3.0), (12, f32::INFINITY), (13, 2.0), (23, 0.5)]
+            {
+                assert!(!file(number, value), "{number}");
+            }
+        }
+        assert!(!is_spider(&[]) && !is_spider(&[0; 108]));
     }
 }

@@ -33,14 +33,18 @@ pub(super) fn units_of_configuration(body: &[u8]) -> impl Iterator<Item = &[u8]>
     })
 }
 
-/// How many bytes give the length of a unit in the coded data.
-pub(super) fn length_size(configuration: &[u8]) -> Option<usize> {
-    configuration.get(21).map(|byte| usize::from(byte & 3) + 1)
+/// Bytes of the length before a unit of the coded data.
+const LENGTH: usize = 4;
+
+/// Whether a decoder configuration says that the coded data give lengths in four bytes, as all encoders write
+/// them. libheif reads four whatever the configuration says, and other decoders go by it.
+pub(super) fn has_usual_lengths(configuration: &[u8]) -> bool {
+    configuration.get(21).is_some_and(|byte| usize::from(byte & 3) + 1 == LENGTH)
 }
 
-/// The units of coded data, each behind its length in `length_size` bytes; the last may be cut.
-pub(super) fn units(mut data: &[u8], length_size: usize) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || take_unit(&mut data, length_size))
+/// The units of coded data, each behind its length in four bytes; the last may be cut.
+pub(super) fn units(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || take_unit(&mut data, LENGTH))
 }
 
 fn take_unit<'a>(rest: &mut &'a [u8], length_size: usize) -> Option<&'a [u8]> {
@@ -184,8 +188,8 @@ mod tests {
 
     #[test]
     fn units_are_found_by_their_lengths_and_the_last_may_be_cut() {
-        let data = [0, 2, 7, 8, 0, 0, 0, 9, 1];
-        let found: Vec<_> = units(&data, 2).collect();
+        let data = [0, 0, 0, 2, 7, 8, 0, 0, 0, 0, 0, 0, 0, 9, 1];
+        let found: Vec<_> = units(&data).collect();
         assert_eq!(found, [&[7, 8][..], &[], &[1]]);
         let arrays = [&[0; 21][..], &[0, 2], &[0x20, 0, 1, 0, 1, 5], &[0x21, 0, 2, 0, 0, 0, 1, 6]];
         let arrays = arrays.concat();
