@@ -133,12 +133,27 @@ fn read_item(
             let why = format!("must have a text as `text`, or `{}`", dialect.image);
             return Err(fault(pointer, why));
         }
-        read_wish(&item, &[item])?;
+        check_no_wish(&item, dialect.image)?;
         return check_type(&item, "text");
     };
     check_type(&item, dialect.image_type)?;
     images.push((dialect.read_image)(item, image, format!("{pointer}/{}", dialect.image))?);
     Ok(())
+}
+
+/// Refuses what an item of text wishes for an image: a reader that looks for wishes in all items of a message
+/// would obey it, and no bound counts on it.
+fn check_no_wish(item: &Object<'_, '_>, image: &str) -> Result<(), FormFault> {
+    let wish = read_wish(item, &[*item])?;
+    let wished = [
+        ("min_pixels", wish.min_pixels.is_some()),
+        ("max_pixels", wish.max_pixels.is_some()),
+        ("enable_rotate", wish.straighten),
+    ];
+    match wished.into_iter().find(|&(_, is_wished)| is_wished) {
+        Some((name, _)) => Err(item.wrong(name, format!("belongs in an item with `{image}`"))),
+        None => Ok(()),
+    }
 }
 
 /// A reader that goes by `type` and one that goes by the members must find the same.

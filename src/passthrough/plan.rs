@@ -306,6 +306,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_text_wishes_for_an_image_is_refused() {
+        for (name, value) in [
+            ("enable_rotate", json!(true)),
+            ("min_pixels", json!(8_000_000)),
+            ("max_pixels", json!(8_000_000)),
+            ("enable_rotate", json!(false)),
+            ("max_pixels", Value::Null),
+        ] {
+            let is_wish = !matches!(value, Value::Null | Value::Bool(false));
+            let mut text = json!({ "type": "text", "text": "a" });
+            text[name] = value;
+            let mut native = generation(&json!({ "image": png_url() }), &json!({}));
+            let content = native["input"]["messages"][0]["content"].as_array_mut().unwrap();
+            content.push(text.clone());
+            let compatible = chat(&json!([image(&png_url()), text]));
+            for (protocol, body) in [(Protocol::Compatible, compatible), (Protocol::Native, native)]
+            {
+                let planned = planned(protocol, &body.to_string(), json!({ "name": "acme" }));
+                assert_eq!(planned.is_err(), is_wish, "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn a_schema_of_the_answer_and_a_task_count_on_both_protocols() {
         let format = json!({ "type": "json_schema", "json_schema": { "schema": { "a": "b" } } });
         let parameters = json!({ "response_format": format, "ocr_options": { "task": "x" } });
