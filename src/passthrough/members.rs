@@ -95,11 +95,13 @@ pub(super) const COMPATIBLE_ROOT: Members = Members(&[
 pub(super) const STREAM_OPTIONS: Members =
     Members(&[(Rule::Read, &["include_usage"]), (Rule::Plain, &["include_obfuscation"])]);
 
-/// A message of either protocol, also one that the model wrote and that is sent back.
+/// A message of either protocol, also one that the model wrote and that is sent back. OpenAI's SDKs put what they
+/// read from an answer beside it as `parsed`, `LiteLLM` writes `provider_specific_fields`.
 pub(super) const MESSAGE: Members = Members(&[
     (Rule::Read, &["content", "role"]),
     (Rule::Plain, &["name", "reasoning_content", "refusal"]),
-    (OFF, &["annotations", "audio", "function_call", "tool_calls"]),
+    (Rule::AnyJson, &["parsed"]),
+    (OFF, &["annotations", "audio", "function_call", "provider_specific_fields", "tool_calls"]),
 ]);
 
 /// An item of content of the compatible protocol.
@@ -443,7 +445,7 @@ impl Rule {
                 let why = "must be a number, a text, true, false, null, or a list of these";
                 Err(object.wrong(name, why))
             }
-            Self::Only(values) if !values.contains(&outline.json(value)) => {
+            Self::Only(values) if !is_one_of(values, outline.json(value)) => {
                 let values = values.join(" or ");
                 let why = format!("must be {values} here: what another value costs is not known");
                 Err(object.wrong(name, why))
@@ -451,6 +453,19 @@ impl Rule {
             Self::Read | Self::AnyJson | Self::Plain | Self::Only(_) => Ok(()),
         }
     }
+}
+
+/// Whether a value is one of these, of which a list has one element at most. Writers that indent put line breaks
+/// behind its bracket.
+fn is_one_of(values: &[&str], json: &str) -> bool {
+    let element =
+        |list| within_brackets(list).map(|inside| inside.trim_matches([' ', '\t', '\n', '\r']));
+    let is_list = |value| element(value).is_some() && element(value) == element(json);
+    values.iter().any(|&value| value == json || is_list(value))
+}
+
+fn within_brackets(list: &str) -> Option<&str> {
+    list.strip_prefix('[')?.strip_suffix(']')
 }
 
 fn check_unknown(
@@ -612,6 +627,19 @@ mod tests {
             assert_eq!(meant(name), None, "{name}");
         }
         assert!(COSTLY.iter().all(|name| folded(name).is_some()));
+    }
+
+    #[test]
+    fn a_list_is_the_same_however_it_is_indented() {
+        let Rule::Only(off) = OFF else { unreachable!() };
+        for json in ["[]", "[ ]", "[\n  ]", "null", "false"] {
+            assert!(is_one_of(off, json), "{json}");
+        }
+        assert!(is_one_of(&["[\"text\"]"], "[\n  \"text\"\r\n]"));
+        for json in ["[\"te xt\"]", "[\"text\", \"text\"]", "[[\"text\"]]", "\"text\"", "[]"] {
+            assert!(!is_one_of(&["[\"text\"]"], json), "{json}");
+        }
+        assert!(["[1]", "[[]]", "{}", "0", "\"\""].iter().all(|json| !is_one_of(off, json)));
     }
 
     #[test]

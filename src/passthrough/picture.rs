@@ -40,12 +40,16 @@ fn inline(url: &str, pointer: &str) -> Result<ImageHeader, PassthroughError> {
     Ok(header)
 }
 
+/// Media types that say no more than that there are bytes, or an image.
+const UNSAID: [&[u8]; 4] = [b"", b"image", b"application/octet-stream", b"binary/octet-stream"];
+
 /// The Base64 of a data URL of an image; or else what is wrong with it.
 fn letters(url: &str) -> Result<&[u8], String> {
     let head = data_url::head(url.as_bytes()).map_err(|error: HeadError| error.to_string())?;
     let kind = head.media_type.to_ascii_lowercase();
     // A file may be a picture to one reader and a document to one that goes by the media type.
-    if !kind.is_empty() && !kind.starts_with(b"image/") && kind != b"application/octet-stream" {
+    let is_unsaid = UNSAID.contains(&kind.as_slice());
+    if !is_unsaid && !kind.starts_with(b"image/") {
         return Err("is a data URL of another media type than image/…".to_owned());
     }
     Ok(&url.as_bytes()[head.length..])
@@ -175,9 +179,15 @@ mod tests {
     #[test]
     fn a_data_url_says_that_it_is_an_image_or_nothing() {
         let letters = base64_simd::STANDARD.encode_to_string(whole_png(640, 480));
-        for kind in
-            ["image/png", "IMAGE/Jpeg", "image/jpg;name=a.jpg", "", "application/octet-stream"]
-        {
+        for kind in [
+            "image/png",
+            "IMAGE/Jpeg",
+            "image/jpg;name=a.jpg",
+            "image",
+            "",
+            "application/octet-stream",
+            "binary/octet-stream",
+        ] {
             assert!(look(&format!("data:{kind};base64,{letters}"), "/x").is_ok(), "{kind}");
         }
         for kind in ["application/pdf", "video/mp4", "text/html", "audio/wav", "imagex/png"] {

@@ -45,7 +45,9 @@ pub fn head(url: &[u8]) -> Result<Head<'_>, HeadError> {
     let described = written.strip_suffix(b";base64").ok_or(HeadError::NotBase64)?;
     let mut parts = described.split(|&byte| byte == b';');
     let media_type = parts.next().unwrap_or_default();
-    let is_type = media_type.is_empty() || are_two_tokens(media_type, b'/');
+    // Qwen's own examples write `data:image;base64,`.
+    let is_short = media_type.is_empty() || media_type.eq_ignore_ascii_case(b"image");
+    let is_type = is_short || are_two_tokens(media_type, b'/');
     if is_type && parts.all(|parameter| are_two_tokens(parameter, b'=')) {
         return Ok(Head { media_type, length: comma + 1 });
     }
@@ -74,6 +76,7 @@ mod tests {
             ("data:image/png;base64,", "image/png"),
             ("DATA:IMAGE/PNG;base64,", "IMAGE/PNG"),
             ("data:;base64,", ""),
+            ("data:image;base64,", "image"),
             ("data:image/svg+xml;charset=utf-8;name=a.png;base64,", "image/svg+xml"),
             ("data:image/*;base64,", "image/*"),
         ] {
