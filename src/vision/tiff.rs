@@ -107,9 +107,12 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     if ABOUT_SIZE.iter().any(|&tag| first.is_twice(tag)) {
         return Err(Fault::Rule("has a field twice that tells of its size"));
     }
-    let below = first.numbers(SUB_DIRECTORIES);
-    for offset in below.take(MAX_SUB_DIRECTORIES) {
+    let mut below = first.numbers(SUB_DIRECTORIES);
+    for offset in below.by_ref().take(MAX_SUB_DIRECTORIES) {
         check_not_larger(stored, first.sibling(offset), "in a directory below the first")?;
+    }
+    if below.next().is_some() {
+        return Err(Fault::Rule("has more than 64 directories below the first"));
     }
     if is_copy(&first) {
         let mut page = first.next();
@@ -117,6 +120,9 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
             let Some(directory) = page else { break };
             check_not_larger(stored, page, "in the page that the first is a copy of")?;
             page = directory.next();
+        }
+        if page.is_some() {
+            return Err(Fault::Rule("is a copy of one page of more than 1000"));
         }
     }
     check_old_jpeg(bytes, &first, stored)
@@ -315,6 +321,25 @@ mod tests {
             let below = (SUB_DIRECTORIES, kind, 8 + 2 + 4 * 12 + 4);
             assert_eq!(sizes_with(&[below], &[&PAGE]), Ok(()));
             assert!(matches!(sizes_with(&[below], &[&large]), Err(Fault::SecondSize { .. })));
+        }
+    }
+
+    #[test]
+    fn directories_that_are_too_many_to_look_at_are_refused() {
+        let pages = vec![&PAGE[..]; MAX_PAGES_COUNTED];
+        assert_eq!(sizes_with(&[(KIND_OF_PAGE, 4, 1)], &pages), Ok(()));
+        let more = [&pages[..], &[&PAGE]].concat();
+        assert!(sizes_with(&[(KIND_OF_PAGE, 4, 1)], &more).is_err());
+        assert_eq!(sizes_with(&[], &more), Ok(()));
+        for (count, is_taken) in [(MAX_SUB_DIRECTORIES, true), (MAX_SUB_DIRECTORIES + 1, false)] {
+            let mut file =
+                samples::tiff(Little, &[&[&PAGE[..], &[(SUB_DIRECTORIES, 4, 0)]].concat()]);
+            // The value of the last field becomes the place of a list behind the file.
+            let (field, list) = (8 + 2 + 3 * 12, file.len());
+            file[field + 4..][..4].copy_from_slice(&u32::try_from(count).unwrap().to_le_bytes());
+            file[field + 8..][..4].copy_from_slice(&u32::try_from(list).unwrap().to_le_bytes());
+            file.resize(list + 4 * count, 0);
+            assert_eq!(check_sizes(&file, Size::new(40, 30)).is_ok(), is_taken, "{count}");
         }
     }
 
