@@ -30,7 +30,7 @@ fn inline(url: &str, pointer: &str) -> Result<ImageHeader, PassthroughError> {
     let of_image = |error: OcrError| PassthroughError::image(pointer, error);
     limits::check_data_url(url.len() as u64).map_err(|error| of_image(error.into()))?;
     let data = letters(url).map_err(|why| fault(pointer, why))?;
-    let Some(header) = header_of(data) else {
+    let Ok(header) = header_of(data) else {
         let why = "is not Base64 in the standard alphabet (A-Z a-z 0-9 + /), padded with = and without \
                    line breaks";
         return Err(fault(pointer, why).into());
@@ -58,23 +58,27 @@ fn letters(url: &str) -> Result<&[u8], String> {
 /// Letters that are decoded at once: 192 KiB of a picture, which is more than most cameras write before its data.
 const PIECE: usize = 256 * 1024;
 
-/// What the image says of itself; none where it is not Base64 as a whole. Decoders differ in what they make
-/// of other letters, of padding in the middle, and of line breaks. The whole file is looked at, since a second
-/// size may stand at its end.
-fn header_of(data: &[u8]) -> Option<Result<ImageHeader, ProbeError>> {
+/// The letters are not Base64 as a whole. Decoders differ in what they make of other letters, of padding in the
+/// middle, and of line breaks.
+#[derive(Debug, PartialEq, Eq)]
+struct NotBase64;
+
+/// What the image says of itself. The whole file is looked at, since a second size may stand at its end.
+fn header_of(data: &[u8]) -> Result<Result<ImageHeader, ProbeError>, NotBase64> {
     if let Some(header) = header_in_pieces(data)? {
-        return Some(Ok(header));
+        return Ok(Ok(header));
     }
-    base64_simd::STANDARD.decode_to_vec(data).ok().map(|file| probe(&file))
+    let file = base64_simd::STANDARD.decode_to_vec(data).map_err(|_letter| NotBase64)?;
+    Ok(probe(&file))
 }
 
-/// The same of a large JPEG of one scan, which most photographs are, so that it is not held a second time. The inner
-/// `None` is any other file.
-fn header_in_pieces(data: &[u8]) -> Option<Option<ImageHeader>> {
+/// The same of a large JPEG of one scan, which most photographs are, so that it is not held a second time; `None`
+/// for any other file.
+fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, NotBase64> {
+    let Some((beginning, mut rest)) = data.split_at_checked(PIECE) else { return Ok(None) };
     let mut buffer = vec![0; PIECE];
-    let Some((beginning, mut rest)) = data.split_at_checked(PIECE) else { return Some(None) };
     let beginning = decode(beginning, rest.is_empty(), &mut buffer)?;
-    let Some((header, mut coded)) = probe_beginning(beginning) else { return Some(None) };
+    let Some((header, mut coded)) = probe_beginning(beginning) else { return Ok(None) };
     let mut is_over = false;
     while !rest.is_empty() {
         let (piece, left) = rest.split_at(rest.len().min(PIECE));
@@ -82,17 +86,18 @@ fn header_in_pieces(data: &[u8]) -> Option<Option<ImageHeader>> {
         match coded.marker_in(file).filter(|_| !is_over) {
             None => {}
             Some(Marker::End) => is_over = true,
-            Some(Marker::Other) => return Some(None),
+            Some(Marker::Other) => return Ok(None),
         }
         rest = left;
     }
-    Some(Some(header))
+    Ok(Some(header))
 }
 
 /// Decodes a piece of Base64, which is padded at most where it is the last.
-fn decode<'b>(piece: &[u8], is_last: bool, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-    let file: &[u8] = base64_simd::STANDARD.decode(piece, buffer.as_out()).ok()?;
-    (is_last || file.len() == piece.len() / 4 * 3).then_some(file)
+fn decode<'b>(piece: &[u8], is_last: bool, buffer: &'b mut [u8]) -> Result<&'b [u8], NotBase64> {
+    let decoded = base64_simd::STANDARD.decode(piece, buffer.as_out());
+    let file: &[u8] = decoded.map_err(|_letter| NotBase64)?;
+    if is_last || file.len() == piece.len() / 4 * 3 { Ok(file) } else { Err(NotBase64) }
 }
 
 #[cfg(test)]
@@ -137,7 +142,7 @@ mod tests {
                 file[place..place + 2].copy_from_slice(&[0xff, marker]);
             }
             let written = base64_simd::STANDARD.encode_to_string(&file);
-            prop_assert_eq!(header_of(written.as_bytes()), Some(probe(&file)));
+            prop_assert_eq!(header_of(written.as_bytes()), Ok(probe(&file)));
         }
     }
 
