@@ -22,14 +22,19 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
 
+use crate::capacity::CONNECTION_BYTES;
 use crate::capacity::places::Place;
 
 /// How long what a client still sends is read after the answer was given. Longer than the round
 /// trip that the answer needs, shorter than a slow client could use to hold resources.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Bytes read at once while lingering.
-const LINGER_BUFFER: usize = 8 * 1024;
+/// The most that is read after the answer was given, in bytes: more than the longest body has by default, so that
+/// its sender hears why it is refused. What comes beyond waits in the kernel, and its sender with it.
+const LINGER_BYTES: usize = 32 << 20;
+
+/// Bytes read at once while lingering: as many as hyper's buffer had, which is gone by then.
+const LINGER_BUFFER: usize = CONNECTION_BYTES;
 
 /// An accepted connection with its place among all connections, kept until the socket is closed.
 #[derive(Debug)]
@@ -133,16 +138,19 @@ impl Drop for Connection {
 async fn linger(Open { reading, mut writing, place }: Open) {
     let read_on = async {
         writing.shutdown().await?;
-        let mut dropped = vec![0; LINGER_BUFFER];
-        loop {
+        let (mut dropped, mut left) = (vec![0; LINGER_BUFFER], LINGER_BYTES);
+        while left > 0 {
             reading.readable().await?;
             match reading.try_read(&mut dropped) {
-                Ok(0) => break,
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                Ok(_) | Err(_) => {}
+                Ok(0) => return Ok(()),
+                Ok(bytes) => left = left.saturating_sub(bytes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok::<_, io::Error>(())
+        drop(dropped);
+        // To close now would reset the connection before the client has read the answer.
+        std::future::pending::<io::Result<()>>().await
     };
     // Either the client is done, or it has had its time, or its place is another's.
     let visit = place.visit();

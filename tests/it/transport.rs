@@ -150,6 +150,29 @@ async fn a_huge_wait_of_caller_or_upstream_does_no_harm() {
     assert_eq!(answer.header("retry-after"), "600");
 }
 
+#[tokio::test]
+async fn a_refused_client_hears_why_and_little_of_what_it_sends_then_is_read() {
+    const BLOCK: usize = 1 << 20;
+    const BLOCKS: usize = 512;
+    let gateway = TestGateway::start().await;
+    let address = gateway.address.trim_start_matches("http://");
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let (key, length) = (&gateway.key, BLOCK * BLOCKS);
+    let head = format!(
+        "POST /ocr HTTP/1.1\r\nHost: test\r\nX-API-Key: {key}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut start = [0; "HTTP/1.1 413".len()];
+    connection.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 413");
+    let (block, mut sent) = (vec![0; BLOCK], 0);
+    while sent < BLOCKS && connection.write_all(&block).await.is_ok() {
+        sent += 1;
+    }
+    // The buffers of both sockets take some more than is read.
+    assert!((20..64).contains(&sent), "{sent} MiB were taken after the answer");
+}
+
 /// The answer to a request with these header lines and no others but a key.
 async fn framed(gateway: &TestGateway, start: &str, lines: &[&str]) -> Answer {
     let mut wire = Wire::to(gateway).await;
