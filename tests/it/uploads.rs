@@ -667,6 +667,38 @@ async fn a_file_is_read_whatever_nearly_is_a_boundary_in_it() {
     }
 }
 
+#[tokio::test]
+async fn a_body_of_two_types_is_refused_and_of_one_type_named_twice_is_read() {
+    let gateway = TestGateway::start().await;
+    let form = form(&[(FILE, &fixture("hello.png"))]);
+    let chat = crate::dropin::CHAT;
+    let cases: [(&str, &[&str], u16); 10] = [
+        ("/estimate", &[r#"multipart/form-data; x="a,\",b"; boundary=b"#], 200),
+        ("/estimate", &["application/json; charset=utf-8, multipart/form-data; boundary=b"], 400),
+        ("/estimate", &[FORM], 200),
+        ("/estimate", &[FORM, FORM], 200),
+        ("/estimate", &[FORM, "multipart/form-data; boundary=other"], 400),
+        ("/estimate", &[FORM, "application/json"], 400),
+        ("/ocr", &["image/png", FORM], 400),
+        ("/estimate", &[&format!("{FORM}, application/json"), FORM], 400),
+        ("/estimate", &["application/json, multipart/form-data; boundary=b"], 400),
+        (chat, &["application/json", "text/plain"], 400),
+    ];
+    for (path, types, status) in cases {
+        let mut wire = Wire::to(&gateway).await;
+        let types: Vec<_> = types.iter().map(|one| format!("Content-Type: {one}")).collect();
+        let length = form.len();
+        let headers = format!("{}\nContent-Length: {length}", types.join("\n"));
+        wire.head(&format!("POST {path}"), &headers).await;
+        wire.send(&form).await;
+        let answer = wire.answer().await;
+        assert_eq!(answer.status, status, "{path} {types:?}: {}", answer.text);
+        let is_told = answer.text.contains("more than one Content-Type");
+        assert_eq!(is_told, status == 400, "{path} {types:?}: {}", answer.text);
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
 // Bodies in small pieces.
 
 #[tokio::test]

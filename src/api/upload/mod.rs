@@ -16,7 +16,7 @@ mod parts;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
 use self::body::{Pieces, Room, collect, too_large};
@@ -127,14 +127,52 @@ pub(super) async fn read_whole(
 ///
 /// # Errors
 ///
-/// 413 where its sender declared more than is taken, 415 where it is compressed.
+/// 400 where its type is ambiguous, 413 where its sender declared more than is taken, 415 where it is compressed.
 fn room_for(gateway: &Gateway, entered: &Entered, request: &Request) -> Result<Room, Problem> {
+    require_one_type(request.headers())?;
     require_identity(request.headers())?;
     let (limit, declared) = (gateway.bounds.body_bytes, announced_length(request.headers()));
     if let Some(length) = declared.filter(|&length| length > limit) {
         return Err(too_large(length, limit));
     }
     Ok(Room::new(declared, limit, Arc::clone(&entered.memory)))
+}
+
+/// Refuses a body of more than one type: a reader before this one may have taken the other.
+///
+/// # Errors
+///
+/// 400 where there are two headers `Content-Type` that differ, or two types in one.
+fn require_one_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let Some(first) = types.next() else { return Ok(()) };
+    if types.all(|other| other == first) && !is_list(first.as_bytes()) {
+        return Ok(());
+    }
+    let detail = "The request has more than one Content-Type. Send one, the type of its body.";
+    Err(Problem::bad_request("bad_request", detail))
+}
+
+/// Whether a header holds more than one value, as where a proxy has joined two headers with a comma.
+fn is_list(header: &[u8]) -> bool {
+    let (mut is_quoted, mut bytes) = (false, header.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_quoted = !is_quoted,
+            // It escapes the next byte.
+            b'\\' if is_quoted => _ = bytes.next(),
+            b',' if !is_quoted => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A media type without its parameters (RFC 9110, section 8.3.1).
+fn essence(content_type: &HeaderValue) -> &[u8] {
+    let content_type = content_type.as_bytes();
+    let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
+    content_type[..end].trim_ascii()
 }
 
 /// Refuses a body that cannot be text because it is compressed.
@@ -151,12 +189,11 @@ enum Form {
 
 impl Form {
     fn of(headers: &HeaderMap) -> Self {
-        let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if essence.eq_ignore_ascii_case("multipart/form-data") {
+        let essence = headers.get(header::CONTENT_TYPE).map(essence).unwrap_or_default();
+        if essence.eq_ignore_ascii_case(b"multipart/form-data") {
             return Self::Multipart;
         }
-        let is_json = essence.eq_ignore_ascii_case("application/json");
+        let is_json = essence.eq_ignore_ascii_case(b"application/json");
         if is_json { Self::Json } else { Self::File }
     }
 }
