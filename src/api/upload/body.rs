@@ -18,11 +18,11 @@ use crate::gateway::Gateway;
 
 /// Pieces of a body that may be of any size. Each costs the connection some 0.4 µs, so that a body of 20 MiB in
 /// chunks of one byte would cost seconds.
-const ANY_PIECES: u64 = 65_536;
+const ANY_PIECES: u64 = 16_384;
 
 /// The size that pieces past [`ANY_PIECES`] must have on average, in bytes. Clients that stream send some
 /// kilobytes at once.
-const LEAST_PIECE: u64 = 512;
+const LEAST_PIECE: u64 = 1024;
 
 /// What can go wrong while a body comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
