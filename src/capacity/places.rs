@@ -6,7 +6,7 @@
 //! next connection: whoever holds connections open without a key keeps nobody out. To refuse the new one instead
 //! would refuse known callers, whose connections begin as strangers too.
 //!
-//! A stranger keeps its place for [`GRACE`] in any case, so that connections which come in a burst do not close
+//! A stranger keeps its place for a second in any case, so that connections which come in a burst do not close
 //! one another before their requests arrive.
 
 use std::collections::BTreeMap;
