@@ -1,7 +1,7 @@
 //! Who is calling: from the text of a key to a tenant.
 //!
 //! A key is looked up on every request, so an answer of the store is remembered, for less than a
-//! second: a change or a revocation binds within a second on every replica (README, "What is promised")
+//! second: a change or a revocation binds within a second on every replica (docs/promises.md)
 //! without the replicas telling each other. The age of a remembered answer counts from when the
 //! store was *asked*; an answer that came slowly is not young, and a request that was in flight
 //! during a revocation cannot bring the old answer back.

@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 use super::directory::Credential;
 use super::key::KeyId;
 
-/// The age at which an answer is of no more use (README, "What is promised": "bind on all replicas within
-/// a second").
+/// The age at which an answer is of no more use. docs/promises.md: a change binds on all replicas within a second.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The age from which on one request asks again, while the others go on with what they have.
