@@ -10,7 +10,7 @@
 use serde::Serialize;
 
 use crate::dashscope::completion::Word;
-use crate::image::Size;
+use crate::vision::Size;
 
 /// One line of text and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
