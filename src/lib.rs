@@ -17,7 +17,7 @@ pub mod supervisor;
 
 pub mod capacity;
 
-pub mod vision;
+pub mod image;
 
 pub mod catalog;
 pub mod extract;

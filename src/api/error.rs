@@ -16,6 +16,7 @@ use crate::admission::Refusal;
 use crate::auth::AuthError;
 use crate::capacity::account::NoRoom;
 use crate::dashscope::error::{CallError, Fault, ImageFault};
+use crate::image::probe::ProbeError;
 use crate::ledger::LedgerStoreError;
 use crate::ledger::account::Unit;
 use crate::ledger::budget::BudgetExceeded;
@@ -23,10 +24,9 @@ use crate::ocr::error::OcrError;
 use crate::passthrough::PassthroughError;
 use crate::passthrough::outline::OutlineError;
 use crate::quote::QuoteError;
+use crate::quote::limits::LimitViolation;
 use crate::rate_limit::LimitExceeded;
 use crate::units::Money;
-use crate::vision::limits::LimitViolation;
-use crate::vision::probe::ProbeError;
 
 /// How long to wait where the failing side did not say: long enough to matter, short enough to heal.
 const SOON: Duration = Duration::from_secs(5);

@@ -21,10 +21,10 @@ use crate::auth::tenant::Tenant;
 use crate::capacity::places::Visit;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
+use crate::image::Size;
 use crate::ocr::result::Spend;
 use crate::random::new_id;
 use crate::telemetry::metrics::{Metrics, NO_TENANT};
-use crate::vision::Size;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ModelSettings, PriceSettings};
+use super::settings::{ModelSettings, PriceSettings};
 use crate::units::{Currency, Money, Tokens, Usage};
 
 /// What one token costs.

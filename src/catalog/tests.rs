@@ -1,4 +1,5 @@
 use super::*;
+use crate::units::Pixels;
 use crate::units::Usage;
 
 /// Figures with prices by region, each as `REGION INPUT OUTPUT CURRENCY`.

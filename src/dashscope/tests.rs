@@ -27,12 +27,12 @@ use crate::auth::tenant::{Tenant, UnknownBill};
 use crate::capacity::account::ByteAccount;
 use crate::catalog::{Catalog, Model};
 use crate::clock::Clock;
+use crate::image::Size;
 use crate::ledger::fake;
 use crate::quote::{Cap, Quote, Wish, quote};
 use crate::rate_limit::local::LocalRateLimiter;
 use crate::telemetry::metrics::{Metrics, MetricsSettings};
 use crate::units::{Pixels, Tokens, Usage};
-use crate::vision::Size;
 
 /// What every call here may be billed at most; 9,000 tokens in all.
 const BOUND: Usage =

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Tree;
+use super::tree::Tree;
 
 /// The deepest nesting, as `serde_json` has it: what is deeper is written to spend a stack.
 const MAX_DEPTH: usize = 128;

@@ -3,10 +3,10 @@
 use crate::admission::Refusal;
 use crate::dashscope::error::CallError;
 use crate::extract::answer::AnswerError;
+use crate::image::as_stored::FixedOrientation;
+use crate::image::probe::ProbeError;
 use crate::quote::QuoteError;
-use crate::vision::as_stored::FixedOrientation;
-use crate::vision::limits::LimitViolation;
-use crate::vision::probe::ProbeError;
+use crate::quote::limits::LimitViolation;
 
 /// Why an image was not read.
 #[derive(Debug, thiserror::Error)]

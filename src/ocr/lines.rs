@@ -10,7 +10,7 @@
 use serde::Serialize;
 
 use crate::dashscope::completion::Word;
-use crate::vision::Size;
+use crate::image::Size;
 
 /// One line of text and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

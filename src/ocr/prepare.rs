@@ -10,13 +10,14 @@ use super::result::Estimate;
 use crate::auth::tenant::{OnExceed, Tenant};
 use crate::catalog::{Catalog, Model};
 use crate::dashscope::{Call, Image};
+use crate::image::as_stored::Patch;
+use crate::image::format::Orientation;
+use crate::image::header::ImageHeader;
+use crate::image::probe::{ProbeError, probe};
 use crate::ledger::budget::RemainingTokens;
+use crate::quote::limits;
 use crate::quote::{self, Cap, Quote};
 use crate::units::Tokens;
-use crate::vision::as_stored::Patch;
-use crate::vision::format::Orientation;
-use crate::vision::limits;
-use crate::vision::probe::{ImageHeader, ProbeError, probe};
 
 /// An image that was looked at and quoted.
 pub(super) struct Prepared {

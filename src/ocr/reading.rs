@@ -14,8 +14,8 @@ use super::result::Warning;
 use crate::dashscope::Task;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::answer::as_written;
+use crate::image::Size;
 use crate::json::Tree;
-use crate::vision::Size;
 
 /// The text of one page.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use crate::admission::tab::Spent;
 use crate::auth::tenant::Tenant;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::Extraction;
+use crate::image::format::Orientation;
 use crate::ledger::budget::RemainingTokens;
 use crate::quote::{ImageQuote, Quote};
 use crate::units::{Cost, Currency, Pixels, Tokens};
-use crate::vision::format::Orientation;
 
 /// The answer of `/ocr`.
 #[derive(Debug, Clone, Serialize)]

@@ -8,10 +8,11 @@ use base64_simd::AsOut as _;
 
 use super::PassthroughError;
 use super::form::fault;
+use crate::image::data_url::{self, HeadError};
+use crate::image::header::ImageHeader;
+use crate::image::probe::{Marker, ProbeError, probe, probe_beginning};
 use crate::ocr::error::OcrError;
-use crate::vision::data_url::{self, HeadError};
-use crate::vision::limits;
-use crate::vision::probe::{ImageHeader, Marker, ProbeError, probe, probe_beginning};
+use crate::quote::limits;
 
 /// The header of the image at `url`; none where the image is elsewhere.
 pub(super) fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, PassthroughError> {
@@ -105,8 +106,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::vision::Size;
-    use crate::vision::samples::{jpeg, whole_png};
+    use crate::image::Size;
+    use crate::image::samples::{jpeg, whole_png};
 
     fn url(bytes: &[u8]) -> String {
         format!("data:image/png;base64,{}", base64_simd::STANDARD.encode_to_string(bytes))

@@ -24,9 +24,9 @@ use crate::catalog::{Catalog, Model};
 use crate::dashscope::settings::UnknownMembers;
 use crate::dashscope::{Forward, Protocol};
 use crate::ocr::prepare;
+use crate::quote::resize::Geometry;
 use crate::quote::{self, Cap};
 use crate::units::{Pixels, Tokens, Usage};
-use crate::vision::resize::Geometry;
 
 /// What a request may cost, and what is known of it beforehand.
 #[derive(Debug)]
@@ -252,7 +252,7 @@ mod tests {
 
     fn png_url() -> String {
         let file =
-            base64_simd::STANDARD.encode_to_string(crate::vision::samples::whole_png(640, 480));
+            base64_simd::STANDARD.encode_to_string(crate::image::samples::whole_png(640, 480));
         format!("data:image/png;base64,{file}")
     }
 

@@ -18,12 +18,12 @@ const CONFINED: [(&str, &[&str]); 6] = [
 
 /// Modules that may not know one another although the order would let them.
 const STRANGERS: [(&str, &[&str]); 7] = [
-    ("vision", &["clock", "random", "telemetry"]),
-    ("extract", &["clock", "random", "telemetry", "vision"]),
-    ("auth", &["catalog", "extract", "quote", "vision"]),
-    ("ledger", &["auth", "catalog", "extract", "quote", "vision"]),
+    ("image", &["clock", "random", "telemetry"]),
+    ("extract", &["clock", "random", "telemetry", "image"]),
+    ("auth", &["catalog", "extract", "quote", "image"]),
+    ("ledger", &["auth", "catalog", "extract", "quote", "image"]),
     ("rate_limit", &["auth", "catalog", "quote", "telemetry"]),
-    ("dashscope", &["auth", "extract", "quote", "vision"]),
+    ("dashscope", &["auth", "extract", "quote", "image"]),
     ("api", &["settings", "store"]),
 ];
 

@@ -45,7 +45,6 @@ mod regions;
 mod replicas;
 mod requests;
 mod rolling;
-mod schema;
 mod shares;
 mod store;
 mod supervision;

@@ -27,11 +27,11 @@ use super::spent;
 use super::upload::{self, Upload};
 use crate::capacity::account::HeldBytes;
 use crate::gateway::Gateway;
+use crate::image::Size;
 use crate::ocr::request::Request;
 use crate::ocr::result::{Facts, Page, Spend};
 use crate::random::new_id;
 use crate::units::Pixels;
-use crate::vision::Size;
 
 const MAX_PIXELS: HeaderName = HeaderName::from_static("ocr-max-pixels");
 

@@ -15,7 +15,7 @@ use super::body::Room;
 use crate::api::options::misnamed;
 use crate::api::options::raw::RawOptions;
 use crate::api::problem::Problem;
-use crate::vision::data_url;
+use crate::image::data_url;
 
 /// Decoding more than this many bytes takes longer than the reactor may be held.
 const DECODE_INLINE_BYTES: usize = 128 * 1024;

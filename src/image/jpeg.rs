@@ -9,12 +9,12 @@
 
 use std::ops::Range;
 
-use super::Size;
 use super::byte_order::ByteOrder::Big;
 use super::exif;
 use super::format::Format;
-use super::probe::{ImageHeader, TRUNCATED};
+use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::{Fault, agree};
+use super::size::Size;
 
 /// Segments before the frame header. At 64 KiB each, colour profiles and previews of 64 MiB fit.
 const MAX_SEGMENTS: usize = 1024;

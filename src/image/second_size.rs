@@ -5,7 +5,7 @@
 //! in all the places where a decoder of its format looks. Code that decodes a picture compares the size it gets
 //! in the same way, with [`agree`].
 
-use super::Size;
+use super::size::Size;
 
 /// Why a reader refuses a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

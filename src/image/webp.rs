@@ -7,12 +7,12 @@
 
 use std::ops::Range;
 
-use super::Size;
 use super::byte_order::ByteOrder::Little;
 use super::exif;
 use super::format::{Format, Orientation};
-use super::probe::{ImageHeader, TRUNCATED};
+use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::{Fault, agree};
+use super::size::Size;
 
 /// Chunks that are looked through for EXIF, which may stand behind all frames of an animation.
 const MAX_CHUNKS: usize = 1024;

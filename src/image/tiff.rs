@@ -6,12 +6,12 @@
 //! calls itself a smaller copy of another. `BigTIFF` is left out: it exists for files over four gigabytes, and no page of it
 //! would fit into a request.
 
-use super::Size;
 use super::exif;
 use super::format::{Format, Orientation};
+use super::header::ImageHeader;
 use super::jpeg;
-use super::probe::ImageHeader;
 use super::second_size::{Fault, agree};
+use super::size::Size;
 use super::tagged::Directory;
 
 /// Pages that are counted; a file with more is said to have as many.

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::Size;
 use super::format::Format;
-use super::limits::check;
-use super::probe::{ImageHeader, ProbeError, probe};
+use super::size::Size;
+use crate::quote::limits::check;
+
+use super::header::ImageHeader;
+use super::probe::{ProbeError, probe};
 
 /// One line of a manifest and the file that it describes.
 struct Sample {

@@ -2,6 +2,9 @@
 
 use super::super::byte_order::ByteOrder::Big;
 
+/// Bytes of the version and the flags that a full box starts with.
+pub(super) const FULL_BOX: usize = 4;
+
 /// Boxes that are looked at in one container.
 const MAX_BOXES: usize = 4096;
 

@@ -16,9 +16,9 @@
 //! otherwise seem to cost nothing. For rounding, [`image_tokens`] is as documented and
 //! [`clamped_image_tokens`] as published; a call is bounded by the greater.
 
+use crate::image::Size;
 use crate::units::{Pixels, Tokens};
 
-use super::Size;
 use super::limits::WIDEST_ASPECT;
 
 /// The tokens of the markers before and after an image, which `image_tokens` of a bill includes.

@@ -7,12 +7,16 @@
 //! prompt has bytes once it is normalised ([`prompt_bytes`]), and the output is held by the
 //! `max_tokens` that is always sent, the lower of the model's and the tenant's.
 
+pub mod limits;
+pub mod resize;
+
 use std::sync::Arc;
 
 use crate::catalog::Model;
+use crate::image::Size;
 use crate::units::{Money, Pixels, Tokens, Usage};
-use crate::vision::Size;
-use crate::vision::resize::{
+
+use self::resize::{
     Geometry, MARKERS, clamped_image_tokens, image_tokens, most_enlarged, most_image_tokens,
     smart_resize,
 };
@@ -53,7 +57,7 @@ pub struct ImageQuote {
     pub capped: bool,
     /// What the image costs: exactly, unless it is straightened or a sliver.
     pub tokens: Tokens,
-    /// What it costs by the published code: other than `tokens` only for slivers (`vision::resize`).
+    /// What it costs by the published code: other than `tokens` only for slivers (`quote::resize`).
     pub clamped_tokens: Tokens,
     /// The most that the image can cost: the greater of the two, unless it is straightened.
     pub bound: Tokens,

@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::byte_order::ByteOrder;
 use super::exif;
 use super::format::{Format, Orientation};
-use super::probe::ImageHeader;
+use super::header::ImageHeader;
 use super::{jpeg, png, webp};
 
 /// The note that an image is shown as it is stored.

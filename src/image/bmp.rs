@@ -3,10 +3,10 @@
 //! The depth and the compression are checked as well as the sides: a decoder that believes a depth
 //! of 40 bits has been attacked that way.
 
-use super::Size;
 use super::byte_order::ByteOrder::Little;
 use super::format::{Format, Orientation};
-use super::probe::{ImageHeader, TRUNCATED};
+use super::header::{ImageHeader, TRUNCATED};
+use super::size::Size;
 
 /// The first bytes that name the format.
 const MAGIC: &[u8] = b"BM";

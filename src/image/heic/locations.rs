@@ -1,7 +1,7 @@
 //! Where the items of a HEIC file are stored: its `iloc` box (ISO/IEC 14496-12, section 8.11.3).
 
 use super::super::byte_order::ByteOrder::Big;
-use super::FULL_BOX;
+use super::boxes::FULL_BOX;
 
 /// Extents of one item that are looked at. Writers use one.
 const MAX_EXTENTS: u64 = 16;

@@ -8,12 +8,12 @@
 
 use std::ops::Range;
 
-use super::Size;
 use super::byte_order::ByteOrder::Big;
 use super::exif;
 use super::format::Format;
-use super::probe::{ImageHeader, TRUNCATED};
+use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::Fault;
+use super::size::Size;
 
 /// The first bytes that name the format, damaged or not.
 pub(super) const MAGIC: &[u8] = b"\x89PNG";

@@ -12,40 +12,14 @@
 //! up with. So is a picture that is cut, as long as there is something to decode. A file with two sizes is
 //! refused, since decoders differ about which one counts.
 
-use super::format::{Format, Orientation};
+use super::format::Format;
+use super::header::ImageHeader;
 use super::jpeg::{CodedData, Ending};
 use super::second_size::Fault;
-use super::{Size, bmp, heic, jpeg, kind, png, polyglot, tiff, webp};
+use super::size::Size;
+use super::{bmp, heic, jpeg, kind, png, polyglot, tiff, webp};
 
 pub use super::jpeg::Marker;
-
-/// Why a header cannot be read: the file is shorter than its header.
-pub(super) const TRUNCATED: &str = "ends before its width and height";
-
-/// What an image's header says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageHeader {
-    /// The format, decided by the first bytes.
-    pub format: Format,
-    /// The sides of the stored pixels. Of a multi-page TIFF, those of the first page.
-    pub stored: Size,
-    /// What a viewer does to them.
-    pub orientation: Orientation,
-    /// How many pages a TIFF has, counted up to 1,000; one for every other format.
-    pub pages: u32,
-}
-
-impl ImageHeader {
-    /// The header of a file of one page.
-    pub const fn new(format: Format, stored: Size, orientation: Orientation) -> Self {
-        Self { format, stored, orientation, pages: 1 }
-    }
-
-    /// The sides as a viewer shows the image.
-    pub const fn upright(&self) -> Size {
-        if self.orientation.swaps_sides() { self.stored.turned() } else { self.stored }
-    }
-}
 
 /// Bytes that are no image the provider accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -169,6 +143,7 @@ fn format_of(bytes: &[u8]) -> Option<Format> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::header::TRUNCATED;
     use super::super::samples;
     use super::*;
 

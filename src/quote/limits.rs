@@ -5,8 +5,8 @@
 //! extraction (Qwen-OCR)", image limits, and of its "Error messages" page. Sides are compared, so
 //! it does not matter whether the image is stored upright.
 
-use super::format::Format;
-use super::probe::ImageHeader;
+use crate::image::format::Format;
+use crate::image::header::ImageHeader;
 
 /// Both sides must be larger than 10 pixels: the guide's wording and the live error's. The error
 /// page says "at least 10"; the stricter one is safe with either.
@@ -119,9 +119,9 @@ fn data_url_bytes(format: Format, bytes: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Size;
-    use super::super::format::Orientation;
     use super::*;
+    use crate::image::Size;
+    use crate::image::format::Orientation;
 
     fn checked(format: Format, width: u32, height: u32) -> Result<(), LimitViolation> {
         let header = ImageHeader::new(format, Size::new(width, height), Orientation::Upright);

@@ -1,39 +1,4 @@
-//! What an image is and what it costs, known without decoding it.
-//!
-//! DashScope bills an image by its size alone, so the price of a page is known before it is sent
-//! and without decoding it: [`probe`](probe::probe) reads the sides from the header,
-//! [`check`](limits::check) compares them with what the provider accepts, and
-//! [`image_tokens`](resize::image_tokens) does the provider's own arithmetic. All of it is pure,
-//! synchronous. Most files take microseconds; a JPEG is searched to its end for a second size, at about a
-//! gigabyte a second.
-//!
-//! No pixel is ever looked at. A file without any picture data is refused; one whose pixels are damaged is
-//! found out by the provider, which refuses it without billing.
-
-pub mod as_stored;
-pub mod data_url;
-pub mod format;
-pub mod limits;
-pub mod probe;
-pub mod resize;
-
-mod bmp;
-mod byte_order;
-mod exif;
-mod heic;
-mod jpeg;
-mod kind;
-mod png;
-mod polyglot;
-mod second_size;
-mod tagged;
-mod tiff;
-mod webp;
-
-#[cfg(test)]
-mod corpus;
-#[cfg(test)]
-pub(crate) mod samples;
+//! The sides of an image.
 
 use serde::Serialize;
 

@@ -3,8 +3,8 @@
 //!
 //! The `ispe` property only repeats it. Decoders show what is coded.
 
-use super::super::Size;
 use super::super::byte_order::ByteOrder::Big;
+use super::super::size::Size;
 
 /// The type of a unit that is a sequence parameter set.
 const PARAMETER_SET: u8 = 33;

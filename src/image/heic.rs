@@ -16,13 +16,13 @@ mod boxes;
 mod hevc;
 mod locations;
 
-use self::boxes::Boxes;
+use self::boxes::{Boxes, FULL_BOX};
 use self::locations::{Location, Locations, Place};
-use super::Size;
 use super::byte_order::ByteOrder::Big;
 use super::format::{Format, Orientation};
-use super::probe::{ImageHeader, TRUNCATED};
+use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::{Fault, agree};
+use super::size::Size;
 
 /// Items in an association box. A tile is an item, and 8K pictures have some two hundred.
 const MAX_ITEMS: usize = 4096;
@@ -44,9 +44,6 @@ const LEAST_CODED: u32 = 64;
 
 /// The longest box of the file's type. In a longer one, Pillow finds the header of a TGA image.
 const LONGEST_TYPE: u32 = 255;
-
-/// Version and flags, which a full box starts with.
-const FULL_BOX: usize = 4;
 
 /// The brands of pictures and sequences that are coded in HEVC, and the two that leave it open.
 const BRANDS: [&[u8]; 10] =
