@@ -176,7 +176,7 @@ impl ServerSettings {
 pub struct DatabaseSettings {
     /// `sqlite://…` or `postgres://…`. May hold a password.
     pub url: SecretString,
-    /// Whether `serve` and commands that use the database apply migrations.
+    /// Whether `serve` applies the migrations that are missing.
     pub migrate: bool,
     /// Connections held at most.
     pub max_connections: NonZeroU32,

@@ -149,6 +149,7 @@ impl Rig {
         let ask = |arguments: &[&str]| {
             output(Command::new(program).arg("--config").arg(&config).args(arguments))
         };
+        ask(&["migrate"])?;
         ask(&["tenant", "create", "bench", "--max-pixels", &cap, "--on-exceed", "clamp"])?;
         let key = ask(&["key", "create", "bench"])?;
         let mut command = process::on_core(self.subject_core, program.as_os_str());

@@ -15,6 +15,7 @@ use crate::label::shown;
 use crate::random::SystemRandom;
 use crate::rate_limit::redis::{self as shared_limits, RedisSettings};
 use crate::settings::Settings;
+use crate::store::{MissingFile, Schema, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// Checks one thing after the other and tells of each.
@@ -58,17 +59,35 @@ fn check_models(settings: &Settings) -> Result<String, Failure> {
 }
 
 async fn check_database(settings: &Settings) -> Result<String, Failure> {
-    let store = connect(&settings.database).await?;
-    let pending = store.pending_migrations().await?;
-    if pending.is_empty() {
-        Directory::open(settings.tenants.clone(), store.tenants()).await?;
-        return Ok(format!("{} answers and is up to date", store.engine()));
+    let store = match connect(&settings.database, MissingFile::Refused).await {
+        Err(error @ StoreError::MissingFile { .. }) => {
+            return to_migrate(settings, &error.to_string());
+        }
+        connected => connected?,
+    };
+    let engine = store.engine();
+    let how = match store.schema().await? {
+        Schema::Older(missing) => {
+            let said =
+                format!("{engine} answers; its schema is older and lacks {}", missing.join(", "));
+            return to_migrate(settings, &said);
+        }
+        Schema::Same => "is up to date".to_owned(),
+        Schema::Newer { version, known } => format!(
+            "its schema is newer: it has migration {version}, this version of the program has those up to \
+             {known} and runs on it"
+        ),
+    };
+    Directory::open(settings.tenants.clone(), store.tenants()).await?;
+    Ok(format!("{engine} answers and {how}"))
+}
+
+/// What to say of a database that has to be migrated, and who does it.
+fn to_migrate(settings: &Settings, said: &str) -> Result<String, Failure> {
+    if settings.database.migrate {
+        return Ok(format!("{said}; `serve` will migrate it"));
     }
-    Ok(format!(
-        "{} answers; `serve` or `migrate` will apply {}",
-        store.engine(),
-        pending.join(", ")
-    ))
+    Err(format!("{said}; run `ocr-gateway migrate`, since database.migrate is false").into())
 }
 
 async fn check_redis(settings: &RedisSettings) -> Result<String, Failure> {

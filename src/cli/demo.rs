@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::told_to_stop;
-use super::{Failure, connect, say};
+use super::{Failure, open_migrated, say};
 use crate::auth::TenantStore;
 use crate::auth::key::{ApiKey, KeyRecord};
 use crate::auth::tenant::Tenant;
@@ -74,8 +74,7 @@ pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
     let folder = tempfile::tempdir()?;
     let database = format!("sqlite://{}/demo.db", folder.path().display());
     let settings = settings(emulator.base_url(), database)?;
-    let store = connect(&settings.database).await?;
-    store.migrate().await?;
+    let store = open_migrated(&settings.database).await?;
     let key = create_tenant(&*store.tenants()).await?;
     let clock = Arc::new(SystemClock);
     let gateway = Gateway::build(&settings, store.clone(), clock, Arc::new(SystemRandom)).await?;

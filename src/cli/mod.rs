@@ -26,7 +26,7 @@ use secrecy::ExposeSecret;
 use crate::clock::SystemClock;
 use crate::random::SystemRandom;
 use crate::settings::{DatabaseSettings, Settings};
-use crate::store::{self, Store};
+use crate::store::{self, MissingFile, Schema, Store, StoreError};
 
 /// A gateway to DashScope's Qwen-OCR models that knows what an image costs before it is sent.
 #[derive(Debug, Parser)]
@@ -46,7 +46,7 @@ enum Command {
     /// Show the main job on this machine: no key, no server, no configuration needed.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
-    /// Apply the database's migrations.
+    /// Apply the database's migrations. Only this command and `serve` change the tables.
     Migrate,
     /// Check the configuration and every connection, and say what to mend.
     Check,
@@ -134,32 +134,52 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Connects to the database and makes sure that its tables are there.
+/// Connects to a database on whose schema this program runs, and leaves the schema as it is.
 async fn open(settings: &DatabaseSettings) -> Result<Store, Failure> {
-    let store = connect(settings).await?;
-    if settings.migrate {
-        store.migrate().await?;
+    let store = connect(settings, MissingFile::Refused).await?;
+    match store.schema().await? {
+        Schema::Same | Schema::Newer { .. } => Ok(store),
+        Schema::Older(missing) => Err(format!(
+            "the database lacks migrations: run `ocr-gateway migrate` ({})",
+            missing.join(", ")
+        )
+        .into()),
     }
-    let pending = store.pending_migrations().await?;
-    if pending.is_empty() {
-        return Ok(store);
-    }
-    Err(format!(
-        "the database lacks migrations: run `ocr-gateway migrate` ({})",
-        pending.join(", ")
-    )
-    .into())
 }
 
-async fn connect(settings: &DatabaseSettings) -> Result<Store, Failure> {
-    let options =
-        store::Options { max_connections: settings.max_connections, ..store::Options::default() };
-    Ok(store::connect(settings.url.expose_secret(), options).await?)
+/// Connects to the database and applies the migrations that are missing, if `database.migrate` says so.
+async fn open_to_serve(settings: &DatabaseSettings) -> Result<Store, Failure> {
+    if settings.migrate { Ok(open_migrated(settings).await?) } else { open(settings).await }
+}
+
+/// Connects to the database and applies the migrations that are missing.
+async fn open_migrated(settings: &DatabaseSettings) -> Result<Store, StoreError> {
+    let store = connect(settings, MissingFile::Made).await?;
+    store.migrate().await?;
+    Ok(store)
+}
+
+async fn connect(
+    settings: &DatabaseSettings,
+    missing_file: MissingFile,
+) -> Result<Store, StoreError> {
+    let options = store::Options {
+        max_connections: settings.max_connections,
+        missing_file,
+        ..store::Options::default()
+    };
+    store::connect(settings.url.expose_secret(), options).await
 }
 
 async fn migrate(settings: &DatabaseSettings) -> Result<(), Failure> {
-    connect(settings).await?.migrate().await?;
-    say("the database is up to date");
+    let store = open_migrated(settings).await?;
+    match store.schema().await? {
+        Schema::Newer { version, known } => say(&format!(
+            "the database is newer than this version of the program, which runs on it: it has migration \
+             {version}, and the program has those up to {known}"
+        )),
+        Schema::Same | Schema::Older(_) => say("the database is up to date"),
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
-use super::{Failure, open};
+use super::{Failure, open_to_serve};
 use crate::clock::SystemClock;
 use crate::gateway::Gateway;
 use crate::random::SystemRandom;
@@ -30,7 +30,7 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
-    let store = open(&settings.database).await?;
+    let store = open_to_serve(&settings.database).await?;
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
     let gateway = Gateway::build(&settings, store.clone(), clock, random).await?;
     let listeners = Listeners::bind(&settings.server).await?;

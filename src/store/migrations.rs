@@ -1,13 +1,33 @@
-//! The migrations that are compiled in, and what can be wrong with those of a database.
+//! The migrations that are compiled in, and how they compare with those of a database.
 //!
 //! They are embedded with `include_str!` and handed to sqlx as a list: its `migrate!` macro would
 //! do the same, but needs the procedural macros that nothing else here needs. What the macro would
 //! add, that no file is forgotten, `tests/it/store.rs` proves.
+//!
+//! A database may have migrations that this program does not know. sqlx can only refuse all of them or
+//! pass over all of them. Here each one says in the database which programs run on the schema after it
+//! ([ADR 0020](../docs/adr/0020-expand-and-contract.md)), so [`schema`] decides before sqlx is asked.
+
+use std::collections::BTreeMap;
 
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
 
-use super::{Engine, StoreError};
+use super::{Engine, Schema, StoreError};
+
+/// sqlx's table of the migrations that were applied.
+pub(super) const APPLIED: &str = "_sqlx_migrations";
+
+/// The number and the checksum of each migration that was applied.
+pub(super) const SELECT_APPLIED: &str =
+    "SELECT version, checksum FROM _sqlx_migrations ORDER BY version";
+
+/// The table in which migrations say which programs run on the schema after them. Migration 8 makes it.
+pub(super) const COMPATIBILITY: &str = "schema_compatibility";
+
+/// The number of each migration that says so, and the last migration of the oldest program.
+pub(super) const SELECT_COMPATIBILITY: &str =
+    "SELECT version, oldest_compatible FROM schema_compatibility";
 
 /// One migration of one engine.
 pub(super) struct Migration {
@@ -19,7 +39,94 @@ pub(super) struct Migration {
     pub(super) sql: &'static str,
 }
 
-/// Applies those that are missing, and refuses a database that has others or changed ones.
+/// What a database says of its migrations.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// The number and the checksum of each that was applied, in their order.
+    pub(super) applied: Vec<(i64, Vec<u8>)>,
+    /// By its number, the last migration of the oldest program that runs on the schema after it.
+    pub(super) oldest_compatible: BTreeMap<i64, i64>,
+}
+
+/// Why migrations are not applied.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// The database is not one for this program.
+    Schema(StoreError),
+    /// A migration, or the database, failed.
+    Failed(MigrateError),
+}
+
+impl Refused {
+    /// The refusal in words that say what to mend.
+    pub(super) fn told_of(self, engine: Engine) -> StoreError {
+        match self {
+            Self::Schema(error) => error,
+            Self::Failed(error) => StoreError::Migration { engine, source: Box::new(error) },
+        }
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Schema(error)
+    }
+}
+
+impl From<MigrateError> for Refused {
+    fn from(error: MigrateError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// How a database with this history compares with a program that has these `migrations`.
+///
+/// # Errors
+///
+/// Where the program must not run on it: a migration has another text, or an unknown one does not say that
+/// this program runs on the schema after it.
+pub(super) fn schema(
+    migrations: &'static [Migration],
+    history: &History,
+) -> Result<Schema, Refused> {
+    let known = migrations.last().map_or(0, |migration| migration.version);
+    let migrator = migrator(migrations);
+    let mut unknown = Vec::new();
+    for (version, checksum) in &history.applied {
+        match migrator.iter().find(|migration| migration.version == *version) {
+            Some(migration) if migration.checksum == *checksum => {}
+            Some(_) => return Err(StoreError::ChangedMigration { version: *version }.into()),
+            None => unknown.push(*version),
+        }
+    }
+    let is_applied = |version| history.applied.iter().any(|(applied, _)| *applied == version);
+    let missing = migrations.iter().filter(|migration| !is_applied(migration.version));
+    let missing: Vec<_> = missing.map(|migration| migration.name).collect();
+    if let (Some(&version), false) = (unknown.first(), missing.is_empty()) {
+        return Err(StoreError::ForeignDatabase { version, missing: missing.join(", ") }.into());
+    }
+    for &version in &unknown {
+        // One that says nothing may have changed anything.
+        let needed = history.oldest_compatible.get(&version).copied().unwrap_or(version);
+        if needed > known {
+            return Err(StoreError::NewerDatabase { version, needed, known }.into());
+        }
+    }
+    Ok(match unknown.last() {
+        Some(&version) => Schema::Newer { version, known },
+        None if missing.is_empty() => Schema::Same,
+        None => Schema::Older(missing),
+    })
+}
+
+/// Applies those that are missing. The database must be older, as [`schema`] says: then sqlx finds none
+/// that it does not know.
 ///
 /// By `run_direct`, which sqlx keeps out of its documentation: the future of the documented `run`
 /// is not `Send` in the eyes of the compiler ("implementation of `Acquire` is not general enough").
@@ -29,21 +136,6 @@ pub(super) async fn apply<C: Migrate>(
 ) -> Result<(), MigrateError> {
     let (no_target, is_skipping) = (None, false);
     migrator(migrations).run_direct(no_target, connection, is_skipping).await
-}
-
-/// The names of those that are not among the `applied` versions.
-pub(super) fn pending(migrations: &[Migration], applied: &[i64]) -> Vec<&'static str> {
-    let missing = migrations.iter().filter(|migration| !applied.contains(&migration.version));
-    missing.map(|migration| migration.name).collect()
-}
-
-/// What went wrong, in words that say what to mend.
-pub(super) fn failure(engine: Engine, error: MigrateError) -> StoreError {
-    match error {
-        MigrateError::VersionMissing(version) => StoreError::NewerDatabase { version },
-        MigrateError::VersionMismatch(version) => StoreError::ChangedMigration { version },
-        other => StoreError::Migration { engine, source: Box::new(other) },
-    }
 }
 
 /// The migrations in the form that sqlx applies.
@@ -58,4 +150,79 @@ fn migrator(migrations: &'static [Migration]) -> Migrator {
     // Each engine takes a lock in its own transaction, which lasts until the migrations are committed.
     migrator.set_locking(false);
     migrator
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[Migration] = &[
+        Migration { version: 1, name: "first", sql: "SELECT 1" },
+        Migration { version: 2, name: "second", sql: "SELECT 2" },
+        Migration { version: 3, name: "third", sql: "SELECT 3" },
+    ];
+
+    /// The history of a database with these migrations, of which some say who runs on them.
+    fn history(applied: &[i64], oldest_compatible: &[(i64, i64)]) -> History {
+        let migrator = migrator(KNOWN);
+        let checksum = |version| {
+            let known = migrator.iter().find(|migration| migration.version == version);
+            known.map_or_else(Vec::new, |migration| migration.checksum.to_vec())
+        };
+        History {
+            applied: applied.iter().map(|version| (*version, checksum(*version))).collect(),
+            oldest_compatible: oldest_compatible.iter().copied().collect(),
+        }
+    }
+
+    fn compared(applied: &[i64], oldest_compatible: &[(i64, i64)]) -> Result<Schema, StoreError> {
+        schema(KNOWN, &history(applied, oldest_compatible))
+            .map_err(|refused| refused.told_of(Engine::Sqlite))
+    }
+
+    #[test]
+    fn an_older_schema_lacks_what_was_not_applied() {
+        assert_eq!(compared(&[], &[]).unwrap(), Schema::Older(vec!["first", "second", "third"]));
+        assert_eq!(compared(&[1, 2], &[]).unwrap(), Schema::Older(vec!["third"]));
+        assert_eq!(compared(&[1, 2, 3], &[(3, 2)]).unwrap(), Schema::Same);
+    }
+
+    #[test]
+    fn a_newer_schema_is_used_where_every_unknown_migration_says_so() {
+        let newer = |version| Schema::Newer { version, known: 3 };
+        assert_eq!(compared(&[1, 2, 3, 4], &[(4, 3)]).unwrap(), newer(4));
+        assert_eq!(compared(&[1, 2, 3, 4, 5], &[(4, 1), (5, 3)]).unwrap(), newer(5));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_where_one_unknown_migration_does_not_say_so() {
+        for (oldest_compatible, refused) in [
+            (vec![], (4, 4)),
+            (vec![(4, 3)], (5, 5)),
+            (vec![(4, 4), (5, 3)], (4, 4)),
+            (vec![(4, 3), (5, 4)], (5, 4)),
+            (vec![(5, 3)], (4, 4)),
+        ] {
+            let error = compared(&[1, 2, 3, 4, 5], &oldest_compatible).unwrap_err();
+            let StoreError::NewerDatabase { version, needed, known: 3 } = error else {
+                panic!("{error}")
+            };
+            assert_eq!((version, needed), refused, "{oldest_compatible:?}");
+        }
+    }
+
+    #[test]
+    fn a_database_of_another_line_of_versions_is_refused() {
+        let error = compared(&[1, 3, 4], &[(4, 1)]).unwrap_err();
+        assert!(matches!(error, StoreError::ForeignDatabase { version: 4, .. }), "{error}");
+        assert!(error.to_string().contains("lacks second"), "{error}");
+    }
+
+    #[test]
+    fn a_migration_with_another_text_is_refused_also_in_a_newer_schema() {
+        let mut history = history(&[1, 2, 3, 4], &[(4, 1)]);
+        history.applied[1].1.clear();
+        let refused = schema(KNOWN, &history).unwrap_err().told_of(Engine::Sqlite);
+        assert!(matches!(refused, StoreError::ChangedMigration { version: 2 }), "{refused}");
+    }
 }

@@ -34,15 +34,21 @@ pub struct Options {
     pub max_connections: NonZeroU32,
     /// How long a query waits for a free connection, and the first connection for the database.
     pub acquire_timeout: Duration,
+    /// What becomes of a SQLite file that is not there.
+    pub missing_file: MissingFile,
 }
 
 impl Default for Options {
     /// Ten connections, which is little beside the hundred of an untuned PostgreSQL, and ten seconds,
     /// in which a busy disk opens a SQLite file. Requests do not wait that long: a key look-up gives up
-    /// after a second by itself.
+    /// after a second by itself. A missing file is made.
     fn default() -> Self {
         const TEN: NonZeroU32 = NonZeroU32::new(10).unwrap();
-        Self { max_connections: TEN, acquire_timeout: Duration::from_secs(10) }
+        Self {
+            max_connections: TEN,
+            acquire_timeout: Duration::from_secs(10),
+            missing_file: MissingFile::Made,
+        }
     }
 }
 
@@ -64,6 +70,31 @@ impl fmt::Display for Engine {
     }
 }
 
+/// What becomes of a SQLite file that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingFile {
+    /// It is made, readable by its owner only; its folder must be there.
+    Made,
+    /// It is an error.
+    Refused,
+}
+
+/// How the schema of a database compares with the one that this program makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Schema {
+    /// It lacks these migrations, in their order.
+    Older(Vec<&'static str>),
+    /// It is the same.
+    Same,
+    /// It has more migrations, and each of them says that this program runs on the schema after it.
+    Newer {
+        /// The last migration of the database.
+        version: i64,
+        /// The last that this program knows.
+        known: i64,
+    },
+}
+
 /// A connected database.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -77,8 +108,6 @@ enum Database {
 }
 
 /// Connects to the database at `url`: `sqlite://PATH`, `sqlite::memory:` or `postgres://…`.
-///
-/// A SQLite file that is missing is made, readable by its owner only; its folder must be there.
 ///
 /// # Errors
 ///
@@ -135,39 +164,34 @@ impl Store {
         }
     }
 
-    /// Applies the migrations that are missing, all or none of each. Replicas may call it at once.
+    /// Applies the migrations that are missing, all or none. Replicas may call it at once. A database whose
+    /// schema is newer is left as it is.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NewerDatabase`] and [`StoreError::ChangedMigration`] where the database is not
-    /// one that this program can serve, [`StoreError::Migration`] where a migration failed.
+    /// As [`Store::schema`], and [`StoreError::Migration`] where a migration failed.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let migrated = match &self.database {
             Database::Sqlite(sqlite) => sqlite.migrate().await,
             Database::Postgres(postgres) => postgres.migrate().await,
         };
-        migrated.map_err(|error| migrations::failure(self.engine(), error))
+        migrated.map_err(|refused| refused.told_of(self.engine()))
     }
 
-    /// The names of the migrations that are still to be applied, in their order.
-    ///
-    /// For a start with `database.migrate = false`, which must fail here and not at the first
-    /// request.
+    /// How the schema of the database compares with the one that this program makes. Changes nothing.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unreachable`] where the database does not answer.
-    pub async fn pending_migrations(&self) -> Result<Vec<&'static str>, StoreError> {
-        let (migrations, applied) = match &self.database {
-            Database::Sqlite(sqlite) => (sqlite::MIGRATIONS, sqlite.applied_migrations().await),
-            Database::Postgres(postgres) => {
-                (postgres::MIGRATIONS, postgres.applied_migrations().await)
-            }
+    /// [`StoreError::NewerDatabase`] and [`StoreError::ChangedMigration`] where this program must not run on
+    /// it, [`StoreError::Unreachable`] where the database does not answer.
+    pub async fn schema(&self) -> Result<Schema, StoreError> {
+        let (migrations, history) = match &self.database {
+            Database::Sqlite(sqlite) => (sqlite::MIGRATIONS, sqlite.history().await),
+            Database::Postgres(postgres) => (postgres::MIGRATIONS, postgres.history().await),
         };
-        match applied {
-            Ok(applied) => Ok(migrations::pending(migrations, &applied)),
-            Err(source) => Err(StoreError::Unreachable { engine: self.engine(), source }),
-        }
+        let unreachable = |source| StoreError::Unreachable { engine: self.engine(), source };
+        let history = history.map_err(unreachable)?;
+        migrations::schema(migrations, &history).map_err(|refused| refused.told_of(self.engine()))
     }
 
     /// Closes all connections, after the queries that run. SQLite tidies up its files then.
@@ -207,6 +231,15 @@ pub enum StoreError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The file is missing, and this is no command that makes it.
+    #[error(
+        "the SQLite file {} of database.url does not exist; `ocr-gateway migrate` makes it",
+        .file.display()
+    )]
+    MissingFile {
+        /// The file.
+        file: PathBuf,
+    },
     /// The file cannot be made.
     #[error("the SQLite file {} of database.url cannot be made: {source}", .file.display())]
     File {
@@ -234,14 +267,30 @@ pub enum StoreError {
         /// The least that works.
         least: u32,
     },
-    /// A newer version of this program was here.
+    /// A newer version of this program changed the schema so that this one cannot run on it.
     #[error(
-        "the database has migration {version}, which this version of the program does not know; \
-         run the version that applied it, or a later one"
+        "the database's schema is too new for this version of the program: migration {version} needs a \
+         version that has migration {needed}, and this one has those up to {known}; run the version that \
+         applied it, or a later one"
     )]
     NewerDatabase {
+        /// The migration on whose schema this program does not run.
+        version: i64,
+        /// The migration that the oldest program that runs on it knows.
+        needed: i64,
+        /// The last migration that this program knows.
+        known: i64,
+    },
+    /// Migrations of another line of versions were applied, and some of this program's were not.
+    #[error(
+        "the database has migration {version}, which this version of the program does not know, and lacks \
+         {missing}: it was migrated by a build that is no release before or after this one"
+    )]
+    ForeignDatabase {
         /// The first unknown migration.
         version: i64,
+        /// This program's migrations that it lacks.
+        missing: String,
     },
     /// The database was made by a build that is not this one.
     #[error(

@@ -17,11 +17,14 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ocr_gateway::store::{self, Engine, Options, Store};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 /// Starts the server in the folder `$1` with the programs of the folder `$2`, says `ready`, waits
@@ -200,6 +203,57 @@ impl Database {
                 sqlx::raw_sql(sql).execute(&mut connection).await.map(|_| ())
             }
         }
+    }
+
+    /// Applies the first migrations, up to this one, as a version of the program did that knew no others.
+    pub(crate) async fn migrate_to(&self, last: i64) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let folder = folder.join(match self.engine {
+            Engine::Sqlite => "sqlite",
+            Engine::Postgres => "postgres",
+        });
+        let migrator = Migrator::new(folder).await.expect("the migrations are files");
+        let migrated = match self.engine {
+            Engine::Sqlite => {
+                let file = SqliteConnectOptions::from_str(&self.url).expect("it is an address");
+                let file = file.create_if_missing(true);
+                let mut connection = file.connect().await.expect("the file is made");
+                migrator.run_to(last, &mut connection).await
+            }
+            Engine::Postgres => migrator.run_to(last, &mut connect_postgres(&self.url).await).await,
+        };
+        migrated.expect("the migrations apply");
+    }
+
+    /// All that makes up its schema, and the migrations that are said to be applied, as text.
+    pub(crate) async fn schema(&self) -> String {
+        let applied = "SELECT version || ' ' || description FROM _sqlx_migrations ORDER BY version";
+        let (schema, applied) = match self.engine {
+            Engine::Sqlite => {
+                let mut connection = SqliteConnection::connect(&self.url).await.expect("it opens");
+                let schema = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+                let schema: Vec<String> =
+                    sqlx::query_scalar(schema).fetch_all(&mut connection).await.expect(schema);
+                let applied = sqlx::query_scalar(applied).fetch_all(&mut connection).await;
+                (schema.join("\n"), applied.expect("migrations were applied"))
+            }
+            Engine::Postgres => (dump_of_schema(&self.url), self.texts(applied).await),
+        };
+        format!("{schema}\n{}", applied.join("\n"))
+    }
+
+    /// The pairs of numbers that a query gives, of which the second may be missing.
+    pub(crate) async fn numbers(&self, sql: &'static str) -> Vec<(i64, Option<i64>)> {
+        let pairs = match self.engine {
+            Engine::Sqlite => {
+                let mut connection = SqliteConnection::connect(&self.url).await.expect("it opens");
+                sqlx::query_as(sql).fetch_all(&mut connection).await
+            }
+            Engine::Postgres => {
+                sqlx::query_as(sql).fetch_all(&mut connect_postgres(&self.url).await).await
+            }
+        };
+        pairs.expect(sql)
     }
 
     /// The texts of the only column that a PostgreSQL query gives.
@@ -409,6 +463,18 @@ fn postgres_programs() -> Option<PathBuf> {
     newest_first.chain(env::split_paths(&path)).find(|folder| {
         ["initdb", "pg_ctl", "postgres"].iter().all(|program| folder.join(program).is_file())
     })
+}
+
+/// What `pg_dump` says of a database's schema.
+fn dump_of_schema(url: &str) -> String {
+    let programs = postgres_programs().expect("the server was started by them");
+    let dumped = Command::new(programs.join("pg_dump")).args(["--schema-only", url]).output();
+    let dumped = dumped.expect("pg_dump can be started");
+    assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
+    let text = String::from_utf8(dumped.stdout).expect("it is text");
+    // These lines differ each time.
+    let lines = text.lines().filter(|line| !line.contains("restrict "));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 async fn connect_postgres(url: &str) -> PgConnection {

@@ -45,6 +45,7 @@ mod regions;
 mod replicas;
 mod requests;
 mod rolling;
+mod schema;
 mod shares;
 mod store;
 mod supervision;

@@ -115,8 +115,10 @@ impl Installation {
         }
     }
 
-    /// Makes a tenant and gives a key of it.
+    /// Makes a tenant and gives a key of it. The database is made where it is not there.
     pub(crate) async fn key(&self, tenant: &str) -> String {
+        let migrated = self.run("migrate").await;
+        assert_eq!(migrated.code, 0, "{}", migrated.err);
         let created = self.run(&format!("tenant create {tenant}")).await;
         assert_eq!(created.code, 0, "{}", created.err);
         let key = self.run(&format!("key create {tenant}")).await;

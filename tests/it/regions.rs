@@ -231,6 +231,7 @@ async fn an_endpoint_that_is_left_out_for_its_currency_is_logged_at_the_start() 
 #[tokio::test]
 async fn a_tenant_is_made_in_a_region_without_endpoints_with_a_warning() {
     let installation = Installation::reading("").await;
+    assert_eq!(installation.run("migrate").await.code, 0);
     let created = installation.run("tenant create acme --regions mars,beijing").await;
     assert_eq!((created.code, created.out.as_str()), (0, ""), "{}", created.err);
     assert!(

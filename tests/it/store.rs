@@ -16,7 +16,7 @@ use ocr_gateway::auth::tenant::{OnExceed, Tenant, TenantName};
 use ocr_gateway::auth::{Authenticator, TenantStore, TenantStoreError};
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::random::SeededRandom;
-use ocr_gateway::store::StoreError;
+use ocr_gateway::store::{Schema, StoreError};
 use ocr_gateway::units::{Money, Pixels};
 
 use crate::databases::Database;
@@ -309,7 +309,7 @@ async fn migrating_twice_does_nothing_the_second_time() {
         let store = database.open().await;
         with_tenant(&*store.tenants(), "a").await;
         store.migrate().await.unwrap();
-        assert!(store.pending_migrations().await.unwrap().is_empty());
+        assert_eq!(store.schema().await.unwrap(), Schema::Same);
         assert_eq!(store.tenants().tenants().await.unwrap().len(), 1);
     })
     .await;
@@ -358,7 +358,7 @@ async fn replicas_that_start_at_once_after_an_upgrade_all_succeed() {
         let before_the_upgrade =
             "DROP TABLE api_keys; DROP TABLE tenants; DROP TABLE ledger_holders;
              DROP TABLE ledger_entries; DROP TABLE ledger_accounts; DROP TABLE ledger_usage;
-             DELETE FROM _sqlx_migrations";
+             DROP TABLE schema_compatibility; DELETE FROM _sqlx_migrations";
         database.execute(before_the_upgrade).await;
         migrate_four_times_at_once(database).await;
     })
@@ -380,7 +380,9 @@ async fn migrate_four_times_at_once(database: &Database) {
 async fn every_migration_file_is_compiled_in_for_both_engines() {
     on_each_database(async |database| {
         let store = database.connect().await;
-        let compiled_in = store.pending_migrations().await.unwrap();
+        let Schema::Older(compiled_in) = store.schema().await.unwrap() else {
+            panic!("the database is empty")
+        };
         let folder = match database.engine {
             ocr_gateway::store::Engine::Sqlite => "sqlite",
             ocr_gateway::store::Engine::Postgres => "postgres",
@@ -391,20 +393,53 @@ async fn every_migration_file_is_compiled_in_for_both_engines() {
     .await;
 }
 
+#[tokio::test]
+async fn every_migration_says_in_both_engines_which_programs_run_on_its_schema() {
+    const FIRST_THAT_SAYS: i64 = 8;
+    const SAID: &str = "SELECT m.version, c.oldest_compatible FROM _sqlx_migrations m
+        LEFT JOIN schema_compatibility c ON c.version = m.version ORDER BY m.version";
+    let mut all = Vec::new();
+    for database in Database::of_each_engine().await {
+        database.open().await.close().await;
+        let said = database.numbers(SAID).await;
+        for &(migration, oldest) in said.iter().filter(|(version, _)| *version >= FIRST_THAT_SAYS) {
+            assert!(
+                oldest.is_some_and(|oldest| (1..=migration).contains(&oldest)),
+                "migration {migration} ends with INSERT INTO schema_compatibility (version, \
+                 oldest_compatible) VALUES ({migration}, …): CONTRIBUTING.md says which number"
+            );
+        }
+        all.push(said);
+    }
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{all:?}");
+}
+
 fn migration_files(engine: &str) -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(engine);
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     files.map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
+/// Makes a database one that a newer version has migrated.
+const NEWER: &str = "
+    INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+    SELECT 9999, 'newer', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";
+
 #[tokio::test]
-async fn a_database_of_a_newer_version_is_refused() {
+async fn a_database_of_a_newer_version_is_refused_unless_it_says_that_this_one_runs_on_it() {
     on_each_database(async |database| {
         let store = database.open().await;
-        let newer = "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1";
-        database.execute(newer).await;
-        let refusal = store.migrate().await.unwrap_err();
-        assert!(matches!(refusal, StoreError::NewerDatabase { version: 9999 }), "{refusal}");
+        database.execute(NEWER).await;
+        for refused in [store.migrate().await, store.schema().await.map(|_| ())] {
+            let refusal = refused.unwrap_err();
+            assert!(
+                matches!(refusal, StoreError::NewerDatabase { version: 9999, .. }),
+                "{refusal}"
+            );
+        }
+        database.execute("INSERT INTO schema_compatibility VALUES (9999, 8)").await;
+        assert!(matches!(store.schema().await.unwrap(), Schema::Newer { version: 9999, .. }));
+        store.migrate().await.unwrap();
     })
     .await;
 }

@@ -49,6 +49,7 @@ async fn a_call_that_may_have_been_billed_is_made_again_unless_its_tenant_would_
 #[tokio::test]
 async fn a_tenant_of_the_database_or_of_a_file_can_have_it_switched_off() {
     let installation = Installation::reading("text").await;
+    assert_eq!(installation.run("migrate").await.code, 0);
     assert_eq!(installation.run("tenant create acme").await.code, 0);
     let shown = installation.run("tenant show acme --json").await;
     assert!(shown.out.contains("\"unknown_bill\": \"repeat\""), "{}", shown.out);

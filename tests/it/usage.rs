@@ -346,6 +346,7 @@ async fn the_command_line_tells_what_was_billed_while_the_service_runs() {
 #[tokio::test]
 async fn wrong_days_are_wrong_usage() {
     let installation = Installation::reading(SCRIPTED_TEXT).await;
+    assert_eq!(installation.run("migrate").await.code, 0);
     for arguments in [
         "usage --from soon",
         "usage --to 2026-02-30",
@@ -426,6 +427,7 @@ async fn an_audit_finds_an_account_that_was_changed_behind_the_ledgers_back() {
 async fn an_audit_does_not_look_where_entries_are_deleted() {
     let mut installation = Installation::reading(SCRIPTED_TEXT).await;
     installation.set("LEDGER__RETENTION_DAYS", "3");
+    assert_eq!(installation.run("migrate").await.code, 0);
     let audit = installation.run("audit").await;
     assert_eq!(audit.code, 0, "{}{}", audit.out, audit.err);
     let audit = installation.run("audit --from 2026-01-01").await;

@@ -10,14 +10,13 @@ mod tenants;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgSslMode};
 use sqlx::query::{Query, QueryAs};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, FromRow, PgConnection, PgPool};
 
 use self::sessions::{Pooling, Session};
-use super::migrations::{self, Migration};
-use super::{Engine, Options, StoreError};
+use super::migrations::{self, History, Migration, Refused};
+use super::{Engine, Options, Schema, StoreError};
 use crate::host::is_loopback;
 
 /// The migrations of this engine.
@@ -56,6 +55,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         version: 7,
         name: "unknown_bills",
         sql: include_str!("../../../migrations/postgres/0007_unknown_bills.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "schema_compatibility",
+        sql: include_str!("../../../migrations/postgres/0008_schema_compatibility.sql"),
     },
 ];
 
@@ -148,13 +152,16 @@ impl Postgres {
     /// Applies the migrations in one transaction, on a connection that ends with it. The transaction
     /// holds the lock, and not the session as with sqlx's own lock, because behind a pooler a session
     /// is not known again.
-    pub(super) async fn migrate(&self) -> Result<(), MigrateError> {
+    pub(super) async fn migrate(&self) -> Result<(), Refused> {
         let mut connection = self.address.connect().await?;
         let mut transaction = connection.begin().await?;
         self.forget_statements(&mut transaction).await?;
         let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
         sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
-        migrations::apply(MIGRATIONS, &mut *transaction).await?;
+        if let Schema::Older(_) = migrations::schema(MIGRATIONS, &history(&mut transaction).await?)?
+        {
+            migrations::apply(MIGRATIONS, &mut *transaction).await?;
+        }
         self.forget_statements(&mut transaction).await?;
         transaction.commit().await?;
         // The migrations are committed; how the connection parts does not matter.
@@ -171,15 +178,11 @@ impl Postgres {
         Ok(())
     }
 
-    pub(super) async fn applied_migrations(&self) -> Result<Vec<i64>, sqlx::Error> {
-        let table = sqlx::query_as("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
-        let is_there = self.fetch_optional(&self.lookups, table).await?;
-        if is_there != Some((true,)) {
-            return Ok(Vec::new());
-        }
-        let versions = sqlx::query_as("SELECT version FROM _sqlx_migrations");
-        let applied = self.fetch_all(&self.lookups, versions).await?;
-        Ok(applied.into_iter().map(|(version,)| version).collect())
+    pub(super) async fn history(&self) -> Result<History, sqlx::Error> {
+        let mut session = Session::begin(&self.lookups, self.pooling).await?;
+        let history = history(&mut session).await?;
+        session.end().await?;
+        Ok(history)
     }
 
     pub(super) async fn close(&self) {
@@ -226,6 +229,26 @@ impl Postgres {
         session.end().await?;
         Ok(row)
     }
+}
+
+/// What the database says of its migrations. No statement is kept prepared: behind a pooler its name could
+/// be taken.
+async fn history(connection: &mut PgConnection) -> Result<History, sqlx::Error> {
+    let mut history = History::default();
+    if is_there(connection, migrations::APPLIED).await? {
+        let applied = sqlx::query_as(migrations::SELECT_APPLIED).persistent(false);
+        history.applied = applied.fetch_all(&mut *connection).await?;
+    }
+    if is_there(connection, migrations::COMPATIBILITY).await? {
+        let compatible = sqlx::query_as(migrations::SELECT_COMPATIBILITY).persistent(false);
+        history.oldest_compatible = compatible.fetch_all(connection).await?.into_iter().collect();
+    }
+    Ok(history)
+}
+
+async fn is_there(connection: &mut PgConnection, table: &str) -> Result<bool, sqlx::Error> {
+    let found = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(table);
+    found.persistent(false).fetch_one(connection).await
 }
 
 /// How many connections posts, look-ups and reports have of `most`.

@@ -14,13 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::SqlitePool;
-use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{SqliteConnection, SqlitePool};
 
 use self::posting::Posting;
-use super::migrations::{self, Migration};
-use super::{Engine, Options, StoreError};
+use super::migrations::{self, History, Migration, Refused};
+use super::{Engine, MissingFile, Options, Schema, StoreError};
 
 /// The migrations of this engine.
 pub(super) const MIGRATIONS: &[Migration] = &[
@@ -59,6 +58,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "unknown_bills",
         sql: include_str!("../../../migrations/sqlite/0007_unknown_bills.sql"),
     },
+    Migration {
+        version: 8,
+        name: "schema_compatibility",
+        sql: include_str!("../../../migrations/sqlite/0008_schema_compatibility.sql"),
+    },
 ];
 
 /// SQLite's own file system in memory, in which connections of one process share what begins with a slash
@@ -94,7 +98,10 @@ impl Sqlite {
             let pool = pool.idle_timeout(None).max_lifetime(None);
             (SqliteConnectOptions::new().filename(name_in_memory()).vfs(MEMORY), pool, Some(MEMORY))
         } else {
-            make_file(address.get_filename()).await?;
+            match options.missing_file {
+                MissingFile::Made => make_file(address.get_filename()).await?,
+                MissingFile::Refused => find_file(address.get_filename())?,
+            }
             let others = options.max_connections.get().saturating_sub(REPORT_CONNECTIONS).max(1);
             (address, SqlitePoolOptions::new().max_connections(others), None)
         };
@@ -121,20 +128,18 @@ impl Sqlite {
 
     /// Applies the migrations in one transaction that takes the write lock at its start: sqlx does
     /// not lock SQLite for migrations, and two processes that start together would collide.
-    pub(super) async fn migrate(&self) -> Result<(), MigrateError> {
+    pub(super) async fn migrate(&self) -> Result<(), Refused> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        migrations::apply(MIGRATIONS, &mut *transaction).await?;
+        if let Schema::Older(_) = migrations::schema(MIGRATIONS, &history(&mut transaction).await?)?
+        {
+            migrations::apply(MIGRATIONS, &mut *transaction).await?;
+        }
         transaction.commit().await?;
         Ok(())
     }
 
-    pub(super) async fn applied_migrations(&self) -> Result<Vec<i64>, sqlx::Error> {
-        let table = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
-        let tables: i64 = sqlx::query_scalar(table).fetch_one(&self.pool).await?;
-        if tables == 0 {
-            return Ok(Vec::new());
-        }
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(&self.pool).await
+    pub(super) async fn history(&self) -> Result<History, sqlx::Error> {
+        history(&mut *self.pool.acquire().await?).await
     }
 
     pub(super) async fn close(&self) {
@@ -142,6 +147,23 @@ impl Sqlite {
         self.reports.close().await;
         self.pool.close().await;
     }
+}
+
+/// What the database says of its migrations.
+async fn history(connection: &mut SqliteConnection) -> Result<History, sqlx::Error> {
+    let mut history = History::default();
+    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+    let tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *connection).await?;
+    let is_there = |table: &str| tables.iter().any(|name| name == table);
+    if is_there(migrations::APPLIED) {
+        let applied = sqlx::query_as(migrations::SELECT_APPLIED);
+        history.applied = applied.fetch_all(&mut *connection).await?;
+    }
+    if is_there(migrations::COMPATIBILITY) {
+        let compatible = sqlx::query_as(migrations::SELECT_COMPATIBILITY);
+        history.oldest_compatible = compatible.fetch_all(connection).await?.into_iter().collect();
+    }
+    Ok(history)
 }
 
 /// See [`store::file`](super::file).
@@ -158,6 +180,15 @@ fn is_in_memory(url: &str) -> bool {
 fn name_in_memory() -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("/{}", COUNT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// Refuses a file that is not there.
+fn find_file(file: &Path) -> Result<(), StoreError> {
+    match file.try_exists() {
+        Ok(false) => Err(StoreError::MissingFile { file: file.to_owned() }),
+        // What else may be wrong with it, SQLite will tell.
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// Makes the file before SQLite does, which would let everybody read it. The files beside it (WAL
@@ -236,7 +267,7 @@ mod tests {
     async fn two_databases_in_memory_share_nothing() {
         let (one, other) = (in_memory().await, in_memory().await);
         one.migrate().await.unwrap();
-        assert_eq!(one.applied_migrations().await.unwrap().len(), MIGRATIONS.len());
-        assert!(other.applied_migrations().await.unwrap().is_empty());
+        assert_eq!(one.history().await.unwrap().applied.len(), MIGRATIONS.len());
+        assert!(other.history().await.unwrap().applied.is_empty());
     }
 }
