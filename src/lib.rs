@@ -3,6 +3,7 @@
 // The order is the reading order, and a module imports only from those above it
 // (`tests/it/architecture.rs` holds that). Blank lines keep rustfmt from sorting across layers.
 
+pub mod code;
 pub mod host;
 pub mod json;
 pub mod label;

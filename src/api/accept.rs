@@ -1,9 +1,10 @@
 //! Which form of the answer the caller takes, by `Accept` (RFC 9110, section 12.5.1).
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 
 use super::options::Format;
 use super::problem::Problem;
+use crate::code::ErrorCode;
 
 /// The forms of an answer with their media types, the most useful first: of two that the caller likes
 /// alike, the first is given.
@@ -46,8 +47,7 @@ pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
 fn not_acceptable(forms: &[(Format, &str)]) -> Problem {
     let media_types: Vec<_> = forms.iter().map(|(_, media_type)| *media_type).collect();
     let detail = format!("Answers are {}; Accept allows none.", media_types.join(" or "));
-    let status = StatusCode::NOT_ACCEPTABLE;
-    Problem::new(status, "not_acceptable", "No such form of the answer", detail)
+    Problem::new(ErrorCode::NotAcceptable, detail)
 }
 
 /// The form that the caller likes best. Who says nothing takes the first.
@@ -121,7 +121,7 @@ mod tests {
 
     fn negotiated(accept: &'static str) -> Result<Format, &'static str> {
         let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
-        negotiate(None, &headers).map_err(|problem| problem.code)
+        negotiate(None, &headers).map_err(|problem| problem.code.as_str())
     }
 
     #[test]

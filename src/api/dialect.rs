@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use crate::code::{ErrorCode, VendorWords};
 use crate::dashscope::error::Verbatim;
 
 /// JSON, as both protocols declare it.
@@ -32,47 +33,17 @@ pub(super) enum Dialect {
     DashScope,
 }
 
-/// A situation in the vendor's words.
-struct Row {
-    status: StatusCode,
-    native: &'static str,
-    compatible: &'static str,
+/// The status and the codes that the vendor would answer with.
+fn words(problem: &Problem) -> VendorWords {
+    let words = problem.code.vendor();
+    // The type of an image in the body is meant, and not that of the body itself.
+    let is_of_image = problem.code == ErrorCode::UnsupportedMediaType && !problem.errors.is_empty();
+    if is_of_image { VendorWords { status: 400, ..words } } else { words }
 }
 
-const fn row(status: StatusCode, native: &'static str, compatible: &'static str) -> Row {
-    Row { status, native, compatible }
-}
-
-/// The vendor's words for a code of ours; what is not named goes by its status.
-fn words(problem: &Problem) -> Row {
-    let status = problem.status;
-    match problem.code {
-        "unauthorized" => row(status, "InvalidApiKey", "invalid_api_key"),
-        "forbidden" | "region_not_allowed" => row(status, "AccessDenied", "access_denied"),
-        "model_not_found" => row(status, "ModelNotFound", "model_not_found"),
-        "not_found" => row(status, "NotFound", "not_found"),
-        // Of the body itself. Where an image in it is meant, `errors` says where, and the vendor says 400.
-        "unsupported_media_type" if problem.errors.is_empty() => {
-            row(status, "InvalidParameter", "invalid_parameter_error")
-        }
-        "body_too_large" => row(status, "BadRequest.TooLarge", "request_too_large"),
-        "rate_limited" => row(status, "Throttling.RateQuota", "limit_requests"),
-        "budget_exhausted" => row(status, "Throttling.AllocationQuota", "insufficient_quota"),
-        "content_rejected" => {
-            row(StatusCode::BAD_REQUEST, "DataInspectionFailed", "data_inspection_failed")
-        }
-        "method_not_allowed" | "request_timeout" => {
-            row(status, "InvalidParameter", "invalid_request_error")
-        }
-        "upstream_timeout" | "deadline_exceeded" => {
-            row(status, "RequestTimeOut", "request_timeout")
-        }
-        _ if status == StatusCode::SERVICE_UNAVAILABLE => {
-            row(status, "ServiceUnavailable", "service_unavailable")
-        }
-        _ if status.is_server_error() => row(status, "InternalError", "internal_error"),
-        _ => row(StatusCode::BAD_REQUEST, "InvalidParameter", "invalid_parameter_error"),
-    }
+/// The same as HTTP's type.
+fn status_of(words: VendorWords) -> StatusCode {
+    StatusCode::from_u16(words.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl Dialect {
@@ -99,7 +70,7 @@ impl Dialect {
             said(verbatim)
         } else {
             let body = Body::from(self.error(problem, request_id).to_string());
-            (words(problem).status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+            (status_of(words(problem)), [(header::CONTENT_TYPE, JSON)], body).into_response()
         };
         let headers = response.headers_mut();
         problem.add_headers(headers);
@@ -112,7 +83,7 @@ impl Dialect {
 
     /// The event that tells of a problem in a stream that broke off.
     pub(super) fn event(self, problem: &Problem, request_id: &str) -> Bytes {
-        let (error, status) = (self.error(problem, request_id), words(problem).status.as_u16());
+        let (error, status) = (self.error(problem, request_id), words(problem).status);
         match self {
             // Without the line `event:error`, to the letter, or without `status`, the vendor's SDK takes the
             // event for something else.
@@ -137,7 +108,7 @@ impl Dialect {
             Self::OpenAi | Self::Problem => json!({
                 "error": {
                     "message": problem.detail,
-                    "type": kind(words.status),
+                    "type": kind(status_of(words)),
                     "param": param,
                     "code": words.compatible,
                     "gateway_code": problem.code,
@@ -196,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_would_be_paid_twice_or_waits_for_hours_does_not_invite_a_retry() {
-        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "budget_exhausted", "", "");
+        let problem = Problem::new(ErrorCode::BudgetExhausted, "");
         let answered = |problem: &Problem| {
             let response = Dialect::OpenAi.response(problem, "r", "/v1");
             response.headers().contains_key("x-should-retry")
@@ -210,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_error_event_is_one_that_the_vendors_sdk_knows() {
-        let problem = Problem::new(StatusCode::BAD_GATEWAY, "upstream_error", "", "It broke.");
+        let problem = Problem::new(ErrorCode::UpstreamError, "It broke.");
         let native = Dialect::DashScope.event(&problem, "r-1");
         let text = std::str::from_utf8(&native).unwrap();
         assert!(text.starts_with("id:0\nevent:error\n:HTTP_STATUS/502\nstatus:502\ndata:{"));

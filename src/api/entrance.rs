@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::error::TOO_MANY;
 use super::hangup::HalfClose;
 use super::middleware::{Caller, deadline_exceeded};
 use super::problem::Problem;
@@ -23,12 +22,10 @@ use crate::auth::key::ApiKey;
 use crate::auth::tenant::Tenant;
 use crate::capacity::account::{HeldBytes, NoRoom, Whose};
 use crate::capacity::share::{NoPlace, TenantPlace};
+use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 use crate::rate_limit::concurrency::Slot;
 use crate::telemetry::metrics::NO_TENANT;
-
-/// The stable name of the refusal for want of room.
-const OVERLOADED: &str = "overloaded";
 
 /// The label of refusals for the sake of other tenants.
 const SHARE: &str = "share";
@@ -77,7 +74,7 @@ async fn let_in(
     (caller, half_close): (Caller, HalfClose),
 ) -> Result<Entered, Problem> {
     if gateway.is_closed() {
-        gateway.metrics.refused(NO_TENANT, "shutting_down");
+        gateway.metrics.refused(NO_TENANT, ErrorCode::ShuttingDown.as_str());
         return Err(shutting_down());
     }
     let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
@@ -91,7 +88,7 @@ async fn let_in(
     }
     let share = holder.enter().map_err(|no_place| over_share(gateway, name, no_place))?;
     let Ok(service) = Arc::clone(&gateway.in_flight).try_acquire_owned() else {
-        gateway.metrics.refused(name, OVERLOADED);
+        gateway.metrics.refused(name, ErrorCode::Overloaded.as_str());
         return Err(too_many(gateway.capacity.requests as u64));
     };
     let memory = gateway.memory.hold_for(holder, announced);
@@ -142,7 +139,7 @@ async fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<Arc<Tena
         Err(error) => {
             tracing::debug!(reason = error.reason(), "a key was refused");
             let problem = Problem::from(error);
-            gateway.metrics.refused(NO_TENANT, problem.code);
+            gateway.metrics.refused(NO_TENANT, problem.code.as_str());
             Err(problem)
         }
     }
@@ -214,7 +211,7 @@ pub(super) fn overloaded(gateway: &Gateway, tenant: &str, no_room: NoRoom) -> Pr
     let detail = format!("With this upload {actual} bytes would be held at once");
     match whose {
         Whose::Process => {
-            gateway.metrics.refused(tenant, OVERLOADED);
+            gateway.metrics.refused(tenant, ErrorCode::Overloaded.as_str());
             busy(format!("{detail}; the limit is {allowed}. Retry shortly.")).limit(
                 "in_flight_bytes",
                 actual,
@@ -242,8 +239,7 @@ fn beyond_share(detail: &str) -> Problem {
         "{detail} Send fewer at once, or retry shortly. An operator can raise \
          server.tenant_share_percent."
     );
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", TOO_MANY, detail)
-        .after(Duration::from_secs(1))
+    Problem::new(ErrorCode::RateLimited, detail).after(Duration::from_secs(1))
 }
 
 fn too_many(allowed: u64) -> Problem {
@@ -254,8 +250,7 @@ fn too_many(allowed: u64) -> Problem {
 
 /// Which place will be free, and when, nobody knows: uploads take moments and pages take seconds.
 pub(super) fn busy(detail: String) -> Problem {
-    let status = StatusCode::SERVICE_UNAVAILABLE;
-    Problem::new(status, OVERLOADED, "The gateway is busy", detail).after(Duration::from_secs(1))
+    Problem::new(ErrorCode::Overloaded, detail).after(Duration::from_secs(1))
 }
 
 /// Not retryable: the same wait would be too short again.
@@ -270,9 +265,7 @@ fn too_impatient(asked: Duration) -> Problem {
 
 fn shutting_down() -> Problem {
     Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "shutting_down",
-        "The gateway is stopping",
+        ErrorCode::ShuttingDown,
         "This replica finishes what it has and takes nothing new. Send the request again.",
     )
     .after(Duration::from_secs(1))

@@ -7,14 +7,13 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
-
 use super::entrance::busy;
 use super::middleware::deadline_exceeded;
 use super::problem::{Flaw, Problem, sentence};
 use crate::admission::Refusal;
 use crate::auth::AuthError;
 use crate::capacity::account::NoRoom;
+use crate::code::ErrorCode;
 use crate::dashscope::error::{CallError, Fault, ImageFault};
 use crate::image::probe::ProbeError;
 use crate::ledger::LedgerStoreError;
@@ -31,9 +30,6 @@ use crate::units::Money;
 /// How long to wait where the failing side did not say: long enough to matter, short enough to heal.
 const SOON: Duration = Duration::from_secs(5);
 
-/// The title of every 429.
-pub(super) const TOO_MANY: &str = "Too many requests";
-
 /// How long to wait for a person to mend the account.
 const LATER: Duration = Duration::from_mins(1);
 
@@ -41,26 +37,16 @@ impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         let detail = sentence(&error);
         match error {
-            AuthError::TenantDisabled => {
-                Self::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+            AuthError::TenantDisabled => Self::new(ErrorCode::Forbidden, detail),
+            AuthError::StoreUnavailable(_) => {
+                Self::new(ErrorCode::StoreUnavailable, detail).after(SOON)
             }
-            AuthError::StoreUnavailable(_) => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "store_unavailable",
-                "The gateway cannot check keys now",
-                detail,
-            )
-            .after(SOON),
             AuthError::Ambiguous => Self::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "An API key is needed",
+                ErrorCode::Unauthorized,
                 format!("{detail} Send one, in `Authorization` or in `X-API-Key`."),
             ),
             _ => Self::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "An API key is needed",
+                ErrorCode::Unauthorized,
                 format!("{detail} Send `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
             ),
         }
@@ -70,7 +56,7 @@ impl From<AuthError> for Problem {
 impl From<LimitExceeded> for Problem {
     fn from(exceeded: LimitExceeded) -> Self {
         let detail = sentence(&exceeded);
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", TOO_MANY, detail)
+        Self::new(ErrorCode::RateLimited, detail)
             .limit(exceeded.limit.as_str(), exceeded.actual, exceeded.allowed)
             .after(exceeded.retry_after)
     }
@@ -92,12 +78,9 @@ impl From<Refusal> for Problem {
                 );
                 Self { detail: detail.into(), ..deadline_exceeded() }
             }
-            Refusal::StoreUnavailable => unavailable(
-                "store_unavailable",
-                "The gateway cannot count what is spent now",
-                sentence(&refusal),
-            )
-            .after(SOON),
+            Refusal::StoreUnavailable => {
+                Problem::new(ErrorCode::StoreUnavailable, sentence(&refusal)).after(SOON)
+            }
         }
     }
 }
@@ -106,9 +89,8 @@ impl From<Refusal> for Problem {
 impl From<LedgerStoreError> for Problem {
     fn from(error: LedgerStoreError) -> Self {
         match error {
-            LedgerStoreError::Unavailable(_) => unavailable(
-                "store_unavailable",
-                "The gateway cannot tell what is spent now",
+            LedgerStoreError::Unavailable(_) => Problem::new(
+                ErrorCode::StoreUnavailable,
                 "What was spent is kept in a database that does not answer.".to_owned(),
             )
             .after(SOON),
@@ -131,12 +113,7 @@ fn over_budget(exceeded: &BudgetExceeded, detail: &str) -> Problem {
         ""
     };
     let detail = format!("{detail}{advice}");
-    let problem = Problem::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "budget_exhausted",
-        "The budget is used up",
-        detail,
-    );
+    let problem = Problem::new(ErrorCode::BudgetExhausted, detail);
     let actual = exceeded.settled.saturating_add(exceeded.reserved).saturating_add(exceeded.asked);
     match exceeded.unit {
         Unit::Tokens => problem.limit(exceeded.setting(), actual, exceeded.limit),
@@ -158,11 +135,11 @@ impl From<PassthroughError> for Problem {
         let text = sentence(&error);
         match error {
             PassthroughError::Outline(OutlineError::Number { pointer, fault }) => {
-                Self::bad_request("invalid_json", text).flaw(pointer, fault.to_string())
+                Self::new(ErrorCode::InvalidJson, text).flaw(pointer, fault.to_string())
             }
-            PassthroughError::Outline(_) => Self::bad_request("invalid_json", text),
+            PassthroughError::Outline(_) => Self::new(ErrorCode::InvalidJson, text),
             PassthroughError::Form(fault) => {
-                Self::bad_request("invalid_option", text).flaw(fault.pointer, fault.why)
+                Self::new(ErrorCode::InvalidOption, text).flaw(fault.pointer, fault.why)
             }
             PassthroughError::Image { pointer, cause } => {
                 let problem = cause_of(*cause);
@@ -181,7 +158,7 @@ impl From<PassthroughError> for Problem {
 
 /// 404: a model that there is not, where the vendor's protocols have a status for it.
 pub(super) fn no_such_model(detail: impl Into<Box<str>>) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "model_not_found", "No such model", detail)
+    Problem::new(ErrorCode::ModelNotFound, detail)
 }
 
 fn cause_of(error: OcrError) -> Problem {
@@ -191,18 +168,17 @@ fn cause_of(error: OcrError) -> Problem {
         OcrError::Limit(violation) => over_limit(&violation, text),
         OcrError::Orientation(_) => {
             let detail = format!("{text} Leave rotate out, or send the image as JPEG or PNG.");
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
-            Problem::new(status, "orientation_fixed", "The image stays turned", detail)
+            Problem::new(ErrorCode::OrientationFixed, detail)
         }
         OcrError::Quote(error) => unquotable(&error, text),
         OcrError::UnknownModel { known, .. } => {
             let detail = format!("{text} Models: {}.", known.join(", "));
-            Problem::bad_request("invalid_option", detail)
+            Problem::new(ErrorCode::InvalidOption, detail)
                 .flaw("/model", "is unknown or has no price here")
         }
         OcrError::ModelNotAllowed { allowed, .. } => {
             let detail = format!("{text} It may use: {}.", allowed.join(", "));
-            Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+            Problem::new(ErrorCode::Forbidden, detail)
                 .flaw("/model", "is not among this key's models")
         }
         OcrError::RegionNotAllowed { available, .. } => {
@@ -211,30 +187,26 @@ fn cause_of(error: OcrError) -> Problem {
                  region added to the tenant.",
                 available.join(", ")
             );
-            Problem::new(StatusCode::FORBIDDEN, "region_not_allowed", "Not allowed", detail)
+            Problem::new(ErrorCode::RegionNotAllowed, detail)
                 .flaw("/model", "is not available in this key's regions")
         }
         OcrError::NoTasks { .. } => {
             let detail =
                 format!("{text} Name another model, or leave out the task, lines and languages.");
-            Problem::bad_request("invalid_option", detail).flaw("/model", "has no built-in tasks")
+            Problem::new(ErrorCode::InvalidOption, detail).flaw("/model", "has no built-in tasks")
         }
         OcrError::NoSchema => {
-            Problem::bad_request("invalid_option", "Give a JSON Schema or a template.")
+            Problem::new(ErrorCode::InvalidOption, "Give a JSON Schema or a template.")
                 .flaw("/schema", "is missing")
         }
         OcrError::Refused(refusal) => refusal.into(),
         OcrError::Upstream(error) => upstream(&error),
         OcrError::UnusableFields(_) => Problem::new(
-            StatusCode::BAD_GATEWAY,
-            "upstream_invalid_output",
-            "The model's answer cannot be used",
+            ErrorCode::UpstreamInvalidOutput,
             format!("{text} It was asked twice. A simpler schema or a clearer image helps."),
         ),
         OcrError::NoLines => Problem::new(
-            StatusCode::BAD_GATEWAY,
-            "upstream_invalid_output",
-            "The model's answer cannot be used",
+            ErrorCode::UpstreamInvalidOutput,
             format!("{text} Ask for detail=text, or send the image again."),
         ),
         OcrError::Interrupted => Problem::internal(),
@@ -243,11 +215,9 @@ fn cause_of(error: OcrError) -> Problem {
 
 fn unreadable(error: &ProbeError, detail: String) -> Problem {
     match error {
-        ProbeError::Empty => Problem::bad_request("empty_file", detail),
+        ProbeError::Empty => Problem::new(ErrorCode::EmptyFile, detail),
         ProbeError::Unsupported { seen } => Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "Not a supported image",
+            ErrorCode::UnsupportedMediaType,
             match *seen {
                 "gzip" | "ZIP" | "RAR" | "7-Zip" => {
                     format!("{detail} Send the image itself, not compressed and in no archive.")
@@ -264,8 +234,7 @@ fn unreadable(error: &ProbeError, detail: String) -> Problem {
 }
 
 fn undecodable(detail: impl Into<Box<str>>) -> Problem {
-    let status = StatusCode::UNPROCESSABLE_ENTITY;
-    Problem::new(status, "image_undecodable", "The image cannot be read", detail)
+    Problem::new(ErrorCode::ImageUndecodable, detail)
 }
 
 fn over_limit(violation: &LimitViolation, detail: String) -> Problem {
@@ -286,25 +255,22 @@ fn over_limit(violation: &LimitViolation, detail: String) -> Problem {
 }
 
 fn too_small(detail: impl Into<Box<str>>) -> Problem {
-    let status = StatusCode::UNPROCESSABLE_ENTITY;
-    Problem::new(status, "image_too_small", "The image is too small", detail)
+    Problem::new(ErrorCode::ImageTooSmall, detail)
 }
 
 fn too_thin(detail: impl Into<Box<str>>) -> Problem {
-    let status = StatusCode::UNPROCESSABLE_ENTITY;
-    Problem::new(status, "aspect_ratio", "The image is too long and thin", detail)
+    Problem::new(ErrorCode::AspectRatio, detail)
 }
 
 fn too_large(detail: impl Into<Box<str>>) -> Problem {
-    let status = StatusCode::PAYLOAD_TOO_LARGE;
-    Problem::new(status, "image_too_large", "The image is too large", detail)
+    Problem::new(ErrorCode::ImageTooLarge, detail)
 }
 
 fn unquotable(error: &QuoteError, detail: String) -> Problem {
     match *error {
         QuoteError::MinAboveMax { .. } => {
             let advice = format!("{detail} Leave min_pixels out or ask for more max_pixels.");
-            Problem::bad_request("invalid_option", advice)
+            Problem::new(ErrorCode::InvalidOption, advice)
                 .flaw("/min_pixels", "is above max_pixels")
         }
         QuoteError::OverCap { actual, allowed } => too_large(format!(
@@ -312,7 +278,7 @@ fn unquotable(error: &QuoteError, detail: String) -> Problem {
         ))
         .limit("max_pixels", actual.get(), allowed.get()),
         QuoteError::PromptTooLong { actual, allowed } => {
-            Problem::bad_request("invalid_option", detail)
+            Problem::new(ErrorCode::InvalidOption, detail)
                 .flaw("/prompt", "is too long for the model")
                 .limit("max_input_tokens", actual.get(), allowed.get())
         }
@@ -330,63 +296,39 @@ pub(super) fn upstream(error: &CallError) -> Problem {
 fn situation(error: &CallError) -> Problem {
     let reference = reference(error);
     match &error.fault {
-        Fault::Throttled { retry_after, .. } => unavailable(
-            "upstream_throttled",
-            "The upstream is throttling",
-            format!("The upstream takes no more calls for the moment.{reference}"),
+        Fault::Throttled { retry_after, .. } => Problem::new(ErrorCode::UpstreamThrottled, format!("The upstream takes no more calls for the moment.{reference}"),
         )
         .after(*retry_after),
-        Fault::Busy { retry_after } => Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limited",
-            TOO_MANY,
-            "The account's rate at the upstream is used up and the queue for it is full.",
+        Fault::Busy { retry_after } => Problem::new(ErrorCode::RateLimited, "The account's rate at the upstream is used up and the queue for it is full.",
         )
         .after(*retry_after),
-        Fault::Account { .. } => unavailable(
-            "upstream_account",
-            "The gateway's account is refused",
-            format!(
+        Fault::Account { .. } => Problem::new(ErrorCode::UpstreamAccount, format!(
                 "The upstream refuses the gateway's account; its operator must act.{reference}"
             ),
         )
         .after(LATER),
-        Fault::Unreachable => unavailable(
-            "upstream_unavailable",
-            "The upstream cannot be reached",
-            format!("No connection to the upstream came about.{reference}"),
+        Fault::Unreachable => Problem::new(ErrorCode::UpstreamUnavailable, format!("No connection to the upstream came about.{reference}"),
         )
         .after(SOON),
-        Fault::Unavailable { retry_after } => unavailable(
-            "upstream_unavailable",
-            "The upstream is down",
-            "No endpoint of the upstream that could serve this works at the moment.".to_owned(),
+        Fault::Unavailable { retry_after } => Problem::new(ErrorCode::UpstreamUnavailable, "No endpoint of the upstream that could serve this works at the moment.".to_owned(),
         )
         .after((*retry_after).max(SOON)),
-        Fault::Timeout(_) => Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "upstream_timeout",
-            "The upstream took too long",
-            format!("The upstream did not answer in time.{reference}"),
+        Fault::Timeout(_) => Problem::new(ErrorCode::UpstreamTimeout, format!("The upstream did not answer in time.{reference}"),
         ),
         // Of a caller who has left, nobody reads it.
         Fault::DeadlineExceeded | Fault::Abandoned => deadline_exceeded(),
         Fault::Refused(refusal) => (**refusal).clone().into(),
-        Fault::ContentRejected => Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "content_rejected",
-            "The content is refused",
-            format!("The upstream's content inspection refuses the image or its text.{reference}"),
+        Fault::ContentRejected => Problem::new(ErrorCode::ContentRejected, format!("The upstream's content inspection refuses the image or its text.{reference}"),
         ),
         Fault::ImageRejected(fault) => rejected_image(*fault, &reference),
-        Fault::InvalidAnswer(_) => failed("upstream_invalid_output", &reference),
+        Fault::InvalidAnswer(_) => failed(ErrorCode::UpstreamInvalidOutput, &reference),
         Fault::NoRoom(NoRoom { actual, allowed, .. }) => busy(format!(
             "With room for the answer {actual} bytes would be held at once; the limit is {allowed}. Nothing \
              was sent. Retry shortly."
         ))
         .limit("in_flight_bytes", *actual, *allowed),
         Fault::Rejected { .. } | Fault::Failed { .. } | Fault::Interrupted => {
-            failed("upstream_error", &reference)
+            failed(ErrorCode::UpstreamError, &reference)
         }
     }
 }
@@ -401,13 +343,8 @@ fn rejected_image(fault: ImageFault, reference: &str) -> Problem {
     }
 }
 
-fn unavailable(code: &'static str, title: &'static str, detail: String) -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail)
-}
-
-fn failed(code: &'static str, reference: &str) -> Problem {
-    let detail = format!("The upstream did not give a usable answer.{reference}");
-    Problem::new(StatusCode::BAD_GATEWAY, code, "The upstream failed", detail)
+fn failed(code: ErrorCode, reference: &str) -> Problem {
+    Problem::new(code, format!("The upstream did not give a usable answer.{reference}"))
 }
 
 /// What a complaint to the vendor needs: its code, its request id, the number of attempts.

@@ -8,6 +8,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderValue, Version};
 
 use super::problem::Problem;
+use crate::code::ErrorCode;
 
 /// Refuses a request whose host is missing, there twice, or none.
 ///
@@ -24,7 +25,7 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
         (Some(_), 0) => return Ok(()),
     };
     let detail = format!("{wrong} Send one, with the host that you connect to.");
-    Err(Problem::bad_request("bad_request", detail))
+    Err(Problem::new(ErrorCode::BadRequest, detail))
 }
 
 /// Whether a header is a host with or without a port, or empty, as where the target of a request has no host.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::SetOnce;
@@ -20,6 +20,7 @@ use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::capacity::places::Visit;
 use crate::clock::Clock;
+use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 use crate::image::Size;
 use crate::ocr::result::Spend;
@@ -161,9 +162,7 @@ pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
 /// The answer to a request that outlived its deadline.
 pub(super) fn deadline_exceeded() -> Problem {
     Problem::new(
-        StatusCode::GATEWAY_TIMEOUT,
-        "deadline_exceeded",
-        "The deadline passed",
+        ErrorCode::DeadlineExceeded,
         "The request was not answered in time. A larger `Prefer: wait` or a smaller image helps.",
     )
     .retryable()
@@ -194,9 +193,10 @@ fn written_out(mut response: Response, tab: &Tab, request_id: &str, instance: &s
     }
     if response.status().is_client_error() || response.status().is_server_error() {
         let status = response.status();
-        let title = status.canonical_reason().unwrap_or("Error");
-        let code = if status.is_client_error() { "bad_request" } else { "internal" };
-        let problem = Problem::new(status, code, title, title);
+        let code =
+            if status.is_client_error() { ErrorCode::BadRequest } else { ErrorCode::Internal };
+        let detail = status.canonical_reason().unwrap_or("Error");
+        let problem = Problem { status, ..Problem::new(code, detail) };
         return dialect.response(&problem, request_id, instance);
     }
     response
@@ -265,7 +265,7 @@ impl Watch {
             route = self.route,
             status,
             tenant = self.caller.label(),
-            code = problem.map(|problem| problem.code),
+            code = problem.map(|problem| problem.code.as_str()),
             // A u128 would be logged as a string.
             took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             upload.bytes = served.upload_bytes,

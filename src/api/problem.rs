@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::spent;
 use crate::admission::tab::Tab;
+use crate::code::ErrorCode;
 use crate::dashscope::error::Verbatim;
 use crate::ocr::result::Spend;
 use crate::units::Money;
@@ -23,12 +24,10 @@ const LONGEST_CLIENT_WAIT: Duration = Duration::from_mins(1);
 /// An error as a caller sees it.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
-    /// The HTTP status.
+    /// The situation.
+    pub(super) code: ErrorCode,
+    /// The HTTP status: the code's, unless axum refused the request with one of its own.
     pub(super) status: StatusCode,
-    /// The stable name of the situation.
-    pub(super) code: &'static str,
-    /// The situation in a few words, the same for every occurrence.
-    pub(super) title: &'static str,
     /// What happened this time, and what to do.
     pub(super) detail: Box<str>,
     /// Whether the same request may succeed later.
@@ -83,15 +82,15 @@ impl From<Money> for Quantity {
 pub(super) struct Flaw {
     /// Where: a JSON Pointer into the options.
     pub(super) pointer: String,
-    /// The stable name of the fault.
-    pub(super) code: &'static str,
+    /// The fault.
+    pub(super) code: ErrorCode,
     /// What is wrong and what would be right.
     pub(super) detail: String,
 }
 
 impl Flaw {
     /// A flaw of the option `name`.
-    pub(super) fn of(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn of(name: &str, code: ErrorCode, detail: impl Into<String>) -> Self {
         // RFC 6901, section 3.
         let pointer = name.replace('~', "~0").replace('/', "~1");
         Self { pointer: format!("/{pointer}"), code, detail: detail.into() }
@@ -106,7 +105,7 @@ pub(super) struct Document<'a> {
     status: u16,
     detail: &'a str,
     instance: &'a str,
-    code: &'static str,
+    code: ErrorCode,
     request_id: &'a str,
     retryable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,16 +118,12 @@ pub(super) struct Document<'a> {
 
 impl Problem {
     /// A problem of a caller's making, or at least one that a caller cannot wait out.
-    pub(super) fn new(
-        status: StatusCode,
-        code: &'static str,
-        title: &'static str,
-        detail: impl Into<Box<str>>,
-    ) -> Self {
+    pub(super) fn new(code: ErrorCode, detail: impl Into<Box<str>>) -> Self {
         Self {
-            status,
             code,
-            title,
+            // Each code's status is one that HTTP has.
+            status: StatusCode::from_u16(code.status())
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             detail: detail.into(),
             retryable: false,
             limit: None,
@@ -139,25 +134,18 @@ impl Problem {
         }
     }
 
-    /// 400: the form of the request is wrong.
-    pub(super) fn bad_request(code: &'static str, detail: impl Into<Box<str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, "The request is malformed", detail)
-    }
-
-    /// 400 that lists every flaw and tells the first in words; nothing where there is none.
+    /// A problem of the first flaw's code that lists every flaw and tells the first in words; nothing where there is none.
     pub(super) fn of_flaws(flaws: Vec<Flaw>) -> Option<Self> {
         let Flaw { pointer, code, detail } = flaws.first()?;
         let detail = format!("{} {detail}.", pointer.trim_start_matches('/'));
-        let problem = Self::bad_request(code, detail);
+        let problem = Self::new(*code, detail);
         Some(Self { errors: flaws.into(), ..problem })
     }
 
     /// 500: our own fault, of which nothing is told but that it happened.
     pub(super) fn internal() -> Self {
         Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "Internal error",
+            ErrorCode::Internal,
             "The gateway failed on this request. Quote the request id when you report it.",
         )
         .retryable()
@@ -213,7 +201,7 @@ impl Problem {
     pub(super) fn document<'a>(&'a self, request_id: &'a str, instance: &'a str) -> Document<'a> {
         Document {
             r#type: format!("/docs#{}", self.code),
-            title: self.title,
+            title: self.code.title(),
             status: self.status.as_u16(),
             detail: &self.detail,
             instance,

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use super::choices::{Index, Key};
 use super::reader;
+use crate::code::ErrorCode;
 
 /// The longest schema in bytes of compact JSON, as it is sent and with each use of a definition
 /// counted; also the longest `result_schema` that it may become.
@@ -155,15 +156,15 @@ impl SchemaError {
     }
 
     /// The stable code of the situation.
-    pub const fn code(&self) -> &'static str {
+    pub const fn code(&self) -> ErrorCode {
         match self {
-            Self::Example { .. } | Self::Malformed { .. } => "schema_invalid",
-            Self::TooDeep { .. } => "schema_too_deep",
+            Self::Example { .. } | Self::Malformed { .. } => ErrorCode::SchemaInvalid,
+            Self::TooDeep { .. } => ErrorCode::SchemaTooDeep,
             Self::Unsupported { .. }
             | Self::UnknownKeyword { .. }
             | Self::TooManyProperties { .. }
             | Self::PatternsTooHeavy { .. }
-            | Self::TooLong { .. } => "schema_unsupported",
+            | Self::TooLong { .. } => ErrorCode::SchemaUnsupported,
         }
     }
 

@@ -12,6 +12,7 @@ mod read;
 mod value;
 
 use super::problem::{Flaw, Problem};
+use crate::code::ErrorCode;
 use crate::ocr::request::{Detail, Options};
 
 /// The names of all options, as an error lists them.
@@ -89,8 +90,8 @@ const LINES_ARE_NO_MARKDOWN: &str = "has no Markdown for lines: take json, or le
 pub(super) fn unknown(name: &str, known: &[&str]) -> Problem {
     let shown: String = name.chars().take(32).collect();
     let detail = format!("There is no option {shown:?}. Options: {}.", known.join(", "));
-    let errors = [flaw(&shown, "unknown_option", "is unknown")].into();
-    Problem { errors, ..Problem::bad_request("unknown_option", detail) }
+    let errors = [flaw(&shown, ErrorCode::UnknownOption, "is unknown")].into();
+    Problem { errors, ..Problem::new(ErrorCode::UnknownOption, detail) }
 }
 
 /// 400 for a part of a form, or a member of JSON, that is neither the file nor an option. Most often it is the
@@ -99,15 +100,15 @@ pub(super) fn misnamed(kind: &str, name: &str, advice: &str) -> Problem {
     let shown: String = name.chars().take(32).collect();
     let options = NAMES.join(", ");
     let detail = format!("The {kind} `{shown}` is unknown. {advice}. Options: {options}.");
-    let errors = [flaw(&shown, "unknown_option", "is unknown")].into();
-    Problem { errors, ..Problem::bad_request("unknown_option", detail) }
+    let errors = [flaw(&shown, ErrorCode::UnknownOption, "is unknown")].into();
+    Problem { errors, ..Problem::new(ErrorCode::UnknownOption, detail) }
 }
 
 /// 400 for an option with a value that it cannot have.
 pub(super) fn invalid(name: &str, why: &str) -> Problem {
-    Problem::bad_request("invalid_option", format!("{name} {why}.")).flaw(format!("/{name}"), why)
+    Problem::new(ErrorCode::InvalidOption, format!("{name} {why}.")).flaw(format!("/{name}"), why)
 }
 
-fn flaw(name: &str, code: &'static str, why: impl Into<String>) -> Flaw {
+fn flaw(name: &str, code: ErrorCode, why: impl Into<String>) -> Flaw {
     Flaw::of(name, code, why)
 }

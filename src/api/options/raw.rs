@@ -1,10 +1,9 @@
 //! Options as they came, from all three places, before anything is known of their values.
 
-use axum::http::StatusCode;
 use serde_json::Value;
 
 use super::read::Reader;
-use super::value::{UNKNOWN_TEMPLATE, text_of};
+use super::value::text_of;
 use super::{NAMES, ParsedOptions, Purpose, invalid, unknown};
 use crate::api::problem::Problem;
 use crate::capacity::scratch::Scratch;
@@ -126,11 +125,7 @@ impl RawOptions {
             }
         }
         reader.check_together(|name| self.has(name), purpose);
-        let Some(mut problem) = Problem::of_flaws(reader.flaws) else { return Ok(reader.parsed) };
-        if problem.code == UNKNOWN_TEMPLATE {
-            problem.status = StatusCode::NOT_FOUND;
-        }
-        Err(problem)
+        Problem::of_flaws(reader.flaws).map_or(Ok(reader.parsed), Err)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -155,7 +150,7 @@ mod tests {
     }
 
     fn code_of(query: &str) -> &'static str {
-        read(query).unwrap_err().code
+        read(query).unwrap_err().code.as_str()
     }
 
     #[test]
@@ -183,7 +178,7 @@ mod tests {
         raw.add_query("max_pixels=4096").unwrap();
         raw.add_member("max_pixels", "4096").unwrap();
         assert_eq!(
-            raw.add_part("max_pixels", "5000".to_owned()).unwrap_err().code,
+            raw.add_part("max_pixels", "5000".to_owned()).unwrap_err().code.as_str(),
             "invalid_option"
         );
     }
@@ -198,15 +193,18 @@ mod tests {
     fn more_languages_than_can_be_hinted_at_are_refused_however_they_come() {
         let many = format!("[{}]", ["1"; 1_000].join(","));
         let mut raw = RawOptions::default();
-        assert_eq!(raw.add_member("language", &many).unwrap_err().code, "invalid_option");
+        assert_eq!(raw.add_member("language", &many).unwrap_err().code.as_str(), "invalid_option");
         assert_eq!(code_of(&"language=de&".repeat(MOST_LANGUAGES + 1)), "invalid_option");
     }
 
     #[test]
     fn a_member_is_judged_by_name_and_length_before_it_is_read() {
         let mut raw = RawOptions::default();
-        assert_eq!(raw.add_member("bogus", "not even JSON").unwrap_err().code, "unknown_option");
+        assert_eq!(
+            raw.add_member("bogus", "not even JSON").unwrap_err().code.as_str(),
+            "unknown_option"
+        );
         let long = format!("\"{}\"", "x".repeat(OPTION_BYTES));
-        assert_eq!(raw.add_member("prompt", &long).unwrap_err().code, "invalid_option");
+        assert_eq!(raw.add_member("prompt", &long).unwrap_err().code.as_str(), "invalid_option");
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Format, LINES_ARE_NO_MARKDOWN, ParsedOptions, Purpose, flaw, value};
 use crate::api::problem::Flaw;
+use crate::code::ErrorCode;
 use crate::dashscope::Task;
 use crate::ocr::request::{Detail, Rotate};
 use crate::quote::Wish;
@@ -51,14 +52,14 @@ impl Reader {
             "metadata" => options.metadata = Some(value::metadata(given)?),
             "schema" => options.schema = Some(Arc::new(value::schema(given)?)),
             "template" => options.schema = Some(value::template(given)?),
-            other => return Err(flaw(other, "unknown_option", "is unknown")),
+            other => return Err(flaw(other, ErrorCode::UnknownOption, "is unknown")),
         }
         Ok(())
     }
 
     /// Rules that more than one option takes part in; `has` tells which were given.
     pub(super) fn check_together(&mut self, has: impl Fn(&str) -> bool, purpose: Purpose) {
-        let mut refuse = |name, why| self.flaws.push(flaw(name, "invalid_option", why));
+        let mut refuse = |name, why| self.flaws.push(flaw(name, ErrorCode::InvalidOption, why));
         let options = &self.parsed.options;
         if has("prompt") && has("task") {
             refuse("prompt", "only goes without a task: a task has its own prompt");
@@ -97,8 +98,12 @@ fn check_purpose(name: &'static str, purpose: Purpose) -> Result<(), Flaw> {
     let is_for_fields = matches!(name, "schema" | "template");
     let is_for_text = matches!(name, "prompt" | "task" | "detail" | "language");
     match purpose {
-        Purpose::Text if is_for_fields => Err(flaw(name, "invalid_option", "belongs to /extract")),
-        Purpose::Fields if is_for_text => Err(flaw(name, "invalid_option", "belongs to /ocr")),
+        Purpose::Text if is_for_fields => {
+            Err(flaw(name, ErrorCode::InvalidOption, "belongs to /extract"))
+        }
+        Purpose::Fields if is_for_text => {
+            Err(flaw(name, ErrorCode::InvalidOption, "belongs to /ocr"))
+        }
         _ => Ok(()),
     }
 }
@@ -117,12 +122,12 @@ mod tests {
     }
 
     fn code_of(query: &str) -> &'static str {
-        read(query, Purpose::Text).unwrap_err().code
+        read(query, Purpose::Text).unwrap_err().code.as_str()
     }
 
     #[test]
     fn fields_are_json_alone() {
-        let read = |query| read(query, Purpose::Fields).map_err(|problem| problem.code);
+        let read = |query| read(query, Purpose::Fields).map_err(|problem| problem.code.as_str());
         assert_eq!(read("template=receipt&format=text").unwrap_err(), "invalid_option");
         assert_eq!(read("template=receipt&format=markdown").unwrap_err(), "invalid_option");
         assert!(read("template=receipt&format=json").is_ok());
@@ -130,7 +135,7 @@ mod tests {
 
     #[test]
     fn an_estimate_takes_what_one_of_the_routes_would_take() {
-        let read = |query| read(query, Purpose::Estimate).map_err(|problem| problem.code);
+        let read = |query| read(query, Purpose::Estimate).map_err(|problem| problem.code.as_str());
         assert!(read("task=multi_lan").is_ok() && read("template=receipt").is_ok());
         assert_eq!(read("template=receipt&task=multi_lan").unwrap_err(), "invalid_option");
     }
@@ -210,13 +215,19 @@ mod tests {
         agree_on(Format::Markdown, &mut options).unwrap();
         assert!(options.markdown);
         options.detail = Detail::Lines;
-        assert_eq!(agree_on(Format::Markdown, &mut options).unwrap_err().code, "invalid_option");
+        assert_eq!(
+            agree_on(Format::Markdown, &mut options).unwrap_err().code.as_str(),
+            "invalid_option"
+        );
     }
 
     #[test]
     fn fields_need_exactly_one_of_schema_and_template() {
         assert!(read("template=receipt", Purpose::Fields).is_ok());
-        assert_eq!(read("", Purpose::Fields).unwrap_err().code, "invalid_option");
-        assert_eq!(read("template=nope", Purpose::Fields).unwrap_err().code, "unknown_template");
+        assert_eq!(read("", Purpose::Fields).unwrap_err().code.as_str(), "invalid_option");
+        assert_eq!(
+            read("template=nope", Purpose::Fields).unwrap_err().code.as_str(),
+            "unknown_template"
+        );
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Format, Purpose, flaw};
 use crate::api::problem::Flaw;
+use crate::code::ErrorCode;
 use crate::dashscope::Task;
 use crate::extract::schema::Schema;
 use crate::extract::templates;
@@ -19,10 +20,6 @@ const METADATA_BYTES: usize = 4096;
 /// Characters of a language tag at most (RFC 5646, section 4.4.1, asks for 35).
 const LANGUAGE_LENGTH: usize = 35;
 
-/// The code of a template that there is not: the one flaw of an option that is 404, like the template's
-/// own path.
-pub(super) const UNKNOWN_TEMPLATE: &str = "unknown_template";
-
 /// A scalar as text, so that `5` in JSON and `5` in a query are one value.
 pub(super) fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
@@ -31,7 +28,7 @@ pub(super) fn text_of(value: &Value) -> String {
 pub(super) fn text(name: &'static str, value: &Value) -> Result<String, Flaw> {
     match value {
         Value::String(text) if !text.is_empty() => Ok(text.clone()),
-        _ => Err(flaw(name, "invalid_option", "must be a text that is not empty")),
+        _ => Err(flaw(name, ErrorCode::InvalidOption, "must be a text that is not empty")),
     }
 }
 
@@ -39,7 +36,7 @@ pub(super) fn prompt(value: &Value) -> Result<String, Flaw> {
     let prompt = text("prompt", value)?;
     if prompt.trim().is_empty() {
         let why = "is blank: leave it out and the model uses its own";
-        return Err(flaw("prompt", "invalid_option", why));
+        return Err(flaw("prompt", ErrorCode::InvalidOption, why));
     }
     Ok(prompt)
 }
@@ -49,7 +46,7 @@ pub(super) fn language(value: &Value) -> Result<String, Flaw> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if tag.len() > LANGUAGE_LENGTH || !tag.bytes().all(allowed) {
         let why = "must be a BCP 47 tag like `de` or `zh-Hans`";
-        return Err(flaw("language", "invalid_option", why));
+        return Err(flaw("language", ErrorCode::InvalidOption, why));
     }
     Ok(tag)
 }
@@ -58,16 +55,15 @@ pub(super) fn task(value: &Value) -> Result<Task, Flaw> {
     Task::named(&text("task", value)?).ok_or_else(|| {
         let why = "must be text_recognition, multi_lan, advanced_recognition, table_parsing, \
                    document_parsing, formula_recognition or key_information_extraction";
-        flaw("task", "invalid_option", why)
+        flaw("task", ErrorCode::InvalidOption, why)
     })
 }
 
 pub(super) fn pixels(name: &'static str, value: &Value) -> Result<Pixels, Flaw> {
     let number = value.as_u64().or_else(|| number_of(value.as_str()?));
-    number
-        .filter(|&pixels| pixels > 0)
-        .map(Pixels::new)
-        .ok_or_else(|| flaw(name, "invalid_option", "must be a whole number of pixels above 0"))
+    number.filter(|&pixels| pixels > 0).map(Pixels::new).ok_or_else(|| {
+        flaw(name, ErrorCode::InvalidOption, "must be a whole number of pixels above 0")
+    })
 }
 
 /// Digits only: `u64::from_str` would also take a plus sign.
@@ -79,7 +75,7 @@ pub(super) fn detail(value: &Value) -> Result<Detail, Flaw> {
     match value.as_str() {
         Some("text") => Ok(Detail::Text),
         Some("lines") => Ok(Detail::Lines),
-        _ => Err(flaw("detail", "invalid_option", "must be text or lines")),
+        _ => Err(flaw("detail", ErrorCode::InvalidOption, "must be text or lines")),
     }
 }
 
@@ -88,7 +84,7 @@ pub(super) fn rotate(value: &Value) -> Result<Rotate, Flaw> {
         Some("exif") => Ok(Rotate::Exif),
         Some("auto") => Ok(Rotate::Auto),
         Some("off") => Ok(Rotate::Off),
-        _ => Err(flaw("rotate", "invalid_option", "must be exif, auto or off")),
+        _ => Err(flaw("rotate", ErrorCode::InvalidOption, "must be exif, auto or off")),
     }
 }
 
@@ -97,10 +93,16 @@ pub(super) fn format(value: &Value, purpose: Purpose) -> Result<Format, Flaw> {
         Some("json") => Format::Json,
         Some("text") => Format::Text,
         Some("markdown") => Format::Markdown,
-        _ => return Err(flaw("format", "invalid_option", "must be json, text or markdown")),
+        _ => {
+            return Err(flaw("format", ErrorCode::InvalidOption, "must be json, text or markdown"));
+        }
     };
     if purpose == Purpose::Fields && format != Format::Json {
-        return Err(flaw("format", "invalid_option", "must be json where fields are wanted"));
+        return Err(flaw(
+            "format",
+            ErrorCode::InvalidOption,
+            "must be json where fields are wanted",
+        ));
     }
     Ok(format)
 }
@@ -116,14 +118,14 @@ pub(super) fn pages(value: &Value) -> Result<(), Flaw> {
     if selects_first {
         return Ok(());
     }
-    Err(flaw("pages", "invalid_pages", "must be 1: an image has one page"))
+    Err(flaw("pages", ErrorCode::InvalidPages, "must be 1: an image has one page"))
 }
 
 pub(super) fn metadata(value: &Value) -> Result<Value, Flaw> {
     let parsed = json_of("metadata", value)?;
     if !parsed.is_object() || parsed.to_string().len() > METADATA_BYTES {
         let why = format!("must be a JSON object of at most {METADATA_BYTES} bytes");
-        return Err(flaw("metadata", "invalid_option", why));
+        return Err(flaw("metadata", ErrorCode::InvalidOption, why));
     }
     Ok(parsed)
 }
@@ -141,7 +143,7 @@ pub(super) fn template(value: &Value) -> Result<Arc<Schema>, Flaw> {
     let name = text("template", value)?;
     let Some(template) = templates::find(&name) else {
         let why = "is unknown: GET /templates lists what there is";
-        return Err(flaw("template", UNKNOWN_TEMPLATE, why));
+        return Err(flaw("template", ErrorCode::UnknownTemplate, why));
     };
     Ok(Arc::clone(&template.parsed))
 }
@@ -149,9 +151,8 @@ pub(super) fn template(value: &Value) -> Result<Arc<Schema>, Flaw> {
 /// A JSON value, which in a query or a form part is written as text.
 fn json_of(name: &'static str, value: &Value) -> Result<Value, Flaw> {
     match value {
-        Value::String(text) => {
-            serde_json::from_str(text).map_err(|_| flaw(name, "invalid_option", "must be JSON"))
-        }
+        Value::String(text) => serde_json::from_str(text)
+            .map_err(|_| flaw(name, ErrorCode::InvalidOption, "must be JSON")),
         other => Ok(other.clone()),
     }
 }

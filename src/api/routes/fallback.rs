@@ -1,18 +1,18 @@
 //! Paths and methods that there are not.
 
 use axum::extract::Request;
-use axum::http::StatusCode;
 
 use crate::api::problem::Problem;
+use crate::code::ErrorCode;
 
 /// 404.
 pub(in crate::api) async fn not_found() -> Problem {
     let detail = "There is nothing at this path. GET /docs lists what there is.";
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "Not found", detail)
+    Problem::new(ErrorCode::NotFound, detail)
 }
 
 /// 405. The router adds `Allow`.
 pub(in crate::api) async fn method_not_allowed(request: Request) -> Problem {
     let detail = format!("{} is not a method of this path.", request.method());
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed", detail)
+    Problem::new(ErrorCode::MethodNotAllowed, detail)
 }

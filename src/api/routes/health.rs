@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::api::problem::{Problem, sentence};
+use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
 /// `GET /livez`: the process answers.
@@ -24,8 +25,7 @@ pub(in crate::api) async fn ready(
     match gateway.ready().await {
         Ok(()) => Ok(Json(json!({ "status": "ready" })).into_response()),
         Err(reason) => {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let problem = Problem::new(status, "not_ready", "Not ready", sentence(&reason));
+            let problem = Problem::new(ErrorCode::NotReady, sentence(&reason));
             Err(problem.after(Duration::from_secs(1)))
         }
     }

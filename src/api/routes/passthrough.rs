@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -26,6 +26,7 @@ use crate::api::problem::Problem;
 use crate::api::spent;
 use crate::api::upload;
 use crate::capacity::account::HeldBytes;
+use crate::code::ErrorCode;
 use crate::dashscope::Protocol;
 use crate::gateway::Gateway;
 use crate::ocr::result::Spend;
@@ -58,7 +59,7 @@ async fn forward(
     let (headers, id) = (request.headers().clone(), RequestId::of(&request));
     if is_enabled(&headers, "x-dashscope-async") {
         let detail = "Asynchronous calls are not supported: leave X-DashScope-Async out.";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail));
+        return Err(Problem::new(ErrorCode::Forbidden, detail));
     }
     let may_stream = request.version() >= Version::HTTP_11;
     let tab = spent::tab_of(&request);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::api::entrance::enter;
 use crate::api::problem::Problem;
+use crate::code::ErrorCode;
 use crate::extract::templates::{self, Template};
 use crate::gateway::Gateway;
 
@@ -33,8 +33,7 @@ pub(in crate::api) async fn show(
     let Some(template) = templates::find(&name) else {
         let known: Vec<_> = templates::all().iter().map(|template| template.name).collect();
         let detail = format!("There is no such template. Templates: {}.", known.join(", "));
-        let status = StatusCode::NOT_FOUND;
-        return Err(Problem::new(status, "unknown_template", "Unknown template", detail));
+        return Err(Problem::new(ErrorCode::UnknownTemplate, detail));
     };
     Ok(Json(template).into_response())
 }

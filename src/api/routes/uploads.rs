@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use crate::api::dialect::JSON;
 use crate::api::entrance::{Entered, enter_to_call};
 use crate::api::problem::Problem;
+use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
 /// Leave to upload.
@@ -39,7 +40,7 @@ async fn upload_policy(
     }
     if action.as_deref() != Some("getPolicy") {
         let detail = "The only action is getPolicy: ?action=getPolicy&model=MODEL.";
-        return Err(Problem::bad_request("invalid_option", detail).flaw("/action", "is unknown"));
+        return Err(Problem::new(ErrorCode::InvalidOption, detail).flaw("/action", "is unknown"));
     }
     let policy =
         gateway.passthrough.upload_policy(&entered.tenant, model, entered.deadline).await?;

@@ -12,6 +12,7 @@ use crate::api::entrance::enter;
 use crate::api::options::{invalid, unknown};
 use crate::api::problem::{Flaw, Limit, Problem};
 use crate::auth::tenant::Tenant;
+use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 use crate::ledger::report::{BudgetsReport, UsageReport};
 use crate::ledger::usage::{UsageQuery, day_named};
@@ -71,7 +72,7 @@ fn read(query: &str, tenant: &str, today: Date) -> Result<UsageQuery, Problem> {
     for ((name, text), day) in NAMES.iter().zip(&given).zip(&mut days) {
         match text.as_deref().map(day_named).transpose() {
             Ok(named) => *day = named,
-            Err(error) => flaws.push(Flaw::of(name, "invalid_option", error.to_string())),
+            Err(error) => flaws.push(Flaw::of(name, ErrorCode::InvalidOption, error.to_string())),
         }
     }
     if let Some(problem) = Problem::of_flaws(flaws) {
@@ -109,7 +110,7 @@ mod tests {
     }
 
     fn code(query: &str) -> &'static str {
-        days(query).unwrap_err().code
+        days(query).unwrap_err().code.as_str()
     }
 
     #[test]
@@ -129,7 +130,10 @@ mod tests {
     fn a_year_may_be_asked_for_and_no_day_more() {
         assert!(days("from=2024-01-01&to=2024-12-31").is_ok());
         let problem = days("from=2024-01-01&to=2025-01-01").unwrap_err();
-        assert_eq!((problem.code, &*problem.errors[0].pointer), ("invalid_option", "/from"));
+        assert_eq!(
+            (problem.code.as_str(), &*problem.errors[0].pointer),
+            ("invalid_option", "/from")
+        );
         assert!(problem.detail.contains("is before 2024-01-02: at most 366 days"), "{problem:?}");
         let limit = problem.limit.unwrap();
         assert_eq!(*limit, Limit { name: "days", actual: 367.into(), allowed: 366.into() });
@@ -163,7 +167,10 @@ mod tests {
     #[test]
     fn an_unknown_option_is_named_as_json_pointers_want_it() {
         let problem = days("from=2026-05-01&x~/y=1").unwrap_err();
-        assert_eq!((problem.code, &*problem.errors[0].pointer), ("unknown_option", "/x~0~1y"));
+        assert_eq!(
+            (problem.code.as_str(), &*problem.errors[0].pointer),
+            ("unknown_option", "/x~0~1y")
+        );
         assert!(problem.detail.contains("Options: from, to"), "{problem:?}");
     }
 

@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::StatusCode;
 use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::{Instant, Sleep};
@@ -14,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::Fault;
 use crate::api::problem::Problem;
 use crate::capacity::account::{HeldBytes, NoRoom};
+use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
 /// Pieces of a body that may be of any size. Each costs the connection some 0.4 µs, so that a body of 20 MiB in
@@ -44,7 +44,7 @@ impl From<BodyFault> for Fault {
             BodyFault::TooManyPieces { actual, limit } => too_many_pieces(actual, limit),
             BodyFault::TooSlow => too_slow(),
             BodyFault::BrokeOff => {
-                Problem::bad_request("bad_request", "The body broke off before its end.")
+                Problem::new(ErrorCode::BadRequest, "The body broke off before its end.")
             }
         })
     }
@@ -224,14 +224,12 @@ pub(super) fn too_large(actual: u64, allowed: u64) -> Problem {
         "The body has {actual} bytes or more; the limit is {allowed}. Send a smaller image: it is \
          scaled down for reading anyway."
     );
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large", detail)
-        .limit("server.max_body_bytes", actual, allowed)
+    Problem::new(ErrorCode::BodyTooLarge, detail).limit("server.max_body_bytes", actual, allowed)
 }
 
 fn too_slow() -> Problem {
     let detail = "The body came too slowly. Send it again on a better connection.";
-    Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body came too slowly", detail)
-        .retryable()
+    Problem::new(ErrorCode::RequestTimeout, detail).retryable()
 }
 
 fn too_many_pieces(actual: u64, allowed: u64) -> Problem {
@@ -239,7 +237,7 @@ fn too_many_pieces(actual: u64, allowed: u64) -> Problem {
         "The body came in {actual} pieces so far; for its length {allowed} are allowed. Send chunks of at \
          least {LEAST_PIECE} bytes, through a buffer, or send the body with a Content-Length."
     );
-    Problem::bad_request("bad_request", detail).limit("body_pieces", actual, allowed)
+    Problem::new(ErrorCode::BadRequest, detail).limit("body_pieces", actual, allowed)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Bodies that are compressed, which is not taken: a few kilobytes can become gigabytes, and pictures are
 //! compressed by their own formats.
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 
 use crate::api::problem::Problem;
+use crate::code::ErrorCode;
 
 /// First bytes of what compresses whole bodies.
 const MAGIC: [(&[u8], &str); 3] =
@@ -36,8 +37,7 @@ pub(super) fn unannounced(kind: &str) -> Problem {
 
 fn compressed(what: &str) -> Problem {
     let detail = format!("{what} Send it as it is, without Content-Encoding.");
-    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Problem::new(status, "unsupported_media_type", "The body is compressed", detail)
+    Problem::new(ErrorCode::UnsupportedMediaType, detail)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::body::Room;
 use crate::api::options::misnamed;
 use crate::api::options::raw::RawOptions;
 use crate::api::problem::Problem;
+use crate::code::ErrorCode;
 use crate::image::data_url;
 
 /// Decoding more than this many bytes takes longer than the reactor may be held.
@@ -131,7 +132,7 @@ fn parse(body: &[u8]) -> Result<JsonUpload<'_>, Problem> {
             "The body {what} at {place}. Expected \
              {{\"document\":{{\"type\":\"base64\",\"data\":\"…\"}}, …options}}."
         );
-        Problem::bad_request("invalid_json", detail)
+        Problem::new(ErrorCode::InvalidJson, detail)
     })
 }
 
@@ -140,18 +141,18 @@ fn text_of(document: Option<JsonDocument<'_>>) -> Result<&str, Problem> {
     let missing = || {
         let detail =
             "There is no document. Send {\"document\":{\"type\":\"base64\",\"data\":\"…\"}}.";
-        Problem::bad_request("missing_file", detail)
+        Problem::new(ErrorCode::MissingFile, detail)
     };
     let document = document.ok_or_else(missing)?;
     if document.r#type == JsonDocumentType::Url {
         let detail = "Documents by URL are switched off here. Send the bytes as Base64.";
-        return Err(Problem::bad_request("invalid_option", detail).flaw("/document/type", detail));
+        return Err(Problem::new(ErrorCode::InvalidOption, detail).flaw("/document/type", detail));
     }
     let data = document.data.ok_or_else(missing)?.get();
     let text = data.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     text.ok_or_else(|| {
         let detail = "The data is no text.";
-        Problem::bad_request("invalid_json", detail).flaw("/document/data", detail)
+        Problem::new(ErrorCode::InvalidJson, detail).flaw("/document/data", detail)
     })
 }
 
@@ -163,7 +164,7 @@ fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Probl
     let skipped = if data_url::is_data_url(text) {
         let head = data_url::head(text).map_err(|error| {
             let detail = format!("The data {error}.");
-            Problem::bad_request("invalid_base64", detail.clone()).flaw("/document/data", detail)
+            Problem::new(ErrorCode::InvalidBase64, detail.clone()).flaw("/document/data", detail)
         })?;
         head.length
     } else {
@@ -187,7 +188,7 @@ fn undocumented(name: &str) -> Problem {
 
 fn not_base64() -> Problem {
     let detail = "The data is not Base64 in the standard alphabet (A-Z a-z 0-9 + /).";
-    Problem::bad_request("invalid_base64", detail).flaw("/document/data", detail)
+    Problem::new(ErrorCode::InvalidBase64, detail).flaw("/document/data", detail)
 }
 
 /// Takes the escapes out of a JSON string, where it stands, and gives the length that is left: PHP writes
@@ -237,7 +238,7 @@ mod tests {
         let room = Room::new(Some(length), length, Arc::new(account.hold(length).unwrap()));
         let read = decode_json(json.as_bytes().to_vec(), &room, &mut RawOptions::default());
         read.map_err(|fault| match fault {
-            Fault::Wrong(problem) => problem.code,
+            Fault::Wrong(problem) => problem.code.as_str(),
             Fault::NoRoom(_) => "overloaded",
         })
     }

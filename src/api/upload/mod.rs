@@ -27,6 +27,7 @@ use super::entrance::{Entered, announced_length, overloaded};
 use super::options::raw::RawOptions;
 use super::problem::Problem;
 use crate::capacity::account::NoRoom;
+use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
 /// An uploaded file and the options that came with it.
@@ -82,7 +83,7 @@ pub(super) async fn read(
     let upload = read_form(gateway, room, request).await;
     let upload = upload.map_err(|fault| fault.told(gateway, entered))?;
     if upload.file.is_empty() {
-        return Err(Problem::bad_request("empty_file", "The file has no bytes. Send an image."));
+        return Err(Problem::new(ErrorCode::EmptyFile, "The file has no bytes. Send an image."));
     }
     Ok(upload)
 }
@@ -150,7 +151,7 @@ fn require_one_type(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "The request has more than one Content-Type. Send one, the type of its body.";
-    Err(Problem::bad_request("bad_request", detail))
+    Err(Problem::new(ErrorCode::BadRequest, detail))
 }
 
 /// Whether a header holds more than one value, as where a proxy has joined two headers with a comma.

@@ -16,9 +16,7 @@ use super::parts::{BOUNDARY_BYTES, Found, FrameFault, HEAD_BYTES, Parts};
 use crate::api::options::misnamed;
 use crate::api::options::raw::{OPTION_BYTES, RawOptions};
 use crate::api::problem::{Flaw, Problem};
-
-/// The code of whatever is wrong with the form itself.
-const MALFORMED: &str = "malformed_multipart";
+use crate::code::ErrorCode;
 
 /// Bytes that are gathered before they are looked at.
 const GATHERED: usize = 4 * 1024;
@@ -127,7 +125,7 @@ impl Form {
         self.part = if name == "file" {
             if self.file.is_some() {
                 let detail = "There are two parts named `file`. Send one file a request.";
-                return Err(Problem::bad_request("multiple_files", detail));
+                return Err(Problem::new(ErrorCode::MultipleFiles, detail));
             }
             Part::File
         } else if RawOptions::knows(&name) {
@@ -194,7 +192,7 @@ impl Form {
         }
         self.file.ok_or_else(|| {
             let detail = "There is no part named `file`. With curl: -F file=@page.jpg";
-            Problem::bad_request("missing_file", detail)
+            Problem::new(ErrorCode::MissingFile, detail)
         })
     }
 }
@@ -225,7 +223,7 @@ fn name_of(head: &[u8]) -> Result<String, Problem> {
     name.and_then(|name| String::from_utf8(name).ok()).ok_or_else(|| {
         let detail = "The name of a part cannot be read: it is missing, there twice, or not UTF-8. A file goes \
                       into the part `file`: Content-Disposition: form-data; name=\"file\"";
-        Problem::bad_request("unknown_option", detail)
+        Problem::new(ErrorCode::UnknownOption, detail)
     })
 }
 
@@ -242,12 +240,12 @@ fn misframed(fault: FrameFault) -> Problem {
 }
 
 fn malformed(detail: impl Into<Box<str>>) -> Problem {
-    Problem::bad_request(MALFORMED, detail)
+    Problem::new(ErrorCode::MalformedMultipart, detail)
 }
 
 /// The refusal of an option's value that may be a file.
 fn misplaced(name: &str, why: &str) -> Problem {
     let detail = format!("The part `{name}` {why}. A file goes into the part `file`.");
-    let errors = [Flaw::of(name, "invalid_option", why)].into();
-    Problem { errors, ..Problem::bad_request("invalid_option", detail) }
+    let errors = [Flaw::of(name, ErrorCode::InvalidOption, why)].into();
+    Problem { errors, ..Problem::new(ErrorCode::InvalidOption, detail) }
 }
