@@ -19,6 +19,7 @@
 
 pub mod presence;
 pub mod tab;
+pub mod watch;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -150,6 +151,8 @@ pub struct Permit {
     model: Arc<Model>,
     /// The price where the call is made; the model's dearest until that is known.
     price: Price,
+    /// Where the call is made; none until that is known.
+    endpoint: Option<Arc<str>>,
     bound: Usage,
     taken: Taken,
     /// Missing while the ledger is asked, and once the permit has ended.
@@ -213,6 +216,8 @@ impl Admission {
         tab: &Tab,
     ) -> Result<Permit, Refusal> {
         let name = tenant.name.as_str();
+        tab.asks_for(&model.name);
+        self.metrics.expect_call(name, &model.name);
         let admitted = async {
             let now = self.clock.instant();
             let latest = latest_start(deadline, now).ok_or_else(|| Refusal::TooLate {
@@ -226,6 +231,7 @@ impl Admission {
                 tenant: Arc::clone(tenant),
                 model: Arc::clone(model),
                 price: model.price,
+                endpoint: None,
                 bound,
                 taken,
                 reservation: None,
@@ -325,8 +331,17 @@ impl Permit {
         self.tenant.unknown_bill == UnknownBill::Repeat
     }
 
-    /// Notes in which region the call is made, whose price it is settled at from here on.
-    pub fn place_in(&mut self, region: &str) {
+    /// What the request has cost, and what it waits for.
+    pub const fn tab(&self) -> &Tab {
+        &self.tab
+    }
+
+    /// Notes at which endpoint the call is made, and in which region, whose price it is settled at from here
+    /// on.
+    pub fn place_at(&mut self, endpoint: &str, region: &str) {
+        let endpoint = Arc::from(endpoint);
+        self.tab.placed_at(&endpoint);
+        self.endpoint = Some(endpoint);
         self.price = self.model.price_in(region);
     }
 

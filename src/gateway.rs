@@ -9,12 +9,14 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
+use crate::admission::watch::BudgetWatch;
 use crate::auth::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
 use crate::auth::tenancy::Tenancy;
 use crate::auth::tenant::TenantName;
 use crate::capacity::account::ByteAccount;
 use crate::capacity::memory::Memory;
+use crate::capacity::places::Places;
 use crate::capacity::scratch::Scratch;
 use crate::capacity::share::Shares;
 use crate::capacity::{Capacity, CapacityError};
@@ -33,6 +35,7 @@ use crate::rate_limit::shared::SharedCells;
 use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
 use crate::supervisor::{Supervisor, TaskEnded};
+use crate::telemetry::levels::{Level, Levels};
 use crate::telemetry::metrics::Metrics;
 
 /// The running service without its listeners.
@@ -70,6 +73,10 @@ pub struct Gateway {
     pub in_flight: Arc<Semaphore>,
     /// What each tenant holds of the places and of the bytes.
     pub shares: Arc<Shares>,
+    /// The places of connections of the public listener.
+    pub connections: Arc<Places>,
+    /// How the budgets stand, for the metrics.
+    pub budgets: Arc<BudgetWatch>,
     /// The bytes of uploads and of long answers that are held in memory.
     pub memory: Arc<ByteAccount>,
     /// The same account, for what takes much memory for a moment.
@@ -228,6 +235,7 @@ impl Gateway {
         let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
         let (ocr, passthrough) =
             use_cases(&catalog, &admission, &client, &scratch, &metrics, &clock, &tasks);
+        let budgets = budget_watch(settings, &directory, &ledger, &catalog, &clock, &supervisor);
         Ok(Arc::new(Self {
             supervisor,
             tenancy,
@@ -247,6 +255,8 @@ impl Gateway {
             bounds: Bounds::of(&settings.server),
             capacity,
             in_flight: Arc::new(Semaphore::new(capacity.requests)),
+            connections: Arc::new(Places::new(capacity.connections)),
+            budgets,
             tasks,
             stop: Stop::default(),
         }))
@@ -263,6 +273,19 @@ impl Gateway {
             return Err(NotReady::Draining);
         }
         if self.ledger.takes_commits().await { Ok(()) } else { Err(NotReady::Database) }
+    }
+
+    /// How much is in use, for a scrape: it is the truth of what counts it, and not a count beside it.
+    pub async fn levels(&self) -> Levels {
+        let budgets = self.budgets.levels().await;
+        let Capacity { bytes, requests, connections, .. } = self.capacity;
+        let in_flight = requests.saturating_sub(self.in_flight.available_permits());
+        Levels {
+            in_flight_requests: Level { used: in_flight, limit: requests },
+            in_flight_bytes_limit: bytes,
+            connections: Level { used: self.connections.taken(), limit: connections },
+            budgets,
+        }
     }
 
     /// Whether the service was told to stop.
@@ -298,6 +321,26 @@ pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
 /// The account of the bytes of uploads and long answers, which shows itself in the metrics.
 fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
     Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
+}
+
+/// What reads the budgets for the metrics, with its task.
+fn budget_watch(
+    settings: &Settings,
+    directory: &Arc<Directory>,
+    ledger: &Ledger,
+    catalog: &Arc<Catalog>,
+    clock: &Arc<dyn Clock>,
+    supervisor: &Supervisor,
+) -> Arc<BudgetWatch> {
+    let watch = Arc::new(BudgetWatch::new(
+        Arc::clone(directory),
+        ledger.clone(),
+        Arc::clone(catalog),
+        Arc::clone(clock),
+        settings.metrics.max_tenants,
+    ));
+    supervisor.spawn("budget watch", Arc::clone(&watch).read_when_wanted());
+    watch
 }
 
 /// The use cases, which share all that they stand on.

@@ -1,11 +1,14 @@
-//! What one request has cost its tenant so far.
+//! What one request has cost its tenant so far, and what its calls are known by.
 //!
 //! Every call that a request makes notes here how it ended, at the moment when that is posted to the ledger:
 //! billed, or written off at its bound because its bill is unknown. Permits do so also where they are
 //! dropped, so that an answer, an error or a panic at any point can tell the same sums that the ledger
 //! counts. The amounts of one request are in one currency, because a tenant is sold each model in one.
+//!
+//! A request makes one call at a time. That is why one note of what it waits for now suffices.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::units::{Currency, Money, Tokens, Usage};
 
@@ -13,6 +16,37 @@ use crate::units::{Currency, Money, Tokens, Usage};
 #[derive(Debug, Clone, Default)]
 pub struct Tab {
     sums: Arc<Mutex<Sums>>,
+}
+
+/// What the calls of a request are known by, in logs and in the vendor's bills.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The id of the key that the request was made with.
+    pub key: Option<Arc<str>>,
+    /// The model of the last call.
+    pub model: Option<Arc<str>>,
+    /// The endpoint that was asked last.
+    pub endpoint: Option<Arc<str>>,
+    /// The upstream's own ids of its answers, separated by commas.
+    pub request_ids: Option<String>,
+}
+
+/// What a request waits for outside of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Its turn at the upstream; also a pause between two attempts.
+    Turn,
+    /// The upstream.
+    Upstream,
+}
+
+/// How long a request has waited outside of this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// For its turn.
+    pub turn: Duration,
+    /// For the upstream.
+    pub upstream: Duration,
 }
 
 /// What a request has cost.
@@ -36,11 +70,15 @@ pub struct Spent {
     pub saved: Tokens,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Sums {
     ended: Spent,
     /// Bounds of calls under way.
     open: Bound,
+    names: Names,
+    waited: Waited,
+    /// What is waited for now, and since when.
+    waits: Option<(Wait, Instant)>,
 }
 
 /// The most that a call can be billed, and what that costs where the call is made.
@@ -66,9 +104,80 @@ impl Tab {
     /// What the request can cost at most by now: a call that is still under way counts as unverified at
     /// its bound. The same as [`ended`](Self::ended) once all calls have ended.
     pub fn at_most(&self) -> Spent {
-        let Sums { mut ended, open } = *self.lock();
+        let Sums { mut ended, open, .. } = *self.lock();
         ended.write_off(open);
         ended
+    }
+
+    /// Notes the key that the request is made with. Its calls are entered in the ledger under it.
+    pub fn opened_with(&self, key: &str) {
+        self.lock().names.key = Some(key.into());
+    }
+
+    /// What the calls are known by.
+    pub fn names(&self) -> Names {
+        self.lock().names.clone()
+    }
+
+    /// The upstream answered under this id.
+    pub fn answered(&self, request_id: &str) {
+        let ids = &mut self.lock().names.request_ids;
+        match ids {
+            Some(ids) => {
+                ids.push(',');
+                ids.push_str(request_id);
+            }
+            None => *ids = Some(request_id.to_owned()),
+        }
+    }
+
+    /// From `now` on the request waits for `what`; for nothing outside of this process, if that is none.
+    pub fn waits_for(&self, what: Option<Wait>, now: Instant) {
+        let mut sums = self.lock();
+        sums.waited = sums.waited_until(now);
+        sums.waits = what.map(|what| (what, now));
+    }
+
+    /// How long the request has waited until `now`.
+    pub fn waited(&self, now: Instant) -> Waited {
+        self.lock().waited_until(now)
+    }
+
+    /// A call of this model is asked for.
+    pub(super) fn asks_for(&self, model: &str) {
+        self.lock().names.model = Some(model.into());
+    }
+
+    /// A call is made at this endpoint.
+    pub(super) fn placed_at(&self, endpoint: &Arc<str>) {
+        self.lock().names.endpoint = Some(Arc::clone(endpoint));
+    }
+
+    /// Whether a call is under way, whose cost is not known yet.
+    pub fn is_open(&self) -> bool {
+        self.lock().open.tokens > Tokens::ZERO
+    }
+
+    /// Writes the log line of a stream that has ended. The line of its request was written with its head, when
+    /// nobody knew what it would cost.
+    pub fn log_stream(&self, tenant: &str) {
+        let (spent, names) = (self.ended(), self.names());
+        tracing::info!(
+            tenant,
+            key.id = names.key.as_deref(),
+            model = names.model.as_deref(),
+            endpoint = names.endpoint.as_deref(),
+            tokens.image = spent.billed.image.get(),
+            tokens.input = spent.billed.input().get(),
+            tokens.output = spent.billed.output.get(),
+            tokens.unverified = spent.unverified.get(),
+            cost.amount = spent.cost.to_string(),
+            cost.unverified = spent.unverified_cost.to_string(),
+            cost.currency = spent.currency.map(Currency::code),
+            upstream.calls = spent.calls,
+            upstream.request_id = names.request_ids,
+            "a stream ended"
+        );
     }
 
     /// The tenant's cap saved so many tokens in a call that was answered.
@@ -114,9 +223,28 @@ impl Tab {
 }
 
 impl Sums {
+    fn waited_until(&self, now: Instant) -> Waited {
+        let mut waited = self.waited;
+        if let Some((what, since)) = self.waits {
+            let took = now.saturating_duration_since(since);
+            match what {
+                Wait::Turn => waited.turn += took,
+                Wait::Upstream => waited.upstream += took,
+            }
+        }
+        waited
+    }
+
     fn close(&mut self, bound: Bound) {
         self.open.tokens = self.open.tokens.saturating_sub(bound.tokens);
         self.open.cost = self.open.cost.saturating_sub(bound.cost);
+    }
+}
+
+impl Waited {
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.turn + self.upstream
     }
 }
 

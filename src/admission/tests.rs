@@ -8,6 +8,7 @@ use crate::ledger::account::Unit;
 use crate::ledger::fake;
 use crate::ledger::window::Period;
 use crate::rate_limit::local::LocalRateLimiter;
+use crate::telemetry::levels::Levels;
 use crate::telemetry::metrics::MetricsSettings;
 use crate::units::Currency;
 
@@ -44,7 +45,7 @@ fn budgeted() -> Arc<Tenant> {
 }
 
 fn unverified(admission: &Admission) -> bool {
-    let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+    let metrics = String::from_utf8(admission.metrics.encode(&Levels::default()).unwrap()).unwrap();
     metrics.contains(r#"tokens_unverified_total{model="sample",tenant="acme"} 1000"#)
 }
 
@@ -101,7 +102,7 @@ async fn a_bill_above_the_bound_is_counted_in_full_and_alarmed() {
     let permit = admit(&admission, &tenant).await.unwrap();
     let billed = Usage { output: Tokens::new(400), ..BOUND };
     assert_eq!(permit.settle(billed, None).await.usage, billed);
-    let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+    let metrics = String::from_utf8(admission.metrics.encode(&Levels::default()).unwrap()).unwrap();
     assert!(metrics.contains(r#"tokens_above_bound_total{model="sample",tenant="acme"} 100"#));
 }
 
@@ -128,7 +129,8 @@ async fn a_bill_beyond_what_a_call_can_cost_is_counted_at_that_alarmed_and_marke
         assert_eq!(tab.ended().unverified.get(), counted);
         let balances = admission.ledger.balances("acme").await.unwrap();
         assert_eq!((balances.daily.settled, balances.daily.reserved), (counted, 0));
-        let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+        let metrics =
+            String::from_utf8(admission.metrics.encode(&Levels::default()).unwrap()).unwrap();
         assert!(metrics.contains(r#"bills_clamped_total{model="sample",tenant="acme"} 1"#));
         let unverified = r#"tokens_unverified_total{model="sample",tenant="acme"}"#;
         assert!(metrics.contains(&format!("{unverified} {counted}")), "{metrics}");
@@ -246,15 +248,15 @@ async fn a_call_reserves_the_dearest_price_and_is_settled_at_that_of_its_last_re
     let (admission, _) = admission().await;
     let mut permit = admit_in_two_regions(&admission).await;
     assert_eq!(money(&admission).await, [0, DEAREST, 0]);
-    permit.place_in("virginia");
+    permit.place_at("us", "virginia");
     permit.mark_sent();
     permit.mark_unbilled();
-    permit.place_in("beijing");
+    permit.place_at("cn", "beijing");
     permit.mark_sent();
     let settled = permit.settle(BOUND, None).await;
     assert_eq!(settled.cost.nanos(), 1_000);
     assert_eq!(money(&admission).await, [1_000, 0, DEAREST - 1_000]);
-    let metrics = String::from_utf8(admission.metrics.encode().unwrap()).unwrap();
+    let metrics = String::from_utf8(admission.metrics.encode(&Levels::default()).unwrap()).unwrap();
     let cost = r#"cost_total{currency="CNY",model="sample",tenant="acme"} 0.000001"#;
     assert!(metrics.contains(cost), "{metrics}");
 }
@@ -263,7 +265,7 @@ async fn a_call_reserves_the_dearest_price_and_is_settled_at_that_of_its_last_re
 async fn a_call_whose_bill_is_unknown_is_written_off_at_the_price_of_its_region() {
     let (admission, _) = admission().await;
     let mut permit = admit_in_two_regions(&admission).await;
-    permit.place_in("beijing");
+    permit.place_at("cn", "beijing");
     assert_eq!(permit.write_off().await.cost.nanos(), 1_000);
     assert_eq!(money(&admission).await, [1_000, 0, DEAREST - 1_000]);
 }
@@ -272,7 +274,7 @@ async fn a_call_whose_bill_is_unknown_is_written_off_at_the_price_of_its_region(
 async fn a_dropped_call_that_went_out_is_written_off_at_the_price_of_its_region() {
     let (admission, _) = admission().await;
     let mut permit = admit_in_two_regions(&admission).await;
-    permit.place_in("beijing");
+    permit.place_at("cn", "beijing");
     permit.mark_sent();
     drop(permit);
     admission.ledger.close().await;
@@ -294,7 +296,7 @@ async fn a_renewed_permit_may_go_to_any_region_again() {
     let (model, now) = (of_two_regions(), soon(&admission));
     let mut permit =
         admission.admit_bound(&tenant, &model, BOUND, now, &Tab::default()).await.unwrap();
-    permit.place_in("beijing");
+    permit.place_at("cn", "beijing");
     permit.mark_sent();
     let second = permit.renew().await.unwrap();
     assert_eq!(money(&admission).await, [1_000, DEAREST, DEAREST - 1_000]);

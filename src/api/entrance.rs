@@ -17,9 +17,9 @@ use super::hangup::HalfClose;
 use super::middleware::{Caller, deadline_exceeded};
 use super::problem::Problem;
 use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Refusal};
-use crate::auth::AuthError;
 use crate::auth::key::ApiKey;
 use crate::auth::tenant::Tenant;
+use crate::auth::{self, AuthError};
 use crate::capacity::account::{HeldBytes, NoRoom, Whose};
 use crate::capacity::share::{NoPlace, TenantPlace};
 use crate::code::ErrorCode;
@@ -78,8 +78,9 @@ async fn let_in(
         return Err(shutting_down());
     }
     let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
-    let tenant = authenticate(gateway, headers).await?;
-    caller.is(&tenant);
+    let authenticated = authenticate(gateway, headers).await?;
+    caller.is(&authenticated);
+    let tenant = authenticated.tenant;
     let name = tenant.name.as_str();
     let announced = announced_bytes(headers, gateway.bounds.body_bytes);
     let holder = gateway.shares.of(name);
@@ -129,13 +130,13 @@ pub(super) fn enter_to_call<'a>(
 /// # Errors
 ///
 /// 401, 403 or 503.
-async fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<Arc<Tenant>, Problem> {
+async fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<auth::Caller, Problem> {
     let authenticated = async {
         let key = presented_key(headers)?;
         gateway.authenticator.authenticate(key).await
     };
     match authenticated.await {
-        Ok(caller) => Ok(caller.tenant),
+        Ok(caller) => Ok(caller),
         Err(error) => {
             tracing::debug!(reason = error.reason(), "a key was refused");
             let problem = Problem::from(error);

@@ -17,6 +17,7 @@ use super::hangup::HalfClose;
 use super::host;
 use super::problem::Problem;
 use crate::admission::tab::Tab;
+use crate::auth;
 use crate::auth::tenant::Tenant;
 use crate::capacity::places::Visit;
 use crate::clock::Clock;
@@ -42,8 +43,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What a route tells the log line and the metrics about a request; rides on the response.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
-    /// What was spent.
-    pub(super) spend: Option<Spend>,
     /// The image's size.
     pub(super) image: Option<Size>,
     /// The file's size in bytes.
@@ -73,12 +72,13 @@ pub(super) struct Caller {
     tenant: Arc<SetOnce<Arc<Tenant>>>,
     /// The connection that brought the request; none in tests without one.
     visit: Option<Visit>,
+    tab: Tab,
 }
 
 impl Caller {
     /// A caller who is not known yet.
-    fn of_connection(request: &Request) -> Self {
-        Self { tenant: Arc::default(), visit: request.extensions().get().cloned() }
+    fn of_connection(request: &Request, tab: Tab) -> Self {
+        Self { tenant: Arc::default(), visit: request.extensions().get().cloned(), tab }
     }
 
     /// The caller of this request.
@@ -86,13 +86,14 @@ impl Caller {
         request.extensions().get().cloned().unwrap_or_default()
     }
 
-    /// Notes who it is.
-    pub(super) fn is(&self, tenant: &Arc<Tenant>) {
+    /// Notes who it is, and under which key the calls of the request are entered.
+    pub(super) fn is(&self, caller: &auth::Caller) {
         if let Some(visit) = &self.visit {
             visit.is_known();
         }
+        self.tab.opened_with(caller.key.as_str());
         // A request is let in once.
-        let _ = self.tenant.set(Arc::clone(tenant));
+        let _ = self.tenant.set(Arc::clone(&caller.tenant));
     }
 
     /// Ready once it is known.
@@ -125,7 +126,8 @@ pub(super) async fn observe(
     request.extensions_mut().insert(RequestId(id.as_str().into()));
     let tab = Tab::default();
     request.extensions_mut().insert(tab.clone());
-    let (caller, half_close) = (Caller::of_connection(&request), HalfClose::of(&request));
+    let caller = Caller::of_connection(&request, tab.clone());
+    let half_close = HalfClose::of(&request);
     request.extensions_mut().insert(caller.clone());
 
     let mut watch = Watch::start(&gateway, route, caller, span.clone());
@@ -217,7 +219,6 @@ struct Watch {
 
 impl Watch {
     fn start(gateway: &Gateway, route: String, caller: Caller, span: Span) -> Self {
-        gateway.metrics.in_flight_requests().inc();
         Self {
             metrics: Arc::clone(&gateway.metrics),
             clock: Arc::clone(&gateway.clock),
@@ -260,12 +261,15 @@ impl Watch {
         if is_quiet(&self.route) && problem.is_none() {
             return;
         }
-        let spend = served.spend.or_else(|| problem?.usage.as_deref().cloned());
+        let (spend, names) = (self.spend(problem), self.caller.tab.names());
         tracing::info!(
             route = self.route,
             status,
             tenant = self.caller.label(),
+            key.id = names.key.as_deref(),
             code = problem.map(|problem| problem.code.as_str()),
+            model = names.model.as_deref(),
+            endpoint = names.endpoint.as_deref(),
             // A u128 would be logged as a string.
             took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             upload.bytes = served.upload_bytes,
@@ -275,16 +279,32 @@ impl Watch {
             tokens.input = spend.as_ref().map(|spend| spend.input_tokens.get()),
             tokens.output = spend.as_ref().map(|spend| spend.output_tokens.get()),
             tokens.unverified = spend.as_ref().map(|spend| spend.unverified_tokens.get()),
+            cost.amount = spend.as_ref().map(|spend| spend.cost.amount.to_string()),
+            cost.unverified = spend.as_ref().map(|spend| spend.unverified_cost.amount.to_string()),
+            cost.currency = spend.as_ref().map(|spend| spend.cost.currency.code()),
             upstream.calls = spend.as_ref().map(|spend| spend.upstream_calls),
+            upstream.request_id = names.request_ids,
             "request answered"
         );
     }
 
+    /// What the request cost; none where nothing was sent, or a stream goes on, which tells it in a line of
+    /// its own.
+    fn spend(&self, problem: Option<&Problem>) -> Option<Spend> {
+        if let Some(spend) = problem.and_then(|problem| problem.usage.as_deref()) {
+            return Some(spend.clone());
+        }
+        let tab = &self.caller.tab;
+        if tab.is_open() { None } else { Spend::on_calls(&tab.ended()) }
+    }
+
     /// Counts the request, unless it is counted as one whose caller has left.
     fn record(&mut self, status: u16) -> Duration {
-        let took = self.clock.instant().saturating_duration_since(self.started);
+        let now = self.clock.instant();
+        let took = now.saturating_duration_since(self.started);
         if !self.counted {
-            self.metrics.request(&self.route, status, self.caller.label(), took);
+            let overhead = took.saturating_sub(self.caller.tab.waited(now).total());
+            self.metrics.request(&self.route, status, self.caller.label(), took, overhead);
         }
         self.counted = true;
         took
@@ -301,7 +321,6 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.metrics.in_flight_requests().dec();
         if !self.counted {
             self.left();
         }

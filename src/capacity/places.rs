@@ -111,6 +111,11 @@ impl Places {
         Ok(Place(Visit { places: Arc::clone(self), number, gives_way }))
     }
 
+    /// Places that are taken.
+    pub fn taken(&self) -> usize {
+        self.state().taken
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -246,7 +246,10 @@ impl Transport {
             };
             let opened = Incoming::open(pieces, request.protocol, *bound, limits, memory).await?;
             return Ok(match opened {
-                Ok(incoming) => Some(Box::new(incoming)),
+                Ok(mut incoming) => {
+                    incoming.tap.note_head(received.request_id.take());
+                    Some(Box::new(incoming))
+                }
                 Err(body) => {
                     received.body = body;
                     None

@@ -23,13 +23,14 @@ use super::settings::UpstreamSettings;
 use super::spending::{Progress, Stop};
 use super::verdict::{Bill, Failure};
 use super::{ClientError, health, spending, uploads};
+use crate::admission::tab::{Tab, Wait};
 use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Permit};
 use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::rate_limit::shared::SharedCells;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, OpenStream};
 
 /// How much longer a call waits for its turn when its caller has been waited for long enough.
 const LAST_LOOK: Duration = Duration::from_millis(100);
@@ -81,6 +82,11 @@ impl Dispatcher {
         found
     }
 
+    /// Counts a stream that has begun, until what is given back is dropped.
+    pub(super) fn stream(&self) -> OpenStream {
+        self.metrics.stream()
+    }
+
     /// How each endpoint is reached, by its name.
     pub(super) fn ways(&self) -> Vec<(String, String)> {
         let endpoints = self.pool.endpoints().iter();
@@ -94,6 +100,7 @@ impl Dispatcher {
         model: &Model,
         tenant: &str,
         deadline: Instant,
+        tab: &Tab,
     ) -> Result<Bytes, CallError> {
         let (now, mut progress) = (self.clock.instant(), Progress::default());
         if admission::latest_start(deadline, now).is_none() {
@@ -105,8 +112,11 @@ impl Dispatcher {
             Err(fault) => return Err(give_up(&model.name, &progress, fault.into())),
         };
         let endpoint = Arc::clone(entrance.endpoint());
-        progress.begin(endpoint.name(), self.clock.instant());
-        match uploads::policy(endpoint.transport(), &model.name, left).await {
+        progress.begin(endpoint.name(), now);
+        tab.waits_for(Some(Wait::Upstream), now);
+        let answered = uploads::policy(endpoint.transport(), &model.name, left).await;
+        tab.waits_for(None, self.clock.instant());
+        match answered {
             Ok(policy) => {
                 // It takes the key. Whether it serves the model was not asked.
                 entrance.begun();
@@ -128,9 +138,16 @@ impl Dispatcher {
         request: &Request,
         deadline: Instant,
     ) -> Result<Reply, CallError> {
-        let model = permit.model().name.clone();
+        let (model, tab) = (permit.model().name.clone(), permit.tab().clone());
         let mut progress = Progress::default();
-        match self.run(permit, request, deadline, &mut progress).await {
+        let ran = self.run(permit, request, deadline, &mut progress).await;
+        if ran.is_err() {
+            let now = self.clock.instant();
+            progress.leave_queue(now);
+            tab.waits_for(None, now);
+        }
+        self.metrics.upstream_queue(&model, progress.queue_time);
+        match ran {
             Ok((permit, placement, reception)) => {
                 let dispatcher = Arc::clone(self);
                 let debt = Debt { dispatcher, permit, placement, progress };
@@ -152,6 +169,7 @@ impl Dispatcher {
         // Before anything is sent: an answer that was paid for must not be lost for want of memory.
         let room = self.memory.room_for(permit.bound().output).map_err(Fault::NoRoom)?;
         self.retry.deposit();
+        self.queue(permit.tab(), progress);
         loop {
             let first_only = request.resolves_oss;
             let search = Search { failed: &failed, first_only, deadline };
@@ -170,6 +188,9 @@ impl Dispatcher {
                 Ok(reception) => return Ok((permit, placement, reception)),
                 Err(failure) => failure,
             };
+            if let Some(id) = &failure.request_id {
+                permit.tab().answered(id.as_str());
+            }
             self.learn(&mut placement, &failure).await;
             failed.push(placement.entrance.endpoint().name().to_owned());
             let search = Search { failed: &failed, first_only, deadline };
@@ -186,11 +207,19 @@ impl Dispatcher {
             permit = spending::carry_over(permit, &turn, &failure).await?;
             self.metrics.upstream_retry(failure.fault.label());
             let failed = Stop::of(failure);
+            self.queue(permit.tab(), progress);
             if permit.presence().bears(tokio::time::sleep(pause)).await.is_none() {
                 return Err(failed);
             }
             last = Some(failed);
         }
+    }
+
+    /// Notes that a call waits to be sent from now on.
+    fn queue(&self, tab: &Tab, progress: &mut Progress) {
+        let now = self.clock.instant();
+        progress.queued = Some(now);
+        tab.waits_for(Some(Wait::Turn), now);
     }
 
     /// Finds a place for a call for as long as its caller is there.
@@ -219,7 +248,8 @@ impl Dispatcher {
         let endpoint = placement.entrance.endpoint();
         progress.begin(endpoint.name(), started);
         let bound = *permit.bound();
-        permit.place_in(endpoint.region());
+        permit.place_at(endpoint.name(), endpoint.region());
+        permit.tab().waits_for(Some(Wait::Upstream), started);
         permit.mark_sent();
         let result = endpoint.transport().exchange(request, left, &bound, room).await;
         match &result {
@@ -237,7 +267,9 @@ impl Dispatcher {
     /// Counts the end of an attempt.
     pub(super) fn ended(&self, permit: &Permit, progress: &mut Progress, outcome: &'static str) {
         let Some(began) = progress.began.take() else { return };
-        let took = self.clock.instant().saturating_duration_since(began);
+        let now = self.clock.instant();
+        let took = now.saturating_duration_since(began);
+        permit.tab().waits_for(None, now);
         progress.upstream_time += took;
         let endpoint = progress.endpoint.as_deref().unwrap_or_default();
         self.metrics.upstream_attempt(endpoint, outcome, took);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::attempt::Transport;
 use super::check::{self, CheckError};
-use super::error::{Code, Fault};
+use super::error::{Code, Fault, OUTCOMES};
 use super::gate::{Cause, Closing, Gate, Passage};
 use super::health::Health;
 use super::pace::Limits;
@@ -54,6 +54,7 @@ impl Endpoint {
     ) -> Self {
         let key_cool_down = upstream.key_cool_down();
         metrics.endpoint_state(&settings.name, "", EndpointState::Closed);
+        metrics.expect_endpoint(&settings.name, &OUTCOMES);
         Self {
             transport,
             settings,

@@ -141,6 +141,21 @@ pub enum Fault {
     Refused(Box<Refusal>),
 }
 
+/// How an attempt may end, as metrics name it.
+pub(super) const OUTCOMES: [&str; 11] = [
+    "ok",
+    "throttled",
+    "account",
+    "content_rejected",
+    "image_rejected",
+    "rejected",
+    "failed",
+    "unreachable",
+    "interrupted",
+    "timeout",
+    "invalid_answer",
+];
+
 impl Fault {
     /// Whether the same call may succeed later.
     ///

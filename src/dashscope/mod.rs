@@ -65,6 +65,7 @@ use self::request::Request;
 use self::settings::{SettingsError, UnknownMembers, UpstreamSettings};
 use self::stream::Streaming;
 use crate::admission::Permit;
+use crate::admission::tab::Tab;
 use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
 use crate::clock::Clock;
@@ -327,8 +328,9 @@ impl Client {
         model: &Model,
         tenant: &str,
         deadline: Instant,
+        tab: &Tab,
     ) -> Result<Bytes, CallError> {
-        self.dispatcher.upload_policy(model, tenant, deadline).await
+        self.dispatcher.upload_policy(model, tenant, deadline, tab).await
     }
 
     /// How each endpoint is reached, by its name: `without a proxy`, or by which.

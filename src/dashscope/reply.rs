@@ -88,6 +88,9 @@ impl Debt {
     /// Settles at what was billed; at the bound, unverified, where the upstream did not say.
     pub(super) async fn pay(self, billed: Option<Usage>, request_id: Option<Code>) -> Receipt {
         let Self { permit, placement, progress, .. } = self;
+        if let Some(id) = &request_id {
+            permit.tab().answered(id.as_str());
+        }
         let endpoint = placement.entrance.endpoint().name().to_owned();
         let settlement = if let Some(billed) = billed {
             // On its way to the ledger before anything else is waited for.
@@ -114,6 +117,9 @@ impl Debt {
     pub(super) async fn fail(self, failure: Failure) -> CallError {
         let Self { dispatcher, permit, mut placement, progress } = self;
         let model = permit.model().name.clone();
+        if let Some(id) = &failure.request_id {
+            permit.tab().answered(id.as_str());
+        }
         dispatcher.learn(&mut placement, &failure).await;
         let stop = spending::close(permit, &placement.turn, failure).await;
         give_up(&model, &progress, stop)

@@ -20,6 +20,10 @@ pub(super) struct Progress {
     pub(super) careful_retries: u32,
     /// Time spent waiting for the upstream.
     pub(super) upstream_time: Duration,
+    /// Time spent waiting to be sent.
+    pub(super) queue_time: Duration,
+    /// Since when it waits to be sent.
+    pub(super) queued: Option<Instant>,
     /// When the attempt under way began.
     pub(super) began: Option<Instant>,
     /// The endpoint that was asked last.
@@ -64,9 +68,17 @@ impl From<Fault> for Stop {
 impl Progress {
     /// Notes that `endpoint` is about to be asked.
     pub(super) fn begin(&mut self, endpoint: &str, now: Instant) {
+        self.leave_queue(now);
         self.attempts += 1;
         self.began = Some(now);
         self.endpoint = Some(endpoint.to_owned());
+    }
+
+    /// Notes that the call no longer waits to be sent.
+    pub(super) fn leave_queue(&mut self, now: Instant) {
+        if let Some(since) = self.queued.take() {
+            self.queue_time += now.saturating_duration_since(since);
+        }
     }
 
     /// The error of a call that went this way and stopped so.

@@ -16,6 +16,7 @@ use super::incoming::Incoming;
 use super::reply::Debt;
 use super::tap::{Kind, Seen};
 use super::verdict::{Bill, Failure};
+use crate::telemetry::metrics::OpenStream;
 use crate::units::Usage;
 
 /// A stream under way, with the permit that pays for it.
@@ -26,6 +27,8 @@ pub struct Streaming {
     incoming: Box<Incoming>,
     debt: Debt,
     broken: Option<Broken>,
+    /// Counts it among the open ones.
+    _open: OpenStream,
 }
 
 /// The events that became whole together.
@@ -80,8 +83,9 @@ impl Piece {
 }
 
 impl Streaming {
-    pub(super) const fn new(incoming: Box<Incoming>, debt: Debt) -> Self {
-        Self { incoming, debt, broken: None }
+    pub(super) fn new(incoming: Box<Incoming>, debt: Debt) -> Self {
+        let open = debt.dispatcher.stream();
+        Self { incoming, debt, broken: None, _open: open }
     }
 
     /// The next piece; none when the stream is over or broke off.
@@ -101,7 +105,7 @@ impl Streaming {
     ///
     /// [`Break`] where it ended before it was over.
     pub async fn end(self) -> Result<(FinishReason, Receipt), Break> {
-        let Self { mut incoming, mut debt, broken } = self;
+        let Self { mut incoming, mut debt, broken, _open } = self;
         if incoming.tap.is_damaged() {
             incoming.read_for_bill().await;
         }

@@ -76,6 +76,12 @@ impl Tap {
         }
     }
 
+    /// Notes the id that the head of the response gave. One that stands in an event replaces it; the events of
+    /// the compatible protocol have none.
+    pub(super) fn note_head(&mut self, request_id: Option<Code>) {
+        self.request_id = request_id;
+    }
+
     /// Looks at the next event.
     pub(super) fn see(&mut self, event: &Event) -> Seen {
         let fields = event.fields();

@@ -31,6 +31,7 @@ use crate::image::Size;
 use crate::ledger::fake;
 use crate::quote::{Cap, Quote, Wish, quote};
 use crate::rate_limit::local::LocalRateLimiter;
+use crate::telemetry::levels::Levels;
 use crate::telemetry::metrics::{Metrics, MetricsSettings};
 use crate::units::{Pixels, Tokens, Usage};
 
@@ -165,7 +166,7 @@ impl World {
 
     /// The sum of a metric over its labels.
     fn total(&self, name: &str) -> u64 {
-        let text = String::from_utf8(self.metrics.encode().unwrap()).unwrap();
+        let text = String::from_utf8(self.metrics.encode(&Levels::default()).unwrap()).unwrap();
         let start = format!("ocr_gateway_{name}{{");
         let series = text.lines().filter(|line| line.starts_with(&start));
         series.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
@@ -386,7 +387,8 @@ async fn a_deadline_that_passed_or_is_too_near_costs_nothing() {
 async fn an_upload_is_not_asked_leave_for_when_it_is_too_late() {
     let world = World::new([]).await;
     let deadline = world.clock.instant() + Duration::from_millis(300);
-    let error = world.client.upload_policy(&world.model, "acme", deadline).await.unwrap_err();
+    let error =
+        world.client.upload_policy(&world.model, "acme", deadline, &world.tab).await.unwrap_err();
     assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 0));
 }
 

@@ -39,6 +39,11 @@ impl Budgets {
         }
     }
 
+    /// Whether there is any.
+    pub const fn are_any(&self) -> bool {
+        self.limit_tokens() || self.daily_cost.is_some() || self.monthly_cost.is_some()
+    }
+
     /// Whether any of them is in tokens.
     pub const fn limit_tokens(&self) -> bool {
         self.daily_tokens.is_some() || self.monthly_tokens.is_some()

@@ -265,16 +265,15 @@ impl LedgerStore for FakeLedgerStore {
 
     fn accounts<'a>(
         &'a self,
-        tenant: &'a str,
+        tenants: &'a [&'a str],
         day: Date,
     ) -> BoxFuture<'a, Result<Vec<(AccountKey, Account)>, LedgerStoreError>> {
         Box::pin(async move {
             self.by_fate(|tables| {
                 let windows = Period::ALL.map(|period| Window::of(period, day));
-                let accounts = tables
-                    .accounts
-                    .iter()
-                    .filter(|(key, _)| &*key.tenant == tenant && windows.contains(&key.window));
+                let accounts = tables.accounts.iter().filter(|(key, _)| {
+                    tenants.contains(&&*key.tenant) && windows.contains(&key.window)
+                });
                 accounts.map(|(key, account)| (key.clone(), *account)).collect()
             })
         })

@@ -27,7 +27,7 @@ use super::books::{Operation, Outcome};
 use super::settings::{LedgerSettings, SILENT_LOOKS};
 use super::window::Calendar;
 use super::writer::POST_TIMEOUT;
-use super::{Beats, Holder, Ledger, LedgerStore, LedgerStoreError, show_balances};
+use super::{Beats, Holder, Ledger, LedgerStore, LedgerStoreError};
 use crate::clock::Clock;
 use crate::random::{Random, new_id};
 use crate::telemetry::metrics::{KeeperStep, Metrics};
@@ -54,8 +54,6 @@ pub(super) struct Keeper {
     seen: HashMap<Uuid, Sight>,
     /// Orphans that could not be written off, each of which was logged once.
     stuck: HashSet<Uuid>,
-    /// The day of the last look.
-    today: Option<Date>,
     stop: CancellationToken,
     /// Tells that the last look is over.
     _over: DropGuard,
@@ -89,7 +87,6 @@ impl Keeper {
             retention_days: settings.retention_days,
             seen: HashMap::new(),
             stuck: HashSet::new(),
-            today: None,
             stop: ledger.keeping.stop.clone(),
             _over: ledger.keeping.over.clone().drop_guard(),
         }
@@ -110,9 +107,6 @@ impl Keeper {
         let beaten = self.beat().await;
         self.note(KeeperStep::Beat, beaten);
         let today = self.calendar.day_of(self.clock.timestamp());
-        if self.today.replace(today).is_some_and(|before| before != today) {
-            self.metrics.forget_budgets();
-        }
         let written_off = self.write_off_orphans(today).await;
         self.note(KeeperStep::WriteOff, written_off);
         let pruned = self.prune(today).await;
@@ -224,12 +218,11 @@ impl Keeper {
         let mut written_off = 0_u32;
         for (id, outcome) in orphans.iter().zip(outcomes) {
             match outcome {
-                Outcome::Closed(entry, balances) => {
+                Outcome::Closed(entry, _) => {
                     let charge = &entry.charge;
                     let (tenant, model) = (&*charge.tenant, &*charge.model);
                     self.metrics.tokens_unverified(tenant, model, charge.bound.total());
                     self.metrics.cost_unverified(tenant, model, charge.currency, charge.cost);
-                    show_balances(&self.metrics, tenant, &balances, today);
                     written_off = written_off.saturating_add(1);
                 }
                 Outcome::Uncountable => self.leave(*id, "its account cannot count it", stuck),

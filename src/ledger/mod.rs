@@ -59,7 +59,6 @@ use crate::clock::Clock;
 use crate::random::{Random, new_id};
 use crate::supervisor::Supervisor;
 use crate::telemetry::metrics::{LedgerStep, Metrics};
-use crate::units::Tokens;
 
 pub use self::reservation::Reservation;
 pub(crate) use self::writer::POST_TIMEOUT;
@@ -132,15 +131,15 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         at_most: u32,
     ) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>>;
 
-    /// The accounts of a tenant for the day and for its month; those that counted nothing yet are
-    /// left out.
+    /// The accounts of these tenants for the day and for its month, by tenant; those that counted nothing yet
+    /// are left out.
     ///
     /// # Errors
     ///
     /// [`LedgerStoreError`].
     fn accounts<'a>(
         &'a self,
-        tenant: &'a str,
+        tenants: &'a [&'a str],
         day: Date,
     ) -> BoxFuture<'a, Result<Vec<(AccountKey, Account)>, LedgerStoreError>>;
 
@@ -362,7 +361,7 @@ impl Ledger {
     /// [`LedgerStoreError`].
     pub async fn balances(&self, tenant: &str) -> Result<Balances, LedgerStoreError> {
         let day = self.today();
-        let accounts = self.ask(self.store.accounts(tenant, day)).await?;
+        let accounts = self.ask(self.store.accounts(&[tenant], day)).await?;
         let of = |period| {
             let found = accounts
                 .iter()
@@ -381,8 +380,20 @@ impl Ledger {
         &self,
         tenant: &str,
     ) -> Result<Vec<(AccountKey, Account)>, LedgerStoreError> {
+        self.accounts_of(&[tenant]).await
+    }
+
+    /// The accounts of these tenants of today and this month that have counted anything.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    pub async fn accounts_of(
+        &self,
+        tenants: &[&str],
+    ) -> Result<Vec<(AccountKey, Account)>, LedgerStoreError> {
         let day = self.today();
-        self.ask(self.store.accounts(tenant, day)).await
+        self.ask(self.store.accounts(tenants, day)).await
     }
 
     /// What was spent, by day, tenant and model.
@@ -438,22 +449,4 @@ impl Ledger {
             tracing::warn!(%error, "the ledger was left without taking leave");
         }
     }
-}
-
-/// Shows what a tenant's accounts count, unless they are of a day that is over.
-fn show_balances(metrics: &Metrics, tenant: &str, balances: &Balances, today: Date) {
-    if balances.day != today {
-        return;
-    }
-    for period in Period::ALL {
-        let account = balances.of(period);
-        let (settled, reserved) = (Tokens::new(account.settled), Tokens::new(account.reserved));
-        metrics.budget_spent(tenant, period.as_str(), settled, reserved);
-    }
-}
-
-/// Shows what a tenant may spend.
-fn show_budgets(metrics: &Metrics, tenant: &str, budgets: &Budgets) {
-    metrics.budget_limit(tenant, Period::Day.as_str(), budgets.daily_tokens);
-    metrics.budget_limit(tenant, Period::Month.as_str(), budgets.monthly_tokens);
 }

@@ -33,9 +33,7 @@ use super::commits::Commits;
 use super::queue::Queue;
 use super::reservation::Reservation;
 use super::window::Calendar;
-use super::{
-    Holder, Ledger, LedgerStore, LedgerStoreError, ReserveError, show_balances, show_budgets,
-};
+use super::{Holder, Ledger, LedgerStore, LedgerStoreError, ReserveError};
 use crate::clock::Clock;
 use crate::random::{Random, new_id};
 use crate::telemetry::metrics::{LedgerStep, Metrics};
@@ -358,7 +356,6 @@ impl Writer {
 
     /// Tells everybody what became of what they asked.
     fn deliver(&mut self, batch: Batch, posted: Posted) {
-        let today = self.calendar.day_of(self.clock.timestamp());
         let now = self.clock.instant();
         let mut outcomes = posted.outcomes.into_iter();
         for end in batch.ends {
@@ -366,7 +363,6 @@ impl Writer {
             self.metrics.ledger_step(LedgerStep::Settle, now.saturating_duration_since(end.at));
             match outcome {
                 Ok(Outcome::Closed(entry, balances)) => {
-                    show_balances(&self.metrics, &entry.charge.tenant, &balances, today);
                     self.requests.wake(&entry.charge.tenant);
                     if let Some(reply) = end.reply {
                         let _ = reply.send(balances);
@@ -380,8 +376,6 @@ impl Writer {
         let mut waiting: Vec<(Request, BudgetExceeded)> = Vec::new();
         for (mut request, outcome) in batch.requests.into_iter().zip(outcomes) {
             if let Ok(Outcome::Reserved(balances, budgets)) = outcome {
-                show_balances(&self.metrics, &request.charge.tenant, &balances, today);
-                show_budgets(&self.metrics, &request.charge.tenant, &budgets);
                 self.hand_over(request, balances, budgets);
                 continue;
             }

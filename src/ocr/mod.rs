@@ -196,14 +196,20 @@ impl Ocr {
         let (this, payer, foretold) = (Arc::clone(self), Arc::clone(tenant), quote.clone());
         let work = async move {
             let Asking { call, places: _places, memory, listener, tab, .. } = asking;
+            let is_aloud = listener.is_some();
             let listener = listener.filter(|_| call.task.as_ref().is_none_or(Task::streams));
-            let completion = match listener {
-                None => this.client.call(permit, &call, deadline).await?,
+            let completed = match listener {
+                None => this.client.call(permit, &call, deadline).await,
                 Some(listener) => {
                     let what = (call, memory);
-                    aloud::call(&this.client, permit, what, deadline, listener).await?
+                    aloud::call(&this.client, permit, what, deadline, listener).await
                 }
             };
+            if is_aloud {
+                // Here and not where the answer is told, since the caller may have left.
+                tab.log_stream(payer.name.as_str());
+            }
+            let completion = completed?;
             this.compare(payer.name.as_str(), &tab, &foretold, &completion);
             Ok::<_, CallError>(completion)
         };

@@ -183,9 +183,10 @@ impl Passthrough {
         tenant: &Tenant,
         model: Option<String>,
         deadline: Instant,
+        tab: &Tab,
     ) -> Result<Bytes, PassthroughError> {
         let model = prepare::model_for(&self.catalog, tenant, model.as_deref())?;
-        let policy = self.client.upload_policy(&model, tenant.name.as_str(), deadline).await;
+        let policy = self.client.upload_policy(&model, tenant.name.as_str(), deadline, tab).await;
         policy.map_err(|error| OcrError::from(error).into())
     }
 
@@ -256,25 +257,11 @@ impl Call {
             Err(Break { told: true, .. }) => Chunk::End,
             Err(Break { error, .. }) => Chunk::Broken(Box::new(error)),
         };
-        self.log();
+        self.tab.log_stream(self.tenant.name.as_str());
         if let Some(listening) = caller {
             // Who has left meanwhile need not be told.
             let _ = listening.send_timeout(last, PATIENCE).await;
         }
-    }
-
-    /// The line of the request was written when its head was; what it cost is known only now.
-    fn log(&self) {
-        let spent = self.tab.ended();
-        tracing::info!(
-            tenant = self.tenant.name.as_str(),
-            tokens.image = spent.billed.image.get(),
-            tokens.input = spent.billed.input().get(),
-            tokens.output = spent.billed.output.get(),
-            tokens.unverified = spent.unverified.get(),
-            upstream.calls = spent.calls,
-            "a stream ended"
-        );
     }
 
     fn failed(&self, error: CallError) -> CallError {

@@ -106,9 +106,8 @@ pub async fn run(
     settings: &ServerSettings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), TaskEnded> {
-    let public = Places::new(gateway.capacity.connections);
-    let public = Door::new(settings, public, &gateway.metrics);
-    let metrics = Places::of_strangers(METRICS_CONNECTIONS);
+    let public = Door::new(settings, Arc::clone(&gateway.connections), &gateway.metrics);
+    let metrics = Arc::new(Places::of_strangers(METRICS_CONNECTIONS));
     let metrics = Door::new(settings, metrics, &gateway.metrics);
     // Health stays visible while the rest drains, so this listener ends with this function.
     let watch = gateway.supervisor.watch("metrics and health");
@@ -194,13 +193,13 @@ struct Door {
 }
 
 impl Door {
-    fn new(settings: &ServerSettings, places: Places, metrics: &Arc<Metrics>) -> Self {
+    fn new(settings: &ServerSettings, places: Arc<Places>, metrics: &Arc<Metrics>) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(settings.keep_alive_timeout())
             .half_close(true)
             .max_buf_size(CONNECTION_BYTES);
-        let (places, metrics) = (Arc::new(places), Arc::clone(metrics));
+        let metrics = Arc::clone(metrics);
         let (connections, closing) = (TaskTracker::new(), TaskTracker::new());
         Self { http, places, metrics, patience: settings.idle_timeout(), connections, closing }
     }

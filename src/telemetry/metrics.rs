@@ -4,17 +4,20 @@
 //! closed sets, names from the catalog, or a route's pattern. The one open label is `tenant`: it is bounded, and tenants past the bound are counted
 //! together as `other`, so that a scrape stays small whatever is configured. Prometheus counters are
 //! floats by format; the exact account of money is not kept here.
+//!
+//! What is counted elsewhere and only read by a scrape is in [`levels`](super::levels).
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use serde::Deserialize;
 
+use super::levels::Levels;
 use crate::units::{Currency, Money, Tokens, Usage};
 
 /// The settings section `[metrics]`.
@@ -93,6 +96,9 @@ pub enum KeeperStep {
 }
 
 impl KeeperStep {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Beat, Self::Bury, Self::WriteOff, Self::Prune];
+
     /// The label of metrics and log lines.
     pub const fn label(self) -> &'static str {
         match self {
@@ -110,15 +116,24 @@ pub const NO_TENANT: &str = "none";
 /// The tenant label of all who came after the first `metrics.max_tenants`.
 const OTHER_TENANTS: &str = "other";
 
+/// The refusals of `refused_total` that alerts are about, of tenants and of those who are not known.
+const ALARMING_REFUSALS: [&str; 3] = ["store_unavailable", "overloaded", "share"];
+const ALARMING_REFUSALS_OF_NOBODY: [&str; 2] = ["store_unavailable", "unknown_connection"];
+
 /// What the name of each metric of ours starts with; process metrics keep their customary names.
 const NAMESPACE: &str = "ocr_gateway";
 
-/// Seconds; from a refusal in memory to a page of several minutes.
-const DURATION_BUCKETS: [f64; 14] =
-    [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Seconds, for what takes as long as a model reads: most pages take 2 to 60 s.
+const SLOW: [f64; 22] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0, 90.0, 120.0, 180.0, 300.0,
+];
 
-/// The figures of the budgets of tenants without series of their own, by period and state, then by tenant.
-type OthersBudgets = HashMap<(String, &'static str), HashMap<String, i64>>;
+/// Seconds, for what this process and its database do: from a tenth of a millisecond to a slow upload.
+const QUICK: [f64; 18] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
+];
 
 /// All metrics of one process.
 #[derive(Debug)]
@@ -135,19 +150,19 @@ pub struct Metrics {
     estimate_mismatch: IntCounterVec,
     requests: IntCounterVec,
     request_duration: HistogramVec,
+    overhead: HistogramVec,
     refused: IntCounterVec,
-    budget_tokens: IntGaugeVec,
     ledger_time_zone: IntGaugeVec,
-    others_budgets: Mutex<OthersBudgets>,
     ledger_duration: HistogramVec,
     ledger_stuck: IntCounter,
     orphans_stuck: IntGauge,
     keeper_failures: IntCounterVec,
     upstream_attempts: IntCounterVec,
     upstream_duration: HistogramVec,
+    upstream_queue: HistogramVec,
     upstream_retries: IntCounterVec,
     endpoint_state: IntGaugeVec,
-    in_flight_requests: IntGauge,
+    streams: IntGauge,
     in_flight_bytes: IntGauge,
 }
 
@@ -169,39 +184,82 @@ impl Metrics {
             bills_clamped: new.counter("bills_clamped_total", "Bills beyond what a call of the model can cost, counted at that and marked unverified. Anything but zero is an alarm.", &["tenant", "model"])?,
             cost: new.money("cost_total", "Money spent by the price list, in units of the currency.", &["tenant", "model", "currency"])?,
             cost_unverified: new.money("cost_unverified_total", "Money settled at the bound of a call whose bill is unknown.", &["tenant", "model", "currency"])?,
-                        estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
+            estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
             requests: new.counter("requests_total", "Requests answered.", &["route", "status", "tenant"])?,
-            request_duration: new.histogram("request_duration_seconds", "Time from a request's first byte to its answer.", &["route"])?,
+            request_duration: new.histogram("request_duration_seconds", "Time from the end of a request's head to the head of its answer.", &["route"], &SLOW)?,
+            overhead: new.histogram("overhead_seconds", "Of request_duration_seconds, the time in which a request waited neither for its turn at the upstream nor for the upstream: the upload, the ledger, and this process.", &["route"], &QUICK)?,
             refused: new.counter("refused_total", "Requests refused before anything was sent.", &["tenant", "reason"])?,
-            budget_tokens: new.gauges("budget_tokens", "Tokens of the current window: the budget, what is settled, and what calls in flight hold. As last seen by this replica.", &["tenant", "period", "state"])?,
             ledger_time_zone: new.gauges("ledger_time_zone", "Always 1. The time zone whose days and months this replica counts budgets in.", &["time_zone"])?,
-            others_budgets: Mutex::default(),
-            ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"])?,
+            ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"], &QUICK)?,
             ledger_stuck: new.count("ledger_stuck_ends_total", "Ends of calls that the ledger could not post: an amount or a row that it cannot count or read, or a reservation that the database has lost. Anything but zero is an alarm.")?,
             orphans_stuck: new.gauge("ledger_stuck_orphans", "Calls of processes that died whose bounds stay reserved, because their entries cannot be written off. Anything but zero is an alarm.")?,
             keeper_failures: new.counter("ledger_keeper_failures_total", "Steps of looking after the ledger that failed.", &["step"])?,
             upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,
-            upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"])?,
+            upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"], &SLOW)?,
+            upstream_queue: new.histogram("upstream_queue_seconds", "Time that a call waited before it was sent, all its attempts together: for its turn under the account's rate, and between two attempts.", &["model"], &SLOW)?,
             upstream_retries: new.counter("upstream_retries_total", "Calls repeated.", &["reason"])?,
             endpoint_state: new.gauges("endpoint_state", "How an endpoint stands: 0 it is asked, 1 it cools down after failures of several tenants or of the only one that calls, 2 its key is refused. Of one model, or of all where none is named.", &["endpoint", "model"])?,
-            in_flight_requests: new.gauge("in_flight_requests", "Requests being worked on.")?,
+            streams: new.gauge("streams", "Streams of the upstream that are read, also for callers who have left.")?,
             in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads and long answers held in memory.")?,
             registry: registry.clone(),
         };
         new.build_info()?;
+        metrics.expect_alarms();
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
     }
 
+    /// Lets series exist at 0 whose labels are known from the start. A counter that comes into being with its
+    /// first event has not grown, as far as Prometheus can tell.
+    fn expect_alarms(&self) {
+        for step in KeeperStep::ALL {
+            self.keeper_failures.with_label_values(&[step.label()]).inc_by(0);
+        }
+        for step in [LedgerStep::Reserve, LedgerStep::Settle] {
+            let _ = self.ledger_duration.with_label_values(&[step.label()]);
+        }
+        for reason in ALARMING_REFUSALS_OF_NOBODY {
+            self.refused.with_label_values(&[NO_TENANT, reason]).inc_by(0);
+        }
+    }
+
+    /// Lets the series of a known endpoint exist from the start, for each of the ways in which a call may end.
+    pub fn expect_endpoint(&self, endpoint: &str, outcomes: &[&str]) {
+        for outcome in outcomes {
+            self.upstream_attempts.with_label_values(&[endpoint, outcome]).inc_by(0);
+        }
+        let _ = self.upstream_duration.with_label_values(&[endpoint]);
+    }
+
+    /// Lets the series of a tenant's calls of a model exist before the first of them goes wrong.
+    pub fn expect_call(&self, tenant: &str, model: &str) {
+        let labels = [self.label(tenant), model];
+        for counter in [&self.tokens_unverified, &self.tokens_above_bound, &self.bills_clamped] {
+            counter.with_label_values(&labels).inc_by(0);
+        }
+    }
+
+    /// The value of the label `tenant`. The alarming refusals of a new one exist from then on.
+    fn label<'a>(&self, tenant: &'a str) -> &'a str {
+        let (label, is_new) = self.tenants.label(tenant);
+        if is_new {
+            for reason in ALARMING_REFUSALS {
+                self.refused.with_label_values(&[label, reason]).inc_by(0);
+            }
+        }
+        label
+    }
+
     /// Lets the series of a known model exist from the start, so that an alert can see them move.
     pub fn expect_model(&self, model: &str) {
         self.estimate_mismatch.with_label_values(&[model]).inc_by(0);
+        let _ = self.upstream_queue.with_label_values(&[model]);
     }
 
     /// The upstream billed `usage` at `cost`.
     pub fn tokens_spent(&self, tenant: &str, model: &str, usage: &Usage) {
-        let tenant = self.tenants.label(tenant);
+        let tenant = self.label(tenant);
         for (kind, tokens) in
             [("image", usage.image), ("text", usage.text), ("output", usage.output)]
         {
@@ -211,38 +269,38 @@ impl Metrics {
 
     /// A call whose bill is unknown was settled at its bound.
     pub fn tokens_unverified(&self, tenant: &str, model: &str, bound: Tokens) {
-        let tenant = self.tenants.label(tenant);
+        let tenant = self.label(tenant);
         self.tokens_unverified.with_label_values(&[tenant, model]).inc_by(bound.get());
     }
 
     /// The same in money.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
     pub fn cost_unverified(&self, tenant: &str, model: &str, currency: Currency, cost: Money) {
-        let labels = [self.tenants.label(tenant), model, currency.code()];
+        let labels = [self.label(tenant), model, currency.code()];
         self.cost_unverified.with_label_values(&labels).inc_by(cost.nanos() as f64 / 1e9);
     }
 
     /// The cap or another rule made an image cheaper.
     pub fn tokens_saved(&self, tenant: &str, reason: Saving, saved: Tokens) {
-        let tenant = self.tenants.label(tenant);
+        let tenant = self.label(tenant);
         self.tokens_saved.with_label_values(&[tenant, reason.label()]).inc_by(saved.get());
     }
 
     /// The upstream billed more than the bound.
     pub fn tokens_above_bound(&self, tenant: &str, model: &str, excess: Tokens) {
-        let tenant = self.tenants.label(tenant);
+        let tenant = self.label(tenant);
         self.tokens_above_bound.with_label_values(&[tenant, model]).inc_by(excess.get());
     }
 
     /// A bill was beyond what a call can cost.
     pub fn bill_clamped(&self, tenant: &str, model: &str) {
-        self.bills_clamped.with_label_values(&[self.tenants.label(tenant), model]).inc();
+        self.bills_clamped.with_label_values(&[self.label(tenant), model]).inc();
     }
 
     /// Money was spent.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
     pub fn cost(&self, tenant: &str, model: &str, currency: Currency, cost: Money) {
-        let labels = [self.tenants.label(tenant), model, currency.code()];
+        let labels = [self.label(tenant), model, currency.code()];
         self.cost.with_label_values(&labels).inc_by(cost.nanos() as f64 / 1e9);
     }
 
@@ -251,62 +309,25 @@ impl Metrics {
         self.estimate_mismatch.with_label_values(&[model]).inc();
     }
 
-    /// A request was answered.
-    pub fn request(&self, route: &str, status: u16, tenant: &str, took: Duration) {
-        let labels = [route, &status.to_string(), self.tenants.label(tenant)];
+    /// A request was answered. `overhead` is the part of the time that it `took` in which it waited neither
+    /// for its turn at the upstream nor for the upstream.
+    pub fn request(
+        &self,
+        route: &str,
+        status: u16,
+        tenant: &str,
+        took: Duration,
+        overhead: Duration,
+    ) {
+        let labels = [route, &status.to_string(), self.label(tenant)];
         self.requests.with_label_values(&labels).inc();
         self.request_duration.with_label_values(&[route]).observe(took.as_secs_f64());
+        self.overhead.with_label_values(&[route]).observe(overhead.as_secs_f64());
     }
 
     /// A request was refused; `reason` is one of a closed set of the modules that refuse.
     pub fn refused(&self, tenant: &str, reason: &'static str) {
-        self.refused.with_label_values(&[self.tenants.label(tenant), reason]).inc();
-    }
-
-    /// What is settled and reserved of a tenant's current window.
-    pub fn budget_spent(&self, tenant: &str, period: &str, settled: Tokens, reserved: Tokens) {
-        self.set_budget(tenant, period, "settled", Some(settled));
-        self.set_budget(tenant, period, "reserved", Some(reserved));
-    }
-
-    /// What a tenant may spend in a window; none takes the series away.
-    pub fn budget_limit(&self, tenant: &str, period: &str, limit: Option<Tokens>) {
-        self.set_budget(tenant, period, "limit", limit);
-    }
-
-    /// A new day has begun: what is known of the budgets is of the one before.
-    pub fn forget_budgets(&self) {
-        self.others_budgets().clear();
-        self.budget_tokens.reset();
-    }
-
-    /// Shows one figure of a tenant's budget; none takes it away. Of the tenants without series of their own
-    /// the sum is shown, or they would overwrite each other.
-    fn set_budget(&self, tenant: &str, period: &str, state: &'static str, tokens: Option<Tokens>) {
-        let figure = tokens.map(|tokens| i64::try_from(tokens.get()).unwrap_or(i64::MAX));
-        let label = self.tenants.label(tenant);
-        let labels = [label, period, state];
-        let shown = if label == OTHER_TENANTS {
-            let mut others = self.others_budgets();
-            let figures = others.entry((period.to_owned(), state)).or_default();
-            match figure {
-                Some(figure) => figures.insert(tenant.to_owned(), figure),
-                None => figures.remove(tenant),
-            };
-            let sum = figures.values().copied().fold(0, i64::saturating_add);
-            (!figures.is_empty()).then_some(sum)
-        } else {
-            figure
-        };
-        match shown {
-            Some(shown) => self.budget_tokens.with_label_values(&labels).set(shown),
-            // Fails only where there was no series.
-            None => drop(self.budget_tokens.remove_label_values(&labels)),
-        }
-    }
-
-    fn others_budgets(&self) -> MutexGuard<'_, OthersBudgets> {
-        self.others_budgets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refused.with_label_values(&[self.label(tenant), reason]).inc();
     }
 
     /// The time zone of the budgets. Replicas that were given different ones are seen here.
@@ -340,6 +361,11 @@ impl Metrics {
         self.upstream_duration.with_label_values(&[endpoint]).observe(took.as_secs_f64());
     }
 
+    /// A call waited so long, in all, before its attempts.
+    pub fn upstream_queue(&self, model: &str, waited: Duration) {
+        self.upstream_queue.with_label_values(&[model]).observe(waited.as_secs_f64());
+    }
+
     /// A call to the upstream is about to be repeated.
     pub fn upstream_retry(&self, reason: &'static str) {
         self.upstream_retries.with_label_values(&[reason]).inc();
@@ -350,9 +376,10 @@ impl Metrics {
         self.endpoint_state.with_label_values(&[endpoint, model]).set(state.value());
     }
 
-    /// The gauge of requests being worked on.
-    pub const fn in_flight_requests(&self) -> &IntGauge {
-        &self.in_flight_requests
+    /// A stream of the upstream has begun; it counts until what is given back is dropped.
+    pub fn stream(&self) -> OpenStream {
+        self.streams.inc();
+        OpenStream(self.streams.clone())
     }
 
     /// The gauge of upload bytes held.
@@ -371,21 +398,33 @@ impl Metrics {
         new.gauge("redis_up", "Whether the Redis of the rate limits answers.")
     }
 
-    /// All metrics in the Prometheus text format.
+    /// All metrics, and these levels, in the Prometheus text format.
     ///
     /// # Errors
     ///
     /// When a collector gave something that cannot be written.
-    pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+    pub fn encode(&self, levels: &Levels) -> Result<Vec<u8>, prometheus::Error> {
+        let mut families = self.registry.gather();
+        families.extend(levels.families()?);
+        let mut text = Vec::with_capacity(32 * 1024);
+        TextEncoder::new().encode(&families, &mut text)?;
         Ok(text)
     }
 }
 
+/// A stream of the upstream that is read.
+#[derive(Debug)]
+pub struct OpenStream(IntGauge);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Creates and registers metrics of one registry.
-struct Registrar<'a> {
-    registry: &'a Registry,
+pub(super) struct Registrar<'a> {
+    pub(super) registry: &'a Registry,
 }
 
 impl Registrar<'_> {
@@ -417,21 +456,37 @@ impl Registrar<'_> {
         name: &str,
         help: &str,
         labels: &[&str],
+        buckets: &[f64],
     ) -> prometheus::Result<HistogramVec> {
-        let options =
-            HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(DURATION_BUCKETS.to_vec());
+        let options = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(buckets.to_vec());
         let histogram = HistogramVec::new(options, labels)?;
         self.registry.register(Box::new(histogram.clone()))?;
         Ok(histogram)
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    pub(super) fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntGaugeVec> {
         let gauges = IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
         self.registry.register(Box::new(gauges.clone()))?;
         Ok(gauges)
     }
 
-    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    pub(super) fn amounts(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<GaugeVec> {
+        let gauges = GaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+        self.registry.register(Box::new(gauges.clone()))?;
+        Ok(gauges)
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         let gauge = IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
         self.registry.register(Box::new(gauge.clone()))?;
         Ok(gauge)
@@ -459,16 +514,17 @@ impl TenantLabels {
         Self { known: Mutex::new(HashSet::new()), most }
     }
 
-    fn label<'a>(&self, tenant: &'a str) -> &'a str {
+    /// The value for this tenant, and whether it has just been named.
+    fn label<'a>(&self, tenant: &'a str) -> (&'a str, bool) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if tenant == NO_TENANT || known.contains(tenant) {
-            return tenant;
+            return (tenant, false);
         }
         if known.len() >= self.most {
-            return OTHER_TENANTS;
+            return (OTHER_TENANTS, false);
         }
         known.insert(tenant.to_owned());
-        tenant
+        (tenant, true)
     }
 }
 
@@ -481,7 +537,7 @@ mod tests {
     }
 
     fn text(metrics: &Metrics) -> String {
-        String::from_utf8(metrics.encode().unwrap()).unwrap()
+        String::from_utf8(metrics.encode(&Levels::default()).unwrap()).unwrap()
     }
 
     #[test]
@@ -500,35 +556,29 @@ mod tests {
             metrics.refused(&format!("tenant-{tenant}"), "rpm");
         }
         let text = text(&metrics);
-        let series = text.lines().filter(|line| line.starts_with("ocr_gateway_refused_total"));
+        let series = text.lines().filter(|line| line.contains(r#"_refused_total{reason="rpm""#));
         assert_eq!(series.count(), 4);
         assert!(text.contains(r#"reason="rpm",tenant="other"} 99997"#));
     }
 
     #[test]
-    fn the_budgets_of_tenants_past_the_bound_are_added_up() {
+    fn what_an_alarm_counts_is_there_at_0_before_it_happens() {
         let metrics = metrics(1);
-        for (tenant, limit) in [("a", 1), ("b", 20), ("c", 300), ("b", 40)] {
-            metrics.budget_limit(tenant, "day", Some(Tokens::new(limit)));
-            metrics.budget_spent(tenant, "day", Tokens::new(limit / 2), Tokens::ZERO);
+        metrics.expect_endpoint("beijing", &["ok", "throttled"]);
+        metrics.expect_call("acme", "m");
+        let text = text(&metrics);
+        for series in [
+            r#"refused_total{reason="store_unavailable",tenant="none"}"#,
+            r#"refused_total{reason="unknown_connection",tenant="none"}"#,
+            r#"refused_total{reason="overloaded",tenant="acme"}"#,
+            r#"ledger_keeper_failures_total{step="write_off"}"#,
+            r#"upstream_attempts_total{endpoint="beijing",outcome="throttled"}"#,
+            r#"tokens_unverified_total{model="m",tenant="acme"}"#,
+            r#"tokens_above_bound_total{model="m",tenant="acme"}"#,
+            r#"bills_clamped_total{model="m",tenant="acme"}"#,
+        ] {
+            assert!(text.contains(&format!("ocr_gateway_{series} 0\n")), "{series} in {text}");
         }
-        let other = |state: &str| {
-            let labels = format!(r#"{{period="day",state="{state}",tenant="other"}} "#);
-            let text = text(&metrics);
-            let line = text.lines().find_map(|line| line.split_once(&labels))?.1;
-            line.parse::<i64>().ok()
-        };
-        assert_eq!(
-            (other("limit"), other("settled"), other("reserved")),
-            (Some(340), Some(170), Some(0))
-        );
-        metrics.budget_limit("b", "day", None);
-        assert_eq!(other("limit"), Some(300));
-        metrics.budget_limit("c", "day", None);
-        assert_eq!(other("limit"), None);
-        metrics.forget_budgets();
-        metrics.budget_spent("c", "day", Tokens::new(5), Tokens::ZERO);
-        assert_eq!(other("settled"), Some(5));
     }
 
     #[test]

@@ -48,7 +48,7 @@ async fn usage(gateway: &TestGateway, key: &str) -> Value {
 pub(crate) async fn accounts(gateway: &TestGateway, tenant: &str) -> (u64, u64) {
     // A scrape has the calls posted that have ended; the database alone knows of them a little later.
     gateway.metrics().await;
-    let accounts = gateway.store.ledger().accounts(tenant, today()).await.unwrap();
+    let accounts = gateway.store.ledger().accounts(&[tenant], today()).await.unwrap();
     let day = accounts
         .iter()
         .find(|(key, _)| key.unit.as_str() == "tokens" && key.window.period.as_str() == "day");

@@ -83,7 +83,7 @@ async fn post_on(store: &dyn LedgerStore, operation: Operation, today: Date) -> 
 
 /// The account of a period in a unit.
 async fn account(store: &dyn LedgerStore, day: Date, period: Period, unit: Unit) -> Account {
-    let accounts = store.accounts("acme", day).await.unwrap();
+    let accounts = store.accounts(&["acme"], day).await.unwrap();
     let found = accounts.iter().find(|(key, _)| key.unit == unit && key.window.period == period);
     found.map(|(_, account)| *account).unwrap_or_default()
 }
@@ -234,7 +234,7 @@ async fn a_call_is_written_off_at_what_it_cost_where_it_was_made_and_never_above
         let row = store.usage(&query(DAY, DAY)).await.unwrap().remove(0);
         assert_eq!((row.unverified_calls, row.usage.total().get()), (3, 300));
         assert_eq!(row.cost.nanos(), 200 + 200 + 300);
-        let accounts = store.accounts("acme", DAY).await.unwrap();
+        let accounts = store.accounts(&["acme"], DAY).await.unwrap();
         let money = accounts.iter().find(|(key, _)| key.unit == Unit::Money(Currency::Cny));
         let (_, account) = money.unwrap();
         assert_eq!((account.settled, account.reserved, account.released), (700, 0, 200));
@@ -249,7 +249,7 @@ async fn a_call_belongs_to_the_day_and_month_that_it_was_reserved_in() {
         post_on(&*store, reserve(call, "acme", 100, daily(100)), DAY).await;
         post_on(&*store, settle(call, 60), NEXT_DAY).await;
         assert_eq!(day(&*store).await.settled, 60);
-        assert_eq!(store.accounts("acme", NEXT_DAY).await.unwrap(), []);
+        assert_eq!(store.accounts(&["acme"], NEXT_DAY).await.unwrap(), []);
         let tomorrow = post_on(&*store, reserve(id(), "acme", 100, daily(100)), NEXT_DAY).await;
         assert!(matches!(tomorrow, Outcome::Reserved(..)));
         // A clock that goes back meets the budget of the day before as it was left.

@@ -146,7 +146,7 @@ async fn a_picture_that_is_read_aloud_is_let_go_when_its_text_begins() {
     let stream = request.body(jpeg_of(LARGE)).send().await.unwrap();
     assert_eq!(stream.status(), 200);
     until_nothing_is_held(&gateway).await;
-    assert_eq!(gateway.count("in_flight_requests", &[]).await, 1, "it goes on: only the scrape");
+    assert_eq!(gateway.count("in_flight_requests", &[]).await, 1, "it goes on");
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ fn pages() -> Vec<Vec<u8>> {
 
 /// The day's token account of the tenant.
 pub(crate) async fn account(store: &Store, today: Date) -> Account {
-    let accounts = store.ledger().accounts("acme", today).await.unwrap();
+    let accounts = store.ledger().accounts(&["acme"], today).await.unwrap();
     let found = accounts
         .iter()
         .find(|(key, _)| key.unit.as_str() == "tokens" && key.window.period.as_str() == "day");

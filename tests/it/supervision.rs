@@ -70,7 +70,7 @@ async fn an_entry_that_cannot_be_read_keeps_no_other_from_being_written_off() {
         installation.set("LEDGER__LEASE_MS", "1000");
         let service = installation.serve().await;
         until("the other is written off", async || {
-            let accounts = store.accounts("swept", today()).await.unwrap();
+            let accounts = store.accounts(&["swept"], today()).await.unwrap();
             accounts.iter().any(|(_, account)| account.settled == 10)
         })
         .await;

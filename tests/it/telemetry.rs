@@ -9,7 +9,7 @@ use ocr_gateway::units::Pixels;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::dropin::{self, CHAT};
+use crate::dropin::{self, CHAT, GENERATION};
 use crate::harness::{Answer, TestGateway, fixture, until};
 use crate::program::{Installation, Service, UPSTREAM_KEY};
 
@@ -68,20 +68,26 @@ async fn the_metrics_of_the_contract_are_there_with_their_labels() {
         ("token_estimate_mismatch_total", "model"),
         ("requests_total", "route status tenant"),
         ("request_duration_seconds_bucket", "route"),
+        ("overhead_seconds_bucket", "route"),
+        ("upstream_queue_seconds_bucket", "model"),
         ("upstream_attempts_total", "endpoint outcome"),
         ("upstream_duration_seconds_bucket", "endpoint"),
         ("upstream_retries_total", "reason"),
         ("refused_total", "reason tenant"),
+        ("in_flight_requests", ""),
+        ("in_flight_requests_limit", ""),
         ("in_flight_bytes", ""),
+        ("in_flight_bytes_limit", ""),
+        ("connections", ""),
+        ("connections_limit", ""),
+        ("streams", ""),
         ("ledger_time_zone", "time_zone"),
         ("build_info", "version"),
     ] {
         let expected: Vec<_> = expected.split_whitespace().collect();
         assert_eq!(labels(&metrics, name), expected, "{name}");
     }
-    for name in ["process_resident_memory_bytes", "ocr_gateway_in_flight_requests"] {
-        assert!(metrics.contains(&format!("\n{name} ")), "{name}");
-    }
+    assert!(metrics.contains("\nprocess_resident_memory_bytes "));
 }
 
 #[tokio::test]
@@ -318,5 +324,91 @@ async fn a_line_names_the_tenant_whose_key_was_shown_on_every_route() {
         let log = service.log();
         let line = log.lines().find(|line| line.contains(&id)).unwrap();
         assert!(line.contains("\"tenant\":\"acme\""), "{path}: {line}");
+    }
+}
+
+/// A stream on a path that can be streamed.
+fn streaming(service: &Service, key: &str, path: &str) -> reqwest::RequestBuilder {
+    let request = service.post(key, path);
+    match path {
+        CHAT => {
+            let mut body = dropin::chat();
+            body["stream"] = true.into();
+            request.body(body.to_string())
+        }
+        GENERATION => {
+            request.header("x-dashscope-sse", "enable").body(dropin::generation().to_string())
+        }
+        _ => request.header("accept", "text/event-stream").body(fixture("hello.png")),
+    }
+}
+
+/// The request of each route that spends.
+fn spending(service: &Service, key: &str) -> Vec<reqwest::RequestBuilder> {
+    let picture = fixture("hello.png");
+    vec![
+        service.post(key, "/ocr").body(picture.clone()),
+        service.post(key, "/extract?template=receipt").body(picture),
+        service.post(key, CHAT).body(dropin::chat().to_string()),
+        service.post(key, GENERATION).body(dropin::generation().to_string()),
+        streaming(service, key, "/ocr"),
+        streaming(service, key, CHAT),
+        streaming(service, key, GENERATION),
+    ]
+}
+
+#[tokio::test]
+async fn what_a_bill_is_matched_by_is_logged_on_every_route_that_spends() {
+    let installation = Installation::reading("a page").await;
+    let service = installation.serve().await;
+    let key = installation.key("acme").await;
+    let key_id = key.split('_').nth(1).unwrap();
+    for (number, request) in spending(&service, &key).into_iter().enumerate() {
+        let id = format!("bill-{number}-");
+        let answer = Answer::of(request.header("x-request-id", &id)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let billed = || {
+            let log = service.log();
+            let lines = log.lines().filter(|line| line.contains(&id));
+            let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+            lines.filter(|line| line["cost.amount"].is_string()).collect::<Vec<_>>()
+        };
+        until("logged", async || !billed().is_empty()).await;
+        let line = billed().remove(0);
+        let call = installation.upstream().calls().pop().unwrap();
+        let bill = call.billed.unwrap();
+        assert_eq!(line["tenant"], "acme", "{line}");
+        assert_eq!(line["key.id"], key_id, "{line}");
+        assert_eq!(line["model"], "qwen-vl-ocr-2025-11-20", "{line}");
+        assert_eq!(line["endpoint"], "beijing", "{line}");
+        assert_eq!(line["tokens.image"], bill.image, "{line}");
+        assert_eq!(line["tokens.output"], bill.output, "{line}");
+        assert_eq!(line["upstream.request_id"], call.request_id.as_str(), "{line}");
+        assert_eq!(line["cost.currency"], "CNY", "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_is_named_also_where_nothing_is_spent_and_where_a_request_is_refused() {
+    let installation = Installation::reading("a page").await;
+    let service = installation.serve().await;
+    let key = installation.key("acme").await;
+    let key_id = key.split('_').nth(1).unwrap();
+    for (number, request) in [
+        service.http.get(format!("{}/usage", service.address)).bearer_auth(&key),
+        service.post(&key, "/estimate").body(fixture("hello.png")),
+        service.post(&key, "/ocr").body("no picture"),
+        service.post(&key, CHAT).body("no json"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("named-{number}-");
+        Answer::of(request.header("x-request-id", &id)).await;
+        until("logged", async || service.log().contains(&id)).await;
+        let log = service.log();
+        let line = log.lines().find(|line| line.contains(&id)).unwrap();
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["key.id"], key_id, "{line}");
     }
 }

@@ -171,7 +171,7 @@ async fn a_commit_that_lands_after_its_repeat_has_read_leaves_nothing_reserved()
     assert_eq!(replica.ask(600).await.unwrap_err(), ReserveError::Unavailable);
     until("it has landed", async || {
         let day = jiff::civil::date(2026, 4, 30);
-        let accounts = store.ledger().accounts("acme", day).await.unwrap();
+        let accounts = store.ledger().accounts(&["acme"], day).await.unwrap();
         accounts.iter().any(|(_, account)| account.granted >= 601)
     })
     .await;

@@ -18,7 +18,7 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use super::KEEP_ALIVE;
 use crate::admission::tab::Tab;
@@ -46,15 +46,7 @@ pub(super) async fn answer(
     let (tab, silence) = (request.tab.clone(), gateway.bounds.stream_silence);
     let answering = async move { ocr.recognize_aloud(&tenant, request, sender).await };
     let answering = Box::pin(answering.in_current_span());
-    let mut reading = Reading {
-        texts,
-        answering: Some(answering),
-        answer: None,
-        id,
-        tab,
-        silence,
-        span: Span::current(),
-    };
+    let mut reading = Reading { texts, answering: Some(answering), answer: None, id, tab, silence };
     let first = match reading.next_or_nothing().await {
         Some(Told::Answer(answer)) => Some(Told::Answer(Box::new(Ok((*answer)?)))),
         told => told,
@@ -84,7 +76,6 @@ struct Reading {
     /// The longest. A page may wait for its turn, and a task whose result is no text tells nothing for
     /// minutes.
     silence: Duration,
-    span: Span,
 }
 
 /// What there is to tell.
@@ -125,32 +116,14 @@ impl Reading {
         match told {
             Told::Nothing => KEEP_ALIVE,
             Told::Text(text) => event("text", &json!({ "page": 1, "text": text })),
-            Told::Answer(answer) => {
-                self.log();
-                match *answer {
-                    Ok(answer) => event("answer", &answer),
-                    Err(error) => {
-                        let problem = Problem::from(error).charged(&self.tab);
-                        event("error", &problem.document(self.id.as_str(), "/ocr"))
-                    }
+            Told::Answer(answer) => match *answer {
+                Ok(answer) => event("answer", &answer),
+                Err(error) => {
+                    let problem = Problem::from(error).charged(&self.tab);
+                    event("error", &problem.document(self.id.as_str(), "/ocr"))
                 }
-            }
+            },
         }
-    }
-
-    /// The line of the request was written when its head was; what it cost is known only now.
-    fn log(&self) {
-        let spent = self.tab.ended();
-        self.span.in_scope(|| {
-            tracing::info!(
-                tokens.image = spent.billed.image.get(),
-                tokens.input = spent.billed.input().get(),
-                tokens.output = spent.billed.output.get(),
-                tokens.unverified = spent.unverified.get(),
-                upstream.calls = spent.calls,
-                "a stream ended"
-            );
-        });
     }
 }
 

@@ -35,9 +35,8 @@ pub(in crate::api) async fn ready(
 pub(in crate::api) async fn metrics(
     State(gateway): State<Arc<Gateway>>,
 ) -> Result<Response, Problem> {
-    // The budgets' gauges are set as calls are posted.
-    gateway.ledger.flush().await;
-    let text = gateway.metrics.encode().map_err(|_| Problem::internal())?;
+    let levels = gateway.levels().await;
+    let text = gateway.metrics.encode(&levels).map_err(|_| Problem::internal())?;
     let media_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, media_type)], text).into_response())
 }

@@ -65,20 +65,14 @@ async fn read_request(
 /// Tells what was spent: in headers, so that the plain-text answer says it too, and to the log line.
 fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
     let max_pixels = pages.iter().map(|page| page.sent.max_pixels).max();
-    tell_tokens(response, facts.usage.clone(), max_pixels.unwrap_or_default());
+    tell_tokens(response, &facts.usage, max_pixels.unwrap_or_default());
     let served = response.extensions_mut().get_or_insert_default::<Served>();
     served.image = pages.first().map(|page| Size::new(page.width, page.height));
     served.upload_bytes = Some(facts.document.bytes);
 }
 
 /// Tells the tokens that were spent.
-fn tell_tokens(response: &mut Response, spend: Spend, max_pixels: Pixels) {
+fn tell_tokens(response: &mut Response, spend: &Spend, max_pixels: Pixels) {
     response.headers_mut().insert(MAX_PIXELS, HeaderValue::from(max_pixels.get()));
-    tell_spent(response, spend);
-}
-
-/// Tells what was spent, to the caller and to the log.
-fn tell_spent(response: &mut Response, spend: Spend) {
-    spent::tell(response.headers_mut(), &spend);
-    response.extensions_mut().get_or_insert_default::<Served>().spend = Some(spend);
+    spent::tell(response.headers_mut(), spend);
 }

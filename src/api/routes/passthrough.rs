@@ -15,7 +15,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 
-use super::{KEEP_ALIVE, tell_spent, tell_tokens};
+use super::{KEEP_ALIVE, tell_tokens};
 use crate::admission::tab::Tab;
 use crate::api::accept;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
@@ -81,7 +81,7 @@ async fn forward(
         Reply::Whole { body, max_pixels } => {
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
             if let Some(spend) = Spend::on_calls(&tab.ended()) {
-                tell_tokens(&mut response, spend, max_pixels);
+                tell_tokens(&mut response, &spend, max_pixels);
             }
             response
         }
@@ -96,7 +96,7 @@ async fn forward(
             if is_whole {
                 let mut response = ([(header::CONTENT_TYPE, EVENTS)], begun).into_response();
                 if let Some(spend) = Spend::on_calls(&tab.ended()) {
-                    tell_spent(&mut response, spend);
+                    spent::tell(response.headers_mut(), &spend);
                 }
                 response
             } else {

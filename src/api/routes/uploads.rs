@@ -10,9 +10,11 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+use crate::admission::tab::Tab;
 use crate::api::dialect::JSON;
 use crate::api::entrance::{Entered, enter_to_call};
 use crate::api::problem::Problem;
+use crate::api::spent;
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
@@ -22,13 +24,15 @@ pub(in crate::api) async fn uploads(
     request: Request,
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
-    upload_policy(&gateway, &entered, request.uri().query().unwrap_or_default()).await
+    let tab = spent::tab_of(&request);
+    upload_policy(&gateway, &entered, request.uri().query().unwrap_or_default(), &tab).await
 }
 
 async fn upload_policy(
     gateway: &Gateway,
     entered: &Entered,
     query: &str,
+    tab: &Tab,
 ) -> Result<Response, Problem> {
     let (mut action, mut model) = (None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -42,7 +46,7 @@ async fn upload_policy(
         let detail = "The only action is getPolicy: ?action=getPolicy&model=MODEL.";
         return Err(Problem::new(ErrorCode::InvalidOption, detail).flaw("/action", "is unknown"));
     }
-    let policy =
-        gateway.passthrough.upload_policy(&entered.tenant, model, entered.deadline).await?;
+    let (tenant, deadline) = (&entered.tenant, entered.deadline);
+    let policy = gateway.passthrough.upload_policy(tenant, model, deadline, tab).await?;
     Ok(([(header::CONTENT_TYPE, JSON)], policy).into_response())
 }

@@ -3,6 +3,7 @@
 use super::super::books::{Books, Operation, Outcome};
 use super::*;
 use crate::supervisor::Supervisor;
+use crate::telemetry::levels::Levels;
 
 /// A ledger whose tasks are supervised, with metrics of its own.
 struct Opened {
@@ -53,7 +54,7 @@ impl Opened {
     }
 
     fn metric(&self, name: &str) -> Option<u64> {
-        let text = String::from_utf8(self.metrics.encode().unwrap()).unwrap();
+        let text = String::from_utf8(self.metrics.encode(&Levels::default()).unwrap()).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map(|value| value.parse().unwrap())
     }

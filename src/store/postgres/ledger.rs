@@ -102,7 +102,7 @@ impl LedgerStore for Postgres {
 
     fn accounts<'a>(
         &'a self,
-        tenant: &'a str,
+        tenants: &'a [&'a str],
         day: Date,
     ) -> BoxFuture<'a, Result<Vec<(AccountKey, Account)>, LedgerStoreError>> {
         Box::pin(async move {
@@ -110,12 +110,13 @@ impl LedgerStore for Postgres {
                 "SELECT tenant, period, starts_on, unit,
                     granted, settled, released, excess, reserved
                  FROM ledger_accounts
-                 WHERE tenant = $1
+                 WHERE tenant = ANY($1::text[])
+                    AND period IN ('day', 'month') AND starts_on IN ($2, $3)
                     AND (period = 'day' AND starts_on = $2 OR period = 'month' AND starts_on = $3)
-                 ORDER BY period, unit",
+                 ORDER BY tenant, period, unit",
             );
             let month = Window::of(Period::Month, day).starts_on;
-            let select = select.bind(tenant).bind(day.to_string()).bind(month.to_string());
+            let select = select.bind(tenants).bind(day.to_string()).bind(month.to_string());
             let found = self.fetch_all(&self.lookups, select).await.map_err(failure)?;
             Ok(found.into_iter().map(|AccountRow(key, account)| (key, account)).collect())
         })

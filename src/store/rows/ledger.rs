@@ -343,6 +343,11 @@ pub(in crate::store) fn usage_json(
     json(rows)
 }
 
+/// These names as an array.
+pub(in crate::store) fn names_json(names: &[&str]) -> Result<String, LedgerStoreError> {
+    json(names.iter())
+}
+
 fn account_json(key: &AccountKey, counted: Option<CountedJson>) -> AccountJson<'_> {
     AccountJson {
         tenant: &key.tenant,

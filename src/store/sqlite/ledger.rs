@@ -84,7 +84,7 @@ impl LedgerStore for Sqlite {
 
     fn accounts<'a>(
         &'a self,
-        tenant: &'a str,
+        tenants: &'a [&'a str],
         day: Date,
     ) -> BoxFuture<'a, Result<Vec<(AccountKey, Account)>, LedgerStoreError>> {
         Box::pin(async move {
@@ -92,12 +92,14 @@ impl LedgerStore for Sqlite {
                 "SELECT tenant, period, starts_on, unit,
                     granted, settled, released, excess, reserved
                  FROM ledger_accounts
-                 WHERE tenant = ?1
+                 WHERE tenant IN (SELECT value FROM json_each(?1))
+                    AND period IN ('day', 'month') AND starts_on IN (?2, ?3)
                     AND (period = 'day' AND starts_on = ?2 OR period = 'month' AND starts_on = ?3)
-                 ORDER BY period, unit",
+                 ORDER BY tenant, period, unit",
             );
             let month = Window::of(Period::Month, day).starts_on;
-            let select = select.bind(tenant).bind(day.to_string()).bind(month.to_string());
+            let select = select.bind(rows::names_json(tenants)?);
+            let select = select.bind(day.to_string()).bind(month.to_string());
             let found = select.fetch_all(&self.pool).await.map_err(failure)?;
             Ok(found.into_iter().map(|AccountRow(key, account)| (key, account)).collect())
         })

@@ -485,9 +485,9 @@ mod tests {
         while Arc::strong_count(&connection) > 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(sqlite.accounts("acme", day).await.unwrap(), []);
+        assert_eq!(sqlite.accounts(&["acme"], day).await.unwrap(), []);
         assert!(sqlite.posting.post(&reserve, day).await.is_ok());
-        assert_eq!(sqlite.accounts("acme", day).await.unwrap().len(), 4);
+        assert_eq!(sqlite.accounts(&["acme"], day).await.unwrap().len(), 4);
     }
 
     #[tokio::test]

@@ -1,0 +1,264 @@
+//! How the budgets of all tenants stand, for those who watch them.
+//!
+//! The accounts are read from the database when a scrape asks for them. So a tenant that does not call is
+//! shown as well, also after a restart and in a new day or month. What was read serves for two seconds: many
+//! scrapers cost no more than one.
+//!
+//! A scrape never depends on the database. It waits half a second for new figures, and not at all while the
+//! last attempt has failed; then it shows what was read before, as far as it is of windows that still run.
+//!
+//! The database is asked by a task that runs where its connections belong. A scrape comes from the runtime of
+//! the metrics listener.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::civil::Date;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use super::budgets;
+use crate::auth::directory::Directory;
+use crate::auth::tenant::Tenant;
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::ledger::Ledger;
+use crate::ledger::account::{Account, AccountKey, Unit};
+use crate::ledger::budget::Budgets;
+use crate::ledger::window::{Period, Window};
+use crate::telemetry::levels::{Amounts, BudgetLevel, BudgetLevels, Standing};
+use crate::units::{Money, Tokens};
+
+/// How long figures serve before they are read anew.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// How long a scrape waits for new figures.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the database may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads how the budgets stand.
+#[derive(Debug)]
+pub struct BudgetWatch {
+    directory: Arc<Directory>,
+    ledger: Ledger,
+    catalog: Arc<Catalog>,
+    clock: Arc<dyn Clock>,
+    /// Tenants that are shown at most.
+    most: usize,
+    last: watch::Sender<Reading>,
+    wanted: Notify,
+}
+
+/// What was read last.
+#[derive(Debug, Clone, Default)]
+struct Reading {
+    levels: BudgetLevels,
+    /// The day of the levels.
+    day: Option<Date>,
+    tried_at: Option<Instant>,
+    has_failed: bool,
+}
+
+/// Why the budgets could not be read.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl BudgetWatch {
+    /// A watch over the tenants of `directory`, of whom `most` are shown.
+    pub fn new(
+        directory: Arc<Directory>,
+        ledger: Ledger,
+        catalog: Arc<Catalog>,
+        clock: Arc<dyn Clock>,
+        most: usize,
+    ) -> Self {
+        let (last, _) = watch::channel(Reading::default());
+        Self { directory, ledger, catalog, clock, most, last, wanted: Notify::new() }
+    }
+
+    /// How the budgets stand. May be asked from any runtime.
+    pub async fn levels(&self) -> BudgetLevels {
+        let (today, now) = (self.ledger.today(), self.clock.instant());
+        let mut readings = self.last.subscribe();
+        let last = readings.borrow_and_update().clone();
+        if !last.has_failed {
+            // The ends of calls that linger are in the database before a scrape is answered.
+            self.ledger.flush().await;
+        }
+        if !last.is_fresh(today, now) {
+            self.wanted.notify_one();
+            if !last.has_failed {
+                // Where nothing comes in time, what there is has to do.
+                let _ = timeout(PATIENCE, readings.changed()).await;
+            }
+        }
+        let reading = readings.borrow().clone();
+        reading.levels_on(today)
+    }
+
+    /// Reads whenever somebody wants to know.
+    pub async fn read_when_wanted(self: Arc<Self>) {
+        loop {
+            self.wanted.notified().await;
+            let read = timeout(READ_TIMEOUT, self.read()).await;
+            let read = read.unwrap_or_else(|late| Err(late.into()));
+            let tried_at = Some(self.clock.instant());
+            self.last.send_modify(|last| match read {
+                Ok((day, levels)) => {
+                    *last = Reading { levels, day: Some(day), tried_at, has_failed: false };
+                }
+                Err(error) => {
+                    if !last.has_failed {
+                        tracing::warn!(
+                            error = &*error as &dyn std::error::Error,
+                            "the metrics show old budgets: the accounts cannot be read"
+                        );
+                    }
+                    (last.tried_at, last.has_failed) = (tried_at, true);
+                }
+            });
+        }
+    }
+
+    async fn read(&self) -> Result<(Date, BudgetLevels), Failure> {
+        let (day, read_at) = (self.ledger.today(), self.clock.now());
+        let mut tenants = self.directory.tenants().await?;
+        tenants.retain(|tenant| budgets(tenant).are_any());
+        let names: Vec<_> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        let accounts = self.ledger.accounts_of(&names).await?;
+        let accounts: HashMap<AccountKey, Account> = accounts.into_iter().collect();
+        let mut standings: Vec<_> =
+            tenants.iter().map(|tenant| self.standing(tenant, day, &accounts)).collect();
+        // By name among equals, which is the order of the directory.
+        standings.sort_by_key(|standing| Reverse(standing.used));
+        let left_out = standings.len().saturating_sub(self.most);
+        standings.truncate(self.most);
+        let shown = standings.into_iter().flat_map(|standing| standing.levels).collect();
+        Ok((day, BudgetLevels { shown, left_out, read_at: Some(read_at) }))
+    }
+
+    fn standing(
+        &self,
+        tenant: &Tenant,
+        day: Date,
+        accounts: &HashMap<AccountKey, Account>,
+    ) -> TenantStanding {
+        let budgets = budgets(tenant);
+        let name: Arc<str> = tenant.name.as_str().into();
+        let spent = accounts.keys().filter(|key| key.tenant == name).map(|key| key.unit);
+        let priced = self.catalog.sold_in(&tenant.regions);
+        let priced = priced.map(|model| Unit::Money(model.price.currency));
+        let units: BTreeSet<_> = [Unit::Tokens].into_iter().chain(priced).chain(spent).collect();
+        let mut standing = TenantStanding::default();
+        for period in Period::ALL {
+            for unit in &units {
+                let window = Window::of(period, day);
+                let key = AccountKey { tenant: Arc::clone(&name), window, unit: *unit };
+                let account = accounts.get(&key).copied().unwrap_or_default();
+                standing.add(&key, &account, &budgets);
+            }
+        }
+        standing
+    }
+}
+
+/// The accounts of one tenant.
+#[derive(Debug, Default)]
+struct TenantStanding {
+    levels: Vec<BudgetLevel>,
+    /// How much is used of the budget that is used most, in millionths.
+    used: u128,
+}
+
+impl TenantStanding {
+    fn add(&mut self, key: &AccountKey, account: &Account, budgets: &Budgets) {
+        let (period, limit) = (key.window.period, budgets.limit(key.window.period, key.unit));
+        if let Some(limit) = limit {
+            let used = u128::from(account.committed()) * 1_000_000 / u128::from(limit.max(1));
+            self.used = self.used.max(used);
+        }
+        let Account { settled, reserved, .. } = *account;
+        let amounts = match key.unit {
+            Unit::Tokens => Amounts::Tokens(Standing {
+                limit: limit.map(Tokens::new),
+                settled: Tokens::new(settled),
+                reserved: Tokens::new(reserved),
+            }),
+            Unit::Money(currency) => Amounts::Money(
+                currency,
+                Standing {
+                    limit: limit.map(Money::from_nanos),
+                    settled: Money::from_nanos(settled),
+                    reserved: Money::from_nanos(reserved),
+                },
+            ),
+        };
+        let tenant = key.tenant.to_string();
+        self.levels.push(BudgetLevel { tenant, period: period.as_str(), amounts });
+    }
+}
+
+impl Reading {
+    fn is_fresh(&self, today: Date, now: Instant) -> bool {
+        let is_young = |at: Instant| now.saturating_duration_since(at) < FRESH;
+        (self.has_failed || self.day == Some(today)) && self.tried_at.is_some_and(is_young)
+    }
+
+    /// The levels of the windows that `today` lies in.
+    fn levels_on(self, today: Date) -> BudgetLevels {
+        let Self { mut levels, day, .. } = self;
+        let is_of = |period: Period| {
+            day.is_some_and(|day| Window::of(period, day) == Window::of(period, today))
+        };
+        let current = Period::ALL.map(|period| (period.as_str(), is_of(period)));
+        levels.shown.retain(|level| current.contains(&(level.period, true)));
+        levels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use jiff::civil::date;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn reading(day: Date) -> Reading {
+        let standing = Standing { limit: None, settled: Tokens::ZERO, reserved: Tokens::ZERO };
+        let level = |period: Period| BudgetLevel {
+            tenant: "acme".to_owned(),
+            period: period.as_str(),
+            amounts: Amounts::Tokens(standing),
+        };
+        let shown = Period::ALL.map(level).to_vec();
+        let levels = BudgetLevels { shown, ..BudgetLevels::default() };
+        Reading { levels, day: Some(day), ..Reading::default() }
+    }
+
+    #[test]
+    fn what_was_read_before_midnight_is_not_shown_as_of_the_new_day() {
+        let periods = |today| -> Vec<_> {
+            let levels = reading(date(2026, 5, 30)).levels_on(today);
+            levels.shown.iter().map(|level| level.period).collect()
+        };
+        assert_eq!(periods(date(2026, 5, 30)), ["day", "month"]);
+        assert_eq!(periods(date(2026, 5, 31)), ["month"]);
+        assert!(periods(date(2026, 6, 1)).is_empty());
+    }
+
+    #[test]
+    fn a_new_day_is_read_at_once_and_a_database_that_is_away_is_not_asked_all_the_time() {
+        let now = ManualClock::new(SystemTime::UNIX_EPOCH).instant();
+        let day = date(2026, 5, 30);
+        let reading = Reading { tried_at: Some(now), ..reading(day) };
+        assert!(reading.is_fresh(day, now) && !reading.is_fresh(date(2026, 5, 31), now));
+        assert!(!reading.is_fresh(day, now + FRESH));
+        let failed = Reading { has_failed: true, ..reading };
+        assert!(failed.is_fresh(date(2026, 5, 31), now));
+    }
+}
