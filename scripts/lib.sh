@@ -80,6 +80,22 @@ has_nginx() { has nginx; }
 
 has_pgbouncer() { has pgbouncer; }
 
+# Debian has promtool only in the package of the server, which starts the server when it is installed. So the
+# package is unpacked, and promtool alone is put beside what is built; tests/it/alerts.rs looks for it there.
+unpacked_promtool=${CARGO_TARGET_DIR:-target}/promtool/usr/bin/promtool
+
+has_promtool() { has promtool || [[ -x $unpacked_promtool ]]; }
+
+unpack_promtool() {
+    local folder
+    folder=$(mktemp -d)
+    (cd "$folder" && apt-get download -qq prometheus 2>/dev/null && dpkg --extract prometheus_*.deb .) ||
+        die "apt-get could not download prometheus"
+    mkdir -p "${unpacked_promtool%/*}"
+    cp "$folder/usr/bin/promtool" "$unpacked_promtool"
+    rm -rf "$folder"
+}
+
 has_node() { has node && has npm; }
 
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
@@ -106,6 +122,8 @@ other_packages() {
         tesseract-brew) echo tesseract tesseract-lang ;;
         tesseract-dnf) echo tesseract tesseract-langpack-eng tesseract-langpack-chi_sim ;;
         tesseract-pacman) echo tesseract tesseract-data-eng tesseract-data-chi_sim ;;
+        promtool-brew | promtool-pacman) echo prometheus ;;
+        promtool-dnf) echo golang-github-prometheus ;;
         postgres-brew) echo postgresql ;;
         postgres-dnf) echo postgresql-server ;;
         postgres-pacman) echo postgresql ;;
@@ -141,7 +159,7 @@ missing_of() {
 install_debian() {
     local wanted packages=""
     for wanted in "$@"; do packages+=" $(debian_packages "$wanted")"; done
-    say "installing$packages"
+    say "installing $*"
     can_be_root || die "sudo was not found; as root, run" "apt-get install$packages"
     # An unreachable repository of a third party must not stop what Debian itself can provide.
     as_root apt-get update -qq || say "apt-get update failed; going on with the lists that are here"
@@ -149,6 +167,7 @@ install_debian() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 $packages >/dev/null ||
         die "apt-get could not install$packages"
+    [[ " $* " != *" promtool "* ]] || unpack_promtool
 }
 
 advise() {

@@ -10,6 +10,7 @@
 )]
 
 mod accounting;
+mod alerts;
 mod aloud;
 mod architecture;
 mod auth;
