@@ -13,7 +13,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{Config, Environment, File, FileFormat};
+use config::builder::DefaultState;
+use config::{Config, ConfigBuilder, ConfigError, Environment, File, FileFormat};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -168,6 +169,17 @@ impl ServerSettings {
     pub const fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
     }
+
+    /// What to tell of a stop that does not wait for the longest request.
+    fn drain_warning(&self) -> Option<String> {
+        let (drain, request) = (self.drain_timeout_ms, self.request_timeout_ms);
+        (drain < request).then(|| {
+            format!(
+                "server.drain_timeout_ms: {drain} is below server.request_timeout_ms ({request}): a stop cuts \
+                 off pages that take longer, which are paid for and lost"
+            )
+        })
+    }
 }
 
 /// The section `[database]`.
@@ -176,6 +188,8 @@ impl ServerSettings {
 pub struct DatabaseSettings {
     /// `sqlite://…` or `postgres://…`. May hold a password.
     pub url: SecretString,
+    /// A file with the address, in place of `url`.
+    pub url_file: Option<PathBuf>,
     /// Whether `serve` applies the migrations that are missing.
     pub migrate: bool,
     /// Connections held at most.
@@ -198,7 +212,7 @@ pub enum SettingsError {
     Redis(#[from] RedisLimitsError),
     /// A source cannot be read.
     #[error("{0}")]
-    Source(#[from] config::ConfigError),
+    Source(#[from] ConfigError),
     /// A file named by a setting cannot be read.
     #[error("{key}: cannot read {}: {cause}", path.display())]
     File {
@@ -218,19 +232,7 @@ impl Settings {
     ///
     /// [`SettingsError`] names the key and what is wrong with it.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
-        // A variable of somebody else's that is not Unicode is none of our business.
-        let variables = std::env::vars_os();
-        let unicode = variables.filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            let value = match value.into_string() {
-                Ok(value) => value,
-                // It must be told to be unreadable, and not passed over.
-                Err(value) if ProxyVariables::is_one(&name) => value.to_string_lossy().into_owned(),
-                Err(_) => return None,
-            };
-            Some((name, value))
-        });
-        Self::load_with(file, unicode.collect())
+        Self::load_with(file, unicode_environment())
     }
 
     /// Reads the defaults, then `file`, then the given environment.
@@ -248,24 +250,37 @@ impl Settings {
             .filter(|(name, _)| name.starts_with(VENDOR_KEY_VARIABLE))
             .map(|(name, key)| (name.clone(), SecretString::from(key.as_str())))
             .collect();
-        let mut sources = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
-        if let Some(path) = file {
-            sources = sources.add_source(File::from(path).format(FileFormat::Toml));
-        }
-        let variables = Environment::with_prefix(ENVIRONMENT_PREFIX)
-            .prefix_separator("__")
-            .separator("__")
-            .source(Some(environment));
-        let merged = sources.add_source(variables).build()?;
-        let mut settings: Self = serde_path_to_error::deserialize(merged)
+        let given = given(file, environment).build()?;
+        let mut settings: Self = serde_path_to_error::deserialize(over_defaults(given.clone())?)
             .map_err(|error| key_error(error.path().to_string(), error.inner()))?;
         settings.upstream.proxies = proxies;
         settings
             .file_warnings
             .extend(file.and_then(|path| trusted_file::warning(path, Others::World)));
         settings.resolve_upstream_keys(&vendor_keys)?;
+        settings.resolve_addresses(&given)?;
         settings.validate()?;
         Ok(settings)
+    }
+
+    /// How to log that the settings cannot be used: as far as what is wrong with them leaves it known.
+    pub fn log_of_faulty(file: Option<&Path>) -> LogSettings {
+        let environment = unicode_environment();
+        let sources = [given(file, environment.clone()), given(None, environment)];
+        let read = sources.into_iter().filter_map(|given| {
+            let log = over_defaults(given.build().ok()?).ok()?.get::<LogSettings>("log").ok()?;
+            logging::check(&log).is_ok().then_some(log)
+        });
+        read.chain([LogSettings::default()]).next().unwrap_or_default()
+    }
+
+    /// The addresses of the database and of Redis, where a file holds them.
+    fn resolve_addresses(&mut self, given: &Config) -> Result<(), SettingsError> {
+        let warnings = &mut self.file_warnings;
+        let (url, file) = (&mut self.database.url, self.database.url_file.as_deref());
+        resolve_address(url, file, ["database.url", "database.url_file"], given, warnings)?;
+        let (url, file) = (&mut self.redis.url, self.redis.url_file.as_deref());
+        resolve_address(url, file, ["redis.url", "redis.url_file"], given, warnings)
     }
 
     /// The order of each key's sources: our variable or the settings, then a file, then the variable
@@ -300,14 +315,15 @@ impl Settings {
     }
 
     /// What works and should be mended all the same, for whoever starts or checks the service: files that
-    /// others can write, and secrets that leave this machine unencrypted.
+    /// others can write, secrets that leave this machine unencrypted, and stops that cut off pages.
     pub fn warnings(&self) -> Vec<String> {
         let url = self.database.url.expose_secret();
         let of_file = store::file(url).and_then(|file| trusted_file::warning(&file, Others::World));
         let of_file = of_file.map(|text| format!("database.url: {text}"));
         let files = self.file_warnings.iter().cloned().chain(of_file);
         let network = store::warning(url).into_iter().chain(self.redis.warning());
-        files.chain(self.upstream.warnings()).chain(network).collect()
+        let stop = self.server.drain_warning();
+        files.chain(self.upstream.warnings()).chain(network).chain(stop).collect()
     }
 
     /// The upstream's section is checked where a client is made: commands that only touch the database
@@ -407,6 +423,71 @@ impl Settings {
     }
 }
 
+/// The variables of this process. One of somebody else's that is not Unicode is none of our business.
+fn unicode_environment() -> HashMap<String, String> {
+    let unicode = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        let value = match value.into_string() {
+            Ok(value) => value,
+            // It must be told to be unreadable, and not passed over.
+            Err(value) if ProxyVariables::is_one(&name) => value.to_string_lossy().into_owned(),
+            Err(_) => return None,
+        };
+        Some((name, value))
+    });
+    unicode.collect()
+}
+
+/// What the operator has set: `file`, then the environment.
+fn given(file: Option<&Path>, environment: HashMap<String, String>) -> ConfigBuilder<DefaultState> {
+    let mut sources = Config::builder();
+    if let Some(path) = file {
+        sources = sources.add_source(File::from(path).format(FileFormat::Toml));
+    }
+    let variables = Environment::with_prefix(ENVIRONMENT_PREFIX)
+        .prefix_separator("__")
+        .separator("__")
+        .source(Some(environment));
+    sources.add_source(variables)
+}
+
+/// What is set, and the defaults where nothing is.
+fn over_defaults(given: Config) -> Result<Config, ConfigError> {
+    Config::builder()
+        .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+        .add_source(given)
+        .build()
+}
+
+/// Fills in an address from `path`, where that is set.
+fn resolve_address(
+    url: &mut SecretString,
+    path: Option<&Path>,
+    [url_key, file_key]: [&'static str; 2],
+    given: &Config,
+    warnings: &mut Vec<String>,
+) -> Result<(), SettingsError> {
+    let Some(path) = path else { return Ok(()) };
+    if given.get_string(url_key).is_ok_and(|url| !url.is_empty()) {
+        return Err(wrong(file_key, &format!("{url_key} is set, too; set one of the two")));
+    }
+    *url = read_secret(path, file_key, warnings)?;
+    Ok(())
+}
+
+/// The secret in the file that `key` names.
+fn read_secret(
+    path: &Path,
+    key: &'static str,
+    warnings: &mut Vec<String>,
+) -> Result<SecretString, SettingsError> {
+    let unreadable = |cause| SettingsError::File { key, path: path.to_owned(), cause };
+    let read = trusted_file::secret(path).map_err(unreadable)?;
+    let warning = trusted_file::warning(path, Others::GroupAndWorld);
+    warnings.extend(warning.map(|text| format!("{key}: {text}")));
+    Ok(SecretString::from(read.trim()))
+}
+
 /// Fills in a key that is not set, from `path` or else from `variable`.
 fn resolve_key(
     api_key: &mut Option<SecretString>,
@@ -422,14 +503,7 @@ fn resolve_key(
         *api_key = variable();
         return Ok(());
     };
-    let read = trusted_file::secret(path).map_err(|cause| SettingsError::File {
-        key,
-        path: path.to_owned(),
-        cause,
-    })?;
-    let warning = trusted_file::warning(path, Others::GroupAndWorld);
-    warnings.extend(warning.map(|text| format!("{key}: {text}")));
-    *api_key = Some(SecretString::from(read.trim()));
+    *api_key = Some(read_secret(path, key, warnings)?);
     Ok(())
 }
 
@@ -438,7 +512,7 @@ fn wrong(key: &str, cause: &str) -> SettingsError {
 }
 
 /// The error for a key, with the name of an unknown field made part of the path.
-fn key_error(path: String, cause: &config::ConfigError) -> SettingsError {
+fn key_error(path: String, cause: &ConfigError) -> SettingsError {
     let cause = cause.to_string();
     let key = if path == "." { "settings".to_owned() } else { path };
     SettingsError::Key { key, cause }
@@ -531,6 +605,75 @@ mod tests {
         let settings = Settings::load_with(Some(file.path()), environment.into()).unwrap();
         let key = settings.upstream.pool()[0].api_key.clone().unwrap();
         assert_eq!(key.expose_secret(), "sk-own");
+    }
+
+    /// The settings with the address of the database or of Redis in a file.
+    fn with_url_file(
+        section: &str,
+        text: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Settings, SettingsError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let variable = format!("OCR_GATEWAY__{section}__URL_FILE");
+        let mut variables = vec![(variable.as_str(), file.path().to_str().unwrap())];
+        variables.extend(more);
+        load(&variables)
+    }
+
+    #[test]
+    fn the_addresses_of_database_and_redis_may_come_from_files() {
+        let settings = with_url_file("DATABASE", "postgres://u:secret@h/x\n", &[]).unwrap();
+        assert_eq!(settings.database.url.expose_secret(), "postgres://u:secret@h/x");
+        assert!(!format!("{settings:?}").contains("secret"));
+        let settings = with_url_file("REDIS", "redis://:secret@h\n", &[]).unwrap();
+        assert_eq!(settings.redis.url.expose_secret(), "redis://:secret@h");
+        assert!(!format!("{settings:?}").contains("secret"));
+        let error = with_url_file("REDIS", "http://:secret@h", &[]).unwrap_err().to_string();
+        assert!(error.starts_with("redis.url: ") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn an_address_and_a_file_with_one_are_an_error_that_names_both() {
+        for (section, name, url) in
+            [("DATABASE", "database", "sqlite://ocr-gateway.db"), ("REDIS", "redis", "redis://h")]
+        {
+            let variable = format!("OCR_GATEWAY__{section}__URL");
+            let error = with_url_file(section, url, &[(&variable, url)]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name}.url_file: {name}.url is set")), "{error}");
+            // An empty variable is one that is not set.
+            assert!(with_url_file(section, url, &[(&variable, "")]).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_file_of_an_address_that_is_empty_too_large_or_missing_is_refused_by_its_key() {
+        for section in ["DATABASE", "REDIS"] {
+            let key = format!("{}.url_file: ", section.to_lowercase());
+            for text in ["", " \n", &"x".repeat(65 * 1024)] {
+                let error = with_url_file(section, text, &[]).unwrap_err().to_string();
+                assert!(error.starts_with(&key), "{error}");
+            }
+            let missing = format!("OCR_GATEWAY__{section}__URL_FILE");
+            let error = load(&[(&missing, "/no/such/file")]).unwrap_err().to_string();
+            assert!(error.starts_with(&key) && error.contains("/no/such/file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_stop_waits_for_the_longest_request_by_default_and_a_shorter_one_draws_a_warning() {
+        let warnings = |drain| {
+            let drain = [("OCR_GATEWAY__SERVER__DRAIN_TIMEOUT_MS", drain)];
+            load(&drain)
+                .unwrap()
+                .warnings()
+                .into_iter()
+                .filter(|text| text.contains("drain"))
+                .count()
+        };
+        let server = load(&[]).unwrap().server;
+        assert!(server.drain_timeout() > server.request_timeout());
+        assert_eq!([warnings("245000"), warnings("240000"), warnings("239999")], [0, 0, 1]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod cells;
 mod link;
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +54,8 @@ const MOST_SETTLEMENTS: usize = 1024;
 pub struct RedisSettings {
     /// `redis://`, `rediss://` or `redis+unix://`; empty: no Redis. May hold a password.
     pub url: SecretString,
+    /// A file with the address, in place of `url`. Whoever reads the settings has put it there.
+    pub url_file: Option<PathBuf>,
     /// Longest wait for an answer.
     pub timeout_ms: u64,
     /// What happens to requests while Redis does not answer.
@@ -342,7 +345,8 @@ mod tests {
     use super::*;
 
     fn settings(url: &str) -> RedisSettings {
-        RedisSettings { url: url.into(), timeout_ms: 100, on_failure: OnFailure::Closed }
+        let url = url.into();
+        RedisSettings { url, url_file: None, timeout_ms: 100, on_failure: OnFailure::Closed }
     }
 
     #[test]

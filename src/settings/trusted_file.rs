@@ -27,8 +27,8 @@ pub(super) enum Others {
 ///
 /// # Errors
 ///
-/// Where it cannot be read, is no regular file, has more than 64 KiB or is not UTF-8. What it holds is in no
-/// error.
+/// Where it cannot be read, is no regular file, is empty, has more than 64 KiB or is not UTF-8. What it holds is in
+/// no error.
 pub(super) fn secret(path: &Path) -> io::Result<String> {
     // Opening a pipe waits for its writer, so its kind must be known before.
     if !fs::metadata(path)?.is_file() {
@@ -39,7 +39,11 @@ pub(super) fn secret(path: &Path) -> io::Result<String> {
     if bytes.len() as u64 > LARGEST_SECRET {
         return Err(io::Error::other(format!("it has more than {LARGEST_SECRET} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))?;
+    if text.trim().is_empty() {
+        return Err(io::Error::other("it is empty"));
+    }
+    Ok(text)
 }
 
 /// What to tell of a file that `others` may write or replace.

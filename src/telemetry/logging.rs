@@ -34,6 +34,13 @@ pub enum LogFormat {
 #[error("{0}")]
 pub struct InvalidFilter(#[from] tracing_subscriber::filter::ParseError);
 
+impl Default for LogSettings {
+    /// As in `config/default.toml`, for a process whose settings cannot be read.
+    fn default() -> Self {
+        Self { format: LogFormat::Json, filter: "info".to_owned() }
+    }
+}
+
 /// Refuses a filter that cannot be understood.
 ///
 /// # Errors
@@ -57,6 +64,9 @@ pub fn install(settings: &LogSettings) -> Result<(), InvalidFilter> {
         .with_timer(SystemTime)
         // Colours are for a person who is looking.
         .with_ansi(std::io::stderr().is_terminal())
+        // It would be told on standard error, which panics where that is what cannot be written: a terminal that
+        // was closed, a log collector that has ended.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let installed = match settings.format {
         LogFormat::Json => {

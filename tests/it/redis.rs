@@ -144,7 +144,7 @@ impl RedisDatabase {
 
     /// The settings that use it. Their patience is that of a slow machine.
     pub(crate) fn settings(&self, on_failure: OnFailure) -> RedisSettings {
-        RedisSettings { url: self.url().into(), timeout_ms: 10_000, on_failure }
+        RedisSettings { url: self.url().into(), url_file: None, timeout_ms: 10_000, on_failure }
     }
 
     /// What the server replies to a command, in its protocol.
