@@ -10,10 +10,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::admission::watch::BudgetWatch;
-use crate::auth::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
 use crate::auth::tenancy::Tenancy;
 use crate::auth::tenant::TenantName;
+use crate::auth::{Authenticator, TenantStoreError};
 use crate::capacity::account::ByteAccount;
 use crate::capacity::memory::Memory;
 use crate::capacity::places::Places;
@@ -169,6 +169,18 @@ pub enum BuildError {
     Metrics(#[from] prometheus::Error),
 }
 
+impl BuildError {
+    /// Whether it may pass by itself: the database or Redis is away.
+    pub const fn is_outage(&self) -> bool {
+        match self {
+            Self::Redis(error) => error.is_outage(),
+            Self::Ledger(LedgerStoreError::Unavailable(_))
+            | Self::Directory(DirectoryError::Store(TenantStoreError::Unavailable(_))) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Why the service should get no requests now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
@@ -201,21 +213,6 @@ impl Gateway {
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
         let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
         let (limiter, shared) = limiter(settings, &clock, &metrics, &tasks, &supervisor).await?;
-        let ledger = Ledger::open(
-            store.ledger(),
-            &settings.ledger,
-            Arc::clone(&clock),
-            Arc::clone(&random),
-            Arc::clone(&metrics),
-            &supervisor,
-        )
-        .await?;
-        let admission = Admission::new(
-            Arc::clone(&limiter),
-            ledger.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-        );
         let memory = account(capacity, &metrics);
         let client = Arc::new(Client::new(
             &settings.upstream,
@@ -231,6 +228,22 @@ impl Gateway {
         let directory = Arc::new(Directory::open(settings.tenants.clone(), store.tenants()).await?);
         let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&clock)).await;
         let tenancy = tenancy.map_err(DirectoryError::from)?;
+        // The last that may fail, since its tasks run from here on.
+        let ledger = Ledger::open(
+            store.ledger(),
+            &settings.ledger,
+            Arc::clone(&clock),
+            Arc::clone(&random),
+            Arc::clone(&metrics),
+            &supervisor,
+        )
+        .await?;
+        let admission = Admission::new(
+            Arc::clone(&limiter),
+            ledger.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        );
         let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
         let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
         let (ocr, passthrough) =
@@ -307,6 +320,26 @@ impl Gateway {
     pub fn close(&self) {
         self.stop.closed.store(true, Ordering::Release);
     }
+}
+
+/// Refuses settings that cannot work, without the database or Redis, so that a start that has to wait for these
+/// does not wait before it fails.
+///
+/// # Errors
+///
+/// [`BuildError`] names the setting.
+pub fn check(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+) -> Result<(), BuildError> {
+    let capacity = capacity(&settings.server)?;
+    let metrics = Arc::new(Metrics::new(&settings.metrics)?);
+    let catalog = catalog(settings)?;
+    check_tenants(settings, &catalog)?;
+    let memory = account(capacity, &metrics);
+    Client::new(&settings.upstream, None, memory, metrics, clock, random)?;
+    Ok(())
 }
 
 /// What may be in flight at once, by the settings and by the memory that this process may use.

@@ -171,7 +171,7 @@ pub(super) fn deadline_exceeded() -> Problem {
 }
 
 /// The caller's id of the request, if it is at most 128 printable ASCII characters.
-fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(REQUEST_ID)?;
     let printable = id.as_bytes().iter().all(|byte| (0x20..0x7f).contains(byte));
     (printable && (1..=REQUEST_ID_LENGTH).contains(&id.len())).then(|| id.clone())

@@ -15,6 +15,7 @@ mod options;
 mod problem;
 mod routes;
 mod spent;
+pub mod starting;
 mod upload;
 
 use std::sync::Arc;

@@ -91,29 +91,33 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let settings = Settings::load(cli.config.as_deref())?;
+    let file = cli.config.as_deref();
+    let settings = || Settings::load(file);
     let mut out = std::io::stdout();
     match cli.command {
-        Command::Serve => Box::pin(serve::run(settings)).await?,
+        Command::Serve => return Ok(Box::pin(serve::run(file)).await),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => return Box::pin(demo::run(arguments)).await,
-        Command::Migrate => migrate(&settings.database).await?,
-        Command::Check => return Box::pin(check::run(&settings, &mut out)).await,
-        Command::Healthcheck => return healthcheck::run(&settings).await,
+        Command::Migrate => migrate(&settings()?.database).await?,
+        Command::Check => return Box::pin(check::run(&settings()?, &mut out)).await,
+        Command::Healthcheck => return healthcheck::run(&settings()?).await,
         Command::Estimate(arguments) => {
-            return estimate::run(&arguments, &settings, &mut out).await;
+            return estimate::run(&arguments, &settings()?, &mut out).await;
         }
         Command::Usage(arguments) => {
+            let settings = settings()?;
             let store = open(&settings.database).await?;
             let (ledger, calendar) = (store.ledger(), &settings.ledger.time_zone);
             return usage::run(arguments, &*ledger, calendar, &SystemClock, &mut out).await;
         }
         Command::Audit(arguments) => {
+            let settings = settings()?;
             let store = open(&settings.database).await?;
             let (ledger, settings) = (store.ledger(), &settings.ledger);
             return audit::run(&arguments, &*ledger, settings, &SystemClock, &mut out).await;
         }
         Command::Tenant(command) => {
+            let settings = settings()?;
             let store = open(&settings.database).await?;
             let is_in_file = |name: &_| settings.tenants.contains_key(name);
             let regions = settings.upstream.pool().into_iter().map(|endpoint| endpoint.region);
@@ -124,6 +128,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
         }
         Command::Key(command) => {
+            let settings = settings()?;
             let store = open(&settings.database).await?;
             let is_in_file = |name: &_| settings.tenants.contains_key(name);
             command
@@ -135,21 +140,17 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 /// Connects to a database on whose schema this program runs, and leaves the schema as it is.
-async fn open(settings: &DatabaseSettings) -> Result<Store, Failure> {
+async fn open(settings: &DatabaseSettings) -> Result<Store, StoreError> {
     let store = connect(settings, MissingFile::Refused).await?;
     match store.schema().await? {
         Schema::Same | Schema::Newer { .. } => Ok(store),
-        Schema::Older(missing) => Err(format!(
-            "the database lacks migrations: run `ocr-gateway migrate` ({})",
-            missing.join(", ")
-        )
-        .into()),
+        Schema::Older(missing) => Err(StoreError::OlderDatabase { missing: missing.join(", ") }),
     }
 }
 
 /// Connects to the database and applies the migrations that are missing, if `database.migrate` says so.
-async fn open_to_serve(settings: &DatabaseSettings) -> Result<Store, Failure> {
-    if settings.migrate { Ok(open_migrated(settings).await?) } else { open(settings).await }
+async fn open_to_serve(settings: &DatabaseSettings) -> Result<Store, StoreError> {
+    if settings.migrate { open_migrated(settings).await } else { open(settings).await }
 }
 
 /// Connects to the database and applies the migrations that are missing.
@@ -202,7 +203,13 @@ fn told(refusal: &clap::Error) -> ExitCode {
 }
 
 fn failed(error: &(dyn Error + 'static)) -> ExitCode {
-    let mut text = format!("error: {error}");
+    say(&format!("error: {}", with_causes(error)));
+    ExitCode::FAILURE
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
@@ -213,6 +220,5 @@ fn failed(error: &(dyn Error + 'static)) -> ExitCode {
         }
         source = cause.source();
     }
-    say(&text);
-    ExitCode::FAILURE
+    text
 }

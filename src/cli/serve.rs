@@ -1,17 +1,25 @@
 //! `ocr-gateway serve`: the service.
 
+use std::error::Error;
+use std::path::Path;
+use std::pin::pin;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::{Failure, open_to_serve};
+use super::{Failure, failed, open_to_serve, with_causes};
+use crate::api::{self, starting::Starting};
 use crate::clock::SystemClock;
-use crate::gateway::Gateway;
+use crate::gateway::{self, BuildError, Gateway};
 use crate::random::SystemRandom;
-use crate::server::{self, Listeners};
+use crate::server::{self, Reserved};
 use crate::settings::Settings;
+use crate::store::{Store, StoreError};
 use crate::telemetry::logging;
+use crate::telemetry::metrics::Metrics;
 
 /// How long a stop waits for the database to take leave.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -19,21 +27,56 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The exit code of a stop that was cut short by a second signal.
 const CUT_SHORT: i32 = 1;
 
-/// Runs the service until the process is told to stop.
-///
-/// # Errors
-///
-/// Whatever keeps it from starting, with the key to mend; and a background task that ended, after which
+/// How long a start waits before it tries again what was away: whatever comes back is used within seconds.
+const NEXT_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// The least time between two lines of the log that say why a start waits.
+const NEXT_REASON: Duration = Duration::from_mins(1);
+
+/// Runs the service until the process is told to stop, and tells in the format of the log what ended it
+/// otherwise: whatever keeps it from starting, with the key to mend, or a background task that ended, after which
 /// the process has to be started again.
-pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
-    logging::install(&settings.log)?;
+pub(super) async fn run(file: Option<&Path>) -> ExitCode {
+    let settings = Settings::load(file);
+    let log = match &settings {
+        Ok(settings) => settings.log.clone(),
+        Err(_) => Settings::log_of_faulty(file),
+    };
+    let serving = async {
+        logging::install(&log)?;
+        serve(settings?).await
+    };
+    let Err(failure) = serving.await else { return ExitCode::SUCCESS };
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("the service cannot run: {}", with_causes(&*failure));
+        return ExitCode::FAILURE;
+    }
+    // The filter lets no error through, and nobody would know.
+    failed(&*failure)
+}
+
+async fn serve(settings: Settings) -> Result<(), Failure> {
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
-    let store = open_to_serve(&settings.database).await?;
-    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-    let gateway = Gateway::build(&settings, store.clone(), clock, random).await?;
-    let listeners = Listeners::bind(&settings.server).await?;
+    let mut stop = pin!(told_to_stop());
+    note_hangups();
+    let reserved = Reserved::bind(&settings.server).await?;
+    gateway::check(&settings, Arc::new(SystemClock), Arc::new(SystemRandom))?;
+    let starting = Starting::default();
+    // Those of the service are made with it, anew at each attempt.
+    let metrics = Arc::new(Metrics::new(&settings.metrics)?);
+    let router = api::starting::router(&starting);
+    let probes = reserved.answer_probes(&settings.server, router, &metrics)?;
+    let (store, gateway) = tokio::select! {
+        started = start(&settings, &starting) => started?,
+        () = &mut stop => {
+            tracing::info!("stopped before it served");
+            return Ok(());
+        }
+    };
+    probes.end().await;
+    let listeners = reserved.listen()?;
     tracing::info!(
         // As bound: the settings may say port 0.
         listen = %listeners.public.local_addr()?,
@@ -46,11 +89,67 @@ pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
         version = env!("CARGO_PKG_VERSION"),
         "serving"
     );
-    let served = server::run(gateway, listeners, &settings.server, told_to_stop()).await;
+    let served = server::run(gateway, listeners, &settings.server, stop).await;
     // A database that does not answer must not keep the process from ending.
     let _ = tokio::time::timeout(LAST_WORDS, store.close()).await;
     tracing::info!("stopped");
     Ok(served?)
+}
+
+/// Opens the database and builds the service. A database or a Redis that is away is waited for; what would not
+/// pass by itself is an error.
+async fn start(settings: &Settings, starting: &Starting) -> Result<(Store, Arc<Gateway>), Failure> {
+    let open = async || open_to_serve(&settings.database).await;
+    let store = patiently(starting, open, StoreError::is_outage).await?;
+    let build = async || {
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        Gateway::build(settings, store.clone(), clock, random).await
+    };
+    let gateway = patiently(starting, build, BuildError::is_outage).await?;
+    Ok((store, gateway))
+}
+
+/// What comes of `attempt` once nothing that it needs is away.
+async fn patiently<T, E: Error + 'static>(
+    starting: &Starting,
+    attempt: impl AsyncFn() -> Result<T, E>,
+    is_outage: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let mut told: Option<(String, Instant)> = None;
+    loop {
+        let error = match attempt().await {
+            Err(error) if is_outage(&error) => error,
+            finished => return finished,
+        };
+        let reason = with_causes(&error);
+        let is_known = told.as_ref().is_some_and(|(last, at)| {
+            // An outage shows itself in several ways, by turns.
+            *last == reason || at.elapsed() < NEXT_REASON
+        });
+        if !is_known {
+            tracing::warn!("the service waits to start: {reason}");
+            told = Some((reason.clone(), Instant::now()));
+        }
+        starting.waits_for(reason);
+        tokio::time::sleep(NEXT_ATTEMPT).await;
+    }
+}
+
+/// Tells of SIGHUP, which would otherwise end the process without a drain: it is what `systemctl reload`, a
+/// log rotation and a terminal that is closed send.
+fn note_hangups() {
+    #[cfg(unix)]
+    if let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+    {
+        // It ends with the process.
+        TaskTracker::new().spawn(async move {
+            while hangups.recv().await.is_some() {
+                tracing::info!(
+                    "SIGHUP changes nothing: settings are read at the start, so restart the replicas one by one"
+                );
+            }
+        });
+    }
 }
 
 /// Ready when the process is told to stop, by SIGTERM or SIGINT. From then on another such signal ends the

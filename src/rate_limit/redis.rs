@@ -112,7 +112,17 @@ pub enum RedisLimitsError {
         address: String,
         /// What happened, in its own words.
         cause: String,
+        /// Whether it may pass by itself: nobody answers, or Redis takes no commands now. A refused password
+        /// does not.
+        is_outage: bool,
     },
+}
+
+impl RedisLimitsError {
+    /// Whether it may pass by itself.
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { is_outage: true, .. })
+    }
 }
 
 impl RedisSettings {
@@ -166,8 +176,8 @@ impl RedisSettings {
 pub async fn check(settings: &RedisSettings) -> Result<String, RedisLimitsError> {
     let unseen = IntGauge::new("unseen", "Not registered.");
     let unseen = unseen.map_err(|error| RedisLimitsError::Url(error.to_string()))?;
-    let link =
-        Link::open(settings.client()?, settings.timeout(), settings.on_failure, unseen).await?;
+    let link = Link::new(settings.client()?, settings.timeout(), settings.on_failure, unseen);
+    link.open().await?;
     Ok(link.address())
 }
 
@@ -189,6 +199,9 @@ impl RedisRateLimiter {
     /// Connects. `up` is told whether Redis answers; `tasks` tracks the settlements under way, for
     /// which a stop shall wait; `supervisor` watches the task that opens the connection again.
     ///
+    /// A Redis that is away does no harm where `redis.on_failure` is `local`: this process counts by itself
+    /// until it is there.
+    ///
     /// # Errors
     ///
     /// [`RedisLimitsError`] where there is no usable Redis: a service whose limits cannot be counted
@@ -202,8 +215,11 @@ impl RedisRateLimiter {
         supervisor: &Supervisor,
     ) -> Result<Self, RedisLimitsError> {
         let client = settings.client()?;
-        let link = Link::open(client, settings.timeout(), settings.on_failure, up).await?;
-        let link = Arc::new(link);
+        let link = Arc::new(Link::new(client, settings.timeout(), settings.on_failure, up));
+        match (link.open().await, settings.on_failure) {
+            (Err(error), OnFailure::Local) if error.is_outage() => link.start_without(&error),
+            (opened, _) => opened?,
+        }
         // A stop need not wait for this one: it ends with the limiter.
         let keeper = supervisor.spawn("connection to Redis", Arc::clone(&link).keep());
         Ok(Self {

@@ -21,7 +21,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -34,11 +35,14 @@ use crate::capacity::places::{Place, Places};
 use crate::gateway::Gateway;
 use crate::ledger::POST_TIMEOUT;
 use crate::settings::ServerSettings;
-use crate::supervisor::{TaskEnded, Watch};
+use crate::supervisor::TaskEnded;
 use crate::telemetry::metrics::{Metrics, NO_TENANT};
 
 /// Connections of the metrics listener: a scraper and some probes.
 const METRICS_CONNECTIONS: usize = 64;
+
+/// Connections that the kernel keeps until they are taken, as tokio has it for a listener.
+const WAITING_CONNECTIONS: u32 = 1024;
 
 /// A pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -62,18 +66,71 @@ pub struct Listeners {
     pub metrics: TcpListener,
 }
 
-impl Listeners {
+/// The two addresses of a service that does not serve yet. The public one refuses connections meanwhile, so
+/// that a proxy asks another replica and nobody waits.
+#[derive(Debug)]
+pub struct Reserved {
+    public: TcpSocket,
+    metrics: std::net::TcpListener,
+    /// Both addresses, as the settings have them.
+    addresses: [SocketAddr; 2],
+}
+
+impl Reserved {
     /// Binds both.
     ///
     /// # Errors
     ///
     /// The address that cannot be bound, and why.
     pub async fn bind(settings: &ServerSettings) -> Result<Self, BindError> {
-        Ok(Self {
-            public: bind("server.listen", settings.listen).await?,
-            metrics: bind("server.metrics_listen", settings.metrics_listen).await?,
-        })
+        let addresses = [settings.listen, settings.metrics_listen];
+        let metrics = TcpListener::bind(addresses[1]).await.and_then(TcpListener::into_std);
+        let metrics = metrics.map_err(|cause| BindError::metrics(addresses, cause))?;
+        let public = reserve(addresses[0]);
+        let public = public.map_err(|cause| BindError::public(addresses, cause))?;
+        Ok(Self { public, metrics, addresses })
     }
+
+    /// Answers on the address of metrics and health with `router`, until what is given back is ended.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn answer_probes(
+        &self,
+        settings: &ServerSettings,
+        router: Router,
+        metrics: &Arc<Metrics>,
+    ) -> io::Result<Apart> {
+        let listener = TcpListener::from_std(self.metrics.try_clone()?)?;
+        let places = Arc::new(Places::of_strangers(METRICS_CONNECTIONS));
+        let door = Door::new(settings, places, metrics);
+        serve_apart(door, listener, router, ())
+    }
+
+    /// Takes connections on both from now on.
+    ///
+    /// # Errors
+    ///
+    /// The address that cannot be listened on, and why.
+    pub fn listen(self) -> Result<Listeners, BindError> {
+        let Self { public, metrics, addresses } = self;
+        let public = public.listen(WAITING_CONNECTIONS);
+        let public = public.map_err(|cause| BindError::public(addresses, cause))?;
+        let metrics = TcpListener::from_std(metrics);
+        let metrics = metrics.map_err(|cause| BindError::metrics(addresses, cause))?;
+        Ok(Listeners { public, metrics })
+    }
+}
+
+/// A socket that is bound to the address and does not listen.
+fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As tokio does for a listener: the address of a process that has just ended can be used at once.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// An address that cannot be bound.
@@ -85,8 +142,14 @@ pub struct BindError {
     cause: io::Error,
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|cause| BindError { key, address, cause })
+impl BindError {
+    const fn public([address, _]: [SocketAddr; 2], cause: io::Error) -> Self {
+        Self { key: "server.listen", address, cause }
+    }
+
+    const fn metrics([_, address]: [SocketAddr; 2], cause: io::Error) -> Self {
+        Self { key: "server.metrics_listen", address, cause }
+    }
 }
 
 /// Serves until `stop` is ready, then drains
@@ -111,7 +174,9 @@ pub async fn run(
     let metrics = Door::new(settings, metrics, &gateway.metrics);
     // Health stays visible while the rest drains, so this listener ends with this function.
     let watch = gateway.supervisor.watch("metrics and health");
-    let health = serve_apart(metrics, listeners.metrics, api::metrics_router(&gateway), watch);
+    // Where it cannot be served, the watch is dropped, and this replica ends.
+    let health = serve_apart(metrics, listeners.metrics, api::metrics_router(&gateway), watch)
+        .inspect_err(|error| tracing::error!(%error, "metrics and health are not served"));
     let (draining, grace) = (Arc::clone(&gateway), settings.drain_grace());
     let stop = async move {
         tokio::select! {
@@ -149,35 +214,51 @@ pub async fn run(
     checked
 }
 
-/// Serves a listener on a thread of its own until what is given back is dropped. Among the workers, who asks
-/// for health would wait behind each of the thousand connections that a flood wakes at once.
+/// What is served on a thread of its own, until this is ended or dropped.
+#[derive(Debug)]
+pub struct Apart {
+    over: DropGuard,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Apart {
+    /// Ends it, once the answers that are under way are given.
+    pub async fn end(self) {
+        drop(self.over);
+        // The sender is dropped with the thread.
+        let _ = self.ended.await;
+    }
+}
+
+/// Serves a listener on a thread of its own. Among the workers, who asks for health would wait behind each of the
+/// thousand connections that a flood wakes at once. `held` is dropped where the thread ends or cannot be started.
 fn serve_apart(
     door: Door,
     listener: TcpListener,
     router: Router,
-    watch: Watch,
-) -> Option<DropGuard> {
+    held: impl Send + 'static,
+) -> io::Result<Apart> {
     let stop = CancellationToken::new();
     let (over, stopped) = (stop.clone().drop_guard(), stop);
+    let (ending, ended) = oneshot::channel::<()>();
+    let listener = listener.into_std()?;
     let serving = move || -> io::Result<()> {
-        let listener = listener.into_std()?;
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            door.serve(TcpListener::from_std(listener)?, router, stopped.cancelled_owned()).await;
+            let listener = TcpListener::from_std(listener)?;
+            let open = door.serve(listener, router, stopped.cancelled_owned()).await;
+            // A probe that is not answered would count as a failed one.
+            let _ = tokio::time::timeout(LAST_REQUESTS, open.shutdown()).await;
             Ok(())
         })
     };
     let thread = std::thread::Builder::new().name("health".to_owned());
-    // The watch is dropped where the thread ends or cannot be started.
-    let started = thread.spawn(move || {
-        let _watch = watch;
+    thread.spawn(move || {
+        let _held = (held, ending);
         if let Err(error) = serving() {
             tracing::error!(%error, "metrics and health are not served");
         }
-    });
-    started
-        .inspect_err(|error| tracing::error!(%error, "metrics and health are not served"))
-        .ok()?;
-    Some(over)
+    })?;
+    Ok(Apart { over, ended })
 }
 
 /// Takes connections of one listener and serves them.

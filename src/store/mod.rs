@@ -281,6 +281,12 @@ pub enum StoreError {
         /// The last migration that this program knows.
         known: i64,
     },
+    /// An older version of this program was here, and this is no command that migrates.
+    #[error("the database lacks migrations: run `ocr-gateway migrate` ({missing})")]
+    OlderDatabase {
+        /// This program's migrations that it lacks.
+        missing: String,
+    },
     /// Migrations of another line of versions were applied, and some of this program's were not.
     #[error(
         "the database has migration {version}, which this version of the program does not know, and lacks \
@@ -309,6 +315,28 @@ pub enum StoreError {
         /// What the driver says.
         source: Box<MigrateError>,
     },
+}
+
+impl StoreError {
+    /// Whether it may pass by itself: the database does not answer, or does not work now. A refused password does
+    /// not, nor does a schema of another version.
+    pub fn is_outage(&self) -> bool {
+        let (engine, source) = match self {
+            Self::Unreachable { engine, source } => (engine, source),
+            Self::Migration { engine, source } => match &**source {
+                MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                    (engine, source)
+                }
+                _ => return false,
+            },
+            _ => return false,
+        };
+        match (engine, source) {
+            (_, sqlx::Error::PoolTimedOut) => true,
+            (Engine::Sqlite, source) => sqlite::is_outage(source),
+            (Engine::Postgres, source) => postgres::is_outage(source),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -27,11 +27,11 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
-/// Starts the server in the folder `$1` with the programs of the folder `$2`, says `ready`, waits
-/// for the end of its input, and cleans up. As root it acts as `postgres`: the server refuses root.
+/// Starts the server in the folder `$1` with the programs of the folder `$2`, on the port `$3` if that is not
+/// empty, says `ready`, waits for the end of its input, and cleans up. As root it acts as `postgres`: the server refuses root.
 const KEEPER: &str = r#"
 set -eu
-folder=$1 programs=$2
+folder=$1 programs=$2 port=$3
 if [ "$(id -u)" = 0 ]; then
     chown postgres "$folder"
     as_owner() { runuser -u postgres -- "$@"; }
@@ -47,7 +47,8 @@ cd "$folder"
 as_owner "$programs/initdb" -D "$folder/data" -A trust -U postgres -E UTF8 --no-sync \
     --locale=C.UTF-8 --locale-provider=icu --icu-locale=en
 as_owner "$programs/pg_ctl" -D "$folder/data" -w -s -l "$folder/data/log" -o "-k $folder \
-    -c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off" start
+    -c listen_addresses=${port:+127.0.0.1} -c port=${port:-5432} \
+    -c fsync=off -c synchronous_commit=off -c full_page_writes=off" start
 echo ready
 cat >/dev/null
 "#;
@@ -161,7 +162,7 @@ impl Database {
         let folder = tempfile::Builder::new().prefix("ocr-gateway-pgbouncer-").tempdir();
         // The keeper removes it.
         let folder = folder.expect("there is a temporary folder").keep();
-        let pooler = start_keeper(POOLER_KEEPER, &folder, server);
+        let pooler = start_keeper(POOLER_KEEPER, &folder, server, None);
         let folder = folder.to_str().expect("the folder's name is text").replace('/', "%2F");
         let url = format!("postgres://postgres@{folder}:6432/{name}");
         Some(Self { engine: Engine::Postgres, url, folder: None, _pooler: Some(pooler) })
@@ -278,6 +279,12 @@ impl PrivatePostgres {
         Server::start_if_installed().map(Self)
     }
 
+    /// Starts one that listens on a port of this machine, which anybody on it may use, or gives `None` where
+    /// its programs are not installed.
+    pub(crate) fn start_on(port: u16) -> Option<Self> {
+        Server::start_by_if_installed(KEEPER, Some(port)).map(Self)
+    }
+
     /// Its first database.
     pub(crate) fn url(&self) -> String {
         self.0.url("postgres")
@@ -317,7 +324,7 @@ pub(crate) struct PostgresServer {
 impl PostgresPair {
     /// Starts both, or gives `None` where PostgreSQL's programs are not installed.
     pub(crate) fn start() -> Option<Self> {
-        Server::start_by_if_installed(PAIR_KEEPER).map(Self)
+        Server::start_by_if_installed(PAIR_KEEPER, None).map(Self)
     }
 
     /// The server that is the primary at first.
@@ -372,12 +379,12 @@ impl Server {
     }
 
     fn start_if_installed() -> Option<Self> {
-        Self::start_by_if_installed(KEEPER)
+        Self::start_by_if_installed(KEEPER, None)
     }
 
-    fn start_by_if_installed(script: &str) -> Option<Self> {
+    fn start_by_if_installed(script: &str, port: Option<u16>) -> Option<Self> {
         if let Some(programs) = postgres_programs() {
-            return Some(Self::start_by(script, &programs));
+            return Some(Self::start_by(script, &programs, port));
         }
         let missing = "PostgreSQL's server programs are not installed (apt install postgresql)";
         let is_required = env::var_os("OCR_GATEWAY_REQUIRE_PROGRAMS").is_some_and(|set| set == "1");
@@ -386,11 +393,11 @@ impl Server {
         None
     }
 
-    fn start_by(script: &str, programs: &Path) -> Self {
+    fn start_by(script: &str, programs: &Path, port: Option<u16>) -> Self {
         let folder = tempfile::Builder::new().prefix("ocr-gateway-postgres-").tempdir();
         // The keeper removes it.
         let folder = folder.expect("there is a temporary folder").keep();
-        let keeper = start_keeper(script, &folder, programs);
+        let keeper = start_keeper(script, &folder, programs, port);
         Self { folder, _keeper: keeper }
     }
 
@@ -406,10 +413,11 @@ fn url_of(folder: &Path, database: &str) -> String {
 }
 
 /// Starts a script that starts servers in a folder, and waits until they are ready.
-fn start_keeper(script: &str, folder: &Path, other: &Path) -> Child {
+fn start_keeper(script: &str, folder: &Path, other: &Path, port: Option<u16>) -> Child {
     let mut keeper = Command::new("sh")
         .args(["-c", script, "keeper"])
         .args([folder, other])
+        .arg(port.map(|port| port.to_string()).unwrap_or_default())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -50,6 +50,8 @@ mod requests;
 mod rolling;
 mod schema;
 mod shares;
+mod signals;
+mod starting;
 mod store;
 mod supervision;
 mod tasks;

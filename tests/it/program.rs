@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::harness::{LONGEST_WAIT, calendar, install_tls, spawn, until};
 
@@ -47,6 +48,8 @@ pub(crate) struct Service {
     pub(crate) http: reqwest::Client,
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Reads what the process logs.
+    reading: JoinHandle<()>,
 }
 
 impl Installation {
@@ -133,26 +136,32 @@ impl Installation {
 
     /// The same by a command with arguments of its own.
     pub(crate) async fn serve_by(&self, command: &str) -> Service {
+        let mut service = self.begin(command);
+        service.until_serving().await;
+        service
+    }
+
+    /// Starts the service, which may have to wait before it serves. Its addresses are not known yet.
+    pub(crate) fn begin(&self, command: &str) -> Service {
         let mut child =
             self.command(command).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&log);
-        spawn(async move {
+        let reading = spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);
                 kept.push('\n');
             }
         });
-        until("serving", async || log.lock().unwrap().contains("\"serving\"")).await;
-        let address = |member| format!("http://{}", logged(&log.lock().unwrap(), member));
         Service {
-            address: address("listen"),
-            metrics_address: address("metrics.listen"),
+            address: String::new(),
+            metrics_address: String::new(),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             child,
             log,
+            reading,
         }
     }
 
@@ -177,6 +186,25 @@ impl Service {
     /// A POST with a key.
     pub(crate) fn post(&self, key: &str, path: &str) -> RequestBuilder {
         self.http.post(format!("{}{path}", self.address)).bearer_auth(key)
+    }
+
+    /// Waits until it serves.
+    pub(crate) async fn until_serving(&mut self) {
+        until("serving", async || self.log().contains("\"serving\"")).await;
+        let address = |member| format!("http://{}", logged(&self.log(), member));
+        (self.address, self.metrics_address) = (address("listen"), address("metrics.listen"));
+    }
+
+    /// Whether the process has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Closes the pipe that the process logs to, as a terminal that is closed does.
+    pub(crate) async fn close_log(&mut self) {
+        self.reading.abort();
+        // The pipe is closed once the task is gone.
+        let _ = (&mut self.reading).await;
     }
 
     /// All that was logged so far.

@@ -21,12 +21,12 @@ use ocr_gateway::rate_limit::redis::{OnFailure, RedisSettings};
 /// How many tests can have a database of their own in one server.
 const DATABASES: u32 = 1024;
 
-/// Starts the program `$2` in the folder `$1`, says `ready` and its process, waits for the end of its
+/// Starts the program `$2` in the folder `$1`, on the port `$4` if that is not 0, says `ready` and its process, waits for the end of its
 /// input, and cleans up. A frozen server can be killed, but not asked to end.
 const KEEPER: &str = r#"
 set -eu
-folder=$1 program=$2 databases=$3
-"$program" --port 0 --unixsocket "$folder/redis.sock" --dir "$folder" --databases "$databases" \
+folder=$1 program=$2 databases=$3 port=$4
+"$program" --port "$port" --bind 127.0.0.1 --unixsocket "$folder/redis.sock" --dir "$folder" --databases "$databases" \
     --save '' --appendonly no --logfile "$folder/log" &
 server=$!
 trap 'kill -KILL "$server"; rm -rf "$folder"' EXIT
@@ -57,8 +57,14 @@ impl RedisServer {
 
     /// A server by itself, or `None` where Redis is not installed.
     pub(crate) fn start() -> Option<Self> {
+        const NO_PORT: u16 = 0;
+        Self::start_on(NO_PORT)
+    }
+
+    /// The same on a port of this machine.
+    pub(crate) fn start_on(port: u16) -> Option<Self> {
         if let Some(program) = redis_program() {
-            return Some(Self::start_program(&program));
+            return Some(Self::start_program(&program, port));
         }
         let missing = "neither redis-server nor valkey-server is installed (apt install redis)";
         let is_required = env::var_os("OCR_GATEWAY_REQUIRE_PROGRAMS").is_some_and(|set| set == "1");
@@ -67,14 +73,14 @@ impl RedisServer {
         None
     }
 
-    fn start_program(program: &PathBuf) -> Self {
+    fn start_program(program: &PathBuf, port: u16) -> Self {
         let folder = tempfile::Builder::new().prefix("ocr-gateway-redis-").tempdir();
         // The keeper removes it.
         let folder = folder.expect("there is a temporary folder").keep();
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
             .args([&folder, program])
-            .arg(DATABASES.to_string())
+            .args([DATABASES.to_string(), port.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -94,6 +100,11 @@ impl RedisServer {
             next_database: AtomicU32::new(0),
             _keeper: keeper,
         }
+    }
+
+    /// Where its first database is, as a setting.
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}?db=0", self.socket.display())
     }
 
     /// An empty database.

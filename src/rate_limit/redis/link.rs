@@ -11,13 +11,14 @@
 //! A connection that was merely closed (an idle one by a proxy, all of them by a restart) is not yet an
 //! outage: it is opened again while the calls wait, within the same bound.
 
-use std::fmt;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use prometheus::IntGauge;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, Script};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, Script};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
@@ -114,6 +115,28 @@ enum CallError {
     Redis(#[from] RedisError),
 }
 
+impl CallError {
+    /// Whether it may pass by itself. Redis says by other codes that its settings and ours do not fit together, as a
+    /// certificate does that is not trusted.
+    fn is_outage(&self) -> bool {
+        const FAULTS: [&str; 4] = ["ERR", "NOAUTH", "NOPERM", "WRONGPASS"];
+        let Self::Redis(error) = self else { return true };
+        match error.kind() {
+            ErrorKind::Io => !is_invalid(error),
+            ErrorKind::Extension | ErrorKind::Server(_) => {
+                error.code().is_none_or(|code| !FAULTS.contains(&code))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether what was received cannot be what was expected, as TLS finds of a certificate or of plain text.
+fn is_invalid(error: &RedisError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+}
+
 impl fmt::Debug for Link {
     /// Without the client, whose address may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,31 +145,42 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// Connects, and makes sure that the script runs and may write.
-    ///
-    /// # Errors
-    ///
-    /// [`RedisLimitsError::Unreachable`] where it does not.
-    pub(super) async fn open(
+    /// A link that is not connected.
+    pub(super) fn new(
         client: Client,
         timeout: Duration,
         on_failure: OnFailure,
         up: IntGauge,
-    ) -> Result<Self, RedisLimitsError> {
+    ) -> Self {
         let (state, _) = watch::channel(State { epoch: 0, reach: Reach::Down });
         let scripts = Scripts {
             bucket: Script::new(include_str!("bucket.lua")),
             cell: Script::new(include_str!("cell.lua")),
         };
         let lateness = Mutex::default();
-        let link = Self { client, scripts, timeout, on_failure, up, state, lateness };
-        let connection = link.connect().await.map_err(|cause| RedisLimitsError::Unreachable {
-            address: link.address(),
-            cause: cause.to_string(),
+        Self { client, scripts, timeout, on_failure, up, state, lateness }
+    }
+
+    /// Connects for the first time, and makes sure that the script runs and may write.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisLimitsError::Unreachable`] where it does not.
+    pub(super) async fn open(&self) -> Result<(), RedisLimitsError> {
+        let opened = self.connect().await;
+        let connection = opened.map_err(|error| RedisLimitsError::Unreachable {
+            address: self.address(),
+            cause: error.to_string(),
+            is_outage: error.is_outage(),
         })?;
-        link.state.send_modify(|state| state.reach = Reach::Up(connection));
-        link.up.set(1);
-        Ok(link)
+        self.state.send_modify(|state| state.reach = Reach::Up(connection));
+        self.up.set(1);
+        Ok(())
+    }
+
+    /// Tells that Redis is away from the start.
+    pub(super) fn start_without(&self, error: &RedisLimitsError) {
+        self.tell_away(error);
     }
 
     /// Where the Redis is, without name or password.
@@ -292,7 +326,7 @@ impl Link {
         }
     }
 
-    fn tell_away(&self, error: &CallError) {
+    fn tell_away(&self, error: &dyn Error) {
         self.up.set(0);
         let consequence = match self.on_failure {
             OnFailure::Closed => "requests under a rate limit are refused",

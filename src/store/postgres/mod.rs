@@ -92,6 +92,26 @@ const PARAMETERS: [&str; 18] = [
     "user",
 ];
 
+/// Whether the server is away, a standby, or takes nothing now.
+pub(super) fn is_outage(error: &sqlx::Error) -> bool {
+    // https://www.postgresql.org/docs/current/errcodes-appendix.html: connections, transactions that were rolled
+    // back, resources, objects that are in use, an operator who stops or starts the server, the system. PgBouncer
+    // says 08P01 of a server that it cannot reach.
+    const PASSING: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
+    match error {
+        // TLS says so of a certificate that is not trusted, which stays so.
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+        sqlx::Error::Database(error) => {
+            let code = error.code();
+            code.is_some_and(|code| code.get(..2).is_some_and(|class| PASSING.contains(&class)))
+        }
+        // So it says of a proxy that hangs up because the server behind it is away.
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Configuration(error) => error.is::<sessions::ReadOnly>(),
+        _ => false,
+    }
+}
+
 /// See [`store::warning`](super::warning).
 pub(super) fn warning(url: &str) -> Option<String> {
     // See PARAMETERS: an address with others must not be read, and keeps the service from starting.

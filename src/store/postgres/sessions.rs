@@ -43,7 +43,7 @@ pub(super) enum Pooling {
     "the server takes no writes: it is a standby, or default_transaction_read_only is on; the \
      address must lead to the primary"
 )]
-struct ReadOnly;
+pub(super) struct ReadOnly;
 
 /// A server that does not answer.
 #[derive(Debug, thiserror::Error)]

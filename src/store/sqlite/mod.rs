@@ -166,6 +166,15 @@ async fn history(connection: &mut SqliteConnection) -> Result<History, sqlx::Err
     Ok(history)
 }
 
+/// Whether another program has locked the database. Anything else that is wrong with a file stays so.
+pub(super) fn is_outage(error: &sqlx::Error) -> bool {
+    const BUSY: i32 = 5;
+    const LOCKED: i32 = 6;
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    // The other bits of the code tell more of the same.
+    code.is_some_and(|code| [BUSY, LOCKED].contains(&(code & 0xff)))
+}
+
 /// See [`store::file`](super::file).
 pub(super) fn file(url: &str) -> Option<PathBuf> {
     let address: SqliteConnectOptions = url.parse().ok()?;
