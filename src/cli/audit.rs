@@ -18,7 +18,7 @@ use crate::ledger::LedgerStore;
 use crate::ledger::account::{AccountKey, Unit};
 use crate::ledger::books::UsageKey;
 use crate::ledger::settings::LedgerSettings;
-use crate::ledger::usage::{Imbalance, day_named};
+use crate::ledger::usage::{Imbalance, RECOUNTED, SUMMED, day_named};
 use crate::units::Money;
 
 /// How many days an audit looks back when it is not told: as many as the longest month has, so that
@@ -81,38 +81,39 @@ fn first_day(
 /// What counts otherwise than its entries, and how: `acme, day of 2026-01-31, tokens: settled is 900, by its
 /// entries 800`.
 fn told(imbalance: &Imbalance) -> String {
-    let (subject, pairs): (String, Vec<_>) = match imbalance {
+    match imbalance {
         Imbalance::Account { account, counted, recounted } => {
             let AccountKey { tenant, window, unit } = account;
-            let amount = |amount: u64| match unit {
-                Unit::Tokens => amount.to_string(),
-                Unit::Money(_) => Money::from_nanos(amount).to_string(),
+            let amount = |amount: i128| match (unit, u64::try_from(amount)) {
+                (Unit::Tokens, _) => amount.to_string(),
+                (Unit::Money(_), Ok(nanos)) => Money::from_nanos(nanos).to_string(),
+                (Unit::Money(_), Err(_)) => format!("{amount} billionths"),
             };
-            let names = ["granted", "settled", "reserved"];
-            let pairs = names.into_iter().zip(counted.iter().zip(recounted));
             let (period, day) = (window.period.as_str(), window.starts_on);
-            (
-                format!("{tenant}, {period} of {day}, {unit}"),
-                pairs.map(|(name, (is, entries))| (name, amount(*is), amount(*entries))).collect(),
-            )
+            let subject = format!("{tenant}, {period} of {day}, {unit}");
+            differences(&subject, RECOUNTED.iter().zip(counted).zip(recounted), amount)
         }
         Imbalance::Usage { usage, counted, recounted } => {
             let UsageKey { day, tenant, model, currency } = usage;
-            let pairs = counted.amounts().into_iter().zip(recounted.amounts());
-            (
-                format!("{tenant}, sum of {day}, {model}, {currency}"),
-                pairs
-                    .map(|((name, is), (_, entries))| (name, is.to_string(), entries.to_string()))
-                    .collect(),
-            )
+            let subject = format!("{tenant}, sum of {day}, {model}, {currency}");
+            let columns = SUMMED.iter().zip(&**counted).zip(&**recounted);
+            differences(&subject, columns, |amount| amount.to_string())
         }
-    };
-    let differences: Vec<_> = pairs
-        .iter()
-        .filter(|(_, is, entries)| is != entries)
-        .map(|(name, is, entries)| format!("{name} is {is}, by its entries {entries}"))
-        .collect();
-    format!("{subject}: {}", differences.join("; "))
+        Imbalance::Unreadable { name, cause } => format!("{name}: {cause}"),
+    }
+}
+
+/// The columns of `subject` that differ, with both of their amounts.
+fn differences<'a>(
+    subject: &str,
+    columns: impl Iterator<Item = ((&'a &'static str, &'a i128), &'a i128)>,
+    amount: impl Fn(i128) -> String,
+) -> String {
+    let differing = columns.filter(|((_, is), entries)| is != entries);
+    let told = differing.map(|((column, is), entries)| {
+        format!("{column} is {}, by its entries {}", amount(*is), amount(*entries))
+    });
+    format!("{subject}: {}", told.collect::<Vec<_>>().join("; "))
 }
 
 #[cfg(test)]
@@ -124,7 +125,6 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::ledger::books::UsageChange;
     use crate::ledger::window::{Calendar, Period, Window};
     use crate::store;
     use crate::units::Currency;
@@ -188,6 +188,11 @@ mod tests {
             of(Unit::Money(Currency::Cny), [1_500_000_000, 0, 0], [1, 0, 0]),
             "acme, month of 2026-05-01, CNY: granted is 1.5, by its entries 0.000000001"
         );
+        assert_eq!(
+            of(Unit::Money(Currency::Cny), [1 << 64, 0, 0], [0, 0, 0]),
+            "acme, month of 2026-05-01, CNY: granted is 18446744073709551616 billionths, by its \
+             entries 0"
+        );
     }
 
     #[tokio::test]
@@ -207,9 +212,8 @@ mod tests {
     fn a_daily_sum_is_named_with_what_differs() {
         let (tenant, model, currency) = ("acme".into(), "m".into(), Currency::Cny);
         let usage = UsageKey { day: TODAY, tenant, model, currency };
-        let counted = UsageChange { calls: 2, image_tokens: -5, ..UsageChange::default() };
-        let recounted = UsageChange { calls: 2, cost_nanos: 7, ..UsageChange::default() };
-        let (counted, recounted) = (Box::new(counted), Box::new(recounted));
+        let counted = Box::new([2, 0, -5, 0, 0, 0, 0]);
+        let recounted = Box::new([2, 0, 0, 0, 0, 0, 7]);
         assert_eq!(
             told(&Imbalance::Usage { usage, counted, recounted }),
             "acme, sum of 2026-05-14, m, CNY: image_tokens is -5, by its entries 0; \

@@ -91,7 +91,7 @@ const TEXTS: usize = 3;
 ///
 /// # Errors
 ///
-/// Where the ledger cannot be read, or standard output is closed.
+/// Where the ledger cannot be read or added up, or standard output is closed.
 pub(super) async fn run(
     arguments: UsageArgs,
     ledger: &dyn LedgerStore,
@@ -109,12 +109,12 @@ pub(super) async fn run(
         }
     };
     let rows = ledger.usage(&query).await?;
+    let total = TotalReport::of(&rows)?;
     match format {
-        Format::Table => write_table(out, &rows)?,
+        Format::Table => write_table(out, &rows, &total)?,
         Format::Csv => write_csv(out, &rows)?,
         Format::Json => {
             let UsageQuery { from, to, .. } = query;
-            let total = TotalReport::of(&rows);
             write_json(
                 out,
                 &Usage { from, to, rows: rows.into_iter().map(Row::from).collect(), total },
@@ -193,10 +193,10 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
-fn write_table(out: &mut dyn Write, rows: &[UsageRow]) -> io::Result<()> {
+fn write_table(out: &mut dyn Write, rows: &[UsageRow], total: &TotalReport) -> io::Result<()> {
     let mut lines = vec![COLUMNS.map(str::to_uppercase)];
     lines.extend(rows.iter().map(cells));
-    lines.extend(total_lines(&TotalReport::of(rows)));
+    lines.extend(total_lines(total));
     let width = |column: usize| lines.iter().map(|line| shown(&line[column]).chars().count()).max();
     let widths: Vec<_> = (0..COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
     for line in &lines {
@@ -259,7 +259,7 @@ mod tests {
 
     fn table(rows: &[UsageRow]) -> String {
         let mut out = Vec::new();
-        write_table(&mut out, rows).unwrap();
+        write_table(&mut out, rows, &TotalReport::of(rows).unwrap()).unwrap();
         String::from_utf8(out).unwrap()
     }
 

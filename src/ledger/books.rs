@@ -234,19 +234,6 @@ pub struct UsageChange {
 }
 
 impl UsageChange {
-    /// Its amounts with their names, money last.
-    pub const fn amounts(&self) -> [(&'static str, i64); 7] {
-        [
-            ("calls", self.calls),
-            ("unverified_calls", self.unverified_calls),
-            ("image_tokens", self.image_tokens),
-            ("text_tokens", self.text_tokens),
-            ("output_tokens", self.output_tokens),
-            ("unverified_tokens", self.unverified_tokens),
-            ("cost_nanos", self.cost_nanos),
-        ]
-    }
-
     /// Adds a bill, or takes it out where `sign` is -1. The accounts, which count the same amounts, have
     /// been checked to hold them, so no sum reaches the ends of its type.
     fn add(&mut self, bill: &Bill, state: EntryState, sign: i64) {

@@ -117,17 +117,34 @@ pub struct TotalReport {
     pub cost: Vec<Cost>,
 }
 
+/// Rows whose sum is larger than any ledger can count. At least one of them is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the rows of these days add up to more than can be counted; the largest is ledger_usage, row of {day}, \
+     {tenant}, {model}, {currency}"
+)]
+pub struct Uncountable {
+    day: Date,
+    tenant: String,
+    model: String,
+    currency: Currency,
+}
+
 impl UsageReport {
     /// The report of one tenant over the rows that answer `query`.
+    ///
+    /// # Errors
+    ///
+    /// [`Uncountable`].
     pub fn new(
         tenant: String,
         query: &UsageQuery,
         budgets: BudgetsReport,
         rows: Vec<UsageRow>,
-    ) -> Self {
-        let total = TotalReport::of(&rows);
+    ) -> Result<Self, Uncountable> {
+        let total = TotalReport::of(&rows)?;
         let days = rows.into_iter().map(DayReport::from).collect();
-        Self { tenant, from: query.from, to: query.to, budgets, days, total }
+        Ok(Self { tenant, from: query.from, to: query.to, budgets, days, total })
     }
 }
 
@@ -152,7 +169,11 @@ impl SpentReport {
 
 impl TotalReport {
     /// The sum of the rows.
-    pub fn of(rows: &[UsageRow]) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`Uncountable`].
+    pub fn of(rows: &[UsageRow]) -> Result<Self, Uncountable> {
         let (mut calls, mut usage, mut unverified) = ([0_u64; 2], Usage::default(), Tokens::ZERO);
         let mut cost: BTreeMap<Currency, Money> = BTreeMap::new();
         for row in rows {
@@ -163,9 +184,30 @@ impl TotalReport {
             let sum = cost.entry(row.currency).or_default();
             *sum = sum.saturating_add(row.cost);
         }
+        // Sums that do not fit stay at the largest number.
+        let counts = [calls[0], calls[1], usage.total().get(), unverified.get()];
+        let money = cost.values().map(|amount| amount.nanos());
+        if let (true, Some(largest)) =
+            (counts.into_iter().chain(money).any(|sum| sum == u64::MAX), largest(rows))
+        {
+            return Err(Uncountable {
+                day: largest.day,
+                tenant: largest.tenant.clone(),
+                model: largest.model.clone(),
+                currency: largest.currency,
+            });
+        }
         let cost = cost.into_iter().map(|(currency, amount)| Cost::of(amount, currency));
-        Self { spent: SpentReport::new(calls, &usage, unverified), cost: cost.collect() }
+        Ok(Self { spent: SpentReport::new(calls, &usage, unverified), cost: cost.collect() })
     }
+}
+
+/// The row with the largest number.
+fn largest(rows: &[UsageRow]) -> Option<&UsageRow> {
+    rows.iter().max_by_key(|row| {
+        let tokens = row.usage.total().max(row.unverified_tokens).get();
+        tokens.max(row.cost.nanos()).max(row.calls).max(row.unverified_calls)
+    })
 }
 
 impl BudgetsReport {
@@ -263,7 +305,7 @@ mod tests {
     fn a_total_adds_tokens_and_keeps_currencies_apart() {
         let rows =
             [row("a", 1, Currency::Cny), row("b", 2, Currency::Cny), row("c", 4, Currency::Usd)];
-        let total = TotalReport::of(&rows);
+        let total = TotalReport::of(&rows).unwrap();
         assert_eq!((total.spent.calls, total.spent.total_tokens.get()), (9, 30));
         let cost: Vec<_> = total.cost.iter().map(|cost| cost.amount.nanos()).collect();
         assert_eq!(cost, [3, 4]);

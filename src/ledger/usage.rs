@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 
 use super::account::AccountKey;
-use super::books::{UsageChange, UsageKey};
+use super::books::UsageKey;
 use crate::units::{Currency, Money, Tokens, Usage};
 
 /// Whose spend of which days is wanted.
@@ -94,26 +94,48 @@ pub struct UsageRow {
     pub currency: Currency,
 }
 
-/// What does not count what the entries say.
+/// The columns of an account that its entries recount.
+pub const RECOUNTED: [&str; 3] = ["granted", "settled", "reserved"];
+
+/// The columns of a daily sum, money last.
+pub const SUMMED: [&str; 7] = [
+    "calls",
+    "unverified_calls",
+    "image_tokens",
+    "text_tokens",
+    "output_tokens",
+    "unverified_tokens",
+    "cost_nanos",
+];
+
+/// What does not count what the entries say. Amounts are wider than the columns of the tables, because a
+/// sum of entries that are wrong can be larger than a column holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Imbalance {
     /// An account.
     Account {
         /// Which.
         account: AccountKey,
-        /// What it counts as granted, settled and reserved.
-        counted: [u64; 3],
+        /// What it counts, as [`RECOUNTED`] names it.
+        counted: [i128; 3],
         /// The same by its entries.
-        recounted: [u64; 3],
+        recounted: [i128; 3],
     },
     /// A daily sum of what was spent.
     Usage {
         /// Which.
         usage: UsageKey,
-        /// What it counts.
-        counted: Box<UsageChange>,
+        /// What it counts, as [`SUMMED`] names it.
+        counted: Box<[i128; 7]>,
         /// The same by its entries.
-        recounted: Box<UsageChange>,
+        recounted: Box<[i128; 7]>,
+    },
+    /// An account or a daily sum under a name that this program does not write.
+    Unreadable {
+        /// The columns of the name, as they stand in the table.
+        name: String,
+        /// What is wrong with it.
+        cause: String,
     },
 }
 

@@ -42,6 +42,7 @@ mod pool;
 mod program;
 mod rate_limits;
 mod readiness;
+mod recounts;
 mod redis;
 mod redis_outages;
 mod regions;

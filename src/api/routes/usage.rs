@@ -14,6 +14,7 @@ use crate::api::problem::{Flaw, Limit, Problem};
 use crate::auth::tenant::Tenant;
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
+use crate::ledger::LedgerStoreError;
 use crate::ledger::report::{BudgetsReport, UsageReport};
 use crate::ledger::usage::{UsageQuery, day_named};
 
@@ -53,7 +54,8 @@ async fn report(gateway: &Gateway, tenant: &Tenant, query: &str) -> Result<Usage
     let currencies = gateway.catalog.sold_in(&tenant.regions).map(|model| model.price.currency);
     let budgets = admission::budgets(tenant);
     let budgets = BudgetsReport::of(&budgets, &accounts, currencies, ledger.calendar(), today);
-    Ok(UsageReport::new(tenant.name.to_string(), &query, budgets, rows))
+    let report = UsageReport::new(tenant.name.to_string(), &query, budgets, rows);
+    Ok(report.map_err(|error| LedgerStoreError::Broken(error.into()))?)
 }
 
 /// Reads the days that are asked for; by default those of this month.

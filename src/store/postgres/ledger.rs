@@ -158,13 +158,14 @@ impl LedgerStore for Postgres {
         })
     }
 
+    /// The sums of entries are numerics, which hold more than any column, and are read as text.
     fn audit(&self, from: Date) -> BoxFuture<'_, Result<Vec<Imbalance>, LedgerStoreError>> {
         Box::pin(async move {
             let select = sqlx::query_as(
                 "WITH amounts AS (
                     SELECT tenant, day, state, 'tokens' AS unit,
-                        bound_image + bound_text + bound_output AS bound,
-                        billed_image + billed_text + billed_output AS billed
+                        bound_image::numeric + bound_text + bound_output AS bound,
+                        billed_image::numeric + billed_text + billed_output AS billed
                     FROM ledger_entries WHERE day >= $1
                     UNION ALL
                     SELECT tenant, day, state, currency, bound_cost_nanos, billed_cost_nanos
@@ -177,18 +178,18 @@ impl LedgerStore for Postgres {
                     FROM amounts WHERE substr(day, 1, 8) || '01' >= $1
                  ), recounts AS (
                     SELECT tenant, period, starts_on, unit,
-                        sum(bound)::bigint AS granted,
-                        sum(billed)::bigint AS settled,
-                        sum(CASE state WHEN 'open' THEN bound ELSE 0 END)::bigint AS reserved
+                        sum(bound) AS granted,
+                        sum(billed) AS settled,
+                        sum(CASE state WHEN 'open' THEN bound ELSE 0 END) AS reserved
                     FROM windows GROUP BY tenant, period, starts_on, unit
                  )
                  SELECT tenant, period, starts_on, unit,
                     coalesce(account.granted, 0) AS granted,
                     coalesce(account.settled, 0) AS settled,
                     coalesce(account.reserved, 0) AS reserved,
-                    coalesce(recount.granted, 0) AS recounted_granted,
-                    coalesce(recount.settled, 0) AS recounted_settled,
-                    coalesce(recount.reserved, 0) AS recounted_reserved
+                    coalesce(recount.granted, 0)::text AS recounted_granted,
+                    coalesce(recount.settled, 0)::text AS recounted_settled,
+                    coalesce(recount.reserved, 0)::text AS recounted_reserved
                  FROM (SELECT * FROM ledger_accounts WHERE starts_on >= $1) AS account
                  FULL JOIN recounts AS recount USING (tenant, period, starts_on, unit)
                  WHERE coalesce(account.granted, 0) <> coalesce(recount.granted, 0)
@@ -383,13 +384,13 @@ const ADD_USAGE: &str = "
 /// The daily sums from a day on that do not count what their entries say.
 const DIFFERING_USAGE: &str = "WITH recounts AS (
         SELECT day, tenant, model, currency, count(*) AS calls,
-            sum(CASE state WHEN 'unverified' THEN 1 ELSE 0 END)::bigint AS unverified_calls,
-            sum(billed_image)::bigint AS image_tokens, sum(billed_text)::bigint AS text_tokens,
-            sum(billed_output)::bigint AS output_tokens,
+            sum(CASE state WHEN 'unverified' THEN 1 ELSE 0 END) AS unverified_calls,
+            sum(billed_image) AS image_tokens, sum(billed_text) AS text_tokens,
+            sum(billed_output) AS output_tokens,
             sum(CASE state WHEN 'unverified'
-                THEN billed_image + billed_text + billed_output ELSE 0 END)::bigint
+                THEN billed_image::numeric + billed_text + billed_output ELSE 0 END)
                 AS unverified_tokens,
-            sum(billed_cost_nanos)::bigint AS cost_nanos
+            sum(billed_cost_nanos) AS cost_nanos
         FROM ledger_entries
         WHERE day >= $1 AND state IN ('settled', 'unverified')
         GROUP BY day, tenant, model, currency
@@ -402,13 +403,13 @@ const DIFFERING_USAGE: &str = "WITH recounts AS (
         coalesce(usage.output_tokens, 0) AS output_tokens,
         coalesce(usage.unverified_tokens, 0) AS unverified_tokens,
         coalesce(usage.cost_nanos, 0) AS cost_nanos,
-        coalesce(recount.calls, 0) AS recounted_calls,
-        coalesce(recount.unverified_calls, 0) AS recounted_unverified_calls,
-        coalesce(recount.image_tokens, 0) AS recounted_image_tokens,
-        coalesce(recount.text_tokens, 0) AS recounted_text_tokens,
-        coalesce(recount.output_tokens, 0) AS recounted_output_tokens,
-        coalesce(recount.unverified_tokens, 0) AS recounted_unverified_tokens,
-        coalesce(recount.cost_nanos, 0) AS recounted_cost_nanos
+        coalesce(recount.calls, 0)::text AS recounted_calls,
+        coalesce(recount.unverified_calls, 0)::text AS recounted_unverified_calls,
+        coalesce(recount.image_tokens, 0)::text AS recounted_image_tokens,
+        coalesce(recount.text_tokens, 0)::text AS recounted_text_tokens,
+        coalesce(recount.output_tokens, 0)::text AS recounted_output_tokens,
+        coalesce(recount.unverified_tokens, 0)::text AS recounted_unverified_tokens,
+        coalesce(recount.cost_nanos, 0)::text AS recounted_cost_nanos
      FROM (SELECT * FROM ledger_usage WHERE day >= $1) AS usage
      FULL JOIN recounts AS recount USING (day, tenant, model, currency)
      WHERE coalesce(usage.calls, 0) <> coalesce(recount.calls, 0)

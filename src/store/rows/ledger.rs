@@ -16,7 +16,7 @@ use crate::ledger::LedgerStoreError;
 use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::books::{Bill, Charge, Entry, EntryState, UsageChange, UsageKey};
 use crate::ledger::budget::Budgets;
-use crate::ledger::usage::{Imbalance, UsageRow};
+use crate::ledger::usage::{Imbalance, RECOUNTED, SUMMED, UsageRow};
 use crate::ledger::window::{Calendar, Period, Window};
 use crate::units::{Currency, Money, Tokens, Usage};
 
@@ -131,79 +131,141 @@ where
     i64: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-        Ok(Self(UsageRow {
-            day: day(row, "day")?,
-            tenant: row.try_get("tenant")?,
-            model: row.try_get("model")?,
-            calls: amount(row, "calls")?,
-            unverified_calls: amount(row, "unverified_calls")?,
-            usage: Usage {
-                image: tokens(row, "image_tokens")?,
-                text: tokens(row, "text_tokens")?,
-                output: tokens(row, "output_tokens")?,
-            },
-            unverified_tokens: tokens(row, "unverified_tokens")?,
-            cost: Money::from_nanos(amount(row, "cost_nanos")?),
-            currency: currency(row)?,
-        }))
+        let read = usage_row(row).map(Self);
+        read.or_else(|error| {
+            let name = named(row, ["day", "tenant", "model", "currency"])?;
+            Err(sqlx::Error::Decode(format!("ledger_usage, row of {name}: {error}").into()))
+        })
     }
 }
 
-impl<'r, R> FromRow<'r, R> for AccountImbalanceRow
+fn usage_row<'r, R>(row: &'r R) -> Result<UsageRow, sqlx::Error>
 where
     R: Row,
     &'static str: ColumnIndex<R>,
     String: Decode<'r, R::Database> + Type<R::Database>,
     i64: Decode<'r, R::Database> + Type<R::Database>,
 {
+    let usage = Usage {
+        image: tokens(row, "image_tokens")?,
+        text: tokens(row, "text_tokens")?,
+        output: tokens(row, "output_tokens")?,
+    };
+    // The accounts count the same calls, in one column.
+    if usage.total().get() > i64::MAX.unsigned_abs() {
+        let error = "is, with text_tokens and output_tokens, more than an account can count";
+        return Err(unread("image_tokens", error));
+    }
+    Ok(UsageRow {
+        day: day(row, "day")?,
+        tenant: row.try_get("tenant")?,
+        model: row.try_get("model")?,
+        calls: amount(row, "calls")?,
+        unverified_calls: amount(row, "unverified_calls")?,
+        usage,
+        unverified_tokens: tokens(row, "unverified_tokens")?,
+        cost: Money::from_nanos(amount(row, "cost_nanos")?),
+        currency: currency(row)?,
+    })
+}
+
+impl<'r, R> FromRow<'r, R> for AccountImbalanceRow
+where
+    R: Row,
+    for<'name> &'name str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-        let all = |names: [&'static str; 3]| -> Result<[u64; 3], sqlx::Error> {
-            Ok([amount(row, names[0])?, amount(row, names[1])?, amount(row, names[2])?])
+        let (counted, recounted) = (counted(row, RECOUNTED)?, recounted(row, RECOUNTED)?);
+        let imbalance = match account_key(row) {
+            Ok(account) => Imbalance::Account { account, counted, recounted },
+            Err(error) => unreadable(row, ["tenant", "period", "starts_on", "unit"], &error)?,
         };
-        Ok(Self(Imbalance::Account {
-            account: account_key(row)?,
-            counted: all(["granted", "settled", "reserved"])?,
-            recounted: all(["recounted_granted", "recounted_settled", "recounted_reserved"])?,
-        }))
+        Ok(Self(imbalance))
     }
 }
 
 impl<'r, R> FromRow<'r, R> for UsageImbalanceRow
 where
     R: Row,
-    &'static str: ColumnIndex<R>,
+    for<'name> &'name str: ColumnIndex<R>,
     String: Decode<'r, R::Database> + Type<R::Database>,
     i64: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
-        let usage = UsageKey {
-            day: day(row, "day")?,
-            tenant: text(row, "tenant")?,
-            model: text(row, "model")?,
-            currency: currency(row)?,
+        let counted = Box::new(counted(row, SUMMED)?);
+        let recounted = Box::new(recounted(row, SUMMED)?);
+        let imbalance = match usage_key(row) {
+            Ok(usage) => Imbalance::Usage { usage, counted, recounted },
+            Err(error) => unreadable(row, ["tenant", "day", "model", "currency"], &error)?,
         };
-        // A wrong sum may be below zero.
-        let counted = UsageChange {
-            calls: row.try_get("calls")?,
-            unverified_calls: row.try_get("unverified_calls")?,
-            image_tokens: row.try_get("image_tokens")?,
-            text_tokens: row.try_get("text_tokens")?,
-            output_tokens: row.try_get("output_tokens")?,
-            unverified_tokens: row.try_get("unverified_tokens")?,
-            cost_nanos: row.try_get("cost_nanos")?,
-        };
-        let recounted = UsageChange {
-            calls: row.try_get("recounted_calls")?,
-            unverified_calls: row.try_get("recounted_unverified_calls")?,
-            image_tokens: row.try_get("recounted_image_tokens")?,
-            text_tokens: row.try_get("recounted_text_tokens")?,
-            output_tokens: row.try_get("recounted_output_tokens")?,
-            unverified_tokens: row.try_get("recounted_unverified_tokens")?,
-            cost_nanos: row.try_get("recounted_cost_nanos")?,
-        };
-        let (counted, recounted) = (Box::new(counted), Box::new(recounted));
-        Ok(Self(Imbalance::Usage { usage, counted, recounted }))
+        Ok(Self(imbalance))
     }
+}
+
+/// What a row of an audit holds in these columns.
+fn counted<'r, R, const N: usize>(
+    row: &'r R,
+    columns: [&'static str; N],
+) -> Result<[i128; N], sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let mut counted = [0; N];
+    for (counted, column) in counted.iter_mut().zip(columns) {
+        *counted = row.try_get::<i64, _>(column)?.into();
+    }
+    Ok(counted)
+}
+
+/// What its entries say of these columns, as decimal text, since no column holds every sum of columns.
+fn recounted<'r, R, const N: usize>(
+    row: &'r R,
+    columns: [&'static str; N],
+) -> Result<[i128; N], sqlx::Error>
+where
+    R: Row,
+    for<'name> &'name str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let mut recounted = [0; N];
+    for (recounted, column) in recounted.iter_mut().zip(columns) {
+        let sum: String = row.try_get(&*format!("recounted_{column}"))?;
+        *recounted = sum.parse().map_err(|error| unread(column, error))?;
+    }
+    Ok(recounted)
+}
+
+/// An account or a daily sum whose name cannot be read because of `error`.
+fn unreadable<'r, R, const N: usize>(
+    row: &'r R,
+    columns: [&'static str; N],
+    error: &sqlx::Error,
+) -> Result<Imbalance, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    Ok(Imbalance::Unreadable { name: named(row, columns)?, cause: error.to_string() })
+}
+
+/// The texts of these columns.
+fn named<'r, R, const N: usize>(
+    row: &'r R,
+    columns: [&'static str; N],
+) -> Result<String, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let texts: Result<Vec<String>, _> =
+        columns.into_iter().map(|column| row.try_get(column)).collect();
+    texts.map(|texts| texts.join(", "))
 }
 
 impl<'r, R> FromRow<'r, R> for BeatRow
@@ -409,6 +471,20 @@ where
     let window = Window { period, starts_on: day(row, "starts_on")? };
     let unit = parsed(row, "unit", |word: String| Unit::named(&word).ok_or("is not a unit"))?;
     Ok(AccountKey { tenant: text(row, "tenant")?, window, unit })
+}
+
+fn usage_key<'r, R>(row: &'r R) -> Result<UsageKey, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    Ok(UsageKey {
+        day: day(row, "day")?,
+        tenant: text(row, "tenant")?,
+        model: text(row, "model")?,
+        currency: currency(row)?,
+    })
 }
 
 fn id<'r, R>(row: &'r R, column: &'static str) -> Result<Uuid, sqlx::Error>
