@@ -153,6 +153,11 @@ impl Breaker {
         Ok(Pass { breaker: Arc::clone(self), epoch: state.epoch, is_probe })
     }
 
+    /// How long the others wait for a probe before there is another.
+    pub(super) const fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// How it stands.
     fn standing(&self, now: Instant) -> Standing {
         self.state().standing(now, self.patience)

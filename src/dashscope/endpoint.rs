@@ -198,7 +198,11 @@ impl Entrance {
                 self.well();
                 false
             }
-            Health::Unknown => false,
+            Health::Unknown => {
+                self.key.undecided(now);
+                self.model.undecided(now);
+                false
+            }
             Health::Away => {
                 let closing = self.model.badly(now, wait, Cause::Endpoint);
                 self.tell_of_model(closing, &failure.fault)

@@ -9,12 +9,14 @@
 //! So one tenant's failures close the gate for that tenant, which is right in both cases. In an outage each tenant
 //! finds out by itself until two have, and then it is closed for all.
 //!
-//! Once it is closed for all, one call probes after each cool-down. Should that be one of those that fail wherever
-//! they are sent, it says nothing to the others. So a tenant whose probe failed waits twice as long, and another
-//! tenant's call is the next probe, if there is any.
+//! Once it is closed for all, one call probes after each cool-down. A probe that would fail anywhere says nothing of
+//! the endpoint. So the tenant of a probe that did not succeed may not probe again for a while, and leaves the next
+//! probes to others. A slow probe and the cool-down behind it take three cool-downs. So a tenant waits for three times
+//! as many as there are such tenants, less one: after each of them has had a turn, there is one left for another tenant.
+//! It waits for twelve at most, because it must find out soon that the endpoint is back.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::breaker::{Breaker, Change, Pass};
@@ -27,7 +29,12 @@ pub(super) struct Gate {
     for_all: Arc<Breaker>,
     /// One for each tenant that came here.
     of_tenants: Mutex<HashMap<Arc<str>, Arc<Breaker>>>,
+    /// Tenants that have probed since it was closed for all, and when each may probe again.
+    probers: Mutex<HashMap<Arc<str>, Instant>>,
 }
+
+/// The longest that a tenant waits after a probe that did not succeed, in cool-downs.
+const LONGEST_WAIT: u32 = 12;
 
 /// Leave to pass a gate once. Dropped without a verdict, it lets another call be the probe.
 #[derive(Debug)]
@@ -36,6 +43,8 @@ pub(super) struct Passage {
     tenant: Arc<str>,
     own: Pass,
     for_all: Pass,
+    /// Whether it is a probe for all of which nothing was heard yet.
+    is_probing: bool,
 }
 
 /// What can have caused a failure.
@@ -62,25 +71,55 @@ impl Gate {
     /// A gate that so many `failures` in a row close for `cool_down`.
     pub(super) fn new(failures: u32, cool_down: Duration) -> Self {
         let for_all = Arc::new(Breaker::of_several(failures, cool_down));
-        Self { failures, cool_down, for_all, of_tenants: Mutex::default() }
+        let (of_tenants, probers) = (Mutex::default(), Mutex::default());
+        Self { failures, cool_down, for_all, of_tenants, probers }
     }
 
     /// Lets a call of `tenant` pass, if it is not closed.
     pub(super) fn enter(self: &Arc<Self>, tenant: &str, now: Instant) -> Option<Passage> {
         let (tenant, own) = self.of(tenant);
+        if !self.wait_to_probe(&tenant, now).is_zero() {
+            return None;
+        }
         let own = own.enter(now).ok()?;
         let for_all = self.for_all.enter(now).ok()?;
-        Some(Passage { gate: Arc::clone(self), tenant, own, for_all })
+        let is_probing = for_all.is_probe();
+        if is_probing {
+            // Others are let in once the probe has taken too long. That is their turn and not this tenant's.
+            self.hold_off(&tenant, now + self.for_all.patience());
+        }
+        Some(Passage { gate: Arc::clone(self), tenant, own, for_all, is_probing })
     }
 
     /// The least time until a call of `tenant` may pass.
     pub(super) fn wait(&self, tenant: &str, now: Instant) -> Duration {
-        self.of(tenant).1.wait(now).max(self.for_all.wait(now))
+        let wait = self.of(tenant).1.wait(now).max(self.for_all.wait(now));
+        wait.max(self.wait_to_probe(tenant, now))
     }
 
     /// Whether any number of calls of `tenant` may pass.
     pub(super) fn is_open_to(&self, tenant: &str, now: Instant) -> bool {
         self.of(tenant).1.is_closed(now) && self.for_all.is_closed(now)
+    }
+
+    /// How long a tenant whose probe did not succeed leaves probes to others; nothing once it is open again.
+    fn wait_to_probe(&self, tenant: &str, now: Instant) -> Duration {
+        let until = self.probers().get(tenant).copied();
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Has a tenant leave probes to others, from `start` on.
+    fn hold_off(&self, tenant: &Arc<str>, start: Instant) {
+        let mut probers = self.probers();
+        let is_new = !probers.contains_key(tenant);
+        let count = u32::try_from(probers.len()).unwrap_or(u32::MAX).saturating_add(is_new.into());
+        let wait = count.saturating_mul(3).saturating_sub(1).min(LONGEST_WAIT);
+        let until = start + self.cool_down * wait;
+        probers.insert(Arc::clone(tenant), until);
+    }
+
+    fn probers(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.probers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn of(&self, tenant: &str) -> (Arc<str>, Arc<Breaker>) {
@@ -105,13 +144,36 @@ impl Passage {
     /// failures were one tenant's alone.
     pub(super) fn well(&mut self) -> bool {
         let changes = [self.own.well(), self.for_all.well()];
-        changes.contains(&Some(Change::Closed))
+        self.opened(changes)
     }
 
     /// The call began well, and how it ends is not known yet; whether that opened the gate again.
     pub(super) fn begun(&mut self) -> bool {
         let changes = [self.own.begun(), self.for_all.begun()];
-        changes.contains(&Some(Change::Closed))
+        self.opened(changes)
+    }
+
+    /// Whether the gate was opened again, for the tenant or for all. Then everybody may come.
+    fn opened(&mut self, [own, for_all]: [Option<Change>; 2]) -> bool {
+        self.is_probing = false;
+        if for_all == Some(Change::Closed) {
+            self.gate.probers().clear();
+        }
+        own == Some(Change::Closed) || for_all == Some(Change::Closed)
+    }
+
+    /// Lets the tenant probe again at once: its request had no part in what became of the probe.
+    fn forget_probe(&mut self) {
+        if std::mem::take(&mut self.is_probing) {
+            self.gate.probers().remove(&self.tenant);
+        }
+    }
+
+    /// The call ended without a sign of how the endpoint is.
+    pub(super) fn undecided(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_probing) && !self.gate.for_all.is_closed(now) {
+            self.gate.hold_off(&self.tenant, now);
+        }
     }
 
     /// The call failed. The endpoint asks not to be asked again before `retry_after`. That closes the gate for the
@@ -123,12 +185,13 @@ impl Passage {
         cause: Cause,
     ) -> Option<Closing> {
         let at_least = retry_after.unwrap_or_default();
-        let is_probe = self.for_all.is_probe();
+        match cause {
+            Cause::Either => self.undecided(now),
+            Cause::Endpoint => self.forget_probe(),
+        }
         let whose = (cause == Cause::Either).then_some(&self.tenant);
         let for_all = self.for_all.badly(now, at_least, whose);
-        let own = if is_probe && cause == Cause::Either {
-            self.own.refused(now, at_least.max(self.gate.cool_down * 2))
-        } else if at_least > self.gate.cool_down {
+        let own = if at_least > self.gate.cool_down {
             self.own.refused(now, at_least)
         } else {
             self.own.badly(now, at_least, whose)
@@ -157,8 +220,17 @@ impl Passage {
     }
 }
 
+impl Drop for Passage {
+    fn drop(&mut self) {
+        // Nothing was heard of the call, so it was not made.
+        self.forget_probe();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::clock::{Clock as _, SystemClock};
 
@@ -232,6 +304,85 @@ mod tests {
         assert!(gate.enter("bad", next).is_none());
         assert!(gate.enter("good", next).unwrap().well());
         assert!(gate.enter("third", next).is_some());
+    }
+
+    #[test]
+    fn tenants_whose_probes_failed_do_not_wait_once_a_call_went_well() {
+        let (gate, now) = gate();
+        exhaust(&gate, "bad", now);
+        exhaust(&gate, "also", now);
+        for (second, tenant) in [(1, "bad"), (2, "also"), (3, "bad")] {
+            assert_eq!(exhaust(&gate, tenant, now + SECOND * second), 1);
+        }
+        let later = now + SECOND * 4;
+        assert!(gate.enter("bad", later).is_none() && gate.enter("also", later).is_none());
+        assert!(gate.enter("good", later).unwrap().well());
+        assert!(gate.wait("bad", later).is_zero() && gate.wait("also", later).is_zero());
+    }
+
+    #[test]
+    fn a_probe_that_was_not_made_keeps_nobody_from_the_next() {
+        let (gate, now) = gate();
+        exhaust(&gate, "bad", now);
+        exhaust(&gate, "also", now);
+        drop(gate.enter("good", now + SECOND).unwrap());
+        assert!(gate.enter("good", now + SECOND).is_some());
+    }
+
+    /// How a call ends that fails wherever it is sent.
+    #[derive(Debug, Clone, Copy)]
+    enum End {
+        Failed,
+        Undecided,
+    }
+
+    /// A gate that was closed for all by tenants whose calls fail always, and who always come before the others.
+    /// Gives the longest time for which a tenant was turned away whose calls go well, and who comes every so many
+    /// tenths of a second.
+    fn longest_outage(bad: u32, takes: Duration, end: End, good_every: u32) -> Duration {
+        let (gate, start) = gate();
+        let names: Vec<_> = (0..bad).map(|number| format!("bad{number}")).collect();
+        for name in &names {
+            exhaust(&gate, name, start);
+        }
+        assert!(gate.enter("good", start).is_none());
+        let mut calls: Vec<(Instant, Passage)> = Vec::new();
+        let (mut served, mut longest) = (start, Duration::ZERO);
+        for step in 0..2_000_u32 {
+            let now = start + SECOND / 10 * step;
+            for (_, mut call) in calls.extract_if(.., |(ends, _)| *ends <= now) {
+                match end {
+                    End::Failed => drop(call.badly(now, None, Cause::Either)),
+                    End::Undecided => call.undecided(now),
+                }
+            }
+            for name in &names {
+                let passing = std::iter::from_fn(|| gate.enter(name, now)).take(20);
+                calls.extend(passing.map(|call| (now + takes, call)));
+            }
+            if step % good_every != 0 {
+                continue;
+            }
+            if let Some(mut call) = gate.enter("good", now) {
+                call.well();
+                served = now;
+            }
+            longest = longest.max(now.duration_since(served));
+        }
+        longest
+    }
+
+    proptest! {
+        #[test]
+        fn tenants_whose_calls_always_fail_take_some_of_the_probes_and_never_all(
+            bad in 2_u32..=4,
+            takes in 0_u64..6_000,
+            end in prop_oneof![Just(End::Failed), Just(End::Undecided)],
+            good_every in 1_u32..=5,
+        ) {
+            let longest = longest_outage(bad, Duration::from_millis(takes), end, good_every);
+            prop_assert!(longest <= SECOND * 8 * bad, "turned away for {longest:?}");
+        }
     }
 
     #[test]
