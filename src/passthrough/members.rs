@@ -3,7 +3,7 @@
 //! A request passes as it was written, so a member that nobody here reads reaches a server that may obey it.
 //! Each place therefore has a table of what it may hold, and a member outside of the table is refused. At the
 //! top of a body and in `parameters`, where the providers add options most often, the operator may let unknown
-//! members pass. Even then [`COSTLY`] members stay refused, and so do names that some readers take for a known
+//! members pass; there, `null` passes in any case, since it says that there is no value. Even then [`COSTLY`] members stay refused, and so do names that some readers take for a known
 //! one: fastjson ignores case, `_`, `-` and an `is` in front, other libraries fold Unicode or stop at a NUL.
 //!
 //! docs/drop-in.md has the same tables. A test below compares the two, and `tests/it/dropin/members.rs` sends
@@ -488,6 +488,11 @@ fn check_unknown(
             });
         }
         _ => {}
+    }
+    // Writers that send every field of a type write those without a value as `null`. A costly member passes as
+    // `null` too, so one that nobody knows can do no more.
+    if object.outline().is_null(value) {
+        return Ok(());
     }
     if unknown == UnknownMembers::Refuse {
         let why = "is not known here, so nobody can tell what it costs. Leave it out, or have the \

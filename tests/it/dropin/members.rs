@@ -260,7 +260,8 @@ fn places() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn a_member_that_nobody_knows_passes_where_the_operator_lets_it_and_nowhere_else() {
+async fn a_member_that_nobody_knows_passes_where_the_operator_lets_it_or_as_null_and_nowhere_else()
+{
     let names = ["x_new", "resized_heights", "x temperature", "$schema"];
     let mut failures = Failures::default();
     for unknown in [UnknownMembers::Refuse, UnknownMembers::Pass] {
@@ -268,9 +269,9 @@ async fn a_member_that_nobody_knows_passes_where_the_operator_lets_it_and_nowher
         for (path, place) in places() {
             let is_open = OPEN.contains(&(path, place.as_str()));
             for name in names {
-                for value in [json!({ "x": [{ "y": 1 }] }), json!(1), json!(null)] {
+                for value in [json!({ "x": [{ "y": 1 }] }), json!(1), json!(false), json!(null)] {
                     let at = (path, place.as_str());
-                    if is_open && unknown == UnknownMembers::Pass {
+                    if is_open && (unknown == UnknownMembers::Pass || value.is_null()) {
                         failures.passes(&gateway, at, name, &value).await;
                     } else {
                         failures.is_refused(&gateway, at, name, &value).await;
@@ -320,10 +321,11 @@ async fn a_name_that_a_reader_may_take_for_a_costly_one_is_refused_at_every_dept
         let gateway = gateway(unknown).await;
         for (path, place) in places() {
             for name in LOOKALIKES {
-                let value = json!(99_999);
-                let told = arrived(&gateway, path, &place, name, &value).await;
-                if told.is_ok() {
-                    failures.0.push(format!("{path} {place} {name:?}"));
+                for value in [json!(99_999), json!(null)] {
+                    let told = arrived(&gateway, path, &place, name, &value).await;
+                    if told.is_ok() {
+                        failures.0.push(format!("{path} {place} {name:?}: {value}"));
+                    }
                 }
             }
         }
