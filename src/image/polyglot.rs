@@ -38,9 +38,22 @@ pub(super) fn other_format(bytes: &[u8]) -> Option<&'static str> {
         Some("opens as an IFUNC image (IM) too, which has another size")
     } else if is_spider(bytes) {
         Some("opens as a SPIDER image too, which has another size")
+    } else if is_brush(bytes) {
+        Some("opens as a GIMP brush too, which has another size")
     } else {
         None
     }
+}
+
+/// A GIMP brush has no signature in its first version: it starts with the length of its header, the version, the
+/// sides and the bytes of a pixel.
+fn is_brush(bytes: &[u8]) -> bool {
+    let number = |index: usize| Big.u32(bytes, 4 * index);
+    number(0).is_some_and(|length| length >= 20)
+        && (number(1) == Some(1) || number(1) == Some(2) && bytes.get(20..24) == Some(b"GIMP"))
+        && number(2) != Some(0)
+        && number(3) != Some(0)
+        && matches!(number(4), Some(1 | 4))
 }
 
 /// A SPIDER image has no signature: its header is floats, of which some have to be whole numbers. The fifth
@@ -144,6 +157,27 @@ mod tests {
             &[&b"II:"[..], &[b' '; 98], b"\nName: \n\x1a"].concat(),
         ] {
             assert_eq!(other_format(part), None, "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_whose_first_numbers_are_a_brush_header_is_one() {
+        for whole in [
+            &b"II*\0\0\0\0\x01\0\0\x07\xd0\0\0\x07\xd0\0\0\0\x01"[..],
+            b"RIFF\0\0\0\x01WEBPVP8 \0\0\0\x04",
+            b"II*\0\0\0\0\x02\0\0\x07\xd0\0\0\x07\xd0\0\0\0\x01GIMP",
+        ] {
+            assert!(is_brush(whole) && !is_brush(&whole[..19]), "{whole:?}");
+        }
+        for part in [
+            &b"\0\0\0\x13\0\0\0\x01\0\0\x07\xd0\0\0\x07\xd0\0\0\0\x01"[..],
+            b"RIFF\0\0\0\x02WEBPVP8 \0\0\0\x04 PMIG",
+            b"RIFF\0\0\0\x03WEBPVP8 \0\0\0\x04",
+            b"RIFF\0\0\0\x01WEBPVP8 \0\0\0\x03",
+            b"II*\0\0\0\0\x01\0\0\0\0\0\0\x07\xd0\0\0\0\x01",
+            b"II*\0\0\0\0\x01\0\0\x07\xd0\0\0\0\0\0\0\0\x01",
+        ] {
+            assert!(!is_brush(part), "{part:?}");
         }
     }
 
