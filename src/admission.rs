@@ -30,6 +30,7 @@ use self::tab::{Bound, Tab};
 use futures_util::future::Either;
 
 use crate::auth::tenant::{Tenant, UnknownBill};
+use crate::auth::{AuthError, Lapse};
 use crate::catalog::{Model, Price};
 use crate::clock::Clock;
 use crate::ledger::books::{Balances, Bill, Charge};
@@ -73,9 +74,9 @@ pub enum Refusal {
         /// The least time after which the same request can pass.
         retry_after: Duration,
     },
-    /// The tenant was disabled while the call waited.
-    #[error("the tenant is disabled")]
-    Disabled,
+    /// The caller's key was revoked or expired, or its tenant was disabled, while the call waited.
+    #[error("{}", AuthError::from(*.0))]
+    Lapsed(Lapse),
     /// The caller stops waiting before an answer could come.
     #[error(
         "{} ms are left until the deadline; a call is sent where at least {} ms are",
@@ -85,8 +86,8 @@ pub enum Refusal {
         /// The time until the deadline.
         left: Duration,
     },
-    /// What is used of limits and budgets is kept in a store that does not answer.
-    #[error("the store of limits and budgets is not available")]
+    /// Keys, and what is used of limits and budgets, are kept in a store that does not answer.
+    #[error("the store of keys, limits and budgets is not available")]
     StoreUnavailable,
 }
 
@@ -96,7 +97,8 @@ impl Refusal {
         match self {
             Self::Limit(exceeded) => exceeded.limit.as_str(),
             Self::Budget { .. } => "budget",
-            Self::Disabled => "forbidden",
+            Self::Lapsed(Lapse::TenantDisabled) => "forbidden",
+            Self::Lapsed(Lapse::Revoked | Lapse::Expired) => "unauthorized",
             Self::TooLate { .. } => "deadline",
             Self::StoreUnavailable => "store_unavailable",
         }
@@ -299,7 +301,7 @@ impl Admission {
                 let retry_after = exceeded.retry_after(self.ledger.calendar(), now);
                 Refusal::Budget { exceeded: Box::new(exceeded), retry_after }
             }
-            ReserveError::Disabled => Refusal::Disabled,
+            ReserveError::Disabled => Refusal::Lapsed(Lapse::TenantDisabled),
             ReserveError::Unavailable => Refusal::StoreUnavailable,
         }
     }
@@ -324,6 +326,18 @@ impl Permit {
     /// Whether the caller still waits for an answer.
     pub const fn presence(&self) -> &Presence {
         &self.presence
+    }
+
+    /// Whether the caller's key is still good, as of less than a second ago. To be asked right before the call is
+    /// sent, because it may have waited for long.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Lapsed`], or [`Refusal::StoreUnavailable`] where that cannot be told.
+    pub async fn check_key(&self) -> Result<(), Refusal> {
+        let checked = self.presence.check_key().await;
+        let metrics = &self.admission.metrics;
+        checked.inspect_err(|refusal| metrics.refused(self.tenant(), refusal.label()))
     }
 
     /// Whether the call may be made again where its bill is unknown.

@@ -44,7 +44,7 @@ pub struct Gateway {
     /// Watches the tasks that must not end. Dropped first, since they end with the rest.
     pub supervisor: Supervisor,
     /// Tells who is calling.
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     /// Whether there are several tenants.
     pub tenancy: Tenancy,
     /// Requests and tokens a minute, by tenant.
@@ -252,7 +252,7 @@ impl Gateway {
         Ok(Arc::new(Self {
             supervisor,
             tenancy,
-            authenticator: Authenticator::new(directory, Arc::clone(&clock)),
+            authenticator: Arc::new(Authenticator::new(directory, Arc::clone(&clock))),
             shares: by_tenant,
             limiter,
             concurrency: Arc::new(Concurrency::default()),

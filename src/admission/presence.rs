@@ -1,4 +1,4 @@
-//! Whether the caller of a request still waits for its answer.
+//! Whether the caller of a request still waits for its answer, and may still have it.
 //!
 //! An admitted call runs on a task of its own, which a caller who leaves does not end: what was sent is paid and
 //! recorded. A call that was not sent yet costs nothing, so until then the task looks whether anybody waits.
@@ -6,34 +6,58 @@
 //! There are two ways to leave. Whoever resets the connection has left, and nothing is sent any more. Whoever
 //! closes it may have left, or may only have closed the sending side. That caller is answered, but no call waits
 //! much longer for the sake of it.
+//!
+//! A key can be revoked, and a tenant disabled, while a call waits for a budget, its turn or a retry. So the key is
+//! judged again right before each attempt.
 
 use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::Refusal;
+use crate::auth::Standing;
+
 /// How long a call still waits once its caller may have left. Zero would refuse it, because less time would be
 /// left than an attempt needs, and a caller that only closed its sending side must be answered.
 pub(super) const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// Whether the caller of a request still waits for its answer. By default it does.
+/// What is known of the caller of a request while its calls wait.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    /// Cancelled once the caller may have left: then nothing is waited for longer than a second.
+    pub may_have_left: CancellationToken,
+    /// Its key; none for a caller that needs none.
+    pub standing: Option<Standing>,
+}
+
+/// Whether the caller of a request still waits for its answer, and may have it. By default it does and may.
 #[derive(Debug, Clone, Default)]
 pub struct Presence {
-    may_have_left: CancellationToken,
+    watch: Watch,
     has_left: CancellationToken,
 }
 
 impl Presence {
-    /// The presence of a caller that may have left once `may_have_left` is cancelled, and has left for certain
-    /// once the guard is dropped.
-    pub fn of(may_have_left: CancellationToken) -> (Self, DropGuard) {
+    /// The presence of a caller of whom `watch` tells, and who has left for certain once the guard is dropped.
+    pub fn of(watch: Watch) -> (Self, DropGuard) {
         let has_left = CancellationToken::new();
         let guard = has_left.clone().drop_guard();
-        (Self { may_have_left, has_left }, guard)
+        (Self { watch, has_left }, guard)
     }
 
     /// Cancelled once the caller may have left.
     pub(super) const fn may_have_left(&self) -> &CancellationToken {
-        &self.may_have_left
+        &self.watch.may_have_left
+    }
+
+    /// Whether the caller's key is still good, as of less than a second ago.
+    pub(super) async fn check_key(&self) -> Result<(), Refusal> {
+        let Some(standing) = &self.watch.standing else { return Ok(()) };
+        match standing.lapse().await {
+            Ok(None) => Ok(()),
+            Ok(Some(lapse)) => Err(Refusal::Lapsed(lapse)),
+            Err(_) => Err(Refusal::StoreUnavailable),
+        }
     }
 
     /// Whether the caller has left for certain.
@@ -45,7 +69,7 @@ impl Presence {
     /// caller may have left.
     pub async fn bears<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
         let patience = async {
-            self.may_have_left.cancelled().await;
+            self.watch.may_have_left.cancelled().await;
             tokio::time::sleep(LAST_WAIT).await;
         };
         tokio::select! {
@@ -68,7 +92,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_at_once_where_the_caller_has_left_and_soon_where_it_may_have() {
         let left = CancellationToken::new();
-        let (presence, guard) = Presence::of(left.clone());
+        let watch = Watch { may_have_left: left.clone(), standing: None };
+        let (presence, guard) = Presence::of(watch);
         assert!(bears(&presence, Duration::from_mins(1)).await);
         left.cancel();
         assert!(bears(&presence, LAST_WAIT / 2).await);

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::hangup::HalfClose;
 use super::middleware::{Caller, deadline_exceeded};
 use super::problem::Problem;
+use crate::admission::presence::Watch;
 use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Refusal};
 use crate::auth::key::ApiKey;
 use crate::auth::tenant::Tenant;
-use crate::auth::{self, AuthError};
+use crate::auth::{self, AuthError, Standing};
 use crate::capacity::account::{HeldBytes, NoRoom, Whose};
 use crate::capacity::share::{NoPlace, TenantPlace};
 use crate::code::ErrorCode;
@@ -37,8 +37,8 @@ pub(super) struct Entered {
     pub(super) tenant: Arc<Tenant>,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
-    /// Cancelled once the caller may have left.
-    pub(super) may_have_left: CancellationToken,
+    /// What is known of the caller while its calls wait.
+    pub(super) watch: Watch,
     /// What the request takes up; its work keeps a clone.
     pub(super) places: Arc<Places>,
     /// Memory for its body, as far as that was announced.
@@ -80,7 +80,7 @@ async fn let_in(
     let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
     let authenticated = authenticate(gateway, headers).await?;
     caller.is(&authenticated);
-    let tenant = authenticated.tenant;
+    let auth::Caller { tenant, key } = authenticated;
     let name = tenant.name.as_str();
     let announced = announced_bytes(headers, gateway.bounds.body_bytes);
     let holder = gateway.shares.of(name);
@@ -96,13 +96,9 @@ async fn let_in(
     let memory = memory.map_err(|no_room| overloaded(gateway, name, no_room))?;
     let concurrency = take_slot(gateway, &tenant).await?;
     let places = Arc::new(Places { _share: share, _service: service, _concurrency: concurrency });
-    Ok(Entered {
-        tenant,
-        deadline,
-        may_have_left: half_close.token(),
-        places,
-        memory: Arc::new(memory),
-    })
+    let standing = Standing::new(Arc::clone(&gateway.authenticator), key);
+    let watch = Watch { may_have_left: half_close.token(), standing: Some(standing) };
+    Ok(Entered { tenant, deadline, watch, places, memory: Arc::new(memory) })
 }
 
 /// Lets a request in that has a call made, unless its caller waits for less than any call takes.

@@ -70,7 +70,7 @@ impl From<Refusal> for Problem {
                 let problem = over_budget(exceeded, &sentence(&refusal)).after(retry_after);
                 Self { retryable: !exceeded.never_fits(), ..problem }
             }
-            Refusal::Disabled => AuthError::TenantDisabled.into(),
+            Refusal::Lapsed(lapse) => AuthError::from(lapse).into(),
             Refusal::TooLate { .. } => {
                 let detail = format!(
                     "{} Nothing was sent. A larger `Prefer: wait` helps.",

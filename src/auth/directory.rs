@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::key::{KeyHash, KeyId, KeyRecord, KeyState};
 use super::tenant::{InvalidTenant, OnExceed, Tenant, TenantName, UnknownBill};
-use super::{TenantStore, TenantStoreError};
+use super::{Lapse, TenantStore, TenantStoreError};
 use crate::units::{Money, Pixels};
 
 /// The section `[tenants.NAME]` of a configuration file.
@@ -114,9 +114,13 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Whether the key may be used at `now`.
-    pub(super) fn state(&self, now: Timestamp) -> KeyState {
-        KeyState::of(self.expires_at, self.revoked_at, now)
+    /// Why the key may not be used at `now`; none where it may.
+    pub(super) fn lapse(&self, now: Timestamp) -> Option<Lapse> {
+        match KeyState::of(self.expires_at, self.revoked_at, now) {
+            KeyState::Revoked => Some(Lapse::Revoked),
+            KeyState::Expired => Some(Lapse::Expired),
+            KeyState::Active => self.tenant.disabled.then_some(Lapse::TenantDisabled),
+        }
     }
 
     fn from_file(key: FileKey, tenant: Arc<Tenant>) -> Self {

@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use directory::{Credential, Directory};
-use key::{ApiKey, InvalidKey, KeyHash, KeyId, KeyRecord, KeyState, ParsedKey};
+use key::{ApiKey, InvalidKey, KeyHash, KeyId, KeyRecord, ParsedKey};
 use recent::{Answer, MAX_AGE, Recent};
 use tenant::{Tenant, TenantName};
 
@@ -135,6 +135,50 @@ pub struct Caller {
     pub key: KeyId,
 }
 
+/// Why a key that was good is good no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lapse {
+    /// It was taken back.
+    Revoked,
+    /// Its date has passed.
+    Expired,
+    /// Its tenant was switched off.
+    TenantDisabled,
+}
+
+/// The key of a caller who was let in, for asking later whether it is still good.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    authenticator: Arc<Authenticator>,
+    key: KeyId,
+}
+
+impl Standing {
+    /// That of the key `key`, which `authenticator` has let in.
+    pub const fn new(authenticator: Arc<Authenticator>, key: KeyId) -> Self {
+        Self { authenticator, key }
+    }
+
+    /// Why the key is good no more, as of less than a second ago; none while it is good.
+    ///
+    /// The store is asked only where nothing younger than a second is remembered, so not by a call that is
+    /// sent as soon as it has come. It takes at most a second.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::StoreUnavailable`].
+    pub async fn lapse(&self) -> Result<Option<Lapse>, AuthError> {
+        let Authenticator { clock, .. } = &*self.authenticator;
+        let remembered = self.authenticator.recent().remembered(&self.key, clock.instant());
+        let credential = match remembered {
+            Some(Answer(credential)) => credential,
+            None => self.authenticator.credential(&self.key).await?,
+        };
+        let is_gone = Some(Lapse::Revoked);
+        Ok(credential.map_or(is_gone, |credential| credential.lapse(clock.timestamp())))
+    }
+}
+
 /// Tells from a presented key who is calling.
 #[derive(Debug)]
 pub struct Authenticator {
@@ -231,11 +275,9 @@ impl Authenticator {
         let Some(credential) = credential.filter(|_| is_holder) else {
             return Err(AuthError::Unknown);
         };
-        match credential.state(self.clock.timestamp()) {
-            KeyState::Revoked => Err(AuthError::Revoked),
-            KeyState::Expired => Err(AuthError::Expired),
-            KeyState::Active if credential.tenant.disabled => Err(AuthError::TenantDisabled),
-            KeyState::Active => Ok(Caller { tenant: credential.tenant.clone(), key: key.id }),
+        match credential.lapse(self.clock.timestamp()) {
+            Some(lapse) => Err(lapse.into()),
+            None => Ok(Caller { tenant: credential.tenant.clone(), key: key.id }),
         }
     }
 
@@ -289,6 +331,16 @@ impl AuthError {
             Self::Revoked => "revoked",
             Self::TenantDisabled => "tenant_disabled",
             Self::StoreUnavailable(_) => "store_unavailable",
+        }
+    }
+}
+
+impl From<Lapse> for AuthError {
+    fn from(lapse: Lapse) -> Self {
+        match lapse {
+            Lapse::Revoked => Self::Revoked,
+            Lapse::Expired => Self::Expired,
+            Lapse::TenantDisabled => Self::TenantDisabled,
         }
     }
 }

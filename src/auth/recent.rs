@@ -55,6 +55,13 @@ impl Recent {
         self.known.answer(id, now).or_else(|| self.unknown.answer(id, now))
     }
 
+    /// The answer about `id`, for as long as it may be used. Unlike [`answer`](Self::answer), it never has its
+    /// asker ask the store for a younger one.
+    pub(super) fn remembered(&self, id: &KeyId, now: Instant) -> Option<Answer> {
+        let entry = self.known.entry(id, now).or_else(|| self.unknown.entry(id, now))?;
+        Some(entry.answer.clone())
+    }
+
     /// The answer about `id` to a question that was asked at `moment` or later.
     pub(super) fn answer_since(&self, id: &KeyId, moment: Instant) -> Option<Answer> {
         let entries = [&self.known, &self.unknown].map(|shelf| shelf.entries.get(id));
@@ -102,6 +109,11 @@ struct Entry {
 impl Shelf {
     fn new(capacity: usize) -> Self {
         Self { capacity, entries: HashMap::new(), row: VecDeque::new() }
+    }
+
+    fn entry(&self, id: &KeyId, now: Instant) -> Option<&Entry> {
+        let is_young = |entry: &&Entry| now.saturating_duration_since(entry.asked_at) < MAX_AGE;
+        self.entries.get(id).filter(is_young)
     }
 
     fn answer(&mut self, id: &KeyId, now: Instant) -> Option<Answer> {

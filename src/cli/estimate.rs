@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use clap::Args;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::output::write_json_line;
 use super::{Failure, say};
+use crate::admission::presence::Watch;
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
@@ -87,7 +87,7 @@ async fn estimate(
         image: Bytes::from(std::fs::read(file)?),
         options: Options { model: arguments.model.clone(), wish, ..Options::default() },
         deadline: SystemClock.instant(),
-        may_have_left: CancellationToken::new(),
+        watch: Watch::default(),
         places: Arc::new(()),
         memory: Arc::new(()),
         tab: Tab::default(),

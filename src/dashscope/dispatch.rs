@@ -178,6 +178,10 @@ impl Dispatcher {
                 // What the upstream said says more than that nobody is left to ask.
                 Err(fault) => return Err(Stop::after(last, fault)),
             };
+            if let Err(refusal) = permit.check_key().await {
+                placement.turn.unused().await;
+                return Err(Fault::Refused(Box::new(refusal)).into());
+            }
             if admission::latest_start(deadline, self.clock.instant()).is_none() {
                 placement.turn.unused().await;
                 return Err(Stop::after(last, Fault::DeadlineExceeded));

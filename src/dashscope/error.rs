@@ -136,7 +136,8 @@ pub enum Fault {
     /// There is no room for an answer now, so nothing was sent.
     #[error("there is no room for an answer now: {0}")]
     NoRoom(NoRoom),
-    /// The tenant's limits have no room for a retry beside an attempt whose bill is unknown.
+    /// The tenant's limits have no room for a retry beside an attempt whose bill is unknown, or its key is good
+    /// no more.
     #[error(transparent)]
     Refused(Box<Refusal>),
 }
@@ -161,7 +162,7 @@ impl Fault {
     ///
     /// An answer that cannot be used is not among them: the model's temperature is nearly zero, so
     /// it would most likely write, and bill, the same again.
-    pub const fn is_retryable(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         match self {
             Self::Throttled { .. }
             | Self::Account { .. }
@@ -173,8 +174,8 @@ impl Fault {
             | Self::Abandoned
             | Self::Busy { .. }
             | Self::Unavailable { .. }
-            | Self::NoRoom(_)
-            | Self::Refused(_) => true,
+            | Self::NoRoom(_) => true,
+            Self::Refused(refusal) => !matches!(**refusal, Refusal::Lapsed(_)),
             Self::ContentRejected
             | Self::ImageRejected(_)
             | Self::Rejected { .. }

@@ -26,7 +26,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -38,7 +37,7 @@ use self::result::{
     UpstreamFacts,
 };
 use crate::admission::Admission;
-use crate::admission::presence::Presence;
+use crate::admission::presence::{Presence, Watch};
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::capacity::scratch::Scratch;
@@ -77,7 +76,7 @@ struct Tally {
 struct Asking {
     call: Call,
     deadline: Instant,
-    may_have_left: CancellationToken,
+    watch: Watch,
     places: Held,
     memory: Held,
     tab: Tab,
@@ -88,9 +87,9 @@ struct Asking {
 impl Asking {
     fn of(call: Call, request: &Request) -> Self {
         let (places, memory) = (Arc::clone(&request.places), Arc::clone(&request.memory));
-        let (deadline, may_have_left) = (request.deadline, request.may_have_left.clone());
+        let (deadline, watch) = (request.deadline, request.watch.clone());
         let tab = request.tab.clone();
-        Self { call, deadline, may_have_left, places, memory, tab, listener: None }
+        Self { call, deadline, watch, places, memory, tab, listener: None }
     }
 }
 
@@ -189,8 +188,8 @@ impl Ocr {
         asking: Asking,
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
-        let Asking { deadline, ref may_have_left, ref tab, .. } = asking;
-        let (presence, _until_left) = Presence::of(may_have_left.clone());
+        let Asking { deadline, ref watch, ref tab, .. } = asking;
+        let (presence, _until_left) = Presence::of(watch.clone());
         let admit = |until| self.admission.admit(tenant, quote, until, tab);
         let permit = self.admission.until_left(&presence, deadline, admit).await?;
         let (this, payer, foretold) = (Arc::clone(self), Arc::clone(tenant), quote.clone());

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::admission::presence::Watch;
 use crate::admission::tab::Tab;
 use crate::dashscope::Task;
 use crate::extract::schema::Schema;
@@ -27,8 +27,8 @@ pub struct Request {
     pub options: Options,
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// Cancelled once the caller may have left: then nothing is waited for longer than a second.
-    pub may_have_left: CancellationToken,
+    /// What is known of the caller while its calls wait.
+    pub watch: Watch,
     /// Places that the work takes up. Held until the work is done, also where the caller has left
     /// meanwhile, so that what is bounded by them stays bounded.
     pub places: Held,

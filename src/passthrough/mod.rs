@@ -25,14 +25,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 pub use self::error::PassthroughError;
 use self::plan::Plan;
 use crate::admission::Admission;
-use crate::admission::presence::Presence;
+use crate::admission::presence::{Presence, Watch};
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
 use crate::catalog::Catalog;
@@ -89,8 +88,8 @@ pub struct Request {
     pub resolves_oss: bool,
     /// When the caller stops waiting for an answer to begin.
     pub deadline: Instant,
-    /// Cancelled once the caller may have left: then nothing is waited for longer than a second.
-    pub may_have_left: CancellationToken,
+    /// What is known of the caller while its calls wait.
+    pub watch: Watch,
     /// Places that the work takes up, held until it is done.
     pub places: Held,
     /// Memory that the body takes up, held until it is sent.
@@ -149,7 +148,7 @@ impl Passthrough {
     ) -> Result<Reply, PassthroughError> {
         let (deadline, places) = (request.deadline, Arc::clone(&request.places));
         let (memory, tab) = (Arc::clone(&request.memory), request.tab.clone());
-        let (presence, _until_left) = Presence::of(request.may_have_left.clone());
+        let (presence, _until_left) = Presence::of(request.watch.clone());
         let (plan, forward) = self.plan(tenant, request).await?;
         let (model, bound) = (&plan.model, plan.bound);
         let admit = |until| self.admission.admit_bound(tenant, model, bound, until, &tab);

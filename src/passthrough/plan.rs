@@ -201,9 +201,9 @@ fn sum(tokens: impl Iterator<Item = Tokens>) -> Tokens {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::admission::presence::Watch;
     use crate::admission::tab::Tab;
     use crate::extract::result_schema;
 
@@ -223,7 +223,7 @@ mod tests {
             may_stream: true,
             resolves_oss: false,
             deadline: tokio::time::Instant::now().into_std(),
-            may_have_left: CancellationToken::new(),
+            watch: Watch::default(),
             places: Arc::new(()),
             memory: Arc::new(()),
             tab: Tab::default(),

@@ -21,7 +21,7 @@ const ROUTES: [(&str, &str); 6] = [
 ];
 
 /// The public name of a key: what stands between its underscores.
-fn id_of(key: &str) -> KeyId {
+pub(crate) fn id_of(key: &str) -> KeyId {
     key.split('_').nth(1).unwrap().parse().unwrap()
 }
 

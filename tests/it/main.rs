@@ -48,6 +48,7 @@ mod redis_outages;
 mod regions;
 mod replicas;
 mod requests;
+mod revocation;
 mod rolling;
 mod schema;
 mod shares;

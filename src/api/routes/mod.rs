@@ -54,7 +54,7 @@ async fn read_request(
         image: file,
         options,
         deadline: entered.deadline,
-        may_have_left: entered.may_have_left.clone(),
+        watch: entered.watch.clone(),
         places: Arc::<Places>::clone(&entered.places),
         memory: Arc::<HeldBytes>::clone(&entered.memory),
         tab,

@@ -72,7 +72,7 @@ async fn forward(
         may_stream,
         resolves_oss: is_enabled(&headers, "x-dashscope-ossresourceresolve"),
         deadline: entered.deadline,
-        may_have_left: entered.may_have_left.clone(),
+        watch: entered.watch.clone(),
         places: Arc::<Places>::clone(&entered.places),
         memory: Arc::<HeldBytes>::clone(&entered.memory),
         tab: tab.clone(),
