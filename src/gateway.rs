@@ -247,7 +247,7 @@ impl Gateway {
         let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
         let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
         let (ocr, passthrough) =
-            use_cases(&catalog, &admission, &client, &scratch, &metrics, &clock, &tasks);
+            use_cases(&catalog, &admission, &client, (&scratch, &memory), &metrics, &clock, &tasks);
         let budgets = budget_watch(settings, &directory, &ledger, &catalog, &clock, &supervisor);
         Ok(Arc::new(Self {
             supervisor,
@@ -382,7 +382,7 @@ fn use_cases(
     catalog: &Arc<Catalog>,
     admission: &Admission,
     client: &Arc<Client>,
-    scratch: &Arc<Scratch>,
+    (scratch, memory): (&Arc<Scratch>, &Arc<ByteAccount>),
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
     tasks: &TaskTracker,
@@ -393,6 +393,7 @@ fn use_cases(
         Arc::clone(client),
         Arc::clone(metrics),
         tasks.clone(),
+        Arc::clone(memory),
     );
     let ocr = Ocr::new(
         Arc::clone(catalog),

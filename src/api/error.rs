@@ -147,6 +147,11 @@ impl From<PassthroughError> for Problem {
                 let flaws = [Flaw { pointer, code: problem.code, detail: text }].into();
                 Self { detail, errors: flaws, ..problem }
             }
+            PassthroughError::NoRoom(NoRoom { actual, allowed, .. }) => busy(format!(
+                "To look at the request {actual} bytes would be held at once; the limit is {allowed}. Nothing \
+                 was sent. Retry shortly."
+            ))
+            .limit("in_flight_bytes", actual, allowed),
             PassthroughError::Call(error @ OcrError::UnknownModel { .. }) => {
                 let problem = Self::from(error);
                 Self { errors: problem.errors, ..no_such_model(problem.detail) }

@@ -2,6 +2,7 @@
 
 use super::form::FormFault;
 use super::outline::OutlineError;
+use crate::capacity::account::NoRoom;
 use crate::ocr::error::OcrError;
 
 /// Why a request was not passed on, or brought nothing.
@@ -22,6 +23,9 @@ pub enum PassthroughError {
         #[source]
         cause: Box<OcrError>,
     },
+    /// There is no memory to look at it with. Nothing was sent.
+    #[error("there is no room to look at the request now: {0}")]
+    NoRoom(NoRoom),
     /// What can happen to any request.
     #[error(transparent)]
     Call(#[from] OcrError),

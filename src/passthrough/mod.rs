@@ -34,6 +34,7 @@ use crate::admission::Admission;
 use crate::admission::presence::{Presence, Watch};
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
+use crate::capacity::account::ByteAccount;
 use crate::catalog::Catalog;
 use crate::dashscope::completion::Receipt;
 use crate::dashscope::error::{CallError, Code};
@@ -49,9 +50,7 @@ use crate::units::{Pixels, Tokens};
 /// as many bytes are a tenth of a millisecond.
 const INLINE_BYTES: usize = 16 * 1024;
 
-/// Large bodies that are looked at at the same time. The outline of one takes up to four megabytes beside it, and
-/// a picture in it up to eight while its sizes are looked for. No limit of what is in flight counts these, and more
-/// at once than there are cores are done no sooner.
+/// Large bodies that are looked at at the same time. More at once than there are cores are done no sooner.
 const LOOKED_AT_ONCE: usize = 4;
 
 /// How long a caller may leave a piece of a stream waiting. Longer, and the upstream would be kept waiting,
@@ -71,6 +70,7 @@ pub struct Passthrough {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     looks: Arc<Semaphore>,
+    memory: Arc<ByteAccount>,
 }
 
 /// A request in the words of one of the provider's protocols.
@@ -124,16 +124,17 @@ pub enum Chunk {
 }
 
 impl Passthrough {
-    /// The use case over these parts; `tasks` is what a stop waits for.
+    /// The use case over these parts; `tasks` is what a stop waits for, `memory` counts what a look takes.
     pub fn new(
         catalog: Arc<Catalog>,
         admission: Admission,
         client: Arc<Client>,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
+        memory: Arc<ByteAccount>,
     ) -> Self {
         let looks = Arc::new(Semaphore::new(LOOKED_AT_ONCE));
-        Self { catalog, admission, client, metrics, tasks, looks }
+        Self { catalog, admission, client, metrics, tasks, looks, memory }
     }
 
     /// Passes a request on.
@@ -149,7 +150,12 @@ impl Passthrough {
         let (deadline, places) = (request.deadline, Arc::clone(&request.places));
         let (memory, tab) = (Arc::clone(&request.memory), request.tab.clone());
         let (presence, _until_left) = Presence::of(request.watch.clone());
-        let (plan, forward) = self.plan(tenant, request).await?;
+        let planned = self.plan(tenant, request).await;
+        let (plan, forward) = planned.inspect_err(|error| {
+            if matches!(error, PassthroughError::NoRoom(_)) {
+                self.metrics.refused(tenant.name.as_str(), "overloaded");
+            }
+        })?;
         let (model, bound) = (&plan.model, plan.bound);
         let admit = |until| self.admission.admit_bound(tenant, model, bound, until, &tab);
         let admitted = self.admission.until_left(&presence, deadline, admit).await;
@@ -195,15 +201,16 @@ impl Passthrough {
         tenant: &Arc<Tenant>,
         request: Request,
     ) -> Result<(Plan, Forward), PassthroughError> {
+        let unknown = self.client.unknown_members();
         if request.body.len() <= INLINE_BYTES {
-            return plan::plan(&self.catalog, tenant, &request, self.client.unknown_members());
+            return plan::plan(&self.catalog, tenant, &request, unknown, &self.memory);
         }
         let (this, tenant) = (Arc::clone(self), Arc::clone(tenant));
         // Nothing closes the semaphore. The look is given back by the thread, since that goes on where the
         // caller leaves.
         let look = Arc::clone(&self.looks).acquire_owned().await;
         let planning = tokio::task::spawn_blocking(move || {
-            let plan = plan::plan(&this.catalog, &tenant, &request, this.client.unknown_members());
+            let plan = plan::plan(&this.catalog, &tenant, &request, unknown, &this.memory);
             drop(look);
             plan
         });

@@ -32,6 +32,13 @@ const MOST_LEVELS: usize = 64;
 /// Strings from this length on, in bytes, are looked at here instead of by `serde_json`.
 const LONG_STRING: usize = 4 * 1024;
 
+/// The most memory that a value takes: its own, and that of its name in the set of names, each while the old half
+/// of a growing table is still there.
+const BYTES_PER_VALUE: usize = 192;
+
+/// The same for each byte of the text. The shortest value is a digit with its comma and has no name.
+const BYTES_PER_BYTE: usize = 36;
+
 /// Characters of a member's name that an error repeats.
 const LONGEST_ECHO: usize = 64;
 
@@ -71,6 +78,14 @@ pub enum OutlineError {
     },
 }
 
+/// A document of which no outline was made yet.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    text: &'a str,
+    begins_at: usize,
+    plain: PlainStrings,
+}
+
 /// The outline of one document.
 #[derive(Debug)]
 pub(super) struct Outline<'a> {
@@ -97,23 +112,40 @@ impl Place {
     pub(super) const ROOT: Self = Self(0);
 }
 
-impl<'a> Outline<'a> {
-    /// Outlines a document.
+impl<'a> Draft<'a> {
+    /// The draft of a document.
     ///
     /// # Errors
     ///
-    /// [`OutlineError`] says what is wrong with it, and never quotes more than a member's name.
+    /// [`OutlineError::NotUtf8`].
     pub(super) fn of(bytes: &'a [u8]) -> Result<Self, OutlineError> {
         let text = simdutf8::compat::from_utf8(bytes)
             .map_err(|error| OutlineError::NotUtf8(error.valid_up_to()))?;
         let json = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let begins_at = text.len() - json.len();
-        let plain = PlainStrings::of(text, begins_at);
+        Ok(Self { text, begins_at, plain: PlainStrings::of(text, begins_at) })
+    }
+
+    /// The most memory, in bytes, that its outline takes while it is made and while it is there, together with
+    /// one of its strings where that has to be copied.
+    pub(super) fn working_bytes(&self) -> u64 {
+        let rest = self.text.len() - self.plain.found.iter().map(Range::len).sum::<usize>();
+        let outline = (rest - self.plain.escaped).saturating_mul(BYTES_PER_BYTE);
+        // What is not plain is copied: once for its looks, or once as a name and once in the set of names.
+        (2 * rest + outline.min(MOST_VALUES * BYTES_PER_VALUE)) as u64
+    }
+
+    /// Outlines the document.
+    ///
+    /// # Errors
+    ///
+    /// [`OutlineError`] says what is wrong with it, and never quotes more than a member's name.
+    pub(super) fn outline(self) -> Result<Outline<'a>, OutlineError> {
+        let Self { text, begins_at, plain } = self;
         if !plain.is_json(text, begins_at) {
             // Looked at as it is, it tells where.
-            serde_json::from_str::<IgnoredAny>(json).map_err(|error| OutlineError::NotJson {
-                line: error.line(),
-                column: error.column(),
+            serde_json::from_str::<IgnoredAny>(&text[begins_at..]).map_err(|error| {
+                OutlineError::NotJson { line: error.line(), column: error.column() }
             })?;
         }
         let mut outliner = Outliner {
@@ -127,7 +159,15 @@ impl<'a> Outline<'a> {
         };
         outliner.run()?;
         let values = outliner.values;
-        Ok(Self { text, values, plain })
+        Ok(Outline { text, values, plain })
+    }
+}
+
+impl<'a> Outline<'a> {
+    /// Outlines a document.
+    #[cfg(test)]
+    pub(super) fn of(bytes: &'a [u8]) -> Result<Self, OutlineError> {
+        Draft::of(bytes)?.outline()
     }
 
     /// Bytes of the document.
@@ -209,18 +249,25 @@ impl<'a> Outline<'a> {
 /// The long strings of a text that say what is written between their quotes, since nothing in them is escaped
 /// or would have to be; by where they begin and end, quotes included. A string is what is one if the text is JSON.
 #[derive(Debug)]
-struct PlainStrings(Vec<Range<usize>>);
+struct PlainStrings {
+    found: Vec<Range<usize>>,
+    /// Bytes of the long strings that have escapes.
+    escaped: usize,
+}
 
 impl PlainStrings {
     fn of(text: &str, begins_at: usize) -> Self {
         let bytes = text.as_bytes();
-        let (mut found, mut at) = (Vec::new(), begins_at);
+        let (mut found, mut escaped, mut at) = (Vec::new(), 0, begins_at);
         while let Some(quote) = memchr::memchr(b'"', &bytes[at..]) {
             let start = at + quote;
             let stop = memchr::memchr2(b'"', b'\\', &bytes[start + 1..]);
             let Some(stop) = stop.map(|stop| start + 1 + stop) else { break };
             if bytes[stop] == b'\\' {
                 at = string_end(bytes, start);
+                if at - start >= LONG_STRING {
+                    escaped += at - start;
+                }
                 continue;
             }
             at = stop + 1;
@@ -228,18 +275,18 @@ impl PlainStrings {
                 found.push(start..at);
             }
         }
-        Self(found)
+        Self { found, escaped }
     }
 
     /// Whether the text is JSON. Without their contents these strings are what they are with them, as far as
     /// the rules of JSON go, and everything around them is the same.
     fn is_json(&self, text: &str, begins_at: usize) -> bool {
         let (mut rest, mut at) = (String::new(), begins_at);
-        for Range { start, end } in &self.0 {
+        for Range { start, end } in &self.found {
             rest.push_str(&text[at..=*start]);
             at = end - 1;
         }
-        if self.0.is_empty() {
+        if self.found.is_empty() {
             return serde_json::from_str::<IgnoredAny>(&text[begins_at..]).is_ok();
         }
         rest.push_str(&text[at..]);
@@ -248,8 +295,8 @@ impl PlainStrings {
 
     /// Where the one ends that begins at `start`.
     fn end_of(&self, start: usize) -> Option<usize> {
-        let found = self.0.binary_search_by_key(&start, |string| string.start);
-        found.ok().map(|index| self.0[index].end)
+        let found = self.found.binary_search_by_key(&start, |string| string.start);
+        found.ok().map(|index| self.found[index].end)
     }
 }
 
@@ -548,6 +595,19 @@ mod tests {
             OutlineError::TooDeep
         );
         assert!(Outline::of(format!("{}{}", "[".repeat(64), "]".repeat(64)).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_an_outline_takes_is_told_before_it_is_made() {
+        let working = |text: &str| Draft::of(text.as_bytes()).unwrap().working_bytes();
+        let long = "x".repeat(1 << 20);
+        assert!(working(&format!(r#"{{"a":"{long}"}}"#)) < 1_000, "it is read where it stands");
+        let escaped = working(&format!(r#"{{"a":"\/{long}"}}"#));
+        assert!((2 << 20..3 << 20).contains(&escaped), "{escaped}");
+        let spot = size_of::<Spot<'_>>();
+        assert!(working(&format!("[{}0]", "0,".repeat(999))) >= 1_000 * 3 * spot as u64 / 2);
+        let most = working(&format!("[{}0]", "0,".repeat(1_000_000)));
+        assert_eq!(most, 2 * 2_000_003 + (MOST_VALUES * BYTES_PER_VALUE) as u64);
     }
 
     #[test]

@@ -3,21 +3,31 @@
 //! A data URL holds the image, so its header says what it costs. Nothing else is looked at: the gateway
 //! fetches no address, since that would let callers make it ask for anything inside the network, and
 //! what it fetched might not be what the provider fetches a moment later.
+//!
+//! A large JPEG of one scan is decoded from Base64 in pieces. Any other file is decoded as a whole, and what that
+//! takes counts as held meanwhile. It is refused where there is no room, since nothing was paid for it yet.
+
+use std::sync::Arc;
 
 use base64_simd::AsOut as _;
 
 use super::PassthroughError;
 use super::form::fault;
+use crate::capacity::account::{ByteAccount, NoRoom};
 use crate::image::data_url::{self, HeadError};
 use crate::image::header::ImageHeader;
 use crate::image::probe::{Marker, ProbeError, probe, probe_beginning};
 use crate::ocr::error::OcrError;
 use crate::quote::limits;
 
-/// The header of the image at `url`; none where the image is elsewhere.
-pub(super) fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, PassthroughError> {
+/// The header of the image at `url`, decoded in memory of `account`; none where the image is elsewhere.
+pub(super) fn look(
+    url: &str,
+    pointer: &str,
+    account: &Arc<ByteAccount>,
+) -> Result<Option<ImageHeader>, PassthroughError> {
     if data_url::is_data_url(url.as_bytes()) {
-        return inline(url, pointer).map(Some);
+        return inline(url, pointer, account).map(Some);
     }
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     if ["http", "https", "oss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
@@ -27,15 +37,22 @@ pub(super) fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, Pass
     Err(fault(pointer, why).into())
 }
 
-fn inline(url: &str, pointer: &str) -> Result<ImageHeader, PassthroughError> {
+fn inline(
+    url: &str,
+    pointer: &str,
+    account: &Arc<ByteAccount>,
+) -> Result<ImageHeader, PassthroughError> {
     let of_image = |error: OcrError| PassthroughError::image(pointer, error);
     limits::check_data_url(url.len() as u64).map_err(|error| of_image(error.into()))?;
     let data = letters(url).map_err(|why| fault(pointer, why))?;
-    let Ok(header) = header_of(data) else {
-        let why = "is not Base64 in the standard alphabet (A-Z a-z 0-9 + /), padded with = and without \
-                   line breaks";
-        return Err(fault(pointer, why).into());
-    };
+    let header = header_of(data, account).map_err(|blind| match blind {
+        Blind::NotBase64 => {
+            let why = "is not Base64 in the standard alphabet (A-Z a-z 0-9 + /), padded with = and \
+                       without line breaks";
+            fault(pointer, why).into()
+        }
+        Blind::NoRoom(no_room) => PassthroughError::NoRoom(no_room),
+    })?;
     let header = header.map_err(|error| of_image(error.into()))?;
     limits::check(&header, data.len() / 4 * 3).map_err(|error| of_image(error.into()))?;
     Ok(header)
@@ -59,25 +76,38 @@ fn letters(url: &str) -> Result<&[u8], String> {
 /// Letters that are decoded at once: 192 KiB of a picture, which is more than most cameras write before its data.
 const PIECE: usize = 256 * 1024;
 
-/// The letters are not Base64 as a whole. Decoders differ in what they make of other letters, of padding in the
-/// middle, and of line breaks.
+/// Why a file cannot be looked at.
 #[derive(Debug, PartialEq, Eq)]
-struct NotBase64;
+enum Blind {
+    /// The letters are not Base64 as a whole. Decoders differ in what they make of other letters, of padding in
+    /// the middle, and of line breaks.
+    NotBase64,
+    /// There is no memory to decode it in.
+    NoRoom(NoRoom),
+}
 
 /// What the image says of itself. The whole file is looked at, since a second size may stand at its end.
-fn header_of(data: &[u8]) -> Result<Result<ImageHeader, ProbeError>, NotBase64> {
-    if let Some(header) = header_in_pieces(data)? {
-        return Ok(Ok(header));
+fn header_of(
+    data: &[u8],
+    account: &Arc<ByteAccount>,
+) -> Result<Result<ImageHeader, ProbeError>, Blind> {
+    let hold = |letters: usize| account.hold((letters / 4 * 3) as u64).map_err(Blind::NoRoom);
+    if data.len() > PIECE {
+        let _held = hold(PIECE)?;
+        if let Some(header) = header_in_pieces(data)? {
+            return Ok(Ok(header));
+        }
     }
-    let file = base64_simd::STANDARD.decode_to_vec(data).map_err(|_letter| NotBase64)?;
+    let _held = hold(data.len())?;
+    let file = base64_simd::STANDARD.decode_to_vec(data).map_err(|_letter| Blind::NotBase64)?;
     Ok(probe(&file))
 }
 
 /// The same of a large JPEG of one scan, which most photographs are, so that it is not held a second time; `None`
 /// for any other file.
-fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, NotBase64> {
+fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, Blind> {
     let Some((beginning, mut rest)) = data.split_at_checked(PIECE) else { return Ok(None) };
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; PIECE / 4 * 3];
     let beginning = decode(beginning, rest.is_empty(), &mut buffer)?;
     let Some((header, mut coded)) = probe_beginning(beginning) else { return Ok(None) };
     let mut is_over = false;
@@ -95,19 +125,55 @@ fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, NotBase64> {
 }
 
 /// Decodes a piece of Base64, which is padded at most where it is the last.
-fn decode<'b>(piece: &[u8], is_last: bool, buffer: &'b mut [u8]) -> Result<&'b [u8], NotBase64> {
+fn decode<'b>(piece: &[u8], is_last: bool, buffer: &'b mut [u8]) -> Result<&'b [u8], Blind> {
     let decoded = base64_simd::STANDARD.decode(piece, buffer.as_out());
-    let file: &[u8] = decoded.map_err(|_letter| NotBase64)?;
-    if is_last || file.len() == piece.len() / 4 * 3 { Ok(file) } else { Err(NotBase64) }
+    let file: &[u8] = decoded.map_err(|_letter| Blind::NotBase64)?;
+    if is_last || file.len() == piece.len() / 4 * 3 { Ok(file) } else { Err(Blind::NotBase64) }
 }
 
 #[cfg(test)]
 mod tests {
+    use prometheus::IntGauge;
     use proptest::prelude::*;
 
     use super::*;
     use crate::image::Size;
     use crate::image::samples::{jpeg, whole_png};
+
+    /// The beginning of a JPEG up to its coded data.
+    fn photo() -> Vec<u8> {
+        [&jpeg(640, 480)[..], &[0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0]].concat()
+    }
+
+    /// An account of so many bytes.
+    fn account(allowed: u64) -> Arc<ByteAccount> {
+        Arc::new(ByteAccount::new(allowed, IntGauge::new("held", "held").unwrap()))
+    }
+
+    fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, PassthroughError> {
+        super::look(url, pointer, &account(u64::MAX))
+    }
+
+    #[test]
+    fn what_is_decoded_is_held_meanwhile_and_refused_where_there_is_no_room() {
+        let large = |mut file: Vec<u8>| {
+            file.resize(1 << 20, 0);
+            url(&file)
+        };
+        let account = account(1 << 19);
+        let (photo, drawing) = (large(photo()), large(whole_png(640, 480)));
+        assert!(super::look(&photo, "/x", &account).is_ok());
+        let refused = super::look(&drawing, "/x", &account).unwrap_err();
+        let PassthroughError::NoRoom(NoRoom { actual, allowed, .. }) = refused else {
+            panic!("{refused}")
+        };
+        // The letters are padded to whole groups.
+        assert_eq!((actual, allowed), ((1_u64 << 20).div_ceil(3) * 3, 1 << 19));
+        assert_eq!(account.held(), 0);
+        let upload = account.hold(1 << 19).unwrap();
+        assert!(super::look(&photo, "/x", &account).is_err(), "a piece is held, too");
+        drop(upload);
+    }
 
     fn url(bytes: &[u8]) -> String {
         format!("data:image/png;base64,{}", base64_simd::STANDARD.encode_to_string(bytes))
@@ -135,7 +201,7 @@ mod tests {
             is_jpeg in prop::bool::weighted(0.9),
             data in 0..0x70_u8,
         ) {
-            let mut file = if is_jpeg { jpeg(640, 480) } else { whole_png(640, 480) };
+            let mut file = if is_jpeg { photo() } else { whole_png(640, 480) };
             let begun = file.len();
             file.resize(letters / 4 * 3, data);
             for (place, marker) in markers {
@@ -143,7 +209,8 @@ mod tests {
                 file[place..place + 2].copy_from_slice(&[0xff, marker]);
             }
             let written = base64_simd::STANDARD.encode_to_string(&file);
-            prop_assert_eq!(header_of(written.as_bytes()), Ok(probe(&file)));
+            let header = header_of(written.as_bytes(), &account(u64::MAX));
+            prop_assert_eq!(header, Ok(probe(&file)));
         }
     }
 

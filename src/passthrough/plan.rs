@@ -16,10 +16,11 @@ use bytes::Bytes;
 use super::asked::{Asked, AskedImage};
 use super::edits::Edits;
 use super::error::PassthroughError;
-use super::outline::{Outline, Place};
+use super::outline::{Draft, Outline, Place};
 use super::picture;
 use super::{Request, compatible, native};
 use crate::auth::tenant::Tenant;
+use crate::capacity::account::ByteAccount;
 use crate::catalog::{Catalog, Model};
 use crate::dashscope::settings::UnknownMembers;
 use crate::dashscope::{Forward, Protocol};
@@ -52,7 +53,7 @@ struct ImagePlan {
     saved: Tokens,
 }
 
-/// Reads a request, quotes it, and writes what is sent.
+/// Reads a request, quotes it, and writes what is sent. What that takes for the moment counts as held in `account`.
 ///
 /// # Errors
 ///
@@ -62,8 +63,11 @@ pub(super) fn plan(
     tenant: &Tenant,
     request: &Request,
     unknown: UnknownMembers,
+    account: &Arc<ByteAccount>,
 ) -> Result<(Plan, Forward), PassthroughError> {
-    let outline = Outline::of(&request.body)?;
+    let draft = Draft::of(&request.body)?;
+    let _held = account.hold(draft.working_bytes()).map_err(PassthroughError::NoRoom)?;
+    let outline = draft.outline()?;
     let asked = match request.protocol {
         Protocol::Compatible => compatible::read(&outline, unknown)?,
         Protocol::Native => native::read(&outline, request.stream, unknown)?,
@@ -75,7 +79,7 @@ pub(super) fn plan(
     }
     let model = prepare::model_for(catalog, tenant, Some(&asked.model))?;
     let cap = prepare::cap(tenant);
-    let images = look_at_images(&outline, &asked, &model, cap)?;
+    let images = look_at_images(&outline, &asked, &model, cap, account)?;
     let output = quote::output(&model, cap);
     let limits = [asked.max_tokens, asked.max_completion_tokens].into_iter().flatten();
     let output = limits.map(Tokens::new).fold(output, Tokens::min);
@@ -109,13 +113,14 @@ fn look_at_images(
     asked: &Asked<'_>,
     model: &Model,
     cap: Cap,
+    account: &Arc<ByteAccount>,
 ) -> Result<Vec<ImagePlan>, PassthroughError> {
     let look = |image: &AskedImage| {
         let Some(url) = outline.string(image.url) else {
             let why = "must be a text: the image's address";
             return Err(super::form::fault(image.pointer.as_str(), why).into());
         };
-        let header = picture::look(&url, &image.pointer)?;
+        let header = picture::look(&url, &image.pointer, account)?;
         // Room for the text is the provider's to judge, so none is taken here.
         let quoted = if let Some(header) = header {
             quote::image(model, header.upright(), Tokens::ZERO, image.wish, cap).map(|quote| {
@@ -229,7 +234,11 @@ mod tests {
             tab: Tab::default(),
         };
         let tenant = serde_json::from_value(tenant).unwrap();
-        let (plan, forward) = plan(&Catalog::sample(), &tenant, &request, UnknownMembers::Refuse)?;
+        let gauge = prometheus::IntGauge::new("held", "held").unwrap();
+        let account = Arc::new(ByteAccount::new(u64::MAX, gauge));
+        let (catalog, unknown) = (Catalog::sample(), UnknownMembers::Refuse);
+        let (plan, forward) = plan(&catalog, &tenant, &request, unknown, &account)?;
+        assert_eq!(account.held(), 0);
         Ok((plan, String::from_utf8(forward.body.concat()).unwrap()))
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     CHAT, GENERATION, MODEL, both, chat, code, data_url, generation, item, send, streamed,
 };
-use crate::harness::{Answer, TestGateway};
+use crate::harness::{Answer, TestGateway, fixture, until};
 
 #[tokio::test]
 async fn no_picture_leaves_with_more_pixels_than_the_cap_wherever_they_are_asked_for() {
@@ -329,4 +329,45 @@ async fn a_request_that_the_upstream_refuses_holds_nobody_else_up() {
     assert!(refused.text.contains("Failed to download"), "{}", refused.text);
     let other = gateway.upload("/ocr", crate::harness::fixture("hello.png")).await;
     assert_eq!(other.status, 200, "{}", other.text);
+}
+
+/// The picture of ours with three million bytes more, which stand behind a PNG and within the data of a JPEG.
+fn large_picture(name: &str) -> String {
+    const END_OF_JPEG: usize = 2;
+    let mut file = fixture(name);
+    let place = if name.ends_with("jpg") { file.len() - END_OF_JPEG } else { file.len() };
+    file.splice(place..place, std::iter::repeat_n(0, 3_000_000));
+    format!("data:image/*;base64,{}", base64_simd::STANDARD.encode_to_string(file))
+}
+
+#[tokio::test]
+async fn a_picture_that_is_decoded_as_a_whole_needs_room_and_is_refused_where_there_is_none() {
+    const ALLOWED: u64 = 6_000_000;
+    let gateway = TestGateway::with(|setup| {
+        setup.settings.server.max_body_bytes = 5_000_000;
+        setup.settings.server.max_in_flight_bytes = ALLOWED.into();
+    })
+    .await;
+    for (path, mut body) in both() {
+        // The emulator refuses the JPEG for what is in it, after it was sent.
+        for (name, is_sent) in [("hello.png", false), ("hello.jpg", true)] {
+            let url: Value = large_picture(name).into();
+            match path {
+                CHAT => item(path, &mut body)["image_url"]["url"] = url,
+                _ => item(path, &mut body)["image"] = url,
+            }
+            let received = gateway.upstream().bill().received;
+            let answer = send(&gateway, path, &body).await;
+            let sent = gateway.upstream().bill().received - received;
+            assert_eq!(sent, u64::from(is_sent), "{path} {name}: {}", answer.text);
+            assert_eq!(answer.status == 503, !is_sent, "{path} {name}: {}", answer.text);
+            if !is_sent {
+                assert!(answer.text.contains(&ALLOWED.to_string()), "{}", answer.text);
+                assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
+            }
+        }
+        let labels = [("tenant", "test"), ("reason", "overloaded")];
+        assert!(gateway.count("refused_total", &labels).await > 0);
+    }
+    until("nothing is held", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
 }
