@@ -1,11 +1,13 @@
 # Two images from one source: `gateway` (the default) and `emulator`, its stand-in for DashScope.
 #
-#   docker build --tag ocr-gateway .
+#   docker build --tag ocr-gateway --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker build --target emulator --tag dashscope-emulator .
 #
-# Dependencies are kept from build to build by cache mounts, which BuildKit and Buildah know. Compared
-# with a dummy build of the manifests they need no imitation of the crate's layout, and a changed
-# Cargo.lock rebuilds what changed and not everything.
+# `scripts/image` builds and runs both without Docker, as CI does.
+#
+# Cache mounts keep the dependencies from build to build; BuildKit and Buildah know them. Both images share one
+# target folder, since most of their dependencies are the same. The alternative, a dummy build of the manifests,
+# would have to imitate the crate's layout, and a changed Cargo.lock would rebuild everything.
 
 FROM rust:1.95-bookworm AS source
 WORKDIR /build
@@ -13,16 +15,22 @@ COPY . .
 
 # Without the feature `demo`, and so without the emulator. The allocator's options are in .cargo/config.toml.
 FROM source AS gateway-build
+# A profile of Cargo.toml: `release`, or `trial` for an image that is only tried.
+ARG PROFILE=release
+# The git commit that the image is built from; `ocr-gateway --version` prints it.
+ARG REVISION
 RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=ocr-gateway-target,target=/build/target,sharing=locked \
-    cargo build --release --locked --package ocr-gateway --no-default-features --features jemalloc && \
-    install -D target/release/ocr-gateway /out/ocr-gateway
+    OCR_GATEWAY_REVISION="$REVISION" cargo build --profile "$PROFILE" --locked \
+        --package ocr-gateway --no-default-features --features jemalloc && \
+    install -D "target/$PROFILE/ocr-gateway" /out/ocr-gateway
 
 FROM source AS emulator-build
+ARG PROFILE=release
 RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry \
-    --mount=type=cache,id=dashscope-emulator-target,target=/build/target,sharing=locked \
-    cargo build --release --locked --package dashscope-emulator && \
-    install -D target/release/dashscope-emulator /out/dashscope-emulator
+    --mount=type=cache,id=ocr-gateway-target,target=/build/target,sharing=locked \
+    cargo build --profile "$PROFILE" --locked --package dashscope-emulator && \
+    install -D "target/$PROFILE/dashscope-emulator" /out/dashscope-emulator
 
 FROM debian:bookworm-slim AS emulator
 LABEL org.opencontainers.image.title="dashscope-emulator" \
@@ -43,10 +51,12 @@ HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
 ENTRYPOINT ["dashscope-emulator"]
 
 FROM debian:bookworm-slim AS gateway
+ARG REVISION
 LABEL org.opencontainers.image.title="ocr-gateway" \
       org.opencontainers.image.description="A gateway to DashScope's Qwen-OCR models that knows what an image costs before it is sent" \
       org.opencontainers.image.source="https://github.com/ocr-gateway/ocr-gateway" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="$REVISION"
 # The roots that TLS to the upstream is checked against; the slim image has none.
 COPY --from=gateway-build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=gateway-build /out/ocr-gateway /usr/local/bin/ocr-gateway

@@ -45,6 +45,10 @@ lint-openapi:
 deny:
     cargo deny --locked check
 
+# Builds both images without Docker and tries them
+image:
+    scripts/image
+
 # Runs gateway, emulator and PostgreSQL in containers
 up:
     docker compose up --build --detach --wait

@@ -98,6 +98,11 @@ unpack_promtool() {
 
 has_node() { has node && has npm; }
 
+# What builds and runs images without a daemon, and makes the base images that no registry of images gives.
+has_containers() {
+    has buildah && has podman && has runc && has mmdebstrap && has nsenter && has curl
+}
+
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 # debian_packages NEED, other_packages NEED MANAGER: what provides a need.
@@ -109,6 +114,7 @@ debian_packages() {
         redis) echo redis-server ;;
         nginx) echo nginx-light ;;
         pgbouncer) echo pgbouncer ;;
+        containers) echo buildah podman runc mmdebstrap debian-archive-keyring util-linux curl ;;
         venv) echo python3 python3-venv ;;
         node) echo nodejs npm ;;
     esac
@@ -131,6 +137,7 @@ other_packages() {
         nginx-brew | nginx-dnf | nginx-pacman) echo nginx ;;
         pgbouncer-brew | pgbouncer-dnf | pgbouncer-pacman) echo pgbouncer ;;
         redis-dnf | redis-pacman) echo valkey ;;
+        containers-dnf) echo buildah podman runc mmdebstrap util-linux curl ;;
         venv-brew | venv-pacman) echo python ;;
         venv-dnf) echo python3 ;;
         node-brew) echo node ;;

@@ -19,6 +19,7 @@ use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 use secrecy::ExposeSecret;
@@ -30,7 +31,7 @@ use crate::store::{self, MissingFile, Schema, Store, StoreError};
 
 /// A gateway to DashScope's Qwen-OCR models that knows what an image costs before it is sent.
 #[derive(Debug, Parser)]
-#[command(name = "ocr-gateway", version, about)]
+#[command(name = "ocr-gateway", version = VERSION.as_str(), about)]
 pub struct Cli {
     /// Configuration file (TOML); its keys stand in config/default.toml.
     #[arg(long, global = true, env = "OCR_GATEWAY_CONFIG", value_name = "FILE")]
@@ -65,6 +66,15 @@ enum Command {
     /// Tell what images would cost, without sending anything.
     Estimate(estimate::EstimateArgs),
 }
+
+/// The version, and the git commit where the build was told it.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    match option_env!("OCR_GATEWAY_REVISION") {
+        Some(revision) if !revision.is_empty() => format!("{version} ({revision})"),
+        _ => version.to_owned(),
+    }
+});
 
 /// The exit code of wrong usage, as clap has it.
 const WRONG_USAGE: u8 = 2;

@@ -26,6 +26,7 @@ mod failover;
 mod faults;
 mod hangups;
 mod harness;
+mod image;
 mod labels;
 mod ledger;
 mod levels;
