@@ -64,9 +64,10 @@ COPY --from=gateway-build /out/ocr-gateway /usr/local/bin/ocr-gateway
 # filesystem may be read-only.
 RUN install --directory --owner=10001 --group=10001 /var/lib/ocr-gateway
 WORKDIR /var/lib/ocr-gateway
-# On loopback, the default, nobody outside the container could reach it.
-ENV OCR_GATEWAY__SERVER__LISTEN=0.0.0.0:8080 \
-    OCR_GATEWAY__SERVER__METRICS_LISTEN=0.0.0.0:9090
+# Settings of the image come from a file that a mounted configuration file overrules. As variables they would
+# overrule that file. It is not in /etc/ocr-gateway, which a mounted volume would hide.
+COPY config/container.toml /usr/share/ocr-gateway/defaults.toml
+ENV OCR_GATEWAY_DEFAULTS=/usr/share/ocr-gateway/defaults.toml
 # By number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 EXPOSE 8080 9090

@@ -1,4 +1,4 @@
-//! The configuration: compiled-in defaults, then a file, then the environment.
+//! The configuration: compiled-in defaults, then files, then the environment.
 //!
 //! `config/default.toml` is the only place of defaults, so the file that documents a setting is the
 //! file that sets it. Each module owns the section it reads; this one knows only how they are found
@@ -226,22 +226,22 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Reads the defaults, then `file`, then this process's environment.
+    /// Reads the defaults, then `files` in their order, then this process's environment. What is read later wins.
     ///
     /// # Errors
     ///
     /// [`SettingsError`] names the key and what is wrong with it.
-    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
-        Self::load_with(file, unicode_environment())
+    pub fn load(files: &[&Path]) -> Result<Self, SettingsError> {
+        Self::load_with(files.iter().copied(), unicode_environment())
     }
 
-    /// Reads the defaults, then `file`, then the given environment.
+    /// Reads the defaults, then `files` in their order, then the given environment.
     ///
     /// # Errors
     ///
     /// As [`Settings::load`].
-    pub fn load_with(
-        file: Option<&Path>,
+    pub fn load_with<'a>(
+        files: impl IntoIterator<Item = &'a Path>,
         environment: HashMap<String, String>,
     ) -> Result<Self, SettingsError> {
         let proxies = ProxyVariables::of(&environment);
@@ -250,13 +250,13 @@ impl Settings {
             .filter(|(name, _)| name.starts_with(VENDOR_KEY_VARIABLE))
             .map(|(name, key)| (name.clone(), SecretString::from(key.as_str())))
             .collect();
-        let given = given(file, environment).build()?;
+        let files: Vec<_> = files.into_iter().collect();
+        let given = given(&files, environment).build()?;
         let mut settings: Self = serde_path_to_error::deserialize(over_defaults(given.clone())?)
             .map_err(|error| key_error(error.path().to_string(), error.inner()))?;
         settings.upstream.proxies = proxies;
-        settings
-            .file_warnings
-            .extend(file.and_then(|path| trusted_file::warning(path, Others::World)));
+        let warnings = files.iter().filter_map(|path| trusted_file::warning(path, Others::World));
+        settings.file_warnings.extend(warnings);
         settings.resolve_upstream_keys(&vendor_keys)?;
         settings.resolve_addresses(&given)?;
         settings.validate()?;
@@ -264,9 +264,9 @@ impl Settings {
     }
 
     /// How to log that the settings cannot be used: as far as what is wrong with them leaves it known.
-    pub fn log_of_faulty(file: Option<&Path>) -> LogSettings {
+    pub fn log_of_faulty(files: &[&Path]) -> LogSettings {
         let environment = unicode_environment();
-        let sources = [given(file, environment.clone()), given(None, environment)];
+        let sources = [given(files, environment.clone()), given(&[], environment)];
         let read = sources.into_iter().filter_map(|given| {
             let log = over_defaults(given.build().ok()?).ok()?.get::<LogSettings>("log").ok()?;
             logging::check(&log).is_ok().then_some(log)
@@ -438,11 +438,11 @@ fn unicode_environment() -> HashMap<String, String> {
     unicode.collect()
 }
 
-/// What the operator has set: `file`, then the environment.
-fn given(file: Option<&Path>, environment: HashMap<String, String>) -> ConfigBuilder<DefaultState> {
+/// What the operator has set: `files` in their order, then the environment.
+fn given(files: &[&Path], environment: HashMap<String, String>) -> ConfigBuilder<DefaultState> {
     let mut sources = Config::builder();
-    if let Some(path) = file {
-        sources = sources.add_source(File::from(path).format(FileFormat::Toml));
+    for path in files {
+        sources = sources.add_source(File::from(*path).format(FileFormat::Toml));
     }
     let variables = Environment::with_prefix(ENVIRONMENT_PREFIX)
         .prefix_separator("__")
@@ -756,7 +756,7 @@ mod tests {
         for name in ["local.toml", "production.toml"] {
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
             let environment = HashMap::from([("DASHSCOPE_API_KEY".to_owned(), "sk-x".to_owned())]);
-            assert!(Settings::load_with(Some(&file), environment).is_ok(), "{name}");
+            assert!(Settings::load_with(Some(file.as_path()), environment).is_ok(), "{name}");
         }
     }
 }

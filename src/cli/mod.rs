@@ -36,6 +36,9 @@ pub struct Cli {
     /// Configuration file (TOML); its keys stand in config/default.toml.
     #[arg(long, global = true, env = "OCR_GATEWAY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Defaults of an image or a package (TOML), which the configuration file overrules.
+    #[arg(long, global = true, env = "OCR_GATEWAY_DEFAULTS", value_name = "FILE")]
+    defaults: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -101,11 +104,13 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let file = cli.config.as_deref();
-    let settings = || Settings::load(file);
+    let files = [cli.defaults.as_deref(), cli.config.as_deref()];
+    // What is read later wins.
+    let files: Vec<_> = files.into_iter().flatten().collect();
+    let settings = || Settings::load(&files);
     let mut out = std::io::stdout();
     match cli.command {
-        Command::Serve => return Ok(Box::pin(serve::run(file)).await),
+        Command::Serve => return Ok(Box::pin(serve::run(&files)).await),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => return Box::pin(demo::run(arguments)).await,
         Command::Migrate => migrate(&settings()?.database).await?,

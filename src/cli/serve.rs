@@ -36,11 +36,11 @@ const NEXT_REASON: Duration = Duration::from_mins(1);
 /// Runs the service until the process is told to stop, and tells in the format of the log what ended it
 /// otherwise: whatever keeps it from starting, with the key to mend, or a background task that ended, after which
 /// the process has to be started again.
-pub(super) async fn run(file: Option<&Path>) -> ExitCode {
-    let settings = Settings::load(file);
+pub(super) async fn run(files: &[&Path]) -> ExitCode {
+    let settings = Settings::load(files);
     let log = match &settings {
         Ok(settings) => settings.log.clone(),
-        Err(_) => Settings::log_of_faulty(file),
+        Err(_) => Settings::log_of_faulty(files),
     };
     let serving = async {
         logging::install(&log)?;
