@@ -95,6 +95,39 @@ async fn without_a_key_only_health_and_the_contract_answer() {
     }
 }
 
+/// What a client makes of a body by its media type.
+fn parsed(media_type: &str, answer: &Answer) -> Value {
+    match media_type {
+        "application/json" => answer.json.clone(),
+        "application/yaml" => serde_yaml_ng::from_str(&answer.text).unwrap(),
+        _ => Value::from(answer.text.as_str()),
+    }
+}
+
+#[tokio::test]
+async fn what_needs_no_key_is_on_the_documented_listener_and_of_the_documented_type() {
+    let gateway = TestGateway::start().await;
+    let mut schema = contract();
+    for path in OPEN.into_iter().chain([ON_METRICS_LISTENER]) {
+        let item = &schema["paths"][path];
+        let is_elsewhere = item["servers"].is_array();
+        let address = if is_elsewhere { &gateway.metrics_address } else { &gateway.address };
+        let answer = Answer::of(gateway.http.get(format!("{address}{path}"))).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let media_type = answer.header("content-type").split(';').next().unwrap().to_owned();
+        let [file, kind] = [path, &media_type].map(|name| name.replace('/', "~1"));
+        let response = format!("/paths/{file}/get/responses/200");
+        let shared = schema.pointer(&response).unwrap()["$ref"].as_str();
+        let response = shared.map_or(&*response, |reference| &reference[1..]);
+        let place = format!("{response}/content/{kind}/schema");
+        assert!(schema.pointer(&place).is_some(), "{path} is of the type {media_type}");
+        // The whole document stays around the schema, so that its references lead somewhere.
+        schema["$ref"] = format!("#{place}").into();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        validator.validate(&parsed(&media_type, &answer)).expect(path);
+    }
+}
+
 /// Calls each documented route that needs a key, as a tenant of its own with the limits of `limited`:
 /// `first` may be called before, and then the route.
 async fn each_route_as(
