@@ -21,6 +21,7 @@ mod damage;
 mod databases;
 mod documents;
 mod dropin;
+mod edge;
 mod extract;
 mod failover;
 mod faults;

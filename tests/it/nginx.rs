@@ -1,6 +1,7 @@
 //! nginx in front of replicas, configured as the runbook says.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Stdio;
 
 use tempfile::TempDir;
@@ -66,7 +67,8 @@ fn is_installed() -> bool {
 
 /// The runbook's configuration with the addresses of a test.
 fn configuration(folder: &TempDir, address: &str, replicas: &[String; 2]) -> String {
-    let runbook = include_str!("../../docs/runbook.md");
+    let runbook = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbook.md");
+    let runbook = std::fs::read_to_string(runbook).unwrap();
     let snippet = runbook.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
     let mut snippet = snippet.replace("listen 80;", &format!("listen {address};"));
     for (theirs, ours) in REPLICAS.iter().zip(replicas) {

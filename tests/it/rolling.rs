@@ -9,6 +9,8 @@ use futures_util::StreamExt as _;
 use ocr_gateway::store::Store;
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::databases::Database;
@@ -47,6 +49,39 @@ impl Pair {
     }
 }
 
+/// A way to the upstream that is shut until a test opens it.
+struct Gate {
+    address: String,
+    /// How many requests have come.
+    arrived: Arc<AtomicU64>,
+    is_open: watch::Sender<bool>,
+}
+
+impl Gate {
+    async fn before(upstream: String) -> Self {
+        let upstream: Arc<str> = upstream.trim_start_matches("http://").into();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (arrived, (is_open, opened)) = (Arc::<AtomicU64>::default(), watch::channel(false));
+        let count = Arc::clone(&arrived);
+        spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let (upstream, count) = (Arc::clone(&upstream), Arc::clone(&count));
+                let mut opened = opened.clone();
+                spawn(async move {
+                    connection.readable().await.unwrap();
+                    count.fetch_add(1, Ordering::Relaxed);
+                    opened.wait_for(|is_open| *is_open).await.unwrap();
+                    let mut onwards = TcpStream::connect(&*upstream).await.unwrap();
+                    // A side that closes the connection ends it.
+                    let _ = tokio::io::copy_bidirectional(&mut connection, &mut onwards).await;
+                });
+            }
+        });
+        Self { address, arrived, is_open }
+    }
+}
+
 /// A caller that counts what it was told, and keeps what went wrong.
 #[derive(Default)]
 struct Load {
@@ -80,9 +115,19 @@ impl Load {
     }
 }
 
-async fn requests_of(service: &Service) -> f64 {
+async fn metrics_of(service: &Service) -> String {
     let url = format!("{}/metrics", service.metrics_address);
-    let metrics = service.http.get(url).send().await.unwrap().text().await.unwrap();
+    service.http.get(url).send().await.unwrap().text().await.unwrap()
+}
+
+async fn requests_in_flight(service: &Service) -> f64 {
+    let metrics = metrics_of(service).await;
+    let series = "ocr_gateway_in_flight_requests ";
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.parse().ok()).unwrap()
+}
+
+async fn requests_of(service: &Service) -> f64 {
+    let metrics = metrics_of(service).await;
     let series = metrics.lines().filter(|line| {
         line.starts_with("ocr_gateway_requests_total") && line.contains("route=\"/ocr\"")
     });
@@ -128,6 +173,44 @@ async fn replicas_behind_nginx_are_restarted_under_load_and_no_request_fails() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_outlast_a_rolling_restart_behind_nginx_are_answered_all_the_same() {
+    let Some(database) = Database::postgres().await else { return };
+    let mut pair = Pair::on(&database).await;
+    let gate = Gate::before(pair.installation.upstream_address()).await;
+    pair.installation.set("UPSTREAM__BASE_URL", gate.address.clone());
+    let replicas = [pair.start(0).await, pair.start(1).await];
+    let Some(nginx) = Nginx::before(&pair.addresses).await else { return };
+    let key = pair.installation.key("acme").await;
+
+    let (http, mut pages) =
+        (reqwest::Client::builder().no_proxy().build().unwrap(), JoinSet::new());
+    for _ in 0..CALLERS {
+        let request = http.post(format!("{}/ocr", nginx.address)).bearer_auth(&key);
+        pages.spawn(Answer::of(request.body(fixture("hello.png"))));
+    }
+    until("all are read", async || gate.arrived.load(Ordering::Relaxed) == CALLERS as u64).await;
+    let mut successors = Vec::new();
+    for (index, replica) in replicas.iter().enumerate() {
+        assert!(requests_in_flight(replica).await > 0.0);
+        replica.signal("TERM").await;
+        let address = pair.addresses[index].clone();
+        until("it is closed", async || TcpStream::connect(&address).await.is_err()).await;
+        successors.push(pair.start(index).await);
+    }
+    gate.is_open.send_replace(true);
+    for page in pages.join_all().await {
+        assert_eq!(page.status, 200, "{} {}", page.text, nginx.log());
+    }
+    for mut replica in replicas {
+        assert_eq!(replica.ended().await, Some(0));
+    }
+    let (store, bill) = (database.connect().await, pair.installation.upstream().bill());
+    let account = account(&store, today()).await;
+    assert_eq!((account.reserved, account.settled), (0, bill.total()));
+    assert_eq!(store.ledger().audit(today()).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn a_request_on_a_kept_connection_is_served_while_the_replica_goes() {
     let mut installation = Installation::reading(SCRIPTED_TEXT).await;
@@ -158,7 +241,7 @@ async fn a_connection_that_was_made_before_the_listener_closed_may_still_ask() {
     service.signal("TERM").await;
     // Connections are made until none is taken; the last one asks only then.
     let mut last = None;
-    until("closed", async || match tokio::net::TcpStream::connect(&address).await {
+    until("closed", async || match TcpStream::connect(&address).await {
         Ok(stream) => {
             last = Some(stream);
             false
@@ -173,7 +256,7 @@ async fn a_connection_that_was_made_before_the_listener_closed_may_still_ask() {
 }
 
 /// Sends a request and reads until the connection ends.
-async fn exchange(stream: &mut tokio::net::TcpStream, request: &str) -> String {
+async fn exchange(stream: &mut TcpStream, request: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
