@@ -33,6 +33,7 @@ mod ledger;
 mod levels;
 mod lifecycle;
 mod limits;
+mod manifests;
 mod nginx;
 mod ocr;
 mod openapi;
