@@ -94,7 +94,8 @@ async fn hot_tenant(ledger: &Ledger, callers: usize) {
                 let began = Instant::now();
                 let deadline = began + Duration::from_mins(1);
                 let reserved = ledger.reserve(charge(), budgets(), deadline).await.unwrap();
-                let bill = Bill { usage: BILLED, cost: Money::ZERO, request_id: None };
+                let bill =
+                    Bill { usage: BILLED, cost: Money::ZERO, request_id: None, endpoint: None };
                 reserved.settle(bill).await;
                 times.push(began.elapsed());
             }
@@ -127,6 +128,7 @@ fn cpu_time() -> Duration {
 fn charge() -> Charge {
     Charge {
         tenant: "hot".into(),
+        key: Some("4t0w9x2k7c1m".into()),
         model: "qwen-vl-ocr".into(),
         bound: BOUND,
         cost: Money::from_nanos(4_000_000),

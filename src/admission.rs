@@ -243,7 +243,7 @@ impl Admission {
                 state: State::Admitted,
                 is_repeat: false,
             };
-            let charge = charge(tenant, model, bound);
+            let charge = charge(tenant, tab.names().key, model, bound);
             let reserved = self.ledger.reserve(charge, budgets(tenant), latest).await;
             permit.reservation = Some(reserved.map_err(|error| self.refusal(error))?);
             Ok(permit)
@@ -386,7 +386,8 @@ impl Permit {
         self.state = State::Closed;
         self.give_back_all_but(&counted);
         self.alarm_excess(&billed, &counted);
-        let bill = Bill { usage: counted, cost, request_id };
+        let endpoint = self.endpoint.take();
+        let bill = Bill { usage: counted, cost, request_id, endpoint };
         let reservation = self.reservation.take();
         let budgets = reservation.as_ref().map(Reservation::budgets);
         let settled = if verified {
@@ -414,7 +415,8 @@ impl Permit {
         self.count_unverified(self.most());
         let reservation = self.reservation.take();
         let budgets = reservation.as_ref().map(Reservation::budgets);
-        let written_off = reservation.map(|reservation| reservation.write_off(cost));
+        let endpoint = self.endpoint.take();
+        let written_off = reservation.map(|reservation| reservation.write_off(cost, endpoint));
         settlement(bound, false, cost, budgets, written_off)
     }
 
@@ -504,7 +506,8 @@ impl Drop for Permit {
             State::Sent => {
                 self.count_unverified(self.most());
                 let cost = self.most().cost;
-                drop(self.reservation.take().map(|reservation| reservation.write_off(cost)));
+                let (reservation, endpoint) = (self.reservation.take(), self.endpoint.take());
+                drop(reservation.map(|reservation| reservation.write_off(cost, endpoint)));
             }
             State::Closed => {}
         }
@@ -549,9 +552,10 @@ pub fn budgets(tenant: &Tenant) -> Budgets {
 }
 
 /// What a call of at most `bound` may cost the tenant, in the ledger's words.
-fn charge(tenant: &Tenant, model: &Model, bound: Usage) -> Charge {
+fn charge(tenant: &Tenant, key: Option<Arc<str>>, model: &Model, bound: Usage) -> Charge {
     Charge {
         tenant: tenant.name.as_str().into(),
+        key,
         model: model.name.as_str().into(),
         bound,
         cost: model.price.of(&bound),

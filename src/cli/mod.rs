@@ -62,7 +62,7 @@ enum Command {
     /// Make, list or revoke keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Tell what was spent, by day, tenant and model.
+    /// Tell what was spent, by day, tenant and model, or by key, endpoint or hour.
     Usage(usage::UsageArgs),
     /// Recount the ledger and compare it with its accounts.
     Audit(audit::AuditArgs),
@@ -122,8 +122,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Usage(arguments) => {
             let settings = settings()?;
             let store = open(&settings.database).await?;
-            let (ledger, calendar) = (store.ledger(), &settings.ledger.time_zone);
-            return usage::run(arguments, &*ledger, calendar, &SystemClock, &mut out).await;
+            let (ledger, settings) = (store.ledger(), &settings.ledger);
+            return usage::run(arguments, &*ledger, settings, &SystemClock, &mut out).await;
         }
         Command::Audit(arguments) => {
             let settings = settings()?;

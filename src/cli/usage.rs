@@ -1,13 +1,17 @@
-//! `ocr-gateway usage`: what all tenants spent, by day, tenant and model.
+//! `ocr-gateway usage`: what all tenants spent, by day, tenant and model; or by key, endpoint or hour.
 //!
-//! Read from the daily sums of the ledger, which hold tenants of the database and of the configuration
-//! alike, also those that are gone. It only reads, so it may run at any time beside the service.
+//! The first is read from the daily sums of the ledger, which hold tenants of the database and of the configuration
+//! alike, also those that are gone. The others are added up from the entries of single calls, which are kept for
+//! `ledger.retention_days`; what they cannot tell is said beside the table. It only reads, so it may run at any time
+//! beside the service.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use jiff::ToSpan;
 use jiff::civil::Date;
 use serde::Serialize;
 
@@ -18,7 +22,8 @@ use crate::clock::Clock;
 use crate::label::{shown, starts_formula};
 use crate::ledger::LedgerStore;
 use crate::ledger::report::{DayReport, SpentReport, TotalReport};
-use crate::ledger::usage::{UsageQuery, UsageRow, day_named};
+use crate::ledger::settings::LedgerSettings;
+use crate::ledger::usage::{Division, Part, PartRow, Spending, UsageQuery, UsageRow, day_named};
 use crate::ledger::window::Calendar;
 use crate::units::Cost;
 
@@ -34,9 +39,22 @@ pub(super) struct UsageArgs {
     /// The last day, included; today without it
     #[arg(long, value_name = "DAY", value_parser = day_named)]
     to: Option<Date>,
+    /// Divide by this in place of day and model; from the calls of the last `ledger.retention_days`
+    #[arg(long, value_enum)]
+    by: Option<By>,
     /// How it is written
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// The key that the calls were made with, by its id
+    Key,
+    /// The endpoint of the upstream
+    Endpoint,
+    /// The hour in which the calls were asked for
+    Hour,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -51,10 +69,10 @@ enum Format {
 
 /// What is written for a script.
 #[derive(Debug, Serialize)]
-struct Usage {
+struct Report<T> {
     from: Date,
     to: Date,
-    rows: Vec<Row>,
+    rows: Vec<T>,
     total: TotalReport,
 }
 
@@ -65,11 +83,19 @@ struct Row {
     day: DayReport,
 }
 
-/// The names of the columns, in their order.
-const COLUMNS: [&str; 12] = [
-    "date",
-    "tenant",
-    "model",
+#[derive(Debug, Serialize)]
+struct PartOfAll {
+    /// The part under the name of the division; null where it is not known.
+    #[serde(flatten)]
+    part: BTreeMap<&'static str, Option<String>>,
+    tenant: String,
+    #[serde(flatten)]
+    spent: SpentReport,
+    cost: Cost,
+}
+
+/// The names of the columns with numbers.
+const NUMBERS: [&str; 7] = [
     "calls",
     "unverified_calls",
     "image_tokens",
@@ -77,15 +103,20 @@ const COLUMNS: [&str; 12] = [
     "output_tokens",
     "total_tokens",
     "unverified_tokens",
-    "cost",
-    "currency",
 ];
 
-/// One line of a table.
-type Cells = [String; COLUMNS.len()];
+/// A table: columns of text, the columns of numbers, and what that cost.
+struct Table {
+    /// The names of the columns of text.
+    texts: &'static [&'static str],
+    lines: Vec<Line>,
+}
 
-/// How many columns of the left are text.
-const TEXTS: usize = 3;
+/// One line. A text that is not known is none.
+struct Line {
+    texts: Vec<Option<String>>,
+    spending: Spending,
+}
 
 /// Asks the ledger and writes what it says.
 ///
@@ -95,11 +126,12 @@ const TEXTS: usize = 3;
 pub(super) async fn run(
     arguments: UsageArgs,
     ledger: &dyn LedgerStore,
-    calendar: &Calendar,
+    settings: &LedgerSettings,
     clock: &dyn Clock,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let UsageArgs { tenant, from, to, format } = arguments;
+    let UsageArgs { tenant, from, to, by, format } = arguments;
+    let calendar = &settings.time_zone;
     let today = calendar.day_of(clock.timestamp());
     let query = match UsageQuery::of(tenant.map(String::from), from, to, today) {
         Ok(query) => query,
@@ -108,20 +140,113 @@ pub(super) async fn run(
             return Ok(ExitCode::from(WRONG_USAGE));
         }
     };
-    let rows = ledger.usage(&query).await?;
-    let total = TotalReport::of(&rows)?;
+    let Some(by) = by else {
+        let rows = ledger.usage(&query).await?;
+        let total = TotalReport::of(&rows)?;
+        match format {
+            Format::Table => Table::of_days(rows).write(out, &total)?,
+            Format::Csv => Table::of_days(rows).write_csv(out)?,
+            Format::Json => {
+                write_report(out, &query, rows.into_iter().map(Row::from).collect(), total)?;
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let rows = ledger.usage_by(by.division(), &query).await?;
+    for note in by.notes(&rows, &query, settings, today) {
+        say(&note);
+    }
+    let total = TotalReport::of_parts(&rows)?;
     match format {
-        Format::Table => write_table(out, &rows, &total)?,
-        Format::Csv => write_csv(out, &rows)?,
+        Format::Table => by.table(rows, calendar).write(out, &total)?,
+        Format::Csv => by.table(rows, calendar).write_csv(out)?,
         Format::Json => {
-            let UsageQuery { from, to, .. } = query;
-            write_json(
-                out,
-                &Usage { from, to, rows: rows.into_iter().map(Row::from).collect(), total },
-            )?;
+            let parts = rows.into_iter().map(|row| by.report(row, calendar)).collect();
+            write_report(out, &query, parts, total)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_report<T: Serialize>(
+    out: &mut dyn Write,
+    query: &UsageQuery,
+    rows: Vec<T>,
+    total: TotalReport,
+) -> io::Result<()> {
+    write_json(out, &Report { from: query.from, to: query.to, rows, total })
+}
+
+impl By {
+    const fn division(self) -> Division {
+        match self {
+            Self::Key => Division::Key,
+            Self::Endpoint => Division::Endpoint,
+            Self::Hour => Division::Hour,
+        }
+    }
+
+    /// The names of the columns of text.
+    const fn texts(self) -> &'static [&'static str; 2] {
+        match self {
+            Self::Key => &["key", "tenant"],
+            Self::Endpoint => &["endpoint", "tenant"],
+            Self::Hour => &["hour", "tenant"],
+        }
+    }
+
+    fn table(self, rows: Vec<PartRow>, calendar: &Calendar) -> Table {
+        let lines = rows.into_iter().map(|PartRow { part, tenant, spending }| {
+            let texts = vec![part.map(|part| text_of(part, calendar)), Some(tenant)];
+            Line { texts, spending }
+        });
+        Table { texts: self.texts(), lines: lines.collect() }
+    }
+
+    fn report(self, row: PartRow, calendar: &Calendar) -> PartOfAll {
+        let PartRow { part, tenant, spending } = row;
+        let part = BTreeMap::from([(self.texts()[0], part.map(|part| text_of(part, calendar)))]);
+        let spent = SpentReport::of(&spending);
+        PartOfAll { part, tenant, spent, cost: Cost::of(spending.cost, spending.currency) }
+    }
+
+    /// What the rows cannot tell.
+    fn notes(
+        self,
+        rows: &[PartRow],
+        query: &UsageQuery,
+        settings: &LedgerSettings,
+        today: Date,
+    ) -> Vec<String> {
+        let name = self.texts()[0];
+        let mut notes = Vec::new();
+        if rows.iter().any(|row| row.part.is_none()) {
+            let also = match self {
+                Self::Endpoint => ", and calls whose process died before they ended",
+                Self::Key | Self::Hour => "",
+            };
+            notes.push(format!(
+                "note: the rows without {name} hold calls of older versions of the program, which did \
+                 not note it{also}"
+            ));
+        }
+        let kept = today.saturating_sub(i64::from(settings.retention_days).days());
+        if query.from < kept {
+            notes.push(format!(
+                "note: calls before {kept} are deleted (ledger.retention_days = {}) and missing here; `usage` without \
+                 --by counts them",
+                settings.retention_days
+            ));
+        }
+        notes
+    }
+}
+
+fn text_of(part: Part, calendar: &Calendar) -> String {
+    match part {
+        Part::Named(name) => name,
+        Part::Hour(begins_at) => calendar.hour_text(begins_at),
+    }
 }
 
 impl From<UsageRow> for Row {
@@ -130,12 +255,81 @@ impl From<UsageRow> for Row {
     }
 }
 
-fn cells(row: &UsageRow) -> Cells {
-    let texts = [row.day.to_string(), row.tenant.clone(), row.model.clone()];
-    join(texts, numbers(&SpentReport::of(row)), Some(&Cost::of(row.cost, row.currency)))
+impl Table {
+    fn of_days(rows: Vec<UsageRow>) -> Self {
+        let lines = rows.into_iter().map(|UsageRow { day, tenant, model, spending }| {
+            let texts = vec![Some(day.to_string()), Some(tenant), Some(model)];
+            Line { texts, spending }
+        });
+        Self { texts: &["date", "tenant", "model"], lines: lines.collect() }
+    }
+
+    /// The names of all columns.
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.texts.iter().copied().chain(NUMBERS).chain(["cost", "currency"])
+    }
+
+    fn write_csv(&self, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "{}\r\n", self.names().collect::<Vec<_>>().join(","))?;
+        for line in &self.lines {
+            let texts = line.texts.iter().map(|text| text.clone().unwrap_or_default());
+            let cells = texts.chain(line.cells());
+            let fields: Vec<_> = cells.map(|cell| csv_field(&cell).into_owned()).collect();
+            write!(out, "{}\r\n", fields.join(","))?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, out: &mut dyn Write, total: &TotalReport) -> io::Result<()> {
+        let mut lines: Vec<Vec<String>> = vec![self.names().map(str::to_uppercase).collect()];
+        for line in &self.lines {
+            lines.push(
+                line.texts.iter().map(|text| cell(text.as_ref())).chain(line.cells()).collect(),
+            );
+        }
+        lines.extend(self.total_lines(total));
+        let lines: Vec<Vec<_>> =
+            lines.iter().map(|line| line.iter().map(|cell| shown(cell)).collect()).collect();
+        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+        let widths: Vec<_> = (0..lines[0].len()).map(|column| width(column).unwrap_or(0)).collect();
+        for line in &lines {
+            let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+                if column < self.texts.len() {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
+            });
+            writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// The last lines: one, and a further one for each further currency, whose amounts cannot be added. The
+    /// tokens are of all currencies and stand only once.
+    fn total_lines(&self, total: &TotalReport) -> Vec<Vec<String>> {
+        let line = |name: &str, numbers: [String; NUMBERS.len()], cost: Option<&Cost>| {
+            let blank = std::iter::repeat_n(String::new(), self.texts.len() - 1);
+            let texts = [name.to_owned()].into_iter().chain(blank);
+            texts.chain(numbers).chain(cost_cells(cost)).collect()
+        };
+        let mut lines = vec![line("total", numbers(&total.spent), total.cost.first())];
+        let further = total.cost.iter().skip(1);
+        lines.extend(further.map(|cost| line("", Default::default(), Some(cost))));
+        lines
+    }
 }
 
-fn numbers(spent: &SpentReport) -> [String; 7] {
+impl Line {
+    /// The cells behind the texts.
+    fn cells(&self) -> impl Iterator<Item = String> {
+        let Spending { cost, currency, .. } = self.spending;
+        let numbers = numbers(&SpentReport::of(&self.spending));
+        numbers.into_iter().chain(cost_cells(Some(&Cost::of(cost, currency))))
+    }
+}
+
+fn numbers(spent: &SpentReport) -> [String; NUMBERS.len()] {
     [
         spent.calls,
         spent.unverified_calls,
@@ -148,35 +342,8 @@ fn numbers(spent: &SpentReport) -> [String; 7] {
     .map(|number| number.to_string())
 }
 
-fn join(texts: [String; TEXTS], numbers: [String; 7], cost: Option<&Cost>) -> Cells {
-    let [date, tenant, model] = texts;
-    let [calls, unverified_calls, image, input, output, total, unverified] = numbers;
-    let (amount, currency) =
-        (cell(cost.map(|cost| cost.amount)), cell(cost.map(|cost| cost.currency)));
-    [
-        date,
-        tenant,
-        model,
-        calls,
-        unverified_calls,
-        image,
-        input,
-        output,
-        total,
-        unverified,
-        amount,
-        currency,
-    ]
-}
-
-fn write_csv(out: &mut dyn Write, rows: &[UsageRow]) -> io::Result<()> {
-    write!(out, "{}\r\n", COLUMNS.join(","))?;
-    for row in rows {
-        let cells = cells(row);
-        let fields: Vec<_> = cells.iter().map(|cell| csv_field(cell)).collect();
-        write!(out, "{}\r\n", fields.join(","))?;
-    }
-    Ok(())
+fn cost_cells(cost: Option<&Cost>) -> [String; 2] {
+    [cell(cost.map(|cost| cost.amount)), cell(cost.map(|cost| cost.currency))]
 }
 
 /// A field of RFC 4180. Only names that an older version took can need quotes, or an apostrophe, which
@@ -191,32 +358,6 @@ fn csv_field(text: &str) -> Cow<'_, str> {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
-}
-
-fn write_table(out: &mut dyn Write, rows: &[UsageRow], total: &TotalReport) -> io::Result<()> {
-    let mut lines = vec![COLUMNS.map(str::to_uppercase)];
-    lines.extend(rows.iter().map(cells));
-    lines.extend(total_lines(total));
-    let width = |column: usize| lines.iter().map(|line| shown(&line[column]).chars().count()).max();
-    let widths: Vec<_> = (0..COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
-    for line in &lines {
-        let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            let cell = shown(cell);
-            if column < TEXTS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
-/// The last lines: one, and a further one for each further currency, whose amounts cannot be added. The
-/// tokens are of all currencies and stand only once.
-fn total_lines(total: &TotalReport) -> Vec<Cells> {
-    let texts = ["total".to_owned(), String::new(), String::new()];
-    let mut lines = vec![join(texts, numbers(&total.spent), total.cost.first())];
-    let further = total.cost.iter().skip(1);
-    lines.extend(further.map(|cost| join(Default::default(), Default::default(), Some(cost))));
-    lines
 }
 
 #[cfg(test)]
@@ -248,24 +389,30 @@ mod tests {
             day: date(2026, 5, 4),
             tenant: tenant.into(),
             model: model.into(),
-            calls: 3,
-            unverified_calls: 1,
-            usage: Spent { image: Tokens::new(70), text: Tokens::new(20), output: Tokens::new(10) },
-            unverified_tokens: Tokens::new(50),
-            cost: Money::from_nanos(12_500_000),
-            currency,
+            spending: Spending {
+                calls: 3,
+                unverified_calls: 1,
+                usage: Spent {
+                    image: Tokens::new(70),
+                    text: Tokens::new(20),
+                    output: Tokens::new(10),
+                },
+                unverified_tokens: Tokens::new(50),
+                cost: Money::from_nanos(12_500_000),
+                currency,
+            },
         }
     }
 
     fn table(rows: &[UsageRow]) -> String {
         let mut out = Vec::new();
-        write_table(&mut out, rows, &TotalReport::of(rows).unwrap()).unwrap();
+        Table::of_days(rows.to_vec()).write(&mut out, &TotalReport::of(rows).unwrap()).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn csv(rows: &[UsageRow]) -> String {
         let mut out = Vec::new();
-        write_csv(&mut out, rows).unwrap();
+        Table::of_days(rows.to_vec()).write_csv(&mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -279,8 +426,10 @@ mod tests {
         store.migrate().await.unwrap();
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(494_088));
         let mut out = Vec::new();
+        let time_zone = calendar.clone();
+        let settings = LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone };
         let code =
-            run(parse(line).unwrap(), &*store.ledger(), calendar, &clock, &mut out).await.unwrap();
+            run(parse(line).unwrap(), &*store.ledger(), &settings, &clock, &mut out).await.unwrap();
         (code, String::from_utf8(out).unwrap())
     }
 
@@ -297,6 +446,55 @@ mod tests {
         assert_eq!(lines[3], total);
         let ends: Vec<_> = table.lines().map(str::len).collect();
         assert_eq!(ends[1], ends[2], "{table}");
+    }
+
+    fn part(part: Option<Part>) -> PartRow {
+        let UsageRow { tenant, spending, .. } = row("acme", "m", Currency::Cny);
+        PartRow { part, tenant, spending }
+    }
+
+    #[test]
+    fn a_part_that_is_not_known_is_a_dash_in_a_table_an_empty_field_and_null() {
+        let rows = vec![part(None), part(Some(Part::Named("4t0w9x2k7c1m".into())))];
+        let table = By::Key.table(rows.clone(), &Calendar::UTC);
+        let (mut text, mut csv) = (Vec::new(), Vec::new());
+        table.write(&mut text, &TotalReport::of_parts(&rows).unwrap()).unwrap();
+        table.write_csv(&mut csv).unwrap();
+        let (text, csv) = (String::from_utf8(text).unwrap(), String::from_utf8(csv).unwrap());
+        let line = text.lines().nth(1).unwrap();
+        assert!(line.starts_with("-             acme"), "{text}");
+        assert!(csv.starts_with("key,tenant,calls,") && csv.contains("\r\n,acme,3,1,"), "{csv}");
+        let json = serde_json::to_value(By::Key.report(rows[0].clone(), &Calendar::UTC)).unwrap();
+        assert_eq!((&json["key"], &json["tenant"]), (&Value::Null, &"acme".into()));
+        assert_eq!(json["cost"]["amount"], "0.0125");
+    }
+
+    #[test]
+    fn an_hour_is_shown_by_the_clocks_of_the_ledger() {
+        let begins_at = "2026-10-25T00:00:00Z".parse().unwrap();
+        let shown = |zone: &str, at| Calendar::named(zone).unwrap().hour_text(at);
+        assert_eq!(shown("Asia/Shanghai", begins_at), "2026-10-25T08:00+08:00");
+        assert_eq!(shown("Asia/Kathmandu", begins_at), "2026-10-25T05:45+05:45");
+        // Clocks are set back: the hour comes twice.
+        let next = "2026-10-25T01:00:00Z".parse().unwrap();
+        assert_eq!(shown("Europe/Berlin", begins_at), "2026-10-25T02:00+02:00");
+        assert_eq!(shown("Europe/Berlin", next), "2026-10-25T02:00+01:00");
+    }
+
+    #[test]
+    fn what_the_rows_cannot_tell_is_said() {
+        let settings =
+            LedgerSettings { lease_ms: 30_000, retention_days: 30, time_zone: Calendar::UTC };
+        let today = date(2026, 5, 14);
+        let query = |from| UsageQuery { tenant: None, from, to: today };
+        let notes = |rows: &[PartRow], from| By::Key.notes(rows, &query(from), &settings, today);
+        let known = part(Some(Part::Named("k".into())));
+        assert!(notes(std::slice::from_ref(&known), date(2026, 4, 14)).is_empty());
+        let told = notes(&[part(None), known], date(2026, 4, 13));
+        assert!(
+            told[0].contains("without key") && told[1].contains("before 2026-04-14"),
+            "{told:?}"
+        );
     }
 
     #[test]
@@ -367,7 +565,14 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_told_before_anything_is_done() {
-        for wrong in ["--from soon", "--to 2026-02-30", "--from 20260501", "--format xml", "acme"] {
+        for wrong in [
+            "--by day",
+            "--from soon",
+            "--to 2026-02-30",
+            "--from 20260501",
+            "--format xml",
+            "acme",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?} was accepted");
         }
     }

@@ -23,6 +23,8 @@ use crate::units::{Currency, Money, Usage};
 pub struct Charge {
     /// Who pays.
     pub tenant: Arc<str>,
+    /// The id of the key that the call was asked for with; none where nobody knows.
+    pub key: Option<Arc<str>>,
     /// The model that is called.
     pub model: Arc<str>,
     /// The most tokens that may be billed.
@@ -42,6 +44,8 @@ pub struct Bill {
     pub cost: Money,
     /// The upstream's own id of the answer, by which its bill can be checked.
     pub request_id: Option<String>,
+    /// The endpoint of the upstream where the call was made; none where nobody knows.
+    pub endpoint: Option<Arc<str>>,
 }
 
 /// Where an entry stands.
@@ -93,6 +97,16 @@ pub struct Entry {
     pub bill: Bill,
 }
 
+impl Entry {
+    /// When the call was asked for, in milliseconds since 1970: its id was made then and begins with it. None for
+    /// an id that this program did not make.
+    pub fn asked_at(&self) -> Option<i64> {
+        let (seconds, nanos) = self.id.get_timestamp()?.to_unix();
+        let milliseconds = seconds.checked_mul(1_000)?.checked_add(u64::from(nanos / 1_000_000))?;
+        i64::try_from(milliseconds).ok()
+    }
+}
+
 /// One change of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
@@ -128,6 +142,8 @@ pub enum Operation {
         id: Uuid,
         /// What the bound costs where the call was made; what was reserved, where that is not known.
         cost: Option<Money>,
+        /// The endpoint where the call was made, where that is known.
+        endpoint: Option<Arc<str>>,
     },
     /// Give the bound back, because nothing was billed.
     Release {
@@ -370,11 +386,12 @@ impl Books {
             }
             Operation::Settle { id, bill } => self.close(*id, EntryState::Settled, bill.clone()),
             Operation::Clamp { id, bill } => self.close(*id, EntryState::Unverified, bill.clone()),
-            Operation::WriteOff { id, cost } => {
+            Operation::WriteOff { id, cost, endpoint } => {
                 let Some(entry) = self.entries.get(id) else { return Outcome::Unknown };
                 let Charge { bound, cost: reserved, .. } = entry.charge;
                 let cost = cost.unwrap_or(reserved).min(reserved);
-                let bill = Bill { usage: bound, cost, request_id: None };
+                let endpoint = endpoint.clone();
+                let bill = Bill { usage: bound, cost, request_id: None, endpoint };
                 self.close(*id, EntryState::Unverified, bill)
             }
             Operation::Release { id } => self.close(*id, EntryState::Released, Bill::default()),

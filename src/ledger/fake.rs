@@ -19,7 +19,7 @@ use super::account::{Account, AccountKey};
 use super::books::{Books, Entry, EntryState, Operation, Outcome, accounts_of, reserving_tenants};
 use super::budget::Budgets;
 use super::settings::LedgerSettings;
-use super::usage::{Imbalance, UsageQuery, UsageRow};
+use super::usage::{Division, Imbalance, PartRow, UsageQuery, UsageRow};
 use super::window::{Calendar, Period, Window};
 use super::{Beats, Ledger, LedgerStore, LedgerStoreError};
 use crate::clock::Clock;
@@ -291,6 +291,14 @@ impl LedgerStore for FakeLedgerStore {
         _query: &'a UsageQuery,
     ) -> BoxFuture<'a, Result<u64, LedgerStoreError>> {
         Box::pin(async { Ok(0) })
+    }
+
+    fn usage_by<'a>(
+        &'a self,
+        _division: Division,
+        _query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<Vec<PartRow>, LedgerStoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn audit(&self, _from: Date) -> BoxFuture<'_, Result<Vec<Imbalance>, LedgerStoreError>> {

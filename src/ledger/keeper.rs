@@ -197,8 +197,10 @@ impl Keeper {
         today: Date,
         stuck: &mut HashSet<Uuid>,
     ) -> Result<u32, LedgerStoreError> {
-        let batch: Vec<_> =
-            orphans.iter().map(|id| Operation::WriteOff { id: *id, cost: None }).collect();
+        let batch: Vec<_> = orphans
+            .iter()
+            .map(|id| Operation::WriteOff { id: *id, cost: None, endpoint: None })
+            .collect();
         let outcomes = match ask(self.store.post(&batch, today)).await {
             Err(LedgerStoreError::Broken(_)) if batch.len() > 1 => {
                 let mut written_off = 0_u32;

@@ -52,7 +52,7 @@ use self::budget::{BudgetExceeded, Budgets};
 use self::commits::Commits;
 use self::keeper::Keeper;
 use self::settings::LedgerSettings;
-use self::usage::{Imbalance, UsageQuery, UsageRow};
+use self::usage::{Division, Imbalance, PartRow, UsageQuery, UsageRow};
 use self::window::{Calendar, Period};
 use self::writer::{Message, Reply, Request, Writer};
 use crate::clock::Clock;
@@ -162,6 +162,18 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         &'a self,
         query: &'a UsageQuery,
     ) -> BoxFuture<'a, Result<u64, LedgerStoreError>>;
+
+    /// What was spent, by part, tenant and currency, in that order and what is not known first. It is added up
+    /// from the entries, so days whose entries were pruned are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerStoreError`].
+    fn usage_by<'a>(
+        &'a self,
+        division: Division,
+        query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<Vec<PartRow>, LedgerStoreError>>;
 
     /// Recounts the entries of all windows that began on `from` or later, and gives the accounts and the
     /// daily sums that count otherwise.

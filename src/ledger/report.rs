@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::account::{Account, AccountKey, Unit};
 use super::budget::Budgets;
-use super::usage::{UsageQuery, UsageRow};
+use super::usage::{PartRow, Spending, UsageQuery, UsageRow};
 use super::window::{Calendar, Period, Window};
 use crate::units::{Cost, Currency, Money, Tokens, Usage};
 
@@ -119,15 +119,35 @@ pub struct TotalReport {
 
 /// Rows whose sum is larger than any ledger can count. At least one of them is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the rows of these days add up to more than can be counted; the largest is ledger_usage, row of {day}, \
-     {tenant}, {model}, {currency}"
-)]
-pub struct Uncountable {
+pub enum Uncountable {
+    /// Of daily sums.
+    #[error(
+        "the rows of these days add up to more than can be counted{}",
+        .0.as_ref().map_or(String::new(), |row| format!("; the largest is ledger_usage, row of {row}"))
+    )]
+    Days(Option<Box<RowName>>),
+    /// Of single calls.
+    #[error(
+        "the calls of these days add up to more than can be counted; `ocr-gateway audit` names the sums that \
+         they are in"
+    )]
+    Calls,
+}
+
+/// What names a daily sum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowName {
     day: Date,
     tenant: String,
     model: String,
     currency: Currency,
+}
+
+impl std::fmt::Display for RowName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { day, tenant, model, currency } = self;
+        write!(f, "{day}, {tenant}, {model}, {currency}")
+    }
 }
 
 impl UsageReport {
@@ -149,9 +169,10 @@ impl UsageReport {
 }
 
 impl SpentReport {
-    /// What a row says.
-    pub const fn of(row: &UsageRow) -> Self {
-        Self::new([row.calls, row.unverified_calls], &row.usage, row.unverified_tokens)
+    /// The tokens and calls of a spending.
+    pub const fn of(spending: &Spending) -> Self {
+        let calls = [spending.calls, spending.unverified_calls];
+        Self::new(calls, &spending.usage, spending.unverified_tokens)
     }
 
     const fn new(calls: [u64; 2], usage: &Usage, unverified_tokens: Tokens) -> Self {
@@ -174,9 +195,24 @@ impl TotalReport {
     ///
     /// [`Uncountable`].
     pub fn of(rows: &[UsageRow]) -> Result<Self, Uncountable> {
+        let sum = Self::sum(rows.iter().map(|row| &row.spending));
+        sum.ok_or_else(|| Uncountable::Days(largest(rows).map(Box::new)))
+    }
+
+    /// The sum of the parts.
+    ///
+    /// # Errors
+    ///
+    /// [`Uncountable`].
+    pub fn of_parts(rows: &[PartRow]) -> Result<Self, Uncountable> {
+        Self::sum(rows.iter().map(|row| &row.spending)).ok_or(Uncountable::Calls)
+    }
+
+    /// The sum of these; none where it is larger than any ledger can count.
+    fn sum<'a>(spendings: impl IntoIterator<Item = &'a Spending>) -> Option<Self> {
         let (mut calls, mut usage, mut unverified) = ([0_u64; 2], Usage::default(), Tokens::ZERO);
         let mut cost: BTreeMap<Currency, Money> = BTreeMap::new();
-        for row in rows {
+        for row in spendings {
             calls =
                 [calls[0].saturating_add(row.calls), calls[1].saturating_add(row.unverified_calls)];
             usage = usage.plus(&row.usage);
@@ -187,27 +223,25 @@ impl TotalReport {
         // Sums that do not fit stay at the largest number.
         let counts = [calls[0], calls[1], usage.total().get(), unverified.get()];
         let money = cost.values().map(|amount| amount.nanos());
-        if let (true, Some(largest)) =
-            (counts.into_iter().chain(money).any(|sum| sum == u64::MAX), largest(rows))
-        {
-            return Err(Uncountable {
-                day: largest.day,
-                tenant: largest.tenant.clone(),
-                model: largest.model.clone(),
-                currency: largest.currency,
-            });
+        if counts.into_iter().chain(money).any(|sum| sum == u64::MAX) {
+            return None;
         }
         let cost = cost.into_iter().map(|(currency, amount)| Cost::of(amount, currency));
-        Ok(Self { spent: SpentReport::new(calls, &usage, unverified), cost: cost.collect() })
+        Some(Self { spent: SpentReport::new(calls, &usage, unverified), cost: cost.collect() })
     }
 }
 
-/// The row with the largest number.
-fn largest(rows: &[UsageRow]) -> Option<&UsageRow> {
-    rows.iter().max_by_key(|row| {
-        let tokens = row.usage.total().max(row.unverified_tokens).get();
-        tokens.max(row.cost.nanos()).max(row.calls).max(row.unverified_calls)
-    })
+/// The name of the row with the largest number.
+fn largest(rows: &[UsageRow]) -> Option<RowName> {
+    let largest = rows.iter().max_by_key(|row| {
+        let Spending { calls, unverified_calls, usage, unverified_tokens, cost, .. } =
+            &row.spending;
+        let tokens = usage.total().max(*unverified_tokens).get();
+        tokens.max(cost.nanos()).max(*calls).max(*unverified_calls)
+    })?;
+    let UsageRow { day, tenant, model, spending } = largest;
+    let (tenant, model) = (tenant.clone(), model.clone());
+    Some(RowName { day: *day, tenant, model, currency: spending.currency })
 }
 
 impl BudgetsReport {
@@ -276,8 +310,9 @@ impl<T> BalanceReport<T> {
 
 impl From<UsageRow> for DayReport {
     fn from(row: UsageRow) -> Self {
-        let (spent, cost) = (SpentReport::of(&row), Cost::of(row.cost, row.currency));
-        Self { date: row.day, model: row.model, spent, cost }
+        let UsageRow { day, model, spending, .. } = row;
+        let spent = SpentReport::of(&spending);
+        Self { date: day, model, spent, cost: Cost::of(spending.cost, spending.currency) }
     }
 }
 
@@ -287,11 +322,8 @@ mod tests {
 
     use super::*;
 
-    fn row(model: &str, cost: u64, currency: Currency) -> UsageRow {
-        UsageRow {
-            day: date(2026, 5, 4),
-            tenant: "acme".into(),
-            model: model.into(),
+    fn spending(cost: u64, currency: Currency) -> Spending {
+        Spending {
             calls: 3,
             unverified_calls: 1,
             usage: Usage { image: Tokens::new(7), text: Tokens::new(2), output: Tokens::new(1) },
@@ -303,9 +335,9 @@ mod tests {
 
     #[test]
     fn a_total_adds_tokens_and_keeps_currencies_apart() {
-        let rows =
-            [row("a", 1, Currency::Cny), row("b", 2, Currency::Cny), row("c", 4, Currency::Usd)];
-        let total = TotalReport::of(&rows).unwrap();
+        let spendings = [(1, Currency::Cny), (2, Currency::Cny), (4, Currency::Usd)];
+        let spendings = spendings.map(|(cost, currency)| spending(cost, currency));
+        let total = TotalReport::sum(&spendings).unwrap();
         assert_eq!((total.spent.calls, total.spent.total_tokens.get()), (9, 30));
         let cost: Vec<_> = total.cost.iter().map(|cost| cost.amount.nanos()).collect();
         assert_eq!(cost, [3, 4]);

@@ -62,11 +62,15 @@ impl Reservation {
         self.end(Operation::Clamp { id, bill }, spent)
     }
 
-    /// Counts the bound as spent, at what it costs where the call was made, because the bill is
-    /// unknown. Otherwise like [`settle`](Self::settle).
-    pub fn write_off(self, cost: Money) -> impl Future<Output = Balances> + Send + use<> {
+    /// Counts the bound as spent, at what it costs at the `endpoint` where the call was made, because the bill
+    /// is unknown. Otherwise like [`settle`](Self::settle).
+    pub fn write_off(
+        self,
+        cost: Money,
+        endpoint: Option<Arc<str>>,
+    ) -> impl Future<Output = Balances> + Send + use<> {
         let (id, cost, spent) = (self.id, Some(cost), self.bound);
-        self.end(Operation::WriteOff { id, cost }, spent)
+        self.end(Operation::WriteOff { id, cost, endpoint }, spent)
     }
 
     /// Gives the bound back, because nothing was billed.

@@ -186,6 +186,7 @@ impl Run {
         let tokens = 1 + self.below(400);
         let charge = Charge {
             tenant: ["acme", "umbrella"][usize::try_from(self.below(2)).unwrap()].into(),
+            key: None,
             model: "m".into(),
             bound: usage(tokens),
             cost: Money::from_nanos(tokens * 7),
@@ -226,12 +227,16 @@ impl Run {
             usage: usage(tokens),
             cost: Money::from_nanos(tokens * 7),
             request_id: Some(id.to_string()),
+            endpoint: None,
         };
         let (state, bill) = match self.below(8) {
             0 => (EntryState::Released, Bill::default()),
             1 => {
                 let cost = Money::from_nanos(tokens * (1 + self.below(7)));
-                (EntryState::Unverified, Bill { cost, request_id: None, ..bill(tokens) })
+                (
+                    EntryState::Unverified,
+                    Bill { cost, request_id: None, endpoint: None, ..bill(tokens) },
+                )
             }
             2 => (EntryState::Settled, bill(tokens)),
             3 => (EntryState::Settled, bill(tokens + self.below(50))),
@@ -239,7 +244,7 @@ impl Run {
         };
         match state {
             EntryState::Released => reservation.release(),
-            EntryState::Unverified => drop(reservation.write_off(bill.cost)),
+            EntryState::Unverified => drop(reservation.write_off(bill.cost, None)),
             _ => drop(reservation.settle(bill.clone())),
         }
         self.wanted.insert(id, Wanted { state, bill, owner });

@@ -1,5 +1,6 @@
 //! What was spent, as it is asked for and told.
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::account::AccountKey;
@@ -80,6 +81,13 @@ pub struct UsageRow {
     pub tenant: String,
     /// With which model.
     pub model: String,
+    /// What.
+    pub spending: Spending,
+}
+
+/// Calls that were counted, added up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spending {
     /// Calls that were counted.
     pub calls: u64,
     /// Of them, those counted at their bound because the bill is unknown.
@@ -92,6 +100,37 @@ pub struct UsageRow {
     pub cost: Money,
     /// In which currency.
     pub currency: Currency,
+}
+
+/// What the spend of a tenant is divided by. The entries of single calls tell it, not the daily sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Division {
+    /// The key that the calls were asked for with.
+    Key,
+    /// The endpoint of the upstream.
+    Endpoint,
+    /// The hour of UTC in which they were asked for.
+    Hour,
+}
+
+/// What one tenant spent with one key, at one endpoint or in one hour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartRow {
+    /// Which; none for the calls of which it is not known.
+    pub part: Option<Part>,
+    /// Who spent.
+    pub tenant: String,
+    /// What.
+    pub spending: Spending,
+}
+
+/// A part of a [`Division`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A key's id or an endpoint's name.
+    Named(String),
+    /// The beginning of an hour.
+    Hour(Timestamp),
 }
 
 /// The columns of an account that its entries recount.

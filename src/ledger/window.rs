@@ -128,6 +128,12 @@ impl Calendar {
         day
     }
 
+    /// The hour that begins at this moment, as the zone's clocks show it, with the zone's offset: hours that come
+    /// twice when clocks are set back differ in it.
+    pub fn hour_text(&self, begins_at: Timestamp) -> String {
+        begins_at.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M%:z").to_string()
+    }
+
     /// The first moment of a window.
     pub fn starts_at(&self, window: &Window) -> Timestamp {
         self.begins_at(window.starts_on)

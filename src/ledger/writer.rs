@@ -435,7 +435,7 @@ impl Writer {
             return;
         }
         tracing::error!(entry = %id, "a call is counted at its bound: its end cannot be posted");
-        let operation = Operation::WriteOff { id, cost: None };
+        let operation = Operation::WriteOff { id, cost: None, endpoint: None };
         self.ends.push_back(End { operation, reply: None, ..end });
     }
 

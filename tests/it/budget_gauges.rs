@@ -2,10 +2,13 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::ledger::window::Calendar;
+use sqlx::{Connection as _, PgConnection};
 
+use crate::databases::Database;
 use crate::harness::{Answer, MovedClock, TestGateway, fixture, until};
 use crate::program::{Installation, Service};
 
@@ -136,4 +139,30 @@ async fn a_scrape_succeeds_without_the_database() {
         let metrics = gateway.metrics().await;
         assert!(metrics.contains("ocr_gateway_in_flight_requests_limit "), "{metrics}");
     }
+}
+
+#[tokio::test]
+async fn a_scrape_is_answered_while_the_database_hangs_and_shows_what_was_read_before() {
+    let Some(database) = Database::postgres().await else { return };
+    let mut installation = Installation::reading("a page").await;
+    installation.set("DATABASE__URL", &database.url);
+    installation.key("acme").await;
+    assert_eq!(installation.run("tenant set acme --daily-tokens 1000000").await.code, 0);
+    let service = installation.serve().await;
+    let shows = async |limit: u64| {
+        let request = service.http.get(format!("{}/metrics", service.metrics_address));
+        // Far longer than a scrape waits, and far shorter than the database hangs.
+        let metrics = Answer::of(request.timeout(Duration::from_secs(8))).await.text;
+        metrics.contains(&format!(r#"tokens_limit{{period="day",tenant="acme"}} {limit}"#))
+    };
+    until("it is read", async || shows(1_000_000).await).await;
+    let mut other = PgConnection::connect(&database.url).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE tenants, ledger_accounts IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    for _ in 0..5 {
+        assert!(shows(1_000_000).await);
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(installation.run("tenant set acme --daily-tokens 2000000").await.code, 0);
+    until("it is read again", async || shows(2_000_000).await).await;
 }

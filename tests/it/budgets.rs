@@ -340,6 +340,7 @@ async fn answer_after_a_change(
     ledger.register(id).await.unwrap();
     let page = Charge {
         tenant: "acme".into(),
+        key: None,
         model: "m".into(),
         bound: Usage { image: Tokens::new(HELD), ..Usage::default() },
         cost: Money::ZERO,

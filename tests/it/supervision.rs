@@ -47,6 +47,7 @@ async fn a_background_task_that_panics_ends_the_service_after_the_requests_in_fl
 async fn orphan(store: &dyn LedgerStore, tenant: &str) {
     let charge = Charge {
         tenant: tenant.into(),
+        key: None,
         model: "m".into(),
         bound: Usage { image: Tokens::new(10), ..Usage::default() },
         cost: Money::ZERO,

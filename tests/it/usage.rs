@@ -1,16 +1,19 @@
 //! What was spent is shown: to the caller by `GET /usage`, to the operator on the command line, to
 //! dashboards as gauges, and always the same.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
 use dashscope_emulator::Fault;
 use ocr_gateway::auth::key::ApiKey;
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::random::SystemRandom;
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection};
 
 use crate::databases::Database;
+use crate::dropin::{self, CHAT, GENERATION};
 use crate::harness::{Answer, SCRIPTED_TEXT, TestGateway, fixture, spawn, until};
 use crate::openapi::contract;
 use crate::program::{Installation, Service};
@@ -343,6 +346,83 @@ async fn the_command_line_tells_what_was_billed_while_the_service_runs() {
     assert_eq!(installation.run("usage --tenant nobody --format csv").await.out.lines().count(), 1);
 }
 
+/// What `usage` with these arguments tells a script.
+async fn told(installation: &Installation, arguments: &str) -> Value {
+    let ended = installation.run(&format!("usage {arguments} --format json")).await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    serde_json::from_str(&ended.out).unwrap()
+}
+
+/// The requests of all routes that spend.
+fn spending(service: &Service, key: &str) -> Vec<RequestBuilder> {
+    let picture = fixture("hello.png");
+    let mut stream = dropin::chat();
+    stream["stream"] = true.into();
+    vec![
+        service.post(key, "/ocr").body(picture.clone()),
+        service.post(key, "/ocr").header("accept", "text/event-stream").body(picture.clone()),
+        service.post(key, "/extract?template=receipt").body(picture),
+        service.post(key, CHAT).body(dropin::chat().to_string()),
+        service.post(key, CHAT).body(stream.to_string()),
+        service.post(key, GENERATION).body(dropin::generation().to_string()),
+    ]
+}
+
+#[tokio::test]
+async fn the_spend_of_three_keys_sums_to_that_of_their_tenant_to_the_last_digit() {
+    for database in Database::of_each_engine().await {
+        let mut installation = Installation::reading(SCRIPTED_TEXT).await;
+        installation.set("DATABASE__URL", &database.url);
+        installation.set("UPSTREAM__BACKOFF_CAP_MS", "1");
+        installation.set("UPSTREAM__BACKOFF_BASE_MS", "1");
+        let mut keys = vec![installation.key("acme").await];
+        for _ in 0..2 {
+            keys.push(installation.run("key create acme").await.out.trim().to_owned());
+        }
+        let mut service = installation.serve().await;
+        let mut billed = BTreeMap::new();
+        for (number, key) in keys.iter().enumerate() {
+            let before = installation.upstream().bill().total();
+            for request in (0..=number).flat_map(|_| spending(&service, key)) {
+                assert_eq!(Answer::of(request).await.status, 200);
+            }
+            let id = key.split('_').nth(1).unwrap().to_owned();
+            billed.insert(id, installation.upstream().bill().total() - before);
+        }
+        let by_key = told(&installation, "--by key").await;
+        let rows = by_key["rows"].as_array().unwrap().iter();
+        let told_of_keys = rows.map(|row| {
+            (row["key"].as_str().unwrap().to_owned(), row["total_tokens"].as_u64().unwrap())
+        });
+        assert_eq!(told_of_keys.collect::<BTreeMap<_, _>>(), billed);
+        // Calls whose bill is unknown are counted under their key as well.
+        installation.upstream().add_fault(Fault::reset().after_inference().every(3));
+        for request in keys.iter().flat_map(|key| spending(&service, key)) {
+            // Where a stream breaks off there is no whole answer.
+            let _ = request.send().await.unwrap().bytes().await;
+        }
+        service.signal("TERM").await;
+        assert_eq!(service.ended().await, Some(0));
+        let whole = told(&installation, "--tenant acme").await["total"].clone();
+        assert_ne!(whole["unverified_calls"], 0);
+        for by in ["key", "endpoint", "hour"] {
+            let parts = told(&installation, &format!("--tenant acme --by {by}")).await;
+            assert_eq!(parts["total"], whole, "by {by}");
+            let rows = parts["rows"].as_array().unwrap();
+            let sum: u64 =
+                rows.iter().map(|row| nanos(row["cost"]["amount"].as_str().unwrap())).sum();
+            assert_eq!(sum, nanos(whole["cost"][0]["amount"].as_str().unwrap()), "by {by}");
+            assert!(
+                rows.iter().all(|row| row[by].is_string() && row["tenant"] == "acme"),
+                "{parts}"
+            );
+        }
+        let endpoints = told(&installation, "--by endpoint").await;
+        assert_eq!(endpoints["rows"][0]["endpoint"], "beijing");
+        assert_eq!(installation.run("audit").await.code, 0);
+    }
+}
+
 #[tokio::test]
 async fn wrong_days_are_wrong_usage() {
     let installation = Installation::reading(SCRIPTED_TEXT).await;
@@ -352,6 +432,7 @@ async fn wrong_days_are_wrong_usage() {
         "usage --to 2026-02-30",
         "usage --from 2026-02-02 --to 2026-02-01",
         "usage --format xml",
+        "usage --by day",
         "usage --tenant Not/A/Name",
         "audit --from soon",
     ] {

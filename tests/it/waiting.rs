@@ -88,6 +88,7 @@ async fn ask(
 ) -> Result<Reservation, ReserveError> {
     let charge = Charge {
         tenant: tenant.into(),
+        key: None,
         model: "m".into(),
         bound: Usage { image: Tokens::new(count), ..Usage::default() },
         cost: Money::from_nanos(count),

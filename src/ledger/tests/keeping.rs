@@ -32,6 +32,7 @@ impl Opened {
     async fn reserve(&self, tokens: u64) -> Result<Reservation, ReserveError> {
         let charge = Charge {
             tenant: "acme".into(),
+            key: None,
             model: "m".into(),
             bound: usage(tokens),
             cost: Money::from_nanos(tokens),
@@ -112,7 +113,8 @@ async fn the_end_of_a_call_that_the_ledger_cannot_count_leaves_it_at_its_bound_a
     let opened = Opened::new(FakeLedgerStore::default()).await;
     let reservation = opened.reserve(10).await.unwrap();
     let id = reservation.id();
-    let beyond = Bill { usage: usage(u64::MAX), cost: Money::ZERO, request_id: None };
+    let beyond =
+        Bill { usage: usage(u64::MAX), cost: Money::ZERO, request_id: None, endpoint: None };
     reservation.settle(beyond).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(opened.state(id), EntryState::Unverified);
@@ -156,19 +158,21 @@ fn a_clamped_bill_is_not_lowered_to_the_bound_by_a_keeper_that_comes_late() {
     let (id, today) = (Uuid::from_u128(1), jiff::civil::date(2026, 5, 4));
     let charge = Charge {
         tenant: "acme".into(),
+        key: None,
         model: "m".into(),
         bound: usage(100),
         cost: Money::from_nanos(100),
         currency: Currency::Cny,
     };
-    let bill = Bill { usage: usage(300), cost: Money::from_nanos(300), request_id: None };
+    let bill =
+        Bill { usage: usage(300), cost: Money::from_nanos(300), request_id: None, endpoint: None };
     let mut books = Books::default();
     let holder = Uuid::nil();
     books.post(&Operation::Reserve { id, holder, charge, budgets: Budgets::default() }, today);
     let clamped = books.post(&Operation::Clamp { id, bill }, today);
     assert!(matches!(clamped, Outcome::Closed(..)), "{clamped:?}");
     // The keeper of another process saw the entry while it was open.
-    let written_off = books.post(&Operation::WriteOff { id, cost: None }, today);
+    let written_off = books.post(&Operation::WriteOff { id, cost: None, endpoint: None }, today);
     assert_eq!(written_off, Outcome::Unchanged);
 }
 

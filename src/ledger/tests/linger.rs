@@ -17,6 +17,7 @@ async fn ledger_over(store: &Arc<FakeLedgerStore>, tasks: &mut JoinSet<()>) -> L
 async fn reserved(ledger: &Ledger, tokens: u64) -> Reservation {
     let charge = Charge {
         tenant: "acme".into(),
+        key: None,
         model: "m".into(),
         bound: usage(tokens),
         cost: Money::from_nanos(tokens),
@@ -27,7 +28,7 @@ async fn reserved(ledger: &Ledger, tokens: u64) -> Reservation {
 }
 
 fn bill(tokens: u64) -> Bill {
-    Bill { usage: usage(tokens), cost: Money::from_nanos(tokens), request_id: None }
+    Bill { usage: usage(tokens), cost: Money::from_nanos(tokens), request_id: None, endpoint: None }
 }
 
 fn state(store: &FakeLedgerStore, id: Uuid) -> EntryState {

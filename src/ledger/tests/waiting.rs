@@ -58,6 +58,7 @@ impl Replicas {
 async fn asked(ledger: &Ledger, tenant: &str, tokens: u64, patience: Duration) -> Answer {
     let charge = Charge {
         tenant: tenant.into(),
+        key: None,
         model: "m".into(),
         bound: usage(tokens),
         cost: Money::from_nanos(tokens),
@@ -83,7 +84,7 @@ async fn heard(calls: &mut JoinSet<Answer>) -> Answer {
 }
 
 fn bill(tokens: u64) -> Bill {
-    Bill { usage: usage(tokens), cost: Money::from_nanos(tokens), request_id: None }
+    Bill { usage: usage(tokens), cost: Money::from_nanos(tokens), request_id: None, endpoint: None }
 }
 
 #[tokio::test(start_paused = true)]

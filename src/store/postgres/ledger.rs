@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use jiff::civil::Date;
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::Postgres;
@@ -16,12 +17,12 @@ use super::sessions::Session;
 use crate::ledger::account::{Account, AccountKey};
 use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of, reserving_tenants};
 use crate::ledger::budget::Budgets;
-use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
+use crate::ledger::usage::{Division, Imbalance, PartRow, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
 use crate::ledger::{Beats, LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
     self as rows, AccountImbalanceRow, AccountRow, BeatRow, BudgetsRow, DailyUsageRow, EntryRow,
-    UsageImbalanceRow, failure,
+    PartialUsageRow, UsageImbalanceRow, failure,
 };
 
 impl LedgerStore for Postgres {
@@ -158,6 +159,39 @@ impl LedgerStore for Postgres {
         })
     }
 
+    /// Sums are numerics, as for [`audit`](Self::audit).
+    fn usage_by<'a>(
+        &'a self,
+        division: Division,
+        query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<Vec<PartRow>, LedgerStoreError>> {
+        Box::pin(async move {
+            let [named, hour] = rows::parts_of(division);
+            let select = format!(
+                "SELECT CAST({named} AS TEXT) COLLATE \"C\" AS named,
+                    CAST({hour} AS BIGINT) AS hour, tenant, currency,
+                    count(*)::text AS calls,
+                    (count(*) FILTER (WHERE state = 'unverified'))::text AS unverified_calls,
+                    sum(billed_image)::text AS image_tokens, sum(billed_text)::text AS text_tokens,
+                    sum(billed_output)::text AS output_tokens,
+                    coalesce(sum(billed_image::numeric + billed_text + billed_output)
+                        FILTER (WHERE state = 'unverified'), 0)::text AS unverified_tokens,
+                    sum(billed_cost_nanos)::text AS cost_nanos
+                 FROM ledger_entries
+                 WHERE day BETWEEN $1 AND $2 AND ($3::text IS NULL OR tenant = $3)
+                    AND state IN ('settled', 'unverified')
+                 GROUP BY 1, 2, tenant, currency
+                 ORDER BY 1 NULLS FIRST, 2 NULLS FIRST, tenant, currency"
+            );
+            // Only names of columns stand in it.
+            let select = sqlx::query_as(AssertSqlSafe(select));
+            let select = select.bind(query.from.to_string()).bind(query.to.to_string());
+            let select = select.bind(query.tenant.as_deref());
+            let found = self.fetch_all(&self.reports, select).await.map_err(failure)?;
+            Ok(found.into_iter().map(|PartialUsageRow(row)| row).collect())
+        })
+    }
+
     /// The sums of entries are numerics, which hold more than any column, and are read as text.
     fn audit(&self, from: Date) -> BoxFuture<'_, Result<Vec<Imbalance>, LedgerStoreError>> {
         Box::pin(async move {
@@ -251,7 +285,8 @@ async fn entries(
     let select = sqlx::query_as(
         "SELECT id::text, holder::text, tenant, model, currency, day, state,
             bound_image, bound_text, bound_output, bound_cost_nanos,
-            billed_image, billed_text, billed_output, billed_cost_nanos, request_id
+            billed_image, billed_text, billed_output, billed_cost_nanos, request_id,
+            key_id, endpoint
          FROM ledger_entries WHERE id = ANY($1::text[]::uuid[])
          ORDER BY ledger_entries.id FOR UPDATE",
     );
@@ -334,24 +369,27 @@ async fn write(session: &mut Session, books: &Books) -> Result<(), LedgerStoreEr
 const INSERT_ENTRIES: &str = "
     INSERT INTO ledger_entries (id, holder, tenant, model, currency, day, state,
         bound_image, bound_text, bound_output, bound_cost_nanos,
-        billed_image, billed_text, billed_output, billed_cost_nanos, request_id)
+        billed_image, billed_text, billed_output, billed_cost_nanos, request_id,
+        key_id, asked_at, endpoint)
     SELECT id, holder, tenant, model, currency, day, state,
         bound_image, bound_text, bound_output, bound_cost_nanos,
-        billed_image, billed_text, billed_output, billed_cost_nanos, request_id
+        billed_image, billed_text, billed_output, billed_cost_nanos, request_id,
+        key_id, asked_at, endpoint
     FROM json_to_recordset($1::json)
         AS entry (id uuid, holder uuid, tenant text, model text, currency text, day text,
             state text, bound_image bigint, bound_text bigint, bound_output bigint,
             bound_cost_nanos bigint, billed_image bigint, billed_text bigint, billed_output bigint,
-            billed_cost_nanos bigint, request_id text)";
+            billed_cost_nanos bigint, request_id text, key_id text, asked_at bigint,
+            endpoint text)";
 
 const CLOSE_ENTRIES: &str = "
     UPDATE ledger_entries SET state = entry.state,
         billed_image = entry.billed_image, billed_text = entry.billed_text,
         billed_output = entry.billed_output, billed_cost_nanos = entry.billed_cost_nanos,
-        request_id = entry.request_id
+        request_id = entry.request_id, endpoint = entry.endpoint
     FROM json_to_recordset($1::json)
         AS entry (id uuid, state text, billed_image bigint, billed_text bigint,
-            billed_output bigint, billed_cost_nanos bigint, request_id text)
+            billed_output bigint, billed_cost_nanos bigint, request_id text, endpoint text)
     WHERE ledger_entries.id = entry.id";
 
 const WRITE_ACCOUNTS: &str = "

@@ -61,6 +61,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "schema_compatibility",
         sql: include_str!("../../../migrations/postgres/0008_schema_compatibility.sql"),
     },
+    Migration {
+        version: 9,
+        name: "entry_origins",
+        sql: include_str!("../../../migrations/postgres/0009_entry_origins.sql"),
+    },
 ];
 
 /// One each for posts, look-ups and reports.

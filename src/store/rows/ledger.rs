@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
@@ -16,7 +17,9 @@ use crate::ledger::LedgerStoreError;
 use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::books::{Bill, Charge, Entry, EntryState, UsageChange, UsageKey};
 use crate::ledger::budget::Budgets;
-use crate::ledger::usage::{Imbalance, RECOUNTED, SUMMED, UsageRow};
+use crate::ledger::usage::{
+    Division, Imbalance, Part, PartRow, RECOUNTED, SUMMED, Spending, UsageRow,
+};
 use crate::ledger::window::{Calendar, Period, Window};
 use crate::units::{Currency, Money, Tokens, Usage};
 
@@ -35,6 +38,9 @@ pub(in crate::store) struct BudgetsRow(pub(in crate::store) Arc<str>, pub(in cra
 /// A row of `ledger_usage`.
 pub(in crate::store) struct DailyUsageRow(pub(in crate::store) UsageRow);
 
+/// A part of what the entries tell was spent.
+pub(in crate::store) struct PartialUsageRow(pub(in crate::store) PartRow);
+
 /// An account in an audit.
 pub(in crate::store) struct AccountImbalanceRow(pub(in crate::store) Imbalance);
 
@@ -52,11 +58,15 @@ where
     i64: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let optional = |column| -> Result<Option<Arc<str>>, sqlx::Error> {
+            row.try_get::<Option<String>, _>(column).map(|text| text.map(Into::into))
+        };
         Ok(Self(Entry {
             id: id(row, "id")?,
             holder: id(row, "holder")?,
             charge: Charge {
                 tenant: text(row, "tenant")?,
+                key: optional("key_id")?,
                 model: text(row, "model")?,
                 bound: Usage {
                     image: tokens(row, "bound_image")?,
@@ -78,6 +88,7 @@ where
                 },
                 cost: Money::from_nanos(amount(row, "billed_cost_nanos")?),
                 request_id: row.try_get("request_id")?,
+                endpoint: optional("endpoint")?,
             },
         }))
     }
@@ -146,27 +157,77 @@ where
     String: Decode<'r, R::Database> + Type<R::Database>,
     i64: Decode<'r, R::Database> + Type<R::Database>,
 {
+    Ok(UsageRow {
+        day: day(row, "day")?,
+        tenant: row.try_get("tenant")?,
+        model: row.try_get("model")?,
+        spending: spending(row, amount)?,
+    })
+}
+
+impl<'r, R> FromRow<'r, R> for PartialUsageRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let named: Option<String> = row.try_get("named")?;
+        let hour: Option<i64> = row.try_get("hour")?;
+        let hour = hour.map(|hour| Timestamp::from_second(hour.saturating_mul(3_600)));
+        let hour = hour.transpose().map_err(|error| unread("hour", error))?;
+        let part = named.map(Part::Named).or(hour.map(Part::Hour));
+        let spending = spending(row, sum_in_text)?;
+        Ok(Self(PartRow { part, tenant: row.try_get("tenant")?, spending }))
+    }
+}
+
+/// What was spent, by columns that `amount` reads.
+fn spending<'r, R>(
+    row: &'r R,
+    amount: impl Fn(&'r R, &'static str) -> Result<u64, sqlx::Error>,
+) -> Result<Spending, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
     let usage = Usage {
-        image: tokens(row, "image_tokens")?,
-        text: tokens(row, "text_tokens")?,
-        output: tokens(row, "output_tokens")?,
+        image: Tokens::new(amount(row, "image_tokens")?),
+        text: Tokens::new(amount(row, "text_tokens")?),
+        output: Tokens::new(amount(row, "output_tokens")?),
     };
     // The accounts count the same calls, in one column.
     if usage.total().get() > i64::MAX.unsigned_abs() {
         let error = "is, with text_tokens and output_tokens, more than an account can count";
         return Err(unread("image_tokens", error));
     }
-    Ok(UsageRow {
-        day: day(row, "day")?,
-        tenant: row.try_get("tenant")?,
-        model: row.try_get("model")?,
+    Ok(Spending {
         calls: amount(row, "calls")?,
         unverified_calls: amount(row, "unverified_calls")?,
         usage,
-        unverified_tokens: tokens(row, "unverified_tokens")?,
+        unverified_tokens: Tokens::new(amount(row, "unverified_tokens")?),
         cost: Money::from_nanos(amount(row, "cost_nanos")?),
         currency: currency(row)?,
     })
+}
+
+/// A sum of entries, as decimal text, where it is not more than a column holds.
+fn sum_in_text<'r, R>(row: &'r R, column: &'static str) -> Result<u64, sqlx::Error>
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let sum: u64 = parsed(row, column, |text: String| text.parse::<u64>())?;
+    let most = i64::MAX.unsigned_abs();
+    if sum > most {
+        let error =
+            "adds up to more than can be counted; `ocr-gateway audit` names the sums it is in";
+        return Err(unread(column, error));
+    }
+    Ok(sum)
 }
 
 impl<'r, R> FromRow<'r, R> for AccountImbalanceRow
@@ -299,6 +360,9 @@ struct EntryJson<'a> {
     billed_output: i64,
     billed_cost_nanos: i64,
     request_id: Option<&'a str>,
+    key_id: Option<&'a str>,
+    asked_at: Option<i64>,
+    endpoint: Option<&'a str>,
 }
 
 /// An account, or only its name, as its statement takes it.
@@ -357,6 +421,9 @@ pub(in crate::store) fn entries_json(entries: &[&Entry]) -> Result<String, Ledge
         billed_output: number_column(entry.bill.usage.output.get()),
         billed_cost_nanos: number_column(entry.bill.cost.nanos()),
         request_id: entry.bill.request_id.as_deref(),
+        key_id: entry.charge.key.as_deref(),
+        asked_at: entry.asked_at(),
+        endpoint: entry.bill.endpoint.as_deref(),
     });
     json(rows)
 }
@@ -383,6 +450,15 @@ pub(in crate::store) fn accounts_json(
         account_json(key, Some(counted))
     });
     json(rows)
+}
+
+/// The columns of the entries that name a part, and number its hour.
+pub(in crate::store) const fn parts_of(division: Division) -> [&'static str; 2] {
+    match division {
+        Division::Key => ["key_id", "NULL"],
+        Division::Endpoint => ["endpoint", "NULL"],
+        Division::Hour => ["NULL", "asked_at / 3600000"],
+    }
 }
 
 /// What is to be added to the daily usage.

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::civil::Date;
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::Sqlite;
 use crate::ledger::account::{Account, AccountKey};
 use crate::ledger::books::{Operation, Outcome};
-use crate::ledger::usage::{Imbalance, UsageQuery, UsageRow};
+use crate::ledger::usage::{Division, Imbalance, PartRow, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
 use crate::ledger::{Beats, LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
-    self as rows, AccountImbalanceRow, AccountRow, BeatRow, DailyUsageRow, UsageImbalanceRow,
-    failure,
+    self as rows, AccountImbalanceRow, AccountRow, BeatRow, DailyUsageRow, PartialUsageRow,
+    UsageImbalanceRow, failure,
 };
 
 /// Longer than a caller takes from one answer to its next request on the same machine, whose reservation
@@ -137,6 +138,60 @@ impl LedgerStore for Sqlite {
             let select = select.bind(query.tenant.as_deref());
             let (rows,): (i64,) = select.fetch_one(&self.reports).await.map_err(failure)?;
             Ok(u64::try_from(rows).unwrap_or(0))
+        })
+    }
+
+    /// Sums are added in two parts, as for [`DIFFERING_ACCOUNTS`].
+    fn usage_by<'a>(
+        &'a self,
+        division: Division,
+        query: &'a UsageQuery,
+    ) -> BoxFuture<'a, Result<Vec<PartRow>, LedgerStoreError>> {
+        Box::pin(async move {
+            let [named, hour] = rows::parts_of(division);
+            let select = format!(
+                "WITH parts AS (
+                    SELECT CAST({named} AS TEXT) AS named, CAST({hour} AS INTEGER) AS hour, tenant, currency,
+                        count(*) AS calls, count(*) FILTER (WHERE state = 'unverified') AS unverified_calls,
+                        sum(billed_image / 1000000000) AS image_billions,
+                        sum(billed_image % 1000000000) AS image_rest,
+                        sum(billed_text / 1000000000) AS text_billions,
+                        sum(billed_text % 1000000000) AS text_rest,
+                        sum(billed_output / 1000000000) AS output_billions,
+                        sum(billed_output % 1000000000) AS output_rest,
+                        sum(billed_image / 1000000000 + billed_text / 1000000000
+                            + billed_output / 1000000000) FILTER (WHERE state = 'unverified')
+                            AS unverified_billions,
+                        sum(billed_image % 1000000000 + billed_text % 1000000000
+                            + billed_output % 1000000000) FILTER (WHERE state = 'unverified')
+                            AS unverified_rest,
+                        sum(billed_cost_nanos / 1000000000) AS cost_billions,
+                        sum(billed_cost_nanos % 1000000000) AS cost_rest
+                    FROM ledger_entries
+                    WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3)
+                        AND state IN ('settled', 'unverified')
+                    GROUP BY 1, 2, tenant, currency
+                 )
+                 SELECT named, hour, tenant, currency, printf('%d', calls) AS calls,
+                    printf('%d', unverified_calls) AS unverified_calls,
+                    printf('%d%09d', image_billions + image_rest / 1000000000, image_rest % 1000000000)
+                        AS image_tokens,
+                    printf('%d%09d', text_billions + text_rest / 1000000000, text_rest % 1000000000)
+                        AS text_tokens,
+                    printf('%d%09d', output_billions + output_rest / 1000000000,
+                        output_rest % 1000000000) AS output_tokens,
+                    printf('%d%09d', unverified_billions + unverified_rest / 1000000000,
+                        unverified_rest % 1000000000) AS unverified_tokens,
+                    printf('%d%09d', cost_billions + cost_rest / 1000000000, cost_rest % 1000000000)
+                        AS cost_nanos
+                 FROM parts ORDER BY named NULLS FIRST, hour NULLS FIRST, tenant, currency"
+            );
+            // Only names of columns stand in it.
+            let select = sqlx::query_as(AssertSqlSafe(select));
+            let select = select.bind(query.from.to_string()).bind(query.to.to_string());
+            let select = select.bind(query.tenant.as_deref());
+            let found = select.fetch_all(&self.reports).await.map_err(failure)?;
+            Ok(found.into_iter().map(|PartialUsageRow(row)| row).collect())
         })
     }
 

@@ -63,6 +63,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "schema_compatibility",
         sql: include_str!("../../../migrations/sqlite/0008_schema_compatibility.sql"),
     },
+    Migration {
+        version: 9,
+        name: "entry_origins",
+        sql: include_str!("../../../migrations/sqlite/0009_entry_origins.sql"),
+    },
 ];
 
 /// SQLite's own file system in memory, in which connections of one process share what begins with a slash

@@ -143,7 +143,8 @@ fn entries(
     let mut select = transaction.prepare_cached(
         "SELECT id, holder, tenant, model, currency, day, state,
             bound_image, bound_text, bound_output, bound_cost_nanos,
-            billed_image, billed_text, billed_output, billed_cost_nanos, request_id
+            billed_image, billed_text, billed_output, billed_cost_nanos, request_id,
+            key_id, endpoint
          FROM ledger_entries WHERE id = ?1",
     )?;
     let ids: BTreeSet<Uuid> = batch.iter().map(Operation::id).collect();
@@ -193,10 +194,13 @@ fn insert_entries(
     let mut insert = transaction.prepare_cached(
         "INSERT INTO ledger_entries (id, holder, tenant, model, currency, day, state,
             bound_image, bound_text, bound_output, bound_cost_nanos,
-            billed_image, billed_text, billed_output, billed_cost_nanos, request_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+            billed_image, billed_text, billed_output, billed_cost_nanos, request_id,
+            key_id, asked_at, endpoint)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+            ?17, ?18, ?19)",
     )?;
-    for Entry { id, holder, charge, day, state, bill } in entries {
+    for entry in entries {
+        let Entry { id, holder, charge, day, state, bill } = entry;
         insert.execute(params![
             name(id),
             name(holder),
@@ -214,6 +218,9 @@ fn insert_entries(
             number_column(bill.usage.output.get()),
             number_column(bill.cost.nanos()),
             bill.request_id,
+            charge.key.as_deref(),
+            entry.asked_at(),
+            bill.endpoint.as_deref(),
         ])?;
     }
     Ok(())
@@ -225,7 +232,7 @@ fn update_entries(
 ) -> Result<(), rusqlite::Error> {
     let mut update = transaction.prepare_cached(
         "UPDATE ledger_entries SET state = ?2, billed_image = ?3, billed_text = ?4,
-            billed_output = ?5, billed_cost_nanos = ?6, request_id = ?7
+            billed_output = ?5, billed_cost_nanos = ?6, request_id = ?7, endpoint = ?8
          WHERE id = ?1",
     )?;
     for Entry { id, state, bill, .. } in entries {
@@ -237,6 +244,7 @@ fn update_entries(
             number_column(bill.usage.output.get()),
             number_column(bill.cost.nanos()),
             bill.request_id,
+            bill.endpoint.as_deref(),
         ])?;
     }
     Ok(())
@@ -324,6 +332,7 @@ fn entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
         holder: parsed(row, 1)?,
         charge: Charge {
             tenant: row.get(2)?,
+            key: row.get(16)?,
             model: row.get(3)?,
             bound: usage(7)?,
             cost: Money::from_nanos(amount(row, 10)?),
@@ -335,6 +344,7 @@ fn entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
             usage: usage(11)?,
             cost: Money::from_nanos(amount(row, 14)?),
             request_id: row.get(15)?,
+            endpoint: row.get(17)?,
         },
     })
 }
@@ -469,6 +479,7 @@ mod tests {
         sqlite.migrate().await.unwrap();
         let charge = Charge {
             tenant: "acme".into(),
+            key: None,
             model: "m".into(),
             bound: Usage { image: Tokens::new(1), ..Usage::default() },
             cost: Money::default(),
