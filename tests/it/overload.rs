@@ -78,6 +78,23 @@ async fn a_chunked_upload_is_refused_where_it_no_longer_fits() {
 }
 
 #[tokio::test]
+async fn a_chunked_upload_that_fits_is_taken_however_it_is_cut() {
+    let gateway = gateway().await;
+    let _first = hanging(&gateway).await;
+    for piece in [100, 7_000, 17_000] {
+        let mut wire = Wire::to(&gateway).await;
+        wire.head("POST /estimate", "Transfer-Encoding: chunked").await;
+        for piece in jpeg_of(35_000).chunks(piece) {
+            wire.chunk(piece).await;
+        }
+        wire.send("0\r\n\r\n").await;
+        let answer = wire.answer().await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        until("given back", async || held(&gateway).await == LARGE as u64).await;
+    }
+}
+
+#[tokio::test]
 async fn the_largest_upload_fits_alone_in_every_form() {
     let gateway = gateway().await;
     let length = usize::try_from(ALLOWED).unwrap();

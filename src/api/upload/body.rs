@@ -152,6 +152,11 @@ impl Patience {
 }
 
 /// Room for one body: the memory that was taken for it, and more where its length was not declared.
+///
+/// A body of undeclared length that outgrows [`FIRST_BYTES`] gets the address space of the longest body at once.
+/// The system gives memory only to the pages that are written, so the body counts as what has come of it. A buffer
+/// that grew by doubling would be moved each time, and the allocator would keep the memory that it was moved from
+/// for a second, as much as the body has, and uncounted.
 #[derive(Debug)]
 pub(super) struct Room {
     declared: usize,
@@ -159,6 +164,12 @@ pub(super) struct Room {
     limit: usize,
     memory: Arc<HeldBytes>,
 }
+
+/// The address space that is reserved for the first bytes of a body of undeclared length.
+const FIRST_BYTES: usize = 64 * 1024;
+
+/// The unit in which memory is filled, in bytes.
+const PAGE_BYTES: usize = 4096;
 
 /// Bytes of a tree for each byte of the text that it is made of: of a list of digits, each is a value of 32
 /// bytes in an array that has grown by doubling, and two characters long.
@@ -193,20 +204,35 @@ impl Room {
         Vec::with_capacity(self.declared)
     }
 
-    /// Appends `piece`. What does not fit into `gathered` is taken before it is allocated.
+    /// Appends `piece`. The memory for a body of undeclared length is taken before it is filled.
     pub(super) fn append(&self, gathered: &mut Vec<u8>, piece: &[u8]) -> Result<(), NoRoom> {
-        let (length, capacity) = (gathered.len() + piece.len(), gathered.capacity());
-        if length > capacity {
-            // Doubling, so that a body is not copied for each of its pieces, but to the limit at most.
-            let grown = capacity.saturating_mul(2).min(self.limit).max(length);
-            if !self.is_declared {
-                // While it is moved, memory has the body twice, but no thread moves two at once.
-                self.memory.take((grown - capacity) as u64)?;
+        let length = gathered.len() + piece.len();
+        if !self.is_declared {
+            let more = self.filled(length) - self.filled(gathered.len());
+            if more > 0 {
+                self.memory.take(more as u64)?;
             }
-            gathered.reserve_exact(grown - gathered.len());
+            if length > gathered.capacity() {
+                let first = FIRST_BYTES.min(self.limit);
+                let reserved = if length <= first { first } else { self.limit };
+                gathered.reserve_exact(reserved.max(length) - gathered.len());
+            }
         }
         gathered.extend_from_slice(piece);
         Ok(())
+    }
+
+    /// Bytes of memory that the first `length` bytes of a body fill: whole pages.
+    fn filled(&self, length: usize) -> usize {
+        length.next_multiple_of(PAGE_BYTES).min(self.limit.max(length))
+    }
+
+    /// The whole body, without the address space that it did not need.
+    pub(super) fn whole(&self, mut gathered: Vec<u8>) -> Vec<u8> {
+        if !self.is_declared {
+            gathered.shrink_to_fit();
+        }
+        gathered
     }
 }
 
@@ -216,7 +242,7 @@ pub(super) async fn collect(mut pieces: Pieces, room: &Room) -> Result<Vec<u8>, 
     while let Some(piece) = pieces.next().await? {
         room.append(&mut collected, &piece)?;
     }
-    Ok(collected)
+    Ok(room.whole(collected))
 }
 
 pub(super) fn too_large(actual: u64, allowed: u64) -> Problem {
@@ -255,15 +281,42 @@ mod tests {
     }
 
     #[test]
-    fn never_more_is_allocated_than_was_taken_nor_more_taken_than_the_limit_of_a_body() {
+    fn a_body_of_undeclared_length_counts_as_the_pages_that_it_fills() {
         let (account, room) = room(20_000, None);
         let mut gathered = room.for_all();
-        for length in [1, 100, 3, 4000, 5000, 896] {
+        for (length, held) in
+            [(1, 4096), (100, 4096), (3, 4096), (4000, 8192), (5000, 10_000), (896, 10_000)]
+        {
             room.append(&mut gathered, &vec![7; length]).unwrap();
-            let held = account.held();
-            assert!(gathered.capacity() as u64 <= held && held <= 10_000, "{held}");
+            assert_eq!(account.held(), held, "{} bytes", gathered.len());
         }
         assert_eq!(gathered.len(), 10_000);
+    }
+
+    #[test]
+    fn a_body_of_undeclared_length_is_moved_only_while_it_is_short() {
+        const LIMIT: usize = 1 << 20;
+        let gauge = IntGauge::new("held", "held").unwrap();
+        let account = Arc::new(ByteAccount::new(LIMIT as u64, gauge));
+        for piece in [7, 1000, 60_000, 700_000] {
+            let room = Room::new(None, LIMIT as u64, Arc::new(account.hold_nothing()));
+            let (mut gathered, mut left_behind) = (room.for_all(), 0);
+            while gathered.len() + piece <= LIMIT {
+                let before = gathered.capacity();
+                room.append(&mut gathered, &vec![7; piece]).unwrap();
+                left_behind += if gathered.capacity() > before { before } else { 0 };
+                assert!(account.held() < (gathered.len() + PAGE_BYTES) as u64);
+            }
+            assert!(left_behind <= FIRST_BYTES, "{left_behind} in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_whole_body_keeps_no_more_than_it_fills() {
+        let (_, room) = room(20_000, None);
+        let mut gathered = room.for_all();
+        room.append(&mut gathered, &[7; 5000]).unwrap();
+        assert_eq!(room.whole(gathered).capacity(), 5000);
     }
 
     #[test]
@@ -279,10 +332,10 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_and_what_was_gathered_is_left_alone() {
-        let (_, room) = room(1000, None);
+        let (_, room) = room(9000, None);
         let mut gathered = room.for_all();
-        room.append(&mut gathered, &[7; 600]).unwrap();
-        let refused = room.append(&mut gathered, &[7; 600]).unwrap_err();
-        assert_eq!((refused.actual, refused.allowed, gathered.len()), (1200, 1000, 600));
+        room.append(&mut gathered, &[7; 6000]).unwrap();
+        let refused = room.append(&mut gathered, &[7; 3000]).unwrap_err();
+        assert_eq!((refused.actual, refused.allowed, gathered.len()), (10_000, 9000, 6000));
     }
 }

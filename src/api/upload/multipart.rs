@@ -52,7 +52,7 @@ pub(super) async fn read_multipart(
     }
     form.look_at(&body, room, options)?;
     let file = form.finish()?;
-    Ok(Bytes::from(body).slice(file))
+    Ok(Bytes::from(room.whole(body)).slice(file))
 }
 
 /// The boundary that the headers name.
