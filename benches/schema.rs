@@ -11,21 +11,35 @@
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use ocr_gateway::capacity::account::ByteAccount;
+use ocr_gateway::capacity::scratch::{Scratch, WORKS_AT_ONCE};
 use ocr_gateway::extract::answer::parse_answer;
-use ocr_gateway::extract::schema::Schema;
+use ocr_gateway::extract::schema::{MAX_VALUES, Schema, WORKING_BYTES, filling_bytes};
+use ocr_gateway::json;
 use peak_alloc::PeakAlloc;
+use prometheus::IntGauge;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Map, Value, json};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// The most that one schema may take at once, in bytes, beside its text and its answer.
-const MOST_BYTES: usize = 4 << 20;
 /// The most CPU time that one schema may take, from its text to the checked answer.
 const MOST_CPU: Duration = Duration::from_millis(50);
+
+/// Callers that send the same schema at once.
+const CALLERS: usize = 40;
+/// What each of them may hold while the upstream is waited for, text and schema. Each request is given so much
+/// beside its upload.
+const BYTES_EACH: usize = 256 << 10;
+
+/// Listed values of the longest list that is taken, with room for the schema around it.
+#[expect(clippy::cast_possible_truncation, reason = "it is some thousand")]
+const MOST_CHOICES: usize = MAX_VALUES as usize - 20;
 
 /// A schema, and an answer that makes it work.
 struct Case {
@@ -37,11 +51,18 @@ struct Case {
 fn main() -> ExitCode {
     let mut kept = true;
     println!(
-        "| schema | bytes | verdict | peak KiB of reading | ms | held KiB | peak KiB of filling | ms |"
+        "| schema | bytes of schema + answer | verdict | peak KiB of reading | held KiB | peak KiB of filling \
+         | peak KiB in all | ms of CPU |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for case in cases() {
         kept &= measure(&case);
+    }
+    println!(
+        "\n| {CALLERS} callers at once | peak KiB | held KiB | counted at most KiB |\n|---|---|---|---|"
+    );
+    for case in cases() {
+        kept &= measure_crowd(&case);
     }
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -49,30 +70,65 @@ fn main() -> ExitCode {
 /// Prints what a case costs and tells whether that is what is promised.
 fn measure(case: &Case) -> bool {
     let text = case.schema.to_string();
-    let (read, reading) = cost(|| {
-        let value: Value = serde_json::from_str(&text).unwrap();
-        Schema::parse(&value)
-    });
+    let (read, reading) = cost(|| Schema::from_json(&text));
     let (verdict, filling) = match &read {
         Err(error) => (error.to_string().chars().take(60).collect(), Cost::default()),
         Ok(schema) => {
-            let answer = parse_answer(None, &case.answer).unwrap();
-            let (extraction, cost) = cost(|| schema.fill(&answer, 1));
-            (format!("{} errors", extraction.validation.errors.len()), cost)
+            // As DashScope sends it: parsed, and as the text that was parsed.
+            let parsed = json::read(case.answer.as_bytes()).ok();
+            let (extraction, cost) = cost(|| {
+                parse_answer(parsed.as_ref(), &case.answer).map(|answer| schema.fill(&answer, 1))
+            });
+            let errors = extraction.map(|extraction| extraction.validation.errors.len());
+            (errors.map_or_else(|error| error.to_string(), |n| format!("{n} errors")), cost)
         }
     };
+    let (peak, cpu) = (reading.peak.max(reading.held + filling.peak), reading.cpu + filling.cpu);
+    let counted = usize::try_from(filling_bytes(case.answer.len() as u64)).unwrap();
+    let is_kept = peak <= counted && cpu <= MOST_CPU;
     println!(
-        "| {} | {} | {verdict} | {} | {:.1} | {} | {} | {:.1} |",
+        "| {} | {} + {} | {verdict} | {} | {} | {} | {} of {} | {:.1} + {:.1} of {} |{}",
         case.name,
         text.len(),
+        case.answer.len(),
         reading.peak >> 10,
-        reading.cpu.as_secs_f64() * 1e3,
         reading.held >> 10,
         filling.peak >> 10,
+        peak >> 10,
+        counted >> 10,
+        reading.cpu.as_secs_f64() * 1e3,
         filling.cpu.as_secs_f64() * 1e3,
+        MOST_CPU.as_millis(),
+        if is_kept { "" } else { " TOO MUCH |" }
     );
-    let peak = reading.peak.max(reading.held + filling.peak);
-    peak <= MOST_BYTES && reading.cpu + filling.cpu <= MOST_CPU
+    is_kept
+}
+
+/// Prints what many callers take who send a schema at once and then wait, and tells whether that is what is
+/// counted.
+fn measure_crowd(case: &Case) -> bool {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let account = Arc::new(ByteAccount::new(u64::MAX, IntGauge::new("held", "held").unwrap()));
+    let scratch = Scratch::new(account);
+    let text = case.schema.to_string();
+    let (read, taken) = cost(|| {
+        let call = async || {
+            let memory = scratch.take(WORKING_BYTES).await;
+            let text = text.clone();
+            let reading = tokio::task::spawn_blocking(move || {
+                let schema = Schema::from_json(&text).ok();
+                drop((text, memory));
+                schema
+            });
+            reading.await.unwrap()
+        };
+        runtime.block_on(join_all((0..CALLERS).map(|_| call())))
+    });
+    drop(read);
+    let working = usize::try_from(WORKING_BYTES).unwrap();
+    let counted = WORKS_AT_ONCE * working + CALLERS * BYTES_EACH;
+    println!("| {} | {} | {} | {} |", case.name, taken.peak >> 10, taken.held >> 10, counted >> 10);
+    taken.peak <= counted
 }
 
 /// What a piece of work took.
@@ -128,6 +184,66 @@ fn field(name: &'static str, field: Value) -> Case {
     Case { name, schema, answer: json!({ "a": null }).to_string() }
 }
 
+/// Lists in lists with so many values in all.
+fn nested(values: usize) -> Value {
+    let deep = (0..100).fold(json!([]), |inner, _| json!([inner]));
+    vec![deep; values / 101].into()
+}
+
+/// Three levels of objects with a list around each.
+fn deep() -> Case {
+    let inner = |fields: Vec<(String, Value)>| json!({ "type": "array", "items": object(fields.into_iter().collect()) });
+    let leaves = (0..97).map(|index| (format!("f{index}"), json!({ "type": "string" }))).collect();
+    let two = inner(vec![("c".to_owned(), inner(leaves))]);
+    let schema = object([("b".to_owned(), two)].into_iter().collect());
+    let row = json!({ "c": vec![json!({ "f0": "a" }); 8] });
+    Case { name: "deep nesting", schema, answer: json!({ "b": vec![row; 100] }).to_string() }
+}
+
+/// A list of objects of 99 fields, and an answer of so many of these rows.
+fn rows(name: &'static str, field: &Value, prefix: &str, row: &Value, count: usize) -> Case {
+    let names: Vec<String> = (0..99).map(|index| format!("{prefix}{index}")).collect();
+    let fields = names.iter().map(|name| (name.clone(), field.clone())).collect();
+    let mut items = object(fields);
+    items["required"] = json!(names);
+    let list = json!({ "type": "array", "items": items });
+    let schema = object([("a".to_owned(), list)].into_iter().collect());
+    Case { name, schema, answer: json!({ "a": vec![row; count] }).to_string() }
+}
+
+/// A list of one kind of value, and an answer of these.
+fn list(name: &'static str, items: &Value, values: &[Value]) -> Case {
+    let list = json!({ "type": "array", "items": items });
+    let schema = object([("a".to_owned(), list)].into_iter().collect());
+    Case { name, schema, answer: json!({ "a": values }).to_string() }
+}
+
+/// Values behind a pointer that is as long as it may be.
+fn long_names_over_a_list() -> Case {
+    let list = json!({ "type": "array", "items": { "type": "string" } });
+    let names = ["x", "y", "z"].map(|letter| letter.repeat(256));
+    let wrap = |inner, name: &String| object([(name.clone(), inner)].into_iter().collect());
+    let schema = names.iter().fold(list, wrap);
+    let wrap = |inner: Value, name: &String| json!({ name.clone(): inner });
+    let answer = names.iter().fold(json!(vec!["1"; 4_096]), wrap).to_string();
+    Case { name: "long names over a list", schema, answer }
+}
+
+/// Places that keep a number or text, or either of two lists.
+fn unions() -> Case {
+    let field = |index: usize| {
+        let lists = [0, 10].map(|from| json!({ "enum": (from..from + 10).collect::<Vec<_>>() }));
+        let choice =
+            json!({ "anyOf": [{ "type": "number" }, { "type": "string" }, { "type": "null" }] });
+        let field = if index.is_multiple_of(2) { choice } else { json!({ "oneOf": lists }) };
+        (format!("f{index}"), field)
+    };
+    let schema = object((0..100).map(field).collect());
+    let answer: Map<String, Value> =
+        (0..100).map(|index| (format!("f{index}"), json!("7"))).collect();
+    Case { name: "unions", schema, answer: Value::from(answer).to_string() }
+}
+
 #[expect(clippy::too_many_lines, reason = "a list")]
 fn cases() -> Vec<Case> {
     let long_name = "名".repeat(20);
@@ -137,6 +253,13 @@ fn cases() -> Vec<Case> {
     let consts: Vec<Value> =
         (0..3_500).map(|index| json!({ "const": format!("{index}") })).collect();
     let long = "x".repeat(25_000);
+    let text = json!({ "type": "string" });
+    let short = json!({ "type": "string", "maxLength": 1 });
+    let nullable = json!({ "type": ["string", "null"] });
+    let twenty_thousand: Vec<Value> = (0..20_000).map(|index| index.to_string().into()).collect();
+    let whole_row: Map<String, Value> =
+        (0..99).map(|index| (index.to_string(), "ab".into())).collect();
+    let whole_row = Value::from(whole_row);
     vec![
         patterns("100 Unicode classes, counted", 100, |index| unicode(index + 1), &long_name),
         patterns(
@@ -201,6 +324,56 @@ fn cases() -> Vec<Case> {
             |index| format!("^(a(?:|||||||||){{50}}|b)*{index}$"),
             &"ab".repeat(200),
         ),
+        patterns(
+            "the heaviest 15 that are taken",
+            15,
+            |index| format!("^([\\p{{L}}\\p{{N}}\\p{{M}}]{{1,5}}7)$|x{index}"),
+            &long_name,
+        ),
+        patterns(
+            "48 KB of plain patterns",
+            80,
+            |index| format!("^{index}{}$", "[A-Z0-9]x".repeat(60)),
+            &long_name,
+        ),
+        patterns(
+            "small folded patterns",
+            100,
+            |index| format!("(?i)^invoice number {index}[a-z]+$"),
+            "INVOICE NUMBER 7K",
+        ),
+        patterns("folded classes", 15, |index| format!("(?i)^[\\w-]+x{index}$"), &long_name),
+        deep(),
+        field("nested notes", json!({ "type": "string", "examples": nested(MOST_CHOICES) })),
+        field(
+            "nested notes beyond the limit",
+            json!({ "type": "string", "examples": nested(20_000) }),
+        ),
+        rows("rows of 99 fields with one value", &text, "", &json!({ "0": "a" }), 1_600),
+        rows("rows of 99 fields with none", &text, "", &json!({}), 8_192),
+        rows("rows of long names", &text, &"n".repeat(250), &json!({}), 1_600),
+        rows("rows that are whole", &text, "", &whole_row, 50),
+        rows("rows that break a rule", &short, "", &whole_row, 50),
+        list("elements that break a rule", &short, &vec!["ab".into(); 5_000]),
+        list("elements of another type", &json!({ "type": "number" }), &vec!["ab".into(); 5_000]),
+        list("20,000 elements", &text, &twenty_thousand),
+        list("5,000 long elements", &text, &vec!["a".repeat(100).into(); 5_000]),
+        list("elements that may be null", &nullable, &vec![Value::Null; 20_000]),
+        Case {
+            answer: json!({ "b": vec![0; 65_536] }).to_string(),
+            ..field("an answer of something else", text.clone())
+        },
+        Case {
+            answer: json!({ "b": nested(65_000) }).to_string(),
+            ..field("a deep answer of something else", text.clone())
+        },
+        Case {
+            answer: json!({ "a": "a".repeat(1 << 20) }).to_string(),
+            ..field("a long text", text.clone())
+        },
+        long_names_over_a_list(),
+        field("as many choices as are taken", json!({ "enum": words[..MOST_CHOICES] })),
+        unions(),
         field("9,000 choices", json!({ "enum": words })),
         field("30,000 empty choices", json!({ "enum": vec![""; 20_000] })),
         field("numbers", json!({ "enum": (0..9_000).collect::<Vec<_>>() })),
@@ -237,7 +410,7 @@ fn cases() -> Vec<Case> {
                 [(
                     "a".to_owned(),
                     json!({ "type": "array", "items": {
-                "enum": words } }),
+                "enum": words[..MOST_CHOICES] } }),
                 )]
                 .into_iter()
                 .collect(),

@@ -42,5 +42,39 @@ pub fn outermost_member(bytes: &[u8], name: &str) -> Option<Tree> {
     Reader::new(&text, Spelling::Json).outermost_member(name)
 }
 
+/// The values that a JSON text holds, at all levels and itself included, counted without a tree of them. Of a
+/// text that is not JSON the number means nothing.
+pub fn count_values(text: &str) -> u64 {
+    let mut bytes = text.bytes();
+    let mut count = 1;
+    let mut is_opened = false;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => continue,
+            b']' | b'}' => {}
+            b',' => count += 1,
+            // The first value of a list or an object.
+            _ if is_opened => count += 1,
+            _ => {}
+        }
+        if byte == b'"' {
+            skip_string(&mut bytes);
+        }
+        is_opened = matches!(byte, b'[' | b'{');
+    }
+    count
+}
+
+/// Skips the rest of a string, whose first quote is behind.
+fn skip_string(bytes: &mut impl Iterator<Item = u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

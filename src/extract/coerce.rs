@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::choices::Key;
+use super::choices::{Choice, Key};
 use super::number::Decimal;
 use super::schema::{Leaf, Scalar};
 use super::{Fault, date, number};
@@ -70,17 +70,17 @@ fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> {
         Scalar::Number | Scalar::Integer => of_number(&decimal(value).ok()?),
         Scalar::Boolean => {
             let boolean = boolean(value).ok()?;
-            leaf.choices.iter().find(|choice| **choice == boolean)
+            leaf.choices.iter().find(|choice| **choice == Choice::Boolean(boolean))
         }
         _ => decimal(value).ok().and_then(|number| of_number(&number)).or_else(|| {
             let text = letters(text.as_deref()?);
             let alike =
-                |choice: &&Value| choice.as_str().is_some_and(|choice| letters(choice) == text);
+                |choice: &&Choice| choice.as_str().is_some_and(|choice| letters(choice) == text);
             only(leaf.find(&Key::Letters(text.clone())).filter(alike))
         }),
     });
     match found {
-        Some(choice) => Ok(Some(choice.clone())),
+        Some(choice) => Ok(Some(choice.value())),
         None if is_nothing(value) => Ok(None),
         None => Err(Fault::NotInEnum),
     }
@@ -181,12 +181,13 @@ pub(super) fn letters(text: &str) -> String {
 }
 
 /// Whether a listed number is this one: 1 and 1.0 are the same.
-fn is_number(choice: &Value, decimal: &Decimal) -> bool {
-    Decimal::of_json(&choice.to_string()).is_some_and(|choice| choice.is(decimal))
+fn is_number(choice: &Choice, decimal: &Decimal) -> bool {
+    let Choice::Number(number) = choice else { return false };
+    Decimal::of_json(&number.to_string()).is_some_and(|choice| choice.is(decimal))
 }
 
 /// The element of an iterator that has exactly one.
-fn only<'v>(mut choices: impl Iterator<Item = &'v Value>) -> Option<&'v Value> {
+fn only<'v>(mut choices: impl Iterator<Item = &'v Choice>) -> Option<&'v Choice> {
     let first = choices.next()?;
     choices.next().is_none().then_some(first)
 }
@@ -249,7 +250,8 @@ mod tests {
 
     fn chosen(choices: &[Value], value: &Value) -> Result<Option<Value>, Fault> {
         let scalar = if choices[0].is_string() { Scalar::Text } else { Scalar::Number };
-        coerce(&Leaf::of(scalar, choices.to_vec()), &value.into())
+        let choices = choices.iter().filter_map(Choice::of).collect();
+        coerce(&Leaf::of(scalar, choices), &value.into())
     }
 
     #[test]
@@ -296,7 +298,8 @@ mod tests {
         for digits in ["24952000000010910141", "12.50", "1e5", "-0", "007", "0.10"] {
             assert_eq!(bare(Scalar::Text, digits), Ok(Some(json!(digits))));
         }
-        let leaf = Leaf::of(Scalar::Text, vec![json!("7"), json!("007")]);
+        let leaf =
+            Leaf::of(Scalar::Text, ["7", "007"].map(|text| Choice::Text(text.into())).into());
         assert_eq!(coerce(&leaf, &Tree::Number("007".to_owned())), Ok(Some(json!("007"))));
     }
 

@@ -7,7 +7,7 @@
 //! one slot, and a tree of nulls breaks no rule. The patterns come last, each compiled once and let go
 //! before the next.
 
-use std::ptr;
+use std::{mem, ptr};
 
 use jsonschema::Validator;
 use jsonschema::paths::LocationSegment;
@@ -28,7 +28,7 @@ impl Schema {
     /// empty row that the model copied from the template disappears the same way.
     ///
     /// Takes up to some tens of milliseconds for the heaviest patterns: on a server, off the reactor. While
-    /// it lasts it takes up to [`WORKING_BYTES`](super::schema::WORKING_BYTES) beside the answer.
+    /// it lasts it takes up to [`filling_bytes`](super::schema::filling_bytes), with the answer.
     pub fn fill(&self, answer: &Tree, page: u32) -> Extraction {
         self.fill_pages([(page, answer)])
     }
@@ -38,17 +38,18 @@ impl Schema {
     /// A field is taken from the first page that has it, and lists are joined: rows of an invoice
     /// go on over the page.
     pub fn fill_pages<'a>(&self, answers: impl IntoIterator<Item = (u32, &'a Tree)>) -> Extraction {
-        let mut warnings = Vec::new();
+        let (mut warnings, mut places) = (Vec::new(), 0);
         let mut root = Slot::empty_object(&self.root);
         for (page, answer) in answers {
-            let mut reader = Reader { page, warnings: &mut warnings };
+            let mut reader =
+                Reader { page, warnings: &mut warnings, places: &mut places, names: 0 };
             let slot = reader.read(&self.root, answer);
             root.merge(slot, &mut warnings);
         }
         root.leave_out_nothings();
         self.empty_what_breaks_a_rule(&mut root);
 
-        let mut report = Report::default();
+        let mut report = Report { fields: Vec::with_capacity(places), ..Report::default() };
         let data = report.take(root, "", false);
         let Report { fields, errors, found } = report;
         if !found {
@@ -71,6 +72,16 @@ impl Schema {
         }
     }
 }
+
+/// The most places in an answer with lists: each field, element, list and object counts, also where it is null.
+///
+/// A model writes a row in a few bytes, and each of the hundred fields that the row leaves out is a null of `data`
+/// with an entry of `fields`, some hundred bytes. A page of small print has some thousand words.
+pub(super) const MAX_PLACES: usize = 5000;
+
+/// Bytes of field names on the way to a place, for each of which the place counts once more: its pointer stands
+/// in `fields` and in its error.
+const NAMES_BYTES: usize = 128;
 
 /// What is told of a text that was not held to its pattern.
 const TOO_MUCH_WORK: &str =
@@ -102,6 +113,16 @@ struct Mishap {
 impl Mishap {
     fn new(code: Fault, raw: Option<String>) -> Self {
         Self { code, detail: code.detail().to_owned(), raw }
+    }
+
+    /// Of a list that was ended before its last element.
+    fn too_many(kept: usize, actual: usize) -> Self {
+        let detail = format!(
+            "the lists of the answer have more fields and elements than the limit of {MAX_PLACES}, nulls counted; \
+             this one ends after {kept} of its {actual} elements. Ask for fewer fields or for a smaller part of \
+             the page"
+        );
+        Self { code: Fault::ConstraintViolated, detail, raw: None }
     }
 }
 
@@ -176,17 +197,18 @@ impl<'s> Slot<'s> {
                 }
             }
             Content::Array(items) => {
-                let mut kept = Vec::with_capacity(items.len());
-                for mut item in items.drain(..) {
+                items.retain_mut(|item| {
                     item.leave_out_nothings();
-                    if item.may_be_an_element() {
-                        kept.push(item);
-                    } else {
-                        self.mishaps.extend(item.mishaps.into_iter().map(Mishap::of_element));
+                    let is_kept = item.may_be_an_element();
+                    if !is_kept {
+                        let mishaps = mem::take(&mut item.mishaps);
+                        self.mishaps.extend(mishaps.into_iter().map(Mishap::of_element));
                     }
+                    is_kept
+                });
+                if items.is_empty() && !self.mishaps.is_empty() {
+                    self.content = Content::Nothing;
                 }
-                let unreadable = kept.is_empty() && !self.mishaps.is_empty();
-                self.content = if unreadable { Content::Nothing } else { Content::Array(kept) };
             }
         }
     }
@@ -307,6 +329,7 @@ impl<'s> Slot<'s> {
         }
         self.content = Content::Nothing;
         let raw = self.raw.clone();
+        self.mishaps.reserve_exact(1);
         self.mishaps.push(Mishap { code: Fault::ConstraintViolated, detail, raw });
         true
     }
@@ -322,10 +345,15 @@ impl Mishap {
 struct Reader<'w> {
     page: u32,
     warnings: &'w mut Vec<Warning>,
+    /// Places so far.
+    places: &'w mut usize,
+    /// Bytes of the names on the way to the present place.
+    names: usize,
 }
 
 impl Reader<'_> {
     fn read<'s>(&mut self, node: &'s Node, answer: &Tree) -> Slot<'s> {
+        *self.places += 1 + self.names / NAMES_BYTES;
         let mut slot = match &node.kind {
             Kind::Leaf(leaf) => Self::leaf(node, leaf, answer),
             Kind::Object(properties) => self.object(node, properties, answer),
@@ -370,7 +398,10 @@ impl Reader<'_> {
         }
         let slots = properties.iter().map(|property| {
             let member = members.iter().find(|(name, _)| *name == property.name);
-            (property, self.read(&property.node, member.map_or(&Tree::Null, |(_, value)| value)))
+            self.names += property.name.len();
+            let slot = self.read(&property.node, member.map_or(&Tree::Null, |(_, value)| value));
+            self.names -= property.name.len();
+            (property, slot)
         });
         let content = Content::Object(slots.collect());
         Slot::new(node, content)
@@ -391,8 +422,19 @@ impl Reader<'_> {
             Tree::Array(items) => items.as_slice(),
             _ => std::slice::from_ref(answer),
         };
-        let slots = items.iter().map(|answer| self.read(item, answer)).collect();
-        Slot::new(node, Content::Array(slots))
+        // Elements that are objects are far fewer than the limit.
+        let is_leaf = matches!(item.kind, Kind::Leaf(_));
+        let expected = if is_leaf { items.len().min(MAX_PLACES) } else { 0 };
+        let (mut slots, mut mishaps) = (Vec::with_capacity(expected), Vec::new());
+        for answer in items {
+            let slot = self.read(item, answer);
+            if *self.places > MAX_PLACES {
+                mishaps.push(Mishap::too_many(slots.len(), items.len()));
+                break;
+            }
+            slots.push(slot);
+        }
+        Slot { mishaps, ..Slot::new(node, Content::Array(slots)) }
     }
 }
 

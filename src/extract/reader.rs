@@ -13,15 +13,15 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::child_pointer;
-use super::choices::deduplicate;
+use super::choices::{Choice, deduplicate};
 use super::example::{is_example, sketch};
 use super::keywords::{
     CHECKED_FORMATS, constraints, keywords_of, known_keywords, pattern_of_decimals,
 };
 use super::pattern::Patterns;
 use super::schema::{
-    Kind, MAX_LEVELS, MAX_PROPERTIES, Node, Property, Scalar, SchemaError, byte_length,
-    refuse_longer,
+    Kind, MAX_LEVELS, MAX_NAME_BYTES, MAX_PROPERTIES, Node, Property, Scalar, SchemaError,
+    byte_length, count_values, refuse_longer, refuse_more,
 };
 use super::union::{overlap, union};
 
@@ -46,7 +46,7 @@ pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
     }
     let patterns = Patterns::default();
     let mut reader =
-        Reader { document: value, open: Vec::new(), properties: 0, bytes: 0, patterns };
+        Reader { document: value, open: Vec::new(), properties: 0, bytes: 0, values: 0, patterns };
     reader.measure(value)?;
     let root = reader.node(value, "", Place::default())?;
     match root.kind {
@@ -69,6 +69,8 @@ struct Reader<'s> {
     properties: usize,
     /// What the schema weighs with each use of a definition so far.
     bytes: u64,
+    /// The values that it has so.
+    values: u64,
     patterns: Patterns,
 }
 
@@ -88,11 +90,13 @@ impl<'s> Reader<'s> {
     /// Adds a schema that is about to be read to what the whole one weighs.
     fn measure(&mut self, schema: &Value) -> Result<(), SchemaError> {
         let members = schema.as_object().into_iter().flatten();
-        let read = members.filter(|(keyword, _)| !DEFINITIONS.contains(&keyword.as_str()));
-        self.bytes = read.fold(self.bytes, |sum, (keyword, value)| {
-            sum.saturating_add(keyword.len() as u64).saturating_add(byte_length(value))
-        });
-        refuse_longer(self.bytes)
+        for (keyword, value) in members.filter(|(word, _)| !DEFINITIONS.contains(&word.as_str())) {
+            let bytes = byte_length(value).saturating_add(keyword.len() as u64);
+            self.bytes = self.bytes.saturating_add(bytes);
+            self.values += count_values(value);
+        }
+        refuse_longer(self.bytes)?;
+        refuse_more(self.values)
     }
 
     fn node(&mut self, schema: &'s Value, at: &str, place: Place<'_>) -> Result<Node, SchemaError> {
@@ -275,6 +279,13 @@ impl<'s> Reader<'s> {
         let inner = Place { level: place.level + 1, element: None, ..place };
         let mut properties = Vec::with_capacity(fields.len());
         for (name, schema) in fields {
+            if name.len() > MAX_NAME_BYTES {
+                return Err(SchemaError::NameTooLong {
+                    pointer: inside,
+                    actual: name.len(),
+                    allowed: MAX_NAME_BYTES,
+                });
+            }
             let pointer = child_pointer(&inside, name);
             self.properties += 1;
             if self.properties > MAX_PROPERTIES {
@@ -394,8 +405,8 @@ fn has_choices(members: &Members) -> bool {
 }
 
 /// The listed values of a place; none where all are allowed.
-fn choices(members: &Members, at: &str) -> Result<Option<Vec<Value>>, SchemaError> {
-    let listed = members.get("enum").map(|listed| listed.as_array().cloned().unwrap_or_default());
+fn choices<'s>(members: &'s Members, at: &str) -> Result<Option<&'s [Value]>, SchemaError> {
+    let listed = members.get("enum").map(|listed| listed.as_array().map_or(&[][..], Vec::as_slice));
     let Some(only) = members.get("const") else { return Ok(listed) };
     if listed.is_some_and(|listed| !listed.contains(only)) {
         return Err(SchemaError::malformed(
@@ -403,7 +414,7 @@ fn choices(members: &Members, at: &str) -> Result<Option<Vec<Value>>, SchemaErro
             "\"const\" is one of the values of \"enum\"".into(),
         ));
     }
-    Ok(Some(vec![only.clone()]))
+    Ok(Some(std::slice::from_ref(only)))
 }
 
 /// Has the validator check the format of text that is not coerced to it.
@@ -492,17 +503,19 @@ fn leaf(
         Scalar::Boolean => choice.is_boolean(),
         _ => choice.is_string(),
     };
-    let (null, values): (Vec<Value>, Vec<Value>) = listed.into_iter().partition(Value::is_null);
-    let (mut choices, others): (Vec<Value>, Vec<Value>) = values.into_iter().partition(fits);
-    if !one_of && (choices.is_empty() || !others.is_empty()) {
+    let mut fitting: Vec<&Value> = listed.iter().filter(|value| fits(value)).collect();
+    let nulls = listed.iter().filter(|value| value.is_null()).count();
+    if !one_of && (fitting.is_empty() || fitting.len() + nulls < listed.len()) {
         let keyword = if members.contains_key("enum") { "enum" } else { "const" };
         return Err(SchemaError::malformed(
             &child_pointer(at, keyword),
             format!("{keyword:?} lists at least one value, all of type {type_name:?}"),
         ));
     }
-    deduplicate(&mut choices);
-    Ok((Kind::leaf(scalar, choices), !null.is_empty()))
+    deduplicate(&mut fitting);
+    let mut choices = Vec::with_capacity(fitting.len());
+    choices.extend(fitting.into_iter().filter_map(Choice::of));
+    Ok((Kind::leaf(scalar, choices), nulls > 0))
 }
 
 /// What kind of text a place holds.

@@ -7,6 +7,7 @@
 
 use serde_json::{Map, Value};
 
+use super::choices::Choice;
 use super::schema::{Kind, Leaf, Node, Scalar, Schema};
 
 /// The widest indent of the pretty printers in use (Python's and Java's usual four spaces).
@@ -73,11 +74,7 @@ fn hint(leaf: &Leaf, meaning: Option<&str>) -> String {
 
 fn form(leaf: &Leaf) -> String {
     if !leaf.choices.is_empty() {
-        let choices: Vec<String> = leaf
-            .choices
-            .iter()
-            .map(|choice| choice.as_str().map_or_else(|| choice.to_string(), str::to_owned))
-            .collect();
+        let choices: Vec<String> = leaf.choices.iter().map(Choice::to_string).collect();
         return format!("one of: {}", choices.join(", "));
     }
     match leaf.scalar {

@@ -16,22 +16,39 @@ use std::io;
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-use super::choices::{Index, Key};
+use super::choices::{Choice, Index, Key};
 use super::reader;
 use crate::code::ErrorCode;
+use crate::json;
 
 /// The longest schema in bytes of compact JSON, as it is sent and with each use of a definition
 /// counted; also the longest `result_schema` that it may become.
 pub const MAX_BYTES: u64 = 64 * 1024;
+/// The most JSON values in a schema, members and elements at all levels and each use of a definition counted.
+/// A value takes up to 400 bytes while it is read, so the length of the text is no bound: `[[[[1]]]]` takes
+/// fifty times its length. The longest lists in use (countries, currencies, the products of a shop) have some
+/// 250 to 2,000 values.
+pub const MAX_VALUES: u64 = 8_000;
+/// The most bytes of a property's name. The answer repeats a name in each row and in the pointer to each value.
+pub const MAX_NAME_BYTES: usize = 256;
 /// The most properties of a schema, nested ones and each use of a `$ref` counted.
 pub const MAX_PROPERTIES: usize = 100;
 /// The most levels of field names, as DashScope's `result_schema` takes (API reference of
 /// Qwen-OCR, "`task_config`"). A list adds no level: its elements are named by the fields in them.
 pub const MAX_LEVELS: usize = 3;
 
-/// What reading a schema or filling it takes at most while it lasts, in bytes, beside the schema that comes of it
-/// and an answer of moderate length. `benches/schema.rs` holds the worst schemas to it.
+/// What reading a schema, or holding an answer of moderate length to it, takes at most while it lasts, in bytes.
+/// `benches/schema.rs` holds the worst schemas to it.
 pub const WORKING_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The longest answer of moderate length, in bytes, and what each byte beyond it takes.
+const MODERATE_ANSWER: u64 = 16 * 1024;
+const BYTES_FOR_EACH: u64 = 96;
+
+/// What reading an answer of so many bytes and holding it to a schema takes at most while it lasts, in bytes.
+pub const fn filling_bytes(answer: u64) -> u64 {
+    WORKING_BYTES + BYTES_FOR_EACH * answer.saturating_sub(MODERATE_ANSWER)
+}
 
 /// A schema that was read and found to be one whose promise can be kept.
 #[derive(Debug)]
@@ -40,6 +57,17 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Reads the text of a JSON Schema. What has too many values never becomes a tree.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse), and [`SchemaError::NotJson`].
+    pub fn from_json(text: &str) -> Result<Self, SchemaError> {
+        refuse_more(json::count_values(text))?;
+        let value = serde_json::from_str(text).map_err(|_| SchemaError::NotJson)?;
+        Self::parse(&value)
+    }
+
     /// Reads a JSON Schema.
     ///
     /// Takes a tenth of a millisecond for an invoice and some tens of them for the heaviest patterns: on a
@@ -50,6 +78,7 @@ impl Schema {
     /// [`SchemaError`], with the place in the schema and what to write instead.
     pub fn parse(value: &Value) -> Result<Self, SchemaError> {
         refuse_longer(byte_length(value))?;
+        refuse_more(count_values(value))?;
         let root = reader::read(value)?;
         // The hints are seldom longer than the schema, but a list of digits is.
         refuse_longer(byte_length(&root.result_schema()))?;
@@ -71,6 +100,9 @@ impl Schema {
 /// Why a schema cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
+    /// The text is not JSON.
+    #[error("must be JSON")]
+    NotJson,
     /// An example of the wanted answer stands where its schema should.
     #[error("this is an example of an answer, not a JSON Schema; its schema would begin {sketch}")]
     Example {
@@ -119,6 +151,30 @@ pub enum SchemaError {
         /// The most properties.
         allowed: usize,
     },
+    /// A property with a longer name than is read.
+    #[error(
+        "the name of a field has {actual} bytes; the limit is {allowed}. Say the rest in its \"description\""
+    )]
+    NameTooLong {
+        /// The object that has the field.
+        pointer: String,
+        /// Bytes of the name.
+        actual: usize,
+        /// The most bytes.
+        allowed: usize,
+    },
+    /// More values than are read.
+    #[error(
+        "the schema has at least {actual} JSON values, members and elements of lists at all levels and each use \
+         of a definition counted; the limit is {allowed}. Shorten its lists, or take a field with a long \
+         \"enum\" as text and look it up"
+    )]
+    TooManyValues {
+        /// Values up to where counting stopped.
+        actual: u64,
+        /// The most values.
+        allowed: u64,
+    },
     /// Patterns that are heavier together than one schema may have them.
     #[error(
         "with this pattern, those of the schema would take {actual} bytes to match; the limit for all is \
@@ -158,11 +214,14 @@ impl SchemaError {
     /// The stable code of the situation.
     pub const fn code(&self) -> ErrorCode {
         match self {
+            Self::NotJson => ErrorCode::InvalidOption,
             Self::Example { .. } | Self::Malformed { .. } => ErrorCode::SchemaInvalid,
             Self::TooDeep { .. } => ErrorCode::SchemaTooDeep,
             Self::Unsupported { .. }
             | Self::UnknownKeyword { .. }
             | Self::TooManyProperties { .. }
+            | Self::NameTooLong { .. }
+            | Self::TooManyValues { .. }
             | Self::PatternsTooHeavy { .. }
             | Self::TooLong { .. } => ErrorCode::SchemaUnsupported,
         }
@@ -171,12 +230,16 @@ impl SchemaError {
     /// The place in the schema, as a JSON Pointer; empty for the whole.
     pub fn pointer(&self) -> &str {
         match self {
-            Self::Example { .. } | Self::TooLong { .. } => "",
+            Self::NotJson
+            | Self::Example { .. }
+            | Self::TooLong { .. }
+            | Self::TooManyValues { .. } => "",
             Self::Malformed { pointer, .. }
             | Self::Unsupported { pointer, .. }
             | Self::UnknownKeyword { pointer, .. }
             | Self::TooDeep { pointer, .. }
             | Self::TooManyProperties { pointer, .. }
+            | Self::NameTooLong { pointer, .. }
             | Self::PatternsTooHeavy { pointer, .. } => pointer,
         }
     }
@@ -216,17 +279,17 @@ pub(super) struct Property {
 pub(super) struct Leaf {
     pub(super) scalar: Scalar,
     /// The values of `enum` without null, each once; empty where there is none.
-    pub(super) choices: Vec<Value>,
+    pub(super) choices: Vec<Choice>,
     index: Index,
 }
 
 impl Leaf {
-    pub(super) fn of(scalar: Scalar, choices: Vec<Value>) -> Self {
+    pub(super) fn of(scalar: Scalar, choices: Vec<Choice>) -> Self {
         Self { scalar, choices, index: Index::default() }
     }
 
     /// The listed values that have the key, and maybe others.
-    pub(super) fn find<'v>(&'v self, key: &Key<'_>) -> impl Iterator<Item = &'v Value> {
+    pub(super) fn find<'v>(&'v self, key: &Key<'_>) -> impl Iterator<Item = &'v Choice> {
         self.index.find(&self.choices, key)
     }
 }
@@ -302,7 +365,7 @@ impl Node {
 }
 
 impl Kind {
-    pub(super) fn leaf(scalar: Scalar, choices: Vec<Value>) -> Self {
+    pub(super) fn leaf(scalar: Scalar, choices: Vec<Choice>) -> Self {
         Self::Leaf(Box::new(Leaf::of(scalar, choices)))
     }
 
@@ -356,6 +419,23 @@ pub(super) fn refuse_longer(actual: u64) -> Result<(), SchemaError> {
         return Err(SchemaError::TooLong { actual, allowed: MAX_BYTES });
     }
     Ok(())
+}
+
+pub(super) fn refuse_more(actual: u64) -> Result<(), SchemaError> {
+    if actual > MAX_VALUES {
+        return Err(SchemaError::TooManyValues { actual, allowed: MAX_VALUES });
+    }
+    Ok(())
+}
+
+/// The values of a tree, at all levels, itself included.
+pub(super) fn count_values(value: &Value) -> u64 {
+    let inside: u64 = match value {
+        Value::Array(items) => items.iter().map(count_values).sum(),
+        Value::Object(members) => members.values().map(count_values).sum(),
+        _ => 0,
+    };
+    1 + inside
 }
 
 /// Bytes of `value` as compact JSON, counted without writing them anywhere.

@@ -177,3 +177,18 @@ proptest! {
         let _ = outermost_member(text.as_bytes(), "a");
     }
 }
+
+#[test]
+fn values_are_counted_without_a_tree() {
+    for (text, values) in [
+        ("1", 1),
+        ("[]", 1),
+        (" [ ] ", 1),
+        ("[[]]", 2),
+        ("[1, 2]", 3),
+        (r#"{"a": {"b": [1, {"c": []}]}, "d": ""}"#, 7),
+        (r#"["[,\\", "\"],[", {}]"#, 4),
+    ] {
+        assert_eq!(count_values(text), values, "{text}");
+    }
+}

@@ -10,7 +10,7 @@ use crate::auth::tenant::Tenant;
 use crate::dashscope::completion::Completion;
 use crate::extract::Extraction;
 use crate::extract::answer::{AnswerError, parse_answer};
-use crate::extract::schema::{Schema, WORKING_BYTES};
+use crate::extract::schema::{Schema, filling_bytes};
 
 /// Calls made for one answer when the model's fields cannot be understood: the first and one more.
 const ATTEMPTS: u32 = 2;
@@ -37,8 +37,8 @@ impl Ocr {
         for _ in 0..ATTEMPTS {
             let asking = Asking::of(prepared.call(&request), &request);
             let completion = self.read(tenant, &prepared.quote, asking, &mut tally).await?;
-            let understood = self.understand(Arc::clone(&schema), &completion).await;
-            let extraction = match understood? {
+            let (completion, understood) = self.understand(&schema, completion).await?;
+            let extraction = match understood {
                 Ok(extraction) => extraction,
                 Err(error) => {
                     unusable = error;
@@ -59,20 +59,20 @@ impl Ocr {
     }
 
     /// Holds the answer to the schema, away from the reactor: an answer may have thousands of fields, and the
-    /// schema's patterns are compiled now.
+    /// schema's patterns are compiled now. Gives the answer back.
     async fn understand(
         &self,
-        schema: Arc<Schema>,
-        completion: &Completion,
-    ) -> Result<Result<Extraction, AnswerError>, OcrError> {
-        let memory = self.scratch.take(WORKING_BYTES).await;
-        let (kv_result, text) = (completion.kv_result.clone(), completion.text.clone());
+        schema: &Arc<Schema>,
+        completion: Completion,
+    ) -> Result<(Completion, Result<Extraction, AnswerError>), OcrError> {
+        let memory = self.scratch.take(filling_bytes(completion.text.len() as u64)).await;
+        let schema = Arc::clone(schema);
         let understanding = tokio::task::spawn_blocking(move || {
-            let answer = parse_answer(kv_result.as_ref(), &text);
+            let answer = parse_answer(completion.kv_result.as_ref(), &completion.text);
             let extraction = answer.map(|answer| schema.fill(&answer, 1));
             // The thread goes on where the caller leaves.
             drop(memory);
-            extraction
+            (completion, extraction)
         });
         understanding.await.map_err(|_panicked| OcrError::Interrupted)
     }

@@ -184,6 +184,51 @@ async fn patterns_that_are_too_heavy_together_are_refused_alike_by_extract_and_e
 }
 
 #[tokio::test]
+async fn a_schema_of_too_many_values_is_refused_with_both_numbers_however_it_comes() {
+    let gateway = TestGateway::start().await;
+    let schema = json!({ "type": "object", "properties": { "a": { "enum": vec![""; 20_000] } } });
+    let data = base64_simd::STANDARD.encode_to_string(fixture("hello.png"));
+    let document = json!({ "type": "base64", "data": data });
+    for path in ["/extract", "/estimate"] {
+        let form = gateway.post(path).multipart(form_with(schema.to_string()));
+        let body = json!({ "document": document, "schema": schema }).to_string();
+        let member = gateway.post(path).header("content-type", "application/json").body(body);
+        for request in [form, member] {
+            let answer = Answer::of(request).await;
+            let refused = (answer.status.as_u16(), answer.code());
+            assert_eq!(refused, (400, "schema_unsupported"), "{path}: {}", answer.text);
+            let detail = answer.json["errors"][0]["detail"].as_str().unwrap();
+            assert!(detail.contains("20005") && detail.contains("8000"), "{detail}");
+        }
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_list_whose_rows_leave_out_too_many_fields_ends_with_an_error_that_says_so() {
+    let gateway = TestGateway::start().await;
+    let fields: Map<String, Value> =
+        (0..99).map(|index| (format!("f{index}"), json!({ "type": "string" }))).collect();
+    let row = json!({ "type": "object", "properties": fields });
+    let rows = json!({ "type": "array", "items": row });
+    let schema = json!({ "type": "object", "properties": { "rows": rows } });
+    let written_rows = json!({ "rows": vec![json!({ "f0": "a" }); 1_600] }).to_string();
+    gateway.upstream().add_fault(written(&written_rows, "null"));
+    let form = form_with(schema.to_string());
+    let answer = Answer::of(gateway.post("/extract").multipart(form)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.json["data"]["rows"].as_array().map(Vec::len), Some(49));
+    assert_eq!(answer.json["validation"]["valid"], false);
+    let error = &answer.json["validation"]["errors"][0];
+    assert_eq!(
+        (&error["code"], &error["pointer"]),
+        (&json!("constraint_violated"), &json!("/rows"))
+    );
+    assert!(error["detail"].as_str().unwrap().contains("49 of its 1600"), "{error}");
+    assert_eq!(gateway.count("in_flight_bytes", &[]).await, 0);
+}
+
+#[tokio::test]
 async fn the_heaviest_patterns_that_are_taken_are_held_to_their_answer() {
     let gateway = TestGateway::start().await;
     gateway.upstream().add_fault(written(r#"{"f0": "abc7", "f1": "abc8", "f2": "x2"}"#, "null"));

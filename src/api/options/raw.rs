@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use super::read::Reader;
-use super::value::text_of;
+use super::value::{MOST_VALUES, text_of};
 use super::{NAMES, ParsedOptions, Purpose, invalid, unknown};
 use crate::api::problem::Problem;
 use crate::capacity::scratch::Scratch;
 use crate::extract::schema::WORKING_BYTES;
+use crate::json::count_values;
 
 /// Languages that can be hinted at; the task that reads most knows ten.
 const MOST_LANGUAGES: usize = 16;
@@ -59,6 +60,13 @@ impl RawOptions {
         let option = known(name)?;
         if json.len() > OPTION_BYTES {
             return Err(invalid(name, &format!("is longer than {OPTION_BYTES} bytes")));
+        }
+        if NAMES[option] == "schema" && !json.trim_start().starts_with('"') {
+            // It becomes a tree when it has the memory for that.
+            return self.add(option, Value::String(json.to_owned()));
+        }
+        if count_values(json) > MOST_VALUES {
+            return Err(invalid(name, &format!("has more than {MOST_VALUES} JSON values")));
         }
         let value = serde_json::from_str(json).map_err(|_| invalid(name, "must be JSON"))?;
         self.add(option, value)
@@ -195,6 +203,38 @@ mod tests {
         let mut raw = RawOptions::default();
         assert_eq!(raw.add_member("language", &many).unwrap_err().code.as_str(), "invalid_option");
         assert_eq!(code_of(&"language=de&".repeat(MOST_LANGUAGES + 1)), "invalid_option");
+    }
+
+    #[test]
+    fn a_member_of_many_values_never_becomes_a_tree() {
+        let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
+        let many = format!("[{}]", vec![nested; 300].join(","));
+        for name in ["metadata", "prompt", "pages"] {
+            let mut raw = RawOptions::default();
+            assert_eq!(
+                raw.add_member(name, &many).unwrap_err().code.as_str(),
+                "invalid_option",
+                "{name}"
+            );
+        }
+        let mut raw = RawOptions::default();
+        raw.add_member("schema", &format!("{{\"x-a\":{many}}}")).unwrap();
+        let held = raw.values.iter().flatten().next();
+        assert!(matches!(held, Some(Value::String(_))), "a schema waits as text");
+        assert_eq!(
+            raw.parse(Purpose::Fields).unwrap_err().errors[0].code.as_str(),
+            "schema_unsupported"
+        );
+    }
+
+    #[test]
+    fn a_schema_is_the_same_as_a_member_and_as_text_in_one() {
+        const SCHEMA: &str = r#"{"type": "object", "properties": {"a": {"type": "string"}}}"#;
+        for json in [SCHEMA.to_owned(), Value::from(SCHEMA).to_string()] {
+            let mut raw = RawOptions::default();
+            raw.add_member("schema", &json).unwrap();
+            assert!(raw.parse(Purpose::Fields).unwrap().options.schema.is_some(), "{json}");
+        }
     }
 
     #[test]

@@ -11,11 +11,15 @@ use crate::code::ErrorCode;
 use crate::dashscope::Task;
 use crate::extract::schema::Schema;
 use crate::extract::templates;
+use crate::json::count_values;
 use crate::ocr::request::{Detail, Rotate};
 use crate::units::Pixels;
 
 /// Bytes of `metadata` at most: it is an echo, not a store.
 const METADATA_BYTES: usize = 4096;
+
+/// JSON values in an option at most, a schema excepted: as many as `metadata` has room for.
+pub(super) const MOST_VALUES: u64 = METADATA_BYTES as u64 / 2;
 
 /// Characters of a language tag at most (RFC 5646, section 4.4.1, asks for 35).
 const LANGUAGE_LENGTH: usize = 35;
@@ -122,7 +126,11 @@ pub(super) fn pages(value: &Value) -> Result<(), Flaw> {
 }
 
 pub(super) fn metadata(value: &Value) -> Result<Value, Flaw> {
-    let parsed = json_of("metadata", value)?;
+    let parsed = match value {
+        Value::String(text) if count_values(text) <= MOST_VALUES => serde_json::from_str(text)
+            .map_err(|_| flaw("metadata", ErrorCode::InvalidOption, "must be JSON"))?,
+        other => other.clone(),
+    };
     if !parsed.is_object() || parsed.to_string().len() > METADATA_BYTES {
         let why = format!("must be a JSON object of at most {METADATA_BYTES} bytes");
         return Err(flaw("metadata", ErrorCode::InvalidOption, why));
@@ -131,8 +139,11 @@ pub(super) fn metadata(value: &Value) -> Result<Value, Flaw> {
 }
 
 pub(super) fn schema(value: &Value) -> Result<Schema, Flaw> {
-    let parsed = json_of("schema", value)?;
-    Schema::parse(&parsed).map_err(|error| Flaw {
+    let read = match value {
+        Value::String(text) => Schema::from_json(text),
+        other => Schema::parse(other),
+    };
+    read.map_err(|error| Flaw {
         pointer: format!("/schema{}", error.pointer()),
         code: error.code(),
         detail: error.to_string(),
@@ -146,13 +157,4 @@ pub(super) fn template(value: &Value) -> Result<Arc<Schema>, Flaw> {
         return Err(flaw("template", ErrorCode::UnknownTemplate, why));
     };
     Ok(Arc::clone(&template.parsed))
-}
-
-/// A JSON value, which in a query or a form part is written as text.
-fn json_of(name: &'static str, value: &Value) -> Result<Value, Flaw> {
-    match value {
-        Value::String(text) => serde_json::from_str(text)
-            .map_err(|_| flaw(name, ErrorCode::InvalidOption, "must be JSON")),
-        other => Ok(other.clone()),
-    }
 }

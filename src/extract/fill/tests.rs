@@ -431,10 +431,68 @@ fn a_text_that_takes_too_much_work_to_check_is_null_and_says_so() {
 
 #[test]
 fn each_row_is_found_in_a_long_list_of_values() {
-    let words: Vec<Value> = (0..8_000).map(|index| format!("w{index}").into()).collect();
+    let words: Vec<Value> = (0..7_000).map(|index| format!("w{index}").into()).collect();
     let rows = json!({ "type": "array", "items": { "enum": words } });
     let written: Vec<String> = (0..2_000).map(|index| format!(" W{index}")).collect();
     let extraction = schema(&json!({ "rows": rows })).filled(&json!({ "rows": written }), 1);
     assert_eq!(extraction.data["rows"].as_array().map(Vec::len), Some(2_000));
     assert_eq!(extraction.data["rows"][1_999], "w1999");
+}
+
+/// A list of rows with 99 fields each.
+fn wide_rows(prefix: &str) -> Schema {
+    let fields: Map<String, Value> =
+        (0..99).map(|index| (format!("{prefix}{index}"), json!({ "type": "string" }))).collect();
+    schema(&json!({ "rows": { "type": "array", "items": {
+        "type": "object", "properties": fields } } }))
+}
+
+/// How many rows are kept, and the pointer and detail of each error.
+fn kept(extraction: &Extraction) -> (usize, Vec<(&str, &str)>) {
+    let errors = extraction.validation.errors.iter();
+    let errors = errors.map(|error| (error.pointer.as_str(), error.detail.as_str())).collect();
+    (extraction.data["rows"].as_array().map_or(0, Vec::len), errors)
+}
+
+#[test]
+fn a_list_is_whole_up_to_the_limit_and_ends_there_with_an_error() {
+    let list = schema(&json!({ "rows": { "type": "array", "items": { "type": "string" } } }));
+    // The answer and its list are places too.
+    let most = MAX_PLACES - 2;
+    let whole = list.filled(&json!({ "rows": vec!["a"; most] }), 1);
+    assert_eq!(kept(&whole), (most, vec![]));
+    let ended = list.filled(&json!({ "rows": vec!["a"; most + 2] }), 1);
+    let (rows, errors) = kept(&ended);
+    assert_eq!((rows, errors.len(), errors[0].0), (most, 1, "/rows"));
+    let told = format!(
+        "the limit of {MAX_PLACES}, nulls counted; this one ends after {most} of its {} ",
+        most + 2
+    );
+    assert!(errors[0].1.contains(&told), "{}", errors[0].1);
+}
+
+#[test]
+fn fields_that_rows_leave_out_count_as_those_that_are_there() {
+    for row in [json!({ "0": "a" }), json!({})] {
+        let extraction = wide_rows("").filled(&json!({ "rows": vec![row.clone(); 4_000] }), 1);
+        assert!(extraction.fields.len() <= MAX_PLACES, "{} fields", extraction.fields.len());
+        let (rows, errors) = kept(&extraction);
+        assert_eq!(errors.len(), 1, "{row}");
+        assert!(errors[0].1.contains("after 49 of its 4000"), "{}", errors[0].1);
+        assert!(rows == 49 || row == json!({}), "{rows}");
+    }
+}
+
+#[test]
+fn a_place_behind_long_names_counts_more() {
+    let row = json!({ "rows": vec![json!({}); 100] });
+    let extraction = wide_rows(&"n".repeat(254)).filled(&row, 1);
+    assert!(kept(&extraction).1[0].1.contains("after 16 of its 100"), "{extraction:?}");
+}
+
+#[test]
+fn a_long_table_of_many_fields_is_whole() {
+    let row: Map<String, Value> = (0..99).map(|index| (index.to_string(), json!("a"))).collect();
+    let extraction = wide_rows("").filled(&json!({ "rows": vec![row; 49] }), 1);
+    assert_eq!(kept(&extraction), (49, vec![]));
 }

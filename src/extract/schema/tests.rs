@@ -240,7 +240,7 @@ fn a_definition_counts_once_for_each_use() {
 
 #[test]
 fn reading_stops_at_the_use_that_makes_the_schema_too_long() {
-    let words: Vec<String> = (0..8_500).map(|index| index.to_string()).collect();
+    let words: Vec<String> = (0..1_000).map(|index| format!("{index:038}")).collect();
     let fields: Map<String, Value> =
         (0..100).map(|index| (index.to_string(), json!({ "$ref": "#/$defs/w" }))).collect();
     let mut schema = object(&fields.into());
@@ -249,6 +249,77 @@ fn reading_stops_at_the_use_that_makes_the_schema_too_long() {
     let at_the_second_use = 2 * MAX_BYTES;
     let SchemaError::TooLong { actual, .. } = error else { panic!("{error}") };
     assert!(actual < at_the_second_use, "{actual} bytes were counted");
+}
+
+/// A field of so many listed values.
+fn listing(count: u64) -> Value {
+    json!({ "enum": (0..count).map(|index| format!("P{index}")).collect::<Vec<_>>() })
+}
+
+#[test]
+fn lists_of_all_products_countries_and_currencies_are_taken() {
+    let mut schema = object(&json!({ "product": listing(4_000) }));
+    schema["$defs"] = json!({ "country": listing(250), "currency": listing(180) });
+    for index in 0..5 {
+        for name in ["country", "currency"] {
+            let reference = json!({ "$ref": format!("#/$defs/{name}") });
+            schema["properties"][format!("{name}{index}")] = reference;
+        }
+    }
+    assert_eq!(Schema::parse(&schema).err(), None);
+}
+
+#[test]
+fn as_many_values_as_may_be_are_taken_and_one_more_is_refused() {
+    // The schema, its type, its fields, the field and its list.
+    let around = 5;
+    let schema = object(&json!({ "a": listing(MAX_VALUES - around) }));
+    assert_eq!(count_values(&schema), MAX_VALUES);
+    assert_eq!(Schema::from_json(&schema.to_string()).err(), None);
+    let schema = object(&json!({ "a": listing(MAX_VALUES - around + 1) }));
+    let too_many = SchemaError::TooManyValues { actual: MAX_VALUES + 1, allowed: MAX_VALUES };
+    assert_eq!(Schema::from_json(&schema.to_string()).err(), Some(too_many));
+}
+
+#[test]
+fn more_values_than_are_read_are_refused_with_their_number_wherever_they_stand() {
+    let nested = (0..100).fold(json!([]), |inner, _| json!([inner]));
+    let places = [
+        listing(MAX_VALUES),
+        json!({ "type": "string", "examples": vec![nested; 100] }),
+        json!({ "type": "string", "x-rows": vec![json!({ "": {} }); 4_000] }),
+        json!({ "anyOf": vec![json!({ "const": "a" }); 4_000] }),
+    ];
+    for place in places {
+        let schema = object(&json!({ "a": place }));
+        for error in [refused(&schema), Schema::from_json(&schema.to_string()).unwrap_err()] {
+            let SchemaError::TooManyValues { actual, allowed } = error else { panic!("{error}") };
+            assert_eq!(
+                (error.code().as_str(), actual),
+                ("schema_unsupported", count_values(&schema))
+            );
+            assert!(error.to_string().contains(&format!("{allowed}")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn values_of_a_definition_count_once_for_each_use() {
+    let mut schema = object(&json!({ "a": { "$ref": "#/$defs/l" } }));
+    schema["$defs"] = json!({ "l": { "enum": vec![7; 3_000] } });
+    assert_eq!(Schema::parse(&schema).err(), None);
+    schema["properties"]["b"] = json!({ "$ref": "#/$defs/l" });
+    schema["properties"]["c"] = json!({ "$ref": "#/$defs/l" });
+    assert!(matches!(refused(&schema), SchemaError::TooManyValues { .. }));
+}
+
+#[test]
+fn a_name_is_as_long_as_a_question_of_a_form_and_no_longer() {
+    let named = |bytes| object(&json!({ "x".repeat(bytes): { "type": "string" } }));
+    assert_eq!(Schema::parse(&named(MAX_NAME_BYTES)).err(), None);
+    let error = refused(&named(MAX_NAME_BYTES + 1));
+    assert_eq!((error.code().as_str(), error.pointer()), ("schema_unsupported", "/properties"));
+    assert!(error.to_string().contains("257"), "{error}");
 }
 
 #[test]
