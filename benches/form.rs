@@ -199,6 +199,20 @@ fn uploads() -> Vec<Upload> {
         Upload::form("JSON without end, one byte a chunk", r#"{"document":{"data":""#, b"A", "")
             .of_type("application/json")
             .in_chunks(one),
+        named("file as the body, 64 KiB a chunk", no_boundary.clone().in_chunks(large))
+            .of_type("image/jpeg"),
+        Upload::form(
+            "JSON, 64 KiB a chunk",
+            r#"{"document":{"type":"base64","data":""#,
+            b"A",
+            r#""}}"#,
+        )
+        .of_type("application/json")
+        .in_chunks(large),
+        Upload::form("drop-in, 64 KiB a chunk", r#"{"model":""#, b"A", r#""}"#)
+            .of_type("application/json")
+            .to("/compatible-mode/v1/chat/completions")
+            .in_chunks(large),
         Upload::form("JSON of brackets", r#"{"document":"#, b"[", "").of_type("application/json"),
         Upload::form("drop-in, one byte a chunk", r#"{"model":""#, b"A", r#""}"#)
             .of_type("application/json")
