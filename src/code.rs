@@ -1,7 +1,7 @@
 //! The situations that a caller is told of: one code each, with its status, its title and the vendor's words.
 //!
 //! The names are part of the API (`ProblemCode` in openapi.yaml) and never change their meaning. A new code needs a
-//! row in [`ErrorCode::entry`], or it does not compile, and a name in `ErrorCode::ALL`, which a test compares with
+//! row in `ErrorCode::entry`, or it does not compile, and a name in `ErrorCode::ALL`, which a test compares with
 //! openapi.yaml. The vendor's words are those of Model Studio, "Error messages", in the spelling of its two protocols.
 
 use std::fmt;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::error::Code;
+use super::fault::error::Code;
 use crate::admission::Settlement;
 use crate::json::Tree;
 

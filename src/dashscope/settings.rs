@@ -12,8 +12,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::Protocol;
-use super::proxy::ProxyVariables;
+use super::protocol::Protocol;
+use super::wire::proxy::ProxyVariables;
 use crate::catalog::Outlet;
 use crate::{host, label};
 
@@ -342,35 +342,35 @@ impl UpstreamSettings {
         ]
     }
 
-    pub(super) const fn connect_timeout(&self) -> Duration {
+    pub(crate) const fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
     }
 
-    pub(super) const fn first_byte_timeout(&self) -> Duration {
+    pub(crate) const fn first_byte_timeout(&self) -> Duration {
         Duration::from_millis(self.first_byte_timeout_ms)
     }
 
-    pub(super) const fn idle_timeout(&self) -> Duration {
+    pub(crate) const fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
     }
 
-    pub(super) const fn total_timeout(&self) -> Duration {
+    pub(crate) const fn total_timeout(&self) -> Duration {
         Duration::from_millis(self.total_timeout_ms)
     }
 
-    pub(super) const fn stream_timeout(&self) -> Duration {
+    pub(crate) const fn stream_timeout(&self) -> Duration {
         Duration::from_millis(self.stream_timeout_ms)
     }
 
-    pub(super) const fn cool_down(&self) -> Duration {
+    pub(crate) const fn cool_down(&self) -> Duration {
         Duration::from_millis(self.breaker_cool_down_ms)
     }
 
-    pub(super) const fn key_cool_down(&self) -> Duration {
+    pub(crate) const fn key_cool_down(&self) -> Duration {
         Duration::from_millis(self.key_cool_down_ms)
     }
 
-    pub(super) const fn queue_timeout(&self) -> Duration {
+    pub(crate) const fn queue_timeout(&self) -> Duration {
         Duration::from_millis(self.queue_timeout_ms)
     }
 }
@@ -423,7 +423,7 @@ impl EndpointSettings {
     /// # Errors
     ///
     /// When the address is not plain `http` or `https`.
-    pub(super) fn base(&self) -> Result<reqwest::Url, SettingsError> {
+    pub(crate) fn base(&self) -> Result<reqwest::Url, SettingsError> {
         let url = match reqwest::Url::parse(&self.base_url) {
             Ok(url) => url,
             Err(error) => return wrong("base_url", format!("{:?}: {error}", self.base_url)),
@@ -454,7 +454,7 @@ impl EndpointSettings {
     /// # Errors
     ///
     /// When there is no key, or it cannot be a header's value.
-    pub(super) fn authorization(&self) -> Result<reqwest::header::HeaderValue, SettingsError> {
+    pub(crate) fn authorization(&self) -> Result<reqwest::header::HeaderValue, SettingsError> {
         let key = self.api_key.as_ref().map_or("", |key| key.expose_secret().trim());
         if key.is_empty() {
             let why = format!(
@@ -502,8 +502,8 @@ fn warnings_of(key: &str, base: &reqwest::Url) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::settings;
     use super::*;
+    use crate::dashscope::tests::settings;
 
     fn wrong_key(change: impl FnOnce(&mut UpstreamSettings)) -> String {
         let mut settings = settings("https://dashscope.aliyuncs.com");

@@ -1,0 +1,289 @@
+//! What every call goes through.
+//!
+//! A call is a loop of attempts. Before each, the [`Pool`] finds it an endpoint and makes it wait for its
+//! turn there; after each failure the same questions are asked: whose fault was it, what was billed, may it
+//! be repeated, here or elsewhere, and is there time and retry budget left. DashScope documents no
+//! idempotency key, so an attempt whose bill is unknown is repeated at most once, and no call is ever
+//! hedged. Once an answer begins, nothing is repeated: its caller may have seen it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::debt::Debt;
+use super::record::{Recorder, give_up};
+use super::reply::Reply;
+use super::retry::RetryPolicy;
+use super::spending::{self, Progress, Stop};
+use crate::admission::tab::{Tab, Wait};
+use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Permit};
+use crate::capacity::account::ByteAccount;
+use crate::catalog::Model;
+use crate::clock::Clock;
+use crate::dashscope::fault::error::{CallError, Fault};
+use crate::dashscope::fault::verdict::{Bill, Failure};
+use crate::dashscope::pool::{Placement, Pool, Search};
+use crate::dashscope::settings::UpstreamSettings;
+use crate::dashscope::wire::check::CheckError;
+use crate::dashscope::wire::memory::{Memory, Room};
+use crate::dashscope::wire::request::Request;
+use crate::dashscope::wire::transport::{ClientError, Reception};
+use crate::dashscope::wire::uploads;
+use crate::random::Random;
+use crate::rate_limit::shared::SharedCells;
+use crate::telemetry::metrics::Metrics;
+
+/// How much longer a call waits for its turn when its caller has been waited for long enough.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// Makes calls.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    pool: Pool,
+    memory: Memory,
+    retry: RetryPolicy,
+    recorder: Arc<Recorder>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What every attempt of a call is made with.
+#[derive(Clone, Copy)]
+struct Errand<'a> {
+    request: &'a Request,
+    room: &'a Arc<Room>,
+    /// When the caller stops waiting.
+    deadline: Instant,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        settings: &UpstreamSettings,
+        shared: Option<Arc<dyn SharedCells>>,
+        memory: Arc<ByteAccount>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, ClientError> {
+        let memory = Memory::new(memory, settings.max_response_bytes);
+        Ok(Self {
+            pool: Pool::new(settings, shared, &memory, &metrics, Arc::clone(&clock))?,
+            memory,
+            retry: RetryPolicy::new(settings, Arc::clone(&clock), random),
+            recorder: Arc::new(Recorder {
+                metrics: Arc::clone(&metrics),
+                clock: Arc::clone(&clock),
+            }),
+            metrics,
+            clock,
+        })
+    }
+
+    /// Asks every endpoint for its list of models; what each said, by its name.
+    pub(crate) async fn check(&self) -> Vec<(String, Result<(), CheckError>)> {
+        let mut found = Vec::new();
+        for endpoint in self.pool.endpoints() {
+            found.push((endpoint.name().to_owned(), endpoint.check().await));
+        }
+        found
+    }
+
+    /// How each endpoint is reached, by its name.
+    pub(crate) fn ways(&self) -> Vec<(String, String)> {
+        let endpoints = self.pool.endpoints().iter();
+        endpoints
+            .map(|endpoint| (endpoint.name().to_owned(), endpoint.transport().way().to_string()))
+            .collect()
+    }
+
+    pub(crate) async fn upload_policy(
+        &self,
+        model: &Model,
+        tenant: &str,
+        deadline: Instant,
+        tab: &Tab,
+    ) -> Result<Bytes, CallError> {
+        let (now, mut progress) = (self.clock.instant(), Progress::default());
+        if admission::latest_start(deadline, now).is_none() {
+            return Err(give_up(&model.name, &progress, Fault::DeadlineExceeded.into()));
+        }
+        let left = deadline.saturating_duration_since(now);
+        let mut entrance = match self.pool.enter_first(model, tenant) {
+            Ok(entrance) => entrance,
+            Err(fault) => return Err(give_up(&model.name, &progress, fault.into())),
+        };
+        let endpoint = Arc::clone(entrance.endpoint());
+        progress.begin(endpoint.name(), now);
+        tab.waits_for(Some(Wait::Upstream), now);
+        let answered = uploads::policy(endpoint.transport(), &model.name, left).await;
+        tab.waits_for(None, self.clock.instant());
+        match answered {
+            Ok(policy) => {
+                // It takes the key. Whether it serves the model was not asked.
+                entrance.begun();
+                Ok(policy)
+            }
+            Err(failure) => {
+                if entrance.failed(&failure, self.clock.instant()) {
+                    self.pool.send_away(&endpoint, model);
+                }
+                Err(give_up(&model.name, &progress, Stop::of(failure)))
+            }
+        }
+    }
+
+    /// Makes the call that `request` is until a reply begins that can be used.
+    pub(crate) async fn call(
+        &self,
+        permit: Permit,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        let (model, tab) = (permit.model().name.clone(), permit.tab().clone());
+        let mut progress = Progress::default();
+        let ran = self.run(permit, request, deadline, &mut progress).await;
+        if ran.is_err() {
+            let now = self.clock.instant();
+            progress.leave_queue(now);
+            tab.waits_for(None, now);
+        }
+        self.metrics.upstream_queue(&model, progress.queue_time);
+        match ran {
+            Ok((permit, placement, reception)) => {
+                let recorder = Arc::clone(&self.recorder);
+                let debt = Debt { recorder, permit, placement, progress };
+                Ok(Reply { debt, reception })
+            }
+            Err(stop) => Err(give_up(&model, &progress, stop)),
+        }
+    }
+
+    async fn run(
+        &self,
+        mut permit: Permit,
+        request: &Request,
+        deadline: Instant,
+        progress: &mut Progress,
+    ) -> Result<(Permit, Placement, Reception), Stop> {
+        let mut failed = Vec::new();
+        let mut last: Option<Stop> = None;
+        // Before anything is sent: an answer that was paid for must not be lost for want of memory.
+        let room = self.memory.room_for(permit.bound().output).map_err(Fault::NoRoom)?;
+        self.retry.deposit();
+        self.queue(permit.tab(), progress);
+        loop {
+            let first_only = request.resolves_oss;
+            let search = Search { failed: &failed, first_only, deadline };
+            let mut placement = match self.place(&permit, search).await {
+                Ok(placement) => placement,
+                // What the upstream said says more than that nobody is left to ask.
+                Err(fault) => return Err(Stop::after(last, fault)),
+            };
+            if let Err(refusal) = permit.check_key().await {
+                placement.turn.unused().await;
+                return Err(Fault::Refused(Box::new(refusal)).into());
+            }
+            if admission::latest_start(deadline, self.clock.instant()).is_none() {
+                placement.turn.unused().await;
+                return Err(Stop::after(last, Fault::DeadlineExceeded));
+            }
+            let errand = Errand { request, room: &room, deadline };
+            let attempt = self.attempt(&mut permit, &mut placement, errand, progress);
+            let failure = match attempt.await {
+                Ok(reception) => return Ok((permit, placement, reception)),
+                Err(failure) => failure,
+            };
+            if let Some(id) = &failure.request_id {
+                permit.tab().answered(id.as_str());
+            }
+            self.recorder.learn(&mut placement, &failure).await;
+            failed.push(placement.entrance.endpoint().name().to_owned());
+            let search = Search { failed: &failed, first_only, deadline };
+            let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
+            let throttled = is_throttled.then(|| placement.turn.lane());
+            let elsewhere = self.pool.has_another(&permit, search, throttled);
+            let may_repeat = failure.bill != Bill::Unknown || permit.repeats_unknown_bills();
+            let pause = || self.pause(&failure, deadline, elsewhere, progress);
+            let Some(pause) = may_repeat.then(pause).flatten() else {
+                return Err(spending::close(permit, &placement.turn, failure).await);
+            };
+            let Placement { entrance, turn } = placement;
+            drop(entrance);
+            permit = spending::carry_over(permit, &turn, &failure).await?;
+            self.metrics.upstream_retry(failure.fault.label());
+            let failed = Stop::of(failure);
+            self.queue(permit.tab(), progress);
+            if permit.presence().bears(tokio::time::sleep(pause)).await.is_none() {
+                return Err(failed);
+            }
+            last = Some(failed);
+        }
+    }
+
+    /// Notes that a call waits to be sent from now on.
+    fn queue(&self, tab: &Tab, progress: &mut Progress) {
+        let now = self.clock.instant();
+        progress.queued = Some(now);
+        tab.waits_for(Some(Wait::Turn), now);
+    }
+
+    /// Finds a place for a call for as long as its caller is there.
+    async fn place(&self, permit: &Permit, search: Search<'_>) -> Result<Placement, Fault> {
+        let presence = permit.presence();
+        if let Some(placed) = presence.bears(self.pool.place(permit, search)).await {
+            return placed;
+        }
+        if presence.has_left() {
+            return Err(Fault::Abandoned);
+        }
+        // A caller who may still be there is told what it waited for, or is served if its turn has come.
+        let soon = self.clock.instant() + LEAST_TIME_FOR_AN_ATTEMPT + LAST_LOOK;
+        self.pool.place(permit, Search { deadline: search.deadline.min(soon), ..search }).await
+    }
+
+    async fn attempt(
+        &self,
+        permit: &mut Permit,
+        placement: &mut Placement,
+        Errand { request, room, deadline }: Errand<'_>,
+        progress: &mut Progress,
+    ) -> Result<Reception, Failure> {
+        let started = self.clock.instant();
+        let left = deadline.saturating_duration_since(started);
+        let endpoint = placement.entrance.endpoint();
+        progress.begin(endpoint.name(), started);
+        let bound = *permit.bound();
+        permit.place_at(endpoint.name(), endpoint.region());
+        permit.tab().waits_for(Some(Wait::Upstream), started);
+        permit.mark_sent();
+        let result = endpoint.transport().exchange(request, left, &bound, room).await;
+        match &result {
+            // How a stream ends is not known yet.
+            Ok(Reception::Events(_)) => placement.entrance.begun(),
+            Ok(_) => {
+                placement.entrance.well();
+                self.recorder.ended(permit, progress, "ok");
+            }
+            Err(failure) => self.recorder.ended(permit, progress, failure.fault.label()),
+        }
+        result
+    }
+
+    /// How long to wait before the next attempt; none where there shall not be one.
+    fn pause(
+        &self,
+        failure: &Failure,
+        deadline: Instant,
+        elsewhere: bool,
+        progress: &mut Progress,
+    ) -> Option<Duration> {
+        let careful = failure.is_careful();
+        if careful && progress.careful_retries > 0 {
+            return None;
+        }
+        let pause = self.retry.pause(failure, progress.attempts, deadline, elsewhere)?;
+        progress.careful_retries += u32::from(careful);
+        Some(pause)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the end of an attempt or of a call tells: the metrics, the log, and those who come after.
+
+use std::sync::Arc;
+
+use super::spending::{Progress, Stop};
+use crate::admission::Permit;
+use crate::clock::Clock;
+use crate::dashscope::fault::error::{CallError, Code, Fault};
+use crate::dashscope::fault::health;
+use crate::dashscope::fault::verdict::Failure;
+use crate::dashscope::pool::Placement;
+use crate::telemetry::metrics::{Metrics, OpenStream};
+
+/// Records how attempts end.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Recorder {
+    /// Counts the end of an attempt.
+    pub(crate) fn ended(&self, permit: &Permit, progress: &mut Progress, outcome: &'static str) {
+        let Some(began) = progress.began.take() else { return };
+        let now = self.clock.instant();
+        let took = now.saturating_duration_since(began);
+        permit.tab().waits_for(None, now);
+        progress.upstream_time += took;
+        let endpoint = progress.endpoint.as_deref().unwrap_or_default();
+        self.metrics.upstream_attempt(endpoint, outcome, took);
+        tracing::debug!(
+            endpoint,
+            model = permit.model().name,
+            attempt = progress.attempts,
+            outcome,
+            // A u128 would be logged as a string.
+            took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "the upstream was asked"
+        );
+    }
+
+    /// Counts a stream that has begun, until what is given back is dropped.
+    pub(crate) fn stream(&self) -> OpenStream {
+        self.metrics.stream()
+    }
+
+    /// Lets later calls profit from a failure: the pace of the lane and the state of the endpoint.
+    pub(crate) async fn learn(&self, placement: &mut Placement, failure: &Failure) {
+        let Placement { entrance, turn } = placement;
+        if entrance.failed(failure, self.clock.instant()) {
+            // All who wait for the endpoint look for another.
+            turn.lane().send_away();
+        }
+        let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
+        let quota = is_throttled.then(|| health::quota(failure)).flatten();
+        // It speaks of the account, so it binds every call of the model, not just this one. That of another
+        // failure may be owed to what the call says, and binds its tenant (`gate`).
+        let wait = failure.retry_after.filter(|_| is_throttled);
+        if quota.is_some() || wait.is_some() {
+            turn.throttled(quota, wait).await;
+        }
+    }
+}
+
+/// Ends a call that failed, with the log line of it.
+pub(crate) fn give_up(model: &str, progress: &Progress, stop: Stop) -> CallError {
+    let error = progress.error(stop);
+    report(progress.endpoint.as_deref(), model, &error);
+    error
+}
+
+/// Writes the one log line of a failed call.
+fn report(endpoint: Option<&str>, model: &str, error: &CallError) {
+    if error.attempts == 0 {
+        tracing::debug!(endpoint, model, outcome = error.fault.label(), "a call was not made");
+        return;
+    }
+    tracing::warn!(
+        endpoint,
+        model,
+        outcome = error.fault.label(),
+        upstream.status = error.fault.status(),
+        upstream.code = error.fault.code().map(Code::as_str),
+        upstream.request_id = error.request_id.as_ref().map(Code::as_str),
+        attempts = error.attempts,
+        "a call to the upstream failed"
+    );
+}

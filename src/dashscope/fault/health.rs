@@ -1,0 +1,165 @@
+//! Whose fault a failure is: the endpoint's, its key's, its account's, or nobody's there.
+//!
+//! What a failure means for the call is `verdict`'s; this is what it means for the calls that come after it.
+
+use super::error::{Code, Defect, Fault, Timeout};
+use super::verdict::{Failure, Repeat, plain};
+
+/// What a throttle complains of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quota {
+    /// Too many requests.
+    Requests,
+    /// Too many tokens.
+    Tokens,
+    /// It does not say.
+    Unknown,
+}
+
+/// What a failure says of the endpoint that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It works: it objected to the request, or to there being too many.
+    Well,
+    /// It cannot be reached, whatever it is asked.
+    Away,
+    /// It is broken, or breaks at what it was asked.
+    Sick,
+    /// It refuses its key for whatever is asked.
+    KeyRefused,
+    /// It refuses its key, or what was asked.
+    Denied,
+    /// It refuses the model to its key.
+    ModelRefused,
+    /// Nothing: the fault was ours, the caller's, or the page's.
+    Unknown,
+}
+
+impl Health {
+    /// What `failure` shows.
+    ///
+    /// A page that takes the model too long says nothing of the endpoint, and neither does an answer that is
+    /// damaged or empty, since the model wrote it. A request that is wrong is proof that somebody is there who
+    /// reads it.
+    pub(crate) fn shown_by(failure: &Failure) -> Self {
+        match &failure.fault {
+            Fault::Rejected { code, .. } if is_without_model(code.as_ref()) => Self::ModelRefused,
+            Fault::Throttled { .. }
+            | Fault::ContentRejected
+            | Fault::ImageRejected(_)
+            | Fault::Rejected { .. } => Self::Well,
+            Fault::Unreachable => Self::Away,
+            Fault::Interrupted
+            | Fault::Timeout(Timeout::FirstByte | Timeout::Idle)
+            | Fault::InvalidAnswer(Defect::NotJson) => Self::Sick,
+            Fault::Failed { .. } | Fault::Timeout(Timeout::Upstream)
+                if failure.repeat == Repeat::Transient =>
+            {
+                Self::Sick
+            }
+            Fault::Account { code } => Self::of_account(code.as_ref()),
+            Fault::Failed { .. }
+            | Fault::Timeout(_)
+            | Fault::InvalidAnswer(_)
+            | Fault::NoRoom(_)
+            | Fault::DeadlineExceeded
+            | Fault::Abandoned
+            | Fault::Busy { .. }
+            | Fault::Unavailable { .. }
+            | Fault::Refused(_) => Self::Unknown,
+        }
+    }
+
+    /// A key without the right to one model, or whose free quota of one is gone, may be good for the
+    /// others. "Access denied" may speak of a file that the request names, and a refusal without a code be that of
+    /// a device on the way that dislikes what the request says.
+    fn of_account(code: Option<&Code>) -> Self {
+        let code = plain_code(code);
+        if code.is_empty() || code == "accessdenied" {
+            return Self::Denied;
+        }
+        let of_model = code.starts_with("model.")
+            || code == "accessdenied.unpurchased"
+            || code.starts_with("allocationquota")
+            || code.starts_with("throttling")
+            || code == "insufficientquota";
+        if of_model { Self::ModelRefused } else { Self::KeyRefused }
+    }
+}
+
+/// Whether it says that there is no such model at the endpoint. Its name comes from the catalog, so it is not
+/// the caller's mistake.
+fn is_without_model(code: Option<&Code>) -> bool {
+    let codes = ["modelnotfound", "model.notexist", "modelnotsupported", "workspacenotfound"];
+    codes.contains(&plain_code(code).as_str())
+}
+
+/// Which of the account's quotas a throttle speaks of (Model Studio, "Error messages"); none where it is
+/// the service that is crowded: "Too many requests in route".
+pub(crate) fn quota(failure: &Failure) -> Option<Quota> {
+    let quota = match plain_code(failure.fault.code()).as_str() {
+        "throttling" => return None,
+        "throttling.ratequota" | "limitrequests" | "throttling.burstrate" | "limitburstrate" => {
+            Quota::Requests
+        }
+        "throttling.allocationquota" | "insufficientquota" => Quota::Tokens,
+        _ => Quota::Unknown,
+    };
+    Some(quota)
+}
+
+fn plain_code(code: Option<&Code>) -> String {
+    code.map(|code| plain(code.as_str())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verdict::{Bill, Complaint, judge};
+    use super::*;
+
+    fn judged(status: u16, code: &str) -> Failure {
+        let code = (!code.is_empty()).then(|| code.to_owned());
+        judge(&Complaint { status, code, message: "m".to_owned(), retry_after: None })
+    }
+
+    #[test]
+    fn a_fault_is_laid_at_the_door_of_whose_it_is() {
+        let of = |status, code| Health::shown_by(&judged(status, code));
+        assert_eq!(of(429, "Throttling.RateQuota"), Health::Well);
+        assert_eq!(of(400, "InvalidParameter"), Health::Well);
+        assert_eq!(of(400, "DataInspectionFailed"), Health::Well);
+        assert_eq!(of(500, "InternalError"), Health::Sick);
+        assert_eq!(of(504, ""), Health::Sick);
+        assert_eq!(of(408, "RequestTimeOut"), Health::Unknown);
+        for code in ["InvalidApiKey", "Arrearage", "App.AccessDenied"] {
+            assert_eq!(of(401, code), Health::KeyRefused, "{code}");
+        }
+        for code in ["AccessDenied", "access_denied", ""] {
+            assert_eq!(of(403, code), Health::Denied, "{code}");
+        }
+        let unreachable = Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing);
+        assert_eq!(Health::shown_by(&unreachable), Health::Away);
+        for code in
+            ["Model.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly"]
+        {
+            assert_eq!(of(403, code), Health::ModelRefused, "{code}");
+        }
+        assert_eq!(of(404, "model_not_found"), Health::ModelRefused);
+        let gave_up = Failure::new(Fault::DeadlineExceeded, Repeat::Never, Bill::Unknown);
+        assert_eq!(Health::shown_by(&gave_up), Health::Unknown);
+    }
+
+    #[test]
+    fn a_throttle_says_which_quota_it_is_of_in_both_protocols_words() {
+        let of = |code| quota(&judged(429, code));
+        for code in ["Throttling.RateQuota", "limit_requests", "LimitRequests", "limit_burst_rate"]
+        {
+            assert_eq!(of(code), Some(Quota::Requests), "{code}");
+        }
+        for code in ["Throttling.AllocationQuota", "insufficient_quota"] {
+            assert_eq!(of(code), Some(Quota::Tokens), "{code}");
+        }
+        assert_eq!(of("Throttling"), None, "the service is crowded");
+        assert_eq!(of(""), Some(Quota::Unknown));
+    }
+}

@@ -1,0 +1,468 @@
+//! Whether an endpoint may be asked: a circuit breaker.
+//!
+//! *Closed*, everything passes. Failures in a row that are the endpoint's fault *open* it: nothing passes
+//! until it has cooled down. Then it is *half open*: one call is let through as a probe, and what becomes
+//! of it decides. So an endpoint that is down is asked once in a cool-down and not by every call, and one
+//! that is back is used again as soon as the first call has shown it (M. Nygard, "Release It!").
+//!
+//! A verdict on a call that left before the breaker last changed says nothing of the time since, and is
+//! ignored. A cool-down may be made longer, never shorter.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A breaker. Times are those of the clock of whoever asks.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    /// Failures in a row that open it.
+    failures: u32,
+    /// How many of them may be one tenant's.
+    most_of_one: u32,
+    /// How many there are of anybody's when it is suspect.
+    suspicious: u32,
+    cool_down: Duration,
+    /// How long the others wait for a probe before there is another: a page may take minutes.
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+/// The longest that the others wait for a probe.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// Counts the changes.
+    epoch: u64,
+    /// What was counted when it opened after having been closed.
+    opened: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Closed(Run),
+    Open { until: Instant },
+    HalfOpen { since: Instant },
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+struct Run {
+    /// Those that are nobody's.
+    of_nobody: u32,
+    of_tenants: HashMap<Arc<str>, u32>,
+}
+
+impl Run {
+    fn add(&mut self, whose: Option<&Arc<str>>) {
+        let count = match whose {
+            None => &mut self.of_nobody,
+            Some(tenant) => self.of_tenants.entry(Arc::clone(tenant)).or_default(),
+        };
+        *count = count.saturating_add(1);
+    }
+
+    /// The failures, of which no more than `most_of_one` of one tenant count.
+    fn count(&self, most_of_one: u32) -> u32 {
+        let of_tenants = self.of_tenants.values().map(|&count| count.min(most_of_one));
+        of_tenants.fold(self.of_nobody, u32::saturating_add)
+    }
+}
+
+/// What is seen of a breaker from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Everything passes.
+    Closed,
+    /// Nothing passes before so much time is over.
+    Open(Duration),
+    /// The next call is the probe.
+    Ready,
+    /// A probe is under way.
+    Probing,
+}
+
+/// A change that is worth a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It opened, or opened again after a probe.
+    Opened {
+        /// Whether it had been closed before.
+        anew: bool,
+    },
+    /// It closed.
+    Closed,
+}
+
+/// Leave to make one call. Dropped without a verdict, it lets another call be the probe.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    breaker: Arc<Breaker>,
+    epoch: u64,
+    is_probe: bool,
+}
+
+impl Breaker {
+    /// A closed breaker that `failures` in a row open for `cool_down`.
+    pub(crate) fn new(failures: u32, cool_down: Duration) -> Self {
+        Self::of_failures(failures, failures, cool_down)
+    }
+
+    /// The same for calls of several tenants, of which none can open it alone: no more than half of the
+    /// failures, rounded up, may be one tenant's.
+    pub(crate) fn of_several(failures: u32, cool_down: Duration) -> Self {
+        let several = Self::of_failures(failures.max(2), failures.div_ceil(2), cool_down);
+        Self { suspicious: failures, ..several }
+    }
+
+    fn of_failures(failures: u32, most_of_one: u32, cool_down: Duration) -> Self {
+        let state = State { phase: Phase::Closed(Run::default()), epoch: 0, opened: 0 };
+        let patience = (cool_down * 2).min(LONGEST_PATIENCE);
+        Self {
+            failures,
+            most_of_one,
+            suspicious: failures,
+            cool_down,
+            patience,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Whether so many calls in a row failed that it would be open if any failures were enough.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.state().is_suspect(self.suspicious)
+    }
+
+    /// Lets a call pass.
+    ///
+    /// # Errors
+    ///
+    /// How it stands, where it does not.
+    pub(crate) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Standing> {
+        let mut state = self.state();
+        let standing = state.standing(now, self.patience);
+        let is_probe = match standing {
+            Standing::Closed => false,
+            Standing::Ready => true,
+            Standing::Open(_) | Standing::Probing => return Err(standing),
+        };
+        if is_probe {
+            state.change(Phase::HalfOpen { since: now });
+        }
+        Ok(Pass { breaker: Arc::clone(self), epoch: state.epoch, is_probe })
+    }
+
+    /// How long the others wait for a probe before there is another.
+    pub(crate) const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// How it stands.
+    fn standing(&self, now: Instant) -> Standing {
+        self.state().standing(now, self.patience)
+    }
+
+    /// Whether everything passes.
+    pub(crate) fn is_closed(&self, now: Instant) -> bool {
+        self.standing(now) == Standing::Closed
+    }
+
+    /// The least time until it may let a call pass.
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
+        match self.standing(now) {
+            Standing::Closed | Standing::Ready => Duration::ZERO,
+            Standing::Open(left) => left,
+            // Should the probe not be back by then, there is another.
+            Standing::Probing => self.patience,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_suspect(&self, suspicious: u32) -> bool {
+        match &self.phase {
+            Phase::Closed(run) => run.count(u32::MAX) >= suspicious,
+            Phase::Open { .. } | Phase::HalfOpen { .. } => true,
+        }
+    }
+
+    fn standing(&self, now: Instant, patience: Duration) -> Standing {
+        match self.phase {
+            Phase::Closed(_) => Standing::Closed,
+            Phase::Open { until } if until > now => {
+                Standing::Open(until.saturating_duration_since(now))
+            }
+            Phase::HalfOpen { since } if now.saturating_duration_since(since) < patience => {
+                Standing::Probing
+            }
+            Phase::Open { .. } | Phase::HalfOpen { .. } => Standing::Ready,
+        }
+    }
+
+    fn change(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.epoch += 1;
+    }
+}
+
+impl Pass {
+    /// The call went well, as far as the endpoint is concerned. A breaker that was suspect is told to have closed.
+    pub(crate) fn well(&mut self) -> Option<Change> {
+        let mut state = self.breaker.state();
+        let is_current = state.epoch == self.epoch;
+        // A probe that took so long that there was another shows as well that the endpoint works.
+        let is_late_probe = self.is_probe && self.epoch > state.opened;
+        if !is_current && !is_late_probe {
+            return None;
+        }
+        match state.phase {
+            Phase::Closed(_) if !is_current => None,
+            Phase::Closed(_) => {
+                let was_suspect = state.is_suspect(self.breaker.suspicious);
+                state.phase = Phase::Closed(Run::default());
+                was_suspect.then_some(Change::Closed)
+            }
+            Phase::Open { .. } | Phase::HalfOpen { .. } => {
+                state.change(Phase::Closed(Run::default()));
+                (self.epoch, self.is_probe) = (state.epoch, false);
+                Some(Change::Closed)
+            }
+        }
+    }
+
+    /// The call began well, and how it ends is not known yet. That closes the breaker, since a probe may take
+    /// minutes to end, but on probation: the next failure opens it again, unless a call went well before. There is
+    /// no probation where it is for several tenants, since the next failure may be that of one tenant alone.
+    pub(crate) fn begun(&mut self) -> Option<Change> {
+        let mut state = self.breaker.state();
+        if state.epoch != self.epoch || !matches!(state.phase, Phase::HalfOpen { .. }) {
+            return None;
+        }
+        let Breaker { failures, most_of_one, .. } = *self.breaker;
+        let is_for_several = most_of_one < failures;
+        let of_nobody = if is_for_several { 0 } else { failures.saturating_sub(1) };
+        state.change(Phase::Closed(Run { of_nobody, ..Run::default() }));
+        (self.epoch, self.is_probe) = (state.epoch, false);
+        Some(Change::Closed)
+    }
+
+    /// Whether the call finds out for all others whether the endpoint works.
+    pub(crate) const fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// The endpoint failed at the call; it shall not be asked before `at_least` is over, once that opens
+    /// the breaker. The failure counts as that of the tenant `whose` call it was, or as nobody's.
+    pub(crate) fn badly(
+        &mut self,
+        now: Instant,
+        at_least: Duration,
+        whose: Option<&Arc<str>>,
+    ) -> Option<Change> {
+        let Breaker { failures, most_of_one, .. } = *self.breaker;
+        self.fail(now, at_least, |run| {
+            run.add(whose);
+            run.count(most_of_one) >= failures
+        })
+    }
+
+    /// The endpoint refused the call for good: that opens the breaker at once, for `cool_down` or longer.
+    pub(crate) fn refused(&mut self, now: Instant, cool_down: Duration) -> Option<Change> {
+        self.fail(now, cool_down, |_| true)
+    }
+
+    /// Opens the breaker where it is closed and `is_enough` says so of the run, or where it was on trial.
+    fn fail(
+        &mut self,
+        now: Instant,
+        at_least: Duration,
+        is_enough: impl FnOnce(&mut Run) -> bool,
+    ) -> Option<Change> {
+        let mut state = self.breaker.state();
+        let until = now + self.breaker.cool_down.max(at_least);
+        if state.epoch != self.epoch {
+            // It has opened meanwhile; this may only prolong that.
+            if let Phase::Open { until: end } = state.phase {
+                state.phase = Phase::Open { until: end.max(now + at_least) };
+            }
+            return None;
+        }
+        self.is_probe = false;
+        if let Phase::Closed(run) = &mut state.phase
+            && !is_enough(run)
+        {
+            return None;
+        }
+        let anew = matches!(state.phase, Phase::Closed(_));
+        state.change(Phase::Open { until });
+        if anew {
+            state.opened = state.epoch;
+        }
+        Some(Change::Opened { anew })
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut state = self.breaker.state();
+        if let Phase::HalfOpen { since } = state.phase
+            && self.is_probe
+            && state.epoch == self.epoch
+        {
+            state.change(Phase::Open { until: since });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NONE: Duration = Duration::ZERO;
+
+    fn breaker() -> (Arc<Breaker>, Instant) {
+        let now = crate::clock::Clock::instant(&crate::clock::SystemClock);
+        (Arc::new(Breaker::new(3, SECOND)), now)
+    }
+
+    fn fail(breaker: &Arc<Breaker>, now: Instant) -> Option<Change> {
+        breaker.enter(now).unwrap().badly(now, NONE, None)
+    }
+
+    fn open(breaker: &Arc<Breaker>, now: Instant) {
+        assert_eq!([fail(breaker, now), fail(breaker, now)], [None, None]);
+        assert_eq!(fail(breaker, now), Some(Change::Opened { anew: true }));
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_a_success_starts_the_count_anew() {
+        let (breaker, now) = breaker();
+        assert_eq!([fail(&breaker, now), fail(&breaker, now)], [None, None]);
+        assert_eq!(breaker.enter(now).unwrap().well(), None);
+        open(&breaker, now);
+        assert_eq!(breaker.enter(now).unwrap_err(), Standing::Open(SECOND));
+        assert_eq!(breaker.wait(now + SECOND / 4), SECOND * 3 / 4);
+    }
+
+    #[test]
+    fn after_the_cool_down_one_call_probes_and_the_others_wait_for_it() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        let later = now + SECOND;
+        let mut probe = breaker.enter(later).unwrap();
+        assert_eq!(breaker.enter(later).unwrap_err(), Standing::Probing);
+        assert_eq!(probe.well(), Some(Change::Closed));
+        assert!(breaker.enter(later).is_ok() && breaker.enter(later).is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_fails_opens_it_for_another_cool_down() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        let later = now + SECOND;
+        let mut probe = breaker.enter(later).unwrap();
+        assert_eq!(probe.badly(later, NONE, None), Some(Change::Opened { anew: false }));
+        assert_eq!(breaker.enter(later).unwrap_err(), Standing::Open(SECOND));
+    }
+
+    #[test]
+    fn a_probe_that_takes_long_is_followed_by_another_and_closes_it_when_it_is_back() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        let later = now + SECOND;
+        let mut slow = breaker.enter(later).unwrap();
+        assert!(breaker.enter(later + SECOND).is_err());
+        let mut hanging = breaker.enter(later + SECOND * 2).unwrap();
+        assert_eq!(slow.well(), Some(Change::Closed));
+        assert!(breaker.enter(later + SECOND * 2).is_ok());
+        assert_eq!(hanging.badly(later + SECOND * 9, NONE, None), None, "it was sent before that");
+    }
+
+    #[test]
+    fn calls_that_begin_well_and_break_off_open_it_like_any_others() {
+        let (breaker, now) = breaker();
+        for outcome in [None, None, Some(Change::Opened { anew: true })] {
+            let mut stream = breaker.enter(now).unwrap();
+            assert_eq!(stream.begun(), None);
+            assert_eq!(stream.badly(now, NONE, None), outcome);
+        }
+    }
+
+    #[test]
+    fn a_probe_that_began_well_closes_it_until_the_next_failure() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        let mut probe = breaker.enter(now + SECOND).unwrap();
+        assert_eq!(probe.begun(), Some(Change::Closed));
+        let mut other = breaker.enter(now + SECOND).unwrap();
+        assert_eq!(other.badly(now + SECOND, NONE, None), Some(Change::Opened { anew: true }));
+        assert_eq!(probe.well(), None, "it has opened since");
+        let mut probe = breaker.enter(now + SECOND * 2).unwrap();
+        assert_eq!((probe.begun(), probe.well()), (Some(Change::Closed), None));
+        open(&breaker, now + SECOND * 2);
+    }
+
+    #[test]
+    fn failures_of_one_tenant_do_not_open_a_breaker_of_several() {
+        let now = crate::clock::Clock::instant(&crate::clock::SystemClock);
+        for failures in 1..8 {
+            let breaker = Arc::new(Breaker::of_several(failures, SECOND));
+            let fail =
+                |tenant: &str| breaker.enter(now).unwrap().badly(now, NONE, Some(&tenant.into()));
+            for _ in 0..100 {
+                assert_eq!(fail("one"), None, "{failures}");
+            }
+            assert!(breaker.is_suspect());
+            let others = (1..100).find(|_| fail("other").is_some()).unwrap();
+            assert_eq!(others, (failures / 2).max(1), "{failures}");
+        }
+    }
+
+    #[test]
+    fn failures_that_are_nobody_s_open_a_breaker_of_several() {
+        let now = crate::clock::Clock::instant(&crate::clock::SystemClock);
+        let breaker = Arc::new(Breaker::of_several(3, SECOND));
+        open(&breaker, now);
+        let mut probe = breaker.enter(now + SECOND).unwrap();
+        assert_eq!(probe.begun(), Some(Change::Closed));
+        assert_eq!(fail(&breaker, now + SECOND), None, "it is not on probation");
+    }
+
+    #[test]
+    fn a_probe_that_is_given_up_makes_way_for_another() {
+        let (breaker, now) = breaker();
+        open(&breaker, now);
+        drop(breaker.enter(now + SECOND).unwrap());
+        assert!(breaker.enter(now + SECOND).is_ok());
+    }
+
+    #[test]
+    fn a_cool_down_becomes_longer_and_never_shorter() {
+        let (breaker, now) = breaker();
+        let mut late = [breaker.enter(now).unwrap(), breaker.enter(now).unwrap()];
+        open(&breaker, now);
+        assert_eq!(late[0].badly(now, SECOND * 60, None), None);
+        assert_eq!(breaker.standing(now), Standing::Open(SECOND * 60));
+        assert_eq!(late[1].badly(now, SECOND * 2, None), None);
+        assert_eq!(breaker.standing(now), Standing::Open(SECOND * 60));
+    }
+
+    #[test]
+    fn what_left_before_it_opened_does_not_close_it() {
+        let (breaker, now) = breaker();
+        let mut early = breaker.enter(now).unwrap();
+        open(&breaker, now);
+        assert_eq!(early.well(), None);
+        let mut probe = breaker.enter(now + SECOND).unwrap();
+        assert_eq!(early.well(), None);
+        assert_eq!(breaker.standing(now + SECOND), Standing::Probing);
+        assert_eq!(probe.well(), Some(Change::Closed));
+        assert_eq!(early.badly(now + SECOND, NONE, None), None, "nor does it count afterwards");
+    }
+}

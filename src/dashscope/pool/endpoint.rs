@@ -1,0 +1,287 @@
+//! One address with one key: how it is reached, how it stands, and how busy it is.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::gate::{Cause, Closing, Gate, Passage};
+use crate::catalog::Model;
+use crate::dashscope::fault::error::{Code, Fault, OUTCOMES};
+use crate::dashscope::fault::health::Health;
+use crate::dashscope::fault::verdict::Failure;
+use crate::dashscope::pace::pacer::{Lane, Pacer};
+use crate::dashscope::pace::rate::Limits;
+use crate::dashscope::settings::{EndpointSettings, UpstreamSettings};
+use crate::dashscope::wire::check;
+use crate::dashscope::wire::check::CheckError;
+use crate::dashscope::wire::transport::Transport;
+use crate::telemetry::metrics::{EndpointState, Metrics};
+
+/// One address with one key.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    settings: EndpointSettings,
+    transport: Transport,
+    /// Whether the key is taken; closed after a single refusal.
+    key: Arc<Gate>,
+    /// What the upstream said when it refused the key last.
+    refusal: Mutex<Option<Code>>,
+    /// One for each model that was asked for here; as many as the catalog has at most.
+    models: Mutex<HashMap<String, Arc<Gate>>>,
+    failures: u32,
+    cool_down: Duration,
+    key_cool_down: Duration,
+    in_flight: AtomicU64,
+    chosen: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+/// Leave to make one call to an endpoint, with its place in the endpoint's load.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    endpoint: Arc<Endpoint>,
+    key: Passage,
+    model: Passage,
+    model_name: String,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        settings: EndpointSettings,
+        upstream: &UpstreamSettings,
+        transport: Transport,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let key_cool_down = upstream.key_cool_down();
+        metrics.endpoint_state(&settings.name, "", EndpointState::Closed);
+        metrics.expect_endpoint(&settings.name, &OUTCOMES);
+        Self {
+            transport,
+            settings,
+            key: Arc::new(Gate::new(1, key_cool_down)),
+            refusal: Mutex::default(),
+            models: Mutex::default(),
+            failures: upstream.breaker_failures,
+            cool_down: upstream.cool_down(),
+            key_cool_down,
+            in_flight: AtomicU64::new(0),
+            chosen: AtomicU64::new(0),
+            metrics,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    pub(crate) fn region(&self) -> &str {
+        &self.settings.region
+    }
+
+    pub(crate) const fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Whether it may be asked for a model that is sold to whoever asks.
+    pub(crate) fn serves(&self, model: &Model) -> bool {
+        model.is_sold_in(self.region()) && self.settings.serves(&model.name)
+    }
+
+    /// The lane that calls of `model` leave by.
+    pub(crate) fn lane(&self, pacer: &Pacer, model: &Model) -> Arc<Lane> {
+        let own = self.settings.limits.get(&model.name).copied().unwrap_or_default();
+        let (figures, here) = (&model.figures, &self.settings);
+        let limits = Limits::per_minute(
+            own.rpm.or(here.rpm).unwrap_or(figures.rpm),
+            own.tpm.or(here.tpm).unwrap_or(figures.tpm),
+        );
+        pacer.lane(self.settings.account(), &model.name, limits)
+    }
+
+    /// The least time until `tenant` may ask it for `model`; none where that is now.
+    pub(crate) fn closed_for(&self, model: &str, tenant: &str, now: Instant) -> Option<Duration> {
+        let wait = self.key.wait(tenant, now).max(self.gate(model).wait(tenant, now));
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// Why it is the key that keeps `tenant` from asking it, if it is.
+    pub(crate) fn key_refused(&self, tenant: &str, now: Instant) -> Option<Fault> {
+        let code = || self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (!self.key.is_open_to(tenant, now)).then(|| Fault::Account { code: code() })
+    }
+
+    /// Lets a call in, if `tenant` may ask the endpoint for `model`.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        model: &str,
+        tenant: &str,
+        now: Instant,
+    ) -> Option<Entrance> {
+        let key = self.key.enter(tenant, now)?;
+        let passage = self.gate(model).enter(tenant, now)?;
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.chosen.fetch_add(1, Ordering::Relaxed);
+        Some(Entrance {
+            endpoint: Arc::clone(self),
+            key,
+            model: passage,
+            model_name: model.to_owned(),
+        })
+    }
+
+    /// Its share of the load beside the others'.
+    pub(crate) const fn weight(&self) -> u32 {
+        self.settings.weight
+    }
+
+    /// Its load and what it was chosen for so far, each as a share of its weight; comparable between
+    /// endpoints.
+    pub(crate) fn load(&self) -> (u64, u64) {
+        /// Weights are small, so that this keeps three digits behind the point.
+        const PARTS: u64 = 1_000;
+        let of_weight = |count: &AtomicU64| {
+            count.load(Ordering::Relaxed).saturating_mul(PARTS) / u64::from(self.settings.weight)
+        };
+        (of_weight(&self.in_flight), of_weight(&self.chosen))
+    }
+
+    pub(crate) async fn check(&self) -> Result<(), CheckError> {
+        check::check(&self.transport).await
+    }
+
+    fn gate(&self, model: &str) -> Arc<Gate> {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = models.get(model) {
+            return Arc::clone(gate);
+        }
+        let gate = Arc::new(Gate::new(self.failures, self.cool_down));
+        models.insert(model.to_owned(), Arc::clone(&gate));
+        gate
+    }
+}
+
+impl Entrance {
+    pub(crate) const fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Notes that the endpoint did its part.
+    pub(crate) fn well(&mut self) {
+        let (key, model) = (self.key.well(), self.model.well());
+        self.tell_of_return(key, model);
+    }
+
+    /// Notes that the endpoint began to do its part: it takes the key, and may still break off.
+    pub(crate) fn begun(&mut self) {
+        let (key, model) = (self.key.well(), self.model.begun());
+        self.tell_of_return(key, model);
+    }
+
+    fn tell_of_return(&self, key: bool, model: bool) {
+        let (name, model_name) = (self.endpoint.name(), self.model_name.as_str());
+        if key {
+            tracing::info!(endpoint = name, "the upstream takes the account again");
+            self.endpoint.metrics.endpoint_state(name, "", EndpointState::Closed);
+        }
+        if model {
+            tracing::info!(endpoint = name, model = model_name, "the endpoint works again");
+            self.endpoint.metrics.endpoint_state(name, model_name, EndpointState::Closed);
+        }
+    }
+
+    /// Notes a failure, of whoever's making; whether the endpoint is closed to all by it.
+    pub(crate) fn failed(&mut self, failure: &Failure, now: Instant) -> bool {
+        let (wait, key_cool_down) = (failure.retry_after, self.endpoint.key_cool_down);
+        let longest = key_cool_down.max(wait.unwrap_or_default());
+        match Health::shown_by(failure) {
+            Health::Well => {
+                self.well();
+                false
+            }
+            Health::Unknown => {
+                self.key.undecided(now);
+                self.model.undecided(now);
+                false
+            }
+            Health::Away => {
+                let closing = self.model.badly(now, wait, Cause::Endpoint);
+                self.tell_of_model(closing, &failure.fault)
+            }
+            Health::Sick => {
+                let closing = self.model.badly(now, wait, Cause::Either);
+                self.tell_of_model(closing, &failure.fault)
+            }
+            Health::ModelRefused => {
+                let closing = self.model.refused(now, longest);
+                self.tell_of_model(closing, &failure.fault)
+            }
+            Health::KeyRefused => {
+                let closing = self.key.refused(now, longest);
+                self.tell_of_key(closing, &failure.fault)
+            }
+            Health::Denied => {
+                let closing = self.key.badly(now, wait, Cause::Either);
+                self.tell_of_key(closing, &failure.fault)
+            }
+        }
+    }
+
+    fn tell_of_key(&self, closing: Option<Closing>, fault: &Fault) -> bool {
+        *self.endpoint.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
+            fault.code().cloned();
+        let Some(Closing { for_all, anew, is_undisputed }) = closing else { return false };
+        let name = self.endpoint.name();
+        if for_all || is_undisputed {
+            self.endpoint.metrics.endpoint_state(name, "", EndpointState::KeyRefused);
+        }
+        let upstream_code = fault.code().map(Code::as_str);
+        if anew && for_all {
+            tracing::error!(
+                endpoint = name,
+                upstream.code = upstream_code,
+                "the upstream refuses the account: check its key, its rights and its bills"
+            );
+        } else if anew {
+            tracing::error!(
+                endpoint = name,
+                tenant = self.key.tenant(),
+                upstream.code = upstream_code,
+                "the upstream refuses the account, or what the tenant asks: check the account's rights"
+            );
+        }
+        for_all
+    }
+
+    fn tell_of_model(&self, closing: Option<Closing>, fault: &Fault) -> bool {
+        let Some(Closing { for_all, anew, is_undisputed }) = closing else { return false };
+        let (endpoint, model) = (self.endpoint.name(), self.model_name.as_str());
+        if for_all || is_undisputed {
+            self.endpoint.metrics.endpoint_state(endpoint, model, EndpointState::Open);
+        }
+        let outcome = fault.label();
+        if anew && for_all {
+            tracing::warn!(
+                endpoint,
+                model,
+                outcome,
+                "the endpoint is not asked for the model until it has cooled down"
+            );
+        } else if anew {
+            tracing::warn!(
+                endpoint,
+                model,
+                outcome,
+                tenant = self.model.tenant(),
+                "the endpoint is not asked for the model by the tenant, whose calls failed, until it has cooled down"
+            );
+        }
+        for_all
+    }
+}
+
+impl Drop for Entrance {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,46 @@
+//! A response as it came, before anybody has read it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::memory::AnswerMemory;
+use crate::dashscope::fault::error::Code;
+
+/// A response as it was received.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) status: u16,
+    /// The header `x-request-id`.
+    pub(crate) request_id: Option<Code>,
+    /// The headers `retry-after-ms` and `retry-after`.
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Vec<u8>,
+    /// What the body takes up; none where it is short for certain.
+    pub(crate) memory: Option<AnswerMemory>,
+}
+
+impl Received {
+    /// Adds `piece` to the body, which grows to `most` bytes at most, in memory that is taken as it grows.
+    pub(crate) async fn append(&mut self, piece: &[u8], most: usize) {
+        match &mut self.memory {
+            Some(memory) => memory.append(&mut self.body, piece, most).await,
+            None => self.body.extend_from_slice(piece),
+        }
+    }
+
+    /// The body, with the memory that it takes up.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        /// Both are dropped when the last of it was sent.
+        struct Counted(Vec<u8>, #[expect(dead_code, reason = "held")] AnswerMemory);
+        impl AsRef<[u8]> for Counted {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        match self.memory {
+            None => self.body.into(),
+            Some(memory) => Bytes::from_owner(Counted(self.body, memory)),
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! One attempt: the request goes out, the answer comes in, nothing takes longer than it may.
+//!
+//! An answer that is streamed has come in, as far as an attempt goes, when its first event shows that
+//! it began well: until then nothing was passed on, and the call can be made again.
+//!
+//! Several clocks run. The connection's is reqwest's; the headers', the silence between two pieces of
+//! the answer and the attempt as a whole are kept here, the last cut short by the caller's
+//! deadline and, once a stream began, replaced by the stream's. Which one ran out is part of the answer to
+//! "why", so they are not folded into one.
+//!
+//! Everything that reqwest would do by itself with a request that spends money is turned off: it
+//! follows no redirect, which would carry the key to another host, and repeats nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Response, Url};
+use tokio::time::timeout;
+
+use super::answer::{Answer, Json};
+use super::body::Sending;
+use super::incoming::{Incoming, Limits};
+use super::memory::{AnswerMemory, Memory, Room};
+use super::pieces::{Broken, Pieces};
+use super::proxy::{ProxyError, Way};
+use super::received::Received;
+use super::request::{Expects, Request};
+use super::{answer, body};
+use crate::clock::Clock;
+use crate::dashscope::fault::error::{Code, Defect, Timeout};
+use crate::dashscope::fault::verdict::{Bill, Failure, unusable};
+use crate::dashscope::protocol::Protocol;
+use crate::dashscope::settings::{EndpointSettings, SettingsError, UpstreamSettings};
+use crate::units::Usage;
+
+/// A client that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A setting that cannot work.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A variable of the environment that names no proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The machine's TLS roots or resolver cannot be used.
+    #[error("the HTTP client cannot be made: {0}")]
+    Http(#[source] reqwest::Error),
+}
+
+/// How long an idle connection is kept. Shorter than servers keep theirs (Envoy: an hour, many load
+/// balancers: a minute), so that a request rarely meets a connection that is just being closed.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of an error's body is read: the vendor's are some hundred bytes.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+/// The largest answer that is parsed on the reactor; about a tenth of a millisecond. Pages of text
+/// are smaller, so the blocking pool sees only the odd one.
+const INLINE_BYTES: usize = 64 * 1024;
+
+/// The longest that a `Retry-After` is believed. The vendor says that recovery takes a minute; a
+/// date that a wrong clock put into next year must not close a model until the next restart.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
+
+/// The HTTP side of one endpoint.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    http: reqwest::Client,
+    way: Way,
+    base: String,
+    /// Where each protocol is, read once: to read an address costs as much as the rest of a request's head.
+    compatible: Url,
+    native: Url,
+    authorization: HeaderValue,
+    first_byte: Duration,
+    idle: Duration,
+    total: Duration,
+    stream: Duration,
+    max_response_bytes: usize,
+    memory: Memory,
+    clock: Arc<dyn Clock>,
+}
+
+/// What an attempt brought.
+#[derive(Debug)]
+pub(crate) enum Reception {
+    /// Something that the model wrote.
+    Answer(Box<Answer>),
+    /// JSON.
+    Json(Box<Json>),
+    /// A stream that began well.
+    Events(Box<Incoming>),
+}
+
+impl Transport {
+    pub(crate) fn new(
+        settings: &UpstreamSettings,
+        endpoint: &EndpointSettings,
+        memory: Memory,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ClientError> {
+        let base = endpoint.base()?;
+        let below = |protocol: Protocol| {
+            let mut url = base.clone();
+            url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), protocol.path()));
+            url
+        };
+        // Without a process-wide provider reqwest panics. The binary installs one; a test or
+        // another embedder may not have. Where there is one, it stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("ocr-gateway/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(settings.connect_timeout())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(settings.pool_max_idle)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            // Uploads of megabytes: over HTTP/2 all of them share one connection, and the window that the
+            // server leaves open on it (docs/adr/0013-build-and-allocator.md).
+            .http1_only();
+        #[cfg(target_os = "linux")]
+        let http = http.tcp_user_timeout(body::STALLED);
+        let way = settings.proxies.way_to(&base)?;
+        let http = way.of(http).map_err(ClientError::Http)?;
+        Ok(Self {
+            way,
+            http: http.build().map_err(ClientError::Http)?,
+            base: base.as_str().trim_end_matches('/').to_owned(),
+            compatible: below(Protocol::Compatible),
+            native: below(Protocol::Native),
+            authorization: endpoint.authorization()?,
+            first_byte: settings.first_byte_timeout(),
+            idle: settings.idle_timeout(),
+            total: settings.total_timeout(),
+            stream: settings.stream_timeout(),
+            max_response_bytes: settings.max_response_bytes,
+            memory,
+            clock,
+        })
+    }
+
+    /// How the endpoint is reached.
+    pub(crate) const fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// Sends `request` and reads what comes back into `room`, within `left`; a stream that began may go on.
+    pub(crate) async fn exchange(
+        &self,
+        request: &Request,
+        left: Duration,
+        bound: &Usage,
+        room: &Arc<Room>,
+    ) -> Result<Reception, Failure> {
+        let (body, sending) = request.document.body();
+        let handed_over = sending.handed_over();
+        let sent = self.post(request).body(reqwest::Body::wrap(body));
+        // Outside of the future that fills it: what had come when the time was over may state the bill.
+        let mut received = Received::default();
+        let memory = self.memory.for_answer(room);
+        let receiving = self.receive((sent, sending), request, bound, memory, &mut received);
+        let arrived = match timeout(self.total.min(left), receiving).await {
+            Ok(arrived) => arrived,
+            // What the caller's deadline cuts short says nothing of the endpoint.
+            Err(_) if left <= self.total => Err(Broken::Deadline),
+            Err(_) => Err(Broken::Timeout(Timeout::Total)),
+        };
+        match arrived {
+            Ok(None) => self.read(received, request.expects, *bound).await,
+            Ok(Some(incoming)) => Ok(Reception::Events(incoming)),
+            Err(broken) => {
+                let stated = Self::stated(received, *bound).await;
+                Err(broken.failure(&handed_over).billed_as(stated))
+            }
+        }
+    }
+
+    /// The head of `request`.
+    fn post(&self, request: &Request) -> reqwest::RequestBuilder {
+        let enable = HeaderValue::from_static("enable");
+        let url = match request.protocol {
+            Protocol::Compatible => &self.compatible,
+            Protocol::Native => &self.native,
+        };
+        let mut post = self
+            .request(reqwest::Method::POST, url.clone())
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if request.resolves_oss {
+            post = post.header("x-dashscope-ossresourceresolve", enable.clone());
+        }
+        if !request.expects.is_stream() {
+            return post.header(ACCEPT, HeaderValue::from_static("application/json"));
+        }
+        if request.protocol == Protocol::Native {
+            post = post.header("x-dashscope-sse", enable);
+        }
+        post.header(ACCEPT, HeaderValue::from_static("text/event-stream"))
+    }
+
+    /// A request to an address of the endpoint, with the key.
+    pub(crate) fn request(
+        &self,
+        method: reqwest::Method,
+        url: impl reqwest::IntoUrl,
+    ) -> reqwest::RequestBuilder {
+        self.http.request(method, url).header(AUTHORIZATION, self.authorization.clone())
+    }
+
+    /// What the endpoint has at `path`, of at most `most` bytes. For what spends nothing.
+    pub(crate) async fn get(&self, path: &str, most: usize) -> Result<Received, Failure> {
+        let asked = self.request(reqwest::Method::GET, self.address(path)).send();
+        let response = match timeout(self.first_byte, asked).await {
+            Ok(sent) => sent.map_err(|error| Broken::of(&error).billed(Bill::Nothing))?,
+            Err(_) => return Err(Broken::Timeout(Timeout::FirstByte).billed(Bill::Nothing)),
+        };
+        let mut received = self.head(&response);
+        let mut pieces = Pieces { response, idle: self.idle, _sending: None };
+        let filled = pieces.fill(&mut received.body, most).await;
+        filled.map_err(|broken| broken.billed(Bill::Nothing))?;
+        Ok(received)
+    }
+
+    /// The address of `path` at the endpoint.
+    pub(crate) fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Fills `received` with what comes back; what comes back instead is a stream that began.
+    async fn receive(
+        &self,
+        (sent, sending): (reqwest::RequestBuilder, Sending),
+        request: &Request,
+        bound: &Usage,
+        memory: AnswerMemory,
+        received: &mut Received,
+    ) -> Result<Option<Box<Incoming>>, Broken> {
+        let response = match timeout(self.first_byte, sent.send()).await {
+            Ok(sent) => sent.map_err(|error| Broken::of(&error))?,
+            Err(_) => return Err(Broken::Timeout(Timeout::FirstByte)),
+        };
+        *received = self.head(&response);
+        let (status, headers) = (response.status(), response.headers());
+        let is_stream = text(headers, "content-type").is_some_and(is_event_stream);
+        let mut pieces = Pieces { response, idle: self.idle, _sending: Some(sending) };
+        if !status.is_success() {
+            // The status alone says enough, so an error's body may be cut, broken or slow.
+            let _ = pieces.fill(&mut received.body, MAX_ERROR_BYTES).await;
+            return Ok(None);
+        }
+        if request.expects != Expects::Answer && is_stream {
+            let limits = Limits {
+                duration: self.stream,
+                event: self.max_response_bytes,
+                text: match request.expects {
+                    Expects::Text => Some(self.max_response_bytes),
+                    _ => None,
+                },
+            };
+            let opened = Incoming::open(pieces, request.protocol, *bound, limits, memory).await?;
+            return Ok(match opened {
+                Ok(mut incoming) => {
+                    incoming.tap.note_head(received.request_id.take());
+                    Some(Box::new(incoming))
+                }
+                Err(body) => {
+                    received.body = body;
+                    None
+                }
+            });
+        }
+        received.memory = Some(memory);
+        pieces.fill_with(received, self.max_response_bytes).await?;
+        Ok(None)
+    }
+
+    /// The bill that stands in an answer of which only a part came.
+    async fn stated(received: Received, bound: Usage) -> Option<Usage> {
+        let inline = received.body.len() <= INLINE_BYTES;
+        let stated = move || answer::stated_in_part(&received.body, &bound);
+        if inline {
+            return stated();
+        }
+        tokio::task::spawn_blocking(stated).await.ok().flatten()
+    }
+
+    /// Reads what came, away from the reactor where it is long.
+    async fn read(
+        &self,
+        received: Received,
+        expects: Expects,
+        bound: Usage,
+    ) -> Result<Reception, Failure> {
+        let inline = received.body.len() <= INLINE_BYTES;
+        let read = move || match expects {
+            Expects::Answer => {
+                answer::read(received, &bound).map(|answer| Reception::Answer(Box::new(answer)))
+            }
+            Expects::Json | Expects::Events | Expects::Text => {
+                answer::json(received, &bound).map(|json| Reception::Json(Box::new(json)))
+            }
+        };
+        if inline {
+            return read();
+        }
+        let tree = self.memory.tree().await;
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = read();
+            drop(tree);
+            read
+        });
+        // The pool refuses work only while the process ends; the answer was there, so it may be billed.
+        reading.await.unwrap_or_else(|_| Err(unusable(Defect::NotJson, None)))
+    }
+
+    /// What the head of a response tells.
+    fn head(&self, response: &Response) -> Received {
+        let headers = response.headers();
+        Received {
+            status: response.status().as_u16(),
+            request_id: text(headers, "x-request-id").and_then(Code::new),
+            retry_after: self.retry_after(headers).map(|wait| wait.min(LONGEST_RETRY_AFTER)),
+            ..Received::default()
+        }
+    }
+
+    /// The vendor's SDK reads `retry-after-ms` and `retry-after`, the latter in both forms of RFC
+    /// 9110, section 10.2.3.
+    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
+        let number = |name| text(headers, name).and_then(whole_number);
+        if let Some(milliseconds) = number("retry-after-ms") {
+            return Some(Duration::from_millis(milliseconds));
+        }
+        if let Some(seconds) = number("retry-after") {
+            return Some(Duration::from_secs(seconds));
+        }
+        let date = httpdate::parse_http_date(text(headers, "retry-after")?).ok()?;
+        Some(date.duration_since(self.clock.now()).unwrap_or_default())
+    }
+}
+
+/// The number that `text` is; the largest where it is larger than that.
+fn whole_number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+fn is_event_stream(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("text/event-stream")
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::server::Acceptor;
+
+    use super::*;
+    use crate::capacity::account::ByteAccount;
+    use crate::dashscope::tests::{RuntimeClock, settings};
+
+    /// The protocols that are offered to whoever connects first.
+    fn offered_to(listener: &std::net::TcpListener) -> Vec<String> {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut acceptor = Acceptor::default();
+        loop {
+            acceptor.read_tls(&mut stream).unwrap();
+            let Ok(accepted) = acceptor.accept() else { panic!("no TLS") };
+            let Some(accepted) = accepted else { continue };
+            let hello = accepted.client_hello();
+            let names = hello.alpn().into_iter().flatten();
+            return names.map(|name| String::from_utf8(name.to_vec()).unwrap()).collect();
+        }
+    }
+
+    #[tokio::test]
+    async fn over_tls_http_1_is_offered_and_nothing_else() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = settings(&format!("https://{}", listener.local_addr().unwrap()));
+        let gauge = prometheus::IntGauge::new("held", "held").unwrap();
+        let memory = Memory::new(Arc::new(ByteAccount::new(0, gauge)), 0);
+        let endpoint = &settings.pool()[0];
+        let transport = Transport::new(&settings, endpoint, memory, RuntimeClock::new()).unwrap();
+        let offered = tokio::task::spawn_blocking(move || offered_to(&listener));
+        assert!(transport.get("/models", 1024).await.is_err());
+        assert_eq!(offered.await.unwrap(), ["http/1.1"]);
+    }
+}
