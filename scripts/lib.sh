@@ -114,7 +114,8 @@ debian_packages() {
         redis) echo redis-server ;;
         nginx) echo nginx-light ;;
         pgbouncer) echo pgbouncer ;;
-        containers) echo buildah podman runc mmdebstrap debian-archive-keyring util-linux curl ;;
+        # Docker's own packages bring a runc, with which Debian's conflicts.
+        containers) echo buildah podman mmdebstrap debian-archive-keyring util-linux curl "$(has runc || echo runc)" ;;
         venv) echo python3 python3-venv ;;
         node) echo nodejs npm ;;
     esac
