@@ -96,6 +96,8 @@ unpack_promtool() {
     rm -rf "$folder"
 }
 
+has_git() { has git; }
+
 has_node() { has node && has npm; }
 
 # What builds and runs images without a daemon, and makes the base images that no registry of images gives.
@@ -116,6 +118,7 @@ debian_packages() {
         pgbouncer) echo pgbouncer ;;
         # Docker's own packages bring a runc, with which Debian's conflicts.
         containers) echo buildah podman mmdebstrap debian-archive-keyring util-linux curl "$(has runc || echo runc)" ;;
+        git) echo git ;;
         venv) echo python3 python3-venv ;;
         node) echo nodejs npm ;;
     esac
@@ -139,6 +142,7 @@ other_packages() {
         pgbouncer-brew | pgbouncer-dnf | pgbouncer-pacman) echo pgbouncer ;;
         redis-dnf | redis-pacman) echo valkey ;;
         containers-dnf) echo buildah podman runc mmdebstrap util-linux curl ;;
+        git-brew | git-dnf | git-pacman) echo git ;;
         venv-brew | venv-pacman) echo python ;;
         venv-dnf) echo python3 ;;
         node-brew) echo node ;;

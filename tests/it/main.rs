@@ -52,6 +52,7 @@ mod regions;
 mod replicas;
 mod requests;
 mod revocation;
+mod rollback;
 mod rolling;
 mod schema;
 mod shares;

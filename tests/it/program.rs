@@ -3,6 +3,7 @@
 //! What the process logs is kept, since what must not be in it is a promise too.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub(crate) struct Installation {
     /// The folder that commands run in.
     pub(crate) folder: TempDir,
     environment: BTreeMap<String, String>,
+    program: PathBuf,
     emulator: Emulator,
 }
 
@@ -78,7 +80,13 @@ impl Installation {
         ];
         let environment =
             environment.map(|(name, value)| (format!("OCR_GATEWAY__{name}"), value)).into();
-        Self { folder, environment, emulator }
+        let program = env!("CARGO_BIN_EXE_ocr-gateway").into();
+        Self { folder, environment, program, emulator }
+    }
+
+    /// Runs this program from now on, in place of the one that is tested, and gives the one before.
+    pub(crate) fn switch_to(&mut self, program: PathBuf) -> PathBuf {
+        std::mem::replace(&mut self.program, program)
     }
 
     /// Sets a setting: `SECTION__KEY`.
@@ -166,7 +174,7 @@ impl Installation {
     }
 
     fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ocr-gateway"));
+        let mut command = Command::new(&self.program);
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
         // Nothing of the machine's own configuration, but programs are found.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());

@@ -30,22 +30,30 @@ const LATENCY: Duration = Duration::from_millis(30);
 const GRACE: Duration = Duration::from_millis(700);
 
 /// Two replicas that can be restarted where they were.
-struct Pair {
-    installation: Installation,
-    addresses: [String; 2],
+pub(crate) struct Pair {
+    pub(crate) installation: Installation,
+    pub(crate) addresses: [String; 2],
 }
 
 impl Pair {
-    async fn on(database: &Database) -> Self {
+    pub(crate) async fn on(database: &Database) -> Self {
         let mut installation = Installation::reading_after(SCRIPTED_TEXT, LATENCY).await;
         installation.set("DATABASE__URL", &database.url);
         installation.set("SERVER__DRAIN_GRACE_MS", GRACE.as_millis().to_string());
         Self { installation, addresses: [free_address(), free_address()] }
     }
 
-    async fn start(&mut self, index: usize) -> Service {
+    pub(crate) async fn start(&mut self, index: usize) -> Service {
         self.installation.set("SERVER__LISTEN", self.addresses[index].clone());
         self.installation.serve().await
+    }
+
+    /// Stops a replica that has work, and starts one in its place.
+    pub(crate) async fn restart(&mut self, index: usize, replica: &mut Service) {
+        until("it has work", async || requests_of(replica).await > 10.0).await;
+        replica.signal("TERM").await;
+        assert_eq!(replica.ended().await, Some(0));
+        *replica = self.start(index).await;
     }
 }
 
@@ -82,15 +90,53 @@ impl Gate {
     }
 }
 
-/// A caller that counts what it was told, and keeps what went wrong.
-#[derive(Default)]
-struct Load {
-    is_over: AtomicBool,
-    answers: AtomicU64,
-    told: AtomicU64,
+/// Callers before nginx, who ask again as soon as they have their answer.
+pub(crate) struct Load {
+    told: Arc<Told>,
+    callers: JoinSet<Result<(), String>>,
 }
 
 impl Load {
+    pub(crate) fn on(nginx: &Nginx, key: &str) -> Self {
+        let (told, mut callers) = (Arc::new(Told::default()), JoinSet::new());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let pages = [fixture("hello.png"), jpeg_of(20_000), jpeg_of(200_000)];
+        for page in pages.iter().cycle().take(CALLERS) {
+            let request = http.post(format!("{}/ocr", nginx.address)).bearer_auth(key);
+            callers.spawn(Arc::clone(&told).call(request.body(page.clone())));
+        }
+        Self { told, callers }
+    }
+
+    /// Ends it, and makes sure that no request failed and that all were counted as they were billed.
+    pub(crate) async fn end(self, database: &Database, pair: &Pair, nginx: &Nginx) {
+        let Self { told, callers } = self;
+        told.until_more(20).await;
+        told.is_over.store(true, Ordering::Relaxed);
+        for called in callers.join_all().await {
+            assert_eq!(called, Ok(()), "{}", nginx.log());
+        }
+        let (tokens, bill) =
+            (told.tokens.load(Ordering::Relaxed), pair.installation.upstream().bill());
+        let store = database.connect().await;
+        until("nothing is reserved", async || account(&store, today()).await.reserved == 0).await;
+        let settled = account(&store, today()).await.settled;
+        assert_eq!((tokens, settled), (bill.total(), bill.total()));
+        assert_eq!(store.ledger().audit(today()).await.unwrap(), []);
+        let (answers, log) = (told.answers.load(Ordering::Relaxed), nginx.log().len());
+        println!("{answers} requests, {log} bytes of nginx's log");
+    }
+}
+
+/// What callers were told.
+#[derive(Default)]
+struct Told {
+    is_over: AtomicBool,
+    answers: AtomicU64,
+    tokens: AtomicU64,
+}
+
+impl Told {
     async fn call(self: Arc<Self>, request: RequestBuilder) -> Result<(), String> {
         while !self.is_over.load(Ordering::Relaxed) {
             let request = request.try_clone().ok_or("the body is read")?;
@@ -103,7 +149,7 @@ impl Load {
             let body: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             let tokens = body["usage"]["total_tokens"].as_u64().ok_or("no usage")?;
             self.answers.fetch_add(1, Ordering::Relaxed);
-            self.told.fetch_add(tokens, Ordering::Relaxed);
+            self.tokens.fetch_add(tokens, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -142,35 +188,11 @@ async fn replicas_behind_nginx_are_restarted_under_load_and_no_request_fails() {
     let Some(nginx) = Nginx::before(&pair.addresses).await else { return };
     let key = pair.installation.key("acme").await;
 
-    let (load, mut callers) = (Arc::new(Load::default()), JoinSet::new());
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let pages = [fixture("hello.png"), jpeg_of(20_000), jpeg_of(200_000)];
-    for page in pages.iter().cycle().take(CALLERS) {
-        let request = http.post(format!("{}/ocr", nginx.address)).bearer_auth(&key);
-        callers.spawn(Arc::clone(&load).call(request.body(page.clone())));
-    }
+    let load = Load::on(&nginx, &key);
     for (index, replica) in replicas.iter_mut().enumerate() {
-        until("it has work", async || requests_of(replica).await > 10.0).await;
-        replica.signal("TERM").await;
-        assert_eq!(replica.ended().await, Some(0));
-        *replica = pair.start(index).await;
+        pair.restart(index, replica).await;
     }
-    load.until_more(20).await;
-    load.is_over.store(true, Ordering::Relaxed);
-    for called in callers.join_all().await {
-        assert_eq!(called, Ok(()), "{}", nginx.log());
-    }
-
-    let (told, bill) = (load.told.load(Ordering::Relaxed), pair.installation.upstream().bill());
-    let store = database.connect().await;
-    until("nothing is reserved", async || account(&store, today()).await.reserved == 0).await;
-    assert_eq!((told, account(&store, today()).await.settled), (bill.total(), bill.total()));
-    assert_eq!(store.ledger().audit(today()).await.unwrap(), []);
-    println!(
-        "{} requests, {} bytes of nginx's log",
-        load.answers.load(Ordering::Relaxed),
-        nginx.log().len()
-    );
+    load.end(&database, &pair, &nginx).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
