@@ -129,9 +129,15 @@ impl BudgetWatch {
         tenants.retain(|tenant| budgets(tenant).are_any());
         let names: Vec<_> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
         let accounts = self.ledger.accounts_of(&names).await?;
-        let accounts: HashMap<AccountKey, Account> = accounts.into_iter().collect();
-        let mut standings: Vec<_> =
-            tenants.iter().map(|tenant| self.standing(tenant, day, &accounts)).collect();
+        let mut by_tenant: HashMap<Arc<str>, Vec<(AccountKey, Account)>> = HashMap::new();
+        for (key, account) in accounts {
+            by_tenant.entry(Arc::clone(&key.tenant)).or_default().push((key, account));
+        }
+        let standings = tenants.iter().map(|tenant| {
+            let accounts = by_tenant.get(tenant.name.as_str()).map_or(&[][..], Vec::as_slice);
+            self.standing(tenant, day, accounts)
+        });
+        let mut standings: Vec<_> = standings.collect();
         // By name among equals, which is the order of the directory.
         standings.sort_by_key(|standing| Reverse(standing.used));
         let left_out = standings.len().saturating_sub(self.most);
@@ -140,24 +146,24 @@ impl BudgetWatch {
         Ok((day, BudgetLevels { shown, left_out, read_at: Some(read_at) }))
     }
 
+    /// How a tenant stands that has these accounts.
     fn standing(
         &self,
         tenant: &Tenant,
         day: Date,
-        accounts: &HashMap<AccountKey, Account>,
+        accounts: &[(AccountKey, Account)],
     ) -> TenantStanding {
-        let budgets = budgets(tenant);
-        let name: Arc<str> = tenant.name.as_str().into();
-        let spent = accounts.keys().filter(|key| key.tenant == name).map(|key| key.unit);
+        let (name, budgets): (Arc<str>, _) = (tenant.name.as_str().into(), budgets(tenant));
+        let spent = accounts.iter().map(|(key, _)| key.unit);
         let priced = self.catalog.sold_in(&tenant.regions);
         let priced = priced.map(|model| Unit::Money(model.price.currency));
         let units: BTreeSet<_> = [Unit::Tokens].into_iter().chain(priced).chain(spent).collect();
         let mut standing = TenantStanding::default();
-        for period in Period::ALL {
+        for window in Period::ALL.map(|period| Window::of(period, day)) {
             for unit in &units {
-                let window = Window::of(period, day);
                 let key = AccountKey { tenant: Arc::clone(&name), window, unit: *unit };
-                let account = accounts.get(&key).copied().unwrap_or_default();
+                let account = accounts.iter().find(|(known, _)| *known == key);
+                let account = account.map(|(_, account)| *account).unwrap_or_default();
                 standing.add(&key, &account, &budgets);
             }
         }
