@@ -205,7 +205,7 @@ async fn what_could_never_be_served_keeps_the_service_from_starting() {
             "tenants.acme.regions",
         ),
         (&["beijing", "virginia"], confined, "tenants.acme.models"),
-        (&["beijing", "mars"], "", "upstream.endpoints: no model has a price for region \"mars\""),
+        (&["beijing", "mars"], "", "upstream.endpoints: no model has a price for region"),
         (&["mars"], "", "upstream.model"),
     ] {
         configured(&installation, regions, more);
