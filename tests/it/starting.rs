@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
+use sqlx::{Connection, SqliteConnection};
 use tokio::net::TcpListener;
 
 use crate::databases::{Database, PrivatePostgres};
@@ -197,6 +198,32 @@ async fn a_redis_that_refuses_the_password_is_not_waited_for_whatever_an_outage_
             assert!(!ended.err.contains("hidden-word"), "{}", ended.err);
         }
     }
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_now_is_waited_for() {
+    let Some(server) = RedisServer::start() else { return };
+    server.database().command("CONFIG SET min-replicas-to-write 1");
+    let mut installation = Installation::reading(SCRIPTED_TEXT).await;
+    installation.set("REDIS__URL", server.url());
+    let (mut service, probes) = begin(&mut installation).await;
+    until_not_ready(&service, &probes, "NOREPLICAS").await;
+    server.database().command("CONFIG SET min-replicas-to-write 0");
+    service.until_serving().await;
+}
+
+#[tokio::test]
+async fn a_sqlite_file_that_another_program_has_locked_is_waited_for() {
+    let database = Database::sqlite();
+    database.migrate_to(1).await;
+    let mut other = SqliteConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let mut installation = Installation::reading(SCRIPTED_TEXT).await;
+    installation.set("DATABASE__URL", &database.url);
+    let (mut service, probes) = begin(&mut installation).await;
+    until_not_ready(&service, &probes, "locked").await;
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    service.until_serving().await;
 }
 
 // What a start says when it fails.
