@@ -1,6 +1,6 @@
 //! What the worst upload costs: CPU time, and memory beyond what the memory account counts.
 //!
-//! Each upload is sent over TCP to a service in a process of its own. The run fails where one takes more than
+//! Each upload is sent over TCP to a service in a process of its own, three times. The run fails where one takes more than
 //! [`MOST_CPU`] or [`MOST_BEYOND`].
 //!
 //! ```text
@@ -42,6 +42,9 @@ const MOST_CPU: Duration = Duration::from_millis(50);
 
 /// The most memory that one upload may take beyond what is counted for it, in bytes.
 const MOST_BEYOND: i64 = 4 << 20;
+
+/// How often each upload is measured.
+const RUNS: usize = 3;
 
 /// The longest body that is taken, by the default of `server.max_body_bytes`.
 const LONGEST: usize = 20 << 20;
@@ -154,6 +157,7 @@ fn uploads() -> Vec<Upload> {
         file("file, 16 bytes a chunk", file_unit).in_chunks(16),
         file("file, 200 bytes a chunk", file_unit).in_chunks(200),
         file("file, 512 bytes a chunk", file_unit).in_chunks(512),
+        file("file, 1 KiB a chunk", file_unit).in_chunks(1024),
         file("file, 64 KiB a chunk", file_unit).in_chunks(large),
         file("file of almost boundaries", b"\r\n--BOUNDAR"),
         file("file of almost boundaries, 7 bytes a chunk", b"\r\n--BOUNDAR").in_chunks(7),
@@ -232,13 +236,7 @@ fn main() -> ExitCode {
     println!("{:52} {:>7} {:>9} {:>10} {:>8}", "upload", "status", "CPU", "beyond", "took");
     let mut failed = false;
     for upload in uploads().iter().filter(|upload| upload.name.contains(&first)) {
-        // The heap that one leaves behind would be free memory of the next.
-        let mut one = Command::new(std::env::current_exe().unwrap());
-        let told = one.args(["--one", upload.name]).output().unwrap();
-        let told = String::from_utf8(told.stdout).unwrap();
-        let mut figures = told.split_whitespace();
-        let mut figure = || figures.next().and_then(|figure| figure.parse::<i64>().ok()).unwrap();
-        let (status, cpu, beyond, took) = (figure(), figure(), figure(), figure());
+        let [status, cpu, beyond, took] = least(upload.name);
         let within = cpu <= i64::try_from(MOST_CPU.as_micros()).unwrap() && beyond <= MOST_BEYOND;
         failed |= !within;
         println!(
@@ -251,6 +249,25 @@ fn main() -> ExitCode {
         );
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Status, CPU in microseconds, bytes beyond what is counted and milliseconds of an upload: the least CPU and the
+/// most memory of a few runs. Whatever else runs on the machine only adds CPU time, by cold caches.
+fn least(name: &str) -> [i64; 4] {
+    (0..RUNS)
+        .map(|_| {
+            // The heap that one leaves behind would be free memory of the next.
+            let mut one = Command::new(std::env::current_exe().unwrap());
+            let told = one.args(["--one", name]).output().unwrap();
+            let told = String::from_utf8(told.stdout).unwrap();
+            let figures: Vec<_> =
+                told.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
+            <[i64; 4]>::try_from(figures).unwrap()
+        })
+        .reduce(|[status, cpu, beyond, took], other| {
+            [status, cpu.min(other[1]), beyond.max(other[2]), took.min(other[3])]
+        })
+        .unwrap()
 }
 
 /// Sends one upload to a service of its own, and prints what it cost.

@@ -22,7 +22,7 @@ const ANY_PIECES: u64 = 12_288;
 
 /// The size that pieces past [`ANY_PIECES`] must have on average, in bytes. Clients that stream send some
 /// kilobytes at once.
-const LEAST_PIECE: u64 = 1024;
+const LEAST_PIECE: u64 = 2048;
 
 /// What can go wrong while a body comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
