@@ -18,7 +18,7 @@ use crate::gateway::Gateway;
 
 /// Pieces of a body that may be of any size. Each costs the connection some 0.4 µs, so that a body of 20 MiB in
 /// chunks of one byte would cost seconds.
-const ANY_PIECES: u64 = 12_288;
+const ANY_PIECES: u64 = 14_336;
 
 /// The size that pieces past [`ANY_PIECES`] must have on average, in bytes. Clients that stream send some
 /// kilobytes at once.
