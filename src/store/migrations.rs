@@ -85,6 +85,12 @@ impl From<sqlx::Error> for Refused {
     }
 }
 
+/// Whether some of the migrations that were `applied` are none of these. Only then does it matter what they say.
+pub(super) fn are_unknown(migrations: &[Migration], applied: &[(i64, Vec<u8>)]) -> bool {
+    let is_known = |version| migrations.iter().any(|migration| migration.version == version);
+    applied.iter().any(|(version, _)| !is_known(*version))
+}
+
 /// How a database with this history compares with a program that has these `migrations`.
 ///
 /// # Errors
@@ -112,8 +118,9 @@ pub(super) fn schema(
         return Err(StoreError::ForeignDatabase { version, missing: missing.join(", ") }.into());
     }
     for &version in &unknown {
-        // One that says nothing may have changed anything.
-        let needed = history.oldest_compatible.get(&version).copied().unwrap_or(version);
+        // One that says nothing may have changed anything, whatever its number.
+        let oldest = history.oldest_compatible.get(&version).copied();
+        let needed = oldest.unwrap_or_else(|| version.max(known + 1));
         if needed > known {
             return Err(StoreError::NewerDatabase { version, needed, known }.into());
         }
@@ -192,6 +199,14 @@ mod tests {
         let newer = |version| Schema::Newer { version, known: 3 };
         assert_eq!(compared(&[1, 2, 3, 4], &[(4, 3)]).unwrap(), newer(4));
         assert_eq!(compared(&[1, 2, 3, 4, 5], &[(4, 1), (5, 3)]).unwrap(), newer(5));
+    }
+
+    #[test]
+    fn an_unknown_migration_that_says_nothing_is_refused_whatever_its_number() {
+        for number in [-3, 0] {
+            let error = compared(&[number, 1, 2, 3], &[]).unwrap_err();
+            assert!(matches!(error, StoreError::NewerDatabase { needed: 4, .. }), "{error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The schema of a database: who may change it, and which versions of the program run on it.
 
+use sqlx::{Connection as _, PgConnection};
+
 use crate::databases::Database;
 use crate::harness::{SCRIPTED_TEXT, fixture};
 use crate::program::Installation;
@@ -51,6 +53,23 @@ async fn only_serve_and_migrate_change_an_old_schema() {
         assert_ne!(database.schema().await, before);
         assert_eq!(installation.run("usage").await.code, 0);
     }
+}
+
+/// Everything else that asks for the table would wait behind the migration.
+#[tokio::test]
+async fn a_migration_gives_up_on_a_table_that_a_dump_reads_and_changes_nothing() {
+    let Some(database) = Database::postgres().await else { return };
+    database.migrate_to(8).await;
+    let before = database.schema().await;
+    let installation = installation(&database).await;
+    let mut dump = PgConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM ledger_entries").execute(&mut dump).await.unwrap();
+    let ended = installation.run("migrate").await;
+    assert_eq!(ended.code, 1, "{}{}", ended.out, ended.err);
+    assert!(ended.err.contains("lock timeout"), "{}", ended.err);
+    assert_eq!(database.schema().await, before);
+    dump.close().await.unwrap();
+    assert_eq!(installation.run("migrate").await.code, 0);
 }
 
 #[tokio::test]

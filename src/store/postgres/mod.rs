@@ -74,6 +74,13 @@ const FEWEST_CONNECTIONS: u32 = 3;
 /// The key of the advisory lock under which migrations are applied; any number that nobody else uses.
 const MIGRATION_LOCK: i64 = 0x6f63_725f_6d69_6772;
 
+/// How long a replica waits while another one migrates. Then it says so, and tries again.
+const LONGEST_TURN: &str = "60s";
+
+/// How long a migration waits for a table that is in use, by a dump for example. All other statements on the table
+/// wait behind it meanwhile, so this is less than they are given.
+const LONGEST_LOCK: &str = "2s";
+
 /// The parameters of an address that sqlx 0.9 knows. It passes over any other and logs its value,
 /// which may be a password under a mistyped name.
 const PARAMETERS: [&str; 18] = [
@@ -149,6 +156,8 @@ pub(super) struct Postgres {
     /// What reads many rows.
     reports: PgPool,
     pooling: Pooling,
+    /// How long a connection may take to come about.
+    patience: Duration,
 }
 
 impl Postgres {
@@ -171,18 +180,23 @@ impl Postgres {
         let pool = |most| sessions::pool(&address, most, options.acquire_timeout);
         let (posts, lookups, reports) = (pool(posts), pool(lookups), pool(reports));
         let address = Arc::new(address);
-        Ok(Self { address, posts, lookups, reports, pooling })
+        Ok(Self { address, posts, lookups, reports, pooling, patience: options.acquire_timeout })
     }
 
     /// Applies the migrations in one transaction, on a connection that ends with it. The transaction
     /// holds the lock, and not the session as with sqlx's own lock, because behind a pooler a session
     /// is not known again.
     pub(super) async fn migrate(&self) -> Result<(), Refused> {
-        let mut connection = self.address.connect().await?;
+        let connecting = tokio::time::timeout(self.patience, self.address.connect()).await;
+        let mut connection = connecting.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         let mut transaction = connection.begin().await?;
-        self.forget_statements(&mut transaction).await?;
-        let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+        // Each statement after the lock sees what the lock's holder before committed.
+        let lock = format!(
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LONGEST_TURN}'; \
+             SELECT pg_advisory_xact_lock({MIGRATION_LOCK}); SET LOCAL lock_timeout = '{LONGEST_LOCK}'"
+        );
         sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+        self.forget_statements(&mut transaction).await?;
         if let Schema::Older(_) = migrations::schema(MIGRATIONS, &history(&mut transaction).await?)?
         {
             migrations::apply(MIGRATIONS, &mut *transaction).await?;
@@ -264,7 +278,8 @@ async fn history(connection: &mut PgConnection) -> Result<History, sqlx::Error> 
         let applied = sqlx::query_as(migrations::SELECT_APPLIED).persistent(false);
         history.applied = applied.fetch_all(&mut *connection).await?;
     }
-    if is_there(connection, migrations::COMPATIBILITY).await? {
+    let is_newer = migrations::are_unknown(MIGRATIONS, &history.applied);
+    if is_newer && is_there(connection, migrations::COMPATIBILITY).await? {
         let compatible = sqlx::query_as(migrations::SELECT_COMPATIBILITY).persistent(false);
         history.oldest_compatible = compatible.fetch_all(connection).await?.into_iter().collect();
     }

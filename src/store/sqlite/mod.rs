@@ -164,7 +164,8 @@ async fn history(connection: &mut SqliteConnection) -> Result<History, sqlx::Err
         let applied = sqlx::query_as(migrations::SELECT_APPLIED);
         history.applied = applied.fetch_all(&mut *connection).await?;
     }
-    if is_there(migrations::COMPATIBILITY) {
+    let is_newer = migrations::are_unknown(MIGRATIONS, &history.applied);
+    if is_newer && is_there(migrations::COMPATIBILITY) {
         let compatible = sqlx::query_as(migrations::SELECT_COMPATIBILITY);
         history.oldest_compatible = compatible.fetch_all(connection).await?.into_iter().collect();
     }
