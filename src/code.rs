@@ -267,7 +267,7 @@ impl ErrorCode {
                 same("upstream_invalid_output", 502, "The answer cannot be used", FAILED)
             }
             Self::StoreUnavailable => {
-                same("store_unavailable", 503, "The database is away", UNAVAILABLE)
+                same("store_unavailable", 503, "A store is away", UNAVAILABLE)
             }
             Self::Overloaded => same("overloaded", 503, "The gateway is busy", UNAVAILABLE),
             Self::UpstreamUnavailable => {
