@@ -5,6 +5,7 @@
 //! and put together. An unknown key or a value that cannot work is an error that names the key: a
 //! limit that silently does nothing is worse than a service that does not start.
 
+mod discreet;
 mod trusted_file;
 
 use std::collections::{BTreeMap, HashMap};
@@ -210,9 +211,9 @@ pub enum SettingsError {
     /// The section `[redis]` cannot work.
     #[error(transparent)]
     Redis(#[from] RedisLimitsError),
-    /// A source cannot be read.
+    /// A source cannot be read. It is a text, because the error of the parser quotes what it read.
     #[error("{0}")]
-    Source(#[from] ConfigError),
+    Source(String),
     /// A file named by a setting cannot be read.
     #[error("{key}: cannot read {}: {cause}", path.display())]
     File {
@@ -223,6 +224,12 @@ pub enum SettingsError {
         /// Why not.
         cause: std::io::Error,
     },
+}
+
+impl From<ConfigError> for SettingsError {
+    fn from(error: ConfigError) -> Self {
+        Self::Source(discreet::told(&error))
+    }
 }
 
 impl Settings {
@@ -481,7 +488,19 @@ fn read_secret(
     key: &'static str,
     warnings: &mut Vec<String>,
 ) -> Result<SecretString, SettingsError> {
-    let unreadable = |cause| SettingsError::File { key, path: path.to_owned(), cause };
+    let unreadable = |cause| {
+        let text = path.to_string_lossy();
+        if discreet::is_address(&text) {
+            return wrong(key, "it is an address and not the path of a file");
+        }
+        if discreet::may_be_secret(&text) {
+            return wrong(
+                key,
+                "it is no file that can be read, and not shown, since it may be a key",
+            );
+        }
+        SettingsError::File { key, path: path.to_owned(), cause }
+    };
     let read = trusted_file::secret(path).map_err(unreadable)?;
     let warning = trusted_file::warning(path, Others::GroupAndWorld);
     warnings.extend(warning.map(|text| format!("{key}: {text}")));
@@ -513,7 +532,7 @@ fn wrong(key: &str, cause: &str) -> SettingsError {
 
 /// The error for a key, with the name of an unknown field made part of the path.
 fn key_error(path: String, cause: &ConfigError) -> SettingsError {
-    let cause = cause.to_string();
+    let cause = discreet::told(cause);
     let key = if path == "." { "settings".to_owned() } else { path };
     SettingsError::Key { key, cause }
 }
@@ -572,6 +591,99 @@ mod tests {
     fn a_value_of_the_wrong_type_is_an_error_that_names_the_key() {
         let error = load_file("[server]\nlisten = \"here\"\n").unwrap_err().to_string();
         assert!(error.starts_with("server.listen"), "{error}");
+    }
+
+    /// A file that does not parse, its line, and what is told of it.
+    fn of_file_that_does_not_parse(text: &str) -> SettingsError {
+        let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let error = Settings::load_with(Some(file.path()), HashMap::new()).unwrap_err();
+        let name = file.path().file_name().unwrap().to_str().unwrap();
+        assert!(error.to_string().contains(name), "{error}");
+        error
+    }
+
+    /// Everything that a log could show of an error.
+    fn chain(error: &SettingsError) -> String {
+        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+        let texts: Vec<_> = causes.map(|cause| format!("{cause}\n{cause:?}\n")).collect();
+        texts.concat()
+    }
+
+    #[test]
+    fn no_value_that_may_be_a_secret_is_in_an_error_and_its_key_or_line_is() {
+        const DATABASE: &str = "postgres://g:hunter2@h/x";
+        let variables = [
+            ("DATABASE", DATABASE, "database: "),
+            ("DATABASE", "a\", expected hunter2 `", "database: "),
+            ("REDIS", "redis://:hunter2@h", "redis: "),
+            ("UPSTREAM", "sk-hunter2", "upstream: "),
+            ("MODELS", "sk-hunter2", "models: "),
+            ("DATABASE__MAX_CONNECTIONS", DATABASE, "database.max_connections: "),
+            ("SERVER__MAX_CONNECTIONS", DATABASE, "server.max_connections: "),
+            ("SERVER__LISTEN", DATABASE, "server.listen: "),
+            ("REDIS__ON_FAILURE", "redis://:hunter2@h", "redis.on_failure: "),
+            ("REDIS__TIMEOUT_MS", "redis://:hunter2@h", "redis.timeout_ms: "),
+            ("LEDGER__TIME_ZONE", "sk-hunter2", "ledger.time_zone: "),
+            ("DATABASE__URL_FILE", DATABASE, "database.url_file: "),
+            ("REDIS__URL_FILE", "redis://:hunter2@h", "redis.url_file: "),
+            ("UPSTREAM__API_KEY_FILE", DATABASE, "upstream.api_key_file: "),
+            ("UPSTREAM__API_KEY_FILE", "sk-hunter2", "upstream.api_key_file: "),
+        ];
+        let variables = variables.map(|(name, value, key)| {
+            let name = format!("OCR_GATEWAY__{name}");
+            (load(&[(&name, value)]).unwrap_err(), key)
+        });
+        let endpoint = "name = \"a\"\nregion = \"beijing\"\nbase_url = \"https://a\"";
+        let files = [
+            (format!("database = \"{DATABASE}\""), "database: "),
+            (format!("[database]\nmax_connections = \"{DATABASE}\""), "database.max_connections"),
+            (format!("[redis]\nurl = [\"{DATABASE}\"]\n"), "redis.url: "),
+            (format!("[tenants]\nacme = \"{DATABASE}\""), "tenants.acme: "),
+            ("upstream = [\"sk-hunter2\"]".to_owned(), "upstream: "),
+            (
+                format!("[[upstream.endpoints]]\n{endpoint}\napi_key_file = \"{DATABASE}\""),
+                "upstream.endpoints.api_key_file: ",
+            ),
+        ];
+        let files = files.map(|(text, key)| (load_file(&text).unwrap_err(), key));
+        for (error, key) in variables.into_iter().chain(files) {
+            let chain = chain(&error);
+            assert!(!chain.contains("hunter2"), "{key} {chain}");
+            assert!(error.to_string().starts_with(key), "{key} {error}");
+        }
+        for text in [
+            "[database]\nurl = \"postgres://gateway:hunter2@db/x\n",
+            "[database]\nurl = postgres://gateway:hunter2@db/x\n",
+            "[upstream]\r\napi_key = sk-hunter2\r\n",
+            "[upstream]\napi_key = \"sk-hunter2\" hunter2\n",
+            "[upstream]\n\"sk-hunter2\" = 1 \"sk-hunter2\" = 2",
+            "[upstream]\napi_key = \"\\hunter2\"\n",
+        ] {
+            let error = of_file_that_does_not_parse(text);
+            let chain = chain(&error);
+            assert!(!chain.contains("hunter2"), "{text}: {chain}");
+            assert!(chain.contains("line 2, column "), "{text}: {chain}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_by_kinds_and_by_the_parser_s_own_words() {
+        let told = |name: &str, value| {
+            load(&[(&format!("OCR_GATEWAY__{name}"), value)]).unwrap_err().to_string()
+        };
+        let error = told("DATABASE", "x");
+        let of_kinds = "database: invalid type: string, expected struct DatabaseSettings";
+        assert!(error.starts_with(of_kinds), "{error}");
+        let error = told("DATABASE__MAX_CONNECTIONS", "x");
+        assert!(error.contains("invalid type: string, expected an integer"), "{error}");
+        let error = told("DATABASE__URL_FILE", "sqlite://x.db");
+        assert!(error.ends_with("it is an address and not the path of a file"), "{error}");
+        let error = of_file_that_does_not_parse("[database]\nurl = \"x\n").to_string();
+        assert!(error.contains("line 2, column 9: invalid basic string, expected `\"`"), "{error}");
+        // A number that does not fit has no place.
+        let error = of_file_that_does_not_parse("[server]\nx = 99999999999999999999\n").to_string();
+        assert!(error.contains("number too large"), "{error}");
     }
 
     #[test]
