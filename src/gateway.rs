@@ -31,7 +31,6 @@ use crate::rate_limit::RateLimiter;
 use crate::rate_limit::concurrency::Concurrency;
 use crate::rate_limit::local::LocalRateLimiter;
 use crate::rate_limit::redis::{RedisLimitsError, RedisRateLimiter, TimeSource};
-use crate::rate_limit::shared::SharedCells;
 use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
 use crate::supervisor::{Supervisor, TaskEnded};
@@ -212,19 +211,16 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
         let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
-        let (limiter, shared) = limiter(settings, &clock, &metrics, &tasks, &supervisor).await?;
+        let (limiter, redis) = limiter(settings, &clock, &metrics, &tasks, &supervisor).await?;
         let memory = account(capacity, &metrics);
         let client = Arc::new(Client::new(
             &settings.upstream,
-            shared,
+            redis.as_ref().map(|redis| redis.cells()),
             Arc::clone(&memory),
             Arc::clone(&metrics),
             Arc::clone(&clock),
             Arc::clone(&random),
         )?);
-        for (endpoint, way) in client.ways() {
-            tracing::info!(endpoint, proxy = way, "the endpoint is asked {way}");
-        }
         let directory = Arc::new(Directory::open(settings.tenants.clone(), store.tenants()).await?);
         let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&clock)).await;
         let tenancy = tenancy.map_err(DirectoryError::from)?;
@@ -238,6 +234,7 @@ impl Gateway {
             &supervisor,
         )
         .await?;
+        tell(&catalog, &client, redis.as_deref());
         let admission = Admission::new(
             Arc::clone(&limiter),
             ledger.clone(),
@@ -413,28 +410,39 @@ fn checked_catalog(settings: &Settings, metrics: &Metrics) -> Result<Catalog, Bu
     // Metrics count by name what can be called.
     catalog.names().for_each(|model| metrics.expect_model(model));
     check_tenants(settings, &catalog)?;
-    warn_of_currencies(&catalog);
     Ok(catalog)
 }
 
-/// What counts requests and tokens a minute: this process, or the Redis of the settings, which then
-/// keeps what else the replicas share, too.
+/// Tells what an operator should know of a service that starts. A start that waits is built anew each second, so
+/// nothing is told before all that may fail is done.
+fn tell(catalog: &Catalog, client: &Client, redis: Option<&RedisRateLimiter>) {
+    warn_of_currencies(catalog);
+    for (endpoint, way) in client.ways() {
+        tracing::info!(endpoint, proxy = way, "the endpoint is asked {way}");
+    }
+    if let Some(redis) = redis {
+        redis.tell_if_away();
+    }
+}
+
+/// What counts requests and tokens a minute: this process, or the Redis of the settings, which then is given
+/// back a second time, since it keeps what else the replicas share, too.
 async fn limiter(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
     tasks: &TaskTracker,
     supervisor: &Supervisor,
-) -> Result<(Arc<dyn RateLimiter>, Option<Arc<dyn SharedCells>>), BuildError> {
+) -> Result<(Arc<dyn RateLimiter>, Option<Arc<RedisRateLimiter>>), BuildError> {
     let (shared, clock, tasks) = (&settings.redis, Arc::clone(clock), tasks.clone());
     if !shared.is_configured() {
         return Ok((Arc::new(LocalRateLimiter::new(clock)), None));
     }
     let up = metrics.redis_up()?;
-    let limiter =
+    let redis =
         RedisRateLimiter::connect(shared, TimeSource::Server, clock, up, tasks, supervisor).await?;
-    let cells = limiter.cells();
-    Ok((Arc::new(limiter), Some(cells)))
+    let redis = Arc::new(redis);
+    Ok((Arc::clone(&redis) as Arc<dyn RateLimiter>, Some(redis)))
 }
 
 /// The models that can be called, by the settings of models and of endpoints.

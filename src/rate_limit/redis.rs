@@ -188,6 +188,8 @@ pub struct RedisRateLimiter {
     time: TimeSource,
     /// Counts where Redis does not answer; `None` refuses then.
     fallback: Option<LocalRateLimiter>,
+    /// Why it began without Redis.
+    away: Option<RedisLimitsError>,
     settlements: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Permits are dropped anywhere, also where there is no current runtime.
@@ -200,7 +202,7 @@ impl RedisRateLimiter {
     /// which a stop shall wait; `supervisor` watches the task that opens the connection again.
     ///
     /// A Redis that is away does no harm where `redis.on_failure` is `local`: this process counts by itself
-    /// until it is there.
+    /// until it is there. [`Self::tell_if_away`] logs that.
     ///
     /// # Errors
     ///
@@ -216,10 +218,13 @@ impl RedisRateLimiter {
     ) -> Result<Self, RedisLimitsError> {
         let client = settings.client()?;
         let link = Arc::new(Link::new(client, settings.timeout(), settings.on_failure, up));
-        match (link.open().await, settings.on_failure) {
-            (Err(error), OnFailure::Local) if error.is_outage() => link.start_without(&error),
-            (opened, _) => opened?,
-        }
+        let away = match (link.open().await, settings.on_failure) {
+            (Err(error), OnFailure::Local) if error.is_outage() => Some(error),
+            (opened, _) => {
+                opened?;
+                None
+            }
+        };
         // A stop need not wait for this one: it ends with the limiter.
         let keeper = supervisor.spawn("connection to Redis", Arc::clone(&link).keep());
         Ok(Self {
@@ -229,11 +234,20 @@ impl RedisRateLimiter {
                 OnFailure::Closed => None,
                 OnFailure::Local => Some(LocalRateLimiter::new(clock)),
             },
+            away,
             settlements: Arc::new(Semaphore::new(MOST_SETTLEMENTS)),
             tasks,
             runtime: Handle::current(),
             _keeper: AbortOnDropHandle::new(keeper),
         })
+    }
+
+    /// Logs that Redis was away from the start, unless it has come back. It is apart from [`Self::connect`], because
+    /// a start that waits for something else connects again and again.
+    pub fn tell_if_away(&self) {
+        if let Some(error) = &self.away {
+            self.link.tell_if_away(error);
+        }
     }
 
     /// Other small values that the replicas share.

@@ -134,6 +134,37 @@ async fn a_service_that_may_count_by_itself_starts_without_redis_and_shares_when
 }
 
 #[tokio::test]
+async fn a_service_that_waits_for_redis_tells_of_endpoints_and_currencies_once_it_serves() {
+    const LEFT_OUT: &str = "only for tenants whose regions are all paid in its currency";
+    let redis = HangsUp::new().await;
+    let mut installation = Installation::reading(SCRIPTED_TEXT).await;
+    let endpoint = |region: &str| {
+        format!(
+            "[[upstream.endpoints]]\nname = \"{region}-1\"\nregion = \"{region}\"\n\
+             base_url = \"http://127.0.0.1:1\"\napi_key = \"sk-test\"\n"
+        )
+    };
+    let file = installation.folder.path().join("gateway.toml");
+    std::fs::write(file, ["beijing", "singapore"].map(endpoint).concat()).unwrap();
+    for one_endpoint in ["UPSTREAM__BASE_URL", "UPSTREAM__API_KEY"] {
+        installation.unset(one_endpoint);
+    }
+    installation.set("REDIS__URL", format!("redis://{}", redis.address));
+    let mut service = installation.begin("serve --config gateway.toml");
+    redis.until_tried().await;
+    assert!(waits(&service, "Redis") == 1, "{}", service.log());
+    let told = |service: &Service, text| service.log().matches(text).count();
+    assert_eq!(told(&service, LEFT_OUT), 0, "{}", service.log());
+    assert_eq!(told(&service, "the endpoint is asked"), 0, "{}", service.log());
+
+    let Some(_redis) = RedisServer::start_on(redis.end().await) else { return };
+    service.until_serving().await;
+    // Both models that are sold in both regions.
+    assert_eq!(told(&service, LEFT_OUT), 2, "{}", service.log());
+    assert_eq!(told(&service, "the endpoint is asked"), 2, "{}", service.log());
+}
+
+#[tokio::test]
 async fn a_service_that_waits_ends_at_once_when_it_is_told_to() {
     for signal in ["TERM", "INT"] {
         let database = HangsUp::new().await;
@@ -159,7 +190,7 @@ async fn a_fault_of_the_configuration_is_not_waited_for_even_if_the_database_is_
         ("REDIS__URL", "http://localhost", "redis.url"),
         ("UPSTREAM__API_KEY", "", "api_key"),
         ("UPSTREAM__MODEL", "no-such-model", "no-such-model"),
-        ("TENANTS__ACME__REGIONS", "mars", "mars"),
+        ("TENANTS__ACME__REGIONS", "mars", "tenants.acme.regions"),
     ] {
         let mut installation = Installation::reading(SCRIPTED_TEXT).await;
         installation.set("DATABASE__URL", &away);

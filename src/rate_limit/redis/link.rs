@@ -178,9 +178,13 @@ impl Link {
         Ok(())
     }
 
-    /// Tells that Redis is away from the start.
-    pub(super) fn start_without(&self, error: &RedisLimitsError) {
-        self.tell_away(error);
+    /// Tells that Redis is away from the start, if it still is.
+    pub(super) fn tell_if_away(&self, error: &RedisLimitsError) {
+        // What is borrowed keeps the state from changing, so that the gauge is not set after that of a restoration.
+        let state = self.state.borrow();
+        if matches!(state.reach, Reach::Down) {
+            self.tell_away(error);
+        }
     }
 
     /// Where the Redis is, without name or password.
