@@ -211,11 +211,11 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
         let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
-        let (limiter, redis) = limiter(settings, &clock, &metrics, &tasks, &supervisor).await?;
+        let (limiter, link) = limiter(settings, &clock, &metrics, &tasks, &supervisor).await?;
         let memory = account(capacity, &metrics);
         let client = Arc::new(Client::new(
             &settings.upstream,
-            redis.as_ref().map(|redis| redis.cells()),
+            link.as_ref().map(|link| link.cells()),
             Arc::clone(&memory),
             Arc::clone(&metrics),
             Arc::clone(&clock),
@@ -234,7 +234,7 @@ impl Gateway {
             &supervisor,
         )
         .await?;
-        tell(&catalog, &client, redis.as_deref());
+        tell(&catalog, &client, link.as_deref());
         let admission = Admission::new(
             Arc::clone(&limiter),
             ledger.clone(),
@@ -415,13 +415,13 @@ fn checked_catalog(settings: &Settings, metrics: &Metrics) -> Result<Catalog, Bu
 
 /// Tells what an operator should know of a service that starts. A start that waits is built anew each second, so
 /// nothing is told before all that may fail is done.
-fn tell(catalog: &Catalog, client: &Client, redis: Option<&RedisRateLimiter>) {
+fn tell(catalog: &Catalog, client: &Client, link: Option<&RedisRateLimiter>) {
     warn_of_currencies(catalog);
     for (endpoint, way) in client.ways() {
         tracing::info!(endpoint, proxy = way, "the endpoint is asked {way}");
     }
-    if let Some(redis) = redis {
-        redis.tell_if_away();
+    if let Some(link) = link {
+        link.tell_if_away();
     }
 }
 
@@ -439,10 +439,10 @@ async fn limiter(
         return Ok((Arc::new(LocalRateLimiter::new(clock)), None));
     }
     let up = metrics.redis_up()?;
-    let redis =
+    let link =
         RedisRateLimiter::connect(shared, TimeSource::Server, clock, up, tasks, supervisor).await?;
-    let redis = Arc::new(redis);
-    Ok((Arc::clone(&redis) as Arc<dyn RateLimiter>, Some(redis)))
+    let link = Arc::new(link);
+    Ok((Arc::clone(&link) as Arc<dyn RateLimiter>, Some(link)))
 }
 
 /// The models that can be called, by the settings of models and of endpoints.
