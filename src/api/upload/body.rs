@@ -16,8 +16,8 @@ use crate::capacity::account::{HeldBytes, NoRoom};
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
-/// Pieces of a body that may be of any size. Each costs the connection some 0.4 µs, so that a body of 20 MiB in
-/// chunks of one byte would cost seconds.
+/// Pieces of a body that may be of any size. Each costs the connection up to some 2 µs, whatever its length
+/// (`bench/form`), so that a body of 20 MiB in chunks of one byte would cost seconds.
 const ANY_PIECES: u64 = 13_824;
 
 /// The size that pieces past [`ANY_PIECES`] must have on average, in bytes. Clients that stream send some
