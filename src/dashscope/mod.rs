@@ -1,8 +1,9 @@
 //! The one place that speaks to DashScope.
 //!
 //! [`Client::call`] takes a [`Permit`](crate::admission::Permit) and gives back a
-//! [`Completion`](completion::Completion) together with what it cost. Model, `max_tokens` and the tokens that the pacer reckons with are read from the permit and not
-//! from the [`Call`], so that what is sent can never be dearer than what was admitted.
+//! [`Completion`](completion::Completion) together with what it cost. Model, `max_tokens` and the tokens that the
+//! pacer reckons with are read from the permit and not from the [`Call`], so that what is sent can never be dearer
+//! than what was admitted.
 //!
 //! `call/dispatch.rs` reads top to bottom what happens to a call. The folders are its steps:
 //!
