@@ -157,6 +157,7 @@ fn uploads() -> Vec<Upload> {
         file("file, 16 bytes a chunk", file_unit).in_chunks(16),
         file("file, 200 bytes a chunk", file_unit).in_chunks(200),
         file("file, 512 bytes a chunk", file_unit).in_chunks(512),
+        file("file, 850 bytes a chunk", file_unit).in_chunks(850),
         file("file, 1 KiB a chunk", file_unit).in_chunks(1024),
         file("file, 64 KiB a chunk", file_unit).in_chunks(large),
         file("file of almost boundaries", b"\r\n--BOUNDAR"),

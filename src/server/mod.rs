@@ -24,7 +24,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::Service;
 
 use self::connection::Connection;
@@ -352,18 +352,26 @@ impl Door {
         });
         let served = self.http.serve_connection(TokioIo::new(connection), service);
         let (served, metrics) = (graceful.watch(served), Arc::clone(&self.metrics));
-        self.connections.spawn(async move {
-            let watching = async {
+        let watching = async move {
+            let gone = async {
                 let Some(watched) = watched else { return };
                 watched.half_closed().await;
                 half_close.note();
                 watched.reset().await;
             };
+            tokio::select! {
+                () = gone => {}
+                () = visit.gives_way() => metrics.refused(NO_TENANT, "unknown_connection"),
+            }
+        };
+        // It has a task of its own, because the connection's task polls whatever it waits for again at each piece of a
+        // body.
+        let watching = AbortOnDropHandle::new(self.connections.spawn(watching));
+        self.connections.spawn(async move {
             // A client that breaks off is its own affair and is logged with its request.
             tokio::select! {
                 _ = served => {}
-                () = watching => {}
-                () = visit.gives_way() => metrics.refused(NO_TENANT, "unknown_connection"),
+                _ = watching => {}
             }
         });
     }

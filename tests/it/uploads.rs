@@ -723,7 +723,7 @@ async fn a_body_in_too_many_pieces_is_refused_while_it_comes() {
         let answer = wire.answer().await;
         assert_eq!(answer.status, 400, "{path}: {}", answer.text);
         assert!(
-            answer.text.contains("pieces") && answer.text.contains("1024 bytes"),
+            answer.text.contains("pieces") && answer.text.contains("2048 bytes"),
             "{}",
             answer.text
         );
