@@ -27,6 +27,7 @@ mod fault;
 mod pace;
 mod pool;
 mod protocol;
+pub mod proxy;
 pub mod settings;
 mod wire;
 
@@ -35,8 +36,8 @@ pub use self::call::stream;
 pub use self::client::Client;
 pub use self::fault::error;
 pub use self::protocol::{Call, Forward, Image, Protocol, Task};
+pub use self::wire::check;
 pub use self::wire::transport::ClientError;
-pub use self::wire::{check, proxy};
 
 /// The words of a recorded answer, for tests; none where the recordings are not at hand.
 #[cfg(test)]

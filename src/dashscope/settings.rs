@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::protocol::Protocol;
-use super::wire::proxy::ProxyVariables;
+use super::proxy::ProxyVariables;
 use crate::catalog::Outlet;
 use crate::{host, label};
 

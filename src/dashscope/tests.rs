@@ -1,5 +1,6 @@
 //! The client against an upstream that does as it is told, over real connections.
 
+mod cells;
 mod memory;
 mod pool;
 mod time;
@@ -12,14 +13,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(super) use self::cells::MemoryCells;
 use self::time::Lowest;
 pub(super) use self::time::RuntimeClock;
 use self::upstream::{Step, Upstream, answer, json};
 use super::completion::Completion;
 use super::fault::error::{CallError, Code, Defect, Fault, Timeout};
+use super::proxy::ProxyVariables;
 use super::settings::{UnknownMembers, UpstreamSettings};
 use super::wire::check::CheckError;
-use super::wire::proxy::ProxyVariables;
 use super::{Call, Client, Image};
 use crate::admission::tab::Tab;
 use crate::admission::{Admission, Permit, Refusal};

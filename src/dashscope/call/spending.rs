@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::admission::Permit;
 use crate::dashscope::fault::error::{CallError, Code, Fault, Verbatim};
 use crate::dashscope::fault::verdict::{Bill, Failure};
-use crate::dashscope::pace::pacer::Turn;
+use crate::dashscope::pace::queue::Turn;
 
 /// What a call has been through so far.
 #[derive(Debug, Default)]

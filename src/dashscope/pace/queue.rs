@@ -1,566 +1,328 @@
-//! Whose call is next: start-time fair queueing.
+//! A call's turn under the account's rate.
 //!
-//! Calls of one model wait in one queue, and a tenant with a thousand pages must not make one with a
-//! single page wait for all of them. Each call gets a *start*: the time, in the queue's own reckoning, at
-//! which its tenant would be served if all that wait were served side by side at the same pace. The
-//! lowest start is next (P. Goyal, H. Vin, H. Cheng, "Start-time Fair Queuing", SIGCOMM 1996). What a call
-//! costs is the time that it takes of the way, so tenants share that and not the number of calls.
+//! Running into the account's limits costs an upload and a wait for every call that does, so calls wait
+//! here instead: who is next says `queue`, when it may leave `pace`. What a call will write is not known
+//! beforehand, so only its input is taken in advance and the rest is charged once billed; later calls
+//! wait for it.
 //!
-//! The calls of one tenant, its *flow*, wait in one row: each starts where the one before it ends. Each
-//! knows the total of its row up to itself. So the work before a place is found by one binary search in
-//! each flow, and a call that leaves a row at either end changes no other.
+//! Waiting is bounded twice, by number and by time, and a call whose turn cannot come in time is
+//! told so at once rather than after having waited for nothing.
 //!
-//! The queue is bounded. A newcomer who finds it full takes the place of the last call of whoever waits
-//! with most, and is refused only if that is itself.
+//! One [`Lane`] is the way of one model's calls through one account; endpoints whose keys belong to one
+//! account share it, as the vendor limits accounts. The call at the head of its queue sleeps until there is
+//! room, and goes; the others sleep until something before them has changed. The numbers sit behind plain
+//! mutexes that are never held across an await, or in a store that the replicas share (`cell`).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::rate::Work;
+use super::controller::{Limits, Pace, Work};
+use super::fair_queue::{Arrival, FairQueue, Ticket};
+use super::shared::{Cell, Moment};
+use crate::admission;
+use crate::clock::Clock;
+use crate::dashscope::fault::error::Fault;
+use crate::dashscope::fault::health::Quota;
+use crate::dashscope::settings::UpstreamSettings;
+use crate::rate_limit::shared::SharedCells;
+use crate::units::Tokens;
 
-/// Tenants with nothing waiting are forgotten when they are more than these and those that wait.
-const IDLE_FLOWS: usize = 64;
-
-/// A call in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Ticket(u64);
-
-/// Its place, in the order of service.
-type Place = (Duration, Ticket);
-
-/// A call that wants to wait.
-#[derive(Debug, Clone)]
-pub(crate) struct Arrival {
-    /// Whose it is.
-    pub(crate) tenant: Arc<str>,
-    /// The time that it takes of the way.
-    pub(crate) cost: Duration,
-    /// The tokens that it takes.
-    pub(crate) tokens: u64,
-    /// Rung when the call should look where it stands.
-    pub(crate) bell: Arc<Notify>,
-}
-
-/// Calls that wait.
-#[derive(Debug, Default)]
-pub(crate) struct FairQueue {
-    flows: HashMap<Arc<str>, Flow>,
-    /// The first call of each flow that has one, in the order of service.
-    heads: BTreeMap<Place, Arc<str>>,
-    /// Whose the calls are that wait.
-    tenants: HashMap<Ticket, Arc<str>>,
-    /// The lowest start when a call was served last. No call that waits starts before it.
-    time: Duration,
-    tickets: u64,
-    /// Calls that were looked at, for tests of how the work grows.
-    #[cfg(test)]
-    pub(crate) steps: std::cell::Cell<u64>,
-}
-
-/// The calls of one tenant, in order.
-#[derive(Debug, Default)]
-struct Flow {
-    /// When the first call starts. Without calls, the earliest start of the next one.
-    start: Duration,
-    calls: VecDeque<Call>,
-    /// What the totals of the calls begin with.
-    origin: Amount,
-}
-
-/// A call that waits.
+/// The lanes of all accounts.
 #[derive(Debug)]
-struct Call {
-    ticket: Ticket,
-    takes: Amount,
-    /// What it and all before it take, and the origin.
-    total: Amount,
-    bell: Arc<Notify>,
+pub(crate) struct Pacer {
+    /// As many as accounts times models.
+    lanes: Mutex<HashMap<(String, String), Arc<Lane>>>,
+    queue_timeout: Duration,
+    queue_length: usize,
+    shared: Option<Arc<dyn SharedCells>>,
+    clock: Arc<dyn Clock>,
 }
 
-/// What calls take.
-#[derive(Debug, Clone, Copy, Default)]
-struct Amount {
-    time: Duration,
-    tokens: u64,
-}
-
-impl FairQueue {
-    /// Puts a call where it belongs.
-    pub(crate) fn join(&mut self, arrival: Arrival) -> Ticket {
-        let Arrival { tenant, cost, tokens, bell } = arrival;
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        let flow = self.flows.entry(Arc::clone(&tenant)).or_default();
-        if flow.calls.is_empty() {
-            flow.start = flow.start.max(self.time);
-            flow.origin = Amount::default();
-            self.heads.insert((flow.start, ticket), Arc::clone(&tenant));
-        }
-        let takes = Amount { time: cost, tokens };
-        let total = flow.total().plus(takes);
-        flow.calls.push_back(Call { ticket, takes, total, bell });
-        self.tenants.insert(ticket, tenant);
-        ticket
-    }
-
-    /// Makes room for a call of `tenant` where `most` wait already; false where there is none for it.
-    pub(crate) fn make_room(&mut self, tenant: &str, most: usize) -> bool {
-        if self.tenants.len() < most {
-            return true;
-        }
-        let own = self.flows.get(tenant).map_or(0, |flow| flow.calls.len());
-        let longest = self.flows.values().max_by_key(|flow| flow.calls.len());
-        let longest = longest.filter(|flow| flow.calls.len() > own + 1);
-        let Some(last) = longest.and_then(|flow| flow.calls.back()) else { return false };
-        self.leave(last.ticket);
-        true
-    }
-
-    /// Whether the call waits still.
-    pub(crate) fn holds(&self, ticket: Ticket) -> bool {
-        self.tenants.contains_key(&ticket)
-    }
-
-    /// Whether the call is next.
-    pub(crate) fn is_first(&self, ticket: Ticket) -> bool {
-        self.heads.first_key_value().is_some_and(|((_, first), _)| *first == ticket)
-    }
-
-    /// Takes out a call that was served.
-    pub(crate) fn serve(&mut self, ticket: Ticket) {
-        // Not the start of the call: another may have come before it after it was the first.
-        let lowest = self.heads.first_key_value().map(|((start, _), _)| *start);
-        let Some((tenant, call)) = self.take_out(ticket) else { return };
-        self.time = self.time.max(lowest.unwrap_or_default());
-        if self.tenants.is_empty() {
-            // Where nobody waits, nobody is owed anything.
-            self.flows.clear();
-            return;
-        }
-        self.change(&tenant, |flow| flow.start = flow.start.saturating_add(call.takes.time));
-        let idle = |flow: &Flow| flow.calls.is_empty() && flow.start <= self.time;
-        if self.flows.get(&tenant).is_some_and(idle) {
-            self.flows.remove(&tenant);
-        }
-        if self.flows.len() > self.tenants.len() + IDLE_FLOWS {
-            self.flows.retain(|_, flow| !idle(flow));
+impl Pacer {
+    pub(crate) fn new(
+        settings: &UpstreamSettings,
+        shared: Option<Arc<dyn SharedCells>>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            lanes: Mutex::default(),
+            queue_timeout: settings.queue_timeout(),
+            queue_length: settings.queue_length,
+            shared,
+            clock,
         }
     }
 
-    /// Takes out a call that was not: those of its tenant that stand behind it move up.
-    pub(crate) fn leave(&mut self, ticket: Ticket) {
-        if let Some((_, call)) = self.take_out(ticket) {
-            call.bell.notify_one();
-        }
-    }
-
-    /// Sends all away, in order, and forgets who was owed what.
-    pub(crate) fn clear(&mut self) {
-        self.ring_all();
-        self.heads.clear();
-        self.tenants.clear();
-        self.flows.clear();
-    }
-
-    /// The calls that would be served before a new one of `tenant`.
-    pub(crate) fn work_before(&self, tenant: &str) -> Work {
-        let finish = self.flows.get(tenant).map_or(Duration::ZERO, Flow::finish);
-        self.work_before_place((finish.max(self.time), Ticket(u64::MAX)))
-    }
-
-    /// The calls that will be served before this one.
-    pub(crate) fn work_ahead_of(&self, ticket: Ticket) -> Work {
-        self.place_of(ticket).map_or_else(Work::default, |place| self.work_before_place(place))
-    }
-
-    fn work_before_place(&self, place: Place) -> Work {
-        let mut work = Work::default();
-        for flow in self.heads.range(..place).filter_map(|(_, tenant)| self.flows.get(tenant)) {
-            let before = flow.calls.partition_point(|call| {
-                self.step();
-                flow.place_of(call) < place
-            });
-            let Some(last) = before.checked_sub(1).and_then(|last| flow.calls.get(last)) else {
-                continue;
-            };
-            work.requests += before as u64;
-            work.tokens = work.tokens.saturating_add(last.total.minus(flow.origin).tokens);
-        }
-        work
-    }
-
-    /// Rings for the call that is next.
-    pub(crate) fn ring_first(&self) {
-        let first = self.heads.values().next().and_then(|tenant| self.flows.get(tenant));
-        if let Some(call) = first.and_then(|flow| flow.calls.front()) {
-            call.bell.notify_one();
-        }
-    }
-
-    /// Rings for all, in order.
-    pub(crate) fn ring_all(&self) {
-        let of_flow = |flow: &'_ Flow| -> Vec<_> {
-            flow.calls.iter().map(|call| (flow.place_of(call), Arc::clone(&call.bell))).collect()
+    /// The lane of `model` through `account`, which has these limits.
+    pub(crate) fn lane(&self, account: &str, model: &str, limits: Limits) -> Arc<Lane> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (account.to_owned(), model.to_owned());
+        let new = || {
+            let key = format!("ocr-gateway:pace:1:{{{account}}}:{model}");
+            let cell = Cell::new(key, self.shared.clone(), Arc::clone(&self.clock));
+            Arc::new(Lane { limits, cell, line: Mutex::default(), clock: Arc::clone(&self.clock) })
         };
-        let mut calls: Vec<_> = self.flows.values().flat_map(of_flow).collect();
-        calls.sort_unstable_by_key(|(place, _)| *place);
-        for (_, bell) in calls {
-            bell.notify_one();
+        Arc::clone(lanes.entry(key).or_insert_with(new))
+    }
+
+    /// Until when a call with this deadline may wait for a turn; none where it is too late to be sent at all.
+    pub(crate) fn patience(&self, deadline: Instant) -> Option<Instant> {
+        let now = self.clock.instant();
+        let latest = admission::latest_start(deadline, now)?;
+        Some(latest.min(now + self.queue_timeout))
+    }
+
+    /// Waits in `lane` until a call of `tenant` that takes `input` tokens may be sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Blocked::Late`] as soon as it is known that it will not be before `until`.
+    pub(crate) async fn turn(
+        &self,
+        lane: &Arc<Lane>,
+        tenant: &str,
+        input: Tokens,
+        until: Instant,
+    ) -> Result<Turn, Blocked> {
+        let left = || until.saturating_duration_since(self.clock.instant());
+        let waiter = Waiter::join(lane, tenant, input, left(), self.queue_length)?;
+        loop {
+            let pause = match waiter.standing() {
+                Standing::Behind(wait) if wait > left() => return Err(lane.late(tenant, input)),
+                Standing::Behind(_) => left(),
+                Standing::Displaced => return Err(lane.late(tenant, input)),
+                Standing::Moved => return Err(Blocked::Moved),
+                Standing::First => match waiter.try_leave().await {
+                    Ok(turn) => return Ok(turn),
+                    Err(wait) if wait > left() => return Err(lane.late(tenant, input)),
+                    Err(wait) => wait,
+                },
+            };
+            if left().is_zero() {
+                return Err(lane.late(tenant, input));
+            }
+            // Either the time has come, or somebody rings because something has changed.
+            let _ = tokio::time::timeout(pause, waiter.bell.notified()).await;
         }
-    }
-
-    fn place_of(&self, ticket: Ticket) -> Option<Place> {
-        let flow = self.flows.get(self.tenants.get(&ticket)?)?;
-        Some(flow.place_of(flow.calls.get(flow.index_of(ticket)?)?))
-    }
-
-    fn take_out(&mut self, ticket: Ticket) -> Option<(Arc<str>, Call)> {
-        let tenant = self.tenants.remove(&ticket)?;
-        let call = self.change(&tenant, |flow| flow.take_out(flow.index_of(ticket)?))??;
-        Some((tenant, call))
-    }
-
-    /// Changes the flow of a tenant, and keeps its first call among the heads.
-    fn change<T>(&mut self, tenant: &Arc<str>, change: impl FnOnce(&mut Flow) -> T) -> Option<T> {
-        let flow = self.flows.get_mut(tenant)?;
-        if let Some(head) = flow.calls.front() {
-            self.heads.remove(&flow.place_of(head));
-        }
-        let changed = change(flow);
-        if let Some(head) = flow.calls.front() {
-            self.heads.insert(flow.place_of(head), Arc::clone(tenant));
-        }
-        Some(changed)
-    }
-
-    /// Notes that a call was looked at.
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests count"))]
-    fn step(&self) {
-        #[cfg(test)]
-        self.steps.set(self.steps.get() + 1);
     }
 }
 
-impl Flow {
-    /// The total of all calls, and the origin.
-    fn total(&self) -> Amount {
-        self.calls.back().map_or(self.origin, |last| last.total)
+/// Why a call got no turn.
+#[derive(Debug)]
+pub(crate) enum Blocked {
+    /// It would come too late.
+    Late(Fault),
+    /// The lane has changed so much that another may be better.
+    Moved,
+}
+
+/// The way of one model's calls through one account.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    limits: Limits,
+    cell: Cell,
+    line: Mutex<Line>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Those who wait.
+#[derive(Debug, Default)]
+struct Line {
+    queue: FairQueue,
+    /// Counts how often all were sent away.
+    epoch: u64,
+}
+
+impl Lane {
+    /// The least time until a call of `tenant` that joined now would get its turn.
+    pub(crate) fn expected_wait(&self, tenant: &str, input: Tokens) -> Duration {
+        let before = self.line().queue.work_before(tenant);
+        self.wait_behind(before, input)
     }
 
-    /// When the last call ends.
-    fn finish(&self) -> Duration {
-        self.start.saturating_add(self.total().minus(self.origin).time)
+    /// The time that a call takes of the lane, which the next call waits for.
+    pub(crate) fn spacing(&self, input: Tokens) -> Duration {
+        self.cell.peek(|pace, _| pace.cost(self.limits, input.get()))
     }
 
-    fn place_of(&self, call: &Call) -> Place {
-        let before = call.total.minus(call.takes).minus(self.origin);
-        (self.start.saturating_add(before.time), call.ticket)
+    fn wait_behind(&self, before: Work, input: Tokens) -> Duration {
+        self.cell.peek(|pace, now| pace.wait_behind(self.limits, now, before, input.get()))
     }
 
-    fn index_of(&self, ticket: Ticket) -> Option<usize> {
-        self.calls.binary_search_by_key(&ticket, |call| call.ticket).ok()
+    /// Sends all who wait away to look for a better lane.
+    pub(crate) fn send_away(&self) {
+        let mut line = self.line();
+        line.epoch += 1;
+        line.queue.clear();
     }
 
-    /// Takes a call out and corrects the totals on its shorter side.
-    fn take_out(&mut self, index: usize) -> Option<Call> {
-        let call = self.calls.remove(index)?;
-        if index <= self.calls.len() / 2 {
-            self.origin = self.origin.plus(call.takes);
-            for before in self.calls.iter_mut().take(index) {
-                before.total = before.total.plus(call.takes);
-            }
+    /// Whether a `Retry-After` runs.
+    fn is_held(&self) -> bool {
+        self.cell.peek(|pace, now| pace.held_until() > now)
+    }
+
+    fn late(&self, tenant: &str, input: Tokens) -> Blocked {
+        Blocked::Late(self.refusal(self.expected_wait(tenant, input)))
+    }
+
+    /// What a call is told that cannot get its turn in time.
+    fn refusal(&self, retry_after: Duration) -> Fault {
+        if self.is_held() {
+            return Fault::Throttled { retry_after, code: None };
+        }
+        Fault::Busy { retry_after }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call in a lane's queue; dropped, it leaves.
+#[derive(Debug)]
+struct Waiter<'a> {
+    lane: &'a Arc<Lane>,
+    ticket: Ticket,
+    epoch: u64,
+    input: Tokens,
+    bell: Arc<Notify>,
+    since: Instant,
+}
+
+/// How a call stands in its queue.
+enum Standing {
+    First,
+    /// Others come first, for at least so long.
+    Behind(Duration),
+    /// It had to make room for another tenant's.
+    Displaced,
+    /// All were sent away.
+    Moved,
+}
+
+impl<'a> Waiter<'a> {
+    /// Joins the queue where there is hope of a turn within `left`.
+    fn join(
+        lane: &'a Arc<Lane>,
+        tenant: &str,
+        input: Tokens,
+        left: Duration,
+        queue_length: usize,
+    ) -> Result<Self, Blocked> {
+        let cost = lane.cell.peek(|pace, _| pace.cost(lane.limits, input.get()));
+        let mut queued = lane.line();
+        let wait = lane.wait_behind(queued.queue.work_before(tenant), input);
+        if wait > left || !queued.queue.make_room(tenant, queue_length) {
+            return Err(Blocked::Late(lane.refusal(wait)));
+        }
+        let bell = Arc::new(Notify::new());
+        let arrival =
+            Arrival { tenant: tenant.into(), cost, tokens: input.get(), bell: Arc::clone(&bell) };
+        let (ticket, epoch) = (queued.queue.join(arrival), queued.epoch);
+        Ok(Self { lane, ticket, epoch, input, bell, since: lane.clock.instant() })
+    }
+
+    fn standing(&self) -> Standing {
+        let line = self.lane.line();
+        if line.epoch != self.epoch {
+            Standing::Moved
+        } else if !line.queue.holds(self.ticket) {
+            Standing::Displaced
+        } else if line.queue.is_first(self.ticket) {
+            Standing::First
         } else {
-            for behind in self.calls.iter_mut().skip(index) {
-                behind.total = behind.total.minus(call.takes);
-            }
+            let before = line.queue.work_ahead_of(self.ticket);
+            Standing::Behind(self.lane.wait_behind(before, self.input))
         }
-        Some(call)
+    }
+
+    /// Leaves for the upstream, or says how long to wait yet.
+    async fn try_leave(&self) -> Result<Turn, Duration> {
+        let waited = self.lane.clock.instant().saturating_duration_since(self.since);
+        let (limits, tokens) = (self.lane.limits, self.input.get());
+        let was_held = self.lane.is_held();
+        let taken = self
+            .lane
+            .cell
+            .update(|pace, now| pace.take(limits, now, now.saturating_sub(waited), tokens));
+        let (taken, left_at) = taken.await;
+        if taken.is_err() && !was_held && self.lane.is_held() {
+            // Another replica was told of it: those who wait look for another lane.
+            self.lane.send_away();
+        }
+        taken?;
+        self.lane.line().queue.serve(self.ticket);
+        Ok(Turn { lane: Arc::clone(self.lane), taken: self.input, left_at })
     }
 }
 
-impl Amount {
-    const fn plus(self, other: Self) -> Self {
-        Self {
-            time: self.time.saturating_add(other.time),
-            tokens: self.tokens.saturating_add(other.tokens),
-        }
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut line = self.lane.line();
+        line.queue.leave(self.ticket);
+        line.queue.ring_first();
+    }
+}
+
+/// A turn that was given: the call may be sent.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    lane: Arc<Lane>,
+    taken: Tokens,
+    left_at: Moment,
+}
+
+impl Turn {
+    /// Whose turn it is.
+    pub(crate) const fn lane(&self) -> &Arc<Lane> {
+        &self.lane
     }
 
-    const fn minus(self, other: Self) -> Self {
-        Self {
-            time: self.time.saturating_sub(other.time),
-            tokens: self.tokens.saturating_sub(other.tokens),
+    /// Gives back what was taken in advance, because the call cost nothing.
+    pub(crate) async fn unbilled(&self) {
+        self.billed(Tokens::ZERO).await;
+    }
+
+    /// Corrects what was taken in advance to what was billed. That holds the lane for all tenants, so it must be
+    /// no more than one call can take ([`Model::rated`](crate::catalog::Model::rated)).
+    pub(crate) async fn billed(&self, rated: Tokens) {
+        let (limits, taken, billed) = (self.lane.limits, self.taken.get(), rated.get());
+        let correct = |pace: &mut Pace, now| pace.correct(limits, now, taken, billed);
+        self.lane.cell.update_if_there(self.left_at, correct).await;
+    }
+
+    /// Gives the turn back, because nothing was sent.
+    pub(crate) async fn unused(&self) {
+        let (limits, taken) = (self.lane.limits, self.taken.get());
+        let give_back = |pace: &mut Pace, _| pace.give_back(limits, taken);
+        self.lane.cell.update_if_there(self.left_at, give_back).await;
+    }
+
+    /// Learns from the upstream's having throttled the call, and lets no other leave by the same lane before
+    /// `wait` is over; those who wait look for another.
+    pub(crate) async fn throttled(&self, quota: Option<Quota>, wait: Option<Duration>) {
+        let (limits, sent) = (self.lane.limits, self.left_at.at());
+        if let Some(wait) = wait {
+            // At once in this process, whatever becomes of the store.
+            self.lane.cell.hold(wait);
+            self.lane.send_away();
         }
+        let learn = |pace: &mut Pace, now: Duration| {
+            if let Some(quota) = quota {
+                pace.throttled(limits, now, sent, quota);
+            }
+            if let Some(wait) = wait {
+                pace.hold(now.saturating_add(wait));
+            }
+        };
+        self.lane.cell.update_if_there(self.left_at, learn).await;
+        // The pace is another: for some it is too late now.
+        self.lane.line().queue.ring_all();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn arrival(tenant: &str, cost: u64) -> Arrival {
-        let cost = Duration::from_millis(cost);
-        Arrival { tenant: tenant.into(), cost, tokens: 1, bell: Arc::default() }
-    }
-
-    impl FairQueue {
-        pub(in super::super) fn len(&self) -> usize {
-            self.tenants.len()
-        }
-
-        fn serve_first(&mut self) -> Option<Arc<str>> {
-            let ((_, ticket), tenant) = self.heads.first_key_value()?;
-            let (ticket, tenant) = (*ticket, Arc::clone(tenant));
-            assert!(self.is_first(ticket));
-            self.serve(ticket);
-            Some(tenant)
-        }
-    }
-
-    #[test]
-    fn one_page_does_not_wait_for_another_tenant_s_thousand() {
-        let mut queue = FairQueue::default();
-        for _ in 0..1_000 {
-            queue.join(arrival("many", 50));
-        }
-        queue.serve_first();
-        queue.join(arrival("one", 50));
-        assert_eq!(queue.work_before("other").requests, 1, "only the one page");
-        let order: Vec<_> = (0..2).filter_map(|_| queue.serve_first()).collect();
-        assert!(order.contains(&"one".into()), "{order:?}");
-    }
-
-    #[test]
-    fn tenants_share_time_and_not_the_number_of_calls() {
-        let mut queue = FairQueue::default();
-        for _ in 0..100 {
-            queue.join(arrival("dear", 300));
-            queue.join(arrival("cheap", 100));
-        }
-        let served: Vec<_> = (0..100).filter_map(|_| queue.serve_first()).collect();
-        let dear = served.iter().filter(|tenant| &***tenant == "dear").count();
-        assert!((24..=26).contains(&dear), "{dear} of 100 calls, at three times the cost");
-    }
-
-    #[test]
-    fn a_tenant_that_rested_saves_nothing_up() {
-        let mut queue = FairQueue::default();
-        for _ in 0..50 {
-            queue.join(arrival("busy", 10));
-            queue.serve_first();
-        }
-        for _ in 0..10 {
-            queue.join(arrival("busy", 10));
-            queue.join(arrival("rested", 10));
-        }
-        let served: Vec<_> = (0..10).filter_map(|_| queue.serve_first()).collect();
-        assert!(served.iter().filter(|tenant| &***tenant == "rested").count() <= 6, "{served:?}");
-    }
-
-    #[test]
-    fn who_is_sent_away_and_comes_back_finds_the_queue_as_fair_as_before() {
-        let mut queue = FairQueue::default();
-        for tenant in ["many", "some"] {
-            for _ in 0..if tenant == "many" { 90 } else { 10 } {
-                queue.join(arrival(tenant, 50));
-            }
-        }
-        queue.serve_first();
-        queue.clear();
-        for _ in 0..89 {
-            queue.join(arrival("many", 50));
-        }
-        for _ in 0..10 {
-            queue.join(arrival("some", 50));
-        }
-        let served: Vec<_> = (0..10).filter_map(|_| queue.serve_first()).collect();
-        assert_eq!(served.iter().filter(|tenant| &***tenant == "some").count(), 5, "{served:?}");
-        queue.join(arrival("one", 50));
-        let next: Vec<_> = (0..3).filter_map(|_| queue.serve_first()).collect();
-        assert!(next.contains(&"one".into()), "{next:?}");
-    }
-
-    #[test]
-    fn those_behind_a_call_that_leaves_move_up_in_order() {
-        let mut queue = FairQueue::default();
-        let tickets: Vec<_> = (0..4).map(|_| queue.join(arrival("many", 50))).collect();
-        queue.join(arrival("other", 50));
-        queue.leave(tickets[1]);
-        queue.leave(tickets[2]);
-        let starts = |queue: &FairQueue| {
-            [tickets[0], tickets[3]].map(|ticket| queue.place_of(ticket).unwrap().0.as_millis())
-        };
-        assert_eq!(starts(&queue), [0, 50]);
-        let next = queue.join(arrival("many", 50));
-        assert_eq!(queue.place_of(next).unwrap().0.as_millis(), 100);
-        let order: Vec<_> = (0..3).filter_map(|_| queue.serve_first()).collect();
-        assert_eq!(order, ["many".into(), "other".into(), "many".into()] as [Arc<str>; 3]);
-    }
-
-    #[test]
-    fn a_call_that_is_served_out_of_turn_sets_no_newcomer_back() {
-        let mut queue = FairQueue::default();
-        queue.join(arrival("a", 50));
-        let overtaken = queue.join(arrival("a", 50));
-        let first = queue.join(arrival("b", 50));
-        queue.serve_first();
-        queue.serve(overtaken);
-        assert!(queue.is_first(first));
-        let next = [queue.join(arrival("c", 50)), queue.join(arrival("a", 50))];
-        let starts = next.map(|ticket| queue.place_of(ticket).unwrap().0.as_millis());
-        assert_eq!(starts, [0, 100]);
-    }
-
-    #[test]
-    fn a_full_queue_makes_room_at_the_cost_of_whoever_waits_with_most() {
-        let mut queue = FairQueue::default();
-        let places: Vec<_> = (0..4).map(|_| queue.join(arrival("many", 1))).collect();
-        assert!(!queue.make_room("many", 4), "its own last call would have to go");
-        assert!(queue.make_room("one", 4));
-        assert!(!queue.holds(places[3]) && queue.holds(places[2]));
-        queue.join(arrival("one", 1));
-        assert!(queue.make_room("one", 4));
-        queue.join(arrival("one", 1));
-        assert!(!queue.make_room("one", 4) && !queue.make_room("many", 4), "two and two");
-    }
-
-    #[test]
-    fn tenants_that_left_are_forgotten() {
-        let mut queue = FairQueue::default();
-        for tenant in 0..10_000 {
-            queue.join(arrival(&format!("t{tenant}"), 1));
-            queue.serve_first();
-        }
-        assert!(queue.flows.len() <= IDLE_FLOWS + 1, "{}", queue.flows.len());
-    }
-
-    /// The same queue with every start written down and every sum taken anew.
-    #[derive(Default)]
-    struct Naive {
-        calls: Vec<Written>,
-        finishes: HashMap<&'static str, u64>,
-        time: u64,
-    }
-
-    struct Written {
-        tenant: &'static str,
-        place: (u64, Ticket),
-        cost: u64,
-        tokens: u64,
-    }
-
-    impl Naive {
-        fn start_of(&self, tenant: &str) -> u64 {
-            self.finishes.get(tenant).copied().unwrap_or_default().max(self.time)
-        }
-
-        fn join(&mut self, tenant: &'static str, ticket: Ticket, cost: u64, tokens: u64) {
-            let start = self.start_of(tenant);
-            self.finishes.insert(tenant, start + cost);
-            self.calls.push(Written { tenant, place: (start, ticket), cost, tokens });
-        }
-
-        fn serve(&mut self, index: usize) {
-            self.time = self.time.max(self.calls.iter().map(|call| call.place.0).min().unwrap());
-            self.calls.remove(index);
-            if self.calls.is_empty() {
-                self.finishes.clear();
-            }
-        }
-
-        fn leave(&mut self, index: usize) {
-            let gone = self.calls.remove(index);
-            let of_tenant = self.calls.iter_mut().filter(|call| call.tenant == gone.tenant);
-            for call in of_tenant.filter(|call| call.place > gone.place) {
-                call.place.0 -= gone.cost;
-            }
-            *self.finishes.get_mut(gone.tenant).unwrap() -= gone.cost;
-        }
-
-        fn work_before(&self, place: (u64, Ticket)) -> Work {
-            let before = self.calls.iter().filter(|call| call.place < place);
-            before.fold(Work::default(), |work, call| Work {
-                requests: work.requests + 1,
-                tokens: work.tokens + call.tokens,
-            })
-        }
-
-        fn first(&self) -> usize {
-            let calls = self.calls.iter().enumerate();
-            calls.min_by_key(|(_, call)| call.place).unwrap().0
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_work_before_a_place_is_the_sum_of_all_calls_before_it(
-            steps in prop::collection::vec((0..4_usize, 0..6_u8, 0..400_u64, any::<prop::sample::Index>()), 1..200),
-        ) {
-            const TENANTS: [&str; 4] = ["a", "b", "c", "d"];
-            let (mut queue, mut naive) = (FairQueue::default(), Naive::default());
-            for (tenant, step, amount, any) in steps {
-                match step {
-                    4 if !naive.calls.is_empty() => {
-                        let first = naive.first();
-                        prop_assert!(queue.is_first(naive.calls[first].place.1));
-                        queue.serve(naive.calls[first].place.1);
-                        naive.serve(first);
-                    }
-                    5 if !naive.calls.is_empty() => {
-                        let index = any.index(naive.calls.len());
-                        queue.leave(naive.calls[index].place.1);
-                        naive.leave(index);
-                    }
-                    _ => {
-                        let (tenant, tokens) = (TENANTS[tenant], amount / 3);
-                        let ticket = queue.join(Arrival { tokens, ..arrival(tenant, amount) });
-                        naive.join(tenant, ticket, amount, tokens);
-                    }
-                }
-                for call in &naive.calls {
-                    let expected = naive.work_before(call.place);
-                    prop_assert_eq!(queue.work_ahead_of(call.place.1), expected);
-                }
-                for tenant in TENANTS {
-                    let place = (naive.start_of(tenant), Ticket(u64::MAX));
-                    prop_assert_eq!(queue.work_before(tenant), naive.work_before(place));
-                }
-            }
-        }
-
-        #[test]
-        fn however_calls_come_and_go_tenants_that_always_wait_get_the_same(
-            costs in prop::collection::vec((1..500_u64, any::<bool>()), 400..600),
-        ) {
-            let mut queue = FairQueue::default();
-            let mut served = HashMap::<Arc<str>, u64>::new();
-            let tenants = ["a", "b", "c", "d"];
-            let mut queued = HashMap::<Arc<str>, std::collections::VecDeque<u64>>::new();
-            let mut costs = costs.into_iter();
-            for tenant in tenants {
-                for (cost, _) in costs.by_ref().take(3) {
-                    queue.join(arrival(tenant, cost));
-                    queued.entry(tenant.into()).or_default().push_back(cost);
-                }
-            }
-            for (cost, leaves) in costs {
-                let tenant = queue.serve_first().unwrap();
-                let of_tenant = queued.get_mut(&tenant).unwrap();
-                *served.entry(tenant.clone()).or_default() += of_tenant.pop_front().unwrap();
-                if leaves {
-                    let place = queue.join(arrival(&tenant, cost));
-                    queue.leave(place);
-                }
-                queue.join(arrival(&tenant, cost));
-                of_tenant.push_back(cost);
-            }
-            let (most, least) = (served.values().max().unwrap(), served.values().min().unwrap());
-            prop_assert!(most - least <= 2 * 500, "{served:?}");
-        }
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use self::endpoint::{Endpoint, Entrance};
 use super::fault::error::Fault;
-use super::pace::pacer::{Blocked, Lane, Pacer, Turn};
+use super::pace::queue::{Blocked, Lane, Pacer, Turn};
 use super::settings::UpstreamSettings;
 use super::wire::memory::Memory;
 use super::wire::transport::{ClientError, Transport};

@@ -7,7 +7,6 @@ pub(crate) mod events;
 pub(crate) mod incoming;
 pub(crate) mod memory;
 pub(crate) mod pieces;
-pub mod proxy;
 mod received;
 pub(crate) mod request;
 pub(crate) mod tap;

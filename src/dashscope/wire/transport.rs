@@ -23,7 +23,6 @@ use super::body::Sending;
 use super::incoming::{Incoming, Limits};
 use super::memory::{AnswerMemory, Memory, Room};
 use super::pieces::{Broken, Pieces};
-use super::proxy::{ProxyError, Way};
 use super::received::Received;
 use super::request::{Expects, Request};
 use super::{answer, body};
@@ -31,6 +30,7 @@ use crate::clock::Clock;
 use crate::dashscope::fault::error::{Code, Defect, Timeout};
 use crate::dashscope::fault::verdict::{Bill, Failure, unusable};
 use crate::dashscope::protocol::Protocol;
+use crate::dashscope::proxy::{ProxyError, Way};
 use crate::dashscope::settings::{EndpointSettings, SettingsError, UpstreamSettings};
 use crate::units::Usage;
 

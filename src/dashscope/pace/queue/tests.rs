@@ -6,8 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant as RuntimeInstant;
 
 use super::*;
-use crate::dashscope::pace::cell::tests::Store;
-use crate::dashscope::tests::{RuntimeClock, settings};
+use crate::dashscope::tests::{MemoryCells, RuntimeClock, settings};
 
 const TOKENS: Tokens = Tokens::new(100);
 
@@ -170,7 +169,7 @@ async fn four_times_as_many_that_are_sent_away_take_little_more_than_four_times_
 
 #[tokio::test(start_paused = true)]
 async fn what_another_replica_was_told_sends_those_who_wait_to_look_for_another_lane() {
-    let store = Store::new();
+    let store = MemoryCells::new();
     let replica = || {
         let shared = Arc::clone(&store) as Arc<dyn SharedCells>;
         let pacer = Pacer::new(&settings("http://localhost"), Some(shared), RuntimeClock::new());

@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::rate::Pace;
+use super::controller::Pace;
 use crate::clock::Clock;
 use crate::rate_limit::shared::SharedCells;
 
@@ -173,73 +173,21 @@ impl Cell {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::collections::HashMap;
-    use std::sync::atomic::{AtomicBool, Ordering};
+mod tests {
+    use std::sync::atomic::Ordering;
 
-    use futures_util::future::{BoxFuture, join_all};
+    use futures_util::future::join_all;
 
-    use super::super::rate::Limits;
+    use super::super::controller::Limits;
     use super::*;
     use crate::dashscope::fault::health::Quota;
-    use crate::dashscope::tests::RuntimeClock;
+    use crate::dashscope::tests::{MemoryCells, RuntimeClock};
 
     const LIMITS: fn() -> Limits = || Limits::per_minute(60, 6_000_000);
 
-    /// A store in memory, which others change between a read and a write.
-    #[derive(Debug)]
-    pub(in crate::dashscope) struct Store {
-        values: Mutex<HashMap<String, Vec<u8>>>,
-        is_away: AtomicBool,
-        clock: Arc<RuntimeClock>,
-    }
-
-    impl Store {
-        pub(in crate::dashscope) fn new() -> Arc<Self> {
-            let (values, is_away) = (Mutex::default(), AtomicBool::new(false));
-            Arc::new(Self { values, is_away, clock: RuntimeClock::new() })
-        }
-
-        fn cell(self: &Arc<Self>) -> Cell {
-            let shared = Arc::clone(self) as Arc<dyn SharedCells>;
-            Cell::new("key".to_owned(), Some(shared), RuntimeClock::new())
-        }
-
-        fn is_here(&self) -> Option<()> {
-            (!self.is_away.load(Ordering::Relaxed)).then_some(())
-        }
-    }
-
-    impl SharedCells for Store {
-        fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<(Vec<u8>, Duration)>> {
-            Box::pin(async move {
-                tokio::task::yield_now().await;
-                self.is_here()?;
-                let value = self.values.lock().unwrap().get(key).cloned().unwrap_or_default();
-                // Not the time of those who ask.
-                let now = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap();
-                Some((value, now + Duration::from_hours(1)))
-            })
-        }
-
-        fn replace<'a>(
-            &'a self,
-            key: &'a str,
-            old: &'a [u8],
-            new: &'a [u8],
-            _: Duration,
-        ) -> BoxFuture<'a, Option<bool>> {
-            Box::pin(async move {
-                tokio::task::yield_now().await;
-                self.is_here()?;
-                let mut values = self.values.lock().unwrap();
-                let is_same = values.get(key).map_or(&b""[..], |value| value) == old;
-                if is_same {
-                    values.insert(key.to_owned(), new.to_vec());
-                }
-                Some(is_same)
-            })
-        }
+    fn cell(store: &Arc<MemoryCells>) -> Cell {
+        let shared = Arc::clone(store) as Arc<dyn SharedCells>;
+        Cell::new("key".to_owned(), Some(shared), RuntimeClock::new())
     }
 
     async fn take(cell: &Cell) -> Result<(), Duration> {
@@ -248,8 +196,8 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_one_replica_takes_the_others_wait_for() {
-        let store = Store::new();
-        let replicas = [store.cell(), store.cell(), store.cell()];
+        let store = MemoryCells::new();
+        let replicas = [cell(&store), cell(&store), cell(&store)];
         let taken = join_all(replicas.iter().map(take)).await;
         assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 1, "{taken:?}");
         let waits =
@@ -259,8 +207,8 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_one_replica_learns_the_others_know() {
-        let store = Store::new();
-        let (one, other) = (store.cell(), store.cell());
+        let store = MemoryCells::new();
+        let (one, other) = (cell(&store), cell(&store));
         let learn = |pace: &mut Pace, now| {
             pace.throttled(LIMITS(), now, now, Quota::Requests);
             pace.hold(now + Duration::from_secs(7));
@@ -271,8 +219,8 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_hold_outlives_the_store_that_it_was_written_to_and_one_that_forgot_it() {
-        let store = Store::new();
-        let (one, other) = (store.cell(), store.cell());
+        let store = MemoryCells::new();
+        let (one, other) = (cell(&store), cell(&store));
         let hold = Duration::from_secs(7);
         one.update(|pace, now| pace.hold(now + hold)).await;
         assert_eq!(take(&other).await, Err(hold));
@@ -287,8 +235,8 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_no_replica_can_have_written_holds_no_call_up() {
-        let store = Store::new();
-        let cell = store.cell();
+        let store = MemoryCells::new();
+        let cell = cell(&store);
         let mut held = Pace::default();
         held.hold(Duration::MAX);
         let mut owing = Pace::default();
@@ -306,8 +254,8 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_a_replica_was_told_while_the_store_was_away_binds_it_afterwards() {
-        let store = Store::new();
-        let cell = store.cell();
+        let store = MemoryCells::new();
+        let cell = cell(&store);
         store.is_away.store(true, Ordering::Relaxed);
         cell.hold(Duration::from_secs(7));
         store.is_away.store(false, Ordering::Relaxed);
@@ -316,8 +264,8 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn while_the_store_is_away_a_replica_goes_on_by_itself() {
-        let store = Store::new();
-        let cell = store.cell();
+        let store = MemoryCells::new();
+        let cell = cell(&store);
         let taken = cell.update(|pace, now| pace.take(LIMITS(), now, now, 1)).await;
         store.is_away.store(true, Ordering::Relaxed);
         assert!(take(&cell).await.is_ok() && take(&cell).await.is_err());
