@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::call::dispatch::Dispatcher;
 use super::call::reply::{Forwarded, Streamed};
+use super::call::upload_policy::upload_policy;
 use super::completion::Completion;
 use super::fault::error::CallError;
 use super::protocol::{Call, Forward};
@@ -27,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Debug, Clone)]
 pub struct Client {
     dispatcher: Arc<Dispatcher>,
+    clock: Arc<dyn Clock>,
     unknown_members: UnknownMembers,
 }
 
@@ -51,8 +53,10 @@ impl Client {
                  is in no bound, so a budget may be overspent by it"
             );
         }
-        let dispatcher = Dispatcher::new(settings, shared, memory, metrics, clock, random)?;
-        Ok(Self { dispatcher: Arc::new(dispatcher), unknown_members: settings.unknown_members })
+        let own = Arc::clone(&clock);
+        let dispatcher = Dispatcher::new(settings, shared, memory, metrics, own, random)?;
+        let unknown_members = settings.unknown_members;
+        Ok(Self { dispatcher: Arc::new(dispatcher), clock, unknown_members })
     }
 
     /// What is done with members of a request in a caller's own words that are not known.
@@ -121,18 +125,26 @@ impl Client {
         deadline: Instant,
         tab: &Tab,
     ) -> Result<Bytes, CallError> {
-        self.dispatcher.upload_policy(model, tenant, deadline, tab).await
+        let pool = self.dispatcher.pool();
+        upload_policy(pool, self.clock.as_ref(), (model, tenant), deadline, tab).await
     }
 
     /// How each endpoint is reached, by its name: `without a proxy`, or by which.
     pub fn ways(&self) -> Vec<(String, String)> {
-        self.dispatcher.ways()
+        let endpoints = self.dispatcher.pool().endpoints().iter();
+        endpoints
+            .map(|endpoint| (endpoint.name().to_owned(), endpoint.transport().way().to_string()))
+            .collect()
     }
 
     /// Asks every endpoint for its list of models, which spends nothing, to see whether the address
     /// answers and takes the key; gives back what came of it by the endpoint's name.
     /// [`CheckError`] tells an operator what to mend.
     pub async fn check(&self) -> Vec<(String, Result<(), CheckError>)> {
-        self.dispatcher.check().await
+        let mut found = Vec::new();
+        for endpoint in self.dispatcher.pool().endpoints() {
+            found.push((endpoint.name().to_owned(), endpoint.check().await));
+        }
+        found
     }
 }

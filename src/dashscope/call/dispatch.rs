@@ -9,27 +9,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::debt::Debt;
+use super::progress::Progress;
 use super::record::{Recorder, give_up};
 use super::reply::Reply;
 use super::retry::RetryPolicy;
-use super::spending::{self, Progress, Stop};
+use super::settle::{self, UnsettledCall};
 use crate::admission::tab::{Tab, Wait};
 use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Permit};
 use crate::capacity::account::ByteAccount;
-use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::dashscope::fault::error::{CallError, Fault};
 use crate::dashscope::fault::verdict::{Bill, Failure};
 use crate::dashscope::pool::{Placement, Pool, Search};
 use crate::dashscope::settings::UpstreamSettings;
-use crate::dashscope::wire::check::CheckError;
 use crate::dashscope::wire::memory::{Memory, Room};
 use crate::dashscope::wire::request::Request;
 use crate::dashscope::wire::transport::{ClientError, Reception};
-use crate::dashscope::wire::uploads;
 use crate::random::Random;
 use crate::rate_limit::shared::SharedCells;
 use crate::telemetry::metrics::Metrics;
@@ -44,7 +39,6 @@ pub(crate) struct Dispatcher {
     memory: Memory,
     retry: RetryPolicy,
     recorder: Arc<Recorder>,
-    metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
 
@@ -71,66 +65,13 @@ impl Dispatcher {
             pool: Pool::new(settings, shared, &memory, &metrics, Arc::clone(&clock))?,
             memory,
             retry: RetryPolicy::new(settings, Arc::clone(&clock), random),
-            recorder: Arc::new(Recorder {
-                metrics: Arc::clone(&metrics),
-                clock: Arc::clone(&clock),
-            }),
-            metrics,
+            recorder: Arc::new(Recorder { metrics, clock: Arc::clone(&clock) }),
             clock,
         })
     }
 
-    /// Asks every endpoint for its list of models; what each said, by its name.
-    pub(crate) async fn check(&self) -> Vec<(String, Result<(), CheckError>)> {
-        let mut found = Vec::new();
-        for endpoint in self.pool.endpoints() {
-            found.push((endpoint.name().to_owned(), endpoint.check().await));
-        }
-        found
-    }
-
-    /// How each endpoint is reached, by its name.
-    pub(crate) fn ways(&self) -> Vec<(String, String)> {
-        let endpoints = self.pool.endpoints().iter();
-        endpoints
-            .map(|endpoint| (endpoint.name().to_owned(), endpoint.transport().way().to_string()))
-            .collect()
-    }
-
-    pub(crate) async fn upload_policy(
-        &self,
-        model: &Model,
-        tenant: &str,
-        deadline: Instant,
-        tab: &Tab,
-    ) -> Result<Bytes, CallError> {
-        let (now, mut progress) = (self.clock.instant(), Progress::default());
-        if admission::latest_start(deadline, now).is_none() {
-            return Err(give_up(&model.name, &progress, Fault::DeadlineExceeded.into()));
-        }
-        let left = deadline.saturating_duration_since(now);
-        let mut entrance = match self.pool.enter_first(model, tenant) {
-            Ok(entrance) => entrance,
-            Err(fault) => return Err(give_up(&model.name, &progress, fault.into())),
-        };
-        let endpoint = Arc::clone(entrance.endpoint());
-        progress.begin(endpoint.name(), now);
-        tab.waits_for(Some(Wait::Upstream), now);
-        let answered = uploads::policy(endpoint.transport(), &model.name, left).await;
-        tab.waits_for(None, self.clock.instant());
-        match answered {
-            Ok(policy) => {
-                // It takes the key. Whether it serves the model was not asked.
-                entrance.begun();
-                Ok(policy)
-            }
-            Err(failure) => {
-                if entrance.failed(&failure, self.clock.instant()) {
-                    self.pool.send_away(&endpoint, model);
-                }
-                Err(give_up(&model.name, &progress, Stop::of(failure)))
-            }
-        }
+    pub(crate) const fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Makes the call that `request` is until a reply begins that can be used.
@@ -148,14 +89,14 @@ impl Dispatcher {
             progress.leave_queue(now);
             tab.waits_for(None, now);
         }
-        self.metrics.upstream_queue(&model, progress.queue_time);
+        self.recorder.metrics.upstream_queue(&model, progress.queue_time);
         match ran {
             Ok((permit, placement, reception)) => {
                 let recorder = Arc::clone(&self.recorder);
-                let debt = Debt { recorder, permit, placement, progress };
-                Ok(Reply { debt, reception })
+                let call = UnsettledCall { recorder, permit, placement, progress };
+                Ok(Reply { call, reception })
             }
-            Err(stop) => Err(give_up(&model, &progress, stop)),
+            Err(error) => Err(give_up(&model, &progress, error)),
         }
     }
 
@@ -165,9 +106,9 @@ impl Dispatcher {
         request: &Request,
         deadline: Instant,
         progress: &mut Progress,
-    ) -> Result<(Permit, Placement, Reception), Stop> {
+    ) -> Result<(Permit, Placement, Reception), CallError> {
         let mut failed = Vec::new();
-        let mut last: Option<Stop> = None;
+        let mut last: Option<CallError> = None;
         // Before anything is sent: an answer that was paid for must not be lost for want of memory.
         let room = self.memory.room_for(permit.bound().output).map_err(Fault::NoRoom)?;
         self.retry.deposit();
@@ -178,7 +119,7 @@ impl Dispatcher {
             let mut placement = match self.place(&permit, search).await {
                 Ok(placement) => placement,
                 // What the upstream said says more than that nobody is left to ask.
-                Err(fault) => return Err(Stop::after(last, fault)),
+                Err(fault) => return Err(CallError::after(last, fault)),
             };
             if let Err(refusal) = permit.check_key().await {
                 placement.turn.unused().await;
@@ -186,7 +127,7 @@ impl Dispatcher {
             }
             if admission::latest_start(deadline, self.clock.instant()).is_none() {
                 placement.turn.unused().await;
-                return Err(Stop::after(last, Fault::DeadlineExceeded));
+                return Err(CallError::after(last, Fault::DeadlineExceeded));
             }
             let errand = Errand { request, room: &room, deadline };
             let attempt = self.attempt(&mut permit, &mut placement, errand, progress);
@@ -206,13 +147,13 @@ impl Dispatcher {
             let may_repeat = failure.bill != Bill::Unknown || permit.repeats_unknown_bills();
             let pause = || self.pause(&failure, deadline, elsewhere, progress);
             let Some(pause) = may_repeat.then(pause).flatten() else {
-                return Err(spending::close(permit, &placement.turn, failure).await);
+                return Err(settle::close(permit, &placement.turn, failure).await);
             };
             let Placement { entrance, turn } = placement;
             drop(entrance);
-            permit = spending::carry_over(permit, &turn, &failure).await?;
-            self.metrics.upstream_retry(failure.fault.label());
-            let failed = Stop::of(failure);
+            permit = settle::carry_over(permit, &turn, &failure).await?;
+            self.recorder.metrics.upstream_retry(failure.fault.label());
+            let failed = CallError::from(failure);
             self.queue(permit.tab(), progress);
             if permit.presence().bears(tokio::time::sleep(pause)).await.is_none() {
                 return Err(failed);

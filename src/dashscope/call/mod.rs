@@ -1,9 +1,21 @@
 //! One call, from its permit to its bill.
+//!
+//! Read in this order:
+//!
+//! 1. `dispatch`: the loop of attempts, until an answer begins or the call is given up.
+//! 2. `retry`: whether and when a failed attempt is followed by another.
+//! 3. `record`: what an attempt tells the metrics, the log, and later calls. `progress` is what the call has been
+//!    through so far.
+//! 4. `reply`: the answer, whole or as a `stream`, with the permit that pays for it.
+//! 5. `settle`: the end of the permit, at the bill or at the bound.
+//!
+//! `upload_policy` is the one request without a permit: it spends nothing.
 
-pub(crate) mod debt;
-pub(crate) mod dispatch;
-pub(crate) mod record;
+pub(super) mod dispatch;
+mod progress;
+mod record;
 pub(super) mod reply;
 mod retry;
-pub(crate) mod spending;
+mod settle;
 pub mod stream;
+pub(super) mod upload_policy;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::spending::{Progress, Stop};
+use super::progress::Progress;
 use crate::admission::Permit;
 use crate::clock::Clock;
 use crate::dashscope::fault::error::{CallError, Code, Fault};
@@ -62,9 +62,9 @@ impl Recorder {
     }
 }
 
-/// Ends a call that failed, with the log line of it.
-pub(crate) fn give_up(model: &str, progress: &Progress, stop: Stop) -> CallError {
-    let error = progress.error(stop);
+/// Ends a call that failed: counts its attempts in `error` and writes its log line.
+pub(crate) fn give_up(model: &str, progress: &Progress, error: CallError) -> CallError {
+    let error = CallError { attempts: progress.attempts, ..error };
     report(progress.endpoint.as_deref(), model, &error);
     error
 }

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::debt::Debt;
+use super::settle::UnsettledCall;
 use super::stream::Streaming;
 use crate::dashscope::completion::{Completion, Receipt};
 use crate::dashscope::fault::error::{CallError, Defect};
@@ -39,39 +39,39 @@ pub enum Streamed {
 /// A reply of the upstream with what is owed for it.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) debt: Debt,
+    pub(crate) call: UnsettledCall,
     pub(crate) reception: Reception,
 }
 
 impl Reply {
     /// What the model wrote, paid.
     pub(crate) async fn completion(self) -> Result<Completion, CallError> {
-        self.debt.complete(self.reception).await
+        self.call.complete(self.reception).await
     }
 
     /// What the model writes, as far as it is streamed.
     pub(crate) async fn streamed(self) -> Result<Streamed, CallError> {
-        let Self { debt, reception } = self;
+        let Self { call, reception } = self;
         match reception {
             Reception::Events(incoming) => {
-                Ok(Streamed::Stream(Box::new(Streaming::new(incoming, debt))))
+                Ok(Streamed::Stream(Box::new(Streaming::new(incoming, call))))
             }
-            whole => Ok(Streamed::Whole(Box::new(debt.complete(whole).await?))),
+            whole => Ok(Streamed::Whole(Box::new(call.complete(whole).await?))),
         }
     }
 
     /// What came, whatever the model wrote; paid where it is whole.
     pub(crate) async fn forwarded(self) -> Result<Forwarded, CallError> {
-        let Self { debt, reception } = self;
+        let Self { call, reception } = self;
         match reception {
             Reception::Events(incoming) => {
-                Ok(Forwarded::Stream(Box::new(Streaming::new(incoming, debt))))
+                Ok(Forwarded::Stream(Box::new(Streaming::new(incoming, call))))
             }
             Reception::Json(json) => {
-                let receipt = debt.pay(json.usage, json.request_id).await;
+                let receipt = call.pay(json.usage, json.request_id).await;
                 Ok(Forwarded::Whole { body: json.received.into_bytes(), receipt })
             }
-            Reception::Answer(_) => Err(debt.fail(unusable(Defect::NotJson, None)).await),
+            Reception::Answer(_) => Err(call.fail(unusable(Defect::NotJson, None)).await),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! left does not end a stream: read on, it tells its bill, and what it would have cost to be broken off
 //! is not documented.
 
-use super::debt::Debt;
+use super::settle::UnsettledCall;
 use crate::dashscope::completion::{FinishReason, Receipt};
 use crate::dashscope::fault::error::CallError;
 use crate::dashscope::fault::verdict::{Bill, Failure};
@@ -22,7 +22,7 @@ use crate::units::Usage;
 #[derive(Debug)]
 pub struct Streaming {
     incoming: Box<Incoming>,
-    debt: Debt,
+    call: UnsettledCall,
     broken: Option<Broken>,
     /// Counts it among the open ones.
     _open: OpenStream,
@@ -38,9 +38,9 @@ pub struct Break {
 }
 
 impl Streaming {
-    pub(crate) fn new(incoming: Box<Incoming>, debt: Debt) -> Self {
-        let open = debt.recorder.stream();
-        Self { incoming, debt, broken: None, _open: open }
+    pub(crate) fn new(incoming: Box<Incoming>, call: UnsettledCall) -> Self {
+        let open = call.recorder.stream();
+        Self { incoming, call, broken: None, _open: open }
     }
 
     /// The next piece; none when the stream is over or broke off.
@@ -60,7 +60,7 @@ impl Streaming {
     ///
     /// [`Break`] where it ended before it was over.
     pub async fn end(self) -> Result<(FinishReason, Receipt), Break> {
-        let Self { mut incoming, mut debt, broken, _open } = self;
+        let Self { mut incoming, mut call, broken, _open } = self;
         if incoming.tap.is_damaged() {
             incoming.read_for_bill().await;
         }
@@ -79,15 +79,15 @@ impl Streaming {
             (None, None) => None,
         };
         let outcome = failure.as_ref().map_or("ok", |failure| failure.fault.label());
-        debt.recorder.ended(&debt.permit, &mut debt.progress, outcome);
+        call.recorder.ended(&call.permit, &mut call.progress, outcome);
         let request_id = tap.request_id().cloned();
         match failure {
             None => {
-                debt.placement.entrance.well();
-                Ok((tap.finish_reason(), debt.pay(bill, request_id).await))
+                call.placement.entrance.well();
+                Ok((tap.finish_reason(), call.pay(bill, request_id).await))
             }
             Some(failure) => {
-                let error = debt.fail(Failure { request_id, ..failure }).await;
+                let error = call.fail(Failure { request_id, ..failure }).await;
                 Err(Break { error, told })
             }
         }

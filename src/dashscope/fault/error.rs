@@ -62,6 +62,23 @@ impl CallError {
     pub const fn retries(&self) -> u32 {
         self.attempts.saturating_sub(1)
     }
+
+    /// The error of a call that found no place because of `fault`. How it failed before (`last`) says more; the later
+    /// of the two times at which another call makes sense holds.
+    pub(crate) fn after(last: Option<Self>, fault: Fault) -> Self {
+        let Some(mut error) = last else { return fault.into() };
+        if let Fault::Throttled { retry_after, .. } = &mut error.fault {
+            *retry_after = (*retry_after).max(fault.retry_after().unwrap_or_default());
+        }
+        error
+    }
+}
+
+/// The error of a call that was not sent.
+impl From<Fault> for CallError {
+    fn from(fault: Fault) -> Self {
+        Self { fault, attempts: 0, request_id: None, verbatim: None }
+    }
 }
 
 /// The situations in which a call gives no completion.

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use super::error::{Code, Defect, Fault, ImageFault, Timeout, Verbatim};
+use super::error::{CallError, Code, Defect, Fault, ImageFault, Timeout, Verbatim};
 use crate::units::Usage;
 
 /// What waits after a throttle without a `Retry-After` are drawn from, and callers are told then.
@@ -82,6 +82,14 @@ impl Failure {
     /// Whether repeating it could be paid twice, or is allowed once only.
     pub(crate) fn is_careful(&self) -> bool {
         self.repeat == Repeat::Once || self.bill != Bill::Nothing
+    }
+}
+
+/// What a caller may know of a failure. The attempts are counted by who makes them.
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        let Failure { fault, request_id, verbatim, .. } = failure;
+        Self { request_id, verbatim, ..fault.into() }
     }
 }
 

@@ -1,0 +1,136 @@
+//! What the end of an attempt or of a call means for its permit.
+//!
+//! The rules of docs/adr/0001-permit.md in one place. A bill that is known is settled. A failure that certainly cost
+//! nothing leaves the permit as good as new. One whose bill is unknown writes the permit off at its bound; if the
+//! call goes on, it does so on a second permit, so that both bills are covered should both arrive.
+
+use std::sync::Arc;
+
+use super::progress::Progress;
+use super::record::{Recorder, give_up};
+use crate::admission::{Permit, Settlement};
+use crate::dashscope::completion::{Completion, Receipt};
+use crate::dashscope::fault::error::{CallError, Code, Defect, Fault};
+use crate::dashscope::fault::verdict::{Bill, Failure, unusable};
+use crate::dashscope::pace::queue::Turn;
+use crate::dashscope::pool::Placement;
+use crate::dashscope::wire::answer::{self, Answer};
+use crate::dashscope::wire::transport::Reception;
+use crate::units::Usage;
+
+/// A call that was answered, and whose permit is not settled yet. Dropping it writes the permit off.
+#[derive(Debug)]
+pub(crate) struct UnsettledCall {
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) permit: Permit,
+    pub(crate) placement: Placement,
+    pub(crate) progress: Progress,
+}
+
+impl UnsettledCall {
+    pub(crate) async fn complete(self, reception: Reception) -> Result<Completion, CallError> {
+        let read = match reception {
+            Reception::Answer(answer) => Ok(*answer),
+            Reception::Json(json) => answer::content(*json),
+            Reception::Events(_) => Err(unusable(Defect::NotJson, None)),
+        };
+        let answer = match read {
+            Ok(answer) => answer,
+            Err(failure) => return Err(self.fail(failure).await),
+        };
+        let Answer { text, processed_text, words, kv_result, finish_reason, usage, request_id } =
+            answer;
+        let receipt = self.pay(usage, request_id).await;
+        Ok(Completion { text, processed_text, words, kv_result, finish_reason, receipt })
+    }
+
+    /// Settles at what was billed; at the bound, unverified, where the upstream did not say.
+    pub(crate) async fn pay(self, billed: Option<Usage>, request_id: Option<Code>) -> Receipt {
+        let Self { permit, placement, progress, .. } = self;
+        if let Some(id) = &request_id {
+            permit.tab().answered(id.as_str());
+        }
+        let endpoint = placement.entrance.endpoint().name().to_owned();
+        let settlement = if let Some(billed) = billed {
+            settle(permit, &placement.turn, billed, request_id.as_ref()).await
+        } else {
+            let model = permit.model().name.as_str();
+            tracing::warn!(endpoint, model, "the upstream's answer states no bill");
+            permit.write_off().await
+        };
+        Receipt {
+            settlement,
+            endpoint,
+            verified: settlement.verified,
+            request_id,
+            attempts: progress.attempts,
+            upstream_time: progress.upstream_time,
+        }
+    }
+
+    /// Ends the call without a usable reply.
+    pub(crate) async fn fail(self, failure: Failure) -> CallError {
+        let Self { recorder, permit, mut placement, progress } = self;
+        let model = permit.model().name.clone();
+        if let Some(id) = &failure.request_id {
+            permit.tab().answered(id.as_str());
+        }
+        recorder.learn(&mut placement, &failure).await;
+        let error = close(permit, &placement.turn, failure).await;
+        give_up(&model, &progress, error)
+    }
+}
+
+/// Ends the permit of a call that failed for good.
+pub(crate) async fn close(permit: Permit, turn: &Turn, failure: Failure) -> CallError {
+    let bill = failure.bill;
+    let error = CallError::from(failure);
+    match bill {
+        Bill::Nothing => {
+            turn.unbilled().await;
+            permit.release();
+        }
+        Bill::Unknown => {
+            permit.write_off().await;
+        }
+        Bill::Known(billed) => {
+            settle(permit, turn, billed, error.request_id.as_ref()).await;
+        }
+    }
+    error
+}
+
+/// The permit for the attempt after `failure`.
+///
+/// # Errors
+///
+/// When the tenant's limits have no room for a second permit beside the one written off.
+pub(crate) async fn carry_over(
+    mut permit: Permit,
+    turn: &Turn,
+    failure: &Failure,
+) -> Result<Permit, CallError> {
+    if failure.bill == Bill::Nothing {
+        turn.unbilled().await;
+        permit.mark_unbilled();
+        return Ok(permit);
+    }
+    permit.renew().await.map_err(|refusal| CallError {
+        request_id: failure.request_id.clone(),
+        ..Fault::Refused(Box::new(refusal)).into()
+    })
+}
+
+/// Settles the permit at what was billed, and corrects what the call took of the account's rate.
+async fn settle(
+    permit: Permit,
+    turn: &Turn,
+    billed: Usage,
+    request_id: Option<&Code>,
+) -> Settlement {
+    let rated = permit.model().rated(&permit.counted(&billed));
+    // The ledger is told first: it must not wait for the rate.
+    let settling = permit.settle(billed, request_id.map(ToString::to_string));
+    turn.billed(rated).await;
+    settling.await
+}
