@@ -1,23 +1,23 @@
-# Two images from one source: `gateway` (the default) and `emulator`, its stand-in for DashScope.
+# Two images from one source: `gateway` (the default) and `emulator`, a local replacement for DashScope.
 #
 #   docker build --tag ocr-gateway --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker build --target emulator --tag dashscope-emulator .
 #
 # `scripts/image` builds and runs both without Docker, as CI does.
 #
-# Cache mounts keep the dependencies from build to build; BuildKit and Buildah know them. Both images share one
-# target folder, since most of their dependencies are the same. The alternative, a dummy build of the manifests,
-# would have to imitate the crate's layout, and a changed Cargo.lock would rebuild everything.
+# Cache mounts of BuildKit and Buildah keep the dependencies between builds. Both images use one target folder, because
+# they share most dependencies. The alternative is a first build of the manifests with empty sources. It would have to
+# imitate the layout of the crate, and each change of Cargo.lock would rebuild everything.
 
 FROM rust:1.95-bookworm AS source
 WORKDIR /build
 COPY . .
 
-# Without the feature `demo`, and so without the emulator. The allocator's options are in .cargo/config.toml.
+# Without the feature `demo`, and so without the emulator. .cargo/config.toml has the options of the allocator.
 FROM source AS gateway-build
-# A profile of Cargo.toml: `release`, or `trial` for an image that is only tried.
+# A profile of Cargo.toml: `release`, or `trial` for a test of the image.
 ARG PROFILE=release
-# The git commit that the image is built from; `ocr-gateway --version` prints it.
+# The git commit of the image, which `ocr-gateway --version` prints.
 ARG REVISION
 RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=ocr-gateway-target,target=/build/target,sharing=locked \
@@ -37,7 +37,7 @@ LABEL org.opencontainers.image.title="dashscope-emulator" \
       org.opencontainers.image.description="A local stand-in for DashScope's Qwen-OCR endpoints; for development and tests" \
       org.opencontainers.image.source="https://github.com/ocr-gateway/ocr-gateway" \
       org.opencontainers.image.licenses="Apache-2.0"
-# hadolint ignore=DL3008  # Debian keeps one version of a package at a time: a pin would soon not exist
+# hadolint ignore=DL3008  # Debian has one version of a package at a time, so a pinned one would soon be gone
 RUN apt-get update && \
     apt-get install --yes --no-install-recommends \
         tesseract-ocr tesseract-ocr-eng tesseract-ocr-chi-sim && \
@@ -57,21 +57,21 @@ LABEL org.opencontainers.image.title="ocr-gateway" \
       org.opencontainers.image.source="https://github.com/ocr-gateway/ocr-gateway" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="$REVISION"
-# The roots that TLS to the upstream is checked against; the slim image has none.
+# The root certificates for TLS to the upstream. The slim image has none.
 COPY --from=gateway-build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=gateway-build /out/ocr-gateway /usr/local/bin/ocr-gateway
-# The one place to write, and only with SQLite: mount a volume here. With PostgreSQL the root
-# filesystem may be read-only.
+# The only folder that is written to, and only with SQLite: mount a volume here. With PostgreSQL the root filesystem can
+# be read-only.
 RUN install --directory --owner=10001 --group=10001 /var/lib/ocr-gateway
 WORKDIR /var/lib/ocr-gateway
-# Settings of the image come from a file that a mounted configuration file overrules. As variables they would
-# overrule that file. It is not in /etc/ocr-gateway, which a mounted volume would hide.
+# The image's settings are in a file, which a mounted configuration file overrides; environment variables would override
+# the mounted file. The file is not in /etc/ocr-gateway, because a volume mounted there would hide it.
 COPY config/container.toml /usr/share/ocr-gateway/defaults.toml
 ENV OCR_GATEWAY_DEFAULTS=/usr/share/ocr-gateway/defaults.toml
-# By number, so that Kubernetes can see that it is not root.
+# As a number, so that Kubernetes can check that it is not root.
 USER 10001:10001
 EXPOSE 8080 9090
-# Ready on start within seconds; longer where a migration runs.
+# The service is ready within seconds, or later if a migration runs.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["ocr-gateway", "healthcheck"]
 ENTRYPOINT ["ocr-gateway"]

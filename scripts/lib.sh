@@ -1,14 +1,13 @@
 # shellcheck shell=bash
 #
-# What the scripts share: saying what happens, and having the programs that are needed.
+# Functions that the scripts share: messages, and the installation of programs.
 #
-# A need is a program that is asked for by running it, never a package that is looked up: a
-# Tesseract from Homebrew or from source serves as well as Debian's. Packages matter only once
-# something is missing. On Debian and its relatives they are then installed; elsewhere the command
-# that would install them is printed, because guessing at a stranger's system does harm.
+# A need is checked by running its program, not by looking up a package: a Tesseract from Homebrew or from source is as
+# good as Debian's. Packages matter only if a program is missing. On Debian and its derivatives they are then installed.
+# On other systems the command that would install them is printed, because a wrong guess could damage the system.
 #
-# Sourced after `set -euo pipefail`, from the repository's root. Defines functions, runs nothing.
-# Keeps to what bash 3.2 knows, since that is the bash of macOS.
+# Source this after `set -euo pipefail`, from the repository's root. It defines functions and runs nothing. It uses only
+# features of bash 3.2, which is the bash of macOS.
 
 say() { printf '==> %s\n' "$*" >&2; }
 
@@ -21,8 +20,8 @@ die() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# step NAME COMMAND...: runs a command between its name and the seconds that it took. A failure
-# ends the script through `set -e`; the trap then says which step it was.
+# step NAME COMMAND...: runs a command, and prints its name before and its duration after it. A failure ends the script
+# through `set -e`; the trap then prints the name of the failed step.
 step() {
     local name=$1 started=$SECONDS
     shift
@@ -35,10 +34,10 @@ step() {
 
 # --- Rust -----------------------------------------------------------------------------------------
 
-# The oldest compiler that builds the crate, as Cargo.toml states it.
+# The oldest supported compiler, from Cargo.toml.
 minimum_rust() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml; }
 
-# A cargo that is new enough, also right after rustup ran in a shell that has not read its profile.
+# A cargo that is new enough. It is also found right after rustup ran, in a shell that has not read its profile.
 need_rust() {
     # shellcheck disable=SC1091  # rustup writes it; it is not part of the repository
     has cargo || [[ ! -r "${CARGO_HOME:-$HOME/.cargo}/env" ]] || . "${CARGO_HOME:-$HOME/.cargo}/env"
@@ -52,7 +51,7 @@ need_rust() {
         die "rustc is $found, the crate needs $wanted or later; run" "rustup update stable"
 }
 
-# rustfmt and clippy, which a minimal toolchain leaves out.
+# rustfmt and clippy, which a minimal toolchain does not include.
 need_rust_linters() {
     if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then return; fi
     has rustup || die "rustfmt and clippy are missing; install them for this toolchain"
@@ -61,7 +60,7 @@ need_rust_linters() {
 
 # --- Programs -------------------------------------------------------------------------------------
 
-# The bundled SQLite, ring and jemalloc are C and assembly, the last built by make.
+# The bundled SQLite, ring and jemalloc are C and assembly. jemalloc is built with make.
 has_compiler() { has cc && has ld && has make && printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1; }
 
 has_tesseract() {
@@ -70,18 +69,18 @@ has_tesseract() {
         grep -qx eng <<<"$languages" && grep -qx chi_sim <<<"$languages"
 }
 
-# The server's own programs, which Debian keeps off the search path.
+# The programs of the server, which Debian does not put on the search path.
 has_postgres() { has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 
-# Some systems have Valkey in the place of Redis; the tests take either.
+# Some systems have Valkey in place of Redis. The tests accept both.
 has_redis() { has redis-server || has valkey-server; }
 
 has_nginx() { has nginx; }
 
 has_pgbouncer() { has pgbouncer; }
 
-# Debian has promtool only in the package of the server, which starts the server when it is installed. So the
-# package is unpacked, and promtool alone is put beside what is built; tests/it/alerts.rs looks for it there.
+# Debian has promtool only in the package of the Prometheus server, which starts the server on installation. So the
+# package is unpacked, and only promtool is copied to the target folder, where tests/it/alerts.rs looks for it.
 unpacked_promtool=${CARGO_TARGET_DIR:-target}/promtool/usr/bin/promtool
 
 has_promtool() { has promtool || [[ -x $unpacked_promtool ]]; }
@@ -100,14 +99,14 @@ has_git() { has git; }
 
 has_node() { has node && has npm; }
 
-# What builds and runs images without a daemon, and makes the base images that no registry of images gives.
+# Programs that build and run images without a daemon, and create the base images without a registry.
 has_containers() {
     has buildah && has podman && has runc && has mmdebstrap && has nsenter && has curl
 }
 
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
-# debian_packages NEED, other_packages NEED MANAGER: what provides a need.
+# debian_packages NEED, other_packages NEED MANAGER: the packages that provide a need.
 debian_packages() {
     case $1 in
         compiler) echo build-essential ;;
@@ -116,7 +115,7 @@ debian_packages() {
         redis) echo redis-server ;;
         nginx) echo nginx-light ;;
         pgbouncer) echo pgbouncer ;;
-        # Docker's own packages bring a runc, with which Debian's conflicts.
+        # Docker's own packages include a runc that conflicts with Debian's.
         containers) echo buildah podman mmdebstrap debian-archive-keyring util-linux curl "$(has runc || echo runc)" ;;
         git) echo git ;;
         venv) echo python3 python3-venv ;;
@@ -151,7 +150,7 @@ other_packages() {
     esac
 }
 
-# need NEED...: installs what is missing or says how to, and ends the script if it is missing still.
+# need NEED...: installs the missing programs or prints how to, and ends the script if one is still missing.
 need() {
     local missing
     missing=$(missing_of "$@")
@@ -173,8 +172,8 @@ install_debian() {
     for wanted in "$@"; do packages+=" $(debian_packages "$wanted")"; done
     say "installing $*"
     can_be_root || die "sudo was not found; as root, run" "apt-get install$packages"
-    # An unreachable repository of a third party must not stop what Debian itself can provide.
-    as_root apt-get update -qq || say "apt-get update failed; going on with the lists that are here"
+    # A third-party repository that is down must not prevent the installation from Debian's own.
+    as_root apt-get update -qq || say "apt-get update failed; continuing with the existing package lists"
     # shellcheck disable=SC2086  # names of packages are words, meant to be split
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 $packages >/dev/null ||
@@ -183,12 +182,12 @@ install_debian() {
 }
 
 advise() {
-    say "missing: $*. This installs it, by the system's package manager:"
+    say "missing: $*. Install it with the system's package manager:"
     local manager wanted packages
     for manager in brew dnf pacman; do
         packages=""
         for wanted in "$@"; do packages+=" $(other_packages "$wanted" "$manager")"; done
-        # shellcheck disable=SC2086  # as above; splitting also closes the gap of a need without a package
+        # shellcheck disable=SC2086  # as above; splitting also removes the gap of a need without a package
         case $manager in
             brew) echo "       brew install" $packages ;;
             dnf) echo "       sudo dnf install" $packages ;;
@@ -199,7 +198,7 @@ advise() {
 
 can_be_root() { ((EUID == 0)) || has sudo; }
 
-# Without a terminal nobody could answer sudo's question, so it must not wait for an answer.
+# Without a terminal sudo could not ask for a password and would wait forever.
 as_root() {
     if ((EUID == 0)); then
         "$@"
