@@ -24,6 +24,7 @@ use crate::catalog::{Catalog, CatalogError, LeftOut};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
 use crate::ledger::{Ledger, LedgerStoreError};
+use crate::metering::run::Metering;
 use crate::ocr::Ocr;
 use crate::passthrough::Passthrough;
 use crate::random::Random;
@@ -243,8 +244,22 @@ impl Gateway {
         );
         let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
         let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
-        let (ocr, passthrough) =
-            use_cases(&catalog, &admission, &client, (&scratch, &memory), &metrics, &clock, &tasks);
+        let metering = Metering::new(admission.clone(), Arc::clone(&metrics), tasks.clone());
+        let passthrough = Passthrough::new(
+            Arc::clone(&catalog),
+            metering.clone(),
+            Arc::clone(&client),
+            Arc::clone(&metrics),
+            Arc::clone(&memory),
+        );
+        let ocr = Ocr::new(
+            Arc::clone(&catalog),
+            admission,
+            metering,
+            client,
+            Arc::clone(&scratch),
+            Arc::clone(&clock),
+        );
         let budgets = budget_watch(settings, &directory, &ledger, &catalog, &clock, &supervisor);
         Ok(Arc::new(Self {
             supervisor,
@@ -371,37 +386,6 @@ fn budget_watch(
     ));
     supervisor.spawn("budget watch", Arc::clone(&watch).read_when_wanted());
     watch
-}
-
-/// The use cases, which share all that they stand on.
-#[expect(clippy::too_many_arguments, reason = "one for each part")]
-fn use_cases(
-    catalog: &Arc<Catalog>,
-    admission: &Admission,
-    client: &Arc<Client>,
-    (scratch, memory): (&Arc<Scratch>, &Arc<ByteAccount>),
-    metrics: &Arc<Metrics>,
-    clock: &Arc<dyn Clock>,
-    tasks: &TaskTracker,
-) -> (Ocr, Passthrough) {
-    let passthrough = Passthrough::new(
-        Arc::clone(catalog),
-        admission.clone(),
-        Arc::clone(client),
-        Arc::clone(metrics),
-        tasks.clone(),
-        Arc::clone(memory),
-    );
-    let ocr = Ocr::new(
-        Arc::clone(catalog),
-        admission.clone(),
-        Arc::clone(client),
-        Arc::clone(scratch),
-        Arc::clone(metrics),
-        Arc::clone(clock),
-        tasks.clone(),
-    );
-    (ocr, passthrough)
 }
 
 /// The catalog, once it is known to suit the tenants, with its models in the metrics.

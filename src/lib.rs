@@ -33,6 +33,8 @@ pub mod admission;
 
 pub mod dashscope;
 
+pub mod metering;
+
 pub mod ocr;
 
 pub mod passthrough;

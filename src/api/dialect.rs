@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::admission::tab::Spent;
-    use crate::ocr::result::Spend;
+    use crate::metering::spend::Spend;
     use crate::units::Currency::Cny;
     use crate::units::Tokens;
 

@@ -10,20 +10,21 @@ use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::hangup::HalfClose;
 use super::middleware::{Caller, deadline_exceeded};
 use super::problem::Problem;
 use crate::admission::presence::Watch;
+use crate::admission::tab::Tab;
 use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Refusal};
 use crate::auth::key::ApiKey;
 use crate::auth::tenant::Tenant;
 use crate::auth::{self, AuthError, Standing};
 use crate::capacity::account::{HeldBytes, NoRoom, Whose};
-use crate::capacity::share::{NoPlace, TenantPlace};
+use crate::capacity::share::NoPlace;
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
+use crate::metering::context::{Held, RequestContext, RequestPlaces};
 use crate::rate_limit::concurrency::Slot;
 use crate::telemetry::metrics::NO_TENANT;
 
@@ -40,18 +41,25 @@ pub(super) struct Entered {
     /// What is known of the caller while its calls wait.
     pub(super) watch: Watch,
     /// What the request takes up; its work keeps a clone.
-    pub(super) places: Arc<Places>,
+    pub(super) places: Arc<RequestPlaces>,
     /// Memory for its body, as far as that was announced.
     pub(super) memory: Arc<HeldBytes>,
 }
 
-/// A place among all requests, in the tenant's share, and among the tenant's requests at once; given back
-/// when dropped.
-#[derive(Debug)]
-pub(super) struct Places {
-    _share: TenantPlace,
-    _service: OwnedSemaphorePermit,
-    _concurrency: Slot,
+impl Entered {
+    /// The context of the request's calls, which note what they cost on `tab`.
+    pub(super) fn context(&self, tab: Tab) -> RequestContext {
+        RequestContext {
+            tenant: Arc::clone(&self.tenant),
+            deadline: self.deadline,
+            watch: self.watch.clone(),
+            tab,
+            held: Held {
+                places: Some(Arc::clone(&self.places)),
+                memory: Some(Arc::clone(&self.memory)),
+            },
+        }
+    }
 }
 
 /// Lets a request in. Every route that asks for a key begins with this.
@@ -95,7 +103,7 @@ async fn let_in(
     let memory = gateway.memory.hold_for(holder, announced);
     let memory = memory.map_err(|no_room| overloaded(gateway, name, no_room))?;
     let concurrency = take_slot(gateway, &tenant).await?;
-    let places = Arc::new(Places { _share: share, _service: service, _concurrency: concurrency });
+    let places = Arc::new(RequestPlaces { share, service, concurrency });
     let standing = Standing::new(Arc::clone(&gateway.authenticator), key);
     let watch = Watch { may_have_left: half_close.token(), standing: Some(standing) };
     Ok(Entered { tenant, deadline, watch, places, memory: Arc::new(memory) })

@@ -19,8 +19,9 @@ use crate::image::probe::ProbeError;
 use crate::ledger::LedgerStoreError;
 use crate::ledger::account::Unit;
 use crate::ledger::budget::BudgetExceeded;
+use crate::metering::error::{ImageError, MeteringError};
 use crate::ocr::error::OcrError;
-use crate::passthrough::PassthroughError;
+use crate::passthrough::error::PassthroughError;
 use crate::passthrough::outline::OutlineError;
 use crate::quote::QuoteError;
 use crate::quote::limits::LimitViolation;
@@ -124,12 +125,6 @@ fn over_budget(exceeded: &BudgetExceeded, detail: &str) -> Problem {
     }
 }
 
-impl From<OcrError> for Problem {
-    fn from(error: OcrError) -> Self {
-        cause_of(error)
-    }
-}
-
 impl From<PassthroughError> for Problem {
     fn from(error: PassthroughError) -> Self {
         let text = sentence(&error);
@@ -142,7 +137,7 @@ impl From<PassthroughError> for Problem {
                 Self::new(ErrorCode::InvalidOption, text).flaw(fault.pointer, fault.why)
             }
             PassthroughError::Image { pointer, cause } => {
-                let problem = cause_of(*cause);
+                let problem = Self::from(*cause);
                 let detail = format!("{pointer}: {}", problem.detail).into();
                 let flaws = [Flaw { pointer, code: problem.code, detail: text }].into();
                 Self { detail, errors: flaws, ..problem }
@@ -152,11 +147,11 @@ impl From<PassthroughError> for Problem {
                  was sent. Retry shortly."
             ))
             .limit("in_flight_bytes", actual, allowed),
-            PassthroughError::Call(error @ OcrError::UnknownModel { .. }) => {
+            PassthroughError::Metering(error @ MeteringError::UnknownModel { .. }) => {
                 let problem = Self::from(error);
                 Self { errors: problem.errors, ..no_such_model(problem.detail) }
             }
-            PassthroughError::Call(error) => error.into(),
+            PassthroughError::Metering(error) => error.into(),
         }
     }
 }
@@ -166,55 +161,76 @@ pub(super) fn no_such_model(detail: impl Into<Box<str>>) -> Problem {
     Problem::new(ErrorCode::ModelNotFound, detail)
 }
 
-fn cause_of(error: OcrError) -> Problem {
-    let text = sentence(&error);
-    match error {
-        OcrError::Probe(error) => unreadable(&error, text),
-        OcrError::Limit(violation) => over_limit(&violation, text),
-        OcrError::Orientation(_) => {
-            let detail = format!("{text} Leave rotate out, or send the image as JPEG or PNG.");
-            Problem::new(ErrorCode::OrientationFixed, detail)
+impl From<OcrError> for Problem {
+    fn from(error: OcrError) -> Self {
+        let text = sentence(&error);
+        match error {
+            OcrError::Image(error) => error.into(),
+            OcrError::Orientation(_) => {
+                let detail = format!("{text} Leave rotate out, or send the image as JPEG or PNG.");
+                Self::new(ErrorCode::OrientationFixed, detail)
+            }
+            OcrError::NoTasks { .. } => {
+                let detail = format!(
+                    "{text} Name another model, or leave out the task, lines and languages."
+                );
+                Self::new(ErrorCode::InvalidOption, detail).flaw("/model", "has no built-in tasks")
+            }
+            OcrError::NoSchema => {
+                Self::new(ErrorCode::InvalidOption, "Give a JSON Schema or a template.")
+                    .flaw("/schema", "is missing")
+            }
+            OcrError::Metering(error) => error.into(),
+            OcrError::UnusableFields(_) => Self::new(
+                ErrorCode::UpstreamInvalidOutput,
+                format!("{text} It was asked twice. A simpler schema or a clearer image helps."),
+            ),
+            OcrError::NoLines => Self::new(
+                ErrorCode::UpstreamInvalidOutput,
+                format!("{text} Ask for detail=text, or send the image again."),
+            ),
         }
-        OcrError::Quote(error) => unquotable(&error, text),
-        OcrError::UnknownModel { known, .. } => {
-            let detail = format!("{text} Models: {}.", known.join(", "));
-            Problem::new(ErrorCode::InvalidOption, detail)
-                .flaw("/model", "is unknown or has no price here")
+    }
+}
+
+impl From<ImageError> for Problem {
+    fn from(error: ImageError) -> Self {
+        let text = sentence(&error);
+        match error {
+            ImageError::Probe(error) => unreadable(&error, text),
+            ImageError::Limit(violation) => over_limit(&violation, text),
+            ImageError::Quote(error) => unquotable(&error, text),
         }
-        OcrError::ModelNotAllowed { allowed, .. } => {
-            let detail = format!("{text} It may use: {}.", allowed.join(", "));
-            Problem::new(ErrorCode::Forbidden, detail)
-                .flaw("/model", "is not among this key's models")
+    }
+}
+
+impl From<MeteringError> for Problem {
+    fn from(error: MeteringError) -> Self {
+        let text = sentence(&error);
+        match error {
+            MeteringError::UnknownModel { known, .. } => {
+                let detail = format!("{text} Models: {}.", known.join(", "));
+                Self::new(ErrorCode::InvalidOption, detail)
+                    .flaw("/model", "is unknown or has no price here")
+            }
+            MeteringError::ModelNotAllowed { allowed, .. } => {
+                let detail = format!("{text} It may use: {}.", allowed.join(", "));
+                Self::new(ErrorCode::Forbidden, detail)
+                    .flaw("/model", "is not among this key's models")
+            }
+            MeteringError::RegionNotAllowed { available, .. } => {
+                let detail = format!(
+                    "{text} It is available in: {}. Name a model that is in the key's regions, or have a \
+                     region added to the tenant.",
+                    available.join(", ")
+                );
+                Self::new(ErrorCode::RegionNotAllowed, detail)
+                    .flaw("/model", "is not available in this key's regions")
+            }
+            MeteringError::Refused(refusal) => refusal.into(),
+            MeteringError::Upstream(error) => upstream(&error),
+            MeteringError::Interrupted => Self::internal(),
         }
-        OcrError::RegionNotAllowed { available, .. } => {
-            let detail = format!(
-                "{text} It is available in: {}. Name a model that is in the key's regions, or have a \
-                 region added to the tenant.",
-                available.join(", ")
-            );
-            Problem::new(ErrorCode::RegionNotAllowed, detail)
-                .flaw("/model", "is not available in this key's regions")
-        }
-        OcrError::NoTasks { .. } => {
-            let detail =
-                format!("{text} Name another model, or leave out the task, lines and languages.");
-            Problem::new(ErrorCode::InvalidOption, detail).flaw("/model", "has no built-in tasks")
-        }
-        OcrError::NoSchema => {
-            Problem::new(ErrorCode::InvalidOption, "Give a JSON Schema or a template.")
-                .flaw("/schema", "is missing")
-        }
-        OcrError::Refused(refusal) => refusal.into(),
-        OcrError::Upstream(error) => upstream(&error),
-        OcrError::UnusableFields(_) => Problem::new(
-            ErrorCode::UpstreamInvalidOutput,
-            format!("{text} It was asked twice. A simpler schema or a clearer image helps."),
-        ),
-        OcrError::NoLines => Problem::new(
-            ErrorCode::UpstreamInvalidOutput,
-            format!("{text} Ask for detail=text, or send the image again."),
-        ),
-        OcrError::Interrupted => Problem::internal(),
     }
 }
 

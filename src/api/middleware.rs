@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 use crate::image::Size;
-use crate::ocr::result::Spend;
+use crate::metering::spend::Spend;
 use crate::random::new_id;
 use crate::telemetry::metrics::{Metrics, NO_TENANT};
 

@@ -15,7 +15,7 @@ use super::spent;
 use crate::admission::tab::Tab;
 use crate::code::ErrorCode;
 use crate::dashscope::error::Verbatim;
-use crate::ocr::result::Spend;
+use crate::metering::spend::Spend;
 use crate::units::Money;
 
 /// The longest that a client library should wait by itself; OpenAI's for JavaScript ignores what is longer.

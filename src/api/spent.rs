@@ -5,7 +5,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::admission::tab::{Spent, Tab};
-use crate::ocr::result::Spend;
+use crate::metering::spend::Spend;
 use crate::units::Tokens;
 
 const IMAGE: HeaderName = HeaderName::from_static("ocr-tokens-image");

@@ -18,8 +18,9 @@ use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::gateway;
 use crate::label::shown;
-use crate::ocr::prepare;
-use crate::ocr::request::{Options, Request};
+use crate::metering::context::{Held, RequestContext};
+use crate::ocr::estimate;
+use crate::ocr::request::{OcrRequest, Options};
 use crate::ocr::result::Estimate;
 use crate::quote::Wish;
 use crate::settings::Settings;
@@ -82,18 +83,20 @@ async fn estimate(
     file: &Path,
 ) -> Result<Estimate, Failure> {
     let wish = Wish { max_pixels: arguments.max_pixels.map(Pixels::new), ..Wish::default() };
-    let request = Request {
+    let context = RequestContext {
+        tenant: Arc::new(Tenant::new("command-line".parse()?)),
+        deadline: SystemClock.instant(),
+        watch: Watch::default(),
+        tab: Tab::default(),
+        held: Held::default(),
+    };
+    let request = OcrRequest {
         id: Uuid::nil(),
         image: Bytes::from(std::fs::read(file)?),
         options: Options { model: arguments.model.clone(), wish, ..Options::default() },
-        deadline: SystemClock.instant(),
-        watch: Watch::default(),
-        places: Arc::new(()),
-        memory: Arc::new(()),
-        tab: Tab::default(),
+        context,
     };
-    let nobody = Tenant::new("command-line".parse()?);
-    Ok(prepare::estimate(catalog, &nobody, &request).await?)
+    Ok(estimate::estimate(catalog, &request).await?)
 }
 
 fn write_row(out: &mut dyn Write, estimate: &Estimate, file: &Path) -> std::io::Result<()> {

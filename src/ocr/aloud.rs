@@ -1,45 +1,36 @@
-//! Reading aloud: what the model writes is told while it writes.
+//! Streaming: the listener is told what the model writes while it writes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::mpsc;
-
-use super::request::Held;
+use super::prepare::PageCall;
 use crate::admission::Permit;
 use crate::dashscope::completion::Completion;
 use crate::dashscope::error::CallError;
-use crate::dashscope::{Call, Client, Streamed};
+use crate::dashscope::stream::Piece;
+use crate::dashscope::{Client, Streamed};
+use crate::metering::read_on::Listener;
 
-/// How long a listener may leave a piece waiting, so that the upstream is not kept waiting for its sake.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Makes the call and tells `listener` what the model writes. Who listens no more does not end it: read
-/// on, it tells its bill.
+/// Makes the call and tells `listener` what the model writes.
 pub(super) async fn call(
     client: &Client,
     permit: Permit,
-    (call, memory): (Call, Held),
+    page: PageCall,
     deadline: Instant,
-    listener: mpsc::Sender<String>,
+    mut listener: Listener<String>,
 ) -> Result<Completion, CallError> {
-    let mut stream = match client.stream(permit, &call, deadline).await? {
+    let mut stream = match client.stream(permit, &page.call, deadline).await? {
         Streamed::Whole(completion) => return Ok(*completion),
         Streamed::Stream(stream) => stream,
     };
-    // It may go on for minutes, and needs the picture no more.
-    drop((call, memory));
-    let (mut text, mut listener) = (String::new(), Some(listener));
-    while let Some(piece) = stream.next().await {
+    // The stream may go on for minutes, and needs the picture no more.
+    drop(page);
+    let mut text = String::new();
+    let told = |piece: Piece| {
         let piece = piece.text();
         text.push_str(&piece);
-        if piece.is_empty() {
-            continue;
-        }
-        let Some(listening) = &listener else { continue };
-        if listening.send_timeout(piece, PATIENCE).await.is_err() {
-            listener = None;
-        }
-    }
+        Some(piece).filter(|piece| !piece.is_empty())
+    };
+    listener.read_on(&mut stream, told).await;
     match stream.end().await {
         Ok((finish_reason, receipt)) => Ok(Completion {
             text,

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::error::OcrError;
-use super::request::Request;
+use super::request::OcrRequest;
 use super::result::{ExtractAnswer, Page, Status};
-use super::{Asking, Ocr, Tally, prepare};
-use crate::auth::tenant::Tenant;
+use super::{Ocr, prepare};
 use crate::dashscope::completion::Completion;
 use crate::extract::Extraction;
 use crate::extract::answer::{AnswerError, parse_answer};
 use crate::extract::schema::{Schema, filling_bytes};
+use crate::metering::error::MeteringError;
+use crate::metering::spend::Tally;
 
 /// Calls made for one answer when the model's fields cannot be understood: the first and one more.
 const ATTEMPTS: u32 = 2;
@@ -24,19 +25,16 @@ impl Ocr {
     /// # Errors
     ///
     /// [`OcrError`]; what was spent all the same is on the request's tab.
-    pub async fn extract(
-        self: &Arc<Self>,
-        tenant: &Arc<Tenant>,
-        mut request: Request,
-    ) -> Result<ExtractAnswer, OcrError> {
+    pub async fn extract(&self, mut request: OcrRequest) -> Result<ExtractAnswer, OcrError> {
         let started = self.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
-        let prepared = prepare::to_send(&self.catalog, tenant, &mut request).await?;
+        let prepared = prepare::to_send(&self.catalog, &mut request).await?;
         let mut tally = Tally::default();
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {
-            let asking = Asking::of(prepared.call(&request), &request);
-            let completion = self.read(tenant, &prepared.quote, asking, &mut tally).await?;
+            let page = prepared.call(&request);
+            let completion =
+                self.read(&request.context, &prepared.quote, page, None, &mut tally).await?;
             let (completion, understood) = self.understand(&schema, completion).await?;
             let extraction = match understood {
                 Ok(extraction) => extraction,
@@ -52,7 +50,7 @@ impl Ocr {
                 text: page.text.clone(),
                 extraction,
                 pages: vec![page],
-                facts: self.facts(tenant, &prepared, tally, started, request),
+                facts: self.facts(&prepared, tally, started, request),
             });
         }
         Err(OcrError::UnusableFields(unusable))
@@ -74,6 +72,6 @@ impl Ocr {
             drop(memory);
             (completion, extraction)
         });
-        understanding.await.map_err(|_panicked| OcrError::Interrupted)
+        Ok(understanding.await.map_err(|_panicked| MeteringError::Interrupted)?)
     }
 }

@@ -4,108 +4,71 @@
 //! compare the bill with the quote, answer. [`Ocr::estimate`] stops after the quote and therefore
 //! foretells exactly what the other two send. Nothing here knows HTTP or SQL.
 //!
-//! From the moment a call is admitted it runs on a task of its own: a caller who hangs up, or a
-//! service that is told to stop, does not interrupt the work between paying and recording. A call that was not
-//! sent when its caller hung up is not made.
+//! Each page is read by one call of `metering`, which admits it and makes it on a task of its own.
 
 pub mod error;
+pub mod estimate;
 pub mod lines;
-pub mod prepare;
 pub mod request;
 pub mod result;
+pub mod warning;
 
 mod aloud;
 mod extract;
 mod fence;
 mod markup;
 mod notation;
+mod prepare;
 mod reading;
 mod repetition;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 use self::error::OcrError;
-use self::prepare::Prepared;
-use self::request::{Detail, Held, Request};
+use self::prepare::{PageCall, Prepared};
+use self::request::{Detail, OcrRequest};
 use self::result::{
-    DocumentFacts, Estimate, Facts, OcrAnswer, Page, Spend, Status, TenantLimits, Timing,
-    UpstreamFacts,
+    DocumentFacts, Estimate, Facts, OcrAnswer, Page, Status, TenantLimits, Timing, UpstreamFacts,
 };
 use crate::admission::Admission;
-use crate::admission::presence::{Presence, Watch};
-use crate::admission::tab::Tab;
-use crate::auth::tenant::Tenant;
 use crate::capacity::scratch::Scratch;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dashscope::completion::Completion;
-use crate::dashscope::error::{CallError, Code};
-use crate::dashscope::{Call, Client, Task};
-use crate::ledger::budget::RemainingTokens;
+use crate::dashscope::{Client, Task};
+use crate::metering::context::RequestContext;
+use crate::metering::error::MeteringError;
+use crate::metering::forecast::Forecast;
+use crate::metering::read_on::Listener;
+use crate::metering::run::{Meter, Metering};
+use crate::metering::spend::{Spend, Tally};
 use crate::quote::Quote;
-use crate::telemetry::metrics::{Metrics, Saving};
-use crate::units::Tokens;
 
 /// Reads images: the use cases behind `/ocr`, `/extract` and `/estimate`.
 #[derive(Debug)]
 pub struct Ocr {
     catalog: Arc<Catalog>,
     admission: Admission,
+    metering: Metering,
     client: Arc<Client>,
     scratch: Arc<Scratch>,
-    metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
-    tasks: TaskTracker,
-}
-
-/// What is told of the calls behind one answer, beside what they cost.
-#[derive(Debug, Clone, Default)]
-struct Tally {
-    upstream_time: Duration,
-    request_ids: Vec<String>,
-    endpoint: String,
-    remaining: RemainingTokens,
-}
-
-/// One call that is to be made, and who hears it.
-struct Asking {
-    call: Call,
-    deadline: Instant,
-    watch: Watch,
-    places: Held,
-    memory: Held,
-    tab: Tab,
-    /// Told what the model writes while it writes.
-    listener: Option<mpsc::Sender<String>>,
-}
-
-impl Asking {
-    fn of(call: Call, request: &Request) -> Self {
-        let (places, memory) = (Arc::clone(&request.places), Arc::clone(&request.memory));
-        let (deadline, watch) = (request.deadline, request.watch.clone());
-        let tab = request.tab.clone();
-        Self { call, deadline, watch, places, memory, tab, listener: None }
-    }
 }
 
 impl Ocr {
-    /// The use cases over these parts; `tasks` is what a stop waits for.
-    #[expect(clippy::too_many_arguments, reason = "one for each part")]
+    /// The use cases over these parts.
     pub const fn new(
         catalog: Arc<Catalog>,
         admission: Admission,
+        metering: Metering,
         client: Arc<Client>,
         scratch: Arc<Scratch>,
-        metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
-        tasks: TaskTracker,
     ) -> Self {
-        Self { catalog, admission, client, scratch, metrics, clock, tasks }
+        Self { catalog, admission, metering, client, scratch, clock }
     }
 
     /// What the request would cost. Sends nothing and spends nothing.
@@ -114,10 +77,10 @@ impl Ocr {
     ///
     /// [`OcrError`] for whatever would have the request refused before it is sent, but for limits and
     /// budgets that are used up.
-    pub async fn estimate(&self, tenant: &Tenant, request: &Request) -> Result<Estimate, OcrError> {
-        let mut estimate = prepare::estimate(&self.catalog, tenant, request).await?;
-        let remaining = self.admission.remaining(tenant).await?;
-        estimate.limits.tokens_remaining = remaining;
+    pub async fn estimate(&self, request: &OcrRequest) -> Result<Estimate, OcrError> {
+        let mut estimate = estimate::estimate(&self.catalog, request).await?;
+        let remaining = self.admission.remaining(&request.context.tenant).await;
+        estimate.limits.tokens_remaining = remaining.map_err(MeteringError::from)?;
         Ok(estimate)
     }
 
@@ -126,12 +89,8 @@ impl Ocr {
     /// # Errors
     ///
     /// [`OcrError`]; what was spent all the same is on the request's tab.
-    pub async fn recognize(
-        self: &Arc<Self>,
-        tenant: &Arc<Tenant>,
-        request: Request,
-    ) -> Result<OcrAnswer, OcrError> {
-        self.recognize_to(tenant, request, None).await
+    pub async fn recognize(&self, request: OcrRequest) -> Result<OcrAnswer, OcrError> {
+        self.recognize_to(request, None).await
     }
 
     /// The text of the image, told to `listener` while it is read and given whole in the end.
@@ -144,28 +103,24 @@ impl Ocr {
     ///
     /// As [`recognize`](Self::recognize).
     pub async fn recognize_aloud(
-        self: &Arc<Self>,
-        tenant: &Arc<Tenant>,
-        request: Request,
+        &self,
+        request: OcrRequest,
         listener: mpsc::Sender<String>,
     ) -> Result<OcrAnswer, OcrError> {
-        self.recognize_to(tenant, request, Some(listener)).await
+        self.recognize_to(request, Some(listener)).await
     }
 
     async fn recognize_to(
-        self: &Arc<Self>,
-        tenant: &Arc<Tenant>,
-        mut request: Request,
+        &self,
+        mut request: OcrRequest,
         listener: Option<mpsc::Sender<String>>,
     ) -> Result<OcrAnswer, OcrError> {
         let started = self.clock.instant();
-        let mut prepared = prepare::to_send(&self.catalog, tenant, &mut request).await?;
+        let mut prepared = prepare::to_send(&self.catalog, &mut request).await?;
         let mut tally = Tally::default();
-        let call = prepared.only_call(&request);
-        let asking = Asking { listener, ..Asking::of(call, &request) };
-        // From here on the call alone holds the file, and the memory that counts for it.
-        request.memory = Arc::new(());
-        let completion = self.read(tenant, &prepared.quote, asking, &mut tally).await?;
+        let page = prepared.only_call(&mut request);
+        let completion =
+            self.read(&request.context, &prepared.quote, page, listener, &mut tally).await?;
         if lacks_lines(&request, &completion) {
             return Err(OcrError::NoLines);
         }
@@ -176,68 +131,50 @@ impl Ocr {
             text: page.text.clone(),
             pages: vec![page],
             warnings: Vec::new(),
-            facts: self.facts(tenant, &prepared, tally, started, request),
+            facts: self.facts(&prepared, tally, started, request),
         })
     }
 
-    /// Admits one call, makes it on a task of its own, and adds it to the tally.
+    /// Reads one page by one metered call, and adds it to the tally.
     async fn read(
-        self: &Arc<Self>,
-        tenant: &Arc<Tenant>,
+        &self,
+        context: &RequestContext,
         quote: &Quote,
-        asking: Asking,
+        page: PageCall,
+        listener: Option<mpsc::Sender<String>>,
         tally: &mut Tally,
     ) -> Result<Completion, OcrError> {
-        let Asking { deadline, ref watch, ref tab, .. } = asking;
-        let (presence, _until_left) = Presence::of(watch.clone());
-        let admit = |until| self.admission.admit(tenant, quote, until, tab);
-        let permit = self.admission.until_left(&presence, deadline, admit).await?;
-        let (this, payer, foretold) = (Arc::clone(self), Arc::clone(tenant), quote.clone());
-        let work = async move {
-            let Asking { call, places: _places, memory, listener, tab, .. } = asking;
-            let is_aloud = listener.is_some();
-            let listener = listener.filter(|_| call.task.as_ref().is_none_or(Task::streams));
-            let completed = match listener {
-                None => this.client.call(permit, &call, deadline).await,
-                Some(listener) => {
-                    let what = (call, memory);
-                    aloud::call(&this.client, permit, what, deadline, listener).await
-                }
+        let (client, deadline) = (Arc::clone(&self.client), context.deadline);
+        let is_streamed = listener.is_some();
+        let listener = listener.filter(|_| page.call.task.as_ref().is_none_or(Task::streams));
+        let work = move |permit, meter: Meter| async move {
+            let completed = match listener.map(Listener::new) {
+                None => client.call(permit, &page.call, deadline).await,
+                Some(listener) => aloud::call(&client, permit, page, deadline, listener).await,
             };
-            if is_aloud {
-                // Here and not where the answer is told, since the caller may have left.
-                tab.log_stream(payer.name.as_str());
+            if is_streamed {
+                meter.log_stream();
             }
             let completion = completed?;
-            this.compare(payer.name.as_str(), &tab, &foretold, &completion);
-            Ok::<_, CallError>(completion)
+            meter.compare(&completion.receipt);
+            Ok(completion)
         };
-        match self.tasks.spawn(work.in_current_span()).await {
-            Ok(Ok(completion)) => {
-                tally.add(&completion);
-                Ok(completion)
-            }
-            Ok(Err(failure)) => {
-                if let Some(reason) = failure.fault.refusal() {
-                    self.metrics.refused(tenant.name.as_str(), reason);
-                }
-                Err(failure.into())
-            }
-            Err(_panicked) => Err(OcrError::Interrupted),
-        }
+        let completion = self.metering.run(context, Forecast::from(quote), work).await?;
+        tally.add(&completion.receipt);
+        Ok(completion)
     }
 
     fn facts(
         &self,
-        tenant: &Tenant,
         prepared: &Prepared,
         tally: Tally,
         started: Instant,
-        request: Request,
+        request: OcrRequest,
     ) -> Facts {
+        let RequestContext { tenant, tab, .. } = &request.context;
         let took = self.clock.instant().saturating_duration_since(started);
         Facts {
-            usage: Spend::of(&request.tab.ended(), prepared.quote.model.price.currency),
+            usage: Spend::of(&tab.ended(), prepared.quote.model.price.currency),
             limits: TenantLimits::of(&prepared.quote, tenant, tally.remaining),
             model: prepared.quote.model.name.clone(),
             document: DocumentFacts::of(prepared),
@@ -246,47 +183,11 @@ impl Ocr {
             metadata: request.options.metadata,
         }
     }
-
-    /// Counts what the cap saved, and an image that was billed otherwise than quoted.
-    fn compare(&self, tenant: &str, tab: &Tab, quote: &Quote, completion: &Completion) {
-        let saved = quote.image.saved();
-        if saved > Tokens::ZERO {
-            tab.saved(saved);
-            self.metrics.tokens_saved(tenant, Saving::MaxPixels, saved);
-        }
-        let (estimated, billed) = (quote.image.tokens, completion.receipt.settlement.usage.image);
-        if quote.image.foretold(billed) || !completion.receipt.verified {
-            return;
-        }
-        self.metrics.estimate_mismatch(&quote.model.name);
-        tracing::warn!(
-            tenant,
-            model = quote.model.name,
-            image.width = quote.image.size.width,
-            image.height = quote.image.size.height,
-            image.min_pixels = quote.image.geometry.min_pixels.get(),
-            image.max_pixels = quote.image.geometry.max_pixels.get(),
-            estimated.tokens = estimated.get(),
-            billed.tokens = billed.get(),
-            upstream.request_id = completion.receipt.request_id.as_ref().map(Code::as_str),
-            "image tokens were billed otherwise than estimated"
-        );
-    }
 }
 
 /// Whether lines were asked for and text came instead: it would read like a blank page.
-fn lacks_lines(request: &Request, completion: &Completion) -> bool {
+fn lacks_lines(request: &OcrRequest, completion: &Completion) -> bool {
     request.options.detail == Detail::Lines
         && completion.words.is_none()
         && !completion.text.trim().is_empty()
-}
-
-impl Tally {
-    fn add(&mut self, completion: &Completion) {
-        let receipt = &completion.receipt;
-        self.remaining = receipt.settlement.remaining;
-        self.endpoint.clone_from(&receipt.endpoint);
-        self.upstream_time += receipt.upstream_time;
-        self.request_ids.extend(receipt.request_id.as_ref().map(ToString::to_string));
-    }
 }

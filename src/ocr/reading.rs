@@ -10,7 +10,7 @@ use super::lines::{self, Line};
 use super::notation::Notation;
 use super::repetition;
 use super::request::Detail;
-use super::result::Warning;
+use super::warning::Warning;
 use crate::dashscope::Task;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::answer::as_written;

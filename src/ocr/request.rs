@@ -1,45 +1,31 @@
 //! What a caller asks for, once it is known to make sense.
 //!
-//! The API layer builds a [`Request`]; past that point a wrong option cannot be represented.
+//! The API layer builds a [`OcrRequest`]; past that point a wrong option cannot be represented.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::admission::presence::Watch;
-use crate::admission::tab::Tab;
 use crate::dashscope::Task;
 use crate::extract::schema::Schema;
+use crate::metering::context::RequestContext;
+use crate::metering::prompt;
 use crate::quote::{self, Wish};
 
 /// One image and what shall be done with it.
 #[derive(Clone)]
-pub struct Request {
+pub struct OcrRequest {
     /// Names the answer.
     pub id: Uuid,
     /// The file as it was uploaded.
     pub image: Bytes,
     /// How it shall be read.
     pub options: Options,
-    /// When the caller stops waiting.
-    pub deadline: Instant,
-    /// What is known of the caller while its calls wait.
-    pub watch: Watch,
-    /// Places that the work takes up. Held until the work is done, also where the caller has left
-    /// meanwhile, so that what is bounded by them stays bounded.
-    pub places: Held,
-    /// Memory that the file takes up, held until it is sent.
-    pub memory: Held,
-    /// Where the request's calls note what they cost.
-    pub tab: Tab,
+    /// For whom it is read, until when, and what the request holds.
+    pub context: RequestContext,
 }
-
-/// Something that is given back when the last clone is dropped.
-pub type Held = Arc<dyn Any + Send + Sync>;
 
 /// How an image shall be read.
 #[derive(Debug, Clone, Default)]
@@ -94,28 +80,11 @@ pub enum Rotate {
 const MARKDOWN_PROMPT: &str = "Transcribe the image as Markdown. Keep headings, lists and tables. \
                                Output only the Markdown.";
 
-/// Bytes of the prompt that the model gives itself where none is sent: "Please output only the text
-/// content from the image without any additional descriptions or formatting." (Qwen-OCR API
-/// reference).
-const DEFAULT_PROMPT_BYTES: u64 = 101;
-
-// Bounds of the built-in prompts that are not documented to the letter. The vendor's samples (Qwen-OCR
-// API reference) show 25, 66, 46 and 20 tokens; a token of such text is rarely longer than six bytes,
-// and the bounds leave half as much again.
-const ADVANCED_PROMPT_BYTES: u64 = 225;
-const TABLE_PROMPT_BYTES: u64 = 600;
-const DOCUMENT_PROMPT_BYTES: u64 = 420;
-const FORMULA_PROMPT_BYTES: u64 = 180;
-
-/// A bound of the bytes of the key-information prompt around the schema: some 200 Chinese
-/// characters of three bytes each in the vendor's page, and half as much again.
-const EXTRACTION_PROMPT_BYTES: u64 = 900;
-
 /// Languages of the task `multi_lan` (Qwen-OCR API reference), as ISO 639-1 codes.
 const MULTI_LAN_LANGUAGES: [&str; 10] =
     ["ar", "fr", "de", "it", "ja", "ko", "pt", "ru", "es", "vi"];
 
-impl Request {
+impl OcrRequest {
     /// The built-in task that serves the request; none means the compatible protocol.
     ///
     /// A language that only `multi_lan` reads chooses that task where the caller chose nothing; it is a
@@ -153,25 +122,18 @@ impl Request {
 
     /// An upper bound of the bytes, and so of the tokens, of the prompt that the model will see.
     pub(super) fn prompt_bytes(&self) -> u64 {
-        match (self.dashscope_task(), &self.options.schema) {
-            (None, _) => self.prompt().map_or(DEFAULT_PROMPT_BYTES, quote::prompt_bytes),
-            (Some(Task::TextRecognition | Task::MultiLan), _) => DEFAULT_PROMPT_BYTES,
-            (Some(Task::AdvancedRecognition), _) => ADVANCED_PROMPT_BYTES,
-            (Some(Task::TableParsing), _) => TABLE_PROMPT_BYTES,
-            (Some(Task::DocumentParsing), _) => DOCUMENT_PROMPT_BYTES,
-            (Some(Task::FormulaRecognition), _) => FORMULA_PROMPT_BYTES,
-            (Some(Task::KeyInformationExtraction { .. }), schema) => {
-                let schema = schema.as_ref().map_or(0, |schema| schema.prompt_bytes_bound());
-                EXTRACTION_PROMPT_BYTES + schema
-            }
-        }
+        let Some(task) = self.dashscope_task() else {
+            return self.prompt().map_or(prompt::DEFAULT_BYTES, quote::prompt_bytes);
+        };
+        let schema = self.options.schema.as_ref().map_or(0, |schema| schema.prompt_bytes_bound());
+        prompt::task_bytes(&task) + schema
     }
 }
 
 /// Leaves the content out: an image or a prompt must not reach a log by way of `{:?}`.
-impl fmt::Debug for Request {
+impl fmt::Debug for OcrRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request")
+        f.debug_struct("OcrRequest")
             .field("id", &self.id)
             .field("image", &self.image.len())
             .finish_non_exhaustive()

@@ -10,15 +10,16 @@ use super::lines::Line;
 use super::notation::Notation;
 use super::prepare::Prepared;
 use super::reading::Reading;
-use super::request::Request;
-use crate::admission::tab::Spent;
+use super::request::OcrRequest;
+use super::warning::Warning;
 use crate::auth::tenant::Tenant;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::Extraction;
 use crate::image::format::Orientation;
 use crate::ledger::budget::RemainingTokens;
+use crate::metering::spend::Spend;
 use crate::quote::{ImageQuote, Quote};
-use crate::units::{Cost, Currency, Pixels, Tokens};
+use crate::units::{Cost, Pixels, Tokens};
 
 /// The answer of `/ocr`.
 #[derive(Debug, Clone, Serialize)]
@@ -137,52 +138,6 @@ pub struct ImageTokens {
     pub billed: Option<Tokens>,
 }
 
-/// Something that the caller should know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Warning {
-    /// The model stopped at its output limit: the text is cut.
-    Truncated,
-    /// The text ends in a loop: the model repeated one fragment until it was stopped.
-    RepetitionSuspected,
-    /// The text is not whole in the notation that its task writes.
-    UnbalancedMarkup,
-    /// The image was read smaller than it is because of the tenant's cap.
-    Downscaled,
-    /// The file has further pages that were not read.
-    FurtherPagesIgnored,
-    /// The upstream did not say what it billed; the bound is counted as unverified.
-    UsageUnverified,
-    /// The image is turned by its EXIF block; that the provider turns it likewise is not documented,
-    /// so boxes may be in the frame of the stored pixels.
-    BoxesAssumeExif,
-}
-
-/// What a request cost its tenant's budget, all calls together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Spend {
-    /// Tokens of the images, as billed.
-    pub image_tokens: Tokens,
-    /// Tokens of images and prompt, as billed.
-    pub input_tokens: Tokens,
-    /// Tokens that the model wrote, as billed.
-    pub output_tokens: Tokens,
-    /// All tokens that the upstream said it billed.
-    pub total_tokens: Tokens,
-    /// Tokens that are counted beside them: the bounds of calls whose bill is unknown.
-    pub unverified_tokens: Tokens,
-    /// Calls made to the upstream, repeated ones included.
-    pub upstream_calls: u32,
-    /// Calls that were repeats.
-    pub retries: u32,
-    /// Tokens that the cap saved.
-    pub tokens_saved: Tokens,
-    /// What the billed tokens cost.
-    pub cost: Cost,
-    /// What the unverified tokens cost.
-    pub unverified_cost: Cost,
-}
-
 /// What the tenant is held to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TenantLimits {
@@ -299,15 +254,8 @@ impl OcrAnswer {
     }
 }
 
-impl Warning {
-    /// Those that are so.
-    pub(super) fn those<const N: usize>(found: [(bool, Self); N]) -> Vec<Self> {
-        found.into_iter().filter_map(|(is_so, warning)| is_so.then_some(warning)).collect()
-    }
-}
-
 impl Page {
-    pub(super) fn of(prepared: &Prepared, completion: &Completion, request: &Request) -> Self {
+    pub(super) fn of(prepared: &Prepared, completion: &Completion, request: &OcrRequest) -> Self {
         let image = &prepared.quote.image;
         let task = request.dashscope_task();
         let detail = request.options.detail;
@@ -365,29 +313,6 @@ impl Sent {
             min_pixels: image.geometry.min_pixels,
             max_pixels: image.geometry.max_pixels,
             capped: image.capped,
-        }
-    }
-}
-
-impl Spend {
-    /// What was spent on calls; none where none was made.
-    pub fn on_calls(spent: &Spent) -> Option<Self> {
-        spent.currency.map(|currency| Self::of(spent, currency))
-    }
-
-    /// What was spent, in the currency that the model is sold in.
-    pub const fn of(spent: &Spent, currency: Currency) -> Self {
-        Self {
-            image_tokens: spent.billed.image,
-            input_tokens: spent.billed.input(),
-            output_tokens: spent.billed.output,
-            total_tokens: spent.billed.total(),
-            unverified_tokens: spent.unverified,
-            upstream_calls: spent.calls,
-            retries: spent.repeats,
-            tokens_saved: spent.saved,
-            cost: Cost::of(spent.cost, currency),
-            unverified_cost: Cost::of(spent.unverified_cost, currency),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::form::FormFault;
 use super::outline::OutlineError;
 use crate::capacity::account::NoRoom;
-use crate::ocr::error::OcrError;
+use crate::metering::error::{ImageError, MeteringError};
 
 /// Why a request was not passed on, or brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -21,18 +21,18 @@ pub enum PassthroughError {
         pointer: String,
         /// Why.
         #[source]
-        cause: Box<OcrError>,
+        cause: Box<ImageError>,
     },
     /// There is no memory to look at it with. Nothing was sent.
     #[error("there is no room to look at the request now: {0}")]
     NoRoom(NoRoom),
-    /// What can happen to any request.
+    /// The call was not made, or brought nothing.
     #[error(transparent)]
-    Call(#[from] OcrError),
+    Metering(#[from] MeteringError),
 }
 
 impl PassthroughError {
-    pub(super) fn image(pointer: &str, cause: OcrError) -> Self {
+    pub(super) fn image(pointer: &str, cause: ImageError) -> Self {
         Self::Image { pointer: pointer.to_owned(), cause: Box::new(cause) }
     }
 }

@@ -6,8 +6,9 @@ use super::asked::{
 use super::form::{FormFault, Object};
 use super::members;
 use super::outline::{Outline, Place};
-use super::prompt;
+use super::prompt::added_bytes;
 use crate::dashscope::settings::UnknownMembers;
+use crate::metering::prompt;
 
 const MESSAGES: Dialect = Dialect {
     pointer: "/input/messages",
@@ -33,13 +34,13 @@ pub(super) fn read<'a>(
     }
     let (images, messages) = read_messages(outline, list, &MESSAGES)?;
     let parameters = root.member("parameters");
-    let (mut max_tokens, mut added_prompt_bytes) = (None, prompt::DEFAULT_PROMPT_BYTES);
+    let (mut max_tokens, mut added_prompt_bytes) = (None, prompt::DEFAULT_BYTES);
     if let Some(parameters) = parameters {
         let parameters = Object::at(outline, parameters, "/parameters")?;
         members::PARAMETERS.check_open(&parameters, unknown)?;
         check_answers(&parameters)?;
         max_tokens = read_limit(&parameters, "max_tokens")?;
-        added_prompt_bytes = prompt::added_bytes(&parameters)?;
+        added_prompt_bytes = added_bytes(&parameters)?;
     }
     Ok(Asked {
         model: root.text("model")?,

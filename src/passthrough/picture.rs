@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use base64_simd::AsOut as _;
 
-use super::PassthroughError;
+use super::error::PassthroughError;
 use super::form::fault;
 use crate::capacity::account::{ByteAccount, NoRoom};
 use crate::image::data_url::{self, HeadError};
 use crate::image::header::ImageHeader;
 use crate::image::probe::{Marker, ProbeError, probe, probe_beginning};
-use crate::ocr::error::OcrError;
+use crate::metering::error::ImageError;
 use crate::quote::limits;
 
 /// The header of the image at `url`, decoded in memory of `account`; none where the image is elsewhere.
@@ -42,7 +42,7 @@ fn inline(
     pointer: &str,
     account: &Arc<ByteAccount>,
 ) -> Result<ImageHeader, PassthroughError> {
-    let of_image = |error: OcrError| PassthroughError::image(pointer, error);
+    let of_image = |error: ImageError| PassthroughError::image(pointer, error);
     limits::check_data_url(url.len() as u64).map_err(|error| of_image(error.into()))?;
     let data = letters(url).map_err(|why| fault(pointer, why))?;
     let header = header_of(data, account).map_err(|blind| match blind {

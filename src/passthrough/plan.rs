@@ -18,13 +18,14 @@ use super::edits::Edits;
 use super::error::PassthroughError;
 use super::outline::{Draft, Outline, Place};
 use super::picture;
-use super::{Request, compatible, native};
-use crate::auth::tenant::Tenant;
+use super::request::DropinRequest;
+use super::{compatible, native};
 use crate::capacity::account::ByteAccount;
 use crate::catalog::{Catalog, Model};
 use crate::dashscope::settings::UnknownMembers;
 use crate::dashscope::{Forward, Protocol};
-use crate::ocr::prepare;
+use crate::metering::access;
+use crate::metering::forecast::{ExpectedImages, Forecast};
 use crate::quote::resize::Geometry;
 use crate::quote::{self, Cap};
 use crate::units::{Pixels, Tokens, Usage};
@@ -32,13 +33,7 @@ use crate::units::{Pixels, Tokens, Usage};
 /// What a request may cost, and what is known of it beforehand.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) model: Arc<Model>,
-    pub(super) bound: Usage,
-    /// What the images will be billed, by the documented and by the published formula, where all of them
-    /// were seen and surely count.
-    pub(super) image_tokens: Option<[Tokens; 2]>,
-    /// Tokens that the tenant's cap saved.
-    pub(super) saved: Tokens,
+    pub(super) forecast: Forecast,
     /// The largest `max_pixels` that is sent.
     pub(super) max_pixels: Pixels,
     /// Whether the stream tells its bill to the gateway alone.
@@ -60,8 +55,7 @@ struct ImagePlan {
 /// [`PassthroughError`] for whatever keeps it from being sent.
 pub(super) fn plan(
     catalog: &Catalog,
-    tenant: &Tenant,
-    request: &Request,
+    request: &DropinRequest,
     unknown: UnknownMembers,
     account: &Arc<ByteAccount>,
 ) -> Result<(Plan, Forward), PassthroughError> {
@@ -77,8 +71,9 @@ pub(super) fn plan(
                    set proxy_http_version 1.1";
         return Err(super::form::fault("/stream", why).into());
     }
-    let model = prepare::model_for(catalog, tenant, Some(&asked.model))?;
-    let cap = prepare::cap(tenant);
+    let tenant = &request.context.tenant;
+    let model = access::model_for(catalog, tenant, Some(&asked.model))?;
+    let cap = access::cap(tenant);
     let images = look_at_images(&outline, &asked, &model, cap, account)?;
     let output = quote::output(&model, cap);
     let limits = [asked.max_tokens, asked.max_completion_tokens].into_iter().flatten();
@@ -88,24 +83,29 @@ pub(super) fn plan(
         text: text_bound(&outline, &asked, &model),
         output,
     };
-    let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
-    let exact = exact.filter(|_| asked.messages == 1);
-    let image_tokens = exact.map(|exact| [0, 1].map(|by| sum(exact.iter().map(|image| image[by]))));
     let forward = Forward {
         protocol: request.protocol,
         body: changed(&outline, &asked, &images, output, &request.body),
         stream: asked.stream,
         resolves_oss: request.resolves_oss,
     };
+    let saved = sum(images.iter().map(|image| image.saved));
+    let expected = expected_images(&asked, &images);
     let plan = Plan {
-        model,
-        bound,
-        image_tokens,
-        saved: sum(images.iter().map(|image| image.saved)),
+        forecast: Forecast { model, bound, saved, images: expected },
         max_pixels: images.iter().map(|image| image.geometry.max_pixels).max().unwrap_or_default(),
         hides_bill: asked.stream && !asked.tells_bill,
     };
     Ok((plan, forward))
+}
+
+/// The bill of the images, where all were seen and surely count.
+fn expected_images(asked: &Asked<'_>, images: &[ImagePlan]) -> ExpectedImages {
+    let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
+    let exact = exact.filter(|_| asked.messages == 1);
+    exact.map_or(ExpectedImages::Unknown, |exact| {
+        ExpectedImages::Sum([0, 1].map(|by| sum(exact.iter().map(|image| image[by]))))
+    })
 }
 
 fn look_at_images(
@@ -211,6 +211,7 @@ mod tests {
     use crate::admission::presence::Watch;
     use crate::admission::tab::Tab;
     use crate::extract::result_schema;
+    use crate::metering::context::{Held, RequestContext};
 
     const ADDRESS: &str = "https://pictures.example/a.png";
     /// What the largest image costs that the model reads by default.
@@ -221,29 +222,39 @@ mod tests {
         body: &str,
         tenant: Value,
     ) -> Result<(Plan, String), PassthroughError> {
-        let request = Request {
+        let tenant = Arc::new(serde_json::from_value(tenant).unwrap());
+        let context = RequestContext {
+            tenant,
+            deadline: tokio::time::Instant::now().into_std(),
+            watch: Watch::default(),
+            tab: Tab::default(),
+            held: Held::default(),
+        };
+        let request = DropinRequest {
             protocol,
             body: Bytes::copy_from_slice(body.as_bytes()),
             stream: false,
             may_stream: true,
             resolves_oss: false,
-            deadline: tokio::time::Instant::now().into_std(),
-            watch: Watch::default(),
-            places: Arc::new(()),
-            memory: Arc::new(()),
-            tab: Tab::default(),
+            context,
         };
-        let tenant = serde_json::from_value(tenant).unwrap();
         let gauge = prometheus::IntGauge::new("held", "held").unwrap();
         let account = Arc::new(ByteAccount::new(u64::MAX, gauge));
         let (catalog, unknown) = (Catalog::sample(), UnknownMembers::Refuse);
-        let (plan, forward) = plan(&catalog, &tenant, &request, unknown, &account)?;
+        let (plan, forward) = plan(&catalog, &request, unknown, &account)?;
         assert_eq!(account.held(), 0);
         Ok((plan, String::from_utf8(forward.body.concat()).unwrap()))
     }
 
     fn of(protocol: Protocol, body: &Value) -> Plan {
         planned(protocol, &body.to_string(), json!({ "name": "acme" })).unwrap().0
+    }
+
+    fn sum_of(forecast: &Forecast) -> Option<u64> {
+        match forecast.images {
+            ExpectedImages::Sum([documented, _]) => Some(documented.get()),
+            _ => None,
+        }
     }
 
     fn image(url: &str) -> Value {
@@ -273,13 +284,14 @@ mod tests {
         // The model's own prompt, and the words of its template around a message.
         let added = 101 + 32;
         let expected = body.to_string().len() as u64 - addresses + added;
-        assert_eq!(of(Protocol::Compatible, &body).bound.text.get(), expected);
+        assert_eq!(of(Protocol::Compatible, &body).forecast.bound.text.get(), expected);
     }
 
     #[test]
     fn every_image_counts() {
         let (seen, unseen) = (image(&png_url()), image(ADDRESS));
-        let bound = |images: Value| of(Protocol::Compatible, &chat(&images)).bound.image.get();
+        let bound =
+            |images: Value| of(Protocol::Compatible, &chat(&images)).forecast.bound.image.get();
         assert_eq!(bound(json!([unseen])), UNSEEN.get());
         assert_eq!(bound(json!([seen, unseen, seen])), 302 + UNSEEN.get() + 302);
         assert_eq!(bound(json!("no image")), 0);
@@ -288,9 +300,7 @@ mod tests {
     #[test]
     fn the_bill_of_images_is_foretold_where_all_are_seen_and_surely_count() {
         let seen = image(&png_url());
-        let foretold = |body: &Value| {
-            of(Protocol::Compatible, body).image_tokens.map(|[exact, _]| exact.get())
-        };
+        let foretold = |body: &Value| sum_of(&of(Protocol::Compatible, body).forecast);
         assert_eq!(foretold(&chat(&json!([seen, seen]))), Some(604));
         assert_eq!(foretold(&chat(&json!([seen, image(ADDRESS)]))), None);
         // Some models look at the last message only.
@@ -310,7 +320,7 @@ mod tests {
         item["image_url"] = png_url().into();
         let bare = of(Protocol::Compatible, &chat(&json!([item])));
         for plan in [native, beside, bare] {
-            assert_eq!((plan.bound.image, plan.image_tokens), (UNSEEN, None));
+            assert_eq!((plan.forecast.bound.image, sum_of(&plan.forecast)), (UNSEEN, None));
         }
     }
 
@@ -350,7 +360,7 @@ mod tests {
         let native = generation(&json!({ "text": "a" }), &parameters);
         for (protocol, body) in [(Protocol::Compatible, compatible), (Protocol::Native, native)] {
             let expected = body.to_string().len() as u64 + added;
-            assert_eq!(of(protocol, &body).bound.text.get(), expected);
+            assert_eq!(of(protocol, &body).forecast.bound.text.get(), expected);
         }
     }
 
@@ -360,7 +370,7 @@ mod tests {
             let body = generation(&json!({ "image": ADDRESS }), &json!({ "ocr_options": "?" }));
             let body = body.to_string().replace("\"?\"", options);
             let (plan, _) = planned(Protocol::Native, &body, json!({ "name": "acme" })).unwrap();
-            plan.bound.text.get() - (body.len() - ADDRESS.len() - 2) as u64 - 32
+            plan.forecast.bound.text.get() - (body.len() - ADDRESS.len() - 2) as u64 - 32
         };
         let with =
             |schema: &str| text(&format!("{{\"task_config\":{{\"result_schema\":{schema}}}}}"));
@@ -389,7 +399,7 @@ mod tests {
             let (plan, sent) = planned(Protocol::Compatible, &body, tenant.clone()).unwrap();
             let sent: Value = serde_json::from_str(&sent).unwrap();
             let limit = |name: &str| sent[name].as_u64();
-            (plan.bound.output.get(), limit("max_tokens"), limit("max_completion_tokens"))
+            (plan.forecast.bound.output.get(), limit("max_tokens"), limit("max_completion_tokens"))
         };
         assert_eq!(sent(r#""max_completion_tokens":9000"#), (500, Some(500), Some(500)));
         assert_eq!(sent(r#""max_completion_tokens":50"#), (50, Some(50), Some(50)));

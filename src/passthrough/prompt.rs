@@ -6,14 +6,7 @@
 use super::form::{FormFault, Object};
 use super::members;
 use crate::extract::result_schema;
-
-/// Bytes of the prompt that the model gives itself where none is sent (Model Studio, "Qwen-OCR API
-/// reference").
-pub(super) const DEFAULT_PROMPT_BYTES: u64 = 101;
-
-/// A bound of the bytes of any built-in prompt: the longest is that of key information, some 200 Chinese
-/// characters of three bytes in the vendor's page, and half as much again.
-const TASK_PROMPT_BYTES: u64 = 900;
+use crate::metering::prompt;
 
 /// The most bytes that the provider adds to the texts of a request with these parameters.
 ///
@@ -29,16 +22,16 @@ pub(super) fn added_bytes(parameters: &Object<'_, '_>) -> Result<u64, FormFault>
 }
 
 fn own_prompt_bytes(parameters: &Object<'_, '_>) -> Result<u64, FormFault> {
-    let Some(options) = parameters.member("ocr_options") else { return Ok(DEFAULT_PROMPT_BYTES) };
+    let Some(options) = parameters.member("ocr_options") else { return Ok(prompt::DEFAULT_BYTES) };
     let pointer = parameters.pointer_to("ocr_options");
     let options = Object::at(parameters.outline(), options, &pointer)?;
     members::OCR_OPTIONS.check(&options)?;
-    let Some(config) = options.member("task_config") else { return Ok(TASK_PROMPT_BYTES) };
+    let Some(config) = options.member("task_config") else { return Ok(prompt::LONGEST_BYTES) };
     let pointer = options.pointer_to("task_config");
     let config = Object::at(options.outline(), config, &pointer)?;
     members::TASK_CONFIG.check(&config)?;
     let schema = config.json("result_schema").map_or(0, schema_bytes);
-    Ok(TASK_PROMPT_BYTES.saturating_add(schema))
+    Ok(prompt::LONGEST_BYTES.saturating_add(schema))
 }
 
 /// A schema that `serde_json` cannot hold, such as one with half a surrogate pair, is bounded by the longest

@@ -17,13 +17,14 @@ const CONFINED: [(&str, &[&str]); 6] = [
 ];
 
 /// Modules that may not know one another although the order would let them.
-const STRANGERS: [(&str, &[&str]); 7] = [
+const STRANGERS: [(&str, &[&str]); 8] = [
     ("image", &["clock", "random", "telemetry"]),
     ("extract", &["clock", "random", "telemetry", "image"]),
     ("auth", &["catalog", "extract", "quote", "image"]),
     ("ledger", &["auth", "catalog", "extract", "quote", "image"]),
     ("rate_limit", &["auth", "catalog", "quote", "telemetry"]),
     ("dashscope", &["auth", "extract", "quote", "image"]),
+    ("passthrough", &["ocr"]),
     ("api", &["settings", "store"]),
 ];
 

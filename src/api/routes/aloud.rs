@@ -22,29 +22,25 @@ use tracing::Instrument;
 
 use super::KEEP_ALIVE;
 use crate::admission::tab::Tab;
-use crate::api::entrance::Entered;
 use crate::api::middleware::RequestId;
 use crate::api::problem::Problem;
 use crate::api::spent;
 use crate::gateway::Gateway;
+use crate::metering::read_on::WAITING_MESSAGES;
 use crate::ocr::error::OcrError;
-use crate::ocr::request::Request;
+use crate::ocr::request::OcrRequest;
 use crate::ocr::result::OcrAnswer;
-
-/// Pieces of text that wait for a slow caller.
-const WAITING_PIECES: usize = 2;
 
 /// Reads an image aloud.
 pub(super) async fn answer(
     gateway: &Gateway,
-    entered: &Entered,
-    request: Request,
+    request: OcrRequest,
     id: RequestId,
 ) -> Result<Response, Problem> {
-    let (sender, texts) = mpsc::channel(WAITING_PIECES);
-    let (ocr, tenant) = (Arc::clone(&gateway.ocr), Arc::clone(&entered.tenant));
-    let (tab, silence) = (request.tab.clone(), gateway.bounds.stream_silence);
-    let answering = async move { ocr.recognize_aloud(&tenant, request, sender).await };
+    let (sender, texts) = mpsc::channel(WAITING_MESSAGES);
+    let ocr = Arc::clone(&gateway.ocr);
+    let (tab, silence) = (request.context.tab.clone(), gateway.bounds.stream_silence);
+    let answering = async move { ocr.recognize_aloud(request, sender).await };
     let answering = Box::pin(answering.in_current_span());
     let mut reading = Reading { texts, answering: Some(answering), answer: None, id, tab, silence };
     let first = match reading.next_or_nothing().await {

@@ -29,5 +29,5 @@ async fn foretell(
 ) -> Result<Response, Problem> {
     accept::require_json(request.headers())?;
     let (request, _) = read_request(gateway, entered, request, Purpose::Estimate).await?;
-    Ok(Json(gateway.ocr.estimate(&entered.tenant, &request).await?).into_response())
+    Ok(Json(gateway.ocr.estimate(&request).await?).into_response())
 }

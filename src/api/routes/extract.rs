@@ -29,7 +29,7 @@ async fn fields(
 ) -> Result<Response, Problem> {
     accept::require_json(request.headers())?;
     let (request, _) = read_request(gateway, entered, request, Purpose::Fields).await?;
-    let answer = gateway.ocr.extract(&entered.tenant, request).await?;
+    let answer = gateway.ocr.extract(request).await?;
     let mut response = Json(&answer).into_response();
     tell_spend(&mut response, &answer.facts, &answer.pages);
     Ok(response)

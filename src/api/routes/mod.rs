@@ -13,23 +13,21 @@ pub(super) mod templates;
 pub(super) mod uploads;
 pub(super) mod usage;
 
-use std::sync::Arc;
-
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 
-use super::entrance::{Entered, Places};
+use super::entrance::Entered;
 use super::middleware::Served;
 use super::options::{Format, ParsedOptions, Purpose};
 use super::problem::Problem;
 use super::spent;
 use super::upload::{self, Upload};
-use crate::capacity::account::HeldBytes;
 use crate::gateway::Gateway;
 use crate::image::Size;
-use crate::ocr::request::Request;
-use crate::ocr::result::{Facts, Page, Spend};
+use crate::metering::spend::Spend;
+use crate::ocr::request::OcrRequest;
+use crate::ocr::result::{Facts, Page};
 use crate::random::new_id;
 use crate::units::Pixels;
 
@@ -45,19 +43,15 @@ async fn read_request(
     entered: &Entered,
     request: axum::extract::Request,
     purpose: Purpose,
-) -> Result<(Request, Option<Format>), Problem> {
+) -> Result<(OcrRequest, Option<Format>), Problem> {
     let tab = spent::tab_of(&request);
     let Upload { file, options } = upload::read(gateway, entered, request).await?;
     let ParsedOptions { options, format } = options.read(purpose, &gateway.scratch).await?;
-    let request = Request {
+    let request = OcrRequest {
         id: new_id(&*gateway.clock, &*gateway.random),
         image: file,
         options,
-        deadline: entered.deadline,
-        watch: entered.watch.clone(),
-        places: Arc::<Places>::clone(&entered.places),
-        memory: Arc::<HeldBytes>::clone(&entered.memory),
-        tab,
+        context: entered.context(tab),
     };
     Ok((request, format))
 }

@@ -34,9 +34,9 @@ async fn recognize(
     let format = accept::negotiate(format, &headers)?;
     options::agree_on(format, &mut request.options)?;
     if format == Format::Events {
-        return aloud::answer(gateway, entered, request, id).await;
+        return aloud::answer(gateway, request, id).await;
     }
-    let answer = gateway.ocr.recognize(&entered.tenant, request).await?;
+    let answer = gateway.ocr.recognize(request).await?;
     let mut response = match format {
         Format::Json | Format::Events => Json(&answer).into_response(),
         Format::Text => text_of("text/plain; charset=utf-8", answer.text),

@@ -19,7 +19,7 @@ use super::{KEEP_ALIVE, tell_tokens};
 use crate::admission::tab::Tab;
 use crate::api::accept;
 use crate::api::dialect::{Dialect, EVENTS, JSON};
-use crate::api::entrance::{Entered, Places, enter_to_call};
+use crate::api::entrance::{Entered, enter_to_call};
 use crate::api::error;
 use crate::api::middleware::{RequestId, Served};
 use crate::api::problem::Problem;
@@ -29,8 +29,9 @@ use crate::capacity::account::HeldBytes;
 use crate::code::ErrorCode;
 use crate::dashscope::Protocol;
 use crate::gateway::Gateway;
-use crate::ocr::result::Spend;
-use crate::passthrough::{self, Chunk, Reply};
+use crate::metering::spend::Spend;
+use crate::passthrough::request::DropinRequest;
+use crate::passthrough::{Chunk, Reply};
 
 /// `POST …/chat/completions`.
 pub(in crate::api) async fn chat(
@@ -65,19 +66,15 @@ async fn forward(
     let tab = spent::tab_of(&request);
     let body = upload::read_whole(gateway, entered, request).await?;
     let length = body.len();
-    let request = passthrough::Request {
+    let request = DropinRequest {
         protocol,
         body,
         stream: protocol == Protocol::Native && wants_events(&headers),
         may_stream,
         resolves_oss: is_enabled(&headers, "x-dashscope-ossresourceresolve"),
-        deadline: entered.deadline,
-        watch: entered.watch.clone(),
-        places: Arc::<Places>::clone(&entered.places),
-        memory: Arc::<HeldBytes>::clone(&entered.memory),
-        tab: tab.clone(),
+        context: entered.context(tab.clone()),
     };
-    let mut response = match gateway.passthrough.forward(&entered.tenant, request).await? {
+    let mut response = match gateway.passthrough.forward(request).await? {
         Reply::Whole { body, max_pixels } => {
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
             if let Some(spend) = Spend::on_calls(&tab.ended()) {

@@ -1,0 +1,55 @@
+//! What a tenant may use, and up to which size.
+
+use std::sync::Arc;
+
+use super::error::MeteringError;
+use crate::auth::tenant::{OnExceed, Tenant};
+use crate::catalog::{Catalog, Model};
+use crate::quote::Cap;
+use crate::units::Tokens;
+
+/// Longest part of an unknown model's name that an error repeats, in characters.
+const LONGEST_ECHO: usize = 64;
+
+/// The ceilings of a tenant's calls.
+pub fn cap(tenant: &Tenant) -> Cap {
+    Cap {
+        max_pixels: tenant.max_pixels,
+        reject: matches!(tenant.on_exceed, OnExceed::Reject),
+        max_tokens: tenant.max_tokens.map(|most| Tokens::new(most.get())),
+    }
+}
+
+/// The model of this name that the tenant may use, sold in its regions; the default where none is named.
+///
+/// The model itself says in which regions it is sold to the tenant, so that a call cannot reach another region
+/// (docs/adr/0014-regions.md).
+///
+/// # Errors
+///
+/// [`MeteringError::UnknownModel`], [`MeteringError::ModelNotAllowed`] and
+/// [`MeteringError::RegionNotAllowed`].
+pub fn model_for(
+    catalog: &Catalog,
+    tenant: &Tenant,
+    name: Option<&str>,
+) -> Result<Arc<Model>, MeteringError> {
+    let Some(listing) = catalog.find(name) else {
+        return Err(MeteringError::UnknownModel {
+            model: name.unwrap_or_default().chars().take(LONGEST_ECHO).collect(),
+            known: catalog.sold_in(&tenant.regions).map(|model| model.name.clone()).collect(),
+        });
+    };
+    let model = || listing.name().to_owned();
+    if !tenant.allows(listing.name()) {
+        return Err(MeteringError::ModelNotAllowed {
+            model: model(),
+            allowed: tenant.models.clone(),
+        });
+    }
+    listing.sold_in(&tenant.regions).ok_or_else(|| MeteringError::RegionNotAllowed {
+        model: model(),
+        allowed: tenant.regions.clone(),
+        available: listing.regions().map(str::to_owned).collect(),
+    })
+}

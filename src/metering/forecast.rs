@@ -1,0 +1,70 @@
+//! What a call may cost, known before it is sent.
+
+use std::sync::Arc;
+
+use crate::catalog::Model;
+use crate::quote::{ImageQuote, Quote};
+use crate::units::{Tokens, Usage};
+
+/// What a call may cost, and what its bill should say.
+#[derive(Debug, Clone)]
+pub struct Forecast {
+    /// The model that is called.
+    pub model: Arc<Model>,
+    /// The most that the call can be billed.
+    pub bound: Usage,
+    /// Image tokens that the tenant's cap saves.
+    pub saved: Tokens,
+    /// What the bill should say of images.
+    pub images: ExpectedImages,
+}
+
+/// The image tokens that a bill should have.
+#[derive(Debug, Clone)]
+pub enum ExpectedImages {
+    /// Those of one image.
+    One(Box<ImageQuote>),
+    /// Those of all images together, by the documented and by the published formula.
+    Sum([Tokens; 2]),
+    /// Not known: an image was not seen, is straightened by the provider, or may not be read.
+    Unknown,
+}
+
+impl From<&Quote> for Forecast {
+    fn from(quote: &Quote) -> Self {
+        Self {
+            model: Arc::clone(&quote.model),
+            bound: quote.bound,
+            saved: quote.image.saved(),
+            images: ExpectedImages::One(Box::new(quote.image.clone())),
+        }
+    }
+}
+
+impl ExpectedImages {
+    /// The image tokens by the documented formula, where they are known.
+    pub(super) const fn tokens(&self) -> Option<Tokens> {
+        match self {
+            Self::One(quote) => Some(quote.tokens),
+            Self::Sum([documented, _]) => Some(*documented),
+            Self::Unknown => None,
+        }
+    }
+
+    /// The quote of the only image.
+    pub(super) fn only(&self) -> Option<&ImageQuote> {
+        match self {
+            Self::One(quote) => Some(quote),
+            Self::Sum(_) | Self::Unknown => None,
+        }
+    }
+
+    /// Whether a bill of `billed` image tokens matches.
+    pub(super) fn match_bill(&self, billed: Tokens) -> bool {
+        match self {
+            Self::One(quote) => quote.foretold(billed),
+            Self::Sum(expected) => expected.contains(&billed),
+            Self::Unknown => true,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Reading a stream to its end, even without a listener.
+//!
+//! The bill stands at the end of a stream. A listener that leaves, or that is too slow, is therefore no reason to
+//! stop reading (docs/adr/0011-streams-are-read-to-their-end.md).
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::dashscope::stream::{Piece, Streaming};
+
+/// How long a listener may leave a message waiting. Longer, and a slow listener would keep the upstream
+/// waiting, which may then give up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Messages that wait for a slow listener: enough that neither side waits for the other to be woken, few enough
+/// that the connection's own buffers hold most of what a slow listener has not taken.
+pub const WAITING_MESSAGES: usize = 2;
+
+/// One listener of a stream.
+#[derive(Debug)]
+pub struct Listener<M> {
+    /// Missing once the listener has left.
+    sender: Option<mpsc::Sender<M>>,
+}
+
+impl<M: Send> Listener<M> {
+    /// A listener that takes messages from the other end of `sender`.
+    pub const fn new(sender: mpsc::Sender<M>) -> Self {
+        Self { sender: Some(sender) }
+    }
+
+    /// Sends a message, unless the listener has left. One that does not take it in time counts as left.
+    pub async fn tell(&mut self, message: M) {
+        let Some(sender) = &self.sender else { return };
+        if sender.send_timeout(message, PATIENCE).await.is_err() {
+            tracing::debug!("the caller left a stream; it is read on for its bill");
+            self.sender = None;
+        }
+    }
+
+    /// Reads `stream` until it is over or breaks off, and sends what `message` makes of each piece.
+    pub async fn read_on(
+        &mut self,
+        stream: &mut Streaming,
+        mut message: impl FnMut(Piece) -> Option<M> + Send,
+    ) {
+        while let Some(piece) = stream.next().await {
+            if let Some(message) = message(piece) {
+                self.tell(message).await;
+            }
+        }
+    }
+}

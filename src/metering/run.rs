@@ -1,0 +1,135 @@
+//! One metered call: admitted, made on a task of its own, and compared with its forecast.
+//!
+//! A caller who leaves, or a service that stops, does not interrupt an admitted call between paying and
+//! recording. A call that still waits when its caller leaves is not sent.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::context::{RequestContext, RequestPlaces};
+use super::error::MeteringError;
+use super::forecast::Forecast;
+use crate::admission::presence::Presence;
+use crate::admission::tab::Tab;
+use crate::admission::{Admission, Permit};
+use crate::auth::tenant::Tenant;
+use crate::dashscope::completion::Receipt;
+use crate::dashscope::error::{CallError, Code};
+use crate::telemetry::metrics::{Metrics, Saving};
+use crate::units::Tokens;
+
+/// Makes the calls of all use cases.
+#[derive(Debug, Clone)]
+pub struct Metering {
+    admission: Admission,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+}
+
+/// An admitted call, to be compared with its forecast once it is answered. Keeps the request's places.
+#[derive(Debug)]
+pub struct Meter {
+    metrics: Arc<Metrics>,
+    tenant: Arc<Tenant>,
+    tab: Tab,
+    forecast: Forecast,
+    _places: Option<Arc<RequestPlaces>>,
+}
+
+impl Metering {
+    /// A stop of the service waits for `tasks`.
+    pub const fn new(admission: Admission, metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
+        Self { admission, metrics, tasks }
+    }
+
+    /// Admits one call and makes it by `work`, on a task that outlives the caller.
+    ///
+    /// `work` is given the permit to pay with, and a meter by which it has the answer compared. It owns the
+    /// body, and the memory that counts for it, and drops both once the body is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`MeteringError::Refused`] where nothing was sent, [`MeteringError::Upstream`] for the error of `work`,
+    /// [`MeteringError::Interrupted`] where `work` panicked. The request's tab has what was spent all the same.
+    pub async fn run<A, W>(
+        &self,
+        context: &RequestContext,
+        forecast: Forecast,
+        work: impl FnOnce(Permit, Meter) -> W,
+    ) -> Result<A, MeteringError>
+    where
+        A: Send + 'static,
+        W: Future<Output = Result<A, CallError>> + Send + 'static,
+    {
+        let RequestContext { tenant, deadline, tab, .. } = context;
+        let (presence, _until_left) = Presence::of(context.watch.clone());
+        let (model, bound) = (&forecast.model, forecast.bound);
+        let admit = |until| self.admission.admit_bound(tenant, model, bound, until, tab);
+        let permit = self.admission.until_left(&presence, *deadline, admit).await?;
+        let meter = Meter {
+            metrics: Arc::clone(&self.metrics),
+            tenant: Arc::clone(tenant),
+            tab: tab.clone(),
+            forecast,
+            _places: context.held.places.clone(),
+        };
+        let call = work(permit, meter);
+        let (metrics, tenant) = (Arc::clone(&self.metrics), Arc::clone(tenant));
+        let counted = async move {
+            call.await.inspect_err(|error| {
+                if let Some(reason) = error.fault.refusal() {
+                    metrics.refused(tenant.name.as_str(), reason);
+                }
+            })
+        };
+        Ok(self.spawn(counted).await.map_err(|_panicked| MeteringError::Interrupted)??)
+    }
+
+    /// Starts a task that a stop of the service waits for, in the current span.
+    pub fn spawn<A: Send + 'static>(
+        &self,
+        work: impl Future<Output = A> + Send + 'static,
+    ) -> JoinHandle<A> {
+        self.tasks.spawn(work.in_current_span())
+    }
+}
+
+impl Meter {
+    /// Counts what the cap saved, and an answer whose images were billed otherwise than forecast. To be called once
+    /// for each call that is answered.
+    pub fn compare(&self, receipt: &Receipt) {
+        let Forecast { ref model, saved, ref images, .. } = self.forecast;
+        let tenant = self.tenant.name.as_str();
+        if saved > Tokens::ZERO {
+            self.tab.saved(saved);
+            self.metrics.tokens_saved(tenant, Saving::MaxPixels, saved);
+        }
+        let billed = receipt.settlement.usage.image;
+        if !receipt.verified || images.match_bill(billed) {
+            return;
+        }
+        self.metrics.estimate_mismatch(&model.name);
+        let image = images.only();
+        tracing::warn!(
+            tenant,
+            model = model.name,
+            image.width = image.map(|image| image.size.width),
+            image.height = image.map(|image| image.size.height),
+            image.min_pixels = image.map(|image| image.geometry.min_pixels.get()),
+            image.max_pixels = image.map(|image| image.geometry.max_pixels.get()),
+            estimated.tokens = images.tokens().map(Tokens::get),
+            billed.tokens = billed.get(),
+            upstream.request_id = receipt.request_id.as_ref().map(Code::as_str),
+            "image tokens were billed otherwise than estimated"
+        );
+    }
+
+    /// Writes the log line of a stream that has ended. The task of the call does this, since the caller may have
+    /// left.
+    pub fn log_stream(&self) {
+        self.tab.log_stream(self.tenant.name.as_str());
+    }
+}

@@ -1,0 +1,81 @@
+//! What the calls of a request cost, in the words of an answer.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::admission::tab::Spent;
+use crate::dashscope::completion::Receipt;
+use crate::ledger::budget::RemainingTokens;
+use crate::units::{Cost, Currency, Tokens};
+
+/// What a request cost its tenant's budget, all calls together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Spend {
+    /// Tokens of the images, as billed.
+    pub image_tokens: Tokens,
+    /// Tokens of images and prompt, as billed.
+    pub input_tokens: Tokens,
+    /// Tokens that the model wrote, as billed.
+    pub output_tokens: Tokens,
+    /// All tokens that the upstream said it billed.
+    pub total_tokens: Tokens,
+    /// Tokens that are counted beside them: the bounds of calls whose bill is unknown.
+    pub unverified_tokens: Tokens,
+    /// Calls made to the upstream, repeated ones included.
+    pub upstream_calls: u32,
+    /// Calls that were repeats.
+    pub retries: u32,
+    /// Tokens that the cap saved.
+    pub tokens_saved: Tokens,
+    /// Cost of the billed tokens.
+    pub cost: Cost,
+    /// Cost of the unverified tokens.
+    pub unverified_cost: Cost,
+}
+
+/// What the answered calls of a request tell beside their cost.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Time spent waiting for the upstream.
+    pub upstream_time: Duration,
+    /// The upstream's own ids of its answers.
+    pub request_ids: Vec<String>,
+    /// The endpoint that answered last.
+    pub endpoint: String,
+    /// What was left of the tenant's budgets after the last call.
+    pub remaining: RemainingTokens,
+}
+
+impl Spend {
+    /// What was spent on calls; none where none was made.
+    pub fn on_calls(spent: &Spent) -> Option<Self> {
+        spent.currency.map(|currency| Self::of(spent, currency))
+    }
+
+    /// What was spent, in the currency that the model is sold in.
+    pub const fn of(spent: &Spent, currency: Currency) -> Self {
+        Self {
+            image_tokens: spent.billed.image,
+            input_tokens: spent.billed.input(),
+            output_tokens: spent.billed.output,
+            total_tokens: spent.billed.total(),
+            unverified_tokens: spent.unverified,
+            upstream_calls: spent.calls,
+            retries: spent.repeats,
+            tokens_saved: spent.saved,
+            cost: Cost::of(spent.cost, currency),
+            unverified_cost: Cost::of(spent.unverified_cost, currency),
+        }
+    }
+}
+
+impl Tally {
+    /// Adds a call that was answered.
+    pub fn add(&mut self, receipt: &Receipt) {
+        self.remaining = receipt.settlement.remaining;
+        self.endpoint.clone_from(&receipt.endpoint);
+        self.upstream_time += receipt.upstream_time;
+        self.request_ids.extend(receipt.request_id.as_ref().map(ToString::to_string));
+    }
+}
