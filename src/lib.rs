@@ -37,7 +37,7 @@ pub mod metering;
 
 pub mod ocr;
 
-pub mod passthrough;
+pub mod dropin;
 
 pub mod store;
 

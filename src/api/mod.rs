@@ -27,7 +27,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::routes::{
-    docs, estimate, extract, fallback, health, models, ocr, passthrough, templates, uploads, usage,
+    docs, estimate, extract, fallback, health, models, ocr, dropin, templates, uploads, usage,
 };
 use crate::gateway::Gateway;
 
@@ -39,15 +39,15 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/extract", post(extract::extract).put(extract::extract))
         .route("/estimate", post(estimate::estimate).put(estimate::estimate))
         .route("/usage", get(usage::usage))
-        .route("/compatible-mode/v1/chat/completions", post(passthrough::chat))
+        .route("/compatible-mode/v1/chat/completions", post(dropin::chat))
         .route("/compatible-mode/v1/models", get(models::list))
         .route("/compatible-mode/v1/models/{id}", get(models::show))
-        .route("/v1/chat/completions", post(passthrough::chat))
+        .route("/v1/chat/completions", post(dropin::chat))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::show))
         .route(
             "/api/v1/services/aigc/multimodal-generation/generation",
-            post(passthrough::generation),
+            post(dropin::generation),
         )
         .route("/api/v1/uploads", get(uploads::uploads))
         .route("/templates", get(templates::list))

@@ -24,7 +24,7 @@ const STRANGERS: [(&str, &[&str]); 8] = [
     ("ledger", &["auth", "catalog", "extract", "quote", "image"]),
     ("rate_limit", &["auth", "catalog", "quote", "telemetry"]),
     ("dashscope", &["auth", "extract", "quote", "image"]),
-    ("passthrough", &["ocr"]),
+    ("dropin", &["ocr"]),
     ("api", &["settings", "store"]),
 ];
 

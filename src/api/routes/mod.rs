@@ -8,7 +8,7 @@ pub(super) mod fallback;
 pub(super) mod health;
 pub(super) mod models;
 pub(super) mod ocr;
-pub(super) mod passthrough;
+pub(super) mod dropin;
 pub(super) mod templates;
 pub(super) mod uploads;
 pub(super) mod usage;

@@ -47,6 +47,6 @@ async fn upload_policy(
         return Err(Problem::new(ErrorCode::InvalidOption, detail).flaw("/action", "is unknown"));
     }
     let (tenant, deadline) = (&entered.tenant, entered.deadline);
-    let policy = gateway.passthrough.upload_policy(tenant, model, deadline, tab).await?;
+    let policy = gateway.dropin.upload_policy(tenant, model, deadline, tab).await?;
     Ok(([(header::CONTENT_TYPE, JSON)], policy).into_response())
 }

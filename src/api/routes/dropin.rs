@@ -30,8 +30,8 @@ use crate::code::ErrorCode;
 use crate::dashscope::Protocol;
 use crate::gateway::Gateway;
 use crate::metering::spend::Spend;
-use crate::passthrough::request::DropinRequest;
-use crate::passthrough::{Chunk, Reply};
+use crate::dropin::request::DropinRequest;
+use crate::dropin::{Chunk, Reply};
 
 /// `POST …/chat/completions`.
 pub(in crate::api) async fn chat(
@@ -74,7 +74,7 @@ async fn forward(
         resolves_oss: is_enabled(&headers, "x-dashscope-ossresourceresolve"),
         context: entered.context(tab.clone()),
     };
-    let mut response = match gateway.passthrough.forward(request).await? {
+    let mut response = match gateway.dropin.forward(request).await? {
         Reply::Whole { body, max_pixels } => {
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
             if let Some(spend) = Spend::on_calls(&tab.ended()) {
