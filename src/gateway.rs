@@ -23,10 +23,10 @@ use crate::capacity::{Capacity, CapacityError};
 use crate::catalog::{Catalog, CatalogError, LeftOut};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
+use crate::dropin::Dropin;
 use crate::ledger::{Ledger, LedgerStoreError};
 use crate::metering::run::Metering;
 use crate::ocr::Ocr;
-use crate::dropin::Passthrough;
 use crate::random::Random;
 use crate::rate_limit::RateLimiter;
 use crate::rate_limit::concurrency::Concurrency;
@@ -58,7 +58,7 @@ pub struct Gateway {
     /// The use cases.
     pub ocr: Arc<Ocr>,
     /// The use case of the drop-in paths.
-    pub dropin: Arc<Passthrough>,
+    pub dropin: Arc<Dropin>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// What time it is.
@@ -245,7 +245,7 @@ impl Gateway {
         let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
         let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
         let metering = Metering::new(admission.clone(), Arc::clone(&metrics), tasks.clone());
-        let dropin = Passthrough::new(
+        let dropin = Dropin::new(
             Arc::clone(&catalog),
             metering.clone(),
             Arc::clone(&client),

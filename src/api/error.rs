@@ -15,14 +15,14 @@ use crate::auth::AuthError;
 use crate::capacity::account::NoRoom;
 use crate::code::ErrorCode;
 use crate::dashscope::error::{CallError, Fault, ImageFault};
+use crate::dropin::error::DropinError;
+use crate::dropin::outline::OutlineError;
 use crate::image::probe::ProbeError;
 use crate::ledger::LedgerStoreError;
 use crate::ledger::account::Unit;
 use crate::ledger::budget::BudgetExceeded;
 use crate::metering::error::{ImageError, MeteringError};
 use crate::ocr::error::OcrError;
-use crate::dropin::error::PassthroughError;
-use crate::dropin::outline::OutlineError;
 use crate::quote::QuoteError;
 use crate::quote::limits::LimitViolation;
 use crate::rate_limit::LimitExceeded;
@@ -125,33 +125,33 @@ fn over_budget(exceeded: &BudgetExceeded, detail: &str) -> Problem {
     }
 }
 
-impl From<PassthroughError> for Problem {
-    fn from(error: PassthroughError) -> Self {
+impl From<DropinError> for Problem {
+    fn from(error: DropinError) -> Self {
         let text = sentence(&error);
         match error {
-            PassthroughError::Outline(OutlineError::Number { pointer, fault }) => {
+            DropinError::Outline(OutlineError::Number { pointer, fault }) => {
                 Self::new(ErrorCode::InvalidJson, text).flaw(pointer, fault.to_string())
             }
-            PassthroughError::Outline(_) => Self::new(ErrorCode::InvalidJson, text),
-            PassthroughError::Form(fault) => {
+            DropinError::Outline(_) => Self::new(ErrorCode::InvalidJson, text),
+            DropinError::Form(fault) => {
                 Self::new(ErrorCode::InvalidOption, text).flaw(fault.pointer, fault.why)
             }
-            PassthroughError::Image { pointer, cause } => {
+            DropinError::Image { pointer, cause } => {
                 let problem = Self::from(*cause);
                 let detail = format!("{pointer}: {}", problem.detail).into();
                 let flaws = [Flaw { pointer, code: problem.code, detail: text }].into();
                 Self { detail, errors: flaws, ..problem }
             }
-            PassthroughError::NoRoom(NoRoom { actual, allowed, .. }) => busy(format!(
+            DropinError::NoRoom(NoRoom { actual, allowed, .. }) => busy(format!(
                 "To look at the request {actual} bytes would be held at once; the limit is {allowed}. Nothing \
                  was sent. Retry shortly."
             ))
             .limit("in_flight_bytes", actual, allowed),
-            PassthroughError::Metering(error @ MeteringError::UnknownModel { .. }) => {
+            DropinError::Metering(error @ MeteringError::UnknownModel { .. }) => {
                 let problem = Self::from(error);
                 Self { errors: problem.errors, ..no_such_model(problem.detail) }
             }
-            PassthroughError::Metering(error) => error.into(),
+            DropinError::Metering(error) => error.into(),
         }
     }
 }

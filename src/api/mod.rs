@@ -27,7 +27,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::routes::{
-    docs, estimate, extract, fallback, health, models, ocr, dropin, templates, uploads, usage,
+    docs, dropin, estimate, extract, fallback, health, models, ocr, templates, uploads, usage,
 };
 use crate::gateway::Gateway;
 
@@ -45,10 +45,7 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/v1/chat/completions", post(dropin::chat))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::show))
-        .route(
-            "/api/v1/services/aigc/multimodal-generation/generation",
-            post(dropin::generation),
-        )
+        .route("/api/v1/services/aigc/multimodal-generation/generation", post(dropin::generation))
         .route("/api/v1/uploads", get(uploads::uploads))
         .route("/templates", get(templates::list))
         .route("/templates/{name}", get(templates::show))

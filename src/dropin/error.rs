@@ -7,7 +7,7 @@ use crate::metering::error::{ImageError, MeteringError};
 
 /// Why a request was not passed on, or brought nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum PassthroughError {
+pub enum DropinError {
     /// The body is no JSON, or none that two readers would read alike.
     #[error(transparent)]
     Outline(#[from] OutlineError),
@@ -31,7 +31,7 @@ pub enum PassthroughError {
     Metering(#[from] MeteringError),
 }
 
-impl PassthroughError {
+impl DropinError {
     pub(super) fn image(pointer: &str, cause: ImageError) -> Self {
         Self::Image { pointer: pointer.to_owned(), cause: Box::new(cause) }
     }

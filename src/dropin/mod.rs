@@ -26,7 +26,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
-use self::error::PassthroughError;
+use self::error::DropinError;
 use self::plan::Plan;
 use self::request::DropinRequest;
 use crate::admission::tab::Tab;
@@ -52,7 +52,7 @@ const LOOKED_AT_ONCE: usize = 4;
 
 /// Passes requests on: the use case behind the drop-in paths.
 #[derive(Debug)]
-pub struct Passthrough {
+pub struct Dropin {
     catalog: Arc<Catalog>,
     metering: Metering,
     client: Arc<Client>,
@@ -86,7 +86,7 @@ pub enum Chunk {
     End,
 }
 
-impl Passthrough {
+impl Dropin {
     /// The use case over these parts; `memory` counts what a look takes.
     pub fn new(
         catalog: Arc<Catalog>,
@@ -103,15 +103,12 @@ impl Passthrough {
     ///
     /// # Errors
     ///
-    /// [`PassthroughError`]. Once a stream has begun, what happens to it is told in its [`Chunk`]s.
-    pub async fn forward(
-        self: &Arc<Self>,
-        request: DropinRequest,
-    ) -> Result<Reply, PassthroughError> {
+    /// [`DropinError`]. Once a stream has begun, what happens to it is told in its [`Chunk`]s.
+    pub async fn send(self: &Arc<Self>, request: DropinRequest) -> Result<Reply, DropinError> {
         let mut context = request.context.clone();
         let planned = self.plan(request).await;
         let (plan, forward) = planned.inspect_err(|error| {
-            if matches!(error, PassthroughError::NoRoom(_)) {
+            if matches!(error, DropinError::NoRoom(_)) {
                 self.metrics.refused(context.tenant.name.as_str(), "overloaded");
             }
         })?;
@@ -141,14 +138,14 @@ impl Passthrough {
     ///
     /// # Errors
     ///
-    /// [`PassthroughError`], also where the tenant may not use the model.
+    /// [`DropinError`], also where the tenant may not use the model.
     pub async fn upload_policy(
         &self,
         tenant: &Tenant,
         model: Option<String>,
         deadline: Instant,
         tab: &Tab,
-    ) -> Result<Bytes, PassthroughError> {
+    ) -> Result<Bytes, DropinError> {
         let model = access::model_for(&self.catalog, tenant, model.as_deref())?;
         let policy = self.client.upload_policy(&model, tenant.name.as_str(), deadline, tab).await;
         Ok(policy.map_err(MeteringError::from)?)
@@ -158,7 +155,7 @@ impl Passthrough {
     async fn plan(
         self: &Arc<Self>,
         request: DropinRequest,
-    ) -> Result<(Plan, Forward), PassthroughError> {
+    ) -> Result<(Plan, Forward), DropinError> {
         let unknown = self.client.unknown_members();
         if request.body.len() <= INLINE_BYTES {
             return plan::plan(&self.catalog, &request, unknown, &self.memory);

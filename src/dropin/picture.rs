@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use base64_simd::AsOut as _;
 
-use super::error::PassthroughError;
+use super::error::DropinError;
 use super::form::fault;
 use crate::capacity::account::{ByteAccount, NoRoom};
 use crate::image::data_url::{self, HeadError};
@@ -25,7 +25,7 @@ pub(super) fn look(
     url: &str,
     pointer: &str,
     account: &Arc<ByteAccount>,
-) -> Result<Option<ImageHeader>, PassthroughError> {
+) -> Result<Option<ImageHeader>, DropinError> {
     if data_url::is_data_url(url.as_bytes()) {
         return inline(url, pointer, account).map(Some);
     }
@@ -41,8 +41,8 @@ fn inline(
     url: &str,
     pointer: &str,
     account: &Arc<ByteAccount>,
-) -> Result<ImageHeader, PassthroughError> {
-    let of_image = |error: ImageError| PassthroughError::image(pointer, error);
+) -> Result<ImageHeader, DropinError> {
+    let of_image = |error: ImageError| DropinError::image(pointer, error);
     limits::check_data_url(url.len() as u64).map_err(|error| of_image(error.into()))?;
     let data = letters(url).map_err(|why| fault(pointer, why))?;
     let header = header_of(data, account).map_err(|blind| match blind {
@@ -51,7 +51,7 @@ fn inline(
                        without line breaks";
             fault(pointer, why).into()
         }
-        Blind::NoRoom(no_room) => PassthroughError::NoRoom(no_room),
+        Blind::NoRoom(no_room) => DropinError::NoRoom(no_room),
     })?;
     let header = header.map_err(|error| of_image(error.into()))?;
     limits::check(&header, data.len() / 4 * 3).map_err(|error| of_image(error.into()))?;
@@ -150,7 +150,7 @@ mod tests {
         Arc::new(ByteAccount::new(allowed, IntGauge::new("held", "held").unwrap()))
     }
 
-    fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, PassthroughError> {
+    fn look(url: &str, pointer: &str) -> Result<Option<ImageHeader>, DropinError> {
         super::look(url, pointer, &account(u64::MAX))
     }
 
@@ -164,7 +164,7 @@ mod tests {
         let (photo, drawing) = (large(photo()), large(whole_png(640, 480)));
         assert!(super::look(&photo, "/x", &account).is_ok());
         let refused = super::look(&drawing, "/x", &account).unwrap_err();
-        let PassthroughError::NoRoom(NoRoom { actual, allowed, .. }) = refused else {
+        let DropinError::NoRoom(NoRoom { actual, allowed, .. }) = refused else {
             panic!("{refused}")
         };
         // The letters are padded to whole groups.

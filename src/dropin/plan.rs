@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::asked::{Asked, AskedImage};
 use super::edits::Edits;
-use super::error::PassthroughError;
+use super::error::DropinError;
 use super::outline::{Draft, Outline, Place};
 use super::picture;
 use super::request::DropinRequest;
@@ -52,15 +52,15 @@ struct ImagePlan {
 ///
 /// # Errors
 ///
-/// [`PassthroughError`] for whatever keeps it from being sent.
+/// [`DropinError`] for whatever keeps it from being sent.
 pub(super) fn plan(
     catalog: &Catalog,
     request: &DropinRequest,
     unknown: UnknownMembers,
     account: &Arc<ByteAccount>,
-) -> Result<(Plan, Forward), PassthroughError> {
+) -> Result<(Plan, Forward), DropinError> {
     let draft = Draft::of(&request.body)?;
-    let _held = account.hold(draft.working_bytes()).map_err(PassthroughError::NoRoom)?;
+    let _held = account.hold(draft.working_bytes()).map_err(DropinError::NoRoom)?;
     let outline = draft.outline()?;
     let asked = match request.protocol {
         Protocol::Compatible => compatible::read(&outline, unknown)?,
@@ -114,7 +114,7 @@ fn look_at_images(
     model: &Model,
     cap: Cap,
     account: &Arc<ByteAccount>,
-) -> Result<Vec<ImagePlan>, PassthroughError> {
+) -> Result<Vec<ImagePlan>, DropinError> {
     let look = |image: &AskedImage| {
         let Some(url) = outline.string(image.url) else {
             let why = "must be a text: the image's address";
@@ -139,7 +139,7 @@ fn look_at_images(
                 saved: Tokens::ZERO,
             })
         };
-        quoted.map_err(|error| PassthroughError::image(&image.pointer, error.into()))
+        quoted.map_err(|error| DropinError::image(&image.pointer, error.into()))
     };
     asked.images.iter().map(look).collect()
 }
@@ -221,7 +221,7 @@ mod tests {
         protocol: Protocol,
         body: &str,
         tenant: Value,
-    ) -> Result<(Plan, String), PassthroughError> {
+    ) -> Result<(Plan, String), DropinError> {
         let tenant = Arc::new(serde_json::from_value(tenant).unwrap());
         let context = RequestContext {
             tenant,

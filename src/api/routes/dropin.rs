@@ -28,10 +28,10 @@ use crate::api::upload;
 use crate::capacity::account::HeldBytes;
 use crate::code::ErrorCode;
 use crate::dashscope::Protocol;
-use crate::gateway::Gateway;
-use crate::metering::spend::Spend;
 use crate::dropin::request::DropinRequest;
 use crate::dropin::{Chunk, Reply};
+use crate::gateway::Gateway;
+use crate::metering::spend::Spend;
 
 /// `POST …/chat/completions`.
 pub(in crate::api) async fn chat(
@@ -39,7 +39,7 @@ pub(in crate::api) async fn chat(
     request: Request,
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
-    forward(&gateway, &entered, request, Protocol::Compatible).await
+    send(&gateway, &entered, request, Protocol::Compatible).await
 }
 
 /// `POST /api/v1/services/aigc/multimodal-generation/generation`.
@@ -48,10 +48,10 @@ pub(in crate::api) async fn generation(
     request: Request,
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
-    forward(&gateway, &entered, request, Protocol::Native).await
+    send(&gateway, &entered, request, Protocol::Native).await
 }
 
-async fn forward(
+async fn send(
     gateway: &Gateway,
     entered: &Entered,
     request: Request,
@@ -74,7 +74,7 @@ async fn forward(
         resolves_oss: is_enabled(&headers, "x-dashscope-ossresourceresolve"),
         context: entered.context(tab.clone()),
     };
-    let mut response = match gateway.dropin.forward(request).await? {
+    let mut response = match gateway.dropin.send(request).await? {
         Reply::Whole { body, max_pixels } => {
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
             if let Some(spend) = Spend::on_calls(&tab.ended()) {

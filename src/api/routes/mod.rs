@@ -2,13 +2,13 @@
 
 mod aloud;
 pub(super) mod docs;
+pub(super) mod dropin;
 pub(super) mod estimate;
 pub(super) mod extract;
 pub(super) mod fallback;
 pub(super) mod health;
 pub(super) mod models;
 pub(super) mod ocr;
-pub(super) mod dropin;
 pub(super) mod templates;
 pub(super) mod uploads;
 pub(super) mod usage;
