@@ -31,7 +31,10 @@ use crate::random::Random;
 use crate::rate_limit::RateLimiter;
 use crate::rate_limit::concurrency::Concurrency;
 use crate::rate_limit::local::LocalRateLimiter;
-use crate::rate_limit::redis::{RedisLimitsError, RedisRateLimiter, TimeSource};
+use crate::rate_limit::shared::{RedisRateLimiter, TimeSource};
+use crate::redis::cells::SharedCells;
+use crate::redis::link::Link;
+use crate::redis::settings::LinkError;
 use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
 use crate::supervisor::{Supervisor, TaskEnded};
@@ -160,7 +163,7 @@ pub enum BuildError {
     },
     /// The Redis of the rate limits.
     #[error(transparent)]
-    Redis(#[from] RedisLimitsError),
+    Redis(#[from] LinkError),
     /// The ledger.
     #[error("the ledger cannot be opened: {0}")]
     Ledger(#[from] LedgerStoreError),
@@ -216,7 +219,7 @@ impl Gateway {
         let memory = account(capacity, &metrics);
         let client = Arc::new(Client::new(
             &settings.upstream,
-            link.as_ref().map(|link| link.cells()),
+            link.clone().map(|link| link as Arc<dyn SharedCells>),
             Arc::clone(&memory),
             Arc::clone(&metrics),
             Arc::clone(&clock),
@@ -399,7 +402,7 @@ fn checked_catalog(settings: &Settings, metrics: &Metrics) -> Result<Catalog, Bu
 
 /// Tells what an operator should know of a service that starts. A start that waits is built anew each second, so
 /// nothing is told before all that may fail is done.
-fn tell(catalog: &Catalog, client: &Client, link: Option<&RedisRateLimiter>) {
+fn tell(catalog: &Catalog, client: &Client, link: Option<&Link>) {
     warn_of_currencies(catalog);
     for (endpoint, way) in client.ways() {
         tracing::info!(endpoint, proxy = way, "the endpoint is asked {way}");
@@ -409,24 +412,24 @@ fn tell(catalog: &Catalog, client: &Client, link: Option<&RedisRateLimiter>) {
     }
 }
 
-/// What counts requests and tokens a minute: this process, or the Redis of the settings, which then is given
-/// back a second time, since it keeps what else the replicas share, too.
+/// The limiter of requests and tokens a minute, which counts in this process or over a link to the Redis of the
+/// settings. The link is given back too, because the replicas share more than limits.
 async fn limiter(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
     tasks: &TaskTracker,
     supervisor: &Supervisor,
-) -> Result<(Arc<dyn RateLimiter>, Option<Arc<RedisRateLimiter>>), BuildError> {
+) -> Result<(Arc<dyn RateLimiter>, Option<Arc<Link>>), BuildError> {
     let (shared, clock, tasks) = (&settings.redis, Arc::clone(clock), tasks.clone());
     if !shared.is_configured() {
         return Ok((Arc::new(LocalRateLimiter::new(clock)), None));
     }
     let up = metrics.redis_up()?;
-    let link =
-        RedisRateLimiter::connect(shared, TimeSource::Server, clock, up, tasks, supervisor).await?;
+    let link = Link::connect(shared, RedisRateLimiter::probe, up, supervisor).await?;
     let link = Arc::new(link);
-    Ok((Arc::clone(&link) as Arc<dyn RateLimiter>, Some(link)))
+    let limiter = RedisRateLimiter::new(Arc::clone(&link), TimeSource::Server, clock, tasks);
+    Ok((Arc::new(limiter), Some(link)))
 }
 
 /// The models that can be called, by the settings of models and of endpoints.

@@ -26,7 +26,7 @@ use crate::catalog::ModelSettings;
 use crate::dashscope::proxy::ProxyVariables;
 use crate::dashscope::settings::UpstreamSettings;
 use crate::ledger::settings::LedgerSettings;
-use crate::rate_limit::redis::{RedisLimitsError, RedisSettings};
+use crate::redis::settings::{LinkError, RedisSettings};
 use crate::store;
 use crate::telemetry::logging::{self, LogSettings};
 use crate::telemetry::metrics::MetricsSettings;
@@ -210,7 +210,7 @@ pub enum SettingsError {
     },
     /// The section `[redis]` cannot work.
     #[error(transparent)]
-    Redis(#[from] RedisLimitsError),
+    Redis(#[from] LinkError),
     /// A source cannot be read. It is a text, because the error of the parser quotes what it read.
     #[error("{0}")]
     Source(String),

@@ -13,7 +13,9 @@ use crate::dashscope::check::CheckError;
 use crate::gateway::{capacity, catalog, check_tenants};
 use crate::label::shown;
 use crate::random::SystemRandom;
-use crate::rate_limit::redis::{self as shared_limits, RedisSettings};
+use crate::rate_limit::shared::RedisRateLimiter;
+use crate::redis::link;
+use crate::redis::settings::RedisSettings;
 use crate::settings::Settings;
 use crate::store::{MissingFile, Schema, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -94,7 +96,7 @@ async fn check_redis(settings: &RedisSettings) -> Result<String, Failure> {
     if !settings.is_configured() {
         return Ok("not configured: rate limits count in this process".to_owned());
     }
-    let address = shared_limits::check(settings).await?;
+    let address = link::check(settings, RedisRateLimiter::probe).await?;
     Ok(format!("{address} answers and can be written"))
 }
 

@@ -21,7 +21,7 @@ use crate::capacity::account::ByteAccount;
 use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::random::Random;
-use crate::rate_limit::shared::SharedCells;
+use crate::redis::cells::SharedCells;
 use crate::telemetry::metrics::Metrics;
 
 /// A client of DashScope's endpoints. Cloning it is cheap and shares its paces and its connections.

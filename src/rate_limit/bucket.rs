@@ -3,10 +3,13 @@
 //! Amounts become times here, in integers that cannot overflow, since the script's numbers are doubles:
 //! it is given no number above 2^52 and gives none back.
 
-use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
+use std::sync::LazyLock;
 
-use super::link::{Ask, Scripts};
+use crate::redis::link::Link;
+use crate::redis::script::{Script, ScriptCall};
+
+/// Takes from a bucket and gives back.
+static BUCKET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("bucket.lua")));
 
 const MICROS_PER_MINUTE: u128 = 60_000_000;
 
@@ -30,7 +33,7 @@ pub(super) enum Action {
 
 /// One run of the script.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
+pub(super) struct BucketCall<'a> {
     key: &'a str,
     quota: u64,
     action: Action,
@@ -39,9 +42,9 @@ pub(super) struct Call<'a> {
     now_micros: Option<u64>,
 }
 
-/// What the script said.
+/// The answer of the script.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Answer {
+pub(super) struct BucketAnswer {
     /// Whether the amount was taken, charged or given back.
     pub(super) passed: bool,
     /// After how many microseconds a take that did not pass would.
@@ -61,7 +64,7 @@ impl Action {
     }
 }
 
-impl<'a> Call<'a> {
+impl<'a> BucketCall<'a> {
     /// Does `action` with `amount` units of `quota` units a minute; at `now_micros` since 1970, or at the
     /// server's own time.
     pub(super) fn new(
@@ -78,37 +81,32 @@ impl<'a> Call<'a> {
         Self { key, quota, action, micros: micros.min(LONGEST_COST), parts, now_micros }
     }
 
-    /// Writes a bucket of no tenant, to see whether that is possible.
-    pub(super) fn probe() -> Self {
-        Self::new("ocr-gateway:probe", LARGEST_QUOTA, Action::Charge, LARGEST_QUOTA, None)
-    }
-}
-
-impl Ask for Call<'_> {
-    type Answer = Answer;
-
-    /// Taken twice, it errs to the strict side.
-    fn may_repeat(&self) -> bool {
-        self.action == Action::Take
+    /// Runs it; `None` where Redis is away. A take may be sent twice: it errs to the strict side.
+    pub(super) async fn run(&self, link: &Link) -> Option<BucketAnswer> {
+        let call = self.script_call();
+        let call = if self.action == Action::Take { call.repeatable() } else { call };
+        let (passed, wait_micros, used_micros, used_parts) = link.run(&call).await?;
+        Some(BucketAnswer { passed, wait_micros, used_micros, used_parts, quota: self.quota })
     }
 
-    async fn invoke(
-        &self,
-        scripts: &Scripts,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Answer> {
-        let mut invocation = scripts.bucket.key(self.key);
-        invocation.arg(self.quota).arg(self.action.as_str()).arg(self.micros).arg(self.parts);
-        if let Some(now) = self.now_micros {
-            invocation.arg(now);
+    fn script_call(&self) -> ScriptCall<'static> {
+        let call = BUCKET.on(self.key).arg(self.quota).arg(self.action.as_str());
+        let call = call.arg(self.micros).arg(self.parts);
+        match self.now_micros {
+            Some(now) => call.arg(now),
+            None => call,
         }
-        let (passed, wait_micros, used_micros, used_parts): (bool, u64, u64, u64) =
-            invocation.invoke_async(connection).await?;
-        Ok(Answer { passed, wait_micros, used_micros, used_parts, quota: self.quota })
     }
 }
 
-impl Answer {
+/// Writes a bucket of no tenant: a replica that only reads, a user without the right and a full memory show here
+/// and not at the next request.
+pub(super) fn probe() -> ScriptCall<'static> {
+    let key = "ocr-gateway:probe";
+    BucketCall::new(key, LARGEST_QUOTA, Action::Charge, LARGEST_QUOTA, None).script_call()
+}
+
+impl BucketAnswer {
     /// What is in use, in units, rounded up; over the quota where there is debt.
     pub(super) fn in_use(&self) -> u64 {
         let parts = u128::from(self.used_micros) * u128::from(self.quota);
@@ -122,7 +120,7 @@ mod tests {
     use super::*;
 
     fn cost(amount: u64, quota: u64) -> (u64, u64) {
-        let call = Call::new("", quota, Action::Take, amount, None);
+        let call = BucketCall::new("", quota, Action::Take, amount, None);
         (call.micros, call.parts)
     }
 
@@ -137,14 +135,14 @@ mod tests {
     #[test]
     fn no_amount_and_no_quota_leaves_what_a_double_holds_exactly() {
         for (amount, quota) in [(u64::MAX, 1), (u64::MAX, u64::MAX), (1, u64::MAX)] {
-            let call = Call::new("", quota, Action::Take, amount, None);
+            let call = BucketCall::new("", quota, Action::Take, amount, None);
             assert!(call.micros <= 1 << 51 && call.parts < call.quota && call.quota <= 1 << 52);
         }
     }
 
     #[test]
     fn what_is_in_use_is_told_in_units_and_rounded_up() {
-        let answer = |used_micros, used_parts, quota| Answer {
+        let answer = |used_micros, used_parts, quota| BucketAnswer {
             passed: false,
             wait_micros: 0,
             used_micros,

@@ -2,7 +2,7 @@
 //!
 //! The limits protect the tenants from each other and the upstream's quota from one tenant's loop;
 //! they are not a budget, which would have to survive a crash. So what is counted may be lost: it
-//! lives in memory, of this process ([`local`]) or of a Redis that all replicas share ([`redis`]).
+//! lives in memory, of this process ([`local`]) or of a Redis that all replicas share ([`shared`]).
 //! Requests at once are counted in the process in either case ([`concurrency`] says why).
 //!
 //! A minute's whole quota may come at once. Callers of OCR services read sixty a minute as "I may
@@ -17,8 +17,9 @@
 pub mod concurrency;
 pub mod gcra;
 pub mod local;
-pub mod redis;
 pub mod shared;
+
+mod bucket;
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -1,74 +1,39 @@
-//! Small values that replicas change one after the other, kept in Redis.
+//! Small values that replicas share and change one after the other.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use redis::RedisResult;
-use redis::aio::MultiplexedConnection;
 
-use super::link::{Ask, Link, Scripts};
-use crate::rate_limit::shared::SharedCells;
+use super::link::Link;
+use super::script::Script;
 
-/// The values in one Redis.
-#[derive(Debug)]
-pub(super) struct RedisCells {
-    pub(super) link: Arc<Link>,
+/// Reads and replaces a value.
+static CELL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("cell.lua")));
+
+/// A store of small values, each of which is changed by compare and set.
+pub trait SharedCells: fmt::Debug + Send + Sync {
+    /// The value under `key`, empty where there is none, and the store's time since 1970; `None` while the
+    /// store is away. Takes no longer than the store's own timeout.
+    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<(Vec<u8>, Duration)>>;
+
+    /// Replaces `old` by `new` for the time `keep`; false where the value is not `old` any more, `None`
+    /// while the store is away.
+    fn replace<'a>(
+        &'a self,
+        key: &'a str,
+        old: &'a [u8],
+        new: &'a [u8],
+        keep: Duration,
+    ) -> BoxFuture<'a, Option<bool>>;
 }
 
-/// Asks for a value and the time.
-struct Read<'a> {
-    key: &'a str,
-}
-
-/// Replaces a value that is known.
-struct Replace<'a> {
-    key: &'a str,
-    old: &'a [u8],
-    new: &'a [u8],
-    keep: Duration,
-}
-
-impl Ask for Read<'_> {
-    type Answer = (Vec<u8>, u64, u64);
-
-    fn may_repeat(&self) -> bool {
-        true
-    }
-
-    async fn invoke(
-        &self,
-        scripts: &Scripts,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<Self::Answer> {
-        scripts.cell.key(self.key).invoke_async(connection).await
-    }
-}
-
-impl Ask for Replace<'_> {
-    type Answer = bool;
-
-    /// Repeated, it would find its own value and say that it was another's.
-    fn may_repeat(&self) -> bool {
-        false
-    }
-
-    async fn invoke(
-        &self,
-        scripts: &Scripts,
-        connection: &mut MultiplexedConnection,
-    ) -> RedisResult<bool> {
-        let mut invocation = scripts.cell.key(self.key);
-        let keep = u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX);
-        invocation.arg(self.old).arg(self.new).arg(keep);
-        invocation.invoke_async(connection).await
-    }
-}
-
-impl SharedCells for RedisCells {
+impl SharedCells for Link {
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<(Vec<u8>, Duration)>> {
         Box::pin(async move {
-            let (value, seconds, micros) = self.link.ask(&Read { key }).await?;
+            let read = CELL.on(key).repeatable();
+            let (value, seconds, micros) = self.run(&read).await?;
             let now = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
             Some((value, now))
         })
@@ -81,6 +46,9 @@ impl SharedCells for RedisCells {
         new: &'a [u8],
         keep: Duration,
     ) -> BoxFuture<'a, Option<bool>> {
-        Box::pin(async move { self.link.ask(&Replace { key, old, new, keep }).await })
+        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        // Repeated, it would find its own value and take that for another replica's.
+        let replace = CELL.on(key).arg(old).arg(new).arg(keep);
+        Box::pin(async move { self.run(&replace).await })
     }
 }

@@ -18,12 +18,12 @@ use std::{fmt, io};
 
 use prometheus::IntGauge;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, Script};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
-use super::bucket::Call;
-use super::{OnFailure, RedisLimitsError};
+use super::script::{Probe, ScriptCall};
+use super::settings::{LinkError, OnFailure, RedisSettings};
 
 /// How long opening a connection may take, TLS and a login included. No request waits for it longer
 /// than for an answer.
@@ -37,9 +37,9 @@ const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 const LATE_IN_A_ROW: u32 = 3;
 
 /// A Redis and whether it answers.
-pub(super) struct Link {
+pub(super) struct Connection {
     client: Client,
-    scripts: Scripts,
+    probe: Probe,
     timeout: Duration,
     on_failure: OnFailure,
     up: IntGauge,
@@ -65,30 +65,6 @@ impl Lateness {
         self.noted_at = Some(now);
         self.in_a_row >= LATE_IN_A_ROW
     }
-}
-
-/// The scripts that run in Redis.
-pub(super) struct Scripts {
-    /// Takes from a bucket and gives back.
-    pub(super) bucket: Script,
-    /// Reads and replaces a value.
-    pub(super) cell: Script,
-}
-
-/// One thing that Redis is asked.
-pub(super) trait Ask: Sync {
-    /// What it says.
-    type Answer: Send;
-
-    /// Whether doing it twice does no harm.
-    fn may_repeat(&self) -> bool;
-
-    /// Asks, loading the script first where Redis does not know it.
-    fn invoke(
-        &self,
-        scripts: &Scripts,
-        connection: &mut MultiplexedConnection,
-    ) -> impl Future<Output = RedisResult<Self::Answer>> + Send;
 }
 
 struct State {
@@ -137,38 +113,44 @@ fn is_invalid(error: &RedisError) -> bool {
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for Connection {
     /// Without the client, whose address may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("address", &self.address()).finish_non_exhaustive()
+        f.debug_struct("Connection").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
-impl Link {
-    /// A link that is not connected.
-    pub(super) fn new(
-        client: Client,
-        timeout: Duration,
-        on_failure: OnFailure,
-        up: IntGauge,
-    ) -> Self {
-        let (state, _) = watch::channel(State { epoch: 0, reach: Reach::Down });
-        let scripts = Scripts {
-            bucket: Script::new(include_str!("bucket.lua")),
-            cell: Script::new(include_str!("cell.lua")),
-        };
-        let lateness = Mutex::default();
-        Self { client, scripts, timeout, on_failure, up, state, lateness }
-    }
-
-    /// Connects for the first time, and makes sure that the script runs and may write.
+impl Connection {
+    /// A connection that is not opened yet.
     ///
     /// # Errors
     ///
-    /// [`RedisLimitsError::Unreachable`] where it does not.
-    pub(super) async fn open(&self) -> Result<(), RedisLimitsError> {
+    /// [`LinkError::Url`] where the address cannot be understood.
+    pub(super) fn new(
+        settings: &RedisSettings,
+        probe: Probe,
+        up: IntGauge,
+    ) -> Result<Self, LinkError> {
+        let (state, _) = watch::channel(State { epoch: 0, reach: Reach::Down });
+        Ok(Self {
+            client: settings.client()?,
+            probe,
+            timeout: settings.timeout(),
+            on_failure: settings.on_failure,
+            up,
+            state,
+            lateness: Mutex::default(),
+        })
+    }
+
+    /// Connects for the first time, and makes sure that scripts run and may write.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::Unreachable`] where they do not.
+    pub(super) async fn open(&self) -> Result<(), LinkError> {
         let opened = self.connect().await;
-        let connection = opened.map_err(|error| RedisLimitsError::Unreachable {
+        let connection = opened.map_err(|error| LinkError::Unreachable {
             address: self.address(),
             cause: error.to_string(),
             is_outage: error.is_outage(),
@@ -178,8 +160,12 @@ impl Link {
         Ok(())
     }
 
+    pub(super) const fn on_failure(&self) -> OnFailure {
+        self.on_failure
+    }
+
     /// Tells that Redis is away from the start, if it still is.
-    pub(super) fn tell_if_away(&self, error: &RedisLimitsError) {
+    pub(super) fn tell_if_away(&self, error: &LinkError) {
         // What is borrowed keeps the state from changing, so that the gauge is not set after that of a restoration.
         let state = self.state.borrow();
         if matches!(state.reach, Reach::Down) {
@@ -192,11 +178,11 @@ impl Link {
         self.client.get_connection_info().addr().to_string()
     }
 
-    /// Asks; `None` where Redis is away.
+    /// Runs a script; `None` where Redis is away.
     ///
     /// Takes at most the timeout. A call that was not answered may have been counted all the same, so
     /// one that would do harm twice is never sent again.
-    pub(super) async fn ask<A: Ask>(&self, call: &A) -> Option<A::Answer> {
+    pub(super) async fn run<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Option<T> {
         let asked_at = Instant::now();
         let deadline = asked_at + self.timeout;
         let mut may_repeat = call.may_repeat();
@@ -206,7 +192,7 @@ impl Link {
                 return None;
             };
             let (epoch, mut connection) = reached?;
-            let answer = call.invoke(&self.scripts, &mut connection);
+            let answer = call.run(&mut connection);
             let error = match timeout_at(deadline, answer).await {
                 Ok(Ok(answer)) => {
                     *self.lateness() = Lateness::default();
@@ -254,18 +240,17 @@ impl Link {
         // Every wait has its bound here; the library's own would end others earlier.
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let probe = (self.probe)();
         let opening = async {
             let client = &self.client;
             let mut connection =
                 client.get_multiplexed_async_connection_with_config(&config).await?;
-            self.scripts.bucket.prepare_invoke().load_async(&mut connection).await?;
+            probe.load(&mut connection).await?;
             Ok::<_, RedisError>(connection)
         };
         let opened = timeout(CONNECT_TIMEOUT, opening).await;
         let mut connection = opened.map_err(|_| CallError::Timeout(CONNECT_TIMEOUT))??;
-        let probe = Call::probe();
-        let probing = probe.invoke(&self.scripts, &mut connection);
-        let probed = timeout(self.timeout, probing).await;
+        let probed = timeout(self.timeout, probe.run::<()>(&mut connection)).await;
         probed.map_err(|_| CallError::Timeout(self.timeout))??;
         Ok(connection)
     }

@@ -12,7 +12,7 @@ const CONFINED: [(&str, &[&str]); 6] = [
     ("reqwest", &["dashscope", "cli/healthcheck.rs", "cli/demo.rs"]),
     ("sqlx", &["store"]),
     ("rusqlite", &["store/sqlite/posting.rs"]),
-    ("redis", &["rate_limit/redis"]),
+    ("redis", &["redis"]),
     ("clap", &["cli"]),
 ];
 

@@ -2,7 +2,7 @@
 //! comes after them.
 
 use dashscope_emulator::Fault;
-use ocr_gateway::rate_limit::redis::OnFailure;
+use ocr_gateway::redis::settings::OnFailure;
 
 use crate::budgets::accounts;
 use crate::dropin::{CHAT, GENERATION, chat, generation, streamed};

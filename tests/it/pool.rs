@@ -4,7 +4,7 @@ use dashscope_emulator::{Emulator, EngineChoice, Fault, Options as EmulatorOptio
 use futures_util::future::join_all;
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::dashscope::settings::EndpointSettings;
-use ocr_gateway::rate_limit::redis::OnFailure;
+use ocr_gateway::redis::settings::OnFailure;
 
 use crate::dropin::{CHAT, chat};
 use crate::harness::{Answer, SCRIPTED_TEXT, Setup, TestGateway, fixture};

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::rate_limit::local::LocalRateLimiter;
-use ocr_gateway::rate_limit::redis::{OnFailure, RedisRateLimiter, TimeSource};
+use ocr_gateway::rate_limit::shared::{RedisRateLimiter, TimeSource};
+use ocr_gateway::redis::link::Link;
+use ocr_gateway::redis::settings::OnFailure;
 use ocr_gateway::rate_limit::{LimitExceeded, Quotas, RateLimiter, TakeError, Taken};
 use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::units::Tokens;
@@ -40,16 +42,11 @@ impl Subject {
         let settings = database.settings(OnFailure::Closed);
         let (time, tasks) = (TimeSource::Clock(clock.clone()), TaskTracker::new());
         let up = IntGauge::new("up", "Of a test.").unwrap();
-        let limiter = RedisRateLimiter::connect(
-            &settings,
-            time,
-            clock.clone(),
-            up,
-            tasks.clone(),
-            &Supervisor::default(),
-        )
-        .await;
-        Self { limiter: Arc::new(limiter.unwrap()), clock, tasks, database: Some(database) }
+        let probe = RedisRateLimiter::probe;
+        let link = Link::connect(&settings, probe, up, &Supervisor::default()).await.unwrap();
+        let limiter =
+            RedisRateLimiter::new(Arc::new(link), time, clock.clone(), tasks.clone());
+        Self { limiter: Arc::new(limiter), clock, tasks, database: Some(database) }
     }
 
     async fn redis() -> Option<Self> {

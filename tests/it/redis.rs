@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ocr_gateway::rate_limit::redis::{OnFailure, RedisSettings};
+use ocr_gateway::redis::settings::{OnFailure, RedisSettings};
 
 /// How many tests can have a database of their own in one server.
 const DATABASES: u32 = 1024;

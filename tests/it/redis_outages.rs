@@ -7,7 +7,9 @@ use std::sync::Arc;
 use dashscope_emulator::Fault;
 use futures_util::future::join_all;
 use ocr_gateway::clock::SystemClock;
-use ocr_gateway::rate_limit::redis::{OnFailure, RedisRateLimiter, TimeSource};
+use ocr_gateway::rate_limit::shared::{RedisRateLimiter, TimeSource};
+use ocr_gateway::redis::link::Link;
+use ocr_gateway::redis::settings::OnFailure;
 use ocr_gateway::rate_limit::{Quotas, RateLimiter, TakeError};
 use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::units::Tokens;
@@ -217,16 +219,10 @@ async fn limiter_on(
     let (clock, gauge, tracker) = (Arc::new(SystemClock), up.clone(), tasks.clone());
     let mut settings = database.settings(on_failure);
     settings.timeout_ms = PATIENCE_MS;
-    let limiter = RedisRateLimiter::connect(
-        &settings,
-        TimeSource::Server,
-        clock,
-        gauge,
-        tracker,
-        &Supervisor::default(),
-    )
-    .await;
-    (limiter.unwrap(), up, tasks)
+    let probe = RedisRateLimiter::probe;
+    let link = Link::connect(&settings, probe, gauge, &Supervisor::default()).await.unwrap();
+    let limiter = RedisRateLimiter::new(Arc::new(link), TimeSource::Server, clock, tracker);
+    (limiter, up, tasks)
 }
 
 /// So few that no test sees one come back.

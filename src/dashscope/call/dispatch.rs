@@ -26,7 +26,7 @@ use crate::dashscope::wire::memory::{Memory, Room};
 use crate::dashscope::wire::request::Request;
 use crate::dashscope::wire::transport::{ClientError, Reception};
 use crate::random::Random;
-use crate::rate_limit::shared::SharedCells;
+use crate::redis::cells::SharedCells;
 use crate::telemetry::metrics::Metrics;
 
 /// How much longer a call waits for its turn when its caller has been waited for long enough.

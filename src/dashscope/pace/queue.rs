@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::dashscope::fault::error::Fault;
 use crate::dashscope::fault::health::Quota;
 use crate::dashscope::settings::UpstreamSettings;
-use crate::rate_limit::shared::SharedCells;
+use crate::redis::cells::SharedCells;
 use crate::units::Tokens;
 
 /// The lanes of all accounts.

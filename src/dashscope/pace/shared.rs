@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::controller::Pace;
 use crate::clock::Clock;
-use crate::rate_limit::shared::SharedCells;
+use crate::redis::cells::SharedCells;
 
 /// How often a change is tried against others' before it is made in this process alone.
 const MOST_TRIES: usize = 16;

@@ -25,7 +25,7 @@ use super::wire::transport::{ClientError, Transport};
 use crate::admission::Permit;
 use crate::catalog::Model;
 use crate::clock::Clock;
-use crate::rate_limit::shared::SharedCells;
+use crate::redis::cells::SharedCells;
 use crate::telemetry::metrics::Metrics;
 use crate::units::Tokens;
 

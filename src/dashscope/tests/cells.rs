@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::RuntimeClock;
 use crate::clock::Clock;
-use crate::rate_limit::shared::SharedCells;
+use crate::redis::cells::SharedCells;
 
 /// A store in memory, which others change between a read and a write.
 #[derive(Debug)]

@@ -1,0 +1,83 @@
+//! The link of a process: its one connection, and the task that opens it again.
+
+use std::sync::Arc;
+
+use prometheus::IntGauge;
+use redis::FromRedisValue;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connection::Connection;
+use super::script::{Probe, ScriptCall};
+use super::settings::{LinkError, OnFailure, RedisSettings};
+use crate::supervisor::Supervisor;
+
+/// A Redis that may be away.
+#[derive(Debug)]
+pub struct Link {
+    connection: Arc<Connection>,
+    /// Why it began without Redis.
+    away: Option<LinkError>,
+    _reconnecting: AbortOnDropHandle<()>,
+}
+
+impl Link {
+    /// Connects. `probe` shows whether a new connection can be used, `up` tells whether Redis answers, and
+    /// `supervisor` watches the task that opens the connection again.
+    ///
+    /// A Redis that is away is no error where `redis.on_failure` is `local`: the caller does without it
+    /// until it is there. [`Self::tell_if_away`] logs that.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] where there is no usable Redis: a service whose limits cannot be counted should not
+    /// start.
+    pub async fn connect(
+        settings: &RedisSettings,
+        probe: Probe,
+        up: IntGauge,
+        supervisor: &Supervisor,
+    ) -> Result<Self, LinkError> {
+        let connection = Arc::new(Connection::new(settings, probe, up)?);
+        let away = match (connection.open().await, settings.on_failure) {
+            (Err(error), OnFailure::Local) if error.is_outage() => Some(error),
+            (opened, _) => {
+                opened?;
+                None
+            }
+        };
+        // A stop need not wait for this task: it ends with the link.
+        let keeping = supervisor.spawn("connection to Redis", Arc::clone(&connection).keep());
+        Ok(Self { connection, away, _reconnecting: AbortOnDropHandle::new(keeping) })
+    }
+
+    /// Logs that Redis was away from the start, unless it has come back. It is apart from [`Self::connect`],
+    /// because a start that waits for the database connects again and again.
+    pub fn tell_if_away(&self) {
+        if let Some(error) = &self.away {
+            self.connection.tell_if_away(error);
+        }
+    }
+
+    /// What happens to requests while Redis does not answer.
+    pub fn on_failure(&self) -> OnFailure {
+        self.connection.on_failure()
+    }
+
+    /// Runs a script; `None` where Redis is away. Takes `redis.timeout_ms` at most.
+    pub async fn run<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Option<T> {
+        self.connection.run(call).await
+    }
+}
+
+/// Connects once and gives the address; for `ocr-gateway check`.
+///
+/// # Errors
+///
+/// [`LinkError`] says what to mend.
+pub async fn check(settings: &RedisSettings, probe: Probe) -> Result<String, LinkError> {
+    let unseen = IntGauge::new("unseen", "Not registered.");
+    let unseen = unseen.map_err(|error| LinkError::Url(error.to_string()))?;
+    let connection = Connection::new(settings, probe, unseen)?;
+    connection.open().await?;
+    Ok(connection.address())
+}
