@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use jiff::ToSpan;
 use jiff::civil::Date;
 use ocr_gateway::clock::{Clock, SystemClock};
+use ocr_gateway::lease::instance::Instance;
 use ocr_gateway::ledger::Ledger;
 use ocr_gateway::ledger::books::{Bill, Charge};
 use ocr_gateway::ledger::budget::Budgets;
@@ -75,11 +76,14 @@ async fn open(store: &Store) -> Ledger {
     let time_zone = Calendar::UTC;
     let settings = LedgerSettings { lease_ms: 30_000, retention_days: 10_000, time_zone };
     let metrics = Metrics::new(&MetricsSettings { max_tenants: 10 }).unwrap();
-    let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+    let (clock, random, metrics) =
+        (Arc::new(SystemClock), Arc::new(SystemRandom), Arc::new(metrics));
     let background = Supervisor::default();
-    let opened =
-        Ledger::open(store.ledger(), &settings, clock, random, Arc::new(metrics), &background);
-    opened.await.unwrap()
+    let (leases, lease) = (store.leases(), settings.lease());
+    let parts = (clock.clone(), random.clone(), metrics.clone());
+    let instance = Instance::open(leases, lease, parts.0, parts.1, parts.2, &background);
+    let (ledger, instance) = (store.ledger(), instance.await.unwrap());
+    Ledger::open(ledger, instance, &settings, clock, random, metrics, &background)
 }
 
 /// Pairs of reserve and settle of one tenant, as fast as so many callers can.

@@ -24,6 +24,7 @@ use crate::catalog::{Catalog, CatalogError, LeftOut};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
 use crate::dropin::Dropin;
+use crate::lease::instance::Instance;
 use crate::ledger::{Ledger, LedgerStoreError};
 use crate::metering::run::Metering;
 use crate::ocr::Ocr;
@@ -54,6 +55,8 @@ pub struct Gateway {
     pub limiter: Arc<dyn RateLimiter>,
     /// Requests at once, by tenant.
     pub concurrency: Arc<Concurrency>,
+    /// This process among the replicas.
+    pub instance: Arc<Instance>,
     /// What may still be spent, and what was.
     pub ledger: Ledger,
     /// The models and their prices.
@@ -229,15 +232,8 @@ impl Gateway {
         let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&clock)).await;
         let tenancy = tenancy.map_err(DirectoryError::from)?;
         // The last that may fail, since its tasks run from here on.
-        let ledger = Ledger::open(
-            store.ledger(),
-            &settings.ledger,
-            Arc::clone(&clock),
-            Arc::clone(&random),
-            Arc::clone(&metrics),
-            &supervisor,
-        )
-        .await?;
+        let (instance, ledger) =
+            ledger(settings, &store, &clock, &random, &metrics, &supervisor).await?;
         tell(&catalog, &client, link.as_deref());
         let admission = Admission::new(
             Arc::clone(&limiter),
@@ -271,6 +267,7 @@ impl Gateway {
             shares: by_tenant,
             limiter,
             concurrency: Arc::new(Concurrency::default()),
+            instance,
             ledger,
             catalog,
             ocr: Arc::new(ocr),
@@ -369,6 +366,27 @@ pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
 /// The account of the bytes of uploads and long answers, which shows itself in the metrics.
 fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
     Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
+}
+
+/// The ledger, and the instance that holds its entries, with their tasks.
+async fn ledger(
+    settings: &Settings,
+    store: &Store,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+    metrics: &Arc<Metrics>,
+    supervisor: &Supervisor,
+) -> Result<(Arc<Instance>, Ledger), LedgerStoreError> {
+    let (settings, parts) = (&settings.ledger, || (clock.clone(), random.clone(), metrics.clone()));
+    let (own_clock, chance, shown) = parts();
+    let lease = settings.lease();
+    let instance =
+        Instance::open(store.leases(), lease, own_clock, chance, shown, supervisor).await?;
+    let (own_clock, chance, shown) = parts();
+    let holder = Arc::clone(&instance);
+    let ledger =
+        Ledger::open(store.ledger(), holder, settings, own_clock, chance, shown, supervisor);
+    Ok((instance, ledger))
 }
 
 /// What reads the budgets for the metrics, with its task.

@@ -17,6 +17,7 @@ pub mod telemetry;
 pub mod supervisor;
 
 pub mod capacity;
+pub mod lease;
 pub mod redis;
 
 pub mod image;

@@ -7,7 +7,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::window::Window;
+use jiff::civil::Date;
+
+use super::window::{Period, Window};
 use crate::units::Currency;
 
 /// The largest amount that a database column holds.
@@ -69,6 +71,27 @@ pub struct Account {
     pub excess: u64,
     /// Bounds of the calls that are open now.
     pub reserved: u64,
+}
+
+/// A tenant's token accounts after a posting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balances {
+    /// The day that they are of.
+    pub day: Date,
+    /// The day's account.
+    pub daily: Account,
+    /// The month's account.
+    pub monthly: Account,
+}
+
+impl Balances {
+    /// The account of a period.
+    pub const fn of(&self, period: Period) -> &Account {
+        match period {
+            Period::Day => &self.daily,
+            Period::Month => &self.monthly,
+        }
+    }
 }
 
 impl Account {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use jiff::civil::Date;
 use uuid::Uuid;
 
-use super::account::{Account, AccountKey, Unit};
+use super::account::{Account, AccountKey, Balances, Unit};
 use super::budget::{BudgetExceeded, Budgets};
 use super::window::{Period, Window};
 use crate::units::{Currency, Money, Usage};
@@ -86,7 +86,7 @@ pub struct Entry {
     /// Names it.
     pub id: Uuid,
     /// The process that made it and is to end it.
-    pub holder: Uuid,
+    pub instance: Uuid,
     /// Its bound, and who pays.
     pub charge: Charge,
     /// The day that it belongs to, whenever it ends.
@@ -115,7 +115,7 @@ pub enum Operation {
         /// The new entry's name.
         id: Uuid,
         /// The process that will end it.
-        holder: Uuid,
+        instance: Uuid,
         /// The bound.
         charge: Charge,
         /// What the tenant may spend.
@@ -156,7 +156,7 @@ pub enum Operation {
         /// The entry.
         id: Uuid,
         /// The process that asked for it.
-        holder: Uuid,
+        instance: Uuid,
         /// What was asked for.
         charge: Charge,
     },
@@ -172,27 +172,6 @@ impl Operation {
             | Self::WriteOff { id, .. }
             | Self::Release { id }
             | Self::Void { id, .. } => *id,
-        }
-    }
-}
-
-/// A tenant's token accounts after a posting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Balances {
-    /// The day that they are of.
-    pub day: Date,
-    /// The day's account.
-    pub daily: Account,
-    /// The month's account.
-    pub monthly: Account,
-}
-
-impl Balances {
-    /// The account of a period.
-    pub const fn of(&self, period: Period) -> &Account {
-        match period {
-            Period::Day => &self.daily,
-            Period::Month => &self.monthly,
         }
     }
 }
@@ -368,7 +347,7 @@ impl Books {
     /// Posts one operation, as of `today`.
     pub fn post(&mut self, operation: &Operation, today: Date) -> Outcome {
         match operation {
-            Operation::Reserve { id, holder, charge, budgets } => {
+            Operation::Reserve { id, instance, charge, budgets } => {
                 let stored = self.budgets.get(&charge.tenant).filter(|_| !budgets.of_file);
                 let budgets = *stored.unwrap_or(budgets);
                 if let Some(entry) = self.entries.get(id) {
@@ -381,7 +360,7 @@ impl Books {
                     let bound = amount(&charge.bound, charge.cost, key.unit);
                     self.account(key).reserve(bound);
                 }
-                self.enter(*id, *holder, charge.clone(), today, EntryState::Open);
+                self.enter(*id, *instance, charge.clone(), today, EntryState::Open);
                 Outcome::Reserved(self.balances(charge, today), budgets)
             }
             Operation::Settle { id, bill } => self.close(*id, EntryState::Settled, bill.clone()),
@@ -395,21 +374,21 @@ impl Books {
                 self.close(*id, EntryState::Unverified, bill)
             }
             Operation::Release { id } => self.close(*id, EntryState::Released, Bill::default()),
-            Operation::Void { id, holder, charge } => {
+            Operation::Void { id, instance, charge } => {
                 if self.entries.contains_key(id) {
                     return self.close(*id, EntryState::Released, Bill::default());
                 }
                 let nothing =
                     Charge { bound: Usage::default(), cost: Money::ZERO, ..charge.clone() };
-                self.enter(*id, *holder, nothing, today, EntryState::Released);
+                self.enter(*id, *instance, nothing, today, EntryState::Released);
                 Outcome::Unchanged
             }
         }
     }
 
     /// Makes a new entry.
-    fn enter(&mut self, id: Uuid, holder: Uuid, charge: Charge, day: Date, state: EntryState) {
-        let entry = Entry { id, holder, charge, day, state, bill: Bill::default() };
+    fn enter(&mut self, id: Uuid, instance: Uuid, charge: Charge, day: Date, state: EntryState) {
+        let entry = Entry { id, instance, charge, day, state, bill: Bill::default() };
         self.entries.insert(id, entry);
         self.new_entries.push(id);
     }

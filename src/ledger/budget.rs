@@ -5,8 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::account::Unit;
-use super::books::Balances;
+use super::account::{Balances, Unit};
 use super::window::{Calendar, Period, Window};
 use crate::units::{Money, Tokens};
 

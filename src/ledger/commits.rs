@@ -1,11 +1,11 @@
-//! What became of the last commit, which is what readiness goes by.
+//! The fate of the last commit, by which the process tells whether it is ready.
 //!
-//! A database may answer every question and take no commit: a standby, a full disk, a file that
-//! somebody else has locked. So readiness does not ask a question. It goes by the last post; where
-//! that was some time ago, a task of this module commits a beat of the process.
+//! A database may answer every question and take no commit: a standby, a full disk, a file that another
+//! program has locked. So readiness goes by the last post. Where that was some time ago, a task of this module
+//! commits a heartbeat of the process.
 //!
-//! The task runs where the ledger was opened. Whoever asks for readiness may do so on another runtime,
-//! to which the pools' connections would otherwise be bound.
+//! The task runs where the ledger was opened. Readiness may be asked for on another runtime, to which the
+//! pools' connections would otherwise be bound.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,24 +13,24 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::{Holder, LedgerStore};
 use crate::clock::Clock;
+use crate::lease::instance::Instance;
 
 /// For how long the fate of a commit tells what will become of the next. Anybody may ask for
 /// readiness, so this also bounds what the questions cost.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long whoever asks waits for a beat.
+/// How long a question for readiness waits for a heartbeat.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a beat may take before its connection is given up.
-const BEAT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a heartbeat may take before its connection is given up.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The fate of the last commit.
 #[derive(Debug)]
 pub(super) struct Commits {
     last: watch::Sender<Commit>,
-    beat_wanted: Notify,
+    heartbeat_wanted: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ impl Commits {
     /// The process has just been registered, which was a commit.
     pub(super) fn new(now: Instant) -> Self {
         let (last, _) = watch::channel(Commit { was_taken: true, at: now });
-        Self { last, beat_wanted: Notify::new() }
+        Self { last, heartbeat_wanted: Notify::new() }
     }
 
     /// Notes what became of a commit.
@@ -58,22 +58,21 @@ impl Commits {
         if now.saturating_duration_since(last.at) < FRESH {
             return last.was_taken;
         }
-        self.beat_wanted.notify_one();
+        self.heartbeat_wanted.notify_one();
         let next = timeout(PATIENCE, commits.changed()).await;
         matches!(next, Ok(Ok(()))) && commits.borrow().was_taken
     }
 
-    /// Beats whenever somebody wants to know.
-    pub(super) async fn beat_when_wanted(
+    /// Commits a heartbeat of `instance` whenever somebody wants to know.
+    pub(super) async fn try_when_wanted(
         self: Arc<Self>,
-        store: Arc<dyn LedgerStore>,
-        holder: Arc<Holder>,
+        instance: Arc<Instance>,
         clock: Arc<dyn Clock>,
     ) {
         loop {
-            self.beat_wanted.notified().await;
-            let beaten = timeout(BEAT_TIMEOUT, store.beat(holder.id())).await;
-            self.note(matches!(beaten, Ok(Ok(_))), clock.instant());
+            self.heartbeat_wanted.notified().await;
+            let done = timeout(HEARTBEAT_TIMEOUT, instance.heartbeat()).await;
+            self.note(matches!(done, Ok(Ok(()))), clock.instant());
         }
     }
 }
@@ -82,10 +81,11 @@ impl Commits {
 mod tests {
     use std::thread;
 
-    use super::super::fake::FakeLedgerStore;
+    use super::super::fake::{FakeLedgerStore, instance};
     use super::*;
     use crate::clock::ManualClock;
-    use uuid::Uuid;
+    use crate::random::SeededRandom;
+    use crate::telemetry::metrics::{Metrics, MetricsSettings};
 
     const OLD: Duration = Duration::from_secs(2);
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_beat_that_nobody_answers_is_no_commit() {
+    async fn a_heartbeat_that_nobody_answers_is_no_commit() {
         let clock = clock();
         let commits = Commits::new(clock.instant());
         clock.advance(OLD);
@@ -116,11 +116,12 @@ mod tests {
     async fn a_question_from_another_runtime_is_answered_where_the_ledger_was_opened() {
         let (clock, store) = (clock(), Arc::new(FakeLedgerStore::default()));
         let commits = Arc::new(Commits::new(clock.instant()));
-        let holder = Arc::new(Holder(std::sync::Mutex::new(Uuid::nil())));
-        let (beating, beats) = (Arc::clone(&commits), Arc::clone(&store));
         let own_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
+        let random = Arc::new(SeededRandom::new(1));
+        let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
+        let instance = instance(store.clone(), own_clock.clone(), random, metrics).await;
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(beating.beat_when_wanted(beats, holder, own_clock));
+        tasks.spawn(Arc::clone(&commits).try_when_wanted(instance, own_clock));
         clock.advance(OLD);
         let now = clock.instant();
         let asking = tokio::task::spawn_blocking(move || {
@@ -128,6 +129,6 @@ mod tests {
             runtime.unwrap().block_on(commits.are_taken(now))
         });
         assert!(asking.await.unwrap());
-        assert_eq!(store.beat_on(), Some(thread::current().id()));
+        assert_eq!(store.heartbeat_on(), Some(thread::current().id()));
     }
 }

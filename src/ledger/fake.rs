@@ -21,9 +21,11 @@ use super::budget::Budgets;
 use super::settings::LedgerSettings;
 use super::usage::{Division, Imbalance, PartRow, UsageQuery, UsageRow};
 use super::window::{Calendar, Period, Window};
-use super::{Beats, Ledger, LedgerStore, LedgerStoreError};
+use super::{Ledger, LedgerStore, LedgerStoreError};
 use crate::clock::Clock;
-use crate::random::SeededRandom;
+use crate::lease::instance::Instance;
+use crate::lease::{Heartbeats, LeaseError, LeaseStore};
+use crate::random::{Random, SeededRandom};
 use crate::supervisor::Supervisor;
 use crate::telemetry::metrics::Metrics;
 
@@ -51,7 +53,7 @@ pub(crate) struct FakeLedgerStore {
     /// Commits that are under way.
     late: Mutex<Vec<CancellationToken>>,
     linger: Duration,
-    beat_on: Mutex<Option<ThreadId>>,
+    heartbeat_on: Mutex<Option<ThreadId>>,
 }
 
 /// What a database would hold.
@@ -59,7 +61,7 @@ pub(crate) struct FakeLedgerStore {
 pub(crate) struct Tables {
     pub(crate) accounts: BTreeMap<AccountKey, Account>,
     pub(crate) entries: BTreeMap<Uuid, Entry>,
-    pub(crate) holders: BTreeMap<Uuid, i64>,
+    pub(crate) instances: BTreeMap<Uuid, i64>,
     /// Budgets of the tenants that the store keeps.
     pub(crate) budgets: HashMap<Arc<str>, Budgets>,
     /// Entries that break a rule of the database whenever they are posted.
@@ -80,9 +82,9 @@ impl FakeLedgerStore {
         Self { linger, ..Self::default() }
     }
 
-    /// The thread of the last beat.
-    pub(crate) fn beat_on(&self) -> Option<ThreadId> {
-        *self.beat_on.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The thread of the last heartbeat.
+    pub(crate) fn heartbeat_on(&self) -> Option<ThreadId> {
+        *self.heartbeat_on.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it holds.
@@ -183,6 +185,42 @@ impl Tables {
     }
 }
 
+impl LeaseStore for FakeLedgerStore {
+    fn register(&self, instance: Uuid) -> BoxFuture<'_, Result<(), LeaseError>> {
+        Box::pin(async move {
+            let done = self.by_fate(|tables| {
+                tables.instances.insert(instance, 0);
+            });
+            done.map_err(away)
+        })
+    }
+
+    fn heartbeat(&self, instance: Uuid) -> BoxFuture<'_, Result<Option<Heartbeats>, LeaseError>> {
+        Box::pin(async move {
+            let thread = std::thread::current().id();
+            *self.heartbeat_on.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+            let done = self.by_fate(|tables| {
+                *tables.instances.get_mut(&instance)? += 1;
+                Some(tables.instances.iter().map(|(id, number)| (*id, *number)).collect())
+            });
+            done.map_err(away)
+        })
+    }
+
+    fn expire(&self, instance: Uuid) -> BoxFuture<'_, Result<(), LeaseError>> {
+        Box::pin(async move {
+            let done = self.by_fate(|tables| {
+                tables.instances.remove(&instance);
+            });
+            done.map_err(away)
+        })
+    }
+}
+
+fn away(error: LedgerStoreError) -> LeaseError {
+    LeaseError::Unavailable(error.into())
+}
+
 impl LedgerStore for FakeLedgerStore {
     fn post<'a>(
         &'a self,
@@ -218,33 +256,6 @@ impl LedgerStore for FakeLedgerStore {
         self.linger
     }
 
-    fn register(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
-        Box::pin(async move {
-            self.by_fate(|tables| {
-                tables.holders.insert(holder, 0);
-            })
-        })
-    }
-
-    fn beat(&self, holder: Uuid) -> BoxFuture<'_, Result<Option<Beats>, LedgerStoreError>> {
-        Box::pin(async move {
-            let thread = std::thread::current().id();
-            *self.beat_on.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
-            self.by_fate(|tables| {
-                *tables.holders.get_mut(&holder)? += 1;
-                Some(tables.holders.iter().map(|(holder, beat)| (*holder, *beat)).collect())
-            })
-        })
-    }
-
-    fn forget(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
-        Box::pin(async move {
-            self.by_fate(|tables| {
-                tables.holders.remove(&holder);
-            })
-        })
-    }
-
     fn orphans(
         &self,
         after: Uuid,
@@ -256,7 +267,7 @@ impl LedgerStore for FakeLedgerStore {
                 let orphans = entries.filter(|entry| {
                     entry.id > after
                         && entry.state == EntryState::Open
-                        && !tables.holders.contains_key(&entry.holder)
+                        && !tables.instances.contains_key(&entry.instance)
                 });
                 orphans.take(at_most as usize).map(|entry| entry.id).collect()
             })
@@ -310,11 +321,26 @@ impl LedgerStore for FakeLedgerStore {
     }
 }
 
-/// A ledger of a process of its own, for tests of what stands above it.
+/// A registered instance whose heartbeats do not run.
+pub(crate) async fn instance(
+    store: Arc<dyn LeaseStore>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    metrics: Arc<Metrics>,
+) -> Arc<Instance> {
+    let instance = Instance::new(Arc::clone(&store), clock, random, metrics);
+    // Where the store does not answer, it is asked until it does.
+    while store.register(instance.id()).await.is_err() {}
+    Arc::new(instance)
+}
+
+/// A ledger of a process of its own, for tests of the modules above it.
 pub(crate) async fn ledger(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Ledger {
-    let store = Arc::new(FakeLedgerStore::default());
+    let (store, random) = (Arc::new(FakeLedgerStore::default()), Arc::new(SeededRandom::new(1)));
     let time_zone = Calendar::UTC;
     let settings = LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone };
-    let random = Arc::new(SeededRandom::new(1));
-    Ledger::open(store, &settings, clock, random, metrics, &Supervisor::default()).await.unwrap()
+    let (shared, chance) = (Arc::clone(&metrics), Arc::clone(&random));
+    let instance = instance(store.clone(), Arc::clone(&clock), chance, shared).await;
+    let supervisor = Supervisor::default();
+    Ledger::open(store, instance, &settings, clock, random, metrics, &supervisor)
 }

@@ -1,4 +1,5 @@
-//! A bound that is held for one call, until its end is posted.
+//! A bound that is held for one call: how it is asked for, held, and ended. All of it goes to the writer as
+//! messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +8,74 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::account::Account;
-use super::books::{Balances, Bill, Operation};
-use super::budget::Budgets;
-use super::writer::{End, Message};
+use super::account::{Account, Balances};
+use super::books::{Bill, Charge, Operation, amount};
+use super::budget::{BudgetExceeded, Budgets};
 use crate::clock::Clock;
 use crate::units::{Money, Tokens};
 
 /// How long the end of a call waits to be in the database before the caller is answered. It is posted
 /// all the same; were it lost in a crash, the bound would be counted.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a call was not reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// A budget has no room for it.
+    #[error(transparent)]
+    Exceeded(#[from] BudgetExceeded),
+    /// The tenant was disabled, possibly while the call waited.
+    #[error("the tenant is disabled")]
+    Disabled,
+    /// The database does not answer. Nothing is spent without it.
+    #[error("the ledger is not available")]
+    Unavailable,
+}
+
+/// What the writer is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A call asks for its bound.
+    Reserve(Box<ReserveRequest>),
+    /// A call has ended.
+    End(Box<End>),
+    /// Somebody wants to know when all of the above is in the database.
+    Flush(oneshot::Sender<()>),
+}
+
+/// A call that asks for its bound.
+#[derive(Debug)]
+pub(super) struct ReserveRequest {
+    pub(super) id: Uuid,
+    pub(super) charge: Charge,
+    pub(super) budgets: Budgets,
+    pub(super) room: OwnedSemaphorePermit,
+    pub(super) reply: oneshot::Sender<ReserveReply>,
+    /// Whether the caller knows that it waits for calls in flight.
+    is_waiting: bool,
+}
+
+/// What a call that asked for its bound is told.
+#[derive(Debug)]
+pub(super) enum ReserveReply {
+    /// It is held.
+    Reserved(Box<Reservation>),
+    /// It is not.
+    Refused(ReserveError),
+    /// It may fit when calls in flight have ended; the rest will be told there.
+    Waiting(BudgetExceeded, oneshot::Receiver<Self>),
+}
+
+/// The end of a call.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) operation: Operation,
+    pub(super) reply: Option<oneshot::Sender<Balances>>,
+    /// When it was, by the ledger's clock.
+    pub(super) at: std::time::Instant,
+    /// The place in the queue, which is free once the end is posted. A voided call keeps its own.
+    pub(super) _room: Option<OwnedSemaphorePermit>,
+}
 
 /// A bound that is held for one call. Dropping it gives the bound back.
 #[derive(Debug)]
@@ -34,6 +93,45 @@ pub struct Reservation {
     pub(super) room: Option<OwnedSemaphorePermit>,
     pub(super) inbox: mpsc::UnboundedSender<Message>,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+impl ReserveRequest {
+    pub(super) const fn new(
+        id: Uuid,
+        charge: Charge,
+        budgets: Budgets,
+        room: OwnedSemaphorePermit,
+        reply: oneshot::Sender<ReserveReply>,
+    ) -> Self {
+        Self { id, charge, budgets, room, reply, is_waiting: false }
+    }
+
+    /// Lets the caller know that it waits, if it does not yet.
+    pub(super) fn wait(mut self, exceeded: BudgetExceeded) -> Self {
+        if !self.is_waiting {
+            let (reply, answer) = oneshot::channel();
+            let first = std::mem::replace(&mut self.reply, reply);
+            // A caller that has left is noticed by the new channel, which is closed then.
+            let _ = first.send(ReserveReply::Waiting(exceeded, answer));
+            self.is_waiting = true;
+        }
+        self
+    }
+
+    /// Lets the caller know that it waits behind a call for which there is no room in a budget. Nothing
+    /// is left where the call cannot fit into that budget before its window ends: it is refused.
+    pub(super) fn wait_behind(self, first: BudgetExceeded) -> Option<Self> {
+        if self.is_waiting {
+            return Some(self);
+        }
+        let asked = amount(&self.charge.bound, self.charge.cost, first.unit);
+        let exceeded = BudgetExceeded { asked, ..first };
+        if exceeded.is_held() {
+            return Some(self.wait(exceeded));
+        }
+        let _ = self.reply.send(ReserveReply::Refused(exceeded.into()));
+        None
+    }
 }
 
 impl Reservation {

@@ -6,9 +6,6 @@ use serde::Deserialize;
 
 use super::window::Calendar;
 
-/// How often a process must be silent when others look, before they take it for dead.
-pub const SILENT_LOOKS: u32 = 3;
-
 /// The section `[ledger]`. Each key's meaning and default stand in `config/default.toml`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,8 +19,8 @@ pub struct LedgerSettings {
 }
 
 impl LedgerSettings {
-    /// How long it is between two looks at the other replicas.
-    pub(super) fn look_every(&self) -> Duration {
-        Duration::from_millis(self.lease_ms) / SILENT_LOOKS
+    /// The lease as a duration.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
     }
 }

@@ -1,6 +1,6 @@
 //! The ledger under everything that can go wrong, many thousand times over.
 //!
-//! Each seed is a run of two or three processes with writers and keepers of their own on one store,
+//! Each seed is a run of two or three processes with writers and reapers of their own on one store,
 //! in virtual time: calls of all sizes, ends of all kinds, crashes, answers and batches lost on the way, clocks
 //! that step across midnight and back, processes that are taken for dead and come back. After every
 //! step nothing may be overspent or lost. A seed always makes the same run:
@@ -10,8 +10,8 @@
 //! OCR_GATEWAY_SEEDS=1000000 cargo test --release --lib ledger::tests
 //! ```
 
-mod keeping;
 mod linger;
+mod reaping;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,12 +24,13 @@ use uuid::Uuid;
 use super::account::{Account, AccountKey, Unit};
 use super::books::{Bill, Charge, Entry, EntryState};
 use super::budget::Budgets;
-use super::fake::{FakeLedgerStore, Fate, Tables};
-use super::keeper::Keeper;
+use super::fake::{FakeLedgerStore, Fate, Tables, instance};
+use super::reaper::Reaper;
 use super::settings::LedgerSettings;
 use super::window::{Calendar, Period, Window};
-use super::{Ledger, LedgerStore, Reservation, ReserveError};
+use super::{Ledger, Reservation, ReserveError};
 use crate::clock::{Clock, ManualClock};
+use crate::lease::expiry::Expiry;
 use crate::random::{Random, SeededRandom};
 use crate::telemetry::metrics::{Metrics, MetricsSettings};
 use crate::units::{Currency, Money, Tokens, Usage};
@@ -64,7 +65,8 @@ type Heard = (usize, Result<Reservation, ReserveError>);
 struct Process {
     number: usize,
     ledger: Ledger,
-    keeper: Keeper,
+    expiry: Expiry,
+    reaper: Reaper,
     writer: AbortHandle,
     clock: Arc<ManualClock>,
     held: Vec<Reservation>,
@@ -107,6 +109,14 @@ fn usage(tokens: u64) -> Usage {
     Usage { image: Tokens::new(tokens), ..Usage::default() }
 }
 
+impl Process {
+    /// A round of heartbeats, and what comes after it.
+    async fn round(&mut self) {
+        self.ledger.context.instance.round(&mut self.expiry).await;
+        self.reaper.reap().await;
+    }
+}
+
 impl Run {
     async fn new(seed: u64) -> Self {
         let mut run = Self {
@@ -144,19 +154,15 @@ impl Run {
     async fn start(&mut self) {
         let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + START));
         let seed = self.random.next_u64();
-        let (ledger, writer, keeper) = Ledger::assemble(
-            self.store.clone(),
-            &SETTINGS,
-            clock.clone(),
-            Arc::new(SeededRandom::new(seed)),
-            metrics(),
-        );
-        while self.store.register(ledger.holder.id()).await.is_err() {}
+        let (store, random) = (self.store.clone(), Arc::new(SeededRandom::new(seed)));
+        let instance = instance(store.clone(), clock.clone(), random.clone(), metrics()).await;
+        let (ledger, writer, reaper) =
+            Ledger::assemble(store, instance, &SETTINGS, clock.clone(), random, metrics());
         let writer = self.tasks.spawn(writer.run());
         let number = self.started;
         self.started += 1;
-        let held = Vec::new();
-        self.processes.push(Process { number, ledger, keeper, writer, clock, held });
+        let (expiry, held) = (Expiry::default(), Vec::new());
+        self.processes.push(Process { number, ledger, expiry, reaper, writer, clock, held });
     }
 
     /// One thing that happens.
@@ -166,7 +172,7 @@ impl Run {
         match self.below(20) {
             0..8 => self.ask(which),
             8..14 => self.end(which),
-            14..17 => self.processes[which].keeper.look().await,
+            14..17 => self.processes[which].round().await,
             17 => self.crash(which).await,
             18 => {
                 let hours = self.below(72);
@@ -296,7 +302,7 @@ impl Run {
         tokio::time::sleep(Duration::from_secs(2)).await;
         for _ in 0..8 {
             for process in &mut self.processes {
-                process.keeper.look().await;
+                process.round().await;
             }
         }
         self.check();

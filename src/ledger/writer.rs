@@ -23,20 +23,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
-use uuid::Uuid;
 
-use super::books::{Balances, Charge, Operation, Outcome, amount};
+use super::account::Balances;
+use super::books::{Operation, Outcome};
 use super::budget::{BudgetExceeded, Budgets};
-use super::commits::Commits;
+use super::context::Context;
 use super::queue::Queue;
-use super::reservation::Reservation;
-use super::window::Calendar;
-use super::{Holder, Ledger, LedgerStore, LedgerStoreError, ReserveError};
-use crate::clock::Clock;
-use crate::random::{Random, new_id};
-use crate::telemetry::metrics::{LedgerStep, Metrics};
+use super::reservation::{End, Message, Reservation, ReserveError, ReserveReply, ReserveRequest};
+use super::store::LedgerStoreError;
+use crate::random::new_id;
+use crate::telemetry::metrics::LedgerStep;
 
 /// The most operations of one transaction.
 const LARGEST_BATCH: usize = 256;
@@ -54,66 +52,15 @@ pub(crate) const POST_TIMEOUT: Duration = Duration::from_secs(4);
 /// The pauses between tries at a database that is gone double from the first to the last of these.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
-/// What the writer is told.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// A call asks for its bound.
-    Reserve(Box<Request>),
-    /// A call has ended.
-    End(Box<End>),
-    /// Somebody wants to know when all of the above is in the database.
-    Flush(oneshot::Sender<()>),
-}
-
-/// A call that asks for its bound.
-#[derive(Debug)]
-pub(super) struct Request {
-    id: Uuid,
-    charge: Charge,
-    budgets: Budgets,
-    room: OwnedSemaphorePermit,
-    reply: oneshot::Sender<Reply>,
-    /// Whether the caller knows that it waits for calls in flight.
-    is_waiting: bool,
-}
-
-/// What a call that asked for its bound is told.
-#[derive(Debug)]
-pub(super) enum Reply {
-    /// It is held.
-    Reserved(Box<Reservation>),
-    /// It is not.
-    Refused(ReserveError),
-    /// It may fit when calls in flight have ended; the rest will be told there.
-    Waiting(BudgetExceeded, oneshot::Receiver<Self>),
-}
-
-/// The end of a call.
-#[derive(Debug)]
-pub(super) struct End {
-    pub(super) operation: Operation,
-    pub(super) reply: Option<oneshot::Sender<Balances>>,
-    /// When it was, by the ledger's clock.
-    pub(super) at: std::time::Instant,
-    /// The place in the queue, which is free once the end is posted. A voided call keeps its own.
-    pub(super) _room: Option<OwnedSemaphorePermit>,
-}
-
 /// The task.
 #[derive(Debug)]
 pub(super) struct Writer {
-    store: Arc<dyn LedgerStore>,
-    holder: Arc<Holder>,
-    commits: Arc<Commits>,
-    calendar: Calendar,
-    clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
-    metrics: Arc<Metrics>,
+    context: Arc<Context>,
     messages: mpsc::UnboundedReceiver<Message>,
     /// What reservations post their ends to. Weak, so that the task ends with its last user.
     inbox: mpsc::WeakUnboundedSender<Message>,
     ends: VecDeque<End>,
-    requests: Queue<Request>,
+    requests: Queue<ReserveRequest>,
     /// When all calls that wait are tried next. Set while there are any.
     next_try: Option<Instant>,
     /// Who waits for the ends before it, with how many of `ends` those are.
@@ -126,7 +73,7 @@ pub(super) struct Writer {
 struct Batch {
     operations: Vec<Operation>,
     ends: Vec<End>,
-    requests: Vec<Request>,
+    requests: Vec<ReserveRequest>,
 }
 
 /// What became of a batch.
@@ -141,57 +88,16 @@ struct Posted {
 #[derive(Debug, Clone, Copy)]
 struct Broken;
 
-impl Request {
-    pub(super) const fn new(
-        id: Uuid,
-        charge: Charge,
-        budgets: Budgets,
-        room: OwnedSemaphorePermit,
-        reply: oneshot::Sender<Reply>,
-    ) -> Self {
-        Self { id, charge, budgets, room, reply, is_waiting: false }
-    }
-
-    /// Lets the caller know that it waits, if it does not yet.
-    fn wait(mut self, exceeded: BudgetExceeded) -> Self {
-        if !self.is_waiting {
-            let (reply, answer) = oneshot::channel();
-            let first = std::mem::replace(&mut self.reply, reply);
-            // A caller that has left is noticed by the new channel, which is closed then.
-            let _ = first.send(Reply::Waiting(exceeded, answer));
-            self.is_waiting = true;
-        }
-        self
-    }
-
-    /// Lets the caller know that it waits behind a call for which there is no room in a budget. Nothing
-    /// is left where the call cannot fit into that budget before its window ends: it is refused.
-    fn wait_behind(self, first: BudgetExceeded) -> Option<Self> {
-        if self.is_waiting {
-            return Some(self);
-        }
-        let asked = amount(&self.charge.bound, self.charge.cost, first.unit);
-        let exceeded = BudgetExceeded { asked, ..first };
-        if exceeded.is_held() {
-            return Some(self.wait(exceeded));
-        }
-        let _ = self.reply.send(Reply::Refused(exceeded.into()));
-        None
-    }
-}
-
 impl Writer {
-    pub(super) fn new(ledger: &Ledger, messages: mpsc::UnboundedReceiver<Message>) -> Self {
+    pub(super) fn new(
+        context: Arc<Context>,
+        inbox: mpsc::WeakUnboundedSender<Message>,
+        messages: mpsc::UnboundedReceiver<Message>,
+    ) -> Self {
         Self {
-            store: Arc::clone(&ledger.store),
-            holder: Arc::clone(&ledger.holder),
-            commits: Arc::clone(&ledger.commits),
-            calendar: ledger.calendar.clone(),
-            clock: Arc::clone(&ledger.clock),
-            random: Arc::clone(&ledger.random),
-            metrics: Arc::clone(&ledger.metrics),
+            context,
             messages,
-            inbox: ledger.inbox.downgrade(),
+            inbox,
             ends: VecDeque::new(),
             requests: Queue::new(),
             next_try: None,
@@ -256,7 +162,7 @@ impl Writer {
 
     /// Waits for company, where there are only ends for which nobody waits.
     async fn linger(&mut self) {
-        let until = Instant::now() + self.store.linger();
+        let until = Instant::now() + self.context.store.linger();
         while self.requests.is_empty() && self.flushes.is_empty() && self.ends.len() < LARGEST_BATCH
         {
             match timeout_at(until, self.messages.recv()).await {
@@ -297,14 +203,14 @@ impl Writer {
         for (before, _) in &mut self.flushes {
             *before = before.saturating_sub(ends);
         }
-        let holder = self.holder.id();
+        let instance = self.context.instance.id();
         // Nothing was reserved for a caller that left while it waited.
-        let is_wanted = |request: &Request| !request.reply.is_closed();
+        let is_wanted = |request: &ReserveRequest| !request.reply.is_closed();
         batch.requests = self.requests.take(LARGEST_BATCH - ends, is_wanted);
         batch.operations.extend(batch.ends.iter().map(|end| end.operation.clone()));
         batch.operations.extend(batch.requests.iter().map(|request| Operation::Reserve {
             id: request.id,
-            holder,
+            instance,
             charge: request.charge.clone(),
             budgets: request.budgets,
         }));
@@ -333,8 +239,10 @@ impl Writer {
         let [mut pause, longest] = PAUSES;
         let mut at_once = true;
         loop {
-            let today = self.calendar.day_of(self.clock.timestamp());
-            let cause = match timeout(POST_TIMEOUT, self.store.post(operations, today)).await {
+            let today = self.context.calendar.day_of(self.context.clock.timestamp());
+            let cause = match timeout(POST_TIMEOUT, self.context.store.post(operations, today))
+                .await
+            {
                 Ok(Ok(outcomes)) => {
                     self.report_up();
                     return Posted { outcomes: outcomes.into_iter().map(Ok).collect(), at_once };
@@ -356,11 +264,13 @@ impl Writer {
 
     /// Tells everybody what became of what they asked.
     fn deliver(&mut self, batch: Batch, posted: Posted) {
-        let now = self.clock.instant();
+        let now = self.context.clock.instant();
         let mut outcomes = posted.outcomes.into_iter();
         for end in batch.ends {
             let Some(outcome) = outcomes.next() else { break };
-            self.metrics.ledger_step(LedgerStep::Settle, now.saturating_duration_since(end.at));
+            self.context
+                .metrics
+                .ledger_step(LedgerStep::Settle, now.saturating_duration_since(end.at));
             match outcome {
                 Ok(Outcome::Closed(entry, balances)) => {
                     self.requests.wake(&entry.charge.tenant);
@@ -373,7 +283,7 @@ impl Writer {
                 Ok(_) => {}
             }
         }
-        let mut waiting: Vec<(Request, BudgetExceeded)> = Vec::new();
+        let mut waiting: Vec<(ReserveRequest, BudgetExceeded)> = Vec::new();
         for (mut request, outcome) in batch.requests.into_iter().zip(outcomes) {
             if let Ok(Outcome::Reserved(balances, budgets)) = outcome {
                 self.hand_over(request, balances, budgets);
@@ -391,15 +301,15 @@ impl Writer {
                 Ok(Outcome::Disabled) => ReserveError::Disabled,
                 _ => ReserveError::Unavailable,
             };
-            let _ = request.reply.send(Reply::Refused(error));
+            let _ = request.reply.send(ReserveReply::Refused(error));
         }
         self.put_back(waiting);
     }
 
     /// Puts calls that must wait back to the heads of their lines, and lets all in these lines know that
     /// they wait: those behind the first are not tried before it fits.
-    fn put_back(&mut self, waiting: Vec<(Request, BudgetExceeded)>) {
-        let mut lines: Vec<(Arc<str>, BudgetExceeded, Vec<Request>)> = Vec::new();
+    fn put_back(&mut self, waiting: Vec<(ReserveRequest, BudgetExceeded)>) {
+        let mut lines: Vec<(Arc<str>, BudgetExceeded, Vec<ReserveRequest>)> = Vec::new();
         for (request, exceeded) in waiting {
             let tenant = Arc::clone(&request.charge.tenant);
             let request = request.wait(exceeded);
@@ -416,12 +326,12 @@ impl Writer {
 
     /// Makes sure that nothing is ever held for a call whose reservation was not answered at the first
     /// try and refused at a later one, and gives the call a new name, should it go on waiting.
-    fn void(&mut self, request: &mut Request) {
-        let new = new_id(&*self.clock, &*self.random);
+    fn void(&mut self, request: &mut ReserveRequest) {
+        let new = new_id(&*self.context.clock, &*self.context.random);
         let id = std::mem::replace(&mut request.id, new);
-        let (holder, charge) = (self.holder.id(), request.charge.clone());
-        let operation = Operation::Void { id, holder, charge };
-        let at = self.clock.instant();
+        let (instance, charge) = (self.context.instance.id(), request.charge.clone());
+        let operation = Operation::Void { id, instance, charge };
+        let at = self.context.clock.instant();
         self.ends.push_back(End { operation, reply: None, at, _room: None });
     }
 
@@ -429,7 +339,7 @@ impl Writer {
     /// bound stays reserved, and somebody has to look.
     fn give_up(&mut self, end: End) {
         let id = end.operation.id();
-        self.metrics.ledger_stuck();
+        self.context.metrics.ledger_stuck();
         if matches!(end.operation, Operation::WriteOff { cost: None, .. }) {
             tracing::error!(entry = %id, "the bound of a call stays reserved: its end cannot be posted");
             return;
@@ -452,7 +362,7 @@ impl Writer {
                 return;
             }
         };
-        self.metrics.ledger_stuck();
+        self.context.metrics.ledger_stuck();
         tracing::error!(
             entry = %operation.id(),
             tokens,
@@ -461,19 +371,19 @@ impl Writer {
     }
 
     /// Hands a reservation to its caller. One who has left leaves it to be dropped, which releases it.
-    fn hand_over(&self, request: Request, balances: Balances, budgets: Budgets) {
+    fn hand_over(&self, request: ReserveRequest, balances: Balances, budgets: Budgets) {
         let Some(inbox) = self.inbox.upgrade() else { return };
-        let Request { id, charge, room, reply, .. } = request;
-        let clock = Arc::clone(&self.clock);
-        let (bound, is_awaited) = (charge.bound.total(), self.store.linger().is_zero());
+        let ReserveRequest { id, charge, room, reply, .. } = request;
+        let clock = Arc::clone(&self.context.clock);
+        let (bound, is_awaited) = (charge.bound.total(), self.context.store.linger().is_zero());
         let room = Some(room);
         let reservation =
             Reservation { id, bound, balances, budgets, is_awaited, room, inbox, clock };
-        let _ = reply.send(Reply::Reserved(Box::new(reservation)));
+        let _ = reply.send(ReserveReply::Reserved(Box::new(reservation)));
     }
 
     fn report_down(&mut self, cause: &str) {
-        self.commits.note(false, self.clock.instant());
+        self.context.commits.note(false, self.context.clock.instant());
         if !std::mem::replace(&mut self.is_down, true) {
             tracing::error!(
                 cause,
@@ -483,7 +393,7 @@ impl Writer {
     }
 
     fn report_up(&mut self) {
-        self.commits.note(true, self.clock.instant());
+        self.context.commits.note(true, self.context.clock.instant());
         if std::mem::replace(&mut self.is_down, false) {
             tracing::info!("the ledger's database is back");
         }

@@ -204,8 +204,12 @@ pub async fn run(
     }
     let checked = gateway.supervisor.check();
     gateway.supervisor.let_end();
-    // Calls that were not waited for are written off by whoever looks after the ledger next.
-    if tokio::time::timeout(LAST_ENTRIES, gateway.ledger.close()).await.is_err() {
+    // The other replicas write off the calls that were not waited for, or the next start does.
+    let closed = async {
+        gateway.ledger.close().await;
+        gateway.instance.close().await;
+    };
+    if tokio::time::timeout(LAST_ENTRIES, closed).await.is_err() {
         tracing::warn!(
             "stopped before the last entries were in the ledger: they count at their bound"
         );

@@ -23,6 +23,7 @@ use std::time::Duration;
 use sqlx::migrate::MigrateError;
 
 use crate::auth::TenantStore;
+use crate::lease::LeaseStore;
 use crate::ledger::LedgerStore;
 use postgres::Postgres;
 use sqlite::Sqlite;
@@ -150,6 +151,14 @@ impl Store {
 
     /// The tenants and keys of the database.
     pub fn tenants(&self) -> Arc<dyn TenantStore> {
+        match &self.database {
+            Database::Sqlite(sqlite) => Arc::new(sqlite.clone()),
+            Database::Postgres(postgres) => Arc::new(postgres.clone()),
+        }
+    }
+
+    /// The instances of the database.
+    pub fn leases(&self) -> Arc<dyn LeaseStore> {
         match &self.database {
             Database::Sqlite(sqlite) => Arc::new(sqlite.clone()),
             Database::Postgres(postgres) => Arc::new(postgres.clone()),

@@ -337,7 +337,7 @@ async fn answer_after_a_change(
     let mut tenant = budgeted("acme", HELD);
     let key = gateway.key_of(&tenant).await;
     let (ledger, id) = (gateway.store.ledger(), uuid::Uuid::from_u128(1));
-    ledger.register(id).await.unwrap();
+    gateway.store.leases().register(id).await.unwrap();
     let page = Charge {
         tenant: "acme".into(),
         key: None,
@@ -346,7 +346,7 @@ async fn answer_after_a_change(
         cost: Money::ZERO,
         currency: Currency::Cny,
     };
-    let held = Operation::Reserve { id, holder: id, charge: page, budgets: Budgets::default() };
+    let held = Operation::Reserve { id, instance: id, charge: page, budgets: Budgets::default() };
     ledger.post(&[held], today()).await.unwrap();
     let call = spawn(Answer::of(request(&gateway, &key)));
     until("it was let in", async || gateway.count("in_flight_bytes", &[]).await > 0).await;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::civil::{Date, date};
 use ocr_gateway::clock::{Clock, ManualClock};
+use ocr_gateway::lease::instance::Instance;
 use ocr_gateway::ledger::account::{Account, Unit};
 use ocr_gateway::ledger::books::{Bill, Charge, Operation, Outcome};
 use ocr_gateway::ledger::budget::Budgets;
@@ -14,6 +15,7 @@ use ocr_gateway::ledger::usage::{Division, Imbalance, Part, PartRow, Spending, U
 use ocr_gateway::ledger::window::{Calendar, Period};
 use ocr_gateway::ledger::{Ledger, LedgerStore, LedgerStoreError};
 use ocr_gateway::random::{Random as _, SeededRandom, SystemRandom, new_id};
+use ocr_gateway::store::Store;
 use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
 use ocr_gateway::units::{Currency, Money, Tokens, Usage};
@@ -60,7 +62,7 @@ fn charge(tenant: &str, count: u64) -> Charge {
 }
 
 fn reserve(id: Uuid, tenant: &str, count: u64, budgets: Budgets) -> Operation {
-    Operation::Reserve { id, holder: Uuid::nil(), charge: charge(tenant, count), budgets }
+    Operation::Reserve { id, instance: Uuid::nil(), charge: charge(tenant, count), budgets }
 }
 
 fn settle(id: Uuid, count: u64) -> Operation {
@@ -386,18 +388,20 @@ async fn a_row_that_cannot_be_read_is_an_error_and_not_a_fresh_account() {
 }
 
 #[tokio::test]
-async fn calls_of_a_holder_that_is_forgotten_are_orphans_and_written_off_once() {
-    on_each_engine(async |_, store| {
-        let (holder, call) = (id(), id());
-        store.register(holder).await.unwrap();
+async fn calls_of_an_instance_that_expired_are_orphans_and_written_off_once() {
+    on_each_engine(async |database, store| {
+        let leases = database.connect().await.leases();
+        let (instance, call) = (id(), id());
+        leases.register(instance).await.unwrap();
         let charge = charge("acme", 100);
         let budgets = Budgets::default();
-        post(&*store, Operation::Reserve { id: call, holder, charge, budgets }).await;
+        post(&*store, Operation::Reserve { id: call, instance, charge, budgets }).await;
         assert!(store.orphans(Uuid::nil(), 10).await.unwrap().is_empty());
-        let beats = [store.beat(holder).await.unwrap(), store.beat(holder).await.unwrap()];
-        assert_eq!(beats, [Some(vec![(holder, 1)]), Some(vec![(holder, 2)])]);
-        store.forget(holder).await.unwrap();
-        assert_eq!(store.beat(holder).await.unwrap(), None);
+        let beat = || leases.heartbeat(instance);
+        let beats = [beat().await.unwrap(), beat().await.unwrap()];
+        assert_eq!(beats, [Some(vec![(instance, 1)]), Some(vec![(instance, 2)])]);
+        leases.expire(instance).await.unwrap();
+        assert_eq!(leases.heartbeat(instance).await.unwrap(), None);
         assert_eq!(store.orphans(Uuid::nil(), 10).await.unwrap(), [call]);
         let sweep = [Operation::WriteOff { id: call, cost: None, endpoint: None }];
         let swept =
@@ -439,7 +443,7 @@ async fn amounts_that_no_column_holds_are_refused_and_do_not_wrap() {
         let large = Charge { bound: tokens(most), ..large };
         let reserve = |charge: &Charge| Operation::Reserve {
             id: id(),
-            holder: Uuid::nil(),
+            instance: Uuid::nil(),
             charge: charge.clone(),
             budgets: Budgets::default(),
         };
@@ -531,7 +535,7 @@ async fn every_division_of_the_usage_sums_to_the_usage_whatever_became_of_the_ca
             let calls: Vec<_> = (0..20).map(|_| (id(), some_call(&chance))).collect();
             let reserve = |(id, charge): &(Uuid, Charge)| Operation::Reserve {
                 id: *id,
-                holder: Uuid::nil(),
+                instance: Uuid::nil(),
                 charge: charge.clone(),
                 budgets: Budgets::default(),
             };
@@ -632,8 +636,8 @@ async fn an_entry_tells_its_key_the_hour_it_was_asked_for_in_and_the_endpoint_it
     on_each_engine(async |_, store| {
         let call = id();
         let charge = Charge { key: Some("4t0w9x2k7c1m".into()), ..charge("acme", 100) };
-        let (holder, budgets) = (Uuid::nil(), Budgets::default());
-        post(&*store, Operation::Reserve { id: call, holder, charge, budgets }).await;
+        let (instance, budgets) = (Uuid::nil(), Budgets::default());
+        post(&*store, Operation::Reserve { id: call, instance, charge, budgets }).await;
         let write_off = Operation::WriteOff { id: call, cost: None, endpoint: Some("cn".into()) };
         post(&*store, write_off).await;
         // The ids of these calls are made at this moment.
@@ -650,28 +654,32 @@ async fn an_entry_tells_its_key_the_hour_it_was_asked_for_in_and_the_endpoint_it
     .await;
 }
 
-async fn open(store: Arc<dyn LedgerStore>, lease_ms: u64) -> (Ledger, Supervisor) {
+async fn open(store: &Store, lease_ms: u64) -> (Ledger, Arc<Instance>, Supervisor) {
     let settings = LedgerSettings { lease_ms, retention_days: 400, time_zone: Calendar::UTC };
     let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
     let clock: Arc<dyn Clock> =
         Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_777_550_000)));
-    let background = Supervisor::default();
-    let ledger =
-        Ledger::open(store, &settings, clock, Arc::new(SystemRandom), metrics, &background);
-    (ledger.await.unwrap(), background)
+    let (random, background) = (Arc::new(SystemRandom), Supervisor::default());
+    let (leases, lease) = (store.leases(), settings.lease());
+    let (own_clock, shown) = (Arc::clone(&clock), Arc::clone(&metrics));
+    let instance =
+        Instance::open(leases, lease, own_clock, random.clone(), shown, &background).await.unwrap();
+    let (ledger, held_by) = (store.ledger(), Arc::clone(&instance));
+    let ledger = Ledger::open(ledger, held_by, &settings, clock, random, metrics, &background);
+    (ledger, instance, background)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_living_process_keeps_what_it_holds_however_long_and_a_dead_one_does_not() {
     on_each_engine(async |database, store| {
-        let (living, _tasks) = open(database.connect().await.ledger(), 300).await;
+        let (living, instance, _tasks) = open(&database.connect().await, 300).await;
         let deadline = ManualClock::new(SystemTime::UNIX_EPOCH).instant() + Duration::from_secs(1);
         let held = living.reserve(charge("acme", 100), Budgets::default(), deadline).await.unwrap();
-        let replica = database.connect().await.ledger();
+        let replica = database.connect().await;
         let death = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(async {
-                let (dying, _tasks) = open(replica, 300).await;
+                let (dying, _instance, _tasks) = open(&replica, 300).await;
                 let charge = charge("acme", 10);
                 let lost = dying.reserve(charge, Budgets::default(), deadline).await.unwrap();
                 std::mem::forget(lost);
@@ -686,6 +694,7 @@ async fn a_living_process_keeps_what_it_holds_however_long_and_a_dead_one_does_n
         living.flush().await;
         assert_eq!((day(&*store).await.settled, day(&*store).await.reserved), (50, 0));
         living.close().await;
+        instance.close().await;
     })
     .await;
 }
@@ -694,7 +703,7 @@ async fn a_living_process_keeps_what_it_holds_however_long_and_a_dead_one_does_n
 async fn a_store_that_is_away_refuses_after_a_bounded_wait() {
     let database = Database::sqlite();
     let store = database.open().await;
-    let (ledger, _tasks) = open(store.ledger(), 30_000).await;
+    let (ledger, _instance, _tasks) = open(&store, 30_000).await;
     store.close().await;
     let deadline = ManualClock::new(SystemTime::UNIX_EPOCH).instant() + Duration::from_mins(1);
     let refused = ledger.reserve(charge("acme", 1), Budgets::default(), deadline).await;
@@ -736,7 +745,7 @@ async fn a_database_that_stands_still_makes_callers_wait_then_refuses_and_loses_
     let database = ocr_gateway::store::connect(&server.url(), options).await.unwrap();
     database.migrate().await.unwrap();
     let (store, seen) = (database.ledger(), Arc::new(Seen::default()));
-    let (ledger, _tasks) = open(database.ledger(), 30_000).await;
+    let (ledger, _instance, _tasks) = open(&database, 30_000).await;
     let mut callers = JoinSet::new();
     for _ in 0..32 {
         callers.spawn(spend(ledger.clone(), Arc::clone(&seen)));
@@ -760,8 +769,9 @@ async fn a_database_that_stands_still_makes_callers_wait_then_refuses_and_loses_
 async fn reports_that_stand_still_leave_connections_for_posts_beats_and_keys() {
     let Some(database) = Database::postgres().await else { return };
     let store = database.open().await;
-    let (ledger, tenants, holder) = (store.ledger(), store.tenants(), id());
-    ledger.register(holder).await.unwrap();
+    let (ledger, tenants, instance) = (store.ledger(), store.tenants(), id());
+    let leases = store.leases();
+    leases.register(instance).await.unwrap();
     let mut other = PgConnection::connect(&database.url).await.unwrap();
     let lock = "BEGIN; LOCK TABLE ledger_usage IN ACCESS EXCLUSIVE MODE";
     sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
@@ -776,7 +786,7 @@ async fn reports_that_stand_still_leave_connections_for_posts_beats_and_keys() {
     let work = async {
         let posted = post(&*ledger, reserve(id(), "acme", 100, Budgets::default())).await;
         assert!(matches!(posted, Outcome::Reserved(..)), "{posted:?}");
-        assert!(ledger.beat(holder).await.unwrap().is_some());
+        assert!(leases.heartbeat(instance).await.unwrap().is_some());
         assert!(tenants.tenant(&"nobody".parse().unwrap()).await.unwrap().is_none());
     };
     tokio::time::timeout(Duration::from_secs(5), work).await.expect("nobody waits for reports");

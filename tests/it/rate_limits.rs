@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::rate_limit::local::LocalRateLimiter;
 use ocr_gateway::rate_limit::shared::{RedisRateLimiter, TimeSource};
+use ocr_gateway::rate_limit::{LimitExceeded, Quotas, RateLimiter, TakeError, Taken};
 use ocr_gateway::redis::link::Link;
 use ocr_gateway::redis::settings::OnFailure;
-use ocr_gateway::rate_limit::{LimitExceeded, Quotas, RateLimiter, TakeError, Taken};
 use ocr_gateway::supervisor::Supervisor;
 use ocr_gateway::units::Tokens;
 use prometheus::IntGauge;
@@ -44,8 +44,7 @@ impl Subject {
         let up = IntGauge::new("up", "Of a test.").unwrap();
         let probe = RedisRateLimiter::probe;
         let link = Link::connect(&settings, probe, up, &Supervisor::default()).await.unwrap();
-        let limiter =
-            RedisRateLimiter::new(Arc::new(link), time, clock.clone(), tasks.clone());
+        let limiter = RedisRateLimiter::new(Arc::new(link), time, clock.clone(), tasks.clone());
         Self { limiter: Arc::new(limiter), clock, tasks, database: Some(database) }
     }
 

@@ -54,8 +54,8 @@ async fn orphan(store: &dyn LedgerStore, tenant: &str) {
         currency: Currency::Cny,
     };
     let id = new_id(&SystemClock, &SystemRandom);
-    let (holder, budgets) = (Uuid::nil(), Budgets::default());
-    store.post(&[Operation::Reserve { id, holder, charge, budgets }], today()).await.unwrap();
+    let (instance, budgets) = (Uuid::nil(), Budgets::default());
+    store.post(&[Operation::Reserve { id, instance, charge, budgets }], today()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::clock::{Clock, ManualClock};
+use ocr_gateway::lease::instance::Instance;
 use ocr_gateway::ledger::books::{Bill, Charge};
 use ocr_gateway::ledger::budget::Budgets;
 use ocr_gateway::ledger::settings::LedgerSettings;
@@ -39,9 +40,14 @@ impl Replica {
             LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone: Calendar::UTC };
         let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
         let (random, background) = (Arc::new(SystemRandom), Supervisor::default());
+        let (leases, lease) = (store.leases(), settings.lease());
+        let (own_clock, chance, shown) = (clock.clone(), random.clone(), Arc::clone(&metrics));
+        let instance =
+            Instance::open(leases, lease, own_clock, chance, shown, &background).await.unwrap();
+        let (held_by, own_clock) = (instance, clock.clone());
+        let ledger = store.ledger();
         let ledger =
-            Ledger::open(store.ledger(), &settings, clock.clone(), random, metrics, &background);
-        let ledger = ledger.await.unwrap();
+            Ledger::open(ledger, held_by, &settings, own_clock, random, metrics, &background);
         Self { ledger, clock: clock.clone(), store, _background: background }
     }
 

@@ -8,8 +8,9 @@ const LONG: Duration = Duration::from_hours(1);
 async fn ledger_over(store: &Arc<FakeLedgerStore>, tasks: &mut JoinSet<()>) -> Ledger {
     let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + START));
     let random = Arc::new(SeededRandom::new(1));
-    let (ledger, writer, _) = Ledger::assemble(store.clone(), &SETTINGS, clock, random, metrics());
-    store.register(ledger.holder.id()).await.unwrap();
+    let instance = instance(store.clone(), clock.clone(), random.clone(), metrics()).await;
+    let (ledger, writer, _) =
+        Ledger::assemble(store.clone(), instance, &SETTINGS, clock, random, metrics());
     tasks.spawn(writer.run());
     ledger
 }
@@ -23,7 +24,7 @@ async fn reserved(ledger: &Ledger, tokens: u64) -> Reservation {
         cost: Money::from_nanos(tokens),
         currency: Currency::Cny,
     };
-    let deadline = ledger.clock.instant() + LONG;
+    let deadline = ledger.context.clock.instant() + LONG;
     ledger.reserve(charge, budgets(), deadline).await.unwrap()
 }
 

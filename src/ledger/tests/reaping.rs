@@ -2,29 +2,33 @@
 
 use super::super::books::{Books, Operation, Outcome};
 use super::*;
+use crate::lease::expiry::MISSED_HEARTBEATS;
+use crate::lease::instance::Instance;
 use crate::supervisor::Supervisor;
 use crate::telemetry::levels::Levels;
 
 /// A ledger whose tasks are supervised, with metrics of its own.
 struct Opened {
     store: Arc<FakeLedgerStore>,
+    instance: Arc<Instance>,
     ledger: Ledger,
     supervisor: Supervisor,
     metrics: Arc<Metrics>,
 }
 
 impl Opened {
-    /// One whose keeper has looked once.
+    /// One after its first round.
     async fn new(store: FakeLedgerStore) -> Self {
         let (store, supervisor) = (Arc::new(store), Supervisor::default());
         let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + START));
         let metrics = Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap());
-        let (random, settings) = (Arc::new(SeededRandom::new(1)), &SETTINGS);
-        let shared = (store.clone(), clock, random, Arc::clone(&metrics));
-        let (store_of, clock, random, metrics_of) = shared;
-        let ledger =
-            Ledger::open(store_of, settings, clock, random, metrics_of, &supervisor).await.unwrap();
-        let opened = Self { store, ledger, supervisor, metrics };
+        let (random, lease) = (Arc::new(SeededRandom::new(1)), SETTINGS.lease());
+        let parts = (store.clone(), clock.clone(), random.clone(), Arc::clone(&metrics));
+        let opened = Instance::open(parts.0, lease, parts.1, parts.2, parts.3, &supervisor).await;
+        let instance = opened.unwrap();
+        let parts = (store.clone(), Arc::clone(&instance), Arc::clone(&metrics));
+        let ledger = Ledger::open(parts.0, parts.1, &SETTINGS, clock, random, parts.2, &supervisor);
+        let opened = Self { store, instance, ledger, supervisor, metrics };
         tokio::time::sleep(Duration::from_secs(1)).await;
         opened
     }
@@ -38,7 +42,7 @@ impl Opened {
             cost: Money::from_nanos(tokens),
             currency: Currency::Cny,
         };
-        let deadline = self.ledger.clock.instant() + Duration::from_secs(1);
+        let deadline = self.ledger.context.clock.instant() + Duration::from_secs(1);
         self.ledger.reserve(charge, budgets(), deadline).await
     }
 
@@ -61,9 +65,9 @@ impl Opened {
     }
 }
 
-/// Long enough for the keeper to look.
-async fn a_look() {
-    tokio::time::sleep(SETTINGS.look_every() + Duration::from_secs(1)).await;
+/// Long enough for a round.
+async fn a_round() {
+    tokio::time::sleep(SETTINGS.lease() / MISSED_HEARTBEATS + Duration::from_secs(1)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,35 +79,38 @@ async fn an_entry_that_cannot_be_written_off_keeps_no_other_from_it_and_is_alarm
         let mut tables = opened.store.tables();
         tables.broken.insert(stuck);
         for entry in tables.entries.values_mut() {
-            entry.holder = Uuid::nil();
+            entry.instance = Uuid::nil();
         }
     }
     for _ in 0..2 {
-        a_look().await;
+        a_round().await;
         let states = calls.map(|call| opened.state(call));
         let [open, off] = [EntryState::Open, EntryState::Unverified];
         assert_eq!(states, [off, open, off]);
         assert_eq!(opened.metric("ocr_gateway_ledger_stuck_orphans"), Some(1));
     }
     opened.store.tables().broken.clear();
-    a_look().await;
+    a_round().await;
     assert_eq!(opened.state(stuck), EntryState::Unverified);
     assert_eq!(opened.metric("ocr_gateway_ledger_stuck_orphans"), Some(0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_goes_on_although_the_store_does_not_answer_one_of_its_questions() {
+async fn a_round_goes_on_although_the_store_does_not_answer_one_of_its_questions() {
     let opened = Opened::new(FakeLedgerStore::default()).await;
     let call = opened.lost(1).await;
-    opened.store.tables().entries.get_mut(&call).unwrap().holder = Uuid::nil();
-    // Its answer does not come before the next look is due.
+    opened.store.tables().entries.get_mut(&call).unwrap().instance = Uuid::nil();
+    // Its answer does not come before the next round is due.
     let mut fates = vec![Fate::Late(Duration::from_mins(1)), Fate::Posted, Fate::Posted];
     opened.store.let_decide(move || fates.pop().unwrap_or(Fate::Posted));
-    a_look().await;
-    a_look().await;
-    a_look().await;
-    let holder = opened.ledger.holder.id();
-    assert!(opened.store.tables().holders[&holder] >= 3, "the process does not beat any more");
+    a_round().await;
+    a_round().await;
+    a_round().await;
+    let instance = opened.instance.id();
+    assert!(
+        opened.store.tables().instances[&instance] >= 3,
+        "the process sends no heartbeats any more"
+    );
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert_eq!(opened.state(call), EntryState::Unverified);
 }
@@ -124,14 +131,15 @@ async fn the_end_of_a_call_that_the_ledger_cannot_count_leaves_it_at_its_bound_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_has_taken_leave_does_not_register_again() {
+async fn an_instance_that_was_closed_does_not_register_again() {
     let opened = Opened::new(FakeLedgerStore::default()).await;
-    assert_eq!(opened.store.tables().holders.len(), 1);
+    assert_eq!(opened.store.tables().instances.len(), 1);
     opened.supervisor.let_end();
     opened.ledger.close().await;
-    a_look().await;
-    a_look().await;
-    assert_eq!(opened.store.tables().holders.len(), 0);
+    opened.instance.close().await;
+    a_round().await;
+    a_round().await;
+    assert_eq!(opened.store.tables().instances.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,16 +153,16 @@ async fn a_writer_that_panics_is_told_of_and_refuses_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keeper_that_panics_is_told_of() {
+async fn a_heartbeat_that_panics_is_told_of() {
     let opened = Opened::new(FakeLedgerStore::default()).await;
     opened.store.let_decide(|| panic!("as the test wants"));
-    a_look().await;
+    a_round().await;
     let told = opened.supervisor.check().unwrap_err().to_string();
-    assert!(told.contains("\"ledger keeper\""), "{told}");
+    assert!(told.contains("\"heartbeat\""), "{told}");
 }
 
 #[test]
-fn a_clamped_bill_is_not_lowered_to_the_bound_by_a_keeper_that_comes_late() {
+fn a_clamped_bill_is_not_lowered_to_the_bound_by_a_reaper_that_comes_late() {
     let (id, today) = (Uuid::from_u128(1), jiff::civil::date(2026, 5, 4));
     let charge = Charge {
         tenant: "acme".into(),
@@ -167,11 +175,11 @@ fn a_clamped_bill_is_not_lowered_to_the_bound_by_a_keeper_that_comes_late() {
     let bill =
         Bill { usage: usage(300), cost: Money::from_nanos(300), request_id: None, endpoint: None };
     let mut books = Books::default();
-    let holder = Uuid::nil();
-    books.post(&Operation::Reserve { id, holder, charge, budgets: Budgets::default() }, today);
+    let instance = Uuid::nil();
+    books.post(&Operation::Reserve { id, instance, charge, budgets: Budgets::default() }, today);
     let clamped = books.post(&Operation::Clamp { id, bill }, today);
     assert!(matches!(clamped, Outcome::Closed(..)), "{clamped:?}");
-    // The keeper of another process saw the entry while it was open.
+    // The reaper of another process saw the entry while it was open.
     let written_off = books.post(&Operation::WriteOff { id, cost: None, endpoint: None }, today);
     assert_eq!(written_off, Outcome::Unchanged);
 }

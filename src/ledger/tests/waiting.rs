@@ -26,8 +26,9 @@ impl Replicas {
     async fn start(&mut self) -> Ledger {
         let random = Arc::new(SeededRandom::new(self.tasks.len() as u64));
         let (clock, store) = (self.clock.clone(), self.store.clone());
-        let (ledger, writer, _) = Ledger::assemble(store, &SETTINGS, clock, random, metrics());
-        self.store.register(ledger.holder.id()).await.unwrap();
+        let instance = instance(store.clone(), clock.clone(), random.clone(), metrics()).await;
+        let (ledger, writer, _) =
+            Ledger::assemble(store, instance, &SETTINGS, clock, random, metrics());
         self.tasks.spawn(writer.run());
         ledger
     }
@@ -64,7 +65,7 @@ async fn asked(ledger: &Ledger, tenant: &str, tokens: u64, patience: Duration) -
         cost: Money::from_nanos(tokens),
         currency: Currency::Cny,
     };
-    let deadline = ledger.clock.instant() + patience;
+    let deadline = ledger.context.clock.instant() + patience;
     ledger.reserve(charge, budgets(), deadline).await
 }
 

@@ -14,16 +14,49 @@ use uuid::Uuid;
 
 use super::Postgres;
 use super::sessions::Session;
+use crate::lease::{Heartbeats, LeaseError, LeaseStore};
 use crate::ledger::account::{Account, AccountKey};
 use crate::ledger::books::{Books, Entry, Operation, Outcome, accounts_of, reserving_tenants};
 use crate::ledger::budget::Budgets;
 use crate::ledger::usage::{Division, Imbalance, PartRow, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
-use crate::ledger::{Beats, LedgerStore, LedgerStoreError};
+use crate::ledger::{LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
-    self as rows, AccountImbalanceRow, AccountRow, BeatRow, BudgetsRow, DailyUsageRow, EntryRow,
-    PartialUsageRow, UsageImbalanceRow, failure,
+    self as rows, AccountImbalanceRow, AccountRow, BudgetsRow, DailyUsageRow, EntryRow,
+    HeartbeatRow, PartialUsageRow, UsageImbalanceRow, failure, lease_failure,
 };
+
+impl LeaseStore for Postgres {
+    fn register(&self, instance: Uuid) -> BoxFuture<'_, Result<(), LeaseError>> {
+        Box::pin(async move {
+            let insert = sqlx::query("INSERT INTO ledger_holders (id, beat) VALUES ($1::uuid, 0)");
+            let done = self.execute(&self.posts, insert.bind(instance.to_string())).await;
+            done.map(|_| ()).map_err(lease_failure)
+        })
+    }
+
+    fn heartbeat(&self, instance: Uuid) -> BoxFuture<'_, Result<Option<Heartbeats>, LeaseError>> {
+        Box::pin(async move {
+            let update =
+                sqlx::query("UPDATE ledger_holders SET beat = beat + 1 WHERE id = $1::uuid");
+            let done = self.execute(&self.posts, update.bind(instance.to_string())).await;
+            if done.map_err(lease_failure)?.rows_affected() == 0 {
+                return Ok(None);
+            }
+            let select = sqlx::query_as("SELECT id::text, beat FROM ledger_holders");
+            let found = self.fetch_all(&self.posts, select).await.map_err(lease_failure)?;
+            Ok(Some(found.into_iter().map(|HeartbeatRow(id, beat)| (id, beat)).collect()))
+        })
+    }
+
+    fn expire(&self, instance: Uuid) -> BoxFuture<'_, Result<(), LeaseError>> {
+        Box::pin(async move {
+            let delete = sqlx::query("DELETE FROM ledger_holders WHERE id = $1::uuid");
+            let done = self.execute(&self.posts, delete.bind(instance.to_string())).await;
+            done.map(|_| ()).map_err(lease_failure)
+        })
+    }
+}
 
 impl LedgerStore for Postgres {
     fn post<'a>(
@@ -50,36 +83,6 @@ impl LedgerStore for Postgres {
                 session.end().await.map_err(failure)?;
                 return Ok(outcomes);
             }
-        })
-    }
-
-    fn register(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
-        Box::pin(async move {
-            let insert = sqlx::query("INSERT INTO ledger_holders (id, beat) VALUES ($1::uuid, 0)");
-            let done = self.execute(&self.posts, insert.bind(holder.to_string())).await;
-            done.map(|_| ()).map_err(failure)
-        })
-    }
-
-    fn beat(&self, holder: Uuid) -> BoxFuture<'_, Result<Option<Beats>, LedgerStoreError>> {
-        Box::pin(async move {
-            let update =
-                sqlx::query("UPDATE ledger_holders SET beat = beat + 1 WHERE id = $1::uuid");
-            let done = self.execute(&self.posts, update.bind(holder.to_string())).await;
-            if done.map_err(failure)?.rows_affected() == 0 {
-                return Ok(None);
-            }
-            let select = sqlx::query_as("SELECT id::text, beat FROM ledger_holders");
-            let found = self.fetch_all(&self.posts, select).await.map_err(failure)?;
-            Ok(Some(found.into_iter().map(|BeatRow(id, beat)| (id, beat)).collect()))
-        })
-    }
-
-    fn forget(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
-        Box::pin(async move {
-            let delete = sqlx::query("DELETE FROM ledger_holders WHERE id = $1::uuid");
-            let done = self.execute(&self.posts, delete.bind(holder.to_string())).await;
-            done.map(|_| ()).map_err(failure)
         })
     }
 

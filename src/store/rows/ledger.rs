@@ -13,6 +13,7 @@ use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
 use super::{is_unreadable, number_column, parsed, unread};
+use crate::lease::LeaseError;
 use crate::ledger::LedgerStoreError;
 use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::books::{Bill, Charge, Entry, EntryState, UsageChange, UsageKey};
@@ -47,8 +48,8 @@ pub(in crate::store) struct AccountImbalanceRow(pub(in crate::store) Imbalance);
 /// A daily sum in an audit.
 pub(in crate::store) struct UsageImbalanceRow(pub(in crate::store) Imbalance);
 
-/// A holder with its beat.
-pub(in crate::store) struct BeatRow(pub(in crate::store) Uuid, pub(in crate::store) i64);
+/// An instance with its number.
+pub(in crate::store) struct HeartbeatRow(pub(in crate::store) Uuid, pub(in crate::store) i64);
 
 impl<'r, R> FromRow<'r, R> for EntryRow
 where
@@ -63,7 +64,7 @@ where
         };
         Ok(Self(Entry {
             id: id(row, "id")?,
-            holder: id(row, "holder")?,
+            instance: id(row, "holder")?,
             charge: Charge {
                 tenant: text(row, "tenant")?,
                 key: optional("key_id")?,
@@ -329,7 +330,7 @@ where
     texts.map(|texts| texts.join(", "))
 }
 
-impl<'r, R> FromRow<'r, R> for BeatRow
+impl<'r, R> FromRow<'r, R> for HeartbeatRow
 where
     R: Row,
     &'static str: ColumnIndex<R>,
@@ -406,7 +407,7 @@ struct UsageJson<'a> {
 pub(in crate::store) fn entries_json(entries: &[&Entry]) -> Result<String, LedgerStoreError> {
     let rows = entries.iter().map(|entry| EntryJson {
         id: entry.id,
-        holder: entry.holder,
+        holder: entry.instance,
         tenant: &entry.charge.tenant,
         model: &entry.charge.model,
         currency: entry.charge.currency.code(),
@@ -524,14 +525,27 @@ pub(in crate::store) fn ids(texts: Vec<String>) -> Vec<Uuid> {
 
 /// A failed query as a store of the ledger reports it.
 pub(in crate::store) fn failure(error: sqlx::Error) -> LedgerStoreError {
+    if is_lasting(&error) {
+        return LedgerStoreError::Broken(error.into());
+    }
+    LedgerStoreError::Unavailable(error.into())
+}
+
+/// A failed query as a store of instances reports it.
+pub(in crate::store) fn lease_failure(error: sqlx::Error) -> LeaseError {
+    if is_lasting(&error) {
+        return LeaseError::Broken(error.into());
+    }
+    LeaseError::Unavailable(error.into())
+}
+
+/// Whether the same query would fail again.
+fn is_lasting(error: &sqlx::Error) -> bool {
     let breaks_a_rule = error.as_database_error().is_some_and(|error| {
         // Out of range (SQLSTATE 22003) is PostgreSQL's word for a number that no column holds.
         error.is_check_violation() || error.code().is_some_and(|code| code == "22003")
     });
-    if breaks_a_rule || is_unreadable(&error) {
-        return LedgerStoreError::Broken(error.into());
-    }
-    LedgerStoreError::Unavailable(error.into())
+    breaks_a_rule || is_unreadable(error)
 }
 
 fn account_key<'r, R>(row: &'r R) -> Result<AccountKey, sqlx::Error>

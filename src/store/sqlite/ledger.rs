@@ -10,19 +10,51 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::Sqlite;
+use crate::lease::{Heartbeats, LeaseError, LeaseStore};
 use crate::ledger::account::{Account, AccountKey};
 use crate::ledger::books::{Operation, Outcome};
 use crate::ledger::usage::{Division, Imbalance, PartRow, UsageQuery, UsageRow};
 use crate::ledger::window::{Period, Window};
-use crate::ledger::{Beats, LedgerStore, LedgerStoreError};
+use crate::ledger::{LedgerStore, LedgerStoreError};
 use crate::store::rows::ledger::{
-    self as rows, AccountImbalanceRow, AccountRow, BeatRow, DailyUsageRow, PartialUsageRow,
-    UsageImbalanceRow, failure,
+    self as rows, AccountImbalanceRow, AccountRow, DailyUsageRow, HeartbeatRow, PartialUsageRow,
+    UsageImbalanceRow, failure, lease_failure,
 };
 
 /// Longer than a caller takes from one answer to its next request on the same machine, whose reservation
 /// then carries the end for nothing; shorter than anybody could notice.
 const LINGER: Duration = Duration::from_millis(2);
+
+impl LeaseStore for Sqlite {
+    fn register(&self, instance: Uuid) -> BoxFuture<'_, Result<(), LeaseError>> {
+        Box::pin(async move {
+            let insert = sqlx::query("INSERT INTO ledger_holders (id, beat) VALUES (?1, 0)");
+            let done = insert.bind(instance.to_string()).execute(&self.pool).await;
+            done.map(|_| ()).map_err(lease_failure)
+        })
+    }
+
+    fn heartbeat(&self, instance: Uuid) -> BoxFuture<'_, Result<Option<Heartbeats>, LeaseError>> {
+        Box::pin(async move {
+            let update = sqlx::query("UPDATE ledger_holders SET beat = beat + 1 WHERE id = ?1");
+            let done = update.bind(instance.to_string()).execute(&self.pool).await;
+            if done.map_err(lease_failure)?.rows_affected() == 0 {
+                return Ok(None);
+            }
+            let select = sqlx::query_as("SELECT id, beat FROM ledger_holders");
+            let found = select.fetch_all(&self.pool).await.map_err(lease_failure)?;
+            Ok(Some(found.into_iter().map(|HeartbeatRow(id, beat)| (id, beat)).collect()))
+        })
+    }
+
+    fn expire(&self, instance: Uuid) -> BoxFuture<'_, Result<(), LeaseError>> {
+        Box::pin(async move {
+            let delete = sqlx::query("DELETE FROM ledger_holders WHERE id = ?1");
+            let done = delete.bind(instance.to_string()).execute(&self.pool).await;
+            done.map(|_| ()).map_err(lease_failure)
+        })
+    }
+}
 
 impl LedgerStore for Sqlite {
     fn post<'a>(
@@ -35,35 +67,6 @@ impl LedgerStore for Sqlite {
 
     fn linger(&self) -> Duration {
         LINGER
-    }
-
-    fn register(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
-        Box::pin(async move {
-            let insert = sqlx::query("INSERT INTO ledger_holders (id, beat) VALUES (?1, 0)");
-            let done = insert.bind(holder.to_string()).execute(&self.pool).await;
-            done.map(|_| ()).map_err(failure)
-        })
-    }
-
-    fn beat(&self, holder: Uuid) -> BoxFuture<'_, Result<Option<Beats>, LedgerStoreError>> {
-        Box::pin(async move {
-            let update = sqlx::query("UPDATE ledger_holders SET beat = beat + 1 WHERE id = ?1");
-            let done = update.bind(holder.to_string()).execute(&self.pool).await;
-            if done.map_err(failure)?.rows_affected() == 0 {
-                return Ok(None);
-            }
-            let select = sqlx::query_as("SELECT id, beat FROM ledger_holders");
-            let found = select.fetch_all(&self.pool).await.map_err(failure)?;
-            Ok(Some(found.into_iter().map(|BeatRow(id, beat)| (id, beat)).collect()))
-        })
-    }
-
-    fn forget(&self, holder: Uuid) -> BoxFuture<'_, Result<(), LedgerStoreError>> {
-        Box::pin(async move {
-            let delete = sqlx::query("DELETE FROM ledger_holders WHERE id = ?1");
-            let done = delete.bind(holder.to_string()).execute(&self.pool).await;
-            done.map(|_| ()).map_err(failure)
-        })
     }
 
     fn orphans(

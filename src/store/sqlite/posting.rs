@@ -200,10 +200,10 @@ fn insert_entries(
             ?17, ?18, ?19)",
     )?;
     for entry in entries {
-        let Entry { id, holder, charge, day, state, bill } = entry;
+        let Entry { id, instance, charge, day, state, bill } = entry;
         insert.execute(params![
             name(id),
-            name(holder),
+            name(instance),
             &*charge.tenant,
             &*charge.model,
             charge.currency.code(),
@@ -329,7 +329,7 @@ fn entry(row: &Row<'_>) -> Result<Entry, rusqlite::Error> {
     };
     Ok(Entry {
         id: parsed(row, 0)?,
-        holder: parsed(row, 1)?,
+        instance: parsed(row, 1)?,
         charge: Charge {
             tenant: row.get(2)?,
             key: row.get(16)?,
@@ -485,8 +485,8 @@ mod tests {
             cost: Money::default(),
             currency: Currency::Cny,
         };
-        let (id, holder, day) = (Uuid::nil(), Uuid::nil(), Date::constant(2026, 1, 31));
-        let reserve = [Operation::Reserve { id, holder, charge, budgets: Budgets::default() }];
+        let (id, instance, day) = (Uuid::nil(), Uuid::nil(), Date::constant(2026, 1, 31));
+        let reserve = [Operation::Reserve { id, instance, charge, budgets: Budgets::default() }];
         let connection = Arc::clone(&sqlite.posting.connection);
         {
             let _other = connection.lock().unwrap();
