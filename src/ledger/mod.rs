@@ -86,6 +86,7 @@ pub struct Ledger {
 impl Ledger {
     /// Opens the ledger of this process, which holds its entries as `instance`. Its tasks run until the
     /// instance is closed or the process ends, and `supervisor` watches them.
+    #[expect(clippy::too_many_arguments, reason = "one for each part")]
     pub fn open(
         store: Arc<dyn LedgerStore>,
         instance: Arc<Instance>,
