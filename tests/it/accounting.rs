@@ -1,8 +1,7 @@
-//! Every token that the upstream billed is in the answers and in the metrics, or is known to be lost.
+//! Each billed token is in the answers and in the metrics, or is known to be lost.
 //!
-//! A thousand requests of several tenants go through an upstream that fails in every way that the
-//! emulator can script. Afterwards three accounts must agree: what the callers were told, what the
-//! metrics count, and what the emulator put on its bill.
+//! A thousand requests of several tenants go through an upstream that fails in every way that the emulator can script.
+//! Afterwards three accounts must agree: the answers to the callers, the metrics, and the emulator's bill.
 
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use crate::harness::{Answer, TestGateway, fixture};
 const REQUESTS: usize = 1000;
 const WORKERS: usize = 16;
 
-/// What the callers were told, added up; money in billionths.
+/// Sums of the callers' answers. Money is in billionths.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Told {
     tokens: u64,
@@ -45,14 +44,14 @@ impl Told {
     }
 }
 
-/// A decimal amount in billionths, without a float on the way.
+/// A decimal amount in billionths, computed without floats.
 fn nanos(amount: &str) -> u64 {
     let (units, decimals) = amount.split_once('.').unwrap_or((amount, ""));
     assert!(decimals.len() <= 9, "{amount}");
     format!("{units}{decimals:0<9}").parse().unwrap()
 }
 
-/// Every way to fail, each hitting some of the calls; about a quarter in all.
+/// All kinds of failure. Each affects some of the calls, about a quarter in total.
 fn faults() -> [Fault; 9] {
     [
         Fault::code("Throttling.RateQuota").every(17),
@@ -67,14 +66,14 @@ fn faults() -> [Fault; 9] {
     ]
 }
 
-/// What was billed for calls whose answer a fault spoilt.
+/// The bill of calls whose answer was spoilt by a fault.
 fn lost(upstream: &World) -> u64 {
     let calls = upstream.calls();
     let spoilt = calls.iter().filter(|call| call.faulted);
     spoilt.filter_map(|call| call.billed).map(|usage| usage.total()).sum()
 }
 
-/// The keys of three tenants: without a cap, with one, and with one that shrinks every image.
+/// The keys of three tenants: without a cap, with a cap, and with a cap that shrinks each image.
 async fn keys(gateway: &TestGateway) -> Vec<String> {
     let mut keys = Vec::new();
     for (name, cap) in [("free", None), ("capped", Some(65_536)), ("tight", Some(16_384))] {
@@ -85,7 +84,7 @@ async fn keys(gateway: &TestGateway) -> Vec<String> {
     keys
 }
 
-/// Sends every `WORKERS`-th request, one after the other.
+/// Sends every `WORKERS`-th request, one after another.
 async fn work(gateway: Arc<TestGateway>, keys: Arc<[String]>, first: usize) -> Told {
     let images = ["hello.png", "hello.jpg", "hello.webp", "sideways.jpg", "blank.png"];
     let routes =
@@ -99,7 +98,7 @@ async fn work(gateway: Arc<TestGateway>, keys: Arc<[String]>, first: usize) -> T
     told
 }
 
-/// Runs the thousand requests.
+/// Sends the thousand requests.
 async fn mixed_run(gateway: &Arc<TestGateway>) -> Told {
     for fault in faults() {
         gateway.upstream().add_fault(fault);
@@ -177,14 +176,14 @@ async fn a_request_that_was_refused_before_it_was_sent_spends_nothing() {
     assert_eq!(gateway.count("upstream_attempts_total", &[]).await, 0);
 }
 
-/// A bitmap of 2,000 by 12 pixels, which the documented formula gives 23 cells and the published code 62.
+/// A bitmap of 2,000 by 12 pixels. The documented formula gives 23 cells for it, the published code 62.
 fn sliver() -> Vec<u8> {
     let sides = [2_000_i32, 12].map(i32::to_le_bytes);
     let header = [&b"BM"[..], &[0; 8], &[54, 0, 0, 0], &[40, 0, 0, 0], sides.as_flattened()];
     [&header.concat()[..], &[1, 0, 24, 0], &[0; 24], &vec![255; 2_000 * 12 * 3]].concat()
 }
 
-/// An answer that is billed so many tokens of the image, whatever was asked.
+/// An answer with this number of billed image tokens, whatever was sent.
 fn billed_for_the_image(image: u64) -> Fault {
     let details = json!({ "image_tokens": image, "text_tokens": 24 });
     let usage = json!({
@@ -206,7 +205,7 @@ async fn an_upstream_that_ignores_the_cap_is_found_out_by_its_bill() {
     gateway.upstream().add_fault(billed_for_the_image(77));
     let answer = gateway.upload("/ocr", fixture("hello.png")).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    // It is told and counted as billed.
+    // The answer has the billed tokens.
     assert_eq!(answer.json["usage"]["image_tokens"], 77);
     let answer = Answer::of(gateway.post(CHAT).body(chat().to_string())).await;
     assert_eq!(answer.header("ocr-tokens-image"), "77");

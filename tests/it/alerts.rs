@@ -1,4 +1,4 @@
-//! The rules of `deploy/alerts` are tested by promtool, and each has a section in the runbook.
+//! promtool tests the rules of `deploy/alerts`, and the runbook has a section for each rule.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const TESTS: [&str; 2] = [
 ];
 const RUNBOOK: &str = include_str!("../../docs/runbook.md");
 
-/// What promtool must have tried with each alert.
+/// Cases that promtool must have tested for each alert.
 const CASES: [&str; 4] =
     ["fires", "is silent", "sees the first event of a new series", "survives a restart"];
 
@@ -29,7 +29,7 @@ fn names() -> Vec<String> {
     alerts().iter().map(|alert| alert["alert"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The anchors that a heading of Markdown makes, as GitHub makes them.
+/// The anchors that GitHub creates for headings in Markdown.
 fn anchors() -> Vec<String> {
     let headings = RUNBOOK.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {
@@ -102,7 +102,7 @@ async fn each_metric_of_an_alert_is_one_that_the_gateway_has() {
     let gateway = TestGateway::start().await;
     gateway.upload("/ocr", fixture("hello.png")).await;
     let metrics = gateway.metrics().await;
-    // These exist once there is a Redis, a tenant with a budget of each kind, and a reading of it.
+    // These exist only with Redis, and with a tenant that has each kind of budget, after its budgets were read.
     let conditional = [
         "redis_up",
         "budget_tokens_settled",
@@ -122,7 +122,7 @@ async fn each_metric_of_an_alert_is_one_that_the_gateway_has() {
     }
 }
 
-/// promtool, or nothing where it is not there. A run that must not skip fails without it.
+/// The path of promtool, if it is installed. A run that must not skip tests fails without it.
 fn promtool() -> Option<Command> {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);

@@ -1,12 +1,12 @@
-//! Imports run one way: a module imports only from those above it in `src/lib.rs`, and a foreign
-//! crate is known only where it belongs.
+//! Imports run in one direction: a module imports only from modules above it in `src/lib.rs`. A foreign crate is used
+//! only in its places.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
 
-/// Who may use a crate: the start of the file's path below `src`, and why only there.
+/// The places of a crate: the start of the file's path below `src`, and the reason.
 const CONFINED: [(&str, &[&str]); 6] = [
     ("axum", &["api", "server"]),
     ("reqwest", &["dashscope", "cli/healthcheck.rs", "cli/demo.rs"]),
@@ -16,7 +16,7 @@ const CONFINED: [(&str, &[&str]); 6] = [
     ("clap", &["cli"]),
 ];
 
-/// Modules that may not know one another although the order would let them.
+/// Modules that must not import each other although the order would allow it.
 const STRANGERS: [(&str, &[&str]); 8] = [
     ("image", &["clock", "random", "telemetry"]),
     ("extract", &["clock", "random", "telemetry", "image"]),
@@ -40,7 +40,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     rust.chain(below).collect()
 }
 
-/// The top-level modules, in the order in which `lib.rs` declares them.
+/// The top-level modules, in the order of `lib.rs`.
 fn modules() -> Vec<String> {
     let library = syn::parse_file(&fs::read_to_string(source().join("lib.rs")).unwrap()).unwrap();
     let declared = library.items.iter().filter_map(|item| match item {
@@ -50,7 +50,7 @@ fn modules() -> Vec<String> {
     declared.collect()
 }
 
-/// The first two names of every path in a file, tests left out.
+/// The first two names of each path in a file, without tests.
 #[derive(Default)]
 struct Paths(Vec<(String, String)>);
 
@@ -112,7 +112,7 @@ fn files() -> Vec<(String, String, Paths)> {
         let module = place.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
         (place, module, Paths::of(&file))
     });
-    // Test modules in files of their own are declared under `cfg(test)`.
+    // Test modules in separate files are declared under `cfg(test)`.
     let is_test = |place: &str| {
         ["/tests.rs", "/tests/", "/fake.rs", "/samples.rs", "/corpus.rs"]
             .iter()

@@ -1,4 +1,4 @@
-//! Who is calling: a key opens what it should, for as long as it should, and nothing else does.
+//! A valid key gives access to its routes while it is valid. Nothing else gives access.
 
 use jiff::{Timestamp, ToSpan};
 use ocr_gateway::auth::key::{ApiKey, KeyId};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::harness::{Answer, TestGateway, fixture, until};
 use crate::wire::Wire;
 
-/// Every route that answers only those who have a key.
+/// The routes that need a key.
 const ROUTES: [(&str, &str); 6] = [
     ("POST", "/ocr"),
     ("POST", "/extract"),
@@ -20,7 +20,7 @@ const ROUTES: [(&str, &str); 6] = [
     ("GET", "/templates/receipt"),
 ];
 
-/// The public name of a key: what stands between its underscores.
+/// The public ID of a key: the part between its underscores.
 pub(crate) fn id_of(key: &str) -> KeyId {
     key.split('_').nth(1).unwrap().parse().unwrap()
 }
@@ -101,7 +101,7 @@ async fn a_key_is_found_beside_an_authorization_that_is_not_for_us() {
             ask(&gateway, &[("authorization", foreign), ("x-api-key", &gateway.key)]).await;
         assert_eq!(answer.status, 200, "{foreign:?}: {}", answer.text);
     }
-    // The token of a mesh, and a key with the blanks that people paste.
+    // The token of a service mesh, and a key with pasted spaces.
     let mesh = "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln";
     let pasted = format!(" {} ", gateway.key);
     let answer = ask(&gateway, &[("authorization", mesh), ("x-api-key", &pasted)]).await;

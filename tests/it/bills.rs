@@ -1,5 +1,5 @@
-//! Bills that cannot be: counted at what a call of the model can cost, told of, and no obstacle to what
-//! comes after them.
+//! Impossible bills count at the largest cost of a call of the model. They are reported, and they do not disturb later
+//! calls.
 
 use dashscope_emulator::Fault;
 use ocr_gateway::redis::settings::OnFailure;
@@ -9,11 +9,10 @@ use crate::dropin::{CHAT, GENERATION, chat, generation, streamed};
 use crate::harness::{Answer, TestGateway, fixture, today};
 use crate::redis::RedisDatabase;
 
-/// Tokens that no answer has.
+/// More tokens than any answer has.
 const ABSURD: &str = "5000000000000000000";
 
-/// The most that a call of the default model can cost, by its limits of input, for picture and text each,
-/// and of output.
+/// The largest cost of a call of the default model: its input limit for image and text each, and its output limit.
 const MOST: u64 = 30_000 + 30_000 + 8_192;
 
 fn compatible() -> String {
@@ -40,7 +39,7 @@ fn events() -> String {
     )
 }
 
-/// An error that states a bill.
+/// An error with a bill.
 fn complaint() -> String {
     format!(
         r#"{{"error":{{"code":"x","message":"y"}},"usage":{{"prompt_tokens":{ABSURD},"completion_tokens":1}}}}"#
@@ -52,7 +51,7 @@ async fn ask(gateway: &TestGateway, path: &str) -> Answer {
         CHAT => gateway.post(CHAT).body(chat().to_string()),
         "streamed" => streamed(gateway, CHAT, chat()),
         GENERATION => gateway.post(GENERATION).body(generation().to_string()),
-        "aloud" => {
+        "stream" => {
             gateway.post("/ocr").header("accept", "text/event-stream").body(fixture("hello.png"))
         }
         path => gateway.post(path).body(fixture("hello.png")),
@@ -67,7 +66,7 @@ async fn a_bill_that_cannot_be_is_clamped_told_of_and_marked_on_every_route() {
     for (path, status, media_type, body) in [
         ("/ocr", 200, JSON, compatible()),
         ("/ocr?task=text_recognition", 200, JSON, native()),
-        ("aloud", 200, EVENTS, events()),
+        ("stream", 200, EVENTS, events()),
         (CHAT, 200, JSON, compatible()),
         ("streamed", 200, EVENTS, events()),
         (GENERATION, 200, JSON, native()),
@@ -85,7 +84,7 @@ async fn a_bill_that_cannot_be_is_clamped_told_of_and_marked_on_every_route() {
         if path.starts_with("/ocr") && status == 200 {
             assert_eq!(answer.json["usage"]["unverified_tokens"], settled, "{}", answer.text);
         }
-        // The pace towards the account and the tenant's rates know nothing of it.
+        // The rate controller of the account and the tenant's rates ignore it.
         let next = ask(&gateway, "/ocr").await;
         assert_eq!(next.status, 200, "{path}: {}", next.text);
         let told = next.json["usage"]["total_tokens"].as_u64().unwrap();
@@ -94,7 +93,7 @@ async fn a_bill_that_cannot_be_is_clamped_told_of_and_marked_on_every_route() {
     }
 }
 
-/// Numbers that a bill cannot state, and what a JSON reader may take for one.
+/// Invalid numbers of a bill, and values that a JSON reader may accept as numbers.
 const ABSURDITIES: [&str; 14] = [
     "30001",
     "2000000",
@@ -112,7 +111,7 @@ const ABSURDITIES: [&str; 14] = [
     "99999999999999999999999999999999999999999999999999",
 ];
 
-/// Answers that state `number` for each kind of token in turn, and for all.
+/// Answers with `number` for each kind of tokens in turn, and for all of them.
 fn absurd_answers(number: &str) -> impl Iterator<Item = (&'static str, String)> {
     let compatible = |input: &str, image: &str, output: &str| {
         format!(
@@ -140,7 +139,7 @@ async fn no_bill_holds_up_the_account_for_longer_than_the_dearest_call() {
     for number in ABSURDITIES {
         let gateway = TestGateway::with(|setup| {
             for model in setup.settings.models.values_mut() {
-                // The vendor's figures: the dearest call takes half a second of them.
+                // With the vendor's limits, the largest call takes half a second of them.
                 (model.rpm, model.tpm) = (1_200, 6_000_000);
             }
         })
@@ -185,7 +184,7 @@ async fn no_bill_holds_up_the_account_of_other_replicas() {
     }
 }
 
-/// A bound may be larger than what the model reads: the text of a drop-in request counts its bytes.
+/// A bound can exceed the model's input limit: the text of a drop-in request is bounded by its bytes.
 #[tokio::test]
 async fn a_bill_within_a_large_bound_holds_up_the_account_no_longer_than_one_call_can() {
     let gateway = TestGateway::with(|setup| {

@@ -1,4 +1,4 @@
-//! Budgets can be watched: a gauge for each budget of each tenant, whether or not the tenant calls.
+//! There is a gauge for each budget of each tenant, whether or not the tenant sends requests.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::databases::Database;
 use crate::harness::{Answer, MovedClock, TestGateway, fixture, until};
 use crate::program::{Installation, Service};
 
-/// A tenant with a budget of money alone.
+/// A tenant with a cost budget only.
 fn frugal(name: &str) -> Tenant {
     Tenant { daily_cost: Some("0.5".parse().unwrap()), ..Tenant::new(name.parse().unwrap()) }
 }
@@ -21,7 +21,7 @@ fn rationed(name: &str, daily_tokens: u64) -> Tenant {
     Tenant { daily_tokens: NonZeroU64::new(daily_tokens), ..Tenant::new(name.parse().unwrap()) }
 }
 
-/// The lines of the gauges of budgets.
+/// The lines of the budget gauges.
 async fn gauges(gateway: &TestGateway) -> Vec<String> {
     let metrics = gateway.metrics().await;
     let lines = metrics.lines().filter(|line| line.starts_with("ocr_gateway_budget_"));
@@ -69,7 +69,7 @@ async fn no_gauge_of_a_budget_mixes_tenants() {
         let answer = Answer::of(gateway.post_as(key, "/ocr").body(fixture("hello.png"))).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
-    // Those are shown that are nearest to their budgets, so that an alert on nine tenths misses none.
+    // The tenants shown have used most of their budgets, so an alert at 90 % misses none.
     until("the fullest are shown", async || {
         let lines = gauges(&gateway).await;
         assert!(lines.iter().all(|line| !line.contains("other")), "{lines:?}");
@@ -151,7 +151,7 @@ async fn a_scrape_is_answered_while_the_database_hangs_and_shows_what_was_read_b
     let service = installation.serve().await;
     let shows = async |limit: u64| {
         let request = service.http.get(format!("{}/metrics", service.metrics_address));
-        // Far longer than a scrape waits, and far shorter than the database hangs.
+        // Much longer than a scrape waits, and much shorter than the database hangs.
         let metrics = Answer::of(request.timeout(Duration::from_secs(8))).await.text;
         metrics.contains(&format!(r#"tokens_limit{{period="day",tenant="acme"}} {limit}"#))
     };

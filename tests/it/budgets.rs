@@ -1,4 +1,4 @@
-//! A budget is never exceeded, is used to its end, and is asked on every route that spends.
+//! A budget is never exceeded, can be used completely, and is checked on each route that spends.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::dropin;
 use crate::harness::{Answer, MovedClock, TestGateway, calendar, fixture, spawn, today, until};
 use crate::openapi::operations;
 
-/// The most tokens that the model may write for the tenants here.
+/// The output limit of these tenants.
 const MAX_TOKENS: u64 = 300;
 
-/// A tenant that may spend so many tokens a day.
+/// A tenant with this daily token budget.
 fn budgeted(name: &str, daily_tokens: u64) -> Tenant {
     Tenant {
         daily_tokens: NonZeroU64::new(daily_tokens),
@@ -29,7 +29,7 @@ fn budgeted(name: &str, daily_tokens: u64) -> Tenant {
     }
 }
 
-/// The bound of a picture, as `/estimate` tells it.
+/// The bound of an image, from `/estimate`.
 async fn bound(gateway: &TestGateway, key: &str, file: &str) -> u64 {
     let request = gateway.post_as(key, "/estimate").body(fixture(file));
     Answer::of(request).await.json["bound"]["total_tokens"].as_u64().unwrap()
@@ -46,7 +46,7 @@ async fn usage(gateway: &TestGateway, key: &str) -> Value {
 
 /// Tokens that the ledger counts as settled and as reserved today.
 pub(crate) async fn accounts(gateway: &TestGateway, tenant: &str) -> (u64, u64) {
-    // A scrape has the calls posted that have ended; the database alone knows of them a little later.
+    // A scrape first posts the calls that have ended. The database alone has them a little later.
     gateway.metrics().await;
     let accounts = gateway.store.ledger().accounts(&[tenant], today()).await.unwrap();
     let day = accounts
@@ -133,7 +133,7 @@ async fn a_budget_is_used_to_the_last_bound_before_anything_is_refused() {
             }
         });
     }
-    // Each worker stops at its first refusal, so the first of all is among these.
+    // Each worker stops at its first refusal, so the first refusal of all is among these.
     for refusal in workers.join_all().await {
         assert_eq!(refusal.code(), "budget_exhausted");
         let actual = refusal.json["limit"]["actual"].as_u64().unwrap();
@@ -263,7 +263,7 @@ async fn a_caller_who_hangs_up_is_charged_what_its_call_was_billed() {
 #[tokio::test]
 async fn a_model_without_a_price_is_refused_and_not_free() {
     let gateway = TestGateway::with(|setup| {
-        // In Virginia only some models have a price.
+        // Virginia has a price only for some models.
         setup.settings.upstream.region = "virginia".to_owned();
     })
     .await;
@@ -282,16 +282,16 @@ async fn a_new_key_spends_from_its_tenants_account() {
     assert_eq!(ocr(&gateway, &new).await.code(), "budget_exhausted");
 }
 
-// The time zone.
+// Time zones.
 
 #[tokio::test]
 async fn a_budget_begins_anew_at_the_midnight_of_its_time_zone() {
-    // An hour before the end of the day on which Berlin's clocks were set forward.
+    // One hour before the end of a day on which Berlin's clocks were set forward.
     let clock = Arc::new(MovedClock::at("2026-03-29T21:00:00Z"));
     let berlin = Arc::clone(&clock);
     let gateway = TestGateway::with(|setup| {
         setup.settings.ledger.time_zone = Calendar::named("Europe/Berlin").unwrap();
-        // So that the gauges are looked at often.
+        // Reads the gauges often.
         setup.settings.ledger.lease_ms = 300;
         setup.clock = berlin;
     })
@@ -324,11 +324,11 @@ async fn a_budget_begins_anew_at_the_midnight_of_its_time_zone() {
     assert_eq!(after["budgets"]["month"]["tokens"]["settled"], spent);
 }
 
-/// What another replica holds of the budget of a tenant, which has room for nothing else.
+/// The amount that another replica holds of the tenant's budget, which leaves no room.
 const HELD: u64 = 1_000_000;
 
-/// The answer to a call that waits for what another replica holds, while its tenant is changed, and the
-/// calls that the upstream has had.
+/// The answer to a call that waits for the amount of another replica while its tenant is changed, and the number of
+/// calls that the upstream has received.
 async fn answer_after_a_change(
     request: impl Fn(&TestGateway, &str) -> reqwest::RequestBuilder,
     change: impl FnOnce(&mut Tenant),
@@ -368,7 +368,7 @@ async fn a_call_that_waits_is_refused_once_its_tenant_is_disabled() {
         };
         let disable = |tenant: &mut Tenant| {
             tenant.disabled = true;
-            // There is room from now on.
+            // From now on there is room.
             tenant.daily_tokens = None;
         };
         let (answer, received) = answer_after_a_change(request, disable).await;

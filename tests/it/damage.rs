@@ -1,5 +1,5 @@
-//! Upstream answers that are damaged: what can be read is delivered, what cannot is an error, and a bill
-//! that is stated is the bill either way.
+//! Damaged answers of the upstream: readable content is delivered, other content is an error, and a stated bill counts
+//! in either case.
 
 use dashscope_emulator::Fault;
 use serde_json::{Value, json};
@@ -10,24 +10,24 @@ use crate::harness::{Answer, TestGateway, fixture};
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream;charset=UTF-8";
 
-/// The bill that every body here states: 100 and 29 tokens.
+/// The bill in each body here: 100 and 29 tokens.
 const BILLED: u64 = 129;
 
-/// A gateway whose upstream answers everything with `body`.
+/// A gateway whose upstream always answers with `body`.
 async fn replaying(status: u16, media_type: &str, body: impl Into<Vec<u8>>) -> TestGateway {
     let gateway = TestGateway::start().await;
     gateway.upstream().add_fault(Fault::replay(status, media_type, body.into()));
     gateway
 }
 
-/// A whole answer of the compatible protocol around the JSON of its content.
+/// A whole answer of the compatible protocol, with the JSON of its content.
 fn compatible(content: &[u8]) -> Vec<u8> {
     let before = br#"{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"#;
     let behind = br#"}}],"usage":{"prompt_tokens":100,"completion_tokens":29,"total_tokens":129}}"#;
     [before, content, behind].concat()
 }
 
-/// The same of the native protocol.
+/// The same for the native protocol.
 fn native(content: &[u8]) -> Vec<u8> {
     let before = br#"{"output":{"choices":[{"finish_reason":"stop","message":{"role":"assistant","content":[{"text":"#;
     let behind = br#"}]}}]},"usage":{"input_tokens":100,"output_tokens":29,"image_tokens":80},"request_id":"r-1"}"#;
@@ -39,17 +39,17 @@ fn delta(content: &[u8]) -> Vec<u8> {
     [before, content, b"},\"finish_reason\":null}]}\n\n"].concat()
 }
 
-/// What ends a stream of the compatible protocol.
+/// The end of a stream of the compatible protocol.
 const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
     data: {\"choices\":[],\"usage\":{\"prompt_tokens\":100,\"completion_tokens\":29,\"total_tokens\":129}}\n\n\
     data: [DONE]\n\n";
 
-/// A stream of the compatible protocol with `middle` between its events.
+/// A stream of the compatible protocol, with `middle` between its events.
 fn stream_around(middle: &[u8]) -> Vec<u8> {
     [&delta(br#""Invoice 17 ""#), middle, &delta(br#"" on Monday""#), END.as_bytes()].concat()
 }
 
-/// What is written inside the quotes of a JSON string, and what is to be read there.
+/// The bytes inside the quotes of a JSON string, and the text to be read from them.
 fn spoilt() -> [(Vec<u8>, &'static str); 8] {
     [
         (br"total 12.50 \ud83d".to_vec(), "total 12.50 \u{fffd}"),
@@ -72,12 +72,12 @@ async fn spent(gateway: &TestGateway) -> (u64, u64) {
     (spent, gateway.count("tokens_unverified_total", &[]).await)
 }
 
-async fn aloud(gateway: &TestGateway, path: &str) -> Answer {
+async fn stream_of(gateway: &TestGateway, path: &str) -> Answer {
     let post = gateway.post(path).header("accept", "text/event-stream");
     Answer::of(post.body(fixture("hello.png"))).await
 }
 
-/// The data of the event of that name; null where there is none.
+/// The data of the event with that name, or null without it.
 fn event(answer: &Answer, name: &str) -> Value {
     let start = format!("event: {name}\ndata: ");
     let mut events = answer.text.split("\n\n");
@@ -175,7 +175,7 @@ async fn a_bill_in_an_answer_that_is_too_long_is_the_bill() {
 async fn an_event_with_what_is_no_character_is_told_and_no_text_is_lost() {
     for (inside, expected) in spoilt() {
         let gateway = replaying(200, EVENTS, stream_around(&delta(&quoted(&inside)))).await;
-        let answer = aloud(&gateway, "/ocr").await;
+        let answer = stream_of(&gateway, "/ocr").await;
         let text = format!("Invoice 17 {expected} on Monday");
         assert_eq!(event(&answer, "answer")["text"], text, "{}", answer.text);
         assert_eq!(spent(&gateway).await, (BILLED, 0));
@@ -195,7 +195,7 @@ async fn a_stream_with_what_is_no_character_passes_byte_for_byte() {
     }
 }
 
-/// Events that cannot be read.
+/// Unreadable events.
 const UNREADABLE: [&[u8]; 6] = [
     b"data: {\"choices\":[{\"delta\":{\"content\":\"to\n\n",
     b"data: total 12.50\n\n",
@@ -210,7 +210,7 @@ async fn an_event_that_cannot_be_read_ends_the_stream_with_an_error_and_its_bill
     for middle in UNREADABLE {
         let shown = String::from_utf8_lossy(middle);
         let gateway = replaying(200, EVENTS, stream_around(middle)).await;
-        let answer = aloud(&gateway, "/ocr").await;
+        let answer = stream_of(&gateway, "/ocr").await;
         let error = event(&answer, "error");
         assert_eq!(error["code"], "upstream_invalid_output", "{shown}: {}", answer.text);
         assert_eq!(event(&answer, "answer"), Value::Null);
@@ -232,7 +232,7 @@ async fn streams_whose_first_event_cannot_be_read_do_not_close_their_endpoint() 
     let body = [b"data: ?\n\n", END.as_bytes()].concat();
     let gateway = replaying(200, EVENTS, body).await;
     for _ in 0..7 {
-        let answer = aloud(&gateway, "/ocr").await;
+        let answer = stream_of(&gateway, "/ocr").await;
         assert_eq!((answer.status.as_u16(), answer.code()), (502, "upstream_invalid_output"));
     }
     assert_eq!(spent(&gateway).await, (7 * BILLED, 0));
@@ -248,7 +248,7 @@ async fn what_is_named_an_error_is_one_whatever_it_says() {
         (":HTTP_STATUS/429\ndata:{\"request_id\":\"r\"}\n\n", "upstream_throttled"),
     ] {
         let gateway = replaying(200, EVENTS, stream_around(middle.as_bytes())).await;
-        let answer = aloud(&gateway, "/ocr").await;
+        let answer = stream_of(&gateway, "/ocr").await;
         assert_eq!(event(&answer, "error")["code"], code, "{middle}: {}", answer.text);
         assert_eq!(event(&answer, "answer"), Value::Null);
     }
@@ -262,7 +262,7 @@ async fn a_stream_that_begins_with_an_error_has_its_status() {
         ("event: error\ndata: {\"message\":\"\\ud83d\"}\n\n", 502, "upstream_error"),
     ] {
         let gateway = replaying(200, EVENTS, body).await;
-        let answer = aloud(&gateway, "/ocr").await;
+        let answer = stream_of(&gateway, "/ocr").await;
         assert_eq!(
             (answer.status.as_u16(), answer.code()),
             (status, code),
@@ -310,7 +310,7 @@ async fn framing_that_the_standard_allows_loses_nothing() {
         twice,
     ] {
         let gateway = replaying(200, EVENTS, body.clone()).await;
-        let answer = aloud(&gateway, "/ocr").await;
+        let answer = stream_of(&gateway, "/ocr").await;
         let text = &event(&answer, "answer")["text"];
         assert_eq!(text, "Invoice 17 total on Monday", "{body:?}: {}", answer.text);
         assert_eq!(spent(&gateway).await, (BILLED, 0));
@@ -350,7 +350,7 @@ async fn content_in_any_shape_that_either_protocol_gives_it_is_told() {
         ("/ocr", whole.as_bytes().to_vec()),
     ] {
         let gateway = replaying(200, EVENTS, body).await;
-        let answer = aloud(&gateway, path).await;
+        let answer = stream_of(&gateway, path).await;
         let text = event(&answer, "answer")["text"].as_str().unwrap_or_default().to_owned();
         assert!(text.contains("total"), "{path}: {}", answer.text);
         assert_eq!(spent(&gateway).await, (BILLED, 0), "{path}");

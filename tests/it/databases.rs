@@ -1,13 +1,13 @@
-//! Throw-away databases: a SQLite file, and a database in a private PostgreSQL, for each test.
+//! Temporary databases for tests: a SQLite file, and a database in a private PostgreSQL.
 //!
-//! One PostgreSQL is started for a run of the test binary, by the first test that wants one, in a
-//! folder of its own and on a Unix socket in that folder, so that no port can collide and nobody
-//! else can connect. A static value is never dropped, and a test run may be killed, so the server
-//! is not stopped by this process: a shell that started it reads a pipe from here, and stops and
-//! removes everything when the pipe closes, however this process ended.
+//! The first test that needs PostgreSQL starts one server for the whole run of the test binary. The server has its own
+//! folder and only a Unix socket in that folder, so ports cannot collide and nobody else can connect. A static value is
+//! never dropped, and a test run can be killed. So this process does not stop the server: the shell that started it
+//! reads a pipe from this process. When the pipe closes, the shell stops the server and removes the folder, however
+//! this process ended.
 //!
-//! The server sorts by the rules of English and not by bytes, because that is where an `ORDER BY`
-//! on two engines would differ.
+//! The server sorts by English rules and not by bytes, because that is where an `ORDER BY` of the two engines would
+//! differ.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test whose database fails has failed")]
 #![expect(clippy::print_stdout, reason = "what was skipped must be seen")]
@@ -27,9 +27,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
-/// Starts the server in the folder `$1` with the programs of the folder `$2`, on the port `$3` if that is not
-/// empty, says `ready`, waits for the end of its input, and cleans up. As root it acts as `postgres`: the server refuses root.
-const KEEPER: &str = r#"
+/// Starts the server in the folder `$1` with the programs of the folder `$2`, on port `$3` unless that is empty. Prints
+/// `ready`, waits for the end of its input, and cleans up. As root it runs as `postgres`, because the server refuses
+/// root.
+const SERVER_SCRIPT: &str = r#"
 set -eu
 folder=$1 programs=$2 port=$3
 if [ "$(id -u)" = 0 ]; then
@@ -54,7 +55,7 @@ cat >/dev/null
 "#;
 
 /// The same for a primary `first` and its standby `second`.
-const PAIR_KEEPER: &str = r#"
+const PAIR_SCRIPT: &str = r#"
 set -eu
 folder=$1 programs=$2
 if [ "$(id -u)" = 0 ]; then
@@ -85,8 +86,8 @@ echo ready
 cat >/dev/null
 "#;
 
-/// Starts a PgBouncer in the folder `$1` before the server whose socket is in the folder `$2`.
-const POOLER_KEEPER: &str = r#"
+/// Starts a PgBouncer in the folder `$1`, in front of the server with its socket in the folder `$2`.
+const POOLER_SCRIPT: &str = r#"
 set -eu
 folder=$1 server=$2
 PATH=$PATH:/usr/sbin
@@ -120,13 +121,13 @@ echo ready
 cat >/dev/null
 "#;
 
-/// An empty database that ends with the test.
+/// An empty database that is removed at the end of the test.
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) engine: Engine,
     pub(crate) url: String,
     folder: Option<TempDir>,
-    /// Holds the pipe whose end stops the pooler, where there is one.
+    /// Holds the pipe that stops the pooler when it closes, if there is one.
     _pooler: Option<Child>,
 }
 
@@ -138,7 +139,7 @@ impl Database {
         Self { engine: Engine::Sqlite, url, folder: Some(folder), _pooler: None }
     }
 
-    /// An empty PostgreSQL database, or `None` where its programs are not installed.
+    /// An empty PostgreSQL database, or `None` if its programs are not installed.
     pub(crate) async fn postgres() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let server = Server::of_this_run()?;
@@ -150,8 +151,8 @@ impl Database {
         Some(Self { engine: Engine::Postgres, url: server.url(&name), folder: None, _pooler: None })
     }
 
-    /// An empty PostgreSQL database behind a PgBouncer in transaction mode, with fewer sessions than
-    /// clients, or `None` where their programs are not installed.
+    /// An empty PostgreSQL database behind a PgBouncer in transaction mode with fewer sessions than clients, or `None`
+    /// if their programs are not installed.
     pub(crate) async fn behind_pgbouncer() -> Option<Self> {
         let direct = Self::postgres().await?;
         if !has_pgbouncer() {
@@ -160,39 +161,39 @@ impl Database {
         let (_, name) = direct.url.rsplit_once('/').expect("the database has a name");
         let server = &Server::of_this_run()?.folder;
         let folder = tempfile::Builder::new().prefix("ocr-gateway-pgbouncer-").tempdir();
-        // The keeper removes it.
+        // The shell removes the folder.
         let folder = folder.expect("there is a temporary folder").keep();
-        let pooler = start_keeper(POOLER_KEEPER, &folder, server, None);
+        let pooler = start_shell(POOLER_SCRIPT, &folder, server, None);
         let folder = folder.to_str().expect("the folder's name is text").replace('/', "%2F");
         let url = format!("postgres://postgres@{folder}:6432/{name}");
         Some(Self { engine: Engine::Postgres, url, folder: None, _pooler: Some(pooler) })
     }
 
-    /// An empty database of each engine that there is.
+    /// An empty database of each installed engine.
     pub(crate) async fn of_each_engine() -> Vec<Self> {
         let mut databases = vec![Self::sqlite()];
         databases.extend(Self::postgres().await);
         databases
     }
 
-    /// A connection to it as another replica would have.
+    /// A connection to it, as another replica has one.
     pub(crate) async fn connect(&self) -> Store {
         store::connect(&self.url, Options::default()).await.expect("the database answers")
     }
 
-    /// A connection to it, migrated.
+    /// A connection to it, after the migrations.
     pub(crate) async fn open(&self) -> Store {
         let store = self.connect().await;
         store.migrate().await.expect("the migrations apply");
         store
     }
 
-    /// Runs SQL that both engines understand, behind the service's back.
+    /// Runs SQL for both engines, directly on the database.
     pub(crate) async fn execute(&self, sql: &'static str) {
         self.try_execute(sql).await.expect(sql);
     }
 
-    /// The same, where it may be refused.
+    /// The same for SQL that may be refused.
     pub(crate) async fn try_execute(&self, sql: &'static str) -> Result<(), sqlx::Error> {
         match self.engine {
             Engine::Sqlite => {
@@ -206,7 +207,7 @@ impl Database {
         }
     }
 
-    /// Applies the first migrations, up to this one, as a version of the program did that knew no others.
+    /// Applies the migrations up to this one, as an older version of the program did.
     pub(crate) async fn migrate_to(&self, last: i64) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
         let folder = folder.join(match self.engine {
@@ -226,7 +227,7 @@ impl Database {
         migrated.expect("the migrations apply");
     }
 
-    /// All that makes up its schema, and the migrations that are said to be applied, as text.
+    /// Its whole schema and its applied migrations, as text.
     pub(crate) async fn schema(&self) -> String {
         let applied = "SELECT version || ' ' || description FROM _sqlx_migrations ORDER BY version";
         let (schema, applied) = match self.engine {
@@ -243,7 +244,7 @@ impl Database {
         format!("{schema}\n{}", applied.join("\n"))
     }
 
-    /// The pairs of numbers that a query gives, of which the second may be missing.
+    /// The pairs of numbers that a query returns. The second number can be missing.
     pub(crate) async fn numbers(&self, sql: &'static str) -> Vec<(i64, Option<i64>)> {
         let pairs = match self.engine {
             Engine::Sqlite => {
@@ -257,7 +258,7 @@ impl Database {
         pairs.expect(sql)
     }
 
-    /// The texts of the only column that a PostgreSQL query gives.
+    /// The texts of the only column of a PostgreSQL query.
     pub(crate) async fn texts(&self, sql: &'static str) -> Vec<String> {
         let mut connection = connect_postgres(&self.url).await;
         sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect(sql)
@@ -269,20 +270,20 @@ impl Database {
     }
 }
 
-/// A PostgreSQL by itself, for a test that makes it stand still.
+/// A separate PostgreSQL, for a test that freezes it.
 #[derive(Debug)]
 pub(crate) struct PrivatePostgres(Server);
 
 impl PrivatePostgres {
-    /// Starts one, or gives `None` where its programs are not installed.
+    /// Starts one, or returns `None` if its programs are not installed.
     pub(crate) fn start() -> Option<Self> {
         Server::start_if_installed().map(Self)
     }
 
-    /// Starts one that listens on a port of this machine, which anybody on it may use, or gives `None` where
-    /// its programs are not installed.
+    /// Starts one that listens on a port of this machine, without access control, or returns `None` if its programs are
+    /// not installed.
     pub(crate) fn start_on(port: u16) -> Option<Self> {
-        Server::start_by_if_installed(KEEPER, Some(port)).map(Self)
+        Server::start_by_if_installed(SERVER_SCRIPT, Some(port)).map(Self)
     }
 
     /// Its first database.
@@ -290,12 +291,12 @@ impl PrivatePostgres {
         self.0.url("postgres")
     }
 
-    /// Stops all its processes where they are: connections stay open, and nobody answers.
+    /// Freezes all its processes: connections stay open without answers.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
     }
 
-    /// Lets them go on.
+    /// Resumes them.
     pub(crate) fn thaw(&self) {
         self.signal("CONT");
     }
@@ -311,7 +312,7 @@ impl PrivatePostgres {
     }
 }
 
-/// A primary and a standby that follows it, and confirms each commit before the primary answers.
+/// A primary and its standby. The standby confirms each commit before the primary answers.
 #[derive(Debug)]
 pub(crate) struct PostgresPair(Server);
 
@@ -322,17 +323,17 @@ pub(crate) struct PostgresServer {
 }
 
 impl PostgresPair {
-    /// Starts both, or gives `None` where PostgreSQL's programs are not installed.
+    /// Starts both, or returns `None` if PostgreSQL's programs are not installed.
     pub(crate) fn start() -> Option<Self> {
-        Server::start_by_if_installed(PAIR_KEEPER, None).map(Self)
+        Server::start_by_if_installed(PAIR_SCRIPT, None).map(Self)
     }
 
-    /// The server that is the primary at first.
+    /// The server that is the primary at the start.
     pub(crate) fn first(&self) -> PostgresServer {
         PostgresServer { folder: self.0.folder.join("first") }
     }
 
-    /// The server that is the standby at first.
+    /// The server that is the standby at the start.
     pub(crate) fn second(&self) -> PostgresServer {
         PostgresServer { folder: self.0.folder.join("second") }
     }
@@ -349,7 +350,7 @@ impl PostgresServer {
         self.folder.join(".s.PGSQL.5432")
     }
 
-    /// Runs statements, each by itself.
+    /// Runs statements one by one.
     pub(crate) async fn execute(&self, statements: &[&'static str]) {
         let mut connection = connect_postgres(&self.url()).await;
         for &statement in statements {
@@ -357,19 +358,19 @@ impl PostgresServer {
         }
     }
 
-    /// The number that a query gives.
+    /// The number that a query returns.
     pub(crate) async fn number(&self, query: &'static str) -> i64 {
         let mut connection = connect_postgres(&self.url()).await;
         sqlx::query_scalar(query).fetch_one(&mut connection).await.expect(query)
     }
 }
 
-/// The PostgreSQL of this run.
+/// The PostgreSQL of this test run.
 #[derive(Debug)]
 struct Server {
     folder: PathBuf,
-    /// Holds the pipe whose end stops the server.
-    _keeper: Child,
+    /// Holds the pipe that stops the server when it closes.
+    _shell: Child,
 }
 
 impl Server {
@@ -379,7 +380,7 @@ impl Server {
     }
 
     fn start_if_installed() -> Option<Self> {
-        Self::start_by_if_installed(KEEPER, None)
+        Self::start_by_if_installed(SERVER_SCRIPT, None)
     }
 
     fn start_by_if_installed(script: &str, port: Option<u16>) -> Option<Self> {
@@ -395,10 +396,10 @@ impl Server {
 
     fn start_by(script: &str, programs: &Path, port: Option<u16>) -> Self {
         let folder = tempfile::Builder::new().prefix("ocr-gateway-postgres-").tempdir();
-        // The keeper removes it.
+        // The shell removes the folder.
         let folder = folder.expect("there is a temporary folder").keep();
-        let keeper = start_keeper(script, &folder, programs, port);
-        Self { folder, _keeper: keeper }
+        let shell = start_shell(script, &folder, programs, port);
+        Self { folder, _shell: shell }
     }
 
     fn url(&self, database: &str) -> String {
@@ -406,31 +407,31 @@ impl Server {
     }
 }
 
-/// The address of a database whose server has its socket in `folder`.
+/// The address of a database of the server with its socket in `folder`.
 fn url_of(folder: &Path, database: &str) -> String {
     let folder = folder.to_str().expect("the folder's name is text").replace('/', "%2F");
     format!("postgres://postgres@{folder}/{database}")
 }
 
 /// Starts a script that starts servers in a folder, and waits until they are ready.
-fn start_keeper(script: &str, folder: &Path, other: &Path, port: Option<u16>) -> Child {
-    let mut keeper = Command::new("sh")
-        .args(["-c", script, "keeper"])
+fn start_shell(script: &str, folder: &Path, other: &Path, port: Option<u16>) -> Child {
+    let mut shell = Command::new("sh")
+        .args(["-c", script, "shell"])
         .args([folder, other])
         .arg(port.map(|port| port.to_string()).unwrap_or_default())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        // A group of its own: Ctrl-C ends the tests, and the keeper after them.
+        // A separate process group: Ctrl-C then ends the tests first, and the shell after them.
         .process_group(0)
         .spawn()
         .expect("sh can be started");
-    let output = keeper.stdout.take().expect("the output is piped");
+    let output = shell.stdout.take().expect("the output is piped");
     await_ready(BufReader::new(output));
-    keeper
+    shell
 }
 
-/// Whether PgBouncer is there; a run that must not skip fails without it.
+/// Whether PgBouncer is installed. A run that must not skip tests fails without it.
 fn has_pgbouncer() -> bool {
     let folders = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&folders)
@@ -444,7 +445,7 @@ fn has_pgbouncer() -> bool {
     found
 }
 
-/// Reads what the keeper prints until it is ready.
+/// Reads the output of the shell until it is ready.
 fn await_ready(mut output: impl BufRead) {
     let mut printed = String::new();
     while output.read_line(&mut printed).is_ok_and(|length| length > 0) {
@@ -455,8 +456,7 @@ fn await_ready(mut output: impl BufRead) {
     panic!("the private PostgreSQL did not start:\n{printed}");
 }
 
-/// The folder with the newest server programs: Debian keeps each version in a folder of its own
-/// and off the search path.
+/// The folder with the newest server programs. Debian has a folder for each version, which is not on the search path.
 fn postgres_programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = versions
@@ -473,14 +473,14 @@ fn postgres_programs() -> Option<PathBuf> {
     })
 }
 
-/// What `pg_dump` says of a database's schema.
+/// The schema of a database, as `pg_dump` prints it.
 fn dump_of_schema(url: &str) -> String {
     let programs = postgres_programs().expect("the server was started by them");
     let dumped = Command::new(programs.join("pg_dump")).args(["--schema-only", url]).output();
     let dumped = dumped.expect("pg_dump can be started");
     assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
     let text = String::from_utf8(dumped.stdout).expect("it is text");
-    // These lines differ each time.
+    // These lines differ in each run.
     let lines = text.lines().filter(|line| !line.contains("restrict "));
     lines.collect::<Vec<_>>().join("\n")
 }

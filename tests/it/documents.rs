@@ -1,5 +1,5 @@
-//! Real documents and broken ones: what is foretold is what is billed, what is read is what stands
-//! there, and what cannot be read is refused by name.
+//! Real documents and broken ones: the bill matches the quote, the text is the one in the picture, and an unreadable
+//! file is refused with a clear error.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ struct Document {
     facts: Value,
 }
 
-/// The documents of a folder's manifest; `member` names the file.
+/// The documents of a folder's manifest. `member` is the member with the file name.
 fn documents(folder: &Path, member: &str) -> Vec<Document> {
     let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
     let lines = manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -29,7 +29,7 @@ fn documents(folder: &Path, member: &str) -> Vec<Document> {
         .collect()
 }
 
-/// The receipts and the other images; PDFs are not for now.
+/// The receipts and the other images. PDFs are not supported yet.
 fn images(data: &Path) -> Vec<Document> {
     let mut images = documents(&data.join("sroie"), "image");
     images.extend(documents(&data.join("misc"), "file"));
@@ -39,7 +39,7 @@ fn images(data: &Path) -> Vec<Document> {
 
 // Malformed and odd files.
 
-/// What may come back for any file at all.
+/// The answers that any file may get.
 fn is_documented(answer: &Answer) -> bool {
     match answer.status.as_u16() {
         200 => answer.json.is_object(),
@@ -59,8 +59,8 @@ async fn odd_files_get_documented_answers(route: &str, reject_is_4xx: bool) {
         assert!(!must_fail || answer.status.is_client_error(), "{said}");
         assert!(odd.facts["expect"] != "ok" || answer.status == 200, "{said}");
     }
-    // The emulator decodes images in this very process, so its memory says nothing about the
-    // gateway's. The gateway's own account of what it holds does: it is back at nothing.
+    // The emulator decodes images in this process, so the memory of the process says nothing about the gateway. The
+    // gateway's own count must be back at 0.
     assert_eq!(gateway.count("in_flight_bytes", &[]).await, 0);
     let good = gateway.upload("/ocr", fixture("hello.png")).await;
     assert_eq!(good.json["text"], SCRIPTED_TEXT);
@@ -76,7 +76,7 @@ async fn odd_files_get_documented_answers_from_extract() {
     odd_files_get_documented_answers("/extract?template=receipt", true).await;
 }
 
-/// An estimate looks at the header alone, so a file that is broken behind it may be estimated.
+/// An estimate reads only the header, so it can succeed for a file that is broken after it.
 #[tokio::test]
 async fn odd_files_get_documented_answers_from_estimate() {
     odd_files_get_documented_answers("/estimate", false).await;
@@ -96,7 +96,7 @@ async fn a_truncated_file_of_every_length_gets_a_documented_answer() {
 
 // Tokens.
 
-/// A model's figures, from the vendor's pages.
+/// Limits of a model, from the vendor's pages.
 #[derive(Clone, Copy)]
 struct Family {
     model: &'static str,
@@ -111,13 +111,12 @@ const FAMILIES: [Family; 3] = [
     Family { model: "qwen3.5-ocr", cell: 32, min_pixels: 3_072, max_pixels: 8_388_608 },
 ];
 
-/// Caps of the tenants that the estimates are made for.
+/// Caps of the tenants of the estimates.
 const CAPS: [Option<u64>; 3] = [None, Some(1_048_576), Some(200_000)];
 
 impl Family {
-    /// The vendor's formula the other way round: no scale and no float, but for each side the most
-    /// (or least) cells whose square fits, since `k · cell ≤ side · √(max / area)` is
-    /// `k² · cell² · other ≤ side · max`.
+    /// The vendor's formula in another form, without scale and floats: for each side the largest (or smallest) number
+    /// of cells whose square fits, because `k · cell ≤ side · √(max / area)` is `k² · cell² · other ≤ side · max`.
     fn tokens(self, width: u64, height: u64, cap: Option<u64>) -> u64 {
         let most = cap.map_or(self.max_pixels, |cap| cap.min(self.max_pixels));
         let (wide, high) = (self.nearest(width), self.nearest(height));
@@ -200,7 +199,7 @@ async fn every_bill_is_its_estimate_to_the_token() {
     let gateway = TestGateway::start().await;
     let keys = keys(&gateway).await;
     for (number, image) in images(&data).iter().enumerate() {
-        // Each image is really sent once; the combinations of model and cap take turns.
+        // Each image is sent once. The combinations of model and cap alternate.
         let (family, (cap, key)) = (FAMILIES[number % 3], &keys[number / 3 % 3]);
         let query = format!("?model={}", family.model);
         let estimate = post(&gateway, key, &format!("/estimate{query}"), &image.bytes).await;
@@ -229,7 +228,7 @@ async fn a_size_in_the_manifest_is_the_size_in_the_answer() {
 
 // Text.
 
-/// The images that are read for real: small ones, because Tesseract reads each four times.
+/// The images for real OCR. They are small, because Tesseract reads each of them four times.
 fn readable() -> Vec<(PathBuf, Vec<u8>)> {
     let mut images: Vec<_> = ["hello.png", "hello.jpg", "hello.webp", "sideways.jpg"]
         .map(|name| (PathBuf::from(name), fixture(name)))
@@ -243,7 +242,7 @@ fn readable() -> Vec<(PathBuf, Vec<u8>)> {
     images
 }
 
-/// What the engine reads from the same bytes within the limits that were sent.
+/// The text that the engine reads from the same bytes, within the limits that were sent.
 async fn read_directly(answer: &Answer, file: Vec<u8>) -> String {
     let sent = &answer.json["pages"][0]["sent"];
     let limits = PixelLimits {

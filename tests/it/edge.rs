@@ -1,5 +1,5 @@
-//! nginx in front of the gateway, as the runbook configures it: it passes on what the gateway takes, and leaves it to
-//! the gateway to refuse.
+//! nginx in front of the gateway, configured as in the runbook: it passes on all requests that the gateway accepts, and
+//! lets the gateway refuse the others.
 
 use reqwest::RequestBuilder;
 use reqwest::multipart::{Form, Part};
@@ -16,7 +16,7 @@ struct Edge {
 }
 
 impl Edge {
-    /// `None` where nginx is not installed.
+    /// `None` if nginx is not installed.
     async fn start() -> Option<Self> {
         let gateway = TestGateway::start().await;
         let address = gateway.address.trim_start_matches("http://").to_owned();
@@ -34,12 +34,12 @@ impl Edge {
         self.gateway.http.post(url).bearer_auth(&self.gateway.key)
     }
 
-    /// A picture of so many bytes as the body of a request.
+    /// An image of this size as the body of a request.
     fn raw(&self, bytes: usize) -> RequestBuilder {
         self.post("/ocr").body(jpeg_of(bytes))
     }
 
-    /// A picture of so many bytes as a file of a form.
+    /// An image of this size as a file of a form.
     fn form(&self, bytes: usize) -> RequestBuilder {
         let picture = Part::bytes(jpeg_of(bytes)).file_name("page.jpg");
         self.post("/ocr").multipart(Form::new().part("file", picture))
@@ -56,7 +56,7 @@ fn length(request: RequestBuilder) -> usize {
 async fn a_body_of_the_limit_passes_nginx_in_every_form() {
     let Some(edge) = Edge::start().await else { return };
     let frame = length(edge.form(10_000)) - 10_000;
-    // DashScope takes no single picture of this size. That the gateway can tell so means that it has read all of it.
+    // DashScope accepts no single image of this size. The gateway's refusal shows that it has read all of it.
     for request in [edge.raw(edge.limit()), edge.form(edge.limit() - frame)] {
         let answer = Answer::of(request).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (413, "image_too_large"));
@@ -77,7 +77,7 @@ async fn a_body_of_the_limit_passes_nginx_in_every_form() {
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_by_the_gateway_behind_nginx_with_both_sizes() {
     let Some(edge) = Edge::start().await else { return };
-    // The last size is just below what nginx lets pass.
+    // The last size is just below nginx's limit.
     for bytes in [edge.limit(), edge.limit() + 1, (24 << 20) - 1_000] {
         let mut requests = vec![(edge.form(bytes), length(edge.form(bytes)))];
         if bytes > edge.limit() {

@@ -1,4 +1,4 @@
-//! `/extract`: fields that validate against the caller's schema, or a clear error that says what it cost.
+//! `/extract` returns fields that validate against the caller's schema, or a clear error with its cost.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -79,7 +79,7 @@ async fn an_unknown_template_is_404_and_a_schema_and_a_template_together_are_400
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 
-/// An answer of the native protocol in which the model wrote `text` and the provider made `kv_result` of it.
+/// An answer of the native protocol, with the model's `text` and the provider's `kv_result`.
 fn written(text: &str, kv_result: &str) -> Fault {
     let text = serde_json::Value::from(text);
     let body = format!(
@@ -89,7 +89,7 @@ fn written(text: &str, kv_result: &str) -> Fault {
     Fault::replay(200, "application/json", body.into_bytes())
 }
 
-/// What `/extract` answers with the schema when the model wrote that.
+/// The answer of `/extract` with the schema, for this text of the model.
 async fn extracted(schema: &str, text: &str, kv_result: &str) -> Answer {
     let gateway = TestGateway::start().await;
     gateway.upstream().add_fault(written(text, kv_result));
@@ -154,7 +154,7 @@ async fn fields_that_can_mean_one_thing_only_are_taken_at_the_first_call() {
     assert_eq!(extract(&gateway).await.code(), "upstream_invalid_output");
 }
 
-/// A schema with so many fields, each with a pattern of its own that is heavy to compile.
+/// A schema with this number of fields. Each has a different pattern that is expensive to compile.
 fn heavy_schema(fields: usize) -> String {
     let field = |index| {
         let pattern = format!("^([\\p{{L}}\\p{{N}}\\p{{M}}]{{1,5}}7)$|x{index}");
@@ -164,7 +164,7 @@ fn heavy_schema(fields: usize) -> String {
     json!({ "type": "object", "properties": properties }).to_string()
 }
 
-/// A form with a picture and a schema.
+/// A form with an image and a schema.
 fn form_with(schema: String) -> reqwest::multipart::Form {
     let file = reqwest::multipart::Part::bytes(fixture("hello.png"));
     reqwest::multipart::Form::new().part("file", file).text("schema", schema)
@@ -243,7 +243,7 @@ async fn the_heaviest_patterns_that_are_taken_are_held_to_their_answer() {
 }
 
 impl Service {
-    /// A figure of the metrics, by the beginning of its line.
+    /// A value of the metrics, by the start of its line.
     async fn figure(&self, line: &str) -> f64 {
         let text = self.http.get(format!("{}/metrics", self.metrics_address)).send().await.unwrap();
         let text = text.text().await.unwrap();
@@ -252,7 +252,7 @@ impl Service {
     }
 }
 
-/// What a request may take beside what is counted, in bytes: its task, its buffers, its connections.
+/// Uncounted memory of a request in bytes: its task, its buffers, its connections.
 const BESIDE: f64 = 512.0 * 1024.0;
 
 #[tokio::test]

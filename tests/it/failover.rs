@@ -1,5 +1,5 @@
-//! A failover of PostgreSQL: a standby is promoted and the address is moved, while the old primary lives
-//! on and refuses writes.
+//! A failover of PostgreSQL: a standby is promoted and the address is moved, while the old primary still runs and
+//! refuses writes.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,13 +18,13 @@ use crate::harness::{SCRIPTED_TEXT, fixture, spawn, today, until};
 use crate::program::{Installation, Service};
 use crate::replicas::account;
 
-/// The longest that a failover may be noticed by callers once the address leads to the new primary.
+/// The longest time for which callers may notice a failover, after the address leads to the new primary.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(10);
 
-/// Callers that send one request after the other.
+/// Callers that send requests one after another.
 const CALLERS: usize = 4;
 
-/// An address that can be moved to another server. Connections that are open stay where they are.
+/// An address that can be moved to another server. Open connections stay with the old server.
 struct Address {
     port: u16,
     socket: Arc<Mutex<PathBuf>>,
@@ -58,7 +58,7 @@ impl Address {
     }
 }
 
-/// Callers that never stop, and what they heard.
+/// Callers that never stop, and their answers.
 struct Load {
     is_over: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
@@ -89,7 +89,7 @@ impl Load {
         Self { is_over, served, refused, callers }
     }
 
-    /// Waits for so many more answers.
+    /// Waits for this number of further answers.
     async fn serves(&self, more: u64) {
         let before = self.served.load(Ordering::Relaxed);
         until("served", async || self.served.load(Ordering::Relaxed) >= before + more).await;
@@ -118,7 +118,7 @@ async fn set_tenant(store: &Store, change: &str) {
     tenants.update_tenant(&change.apply(tenant).unwrap()).await.unwrap();
 }
 
-/// Makes a server refuse writes, and waits until those that had begun are committed.
+/// Makes a server refuse writes, and waits until the writes that have begun are committed.
 async fn fence(server: &PostgresServer) {
     let read_only = "ALTER SYSTEM SET default_transaction_read_only = on";
     server.execute(&[read_only, "SELECT pg_reload_conf()"]).await;
@@ -154,7 +154,7 @@ async fn after_a_failover_the_service_is_back_within_ten_seconds_and_the_ledger_
     };
     tokio::time::timeout(LONGEST_OUTAGE, recovered).await.expect("served again in time");
 
-    // Then little is left, and the callers use it up.
+    // The callers use up the small rest.
     let store = store::connect(&new.url(), Options::default()).await.unwrap();
     let spent = account(&store, today()).await;
     let budget = spent.committed() + 5_000;

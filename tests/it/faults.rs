@@ -1,9 +1,7 @@
-//! What goes wrong upstream, as a caller sees it: status, code, whether to try again, and what the
-//! account says.
+//! Failures of the upstream as a caller sees them: status, code, whether to retry, and the cost.
 //!
-//! Each row of the error table and each code that DashScope documents is scripted into the emulator,
-//! once for `/ocr`, which speaks the compatible protocol, and once for `/extract`, which speaks the
-//! native one.
+//! The emulator replays each row of the error table and each code that DashScope documents, once for `/ocr`, which uses
+//! the compatible protocol, and once for `/extract`, which uses the native one.
 
 use dashscope_emulator::{Fault, World};
 use futures_util::future::join_all;
@@ -12,26 +10,26 @@ use serde_json::Value;
 use crate::dropin::{CHAT, chat, streamed};
 use crate::harness::{Answer, Setup, TestGateway, fixture, jpeg_of, spawn, until};
 
-/// The two routes that spend, and the upstream's path that each calls.
+/// The two routes that spend, and the upstream's path that each of them calls.
 const ROUTES: [(&str, &str); 2] = [
     ("/ocr", "/compatible-mode/v1/chat/completions"),
     ("/extract?template=receipt", "/api/v1/services/aigc/multimodal-generation/generation"),
 ];
 
-/// What the upstream's prose is made to hold, and no answer may.
+/// A text in the upstream's messages that no answer may contain.
 const SECRET: &str = "sk-7f3a9c for account 1188 of Example Ltd";
 
-/// What a fault comes to.
+/// The outcome of a fault.
 #[derive(Clone, Copy)]
 struct Verdict {
     status: u16,
     code: &'static str,
     retryable: bool,
-    /// How often the upstream is asked.
+    /// Attempts at the upstream.
     attempts: u64,
-    /// What the metrics call each of these attempts.
+    /// The outcome of each attempt in the metrics.
     outcome: &'static str,
-    /// Whether the upstream may have billed it without our knowing.
+    /// Whether the upstream may have billed it without telling the gateway.
     unverified: bool,
 }
 
@@ -103,7 +101,7 @@ const UNUSABLE: Verdict = Verdict {
     unverified: true,
 };
 
-/// Sees that each of the faults comes to the verdict, on both routes.
+/// Checks that each of the faults has the verdict, on both routes.
 async fn expect(faults: impl IntoIterator<Item = Fault>, verdict: Verdict) {
     expect_with(|_| {}, faults, verdict).await;
 }
@@ -360,7 +358,7 @@ async fn a_good_status_around_no_answer_is_502_and_not_asked_again() {
     expect(nothing.map(Fault::after_inference), UNUSABLE).await;
 }
 
-/// Less memory than a long answer takes.
+/// Less memory than a long answer needs.
 fn with_little_memory(setup: &mut Setup) {
     setup.settings.server.max_body_bytes = 500_000;
     setup.settings.server.max_in_flight_bytes = 500_000.into();
@@ -382,7 +380,7 @@ async fn an_answer_that_was_paid_for_is_delivered_whatever_memory_there_is() {
             streamed(&gateway, CHAT, chat()),
         ]
     };
-    // At once, so that none finds the memory for itself.
+    // All at once, so that none finds enough memory.
     let answers = join_all((0..4).flat_map(|_| requests()).map(Answer::of)).await;
     for answer in answers {
         assert_eq!(answer.status, 200, "{}", &answer.text[..answer.text.len().min(500)]);
@@ -399,7 +397,7 @@ async fn a_call_without_room_for_its_answer_is_refused_before_it_costs_anything(
     let request = gateway.post("/ocr").body(jpeg_of(200_000)).send();
     let hanging = spawn(request);
     gateway.until_upstream_has(1).await;
-    // Up to 32,768 tokens, while most models write no more than 8,192.
+    // Up to 32,768 tokens; most models write at most 8,192.
     let answer = gateway.upload("/ocr?model=qwen3.5-ocr", fixture("hello.png")).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (503, "overloaded"), "{}", answer.text);
     assert_eq!(answer.json["limit"]["name"], "in_flight_bytes");

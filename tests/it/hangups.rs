@@ -1,5 +1,5 @@
-//! Callers who close their side: one that only says that its request is whole is answered, and nothing
-//! is waited for on behalf of one that may have left.
+//! Callers that close their side. A caller that only closes its sending side gets its answer. Calls do not wait for a
+//! caller that may have left.
 
 use std::num::NonZeroU64;
 
@@ -101,7 +101,7 @@ async fn a_call_that_was_not_sent_is_not_sent_for_a_caller_that_left() {
     assert_eq!(accounts(&gateway, "acme").await.1, 0);
 }
 
-/// A gateway whose calls leave one by one, some ten seconds apart.
+/// A gateway whose calls are sent one by one, about ten seconds apart.
 async fn one_at_a_time() -> TestGateway {
     TestGateway::with(|setup| {
         for model in setup.settings.models.values_mut() {
@@ -111,7 +111,7 @@ async fn one_at_a_time() -> TestGateway {
     .await
 }
 
-/// What every route is asked, to be answered whole and as a stream.
+/// Requests to all routes, with whole and with streamed answers.
 fn requests() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let (mut streaming, mut native) = (chat(), generation());
     streaming["stream"] = true.into();
@@ -128,7 +128,7 @@ fn requests() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ]
 }
 
-/// A caller whose call waits for its turn behind another.
+/// A caller whose call waits in the queue behind another.
 async fn waiting_for_its_turn(path: &str, headers: &str, body: &[u8]) -> (TestGateway, Wire) {
     let gateway = one_at_a_time().await;
     let first = gateway.upload("/ocr", fixture("hello.png")).await;
@@ -141,7 +141,7 @@ async fn waiting_for_its_turn(path: &str, headers: &str, body: &[u8]) -> (TestGa
     (gateway, wire)
 }
 
-/// Waits until the call is given up, which must have cost nothing.
+/// Waits until the call is given up. It must have cost nothing.
 async fn until_given_up(gateway: &TestGateway, path: &str) {
     until("given back", async || accounts(gateway, "test").await.1 == 0).await;
     assert_eq!(gateway.upstream().bill().received, 1, "{path}");
@@ -198,7 +198,7 @@ async fn a_caller_that_closes_its_side_before_its_key_is_known_is_counted_with_i
     let gateway = TestGateway::start().await;
     let file = fixture("hello.png");
     for _ in 0..10 {
-        // A key that was not seen yet has to be looked up.
+        // A new key has to be looked up.
         let key = gateway.another_key(|_| {}).await;
         let mut wire = Wire::of(&gateway, &key).await;
         let head = format!(

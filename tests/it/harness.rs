@@ -1,7 +1,7 @@
-//! A whole service for one test: the gateway on free ports, an emulator, a database in a folder.
+//! A whole service for one test: the gateway on free ports, an emulator, and a database in a folder.
 //!
-//! A test names only what differs from the defaults, acts over HTTP as a caller would, and reads back
-//! what the emulator saw and what the metrics say.
+//! A test sets only what differs from the defaults, acts over HTTP like a caller, and checks the calls that the
+//! emulator received and the metrics.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,39 +30,39 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// The text that the emulator reads from every image unless a test says otherwise.
+/// The text that the emulator reads from each image, unless a test sets another.
 pub(crate) const SCRIPTED_TEXT: &str = "the text of the page";
 
-/// What only a hang takes; far more than any step of a test.
+/// A time that only a hang exceeds. It is much longer than any step of a test.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// What a test may set before the service starts.
+/// Values that a test may set before the service starts.
 pub(crate) struct Setup {
     /// The settings; addresses and the upstream are filled in.
     pub(crate) settings: Settings,
-    /// The tenant `test`, whose key the service's callers use.
+    /// The tenant `test`. The service's callers use its key.
     pub(crate) tenant: Tenant,
-    /// The emulator; scripted unless a test wants real OCR.
+    /// The emulator. Scripted unless a test needs real OCR.
     pub(crate) emulator: EmulatorOptions,
-    /// What time it is; the machine's own time unless a test moves it.
+    /// The clock. The machine's own time unless a test moves it.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// The machine's clocks, with the wall time moved to where a test wants it.
+/// The machine's clocks, with the wall time that a test sets.
 #[derive(Debug)]
 pub(crate) struct MovedClock {
     ahead_ms: AtomicI64,
 }
 
 impl MovedClock {
-    /// A clock on which it is `moment` now.
+    /// A clock that starts at `moment`.
     pub(crate) fn at(moment: &str) -> Self {
         let clock = Self { ahead_ms: AtomicI64::new(0) };
         clock.set(moment);
         clock
     }
 
-    /// Makes it `moment` now.
+    /// Sets the time to `moment`.
     pub(crate) fn set(&self, moment: &str) {
         let moment: Timestamp = moment.parse().unwrap();
         let ahead = moment.as_millisecond() - SystemClock.timestamp().as_millisecond();
@@ -81,48 +81,48 @@ impl Clock for MovedClock {
     }
 }
 
-/// Days of a time zone in which it is about noon, so that no test runs across the end of one.
+/// Days of a time zone in which it is about noon, so that no test crosses midnight.
 pub(crate) fn calendar() -> Calendar {
     static CALENDAR: LazyLock<Calendar> = LazyLock::new(|| {
         let hour = SystemClock.timestamp().to_zoned(TimeZone::UTC).hour();
-        // These names have their sign the other way round.
+        // The sign of these names is inverted.
         Calendar::named(&format!("Etc/GMT{:+}", hour - 12)).unwrap()
     });
     CALENDAR.clone()
 }
 
-/// The day of the services of this run.
+/// The current day of the services of this run.
 pub(crate) fn today() -> Date {
     calendar().day_of(SystemClock.timestamp())
 }
 
 /// A running service.
 pub(crate) struct TestGateway {
-    /// Where the public API is: `http://127.0.0.1:PORT`.
+    /// Address of the public API: `http://127.0.0.1:PORT`.
     pub(crate) address: String,
-    /// Where metrics and health are.
+    /// Address of metrics and health.
     pub(crate) metrics_address: String,
     /// The key of the tenant `test`.
     pub(crate) key: String,
     /// A client without limits of its own.
     pub(crate) http: reqwest::Client,
-    /// The database behind it.
+    /// The database of the service.
     pub(crate) store: Store,
-    /// What is inside.
+    /// The gateway in the service.
     pub(crate) gateway: Arc<Gateway>,
-    /// How it ended.
+    /// The result of the service.
     pub(crate) served: JoinHandle<Result<(), TaskEnded>>,
     emulator: Emulator,
     _folder: TempDir,
 }
 
-/// An answer, read to its end.
+/// An answer, read completely.
 pub(crate) struct Answer {
     /// The status.
     pub(crate) status: StatusCode,
     /// The headers.
     pub(crate) headers: HeaderMap,
-    /// The body as JSON; null where it is not.
+    /// The body as JSON, or null if it is not JSON.
     pub(crate) json: Value,
     /// The body as text.
     pub(crate) text: String,
@@ -134,7 +134,7 @@ impl TestGateway {
         Self::with(|_| {}).await
     }
 
-    /// The service with what `change` changes.
+    /// The service with the changes of `change`.
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         install_tls();
         let mut setup = Setup {
@@ -162,7 +162,7 @@ impl TestGateway {
         Self::serve(gateway.unwrap(), settings.server, store, key, emulator, folder).await
     }
 
-    /// The service with an upload limit of so many bytes.
+    /// The service with this upload limit in bytes.
     pub(crate) async fn with_limit(bytes: u64) -> Self {
         Self::with(|setup| setup.settings.server.max_body_bytes = bytes).await
     }
@@ -181,7 +181,7 @@ impl TestGateway {
         };
         let address = format!("http://{}", listeners.public.local_addr().unwrap());
         let metrics_address = format!("http://{}", listeners.metrics.local_addr().unwrap());
-        // It ends with the test's runtime.
+        // It ends with the runtime of the test.
         let inside = Arc::clone(&gateway);
         let served = spawn(async move {
             server::run(inside, listeners, &settings, std::future::pending()).await
@@ -199,7 +199,7 @@ impl TestGateway {
         }
     }
 
-    /// What the emulator was told and has seen.
+    /// The emulator's script, and the calls that it received.
     pub(crate) fn upstream(&self) -> Arc<World> {
         self.emulator.world()
     }
@@ -225,7 +225,7 @@ impl TestGateway {
         self.http.get(url).send().await.unwrap().text().await.unwrap()
     }
 
-    /// The sum of the series of `name` (without the prefix) that carry all the `labels`.
+    /// The sum of the series of `name` (without the prefix) that have all the `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let start = format!("ocr_gateway_{name}");
         let wanted: Vec<_> =
@@ -239,23 +239,23 @@ impl TestGateway {
         series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
-    /// Adds a tenant and gives its key.
+    /// Adds a tenant and returns its key.
     pub(crate) async fn key_of(&self, tenant: &Tenant) -> String {
         self.store.tenants().create_tenant(tenant).await.unwrap();
         self.another_key(|record| record.tenant = tenant.name.clone()).await
     }
 
-    /// Adds a key of the tenant `test` that differs from others by what `change` changes.
+    /// Adds a key of the tenant `test`, with the changes of `change`.
     pub(crate) async fn another_key(&self, change: impl FnOnce(&mut KeyRecord)) -> String {
         create_key(&self.store, "test", change).await
     }
 
-    /// A POST with another key than the usual one.
+    /// A POST with another key.
     pub(crate) fn post_as(&self, key: &str, path: &str) -> RequestBuilder {
         self.http.post(format!("{}{path}", self.address)).bearer_auth(key)
     }
 
-    /// [`metric`](Self::metric) of something that is counted in whole numbers.
+    /// [`metric`](Self::metric) of a value that is counted in whole numbers.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -272,7 +272,7 @@ impl TestGateway {
         until(name, async || self.metric(name, labels).await >= value).await;
     }
 
-    /// Waits until the emulator has received so many calls.
+    /// Waits until the emulator has received this number of calls.
     pub(crate) async fn until_upstream_has(&self, calls: u64) {
         until("calls", async || self.upstream().bill().received >= calls).await;
     }
@@ -288,7 +288,7 @@ impl Answer {
         Self { status, headers, json, text }
     }
 
-    /// The stable code of a problem; panics where the answer is not a problem of the documented shape.
+    /// The stable code of a problem. Panics if the answer is not a problem of the documented shape.
     pub(crate) fn code(&self) -> &str {
         assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
         for member in ["type", "title", "detail", "instance", "request_id"] {
@@ -299,13 +299,13 @@ impl Answer {
         self.json["code"].as_str().unwrap()
     }
 
-    /// A header's text; empty where it is missing.
+    /// A header's text, or an empty text without the header.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
-/// Looks again and again until `reached`; fails after what only a hang can take.
+/// Polls until `reached`. Fails after a time that only a hang exceeds.
 pub(crate) async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     let looking = async {
         while !reached().await {
@@ -316,20 +316,20 @@ pub(crate) async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
     assert!(looked.is_ok(), "waited in vain: {what}");
 }
 
-/// The bytes of a picture of ours.
+/// The bytes of a picture of the fixtures.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     std::fs::read(folder.join(name)).unwrap()
 }
 
-/// A JPEG of exactly `length` bytes: ours, with comments after its first marker.
+/// A JPEG of exactly `length` bytes: a fixture with comments after its first marker.
 pub(crate) fn jpeg_of(length: usize) -> Vec<u8> {
     const LONGEST_COMMENT: usize = 65_537;
     let picture = fixture("hello.jpg");
     let mut left = length - picture.len();
     let mut jpeg = picture[..2].to_vec();
     while left > 0 {
-        // Never leave a rest that is too short for a comment of its own.
+        // The rest must be long enough for a comment of its own.
         let segment = if left > LONGEST_COMMENT { left.min(LONGEST_COMMENT) - 4 } else { left };
         let announced = u16::try_from(segment - 2).unwrap().to_be_bytes();
         jpeg.extend([0xff, 0xfe, announced[0], announced[1]]);
@@ -340,7 +340,7 @@ pub(crate) fn jpeg_of(length: usize) -> Vec<u8> {
     jpeg
 }
 
-/// The shared test data, where this machine has it.
+/// The shared test data, if this machine has it.
 pub(crate) fn shared_data() -> Option<PathBuf> {
     let folder = std::env::var_os("OCR_GATEWAY_TEST_DATA").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
@@ -353,7 +353,7 @@ pub(crate) fn shared_data() -> Option<PathBuf> {
     None
 }
 
-/// Whether Tesseract is there; a run that must not skip fails without it.
+/// Whether Tesseract is installed. A run that must not skip tests fails without it.
 pub(crate) fn has_tesseract() -> bool {
     let found = std::process::Command::new("tesseract").arg("--version").output().is_ok();
     let required = std::env::var("OCR_GATEWAY_REQUIRE_PROGRAMS").is_ok_and(|value| value == "1");
@@ -372,7 +372,7 @@ pub(crate) fn spawn<T: Send + 'static>(
     tokio::spawn(work)
 }
 
-/// Chance that never makes a retry wait. What it fills, keys and ids, is random all the same.
+/// A source of randomness without waits before retries. The keys and IDs that it fills are still random.
 #[derive(Debug)]
 struct Impatient;
 
@@ -386,7 +386,7 @@ impl Random for Impatient {
     }
 }
 
-/// The compiled-in settings, with paces and stops that a test need not wait for.
+/// The compiled-in settings, with rates and stops for which a test need not wait.
 fn defaults() -> Settings {
     let environment = HashMap::from([
         ("OCR_GATEWAY__UPSTREAM__API_KEY".to_owned(), "sk-test".to_owned()),
@@ -418,7 +418,7 @@ async fn create_key(store: &Store, tenant: &str, change: impl FnOnce(&mut KeyRec
     key.expose().to_owned()
 }
 
-/// Several tests of one process call this; the first installs.
+/// Several tests of one process call this. Only the first call has an effect.
 pub(crate) fn install_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

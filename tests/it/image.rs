@@ -1,6 +1,6 @@
-//! The images: Cargo finds in their build context what it looks for, and a file can change what they set.
+//! The images: their build context has the files that Cargo needs, and a file can override their settings.
 //!
-//! `scripts/image` builds and runs them for real, which takes minutes. These tests find common faults in a second.
+//! `scripts/image` builds and runs the images, which takes minutes. These tests find common faults in a second.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,8 +17,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What `.dockerignore` lets into the context. It must leave out everything first and name what comes in, so that a
-/// new file of secrets stays out.
+/// The files that `.dockerignore` lets into the context. It must first exclude everything and then list what is
+/// included, so that a new file with secrets is excluded.
 fn context() -> Vec<String> {
     let file = fs::read_to_string(root().join(".dockerignore")).unwrap();
     let mut lines = file.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -44,7 +44,7 @@ fn cargo_finds_every_file_that_the_manifests_name_in_the_build_context() {
     for path in context() {
         copy(&root().join(&path), &folder.path().join(&path));
     }
-    // Cargo looks for the files when it is asked to build. It finds no program of this name and stops, after that.
+    // Cargo looks for the files when it is asked to build. It then stops, because no program has this name.
     for package in ["ocr-gateway", "dashscope-emulator"] {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--offline", "--locked", "--bin", "no-such-program", "--package"]);

@@ -1,4 +1,4 @@
-//! What operators name things by is seen as what it is: in tables, in JSON, in CSV and in log lines.
+//! Names that operators choose are shown as they are: in tables, in JSON, in CSV and in log lines.
 
 use jiff::Timestamp;
 use ocr_gateway::auth::key::{ApiKey, KeyLabel, KeyRecord};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::harness::SCRIPTED_TEXT;
 use crate::program::Installation;
 
-/// Formulas, turned and hidden text. None has a space, since spaces separate the arguments of a command.
+/// Formulas, reversed text and hidden text. None has a space, because spaces separate the arguments of a command.
 const MISLEADING: [&str; 11] = [
     "=1+1",
     "+1",
@@ -78,7 +78,7 @@ async fn a_misleading_name_of_an_endpoint_or_a_model_keeps_the_service_from_star
         installation.set("UPSTREAM__NAME", name);
         assert_refused(&installation, "serve", "upstream.name: ").await;
         let installation = Installation::reading(SCRIPTED_TEXT).await;
-        // A string of JSON is one of TOML, too.
+        // A JSON string is a valid TOML string too.
         let quoted = serde_json::to_string(name).unwrap();
         let defaults = include_str!("../../config/default.toml");
         let (_, figures) = defaults.split_once("[models.qwen-vl-ocr]\n").unwrap();
@@ -88,7 +88,7 @@ async fn a_misleading_name_of_an_endpoint_or_a_model_keeps_the_service_from_star
     }
 }
 
-/// A command that ends because of `key`, and says so in text that is seen as what it is.
+/// Runs a command that fails because of `key`. Its message must contain no hidden characters.
 async fn assert_refused(installation: &Installation, command: &str, key: &str) {
     let ended = installation.run(command).await;
     assert_eq!(ended.code, 1, "{}", ended.out);

@@ -1,4 +1,4 @@
-//! What a store of the ledger promises, proved on both engines by the same lines.
+//! The guarantees of a ledger store, tested on both engines by the same code.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,7 @@ use crate::harness::until;
 const DAY: Date = date(2026, 4, 30);
 const NEXT_DAY: Date = date(2026, 5, 1);
 
-/// Holds a promise against an empty database of each engine.
+/// Checks a guarantee on an empty database of each engine.
 async fn on_each_engine(promise: impl AsyncFn(&Database, Arc<dyn LedgerStore>)) {
     for database in Database::of_each_engine().await {
         println!("on {}", database.engine);
@@ -41,7 +41,7 @@ async fn on_each_engine(promise: impl AsyncFn(&Database, Arc<dyn LedgerStore>)) 
 }
 
 fn id() -> Uuid {
-    // Made on `DAY`, as far as its id tells.
+    // By its ID, it was created on `DAY`.
     let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_777_550_000));
     new_id(&clock, &SystemRandom)
 }
@@ -236,7 +236,7 @@ async fn a_call_is_written_off_at_what_it_cost_where_it_was_made_and_never_above
         }
         post(&*store, Operation::WriteOff { id: swept, cost: None, endpoint: None }).await;
         post(&*store, write_off(above, 301)).await;
-        // What the process says that was taken for dead sets the sweep right; a sweep sets nothing right.
+        // A late report of a process that counts as dead corrects the sweep. A sweep corrects nothing.
         for (call, changes) in [(known, true), (swept, true), (known, false), (swept, false)] {
             let posted = post(&*store, write_off(call, 200)).await;
             assert_eq!(matches!(posted, Outcome::Closed(..)), changes);
@@ -264,7 +264,7 @@ async fn a_call_belongs_to_the_day_and_month_that_it_was_reserved_in() {
         assert_eq!(store.accounts(&["acme"], NEXT_DAY).await.unwrap(), []);
         let tomorrow = post_on(&*store, reserve(id(), "acme", 100, daily(100)), NEXT_DAY).await;
         assert!(matches!(tomorrow, Outcome::Reserved(..)));
-        // A clock that goes back meets the budget of the day before as it was left.
+        // If the clock goes back, the budget of the day before is unchanged.
         let yesterday = post_on(&*store, reserve(id(), "acme", 100, daily(100)), DAY).await;
         assert!(matches!(yesterday, Outcome::Refused(_)));
     })
@@ -480,7 +480,7 @@ async fn usage_is_of_the_days_and_tenant_asked_for_in_order() {
     .await;
 }
 
-/// All spendings added up: calls, unverified calls, tokens by kind, unverified tokens, and money.
+/// The sum of all spendings: calls, unverified calls, tokens by kind, unverified tokens, and money.
 fn sum<'a>(spendings: impl IntoIterator<Item = &'a Spending>) -> [u64; 7] {
     let mut sum = [0; 7];
     for spending in spendings {
@@ -495,7 +495,7 @@ fn sum<'a>(spendings: impl IntoIterator<Item = &'a Spending>) -> [u64; 7] {
 
 const DIVISIONS: [Division; 3] = [Division::Key, Division::Endpoint, Division::Hour];
 
-/// A call of `acme` or of another tenant with one of three keys, of a few hundred tokens of all kinds.
+/// A call of `acme` or of another tenant with one of three keys, with a few hundred tokens of all kinds.
 fn some_call(chance: &SeededRandom) -> Charge {
     let below = |most: u64| chance.next_u64() % most;
     let tenant = if below(4) == 0 { "umbrella" } else { "acme" };
@@ -541,7 +541,7 @@ async fn every_division_of_the_usage_sums_to_the_usage_whatever_became_of_the_ca
             };
             let batch: Vec<_> = calls.iter().map(reserve).collect();
             store.post(&batch, DAY).await.unwrap();
-            // Some of them twice: what is known later sets right what was known before.
+            // Some of them twice: later knowledge corrects earlier knowledge.
             for _ in 0..2 {
                 let ends = calls.iter().filter_map(|(id, charge)| some_end(*id, charge, &chance));
                 store.post(&ends.collect::<Vec<_>>(), NEXT_DAY).await.unwrap();
@@ -565,8 +565,7 @@ async fn every_division_of_the_usage_sums_to_the_usage_whatever_became_of_the_ca
     .await;
 }
 
-/// What versions wrote that did not know the columns of today: a call that was settled at 7 tokens, and one that
-/// is open.
+/// Rows of versions that did not know today's columns: a call that was settled at 7 tokens, and an open one.
 const OF_OLDER_VERSIONS: &str = "
     INSERT INTO ledger_entries (id, holder, tenant, model, currency, day, state,
         bound_image, bound_text, bound_output, bound_cost_nanos,
@@ -588,7 +587,7 @@ const OF_OLDER_VERSIONS: &str = "
 /// The open call of [`OF_OLDER_VERSIONS`].
 const OPEN_BEFORE: Uuid = Uuid::from_u128(0x019d_da00_0000_7000_8000_0000_0000_0002);
 
-/// Settles the call that an older version left open, and holds that all is counted and nothing made up.
+/// Settles the call that an older version left open, and checks that everything is counted and nothing is invented.
 async fn assert_kept_whole(store: &dyn LedgerStore) {
     let account = day(store).await;
     assert_eq!((account.settled, account.reserved), (7, 10), "{account:?}");
@@ -615,7 +614,7 @@ async fn calls_that_the_version_before_enters_after_the_migration_are_counted_wi
 
 #[tokio::test]
 async fn a_ledger_of_an_older_version_is_kept_whole_and_its_rules_still_hold() {
-    // Before its checks were written anew, and before entries told their origins.
+    // Before the migration that rewrote the checks, and before entries had origins.
     for version in [4, 8] {
         for database in Database::of_each_engine().await {
             println!("on {} from migration {version}", database.engine);
@@ -640,7 +639,7 @@ async fn an_entry_tells_its_key_the_hour_it_was_asked_for_in_and_the_endpoint_it
         post(&*store, Operation::Reserve { id: call, instance, charge, budgets }).await;
         let write_off = Operation::WriteOff { id: call, cost: None, endpoint: Some("cn".into()) };
         post(&*store, write_off).await;
-        // The ids of these calls are made at this moment.
+        // The IDs of these calls were created at this time.
         let hour = Part::Hour("2026-04-30T11:00:00Z".parse().unwrap());
         let named = |name: &str| Part::Named(name.to_owned());
         for (division, part) in
@@ -712,7 +711,7 @@ async fn a_store_that_is_away_refuses_after_a_bounded_wait() {
     assert!(matches!(asked, Err(LedgerStoreError::Unavailable(_))));
 }
 
-/// What callers of a run have seen.
+/// The results of the callers of a run.
 #[derive(Debug, Default)]
 struct Seen {
     settled: AtomicU64,

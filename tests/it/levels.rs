@@ -1,4 +1,4 @@
-//! Gauges that a person compares with their limits: exact at the moment of the scrape.
+//! Gauges that people compare with their limits: exact at the time of the scrape.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ async fn in_flight(gateway: &TestGateway) -> u64 {
     gateway.count("in_flight_requests", &[]).await
 }
 
-/// A request for a stream on each of the paths that stream.
+/// A request for a stream, for each of the paths with streams.
 fn stream(gateway: &TestGateway, path: &str) -> reqwest::RequestBuilder {
     match path {
         CHAT => streamed(gateway, CHAT, chat()),
@@ -88,7 +88,7 @@ async fn every_limit_of_what_is_in_flight_is_a_gauge() {
     ] {
         assert_eq!(gateway.count(name, &[]).await, limit, "{name}");
     }
-    // The client of the test keeps the connection of this answer open.
+    // The test's client keeps the connection of this answer open.
     assert_eq!(gateway.upload("/ocr", fixture("hello.png")).await.status, 200);
     assert_eq!(gateway.count("connections", &[]).await, 1);
 }
@@ -127,7 +127,7 @@ async fn the_time_of_the_upstream_is_told_from_our_own() {
 async fn the_wait_for_a_turn_is_neither_our_time_nor_the_upstreams() {
     let gateway = TestGateway::with(|setup| {
         for model in setup.settings.models.values_mut() {
-            // A call leaves each tenth of a second.
+            // One call is sent every tenth of a second.
             model.rpm = 600;
         }
     })
@@ -146,7 +146,7 @@ async fn the_wait_for_a_turn_is_neither_our_time_nor_the_upstreams() {
     assert!(waited > Duration::from_millis(500), "{waited:?}");
     let sum = ours + waited + upstream;
     let apart = sum.abs_diff(all);
-    // A float is less exact than a clock.
+    // A float is less precise than a clock.
     assert!(apart < Duration::from_millis(1), "{sum:?} of {all:?}");
     assert_eq!(gateway.count("upstream_queue_seconds_count", &[]).await, 12);
 }

@@ -1,4 +1,4 @@
-//! The program from outside: how it starts, refuses to start, stops, and comes back.
+//! The program from outside: how it starts, refuses to start, stops, and restarts.
 
 use dashscope_emulator::Fault;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ async fn installation() -> Installation {
     Installation::reading(SCRIPTED_TEXT).await
 }
 
-/// Puts a picture into the installation's folder.
+/// Writes a picture to the installation's folder.
 fn put(installation: &Installation, name: &str) {
     std::fs::write(installation.folder.path().join(name), fixture(name)).unwrap();
 }
@@ -214,7 +214,7 @@ async fn an_estimate_needs_no_key_and_one_bad_file_does_not_keep_it_from_the_res
     assert!(ended.err.contains("tiny.png") && ended.err.contains("missing.png"), "{}", ended.err);
 }
 
-// Stopping and coming back.
+// Stopping and restarting.
 
 #[tokio::test]
 async fn a_stop_turns_readiness_off_and_finishes_what_is_in_flight() {
@@ -255,7 +255,7 @@ async fn an_idle_service_stops_at_once_on_either_signal() {
     let installation = installation().await;
     for signal in ["TERM", "INT"] {
         let mut service = installation.serve().await;
-        // A connection that is kept alive must not hold it up.
+        // A kept-alive connection must not delay it.
         let ready = service.http.get(format!("{}/readyz", service.address)).send().await.unwrap();
         assert_eq!(ready.status(), 200);
         service.signal(signal).await;

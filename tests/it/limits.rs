@@ -1,4 +1,4 @@
-//! Busy is not broken: every limit refuses at once, by name, with both numbers and an honest wait.
+//! Every limit refuses at once, with its name, both numbers and a correct wait.
 
 use dashscope_emulator::{EngineChoice, Fault};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, TestGateway, fixture};
 use crate::wire::Wire;
 
-/// Sends a request that hangs upstream until its deadline, and gives its connection once it is there.
+/// Sends a request that hangs at the upstream until its deadline, and returns its connection once the upstream has it.
 async fn hanging(gateway: &TestGateway, seconds: u64) -> Wire {
     gateway.upstream().add_fault(Fault::hang().times(1));
     let (mut wire, file) = (Wire::to(gateway).await, fixture("hello.png"));
@@ -119,7 +119,7 @@ async fn connections_without_a_key_keep_no_known_caller_out() {
     let mut known = Wire::to(&gateway).await;
     known.head("GET /usage", "").await;
     assert_eq!(known.answer().await.status, 200);
-    // What a stranger may hold a connection with: nothing, part of a head, an answer to a request without a key.
+    // Ways to hold a connection without a key: send nothing, a part of a head, or a request without a key.
     let mut strangers = Vec::new();
     for begin in
         ["", "GET /usage HTTP/1.1\r\nHost: test\r\nX-API", "GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"]

@@ -1,5 +1,5 @@
-//! The promises of the service, one module each, checked from outside: over TCP, against the emulator,
-//! on real databases.
+//! The guarantees of the service, one module for each, tested from outside: over TCP, against the emulator, on real
+//! databases.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,7 +11,6 @@
 
 mod accounting;
 mod alerts;
-mod aloud;
 mod architecture;
 mod auth;
 mod bills;
@@ -36,6 +35,7 @@ mod limits;
 mod manifests;
 mod nginx;
 mod ocr;
+mod ocr_streams;
 mod openapi;
 mod overload;
 mod patience;

@@ -1,4 +1,4 @@
-//! Numbers of the manifests, of `docker-compose.yml` and of the runbook's nginx that depend on settings of the gateway.
+//! Numbers in the manifests, in `docker-compose.yml` and in the runbook's nginx that depend on settings of the gateway.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,10 +8,10 @@ use std::path::Path;
 use ocr_gateway::settings::Settings;
 use serde_json::{Value, json};
 
-/// What a stop takes beside its grace and its drain: 11 s, and some to spare.
+/// Time of a stop in addition to its grace and its drain: 11 s, and a reserve.
 const LAST_SECONDS: u64 = 16;
 
-/// How much more than `server.max_body_bytes` what stands in front of the gateway must let pass.
+/// The body limit of a proxy in front of the gateway, above `server.max_body_bytes`.
 const ROOM_AT_THE_EDGE: u64 = 4 << 20;
 
 /// A file of the repository.
@@ -58,7 +58,7 @@ fn compose() -> Value {
     yaml("docker-compose.yml")["services"].clone()
 }
 
-/// A number of bytes or seconds with a unit, as these files write it.
+/// A number of bytes or seconds with a unit, in the notation of these files.
 fn number(text: &str) -> u64 {
     let digits = text.trim_end_matches(|letter: char| letter.is_alphabetic());
     let unit = match &text[digits.len()..] {

@@ -1,4 +1,4 @@
-//! nginx in front of replicas, configured as the runbook says.
+//! nginx in front of replicas, configured as in the runbook.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -13,16 +13,16 @@ use crate::harness::until;
 /// The addresses of the runbook's replicas.
 const REPLICAS: [&str; 2] = ["10.0.0.1:8080", "10.0.0.2:8080"];
 
-/// A running nginx; ended when dropped.
+/// A running nginx. Stopped when dropped.
 pub(crate) struct Nginx {
-    /// Where it listens: `http://127.0.0.1:PORT`.
+    /// Its address: `http://127.0.0.1:PORT`.
     pub(crate) address: String,
     folder: TempDir,
     process: Child,
 }
 
 impl Nginx {
-    /// nginx before two replicas at these addresses, or `None` where it is not installed.
+    /// nginx in front of two replicas at these addresses, or `None` if it is not installed.
     pub(crate) async fn before(replicas: &[String; 2]) -> Option<Self> {
         if !is_installed() {
             return None;
@@ -43,18 +43,18 @@ impl Nginx {
         Some(nginx)
     }
 
-    /// What it logged of errors.
+    /// Its error log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
     }
 }
 
-/// An address that nobody listens at.
+/// A free address.
 pub(crate) fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Whether nginx is there; a run that must not skip fails without it.
+/// Whether nginx is installed. A run that must not skip tests fails without it.
 fn is_installed() -> bool {
     let found = std::process::Command::new("nginx").arg("-v").output().is_ok();
     let required = std::env::var("OCR_GATEWAY_REQUIRE_PROGRAMS").is_ok_and(|value| value == "1");

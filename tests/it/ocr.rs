@@ -1,4 +1,4 @@
-//! `/ocr`: an image in, its text out, capped, billed to the token and counted.
+//! `/ocr`: an image is read, capped, billed to the token, and counted.
 
 use ocr_gateway::auth::tenant::OnExceed;
 use ocr_gateway::units::Pixels;

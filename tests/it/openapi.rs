@@ -1,5 +1,4 @@
-//! `openapi.yaml` is the contract: every route that it documents exists, and none exists that it does
-//! not document.
+//! `openapi.yaml` is the contract: each documented route exists, and each existing route is documented.
 
 use dashscope_emulator::Fault;
 use ocr_gateway::auth::tenant::Tenant;
@@ -9,10 +8,10 @@ use serde_json::Value;
 use crate::harness::{Answer, TestGateway, fixture};
 use crate::wire::Wire;
 
-/// Routes of the metrics listener, which `openapi.yaml` places on a server of its own.
+/// Routes of the metrics listener. `openapi.yaml` has a separate server for them.
 const ON_METRICS_LISTENER: &str = "/metrics";
 
-/// Answers without a key: health, and the contract itself.
+/// Routes without a key: health, and the contract itself.
 const OPEN: [&str; 4] = ["/livez", "/readyz", "/openapi.yaml", "/docs"];
 
 /// The contract as JSON.
@@ -32,7 +31,7 @@ pub(crate) fn operations() -> Vec<(String, Vec<String>)> {
     paths.iter().map(|(path, item)| (path.clone(), methods(item))).collect()
 }
 
-/// The paths of the router's source, which a test cannot ask axum for.
+/// The paths in the router's source, because axum cannot list them.
 fn routed() -> Vec<String> {
     let source = include_str!("../../src/api/mod.rs");
     let source = source.split("#[cfg(test)]").next().unwrap();
@@ -95,7 +94,7 @@ async fn without_a_key_only_health_and_the_contract_answer() {
     }
 }
 
-/// What a client makes of a body by its media type.
+/// The value that a client parses from a body, by its media type.
 fn parsed(media_type: &str, answer: &Answer) -> Value {
     match media_type {
         "application/json" => answer.json.clone(),
@@ -121,15 +120,15 @@ async fn what_needs_no_key_is_on_the_documented_listener_and_of_the_documented_t
         let response = shared.map_or(&*response, |reference| &reference[1..]);
         let place = format!("{response}/content/{kind}/schema");
         assert!(schema.pointer(&place).is_some(), "{path} is of the type {media_type}");
-        // The whole document stays around the schema, so that its references lead somewhere.
+        // The schema stays in the whole document, so that its references work.
         schema["$ref"] = format!("#{place}").into();
         let validator = jsonschema::validator_for(&schema).unwrap();
         validator.validate(&parsed(&media_type, &answer)).expect(path);
     }
 }
 
-/// Calls each documented route that needs a key, as a tenant of its own with the limits of `limited`:
-/// `first` may be called before, and then the route.
+/// Calls each documented route that needs a key. Each call has a tenant of its own with the limits of `limited`, and
+/// runs `first` before it.
 async fn each_route_as(
     gateway: &TestGateway,
     limited: impl Fn(&mut Tenant),

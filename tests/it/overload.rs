@@ -1,4 +1,4 @@
-//! More than fits is refused before it is read, and room comes back however a request ends.
+//! Requests above the limits are refused before they are read. Their room is released however a request ends.
 
 use dashscope_emulator::Fault;
 use serde_json::json;
@@ -22,7 +22,7 @@ async fn gateway() -> TestGateway {
     .await
 }
 
-/// Sends an upload that hangs upstream, and gives its connection once it is there.
+/// Sends an upload that hangs at the upstream, and returns its connection once the upstream has it.
 async fn hanging(gateway: &TestGateway) -> Wire {
     gateway.upstream().add_fault(Fault::hang().times(1));
     let (mut wire, calls) = (Wire::to(gateway).await, gateway.upstream().bill().received);
@@ -53,7 +53,7 @@ async fn an_upload_that_does_not_fit_is_refused_by_its_announced_length_alone() 
     let gateway = gateway().await;
     let _first = hanging(&gateway).await;
     assert_eq!(held(&gateway).await, LARGE as u64);
-    // Not a byte of a body is sent, so none can have been waited for.
+    // No byte of a body is sent, so the gateway cannot have waited for one.
     let mut wire = Wire::to(&gateway).await;
     wire.head("POST /ocr", "Content-Length: 40001").await;
     assert_overloaded(&wire.answer().await, 100_001);
@@ -67,7 +67,7 @@ async fn a_chunked_upload_is_refused_where_it_no_longer_fits() {
     let _first = hanging(&gateway).await;
     let mut wire = Wire::to(&gateway).await;
     wire.head("POST /ocr", "Transfer-Encoding: chunked").await;
-    // It is never ended: the answer comes while the service could still wait for more.
+    // The body never ends: the answer comes while the service could still wait for more.
     wire.chunk(&jpeg_of(50_000)).await;
     let answer = wire.answer().await;
     assert_eq!((answer.status.as_u16(), answer.code()), (503, "overloaded"), "{}", answer.text);
@@ -156,7 +156,7 @@ async fn an_upload_whose_caller_has_left_is_held_until_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_picture_that_is_read_aloud_is_let_go_when_its_text_begins() {
+async fn a_picture_is_released_when_the_text_of_its_stream_begins() {
     let gateway = gateway().await;
     gateway.upstream().add_fault(Fault::stall_stream_after(2).times(1));
     let request = gateway.post("/ocr").header("accept", "text/event-stream");

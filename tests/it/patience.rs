@@ -1,4 +1,4 @@
-//! A call whose answer could not come in time is not made, and costs nothing.
+//! A call whose answer cannot come in time is not sent, and costs nothing.
 
 use std::num::NonZeroU64;
 
@@ -7,7 +7,7 @@ use dashscope_emulator::Fault;
 use crate::dropin::{CHAT, GENERATION, chat, generation};
 use crate::harness::{Answer, TestGateway, fixture};
 
-/// What one page of ours may be billed at most, by the estimate.
+/// The bound of one page of the fixtures, by the estimate.
 async fn bound(gateway: &TestGateway) -> u64 {
     let estimate = gateway.upload("/estimate", fixture("hello.png")).await;
     estimate.json["bound"]["total_tokens"].as_u64().unwrap()
@@ -47,7 +47,7 @@ async fn an_estimate_takes_no_call_and_so_no_time() {
     assert_eq!(Answer::of(request).await.status, 200);
 }
 
-/// Room in the budget comes back when the first call is billed, too late for the second.
+/// The first call releases room in the budget when it is billed, too late for the second.
 #[tokio::test]
 async fn room_that_comes_shortly_before_the_deadline_is_not_used() {
     let probe = bound(&TestGateway::start().await).await;

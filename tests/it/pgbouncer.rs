@@ -1,4 +1,4 @@
-//! The service behind PgBouncer in transaction mode, where nothing that belongs to a session lasts.
+//! The service behind PgBouncer in transaction mode, where session state does not last.
 
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::databases::Database;
 use crate::harness::{SCRIPTED_TEXT, fixture};
 use crate::program::{Installation, Service};
 
-/// What the log says at the start.
+/// The message in the log at start.
 const NOTICE: &str = "the database is behind a pooler";
 
 async fn installation(database: &Database) -> Installation {
@@ -17,7 +17,7 @@ async fn installation(database: &Database) -> Installation {
     installation
 }
 
-/// Sends so many requests at once, to each service in turn, and counts those that were served.
+/// Sends this number of requests at once, to the services in turn, and counts the successful ones.
 async fn served(services: &[&Service], key: &str, requests: usize) -> usize {
     let mut callers = JoinSet::new();
     for service in services.iter().cycle().take(requests) {

@@ -1,5 +1,5 @@
-//! A file that starts like a picture and holds none, or that gives two sizes, is refused on every route, before
-//! anything is sent.
+//! A file that starts like an image but contains none, or that has two sizes, is refused on each route before anything
+//! is sent.
 
 use std::num::NonZeroU64;
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::dropin::{CHAT, GENERATION, chat, generation};
 use crate::harness::{Answer, TestGateway, fixture};
 
-/// Where the bytes first stand.
+/// The first position of the bytes.
 fn position(file: &[u8], bytes: &[u8]) -> usize {
     file.windows(bytes.len()).position(|window| window == bytes).unwrap()
 }
 
-/// A PNG whose chunk of picture data is called something else.
+/// A PNG whose data chunk has another name.
 fn png_without_data() -> Vec<u8> {
     let mut file = fixture("hello.png");
     while let Some(at) = file.windows(4).position(|window| window == b"IDAT") {
@@ -29,7 +29,7 @@ fn cut_behind(name: &str, marker: &[u8], length: usize) -> Vec<u8> {
     file
 }
 
-/// A JPEG that is cut where the data of its scan would start.
+/// A JPEG that ends where the data of its scan would start.
 fn jpeg_without_scan() -> Vec<u8> {
     let file = fixture("hello.jpg");
     let at = position(&file, &[0xff, 0xda]);
@@ -37,7 +37,7 @@ fn jpeg_without_scan() -> Vec<u8> {
     file[..at + 2 + usize::from(header)].to_vec()
 }
 
-/// A TIFF whose only strip is said to be behind its end.
+/// A TIFF whose only strip is past the end of the file.
 fn tiff_with_strips_elsewhere() -> Vec<u8> {
     let mut file = fixture("hello.tif");
     let at = position(&file, &[0x11, 0x01, 0x04, 0x00]);
@@ -46,7 +46,7 @@ fn tiff_with_strips_elsewhere() -> Vec<u8> {
     file
 }
 
-/// An animation of which there is only the canvas.
+/// An animation that has only its canvas.
 fn webp_without_frame() -> Vec<u8> {
     [&b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0"[..], &[99, 0, 0, 99, 0, 0]].concat()
 }
@@ -68,7 +68,7 @@ fn data_url(file: &[u8]) -> Value {
     format!("data:image/png;base64,{}", base64_simd::STANDARD.encode_to_string(file)).into()
 }
 
-/// Requests about a file on each route that takes one.
+/// Requests with a file, for each route that accepts one.
 fn requests(gateway: &TestGateway, file: &[u8]) -> Vec<(&'static str, reqwest::RequestBuilder)> {
     let mut compatible = chat();
     compatible["messages"][0]["content"][0]["image_url"]["url"] = data_url(file);
@@ -81,7 +81,7 @@ fn requests(gateway: &TestGateway, file: &[u8]) -> Vec<(&'static str, reqwest::R
     raw.into_iter().chain(dropin).collect()
 }
 
-/// Sends the file to each route and sees that all refuse it.
+/// Sends the file to each route and checks that all refuse it.
 async fn assert_refused(gateway: &TestGateway, what: &str, file: &[u8]) {
     for (path, request) in requests(gateway, file) {
         let answer = Answer::of(request).await;
@@ -105,7 +105,7 @@ async fn a_file_without_any_picture_data_is_refused_and_costs_nothing() {
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 
-/// A PNG of 2,000 times 2,000 pixels with another header before its own, which says 64 times 64.
+/// A PNG of 2,000 by 2,000 pixels with another header before its own, which has 64 by 64.
 fn png_with_two_headers() -> Vec<u8> {
     fixture("two-sizes/png-header-first.png")
 }
@@ -164,7 +164,7 @@ async fn a_picture_that_is_cut_but_can_be_read_in_part_is_sent() {
         for (_, request) in requests(&gateway, &file) {
             Answer::of(request).await;
         }
-        // What can be made of it is for the upstream to say; only the estimate asks nobody.
+        // The upstream decides whether it can read the file. Only the estimate does not ask it.
         assert_eq!(gateway.upstream().bill().received - before, 5, "{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! Several endpoints from outside: what their outages cost, and what replicas tell each other of them.
+//! Several endpoints, from outside: the cost of their outages, and the state that replicas share about them.
 
 use dashscope_emulator::{Emulator, EngineChoice, Fault, Options as EmulatorOptions};
 use futures_util::future::join_all;
@@ -19,7 +19,7 @@ async fn emulator() -> Emulator {
     Emulator::start(EmulatorOptions { engine, ..EmulatorOptions::default() }).await.unwrap()
 }
 
-/// Endpoints `a`, `b`, … in the place of the one.
+/// Endpoints `a`, `b`, … in place of the single one.
 fn endpoints(setup: &mut Setup, emulators: &[&Emulator]) {
     let alone = setup.settings.upstream.pool().remove(0);
     let endpoint = |(emulator, name): (&&Emulator, char)| EndpointSettings {
@@ -64,7 +64,7 @@ async fn an_outage_of_one_of_two_endpoints_costs_nobody_an_answer_and_the_ledger
     assert_eq!(gateway.count("tokens_spent_total", &[]).await, billed);
     let state = [("endpoint", "a"), ("model", "qwen-vl-ocr-2025-11-20")];
     assert_eq!(gateway.count("endpoint_state", &state).await, 1);
-    // What is down is not asked by those who come later.
+    // Later calls do not use the endpoint that is down.
     let received = a.world().bill().received;
     assert_eq!(gateway.upload("/ocr", fixture("hello.png")).await.status, 200);
     assert!(a.world().bill().received <= received + 1, "a probe at most");
@@ -90,14 +90,14 @@ async fn while_every_endpoint_is_down_callers_are_told_at_once_when_to_come_back
     assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
 }
 
-/// What the upstream cannot digest, in a request's text.
+/// A text in a request on which the upstream fails.
 const POISON: &str = "indigestible";
 
 async fn tenant(gateway: &TestGateway, name: &str) -> String {
     gateway.key_of(&Tenant::new(name.parse().unwrap())).await
 }
 
-/// A gateway in whose time no endpoint cools down, and the key of a second tenant.
+/// A gateway with cool-downs longer than the test, and the key of a second tenant.
 async fn that_never_cools_down() -> (TestGateway, String) {
     let gateway = TestGateway::with(|setup| {
         setup.settings.upstream.breaker_cool_down_ms = 600_000;
@@ -241,7 +241,7 @@ async fn a_check_asks_every_endpoint_with_its_own_key() {
 async fn a_tenant_s_thousand_pages_do_not_keep_another_s_one_waiting_for_all_of_them() {
     let gateway = TestGateway::with(|setup| {
         for model in setup.settings.models.values_mut() {
-            // Ten a second, so that forty wait for some seconds.
+            // Ten a second, so that forty calls wait for some seconds.
             model.rpm = 600;
         }
     })
@@ -295,7 +295,7 @@ async fn an_endpoint_that_gives_no_policy_cools_down_as_for_calls() {
     assert_eq!(gateway.count("endpoint_state", &labels).await, 1);
 }
 
-/// What comes of asking where a file may be put.
+/// The answer to a request for an upload policy.
 async fn policy(gateway: &TestGateway) -> Answer {
     let path = format!("/api/v1/uploads?action=getPolicy&model={MODEL}");
     Answer::of(gateway.get(&path)).await

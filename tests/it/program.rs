@@ -1,6 +1,6 @@
 //! The compiled program, as an operator runs it: a folder, an environment, a process.
 //!
-//! What the process logs is kept, since what must not be in it is a promise too.
+//! The log of the process is kept, because tests check what it must not contain.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::harness::{LONGEST_WAIT, calendar, install_tls, spawn, until};
 
-/// The key that the upstream is shown.
+/// The API key for the upstream.
 pub(crate) const UPSTREAM_KEY: &str = "sk-upstream-4c1f7e";
 
 /// A folder with a database and an environment that points at an emulator.
@@ -34,28 +34,28 @@ pub(crate) struct Installation {
 pub(crate) struct Ended {
     /// The exit code.
     pub(crate) code: i32,
-    /// What a script would read.
+    /// The output for a script.
     pub(crate) out: String,
-    /// What a person would read.
+    /// The output for a person.
     pub(crate) err: String,
 }
 
 /// A running `serve`.
 pub(crate) struct Service {
-    /// Where the public API is.
+    /// Address of the public API.
     pub(crate) address: String,
-    /// Where metrics and health are.
+    /// Address of metrics and health.
     pub(crate) metrics_address: String,
     /// A client without limits of its own.
     pub(crate) http: reqwest::Client,
     child: Child,
     log: Arc<Mutex<String>>,
-    /// Reads what the process logs.
+    /// Reads the log of the process.
     reading: JoinHandle<()>,
 }
 
 impl Installation {
-    /// An installation whose upstream reads `text` from every image.
+    /// An installation whose upstream reads `text` from each image.
     pub(crate) async fn reading(text: &str) -> Self {
         Self::reading_after(text, Duration::ZERO).await
     }
@@ -71,7 +71,7 @@ impl Installation {
         let environment = [
             ("SERVER__LISTEN", "127.0.0.1:0".to_owned()),
             ("SERVER__METRICS_LISTEN", "127.0.0.1:0".to_owned()),
-            // Nobody sends requests to a test's service who would have to notice a stop first.
+            // No load balancer has to notice a stop of a test's service.
             ("SERVER__DRAIN_GRACE_MS", "0".to_owned()),
             ("LEDGER__TIME_ZONE", calendar().name().to_owned()),
             ("DATABASE__URL", database),
@@ -84,7 +84,7 @@ impl Installation {
         Self { folder, environment, program, emulator }
     }
 
-    /// Runs this program from now on, in place of the one that is tested, and gives the one before.
+    /// Runs this program from now on, in place of the tested one, and returns the one before.
     pub(crate) fn switch_to(&mut self, program: PathBuf) -> PathBuf {
         std::mem::replace(&mut self.program, program)
     }
@@ -99,17 +99,17 @@ impl Installation {
         self.environment.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Where the emulator is.
+    /// Address of the emulator.
     pub(crate) fn upstream_address(&self) -> String {
         self.emulator.base_url()
     }
 
-    /// Takes a setting away.
+    /// Removes a setting.
     pub(crate) fn unset(&mut self, name: &str) {
         self.environment.remove(&format!("OCR_GATEWAY__{name}"));
     }
 
-    /// What the emulator was told and has seen.
+    /// The emulator's script, and the calls that it received.
     pub(crate) fn upstream(&self) -> Arc<World> {
         self.emulator.world()
     }
@@ -126,7 +126,7 @@ impl Installation {
         }
     }
 
-    /// Makes a tenant and gives a key of it. The database is made where it is not there.
+    /// Creates a tenant and returns a key of it. Creates the database if it is missing.
     pub(crate) async fn key(&self, tenant: &str) -> String {
         let migrated = self.run("migrate").await;
         assert_eq!(migrated.code, 0, "{}", migrated.err);
@@ -142,7 +142,7 @@ impl Installation {
         self.serve_by("serve").await
     }
 
-    /// The same by a command with arguments of its own.
+    /// The same with another command.
     pub(crate) async fn serve_by(&self, command: &str) -> Service {
         let mut service = self.begin(command);
         service.until_serving().await;
@@ -176,14 +176,14 @@ impl Installation {
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
-        // Nothing of the machine's own configuration, but programs are found.
+        // None of the machine's configuration, except the path of programs.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(&self.environment).kill_on_drop(true);
         command
     }
 }
 
-/// A member of the line that says that the service serves.
+/// A member of the log line `serving`.
 fn logged(log: &str, member: &str) -> String {
     let line = log.lines().find(|line| line.contains("\"serving\"")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();
@@ -203,19 +203,19 @@ impl Service {
         (self.address, self.metrics_address) = (address("listen"), address("metrics.listen"));
     }
 
-    /// Whether the process has not ended.
+    /// Whether the process still runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Closes the pipe that the process logs to, as a terminal that is closed does.
+    /// Closes the log pipe of the process, as a closed terminal does.
     pub(crate) async fn close_log(&mut self) {
         self.reading.abort();
-        // The pipe is closed once the task is gone.
+        // The pipe closes when the task ends.
         let _ = (&mut self.reading).await;
     }
 
-    /// All that was logged so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -227,7 +227,7 @@ impl Service {
         assert!(sent.success());
     }
 
-    /// Waits for the end of the process; none where a signal ended it.
+    /// Waits for the exit code of the process. `None` if a signal ended it.
     pub(crate) async fn ended(&mut self) -> Option<i32> {
         let ending = tokio::time::timeout(LONGEST_WAIT, self.child.wait()).await;
         ending.expect("the process ends").unwrap().code()

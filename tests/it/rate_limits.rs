@@ -1,4 +1,4 @@
-//! What a rate limiter promises, held by each of them: the one in the process and the one in Redis.
+//! The guarantees of a rate limiter, tested on both: the one in the process and the one in Redis.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::redis::RedisDatabase;
 
 const MICROSECOND: Duration = Duration::from_micros(1);
 
-/// A limiter and the clock that it goes by.
+/// A limiter and its clock.
 #[derive(Debug, Clone)]
 struct Subject {
     limiter: Arc<dyn RateLimiter>,
@@ -58,7 +58,7 @@ impl Subject {
         subjects
     }
 
-    /// What another replica would have: the same store, but nothing else in common.
+    /// The limiter of another replica: the same store, and nothing else in common.
     async fn other_replica(&self) -> Self {
         match &self.database {
             Some(database) => Self::on(database.clone(), self.clock.clone()).await,
@@ -74,7 +74,7 @@ impl Subject {
         known(self.limiter.take_tokens("a", quotas, Tokens::new(bound)).await)
     }
 
-    /// Settles, and waits until it is done.
+    /// Settles, and waits for the result.
     async fn settle(&self, quotas: &Quotas, taken: Taken, billed: u64) {
         self.limiter.settle_tokens("a", quotas, taken, Tokens::new(billed));
         self.tasks.close();
@@ -137,7 +137,7 @@ async fn not_even_a_part_of_a_microsecond_is_given_too_early() {
         for _ in 0..7 {
             assert_eq!(subject.request("a", &requests(7)).await, Ok(()));
         }
-        // One of seven a minute comes back after 8,571,428 microseconds and four sevenths.
+        // At seven a minute, one returns after 8,571,428 microseconds and four sevenths.
         subject.clock.advance(Duration::from_micros(8_571_428));
         let refused = subject.request("a", &requests(7)).await.unwrap_err();
         assert!(refused.retry_after <= MICROSECOND, "{refused:?}");
@@ -281,7 +281,7 @@ async fn what_one_replica_gives_back_another_may_take() {
     }
 }
 
-// What only Redis can get wrong.
+// Faults that only Redis can have.
 
 #[tokio::test]
 async fn a_tenant_at_rest_leaves_nothing_in_redis() {
@@ -324,13 +324,13 @@ async fn a_value_that_is_not_ours_is_a_bucket_with_nothing_in_use() {
     assert!(subject.request("a", &requests(1)).await.is_err());
 }
 
-/// One thing that happens to a limiter.
+/// An event of a limiter.
 #[derive(Debug, Clone)]
 enum Event {
     Take {
         bound: u64,
     },
-    /// Settles the tokens that were taken last.
+    /// Settles the last tokens that were taken.
     Settle {
         billed: u64,
     },
@@ -339,7 +339,7 @@ enum Event {
     },
 }
 
-/// A quota and what happens under it: small amounts, some quotas, and debts of many minutes.
+/// A quota and its events: small amounts, some quotas, and debts of many minutes.
 fn histories() -> impl Strategy<Value = (u64, Vec<Event>)> {
     let quota = prop_oneof![1..2_000_u64, 1..60_000_000_u64, 1..=1_u64 << 52];
     quota.prop_flat_map(|quota| {
@@ -353,13 +353,13 @@ fn histories() -> impl Strategy<Value = (u64, Vec<Event>)> {
     })
 }
 
-/// Does the same to both; each decision and each number must agree. Redis tells time in microseconds.
+/// Applies the same events to both. All decisions and numbers must agree. Redis has a clock of microseconds.
 async fn compare(local: &Subject, redis: &Subject, quotas: &Quotas, events: &[Event]) {
     let mut taken = Vec::new();
     for event in events {
         match *event {
             Event::Pass { micros } => {
-                // They are on one clock.
+                // Both use this clock.
                 local.clock.advance(Duration::from_micros(micros));
             }
             Event::Settle { billed } => {

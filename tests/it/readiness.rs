@@ -1,5 +1,5 @@
-//! Readiness goes by what became of the last commit: a database that answers questions and takes no
-//! commit cannot serve.
+//! Readiness depends on the result of the last commit: a database that answers queries but accepts no commits cannot
+//! serve.
 
 use reqwest::StatusCode;
 use sqlx::{Connection, SqliteConnection};

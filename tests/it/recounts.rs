@@ -1,10 +1,10 @@
-//! An audit and a report of usage name what cannot be right, whatever numbers and days the ledger's rows hold.
+//! An audit and a usage report name invalid rows, whatever numbers and days the ledger has.
 
 use crate::databases::Database;
 use crate::harness::SCRIPTED_TEXT;
 use crate::program::Installation;
 
-/// A ledger that is balanced: one call that is settled and one that is open.
+/// A balanced ledger: one settled call and one open one.
 const BALANCED: &str = "
     DELETE FROM ledger_entries;
     DELETE FROM ledger_accounts;
@@ -26,7 +26,7 @@ const BALANCED: &str = "
         text_tokens, output_tokens, unverified_tokens, cost_nanos)
     VALUES ('2026-04-30', 'acme', 'm', 'CNY', 1, 0, 10, 2, 8, 0, 30)";
 
-/// An installation on `database`, where no day is too old to be recounted.
+/// An installation on `database`, in which no day is too old for a recount.
 async fn installation(database: &Database) -> Installation {
     let mut installation = Installation::reading(SCRIPTED_TEXT).await;
     installation.set("DATABASE__URL", &database.url);
@@ -70,7 +70,7 @@ async fn an_audit_names_what_is_wrong_whatever_the_rows_hold() {
             assert!(audit.out.lines().all(|line| line.starts_with("acme, ")), "{case}");
             told += &audit.out;
         }
-        // Twice the largest number of a column, and the ten tokens beside it.
+        // Twice the largest number of a column, plus the ten tokens beside it.
         let exact = "acme, day of 2026-04-30, tokens: granted is 40, by its entries \
                      18446744073709551634; settled is 20, by its entries 18446744073709551624";
         assert!(told.contains(exact), "{}: {told}", database.engine);

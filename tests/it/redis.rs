@@ -1,8 +1,8 @@
-//! Throw-away Redis servers: one for the run, of which each test gets a database of its own, and one by
-//! itself for a test that freezes it.
+//! Temporary Redis servers: one for the test run, with a database for each test, and a separate one for a test that
+//! freezes it.
 //!
-//! As with PostgreSQL, a shell that started the server reads a pipe from here, and kills the server and
-//! removes its folder when the pipe closes, however this process ended.
+//! As with PostgreSQL, the shell that started the server reads a pipe from this process. When the pipe closes, it kills
+//! the server and removes its folder, however this process ended.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test whose Redis fails has failed")]
 #![expect(clippy::print_stdout, reason = "what was skipped must be seen")]
@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ocr_gateway::redis::settings::{OnFailure, RedisSettings};
 
-/// How many tests can have a database of their own in one server.
+/// Databases in one server, and so tests that can use it.
 const DATABASES: u32 = 1024;
 
-/// Starts the program `$2` in the folder `$1`, on the port `$4` if that is not 0, says `ready` and its process, waits for the end of its
-/// input, and cleans up. A frozen server can be killed, but not asked to end.
-const KEEPER: &str = r#"
+/// Starts the program `$2` in the folder `$1`, on port `$4` unless that is 0. Prints `ready` and the process ID, waits
+/// for the end of its input, and cleans up. It kills the server, because a frozen one cannot be asked to stop.
+const SERVER_SCRIPT: &str = r#"
 set -eu
 folder=$1 program=$2 databases=$3 port=$4
 "$program" --port "$port" --bind 127.0.0.1 --unixsocket "$folder/redis.sock" --dir "$folder" --databases "$databases" \
@@ -44,18 +44,18 @@ pub(crate) struct RedisServer {
     socket: PathBuf,
     process: String,
     next_database: AtomicU32,
-    /// Holds the pipe whose end stops the server.
-    _keeper: Child,
+    /// Holds the pipe that stops the server when it closes.
+    _shell: Child,
 }
 
 impl RedisServer {
-    /// The server that all tests share, or `None` where Redis is not installed.
+    /// The server that all tests share, or `None` if Redis is not installed.
     pub(crate) fn of_this_run() -> Option<&'static Self> {
         static SERVER: OnceLock<Option<RedisServer>> = OnceLock::new();
         SERVER.get_or_init(Self::start).as_ref()
     }
 
-    /// A server by itself, or `None` where Redis is not installed.
+    /// A separate server, or `None` if Redis is not installed.
     pub(crate) fn start() -> Option<Self> {
         const NO_PORT: u16 = 0;
         Self::start_on(NO_PORT)
@@ -75,22 +75,22 @@ impl RedisServer {
 
     fn start_program(program: &PathBuf, port: u16) -> Self {
         let folder = tempfile::Builder::new().prefix("ocr-gateway-redis-").tempdir();
-        // The keeper removes it.
+        // The shell removes the folder.
         let folder = folder.expect("there is a temporary folder").keep();
-        let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
+        let mut shell = Command::new("sh")
+            .args(["-c", SERVER_SCRIPT, "shell"])
             .args([&folder, program])
             .args([DATABASES.to_string(), port.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // A group of its own: Ctrl-C ends the tests, and the keeper after them.
+            // A separate process group: Ctrl-C then ends the tests first, and the shell after them.
             .process_group(0)
             .spawn()
             .expect("sh can be started");
         let mut said = String::new();
-        let output = keeper.stdout.take().expect("the output is piped");
-        BufReader::new(output).read_line(&mut said).expect("the keeper can be read");
+        let output = shell.stdout.take().expect("the output is piped");
+        BufReader::new(output).read_line(&mut said).expect("the shell can be read");
         let Some(process) = said.trim_end().strip_prefix("ready ") else {
             panic!("the private Redis did not start: {said}");
         };
@@ -98,11 +98,11 @@ impl RedisServer {
             socket: folder.join("redis.sock"),
             process: process.to_owned(),
             next_database: AtomicU32::new(0),
-            _keeper: keeper,
+            _shell: shell,
         }
     }
 
-    /// Where its first database is, as a setting.
+    /// The address of its first database, as a setting.
     pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}?db=0", self.socket.display())
     }
@@ -114,17 +114,17 @@ impl RedisServer {
         RedisDatabase { socket: self.socket.clone(), number }
     }
 
-    /// Stops the process where it stands: connections stay open, and nobody answers.
+    /// Freezes the process: connections stay open without answers.
     pub(crate) fn freeze(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     pub(crate) fn thaw(&self) {
         self.signal("-CONT");
     }
 
-    /// Ends it: connections break, and none can be made.
+    /// Kills it: connections break, and new ones fail.
     pub(crate) fn end(&self) {
         self.signal("-KILL");
     }
@@ -143,22 +143,22 @@ pub(crate) struct RedisDatabase {
 }
 
 impl RedisDatabase {
-    /// An empty one of the shared server, or `None` where Redis is not installed.
+    /// An empty one of the shared server, or `None` if Redis is not installed.
     pub(crate) fn new() -> Option<Self> {
         Some(RedisServer::of_this_run()?.database())
     }
 
-    /// Where it is, as a setting.
+    /// Its address, as a setting.
     pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}?db={}", self.socket.display(), self.number)
     }
 
-    /// The settings that use it. Their patience is that of a slow machine.
+    /// The settings that use it, with a timeout for slow machines.
     pub(crate) fn settings(&self, on_failure: OnFailure) -> RedisSettings {
         RedisSettings { url: self.url().into(), url_file: None, timeout_ms: 10_000, on_failure }
     }
 
-    /// What the server replies to a command, in its protocol.
+    /// The server's reply to a command, in its protocol.
     pub(crate) fn command(&self, command: &str) -> String {
         let mut stream = UnixStream::connect(&self.socket).expect("the server listens");
         let commands = format!("SELECT {}\r\n{command}\r\nQUIT\r\n", self.number);
@@ -170,7 +170,7 @@ impl RedisDatabase {
     }
 }
 
-/// The server's program: Redis, or the Valkey that some systems have in its place.
+/// The server's program: Redis, or Valkey, which some systems have in its place.
 fn redis_program() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let programs = ["redis-server", "valkey-server"];

@@ -1,5 +1,5 @@
-//! Replicas that share a Redis, and what they do while it is away: bounded waits, the answer that the
-//! settings name, and two log lines for an outage however many requests it met.
+//! Replicas that share a Redis, and their behaviour while it is down: bounded waits, the answer that the settings
+//! choose, and two log lines for an outage, however many requests it affects.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use crate::harness::{Answer, LONGEST_WAIT, SCRIPTED_TEXT, Setup, TestGateway, fi
 use crate::program::{Installation, Service};
 use crate::redis::{RedisDatabase, RedisServer};
 
-/// Answers that come late one after another until Redis counts as away.
+/// Timeouts in a row after which Redis counts as down.
 const LATE_IN_A_ROW: u32 = 3;
 
-/// Long enough for a healthy Redis on a busy machine, short enough to wait for in vain.
+/// Long enough for a healthy Redis on a busy machine, and short enough for a test to wait for.
 const PATIENCE_MS: u64 = 2_000;
 
 // Sharing.
 
-/// Two replicas with what `change` changes, on one Redis.
+/// Two replicas with the changes of `change`, on one Redis.
 async fn replicas(change: impl Fn(&mut Setup)) -> Option<[TestGateway; 2]> {
     let database = RedisDatabase::new()?;
     let start = || {
@@ -117,7 +117,7 @@ async fn a_redis_that_may_not_be_written_is_as_good_as_none() {
 
 // Outages, seen by a caller.
 
-/// A program on a Redis of its own, and a key under a limit of two requests a minute.
+/// A program with a separate Redis, and a key with a limit of two requests a minute.
 async fn service_on(server: &RedisServer, on_failure: &str) -> (Installation, Service, String) {
     let mut installation = Installation::reading(SCRIPTED_TEXT).await;
     installation.set("REDIS__URL", server.database().url());
@@ -136,13 +136,13 @@ async fn estimate(service: &Service, key: &str) -> Answer {
     answer.expect("nobody waits for Redis without end")
 }
 
-/// The lines about Redis.
+/// The log lines about Redis.
 fn told(service: &Service) -> Vec<String> {
     let log = service.log();
     log.lines().filter(|line| line.contains("Redis")).map(str::to_owned).collect()
 }
 
-/// Makes sure that so many lines told of Redis, as soon as they have come through the pipe.
+/// Checks that there are this number of log lines about Redis, as soon as they have arrived through the pipe.
 async fn assert_told(service: &Service, times: usize) {
     until("it is told of", async || told(service).len() >= times).await;
     assert_eq!(told(service).len(), times, "{:?}", told(service));
@@ -210,7 +210,7 @@ async fn a_tenant_without_limits_does_not_need_redis() {
 
 // Outages, seen by the limiter.
 
-/// A limiter, the gauge of whether its Redis answers, and its settlements under way.
+/// A limiter, the gauge of whether its Redis answers, and its pending settlements.
 async fn limiter_on(
     database: &RedisDatabase,
     on_failure: OnFailure,
@@ -225,7 +225,7 @@ async fn limiter_on(
     (limiter, up, tasks)
 }
 
-/// So few that no test sees one come back.
+/// So few that none returns during a test.
 fn quotas() -> Quotas {
     Quotas {
         requests_per_minute: NonZeroU64::new(2),
@@ -311,12 +311,12 @@ async fn tokens_are_given_back_where_they_were_taken_and_nowhere_else() {
     while up.get() == 1 {
         assert!(limiter.take_tokens("a", &quotas(), all).await.is_err());
     }
-    // Redis cannot be told, and the tokens of this process were not meant.
+    // Redis is down, and this settlement does not concern the process's own tokens.
     limiter.settle_tokens("a", &quotas(), shared, Tokens::ZERO);
     assert!(limiter.take_tokens("a", &quotas(), all).await.is_err());
     server.thaw();
     until("Redis is back", async || up.get() == 1).await;
-    // Those of this process are of no use to the others.
+    // The tokens of this process do not help the others.
     limiter.settle_tokens("a", &quotas(), local, Tokens::ZERO);
     tasks.close();
     tasks.wait().await;

@@ -1,4 +1,4 @@
-//! Where a tenant may be served: in its regions, at their prices, and nowhere else.
+//! A tenant is served only in its regions, at their prices.
 
 use std::net::TcpListener;
 
@@ -18,12 +18,12 @@ fn of_regions(name: &str, regions: &[&str]) -> Tenant {
     Tenant { regions, ..Tenant::new(name.parse().unwrap()) }
 }
 
-/// A request to every route that sends something to the upstream, or foretells it.
+/// A request to each route that sends something to the upstream or quotes it.
 fn requests(gateway: &TestGateway) -> Vec<(&'static str, RequestBuilder)> {
     let file = || fixture("hello.png");
     vec![
         ("ocr", gateway.post("/ocr").body(file())),
-        ("ocr aloud", gateway.post("/ocr").header("accept", "text/event-stream").body(file())),
+        ("ocr stream", gateway.post("/ocr").header("accept", "text/event-stream").body(file())),
         ("extract", gateway.post("/extract?template=receipt").body(file())),
         ("estimate", gateway.post("/estimate").body(file())),
         ("chat", gateway.post(CHAT).body(chat().to_string())),
@@ -35,7 +35,7 @@ fn requests(gateway: &TestGateway) -> Vec<(&'static str, RequestBuilder)> {
     ]
 }
 
-/// Endpoints in these regions, of which none is ever asked.
+/// Endpoints in these regions that are never called.
 fn endpoints(setup: &mut Setup, regions: &[&str]) {
     let alone = setup.settings.upstream.pool().remove(0);
     let endpoint = |region: &&str| EndpointSettings {
@@ -181,7 +181,7 @@ async fn changed_regions_bind_in_the_running_service() {
         .await;
 }
 
-/// A configuration file with endpoints in these regions, and more.
+/// A configuration file with endpoints in these regions, and `more`.
 fn configured(installation: &Installation, regions: &[&str], more: &str) {
     let endpoint = |region: &&str| {
         format!(

@@ -1,6 +1,6 @@
-//! Several replicas on one database, killed at will: no budget is exceeded and no bill is lost.
+//! Several replicas on one database that are killed at random: no budget is exceeded and no bill is lost.
 //!
-//! The small form runs with every test run; the large one by hand:
+//! The small form is part of each test run. Run the large one by hand:
 //!
 //! ```text
 //! OCR_GATEWAY_REPLICAS=3 OCR_GATEWAY_REQUESTS=1000 cargo test --release --test it -- --nocapture \
@@ -25,13 +25,13 @@ use crate::harness::{SCRIPTED_TEXT, fixture, shared_data, spawn, today, until};
 use crate::program::{Installation, Service};
 use crate::redis::RedisDatabase;
 
-/// For how many bounds the budget is.
+/// The budget, in bounds.
 const BUDGETED: u64 = 12;
 
 /// How long the upstream takes to read a page.
 const LATENCY: Duration = Duration::from_millis(50);
 
-/// What a run is made of.
+/// The size of a run.
 struct Scale {
     replicas: usize,
     requests: u64,
@@ -47,7 +47,7 @@ impl Scale {
     }
 }
 
-/// The replicas, each of which may be dead for a moment.
+/// The replicas. Each of them may be dead for a moment.
 struct Fleet {
     installation: Installation,
     replicas: Vec<Mutex<Option<Service>>>,
@@ -55,7 +55,7 @@ struct Fleet {
     kills: AtomicU64,
 }
 
-/// What the callers heard.
+/// The results of the callers.
 #[derive(Debug, Default)]
 struct Heard {
     answers: u64,
@@ -92,7 +92,7 @@ impl Fleet {
         self.addresses[index].lock().unwrap().clone()
     }
 
-    /// Kills one replica as the system would when memory is short, and starts it anew.
+    /// Kills one replica as the system does without memory, and starts it again.
     async fn kill_one(&self) {
         let turn = self.kills.fetch_add(1, Ordering::Relaxed);
         let index = usize::try_from(turn).unwrap() % self.replicas.len();
@@ -105,7 +105,7 @@ impl Fleet {
     }
 }
 
-/// Pages to send: real ones where they are, ours otherwise.
+/// Pages to send: real ones if there are any, otherwise the fixtures.
 fn pages() -> Vec<Vec<u8>> {
     let Some(data) = shared_data() else { return vec![fixture("hello.png"), fixture("hello.jpg")] };
     let folder = std::fs::read_dir(data.join("sroie/img"));
@@ -139,7 +139,7 @@ async fn largest_bound(fleet: &Fleet, key: &str, pages: &[Vec<u8>]) -> u64 {
     largest
 }
 
-/// Sends all requests at once, and adds up what was heard.
+/// Sends all requests at once, and adds up the results.
 async fn send_all(fleet: &Fleet, key: &str, pages: Arc<Vec<Vec<u8>>>, requests: u64) -> Heard {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut callers = JoinSet::new();
@@ -217,7 +217,7 @@ async fn set_tenant(store: &Store, change: &str) {
     tenants.update_tenant(&change.apply(tenant).unwrap()).await.unwrap();
 }
 
-/// Asks again and again whether the ledger adds up, and whether the budget holds.
+/// Checks again and again whether the ledger is balanced and the budget is kept.
 async fn audit_until(store: Store, today: Date, budget: u64, is_over: Arc<AtomicBool>) -> u64 {
     let mut audits = 0;
     while !is_over.load(Ordering::Relaxed) {
@@ -229,7 +229,7 @@ async fn audit_until(store: Store, today: Date, budget: u64, is_over: Arc<Atomic
     audits
 }
 
-/// Kills a replica whenever a few more calls have gone out, and every second at least.
+/// Kills a replica after each few calls, and at least every second.
 async fn kill_until(fleet: &Fleet, is_over: &AtomicBool) {
     let upstream = fleet.installation.upstream();
     let mut next = 3;
@@ -248,8 +248,8 @@ async fn kill_until(fleet: &Fleet, is_over: &AtomicBool) {
     }
 }
 
-/// Every call that the upstream billed has an entry with its id and its bill, or is one of those whose
-/// answer died with a replica and which were written off at their bound.
+/// Each call that the upstream billed has an entry with its ID and its bill. Or its answer was lost with a replica, and
+/// it was written off at its bound.
 async fn assert_every_bill_is_entered(database: &Database, installation: &Installation) {
     let entered = database
         .texts(

@@ -1,4 +1,4 @@
-//! HTTP and options as they should be: methods, headers, connections, names.
+//! Correct HTTP and options: methods, headers, connections, names.
 
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
@@ -134,7 +134,7 @@ async fn every_answer_says_that_it_is_not_to_be_kept_or_sniffed() {
 
 // Options.
 
-/// Sees that a query is refused with this code at this place, and nothing is sent.
+/// Checks that a query is refused with this code at this place, and that nothing is sent.
 async fn refuses(query: &str, code: &str, pointer: &str) {
     let gateway = TestGateway::start().await;
     let answer = gateway.upload(&format!("/ocr?{query}"), fixture("hello.png")).await;

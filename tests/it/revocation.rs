@@ -1,4 +1,4 @@
-//! A call that waits when its key is revoked, or its tenant disabled, is not sent any more.
+//! A call is not sent if its key is revoked or its tenant is disabled while it waits.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::budgets::accounts;
 use crate::dropin::{CHAT, GENERATION, chat, generation};
 use crate::harness::{Answer, MovedClock, TestGateway, fixture, until};
 
-/// Every way to have a call made.
+/// All ways to cause a call.
 const KINDS: [&str; 7] = [
     "/ocr",
     "/ocr as a stream",
@@ -55,8 +55,8 @@ async fn disable(gateway: &TestGateway, _key: &str) {
     assert!(gateway.store.tenants().update_tenant(&disabled).await.unwrap());
 }
 
-/// Has a call of `kind` fail once, lets `end` take place while it waits for its second attempt, and gives its
-/// answer. Nothing may have been sent again, and nothing stays reserved.
+/// Lets a call of `kind` fail once, runs `end` while it waits for its second attempt, and returns its answer. Nothing
+/// may be sent again, and nothing may stay reserved.
 async fn after_a_failure(
     gateway: &TestGateway,
     kind: &str,
@@ -117,7 +117,7 @@ async fn a_call_whose_key_expires_before_its_retry_is_refused_as_a_new_one() {
 #[tokio::test]
 async fn a_call_whose_key_is_revoked_in_the_queue_for_the_upstream_is_not_sent() {
     for kind in ["/ocr", "generation"] {
-        // A call leaves every two seconds.
+        // One call is sent every two seconds.
         let gateway = TestGateway::with(|setup| {
             for model in setup.settings.models.values_mut() {
                 model.rpm = 30;

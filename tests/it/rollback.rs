@@ -1,4 +1,4 @@
-//! A release that is rolled out beside the version before it, on one database, and rolled back.
+//! A release is rolled out beside the version before it, on one database, and rolled back.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,8 +7,8 @@ use crate::databases::Database;
 use crate::nginx::Nginx;
 use crate::rolling::{Load, Pair};
 
-/// The program of the version before this one, which `scripts/test` builds; a run that must not skip fails without
-/// it.
+/// The program of the version before this one, which `scripts/test` builds. A run that must not skip tests fails
+/// without it.
 fn previous() -> Option<PathBuf> {
     let program = env::var_os("OCR_GATEWAY_PREVIOUS").map(PathBuf::from);
     let missing =
@@ -33,12 +33,12 @@ async fn the_version_before_serves_on_the_schema_of_this_one_and_after_it_and_no
     let before = database.schema().await;
     let load = Load::on(&nginx, &key);
 
-    // Rolled out: the first replica of this version migrates, beside one of the version before.
+    // Roll out: the first replica of this version migrates, beside one of the version before.
     pair.installation.switch_to(this.clone());
     pair.restart(0, &mut replicas[0]).await;
     let migrated = database.schema().await;
     assert_ne!(migrated, before, "tests/previous-version names a commit with fewer migrations");
-    // The version before starts again on the schema of this one.
+    // The version before starts again on this version's schema.
     pair.installation.switch_to(previous.clone());
     pair.restart(1, &mut replicas[1]).await;
     let check = pair.installation.run("check").await;
@@ -47,10 +47,10 @@ async fn the_version_before_serves_on_the_schema_of_this_one_and_after_it_and_no
         let ended = pair.installation.run(command).await;
         assert_eq!(ended.code, 0, "{command}: {}{}", ended.out, ended.err);
     }
-    // Rolled back: none of this version is left.
+    // Roll back: no replica of this version is left.
     pair.restart(0, &mut replicas[0]).await;
     assert_eq!(database.schema().await, migrated, "a rollback leaves the schema");
-    // And rolled out again.
+    // Roll out again.
     pair.installation.switch_to(this);
     for (index, replica) in replicas.iter_mut().enumerate() {
         pair.restart(index, replica).await;

@@ -1,4 +1,4 @@
-//! Stops that nobody notices: replicas are restarted under load, and what a stop cuts off says so.
+//! Replicas restart under load without failed requests. A request that a stop cuts off says so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,16 +20,16 @@ use crate::nginx::{Nginx, free_address};
 use crate::program::{Installation, Service};
 use crate::replicas::account;
 
-/// Callers that ask again as soon as they have their answer.
+/// Callers that send the next request as soon as they have an answer.
 const CALLERS: usize = 9;
 
 /// How long the upstream takes to read a page.
 const LATENCY: Duration = Duration::from_millis(30);
 
-/// How long a replica that was told to stop still takes requests.
+/// How long a stopping replica still accepts requests.
 const GRACE: Duration = Duration::from_millis(700);
 
-/// Two replicas that can be restarted where they were.
+/// Two replicas that can be restarted at the same address.
 pub(crate) struct Pair {
     pub(crate) installation: Installation,
     pub(crate) addresses: [String; 2],
@@ -48,7 +48,7 @@ impl Pair {
         self.installation.serve().await
     }
 
-    /// Stops a replica that has work, and starts one in its place.
+    /// Stops a busy replica, and starts one in its place.
     pub(crate) async fn restart(&mut self, index: usize, replica: &mut Service) {
         until("it has work", async || requests_of(replica).await > 10.0).await;
         replica.signal("TERM").await;
@@ -57,10 +57,10 @@ impl Pair {
     }
 }
 
-/// A way to the upstream that is shut until a test opens it.
+/// A connection to the upstream that is blocked until a test opens it.
 struct Gate {
     address: String,
-    /// How many requests have come.
+    /// Number of requests that have arrived.
     arrived: Arc<AtomicU64>,
     is_open: watch::Sender<bool>,
 }
@@ -81,7 +81,7 @@ impl Gate {
                     count.fetch_add(1, Ordering::Relaxed);
                     opened.wait_for(|is_open| *is_open).await.unwrap();
                     let mut onwards = TcpStream::connect(&*upstream).await.unwrap();
-                    // A side that closes the connection ends it.
+                    // It ends when one side closes the connection.
                     let _ = tokio::io::copy_bidirectional(&mut connection, &mut onwards).await;
                 });
             }
@@ -90,7 +90,7 @@ impl Gate {
     }
 }
 
-/// Callers before nginx, who ask again as soon as they have their answer.
+/// Callers in front of nginx that send the next request as soon as they have an answer.
 pub(crate) struct Load {
     told: Arc<Told>,
     callers: JoinSet<Result<(), String>>,
@@ -108,7 +108,7 @@ impl Load {
         Self { told, callers }
     }
 
-    /// Ends it, and makes sure that no request failed and that all were counted as they were billed.
+    /// Ends the load, and checks that no request failed and that all were counted as they were billed.
     pub(crate) async fn end(self, database: &Database, pair: &Pair, nginx: &Nginx) {
         let Self { told, callers } = self;
         told.until_more(20).await;
@@ -128,7 +128,7 @@ impl Load {
     }
 }
 
-/// What callers were told.
+/// The results of the callers.
 #[derive(Default)]
 struct Told {
     is_over: AtomicBool,
@@ -154,7 +154,7 @@ impl Told {
         Ok(())
     }
 
-    /// Waits until so many more answers have come.
+    /// Waits for this number of further answers.
     async fn until_more(&self, answers: u64) {
         let before = self.answers.load(Ordering::Relaxed);
         until("answers", async || self.answers.load(Ordering::Relaxed) >= before + answers).await;
@@ -247,7 +247,7 @@ async fn a_request_on_a_kept_connection_is_served_while_the_replica_goes() {
         service.http.get(&readiness).send().await.is_ok_and(|answer| answer.status() == 503)
     })
     .await;
-    // The first comes on the connection that was kept, the second on one of its own.
+    // The first request uses the kept connection, the second a new one.
     for _ in 0..2 {
         let answer = ask().await;
         assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, "close"));
@@ -261,7 +261,7 @@ async fn a_connection_that_was_made_before_the_listener_closed_may_still_ask() {
     let mut service = installation.serve().await;
     let address = service.address.trim_start_matches("http://").to_owned();
     service.signal("TERM").await;
-    // Connections are made until none is taken; the last one asks only then.
+    // Opens connections until one is refused. The last accepted one sends its request only then.
     let mut last = None;
     until("closed", async || match TcpStream::connect(&address).await {
         Ok(stream) => {
@@ -286,7 +286,7 @@ async fn exchange(stream: &mut TcpStream, request: &str) -> String {
     answer
 }
 
-/// Reads a stream to its end and tells whether that was one.
+/// Reads a stream to its end, and returns whether it ended properly.
 async fn read(response: Response) -> (String, bool) {
     let (mut stream, mut all) = (response.bytes_stream(), Vec::new());
     loop {
@@ -310,7 +310,7 @@ async fn a_stream_that_outlives_the_stop_is_cut_as_such_and_counts_at_its_bound(
     let store = sqlite(&installation).await;
     let mut chat = chat();
     chat["stream"] = true.into();
-    let aloud = |service: &Service| {
+    let ocr_stream = |service: &Service| {
         let request = service.post(&key, "/ocr").header("accept", "text/event-stream");
         request.body(fixture("hello.png"))
     };
@@ -321,7 +321,7 @@ async fn a_stream_that_outlives_the_stop_is_cut_as_such_and_counts_at_its_bound(
         let request = if is_drop_in {
             service.post(&key, CHAT).body(chat.to_string())
         } else {
-            aloud(&service)
+            ocr_stream(&service)
         };
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 200);

@@ -1,4 +1,4 @@
-//! The schema of a database: who may change it, and which versions of the program run on it.
+//! The schema of a database: the commands that may change it, and the versions of the program that run on it.
 
 use sqlx::{Connection as _, PgConnection};
 
@@ -9,7 +9,7 @@ use crate::program::Installation;
 /// The schema of a version before this one.
 const OLD: i64 = 6;
 
-/// Commands that need the database's tables and must leave them as they are.
+/// Commands that need the database's tables and must not change them.
 const COMMANDS: [&str; 11] = [
     "usage",
     "audit",
@@ -38,7 +38,7 @@ async fn only_serve_and_migrate_change_an_old_schema() {
         std::fs::write(installation.folder.path().join("page.png"), fixture("hello.png")).unwrap();
         let before = database.schema().await;
         for command in COMMANDS {
-            // `serve` is the one of them that migrates unless it is told not to.
+            // Only `serve` migrates, unless the setting says otherwise.
             installation.set("DATABASE__MIGRATE", (command != "serve").to_string());
             let ended = installation.run(command).await;
             assert_eq!(ended.code, 1, "{command}: {}{}", ended.out, ended.err);
@@ -55,7 +55,7 @@ async fn only_serve_and_migrate_change_an_old_schema() {
     }
 }
 
-/// Everything else that asks for the table would wait behind the migration.
+/// All other queries of the table would wait behind the migration.
 #[tokio::test]
 async fn a_migration_gives_up_on_a_table_that_a_dump_reads_and_changes_nothing() {
     let Some(database) = Database::postgres().await else { return };
@@ -86,7 +86,7 @@ async fn a_command_that_does_not_migrate_makes_no_database() {
     }
 }
 
-/// A migration that this program does not know, as a newer version of it applies one.
+/// A migration of a newer version, which this program does not know.
 const NEWER: &str = "
     ALTER TABLE tenants ADD COLUMN of_a_newer_version TEXT;
     INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -95,7 +95,7 @@ const NEWER: &str = "
 /// It only adds to the schema.
 const EXPANDS: &str = "INSERT INTO schema_compatibility VALUES (9999, 8)";
 
-/// It takes away what this program needs.
+/// It removes something that this program needs.
 const CONTRACTS: &str =
     "UPDATE schema_compatibility SET oldest_compatible = 9999 WHERE version = 9999";
 

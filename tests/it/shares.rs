@@ -1,4 +1,4 @@
-//! No tenant takes the room of all others: its share of places and of bytes, and who holds none.
+//! No tenant can use the room of all others: its share of requests and bytes, and the cases without a share.
 
 use dashscope_emulator::Fault;
 use ocr_gateway::auth::tenant::Tenant;
@@ -29,7 +29,7 @@ async fn another_tenant(gateway: &TestGateway) -> String {
     gateway.key_of(&Tenant::new("another".parse().unwrap())).await
 }
 
-/// Sends uploads of so many bytes that hang upstream, and gives their connections once they are there.
+/// Sends uploads of this size that hang at the upstream, and returns their connections once the upstream has them.
 async fn hanging(gateway: &TestGateway, uploads: u64, bytes: usize) -> Vec<Wire> {
     gateway.upstream().add_fault(Fault::hang().times(uploads));
     let mut wires = Vec::new();

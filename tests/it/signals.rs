@@ -1,4 +1,4 @@
-//! Signals that end nothing.
+//! Signals that do not end the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

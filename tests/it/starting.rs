@@ -1,5 +1,4 @@
-//! Starts whose database or Redis is away: what is waited for, what ends the process, and what it says
-//! meanwhile.
+//! Starts while the database or Redis is down: what the process waits for, what ends it, and its answers and log lines.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +13,7 @@ use crate::nginx::free_address;
 use crate::program::{Installation, Service};
 use crate::redis::RedisServer;
 
-/// An address whose listener hangs up on everybody, as a proxy does whose server is away.
+/// An address whose listener closes each connection, like a proxy whose server is down.
 struct HangsUp {
     address: String,
     visits: Arc<AtomicU32>,
@@ -34,12 +33,12 @@ impl HangsUp {
         Self { address, visits, listening }
     }
 
-    /// Waits until it was tried again and again.
+    /// Waits for several connection attempts.
     async fn until_tried(&self) {
         until("attempts", async || self.visits.load(Ordering::Relaxed) >= 4).await;
     }
 
-    /// Frees the address.
+    /// Frees the port.
     async fn end(self) -> u16 {
         self.listening.abort();
         let _ = self.listening.await;
@@ -47,7 +46,7 @@ impl HangsUp {
     }
 }
 
-/// A service whose probes are at a known address before it serves.
+/// A service whose probes have a known address before it serves.
 async fn begin(installation: &mut Installation) -> (Service, String) {
     let probes = free_address();
     installation.set("SERVER__METRICS_LISTEN", &probes);
@@ -61,7 +60,7 @@ async fn begin(installation: &mut Installation) -> (Service, String) {
     (service, probes)
 }
 
-/// Waits until `/readyz` refuses with a text that has `reason` in it.
+/// Waits until `/readyz` refuses with a text that contains `reason`.
 async fn until_not_ready(service: &Service, probes: &str, reason: &str) {
     until(reason, async || {
         let answer = Answer::of(service.http.get(format!("{probes}/readyz"))).await;
@@ -71,7 +70,7 @@ async fn until_not_ready(service: &Service, probes: &str, reason: &str) {
     .await;
 }
 
-/// The lines of the log that say that the service waits for this.
+/// The number of log lines that say that the service waits for this.
 fn waits(service: &Service, what: &str) -> usize {
     let log = service.log();
     log.lines().filter(|line| line.contains("waits") && line.contains(what)).count()
@@ -159,7 +158,7 @@ async fn a_service_that_waits_for_redis_tells_of_endpoints_and_currencies_once_i
 
     let Some(_redis) = RedisServer::start_on(redis.end().await) else { return };
     service.until_serving().await;
-    // Both models that are sold in both regions.
+    // For both models that have a price in both regions.
     assert_eq!(told(&service, LEFT_OUT), 2, "{}", service.log());
     assert_eq!(told(&service, "the endpoint is asked"), 2, "{}", service.log());
 }
@@ -257,9 +256,9 @@ async fn a_sqlite_file_that_another_program_has_locked_is_waited_for() {
     service.until_serving().await;
 }
 
-// What a start says when it fails.
+// Log lines of a failed start.
 
-/// What keeps a service from starting, with what is named.
+/// Faults that prevent a start, with the name that each message contains.
 const FAULTS: [(&str, &str, &str); 5] = [
     ("SERVER__LISTN", "x", "listn"),
     ("SERVER__LISTEN", "here", "server.listen"),
@@ -280,7 +279,7 @@ async fn what_keeps_a_service_from_starting_is_told_in_the_format_of_the_log() {
         let last = lines.last().unwrap();
         assert_eq!(last["level"], "ERROR", "{last}");
         assert!(last["message"].as_str().unwrap().contains(named), "{last}");
-        // A person asks for text, by the environment or by the file.
+        // Text format, set by the environment or by the file.
         std::fs::write(installation.folder.path().join("text.toml"), "[log]\nformat = \"text\"\n")
             .unwrap();
         let ended = installation.run("serve --config text.toml").await;
@@ -300,7 +299,7 @@ async fn a_configuration_that_cannot_be_read_at_all_is_told_in_the_default_forma
         let line: Value = serde_json::from_str(ended.err.trim_end()).expect(&ended.err);
         assert_eq!(line["level"], "ERROR", "{line}");
     }
-    // Commands talk to a person.
+    // Other commands print text for a person.
     let ended = installation.run("usage --config gateway.toml").await;
     assert!(ended.err.starts_with("error: log"), "{}", ended.err);
 }

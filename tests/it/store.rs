@@ -1,4 +1,4 @@
-//! What a store of tenants promises, proved on both engines by the same lines.
+//! The guarantees of a tenant store, tested on both engines by the same code.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 #![expect(clippy::print_stdout, reason = "a failure must say on which engine it was")]
@@ -21,7 +21,7 @@ use ocr_gateway::units::{Money, Pixels};
 
 use crate::databases::Database;
 
-/// Holds a promise against an empty, migrated store of each engine.
+/// Checks a guarantee on an empty, migrated store of each engine.
 async fn on_each_engine(promise: impl AsyncFn(&dyn TenantStore)) {
     on_each_database(async |database| {
         let store = database.open().await;
@@ -31,7 +31,7 @@ async fn on_each_engine(promise: impl AsyncFn(&dyn TenantStore)) {
     .await;
 }
 
-/// Holds a promise against an empty database of each engine.
+/// Checks a guarantee on an empty database of each engine.
 async fn on_each_database(promise: impl AsyncFn(&Database)) {
     for database in Database::of_each_engine().await {
         println!("on {}", database.engine);
@@ -47,7 +47,7 @@ fn at(millisecond: i64) -> Timestamp {
     Timestamp::from_millisecond(millisecond).unwrap()
 }
 
-/// A tenant with every setting away from its default.
+/// A tenant with no setting at its default.
 fn limited(text: &str) -> Tenant {
     Tenant {
         max_pixels: Some(Pixels::new(786_432)),
@@ -67,7 +67,7 @@ fn limited(text: &str) -> Tenant {
     }
 }
 
-/// A key that was drawn from `seed`, made at millisecond `seed`.
+/// A key generated from `seed` and created at millisecond `seed`.
 fn key_of(tenant: &str, seed: i64) -> (ApiKey, KeyRecord) {
     let (key, hash) = ApiKey::create(&SeededRandom::new(seed.unsigned_abs()));
     let record = KeyRecord::new(&key, hash, name(tenant), at(seed));
@@ -315,7 +315,7 @@ async fn migrating_twice_does_nothing_the_second_time() {
     .await;
 }
 
-/// Takes a database back to before the migration `0002_budgets`.
+/// Reverts a database to the schema before migration `0002_budgets`.
 const WITHOUT_BUDGETS: &str = "
     ALTER TABLE tenants DROP COLUMN max_tokens;
     ALTER TABLE tenants DROP COLUMN daily_tokens;
@@ -420,7 +420,7 @@ fn migration_files(engine: &str) -> BTreeSet<String> {
     files.map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
-/// Makes a database one that a newer version has migrated.
+/// Simulates a database that a newer version has migrated.
 const NEWER: &str = "
     INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
     SELECT 9999, 'newer', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";

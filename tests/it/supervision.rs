@@ -1,4 +1,4 @@
-//! A process whose background tasks have ended says so and ends, to be started again.
+//! A process whose background tasks have ended logs that and exits, so that it is started again.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn a_background_task_that_panics_ends_the_service_after_the_requests_in_fl
     assert_eq!(in_flight.await.unwrap().status, 200, "it was finished");
 }
 
-/// An orphan of this tenant.
+/// An orphaned call of this tenant.
 async fn orphan(store: &dyn LedgerStore, tenant: &str) {
     let charge = Charge {
         tenant: tenant.into(),

@@ -1,4 +1,4 @@
-//! Everything that DashScope's OCR can do, by `/ocr`: models, tasks, Markdown, and which way is up.
+//! All features of DashScope's OCR through `/ocr`: models, tasks, Markdown, and orientation.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Answer, SCRIPTED_TEXT, TestGateway, fixture};
 
-/// The service before an emulator that reads `text`.
+/// The service with an emulator that reads `text`.
 async fn reading(text: &str) -> TestGateway {
     let engine = EngineChoice::Scripted(text.to_owned());
     TestGateway::with(|setup| setup.emulator.engine = engine).await
@@ -20,7 +20,7 @@ async fn reading(text: &str) -> TestGateway {
 async fn every_model_is_called_within_its_own_limits_and_billed_as_estimated() {
     let gateway = TestGateway::start().await;
     let settings = Settings::load_with(None, HashMap::new()).unwrap();
-    // Its sides make another number of cells of 28 pixels than of 32.
+    // Its number of cells of 28 pixels differs from that of 32.
     let picture = fixture("hello.png");
     for (model, figures) in &settings.models {
         let tasks: &[&str] =
@@ -186,7 +186,7 @@ async fn markdown_is_given_to_who_accepts_it_and_refused_for_lines() {
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 
-// Which way is up.
+// Orientation.
 
 #[tokio::test]
 async fn rotate_off_reads_the_pixels_as_they_are_stored() {
@@ -253,9 +253,9 @@ async fn rotate_auto_goes_by_the_native_protocol_and_is_bounded_by_the_cap() {
     }
 }
 
-// What is suspicious.
+// Suspicious answers.
 
-/// The warnings of a page read by `options` with so many output tokens.
+/// The warnings of a page that is read with `options` and this number of output tokens.
 async fn warnings(text: &str, options: &str, max_tokens: u64) -> Value {
     let gateway = TestGateway::with(|setup| {
         setup.emulator.engine = EngineChoice::Scripted(text.to_owned());

@@ -1,7 +1,7 @@
-//! What operators see, and what nobody must see.
+//! What operators see, and what must stay private.
 //!
-//! The metrics of the contract are there with their labels, the labels stay bounded, and neither
-//! metrics nor logs hold anything of a document, a prompt, a file's name or a key, even at `trace`.
+//! The metrics have the documented labels, and the number of label values is bounded. Metrics and logs contain no part
+//! of a document, a prompt, a file name or a key, even at level `trace`.
 
 use dashscope_emulator::Fault;
 use ocr_gateway::auth::tenant::Tenant;
@@ -13,7 +13,7 @@ use crate::dropin::{self, CHAT, GENERATION};
 use crate::harness::{Answer, TestGateway, fixture, until};
 use crate::program::{Installation, Service, UPSTREAM_KEY};
 
-/// Words that stand for all that is private, each sent or read somewhere.
+/// Words in place of all private content. Each is sent or read somewhere.
 mod private {
     pub(super) const TEXT: &str = "textual-marker-93c1";
     pub(super) const PROMPT: &str = "prompting-marker-93c2";
@@ -26,7 +26,7 @@ mod private {
     pub(super) const BODY: &str = "bodily-marker-93c9";
 }
 
-/// Does a bit of everything, so that every series exists.
+/// Uses all features a little, so that each series exists.
 async fn busy() -> TestGateway {
     let gateway = TestGateway::with(|setup| {
         setup.tenant.max_pixels = Some(Pixels::new(32_768));
@@ -154,7 +154,7 @@ async fn strangers_and_made_up_paths_add_no_series() {
     assert_eq!(gateway.metrics().await.lines().count(), before);
 }
 
-/// Sends private words where they belong.
+/// Sends private words in all places for them.
 async fn send_private_words(service: &Service, key: &str) {
     let file = || Part::bytes(fixture("hello.png")).file_name(private::FILE_NAME);
     let metadata = json!({ "note": private::METADATA }).to_string();
@@ -172,8 +172,8 @@ async fn send_private_words(service: &Service, key: &str) {
     let answer = Answer::of(request.body(body)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
 
-    let aloud = service.post(key, "/ocr").header("accept", "text/event-stream");
-    let answer = Answer::of(aloud.body(fixture("hello.png"))).await;
+    let stream = service.post(key, "/ocr").header("accept", "text/event-stream");
+    let answer = Answer::of(stream.body(fixture("hello.png"))).await;
     assert!(answer.text.contains("event: answer"), "{}", answer.text);
     for streams in [true, false] {
         let answer = Answer::of(service.post(key, CHAT).body(private_chat(streams))).await;
@@ -181,7 +181,7 @@ async fn send_private_words(service: &Service, key: &str) {
     }
 }
 
-/// A request of the compatible protocol full of private words.
+/// A request of the compatible protocol with private words in all members.
 fn private_chat(streams: bool) -> String {
     let mut body = dropin::chat();
     body["stream"] = streams.into();
@@ -212,7 +212,7 @@ async fn fail_with_private_words(installation: &Installation, service: &Service,
         Fault::cut_stream_after(2),
     ] {
         installation.upstream().add_fault(fault.times(1));
-        // Where it breaks off there is no whole answer to read.
+        // A stream that breaks off has no whole answer.
         let request = service.post(key, CHAT).body(private_chat(true));
         let _ = request.send().await.unwrap().bytes().await;
     }
@@ -221,7 +221,7 @@ async fn fail_with_private_words(installation: &Installation, service: &Service,
     assert_eq!(Answer::of(service.post(key, CHAT).body(private::BODY)).await.status, 400);
 }
 
-/// All that must not be found.
+/// All words that must not be found.
 fn private_words(key: &str) -> Vec<String> {
     let picture = base64_simd::STANDARD.encode_to_string(fixture("hello.png"));
     let words = [
@@ -327,7 +327,7 @@ async fn a_line_names_the_tenant_whose_key_was_shown_on_every_route() {
     }
 }
 
-/// A stream on a path that can be streamed.
+/// A request for a stream, on a path with streams.
 fn streaming(service: &Service, key: &str, path: &str) -> reqwest::RequestBuilder {
     let request = service.post(key, path);
     match path {
@@ -343,7 +343,7 @@ fn streaming(service: &Service, key: &str, path: &str) -> reqwest::RequestBuilde
     }
 }
 
-/// The request of each route that spends.
+/// A request for each route that spends.
 fn spending(service: &Service, key: &str) -> Vec<reqwest::RequestBuilder> {
     let picture = fixture("hello.png");
     vec![

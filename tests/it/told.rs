@@ -1,5 +1,5 @@
-//! What an answer tells of its cost is what the ledger counts: for every route that spends, whole and
-//! streamed, and for everything that can go wrong with it.
+//! The cost in an answer equals the amount that the ledger counts: for each route that spends, whole and streamed, and
+//! for all failures.
 
 use dashscope_emulator::Fault;
 use http_body_util::BodyExt as _;
@@ -12,12 +12,12 @@ use serde_json::Value;
 use crate::dropin::{CHAT, GENERATION, chat, generation, streamed};
 use crate::harness::{Answer, Setup, TestGateway, fixture};
 
-/// What a request cost by the ledger, or by its answer.
+/// The cost of a request, from the ledger or from its answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Spent {
     verified: u64,
     unverified: u64,
-    /// Of both together, where the answer has room for money.
+    /// The money of both together, if the answer has a member for money.
     nanos: Option<u64>,
 }
 
@@ -61,7 +61,7 @@ impl Way {
     }
 }
 
-/// An answer as far as it came: a stream may break off.
+/// The part of an answer that arrived. A stream may break off.
 struct Read {
     status: u16,
     headers: HeaderMap,
@@ -84,18 +84,18 @@ async fn read(request: RequestBuilder) -> Read {
 }
 
 impl Read {
-    /// What an event of the gateway tells; its problem, or the answer.
+    /// The cost in an event of the gateway: in its problem, or in the answer.
     fn by_event(&self) -> Spent {
         let data = self.text.lines().filter_map(|line| line.strip_prefix("data:"));
         let mut events = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());
         by_usage(&events.next_back().unwrap()["usage"])
     }
 
-    /// What the answer tells, wherever it does.
+    /// The cost in the answer, in any of its places.
     fn told(&self) -> Spent {
         let media_type = self.headers["content-type"].to_str().unwrap();
         if media_type.starts_with("text/event-stream") {
-            // An error of the upstream may come as a stream of one event, whose head is ours.
+            // An error of the upstream may arrive as a stream of one event, with headers of the gateway.
             let told = by_headers(&self.headers).or_else(|| by_headers(&self.trailers));
             return told.unwrap_or_else(|| self.by_event());
         }
@@ -111,7 +111,7 @@ impl Read {
     }
 }
 
-/// What headers or trailers tell; nothing where there are none.
+/// The cost in headers or trailers, or `None` if there are none.
 fn by_headers(headers: &HeaderMap) -> Option<Spent> {
     let tokens = |name: &str| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
     let verified = tokens("ocr-tokens-input")? + tokens("ocr-tokens-output")?;
@@ -133,9 +133,9 @@ fn nanos(cost: &Value) -> u64 {
     cost["amount"].as_str().unwrap().parse::<Money>().unwrap().nanos()
 }
 
-/// What the ledger has counted for the tenant so far.
+/// The amount that the ledger has counted for the tenant so far.
 async fn counted(gateway: &TestGateway) -> Spent {
-    // A scrape has the calls posted that have ended.
+    // A scrape first posts the calls that have ended.
     gateway.metrics().await;
     let report = Answer::of(gateway.get("/usage")).await.json;
     let budgets = &report["budgets"];
@@ -147,7 +147,7 @@ async fn counted(gateway: &TestGateway) -> Spent {
     Spent { verified, unverified, nanos: Some(costs.sum()) }
 }
 
-/// Sees that the answer to a request of each way tells what the ledger counted for it; gives what that was.
+/// Checks for each kind of request that its answer has the cost that the ledger counted. Returns these costs.
 async fn told_is_counted(
     change: impl Fn(&mut Setup),
     faults: impl Fn() -> Vec<Fault>,

@@ -1,5 +1,5 @@
-//! The frame of a request, and the way to the upstream: its address, the proxy on it, times, and an upstream that
-//! answers before it reads.
+//! The framing of requests, and the connection to the upstream: its address, its proxy, timeouts, and an upstream that
+//! answers before it has read the request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,15 +13,15 @@ use crate::harness::{Answer, SCRIPTED_TEXT, TestGateway, jpeg_of, spawn, until};
 use crate::program::Installation;
 use crate::wire::Wire;
 
-/// Bytes of a picture, more than the buffers of a connection of this machine hold.
+/// Size of an image that exceeds the buffers of a connection on this machine.
 const UPLOAD: usize = 7 << 20;
 
-/// Answers each request as soon as its head is there, and keeps the connection open without reading on.
+/// Answers each request as soon as its head has arrived, and keeps the connection open without reading on.
 struct Early {
     address: String,
-    /// Connections whose other side has closed before it had sent the whole request.
+    /// Connections that the other side closed before it had sent the whole request.
     ended: Arc<AtomicUsize>,
-    /// Lets the upstream look whether connections have ended; until then it reads nothing.
+    /// Lets the upstream check whether connections have ended. Until then it reads nothing.
     look: tokio::sync::watch::Sender<bool>,
 }
 
@@ -169,11 +169,11 @@ async fn a_refused_client_hears_why_and_little_of_what_it_sends_then_is_read() {
     while sent < BLOCKS && connection.write_all(&block).await.is_ok() {
         sent += 1;
     }
-    // The buffers of both sockets take some more than is read.
+    // The buffers of both sockets accept some more than is read.
     assert!((20..64).contains(&sent), "{sent} MiB were taken after the answer");
 }
 
-/// The answer to a request with these header lines and no others but a key.
+/// The answer to a request with only these headers and a key.
 async fn framed(gateway: &TestGateway, start: &str, lines: &[&str]) -> Answer {
     let mut wire = Wire::to(gateway).await;
     let lines: Vec<_> = lines.iter().map(|line| format!("{line}\r\n")).collect();

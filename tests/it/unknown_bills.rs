@@ -1,4 +1,4 @@
-//! A call that broke off may have been billed. Whether it is made again is the tenant's choice.
+//! A broken call may have been billed. The tenant's setting decides whether it is repeated.
 
 use dashscope_emulator::Fault;
 use ocr_gateway::auth::tenant::UnknownBill;
@@ -10,10 +10,10 @@ use crate::program::Installation;
 
 /// A request of each kind that spends.
 fn requests(gateway: &TestGateway) -> Vec<RequestBuilder> {
-    let aloud = gateway.post("/ocr").header("accept", "text/event-stream");
+    let ocr_stream = gateway.post("/ocr").header("accept", "text/event-stream");
     vec![
         gateway.post("/ocr").body(fixture("hello.png")),
-        aloud.body(fixture("hello.png")),
+        ocr_stream.body(fixture("hello.png")),
         gateway.post("/extract?template=receipt").body(fixture("hello.png")),
         gateway.post(CHAT).body(chat().to_string()),
         gateway.post(GENERATION).body(generation().to_string()),
@@ -22,11 +22,11 @@ fn requests(gateway: &TestGateway) -> Vec<RequestBuilder> {
     ]
 }
 
-/// How often the upstream is asked for each of the requests where the first answer breaks off.
+/// The number of calls to the upstream for each of the requests if the first answer breaks off.
 async fn calls(unknown_bill: UnknownBill) -> Vec<u64> {
     let gateway = TestGateway::with(|setup| {
         setup.tenant.unknown_bill = unknown_bill;
-        // Or the endpoint would be taken for broken.
+        // Otherwise the endpoint's breaker would open.
         setup.settings.upstream.breaker_failures = 100;
     })
     .await;

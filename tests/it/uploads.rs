@@ -1,7 +1,7 @@
-//! Never a surprise: whatever is sent, however it is wrapped, the answer is the documented one.
+//! Each upload gets a documented answer, whatever is sent in whatever form.
 //!
-//! The type of a file is decided by its bytes, limits name both numbers, an error is a problem
-//! document, and a client that lies, stalls or leaves harms only itself.
+//! The bytes decide the type of a file, limits have both numbers, and an error is a problem document. A client that
+//! lies, stalls or leaves harms only itself.
 
 use dashscope_emulator::Fault;
 use ocr_gateway::units::Pixels;
@@ -17,7 +17,7 @@ async fn send_form(gateway: &TestGateway, content_type: &str, body: impl Into<Ve
     Answer::of(request.body(body.into())).await
 }
 
-/// A form with the boundary `b` of parts: the lines of each one's head, and its content.
+/// A form of parts with the boundary `b`. Each part has header lines and content.
 fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
     let mut form = Vec::new();
     for (head, content) in parts {
@@ -473,7 +473,7 @@ async fn a_picture_in_the_part_of_an_option_is_told_where_it_goes() {
             assert!(detail.contains("`prompt`") && detail.contains("part `file`"), "{detail}");
         }
     }
-    // A schema may come out of a file.
+    // A schema can be a file.
     let schema = "Content-Disposition: form-data; name=\"schema\"; filename=\"s.json\"\r\n\
                   Content-Type: application/json";
     let content = br#"{"type":"object","properties":{"total":{"type":"string"}}}"#;

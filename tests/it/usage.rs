@@ -1,5 +1,5 @@
-//! What was spent is shown: to the caller by `GET /usage`, to the operator on the command line, to
-//! dashboards as gauges, and always the same.
+//! The spend is the same everywhere: for callers in `GET /usage`, for operators on the command line, and for dashboards
+//! in gauges.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -37,7 +37,7 @@ fn acme() -> Tenant {
     Tenant { daily_tokens: NonZeroU64::new(100_000), ..Tenant::new("acme".parse().unwrap()) }
 }
 
-// What the caller is told.
+// For callers.
 
 #[tokio::test]
 async fn a_request_shows_as_it_was_billed_and_takes_from_what_is_left() {
@@ -210,7 +210,7 @@ async fn a_question_counts_for_the_tenant_that_asked() {
 
 #[tokio::test]
 async fn without_its_database_the_service_cannot_tell_and_says_so() {
-    // A tenant of the configuration, whose key needs no database.
+    // A tenant in the configuration, whose key needs no database.
     let (key, hash) = ApiKey::create(&SystemRandom);
     let section = json!({ "keys": [{ "id": key.id(), "sha256": hash.to_hex() }] });
     let gateway = TestGateway::with(|setup| {
@@ -227,7 +227,7 @@ async fn without_its_database_the_service_cannot_tell_and_says_so() {
     assert!(!answer.header("retry-after").is_empty());
 }
 
-// What dashboards are told.
+// For dashboards.
 
 #[tokio::test]
 async fn gauges_agree_with_the_report() {
@@ -241,16 +241,16 @@ async fn gauges_agree_with_the_report() {
         for state in ["limit", "settled", "reserved"] {
             let labels = [("tenant", "acme"), ("period", period), ("state", state)];
             let gauge = gateway.count("budget_tokens", &labels).await;
-            // A gauge that is not there is read as zero.
+            // A missing gauge counts as zero.
             let told = budgets[period]["tokens"][state].as_u64().unwrap_or(0);
             assert_eq!(told, gauge, "{period} {state}");
         }
     }
 }
 
-// What the operator is told.
+// For operators.
 
-/// Three tenants, two days, two models and two currencies, one name with a comma.
+/// Three tenants, two days, two models and two currencies. One name has a comma.
 const SPENT: &str = "
     INSERT INTO ledger_usage (day, tenant, model, currency, calls, unverified_calls, image_tokens,
         text_tokens, output_tokens, unverified_tokens, cost_nanos)
@@ -259,7 +259,7 @@ const SPENT: &str = "
            ('2026-05-04', 'acme', 'large, slow', 'CNY', 1, 0, 5, 0, 0, 0, 500000000),
            ('2026-05-04', 'only-in-a-file', 'm', 'CNY', 1, 0, 1, 1, 1, 0, 3)";
 
-/// The rows of a CSV text, whose fields hold no line ends.
+/// The rows of a CSV text whose fields have no line breaks.
 fn csv_rows(text: &str) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for line in text.split_terminator("\r\n") {
@@ -276,7 +276,7 @@ fn csv_rows(text: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// A row of the JSON output as the CSV output writes it.
+/// A row of the JSON output, in the form of the CSV output.
 fn as_csv(row: &Value, columns: &[String]) -> Vec<String> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let cells = columns.iter().map(|column| match column.as_str() {
@@ -346,14 +346,14 @@ async fn the_command_line_tells_what_was_billed_while_the_service_runs() {
     assert_eq!(installation.run("usage --tenant nobody --format csv").await.out.lines().count(), 1);
 }
 
-/// What `usage` with these arguments tells a script.
+/// The JSON output of `usage` with these arguments.
 async fn told(installation: &Installation, arguments: &str) -> Value {
     let ended = installation.run(&format!("usage {arguments} --format json")).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
     serde_json::from_str(&ended.out).unwrap()
 }
 
-/// The requests of all routes that spend.
+/// Requests for all routes that spend.
 fn spending(service: &Service, key: &str) -> Vec<RequestBuilder> {
     let picture = fixture("hello.png");
     let mut stream = dropin::chat();
@@ -395,10 +395,10 @@ async fn the_spend_of_three_keys_sums_to_that_of_their_tenant_to_the_last_digit(
             (row["key"].as_str().unwrap().to_owned(), row["total_tokens"].as_u64().unwrap())
         });
         assert_eq!(told_of_keys.collect::<BTreeMap<_, _>>(), billed);
-        // Calls whose bill is unknown are counted under their key as well.
+        // Calls with an unknown bill count for their key too.
         installation.upstream().add_fault(Fault::reset().after_inference().every(3));
         for request in keys.iter().flat_map(|key| spending(&service, key)) {
-            // Where a stream breaks off there is no whole answer.
+            // A stream that breaks off has no whole answer.
             let _ = request.send().await.unwrap().bytes().await;
         }
         service.signal("TERM").await;
@@ -442,7 +442,7 @@ async fn wrong_days_are_wrong_usage() {
     }
 }
 
-/// Ways to fail that end calls in each of the ledger's ways.
+/// Faults that end calls in each of the ledger's ways.
 fn faults() -> [Fault; 5] {
     [
         Fault::status(500).every(5),

@@ -1,5 +1,5 @@
-//! Calls that wait for room in a budget, and commits that land late, on a real PostgreSQL with two
-//! replicas of which one never has a pause.
+//! Calls that wait for room in a budget, and late commits, on a real PostgreSQL with two replicas. One of the replicas
+//! is always busy.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,10 +22,10 @@ use tokio::task::JoinSet;
 use crate::databases::Database;
 use crate::harness::{LONGEST_WAIT, until};
 
-/// A moment in the middle of the last day of a month.
+/// A time in the middle of the last day of a month.
 const NOON: Duration = Duration::from_hours(493_764);
 
-/// A process on a database.
+/// A process with a database.
 struct Replica {
     ledger: Ledger,
     clock: Arc<ManualClock>,
@@ -51,13 +51,12 @@ impl Replica {
         Self { ledger, clock: clock.clone(), store, _background: background }
     }
 
-    /// Asks for so many tokens of a tenant that may spend 1,000 a day.
+    /// Reserves this number of tokens for a tenant that may spend 1,000 a day.
     async fn ask(&self, count: u64) -> Result<Reservation, ReserveError> {
         ask(&self.ledger, "acme", count, self.clock.instant() + LONGEST_WAIT).await
     }
 
-    /// Asks in a task of its own, and comes back once the call waits: one that asks after it and would
-    /// fit is then behind it.
+    /// Reserves in a separate task, and returns once the call waits. A later call that would fit is then behind it.
     async fn wait_for(&self, count: u64) -> JoinSet<Result<Reservation, ReserveError>> {
         let (ledger, mut call) = (self.ledger.clone(), JoinSet::new());
         let now = self.clock.instant();
@@ -66,7 +65,7 @@ impl Replica {
         call
     }
 
-    /// Keeps it busy with another tenant for as long as the set lives.
+    /// Keeps it busy with another tenant while the set exists.
     fn keep_busy(&self) -> JoinSet<()> {
         let mut callers = JoinSet::new();
         for _ in 0..4 {
@@ -80,7 +79,7 @@ impl Replica {
         callers
     }
 
-    /// What is held of the day.
+    /// The amount reserved for the day.
     async fn reserved(&self) -> u64 {
         self.ledger.balances("acme").await.unwrap().daily.reserved
     }
@@ -104,8 +103,8 @@ async fn ask(
     ledger.reserve(charge, Budgets { daily_tokens, ..Budgets::default() }, deadline).await
 }
 
-/// Two replicas, of which the first holds 900 of 1,000 tokens; a call of 400 waits at the second,
-/// which is busy. `free` makes room.
+/// Two replicas. The first holds 900 of 1,000 tokens; a call of 400 waits at the second, which is busy. `free` makes
+/// room.
 async fn room_is_found_when(free: impl AsyncFnOnce(&Replica, &ManualClock, Reservation)) {
     let Some(database) = Database::postgres().await else { return };
     let store = database.open().await;
@@ -161,7 +160,7 @@ async fn room_of_a_raised_budget_is_found_by_a_busy_replica() {
 async fn a_commit_that_lands_after_its_repeat_has_read_leaves_nothing_reserved() {
     let Some(database) = Database::postgres().await else { return };
     let store = database.open().await;
-    // The first commit takes longer than its caller waits (3 s) and than the writer does (4 s).
+    // The first commit takes longer than its caller (3 s) and the writer (4 s) wait.
     for statement in [
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             IF NEW.bound_image = 600 THEN PERFORM pg_sleep(6); END IF;
@@ -173,7 +172,7 @@ async fn a_commit_that_lands_after_its_repeat_has_read_leaves_nothing_reserved()
     }
     let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + NOON));
     let replica = Replica::on(&database, &clock).await;
-    // The accounts exist then, so that the batch is one transaction.
+    // The accounts then exist, so that the batch is one transaction.
     drop(replica.ask(1).await.unwrap());
     assert_eq!(replica.ask(600).await.unwrap_err(), ReserveError::Unavailable);
     until("it has landed", async || {

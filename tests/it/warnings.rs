@@ -1,5 +1,4 @@
-//! What works and should be mended all the same is told at the start and by `check`; a secret is read
-//! within bounds and is never told.
+//! The start and `check` warn about risky settings that work. A secret is read within limits and is never printed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +8,7 @@ use std::process::Command;
 use crate::harness::{SCRIPTED_TEXT, until};
 use crate::program::{Installation, UPSTREAM_KEY};
 
-/// A file with the upstream's key, which the installation reads it from.
+/// A file with the API key of the installation.
 fn key_file(installation: &mut Installation, mode: u32) -> PathBuf {
     let file = installation.folder.path().join("upstream-key");
     fs::write(&file, UPSTREAM_KEY).unwrap();
@@ -23,7 +22,7 @@ fn name_key_file(installation: &mut Installation, file: &Path) {
     installation.set("UPSTREAM__API_KEY_FILE", file.to_str().unwrap());
 }
 
-/// The warnings of `check`, which does not fail by them.
+/// The warnings of `check`, which still succeeds.
 async fn warnings(installation: &Installation) -> Vec<String> {
     let ended = installation.run("check").await;
     assert_eq!(ended.code, 0, "{}", ended.out);
@@ -98,7 +97,7 @@ async fn a_key_file_without_end_is_refused_at_once() {
 #[tokio::test]
 async fn a_key_that_leaves_the_machine_unencrypted_is_warned_of_at_the_start() {
     let mut installation = Installation::reading(SCRIPTED_TEXT).await;
-    // Nothing is sent at the start, so the addresses need not exist.
+    // Nothing is sent at start, so the addresses need not exist.
     installation.set("UPSTREAM__BASE_URL", "http://dashscope.example");
     installation.variable("HTTP_PROXY", "http://user:hidden@proxy.example:3128");
     let service = installation.serve().await;

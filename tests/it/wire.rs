@@ -1,4 +1,4 @@
-//! HTTP written by hand, for what no client library would send.
+//! Hand-written HTTP, for requests that no client library would send.
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -21,14 +21,14 @@ impl Wire {
         Self::of(gateway, &gateway.key).await
     }
 
-    /// Connects to the service with another key than the usual one.
+    /// Connects to the service with another key.
     pub(crate) async fn of(gateway: &TestGateway, key: &str) -> Self {
         let address = gateway.address.trim_start_matches("http://");
         let stream = TcpStream::connect(address).await.unwrap();
         Self { stream, received: Vec::new(), key: key.to_owned() }
     }
 
-    /// Sends the head of a request: `"POST /ocr"` and further header lines, one a line.
+    /// Sends the head of a request: `"POST /ocr"` and further headers, one per line.
     pub(crate) async fn head(&mut self, request: &str, headers: &str) {
         let key = &self.key;
         let mut head = format!("{request} HTTP/1.1\r\nHost: test\r\nX-API-Key: {key}\r\n");
@@ -39,7 +39,7 @@ impl Wire {
         self.send(format!("{head}\r\n")).await;
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
@@ -51,7 +51,7 @@ impl Wire {
         self.send("\r\n").await;
     }
 
-    /// Sends nothing more, and still listens.
+    /// Closes the sending side, and still reads.
     pub(crate) async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
@@ -61,7 +61,7 @@ impl Wire {
         self.stream.set_zero_linger().unwrap();
     }
 
-    /// Reads one answer; an interim one, such as 100, is one of its own.
+    /// Reads one answer. An interim answer, such as 100, is a separate one.
     pub(crate) async fn answer(&mut self) -> Answer {
         let answer = tokio::time::timeout(LONGEST_WAIT, self.read_answer()).await;
         answer.expect("the service answers")

@@ -1,4 +1,4 @@
-//! Caps, budgets and limits hold on the drop-in paths as everywhere.
+//! Caps, budgets and limits apply on the drop-in paths as on the others.
 
 use std::num::NonZeroU64;
 
@@ -142,14 +142,14 @@ async fn several_answers_and_answers_of_no_length_are_refused() {
 async fn a_picture_behind_an_address_is_bounded_by_the_cap_and_never_fetched() {
     let gateway = TestGateway::with(|setup| {
         setup.tenant.max_pixels = Some(Pixels::new(1_048_576));
-        // One bound of 1,026 tokens with its answer fits, and not two.
+        // One bound of 1,026 tokens plus its answer fits, two do not.
         setup.tenant.daily_tokens = NonZeroU64::new(1_026 + 8_192 + 2_000);
     })
     .await;
     let mut body = chat();
     item(CHAT, &mut body)["image_url"]["url"] = "https://pictures.example/a.png".into();
     let answer = send(&gateway, CHAT, &body).await;
-    // The upstream was asked, and failed to download it: that is its answer, and it costs nothing.
+    // The upstream was asked and failed to download the image. That is its answer, and it costs nothing.
     assert_eq!((answer.status.as_u16(), code(CHAT, &answer)), (400, "invalid_parameter_error"));
     assert!(answer.text.contains("Failed to download multimodal content"));
     let call = &gateway.upstream().calls()[0];
@@ -227,7 +227,7 @@ async fn a_bound_spelt_otherwise_is_refused_wherever_it_stands() {
 
 #[tokio::test]
 async fn a_picture_that_is_straightened_is_held_at_the_same_bound_on_both_protocols() {
-    // The picture as it is costs a few hundred tokens, and one that is straightened up to 8,194.
+    // The image costs a few hundred tokens as it is, and up to 8,194 if it is straightened.
     let gateway =
         TestGateway::with(|setup| setup.tenant.daily_tokens = NonZeroU64::new(5_000)).await;
     for (path, mut body) in both() {
@@ -276,7 +276,7 @@ async fn a_data_url_that_is_written_with_escapes_is_read_as_what_it_says() {
     let gateway = TestGateway::start().await;
     for (path, mut body) in both() {
         set_url(path, &mut body, "?");
-        // PHP escapes slashes, .NET the plus, Gson the equals sign.
+        // PHP escapes slashes, .NET the plus sign, Gson the equals sign.
         let url = long_data_url();
         let escaped = url.replace('/', "\\/").replace('+', "\\u002B").replace('=', "\\u003d");
         let text = body.to_string().replace("\"?\"", &format!("\"{escaped}\""));
@@ -291,10 +291,10 @@ async fn a_data_url_that_is_written_with_escapes_is_read_as_what_it_says() {
     }
 }
 
-/// A picture in a data URL of some 130,000 letters.
+/// An image in a data URL of about 130,000 characters.
 fn long_data_url() -> String {
     let mut file = crate::harness::fixture("hello.jpg");
-    // Two comments behind the marker that begins the file.
+    // Two comments after the first marker of the file.
     let comment = [b"\xff\xfe\xc3\x52".to_vec(), vec![b'?'; 50_000]].concat();
     file.splice(2..2, [&comment[..], &comment].concat());
     format!("data:image/jpeg;base64,{}", base64_simd::STANDARD.encode_to_string(file))
@@ -331,7 +331,7 @@ async fn a_request_that_the_upstream_refuses_holds_nobody_else_up() {
     assert_eq!(other.status, 200, "{}", other.text);
 }
 
-/// The picture of ours with three million bytes more, which stand behind a PNG and within the data of a JPEG.
+/// The fixture with three million more bytes: after the end of a PNG, and within the data of a JPEG.
 fn large_picture(name: &str) -> String {
     const END_OF_JPEG: usize = 2;
     let mut file = fixture(name);
@@ -349,7 +349,7 @@ async fn a_picture_that_is_decoded_as_a_whole_needs_room_and_is_refused_where_th
     })
     .await;
     for (path, mut body) in both() {
-        // The emulator refuses the JPEG for what is in it, after it was sent.
+        // The emulator refuses the JPEG for its content, after it was sent.
         for (name, is_sent) in [("hello.png", false), ("hello.jpg", true)] {
             let url: Value = large_picture(name).into();
             match path {

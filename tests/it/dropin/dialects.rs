@@ -1,4 +1,4 @@
-//! Errors in the shape, with the status and the code that clients of each protocol know.
+//! Errors have the shape, the status and the code that clients of each protocol know.
 
 use std::num::NonZeroU64;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::harness::{Answer, TestGateway, jpeg_of};
 
-/// What the upstream's prose is made to hold where it speaks of an account.
+/// A text in the upstream's messages about an account that no answer may contain.
 const SECRET: &str = "sk-7f3a9c for account 1188 of Example Ltd";
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn a_wrong_key_is_the_vendors_401() {
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 
-/// Makes a request of the path wrong.
+/// Makes a request for the path invalid.
 type Change = fn(&str, &mut Value);
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_body_that_two_readers_may_read_differently_is_refused() {
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 
-/// Python reads no integer of more than 4,300 digits, and `1e400` as infinity.
+/// Python reads no integer of more than 4,300 digits, and reads `1e400` as infinity.
 #[tokio::test]
 async fn a_number_that_some_readers_cannot_hold_is_refused_with_its_place() {
     let gateway = TestGateway::start().await;
@@ -233,7 +233,7 @@ async fn what_the_upstream_says_of_the_account_is_not() {
             let answer = send(&gateway, path, &body).await;
             assert!(answer.status.is_server_error(), "{fault}: {}", answer.text);
             assert!(!answer.text.contains("sk-7f3a9c"), "{}", answer.text);
-            // Its code is: a complaint to the vendor needs it.
+            // The code is passed on, because a complaint to the vendor needs it.
             let told = if path == CHAT { compatible } else { fault };
             assert!(answer.text.contains(&format!("Its code: {told}.")), "{}", answer.text);
             code(path, &answer);

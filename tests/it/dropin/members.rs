@@ -1,4 +1,4 @@
-//! Which members of a request pass, member by member: the tables of docs/drop-in.md, sent.
+//! Tests for each member in the tables of docs/drop-in.md whether it passes.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::harness::{Answer, TestGateway};
 
 const PAGE: &str = include_str!("../../../docs/drop-in.md");
 
-/// What the page says of a member.
+/// The verdict of the document on a member.
 #[derive(Debug, Clone, PartialEq)]
 enum Verdict {
     Read,
@@ -19,7 +19,7 @@ enum Verdict {
     Only(Vec<Value>),
 }
 
-/// A line of the tables: a place of one protocol, and members that share a verdict there.
+/// A line of the tables: a place of one protocol, and the members that have a verdict there.
 #[derive(Debug)]
 struct Row {
     path: &'static str,
@@ -28,7 +28,7 @@ struct Row {
     members: Vec<String>,
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -65,16 +65,16 @@ fn rows() -> Vec<Row> {
     of(CHAT, compatible).into_iter().chain(of(GENERATION, native)).collect()
 }
 
-/// The members that are refused wherever the tables give them no verdict.
+/// The members that are refused in each place for which the tables have no verdict.
 fn costly() -> Vec<String> {
     let list = PAGE.split("<!-- Costly members. -->").nth(1).unwrap();
     quoted(list.trim_start().split("\n\n").next().unwrap())
 }
 
-/// Where members that nobody knows are the operator's to decide.
+/// Places in which the operator decides about unknown members.
 const OPEN: [(&str, &str); 3] = [(CHAT, "/"), (GENERATION, "/"), (GENERATION, "/parameters")];
 
-/// A request in which every place of the tables is there.
+/// A request that contains each place of the tables.
 fn whole(path: &str) -> Value {
     let options = json!({ "task": "text_recognition", "task_config": {} });
     if path == CHAT {
@@ -97,7 +97,7 @@ fn with(path: &str, place: &str, name: &str, value: &Value) -> Value {
     body
 }
 
-/// Sends a request with one more member and tells what arrived of it; or else the refusal.
+/// Sends a request with one more member, and returns what arrived of it or the refusal.
 async fn arrived(
     gateway: &TestGateway,
     path: &str,
@@ -126,7 +126,7 @@ async fn gateway(unknown: UnknownMembers) -> TestGateway {
     .await
 }
 
-/// What was expected of one member and did not happen.
+/// Unmet expectations of one member.
 #[derive(Default)]
 struct Failures(Vec<String>);
 
@@ -164,12 +164,12 @@ impl Failures {
     }
 }
 
-/// Values that nothing passes but members of any JSON and values that are listed.
+/// Values that pass only for members of any JSON and for listed values.
 fn structured() -> [Value; 4] {
     [json!({}), json!({ "a": 1 }), json!([["a"]]), json!([{ "a": 1 }])]
 }
 
-/// A right value of a member that is read, where the request has none of its own yet, and wrong ones.
+/// A valid value of a member that is read and missing in the request, and invalid ones.
 fn samples(path: &str, name: &str) -> (Option<Value>, Vec<Value>) {
     let tokens = vec![json!(0), json!(-1), json!("5"), json!(1.5), json!({})];
     match name {
@@ -290,7 +290,7 @@ async fn a_member_that_nobody_knows_passes_where_the_operator_lets_it_or_as_null
     assert!(told.contains("include_usage") && !told.contains("unknown_members"), "{told}");
 }
 
-/// Names that some readers take for `max_tokens`, and their kin.
+/// Names that some readers take for `max_tokens`, and similar ones.
 const LOOKALIKES: [&str; 20] = [
     "Max_Tokens",
     "maxTokens",
@@ -412,7 +412,7 @@ async fn a_member_that_is_there_twice_is_refused_at_every_depth() {
 #[tokio::test]
 async fn a_model_s_own_answer_may_be_sent_back_as_the_sdks_write_it() {
     let gateway = gateway(UnknownMembers::Refuse).await;
-    // What OpenAI's SDK for Python and DashScope's write of a message that they were given.
+    // The form in which OpenAI's SDK for Python and DashScope's SDK write a message that they received.
     let dumped = json!({ "role": "assistant", "content": "a", "refusal": null, "annotations": null,
         "audio": null, "function_call": null, "tool_calls": null, "reasoning_content": "" });
     let told = json!({ "role": "assistant", "content": [{ "text": "a", "processed_text": "a",

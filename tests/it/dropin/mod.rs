@@ -20,7 +20,7 @@ pub(crate) const GENERATION: &str = "/api/v1/services/aigc/multimodal-generation
 
 const MODEL: &str = "qwen-vl-ocr-2025-11-20";
 
-/// A picture of ours in a data URL.
+/// A fixture in a data URL.
 pub(crate) fn data_url(name: &str) -> String {
     let letters = base64_simd::STANDARD.encode_to_string(fixture(name));
     let media_type =
@@ -28,7 +28,7 @@ pub(crate) fn data_url(name: &str) -> String {
     format!("data:image/{media_type};base64,{letters}")
 }
 
-/// A request of the compatible protocol about one picture.
+/// A request of the compatible protocol with one image.
 pub(crate) fn chat() -> Value {
     json!({
         "model": MODEL,
@@ -56,7 +56,7 @@ fn both() -> [(&'static str, Value); 2] {
     [(CHAT, chat()), (GENERATION, generation())]
 }
 
-/// Asks for a stream in the way of the path's protocol.
+/// Asks for a stream, in the form of the path's protocol.
 pub(crate) fn streamed(gateway: &TestGateway, path: &str, mut body: Value) -> RequestBuilder {
     if path == GENERATION {
         body["parameters"]["incremental_output"] = true.into();
@@ -70,14 +70,14 @@ async fn send(gateway: &TestGateway, path: &str, body: &Value) -> Answer {
     Answer::of(gateway.post(path).body(body.to_string())).await
 }
 
-/// The first of the picture's items in a request of either protocol.
+/// The first item with an image, in a request of either protocol.
 fn item<'a>(path: &str, body: &'a mut Value) -> &'a mut Value {
     let messages =
         if path == CHAT { &mut body["messages"] } else { &mut body["input"]["messages"] };
     &mut messages[0]["content"][0]
 }
 
-/// The vendor's code of an error in the shape of the path's protocol; panics where it has another.
+/// The vendor's code of an error in the shape of the path's protocol. Panics for another shape.
 fn code<'a>(path: &str, answer: &'a Answer) -> &'a str {
     assert_eq!(answer.header("content-type"), "application/json", "{}", answer.text);
     let error = if path == GENERATION { &answer.json } else { &answer.json["error"] };

@@ -1,4 +1,4 @@
-//! What works on the drop-in paths as it does on DashScope's own.
+//! The drop-in paths work like DashScope's own.
 
 use ocr_gateway::auth::tenant::Tenant;
 use serde_json::json;

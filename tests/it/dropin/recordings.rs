@@ -1,4 +1,4 @@
-//! Recorded answers of the real service, replayed: the same on all three surfaces.
+//! Recorded answers of the real service, replayed on all three interfaces.
 
 use dashscope_emulator::Fault;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn recorded(name: &str) -> Option<Vec<u8>> {
     Some(std::fs::read(folder.join(format!("{name}.body.txt"))).unwrap())
 }
 
-/// A gateway whose upstream answers everything with the recording.
+/// A gateway whose upstream always answers with the recording.
 async fn replaying(status: u16, media_type: &str, body: &[u8]) -> TestGateway {
     let gateway = TestGateway::start().await;
     gateway.upstream().add_fault(Fault::replay(status, media_type, body.to_vec()));
@@ -29,7 +29,7 @@ async fn recorded_lines_come_as_boxes_within_the_page_and_to_the_letter() {
     let gateway = replaying(200, JSON, &body).await;
     let native = send(&gateway, GENERATION, &generation()).await;
     assert_eq!(native.text.as_bytes(), body);
-    // The recorded picture was 6000 pixels wide; ours has its shape.
+    // The recorded image was 6000 pixels wide. This one has its proportions.
     let answer = gateway.upload("/ocr?detail=lines", poster()).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let lines = answer.json["pages"][0]["lines"].as_array().unwrap();
@@ -38,7 +38,7 @@ async fn recorded_lines_come_as_boxes_within_the_page_and_to_the_letter() {
     assert_eq!(lines[0]["bbox"], json!([1704, 390, 4314, 675]));
     let merhaba = lines.iter().find(|line| line["text"] == "Merhaba!").unwrap();
     assert_eq!(merhaba["bbox"][0], 0, "a corner left of the page is moved to its edge");
-    // What the recording states was billed twice.
+    // The tokens in the recording were billed twice.
     let stated = gateway.upstream().calls()[0].billed.unwrap().total();
     assert_eq!(gateway.count("tokens_spent_total", &[]).await, 2 * stated);
 }

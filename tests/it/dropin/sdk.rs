@@ -1,4 +1,4 @@
-//! The vendor's snippets and the frameworks above them run unchanged but for the base address and the key: the
+//! The vendor's snippets, and frameworks based on the SDKs, run with only the base address and the key changed: the
 //! programs of `tests/sdk` with the SDKs from `PyPI` and npm, which `scripts/test` installs.
 
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use tokio::process::Command;
 
 use crate::harness::{SCRIPTED_TEXT, TestGateway, fixture, until};
 
-/// Far more than any of the programs takes; the SDKs themselves would wait ten minutes.
+/// Much longer than any of the programs takes. The SDKs themselves would wait ten minutes.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// An address under which the upstream knows a picture.
+/// An address for which the upstream has an image.
 const IMAGE_URL: &str = "http://pictures.example/hello.png";
 
-/// What the upstream reads for the frameworks, which also ask for a structure: an invoice as JSON.
+/// The text that the upstream reads for the frameworks, which also ask for a structure: an invoice as JSON.
 const INVOICE: &str = r#"{"number": "42 of May", "total": 7.5}"#;
 
 fn programs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk")
 }
 
-/// What an environment variable names; a run that must not skip fails without it.
+/// The path in an environment variable. A run that must not skip tests fails without it.
 fn installed(variable: &str) -> Option<PathBuf> {
     let found = std::env::var_os(variable).map(PathBuf::from);
     let required = std::env::var("OCR_GATEWAY_REQUIRE_PROGRAMS").is_ok_and(|value| value == "1");
@@ -34,12 +34,12 @@ fn installed(variable: &str) -> Option<PathBuf> {
     found
 }
 
-/// A gateway whose upstream takes its key alone and knows the picture's address.
+/// A gateway whose upstream accepts only its key and has the image of the address.
 async fn gateway() -> TestGateway {
     gateway_reading(SCRIPTED_TEXT).await
 }
 
-/// The same, with `text` in every picture.
+/// The same, with `text` in each image.
 async fn gateway_reading(text: &str) -> TestGateway {
     let gateway = TestGateway::with(|setup| {
         setup.emulator.api_keys = vec!["sk-test".to_owned()];
@@ -76,9 +76,9 @@ async fn run_expecting(gateway: &TestGateway, interpreter: &Path, program: &str,
     assert!(said.contains("shown: "), "{program} showed nothing");
 }
 
-/// What was shown was also paid for, to the token, and nothing of it by guess.
+/// All tokens shown were also paid for, exactly, and none are unverified.
 async fn assert_paid(gateway: &TestGateway) {
-    // A stream that a program left is still read to its end.
+    // A stream that a program left is read to its end.
     until("the bill", async || {
         let spent = gateway.count("tokens_spent_total", &[("tenant", "test")]).await;
         spent == gateway.upstream().bill().total()
@@ -117,7 +117,7 @@ async fn dashscopes_python_sdk_needs_only_the_address_and_the_key() {
     assert_paid(&gateway).await;
 }
 
-/// A gateway that puts comments between the slow events of its streams.
+/// A gateway that sends comments between the slow events of its streams.
 async fn talkative() -> TestGateway {
     let gateway = TestGateway::with(|setup| {
         setup.emulator.api_keys = vec!["sk-test".to_owned()];
@@ -155,7 +155,7 @@ async fn openais_javascript_sdk_needs_only_the_address_and_the_key() {
     assert_paid(&gateway).await;
 }
 
-/// Runs a framework's program against an upstream that reads an invoice, and looks at the books.
+/// Runs a framework's program against an upstream that reads an invoice, and checks the ledger.
 async fn assert_framework_runs(interpreter: &Path, program: &str) {
     let gateway = gateway_reading(INVOICE).await;
     run_expecting(&gateway, interpreter, program, INVOICE).await;

@@ -1,4 +1,4 @@
-//! Streams that end in every possible way: what the client sees, and what the ledger says.
+//! Streams with all kinds of ends: the client's view, and the ledger's.
 
 use dashscope_emulator::Fault;
 use futures_util::StreamExt as _;
@@ -11,17 +11,17 @@ use crate::budgets::accounts;
 use crate::harness::{Answer, SCRIPTED_TEXT, Setup, TestGateway, until};
 use crate::wire::Wire;
 
-/// A gateway whose upstream remembers what it sent.
+/// A gateway whose upstream records what it sent.
 async fn gateway() -> TestGateway {
     TestGateway::with(|setup: &mut Setup| {
         setup.emulator.keep_bodies = true;
-        // Each of the streams that are cut here would count.
+        // Otherwise each stream that is cut here would count as a failure.
         setup.settings.upstream.breaker_failures = 1_000;
     })
     .await
 }
 
-/// What came of a stream, and whether its connection ended as it should.
+/// The bytes of a stream, and whether its connection ended properly.
 pub(crate) async fn read(response: Response) -> (Vec<u8>, bool) {
     let mut stream = response.bytes_stream();
     let mut all = Vec::new();
@@ -34,7 +34,7 @@ pub(crate) async fn read(response: Response) -> (Vec<u8>, bool) {
     (all, true)
 }
 
-/// Reads so many events and then leaves.
+/// Reads this number of events and then leaves.
 async fn leave_after(response: Response, events: usize) {
     let mut stream = response.bytes_stream();
     let mut all = Vec::new();
@@ -44,7 +44,7 @@ async fn leave_after(response: Response, events: usize) {
     }
 }
 
-/// Events that the upstream sends in a whole stream of the path.
+/// The number of events that the upstream sends in a whole stream of the path.
 async fn events_of(path: &str, body: &Value) -> u64 {
     let gateway = gateway().await;
     read(streamed(&gateway, path, body.clone()).send().await.unwrap()).await;
@@ -52,7 +52,7 @@ async fn events_of(path: &str, body: &Value) -> u64 {
     sent.windows(2).filter(|pair| *pair == b"\n\n").count() as u64
 }
 
-/// Everything that was settled and that was written off, by the metrics; both are in the ledger.
+/// The settled and the unverified tokens, from the metrics. Both are in the ledger.
 async fn accounted(gateway: &TestGateway) -> (u64, u64) {
     let mut counted = (0, 0);
     until("the ledger", async || {
@@ -82,7 +82,7 @@ async fn a_stream_cut_after_any_event_is_an_error_to_the_client_and_counts_at_it
             assert!(!seen.contains("[DONE]"));
             let sent = gateway.upstream().calls().pop().unwrap().response_body;
             assert!(seen.as_bytes().starts_with(without_bill(path, &sent).as_slice()), "{seen}");
-            // Where the bill had come, it is known although the end did not come.
+            // If the bill has arrived, it is known although the end is missing.
             let (after, call) =
                 (accounted(&gateway).await, gateway.upstream().calls().pop().unwrap());
             let billed = call.billed.unwrap().total();
@@ -96,7 +96,7 @@ async fn a_stream_cut_after_any_event_is_an_error_to_the_client_and_counts_at_it
     }
 }
 
-/// What the client of a compatible stream is given of what the upstream sent.
+/// The part of the upstream's compatible stream that the client gets.
 fn without_bill(path: &str, sent: &[u8]) -> Vec<u8> {
     if path == GENERATION {
         return sent.to_vec();
@@ -118,7 +118,7 @@ async fn a_stream_cut_inside_an_event_breaks_off_between_two() {
             let (seen, ended_well) = read(response).await;
             let seen = String::from_utf8(seen).unwrap();
             if status != 200 {
-                // Nothing had been passed on, so the error has a status of its own.
+                // Nothing was passed on yet, so the error has its own status.
                 assert_eq!(status, 502, "cut at {bytes}: {seen}");
                 continue;
             }
@@ -216,7 +216,7 @@ async fn a_stream_that_stalls_is_broken_off_when_its_time_is_over() {
     }
 }
 
-/// A gateway whose streams are hardly ever silent, and whose upstream is slow between its events.
+/// A gateway with frequent comments in its streams, and an upstream with slow events.
 async fn talkative() -> TestGateway {
     let gateway = TestGateway::with(|setup| {
         setup.emulator.keep_bodies = true;
@@ -282,7 +282,7 @@ async fn a_client_that_leaves_after_any_event_is_charged_what_its_stream_was_bil
             let response = streamed(&gateway, path, body.clone()).send().await.unwrap();
             leave_after(response, usize::try_from(events).unwrap()).await;
         }
-        // Nothing is counted before its stream has been read to its end.
+        // A stream counts only after it has been read to its end.
         until("the bills of all streams", async || {
             let bill = gateway.upstream().bill();
             bill.calls == whole && accounted(&gateway).await == (bill.total(), 0)
@@ -338,7 +338,7 @@ async fn an_event_is_passed_on_before_the_next_is_there() {
         gateway.upstream().clear_faults();
         gateway.upstream().add_fault(Fault::stall_stream_after(1));
         let response = streamed(&gateway, path, body).send().await.unwrap();
-        // It comes although the upstream sends nothing more, ever.
+        // It arrives although the upstream never sends anything more.
         let first = response.bytes_stream().next().await.unwrap().unwrap();
         assert!(first.ends_with(b"\n\n"), "{path}");
     }
@@ -387,7 +387,7 @@ async fn a_client_of_http_1_0_that_asked_for_no_stream_is_given_a_whole_answer()
         spent + gateway.count("tokens_unverified_total", &[]).await
     };
     for (path, body) in both() {
-        // What a stream of this protocol is, for an upstream that sends one unasked.
+        // A stream of this protocol, for an upstream that sends one although none was requested.
         let stream = Answer::of(streamed(&gateway, path, body.clone())).await.text;
         for (cut, status) in [(stream.len(), 200), (stream.len() / 3, 502)] {
             let replay = Fault::replay(200, "text/event-stream", stream[..cut].to_owned());
@@ -420,7 +420,7 @@ async fn a_client_of_http_1_0_is_given_what_was_paid_for_where_memory_ends() {
     .await;
     let body = super::chat();
     let stream = Answer::of(streamed(&gateway, CHAT, body.clone())).await.text;
-    // Comments are part of a stream and need no memory to be read.
+    // Comments are part of a stream, and reading them needs no memory.
     let long = format!("{}{stream}", format!(": {}\n\n", "-".repeat(1_000)).repeat(2_000));
     gateway.upstream().add_fault(Fault::replay(200, "text/event-stream", long.clone()).times(1));
     let (body, key) = (body.to_string(), &gateway.key);

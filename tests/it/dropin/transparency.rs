@@ -1,9 +1,9 @@
-//! What the upstream receives is what the client sent, but for the members that are documented to change;
-//! what the client receives is what the upstream sent.
+//! The upstream receives what the client sent, except for the documented changes. The client receives what the upstream
+//! sent.
 //!
-//! Requests are generated as text, so that spelling survives: numbers of forty digits, escapes, half a
-//! surrogate, spacing and order. They are compared as trees whose leaves are the text as it was written.
-//! The documented changes are made here once more, by other means.
+//! Requests are generated as text, so that their spelling is kept: numbers of forty digits, escapes, half surrogates,
+//! spaces and order. They are compared as trees whose leaves are the original text. The documented changes are
+//! implemented here a second time, in another way.
 
 use ocr_gateway::dashscope::settings::UnknownMembers;
 use proptest::prelude::*;
@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 use super::{CHAT, GENERATION, MODEL, data_url};
 use crate::harness::{Answer, TestGateway};
 
-/// Requests that are sent.
+/// Number of requests.
 const REQUESTS: u32 = 300;
 
-/// A document whose leaves are as they were written.
+/// A document whose leaves are the original text.
 #[derive(Debug, Clone, PartialEq)]
 enum Written {
     Object(Vec<(String, Self)>),
@@ -82,7 +82,7 @@ impl Written {
         }
     }
 
-    /// The text with `space` wherever there may be one. Names are written with an escape where they can.
+    /// The text, with `space` in each place that allows it. Names are written with an escape if they can be.
     fn print(&self, space: &str) -> String {
         let joined = |parts: Vec<String>| parts.join(&format!("{space},{space}"));
         match self {
@@ -157,7 +157,7 @@ fn leaf() -> impl Strategy<Value = Written> {
     ]
 }
 
-/// Any JSON whose members have such names.
+/// Any JSON with such names of members.
 fn any_value(names: &'static str) -> impl Strategy<Value = Written> {
     leaf().prop_recursive(3, 12, 4, move |inner| {
         prop_oneof![
@@ -168,13 +168,12 @@ fn any_value(names: &'static str) -> impl Strategy<Value = Written> {
     })
 }
 
-/// Any JSON where names are the caller's own.
+/// Any JSON with names that the caller chooses.
 fn free_value() -> impl Strategy<Value = Written> {
     any_value("[a-z]{1,6}|\u{e9}\u{4e00}?")
 }
 
-/// Members of the body, or of `parameters`: known ones, and where the operator lets them pass some that
-/// nobody here knows.
+/// Members of the body or of `parameters`: known ones, and unknown ones if the operator lets them pass.
 fn extra_members(unknown: UnknownMembers) -> impl Strategy<Value = Vec<(String, Written)>> {
     let most = if unknown == UnknownMembers::Pass { 4 } else { 1 };
     let strange = prop::collection::btree_map("x_[a-z]{0,4}", any_value("x_[a-z]{0,4}"), 0..most);
@@ -212,7 +211,7 @@ fn image(path: &'static str) -> impl Strategy<Value = Written> {
         data_url("hello.jpg").replace('/', "\u{0}"),
         "https://pictures.example/\u{4e00}.png".to_owned(),
     ]);
-    // A slash may be written with an escape, as PHP does.
+    // A slash can be written with an escape, as PHP does.
     let url = url.prop_map(|url| {
         Written::leaf(serde_json::to_string(&url).unwrap().replace("\\u0000", "\\/"))
     });
@@ -287,7 +286,7 @@ fn sent(unknown: UnknownMembers) -> impl Strategy<Value = Sent> {
     })
 }
 
-/// The changes that docs/drop-in.md lists; and whether the stream's bill is hidden.
+/// The changes that docs/drop-in.md lists, and whether the stream's bill is hidden.
 fn documented(sent: &Sent) -> (Written, bool) {
     let mut body = sent.body.clone();
     let input = if sent.path == GENERATION { body.get("input").unwrap() } else { &mut body };
@@ -352,7 +351,7 @@ async fn passes_unchanged(gateway: &TestGateway, sent: &Sent) {
     gateway.upstream().clear_calls();
 }
 
-/// Sends generated requests to a gateway that does this with members that it does not know.
+/// Sends generated requests to a gateway with this setting for unknown members.
 fn hundreds_pass_unchanged(unknown: UnknownMembers) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -1,4 +1,4 @@
-// The Vercel AI SDK with both of its providers for OpenAI's protocol: whole, streamed, structured, and refused.
+// The Vercel AI SDK with both of its providers for OpenAI's protocol: whole, streamed, structured and refused calls.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -60,7 +60,7 @@ function assertBill({ inputTokens, outputTokens, totalTokens }) {
   assert.equal(totalTokens, inputTokens + outputTokens);
 }
 
-// The error with which a call is refused, whole or streamed; any other outcome ends the program.
+// The error of a refused call, whole or streamed. Any other result ends the program.
 async function refusal(call, stream) {
   if (!stream) {
     const error = await generateText(call).then(

@@ -1,5 +1,5 @@
-// OpenAI's SDK for JavaScript: at once, streamed, and refused. Only `baseURL` and `apiKey` differ
-// from a program that calls DashScope itself.
+// OpenAI's SDK for JavaScript: whole, streamed and refused calls. Only `baseURL` and `apiKey` differ from a program
+// that calls DashScope itself.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -91,7 +91,7 @@ const messages = question(await dataUrl(IMAGE, 'image/png'));
   shown('the list of models');
 }
 
-// The error with which a call is refused; any other outcome ends the program.
+// The error of a refused call. Any other result ends the program.
 async function refusal(expected, call) {
   try {
     await call();

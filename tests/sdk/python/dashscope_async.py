@@ -1,4 +1,4 @@
-"""DashScope's SDK, asynchronous: the same call, awaited, and several of them at once."""
+"""DashScope's SDK, asynchronous: the same call, awaited, and several at once."""
 
 import asyncio
 

@@ -1,7 +1,7 @@
 """DashScope's SDK, the client of its version 2, over both protocols.
 
-It refuses enable_rotate by itself and hands out text only, so a task's ocr_result is shown with the
-older classes (dashscope_tasks.py).
+It refuses enable_rotate by itself and returns only text. So the ocr_result of tasks is tested with the older classes
+(dashscope_tasks.py).
 """
 
 import asyncio
@@ -74,7 +74,7 @@ stream = client.multimodal.chat.create(
 assert_grows(stream.text_stream)
 shown("a stream, the text so far, gathered by the SDK")
 
-# The one way in which an SDK sends incremental_output=false.
+# Only this call of an SDK sends incremental_output=false.
 stream = client.multimodal.chat.create(
     model=MODEL,
     messages=question(IMAGE_URL),

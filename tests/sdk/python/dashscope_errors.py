@@ -19,7 +19,7 @@ def request(key, model, image):
     return {"api_key": key, "model": model, "messages": messages}
 
 
-# What is wrong, the call, its status, its code, and what the client of version 2 raises.
+# The fault, the call, its status, its code, and the exception of version 2.
 REFUSALS = (
     ("a wrong key", request(WRONG_KEY, MODEL, GOOD), 401, "InvalidApiKey", AuthenticationError),
     ("an unknown model", request(KEY, "no-such-model", GOOD), 404, "ModelNotFound", NotFoundError),
@@ -61,7 +61,7 @@ for wrong, call, status, code, expected in REFUSALS:
     for stream in (False, True):
         try:
             answer = client.multimodal.chat.create(**call, stream=stream)
-            # The service may refuse a stream in its first event, under the status 200.
+            # The service may refuse a stream in its first event, under status 200.
             _ = stream and list(answer)
         except expected as error:
             assert stream or error.status_code == status
@@ -71,7 +71,7 @@ for wrong, call, status, code, expected in REFUSALS:
             raise AssertionError(f"{wrong} was answered")
     shown(f"{wrong}, the client of version 2: {expected.__name__}")
 
-# The policy for an upload is asked with the same key.
+# The request for an upload policy uses the same key.
 try:
     MultiModalConversation.call(**request(WRONG_KEY, MODEL, IMAGE))
 except dashscope.common.error.UploadFileException as error:

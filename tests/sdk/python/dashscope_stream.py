@@ -21,7 +21,7 @@ def request(image):
 
 
 class Heard:
-    """What a stream has said; an event is taken down at once, since the SDK writes on into it."""
+    """The events of a stream. Each is copied at once, because the SDK continues to write into it."""
 
     def __init__(self):
         self.texts, self.reasons, self.outputs = [], [], []
@@ -29,7 +29,7 @@ class Heard:
     def take(self, response):
         assert response.status_code == 200, response
         choice = response.output.choices[0]
-        # The last event of a stream in pieces may have no content left to tell.
+        # The last event of an incremental stream may have no content.
         self.texts.append(choice.message.content[0]["text"] if choice.message.content else "")
         self.reasons.append(choice.finish_reason)
         self.outputs.append(response.usage.output_tokens)

@@ -1,4 +1,4 @@
-"""DashScope's SDK, synchronous: an image by every way that the SDK has for it."""
+"""DashScope's SDK, synchronous: an image in each form that the SDK supports."""
 
 import dashscope
 

@@ -1,7 +1,7 @@
-"""DashScope's SDK: every built-in task, and its result where the SDK's users look for it.
+"""DashScope's SDK: each built-in task, and its result in the place where users of the SDK expect it.
 
-The upstream reads one text in every picture, so what is asserted is the form of a result and that
-the text is in it, not that a table or a formula was understood.
+The upstream reads the same text in each image. So the program checks the form of a result and that it contains the
+text, not that a table or a formula was recognised.
 """
 
 import json
@@ -54,7 +54,7 @@ def result_of(task, **config):
 
 
 def unfenced(text, language):
-    """The inside of a code fence, in which the model puts whatever is not plain text."""
+    """The content of a code fence. The model writes one around anything but plain text."""
     before, inside, after = text.split("```")
     assert not before and not after.strip()
     assert inside.startswith(f"{language}\n")
@@ -97,7 +97,7 @@ assert formula.startswith("$$") and formula.endswith("$$")
 assert all(line in formula for line in LINES)
 shown("formula_recognition: LaTeX between dollar signs")
 
-# As the SDK's own example has it: streamed, and the text so far each time.
+# As in the SDK's own example: streamed, with the text so far in each event.
 options = request("key_information_extraction", task_config={"result_schema": TICKET})
 for response in dashscope.MultiModalConversation.call(
     **options, stream=True, incremental_output=False

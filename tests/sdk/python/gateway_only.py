@@ -1,7 +1,7 @@
-"""What the gateway refuses and its upstream's stand-in lets pass: a system message.
+"""A request that the gateway refuses and the emulator accepts: a system message.
 
-Qwen-OCR has a system message of its own and does not support another; whether it refuses or ignores
-one is not documented, so the gateway says what a caller would not notice.
+Qwen-OCR has a system message of its own and supports no other. It is not documented whether it refuses or ignores one.
+The gateway refuses it, because a caller would not notice that it was ignored.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""What a program is given by its environment: the gateway, a key for it, an image, and its text.
+"""The input of a program from its environment: the gateway, a key for it, an image, and its text.
 
-The two addresses and the key are all that differs from a program that calls DashScope itself.
+Only the two addresses and the key differ from a program that calls DashScope itself.
 """
 
 import base64
@@ -9,34 +9,34 @@ import sys
 from pathlib import Path
 
 if not __debug__:
-    sys.exit("asserts are off (python -O, PYTHONOPTIMIZE): nothing would be shown")
+    sys.exit("asserts are off (python -O, PYTHONOPTIMIZE): nothing would be checked")
 
-# No proxy of the environment stands between a program and a gateway on the same machine.
+# A proxy of the environment must not be used for a gateway on the same machine.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 
 ADDRESS = os.environ["GATEWAY_ADDRESS"].rstrip("/")
 KEY = os.environ["GATEWAY_KEY"]
 
-# In the place of https://dashscope.aliyuncs.com/compatible-mode/v1 and of its /api/v1.
+# In place of https://dashscope.aliyuncs.com/compatible-mode/v1 and its /api/v1.
 COMPATIBLE_URL = f"{ADDRESS}/compatible-mode/v1"
 NATIVE_URL = f"{ADDRESS}/api/v1"
 
 MODEL = "qwen-vl-ocr-2025-11-20"
 
-# A PNG of more than SMALL pixels, and a URL under which the upstream finds a picture.
+# A PNG of more than SMALL pixels, and a URL of an image that the upstream can read.
 IMAGE = os.path.abspath(os.environ["IMAGE"])
 IMAGE_URL = os.environ["IMAGE_URL"]
-# A picture that no model takes.
+# An image that no model accepts.
 GIF = Path(__file__).resolve().parents[2] / "fixtures" / "plain.gif"
 
-# What the upstream reads in every picture.
+# The text that the upstream reads in each image.
 EXPECTED_TEXT = os.environ["EXPECTED_TEXT"]
 
-# Whether the address is the gateway's: the emulator does not refuse all that the gateway refuses.
+# Whether the address is the gateway's. The emulator accepts some requests that the gateway refuses.
 GATEWAY_ONLY = os.environ.get("GATEWAY_ONLY") == "1"
 
-# A limit of 16 cells of 32 by 32 pixels, and what an image costs under it at most: one token a
-# cell, and two that mark its beginning and its end.
+# A limit of 16 cells of 32 by 32 pixels, and the largest cost of an image under it: one token per cell, plus two that
+# mark its start and end.
 SMALL = 16 * 32 * 32
 SMALL_TOKENS = 16 + 2
 

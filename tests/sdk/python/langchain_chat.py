@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-# Without this, an environment that traces to LangSmith would send it the test's pictures.
+# Without this, an environment with LangSmith tracing would send it the test's images.
 os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
 
 import openai
@@ -132,7 +132,7 @@ asyncio.run(main())
 
 
 def refusal(expected, call):
-    """The error with which a call is refused; any other outcome ends the program."""
+    """The error of a refused call. Any other result ends the program."""
     try:
         call()
     except expected as error:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 
-# The prices that come with the package, in place of those that it would download when imported.
+# Use the prices in the package. Otherwise LiteLLM downloads them when it is imported.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
@@ -56,7 +56,7 @@ def assert_bill(usage):
 
 
 def refusal(expected, **options):
-    """The error with which a call is refused; any other outcome ends the program."""
+    """The error of a refused call. Any other result ends the program."""
     try:
         answer = litellm.completion(**options)
         if options.get("stream"):

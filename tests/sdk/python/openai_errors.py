@@ -1,4 +1,4 @@
-"""OpenAI's SDK: each refusal arrives as the class of error that its users catch."""
+"""OpenAI's SDK: each refusal raises the class of error that its users catch."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ def question(url):
 
 
 def refusal(expected, client, **call):
-    """The error with which a call is refused; any other outcome ends the program."""
+    """The error of a refused call. Any other result ends the program."""
     try:
         client.chat.completions.create(**call)
     except expected as error:

@@ -1,4 +1,4 @@
-"""OpenAI's SDK, streaming: with and without a bill at the end, and with an end that comes early."""
+"""OpenAI's SDK, streaming: with and without usage at the end, and with an early end."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ messages = [{"role": "user", "content": [image, {"type": "text", "text": "Read t
 
 
 def assert_bill_comes_last(chunks):
-    """The bill stands alone in the last chunk, and every other chunk has its choice."""
+    """Only the last chunk has the usage, and each other chunk has a choice."""
     *read, bill = chunks
     assert "".join(chunk.choices[0].delta.content or "" for chunk in read) == EXPECTED_TEXT
     assert [chunk.usage for chunk in read] == [None] * len(read)
@@ -22,7 +22,7 @@ def assert_bill_comes_last(chunks):
     assert bill.usage.prompt_tokens_details.image_tokens > 0
 
 
-# Who did not ask for the bill does not look whether a chunk has a choice.
+# A caller that did not ask for usage does not check whether a chunk has a choice.
 text = ""
 reasons = []
 for chunk in client.chat.completions.create(model=MODEL, messages=messages, stream=True):

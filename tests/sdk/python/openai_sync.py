@@ -1,4 +1,4 @@
-"""OpenAI's SDK, synchronous: the calls of the vendor's pages, and what users do beside them."""
+"""OpenAI's SDK, synchronous: the calls of the vendor's pages, and further calls of users."""
 
 from openai import OpenAI
 

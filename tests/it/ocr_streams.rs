@@ -1,4 +1,4 @@
-//! `/ocr` with `Accept: text/event-stream`: the text while it is read, then the usual answer.
+//! `/ocr` with `Accept: text/event-stream`: the text as it is written, then the usual answer.
 
 use dashscope_emulator::Fault;
 use futures_util::StreamExt as _;
@@ -12,7 +12,7 @@ fn listening(gateway: &TestGateway, path: &str) -> RequestBuilder {
     request.body(fixture("hello.png"))
 }
 
-/// The events of a stream, by name; comments left out.
+/// The events of a stream by name, without comments.
 async fn events(gateway: &TestGateway, path: &str) -> Vec<(String, Value)> {
     let answer = Answer::of(listening(gateway, path)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
@@ -26,7 +26,7 @@ async fn events(gateway: &TestGateway, path: &str) -> Vec<(String, Value)> {
     parsed.collect()
 }
 
-/// What the events tell of the text before they end.
+/// The text of the events before the last one.
 fn told(events: &[(String, Value)]) -> String {
     let texts = events.iter().filter(|(name, _)| name == "text");
     texts.map(|(_, data)| data["text"].as_str().unwrap()).collect()
