@@ -17,6 +17,7 @@
 
 use std::fmt;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -212,7 +213,7 @@ impl KeyHash {
 
     /// The hash in lower-case hexadecimal, as `sha256sum` writes it and the configuration reads it.
     pub fn to_hex(&self) -> String {
-        self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_character).collect()
+        HEXLOWER.encode(&self.0)
     }
 
     fn of(text: &str) -> Self {
@@ -236,13 +237,8 @@ impl TryFrom<String> for KeyHash {
     type Error = InvalidKeyHash;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return Err(InvalidKeyHash) };
-        let bytes: Option<Vec<u8>> = pairs
-            .iter()
-            .map(|&[high, low]| Some(hex_digit(high)? << 4 | hex_digit(low)?))
-            .collect();
-        let bytes = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(InvalidKeyHash)?;
-        Ok(Self(bytes))
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| InvalidKeyHash)?;
+        bytes.try_into().map(Self).map_err(|_| InvalidKeyHash)
     }
 }
 
@@ -390,15 +386,6 @@ fn base32(byte: u8) -> char {
 
 fn is_base32(text: &str) -> bool {
     text.bytes().all(|byte| ALPHABET.contains(&byte))
-}
-
-fn hex_character(digit: u8) -> char {
-    char::from_digit(digit.into(), 16).unwrap_or_default()
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    let digit = char::from(byte).to_digit(16)?;
-    u8::try_from(digit).ok()
 }
 
 #[cfg(test)]
