@@ -15,8 +15,8 @@ COPY . .
 
 # Without the feature `demo`, and so without the emulator. .cargo/config.toml has the options of the allocator.
 FROM source AS gateway-build
-# A profile of Cargo.toml: `release`, or `trial` for a test of the image.
-ARG PROFILE=release
+# A profile of Cargo.toml: `dist`, or `trial` for a test of the image.
+ARG PROFILE=dist
 # The git commit of the image, which `ocr-gateway --version` prints.
 ARG REVISION
 RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry \
@@ -26,7 +26,7 @@ RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry 
     install -D "target/$PROFILE/ocr-gateway" /out/ocr-gateway
 
 FROM source AS emulator-build
-ARG PROFILE=release
+ARG PROFILE=dist
 RUN --mount=type=cache,id=ocr-gateway-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=ocr-gateway-target,target=/build/target,sharing=locked \
     cargo build --profile "$PROFILE" --locked --package dashscope-emulator && \
