@@ -1,8 +1,8 @@
 //! `ocr-gateway audit`: recounts the ledger's entries and compares them with its accounts and daily sums.
 //!
-//! It only reads, accounts in one statement and daily sums in another, so it may run at any time beside
-//! the service. What it finds is never mended by itself: an account that counts otherwise than its entries is a fault of the program
-//! or a hand in the database, and somebody should know which.
+//! It only reads, accounts in one statement and daily sums in another, so it may run beside the service. It repairs
+//! nothing: an account that differs from its entries points to a bug or to a manual change of the database, and an
+//! operator should find out which.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use clap::Args;
 use jiff::ToSpan;
 use jiff::civil::Date;
 
-use super::Failure;
+use super::output::Failure;
 use crate::clock::Clock;
 use crate::label::shown;
 use crate::ledger::LedgerStore;
@@ -21,8 +21,8 @@ use crate::ledger::settings::LedgerSettings;
 use crate::ledger::usage::{Imbalance, RECOUNTED, SUMMED, day_named};
 use crate::units::Money;
 
-/// How many days an audit looks back when it is not told: as many as the longest month has, so that
-/// the whole current month is among them.
+/// How many days an audit looks back by default: the days of the longest month, so that the whole current month is
+/// included.
 const DAYS_BACK: i64 = 31;
 
 /// `ocr-gateway audit`
@@ -33,11 +33,11 @@ pub(super) struct AuditArgs {
     from: Option<Date>,
 }
 
-/// Recounts, and tells of each account and daily sum that counts otherwise than its entries.
+/// Recounts, and lists each account and daily sum that differs from its entries.
 ///
 /// # Errors
 ///
-/// Where the ledger cannot be read, or standard output is closed.
+/// If the ledger cannot be read, or standard output is closed.
 pub(super) async fn run(
     arguments: &AuditArgs,
     ledger: &dyn LedgerStore,
@@ -60,8 +60,8 @@ pub(super) async fn run(
     Ok(ExitCode::FAILURE)
 }
 
-/// The first day that can be and shall be recounted. Of a window that began before the retention,
-/// entries are deleted already, and any account would seem to count too much.
+/// The first day to recount. Entries older than the retention are deleted, so every account of such a window would seem
+/// to count too much.
 fn first_day(
     arguments: &AuditArgs,
     settings: &LedgerSettings,
@@ -78,8 +78,7 @@ fn first_day(
     }
 }
 
-/// What counts otherwise than its entries, and how: `acme, day of 2026-01-31, tokens: settled is 900, by its
-/// entries 800`.
+/// One difference as a line: `acme, day of 2026-01-31, tokens: settled is 900, by its entries 800`.
 fn told(imbalance: &Imbalance) -> String {
     match imbalance {
         Imbalance::Account { account, counted, recounted } => {

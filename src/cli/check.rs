@@ -1,10 +1,11 @@
-//! `ocr-gateway check`: the configuration and every connection, with what to mend.
+//! `ocr-gateway check`: tests the configuration and every connection, and tells how to repair what fails.
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Failure, connect};
+use super::database::connect;
+use super::output::Failure;
 use crate::auth::directory::Directory;
 use crate::capacity::account::ByteAccount;
 use crate::clock::SystemClock;
@@ -20,11 +21,11 @@ use crate::settings::Settings;
 use crate::store::{MissingFile, Schema, StoreError};
 use crate::telemetry::metrics::Metrics;
 
-/// Checks one thing after the other and tells of each.
+/// Runs one check after the other and writes a line for each.
 ///
 /// # Errors
 ///
-/// When standard output is closed.
+/// If standard output is closed.
 pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     writeln!(out, "ok      configuration")?;
     for warning in settings.warnings() {
@@ -84,7 +85,7 @@ async fn check_database(settings: &Settings) -> Result<String, Failure> {
     Ok(format!("{engine} answers and {how}"))
 }
 
-/// What to say of a database that has to be migrated, and who does it.
+/// The finding for a database that has to be migrated: which command migrates it.
 fn to_migrate(settings: &Settings, said: &str) -> Result<String, Failure> {
     if settings.database.migrate {
         return Ok(format!("{said}; `serve` will migrate it"));
@@ -100,7 +101,7 @@ async fn check_redis(settings: &RedisSettings) -> Result<String, Failure> {
     Ok(format!("{address} answers and can be written"))
 }
 
-/// Asks each endpoint for its list of models, which spends no token.
+/// Asks each endpoint for its list of models. That spends no tokens.
 async fn check_upstream(settings: &Settings) -> Vec<(&'static str, Result<String, Failure>)> {
     let client = || {
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));

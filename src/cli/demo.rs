@@ -1,8 +1,7 @@
-//! `ocr-gateway demo`: the main job on this machine, with nothing set up.
+//! `ocr-gateway demo`: the main use of the gateway on this machine, without any setup.
 //!
-//! Starts the emulator and the gateway on loopback with a throw-away database, makes a tenant with a
-//! cap, and then does what a caller would do: sends a document over HTTP and reads the answer. What it
-//! prints is what the service answered.
+//! Starts the emulator and the gateway on loopback with a temporary database, and creates a tenant with a cap. Then it
+//! sends a document over HTTP, as a caller would, and prints the answers.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -17,8 +16,9 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::database::open_migrated;
+use super::output::{Failure, say};
 use super::serve::told_to_stop;
-use super::{Failure, open_migrated, say};
 use crate::auth::TenantStore;
 use crate::auth::key::{ApiKey, KeyRecord};
 use crate::auth::tenant::Tenant;
@@ -32,16 +32,16 @@ use crate::units::Pixels;
 /// An invented receipt, drawn by `scripts/draw-documents`.
 const DOCUMENT: &[u8] = include_bytes!("../../demo/receipt.png");
 
-/// Between the events of a stream, so that one can be seen to be one.
+/// The pause between events of a stream, so that a person sees the text arrive in pieces.
 const STREAM_INTERVAL: Duration = Duration::from_millis(15);
 
-/// Where the document is, for the curl lines.
+/// The path of the document in the curl lines.
 const DOCUMENT_PATH: &str = "demo/receipt.png";
 
-/// The cap of the demo's tenant: half of what the document would take, and still readable.
+/// The cap of the demo's tenant: half of the document's pixels, at which it is still readable.
 const MAX_PIXELS: Pixels = Pixels::new(1_048_576);
 
-/// The key that the gateway shows the emulator.
+/// The gateway's key for the emulator.
 const UPSTREAM_KEY: &str = "sk-demo";
 
 /// The port that is tried first, as in a real installation.
@@ -62,7 +62,7 @@ pub(super) struct DemoArgs {
 ///
 /// # Errors
 ///
-/// When the emulator's OCR engine is missing, a port is taken, or a request does not succeed.
+/// If the emulator's OCR engine is missing, a port is taken, or a request fails.
 pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
     let emulator = dashscope_emulator::Emulator::start(EmulatorOptions {
         api_keys: vec![UPSTREAM_KEY.to_owned()],
@@ -97,8 +97,8 @@ pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The defaults, pointed at the emulator. The machine's own configuration is left out, so that the
-/// demo can neither spend money nor fail because of it.
+/// The default settings, with the emulator as upstream. The machine's own configuration is ignored, so that the demo can
+/// neither spend money nor fail because of it.
 fn settings(upstream: String, database: String) -> Result<Settings, Failure> {
     let environment = HashMap::from([
         ("OCR_GATEWAY__UPSTREAM__BASE_URL".to_owned(), upstream),
@@ -129,7 +129,7 @@ async fn bind(port: Option<u16>) -> Result<Listeners, Failure> {
     Ok(Listeners { public, metrics: TcpListener::bind(("127.0.0.1", 0)).await? })
 }
 
-/// Does what a caller would do, and then waits for the person at the terminal.
+/// Sends requests as a caller would. Without `once` it then waits for the signal to stop.
 async fn visit(address: &str, metrics: &str, key: &str, once: bool) -> Result<(), Failure> {
     let visitor = Visitor { http: reqwest::Client::builder().no_proxy().build()?, address, key };
     let mut out = std::io::stdout();

@@ -1,4 +1,4 @@
-//! `ocr-gateway estimate`: what images would cost. Needs no key, no database and no network.
+//! `ocr-gateway estimate`: the cost of images. Needs no key, no database and no network.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use uuid::Uuid;
 
-use super::output::write_json_line;
-use super::{Failure, say};
+use super::output::{Failure, say, write_json_line};
 use crate::admission::presence::Watch;
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
@@ -26,7 +25,7 @@ use crate::quote::Wish;
 use crate::settings::Settings;
 use crate::units::Pixels;
 
-/// Which images, read how.
+/// The images, and how they would be read.
 #[derive(Debug, Args)]
 pub(super) struct EstimateArgs {
     /// Image files.
@@ -43,11 +42,11 @@ pub(super) struct EstimateArgs {
     json: bool,
 }
 
-/// Estimates one file after the other; one that cannot be read does not keep the rest from it.
+/// Estimates one file after the other. A file that cannot be read does not stop the others.
 ///
 /// # Errors
 ///
-/// When the configuration has no models or standard output is closed.
+/// If the configuration has no models or standard output is closed.
 pub(super) async fn run(
     arguments: &EstimateArgs,
     settings: &Settings,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Failure, say};
+use super::output::{Failure, say};
 use crate::settings::Settings;
 
 /// How long the answer may take.
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 ///
-/// When the service does not answer.
+/// If the service does not answer.
 pub(super) async fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let url = format!("http://{}/readyz", reachable(settings.server.metrics_listen));
     let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
@@ -26,7 +26,7 @@ pub(super) async fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     Ok(ExitCode::FAILURE)
 }
 
-/// The address to ask: a listener on all addresses is reached on loopback.
+/// The address to call. A listener on all addresses is reached on loopback.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),

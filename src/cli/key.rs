@@ -1,9 +1,8 @@
-//! `ocr-gateway key`: draws keys, lists and revokes them.
+//! `ocr-gateway key`: creates, lists and revokes keys.
 //!
-//! A key is shown once, alone on standard output, so that `KEY=$(ocr-gateway key create acme)`
-//! holds the key and nothing else. It is shown after it was stored: a key that was shown works.
-//! For a tenant of the configuration, `--for-file` draws a key without storing it, and prints the
-//! line that belongs into the file to standard error.
+//! A key is shown once, alone on standard output, so that `KEY=$(ocr-gateway key create acme)` holds the key and
+//! nothing else. It is stored before it is shown, so a key that was shown works. For a tenant of the configuration,
+//! `--for-file` creates a key without storing it, and prints the line for the file to standard error.
 
 use std::io::{self, Write};
 
@@ -12,8 +11,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde::Serialize;
 
-use super::output::{cell, write_json, write_table};
-use super::say;
+use super::output::{cell, say, write_json, write_table};
 use super::tenant::IsInFile;
 use crate::auth::key::{ApiKey, KeyHash, KeyId, KeyLabel, KeyRecord, KeyState};
 use crate::auth::tenant::TenantName;
@@ -42,7 +40,7 @@ pub(super) enum KeyCommand {
     },
 }
 
-/// What is to be said of a new key.
+/// The properties of a new key.
 #[derive(Debug, Args)]
 pub(super) struct NewKey {
     /// The tenant that pays
@@ -66,7 +64,7 @@ impl KeyCommand {
     ///
     /// # Errors
     ///
-    /// [`KeyCommandError`], for whoever typed the command.
+    /// [`KeyCommandError`], which the person who typed the command reads.
     pub(super) async fn run(
         self,
         store: &dyn TenantStore,
@@ -77,14 +75,14 @@ impl KeyCommand {
     ) -> Result<(), KeyCommandError> {
         let now = clock.timestamp();
         match self {
-            Self::Create(new) if new.for_file => draw_for_file(&new, now, random, out),
+            Self::Create(new) if new.for_file => create_for_file(&new, now, random, out),
             Self::Create(new) if is_in_file(&new.tenant) => {
                 Err(KeyCommandError::InFile(new.tenant))
             }
             Self::Create(new) => create(new, store, now, random, out).await,
             Self::List { tenant, json } => {
                 let keys = store.keys(tenant.as_ref()).await?;
-                let listed: Vec<_> = keys.into_iter().map(|key| Listed::new(key, now)).collect();
+                let listed: Vec<_> = keys.into_iter().map(|key| ListedKey::new(key, now)).collect();
                 Ok(if json { write_json(out, &listed) } else { write_list(out, &listed) }?)
             }
             Self::Revoke { id } => revoke(id, store, now).await,
@@ -92,7 +90,7 @@ impl KeyCommand {
     }
 }
 
-/// Why a command about keys was not done.
+/// Why a command about keys failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyCommandError {
     /// The tenant is kept in the configuration, and so are its keys.
@@ -101,10 +99,10 @@ pub(super) enum KeyCommandError {
          that it prints to [tenants.{0}] there"
     )]
     InFile(TenantName),
-    /// No key of the database has that id.
+    /// No key in the database has this id.
     #[error("there is no key {0} in the database; one of the configuration is taken out there")]
     Unknown(KeyId),
-    /// The key would be refused at once.
+    /// The key would have expired already.
     #[error("the key would have expired at {expires_at}; it is {now}")]
     Expired {
         /// When it would have expired.
@@ -112,7 +110,7 @@ pub(super) enum KeyCommandError {
         /// What time it is.
         now: Timestamp,
     },
-    /// A time that leads out of the calendar.
+    /// The time to expiry leads beyond the calendar.
     #[error("--expires-in leads beyond the year 9999: {0}")]
     TooFar(jiff::Error),
     /// The database refused.
@@ -141,7 +139,7 @@ async fn create(
     Ok(())
 }
 
-fn draw_for_file(
+fn create_for_file(
     new: &NewKey,
     now: Timestamp,
     random: &dyn Random,
@@ -155,7 +153,7 @@ fn draw_for_file(
     Ok(())
 }
 
-/// A key as an element of `keys` in a section of the configuration (TOML).
+/// A key as an element of `keys` in `[tenants.NAME]` of the configuration (TOML).
 fn file_line(id: &KeyId, hash: &KeyHash, expires_at: Option<Timestamp>) -> String {
     let end = expires_at.map_or_else(String::new, |end| format!(", expires_at = \"{end}\""));
     format!("{{ id = \"{id}\", sha256 = \"{}\"{end} }}", hash.to_hex())
@@ -170,7 +168,7 @@ async fn revoke(id: KeyId, store: &dyn TenantStore, now: Timestamp) -> Result<()
 }
 
 impl NewKey {
-    /// When the key ends, if it does; refused where that is not after `now`.
+    /// When the key expires, if it does.
     fn expiry(&self, now: Timestamp) -> Result<Option<Timestamp>, KeyCommandError> {
         let expires_at = match self.expires_in {
             Some(span) => Some(after(now, span).map_err(KeyCommandError::TooFar)?),
@@ -185,14 +183,14 @@ impl NewKey {
     }
 }
 
-/// The moment `span` after `now`, by the calendar in UTC, where a day always has 24 hours.
+/// The moment `span` after `now`, in UTC, where a day always has 24 hours.
 fn after(now: Timestamp, span: Span) -> Result<Timestamp, jiff::Error> {
     Ok(now.to_zoned(TimeZone::UTC).checked_add(span)?.timestamp())
 }
 
-/// A key as it is listed: all that is known of it but its hash.
+/// A key in a list: its record without the hash.
 #[derive(Debug, Serialize)]
-struct Listed {
+struct ListedKey {
     id: KeyId,
     tenant: TenantName,
     state: KeyState,
@@ -202,7 +200,7 @@ struct Listed {
     label: Option<KeyLabel>,
 }
 
-impl Listed {
+impl ListedKey {
     fn new(key: KeyRecord, now: Timestamp) -> Self {
         Self {
             state: key.state(now),
@@ -216,7 +214,7 @@ impl Listed {
     }
 }
 
-fn write_list(out: &mut dyn Write, keys: &[Listed]) -> io::Result<()> {
+fn write_list(out: &mut dyn Write, keys: &[ListedKey]) -> io::Result<()> {
     let heading = ["ID", "TENANT", "STATE", "CREATED", "EXPIRES", "LABEL"].map(str::to_owned);
     let mut rows = vec![heading];
     rows.extend(keys.iter().map(|key| {
@@ -229,7 +227,7 @@ fn write_list(out: &mut dyn Write, keys: &[Listed]) -> io::Result<()> {
             cell(key.label.as_ref().map(KeyLabel::as_str)),
         ]
     }));
-    write_table(out, &rows)
+    write_table(out, &rows, 6)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! The command line: what an operator types.
+//! The command line.
 //!
-//! What a script may read goes to standard output, everything else to standard error. Exit codes: 0
-//! fine, 1 failed, 2 wrong usage.
+//! Output for scripts goes to standard output, everything else to standard error. Exit codes: 0 fine, 1 failed, 2 wrong
+//! usage.
 
 mod audit;
 mod check;
+mod database;
 #[cfg(feature = "demo")]
 mod demo;
 mod estimate;
@@ -15,19 +16,17 @@ mod serve;
 mod tenant;
 mod usage;
 
-use std::error::Error;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
-use secrecy::ExposeSecret;
 
+use self::database::{migrate, open};
+use self::output::{Failure, WRONG_USAGE, failed, say};
 use crate::clock::SystemClock;
 use crate::random::SystemRandom;
-use crate::settings::{DatabaseSettings, Settings};
-use crate::store::{self, MissingFile, Schema, Store, StoreError};
+use crate::settings::Settings;
 
 /// A gateway to DashScope's Qwen-OCR models that knows what an image costs before it is sent.
 #[derive(Debug, Parser)]
@@ -70,7 +69,7 @@ enum Command {
     Estimate(estimate::EstimateArgs),
 }
 
-/// The version, and the git commit where the build was told it.
+/// The version, and the git commit if the build knows it.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
     match option_env!("OCR_GATEWAY_REVISION") {
@@ -79,19 +78,13 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     }
 });
 
-/// The exit code of wrong usage, as clap has it.
-const WRONG_USAGE: u8 = 2;
-
-/// What a command fails with: told to the person who typed it, so the chain of causes is enough.
-type Failure = Box<dyn Error + Send + Sync>;
-
-/// Reads the command line, runs the command and tells how it went.
+/// Reads the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(refusal) => return told(&refusal),
+        Err(refusal) => return print_refusal(&refusal),
     };
-    // Fails only if a provider was installed before, and then one is there.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -105,7 +98,7 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let files = [cli.defaults.as_deref(), cli.config.as_deref()];
-    // What is read later wins.
+    // Later files win.
     let files: Vec<_> = files.into_iter().flatten().collect();
     let settings = || Settings::load(&files);
     let mut out = std::io::stdout();
@@ -154,86 +147,13 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Connects to a database on whose schema this program runs, and leaves the schema as it is.
-async fn open(settings: &DatabaseSettings) -> Result<Store, StoreError> {
-    let store = connect(settings, MissingFile::Refused).await?;
-    match store.schema().await? {
-        Schema::Same | Schema::Newer { .. } => Ok(store),
-        Schema::Older(missing) => Err(StoreError::OlderDatabase { missing: missing.join(", ") }),
-    }
-}
-
-/// Connects to the database and applies the migrations that are missing, if `database.migrate` says so.
-async fn open_to_serve(settings: &DatabaseSettings) -> Result<Store, StoreError> {
-    if settings.migrate { open_migrated(settings).await } else { open(settings).await }
-}
-
-/// Connects to the database and applies the migrations that are missing.
-async fn open_migrated(settings: &DatabaseSettings) -> Result<Store, StoreError> {
-    let store = connect(settings, MissingFile::Made).await?;
-    store.migrate().await?;
-    Ok(store)
-}
-
-async fn connect(
-    settings: &DatabaseSettings,
-    missing_file: MissingFile,
-) -> Result<Store, StoreError> {
-    let options = store::Options {
-        max_connections: settings.max_connections,
-        missing_file,
-        ..store::Options::default()
-    };
-    store::connect(settings.url.expose_secret(), options).await
-}
-
-async fn migrate(settings: &DatabaseSettings) -> Result<(), Failure> {
-    let store = open_migrated(settings).await?;
-    match store.schema().await? {
-        Schema::Newer { version, known } => say(&format!(
-            "the database is newer than this version of the program, which runs on it: it has migration \
-             {version}, and the program has those up to {known}"
-        )),
-        Schema::Same | Schema::Older(_) => say("the database is up to date"),
-    }
-    Ok(())
-}
-
-/// Tells the person at the terminal something that no script reads.
-fn say(text: &str) {
-    // Where standard error is closed, there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "{}", output::shown_lines(text));
-}
-
-/// Tells what clap has to say in place of a command: help, or what is wrong with an argument, which it
-/// quotes as it was typed.
-fn told(refusal: &clap::Error) -> ExitCode {
+/// Prints what clap gives in place of a command: the help, or an error that quotes an argument as it was typed.
+fn print_refusal(refusal: &clap::Error) -> ExitCode {
     if refusal.use_stderr() {
         say(refusal.to_string().trim_end());
         return ExitCode::from(WRONG_USAGE);
     }
-    // Where standard output is closed, nobody reads the help.
+    // Nobody reads the help if standard output is closed.
     let _ = refusal.print();
     ExitCode::SUCCESS
-}
-
-fn failed(error: &(dyn Error + 'static)) -> ExitCode {
-    say(&format!("error: {}", with_causes(error)));
-    ExitCode::FAILURE
-}
-
-/// An error and what caused it, in one line.
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Transparent errors repeat their cause.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -1,29 +1,47 @@
-//! How commands write what they found: tables for people, JSON for scripts.
+//! What commands write: tables for people and JSON for scripts on standard output, messages on standard error.
 //!
-//! A table shows characters that a terminal would obey or not show escaped. JSON escapes them too, in its own way,
-//! so that a script reads what is stored.
+//! Tables and messages show characters that a terminal would obey, or not show, in escaped form. JSON escapes them in
+//! its own way, so that a script reads the stored value.
 
+use std::error::Error;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use serde::Serialize;
 
 use crate::label::{is_hidden, shown};
+
+/// The exit code of wrong usage, as clap has it.
+pub(super) const WRONG_USAGE: u8 = 2;
+
+/// Why a command failed. The person who typed the command reads it, so the chain of causes is enough.
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 /// A value as a cell of a table; `-` where there is none.
 pub(super) fn cell(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// Writes rows with aligned columns.
-pub(super) fn write_table<const COLUMNS: usize>(
+/// Writes rows of equal length with aligned columns: the first `texts` columns to the left, the others, which hold
+/// numbers, to the right.
+pub(super) fn write_table<Row: AsRef<[String]>>(
     out: &mut dyn Write,
-    rows: &[[String; COLUMNS]],
+    rows: &[Row],
+    texts: usize,
 ) -> io::Result<()> {
-    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| shown(cell))).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let rows: Vec<Vec<_>> =
+        rows.iter().map(|row| row.as_ref().iter().map(|cell| shown(cell)).collect()).collect();
+    let mut widths = Vec::new();
     for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        widths.resize(row.len(), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in &rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if column < texts { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
@@ -39,8 +57,8 @@ pub(super) fn write_json_line(out: &mut dyn Write, value: &impl Serialize) -> io
     writeln!(out, "{}", escaped(&serde_json::to_string(value)?))
 }
 
-/// JSON that means the same, with every hidden character escaped. What `serde_json` leaves as it is stands
-/// inside a string, but for the line breaks of its own.
+/// The same JSON value with every hidden character escaped. `serde_json` leaves such characters only inside strings;
+/// its own line breaks stay.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for letter in json.chars() {
@@ -54,9 +72,37 @@ fn escaped(json: &str) -> String {
     text
 }
 
+/// Writes a message to standard error, for the person at the terminal.
+pub(super) fn say(text: &str) {
+    // Nobody reads a closed standard error.
+    let _ = writeln!(io::stderr(), "{}", shown_lines(text));
+}
+
 /// Text of one or several lines as a terminal can show it.
-pub(super) fn shown_lines(text: &str) -> String {
+fn shown_lines(text: &str) -> String {
     text.split('\n').map(shown).collect::<Vec<_>>().join("\n")
+}
+
+/// Tells an error with its causes, and gives the exit code of a failure.
+pub(super) fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    say(&format!("error: {}", with_causes(error)));
+    ExitCode::FAILURE
+}
+
+/// An error and its causes in one line.
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // A transparent error has the text of its cause.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]
@@ -82,7 +128,7 @@ mod tests {
     fn a_cell_of_a_table_cannot_leave_its_place() {
         let mut out = Vec::new();
         let row = |cell: &str| [cell.to_owned(), "x".to_owned()];
-        write_table(&mut out, &[row(MISLEADING), row("a")]).unwrap();
+        write_table(&mut out, &[row(MISLEADING), row("a")], 2).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(text.lines().all(|line| !line.contains(is_hidden)), "{text:?}");

@@ -10,32 +10,33 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::{Failure, failed, open_to_serve, with_causes};
+use super::database::open_to_serve;
+use super::output::{Failure, failed, with_causes};
 use crate::api::{self, starting::Starting};
 use crate::clock::SystemClock;
 use crate::gateway::{self, BuildError, Gateway};
 use crate::random::SystemRandom;
-use crate::server::{self, Reserved};
+use crate::server::{self, BoundAddresses};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use crate::telemetry::logging;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a stop waits for the database to take leave.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a stop waits until the connections to the database are closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The exit code of a stop that was cut short by a second signal.
+/// The exit code after a second signal.
 const CUT_SHORT: i32 = 1;
 
-/// How long a start waits before it tries again what was away: whatever comes back is used within seconds.
-const NEXT_ATTEMPT: Duration = Duration::from_secs(1);
+/// The pause between attempts to reach the database or Redis at the start.
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The least time between two lines of the log that say why a start waits.
-const NEXT_REASON: Duration = Duration::from_mins(1);
+/// The least time between two log lines that say why the start waits.
+const LOG_PAUSE: Duration = Duration::from_mins(1);
 
-/// Runs the service until the process is told to stop, and tells in the format of the log what ended it
-/// otherwise: whatever keeps it from starting, with the key to mend, or a background task that ended, after which
-/// the process has to be started again.
+/// Runs the service until the process is told to stop. A failure is logged in the format of the log: a fault that
+/// prevents the start, with the setting to correct, or a background task that ended, after which the process must be
+/// restarted.
 pub(super) async fn run(files: &[&Path]) -> ExitCode {
     let settings = Settings::load(files);
     let log = match &settings {
@@ -51,7 +52,7 @@ pub(super) async fn run(files: &[&Path]) -> ExitCode {
         tracing::error!("the service cannot run: {}", with_causes(&*failure));
         return ExitCode::FAILURE;
     }
-    // The filter lets no error through, and nobody would know.
+    // The log filter drops errors, so tell this one without the log.
     failed(&*failure)
 }
 
@@ -61,13 +62,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     }
     let mut stop = pin!(told_to_stop());
     note_hangups();
-    let reserved = Reserved::bind(&settings.server).await?;
+    let addresses = BoundAddresses::bind(&settings.server).await?;
     gateway::check(&settings, Arc::new(SystemClock), Arc::new(SystemRandom))?;
     let starting = Starting::default();
-    // Those of the service are made with it, anew at each attempt.
+    // For the probes alone: the service makes its own, anew at each attempt.
     let metrics = Arc::new(Metrics::new(&settings.metrics)?);
     let router = api::starting::router(&starting);
-    let probes = reserved.answer_probes(&settings.server, router, &metrics)?;
+    let probes = addresses.answer_probes(&settings.server, router, &metrics)?;
     let (store, gateway) = tokio::select! {
         started = start(&settings, &starting) => started?,
         () = &mut stop => {
@@ -76,7 +77,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         }
     };
     probes.end().await;
-    let listeners = reserved.listen()?;
+    let listeners = addresses.listen()?;
     tracing::info!(
         // As bound: the settings may say port 0.
         listen = %listeners.public.local_addr()?,
@@ -90,14 +91,14 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         "serving"
     );
     let served = server::run(gateway, listeners, &settings.server, stop).await;
-    // A database that does not answer must not keep the process from ending.
-    let _ = tokio::time::timeout(LAST_WORDS, store.close()).await;
+    // A database that does not answer must not delay the end of the process further.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, store.close()).await;
     tracing::info!("stopped");
     Ok(served?)
 }
 
-/// Opens the database and builds the service. A database or a Redis that is away is waited for; what would not
-/// pass by itself is an error.
+/// Opens the database and builds the service. Waits while the database or Redis is unreachable; any other fault is an
+/// error.
 async fn start(settings: &Settings, starting: &Starting) -> Result<(Store, Arc<Gateway>), Failure> {
     let open = async || open_to_serve(&settings.database).await;
     let store = patiently(starting, open, StoreError::is_outage).await?;
@@ -109,7 +110,7 @@ async fn start(settings: &Settings, starting: &Starting) -> Result<(Store, Arc<G
     Ok((store, gateway))
 }
 
-/// What comes of `attempt` once nothing that it needs is away.
+/// Repeats `attempt` until it succeeds or fails with an error that is no outage.
 async fn patiently<T, E: Error + 'static>(
     starting: &Starting,
     attempt: impl AsyncFn() -> Result<T, E>,
@@ -123,25 +124,25 @@ async fn patiently<T, E: Error + 'static>(
         };
         let reason = with_causes(&error);
         let is_known = told.as_ref().is_some_and(|(last, at)| {
-            // An outage shows itself in several ways, by turns.
-            *last == reason || at.elapsed() < NEXT_REASON
+            // An outage has several symptoms, which take turns.
+            *last == reason || at.elapsed() < LOG_PAUSE
         });
         if !is_known {
             tracing::warn!("the service waits to start: {reason}");
             told = Some((reason.clone(), Instant::now()));
         }
         starting.waits_for(reason);
-        tokio::time::sleep(NEXT_ATTEMPT).await;
+        tokio::time::sleep(ATTEMPT_PAUSE).await;
     }
 }
 
-/// Tells of SIGHUP, which would otherwise end the process without a drain: it is what `systemctl reload`, a
-/// log rotation and a terminal that is closed send.
+/// Logs SIGHUP, which would otherwise end the process without a drain. `systemctl reload`, log rotation and a closed
+/// terminal send it.
 fn note_hangups() {
     #[cfg(unix)]
     if let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
     {
-        // It ends with the process.
+        // The task runs until the process ends.
         TaskTracker::new().spawn(async move {
             while hangups.recv().await.is_some() {
                 tracing::info!(
@@ -152,33 +153,34 @@ fn note_hangups() {
     }
 }
 
-/// Ready when the process is told to stop, by SIGTERM or SIGINT. From then on another such signal ends the
-/// process at once: who sends it does not want to wait for what is in flight.
+/// Completes when the process receives SIGTERM or SIGINT. From then on a second signal ends the process at once: its
+/// sender does not want to wait for requests in flight.
 pub(super) async fn told_to_stop() {
-    let Ok(mut signals) = Signals::new() else { return std::future::pending().await };
+    let Ok(mut signals) = StopSignals::new() else { return std::future::pending().await };
     signals.next().await;
-    // It is not waited for: it ends the process, or ends with it.
+    // Nobody waits for this task: it ends the process, or ends with it.
     TaskTracker::new().spawn(async move {
         signals.next().await;
         cut_short();
     });
 }
 
-#[expect(clippy::exit, reason = "what would have to end first is what is not waited for")]
+#[expect(clippy::exit, reason = "a second signal asks not to wait for tasks in flight")]
 fn cut_short() -> ! {
     tracing::error!("stopped by a second signal: calls in flight count at their bound");
     std::process::exit(CUT_SHORT)
 }
 
-/// The signals that tell a process to stop.
-#[cfg(unix)]
-struct Signals {
+/// The signals that tell a process to stop: SIGTERM and SIGINT, or Ctrl-C where there are no Unix signals.
+struct StopSignals {
+    #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
 }
 
-#[cfg(unix)]
-impl Signals {
+impl StopSignals {
+    #[cfg(unix)]
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let (terminate, interrupt) =
@@ -186,24 +188,20 @@ impl Signals {
         Ok(Self { terminate, interrupt })
     }
 
+    #[cfg(unix)]
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
-}
 
-/// The signal that tells a process to stop: Ctrl-C.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
+    #[cfg(not(unix))]
     fn new() -> std::io::Result<Self> {
-        Ok(Self)
+        Ok(Self {})
     }
 
+    #[cfg(not(unix))]
     async fn next(&mut self) {
         let _ = tokio::signal::ctrl_c().await;
     }

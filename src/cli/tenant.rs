@@ -1,7 +1,7 @@
-//! `ocr-gateway tenant`: adds tenants of the database, changes and shows them.
+//! `ocr-gateway tenant`: creates, changes and shows tenants of the database.
 //!
-//! A tenant of the configuration is refused with the place where it lives: it is changed by
-//! changing the file, and one name is never kept in two places.
+//! A tenant of the configuration is refused with the section that has it: it is changed in the file, and one name is
+//! never kept in two places.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -10,15 +10,14 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::output::{cell, write_json, write_table};
-use super::say;
+use super::output::{cell, say, write_json, write_table};
 use crate::auth::tenant::{
     Change, InvalidTenant, OnExceed, Tenant, TenantChange, TenantName, UnknownBill,
 };
 use crate::auth::{TenantStore, TenantStoreError};
 use crate::units::{Money, Pixels};
 
-/// What takes a limit away on the command line.
+/// The word that removes a limit.
 const CLEAR: &str = "none";
 
 /// `ocr-gateway tenant …`
@@ -30,7 +29,7 @@ pub(super) enum TenantCommand {
         name: TenantName,
         /// The limits.
         #[command(flatten)]
-        settings: Flags,
+        settings: TenantFlags,
     },
     /// Change a tenant's settings; only what is given changes
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
@@ -43,7 +42,7 @@ pub(super) enum TenantCommand {
         name: TenantName,
         /// The changes.
         #[command(flatten)]
-        settings: Flags,
+        settings: TenantFlags,
     },
     /// List the tenants of the database
     List {
@@ -68,7 +67,7 @@ pub(super) enum TenantCommand {
 
 /// The settings of a tenant as flags.
 #[derive(Debug, Default, Args)]
-pub(super) struct Flags {
+pub(super) struct TenantFlags {
     /// Cap on the pixels of one image, at least 3136, or 'none'
     #[arg(long, value_name = "PIXELS", value_parser = pixels)]
     max_pixels: Option<Change<Pixels>>,
@@ -113,8 +112,8 @@ pub(super) struct Flags {
     unknown_bill: Option<Change<UnknownBill>>,
 }
 
-impl From<Flags> for TenantChange {
-    fn from(settings: Flags) -> Self {
+impl From<TenantFlags> for TenantChange {
+    fn from(settings: TenantFlags) -> Self {
         Self {
             max_pixels: settings.max_pixels.unwrap_or_default(),
             on_exceed: settings.on_exceed.unwrap_or_default(),
@@ -142,7 +141,7 @@ impl TenantCommand {
     ///
     /// # Errors
     ///
-    /// [`TenantCommandError`], for whoever typed the command.
+    /// [`TenantCommandError`], which the person who typed the command reads.
     pub(super) async fn run(
         self,
         store: &dyn TenantStore,
@@ -166,8 +165,8 @@ impl TenantCommand {
         }
     }
 
-    /// What to tell of regions that no endpoint is in, where `known` has those of the configuration. It
-    /// is no error: the service may have another configuration than whoever types here.
+    /// A warning about regions without an endpoint, where `known` are the regions of the configuration. It is no error,
+    /// because the service may have another configuration than this command.
     pub(super) fn warning(&self, known: &BTreeSet<String>) -> Option<String> {
         let (Self::Create { settings, .. } | Self::Set { settings, .. }) = self else {
             return None;
@@ -198,13 +197,13 @@ impl TenantCommand {
     }
 }
 
-/// Why a command about tenants was not done.
+/// Why a command about tenants failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TenantCommandError {
     /// The tenant is kept in the configuration.
     #[error("tenant {0} is kept in the configuration, in [tenants.{0}]; look and change there")]
     InFile(TenantName),
-    /// Nobody has that name.
+    /// No tenant has this name.
     #[error("there is no tenant {0}")]
     Unknown(TenantName),
     /// A setting cannot bind.
@@ -220,7 +219,7 @@ pub(super) enum TenantCommandError {
 
 async fn create(
     name: TenantName,
-    settings: Flags,
+    settings: TenantFlags,
     store: &dyn TenantStore,
 ) -> Result<(), TenantCommandError> {
     let tenant = TenantChange::from(settings).apply(Tenant::new(name))?;
@@ -249,15 +248,15 @@ async fn known(name: TenantName, store: &dyn TenantStore) -> Result<Tenant, Tena
 fn write_list(out: &mut dyn Write, tenants: &[Tenant]) -> io::Result<()> {
     let mut rows = vec![SETTINGS.map(str::to_uppercase)];
     rows.extend(tenants.iter().map(cells));
-    write_table(out, &rows)
+    write_table(out, &rows, SETTINGS.len())
 }
 
 fn write_one(out: &mut dyn Write, tenant: &Tenant) -> io::Result<()> {
     let rows = SETTINGS.map(str::to_owned).into_iter().zip(cells(tenant));
-    write_table(out, &rows.map(<[String; 2]>::from).collect::<Vec<_>>())
+    write_table(out, &rows.map(<[String; 2]>::from).collect::<Vec<_>>(), 2)
 }
 
-/// The settings in the order of the tables. The lists come last: they may be long.
+/// The settings in the order of the tables. Lists come last, because they may be long.
 const SETTINGS: [&str; 15] = [
     "name",
     "max_pixels",
@@ -301,7 +300,7 @@ fn list_cell(names: &[String]) -> String {
     cell(Some(names.join(",")).filter(|names| !names.is_empty()))
 }
 
-/// Reads a flag that may be cleared.
+/// Reads a flag whose setting can be removed.
 fn change<T: FromStr>(text: &str) -> Result<Change<T>, T::Err> {
     if text == CLEAR {
         return Ok(Change::Clear);

@@ -1,8 +1,8 @@
-//! `ocr-gateway usage`: what all tenants spent, by day, tenant and model; or by key, endpoint or hour.
+//! `ocr-gateway usage`: the spending of all tenants by day, tenant and model, or by key, endpoint or hour.
 //!
-//! The first is read from the daily sums of the ledger, which hold tenants of the database and of the configuration
-//! alike, also those that are gone. The others are added up from the entries of single calls, which are kept for
-//! `ledger.retention_days`; what they cannot tell is said beside the table. It only reads, so it may run at any time
+//! Days come from the daily sums of the ledger. These hold tenants of the database and of the configuration, also
+//! deleted ones. Keys, endpoints and hours are added up from the entries of single calls, which are kept for
+//! `ledger.retention_days`; notes on standard error tell what these entries lack. The command only reads, so it may run
 //! beside the service.
 
 use std::borrow::Cow;
@@ -15,8 +15,7 @@ use jiff::ToSpan;
 use jiff::civil::Date;
 use serde::Serialize;
 
-use super::output::{cell, write_json};
-use super::{Failure, WRONG_USAGE, say};
+use super::output::{Failure, WRONG_USAGE, cell, say, write_json, write_table};
 use crate::auth::tenant::TenantName;
 use crate::clock::Clock;
 use crate::label::{shown, starts_formula};
@@ -43,8 +42,8 @@ pub(super) struct UsageArgs {
     #[arg(long, value_enum)]
     by: Option<By>,
     /// How it is written
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    format: OutputFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,7 +57,7 @@ enum By {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
+enum OutputFormat {
     /// For people
     Table,
     /// One object
@@ -67,9 +66,9 @@ enum Format {
     Csv,
 }
 
-/// What is written for a script.
+/// The output for scripts.
 #[derive(Debug, Serialize)]
-struct Report<T> {
+struct SpendingReport<T> {
     from: Date,
     to: Date,
     rows: Vec<T>,
@@ -77,15 +76,15 @@ struct Report<T> {
 }
 
 #[derive(Debug, Serialize)]
-struct Row {
+struct DayRow {
     tenant: String,
     #[serde(flatten)]
     day: DayReport,
 }
 
 #[derive(Debug, Serialize)]
-struct PartOfAll {
-    /// The part under the name of the division; null where it is not known.
+struct PartReport {
+    /// The key, endpoint or hour, under that name; null if it is unknown.
     #[serde(flatten)]
     part: BTreeMap<&'static str, Option<String>>,
     tenant: String,
@@ -94,7 +93,7 @@ struct PartOfAll {
     cost: Cost,
 }
 
-/// The names of the columns with numbers.
+/// The names of the number columns.
 const NUMBERS: [&str; 7] = [
     "calls",
     "unverified_calls",
@@ -105,24 +104,24 @@ const NUMBERS: [&str; 7] = [
     "unverified_tokens",
 ];
 
-/// A table: columns of text, the columns of numbers, and what that cost.
-struct Table {
-    /// The names of the columns of text.
+/// A table: text columns, number columns, cost.
+struct UsageTable {
+    /// The names of the text columns.
     texts: &'static [&'static str],
-    lines: Vec<Line>,
+    lines: Vec<UsageLine>,
 }
 
-/// One line. A text that is not known is none.
-struct Line {
+/// One line. `None` is an unknown text.
+struct UsageLine {
     texts: Vec<Option<String>>,
     spending: Spending,
 }
 
-/// Asks the ledger and writes what it says.
+/// Reads the spending from the ledger and writes it.
 ///
 /// # Errors
 ///
-/// Where the ledger cannot be read or added up, or standard output is closed.
+/// If the ledger cannot be read or added up, or standard output is closed.
 pub(super) async fn run(
     arguments: UsageArgs,
     ledger: &dyn LedgerStore,
@@ -144,10 +143,10 @@ pub(super) async fn run(
         let rows = ledger.usage(&query).await?;
         let total = TotalReport::of(&rows)?;
         match format {
-            Format::Table => Table::of_days(rows).write(out, &total)?,
-            Format::Csv => Table::of_days(rows).write_csv(out)?,
-            Format::Json => {
-                write_report(out, &query, rows.into_iter().map(Row::from).collect(), total)?;
+            OutputFormat::Table => UsageTable::of_days(rows).write(out, &total)?,
+            OutputFormat::Csv => UsageTable::of_days(rows).write_csv(out)?,
+            OutputFormat::Json => {
+                write_report(out, &query, rows.into_iter().map(DayRow::from).collect(), total)?;
             }
         }
         return Ok(ExitCode::SUCCESS);
@@ -158,9 +157,9 @@ pub(super) async fn run(
     }
     let total = TotalReport::of_parts(&rows)?;
     match format {
-        Format::Table => by.table(rows, calendar).write(out, &total)?,
-        Format::Csv => by.table(rows, calendar).write_csv(out)?,
-        Format::Json => {
+        OutputFormat::Table => by.table(rows, calendar).write(out, &total)?,
+        OutputFormat::Csv => by.table(rows, calendar).write_csv(out)?,
+        OutputFormat::Json => {
             let parts = rows.into_iter().map(|row| by.report(row, calendar)).collect();
             write_report(out, &query, parts, total)?;
         }
@@ -174,7 +173,7 @@ fn write_report<T: Serialize>(
     rows: Vec<T>,
     total: TotalReport,
 ) -> io::Result<()> {
-    write_json(out, &Report { from: query.from, to: query.to, rows, total })
+    write_json(out, &SpendingReport { from: query.from, to: query.to, rows, total })
 }
 
 impl By {
@@ -186,7 +185,7 @@ impl By {
         }
     }
 
-    /// The names of the columns of text.
+    /// The names of the text columns.
     const fn texts(self) -> &'static [&'static str; 2] {
         match self {
             Self::Key => &["key", "tenant"],
@@ -195,22 +194,22 @@ impl By {
         }
     }
 
-    fn table(self, rows: Vec<PartRow>, calendar: &Calendar) -> Table {
+    fn table(self, rows: Vec<PartRow>, calendar: &Calendar) -> UsageTable {
         let lines = rows.into_iter().map(|PartRow { part, tenant, spending }| {
             let texts = vec![part.map(|part| text_of(part, calendar)), Some(tenant)];
-            Line { texts, spending }
+            UsageLine { texts, spending }
         });
-        Table { texts: self.texts(), lines: lines.collect() }
+        UsageTable { texts: self.texts(), lines: lines.collect() }
     }
 
-    fn report(self, row: PartRow, calendar: &Calendar) -> PartOfAll {
+    fn report(self, row: PartRow, calendar: &Calendar) -> PartReport {
         let PartRow { part, tenant, spending } = row;
         let part = BTreeMap::from([(self.texts()[0], part.map(|part| text_of(part, calendar)))]);
         let spent = SpentReport::of(&spending);
-        PartOfAll { part, tenant, spent, cost: Cost::of(spending.cost, spending.currency) }
+        PartReport { part, tenant, spent, cost: Cost::of(spending.cost, spending.currency) }
     }
 
-    /// What the rows cannot tell.
+    /// Notes on what the rows lack.
     fn notes(
         self,
         rows: &[PartRow],
@@ -249,17 +248,17 @@ fn text_of(part: Part, calendar: &Calendar) -> String {
     }
 }
 
-impl From<UsageRow> for Row {
+impl From<UsageRow> for DayRow {
     fn from(row: UsageRow) -> Self {
         Self { tenant: row.tenant.clone(), day: row.into() }
     }
 }
 
-impl Table {
+impl UsageTable {
     fn of_days(rows: Vec<UsageRow>) -> Self {
         let lines = rows.into_iter().map(|UsageRow { day, tenant, model, spending }| {
             let texts = vec![Some(day.to_string()), Some(tenant), Some(model)];
-            Line { texts, spending }
+            UsageLine { texts, spending }
         });
         Self { texts: &["date", "tenant", "model"], lines: lines.collect() }
     }
@@ -288,25 +287,11 @@ impl Table {
             );
         }
         lines.extend(self.total_lines(total));
-        let lines: Vec<Vec<_>> =
-            lines.iter().map(|line| line.iter().map(|cell| shown(cell)).collect()).collect();
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-        let widths: Vec<_> = (0..lines[0].len()).map(|column| width(column).unwrap_or(0)).collect();
-        for line in &lines {
-            let cells = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-                if column < self.texts.len() {
-                    format!("{cell:<width$}")
-                } else {
-                    format!("{cell:>width$}")
-                }
-            });
-            writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-        }
-        Ok(())
+        write_table(out, &lines, self.texts.len())
     }
 
-    /// The last lines: one, and a further one for each further currency, whose amounts cannot be added. The
-    /// tokens are of all currencies and stand only once.
+    /// The last lines: one for each currency, because amounts of different currencies cannot be added. The first has
+    /// the tokens of all currencies.
     fn total_lines(&self, total: &TotalReport) -> Vec<Vec<String>> {
         let line = |name: &str, numbers: [String; NUMBERS.len()], cost: Option<&Cost>| {
             let blank = std::iter::repeat_n(String::new(), self.texts.len() - 1);
@@ -320,8 +305,8 @@ impl Table {
     }
 }
 
-impl Line {
-    /// The cells behind the texts.
+impl UsageLine {
+    /// The cells after the text columns.
     fn cells(&self) -> impl Iterator<Item = String> {
         let Spending { cost, currency, .. } = self.spending;
         let numbers = numbers(&SpentReport::of(&self.spending));
@@ -346,8 +331,8 @@ fn cost_cells(cost: Option<&Cost>) -> [String; 2] {
     [cell(cost.map(|cost| cost.amount)), cell(cost.map(|cost| cost.currency))]
 }
 
-/// A field of RFC 4180. Only names that an older version took can need quotes, or an apostrophe, which
-/// keeps a spreadsheet from taking the cell for a formula.
+/// A field of RFC 4180. Only names accepted by an older version can need quotes, or the apostrophe that keeps a
+/// spreadsheet from reading the cell as a formula.
 fn csv_field(text: &str) -> Cow<'_, str> {
     let text = shown(text);
     if text.starts_with(starts_formula) {
@@ -406,13 +391,15 @@ mod tests {
 
     fn table(rows: &[UsageRow]) -> String {
         let mut out = Vec::new();
-        Table::of_days(rows.to_vec()).write(&mut out, &TotalReport::of(rows).unwrap()).unwrap();
+        UsageTable::of_days(rows.to_vec())
+            .write(&mut out, &TotalReport::of(rows).unwrap())
+            .unwrap();
         String::from_utf8(out).unwrap()
     }
 
     fn csv(rows: &[UsageRow]) -> String {
         let mut out = Vec::new();
-        Table::of_days(rows.to_vec()).write_csv(&mut out).unwrap();
+        UsageTable::of_days(rows.to_vec()).write_csv(&mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
