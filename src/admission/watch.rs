@@ -28,7 +28,7 @@ use crate::ledger::Ledger;
 use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::budget::Budgets;
 use crate::ledger::window::{Period, Window};
-use crate::telemetry::levels::{Amounts, BudgetLevel, BudgetLevels, Standing};
+use crate::telemetry::levels::{BudgetAmounts, BudgetLevel, BudgetLevels, BudgetUse};
 use crate::units::{Money, Tokens};
 
 /// How long figures serve before they are read anew.
@@ -188,14 +188,14 @@ impl TenantStanding {
         }
         let Account { settled, reserved, .. } = *account;
         let amounts = match key.unit {
-            Unit::Tokens => Amounts::Tokens(Standing {
+            Unit::Tokens => BudgetAmounts::Tokens(BudgetUse {
                 limit: limit.map(Tokens::new),
                 settled: Tokens::new(settled),
                 reserved: Tokens::new(reserved),
             }),
-            Unit::Money(currency) => Amounts::Money(
+            Unit::Money(currency) => BudgetAmounts::Money(
                 currency,
-                Standing {
+                BudgetUse {
                     limit: limit.map(Money::from_nanos),
                     settled: Money::from_nanos(settled),
                     reserved: Money::from_nanos(reserved),
@@ -235,11 +235,11 @@ mod tests {
     use crate::clock::ManualClock;
 
     fn reading(day: Date) -> Reading {
-        let standing = Standing { limit: None, settled: Tokens::ZERO, reserved: Tokens::ZERO };
+        let standing = BudgetUse { limit: None, settled: Tokens::ZERO, reserved: Tokens::ZERO };
         let level = |period: Period| BudgetLevel {
             tenant: "acme".to_owned(),
             period: period.as_str(),
-            amounts: Amounts::Tokens(standing),
+            amounts: BudgetAmounts::Tokens(standing),
         };
         let shown = Period::ALL.map(level).to_vec();
         let levels = BudgetLevels { shown, ..BudgetLevels::default() };

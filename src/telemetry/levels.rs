@@ -1,26 +1,26 @@
-//! Gauges that a scrape reads: how much is in use, what the limit is, and how the budgets stand.
+//! Gauges that a scrape reads: usage, limits and budgets.
 //!
-//! Whoever counts these does so already, for another purpose, so nothing is counted twice and a gauge cannot
-//! drift from what it shows. Each scrape writes a set of its own: a tenant whose budget was taken away has no
-//! series in the next one, and two scrapes at once do not disturb each other.
+//! Other modules count these already for their own purpose, so a gauge cannot drift from the count. Each scrape writes
+//! its own set: a tenant whose budget was removed has no series in the next scrape, and concurrent scrapes are
+//! independent.
 //!
-//! Budgets are shown for single tenants and never as a sum under `other`: an alert that divides what is spent by
-//! the limit would compare different tenants.
+//! Budgets are shown for single tenants and never as a sum under `other`: an alert that divides the spending by the
+//! limit would mix different tenants.
 
 use std::time::SystemTime;
 
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Registry};
 
-use super::metrics::Registrar;
+use super::registrar::Registrar;
 use crate::units::{Currency, Money, Tokens};
 
-/// What a scrape has read.
+/// The values of one scrape.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Levels {
-    /// Requests that hold a place.
+    /// Requests in flight.
     pub in_flight_requests: Level,
-    /// Bytes of uploads and long answers that may be held.
+    /// The limit of bytes of uploads and long answers in memory.
     pub in_flight_bytes_limit: u64,
     /// Open connections of the public listener.
     pub connections: Level,
@@ -28,7 +28,7 @@ pub struct Levels {
     pub budgets: BudgetLevels,
 }
 
-/// How much is in use, and how much may be.
+/// A usage and its limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Level {
     /// In use.
@@ -37,50 +37,50 @@ pub struct Level {
     pub limit: usize,
 }
 
-/// The budgets of tenants, as they were read last.
+/// The budgets of tenants at the last read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BudgetLevels {
     /// The budgets that are shown.
     pub shown: Vec<BudgetLevel>,
     /// Tenants with budgets for which there was no room.
     pub left_out: usize,
-    /// When they were read; none before the first time.
+    /// When they were read; `None` before the first read.
     pub read_at: Option<SystemTime>,
 }
 
-/// One account of one tenant: a window, a unit, and the budget for it, if there is one.
+/// One account of one tenant: a window, a unit, and its budget if it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BudgetLevel {
     /// Whose.
     pub tenant: String,
     /// `day` or `month`.
     pub period: &'static str,
-    /// What is counted, and how much of it.
-    pub amounts: Amounts,
+    /// The amounts in their unit.
+    pub amounts: BudgetAmounts,
 }
 
-/// What an account counts.
+/// The amounts of an account in their unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Amounts {
+pub enum BudgetAmounts {
     /// Tokens.
-    Tokens(Standing<Tokens>),
+    Tokens(BudgetUse<Tokens>),
     /// Money.
-    Money(Currency, Standing<Money>),
+    Money(Currency, BudgetUse<Money>),
 }
 
-/// A limit and what became of it.
+/// A budget and its use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing<T> {
-    /// The budget; none where the window has none in this unit.
+pub struct BudgetUse<T> {
+    /// The budget; `None` if the window has none in this unit.
     pub limit: Option<T>,
-    /// What is spent.
+    /// The amount spent.
     pub settled: T,
-    /// What calls in flight hold.
+    /// The amount reserved by calls in flight.
     pub reserved: T,
 }
 
-impl<T: Copy> Standing<T> {
-    /// Its amounts by the names of the gauges.
+impl<T: Copy> BudgetUse<T> {
+    /// The amounts by the names of the gauges.
     const fn named(&self) -> [(&'static str, Option<T>); 3] {
         [("limit", self.limit), ("settled", Some(self.settled)), ("reserved", Some(self.reserved))]
     }
@@ -148,7 +148,7 @@ impl BudgetLevels {
             )?,
         ];
         for BudgetLevel { tenant, period, amounts } in &self.shown {
-            let Amounts::Tokens(standing) = amounts else { continue };
+            let BudgetAmounts::Tokens(standing) = amounts else { continue };
             for ((state, tokens), gauge) in standing.named().iter().zip(&apart) {
                 let Some(tokens) = tokens else { continue };
                 let tokens = i64::try_from(tokens.get()).unwrap_or(i64::MAX);
@@ -178,7 +178,7 @@ impl BudgetLevels {
             )?,
         ];
         for BudgetLevel { tenant, period, amounts } in &self.shown {
-            let Amounts::Money(currency, standing) = amounts else { continue };
+            let BudgetAmounts::Money(currency, standing) = amounts else { continue };
             for ((_, money), gauge) in standing.named().iter().zip(&apart) {
                 let Some(money) = money else { continue };
                 let labels = [tenant.as_str(), period, currency.code()];

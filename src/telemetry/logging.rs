@@ -1,6 +1,6 @@
 //! Log lines: JSON for machines, text for a person at a terminal, always on standard error.
 //!
-//! Standard output belongs to commands whose output is read by a script, so nothing is logged there.
+//! Standard output belongs to commands whose output a script reads, so nothing is logged there.
 
 use std::io::IsTerminal;
 
@@ -29,7 +29,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// A log filter that cannot be understood.
+/// A log filter that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidFilter(#[from] tracing_subscriber::filter::ParseError);
@@ -41,7 +41,7 @@ impl Default for LogSettings {
     }
 }
 
-/// Refuses a filter that cannot be understood.
+/// Refuses a filter that cannot be parsed.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ pub fn check(settings: &LogSettings) -> Result<(), InvalidFilter> {
     Ok(())
 }
 
-/// Installs the process-wide subscriber and a panic hook that logs where, never what.
+/// Installs the process-wide subscriber, and a panic hook that logs the place of a panic but not its message.
 ///
 /// # Errors
 ///
@@ -62,21 +62,21 @@ pub fn install(settings: &LogSettings) -> Result<(), InvalidFilter> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(SystemTime)
-        // Colours are for a person who is looking.
+        // Colours only for a person at a terminal.
         .with_ansi(std::io::stderr().is_terminal())
-        // It would be told on standard error, which panics where that is what cannot be written: a terminal that
-        // was closed, a log collector that has ended.
+        // tracing-subscriber writes such errors to standard error, and panics if that is what cannot be written, as after
+        // a terminal was closed or a log collector has ended.
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let installed = match settings.format {
         LogFormat::Json => {
-            // Spans lie in no other, so a list of them would only say the same again.
+            // Spans are not nested, so a list of them would repeat the current one.
             lines.json().flatten_event(true).with_span_list(false).try_init()
         }
         LogFormat::Text => lines.try_init(),
     };
     if installed.is_ok() {
-        // A panic message may quote the data it stumbled over, so only the place is logged.
+        // A panic message may quote data of a request, so only the place is logged.
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
             tracing::error!(panic.location = place, "a task panicked");

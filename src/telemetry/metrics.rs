@@ -1,23 +1,24 @@
 //! Every metric of the service: its name, its help, its labels, and the event that moves it.
 //!
-//! Callers name events (`tokens_spent`, `refused`); the label values that they hand in are constants of
-//! closed sets, names from the catalog, or a route's pattern. The one open label is `tenant`: it is bounded, and tenants past the bound are counted
-//! together as `other`, so that a scrape stays small whatever is configured. Prometheus counters are
-//! floats by format; the exact account of money is not kept here.
+//! Callers name events (`tokens_spent`, `refused`). Their label values are constants of closed sets, names from the
+//! catalog, or a route's pattern. Only the label `tenant` is open: tenants past a bound are counted together as `other`,
+//! so that a scrape stays small with any configuration. Prometheus counters are floats by format; the exact amounts of
+//! money are in the ledger.
 //!
-//! What is counted elsewhere and only read by a scrape is in [`levels`](super::levels).
+//! Gauges that only a scrape reads are in [`levels`](super::levels).
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 use serde::Deserialize;
 
 use super::levels::Levels;
+use super::registrar::Registrar;
 use crate::units::{Currency, Money, Tokens, Usage};
 
 /// The settings section `[metrics]`.
@@ -43,10 +44,10 @@ impl Saving {
     }
 }
 
-/// How an endpoint stands.
+/// The state of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointState {
-    /// It is asked.
+    /// It gets calls.
     Closed,
     /// It failed and cools down.
     Open,
@@ -64,12 +65,12 @@ impl EndpointState {
     }
 }
 
-/// A step of a call that waits for the ledger.
+/// A step in which a call waits for the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerStep {
-    /// From asking for a bound until it is held, waiting for other calls included.
+    /// From the request for a reservation until it is held, including the wait for other calls.
     Reserve,
-    /// From the end of a call until it is in the database.
+    /// From the end of a call until it is stored in the database.
     Settle,
 }
 
@@ -110,26 +111,23 @@ impl KeeperStep {
     }
 }
 
-/// The tenant label of a request whose caller is not known.
+/// The tenant label of requests without a known caller.
 pub const NO_TENANT: &str = "none";
 
-/// The tenant label of all who came after the first `metrics.max_tenants`.
+/// The tenant label of all tenants after the first `metrics.max_tenants`.
 const OTHER_TENANTS: &str = "other";
 
-/// The refusals of `refused_total` that alerts are about, of tenants and of those who are not known.
+/// The reasons of `refused_total` that alerts watch: of tenants, and of unknown callers.
 const ALARMING_REFUSALS: [&str; 3] = ["store_unavailable", "overloaded", "share"];
-const ALARMING_REFUSALS_OF_NOBODY: [&str; 2] = ["store_unavailable", "unknown_connection"];
+const ALARMING_REFUSALS_OF_UNKNOWN: [&str; 2] = ["store_unavailable", "unknown_connection"];
 
-/// What the name of each metric of ours starts with; process metrics keep their customary names.
-const NAMESPACE: &str = "ocr_gateway";
-
-/// Seconds, for what takes as long as a model reads: most pages take 2 to 60 s.
+/// Buckets in seconds for calls of a model: most pages take 2 to 60 s.
 const SLOW: [f64; 22] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
     45.0, 60.0, 90.0, 120.0, 180.0, 300.0,
 ];
 
-/// Seconds, for what this process and its database do: from a tenth of a millisecond to a slow upload.
+/// Buckets in seconds for work of this process and its database: from a tenth of a millisecond to a slow upload.
 const QUICK: [f64; 18] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0,
@@ -171,7 +169,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// When two metrics have one name, which a test of this module would have shown.
+    /// If two metrics have one name. A test of this module would show that.
     pub fn new(settings: &MetricsSettings) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = Registrar { registry: &registry };
@@ -203,15 +201,17 @@ impl Metrics {
             in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads and long answers held in memory.")?,
             registry: registry.clone(),
         };
-        new.build_info()?;
+        new.gauges("build_info", "Always 1.", &["version"])?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         metrics.expect_alarms();
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
     }
 
-    /// Lets series exist at 0 whose labels are known from the start. A counter that comes into being with its
-    /// first event has not grown, as far as Prometheus can tell.
+    /// Creates series at 0 whose labels are known from the start. Prometheus sees no increase in a counter that appears
+    /// with its first event.
     fn expect_alarms(&self) {
         for step in KeeperStep::ALL {
             self.keeper_failures.with_label_values(&[step.label()]).inc_by(0);
@@ -219,12 +219,12 @@ impl Metrics {
         for step in [LedgerStep::Reserve, LedgerStep::Settle] {
             let _ = self.ledger_duration.with_label_values(&[step.label()]);
         }
-        for reason in ALARMING_REFUSALS_OF_NOBODY {
+        for reason in ALARMING_REFUSALS_OF_UNKNOWN {
             self.refused.with_label_values(&[NO_TENANT, reason]).inc_by(0);
         }
     }
 
-    /// Lets the series of a known endpoint exist from the start, for each of the ways in which a call may end.
+    /// Creates the series of a known endpoint, one for each outcome of a call.
     pub fn expect_endpoint(&self, endpoint: &str, outcomes: &[&str]) {
         for outcome in outcomes {
             self.upstream_attempts.with_label_values(&[endpoint, outcome]).inc_by(0);
@@ -232,7 +232,7 @@ impl Metrics {
         let _ = self.upstream_duration.with_label_values(&[endpoint]);
     }
 
-    /// Lets the series of a tenant's calls of a model exist before the first of them goes wrong.
+    /// Creates the alarming series of a tenant's calls of a model before the first call fails.
     pub fn expect_call(&self, tenant: &str, model: &str) {
         let labels = [self.label(tenant), model];
         for counter in [&self.tokens_unverified, &self.tokens_above_bound, &self.bills_clamped] {
@@ -240,7 +240,7 @@ impl Metrics {
         }
     }
 
-    /// The value of the label `tenant`. The alarming refusals of a new one exist from then on.
+    /// The value of the label `tenant`. Creates the series of alarming refusals for a new value.
     fn label<'a>(&self, tenant: &'a str) -> &'a str {
         let (label, is_new) = self.tenants.label(tenant);
         if is_new {
@@ -251,7 +251,7 @@ impl Metrics {
         label
     }
 
-    /// Lets the series of a known model exist from the start, so that an alert can see them move.
+    /// Creates the series of a known model, so that an alert sees their first increase.
     pub fn expect_model(&self, model: &str) {
         self.estimate_mismatch.with_label_values(&[model]).inc_by(0);
         let _ = self.upstream_queue.with_label_values(&[model]);
@@ -309,8 +309,8 @@ impl Metrics {
         self.estimate_mismatch.with_label_values(&[model]).inc();
     }
 
-    /// A request was answered. `overhead` is the part of the time that it `took` in which it waited neither
-    /// for its turn at the upstream nor for the upstream.
+    /// A request was answered. `overhead` is the part of `took` in which the request waited neither in the queue before
+    /// the upstream nor for the upstream.
     pub fn request(
         &self,
         route: &str,
@@ -325,12 +325,12 @@ impl Metrics {
         self.overhead.with_label_values(&[route]).observe(overhead.as_secs_f64());
     }
 
-    /// A request was refused; `reason` is one of a closed set of the modules that refuse.
+    /// A request was refused. `reason` is from the closed set of the module that refuses.
     pub fn refused(&self, tenant: &str, reason: &'static str) {
         self.refused.with_label_values(&[self.label(tenant), reason]).inc();
     }
 
-    /// The time zone of the budgets. Replicas that were given different ones are seen here.
+    /// The time zone of the budgets. The metric shows replicas with different settings.
     pub fn ledger_time_zone(&self, name: &str) {
         self.ledger_time_zone.with_label_values(&[name]).set(1);
     }
@@ -345,7 +345,7 @@ impl Metrics {
         self.ledger_stuck.inc();
     }
 
-    /// So many calls of dead processes cannot be written off.
+    /// The number of calls of dead processes that cannot be written off.
     pub fn orphans_stuck(&self, calls: usize) {
         self.orphans_stuck.set(i64::try_from(calls).unwrap_or(i64::MAX));
     }
@@ -361,7 +361,7 @@ impl Metrics {
         self.upstream_duration.with_label_values(&[endpoint]).observe(took.as_secs_f64());
     }
 
-    /// A call waited so long, in all, before its attempts.
+    /// The total time that a call waited before its attempts.
     pub fn upstream_queue(&self, model: &str, waited: Duration) {
         self.upstream_queue.with_label_values(&[model]).observe(waited.as_secs_f64());
     }
@@ -371,12 +371,12 @@ impl Metrics {
         self.upstream_retries.with_label_values(&[reason]).inc();
     }
 
-    /// An endpoint has changed how it stands, for one model or, where that is empty, for all.
+    /// The state of an endpoint has changed, for one model or, if `model` is empty, for all.
     pub fn endpoint_state(&self, endpoint: &str, model: &str, state: EndpointState) {
         self.endpoint_state.with_label_values(&[endpoint, model]).set(state.value());
     }
 
-    /// A stream of the upstream has begun; it counts until what is given back is dropped.
+    /// A stream of the upstream has begun. It counts until the guard is dropped.
     pub fn stream(&self) -> OpenStream {
         self.streams.inc();
         OpenStream(self.streams.clone())
@@ -387,22 +387,22 @@ impl Metrics {
         &self.in_flight_bytes
     }
 
-    /// The gauge of whether Redis answers, 1 or 0. It exists once it was asked for: without a Redis there
-    /// is nothing to alert on.
+    /// Creates the gauge that is 1 while Redis answers and 0 otherwise. Without Redis the metric must not exist, since
+    /// alerts watch it.
     ///
     /// # Errors
     ///
-    /// When it is asked for a second time.
+    /// On a second call.
     pub fn redis_up(&self) -> Result<IntGauge, prometheus::Error> {
         let new = Registrar { registry: &self.registry };
         new.gauge("redis_up", "Whether the Redis of the rate limits answers.")
     }
 
-    /// All metrics, and these levels, in the Prometheus text format.
+    /// All metrics and `levels` in the Prometheus text format.
     ///
     /// # Errors
     ///
-    /// When a collector gave something that cannot be written.
+    /// If a collector gave values that cannot be written.
     pub fn encode(&self, levels: &Levels) -> Result<Vec<u8>, prometheus::Error> {
         let mut families = self.registry.gather();
         families.extend(levels.families()?);
@@ -412,7 +412,7 @@ impl Metrics {
     }
 }
 
-/// A stream of the upstream that is read.
+/// Counts one stream of the upstream until it is dropped.
 #[derive(Debug)]
 pub struct OpenStream(IntGauge);
 
@@ -422,87 +422,7 @@ impl Drop for OpenStream {
     }
 }
 
-/// Creates and registers metrics of one registry.
-pub(super) struct Registrar<'a> {
-    pub(super) registry: &'a Registry,
-}
-
-impl Registrar<'_> {
-    fn counter(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<IntCounterVec> {
-        let counter = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
-        self.registry.register(Box::new(counter.clone()))?;
-        Ok(counter)
-    }
-
-    fn count(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-        let counter = IntCounter::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
-        self.registry.register(Box::new(counter.clone()))?;
-        Ok(counter)
-    }
-
-    fn money(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
-        let counter = CounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
-        self.registry.register(Box::new(counter.clone()))?;
-        Ok(counter)
-    }
-
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> prometheus::Result<HistogramVec> {
-        let options = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(buckets.to_vec());
-        let histogram = HistogramVec::new(options, labels)?;
-        self.registry.register(Box::new(histogram.clone()))?;
-        Ok(histogram)
-    }
-
-    pub(super) fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<IntGaugeVec> {
-        let gauges = IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
-        self.registry.register(Box::new(gauges.clone()))?;
-        Ok(gauges)
-    }
-
-    pub(super) fn amounts(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<GaugeVec> {
-        let gauges = GaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
-        self.registry.register(Box::new(gauges.clone()))?;
-        Ok(gauges)
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        let gauge = IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
-        self.registry.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
-    }
-
-    fn build_info(&self) -> prometheus::Result<()> {
-        let info = IntGaugeVec::new(
-            Opts::new("build_info", "Always 1.").namespace(NAMESPACE),
-            &["version"],
-        )?;
-        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        self.registry.register(Box::new(info))
-    }
-}
-
-/// The bounded set of values of the label `tenant`: first come, first named.
+/// The bounded set of values of the label `tenant`, in the order of arrival.
 #[derive(Debug)]
 struct TenantLabels {
     known: Mutex<HashSet<String>>,
@@ -514,7 +434,7 @@ impl TenantLabels {
         Self { known: Mutex::new(HashSet::new()), most }
     }
 
-    /// The value for this tenant, and whether it has just been named.
+    /// The value for this tenant, and whether it is new.
     fn label<'a>(&self, tenant: &'a str) -> (&'a str, bool) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if tenant == NO_TENANT || known.contains(tenant) {
