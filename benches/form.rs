@@ -28,7 +28,7 @@ use ocr_gateway::capacity::account::ByteAccount;
 use ocr_gateway::clock::SystemClock;
 use ocr_gateway::gateway::Gateway;
 use ocr_gateway::random::SystemRandom;
-use ocr_gateway::server::{self, Reserved};
+use ocr_gateway::server::{self, BoundAddresses};
 use ocr_gateway::settings::Settings;
 use ocr_gateway::store::{self, Store};
 
@@ -322,7 +322,7 @@ async fn start(url: &str) -> (SocketAddr, String, Arc<ByteAccount>) {
     let key = create_key(&store).await;
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
     let gateway = Gateway::build(&settings, store, clock, random).await.unwrap();
-    let listeners = Reserved::bind(&settings.server).await.unwrap().listen().unwrap();
+    let listeners = BoundAddresses::bind(&settings.server).await.unwrap().listen().unwrap();
     let address = listeners.public.local_addr().unwrap();
     let memory = Arc::clone(&gateway.memory);
     tokio::spawn(async move {

@@ -1,9 +1,8 @@
 //! The configuration: compiled-in defaults, then files, then the environment.
 //!
-//! `config/default.toml` is the only place of defaults, so the file that documents a setting is the
-//! file that sets it. Each module owns the section it reads; this one knows only how they are found
-//! and put together. An unknown key or a value that cannot work is an error that names the key: a
-//! limit that silently does nothing is worse than a service that does not start.
+//! `config/default.toml` is the only place of defaults, so the file that documents a setting also sets it. Each module
+//! owns the section it reads; this module finds the sources and merges them. An unknown key or a value that cannot work
+//! is an error that names the key: a limit without effect is worse than a service that does not start.
 
 mod discreet;
 mod trusted_file;
@@ -36,30 +35,30 @@ use self::trusted_file::Others;
 /// The defaults.
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
-/// What the names of our environment variables start with.
+/// The prefix of our environment variables.
 const ENVIRONMENT_PREFIX: &str = "OCR_GATEWAY";
 
-/// The largest upload limit in bytes: one at which memory ends first does not bind.
+/// The largest upload limit in bytes. Memory would run out before a larger limit binds.
 const LARGEST_BODY: u64 = 1 << 30;
 
-/// The most of anything at once that can be asked for: more than a machine has ports or can count.
+/// The largest limit of connections or requests at once: more than a machine has ports.
 const MOST_AT_ONCE: u64 = 1_000_000;
 
-/// The longest time in milliseconds that can be set: a day, which no request takes. Sums of larger ones with
-/// the clock would overflow.
+/// The longest time that can be set, in milliseconds: a day, which no request takes. The sum of the clock and a larger
+/// time could overflow.
 const LONGEST_TIME_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The shortest time in milliseconds that requests can be given: with less, too little is left after an
-/// upload for the upstream to be called at all.
+/// The shortest time limit of requests, in milliseconds. With less, too little time is left after an upload to call the
+/// upstream.
 const SHORTEST_REQUEST_MS: u64 = 1_000;
 
-/// The longest retention that can be set: a calendar ends where larger ones would begin.
+/// The longest retention that can be set, in days. A longer one could begin before the calendar.
 const LONGEST_RETENTION_DAYS: u32 = 36_500;
 
-/// The shortest lease in milliseconds: below it, a pause of the machine would look like a death.
+/// The shortest lease in milliseconds. With a shorter one, a pause of the machine would look like a crash.
 const SHORTEST_LEASE_MS: u64 = 300;
 
-/// The variable that the vendor's own tools read the key from.
+/// The variable from which the vendor's own tools read the key.
 const VENDOR_KEY_VARIABLE: &str = "DASHSCOPE_API_KEY";
 
 /// All settings of one process.
@@ -68,11 +67,11 @@ const VENDOR_KEY_VARIABLE: &str = "DASHSCOPE_API_KEY";
 pub struct Settings {
     /// Listeners, bodies, bounds of one request.
     pub server: ServerSettings,
-    /// Where tenants and keys are kept.
+    /// The database of tenants, keys and the ledger.
     pub database: DatabaseSettings,
-    /// Where replicas share their rate limits.
+    /// The Redis in which replicas share their rate limits.
     pub redis: RedisSettings,
-    /// What is kept of each call, and for how long.
+    /// How the ledger counts, and for how long it keeps entries.
     pub ledger: LedgerSettings,
     /// DashScope.
     pub upstream: UpstreamSettings,
@@ -83,14 +82,14 @@ pub struct Settings {
     /// Tenants kept in files, by name.
     #[serde(default)]
     pub tenants: BTreeMap<TenantName, TenantSection>,
-    /// What is known of each model, by name.
+    /// Prices and limits of each model, by name.
     pub models: BTreeMap<String, ModelSettings>,
-    /// What to tell of the files that the settings come from.
+    /// Warnings about the files that the settings come from.
     #[serde(skip)]
     file_warnings: Vec<String>,
 }
 
-/// The section `[server]`. Each key's meaning and default stand in `config/default.toml`.
+/// The section `[server]`. `config/default.toml` has the meaning and default of each key.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
@@ -100,7 +99,7 @@ pub struct ServerSettings {
     pub metrics_listen: SocketAddr,
     /// Upload limit in bytes.
     pub max_body_bytes: u64,
-    /// Longest silence of a client whose body is awaited, or who does not read its answer.
+    /// Longest time in which a client neither sends its body nor reads its answer.
     pub idle_timeout_ms: u64,
     /// Longest time for a request's headers, and for the next request on an open connection.
     pub keep_alive_timeout_ms: u64,
@@ -108,7 +107,7 @@ pub struct ServerSettings {
     pub body_timeout_ms: u64,
     /// Longest request.
     pub request_timeout_ms: u64,
-    /// Longest silence of a stream that is answered.
+    /// Longest silence within a streamed answer.
     pub stream_keep_alive_ms: u64,
     /// Bytes of uploads held in memory at once.
     pub max_in_flight_bytes: Ceiling,
@@ -116,16 +115,16 @@ pub struct ServerSettings {
     pub max_in_flight_requests: Ceiling,
     /// Open connections.
     pub max_connections: Ceiling,
-    /// What one tenant may hold of the bytes and requests in flight, in percent.
+    /// One tenant's largest share of the bytes and requests in flight, in percent.
     pub tenant_share_percent: u8,
-    /// How long a replica that was told to stop still takes requests.
+    /// How long a stopping replica still takes requests.
     pub drain_grace_ms: u64,
     /// Longest wait of a stop for requests in flight.
     pub drain_timeout_ms: u64,
 }
 
 impl ServerSettings {
-    /// Longest silence of a client whose body is awaited, or who does not read its answer.
+    /// Longest time in which a client neither sends its body nor reads its answer.
     pub const fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
     }
@@ -150,7 +149,7 @@ impl ServerSettings {
         Duration::from_millis(self.request_timeout_ms)
     }
 
-    /// What may be in flight at once, as far as it is set.
+    /// The limits of what may be in flight, as far as they are set.
     pub const fn wanted_capacity(&self) -> Wanted {
         Wanted {
             bytes: self.max_in_flight_bytes,
@@ -161,7 +160,7 @@ impl ServerSettings {
         }
     }
 
-    /// How long a replica that was told to stop still takes requests.
+    /// How long a stopping replica still takes requests.
     pub const fn drain_grace(&self) -> Duration {
         Duration::from_millis(self.drain_grace_ms)
     }
@@ -171,7 +170,7 @@ impl ServerSettings {
         Duration::from_millis(self.drain_timeout_ms)
     }
 
-    /// What to tell of a stop that does not wait for the longest request.
+    /// A warning if a stop does not wait for the longest request.
     fn drain_warning(&self) -> Option<String> {
         let (drain, request) = (self.drain_timeout_ms, self.request_timeout_ms);
         (drain < request).then(|| {
@@ -211,7 +210,7 @@ pub enum SettingsError {
     /// The section `[redis]` cannot work.
     #[error(transparent)]
     Redis(#[from] LinkError),
-    /// A source cannot be read. It is a text, because the error of the parser quotes what it read.
+    /// A source cannot be read. The cause is a text, because the error of the parser quotes its input.
     #[error("{0}")]
     Source(String),
     /// A file named by a setting cannot be read.
@@ -233,7 +232,7 @@ impl From<ConfigError> for SettingsError {
 }
 
 impl Settings {
-    /// Reads the defaults, then `files` in their order, then this process's environment. What is read later wins.
+    /// Reads the defaults, then `files` in their order, then this process's environment. Later values win.
     ///
     /// # Errors
     ///
@@ -270,7 +269,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// How to log that the settings cannot be used: as far as what is wrong with them leaves it known.
+    /// How to log that the settings are invalid: the section `[log]` if that can be read, or the defaults.
     pub fn log_of_faulty(files: &[&Path]) -> LogSettings {
         let environment = unicode_environment();
         let sources = [given(files, environment.clone()), given(&[], environment)];
@@ -281,7 +280,7 @@ impl Settings {
         read.chain([LogSettings::default()]).next().unwrap_or_default()
     }
 
-    /// The addresses of the database and of Redis, where a file holds them.
+    /// Reads the addresses of the database and of Redis from their files.
     fn resolve_addresses(&mut self, given: &Config) -> Result<(), SettingsError> {
         let warnings = &mut self.file_warnings;
         let (url, file) = (&mut self.database.url, self.database.url_file.as_deref());
@@ -290,8 +289,8 @@ impl Settings {
         resolve_address(url, file, ["redis.url", "redis.url_file"], given, warnings)
     }
 
-    /// The order of each key's sources: our variable or the settings, then a file, then the variable
-    /// that the vendor's own tools read, which for one of several endpoints ends in its name.
+    /// Finds the upstream's keys. The sources of each, in order: our variable or the settings, a file, the variable of
+    /// the vendor's own tools. For one of several endpoints that variable ends in the endpoint's name.
     fn resolve_upstream_keys(
         &mut self,
         vendor_keys: &HashMap<String, SecretString>,
@@ -321,8 +320,8 @@ impl Settings {
         Ok(())
     }
 
-    /// What works and should be mended all the same, for whoever starts or checks the service: files that
-    /// others can write, secrets that leave this machine unencrypted, and stops that cut off pages.
+    /// Warnings for the operator about settings that work but should be corrected: files that others can write, secrets
+    /// that leave this machine unencrypted, and stops that cut off pages.
     pub fn warnings(&self) -> Vec<String> {
         let url = self.database.url.expose_secret();
         let of_file = store::file(url).and_then(|file| trusted_file::warning(&file, Others::World));
@@ -333,8 +332,8 @@ impl Settings {
         files.chain(self.upstream.warnings()).chain(network).chain(stop).collect()
     }
 
-    /// The upstream's section is checked where a client is made: commands that only touch the database
-    /// or a file need no key.
+    /// Checks all sections but the upstream's. That is checked when a client is made, because commands that only use the
+    /// database or a file need no key.
     fn validate(&self) -> Result<(), SettingsError> {
         let positive = [
             ("server.max_body_bytes", self.server.max_body_bytes),
@@ -364,7 +363,7 @@ impl Settings {
         logging::check(&self.log).map_err(|error| wrong("log.filter", &error.to_string()))
     }
 
-    /// Times that are so long that sums of them could overflow.
+    /// Refuses times whose sums could overflow.
     fn validate_longest(&self) -> Result<(), SettingsError> {
         let server = &self.server;
         let times = [
@@ -392,7 +391,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Bounds that another bound would keep from binding.
+    /// Refuses bounds that can never bind because of another bound.
     fn validate_bounds(&self) -> Result<(), SettingsError> {
         let server = &self.server;
         if server.max_body_bytes > LARGEST_BODY {
@@ -430,13 +429,13 @@ impl Settings {
     }
 }
 
-/// The variables of this process. One of somebody else's that is not Unicode is none of our business.
+/// The variables of this process. Variables of other programs that are not Unicode are skipped.
 fn unicode_environment() -> HashMap<String, String> {
     let unicode = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
         let value = match value.into_string() {
             Ok(value) => value,
-            // It must be told to be unreadable, and not passed over.
+            // Kept, so that it is reported as unreadable.
             Err(value) if ProxyVariables::is_one(&name) => value.to_string_lossy().into_owned(),
             Err(_) => return None,
         };
@@ -445,7 +444,7 @@ fn unicode_environment() -> HashMap<String, String> {
     unicode.collect()
 }
 
-/// What the operator has set: `files` in their order, then the environment.
+/// The operator's settings: `files` in their order, then the environment.
 fn given(files: &[&Path], environment: HashMap<String, String>) -> ConfigBuilder<DefaultState> {
     let mut sources = Config::builder();
     for path in files {
@@ -458,7 +457,7 @@ fn given(files: &[&Path], environment: HashMap<String, String>) -> ConfigBuilder
     sources.add_source(variables)
 }
 
-/// What is set, and the defaults where nothing is.
+/// The given settings over the defaults.
 fn over_defaults(given: Config) -> Result<Config, ConfigError> {
     Config::builder()
         .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
@@ -466,7 +465,7 @@ fn over_defaults(given: Config) -> Result<Config, ConfigError> {
         .build()
 }
 
-/// Fills in an address from `path`, where that is set.
+/// Reads an address from `path`, if that is set.
 fn resolve_address(
     url: &mut SecretString,
     path: Option<&Path>,
@@ -507,7 +506,7 @@ fn read_secret(
     Ok(SecretString::from(read.trim()))
 }
 
-/// Fills in a key that is not set, from `path` or else from `variable`.
+/// Sets a missing key from `path`, or else from `variable`.
 fn resolve_key(
     api_key: &mut Option<SecretString>,
     path: Option<&Path>,

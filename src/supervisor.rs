@@ -1,12 +1,11 @@
-//! Tasks that must run for as long as the process does.
+//! Tasks that must run as long as the process.
 //!
-//! The ledger's writer, for one: without it every request is refused, and nothing else in the process
-//! would notice. A task that ends here, by a panic or by itself, is logged with its name and makes the
-//! process not ready; the server then drains and the process ends with an error, so that whoever runs
-//! it starts it again. A task is not started again by itself: what it held when it panicked is lost,
-//! and a new process finds the truth in the database.
+//! An example is the ledger's writer: without it every request is refused, and nothing else in the process would notice.
+//! A supervised task that ends, by a panic or by itself, is logged with its name and makes the process not ready. The
+//! server then drains, and the process ends with an error, so that its manager restarts it. The task itself is not
+//! restarted: its state was lost with the panic, and a new process reads the true state from the database.
 //!
-//! Tasks of single requests are not supervised: each tells its own caller of its panic.
+//! Tasks of single requests are not supervised: each reports a panic to its own caller.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,71 +14,71 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Watches tasks. Dropped, it watches no more: what runs for a service ends with it.
+/// Watches tasks until it is dropped.
 #[derive(Debug, Default)]
 pub struct Supervisor {
-    state: Arc<State>,
+    state: Arc<SupervisorState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SupervisorState {
     /// The first task that ended.
     ended: OnceLock<&'static str>,
-    /// Cancelled once there is one.
+    /// Cancelled when the first task ends.
     has_ended: CancellationToken,
     /// Whether tasks may end.
-    is_off_duty: AtomicBool,
+    may_end: AtomicBool,
 }
 
-/// A task has ended that must not.
+/// A supervised task has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the background task {0:?} has ended, without which nothing can be served")]
 pub struct TaskEnded(&'static str);
 
-/// Held by a task or thread for as long as it runs; dropped, it tells that it has ended.
+/// Held by a supervised task or thread while it runs. Its drop reports the end.
 #[derive(Debug)]
-pub struct Watch {
+pub struct TaskGuard {
     name: &'static str,
-    state: Arc<State>,
+    state: Arc<SupervisorState>,
 }
 
 impl Supervisor {
-    /// Runs `work`, which must not end, as a task of this name on the current runtime.
+    /// Runs `work`, which must not end, as a task named `name` on the current runtime.
     pub fn spawn(
         &self,
         name: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
-        let watch = self.watch(name);
+        let guard = self.watch(name);
         TaskTracker::new().spawn(async move {
-            // Dropped with the future, also where that panics.
-            let _watch = watch;
+            // Dropped with the future, also by a panic.
+            let _guard = guard;
             work.await;
         })
     }
 
-    /// Watches something that is not a task of the current runtime.
-    pub fn watch(&self, name: &'static str) -> Watch {
-        Watch { name, state: Arc::clone(&self.state) }
+    /// Watches a thread, or anything else that holds the guard.
+    pub fn watch(&self, name: &'static str) -> TaskGuard {
+        TaskGuard { name, state: Arc::clone(&self.state) }
     }
 
-    /// Whether all tasks run.
+    /// Checks that all tasks run.
     ///
     /// # Errors
     ///
-    /// [`TaskEnded`] names the first that does not.
+    /// [`TaskEnded`] names the first task that ended.
     pub fn check(&self) -> Result<(), TaskEnded> {
         self.state.ended.get().map_or(Ok(()), |name| Err(TaskEnded(name)))
     }
 
-    /// Ready when a task has ended.
+    /// Completes when a task has ended.
     pub fn one_ended(&self) -> impl Future<Output = ()> + Send + use<> {
         self.state.has_ended.clone().cancelled_owned()
     }
 
-    /// Lets tasks end from now on, because the service ends.
+    /// Allows tasks to end, because the service ends.
     pub fn let_end(&self) {
-        self.state.is_off_duty.store(true, Ordering::Release);
+        self.state.may_end.store(true, Ordering::Release);
     }
 }
 
@@ -89,9 +88,9 @@ impl Drop for Supervisor {
     }
 }
 
-impl Drop for Watch {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
-        if self.state.is_off_duty.load(Ordering::Acquire) {
+        if self.state.may_end.load(Ordering::Acquire) {
             return;
         }
         tracing::error!(
@@ -99,7 +98,7 @@ impl Drop for Watch {
             panicked = std::thread::panicking(),
             "a background task has ended: this process serves no more and ends"
         );
-        // The first one is told of; it may be why the others end.
+        // Only the first is kept: it may be the cause of the others.
         let _ = self.state.ended.set(self.name);
         self.state.has_ended.cancel();
     }

@@ -1,14 +1,12 @@
-//! One accepted connection: bounded in time where hyper is not, and closed only when the client has
-//! heard the answer.
+//! One accepted connection, with the time limits and the close that hyper leaves to its caller.
 //!
-//! Two things hyper leaves to its caller. A client that does not read its answer would hold the
-//! connection for ever, so a write that makes no progress for a while is an error. And a request may be
-//! refused before its body was read: to close a socket with unread data resets the connection, and a
-//! client that is still sending then sees the reset instead of the refusal, so what it still sends is
-//! read and dropped for a moment (as nginx's `lingering_close` does).
+//! A client that does not read its answer would hold the connection for ever, so a write without progress for some time
+//! is an error. A request may be refused before its body is read. To close a socket with unread data resets the
+//! connection, and a client that is still sending sees the reset instead of the refusal. So the connection is drained
+//! for a moment before it is closed, as nginx's `lingering_close` does.
 //!
-//! A third is left to `server`: hyper does not look at a client while its request is worked on, so
-//! [`Watched`] tells whether it has closed its side or reset the connection.
+//! hyper does not look at a client while its request is processed. [`ClientWatch`] tells whether the client has closed
+//! its side or reset the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -25,46 +23,46 @@ use tokio_util::task::TaskTracker;
 use crate::capacity::CONNECTION_BYTES;
 use crate::capacity::places::Place;
 
-/// How long what a client still sends is read after the answer was given. Longer than the round
-/// trip that the answer needs, shorter than a slow client could use to hold resources.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long a connection is drained after the answer: longer than the round trip of the answer, and too short for a slow
+/// client to hold resources.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// The most that is read after the answer was given, in bytes: more than the longest body has by default, so that
-/// its sender hears why it is refused. What comes beyond waits in the kernel, and its sender with it.
-const LINGER_BYTES: usize = 32 << 20;
+/// How many bytes are drained after the answer: more than the longest body has by default, so that its sender reads the
+/// refusal. Further bytes stay in the kernel, which stops the sender.
+const DRAIN_BYTES: usize = 32 << 20;
 
-/// Bytes read at once while lingering: as many as hyper's buffer had, which is gone by then.
-const LINGER_BUFFER: usize = CONNECTION_BYTES;
+/// Bytes read at once while draining: the size of hyper's buffer, which is freed by then.
+const DRAIN_BUFFER: usize = CONNECTION_BYTES;
 
 /// An accepted connection with its place among all connections, kept until the socket is closed.
 #[derive(Debug)]
 pub(super) struct Connection {
-    open: Option<Open>,
+    open: Option<OpenSocket>,
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     closing: TaskTracker,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenSocket {
     reading: Arc<OwnedReadHalf>,
     writing: OwnedWriteHalf,
     place: Place,
 }
 
-/// What a client does with its side of a connection while nobody reads.
+/// Watches the client's side of a connection while nobody reads from it.
 #[derive(Debug)]
-pub(super) struct Watched(Arc<OwnedReadHalf>);
+pub(super) struct ClientWatch(Arc<OwnedReadHalf>);
 
-impl Watched {
-    /// Ready once the client sends nothing more, or has reset the connection.
+impl ClientWatch {
+    /// Completes when the client has closed its sending side or reset the connection.
     pub(super) async fn half_closed(&self) {
-        // The interest in urgent data, which nobody sends, is one in the end of reading too, and none in what
-        // may be read before it.
+        // The interest in urgent data, which nobody sends, includes the end of reading and excludes readable data before
+        // it.
         self.until(Interest::PRIORITY).await;
     }
 
-    /// Ready once the client has reset the connection.
+    /// Completes when the client has reset the connection.
     pub(super) async fn reset(&self) {
         self.until(Interest::ERROR).await;
     }
@@ -72,32 +70,30 @@ impl Watched {
     async fn until(&self, interest: Interest) {
         let stream: &TcpStream = self.0.as_ref().as_ref();
         if stream.ready(interest).await.is_err() {
-            // It cannot be told any more.
+            // The socket cannot be watched any more.
             std::future::pending::<()>().await;
         }
     }
 }
 
 impl Connection {
-    /// A connection whose client may leave a write waiting for `patience`; `closing` tracks the task
-    /// that closes it.
+    /// A connection whose writes may wait for the client for `patience`. `closing` tracks the task that closes it.
     pub(super) fn new(
         stream: TcpStream,
         place: Place,
         patience: Duration,
         closing: TaskTracker,
     ) -> Self {
-        // An answer is one write; waiting to fill a packet only delays it. Where the option is
-        // refused the connection still works.
+        // An answer is one write, so waiting to fill a packet would only delay it. The connection works without the option.
         let _ = stream.set_nodelay(true);
         let (reading, writing) = stream.into_split();
-        let open = Open { reading: Arc::new(reading), writing, place };
+        let open = OpenSocket { reading: Arc::new(reading), writing, place };
         Self { open: Some(open), patience, stalled: None, closing }
     }
 
-    /// Tells what its client does.
-    pub(super) fn watched(&self) -> Option<Watched> {
-        self.open.as_ref().map(|open| Watched(Arc::clone(&open.reading)))
+    /// Watches its client.
+    pub(super) fn watched(&self) -> Option<ClientWatch> {
+        self.open.as_ref().map(|open| ClientWatch(Arc::clone(&open.reading)))
     }
 
     fn writing(&mut self) -> io::Result<Pin<&mut OwnedWriteHalf>> {
@@ -105,7 +101,7 @@ impl Connection {
         writing.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Lets a write wait for as long as the client's patience is not used up.
+    /// Fails a write that waits longer than `patience`.
     fn timed<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -126,19 +122,19 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let Some(open) = self.open.take() else { return };
         if open.place.visit().must_give_way() {
-            // Another connection has its place by now.
+            // Another connection has taken its place.
             return;
         }
         if tokio::runtime::Handle::try_current().is_ok() {
-            self.closing.spawn(linger(open));
+            self.closing.spawn(drain(open));
         }
     }
 }
 
-async fn linger(Open { reading, mut writing, place }: Open) {
+async fn drain(OpenSocket { reading, mut writing, place }: OpenSocket) {
     let read_on = async {
         writing.shutdown().await?;
-        let (mut dropped, mut left) = (vec![0; LINGER_BUFFER], LINGER_BYTES);
+        let (mut dropped, mut left) = (vec![0; DRAIN_BUFFER], DRAIN_BYTES);
         while left > 0 {
             reading.readable().await?;
             match reading.try_read(&mut dropped) {
@@ -149,22 +145,22 @@ async fn linger(Open { reading, mut writing, place }: Open) {
             }
         }
         drop(dropped);
-        // To close now would reset the connection before the client has read the answer.
+        // Closing now would reset the connection before the client has read the answer.
         std::future::pending::<io::Result<()>>().await
     };
-    // Either the client is done, or it has had its time, or its place is another's.
+    // Until the client closes, the time is over, or another connection takes the place.
     let visit = place.visit();
     tokio::select! {
-        _ = tokio::time::timeout(LINGER, read_on) => {}
+        _ = tokio::time::timeout(DRAIN_TIME, read_on) => {}
         () = visit.gives_way() => {}
     }
     drop(place);
 }
 
-/// Reads from a half that is shared with who watches it.
+/// Reads from the half that is shared with [`ClientWatch`].
 ///
-/// A read that leaves room in the buffer has emptied the socket, so it takes the readiness away with it, as
-/// tokio's own `poll_read` does. Otherwise a large upload would cost a second, empty read for nearly every piece.
+/// A read that does not fill the buffer has emptied the socket, so it clears the readiness, as tokio's own `poll_read`
+/// does. Otherwise a large upload would cost an empty second read for nearly every piece.
 fn poll_read(
     reading: &OwnedReadHalf,
     context: &mut Context<'_>,

@@ -1,11 +1,10 @@
-//! Listeners, connections, and a stop that loses nothing.
+//! Listeners, connections, and a stop that loses no request.
 //!
-//! [`run`] is given its sockets and the signal to stop, so tests and the command use the same door.
-//! Connections are served one by one instead of by `axum::serve`, because three things are needed
-//! there: a limit of time for headers, a limit of connections, and what `connection` adds.
+//! [`run`] takes its sockets and the signal to stop as arguments, so tests and the command share it. It does not use
+//! `axum::serve`, which has no time limit for headers, no limit of connections, and nothing of what `connection` adds.
 //!
-//! A client may close its sending side once its request is whole, and is answered all the same
-//! ([`HalfClose`]). One that resets its connection is gone, and its request is dropped.
+//! A client may close its sending side after its request and is still answered ([`HalfClose`]). If a client resets its
+//! connection, its request is dropped.
 
 mod connection;
 
@@ -41,18 +40,18 @@ use crate::telemetry::metrics::{Metrics, NO_TENANT};
 /// Connections of the metrics listener: a scraper and some probes.
 const METRICS_CONNECTIONS: usize = 64;
 
-/// Connections that the kernel keeps until they are taken, as tokio has it for a listener.
+/// Connections that the kernel queues until they are accepted; tokio's number for a listener.
 const WAITING_CONNECTIONS: u32 = 1024;
 
-/// A pause after a failed accept, which mostly means that file descriptors ran out.
+/// The pause after a failed accept. Its usual cause is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long connections that came last may take to send their first request, once no more are taken: they
-/// were made for one that is already on its way.
+/// After the last accept, how long new connections may take to send their first request. Their clients opened them for
+/// a request that is on its way.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// How long a stop waits for the ends of the last calls to be in the ledger: longer than for one
-/// transaction, so that there is time for a second.
+/// How long a stop waits until the ends of the last calls are in the ledger: longer than one transaction may take, so
+/// that there is time for a second.
 const LAST_ENTRIES: Duration = Duration::from_secs(5);
 
 const _: () = assert!(POST_TIMEOUT.as_millis() < LAST_ENTRIES.as_millis());
@@ -66,17 +65,17 @@ pub struct Listeners {
     pub metrics: TcpListener,
 }
 
-/// The two addresses of a service that does not serve yet. The public one refuses connections meanwhile, so
-/// that a proxy asks another replica and nobody waits.
+/// The two bound addresses of a service that is starting. The public one refuses connections until [`listen`](Self::listen), so that a
+/// proxy tries another replica at once.
 #[derive(Debug)]
-pub struct Reserved {
+pub struct BoundAddresses {
     public: TcpSocket,
     metrics: std::net::TcpListener,
     /// Both addresses, as the settings have them.
     addresses: [SocketAddr; 2],
 }
 
-impl Reserved {
+impl BoundAddresses {
     /// Binds both.
     ///
     /// # Errors
@@ -91,24 +90,24 @@ impl Reserved {
         Ok(Self { public, metrics, addresses })
     }
 
-    /// Answers on the address of metrics and health with `router`, until what is given back is ended.
+    /// Serves `router` on the address of metrics and health until the returned server is ended.
     ///
     /// # Errors
     ///
-    /// What the operating system says.
+    /// The error of the operating system.
     pub fn answer_probes(
         &self,
         settings: &ServerSettings,
         router: Router,
         metrics: &Arc<Metrics>,
-    ) -> io::Result<Apart> {
+    ) -> io::Result<ThreadServer> {
         let listener = TcpListener::from_std(self.metrics.try_clone()?)?;
         let places = Arc::new(Places::of_strangers(METRICS_CONNECTIONS));
-        let door = Door::new(settings, places, metrics);
-        serve_apart(door, listener, router, ())
+        let acceptor = Acceptor::new(settings, places, metrics);
+        serve_on_thread(acceptor, listener, router, ())
     }
 
-    /// Takes connections on both from now on.
+    /// Starts to listen on both.
     ///
     /// # Errors
     ///
@@ -126,7 +125,7 @@ impl Reserved {
 /// A socket that is bound to the address and does not listen.
 fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As tokio does for a listener: the address of a process that has just ended can be used at once.
+    // As tokio does for a listener: the address of a process that has just ended is free at once.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -153,29 +152,28 @@ impl BindError {
 }
 
 /// Serves until `stop` is ready, then drains
-/// ([ADR 0012](../docs/adr/0012-a-stop-serves-until-nobody-asks.md)): readiness goes off, and requests are
-/// taken for `server.drain_grace_ms` more, whose answers close their connections. Then no connection is
-/// taken, idle ones are closed, and requests in flight and the calls they made are finished, within
-/// `server.drain_timeout_ms`.
+/// ([ADR 0012](../docs/adr/0012-a-stop-serves-until-nobody-asks.md)). `/readyz` fails from then on, and requests are
+/// taken for `server.drain_grace_ms` more; their answers close their connections. Then it accepts no connections and
+/// closes idle ones, and finishes requests in flight and their calls within `server.drain_timeout_ms`.
 ///
-/// A background task that ends drains it likewise: what does not need the task can still be finished.
+/// The end of a supervised task starts the same drain: requests that do not need the task can still be finished.
 ///
 /// # Errors
 ///
-/// [`TaskEnded`] where that was the reason: the process should end with an error, to be started again.
+/// [`TaskEnded`] if that was the reason. The process should then end with an error, to be restarted.
 pub async fn run(
     gateway: Arc<Gateway>,
     listeners: Listeners,
     settings: &ServerSettings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), TaskEnded> {
-    let public = Door::new(settings, Arc::clone(&gateway.connections), &gateway.metrics);
+    let public = Acceptor::new(settings, Arc::clone(&gateway.connections), &gateway.metrics);
     let metrics = Arc::new(Places::of_strangers(METRICS_CONNECTIONS));
-    let metrics = Door::new(settings, metrics, &gateway.metrics);
+    let metrics = Acceptor::new(settings, metrics, &gateway.metrics);
     // Health stays visible while the rest drains, so this listener ends with this function.
     let watch = gateway.supervisor.watch("metrics and health");
-    // Where it cannot be served, the watch is dropped, and this replica ends.
-    let health = serve_apart(metrics, listeners.metrics, api::metrics_router(&gateway), watch)
+    // If it cannot be served, the guard is dropped, and this replica ends.
+    let health = serve_on_thread(metrics, listeners.metrics, api::metrics_router(&gateway), watch)
         .inspect_err(|error| tracing::error!(%error, "metrics and health are not served"));
     let (draining, grace) = (Arc::clone(&gateway), settings.drain_grace());
     let stop = async move {
@@ -196,7 +194,7 @@ pub async fn run(
     let drained = async {
         in_flight.shutdown().await;
         gateway.tasks.wait().await;
-        // A client that still sends would lose the answer that it has not read yet.
+        // Otherwise a client that is still sending would lose its answer.
         public.closing.wait().await;
     };
     if tokio::time::timeout(settings.drain_timeout(), drained).await.is_err() {
@@ -218,15 +216,15 @@ pub async fn run(
     checked
 }
 
-/// What is served on a thread of its own, until this is ended or dropped.
+/// A server on a thread of its own. It stops when this is ended or dropped.
 #[derive(Debug)]
-pub struct Apart {
+pub struct ThreadServer {
     over: DropGuard,
     ended: oneshot::Receiver<()>,
 }
 
-impl Apart {
-    /// Ends it, once the answers that are under way are given.
+impl ThreadServer {
+    /// Stops it after the answers in progress.
     pub async fn end(self) {
         drop(self.over);
         // The sender is dropped with the thread.
@@ -234,14 +232,14 @@ impl Apart {
     }
 }
 
-/// Serves a listener on a thread of its own. Among the workers, who asks for health would wait behind each of the
-/// thousand connections that a flood wakes at once. `held` is dropped where the thread ends or cannot be started.
-fn serve_apart(
-    door: Door,
+/// Serves a listener on a thread of its own. On the worker threads, a health probe would wait behind the thousand
+/// connections that a flood wakes at once. `held` is dropped when the thread ends or cannot be started.
+fn serve_on_thread(
+    acceptor: Acceptor,
     listener: TcpListener,
     router: Router,
     held: impl Send + 'static,
-) -> io::Result<Apart> {
+) -> io::Result<ThreadServer> {
     let stop = CancellationToken::new();
     let (over, stopped) = (stop.clone().drop_guard(), stop);
     let (ending, ended) = oneshot::channel::<()>();
@@ -249,8 +247,8 @@ fn serve_apart(
     let serving = move || -> io::Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let listener = TcpListener::from_std(listener)?;
-            let open = door.serve(listener, router, stopped.cancelled_owned()).await;
-            // A probe that is not answered would count as a failed one.
+            let open = acceptor.serve(listener, router, stopped.cancelled_owned()).await;
+            // A probe without an answer would count as failed.
             let _ = tokio::time::timeout(LAST_REQUESTS, open.shutdown()).await;
             Ok(())
         })
@@ -262,22 +260,22 @@ fn serve_apart(
             tracing::error!(%error, "metrics and health are not served");
         }
     })?;
-    Ok(Apart { over, ended })
+    Ok(ThreadServer { over, ended })
 }
 
-/// Takes connections of one listener and serves them.
-struct Door {
+/// Accepts connections of one listener and serves them.
+struct Acceptor {
     http: http1::Builder,
     places: Arc<Places>,
     metrics: Arc<Metrics>,
     patience: Duration,
-    /// Nobody waits for these: requests and calls are waited for by other names.
+    /// The tasks of connections. A stop does not wait for these but for requests and calls.
     connections: TaskTracker,
-    /// Connections whose last answer is given.
+    /// Connections that are closing after their last answer.
     closing: TaskTracker,
 }
 
-impl Door {
+impl Acceptor {
     fn new(settings: &ServerSettings, places: Arc<Places>, metrics: &Arc<Metrics>) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -289,7 +287,7 @@ impl Door {
         Self { http, places, metrics, patience: settings.idle_timeout(), connections, closing }
     }
 
-    /// Serves until `stop`; gives back what knows of the connections that are still open.
+    /// Serves until `stop`, and returns the handle of the connections that are still open.
     async fn serve(
         &self,
         listener: TcpListener,
@@ -300,7 +298,7 @@ impl Door {
         let mut accepted = None;
         let taking = async {
             loop {
-                // Only for one that is there another may have to give way.
+                // Accept before a place is taken: taking may evict another connection.
                 accepted = Some(accept(&listener).await);
                 let place = self.places.take().await;
                 if let Some(stream) = accepted.take() {
@@ -316,8 +314,8 @@ impl Door {
         graceful
     }
 
-    /// Takes the connections that wait, the last of them in the kernel's queue, and closes the listener, at once,
-    /// because what comes between the two is reset: a proxy that has sent its request by then must not repeat it.
+    /// Accepts the waiting connections up to the last in the kernel's queue, and then closes the listener without a
+    /// pause: a connection that arrives between the two is reset, and a proxy must not repeat a request that it sent.
     fn take_last(
         &self,
         mut accepted: Option<TcpStream>,
@@ -368,11 +366,10 @@ impl Door {
                 () = visit.gives_way() => metrics.refused(NO_TENANT, "unknown_connection"),
             }
         };
-        // It has a task of its own, because the connection's task polls whatever it waits for again at each piece of a
-        // body.
+        // A task of its own, because the connection's task polls all that it waits for at each piece of a body.
         let watching = AbortOnDropHandle::new(self.connections.spawn(watching));
         self.connections.spawn(async move {
-            // A client that breaks off is its own affair and is logged with its request.
+            // A client that breaks off is logged with its request.
             tokio::select! {
                 _ = served => {}
                 _ = watching => {}
@@ -381,7 +378,7 @@ impl Door {
     }
 }
 
-/// The next connection, however many attempts fail before it.
+/// The next connection. Repeats failed attempts.
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {

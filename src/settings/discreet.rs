@@ -1,17 +1,17 @@
-//! What is told of settings that cannot be read: never a value, since any may be a secret that stands in the wrong
-//! place, as the address of a database does where its section is expected. The texts go to the log.
+//! Messages about invalid settings. They go to the log and never quote a value, since any value may be a secret in the
+//! wrong place, as when the address of a database stands where its section is expected.
 
 use std::error::Error;
 
 use config::ConfigError;
 
-/// What ends the texts of serde that quote a value, before what is expected.
+/// Where texts of serde that quote a value go on with the expected one.
 const EXPECTED: &str = ", expected ";
 
-/// What is told in place of a text that quotes what looks like a secret.
+/// The message in place of a text that may quote a secret.
 const NOT_SHOWN: &str = "this value cannot be used here; it is not shown, since it may be a secret";
 
-/// What is wrong, by the key, the kind of what was found, and what is expected.
+/// The message for an error: the key, the kind of value that was found, and the expected one.
 pub(super) fn told(error: &ConfigError) -> String {
     match error {
         ConfigError::Type { origin, unexpected, expected, key } => {
@@ -48,17 +48,16 @@ fn place(key: Option<&str>, origin: Option<&str>) -> String {
     [key, origin].into_iter().flatten().collect()
 }
 
-/// The kind of a value: what stands before its quotation.
+/// The kind of a value: the text before its quotation.
 fn kind(found: &str) -> String {
     found.split(['"', '`']).next().unwrap_or_default().trim_end().to_owned()
 }
 
-/// A message of serde without the value that it quotes, or of a type of ours, which quotes what may be a mistyped
-/// name.
+/// A message of serde without the value that it quotes. A message of one of our types may quote a mistyped name.
 fn message(text: &str) -> String {
     for quoting in ["invalid type: ", "invalid value: ", "unknown variant "] {
         let Some(found) = text.strip_prefix(quoting) else { continue };
-        // The value may hold the same words, so the last ones count.
+        // The value may contain the same words, so the last occurrence counts.
         let expected = found.rsplit_once(EXPECTED).map_or("", |(_, expected)| expected);
         let told = format!("{quoting}{}", kind(found));
         return format!("{}{EXPECTED}{expected}", told.trim_end());
@@ -66,14 +65,14 @@ fn message(text: &str) -> String {
     if may_be_secret(text) { NOT_SHOWN.to_owned() } else { text.to_owned() }
 }
 
-/// What the parser of TOML says, without the line of the file that it quotes. Its type has no name here, so its text
-/// is taken apart: the place, three lines that show it, the message.
+/// The message of the TOML parser without the line of the file that it quotes. The type of the error is private, so its
+/// text is split: the place, three lines that show it, the message.
 fn parse(cause: &(dyn Error + 'static)) -> String {
     let text = cause.to_string();
     let mut lines = text.split('\n');
     let first = lines.next().unwrap_or_default();
     if !first.starts_with("TOML parse error at ") {
-        // Of no place, as of a number that is too large: one line, which quotes nothing.
+        // An error without a place, such as a number out of range, is one line and quotes nothing.
         return first.to_owned();
     }
     let message = lines.nth(3).unwrap_or_default();

@@ -1,25 +1,25 @@
 //! Files that an operator trusts: those that hold a secret, and the configuration.
 //!
-//! A secret is read whole at the start, so its size is bounded, and it must be a regular file: a pipe that nobody
-//! writes would hold the start up without a word, and a device may never end.
+//! A secret is read whole at the start, so its size is bounded. It must be a regular file: a pipe without a writer would
+//! block the start silently, and a device may never end.
 //!
-//! Whoever can write such a file decides which account pays and where pictures go, so that draws a warning. That
-//! others can read one draws none: Kubernetes mounts secrets with mode 0644 and Docker with 0444, in containers
-//! where there is nobody else.
+//! Write access to such a file decides which account pays and where pictures go, so write access of others draws a
+//! warning. Read access draws none: Kubernetes mounts secrets with mode 0644 and Docker with 0444, in containers without
+//! other users.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The most bytes that a secret is read from. Keys have some dozen, a bundle of certificates some thousand.
+/// The largest file of a secret in bytes. Keys have some dozen, bundles of certificates some thousand.
 const LARGEST_SECRET: u64 = 64 * 1024;
 
-/// Who else than its owner may not write a file without a warning.
+/// The users besides the owner whose write access draws a warning.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Others {
     /// The file's group and everybody else; for secrets.
     GroupAndWorld,
-    /// Everybody else. Where each user has a group of their own, files are made writable for it.
+    /// Everybody else. On systems where each user has a private group, files are often writable for that group.
     World,
 }
 
@@ -27,10 +27,10 @@ pub(super) enum Others {
 ///
 /// # Errors
 ///
-/// Where it cannot be read, is no regular file, is empty, has more than 64 KiB or is not UTF-8. What it holds is in
-/// no error.
+/// If it cannot be read, is no regular file, is empty, has more than 64 KiB or is not UTF-8. No error quotes its
+/// content.
 pub(super) fn secret(path: &Path) -> io::Result<String> {
-    // Opening a pipe waits for its writer, so its kind must be known before.
+    // Opening a pipe waits for its writer, so check the kind first.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file but a folder, a pipe or a device"));
     }
@@ -46,7 +46,7 @@ pub(super) fn secret(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// What to tell of a file that `others` may write or replace.
+/// A warning if `others` can write or replace the file.
 #[cfg(unix)]
 pub(super) fn warning(path: &Path, others: Others) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
@@ -55,7 +55,7 @@ pub(super) fn warning(path: &Path, others: Others) -> Option<String> {
     const WORLD: u32 = 0o002;
     const STICKY: u32 = 0o1000;
 
-    // Kubernetes leads to a secret by symbolic links; what they lead to counts.
+    // Kubernetes mounts secrets behind symbolic links; the target counts.
     let path = fs::canonicalize(path).ok()?;
     let mode = |path: &Path| Some(fs::metadata(path).ok()?.permissions().mode());
     let counted = match others {
@@ -84,7 +84,7 @@ pub(super) fn warning(path: &Path, others: Others) -> Option<String> {
     })
 }
 
-/// What others may do to a file is not looked at on this system.
+/// This system has no such permissions.
 #[cfg(not(unix))]
 pub(super) fn warning(_: &Path, _: Others) -> Option<String> {
     None
