@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Number, Value};
 
-use super::coerce::letters;
+use super::fold::letters;
 use super::number::Decimal;
 
 /// A listed value. It is a third of the size of a [`Value`], and a schema may hold thousands of them while its

@@ -7,8 +7,9 @@
 use serde_json::Value;
 
 use super::choices::{Choice, Key};
+use super::fold::{fold, letters};
+use super::node::{Leaf, Scalar};
 use super::number::Decimal;
-use super::schema::{Leaf, Scalar};
 use super::{Fault, date, number};
 use crate::json::Tree;
 
@@ -175,11 +176,6 @@ fn is_nothing_text(text: &str) -> bool {
     only_dashes || NOTHING.contains(&text.as_str())
 }
 
-/// The letters of a text, whatever their case and width.
-pub(super) fn letters(text: &str) -> String {
-    fold(text).trim().to_lowercase()
-}
-
 /// Whether a listed number is this one: 1 and 1.0 are the same.
 fn is_number(choice: &Choice, decimal: &Decimal) -> bool {
     let Choice::Number(number) = choice else { return false };
@@ -190,31 +186,6 @@ fn is_number(choice: &Choice, decimal: &Decimal) -> bool {
 fn only<'v>(mut choices: impl Iterator<Item = &'v Choice>) -> Option<&'v Choice> {
     let first = choices.next()?;
     choices.next().is_none().then_some(first)
-}
-
-/// Writes digits, punctuation and spaces of other scripts with their ASCII counterparts.
-///
-/// Full-width forms (Unicode U+FF01 to U+FF5E) stand in the order of ASCII; Arabic-Indic digits in
-/// the order of their values.
-pub(super) fn fold(text: &str) -> String {
-    let shifted = |character: char, from: u32, to: char| {
-        char::from_u32(u32::from(character) - from + u32::from(to)).unwrap_or(character)
-    };
-    let fold_one = |character: char| match character {
-        '\u{ff01}'..='\u{ff5e}' => shifted(character, 0xff01, '!'),
-        '\u{0660}'..='\u{0669}' => shifted(character, 0x0660, '0'),
-        '\u{06f0}'..='\u{06f9}' => shifted(character, 0x06f0, '0'),
-        '\u{066c}' | '、' => ',',
-        '\u{066b}' | '。' => '.',
-        '\u{ffe1}' => '£',
-        '\u{ffe5}' => '¥',
-        '\u{ffe6}' => '₩',
-        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe63}' => '-',
-        '`' | '´' | '\u{2018}' | '\u{2019}' | '\u{02bc}' | '\u{2032}' => '\'',
-        character if character.is_whitespace() => ' ',
-        character => character,
-    };
-    text.chars().map(fold_one).collect()
 }
 
 #[cfg(test)]

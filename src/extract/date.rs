@@ -13,7 +13,7 @@
 use jiff::civil::Date;
 
 use super::Fault;
-use super::coerce::fold;
+use super::fold::fold;
 
 const MONTHS: [&str; 12] = [
     "january",

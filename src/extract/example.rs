@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::reader::{Members, TYPES};
+use super::keywords::{Members, TYPES};
 
 /// True for an object without any mark of a schema.
 ///

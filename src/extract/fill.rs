@@ -14,8 +14,9 @@ use jsonschema::paths::LocationSegment;
 use serde_json::{Map, Value};
 
 use super::coerce::{coerce, is_nothing};
+use super::node::{Kind, Leaf, Node, Property};
 use super::pattern::{Effort, Matcher};
-use super::schema::{Kind, Leaf, Node, Property, Schema};
+use super::schema::Schema;
 use super::{
     Extraction, Fault, Field, FieldError, Grounded, Validation, Warning, answer, child_pointer,
 };

@@ -3,12 +3,18 @@
 //! A rule that is only checked at the end (`pattern`, `maximum`) is checked here for being a rule at
 //! all, so that an error has the pointer that the caller wrote and not one into some normal form.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::child_pointer;
-use super::pattern::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES, Patterns, Refusal};
-use super::reader::Members;
-use super::schema::SchemaError;
+use super::error::SchemaError;
+use super::pattern::Patterns;
+use super::pattern::weight::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES, Refusal};
+
+/// The keywords of one place of a schema.
+pub(super) type Members = Map<String, Value>;
+
+/// The types of the subset.
+pub(super) const TYPES: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
 
 /// Keywords that bind nothing here. `additionalProperties` is among them since `data` never has any.
 const ANNOTATIONS: [&str; 15] = [

@@ -12,6 +12,8 @@
 //! the size of the schema and of the answer.
 
 pub mod answer;
+pub mod error;
+pub mod limits;
 pub mod schema;
 pub mod templates;
 
@@ -20,7 +22,9 @@ mod coerce;
 mod date;
 mod example;
 mod fill;
+mod fold;
 mod keywords;
+mod node;
 mod number;
 mod pattern;
 mod reader;

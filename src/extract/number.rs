@@ -12,7 +12,7 @@
 
 use serde_json::Number;
 
-use super::coerce::fold;
+use super::fold::fold;
 
 /// Codes and words that say a currency or a count of things and nothing else, in lower case.
 const WORDS: &str = "\

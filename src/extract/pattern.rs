@@ -9,7 +9,7 @@
 //! Matching takes time linear in the text, times the size of the pattern for a hostile pair of the two. The
 //! matcher counts the steps that depend on the size ([`Effort`]) and gives up where they are used up.
 
-mod weight;
+pub(super) mod weight;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -24,10 +24,7 @@ use regex_syntax::ast::parse::Parser;
 use regex_syntax::hir::Hir;
 use regex_syntax::hir::translate::Translator;
 
-/// What one pattern may weigh, in bytes of its syntax tree and its compiled program.
-pub(super) const MAX_PATTERN_BYTES: u64 = 512 * 1024;
-/// What all different patterns of a schema may weigh together, in bytes.
-pub(super) const MAX_PATTERNS_BYTES: u64 = 2560 * 1024;
+use weight::{MAX_PATTERNS_BYTES, Refusal};
 
 /// Steps that the patterns of a schema may take to match one answer, in states of their programs. Texts that
 /// repeat themselves take few, since the matcher remembers what it worked out.
@@ -36,7 +33,7 @@ const MAX_STEPS: u64 = 16_000_000;
 /// What a matcher may remember, in bytes, beyond what its program needs at least.
 const CACHE_BYTES: usize = 128 * 1024;
 
-/// A bound of the program while it is built; [`MAX_PATTERN_BYTES`] binds long before.
+/// A bound of the program while it is built; [`MAX_PATTERN_BYTES`](weight::MAX_PATTERN_BYTES) binds long before.
 const PROGRAM_BYTES: usize = 4 * 1024 * 1024;
 
 /// The patterns of a schema while it is read.
@@ -44,17 +41,6 @@ const PROGRAM_BYTES: usize = 4 * 1024 * 1024;
 pub(super) struct Patterns {
     known: HashSet<String>,
     bytes: u64,
-}
-
-/// Why a pattern cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// It is no regular expression, or one that needs more than linear time.
-    NotRegular,
-    /// It weighs at least so many bytes, which is more than [`MAX_PATTERN_BYTES`].
-    TooHeavy(u64),
-    /// With it the patterns of the schema weigh so many bytes, which is more than [`MAX_PATTERNS_BYTES`].
-    TooHeavyTogether(u64),
 }
 
 impl Patterns {

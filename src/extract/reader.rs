@@ -10,26 +10,22 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::child_pointer;
 use super::choices::{Choice, deduplicate};
+use super::error::SchemaError;
 use super::example::{is_example, sketch};
 use super::keywords::{
-    CHECKED_FORMATS, constraints, keywords_of, known_keywords, pattern_of_decimals,
+    CHECKED_FORMATS, Members, TYPES, constraints, keywords_of, known_keywords, pattern_of_decimals,
 };
+use super::limits::{
+    MAX_LEVELS, MAX_NAME_BYTES, MAX_PROPERTIES, byte_length, count_values, refuse_longer,
+    refuse_more,
+};
+use super::node::{Kind, Node, Property, Scalar};
 use super::pattern::Patterns;
-use super::schema::{
-    Kind, MAX_LEVELS, MAX_NAME_BYTES, MAX_PROPERTIES, Node, Property, Scalar, SchemaError,
-    byte_length, count_values, refuse_longer, refuse_more,
-};
 use super::union::{overlap, union};
-
-/// The keywords of one place of a schema.
-pub(super) type Members = Map<String, Value>;
-
-/// The types of the subset.
-pub(super) const TYPES: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
 
 /// The most schemas inside one another, references followed. Three levels of fields take 21 where a
 /// reference and a choice stand before the whole, each list and each element of one; the rest is

@@ -8,22 +8,10 @@
 use serde_json::{Map, Value};
 
 use super::choices::Choice;
-use super::schema::{Kind, Leaf, Node, Scalar, Schema};
+use super::node::{Kind, Leaf, Node, Scalar};
 
 /// The widest indent of the pretty printers in use (Python's and Java's usual four spaces).
 const INDENT: u64 = 4;
-
-impl Schema {
-    /// The `result_schema` to send, in the order of the schema.
-    pub fn result_schema(&self) -> Value {
-        self.root.result_schema()
-    }
-
-    /// [`prompt_bytes_bound`] of [`result_schema`](Self::result_schema).
-    pub fn prompt_bytes_bound(&self) -> u64 {
-        prompt_bytes_bound(&self.result_schema())
-    }
-}
 
 /// An upper bound of the bytes that a `result_schema` takes in the model's prompt, however the
 /// provider writes it there.
@@ -128,6 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::extract::schema::Schema;
 
     fn schema(properties: &Value) -> Schema {
         let schema = json!({ "type": "object", "properties": properties });

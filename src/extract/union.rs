@@ -8,9 +8,8 @@ use std::collections::HashMap;
 use std::mem;
 
 use super::choices::deduplicate;
-use super::keywords::binds_numbers;
-use super::reader::Members;
-use super::schema::{Kind, Leaf, Node, Scalar};
+use super::keywords::{Members, binds_numbers};
+use super::node::{Kind, Leaf, Node, Scalar};
 
 /// Whether two of `nodes` allow the same value.
 pub(super) fn overlap(nodes: &[Node]) -> bool {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::extract::pattern::weight::MAX_PATTERN_BYTES;
 
 /// Patterns that people write for documents, and a text that each matches.
 pub(in crate::extract) const OF_DOCUMENTS: [(&str, &str); 44] = [

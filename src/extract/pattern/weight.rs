@@ -9,7 +9,21 @@ use regex_syntax::hir::translate::Translator;
 use regex_syntax::hir::{self, Class, Hir, HirKind};
 use regex_syntax::utf8::{Utf8Range, Utf8Sequences};
 
-use super::{MAX_PATTERN_BYTES, Refusal};
+/// What one pattern may weigh, in bytes of its syntax tree and its compiled program.
+pub(in crate::extract) const MAX_PATTERN_BYTES: u64 = 512 * 1024;
+/// What all different patterns of a schema may weigh together, in bytes.
+pub(in crate::extract) const MAX_PATTERNS_BYTES: u64 = 2560 * 1024;
+
+/// Why a pattern cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::extract) enum Refusal {
+    /// It is no regular expression, or one that needs more than linear time.
+    NotRegular,
+    /// It weighs at least so many bytes, which is more than [`MAX_PATTERN_BYTES`].
+    TooHeavy(u64),
+    /// With it the patterns of the schema weigh so many bytes, which is more than [`MAX_PATTERNS_BYTES`].
+    TooHeavyTogether(u64),
+}
 
 /// What a program may weigh for which no cheaper form is looked for, and what that form weighs where it is a
 /// table of characters.

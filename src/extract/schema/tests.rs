@@ -1,7 +1,9 @@
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::*;
-use crate::extract::pattern::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES};
+use crate::extract::limits::{MAX_BYTES, MAX_NAME_BYTES, MAX_PROPERTIES, MAX_VALUES};
+use crate::extract::node::{Kind, Scalar};
+use crate::extract::pattern::weight::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES};
 
 fn object(properties: &Value) -> Value {
     json!({ "type": "object", "properties": properties })
