@@ -29,8 +29,9 @@ use self::presence::{LAST_WAIT, Presence};
 use self::tab::{Bound, Tab};
 use futures_util::future::Either;
 
+use crate::auth::credential::Lapse;
+use crate::auth::error::AuthError;
 use crate::auth::tenant::{Tenant, UnknownBill};
-use crate::auth::{AuthError, Lapse};
 use crate::catalog::{Model, Price};
 use crate::clock::Clock;
 use crate::ledger::account::Balances;

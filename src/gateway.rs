@@ -10,10 +10,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::admission::watch::BudgetWatch;
+use crate::auth::authenticator::Authenticator;
 use crate::auth::directory::{Directory, DirectoryError};
+use crate::auth::store::TenantStoreError;
 use crate::auth::tenancy::Tenancy;
 use crate::auth::tenant::TenantName;
-use crate::auth::{Authenticator, TenantStoreError};
 use crate::capacity::account::ByteAccount;
 use crate::capacity::memory::Memory;
 use crate::capacity::places::Places;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Refusal;
-use crate::auth::Standing;
+use crate::auth::authenticator::AdmittedKey;
 
 /// How long a call still waits once its caller may have left. Zero would refuse it, because less time would be
 /// left than an attempt needs, and a caller that only closed its sending side must be answered.
@@ -27,7 +27,7 @@ pub struct Watch {
     /// Cancelled once the caller may have left: then nothing is waited for longer than a second.
     pub may_have_left: CancellationToken,
     /// Its key; none for a caller that needs none.
-    pub standing: Option<Standing>,
+    pub standing: Option<AdmittedKey>,
 }
 
 /// Whether the caller of a request still waits for its answer, and may have it. By default it does and may.

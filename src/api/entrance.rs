@@ -17,9 +17,10 @@ use super::problem::Problem;
 use crate::admission::presence::Watch;
 use crate::admission::tab::Tab;
 use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Refusal};
+use crate::auth::authenticator::{AdmittedKey, Principal};
+use crate::auth::error::AuthError;
 use crate::auth::key::ApiKey;
 use crate::auth::tenant::Tenant;
-use crate::auth::{self, AuthError, Standing};
 use crate::capacity::account::{HeldBytes, NoRoom, Whose};
 use crate::capacity::share::NoPlace;
 use crate::code::ErrorCode;
@@ -88,7 +89,7 @@ async fn let_in(
     let deadline = gateway.clock.instant() + patience(headers, gateway.bounds.request);
     let authenticated = authenticate(gateway, headers).await?;
     caller.is(&authenticated);
-    let auth::Caller { tenant, key } = authenticated;
+    let Principal { tenant, key } = authenticated;
     let name = tenant.name.as_str();
     let announced = announced_bytes(headers, gateway.bounds.body_bytes);
     let holder = gateway.shares.of(name);
@@ -104,7 +105,7 @@ async fn let_in(
     let memory = memory.map_err(|no_room| overloaded(gateway, name, no_room))?;
     let concurrency = take_slot(gateway, &tenant).await?;
     let places = Arc::new(RequestPlaces { share, service, concurrency });
-    let standing = Standing::new(Arc::clone(&gateway.authenticator), key);
+    let standing = AdmittedKey::new(Arc::clone(&gateway.authenticator), key);
     let watch = Watch { may_have_left: half_close.token(), standing: Some(standing) };
     Ok(Entered { tenant, deadline, watch, places, memory: Arc::new(memory) })
 }
@@ -134,7 +135,7 @@ pub(super) fn enter_to_call<'a>(
 /// # Errors
 ///
 /// 401, 403 or 503.
-async fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<auth::Caller, Problem> {
+async fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<Principal, Problem> {
     let authenticated = async {
         let key = presented_key(headers)?;
         gateway.authenticator.authenticate(key).await

@@ -11,7 +11,7 @@ use super::entrance::busy;
 use super::middleware::deadline_exceeded;
 use super::problem::{Flaw, Problem, sentence};
 use crate::admission::Refusal;
-use crate::auth::AuthError;
+use crate::auth::error::AuthError;
 use crate::capacity::account::NoRoom;
 use crate::code::ErrorCode;
 use crate::dashscope::error::{CallError, Fault, ImageFault};

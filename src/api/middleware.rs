@@ -17,7 +17,7 @@ use super::hangup::HalfClose;
 use super::host;
 use super::problem::Problem;
 use crate::admission::tab::Tab;
-use crate::auth;
+use crate::auth::authenticator::Principal;
 use crate::auth::tenant::Tenant;
 use crate::capacity::places::Visit;
 use crate::clock::Clock;
@@ -87,7 +87,7 @@ impl Caller {
     }
 
     /// Notes who it is, and under which key the calls of the request are entered.
-    pub(super) fn is(&self, caller: &auth::Caller) {
+    pub(super) fn is(&self, caller: &Principal) {
         if let Some(visit) = &self.visit {
             visit.is_known();
         }

@@ -14,9 +14,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
-use super::key::{KeyHash, KeyId, KeyRecord, KeyState};
-use super::tenant::{InvalidTenant, OnExceed, Tenant, TenantName, UnknownBill};
-use super::{Lapse, TenantStore, TenantStoreError};
+use super::credential::Credential;
+use super::key::{KeyHash, KeyId, KeyRecord};
+use super::store::{TenantStore, TenantStoreError};
+use super::tenant::rules::InvalidTenant;
+use super::tenant::{OnExceed, Tenant, TenantName, UnknownBill};
 use crate::units::{Money, Pixels};
 
 /// The section `[tenants.NAME]` of a configuration file.
@@ -102,43 +104,6 @@ pub struct FileKey {
     pub expires_at: Option<Timestamp>,
 }
 
-/// What a presented key is judged by, wherever it came from.
-#[derive(Debug)]
-pub struct Credential {
-    /// What the presented key is compared with.
-    pub(super) hash: KeyHash,
-    /// Who pays.
-    pub(super) tenant: Arc<Tenant>,
-    expires_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-}
-
-impl Credential {
-    /// Why the key may not be used at `now`; none where it may.
-    pub(super) fn lapse(&self, now: Timestamp) -> Option<Lapse> {
-        match KeyState::of(self.expires_at, self.revoked_at, now) {
-            KeyState::Revoked => Some(Lapse::Revoked),
-            KeyState::Expired => Some(Lapse::Expired),
-            KeyState::Active => self.tenant.disabled.then_some(Lapse::TenantDisabled),
-        }
-    }
-
-    fn from_file(key: FileKey, tenant: Arc<Tenant>) -> Self {
-        Self { hash: key.sha256, tenant, expires_at: key.expires_at, revoked_at: None }
-    }
-
-    fn from_record(key: KeyRecord, tenant: Tenant) -> Self {
-        let KeyRecord { hash, expires_at, revoked_at, .. } = key;
-        Self { hash, tenant: Arc::new(tenant), expires_at, revoked_at }
-    }
-
-    #[cfg(test)]
-    pub(super) fn of_nobody() -> Self {
-        let tenant = Arc::new(Tenant::new("nobody".parse().unwrap()));
-        Self { hash: KeyHash::OF_NOBODY, tenant, expires_at: None, revoked_at: None }
-    }
-}
-
 /// All tenants, those of the file and those of the database.
 #[derive(Debug)]
 pub struct Directory {
@@ -183,7 +148,8 @@ impl Directory {
         if self.is_in_file(&tenant.name) {
             return Ok(None);
         }
-        Ok(Some(Arc::new(Credential::from_record(key, tenant))))
+        let KeyRecord { hash, expires_at, revoked_at, .. } = key;
+        Ok(Some(Arc::new(Credential::new(hash, Arc::new(tenant), expires_at, revoked_at))))
     }
 
     /// Whether the tenant is kept in the configuration, and so not to be changed here.
@@ -238,7 +204,8 @@ impl Directory {
         for key in section.keys {
             let id = key.id.clone();
             let is_stored = self.store.key(&id).await?.is_some();
-            let credential = Arc::new(Credential::from_file(key, tenant.clone()));
+            let credential =
+                Arc::new(Credential::new(key.sha256, tenant.clone(), key.expires_at, None));
             let replaced = self.keys.insert(id.clone(), credential);
             if is_stored || replaced.is_some() {
                 return Err(DirectoryError::KeyTwice { tenant: name, key: id });

@@ -11,8 +11,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::key::{ApiKey, KeyHash, KeyId, KeyRecord};
+use super::store::{BoxFuture, TenantStore, TenantStoreError};
 use super::tenant::{Tenant, TenantName};
-use super::{BoxFuture, TenantStore, TenantStoreError};
 
 /// How the store answers.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::directory::Credential;
+use super::credential::Credential;
 use super::key::KeyId;
 
 /// The age at which an answer is of no more use. docs/promises.md: a change binds on all replicas within a second.

@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::TenantStoreError;
 use super::directory::Directory;
+use super::store::TenantStoreError;
 use crate::clock::Clock;
 
 /// How long "there is only one" is believed: a new tenant may call within a second.

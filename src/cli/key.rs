@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::output::{cell, say, write_json, write_table};
 use super::tenant::IsInFile;
 use crate::auth::key::{ApiKey, KeyHash, KeyId, KeyLabel, KeyRecord, KeyState};
+use crate::auth::store::{TenantStore, TenantStoreError};
 use crate::auth::tenant::TenantName;
-use crate::auth::{TenantStore, TenantStoreError};
 use crate::clock::Clock;
 use crate::random::Random;
 

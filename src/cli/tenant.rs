@@ -11,10 +11,10 @@ use std::str::FromStr;
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::output::{cell, say, write_json, write_table};
-use crate::auth::tenant::{
-    Change, InvalidTenant, OnExceed, Tenant, TenantChange, TenantName, UnknownBill,
-};
-use crate::auth::{TenantStore, TenantStoreError};
+use crate::auth::store::{TenantStore, TenantStoreError};
+use crate::auth::tenant::change::{SettingChange, TenantChange};
+use crate::auth::tenant::rules::InvalidTenant;
+use crate::auth::tenant::{OnExceed, Tenant, TenantName, UnknownBill};
 use crate::units::{Money, Pixels};
 
 /// The word that removes a limit.
@@ -70,46 +70,46 @@ pub(super) enum TenantCommand {
 pub(super) struct TenantFlags {
     /// Cap on the pixels of one image, at least 3136, or 'none'
     #[arg(long, value_name = "PIXELS", value_parser = pixels)]
-    max_pixels: Option<Change<Pixels>>,
+    max_pixels: Option<SettingChange<Pixels>>,
     /// What happens to an image above the cap: 'clamp' or 'reject'
     #[arg(long, value_name = "WHAT", value_parser = change::<OnExceed>)]
-    on_exceed: Option<Change<OnExceed>>,
+    on_exceed: Option<SettingChange<OnExceed>>,
     /// Tokens that the model may write in one answer, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
-    max_tokens: Option<Change<NonZeroU64>>,
+    max_tokens: Option<SettingChange<NonZeroU64>>,
     /// Requests a minute, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
-    rpm: Option<Change<NonZeroU64>>,
+    rpm: Option<SettingChange<NonZeroU64>>,
     /// Tokens a minute, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
-    tpm: Option<Change<NonZeroU64>>,
+    tpm: Option<SettingChange<NonZeroU64>>,
     /// Requests at the same time, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
-    concurrency: Option<Change<NonZeroU64>>,
+    concurrency: Option<SettingChange<NonZeroU64>>,
     /// Tokens in a day, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
-    daily_tokens: Option<Change<NonZeroU64>>,
+    daily_tokens: Option<SettingChange<NonZeroU64>>,
     /// Tokens in a month, or 'none'
     #[arg(long, value_name = "COUNT", value_parser = change::<NonZeroU64>)]
-    monthly_tokens: Option<Change<NonZeroU64>>,
+    monthly_tokens: Option<SettingChange<NonZeroU64>>,
     /// Money in a day, like 12.50 in the price list's currency, or 'none'
     #[arg(long, value_name = "AMOUNT", value_parser = change::<Money>)]
-    daily_cost: Option<Change<Money>>,
+    daily_cost: Option<SettingChange<Money>>,
     /// Money in a month, like 12.50 in the price list's currency, or 'none'
     #[arg(long, value_name = "AMOUNT", value_parser = change::<Money>)]
-    monthly_cost: Option<Change<Money>>,
+    monthly_cost: Option<SettingChange<Money>>,
     /// The models that may be asked for, separated by commas, or 'none' for all
     #[arg(long, value_name = "MODELS", value_parser = names)]
-    models: Option<Change<Vec<String>>>,
+    models: Option<SettingChange<Vec<String>>>,
     /// The regions in which requests may be served, separated by commas, or 'none' for all
     #[arg(long, value_name = "REGIONS", value_parser = names)]
-    regions: Option<Change<Vec<String>>>,
+    regions: Option<SettingChange<Vec<String>>>,
     /// Whether all keys are refused
     #[arg(long, value_name = "BOOL", value_parser = change::<bool>)]
-    disabled: Option<Change<bool>>,
+    disabled: Option<SettingChange<bool>>,
     /// What becomes of a call that failed and may have been billed: 'repeat' once or 'fail'
     #[arg(long, value_name = "WHAT", value_parser = change::<UnknownBill>)]
-    unknown_bill: Option<Change<UnknownBill>>,
+    unknown_bill: Option<SettingChange<UnknownBill>>,
 }
 
 impl From<TenantFlags> for TenantChange {
@@ -159,7 +159,7 @@ impl TenantCommand {
             Self::Show { name, json: true } => Ok(write_json(out, &known(name, store).await?)?),
             Self::Show { name, json: false } => Ok(write_one(out, &known(name, store).await?)?),
             Self::Disable { name } => {
-                let disabled = Change::Set(true);
+                let disabled = SettingChange::Set(true);
                 set(name, TenantChange { disabled, ..TenantChange::default() }, store).await
             }
         }
@@ -171,7 +171,7 @@ impl TenantCommand {
         let (Self::Create { settings, .. } | Self::Set { settings, .. }) = self else {
             return None;
         };
-        let Some(Change::Set(regions)) = &settings.regions else { return None };
+        let Some(SettingChange::Set(regions)) = &settings.regions else { return None };
         let unknown: Vec<_> =
             regions.iter().filter(|region| !known.contains(*region)).map(String::as_str).collect();
         if unknown.is_empty() {
@@ -301,29 +301,29 @@ fn list_cell(names: &[String]) -> String {
 }
 
 /// Reads a flag whose setting can be removed.
-fn change<T: FromStr>(text: &str) -> Result<Change<T>, T::Err> {
+fn change<T: FromStr>(text: &str) -> Result<SettingChange<T>, T::Err> {
     if text == CLEAR {
-        return Ok(Change::Clear);
+        return Ok(SettingChange::Clear);
     }
-    text.parse().map(Change::Set)
+    text.parse().map(SettingChange::Set)
 }
 
-fn pixels(text: &str) -> Result<Change<Pixels>, std::num::ParseIntError> {
+fn pixels(text: &str) -> Result<SettingChange<Pixels>, std::num::ParseIntError> {
     if text == CLEAR {
-        return Ok(Change::Clear);
+        return Ok(SettingChange::Clear);
     }
-    text.parse().map(|count| Change::Set(Pixels::new(count)))
+    text.parse().map(|count| SettingChange::Set(Pixels::new(count)))
 }
 
-fn names(text: &str) -> Result<Change<Vec<String>>, &'static str> {
+fn names(text: &str) -> Result<SettingChange<Vec<String>>, &'static str> {
     if text == CLEAR {
-        return Ok(Change::Clear);
+        return Ok(SettingChange::Clear);
     }
     let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
     if names.iter().any(String::is_empty) {
         return Err("a name is missing beside a comma");
     }
-    Ok(Change::Set(names))
+    Ok(SettingChange::Set(names))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
 
-use crate::auth::TenantStore;
+use crate::auth::store::TenantStore;
 use crate::lease::LeaseStore;
 use crate::ledger::LedgerStore;
 use postgres::Postgres;

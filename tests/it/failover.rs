@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ocr_gateway::auth::tenant::TenantChange;
+use ocr_gateway::auth::tenant::change::TenantChange;
 use ocr_gateway::store::{self, Options, Store};
 use reqwest::StatusCode;
 use tokio::io::copy_bidirectional;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::civil::Date;
-use ocr_gateway::auth::tenant::TenantChange;
+use ocr_gateway::auth::tenant::change::TenantChange;
 use ocr_gateway::ledger::account::Account;
 use ocr_gateway::store::Store;
 use reqwest::StatusCode;

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use ocr_gateway::auth::authenticator::Authenticator;
 use ocr_gateway::auth::directory::Directory;
 use ocr_gateway::auth::key::{ApiKey, KeyLabel, KeyRecord};
+use ocr_gateway::auth::store::{TenantStore, TenantStoreError};
 use ocr_gateway::auth::tenant::{OnExceed, Tenant, TenantName};
-use ocr_gateway::auth::{Authenticator, TenantStore, TenantStoreError};
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::random::SeededRandom;
 use ocr_gateway::store::{Schema, StoreError};

@@ -4,14 +4,15 @@ use std::num::NonZeroU64;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{InvalidTenant, OnExceed, Tenant, UnknownBill};
+use super::rules::InvalidTenant;
+use super::{OnExceed, Tenant, UnknownBill};
 use crate::units::{Money, Pixels};
 
 /// What becomes of one setting.
 ///
 /// In JSON an absent member, `null` or a value, as in a merge patch (RFC 7396).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Change<T> {
+pub enum SettingChange<T> {
     /// It stays as it is.
     #[default]
     Keep,
@@ -21,7 +22,7 @@ pub enum Change<T> {
     Set(T),
 }
 
-impl<T> Change<T> {
+impl<T> SettingChange<T> {
     fn apply(self, before: Option<T>) -> Option<T> {
         match self {
             Self::Keep => before,
@@ -32,7 +33,7 @@ impl<T> Change<T> {
 }
 
 /// Reads `null` or a value; that a member is absent, `#[serde(default)]` has to tell.
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for SettingChange<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Option::deserialize(deserializer)?.map_or(Self::Clear, Self::Set))
     }
@@ -43,35 +44,35 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Change<T> {
 #[serde(default, deny_unknown_fields)]
 pub struct TenantChange {
     /// The cap on one image.
-    pub max_pixels: Change<Pixels>,
+    pub max_pixels: SettingChange<Pixels>,
     /// What happens above the cap; cleared, it is clamped.
-    pub on_exceed: Change<OnExceed>,
+    pub on_exceed: SettingChange<OnExceed>,
     /// Tokens that the model may write in one answer.
-    pub max_tokens: Change<NonZeroU64>,
+    pub max_tokens: SettingChange<NonZeroU64>,
     /// Requests in a minute.
     #[serde(rename = "rpm")]
-    pub requests_per_minute: Change<NonZeroU64>,
+    pub requests_per_minute: SettingChange<NonZeroU64>,
     /// Tokens in a minute.
     #[serde(rename = "tpm")]
-    pub tokens_per_minute: Change<NonZeroU64>,
+    pub tokens_per_minute: SettingChange<NonZeroU64>,
     /// Requests in flight at the same time.
-    pub concurrency: Change<NonZeroU64>,
+    pub concurrency: SettingChange<NonZeroU64>,
     /// Tokens in a day.
-    pub daily_tokens: Change<NonZeroU64>,
+    pub daily_tokens: SettingChange<NonZeroU64>,
     /// Tokens in a month.
-    pub monthly_tokens: Change<NonZeroU64>,
+    pub monthly_tokens: SettingChange<NonZeroU64>,
     /// Money in a day, of each currency.
-    pub daily_cost: Change<Money>,
+    pub daily_cost: SettingChange<Money>,
     /// Money in a month, of each currency.
-    pub monthly_cost: Change<Money>,
+    pub monthly_cost: SettingChange<Money>,
     /// The models that may be asked for.
-    pub models: Change<Vec<String>>,
+    pub models: SettingChange<Vec<String>>,
     /// The regions in which requests may be served.
-    pub regions: Change<Vec<String>>,
+    pub regions: SettingChange<Vec<String>>,
     /// Whether all of the tenant's keys are refused.
-    pub disabled: Change<bool>,
+    pub disabled: SettingChange<bool>,
     /// What becomes of a call that failed and may have been billed; cleared, it is repeated.
-    pub unknown_bill: Change<UnknownBill>,
+    pub unknown_bill: SettingChange<UnknownBill>,
 }
 
 impl TenantChange {

@@ -7,16 +7,14 @@
 //!
 //! This module does not store tenants and does not enforce their limits.
 
-mod change;
-mod fault;
+pub mod change;
+pub mod rules;
 
 use std::fmt;
 use std::num::NonZeroU64;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::change::{Change, TenantChange};
-pub use self::fault::{InvalidTenant, LOWEST_CAP, SettingFault};
 use crate::units::{Money, Pixels};
 
 /// The name of a tenant: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, the first a letter or digit.
@@ -231,18 +229,6 @@ impl Tenant {
             disabled: false,
             of_file: false,
             unknown_bill: UnknownBill::Repeat,
-        }
-    }
-
-    /// The same tenant, if every one of its limits can bind.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidTenant`] names the setting that cannot, its value and the rule.
-    pub fn checked(self) -> Result<Self, InvalidTenant> {
-        match fault::of(&self) {
-            None => Ok(self),
-            Some(fault) => Err(InvalidTenant { name: self.name, fault }),
         }
     }
 

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::Postgres;
 use crate::auth::key::{KeyId, KeyLabel, KeyRecord};
+use crate::auth::store::{BoxFuture, TenantStore, TenantStoreError};
 use crate::auth::tenant::{Tenant, TenantName};
-use crate::auth::{BoxFuture, TenantStore, TenantStoreError};
 use crate::store::rows;
 use crate::store::rows::tenants::{KeyAndTenantRow, KeyRow, TenantRow, failure, names_column};
 use crate::units::Pixels;

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::{is_unreadable, limit, moment, parsed};
-use crate::auth::TenantStoreError;
 use crate::auth::key::{KeyHash, KeyLabel, KeyRecord};
+use crate::auth::store::TenantStoreError;
 use crate::auth::tenant::Tenant;
 use crate::units::{Money, Pixels};
 

@@ -230,7 +230,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::auth::{TenantStore, TenantStoreError};
+    use crate::auth::store::{TenantStore, TenantStoreError};
 
     async fn in_memory() -> Sqlite {
         Sqlite::connect("sqlite::memory:", Options::default()).await.unwrap()

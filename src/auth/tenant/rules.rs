@@ -101,8 +101,22 @@ pub enum SettingFault {
     },
 }
 
+impl Tenant {
+    /// The same tenant, if every one of its limits can bind.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTenant`] names the setting that cannot, its value and the rule.
+    pub fn checked(self) -> Result<Self, InvalidTenant> {
+        match fault_of(&self) {
+            None => Ok(self),
+            Some(fault) => Err(InvalidTenant { name: self.name, fault }),
+        }
+    }
+}
+
 /// The first rule that a setting of the tenant breaks.
-pub(super) fn of(tenant: &Tenant) -> Option<SettingFault> {
+fn fault_of(tenant: &Tenant) -> Option<SettingFault> {
     if let Some(cap) = tenant.max_pixels.filter(|cap| *cap < LOWEST_CAP) {
         return Some(SettingFault::CapTooLow { actual: cap });
     }

@@ -1,0 +1,372 @@
+//! From the text of a key to the tenant that it belongs to.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::credential::{Credential, Lapse};
+use super::directory::Directory;
+use super::error::AuthError;
+use super::key::{ApiKey, KeyHash, KeyId, ParsedKey};
+use super::recent::{Answer, MAX_AGE, Recent};
+use super::tenant::Tenant;
+use crate::clock::Clock;
+
+/// Look-ups of ids that are not known to exist, at once. Few, so that however many keys are made up most of
+/// the database's connections are left to others; a look-up takes a millisecond.
+const STRANGERS_AT_ONCE: usize = 2;
+
+/// Who makes a request: the account that pays, and the key that was shown.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// The account, as it was at most a second ago.
+    pub tenant: Arc<Tenant>,
+    /// The public name of the key.
+    pub key: KeyId,
+}
+
+/// The key of a caller who was let in, for asking later whether it is still good.
+#[derive(Debug, Clone)]
+pub struct AdmittedKey {
+    authenticator: Arc<Authenticator>,
+    key: KeyId,
+}
+
+impl AdmittedKey {
+    /// That of the key `key`, which `authenticator` has let in.
+    pub const fn new(authenticator: Arc<Authenticator>, key: KeyId) -> Self {
+        Self { authenticator, key }
+    }
+
+    /// Why the key is good no more, as of less than a second ago; none while it is good.
+    ///
+    /// The store is asked only where nothing younger than a second is remembered, so not by a call that is
+    /// sent as soon as it has come. It takes at most a second.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::StoreUnavailable`].
+    pub async fn lapse(&self) -> Result<Option<Lapse>, AuthError> {
+        let Authenticator { clock, .. } = &*self.authenticator;
+        let remembered = self.authenticator.recent().remembered(&self.key, clock.instant());
+        let credential = match remembered {
+            Some(Answer(credential)) => credential,
+            None => self.authenticator.credential(&self.key).await?,
+        };
+        let is_gone = Some(Lapse::Revoked);
+        Ok(credential.map_or(is_gone, |credential| credential.lapse(clock.timestamp())))
+    }
+}
+
+/// Tells from a presented key who is calling.
+#[derive(Debug)]
+pub struct Authenticator {
+    directory: Arc<Directory>,
+    clock: Arc<dyn Clock>,
+    recent: Mutex<Recent>,
+    strangers: Semaphore,
+    patience: Duration,
+}
+
+impl Authenticator {
+    /// An authenticator of the tenants in `directory`.
+    pub fn new(directory: Arc<Directory>, clock: Arc<dyn Clock>) -> Self {
+        // A store that needs longer answers with what may be older than a second.
+        let strangers = Semaphore::new(STRANGERS_AT_ONCE);
+        Self { directory, clock, recent: Mutex::default(), strangers, patience: MAX_AGE }
+    }
+
+    /// The caller that `presented` is the key of.
+    ///
+    /// Takes at most a second, however long the store takes. Concurrent requests with a key that is
+    /// not remembered each ask the store; with one that is, at most one of them does.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`], one variant for each reason.
+    pub async fn authenticate(&self, presented: &str) -> Result<Principal, AuthError> {
+        if presented.is_empty() {
+            return Err(AuthError::Missing);
+        }
+        let key = ApiKey::parse(presented)?;
+        let credential = self.credential(&key.id).await?;
+        self.judge(key, credential)
+    }
+
+    async fn credential(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
+        if let Some(credential) = self.directory.in_files(id) {
+            return Ok(Some(credential));
+        }
+        if let Some(answer) = self.recent().answer(id, self.clock.instant()) {
+            return Ok(answer.0);
+        }
+        let is_known = self.recent().has_met(id);
+        let looking_up = async {
+            if is_known { self.look_up(id).await } else { self.look_up_stranger(id).await }
+        };
+        match tokio::time::timeout(self.patience, looking_up).await {
+            Ok(found) => found,
+            Err(late) => self.answer_without_store(id, AuthError::StoreUnavailable(late.into())),
+        }
+    }
+
+    /// Looks up an id that may be made up, in its turn among all such.
+    async fn look_up_stranger(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
+        let came_at = self.clock.instant();
+        // Nothing closes the semaphore.
+        let _turn = self.strangers.acquire().await;
+        // Somebody before may have asked for the same id.
+        if let Some(answer) = self.recent().answer_since(id, came_at) {
+            return Ok(answer.0);
+        }
+        self.look_up(id).await
+    }
+
+    async fn look_up(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
+        let asked_at = self.clock.instant();
+        match self.directory.in_database(id).await {
+            Ok(credential) => {
+                self.recent().remember(id.clone(), Answer(credential.clone()), asked_at);
+                Ok(credential)
+            }
+            Err(error) => self.answer_without_store(id, error.into()),
+        }
+    }
+
+    /// What is remembered serves until it is a second old, also where the store just failed.
+    fn answer_without_store(
+        &self,
+        id: &KeyId,
+        failure: AuthError,
+    ) -> Result<Option<Arc<Credential>>, AuthError> {
+        self.recent().answer(id, self.clock.instant()).map(|answer| answer.0).ok_or(failure)
+    }
+
+    /// Compares the secret before anything else, so that the state of a key is told to its holder
+    /// only; an unknown id is compared with a hash that nothing has, and takes as long.
+    fn judge(
+        &self,
+        key: ParsedKey,
+        credential: Option<Arc<Credential>>,
+    ) -> Result<Principal, AuthError> {
+        let expected = credential.as_ref().map_or(&KeyHash::OF_NOBODY, |known| &known.hash);
+        let is_holder = expected.matches(&key.hash);
+        let Some(credential) = credential.filter(|_| is_holder) else {
+            return Err(AuthError::Unknown);
+        };
+        match credential.lapse(self.clock.timestamp()) {
+            Some(lapse) => Err(lapse.into()),
+            None => Ok(Principal { tenant: credential.tenant.clone(), key: key.id }),
+        }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        // A panic elsewhere leaves at worst a forgotten answer.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::SystemTime;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::auth::fake::{FakeStore, Mood};
+    use crate::clock::ManualClock;
+    use crate::random::SeededRandom;
+
+    /// An authenticator over a store with one tenant, `acme`, that has one key.
+    struct Door {
+        store: Arc<FakeStore>,
+        clock: Arc<ManualClock>,
+        authenticator: Authenticator,
+        key: ApiKey,
+    }
+
+    impl Door {
+        async fn open() -> Self {
+            let store = Arc::new(FakeStore::default());
+            let (key, hash) = ApiKey::create(&SeededRandom::new(1));
+            let acme = Tenant::new("acme".parse().unwrap());
+            store.put_key(&key, hash, acme);
+            let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+            let directory = Directory::open(BTreeMap::new(), store.clone()).await.unwrap();
+            let authenticator = Authenticator::new(Arc::new(directory), clock.clone());
+            Self { store, clock, authenticator, key }
+        }
+
+        async fn knock(&self) -> Result<Principal, AuthError> {
+            self.authenticator.authenticate(self.key.expose()).await
+        }
+
+        async fn reason_for(&self, presented: &str) -> &'static str {
+            self.authenticator.authenticate(presented).await.unwrap_err().reason()
+        }
+
+        fn wait(&self, milliseconds: u64) {
+            self.clock.advance(Duration::from_millis(milliseconds));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_good_key_names_its_tenant() {
+        let door = Door::open().await;
+        let caller = door.knock().await.unwrap();
+        assert_eq!(caller.tenant.name.as_str(), "acme");
+        assert_eq!(&caller.key, door.key.id());
+    }
+
+    /// Presents keys of these seeds at once, for as long as the clock stands.
+    async fn knock_with(door: &Door, seeds: std::ops::Range<u64>) -> Vec<&'static str> {
+        let keys: Vec<_> = seeds.map(|seed| ApiKey::create(&SeededRandom::new(seed)).0).collect();
+        futures_util::future::join_all(keys.iter().map(|key| door.reason_for(key.expose()))).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_made_up_keys_asks_the_store_for_few_at_once_and_keeps_no_tenant_out() {
+        let door = Door::open().await;
+        door.knock().await.unwrap();
+        door.wait(2_000);
+        door.store.become_of(Mood::Slow(Duration::from_millis(100)));
+        let (refused, known) = tokio::join!(knock_with(&door, 10..110), door.knock());
+        assert!(known.is_ok(), "a key that was good before waits for no stranger");
+        let most = STRANGERS_AT_ONCE + 1;
+        assert!(door.store.most_at_once() <= most, "{} at once", door.store.most_at_once());
+        let told = |reason| refused.iter().filter(|told| **told == reason).count();
+        // In a second each of the two asks ten times.
+        assert_eq!(told("unknown") + told("store_unavailable"), 100);
+        assert!((2..=20).contains(&told("unknown")), "{refused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_made_up_key_that_comes_many_times_at_once_is_looked_up_once_for_each_turn() {
+        let door = Door::open().await;
+        door.store.become_of(Mood::Slow(Duration::from_millis(10)));
+        let before = door.store.lookups();
+        let (stranger, _) = ApiKey::create(&SeededRandom::new(2));
+        let knocking = (0..100).map(|_| door.reason_for(stranger.expose()));
+        for reason in futures_util::future::join_all(knocking).await {
+            assert_eq!(reason, "unknown");
+        }
+        assert!(door.store.lookups() - before <= STRANGERS_AT_ONCE);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_just_made_opens_within_a_second_though_it_was_tried_before() {
+        let door = Door::open().await;
+        let (key, hash) = ApiKey::create(&SeededRandom::new(2));
+        assert_eq!(door.reason_for(key.expose()).await, "unknown");
+        door.store.put_key(&key, hash, Tenant::new("new".parse().unwrap()));
+        door.wait(999);
+        let caller = door.authenticator.authenticate(key.expose()).await.unwrap();
+        assert_eq!(caller.tenant.name.as_str(), "new");
+    }
+
+    #[tokio::test]
+    async fn each_bad_key_is_refused_for_its_own_reason() {
+        let door = Door::open().await;
+        let (stranger, _) = ApiKey::create(&SeededRandom::new(2));
+        assert_eq!(door.reason_for("").await, "missing");
+        assert_eq!(door.reason_for("sk-123").await, "malformed");
+        assert_eq!(door.reason_for(stranger.expose()).await, "unknown");
+    }
+
+    #[tokio::test]
+    async fn the_right_id_with_another_secret_is_unknown_whatever_the_keys_state() {
+        let door = Door::open().await;
+        let (_, another) = ApiKey::create(&SeededRandom::new(2));
+        door.store.change_key(door.key.id(), |key| {
+            key.hash = another;
+            key.revoked_at = Some(Timestamp::UNIX_EPOCH);
+        });
+        assert_eq!(door.knock().await.unwrap_err().reason(), "unknown");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_key_and_a_revoked_one_read_alike() {
+        let (unknown, revoked) = (AuthError::Unknown, AuthError::Revoked);
+        assert_eq!(unknown.to_string(), revoked.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_revocation_binds_within_a_second_under_steady_use() {
+        let door = Door::open().await;
+        door.knock().await.unwrap();
+        door.store.revoke(door.key.id());
+        for _ in 0..9 {
+            door.wait(100);
+            let _ = door.knock().await;
+        }
+        door.wait(100);
+        assert_eq!(door.knock().await.unwrap_err().reason(), "revoked");
+    }
+
+    #[tokio::test]
+    async fn a_disabled_tenant_is_refused_within_a_second() {
+        let door = Door::open().await;
+        door.knock().await.unwrap();
+        door.store.change_tenant("acme", |tenant| tenant.disabled = true);
+        door.wait(1_000);
+        assert_eq!(door.knock().await.unwrap_err().reason(), "tenant_disabled");
+    }
+
+    #[tokio::test]
+    async fn a_key_expires_at_its_date_although_it_is_remembered() {
+        let door = Door::open().await;
+        let soon = Timestamp::from_millisecond(100).unwrap();
+        door.store.change_key(door.key.id(), |key| key.expires_at = Some(soon));
+        door.knock().await.unwrap();
+        door.wait(100);
+        assert_eq!(door.knock().await.unwrap_err().reason(), "expired");
+    }
+
+    #[tokio::test]
+    async fn a_hot_key_asks_the_store_once_in_half_a_second() {
+        let door = Door::open().await;
+        for _ in 0..1_000 {
+            door.knock().await.unwrap();
+            door.wait(1);
+        }
+        assert_eq!(door.store.lookups(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_key_does_not_ask_the_store_each_time() {
+        let door = Door::open().await;
+        let (stranger, _) = ApiKey::create(&SeededRandom::new(2));
+        for _ in 0..100 {
+            assert_eq!(door.reason_for(stranger.expose()).await, "unknown");
+        }
+        assert_eq!(door.store.lookups(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_broken_store_is_told_from_a_bad_key() {
+        let door = Door::open().await;
+        door.store.become_of(Mood::Broken);
+        assert_eq!(door.knock().await.unwrap_err().reason(), "store_unavailable");
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_serves_for_a_second_while_the_store_is_broken() {
+        let door = Door::open().await;
+        door.knock().await.unwrap();
+        door.store.become_of(Mood::Broken);
+        door.wait(999);
+        assert!(door.knock().await.is_ok());
+        door.wait(1);
+        assert_eq!(door.knock().await.unwrap_err().reason(), "store_unavailable");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_never_answers_does_not_hold_the_caller() {
+        let mut door = Door::open().await;
+        door.authenticator.patience = Duration::ZERO;
+        door.store.become_of(Mood::Silent);
+        assert_eq!(door.knock().await.unwrap_err().reason(), "store_unavailable");
+    }
+}
