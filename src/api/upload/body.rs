@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use tokio::time::{Instant, Sleep};
 
-use super::Fault;
+use super::error::UploadError;
 use crate::api::problem::Problem;
 use crate::capacity::account::{HeldBytes, NoRoom};
 use crate::code::ErrorCode;
@@ -39,7 +39,7 @@ pub(super) enum BodyFault {
     BrokeOff,
 }
 
-impl From<BodyFault> for Fault {
+impl From<BodyFault> for UploadError {
     fn from(fault: BodyFault) -> Self {
         Self::Wrong(match fault {
             BodyFault::TooLarge { actual, limit } => too_large(actual, limit),
@@ -249,7 +249,7 @@ impl Room {
 }
 
 /// Reads a whole body into one piece of memory.
-pub(super) async fn collect(mut pieces: Pieces, room: &Room) -> Result<Vec<u8>, Fault> {
+pub(super) async fn collect(mut pieces: Pieces, room: &Room) -> Result<Vec<u8>, UploadError> {
     let mut collected = room.for_all();
     while let Some(piece) = pieces.next().await? {
         room.append(&mut collected, &piece)?;

@@ -10,8 +10,8 @@ use bytes::{Buf, Bytes};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Fault;
 use super::body::Room;
+use super::error::UploadError;
 use crate::api::options::misnamed;
 use crate::api::options::raw::RawOptions;
 use crate::api::problem::Problem;
@@ -89,14 +89,14 @@ pub(super) async fn read_json(
     body: Vec<u8>,
     room: Room,
     options: &mut RawOptions,
-) -> Result<Bytes, Fault> {
+) -> Result<Bytes, UploadError> {
     if body.len() <= DECODE_INLINE_BYTES {
         return decode_json(body, &room, options);
     }
     let mut given = std::mem::take(options);
     let decoding = tokio::task::spawn_blocking(move || {
         let file = decode_json(body, &room, &mut given)?;
-        Ok::<_, Fault>((file, given))
+        Ok::<_, UploadError>((file, given))
     });
     let (file, given) = decoding.await.map_err(|_panicked| Problem::internal())??;
     *options = given;
@@ -104,7 +104,11 @@ pub(super) async fn read_json(
 }
 
 /// Reads the options and decodes the document where it stands, so that the body becomes the file.
-fn decode_json(mut body: Vec<u8>, room: &Room, options: &mut RawOptions) -> Result<Bytes, Fault> {
+fn decode_json(
+    mut body: Vec<u8>,
+    room: &Room,
+    options: &mut RawOptions,
+) -> Result<Bytes, UploadError> {
     let upload = parse(&body)?;
     for (name, value) in &upload.options {
         if upload.document.is_none() && !RawOptions::knows(name) {
@@ -238,8 +242,8 @@ mod tests {
         let room = Room::new(Some(length), length, Arc::new(account.hold(length).unwrap()));
         let read = decode_json(json.as_bytes().to_vec(), &room, &mut RawOptions::default());
         read.map_err(|fault| match fault {
-            Fault::Wrong(problem) => problem.code.as_str(),
-            Fault::NoRoom(_) => "overloaded",
+            UploadError::Wrong(problem) => problem.code.as_str(),
+            UploadError::NoRoom(_) => "overloaded",
         })
     }
 

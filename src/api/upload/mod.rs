@@ -8,6 +8,7 @@
 
 mod body;
 mod coding;
+mod error;
 mod json;
 mod multipart;
 mod parameters;
@@ -21,12 +22,12 @@ use bytes::Bytes;
 
 use self::body::{Pieces, Room, collect, too_large};
 use self::coding::{compression, require_identity, unannounced};
+use self::error::UploadError;
 use self::json::read_json;
 use self::multipart::read_multipart;
-use super::entrance::{Entered, announced_length, overloaded};
+use super::entrance::{Entered, announced_length};
 use super::options::raw::RawOptions;
 use super::problem::Problem;
-use crate::capacity::account::NoRoom;
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
@@ -37,36 +38,6 @@ pub(super) struct Upload {
     pub(super) file: Bytes,
     /// The options, as yet unread.
     pub(super) options: RawOptions,
-}
-
-/// Why an upload cannot be had.
-#[derive(Debug)]
-enum Fault {
-    /// It is wrong.
-    Wrong(Problem),
-    /// There is no room for it.
-    NoRoom(NoRoom),
-}
-
-impl From<Problem> for Fault {
-    fn from(problem: Problem) -> Self {
-        Self::Wrong(problem)
-    }
-}
-
-impl From<NoRoom> for Fault {
-    fn from(no_room: NoRoom) -> Self {
-        Self::NoRoom(no_room)
-    }
-}
-
-impl Fault {
-    fn told(self, gateway: &Gateway, entered: &Entered) -> Problem {
-        match self {
-            Self::Wrong(problem) => problem,
-            Self::NoRoom(no_room) => overloaded(gateway, entered.tenant.name.as_str(), no_room),
-        }
-    }
 }
 
 /// Reads the upload of a request.
@@ -81,14 +52,14 @@ pub(super) async fn read(
 ) -> Result<Upload, Problem> {
     let room = room_for(gateway, entered, &request)?;
     let upload = read_form(gateway, room, request).await;
-    let upload = upload.map_err(|fault| fault.told(gateway, entered))?;
+    let upload = upload.map_err(|error| error.told(gateway, entered))?;
     if upload.file.is_empty() {
         return Err(Problem::new(ErrorCode::EmptyFile, "The file has no bytes. Send an image."));
     }
     Ok(upload)
 }
 
-async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Upload, Fault> {
+async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Upload, UploadError> {
     let mut options = RawOptions::default();
     let query = request.uri().query().unwrap_or_default();
     room.take_for_option(query.len())?;
@@ -119,7 +90,7 @@ pub(super) async fn read_whole(
 ) -> Result<Bytes, Problem> {
     let room = room_for(gateway, entered, &request)?;
     let body = collect(Pieces::of(gateway, request.into_body()), &room).await;
-    let body = body.map_err(|fault| fault.told(gateway, entered))?;
+    let body = body.map_err(|error| error.told(gateway, entered))?;
     require_text(&body)?;
     Ok(body.into())
 }

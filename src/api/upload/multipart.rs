@@ -8,9 +8,9 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use httparse::Status;
 
-use super::Fault;
 use super::body::{Pieces, Room};
 use super::coding::{compression, unannounced};
+use super::error::UploadError;
 use super::parameters::parameter;
 use super::parts::{BOUNDARY_BYTES, Found, FrameFault, HEAD_BYTES, Parts};
 use crate::api::options::misnamed;
@@ -36,7 +36,7 @@ pub(super) async fn read_multipart(
     mut pieces: Pieces,
     room: &Room,
     options: &mut RawOptions,
-) -> Result<Bytes, Fault> {
+) -> Result<Bytes, UploadError> {
     let mut form = Form::new(&boundary_of(headers)?);
     let (mut body, mut looked_at) = (room.for_all(), 0);
     while let Some(piece) = pieces.next().await? {
@@ -96,7 +96,12 @@ impl Form {
     }
 
     /// Looks at what was added to the body.
-    fn look_at(&mut self, body: &[u8], room: &Room, options: &mut RawOptions) -> Result<(), Fault> {
+    fn look_at(
+        &mut self,
+        body: &[u8],
+        room: &Room,
+        options: &mut RawOptions,
+    ) -> Result<(), UploadError> {
         if !self.parts.has_begun()
             && let Some(kind) = compression(body)
         {
@@ -144,7 +149,7 @@ impl Form {
         content: Range<usize>,
         room: &Room,
         options: &mut RawOptions,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), UploadError> {
         self.check_length(content.len())?;
         match std::mem::replace(&mut self.part, Part::None) {
             Part::File => self.file = Some(content),
