@@ -1,8 +1,8 @@
-//! What time it is, as an argument.
+//! The time, passed as an argument.
 //!
-//! Nothing else in the crate reads the machine's clock (`clippy.toml` refuses it) but tokio's timers, which
-//! a test can pause, so a test decides what time it is and never sleeps. Two readings are kept apart because they fail differently: wall
-//! time may jump when an administrator or NTP sets it, monotonic time may not.
+//! Only this module and tokio's timers, which a test can pause, read the machine's clock (`clippy.toml` refuses other
+//! uses). So a test sets the time and never sleeps. Wall time may jump when an administrator or NTP sets it, and
+//! monotonic time may not, so the two are kept apart.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,16 +11,16 @@ use jiff::Timestamp;
 
 /// A source of time.
 pub trait Clock: std::fmt::Debug + Send + Sync {
-    /// Wall time: for expiry dates and for what a person reads. May jump.
+    /// Wall time: for expiry dates and for people. May jump.
     fn now(&self) -> SystemTime;
 
     /// Monotonic time: for durations, limits and deadlines. Never goes back.
     fn instant(&self) -> Instant;
 
-    /// Wall time in whole milliseconds, as records carry it.
+    /// Wall time in whole milliseconds, as it is stored.
     ///
-    /// A clock beyond the calendar (after the year 9999) reads as its last moment, at which every key
-    /// with a date has expired: the safe way to be wrong.
+    /// A clock after the year 9999 reads as the last moment of the calendar. Every key with a date has expired then, which
+    /// is the safe error.
     fn timestamp(&self) -> Timestamp {
         Timestamp::try_from(self.now())
             .and_then(|now| Timestamp::from_millisecond(now.as_millisecond()))
@@ -43,23 +43,23 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved.
+/// A clock that changes only when a test moves it.
 #[derive(Debug)]
 pub struct ManualClock {
     start: Instant,
-    reading: Mutex<Reading>,
+    reading: Mutex<ClockReading>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Reading {
+struct ClockReading {
     wall: SystemTime,
     elapsed: Duration,
 }
 
 impl ManualClock {
-    /// A clock that stands at `now`.
+    /// A clock that shows `now`.
     pub fn new(now: SystemTime) -> Self {
-        let reading = Reading { wall: now, elapsed: Duration::ZERO };
+        let reading = ClockReading { wall: now, elapsed: Duration::ZERO };
         Self { start: SystemClock.instant(), reading: Mutex::new(reading) }
     }
 
@@ -75,7 +75,7 @@ impl ManualClock {
         self.reading().wall = now;
     }
 
-    fn reading(&self) -> MutexGuard<'_, Reading> {
+    fn reading(&self) -> MutexGuard<'_, ClockReading> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

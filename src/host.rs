@@ -1,22 +1,22 @@
-//! Where a connection leads, as far as the name or address of its host tells.
+//! Where a connection leads, judged by the name or address of its host.
 //!
-//! Names are not resolved: what one means may differ from moment to moment.
+//! Names are not resolved: their addresses may change at any time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where Alibaba Cloud's machines ask for facts and credentials of their own.
+/// The metadata service of Alibaba Cloud's machines, which gives out credentials.
 const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
 
-/// The same of Amazon's by IPv6.
+/// The same of Amazon's, by IPv6.
 const AMAZON_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Whether the host is this machine, so that what is sent there stays on it.
+/// Whether the host is this machine, so that nothing leaves it.
 pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || address(host).is_some_and(|address| address.is_loopback())
 }
 
-/// Whether the host is an address at which only the machine's own cloud or link answers: IPv4 and IPv6
-/// link-local, and the metadata services outside of these.
+/// Whether only the machine's own link or cloud can answer at this address: IPv4 and IPv6 link-local, and metadata
+/// services at other addresses.
 pub fn is_link_local(host: &str) -> bool {
     match address(host) {
         Some(IpAddr::V4(address)) => address.is_link_local() || address == ALIBABA_METADATA,
@@ -25,8 +25,8 @@ pub fn is_link_local(host: &str) -> bool {
     }
 }
 
-/// The address that a host is, with or without the brackets of a URL. An IPv4 address that is written as an
-/// IPv6 address is the IPv4 address.
+/// The host as an IP address, with or without the brackets of a URL. An IPv4-mapped IPv6 address becomes the IPv4
+/// address.
 fn address(host: &str) -> Option<IpAddr> {
     let address: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
     Some(address.to_canonical())

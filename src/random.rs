@@ -1,7 +1,7 @@
-//! Chance, as an argument.
+//! Randomness, passed as an argument.
 //!
-//! Keys, request ids and the jitter of a backoff are drawn from a [`Random`] that is handed in, so
-//! that a test can repeat what it saw.
+//! Keys, request ids and the jitter of a backoff come from a [`Random`] that is passed in, so that a test can repeat a
+//! run.
 
 use std::sync::Mutex;
 
@@ -14,7 +14,7 @@ pub trait Random: std::fmt::Debug + Send + Sync {
     /// Fills `bytes` with random ones.
     fn fill(&self, bytes: &mut [u8]);
 
-    /// A number drawn evenly from all 64-bit numbers.
+    /// A 64-bit number, all equally likely.
     fn next_u64(&self) -> u64 {
         let mut bytes = [0; 8];
         self.fill(&mut bytes);
@@ -38,16 +38,15 @@ pub struct SystemRandom;
 impl Random for SystemRandom {
     /// # Panics
     ///
-    /// When the operating system has no random bytes to give. A service that would go on with
-    /// predictable keys must not run.
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for chance")]
+    /// If the operating system has no random bytes. A service with predictable keys must not run.
+    #[expect(clippy::disallowed_methods, reason = "the one place that uses the system's source")]
     #[expect(clippy::expect_used, reason = "predictable keys are worse than a stop")]
     fn fill(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the operating system gives random bytes");
     }
 }
 
-/// A repeatable source for tests (SplitMix64, Steele, Lea and Flood 2014). Not fit for keys.
+/// A repeatable source for tests (SplitMix64, Steele, Lea and Flood 2014). Not for keys.
 #[derive(Debug)]
 pub struct SeededRandom {
     state: Mutex<u64>,

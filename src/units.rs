@@ -1,8 +1,7 @@
 //! Quantities that must not be confused: tokens, pixels, money.
 //!
-//! Each is an integer behind a private field, so that a sum of tokens can never be compared with a
-//! number of pixels and money never passes through a float. There is no implicit conversion: a value
-//! comes in by [`new`](Tokens::new) and goes out by [`get`](Tokens::get).
+//! Each is an integer in a private field, so tokens cannot be compared with pixels, and money never becomes a float. There
+//! is no implicit conversion: [`new`](Tokens::new) makes a value, and [`get`](Tokens::get) returns its number.
 
 use std::fmt;
 use std::iter::Sum;
@@ -11,7 +10,7 @@ use std::str::FromStr;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A number of model tokens, as DashScope counts and bills them.
+/// A number of model tokens, which DashScope counts and bills.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -27,18 +26,18 @@ impl Tokens {
         Self(count)
     }
 
-    /// The bare number.
+    /// The number.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The sum; stays at the largest value instead of wrapping.
+    /// The sum, at most the largest value.
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// The difference; zero where `other` is larger.
+    /// The difference; zero if `other` is larger.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
@@ -70,7 +69,7 @@ impl Pixels {
         Self(count)
     }
 
-    /// The bare number.
+    /// The number.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -82,7 +81,7 @@ impl fmt::Display for Pixels {
     }
 }
 
-/// The tokens of one or more model calls, by what they were spent on.
+/// The tokens of one or more model calls, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Tokens of images, each with its two vision markers.
@@ -94,17 +93,17 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Tokens that went in: image and text.
+    /// Input tokens: image and text.
     pub const fn input(&self) -> Tokens {
         self.image.saturating_add(self.text)
     }
 
-    /// All tokens, in and out.
+    /// All tokens, input and output.
     pub const fn total(&self) -> Tokens {
         self.input().saturating_add(self.output)
     }
 
-    /// The same, kind by kind no less than `least` and no more than `most`, which is nowhere below it.
+    /// Each kind, limited to at least `least` and at most `most`. No kind of `most` is below that of `least`.
     #[must_use]
     pub fn clamp(&self, least: &Self, most: &Self) -> Self {
         Self {
@@ -114,7 +113,7 @@ impl Usage {
         }
     }
 
-    /// The sum of two usages, kind by kind.
+    /// The sum of each kind.
     #[must_use]
     pub const fn plus(&self, other: &Self) -> Self {
         Self {
@@ -165,7 +164,7 @@ pub struct Money {
 }
 
 impl Money {
-    /// Nothing.
+    /// No money.
     pub const ZERO: Self = Self { nanos: 0 };
 
     /// An amount given in billionths of a unit.
@@ -178,13 +177,13 @@ impl Money {
         self.nanos
     }
 
-    /// The sum; stays at the largest value instead of wrapping.
+    /// The sum, at most the largest value.
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         Self::from_nanos(self.nanos.saturating_add(other.nanos))
     }
 
-    /// The difference; zero where `other` is larger.
+    /// The difference; zero if `other` is larger.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self::from_nanos(self.nanos.saturating_sub(other.nanos))
@@ -249,7 +248,7 @@ impl TryFrom<String> for Money {
 }
 
 impl InvalidMoney {
-    /// Keeps as much of the text as tells what was meant.
+    /// Keeps the beginning of the text.
     fn of(text: &str) -> Self {
         const SHOWN: usize = 40;
         Self(text.chars().take(SHOWN).collect())
@@ -263,9 +262,8 @@ impl Serialize for Money {
     }
 }
 
-/// Reads the decimal from a string. A number is refused: whoever wrote it may already have put it
-/// through a float. So the format is asked what it holds, because those of configuration files turn
-/// a number into a string for whoever asks for one.
+/// Reads the decimal from a string. A number is refused: it may have been a float before. The format decides the type,
+/// because configuration formats turn a number into a string on request.
 impl<'de> Deserialize<'de> for Money {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(MoneyVisitor)
@@ -286,14 +284,14 @@ impl Visitor<'_> for MoneyVisitor {
     }
 }
 
-/// An amount of money as answers show it, derived from tokens and the price list.
+/// The price of tokens by the price list, as answers show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Cost {
     /// The amount.
     pub amount: Money,
-    /// In which currency.
+    /// The currency.
     pub currency: Currency,
-    /// True: the vendor's bill counts, this is the price list applied to its usage.
+    /// Always true: the vendor's invoice decides, and this is the price list applied to the usage.
     pub estimated: bool,
 }
 

@@ -13,7 +13,7 @@ use super::fault::error::CallError;
 use super::protocol::{Call, Forward};
 use super::settings::{UnknownMembers, UpstreamSettings};
 use super::wire::check::CheckError;
-use super::wire::request::Request;
+use super::wire::request::UpstreamRequest;
 use super::wire::transport::ClientError;
 use crate::admission::Permit;
 use crate::admission::tab::Tab;
@@ -24,7 +24,7 @@ use crate::random::Random;
 use crate::redis::cells::SharedCells;
 use crate::telemetry::metrics::Metrics;
 
-/// A client of DashScope's endpoints. Cloning it is cheap and shares its paces and its connections.
+/// A client of DashScope's endpoints. Clones share queues and connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     dispatcher: Arc<Dispatcher>,
@@ -33,8 +33,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the endpoints that `settings` describe, whose keys must be there by now. The replicas
-    /// that use one `shared` store share the accounts' rates. Long answers are counted in `memory`.
+    /// A client of the endpoints in `settings`, which must hold their keys. Replicas that use one `shared` store share
+    /// the accounts' rates. Long answers are counted in `memory`.
     ///
     /// # Errors
     ///
@@ -59,30 +59,30 @@ impl Client {
         Ok(Self { dispatcher: Arc::new(dispatcher), clock, unknown_members })
     }
 
-    /// What is done with members of a request in a caller's own words that are not known.
+    /// What happens to unknown members of a forwarded request.
     pub const fn unknown_members(&self) -> UnknownMembers {
         self.unknown_members
     }
 
-    /// Makes the call, repeating it where that is safe, until `deadline` by the client's clock.
+    /// Makes the call, and repeats it where that is safe, until `deadline` by the client's clock.
     ///
-    /// Dropping the future after the request went out writes the permit off.
+    /// Dropping the future after the request was sent writes the permit off.
     ///
     /// # Errors
     ///
-    /// [`CallError`] says why there is no completion and what was spent nevertheless.
+    /// [`CallError`] says why there is no completion.
     pub async fn call(
         &self,
         permit: Permit,
         call: &Call,
         deadline: Instant,
     ) -> Result<Completion, CallError> {
-        let request = Request::new(call, &permit.model().name, permit.bound().output);
+        let request = UpstreamRequest::new(call, &permit.model().name, permit.bound().output);
         self.dispatcher.call(permit, &request, deadline).await?.completion().await
     }
 
-    /// Makes the call for an answer that comes while it is written. The deadline holds until it begins;
-    /// from then on `upstream.stream_timeout_ms`.
+    /// Makes the call for a streamed answer. The deadline holds until the answer begins; from then on
+    /// `upstream.stream_timeout_ms` holds.
     ///
     /// # Errors
     ///
@@ -93,26 +93,26 @@ impl Client {
         call: &Call,
         deadline: Instant,
     ) -> Result<Streamed, CallError> {
-        let request = Request::streamed(call, &permit.model().name, permit.bound().output);
+        let request = UpstreamRequest::streamed(call, &permit.model().name, permit.bound().output);
         self.dispatcher.call(permit, &request, deadline).await?.streamed().await
     }
 
-    /// Sends what a caller has put into words, and gives back what comes, byte for byte.
+    /// Sends a request that a caller wrote, and returns the reply byte for byte.
     ///
     /// # Errors
     ///
-    /// [`CallError`]; where the upstream objects to the request itself, with its own words.
+    /// [`CallError`], with the upstream's own words if it objects to the request itself.
     pub async fn forward(
         &self,
         permit: Permit,
         forward: &Forward,
         deadline: Instant,
     ) -> Result<Forwarded, CallError> {
-        let request = Request::forwarded(forward);
+        let request = UpstreamRequest::forwarded(forward);
         self.dispatcher.call(permit, &request, deadline).await?.forwarded().await
     }
 
-    /// Asks for leave to put a file of `tenant` for `model` into the provider's temporary storage. Spends
+    /// Asks for leave to put a file of `tenant` for `model` into the provider's temporary storage. This spends
     /// nothing.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl Client {
         upload_policy(pool, self.clock.as_ref(), (model, tenant), deadline, tab).await
     }
 
-    /// How each endpoint is reached, by its name: `without a proxy`, or by which.
+    /// How each endpoint is reached, by its name: `without a proxy`, or by which one.
     pub fn ways(&self) -> Vec<(String, String)> {
         let endpoints = self.dispatcher.pool().endpoints().iter();
         endpoints
@@ -137,9 +137,8 @@ impl Client {
             .collect()
     }
 
-    /// Asks every endpoint for its list of models, which spends nothing, to see whether the address
-    /// answers and takes the key; gives back what came of it by the endpoint's name.
-    /// [`CheckError`] tells an operator what to mend.
+    /// Asks every endpoint for its list of models, which spends nothing, to see whether the address answers and accepts
+    /// the key. Returns the result by the endpoint's name. [`CheckError`] tells an operator what to correct.
     pub async fn check(&self) -> Vec<(String, Result<(), CheckError>)> {
         let mut found = Vec::new();
         for endpoint in self.dispatcher.pool().endpoints() {

@@ -1,4 +1,4 @@
-//! What a call brought, and what that cost.
+//! The answer to a call, and its cost.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,13 +7,12 @@ use super::fault::error::Code;
 use crate::admission::Settlement;
 use crate::json::Tree;
 
-/// What the model answered and what that cost.
+/// The model's answer and its cost.
 #[derive(Clone, PartialEq)]
 pub struct Completion {
     /// What the model wrote. Empty for a blank page.
     pub text: String,
-    /// The text without fragments that the model repeated. DashScope's own protocol gives it, and not
-    /// always.
+    /// The text without fragments that the model repeated. Only DashScope's own protocol has it, and not always.
     pub processed_text: Option<String>,
     /// Text lines with their places: the result of the task `advanced_recognition`.
     pub words: Option<Vec<Word>>,
@@ -21,7 +20,7 @@ pub struct Completion {
     pub kv_result: Option<Tree>,
     /// Why the model stopped.
     pub finish_reason: FinishReason,
-    /// What that cost.
+    /// What the answer cost.
     pub receipt: Receipt,
 }
 
@@ -32,12 +31,12 @@ pub struct Receipt {
     pub settlement: Settlement,
     /// The endpoint that answered.
     pub endpoint: String,
-    /// Whether the upstream stated a bill that can be. If not, `settlement` is the permit's bound, or more, marked
-    /// unverified: the answer is good and paid for, so it is delivered, and the account errs upwards.
+    /// Whether the upstream stated a possible bill. If not, `settlement` is the permit's bound, or more, marked
+    /// unverified: the answer was paid for, so it is delivered, and the ledger errs upwards.
     pub verified: bool,
     /// The upstream's id of the answer, for its support.
     pub request_id: Option<Code>,
-    /// How often the upstream was asked, this answer's attempt included.
+    /// The number of attempts, that of this answer included.
     pub attempts: u32,
     /// Time spent waiting for the upstream, over all attempts; queueing and backoff not included.
     pub upstream_time: Duration,
@@ -53,10 +52,9 @@ impl Receipt {
 /// One text line of the task `advanced_recognition`.
 #[derive(Clone, PartialEq)]
 pub struct Word {
-    /// What it says.
+    /// The text of the line.
     pub text: String,
-    /// `x1, y1, … x4, y4`, clockwise from the top left, in pixels of the image as sent. May lie
-    /// outside.
+    /// `x1, y1, … x4, y4`, clockwise from the top left, in pixels of the image as sent. They may lie outside of it.
     pub location: Option<[f64; 8]>,
     /// Centre x, centre y, width, height, angle in degrees; upright lines come with sides swapped.
     pub rotate_rect: Option<[f64; 5]>,
@@ -69,18 +67,18 @@ pub enum FinishReason {
     Stop,
     /// It reached `max_tokens`: the text is cut.
     Length,
-    /// Something that the vendor does not document, or nothing.
+    /// An undocumented reason, or none.
     Other(Option<Code>),
 }
 
-/// Leaves out what the line says.
+/// Leaves the text out.
 impl fmt::Debug for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Word").field("location", &self.location).finish_non_exhaustive()
     }
 }
 
-/// Leaves out what the model read.
+/// Leaves the answer out.
 impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Completion")

@@ -1,24 +1,20 @@
 //! The one place that speaks to DashScope.
 //!
-//! [`Client::call`] takes a [`Permit`](crate::admission::Permit) and gives back a
-//! [`Completion`](completion::Completion) together with what it cost. Model, `max_tokens` and the tokens that the
-//! pacer reckons with are read from the permit and not from the [`Call`], so that what is sent can never be dearer
-//! than what was admitted.
+//! [`Client::call`] takes a [`Permit`](crate::admission::Permit) and returns a
+//! [`Completion`](completion::Completion) with its cost. The model, `max_tokens` and the tokens that the account's rate
+//! counts come from the permit and not from the [`Call`], so a call cannot cost more than was admitted.
+//! [`Client::stream`] asks for a streamed answer, and [`Client::forward`] sends a request that a caller wrote in either
+//! protocol. Only callers of the last see the upstream's own words; others see codes and request ids.
 //!
-//! `call/dispatch.rs` reads top to bottom what happens to a call. The folders are its steps:
+//! `call/dispatch.rs` is the loop that every call runs through. Each folder imports only from those above it:
 //!
-//! - `pool`: to which endpoint it goes, and which endpoints are closed.
-//! - `pace`: when it may leave, by the account's rate and a fair queue.
-//! - `wire`: what goes over the connection, and how an answer or a stream is read.
-//! - `fault`: what a failure means, and whose fault it is.
-//! - `call`: one call from its permit to its bill, with retries and streams.
+//! 1. `fault`: what a failure means, and whose fault it is.
+//! 2. `wire`: what goes over the connection, and how an answer or a stream is read.
+//! 3. `pace`: when a call may leave, by the account's rate and a fair queue.
+//! 4. `pool`: to which endpoint it goes, and which endpoints are closed.
+//! 5. `call`: one call from its permit to its bill, with retries and streams.
 //!
-//! reqwest appears below this module and nowhere else.
-//!
-//! [`Client::call`] asks for a whole answer, [`Client::stream`] for one that comes while it is written,
-//! and [`Client::forward`] sends what a caller has put into the words of either protocol itself. No word
-//! of the upstream's prose leaves this module but to callers of the last: others see codes and request
-//! ids.
+//! reqwest appears below this module and nowhere else in the service.
 
 mod call;
 mod client;
@@ -39,7 +35,7 @@ pub use self::protocol::{Call, Forward, Image, Protocol, Task};
 pub use self::wire::check;
 pub use self::wire::transport::ClientError;
 
-/// The words of a recorded answer, for tests; none where the recordings are not at hand.
+/// The words of a recorded answer, for tests; none where the recordings are missing.
 #[cfg(test)]
 pub(crate) fn recorded_words(name: &str) -> Option<Vec<completion::Word>> {
     wire::answer::recorded(200, name)?.ok()?.words

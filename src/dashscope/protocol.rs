@@ -1,4 +1,4 @@
-//! The two protocols that DashScope speaks, and what is asked in them.
+//! The two protocols of DashScope, and the calls that are made in them.
 
 use std::fmt;
 
@@ -26,36 +26,36 @@ impl Protocol {
     }
 }
 
-/// One call to a model: the picture, how it is to be read, and what is asked of it.
+/// One call to a model: the picture, how to read it, and the prompt.
 ///
-/// The OpenAI-compatible protocol is spoken, unless there is a task or the picture shall be
-/// straightened: those only DashScope's own knows (Model Studio, "Qwen-OCR API reference").
+/// It is made in the OpenAI-compatible protocol, unless it has a task or the picture is to be straightened: only
+/// DashScope's own protocol has those (Model Studio, "Qwen-OCR API reference").
 #[derive(Clone)]
 pub struct Call {
     /// The picture.
     pub image: Image,
-    /// What is asked; none leaves the model its own prompt.
+    /// The prompt; without one the model uses its own.
     pub prompt: Option<String>,
     /// The built-in task; models before qwen3.5-ocr ignore the prompt when one is set.
     pub task: Option<Task>,
 }
 
-/// A picture as it is sent: encoded bytes, and the bounds within which the model reads it.
+/// A picture as it is sent: encoded bytes, and the bounds of the size at which the model reads it.
 #[derive(Clone)]
 pub struct Image {
-    /// The media type that the bytes are of, like `image/png`.
+    /// The media type of the bytes, like `image/png`.
     pub media_type: &'static str,
-    /// The encoded picture; Base64 is made of it only while it is sent.
+    /// The encoded picture. It becomes Base64 only while it is sent.
     pub bytes: Bytes,
     /// The least pixels that the model reads it at.
     pub min_pixels: Pixels,
     /// The most pixels that the model reads it at.
     pub max_pixels: Pixels,
-    /// Whether the model shall straighten a tilted picture.
+    /// Whether the model straightens a tilted picture.
     pub rotate: bool,
 }
 
-/// A task that the model has a prompt of its own for (Model Studio, "Qwen-OCR API reference").
+/// A task for which the model has its own prompt (Model Studio, "Qwen-OCR API reference").
 #[derive(Debug, Clone, PartialEq)]
 pub enum Task {
     /// Plain text, Chinese and English.
@@ -72,8 +72,7 @@ pub enum Task {
     FormulaRecognition,
     /// Named values.
     KeyInformationExtraction {
-        /// The names and hints of what is wanted, at most three levels deep; none asks for all
-        /// there is.
+        /// The names of the values and hints for them, at most three levels deep; none asks for all values.
         result_schema: Option<Value>,
     },
 }
@@ -93,13 +92,13 @@ impl Task {
         tasks.into_iter().find(|task| task.as_str() == name)
     }
 
-    /// Whether its result can be streamed: text can; named values and places come beside the text, and
-    /// where they stand in a stream, if anywhere, is not documented.
+    /// Whether its result can be streamed. Text can. Named values and places come beside the text, and their position
+    /// in a stream is not documented.
     pub const fn streams(&self) -> bool {
         !matches!(self, Self::AdvancedRecognition | Self::KeyInformationExtraction { .. })
     }
 
-    /// The name that DashScope knows the task by.
+    /// DashScope's name of the task.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::TextRecognition => "text_recognition",
@@ -113,22 +112,22 @@ impl Task {
     }
 }
 
-/// A request that a caller has put into the words of a protocol.
+/// A request that a caller wrote in one of the protocols.
 ///
-/// It is sent as it is. That it costs no more than the permit's bound is for whoever makes it to see to.
+/// It is sent as it is. The code that makes it must ensure that it costs no more than the permit's bound.
 #[derive(Clone)]
 pub struct Forward {
     /// The protocol.
     pub protocol: Protocol,
     /// The body, in pieces.
     pub body: Vec<Bytes>,
-    /// Whether a stream is asked for. The compatible protocol says so in the body, too.
+    /// Whether it asks for a stream. In the compatible protocol the body says so, too.
     pub stream: bool,
-    /// Whether the upstream shall look up addresses of its own temporary storage.
+    /// Whether the upstream resolves addresses of its own temporary storage.
     pub resolves_oss: bool,
 }
 
-/// Leaves the content out: a picture or a prompt must not reach a log by way of `{:?}`.
+/// Leaves the content out: a picture or a prompt must not reach a log through `{:?}`.
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let task = self.task.as_ref().map(Task::as_str);

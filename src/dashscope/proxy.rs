@@ -1,10 +1,10 @@
 //! The proxy between here and an endpoint, as the environment names it.
 //!
-//! The rules are curl's: `HTTPS_PROXY` or `HTTP_PROXY` by the endpoint's scheme, else `ALL_PROXY`, unless
-//! `NO_PROXY` names the host; each also in lower case. reqwest would read the same variables, but it ignores one
-//! that it cannot read, and the key would leave by another way than the operator believes. So they are read
-//! here: a variable that cannot be read keeps the service from starting, and reqwest is told the one proxy that
-//! an operator is told, too. Loopback addresses are never reached by a proxy.
+//! The rules are curl's: `HTTPS_PROXY` or `HTTP_PROXY` by the endpoint's scheme, else `ALL_PROXY`, unless `NO_PROXY`
+//! names the host; each also in lower case. reqwest would read the same variables, but it ignores one that it cannot
+//! parse, and the key would then be sent another way than the operator expects. So they are read here: a variable that
+//! cannot be parsed keeps the service from starting, and reqwest gets the one proxy that the operator is shown.
+//! Loopback addresses are never reached by a proxy.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,10 +14,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::host::is_loopback;
 
-/// The variables, in upper case; each counts in lower case where that is not set.
+/// The variables, in upper case. Each counts in lower case if that is not set.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
 
-/// What stands for a part of a value that is not Unicode.
+/// Replaces the part of a value that is not Unicode.
 const UNREADABLE: char = char::REPLACEMENT_CHARACTER;
 
 /// The proxies that the environment names. An address may hold a password.
@@ -29,14 +29,14 @@ pub struct ProxyVariables {
     no: Variable,
 }
 
-/// One variable; empty where it is not set.
+/// One variable; empty if it is not set.
 #[derive(Debug, Clone, Default)]
 struct Variable {
     name: String,
     value: SecretString,
 }
 
-/// A variable that names no proxy. Its value is not told, since it may hold a password.
+/// A variable that names no proxy. Its value is not shown, since it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {why}")]
 pub struct ProxyError {
@@ -58,12 +58,12 @@ pub(crate) enum Way {
 }
 
 impl ProxyVariables {
-    /// Whether a variable of this name is one of them.
+    /// Whether `name` is one of the variables.
     pub fn is_one(name: &str) -> bool {
         VARIABLES.iter().any(|variable| *variable == name || variable.to_ascii_lowercase() == name)
     }
 
-    /// Those of `environment`.
+    /// The variables in `environment`.
     pub fn of(environment: &HashMap<String, String>) -> Self {
         let [https, http, all, no] = VARIABLES.map(|upper| {
             let names = [upper.to_owned(), upper.to_ascii_lowercase()];
@@ -80,7 +80,7 @@ impl ProxyVariables {
     ///
     /// # Errors
     ///
-    /// [`ProxyError`] names a variable that cannot be read, whether it concerns this endpoint or not.
+    /// [`ProxyError`] names a variable that cannot be parsed, whether it concerns this endpoint or not.
     pub(crate) fn way_to(&self, base: &reqwest::Url) -> Result<Way, ProxyError> {
         for variable in [&self.https, &self.http, &self.all] {
             variable.check_address()?;
@@ -155,7 +155,7 @@ impl Variable {
 }
 
 impl Way {
-    /// Has `http` take this way and no other.
+    /// Makes `http` use this way and no other.
     pub(crate) fn of(
         &self,
         http: reqwest::ClientBuilder,
@@ -171,7 +171,7 @@ impl Way {
 }
 
 impl Way {
-    /// What to tell of a password that goes to the proxy unencrypted.
+    /// The warning about a password that goes to the proxy unencrypted.
     pub(crate) fn warning(&self) -> Option<String> {
         let Self::Proxy { intercept, variable } = self else { return None };
         let uri = intercept.uri();
@@ -187,7 +187,7 @@ impl Way {
     }
 }
 
-/// For operators; without the user name and the password.
+/// For operators, without the user name and the password.
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,9 +1,8 @@
-//! The settings section `[upstream]`: which endpoint, whose key, and how patient to be with it.
+//! The settings section `[upstream]`: endpoints, keys, timeouts, retries and queues.
 //!
-//! Every key has its default in `config/default.toml`, so there is none here.
-//! [`UpstreamSettings::check`] refuses what could not work, or would not do what its name says, and
-//! names the key. Reading the key from its file is left to the loader of the settings; this module
-//! never touches the disk.
+//! All defaults are in `config/default.toml`. [`UpstreamSettings::check`] refuses a value that cannot work, or would not
+//! do what its name says, and names the setting. The loader of the settings reads the API key from its file; this module
+//! reads no file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,79 +16,75 @@ use super::proxy::ProxyVariables;
 use crate::catalog::Outlet;
 use crate::{host, label};
 
-/// What the vendor gives a call before it ends it: `x-dashscope-timeout: 298` in its recorded
-/// answers.
+/// After this time the vendor ends a call: `x-dashscope-timeout: 298` in its recorded answers.
 const VENDOR_TIMEOUT_MS: u64 = 298_000;
 
 /// The settings section `[upstream]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSettings {
-    /// What metrics and answers call the endpoint. Default `beijing`.
+    /// The name of the endpoint in metrics and answers. Default `beijing`.
     pub name: String,
     /// The region whose prices apply. Default `beijing`.
     pub region: String,
-    /// Scheme, host and port; a protocol's path behind them is taken off. Default
-    /// `https://dashscope.aliyuncs.com`.
+    /// Scheme, host and port; a protocol's path after them is removed. Default `https://dashscope.aliyuncs.com`.
     pub base_url: String,
-    /// The key; only from the environment. One of this and `api_key_file` must be there to serve.
+    /// The API key; only from the environment. To serve, this or `api_key_file` must be set.
     #[serde(default)]
     pub api_key: Option<SecretString>,
-    /// A file that holds the key and nothing else.
+    /// A file that holds only the key.
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
-    /// Several endpoints, in place of the one that the five keys above describe.
+    /// Several endpoints, instead of the one that the settings above describe.
     #[serde(default)]
     pub endpoints: Vec<EndpointSettings>,
     /// The model of a request that names none. Default `qwen-vl-ocr-2025-11-20`.
     pub model: String,
     /// Milliseconds to a connection, TLS included. Default 5,000.
     pub connect_timeout_ms: u64,
-    /// Milliseconds from the start of an attempt to the answer's headers. Default 200,000: of an
-    /// answer that is not streamed nothing comes before the last token is written.
+    /// Milliseconds from the start of an attempt to the answer's headers. Default 200,000: an answer that is not streamed
+    /// begins only when the last token is written.
     pub first_byte_timeout_ms: u64,
     /// Milliseconds between two pieces of the answer. Default 60,000.
     pub idle_timeout_ms: u64,
-    /// Milliseconds of one attempt as a whole. Default 230,000; below the vendor's own 298,000, so
-    /// that it is known here which side gave up.
+    /// Milliseconds of one attempt as a whole. Default 230,000; below the vendor's own 298,000, so that the gateway knows
+    /// which side ended the call.
     pub total_timeout_ms: u64,
-    /// Milliseconds that a stream may take in all once it began. Default 600,000: the vendor ends a call
-    /// that is not streamed after five minutes and advises to stream what takes longer.
+    /// Milliseconds from the beginning of a stream to its end. Default 600,000: the vendor ends a call that is not
+    /// streamed after five minutes and advises to stream longer answers.
     pub stream_timeout_ms: u64,
     /// The largest answer that is read, in bytes, and the largest event of a stream. Default 2 MiB.
     pub max_response_bytes: usize,
     /// Attempts of one call, the first included. Default 3.
     pub max_attempts: u32,
-    /// Milliseconds that the wait before the first retry is drawn from; doubles each time. Default
-    /// 500.
+    /// The longest wait before the first retry, in milliseconds; doubles with each retry. Default 500.
     pub backoff_base_ms: u64,
-    /// The most milliseconds that such a wait is drawn from. Default 8,000.
+    /// The longest wait before any retry, in milliseconds. Default 8,000.
     pub backoff_cap_ms: u64,
     /// Retries allowed for each hundred calls, over time. Default 20.
     pub retry_budget_percent: u64,
-    /// Retries a second that are allowed however few calls there are. Default 5.
+    /// Retries a second that are allowed even if there are few calls. Default 5.
     pub retry_budget_floor_per_second: u64,
-    /// Milliseconds that a call may wait for its turn under the account's rate. Default 10,000.
+    /// Milliseconds that a call may wait for a slot under the account's rate. Default 10,000.
     pub queue_timeout_ms: u64,
-    /// Calls of one model that may wait for their turn. Default 1,000.
+    /// Calls of one model that may wait for a slot. Default 1,000.
     pub queue_length: usize,
     /// Failures in a row at which an endpoint is no longer asked for a model. Default 5.
     pub breaker_failures: u32,
     /// Milliseconds until one call tries such an endpoint again. Default 1,000.
     pub breaker_cool_down_ms: u64,
-    /// Milliseconds until one call tries a key again that was refused. Default 10,000.
+    /// Milliseconds until one call tries a refused key again. Default 10,000.
     pub key_cool_down_ms: u64,
     /// Idle connections that are kept. Default 64.
     pub pool_max_idle: usize,
-    /// What is done with members of a drop-in request that are not known. Default `refuse`.
+    /// What happens to unknown members of a drop-in request. Default `refuse`.
     pub unknown_members: UnknownMembers,
     /// The proxies that the environment names.
     #[serde(skip)]
     pub proxies: ProxyVariables,
 }
 
-/// What is done with a member of a drop-in request that is not known, at the top of a body and in
-/// `parameters`.
+/// What happens to an unknown member of a drop-in request, at the top of a body and in `parameters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownMembers {
@@ -103,23 +98,23 @@ pub enum UnknownMembers {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointSettings {
-    /// What metrics and answers call it. Unique.
+    /// The name in metrics and answers. Unique.
     pub name: String,
-    /// The region that it is in: which prices apply, and which tenants may be served there.
+    /// The region of the endpoint. Decides which prices apply and which tenants may be served there.
     pub region: String,
-    /// Scheme, host and port; a protocol's path behind them is taken off.
+    /// Scheme, host and port; a protocol's path after them is removed.
     pub base_url: String,
-    /// Its key.
+    /// The API key.
     #[serde(default)]
     pub api_key: Option<SecretString>,
-    /// A file that holds the key and nothing else.
+    /// A file that holds only the key.
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
-    /// The vendor's account that the key belongs to, where several endpoints share one: the vendor
-    /// limits accounts and not keys, so they share their rates, too. Its own name, if absent.
+    /// The vendor's account of the key, if several endpoints share one: the vendor limits accounts and not keys, so they
+    /// share their rates, too. The endpoint's name, if absent.
     #[serde(default)]
     pub account: Option<String>,
-    /// Its share of the load beside the others'. Default 1.
+    /// The share of the load, relative to the other endpoints. Default 1.
     #[serde(default = "one")]
     pub weight: u32,
     /// Requests a minute of each model here; the model's own figure, if absent.
@@ -128,10 +123,10 @@ pub struct EndpointSettings {
     /// Tokens a minute of each model here; the model's own figure, if absent.
     #[serde(default)]
     pub tpm: Option<u64>,
-    /// The models that it is asked for; all that have a price in its region, if empty.
+    /// The models to call here; if empty, all that have a price in the region.
     #[serde(default)]
     pub models: Vec<String>,
-    /// Rates of single models, before `rpm` and `tpm`.
+    /// Rates of single models, in place of `rpm` and `tpm`.
     #[serde(default)]
     pub limits: BTreeMap<String, LimitSettings>,
 }
@@ -155,14 +150,14 @@ pub struct LimitSettings {
 /// A setting that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("upstream.{key}: {why}")]
-pub struct SettingsError {
+pub struct UpstreamSettingsError {
     /// The key within the section.
     pub key: String,
-    /// What is wrong and what would be right. Never the value of a secret.
+    /// The reason, and a value that works. Never the value of a secret.
     pub why: String,
 }
 
-/// A path without its last slashes and without what the protocols add to it; none where some of that is left.
+/// A path without slashes at its end and without a protocol's part; none if such a part remains.
 fn without_protocol(path: &str) -> Option<&str> {
     let path = path.trim_end_matches('/');
     let suffixes = [Protocol::Compatible, Protocol::Native]
@@ -176,12 +171,12 @@ fn without_protocol(path: &str) -> Option<&str> {
     (!has_more).then_some(rest)
 }
 
-fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> Result<T, SettingsError> {
-    Err(SettingsError { key: key.into(), why: why.into() })
+fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> Result<T, UpstreamSettingsError> {
+    Err(UpstreamSettingsError { key: key.into(), why: why.into() })
 }
 
 impl UpstreamSettings {
-    /// The endpoints: those that are listed, or the one that is described by the section itself.
+    /// The listed endpoints, or the one that the section itself describes.
     pub fn pool(&self) -> Vec<EndpointSettings> {
         if !self.endpoints.is_empty() {
             return self.endpoints.clone();
@@ -201,7 +196,7 @@ impl UpstreamSettings {
         }]
     }
 
-    /// The endpoints in the words of the catalog.
+    /// The endpoints as outlets of the catalog.
     pub fn outlets(&self) -> Vec<Outlet> {
         let outlet = |settings: EndpointSettings| Outlet {
             endpoint: settings.name,
@@ -212,20 +207,22 @@ impl UpstreamSettings {
         self.pool().into_iter().map(outlet).collect()
     }
 
-    /// Refuses what could not work.
+    /// Refuses settings that cannot work.
     ///
     /// # Errors
     ///
-    /// [`SettingsError`] names the first key that is wrong.
-    pub fn check(&self) -> Result<(), SettingsError> {
+    /// [`UpstreamSettingsError`] names the first key that is wrong.
+    pub fn check(&self) -> Result<(), UpstreamSettingsError> {
         let pool = self.pool();
         for (index, endpoint) in pool.iter().enumerate() {
-            // Where there is but one, its keys are the section's own.
+            // A single endpoint is described by the section's own settings.
             let at = |key: &str| {
                 let alone = self.endpoints.is_empty();
                 if alone { key.to_owned() } else { format!("endpoints[{index}].{key}") }
             };
-            endpoint.check().map_err(|error| SettingsError { key: at(&error.key), ..error })?;
+            endpoint
+                .check()
+                .map_err(|error| UpstreamSettingsError { key: at(&error.key), ..error })?;
             let before = &pool[..index];
             if before.iter().any(|other| other.name == endpoint.name) {
                 let why = format!("{:?} is the name of two endpoints", endpoint.name);
@@ -243,14 +240,14 @@ impl UpstreamSettings {
         self.check_retries()
     }
 
-    /// What works and should be mended all the same: secrets that leave unencrypted, and addresses at which
-    /// no DashScope is. Nothing on this machine is warned of.
+    /// Warnings about settings that work but should be changed: secrets that are sent unencrypted, and addresses that
+    /// cannot be DashScope's. There are none for this machine's own addresses.
     pub fn warnings(&self) -> Vec<String> {
         let of_endpoint = |(index, endpoint): (usize, EndpointSettings)| {
             let alone = self.endpoints.is_empty();
             let key =
                 if alone { "base_url".to_owned() } else { format!("endpoints[{index}].base_url") };
-            // An address that cannot be read keeps the service from starting.
+            // An address that cannot be parsed keeps the service from starting.
             let base = endpoint.base().ok()?;
             let of_way = self.proxies.way_to(&base).ok().and_then(|way| way.warning());
             Some(warnings_of(&key, &base).chain(of_way).collect::<Vec<_>>())
@@ -262,7 +259,7 @@ impl UpstreamSettings {
         warnings
     }
 
-    fn check_timeouts(&self) -> Result<(), SettingsError> {
+    fn check_timeouts(&self) -> Result<(), UpstreamSettingsError> {
         let positive = [
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("first_byte_timeout_ms", self.first_byte_timeout_ms),
@@ -292,7 +289,7 @@ impl UpstreamSettings {
         Ok(())
     }
 
-    fn check_retries(&self) -> Result<(), SettingsError> {
+    fn check_retries(&self) -> Result<(), UpstreamSettingsError> {
         if self.max_attempts == 0 {
             return wrong("max_attempts", "is 0; 1 means no retry");
         }
@@ -326,7 +323,7 @@ impl UpstreamSettings {
         Ok(())
     }
 
-    /// All times of the section in milliseconds, by their keys.
+    /// All times of the section in milliseconds, with their settings.
     pub const fn times(&self) -> [(&'static str, u64); 10] {
         [
             ("upstream.connect_timeout_ms", self.connect_timeout_ms),
@@ -376,7 +373,7 @@ impl UpstreamSettings {
 }
 
 impl EndpointSettings {
-    /// The account whose rates hold here.
+    /// The account whose rates apply here.
     pub fn account(&self) -> &str {
         self.account.as_deref().unwrap_or(&self.name)
     }
@@ -386,16 +383,16 @@ impl EndpointSettings {
         self.models.is_empty() || self.models.iter().any(|served| served == model)
     }
 
-    /// Whether both have one account and say different things of its rates.
+    /// Whether both have one account but different rates for it.
     fn contradicts(&self, other: &Self) -> bool {
         let rates = |endpoint: &Self| (endpoint.rpm, endpoint.tpm, endpoint.limits.clone());
         self.account() == other.account() && rates(self) != rates(other)
     }
 
-    fn check(&self) -> Result<(), SettingsError> {
+    fn check(&self) -> Result<(), UpstreamSettingsError> {
         self.base()?;
         self.authorization()?;
-        // They label metrics, log lines and answers.
+        // These label metrics, log lines and answers.
         let account = self.account.as_ref().map(|account| ("account", account));
         for (key, text) in
             [("name", &self.name), ("region", &self.region)].into_iter().chain(account)
@@ -414,16 +411,16 @@ impl EndpointSettings {
         Ok(())
     }
 
-    /// The address of the endpoint without a slash at its end, and without the path of a protocol, which the
-    /// vendor's pages publish as part of the address.
+    /// The address of the endpoint without a slash at its end, and without the path of a protocol, which the vendor's
+    /// pages show as part of the address.
     ///
-    /// User names, queries and fragments are refused: they would end up inside the path of every
-    /// call, or send the key to a host that only looks like the one meant.
+    /// User names, queries and fragments are refused: they would become part of the path of every call, or send the key
+    /// to a host that only looks like the intended one.
     ///
     /// # Errors
     ///
-    /// When the address is not plain `http` or `https`.
-    pub(crate) fn base(&self) -> Result<reqwest::Url, SettingsError> {
+    /// If the address is not plain `http` or `https`.
+    pub(crate) fn base(&self) -> Result<reqwest::Url, UpstreamSettingsError> {
         let url = match reqwest::Url::parse(&self.base_url) {
             Ok(url) => url,
             Err(error) => return wrong("base_url", format!("{:?}: {error}", self.base_url)),
@@ -453,8 +450,10 @@ impl EndpointSettings {
     ///
     /// # Errors
     ///
-    /// When there is no key, or it cannot be a header's value.
-    pub(crate) fn authorization(&self) -> Result<reqwest::header::HeaderValue, SettingsError> {
+    /// If there is no key, or it cannot be a header's value.
+    pub(crate) fn authorization(
+        &self,
+    ) -> Result<reqwest::header::HeaderValue, UpstreamSettingsError> {
         let key = self.api_key.as_ref().map_or("", |key| key.expose_secret().trim());
         if key.is_empty() {
             let why = format!(
@@ -472,7 +471,7 @@ impl EndpointSettings {
         Ok(value)
     }
 
-    /// The environment variable that the key of one of several endpoints is read from.
+    /// The environment variable with the key of one of several endpoints.
     pub fn key_variable(&self) -> String {
         let letter = |letter: char| {
             if letter.is_ascii_alphanumeric() { letter.to_ascii_uppercase() } else { '_' }
@@ -481,7 +480,7 @@ impl EndpointSettings {
     }
 }
 
-/// What to tell of an endpoint at `base`, which `key` of the section names.
+/// The warnings about an endpoint at `base`, which setting `key` holds.
 fn warnings_of(key: &str, base: &reqwest::Url) -> impl Iterator<Item = String> {
     let host = base.host_str().unwrap_or_default();
     let is_open = base.scheme() == "http" && !host::is_loopback(host);

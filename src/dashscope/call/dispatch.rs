@@ -1,17 +1,16 @@
-//! What every call goes through.
+//! The loop of attempts that every call runs through.
 //!
-//! A call is a loop of attempts. Before each, the [`Pool`] finds it an endpoint and makes it wait for its
-//! turn there; after each failure the same questions are asked: whose fault was it, what was billed, may it
-//! be repeated, here or elsewhere, and is there time and retry budget left. DashScope documents no
-//! idempotency key, so an attempt whose bill is unknown is repeated at most once, and no call is ever
-//! hedged. Once an answer begins, nothing is repeated: its caller may have seen it.
+//! Before each attempt, the [`Pool`] finds an endpoint and waits for a slot there. After each failure the loop decides
+//! whose fault it was, what was billed, whether the call may be repeated, here or elsewhere, and whether time and retry
+//! budget are left. DashScope documents no idempotency key, so an attempt whose bill is unknown is repeated at most
+//! once, and no call is hedged. Once an answer begins, nothing is repeated: the caller may have seen it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 use super::record::{Recorder, give_up};
-use super::reply::Reply;
+use super::reply::UpstreamReply;
 use super::retry::RetryPolicy;
 use super::settle::{self, UnsettledCall};
 use crate::admission::tab::{Tab, Wait};
@@ -19,34 +18,34 @@ use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Permit};
 use crate::capacity::account::ByteAccount;
 use crate::clock::Clock;
 use crate::dashscope::fault::error::{CallError, Fault};
-use crate::dashscope::fault::verdict::{Bill, Failure};
+use crate::dashscope::fault::verdict::{AttemptBill, Failure};
 use crate::dashscope::pool::{Placement, Pool, Search};
 use crate::dashscope::settings::UpstreamSettings;
-use crate::dashscope::wire::memory::{Memory, Room};
-use crate::dashscope::wire::request::Request;
+use crate::dashscope::wire::memory::{AnswerPool, AnswerRoom};
+use crate::dashscope::wire::request::UpstreamRequest;
 use crate::dashscope::wire::transport::{ClientError, Reception};
 use crate::random::Random;
 use crate::redis::cells::SharedCells;
 use crate::telemetry::metrics::Metrics;
 
-/// How much longer a call waits for its turn when its caller has been waited for long enough.
+/// How much longer a call waits for a slot after its caller may have left.
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Makes calls.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     pool: Pool,
-    memory: Memory,
+    memory: AnswerPool,
     retry: RetryPolicy,
     recorder: Arc<Recorder>,
     clock: Arc<dyn Clock>,
 }
 
-/// What every attempt of a call is made with.
+/// What all attempts of a call share.
 #[derive(Clone, Copy)]
 struct Errand<'a> {
-    request: &'a Request,
-    room: &'a Arc<Room>,
+    request: &'a UpstreamRequest,
+    room: &'a Arc<AnswerRoom>,
     /// When the caller stops waiting.
     deadline: Instant,
 }
@@ -60,7 +59,7 @@ impl Dispatcher {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Self, ClientError> {
-        let memory = Memory::new(memory, settings.max_response_bytes);
+        let memory = AnswerPool::new(memory, settings.max_response_bytes);
         Ok(Self {
             pool: Pool::new(settings, shared, &memory, &metrics, Arc::clone(&clock))?,
             memory,
@@ -74,13 +73,13 @@ impl Dispatcher {
         &self.pool
     }
 
-    /// Makes the call that `request` is until a reply begins that can be used.
+    /// Makes attempts until a usable reply begins.
     pub(crate) async fn call(
         &self,
         permit: Permit,
-        request: &Request,
+        request: &UpstreamRequest,
         deadline: Instant,
-    ) -> Result<Reply, CallError> {
+    ) -> Result<UpstreamReply, CallError> {
         let (model, tab) = (permit.model().name.clone(), permit.tab().clone());
         let mut progress = Progress::default();
         let ran = self.run(permit, request, deadline, &mut progress).await;
@@ -94,7 +93,7 @@ impl Dispatcher {
             Ok((permit, placement, reception)) => {
                 let recorder = Arc::clone(&self.recorder);
                 let call = UnsettledCall { recorder, permit, placement, progress };
-                Ok(Reply { call, reception })
+                Ok(UpstreamReply { call, reception })
             }
             Err(error) => Err(give_up(&model, &progress, error)),
         }
@@ -103,13 +102,13 @@ impl Dispatcher {
     async fn run(
         &self,
         mut permit: Permit,
-        request: &Request,
+        request: &UpstreamRequest,
         deadline: Instant,
         progress: &mut Progress,
     ) -> Result<(Permit, Placement, Reception), CallError> {
         let mut failed = Vec::new();
         let mut last: Option<CallError> = None;
-        // Before anything is sent: an answer that was paid for must not be lost for want of memory.
+        // Before anything is sent: an answer that was paid for must not be lost for lack of memory.
         let room = self.memory.room_for(permit.bound().output).map_err(Fault::NoRoom)?;
         self.retry.deposit();
         self.queue(permit.tab(), progress);
@@ -118,15 +117,15 @@ impl Dispatcher {
             let search = Search { failed: &failed, first_only, deadline };
             let mut placement = match self.place(&permit, search).await {
                 Ok(placement) => placement,
-                // What the upstream said says more than that nobody is left to ask.
+                // The upstream's last answer says more than that no endpoint is left.
                 Err(fault) => return Err(CallError::after(last, fault)),
             };
             if let Err(refusal) = permit.check_key().await {
-                placement.turn.unused().await;
+                placement.slot.unused().await;
                 return Err(Fault::Refused(Box::new(refusal)).into());
             }
             if admission::latest_start(deadline, self.clock.instant()).is_none() {
-                placement.turn.unused().await;
+                placement.slot.unused().await;
                 return Err(CallError::after(last, Fault::DeadlineExceeded));
             }
             let errand = Errand { request, room: &room, deadline };
@@ -142,16 +141,16 @@ impl Dispatcher {
             failed.push(placement.entrance.endpoint().name().to_owned());
             let search = Search { failed: &failed, first_only, deadline };
             let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
-            let throttled = is_throttled.then(|| placement.turn.lane());
+            let throttled = is_throttled.then(|| placement.slot.queue());
             let elsewhere = self.pool.has_another(&permit, search, throttled);
-            let may_repeat = failure.bill != Bill::Unknown || permit.repeats_unknown_bills();
+            let may_repeat = failure.bill != AttemptBill::Unknown || permit.repeats_unknown_bills();
             let pause = || self.pause(&failure, deadline, elsewhere, progress);
             let Some(pause) = may_repeat.then(pause).flatten() else {
-                return Err(settle::close(permit, &placement.turn, failure).await);
+                return Err(settle::close(permit, &placement.slot, failure).await);
             };
-            let Placement { entrance, turn } = placement;
+            let Placement { entrance, slot } = placement;
             drop(entrance);
-            permit = settle::carry_over(permit, &turn, &failure).await?;
+            permit = settle::carry_over(permit, &slot, &failure).await?;
             self.recorder.metrics.upstream_retry(failure.fault.label());
             let failed = CallError::from(failure);
             self.queue(permit.tab(), progress);
@@ -162,14 +161,14 @@ impl Dispatcher {
         }
     }
 
-    /// Notes that a call waits to be sent from now on.
+    /// Notes that the call waits to be sent from now on.
     fn queue(&self, tab: &Tab, progress: &mut Progress) {
         let now = self.clock.instant();
         progress.queued = Some(now);
         tab.waits_for(Some(Wait::Turn), now);
     }
 
-    /// Finds a place for a call for as long as its caller is there.
+    /// Finds a place for the call while its caller is there.
     async fn place(&self, permit: &Permit, search: Search<'_>) -> Result<Placement, Fault> {
         let presence = permit.presence();
         if let Some(placed) = presence.bears(self.pool.place(permit, search)).await {
@@ -178,7 +177,7 @@ impl Dispatcher {
         if presence.has_left() {
             return Err(Fault::Abandoned);
         }
-        // A caller who may still be there is told what it waited for, or is served if its turn has come.
+        // The caller may still be there: it gets the reason for its wait, or is served if a slot is free.
         let soon = self.clock.instant() + LEAST_TIME_FOR_AN_ATTEMPT + LAST_LOOK;
         self.pool.place(permit, Search { deadline: search.deadline.min(soon), ..search }).await
     }
@@ -200,10 +199,10 @@ impl Dispatcher {
         permit.mark_sent();
         let result = endpoint.transport().exchange(request, left, &bound, room).await;
         match &result {
-            // How a stream ends is not known yet.
-            Ok(Reception::Events(_)) => placement.entrance.begun(),
+            // The end of a stream is not known yet.
+            Ok(Reception::Events(_)) => placement.entrance.began(),
             Ok(_) => {
-                placement.entrance.well();
+                placement.entrance.succeeded();
                 self.recorder.ended(permit, progress, "ok");
             }
             Err(failure) => self.recorder.ended(permit, progress, failure.fault.label()),
@@ -211,7 +210,7 @@ impl Dispatcher {
         result
     }
 
-    /// How long to wait before the next attempt; none where there shall not be one.
+    /// How long to wait before the next attempt; none if there must not be one.
     fn pause(
         &self,
         failure: &Failure,

@@ -1,4 +1,4 @@
-//! What the end of an attempt or of a call tells: the metrics, the log, and those who come after.
+//! Records the end of an attempt or of a call: in the metrics, in the log, and for later calls.
 
 use std::sync::Arc;
 
@@ -39,25 +39,25 @@ impl Recorder {
         );
     }
 
-    /// Counts a stream that has begun, until what is given back is dropped.
+    /// Counts a stream as open until the returned value is dropped.
     pub(crate) fn stream(&self) -> OpenStream {
         self.metrics.stream()
     }
 
-    /// Lets later calls profit from a failure: the pace of the lane and the state of the endpoint.
+    /// Lets later calls profit from a failure: by the rate of the account and the state of the endpoint.
     pub(crate) async fn learn(&self, placement: &mut Placement, failure: &Failure) {
-        let Placement { entrance, turn } = placement;
+        let Placement { entrance, slot } = placement;
         if entrance.failed(failure, self.clock.instant()) {
-            // All who wait for the endpoint look for another.
-            turn.lane().send_away();
+            // Calls that wait for the endpoint look for another.
+            slot.queue().send_away();
         }
         let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
         let quota = is_throttled.then(|| health::quota(failure)).flatten();
-        // It speaks of the account, so it binds every call of the model, not just this one. That of another
-        // failure may be owed to what the call says, and binds its tenant (`gate`).
+        // The `Retry-After` of a throttle is about the account, so it binds every call of the model. That of another
+        // failure may be due to the request, and binds its tenant (`gate`).
         let wait = failure.retry_after.filter(|_| is_throttled);
         if quota.is_some() || wait.is_some() {
-            turn.throttled(quota, wait).await;
+            slot.throttled(quota, wait).await;
         }
     }
 }

@@ -1,8 +1,7 @@
-//! A reply that can be used, and what is still owed for it.
+//! A usable reply, with the call that is still to be settled.
 //!
-//! Whatever form it has, it holds the permit that it was called with, and reading it to its end is how the
-//! permit gets settled. Dropped before that, it writes the permit off, as any call whose bill is not
-//! known.
+//! In each form it holds the permit of the call. Reading it to its end settles the permit. Dropping it before that
+//! writes the permit off, as for any call whose bill is unknown.
 
 use bytes::Bytes;
 
@@ -13,7 +12,7 @@ use crate::dashscope::fault::error::{CallError, Defect};
 use crate::dashscope::fault::verdict::unusable;
 use crate::dashscope::wire::transport::Reception;
 
-/// What a forwarded request brought.
+/// The reply to a forwarded request.
 #[derive(Debug)]
 pub enum Forwarded {
     /// A whole answer, as it came.
@@ -27,29 +26,29 @@ pub enum Forwarded {
     Stream(Box<Streaming>),
 }
 
-/// What a call brought that asked for a stream.
+/// The reply to a call that asked for a stream.
 #[derive(Debug)]
 pub enum Streamed {
-    /// A whole answer, since the upstream did not stream it.
+    /// A whole answer: the upstream did not stream it.
     Whole(Box<Completion>),
     /// A stream that began.
     Stream(Box<Streaming>),
 }
 
-/// A reply of the upstream with what is owed for it.
+/// A reply of the upstream to a call that is not settled yet.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct UpstreamReply {
     pub(crate) call: UnsettledCall,
     pub(crate) reception: Reception,
 }
 
-impl Reply {
-    /// What the model wrote, paid.
+impl UpstreamReply {
+    /// The whole answer, settled.
     pub(crate) async fn completion(self) -> Result<Completion, CallError> {
         self.call.complete(self.reception).await
     }
 
-    /// What the model writes, as far as it is streamed.
+    /// The answer as a stream, if the upstream streams it.
     pub(crate) async fn streamed(self) -> Result<Streamed, CallError> {
         let Self { call, reception } = self;
         match reception {
@@ -60,7 +59,7 @@ impl Reply {
         }
     }
 
-    /// What came, whatever the model wrote; paid where it is whole.
+    /// The reply as it came, whatever the model wrote; settled if it is whole.
     pub(crate) async fn forwarded(self) -> Result<Forwarded, CallError> {
         let Self { call, reception } = self;
         match reception {

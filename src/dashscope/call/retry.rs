@@ -1,17 +1,19 @@
 //! Whether and when a failed attempt is followed by another.
 //!
-//! Three bounds hold at once. The *attempts* of one call, because a page that failed three times
-//! will fail a fourth. The *deadline*: a retry that cannot end in time is not begun, since its
-//! tokens would be paid for and thrown away. And a *budget* over all calls: in an outage every call
-//! fails, and each that retries twice makes three of one, just when the upstream can bear it least.
-//! So retries are paid from a purse that each first attempt fills by a fraction and each retry
-//! empties by one. Little failure is retried in full; total failure costs the upstream a fifth
-//! more, plus a trickle that lets a quiet gateway retry too. When the purse is empty, calls fail at
-//! once and honestly.
+//! Three bounds hold at once:
 //!
-//! Waits are drawn evenly between zero and a ceiling that doubles ("full jitter", AWS Architecture
-//! Blog, "Exponential Backoff And Jitter"), so that calls that failed together do not come back
-//! together. A `Retry-After` is a lower bound of the wait and is never undercut.
+//! - The *attempts* of one call: a page that failed three times will fail a fourth time.
+//! - The *deadline*: a retry that cannot end in time is not begun, since its tokens would be paid for and thrown away.
+//! - A *retry budget* over all calls: in an outage every call fails, and two retries of each would triple the load just
+//!   when the upstream can bear it least. Each first attempt adds a fraction of a retry to the budget, and each retry
+//!   takes one. So a few failures are all retried, and an outage costs the upstream a fifth more, plus a trickle that
+//!   lets a quiet gateway retry, too. When the budget is empty, calls fail at once.
+//!
+//! Waits are drawn evenly between zero and a ceiling that doubles ("full jitter", AWS Architecture Blog, "Exponential
+//! Backoff And Jitter"), so that calls that failed together do not return together. A wait is never shorter than the
+//! upstream's `Retry-After`.
+//!
+//! `docs/adr/0021-own-code.md` compares this with the libraries `backon` and `tower`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,23 +21,23 @@ use std::time::{Duration, Instant};
 use crate::admission::LEAST_TIME_FOR_AN_ATTEMPT;
 use crate::clock::Clock;
 use crate::dashscope::fault::health::Health;
-use crate::dashscope::fault::verdict::{Bill, Failure, Repeat, THROTTLE_BASE};
+use crate::dashscope::fault::verdict::{AttemptBill, Failure, Repeat, THROTTLE_BASE};
 use crate::dashscope::settings::UpstreamSettings;
 use crate::random::Random;
 
-/// The most that such a wait is drawn from: the vendor says that recovery takes up to a minute
-/// (Model Studio, "Rate limits").
+/// The highest ceiling of a wait after a throttle: the vendor says that recovery takes up to a minute (Model Studio,
+/// "Rate limits").
 const THROTTLE_CAP: Duration = Duration::from_mins(1);
 
-/// The rules of one endpoint, and the purse that its calls share.
+/// The rules, and the retry budget that all calls share.
 #[derive(Debug)]
 pub(crate) struct RetryPolicy {
     max_attempts: u32,
-    /// The longest wait: as long as a call may wait for its turn.
+    /// The longest wait: as long as a call may wait for a slot.
     longest: Duration,
     transient: Backoff,
     throttled: Backoff,
-    budget: Budget,
+    budget: RetryBudget,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 }
@@ -55,7 +57,7 @@ impl RetryPolicy {
             longest: settings.queue_timeout(),
             transient,
             throttled: Backoff { base: THROTTLE_BASE, cap: THROTTLE_CAP },
-            budget: Budget::new(
+            budget: RetryBudget::new(
                 settings.retry_budget_percent,
                 settings.retry_budget_floor_per_second,
                 clock.instant(),
@@ -65,16 +67,15 @@ impl RetryPolicy {
         }
     }
 
-    /// Notes a first attempt, which pays its part into the budget.
+    /// Notes a first attempt, which adds to the retry budget.
     pub(crate) fn deposit(&self) {
         self.budget.deposit();
     }
 
-    /// How long to wait before the attempt after number `attempts`; none where there shall be none.
+    /// How long to wait before the attempt after number `attempts`; none if there must not be another.
     ///
-    /// A wait that is longer than calls may wait for their turn is not begun: new calls are told so at once,
-    /// and this one should be, too. Where another endpoint can be asked (`elsewhere`), there is nothing to wait for, and a refused
-    /// account is no reason to give up.
+    /// A wait longer than the queue's timeout is not begun: a new call would be refused at once, and so is this one. If
+    /// another endpoint can be asked (`elsewhere`), the call does not wait, and a refused account does not end it.
     pub(crate) fn pause(
         &self,
         failure: &Failure,
@@ -85,7 +86,7 @@ impl RetryPolicy {
         let of_endpoint = matches!(
             Health::shown_by(failure),
             Health::KeyRefused | Health::Denied | Health::ModelRefused
-        ) && failure.bill == Bill::Nothing;
+        ) && failure.bill == AttemptBill::Nothing;
         let backoff = match failure.repeat {
             Repeat::Never if elsewhere && of_endpoint => &self.transient,
             Repeat::Never => return None,
@@ -127,57 +128,56 @@ impl Backoff {
     }
 }
 
-/// What one retry takes out of the purse; a first attempt pays in hundredths of it.
+/// The cost of a retry. A first attempt adds hundredths of it.
 const RETRY: u64 = 100;
 
-/// Seconds of the trickle that the purse holds at most, and what it holds at the start.
+/// The budget holds at most the trickle of so many seconds, and starts full.
 const FULL_AFTER_SECONDS: u64 = 10;
 
-/// The purse that retries are paid from.
+/// The retries that are still allowed.
 #[derive(Debug)]
-struct Budget {
+struct RetryBudget {
     percent: u64,
     floor_per_second: u64,
     most: u64,
-    purse: Mutex<Purse>,
+    balance: Mutex<Balance>,
 }
 
 #[derive(Debug)]
-struct Purse {
+struct Balance {
     balance: u64,
     /// Up to when the trickle has been paid in.
     filled_at: Instant,
 }
 
-impl Budget {
+impl RetryBudget {
     fn new(percent: u64, floor_per_second: u64, now: Instant) -> Self {
         let trickle = floor_per_second.saturating_mul(FULL_AFTER_SECONDS);
-        // Never less than ten retries: a percentage without a trickle must be able to save up for
-        // one.
+        // At least ten retries: without a trickle, a percentage must be able to save up for one.
         let most = trickle.max(10).saturating_mul(RETRY);
-        let purse = Mutex::new(Purse { balance: most, filled_at: now });
-        Self { percent, floor_per_second, most, purse }
+        let balance = Mutex::new(Balance { balance: most, filled_at: now });
+        Self { percent, floor_per_second, most, balance }
     }
 
     fn deposit(&self) {
-        let mut purse = self.purse.lock().unwrap_or_else(PoisonError::into_inner);
-        purse.balance = purse.balance.saturating_add(self.percent).min(self.most);
+        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
+        balance.balance = balance.balance.saturating_add(self.percent).min(self.most);
     }
 
     fn withdraw(&self, now: Instant) -> bool {
-        let mut purse = self.purse.lock().unwrap_or_else(PoisonError::into_inner);
-        self.trickle(&mut purse, now);
-        let Some(left) = purse.balance.checked_sub(RETRY) else { return false };
-        purse.balance = left;
+        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
+        self.trickle(&mut balance, now);
+        let Some(left) = balance.balance.checked_sub(RETRY) else { return false };
+        balance.balance = left;
         true
     }
 
-    fn trickle(&self, purse: &mut Purse, now: Instant) {
-        let seconds = now.saturating_duration_since(purse.filled_at).as_secs();
+    fn trickle(&self, balance: &mut Balance, now: Instant) {
+        let seconds = now.saturating_duration_since(balance.filled_at).as_secs();
         let paid = seconds.saturating_mul(self.floor_per_second).saturating_mul(RETRY);
-        purse.balance = purse.balance.saturating_add(paid).min(self.most);
-        // Only whole seconds are paid for; the rest waits for the next look.
-        purse.filled_at += Duration::from_secs(seconds);
+        balance.balance = balance.balance.saturating_add(paid).min(self.most);
+        // Only whole seconds count; the rest counts next time.
+        balance.filled_at += Duration::from_secs(seconds);
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
     }
 
     fn transient() -> Failure {
-        Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing)
+        Failure::new(Fault::Unreachable, Repeat::Transient, AttemptBill::Nothing)
     }
 
     proptest! {
@@ -273,7 +273,8 @@ mod tests {
         let clock = clock();
         let deadline = clock.instant() + Duration::from_secs(2);
         let policy = policy(&clock, 1);
-        let refused = Failure::new(Fault::Account { code: None }, Repeat::Never, Bill::Nothing);
+        let refused =
+            Failure::new(Fault::Account { code: None }, Repeat::Never, AttemptBill::Nothing);
         assert_eq!(policy.pause(&refused, 1, deadline, false), None);
         assert_eq!(policy.pause(&refused, 1, deadline, true), Some(Duration::ZERO));
         let retry_after = Some(Duration::from_mins(1));
@@ -283,9 +284,9 @@ mod tests {
     }
 
     #[test]
-    fn in_an_outage_retries_stop_when_the_purse_is_empty() {
+    fn in_an_outage_retries_stop_when_the_budget_is_empty() {
         let clock = clock();
-        let budget = Budget::new(20, 1, clock.instant());
+        let budget = RetryBudget::new(20, 1, clock.instant());
         let retries = |calls: u64| {
             let tried = (0..calls).filter(|_| {
                 budget.deposit();
@@ -293,16 +294,16 @@ mod tests {
             });
             tried.count()
         };
-        assert_eq!(retries(12), 12, "ten in the purse, and a fifth of what the calls paid");
+        assert_eq!(retries(12), 12, "ten in the budget, and a fifth of what the calls paid");
         assert_eq!(retries(100), 20);
         clock.advance(Duration::from_millis(2_500));
         assert_eq!(retries(0) + usize::from(budget.withdraw(clock.instant())), 1);
     }
 
     #[test]
-    fn a_trickle_refills_the_purse_up_to_its_size() {
+    fn a_trickle_refills_the_budget_up_to_its_size() {
         let clock = clock();
-        let budget = Budget::new(0, 2, clock.instant());
+        let budget = RetryBudget::new(0, 2, clock.instant());
         while budget.withdraw(clock.instant()) {}
         clock.advance(Duration::from_millis(1_999));
         assert!(budget.withdraw(clock.instant()) && budget.withdraw(clock.instant()));

@@ -11,10 +11,10 @@ use super::record::{Recorder, give_up};
 use crate::admission::{Permit, Settlement};
 use crate::dashscope::completion::{Completion, Receipt};
 use crate::dashscope::fault::error::{CallError, Code, Defect, Fault};
-use crate::dashscope::fault::verdict::{Bill, Failure, unusable};
-use crate::dashscope::pace::queue::Turn;
+use crate::dashscope::fault::verdict::{AttemptBill, Failure, unusable};
+use crate::dashscope::pace::queue::SendSlot;
 use crate::dashscope::pool::Placement;
-use crate::dashscope::wire::answer::{self, Answer};
+use crate::dashscope::wire::answer::{self, ModelAnswer};
 use crate::dashscope::wire::transport::Reception;
 use crate::units::Usage;
 
@@ -38,13 +38,20 @@ impl UnsettledCall {
             Ok(answer) => answer,
             Err(failure) => return Err(self.fail(failure).await),
         };
-        let Answer { text, processed_text, words, kv_result, finish_reason, usage, request_id } =
-            answer;
+        let ModelAnswer {
+            text,
+            processed_text,
+            words,
+            kv_result,
+            finish_reason,
+            usage,
+            request_id,
+        } = answer;
         let receipt = self.pay(usage, request_id).await;
         Ok(Completion { text, processed_text, words, kv_result, finish_reason, receipt })
     }
 
-    /// Settles at what was billed; at the bound, unverified, where the upstream did not say.
+    /// Settles at what was billed, or at the bound, unverified, if the upstream stated no bill.
     pub(crate) async fn pay(self, billed: Option<Usage>, request_id: Option<Code>) -> Receipt {
         let Self { permit, placement, progress, .. } = self;
         if let Some(id) = &request_id {
@@ -52,7 +59,7 @@ impl UnsettledCall {
         }
         let endpoint = placement.entrance.endpoint().name().to_owned();
         let settlement = if let Some(billed) = billed {
-            settle(permit, &placement.turn, billed, request_id.as_ref()).await
+            settle(permit, &placement.slot, billed, request_id.as_ref()).await
         } else {
             let model = permit.model().name.as_str();
             tracing::warn!(endpoint, model, "the upstream's answer states no bill");
@@ -76,25 +83,25 @@ impl UnsettledCall {
             permit.tab().answered(id.as_str());
         }
         recorder.learn(&mut placement, &failure).await;
-        let error = close(permit, &placement.turn, failure).await;
+        let error = close(permit, &placement.slot, failure).await;
         give_up(&model, &progress, error)
     }
 }
 
 /// Ends the permit of a call that failed for good.
-pub(crate) async fn close(permit: Permit, turn: &Turn, failure: Failure) -> CallError {
+pub(crate) async fn close(permit: Permit, slot: &SendSlot, failure: Failure) -> CallError {
     let bill = failure.bill;
     let error = CallError::from(failure);
     match bill {
-        Bill::Nothing => {
-            turn.unbilled().await;
+        AttemptBill::Nothing => {
+            slot.unbilled().await;
             permit.release();
         }
-        Bill::Unknown => {
+        AttemptBill::Unknown => {
             permit.write_off().await;
         }
-        Bill::Known(billed) => {
-            settle(permit, turn, billed, error.request_id.as_ref()).await;
+        AttemptBill::Known(billed) => {
+            settle(permit, slot, billed, error.request_id.as_ref()).await;
         }
     }
     error
@@ -107,11 +114,11 @@ pub(crate) async fn close(permit: Permit, turn: &Turn, failure: Failure) -> Call
 /// When the tenant's limits have no room for a second permit beside the one written off.
 pub(crate) async fn carry_over(
     mut permit: Permit,
-    turn: &Turn,
+    slot: &SendSlot,
     failure: &Failure,
 ) -> Result<Permit, CallError> {
-    if failure.bill == Bill::Nothing {
-        turn.unbilled().await;
+    if failure.bill == AttemptBill::Nothing {
+        slot.unbilled().await;
         permit.mark_unbilled();
         return Ok(permit);
     }
@@ -124,13 +131,13 @@ pub(crate) async fn carry_over(
 /// Settles the permit at what was billed, and corrects what the call took of the account's rate.
 async fn settle(
     permit: Permit,
-    turn: &Turn,
+    slot: &SendSlot,
     billed: Usage,
     request_id: Option<&Code>,
 ) -> Settlement {
     let rated = permit.model().rated(&permit.counted(&billed));
     // The ledger is told first: it must not wait for the rate.
     let settling = permit.settle(billed, request_id.map(ToString::to_string));
-    turn.billed(rated).await;
+    slot.billed(rated).await;
     settling.await
 }

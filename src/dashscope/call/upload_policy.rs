@@ -40,7 +40,7 @@ pub(crate) async fn upload_policy(
     match answered {
         Ok(policy) => {
             // The endpoint accepts the key. Whether it serves the model was not asked.
-            entrance.begun();
+            entrance.began();
             Ok(policy)
         }
         Err(failure) => {

@@ -1,9 +1,8 @@
 //! Why a call to the upstream gave no completion.
 //!
-//! A [`CallError`] is what the callers of this module may know: a situation, a sanitised code and a
-//! request id for the vendor's support. The upstream's messages
-//! are read to tell situations apart (`verdict`) and then dropped: they quote keys, addresses and
-//! account names, and they were written for the operator of an account and not for our callers.
+//! A [`CallError`] holds all that callers of this module may know: a situation, a sanitised code and a request id for
+//! the vendor's support. The upstream's messages only tell situations apart (`verdict`) and are then dropped: they
+//! quote keys, addresses and account names, and were written for the operator of an account, not for our callers.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,18 +18,18 @@ use crate::capacity::account::NoRoom;
 pub struct CallError {
     /// What happened, at the last attempt.
     pub fault: Fault,
-    /// How often the upstream was asked. Zero where the call never left.
+    /// The number of attempts; zero if nothing was sent.
     pub attempts: u32,
     /// The upstream's id of the failure, where it gave one.
     pub request_id: Option<Code>,
-    /// The upstream's own answer, where it speaks of the caller's request and of nothing else.
+    /// The upstream's own answer, if it is about the caller's request and nothing else.
     pub verbatim: Option<Box<Verbatim>>,
 }
 
-/// An error answer of the upstream as it came, for a caller who speaks its protocol.
+/// An error answer of the upstream as it came, for a caller that uses its protocol.
 ///
-/// Kept only where the upstream objects to the request: what it says of accounts, keys and limits was
-/// not written for callers.
+/// It is kept only if the upstream objects to the request: what it says about accounts, keys and limits was not written
+/// for callers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verbatim {
     /// The HTTP status.
@@ -50,7 +49,7 @@ impl Verbatim {
     }
 }
 
-/// Leaves the words out.
+/// Leaves the body out.
 impl fmt::Debug for Verbatim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verbatim").field("status", &self.status).finish_non_exhaustive()
@@ -104,7 +103,7 @@ pub enum Fault {
     /// The upstream cannot work with the picture.
     #[error("the upstream refuses the image: {0}")]
     ImageRejected(ImageFault),
-    /// The upstream found the request wrong in another way, which is ours to mend.
+    /// The upstream refused the request for another reason, which is ours to correct.
     #[error("the upstream refuses the request with {status}{}", with(code.as_ref()))]
     Rejected {
         /// The HTTP status.
@@ -112,7 +111,7 @@ pub enum Fault {
         /// The upstream's code.
         code: Option<Code>,
     },
-    /// The upstream failed by its own account.
+    /// The upstream reported a failure of its own.
     #[error("the upstream failed with {status}{}", with(code.as_ref()))]
     Failed {
         /// The HTTP status.
@@ -120,7 +119,7 @@ pub enum Fault {
         /// The upstream's code.
         code: Option<Code>,
     },
-    /// No connection came about: the name, the port, or TLS.
+    /// There was no connection: the name, the port, or TLS failed.
     #[error("the upstream cannot be reached")]
     Unreachable,
     /// The connection broke before the answer was whole.
@@ -135,31 +134,31 @@ pub enum Fault {
     /// The caller left before the call was sent.
     #[error("the caller left before the call was sent")]
     Abandoned,
-    /// Our own queue under the account's rate is too long for this call.
+    /// The queue for the account's rate is too long for this call.
     #[error("too many calls wait for the upstream; room in {} ms", retry_after.as_millis())]
     Busy {
-        /// The least time until a new call would get its turn.
+        /// The least time until a new call would get a slot.
         retry_after: Duration,
     },
-    /// No endpoint may be asked now: all that would do have failed lately and cool down.
+    /// No endpoint may be asked now: all possible ones have failed and cool down.
     #[error("no endpoint can be asked; one may be in {} ms", retry_after.as_millis())]
     Unavailable {
         /// The least time until one is tried again.
         retry_after: Duration,
     },
-    /// The upstream said that all was well and sent something that is no answer.
+    /// The upstream reported success, but its answer cannot be used.
     #[error("the upstream's answer cannot be used: {0}")]
     InvalidAnswer(Defect),
-    /// There is no room for an answer now, so nothing was sent.
+    /// There is no memory for an answer now, so nothing was sent.
     #[error("there is no room for an answer now: {0}")]
     NoRoom(NoRoom),
-    /// The tenant's limits have no room for a retry beside an attempt whose bill is unknown, or its key is good
-    /// no more.
+    /// The tenant's limits have no room for a retry beside an attempt whose bill is unknown, or its key has become
+    /// invalid.
     #[error(transparent)]
     Refused(Box<Refusal>),
 }
 
-/// How an attempt may end, as metrics name it.
+/// The names that metrics give to the end of an attempt.
 pub(crate) const OUTCOMES: [&str; 11] = [
     "ok",
     "throttled",
@@ -177,8 +176,8 @@ pub(crate) const OUTCOMES: [&str; 11] = [
 impl Fault {
     /// Whether the same call may succeed later.
     ///
-    /// An answer that cannot be used is not among them: the model's temperature is nearly zero, so
-    /// it would most likely write, and bill, the same again.
+    /// An unusable answer is not retried: the model's temperature is nearly zero, so it would most likely write, and
+    /// bill, the same again.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Throttled { .. }
@@ -200,7 +199,7 @@ impl Fault {
         }
     }
 
-    /// The situation's name in metrics, of a closed set.
+    /// The situation's name in metrics, from a closed set.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Throttled { .. } => "throttled",
@@ -222,7 +221,7 @@ impl Fault {
         }
     }
 
-    /// The upstream's code, where it gave one that may be shown.
+    /// The upstream's code, if it gave one that may be shown.
     pub const fn code(&self) -> Option<&Code> {
         match self {
             Self::Throttled { code, .. }
@@ -233,7 +232,7 @@ impl Fault {
         }
     }
 
-    /// The upstream's HTTP status, where it says more than the situation.
+    /// The upstream's HTTP status, if it says more than the situation.
     pub const fn status(&self) -> Option<u16> {
         match self {
             Self::Rejected { status, .. } | Self::Failed { status, .. } => Some(*status),
@@ -241,7 +240,7 @@ impl Fault {
         }
     }
 
-    /// The least time until the call makes sense again, where it is known.
+    /// The least time until the call makes sense again, if it is known.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Throttled { retry_after, .. }
@@ -251,7 +250,7 @@ impl Fault {
         }
     }
 
-    /// The label of the metric of refusals, where it is the gateway that refuses the call.
+    /// The label in the metric of refusals, if the gateway itself refuses the call.
     pub const fn refusal(&self) -> Option<&'static str> {
         match self {
             Self::Busy { .. } => Some("upstream_queue"),
@@ -260,13 +259,13 @@ impl Fault {
         }
     }
 
-    /// Whether the upstream objects to the caller's own request, and to nothing else.
+    /// Whether the upstream objects to the caller's request, and to nothing else.
     pub(crate) const fn is_about_the_request(&self) -> bool {
         matches!(self, Self::Rejected { .. } | Self::ImageRejected(_) | Self::ContentRejected)
     }
 }
 
-/// What the upstream does not like about a picture (Model Studio, "Error messages").
+/// Why the upstream refuses a picture (Model Studio, "Error messages").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ImageFault {
     /// A side is not above ten pixels.
@@ -275,7 +274,7 @@ pub enum ImageFault {
     /// One side is more than 200 times the other.
     #[error("the sides are too unequal")]
     AspectRatio,
-    /// The bytes are no picture of a format that it knows.
+    /// The bytes are no picture of a supported format.
     #[error("it cannot be decoded")]
     Undecodable,
     /// The encoded picture has too many bytes.
@@ -286,7 +285,7 @@ pub enum ImageFault {
 /// What took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Timeout {
-    /// The headers of the answer did not come in time.
+    /// The answer's headers did not come in time.
     #[error("no answer began")]
     FirstByte,
     /// The answer began and then stalled.
@@ -295,21 +294,21 @@ pub enum Timeout {
     /// The attempt as a whole.
     #[error("the answer was not whole in time")]
     Total,
-    /// The upstream gave up on its own model.
+    /// The upstream ended the model's work.
     #[error("the model did not finish in time")]
     Upstream,
 }
 
-/// Why an answer with a good status is no answer.
+/// Why an answer with a good status cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// It is not JSON: a page of some device on the way, or nothing at all.
+    /// It is not JSON: a page of a device on the way, or nothing.
     #[error("it is not JSON")]
     NotJson,
     /// It begins as an answer and cannot be read.
     #[error("it is damaged")]
     Unreadable,
-    /// It is JSON, but holds nothing that the model wrote.
+    /// It is JSON without anything that the model wrote.
     #[error("it holds no content")]
     NoContent,
     /// It is longer than `upstream.max_response_bytes`.
@@ -319,12 +318,12 @@ pub enum Defect {
 
 /// A code or request id of the upstream that is fit to be shown: at most 64 of `A-Z a-z 0-9 . _ -`.
 ///
-/// Anything else is no code of DashScope's, and might be anything, so it is dropped as a whole.
+/// DashScope has no other codes. Any other text could contain anything, so it is dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Code(Box<str>);
 
 impl Code {
-    /// The code that `text` is, if it is one.
+    /// The code in `text`, if it is one.
     pub fn new(text: &str) -> Option<Self> {
         let fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         ((1..=64).contains(&text.len()) && text.bytes().all(fit)).then(|| Self(text.into()))

@@ -1,11 +1,11 @@
-//! Whose fault a failure is: the endpoint's, its key's, its account's, or nobody's there.
+//! What a failure says about the endpoint, its key and its account, and so about later calls.
 //!
-//! What a failure means for the call is `verdict`'s; this is what it means for the calls that come after it.
+//! `verdict` says what it means for the call itself.
 
 use super::error::{Code, Defect, Fault, Timeout};
 use super::verdict::{Failure, Repeat, plain};
 
-/// What a throttle complains of.
+/// The quota that a throttle is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quota {
     /// Too many requests.
@@ -16,18 +16,18 @@ pub(crate) enum Quota {
     Unknown,
 }
 
-/// What a failure says of the endpoint that was asked.
+/// What a failure shows about the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// It works: it objected to the request, or to there being too many.
-    Well,
-    /// It cannot be reached, whatever it is asked.
-    Away,
-    /// It is broken, or breaks at what it was asked.
-    Sick,
-    /// It refuses its key for whatever is asked.
+    /// It works: it objected to the request, or to the number of requests.
+    Works,
+    /// It cannot be reached, by any request.
+    Unreachable,
+    /// It is broken, or fails at this request.
+    Failing,
+    /// It refuses its key, for any request.
     KeyRefused,
-    /// It refuses its key, or what was asked.
+    /// It refuses its key, or this request.
     Denied,
     /// It refuses the model to its key.
     ModelRefused,
@@ -38,24 +38,23 @@ pub(crate) enum Health {
 impl Health {
     /// What `failure` shows.
     ///
-    /// A page that takes the model too long says nothing of the endpoint, and neither does an answer that is
-    /// damaged or empty, since the model wrote it. A request that is wrong is proof that somebody is there who
-    /// reads it.
+    /// A page that takes the model too long says nothing about the endpoint. Neither does a damaged or empty answer,
+    /// since the model wrote it. A refused request proves that the endpoint reads requests.
     pub(crate) fn shown_by(failure: &Failure) -> Self {
         match &failure.fault {
             Fault::Rejected { code, .. } if is_without_model(code.as_ref()) => Self::ModelRefused,
             Fault::Throttled { .. }
             | Fault::ContentRejected
             | Fault::ImageRejected(_)
-            | Fault::Rejected { .. } => Self::Well,
-            Fault::Unreachable => Self::Away,
+            | Fault::Rejected { .. } => Self::Works,
+            Fault::Unreachable => Self::Unreachable,
             Fault::Interrupted
             | Fault::Timeout(Timeout::FirstByte | Timeout::Idle)
-            | Fault::InvalidAnswer(Defect::NotJson) => Self::Sick,
+            | Fault::InvalidAnswer(Defect::NotJson) => Self::Failing,
             Fault::Failed { .. } | Fault::Timeout(Timeout::Upstream)
                 if failure.repeat == Repeat::Transient =>
             {
-                Self::Sick
+                Self::Failing
             }
             Fault::Account { code } => Self::of_account(code.as_ref()),
             Fault::Failed { .. }
@@ -70,9 +69,9 @@ impl Health {
         }
     }
 
-    /// A key without the right to one model, or whose free quota of one is gone, may be good for the
-    /// others. "Access denied" may speak of a file that the request names, and a refusal without a code be that of
-    /// a device on the way that dislikes what the request says.
+    /// A key without the right to one model, or whose free quota of one is used up, may work for the others. "Access
+    /// denied" may be about a file that the request names, and a refusal without a code may come from a device on the
+    /// way that dislikes the request.
     fn of_account(code: Option<&Code>) -> Self {
         let code = plain_code(code);
         if code.is_empty() || code == "accessdenied" {
@@ -87,15 +86,15 @@ impl Health {
     }
 }
 
-/// Whether it says that there is no such model at the endpoint. Its name comes from the catalog, so it is not
-/// the caller's mistake.
+/// Whether the code says that the endpoint does not have the model. Its name comes from the catalog, so this is not the
+/// caller's mistake.
 fn is_without_model(code: Option<&Code>) -> bool {
     let codes = ["modelnotfound", "model.notexist", "modelnotsupported", "workspacenotfound"];
     codes.contains(&plain_code(code).as_str())
 }
 
-/// Which of the account's quotas a throttle speaks of (Model Studio, "Error messages"); none where it is
-/// the service that is crowded: "Too many requests in route".
+/// Which of the account's quotas a throttle is about (Model Studio, "Error messages"); none if the service itself is
+/// overloaded: "Too many requests in route".
 pub(crate) fn quota(failure: &Failure) -> Option<Quota> {
     let quota = match plain_code(failure.fault.code()).as_str() {
         "throttling" => return None,
@@ -114,7 +113,7 @@ fn plain_code(code: Option<&Code>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::verdict::{Bill, Complaint, judge};
+    use super::super::verdict::{AttemptBill, Complaint, judge};
     use super::*;
 
     fn judged(status: u16, code: &str) -> Failure {
@@ -125,11 +124,11 @@ mod tests {
     #[test]
     fn a_fault_is_laid_at_the_door_of_whose_it_is() {
         let of = |status, code| Health::shown_by(&judged(status, code));
-        assert_eq!(of(429, "Throttling.RateQuota"), Health::Well);
-        assert_eq!(of(400, "InvalidParameter"), Health::Well);
-        assert_eq!(of(400, "DataInspectionFailed"), Health::Well);
-        assert_eq!(of(500, "InternalError"), Health::Sick);
-        assert_eq!(of(504, ""), Health::Sick);
+        assert_eq!(of(429, "Throttling.RateQuota"), Health::Works);
+        assert_eq!(of(400, "InvalidParameter"), Health::Works);
+        assert_eq!(of(400, "DataInspectionFailed"), Health::Works);
+        assert_eq!(of(500, "InternalError"), Health::Failing);
+        assert_eq!(of(504, ""), Health::Failing);
         assert_eq!(of(408, "RequestTimeOut"), Health::Unknown);
         for code in ["InvalidApiKey", "Arrearage", "App.AccessDenied"] {
             assert_eq!(of(401, code), Health::KeyRefused, "{code}");
@@ -137,15 +136,15 @@ mod tests {
         for code in ["AccessDenied", "access_denied", ""] {
             assert_eq!(of(403, code), Health::Denied, "{code}");
         }
-        let unreachable = Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing);
-        assert_eq!(Health::shown_by(&unreachable), Health::Away);
+        let unreachable = Failure::new(Fault::Unreachable, Repeat::Transient, AttemptBill::Nothing);
+        assert_eq!(Health::shown_by(&unreachable), Health::Unreachable);
         for code in
             ["Model.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly"]
         {
             assert_eq!(of(403, code), Health::ModelRefused, "{code}");
         }
         assert_eq!(of(404, "model_not_found"), Health::ModelRefused);
-        let gave_up = Failure::new(Fault::DeadlineExceeded, Repeat::Never, Bill::Unknown);
+        let gave_up = Failure::new(Fault::DeadlineExceeded, Repeat::Never, AttemptBill::Unknown);
         assert_eq!(Health::shown_by(&gave_up), Health::Unknown);
     }
 

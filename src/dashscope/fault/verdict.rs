@@ -1,22 +1,21 @@
-//! What a failure means: what happened, whether to repeat it, and what it cost.
+//! The meaning of a failure: the situation, whether to repeat the call, and the bill.
 //!
-//! DashScope's status says little. An unpaid bill is a 400 or a 429, a throttle is worded like a
-//! lost quota, and one code covers both a broken backend and a malformed message. So the exact code
-//! is asked first, then its family, then, only where the vendor's table makes a code ambiguous, the
-//! message, and the status last. Codes are compared without case and underscores, which makes one
-//! spelling of the two protocols' (`limit_requests`, `LimitRequests`). The table is section "Error
-//! messages" of Model Studio; each of its rows is a test at the foot of this file.
+//! DashScope's status says little. An unpaid bill is a 400 or a 429, a throttle is worded like a lost quota, and one
+//! code covers both a broken backend and a malformed message. So the exact code decides first, then its family, then
+//! the message, but only where the vendor's table makes a code ambiguous, and the status last. Codes are compared
+//! without case and underscores, so that both protocols have one spelling (`limit_requests`, `LimitRequests`). The table
+//! is section "Error messages" of Model Studio; each of its rows is a test at the end of this file.
 //!
-//! What a failed call costs is documented nowhere. An error of DashScope's that states no usage is
-//! taken for unbilled, except where a model may have run to its end: its own timeout, an *output*
-//! that moderation refused, and the page of a proxy that had handed the request on.
+//! The bill of a failed call is not documented. An error of DashScope's without usage counts as unbilled, unless a
+//! model may have run to its end: after its own timeout, an *output* that moderation refused, and the page of a proxy
+//! that had passed the request on.
 
 use std::time::Duration;
 
 use super::error::{CallError, Code, Defect, Fault, ImageFault, Timeout, Verbatim};
 use crate::units::Usage;
 
-/// What waits after a throttle without a `Retry-After` are drawn from, and callers are told then.
+/// The first ceiling of the wait after a throttle without a `Retry-After`, and the wait that callers are told.
 pub(crate) const THROTTLE_BASE: Duration = Duration::from_secs(2);
 
 /// An attempt that failed.
@@ -26,13 +25,13 @@ pub(crate) struct Failure {
     pub(crate) fault: Fault,
     /// Whether another attempt may help.
     pub(crate) repeat: Repeat,
-    /// What the attempt cost.
-    pub(crate) bill: Bill,
-    /// The upstream's id of it.
+    /// The bill of the attempt.
+    pub(crate) bill: AttemptBill,
+    /// The upstream's id of the attempt.
     pub(crate) request_id: Option<Code>,
-    /// The upstream's wish not to be asked again before.
+    /// The upstream's `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
-    /// Its own words, where a caller may see them.
+    /// The upstream's own words, if a caller may see them.
     pub(crate) verbatim: Option<Box<Verbatim>>,
 }
 
@@ -49,43 +48,45 @@ pub(crate) enum Repeat {
     Throttled,
 }
 
-/// What an attempt cost.
+/// The bill of an attempt that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bill {
-    /// Surely nothing.
+pub(crate) enum AttemptBill {
+    /// Certainly nothing.
     Nothing,
-    /// Nobody knows; at most the permit's bound.
+    /// Unknown; at most the permit's bound.
     Unknown,
-    /// The upstream said so.
+    /// The upstream stated it.
     Known(Usage),
 }
 
 impl Failure {
     /// A failure that cost nothing, because nothing was sent.
     pub(crate) const fn unsent(fault: Fault) -> Self {
-        Self::new(fault, Repeat::Never, Bill::Nothing)
+        Self::new(fault, Repeat::Never, AttemptBill::Nothing)
     }
 
-    pub(crate) const fn new(fault: Fault, repeat: Repeat, bill: Bill) -> Self {
+    pub(crate) const fn new(fault: Fault, repeat: Repeat, bill: AttemptBill) -> Self {
         Self { fault, repeat, bill, request_id: None, retry_after: None, verbatim: None }
     }
 
-    /// The same with the bill that the upstream stated beside it. Work that was billed would be billed again,
-    /// so it is not repeated.
+    /// The same with the bill that the upstream stated. Work that was billed would be billed again, so it is not
+    /// repeated.
     pub(crate) fn billed_as(self, stated: Option<Usage>) -> Self {
         match stated {
-            Some(billed) => Self { bill: Bill::Known(billed), repeat: Repeat::Never, ..self },
+            Some(billed) => {
+                Self { bill: AttemptBill::Known(billed), repeat: Repeat::Never, ..self }
+            }
             None => self,
         }
     }
 
-    /// Whether repeating it could be paid twice, or is allowed once only.
+    /// Whether a retry could be paid twice, or is allowed only once.
     pub(crate) fn is_careful(&self) -> bool {
-        self.repeat == Repeat::Once || self.bill != Bill::Nothing
+        self.repeat == Repeat::Once || self.bill != AttemptBill::Nothing
     }
 }
 
-/// What a caller may know of a failure. The attempts are counted by who makes them.
+/// What a caller may know of a failure. The loop of attempts adds their number.
 impl From<Failure> for CallError {
     fn from(failure: Failure) -> Self {
         let Failure { fault, request_id, verbatim, .. } = failure;
@@ -93,31 +94,30 @@ impl From<Failure> for CallError {
     }
 }
 
-/// What the upstream complained of.
+/// The upstream's error message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Complaint {
     /// The HTTP status, or the one inside a stream of events.
     pub(crate) status: u16,
-    /// The code, as it was written; none where the body is not an error of DashScope's.
+    /// The code as it was written; none if the body is not an error of DashScope's.
     pub(crate) code: Option<String>,
-    /// The message or, where the body is not JSON, its beginning. For telling situations apart
-    /// only.
+    /// The message or, if the body is not JSON, its beginning. Only to tell situations apart.
     pub(crate) message: String,
-    /// The upstream's wish not to be asked again before.
+    /// The upstream's `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// Says what `complaint` means.
+/// The meaning of `complaint`.
 pub(crate) fn judge(complaint: &Complaint) -> Failure {
     let code = complaint.code.as_deref().map(plain).unwrap_or_default();
     let message = complaint.message.to_ascii_lowercase();
-    let cause = by_code(&code, &message)
+    let situation = by_code(&code, &message)
         .or_else(|| by_account_status(complaint.status))
         .or_else(|| by_message(&code, &message).filter(|_| complaint.status < 500))
         .unwrap_or_else(|| by_status(complaint.status, &message));
     let shown = complaint.code.as_deref().and_then(Code::new);
-    let (fault, repeat) = cause.outcome(complaint, shown);
-    let bill = bill(cause, complaint, &message);
+    let (fault, repeat) = situation.outcome(complaint, shown);
+    let bill = bill(situation, complaint, &message);
     Failure { retry_after: complaint.retry_after, ..Failure::new(fault, repeat, bill) }
 }
 
@@ -126,9 +126,9 @@ pub(crate) fn plain(code: &str) -> String {
     code.chars().filter(|letter| *letter != '_').map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
-/// The situations that the vendor's table comes down to.
+/// The situations that the vendor's table distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+enum Situation {
     Throttle,
     Account,
     Content,
@@ -147,7 +147,7 @@ enum Cause {
     Unknown,
 }
 
-impl Cause {
+impl Situation {
     fn outcome(self, complaint: &Complaint, code: Option<Code>) -> (Fault, Repeat) {
         let status = complaint.status;
         let retry_after = complaint.retry_after.unwrap_or(THROTTLE_BASE);
@@ -166,86 +166,94 @@ impl Cause {
     }
 }
 
-fn by_code(code: &str, message: &str) -> Option<Cause> {
+fn by_code(code: &str, message: &str) -> Option<Situation> {
     let speaks_of = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    let cause = match code {
+    let situation = match code {
         "arrearage"
         | "invalidapikey"
         | "commoditynotpurchased"
         | "prepaidbilloverdue"
         | "postpaidbilloverdue"
-        | "allocationquota.freetieronly" => Cause::Account,
+        | "allocationquota.freetieronly" => Situation::Account,
         "limitrequests" | "limitburstrate" | "insufficientquota" => throttle(message),
         "modelnotfound" | "model.notexist" | "modelnotsupported" | "workspacenotfound" => {
-            Cause::Request
+            Situation::Request
         }
-        "requesttimeout" => Cause::ModelTimeout,
-        "gatewaytimeout" => Cause::ProxyTimeout,
+        "requesttimeout" => Situation::ModelTimeout,
+        "gatewaytimeout" => Situation::ProxyTimeout,
         "internalerror" | "internalerror.algo"
             if speaks_of(&["content-length of", "list index out of range"]) =>
         {
-            Cause::Request
+            Situation::Request
         }
-        "internalerror.algo" => by_message(code, message).unwrap_or(Cause::Service),
+        "internalerror.algo" => by_message(code, message).unwrap_or(Situation::Service),
         "invalidparameter" | "invalidparametererror" | "internalerror.algo.invalidparameter" => {
-            by_message(code, message).unwrap_or(Cause::Request)
+            by_message(code, message).unwrap_or(Situation::Request)
         }
         "apiconnectionerror" | "internalerror" | "systemerror" | "modelservicefailed"
-        | "modelservingerror" | "modelunavailable" | "serviceunavailable" => Cause::Service,
+        | "modelservingerror" | "modelunavailable" | "serviceunavailable" => Situation::Service,
         _ if code.starts_with("throttling") => throttle(message),
-        _ if code.starts_with("accessdenied") || code.ends_with(".accessdenied") => Cause::Account,
-        // Before moderation looks at a picture it must be readable; only its own codes speak of content.
-        _ if code.starts_with("invalidparameter.datainspection") => {
-            by_message(code, message).unwrap_or(Cause::Request)
+        _ if code.starts_with("accessdenied") || code.ends_with(".accessdenied") => {
+            Situation::Account
         }
-        _ if code.contains("datainspection") => by_message(code, message).unwrap_or(Cause::Content),
+        // A picture must be readable before moderation looks at it; only moderation's own codes are about content.
+        _ if code.starts_with("invalidparameter.datainspection") => {
+            by_message(code, message).unwrap_or(Situation::Request)
+        }
+        _ if code.contains("datainspection") => {
+            by_message(code, message).unwrap_or(Situation::Content)
+        }
         _ => return None,
     };
-    Some(cause)
+    Some(situation)
 }
 
-/// A throttle, unless it says that a *free* quota is gone: only that does not come back.
+/// A throttle, unless it says that a *free* quota is used up: only that one does not refill.
 ///
-/// The vendor's ordinary throttle of tokens a minute asks its reader to check plan and billing, so
-/// nothing else in the wording may count (can1357/oh-my-pi#8476).
-fn throttle(message: &str) -> Cause {
+/// The vendor's ordinary throttle of tokens a minute asks its reader to check plan and billing, so no other wording may
+/// count (can1357/oh-my-pi#8476).
+fn throttle(message: &str) -> Situation {
     let words = ["free allocated quota", "free quota", "free tier", "free-tier"];
-    if words.iter().any(|word| message.contains(word)) { Cause::Account } else { Cause::Throttle }
+    if words.iter().any(|word| message.contains(word)) {
+        Situation::Account
+    } else {
+        Situation::Throttle
+    }
 }
 
-const fn by_account_status(status: u16) -> Option<Cause> {
+const fn by_account_status(status: u16) -> Option<Situation> {
     match status {
-        401 | 403 => Some(Cause::Account),
+        401 | 403 => Some(Situation::Account),
         _ => None,
     }
 }
 
-/// Tells apart what the vendor files under one code; only for codes that say no more than "wrong".
-fn by_message(code: &str, message: &str) -> Option<Cause> {
-    const SITUATIONS: [(&str, Cause); 22] = [
-        ("aspect ratio", Cause::Image(ImageFault::AspectRatio)),
-        ("must be larger than 10", Cause::Image(ImageFault::TooSmall)),
-        ("length and width do not meet", Cause::Image(ImageFault::TooSmall)),
-        ("failed to decode the image", Cause::Image(ImageFault::Undecodable)),
-        ("failed to decode the media", Cause::Image(ImageFault::Undecodable)),
-        ("media format is not supported", Cause::Image(ImageFault::Undecodable)),
-        ("image format is not supported", Cause::Image(ImageFault::Undecodable)),
-        ("unsupported image format", Cause::Image(ImageFault::Undecodable)),
-        ("unsupported media format", Cause::Image(ImageFault::Undecodable)),
-        ("invalid image format", Cause::Image(ImageFault::Undecodable)),
-        ("cannot identify image", Cause::Image(ImageFault::Undecodable)),
-        ("corrupted file", Cause::Image(ImageFault::Undecodable)),
-        ("read image error", Cause::Image(ImageFault::Undecodable)),
-        ("image format is illegal", Cause::Image(ImageFault::Undecodable)),
-        ("max bytes per data-uri item", Cause::Image(ImageFault::TooLarge)),
-        ("file size is too large", Cause::Image(ImageFault::TooLarge)),
-        // Of what is behind an address; the codes of moderation cover it, too.
-        ("wrong content-type", Cause::Request),
-        ("authorization to access the media", Cause::Request),
-        ("failed to download", Cause::Fetch),
-        ("media resource timed out", Cause::Fetch),
-        ("unable to download", Cause::Fetch),
-        ("may contain inappropriate content", Cause::Content),
+/// Tells situations apart that share a code; only for codes that say no more than "wrong".
+fn by_message(code: &str, message: &str) -> Option<Situation> {
+    const SITUATIONS: [(&str, Situation); 22] = [
+        ("aspect ratio", Situation::Image(ImageFault::AspectRatio)),
+        ("must be larger than 10", Situation::Image(ImageFault::TooSmall)),
+        ("length and width do not meet", Situation::Image(ImageFault::TooSmall)),
+        ("failed to decode the image", Situation::Image(ImageFault::Undecodable)),
+        ("failed to decode the media", Situation::Image(ImageFault::Undecodable)),
+        ("media format is not supported", Situation::Image(ImageFault::Undecodable)),
+        ("image format is not supported", Situation::Image(ImageFault::Undecodable)),
+        ("unsupported image format", Situation::Image(ImageFault::Undecodable)),
+        ("unsupported media format", Situation::Image(ImageFault::Undecodable)),
+        ("invalid image format", Situation::Image(ImageFault::Undecodable)),
+        ("cannot identify image", Situation::Image(ImageFault::Undecodable)),
+        ("corrupted file", Situation::Image(ImageFault::Undecodable)),
+        ("read image error", Situation::Image(ImageFault::Undecodable)),
+        ("image format is illegal", Situation::Image(ImageFault::Undecodable)),
+        ("max bytes per data-uri item", Situation::Image(ImageFault::TooLarge)),
+        ("file size is too large", Situation::Image(ImageFault::TooLarge)),
+        // About the file at an address; moderation's codes cover it, too.
+        ("wrong content-type", Situation::Request),
+        ("authorization to access the media", Situation::Request),
+        ("failed to download", Situation::Fetch),
+        ("media resource timed out", Situation::Fetch),
+        ("unable to download", Situation::Fetch),
+        ("may contain inappropriate content", Situation::Content),
     ];
     let found = SITUATIONS.iter().find(|(words, _)| message.contains(words));
     let vague = code.is_empty()
@@ -253,35 +261,36 @@ fn by_message(code: &str, message: &str) -> Option<Cause> {
         || ["invalid", "badrequest", "internalerror.algo"]
             .iter()
             .any(|start| code.starts_with(start));
-    found.filter(|_| vague).map(|(_, cause)| *cause)
+    found.filter(|_| vague).map(|(_, situation)| *situation)
 }
 
-fn by_status(status: u16, message: &str) -> Cause {
+fn by_status(status: u16, message: &str) -> Situation {
     match status {
-        408 => Cause::ModelTimeout,
+        408 => Situation::ModelTimeout,
         429 => throttle(message),
-        504 => Cause::ProxyTimeout,
-        300..500 => Cause::Request,
-        500.. => Cause::Service,
-        _ => Cause::Unknown,
+        504 => Situation::ProxyTimeout,
+        300..500 => Situation::Request,
+        500.. => Situation::Service,
+        _ => Situation::Unknown,
     }
 }
 
-fn bill(cause: Cause, complaint: &Complaint, message: &str) -> Bill {
-    let may_have_run = match cause {
-        Cause::ModelTimeout | Cause::ProxyTimeout => true,
-        Cause::Content => message.contains("output"),
-        Cause::Service => complaint.code.is_none() && may_have_arrived(complaint.status, message),
+fn bill(situation: Situation, complaint: &Complaint, message: &str) -> AttemptBill {
+    let may_have_run = match situation {
+        Situation::ModelTimeout | Situation::ProxyTimeout => true,
+        Situation::Content => message.contains("output"),
+        Situation::Service => {
+            complaint.code.is_none() && may_have_arrived(complaint.status, message)
+        }
         _ => false,
     };
-    if may_have_run { Bill::Unknown } else { Bill::Nothing }
+    if may_have_run { AttemptBill::Unknown } else { AttemptBill::Nothing }
 }
 
 /// Whether the request may have reached the model before a proxy's page came back.
 ///
-/// 503 means that nobody took it (RFC 9110, section 15.6.4), except from Envoy, which stands before
-/// DashScope (`server: istio-envoy`): it says 503 for a connection that broke under way, too, and
-/// then tells whether there had been one.
+/// 503 means that it was not accepted (RFC 9110, section 15.6.4). But Envoy, which stands before DashScope (`server:
+/// istio-envoy`), also answers 503 if a connection broke on the way, and then says whether there had been one.
 fn may_have_arrived(status: u16, message: &str) -> bool {
     if !message.contains("reset before headers") {
         return status != 503;
@@ -291,9 +300,9 @@ fn may_have_arrived(status: u16, message: &str) -> bool {
         .all(|reason| !message.contains(reason))
 }
 
-/// An answer with a good status that is none.
+/// The failure of an answer with a good status that cannot be used.
 pub(crate) fn unusable(defect: Defect, usage: Option<Usage>) -> Failure {
-    let bill = usage.map_or(Bill::Unknown, Bill::Known);
+    let bill = usage.map_or(AttemptBill::Unknown, AttemptBill::Known);
     Failure::new(Fault::InvalidAnswer(defect), Repeat::Never, bill)
 }
 
@@ -421,7 +430,7 @@ mod tests {
         for (status, code, message) in unknown {
             assert_eq!(
                 judged(status, code, message).bill,
-                Bill::Unknown,
+                AttemptBill::Unknown,
                 "{status} {code} {message}"
             );
         }
@@ -439,7 +448,7 @@ mod tests {
         for (status, code, message) in nothing {
             assert_eq!(
                 judged(status, code, message).bill,
-                Bill::Nothing,
+                AttemptBill::Nothing,
                 "{status} {code} {message}"
             );
         }

@@ -1,26 +1,22 @@
-//! How fast one model's calls may leave for one account: what is known, and what is learnt.
+//! How fast one model's calls may leave for one account: the configured limits, and what throttles teach.
 //!
-//! DashScope limits requests and tokens a minute of an account, may enforce both by the second,
-//! throttles a sudden rise even below them, and lowers them without a word before a model is retired
-//! (Model Studio, "Rate limits", "Model retirement"). So the configured figures are where a pace may go
-//! to, and not where it begins or stays:
+//! DashScope limits requests and tokens a minute of an account, may enforce both by the second, throttles a sudden
+//! rise even below them, and lowers them before a model is retired (Model Studio, "Rate limits", "Model
+//! retirement"). So the configured limits are the highest rate, not the first one:
 //!
-//! - it *begins* at a quarter and *rises* to the figure within seconds, but only while calls wait for
-//!   it: a pace that nobody uses proves nothing. After a rest it begins anew (RFC 5681, section 4.1,
-//!   does so for connections);
-//! - a *throttle* shows the real window. The pace goes just below what passed in the second before it,
-//!   stays there, and after some patience feels its way up again; each time that it meets the same
-//!   ceiling it is patient for twice as long (additive increase, multiplicative decrease, with the
-//!   plateau of RFC 9438). So a quota that nobody told us costs a throttle now and then, and one that was
-//!   raised is found;
-//! - a `Retry-After` closes the way altogether until it ends. A later end replaces an earlier one and
-//!   never the other way round.
+//! - The rate *starts* at a quarter of the limit and *rises* to it within seconds, but only while calls wait: a rate
+//!   that nobody uses proves nothing. After a rest it starts again (RFC 5681, section 4.1, does so for connections).
+//! - A *throttle* shows the real quota. The rate drops just below what passed in the second before, stays there, and
+//!   rises slowly after some patience. Each time it meets the same ceiling again, the patience doubles (additive
+//!   increase, multiplicative decrease, with the plateau of RFC 9438). So an unknown quota costs a throttle now and
+//!   then, and one that was raised is found.
+//! - A `Retry-After` lets no call leave before its end. A later end replaces an earlier one, never the other way round.
 //!
-//! Calls leave one by one, spaced by what they take, since a second's worth at once is what a limit by
-//! the second punishes; only while the pace is far below its limit may some leave together.
+//! Calls leave one by one, spaced by what they take: a limit by the second punishes a second's worth at once. Some may
+//! leave together only while the rate is far below its limit.
 //!
-//! All of it is arithmetic over times that are handed in, so that it is the same in this process and in
-//! a store that replicas share.
+//! All of this is arithmetic over times that are passed in, so it is the same in this process and in a store that
+//! replicas share. `docs/adr/0021-own-code.md` names the promise that each part keeps.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -30,84 +26,88 @@ use serde::{Deserialize, Serialize};
 use crate::dashscope::fault::health::Quota;
 use crate::rate_limit::gcra::{Bucket, Rate};
 
-/// A pace below which nothing is gained by beginning slowly, a minute.
+/// The rate a minute below which a slow start gains nothing.
 const LEAST_START: u64 = 60;
 
-/// How long calls must have waited for a pace until it has risen from its start to its limit.
+/// How long calls must have waited until the rate has risen from its start to its limit.
 const RISE: Duration = Duration::from_secs(5);
 
-/// A way that nobody used for so long begins anew.
+/// After so long without a call the rate starts again.
 const REST: Duration = Duration::from_mins(1);
 
-/// A call whose turn comes late, because a timer or a processor was, is counted as if it had left in
-/// time, up to so much: the pace would drift below its rate otherwise.
+/// A call that leaves late, because a timer or a processor was late, counts as if it had left in time, up to this
+/// much. Otherwise the rate would drift below what is allowed.
 const LATENESS: Duration = Duration::from_millis(20);
 
-/// How long a ceiling is kept to before it is tried, when it is new and at most.
+/// How long the rate stays at a ceiling before it rises: at first, and at most.
 const PATIENCE: Duration = Duration::from_secs(15);
 const MOST_PATIENCE: Duration = Duration::from_mins(4);
 
-/// How long a ceiling is remembered by a way that is used now and then only.
-const MEMORY: Duration = Duration::from_mins(10);
+/// After a rest, a ceiling older than this is forgotten.
+const CEILING_LIFETIME: Duration = Duration::from_mins(10);
 
-/// A throttle that follows the last one within so much of busy time means that the ceiling was too high.
+/// A throttle within so much busy time of the last one means that the ceiling was too high.
 const SOON: Duration = Duration::from_secs(5);
 
-/// How far ahead of the time calls can take of a pace: what they take beyond that is forgiven. It binds where
-/// limits are so low that a few calls take hours, and bounds what a faulty bill can do.
+/// The most that calls can owe; what they take beyond it is forgiven. It binds where limits are so low that a few
+/// calls take hours, and bounds what a faulty bill can do.
 const MOST_DEBT: Duration = Duration::from_mins(30);
 
-/// The part of a limit that a pace never falls below: throttles that come whatever the pace is would bring
-/// it to a halt.
+/// The rate never falls below this part of its limit. Throttles that come at any rate would stop it otherwise.
 const LEAST_PART: u64 = 20;
 
-/// By how many thousandths such a ceiling is lowered the first time, and by as many more each time again.
+/// By how many thousandths a ceiling that was too high is lowered the first time; each further time by as many more.
 const STEP: u64 = 50;
 
-/// Shares of the ceiling in thousandths: right after a throttle, and where the pace settles.
+/// Thousandths of the ceiling: right after a throttle, and where the rate settles.
 const AFTER_THROTTLE: u64 = 950;
 const PLATEAU: u64 = 980;
 
-/// What the account's figures allow, a minute.
+/// What the account's limits allow, a minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct RateLimits {
     pub(crate) requests: NonZeroU64,
     pub(crate) tokens: NonZeroU64,
 }
 
-impl Limits {
-    /// These figures, of which none is zero.
+impl RateLimits {
+    /// These limits; a zero counts as one.
     pub(crate) fn per_minute(requests: u64, tokens: u64) -> Self {
         Self { requests: at_least_one(requests), tokens: at_least_one(tokens) }
     }
 }
 
-/// What calls take: how many they are and their tokens.
+/// What waiting calls will take: their number and their tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Work {
     pub(crate) requests: u64,
     pub(crate) tokens: u64,
 }
 
-/// The state of one way. All times count from one origin.
+/// The learnt rates of one model's calls for one account. All times count from one origin.
+///
+/// Replicas share it as JSON, so the names of its fields are part of what they agree on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pace {
-    requests: Dial,
-    tokens: Dial,
+pub(crate) struct RateController {
+    requests: LearntRate,
+    tokens: LearntRate,
     /// When the last `Retry-After` ends.
     held_until: Duration,
     /// When the last call left.
     used_at: Duration,
-    /// Whether the last call that waited did so for tokens.
+    /// Whether the last call had to wait for tokens rather than for requests.
     tokens_bind: bool,
 }
 
-impl Pace {
-    /// Lets a call leave that has waited since `since` and takes `tokens`, or says how long it must wait
-    /// yet; then it takes nothing.
+impl RateController {
+    /// Lets a call leave that has waited since `since` and takes `tokens`.
+    ///
+    /// # Errors
+    ///
+    /// How long the call must still wait; nothing is taken then.
     pub(crate) fn take(
         &mut self,
-        limits: Limits,
+        limits: RateLimits,
         now: Duration,
         since: Duration,
         tokens: u64,
@@ -120,27 +120,25 @@ impl Pace {
             self.requests.rest(now);
             self.tokens.rest(now);
         }
-        // While a `Retry-After` ran, it was not the pace that calls waited for.
+        // Calls that waited for the end of a `Retry-After` did not wait for the rate.
         let idle_since = self.used_at.max(self.held_until.min(now));
-        let by_requests = self.requests.take(limits.requests, now, since, idle_since, 1);
-        let by_tokens = self.tokens.take(limits.tokens, now, since, idle_since, tokens);
-        if by_requests || by_tokens {
-            self.tokens_bind = by_tokens && !by_requests;
-        }
+        self.tokens_bind = self.tokens.bucket.full_by() > self.requests.bucket.full_by();
+        self.requests.take(limits.requests, now, since, idle_since, 1);
+        self.tokens.take(limits.tokens, now, since, idle_since, tokens);
         self.used_at = now;
         Ok(())
     }
 
     /// The least time until a call that takes `tokens` could leave if it were next.
-    pub(crate) fn wait(&self, limits: Limits, now: Duration, tokens: u64) -> Duration {
+    pub(crate) fn wait(&self, limits: RateLimits, now: Duration, tokens: u64) -> Duration {
         self.wait_behind(limits, now, Work::default(), tokens)
     }
 
-    /// The least time until a call that takes `tokens` could leave behind this work. A pace that still
-    /// rises is taken for risen: it will, while they wait.
+    /// The least time until a call that takes `tokens` could leave after this work. A rate that still rises counts as
+    /// risen: it will rise while they wait.
     pub(crate) fn wait_behind(
         &self,
-        limits: Limits,
+        limits: RateLimits,
         now: Duration,
         before: Work,
         tokens: u64,
@@ -152,8 +150,8 @@ impl Pace {
         held.saturating_add(for_requests.max(for_tokens))
     }
 
-    /// The time that a call takes of the way.
-    pub(crate) fn cost(&self, limits: Limits, tokens: u64) -> Duration {
+    /// How long the next call waits because of one that takes `tokens`.
+    pub(crate) fn cost(&self, limits: RateLimits, tokens: u64) -> Duration {
         let requests = self.requests.time_of(limits.requests, 1);
         requests.max(self.tokens.time_of(limits.tokens, tokens))
     }
@@ -171,7 +169,7 @@ impl Pace {
     /// Learns from a throttle of a call that left at `sent`.
     pub(crate) fn throttled(
         &mut self,
-        limits: Limits,
+        limits: RateLimits,
         now: Duration,
         sent: Duration,
         quota: Quota,
@@ -188,8 +186,8 @@ impl Pace {
         }
     }
 
-    /// Puts right what was taken in advance once the bill is there.
-    pub(crate) fn correct(&mut self, limits: Limits, now: Duration, taken: u64, billed: u64) {
+    /// Replaces what was taken in advance by what was billed.
+    pub(crate) fn correct(&mut self, limits: RateLimits, now: Duration, taken: u64, billed: u64) {
         let rate = self.tokens.rate(limits.tokens);
         if billed >= taken {
             rate.charge(&mut self.tokens.bucket, now, billed - taken);
@@ -200,7 +198,8 @@ impl Pace {
         }
     }
 
-    /// Whether a pace can have come to this by `now`, where no `Retry-After` ends later than `longest_hold`.
+    /// Whether a controller can have reached this state by `now`, given that no `Retry-After` is longer than
+    /// `longest_hold`.
     pub(crate) fn is_possible(&self, now: Duration, longest_hold: Duration) -> bool {
         let full_by = self.requests.bucket.full_by().max(self.tokens.bucket.full_by());
         let (latest_hold, latest) =
@@ -208,37 +207,36 @@ impl Pace {
         self.held_until <= latest_hold && full_by <= latest
     }
 
-    /// Gives a turn back that was not used.
-    pub(crate) fn give_back(&mut self, limits: Limits, tokens: u64) {
+    /// Gives back what a call took that was not sent.
+    pub(crate) fn give_back(&mut self, limits: RateLimits, tokens: u64) {
         self.requests.rate(limits.requests).give_back(&mut self.requests.bucket, 1);
         self.tokens.rate(limits.tokens).give_back(&mut self.tokens.bucket, tokens);
     }
 }
 
-/// One of the two things that are limited.
+/// The rate of requests or of tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Dial {
+struct LearntRate {
     bucket: Bucket,
-    flow: Flow,
-    /// How long calls have waited for this, since the start or the last throttle.
+    flow: LastSecond,
+    /// How long calls have waited for this rate, since the start or the last throttle.
     busy: Duration,
-    found: Option<Found>,
+    found: Option<LearntCeiling>,
 }
 
 /// A ceiling that a throttle has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Found {
+struct LearntCeiling {
     /// What passed, a minute.
     ceiling: u64,
-    /// How long it is kept to.
+    /// How long the rate stays there before it rises.
     patience: Duration,
     at: Duration,
     /// How many throttles in a row came soon after the one before.
     in_a_row: u64,
 }
 
-impl Dial {
-    /// Takes `amount`; whether the call had to wait for it.
+impl LearntRate {
     fn take(
         &mut self,
         limit: NonZeroU64,
@@ -246,17 +244,15 @@ impl Dial {
         since: Duration,
         idle_since: Duration,
         amount: u64,
-    ) -> bool {
+    ) {
         let due = self.bucket.full_by();
-        let waited = due > since && due > idle_since;
-        if waited {
+        if due > since && due > idle_since {
             self.busy = self.busy.saturating_add(now.saturating_sub(idle_since));
         }
         let in_time = due.max(since).max(now.saturating_sub(LATENESS)).min(now);
         self.rate(limit).charge(&mut self.bucket, in_time, amount);
         self.bucket.forgive_beyond(now.saturating_add(MOST_DEBT));
         self.flow.add(now, amount);
-        waited
     }
 
     fn wait(&self, limit: NonZeroU64, from: Duration, before: u64, own: u64) -> Duration {
@@ -271,7 +267,7 @@ impl Dial {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// The pace and how much may leave at once.
+    /// The rate, and how much may leave at once.
     fn rate(&self, limit: NonZeroU64) -> Rate {
         let allowed = self.allowed(limit);
         let spare = match self.found {
@@ -281,10 +277,10 @@ impl Dial {
         Rate::per_minute(at_least_one(allowed)).with_burst(at_least_one(spare))
     }
 
-    /// The pace, a minute.
+    /// The rate a minute.
     fn allowed(&self, limit: NonZeroU64) -> u64 {
         let limit = limit.get();
-        let Some(Found { ceiling, patience, .. }) = self.found else {
+        let Some(LearntCeiling { ceiling, patience, .. }) = self.found else {
             let start = (limit / 4).max(limit.min(LEAST_START));
             return limit.min(start + share(limit - start, self.busy, RISE));
         };
@@ -304,11 +300,11 @@ impl Dial {
         let allowed = self.allowed(limit);
         let flow = self.flow.per_minute(now);
         let (ceiling, patience, in_a_row) = match self.found {
-            // Left before the pace was lowered: it says nothing new.
+            // The call left before the rate was lowered: its throttle says nothing new.
             Some(found) if sent <= found.at => return,
             Some(found) if self.busy < SOON => {
                 let in_a_row = found.in_a_row.saturating_add(1);
-                // The further off, the longer the step.
+                // The farther the ceiling is off, the longer the step.
                 let lower = 1_000_u64.saturating_sub(in_a_row.saturating_mul(STEP)).max(500);
                 (of_thousand(allowed, lower), PATIENCE, in_a_row)
             }
@@ -317,33 +313,33 @@ impl Dial {
                 let longer = found.patience.saturating_mul(2).min(MOST_PATIENCE);
                 (allowed, if again { longer } else { PATIENCE }, 0)
             }
-            // A first guess; it is tried soon.
+            // A first guess, which is tested soon.
             None => (flow.min(allowed).max(allowed / 2), SOON, 0),
         };
-        // Not waited for, it was not the pace that met the ceiling but what really flowed.
+        // Where no call waited, the calls themselves met the ceiling, and not the rate.
         let flowed = flow.max(allowed / 4);
         let ceiling = if self.busy.is_zero() { ceiling.min(flowed) } else { ceiling };
         let ceiling = ceiling.max(limit.get() / LEAST_PART).max(1);
-        self.found = Some(Found { ceiling, patience, at: now, in_a_row });
+        self.found = Some(LearntCeiling { ceiling, patience, at: now, in_a_row });
         self.busy = Duration::ZERO;
     }
 
-    /// Begins anew; a ceiling is remembered, but not for ever.
+    /// Starts again. A recent ceiling is kept.
     fn rest(&mut self, now: Duration) {
         self.busy = Duration::ZERO;
-        self.found = self.found.filter(|found| now.saturating_sub(found.at) < MEMORY);
+        self.found = self.found.filter(|found| now.saturating_sub(found.at) < CEILING_LIFETIME);
     }
 }
 
-/// What flowed within the last second, in two slots of a second each.
+/// What passed within the last second, counted by the second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Flow {
+struct LastSecond {
     second: u64,
     current: u64,
     previous: u64,
 }
 
-impl Flow {
+impl LastSecond {
     fn add(&mut self, now: Duration, amount: u64) {
         let second = now.as_secs();
         if second != self.second {

@@ -1,17 +1,17 @@
 //! Whose call is next: start-time fair queueing.
 //!
-//! Calls of one model wait in one queue, and a tenant with a thousand pages must not make one with a
-//! single page wait for all of them. Each call gets a *start*: the time, in the queue's own reckoning, at
-//! which its tenant would be served if all that wait were served side by side at the same pace. The
-//! lowest start is next (P. Goyal, H. Vin, H. Cheng, "Start-time Fair Queuing", SIGCOMM 1996). What a call
-//! costs is the time that it takes of the way, so tenants share that and not the number of calls.
+//! Calls of one model wait in one queue, and a tenant with a thousand pages must not make one with a single page wait
+//! for all of them. Each call has a *start*: the time, in the queue's own count, at which its tenant would be served
+//! if all tenants were served side by side at the same rate. The lowest start is next (P. Goyal, H. Vin, H. Cheng,
+//! "Start-time Fair Queuing", SIGCOMM 1996). The cost of a call is the time that it takes of the rate, so tenants
+//! share time and not the number of calls.
 //!
-//! The calls of one tenant, its *flow*, wait in one row: each starts where the one before it ends. Each
-//! knows the total of its row up to itself. So the work before a place is found by one binary search in
-//! each flow, and a call that leaves a row at either end changes no other.
+//! The calls of one tenant wait in one row: each starts where the one before it ends. Each knows the total of its row
+//! up to itself. So the work before a place is found by one binary search in each row, and a call that leaves a row
+//! at either end changes no other.
 //!
-//! The queue is bounded. A newcomer who finds it full takes the place of the last call of whoever waits
-//! with most, and is refused only if that is itself.
+//! The queue is bounded. A call that finds it full displaces the last call of the tenant that waits with most, and is
+//! refused only if that tenant is its own.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,36 +21,32 @@ use tokio::sync::Notify;
 
 use super::controller::Work;
 
-/// Tenants with nothing waiting are forgotten when they are more than these and those that wait.
-const IDLE_FLOWS: usize = 64;
-
 /// A call in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ticket(u64);
 
-/// Its place, in the order of service.
-type Place = (Duration, Ticket);
+/// The order of service: the start of a call, and among equal starts the order of arrival.
+type Rank = (Duration, Ticket);
 
 /// A call that wants to wait.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
-    /// Whose it is.
     pub(crate) tenant: Arc<str>,
-    /// The time that it takes of the way.
+    /// The time that the call takes of the rate.
     pub(crate) cost: Duration,
-    /// The tokens that it takes.
+    /// The tokens that the call takes.
     pub(crate) tokens: u64,
-    /// Rung when the call should look where it stands.
-    pub(crate) bell: Arc<Notify>,
+    /// Notified when the call should look at its position.
+    pub(crate) notify: Arc<Notify>,
 }
 
 /// Calls that wait.
 #[derive(Debug, Default)]
 pub(crate) struct FairQueue {
-    flows: HashMap<Arc<str>, Flow>,
-    /// The first call of each flow that has one, in the order of service.
-    heads: BTreeMap<Place, Arc<str>>,
-    /// Whose the calls are that wait.
+    rows: HashMap<Arc<str>, TenantRow>,
+    /// The first call of each row that has one, in the order of service.
+    heads: BTreeMap<Rank, Arc<str>>,
+    /// The tenant of each call that waits.
     tenants: HashMap<Ticket, Arc<str>>,
     /// The lowest start when a call was served last. No call that waits starts before it.
     time: Duration,
@@ -62,22 +58,22 @@ pub(crate) struct FairQueue {
 
 /// The calls of one tenant, in order.
 #[derive(Debug, Default)]
-struct Flow {
+struct TenantRow {
     /// When the first call starts. Without calls, the earliest start of the next one.
     start: Duration,
-    calls: VecDeque<Call>,
+    calls: VecDeque<QueuedCall>,
     /// What the totals of the calls begin with.
     origin: Amount,
 }
 
 /// A call that waits.
 #[derive(Debug)]
-struct Call {
+struct QueuedCall {
     ticket: Ticket,
     takes: Amount,
-    /// What it and all before it take, and the origin.
+    /// The origin, and what this call and all before it take.
     total: Amount,
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
 }
 
 /// What calls take.
@@ -88,38 +84,38 @@ struct Amount {
 }
 
 impl FairQueue {
-    /// Puts a call where it belongs.
+    /// Adds a call behind those of its tenant.
     pub(crate) fn join(&mut self, arrival: Arrival) -> Ticket {
-        let Arrival { tenant, cost, tokens, bell } = arrival;
+        let Arrival { tenant, cost, tokens, notify } = arrival;
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        let flow = self.flows.entry(Arc::clone(&tenant)).or_default();
-        if flow.calls.is_empty() {
-            flow.start = flow.start.max(self.time);
-            flow.origin = Amount::default();
-            self.heads.insert((flow.start, ticket), Arc::clone(&tenant));
+        let row = self.rows.entry(Arc::clone(&tenant)).or_default();
+        if row.calls.is_empty() {
+            row.start = row.start.max(self.time);
+            row.origin = Amount::default();
+            self.heads.insert((row.start, ticket), Arc::clone(&tenant));
         }
         let takes = Amount { time: cost, tokens };
-        let total = flow.total().plus(takes);
-        flow.calls.push_back(Call { ticket, takes, total, bell });
+        let total = row.total().plus(takes);
+        row.calls.push_back(QueuedCall { ticket, takes, total, notify });
         self.tenants.insert(ticket, tenant);
         ticket
     }
 
-    /// Makes room for a call of `tenant` where `most` wait already; false where there is none for it.
+    /// Makes room for a call of `tenant` if `most` wait already. Returns false if there is none for it.
     pub(crate) fn make_room(&mut self, tenant: &str, most: usize) -> bool {
         if self.tenants.len() < most {
             return true;
         }
-        let own = self.flows.get(tenant).map_or(0, |flow| flow.calls.len());
-        let longest = self.flows.values().max_by_key(|flow| flow.calls.len());
-        let longest = longest.filter(|flow| flow.calls.len() > own + 1);
-        let Some(last) = longest.and_then(|flow| flow.calls.back()) else { return false };
+        let own = self.rows.get(tenant).map_or(0, |row| row.calls.len());
+        let longest = self.rows.values().max_by_key(|row| row.calls.len());
+        let longest = longest.filter(|row| row.calls.len() > own + 1);
+        let Some(last) = longest.and_then(|row| row.calls.back()) else { return false };
         self.leave(last.ticket);
         true
     }
 
-    /// Whether the call waits still.
+    /// Whether the call still waits.
     pub(crate) fn holds(&self, ticket: Ticket) -> bool {
         self.tenants.contains_key(&ticket)
     }
@@ -129,109 +125,108 @@ impl FairQueue {
         self.heads.first_key_value().is_some_and(|((_, first), _)| *first == ticket)
     }
 
-    /// Takes out a call that was served.
+    /// Removes a call that was served.
     pub(crate) fn serve(&mut self, ticket: Ticket) {
-        // Not the start of the call: another may have come before it after it was the first.
+        // Not the start of this call: another may have come before it after it was the first.
         let lowest = self.heads.first_key_value().map(|((start, _), _)| *start);
-        let Some((tenant, call)) = self.take_out(ticket) else { return };
+        let Some((tenant, call)) = self.remove(ticket) else { return };
         self.time = self.time.max(lowest.unwrap_or_default());
         if self.tenants.is_empty() {
-            // Where nobody waits, nobody is owed anything.
-            self.flows.clear();
+            // While nobody waits, no tenant is owed anything.
+            self.rows.clear();
             return;
         }
-        self.change(&tenant, |flow| flow.start = flow.start.saturating_add(call.takes.time));
-        let idle = |flow: &Flow| flow.calls.is_empty() && flow.start <= self.time;
-        if self.flows.get(&tenant).is_some_and(idle) {
-            self.flows.remove(&tenant);
-        }
-        if self.flows.len() > self.tenants.len() + IDLE_FLOWS {
-            self.flows.retain(|_, flow| !idle(flow));
-        }
+        self.change(&tenant, |row| row.start = row.start.saturating_add(call.takes.time));
+        // A row without calls is kept only until its tenant is no longer ahead of the others.
+        self.rows.retain(|_, row| !row.calls.is_empty() || row.start > self.time);
     }
 
-    /// Takes out a call that was not: those of its tenant that stand behind it move up.
+    /// Removes a call that was not served: those of its tenant behind it move up.
     pub(crate) fn leave(&mut self, ticket: Ticket) {
-        if let Some((_, call)) = self.take_out(ticket) {
-            call.bell.notify_one();
+        if let Some((_, call)) = self.remove(ticket) {
+            call.notify.notify_one();
         }
     }
 
-    /// Sends all away, in order, and forgets who was owed what.
+    /// Removes and notifies all calls, in order, and forgets what tenants are owed.
     pub(crate) fn clear(&mut self) {
-        self.ring_all();
+        self.notify_all();
         self.heads.clear();
         self.tenants.clear();
-        self.flows.clear();
+        self.rows.clear();
     }
 
     /// The calls that would be served before a new one of `tenant`.
     pub(crate) fn work_before(&self, tenant: &str) -> Work {
-        let finish = self.flows.get(tenant).map_or(Duration::ZERO, Flow::finish);
-        self.work_before_place((finish.max(self.time), Ticket(u64::MAX)))
+        let finish = self.rows.get(tenant).map_or(Duration::ZERO, TenantRow::finish);
+        self.work_before_rank((finish.max(self.time), Ticket(u64::MAX)))
     }
 
     /// The calls that will be served before this one.
     pub(crate) fn work_ahead_of(&self, ticket: Ticket) -> Work {
-        self.place_of(ticket).map_or_else(Work::default, |place| self.work_before_place(place))
+        self.rank_of(ticket).map_or_else(Work::default, |rank| self.work_before_rank(rank))
     }
 
-    fn work_before_place(&self, place: Place) -> Work {
+    fn work_before_rank(&self, rank: Rank) -> Work {
         let mut work = Work::default();
-        for flow in self.heads.range(..place).filter_map(|(_, tenant)| self.flows.get(tenant)) {
-            let before = flow.calls.partition_point(|call| {
+        for row in self.heads.range(..rank).filter_map(|(_, tenant)| self.rows.get(tenant)) {
+            let before = row.calls.partition_point(|call| {
                 self.step();
-                flow.place_of(call) < place
+                row.rank_of(call) < rank
             });
-            let Some(last) = before.checked_sub(1).and_then(|last| flow.calls.get(last)) else {
+            let Some(last) = before.checked_sub(1).and_then(|last| row.calls.get(last)) else {
                 continue;
             };
             work.requests += before as u64;
-            work.tokens = work.tokens.saturating_add(last.total.minus(flow.origin).tokens);
+            work.tokens = work.tokens.saturating_add(last.total.minus(row.origin).tokens);
         }
         work
     }
 
-    /// Rings for the call that is next.
-    pub(crate) fn ring_first(&self) {
-        let first = self.heads.values().next().and_then(|tenant| self.flows.get(tenant));
-        if let Some(call) = first.and_then(|flow| flow.calls.front()) {
-            call.bell.notify_one();
+    /// Notifies the call that is next.
+    pub(crate) fn notify_first(&self) {
+        let first = self.heads.values().next().and_then(|tenant| self.rows.get(tenant));
+        if let Some(call) = first.and_then(|row| row.calls.front()) {
+            call.notify.notify_one();
         }
     }
 
-    /// Rings for all, in order.
-    pub(crate) fn ring_all(&self) {
-        let of_flow = |flow: &'_ Flow| -> Vec<_> {
-            flow.calls.iter().map(|call| (flow.place_of(call), Arc::clone(&call.bell))).collect()
+    /// Notifies all calls, in order.
+    pub(crate) fn notify_all(&self) {
+        let of_row = |row: &'_ TenantRow| -> Vec<_> {
+            row.calls.iter().map(|call| (row.rank_of(call), Arc::clone(&call.notify))).collect()
         };
-        let mut calls: Vec<_> = self.flows.values().flat_map(of_flow).collect();
-        calls.sort_unstable_by_key(|(place, _)| *place);
-        for (_, bell) in calls {
-            bell.notify_one();
+        let mut calls: Vec<_> = self.rows.values().flat_map(of_row).collect();
+        calls.sort_unstable_by_key(|(rank, _)| *rank);
+        for (_, notify) in calls {
+            notify.notify_one();
         }
     }
 
-    fn place_of(&self, ticket: Ticket) -> Option<Place> {
-        let flow = self.flows.get(self.tenants.get(&ticket)?)?;
-        Some(flow.place_of(flow.calls.get(flow.index_of(ticket)?)?))
+    fn rank_of(&self, ticket: Ticket) -> Option<Rank> {
+        let row = self.rows.get(self.tenants.get(&ticket)?)?;
+        Some(row.rank_of(row.calls.get(row.index_of(ticket)?)?))
     }
 
-    fn take_out(&mut self, ticket: Ticket) -> Option<(Arc<str>, Call)> {
+    fn remove(&mut self, ticket: Ticket) -> Option<(Arc<str>, QueuedCall)> {
         let tenant = self.tenants.remove(&ticket)?;
-        let call = self.change(&tenant, |flow| flow.take_out(flow.index_of(ticket)?))??;
+        let call = self.change(&tenant, |row| row.remove(row.index_of(ticket)?))??;
         Some((tenant, call))
     }
 
-    /// Changes the flow of a tenant, and keeps its first call among the heads.
-    fn change<T>(&mut self, tenant: &Arc<str>, change: impl FnOnce(&mut Flow) -> T) -> Option<T> {
-        let flow = self.flows.get_mut(tenant)?;
-        if let Some(head) = flow.calls.front() {
-            self.heads.remove(&flow.place_of(head));
+    /// Changes the row of a tenant, and keeps its first call among the heads.
+    fn change<T>(
+        &mut self,
+        tenant: &Arc<str>,
+        change: impl FnOnce(&mut TenantRow) -> T,
+    ) -> Option<T> {
+        let row = self.rows.get_mut(tenant)?;
+        if let Some(head) = row.calls.front() {
+            self.heads.remove(&row.rank_of(head));
         }
-        let changed = change(flow);
-        if let Some(head) = flow.calls.front() {
-            self.heads.insert(flow.place_of(head), Arc::clone(tenant));
+        let changed = change(row);
+        if let Some(head) = row.calls.front() {
+            self.heads.insert(row.rank_of(head), Arc::clone(tenant));
         }
         Some(changed)
     }
@@ -244,7 +239,7 @@ impl FairQueue {
     }
 }
 
-impl Flow {
+impl TenantRow {
     /// The total of all calls, and the origin.
     fn total(&self) -> Amount {
         self.calls.back().map_or(self.origin, |last| last.total)
@@ -255,7 +250,7 @@ impl Flow {
         self.start.saturating_add(self.total().minus(self.origin).time)
     }
 
-    fn place_of(&self, call: &Call) -> Place {
+    fn rank_of(&self, call: &QueuedCall) -> Rank {
         let before = call.total.minus(call.takes).minus(self.origin);
         (self.start.saturating_add(before.time), call.ticket)
     }
@@ -264,8 +259,8 @@ impl Flow {
         self.calls.binary_search_by_key(&ticket, |call| call.ticket).ok()
     }
 
-    /// Takes a call out and corrects the totals on its shorter side.
-    fn take_out(&mut self, index: usize) -> Option<Call> {
+    /// Removes a call and corrects the totals on its shorter side.
+    fn remove(&mut self, index: usize) -> Option<QueuedCall> {
         let call = self.calls.remove(index)?;
         if index <= self.calls.len() / 2 {
             self.origin = self.origin.plus(call.takes);
@@ -305,7 +300,7 @@ mod tests {
 
     fn arrival(tenant: &str, cost: u64) -> Arrival {
         let cost = Duration::from_millis(cost);
-        Arrival { tenant: tenant.into(), cost, tokens: 1, bell: Arc::default() }
+        Arrival { tenant: tenant.into(), cost, tokens: 1, notify: Arc::default() }
     }
 
     impl FairQueue {
@@ -393,11 +388,11 @@ mod tests {
         queue.leave(tickets[1]);
         queue.leave(tickets[2]);
         let starts = |queue: &FairQueue| {
-            [tickets[0], tickets[3]].map(|ticket| queue.place_of(ticket).unwrap().0.as_millis())
+            [tickets[0], tickets[3]].map(|ticket| queue.rank_of(ticket).unwrap().0.as_millis())
         };
         assert_eq!(starts(&queue), [0, 50]);
         let next = queue.join(arrival("many", 50));
-        assert_eq!(queue.place_of(next).unwrap().0.as_millis(), 100);
+        assert_eq!(queue.rank_of(next).unwrap().0.as_millis(), 100);
         let order: Vec<_> = (0..3).filter_map(|_| queue.serve_first()).collect();
         assert_eq!(order, ["many".into(), "other".into(), "many".into()] as [Arc<str>; 3]);
     }
@@ -412,12 +407,12 @@ mod tests {
         queue.serve(overtaken);
         assert!(queue.is_first(first));
         let next = [queue.join(arrival("c", 50)), queue.join(arrival("a", 50))];
-        let starts = next.map(|ticket| queue.place_of(ticket).unwrap().0.as_millis());
+        let starts = next.map(|ticket| queue.rank_of(ticket).unwrap().0.as_millis());
         assert_eq!(starts, [0, 100]);
     }
 
     #[test]
-    fn a_full_queue_makes_room_at_the_cost_of_whoever_waits_with_most() {
+    fn a_full_queue_makes_room_at_the_cost_of_the_tenant_that_waits_with_most() {
         let mut queue = FairQueue::default();
         let places: Vec<_> = (0..4).map(|_| queue.join(arrival("many", 1))).collect();
         assert!(!queue.make_room("many", 4), "its own last call would have to go");
@@ -436,18 +431,18 @@ mod tests {
             queue.join(arrival(&format!("t{tenant}"), 1));
             queue.serve_first();
         }
-        assert!(queue.flows.len() <= IDLE_FLOWS + 1, "{}", queue.flows.len());
+        assert!(queue.rows.len() <= 1, "{}", queue.rows.len());
     }
 
     /// The same queue with every start written down and every sum taken anew.
     #[derive(Default)]
     struct Naive {
-        calls: Vec<Written>,
+        calls: Vec<NaiveCall>,
         finishes: HashMap<&'static str, u64>,
         time: u64,
     }
 
-    struct Written {
+    struct NaiveCall {
         tenant: &'static str,
         place: (u64, Ticket),
         cost: u64,
@@ -462,7 +457,7 @@ mod tests {
         fn join(&mut self, tenant: &'static str, ticket: Ticket, cost: u64, tokens: u64) {
             let start = self.start_of(tenant);
             self.finishes.insert(tenant, start + cost);
-            self.calls.push(Written { tenant, place: (start, ticket), cost, tokens });
+            self.calls.push(NaiveCall { tenant, place: (start, ticket), cost, tokens });
         }
 
         fn serve(&mut self, index: usize) {

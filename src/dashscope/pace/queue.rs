@@ -1,17 +1,15 @@
-//! A call's turn under the account's rate.
+//! A call's wait for a slot under the account's rate.
 //!
-//! Running into the account's limits costs an upload and a wait for every call that does, so calls wait
-//! here instead: who is next says `queue`, when it may leave `pace`. What a call will write is not known
-//! beforehand, so only its input is taken in advance and the rest is charged once billed; later calls
-//! wait for it.
+//! A call that exceeds the account's limits costs an upload and a wait, so calls wait here instead: `fair_queue` says
+//! who is next, `controller` when that call may leave. What a call will write is not known beforehand. So only its
+//! input is taken in advance, and the rest is charged once it is billed; later calls wait for it.
 //!
-//! Waiting is bounded twice, by number and by time, and a call whose turn cannot come in time is
-//! told so at once rather than after having waited for nothing.
+//! Waiting is bounded by number and by time. A call that cannot get a slot in time is refused as soon as that is known.
 //!
-//! One [`Lane`] is the way of one model's calls through one account; endpoints whose keys belong to one
-//! account share it, as the vendor limits accounts. The call at the head of its queue sleeps until there is
-//! room, and goes; the others sleep until something before them has changed. The numbers sit behind plain
-//! mutexes that are never held across an await, or in a store that the replicas share (`cell`).
+//! One [`CallQueue`] holds the calls of one model for one account. Endpoints whose keys belong to one account share
+//! it, as the vendor limits accounts. The call at its head sleeps until there is room, and leaves; the others sleep
+//! until something before them has changed. The numbers are behind plain mutexes that are never held across an await,
+//! or in a store that the replicas share (`shared`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::controller::{Limits, Pace, Work};
+use super::controller::{RateController, RateLimits, Work};
 use super::fair_queue::{Arrival, FairQueue, Ticket};
-use super::shared::{Cell, Moment};
+use super::shared::SharedController;
 use crate::admission;
 use crate::clock::Clock;
 use crate::dashscope::fault::error::Fault;
@@ -30,145 +28,136 @@ use crate::dashscope::settings::UpstreamSettings;
 use crate::redis::cells::SharedCells;
 use crate::units::Tokens;
 
-/// The lanes of all accounts.
+/// The queues of all accounts and models.
 #[derive(Debug)]
-pub(crate) struct Pacer {
+pub(crate) struct CallQueues {
     /// As many as accounts times models.
-    lanes: Mutex<HashMap<(String, String), Arc<Lane>>>,
-    queue_timeout: Duration,
-    queue_length: usize,
+    queues: Mutex<HashMap<(String, String), Arc<CallQueue>>>,
+    timeout: Duration,
+    length: usize,
     shared: Option<Arc<dyn SharedCells>>,
     clock: Arc<dyn Clock>,
 }
 
-impl Pacer {
+impl CallQueues {
     pub(crate) fn new(
         settings: &UpstreamSettings,
         shared: Option<Arc<dyn SharedCells>>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
-            lanes: Mutex::default(),
-            queue_timeout: settings.queue_timeout(),
-            queue_length: settings.queue_length,
+            queues: Mutex::default(),
+            timeout: settings.queue_timeout(),
+            length: settings.queue_length,
             shared,
             clock,
         }
     }
 
-    /// The lane of `model` through `account`, which has these limits.
-    pub(crate) fn lane(&self, account: &str, model: &str, limits: Limits) -> Arc<Lane> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The queue of `model` for `account`, which has these limits.
+    pub(crate) fn queue(&self, account: &str, model: &str, limits: RateLimits) -> Arc<CallQueue> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (account.to_owned(), model.to_owned());
         let new = || {
             let key = format!("ocr-gateway:pace:1:{{{account}}}:{model}");
-            let cell = Cell::new(key, self.shared.clone(), Arc::clone(&self.clock));
-            Arc::new(Lane { limits, cell, line: Mutex::default(), clock: Arc::clone(&self.clock) })
+            let clock = Arc::clone(&self.clock);
+            let controller = SharedController::new(key, self.shared.clone(), Arc::clone(&clock));
+            Arc::new(CallQueue { limits, controller, waiting: Mutex::default(), clock })
         };
-        Arc::clone(lanes.entry(key).or_insert_with(new))
+        Arc::clone(queues.entry(key).or_insert_with(new))
     }
 
-    /// Until when a call with this deadline may wait for a turn; none where it is too late to be sent at all.
+    /// Until when a call with this deadline may wait for a slot; none if it is too late to be sent at all.
     pub(crate) fn patience(&self, deadline: Instant) -> Option<Instant> {
         let now = self.clock.instant();
         let latest = admission::latest_start(deadline, now)?;
-        Some(latest.min(now + self.queue_timeout))
+        Some(latest.min(now + self.timeout))
     }
 
-    /// Waits in `lane` until a call of `tenant` that takes `input` tokens may be sent.
+    /// Waits in `queue` until a call of `tenant` that takes `input` tokens may be sent.
     ///
     /// # Errors
     ///
-    /// [`Blocked::Late`] as soon as it is known that it will not be before `until`.
-    pub(crate) async fn turn(
+    /// [`NoSlot::TooLate`] as soon as it is known that there will be no slot before `until`.
+    pub(crate) async fn slot(
         &self,
-        lane: &Arc<Lane>,
+        queue: &Arc<CallQueue>,
         tenant: &str,
         input: Tokens,
         until: Instant,
-    ) -> Result<Turn, Blocked> {
+    ) -> Result<SendSlot, NoSlot> {
         let left = || until.saturating_duration_since(self.clock.instant());
-        let waiter = Waiter::join(lane, tenant, input, left(), self.queue_length)?;
+        let waiter = Waiter::join(queue, tenant, input, left(), self.length)?;
         loop {
-            let pause = match waiter.standing() {
-                Standing::Behind(wait) if wait > left() => return Err(lane.late(tenant, input)),
-                Standing::Behind(_) => left(),
-                Standing::Displaced => return Err(lane.late(tenant, input)),
-                Standing::Moved => return Err(Blocked::Moved),
-                Standing::First => match waiter.try_leave().await {
-                    Ok(turn) => return Ok(turn),
-                    Err(wait) if wait > left() => return Err(lane.late(tenant, input)),
+            let pause = match waiter.position() {
+                Position::Behind(wait) if wait > left() => return Err(queue.late(tenant, input)),
+                Position::Behind(_) => left(),
+                Position::Removed => return Err(NoSlot::Removed),
+                Position::First => match waiter.try_leave().await {
+                    Ok(slot) => return Ok(slot),
+                    Err(wait) if wait > left() => return Err(queue.late(tenant, input)),
                     Err(wait) => wait,
                 },
             };
             if left().is_zero() {
-                return Err(lane.late(tenant, input));
+                return Err(queue.late(tenant, input));
             }
-            // Either the time has come, or somebody rings because something has changed.
-            let _ = tokio::time::timeout(pause, waiter.bell.notified()).await;
+            // Until the time has come, or something before this call has changed.
+            let _ = tokio::time::timeout(pause, waiter.notify.notified()).await;
         }
     }
 }
 
-/// Why a call got no turn.
+/// Why a call got no slot.
 #[derive(Debug)]
-pub(crate) enum Blocked {
-    /// It would come too late.
-    Late(Fault),
-    /// The lane has changed so much that another may be better.
-    Moved,
+pub(crate) enum NoSlot {
+    /// There is none in time.
+    TooLate(Fault),
+    /// The call was removed from the queue and should choose one again: the rate has changed so much that another
+    /// queue may be better, or a call of another tenant displaced it.
+    Removed,
 }
 
-/// The way of one model's calls through one account.
+/// The calls of one model that wait for one account.
 #[derive(Debug)]
-pub(crate) struct Lane {
-    limits: Limits,
-    cell: Cell,
-    line: Mutex<Line>,
+pub(crate) struct CallQueue {
+    limits: RateLimits,
+    controller: SharedController,
+    waiting: Mutex<FairQueue>,
     clock: Arc<dyn Clock>,
 }
 
-/// Those who wait.
-#[derive(Debug, Default)]
-struct Line {
-    queue: FairQueue,
-    /// Counts how often all were sent away.
-    epoch: u64,
-}
-
-impl Lane {
-    /// The least time until a call of `tenant` that joined now would get its turn.
+impl CallQueue {
+    /// The least time until a call of `tenant` that joined now would get a slot.
     pub(crate) fn expected_wait(&self, tenant: &str, input: Tokens) -> Duration {
-        let before = self.line().queue.work_before(tenant);
+        let before = self.waiting().work_before(tenant);
         self.wait_behind(before, input)
     }
 
-    /// The time that a call takes of the lane, which the next call waits for.
+    /// How long the next call waits because of one that takes `input` tokens.
     pub(crate) fn spacing(&self, input: Tokens) -> Duration {
-        self.cell.peek(|pace, _| pace.cost(self.limits, input.get()))
+        self.controller.peek(|rate, _| rate.cost(self.limits, input.get()))
     }
 
     fn wait_behind(&self, before: Work, input: Tokens) -> Duration {
-        self.cell.peek(|pace, now| pace.wait_behind(self.limits, now, before, input.get()))
+        self.controller.peek(|rate, now| rate.wait_behind(self.limits, now, before, input.get()))
     }
 
-    /// Sends all who wait away to look for a better lane.
+    /// Removes all calls that wait, so that they look for a better queue.
     pub(crate) fn send_away(&self) {
-        let mut line = self.line();
-        line.epoch += 1;
-        line.queue.clear();
+        self.waiting().clear();
     }
 
     /// Whether a `Retry-After` runs.
     fn is_held(&self) -> bool {
-        self.cell.peek(|pace, now| pace.held_until() > now)
+        self.controller.peek(|rate, now| rate.held_until() > now)
     }
 
-    fn late(&self, tenant: &str, input: Tokens) -> Blocked {
-        Blocked::Late(self.refusal(self.expected_wait(tenant, input)))
+    fn late(&self, tenant: &str, input: Tokens) -> NoSlot {
+        NoSlot::TooLate(self.refusal(self.expected_wait(tenant, input)))
     }
 
-    /// What a call is told that cannot get its turn in time.
+    /// The answer to a call that cannot get a slot in time.
     fn refusal(&self, retry_after: Duration) -> Fault {
         if self.is_held() {
             return Fault::Throttled { retry_after, code: None };
@@ -176,151 +165,145 @@ impl Lane {
         Fault::Busy { retry_after }
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, FairQueue> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call in a lane's queue; dropped, it leaves.
+/// A call in a queue. Dropping it leaves the queue.
 #[derive(Debug)]
 struct Waiter<'a> {
-    lane: &'a Arc<Lane>,
+    queue: &'a Arc<CallQueue>,
     ticket: Ticket,
-    epoch: u64,
     input: Tokens,
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
     since: Instant,
 }
 
-/// How a call stands in its queue.
-enum Standing {
+/// A call's position in its queue.
+enum Position {
     First,
     /// Others come first, for at least so long.
     Behind(Duration),
-    /// It had to make room for another tenant's.
-    Displaced,
-    /// All were sent away.
-    Moved,
+    Removed,
 }
 
 impl<'a> Waiter<'a> {
-    /// Joins the queue where there is hope of a turn within `left`.
+    /// Joins the queue if a slot within `left` is possible.
     fn join(
-        lane: &'a Arc<Lane>,
+        queue: &'a Arc<CallQueue>,
         tenant: &str,
         input: Tokens,
         left: Duration,
         queue_length: usize,
-    ) -> Result<Self, Blocked> {
-        let cost = lane.cell.peek(|pace, _| pace.cost(lane.limits, input.get()));
-        let mut queued = lane.line();
-        let wait = lane.wait_behind(queued.queue.work_before(tenant), input);
-        if wait > left || !queued.queue.make_room(tenant, queue_length) {
-            return Err(Blocked::Late(lane.refusal(wait)));
+    ) -> Result<Self, NoSlot> {
+        let cost = queue.spacing(input);
+        let mut waiting = queue.waiting();
+        let wait = queue.wait_behind(waiting.work_before(tenant), input);
+        if wait > left || !waiting.make_room(tenant, queue_length) {
+            return Err(NoSlot::TooLate(queue.refusal(wait)));
         }
-        let bell = Arc::new(Notify::new());
-        let arrival =
-            Arrival { tenant: tenant.into(), cost, tokens: input.get(), bell: Arc::clone(&bell) };
-        let (ticket, epoch) = (queued.queue.join(arrival), queued.epoch);
-        Ok(Self { lane, ticket, epoch, input, bell, since: lane.clock.instant() })
+        let notify = Arc::new(Notify::new());
+        let ticket = waiting.join(Arrival {
+            tenant: tenant.into(),
+            cost,
+            tokens: input.get(),
+            notify: Arc::clone(&notify),
+        });
+        Ok(Self { queue, ticket, input, notify, since: queue.clock.instant() })
     }
 
-    fn standing(&self) -> Standing {
-        let line = self.lane.line();
-        if line.epoch != self.epoch {
-            Standing::Moved
-        } else if !line.queue.holds(self.ticket) {
-            Standing::Displaced
-        } else if line.queue.is_first(self.ticket) {
-            Standing::First
+    fn position(&self) -> Position {
+        let waiting = self.queue.waiting();
+        if !waiting.holds(self.ticket) {
+            Position::Removed
+        } else if waiting.is_first(self.ticket) {
+            Position::First
         } else {
-            let before = line.queue.work_ahead_of(self.ticket);
-            Standing::Behind(self.lane.wait_behind(before, self.input))
+            let before = waiting.work_ahead_of(self.ticket);
+            Position::Behind(self.queue.wait_behind(before, self.input))
         }
     }
 
-    /// Leaves for the upstream, or says how long to wait yet.
-    async fn try_leave(&self) -> Result<Turn, Duration> {
-        let waited = self.lane.clock.instant().saturating_duration_since(self.since);
-        let (limits, tokens) = (self.lane.limits, self.input.get());
-        let was_held = self.lane.is_held();
-        let taken = self
-            .lane
-            .cell
-            .update(|pace, now| pace.take(limits, now, now.saturating_sub(waited), tokens));
-        let (taken, left_at) = taken.await;
-        if taken.is_err() && !was_held && self.lane.is_held() {
-            // Another replica was told of it: those who wait look for another lane.
-            self.lane.send_away();
+    /// Takes a slot, or says how long to wait yet.
+    async fn try_leave(&self) -> Result<SendSlot, Duration> {
+        let waited = self.queue.clock.instant().saturating_duration_since(self.since);
+        let (limits, tokens) = (self.queue.limits, self.input.get());
+        let was_held = self.queue.is_held();
+        let take = |rate: &mut RateController, now: Duration| {
+            rate.take(limits, now, now.saturating_sub(waited), tokens)
+        };
+        let (taken, sent_at) = self.queue.controller.update(take).await;
+        if taken.is_err() && !was_held && self.queue.is_held() {
+            // Another replica got a `Retry-After`: calls that wait here look for another queue.
+            self.queue.send_away();
         }
         taken?;
-        self.lane.line().queue.serve(self.ticket);
-        Ok(Turn { lane: Arc::clone(self.lane), taken: self.input, left_at })
+        self.queue.waiting().serve(self.ticket);
+        Ok(SendSlot { queue: Arc::clone(self.queue), taken: self.input, sent_at })
     }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut line = self.lane.line();
-        line.queue.leave(self.ticket);
-        line.queue.ring_first();
+        let mut waiting = self.queue.waiting();
+        waiting.leave(self.ticket);
+        waiting.notify_first();
     }
 }
 
-/// A turn that was given: the call may be sent.
+/// Leave to send one call.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    lane: Arc<Lane>,
+pub(crate) struct SendSlot {
+    queue: Arc<CallQueue>,
     taken: Tokens,
-    left_at: Moment,
+    sent_at: Duration,
 }
 
-impl Turn {
-    /// Whose turn it is.
-    pub(crate) const fn lane(&self) -> &Arc<Lane> {
-        &self.lane
+impl SendSlot {
+    /// The queue that it is of.
+    pub(crate) const fn queue(&self) -> &Arc<CallQueue> {
+        &self.queue
     }
 
-    /// Gives back what was taken in advance, because the call cost nothing.
+    /// Gives back the tokens that were taken in advance, because the call cost nothing.
     pub(crate) async fn unbilled(&self) {
         self.billed(Tokens::ZERO).await;
     }
 
-    /// Corrects what was taken in advance to what was billed. That holds the lane for all tenants, so it must be
-    /// no more than one call can take ([`Model::rated`](crate::catalog::Model::rated)).
+    /// Replaces the tokens that were taken in advance by those that were billed. This delays the calls of all
+    /// tenants, so `rated` must be no more than one call can take ([`Model::rated`](crate::catalog::Model::rated)).
     pub(crate) async fn billed(&self, rated: Tokens) {
-        let (limits, taken, billed) = (self.lane.limits, self.taken.get(), rated.get());
-        let correct = |pace: &mut Pace, now| pace.correct(limits, now, taken, billed);
-        self.lane.cell.update_if_there(self.left_at, correct).await;
+        let (limits, taken, billed) = (self.queue.limits, self.taken.get(), rated.get());
+        self.queue.controller.update(|rate, now| rate.correct(limits, now, taken, billed)).await;
     }
 
-    /// Gives the turn back, because nothing was sent.
+    /// Gives the slot back, because nothing was sent.
     pub(crate) async fn unused(&self) {
-        let (limits, taken) = (self.lane.limits, self.taken.get());
-        let give_back = |pace: &mut Pace, _| pace.give_back(limits, taken);
-        self.lane.cell.update_if_there(self.left_at, give_back).await;
+        let (limits, taken) = (self.queue.limits, self.taken.get());
+        self.queue.controller.update(|rate, _| rate.give_back(limits, taken)).await;
     }
 
-    /// Learns from the upstream's having throttled the call, and lets no other leave by the same lane before
-    /// `wait` is over; those who wait look for another.
+    /// Learns from a throttle of the call, and lets no other call leave the same queue before `wait` is over; those
+    /// that wait look for another queue.
     pub(crate) async fn throttled(&self, quota: Option<Quota>, wait: Option<Duration>) {
-        let (limits, sent) = (self.lane.limits, self.left_at.at());
+        let (limits, sent) = (self.queue.limits, self.sent_at);
         if let Some(wait) = wait {
-            // At once in this process, whatever becomes of the store.
-            self.lane.cell.hold(wait);
-            self.lane.send_away();
+            // At once in this process, whether the store can be reached or not.
+            self.queue.controller.hold(wait);
+            self.queue.send_away();
         }
-        let learn = |pace: &mut Pace, now: Duration| {
+        let learn = |rate: &mut RateController, now: Duration| {
             if let Some(quota) = quota {
-                pace.throttled(limits, now, sent, quota);
+                rate.throttled(limits, now, sent, quota);
             }
             if let Some(wait) = wait {
-                pace.hold(now.saturating_add(wait));
+                rate.hold(now.saturating_add(wait));
             }
         };
-        self.lane.cell.update_if_there(self.left_at, learn).await;
-        // The pace is another: for some it is too late now.
-        self.lane.line().queue.ring_all();
+        self.queue.controller.update(learn).await;
+        // The rate has changed: for some calls it is too late now.
+        self.queue.waiting().notify_all();
     }
 }
 

@@ -1,41 +1,41 @@
 //! Whether an endpoint may be asked: a circuit breaker.
 //!
-//! *Closed*, everything passes. Failures in a row that are the endpoint's fault *open* it: nothing passes
-//! until it has cooled down. Then it is *half open*: one call is let through as a probe, and what becomes
-//! of it decides. So an endpoint that is down is asked once in a cool-down and not by every call, and one
-//! that is back is used again as soon as the first call has shown it (M. Nygard, "Release It!").
+//! *Closed*, it lets every call pass. Failures in a row that are the endpoint's fault *open* it: no call passes until
+//! it has cooled down. Then it is *half open*: one call passes as a probe, and its end decides. So an endpoint that is
+//! down gets one call in a cool-down, and one that is back is used again after the first call that goes well (M.
+//! Nygard, "Release It!").
 //!
-//! A verdict on a call that left before the breaker last changed says nothing of the time since, and is
-//! ignored. A cool-down may be made longer, never shorter.
+//! The end of a call that left before the breaker last changed says nothing about the time since, and is ignored. A
+//! cool-down may be made longer, never shorter.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A breaker. Times are those of the clock of whoever asks.
+/// A breaker. The caller passes the time.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     /// Failures in a row that open it.
     failures: u32,
     /// How many of them may be one tenant's.
     most_of_one: u32,
-    /// How many there are of anybody's when it is suspect.
+    /// How many failures of any tenants make it suspect.
     suspicious: u32,
     cool_down: Duration,
-    /// How long the others wait for a probe before there is another: a page may take minutes.
+    /// How long other calls wait for a probe before there is another: a page may take minutes.
     patience: Duration,
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
 }
 
-/// The longest that the others wait for a probe.
+/// The longest that other calls wait for a probe.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
-struct State {
+struct BreakerState {
     phase: Phase,
     /// Counts the changes.
     epoch: u64,
-    /// What was counted when it opened after having been closed.
+    /// The epoch in which it last opened after having been closed.
     opened: u64,
 }
 
@@ -49,7 +49,7 @@ enum Phase {
 /// Failures in a row.
 #[derive(Debug, Default)]
 struct Run {
-    /// Those that are nobody's.
+    /// Failures that count against no tenant.
     of_nobody: u32,
     of_tenants: HashMap<Arc<str>, u32>,
 }
@@ -63,19 +63,19 @@ impl Run {
         *count = count.saturating_add(1);
     }
 
-    /// The failures, of which no more than `most_of_one` of one tenant count.
+    /// The number of failures, counting at most `most_of_one` of one tenant.
     fn count(&self, most_of_one: u32) -> u32 {
         let of_tenants = self.of_tenants.values().map(|&count| count.min(most_of_one));
         of_tenants.fold(self.of_nobody, u32::saturating_add)
     }
 }
 
-/// What is seen of a breaker from outside.
+/// What a breaker does with the next call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum BreakerStanding {
     /// Everything passes.
     Closed,
-    /// Nothing passes before so much time is over.
+    /// No call passes before this time is over.
     Open(Duration),
     /// The next call is the probe.
     Ready,
@@ -85,7 +85,7 @@ pub(crate) enum Standing {
 
 /// A change that is worth a line in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum BreakerChange {
     /// It opened, or opened again after a probe.
     Opened {
         /// Whether it had been closed before.
@@ -95,7 +95,7 @@ pub(crate) enum Change {
     Closed,
 }
 
-/// Leave to make one call. Dropped without a verdict, it lets another call be the probe.
+/// Leave to make one call. If it is dropped before the call has an end, another call may be the probe.
 #[derive(Debug)]
 pub(crate) struct Pass {
     breaker: Arc<Breaker>,
@@ -109,15 +109,15 @@ impl Breaker {
         Self::of_failures(failures, failures, cool_down)
     }
 
-    /// The same for calls of several tenants, of which none can open it alone: no more than half of the
-    /// failures, rounded up, may be one tenant's.
+    /// The same for calls of several tenants, of which none can open it alone: at most half of the failures that count,
+    /// rounded up, are one tenant's.
     pub(crate) fn of_several(failures: u32, cool_down: Duration) -> Self {
         let several = Self::of_failures(failures.max(2), failures.div_ceil(2), cool_down);
         Self { suspicious: failures, ..several }
     }
 
     fn of_failures(failures: u32, most_of_one: u32, cool_down: Duration) -> Self {
-        let state = State { phase: Phase::Closed(Run::default()), epoch: 0, opened: 0 };
+        let state = BreakerState { phase: Phase::Closed(Run::default()), epoch: 0, opened: 0 };
         let patience = (cool_down * 2).min(LONGEST_PATIENCE);
         Self {
             failures,
@@ -129,7 +129,7 @@ impl Breaker {
         }
     }
 
-    /// Whether so many calls in a row failed that it would be open if any failures were enough.
+    /// Whether so many calls in a row failed that it would be open if it did not matter whose they were.
     pub(crate) fn is_suspect(&self) -> bool {
         self.state().is_suspect(self.suspicious)
     }
@@ -138,14 +138,14 @@ impl Breaker {
     ///
     /// # Errors
     ///
-    /// How it stands, where it does not.
-    pub(crate) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, Standing> {
+    /// The breaker's standing, if the call may not pass.
+    pub(crate) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, BreakerStanding> {
         let mut state = self.state();
         let standing = state.standing(now, self.patience);
         let is_probe = match standing {
-            Standing::Closed => false,
-            Standing::Ready => true,
-            Standing::Open(_) | Standing::Probing => return Err(standing),
+            BreakerStanding::Closed => false,
+            BreakerStanding::Ready => true,
+            BreakerStanding::Open(_) | BreakerStanding::Probing => return Err(standing),
         };
         if is_probe {
             state.change(Phase::HalfOpen { since: now });
@@ -153,37 +153,36 @@ impl Breaker {
         Ok(Pass { breaker: Arc::clone(self), epoch: state.epoch, is_probe })
     }
 
-    /// How long the others wait for a probe before there is another.
+    /// How long other calls wait for a probe before there is another.
     pub(crate) const fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// How it stands.
-    fn standing(&self, now: Instant) -> Standing {
+    fn standing(&self, now: Instant) -> BreakerStanding {
         self.state().standing(now, self.patience)
     }
 
     /// Whether everything passes.
     pub(crate) fn is_closed(&self, now: Instant) -> bool {
-        self.standing(now) == Standing::Closed
+        self.standing(now) == BreakerStanding::Closed
     }
 
     /// The least time until it may let a call pass.
     pub(crate) fn wait(&self, now: Instant) -> Duration {
         match self.standing(now) {
-            Standing::Closed | Standing::Ready => Duration::ZERO,
-            Standing::Open(left) => left,
-            // Should the probe not be back by then, there is another.
-            Standing::Probing => self.patience,
+            BreakerStanding::Closed | BreakerStanding::Ready => Duration::ZERO,
+            BreakerStanding::Open(left) => left,
+            // If the probe has not ended by then, there is another.
+            BreakerStanding::Probing => self.patience,
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl BreakerState {
     fn is_suspect(&self, suspicious: u32) -> bool {
         match &self.phase {
             Phase::Closed(run) => run.count(u32::MAX) >= suspicious,
@@ -191,16 +190,16 @@ impl State {
         }
     }
 
-    fn standing(&self, now: Instant, patience: Duration) -> Standing {
+    fn standing(&self, now: Instant, patience: Duration) -> BreakerStanding {
         match self.phase {
-            Phase::Closed(_) => Standing::Closed,
+            Phase::Closed(_) => BreakerStanding::Closed,
             Phase::Open { until } if until > now => {
-                Standing::Open(until.saturating_duration_since(now))
+                BreakerStanding::Open(until.saturating_duration_since(now))
             }
             Phase::HalfOpen { since } if now.saturating_duration_since(since) < patience => {
-                Standing::Probing
+                BreakerStanding::Probing
             }
-            Phase::Open { .. } | Phase::HalfOpen { .. } => Standing::Ready,
+            Phase::Open { .. } | Phase::HalfOpen { .. } => BreakerStanding::Ready,
         }
     }
 
@@ -211,11 +210,12 @@ impl State {
 }
 
 impl Pass {
-    /// The call went well, as far as the endpoint is concerned. A breaker that was suspect is told to have closed.
-    pub(crate) fn well(&mut self) -> Option<Change> {
+    /// The call went well, as far as the endpoint is concerned. Also reports [`BreakerChange::Closed`] if the breaker
+    /// was closed and suspect.
+    pub(crate) fn succeeded(&mut self) -> Option<BreakerChange> {
         let mut state = self.breaker.state();
         let is_current = state.epoch == self.epoch;
-        // A probe that took so long that there was another shows as well that the endpoint works.
+        // A probe that was overtaken by another one shows just as well that the endpoint works.
         let is_late_probe = self.is_probe && self.epoch > state.opened;
         if !is_current && !is_late_probe {
             return None;
@@ -225,20 +225,20 @@ impl Pass {
             Phase::Closed(_) => {
                 let was_suspect = state.is_suspect(self.breaker.suspicious);
                 state.phase = Phase::Closed(Run::default());
-                was_suspect.then_some(Change::Closed)
+                was_suspect.then_some(BreakerChange::Closed)
             }
             Phase::Open { .. } | Phase::HalfOpen { .. } => {
                 state.change(Phase::Closed(Run::default()));
                 (self.epoch, self.is_probe) = (state.epoch, false);
-                Some(Change::Closed)
+                Some(BreakerChange::Closed)
             }
         }
     }
 
-    /// The call began well, and how it ends is not known yet. That closes the breaker, since a probe may take
-    /// minutes to end, but on probation: the next failure opens it again, unless a call went well before. There is
-    /// no probation where it is for several tenants, since the next failure may be that of one tenant alone.
-    pub(crate) fn begun(&mut self) -> Option<Change> {
+    /// The call began well, and its end is not known yet. That closes the breaker, since a probe may take minutes to
+    /// end, but on probation: the next failure opens it again, unless a call went well before. A breaker for several
+    /// tenants has no probation, since the next failure may be due to one tenant.
+    pub(crate) fn began(&mut self) -> Option<BreakerChange> {
         let mut state = self.breaker.state();
         if state.epoch != self.epoch || !matches!(state.phase, Phase::HalfOpen { .. }) {
             return None;
@@ -248,22 +248,22 @@ impl Pass {
         let of_nobody = if is_for_several { 0 } else { failures.saturating_sub(1) };
         state.change(Phase::Closed(Run { of_nobody, ..Run::default() }));
         (self.epoch, self.is_probe) = (state.epoch, false);
-        Some(Change::Closed)
+        Some(BreakerChange::Closed)
     }
 
-    /// Whether the call finds out for all others whether the endpoint works.
+    /// Whether other calls wait for the end of this one.
     pub(crate) const fn is_probe(&self) -> bool {
         self.is_probe
     }
 
-    /// The endpoint failed at the call; it shall not be asked before `at_least` is over, once that opens
-    /// the breaker. The failure counts as that of the tenant `whose` call it was, or as nobody's.
-    pub(crate) fn badly(
+    /// The endpoint failed at the call. If that opens the breaker, it stays open for `at_least`. The failure counts
+    /// against the tenant `whose` call it was, or against no tenant.
+    pub(crate) fn failed(
         &mut self,
         now: Instant,
         at_least: Duration,
         whose: Option<&Arc<str>>,
-    ) -> Option<Change> {
+    ) -> Option<BreakerChange> {
         let Breaker { failures, most_of_one, .. } = *self.breaker;
         self.fail(now, at_least, |run| {
             run.add(whose);
@@ -272,7 +272,7 @@ impl Pass {
     }
 
     /// The endpoint refused the call for good: that opens the breaker at once, for `cool_down` or longer.
-    pub(crate) fn refused(&mut self, now: Instant, cool_down: Duration) -> Option<Change> {
+    pub(crate) fn refused(&mut self, now: Instant, cool_down: Duration) -> Option<BreakerChange> {
         self.fail(now, cool_down, |_| true)
     }
 
@@ -282,7 +282,7 @@ impl Pass {
         now: Instant,
         at_least: Duration,
         is_enough: impl FnOnce(&mut Run) -> bool,
-    ) -> Option<Change> {
+    ) -> Option<BreakerChange> {
         let mut state = self.breaker.state();
         let until = now + self.breaker.cool_down.max(at_least);
         if state.epoch != self.epoch {
@@ -303,7 +303,7 @@ impl Pass {
         if anew {
             state.opened = state.epoch;
         }
-        Some(Change::Opened { anew })
+        Some(BreakerChange::Opened { anew })
     }
 }
 
@@ -331,22 +331,22 @@ mod tests {
         (Arc::new(Breaker::new(3, SECOND)), now)
     }
 
-    fn fail(breaker: &Arc<Breaker>, now: Instant) -> Option<Change> {
-        breaker.enter(now).unwrap().badly(now, NONE, None)
+    fn fail(breaker: &Arc<Breaker>, now: Instant) -> Option<BreakerChange> {
+        breaker.enter(now).unwrap().failed(now, NONE, None)
     }
 
     fn open(breaker: &Arc<Breaker>, now: Instant) {
         assert_eq!([fail(breaker, now), fail(breaker, now)], [None, None]);
-        assert_eq!(fail(breaker, now), Some(Change::Opened { anew: true }));
+        assert_eq!(fail(breaker, now), Some(BreakerChange::Opened { anew: true }));
     }
 
     #[test]
     fn failures_in_a_row_open_it_and_a_success_starts_the_count_anew() {
         let (breaker, now) = breaker();
         assert_eq!([fail(&breaker, now), fail(&breaker, now)], [None, None]);
-        assert_eq!(breaker.enter(now).unwrap().well(), None);
+        assert_eq!(breaker.enter(now).unwrap().succeeded(), None);
         open(&breaker, now);
-        assert_eq!(breaker.enter(now).unwrap_err(), Standing::Open(SECOND));
+        assert_eq!(breaker.enter(now).unwrap_err(), BreakerStanding::Open(SECOND));
         assert_eq!(breaker.wait(now + SECOND / 4), SECOND * 3 / 4);
     }
 
@@ -356,8 +356,8 @@ mod tests {
         open(&breaker, now);
         let later = now + SECOND;
         let mut probe = breaker.enter(later).unwrap();
-        assert_eq!(breaker.enter(later).unwrap_err(), Standing::Probing);
-        assert_eq!(probe.well(), Some(Change::Closed));
+        assert_eq!(breaker.enter(later).unwrap_err(), BreakerStanding::Probing);
+        assert_eq!(probe.succeeded(), Some(BreakerChange::Closed));
         assert!(breaker.enter(later).is_ok() && breaker.enter(later).is_ok());
     }
 
@@ -367,8 +367,8 @@ mod tests {
         open(&breaker, now);
         let later = now + SECOND;
         let mut probe = breaker.enter(later).unwrap();
-        assert_eq!(probe.badly(later, NONE, None), Some(Change::Opened { anew: false }));
-        assert_eq!(breaker.enter(later).unwrap_err(), Standing::Open(SECOND));
+        assert_eq!(probe.failed(later, NONE, None), Some(BreakerChange::Opened { anew: false }));
+        assert_eq!(breaker.enter(later).unwrap_err(), BreakerStanding::Open(SECOND));
     }
 
     #[test]
@@ -379,18 +379,18 @@ mod tests {
         let mut slow = breaker.enter(later).unwrap();
         assert!(breaker.enter(later + SECOND).is_err());
         let mut hanging = breaker.enter(later + SECOND * 2).unwrap();
-        assert_eq!(slow.well(), Some(Change::Closed));
+        assert_eq!(slow.succeeded(), Some(BreakerChange::Closed));
         assert!(breaker.enter(later + SECOND * 2).is_ok());
-        assert_eq!(hanging.badly(later + SECOND * 9, NONE, None), None, "it was sent before that");
+        assert_eq!(hanging.failed(later + SECOND * 9, NONE, None), None, "it was sent before that");
     }
 
     #[test]
     fn calls_that_begin_well_and_break_off_open_it_like_any_others() {
         let (breaker, now) = breaker();
-        for outcome in [None, None, Some(Change::Opened { anew: true })] {
+        for outcome in [None, None, Some(BreakerChange::Opened { anew: true })] {
             let mut stream = breaker.enter(now).unwrap();
-            assert_eq!(stream.begun(), None);
-            assert_eq!(stream.badly(now, NONE, None), outcome);
+            assert_eq!(stream.began(), None);
+            assert_eq!(stream.failed(now, NONE, None), outcome);
         }
     }
 
@@ -399,12 +399,15 @@ mod tests {
         let (breaker, now) = breaker();
         open(&breaker, now);
         let mut probe = breaker.enter(now + SECOND).unwrap();
-        assert_eq!(probe.begun(), Some(Change::Closed));
+        assert_eq!(probe.began(), Some(BreakerChange::Closed));
         let mut other = breaker.enter(now + SECOND).unwrap();
-        assert_eq!(other.badly(now + SECOND, NONE, None), Some(Change::Opened { anew: true }));
-        assert_eq!(probe.well(), None, "it has opened since");
+        assert_eq!(
+            other.failed(now + SECOND, NONE, None),
+            Some(BreakerChange::Opened { anew: true })
+        );
+        assert_eq!(probe.succeeded(), None, "it has opened since");
         let mut probe = breaker.enter(now + SECOND * 2).unwrap();
-        assert_eq!((probe.begun(), probe.well()), (Some(Change::Closed), None));
+        assert_eq!((probe.began(), probe.succeeded()), (Some(BreakerChange::Closed), None));
         open(&breaker, now + SECOND * 2);
     }
 
@@ -414,7 +417,7 @@ mod tests {
         for failures in 1..8 {
             let breaker = Arc::new(Breaker::of_several(failures, SECOND));
             let fail =
-                |tenant: &str| breaker.enter(now).unwrap().badly(now, NONE, Some(&tenant.into()));
+                |tenant: &str| breaker.enter(now).unwrap().failed(now, NONE, Some(&tenant.into()));
             for _ in 0..100 {
                 assert_eq!(fail("one"), None, "{failures}");
             }
@@ -430,7 +433,7 @@ mod tests {
         let breaker = Arc::new(Breaker::of_several(3, SECOND));
         open(&breaker, now);
         let mut probe = breaker.enter(now + SECOND).unwrap();
-        assert_eq!(probe.begun(), Some(Change::Closed));
+        assert_eq!(probe.began(), Some(BreakerChange::Closed));
         assert_eq!(fail(&breaker, now + SECOND), None, "it is not on probation");
     }
 
@@ -447,10 +450,10 @@ mod tests {
         let (breaker, now) = breaker();
         let mut late = [breaker.enter(now).unwrap(), breaker.enter(now).unwrap()];
         open(&breaker, now);
-        assert_eq!(late[0].badly(now, SECOND * 60, None), None);
-        assert_eq!(breaker.standing(now), Standing::Open(SECOND * 60));
-        assert_eq!(late[1].badly(now, SECOND * 2, None), None);
-        assert_eq!(breaker.standing(now), Standing::Open(SECOND * 60));
+        assert_eq!(late[0].failed(now, SECOND * 60, None), None);
+        assert_eq!(breaker.standing(now), BreakerStanding::Open(SECOND * 60));
+        assert_eq!(late[1].failed(now, SECOND * 2, None), None);
+        assert_eq!(breaker.standing(now), BreakerStanding::Open(SECOND * 60));
     }
 
     #[test]
@@ -458,11 +461,11 @@ mod tests {
         let (breaker, now) = breaker();
         let mut early = breaker.enter(now).unwrap();
         open(&breaker, now);
-        assert_eq!(early.well(), None);
+        assert_eq!(early.succeeded(), None);
         let mut probe = breaker.enter(now + SECOND).unwrap();
-        assert_eq!(early.well(), None);
-        assert_eq!(breaker.standing(now + SECOND), Standing::Probing);
-        assert_eq!(probe.well(), Some(Change::Closed));
-        assert_eq!(early.badly(now + SECOND, NONE, None), None, "nor does it count afterwards");
+        assert_eq!(early.succeeded(), None);
+        assert_eq!(breaker.standing(now + SECOND), BreakerStanding::Probing);
+        assert_eq!(probe.succeeded(), Some(BreakerChange::Closed));
+        assert_eq!(early.failed(now + SECOND, NONE, None), None, "nor does it count afterwards");
     }
 }

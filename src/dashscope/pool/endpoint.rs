@@ -1,17 +1,17 @@
-//! One address with one key: how it is reached, how it stands, and how busy it is.
+//! One address with one key: its connection, its breakers, and its load.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::gate::{Cause, Closing, Gate, Passage};
+use super::gate::{FailureCause, Gate, GateClosing, Passage};
 use crate::catalog::Model;
 use crate::dashscope::fault::error::{Code, Fault, OUTCOMES};
 use crate::dashscope::fault::health::Health;
 use crate::dashscope::fault::verdict::Failure;
-use crate::dashscope::pace::controller::Limits;
-use crate::dashscope::pace::queue::{Lane, Pacer};
+use crate::dashscope::pace::controller::RateLimits;
+use crate::dashscope::pace::queue::{CallQueue, CallQueues};
 use crate::dashscope::settings::{EndpointSettings, UpstreamSettings};
 use crate::dashscope::wire::check;
 use crate::dashscope::wire::check::CheckError;
@@ -23,11 +23,11 @@ use crate::telemetry::metrics::{EndpointState, Metrics};
 pub(crate) struct Endpoint {
     settings: EndpointSettings,
     transport: Transport,
-    /// Whether the key is taken; closed after a single refusal.
+    /// Closed after a single refusal of the key.
     key: Arc<Gate>,
-    /// What the upstream said when it refused the key last.
+    /// The upstream's code when it last refused the key.
     refusal: Mutex<Option<Code>>,
-    /// One for each model that was asked for here; as many as the catalog has at most.
+    /// One for each model that was asked for here; at most as many as the catalog has.
     models: Mutex<HashMap<String, Arc<Gate>>>,
     failures: u32,
     cool_down: Duration,
@@ -37,7 +37,7 @@ pub(crate) struct Endpoint {
     metrics: Arc<Metrics>,
 }
 
-/// Leave to make one call to an endpoint, with its place in the endpoint's load.
+/// Leave to make one call to an endpoint. The call counts in the endpoint's load until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     endpoint: Arc<Endpoint>,
@@ -83,29 +83,29 @@ impl Endpoint {
         &self.transport
     }
 
-    /// Whether it may be asked for a model that is sold to whoever asks.
+    /// Whether it may be asked for `model`, in a region where the model is sold to the tenant.
     pub(crate) fn serves(&self, model: &Model) -> bool {
         model.is_sold_in(self.region()) && self.settings.serves(&model.name)
     }
 
-    /// The lane that calls of `model` leave by.
-    pub(crate) fn lane(&self, pacer: &Pacer, model: &Model) -> Arc<Lane> {
+    /// The queue that calls of `model` wait in.
+    pub(crate) fn queue(&self, queues: &CallQueues, model: &Model) -> Arc<CallQueue> {
         let own = self.settings.limits.get(&model.name).copied().unwrap_or_default();
         let (figures, here) = (&model.figures, &self.settings);
-        let limits = Limits::per_minute(
+        let limits = RateLimits::per_minute(
             own.rpm.or(here.rpm).unwrap_or(figures.rpm),
             own.tpm.or(here.tpm).unwrap_or(figures.tpm),
         );
-        pacer.lane(self.settings.account(), &model.name, limits)
+        queues.queue(self.settings.account(), &model.name, limits)
     }
 
-    /// The least time until `tenant` may ask it for `model`; none where that is now.
+    /// The least time until `tenant` may ask it for `model`; none if it may now.
     pub(crate) fn closed_for(&self, model: &str, tenant: &str, now: Instant) -> Option<Duration> {
         let wait = self.key.wait(tenant, now).max(self.gate(model).wait(tenant, now));
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Why it is the key that keeps `tenant` from asking it, if it is.
+    /// The fault, if a refused key keeps `tenant` from asking it.
     pub(crate) fn key_refused(&self, tenant: &str, now: Instant) -> Option<Fault> {
         let code = || self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (!self.key.is_open_to(tenant, now)).then(|| Fault::Account { code: code() })
@@ -135,10 +135,9 @@ impl Endpoint {
         self.settings.weight
     }
 
-    /// Its load and what it was chosen for so far, each as a share of its weight; comparable between
-    /// endpoints.
+    /// Its calls in flight and all calls so far, each divided by its weight, to compare endpoints.
     pub(crate) fn load(&self) -> (u64, u64) {
-        /// Weights are small, so that this keeps three digits behind the point.
+        /// Keeps three decimals of the quotients.
         const PARTS: u64 = 1_000;
         let of_weight = |count: &AtomicU64| {
             count.load(Ordering::Relaxed).saturating_mul(PARTS) / u64::from(self.settings.weight)
@@ -166,15 +165,15 @@ impl Entrance {
         &self.endpoint
     }
 
-    /// Notes that the endpoint did its part.
-    pub(crate) fn well(&mut self) {
-        let (key, model) = (self.key.well(), self.model.well());
+    /// Notes that the call went well.
+    pub(crate) fn succeeded(&mut self) {
+        let (key, model) = (self.key.succeeded(), self.model.succeeded());
         self.tell_of_return(key, model);
     }
 
-    /// Notes that the endpoint began to do its part: it takes the key, and may still break off.
-    pub(crate) fn begun(&mut self) {
-        let (key, model) = (self.key.well(), self.model.begun());
+    /// Notes that an answer began: the endpoint accepts the key, and may still break off.
+    pub(crate) fn began(&mut self) {
+        let (key, model) = (self.key.succeeded(), self.model.began());
         self.tell_of_return(key, model);
     }
 
@@ -190,13 +189,13 @@ impl Entrance {
         }
     }
 
-    /// Notes a failure, of whoever's making; whether the endpoint is closed to all by it.
+    /// Notes a failure, whatever its cause. Returns whether it closed the endpoint to all tenants.
     pub(crate) fn failed(&mut self, failure: &Failure, now: Instant) -> bool {
         let (wait, key_cool_down) = (failure.retry_after, self.endpoint.key_cool_down);
         let longest = key_cool_down.max(wait.unwrap_or_default());
         match Health::shown_by(failure) {
-            Health::Well => {
-                self.well();
+            Health::Works => {
+                self.succeeded();
                 false
             }
             Health::Unknown => {
@@ -204,12 +203,12 @@ impl Entrance {
                 self.model.undecided(now);
                 false
             }
-            Health::Away => {
-                let closing = self.model.badly(now, wait, Cause::Endpoint);
+            Health::Unreachable => {
+                let closing = self.model.failed(now, wait, FailureCause::Endpoint);
                 self.tell_of_model(closing, &failure.fault)
             }
-            Health::Sick => {
-                let closing = self.model.badly(now, wait, Cause::Either);
+            Health::Failing => {
+                let closing = self.model.failed(now, wait, FailureCause::Either);
                 self.tell_of_model(closing, &failure.fault)
             }
             Health::ModelRefused => {
@@ -221,16 +220,16 @@ impl Entrance {
                 self.tell_of_key(closing, &failure.fault)
             }
             Health::Denied => {
-                let closing = self.key.badly(now, wait, Cause::Either);
+                let closing = self.key.failed(now, wait, FailureCause::Either);
                 self.tell_of_key(closing, &failure.fault)
             }
         }
     }
 
-    fn tell_of_key(&self, closing: Option<Closing>, fault: &Fault) -> bool {
+    fn tell_of_key(&self, closing: Option<GateClosing>, fault: &Fault) -> bool {
         *self.endpoint.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
             fault.code().cloned();
-        let Some(Closing { for_all, anew, is_undisputed }) = closing else { return false };
+        let Some(GateClosing { for_all, anew, is_undisputed }) = closing else { return false };
         let name = self.endpoint.name();
         if for_all || is_undisputed {
             self.endpoint.metrics.endpoint_state(name, "", EndpointState::KeyRefused);
@@ -253,8 +252,8 @@ impl Entrance {
         for_all
     }
 
-    fn tell_of_model(&self, closing: Option<Closing>, fault: &Fault) -> bool {
-        let Some(Closing { for_all, anew, is_undisputed }) = closing else { return false };
+    fn tell_of_model(&self, closing: Option<GateClosing>, fault: &Fault) -> bool {
+        let Some(GateClosing { for_all, anew, is_undisputed }) = closing else { return false };
         let (endpoint, model) = (self.endpoint.name(), self.model_name.as_str());
         if for_all || is_undisputed {
             self.endpoint.metrics.endpoint_state(endpoint, model, EndpointState::Open);

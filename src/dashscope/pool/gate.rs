@@ -1,33 +1,33 @@
 //! For whom an endpoint is closed: for one tenant, or for all.
 //!
-//! A call can fail because the endpoint is broken, or because of what the call says: a number that the server
-//! cannot read, a picture that its process dies of. The answer does not tell which. If any failure counted against
-//! the endpoint, a tenant whose calls always fail would close it for everybody. So a [`Gate`] has a breaker for each
-//! tenant and one for all. A failed call counts in both, and the latter is opened by the failures of at least two tenants
-//! with no success in between, or by failures that come before a request is read.
+//! A call can fail because the endpoint is broken, or because of the request: a number that the server cannot read, a
+//! picture that crashes it. The answer does not say which. If every failure counted against the endpoint, a tenant
+//! whose calls always fail would close it for everybody. So a [`Gate`] has a breaker for each tenant and one for all.
+//! A failed call counts in both. The breaker for all is opened by failures of at least two tenants with no success in
+//! between, or by failures that come before a request is read.
 //!
-//! So one tenant's failures close the gate for that tenant, which is right in both cases. In an outage each tenant
-//! finds out by itself until two have, and then it is closed for all.
+//! So the failures of one tenant close the gate for that tenant, which is right in both cases. In an outage the gate
+//! closes for each tenant separately until two have failed, and then for all.
 //!
-//! Once it is closed for all, one call probes after each cool-down. A probe that would fail anywhere says nothing of
-//! the endpoint. So the tenant of a probe that did not succeed may not probe again for a while, and leaves the next
-//! probes to others. A slow probe and the cool-down behind it take three cool-downs. So a tenant waits for three times
-//! as many as there are such tenants, less one: after each of them has had a turn, there is one left for another tenant.
-//! It waits for twelve at most, because it must find out soon that the endpoint is back.
+//! While it is closed for all, one call probes after each cool-down. A probe that would fail anywhere says nothing
+//! about the endpoint. So the tenant of a probe that did not succeed leaves the next probes to others for a while. A
+//! slow probe and the cool-down after it take three cool-downs. So a tenant waits for three times as many cool-downs as
+//! there are such tenants, less one: after one probe of each of them, there is one for another tenant. It waits for
+//! twelve at most, because it must notice soon that the endpoint is back.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::breaker::{Breaker, Change, Pass};
+use super::breaker::{Breaker, BreakerChange, Pass};
 
-/// The breakers of one endpoint for one of the things that it is asked for.
+/// The breakers of one endpoint for its key, or for one model.
 #[derive(Debug)]
 pub(crate) struct Gate {
     failures: u32,
     cool_down: Duration,
     for_all: Arc<Breaker>,
-    /// One for each tenant that came here.
+    /// One for each tenant that has called.
     of_tenants: Mutex<HashMap<Arc<str>, Arc<Breaker>>>,
     /// Tenants that have probed since it was closed for all, and when each may probe again.
     probers: Mutex<HashMap<Arc<str>, Instant>>,
@@ -36,20 +36,20 @@ pub(crate) struct Gate {
 /// The longest that a tenant waits after a probe that did not succeed, in cool-downs.
 const LONGEST_WAIT: u32 = 12;
 
-/// Leave to pass a gate once. Dropped without a verdict, it lets another call be the probe.
+/// Leave to pass a gate once. If it is dropped before the call has an end, another call may be the probe.
 #[derive(Debug)]
 pub(crate) struct Passage {
     gate: Arc<Gate>,
     tenant: Arc<str>,
     own: Pass,
     for_all: Pass,
-    /// Whether it is a probe for all of which nothing was heard yet.
+    /// Whether it is a probe for all tenants that has not ended.
     is_probing: bool,
 }
 
-/// What can have caused a failure.
+/// The possible causes of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum FailureCause {
     /// The endpoint alone: the request was not read.
     Endpoint,
     /// The endpoint or the request.
@@ -58,24 +58,24 @@ pub(crate) enum Cause {
 
 /// For whom a failure closed a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Closing {
-    /// Whether it is closed for all tenants, and not for the one whose call failed alone.
+pub(crate) struct GateClosing {
+    /// Whether it is closed for all tenants, and not only for the one whose call failed.
     pub(crate) for_all: bool,
     /// Whether it was open before.
     pub(crate) anew: bool,
-    /// Whether no call of anybody went well meanwhile.
+    /// Whether no call of any tenant went well meanwhile.
     pub(crate) is_undisputed: bool,
 }
 
 impl Gate {
-    /// A gate that so many `failures` in a row close for `cool_down`.
+    /// A gate that `failures` in a row close for `cool_down`.
     pub(crate) fn new(failures: u32, cool_down: Duration) -> Self {
         let for_all = Arc::new(Breaker::of_several(failures, cool_down));
         let (of_tenants, probers) = (Mutex::default(), Mutex::default());
         Self { failures, cool_down, for_all, of_tenants, probers }
     }
 
-    /// Lets a call of `tenant` pass, if it is not closed.
+    /// Lets a call of `tenant` pass, unless the gate is closed to it.
     pub(crate) fn enter(self: &Arc<Self>, tenant: &str, now: Instant) -> Option<Passage> {
         let (tenant, own) = self.of(tenant);
         if !self.wait_to_probe(&tenant, now).is_zero() {
@@ -85,7 +85,7 @@ impl Gate {
         let for_all = self.for_all.enter(now).ok()?;
         let is_probing = for_all.is_probe();
         if is_probing {
-            // Others are let in once the probe has taken too long. That is their turn and not this tenant's.
+            // Once the probe has taken too long, the next probe belongs to another tenant.
             self.hold_off(&tenant, now + self.for_all.patience());
         }
         Some(Passage { gate: Arc::clone(self), tenant, own, for_all, is_probing })
@@ -102,13 +102,13 @@ impl Gate {
         self.of(tenant).1.is_closed(now) && self.for_all.is_closed(now)
     }
 
-    /// How long a tenant whose probe did not succeed leaves probes to others; nothing once it is open again.
+    /// How long a tenant whose probe did not succeed leaves probes to others; zero once the gate is open again.
     fn wait_to_probe(&self, tenant: &str, now: Instant) -> Duration {
         let until = self.probers().get(tenant).copied();
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// Has a tenant leave probes to others, from `start` on.
+    /// Makes a tenant leave probes to others, from `start` on.
     fn hold_off(&self, tenant: &Arc<str>, start: Instant) {
         let mut probers = self.probers();
         let is_new = !probers.contains_key(tenant);
@@ -140,80 +140,83 @@ impl Passage {
         &self.tenant
     }
 
-    /// The call went well, as far as the endpoint is concerned; whether that opened the gate again, or showed that
-    /// failures were one tenant's alone.
-    pub(crate) fn well(&mut self) -> bool {
-        let changes = [self.own.well(), self.for_all.well()];
+    /// The call went well, as far as the endpoint is concerned. Returns whether that opened the gate again, or showed
+    /// that only one tenant's calls fail.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        let changes = [self.own.succeeded(), self.for_all.succeeded()];
         self.opened(changes)
     }
 
-    /// The call began well, and how it ends is not known yet; whether that opened the gate again.
-    pub(crate) fn begun(&mut self) -> bool {
-        let changes = [self.own.begun(), self.for_all.begun()];
+    /// The call began well, and its end is not known yet. Returns whether that opened the gate again.
+    pub(crate) fn began(&mut self) -> bool {
+        let changes = [self.own.began(), self.for_all.began()];
         self.opened(changes)
     }
 
-    /// Whether the gate was opened again, for the tenant or for all. Then everybody may come.
-    fn opened(&mut self, [own, for_all]: [Option<Change>; 2]) -> bool {
+    /// Whether the gate was opened again, for the tenant or for all. Then every tenant may call.
+    fn opened(&mut self, [own, for_all]: [Option<BreakerChange>; 2]) -> bool {
         self.is_probing = false;
-        if for_all == Some(Change::Closed) {
+        if for_all == Some(BreakerChange::Closed) {
             self.gate.probers().clear();
         }
-        own == Some(Change::Closed) || for_all == Some(Change::Closed)
+        own == Some(BreakerChange::Closed) || for_all == Some(BreakerChange::Closed)
     }
 
-    /// Lets the tenant probe again at once: its request had no part in what became of the probe.
+    /// Lets the tenant probe again at once: its request did not cause the end of the probe.
     fn forget_probe(&mut self) {
         if std::mem::take(&mut self.is_probing) {
             self.gate.probers().remove(&self.tenant);
         }
     }
 
-    /// The call ended without a sign of how the endpoint is.
+    /// The call ended and says nothing about the endpoint.
     pub(crate) fn undecided(&mut self, now: Instant) {
         if std::mem::take(&mut self.is_probing) && !self.gate.for_all.is_closed(now) {
             self.gate.hold_off(&self.tenant, now);
         }
     }
 
-    /// The call failed. The endpoint asks not to be asked again before `retry_after`. That closes the gate for the
-    /// tenant at once where it is longer than a cool-down.
-    pub(crate) fn badly(
+    /// The call failed. A `retry_after` that is longer than a cool-down closes the gate for the tenant at once.
+    pub(crate) fn failed(
         &mut self,
         now: Instant,
         retry_after: Option<Duration>,
-        cause: Cause,
-    ) -> Option<Closing> {
+        cause: FailureCause,
+    ) -> Option<GateClosing> {
         let at_least = retry_after.unwrap_or_default();
         match cause {
-            Cause::Either => self.undecided(now),
-            Cause::Endpoint => self.forget_probe(),
+            FailureCause::Either => self.undecided(now),
+            FailureCause::Endpoint => self.forget_probe(),
         }
-        let whose = (cause == Cause::Either).then_some(&self.tenant);
-        let for_all = self.for_all.badly(now, at_least, whose);
+        let whose = (cause == FailureCause::Either).then_some(&self.tenant);
+        let for_all = self.for_all.failed(now, at_least, whose);
         let own = if at_least > self.gate.cool_down {
             self.own.refused(now, at_least)
         } else {
-            self.own.badly(now, at_least, whose)
+            self.own.failed(now, at_least, whose)
         };
         self.closing(for_all, own)
     }
 
-    /// The endpoint refused the call for a reason that every call has: that closes the gate for all, for
+    /// The endpoint refused the call for a reason that applies to every call. That closes the gate for all, for
     /// `cool_down` or longer.
-    pub(crate) fn refused(&mut self, now: Instant, cool_down: Duration) -> Option<Closing> {
+    pub(crate) fn refused(&mut self, now: Instant, cool_down: Duration) -> Option<GateClosing> {
         let for_all = self.for_all.refused(now, cool_down);
         self.closing(for_all, None)
     }
 
-    fn closing(&self, for_all: Option<Change>, own: Option<Change>) -> Option<Closing> {
+    fn closing(
+        &self,
+        for_all: Option<BreakerChange>,
+        own: Option<BreakerChange>,
+    ) -> Option<GateClosing> {
         let is_undisputed = self.gate.for_all.is_suspect();
         match (for_all, own) {
-            (Some(Change::Opened { anew }), _) => {
-                Some(Closing { for_all: true, anew, is_undisputed })
+            (Some(BreakerChange::Opened { anew }), _) => {
+                Some(GateClosing { for_all: true, anew, is_undisputed })
             }
-            (_, Some(Change::Opened { anew })) => {
-                Some(Closing { for_all: false, anew, is_undisputed })
+            (_, Some(BreakerChange::Opened { anew })) => {
+                Some(GateClosing { for_all: false, anew, is_undisputed })
             }
             _ => None,
         }
@@ -222,7 +225,7 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        // Nothing was heard of the call, so it was not made.
+        // A call without an end was not made.
         self.forget_probe();
     }
 }
@@ -240,14 +243,14 @@ mod tests {
         (Arc::new(Gate::new(5, SECOND)), SystemClock.instant())
     }
 
-    fn fail(gate: &Arc<Gate>, tenant: &str, now: Instant) -> Option<Closing> {
-        gate.enter(tenant, now).unwrap().badly(now, None, Cause::Either)
+    fn fail(gate: &Arc<Gate>, tenant: &str, now: Instant) -> Option<GateClosing> {
+        gate.enter(tenant, now).unwrap().failed(now, None, FailureCause::Either)
     }
 
     /// Lets calls of `tenant` fail until it is turned away; how many that took.
     fn exhaust(gate: &Arc<Gate>, tenant: &str, now: Instant) -> usize {
         let calls = std::iter::from_fn(|| {
-            gate.enter(tenant, now).map(|mut call| call.badly(now, None, Cause::Either))
+            gate.enter(tenant, now).map(|mut call| call.failed(now, None, FailureCause::Either))
         });
         calls.take(100).count()
     }
@@ -261,7 +264,7 @@ mod tests {
         for second in 1..100 {
             let now = now + SECOND * second;
             assert_eq!(exhaust(&gate, "bad", now), 1, "a probe for itself");
-            gate.enter("good", now).unwrap().well();
+            gate.enter("good", now).unwrap().succeeded();
         }
     }
 
@@ -269,13 +272,13 @@ mod tests {
     fn failures_of_two_tenants_close_it_for_all_unless_a_call_went_well_between() {
         let (gate, now) = gate();
         exhaust(&gate, "one", now);
-        gate.enter("third", now).unwrap().well();
+        gate.enter("third", now).unwrap().succeeded();
         assert_eq!([fail(&gate, "other", now), fail(&gate, "other", now)], [None, None]);
         gate.enter("third", now).unwrap();
         for tenant in ["a", "b"] {
             assert_eq!(fail(&gate, tenant, now), None);
         }
-        let closing = Closing { for_all: true, anew: true, is_undisputed: true };
+        let closing = GateClosing { for_all: true, anew: true, is_undisputed: true };
         assert_eq!(fail(&gate, "c", now), Some(closing));
         assert!(gate.enter("third", now).is_none());
     }
@@ -284,11 +287,11 @@ mod tests {
     fn an_endpoint_that_cannot_be_reached_is_closed_for_all_by_one_tenant_s_calls() {
         let (gate, now) = gate();
         for _ in 0..5 {
-            gate.enter("one", now).unwrap().badly(now, None, Cause::Endpoint);
+            gate.enter("one", now).unwrap().failed(now, None, FailureCause::Endpoint);
         }
         assert!(gate.enter("other", now).is_none());
         let mut probe = gate.enter("other", now + SECOND).unwrap();
-        probe.badly(now + SECOND, None, Cause::Endpoint);
+        probe.failed(now + SECOND, None, FailureCause::Endpoint);
         assert_eq!(gate.wait("other", now + SECOND), SECOND, "its request has no part in it");
     }
 
@@ -302,7 +305,7 @@ mod tests {
         assert_eq!(exhaust(&gate, "bad", probing), 1);
         let next = probing + SECOND;
         assert!(gate.enter("bad", next).is_none());
-        assert!(gate.enter("good", next).unwrap().well());
+        assert!(gate.enter("good", next).unwrap().succeeded());
         assert!(gate.enter("third", next).is_some());
     }
 
@@ -316,7 +319,7 @@ mod tests {
         }
         let later = now + SECOND * 4;
         assert!(gate.enter("bad", later).is_none() && gate.enter("also", later).is_none());
-        assert!(gate.enter("good", later).unwrap().well());
+        assert!(gate.enter("good", later).unwrap().succeeded());
         assert!(gate.wait("bad", later).is_zero() && gate.wait("also", later).is_zero());
     }
 
@@ -352,7 +355,7 @@ mod tests {
             let now = start + SECOND / 10 * step;
             for (_, mut call) in calls.extract_if(.., |(ends, _)| *ends <= now) {
                 match end {
-                    End::Failed => drop(call.badly(now, None, Cause::Either)),
+                    End::Failed => drop(call.failed(now, None, FailureCause::Either)),
                     End::Undecided => call.undecided(now),
                 }
             }
@@ -364,7 +367,7 @@ mod tests {
                 continue;
             }
             if let Some(mut call) = gate.enter("good", now) {
-                call.well();
+                call.succeeded();
                 served = now;
             }
             longest = longest.max(now.duration_since(served));
@@ -389,8 +392,8 @@ mod tests {
     fn a_retry_after_binds_the_tenant_that_was_told() {
         let (gate, now) = gate();
         let wait = Some(SECOND * 600);
-        let closing = gate.enter("told", now).unwrap().badly(now, wait, Cause::Either);
-        assert_eq!(closing, Some(Closing { for_all: false, anew: true, is_undisputed: false }));
+        let closing = gate.enter("told", now).unwrap().failed(now, wait, FailureCause::Either);
+        assert_eq!(closing, Some(GateClosing { for_all: false, anew: true, is_undisputed: false }));
         assert_eq!(gate.wait("told", now), SECOND * 600);
         assert!(gate.wait("other", now).is_zero());
     }
@@ -398,7 +401,7 @@ mod tests {
     #[test]
     fn where_one_failure_is_enough_it_takes_two_tenants_to_close_it_for_all() {
         let (gate, now) = (Arc::new(Gate::new(1, SECOND)), gate().1);
-        let closed = |closing: Option<Closing>| closing.map(|closing| closing.for_all);
+        let closed = |closing: Option<GateClosing>| closing.map(|closing| closing.for_all);
         assert_eq!(closed(fail(&gate, "one", now)), Some(false));
         assert_eq!(closed(fail(&gate, "other", now)), Some(true));
     }

@@ -1,13 +1,12 @@
 //! Which endpoint a call goes to.
 //!
-//! Those that may be asked are those that serve the model in a region where the model is sold to whoever
-//! asks: residency is part of what the permit says, so a call cannot leave for another region, whatever
-//! state the pool is in. Of these, the ones that are closed by a breaker or have failed at this very call
-//! are passed over; of the rest, the one is chosen where the call can leave first for its weight, and among equals
-//! the one with the least in flight for its weight.
+//! An endpoint may be asked if it serves the model in a region where the model is sold to the tenant. The permit says
+//! which regions these are, so a call cannot leave for another region, whatever state the pool is in. The pool passes
+//! over endpoints that a breaker has closed or that have failed at this call. Of the others it takes the one where the
+//! call can leave first for its weight, and among equals the one with the least in flight for its weight.
 //!
-//! A call waits in the lane of the endpoint it was given. When that lane is closed for a while, or the
-//! endpoint fails, it is sent away and chooses anew.
+//! A call waits in the queue of its endpoint's account. When that queue is held for a while, or the endpoint fails,
+//! the call is removed from it and chooses again.
 
 mod breaker;
 pub(crate) mod endpoint;
@@ -18,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use self::endpoint::{Endpoint, Entrance};
 use super::fault::error::Fault;
-use super::pace::queue::{Blocked, Lane, Pacer, Turn};
+use super::pace::queue::{CallQueue, CallQueues, NoSlot, SendSlot};
 use super::settings::UpstreamSettings;
-use super::wire::memory::Memory;
+use super::wire::memory::AnswerPool;
 use super::wire::transport::{ClientError, Transport};
 use crate::admission::Permit;
 use crate::catalog::Model;
@@ -34,16 +33,16 @@ use crate::units::Tokens;
 pub(crate) struct Pool {
     /// In the order of the configuration.
     endpoints: Vec<Arc<Endpoint>>,
-    pacer: Pacer,
+    queues: CallQueues,
     clock: Arc<dyn Clock>,
 }
 
-/// What a call looks for a place with.
+/// What limits the choice of an endpoint for a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Search<'a> {
-    /// Names of endpoints that failed at this call already; taken again only where there is no other.
+    /// The names of endpoints that have failed at this call. They are taken again only if there is no other.
     pub(crate) failed: &'a [String],
-    /// Whether only the first will do: what its storage holds no other can read.
+    /// Whether only the first endpoint is possible: no other can read the files in its storage.
     pub(crate) first_only: bool,
     /// When the caller stops waiting.
     pub(crate) deadline: Instant,
@@ -53,25 +52,25 @@ pub(crate) struct Search<'a> {
 #[derive(Debug)]
 pub(crate) struct Placement {
     pub(crate) entrance: Entrance,
-    pub(crate) turn: Turn,
+    pub(crate) slot: SendSlot,
 }
 
 /// An endpoint that could be asked.
 struct Candidate<'a> {
     endpoint: &'a Arc<Endpoint>,
-    lane: Arc<Lane>,
+    queue: Arc<CallQueue>,
     wait: Duration,
-    /// What a call takes of the lane.
+    /// How long the next call waits because of this one.
     spacing: Duration,
-    /// Why not now.
+    /// How long it is closed, if it is.
     closed_for: Option<Duration>,
     has_failed: bool,
 }
 
 impl Candidate<'_> {
-    /// Whether the call could leave here within `left`, by another lane than these.
-    fn is_in_time(&self, left: Duration, excluded: &[Arc<Lane>]) -> bool {
-        let is_excluded = excluded.iter().any(|lane| Arc::ptr_eq(lane, &self.lane));
+    /// Whether the call could leave here within `left`, from another queue than the excluded ones.
+    fn is_in_time(&self, left: Duration, excluded: &[Arc<CallQueue>]) -> bool {
+        let is_excluded = excluded.iter().any(|queue| Arc::ptr_eq(queue, &self.queue));
         self.closed_for.is_none() && self.wait <= left && !is_excluded
     }
 }
@@ -80,7 +79,7 @@ impl Pool {
     pub(crate) fn new(
         settings: &UpstreamSettings,
         shared: Option<Arc<dyn SharedCells>>,
-        memory: &Memory,
+        memory: &AnswerPool,
         metrics: &Arc<Metrics>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
@@ -93,7 +92,7 @@ impl Pool {
         });
         Ok(Self {
             endpoints: endpoints.collect::<Result<_, _>>()?,
-            pacer: Pacer::new(settings, shared, Arc::clone(&clock)),
+            queues: CallQueues::new(settings, shared, Arc::clone(&clock)),
             clock,
         })
     }
@@ -102,7 +101,7 @@ impl Pool {
         &self.endpoints
     }
 
-    /// Enters the first endpoint that serves `model` for `tenant`, which is where files for it are put.
+    /// Enters the first endpoint that serves `model` for `tenant`. Files for the model are put there.
     ///
     /// # Errors
     ///
@@ -118,13 +117,13 @@ impl Pool {
         })
     }
 
-    /// Lets those who wait for `endpoint` to serve `model` look for another.
+    /// Lets calls of `model` that wait for `endpoint` look for another.
     pub(crate) fn send_away(&self, endpoint: &Endpoint, model: &Model) {
-        endpoint.lane(&self.pacer, model).send_away();
+        endpoint.queue(&self.queues, model).send_away();
     }
 
-    /// Finds a place for the call that `permit` is for, and waits for its turn there. More tokens than the
-    /// model reads are not reckoned with: the provider refuses such a call, and it costs nothing.
+    /// Finds an endpoint for the call that `permit` is for, and waits for a slot there. At most the tokens that the
+    /// model reads are taken of the rate: the provider refuses a longer input, which then costs nothing.
     ///
     /// # Errors
     ///
@@ -136,18 +135,18 @@ impl Pool {
     ) -> Result<Placement, Fault> {
         let (model, tenant) = (permit.model(), permit.tenant());
         let input = permit.bound().input().min(model.figures.max_input_tokens);
-        let until = self.pacer.patience(search.deadline).ok_or(Fault::DeadlineExceeded)?;
-        let mut too_late: Vec<Arc<Lane>> = Vec::new();
+        let until = self.queues.patience(search.deadline).ok_or(Fault::DeadlineExceeded)?;
+        let mut too_late: Vec<Arc<CallQueue>> = Vec::new();
         loop {
             let left = until.saturating_duration_since(self.clock.instant());
             let candidates = self.candidates(model, tenant, input, search);
             let best = self.best(candidates, tenant, left, &too_late)?;
-            let lane = Arc::clone(&best.lane);
-            let turn = match self.pacer.turn(&lane, tenant, input, until).await {
-                Ok(turn) => turn,
-                Err(Blocked::Moved) => continue,
-                Err(Blocked::Late(fault)) => {
-                    too_late.push(lane);
+            let queue = Arc::clone(&best.queue);
+            let slot = match self.queues.slot(&queue, tenant, input, until).await {
+                Ok(slot) => slot,
+                Err(NoSlot::Removed) => continue,
+                Err(NoSlot::TooLate(fault)) => {
+                    too_late.push(queue);
                     let left = until.saturating_duration_since(self.clock.instant());
                     let candidates = self.candidates(model, tenant, input, search);
                     if !candidates.iter().any(|other| other.is_in_time(left, &too_late)) {
@@ -157,10 +156,10 @@ impl Pool {
                 }
             };
             if let Some(entrance) = best.endpoint.enter(&model.name, tenant, self.clock.instant()) {
-                return Ok(Placement { entrance, turn });
+                return Ok(Placement { entrance, slot });
             }
-            // It was closed while the call waited.
-            turn.unused().await;
+            // The endpoint was closed while the call waited.
+            slot.unused().await;
         }
     }
 
@@ -170,24 +169,24 @@ impl Pool {
         &self,
         permit: &Permit,
         search: Search<'_>,
-        throttled: Option<&Arc<Lane>>,
+        throttled: Option<&Arc<CallQueue>>,
     ) -> bool {
         let (model, tenant) = (permit.model(), permit.tenant());
         let input = permit.bound().input().min(model.figures.max_input_tokens);
-        let Some(until) = self.pacer.patience(search.deadline) else { return false };
+        let Some(until) = self.queues.patience(search.deadline) else { return false };
         let left = until.saturating_duration_since(self.clock.instant());
         let excluded: Vec<_> = throttled.into_iter().map(Arc::clone).collect();
         let candidates = self.candidates(model, tenant, input, search);
         candidates.iter().any(|other| !other.has_failed && other.is_in_time(left, &excluded))
     }
 
-    /// The candidate where the call can leave first. Lanes that are known to be `late` come last.
+    /// The candidate where the call can leave first. Queues that are known to be `late` come last.
     fn best<'a>(
         &self,
         candidates: Vec<Candidate<'a>>,
         tenant: &str,
         left: Duration,
-        late: &[Arc<Lane>],
+        late: &[Arc<CallQueue>],
     ) -> Result<Candidate<'a>, Fault> {
         /// Waits that differ by less are equal, so that loads and weights count.
         const EQUAL: Duration = Duration::from_millis(100);
@@ -201,8 +200,8 @@ impl Pool {
             None => Fault::Unavailable { retry_after: shortest.unwrap_or_default() },
         };
         let open = || candidates.iter().filter(|candidate| candidate.closed_for.is_none());
-        // A lane is not busier than another for having just let a call leave, however far apart its calls are;
-        // nor is one of three times the weight for three calls that wait.
+        // A queue does not count as busier because a call has just left it, however far apart its calls are. Nor does
+        // one of three times the weight because three calls wait in it.
         let step = open().map(|candidate| candidate.spacing).min().unwrap_or_default().max(EQUAL);
         let best = open().enumerate().min_by_key(|(_, candidate)| {
             let is_late = !candidate.is_in_time(left, late);
@@ -226,11 +225,11 @@ impl Pool {
         let most = if search.first_only { 1 } else { usize::MAX };
         let serving = self.endpoints.iter().filter(|endpoint| endpoint.serves(model)).take(most);
         let candidates = serving.map(|endpoint| {
-            let lane = endpoint.lane(&self.pacer, model);
-            let (wait, spacing) = (lane.expected_wait(tenant, input), lane.spacing(input));
+            let queue = endpoint.queue(&self.queues, model);
+            let (wait, spacing) = (queue.expected_wait(tenant, input), queue.spacing(input));
             let has_failed = search.failed.iter().any(|name| name == endpoint.name());
             let closed_for = endpoint.closed_for(&model.name, tenant, now);
-            Candidate { endpoint, lane, wait, spacing, closed_for, has_failed }
+            Candidate { endpoint, queue, wait, spacing, closed_for, has_failed }
         });
         candidates.collect()
     }

@@ -1,14 +1,13 @@
-//! What came back: either what the model wrote, or what went wrong.
+//! Reads a whole answer: the model's text, or an error.
 //!
-//! Reading is lenient, because the vendor's samples differ from each other and from its recorded
-//! traffic: both protocols are read by one reader that looks for each value where either puts it, a
-//! member of the wrong type counts as absent, and only two things are demanded of a good answer:
-//! something that the model wrote and no error beside it. An error is looked for under every
-//! status, at the top level, inside `error`, and in the first event of a stream that nobody asked
-//! for; the service sends the last with status 200.
+//! Reading is lenient, because the vendor's samples differ from each other and from its recorded traffic. One reader
+//! serves both protocols: it looks for each value in all places where either protocol has it, and a member of the wrong
+//! type counts as absent. A good answer must have content of the model and no error. An error may come under any status,
+//! at the top level, inside `error`, or in the first event of a stream that was not asked for; the service sends the last
+//! with status 200.
 //!
-//! Damaged characters are read as U+FFFD (`json`). A body that cannot be read at all is an error, and a bill
-//! that it states is the bill nevertheless.
+//! Damaged characters are read as U+FFFD (`json`). A body that cannot be read is an error, but a bill in it still
+//! counts.
 
 use std::time::Duration;
 
@@ -21,41 +20,40 @@ use crate::dashscope::fault::verdict::{Complaint, Failure};
 use crate::json::{self, Tree};
 use crate::units::{Tokens, Usage};
 
-/// How much of a body that is not JSON is looked at.
+/// How much of a body that is not JSON is read.
 const PROSE_BYTES: usize = 512;
 
-/// What the model wrote.
+/// The model's answer.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct ModelAnswer {
     pub(crate) text: String,
-    /// The text without fragments that the model repeated, where the upstream made one.
+    /// The text without fragments that the model repeated, if the upstream made one.
     pub(crate) processed_text: Option<String>,
     pub(crate) words: Option<Vec<Word>>,
     pub(crate) kv_result: Option<Tree>,
     pub(crate) finish_reason: FinishReason,
-    /// What was billed; none where the answer does not say.
+    /// The bill; none if the answer states none.
     pub(crate) usage: Option<Usage>,
     pub(crate) request_id: Option<Code>,
 }
 
-/// A whole answer that is JSON and no complaint.
+/// A whole answer that is JSON and no error.
 #[derive(Debug)]
 pub(crate) struct Json {
     /// The body as it came.
     pub(crate) received: Received,
     pub(crate) value: Tree,
-    /// What was billed; none where the answer does not say.
+    /// The bill; none if the answer states none.
     pub(crate) usage: Option<Usage>,
     pub(crate) request_id: Option<Code>,
 }
 
-/// Reads `received`. Image tokens that the bill does not tell apart are taken to be those of
-/// `bound`.
-pub(crate) fn read(received: Received, bound: &Usage) -> Result<Answer, Failure> {
+/// Reads `received`. If the bill does not state image tokens, those of `bound` count.
+pub(crate) fn read(received: Received, bound: &Usage) -> Result<ModelAnswer, Failure> {
     content(json(received, bound)?)
 }
 
-/// Reads `received` as far as it can be told to be good, whatever the model wrote.
+/// Reads `received` up to the content of the model, which may be anything.
 pub(crate) fn json(received: Received, bound: &Usage) -> Result<Json, Failure> {
     let body = &received.body;
     let json = object(body);
@@ -69,12 +67,12 @@ pub(crate) fn json(received: Received, bound: &Usage) -> Result<Json, Failure> {
             return Ok(Json { received, value, usage, request_id });
         }
         (Some(json), _) => judge(&json, received.status, &received),
-        (None, Some(Event { data: Some(data), fields }))
+        (None, Some(FirstEvent { data: Some(data), fields }))
             if !good || is_error(&fields, Some(&data)) =>
         {
             judge(&data, fields.status.unwrap_or(received.status), &received)
         }
-        (None, Some(Event { data: None, fields })) if fields.is_named_error() => {
+        (None, Some(FirstEvent { data: None, fields })) if fields.is_named_error() => {
             verdict::judge(&prose(fields.error_status(), body, received.retry_after))
         }
         (None, _) if good => verdict::unusable(defect(body), None),
@@ -83,49 +81,52 @@ pub(crate) fn json(received: Received, bound: &Usage) -> Result<Json, Failure> {
     Err(Failure { request_id, ..failure }.billed_as(stated(&received.body, bound)))
 }
 
-/// The object that `bytes` are.
+/// `bytes` as a JSON object.
 pub(crate) fn object(bytes: &[u8]) -> Option<Tree> {
     json::read(bytes).ok().filter(Tree::is_object)
 }
 
-/// The bill that stands in a body, whatever else is wrong with it.
+/// The bill in a body, whatever else is wrong with it.
 fn stated(body: &[u8], bound: &Usage) -> Option<Usage> {
     let in_event = |fields: Fields| stated_in_part(&fields.data?, bound);
     stated_in_part(body, bound).or_else(|| all_fields(body).filter_map(in_event).last())
 }
 
-/// The bill in JSON of which not all came. Not that of events: a later one may state more.
+/// The bill in incomplete JSON. Not for events: a later one may state more.
 pub(crate) fn stated_in_part(json: &[u8], bound: &Usage) -> Option<Usage> {
     usage(&json::outermost_member(json, "usage")?, bound)
 }
 
-/// Why a body with a good status that is no JSON object is no answer.
+/// The defect of a body with a good status that is no JSON object.
 fn defect(body: &[u8]) -> Defect {
     let is_json = body.iter().find(|byte| byte.is_ascii_graphic()) == Some(&b'{');
     if is_json { Defect::Unreadable } else { Defect::NotJson }
 }
 
-/// The upstream's id of an answer or of an error, where the native protocol and errors have it.
+/// The upstream's id of an answer or of an error, in the place of the native protocol and of errors.
 pub(crate) fn request_id(json: &Tree) -> Option<Code> {
     json["request_id"].as_str().and_then(Code::new)
 }
 
-/// What the model wrote, in either protocol.
-pub(crate) fn content(json: Json) -> Result<Answer, Failure> {
+/// The model's answer, in either protocol.
+pub(crate) fn content(json: Json) -> Result<ModelAnswer, Failure> {
     let Json { value: mut json, usage, request_id, .. } = json;
     let pointer = if json["output"].is_object() { "/output/choices/0" } else { "/choices/0" };
     let written = json.take(pointer).and_then(|mut choice| {
         let content = choice.take("/message/content")?;
-        Some(Answer { finish_reason: finish_reason(&choice["finish_reason"]), ..written(content)? })
+        Some(ModelAnswer {
+            finish_reason: finish_reason(&choice["finish_reason"]),
+            ..written(content)?
+        })
     });
     match written {
-        Some(answer) => Ok(Answer { usage, request_id, ..answer }),
+        Some(answer) => Ok(ModelAnswer { usage, request_id, ..answer }),
         None => Err(Failure { request_id, ..verdict::unusable(Defect::NoContent, usage) }),
     }
 }
 
-/// The text of a message's content: a string, or the strings of its parts. None where it is something
-/// else, which would be lost.
+/// The text of a message's content: a string, or the strings of its parts. None if it is something else, which would
+/// be lost.
 pub(crate) fn text(content: &Tree) -> Option<String> {
     match content {
         Tree::String(text) => Some(text.clone()),
@@ -144,9 +145,9 @@ fn text_of_part(part: &Tree) -> Option<&str> {
     }
 }
 
-/// Puts the parts of a message together. In practice there is one, or none for a blank page.
-fn written(content: Tree) -> Option<Answer> {
-    let mut answer = Answer {
+/// Joins the parts of a message. In practice there is one, or none for a blank page.
+fn written(content: Tree) -> Option<ModelAnswer> {
+    let mut answer = ModelAnswer {
         text: text(&content)?,
         processed_text: None,
         words: None,
@@ -192,11 +193,10 @@ pub(crate) fn finish_reason(value: &Tree) -> FinishReason {
     }
 }
 
-/// The bill, in the words of either protocol; none where a total is missing.
+/// The bill in either protocol; none if a total is missing.
 ///
-/// An input of zero is no bill either: every call carries a picture, and none is free. The
-/// picture's tokens are part of the input (Model Studio, "Qwen-OCR API reference"); should they
-/// ever be more, both are believed, since that errs upwards.
+/// An input of zero is no bill either: every call has a picture, and none is free. The picture's tokens are part of the
+/// input (Model Studio, "Qwen-OCR API reference"). If they are more, both count, since that errs upwards.
 pub(crate) fn usage(usage: &Tree, bound: &Usage) -> Option<Usage> {
     let number = |pointers: &[&str]| {
         pointers.iter().find_map(|pointer| usage.pointer(pointer).and_then(Tree::as_u64))
@@ -216,7 +216,7 @@ pub(crate) fn usage(usage: &Tree, bound: &Usage) -> Option<Usage> {
     })
 }
 
-/// Judges an error body, and keeps it where it speaks of the caller's own request.
+/// Judges an error body, and keeps it if it is about the caller's request.
 fn judge(json: &Tree, status: u16, received: &Received) -> Failure {
     let failure = complaint(json, status, received.retry_after);
     // A redirect is no answer, whatever stands in it.
@@ -226,7 +226,7 @@ fn judge(json: &Tree, status: u16, received: &Received) -> Failure {
     Failure { verbatim, ..failure }
 }
 
-/// Judges an error, wherever it stood.
+/// Judges an error, wherever it was.
 fn complaint(json: &Tree, status: u16, retry_after: Option<Duration>) -> Failure {
     let message = ["/message", "/msg", "/error/message", "/error"].iter().find_map(|pointer| {
         json.pointer(pointer).and_then(Tree::as_str).filter(|text| !text.is_empty())
@@ -239,7 +239,7 @@ fn complaint(json: &Tree, status: u16, retry_after: Option<Duration>) -> Failure
     })
 }
 
-/// Judges the error that an event of a stream tells of, JSON or not.
+/// Judges the error in an event of a stream, JSON or not.
 pub(crate) fn told(fields: &Fields, data: &[u8], json: Option<&Tree>, bound: &Usage) -> Failure {
     let status = fields.error_status();
     let failure = match json {
@@ -249,7 +249,7 @@ pub(crate) fn told(fields: &Fields, data: &[u8], json: Option<&Tree>, bound: &Us
     failure.billed_as(stated_in_part(data, bound))
 }
 
-/// Whether there is an error in a body, whatever the status says.
+/// Whether there is an error in a body, whatever its status.
 fn is_complaint(json: &Tree) -> bool {
     let error = &json["error"];
     complaint_code(json).is_some()
@@ -257,7 +257,7 @@ fn is_complaint(json: &Tree) -> bool {
         || error.as_str().is_some_and(|text| !text.is_empty())
 }
 
-/// The code of an error body, wherever it stands. A number counts where it is a status of failure.
+/// The code of an error body, wherever it is. A number counts if it is a status of failure.
 fn complaint_code(json: &Tree) -> Option<String> {
     ["/code", "/error/code", "/error/type"].iter().find_map(|pointer| {
         match json.pointer(pointer)? {
@@ -270,24 +270,24 @@ fn complaint_code(json: &Tree) -> Option<String> {
     })
 }
 
-/// Whether an event tells of an error: by its name, its status, or in its data.
+/// Whether an event is an error by its name, its status, or its data.
 pub(crate) fn is_error(fields: &Fields, json: Option<&Tree>) -> bool {
     fields.is_named_error() || json.is_some_and(is_complaint)
 }
 
 /// An event of a stream.
-struct Event {
-    /// None where its data is no JSON object.
+struct FirstEvent {
+    /// None if its data is no JSON object.
     data: Option<Tree>,
     /// Its other fields; among them the status, since the stream itself has 200.
     fields: Fields,
 }
 
 /// The first event with data in a body that is a stream of events.
-fn first_event(body: &[u8]) -> Option<Event> {
+fn first_event(body: &[u8]) -> Option<FirstEvent> {
     let mut fields = all_fields(body).find(Fields::has_data)?;
     let data = object(&fields.data.take()?);
-    Some(Event { data, fields })
+    Some(FirstEvent { data, fields })
 }
 
 /// The fields of all events in a body.
@@ -308,7 +308,7 @@ fn prose(status: u16, body: &[u8], retry_after: Option<Duration>) -> Complaint {
 
 /// A recorded answer of the vendor's service, for tests; none where the recordings are not at hand.
 #[cfg(test)]
-pub(crate) fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure>> {
+pub(crate) fn recorded(status: u16, name: &str) -> Option<Result<ModelAnswer, Failure>> {
     let folder = std::env::var("OCR_GATEWAY_TEST_DATA")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_owned());
     let path = format!("{folder}/dashscope_wire/{name}.response.body.txt");
@@ -323,12 +323,12 @@ pub(crate) fn recorded(status: u16, name: &str) -> Option<Result<Answer, Failure
 mod tests {
     use super::*;
     use crate::dashscope::fault::error::{Fault, Timeout};
-    use crate::dashscope::fault::verdict::{Bill, Repeat};
+    use crate::dashscope::fault::verdict::{AttemptBill, Repeat};
 
     const BOUND: Usage =
         Usage { image: Tokens::new(700), text: Tokens::new(60), output: Tokens::new(8192) };
 
-    fn of(status: u16, body: &str) -> Result<Answer, Failure> {
+    fn of(status: u16, body: &str) -> Result<ModelAnswer, Failure> {
         let received = Received { status, body: body.as_bytes().to_vec(), ..Received::default() };
         read(received, &BOUND)
     }
@@ -443,12 +443,12 @@ mod tests {
             let failure = of(200, body).unwrap_err();
             assert_eq!(
                 (failure.fault.label(), failure.bill),
-                ("invalid_answer", Bill::Unknown),
+                ("invalid_answer", AttemptBill::Unknown),
                 "{body}"
             );
         }
         let billed = r#"{"choices":[],"usage":{"prompt_tokens":752,"completion_tokens":3}}"#;
-        assert_eq!(of(200, billed).unwrap_err().bill, Bill::Known(tokens(700, 52, 3)));
+        assert_eq!(of(200, billed).unwrap_err().bill, AttemptBill::Known(tokens(700, 52, 3)));
     }
 
     #[test]
@@ -474,7 +474,7 @@ mod tests {
         let failure = of(500, body).unwrap_err();
         assert_eq!(
             (failure.bill, failure.repeat),
-            (Bill::Known(tokens(700, 52, 9)), Repeat::Never)
+            (AttemptBill::Known(tokens(700, 52, 9)), Repeat::Never)
         );
     }
 
@@ -535,7 +535,11 @@ mod tests {
         for (status, name, label, request_id) in recordings {
             let Some(read) = recorded(status, name) else { return };
             let failure = read.unwrap_err();
-            assert_eq!((failure.fault.label(), failure.bill), (label, Bill::Nothing), "{name}");
+            assert_eq!(
+                (failure.fault.label(), failure.bill),
+                (label, AttemptBill::Nothing),
+                "{name}"
+            );
             assert_eq!(failure.request_id, Code::new(request_id));
         }
     }

@@ -1,21 +1,19 @@
-//! A request body around pictures, made while it is sent.
+//! The body of a request, made while it is sent.
 //!
-//! A picture is held once, as the bytes that came in. Base64 and the JSON around it would be
-//! another four thirds of it for each attempt in flight, so the text is made in pieces of 64 KiB as
-//! the connection asks for them, and making the body again for a retry costs some reference
-//! counts. What a caller has written as Base64 already is sent from where it was received. The length
-//! is known beforehand and sent, because the vendor's gateway is known to dislike chunked bodies.
+//! A picture is held once, as the bytes that came in. Its Base64 in JSON would take another four thirds of it for each
+//! attempt in flight. So the text is made in pieces of 64 KiB as the connection asks for them, and a retry costs some
+//! reference counts. Base64 from a caller is sent from where it was received. The length is known and sent in advance,
+//! because the vendor's gateway is known to dislike chunked bodies.
 //!
-//! A body also remembers whether its last piece was handed over. Until then the upstream cannot
-//! have had a whole JSON document, and so cannot have billed anything, however the connection
-//! ended.
+//! A body remembers whether its last piece was handed over. Before that the upstream cannot have had a complete JSON
+//! document, so it cannot have billed anything, however the connection ended.
 //!
 //! An upstream may answer without reading the request and leave the connection open. hyper would then keep the
-//! connection, and the upload with it, until the upstream closes. So a [`Sending`] stands for the attempt: when it
-//! is dropped, the rest of the document is let go and the body fails, at which hyper closes the connection. hyper
-//! asks the body for more only while it has room. So what it holds is not filled up while an upstream is slow: the
-//! next [`BATCH`] of pieces is given out when the one before has been written. An upstream that takes less than a
-//! piece of a batch leaves no room, and loses the connection to the system after `STALLED`.
+//! connection, and the upload, until the upstream closes it. So each attempt holds a [`Sending`]: when that is dropped,
+//! the rest of the document is released and the body fails, at which hyper closes the connection. hyper asks the body
+//! for more only while it has room, so its buffers must not be full while an upstream is slow: the next [`BATCH`] of
+//! pieces is given out when the one before has been written. An upstream that takes less than a piece of a batch leaves
+//! no room, and the system ends the connection after `STALLED`.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -27,63 +25,63 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// Bytes of the picture that are encoded at once: a multiple of three, so that only the last piece
-/// is padded, and some ten microseconds of work.
+/// Bytes of the picture that are encoded at once, in some ten microseconds: a multiple of three, so that only the last
+/// piece is padded.
 const PIECE: usize = 48 * 1024;
 
-/// The most bytes that are handed over at once: those that [`PIECE`] becomes.
+/// The most bytes that are handed over at once: the length of an encoded [`PIECE`].
 const LONGEST_PIECE: usize = 64 * 1024;
 
-/// Pieces that fill hyper (408 KiB, or 16 pieces), which then writes all of them before it asks for more. Fewer
-/// would cost more calls of the system.
+/// Pieces in a batch. They fill hyper's buffers (408 KiB, or 16 pieces), which hyper then writes before it asks for more.
+/// Fewer pieces would cost more system calls.
 const BATCH: usize = 7;
 
-/// How long an upstream may take nothing of a request before the system ends the connection (`TCP_USER_TIMEOUT`,
-/// tcp(7), on Linux). To wait for an answer does not count.
+/// How long an upstream may read nothing of a request before the system ends the connection (`TCP_USER_TIMEOUT`, tcp(7),
+/// on Linux). Waiting for an answer does not count.
 #[cfg(target_os = "linux")]
 pub(crate) const STALLED: Duration = Duration::from_secs(30);
 
 /// A JSON document in parts.
 #[derive(Clone)]
-pub(crate) struct Document {
-    parts: VecDeque<Part>,
+pub(crate) struct RequestDocument {
+    parts: VecDeque<BodyPart>,
 }
 
 /// One part of a document. None is empty.
 #[derive(Clone)]
-enum Part {
+enum BodyPart {
     /// Text of the document.
     Text(Bytes),
-    /// A picture, to be written as Base64.
+    /// A picture, which is sent as Base64.
     Picture(Bytes),
 }
 
-impl Document {
-    /// The document `json`, whose first string that ends in `;base64,` takes the picture.
+impl RequestDocument {
+    /// The document `json`, with the picture in its first string that ends in `;base64,`.
     ///
-    /// The first is the right one as long as the caller puts nothing before it that others wrote;
-    /// where there is none, the picture is appended, which no server takes for JSON.
+    /// The first such string is the right one if no text of others comes before it. Without one, the picture is
+    /// appended, which no server accepts as JSON.
     pub(crate) fn new(json: String, picture: Bytes) -> Self {
         const HOLE: &str = ";base64,\"";
         let at = json.find(HOLE).map_or(json.len(), |found| found + HOLE.len() - 1);
         let json = Bytes::from(json);
         let (before, after) = (json.slice(..at), json.slice(at..));
-        Self::of([Part::Text(before), Part::Picture(picture), Part::Text(after)])
+        Self::of([BodyPart::Text(before), BodyPart::Picture(picture), BodyPart::Text(after)])
     }
 
-    /// The document that these pieces of text make.
+    /// The document of these pieces of text.
     pub(crate) fn verbatim(pieces: impl IntoIterator<Item = Bytes>) -> Self {
-        Self::of(pieces.into_iter().map(Part::Text))
+        Self::of(pieces.into_iter().map(BodyPart::Text))
     }
 
-    fn of(parts: impl IntoIterator<Item = Part>) -> Self {
+    fn of(parts: impl IntoIterator<Item = BodyPart>) -> Self {
         Self { parts: parts.into_iter().filter(|part| part.length() > 0).collect() }
     }
 
-    /// A body that sends the document, and what stands for the attempt that sends it.
+    /// A body that sends the document, and the attempt's side of the sending.
     pub(crate) fn body(&self) -> (DocumentBody, Sending) {
         let left = self.parts.clone();
-        let progress = Progress {
+        let progress = SendProgress {
             left,
             given: 0,
             on_the_way: 0,
@@ -92,13 +90,13 @@ impl Document {
             waker: None,
         };
         let handed_over = Arc::new(AtomicBool::new(false));
-        let flow = Arc::new(Flow { progress: Mutex::new(progress), handed_over });
+        let flow = Arc::new(SendFlow { progress: Mutex::new(progress), handed_over });
         (DocumentBody { flow: Arc::clone(&flow) }, Sending { flow })
     }
 }
 
-impl Part {
-    /// Bytes of it as they are sent.
+impl BodyPart {
+    /// Its length as sent, in bytes.
     fn length(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -107,16 +105,16 @@ impl Part {
     }
 }
 
-/// One sending of a [`Document`], as the connection sees it.
+/// The connection's side of one sending of a [`RequestDocument`].
 pub(crate) struct DocumentBody {
-    flow: Arc<Flow>,
+    flow: Arc<SendFlow>,
 }
 
-/// One sending of a [`Document`], as the attempt sees it. Dropped, it stops the sending: what was not handed
-/// over is let go, and the connection is closed unless all was.
+/// The attempt's side of one sending of a [`RequestDocument`]. Dropping it stops the sending: the rest is released, and
+/// the connection is closed unless all pieces were handed over.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    flow: Arc<Flow>,
+    flow: Arc<SendFlow>,
 }
 
 /// The sending was stopped: the attempt is over.
@@ -124,19 +122,19 @@ pub(crate) struct Sending {
 #[error("the attempt ended before its request was sent")]
 pub(crate) struct Stopped;
 
-/// What both sides of a sending share.
-struct Flow {
-    progress: Mutex<Progress>,
+/// The state that both sides of a sending share.
+struct SendFlow {
+    progress: Mutex<SendProgress>,
     handed_over: Arc<AtomicBool>,
 }
 
-struct Progress {
-    left: VecDeque<Part>,
+struct SendProgress {
+    left: VecDeque<BodyPart>,
     /// Pieces of this batch that were given out.
     given: usize,
     /// Pieces that hyper holds.
     on_the_way: usize,
-    /// Whether the connection was refused a piece because the batch is not written.
+    /// Whether the connection waits for the batch to be written.
     waits: bool,
     is_stopped: bool,
     /// The connection that asked last.
@@ -144,7 +142,7 @@ struct Progress {
 }
 
 impl Sending {
-    /// Tells whether the last piece was handed over, also when this has been dropped.
+    /// Whether the last piece was handed over; still valid when this has been dropped.
     pub(crate) fn handed_over(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.flow.handed_over)
     }
@@ -163,8 +161,8 @@ impl Drop for Sending {
     }
 }
 
-impl Flow {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+impl SendFlow {
+    fn progress(&self) -> MutexGuard<'_, SendProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -184,20 +182,20 @@ impl Flow {
     }
 }
 
-impl Progress {
+impl SendProgress {
     fn next_piece(&mut self) -> Option<Bytes> {
         let piece = match self.left.pop_front()? {
-            Part::Text(mut text) => {
+            BodyPart::Text(mut text) => {
                 let piece = text.split_to(text.len().min(LONGEST_PIECE));
                 if !text.is_empty() {
-                    self.left.push_front(Part::Text(text));
+                    self.left.push_front(BodyPart::Text(text));
                 }
                 piece
             }
-            Part::Picture(mut picture) => {
+            BodyPart::Picture(mut picture) => {
                 let piece = picture.split_to(picture.len().min(PIECE));
                 if !picture.is_empty() {
-                    self.left.push_front(Part::Picture(picture));
+                    self.left.push_front(BodyPart::Picture(picture));
                 }
                 base64_simd::STANDARD.encode_type::<Vec<u8>>(&piece).into()
             }
@@ -205,7 +203,7 @@ impl Progress {
         Some(piece)
     }
 
-    /// Remembers whom to wake when more may be given out or the sending is stopped.
+    /// Remembers the task to wake when more may be given out or the sending is stopped.
     fn asked_by(&mut self, waker: &Waker) {
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
@@ -213,10 +211,10 @@ impl Progress {
     }
 }
 
-/// A piece in the hands of hyper.
+/// A piece that hyper holds.
 struct OnTheWay {
     piece: Bytes,
-    flow: Arc<Flow>,
+    flow: Arc<SendFlow>,
 }
 
 impl AsRef<[u8]> for OnTheWay {
@@ -265,15 +263,15 @@ impl Body for DocumentBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left: usize = self.flow.progress().left.iter().map(Part::length).sum();
+        let left: usize = self.flow.progress().left.iter().map(BodyPart::length).sum();
         SizeHint::with_exact(left as u64)
     }
 }
 
 /// Leaves the content out.
-impl std::fmt::Debug for Flow {
+impl std::fmt::Debug for SendFlow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flow").field("handed_over", &self.handed_over).finish_non_exhaustive()
+        f.debug_struct("SendFlow").field("handed_over", &self.handed_over).finish_non_exhaustive()
     }
 }
 
@@ -290,7 +288,7 @@ mod tests {
         frame.expect("the body goes on").map(|frame| frame.into_data().unwrap())
     }
 
-    fn sent(document: &Document) -> (Vec<u8>, u64) {
+    fn sent(document: &RequestDocument) -> (Vec<u8>, u64) {
         let (mut body, sending) = document.body();
         let length = body.size_hint().exact().unwrap();
         let handed_over = sending.handed_over();
@@ -314,7 +312,7 @@ mod tests {
             let picture: Vec<u8> = vec![7; pieces * PIECE].into_iter().chain(picture).collect();
             let text = format!("{text}data:image/png;base64,\"");
             let json = serde_json::json!([{"url": "data:image/png;base64,"}, text]).to_string();
-            let (all, length) = sent(&Document::new(json, picture.clone().into()));
+            let (all, length) = sent(&RequestDocument::new(json, picture.clone().into()));
             prop_assert_eq!(all.len() as u64, length);
             let url = format!("data:image/png;base64,{}", base64_simd::STANDARD.encode_to_string(&picture));
             let expected = serde_json::json!([{"url": url}, text]);
@@ -326,13 +324,14 @@ mod tests {
     fn a_text_of_many_pieces_is_sent_as_it_is() {
         let text: Vec<u8> = (0..300_001_u32).map(|byte| byte.to_le_bytes()[0]).collect();
         let pieces = [text[..200_000].to_vec(), text[200_000..].to_vec()];
-        let (all, length) = sent(&Document::verbatim(pieces.map(Bytes::from)));
+        let (all, length) = sent(&RequestDocument::verbatim(pieces.map(Bytes::from)));
         assert!(all == text && length == 300_001);
     }
 
     #[test]
     fn a_body_that_was_not_read_to_its_end_was_not_handed_over() {
-        let document = Document::new("\"data:a/b;base64,\"".to_owned(), Bytes::from_static(b"abc"));
+        let document =
+            RequestDocument::new("\"data:a/b;base64,\"".to_owned(), Bytes::from_static(b"abc"));
         let (mut body, sending) = document.body();
         for _ in 0..2 {
             next(&mut body).unwrap();
@@ -342,7 +341,8 @@ mod tests {
 
     #[test]
     fn a_batch_is_given_out_when_the_one_before_was_written() {
-        let document = Document::verbatim([Bytes::from(vec![7; (BATCH + 1) * LONGEST_PIECE])]);
+        let document =
+            RequestDocument::verbatim([Bytes::from(vec![7; (BATCH + 1) * LONGEST_PIECE])]);
         let (mut body, sending) = document.body();
         let mut batch: Vec<_> = (0..BATCH).map(|_| next(&mut body).unwrap()).collect();
         let last = batch.pop();
@@ -369,7 +369,7 @@ mod tests {
         let is_gone = Arc::new(AtomicBool::new(false));
         let bytes = vec![7; 3 * LONGEST_PIECE];
         let upload = Bytes::from_owner(Upload(bytes, Arc::clone(&is_gone)));
-        let (mut body, sending) = Document::new("\";base64,\"".to_owned(), upload).body();
+        let (mut body, sending) = RequestDocument::new("\";base64,\"".to_owned(), upload).body();
         for _ in 0..2 {
             next(&mut body).unwrap();
         }

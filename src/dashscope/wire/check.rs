@@ -1,8 +1,8 @@
-//! Whether the upstream can be used, without using it.
+//! Checks address and key of an endpoint without spending anything.
 //!
-//! The list of models is the one call that needs the key and costs nothing, so it tells a wrong
-//! address, a wrong key and a working endpoint apart. What it cannot tell is whether a model may be
-//! called: rights and bills show only when something is spent.
+//! Only the list of models needs the key and costs nothing. So it distinguishes a wrong address, a wrong key and a
+//! working endpoint. It cannot show whether a model may be called: rights and unpaid bills show only when something is
+//! spent.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::dashscope::fault::error::Code;
 /// The list of models of the OpenAI-compatible protocol.
 const MODELS: &str = "/compatible-mode/v1/models";
 
-/// A check is run by a person who waits.
+/// A person waits for the check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an operator must mend.
+/// What an operator must correct.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// No connection came about, or no answer.
+    /// There was no connection, or no answer.
     #[error("{url} cannot be reached ({cause}): check upstream.base_url and the way there")]
     Unreachable {
         /// The address that was asked.
@@ -36,7 +36,7 @@ pub enum CheckError {
         /// The HTTP status.
         status: u16,
     },
-    /// Something answers, but not as DashScope does.
+    /// The answer is not one of DashScope's.
     #[error("{url} answers with {status}: is upstream.base_url the address of DashScope?")]
     Unexpected {
         /// The address that was asked.
@@ -67,7 +67,7 @@ pub(crate) async fn check(transport: &Transport) -> Result<(), CheckError> {
     }
 }
 
-/// The cause at the root: "connection refused" says more than "error sending request".
+/// The root cause: "connection refused" says more than "error sending request".
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

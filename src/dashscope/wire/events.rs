@@ -1,21 +1,21 @@
-//! Server-sent events, cut out of a connection's bytes (HTML standard, section "Server-sent events").
+//! Splits the bytes of a connection into server-sent events (HTML standard, section "Server-sent events").
 //!
-//! Only the framing: an event is what stands before a blank line. Bytes are kept as they came, so that
-//! an event can be passed on unchanged; its fields are looked at when asked for. The vendor writes no
-//! space after a colon and a comment line with the status that the stream itself cannot have.
+//! An event ends with a blank line. Its bytes are kept as they came, so that it can be passed on unchanged; its fields
+//! are parsed on request. The vendor writes no space after a colon, and adds a comment line with the status that the
+//! stream itself cannot have.
 
 use bytes::{Bytes, BytesMut};
 
-/// Recorded bodies start with it; it carries no meaning.
+/// Recorded bodies start with it. It has no meaning.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes on their way to becoming events.
+/// Bytes that become events.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     buffer: BytesMut,
-    /// Where the line begins that is not whole yet.
+    /// The start of the unfinished line.
     line: usize,
-    /// Up to where there is no line break.
+    /// There is no line break before this byte.
     searched: usize,
 }
 
@@ -23,10 +23,10 @@ pub(crate) struct Events {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event(Bytes);
 
-/// What an event says.
+/// The fields of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Fields {
-    /// The lines of data, joined by line breaks; none where there is none.
+    /// The lines of data, joined by line breaks; none if there are none.
     pub(crate) data: Option<Vec<u8>>,
     /// The status that DashScope writes into an event.
     pub(crate) status: Option<u16>,
@@ -37,12 +37,12 @@ pub(crate) struct Fields {
 }
 
 impl Events {
-    /// Takes in what has come.
+    /// Adds bytes that have come.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next event that is whole.
+    /// The next complete event.
     pub(crate) fn next(&mut self) -> Option<Event> {
         while let Some((end, length)) = self.line_end() {
             let is_blank = end == self.line;
@@ -55,7 +55,7 @@ impl Events {
         None
     }
 
-    /// Where the current line ends, and how many bytes its end takes: the standard allows all three.
+    /// The end of the current line, and the length of its line break: the standard allows three.
     fn line_end(&mut self) -> Option<(usize, usize)> {
         let rest = &self.buffer[self.searched..];
         let Some(found) = memchr::memchr2(b'\n', b'\r', rest) else {
@@ -65,7 +65,7 @@ impl Events {
         let end = self.searched + found;
         match &rest[found..] {
             [b'\r'] => {
-                // Whether a line feed belongs to it, the next byte will tell.
+                // The next byte shows whether a line feed belongs to it.
                 self.searched = end;
                 None
             }
@@ -79,7 +79,7 @@ impl Events {
         self.buffer.len()
     }
 
-    /// What came behind the last event. Some servers end the last one with the connection.
+    /// The bytes after the last complete event. Some servers end the last event with the connection.
     pub(crate) fn take_rest(&mut self) -> Option<Event> {
         (self.line, self.searched) = (0, 0);
         let rest = self.buffer.split();
@@ -93,7 +93,7 @@ impl Event {
         self.0
     }
 
-    /// What it says.
+    /// The fields of the event.
     pub(crate) fn fields(&self) -> Fields {
         Fields::of(&self.0)
     }
@@ -130,22 +130,22 @@ impl Fields {
         fields
     }
 
-    /// Whether there is more to read than blanks, which some servers send to keep a connection open.
+    /// Whether the data is more than blanks, which some servers send to keep a connection open.
     pub(crate) fn has_data(&self) -> bool {
         self.data.as_ref().is_some_and(|data| !data.trim_ascii().is_empty())
     }
 
-    /// Whether there is something else in the place of data.
+    /// Whether there is something else instead of data.
     pub(crate) fn is_stray(&self) -> bool {
         self.has_unknown_line && !self.has_data()
     }
 
-    /// The status of an error; that of an error of the service where the event tells none.
+    /// The status of an error; 500 if the event has none.
     pub(crate) fn error_status(&self) -> u16 {
         self.status.filter(|status| *status >= 400).unwrap_or(500)
     }
 
-    /// Whether the event says that it is an error, whatever stands in its data.
+    /// Whether the event is marked as an error, whatever its data.
     pub(crate) fn is_named_error(&self) -> bool {
         self.names_error || self.status.is_some_and(|status| status >= 400)
     }

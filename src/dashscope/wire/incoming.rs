@@ -1,9 +1,8 @@
-//! A stream of events as it comes in, and what is learnt of it on the way.
+//! A stream of events as it comes in.
 //!
-//! A stream is looked at until its first event is whole, before any of it is passed on: DashScope tells
-//! of a throttle or a wrong request in an event under status 200, and only as long as the caller has
-//! seen nothing can the call be made again or be answered with a status of its own. After that, each event
-//! passes when it is whole, so that a stream which breaks off does so between two of them.
+//! Nothing is passed on before the first event is complete: DashScope reports a throttle or a wrong request in an event
+//! under status 200, and a call can be repeated, or answered with its own status, only while the caller has seen
+//! nothing. After that, each event is passed on when it is complete, so a stream can break off only between two events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,22 +13,22 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::answer;
 use super::events::{Event, Events, Fields};
 use super::memory::AnswerMemory;
-use super::pieces::{Broken, Pieces};
-use super::tap::{Kind, Seen, Tap};
+use super::response::{ReadError, ResponseBody};
+use super::stream_parser::{EventKind, Seen, StreamParser};
 use crate::dashscope::fault::error::Timeout;
 use crate::dashscope::protocol::Protocol;
 use crate::units::Usage;
 
-/// The longest beginning that is looked at; an event of a token is some hundred bytes.
+/// The longest beginning that is read ahead. The event of a token has some hundred bytes.
 const MOST_AHEAD: usize = 64 * 1024;
 
-/// How long the upstream may take to close a stream that is over.
+/// How long the upstream may take to close a complete stream.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// The events that became whole together.
+/// The events that became complete together.
 #[derive(Default)]
 pub struct Piece {
-    events: Vec<(Kind, Bytes)>,
+    events: Vec<(EventKind, Bytes)>,
     text: String,
 }
 
@@ -45,15 +44,15 @@ impl Piece {
 
     /// The events for a caller, byte for byte.
     pub fn bytes(self) -> Bytes {
-        self.of(&[Kind::Content, Kind::Bill])
+        self.of(&[EventKind::Content, EventKind::Bill])
     }
 
-    /// The events for a caller, but for those that are there for the bill alone.
+    /// The events for a caller, without those that only state the bill.
     pub fn without_bill(self) -> Bytes {
-        self.of(&[Kind::Content])
+        self.of(&[EventKind::Content])
     }
 
-    fn of(self, kinds: &[Kind]) -> Bytes {
+    fn of(self, kinds: &[EventKind]) -> Bytes {
         let mut shown = self.events.into_iter().filter(|(kind, _)| kinds.contains(kind));
         let first = shown.next().map(|(_, bytes)| bytes).unwrap_or_default();
         let Some((_, second)) = shown.next() else { return first };
@@ -62,13 +61,13 @@ impl Piece {
         all.concat().into()
     }
 
-    /// What the model wrote.
+    /// The model's text.
     pub fn text(self) -> String {
         self.text
     }
 }
 
-/// Leaves out what the model wrote.
+/// Leaves the text out.
 impl std::fmt::Debug for Piece {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Piece").field("events", &self.events.len()).finish_non_exhaustive()
@@ -78,45 +77,44 @@ impl std::fmt::Debug for Piece {
 /// A stream that began well.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pieces: Pieces,
-    /// What was read to see how the stream begins.
+    pieces: ResponseBody,
+    /// The pieces that were read ahead.
     ahead: VecDeque<Bytes>,
     events: Events,
-    pub(crate) tap: Tap,
+    pub(crate) parser: StreamParser,
     until: Instant,
-    limits: Limits,
+    limits: StreamLimits,
     memory: AnswerMemory,
-    /// Bytes that the model wrote.
+    /// Bytes of the model's text.
     written: usize,
 }
 
-/// What a stream may take.
+/// The limits of a stream.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct StreamLimits {
     /// From its first event to its last.
     pub(crate) duration: Duration,
     /// Bytes of one event.
     pub(crate) event: usize,
-    /// Bytes of all that the model writes; none where nobody keeps it.
+    /// Bytes of all text; none if the text is not kept.
     pub(crate) text: Option<usize>,
 }
 
 impl Incoming {
     /// Reads the beginning of a stream.
     ///
-    /// What comes back instead of a stream is the whole body of one that tells of an error before
-    /// anything else, or of something that is no stream.
+    /// Returns the whole body instead if the first event is an error, or if the body is no stream.
     ///
     /// # Errors
     ///
-    /// [`Broken`] where the connection ends or stalls before the first event is whole.
+    /// [`ReadError`] if the connection ends or stalls before the first event is complete.
     pub(crate) async fn open(
-        mut pieces: Pieces,
+        mut pieces: ResponseBody,
         protocol: Protocol,
         bound: Usage,
-        limits: Limits,
+        limits: StreamLimits,
         memory: AnswerMemory,
-    ) -> Result<Result<Self, Vec<u8>>, Broken> {
+    ) -> Result<Result<Self, Vec<u8>>, ReadError> {
         let mut events = Events::default();
         let mut ahead = VecDeque::new();
         let mut length = 0;
@@ -135,13 +133,14 @@ impl Incoming {
             ahead.push_back(piece);
         };
         if begins_well {
-            let (tap, until) = (Tap::new(protocol, bound), Instant::now() + limits.duration);
+            let (parser, until) =
+                (StreamParser::new(protocol, bound), Instant::now() + limits.duration);
             let events = Events::default();
             let written = 0;
-            return Ok(Ok(Self { pieces, ahead, events, tap, until, limits, memory, written }));
+            return Ok(Ok(Self { pieces, ahead, events, parser, until, limits, memory, written }));
         }
         let mut body = ahead.make_contiguous().concat();
-        // What was said first says enough.
+        // The first event is enough, so errors do not matter here.
         let _ = timeout(CLOSING, pieces.fill(&mut body, MOST_AHEAD)).await;
         Ok(Err(body))
     }
@@ -150,10 +149,10 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// [`Broken`] where the stream ends before it is over, however politely.
-    pub(crate) async fn next(&mut self) -> Result<Option<Piece>, Broken> {
-        if self.tap.is_damaged() {
-            return Err(Broken::Unreadable);
+    /// [`ReadError`] if the stream ends before it is complete, even if the connection is closed in order.
+    pub(crate) async fn next(&mut self) -> Result<Option<Piece>, ReadError> {
+        if self.parser.is_damaged() {
+            return Err(ReadError::Unreadable);
         }
         match self.read().await? {
             Some(raw) => self.take_in(&raw).await.map(Some),
@@ -161,39 +160,39 @@ impl Incoming {
         }
     }
 
-    async fn take_in(&mut self, raw: &[u8]) -> Result<Piece, Broken> {
+    async fn take_in(&mut self, raw: &[u8]) -> Result<Piece, ReadError> {
         self.events.push(raw);
         let mut piece = Piece::default();
-        // What stands behind an event that cannot be read is left to `read_for_bill`.
-        while !self.tap.is_damaged()
+        // `read_for_bill` reads what follows an event that cannot be read.
+        while !self.parser.is_damaged()
             && let Some(event) = self.events.next()
         {
-            let seen = self.tap.see(&event);
+            let seen = self.parser.see(&event);
             piece.add(&seen, event);
         }
         self.written = self.written.saturating_add(piece.text_length());
         let (unfinished, kept) = (self.events.unfinished(), self.limits.text.map(|_| self.written));
         if unfinished > self.limits.event || kept > self.limits.text {
-            return Err(Broken::TooLong);
+            return Err(ReadError::TooLong);
         }
         let needed = unfinished.saturating_add(kept.unwrap_or_default());
         self.hold(needed).await?;
         Ok(piece)
     }
 
-    /// Sees to it that there is memory for so many bytes, however long that takes.
-    async fn hold(&mut self, bytes: usize) -> Result<(), Broken> {
+    /// Grows the memory to `bytes`, and waits for it until the stream must end.
+    async fn hold(&mut self, bytes: usize) -> Result<(), ReadError> {
         let held = timeout_at(self.until, self.memory.hold(bytes)).await;
-        held.map_err(|_| Broken::Timeout(Timeout::Total))
+        held.map_err(|_| ReadError::Timeout(Timeout::Total))
     }
 
-    /// Reads on to the end of a stream that nobody is told of any more, for its bill.
+    /// Reads to the end of a stream whose caller gets no more of it, for its bill.
     pub(crate) async fn read_for_bill(&mut self) {
         loop {
             while let Some(event) = self.events.next() {
-                self.tap.see(&event);
+                self.parser.see(&event);
             }
-            if self.tap.is_complete() || self.events.unfinished() > self.limits.event {
+            if self.parser.is_complete() || self.events.unfinished() > self.limits.event {
                 return;
             }
             let Ok(Some(raw)) = self.read().await else { break };
@@ -203,34 +202,34 @@ impl Incoming {
             }
         }
         if let Some(event) = self.events.take_rest() {
-            self.tap.see(&event);
+            self.parser.see(&event);
         }
     }
 
-    /// The end of the connection, which may be that of the last event, too.
-    fn take_rest(&mut self) -> Result<Option<Piece>, Broken> {
+    /// Handles the end of the connection, which may also end the last event.
+    fn take_rest(&mut self) -> Result<Option<Piece>, ReadError> {
         let rest = self.events.take_rest().map(|event| {
             let mut piece = Piece::default();
-            let seen = self.tap.see(&event);
+            let seen = self.parser.see(&event);
             piece.add(&seen, event);
             piece
         });
-        let is_over = self.tap.is_complete() || self.tap.failure().is_some();
-        if is_over || self.tap.is_damaged() { Ok(rest) } else { Err(Broken::Interrupted) }
+        let is_over = self.parser.is_complete() || self.parser.failure().is_some();
+        if is_over || self.parser.is_damaged() { Ok(rest) } else { Err(ReadError::Interrupted) }
     }
 
-    /// What came next; none at the end of the connection.
-    async fn read(&mut self) -> Result<Option<Bytes>, Broken> {
+    /// The next bytes; none at the end of the connection.
+    async fn read(&mut self) -> Result<Option<Bytes>, ReadError> {
         if let Some(piece) = self.ahead.pop_front() {
             return Ok(Some(piece));
         }
-        if self.tap.is_complete() {
-            // Read on so that the connection can be used again; whatever it brings, nothing is missing.
+        if self.parser.is_complete() {
+            // Reads on so that the connection can be used again. The stream is complete, so errors do not matter.
             let patience = self.until.min(Instant::now() + CLOSING);
             let rest = timeout_at(patience, self.pieces.next()).await;
             return Ok(rest.ok().and_then(Result::ok).flatten());
         }
         let next = timeout_at(self.until, self.pieces.next()).await;
-        next.unwrap_or(Err(Broken::Timeout(Timeout::Total)))
+        next.unwrap_or(Err(ReadError::Timeout(Timeout::Total)))
     }
 }

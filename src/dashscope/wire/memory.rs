@@ -1,13 +1,13 @@
-//! Memory for what the upstream sends, counted with that of uploads.
+//! Memory for the upstream's answers, counted with that of uploads.
 //!
-//! What was paid for is delivered, so room for an answer is held before its call is sent: a [`Room`] for as
-//! many bytes as `max_tokens` usually take, at most `upstream.max_response_bytes`. A call that finds none is
-//! refused while it has cost nothing.
+//! An answer that was paid for must be delivered, so room for it is held before its call is sent: an [`AnswerRoom`] of
+//! as many bytes as `max_tokens` usually take, at most `upstream.max_response_bytes`. A call that finds no room is
+//! refused before it costs anything.
 //!
-//! An answer may outgrow its room: JSON escapes, and models repeat long tokens. It then takes more of the
-//! account, and where there is none it waits for the *spare* room, of which there is one. Nothing is read
-//! from the upstream meanwhile. So all long answers pass, one after the other, and what is held exceeds the
-//! account by one answer at most. The trees that long answers are read into exist one at a time, too.
+//! An answer may outgrow its room: JSON escapes take space, and models repeat long tokens. It then takes more of the
+//! account. If the account is used up, it waits for the *spare* room, of which there is one, and nothing is read from
+//! the upstream meanwhile. So long answers pass one after the other, and memory exceeds the account by at most one
+//! answer. Only one long answer at a time is parsed into a tree.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::capacity::account::{ByteAccount, HeldBytes, NoRoom};
 use crate::units::Tokens;
 
-/// Bytes of an answer that count as nothing, since they have their place in what each request is given beside
-/// its upload: room for the 8,192 tokens that most models write at most.
+/// Bytes of an answer that are not counted, since they are part of what each request is given beside its upload. They
+/// are enough for 8,192 tokens, the most that most models write.
 const FREE_BYTES: usize = 128 * 1024;
 
 /// Bytes of room for each token. By estimate, not by measurement, text takes three to six, JSON around it included.
 const TOKEN_BYTES: u64 = 16;
 
-/// Bytes that are taken at once, so that not each small piece changes the account.
+/// Bytes that are taken at once, so that a small piece does not change the account.
 const STEP: usize = 64 * 1024;
 
-/// What all answers share.
+/// The memory that all answers share.
 #[derive(Debug, Clone)]
-pub(crate) struct Memory {
+pub(crate) struct AnswerPool {
     account: Arc<ByteAccount>,
     trees: Arc<Semaphore>,
     spare: Arc<Semaphore>,
@@ -37,24 +37,24 @@ pub(crate) struct Memory {
 
 /// Room for the answer of one call, held until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct AnswerRoom {
     _held: HeldBytes,
     bytes: usize,
 }
 
-/// What one answer takes up, until this is dropped.
+/// The memory of one answer, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct AnswerMemory {
-    room: Arc<Room>,
-    /// What was taken beyond the room.
+    room: Arc<AnswerRoom>,
+    /// Taken beyond the room.
     more: HeldBytes,
     more_bytes: usize,
     spare: Arc<Semaphore>,
-    /// The spare room, where this answer has it.
+    /// The spare room, if this answer has it.
     has_spare: Option<OwnedSemaphorePermit>,
 }
 
-impl Memory {
+impl AnswerPool {
     /// Memory of `account` for answers of at most `longest_answer` bytes.
     pub(crate) fn new(account: Arc<ByteAccount>, longest_answer: usize) -> Self {
         let (trees, spare) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
@@ -66,16 +66,16 @@ impl Memory {
     /// # Errors
     ///
     /// [`NoRoom`] where it does not fit.
-    pub(crate) fn room_for(&self, written: Tokens) -> Result<Arc<Room>, NoRoom> {
+    pub(crate) fn room_for(&self, written: Tokens) -> Result<Arc<AnswerRoom>, NoRoom> {
         let bytes = written.get().saturating_mul(TOKEN_BYTES);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.longest_answer);
         let counted = bytes.saturating_sub(FREE_BYTES);
         let held = self.account.hold(counted as u64)?;
-        Ok(Arc::new(Room { _held: held, bytes: counted + FREE_BYTES }))
+        Ok(Arc::new(AnswerRoom { _held: held, bytes: counted + FREE_BYTES }))
     }
 
-    /// Memory for an answer that has not come yet and has this room.
-    pub(crate) fn for_answer(&self, room: &Arc<Room>) -> AnswerMemory {
+    /// Memory for an answer that has not come yet, with this room.
+    pub(crate) fn for_answer(&self, room: &Arc<AnswerRoom>) -> AnswerMemory {
         AnswerMemory {
             room: Arc::clone(room),
             more: self.account.hold_nothing(),
@@ -85,8 +85,7 @@ impl Memory {
         }
     }
 
-    /// Leave to read a long answer into a tree, which may be many times as large; until it is dropped nobody
-    /// else has it.
+    /// Leave to parse a long answer into a tree, which may be many times as large. Only one exists at a time.
     pub(crate) async fn tree(&self) -> Option<OwnedSemaphorePermit> {
         // Nothing closes the semaphore.
         Arc::clone(&self.trees).acquire_owned().await.ok()
@@ -94,8 +93,8 @@ impl Memory {
 }
 
 impl AnswerMemory {
-    /// Holds room for `bytes` in all; waits for the spare room where the account has none, and gives that
-    /// back when it is no longer needed.
+    /// Grows the memory to `bytes`. Waits for the spare room if the account is used up, and returns it when it is no
+    /// longer needed.
     pub(crate) async fn hold(&mut self, bytes: usize) {
         let held = self.room.bytes + self.more_bytes;
         let Some(more) = bytes.checked_sub(held).filter(|&more| more > 0) else {
@@ -114,11 +113,11 @@ impl AnswerMemory {
         self.has_spare = Arc::clone(&self.spare).acquire_owned().await.ok();
     }
 
-    /// Adds `piece` to `body`, which this is the memory of and which grows to `most` bytes at most.
+    /// Appends `piece` to `body`, whose memory this is and which may grow to `most` bytes.
     pub(crate) async fn append(&mut self, body: &mut Vec<u8>, piece: &[u8], most: usize) {
         let length = body.len() + piece.len();
         if length > body.capacity() {
-            // Doubling, so that a body is not copied for each of its pieces; not out of its room for that.
+            // Doubling avoids a copy for each piece, but must not leave the room.
             let doubled = body.capacity().saturating_mul(2).min(most);
             let grown =
                 if length <= self.room.bytes { doubled.min(self.room.bytes) } else { doubled };
@@ -139,10 +138,10 @@ mod tests {
 
     const LONGEST: usize = 2 << 20;
 
-    fn memory(allowed: u64) -> (Arc<ByteAccount>, Memory) {
+    fn memory(allowed: u64) -> (Arc<ByteAccount>, AnswerPool) {
         let account = ByteAccount::new(allowed, IntGauge::new("held", "held").unwrap());
         let account = Arc::new(account);
-        (Arc::clone(&account), Memory::new(account, LONGEST))
+        (Arc::clone(&account), AnswerPool::new(account, LONGEST))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What goes over the connection, and how what comes back is read.
+//! The request that goes over the connection, and the reply that comes back.
 
 pub(crate) mod answer;
 mod body;
@@ -6,9 +6,9 @@ pub mod check;
 pub(crate) mod events;
 pub(crate) mod incoming;
 pub(crate) mod memory;
-pub(crate) mod pieces;
 mod received;
 pub(crate) mod request;
-pub(crate) mod tap;
+pub(crate) mod response;
+pub(crate) mod stream_parser;
 pub(super) mod transport;
 pub(crate) mod uploads;

@@ -1,4 +1,4 @@
-//! A response as it came, before anybody has read it.
+//! A response as it was received, before it is interpreted.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ pub(crate) struct Received {
     /// The headers `retry-after-ms` and `retry-after`.
     pub(crate) retry_after: Option<Duration>,
     pub(crate) body: Vec<u8>,
-    /// What the body takes up; none where it is short for certain.
+    /// The memory of the body; none if the body is certainly short.
     pub(crate) memory: Option<AnswerMemory>,
 }
 
 impl Received {
-    /// Adds `piece` to the body, which grows to `most` bytes at most, in memory that is taken as it grows.
+    /// Appends `piece` to the body, which may grow to `most` bytes, in memory that is counted as it grows.
     pub(crate) async fn append(&mut self, piece: &[u8], most: usize) {
         match &mut self.memory {
             Some(memory) => memory.append(&mut self.body, piece, most).await,
@@ -29,18 +29,18 @@ impl Received {
         }
     }
 
-    /// The body, with the memory that it takes up.
+    /// The body, with its memory.
     pub(crate) fn into_bytes(self) -> Bytes {
-        /// Both are dropped when the last of it was sent.
-        struct Counted(Vec<u8>, #[expect(dead_code, reason = "held")] AnswerMemory);
-        impl AsRef<[u8]> for Counted {
+        /// Both are dropped when the last byte was sent.
+        struct CountedBody(Vec<u8>, #[expect(dead_code, reason = "held")] AnswerMemory);
+        impl AsRef<[u8]> for CountedBody {
             fn as_ref(&self) -> &[u8] {
                 &self.0
             }
         }
         match self.memory {
             None => self.body.into(),
-            Some(memory) => Bytes::from_owner(Counted(self.body, memory)),
+            Some(memory) => Bytes::from_owner(CountedBody(self.body, memory)),
         }
     }
 }

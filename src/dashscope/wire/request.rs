@@ -1,41 +1,40 @@
-//! What is sent: a call in the words of one of DashScope's two protocols.
+//! The request of a call, in one of DashScope's two protocols.
 //!
-//! Both are written with the picture's address first and empty, so that everything before the hole is
-//! ours and no prompt can be mistaken for it ([`Document`]). `max_tokens` is always there, since it is
-//! what bounds the bill; a system message never, since the models have their own; a text only where the
-//! caller has one, since its absence is what selects the model's own prompt. Sampling is left alone, as
-//! the vendor advises (Model Studio, "Qwen-OCR API reference").
+//! The picture's address comes first and is empty, so that everything before it is ours and no prompt can be mistaken
+//! for it ([`RequestDocument`]). `max_tokens` is always there, since it bounds the bill. A system message never is, since
+//! the models have their own. A text is there only if the caller has one: without it the model uses its own prompt.
+//! Sampling has the vendor's defaults, as the vendor advises (Model Studio, "Qwen-OCR API reference").
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::body::Document;
+use super::body::RequestDocument;
 use crate::dashscope::protocol::{Call, Forward, Protocol, Task};
 use crate::units::{Pixels, Tokens};
 
 /// A call that is ready to be sent, any number of times.
 #[derive(Clone)]
-pub(crate) struct Request {
-    /// Which of the two protocols it is written in.
+pub(crate) struct UpstreamRequest {
+    /// The protocol that it is written in.
     pub(crate) protocol: Protocol,
     /// The body.
-    pub(crate) document: Document,
-    /// What shall come back.
+    pub(crate) document: RequestDocument,
+    /// The expected reply.
     pub(crate) expects: Expects,
-    /// Whether the upstream shall look up addresses of its own temporary storage.
+    /// Whether the upstream resolves addresses of its own temporary storage.
     pub(crate) resolves_oss: bool,
 }
 
-/// What shall come back.
+/// The reply that a request expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expects {
-    /// Something that the model wrote, whole.
+    /// A whole answer of the model.
     Answer,
-    /// JSON of any content; a stream where the upstream streams all the same.
+    /// JSON of any content, or a stream if the upstream streams all the same.
     Json,
-    /// A stream of events; JSON where the upstream does not stream after all.
+    /// A stream of events, or JSON if the upstream does not stream.
     Events,
-    /// The same, of what the model writes and no more of it than of a whole answer.
+    /// The same with the model's text, which may be as long as that of a whole answer.
     Text,
 }
 
@@ -46,22 +45,22 @@ impl Expects {
     }
 }
 
-impl Request {
-    /// Puts `call` into the words of the protocol that can carry it.
+impl UpstreamRequest {
+    /// Writes `call` in the protocol that supports it.
     pub(crate) fn new(call: &Call, model: &str, max_tokens: Tokens) -> Self {
         Self::of(call, model, max_tokens, Expects::Answer)
     }
 
-    /// The same, to be answered as a stream of what is new.
+    /// The same, to be answered by a stream.
     pub(crate) fn streamed(call: &Call, model: &str, max_tokens: Tokens) -> Self {
         Self::of(call, model, max_tokens, Expects::Text)
     }
 
-    /// A request that a caller has put into words.
+    /// A request that a caller wrote.
     pub(crate) fn forwarded(forward: &Forward) -> Self {
         Self {
             protocol: forward.protocol,
-            document: Document::verbatim(forward.body.iter().cloned()),
+            document: RequestDocument::verbatim(forward.body.iter().cloned()),
             expects: if forward.stream { Expects::Events } else { Expects::Json },
             resolves_oss: forward.resolves_oss,
         }
@@ -74,15 +73,15 @@ impl Request {
         } else {
             (Protocol::Compatible, written(&compatible(call, model, max_tokens, stream)))
         };
-        let document = Document::new(json, call.image.bytes.clone());
+        let document = RequestDocument::new(json, call.image.bytes.clone());
         Self { protocol, document, expects, resolves_oss: false }
     }
 }
 
-/// What the compatible protocol is asked.
+/// A request of the compatible protocol.
 #[derive(Serialize)]
 struct ChatCompletion<'a> {
-    messages: [Message<ChatPart<'a>>; 1],
+    messages: [ChatMessage<ChatPart<'a>>; 1],
     model: &'a str,
     max_tokens: Tokens,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,8 +95,8 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-/// The bounds stand twice, in `image_url` and beside it, because the vendor's pages differ on where
-/// they belong (docs of the contract, promise 2), and a bound that is not read is no bound.
+/// The bounds are written twice, in `image_url` and beside it: the vendor's pages differ on their place, and a bound that
+/// is not read does not bind.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ChatPart<'a> {
@@ -112,7 +111,7 @@ struct ImageUrl {
     max_pixels: Pixels,
 }
 
-/// What the native protocol is asked.
+/// A request of the native protocol.
 #[derive(Serialize)]
 struct Generation<'a> {
     input: Input<'a>,
@@ -122,7 +121,7 @@ struct Generation<'a> {
 
 #[derive(Serialize)]
 struct Input<'a> {
-    messages: [Message<NativePart<'a>>; 1],
+    messages: [ChatMessage<NativePart<'a>>; 1],
 }
 
 #[derive(Serialize)]
@@ -163,13 +162,13 @@ struct TaskConfig<'a> {
 
 /// The only message of a call.
 #[derive(Serialize)]
-struct Message<Part> {
+struct ChatMessage<Part> {
     role: &'static str,
     content: Vec<Part>,
 }
 
-impl<Part> Message<Part> {
-    /// The picture, and the prompt where there is one.
+impl<Part> ChatMessage<Part> {
+    /// The picture, and the prompt if there is one.
     fn of(image: Part, text: Option<Part>) -> [Self; 1] {
         [Self { role: "user", content: [image].into_iter().chain(text).collect() }]
     }
@@ -185,7 +184,10 @@ fn compatible<'a>(
     let image_url = ImageUrl { url: address(call), min_pixels, max_pixels };
     let image = ChatPart::ImageUrl { image_url, min_pixels, max_pixels };
     ChatCompletion {
-        messages: Message::of(image, call.prompt.as_deref().map(|text| ChatPart::Text { text })),
+        messages: ChatMessage::of(
+            image,
+            call.prompt.as_deref().map(|text| ChatPart::Text { text }),
+        ),
         model,
         max_tokens,
         stream: stream.then_some(true),
@@ -202,7 +204,7 @@ fn native<'a>(call: &'a Call, model: &'a str, max_tokens: Tokens, stream: bool) 
     };
     let text = call.prompt.as_deref().map(|text| NativePart::Text { text });
     Generation {
-        input: Input { messages: Message::of(image, text) },
+        input: Input { messages: ChatMessage::of(image, text) },
         model,
         parameters: Parameters {
             max_tokens,
@@ -258,7 +260,7 @@ mod tests {
 
     /// The JSON as it leaves. Nothing in a body waits, so no runtime is needed.
     fn sent(call: &Call) -> Value {
-        let request = Request::new(call, "qwen-vl-ocr", Tokens::new(4096));
+        let request = UpstreamRequest::new(call, "qwen-vl-ocr", Tokens::new(4096));
         let (body, _sending) = request.document.body();
         let collected = futures_util::FutureExt::now_or_never(body.collect()).unwrap().unwrap();
         serde_json::from_slice(&collected.to_bytes()).unwrap()

@@ -1,15 +1,14 @@
-//! One attempt: the request goes out, the answer comes in, nothing takes longer than it may.
+//! One attempt: sends the request and receives the answer, each within its time.
 //!
-//! An answer that is streamed has come in, as far as an attempt goes, when its first event shows that
-//! it began well: until then nothing was passed on, and the call can be made again.
+//! An attempt at a stream ends when the first event shows that the stream began well: until then nothing was passed on,
+//! and the call can be repeated.
 //!
-//! Several clocks run. The connection's is reqwest's; the headers', the silence between two pieces of
-//! the answer and the attempt as a whole are kept here, the last cut short by the caller's
-//! deadline and, once a stream began, replaced by the stream's. Which one ran out is part of the answer to
-//! "why", so they are not folded into one.
+//! There are several timeouts. reqwest has the one of the connection. This module has those of the headers, of the time
+//! between two pieces of the answer, and of the attempt as a whole. The caller's deadline shortens the last; once a
+//! stream began, the stream's own replaces it. The error says which timeout ran out, so they are kept apart.
 //!
-//! Everything that reqwest would do by itself with a request that spends money is turned off: it
-//! follows no redirect, which would carry the key to another host, and repeats nothing.
+//! reqwest does nothing by itself with a request that spends money: it follows no redirect, which would send the key to
+//! another host, and repeats nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,28 +17,28 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use reqwest::{Response, Url};
 use tokio::time::timeout;
 
-use super::answer::{Answer, Json};
+use super::answer::{Json, ModelAnswer};
 use super::body::Sending;
-use super::incoming::{Incoming, Limits};
-use super::memory::{AnswerMemory, Memory, Room};
-use super::pieces::{Broken, Pieces};
+use super::incoming::{Incoming, StreamLimits};
+use super::memory::{AnswerMemory, AnswerPool, AnswerRoom};
 use super::received::Received;
-use super::request::{Expects, Request};
+use super::request::{Expects, UpstreamRequest};
+use super::response::{ReadError, ResponseBody};
 use super::{answer, body};
 use crate::clock::Clock;
 use crate::dashscope::fault::error::{Code, Defect, Timeout};
-use crate::dashscope::fault::verdict::{Bill, Failure, unusable};
+use crate::dashscope::fault::verdict::{AttemptBill, Failure, unusable};
 use crate::dashscope::protocol::Protocol;
 use crate::dashscope::proxy::{ProxyError, Way};
-use crate::dashscope::settings::{EndpointSettings, SettingsError, UpstreamSettings};
+use crate::dashscope::settings::{EndpointSettings, UpstreamSettings, UpstreamSettingsError};
 use crate::units::Usage;
 
-/// A client that cannot be made.
+/// The reason why a client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// A setting that cannot work.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Settings(#[from] UpstreamSettingsError),
     /// A variable of the environment that names no proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
@@ -48,19 +47,19 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-/// How long an idle connection is kept. Shorter than servers keep theirs (Envoy: an hour, many load
-/// balancers: a minute), so that a request rarely meets a connection that is just being closed.
+/// How long an idle connection is kept. Servers keep theirs longer (Envoy: an hour, many load balancers: a minute), so a
+/// request rarely uses a connection that is just being closed.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of an error's body is read: the vendor's are some hundred bytes.
+/// How much of an error's body is read. The vendor's have some hundred bytes.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// The largest answer that is parsed on the reactor; about a tenth of a millisecond. Pages of text
-/// are smaller, so the blocking pool sees only the odd one.
+/// The largest answer that is parsed on the reactor, which takes about a tenth of a millisecond. Most pages of text are
+/// smaller, so few use the blocking pool.
 const INLINE_BYTES: usize = 64 * 1024;
 
-/// The longest that a `Retry-After` is believed. The vendor says that recovery takes a minute; a
-/// date that a wrong clock put into next year must not close a model until the next restart.
+/// The longest `Retry-After` that counts. The vendor says that recovery takes a minute, and a date in the next year from
+/// a wrong clock must not close a model until the next restart.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// The HTTP side of one endpoint.
@@ -69,7 +68,7 @@ pub(crate) struct Transport {
     http: reqwest::Client,
     way: Way,
     base: String,
-    /// Where each protocol is, read once: to read an address costs as much as the rest of a request's head.
+    /// The address of each protocol, parsed once: parsing costs as much as the rest of a request's head.
     compatible: Url,
     native: Url,
     authorization: HeaderValue,
@@ -78,15 +77,15 @@ pub(crate) struct Transport {
     total: Duration,
     stream: Duration,
     max_response_bytes: usize,
-    memory: Memory,
+    memory: AnswerPool,
     clock: Arc<dyn Clock>,
 }
 
-/// What an attempt brought.
+/// The reply to an attempt.
 #[derive(Debug)]
 pub(crate) enum Reception {
-    /// Something that the model wrote.
-    Answer(Box<Answer>),
+    /// The model's answer.
+    Answer(Box<ModelAnswer>),
     /// JSON.
     Json(Box<Json>),
     /// A stream that began well.
@@ -97,7 +96,7 @@ impl Transport {
     pub(crate) fn new(
         settings: &UpstreamSettings,
         endpoint: &EndpointSettings,
-        memory: Memory,
+        memory: AnswerPool,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ClientError> {
         let base = endpoint.base()?;
@@ -106,8 +105,8 @@ impl Transport {
             url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), protocol.path()));
             url
         };
-        // Without a process-wide provider reqwest panics. The binary installs one; a test or
-        // another embedder may not have. Where there is one, it stays.
+        // Without a process-wide provider reqwest panics. The binary installs one; a test or another embedder may not.
+        // An installed one stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .user_agent(concat!("ocr-gateway/", env!("CARGO_PKG_VERSION")))
@@ -117,8 +116,8 @@ impl Transport {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
-            // Uploads of megabytes: over HTTP/2 all of them share one connection, and the window that the
-            // server leaves open on it (docs/adr/0013-build-and-allocator.md).
+            // Over HTTP/2, uploads of megabytes share one connection and its flow-control window
+            // (docs/adr/0013-build-and-allocator.md).
             .http1_only();
         #[cfg(target_os = "linux")]
         let http = http.tcp_user_timeout(body::STALLED);
@@ -146,26 +145,26 @@ impl Transport {
         &self.way
     }
 
-    /// Sends `request` and reads what comes back into `room`, within `left`; a stream that began may go on.
+    /// Sends `request` and reads the reply into `room`, within `left`. A stream that began may take longer.
     pub(crate) async fn exchange(
         &self,
-        request: &Request,
+        request: &UpstreamRequest,
         left: Duration,
         bound: &Usage,
-        room: &Arc<Room>,
+        room: &Arc<AnswerRoom>,
     ) -> Result<Reception, Failure> {
         let (body, sending) = request.document.body();
         let handed_over = sending.handed_over();
         let sent = self.post(request).body(reqwest::Body::wrap(body));
-        // Outside of the future that fills it: what had come when the time was over may state the bill.
+        // Outside of the future that fills it: what came before a timeout may state the bill.
         let mut received = Received::default();
         let memory = self.memory.for_answer(room);
         let receiving = self.receive((sent, sending), request, bound, memory, &mut received);
         let arrived = match timeout(self.total.min(left), receiving).await {
             Ok(arrived) => arrived,
-            // What the caller's deadline cuts short says nothing of the endpoint.
-            Err(_) if left <= self.total => Err(Broken::Deadline),
-            Err(_) => Err(Broken::Timeout(Timeout::Total)),
+            // A deadline of the caller says nothing about the endpoint.
+            Err(_) if left <= self.total => Err(ReadError::Deadline),
+            Err(_) => Err(ReadError::Timeout(Timeout::Total)),
         };
         match arrived {
             Ok(None) => self.read(received, request.expects, *bound).await,
@@ -178,7 +177,7 @@ impl Transport {
     }
 
     /// The head of `request`.
-    fn post(&self, request: &Request) -> reqwest::RequestBuilder {
+    fn post(&self, request: &UpstreamRequest) -> reqwest::RequestBuilder {
         let enable = HeaderValue::from_static("enable");
         let url = match request.protocol {
             Protocol::Compatible => &self.compatible,
@@ -208,17 +207,19 @@ impl Transport {
         self.http.request(method, url).header(AUTHORIZATION, self.authorization.clone())
     }
 
-    /// What the endpoint has at `path`, of at most `most` bytes. For what spends nothing.
+    /// Gets `path` from the endpoint, at most `most` bytes. Only for requests that spend nothing.
     pub(crate) async fn get(&self, path: &str, most: usize) -> Result<Received, Failure> {
         let asked = self.request(reqwest::Method::GET, self.address(path)).send();
         let response = match timeout(self.first_byte, asked).await {
-            Ok(sent) => sent.map_err(|error| Broken::of(&error).billed(Bill::Nothing))?,
-            Err(_) => return Err(Broken::Timeout(Timeout::FirstByte).billed(Bill::Nothing)),
+            Ok(sent) => sent.map_err(|error| ReadError::of(&error).billed(AttemptBill::Nothing))?,
+            Err(_) => {
+                return Err(ReadError::Timeout(Timeout::FirstByte).billed(AttemptBill::Nothing));
+            }
         };
         let mut received = self.head(&response);
-        let mut pieces = Pieces { response, idle: self.idle, _sending: None };
+        let mut pieces = ResponseBody { response, idle: self.idle, _sending: None };
         let filled = pieces.fill(&mut received.body, most).await;
-        filled.map_err(|broken| broken.billed(Bill::Nothing))?;
+        filled.map_err(|broken| broken.billed(AttemptBill::Nothing))?;
         Ok(received)
     }
 
@@ -227,30 +228,30 @@ impl Transport {
         format!("{}{path}", self.base)
     }
 
-    /// Fills `received` with what comes back; what comes back instead is a stream that began.
+    /// Fills `received` with the reply, or returns a stream that began.
     async fn receive(
         &self,
         (sent, sending): (reqwest::RequestBuilder, Sending),
-        request: &Request,
+        request: &UpstreamRequest,
         bound: &Usage,
         memory: AnswerMemory,
         received: &mut Received,
-    ) -> Result<Option<Box<Incoming>>, Broken> {
+    ) -> Result<Option<Box<Incoming>>, ReadError> {
         let response = match timeout(self.first_byte, sent.send()).await {
-            Ok(sent) => sent.map_err(|error| Broken::of(&error))?,
-            Err(_) => return Err(Broken::Timeout(Timeout::FirstByte)),
+            Ok(sent) => sent.map_err(|error| ReadError::of(&error))?,
+            Err(_) => return Err(ReadError::Timeout(Timeout::FirstByte)),
         };
         *received = self.head(&response);
         let (status, headers) = (response.status(), response.headers());
         let is_stream = text(headers, "content-type").is_some_and(is_event_stream);
-        let mut pieces = Pieces { response, idle: self.idle, _sending: Some(sending) };
+        let mut pieces = ResponseBody { response, idle: self.idle, _sending: Some(sending) };
         if !status.is_success() {
-            // The status alone says enough, so an error's body may be cut, broken or slow.
+            // The status alone is enough, so an error's body may be cut, damaged or slow.
             let _ = pieces.fill(&mut received.body, MAX_ERROR_BYTES).await;
             return Ok(None);
         }
         if request.expects != Expects::Answer && is_stream {
-            let limits = Limits {
+            let limits = StreamLimits {
                 duration: self.stream,
                 event: self.max_response_bytes,
                 text: match request.expects {
@@ -261,7 +262,7 @@ impl Transport {
             let opened = Incoming::open(pieces, request.protocol, *bound, limits, memory).await?;
             return Ok(match opened {
                 Ok(mut incoming) => {
-                    incoming.tap.note_head(received.request_id.take());
+                    incoming.parser.note_head(received.request_id.take());
                     Some(Box::new(incoming))
                 }
                 Err(body) => {
@@ -275,7 +276,7 @@ impl Transport {
         Ok(None)
     }
 
-    /// The bill that stands in an answer of which only a part came.
+    /// The bill in an answer of which only a part came.
     async fn stated(received: Received, bound: Usage) -> Option<Usage> {
         let inline = received.body.len() <= INLINE_BYTES;
         let stated = move || answer::stated_in_part(&received.body, &bound);
@@ -285,7 +286,7 @@ impl Transport {
         tokio::task::spawn_blocking(stated).await.ok().flatten()
     }
 
-    /// Reads what came, away from the reactor where it is long.
+    /// Parses the reply, off the reactor if it is long.
     async fn read(
         &self,
         received: Received,
@@ -310,11 +311,11 @@ impl Transport {
             drop(tree);
             read
         });
-        // The pool refuses work only while the process ends; the answer was there, so it may be billed.
+        // The pool refuses work only while the process ends. The answer had come, so it may be billed.
         reading.await.unwrap_or_else(|_| Err(unusable(Defect::NotJson, None)))
     }
 
-    /// What the head of a response tells.
+    /// The facts in the head of a response.
     fn head(&self, response: &Response) -> Received {
         let headers = response.headers();
         Received {
@@ -340,7 +341,7 @@ impl Transport {
     }
 }
 
-/// The number that `text` is; the largest where it is larger than that.
+/// `text` as a number; the largest one if it does not fit.
 fn whole_number(text: &str) -> Option<u64> {
     let text = text.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -364,7 +365,7 @@ mod tests {
     use crate::capacity::account::ByteAccount;
     use crate::dashscope::tests::{RuntimeClock, settings};
 
-    /// The protocols that are offered to whoever connects first.
+    /// The protocols that the first client offers.
     fn offered_to(listener: &std::net::TcpListener) -> Vec<String> {
         let (mut stream, _) = listener.accept().unwrap();
         let mut acceptor = Acceptor::default();
@@ -383,7 +384,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = settings(&format!("https://{}", listener.local_addr().unwrap()));
         let gauge = prometheus::IntGauge::new("held", "held").unwrap();
-        let memory = Memory::new(Arc::new(ByteAccount::new(0, gauge)), 0);
+        let memory = AnswerPool::new(Arc::new(ByteAccount::new(0, gauge)), 0);
         let endpoint = &settings.pool()[0];
         let transport = Transport::new(&settings, endpoint, memory, RuntimeClock::new()).unwrap();
         let offered = tokio::task::spawn_blocking(move || offered_to(&listener));

@@ -1,9 +1,8 @@
 //! Leave to put a file into the provider's temporary storage.
 //!
-//! The DashScope SDK uploads a local file before the call that reads it: it asks for a policy with its
-//! key, posts the file to the storage with that policy, and names the file by an `oss://` address (Model
-//! Studio, "Upload local files to get temporary URLs"). Asking spends nothing. The file does not pass
-//! through here.
+//! The DashScope SDK uploads a local file before the call that reads it: it asks for a policy with its key, posts the
+//! file to the storage with that policy, and names the file by an `oss://` address (Model Studio, "Upload local files
+//! to get temporary URLs"). The policy costs nothing. The file does not pass through the gateway.
 
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use crate::units::Usage;
 /// The path of policies.
 const UPLOADS: &str = "/api/v1/uploads";
 
-/// A policy is some hundred bytes.
+/// A policy has some hundred bytes.
 const MOST_BYTES: usize = 64 * 1024;
 
 /// Asks for the policy of a file for `model`, within `left`.

@@ -1,10 +1,10 @@
-//! The pace against simulated accounts that keep their quota to themselves.
+//! The rate controller against simulated accounts that keep their quota to themselves.
 
 use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits {
+const LIMITS: RateLimits = RateLimits {
     requests: NonZeroU64::new(1_200).unwrap(),
     tokens: NonZeroU64::new(6_000_000).unwrap(),
 };
@@ -25,7 +25,7 @@ enum Counting {
 }
 
 /// An account that lets so much pass in a second.
-struct Account {
+struct SimulatedAccount {
     counting: Counting,
     requests: u64,
     tokens: u64,
@@ -34,7 +34,7 @@ struct Account {
     bucket: (Bucket, Bucket),
 }
 
-impl Account {
+impl SimulatedAccount {
     fn new(counting: Counting, requests: u64, tokens: u64) -> Self {
         let (passed, bucket) = (Vec::new(), Default::default());
         Self { counting, requests, tokens, passed, window: Duration::ZERO, bucket }
@@ -83,9 +83,16 @@ struct Run {
     throttled: u64,
 }
 
-fn run(account: &mut Account, quota: Quota, lasts: Duration, hold: Duration, sizes: &[u64]) -> Run {
+fn run(
+    account: &mut SimulatedAccount,
+    quota: Quota,
+    lasts: Duration,
+    hold: Duration,
+    sizes: &[u64],
+) -> Run {
     const LATENCY: Duration = millis(60);
-    let (mut pace, mut now, mut since) = (Pace::default(), Duration::ZERO, Duration::ZERO);
+    let (mut controller, mut now, mut since) =
+        (RateController::default(), Duration::ZERO, Duration::ZERO);
     let mut run = Run { passed: 0, tokens: 0, throttled: 0 };
     let mut answers = std::collections::VecDeque::new();
     let mut sizes = sizes.iter().cycle();
@@ -93,10 +100,10 @@ fn run(account: &mut Account, quota: Quota, lasts: Duration, hold: Duration, siz
     while now < lasts {
         while answers.front().is_some_and(|(at, _)| *at <= now) {
             let (at, sent) = answers.pop_front().unwrap();
-            pace.throttled(LIMITS, at, sent, quota);
-            pace.hold(at + hold);
+            controller.throttled(LIMITS, at, sent, quota);
+            controller.hold(at + hold);
         }
-        match pace.take(LIMITS, now, since, size) {
+        match controller.take(LIMITS, now, since, size) {
             Ok(()) => {
                 since = now;
                 if account.lets_pass(now + millis(20), size) {
@@ -121,7 +128,7 @@ fn run(account: &mut Account, quota: Quota, lasts: Duration, hold: Duration, siz
 
 /// Goodput and throttles in thousandths: of what the account would have let pass, and of all calls.
 fn outcome(
-    mut account: Account,
+    mut account: SimulatedAccount,
     quota: Quota,
     minutes: u64,
     hold: u64,
@@ -140,7 +147,7 @@ fn a_quota_that_nobody_told_us_is_used_to_95_hundredths_with_a_throttle_in_a_hun
     for counting in [Counting::FixedWindows, Counting::SlidingWindow, Counting::TokenBucket] {
         // Without a `Retry-After`, and with one of a second at each throttle.
         for hold in [0, 1_000] {
-            let account = Account::new(counting, 10, 100_000);
+            let account = SimulatedAccount::new(counting, 10, 100_000);
             let (goodput, throttled) = outcome(account, Quota::Unknown, 5, hold, &[1_300]);
             assert!(goodput >= 950, "{counting:?} {hold}: {goodput} thousandths");
             assert!(throttled < 10, "{counting:?} {hold}: {throttled} thousandths throttled");
@@ -151,7 +158,7 @@ fn a_quota_that_nobody_told_us_is_used_to_95_hundredths_with_a_throttle_in_a_hun
 #[test]
 fn a_quota_that_is_configured_is_used_and_hardly_ever_met() {
     for counting in [Counting::FixedWindows, Counting::SlidingWindow, Counting::TokenBucket] {
-        let account = Account::new(counting, 20, 100_000);
+        let account = SimulatedAccount::new(counting, 20, 100_000);
         let (goodput, throttled) = outcome(account, Quota::Requests, 5, 1_000, &[1_300]);
         assert!(goodput >= 970, "{counting:?}: {goodput} thousandths");
         assert!(throttled < 2, "{counting:?}: {throttled} thousandths throttled");
@@ -164,7 +171,7 @@ fn a_quota_that_is_configured_is_used_and_hardly_ever_met() {
 fn a_quota_of_tokens_is_found_as_well() {
     for counting in [Counting::FixedWindows, Counting::SlidingWindow] {
         for quota in [Quota::Tokens, Quota::Unknown] {
-            let account = Account::new(counting, 100, 100_000);
+            let account = SimulatedAccount::new(counting, 100, 100_000);
             let (goodput, throttled) = outcome(account, quota, 5, 0, &[11_000, 13_000, 15_000]);
             assert!(goodput >= 850, "{counting:?} {quota:?}: {goodput} thousandths");
             assert!(throttled < 10, "{counting:?} {quota:?}: {throttled} thousandths throttled");
@@ -174,68 +181,68 @@ fn a_quota_of_tokens_is_found_as_well() {
 
 #[test]
 fn a_quota_that_is_raised_is_found_again() {
-    let mut pace = Pace::default();
+    let mut controller = RateController::default();
     let mut now = Duration::ZERO;
-    pace.throttled(LIMITS, now, millis(1), Quota::Requests);
-    let allowed = |pace: &Pace| pace.requests.allowed(LIMITS.requests);
-    assert!(allowed(&pace) < LIMITS.requests.get() / 2);
+    controller.throttled(LIMITS, now, millis(1), Quota::Requests);
+    let allowed = |controller: &RateController| controller.requests.allowed(LIMITS.requests);
+    assert!(allowed(&controller) < LIMITS.requests.get() / 2);
     while now < Duration::from_mins(4) {
         let since = now;
-        while let Err(wait) = pace.take(LIMITS, now, since, 1) {
+        while let Err(wait) = controller.take(LIMITS, now, since, 1) {
             now += wait;
         }
     }
-    assert_eq!(allowed(&pace), LIMITS.requests.get());
+    assert_eq!(allowed(&controller), LIMITS.requests.get());
 }
 
 #[test]
-fn throttles_of_calls_that_left_before_the_pace_was_lowered_lower_it_once() {
-    let mut pace = Pace::default();
+fn throttles_of_calls_that_left_before_the_rate_was_lowered_lower_it_once() {
+    let mut controller = RateController::default();
     let (sent, later) = (Duration::from_secs(1), Duration::from_secs(2));
     for _ in 0..5 {
-        pace.take(LIMITS, sent, sent, 1).unwrap();
+        controller.take(LIMITS, sent, sent, 1).unwrap();
     }
-    pace.throttled(LIMITS, later, sent, Quota::Requests);
-    let lowered = pace;
+    controller.throttled(LIMITS, later, sent, Quota::Requests);
+    let lowered = controller;
     for _ in 0..5 {
-        pace.throttled(LIMITS, later + millis(1), sent, Quota::Requests);
+        controller.throttled(LIMITS, later + millis(1), sent, Quota::Requests);
     }
-    assert_eq!(pace, lowered);
+    assert_eq!(controller, lowered);
 }
 
 #[test]
-fn a_throttle_of_tokens_leaves_the_pace_of_requests_alone() {
-    let mut pace = Pace::default();
-    pace.throttled(LIMITS, Duration::from_secs(1), Duration::from_secs(1), Quota::Tokens);
-    assert!(pace.requests.found.is_none() && pace.tokens.found.is_some());
+fn a_throttle_of_tokens_leaves_the_rate_of_requests_alone() {
+    let mut controller = RateController::default();
+    controller.throttled(LIMITS, Duration::from_secs(1), Duration::from_secs(1), Quota::Tokens);
+    assert!(controller.requests.found.is_none() && controller.tokens.found.is_some());
 }
 
 #[test]
-fn after_a_rest_the_pace_rises_anew() {
-    let mut pace = Pace::default();
+fn after_a_rest_the_rate_starts_again() {
+    let mut controller = RateController::default();
     let mut now = Duration::ZERO;
-    let allowed = |pace: &Pace| pace.requests.allowed(LIMITS.requests);
-    assert_eq!(allowed(&pace), 300);
+    let allowed = |controller: &RateController| controller.requests.allowed(LIMITS.requests);
+    assert_eq!(allowed(&controller), 300);
     while now < Duration::from_secs(10) {
         let since = now;
-        while let Err(wait) = pace.take(LIMITS, now, since, 1) {
+        while let Err(wait) = controller.take(LIMITS, now, since, 1) {
             now += wait;
         }
     }
-    assert_eq!(allowed(&pace), 1_200);
+    assert_eq!(allowed(&controller), 1_200);
     now += REST + millis(1);
-    pace.take(LIMITS, now, now, 1).unwrap();
-    assert_eq!(allowed(&pace), 300);
+    controller.take(LIMITS, now, now, 1).unwrap();
+    assert_eq!(allowed(&controller), 300);
 }
 
 #[test]
-fn a_pace_that_nobody_waits_for_does_not_rise() {
-    let mut pace = Pace::default();
+fn a_rate_that_nobody_waits_for_does_not_rise() {
+    let mut controller = RateController::default();
     for second in 1..60 {
         let now = Duration::from_secs(second);
-        pace.take(LIMITS, now, now, 1).unwrap();
+        controller.take(LIMITS, now, now, 1).unwrap();
     }
-    assert_eq!(pace.requests.allowed(LIMITS.requests), 300);
+    assert_eq!(controller.requests.allowed(LIMITS.requests), 300);
 }
 
 proptest! {
@@ -243,14 +250,14 @@ proptest! {
     fn within_any_second_no_more_leave_than_the_limit_allows(
         pauses in prop::collection::vec(0..400_u64, 100..300), rpm in 60..3_000_u64,
     ) {
-        let limits = Limits::per_minute(rpm, 6_000_000);
-        let (mut pace, mut now, mut left) = (Pace::default(), Duration::ZERO, Vec::new());
+        let limits = RateLimits::per_minute(rpm, 6_000_000);
+        let (mut controller, mut now, mut left) = (RateController::default(), Duration::ZERO, Vec::new());
         for pause in pauses {
             // Callers come in crowds of five.
             now += millis(pause);
             let since = now;
             for _ in 0..5 {
-                while let Err(wait) = pace.take(limits, now, since, 1) {
+                while let Err(wait) = controller.take(limits, now, since, 1) {
                     now += wait;
                 }
                 left.push(now);
@@ -267,22 +274,22 @@ proptest! {
     fn whatever_happens_a_call_leaves_when_it_was_told_and_holds_bind(
         events in prop::collection::vec((0..6_u8, 0..20_000_u64), 1..100),
     ) {
-        let (mut pace, mut now) = (Pace::default(), Duration::ZERO);
+        let (mut controller, mut now) = (RateController::default(), Duration::ZERO);
         for (what, amount) in events {
             now += millis(amount % 700);
             match what {
-                0 => pace.throttled(LIMITS, now, now, Quota::Requests),
-                1 => pace.throttled(LIMITS, now, now, Quota::Tokens),
-                2 => pace.hold(now + millis(amount)),
-                3 => pace.correct(LIMITS, now, 100, amount),
+                0 => controller.throttled(LIMITS, now, now, Quota::Requests),
+                1 => controller.throttled(LIMITS, now, now, Quota::Tokens),
+                2 => controller.hold(now + millis(amount)),
+                3 => controller.correct(LIMITS, now, 100, amount),
                 _ => {
-                    let text = serde_json::to_vec(&pace).unwrap();
-                    prop_assert_eq!(serde_json::from_slice::<Pace>(&text).unwrap(), pace);
-                    if let Err(wait) = pace.take(LIMITS, now, now, amount) {
-                        prop_assert!(pace.take(LIMITS, now + wait, now, amount).is_ok());
+                    let text = serde_json::to_vec(&controller).unwrap();
+                    prop_assert_eq!(serde_json::from_slice::<RateController>(&text).unwrap(), controller);
+                    if let Err(wait) = controller.take(LIMITS, now, now, amount) {
+                        prop_assert!(controller.take(LIMITS, now + wait, now, amount).is_ok());
                         now += wait;
                     }
-                    prop_assert!(now >= pace.held_until());
+                    prop_assert!(now >= controller.held_until());
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Turns, whole and shared between replicas.
+//! Slots, in one process and shared between replicas.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::dashscope::tests::{MemoryCells, RuntimeClock, settings};
 
 const TOKENS: Tokens = Tokens::new(100);
 
-/// A pacer and its lane of this rate.
-fn pacer(rpm: u64, tpm: u64, queue_length: usize) -> (Pacer, Arc<Lane>) {
+/// Queues, and one of them with this rate.
+fn queue(rpm: u64, tpm: u64, queue_length: usize) -> (CallQueues, Arc<CallQueue>) {
     let mut settings = settings("http://localhost");
     settings.queue_length = queue_length;
-    let pacer = Pacer::new(&settings, None, RuntimeClock::new());
-    let lane = pacer.lane("account", "model", Limits::per_minute(rpm, tpm));
-    (pacer, lane)
+    let queues = CallQueues::new(&settings, None, RuntimeClock::new());
+    let queue = queues.queue("account", "model", RateLimits::per_minute(rpm, tpm));
+    (queues, queue)
 }
 
 /// A deadline that does not bind: the queue's own timeout does.
@@ -24,19 +24,27 @@ fn later() -> Instant {
     RuntimeInstant::now().into_std() + Duration::from_secs(10)
 }
 
-async fn turn(pacer: &Pacer, lane: &Arc<Lane>, tenant: &str) -> Result<Turn, Fault> {
-    pacer.turn(lane, tenant, TOKENS, later()).await.map_err(|blocked| match blocked {
-        Blocked::Late(fault) => fault,
-        Blocked::Moved => panic!("nobody sent it away"),
-    })
+async fn slot(
+    queues: &CallQueues,
+    queue: &Arc<CallQueue>,
+    tenant: &str,
+) -> Result<SendSlot, Fault> {
+    loop {
+        match queues.slot(queue, tenant, TOKENS, later()).await {
+            Ok(slot) => return Ok(slot),
+            Err(NoSlot::TooLate(fault)) => return Err(fault),
+            // As the pool does, with one queue to choose from.
+            Err(NoSlot::Removed) => {}
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_leave_spaced_and_in_order() {
-    let (pacer, lane) = pacer(60, 6_000_000, 100);
+    let (queues, queue) = queue(60, 6_000_000, 100);
     let (passed, start) = (Mutex::new(Vec::new()), RuntimeInstant::now());
     join_all((0..4).map(async |number| {
-        turn(&pacer, &lane, "a").await.unwrap();
+        slot(&queues, &queue, "a").await.unwrap();
         passed.lock().unwrap().push((number, start.elapsed().as_secs()));
     }))
     .await;
@@ -44,119 +52,119 @@ async fn calls_leave_spaced_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_that_cannot_come_in_time_is_refused_at_once_with_an_honest_wait() {
-    let (pacer, lane) = pacer(6, 6_000_000, 100);
+async fn a_slot_that_cannot_come_in_time_is_refused_at_once_with_an_honest_wait() {
+    let (queues, queue) = queue(6, 6_000_000, 100);
     let start = RuntimeInstant::now();
-    turn(&pacer, &lane, "a").await.unwrap();
-    let (second, third) = tokio::join!(turn(&pacer, &lane, "a"), turn(&pacer, &lane, "a"));
+    slot(&queues, &queue, "a").await.unwrap();
+    let (second, third) = tokio::join!(slot(&queues, &queue, "a"), slot(&queues, &queue, "a"));
     assert!(second.is_ok());
     let Err(Fault::Busy { retry_after }) = third else { panic!("{third:?}") };
     assert_eq!((retry_after, start.elapsed().as_secs()), (Duration::from_secs(20), 10));
     tokio::time::sleep(retry_after.saturating_sub(start.elapsed())).await;
-    assert!(turn(&pacer, &lane, "a").await.is_ok());
+    assert!(slot(&queues, &queue, "a").await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_that_cannot_come_before_the_deadline_is_refused_at_once() {
-    let (pacer, lane) = pacer(60, 6_000_000, 100);
+async fn a_slot_that_cannot_come_before_the_deadline_is_refused_at_once() {
+    let (queues, queue) = queue(60, 6_000_000, 100);
     let start = RuntimeInstant::now();
-    turn(&pacer, &lane, "a").await.unwrap();
+    slot(&queues, &queue, "a").await.unwrap();
     let deadline = start.into_std() + Duration::from_millis(999);
-    let refused = pacer.turn(&lane, "a", TOKENS, deadline).await;
-    let Err(Blocked::Late(Fault::Busy { retry_after })) = refused else { panic!("{refused:?}") };
+    let refused = queues.slot(&queue, "a", TOKENS, deadline).await;
+    let Err(NoSlot::TooLate(Fault::Busy { retry_after })) = refused else { panic!("{refused:?}") };
     assert_eq!((retry_after.as_secs(), start.elapsed()), (1, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_refuses_a_tenant_that_fills_it_and_not_another() {
-    let (pacer, lane) = pacer(60, 6_000_000, 3);
-    let many = join_all((0..5).map(|_| turn(&pacer, &lane, "many")));
+    let (queues, queue) = queue(60, 6_000_000, 3);
+    let many = join_all((0..5).map(|_| slot(&queues, &queue, "many")));
     let one = async {
         tokio::task::yield_now().await;
-        turn(&pacer, &lane, "one").await
+        slot(&queues, &queue, "one").await
     };
     let (many, one) = tokio::join!(many, one);
     assert!(one.is_ok());
-    let refused = many.iter().filter(|turn| matches!(turn, Err(Fault::Busy { .. }))).count();
+    let refused = many.iter().filter(|slot| matches!(slot, Err(Fault::Busy { .. }))).count();
     assert_eq!(refused, 2, "one passes, three wait, one is refused, one makes room");
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_who_leaves_the_queue_makes_room() {
-    let (pacer, lane) = pacer(60, 6_000_000, 1);
-    turn(&pacer, &lane, "a").await.unwrap();
+    let (queues, queue) = queue(60, 6_000_000, 1);
+    slot(&queues, &queue, "a").await.unwrap();
     let short = Duration::from_millis(10);
-    assert!(tokio::time::timeout(short, turn(&pacer, &lane, "a")).await.is_err());
-    assert!(turn(&pacer, &lane, "a").await.is_ok());
+    assert!(tokio::time::timeout(short, slot(&queues, &queue, "a")).await.is_err());
+    assert!(slot(&queues, &queue, "a").await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_billed_beyond_the_input_is_waited_for_by_the_next() {
-    let (pacer, lane) = pacer(60_000, 60, 9);
+    let (queues, queue) = queue(60_000, 60, 9);
     let start = RuntimeInstant::now();
-    let first = pacer.turn(&lane, "a", Tokens::new(1), later()).await.unwrap();
+    let first = queues.slot(&queue, "a", Tokens::new(1), later()).await.unwrap();
     first.billed(Tokens::new(5)).await;
-    pacer.turn(&lane, "a", Tokens::new(1), later()).await.unwrap();
+    queues.slot(&queue, "a", Tokens::new(1), later()).await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_longer_hold_replaces_a_shorter_and_not_the_other_way_round() {
-    let (pacer, lane) = pacer(60_000, 6_000_000, 9);
-    let (first, start) = (turn(&pacer, &lane, "a").await.unwrap(), RuntimeInstant::now());
+    let (queues, queue) = queue(60_000, 6_000_000, 9);
+    let (first, start) = (slot(&queues, &queue, "a").await.unwrap(), RuntimeInstant::now());
     for seconds in [1, 7, 2] {
         first.throttled(None, Some(Duration::from_secs(seconds))).await;
     }
-    turn(&pacer, &lane, "a").await.unwrap();
+    slot(&queues, &queue, "a").await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 7);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_beyond_the_queue_s_timeout_refuses_as_a_throttle() {
-    let (pacer, lane) = pacer(60_000, 6_000_000, 9);
-    let first = turn(&pacer, &lane, "a").await.unwrap();
+    let (queues, queue) = queue(60_000, 6_000_000, 9);
+    let first = slot(&queues, &queue, "a").await.unwrap();
     first.throttled(None, Some(Duration::from_mins(1))).await;
-    let refused = turn(&pacer, &lane, "a").await.unwrap_err();
+    let refused = slot(&queues, &queue, "a").await.unwrap_err();
     let Fault::Throttled { retry_after, code: None } = refused else { panic!("{refused:?}") };
     assert_eq!(retry_after.as_secs(), 60);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_sends_those_who_wait_to_look_for_another_lane() {
-    let (pacer, lane) = pacer(60, 6_000_000, 9);
-    let first = turn(&pacer, &lane, "a").await.unwrap();
+async fn a_hold_sends_those_who_wait_to_look_for_another_queue() {
+    let (queues, queue) = queue(60, 6_000_000, 9);
+    let first = slot(&queues, &queue, "a").await.unwrap();
     let (waiting, ()) = tokio::join!(
-        pacer.turn(&lane, "a", TOKENS, later()),
+        queues.slot(&queue, "a", TOKENS, later()),
         first.throttled(None, Some(Duration::from_millis(5))),
     );
-    assert!(matches!(waiting, Err(Blocked::Moved)), "{waiting:?}");
+    assert!(matches!(waiting, Err(NoSlot::Removed)), "{waiting:?}");
 }
 
 /// The calls that are looked at until so many that wait have been sent away and wait again.
 async fn steps_of_sending_away(waiters: usize) -> u64 {
-    let (pacer, lane) = pacer(60_000, 60_000_000, waiters);
+    let (queues, queue) = queue(60_000, 60_000_000, waiters);
     // None leaves meanwhile.
-    lane.cell.hold(Duration::from_secs(5));
+    queue.controller.hold(Duration::from_secs(5));
     let ask = async |tenant: &str| {
-        while let Err(Blocked::Moved) = pacer.turn(&lane, tenant, TOKENS, later()).await {}
+        while let Err(NoSlot::Removed) = queues.slot(&queue, tenant, TOKENS, later()).await {}
     };
     let tenants = ["a", "b", "c", "d"].iter().cycle();
     let calls = join_all(tenants.take(waiters).map(|tenant| ask(tenant)));
     let sent_away = async {
         let all_wait = async || {
-            while lane.line().queue.len() < waiters {
+            while queue.waiting().len() < waiters {
                 tokio::task::yield_now().await;
             }
         };
         all_wait().await;
-        lane.line().queue.steps.set(0);
-        lane.send_away();
+        queue.waiting().steps.set(0);
+        queue.send_away();
         all_wait().await;
-        lane.line().queue.steps.get()
+        queue.waiting().steps.get()
     };
     tokio::select! {
         biased;
-        _ = calls => panic!("all had their turns"),
+        _ = calls => panic!("all had their slots"),
         steps = sent_away => steps,
     }
 }
@@ -168,21 +176,22 @@ async fn four_times_as_many_that_are_sent_away_take_little_more_than_four_times_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_replica_was_told_sends_those_who_wait_to_look_for_another_lane() {
+async fn what_another_replica_was_told_sends_those_who_wait_to_look_for_another_queue() {
     let store = MemoryCells::new();
     let replica = || {
         let shared = Arc::clone(&store) as Arc<dyn SharedCells>;
-        let pacer = Pacer::new(&settings("http://localhost"), Some(shared), RuntimeClock::new());
-        let lane = pacer.lane("account", "model", Limits::per_minute(60, 6_000_000));
-        (pacer, lane)
+        let queues =
+            CallQueues::new(&settings("http://localhost"), Some(shared), RuntimeClock::new());
+        let queue = queues.queue("account", "model", RateLimits::per_minute(60, 6_000_000));
+        (queues, queue)
     };
     let ((one, of_one), (other, of_other)) = (replica(), replica());
-    let told = turn(&one, &of_one, "a").await.unwrap();
+    let told = slot(&one, &of_one, "a").await.unwrap();
     let (waiting, ()) = tokio::join!(
-        other.turn(&of_other, "a", TOKENS, later()),
+        other.slot(&of_other, "a", TOKENS, later()),
         told.throttled(None, Some(Duration::from_secs(3))),
     );
-    assert!(matches!(waiting, Err(Blocked::Moved)), "{waiting:?}");
+    assert!(matches!(waiting, Err(NoSlot::Removed)), "{waiting:?}");
 }
 
 /// Jain's index: 1 where all have the same, 1/n where one has all.
@@ -196,14 +205,14 @@ fn jain(shares: &[u64]) -> f64 {
 
 #[tokio::test(start_paused = true)]
 async fn four_greedy_tenants_share_alike_whatever_they_ask_for_at_once() {
-    let (pacer, lane) = pacer(600, 6_000_000, 1_000);
+    let (queues, queue) = queue(600, 6_000_000, 1_000);
     let (tokens, end) = (Mutex::new(BTreeMap::new()), later() + Duration::from_secs(290));
     // Callers at once, and the size of their pages.
     let tenants = [("a", 60, 1_000), ("b", 8, 1_000), ("c", 30, 30_000), ("d", 4, 12_000)];
     let greedy = async |tenant: &'static str, size: u64| {
         while RuntimeInstant::now().into_std() < end {
-            if pacer.turn(&lane, tenant, Tokens::new(size), later()).await.is_ok() {
-                // What it took of the way: a tenth of a second is a request, or ten thousand tokens.
+            if queues.slot(&queue, tenant, Tokens::new(size), later()).await.is_ok() {
+                // What it took of the rate: a tenth of a second is a request, or ten thousand tokens.
                 *tokens.lock().unwrap().entry(tenant).or_default() += size.max(10_000);
             } else {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,13 +1,13 @@
-//! What can be learnt from a stream while it passes: the bill, and whether it came to its end.
+//! Reads a stream while it passes: text, bill, and whether the stream is complete.
 //!
-//! The protocols differ in how they end. The compatible one sends a chunk with the bill and no choices,
-//! and then `[DONE]`; DashScope's own states a running total in every event and ends with the one that
-//! gives a `finish_reason`, which is the *word* `null` until then (Model Studio, "Qwen-OCR API
-//! reference"). A connection that merely closes is no end in either. A running total is not a bill: it
-//! becomes one when the model has finished, and is none any more when text comes without a new one.
+//! The two protocols end differently. The compatible one sends a chunk with the bill and no choices, and then `[DONE]`.
+//! DashScope's own states a running total in every event and ends with the event that has a `finish_reason`, which is
+//! the *word* `null` until then (Model Studio, "Qwen-OCR API reference"). A connection that merely closes ends neither.
+//! A running total is not a bill. It becomes one when the model has finished, and stops being one when text comes
+//! without a new total.
 //!
-//! An event that cannot be read ends the stream for its caller, since what stood in it would be missing. Later
-//! events are looked at for the bill alone.
+//! An event that cannot be read ends the stream for its caller, since its content would be missing. Later events are
+//! read only for the bill.
 //!
 //! A stream has one answer: requests for several are refused before they are sent.
 
@@ -20,17 +20,17 @@ use crate::dashscope::protocol::Protocol;
 use crate::json::{self, Tree};
 use crate::units::Usage;
 
-/// What the compatible protocol writes when a stream is over.
+/// The end of a stream in the compatible protocol.
 const DONE: &[u8] = b"[DONE]";
 
-/// An ear on one stream.
+/// The state of one stream.
 #[derive(Debug)]
-pub(crate) struct Tap {
+pub(crate) struct StreamParser {
     protocol: Protocol,
-    /// What the call may cost, for bills that do not tell their parts.
+    /// The bound of the call, for bills without their parts.
     bound: Usage,
     usage: Option<Usage>,
-    /// Whether it came in an event of its own, as the compatible protocol sends it in the end.
+    /// Whether the bill came in an event of its own, as at the end of the compatible protocol.
     is_final: bool,
     finish_reason: Option<FinishReason>,
     done: bool,
@@ -39,29 +39,29 @@ pub(crate) struct Tap {
     is_damaged: bool,
 }
 
-/// What one event added.
+/// The content of one event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// What the model wrote.
     pub(crate) text: String,
-    /// What it is there for.
-    pub(crate) kind: Kind,
+    /// The purpose of the event.
+    pub(crate) kind: EventKind,
 }
 
-/// What an event is there for.
+/// The purpose of an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// What the model wrote, or anything else that is to be passed on.
+pub(crate) enum EventKind {
+    /// Text of the model, or anything else that is passed on.
     #[default]
     Content,
-    /// The bill alone.
+    /// Only the bill.
     Bill,
-    /// An error that speaks of the account and not of the request, or an event that cannot be read: not for
-    /// callers.
+    /// An error that is about the account and not about the request, or an event that cannot be read. Callers do not
+    /// get it.
     Withheld,
 }
 
-impl Tap {
+impl StreamParser {
     pub(crate) const fn new(protocol: Protocol, bound: Usage) -> Self {
         Self {
             protocol,
@@ -76,17 +76,17 @@ impl Tap {
         }
     }
 
-    /// Notes the id that the head of the response gave. One that stands in an event replaces it; the events of
-    /// the compatible protocol have none.
+    /// Notes the id from the head of the response. One in an event replaces it; events of the compatible protocol have
+    /// none.
     pub(crate) fn note_head(&mut self, request_id: Option<Code>) {
         self.request_id = request_id;
     }
 
-    /// Looks at the next event.
+    /// Reads the next event.
     pub(crate) fn see(&mut self, event: &Event) -> Seen {
         let fields = event.fields();
         let Some(data) = fields.data.as_deref().filter(|_| fields.has_data()) else {
-            // Clients pass over lines that they do not know, so the data of such an event would be missing.
+            // Clients skip lines that they do not know, so the data of such an event would be missing.
             return if fields.is_stray() { self.see_damage(&[]) } else { Seen::default() };
         };
         if data.trim_ascii() == DONE {
@@ -108,11 +108,11 @@ impl Tap {
         let failure = answer::told(fields, data, json, &self.bound);
         let told = failure.fault.is_about_the_request();
         self.failure.get_or_insert(failure);
-        let kind = if told { Kind::Content } else { Kind::Withheld };
+        let kind = if told { EventKind::Content } else { EventKind::Withheld };
         Seen { kind, ..Seen::default() }
     }
 
-    /// Looks at a part of the answer; none where its text cannot be read.
+    /// Reads a part of the answer; none if its text cannot be read.
     fn see_answer(&mut self, mut json: Tree) -> Option<Seen> {
         let usage = answer::usage(&json["usage"], &self.bound);
         let native = self.protocol == Protocol::Native;
@@ -132,20 +132,20 @@ impl Tap {
         let is_bill = !native && !has_content && usage.is_some();
         self.usage = if has_content { usage } else { usage.or(self.usage) };
         self.is_final = is_bill;
-        let kind = if is_bill { Kind::Bill } else { Kind::Content };
+        let kind = if is_bill { EventKind::Bill } else { EventKind::Content };
         Some(Seen { text: text?, kind })
     }
 
-    /// Looks at what cannot be read, for a bill.
+    /// Looks for a bill in an event that cannot be read.
     fn see_damage(&mut self, data: &[u8]) -> Seen {
-        // Behind the end nothing is missing.
+        // After the end nothing can be missing.
         self.is_damaged |= !self.is_complete();
         if let Some(usage) = answer::stated_in_part(data, &self.bound) {
             let choices = json::outermost_member(data, "choices");
             self.usage = Some(usage);
             self.is_final = choices.is_some_and(|choices| choices == Tree::Array(Vec::new()));
         }
-        Seen { kind: Kind::Withheld, ..Seen::default() }
+        Seen { kind: EventKind::Withheld, ..Seen::default() }
     }
 
     fn see_end(&mut self, finish_reason: &Tree) {
@@ -155,7 +155,7 @@ impl Tap {
         }
     }
 
-    /// Whether the stream has come to its end.
+    /// Whether the stream is complete.
     pub(crate) const fn is_complete(&self) -> bool {
         match self.protocol {
             Protocol::Compatible => self.done,
@@ -168,7 +168,7 @@ impl Tap {
         self.is_damaged
     }
 
-    /// What was billed, where that is known for good.
+    /// The final bill, if it is known.
     pub(crate) fn bill(&self) -> Option<Usage> {
         self.usage.filter(|_| self.is_final || self.is_complete())
     }
@@ -183,13 +183,13 @@ impl Tap {
         self.request_id.as_ref()
     }
 
-    /// The error that the stream itself told of.
+    /// The error that an event of the stream reported.
     pub(crate) const fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }
 }
 
-/// The text of a choice, wherever either protocol puts it; none where there is something else in its place.
+/// The text of a choice, wherever either protocol puts it; none if something else is in its place.
 fn text(choice: &Tree) -> Option<String> {
     if !choice.is_object()
         || !["delta", "message"].iter().all(|name| is_absent_or_object(&choice[name]))
@@ -217,11 +217,11 @@ mod tests {
     const BOUND: Usage =
         Usage { image: Tokens::new(700), text: Tokens::new(60), output: Tokens::new(8192) };
 
-    fn heard(protocol: Protocol, stream: &str) -> (Tap, Vec<Seen>) {
-        let (mut tap, mut events) = (Tap::new(protocol, BOUND), Events::default());
+    fn heard(protocol: Protocol, stream: &str) -> (StreamParser, Vec<Seen>) {
+        let (mut parser, mut events) = (StreamParser::new(protocol, BOUND), Events::default());
         events.push(stream.as_bytes());
-        let seen = std::iter::from_fn(|| events.next()).map(|event| tap.see(&event)).collect();
-        (tap, seen)
+        let seen = std::iter::from_fn(|| events.next()).map(|event| parser.see(&event)).collect();
+        (parser, seen)
     }
 
     const DELTA: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":null}],\"usage\":null}\n\n";
@@ -232,21 +232,22 @@ mod tests {
 
     #[test]
     fn a_compatible_stream_ends_with_its_mark_and_not_with_its_bill() {
-        let (tap, seen) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}"));
-        assert_eq!(seen[0], Seen { text: "a".to_owned(), kind: Kind::Content });
-        assert_eq!([seen[1].kind, seen[2].kind], [Kind::Content, Kind::Bill]);
-        assert_eq!((tap.is_complete(), tap.bill().unwrap().output.get()), (false, 9));
-        let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}data: [DONE]\n\n"));
-        assert_eq!((tap.is_complete(), tap.finish_reason()), (true, FinishReason::Stop));
-        let (tap, _) =
+        let (parser, seen) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}"));
+        assert_eq!(seen[0], Seen { text: "a".to_owned(), kind: EventKind::Content });
+        assert_eq!([seen[1].kind, seen[2].kind], [EventKind::Content, EventKind::Bill]);
+        assert_eq!((parser.is_complete(), parser.bill().unwrap().output.get()), (false, 9));
+        let (parser, _) =
+            heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}data: [DONE]\n\n"));
+        assert_eq!((parser.is_complete(), parser.finish_reason()), (true, FinishReason::Stop));
+        let (parser, _) =
             heard(Protocol::Compatible, &format!("{DELTA}{STOP}{BILL}data: [DONE] \n\n"));
-        assert!(tap.is_complete(), "a blank behind the mark changes nothing");
+        assert!(parser.is_complete(), "a blank behind the mark changes nothing");
     }
 
     #[test]
     fn a_stream_that_ends_without_a_bill_has_none() {
-        let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}data: [DONE]\n\n"));
-        assert_eq!((tap.is_complete(), tap.bill()), (true, None));
+        let (parser, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}data: [DONE]\n\n"));
+        assert_eq!((parser.is_complete(), parser.bill()), (true, None));
     }
 
     #[test]
@@ -258,14 +259,17 @@ mod tests {
                  \"input_tokens\":752,\"output_tokens\":{output},\"image_tokens\":728}},\"request_id\":\"r\"}}\n\n"
             )
         };
-        let (tap, seen) = heard(Protocol::Native, &event("\"null\"", 3));
-        assert_eq!((seen[0].text.as_str(), tap.is_complete(), tap.bill()), ("a", false, None));
+        let (parser, seen) = heard(Protocol::Native, &event("\"null\"", 3));
+        assert_eq!(
+            (seen[0].text.as_str(), parser.is_complete(), parser.bill()),
+            ("a", false, None)
+        );
         let whole = event("\"null\"", 3) + &event("null", 4) + &event("\"length\"", 5);
-        let (tap, _) = heard(Protocol::Native, &whole);
-        assert!(tap.is_complete());
-        assert_eq!(tap.bill().unwrap().output.get(), 5);
-        assert_eq!(tap.finish_reason(), FinishReason::Length);
-        assert_eq!(tap.request_id().map(Code::as_str), Some("r"));
+        let (parser, _) = heard(Protocol::Native, &whole);
+        assert!(parser.is_complete());
+        assert_eq!(parser.bill().unwrap().output.get(), 5);
+        assert_eq!(parser.finish_reason(), FinishReason::Length);
+        assert_eq!(parser.request_id().map(Code::as_str), Some("r"));
     }
 
     #[test]
@@ -276,26 +280,26 @@ mod tests {
                  \"input_tokens\":752,\"output_tokens\":3,\"image_tokens\":728}}}}\n\n"
             )
         };
-        let (tap, seen) = heard(Protocol::Native, &(event("null") + &event("stop")));
-        assert_eq!((seen[0].text.as_str(), tap.is_complete()), ("a", true));
-        assert_eq!(tap.bill().unwrap().output.get(), 3);
+        let (parser, seen) = heard(Protocol::Native, &(event("null") + &event("stop")));
+        assert_eq!((seen[0].text.as_str(), parser.is_complete()), ("a", true));
+        assert_eq!(parser.bill().unwrap().output.get(), 3);
     }
 
     #[test]
     fn an_error_under_way_is_kept_with_its_status() {
         let stream = "id:1\nevent:error\n:HTTP_STATUS/400\ndata:{\"code\":\"InvalidParameter\",\"message\":\"m\"}\n\n";
-        let (tap, _) = heard(Protocol::Native, stream);
-        assert_eq!(tap.failure().unwrap().fault.label(), "rejected");
-        assert!(!tap.is_complete());
+        let (parser, _) = heard(Protocol::Native, stream);
+        assert_eq!(parser.failure().unwrap().fault.label(), "rejected");
+        assert!(!parser.is_complete());
     }
 
     #[test]
     fn an_error_that_speaks_of_the_account_is_withheld() {
         let event = |code: &str| format!("data: {{\"error\":{{\"code\":\"{code}\"}}}}\n\n");
         for (code, kind) in [
-            ("data_inspection_failed", Kind::Content),
-            ("internal_error", Kind::Withheld),
-            ("Arrearage", Kind::Withheld),
+            ("data_inspection_failed", EventKind::Content),
+            ("internal_error", EventKind::Withheld),
+            ("Arrearage", EventKind::Withheld),
         ] {
             let (_, seen) = heard(Protocol::Compatible, &event(code));
             assert_eq!(seen[0].kind, kind, "{code}");
@@ -307,24 +311,24 @@ mod tests {
         let running =
             DELTA.replace("null}\n", "{\"prompt_tokens\":752,\"completion_tokens\":3}}\n");
         assert_ne!(running, DELTA);
-        let (tap, _) =
+        let (parser, _) =
             heard(Protocol::Compatible, &format!("{running}{DELTA}{STOP}data: [DONE]\n\n"));
-        assert_eq!((tap.is_complete(), tap.bill()), (true, None));
-        let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{running}data: [DONE]\n\n"));
-        assert_eq!(tap.bill().unwrap().output.get(), 3);
-        let (tap, _) = heard(Protocol::Compatible, &format!("{BILL}{running}"));
-        assert_eq!((tap.is_complete(), tap.bill()), (false, None));
+        assert_eq!((parser.is_complete(), parser.bill()), (true, None));
+        let (parser, _) = heard(Protocol::Compatible, &format!("{DELTA}{running}data: [DONE]\n\n"));
+        assert_eq!(parser.bill().unwrap().output.get(), 3);
+        let (parser, _) = heard(Protocol::Compatible, &format!("{BILL}{running}"));
+        assert_eq!((parser.is_complete(), parser.bill()), (false, None));
     }
 
     #[test]
     fn what_cannot_be_read_is_withheld_and_the_bill_is_still_found() {
         let cut = DELTA.replace("null}\n", "nul\n");
-        let (tap, seen) = heard(Protocol::Compatible, &format!("{DELTA}{cut}{STOP}{BILL}"));
-        assert_eq!((seen[1].kind, seen[1].text.as_str()), (Kind::Withheld, ""));
-        assert_eq!((tap.is_damaged(), tap.bill().unwrap().output.get()), (true, 9));
+        let (parser, seen) = heard(Protocol::Compatible, &format!("{DELTA}{cut}{STOP}{BILL}"));
+        assert_eq!((seen[1].kind, seen[1].text.as_str()), (EventKind::Withheld, ""));
+        assert_eq!((parser.is_damaged(), parser.bill().unwrap().output.get()), (true, 9));
         let cut = BILL.replace("}\n", "\n");
-        let (tap, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{cut}"));
-        assert_eq!((tap.is_damaged(), tap.bill().unwrap().output.get()), (true, 9));
+        let (parser, _) = heard(Protocol::Compatible, &format!("{DELTA}{STOP}{cut}"));
+        assert_eq!((parser.is_damaged(), parser.bill().unwrap().output.get()), (true, 9));
     }
 
     #[test]
@@ -340,14 +344,14 @@ mod tests {
             (Protocol::Native, r#"{"output":{"text":12.50}}"#),
             (Protocol::Native, r#"{"output":{"choices":[{"message":{"content":[{"text":1}]}}]}}"#),
         ] {
-            let (tap, seen) = heard(protocol, &format!("data: {json}\n\n"));
-            assert!(tap.is_damaged() && seen[0].kind == Kind::Withheld, "{json}");
+            let (parser, seen) = heard(protocol, &format!("data: {json}\n\n"));
+            assert!(parser.is_damaged() && seen[0].kind == EventKind::Withheld, "{json}");
         }
         for json in
             [r#"{"choices":null}"#, r#"{"choices":[]}"#, r#"{"id":"x"}"#, r#"{"choices":[{}]}"#]
         {
-            let (tap, _) = heard(Protocol::Compatible, &format!("data: {json}\n\n"));
-            assert!(!tap.is_damaged(), "{json}");
+            let (parser, _) = heard(Protocol::Compatible, &format!("data: {json}\n\n"));
+            assert!(!parser.is_damaged(), "{json}");
         }
     }
 
@@ -356,16 +360,16 @@ mod tests {
         for stray in
             ["{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}", "ata: {}", "<html>", "data{}"]
         {
-            let (tap, seen) =
+            let (parser, seen) =
                 heard(Protocol::Compatible, &format!("id: 1\n{stray}\n\n{STOP}{BILL}"));
-            assert!(tap.is_damaged() && seen[0].kind == Kind::Withheld, "{stray}");
-            assert_eq!(tap.bill().unwrap().output.get(), 9, "{stray}");
+            assert!(parser.is_damaged() && seen[0].kind == EventKind::Withheld, "{stray}");
+            assert_eq!(parser.bill().unwrap().output.get(), 9, "{stray}");
         }
         for known in
             [": keep-alive", "id:1\nevent:result\n:HTTP_STATUS/200", "retry: 5", "data", "id"]
         {
-            let (tap, _) = heard(Protocol::Native, &format!("{known}\n\n"));
-            assert!(!tap.is_damaged(), "{known}");
+            let (parser, _) = heard(Protocol::Native, &format!("{known}\n\n"));
+            assert!(!parser.is_damaged(), "{known}");
         }
     }
 
@@ -373,7 +377,7 @@ mod tests {
     fn of_two_errors_the_first_is_the_reason() {
         let event = |code: &str| format!("data: {{\"error\":{{\"code\":\"{code}\"}}}}\n\n");
         let stream = event("data_inspection_failed") + &event("internal_error");
-        let (tap, _) = heard(Protocol::Compatible, &stream);
-        assert_eq!(tap.failure().unwrap().fault.label(), "content_rejected");
+        let (parser, _) = heard(Protocol::Compatible, &stream);
+        assert_eq!(parser.failure().unwrap().fault.label(), "content_rejected");
     }
 }

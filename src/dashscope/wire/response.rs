@@ -1,4 +1,4 @@
-//! The body of a response as it comes, and why there may be nothing to read.
+//! The body of a response as it comes, and why reading it may end early.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,47 +10,47 @@ use tokio::time::timeout;
 use super::body::Sending;
 use super::received::Received;
 use crate::dashscope::fault::error::{Defect, Fault, Timeout};
-use crate::dashscope::fault::verdict::{Bill, Failure, Repeat, unusable};
+use crate::dashscope::fault::verdict::{AttemptBill, Failure, Repeat, unusable};
 
 /// The body of a response, piece by piece.
 #[derive(Debug)]
-pub(crate) struct Pieces {
+pub(crate) struct ResponseBody {
     pub(crate) response: Response,
     pub(crate) idle: Duration,
-    /// The request, which is sent on at most until the response is read.
+    /// The request, whose sending ends at the latest when the response was read.
     pub(crate) _sending: Option<Sending>,
 }
 
-impl Pieces {
+impl ResponseBody {
     /// The next piece; none at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         match timeout(self.idle, self.response.chunk()).await {
             Ok(Ok(piece)) => Ok(piece),
-            Ok(Err(_)) => Err(Broken::Interrupted),
-            Err(_) => Err(Broken::Timeout(Timeout::Idle)),
+            Ok(Err(_)) => Err(ReadError::Interrupted),
+            Err(_) => Err(ReadError::Timeout(Timeout::Idle)),
         }
     }
 
-    /// Adds what is left to `body`, up to `most` bytes in all.
-    pub(crate) async fn fill(&mut self, body: &mut Vec<u8>, most: usize) -> Result<(), Broken> {
+    /// Appends the rest to `body`, up to `most` bytes in all.
+    pub(crate) async fn fill(&mut self, body: &mut Vec<u8>, most: usize) -> Result<(), ReadError> {
         while let Some(piece) = self.next().await? {
             if body.len() + piece.len() > most {
-                return Err(Broken::TooLong);
+                return Err(ReadError::TooLong);
             }
             body.extend_from_slice(&piece);
         }
         Ok(())
     }
 
-    /// The same for what may be long, in memory that is taken as it grows.
+    /// The same for a body that may be long, in memory that is counted as it grows.
     pub(crate) async fn fill_with(
         &mut self,
         received: &mut Received,
         most: usize,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), ReadError> {
         while let Some(piece) = self.next().await? {
             if received.body.len() + piece.len() > most {
-                return Err(Broken::TooLong);
+                return Err(ReadError::TooLong);
             }
             received.append(&piece, most).await;
         }
@@ -58,35 +58,41 @@ impl Pieces {
     }
 }
 
-/// Why there is nothing to read.
+/// Why reading ended early.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Broken {
+pub(crate) enum ReadError {
     Unreachable,
     Interrupted,
     TooLong,
-    /// A part of it cannot be read.
+    /// A part of it is damaged.
     Unreadable,
     Timeout(Timeout),
     Deadline,
 }
 
-impl Broken {
-    /// Why a request brought no head.
+impl ReadError {
+    /// The reason why a request got no head.
     pub(crate) fn of(error: &reqwest::Error) -> Self {
         if error.is_connect() { Self::Unreachable } else { Self::Interrupted }
     }
 
-    /// What that means for the call, given whether the whole request had been handed over.
+    /// The failure of the attempt, given whether the whole request had been handed over.
     pub(crate) fn failure(self, handed_over: &AtomicBool) -> Failure {
-        // Without its last piece the upstream had no request that it could have worked on.
-        let bill = if handed_over.load(Ordering::Acquire) { Bill::Unknown } else { Bill::Nothing };
+        // Without its last piece, the upstream had no complete request to work on.
+        let bill = if handed_over.load(Ordering::Acquire) {
+            AttemptBill::Unknown
+        } else {
+            AttemptBill::Nothing
+        };
         self.billed(bill)
     }
 
-    /// What that means for a call of which this is known of the bill.
-    pub(crate) fn billed(self, bill: Bill) -> Failure {
+    /// The failure of an attempt with this bill.
+    pub(crate) fn billed(self, bill: AttemptBill) -> Failure {
         match self {
-            Self::Unreachable => Failure::new(Fault::Unreachable, Repeat::Transient, Bill::Nothing),
+            Self::Unreachable => {
+                Failure::new(Fault::Unreachable, Repeat::Transient, AttemptBill::Nothing)
+            }
             Self::Interrupted => Failure::new(Fault::Interrupted, Repeat::Transient, bill),
             Self::TooLong => Failure { bill, ..unusable(Defect::TooLong, None) },
             Self::Unreadable => Failure { bill, ..unusable(Defect::Unreadable, None) },
