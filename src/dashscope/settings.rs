@@ -40,8 +40,6 @@ pub struct UpstreamSettings {
     pub endpoints: Vec<EndpointSettings>,
     /// The model of a request that names none. Default `qwen-vl-ocr-2025-11-20`.
     pub model: String,
-    /// Milliseconds to a connection, TLS included. Default 5,000.
-    pub connect_timeout_ms: u64,
     /// Milliseconds from the start of an attempt to the answer's headers. Default 200,000: an answer that is not streamed
     /// begins only when the last token is written.
     pub first_byte_timeout_ms: u64,
@@ -61,8 +59,6 @@ pub struct UpstreamSettings {
     pub backoff_base_ms: u64,
     /// The longest wait before any retry, in milliseconds. Default 8,000.
     pub backoff_cap_ms: u64,
-    /// Retries allowed for each hundred calls, over time. Default 20.
-    pub retry_budget_percent: u64,
     /// Retries a second that are allowed even if there are few calls. Default 5.
     pub retry_budget_floor_per_second: u64,
     /// Milliseconds that a call may wait for a slot under the account's rate. Default 10,000.
@@ -75,8 +71,6 @@ pub struct UpstreamSettings {
     pub breaker_cool_down_ms: u64,
     /// Milliseconds until one call tries a refused key again. Default 10,000.
     pub key_cool_down_ms: u64,
-    /// Idle connections that are kept. Default 64.
-    pub pool_max_idle: usize,
     /// What happens to unknown members of a drop-in request. Default `refuse`.
     pub unknown_members: UnknownMembers,
     /// The proxies that the environment names.
@@ -261,7 +255,6 @@ impl UpstreamSettings {
 
     fn check_timeouts(&self) -> Result<(), UpstreamSettingsError> {
         let positive = [
-            ("connect_timeout_ms", self.connect_timeout_ms),
             ("first_byte_timeout_ms", self.first_byte_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("total_timeout_ms", self.total_timeout_ms),
@@ -277,7 +270,7 @@ impl UpstreamSettings {
                 format!("{} is not below the vendor's {VENDOR_TIMEOUT_MS}", self.total_timeout_ms);
             return wrong("total_timeout_ms", why);
         }
-        for (key, milliseconds) in &positive[..3] {
+        for (key, milliseconds) in &positive[..2] {
             if *milliseconds > self.total_timeout_ms {
                 let why = format!(
                     "{milliseconds} cannot bind: total_timeout_ms is {}",
@@ -317,16 +310,12 @@ impl UpstreamSettings {
                 format!("{base} is above backoff_cap_ms, which is {cap}"),
             );
         }
-        if self.retry_budget_percent > 100 {
-            return wrong("retry_budget_percent", "is above 100: retries would outnumber calls");
-        }
         Ok(())
     }
 
     /// All times of the section in milliseconds, with their settings.
-    pub const fn times(&self) -> [(&'static str, u64); 10] {
+    pub const fn times(&self) -> [(&'static str, u64); 9] {
         [
-            ("upstream.connect_timeout_ms", self.connect_timeout_ms),
             ("upstream.first_byte_timeout_ms", self.first_byte_timeout_ms),
             ("upstream.idle_timeout_ms", self.idle_timeout_ms),
             ("upstream.total_timeout_ms", self.total_timeout_ms),
@@ -337,10 +326,6 @@ impl UpstreamSettings {
             ("upstream.breaker_cool_down_ms", self.breaker_cool_down_ms),
             ("upstream.key_cool_down_ms", self.key_cool_down_ms),
         ]
-    }
-
-    pub(crate) const fn connect_timeout(&self) -> Duration {
-        Duration::from_millis(self.connect_timeout_ms)
     }
 
     pub(crate) const fn first_byte_timeout(&self) -> Duration {

@@ -51,7 +51,6 @@ pub(super) fn settings(base_url: &str) -> UpstreamSettings {
         api_key_file: None,
         endpoints: Vec::new(),
         model: "ocr".to_owned(),
-        connect_timeout_ms: 5_000,
         first_byte_timeout_ms: 240_000,
         idle_timeout_ms: 60_000,
         total_timeout_ms: 290_000,
@@ -60,14 +59,12 @@ pub(super) fn settings(base_url: &str) -> UpstreamSettings {
         max_attempts: 3,
         backoff_base_ms: 500,
         backoff_cap_ms: 8_000,
-        retry_budget_percent: 20,
         retry_budget_floor_per_second: 5,
         queue_timeout_ms: 10_000,
         queue_length: 1_000,
         breaker_failures: 5,
         breaker_cool_down_ms: 1_000,
         key_cool_down_ms: 10_000,
-        pool_max_idle: 32,
         unknown_members: UnknownMembers::Refuse,
         proxies: ProxyVariables::default(),
     }
@@ -355,7 +352,6 @@ async fn each_clock_that_runs_out_is_named_and_the_call_written_off() {
         (Step::write(begun).then_drip(), (900, 900, 900), Timeout::Total),
     ] {
         let world = World::with([step], |settings| {
-            settings.connect_timeout_ms = 500;
             settings.first_byte_timeout_ms = first_byte;
             settings.idle_timeout_ms = idle;
             settings.total_timeout_ms = total;
@@ -553,14 +549,15 @@ async fn a_short_retry_after_is_waited_for() {
 async fn an_outage_is_not_multiplied_by_retries() {
     let outage = vec![json(500, r#"{"code":"InternalError"}"#); 60];
     let world = World::with(outage, |settings| {
-        (settings.retry_budget_percent, settings.retry_budget_floor_per_second) = (0, 0);
+        settings.retry_budget_floor_per_second = 0;
         settings.breaker_failures = 1_000;
     });
     let world = world.await;
     for _ in 0..20 {
         world.call().await.unwrap_err();
     }
-    assert_eq!(world.upstream.requests().len(), 30);
+    // The budget starts with ten retries, and each call after the first adds a fifth of one.
+    assert_eq!(world.upstream.requests().len(), 20 + 13);
 }
 
 #[tokio::test]

@@ -29,6 +29,9 @@ use crate::random::Random;
 /// "Rate limits").
 const THROTTLE_CAP: Duration = Duration::from_mins(1);
 
+/// Retries for each hundred first attempts. A fifth is enough for ordinary failures and adds little load in an outage.
+const RETRY_PERCENT: u64 = 20;
+
 /// The rules, and the retry budget that all calls share.
 #[derive(Debug)]
 pub(crate) struct RetryPolicy {
@@ -58,7 +61,7 @@ impl RetryPolicy {
             transient,
             throttled: Backoff { base: THROTTLE_BASE, cap: THROTTLE_CAP },
             budget: RetryBudget::new(
-                settings.retry_budget_percent,
+                RETRY_PERCENT,
                 settings.retry_budget_floor_per_second,
                 clock.instant(),
             ),

@@ -47,6 +47,13 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
+/// The time for a connection, TLS included: enough to send a lost packet twice again, and too short to matter beside the
+/// time of a page.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Idle connections that are kept: more than the calls that usually run at the same time.
+const POOL_MAX_IDLE: usize = 64;
+
 /// How long an idle connection is kept. Servers keep theirs longer (Envoy: an hour, many load balancers: a minute), so a
 /// request rarely uses a connection that is just being closed.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -110,9 +117,9 @@ impl Transport {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .user_agent(concat!("ocr-gateway/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(settings.connect_timeout())
+            .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(settings.pool_max_idle)
+            .pool_max_idle_per_host(POOL_MAX_IDLE)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
