@@ -14,7 +14,7 @@ use crate::admission::Refusal;
 use crate::auth::error::AuthError;
 use crate::capacity::account::NoRoom;
 use crate::code::ErrorCode;
-use crate::dashscope::error::{CallError, Fault, ImageFault};
+use crate::dashscope::error::{CallError, CallFault, ImageFault};
 use crate::dropin::error::DropinError;
 use crate::dropin::outline::OutlineError;
 use crate::image::probe::ProbeError;
@@ -317,38 +317,38 @@ pub(super) fn upstream(error: &CallError) -> Problem {
 fn situation(error: &CallError) -> Problem {
     let reference = reference(error);
     match &error.fault {
-        Fault::Throttled { retry_after, .. } => Problem::new(ErrorCode::UpstreamThrottled, format!("The upstream takes no more calls for the moment.{reference}"),
+        CallFault::Throttled { retry_after, .. } => Problem::new(ErrorCode::UpstreamThrottled, format!("The upstream takes no more calls for the moment.{reference}"),
         )
         .after(*retry_after),
-        Fault::Busy { retry_after } => Problem::new(ErrorCode::RateLimited, "The account's rate at the upstream is used up and the queue for it is full.",
+        CallFault::Busy { retry_after } => Problem::new(ErrorCode::RateLimited, "The account's rate at the upstream is used up and the queue for it is full.",
         )
         .after(*retry_after),
-        Fault::Account { .. } => Problem::new(ErrorCode::UpstreamAccount, format!(
+        CallFault::Account { .. } => Problem::new(ErrorCode::UpstreamAccount, format!(
                 "The upstream refuses the gateway's account; its operator must act.{reference}"
             ),
         )
         .after(LATER),
-        Fault::Unreachable => Problem::new(ErrorCode::UpstreamUnavailable, format!("No connection to the upstream came about.{reference}"),
+        CallFault::Unreachable => Problem::new(ErrorCode::UpstreamUnavailable, format!("No connection to the upstream came about.{reference}"),
         )
         .after(SOON),
-        Fault::Unavailable { retry_after } => Problem::new(ErrorCode::UpstreamUnavailable, "No endpoint of the upstream that could serve this works at the moment.".to_owned(),
+        CallFault::Unavailable { retry_after } => Problem::new(ErrorCode::UpstreamUnavailable, "No endpoint of the upstream that could serve this works at the moment.".to_owned(),
         )
         .after((*retry_after).max(SOON)),
-        Fault::Timeout(_) => Problem::new(ErrorCode::UpstreamTimeout, format!("The upstream did not answer in time.{reference}"),
+        CallFault::Timeout(_) => Problem::new(ErrorCode::UpstreamTimeout, format!("The upstream did not answer in time.{reference}"),
         ),
         // Of a caller who has left, nobody reads it.
-        Fault::DeadlineExceeded | Fault::Abandoned => deadline_exceeded(),
-        Fault::Refused(refusal) => (**refusal).clone().into(),
-        Fault::ContentRejected => Problem::new(ErrorCode::ContentRejected, format!("The upstream's content inspection refuses the image or its text.{reference}"),
+        CallFault::DeadlineExceeded | CallFault::Abandoned => deadline_exceeded(),
+        CallFault::Refused(refusal) => (**refusal).clone().into(),
+        CallFault::ContentRejected => Problem::new(ErrorCode::ContentRejected, format!("The upstream's content inspection refuses the image or its text.{reference}"),
         ),
-        Fault::ImageRejected(fault) => rejected_image(*fault, &reference),
-        Fault::InvalidAnswer(_) => failed(ErrorCode::UpstreamInvalidOutput, &reference),
-        Fault::NoRoom(NoRoom { actual, allowed, .. }) => busy(format!(
+        CallFault::ImageRejected(fault) => rejected_image(*fault, &reference),
+        CallFault::InvalidAnswer(_) => failed(ErrorCode::UpstreamInvalidOutput, &reference),
+        CallFault::NoRoom(NoRoom { actual, allowed, .. }) => busy(format!(
             "With room for the answer {actual} bytes would be held at once; the limit is {allowed}. Nothing \
              was sent. Retry shortly."
         ))
         .limit("in_flight_bytes", *actual, *allowed),
-        Fault::Rejected { .. } | Fault::Failed { .. } | Fault::Interrupted => {
+        CallFault::Rejected { .. } | CallFault::Failed { .. } | CallFault::Interrupted => {
             failed(ErrorCode::UpstreamError, &reference)
         }
     }

@@ -35,7 +35,7 @@ pub use self::protocol::{Call, Forward, Image, Protocol, Task};
 pub use self::wire::check;
 pub use self::wire::transport::ClientError;
 
-/// The words of a recorded answer, for tests; none where the recordings are missing.
+/// The words of a recorded answer, for tests; none if the recordings are missing.
 #[cfg(test)]
 pub(crate) fn recorded_words(name: &str) -> Option<Vec<completion::Word>> {
     wire::answer::recorded(200, name)?.ok()?.words

@@ -1,4 +1,4 @@
-//! The client against an upstream that does as it is told, over real connections.
+//! The client against a scripted upstream, over real connections.
 
 mod cells;
 mod memory;
@@ -18,7 +18,7 @@ use self::time::Lowest;
 pub(super) use self::time::RuntimeClock;
 use self::upstream::{Step, Upstream, answer, json};
 use super::completion::Completion;
-use super::fault::error::{CallError, Code, Defect, Fault, Timeout};
+use super::fault::error::{CallError, CallFault, Code, Defect, Timeout};
 use super::proxy::ProxyVariables;
 use super::settings::{UnknownMembers, UpstreamSettings};
 use super::wire::check::CheckError;
@@ -309,7 +309,7 @@ async fn a_bill_without_an_answer_is_settled_and_told() {
     let body = r#"{"choices":[],"usage":{"prompt_tokens":752,"completion_tokens":7}}"#;
     let world = World::new([json(200, body)]).await;
     let error = world.call().await.unwrap_err();
-    assert_eq!(error.fault, Fault::InvalidAnswer(Defect::NoContent));
+    assert_eq!(error.fault, CallFault::InvalidAnswer(Defect::NoContent));
     assert_eq!(world.account(), (759, 0));
     let spent = world.tab.ended();
     assert_eq!(spent.cost, world.model.price.of(&spent.billed));
@@ -339,7 +339,7 @@ async fn a_port_that_nobody_listens_on_costs_nothing() {
     let mut world = World::new([]).await;
     world.upstream.stop().await;
     let error = world.call().await.unwrap_err();
-    assert_eq!((error.fault, error.attempts), (Fault::Unreachable, 3));
+    assert_eq!((error.fault, error.attempts), (CallFault::Unreachable, 3));
     assert_eq!(world.account(), (0, 0));
 }
 
@@ -358,7 +358,7 @@ async fn each_clock_that_runs_out_is_named_and_the_call_written_off() {
         });
         let world = world.await;
         let error = world.call().await.unwrap_err();
-        assert_eq!((error.fault, error.attempts), (Fault::Timeout(expected), 1));
+        assert_eq!((error.fault, error.attempts), (CallFault::Timeout(expected), 1));
         assert_eq!(world.account(), (0, 9_000));
     }
 }
@@ -367,7 +367,7 @@ async fn each_clock_that_runs_out_is_named_and_the_call_written_off() {
 async fn a_deadline_ends_an_attempt_and_the_call_is_written_off() {
     let world = World::new([Step::hang()]).await;
     let error = world.call_with(&page(""), Duration::from_millis(900)).await.unwrap_err();
-    assert_eq!(error.fault, Fault::DeadlineExceeded);
+    assert_eq!(error.fault, CallFault::DeadlineExceeded);
     assert_eq!(world.account(), (0, 9_000));
 }
 
@@ -376,7 +376,7 @@ async fn a_deadline_that_passed_or_is_too_near_costs_nothing() {
     for left in [0, 200, 450] {
         let world = World::new([]).await;
         let error = world.call_with(&page(""), Duration::from_millis(left)).await.unwrap_err();
-        assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 0), "{left} ms");
+        assert_eq!((error.fault, error.attempts), (CallFault::DeadlineExceeded, 0), "{left} ms");
         assert_eq!((world.account(), world.upstream.requests().len()), ((0, 0), 0));
     }
 }
@@ -387,7 +387,7 @@ async fn an_upload_is_not_asked_leave_for_when_it_is_too_late() {
     let deadline = world.clock.instant() + Duration::from_millis(300);
     let error =
         world.client.upload_policy(&world.model, "acme", deadline, &world.tab).await.unwrap_err();
-    assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 0));
+    assert_eq!((error.fault, error.attempts), (CallFault::DeadlineExceeded, 0));
 }
 
 #[tokio::test]
@@ -419,7 +419,7 @@ async fn a_caller_s_own_deadline_does_not_count_against_the_endpoint() {
     for _ in 0..3 {
         tokio::time::pause();
         let error = world.call_with(&page(""), Duration::from_secs(20)).await.unwrap_err();
-        assert_eq!((error.fault, error.attempts), (Fault::DeadlineExceeded, 1));
+        assert_eq!((error.fault, error.attempts), (CallFault::DeadlineExceeded, 1));
         tokio::time::resume();
     }
     assert_eq!(world.total("endpoint_state"), 0);
@@ -432,7 +432,7 @@ async fn an_endpoint_that_exceeds_its_own_time_is_left_alone() {
         settings.first_byte_timeout_ms = 200;
     })
     .await;
-    assert_eq!(world.call().await.unwrap_err().fault, Fault::Timeout(Timeout::FirstByte));
+    assert_eq!(world.call().await.unwrap_err().fault, CallFault::Timeout(Timeout::FirstByte));
     assert_eq!(world.total("endpoint_state"), 1);
 }
 
@@ -490,7 +490,7 @@ async fn an_answer_over_the_limit_is_not_read_on() {
     let step = json(200, &format!("{{\"x\":\"{}\"}}", "x".repeat(5_000)));
     let world = World::with([step], |settings| settings.max_response_bytes = 1_000).await;
     let error = world.call().await.unwrap_err();
-    assert_eq!(error.fault, Fault::InvalidAnswer(Defect::TooLong));
+    assert_eq!(error.fault, CallFault::InvalidAnswer(Defect::TooLong));
     assert_eq!(world.account(), (0, 9_000));
 }
 
@@ -567,7 +567,7 @@ async fn a_second_permit_that_the_tenant_has_no_room_for_ends_the_call() {
     tenant.tokens_per_minute = NonZeroU64::new(10_000);
     world.tenant = Arc::new(tenant);
     let error = world.call().await.unwrap_err();
-    let Fault::Refused(refusal) = error.fault else { panic!("{error}") };
+    let CallFault::Refused(refusal) = error.fault else { panic!("{error}") };
     assert!(matches!(*refusal, Refusal::Limit(_)));
     assert_eq!((error.attempts, world.account()), (1, (0, 9_000)));
 }

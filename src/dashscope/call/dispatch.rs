@@ -17,7 +17,7 @@ use crate::admission::tab::{Tab, Wait};
 use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Permit};
 use crate::capacity::account::ByteAccount;
 use crate::clock::Clock;
-use crate::dashscope::fault::error::{CallError, Fault};
+use crate::dashscope::fault::error::{CallError, CallFault};
 use crate::dashscope::fault::verdict::{AttemptBill, Failure};
 use crate::dashscope::pool::{Placement, Pool, Search};
 use crate::dashscope::settings::UpstreamSettings;
@@ -109,7 +109,7 @@ impl Dispatcher {
         let mut failed = Vec::new();
         let mut last: Option<CallError> = None;
         // Before anything is sent: an answer that was paid for must not be lost for lack of memory.
-        let room = self.memory.room_for(permit.bound().output).map_err(Fault::NoRoom)?;
+        let room = self.memory.room_for(permit.bound().output).map_err(CallFault::NoRoom)?;
         self.retry.deposit();
         self.queue(permit.tab(), progress);
         loop {
@@ -122,11 +122,11 @@ impl Dispatcher {
             };
             if let Err(refusal) = permit.check_key().await {
                 placement.slot.unused().await;
-                return Err(Fault::Refused(Box::new(refusal)).into());
+                return Err(CallFault::Refused(Box::new(refusal)).into());
             }
             if admission::latest_start(deadline, self.clock.instant()).is_none() {
                 placement.slot.unused().await;
-                return Err(CallError::after(last, Fault::DeadlineExceeded));
+                return Err(CallError::after(last, CallFault::DeadlineExceeded));
             }
             let errand = Errand { request, room: &room, deadline };
             let attempt = self.attempt(&mut permit, &mut placement, errand, progress);
@@ -140,7 +140,7 @@ impl Dispatcher {
             self.recorder.learn(&mut placement, &failure).await;
             failed.push(placement.entrance.endpoint().name().to_owned());
             let search = Search { failed: &failed, first_only, deadline };
-            let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
+            let is_throttled = matches!(failure.fault, CallFault::Throttled { .. });
             let throttled = is_throttled.then(|| placement.slot.queue());
             let elsewhere = self.pool.has_another(&permit, search, throttled);
             let may_repeat = failure.bill != AttemptBill::Unknown || permit.repeats_unknown_bills();
@@ -169,13 +169,13 @@ impl Dispatcher {
     }
 
     /// Finds a place for the call while its caller is there.
-    async fn place(&self, permit: &Permit, search: Search<'_>) -> Result<Placement, Fault> {
+    async fn place(&self, permit: &Permit, search: Search<'_>) -> Result<Placement, CallFault> {
         let presence = permit.presence();
         if let Some(placed) = presence.bears(self.pool.place(permit, search)).await {
             return placed;
         }
         if presence.has_left() {
-            return Err(Fault::Abandoned);
+            return Err(CallFault::Abandoned);
         }
         // The caller may still be there: it gets the reason for its wait, or is served if a slot is free.
         let soon = self.clock.instant() + LEAST_TIME_FOR_AN_ATTEMPT + LAST_LOOK;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::progress::Progress;
 use crate::admission::Permit;
 use crate::clock::Clock;
-use crate::dashscope::fault::error::{CallError, Code, Fault};
+use crate::dashscope::fault::error::{CallError, CallFault, Code};
 use crate::dashscope::fault::health;
 use crate::dashscope::fault::verdict::Failure;
 use crate::dashscope::pool::Placement;
@@ -51,7 +51,7 @@ impl Recorder {
             // Calls that wait for the endpoint look for another.
             slot.queue().send_away();
         }
-        let is_throttled = matches!(failure.fault, Fault::Throttled { .. });
+        let is_throttled = matches!(failure.fault, CallFault::Throttled { .. });
         let quota = is_throttled.then(|| health::quota(failure)).flatten();
         // The `Retry-After` of a throttle is about the account, so it binds every call of the model. That of another
         // failure may be due to the request, and binds its tenant (`gate`).

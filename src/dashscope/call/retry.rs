@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::dashscope::fault::error::{Defect, Fault};
+    use crate::dashscope::fault::error::{CallFault, Defect};
     use crate::dashscope::fault::verdict::unusable;
     use crate::dashscope::tests::settings;
     use crate::random::SeededRandom;
@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn transient() -> Failure {
-        Failure::new(Fault::Unreachable, Repeat::Transient, AttemptBill::Nothing)
+        Failure::new(CallFault::Unreachable, Repeat::Transient, AttemptBill::Nothing)
     }
 
     proptest! {
@@ -277,7 +277,7 @@ mod tests {
         let deadline = clock.instant() + Duration::from_secs(2);
         let policy = policy(&clock, 1);
         let refused =
-            Failure::new(Fault::Account { code: None }, Repeat::Never, AttemptBill::Nothing);
+            Failure::new(CallFault::Account { code: None }, Repeat::Never, AttemptBill::Nothing);
         assert_eq!(policy.pause(&refused, 1, deadline, false), None);
         assert_eq!(policy.pause(&refused, 1, deadline, true), Some(Duration::ZERO));
         let retry_after = Some(Duration::from_mins(1));

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::record::{Recorder, give_up};
 use crate::admission::{Permit, Settlement};
 use crate::dashscope::completion::{Completion, Receipt};
-use crate::dashscope::fault::error::{CallError, Code, Defect, Fault};
+use crate::dashscope::fault::error::{CallError, CallFault, Code, Defect};
 use crate::dashscope::fault::verdict::{AttemptBill, Failure, unusable};
 use crate::dashscope::pace::queue::SendSlot;
 use crate::dashscope::pool::Placement;
@@ -124,7 +124,7 @@ pub(crate) async fn carry_over(
     }
     permit.renew().await.map_err(|refusal| CallError {
         request_id: failure.request_id.clone(),
-        ..Fault::Refused(Box::new(refusal)).into()
+        ..CallFault::Refused(Box::new(refusal)).into()
     })
 }
 
@@ -136,7 +136,7 @@ async fn settle(
     request_id: Option<&Code>,
 ) -> Settlement {
     let rated = permit.model().rated(&permit.counted(&billed));
-    // The ledger is told first: it must not wait for the rate.
+    // The ledger comes first: it must not wait for the rate.
     let settling = permit.settle(billed, request_id.map(ToString::to_string));
     slot.billed(rated).await;
     settling.await

@@ -25,7 +25,7 @@ pub struct Streaming {
     _open: OpenStream,
 }
 
-/// How a stream ended before it was over.
+/// The end of a stream that is not complete.
 #[derive(Debug)]
 pub struct Break {
     /// Why, and what was spent.
@@ -55,7 +55,7 @@ impl Streaming {
     ///
     /// # Errors
     ///
-    /// [`Break`] where it ended before it was over.
+    /// [`Break`] if it ended before it was complete.
     pub async fn end(self) -> Result<(FinishReason, Receipt), Break> {
         let Self { mut incoming, mut call, broken, _open } = self;
         if incoming.parser.is_damaged() {

@@ -11,7 +11,7 @@ use crate::admission;
 use crate::admission::tab::{Tab, Wait};
 use crate::catalog::Model;
 use crate::clock::Clock;
-use crate::dashscope::fault::error::{CallError, Fault};
+use crate::dashscope::fault::error::{CallError, CallFault};
 use crate::dashscope::pool::Pool;
 use crate::dashscope::wire::uploads;
 
@@ -25,7 +25,7 @@ pub(crate) async fn upload_policy(
 ) -> Result<Bytes, CallError> {
     let (now, mut progress) = (clock.instant(), Progress::default());
     if admission::latest_start(deadline, now).is_none() {
-        return Err(give_up(&model.name, &progress, Fault::DeadlineExceeded.into()));
+        return Err(give_up(&model.name, &progress, CallFault::DeadlineExceeded.into()));
     }
     let left = deadline.saturating_duration_since(now);
     let mut entrance = match pool.enter_first(model, tenant) {

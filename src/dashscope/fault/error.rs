@@ -17,10 +17,10 @@ use crate::capacity::account::NoRoom;
 #[error("{fault} (attempts made: {attempts})")]
 pub struct CallError {
     /// What happened, at the last attempt.
-    pub fault: Fault,
+    pub fault: CallFault,
     /// The number of attempts; zero if nothing was sent.
     pub attempts: u32,
-    /// The upstream's id of the failure, where it gave one.
+    /// The upstream's id of the failure, if it gave one.
     pub request_id: Option<Code>,
     /// The upstream's own answer, if it is about the caller's request and nothing else.
     pub verbatim: Option<Box<Verbatim>>,
@@ -42,7 +42,7 @@ pub struct Verbatim {
 
 impl Verbatim {
     pub(crate) fn of(status: u16, body: &[u8]) -> Self {
-        // JSON begins with a brace, whatever stands before it.
+        // JSON begins with a brace, apart from blanks and marks.
         let first = body.iter().find(|byte| byte.is_ascii_graphic());
         let is_stream = first != Some(&b'{');
         Self { status, is_stream, body: Bytes::copy_from_slice(body) }
@@ -64,9 +64,9 @@ impl CallError {
 
     /// The error of a call that found no place because of `fault`. How it failed before (`last`) says more; the later
     /// of the two times at which another call makes sense holds.
-    pub(crate) fn after(last: Option<Self>, fault: Fault) -> Self {
+    pub(crate) fn after(last: Option<Self>, fault: CallFault) -> Self {
         let Some(mut error) = last else { return fault.into() };
-        if let Fault::Throttled { retry_after, .. } = &mut error.fault {
+        if let CallFault::Throttled { retry_after, .. } = &mut error.fault {
             *retry_after = (*retry_after).max(fault.retry_after().unwrap_or_default());
         }
         error
@@ -74,15 +74,15 @@ impl CallError {
 }
 
 /// The error of a call that was not sent.
-impl From<Fault> for CallError {
-    fn from(fault: Fault) -> Self {
+impl From<CallFault> for CallError {
+    fn from(fault: CallFault) -> Self {
         Self { fault, attempts: 0, request_id: None, verbatim: None }
     }
 }
 
 /// The situations in which a call gives no completion.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum CallFault {
     /// The account is over its rate at the upstream, and retrying did not help in time.
     #[error("the upstream throttles; it may be asked again in {} ms", retry_after.as_millis())]
     Throttled {
@@ -173,7 +173,7 @@ pub(crate) const OUTCOMES: [&str; 11] = [
     "invalid_answer",
 ];
 
-impl Fault {
+impl CallFault {
     /// Whether the same call may succeed later.
     ///
     /// An unusable answer is not retried: the model's temperature is nearly zero, so it would most likely write, and
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_error_tells_code_and_attempts() {
-        let fault = Fault::Failed { status: 500, code: Code::new("InternalError") };
+        let fault = CallFault::Failed { status: 500, code: Code::new("InternalError") };
         let error = CallError { fault, attempts: 3, request_id: None, verbatim: None };
         let text = "the upstream failed with 500 InternalError (attempts made: 3)";
         assert_eq!(error.to_string(), text);

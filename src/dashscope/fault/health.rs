@@ -2,7 +2,7 @@
 //!
 //! `verdict` says what it means for the call itself.
 
-use super::error::{Code, Defect, Fault, Timeout};
+use super::error::{CallFault, Code, Defect, Timeout};
 use super::verdict::{Failure, Repeat, plain};
 
 /// The quota that a throttle is about.
@@ -42,30 +42,32 @@ impl Health {
     /// since the model wrote it. A refused request proves that the endpoint reads requests.
     pub(crate) fn shown_by(failure: &Failure) -> Self {
         match &failure.fault {
-            Fault::Rejected { code, .. } if is_without_model(code.as_ref()) => Self::ModelRefused,
-            Fault::Throttled { .. }
-            | Fault::ContentRejected
-            | Fault::ImageRejected(_)
-            | Fault::Rejected { .. } => Self::Works,
-            Fault::Unreachable => Self::Unreachable,
-            Fault::Interrupted
-            | Fault::Timeout(Timeout::FirstByte | Timeout::Idle)
-            | Fault::InvalidAnswer(Defect::NotJson) => Self::Failing,
-            Fault::Failed { .. } | Fault::Timeout(Timeout::Upstream)
+            CallFault::Rejected { code, .. } if is_without_model(code.as_ref()) => {
+                Self::ModelRefused
+            }
+            CallFault::Throttled { .. }
+            | CallFault::ContentRejected
+            | CallFault::ImageRejected(_)
+            | CallFault::Rejected { .. } => Self::Works,
+            CallFault::Unreachable => Self::Unreachable,
+            CallFault::Interrupted
+            | CallFault::Timeout(Timeout::FirstByte | Timeout::Idle)
+            | CallFault::InvalidAnswer(Defect::NotJson) => Self::Failing,
+            CallFault::Failed { .. } | CallFault::Timeout(Timeout::Upstream)
                 if failure.repeat == Repeat::Transient =>
             {
                 Self::Failing
             }
-            Fault::Account { code } => Self::of_account(code.as_ref()),
-            Fault::Failed { .. }
-            | Fault::Timeout(_)
-            | Fault::InvalidAnswer(_)
-            | Fault::NoRoom(_)
-            | Fault::DeadlineExceeded
-            | Fault::Abandoned
-            | Fault::Busy { .. }
-            | Fault::Unavailable { .. }
-            | Fault::Refused(_) => Self::Unknown,
+            CallFault::Account { code } => Self::of_account(code.as_ref()),
+            CallFault::Failed { .. }
+            | CallFault::Timeout(_)
+            | CallFault::InvalidAnswer(_)
+            | CallFault::NoRoom(_)
+            | CallFault::DeadlineExceeded
+            | CallFault::Abandoned
+            | CallFault::Busy { .. }
+            | CallFault::Unavailable { .. }
+            | CallFault::Refused(_) => Self::Unknown,
         }
     }
 
@@ -136,7 +138,8 @@ mod tests {
         for code in ["AccessDenied", "access_denied", ""] {
             assert_eq!(of(403, code), Health::Denied, "{code}");
         }
-        let unreachable = Failure::new(Fault::Unreachable, Repeat::Transient, AttemptBill::Nothing);
+        let unreachable =
+            Failure::new(CallFault::Unreachable, Repeat::Transient, AttemptBill::Nothing);
         assert_eq!(Health::shown_by(&unreachable), Health::Unreachable);
         for code in
             ["Model.AccessDenied", "AccessDenied.Unpurchased", "AllocationQuota.FreeTierOnly"]
@@ -144,7 +147,8 @@ mod tests {
             assert_eq!(of(403, code), Health::ModelRefused, "{code}");
         }
         assert_eq!(of(404, "model_not_found"), Health::ModelRefused);
-        let gave_up = Failure::new(Fault::DeadlineExceeded, Repeat::Never, AttemptBill::Unknown);
+        let gave_up =
+            Failure::new(CallFault::DeadlineExceeded, Repeat::Never, AttemptBill::Unknown);
         assert_eq!(Health::shown_by(&gave_up), Health::Unknown);
     }
 

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::error::{CallError, Code, Defect, Fault, ImageFault, Timeout, Verbatim};
+use super::error::{CallError, CallFault, Code, Defect, ImageFault, Timeout, Verbatim};
 use crate::units::Usage;
 
 /// The first ceiling of the wait after a throttle without a `Retry-After`, and the wait that callers are told.
@@ -22,7 +22,7 @@ pub(crate) const THROTTLE_BASE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// What happened.
-    pub(crate) fault: Fault,
+    pub(crate) fault: CallFault,
     /// Whether another attempt may help.
     pub(crate) repeat: Repeat,
     /// The bill of the attempt.
@@ -61,11 +61,11 @@ pub(crate) enum AttemptBill {
 
 impl Failure {
     /// A failure that cost nothing, because nothing was sent.
-    pub(crate) const fn unsent(fault: Fault) -> Self {
+    pub(crate) const fn unsent(fault: CallFault) -> Self {
         Self::new(fault, Repeat::Never, AttemptBill::Nothing)
     }
 
-    pub(crate) const fn new(fault: Fault, repeat: Repeat, bill: AttemptBill) -> Self {
+    pub(crate) const fn new(fault: CallFault, repeat: Repeat, bill: AttemptBill) -> Self {
         Self { fault, repeat, bill, request_id: None, retry_after: None, verbatim: None }
     }
 
@@ -148,20 +148,20 @@ enum Situation {
 }
 
 impl Situation {
-    fn outcome(self, complaint: &Complaint, code: Option<Code>) -> (Fault, Repeat) {
+    fn outcome(self, complaint: &Complaint, code: Option<Code>) -> (CallFault, Repeat) {
         let status = complaint.status;
         let retry_after = complaint.retry_after.unwrap_or(THROTTLE_BASE);
         match self {
-            Self::Throttle => (Fault::Throttled { retry_after, code }, Repeat::Throttled),
-            Self::Account => (Fault::Account { code }, Repeat::Never),
-            Self::Content => (Fault::ContentRejected, Repeat::Never),
-            Self::Image(fault) => (Fault::ImageRejected(fault), Repeat::Never),
-            Self::Request => (Fault::Rejected { status, code }, Repeat::Never),
-            Self::Fetch => (Fault::Rejected { status, code }, Repeat::Once),
-            Self::Service => (Fault::Failed { status, code }, Repeat::Transient),
-            Self::ModelTimeout => (Fault::Timeout(Timeout::Upstream), Repeat::Never),
-            Self::ProxyTimeout => (Fault::Timeout(Timeout::Upstream), Repeat::Transient),
-            Self::Unknown => (Fault::Failed { status, code }, Repeat::Never),
+            Self::Throttle => (CallFault::Throttled { retry_after, code }, Repeat::Throttled),
+            Self::Account => (CallFault::Account { code }, Repeat::Never),
+            Self::Content => (CallFault::ContentRejected, Repeat::Never),
+            Self::Image(fault) => (CallFault::ImageRejected(fault), Repeat::Never),
+            Self::Request => (CallFault::Rejected { status, code }, Repeat::Never),
+            Self::Fetch => (CallFault::Rejected { status, code }, Repeat::Once),
+            Self::Service => (CallFault::Failed { status, code }, Repeat::Transient),
+            Self::ModelTimeout => (CallFault::Timeout(Timeout::Upstream), Repeat::Never),
+            Self::ProxyTimeout => (CallFault::Timeout(Timeout::Upstream), Repeat::Transient),
+            Self::Unknown => (CallFault::Failed { status, code }, Repeat::Never),
         }
     }
 }
@@ -303,7 +303,7 @@ fn may_have_arrived(status: u16, message: &str) -> bool {
 /// The failure of an answer with a good status that cannot be used.
 pub(crate) fn unusable(defect: Defect, usage: Option<Usage>) -> Failure {
     let bill = usage.map_or(AttemptBill::Unknown, AttemptBill::Known);
-    Failure::new(Fault::InvalidAnswer(defect), Repeat::Never, bill)
+    Failure::new(CallFault::InvalidAnswer(defect), Repeat::Never, bill)
 }
 
 #[cfg(test)]
@@ -396,7 +396,7 @@ mod tests {
             ("[absolute aspect ratio must be smaller than 200, got 300]", ImageFault::AspectRatio),
         ] {
             let failure = judged(400, "invalid_parameter_error", &format!("{prefix} {message}"));
-            assert_eq!(failure.fault, Fault::ImageRejected(expected));
+            assert_eq!(failure.fault, CallFault::ImageRejected(expected));
         }
     }
 
@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn a_page_of_a_broken_proxy_is_not_read_for_clues_about_the_picture() {
         let failure = judged(502, "", "<html>read image error, unable to download</html>");
-        assert_eq!(failure.fault, Fault::Failed { status: 502, code: None });
+        assert_eq!(failure.fault, CallFault::Failed { status: 502, code: None });
     }
 
     #[test]
@@ -457,6 +457,6 @@ mod tests {
     #[test]
     fn a_code_that_is_not_fit_to_be_shown_is_not() {
         let failure = judged(500, "Oops: key sk-123 of acme", "");
-        assert_eq!(failure.fault, Fault::Failed { status: 500, code: None });
+        assert_eq!(failure.fault, CallFault::Failed { status: 500, code: None });
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Arrival {
 /// Calls that wait.
 #[derive(Debug, Default)]
 pub(crate) struct FairQueue {
-    rows: HashMap<Arc<str>, TenantRow>,
+    rows: HashMap<Arc<str>, TenantQueue>,
     /// The first call of each row that has one, in the order of service.
     heads: BTreeMap<Rank, Arc<str>>,
     /// The tenant of each call that waits.
@@ -58,7 +58,7 @@ pub(crate) struct FairQueue {
 
 /// The calls of one tenant, in order.
 #[derive(Debug, Default)]
-struct TenantRow {
+struct TenantQueue {
     /// When the first call starts. Without calls, the earliest start of the next one.
     start: Duration,
     calls: VecDeque<QueuedCall>,
@@ -158,7 +158,7 @@ impl FairQueue {
 
     /// The calls that would be served before a new one of `tenant`.
     pub(crate) fn work_before(&self, tenant: &str) -> Work {
-        let finish = self.rows.get(tenant).map_or(Duration::ZERO, TenantRow::finish);
+        let finish = self.rows.get(tenant).map_or(Duration::ZERO, TenantQueue::finish);
         self.work_before_rank((finish.max(self.time), Ticket(u64::MAX)))
     }
 
@@ -193,7 +193,7 @@ impl FairQueue {
 
     /// Notifies all calls, in order.
     pub(crate) fn notify_all(&self) {
-        let of_row = |row: &'_ TenantRow| -> Vec<_> {
+        let of_row = |row: &'_ TenantQueue| -> Vec<_> {
             row.calls.iter().map(|call| (row.rank_of(call), Arc::clone(&call.notify))).collect()
         };
         let mut calls: Vec<_> = self.rows.values().flat_map(of_row).collect();
@@ -218,7 +218,7 @@ impl FairQueue {
     fn change<T>(
         &mut self,
         tenant: &Arc<str>,
-        change: impl FnOnce(&mut TenantRow) -> T,
+        change: impl FnOnce(&mut TenantQueue) -> T,
     ) -> Option<T> {
         let row = self.rows.get_mut(tenant)?;
         if let Some(head) = row.calls.front() {
@@ -239,7 +239,7 @@ impl FairQueue {
     }
 }
 
-impl TenantRow {
+impl TenantQueue {
     /// The total of all calls, and the origin.
     fn total(&self) -> Amount {
         self.calls.back().map_or(self.origin, |last| last.total)
@@ -434,7 +434,7 @@ mod tests {
         assert!(queue.rows.len() <= 1, "{}", queue.rows.len());
     }
 
-    /// The same queue with every start written down and every sum taken anew.
+    /// The same queue, with every start stored and every sum computed again.
     #[derive(Default)]
     struct Naive {
         calls: Vec<NaiveCall>,

@@ -22,7 +22,7 @@ use super::fair_queue::{Arrival, FairQueue, Ticket};
 use super::shared::SharedController;
 use crate::admission;
 use crate::clock::Clock;
-use crate::dashscope::fault::error::Fault;
+use crate::dashscope::fault::error::CallFault;
 use crate::dashscope::fault::health::Quota;
 use crate::dashscope::settings::UpstreamSettings;
 use crate::redis::cells::SharedCells;
@@ -112,7 +112,7 @@ impl CallQueues {
 #[derive(Debug)]
 pub(crate) enum NoSlot {
     /// There is none in time.
-    TooLate(Fault),
+    TooLate(CallFault),
     /// The call was removed from the queue and should choose one again: the rate has changed so much that another
     /// queue may be better, or a call of another tenant displaced it.
     Removed,
@@ -158,11 +158,11 @@ impl CallQueue {
     }
 
     /// The answer to a call that cannot get a slot in time.
-    fn refusal(&self, retry_after: Duration) -> Fault {
+    fn refusal(&self, retry_after: Duration) -> CallFault {
         if self.is_held() {
-            return Fault::Throttled { retry_after, code: None };
+            return CallFault::Throttled { retry_after, code: None };
         }
-        Fault::Busy { retry_after }
+        CallFault::Busy { retry_after }
     }
 
     fn waiting(&self) -> MutexGuard<'_, FairQueue> {

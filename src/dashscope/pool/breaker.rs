@@ -271,12 +271,12 @@ impl Pass {
         })
     }
 
-    /// The endpoint refused the call for good: that opens the breaker at once, for `cool_down` or longer.
+    /// The endpoint refused the call. That opens the breaker at once, for `cool_down` or longer.
     pub(crate) fn refused(&mut self, now: Instant, cool_down: Duration) -> Option<BreakerChange> {
         self.fail(now, cool_down, |_| true)
     }
 
-    /// Opens the breaker where it is closed and `is_enough` says so of the run, or where it was on trial.
+    /// Opens the breaker if it is closed and `is_enough` says so of the run, or if it was half open.
     fn fail(
         &mut self,
         now: Instant,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::gate::{FailureCause, Gate, GateClosing, Passage};
 use crate::catalog::Model;
-use crate::dashscope::fault::error::{Code, Fault, OUTCOMES};
+use crate::dashscope::fault::error::{CallFault, Code, OUTCOMES};
 use crate::dashscope::fault::health::Health;
 use crate::dashscope::fault::verdict::Failure;
 use crate::dashscope::pace::controller::RateLimits;
@@ -106,9 +106,9 @@ impl Endpoint {
     }
 
     /// The fault, if a refused key keeps `tenant` from asking it.
-    pub(crate) fn key_refused(&self, tenant: &str, now: Instant) -> Option<Fault> {
+    pub(crate) fn key_refused(&self, tenant: &str, now: Instant) -> Option<CallFault> {
         let code = || self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (!self.key.is_open_to(tenant, now)).then(|| Fault::Account { code: code() })
+        (!self.key.is_open_to(tenant, now)).then(|| CallFault::Account { code: code() })
     }
 
     /// Lets a call in, if `tenant` may ask the endpoint for `model`.
@@ -226,7 +226,7 @@ impl Entrance {
         }
     }
 
-    fn tell_of_key(&self, closing: Option<GateClosing>, fault: &Fault) -> bool {
+    fn tell_of_key(&self, closing: Option<GateClosing>, fault: &CallFault) -> bool {
         *self.endpoint.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
             fault.code().cloned();
         let Some(GateClosing { for_all, anew, is_undisputed }) = closing else { return false };
@@ -252,7 +252,7 @@ impl Entrance {
         for_all
     }
 
-    fn tell_of_model(&self, closing: Option<GateClosing>, fault: &Fault) -> bool {
+    fn tell_of_model(&self, closing: Option<GateClosing>, fault: &CallFault) -> bool {
         let Some(GateClosing { for_all, anew, is_undisputed }) = closing else { return false };
         let (endpoint, model) = (self.endpoint.name(), self.model_name.as_str());
         if for_all || is_undisputed {

@@ -332,16 +332,15 @@ mod tests {
         assert!(gate.enter("good", now + SECOND).is_some());
     }
 
-    /// How a call ends that fails wherever it is sent.
+    /// The end of a call that fails at any endpoint.
     #[derive(Debug, Clone, Copy)]
     enum End {
         Failed,
         Undecided,
     }
 
-    /// A gate that was closed for all by tenants whose calls fail always, and who always come before the others.
-    /// Gives the longest time for which a tenant was turned away whose calls go well, and who comes every so many
-    /// tenths of a second.
+    /// Closes a gate for all by tenants whose calls always fail, and who always call before the others. Returns the longest
+    /// time for which it turned away a tenant whose calls go well, and who calls every `good_every` tenths of a second.
     fn longest_outage(bad: u32, takes: Duration, end: End, good_every: u32) -> Duration {
         let (gate, start) = gate();
         let names: Vec<_> = (0..bad).map(|number| format!("bad{number}")).collect();

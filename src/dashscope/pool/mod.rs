@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::endpoint::{Endpoint, Entrance};
-use super::fault::error::Fault;
+use super::fault::error::CallFault;
 use super::pace::queue::{CallQueue, CallQueues, NoSlot, SendSlot};
 use super::settings::UpstreamSettings;
 use super::wire::memory::AnswerPool;
@@ -106,9 +106,9 @@ impl Pool {
     /// # Errors
     ///
     /// Why it may not be asked now.
-    pub(crate) fn enter_first(&self, model: &Model, tenant: &str) -> Result<Entrance, Fault> {
+    pub(crate) fn enter_first(&self, model: &Model, tenant: &str) -> Result<Entrance, CallFault> {
         let first = self.endpoints.iter().find(|endpoint| endpoint.serves(model));
-        let closed = |retry_after| Fault::Unavailable { retry_after };
+        let closed = |retry_after| CallFault::Unavailable { retry_after };
         let first = first.ok_or(closed(Duration::ZERO))?;
         let now = self.clock.instant();
         first.enter(&model.name, tenant, now).ok_or_else(|| {
@@ -132,10 +132,10 @@ impl Pool {
         &self,
         permit: &Permit,
         search: Search<'_>,
-    ) -> Result<Placement, Fault> {
+    ) -> Result<Placement, CallFault> {
         let (model, tenant) = (permit.model(), permit.tenant());
         let input = permit.bound().input().min(model.figures.max_input_tokens);
-        let until = self.queues.patience(search.deadline).ok_or(Fault::DeadlineExceeded)?;
+        let until = self.queues.patience(search.deadline).ok_or(CallFault::DeadlineExceeded)?;
         let mut too_late: Vec<Arc<CallQueue>> = Vec::new();
         loop {
             let left = until.saturating_duration_since(self.clock.instant());
@@ -163,8 +163,8 @@ impl Pool {
         }
     }
 
-    /// Whether a call whose attempt failed could go to an endpoint that has not failed at it; after a
-    /// throttle, to one that is not of the same account.
+    /// Whether a call whose attempt failed could go to an endpoint that has not failed at it; after a throttle, to one of
+    /// another account.
     pub(crate) fn has_another(
         &self,
         permit: &Permit,
@@ -187,7 +187,7 @@ impl Pool {
         tenant: &str,
         left: Duration,
         late: &[Arc<CallQueue>],
-    ) -> Result<Candidate<'a>, Fault> {
+    ) -> Result<Candidate<'a>, CallFault> {
         /// Waits that differ by less are equal, so that loads and weights count.
         const EQUAL: Duration = Duration::from_millis(100);
         let now = self.clock.instant();
@@ -197,7 +197,7 @@ impl Pool {
         let shortest = candidates.iter().filter_map(|candidate| candidate.closed_for).min();
         let none = match refused.and_then(|mut faults| faults.pop()) {
             Some(account) => account,
-            None => Fault::Unavailable { retry_after: shortest.unwrap_or_default() },
+            None => CallFault::Unavailable { retry_after: shortest.unwrap_or_default() },
         };
         let open = || candidates.iter().filter(|candidate| candidate.closed_for.is_none());
         // A queue does not count as busier because a call has just left it, however far apart its calls are. Nor does

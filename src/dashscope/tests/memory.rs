@@ -35,7 +35,7 @@ async fn a_call_that_may_write_more_than_there_is_room_for_is_not_made() {
     let permit = admission.admit_bound(&world.tenant, &world.model, bound, deadline, tab).await;
     let call = page(b"picture".as_slice());
     let error = world.client.call(permit.unwrap(), &call, deadline).await.unwrap_err();
-    let Fault::NoRoom(no_room) = error.fault else { panic!("{error:?}") };
+    let CallFault::NoRoom(no_room) = error.fault else { panic!("{error:?}") };
     assert!(no_room.allowed == MEMORY && no_room.actual > MEMORY, "{no_room}");
     assert!(error.attempts == 0 && error.fault.is_retryable());
     assert_eq!((world.account(), world.upstream.requests().len()), ((0, 0), 0));

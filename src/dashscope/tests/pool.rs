@@ -1,7 +1,7 @@
 //! Several endpoints: which is asked, and what happens when one does not do its part.
 
 use super::*;
-use crate::dashscope::error::Fault;
+use crate::dashscope::error::CallFault;
 use crate::dashscope::settings::EndpointSettings;
 use crate::dashscope::{Forward, Forwarded, Protocol};
 use crate::units::Money;
@@ -67,7 +67,7 @@ async fn idle_endpoints_take_turns_by_their_weights() {
     assert_eq!((of_a, two.asked()), (6, (6, 2)));
 }
 
-/// Calls leave by one lane at most five times a second, so that there is always one that another call has just left by.
+/// At most five calls leave a queue in a second, so a call has always just left one of them.
 #[tokio::test]
 async fn endpoints_whose_calls_are_far_apart_take_turns_by_their_weights_too() {
     tokio::time::pause();
@@ -237,7 +237,7 @@ async fn a_total_outage_is_met_with_a_bounded_number_of_attempts_and_recovered_f
     let (began, mut refused) = (two.world.clock.instant(), 0);
     for _ in 0..600 {
         let error = two.world.call().await.unwrap_err();
-        if let Fault::Unavailable { retry_after } = error.fault {
+        if let CallFault::Unavailable { retry_after } = error.fault {
             assert!(error.attempts == 0 && retry_after <= Duration::from_secs(1));
             refused += 1;
         }
@@ -289,8 +289,8 @@ impl Two {
         self.world.client.forward(permit, &forward, deadline).await.unwrap()
     }
 
-    /// Why the stream that this call asks for ends; none where the answer is whole.
-    async fn end_of_stream(&self) -> Option<Fault> {
+    /// Why the stream of this call ends; none if the answer is whole.
+    async fn end_of_stream(&self) -> Option<CallFault> {
         let Forwarded::Stream(mut streaming) = self.forwarded().await else { return None };
         while streaming.next().await.is_some() {}
         Some(streaming.end().await.unwrap_err().error.fault)
@@ -300,7 +300,7 @@ impl Two {
 #[tokio::test]
 async fn a_stream_that_has_begun_is_not_repeated_elsewhere() {
     let two = Two::new([broken_stream()], answers(1)).await;
-    assert_eq!(two.end_of_stream().await, Some(Fault::Interrupted));
+    assert_eq!(two.end_of_stream().await, Some(CallFault::Interrupted));
     assert_eq!((two.asked(), two.world.account()), ((1, 0), (0, 9_000)));
 }
 

@@ -1,4 +1,4 @@
-//! An upstream that does as it is told: it reads requests off a real socket, keeps them, and
+//! A scripted upstream: it reads requests from a real socket, keeps them, and
 //! answers each with the next step of its script.
 
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ enum After {
     Close,
     Hang,
     Drip,
-    /// Reads the rest when it is told to, and tells how much that was.
+    /// Reads the rest on request, and reports its length.
     ReadOn,
 }
 
@@ -46,7 +46,7 @@ impl Step {
         Self { reads_body: false, ..Self::close() }
     }
 
-    /// The same as soon as the head is there; the body is left where it is.
+    /// The same as soon as the head is there; the body is not read.
     pub(super) fn before_the_body(self) -> Self {
         Self { reads_body: false, after: After::ReadOn, ..self }
     }
@@ -132,7 +132,7 @@ impl Upstream {
         self.address.clone()
     }
 
-    /// Leaves out what is still to fail.
+    /// Removes the failures that are still to come.
     pub(super) fn forget_failures(&self) {
         self.script.steps.lock().unwrap().retain(|step| step.write.starts_with("HTTP/1.1 200"));
     }
@@ -141,7 +141,7 @@ impl Upstream {
         self.script.requests.lock().unwrap().clone()
     }
 
-    /// Has a body read that was left where it was, and tells how many bytes came until its end.
+    /// Reads a body that was not read before, and returns its length.
     pub(super) async fn rest_of_the_body(&self) -> usize {
         self.script.may_read_on.notify_one();
         self.script.has_read_on.notified().await;
@@ -168,7 +168,7 @@ async fn serve(mut connection: TcpStream, script: Arc<Script>) {
             After::ReadOn => {
                 script.may_read_on.notified().await;
                 let mut rest = Vec::new();
-                // A connection that is reset has ended as well.
+                // A reset also ends a connection.
                 let _ = connection.read_to_end(&mut rest).await;
                 script.rest.store(rest.len(), Ordering::Release);
                 script.has_read_on.notify_one();
@@ -185,7 +185,7 @@ async fn drip(connection: &mut TcpStream) {
     }
 }
 
-/// The head in lower case, and what came of the body with it; none where the client hung up.
+/// The head in lower case, and the part of the body that came with it; none if the client hung up.
 async fn read_head(connection: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {

@@ -219,7 +219,7 @@ pub(crate) fn usage(usage: &Tree, bound: &Usage) -> Option<Usage> {
 /// Judges an error body, and keeps it if it is about the caller's request.
 fn judge(json: &Tree, status: u16, received: &Received) -> Failure {
     let failure = complaint(json, status, received.retry_after);
-    // A redirect is no answer, whatever stands in it.
+    // A redirect is no answer, whatever it contains.
     let is_final = received.status < 300 || received.status >= 400;
     let verbatim = failure.fault.is_about_the_request() && is_final;
     let verbatim = verbatim.then(|| Box::new(Verbatim::of(received.status, &received.body)));
@@ -306,7 +306,7 @@ fn prose(status: u16, body: &[u8], retry_after: Option<Duration>) -> Complaint {
     Complaint { status, code: None, message, retry_after }
 }
 
-/// A recorded answer of the vendor's service, for tests; none where the recordings are not at hand.
+/// A recorded answer of the vendor's service, for tests; none if the recordings are missing.
 #[cfg(test)]
 pub(crate) fn recorded(status: u16, name: &str) -> Option<Result<ModelAnswer, Failure>> {
     let folder = std::env::var("OCR_GATEWAY_TEST_DATA")
@@ -322,7 +322,7 @@ pub(crate) fn recorded(status: u16, name: &str) -> Option<Result<ModelAnswer, Fa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dashscope::fault::error::{Fault, Timeout};
+    use crate::dashscope::fault::error::{CallFault, Timeout};
     use crate::dashscope::fault::verdict::{AttemptBill, Repeat};
 
     const BOUND: Usage =
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn a_stream_that_nobody_asked_for_is_no_answer() {
         let body = r#"data:{"choices":[{"message":{"content":"half"}}]}"#;
-        assert_eq!(of(200, body).unwrap_err().fault, Fault::InvalidAnswer(Defect::NotJson));
+        assert_eq!(of(200, body).unwrap_err().fault, CallFault::InvalidAnswer(Defect::NotJson));
     }
 
     #[test]
@@ -463,7 +463,7 @@ mod tests {
         for status in [200, 502] {
             let failure = of(status, body).unwrap_err();
             let code = Code::new("InvalidParameter");
-            assert_eq!(failure.fault, Fault::Rejected { status: 400, code });
+            assert_eq!(failure.fault, CallFault::Rejected { status: 400, code });
             assert_eq!(failure.request_id, Code::new("r-1"));
         }
     }
@@ -481,10 +481,10 @@ mod tests {
     #[test]
     fn pages_of_proxies_are_judged_by_their_status() {
         assert_eq!(of(429, "<html>slow down</html>").unwrap_err().fault.label(), "throttled");
-        assert_eq!(of(504, "").unwrap_err().fault, Fault::Timeout(Timeout::Upstream));
+        assert_eq!(of(504, "").unwrap_err().fault, CallFault::Timeout(Timeout::Upstream));
         assert_eq!(
             of(502, "\u{0}\u{1}").unwrap_err().fault,
-            Fault::Failed { status: 502, code: None }
+            CallFault::Failed { status: 502, code: None }
         );
     }
 

@@ -74,7 +74,7 @@ impl Events {
         }
     }
 
-    /// Bytes of an event whose end has not come.
+    /// Bytes of an unfinished event.
     pub(crate) fn unfinished(&self) -> usize {
         self.buffer.len()
     }

@@ -65,7 +65,7 @@ impl AnswerPool {
     ///
     /// # Errors
     ///
-    /// [`NoRoom`] where it does not fit.
+    /// [`NoRoom`] if it does not fit.
     pub(crate) fn room_for(&self, written: Tokens) -> Result<Arc<AnswerRoom>, NoRoom> {
         let bytes = written.get().saturating_mul(TOKEN_BYTES);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.longest_answer);

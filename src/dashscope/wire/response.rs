@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::body::Sending;
 use super::received::Received;
-use crate::dashscope::fault::error::{Defect, Fault, Timeout};
+use crate::dashscope::fault::error::{CallFault, Defect, Timeout};
 use crate::dashscope::fault::verdict::{AttemptBill, Failure, Repeat, unusable};
 
 /// The body of a response, piece by piece.
@@ -91,14 +91,14 @@ impl ReadError {
     pub(crate) fn billed(self, bill: AttemptBill) -> Failure {
         match self {
             Self::Unreachable => {
-                Failure::new(Fault::Unreachable, Repeat::Transient, AttemptBill::Nothing)
+                Failure::new(CallFault::Unreachable, Repeat::Transient, AttemptBill::Nothing)
             }
-            Self::Interrupted => Failure::new(Fault::Interrupted, Repeat::Transient, bill),
+            Self::Interrupted => Failure::new(CallFault::Interrupted, Repeat::Transient, bill),
             Self::TooLong => Failure { bill, ..unusable(Defect::TooLong, None) },
             Self::Unreadable => Failure { bill, ..unusable(Defect::Unreadable, None) },
             // A page that took minutes would take minutes again, and be paid for again.
-            Self::Timeout(which) => Failure::new(Fault::Timeout(which), Repeat::Never, bill),
-            Self::Deadline => Failure::new(Fault::DeadlineExceeded, Repeat::Never, bill),
+            Self::Timeout(which) => Failure::new(CallFault::Timeout(which), Repeat::Never, bill),
+            Self::Deadline => Failure::new(CallFault::DeadlineExceeded, Repeat::Never, bill),
         }
     }
 }

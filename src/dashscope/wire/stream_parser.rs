@@ -122,7 +122,7 @@ impl StreamParser {
             return None;
         }
         let choice = output.pointer("/choices/0");
-        // With `result_format` "text" the native protocol has no choices: the text stands in the output.
+        // With `result_format` "text" the native protocol has no choices: the text is in the output.
         let choice = choice.or_else(|| (!output["text"].is_null()).then_some(&output));
         let has_content = choice.is_some();
         let text = choice.map_or_else(|| Some(String::new()), text);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::answer;
 use super::received::Received;
 use super::transport::Transport;
-use crate::dashscope::fault::error::{Defect, Fault};
+use crate::dashscope::fault::error::{CallFault, Defect};
 use crate::dashscope::fault::verdict::{Failure, unusable};
 use crate::units::Usage;
 
@@ -36,7 +36,7 @@ pub(crate) async fn policy(
     match asked {
         Ok(Ok(received)) => read(received),
         Ok(Err(failure)) => Err(failure),
-        Err(_late) => Err(Failure::unsent(Fault::DeadlineExceeded)),
+        Err(_late) => Err(Failure::unsent(CallFault::DeadlineExceeded)),
     }
 }
 

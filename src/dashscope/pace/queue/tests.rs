@@ -28,7 +28,7 @@ async fn slot(
     queues: &CallQueues,
     queue: &Arc<CallQueue>,
     tenant: &str,
-) -> Result<SendSlot, Fault> {
+) -> Result<SendSlot, CallFault> {
     loop {
         match queues.slot(queue, tenant, TOKENS, later()).await {
             Ok(slot) => return Ok(slot),
@@ -58,7 +58,7 @@ async fn a_slot_that_cannot_come_in_time_is_refused_at_once_with_an_honest_wait(
     slot(&queues, &queue, "a").await.unwrap();
     let (second, third) = tokio::join!(slot(&queues, &queue, "a"), slot(&queues, &queue, "a"));
     assert!(second.is_ok());
-    let Err(Fault::Busy { retry_after }) = third else { panic!("{third:?}") };
+    let Err(CallFault::Busy { retry_after }) = third else { panic!("{third:?}") };
     assert_eq!((retry_after, start.elapsed().as_secs()), (Duration::from_secs(20), 10));
     tokio::time::sleep(retry_after.saturating_sub(start.elapsed())).await;
     assert!(slot(&queues, &queue, "a").await.is_ok());
@@ -71,7 +71,9 @@ async fn a_slot_that_cannot_come_before_the_deadline_is_refused_at_once() {
     slot(&queues, &queue, "a").await.unwrap();
     let deadline = start.into_std() + Duration::from_millis(999);
     let refused = queues.slot(&queue, "a", TOKENS, deadline).await;
-    let Err(NoSlot::TooLate(Fault::Busy { retry_after })) = refused else { panic!("{refused:?}") };
+    let Err(NoSlot::TooLate(CallFault::Busy { retry_after })) = refused else {
+        panic!("{refused:?}")
+    };
     assert_eq!((retry_after.as_secs(), start.elapsed()), (1, Duration::ZERO));
 }
 
@@ -85,7 +87,7 @@ async fn a_full_queue_refuses_a_tenant_that_fills_it_and_not_another() {
     };
     let (many, one) = tokio::join!(many, one);
     assert!(one.is_ok());
-    let refused = many.iter().filter(|slot| matches!(slot, Err(Fault::Busy { .. }))).count();
+    let refused = many.iter().filter(|slot| matches!(slot, Err(CallFault::Busy { .. }))).count();
     assert_eq!(refused, 2, "one passes, three wait, one is refused, one makes room");
 }
 
@@ -125,7 +127,7 @@ async fn a_hold_beyond_the_queue_s_timeout_refuses_as_a_throttle() {
     let first = slot(&queues, &queue, "a").await.unwrap();
     first.throttled(None, Some(Duration::from_mins(1))).await;
     let refused = slot(&queues, &queue, "a").await.unwrap_err();
-    let Fault::Throttled { retry_after, code: None } = refused else { panic!("{refused:?}") };
+    let CallFault::Throttled { retry_after, code: None } = refused else { panic!("{refused:?}") };
     assert_eq!(retry_after.as_secs(), 60);
 }
 
