@@ -84,14 +84,14 @@ enum Reach {
 
 /// What kept a call from being answered.
 #[derive(Debug, thiserror::Error)]
-enum CallError {
+enum CommandError {
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
     #[error(transparent)]
     Redis(#[from] RedisError),
 }
 
-impl CallError {
+impl CommandError {
     /// Whether it may pass by itself. Redis says by other codes that its settings and ours do not fit together, as a
     /// certificate does that is not trusted.
     fn is_outage(&self) -> bool {
@@ -188,7 +188,7 @@ impl Connection {
         let mut may_repeat = call.may_repeat();
         loop {
             let Ok(reached) = timeout_at(deadline, self.reached()).await else {
-                self.give_up_reconnecting(&CallError::Timeout(self.timeout));
+                self.give_up_reconnecting(&CommandError::Timeout(self.timeout));
                 return None;
             };
             let (epoch, mut connection) = reached?;
@@ -198,13 +198,13 @@ impl Connection {
                     *self.lateness() = Lateness::default();
                     return Some(answer);
                 }
-                Ok(Err(error)) => CallError::Redis(error),
+                Ok(Err(error)) => CommandError::Redis(error),
                 Err(_elapsed) => {
                     self.late(epoch, asked_at);
                     return None;
                 }
             };
-            if !matches!(&error, CallError::Redis(error) if error.is_connection_dropped()) {
+            if !matches!(&error, CommandError::Redis(error) if error.is_connection_dropped()) {
                 self.lose(epoch, &error);
                 return None;
             }
@@ -236,7 +236,7 @@ impl Connection {
 
     /// A connection over which the script was run and could write: a replica that only reads, a user
     /// without the right and a full memory show here and not at the next request.
-    async fn connect(&self) -> Result<MultiplexedConnection, CallError> {
+    async fn connect(&self) -> Result<MultiplexedConnection, CommandError> {
         // Every wait has its bound here; the library's own would end others earlier.
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
@@ -249,9 +249,9 @@ impl Connection {
             Ok::<_, RedisError>(connection)
         };
         let opened = timeout(CONNECT_TIMEOUT, opening).await;
-        let mut connection = opened.map_err(|_| CallError::Timeout(CONNECT_TIMEOUT))??;
+        let mut connection = opened.map_err(|_| CommandError::Timeout(CONNECT_TIMEOUT))??;
         let probed = timeout(self.timeout, probe.run::<()>(&mut connection)).await;
-        probed.map_err(|_| CallError::Timeout(self.timeout))??;
+        probed.map_err(|_| CommandError::Timeout(self.timeout))??;
         Ok(connection)
     }
 
@@ -275,7 +275,7 @@ impl Connection {
     fn late(&self, epoch: u64, asked_at: Instant) {
         let is_away = self.lateness().note(asked_at, Instant::now());
         if is_away {
-            self.lose(epoch, &CallError::Timeout(self.timeout));
+            self.lose(epoch, &CommandError::Timeout(self.timeout));
         }
     }
 
@@ -285,14 +285,14 @@ impl Connection {
     }
 
     /// Notes that over the connection of this epoch no answer comes, or one that refuses.
-    fn lose(&self, epoch: u64, error: &CallError) {
+    fn lose(&self, epoch: u64, error: &CommandError) {
         if self.change(Reach::Down, |state| state.epoch == epoch) {
             self.tell_away(error);
         }
     }
 
     /// Notes that a closed connection cannot be opened again.
-    fn give_up_reconnecting(&self, error: &CallError) {
+    fn give_up_reconnecting(&self, error: &CommandError) {
         if self.change(Reach::Down, |state| matches!(state.reach, Reach::Reconnecting)) {
             self.tell_away(error);
         }
