@@ -19,8 +19,8 @@ pub trait Clock: std::fmt::Debug + Send + Sync {
 
     /// Wall time in whole milliseconds, as it is stored.
     ///
-    /// A clock after the year 9999 reads as the last moment of the calendar. Every key with a date has expired then, which
-    /// is the safe error.
+    /// A clock after the year 9999 reads as the last moment of the calendar. Every key with a date has expired then,
+    /// which is the safe error.
     fn timestamp(&self) -> Timestamp {
         Timestamp::try_from(self.now())
             .and_then(|now| Timestamp::from_millisecond(now.as_millisecond()))

@@ -1,7 +1,7 @@
 //! Quantities that must not be confused: tokens, pixels, money.
 //!
-//! Each is an integer in a private field, so tokens cannot be compared with pixels, and money never becomes a float. There
-//! is no implicit conversion: [`new`](Tokens::new) makes a value, and [`get`](Tokens::get) returns its number.
+//! Each is an integer in a private field, so tokens cannot be compared with pixels, and money never becomes a float.
+//! There is no implicit conversion: [`new`](Tokens::new) makes a value, and [`get`](Tokens::get) returns its number.
 
 use std::fmt;
 use std::iter::Sum;

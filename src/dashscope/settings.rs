@@ -1,8 +1,8 @@
 //! The settings section `[upstream]`: endpoints, keys, timeouts, retries and queues.
 //!
-//! All defaults are in `config/default.toml`. [`UpstreamSettings::check`] refuses a value that cannot work, or would not
-//! do what its name says, and names the setting. The loader of the settings reads the API key from its file; this module
-//! reads no file.
+//! All defaults are in `config/default.toml`. [`UpstreamSettings::check`] refuses a value that cannot work, or would
+//! not do what its name says, and names the setting. The loader of the settings reads the API key from its file; this
+//! module reads no file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -40,13 +40,13 @@ pub struct UpstreamSettings {
     pub endpoints: Vec<EndpointSettings>,
     /// The model of a request that names none. Default `qwen-vl-ocr-2025-11-20`.
     pub model: String,
-    /// Milliseconds from the start of an attempt to the answer's headers. Default 200,000: an answer that is not streamed
-    /// begins only when the last token is written.
+    /// Milliseconds from the start of an attempt to the answer's headers. Default 200,000: an answer that is not
+    /// streamed begins only when the last token is written.
     pub first_byte_timeout_ms: u64,
     /// Milliseconds between two pieces of the answer. Default 60,000.
     pub idle_timeout_ms: u64,
-    /// Milliseconds of one attempt as a whole. Default 230,000; below the vendor's own 298,000, so that the gateway knows
-    /// which side ended the call.
+    /// Milliseconds of one attempt as a whole. Default 230,000; below the vendor's own 298,000, so that the gateway
+    /// knows which side ended the call.
     pub total_timeout_ms: u64,
     /// Milliseconds from the beginning of a stream to its end. Default 600,000: the vendor ends a call that is not
     /// streamed after five minutes and advises to stream longer answers.
@@ -104,8 +104,8 @@ pub struct EndpointSettings {
     /// A file that holds only the key.
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
-    /// The vendor's account of the key, if several endpoints share one: the vendor limits accounts and not keys, so they
-    /// share their rates, too. The endpoint's name, if absent.
+    /// The vendor's account of the key, if several endpoints share one: the vendor limits accounts and not keys, so
+    /// they share their rates, too. The endpoint's name, if absent.
     #[serde(default)]
     pub account: Option<String>,
     /// The share of the load, relative to the other endpoints. Default 1.

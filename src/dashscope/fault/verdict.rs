@@ -3,8 +3,8 @@
 //! DashScope's status says little. An unpaid bill is a 400 or a 429, a throttle is worded like a lost quota, and one
 //! code covers both a broken backend and a malformed message. So the exact code decides first, then its family, then
 //! the message, but only where the vendor's table makes a code ambiguous, and the status last. Codes are compared
-//! without case and underscores, so that both protocols have one spelling (`limit_requests`, `LimitRequests`). The table
-//! is section "Error messages" of Model Studio; each of its rows is a test at the end of this file.
+//! without case and underscores, so that both protocols have one spelling (`limit_requests`, `LimitRequests`). The
+//! table is section "Error messages" of Model Studio; each of its rows is a test at the end of this file.
 //!
 //! The bill of a failed call is not documented. An error of DashScope's without usage counts as unbilled, unless a
 //! model may have run to its end: after its own timeout, an *output* that moderation refused, and the page of a proxy

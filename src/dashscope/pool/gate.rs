@@ -339,8 +339,9 @@ mod tests {
         Undecided,
     }
 
-    /// Closes a gate for all by tenants whose calls always fail, and who always call before the others. Returns the longest
-    /// time for which it turned away a tenant whose calls go well, and who calls every `good_every` tenths of a second.
+    /// Closes a gate for all by tenants whose calls always fail, and who always call before the others. Returns the
+    /// longest time for which it turned away a tenant whose calls go well, and who calls every `good_every` tenths of a
+    /// second.
     fn longest_outage(bad: u32, takes: Duration, end: End, good_every: u32) -> Duration {
         let (gate, start) = gate();
         let names: Vec<_> = (0..bad).map(|number| format!("bad{number}")).collect();

@@ -163,8 +163,8 @@ impl Pool {
         }
     }
 
-    /// Whether a call whose attempt failed could go to an endpoint that has not failed at it; after a throttle, to one of
-    /// another account.
+    /// Whether a call whose attempt failed could go to an endpoint that has not failed at it; after a throttle, to one
+    /// of another account.
     pub(crate) fn has_another(
         &self,
         permit: &Permit,

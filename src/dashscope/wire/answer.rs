@@ -2,9 +2,9 @@
 //!
 //! Reading is lenient, because the vendor's samples differ from each other and from its recorded traffic. One reader
 //! serves both protocols: it looks for each value in all places where either protocol has it, and a member of the wrong
-//! type counts as absent. A good answer must have content of the model and no error. An error may come under any status,
-//! at the top level, inside `error`, or in the first event of a stream that was not asked for; the service sends the last
-//! with status 200.
+//! type counts as absent. A good answer must have content of the model and no error. An error may come under any
+//! status, at the top level, inside `error`, or in the first event of a stream that was not asked for; the service
+//! sends the last with status 200.
 //!
 //! Damaged characters are read as U+FFFD (`json`). A body that cannot be read is an error, but a bill in it still
 //! counts.

@@ -32,12 +32,12 @@ const PIECE: usize = 48 * 1024;
 /// The most bytes that are handed over at once: the length of an encoded [`PIECE`].
 const LONGEST_PIECE: usize = 64 * 1024;
 
-/// Pieces in a batch. They fill hyper's buffers (408 KiB, or 16 pieces), which hyper then writes before it asks for more.
-/// Fewer pieces would cost more system calls.
+/// Pieces in a batch. They fill hyper's buffers (408 KiB, or 16 pieces), which hyper then writes before it asks for
+/// more. Fewer pieces would cost more system calls.
 const BATCH: usize = 7;
 
-/// How long an upstream may read nothing of a request before the system ends the connection (`TCP_USER_TIMEOUT`, tcp(7),
-/// on Linux). Waiting for an answer does not count.
+/// How long an upstream may read nothing of a request before the system ends the connection (`TCP_USER_TIMEOUT`,
+/// tcp(7), on Linux). Waiting for an answer does not count.
 #[cfg(target_os = "linux")]
 pub(crate) const STALLED: Duration = Duration::from_secs(30);
 

@@ -1,9 +1,9 @@
 //! The request of a call, in one of DashScope's two protocols.
 //!
 //! The picture's address comes first and is empty, so that everything before it is ours and no prompt can be mistaken
-//! for it ([`RequestDocument`]). `max_tokens` is always there, since it bounds the bill. A system message never is, since
-//! the models have their own. A text is there only if the caller has one: without it the model uses its own prompt.
-//! Sampling has the vendor's defaults, as the vendor advises (Model Studio, "Qwen-OCR API reference").
+//! for it ([`RequestDocument`]). `max_tokens` is always there, since it bounds the bill. A system message never is,
+//! since the models have their own. A text is there only if the caller has one: without it the model uses its own
+//! prompt. Sampling has the vendor's defaults, as the vendor advises (Model Studio, "Qwen-OCR API reference").
 
 use serde::Serialize;
 use serde_json::Value;
@@ -95,8 +95,8 @@ struct StreamOptions {
     include_usage: bool,
 }
 
-/// The bounds are written twice, in `image_url` and beside it: the vendor's pages differ on their place, and a bound that
-/// is not read does not bind.
+/// The bounds are written twice, in `image_url` and beside it: the vendor's pages differ on their place, and a bound
+/// that is not read does not bind.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ChatPart<'a> {

@@ -47,15 +47,15 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-/// The time for a connection, TLS included: enough to send a lost packet twice again, and too short to matter beside the
-/// time of a page.
+/// The time for a connection, TLS included: enough to send a lost packet twice again, and too short to matter beside
+/// the time of a page.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Idle connections that are kept: more than the calls that usually run at the same time.
 const POOL_MAX_IDLE: usize = 64;
 
-/// How long an idle connection is kept. Servers keep theirs longer (Envoy: an hour, many load balancers: a minute), so a
-/// request rarely uses a connection that is just being closed.
+/// How long an idle connection is kept. Servers keep theirs longer (Envoy: an hour, many load balancers: a minute), so
+/// a request rarely uses a connection that is just being closed.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How much of an error's body is read. The vendor's have some hundred bytes.
@@ -65,8 +65,8 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// smaller, so few use the blocking pool.
 const INLINE_BYTES: usize = 64 * 1024;
 
-/// The longest `Retry-After` that counts. The vendor says that recovery takes a minute, and a date in the next year from
-/// a wrong clock must not close a model until the next restart.
+/// The longest `Retry-After` that counts. The vendor says that recovery takes a minute, and a date in the next year
+/// from a wrong clock must not close a model until the next restart.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// The HTTP side of one endpoint.
