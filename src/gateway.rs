@@ -208,6 +208,7 @@ impl Gateway {
     /// # Errors
     ///
     /// [`BuildError`] names the setting that cannot work.
+    #[expect(clippy::too_many_lines, reason = "the parts, one after the other")]
     pub async fn build(
         settings: &Settings,
         store: Store,
