@@ -317,7 +317,7 @@ async fn start(url: &str) -> (SocketAddr, String, Arc<ByteAccount>) {
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let settings = Settings::load_with(None, HashMap::from(environment)).unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let store = store::connect(url, store::Options::default()).await.unwrap();
+    let store = store::connect(url, store::StoreOptions::default()).await.unwrap();
     store.migrate().await.unwrap();
     let key = create_key(&store).await;
     let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));

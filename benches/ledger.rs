@@ -57,7 +57,7 @@ async fn main() {
         }
     }
     for url in urls {
-        let store = store::connect(&url, store::Options::default()).await.unwrap();
+        let store = store::connect(&url, store::StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
         println!("\n{}", store.engine());
         let ledger = open(&store).await;

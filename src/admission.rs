@@ -18,35 +18,32 @@
 //! However a permit ends, the [`Tab`] of its request notes the same as the ledger.
 
 pub mod presence;
+pub mod refusal;
 pub mod tab;
 pub mod watch;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::presence::{LAST_WAIT, Presence};
-use self::tab::{Bound, Tab};
+use self::tab::{PricedBound, Tab};
 use futures_util::future::Either;
 
 use crate::auth::credential::Lapse;
-use crate::auth::error::AuthError;
 use crate::auth::tenant::{Tenant, UnknownBill};
 use crate::catalog::{Model, Price};
 use crate::clock::Clock;
 use crate::ledger::account::Balances;
 use crate::ledger::books::{Bill, Charge};
-use crate::ledger::budget::{BudgetExceeded, Budgets, RemainingTokens};
+use crate::ledger::budget::{Budgets, RemainingTokens};
 use crate::ledger::{Ledger, Reservation, ReserveError};
 use crate::quote::Quote;
-use crate::rate_limit::{LimitExceeded, Quotas, RateLimiter, TakeError, Taken};
+use crate::rate_limit::{Quotas, RateLimiter, Taken};
 use crate::telemetry::metrics::Metrics;
 use crate::units::{Money, Tokens, Usage};
 
-/// The least time before a caller's deadline at which a call is still sent. With less, a call is paid for and
-/// its answer comes when nobody waits for it any more: the quickest pages take most of a second. The shortest
-/// wait that a caller can ask for is one second, of which the upload and the ledger may take a half.
-pub const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_millis(500);
+pub use self::refusal::{LEAST_TIME_FOR_AN_ATTEMPT, Refusal};
 
 /// When a call with this deadline may leave at the latest; none where that has passed.
 pub fn latest_start(deadline: Instant, now: Instant) -> Option<Instant> {
@@ -60,60 +57,6 @@ pub struct Admission {
     ledger: Ledger,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-}
-
-/// Why a request may not spend now.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A limit of the tenant is used up for the moment.
-    #[error(transparent)]
-    Limit(#[from] LimitExceeded),
-    /// A budget of the tenant has no room for the request.
-    #[error("{exceeded}")]
-    Budget {
-        /// The budget, and what is in its way.
-        exceeded: Box<BudgetExceeded>,
-        /// The least time after which the same request can pass.
-        retry_after: Duration,
-    },
-    /// The caller's key was revoked or expired, or its tenant was disabled, while the call waited.
-    #[error("{}", AuthError::from(*.0))]
-    Lapsed(Lapse),
-    /// The caller stops waiting before an answer could come.
-    #[error(
-        "{} ms are left until the deadline; a call is sent where at least {} ms are",
-        left.as_millis(), LEAST_TIME_FOR_AN_ATTEMPT.as_millis()
-    )]
-    TooLate {
-        /// The time until the deadline.
-        left: Duration,
-    },
-    /// Keys, and what is used of limits and budgets, are kept in a store that does not answer.
-    #[error("the store of keys, limits and budgets is not available")]
-    StoreUnavailable,
-}
-
-impl Refusal {
-    /// The label of metrics.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Limit(exceeded) => exceeded.limit.as_str(),
-            Self::Budget { .. } => "budget",
-            Self::Lapsed(Lapse::TenantDisabled) => "forbidden",
-            Self::Lapsed(Lapse::Revoked | Lapse::Expired) => "unauthorized",
-            Self::TooLate { .. } => "deadline",
-            Self::StoreUnavailable => "store_unavailable",
-        }
-    }
-}
-
-impl From<TakeError> for Refusal {
-    fn from(error: TakeError) -> Self {
-        match error {
-            TakeError::Exceeded(exceeded) => Self::Limit(exceeded),
-            TakeError::Unavailable => Self::StoreUnavailable,
-        }
-    }
 }
 
 /// What a settled permit spent.
@@ -164,13 +107,13 @@ pub struct Permit {
     deadline: Instant,
     presence: Presence,
     tab: Tab,
-    state: State,
+    state: PermitState,
     /// Whether an attempt failed before.
     is_repeat: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum PermitState {
     Admitted,
     Sent,
     Closed,
@@ -242,7 +185,7 @@ impl Admission {
                 deadline,
                 presence: Presence::default(),
                 tab: tab.clone(),
-                state: State::Admitted,
+                state: PermitState::Admitted,
                 is_repeat: false,
             };
             let charge = charge(tenant, tab.names().key, model, bound);
@@ -363,17 +306,17 @@ impl Permit {
 
     /// Notes that the call is about to leave: from here on a drop means that its bill is unknown.
     pub fn mark_sent(&mut self) {
-        self.state = State::Sent;
+        self.state = PermitState::Sent;
         self.tab.sent(self.most(), self.price.currency, self.is_repeat);
         self.is_repeat = true;
     }
 
     /// Notes that the call surely was not billed, so that the permit may serve another attempt.
     pub fn mark_unbilled(&mut self) {
-        if self.state == State::Sent {
+        if self.state == PermitState::Sent {
             self.tab.unbilled(self.most());
         }
-        self.state = State::Admitted;
+        self.state = PermitState::Admitted;
     }
 
     /// Settles at what the upstream billed under `request_id`. That is on its way when this returns;
@@ -385,7 +328,7 @@ impl Permit {
     ) -> impl Future<Output = Settlement> + Send + use<> {
         let counted = self.counted(&billed);
         let (verified, cost) = (counted == billed, self.price.of(&counted));
-        self.state = State::Closed;
+        self.state = PermitState::Closed;
         self.give_back_all_but(&counted);
         self.alarm_excess(&billed, &counted);
         let endpoint = self.endpoint.take();
@@ -396,7 +339,7 @@ impl Permit {
             self.count_spent(&billed, cost);
             reservation.map(|reservation| Either::Left(reservation.settle(bill)))
         } else {
-            self.count_unverified(Bound { tokens: counted.total(), cost });
+            self.count_unverified(PricedBound { tokens: counted.total(), cost });
             reservation.map(|reservation| Either::Right(reservation.clamp(bill)))
         };
         settlement(counted, verified, cost, budgets, settled)
@@ -413,7 +356,7 @@ impl Permit {
     /// [`settle`](Self::settle).
     pub fn write_off(mut self) -> impl Future<Output = Settlement> + Send + use<> {
         let (bound, cost) = (self.bound, self.most().cost);
-        self.state = State::Closed;
+        self.state = PermitState::Closed;
         self.count_unverified(self.most());
         let reservation = self.reservation.take();
         let budgets = reservation.as_ref().map(Reservation::budgets);
@@ -445,8 +388,8 @@ impl Permit {
     }
 
     /// The bound at the price where the call is made.
-    const fn most(&self) -> Bound {
-        Bound { tokens: self.bound.total(), cost: self.price.of(&self.bound) }
+    const fn most(&self) -> PricedBound {
+        PricedBound { tokens: self.bound.total(), cost: self.price.of(&self.bound) }
     }
 
     fn count_spent(&self, billed: &Usage, cost: Money) {
@@ -457,7 +400,7 @@ impl Permit {
         metrics.cost(tenant, model, self.price.currency, cost);
     }
 
-    fn count_unverified(&self, counted: Bound) {
+    fn count_unverified(&self, counted: PricedBound) {
         self.tab.unverified(self.most(), counted);
         let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
         let metrics = &self.admission.metrics;
@@ -504,14 +447,14 @@ impl Drop for Permit {
     fn drop(&mut self) {
         match self.state {
             // What is reserved is released by being dropped.
-            State::Admitted => self.give_back_all_but(&Usage::default()),
-            State::Sent => {
+            PermitState::Admitted => self.give_back_all_but(&Usage::default()),
+            PermitState::Sent => {
                 self.count_unverified(self.most());
                 let cost = self.most().cost;
                 let (reservation, endpoint) = (self.reservation.take(), self.endpoint.take());
                 drop(reservation.map(|reservation| reservation.write_off(cost, endpoint)));
             }
-            State::Closed => {}
+            PermitState::Closed => {}
         }
     }
 }

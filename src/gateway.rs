@@ -16,7 +16,7 @@ use crate::auth::store::TenantStoreError;
 use crate::auth::tenancy::Tenancy;
 use crate::auth::tenant::TenantName;
 use crate::capacity::account::ByteAccount;
-use crate::capacity::memory::Memory;
+use crate::capacity::memory::MemoryLimit;
 use crate::capacity::places::Places;
 use crate::capacity::scratch::Scratch;
 use crate::capacity::share::Shares;
@@ -361,7 +361,7 @@ pub fn check(
 ///
 /// [`CapacityError`] names the keys that do not fit together.
 pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
-    Capacity::of(&settings.wanted_capacity(), Memory::read(Path::new("/")).as_ref())
+    Capacity::of(&settings.wanted_capacity(), MemoryLimit::read(Path::new("/")).as_ref())
 }
 
 /// The account of the bytes of uploads and long answers, which shows itself in the metrics.

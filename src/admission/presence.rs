@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::auth::authenticator::AdmittedKey;
 
 /// How long a call still waits once its caller may have left. Zero would refuse it, because less time would be

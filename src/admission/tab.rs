@@ -74,7 +74,7 @@ pub struct Spent {
 struct Sums {
     ended: Spent,
     /// Bounds of calls under way.
-    open: Bound,
+    open: PricedBound,
     names: Names,
     waited: Waited,
     /// What is waited for now, and since when.
@@ -83,7 +83,7 @@ struct Sums {
 
 /// The most that a call can be billed, and what that costs where the call is made.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bound {
+pub(super) struct PricedBound {
     pub(super) tokens: Tokens,
     pub(super) cost: Money,
 }
@@ -187,7 +187,7 @@ impl Tab {
     }
 
     /// A call leaves.
-    pub(super) fn sent(&self, bound: Bound, currency: Currency, is_repeat: bool) {
+    pub(super) fn sent(&self, bound: PricedBound, currency: Currency, is_repeat: bool) {
         let mut sums = self.lock();
         sums.ended.currency = Some(currency);
         sums.ended.calls += 1;
@@ -197,12 +197,12 @@ impl Tab {
     }
 
     /// A call that was sent cost nothing.
-    pub(super) fn unbilled(&self, bound: Bound) {
+    pub(super) fn unbilled(&self, bound: PricedBound) {
         self.lock().close(bound);
     }
 
     /// A call that was sent was billed.
-    pub(super) fn billed(&self, bound: Bound, usage: &Usage, cost: Money) {
+    pub(super) fn billed(&self, bound: PricedBound, usage: &Usage, cost: Money) {
         let mut sums = self.lock();
         sums.close(bound);
         sums.ended.billed = sums.ended.billed.plus(usage);
@@ -210,7 +210,7 @@ impl Tab {
     }
 
     /// The bill of a call that was sent is unknown, or not to be believed; so much is counted.
-    pub(super) fn unverified(&self, bound: Bound, counted: Bound) {
+    pub(super) fn unverified(&self, bound: PricedBound, counted: PricedBound) {
         let mut sums = self.lock();
         sums.close(bound);
         sums.ended.write_off(counted);
@@ -235,7 +235,7 @@ impl Sums {
         waited
     }
 
-    fn close(&mut self, bound: Bound) {
+    fn close(&mut self, bound: PricedBound) {
         self.open.tokens = self.open.tokens.saturating_sub(bound.tokens);
         self.open.cost = self.open.cost.saturating_sub(bound.cost);
     }
@@ -249,7 +249,7 @@ impl Waited {
 }
 
 impl Spent {
-    const fn write_off(&mut self, bound: Bound) {
+    const fn write_off(&mut self, bound: PricedBound) {
         self.unverified = self.unverified.saturating_add(bound.tokens);
         self.unverified_cost = self.unverified_cost.saturating_add(bound.cost);
     }

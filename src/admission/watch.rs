@@ -49,13 +49,13 @@ pub struct BudgetWatch {
     clock: Arc<dyn Clock>,
     /// Tenants that are shown at most.
     most: usize,
-    last: watch::Sender<Reading>,
+    last: watch::Sender<BudgetReading>,
     wanted: Notify,
 }
 
 /// What was read last.
 #[derive(Debug, Clone, Default)]
-struct Reading {
+struct BudgetReading {
     levels: BudgetLevels,
     /// The day of the levels.
     day: Option<Date>,
@@ -64,7 +64,7 @@ struct Reading {
 }
 
 /// Why the budgets could not be read.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type ReadFailure = Box<dyn std::error::Error + Send + Sync>;
 
 impl BudgetWatch {
     /// A watch over the tenants of `directory`, of whom `most` are shown.
@@ -75,7 +75,7 @@ impl BudgetWatch {
         clock: Arc<dyn Clock>,
         most: usize,
     ) -> Self {
-        let (last, _) = watch::channel(Reading::default());
+        let (last, _) = watch::channel(BudgetReading::default());
         Self { directory, ledger, catalog, clock, most, last, wanted: Notify::new() }
     }
 
@@ -108,7 +108,7 @@ impl BudgetWatch {
             let tried_at = Some(self.clock.instant());
             self.last.send_modify(|last| match read {
                 Ok((day, levels)) => {
-                    *last = Reading { levels, day: Some(day), tried_at, has_failed: false };
+                    *last = BudgetReading { levels, day: Some(day), tried_at, has_failed: false };
                 }
                 Err(error) => {
                     if !last.has_failed {
@@ -123,7 +123,7 @@ impl BudgetWatch {
         }
     }
 
-    async fn read(&self) -> Result<(Date, BudgetLevels), Failure> {
+    async fn read(&self) -> Result<(Date, BudgetLevels), ReadFailure> {
         let (day, read_at) = (self.ledger.today(), self.clock.now());
         let mut tenants = self.directory.tenants().await?;
         tenants.retain(|tenant| budgets(tenant).are_any());
@@ -207,7 +207,7 @@ impl TenantStanding {
     }
 }
 
-impl Reading {
+impl BudgetReading {
     fn is_fresh(&self, today: Date, now: Instant) -> bool {
         let is_young = |at: Instant| now.saturating_duration_since(at) < FRESH;
         (self.has_failed || self.day == Some(today)) && self.tried_at.is_some_and(is_young)
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    fn reading(day: Date) -> Reading {
+    fn reading(day: Date) -> BudgetReading {
         let standing = BudgetUse { limit: None, settled: Tokens::ZERO, reserved: Tokens::ZERO };
         let level = |period: Period| BudgetLevel {
             tenant: "acme".to_owned(),
@@ -243,7 +243,7 @@ mod tests {
         };
         let shown = Period::ALL.map(level).to_vec();
         let levels = BudgetLevels { shown, ..BudgetLevels::default() };
-        Reading { levels, day: Some(day), ..Reading::default() }
+        BudgetReading { levels, day: Some(day), ..BudgetReading::default() }
     }
 
     #[test]
@@ -261,10 +261,10 @@ mod tests {
     fn a_new_day_is_read_at_once_and_a_database_that_is_away_is_not_asked_all_the_time() {
         let now = ManualClock::new(SystemTime::UNIX_EPOCH).instant();
         let day = date(2026, 5, 30);
-        let reading = Reading { tried_at: Some(now), ..reading(day) };
+        let reading = BudgetReading { tried_at: Some(now), ..reading(day) };
         assert!(reading.is_fresh(day, now) && !reading.is_fresh(date(2026, 5, 31), now));
         assert!(!reading.is_fresh(day, now + FRESH));
-        let failed = Reading { has_failed: true, ..reading };
+        let failed = BudgetReading { has_failed: true, ..reading };
         assert!(failed.is_fresh(date(2026, 5, 31), now));
     }
 }

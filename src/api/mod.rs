@@ -102,7 +102,8 @@ mod tests {
         let variables = [("DASHSCOPE_API_KEY", "sk-x")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let settings = Settings::load_with(None, HashMap::from(variables)).unwrap();
-        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        let store =
+            store::connect("sqlite::memory:", store::StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
         Gateway::build(&settings, store, clock, random).await.unwrap()

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::IntGauge;
 
-use super::share::{Holder, add};
+use super::share::{TenantHolder, add};
+
+pub use super::share::{NoRoom, Whose};
 
 /// All bytes that are held, and how many may be.
 #[derive(Debug)]
@@ -19,34 +21,13 @@ pub struct ByteAccount {
     shown: IntGauge,
 }
 
-/// There is no room for so many bytes now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{actual} bytes would be held, {allowed} may be")]
-pub struct NoRoom {
-    /// What would be held with them, in bytes.
-    pub actual: u64,
-    /// What may be held, in bytes.
-    pub allowed: u64,
-    /// Who has no room.
-    pub whose: Whose,
-}
-
-/// Whose room it is that does not suffice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// That of the whole process.
-    Process,
-    /// The share of one tenant.
-    Tenant,
-}
-
 /// Bytes that count as held until this is dropped.
 #[derive(Debug)]
 #[must_use = "bytes that are dropped are no longer counted"]
 pub struct HeldBytes {
     account: Arc<ByteAccount>,
     /// Whose share they are of; none where they are nobody's.
-    holder: Option<Arc<Holder>>,
+    holder: Option<Arc<TenantHolder>>,
     bytes: AtomicU64,
 }
 
@@ -74,7 +55,7 @@ impl ByteAccount {
     /// [`NoRoom`] where they do not fit into its share, or not at all.
     pub fn hold_for(
         self: &Arc<Self>,
-        holder: Arc<Holder>,
+        holder: Arc<TenantHolder>,
         bytes: u64,
     ) -> Result<HeldBytes, NoRoom> {
         let account = Arc::clone(self);

@@ -19,14 +19,14 @@ const HIERARCHIES: [(&str, &str, &str); 3] = [
 
 /// Memory that this process may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Memory {
+pub struct MemoryLimit {
     /// How much, in bytes.
     pub bytes: u64,
     /// What says so: a file.
     pub source: PathBuf,
 }
 
-impl Memory {
+impl MemoryLimit {
     /// Reads it from the file system at `root`, which is `/` but in tests; `None` where nothing tells.
     pub fn read(root: &Path) -> Option<Self> {
         let machine = machine(root);
@@ -39,7 +39,7 @@ impl Memory {
     }
 }
 
-impl fmt::Display for Memory {
+impl fmt::Display for MemoryLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes of memory ({})", self.bytes, self.source.display())
     }
@@ -57,24 +57,24 @@ fn group_of<'a>(groups: &'a str, controller: &str) -> Option<&'a str> {
 
 /// The limits of a group and of those above it. Within a container the path may be the host's, of which
 /// only the root is mounted; what is not there limits nothing.
-fn limits(mount: &Path, group: &str, file: &str) -> Vec<Memory> {
+fn limits(mount: &Path, group: &str, file: &str) -> Vec<MemoryLimit> {
     let group = Path::new(group.trim_start_matches('/'));
     let files = group.ancestors().map(|group| mount.join(group).join(file));
     let limits = files.filter_map(|source| {
         // A group of the second version without a limit says `max`.
         let bytes = fs::read_to_string(&source).ok()?.trim().parse().ok()?;
-        Some(Memory { bytes, source })
+        Some(MemoryLimit { bytes, source })
     });
     limits.collect()
 }
 
 /// The machine's memory: `MemTotal` in kibibytes (proc(5)).
-fn machine(root: &Path) -> Option<Memory> {
+fn machine(root: &Path) -> Option<MemoryLimit> {
     let source = root.join("proc/meminfo");
     let text = fs::read_to_string(&source).ok()?;
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(Memory { bytes: kibibytes.saturating_mul(1024), source })
+    Some(MemoryLimit { bytes: kibibytes.saturating_mul(1024), source })
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
 
     /// The bytes, and the file that says so.
     fn read(root: &TempDir) -> (u64, String) {
-        let memory = Memory::read(root.path()).unwrap();
+        let memory = MemoryLimit::read(root.path()).unwrap();
         let source = memory.source.strip_prefix(root.path()).unwrap();
         (memory.bytes, source.to_str().unwrap().to_owned())
     }
@@ -169,6 +169,6 @@ mod tests {
 
     #[test]
     fn a_system_that_tells_nothing_has_no_known_memory() {
-        assert_eq!(Memory::read(tempfile::tempdir().unwrap().path()), None);
+        assert_eq!(MemoryLimit::read(tempfile::tempdir().unwrap().path()), None);
     }
 }

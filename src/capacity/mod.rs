@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use self::memory::Memory;
+use self::memory::MemoryLimit;
 use self::share::Share;
 
 /// What a connection may have buffered before its request is known, in bytes: the longest head of a
@@ -111,7 +111,7 @@ impl Capacity {
     /// # Errors
     ///
     /// [`CapacityError`] names the keys that do not fit together.
-    pub fn of(wanted: &Wanted, memory: Option<&Memory>) -> Result<Self, CapacityError> {
+    pub fn of(wanted: &Wanted, memory: Option<&MemoryLimit>) -> Result<Self, CapacityError> {
         let by_memory = |ceiling, part: fn(u64) -> u64| match (ceiling, memory) {
             (Ceiling::Fixed(number), _) => Ok(number),
             (Ceiling::Auto, Some(memory)) => Ok(part(memory.bytes).max(1)),
@@ -220,8 +220,8 @@ mod tests {
         share_percent: 50,
     };
 
-    fn memory(bytes: u64) -> Memory {
-        Memory { bytes, source: "/sys/fs/cgroup/memory.max".into() }
+    fn memory(bytes: u64) -> MemoryLimit {
+        MemoryLimit { bytes, source: "/sys/fs/cgroup/memory.max".into() }
     }
 
     fn of(wanted: &Wanted, bytes: u64) -> Result<Capacity, CapacityError> {

@@ -25,13 +25,13 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Places {
     most: usize,
     most_strangers: usize,
-    state: Mutex<State>,
+    state: Mutex<PlacesState>,
     /// A place has become free, or a stranger known.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PlacesState {
     taken: usize,
     /// By their numbers, so that the oldest is first.
     strangers: BTreeMap<u64, Stranger>,
@@ -46,7 +46,7 @@ struct Stranger {
 
 /// The place of one connection, given back when dropped.
 #[derive(Debug)]
-pub struct Place(Visit);
+pub struct ConnectionPlace(Visit);
 
 /// What is known of the connection that has a place.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ impl Places {
     }
 
     /// Takes a place for a new connection as soon as there is one. Only one caller may wait at a time.
-    pub async fn take(self: &Arc<Self>) -> Place {
+    pub async fn take(self: &Arc<Self>) -> ConnectionPlace {
         loop {
             let until = match self.try_take() {
                 Ok(place) => return place,
@@ -90,7 +90,7 @@ impl Places {
     /// # Errors
     ///
     /// Where there is none: when the oldest stranger must give way, if there are strangers.
-    pub fn try_take(self: &Arc<Self>) -> Result<Place, Option<Instant>> {
+    pub fn try_take(self: &Arc<Self>) -> Result<ConnectionPlace, Option<Instant>> {
         let mut state = self.state();
         let now = Instant::now();
         if state.taken >= self.most || state.strangers.len() >= self.most_strangers {
@@ -108,7 +108,7 @@ impl Places {
         state.next += 1;
         let stranger = Stranger { since: now, gives_way: gives_way.clone() };
         state.strangers.insert(number, stranger);
-        Ok(Place(Visit { places: Arc::clone(self), number, gives_way }))
+        Ok(ConnectionPlace(Visit { places: Arc::clone(self), number, gives_way }))
     }
 
     /// Places that are taken.
@@ -116,7 +116,7 @@ impl Places {
         self.state().taken
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PlacesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -128,14 +128,14 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// What is known of its connection.
     pub fn visit(&self) -> Visit {
         self.0.clone()
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let Visit { places, number, gives_way } = &self.0;
         let mut state = places.state();

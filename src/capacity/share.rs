@@ -9,8 +9,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::account::{NoRoom, Whose};
-
 /// The most that one tenant may hold. A share that is all is [`Share::ALL`]: the limit of the whole binds then,
 /// and is what a refusal names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +37,12 @@ pub struct Shares {
     most: Share,
     binds: AtomicBool,
     /// A holder takes itself out when it is dropped.
-    holders: Mutex<HashMap<Box<str>, Weak<Holder>>>,
+    holders: Mutex<HashMap<Box<str>, Weak<TenantHolder>>>,
 }
 
 /// One tenant that holds something, or is about to.
 #[derive(Debug)]
-pub struct Holder {
+pub struct TenantHolder {
     tenant: Box<str>,
     requests: AtomicU64,
     bytes: AtomicU64,
@@ -54,7 +52,7 @@ pub struct Holder {
 /// One request of a tenant, until this is dropped.
 #[derive(Debug)]
 #[must_use = "a place that is dropped is free again"]
-pub struct TenantPlace(Arc<Holder>);
+pub struct TenantPlace(Arc<TenantHolder>);
 
 /// A tenant has as many requests in flight as its share allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +64,27 @@ pub struct NoPlace {
     pub actual: u64,
     /// Requests that it may have.
     pub allowed: u64,
+}
+
+/// There is no room for so many bytes now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{actual} bytes would be held, {allowed} may be")]
+pub struct NoRoom {
+    /// The bytes that would be held with them.
+    pub actual: u64,
+    /// The bytes that may be held.
+    pub allowed: u64,
+    /// Whose room does not suffice.
+    pub whose: Whose,
+}
+
+/// Whose room does not suffice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// That of the whole process.
+    Process,
+    /// The share of one tenant.
+    Tenant,
 }
 
 impl Shares {
@@ -80,12 +99,12 @@ impl Shares {
     }
 
     /// What is counted of `tenant`.
-    pub fn of(self: &Arc<Self>, tenant: &str) -> Arc<Holder> {
+    pub fn of(self: &Arc<Self>, tenant: &str) -> Arc<TenantHolder> {
         let mut holders = self.holders();
         if let Some(holder) = holders.get(tenant).and_then(Weak::upgrade) {
             return holder;
         }
-        let holder = Arc::new(Holder {
+        let holder = Arc::new(TenantHolder {
             tenant: tenant.into(),
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -95,7 +114,7 @@ impl Shares {
         holder
     }
 
-    fn holders(&self) -> MutexGuard<'_, HashMap<Box<str>, Weak<Holder>>> {
+    fn holders(&self) -> MutexGuard<'_, HashMap<Box<str>, Weak<TenantHolder>>> {
         // Every change is a single insertion or removal, so a panic elsewhere leaves nothing half done.
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,7 +127,7 @@ impl Shares {
     }
 }
 
-impl Holder {
+impl TenantHolder {
     /// Whether one more request with so many bytes is more than the share, whether that binds or not.
     pub fn is_over_with(&self, bytes: u64) -> bool {
         let most = self.shares.most;
@@ -146,7 +165,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for TenantHolder {
     fn drop(&mut self) {
         let mut holders = self.shares.holders();
         // Meanwhile another may have been put in its place.

@@ -196,7 +196,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_days_of_an_audit_are_those_of_the_ledger_s_time_zone() {
-        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        let store =
+            store::connect("sqlite::memory:", store::StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365));
         let time_zone = Calendar::named("America/New_York").unwrap();
@@ -222,7 +223,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_empty_ledger_is_balanced() {
-        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        let store =
+            store::connect("sqlite::memory:", store::StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365));
         let settings = settings(400);

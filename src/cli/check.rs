@@ -18,7 +18,7 @@ use crate::rate_limit::shared::RedisRateLimiter;
 use crate::redis::link;
 use crate::redis::settings::RedisSettings;
 use crate::settings::Settings;
-use crate::store::{MissingFile, Schema, StoreError};
+use crate::store::{MissingFile, SchemaState, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// Runs one check after the other and writes a line for each.
@@ -70,13 +70,13 @@ async fn check_database(settings: &Settings) -> Result<String, Failure> {
     };
     let engine = store.engine();
     let how = match store.schema().await? {
-        Schema::Older(missing) => {
+        SchemaState::Older(missing) => {
             let said =
                 format!("{engine} answers; its schema is older and lacks {}", missing.join(", "));
             return to_migrate(settings, &said);
         }
-        Schema::Same => "is up to date".to_owned(),
-        Schema::Newer { version, known } => format!(
+        SchemaState::Same => "is up to date".to_owned(),
+        SchemaState::Newer { version, known } => format!(
             "its schema is newer: it has migration {version}, this version of the program has those up to \
              {known} and runs on it"
         ),

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 
 use super::output::{Failure, say};
 use crate::settings::DatabaseSettings;
-use crate::store::{self, MissingFile, Schema, Store, StoreError};
+use crate::store::{self, MissingFile, SchemaState, Store, StoreError};
 
 /// Connects to a database whose schema this program runs on, and leaves the schema as it is.
 ///
@@ -15,8 +15,10 @@ use crate::store::{self, MissingFile, Schema, Store, StoreError};
 pub(super) async fn open(settings: &DatabaseSettings) -> Result<Store, StoreError> {
     let store = connect(settings, MissingFile::Refused).await?;
     match store.schema().await? {
-        Schema::Same | Schema::Newer { .. } => Ok(store),
-        Schema::Older(missing) => Err(StoreError::OlderDatabase { missing: missing.join(", ") }),
+        SchemaState::Same | SchemaState::Newer { .. } => Ok(store),
+        SchemaState::Older(missing) => {
+            Err(StoreError::OlderDatabase { missing: missing.join(", ") })
+        }
     }
 }
 
@@ -37,10 +39,10 @@ pub(super) async fn connect(
     settings: &DatabaseSettings,
     missing_file: MissingFile,
 ) -> Result<Store, StoreError> {
-    let options = store::Options {
+    let options = store::StoreOptions {
         max_connections: settings.max_connections,
         missing_file,
-        ..store::Options::default()
+        ..store::StoreOptions::default()
     };
     store::connect(settings.url.expose_secret(), options).await
 }
@@ -53,11 +55,11 @@ pub(super) async fn connect(
 pub(super) async fn migrate(settings: &DatabaseSettings) -> Result<(), Failure> {
     let store = open_migrated(settings).await?;
     match store.schema().await? {
-        Schema::Newer { version, known } => say(&format!(
+        SchemaState::Newer { version, known } => say(&format!(
             "the database is newer than this version of the program, which runs on it: it has migration \
              {version}, and the program has those up to {known}"
         )),
-        Schema::Same | Schema::Older(_) => say("the database is up to date"),
+        SchemaState::Same | SchemaState::Older(_) => say("the database is up to date"),
     }
     Ok(())
 }

@@ -258,7 +258,8 @@ mod tests {
 
     impl Desk {
         async fn open() -> Self {
-            let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+            let store =
+                store::connect("sqlite::memory:", store::StoreOptions::default()).await.unwrap();
             store.migrate().await.unwrap();
             let start = SystemTime::UNIX_EPOCH + Duration::from_hours(490_896);
             let acme = Tenant::new("acme".parse().unwrap());

@@ -347,7 +347,8 @@ mod tests {
     }
 
     async fn empty_store() -> Arc<dyn TenantStore> {
-        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        let store =
+            store::connect("sqlite::memory:", store::StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
         store.tenants()
     }

@@ -409,7 +409,8 @@ mod tests {
     }
 
     async fn run_in(calendar: &Calendar, line: &str) -> (ExitCode, String) {
-        let store = store::connect("sqlite::memory:", store::Options::default()).await.unwrap();
+        let store =
+            store::connect("sqlite::memory:", store::StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
         let clock = ManualClock::new(SystemTime::UNIX_EPOCH + Duration::from_hours(494_088));
         let mut out = Vec::new();

@@ -50,7 +50,7 @@ use self::budget::Budgets;
 use self::commits::Commits;
 use self::context::Context;
 use self::reaper::Reaper;
-use self::reservation::{Message, ReserveReply, ReserveRequest};
+use self::reservation::{ReserveReply, ReserveRequest, WriterMessage};
 use self::settings::LedgerSettings;
 use self::usage::{UsageQuery, UsageRow};
 use self::window::{Calendar, Period};
@@ -79,7 +79,7 @@ const CAPACITY: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Ledger {
     context: Arc<Context>,
-    inbox: mpsc::UnboundedSender<Message>,
+    inbox: mpsc::UnboundedSender<WriterMessage>,
     room: Arc<Semaphore>,
 }
 
@@ -152,7 +152,7 @@ impl Ledger {
         let id = new_id(&*self.context.clock, &*self.context.random);
         let request = ReserveRequest::new(id, charge, budgets, room, reply);
         // Fails only where the writer has gone, which drops the request and with it the reply.
-        let _ = self.inbox.send(Message::Reserve(Box::new(request)));
+        let _ = self.inbox.send(WriterMessage::Reserve(Box::new(request)));
         let Ok(Ok(mut reply)) = timeout(PATIENCE, answer).await else {
             return Err(ReserveError::Unavailable);
         };
@@ -253,7 +253,7 @@ impl Ledger {
             return;
         }
         let (done, written) = oneshot::channel();
-        let _ = self.inbox.send(Message::Flush(done));
+        let _ = self.inbox.send(WriterMessage::Flush(done));
         let _ = timeout(FLUSH_PATIENCE, written).await;
     }
 
@@ -272,7 +272,7 @@ impl Ledger {
     /// closed.
     pub async fn close(&self) {
         let (done, written) = oneshot::channel();
-        let _ = self.inbox.send(Message::Flush(done));
+        let _ = self.inbox.send(WriterMessage::Flush(done));
         let _ = written.await;
     }
 }

@@ -13,14 +13,14 @@ use std::sync::Arc;
 /// The lines of all tenants.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    lines: BTreeMap<Arc<str>, Line<T>>,
+    lines: BTreeMap<Arc<str>, TenantLine<T>>,
     /// Tenants whose lines are ready, each once, in the order of their turns.
     turns: VecDeque<Arc<str>>,
 }
 
 /// The calls of one tenant.
 #[derive(Debug)]
-struct Line<T> {
+struct TenantLine<T> {
     calls: VecDeque<T>,
     is_ready: bool,
 }
@@ -47,7 +47,7 @@ impl<T> Queue<T> {
 
     /// Puts a call at the end of its tenant's line, which is ready then.
     pub(super) fn push(&mut self, tenant: &Arc<str>, call: T) {
-        let line = self.lines.entry(Arc::clone(tenant)).or_insert_with(Line::new);
+        let line = self.lines.entry(Arc::clone(tenant)).or_insert_with(TenantLine::new);
         line.calls.push_back(call);
         self.wake(tenant);
     }
@@ -55,7 +55,7 @@ impl<T> Queue<T> {
     /// Puts calls that must wait back to the head of their tenant's line, in their order. The line is
     /// not ready then.
     pub(super) fn put_back(&mut self, tenant: &Arc<str>, calls: impl IntoIterator<Item = T>) {
-        let line = self.lines.entry(Arc::clone(tenant)).or_insert_with(Line::new);
+        let line = self.lines.entry(Arc::clone(tenant)).or_insert_with(TenantLine::new);
         let behind = std::mem::take(&mut line.calls);
         line.calls.extend(calls.into_iter().chain(behind));
         if std::mem::replace(&mut line.is_ready, false) {
@@ -112,7 +112,7 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Line<T> {
+impl<T> TenantLine<T> {
     const fn new() -> Self {
         Self { calls: VecDeque::new(), is_ready: false }
     }

@@ -34,11 +34,11 @@ pub enum ReserveError {
 
 /// What the writer is told.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum WriterMessage {
     /// A call asks for its bound.
     Reserve(Box<ReserveRequest>),
     /// A call has ended.
-    End(Box<End>),
+    End(Box<CallEnd>),
     /// Somebody wants to know when all of the above is in the database.
     Flush(oneshot::Sender<()>),
 }
@@ -68,7 +68,7 @@ pub(super) enum ReserveReply {
 
 /// The end of a call.
 #[derive(Debug)]
-pub(super) struct End {
+pub(super) struct CallEnd {
     pub(super) operation: Operation,
     pub(super) reply: Option<oneshot::Sender<Balances>>,
     /// When it was, by the ledger's clock.
@@ -91,7 +91,7 @@ pub struct Reservation {
     pub(super) is_awaited: bool,
     /// Given up with the operation that ends the reservation.
     pub(super) room: Option<OwnedSemaphorePermit>,
-    pub(super) inbox: mpsc::UnboundedSender<Message>,
+    pub(super) inbox: mpsc::UnboundedSender<WriterMessage>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -198,7 +198,12 @@ impl Reservation {
         let room @ Some(_) = self.room.take() else { return };
         let at = self.clock.instant();
         // Fails only at the end of the process; then the entry is written off by others.
-        let _ = self.inbox.send(Message::End(Box::new(End { operation, reply, at, _room: room })));
+        let _ = self.inbox.send(WriterMessage::End(Box::new(CallEnd {
+            operation,
+            reply,
+            at,
+            _room: room,
+        })));
     }
 }
 

@@ -31,7 +31,9 @@ use super::books::{Operation, Outcome};
 use super::budget::{BudgetExceeded, Budgets};
 use super::context::Context;
 use super::queue::Queue;
-use super::reservation::{End, Message, Reservation, ReserveError, ReserveReply, ReserveRequest};
+use super::reservation::{
+    CallEnd, Reservation, ReserveError, ReserveReply, ReserveRequest, WriterMessage,
+};
 use super::store::LedgerStoreError;
 use crate::random::new_id;
 use crate::telemetry::metrics::LedgerStep;
@@ -56,10 +58,10 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)
 #[derive(Debug)]
 pub(super) struct Writer {
     context: Arc<Context>,
-    messages: mpsc::UnboundedReceiver<Message>,
+    messages: mpsc::UnboundedReceiver<WriterMessage>,
     /// What reservations post their ends to. Weak, so that the task ends with its last user.
-    inbox: mpsc::WeakUnboundedSender<Message>,
-    ends: VecDeque<End>,
+    inbox: mpsc::WeakUnboundedSender<WriterMessage>,
+    ends: VecDeque<CallEnd>,
     requests: Queue<ReserveRequest>,
     /// When all calls that wait are tried next. Set while there are any.
     next_try: Option<Instant>,
@@ -72,27 +74,27 @@ pub(super) struct Writer {
 #[derive(Debug, Default)]
 struct Batch {
     operations: Vec<Operation>,
-    ends: Vec<End>,
+    ends: Vec<CallEnd>,
     requests: Vec<ReserveRequest>,
 }
 
 /// What became of a batch.
 #[derive(Debug)]
 struct Posted {
-    outcomes: Vec<Result<Outcome, Broken>>,
+    outcomes: Vec<Result<Outcome, BrokenOperation>>,
     /// Whether it was answered at the first try, so that no other commit of it can be under way.
     at_once: bool,
 }
 
 /// An operation that the store will never take.
 #[derive(Debug, Clone, Copy)]
-struct Broken;
+struct BrokenOperation;
 
 impl Writer {
     pub(super) fn new(
         context: Arc<Context>,
-        inbox: mpsc::WeakUnboundedSender<Message>,
-        messages: mpsc::UnboundedReceiver<Message>,
+        inbox: mpsc::WeakUnboundedSender<WriterMessage>,
+        messages: mpsc::UnboundedReceiver<WriterMessage>,
     ) -> Self {
         Self {
             context,
@@ -175,14 +177,14 @@ impl Writer {
         }
     }
 
-    fn accept(&mut self, message: Message) {
+    fn accept(&mut self, message: WriterMessage) {
         match message {
-            Message::Reserve(request) => {
+            WriterMessage::Reserve(request) => {
                 let tenant = Arc::clone(&request.charge.tenant);
                 self.requests.push(&tenant, *request);
             }
-            Message::End(end) => self.ends.push_back(*end),
-            Message::Flush(done) => self.flushes.push_back((self.ends.len(), done)),
+            WriterMessage::End(end) => self.ends.push_back(*end),
+            WriterMessage::Flush(done) => self.flushes.push_back((self.ends.len(), done)),
         }
     }
 
@@ -221,7 +223,7 @@ impl Writer {
     /// alone, so that one that breaks a rule does not stop the others.
     async fn post(&mut self, operations: &[Operation]) -> Posted {
         let mut posted = self.post_whole(operations).await;
-        if operations.len() > 1 && matches!(posted.outcomes[..], [Err(Broken)]) {
+        if operations.len() > 1 && matches!(posted.outcomes[..], [Err(BrokenOperation)]) {
             posted.outcomes.clear();
             for operation in operations {
                 let Posted { outcomes, at_once } =
@@ -233,7 +235,7 @@ impl Writer {
         posted
     }
 
-    /// Posts operations together until the store has answered. One outcome, `Broken`, where it never
+    /// Posts operations together until the store has answered. One outcome, `BrokenOperation`, where it never
     /// will take them.
     async fn post_whole(&mut self, operations: &[Operation]) -> Posted {
         let [mut pause, longest] = PAUSES;
@@ -250,7 +252,7 @@ impl Writer {
                 Ok(Err(error @ LedgerStoreError::Broken(_))) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, "the ledger does not take what it was given");
-                    return Posted { outcomes: vec![Err(Broken)], at_once };
+                    return Posted { outcomes: vec![Err(BrokenOperation)], at_once };
                 }
                 Ok(Err(LedgerStoreError::Unavailable(cause))) => cause.to_string(),
                 Err(late) => late.to_string(),
@@ -278,7 +280,7 @@ impl Writer {
                         let _ = reply.send(balances);
                     }
                 }
-                Ok(Outcome::Uncountable) | Err(Broken) => self.give_up(end),
+                Ok(Outcome::Uncountable) | Err(BrokenOperation) => self.give_up(end),
                 Ok(Outcome::Unknown) => self.tell_lost(&end.operation),
                 Ok(_) => {}
             }
@@ -332,12 +334,12 @@ impl Writer {
         let (instance, charge) = (self.context.instance.id(), request.charge.clone());
         let operation = Operation::Void { id, instance, charge };
         let at = self.context.clock.instant();
-        self.ends.push_back(End { operation, reply: None, at, _room: None });
+        self.ends.push_back(CallEnd { operation, reply: None, at, _room: None });
     }
 
     /// Counts a call at its bound whose end the ledger cannot take. Where not even that is possible, its
     /// bound stays reserved, and somebody has to look.
-    fn give_up(&mut self, end: End) {
+    fn give_up(&mut self, end: CallEnd) {
         let id = end.operation.id();
         self.context.metrics.ledger_stuck();
         if matches!(end.operation, Operation::WriteOff { cost: None, .. }) {
@@ -346,7 +348,7 @@ impl Writer {
         }
         tracing::error!(entry = %id, "a call is counted at its bound: its end cannot be posted");
         let operation = Operation::WriteOff { id, cost: None, endpoint: None };
-        self.ends.push_back(End { operation, reply: None, ..end });
+        self.ends.push_back(CallEnd { operation, reply: None, ..end });
     }
 
     /// Tells of a call whose end cannot be counted because its entry is gone, with what was reserved: a

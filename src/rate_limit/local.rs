@@ -32,12 +32,12 @@ pub struct LocalRateLimiter {
 
 #[derive(Debug)]
 struct Accounts {
-    by_tenant: HashMap<Box<str>, Account>,
+    by_tenant: HashMap<Box<str>, TenantBuckets>,
     sweep_at: usize,
 }
 
 #[derive(Debug, Default)]
-struct Account {
+struct TenantBuckets {
     requests: Bucket,
     tokens: Bucket,
 }
@@ -128,7 +128,7 @@ impl RateLimiter for LocalRateLimiter {
 
 impl Accounts {
     /// The tenant's account, opened where there is none.
-    fn of(&mut self, tenant: &str, now: Duration) -> &mut Account {
+    fn of(&mut self, tenant: &str, now: Duration) -> &mut TenantBuckets {
         if !self.by_tenant.contains_key(tenant) {
             self.sweep(now);
         }
@@ -146,7 +146,7 @@ impl Accounts {
     }
 }
 
-impl Account {
+impl TenantBuckets {
     /// Whether a new account would say the same.
     fn is_idle(&self, now: Duration) -> bool {
         self.requests.full_by() <= now && self.tokens.full_by() <= now

@@ -37,13 +37,13 @@ const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 const LATE_IN_A_ROW: u32 = 3;
 
 /// A Redis and whether it answers.
-pub(super) struct Connection {
+pub(super) struct RedisConnection {
     client: Client,
     probe: Probe,
     timeout: Duration,
     on_failure: OnFailure,
     up: IntGauge,
-    state: watch::Sender<State>,
+    state: watch::Sender<LinkState>,
     lateness: Mutex<Lateness>,
 }
 
@@ -67,7 +67,7 @@ impl Lateness {
     }
 }
 
-struct State {
+struct LinkState {
     /// Counts the changes: what happened to a connection says nothing of those after it.
     epoch: u64,
     reach: Reach,
@@ -113,14 +113,14 @@ fn is_invalid(error: &RedisError) -> bool {
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for RedisConnection {
     /// Without the client, whose address may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("address", &self.address()).finish_non_exhaustive()
+        f.debug_struct("RedisConnection").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
-impl Connection {
+impl RedisConnection {
     /// A connection that is not opened yet.
     ///
     /// # Errors
@@ -131,7 +131,7 @@ impl Connection {
         probe: Probe,
         up: IntGauge,
     ) -> Result<Self, LinkError> {
-        let (state, _) = watch::channel(State { epoch: 0, reach: Reach::Down });
+        let (state, _) = watch::channel(LinkState { epoch: 0, reach: Reach::Down });
         Ok(Self {
             client: settings.client()?,
             probe,
@@ -222,7 +222,7 @@ impl Connection {
         let mut attempts = interval(CONNECT_INTERVAL);
         attempts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_missing = |state: &State| !matches!(state.reach, Reach::Up(_));
+            let is_missing = |state: &LinkState| !matches!(state.reach, Reach::Up(_));
             if states.wait_for(is_missing).await.is_err() {
                 return;
             }
@@ -258,7 +258,7 @@ impl Connection {
     /// The connection and its epoch, once it is no longer being opened again.
     async fn reached(&self) -> Option<(u64, MultiplexedConnection)> {
         let mut states = self.state.subscribe();
-        let is_settled = |state: &State| !matches!(state.reach, Reach::Reconnecting);
+        let is_settled = |state: &LinkState| !matches!(state.reach, Reach::Reconnecting);
         let state = states.wait_for(is_settled).await.ok()?;
         match &state.reach {
             Reach::Up(connection) => Some((state.epoch, connection.clone())),
@@ -329,11 +329,11 @@ impl Connection {
     }
 
     /// Changes the state if it still is as `is_expected`; whether it was.
-    fn change(&self, reach: Reach, is_expected: impl FnOnce(&State) -> bool) -> bool {
+    fn change(&self, reach: Reach, is_expected: impl FnOnce(&LinkState) -> bool) -> bool {
         self.state.send_if_modified(|state| {
             let changes = is_expected(state);
             if changes {
-                *state = State { epoch: state.epoch + 1, reach };
+                *state = LinkState { epoch: state.epoch + 1, reach };
             }
             changes
         })

@@ -6,7 +6,7 @@ use prometheus::IntGauge;
 use redis::FromRedisValue;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::Connection;
+use super::connection::RedisConnection;
 use super::script::{Probe, ScriptCall};
 use super::settings::{LinkError, OnFailure, RedisSettings};
 use crate::supervisor::Supervisor;
@@ -14,7 +14,7 @@ use crate::supervisor::Supervisor;
 /// A Redis that may be away.
 #[derive(Debug)]
 pub struct Link {
-    connection: Arc<Connection>,
+    connection: Arc<RedisConnection>,
     /// Why it began without Redis.
     away: Option<LinkError>,
     _reconnecting: AbortOnDropHandle<()>,
@@ -37,7 +37,7 @@ impl Link {
         up: IntGauge,
         supervisor: &Supervisor,
     ) -> Result<Self, LinkError> {
-        let connection = Arc::new(Connection::new(settings, probe, up)?);
+        let connection = Arc::new(RedisConnection::new(settings, probe, up)?);
         let away = match (connection.open().await, settings.on_failure) {
             (Err(error), OnFailure::Local) if error.is_outage() => Some(error),
             (opened, _) => {
@@ -77,7 +77,7 @@ impl Link {
 pub async fn check(settings: &RedisSettings, probe: Probe) -> Result<String, LinkError> {
     let unseen = IntGauge::new("unseen", "Not registered.");
     let unseen = unseen.map_err(|error| LinkError::Url(error.to_string()))?;
-    let connection = Connection::new(settings, probe, unseen)?;
+    let connection = RedisConnection::new(settings, probe, unseen)?;
     connection.open().await?;
     Ok(connection.address())
 }

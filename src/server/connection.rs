@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 use tokio_util::task::TaskTracker;
 
 use crate::capacity::CONNECTION_BYTES;
-use crate::capacity::places::Place;
+use crate::capacity::places::ConnectionPlace;
 
 /// How long a connection is drained after the answer: longer than the round trip of the answer, and too short for a slow
 /// client to hold resources.
@@ -47,7 +47,7 @@ pub(super) struct Connection {
 struct OpenSocket {
     reading: Arc<OwnedReadHalf>,
     writing: OwnedWriteHalf,
-    place: Place,
+    place: ConnectionPlace,
 }
 
 /// Watches the client's side of a connection while nobody reads from it.
@@ -80,7 +80,7 @@ impl Connection {
     /// A connection whose writes may wait for the client for `patience`. `closing` tracks the task that closes it.
     pub(super) fn new(
         stream: TcpStream,
-        place: Place,
+        place: ConnectionPlace,
         patience: Duration,
         closing: TaskTracker,
     ) -> Self {

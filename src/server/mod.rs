@@ -30,7 +30,7 @@ use self::connection::Connection;
 use crate::api;
 use crate::api::hangup::HalfClose;
 use crate::capacity::CONNECTION_BYTES;
-use crate::capacity::places::{Place, Places};
+use crate::capacity::places::{ConnectionPlace, Places};
 use crate::gateway::Gateway;
 use crate::ledger::POST_TIMEOUT;
 use crate::settings::ServerSettings;
@@ -339,7 +339,7 @@ impl Acceptor {
     fn serve_one(
         &self,
         stream: TcpStream,
-        place: Place,
+        place: ConnectionPlace,
         router: &Router,
         graceful: &GracefulShutdown,
     ) {

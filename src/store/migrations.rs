@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
 
-use super::{Engine, Schema, StoreError};
+use super::error::StoreError;
+use super::options::Engine;
 
 /// sqlx's table of the migrations that were applied.
 pub(super) const APPLIED: &str = "_sqlx_migrations";
@@ -28,6 +29,22 @@ pub(super) const COMPATIBILITY: &str = "schema_compatibility";
 /// The number of each migration that says so, and the last migration of the oldest program.
 pub(super) const SELECT_COMPATIBILITY: &str =
     "SELECT version, oldest_compatible FROM schema_compatibility";
+
+/// How the schema of a database compares with the one that this program makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaState {
+    /// It lacks these migrations, in their order.
+    Older(Vec<&'static str>),
+    /// It is the same.
+    Same,
+    /// It has more migrations, and each of them says that this program runs on the schema after it.
+    Newer {
+        /// The last migration of the database.
+        version: i64,
+        /// The last that this program knows.
+        known: i64,
+    },
+}
 
 /// One migration of one engine.
 pub(super) struct Migration {
@@ -100,7 +117,7 @@ pub(super) fn are_unknown(migrations: &[Migration], applied: &[(i64, Vec<u8>)]) 
 pub(super) fn schema(
     migrations: &'static [Migration],
     history: &History,
-) -> Result<Schema, Refused> {
+) -> Result<SchemaState, Refused> {
     let known = migrations.last().map_or(0, |migration| migration.version);
     let migrator = migrator(migrations);
     let mut unknown = Vec::new();
@@ -126,9 +143,9 @@ pub(super) fn schema(
         }
     }
     Ok(match unknown.last() {
-        Some(&version) => Schema::Newer { version, known },
-        None if missing.is_empty() => Schema::Same,
-        None => Schema::Older(missing),
+        Some(&version) => SchemaState::Newer { version, known },
+        None if missing.is_empty() => SchemaState::Same,
+        None => SchemaState::Older(missing),
     })
 }
 
@@ -182,21 +199,27 @@ mod tests {
         }
     }
 
-    fn compared(applied: &[i64], oldest_compatible: &[(i64, i64)]) -> Result<Schema, StoreError> {
+    fn compared(
+        applied: &[i64],
+        oldest_compatible: &[(i64, i64)],
+    ) -> Result<SchemaState, StoreError> {
         schema(KNOWN, &history(applied, oldest_compatible))
             .map_err(|refused| refused.told_of(Engine::Sqlite))
     }
 
     #[test]
     fn an_older_schema_lacks_what_was_not_applied() {
-        assert_eq!(compared(&[], &[]).unwrap(), Schema::Older(vec!["first", "second", "third"]));
-        assert_eq!(compared(&[1, 2], &[]).unwrap(), Schema::Older(vec!["third"]));
-        assert_eq!(compared(&[1, 2, 3], &[(3, 2)]).unwrap(), Schema::Same);
+        assert_eq!(
+            compared(&[], &[]).unwrap(),
+            SchemaState::Older(vec!["first", "second", "third"])
+        );
+        assert_eq!(compared(&[1, 2], &[]).unwrap(), SchemaState::Older(vec!["third"]));
+        assert_eq!(compared(&[1, 2, 3], &[(3, 2)]).unwrap(), SchemaState::Same);
     }
 
     #[test]
     fn a_newer_schema_is_used_where_every_unknown_migration_says_so() {
-        let newer = |version| Schema::Newer { version, known: 3 };
+        let newer = |version| SchemaState::Newer { version, known: 3 };
         assert_eq!(compared(&[1, 2, 3, 4], &[(4, 3)]).unwrap(), newer(4));
         assert_eq!(compared(&[1, 2, 3, 4, 5], &[(4, 1), (5, 3)]).unwrap(), newer(5));
     }

@@ -34,8 +34,7 @@ const CRATES: [&str; 4] =
     ["src/lib.rs", "emulator/src/lib.rs", "emulator/src/main.rs", "bench/src/main.rs"];
 
 /// Folders in which files may still import in circles. The list only shrinks.
-const CIRCLES: [&str; 5] =
-    ["src/admission", "src/capacity", "src/store", "emulator/src", "bench/src"];
+const CIRCLES: [&str; 2] = ["emulator/src", "bench/src"];
 
 /// A file of the library below a top-level module.
 struct LibraryFile {

@@ -21,7 +21,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ocr_gateway::store::{self, Engine, Options, Store};
+use ocr_gateway::store::{self, Engine, Store, StoreOptions};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
@@ -178,7 +178,7 @@ impl Database {
 
     /// A connection to it, as another replica has one.
     pub(crate) async fn connect(&self) -> Store {
-        store::connect(&self.url, Options::default()).await.expect("the database answers")
+        store::connect(&self.url, StoreOptions::default()).await.expect("the database answers")
     }
 
     /// A connection to it, after the migrations.

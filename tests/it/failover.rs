@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ocr_gateway::auth::tenant::change::TenantChange;
-use ocr_gateway::store::{self, Options, Store};
+use ocr_gateway::store::{self, Store, StoreOptions};
 use reqwest::StatusCode;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, UnixStream};
@@ -136,7 +136,7 @@ async fn after_a_failover_the_service_is_back_within_ten_seconds_and_the_ledger_
         Installation::reading_after(SCRIPTED_TEXT, Duration::from_millis(20)).await;
     installation.set("DATABASE__URL", address.url());
     let key = installation.key("acme").await;
-    let before = store::connect(&old.url(), Options::default()).await.unwrap();
+    let before = store::connect(&old.url(), StoreOptions::default()).await.unwrap();
     set_tenant(&before, r#"{"max_tokens": 300}"#).await;
     let service = installation.serve().await;
     let load = Load::on(&service, &key);
@@ -155,7 +155,7 @@ async fn after_a_failover_the_service_is_back_within_ten_seconds_and_the_ledger_
     tokio::time::timeout(LONGEST_OUTAGE, recovered).await.expect("served again in time");
 
     // The callers use up the small rest.
-    let store = store::connect(&new.url(), Options::default()).await.unwrap();
+    let store = store::connect(&new.url(), StoreOptions::default()).await.unwrap();
     let spent = account(&store, today()).await;
     let budget = spent.committed() + 5_000;
     set_tenant(&store, &format!(r#"{{"daily_tokens": {budget}}}"#)).await;
@@ -171,7 +171,7 @@ async fn after_a_failover_the_service_is_back_within_ten_seconds_and_the_ledger_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_leads_to_a_standby_is_refused_and_named() {
     let Some(pair) = PostgresPair::start() else { return };
-    let refusal = store::connect(&pair.second().url(), Options::default()).await.unwrap_err();
+    let refusal = store::connect(&pair.second().url(), StoreOptions::default()).await.unwrap_err();
     let refusal = format!("{refusal}");
     assert!(refusal.contains("takes no writes: it is a standby"), "{refusal}");
 }

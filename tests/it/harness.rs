@@ -154,7 +154,7 @@ impl TestGateway {
         }
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/test.db", folder.path().display());
-        let store = store::connect(&url, store::Options::default()).await.unwrap();
+        let store = store::connect(&url, store::StoreOptions::default()).await.unwrap();
         store.migrate().await.unwrap();
         store.tenants().create_tenant(&tenant).await.unwrap();
         let key = create_key(&store, "test", |_| {}).await;

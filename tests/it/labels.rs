@@ -53,7 +53,7 @@ async fn a_key_whose_label_an_older_version_took_works_and_is_shown_escaped() {
         ..KeyRecord::new(&key, hash, tenant, Timestamp::UNIX_EPOCH)
     };
     let address = format!("sqlite://{}/gateway.db", installation.folder.path().display());
-    let store = store::connect(&address, store::Options::default()).await.unwrap();
+    let store = store::connect(&address, store::StoreOptions::default()).await.unwrap();
     store.tenants().create_key(&record).await.unwrap();
     store.close().await;
 

@@ -740,7 +740,7 @@ async fn spend(ledger: Ledger, seen: Arc<Seen>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_stands_still_makes_callers_wait_then_refuses_and_loses_nothing() {
     let Some(server) = PrivatePostgres::start() else { return };
-    let options = ocr_gateway::store::Options::default();
+    let options = ocr_gateway::store::StoreOptions::default();
     let database = ocr_gateway::store::connect(&server.url(), options).await.unwrap();
     database.migrate().await.unwrap();
     let (store, seen) = (database.ledger(), Arc::new(Seen::default()));

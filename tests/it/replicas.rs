@@ -305,7 +305,7 @@ async fn a_call_cut_short_by_a_kill_is_counted_at_its_bound_after_the_restart() 
     assert!(caller.await.unwrap().is_err());
     let _service = installation.serve().await;
     let url = format!("sqlite://{}/gateway.db", installation.folder.path().display());
-    let store = ocr_gateway::store::connect(&url, ocr_gateway::store::Options::default());
+    let store = ocr_gateway::store::connect(&url, ocr_gateway::store::StoreOptions::default());
     let store = store.await.unwrap();
     until("written off", async || {
         let account = account(&store, today()).await;

@@ -299,7 +299,7 @@ async fn read(response: Response) -> (String, bool) {
 
 async fn sqlite(installation: &Installation) -> Store {
     let url = format!("sqlite://{}/gateway.db", installation.folder.path().display());
-    ocr_gateway::store::connect(&url, ocr_gateway::store::Options::default()).await.unwrap()
+    ocr_gateway::store::connect(&url, ocr_gateway::store::StoreOptions::default()).await.unwrap()
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use ocr_gateway::auth::store::{TenantStore, TenantStoreError};
 use ocr_gateway::auth::tenant::{OnExceed, Tenant, TenantName};
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::random::SeededRandom;
-use ocr_gateway::store::{Schema, StoreError};
+use ocr_gateway::store::{SchemaState, StoreError};
 use ocr_gateway::units::{Money, Pixels};
 
 use crate::databases::Database;
@@ -310,7 +310,7 @@ async fn migrating_twice_does_nothing_the_second_time() {
         let store = database.open().await;
         with_tenant(&*store.tenants(), "a").await;
         store.migrate().await.unwrap();
-        assert_eq!(store.schema().await.unwrap(), Schema::Same);
+        assert_eq!(store.schema().await.unwrap(), SchemaState::Same);
         assert_eq!(store.tenants().tenants().await.unwrap().len(), 1);
     })
     .await;
@@ -381,7 +381,7 @@ async fn migrate_four_times_at_once(database: &Database) {
 async fn every_migration_file_is_compiled_in_for_both_engines() {
     on_each_database(async |database| {
         let store = database.connect().await;
-        let Schema::Older(compiled_in) = store.schema().await.unwrap() else {
+        let SchemaState::Older(compiled_in) = store.schema().await.unwrap() else {
             panic!("the database is empty")
         };
         let folder = match database.engine {
@@ -439,7 +439,7 @@ async fn a_database_of_a_newer_version_is_refused_unless_it_says_that_this_one_r
             );
         }
         database.execute("INSERT INTO schema_compatibility VALUES (9999, 8)").await;
-        assert!(matches!(store.schema().await.unwrap(), Schema::Newer { version: 9999, .. }));
+        assert!(matches!(store.schema().await.unwrap(), SchemaState::Newer { version: 9999, .. }));
         store.migrate().await.unwrap();
     })
     .await;

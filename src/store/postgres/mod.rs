@@ -1,22 +1,25 @@
-//! All SQL for PostgreSQL. The functions stand in the same order as in `sqlite/`.
+//! PostgreSQL: its connections, its way of posting and its own statements.
 //!
 //! Columns are always listed: with `*`, a statement that another replica prepared before a column
 //! was added fails until its connection ends ("cached plan must not change result type").
 
-mod ledger;
+pub(super) mod statements;
+
+mod json;
+mod posting;
 mod sessions;
-mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgSslMode};
-use sqlx::query::{Query, QueryAs};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, FromRow, PgConnection, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, SqlSafeStr};
 
 use self::sessions::{Pooling, Session};
-use super::migrations::{self, History, Migration, Refused};
-use super::{Engine, Options, Schema, StoreError};
+use super::error::StoreError;
+use super::migrations::{self, History, Migration, Refused, SchemaState};
+use super::options::{Engine, StoreOptions};
+use super::statement::{ReadRow, SqlValue, Workload, query};
 use crate::host::is_loopback;
 
 /// The migrations of this engine.
@@ -104,26 +107,6 @@ const PARAMETERS: [&str; 18] = [
     "user",
 ];
 
-/// Whether the server is away, a standby, or takes nothing now.
-pub(super) fn is_outage(error: &sqlx::Error) -> bool {
-    // https://www.postgresql.org/docs/current/errcodes-appendix.html: connections, transactions that were rolled
-    // back, resources, objects that are in use, an operator who stops or starts the server, the system. PgBouncer
-    // says 08P01 of a server that it cannot reach.
-    const PASSING: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
-    match error {
-        // TLS says so of a certificate that is not trusted, which stays so.
-        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
-        sqlx::Error::Database(error) => {
-            let code = error.code();
-            code.is_some_and(|code| code.get(..2).is_some_and(|class| PASSING.contains(&class)))
-        }
-        // So it says of a proxy that hangs up because the server behind it is away.
-        sqlx::Error::Protocol(_) => true,
-        sqlx::Error::Configuration(error) => error.is::<sessions::ReadOnly>(),
-        _ => false,
-    }
-}
-
 /// See [`store::warning`](super::warning).
 pub(super) fn warning(url: &str) -> Option<String> {
     // See PARAMETERS: an address with others must not be read, and keeps the service from starting.
@@ -142,18 +125,12 @@ pub(super) fn warning(url: &str) -> Option<String> {
     ))
 }
 
-/// A PostgreSQL database.
-///
-/// Posts of the ledger, what each request looks up, and reports have connections of their own, so
-/// that none of them waits for another kind.
+/// A PostgreSQL database, with connections for each [`Workload`].
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
     address: Arc<PgConnectOptions>,
-    /// The ledger's posts and beats.
     posts: PgPool,
-    /// Tenants, keys and what is left of budgets.
     lookups: PgPool,
-    /// What reads many rows.
     reports: PgPool,
     pooling: Pooling,
     /// How long a connection may take to come about.
@@ -161,7 +138,7 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    pub(super) async fn connect(url: &str, options: Options) -> Result<Self, StoreError> {
+    pub(super) async fn connect(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let engine = Engine::Postgres;
         if !has_known_parameters(url) {
             return Err(StoreError::UnknownParameter { engine });
@@ -197,7 +174,8 @@ impl Postgres {
         );
         sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
         self.forget_statements(&mut transaction).await?;
-        if let Schema::Older(_) = migrations::schema(MIGRATIONS, &history(&mut transaction).await?)?
+        if let SchemaState::Older(_) =
+            migrations::schema(MIGRATIONS, &history(&mut transaction).await?)?
         {
             migrations::apply(MIGRATIONS, &mut *transaction).await?;
         }
@@ -218,7 +196,7 @@ impl Postgres {
     }
 
     pub(super) async fn history(&self) -> Result<History, sqlx::Error> {
-        let mut session = Session::begin(&self.lookups, self.pooling).await?;
+        let mut session = self.begin(Workload::LookUp).await?;
         let history = history(&mut session).await?;
         session.end().await?;
         Ok(history)
@@ -230,43 +208,46 @@ impl Postgres {
         }
     }
 
-    /// Runs one statement.
-    async fn execute(
+    /// Runs a statement and gives the number of rows that it changed.
+    pub(super) async fn execute(
         &self,
-        pool: &PgPool,
-        statement: Query<'_, sqlx::Postgres, PgArguments>,
-    ) -> Result<PgQueryResult, sqlx::Error> {
-        let mut session = Session::open(pool, self.pooling).await?;
-        let statement = statement.persistent(session.keeps_statements());
+        purpose: Workload,
+        sql: &'static str,
+        values: Vec<SqlValue>,
+    ) -> Result<u64, sqlx::Error> {
+        let mut session = Session::open(self.pool(purpose), self.pooling).await?;
+        let statement = query(sql, values).persistent(session.keeps_statements());
         let done = statement.execute(&mut *session).await?;
         session.end().await?;
-        Ok(done)
+        Ok(done.rows_affected())
     }
 
-    /// All rows of one statement.
-    async fn fetch_all<R: for<'r> FromRow<'r, PgRow> + Send + Unpin>(
+    /// The rows of a statement.
+    pub(super) async fn fetch<T: Send + Unpin>(
         &self,
-        pool: &PgPool,
-        select: QueryAs<'_, sqlx::Postgres, R, PgArguments>,
-    ) -> Result<Vec<R>, sqlx::Error> {
-        let mut session = Session::open(pool, self.pooling).await?;
-        let select = select.persistent(session.keeps_statements());
-        let rows = select.fetch_all(&mut *session).await?;
+        purpose: Workload,
+        sql: impl SqlSafeStr,
+        values: Vec<SqlValue>,
+        read: ReadRow<T>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        let mut session = Session::open(self.pool(purpose), self.pooling).await?;
+        let select = query(sql, values).persistent(session.keeps_statements());
+        let rows = select.try_map(|row: PgRow| read(&row)).fetch_all(&mut *session).await?;
         session.end().await?;
         Ok(rows)
     }
 
-    /// The row of one statement, if there is one.
-    async fn fetch_optional<R: for<'r> FromRow<'r, PgRow> + Send + Unpin>(
-        &self,
-        pool: &PgPool,
-        select: QueryAs<'_, sqlx::Postgres, R, PgArguments>,
-    ) -> Result<Option<R>, sqlx::Error> {
-        let mut session = Session::open(pool, self.pooling).await?;
-        let select = select.persistent(session.keeps_statements());
-        let row = select.fetch_optional(&mut *session).await?;
-        session.end().await?;
-        Ok(row)
+    /// A session in a transaction.
+    async fn begin(&self, purpose: Workload) -> Result<Session, sqlx::Error> {
+        Session::begin(self.pool(purpose), self.pooling).await
+    }
+
+    const fn pool(&self, purpose: Workload) -> &PgPool {
+        match purpose {
+            Workload::Post => &self.posts,
+            Workload::LookUp => &self.lookups,
+            Workload::Report => &self.reports,
+        }
     }
 }
 
@@ -296,7 +277,7 @@ fn shares(most: u32) -> Result<[u32; 3], StoreError> {
     if most < FEWEST_CONNECTIONS {
         return Err(StoreError::TooFewConnections { actual: most, least: FEWEST_CONNECTIONS });
     }
-    // The writer's, the keeper's, and one that is on its way back.
+    // The writer's, the reaper's, and one that is on its way back.
     let posts = (most / 3).clamp(1, 3);
     let reports = (most / 4).max(1);
     Ok([posts, most - posts - reports, reports])

@@ -20,6 +20,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Row, Transaction};
 use tokio::time::timeout;
 
+use crate::store::error::ReadOnly;
+
 /// How long a server may take to say that it is there. One that needs longer is taken for gone: after
 /// the loss of a host, connections to it hang and nothing closes them.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
@@ -36,14 +38,6 @@ pub(super) enum Pooling {
     /// afterwards.
     Transactions,
 }
-
-/// A session that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the server takes no writes: it is a standby, or default_transaction_read_only is on; the \
-     address must lead to the primary"
-)]
-pub(super) struct ReadOnly;
 
 /// A server that does not answer.
 #[derive(Debug, thiserror::Error)]

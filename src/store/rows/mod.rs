@@ -11,11 +11,11 @@ use std::num::NonZeroU64;
 
 use jiff::Timestamp;
 use sqlx::error::{BoxDynError, DatabaseError};
-use sqlx::{ColumnIndex, Decode, Row, Type};
 
+use super::statement::Columns;
 use crate::units::Money;
 
-/// A number as its signed column holds it. What would be cut here was refused before.
+/// A number as its signed column holds it. Larger numbers were refused before.
 pub(super) fn number_column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -35,6 +35,11 @@ pub(super) fn moment_column(moment: Option<Timestamp>) -> Option<i64> {
     moment.map(Timestamp::as_millisecond)
 }
 
+/// A list of names as its column holds it.
+pub(super) fn names_column(names: &[String]) -> String {
+    serde_json::Value::from(names).to_string()
+}
+
 /// Whether a row was found and holds what this program does not write.
 pub(super) const fn is_unreadable(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
@@ -50,52 +55,53 @@ pub(super) fn is_orphan(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation)
 }
 
-/// A column as the value that it stands for.
-pub(super) fn parsed<'r, R, C, T, E>(
-    row: &'r R,
-    column: &'static str,
-    parse: impl FnOnce(C) -> Result<T, E>,
-) -> Result<T, sqlx::Error>
-where
-    R: Row,
-    &'static str: ColumnIndex<R>,
-    C: Decode<'r, R::Database> + Type<R::Database>,
-    E: Into<BoxDynError>,
-{
-    parse(row.try_get(column)?).map_err(|error| unread(column, error))
+/// Whether the same query would fail again.
+pub(super) fn is_lasting(error: &sqlx::Error) -> bool {
+    let breaks_a_rule = error.as_database_error().is_some_and(|error| {
+        // Out of range (SQLSTATE 22003) is PostgreSQL's word for a number that no column holds.
+        error.is_check_violation() || error.code().is_some_and(|code| code == "22003")
+    });
+    breaks_a_rule || is_unreadable(error)
+}
+
+/// A column of text.
+pub(super) fn text(row: &dyn Columns, column: &str) -> Result<String, sqlx::Error> {
+    row.text(column)?.ok_or_else(|| null(column))
+}
+
+/// A column of numbers.
+pub(super) fn number(row: &dyn Columns, column: &str) -> Result<i64, sqlx::Error> {
+    row.number(column)?.ok_or_else(|| null(column))
+}
+
+/// A column of text as the value that it stands for.
+pub(super) fn parsed<T, E: Into<BoxDynError>>(
+    row: &dyn Columns,
+    column: &str,
+    parse: impl FnOnce(String) -> Result<T, E>,
+) -> Result<T, sqlx::Error> {
+    parse(text(row, column)?).map_err(|error| unread(column, error))
 }
 
 /// A column that holds a number above zero or nothing.
-pub(super) fn limit<'r, R>(
-    row: &'r R,
-    column: &'static str,
-) -> Result<Option<NonZeroU64>, sqlx::Error>
-where
-    R: Row,
-    &'static str: ColumnIndex<R>,
-    i64: Decode<'r, R::Database> + Type<R::Database>,
-{
-    let number: Option<i64> = row.try_get(column)?;
-    let limit = number.map(|number| u64::try_from(number).and_then(NonZeroU64::try_from));
+pub(super) fn limit(row: &dyn Columns, column: &str) -> Result<Option<NonZeroU64>, sqlx::Error> {
+    let limit =
+        row.number(column)?.map(|number| u64::try_from(number).and_then(NonZeroU64::try_from));
     limit.transpose().map_err(|error| unread(column, error))
 }
 
 /// A column that holds a moment or nothing.
-pub(super) fn moment<'r, R>(
-    row: &'r R,
-    column: &'static str,
-) -> Result<Option<Timestamp>, sqlx::Error>
-where
-    R: Row,
-    &'static str: ColumnIndex<R>,
-    i64: Decode<'r, R::Database> + Type<R::Database>,
-{
-    let milliseconds: Option<i64> = row.try_get(column)?;
-    let moment = milliseconds.map(Timestamp::from_millisecond).transpose();
-    moment.map_err(|error| unread(column, error))
+pub(super) fn moment(row: &dyn Columns, column: &str) -> Result<Option<Timestamp>, sqlx::Error> {
+    let moment = row.number(column)?.map(Timestamp::from_millisecond);
+    moment.transpose().map_err(|error| unread(column, error))
 }
 
-/// What a column that holds something else is reported as.
-pub(super) fn unread(column: &'static str, error: impl Into<BoxDynError>) -> sqlx::Error {
+/// The error of a column that holds something else than this program writes.
+pub(super) fn unread(column: &str, error: impl Into<BoxDynError>) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: error.into() }
+}
+
+/// The error of a column that holds nothing where it must hold something.
+pub(super) fn null(column: &str) -> sqlx::Error {
+    unread(column, "is NULL")
 }

@@ -1,25 +1,32 @@
-//! All SQL for SQLite. The functions stand in the same order as in `postgres/`.
+//! SQLite: its file, its way of posting and its own statements.
 //!
 //! The file is in WAL mode, where readers do not wait for the writer. `synchronous` is FULL: with
 //! NORMAL, the last commits before a power cut are lost, and a revocation that a power cut undoes would
 //! let a stolen key in again. The price is a wait for the disk at each commit. A second writer waits up to
 //! five seconds for the first, which holds the lock for milliseconds.
 
-mod ledger;
+pub(super) mod statements;
+
 mod posting;
-mod tenants;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{SqliteConnection, SqlitePool};
+use jiff::civil::Date;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{SqlSafeStr, SqliteConnection, SqlitePool};
 
 use self::posting::Posting;
-use super::migrations::{self, History, Migration, Refused};
-use super::{Engine, MissingFile, Options, Schema, StoreError};
+use super::error::StoreError;
+use super::migrations::{self, History, Migration, Refused, SchemaState};
+use super::options::{Engine, MissingFile, StoreOptions};
+use super::statement::{ReadRow, SqlValue, Workload, query};
+use crate::ledger::LedgerStoreError;
+use crate::ledger::books::{Operation, Outcome};
 
 /// The migrations of this engine.
 pub(super) const MIGRATIONS: &[Migration] = &[
@@ -74,6 +81,10 @@ pub(super) const MIGRATIONS: &[Migration] = &[
 /// (<https://www.sqlite.org/inmemorydb.html>, "memdb" in its source).
 const MEMORY: &str = "memdb";
 
+/// How long the ends of calls linger. Longer than a caller takes from one answer to its next request on the same
+/// machine, whose reservation then carries the end for nothing; shorter than anybody could notice.
+pub(super) const LINGER: Duration = Duration::from_millis(2);
+
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -84,13 +95,13 @@ const REPORT_CONNECTIONS: u32 = 2;
 #[derive(Debug, Clone)]
 pub(super) struct Sqlite {
     pool: SqlitePool,
-    /// Connections for what reads many rows, so that nothing else waits for them.
+    /// For [`Workload::Report`].
     reports: SqlitePool,
     posting: Posting,
 }
 
 impl Sqlite {
-    pub(super) async fn connect(url: &str, options: Options) -> Result<Self, StoreError> {
+    pub(super) async fn connect(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let engine = Engine::Sqlite;
         if url.contains('?') {
             return Err(StoreError::UnknownParameter { engine });
@@ -135,7 +146,8 @@ impl Sqlite {
     /// not lock SQLite for migrations, and two processes that start together would collide.
     pub(super) async fn migrate(&self) -> Result<(), Refused> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        if let Schema::Older(_) = migrations::schema(MIGRATIONS, &history(&mut transaction).await?)?
+        if let SchemaState::Older(_) =
+            migrations::schema(MIGRATIONS, &history(&mut transaction).await?)?
         {
             migrations::apply(MIGRATIONS, &mut *transaction).await?;
         }
@@ -145,6 +157,45 @@ impl Sqlite {
 
     pub(super) async fn history(&self) -> Result<History, sqlx::Error> {
         history(&mut *self.pool.acquire().await?).await
+    }
+
+    /// Runs a statement and gives the number of rows that it changed.
+    pub(super) async fn execute(
+        &self,
+        purpose: Workload,
+        sql: &'static str,
+        values: Vec<SqlValue>,
+    ) -> Result<u64, sqlx::Error> {
+        let done = query(sql, values).execute(self.pool(purpose)).await?;
+        Ok(done.rows_affected())
+    }
+
+    /// The rows of a statement.
+    pub(super) async fn fetch<T: Send + Unpin>(
+        &self,
+        purpose: Workload,
+        sql: impl SqlSafeStr,
+        values: Vec<SqlValue>,
+        read: ReadRow<T>,
+    ) -> Result<Vec<T>, sqlx::Error> {
+        let select = query(sql, values).try_map(|row: SqliteRow| read(&row));
+        select.fetch_all(self.pool(purpose)).await
+    }
+
+    /// See [`LedgerStore::post`](crate::ledger::LedgerStore::post).
+    pub(super) async fn post(
+        &self,
+        batch: &[Operation],
+        today: Date,
+    ) -> Result<Vec<Outcome>, LedgerStoreError> {
+        self.posting.post(batch, today).await
+    }
+
+    const fn pool(&self, purpose: Workload) -> &SqlitePool {
+        match purpose {
+            Workload::Post | Workload::LookUp => &self.pool,
+            Workload::Report => &self.reports,
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -170,15 +221,6 @@ async fn history(connection: &mut SqliteConnection) -> Result<History, sqlx::Err
         history.oldest_compatible = compatible.fetch_all(connection).await?.into_iter().collect();
     }
     Ok(history)
-}
-
-/// Whether another program has locked the database. Anything else that is wrong with a file stays so.
-pub(super) fn is_outage(error: &sqlx::Error) -> bool {
-    const BUSY: i32 = 5;
-    const LOCKED: i32 = 6;
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
-    // The other bits of the code tell more of the same.
-    code.is_some_and(|code| [BUSY, LOCKED].contains(&(code & 0xff)))
 }
 
 /// See [`store::file`](super::file).
@@ -231,9 +273,10 @@ mod tests {
 
     use super::*;
     use crate::auth::store::{TenantStore, TenantStoreError};
+    use crate::store::database::Database;
 
     async fn in_memory() -> Sqlite {
-        Sqlite::connect("sqlite::memory:", Options::default()).await.unwrap()
+        Sqlite::connect("sqlite::memory:", StoreOptions::default()).await.unwrap()
     }
 
     async fn pragma(sqlite: &Sqlite, pragma: &'static str) -> String {
@@ -248,7 +291,7 @@ mod tests {
     async fn a_new_file_and_those_beside_it_are_for_their_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/new.db", folder.path().display());
-        let sqlite = Sqlite::connect(&url, Options::default()).await.unwrap();
+        let sqlite = Sqlite::connect(&url, StoreOptions::default()).await.unwrap();
         sqlite.migrate().await.unwrap();
         for name in ["new.db", "new.db-wal", "new.db-shm"] {
             let mode = folder.path().join(name).metadata().unwrap().permissions().mode();
@@ -260,7 +303,7 @@ mod tests {
     async fn a_file_is_opened_so_that_commits_survive_a_power_cut() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/new.db", folder.path().display());
-        let sqlite = Sqlite::connect(&url, Options::default()).await.unwrap();
+        let sqlite = Sqlite::connect(&url, StoreOptions::default()).await.unwrap();
         assert_eq!(pragma(&sqlite, "PRAGMA journal_mode").await, "wal");
         assert_eq!(pragma(&sqlite, "PRAGMA synchronous").await, "2");
         assert_eq!(pragma(&sqlite, "PRAGMA foreign_keys").await, "1");
@@ -274,7 +317,8 @@ mod tests {
         let row = "INSERT INTO tenants (name, on_exceed, models, disabled)
             VALUES ('a', 'clamp', 'x', 0)";
         sqlx::query(row).execute(&sqlite.pool).await.unwrap();
-        let error = sqlite.tenant(&"a".parse().unwrap()).await.unwrap_err();
+        let tenants = Database::Sqlite(sqlite);
+        let error = tenants.tenant(&"a".parse().unwrap()).await.unwrap_err();
         assert!(matches!(error, TenantStoreError::Unreadable(_)), "{error:?}");
     }
 

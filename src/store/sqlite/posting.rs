@@ -442,7 +442,8 @@ mod tests {
     use super::super::Sqlite;
     use super::*;
     use crate::ledger::LedgerStore;
-    use crate::store::Options;
+    use crate::store::database::Database;
+    use crate::store::options::StoreOptions;
 
     #[tokio::test]
     async fn what_is_posted_survives_a_power_cut_and_waits_for_other_writers() {
@@ -459,7 +460,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_row_of_the_ledger_is_checked_against_a_table_that_is_made_for_it() {
-        let sqlite = Sqlite::connect("sqlite::memory:", Options::default()).await.unwrap();
+        let sqlite = Sqlite::connect("sqlite::memory:", StoreOptions::default()).await.unwrap();
         sqlite.migrate().await.unwrap();
         let connection = sqlite.posting.connection.lock().unwrap();
         let connection = connection.as_ref().unwrap();
@@ -475,7 +476,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_that_was_given_up_before_its_turn_is_not_posted_behind_others() {
-        let sqlite = Sqlite::connect("sqlite::memory:", Options::default()).await.unwrap();
+        let sqlite = Sqlite::connect("sqlite::memory:", StoreOptions::default()).await.unwrap();
         sqlite.migrate().await.unwrap();
         let charge = Charge {
             tenant: "acme".into(),
@@ -487,6 +488,7 @@ mod tests {
         };
         let (id, instance, day) = (Uuid::nil(), Uuid::nil(), Date::constant(2026, 1, 31));
         let reserve = [Operation::Reserve { id, instance, charge, budgets: Budgets::default() }];
+        let database = Database::Sqlite(sqlite.clone());
         let connection = Arc::clone(&sqlite.posting.connection);
         {
             let _other = connection.lock().unwrap();
@@ -496,9 +498,9 @@ mod tests {
         while Arc::strong_count(&connection) > 2 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(sqlite.accounts(&["acme"], day).await.unwrap(), []);
+        assert_eq!(database.accounts(&["acme"], day).await.unwrap(), []);
         assert!(sqlite.posting.post(&reserve, day).await.is_ok());
-        assert_eq!(sqlite.accounts(&["acme"], day).await.unwrap().len(), 4);
+        assert_eq!(database.accounts(&["acme"], day).await.unwrap().len(), 4);
     }
 
     #[tokio::test]

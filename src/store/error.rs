@@ -1,0 +1,180 @@
+//! Why a database cannot be used.
+
+use std::path::PathBuf;
+
+use sqlx::migrate::MigrateError;
+
+use super::options::Engine;
+
+/// Why a database cannot be used. Written for the person who sets `database.url`.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The address names no engine.
+    #[error("database.url starts with \"sqlite://\" or \"postgres://\"")]
+    UnknownScheme,
+    /// The address does not have the form that its engine wants. What the driver says of it is left
+    /// out, because it quotes what it could not read.
+    #[error(
+        "database.url is not an address of a {engine} database; its form is sqlite://PATH or \
+         postgres://USER:PASSWORD@HOST:PORT/NAME, with %XX for special characters"
+    )]
+    Address {
+        /// The engine that the address names.
+        engine: Engine,
+    },
+    /// A parameter that would be passed over.
+    #[error("database.url has a parameter after the '?' that {engine} does not know here")]
+    UnknownParameter {
+        /// The engine that the address names.
+        engine: Engine,
+    },
+    /// The folder for the file is missing. It is not made: a typo would start an empty database.
+    #[error("the folder {} for the SQLite file of database.url does not exist", .folder.display())]
+    MissingFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The file is missing, and this is no command that makes it.
+    #[error(
+        "the SQLite file {} of database.url does not exist; `ocr-gateway migrate` makes it",
+        .file.display()
+    )]
+    MissingFile {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file cannot be made.
+    #[error("the SQLite file {} of database.url cannot be made: {source}", .file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// Nothing answers, or it refuses.
+    #[error("the {engine} database of database.url cannot be used: {source}")]
+    Unreachable {
+        /// The engine.
+        engine: Engine,
+        /// What the driver says.
+        source: sqlx::Error,
+    },
+    /// A limit that leaves somebody without a connection.
+    #[error(
+        "database.max_connections: {actual} is below {least}: the ledger's posts, look-ups and reports \
+         need one each"
+    )]
+    TooFewConnections {
+        /// The setting.
+        actual: u32,
+        /// The least that works.
+        least: u32,
+    },
+    /// A newer version of this program changed the schema so that this one cannot run on it.
+    #[error(
+        "the database's schema is too new for this version of the program: migration {version} needs a \
+         version that has migration {needed}, and this one has those up to {known}; run the version that \
+         applied it, or a later one"
+    )]
+    NewerDatabase {
+        /// The migration on whose schema this program does not run.
+        version: i64,
+        /// The migration that the oldest program that runs on it knows.
+        needed: i64,
+        /// The last migration that this program knows.
+        known: i64,
+    },
+    /// An older version of this program was here, and this is no command that migrates.
+    #[error("the database lacks migrations: run `ocr-gateway migrate` ({missing})")]
+    OlderDatabase {
+        /// This program's migrations that it lacks.
+        missing: String,
+    },
+    /// Migrations of another line of versions were applied, and some of this program's were not.
+    #[error(
+        "the database has migration {version}, which this version of the program does not know, and lacks \
+         {missing}: it was migrated by a build that is no release before or after this one"
+    )]
+    ForeignDatabase {
+        /// The first unknown migration.
+        version: i64,
+        /// This program's migrations that it lacks.
+        missing: String,
+    },
+    /// The database was made by a build that is not this one.
+    #[error(
+        "migration {version} was applied to the database with another text than this program has; \
+         run a released version"
+    )]
+    ChangedMigration {
+        /// The migration.
+        version: i64,
+    },
+    /// A migration failed.
+    #[error("the {engine} database cannot be migrated: {source}")]
+    Migration {
+        /// The engine.
+        engine: Engine,
+        /// What the driver says.
+        source: Box<MigrateError>,
+    },
+}
+
+impl StoreError {
+    /// Whether it may pass by itself: the database does not answer, or does not work now. A refused password does
+    /// not, nor does a schema of another version.
+    pub fn is_outage(&self) -> bool {
+        let (engine, source) = match self {
+            Self::Unreachable { engine, source } => (engine, source),
+            Self::Migration { engine, source } => match &**source {
+                MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                    (engine, source)
+                }
+                _ => return false,
+            },
+            _ => return false,
+        };
+        match (engine, source) {
+            (_, sqlx::Error::PoolTimedOut) => true,
+            (Engine::Sqlite, source) => is_locked(source),
+            (Engine::Postgres, source) => is_away(source),
+        }
+    }
+}
+
+/// A session that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the server takes no writes: it is a standby, or default_transaction_read_only is on; the \
+     address must lead to the primary"
+)]
+pub(super) struct ReadOnly;
+
+/// Whether the server is away, a standby, or takes nothing now.
+fn is_away(error: &sqlx::Error) -> bool {
+    // https://www.postgresql.org/docs/current/errcodes-appendix.html: connections, transactions that were rolled
+    // back, resources, objects that are in use, an operator who stops or starts the server, the system. PgBouncer
+    // says 08P01 of a server that it cannot reach.
+    const PASSING: [&str; 6] = ["08", "40", "53", "55", "57", "58"];
+    match error {
+        // TLS says so of a certificate that is not trusted, which stays so.
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+        sqlx::Error::Database(error) => {
+            let code = error.code();
+            code.is_some_and(|code| code.get(..2).is_some_and(|class| PASSING.contains(&class)))
+        }
+        // A proxy that hangs up because the server behind it is away.
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Configuration(error) => error.is::<ReadOnly>(),
+        _ => false,
+    }
+}
+
+/// Whether another program has locked the database. Anything else that is wrong with a file stays so.
+fn is_locked(error: &sqlx::Error) -> bool {
+    const BUSY: i32 = 5;
+    const LOCKED: i32 = 6;
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    // The other bits of the code tell more of the same.
+    code.is_some_and(|code| [BUSY, LOCKED].contains(&(code & 0xff)))
+}
