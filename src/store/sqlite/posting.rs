@@ -488,7 +488,6 @@ mod tests {
         };
         let (id, instance, day) = (Uuid::nil(), Uuid::nil(), Date::constant(2026, 1, 31));
         let reserve = [Operation::Reserve { id, instance, charge, budgets: Budgets::default() }];
-        let database = Database::Sqlite(sqlite.clone());
         let connection = Arc::clone(&sqlite.posting.connection);
         {
             let _other = connection.lock().unwrap();
@@ -498,6 +497,7 @@ mod tests {
         while Arc::strong_count(&connection) > 2 {
             tokio::task::yield_now().await;
         }
+        let database = Database::Sqlite(sqlite.clone());
         assert_eq!(database.accounts(&["acme"], day).await.unwrap(), []);
         assert!(sqlite.posting.post(&reserve, day).await.is_ok());
         assert_eq!(database.accounts(&["acme"], day).await.unwrap().len(), 4);
