@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::label::{is_hidden, shown};
@@ -29,22 +30,18 @@ pub(super) fn write_table<Row: AsRef<[String]>>(
     rows: &[Row],
     texts: usize,
 ) -> io::Result<()> {
-    let rows: Vec<Vec<_>> =
-        rows.iter().map(|row| row.as_ref().iter().map(|cell| shown(cell)).collect()).collect();
-    let mut widths = Vec::new();
-    for row in &rows {
-        widths.resize(row.len(), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for row in rows {
+        table.add_row(row.as_ref().iter().map(|cell| shown(cell)));
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if index >= texts {
+            column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    for row in &rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if column < texts { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
+    writeln!(out, "{}", table.trim_fmt())
 }
 
 /// Writes a value as indented JSON.
@@ -132,6 +129,18 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(text.lines().all(|line| !line.contains(is_hidden)), "{text:?}");
+    }
+
+    #[test]
+    fn numbers_end_in_one_column_and_wide_characters_take_two() {
+        let mut out = Vec::new();
+        let row = |cells: [&str; 3]| cells.map(str::to_owned);
+        let rows =
+            [row(["ENDPOINT", "TENANT", "CALLS"]), row(["北京", "a", "7"]), row(["", "", "12"])];
+        write_table(&mut out, &rows, 2).unwrap();
+        let lines =
+            ["ENDPOINT  TENANT  CALLS", "北京      a           7", "                     12", ""];
+        assert_eq!(String::from_utf8(out).unwrap(), lines.join("\n"));
     }
 
     #[test]
