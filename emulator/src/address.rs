@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use crate::call::ImageSeen;
 use crate::error::Refusal;
+use crate::head::is_enabled;
 use crate::picture::{Picture, Unreadable};
-use crate::request::is_enabled;
 use crate::world::World;
 
 /// Bytes of the longest data URL, as the service's own message names it.

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use crate::address::Addresses;
 use crate::answer::{Answer, Reply, pieces};
 use crate::error::Refusal;
+use crate::geometry::PixelLimits;
 use crate::models::MODELS;
 use crate::request::{self, Ask, ImageItem, Item};
-use crate::usage::PixelLimits;
 
 /// Reads a request body.
 pub(crate) fn read(body: &[u8], addresses: &Addresses) -> Ask {

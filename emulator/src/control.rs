@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::address;
 use crate::call::{Bill, Call};
 use crate::fault::Fault;
-use crate::request::query_value;
+use crate::head::query_value;
 use crate::service::Service;
 
 /// Bytes of the longest body: a hosted file, or a recorded answer in a fault.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use crate::connection;
+use crate::engine::choice;
 use crate::options::{Options, StartError};
-use crate::service::{Service, router};
+use crate::routes::router;
+use crate::service::Service;
 use crate::world::World;
-use crate::{connection, engine};
 
 /// A running emulator; it stops when this is dropped.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Emulator {
         let listen = options.listen;
         let bound = connection::bind(listen).await;
         let (listener, address) = bound.map_err(|source| StartError::Bind { listen, source })?;
-        let engine = engine::open(&options.engine).await?;
+        let engine = choice::open(&options.engine).await?;
         let service = Arc::new(Service::new(&options, engine));
         let world = Arc::clone(&service.world);
         let mut serving = JoinSet::new();

@@ -10,12 +10,13 @@ use crate::answer::Answer;
 use crate::clock;
 use crate::engine::{EngineError, Reading};
 use crate::error::Refusal;
+use crate::geometry::Scaled;
 use crate::models::{MOST_INPUT_TOKENS, Model};
 use crate::picture::{Picture, Unreadable};
 use crate::request::Ask;
 use crate::service::Service;
 use crate::tasks::{self, Page};
-use crate::usage::{Geometry, Scaled, Usage, output_tokens, within_tokens};
+use crate::usage::{Usage, output_tokens, within_tokens};
 
 /// Runs one call.
 ///
@@ -105,7 +106,7 @@ fn measured(model: &Model, ask: &Ask) -> Result<Vec<(Picture, Scaled)>, Refusal>
         if is_downloaded && image.seen.bytes > model.longest_download() {
             return Err(unreadable(Unreadable::TooLarge));
         }
-        let scaled = Geometry::of(model, image.limits()).scale(picture.width, picture.height);
+        let scaled = model.geometry_within(image.limits()).scale(picture.width, picture.height);
         images.push((picture, scaled));
     }
     Ok(images)

@@ -5,7 +5,7 @@
 //! cells of 32 pixels like the snapshot it points to, and stops at 4,096 output tokens. The input
 //! limit of `qwen3.5-ocr` is published nowhere; it is taken to be that of its predecessors.
 
-use crate::usage::Geometry;
+use crate::geometry::{Geometry, PixelLimits};
 
 /// The most input tokens of one call.
 pub(crate) const MOST_INPUT_TOKENS: u64 = 30_000;
@@ -56,7 +56,7 @@ impl Model {
     }
 
     /// How images are measured unless the caller says otherwise, and the highest `max_pixels`.
-    pub(crate) const fn geometry(&self) -> (Geometry, u32) {
+    const fn geometry(&self) -> (Geometry, u32) {
         match self.generation {
             Generation::First | Generation::Second => {
                 (Geometry { cell: 28, min_pixels: 3_136, max_pixels: 6_422_528 }, 23_520_000)
@@ -64,6 +64,22 @@ impl Model {
             Generation::Third | Generation::Fourth => {
                 (Geometry { cell: 32, min_pixels: 3_072, max_pixels: 8_388_608 }, 30_720_000)
             }
+        }
+    }
+
+    /// The geometry under the limits that a caller asks for, which are clamped to the model's range.
+    pub(crate) fn geometry_within(&self, asked: PixelLimits) -> Geometry {
+        let (default, most) = self.geometry();
+        let clamp = |pixels: Option<i64>, otherwise: u32| {
+            pixels.map_or(otherwise, |pixels| {
+                let within = pixels.clamp(i64::from(default.min_pixels), i64::from(most));
+                u32::try_from(within).unwrap_or(most)
+            })
+        };
+        Geometry {
+            cell: default.cell,
+            min_pixels: clamp(asked.min_pixels, default.min_pixels),
+            max_pixels: clamp(asked.max_pixels, default.max_pixels),
         }
     }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 
-use crate::usage::Scaled;
+use crate::geometry::Scaled;
 
 /// Pixels of the largest image that is decoded. The vendor advises at most 15.68 million; the largest
 /// worked example has 48 million.

@@ -5,15 +5,14 @@
 //! becomes the [`problem`](Ask::problem), while everything readable is still recorded, images first of
 //! all. Parsing, base64 and image headers are work for the blocking pool.
 
-use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
 use crate::address::Addresses;
 use crate::call::ImageSeen;
 use crate::error::Refusal;
+use crate::geometry::PixelLimits;
 use crate::models::Model;
 use crate::picture::Picture;
-use crate::usage::PixelLimits;
 
 /// How deep a `result_schema` may nest.
 const DEEPEST_SCHEMA: usize = 3;
@@ -266,25 +265,6 @@ fn whole_number(parent: &Value, name: &str) -> Result<Option<i64>, Refusal> {
             .map(Some)
             .ok_or_else(|| Refusal::invalid_parameter(format!("{name} must be an integer"))),
     }
-}
-
-/// The API key of the `Authorization` header.
-pub(crate) fn api_key(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get("authorization")?.to_str().ok()?;
-    let (scheme, key) = value.split_once(' ')?;
-    let key = key.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
-}
-
-/// The first value of that name in the query of a URL, decoded.
-pub(crate) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(query?.as_bytes());
-    pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
-}
-
-/// Whether one of the vendor's switches among the headers is on.
-pub(crate) fn is_enabled(headers: &HeaderMap, name: &str) -> bool {
-    headers.get(name).is_some_and(|value| value == "enable")
 }
 
 /// Levels of an object: one, and those of its deepest member. An array counts as its template does.

@@ -1,25 +1,18 @@
-//! The state that all requests of one emulator share, and its routes.
+//! The state that all requests of one emulator share.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use crate::engine::Engine;
 use crate::error::Refusal;
-use crate::exchange::{self, Protocol};
 use crate::identifier::Identifiers;
 use crate::options::Options;
 use crate::throttle::Throttle;
 use crate::world::World;
-use crate::{clock, compatible, control, native, request, uploads};
 
 /// What the requests of one emulator share.
 #[derive(Debug)]
@@ -90,48 +83,6 @@ impl Service {
     }
 }
 
-/// All routes of an emulator.
-pub(crate) fn router(service: Arc<Service>) -> Router {
-    let chat = |State(service): State<Arc<Service>>, request: Request| {
-        exchange::answer(service, Protocol::Compatible, request)
-    };
-    let generation = |State(service): State<Arc<Service>>, request: Request| {
-        exchange::answer(service, Protocol::Native, request)
-    };
-    Router::new()
-        .route("/compatible-mode/v1/chat/completions", post(chat))
-        .route("/compatible-mode/v1/models", get(models))
-        .route("/api/v1/services/aigc/multimodal-generation/generation", post(generation))
-        .merge(uploads::routes())
-        .merge(control::routes())
-        .fallback(unknown_path)
-        .with_state(service)
-}
-
-async fn models(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
-    let request_id = service.identifiers.next();
-    match service.authenticate(request::api_key(&headers)) {
-        Ok(()) => axum::Json(compatible::models(created())).into_response(),
-        Err(refusal) => exchange::plain(refusal.status, &compatible::error(&refusal, &request_id)),
-    }
-}
-
-/// A path that no endpoint has. Under the native prefix the service answers a complaint about the URL.
-async fn unknown_path(State(service): State<Arc<Service>>, request: Request) -> Response {
-    let request_id = service.identifiers.next();
-    if request.uri().path().starts_with("/api/v1/services/") {
-        let refusal = Refusal::invalid_parameter("url error, please check url！");
-        return exchange::plain(refusal.status, &native::error(&refusal, &request_id));
-    }
-    let refusal = Refusal::of_code("NotFound");
-    exchange::plain(refusal.status, &compatible::error(&refusal, &request_id))
-}
-
-/// Seconds since 1970, for `created`.
-pub(crate) fn created() -> u64 {
-    u64::try_from(clock::unix_millis() / 1000).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,7 +92,7 @@ mod tests {
     async fn work_goes_on_when_its_caller_hangs_up() {
         let options =
             Options { engine: EngineChoice::Scripted(String::new()), ..Options::default() };
-        let engine = crate::engine::open(&options.engine).await.unwrap();
+        let engine = crate::engine::choice::open(&options.engine).await.unwrap();
         let service = Service::new(&options, engine);
         let ((start, started), (finish, finished)) = (oneshot::channel(), oneshot::channel());
         let work = async move {

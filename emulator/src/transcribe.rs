@@ -5,11 +5,11 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::engine;
+use crate::engine::choice;
+use crate::geometry::PixelLimits;
 use crate::models::Model;
 use crate::options::{EngineChoice, StartError};
 use crate::picture::Picture;
-use crate::usage::{Geometry, PixelLimits};
 
 /// Why an image was not transcribed.
 #[derive(Debug)]
@@ -52,8 +52,8 @@ pub async fn transcribe(
     limits: PixelLimits,
 ) -> Result<String, TranscribeError> {
     let unknown = || TranscribeError::UnknownModel(model.to_owned());
-    let geometry = Geometry::of(Model::named(model).ok_or_else(unknown)?, limits);
-    let engine = engine::open(engine).await.map_err(TranscribeError::Start)?;
+    let geometry = Model::named(model).ok_or_else(unknown)?.geometry_within(limits);
+    let engine = choice::open(engine).await.map_err(TranscribeError::Start)?;
     let image = image.into();
     let shown = tokio::task::spawn_blocking(move || {
         let picture = Picture::probe(image)?;

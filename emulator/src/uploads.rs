@@ -20,7 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::error::Refusal;
-use crate::request::{api_key, query_value};
+use crate::head::{api_key, query_value};
 use crate::service::Service;
 use crate::{exchange, native};
 

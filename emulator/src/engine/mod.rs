@@ -1,21 +1,17 @@
 //! What reads an image: a seam with two real sides.
 //!
-//! [`Tesseract`] reads; [`Scripted`] says what it was told, so that a test of faults takes
-//! microseconds. An engine gets the image at the size at which the model would have seen it, and knows
+//! `tesseract` reads; `scripted` says what it was told, so that a test of faults takes
+//! microseconds. `choice` opens one of them. An engine gets the image at the size at which the model would have seen it, and knows
 //! nothing of tokens, tasks or protocols.
 
+pub(crate) mod choice;
 mod scripted;
 mod tesseract;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use image::RgbImage;
-
-use crate::options::{EngineChoice, StartError};
-use scripted::Scripted;
-use tesseract::Tesseract;
 
 /// A reader of images.
 pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
@@ -69,20 +65,6 @@ pub(crate) struct Bounds {
     pub(crate) top: u32,
     pub(crate) right: u32,
     pub(crate) bottom: u32,
-}
-
-/// Opens the engine of that choice.
-///
-/// # Errors
-///
-/// [`StartError`] where Tesseract or one of its languages is missing.
-pub(crate) async fn open(choice: &EngineChoice) -> Result<Arc<dyn Engine>, StartError> {
-    Ok(match choice {
-        EngineChoice::Tesseract { languages } => {
-            Arc::new(Tesseract::open(languages.as_deref()).await?)
-        }
-        EngineChoice::Scripted(text) => Arc::new(Scripted::new(text.clone())),
-    })
 }
 
 impl Reading {

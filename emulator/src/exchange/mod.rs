@@ -19,8 +19,9 @@ use crate::call::Call;
 use crate::connection::Wire;
 use crate::delivery::Delivery;
 use crate::error::Refusal;
-use crate::request::{Ask, api_key, is_enabled};
-use crate::service::{Service, created};
+use crate::head::{api_key, is_enabled};
+use crate::request::Ask;
+use crate::service::Service;
 use crate::world::Ticket;
 use crate::{clock, compatible, inference, native};
 
@@ -180,7 +181,7 @@ impl Exchange {
     fn write(&self, answer: &Answer) -> Reply {
         match self.protocol {
             Protocol::Compatible => {
-                compatible::reply(answer, &self.ask, &self.request_id, created())
+                compatible::reply(answer, &self.ask, &self.request_id, clock::unix_seconds())
             }
             Protocol::Native => native::reply(answer, &self.ask, &self.request_id),
         }

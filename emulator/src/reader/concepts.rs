@@ -1,10 +1,54 @@
 //! The fields that the reader knows, and every name that each goes by.
 //!
-//! A table and nothing else. Names are what receipts, invoices, train tickets and identity cards print,
+//! Types and a table, no code. Names are what receipts, invoices, train tickets and identity cards print,
 //! and what schemas call their keys, in English and Chinese; the most telling name of a field comes
 //! first, and no name belongs to two fields.
 
-use crate::reader::vocabulary::{Concept, Kind, Unlabelled};
+/// What a value looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Address,
+    Date,
+    Time,
+    Amount,
+    Number,
+    Phone,
+    Email,
+    Identifier,
+    Sex,
+}
+
+/// Where a value may be found when no label names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unlabelled {
+    /// Nowhere: the field is absent.
+    Nowhere,
+    /// The first on the page that has the form.
+    FirstOfItsKind,
+    /// The heading of a receipt.
+    Issuer,
+    /// The lines under the heading of a receipt.
+    IssuerAddress,
+    /// The sum of a receipt.
+    Total,
+    Currency,
+    Train,
+    SeatNumber,
+    SeatClass,
+    DepartureStation,
+    ArrivalStation,
+    IdentityNumber,
+}
+
+/// One kind of field.
+#[derive(Debug)]
+pub(crate) struct Concept {
+    /// Its names, most telling first; they are both keys and labels.
+    pub(crate) names: &'static [&'static str],
+    pub(crate) kind: Kind,
+    pub(crate) unlabelled: Unlabelled,
+}
 
 const fn labelled(kind: Kind, names: &'static [&'static str]) -> Concept {
     Concept { names, kind, unlabelled: Unlabelled::Nowhere }

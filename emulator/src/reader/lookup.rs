@@ -1,8 +1,9 @@
 //! Finding a label on a sheet and the value that belongs to it: right of it, else below it.
 
 use crate::engine::is_unspaced;
+use crate::reader::concepts::Kind;
 use crate::reader::patterns;
-use crate::reader::vocabulary::{Kind, concept, is_label};
+use crate::reader::vocabulary::{concept, is_label};
 use crate::sheet::{Sheet, Token, bounds_of, folded, text_of};
 
 /// Lines that a labelled address may continue over.

@@ -22,8 +22,9 @@ mod vocabulary;
 use serde_json::{Map, Value};
 
 use crate::sheet::{Sheet, text_of};
+use concepts::{Concept, Unlabelled};
 use lookup::{before_next_label, is_colon};
-use vocabulary::{Concept, Unlabelled, concept, guessed_kind, words_of_key};
+use vocabulary::{concept, guessed_kind, words_of_key};
 
 /// Fills a schema from a sheet: leaves are strings or null.
 pub(crate) fn fields(sheet: &Sheet, schema: &Map<String, Value>) -> Value {

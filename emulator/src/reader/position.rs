@@ -2,9 +2,9 @@
 //! receipt, its address below, the sum among several amounts, the parts of a train ticket.
 
 use crate::engine::is_unspaced;
+use crate::reader::concepts::{Kind, Unlabelled};
 use crate::reader::lookup::{is_colon, value_of};
 use crate::reader::patterns;
-use crate::reader::vocabulary::{Kind, Unlabelled};
 use crate::sheet::{Row, Sheet};
 
 /// Rows at the top of a page among which its issuer stands.

@@ -3,53 +3,7 @@
 //! A field of a schema is looked up by the words of its key (`invoiceNo`, `invoice_number` and `发票号码`
 //! are one thing); the names of the concept it belongs to are then the labels to look for on the page.
 
-use crate::reader::concepts::CONCEPTS;
-
-/// What a value looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Text,
-    Address,
-    Date,
-    Time,
-    Amount,
-    Number,
-    Phone,
-    Email,
-    Identifier,
-    Sex,
-}
-
-/// Where a value may be found when no label names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unlabelled {
-    /// Nowhere: the field is absent.
-    Nowhere,
-    /// The first on the page that has the form.
-    FirstOfItsKind,
-    /// The heading of a receipt.
-    Issuer,
-    /// The lines under the heading of a receipt.
-    IssuerAddress,
-    /// The sum of a receipt.
-    Total,
-    Currency,
-    Train,
-    SeatNumber,
-    SeatClass,
-    DepartureStation,
-    ArrivalStation,
-    IdentityNumber,
-}
-
-/// One kind of field.
-#[derive(Debug)]
-pub(crate) struct Concept {
-    /// Its names, most telling first; they are both keys and labels.
-    pub(crate) names: &'static [&'static str],
-    pub(crate) kind: Kind,
-    pub(crate) unlabelled: Unlabelled,
-}
+use crate::reader::concepts::{CONCEPTS, Concept, Kind};
 
 /// The concept of a key, given as its words in lower case with spaces between them.
 pub(crate) fn concept(key: &str) -> Option<&'static Concept> {
