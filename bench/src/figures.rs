@@ -1,6 +1,6 @@
 //! Figures in order and in lines of text, as the roles that ask hand them to those that measure.
 
-use crate::Failure;
+use crate::terminal::Failure;
 
 /// What `percent` of 100 figures, sorted upwards, stay at or below; none where there is no figure.
 pub(crate) fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {

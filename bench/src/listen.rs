@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::Failure;
 use crate::events::{self, Whole};
 use crate::figures::{number, percentile};
 use crate::http::{self, Connection};
+use crate::terminal::Failure;
 
 /// Bytes of a caller's stack.
 const STACK: usize = 256 * 1024;

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::Failure;
 use crate::figures::{number, percentile};
 use crate::http::{self, Connection};
+use crate::terminal::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {

@@ -8,6 +8,7 @@
 mod cell;
 mod chance;
 mod chunked;
+mod circumstances;
 mod clock;
 mod events;
 mod figures;
@@ -25,17 +26,16 @@ mod soak;
 mod streams;
 mod subject;
 mod table;
+mod terminal;
 mod upload;
 mod upstream;
+mod window;
 
-use std::error::Error;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What a role fails with: told to the person at the terminal, so a message is enough.
-type Failure = Box<dyn Error + Send + Sync>;
+use terminal::say;
 
 /// Measures what one request costs the gateway, beside nginx and beside no gateway at all.
 #[derive(Debug, Parser)]
@@ -83,16 +83,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Prints a line of the result.
-fn println(text: &str) {
-    // Where standard output is closed, there is nobody to tell.
-    let _ = writeln!(io::stdout(), "{text}");
-}
-
-/// Tells the person at the terminal something that is no result.
-fn say(text: &str) {
-    // Where standard error is closed, there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{text}");
 }

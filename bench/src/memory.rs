@@ -7,9 +7,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::Failure;
 use crate::cell::Cell;
 use crate::subject::{Rig, Subject};
+use crate::terminal::Failure;
 use crate::upload::Upload;
 use crate::upstream::Manner;
 

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::http::Connection;
 use crate::subject::Subject;
+use crate::terminal::Failure;
 
 /// How long after its end a stream may take to be counted.
 const PATIENCE: Duration = Duration::from_secs(5);

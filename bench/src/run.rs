@@ -3,18 +3,21 @@
 //! Throughput and CPU come first, with one gateway for all cells; memory comes last, with a gateway
 //! of its own. Of several gateways that are compared, the memory of each is measured.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs};
 
 use clap::Args;
 
-use crate::cell::{Cell, Row};
+use crate::cell::Cell;
+use crate::circumstances::{Circumstances, Pace, load_average};
 use crate::subject::Rig;
+use crate::terminal::{Failure, say};
 use crate::upload::Upload;
 use crate::upstream::Manner;
-use crate::{Failure, memory, process, say, table};
+use crate::window::{Row, measure};
+use crate::{memory, process, table};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -52,7 +55,7 @@ pub(crate) struct RunArgs {
 
 /// Measures everything and prints the tables.
 pub(crate) fn run(arguments: &RunArgs) -> Result<(), Failure> {
-    let pace = Pace::of(arguments);
+    let pace = pace_of(arguments);
     let load_before = load_average();
     let uploads = Upload::all();
     let pins = process::can_pin(arguments.subject_core) && process::can_pin(arguments.load_core);
@@ -75,35 +78,12 @@ pub(crate) fn run(arguments: &RunArgs) -> Result<(), Failure> {
     Ok(table::print(&circumstances, &rows, &memories)?)
 }
 
-/// How long it is measured.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    pub(crate) windows: usize,
-    pub(crate) seconds: f64,
-    /// From the last answer until the settled memory is read.
-    pub(crate) settle: Duration,
-}
-
-impl Pace {
-    fn of(arguments: &RunArgs) -> Self {
-        if arguments.quick {
-            return Self { windows: 1, seconds: 0.3, settle: Duration::from_secs(1) };
-        }
-        let RunArgs { windows, seconds, .. } = *arguments;
-        Self { windows, seconds, settle: Duration::from_secs(arguments.settle_seconds) }
+fn pace_of(arguments: &RunArgs) -> Pace {
+    if arguments.quick {
+        return Pace { windows: 1, seconds: 0.3, settle: Duration::from_secs(1) };
     }
-}
-
-/// What the figures depend on.
-#[derive(Debug)]
-pub(crate) struct Circumstances {
-    /// What was typed.
-    pub(crate) command: String,
-    pub(crate) pace: Pace,
-    /// Whether everything had its core.
-    pub(crate) pins: bool,
-    /// The machine's load averages before and after.
-    pub(crate) load: [String; 2],
+    let RunArgs { windows, seconds, .. } = *arguments;
+    Pace { windows, seconds, settle: Duration::from_secs(arguments.settle_seconds) }
 }
 
 fn all_cells(
@@ -133,14 +113,8 @@ fn all_cells(
         for connections in &arguments.connections {
             say(&format!("{} from {connections}", upload.name));
             let cell = Cell { upload, connections: *connections };
-            rows.extend(cell.measure(rig, &subjects, pace)?);
+            rows.extend(measure(&cell, rig, &subjects, pace)?);
         }
     }
     Ok(rows)
-}
-
-/// The machine's load average over the last minute.
-pub(crate) fn load_average() -> String {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
 }

@@ -14,11 +14,11 @@ use std::{env, io, thread};
 
 use tempfile::TempDir;
 
-use crate::Failure;
 use crate::cell::Cell;
 use crate::http::{self, Connection};
 use crate::load::Outcome;
 use crate::process::{self, Process};
+use crate::terminal::Failure;
 use crate::upload::{self, Form, Upload};
 use crate::upstream::Manner;
 

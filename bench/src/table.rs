@@ -3,9 +3,9 @@
 use std::io::{self, Write as _};
 use std::time::Duration;
 
-use crate::cell::{Cost, Row, Window};
+use crate::circumstances::{Circumstances, Pace};
 use crate::memory::{IN_FLIGHT, Memory};
-use crate::run::{Circumstances, Pace};
+use crate::window::{Cost, Row, Window};
 
 const HEAD: [&str; 12] = [
     "upload",

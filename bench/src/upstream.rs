@@ -20,7 +20,8 @@ use clap::Args;
 
 use crate::http::Connection;
 use crate::script::{Bill, Script};
-use crate::{Failure, clock, upload};
+use crate::terminal::Failure;
+use crate::{clock, upload};
 
 /// What the native protocol's path begins with; every other path is the compatible protocol's.
 const NATIVE: &str = "/api/v1/services/";

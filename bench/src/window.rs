@@ -3,23 +3,14 @@
 //! The first of one round is the last of the next, so that the machine's moods meet all subjects
 //! alike. A window with an error is void and counted as such.
 
+use crate::cell::Cell;
+use crate::circumstances::Pace;
 use crate::load::Outcome;
-use crate::run::Pace;
 use crate::subject::{Rig, Subject};
-use crate::upload::Upload;
-use crate::{Failure, say};
+use crate::terminal::{Failure, say};
 
 /// How long each subject is warmed up, in seconds.
 const WARM_UP: f64 = 0.5;
-
-/// What is asked.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cell<'a> {
-    /// The picture.
-    pub(crate) upload: &'a Upload,
-    /// Callers at once.
-    pub(crate) connections: usize,
-}
 
 /// What one subject showed.
 #[derive(Debug)]
@@ -59,54 +50,52 @@ pub(crate) fn in_turn(rounds: usize, subjects: usize) -> impl Iterator<Item = us
     (0..rounds).flat_map(move |round| (0..subjects).map(move |place| (round + place) % subjects))
 }
 
-impl Cell<'_> {
-    /// Measures every subject; the rows are in the subjects' order.
-    pub(crate) fn measure(
-        &self,
-        rig: &Rig,
-        subjects: &[Subject],
-        pace: &Pace,
-    ) -> Result<Vec<Row>, Failure> {
-        let mut rows = Vec::new();
-        for subject in subjects {
-            rig.check(subject, self.upload)?;
-            rig.load(subject, self, pace.seconds.min(WARM_UP))?;
-            rows.push(self.row(subject));
-        }
-        for index in in_turn(pace.windows, subjects.len()) {
-            let (subject, row) = (&subjects[index], &mut rows[index]);
-            match self.window(rig, subject, pace.seconds) {
-                Ok(window) => row.windows.push(window),
-                Err(failure) => {
-                    say(&format!("a window of {} is void: {failure}", subject.name));
-                    row.void += 1;
-                }
+/// Measures every subject; the rows are in the subjects' order.
+pub(crate) fn measure(
+    cell: &Cell<'_>,
+    rig: &Rig,
+    subjects: &[Subject],
+    pace: &Pace,
+) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    for subject in subjects {
+        rig.check(subject, cell.upload)?;
+        rig.load(subject, cell, pace.seconds.min(WARM_UP))?;
+        rows.push(row(cell, subject));
+    }
+    for index in in_turn(pace.windows, subjects.len()) {
+        let (subject, row) = (&subjects[index], &mut rows[index]);
+        match window(cell, rig, subject, pace.seconds) {
+            Ok(window) => row.windows.push(window),
+            Err(failure) => {
+                say(&format!("a window of {} is void: {failure}", subject.name));
+                row.void += 1;
             }
         }
-        Ok(rows)
     }
+    Ok(rows)
+}
 
-    fn row(&self, subject: &Subject) -> Row {
-        Row {
-            subject: subject.name.clone(),
-            size: self.upload.name,
-            connections: self.connections,
-            windows: Vec::new(),
-            void: 0,
-        }
+fn row(cell: &Cell<'_>, subject: &Subject) -> Row {
+    Row {
+        subject: subject.name.clone(),
+        size: cell.upload.name,
+        connections: cell.connections,
+        windows: Vec::new(),
+        void: 0,
     }
+}
 
-    fn window(&self, rig: &Rig, subject: &Subject, seconds: f64) -> Result<Window, Failure> {
-        let Some(process) = &subject.process else {
-            return Ok(Window { outcome: rig.load(subject, self, seconds)?, cost: None });
-        };
-        process.forget_peak();
-        let before = process.cpu_time()?;
-        let outcome = rig.load(subject, self, seconds)?;
-        let spent = process.cpu_time()?.saturating_sub(before);
-        let cpu_ms = spent.as_secs_f64() * 1e3 / f64::from(outcome.requests);
-        Ok(Window { outcome, cost: Some(Cost { cpu_ms, peak: process.peak()? }) })
-    }
+fn window(cell: &Cell<'_>, rig: &Rig, subject: &Subject, seconds: f64) -> Result<Window, Failure> {
+    let Some(process) = &subject.process else {
+        return Ok(Window { outcome: rig.load(subject, cell, seconds)?, cost: None });
+    };
+    process.forget_peak();
+    let before = process.cpu_time()?;
+    let outcome = rig.load(subject, cell, seconds)?;
+    let spent = process.cpu_time()?.saturating_sub(before);
+    let cpu_ms = spent.as_secs_f64() * 1e3 / f64::from(outcome.requests);
+    Ok(Window { outcome, cost: Some(Cost { cpu_ms, peak: process.peak()? }) })
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::http::Connection;
+use crate::terminal::Failure;
 
 /// The stack of a thread that only waits.
 const STACK: usize = 128 * 1024;

@@ -19,13 +19,14 @@ use clap::Args;
 use self::burst::Heard;
 use self::cage::Cage;
 use self::probe::Probe;
+use crate::circumstances::load_average;
 use crate::figures::percentile;
 use crate::http;
-use crate::run::load_average;
+use crate::process;
 use crate::subject::{COMPATIBLE, Rig, Subject};
+use crate::terminal::{Failure, say};
 use crate::upload::{self, Upload};
 use crate::upstream::Manner;
-use crate::{Failure, process, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct FloodArgs {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::http::Connection;
+use crate::terminal::Failure;
 
 /// From one question to the next.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -16,8 +16,9 @@ use clap::Args;
 use self::account::Account;
 use self::tenants::Tenants;
 use crate::subject::{Rig, Subject};
+use crate::terminal::{Failure, println};
+use crate::upload;
 use crate::upload::Upload;
-use crate::{Failure, println, upload};
 
 /// What the accounts let pass in a second, unknown to the gateway.
 const REQUESTS: u64 = 10;

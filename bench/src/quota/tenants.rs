@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::http::{self, Connection};
 use crate::subject::{Rig, Subject};
+use crate::terminal::Failure;
 use crate::upload::{Form, Upload};
 
 /// How long a caller waits who was refused, whatever it was told: one that is in a hurry.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::Failure;
 use crate::chance::Chance;
 use crate::chunked::Chunked;
 use crate::http::{self, Connection};
 use crate::subject::{COMPATIBLE, Subject};
+use crate::terminal::Failure;
 use crate::upload::{Billing, Form, Upload};
 
 /// How long an answer may take before the gateway is said to hang.

@@ -22,8 +22,8 @@ use self::callers::Callers;
 use self::samples::{Sample, Samples};
 use self::upstream::Tally;
 use crate::subject::Rig;
+use crate::terminal::{Failure, say};
 use crate::upload::Upload;
-use crate::{Failure, say};
 
 /// The gateway's settings for a soak: patience that runs out within it, and retries that do not slow it.
 const SETTINGS: [(&str, &str); 8] = [

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::callers::Asked;
 use super::samples::{Sample, Samples};
 use super::upstream::Tallied;
-use crate::Failure;
 use crate::subject::{Rig, Subject};
+use crate::terminal::Failure;
 use crate::{metrics, table};
 
 /// Files that the ledger's connections may have opened meanwhile: three for each of eight.

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::Failure;
 use crate::chance::Chance;
 use crate::clock;
 use crate::http::{Connection, Head};
 use crate::script::{Bill, Script};
+use crate::terminal::Failure;
 use crate::upload;
 use crate::upstream::{self, OUTPUT_TOKENS, TEXT_TOKENS};
 

@@ -10,13 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::target::{Programs, Target};
+use crate::circumstances::Pace;
 use crate::listen::{Crowd, Heard, Spread};
 use crate::metrics;
-use crate::run::Pace;
 use crate::subject::{Rig, Subject, printed};
+use crate::terminal::{Failure, say};
 use crate::upload::{self, Billing, Upload};
 use crate::upstream::{Manner, OUTPUT_TOKENS, TEXT_TOKENS};
-use crate::{Failure, say};
 
 /// How long a process is left alone before its idle memory is read.
 const REST: Duration = Duration::from_secs(1);

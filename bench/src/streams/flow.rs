@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::target::Target;
-use crate::cell::in_turn;
+use crate::circumstances::Pace;
 use crate::listen::{Crowd, Heard};
-use crate::run::Pace;
 use crate::subject::{Rig, printed};
+use crate::terminal::{Failure, say};
 use crate::upload::Upload;
-use crate::{Failure, say};
+use crate::window::in_turn;
 
 /// How long each target is warmed up, in seconds.
 const WARM_UP: f64 = 0.5;

@@ -18,11 +18,12 @@ use clap::Args;
 use self::crowd::Gathering;
 use self::flow::{Flow, Row};
 use self::target::{Form, Hops, Programs, Target};
-use crate::run::{Circumstances, Pace, load_average};
+use crate::circumstances::{Circumstances, Pace, load_average};
+use crate::process;
 use crate::subject::Rig;
+use crate::terminal::{Failure, say};
 use crate::upload::{Billing, Upload};
 use crate::upstream::Manner;
-use crate::{Failure, process, say};
 
 /// So far apart that sixteen callers leave every subject idle most of the time: the first byte shall
 /// tell of the hop, not of a queue before it.

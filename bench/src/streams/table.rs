@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::crowd::{Crowded, Held, Shown};
 use super::flow::{Row, Window};
-use crate::run::{Circumstances, Pace};
+use crate::circumstances::{Circumstances, Pace};
 use crate::table::{megabytes, milliseconds, shown, windows};
 
 const FIRST: [&str; 8] =

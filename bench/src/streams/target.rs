@@ -6,12 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Failure;
 use crate::events::Ending;
 use crate::listen::Crowd;
 use crate::process::{self, Process};
-use crate::say;
 use crate::subject::{COMPATIBLE, Rig, Subject};
+use crate::terminal::Failure;
+use crate::terminal::say;
 use crate::upload::{self, Billing, Upload};
 use crate::upstream::Manner;
 

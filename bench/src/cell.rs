@@ -1,0 +1,12 @@
+//! One size at one concurrency.
+
+use crate::upload::Upload;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cell<'a> {
+    /// The picture.
+    pub(crate) upload: &'a Upload,
+    /// Callers at once.
+    pub(crate) connections: usize,
+}

@@ -1,0 +1,31 @@
+//! What the figures of a measurement depend on.
+
+use std::fs;
+use std::time::Duration;
+
+/// How long it is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) windows: usize,
+    pub(crate) seconds: f64,
+    /// From the last answer until the settled memory is read.
+    pub(crate) settle: Duration,
+}
+
+/// What the figures depend on.
+#[derive(Debug)]
+pub(crate) struct Circumstances {
+    /// What was typed.
+    pub(crate) command: String,
+    pub(crate) pace: Pace,
+    /// Whether everything had its core.
+    pub(crate) pins: bool,
+    /// The machine's load averages before and after.
+    pub(crate) load: [String; 2],
+}
+
+/// The machine's load average over the last minute.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
