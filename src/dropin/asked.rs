@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-use super::form::{FormFault, Object, fault};
-use super::members::{self, Members};
+use super::member::{FormFault, Object, fault};
+use super::member_table::{self, Members};
 use super::outline::{Outline, Place};
 use crate::quote::Wish;
 use crate::units::Pixels;
@@ -102,7 +102,7 @@ fn read_message(
     images: &mut Vec<AskedImage>,
 ) -> Result<(), FormFault> {
     check_role(&message, pointer)?;
-    members::MESSAGE.check(&message)?;
+    member_table::MESSAGE.check(&message)?;
     let outline = message.outline();
     let Some(content) = message.member("content") else { return Ok(()) };
     if outline.is_text(content) {

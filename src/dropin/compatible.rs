@@ -1,17 +1,17 @@
 //! Where OpenAI's chat completions keep what costs something.
 
+use super::added_prompt;
 use super::asked::{
     Asked, AskedImage, Dialect, check_answers, read_limit, read_messages, read_wish,
 };
-use super::form::{FormFault, Object, fault};
-use super::members;
+use super::member::{FormFault, Object, fault};
+use super::member_table;
 use super::outline::{Outline, Place};
-use super::prompt;
 use crate::dashscope::settings::UnknownMembers;
 
 const MESSAGES: Dialect = Dialect {
     pointer: "/messages",
-    item: &members::COMPATIBLE_ITEM,
+    item: &member_table::COMPATIBLE_ITEM,
     image: "image_url",
     image_type: "image_url",
     read_image,
@@ -24,7 +24,7 @@ pub(super) fn read<'a>(
 ) -> Result<Asked<'a>, FormFault> {
     let place = Place::ROOT;
     let root = Object::at(outline, place, "")?;
-    members::COMPATIBLE_ROOT.check_open(&root, unknown)?;
+    member_table::COMPATIBLE_ROOT.check_open(&root, unknown)?;
     check_answers(&root)?;
     let (images, messages) = read_messages(outline, root.member("messages"), &MESSAGES)?;
     let (stream, tells_bill) = (root.flag("stream")?, tells_bill(&root)?);
@@ -37,14 +37,14 @@ pub(super) fn read<'a>(
         max_completion_tokens: read_limit(&root, "max_completion_tokens")?,
         stream,
         tells_bill: stream && tells_bill,
-        added_prompt_bytes: prompt::added_bytes(&root)?,
+        added_prompt_bytes: added_prompt::added_bytes(&root)?,
     })
 }
 
 fn tells_bill(root: &Object<'_, '_>) -> Result<bool, FormFault> {
     let Some(options) = root.member("stream_options") else { return Ok(false) };
     let options = Object::at(root.outline(), options, "/stream_options")?;
-    members::STREAM_OPTIONS.check(&options)?;
+    member_table::STREAM_OPTIONS.check(&options)?;
     options.flag("include_usage")
 }
 
@@ -63,7 +63,7 @@ fn read_image(
         return Ok(AskedImage { url: image, holders, is_bare: true, wish, pointer });
     }
     let inside = Object::at(outline, image, &pointer)?;
-    members::IMAGE_URL.check(&inside)?;
+    member_table::IMAGE_URL.check(&inside)?;
     let Some(url) = inside.member("url") else {
         return Err(fault(pointer, "must have the image's address as its member `url`"));
     };

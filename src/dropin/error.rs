@@ -1,6 +1,6 @@
 //! Why a request was not passed on.
 
-use super::form::FormFault;
+use super::member::FormFault;
 use super::outline::OutlineError;
 use crate::capacity::account::NoRoom;
 use crate::metering::error::{ImageError, MeteringError};

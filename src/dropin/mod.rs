@@ -7,17 +7,17 @@
 //!
 //! A stream's task outlives its caller: it reads on to learn the bill.
 
+mod added_prompt;
 mod asked;
 mod compatible;
 mod edits;
 pub mod error;
-pub mod form;
-mod members;
+pub mod member;
+mod member_table;
 mod native;
 pub mod outline;
 mod picture;
 mod plan;
-mod prompt;
 pub mod request;
 
 use std::sync::Arc;

@@ -1,18 +1,18 @@
 //! Where DashScope's own protocol keeps what costs something.
 
+use super::added_prompt::added_bytes;
 use super::asked::{
     Asked, AskedImage, Dialect, check_answers, read_limit, read_messages, read_wish,
 };
-use super::form::{FormFault, Object};
-use super::members;
+use super::member::{FormFault, Object};
+use super::member_table;
 use super::outline::{Outline, Place};
-use super::prompt::added_bytes;
 use crate::dashscope::settings::UnknownMembers;
 use crate::metering::prompt;
 
 const MESSAGES: Dialect = Dialect {
     pointer: "/input/messages",
-    item: &members::NATIVE_ITEM,
+    item: &member_table::NATIVE_ITEM,
     image: "image",
     image_type: "image",
     read_image,
@@ -25,11 +25,11 @@ pub(super) fn read<'a>(
     unknown: UnknownMembers,
 ) -> Result<Asked<'a>, FormFault> {
     let root = Object::at(outline, Place::ROOT, "")?;
-    members::NATIVE_ROOT.check_open(&root, unknown)?;
+    member_table::NATIVE_ROOT.check_open(&root, unknown)?;
     let mut list = None;
     if let Some(input) = root.member("input") {
         let input = Object::at(outline, input, "/input")?;
-        members::INPUT.check(&input)?;
+        member_table::INPUT.check(&input)?;
         list = input.member("messages");
     }
     let (images, messages) = read_messages(outline, list, &MESSAGES)?;
@@ -37,7 +37,7 @@ pub(super) fn read<'a>(
     let (mut max_tokens, mut added_prompt_bytes) = (None, prompt::DEFAULT_BYTES);
     if let Some(parameters) = parameters {
         let parameters = Object::at(outline, parameters, "/parameters")?;
-        members::PARAMETERS.check_open(&parameters, unknown)?;
+        member_table::PARAMETERS.check_open(&parameters, unknown)?;
         check_answers(&parameters)?;
         max_tokens = read_limit(&parameters, "max_tokens")?;
         added_prompt_bytes = added_bytes(&parameters)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use base64_simd::AsOut as _;
 
 use super::error::DropinError;
-use super::form::fault;
+use super::member::fault;
 use crate::capacity::account::{ByteAccount, NoRoom};
 use crate::image::data_url::{self, HeadError};
 use crate::image::header::ImageHeader;

@@ -69,7 +69,7 @@ pub(super) fn plan(
     if asked.stream && !request.may_stream {
         let why = "needs HTTP/1.1, which tells a stream that breaks off from one that ends; behind nginx, \
                    set proxy_http_version 1.1";
-        return Err(super::form::fault("/stream", why).into());
+        return Err(super::member::fault("/stream", why).into());
     }
     let tenant = &request.context.tenant;
     let model = access::model_for(catalog, tenant, Some(&asked.model))?;
@@ -118,7 +118,7 @@ fn look_at_images(
     let look = |image: &AskedImage| {
         let Some(url) = outline.string(image.url) else {
             let why = "must be a text: the image's address";
-            return Err(super::form::fault(image.pointer.as_str(), why).into());
+            return Err(super::member::fault(image.pointer.as_str(), why).into());
         };
         let header = picture::look(&url, &image.pointer, account)?;
         // Room for the text is the provider's to judge, so none is taken here.

@@ -13,14 +13,14 @@ pub mod request;
 pub mod result;
 pub mod warning;
 
-mod aloud;
 mod extract;
 mod fence;
 mod markup;
 mod notation;
+mod page_text;
 mod prepare;
-mod reading;
 mod repetition;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -150,7 +150,7 @@ impl Ocr {
         let work = move |permit, meter: Meter| async move {
             let completed = match listener.map(Listener::new) {
                 None => client.call(permit, &page.call, deadline).await,
-                Some(listener) => aloud::call(&client, permit, page, deadline, listener).await,
+                Some(listener) => stream::call(&client, permit, page, deadline, listener).await,
             };
             if is_streamed {
                 meter.log_stream();

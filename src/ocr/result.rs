@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::lines::Line;
 use super::notation::Notation;
+use super::page_text::Reading;
 use super::prepare::Prepared;
-use super::reading::Reading;
 use super::request::OcrRequest;
 use super::warning::Warning;
 use crate::auth::tenant::Tenant;

@@ -1,6 +1,5 @@
 //! One file a resource. A route that spends reads: enter, upload, wishes, use case, answer.
 
-mod aloud;
 pub(super) mod docs;
 pub(super) mod dropin;
 pub(super) mod estimate;
@@ -9,6 +8,7 @@ pub(super) mod fallback;
 pub(super) mod health;
 pub(super) mod models;
 pub(super) mod ocr;
+mod ocr_stream;
 pub(super) mod templates;
 pub(super) mod uploads;
 pub(super) mod usage;

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{aloud, read_request, tell_spend};
+use super::{ocr_stream, read_request, tell_spend};
 use crate::api::accept;
 use crate::api::entrance::{Entered, enter_to_call};
 use crate::api::middleware::RequestId;
@@ -34,7 +34,7 @@ async fn recognize(
     let format = accept::negotiate(format, &headers)?;
     options::agree_on(format, &mut request.options)?;
     if format == Format::Events {
-        return aloud::answer(gateway, request, id).await;
+        return ocr_stream::answer(gateway, request, id).await;
     }
     let answer = gateway.ocr.recognize(request).await?;
     let mut response = match format {

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::form::{FormFault, Object};
+use super::member::{FormFault, Object};
 use super::outline::{Outline, Place};
 use crate::dashscope::settings::UnknownMembers;
 

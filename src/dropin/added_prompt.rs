@@ -3,8 +3,8 @@
 //! A model that is sent no prompt has one of its own, and a built-in task has another. A schema may be written
 //! into the prompt in words: that of a task surely is, one of `response_format` by some servers.
 
-use super::form::{FormFault, Object};
-use super::members;
+use super::member::{FormFault, Object};
+use super::member_table;
 use crate::extract::result_schema;
 use crate::metering::prompt;
 
@@ -25,11 +25,11 @@ fn own_prompt_bytes(parameters: &Object<'_, '_>) -> Result<u64, FormFault> {
     let Some(options) = parameters.member("ocr_options") else { return Ok(prompt::DEFAULT_BYTES) };
     let pointer = parameters.pointer_to("ocr_options");
     let options = Object::at(parameters.outline(), options, &pointer)?;
-    members::OCR_OPTIONS.check(&options)?;
+    member_table::OCR_OPTIONS.check(&options)?;
     let Some(config) = options.member("task_config") else { return Ok(prompt::LONGEST_BYTES) };
     let pointer = options.pointer_to("task_config");
     let config = Object::at(options.outline(), config, &pointer)?;
-    members::TASK_CONFIG.check(&config)?;
+    member_table::TASK_CONFIG.check(&config)?;
     let schema = config.json("result_schema").map_or(0, schema_bytes);
     Ok(prompt::LONGEST_BYTES.saturating_add(schema))
 }
