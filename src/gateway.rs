@@ -73,7 +73,7 @@ pub struct Gateway {
     /// Chance.
     pub random: Arc<dyn Random>,
     /// Bounds of one request.
-    pub bounds: Bounds,
+    pub bounds: RequestBounds,
     /// What may be in flight at once.
     pub capacity: Capacity,
     /// A place for each request that may be worked on at once.
@@ -90,19 +90,19 @@ pub struct Gateway {
     pub scratch: Arc<Scratch>,
     /// The work that a stop waits for.
     pub tasks: TaskTracker,
-    stop: Stop,
+    stop: StopProgress,
 }
 
 /// How far a stop has come.
 #[derive(Debug, Default)]
-struct Stop {
+struct StopProgress {
     draining: AtomicBool,
     closed: AtomicBool,
 }
 
 /// Bounds of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct RequestBounds {
     /// Upload limit in bytes.
     pub body_bytes: u64,
     /// Longest silence while a body is awaited.
@@ -115,7 +115,7 @@ pub struct Bounds {
     pub stream_silence: Duration,
 }
 
-impl Bounds {
+impl RequestBounds {
     const fn of(settings: &ServerSettings) -> Self {
         Self {
             body_bytes: settings.max_body_bytes,
@@ -278,13 +278,13 @@ impl Gateway {
             metrics,
             clock,
             random,
-            bounds: Bounds::of(&settings.server),
+            bounds: RequestBounds::of(&settings.server),
             capacity,
             in_flight: Arc::new(Semaphore::new(capacity.requests)),
             connections: Arc::new(Places::new(capacity.connections)),
             budgets,
             tasks,
-            stop: Stop::default(),
+            stop: StopProgress::default(),
         }))
     }
 

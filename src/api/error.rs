@@ -133,7 +133,7 @@ impl From<DropinError> for Problem {
                 Self::new(ErrorCode::InvalidJson, text).flaw(pointer, fault.to_string())
             }
             DropinError::Outline(_) => Self::new(ErrorCode::InvalidJson, text),
-            DropinError::Form(fault) => {
+            DropinError::Member(fault) => {
                 Self::new(ErrorCode::InvalidOption, text).flaw(fault.pointer, fault.why)
             }
             DropinError::Image { pointer, cause } => {

@@ -19,7 +19,7 @@ use crate::gateway;
 use crate::label::shown;
 use crate::metering::context::{Held, RequestContext};
 use crate::ocr::estimate;
-use crate::ocr::request::{OcrRequest, Options};
+use crate::ocr::request::{OcrOptions, OcrRequest};
 use crate::ocr::result::Estimate;
 use crate::quote::Wish;
 use crate::settings::Settings;
@@ -92,7 +92,7 @@ async fn estimate(
     let request = OcrRequest {
         id: Uuid::nil(),
         image: Bytes::from(std::fs::read(file)?),
-        options: Options { model: arguments.model.clone(), wish, ..Options::default() },
+        options: OcrOptions { model: arguments.model.clone(), wish, ..OcrOptions::default() },
         context,
     };
     Ok(estimate::estimate(catalog, &request).await?)

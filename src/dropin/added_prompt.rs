@@ -3,7 +3,7 @@
 //! A model that is sent no prompt has one of its own, and a built-in task has another. A schema may be written
 //! into the prompt in words: that of a task surely is, one of `response_format` by some servers.
 
-use super::member::{FormFault, Object};
+use super::member::{MemberFault, Object};
 use super::member_table;
 use crate::extract::result_schema;
 use crate::metering::prompt;
@@ -15,13 +15,13 @@ use crate::metering::prompt;
 ///
 /// # Errors
 ///
-/// [`FormFault`] where the options cannot be read.
-pub(super) fn added_bytes(parameters: &Object<'_, '_>) -> Result<u64, FormFault> {
+/// [`MemberFault`] where the options cannot be read.
+pub(super) fn added_bytes(parameters: &Object<'_, '_>) -> Result<u64, MemberFault> {
     let format = parameters.json("response_format").map_or(0, schema_bytes);
     Ok(own_prompt_bytes(parameters)?.saturating_add(format))
 }
 
-fn own_prompt_bytes(parameters: &Object<'_, '_>) -> Result<u64, FormFault> {
+fn own_prompt_bytes(parameters: &Object<'_, '_>) -> Result<u64, MemberFault> {
     let Some(options) = parameters.member("ocr_options") else { return Ok(prompt::DEFAULT_BYTES) };
     let pointer = parameters.pointer_to("ocr_options");
     let options = Object::at(parameters.outline(), options, &pointer)?;

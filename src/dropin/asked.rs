@@ -5,9 +5,9 @@
 
 use std::borrow::Cow;
 
-use super::member::{FormFault, Object, fault};
-use super::member_table::{self, Members};
-use super::outline::{Outline, Place};
+use super::member::{MemberFault, Object, fault};
+use super::member_table::{self, MemberTable};
+use super::outline::{Node, Outline};
 use crate::quote::Wish;
 use crate::units::Pixels;
 
@@ -21,7 +21,7 @@ pub(super) struct Asked<'a> {
     /// How many messages there are.
     pub(super) messages: usize,
     /// The object that `max_tokens` belongs in; none where it has to be made.
-    pub(super) parameters: Option<Place>,
+    pub(super) parameters: Option<Node>,
     /// The most tokens that an answer shall have.
     pub(super) max_tokens: Option<u64>,
     /// The same by its newer name, which OpenAI's clients may write instead or beside.
@@ -37,9 +37,9 @@ pub(super) struct Asked<'a> {
 #[derive(Debug)]
 pub(super) struct AskedImage {
     /// The image's address.
-    pub(super) url: Place,
+    pub(super) url: Node,
     /// The objects that its bounds are to be written into.
-    pub(super) holders: Vec<Place>,
+    pub(super) holders: Vec<Node>,
     /// Whether the address stands where an object should, which has to be put around it.
     pub(super) is_bare: bool,
     pub(super) wish: Wish,
@@ -53,14 +53,14 @@ const MOST_IMAGES: usize = 256;
 /// What a protocol's reader does with an image that it finds.
 ///
 /// Given the content item, where the image's member stands, and that member's JSON Pointer.
-pub(super) type ReadImage = fn(Object<'_, '_>, Place, String) -> Result<AskedImage, FormFault>;
+pub(super) type ReadImage = fn(Object<'_, '_>, Node, String) -> Result<AskedImage, MemberFault>;
 
 /// How a protocol writes its messages.
-pub(super) struct Dialect {
+pub(super) struct MessageSyntax {
     /// The member that holds the messages, as a JSON Pointer.
     pub(super) pointer: &'static str,
     /// What an item of content may have.
-    pub(super) item: &'static Members,
+    pub(super) item: &'static MemberTable,
     /// The member of a content item that holds an image.
     pub(super) image: &'static str,
     /// The `type` of an item that has that member, where it says one.
@@ -71,11 +71,11 @@ pub(super) struct Dialect {
 /// Reads the images of all messages, and tells how many messages there are.
 pub(super) fn read_messages(
     outline: &Outline<'_>,
-    messages: Option<Place>,
-    dialect: &Dialect,
-) -> Result<(Vec<AskedImage>, usize), FormFault> {
+    messages: Option<Node>,
+    dialect: &MessageSyntax,
+) -> Result<(Vec<AskedImage>, usize), MemberFault> {
     let is_filled =
-        |&list: &Place| outline.is_array(list) && outline.elements(list).next().is_some();
+        |&list: &Node| outline.is_array(list) && outline.elements(list).next().is_some();
     let Some(list) = messages.filter(is_filled) else {
         return Err(fault(dialect.pointer, "must be a list of at least one message"));
     };
@@ -98,9 +98,9 @@ pub(super) fn read_messages(
 fn read_message(
     message: Object<'_, '_>,
     pointer: &str,
-    dialect: &Dialect,
+    dialect: &MessageSyntax,
     images: &mut Vec<AskedImage>,
-) -> Result<(), FormFault> {
+) -> Result<(), MemberFault> {
     check_role(&message, pointer)?;
     member_table::MESSAGE.check(&message)?;
     let outline = message.outline();
@@ -121,9 +121,9 @@ fn read_message(
 fn read_item(
     item: Object<'_, '_>,
     pointer: &str,
-    dialect: &Dialect,
+    dialect: &MessageSyntax,
     images: &mut Vec<AskedImage>,
-) -> Result<(), FormFault> {
+) -> Result<(), MemberFault> {
     dialect.item.check(&item)?;
     if item.json("text").is_some_and(|text| text.starts_with(['[', '{'])) {
         return Err(item.wrong("text", "must be a text"));
@@ -143,7 +143,7 @@ fn read_item(
 
 /// Refuses what an item of text wishes for an image: a reader that looks for wishes in all items of a message
 /// would obey it, and no bound counts on it.
-fn check_no_wish(item: &Object<'_, '_>, image: &str) -> Result<(), FormFault> {
+fn check_no_wish(item: &Object<'_, '_>, image: &str) -> Result<(), MemberFault> {
     let wish = read_wish(item, &[*item])?;
     let wished = [
         ("min_pixels", wish.min_pixels.is_some()),
@@ -157,7 +157,7 @@ fn check_no_wish(item: &Object<'_, '_>, image: &str) -> Result<(), FormFault> {
 }
 
 /// A reader that goes by `type` and one that goes by the members must find the same.
-fn check_type(item: &Object<'_, '_>, expected: &str) -> Result<(), FormFault> {
+fn check_type(item: &Object<'_, '_>, expected: &str) -> Result<(), MemberFault> {
     let Some(kind) = item.member("type") else { return Ok(()) };
     if item.outline().string(kind).is_some_and(|kind| kind == expected) {
         return Ok(());
@@ -166,7 +166,7 @@ fn check_type(item: &Object<'_, '_>, expected: &str) -> Result<(), FormFault> {
 }
 
 /// The models answer a user and may be told what they said before.
-fn check_role(message: &Object<'_, '_>, pointer: &str) -> Result<(), FormFault> {
+fn check_role(message: &Object<'_, '_>, pointer: &str) -> Result<(), MemberFault> {
     match &*message.text("role")? {
         "user" | "assistant" => Ok(()),
         "system" | "developer" => {
@@ -183,7 +183,7 @@ fn check_role(message: &Object<'_, '_>, pointer: &str) -> Result<(), FormFault> 
 pub(super) fn read_limit(
     parameters: &Object<'_, '_>,
     name: &str,
-) -> Result<Option<u64>, FormFault> {
+) -> Result<Option<u64>, MemberFault> {
     match parameters.number(name)? {
         Some(0) => Err(parameters.wrong(name, "must be at least 1")),
         limit => Ok(limit),
@@ -192,7 +192,7 @@ pub(super) fn read_limit(
 
 /// Refuses to ask for several answers: no page of the vendor has that for its OCR models, and each would be
 /// billed.
-pub(super) fn check_answers(parameters: &Object<'_, '_>) -> Result<(), FormFault> {
+pub(super) fn check_answers(parameters: &Object<'_, '_>) -> Result<(), MemberFault> {
     match parameters.number("n")? {
         None | Some(1) => Ok(()),
         Some(_) => Err(parameters.wrong("n", "must be 1: the Qwen-OCR models give one answer")),
@@ -203,7 +203,7 @@ pub(super) fn check_answers(parameters: &Object<'_, '_>) -> Result<(), FormFault
 pub(super) fn read_wish(
     item: &Object<'_, '_>,
     objects: &[Object<'_, '_>],
-) -> Result<Wish, FormFault> {
+) -> Result<Wish, MemberFault> {
     let read = |name: &'static str| {
         let mut found = None;
         for object in objects {

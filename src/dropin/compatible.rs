@@ -2,14 +2,14 @@
 
 use super::added_prompt;
 use super::asked::{
-    Asked, AskedImage, Dialect, check_answers, read_limit, read_messages, read_wish,
+    Asked, AskedImage, MessageSyntax, check_answers, read_limit, read_messages, read_wish,
 };
-use super::member::{FormFault, Object, fault};
+use super::member::{MemberFault, Object, fault};
 use super::member_table;
-use super::outline::{Outline, Place};
+use super::outline::{Node, Outline};
 use crate::dashscope::settings::UnknownMembers;
 
-const MESSAGES: Dialect = Dialect {
+const MESSAGES: MessageSyntax = MessageSyntax {
     pointer: "/messages",
     item: &member_table::COMPATIBLE_ITEM,
     image: "image_url",
@@ -21,9 +21,9 @@ const MESSAGES: Dialect = Dialect {
 pub(super) fn read<'a>(
     outline: &Outline<'a>,
     unknown: UnknownMembers,
-) -> Result<Asked<'a>, FormFault> {
-    let place = Place::ROOT;
-    let root = Object::at(outline, place, "")?;
+) -> Result<Asked<'a>, MemberFault> {
+    let node = Node::ROOT;
+    let root = Object::at(outline, node, "")?;
     member_table::COMPATIBLE_ROOT.check_open(&root, unknown)?;
     check_answers(&root)?;
     let (images, messages) = read_messages(outline, root.member("messages"), &MESSAGES)?;
@@ -32,7 +32,7 @@ pub(super) fn read<'a>(
         model: root.text("model")?,
         images,
         messages,
-        parameters: Some(place),
+        parameters: Some(node),
         max_tokens: read_limit(&root, "max_tokens")?,
         max_completion_tokens: read_limit(&root, "max_completion_tokens")?,
         stream,
@@ -41,7 +41,7 @@ pub(super) fn read<'a>(
     })
 }
 
-fn tells_bill(root: &Object<'_, '_>) -> Result<bool, FormFault> {
+fn tells_bill(root: &Object<'_, '_>) -> Result<bool, MemberFault> {
     let Some(options) = root.member("stream_options") else { return Ok(false) };
     let options = Object::at(root.outline(), options, "/stream_options")?;
     member_table::STREAM_OPTIONS.check(&options)?;
@@ -54,12 +54,12 @@ fn tells_bill(root: &Object<'_, '_>) -> Result<bool, FormFault> {
 /// bounded as there.
 fn read_image(
     item: Object<'_, '_>,
-    image: Place,
+    image: Node,
     pointer: String,
-) -> Result<AskedImage, FormFault> {
+) -> Result<AskedImage, MemberFault> {
     let outline = item.outline();
     if !outline.is_object(image) {
-        let (wish, holders) = (read_wish(&item, &[item])?, vec![item.place()]);
+        let (wish, holders) = (read_wish(&item, &[item])?, vec![item.node()]);
         return Ok(AskedImage { url: image, holders, is_bare: true, wish, pointer });
     }
     let inside = Object::at(outline, image, &pointer)?;
@@ -67,6 +67,6 @@ fn read_image(
     let Some(url) = inside.member("url") else {
         return Err(fault(pointer, "must have the image's address as its member `url`"));
     };
-    let (wish, holders) = (read_wish(&item, &[inside, item])?, vec![image, item.place()]);
+    let (wish, holders) = (read_wish(&item, &[inside, item])?, vec![image, item.node()]);
     Ok(AskedImage { url, holders, is_bare: false, wish, pointer })
 }

@@ -7,24 +7,24 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::outline::{Outline, Place};
+use super::outline::{Node, Outline};
 
 /// Changes to one document.
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     changes: Vec<(Range<usize>, String)>,
     /// The empty objects that a member was added to. There can be few: `parameters`, `stream_options`.
-    filled: Vec<Place>,
+    filled: Vec<Node>,
 }
 
 impl Edits {
     /// Writes `json` where `place` stands.
-    pub(super) fn replace(&mut self, outline: &Outline<'_>, place: Place, json: String) {
-        self.changes.push((outline.span(place), json));
+    pub(super) fn replace(&mut self, outline: &Outline<'_>, node: Node, json: String) {
+        self.changes.push((outline.span(node), json));
     }
 
     /// Gives the member `name` of an object the value `json`; adds it at the end where it is missing.
-    pub(super) fn set(&mut self, outline: &Outline<'_>, object: Place, name: &str, json: &str) {
+    pub(super) fn set(&mut self, outline: &Outline<'_>, object: Node, name: &str, json: &str) {
         if let Some(member) = outline.member(object, name) {
             if outline.json(member) != json {
                 self.replace(outline, member, json.to_owned());
@@ -74,8 +74,8 @@ mod tests {
         let text = "{ \"b\" : 1e300,\t\"a\":[ ],\n \"max\":  7 }";
         assert_eq!(edited(text, |_, _| {}), text);
         let changed = edited(text, |outline, edits| {
-            edits.set(outline, Place::ROOT, "max", "5");
-            edits.set(outline, Place::ROOT, "b", "1e300");
+            edits.set(outline, Node::ROOT, "max", "5");
+            edits.set(outline, Node::ROOT, "b", "1e300");
         });
         assert_eq!(changed, text.replace('7', "5"));
     }
@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn members_are_added_at_the_end_and_in_order() {
         let add = |outline: &Outline<'_>, edits: &mut Edits| {
-            edits.set(outline, Place::ROOT, "x", "1");
-            edits.set(outline, Place::ROOT, "y", "{}");
+            edits.set(outline, Node::ROOT, "x", "1");
+            edits.set(outline, Node::ROOT, "y", "{}");
         };
         assert_eq!(edited("{}", add), r#"{"x":1,"y":{}}"#);
         assert_eq!(edited(r#"{"a":0}"#, add), r#"{"a":0,"x":1,"y":{}}"#);
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn changes_inside_and_around_an_object_go_together() {
         let changed = edited(r#"[{"u":{"v":1}}]"#, |outline, edits| {
-            let outer = outline.elements(Place::ROOT).next().unwrap();
+            let outer = outline.elements(Node::ROOT).next().unwrap();
             let inner = outline.member(outer, "u").unwrap();
             edits.set(outline, outer, "w", "3");
             edits.set(outline, inner, "v", "2");

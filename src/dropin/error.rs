@@ -1,6 +1,6 @@
 //! Why a request was not passed on.
 
-use super::member::FormFault;
+use super::member::MemberFault;
 use super::outline::OutlineError;
 use crate::capacity::account::NoRoom;
 use crate::metering::error::{ImageError, MeteringError};
@@ -13,7 +13,7 @@ pub enum DropinError {
     Outline(#[from] OutlineError),
     /// A member is wrong.
     #[error(transparent)]
-    Form(#[from] FormFault),
+    Member(#[from] MemberFault),
     /// One of the images cannot be sent.
     #[error("{pointer}: {cause}")]
     Image {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::outline::{Outline, Place};
+use super::outline::{Node, Outline};
 
 /// Characters of a caller's own name that an error repeats.
 const LONGEST_ECHO: usize = 64;
@@ -10,7 +10,7 @@ const LONGEST_ECHO: usize = 64;
 /// A member that cannot be understood, or must not be there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer} {why}")]
-pub struct FormFault {
+pub struct MemberFault {
     /// The member, as a JSON Pointer (RFC 6901).
     pub pointer: String,
     /// What is wrong with it and what would be right, as the predicate of a sentence.
@@ -18,15 +18,15 @@ pub struct FormFault {
 }
 
 /// A fault of the member at `pointer`.
-pub(super) fn fault(pointer: impl Into<String>, why: impl Into<Cow<'static, str>>) -> FormFault {
-    FormFault { pointer: pointer.into(), why: why.into() }
+pub(super) fn fault(pointer: impl Into<String>, why: impl Into<Cow<'static, str>>) -> MemberFault {
+    MemberFault { pointer: pointer.into(), why: why.into() }
 }
 
 /// An object and where it stands, for telling what is wrong in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Object<'o, 'a> {
     outline: &'o Outline<'a>,
-    place: Place,
+    node: Node,
     pointer: &'o str,
 }
 
@@ -34,25 +34,25 @@ impl<'o, 'a> Object<'o, 'a> {
     /// The object at `place`; a fault where it is none.
     pub(super) fn at(
         outline: &'o Outline<'a>,
-        place: Place,
+        node: Node,
         pointer: &'o str,
-    ) -> Result<Self, FormFault> {
-        if !outline.is_object(place) {
+    ) -> Result<Self, MemberFault> {
+        if !outline.is_object(node) {
             return Err(fault(pointer, "must be an object"));
         }
-        Ok(Self { outline, place, pointer })
+        Ok(Self { outline, node, pointer })
     }
 
     /// Its members: their names and values.
-    pub(super) fn members(&self) -> impl Iterator<Item = (&'o str, Place)> {
+    pub(super) fn members(&self) -> impl Iterator<Item = (&'o str, Node)> {
         let outline = self.outline;
         let named = move |member| outline.name(member).map(|name| (name, member));
-        outline.elements(self.place).filter_map(named)
+        outline.elements(self.node).filter_map(named)
     }
 
     /// A member as it is written.
     pub(super) fn json(&self, name: &str) -> Option<&'a str> {
-        let member = self.outline.member(self.place, name)?;
+        let member = self.outline.member(self.node, name)?;
         Some(self.outline.json(member))
     }
 
@@ -62,18 +62,18 @@ impl<'o, 'a> Object<'o, 'a> {
     }
 
     /// Where it stands.
-    pub(super) const fn place(&self) -> Place {
-        self.place
+    pub(super) const fn node(&self) -> Node {
+        self.node
     }
 
     /// The value of a member; none where it is missing or `null`.
-    pub(super) fn member(&self, name: &str) -> Option<Place> {
-        let member = self.outline.member(self.place, name);
+    pub(super) fn member(&self, name: &str) -> Option<Node> {
+        let member = self.outline.member(self.node, name);
         member.filter(|&member| !self.outline.is_null(member))
     }
 
     /// A whole number that is not negative.
-    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, FormFault> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, MemberFault> {
         let Some(member) = self.member(name) else { return Ok(None) };
         let json = self.outline.json(member);
         let digits = json.bytes().all(|byte| byte.is_ascii_digit());
@@ -84,7 +84,7 @@ impl<'o, 'a> Object<'o, 'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&self, name: &str) -> Result<bool, FormFault> {
+    pub(super) fn flag(&self, name: &str) -> Result<bool, MemberFault> {
         match self.member(name).map(|member| self.outline.json(member)) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -93,14 +93,14 @@ impl<'o, 'a> Object<'o, 'a> {
     }
 
     /// A text that is not empty.
-    pub(super) fn text(&self, name: &str) -> Result<Cow<'a, str>, FormFault> {
+    pub(super) fn text(&self, name: &str) -> Result<Cow<'a, str>, MemberFault> {
         let text = self.member(name).and_then(|member| self.outline.string(member));
         let text = text.filter(|text| !text.is_empty());
         text.ok_or_else(|| self.wrong(name, "must be a text that is not empty"))
     }
 
     /// A fault of the member `name`.
-    pub(super) fn wrong(&self, name: &str, why: impl Into<Cow<'static, str>>) -> FormFault {
+    pub(super) fn wrong(&self, name: &str, why: impl Into<Cow<'static, str>>) -> MemberFault {
         fault(self.pointer_to(name), why)
     }
 
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_name_in_a_pointer_is_escaped_and_cut() {
         let outline = Outline::of(b"{}").unwrap();
-        let object = Object::at(&outline, Place::ROOT, "/x").unwrap();
+        let object = Object::at(&outline, Node::ROOT, "/x").unwrap();
         assert_eq!(object.pointer_to("a/b~c d"), "/x/a~1b~0c d");
         assert_eq!(object.pointer_to("to\u{17f}\u{202e}\0"), r"/x/to\u{17f}\u{202e}\u{0}");
         assert_eq!(object.pointer_to(&"a".repeat(100)).len(), "/x/".len() + LONGEST_ECHO);
@@ -138,7 +138,7 @@ mod tests {
         let text =
             br#"{"a":"1","b":-1,"c":1.0,"d":1,"e":18446744073709551616,"f":"x","g":null,"h":true}"#;
         let outline = Outline::of(text).unwrap();
-        let object = Object::at(&outline, Place::ROOT, "/x").unwrap();
+        let object = Object::at(&outline, Node::ROOT, "/x").unwrap();
         for name in ["a", "b", "c", "e", "f"] {
             assert_eq!(object.number(name).unwrap_err().pointer, format!("/x/{name}"));
         }

@@ -12,8 +12,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::member::{FormFault, Object};
-use super::outline::{Outline, Place};
+use super::member::{MemberFault, Object};
+use super::outline::{Node, Outline};
 use crate::dashscope::settings::UnknownMembers;
 
 /// What a member's value may be.
@@ -35,7 +35,7 @@ const OFF: Rule = Rule::Only(&["null", "false", "[]"]);
 
 /// The members that one place may have.
 #[derive(Debug)]
-pub(super) struct Members(&'static [(Rule, &'static [&'static str])]);
+pub(super) struct MemberTable(&'static [(Rule, &'static [&'static str])]);
 
 /// Sampling, the form of the answer, and what names the caller. None of them adds input tokens, and
 /// `max_tokens` bounds the answer whatever they say (Model Studio, "Qwen-OCR API reference"; "Create chat
@@ -72,7 +72,7 @@ const TEXT_ONLY: Rule = Rule::Only(&["null", "[\"text\"]"]);
 const OTHER_MEDIA: &[&str] = &["annotations", "audio", "file", "input_audio", "video", "video_url"];
 
 /// The top of a body of the compatible protocol.
-pub(super) const COMPATIBLE_ROOT: Members = Members(&[
+pub(super) const COMPATIBLE_ROOT: MemberTable = MemberTable(&[
     (
         Rule::Read,
         &[
@@ -92,12 +92,12 @@ pub(super) const COMPATIBLE_ROOT: Members = Members(&[
 ]);
 
 /// `stream_options` of the compatible protocol.
-pub(super) const STREAM_OPTIONS: Members =
-    Members(&[(Rule::Read, &["include_usage"]), (Rule::Plain, &["include_obfuscation"])]);
+pub(super) const STREAM_OPTIONS: MemberTable =
+    MemberTable(&[(Rule::Read, &["include_usage"]), (Rule::Plain, &["include_obfuscation"])]);
 
 /// A message of either protocol, also one that the model wrote and that is sent back. OpenAI's SDKs put what they
 /// read from an answer beside it as `parsed`, `LiteLLM` writes `provider_specific_fields`.
-pub(super) const MESSAGE: Members = Members(&[
+pub(super) const MESSAGE: MemberTable = MemberTable(&[
     (Rule::Read, &["content", "role"]),
     (Rule::Plain, &["name", "reasoning_content", "refusal"]),
     (Rule::AnyJson, &["parsed"]),
@@ -105,7 +105,7 @@ pub(super) const MESSAGE: Members = Members(&[
 ]);
 
 /// An item of content of the compatible protocol.
-pub(super) const COMPATIBLE_ITEM: Members = Members(&[
+pub(super) const COMPATIBLE_ITEM: MemberTable = MemberTable(&[
     (Rule::Read, &["enable_rotate", "image_url", "max_pixels", "min_pixels", "text", "type"]),
     (Rule::Plain, &["id", "index"]),
     (OFF, OTHER_MEDIA),
@@ -113,21 +113,21 @@ pub(super) const COMPATIBLE_ITEM: Members = Members(&[
 
 /// `image_url` of an item. Model Studio has no `detail`; clients of OpenAI send it, and the pixels that are
 /// written beside it bound the image all the same.
-pub(super) const IMAGE_URL: Members = Members(&[
+pub(super) const IMAGE_URL: MemberTable = MemberTable(&[
     (Rule::Read, &["max_pixels", "min_pixels", "url"]),
     (Rule::Only(&["null", "\"auto\"", "\"low\"", "\"high\""]), &["detail"]),
 ]);
 
 /// The top of a body of the native protocol. `stream` has no effect there, since a header asks for streams;
 /// callers who know the other protocol send it all the same.
-pub(super) const NATIVE_ROOT: Members =
-    Members(&[(Rule::Read, &["input", "model", "parameters"]), (Rule::Plain, &["stream"])]);
+pub(super) const NATIVE_ROOT: MemberTable =
+    MemberTable(&[(Rule::Read, &["input", "model", "parameters"]), (Rule::Plain, &["stream"])]);
 
 /// `input` of the native protocol.
-pub(super) const INPUT: Members = Members(&[(Rule::Read, &["messages"])]);
+pub(super) const INPUT: MemberTable = MemberTable(&[(Rule::Read, &["messages"])]);
 
 /// `parameters` of the native protocol.
-pub(super) const PARAMETERS: Members = Members(&[
+pub(super) const PARAMETERS: MemberTable = MemberTable(&[
     (Rule::Read, &["max_tokens", "n", "ocr_options"]),
     (Rule::Plain, HARMLESS),
     (Rule::Plain, &["result_format", "stream"]),
@@ -137,7 +137,7 @@ pub(super) const PARAMETERS: Members = Members(&[
 
 /// An item of content of the native protocol; `processed_text` and `ocr_result` come with an answer that is
 /// sent back.
-pub(super) const NATIVE_ITEM: Members = Members(&[
+pub(super) const NATIVE_ITEM: MemberTable = MemberTable(&[
     (Rule::Read, &["enable_rotate", "image", "max_pixels", "min_pixels", "text", "type"]),
     (Rule::Plain, &["processed_text"]),
     (Rule::AnyJson, &["ocr_result"]),
@@ -145,11 +145,11 @@ pub(super) const NATIVE_ITEM: Members = Members(&[
 ]);
 
 /// `ocr_options` of either protocol.
-pub(super) const OCR_OPTIONS: Members =
-    Members(&[(Rule::Read, &["task_config"]), (Rule::Plain, &["task"])]);
+pub(super) const OCR_OPTIONS: MemberTable =
+    MemberTable(&[(Rule::Read, &["task_config"]), (Rule::Plain, &["task"])]);
 
 /// `task_config` of `ocr_options`.
-pub(super) const TASK_CONFIG: Members = Members(&[(Rule::AnyJson, &["result_schema"])]);
+pub(super) const TASK_CONFIG: MemberTable = MemberTable(&[(Rule::AnyJson, &["result_schema"])]);
 
 /// Members that make a call dearer than its bound, on this service or on one that serves the same models: more
 /// tokens of answer or of thought, several answers, another size of an image, other media, pages of a search,
@@ -381,11 +381,11 @@ const LONGEST: usize = 40;
 /// The known names of places where others may pass, without what lenient readers overlook.
 static FOLDED: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
     let tables = [&COMPATIBLE_ROOT, &NATIVE_ROOT, &PARAMETERS];
-    let known = COSTLY.iter().copied().chain(tables.into_iter().flat_map(Members::names));
+    let known = COSTLY.iter().copied().chain(tables.into_iter().flat_map(MemberTable::names));
     known.filter_map(|name| Some((folded(name)?, name))).collect()
 });
 
-impl Members {
+impl MemberTable {
     fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.0.iter().flat_map(|(_, names)| names.iter().copied())
     }
@@ -398,8 +398,8 @@ impl Members {
     ///
     /// # Errors
     ///
-    /// [`FormFault`] names the first such member and what the place may have.
-    pub(super) fn check(&self, object: &Object<'_, '_>) -> Result<(), FormFault> {
+    /// [`MemberFault`] names the first such member and what the place may have.
+    pub(super) fn check(&self, object: &Object<'_, '_>) -> Result<(), MemberFault> {
         self.check_each(object, |name, _| {
             let mut known: Vec<_> = self.names().collect();
             known.sort_unstable();
@@ -412,20 +412,20 @@ impl Members {
     ///
     /// # Errors
     ///
-    /// [`FormFault`] names the first member that is refused.
+    /// [`MemberFault`] names the first member that is refused.
     pub(super) fn check_open(
         &self,
         object: &Object<'_, '_>,
         unknown: UnknownMembers,
-    ) -> Result<(), FormFault> {
+    ) -> Result<(), MemberFault> {
         self.check_each(object, |name, value| check_unknown(object, name, value, unknown))
     }
 
     fn check_each(
         &self,
         object: &Object<'_, '_>,
-        unlisted: impl Fn(&str, Place) -> Result<(), FormFault>,
-    ) -> Result<(), FormFault> {
+        unlisted: impl Fn(&str, Node) -> Result<(), MemberFault>,
+    ) -> Result<(), MemberFault> {
         for (name, value) in object.members() {
             match self.rule(name) {
                 Some(rule) => rule.check(object, name, value)?,
@@ -438,7 +438,7 @@ impl Members {
 }
 
 impl Rule {
-    fn check(self, object: &Object<'_, '_>, name: &str, value: Place) -> Result<(), FormFault> {
+    fn check(self, object: &Object<'_, '_>, name: &str, value: Node) -> Result<(), MemberFault> {
         let outline = object.outline();
         match self {
             Self::Plain if !is_plain(outline, value) => {
@@ -471,9 +471,9 @@ fn within_brackets(list: &str) -> Option<&str> {
 fn check_unknown(
     object: &Object<'_, '_>,
     name: &str,
-    value: Place,
+    value: Node,
     unknown: UnknownMembers,
-) -> Result<(), FormFault> {
+) -> Result<(), MemberFault> {
     match meant(name) {
         Some(meant) if meant != name => {
             let why =
@@ -503,7 +503,7 @@ fn check_unknown(
 }
 
 /// Refuses an unknown member that holds what would be refused beside it.
-fn check_below(object: &Object<'_, '_>, name: &str, value: Place) -> Result<(), FormFault> {
+fn check_below(object: &Object<'_, '_>, name: &str, value: Node) -> Result<(), MemberFault> {
     let outline = object.outline();
     for below in outline.descendants(value).filter_map(|member| outline.name(member)) {
         if !is_printable(below) {
@@ -520,7 +520,7 @@ fn check_below(object: &Object<'_, '_>, name: &str, value: Place) -> Result<(), 
     Ok(())
 }
 
-fn is_plain(outline: &Outline<'_>, value: Place) -> bool {
+fn is_plain(outline: &Outline<'_>, value: Node) -> bool {
     let is_scalar = |value| !outline.is_object(value) && !outline.is_array(value);
     is_scalar(value) || outline.is_array(value) && outline.elements(value).all(is_scalar)
 }
@@ -555,7 +555,7 @@ mod tests {
     const PAGE: &str = include_str!("../../docs/drop-in.md");
 
     /// Each place of the page's two tables.
-    const COMPATIBLE: [(&str, &Members); 7] = [
+    const COMPATIBLE: [(&str, &MemberTable); 7] = [
         ("/", &COMPATIBLE_ROOT),
         ("/stream_options", &STREAM_OPTIONS),
         ("/ocr_options", &OCR_OPTIONS),
@@ -564,7 +564,7 @@ mod tests {
         ("/messages/*/content/*", &COMPATIBLE_ITEM),
         ("/messages/*/content/*/image_url", &IMAGE_URL),
     ];
-    const NATIVE: [(&str, &Members); 7] = [
+    const NATIVE: [(&str, &MemberTable); 7] = [
         ("/", &NATIVE_ROOT),
         ("/input", &INPUT),
         ("/input/messages/*", &MESSAGE),
@@ -591,7 +591,7 @@ mod tests {
         table
     }
 
-    fn of_code(places: &[(&str, &Members)]) -> Table {
+    fn of_code(places: &[(&str, &MemberTable)]) -> Table {
         let mut table = Table::new();
         for (place, members) in places {
             for (rule, names) in members.0 {

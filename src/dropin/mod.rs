@@ -63,7 +63,7 @@ pub struct Dropin {
 
 /// What a request brought.
 #[derive(Debug)]
-pub enum Reply {
+pub enum DropinReply {
     /// A whole answer: JSON.
     Whole {
         /// The body as it came.
@@ -72,12 +72,12 @@ pub enum Reply {
         max_pixels: Pixels,
     },
     /// A stream of events.
-    Stream(mpsc::Receiver<Chunk>),
+    Stream(mpsc::Receiver<DropinChunk>),
 }
 
 /// A piece of a stream on its way to the caller.
 #[derive(Debug)]
-pub enum Chunk {
+pub enum DropinChunk {
     /// Whole events as they came.
     Bytes(Bytes),
     /// The stream broke off, between two events: there is no more, and that was not its end.
@@ -103,8 +103,11 @@ impl Dropin {
     ///
     /// # Errors
     ///
-    /// [`DropinError`]. Once a stream has begun, what happens to it is told in its [`Chunk`]s.
-    pub async fn send(self: &Arc<Self>, request: DropinRequest) -> Result<Reply, DropinError> {
+    /// [`DropinError`]. Once a stream has begun, what happens to it is told in its [`DropinChunk`]s.
+    pub async fn send(
+        self: &Arc<Self>,
+        request: DropinRequest,
+    ) -> Result<DropinReply, DropinError> {
         let mut context = request.context.clone();
         let planned = self.plan(request).await;
         let (plan, forward) = planned.inspect_err(|error| {
@@ -122,12 +125,12 @@ impl Dropin {
             match forwarded? {
                 Forwarded::Whole { body, receipt } => {
                     meter.compare(&receipt);
-                    Ok(Reply::Whole { body, max_pixels })
+                    Ok(DropinReply::Whole { body, max_pixels })
                 }
                 Forwarded::Stream(stream) => {
                     let (sender, receiver) = mpsc::channel(WAITING_MESSAGES);
                     metering.spawn(pass_on(stream, hides_bill, meter, Listener::new(sender)));
-                    Ok(Reply::Stream(receiver))
+                    Ok(DropinReply::Stream(receiver))
                 }
             }
         };
@@ -178,20 +181,20 @@ async fn pass_on(
     mut stream: Box<Streaming>,
     hides_bill: bool,
     meter: Meter,
-    mut listener: Listener<Chunk>,
+    mut listener: Listener<DropinChunk>,
 ) {
     let chunk = |piece: Piece| {
         let bytes = if hides_bill { piece.without_bill() } else { piece.bytes() };
-        (!bytes.is_empty()).then_some(Chunk::Bytes(bytes))
+        (!bytes.is_empty()).then_some(DropinChunk::Bytes(bytes))
     };
     listener.read_on(&mut stream, chunk).await;
     let last = match stream.end().await {
         Ok((_, receipt)) => {
             meter.compare(&receipt);
-            Chunk::End
+            DropinChunk::End
         }
-        Err(Break { told: true, .. }) => Chunk::End,
-        Err(Break { error, .. }) => Chunk::Broken(Box::new(error)),
+        Err(Break { told: true, .. }) => DropinChunk::End,
+        Err(Break { error, .. }) => DropinChunk::Broken(Box::new(error)),
     };
     meter.log_stream();
     listener.tell(last).await;

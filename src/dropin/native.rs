@@ -2,15 +2,15 @@
 
 use super::added_prompt::added_bytes;
 use super::asked::{
-    Asked, AskedImage, Dialect, check_answers, read_limit, read_messages, read_wish,
+    Asked, AskedImage, MessageSyntax, check_answers, read_limit, read_messages, read_wish,
 };
-use super::member::{FormFault, Object};
+use super::member::{MemberFault, Object};
 use super::member_table;
-use super::outline::{Outline, Place};
+use super::outline::{Node, Outline};
 use crate::dashscope::settings::UnknownMembers;
 use crate::metering::prompt;
 
-const MESSAGES: Dialect = Dialect {
+const MESSAGES: MessageSyntax = MessageSyntax {
     pointer: "/input/messages",
     item: &member_table::NATIVE_ITEM,
     image: "image",
@@ -23,8 +23,8 @@ pub(super) fn read<'a>(
     outline: &Outline<'a>,
     stream: bool,
     unknown: UnknownMembers,
-) -> Result<Asked<'a>, FormFault> {
-    let root = Object::at(outline, Place::ROOT, "")?;
+) -> Result<Asked<'a>, MemberFault> {
+    let root = Object::at(outline, Node::ROOT, "")?;
     member_table::NATIVE_ROOT.check_open(&root, unknown)?;
     let mut list = None;
     if let Some(input) = root.member("input") {
@@ -58,9 +58,9 @@ pub(super) fn read<'a>(
 
 fn read_image(
     item: Object<'_, '_>,
-    image: Place,
+    image: Node,
     pointer: String,
-) -> Result<AskedImage, FormFault> {
-    let (wish, holders) = (read_wish(&item, &[item])?, vec![item.place()]);
+) -> Result<AskedImage, MemberFault> {
+    let (wish, holders) = (read_wish(&item, &[item])?, vec![item.node()]);
     Ok(AskedImage { url: image, holders, is_bare: false, wish, pointer })
 }

@@ -90,13 +90,13 @@ pub(super) struct Draft<'a> {
 #[derive(Debug)]
 pub(super) struct Outline<'a> {
     text: &'a str,
-    values: Vec<Spot<'a>>,
+    nodes: Vec<NodeEntry<'a>>,
     plain: PlainStrings,
 }
 
 /// One value: where it stands, under which name, and where its descendants end.
 #[derive(Debug)]
-struct Spot<'a> {
+struct NodeEntry<'a> {
     span: Range<usize>,
     name: Option<Cow<'a, str>>,
     /// The index after the last value below it.
@@ -105,9 +105,9 @@ struct Spot<'a> {
 
 /// A value of an outline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(usize);
+pub(super) struct Node(usize);
 
-impl Place {
+impl Node {
     /// The whole document.
     pub(super) const ROOT: Self = Self(0);
 }
@@ -151,15 +151,15 @@ impl<'a> Draft<'a> {
         let mut outliner = Outliner {
             text,
             at: begins_at,
-            values: Vec::new(),
+            nodes: Vec::new(),
             open: Vec::new(),
             names: HashSet::new(),
             name: None,
             plain: &plain,
         };
         outliner.run()?;
-        let values = outliner.values;
-        Ok(Outline { text, values, plain })
+        let nodes = outliner.nodes;
+        Ok(Outline { text, nodes, plain })
     }
 }
 
@@ -181,64 +181,64 @@ impl<'a> Outline<'a> {
     }
 
     /// The value as it is written.
-    pub(super) fn json(&self, place: Place) -> &'a str {
-        &self.text[self.span(place)]
+    pub(super) fn json(&self, node: Node) -> &'a str {
+        &self.text[self.span(node)]
     }
 
     /// Where the value stands.
-    pub(super) fn span(&self, place: Place) -> Range<usize> {
-        self.values[place.0].span.clone()
+    pub(super) fn span(&self, node: Node) -> Range<usize> {
+        self.nodes[node.0].span.clone()
     }
 
     /// Whether the value is an object.
-    pub(super) fn is_object(&self, place: Place) -> bool {
-        self.json(place).starts_with('{')
+    pub(super) fn is_object(&self, node: Node) -> bool {
+        self.json(node).starts_with('{')
     }
 
     /// Whether the value is an array.
-    pub(super) fn is_array(&self, place: Place) -> bool {
-        self.json(place).starts_with('[')
+    pub(super) fn is_array(&self, node: Node) -> bool {
+        self.json(node).starts_with('[')
     }
 
     /// Whether the value is a text.
-    pub(super) fn is_text(&self, place: Place) -> bool {
-        self.json(place).starts_with('"')
+    pub(super) fn is_text(&self, node: Node) -> bool {
+        self.json(node).starts_with('"')
     }
 
     /// Whether the value is `null`.
-    pub(super) fn is_null(&self, place: Place) -> bool {
-        self.json(place) == "null"
+    pub(super) fn is_null(&self, node: Node) -> bool {
+        self.json(node) == "null"
     }
 
     /// The values of an array, or those of an object's members; nothing of anything else.
-    pub(super) fn elements(&self, place: Place) -> impl Iterator<Item = Place> {
-        let end = self.values[place.0].next;
-        let mut next = place.0 + 1;
+    pub(super) fn elements(&self, node: Node) -> impl Iterator<Item = Node> {
+        let end = self.nodes[node.0].next;
+        let mut next = node.0 + 1;
         std::iter::from_fn(move || {
-            let element = (next < end).then_some(Place(next))?;
-            next = self.values[next].next;
+            let element = (next < end).then_some(Node(next))?;
+            next = self.nodes[next].next;
             Some(element)
         })
     }
 
     /// The values below this one, at every depth.
-    pub(super) fn descendants(&self, place: Place) -> impl Iterator<Item = Place> + use<> {
-        (place.0 + 1..self.values[place.0].next).map(Place)
+    pub(super) fn descendants(&self, node: Node) -> impl Iterator<Item = Node> + use<> {
+        (node.0 + 1..self.nodes[node.0].next).map(Node)
     }
 
     /// The name of a member.
-    pub(super) fn name(&self, place: Place) -> Option<&str> {
-        self.values[place.0].name.as_deref()
+    pub(super) fn name(&self, node: Node) -> Option<&str> {
+        self.nodes[node.0].name.as_deref()
     }
 
     /// The value of an object's member.
-    pub(super) fn member(&self, place: Place, name: &str) -> Option<Place> {
-        self.elements(place).find(|&member| self.name(member) == Some(name))
+    pub(super) fn member(&self, node: Node, name: &str) -> Option<Node> {
+        self.elements(node).find(|&member| self.name(member) == Some(name))
     }
 
     /// The text of a string; none of what is no string, or has half a surrogate pair.
-    pub(super) fn string(&self, place: Place) -> Option<Cow<'a, str>> {
-        let (json, start) = (self.json(place), self.span(place).start);
+    pub(super) fn string(&self, node: Node) -> Option<Cow<'a, str>> {
+        let (json, start) = (self.json(node), self.span(node).start);
         match self.plain.end_of(start) {
             Some(end) => Some(Cow::Borrowed(&self.text[start + 1..end - 1])),
             None => unquoted(json),
@@ -333,7 +333,7 @@ fn unquoted(json: &str) -> Option<Cow<'_, str>> {
 struct Outliner<'a, 'p> {
     text: &'a str,
     at: usize,
-    values: Vec<Spot<'a>>,
+    nodes: Vec<NodeEntry<'a>>,
     /// The arrays and objects whose end has not come.
     open: Vec<usize>,
     /// The names of each open or closed object's members.
@@ -348,8 +348,8 @@ impl Outliner<'_, '_> {
         while let Some(&byte) = self.text.as_bytes().get(self.at) {
             match byte {
                 b'{' | b'[' => {
-                    let place = self.begin()?;
-                    self.open.push(place);
+                    let node = self.begin()?;
+                    self.open.push(node);
                     if self.open.len() > MOST_LEVELS {
                         return Err(OutlineError::TooDeep);
                     }
@@ -357,19 +357,19 @@ impl Outliner<'_, '_> {
                 }
                 b'}' | b']' => {
                     self.at += 1;
-                    if let Some(place) = self.open.pop() {
-                        self.end(place);
+                    if let Some(node) = self.open.pop() {
+                        self.end(node);
                     }
                 }
                 b'"' => self.string()?,
                 b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
                 _ => {
-                    let place = self.begin()?;
+                    let node = self.begin()?;
                     let rest = &self.text.as_bytes()[self.at..];
                     let ends = |byte: &u8| b",]} \t\n\r".contains(byte);
                     self.at += rest.iter().position(ends).unwrap_or(rest.len());
-                    self.end(place);
-                    self.check_number(place)?;
+                    self.end(node);
+                    self.check_number(node)?;
                 }
             }
         }
@@ -377,20 +377,20 @@ impl Outliner<'_, '_> {
     }
 
     /// Refuses a number that not every reader can hold. The words `null`, `true` and `false` are none.
-    fn check_number(&self, place: usize) -> Result<(), OutlineError> {
-        let word = &self.text[self.values[place].span.clone()];
+    fn check_number(&self, node: usize) -> Result<(), OutlineError> {
+        let word = &self.text[self.nodes[node].span.clone()];
         if word.starts_with(|first: char| first.is_ascii_alphabetic()) {
             return Ok(());
         }
         number::check(word)
-            .map_err(|fault| OutlineError::Number { pointer: self.pointer(place), fault })
+            .map_err(|fault| OutlineError::Number { pointer: self.pointer(node), fault })
     }
 
     /// The JSON Pointer of the value that was begun last.
-    fn pointer(&self, place: usize) -> String {
-        let below = self.open.iter().skip(1).copied().chain([place]);
+    fn pointer(&self, node: usize) -> String {
+        let below = self.open.iter().skip(1).copied().chain([node]);
         let parents = self.open.iter().copied();
-        let steps = parents.zip(below).map(|(parent, value)| match &self.values[value].name {
+        let steps = parents.zip(below).map(|(parent, value)| match &self.nodes[value].name {
             Some(name) => format!("/{}", name.chars().take(LONGEST_ECHO).collect::<String>()),
             None => format!("/{}", self.siblings_before(parent, value)),
         });
@@ -399,19 +399,19 @@ impl Outliner<'_, '_> {
 
     /// The elements of the array `parent` that stand before `value`.
     fn siblings_before(&self, parent: usize, value: usize) -> usize {
-        let next = |&sibling: &usize| Some(self.values[sibling].next);
+        let next = |&sibling: &usize| Some(self.nodes[sibling].next);
         std::iter::successors(Some(parent + 1), next).take_while(|&sibling| sibling < value).count()
     }
 
     /// A string: the name of a member, where an object is open and none waits for its value.
     fn string(&mut self) -> Result<(), OutlineError> {
-        let object = self.open.last().copied().filter(|&place| {
-            self.name.is_none() && self.text.as_bytes()[self.values[place].span.start] == b'{'
+        let object = self.open.last().copied().filter(|&node| {
+            self.name.is_none() && self.text.as_bytes()[self.nodes[node].span.start] == b'{'
         });
         let Some(object) = object else {
-            let place = self.begin()?;
+            let node = self.begin()?;
             self.skip_string();
-            self.end(place);
+            self.end(node);
             return Ok(());
         };
         let start = self.at;
@@ -430,19 +430,19 @@ impl Outliner<'_, '_> {
     }
 
     fn begin(&mut self) -> Result<usize, OutlineError> {
-        let place = self.values.len();
-        if place == MOST_VALUES {
+        let node = self.nodes.len();
+        if node == MOST_VALUES {
             return Err(OutlineError::TooManyValues);
         }
         let (span, name) = (self.at..self.at, self.name.take());
-        self.values.push(Spot { span, name, next: place + 1 });
-        Ok(place)
+        self.nodes.push(NodeEntry { span, name, next: node + 1 });
+        Ok(node)
     }
 
-    fn end(&mut self, place: usize) {
-        let next = self.values.len();
-        let spot = &mut self.values[place];
-        (spot.span.end, spot.next) = (self.at, next);
+    fn end(&mut self, node: usize) {
+        let next = self.nodes.len();
+        let entry = &mut self.nodes[node];
+        (entry.span.end, entry.next) = (self.at, next);
     }
 }
 
@@ -458,16 +458,16 @@ mod tests {
     }
 
     /// Rebuilds the value from the outline alone.
-    fn rebuilt(outline: &Outline<'_>, place: Place) -> Value {
-        if outline.is_object(place) {
-            let members = outline.elements(place);
+    fn rebuilt(outline: &Outline<'_>, node: Node) -> Value {
+        if outline.is_object(node) {
+            let members = outline.elements(node);
             let member = |at| (outline.name(at).unwrap().to_owned(), rebuilt(outline, at));
             return Value::Object(members.map(member).collect());
         }
-        if outline.is_array(place) {
-            return outline.elements(place).map(|at| rebuilt(outline, at)).collect();
+        if outline.is_array(node) {
+            return outline.elements(node).map(|at| rebuilt(outline, at)).collect();
         }
-        serde_json::from_str(outline.json(place)).unwrap()
+        serde_json::from_str(outline.json(node)).unwrap()
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
@@ -493,7 +493,7 @@ mod tests {
         fn an_outline_holds_the_whole_document(value in any_json(), pretty in any::<bool>()) {
             let text = if pretty { format!("\u{feff}{value:#}") } else { value.to_string() };
             let outline = Outline::of(text.as_bytes()).unwrap();
-            prop_assert_eq!(rebuilt(&outline, Place::ROOT), value);
+            prop_assert_eq!(rebuilt(&outline, Node::ROOT), value);
         }
 
         #[test]
@@ -525,7 +525,7 @@ mod tests {
                 let expected = serde_json::from_str::<Value>(&text);
                 match (Outline::of(text.as_bytes()), expected) {
                     (Ok(outline), Ok(value)) => {
-                        assert_eq!(rebuilt(&outline, Place::ROOT), value, "{form} {within:?}");
+                        assert_eq!(rebuilt(&outline, Node::ROOT), value, "{form} {within:?}");
                         taken += 1;
                     }
                     (Err(OutlineError::NotJson { line, column }), Err(_)) => {
@@ -543,7 +543,7 @@ mod tests {
     fn a_long_string_is_read_where_it_stands() {
         let text = format!(r#"["short","{}"]"#, "x".repeat(LONG_STRING));
         let outline = Outline::of(text.as_bytes()).unwrap();
-        for string in outline.elements(Place::ROOT) {
+        for string in outline.elements(Node::ROOT) {
             assert!(matches!(outline.string(string), Some(Cow::Borrowed(_))));
         }
     }
@@ -552,7 +552,7 @@ mod tests {
     fn a_number_keeps_its_digits() {
         let text = r#"{"a": 123456789012345678901234567890, "b": 1e0300, "c": -0.0 }"#;
         let outline = Outline::of(text.as_bytes()).unwrap();
-        let json = |name| outline.json(outline.member(Place::ROOT, name).unwrap());
+        let json = |name| outline.json(outline.member(Node::ROOT, name).unwrap());
         assert_eq!(json("a"), "123456789012345678901234567890");
         assert_eq!([json("b"), json("c")], ["1e0300", "-0.0"]);
     }
@@ -582,7 +582,7 @@ mod tests {
     #[test]
     fn half_a_surrogate_is_passed_in_a_text_and_refused_in_a_name() {
         let outline = Outline::of(br#"["\ud800"]"#).unwrap();
-        let text = outline.elements(Place::ROOT).next().unwrap();
+        let text = outline.elements(Node::ROOT).next().unwrap();
         assert_eq!((outline.json(text), outline.string(text)), (r#""\ud800""#, None));
         assert_eq!(refused(r#"{"\ud800":1}"#), OutlineError::Name);
     }
@@ -604,8 +604,8 @@ mod tests {
         assert!(working(&format!(r#"{{"a":"{long}"}}"#)) < 1_000, "it is read where it stands");
         let escaped = working(&format!(r#"{{"a":"\/{long}"}}"#));
         assert!((2 << 20..3 << 20).contains(&escaped), "{escaped}");
-        let spot = size_of::<Spot<'_>>();
-        assert!(working(&format!("[{}0]", "0,".repeat(999))) >= 1_000 * 3 * spot as u64 / 2);
+        let entry = size_of::<NodeEntry<'_>>();
+        assert!(working(&format!("[{}0]", "0,".repeat(999))) >= 1_000 * 3 * entry as u64 / 2);
         let most = working(&format!("[{}0]", "0,".repeat(1_000_000)));
         assert_eq!(most, 2 * 2_000_003 + (MOST_VALUES * BYTES_PER_VALUE) as u64);
     }

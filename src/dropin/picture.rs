@@ -46,12 +46,12 @@ fn inline(
     limits::check_data_url(url.len() as u64).map_err(|error| of_image(error.into()))?;
     let data = letters(url).map_err(|why| fault(pointer, why))?;
     let header = header_of(data, account).map_err(|blind| match blind {
-        Blind::NotBase64 => {
+        LookError::NotBase64 => {
             let why = "is not Base64 in the standard alphabet (A-Z a-z 0-9 + /), padded with = and \
                        without line breaks";
             fault(pointer, why).into()
         }
-        Blind::NoRoom(no_room) => DropinError::NoRoom(no_room),
+        LookError::NoRoom(no_room) => DropinError::NoRoom(no_room),
     })?;
     let header = header.map_err(|error| of_image(error.into()))?;
     limits::check(&header, data.len() / 4 * 3).map_err(|error| of_image(error.into()))?;
@@ -78,7 +78,7 @@ const PIECE: usize = 256 * 1024;
 
 /// Why a file cannot be looked at.
 #[derive(Debug, PartialEq, Eq)]
-enum Blind {
+enum LookError {
     /// The letters are not Base64 as a whole. Decoders differ in what they make of other letters, of padding in
     /// the middle, and of line breaks.
     NotBase64,
@@ -90,8 +90,8 @@ enum Blind {
 fn header_of(
     data: &[u8],
     account: &Arc<ByteAccount>,
-) -> Result<Result<ImageHeader, ProbeError>, Blind> {
-    let hold = |letters: usize| account.hold((letters / 4 * 3) as u64).map_err(Blind::NoRoom);
+) -> Result<Result<ImageHeader, ProbeError>, LookError> {
+    let hold = |letters: usize| account.hold((letters / 4 * 3) as u64).map_err(LookError::NoRoom);
     if data.len() > PIECE {
         let _held = hold(PIECE)?;
         if let Some(header) = header_in_pieces(data)? {
@@ -99,13 +99,13 @@ fn header_of(
         }
     }
     let _held = hold(data.len())?;
-    let file = base64_simd::STANDARD.decode_to_vec(data).map_err(|_letter| Blind::NotBase64)?;
+    let file = base64_simd::STANDARD.decode_to_vec(data).map_err(|_letter| LookError::NotBase64)?;
     Ok(probe(&file))
 }
 
 /// The same of a large JPEG of one scan, which most photographs are, so that it is not held a second time; `None`
 /// for any other file.
-fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, Blind> {
+fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, LookError> {
     let Some((beginning, mut rest)) = data.split_at_checked(PIECE) else { return Ok(None) };
     let mut buffer = vec![0; PIECE / 4 * 3];
     let beginning = decode(beginning, rest.is_empty(), &mut buffer)?;
@@ -125,10 +125,10 @@ fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, Blind> {
 }
 
 /// Decodes a piece of Base64, which is padded at most where it is the last.
-fn decode<'b>(piece: &[u8], is_last: bool, buffer: &'b mut [u8]) -> Result<&'b [u8], Blind> {
+fn decode<'b>(piece: &[u8], is_last: bool, buffer: &'b mut [u8]) -> Result<&'b [u8], LookError> {
     let decoded = base64_simd::STANDARD.decode(piece, buffer.as_out());
-    let file: &[u8] = decoded.map_err(|_letter| Blind::NotBase64)?;
-    if is_last || file.len() == piece.len() / 4 * 3 { Ok(file) } else { Err(Blind::NotBase64) }
+    let file: &[u8] = decoded.map_err(|_letter| LookError::NotBase64)?;
+    if is_last || file.len() == piece.len() / 4 * 3 { Ok(file) } else { Err(LookError::NotBase64) }
 }
 
 #[cfg(test)]

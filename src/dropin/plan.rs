@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::asked::{Asked, AskedImage};
 use super::edits::Edits;
 use super::error::DropinError;
-use super::outline::{Draft, Outline, Place};
+use super::outline::{Draft, Node, Outline};
 use super::picture;
 use super::request::DropinRequest;
 use super::{compatible, native};
@@ -167,7 +167,7 @@ fn changed(
     for (asked, image) in asked.images.iter().zip(images) {
         bound_image(outline, asked, &image.geometry, &mut edits);
     }
-    let root = Place::ROOT;
+    let root = Node::ROOT;
     match asked.parameters {
         Some(parameters) => {
             edits.set(outline, parameters, "max_tokens", &output.to_string());

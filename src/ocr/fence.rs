@@ -29,11 +29,11 @@ pub(super) fn strip(answer: &str) -> Unfenced<'_> {
         return unfenced;
     }
     match closing(inside, marks) {
-        Closing::AtTheEnd(at) => {
+        ClosingFence::AtTheEnd(at) => {
             Unfenced { text: inside[..at].trim_end_matches(['\r', '\n']), open: false }
         }
-        Closing::Missing => Unfenced { text: inside, open: true },
-        Closing::Earlier => unfenced,
+        ClosingFence::Missing => Unfenced { text: inside, open: true },
+        ClosingFence::Earlier => unfenced,
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn put_around(text: &str, name: &str) -> String {
 }
 
 /// Where the fence ends that stands before a text.
-enum Closing {
+enum ClosingFence {
     /// Behind the text, which is so many bytes long.
     AtTheEnd(usize),
     /// In the midst of it: the fence is around a part of the answer.
@@ -54,7 +54,7 @@ enum Closing {
     Missing,
 }
 
-fn closing(inside: &str, marks: usize) -> Closing {
+fn closing(inside: &str, marks: usize) -> ClosingFence {
     let mut at = 0;
     let mut in_another = false;
     for line in inside.split_inclusive('\n') {
@@ -67,17 +67,17 @@ fn closing(inside: &str, marks: usize) -> Closing {
         let is_bare = content.chars().all(|character| character == MARK);
         match (is_bare, in_another) {
             (true, true) => in_another = false,
-            (true, false) if at == inside.len() => return Closing::AtTheEnd(start),
-            (true, false) => return Closing::Earlier,
+            (true, false) if at == inside.len() => return ClosingFence::AtTheEnd(start),
+            (true, false) => return ClosingFence::Earlier,
             (false, _) => in_another = true,
         }
     }
     // Some answers close it on their last line, behind the text.
     let text = inside.trim_end_matches(MARK);
     if inside.len() - text.len() == marks && !text.ends_with('\n') {
-        Closing::AtTheEnd(text.len())
+        ClosingFence::AtTheEnd(text.len())
     } else {
-        Closing::Missing
+        ClosingFence::Missing
     }
 }
 

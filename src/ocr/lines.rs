@@ -14,7 +14,7 @@ use crate::image::Size;
 
 /// One line of text and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Line {
+pub struct TextLine {
     /// The text.
     pub text: String,
     /// Four corners `[x, y]`, from the reading direction's top left, clockwise, in pixels of the page
@@ -25,7 +25,7 @@ pub struct Line {
 }
 
 /// The lines of an answer; those without a place are left out.
-pub(super) fn of(words: &[Word], page: Size) -> Vec<Line> {
+pub(super) fn of(words: &[Word], page: Size) -> Vec<TextLine> {
     words.iter().filter_map(|word| line(word, page)).collect()
 }
 
@@ -34,7 +34,7 @@ pub(super) fn text(words: &[Word]) -> String {
     words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-fn line(word: &Word, page: Size) -> Option<Line> {
+fn line(word: &Word, page: Size) -> Option<TextLine> {
     let corners = match (word.location, word.rotate_rect) {
         (Some(location), _) => corners_of_location(location),
         (None, Some(rectangle)) => corners_of_rectangle(rectangle),
@@ -44,7 +44,7 @@ fn line(word: &Word, page: Size) -> Option<Line> {
     let polygon = corners.map(|[x, y]| [clamp(x, page.width), clamp(y, page.height)]);
     let [xs, ys] = [0, 1].map(|axis| polygon.map(|corner| corner[axis]));
     let bbox = [least(xs), least(ys), most(xs), most(ys)];
-    Some(Line { text: word.text.clone(), polygon, bbox })
+    Some(TextLine { text: word.text.clone(), polygon, bbox })
 }
 
 fn corners_of_location(location: [f64; 8]) -> [[f64; 2]; 4] {
@@ -139,7 +139,7 @@ mod tests {
         let Some(words) = crate::dashscope::recorded_words(name) else { return };
         let lines = of(&words, PAGE);
         assert_eq!(lines.len(), 12);
-        for Line { text, polygon, bbox: [left, top, right, bottom] } in &lines {
+        for TextLine { text, polygon, bbox: [left, top, right, bottom] } in &lines {
             assert!(left < right && *right <= PAGE.width, "{text}");
             assert!(top < bottom && *bottom <= PAGE.height, "{text}");
             let [xs, ys] = [0, 1].map(|axis| polygon.map(|corner| corner[axis]));

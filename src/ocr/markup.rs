@@ -82,20 +82,20 @@ impl Tag {
             element,
             closes: rest.starts_with('/'),
             length: match end {
-                End::At(length) => Some(length),
-                End::Missing | End::Another => None,
+                TagEnd::At(length) => Some(length),
+                TagEnd::Missing | TagEnd::Another => None,
             },
         })
     }
 }
 
 /// Whether the sign before this compares what is on the page: `x <b` and `i <u and v> w`.
-fn is_comparison(element: &str, behind: &str, end: End) -> bool {
+fn is_comparison(element: &str, behind: &str, end: TagEnd) -> bool {
     match end {
-        End::Another => true,
-        End::Missing => element.len() == 1,
+        TagEnd::Another => true,
+        TagEnd::Missing => element.len() == 1,
         // One letter is a name on the page as well as in HTML, where its attributes have values.
-        End::At(_) => {
+        TagEnd::At(_) => {
             let attributes = behind.split('>').next().unwrap_or_default();
             element.len() == 1
                 && !attributes.contains('=')
@@ -106,7 +106,7 @@ fn is_comparison(element: &str, behind: &str, end: End) -> bool {
 
 /// How a tag ends.
 #[derive(Clone, Copy)]
-enum End {
+enum TagEnd {
     /// With the `>` behind so many bytes.
     At(usize),
     /// Not before the text does.
@@ -116,18 +116,18 @@ enum End {
 }
 
 /// Where a tag ends; a `>` inside quotes does not end it.
-fn end_of_tag(rest: &str) -> End {
+fn end_of_tag(rest: &str) -> TagEnd {
     let mut quote = None;
     for (at, character) in rest.char_indices() {
         match (quote, character) {
-            (None, '>') => return End::At(at),
-            (None, '<') => return End::Another,
+            (None, '>') => return TagEnd::At(at),
+            (None, '<') => return TagEnd::Another,
             (None, '"' | '\'') => quote = Some(character),
             (Some(open), close) if open == close => quote = None,
             _ => {}
         }
     }
-    End::Missing
+    TagEnd::Missing
 }
 
 /// Whether every `\begin` has its `\end` in the right order, and `$$` come in pairs.

@@ -102,7 +102,7 @@ impl Ocr {
     /// # Errors
     ///
     /// As [`recognize`](Self::recognize).
-    pub async fn recognize_aloud(
+    pub async fn recognize_streamed(
         &self,
         request: OcrRequest,
         listener: mpsc::Sender<String>,

@@ -6,11 +6,11 @@
 //! warning stays, because what the model did not read is missing all the same.
 
 use super::fence::{self, Unfenced};
-use super::lines::{self, Line};
+use super::lines::{self, TextLine};
 use super::notation::Notation;
 use super::repetition;
 use super::request::Detail;
-use super::warning::Warning;
+use super::warning::OcrWarning;
 use crate::dashscope::Task;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::answer::as_written;
@@ -19,18 +19,18 @@ use crate::json::Tree;
 
 /// The text of one page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct PageText {
     /// What is on the page, in its notation.
     pub(super) text: String,
     /// Its lines, where they were asked for.
-    pub(super) lines: Option<Vec<Line>>,
+    pub(super) lines: Option<Vec<TextLine>>,
     /// The notation of the text.
     pub(super) notation: Notation,
     /// What is suspicious about the text.
-    pub(super) warnings: Vec<Warning>,
+    pub(super) warnings: Vec<OcrWarning>,
 }
 
-impl Reading {
+impl PageText {
     /// What `completion` says of a page of `size`, read by `task`.
     pub(super) fn of(
         completion: &Completion,
@@ -39,13 +39,13 @@ impl Reading {
         size: Size,
     ) -> Self {
         let notation = Notation::of(task);
-        let written = Written::of(completion, task, detail);
+        let written = ModelText::of(completion, task, detail);
         let suspicions = [
-            (is_cut(completion), Warning::Truncated),
-            (written.looped, Warning::RepetitionSuspected),
+            (is_cut(completion), OcrWarning::Truncated),
+            (written.looped, OcrWarning::RepetitionSuspected),
             (
                 !notation.is_whole(&written.text) || (written.open && notation != Notation::Text),
-                Warning::UnbalancedMarkup,
+                OcrWarning::UnbalancedMarkup,
             ),
         ];
         let words = completion.words.as_deref().unwrap_or_default();
@@ -53,13 +53,13 @@ impl Reading {
             text: written.text,
             lines: (detail == Detail::Lines).then(|| lines::of(words, size)),
             notation,
-            warnings: Warning::those(suspicions),
+            warnings: OcrWarning::those(suspicions),
         }
     }
 }
 
 /// The text, and what is known of how it was written.
-struct Written {
+struct ModelText {
     text: String,
     /// Whether it ends in a loop.
     looped: bool,
@@ -67,7 +67,7 @@ struct Written {
     open: bool,
 }
 
-impl Written {
+impl ModelText {
     fn of(completion: &Completion, task: Option<&Task>, detail: Detail) -> Self {
         let reads_lines = task == Some(&Task::AdvancedRecognition);
         match (&completion.words, &completion.kv_result) {
@@ -160,8 +160,8 @@ mod tests {
         }
     }
 
-    fn read(completion: &Completion, task: &Task) -> Reading {
-        Reading::of(completion, Some(task), Detail::Text, SIZE)
+    fn read(completion: &Completion, task: &Task) -> PageText {
+        PageText::of(completion, Some(task), Detail::Text, SIZE)
     }
 
     #[test]
@@ -179,25 +179,25 @@ mod tests {
         };
         let reading = read(&cut, &Task::TableParsing);
         assert_eq!(reading.text, "<table><tr><td>1</td>");
-        assert_eq!(reading.warnings, [Warning::Truncated, Warning::UnbalancedMarkup]);
+        assert_eq!(reading.warnings, [OcrWarning::Truncated, OcrWarning::UnbalancedMarkup]);
     }
 
     #[test]
     fn a_fence_that_was_not_closed_is_told_even_where_all_inside_is_whole() {
         let reading = read(&completion("```html\n<table></table>"), &Task::TableParsing);
-        assert_eq!(reading.warnings, [Warning::UnbalancedMarkup]);
+        assert_eq!(reading.warnings, [OcrWarning::UnbalancedMarkup]);
     }
 
     #[test]
     fn a_page_that_begins_like_a_fence_loses_nothing_of_it() {
-        let page = |completion: &Completion| Reading::of(completion, None, Detail::Text, SIZE);
+        let page = |completion: &Completion| PageText::of(completion, None, Detail::Text, SIZE);
         for text in ["```sh\nls", "`````"] {
             let reading = page(&completion(text));
             assert_eq!((reading.text.as_str(), reading.warnings), (text, Vec::new()));
         }
         let finish_reason = FinishReason::Length;
         let cut = page(&Completion { finish_reason, ..completion("```markdown\n# a") });
-        assert_eq!((cut.text.as_str(), cut.warnings), ("# a", vec![Warning::Truncated]));
+        assert_eq!((cut.text.as_str(), cut.warnings), ("# a", vec![OcrWarning::Truncated]));
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
         };
         let reading = read(&looped, &Task::TextRecognition);
         assert_eq!(reading.text, "Total\n0");
-        assert_eq!(reading.warnings, [Warning::Truncated, Warning::RepetitionSuspected]);
+        assert_eq!(reading.warnings, [OcrWarning::Truncated, OcrWarning::RepetitionSuspected]);
         let honest =
             Completion { processed_text: looped.processed_text, ..completion("Total\n0\n0") };
         assert_eq!(read(&honest, &Task::TextRecognition).text, "Total\n0\n0");
@@ -235,7 +235,7 @@ mod tests {
             ..completion("[]")
         };
         let reading = read(&looped, &Task::AdvancedRecognition);
-        assert_eq!(reading.warnings, [Warning::Truncated, Warning::RepetitionSuspected]);
+        assert_eq!(reading.warnings, [OcrWarning::Truncated, OcrWarning::RepetitionSuspected]);
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
         let prose = read(&completion("I see a cat."), all);
         assert_eq!(
             (prose.text.as_str(), prose.warnings),
-            ("I see a cat.", vec![Warning::UnbalancedMarkup])
+            ("I see a cat.", vec![OcrWarning::UnbalancedMarkup])
         );
     }
 

@@ -22,14 +22,14 @@ pub struct OcrRequest {
     /// The file as it was uploaded.
     pub image: Bytes,
     /// How it shall be read.
-    pub options: Options,
+    pub options: OcrOptions,
     /// For whom it is read, until when, and what the request holds.
     pub context: RequestContext,
 }
 
 /// How an image shall be read.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct OcrOptions {
     /// The model; none means the configured default.
     pub model: Option<String>,
     /// The caller's own prompt. Excludes a task.

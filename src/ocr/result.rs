@@ -6,12 +6,12 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::lines::Line;
+use super::lines::TextLine;
 use super::notation::Notation;
-use super::page_text::Reading;
+use super::page_text::PageText;
 use super::prepare::Prepared;
 use super::request::OcrRequest;
-use super::warning::Warning;
+use super::warning::OcrWarning;
 use crate::auth::tenant::Tenant;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::Extraction;
@@ -33,7 +33,7 @@ pub struct OcrAnswer {
     /// The pages.
     pub pages: Vec<Page>,
     /// What the caller should know of the whole.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<OcrWarning>,
     /// What follows the pages.
     #[serde(flatten)]
     pub facts: Facts,
@@ -104,11 +104,11 @@ pub struct Page {
     /// What it cost.
     pub image_tokens: ImageTokens,
     /// Its lines, where they were asked for.
-    pub lines: Option<Vec<Line>>,
+    pub lines: Option<Vec<TextLine>>,
     /// Why the model stopped: `stop`, or `length` where the answer was cut at its limit.
     pub finish_reason: String,
     /// What the caller should know of the page.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<OcrWarning>,
     /// The notation of its text.
     #[serde(skip)]
     pub(super) notation: Notation,
@@ -182,7 +182,7 @@ pub struct Estimate {
     /// The pages.
     pub pages: Vec<PageEstimate>,
     /// The most that one call can be billed.
-    pub bound: Bound,
+    pub bound: CallBound,
     /// What the tenant is held to.
     pub limits: TenantLimits,
     /// The model that would read.
@@ -209,7 +209,7 @@ pub struct PageEstimate {
 /// `/extract` may make a second call where the model's fields cannot be understood, and an attempt whose
 /// bill is unknown may be repeated once; each is admitted by itself and takes a bound of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Bound {
+pub struct CallBound {
     /// Exact, unless the provider straightens the image; then the most that it can cost.
     pub image_tokens: Tokens,
     /// A bound of prompt and template.
@@ -233,7 +233,7 @@ impl Estimate {
         };
         Self {
             pages: vec![page],
-            bound: Bound {
+            bound: CallBound {
                 image_tokens: quote.bound.image,
                 text_tokens: quote.bound.text,
                 output_tokens: quote.bound.output,
@@ -259,7 +259,7 @@ impl Page {
         let image = &prepared.quote.image;
         let task = request.dashscope_task();
         let detail = request.options.detail;
-        let reading = Reading::of(completion, task.as_ref(), detail, image.size);
+        let reading = PageText::of(completion, task.as_ref(), detail, image.size);
         let warnings = warnings(prepared, completion, &reading);
         Self {
             page: 1,
@@ -293,16 +293,16 @@ fn finish_reason(reason: &FinishReason) -> String {
     }
 }
 
-fn warnings(prepared: &Prepared, completion: &Completion, reading: &Reading) -> Vec<Warning> {
+fn warnings(prepared: &Prepared, completion: &Completion, reading: &PageText) -> Vec<OcrWarning> {
     let image = &prepared.quote.image;
     let turned = prepared.header.orientation != Orientation::default();
     let of_the_call = [
-        (image.saved() > Tokens::ZERO, Warning::Downscaled),
-        (prepared.header.pages > 1, Warning::FurtherPagesIgnored),
-        (!completion.receipt.verified, Warning::UsageUnverified),
-        (turned && reading.lines.is_some(), Warning::BoxesAssumeExif),
+        (image.saved() > Tokens::ZERO, OcrWarning::Downscaled),
+        (prepared.header.pages > 1, OcrWarning::FurtherPagesIgnored),
+        (!completion.receipt.verified, OcrWarning::UsageUnverified),
+        (turned && reading.lines.is_some(), OcrWarning::BoxesAssumeExif),
     ];
-    [&reading.warnings[..], &Warning::those(of_the_call)].concat()
+    [&reading.warnings[..], &OcrWarning::those(of_the_call)].concat()
 }
 
 impl Sent {

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// Something that the caller should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Warning {
+pub enum OcrWarning {
     /// The model stopped at its output limit: the text is cut.
     Truncated,
     /// The text ends in a loop: the model repeated one fragment until it was stopped.
@@ -23,7 +23,7 @@ pub enum Warning {
     BoxesAssumeExif,
 }
 
-impl Warning {
+impl OcrWarning {
     /// Those that are so.
     pub(super) fn those<const N: usize>(found: [(bool, Self); N]) -> Vec<Self> {
         found.into_iter().filter_map(|(is_so, warning)| is_so.then_some(warning)).collect()

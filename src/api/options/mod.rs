@@ -13,7 +13,7 @@ mod value;
 
 use super::problem::{Flaw, Problem};
 use crate::code::ErrorCode;
-use crate::ocr::request::{Detail, Options};
+use crate::ocr::request::{Detail, OcrOptions};
 
 /// The names of all options, as an error lists them.
 const NAMES: [&str; 13] = [
@@ -61,7 +61,7 @@ pub(super) enum Format {
 #[derive(Debug, Default)]
 pub(super) struct ParsedOptions {
     /// How the image shall be read.
-    pub(super) options: Options,
+    pub(super) options: OcrOptions,
     /// How the answer shall be written; none leaves it to `Accept`.
     pub(super) format: Option<Format>,
 }
@@ -71,7 +71,7 @@ pub(super) struct ParsedOptions {
 /// # Errors
 ///
 /// 400 where the format cannot hold what the options ask for.
-pub(super) fn agree_on(format: Format, options: &mut Options) -> Result<(), Problem> {
+pub(super) fn agree_on(format: Format, options: &mut OcrOptions) -> Result<(), Problem> {
     if format == Format::Markdown && options.detail == Detail::Lines {
         return Err(invalid("format", LINES_ARE_NO_MARKDOWN));
     }

@@ -29,7 +29,7 @@ use crate::capacity::account::HeldBytes;
 use crate::code::ErrorCode;
 use crate::dashscope::Protocol;
 use crate::dropin::request::DropinRequest;
-use crate::dropin::{Chunk, Reply};
+use crate::dropin::{DropinChunk, DropinReply};
 use crate::gateway::Gateway;
 use crate::metering::spend::Spend;
 
@@ -75,14 +75,14 @@ async fn send(
         context: entered.context(tab.clone()),
     };
     let mut response = match gateway.dropin.send(request).await? {
-        Reply::Whole { body, max_pixels } => {
+        DropinReply::Whole { body, max_pixels } => {
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
             if let Some(spend) = Spend::on_calls(&tab.ended()) {
                 tell_tokens(&mut response, &spend, max_pixels);
             }
             response
         }
-        Reply::Stream(mut chunks) => {
+        DropinReply::Stream(mut chunks) => {
             // The upstream may stream unasked, and a client of HTTP/1.0 could not tell a cut stream from a
             // whole one.
             let (begun, is_whole) = if may_stream {
@@ -130,29 +130,29 @@ fn streamed(body: Body, headers: &HeaderMap, tab: &Tab) -> Response {
 /// A stream as one answer, which counts with the memory of its request, and whether it is whole. Where memory
 /// ends it is not: it was paid for, so the caller is given the rest as it comes.
 async fn gather(
-    chunks: &mut mpsc::Receiver<Chunk>,
+    chunks: &mut mpsc::Receiver<DropinChunk>,
     memory: &HeldBytes,
 ) -> Result<(Vec<u8>, bool), Problem> {
     let mut gathered = Vec::new();
     loop {
         match chunks.recv().await {
-            Some(Chunk::Bytes(bytes)) => {
+            Some(DropinChunk::Bytes(bytes)) => {
                 let is_counted = memory.take(bytes.len() as u64).is_ok();
                 gathered.extend_from_slice(&bytes);
                 if !is_counted {
                     return Ok((gathered, false));
                 }
             }
-            Some(Chunk::End) => return Ok((gathered, true)),
-            Some(Chunk::Broken(error)) => return Err(error::upstream(&error)),
+            Some(DropinChunk::End) => return Ok((gathered, true)),
+            Some(DropinChunk::Broken(error)) => return Err(error::upstream(&error)),
             None => return Err(Problem::internal()),
         }
     }
 }
 
 /// How far a stream has been passed on.
-enum Passing {
-    Open(mpsc::Receiver<Chunk>),
+enum StreamState {
+    Open(mpsc::Receiver<DropinChunk>),
     Over,
     /// All is said; what is left is to break the connection off.
     BreakOff,
@@ -162,34 +162,36 @@ enum Passing {
 /// so and with a broken connection: no client may take it for whole. A comment breaks each `silence`; chunks
 /// are whole events, so it never stands inside of one.
 fn passed_on(
-    chunks: mpsc::Receiver<Chunk>,
+    chunks: mpsc::Receiver<DropinChunk>,
     dialect: Dialect,
     id: RequestId,
     tab: Tab,
     silence: Duration,
 ) -> impl stream::Stream<Item = io::Result<Frame<Bytes>>> {
-    stream::try_unfold(Passing::Open(chunks), move |passing| {
+    stream::try_unfold(StreamState::Open(chunks), move |passing| {
         let (id, tab) = (id.clone(), tab.clone());
         async move {
             let mut chunks = match passing {
-                Passing::Open(chunks) => chunks,
-                Passing::Over => return Ok(None),
-                Passing::BreakOff => return break_off().await,
+                StreamState::Open(chunks) => chunks,
+                StreamState::Over => return Ok(None),
+                StreamState::BreakOff => return break_off().await,
             };
             let Ok(chunk) = tokio::time::timeout(silence, chunks.recv()).await else {
-                return Ok(Some((Frame::data(KEEP_ALIVE), Passing::Open(chunks))));
+                return Ok(Some((Frame::data(KEEP_ALIVE), StreamState::Open(chunks))));
             };
             match chunk {
                 None => break_off().await,
                 // Sent only to a caller who takes them.
-                Some(Chunk::End) => {
-                    Ok(Some((Frame::trailers(spent::trailers(&tab)), Passing::Over)))
+                Some(DropinChunk::End) => {
+                    Ok(Some((Frame::trailers(spent::trailers(&tab)), StreamState::Over)))
                 }
-                Some(Chunk::Bytes(bytes)) => Ok(Some((Frame::data(bytes), Passing::Open(chunks)))),
-                Some(Chunk::Broken(error)) => {
+                Some(DropinChunk::Bytes(bytes)) => {
+                    Ok(Some((Frame::data(bytes), StreamState::Open(chunks))))
+                }
+                Some(DropinChunk::Broken(error)) => {
                     let problem = error::upstream(&error).charged(&tab);
                     let event = dialect.event(&problem, id.as_str());
-                    Ok(Some((Frame::data(event), Passing::BreakOff)))
+                    Ok(Some((Frame::data(event), StreamState::BreakOff)))
                 }
             }
         }

@@ -40,16 +40,17 @@ pub(super) async fn answer(
     let (sender, texts) = mpsc::channel(WAITING_MESSAGES);
     let ocr = Arc::clone(&gateway.ocr);
     let (tab, silence) = (request.context.tab.clone(), gateway.bounds.stream_silence);
-    let answering = async move { ocr.recognize_aloud(request, sender).await };
+    let answering = async move { ocr.recognize_streamed(request, sender).await };
     let answering = Box::pin(answering.in_current_span());
-    let mut reading = Reading { texts, answering: Some(answering), answer: None, id, tab, silence };
+    let mut reading =
+        OcrStream { texts, answering: Some(answering), answer: None, id, tab, silence };
     let first = match reading.next_or_nothing().await {
-        Some(Told::Answer(answer)) => Some(Told::Answer(Box::new(Ok((*answer)?)))),
+        Some(OcrEvent::Answer(answer)) => Some(OcrEvent::Answer(Box::new(Ok((*answer)?)))),
         told => told,
     };
     let lost = reading.tab.ended();
     let told = stream::iter(first.map(|told| reading.event(told)))
-        .chain(stream::unfold(reading, Reading::next_event))
+        .chain(stream::unfold(reading, OcrStream::next_event))
         .map(Ok::<_, Infallible>);
     let unbuffered = ("x-accel-buffering", HeaderValue::from_static("no"));
     let media_type = HeaderValue::from_static("text/event-stream");
@@ -62,7 +63,7 @@ pub(super) async fn answer(
 type Answering = Pin<Box<dyn Future<Output = Result<OcrAnswer, OcrError>> + Send>>;
 
 /// An image that is being read.
-struct Reading {
+struct OcrStream {
     texts: mpsc::Receiver<String>,
     /// Missing once it has answered.
     answering: Option<Answering>,
@@ -75,32 +76,32 @@ struct Reading {
 }
 
 /// What there is to tell.
-enum Told {
+enum OcrEvent {
     Text(String),
     Nothing,
     Answer(Box<Result<OcrAnswer, OcrError>>),
 }
 
-impl Reading {
+impl OcrStream {
     /// What comes next: all text before the answer.
-    async fn next(&mut self) -> Option<Told> {
+    async fn next(&mut self) -> Option<OcrEvent> {
         if let Some(answering) = &mut self.answering {
             tokio::select! {
-                Some(text) = self.texts.recv() => return Some(Told::Text(text)),
+                Some(text) = self.texts.recv() => return Some(OcrEvent::Text(text)),
                 answer = answering => self.answer = Some(Box::new(answer)),
             }
             self.answering = None;
         }
         // The sender went with what made the answer, so this is the text that had not been taken yet.
         match self.texts.recv().await {
-            Some(text) => Some(Told::Text(text)),
-            None => self.answer.take().map(Told::Answer),
+            Some(text) => Some(OcrEvent::Text(text)),
+            None => self.answer.take().map(OcrEvent::Answer),
         }
     }
 
-    async fn next_or_nothing(&mut self) -> Option<Told> {
+    async fn next_or_nothing(&mut self) -> Option<OcrEvent> {
         let told = tokio::time::timeout(self.silence, self.next()).await;
-        told.unwrap_or(Some(Told::Nothing))
+        told.unwrap_or(Some(OcrEvent::Nothing))
     }
 
     async fn next_event(mut self) -> Option<(Bytes, Self)> {
@@ -108,11 +109,11 @@ impl Reading {
         Some((self.event(told), self))
     }
 
-    fn event(&self, told: Told) -> Bytes {
+    fn event(&self, told: OcrEvent) -> Bytes {
         match told {
-            Told::Nothing => KEEP_ALIVE,
-            Told::Text(text) => event("text", &json!({ "page": 1, "text": text })),
-            Told::Answer(answer) => match *answer {
+            OcrEvent::Nothing => KEEP_ALIVE,
+            OcrEvent::Text(text) => event("text", &json!({ "page": 1, "text": text })),
+            OcrEvent::Answer(answer) => match *answer {
                 Ok(answer) => event("answer", &answer),
                 Err(error) => {
                     let problem = Problem::from(error).charged(&self.tab);
