@@ -244,7 +244,7 @@ impl Gateway {
         );
         let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
         let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
-        let metering = Metering::new(admission.clone(), Arc::clone(&metrics), tasks.clone());
+        let metering = Metering::new(admission, Arc::clone(&metrics), tasks.clone());
         let dropin = Dropin::new(
             Arc::clone(&catalog),
             metering.clone(),
@@ -254,7 +254,6 @@ impl Gateway {
         );
         let ocr = Ocr::new(
             Arc::clone(&catalog),
-            admission,
             metering,
             client,
             Arc::clone(&scratch),

@@ -52,3 +52,19 @@ impl<M: Send> Listener<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_takes_nothing_in_time_counts_as_left() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let mut listener = Listener::new(sender);
+        listener.tell("taken").await;
+        listener.tell("too late").await;
+        listener.tell("not sent").await;
+        assert_eq!(receiver.recv().await, Some("taken"));
+        assert_eq!(receiver.recv().await, None);
+    }
+}

@@ -18,6 +18,7 @@ use crate::admission::{Admission, Permit};
 use crate::auth::tenant::Tenant;
 use crate::dashscope::completion::Receipt;
 use crate::dashscope::error::{CallError, Code};
+use crate::ledger::budget::RemainingTokens;
 use crate::telemetry::metrics::{Metrics, Saving};
 use crate::units::Tokens;
 
@@ -86,6 +87,15 @@ impl Metering {
             })
         };
         Ok(self.spawn(counted).await.map_err(|_panicked| MeteringError::Interrupted)??)
+    }
+
+    /// The tokens that are left of a tenant's budgets.
+    ///
+    /// # Errors
+    ///
+    /// [`MeteringError::Refused`] where the ledger cannot be read.
+    pub async fn remaining(&self, tenant: &Tenant) -> Result<RemainingTokens, MeteringError> {
+        Ok(self.admission.remaining(tenant).await?)
     }
 
     /// Starts a task that a stop of the service waits for, in the current span.

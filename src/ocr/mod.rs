@@ -33,14 +33,12 @@ use self::request::{Detail, OcrRequest};
 use self::result::{
     DocumentFacts, Estimate, Facts, OcrAnswer, Page, Status, TenantLimits, Timing, UpstreamFacts,
 };
-use crate::admission::Admission;
 use crate::capacity::scratch::Scratch;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dashscope::completion::Completion;
 use crate::dashscope::{Client, Task};
 use crate::metering::context::RequestContext;
-use crate::metering::error::MeteringError;
 use crate::metering::forecast::Forecast;
 use crate::metering::read_on::Listener;
 use crate::metering::run::{Meter, Metering};
@@ -51,7 +49,6 @@ use crate::quote::Quote;
 #[derive(Debug)]
 pub struct Ocr {
     catalog: Arc<Catalog>,
-    admission: Admission,
     metering: Metering,
     client: Arc<Client>,
     scratch: Arc<Scratch>,
@@ -62,13 +59,12 @@ impl Ocr {
     /// The use cases over these parts.
     pub const fn new(
         catalog: Arc<Catalog>,
-        admission: Admission,
         metering: Metering,
         client: Arc<Client>,
         scratch: Arc<Scratch>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { catalog, admission, metering, client, scratch, clock }
+        Self { catalog, metering, client, scratch, clock }
     }
 
     /// What the request would cost. Sends nothing and spends nothing.
@@ -79,8 +75,7 @@ impl Ocr {
     /// budgets that are used up.
     pub async fn estimate(&self, request: &OcrRequest) -> Result<Estimate, OcrError> {
         let mut estimate = estimate::estimate(&self.catalog, request).await?;
-        let remaining = self.admission.remaining(&request.context.tenant).await;
-        estimate.limits.tokens_remaining = remaining.map_err(MeteringError::from)?;
+        estimate.limits.tokens_remaining = self.metering.remaining(&request.context.tenant).await?;
         Ok(estimate)
     }
 

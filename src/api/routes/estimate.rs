@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::read_request;
 use crate::api::accept;
-use crate::api::entrance::{Entered, enter};
+use crate::api::entrance::enter;
 use crate::api::options::Purpose;
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
@@ -19,15 +19,7 @@ pub(in crate::api) async fn estimate(
     request: Request,
 ) -> Result<Response, Problem> {
     let entered = enter(&gateway, &request).await?;
-    foretell(&gateway, &entered, request).await
-}
-
-async fn foretell(
-    gateway: &Gateway,
-    entered: &Entered,
-    request: Request,
-) -> Result<Response, Problem> {
     accept::require_json(request.headers())?;
-    let (request, _) = read_request(gateway, entered, request, Purpose::Estimate).await?;
+    let (request, _) = read_request(&gateway, &entered, request, Purpose::Estimate).await?;
     Ok(Json(gateway.ocr.estimate(&request).await?).into_response())
 }

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{read_request, tell_spend};
 use crate::api::accept;
-use crate::api::entrance::{Entered, enter_to_call};
+use crate::api::entrance::enter_to_call;
 use crate::api::options::Purpose;
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
@@ -19,16 +19,8 @@ pub(in crate::api) async fn extract(
     request: Request,
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
-    fields(&gateway, &entered, request).await
-}
-
-async fn fields(
-    gateway: &Gateway,
-    entered: &Entered,
-    request: Request,
-) -> Result<Response, Problem> {
     accept::require_json(request.headers())?;
-    let (request, _) = read_request(gateway, entered, request, Purpose::Fields).await?;
+    let (request, _) = read_request(&gateway, &entered, request, Purpose::Fields).await?;
     let answer = gateway.ocr.extract(request).await?;
     let mut response = Json(&answer).into_response();
     tell_spend(&mut response, &answer.facts, &answer.pages);

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{ocr_stream, read_request, tell_spend};
 use crate::api::accept;
-use crate::api::entrance::{Entered, enter_to_call};
+use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
 use crate::api::options::{self, Format, Purpose};
 use crate::api::problem::Problem;
@@ -21,20 +21,12 @@ pub(in crate::api) async fn ocr(
     request: Request,
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
-    recognize(&gateway, &entered, request).await
-}
-
-async fn recognize(
-    gateway: &Gateway,
-    entered: &Entered,
-    request: Request,
-) -> Result<Response, Problem> {
     let (headers, id) = (request.headers().clone(), RequestId::of(&request));
-    let (mut request, format) = read_request(gateway, entered, request, Purpose::Text).await?;
+    let (mut request, format) = read_request(&gateway, &entered, request, Purpose::Text).await?;
     let format = accept::negotiate(format, &headers)?;
     options::agree_on(format, &mut request.options)?;
     if format == Format::Events {
-        return ocr_stream::answer(gateway, request, id).await;
+        return ocr_stream::answer(&gateway, request, id).await;
     }
     let answer = gateway.ocr.recognize(request).await?;
     let mut response = match format {

@@ -10,9 +10,8 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use crate::admission::tab::Tab;
 use crate::api::dialect::JSON;
-use crate::api::entrance::{Entered, enter_to_call};
+use crate::api::entrance::enter_to_call;
 use crate::api::problem::Problem;
 use crate::api::spent;
 use crate::code::ErrorCode;
@@ -25,15 +24,7 @@ pub(in crate::api) async fn uploads(
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
     let tab = spent::tab_of(&request);
-    upload_policy(&gateway, &entered, request.uri().query().unwrap_or_default(), &tab).await
-}
-
-async fn upload_policy(
-    gateway: &Gateway,
-    entered: &Entered,
-    query: &str,
-    tab: &Tab,
-) -> Result<Response, Problem> {
+    let query = request.uri().query().unwrap_or_default();
     let (mut action, mut model) = (None, None);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
@@ -47,6 +38,6 @@ async fn upload_policy(
         return Err(Problem::new(ErrorCode::InvalidOption, detail).flaw("/action", "is unknown"));
     }
     let (tenant, deadline) = (&entered.tenant, entered.deadline);
-    let policy = gateway.dropin.upload_policy(tenant, model, deadline, tab).await?;
+    let policy = gateway.dropin.upload_policy(tenant, model, deadline, &tab).await?;
     Ok(([(header::CONTENT_TYPE, JSON)], policy).into_response())
 }
