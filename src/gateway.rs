@@ -1,4 +1,4 @@
-//! The composition root: every part, built once, in the order in which they depend on each other.
+//! The composition root: builds every part once, in the order of their dependencies.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,9 +46,9 @@ use crate::telemetry::metrics::Metrics;
 /// The running service without its listeners.
 #[derive(Debug)]
 pub struct Gateway {
-    /// Watches the tasks that must not end. Dropped first, since they end with the rest.
+    /// Watches the tasks that must not end. It is dropped first, because they end with the other parts.
     pub supervisor: Supervisor,
-    /// Tells who is calling.
+    /// Finds the tenant of a key.
     pub authenticator: Arc<Authenticator>,
     /// Whether there are several tenants.
     pub tenancy: Tenancy,
@@ -58,37 +58,37 @@ pub struct Gateway {
     pub concurrency: Arc<Concurrency>,
     /// This process among the replicas.
     pub instance: Arc<Instance>,
-    /// What may still be spent, and what was.
+    /// What tenants spent and may still spend.
     pub ledger: Ledger,
     /// The models and their prices.
     pub catalog: Arc<Catalog>,
-    /// The use cases.
+    /// The use cases of pages and fields.
     pub ocr: Arc<Ocr>,
     /// The use case of the drop-in paths.
     pub dropin: Arc<Dropin>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// What time it is.
+    /// The time.
     pub clock: Arc<dyn Clock>,
     /// Chance.
     pub random: Arc<dyn Random>,
     /// Bounds of one request.
     pub bounds: RequestBounds,
-    /// What may be in flight at once.
+    /// The limits of what is in flight.
     pub capacity: Capacity,
-    /// A place for each request that may be worked on at once.
+    /// The places of requests in flight.
     pub in_flight: Arc<Semaphore>,
-    /// What each tenant holds of the places and of the bytes.
+    /// The share of each tenant of these places and of the bytes.
     pub shares: Arc<Shares>,
     /// The places of connections of the public listener.
     pub connections: Arc<Places>,
-    /// How the budgets stand, for the metrics.
+    /// The state of budgets, for the metrics.
     pub budgets: Arc<BudgetWatch>,
-    /// The bytes of uploads and of long answers that are held in memory.
+    /// Counts the bytes of uploads and of long answers in memory.
     pub memory: Arc<ByteAccount>,
-    /// The same account, for what takes much memory for a moment.
+    /// The same account, for work that takes much memory for a moment.
     pub scratch: Arc<Scratch>,
-    /// The work that a stop waits for.
+    /// The tasks that a stop waits for.
     pub tasks: TaskTracker,
     stop: StopProgress,
 }
@@ -105,13 +105,13 @@ struct StopProgress {
 pub struct RequestBounds {
     /// Upload limit in bytes.
     pub body_bytes: u64,
-    /// Longest silence while a body is awaited.
+    /// Longest silence while a body is read.
     pub body_idle: Duration,
     /// Longest upload.
     pub body_total: Duration,
     /// Longest request.
     pub request: Duration,
-    /// Longest silence of a stream that is answered.
+    /// Longest silence of a stream to a caller.
     pub stream_silence: Duration,
 }
 
@@ -232,7 +232,7 @@ impl Gateway {
         let directory = Arc::new(Directory::open(settings.tenants.clone(), store.tenants()).await?);
         let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&clock)).await;
         let tenancy = tenancy.map_err(DirectoryError::from)?;
-        // The last that may fail, since its tasks run from here on.
+        // This is the last step that may fail, because the ledger's tasks run from here on.
         let (instance, ledger) =
             ledger(settings, &store, &clock, &random, &metrics, &supervisor).await?;
         tell(&catalog, &client, link.as_deref());
@@ -287,11 +287,11 @@ impl Gateway {
         }))
     }
 
-    /// Whether requests can be served. Spends no token and asks the upstream nothing.
+    /// Whether requests can be served. This spends nothing and does not ask the upstream.
     ///
     /// # Errors
     ///
-    /// [`NotReady`] says what is missing.
+    /// [`NotReady`] says why not.
     pub async fn ready(&self) -> Result<(), NotReady> {
         self.supervisor.check()?;
         if self.is_draining() {
@@ -300,7 +300,7 @@ impl Gateway {
         if self.ledger.takes_commits().await { Ok(()) } else { Err(NotReady::Database) }
     }
 
-    /// How much is in use, for a scrape: it is the truth of what counts it, and not a count beside it.
+    /// What is in use, for a scrape, as the parts themselves count it.
     pub async fn levels(&self) -> Levels {
         let budgets = self.budgets.levels().await;
         let Capacity { bytes, requests, connections, .. } = self.capacity;
@@ -318,24 +318,24 @@ impl Gateway {
         self.stop.draining.load(Ordering::Acquire)
     }
 
-    /// Turns readiness off, so that soon no new requests are routed here. Those that come are served.
+    /// Turns readiness off, so that soon no new requests are routed here. Requests that still come are served.
     pub fn drain(&self) {
         self.stop.draining.store(true, Ordering::Release);
     }
 
-    /// Whether nothing new is begun any more.
+    /// Whether new requests are refused.
     pub fn is_closed(&self) -> bool {
         self.stop.closed.load(Ordering::Acquire)
     }
 
-    /// Begins nothing new from now on.
+    /// Refuses new requests from now on.
     pub fn close(&self) {
         self.stop.closed.store(true, Ordering::Release);
     }
 }
 
-/// Refuses settings that cannot work, without the database or Redis, so that a start that has to wait for these
-/// does not wait before it fails.
+/// Refuses settings that cannot work. This needs neither the database nor Redis, so a start with wrong settings fails
+/// at once instead of waiting for them.
 ///
 /// # Errors
 ///
@@ -354,16 +354,16 @@ pub fn check(
     Ok(())
 }
 
-/// What may be in flight at once, by the settings and by the memory that this process may use.
+/// The limits of what is in flight, from the settings and the memory of this process.
 ///
 /// # Errors
 ///
-/// [`CapacityError`] names the keys that do not fit together.
+/// [`CapacityError`] names the settings that contradict each other.
 pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
     Capacity::of(&settings.wanted_capacity(), MemoryLimit::read(Path::new("/")).as_ref())
 }
 
-/// The account of the bytes of uploads and long answers, which shows itself in the metrics.
+/// The account of the bytes of uploads and long answers, with its gauge.
 fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
     Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
 }
@@ -389,7 +389,7 @@ async fn ledger(
     Ok((instance, ledger))
 }
 
-/// What reads the budgets for the metrics, with its task.
+/// The reader of budgets for the metrics, with its task.
 fn budget_watch(
     settings: &Settings,
     directory: &Arc<Directory>,
@@ -409,17 +409,17 @@ fn budget_watch(
     watch
 }
 
-/// The catalog, once it is known to suit the tenants, with its models in the metrics.
+/// The catalog, checked against the tenants of the settings, with its models in the metrics.
 fn checked_catalog(settings: &Settings, metrics: &Metrics) -> Result<Catalog, BuildError> {
     let catalog = catalog(settings)?;
-    // Metrics count by name what can be called.
+    // Metrics count known models by name.
     catalog.names().for_each(|model| metrics.expect_model(model));
     check_tenants(settings, &catalog)?;
     Ok(catalog)
 }
 
-/// Tells what an operator should know of a service that starts. A start that waits is built anew each second, so
-/// nothing is told before all that may fail is done.
+/// Logs what an operator should know of a service that starts. It comes after all steps that may fail, because a
+/// start that waits builds the parts anew each second.
 fn tell(catalog: &Catalog, client: &Client, link: Option<&Link>) {
     warn_of_currencies(catalog);
     for (endpoint, way) in client.ways() {
@@ -450,7 +450,7 @@ async fn limiter(
     Ok((Arc::new(limiter), Some(link)))
 }
 
-/// The models that can be called, by the settings of models and of endpoints.
+/// The models that can be called, from the settings of models and of endpoints.
 ///
 /// # Errors
 ///
@@ -460,8 +460,8 @@ pub fn catalog(settings: &Settings) -> Result<Catalog, CatalogError> {
     Catalog::new(&settings.models, upstream.outlets(), &upstream.model)
 }
 
-/// Tells of each endpoint that callers without regions of their own are never served by, because it
-/// is paid in another currency than those before it.
+/// Logs each endpoint that never serves tenants without regions of their own, because it is paid in another currency
+/// than the endpoints before it.
 fn warn_of_currencies(catalog: &Catalog) {
     for LeftOut { model, endpoint, region, currency, sold_in } in catalog.left_out() {
         tracing::warn!(
@@ -476,8 +476,8 @@ fn warn_of_currencies(catalog: &Catalog) {
     }
 }
 
-/// Refuses a tenant of the configuration whose models or regions are not in the catalog: each of its
-/// requests would be refused, which is better seen at the start.
+/// Refuses a tenant of the settings whose models or regions are not in the catalog. Each of its requests would be
+/// refused, so the start fails instead.
 ///
 /// # Errors
 ///

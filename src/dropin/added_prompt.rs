@@ -1,21 +1,21 @@
-//! A bound of what the provider adds to the caller's own text.
+//! A bound of the text that the vendor adds to the caller's.
 //!
-//! A model that is sent no prompt has one of its own, and a built-in task has another. A schema may be written
-//! into the prompt in words: that of a task surely is, one of `response_format` by some servers.
+//! A model that gets no prompt uses one of its own, and a built-in task uses another. A schema may be written into the
+//! prompt in words: DashScope does that for a task's schema, and some servers do it for `response_format`.
 
 use super::member::{MemberFault, Object};
 use super::member_table;
 use crate::extract::result_schema;
 use crate::metering::prompt;
 
-/// The most bytes that the provider adds to the texts of a request with these parameters.
+/// The most bytes that the vendor adds to the text of a request with these parameters.
 ///
-/// The compatible protocol is not documented to have `ocr_options`. Some callers send them, so they count as
-/// if they had an effect.
+/// `ocr_options` are not documented for the compatible protocol. Some callers send them, so they count as if they had
+/// an effect.
 ///
 /// # Errors
 ///
-/// [`MemberFault`] where the options cannot be read.
+/// [`MemberFault`] if the options cannot be read.
 pub(super) fn added_bytes(parameters: &Object<'_, '_>) -> Result<u64, MemberFault> {
     let format = parameters.json("response_format").map_or(0, schema_bytes);
     Ok(own_prompt_bytes(parameters)?.saturating_add(format))
@@ -34,8 +34,8 @@ fn own_prompt_bytes(parameters: &Object<'_, '_>) -> Result<u64, MemberFault> {
     Ok(prompt::LONGEST_BYTES.saturating_add(schema))
 }
 
-/// A schema that `serde_json` cannot hold, such as one with half a surrogate pair, is bounded by the longest
-/// spelling of every byte.
+/// A bound for a schema. One that `serde_json` cannot hold, such as one with half a surrogate pair, is bounded by the
+/// longest spelling of every byte.
 fn schema_bytes(json: &str) -> u64 {
     const LONGEST_SPELLING: u64 = 16;
     match serde_json::from_str(json) {

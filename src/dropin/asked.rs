@@ -1,7 +1,7 @@
-//! What a request asks for, as far as it costs anything, and where in its body that stands.
+//! The parts of a request that affect its cost, and where they stand in the body.
 //!
-//! The two protocols put the same things in different places; a reader of each (`compatible`, `native`)
-//! makes an [`Asked`], and everything after works on that. What is not read here passes as it is.
+//! The two protocols put the same parts in different places. The reader of each (`compatible`, `native`) makes an
+//! [`Asked`], which all later steps work on. Other members pass unread.
 
 use std::borrow::Cow;
 
@@ -11,25 +11,25 @@ use super::outline::{Node, Outline};
 use crate::quote::Wish;
 use crate::units::Pixels;
 
-/// What a request asks for.
+/// The parts of a request that affect its cost.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
     pub(super) model: Cow<'a, str>,
-    /// Every image of every message. Models before qwen3.5-ocr look at the last message only, but no
-    /// bound may count on it.
+    /// Every image of every message. Models before qwen3.5-ocr read the last message only, but a bound cannot rely
+    /// on that.
     pub(super) images: Vec<AskedImage>,
-    /// How many messages there are.
+    /// The number of messages.
     pub(super) messages: usize,
-    /// The object that `max_tokens` belongs in; none where it has to be made.
+    /// The object that `max_tokens` belongs in; none if it does not exist yet.
     pub(super) parameters: Option<Node>,
     /// The most tokens that an answer shall have.
     pub(super) max_tokens: Option<u64>,
-    /// The same by its newer name, which OpenAI's clients may write instead or beside.
+    /// The same by its newer name, which OpenAI's clients may write instead or as well.
     pub(super) max_completion_tokens: Option<u64>,
     pub(super) stream: bool,
-    /// Whether a stream shall tell its bill.
+    /// Whether a stream states its bill.
     pub(super) tells_bill: bool,
-    /// A bound of the bytes of what the provider adds to the caller's own text.
+    /// A bound of the bytes that the vendor adds to the caller's text.
     pub(super) added_prompt_bytes: u64,
 }
 
@@ -38,37 +38,35 @@ pub(super) struct Asked<'a> {
 pub(super) struct AskedImage {
     /// The image's address.
     pub(super) url: Node,
-    /// The objects that its bounds are to be written into.
+    /// The objects that get its bounds.
     pub(super) holders: Vec<Node>,
-    /// Whether the address stands where an object should, which has to be put around it.
+    /// Whether the address stands in place of an object, so that one must be written around it.
     pub(super) is_bare: bool,
     pub(super) wish: Wish,
-    /// Where it stands, as a JSON Pointer.
+    /// Its place, as a JSON Pointer.
     pub(super) pointer: String,
 }
 
-/// Images of one request at most. A model reads 30,000 tokens, which is a hundred tokens for each.
+/// The most images of one request. A model reads 30,000 tokens, about a hundred for each.
 const MOST_IMAGES: usize = 256;
 
-/// What a protocol's reader does with an image that it finds.
-///
-/// Given the content item, where the image's member stands, and that member's JSON Pointer.
+/// Reads one image, given its content item, the node of the image's member, and that member's JSON Pointer.
 pub(super) type ReadImage = fn(Object<'_, '_>, Node, String) -> Result<AskedImage, MemberFault>;
 
 /// How a protocol writes its messages.
 pub(super) struct MessageSyntax {
     /// The member that holds the messages, as a JSON Pointer.
     pub(super) pointer: &'static str,
-    /// What an item of content may have.
+    /// The members that an item of content may have.
     pub(super) item: &'static MemberTable,
     /// The member of a content item that holds an image.
     pub(super) image: &'static str,
-    /// The `type` of an item that has that member, where it says one.
+    /// The `type` of an item with that member, if it has one.
     pub(super) image_type: &'static str,
     pub(super) read_image: ReadImage,
 }
 
-/// Reads the images of all messages, and tells how many messages there are.
+/// The images of all messages, and the number of messages.
 pub(super) fn read_messages(
     outline: &Outline<'_>,
     messages: Option<Node>,
@@ -93,8 +91,7 @@ pub(super) fn read_messages(
     Ok((images, count))
 }
 
-/// Nothing passes that might be an image and was not seen to be one: a place that is not looked at would
-/// be billed and not bounded.
+/// Refuses everything that could be an image and was not read as one: it would be billed and not bounded.
 fn read_message(
     message: Object<'_, '_>,
     pointer: &str,
@@ -141,8 +138,8 @@ fn read_item(
     Ok(())
 }
 
-/// Refuses what an item of text wishes for an image: a reader that looks for wishes in all items of a message
-/// would obey it, and no bound counts on it.
+/// Refuses an image's options on an item of text: the vendor may read them from any item of a message, and no bound
+/// includes them.
 fn check_no_wish(item: &Object<'_, '_>, image: &str) -> Result<(), MemberFault> {
     let wish = read_wish(item, &[*item])?;
     let wished = [
@@ -156,7 +153,7 @@ fn check_no_wish(item: &Object<'_, '_>, image: &str) -> Result<(), MemberFault> 
     }
 }
 
-/// A reader that goes by `type` and one that goes by the members must find the same.
+/// Refuses a `type` that contradicts the other members, because readers may go by either.
 fn check_type(item: &Object<'_, '_>, expected: &str) -> Result<(), MemberFault> {
     let Some(kind) = item.member("type") else { return Ok(()) };
     if item.outline().string(kind).is_some_and(|kind| kind == expected) {
@@ -165,7 +162,7 @@ fn check_type(item: &Object<'_, '_>, expected: &str) -> Result<(), MemberFault> 
     Err(item.wrong("type", format!("must be {expected}, by the other members of the item")))
 }
 
-/// The models answer a user and may be told what they said before.
+/// Refuses roles other than those of the user and of the model's earlier answers.
 fn check_role(message: &Object<'_, '_>, pointer: &str) -> Result<(), MemberFault> {
     match &*message.text("role")? {
         "user" | "assistant" => Ok(()),
@@ -178,8 +175,7 @@ fn check_role(message: &Object<'_, '_>, pointer: &str) -> Result<(), MemberFault
     }
 }
 
-/// The most tokens that an answer shall have, by the name of the member. Nobody can want none, and some
-/// servers read 0 as no limit.
+/// The most tokens of an answer, by the member `name`. Some servers read 0 as no limit, so it is refused.
 pub(super) fn read_limit(
     parameters: &Object<'_, '_>,
     name: &str,
@@ -190,8 +186,7 @@ pub(super) fn read_limit(
     }
 }
 
-/// Refuses to ask for several answers: no page of the vendor has that for its OCR models, and each would be
-/// billed.
+/// Refuses a request for several answers: each would be billed, and the vendor documents none for its OCR models.
 pub(super) fn check_answers(parameters: &Object<'_, '_>) -> Result<(), MemberFault> {
     match parameters.number("n")? {
         None | Some(1) => Ok(()),
@@ -199,7 +194,7 @@ pub(super) fn check_answers(parameters: &Object<'_, '_>) -> Result<(), MemberFau
     }
 }
 
-/// What an item asks for its image, with bounds from each object that may state them.
+/// The options of an item's image; its bounds may stand in any of `objects`.
 pub(super) fn read_wish(
     item: &Object<'_, '_>,
     objects: &[Object<'_, '_>],

@@ -1,4 +1,4 @@
-//! Where OpenAI's chat completions keep what costs something.
+//! Reads the costly parts of a request for OpenAI's chat completions.
 
 use super::added_prompt;
 use super::asked::{
@@ -48,10 +48,9 @@ fn tells_bill(root: &Object<'_, '_>) -> Result<bool, MemberFault> {
     options.flag("include_usage")
 }
 
-/// The bounds may stand inside `image_url`, as some of the vendor's pages show, and beside it, as its
-/// reference does. Which place the service reads is not known for sure, so both are to be written.
-/// `enable_rotate` is documented for the native protocol alone; should the service obey it here, the image is
-/// bounded as there.
+/// The bounds may stand inside `image_url`, as some of the vendor's pages show, or beside it, as its reference says.
+/// Which one the service reads is not certain, so both are written. `enable_rotate` is documented for the native
+/// protocol only; the image is bounded as if the service obeyed it here too.
 fn read_image(
     item: Object<'_, '_>,
     image: Node,

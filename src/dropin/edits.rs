@@ -1,7 +1,7 @@
-//! Changes to a document that leave the rest of it as it was written.
+//! Changes to a document that keep the rest of it byte for byte.
 //!
-//! A change replaces a span of the text or adds a member at the end of an object. Applied, the document is
-//! a list of pieces: slices of what was received, which are not copied, and the few words between them.
+//! A change replaces a span or adds a member at the end of an object. The changed document is a list of pieces:
+//! slices of the received body, which are not copied, and the new text between them.
 
 use std::ops::Range;
 
@@ -13,17 +13,17 @@ use super::outline::{Node, Outline};
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     changes: Vec<(Range<usize>, String)>,
-    /// The empty objects that a member was added to. There can be few: `parameters`, `stream_options`.
+    /// Empty objects that a member was added to: `parameters` and `stream_options` at most.
     filled: Vec<Node>,
 }
 
 impl Edits {
-    /// Writes `json` where `place` stands.
+    /// Replaces a value by `json`.
     pub(super) fn replace(&mut self, outline: &Outline<'_>, node: Node, json: String) {
         self.changes.push((outline.span(node), json));
     }
 
-    /// Gives the member `name` of an object the value `json`; adds it at the end where it is missing.
+    /// Sets the member `name` of an object to `json`, and adds it at the end if it is missing.
     pub(super) fn set(&mut self, outline: &Outline<'_>, object: Node, name: &str, json: &str) {
         if let Some(member) = outline.member(object, name) {
             if outline.json(member) != json {
@@ -43,7 +43,7 @@ impl Edits {
 
     /// The changed document, in pieces.
     pub(super) fn apply(mut self, document: &Bytes) -> Vec<Bytes> {
-        // Stable: members that are added to one object stay in order.
+        // The sort is stable, so members that are added to one object stay in order.
         self.changes.sort_by_key(|(span, _)| span.start);
         let mut pieces = Vec::with_capacity(2 * self.changes.len() + 1);
         let mut at = 0;

@@ -1,14 +1,14 @@
-//! Why a request was not passed on.
+//! Errors of the drop-in paths.
 
 use super::member::MemberFault;
 use super::outline::OutlineError;
 use crate::capacity::account::NoRoom;
 use crate::metering::error::{ImageError, MeteringError};
 
-/// Why a request was not passed on, or brought nothing.
+/// Why a request was not sent, or has no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum DropinError {
-    /// The body is no JSON, or none that two readers would read alike.
+    /// The body is not JSON, or two readers could read it differently.
     #[error(transparent)]
     Outline(#[from] OutlineError),
     /// A member is wrong.
@@ -23,10 +23,10 @@ pub enum DropinError {
         #[source]
         cause: Box<ImageError>,
     },
-    /// There is no memory to look at it with. Nothing was sent.
+    /// There is no memory to plan the request. Nothing was sent.
     #[error("there is no room to look at the request now: {0}")]
     NoRoom(NoRoom),
-    /// The call was not made, or brought nothing.
+    /// The call was not made, or has no answer.
     #[error(transparent)]
     Metering(#[from] MeteringError),
 }

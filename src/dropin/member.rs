@@ -1,19 +1,19 @@
-//! Reading single members of a request, and what is wrong where they cannot be read.
+//! Reads single members of a request, and says what is wrong with one that cannot be read.
 
 use std::borrow::Cow;
 
 use super::outline::{Node, Outline};
 
-/// Characters of a caller's own name that an error repeats.
+/// Longest part of a caller's own name that an error repeats, in characters.
 const LONGEST_ECHO: usize = 64;
 
-/// A member that cannot be understood, or must not be there.
+/// A member that cannot be read, or is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer} {why}")]
 pub struct MemberFault {
     /// The member, as a JSON Pointer (RFC 6901).
     pub pointer: String,
-    /// What is wrong with it and what would be right, as the predicate of a sentence.
+    /// What is wrong and what would be right, as the predicate of a sentence.
     pub why: Cow<'static, str>,
 }
 
@@ -22,7 +22,7 @@ pub(super) fn fault(pointer: impl Into<String>, why: impl Into<Cow<'static, str>
     MemberFault { pointer: pointer.into(), why: why.into() }
 }
 
-/// An object and where it stands, for telling what is wrong in it.
+/// An object with its JSON Pointer, for the text of faults.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Object<'o, 'a> {
     outline: &'o Outline<'a>,
@@ -31,7 +31,11 @@ pub(super) struct Object<'o, 'a> {
 }
 
 impl<'o, 'a> Object<'o, 'a> {
-    /// The object at `place`; a fault where it is none.
+    /// The object at `node`.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberFault`] if the value is not an object.
     pub(super) fn at(
         outline: &'o Outline<'a>,
         node: Node,
@@ -43,14 +47,14 @@ impl<'o, 'a> Object<'o, 'a> {
         Ok(Self { outline, node, pointer })
     }
 
-    /// Its members: their names and values.
+    /// The names and values of its members.
     pub(super) fn members(&self) -> impl Iterator<Item = (&'o str, Node)> {
         let outline = self.outline;
         let named = move |member| outline.name(member).map(|name| (name, member));
         outline.elements(self.node).filter_map(named)
     }
 
-    /// A member as it is written.
+    /// The text of a member's value.
     pub(super) fn json(&self, name: &str) -> Option<&'a str> {
         let member = self.outline.member(self.node, name)?;
         Some(self.outline.json(member))
@@ -61,12 +65,12 @@ impl<'o, 'a> Object<'o, 'a> {
         self.outline
     }
 
-    /// Where it stands.
+    /// Its node.
     pub(super) const fn node(&self) -> Node {
         self.node
     }
 
-    /// The value of a member; none where it is missing or `null`.
+    /// The value of a member; none if it is missing or `null`.
     pub(super) fn member(&self, name: &str) -> Option<Node> {
         let member = self.outline.member(self.node, name);
         member.filter(|&member| !self.outline.is_null(member))
@@ -104,8 +108,8 @@ impl<'o, 'a> Object<'o, 'a> {
         fault(self.pointer_to(name), why)
     }
 
-    /// The JSON Pointer of the member `name`, of which no more is repeated than a person reads. Characters
-    /// that cannot be seen, or look like others, are written by their numbers.
+    /// The JSON Pointer of the member `name`, which is cut at a length that a person reads. Characters that are
+    /// invisible, or look like others, are escaped.
     pub(super) fn pointer_to(&self, name: &str) -> String {
         let mut pointer = format!("{}/", self.pointer);
         for character in name.chars().take(LONGEST_ECHO) {

@@ -1,10 +1,12 @@
 //! The members that each place of a request may have.
 //!
-//! A request passes as it was written, so a member that nobody here reads reaches a server that may obey it.
-//! Each place therefore has a table of what it may hold, and a member outside of the table is refused. At the
-//! top of a body and in `parameters`, where the providers add options most often, the operator may let unknown
-//! members pass; there, `null` passes in any case, since it says that there is no value. Even then [`COSTLY`] members stay refused, and so do names that some readers take for a known
-//! one: fastjson ignores case, `_`, `-` and an `is` in front, other libraries fold Unicode or stop at a NUL.
+//! A request is sent as it was written, so a member that the gateway does not read reaches a server that may obey it.
+//! Each place therefore has a table of its members, and a member outside of the table is refused.
+//!
+//! At the top of a body and in `parameters`, where vendors add options most often, the operator may let unknown
+//! members pass. A `null` passes there in any case, because it means that there is no value. [`COSTLY`] members stay
+//! refused even then, and so do names that some readers take for a known one: fastjson ignores case, `_`, `-` and a
+//! leading `is`; other libraries fold Unicode or stop at a NUL.
 //!
 //! docs/drop-in.md has the same tables. A test below compares the two, and `tests/it/dropin/members.rs` sends
 //! every member of them.
@@ -16,30 +18,29 @@ use super::member::{MemberFault, Object};
 use super::outline::{Node, Outline};
 use crate::dashscope::settings::UnknownMembers;
 
-/// What a member's value may be.
+/// The values that a member may have.
 #[derive(Debug, Clone, Copy)]
 enum Rule {
-    /// The reader of the protocol looks at it.
+    /// Any; the reader of the protocol checks it.
     Read,
     /// A number, a text, `true`, `false`, `null`, or a list of these.
     Plain,
-    /// Anything. The names in it are the caller's own words.
+    /// Any JSON. The names in it are the caller's own.
     AnyJson,
     /// One of these spellings.
     Only(&'static [&'static str]),
 }
 
-/// Values that switch nothing on. 1 is not among them, since lenient readers take it for true, and neither is
-/// `{}`, which switches some options on with their defaults.
+/// Values that switch nothing on. `1` is not among them, because lenient readers take it for true. Neither is `{}`,
+/// which switches some options on with their defaults.
 const OFF: Rule = Rule::Only(&["null", "false", "[]"]);
 
 /// The members that one place may have.
 #[derive(Debug)]
 pub(super) struct MemberTable(&'static [(Rule, &'static [&'static str])]);
 
-/// Sampling, the form of the answer, and what names the caller. None of them adds input tokens, and
-/// `max_tokens` bounds the answer whatever they say (Model Studio, "Qwen-OCR API reference"; "Create chat
-/// completion" of OpenAI).
+/// Options of sampling, of the answer's form, and names of the caller. None of them adds input tokens, and `max_tokens`
+/// bounds the answer in any case (Model Studio, "Qwen-OCR API reference"; "Create chat completion" of OpenAI).
 const HARMLESS: &[&str] = &[
     "frequency_penalty",
     "incremental_output",
@@ -60,15 +61,14 @@ const HARMLESS: &[&str] = &[
     "verbosity",
 ];
 
-/// Options that hold the caller's own words: schemas, labels, tokens, names of tools. Tools themselves are
-/// refused, so a choice among them has no effect.
+/// Options with free content: schemas, labels, tokens, names of tools. Tools themselves are refused, so a choice among
+/// them has no effect.
 const FREE: &[&str] =
     &["function_call", "logit_bias", "metadata", "response_format", "tool_choice"];
 
 const TEXT_ONLY: Rule = Rule::Only(&["null", "[\"text\"]"]);
 
-/// Media by the names that either protocol has for them; clients that write every field of a type send them
-/// as `null`.
+/// Other media, by their names in either protocol. Clients that write every field of a type send them as `null`.
 const OTHER_MEDIA: &[&str] = &["annotations", "audio", "file", "input_audio", "video", "video_url"];
 
 /// The top of a body of the compatible protocol.
@@ -95,8 +95,8 @@ pub(super) const COMPATIBLE_ROOT: MemberTable = MemberTable(&[
 pub(super) const STREAM_OPTIONS: MemberTable =
     MemberTable(&[(Rule::Read, &["include_usage"]), (Rule::Plain, &["include_obfuscation"])]);
 
-/// A message of either protocol, also one that the model wrote and that is sent back. OpenAI's SDKs put what they
-/// read from an answer beside it as `parsed`, `LiteLLM` writes `provider_specific_fields`.
+/// A message of either protocol, also an answer that is sent back. OpenAI's SDKs add the content that they parsed as
+/// `parsed`, and `LiteLLM` adds `provider_specific_fields`.
 pub(super) const MESSAGE: MemberTable = MemberTable(&[
     (Rule::Read, &["content", "role"]),
     (Rule::Plain, &["name", "reasoning_content", "refusal"]),
@@ -111,15 +111,15 @@ pub(super) const COMPATIBLE_ITEM: MemberTable = MemberTable(&[
     (OFF, OTHER_MEDIA),
 ]);
 
-/// `image_url` of an item. Model Studio has no `detail`; clients of OpenAI send it, and the pixels that are
-/// written beside it bound the image all the same.
+/// `image_url` of an item. Model Studio has no `detail`. Clients of OpenAI send it, and the pixels that are written
+/// beside it bound the image all the same.
 pub(super) const IMAGE_URL: MemberTable = MemberTable(&[
     (Rule::Read, &["max_pixels", "min_pixels", "url"]),
     (Rule::Only(&["null", "\"auto\"", "\"low\"", "\"high\""]), &["detail"]),
 ]);
 
-/// The top of a body of the native protocol. `stream` has no effect there, since a header asks for streams;
-/// callers who know the other protocol send it all the same.
+/// The top of a body of the native protocol. `stream` has no effect there, because a header asks for streams. Callers
+/// who know the other protocol send it all the same.
 pub(super) const NATIVE_ROOT: MemberTable =
     MemberTable(&[(Rule::Read, &["input", "model", "parameters"]), (Rule::Plain, &["stream"])]);
 
@@ -135,8 +135,8 @@ pub(super) const PARAMETERS: MemberTable = MemberTable(&[
     (TEXT_ONLY, &["modalities"]),
 ]);
 
-/// An item of content of the native protocol; `processed_text` and `ocr_result` come with an answer that is
-/// sent back.
+/// An item of content of the native protocol. `processed_text` and `ocr_result` are parts of an answer that is sent
+/// back.
 pub(super) const NATIVE_ITEM: MemberTable = MemberTable(&[
     (Rule::Read, &["enable_rotate", "image", "max_pixels", "min_pixels", "text", "type"]),
     (Rule::Plain, &["processed_text"]),
@@ -151,10 +151,9 @@ pub(super) const OCR_OPTIONS: MemberTable =
 /// `task_config` of `ocr_options`.
 pub(super) const TASK_CONFIG: MemberTable = MemberTable(&[(Rule::AnyJson, &["result_schema"])]);
 
-/// Members that make a call dearer than its bound, on this service or on one that serves the same models: more
-/// tokens of answer or of thought, several answers, another size of an image, other media, pages of a search,
-/// tools, other templates. A limit that stands where it is not read is one of them, too. The OCR models are
-/// documented for none.
+/// Members that can make a call cost more than its bound, at DashScope or at another service with the same models: more
+/// tokens of answer or thought, several answers, another size of an image, other media, search results, tools, other
+/// templates. A limit in a place where it is not read is one of them, too. None is documented for the OCR models.
 const COSTLY: &[&str] = &[
     "asr_options",
     "attachments",
@@ -375,10 +374,10 @@ const COSTLY: &[&str] = &[
     "width",
 ];
 
-/// Letters of the longest known name, and two of an `is`; a longer name is none of them.
+/// Length of the longest known name with a leading `is`. A longer name is not a known one.
 const LONGEST: usize = 40;
 
-/// The known names of places where others may pass, without what lenient readers overlook.
+/// The known names of the places that the operator may open, folded as lenient readers do.
 static FOLDED: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
     let tables = [&COMPATIBLE_ROOT, &NATIVE_ROOT, &PARAMETERS];
     let known = COSTLY.iter().copied().chain(tables.into_iter().flat_map(MemberTable::names));
@@ -394,11 +393,11 @@ impl MemberTable {
         self.0.iter().find_map(|(rule, names)| names.contains(&name).then_some(*rule))
     }
 
-    /// Refuses what the place may not have.
+    /// Refuses members that the place may not have.
     ///
     /// # Errors
     ///
-    /// [`MemberFault`] names the first such member and what the place may have.
+    /// [`MemberFault`] names the first such member and those that the place may have.
     pub(super) fn check(&self, object: &Object<'_, '_>) -> Result<(), MemberFault> {
         self.check_each(object, |name, _| {
             let mut known: Vec<_> = self.names().collect();
@@ -408,11 +407,11 @@ impl MemberTable {
         })
     }
 
-    /// The same where `unknown` decides about members that nobody knows.
+    /// Refuses members as [`check`](Self::check) does, except that `unknown` decides about unknown ones.
     ///
     /// # Errors
     ///
-    /// [`MemberFault`] names the first member that is refused.
+    /// [`MemberFault`] names the first refused member.
     pub(super) fn check_open(
         &self,
         object: &Object<'_, '_>,
@@ -455,8 +454,8 @@ impl Rule {
     }
 }
 
-/// Whether a value is one of these, of which a list has one element at most. Writers that indent put line breaks
-/// behind its bracket.
+/// Whether `json` is one of `values`. Lists in `values` have one element at most, and spaces within the brackets do not
+/// count: writers that indent put line breaks there.
 fn is_one_of(values: &[&str], json: &str) -> bool {
     let element =
         |list| within_brackets(list).map(|inside| inside.trim_matches([' ', '\t', '\n', '\r']));
@@ -489,8 +488,8 @@ fn check_unknown(
         }
         _ => {}
     }
-    // Writers that send every field of a type write those without a value as `null`. A costly member passes as
-    // `null` too, so one that nobody knows can do no more.
+    // Writers that send every field of a type write `null` for those without a value. Even a costly member may be
+    // `null`.
     if object.outline().is_null(value) {
         return Ok(());
     }
@@ -502,7 +501,7 @@ fn check_unknown(
     check_below(object, name, value)
 }
 
-/// Refuses an unknown member that holds what would be refused beside it.
+/// Refuses an unknown member that contains a name that would be refused beside it.
 fn check_below(object: &Object<'_, '_>, name: &str, value: Node) -> Result<(), MemberFault> {
     let outline = object.outline();
     for below in outline.descendants(value).filter_map(|member| outline.name(member)) {
@@ -525,21 +524,21 @@ fn is_plain(outline: &Outline<'_>, value: Node) -> bool {
     is_scalar(value) || outline.is_array(value) && outline.elements(value).all(is_scalar)
 }
 
-/// Whether a name is one or more characters of printable ASCII. Whatever else there is, some reader folds,
-/// skips or stops at.
+/// Whether a name is one or more characters of printable ASCII. Other characters are folded or skipped by some readers,
+/// or end the name.
 fn is_printable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// The known name that a lenient reader takes this one for.
+/// The known name that a lenient reader takes `name` for.
 fn meant(name: &str) -> Option<&'static str> {
     let folded = folded(name)?;
     let beside = || FOLDED.get(folded.strip_prefix("is")?);
     FOLDED.get(&folded).or_else(beside).copied()
 }
 
-/// A name without what lenient readers overlook: case, and whatever is neither a letter nor a digit. None
-/// where it is longer than any that is known.
+/// A name as the most lenient reader sees it: in lower case, letters and digits only. None if it is longer than every
+/// known name.
 fn folded(name: &str) -> Option<String> {
     let letters = name.chars().filter(char::is_ascii_alphanumeric).take(LONGEST + 1);
     let folded: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();

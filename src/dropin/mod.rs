@@ -1,11 +1,10 @@
-//! The drop-in paths: a request in the provider's own words, admitted, bounded and metered.
+//! The drop-in paths: a request in one of the vendor's protocols, bounded and metered.
 //!
-//! What comes in goes out but for the changes that `plan` makes, and what comes back goes back byte for
-//! byte. The steps are those of `ocr`: look, quote, and one call of `metering`. A body is read where it stands
-//! (`outline`), never made into a tree, so that ten megabytes of picture stay the bytes that they were
-//! received as.
+//! The body is sent as it came, except for the changes of `plan`, and the reply is returned byte for byte. The steps
+//! are those of `ocr`: read, quote, and one call of `metering`. `outline` reads the body in place. No tree is built
+//! from it, so ten megabytes of picture are not copied.
 //!
-//! A stream's task outlives its caller: it reads on to learn the bill.
+//! The task of a stream outlives its caller: it reads on to learn the bill.
 
 mod added_prompt;
 mod asked;
@@ -43,28 +42,28 @@ use crate::metering::run::{Meter, Metering};
 use crate::telemetry::metrics::Metrics;
 use crate::units::Pixels;
 
-/// Looking at a body that is longer may take longer than the reactor may be held: some thousand values in
-/// as many bytes are a tenth of a millisecond.
+/// Longest body that is planned on the reactor, in bytes. Some thousand values in as many bytes take a tenth of a
+/// millisecond.
 const INLINE_BYTES: usize = 16 * 1024;
 
-/// Large bodies that are looked at at the same time. More at once than there are cores are done no sooner.
-const LOOKED_AT_ONCE: usize = 4;
+/// Large bodies that are planned at once. More than there are cores would finish no sooner.
+const PLANNED_AT_ONCE: usize = 4;
 
-/// Passes requests on: the use case behind the drop-in paths.
+/// The use case behind the drop-in paths.
 #[derive(Debug)]
 pub struct Dropin {
     catalog: Arc<Catalog>,
     metering: Metering,
     client: Arc<Client>,
     metrics: Arc<Metrics>,
-    looks: Arc<Semaphore>,
+    planning: Arc<Semaphore>,
     memory: Arc<ByteAccount>,
 }
 
-/// What a request brought.
+/// The reply to a drop-in request.
 #[derive(Debug)]
 pub enum DropinReply {
-    /// A whole answer: JSON.
+    /// A whole answer, as JSON.
     Whole {
         /// The body as it came.
         body: Bytes,
@@ -80,14 +79,14 @@ pub enum DropinReply {
 pub enum DropinChunk {
     /// Whole events as they came.
     Bytes(Bytes),
-    /// The stream broke off, between two events: there is no more, and that was not its end.
+    /// The stream broke off between two events. Nothing follows.
     Broken(Box<CallError>),
-    /// The stream is over. Without this it is not, whatever became of the sender.
+    /// The stream is over. A sender that is dropped without this broke off.
     End,
 }
 
 impl Dropin {
-    /// The use case over these parts; `memory` counts what a look takes.
+    /// The use case over these parts. `memory` counts what planning takes.
     pub fn new(
         catalog: Arc<Catalog>,
         metering: Metering,
@@ -95,15 +94,15 @@ impl Dropin {
         metrics: Arc<Metrics>,
         memory: Arc<ByteAccount>,
     ) -> Self {
-        let looks = Arc::new(Semaphore::new(LOOKED_AT_ONCE));
-        Self { catalog, metering, client, metrics, looks, memory }
+        let planning = Arc::new(Semaphore::new(PLANNED_AT_ONCE));
+        Self { catalog, metering, client, metrics, planning, memory }
     }
 
-    /// Passes a request on.
+    /// Sends a request and returns the reply.
     ///
     /// # Errors
     ///
-    /// [`DropinError`]. Once a stream has begun, what happens to it is told in its [`DropinChunk`]s.
+    /// [`DropinError`]. Once a stream has begun, its [`DropinChunk`]s tell of an error.
     pub async fn send(
         self: &Arc<Self>,
         request: DropinRequest,
@@ -120,7 +119,7 @@ impl Dropin {
         let (deadline, memory) = (context.deadline, context.held.memory.take());
         let work = move |permit, meter: Meter| async move {
             let forwarded = client.forward(permit, &forward, deadline).await;
-            // A stream may go on for minutes, and needs its request no more.
+            // A stream may take minutes and no longer needs the request.
             drop((forward, memory));
             match forwarded? {
                 Forwarded::Whole { body, receipt } => {
@@ -137,11 +136,11 @@ impl Dropin {
         Ok(self.metering.run(&context, forecast, work).await?)
     }
 
-    /// Leave to put a file for `model` into the provider's temporary storage: the provider's own answer.
+    /// Leave to upload a file for `model` to the vendor's temporary storage, as the vendor answers.
     ///
     /// # Errors
     ///
-    /// [`DropinError`], also where the tenant may not use the model.
+    /// [`DropinError`], also if the tenant may not use the model.
     pub async fn upload_policy(
         &self,
         tenant: &Tenant,
@@ -154,7 +153,7 @@ impl Dropin {
         Ok(policy.map_err(MeteringError::from)?)
     }
 
-    /// Plans a request, away from the reactor where it is large.
+    /// Plans a request, on the blocking pool if it is large.
     async fn plan(
         self: &Arc<Self>,
         request: DropinRequest,
@@ -164,19 +163,18 @@ impl Dropin {
             return plan::plan(&self.catalog, &request, unknown, &self.memory);
         }
         let this = Arc::clone(self);
-        // Nothing closes the semaphore. The look is given back by the thread, since that goes on where the
-        // caller leaves.
-        let look = Arc::clone(&self.looks).acquire_owned().await;
+        // Nothing closes the semaphore. The thread returns the permit, because it goes on after the caller has left.
+        let permit = Arc::clone(&self.planning).acquire_owned().await;
         let planning = tokio::task::spawn_blocking(move || {
             let plan = plan::plan(&this.catalog, &request, unknown, &this.memory);
-            drop(look);
+            drop(permit);
             plan
         });
         planning.await.map_err(|_panicked| MeteringError::Interrupted)?
     }
 }
 
-/// Passes a stream on, and goes on where the caller does not.
+/// Passes a stream on to `listener` and reads it to its end, even after the caller has left.
 async fn pass_on(
     mut stream: Box<Streaming>,
     hides_bill: bool,

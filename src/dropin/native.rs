@@ -1,4 +1,4 @@
-//! Where DashScope's own protocol keeps what costs something.
+//! Reads the costly parts of a request in DashScope's own protocol.
 
 use super::added_prompt::added_bytes;
 use super::asked::{
@@ -18,7 +18,7 @@ const MESSAGES: MessageSyntax = MessageSyntax {
     read_image,
 };
 
-/// Reads a request; whether it is to be streamed stands in its head.
+/// Reads a request. `stream` comes from its headers.
 pub(super) fn read<'a>(
     outline: &Outline<'a>,
     stream: bool,
@@ -50,7 +50,7 @@ pub(super) fn read<'a>(
         max_tokens,
         max_completion_tokens: None,
         stream,
-        // Every event does.
+        // Every event of this protocol states the bill so far.
         tells_bill: true,
         added_prompt_bytes,
     })

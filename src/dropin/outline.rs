@@ -1,16 +1,19 @@
-//! Where each value of a JSON document stands.
+//! The position of each value in a JSON document.
 //!
-//! A request may hold ten megabytes of picture in one string and must arrive as it was written: order,
-//! spacing, spelling of numbers, members that nobody here knows. So it is not made into a tree and
-//! written anew; it is outlined, looked at in place, and changed by replacing a few spans.
+//! A request may hold ten megabytes of picture in one string, and must arrive as it was written: order, spacing,
+//! spelling of numbers, unknown members. So no tree is built and written anew. The outline lists where values stand,
+//! they are read in place, and a few spans are replaced.
 //!
-//! Whether the text is JSON is for `serde_json` to say. It goes over a string eight bytes at a time, which for
-//! a picture takes longer than all else that is done here, so it is shown long strings without their contents
-//! where those are in order. On text that is JSON, finding where values begin and
-//! end takes one pass over its structure, which the contents of strings are skipped in. Three things are
-//! refused that JSON leaves open: a member that is there twice, because two readers may take different
-//! ones and the one read here would not be the one that is billed; documents with so many values or
-//! levels that the outline would be larger than the text; and numbers that not every reader can hold.
+//! `serde_json` decides whether the text is JSON. It reads strings eight bytes at a time, which for a picture takes
+//! longer than all other steps. So long strings without escapes are checked here, and `serde_json` gets the text
+//! without their contents. On valid JSON, one pass over the structure finds where values begin and end; it skips the
+//! contents of strings.
+//!
+//! Three things that JSON allows are refused:
+//!
+//! - A member that occurs twice, because the vendor might read the other one.
+//! - So many values or levels that the outline would be larger than the text.
+//! - Numbers that not every reader can hold.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,55 +23,55 @@ use serde::de::IgnoredAny;
 
 use crate::json::number::{self, NumberFault};
 
-/// Some clients begin with it, and recorded requests do.
+/// Some clients begin a body with it, and so do recorded requests.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Values of one document at most; a request of a hundred pages with a large schema has a tenth.
+/// The most values of one document. A request of a hundred pages with a large schema has a tenth of it.
 const MOST_VALUES: usize = 65_536;
 
-/// Levels of one document at most, twice as many as a request with tools and schemas has.
+/// The most levels of one document, twice those of a request with tools and schemas.
 const MOST_LEVELS: usize = 64;
 
-/// Strings from this length on, in bytes, are looked at here instead of by `serde_json`.
+/// Least length, in bytes, of a string that is checked here instead of by `serde_json`.
 const LONG_STRING: usize = 4 * 1024;
 
-/// The most memory that a value takes: its own, and that of its name in the set of names, each while the old half
-/// of a growing table is still there.
+/// The most memory that a value takes, in bytes: its entry and its name in the set of names, each while a growing table
+/// still holds its old half.
 const BYTES_PER_VALUE: usize = 192;
 
-/// The same for each byte of the text. The shortest value is a digit with its comma and has no name.
+/// The same for each byte of the text. The shortest value is a digit with its comma, without a name.
 const BYTES_PER_BYTE: usize = 36;
 
-/// Characters of a member's name that an error repeats.
+/// Longest part of a member's name that an error repeats, in characters.
 const LONGEST_ECHO: usize = 64;
 
 /// Text that cannot be outlined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutlineError {
-    /// It is no JSON.
+    /// The text is not JSON.
     #[error("the body is not JSON at line {line}, column {column}")]
     NotJson {
-        /// Where.
+        /// The line of the fault, from 1.
         line: usize,
-        /// Where.
+        /// The column of the fault, from 1.
         column: usize,
     },
-    /// It is not even text.
+    /// The bytes are not UTF-8.
     #[error("the body is not UTF-8 at byte {0}")]
     NotUtf8(usize),
-    /// A member is there twice.
+    /// A member occurs twice.
     #[error("the member {0:?} is given twice in one object")]
     Duplicate(String),
     /// A member's name cannot be read.
     #[error("the name of a member is no text: it has half a surrogate pair")]
     Name,
-    /// It has too many values.
+    /// The text has too many values.
     #[error("the body has more than {MOST_VALUES} values")]
     TooManyValues,
-    /// It has too many levels.
+    /// The text has too many levels.
     #[error("the body is nested more than {MOST_LEVELS} levels deep")]
     TooDeep,
-    /// It has a number that not every reader can hold.
+    /// The text has a number that not every reader can hold.
     #[error("{pointer} {fault}")]
     Number {
         /// The number, as a JSON Pointer.
@@ -78,7 +81,7 @@ pub enum OutlineError {
     },
 }
 
-/// A document of which no outline was made yet.
+/// A document before its outline is made.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     text: &'a str,
@@ -94,7 +97,7 @@ pub(super) struct Outline<'a> {
     plain: PlainStrings,
 }
 
-/// One value: where it stands, under which name, and where its descendants end.
+/// One value: its span, its name, and the end of its descendants.
 #[derive(Debug)]
 struct NodeEntry<'a> {
     span: Range<usize>,
@@ -126,12 +129,12 @@ impl<'a> Draft<'a> {
         Ok(Self { text, begins_at, plain: PlainStrings::of(text, begins_at) })
     }
 
-    /// The most memory, in bytes, that its outline takes while it is made and while it is there, together with
-    /// one of its strings where that has to be copied.
+    /// The most memory, in bytes, that the outline takes, while it is made and afterwards, with a copy of one string
+    /// that has escapes.
     pub(super) fn working_bytes(&self) -> u64 {
         let rest = self.text.len() - self.plain.found.iter().map(Range::len).sum::<usize>();
         let outline = (rest - self.plain.escaped).saturating_mul(BYTES_PER_BYTE);
-        // What is not plain is copied: once for its looks, or once as a name and once in the set of names.
+        // Text outside of plain strings is copied: once for `serde_json`, or as a name and in the set of names.
         (2 * rest + outline.min(MOST_VALUES * BYTES_PER_VALUE)) as u64
     }
 
@@ -139,11 +142,11 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     ///
-    /// [`OutlineError`] says what is wrong with it, and never quotes more than a member's name.
+    /// [`OutlineError`]. It quotes no more of the text than a member's name.
     pub(super) fn outline(self) -> Result<Outline<'a>, OutlineError> {
         let Self { text, begins_at, plain } = self;
         if !plain.is_json(text, begins_at) {
-            // Looked at as it is, it tells where.
+            // Only the whole text gives the right line and column.
             serde_json::from_str::<IgnoredAny>(&text[begins_at..]).map_err(|error| {
                 OutlineError::NotJson { line: error.line(), column: error.column() }
             })?;
@@ -170,22 +173,22 @@ impl<'a> Outline<'a> {
         Draft::of(bytes)?.outline()
     }
 
-    /// Bytes of the document.
+    /// Length of the document in bytes.
     pub(super) const fn length(&self) -> usize {
         self.text.len()
     }
 
-    /// What is written between two values.
+    /// The text of a span.
     pub(super) fn text(&self, between: Range<usize>) -> &'a str {
         &self.text[between]
     }
 
-    /// The value as it is written.
+    /// The text of the value.
     pub(super) fn json(&self, node: Node) -> &'a str {
         &self.text[self.span(node)]
     }
 
-    /// Where the value stands.
+    /// The span of the value, in bytes.
     pub(super) fn span(&self, node: Node) -> Range<usize> {
         self.nodes[node.0].span.clone()
     }
@@ -210,7 +213,7 @@ impl<'a> Outline<'a> {
         self.json(node) == "null"
     }
 
-    /// The values of an array, or those of an object's members; nothing of anything else.
+    /// The values of an array or of an object's members; none for other values.
     pub(super) fn elements(&self, node: Node) -> impl Iterator<Item = Node> {
         let end = self.nodes[node.0].next;
         let mut next = node.0 + 1;
@@ -221,7 +224,7 @@ impl<'a> Outline<'a> {
         })
     }
 
-    /// The values below this one, at every depth.
+    /// The values below this one, at all depths.
     pub(super) fn descendants(&self, node: Node) -> impl Iterator<Item = Node> + use<> {
         (node.0 + 1..self.nodes[node.0].next).map(Node)
     }
@@ -236,7 +239,7 @@ impl<'a> Outline<'a> {
         self.elements(node).find(|&member| self.name(member) == Some(name))
     }
 
-    /// The text of a string; none of what is no string, or has half a surrogate pair.
+    /// The content of a string; none if the value is not a string, or has half a surrogate pair.
     pub(super) fn string(&self, node: Node) -> Option<Cow<'a, str>> {
         let (json, start) = (self.json(node), self.span(node).start);
         match self.plain.end_of(start) {
@@ -246,12 +249,12 @@ impl<'a> Outline<'a> {
     }
 }
 
-/// The long strings of a text that say what is written between their quotes, since nothing in them is escaped
-/// or would have to be; by where they begin and end, quotes included. A string is what is one if the text is JSON.
+/// Byte ranges, quotes included, of the long strings without escapes. The bytes between the quotes are the content, so
+/// it can be borrowed. Valid only if the whole text is JSON.
 #[derive(Debug)]
 struct PlainStrings {
     found: Vec<Range<usize>>,
-    /// Bytes of the long strings that have escapes.
+    /// Bytes of the long strings with escapes.
     escaped: usize,
 }
 
@@ -278,8 +281,8 @@ impl PlainStrings {
         Self { found, escaped }
     }
 
-    /// Whether the text is JSON. Without their contents these strings are what they are with them, as far as
-    /// the rules of JSON go, and everything around them is the same.
+    /// Whether the text is JSON. By the rules of JSON, the contents of these strings make no difference, so
+    /// `serde_json` gets the text without them.
     fn is_json(&self, text: &str, begins_at: usize) -> bool {
         let (mut rest, mut at) = (String::new(), begins_at);
         for Range { start, end } in &self.found {
@@ -293,21 +296,21 @@ impl PlainStrings {
         serde_json::from_str::<IgnoredAny>(&rest).is_ok()
     }
 
-    /// Where the one ends that begins at `start`.
+    /// The end of the string that begins at `start`.
     fn end_of(&self, start: usize) -> Option<usize> {
         let found = self.found.binary_search_by_key(&start, |string| string.start);
         found.ok().map(|index| self.found[index].end)
     }
 }
 
-/// Whether no byte is a control character, which must be escaped in a string. Without a way out early within
-/// a piece, so that the compiler looks at many bytes at once.
+/// Whether no byte is a control character, which JSON forbids in a string. Within a chunk the loop does not return
+/// early, so that the compiler vectorises it.
 fn has_no_control(bytes: &[u8]) -> bool {
     let least = |piece: &[u8]| piece.iter().fold(u8::MAX, |least, byte| least.min(*byte));
     bytes.chunks(LONG_STRING).all(|piece| least(piece) >= b' ')
 }
 
-/// The index after the string that begins at `start`; that of the text's end where it has none.
+/// The index after the string that begins at `start`; the end of the text if the string does not end.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
@@ -320,7 +323,7 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// What a string says.
+/// The content of a string.
 fn unquoted(json: &str) -> Option<Cow<'_, str>> {
     let inside = json.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
@@ -329,14 +332,14 @@ fn unquoted(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str(json).ok().map(Cow::Owned)
 }
 
-/// Makes the outline of text that is known to be JSON.
+/// Makes the outline of a text that is valid JSON.
 struct Outliner<'a, 'p> {
     text: &'a str,
     at: usize,
     nodes: Vec<NodeEntry<'a>>,
-    /// The arrays and objects whose end has not come.
+    /// The arrays and objects that are still open.
     open: Vec<usize>,
-    /// The names of each open or closed object's members.
+    /// The names of the members of every object so far.
     names: HashSet<(usize, Cow<'a, str>)>,
     /// The name whose value comes next.
     name: Option<Cow<'a, str>>,
@@ -376,7 +379,7 @@ impl Outliner<'_, '_> {
         Ok(())
     }
 
-    /// Refuses a number that not every reader can hold. The words `null`, `true` and `false` are none.
+    /// Refuses a number that not every reader can hold. `null`, `true` and `false` are not numbers.
     fn check_number(&self, node: usize) -> Result<(), OutlineError> {
         let word = &self.text[self.nodes[node].span.clone()];
         if word.starts_with(|first: char| first.is_ascii_alphabetic()) {
@@ -386,7 +389,7 @@ impl Outliner<'_, '_> {
             .map_err(|fault| OutlineError::Number { pointer: self.pointer(node), fault })
     }
 
-    /// The JSON Pointer of the value that was begun last.
+    /// The JSON Pointer of the value that began last.
     fn pointer(&self, node: usize) -> String {
         let below = self.open.iter().skip(1).copied().chain([node]);
         let parents = self.open.iter().copied();
@@ -403,7 +406,8 @@ impl Outliner<'_, '_> {
         std::iter::successors(Some(parent + 1), next).take_while(|&sibling| sibling < value).count()
     }
 
-    /// A string: the name of a member, where an object is open and none waits for its value.
+    /// Reads a string. It is the name of a member if the innermost open value is an object and no name waits for its
+    /// value.
     fn string(&mut self) -> Result<(), OutlineError> {
         let object = self.open.last().copied().filter(|&node| {
             self.name.is_none() && self.text.as_bytes()[self.nodes[node].span.start] == b'{'

@@ -1,11 +1,10 @@
-//! What can be known of an image by its address.
+//! Reads the header of an image from its address.
 //!
-//! A data URL holds the image, so its header says what it costs. Nothing else is looked at: the gateway
-//! fetches no address, since that would let callers make it ask for anything inside the network, and
-//! what it fetched might not be what the provider fetches a moment later.
+//! Only a data URL is read, because it holds the image. The gateway fetches no address: callers could make it request
+//! anything inside the network, and the vendor might fetch another file a moment later.
 //!
-//! A large JPEG of one scan is decoded from Base64 in pieces. Any other file is decoded as a whole, and what that
-//! takes counts as held meanwhile. It is refused where there is no room, since nothing was paid for it yet.
+//! A large JPEG of one scan is decoded from Base64 in pieces. Any other file is decoded as a whole, and its memory is
+//! counted meanwhile. Without room the request is refused, because nothing was paid for it yet.
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use crate::image::probe::{Marker, ProbeError, probe, probe_beginning};
 use crate::metering::error::ImageError;
 use crate::quote::limits;
 
-/// The header of the image at `url`, decoded in memory of `account`; none where the image is elsewhere.
+/// The header of the image in `url`, decoded in memory of `account`; none if `url` is the address of an image.
 pub(super) fn look(
     url: &str,
     pointer: &str,
@@ -58,14 +57,18 @@ fn inline(
     Ok(header)
 }
 
-/// Media types that say no more than that there are bytes, or an image.
+/// Media types that do not name a format.
 const UNSAID: [&[u8]; 4] = [b"", b"image", b"application/octet-stream", b"binary/octet-stream"];
 
-/// The Base64 of a data URL of an image; or else what is wrong with it.
+/// The Base64 of an image's data URL.
+///
+/// # Errors
+///
+/// What is wrong with the URL, as the predicate of a sentence.
 fn letters(url: &str) -> Result<&[u8], String> {
     let head = data_url::head(url.as_bytes()).map_err(|error: HeadError| error.to_string())?;
     let kind = head.media_type.to_ascii_lowercase();
-    // A file may be a picture to one reader and a document to one that goes by the media type.
+    // Another reader may go by the media type and read the file as a document.
     let is_unsaid = UNSAID.contains(&kind.as_slice());
     if !is_unsaid && !kind.starts_with(b"image/") {
         return Err("is a data URL of another media type than image/…".to_owned());
@@ -73,20 +76,20 @@ fn letters(url: &str) -> Result<&[u8], String> {
     Ok(&url.as_bytes()[head.length..])
 }
 
-/// Letters that are decoded at once: 192 KiB of a picture, which is more than most cameras write before its data.
+/// Letters of Base64 that are decoded at once: 192 KiB of a picture, more than most cameras write before its data.
 const PIECE: usize = 256 * 1024;
 
-/// Why a file cannot be looked at.
+/// Why a file was not read.
 #[derive(Debug, PartialEq, Eq)]
 enum LookError {
-    /// The letters are not Base64 as a whole. Decoders differ in what they make of other letters, of padding in
-    /// the middle, and of line breaks.
+    /// The letters are not strict Base64. Decoders differ about other letters, padding in the middle, and line
+    /// breaks.
     NotBase64,
     /// There is no memory to decode it in.
     NoRoom(NoRoom),
 }
 
-/// What the image says of itself. The whole file is looked at, since a second size may stand at its end.
+/// The image's header. The whole file is read, because a second size may stand at its end.
 fn header_of(
     data: &[u8],
     account: &Arc<ByteAccount>,
@@ -103,8 +106,8 @@ fn header_of(
     Ok(probe(&file))
 }
 
-/// The same of a large JPEG of one scan, which most photographs are, so that it is not held a second time; `None`
-/// for any other file.
+/// The header of a large JPEG of one scan, decoded in pieces so that the file is not held twice; `None` for any other
+/// file. Most photographs are such files.
 fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, LookError> {
     let Some((beginning, mut rest)) = data.split_at_checked(PIECE) else { return Ok(None) };
     let mut buffer = vec![0; PIECE / 4 * 3];
@@ -124,7 +127,7 @@ fn header_in_pieces(data: &[u8]) -> Result<Option<ImageHeader>, LookError> {
     Ok(Some(header))
 }
 
-/// Decodes a piece of Base64, which is padded at most where it is the last.
+/// Decodes a piece of Base64. Only the last piece may be padded.
 fn decode<'b>(piece: &[u8], is_last: bool, buffer: &'b mut [u8]) -> Result<&'b [u8], LookError> {
     let decoded = base64_simd::STANDARD.decode(piece, buffer.as_out());
     let file: &[u8] = decoded.map_err(|_letter| LookError::NotBase64)?;

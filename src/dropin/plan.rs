@@ -1,13 +1,12 @@
-//! What a request will cost at most, and the few changes that make sure of it.
+//! The most that a request can cost, and the changes that enforce it.
 //!
-//! The changes are all there are (docs/drop-in.md lists them for callers): the bounds of each image, the
-//! bound of the answer, and that a stream tells its bill. Everything else is sent as it was written.
+//! There are three changes (docs/drop-in.md lists them for callers): bounds for each image, a bound for the answer, and
+//! a stream that states its bill. Everything else is sent as it came.
 //!
-//! The bound of the text is the length of the body without its images' addresses: a byte-level tokenizer
-//! never makes more tokens than bytes, and whatever the provider puts into a prompt was in the body, or is
-//! added by a task of its own, which is bounded apart (`prompt`), or by a member that is refused (`members`). A prompt
-//! too long for the model is left for the provider to refuse, which costs nothing and knows the limit
-//! better.
+//! The bound of the text is the length of the body without its images' addresses, because a byte-level tokenizer
+//! never makes more tokens than bytes. Text that the vendor adds for a task of its own is bounded apart
+//! (`added_prompt`), and members that could add more are refused (`member_table`). A prompt that is too long for the
+//! model is sent: the vendor refuses it for free and knows the limit better.
 
 use std::sync::Arc;
 
@@ -30,13 +29,13 @@ use crate::quote::resize::Geometry;
 use crate::quote::{self, Cap};
 use crate::units::{Pixels, Tokens, Usage};
 
-/// What a request may cost, and what is known of it beforehand.
+/// What is known of a request before it is sent.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) forecast: Forecast,
     /// The largest `max_pixels` that is sent.
     pub(super) max_pixels: Pixels,
-    /// Whether the stream tells its bill to the gateway alone.
+    /// Whether the caller did not ask the stream for its bill, so that only the gateway reads it.
     pub(super) hides_bill: bool,
 }
 
@@ -48,11 +47,11 @@ struct ImagePlan {
     saved: Tokens,
 }
 
-/// Reads a request, quotes it, and writes what is sent. What that takes for the moment counts as held in `account`.
+/// Reads a request, quotes it, and makes the body that is sent. `account` counts the memory that this takes.
 ///
 /// # Errors
 ///
-/// [`DropinError`] for whatever keeps it from being sent.
+/// [`DropinError`] if the request cannot be sent.
 pub(super) fn plan(
     catalog: &Catalog,
     request: &DropinRequest,
@@ -99,7 +98,7 @@ pub(super) fn plan(
     Ok((plan, forward))
 }
 
-/// The bill of the images, where all were seen and surely count.
+/// The image tokens of the bill, if all images were seen and the model surely reads all of them.
 fn expected_images(asked: &Asked<'_>, images: &[ImagePlan]) -> ExpectedImages {
     let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
     let exact = exact.filter(|_| asked.messages == 1);
@@ -121,7 +120,7 @@ fn look_at_images(
             return Err(super::member::fault(image.pointer.as_str(), why).into());
         };
         let header = picture::look(&url, &image.pointer, account)?;
-        // Room for the text is the provider's to judge, so none is taken here.
+        // The vendor judges whether the text fits, so no room is reserved for it.
         let quoted = if let Some(header) = header {
             quote::image(model, header.upright(), Tokens::ZERO, image.wish, cap).map(|quote| {
                 ImagePlan {
@@ -146,7 +145,7 @@ fn look_at_images(
 
 fn text_bound(outline: &Outline<'_>, asked: &Asked<'_>, model: &Model) -> Tokens {
     let (mut at, mut bytes) = (0, asked.added_prompt_bytes);
-    // Images are found in the order in which they stand.
+    // Images are listed in the order in which they stand.
     for address in asked.images.iter().map(|image| outline.span(image.url)) {
         bytes = bytes.saturating_add(quote::prompt_bytes(outline.text(at..address.start)));
         at = address.end;
@@ -298,20 +297,20 @@ mod tests {
     }
 
     #[test]
-    fn the_bill_of_images_is_foretold_where_all_are_seen_and_surely_count() {
+    fn the_bill_of_images_is_expected_where_all_are_seen_and_surely_count() {
         let seen = image(&png_url());
-        let foretold = |body: &Value| sum_of(&of(Protocol::Compatible, body).forecast);
-        assert_eq!(foretold(&chat(&json!([seen, seen]))), Some(604));
-        assert_eq!(foretold(&chat(&json!([seen, image(ADDRESS)]))), None);
+        let expected = |body: &Value| sum_of(&of(Protocol::Compatible, body).forecast);
+        assert_eq!(expected(&chat(&json!([seen, seen]))), Some(604));
+        assert_eq!(expected(&chat(&json!([seen, image(ADDRESS)]))), None);
         // Some models look at the last message only.
         let mut turns = chat(&json!([seen]));
         let turn = turns["messages"][0].clone();
         turns["messages"].as_array_mut().unwrap().push(turn);
-        assert_eq!(foretold(&turns), None);
+        assert_eq!(expected(&turns), None);
     }
 
     #[test]
-    fn a_straightened_image_is_bounded_and_not_foretold() {
+    fn a_straightened_image_is_bounded_and_not_expected() {
         let item = json!({ "image": png_url(), "enable_rotate": true });
         let native = of(Protocol::Native, &generation(&item, &json!({})));
         let mut item = image(&png_url());

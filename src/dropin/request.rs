@@ -1,4 +1,4 @@
-//! A request in the words of one of the provider's protocols.
+//! A request in one of the vendor's protocols.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use bytes::Bytes;
 use crate::dashscope::Protocol;
 use crate::metering::context::RequestContext;
 
-/// A request in the words of one of the provider's protocols.
+/// A request in one of the vendor's protocols.
 pub struct DropinRequest {
     /// The protocol.
     pub protocol: Protocol,
     /// The body as it was received.
     pub body: Bytes,
-    /// Whether the request's head asks for a stream; only the native protocol's does.
+    /// Whether a header asks for a stream, as in the native protocol.
     pub stream: bool,
-    /// Whether a stream that breaks off can be told from one that ends, as since HTTP/1.1 it can.
+    /// Whether the caller can tell a broken stream from a whole one, which takes HTTP/1.1.
     pub may_stream: bool,
-    /// Whether the provider shall look up addresses of its own temporary storage.
+    /// Whether the vendor resolves addresses of its temporary storage (`oss://`).
     pub resolves_oss: bool,
     /// For whom it is sent, until when, and what it holds.
     pub context: RequestContext,

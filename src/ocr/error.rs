@@ -1,4 +1,4 @@
-//! Why an image was not read.
+//! Errors of reading an image.
 
 use crate::extract::answer::AnswerError;
 use crate::image::as_stored::FixedOrientation;
@@ -19,16 +19,16 @@ pub enum OcrError {
         /// The model that was asked for.
         model: String,
     },
-    /// The call was not made, or brought nothing.
+    /// The call was not made, or has no answer.
     #[error(transparent)]
     Metering(#[from] MeteringError),
-    /// The model's fields could not be understood, twice.
+    /// The model wrote fields that cannot be parsed, twice.
     #[error("the model's answer could not be understood: {0}")]
     UnusableFields(AnswerError),
-    /// The upstream gave text where lines were asked for.
+    /// The upstream gave text in place of the requested lines.
     #[error("the model gave no lines")]
     NoLines,
-    /// Fields are wanted, but there is no schema for them.
+    /// Fields were requested without a schema.
     #[error("there is no schema")]
     NoSchema,
 }

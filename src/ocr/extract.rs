@@ -1,4 +1,4 @@
-//! Fields instead of text: the same road, with the answer held to the caller's schema.
+//! Fields instead of text: the same steps, with the answer fitted to the caller's schema.
 
 use std::sync::Arc;
 
@@ -13,18 +13,17 @@ use crate::extract::schema::{Schema, filling_bytes};
 use crate::metering::error::MeteringError;
 use crate::metering::spend::Tally;
 
-/// Calls made for one answer when the model's fields cannot be understood: the first and one more.
+/// The most calls for one answer: if the first one's fields cannot be parsed, a second one is made.
 const ATTEMPTS: u32 = 2;
 
 impl Ocr {
     /// The fields of the image.
     ///
-    /// A model sometimes writes what cannot be understood; it is asked once more, and both calls are
-    /// counted.
+    /// A model sometimes writes fields that cannot be parsed. It is then asked once more, and both calls count.
     ///
     /// # Errors
     ///
-    /// [`OcrError`]; what was spent all the same is on the request's tab.
+    /// [`OcrError`]. The request's tab has what was spent all the same.
     pub async fn extract(&self, mut request: OcrRequest) -> Result<ExtractAnswer, OcrError> {
         let started = self.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
@@ -56,8 +55,8 @@ impl Ocr {
         Err(OcrError::UnusableFields(unusable))
     }
 
-    /// Holds the answer to the schema, away from the reactor: an answer may have thousands of fields, and the
-    /// schema's patterns are compiled now. Gives the answer back.
+    /// Fits the answer to the schema, and returns both. This runs on the blocking pool: an answer may have thousands of
+    /// fields, and the schema's patterns are compiled now.
     async fn understand(
         &self,
         schema: &Arc<Schema>,
@@ -68,7 +67,7 @@ impl Ocr {
         let understanding = tokio::task::spawn_blocking(move || {
             let answer = parse_answer(completion.kv_result.as_ref(), &completion.text);
             let extraction = answer.map(|answer| schema.fill(&answer, 1));
-            // The thread goes on where the caller leaves.
+            // The thread goes on after the caller has left.
             drop(memory);
             (completion, extraction)
         });

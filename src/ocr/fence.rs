@@ -1,10 +1,10 @@
 //! The code fence that models put around an answer in HTML, LaTeX, JSON or Markdown.
 //!
-//! A caller wants the HTML and not a fence. Only a fence around the whole answer is taken off: one
-//! that stands inside belongs to what was read. An answer that was cut never closes its fence, so
-//! one that is opened and not closed is taken off too, and said to be open.
+//! Callers want the HTML without a fence. Only a fence around the whole answer is removed, because one inside belongs
+//! to the page. An answer that was cut does not close its fence, so an open fence is removed too, and reported as
+//! open.
 
-/// The mark of a fence (`CommonMark` 0.31, section 4.5).
+/// The character of a fence (`CommonMark` 0.31, section 4.5).
 const MARK: char = '`';
 
 /// The fewest marks that make a fence.
@@ -13,13 +13,13 @@ const LEAST_MARKS: usize = 3;
 /// An answer without the fence around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unfenced<'a> {
-    /// What stood inside, or the whole answer where there is no fence around it.
+    /// The text inside, or the whole answer if there is no fence around it.
     pub(super) text: &'a str,
-    /// Whether the fence was never closed.
+    /// Whether the fence was not closed.
     pub(super) open: bool,
 }
 
-/// Takes off the fence around `answer`.
+/// Removes the fence around `answer`.
 pub(super) fn strip(answer: &str) -> Unfenced<'_> {
     let unfenced = Unfenced { text: answer, open: false };
     let trimmed = answer.trim();
@@ -37,18 +37,18 @@ pub(super) fn strip(answer: &str) -> Unfenced<'_> {
     }
 }
 
-/// Puts a fence around `text` that nothing in it closes.
+/// Puts a fence around `text`, longer than every one in it.
 pub(super) fn put_around(text: &str, name: &str) -> String {
     let longest = text.split(|mark| mark != MARK).map(str::len).max().unwrap_or(0);
     let fence = MARK.to_string().repeat(LEAST_MARKS.max(longest + 1));
     format!("{fence}{name}\n{text}\n{fence}")
 }
 
-/// Where the fence ends that stands before a text.
+/// Where the fence before a text is closed.
 enum ClosingFence {
-    /// Behind the text, which is so many bytes long.
+    /// Behind the text, which has this length in bytes.
     AtTheEnd(usize),
-    /// In the midst of it: the fence is around a part of the answer.
+    /// Within it, so the fence is around a part of the answer.
     Earlier,
     /// Nowhere.
     Missing,
@@ -72,7 +72,7 @@ fn closing(inside: &str, marks: usize) -> ClosingFence {
             (false, _) => in_another = true,
         }
     }
-    // Some answers close it on their last line, behind the text.
+    // Some answers close the fence at the end of their last line.
     let text = inside.trim_end_matches(MARK);
     if inside.len() - text.len() == marks && !text.ends_with('\n') {
         ClosingFence::AtTheEnd(text.len())
@@ -85,7 +85,7 @@ fn marks_before(text: &str) -> usize {
     text.len() - text.trim_start_matches(MARK).len()
 }
 
-/// Whether this is the name of a language or nothing, and so no prose.
+/// Whether `text` is the name of a language, or empty, and not prose.
 fn is_name(text: &str) -> bool {
     let text = text.trim();
     text.chars().all(|character| character.is_ascii_alphanumeric() || "+-_.".contains(character))

@@ -1,18 +1,17 @@
 //! Lines with boxes in the caller's pixels.
 //!
-//! The provider's rules are loose: corners run clockwise but start anywhere (a recorded line that
-//! leans to the right starts at its bottom left), words at the edge have negative coordinates, newer
-//! answers carry only a rectangle with an angle, and upright text comes with an angle of 90 degrees
-//! and its sides swapped. So the corners are taken, or made from the rectangle, clamped to the page,
-//! and turned until they start at the reading direction's top left. No confidence is invented: the
-//! provider gives none.
+//! The vendor's boxes vary. Corners run clockwise but start anywhere (a recorded line that leans to the right starts
+//! at its bottom left). Words at the edge have negative coordinates. Newer answers have only a rectangle with an
+//! angle, and upright text has an angle of 90 degrees and its sides swapped. So the corners are taken, or computed
+//! from the rectangle, clamped to the page, and rotated until they start at the reading direction's top left. There
+//! is no confidence, because the vendor gives none.
 
 use serde::Serialize;
 
 use crate::dashscope::completion::Word;
 use crate::image::Size;
 
-/// One line of text and where it stands.
+/// One line of text and its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TextLine {
     /// The text.
@@ -24,12 +23,12 @@ pub struct TextLine {
     pub bbox: [u32; 4],
 }
 
-/// The lines of an answer; those without a place are left out.
+/// The lines of an answer, except those without a place.
 pub(super) fn of(words: &[Word], page: Size) -> Vec<TextLine> {
     words.iter().filter_map(|word| line(word, page)).collect()
 }
 
-/// The text of an answer, also of words without a place.
+/// The text of an answer, with that of words without a place.
 pub(super) fn text(words: &[Word]) -> String {
     words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join("\n")
 }
@@ -62,7 +61,7 @@ fn corners_of_rectangle([x, y, width, height, angle]: [f64; 5]) -> [[f64; 2]; 4]
     })
 }
 
-/// The corners the other way round where they run counter-clockwise.
+/// The corners in clockwise order.
 fn clockwise(corners: [[f64; 2]; 4]) -> [[f64; 2]; 4] {
     let [a, b, c, d] = corners;
     // The cross product of the diagonals; the y axis points down.
@@ -70,8 +69,8 @@ fn clockwise(corners: [[f64; 2]; 4]) -> [[f64; 2]; 4] {
     if turn < 0.0 { [a, d, c, b] } else { corners }
 }
 
-/// Turns the corners until the first edge is the one that runs most to the right: the top of text
-/// that is turned by less than 45 degrees, which is as much as can be known without reading it.
+/// Rotates the corners until the first edge is the one that runs most to the right. That is the top of text that is
+/// turned by less than 45 degrees; more cannot be known without reading the text.
 fn from_reading_start(corners: [[f64; 2]; 4]) -> [[f64; 2]; 4] {
     let rightward = |start: usize| {
         let ([x0, y0], [x1, y1]) = (corners[start], corners[(start + 1) % 4]);

@@ -1,29 +1,28 @@
-//! Whether what a task wrote is whole in its own notation.
+//! Whether the answer of a task is complete in its notation.
 //!
-//! A table whose tags are left open or JSON that does not parse is half an answer, whatever the model
-//! said of why it stopped: one of the vendor's own samples ends inside a tag as `stop`. Nothing is
-//! repaired, since every repair would be a guess about somebody's document. Only the notation that
-//! the task writes is looked for; in a page of text `<b>` may be what stands there.
+//! A table with open tags, or JSON that does not parse, is half an answer, even if the model reports `stop`: one of
+//! the vendor's own samples ends inside a tag with `stop`. Nothing is repaired, because a repair would guess about a
+//! document. Only the notation of the task is checked; on a page of text, `<b>` may be text.
 
 use crate::json::{self, Spelling};
 
-/// The elements of a table and of the text in it that a model closes. Others, and those that are
-/// never closed, are passed over: `<Name>` on a form is text.
+/// The elements of a table and of its text that a model closes. Others are ignored, because `<Name>` on a form is text,
+/// and so are those that are never closed.
 const ELEMENTS: [&str; 21] = [
     "table", "div", "span", "ul", "ol", "dl", "b", "i", "u", "s", "em", "strong", "sub", "sup",
     "h1", "h2", "h3", "h4", "h5", "h6", "a",
 ];
 
-/// Elements whose end tag may be left out (HTML standard, "Optional tags").
+/// Elements whose end tag is optional (HTML standard, "Optional tags").
 const ENDING_BY_THEMSELVES: [&str; 18] = [
     "html", "head", "body", "p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot",
     "caption", "colgroup", "option", "optgroup", "rt",
 ];
 
-/// Bytes of the name of an environment; a longer one is none, lest each start of one be read to the end.
+/// Longest name of an environment, in bytes. Without a limit, each `\begin{` would be read to the end of the text.
 const LONGEST_NAME: usize = 64;
 
-/// Whether every tag that is opened is closed, in the right order, but for those that need not be.
+/// Whether every tag is closed in the right order, except those whose end tag is optional.
 pub(super) fn is_whole_html(html: &str) -> bool {
     let mut open = Vec::new();
     let mut rest = html;
@@ -47,7 +46,7 @@ pub(super) fn is_whole_html(html: &str) -> bool {
     open.iter().all(|element| ENDING_BY_THEMSELVES.contains(element))
 }
 
-/// Closes `element`, and what ends by itself inside of it; false where it cannot be closed here.
+/// Closes `element` and the elements in it whose end tag is optional; false if it cannot be closed here.
 fn close(open: &mut Vec<&str>, element: &str) -> bool {
     while let Some(innermost) = open.pop() {
         if innermost == element {
@@ -64,7 +63,7 @@ fn close(open: &mut Vec<&str>, element: &str) -> bool {
 struct Tag {
     element: &'static str,
     closes: bool,
-    /// Bytes before its `>`; none where the text ends inside the tag.
+    /// Bytes before its `>`; none if the text ends inside the tag.
     length: Option<usize>,
 }
 
@@ -89,12 +88,12 @@ impl Tag {
     }
 }
 
-/// Whether the sign before this compares what is on the page: `x <b` and `i <u and v> w`.
+/// Whether the `<` before `behind` is a comparison on the page: `x <b` and `i <u and v> w`.
 fn is_comparison(element: &str, behind: &str, end: TagEnd) -> bool {
     match end {
         TagEnd::Another => true,
         TagEnd::Missing => element.len() == 1,
-        // One letter is a name on the page as well as in HTML, where its attributes have values.
+        // One letter may be a name on the page. In HTML its attributes have values.
         TagEnd::At(_) => {
             let attributes = behind.split('>').next().unwrap_or_default();
             element.len() == 1
@@ -107,15 +106,15 @@ fn is_comparison(element: &str, behind: &str, end: TagEnd) -> bool {
 /// How a tag ends.
 #[derive(Clone, Copy)]
 enum TagEnd {
-    /// With the `>` behind so many bytes.
+    /// With a `>` at this byte.
     At(usize),
-    /// Not before the text does.
+    /// The text ends before the tag.
     Missing,
     /// Another tag begins before.
     Another,
 }
 
-/// Where a tag ends; a `>` inside quotes does not end it.
+/// Where a tag ends. A `>` inside quotes does not end it.
 fn end_of_tag(rest: &str) -> TagEnd {
     let mut quote = None;
     for (at, character) in rest.char_indices() {
@@ -158,7 +157,7 @@ pub(super) fn is_whole_latex(latex: &str) -> bool {
     environments.is_empty() && math != Math::Displayed
 }
 
-/// Which dollars are open. A lone one is never held against the text: prices have them.
+/// Which dollars are open. A single one is never a fault, because prices have them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Math {
     None,
@@ -176,14 +175,14 @@ impl Math {
     }
 }
 
-/// The name of the environment that `latex` opens or closes right here.
+/// The name of the environment, if `latex` begins with `start`.
 fn environment<'a>(latex: &'a str, start: &str) -> Option<&'a str> {
     let name = latex.strip_prefix(start)?;
     let length = name.bytes().take(LONGEST_NAME).position(|byte| byte == b'}')?;
     Some(&name[..length])
 }
 
-/// Whether it is one JSON value.
+/// Whether `json` is one JSON value.
 pub(super) fn is_whole_json(json: &str) -> bool {
     let read = json::prefix(json, Spelling::Json);
     read.is_ok_and(|(_, length)| json[length..].trim().is_empty())

@@ -1,10 +1,8 @@
-//! The main job: an image in, its text or its fields out, admitted, billed and counted.
+//! The main use cases: read the text or the fields of an image.
 //!
-//! [`Ocr::recognize`] and [`Ocr::extract`] read as the recipe: look at the header, quote, admit, call,
-//! compare the bill with the quote, answer. [`Ocr::estimate`] stops after the quote and therefore
-//! foretells exactly what the other two send. Nothing here knows HTTP or SQL.
-//!
-//! Each page is read by one call of `metering`, which admits it and makes it on a task of its own.
+//! [`Ocr::recognize`] and [`Ocr::extract`] have the same steps: read the header, quote, make one call of `metering`,
+//! answer. [`Ocr::estimate`] stops after the quote, so it gives exactly the quote of the other two. This module knows
+//! neither HTTP nor SQL.
 
 pub mod error;
 pub mod estimate;
@@ -67,12 +65,12 @@ impl Ocr {
         Self { catalog, metering, client, scratch, clock }
     }
 
-    /// What the request would cost. Sends nothing and spends nothing.
+    /// What the request would cost. This sends nothing and spends nothing.
     ///
     /// # Errors
     ///
-    /// [`OcrError`] for whatever would have the request refused before it is sent, but for limits and
-    /// budgets that are used up.
+    /// [`OcrError`] for each reason to refuse the request before it is sent, except limits and budgets that are used
+    /// up.
     pub async fn estimate(&self, request: &OcrRequest) -> Result<Estimate, OcrError> {
         let mut estimate = estimate::estimate(&self.catalog, request).await?;
         estimate.limits.tokens_remaining = self.metering.remaining(&request.context.tenant).await?;
@@ -83,16 +81,15 @@ impl Ocr {
     ///
     /// # Errors
     ///
-    /// [`OcrError`]; what was spent all the same is on the request's tab.
+    /// [`OcrError`]. The request's tab has what was spent all the same.
     pub async fn recognize(&self, request: OcrRequest) -> Result<OcrAnswer, OcrError> {
         self.recognize_to(request, None).await
     }
 
-    /// The text of the image, told to `listener` while it is read and given whole in the end.
+    /// The text of the image. `listener` gets the model's text while the model writes it.
     ///
-    /// What is told is what the model writes; the answer may differ from it as it does without listener.
-    /// Lines and named values are not told, since they do not come as text. A listener that has gone
-    /// changes nothing.
+    /// The answer may differ from that text, as it may without a listener. Lines and named values are not streamed,
+    /// because they do not come as text. A listener that leaves changes nothing.
     ///
     /// # Errors
     ///
@@ -180,7 +177,7 @@ impl Ocr {
     }
 }
 
-/// Whether lines were asked for and text came instead: it would read like a blank page.
+/// Whether text came in place of the requested lines. The page would look blank.
 fn lacks_lines(request: &OcrRequest, completion: &Completion) -> bool {
     request.options.detail == Detail::Lines
         && completion.words.is_none()

@@ -1,13 +1,13 @@
-//! The notation that an answer is written in, which its task decides, and what it is in Markdown.
+//! The notation of an answer, which depends on its task, and its conversion to Markdown.
 
 use super::fence;
 use super::markup;
 use crate::dashscope::Task;
 
-/// What a task writes (Model Studio, "Qwen-OCR API reference", built-in tasks).
+/// The notation that a task writes (Model Studio, "Qwen-OCR API reference", built-in tasks).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Notation {
-    /// Text; also whatever the caller's own prompt asked for.
+    /// Text, or the notation that the caller's own prompt asks for.
     #[default]
     Text,
     /// Tables as HTML.
@@ -16,15 +16,15 @@ pub(super) enum Notation {
     Latex,
     /// A formula as LaTeX between double dollars.
     Formula,
-    /// All named values there are.
+    /// All named values, as JSON.
     Json,
 }
 
 impl Notation {
     /// The notation of `task`.
     ///
-    /// The fields of a schema count as text here: `extract` reads them, with an understanding for
-    /// commas too many, and says what it thinks of them.
+    /// The fields of a schema count as text here: `extract` reads them, tolerates extra commas, and has warnings of its
+    /// own.
     pub(super) const fn of(task: Option<&Task>) -> Self {
         match task {
             Some(Task::TableParsing) => Self::Html,
@@ -35,7 +35,7 @@ impl Notation {
         }
     }
 
-    /// Whether `text` is whole in this notation. A blank page is.
+    /// Whether `text` is complete in this notation. A blank page is.
     pub(super) fn is_whole(self, text: &str) -> bool {
         match self {
             _ if text.trim().is_empty() => true,
@@ -46,7 +46,7 @@ impl Notation {
         }
     }
 
-    /// `text` as Markdown, which carries HTML as it is and everything else in a fence of its name.
+    /// `text` as Markdown. HTML stays as it is, and other notations get a fence with their name.
     pub(super) fn markdown(self, text: &str) -> String {
         match self {
             _ if text.trim().is_empty() => String::new(),
@@ -60,8 +60,7 @@ impl Notation {
     }
 }
 
-/// A formula without the other marks that LaTeX has for one; none where there are several formulas, each in
-/// its own.
+/// A formula without LaTeX's other delimiters; none if there are several formulas, each with its own.
 fn without_delimiters(formula: &str) -> Option<&str> {
     let within = |(start, end)| Some((formula.strip_prefix(start)?.strip_suffix(end)?, end));
     match [("\\[", "\\]"), ("\\(", "\\)"), ("$", "$")].into_iter().find_map(within) {

@@ -1,9 +1,9 @@
-//! From what the model wrote to what a caller is given, and what is suspicious about it.
+//! The text of a page, made from what the model wrote, with warnings.
 //!
-//! The text comes from where it is best: lines are joined, named values are written anew from the
-//! provider's own parsing, and everything else is the model's text without the fence around it.
-//! Where that text ends in a loop and the provider made one without it, the latter is given; the
-//! warning stays, because what the model did not read is missing all the same.
+//! The text has the best source there is: lines are joined, named values are written from the vendor's own parsing,
+//! and all else is the model's text without the code fence around it. If that text ends in a loop and the vendor has
+//! a version without it, the caller gets that version. The warning stays, because the part that the model did not
+//! read is missing all the same.
 
 use super::fence::{self, Unfenced};
 use super::lines::{self, TextLine};
@@ -20,18 +20,18 @@ use crate::json::Tree;
 /// The text of one page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PageText {
-    /// What is on the page, in its notation.
+    /// The text, in its notation.
     pub(super) text: String,
-    /// Its lines, where they were asked for.
+    /// The lines, if they were requested.
     pub(super) lines: Option<Vec<TextLine>>,
     /// The notation of the text.
     pub(super) notation: Notation,
-    /// What is suspicious about the text.
+    /// Doubts about the text.
     pub(super) warnings: Vec<OcrWarning>,
 }
 
 impl PageText {
-    /// What `completion` says of a page of `size`, read by `task`.
+    /// The text of a page of `size` that was read by `task`.
     pub(super) fn of(
         completion: &Completion,
         task: Option<&Task>,
@@ -58,12 +58,12 @@ impl PageText {
     }
 }
 
-/// The text, and what is known of how it was written.
+/// The text, and how the model wrote it.
 struct ModelText {
     text: String,
     /// Whether it ends in a loop.
     looped: bool,
-    /// Whether the fence around it was never closed.
+    /// Whether the fence around it was not closed.
     open: bool,
 }
 
@@ -71,7 +71,7 @@ impl ModelText {
     fn of(completion: &Completion, task: Option<&Task>, detail: Detail) -> Self {
         let reads_lines = task == Some(&Task::AdvancedRecognition);
         match (&completion.words, &completion.kv_result) {
-            // Beside the words stands a list of boxes on a scale of their own, which nobody asked for.
+            // The model's text is then a list of boxes on a scale of its own, which was not requested.
             (Some(words), _) if reads_lines => {
                 let text = lines::text(words);
                 let looped = repetition::is_suspected(&text, is_cut(completion));
@@ -91,7 +91,8 @@ impl ModelText {
     }
 
     fn by_the_model(completion: &Completion, notation: Notation) -> Self {
-        // A page of text may itself show the beginning of a fence; only the model's own is left open by a cut.
+        // A page of text may show the beginning of a fence. An open fence is the model's own only if the answer was
+        // cut.
         let is_the_pages = |open| open && notation == Notation::Text && !is_cut(completion);
         let strip = |text| match fence::strip(text) {
             unfenced if is_the_pages(unfenced.open) => Unfenced { text, open: false },
@@ -109,7 +110,7 @@ fn is_cut(completion: &Completion) -> bool {
     completion.finish_reason == FinishReason::Length
 }
 
-/// Whether the task was to find all pairs there are, rather than those of a schema.
+/// Whether the task was to find all named values, and not those of a schema.
 const fn asks_for_all_pairs(task: Option<&Task>) -> bool {
     matches!(task, Some(Task::KeyInformationExtraction { result_schema: None }))
 }

@@ -1,4 +1,4 @@
-//! All that is known before anything is sent: the model, the image by its header, and the quote.
+//! The steps before a call: find the model, read the image's header, quote.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use crate::metering::error::{ImageError, MeteringError};
 use crate::quote::limits;
 use crate::quote::{self, Quote};
 
-/// An image that was looked at and quoted.
+/// An image with its header and quote.
 pub(super) struct Prepared {
-    /// The file, as it is sent.
+    /// The file as it is sent.
     bytes: Bytes,
     /// Its size in bytes.
     pub(super) length: usize,
-    /// What its header says, as it is sent.
+    /// Its header, as it is sent.
     pub(super) header: ImageHeader,
-    /// What it will cost.
+    /// Its quote.
     pub(super) quote: Quote,
-    /// What is still to be overwritten in it.
+    /// Bytes that are still to be overwritten.
     patch: Option<Patch>,
 }
 
@@ -38,11 +38,10 @@ pub(super) struct PageCall {
     _memory: Option<Arc<HeldBytes>>,
 }
 
-/// The longest file that is looked at where its request is served. A JPEG is read to its end, which takes
-/// longer.
+/// Longest file that is read on the reactor, in bytes. A JPEG is read to its end, so a longer one takes too long.
 const INLINE_BYTES: usize = 1024 * 1024;
 
-/// Quotes the request and makes its file what is sent, which is held here alone from then on.
+/// Quotes the request and changes its file to the one that is sent. Only [`Prepared`] holds the file afterwards.
 pub(super) async fn to_send(
     catalog: &Catalog,
     request: &mut OcrRequest,
@@ -61,14 +60,14 @@ pub(super) async fn to_send(
     Ok(prepared)
 }
 
-/// Overwrites some bytes of a file, in place where nobody else holds it.
+/// Overwrites some bytes of a file; in place, unless the file is shared.
 fn patched(file: Bytes, patch: &Patch) -> Bytes {
     let mut file = file.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     patch.apply(&mut file);
     file.freeze()
 }
 
-/// Looks at the file, a large one on the blocking pool.
+/// The header of the file. A large file is read on the blocking pool.
 async fn look(request: &OcrRequest) -> Result<ImageHeader, OcrError> {
     if request.image.len() <= INLINE_BYTES {
         return Ok(checked_header(&request.image)?);
@@ -76,7 +75,7 @@ async fn look(request: &OcrRequest) -> Result<ImageHeader, OcrError> {
     let (file, memory) = (request.image.clone(), request.context.held.memory.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let header = checked_header(&file);
-        // The memory counts until nobody holds the file.
+        // The memory counts until the file is dropped.
         drop((file, memory));
         header
     });
@@ -89,7 +88,7 @@ fn checked_header(file: &[u8]) -> Result<ImageHeader, ImageError> {
     Ok(header)
 }
 
-/// Finds the model, looks at the header and quotes.
+/// Finds the model, reads the header and quotes.
 pub(super) async fn quoted(catalog: &Catalog, request: &OcrRequest) -> Result<Prepared, OcrError> {
     let tenant = &request.context.tenant;
     let model = access::model_for(catalog, tenant, request.options.model.as_deref())?;

@@ -1,43 +1,42 @@
-//! An answer that ends in a loop: the model writes one fragment again and again until it is stopped.
+//! Detects an answer that ends in a loop: the model writes one fragment again and again until it is stopped.
 //!
-//! Sparse and tabular pages make the models do so. An honest page repeats itself too: empty rows of
-//! a form, a list of one price, dots that lead to a page number. What tells them apart is where it
-//! ends and how long it goes on:
+//! Sparse and tabular pages cause loops. But pages also repeat themselves: empty rows of a form, a list with one
+//! price, dots that lead to a page number. The end and the length of a repetition tell the two apart:
 //!
-//! - Honest repetition is mostly followed by something, a total or a footer. A loop never ends by
-//!   itself, so only the end of the answer counts.
-//! - A page has less than a hundred rows. An answer that was cut while it repeated a row for the
-//!   hundredth time is therefore a loop, and so is one that repeated a passage ten times.
-//! - A line may lead with some hundred dots, and an answer that ended by itself closed its rows: those
-//!   are loops only where no page could hold so many.
+//! - On a page, something mostly follows a repetition, such as a total or a footer. A loop does not end by itself, so
+//!   only the end of the answer counts.
+//! - A page has less than a hundred rows. So an answer that was cut while it repeated a row for the hundredth time is a
+//!   loop, and so is one that repeated a passage ten times.
+//! - A line may have some hundred dots, and an answer that ended by itself closed its rows. Those are loops only if
+//!   no page could hold so many.
 //!
-//! It is a suspicion: a cut list of more than a hundred equal rows is one too.
+//! The result is a suspicion: a cut list of more than a hundred equal rows also counts as a loop.
 
-/// How much of the end is looked at, in bytes: five hundred rows of a hundred.
+/// Bytes at the end of the answer that are searched: five hundred rows of a hundred bytes.
 const END: usize = 64 * 1024;
 
-/// Repetitions at a cut that are more than the rows of a page.
+/// Repetitions of a row at a cut, more than a page has rows.
 const MOST_ROWS: usize = 100;
 
-/// The bytes from which a fragment is a row, and not characters within a line.
+/// Least length of a row, in bytes. A shorter fragment is part of a line.
 const ROW_BYTES: usize = 8;
 
-/// Repetitions at a cut of a fragment that is longer than a row.
+/// Repetitions of a passage at a cut.
 const MOST_PASSAGES: usize = 10;
 
-/// The bytes from which a fragment is longer than a row, the tags of a table's row included.
+/// Least length of a passage, in bytes: longer than a table's row with its tags.
 const PASSAGE_BYTES: usize = 256;
 
-/// Repetitions that no page holds, not in rows and not in characters of a line.
+/// Repetitions that no page has, neither as rows nor within a line.
 const MOST_AT_ALL: usize = 500;
 
-/// Whether `text` ends in a loop. `cut` tells that the model did not stop by itself.
+/// Whether `text` ends in a loop. `cut` means that the model did not stop by itself.
 ///
-/// Takes time and memory linear in the text's end, of which a bounded part is looked at.
+/// Time and memory are bounded, because only the end of the text is searched.
 pub(super) fn is_suspected(text: &str, cut: bool) -> bool {
     let text = text.trim_end().as_bytes();
     let end = &text[text.len().saturating_sub(END)..];
-    // What is longer cannot have been repeated often enough.
+    // A longer fragment cannot occur often enough.
     let longest_period = end.len() / if cut { MOST_PASSAGES } else { MOST_AT_ALL };
     let mut longest = 0;
     for (period, matched) in suffixes(end, longest_period).into_iter().enumerate().skip(1) {
@@ -60,8 +59,8 @@ pub(super) fn is_suspected(text: &str, cut: bool) -> bool {
     false
 }
 
-/// For each number of bytes up to `most`, how many bytes before that many from the end are those at the end
-/// (the Z algorithm, from the end). Bytes that repeat themselves after `p` match at `p`.
+/// Z-array of the reversed text, up to index `most`: entry `p` is the length of the longest suffix that also ends `p`
+/// bytes earlier.
 fn suffixes(bytes: &[u8], most: usize) -> Vec<usize> {
     let from_end = |at: usize| bytes.len().checked_sub(at + 1).map(|at| bytes[at]);
     let mut lengths = vec![0; most.min(bytes.len().saturating_sub(1)) + 1];

@@ -1,6 +1,6 @@
-//! What a caller asks for, once it is known to make sense.
+//! A validated request to read an image.
 //!
-//! The API layer builds a [`OcrRequest`]; past that point a wrong option cannot be represented.
+//! The API layer builds an [`OcrRequest`]. Past that point a wrong option cannot be represented.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,45 +14,45 @@ use crate::metering::context::RequestContext;
 use crate::metering::prompt;
 use crate::quote::{self, Wish};
 
-/// One image and what shall be done with it.
+/// One image and how to read it.
 #[derive(Clone)]
 pub struct OcrRequest {
-    /// Names the answer.
+    /// The id of the answer.
     pub id: Uuid,
     /// The file as it was uploaded.
     pub image: Bytes,
-    /// How it shall be read.
+    /// How to read it.
     pub options: OcrOptions,
-    /// For whom it is read, until when, and what the request holds.
+    /// Who pays, until when, and what the request holds.
     pub context: RequestContext,
 }
 
-/// How an image shall be read.
+/// How to read an image.
 #[derive(Debug, Clone, Default)]
 pub struct OcrOptions {
-    /// The model; none means the configured default.
+    /// The model; the configured default if none.
     pub model: Option<String>,
-    /// The caller's own prompt. Excludes a task.
+    /// The caller's own prompt. It excludes a task.
     pub prompt: Option<String>,
-    /// Languages that the caller expects, as BCP 47 tags. A hint.
+    /// Languages that the caller expects, as BCP 47 tags. They are a hint.
     pub languages: Vec<String>,
     /// One of DashScope's built-in tasks.
     pub task: Option<Task>,
-    /// Bounds of the image's size that the caller wishes.
+    /// The caller's bounds of the image's size.
     pub wish: Wish,
     /// Which way up the image is read.
     pub rotate: Rotate,
-    /// Whether the text is wanted as Markdown.
+    /// Whether the text is requested as Markdown.
     pub markdown: bool,
-    /// Whether lines with boxes are wanted.
+    /// Whether lines with boxes are requested.
     pub detail: Detail,
-    /// The fields to extract; none means text.
+    /// The fields to extract; text if none.
     pub schema: Option<Arc<Schema>>,
-    /// The caller's own object, echoed.
+    /// The caller's own object, which the answer repeats.
     pub metadata: Option<serde_json::Value>,
 }
 
-/// How much the answer tells.
+/// The detail of the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Detail {
     /// The text.
@@ -68,15 +68,14 @@ pub enum Rotate {
     /// As a viewer shows it: the image is sent as it came.
     #[default]
     Exif,
-    /// As the provider straightens it. That changes its size in a way that is not documented, so that
-    /// its tokens are no longer known, but bounded.
+    /// As the vendor straightens it. How that changes its size is not documented, so its tokens are bounded and not
+    /// known.
     Auto,
     /// As its pixels are stored.
     Off,
 }
 
-/// What the model is asked where Markdown is wanted and nothing else was said: none of the built-in
-/// tasks writes it.
+/// The prompt for Markdown, if the request has no other. No built-in task writes Markdown.
 const MARKDOWN_PROMPT: &str = "Transcribe the image as Markdown. Keep headings, lists and tables. \
                                Output only the Markdown.";
 
@@ -85,10 +84,10 @@ const MULTI_LAN_LANGUAGES: [&str; 10] =
     ["ar", "fr", "de", "it", "ja", "ko", "pt", "ru", "es", "vi"];
 
 impl OcrRequest {
-    /// The built-in task that serves the request; none means the compatible protocol.
+    /// The built-in task that serves the request; the compatible protocol serves it if none.
     ///
-    /// A language that only `multi_lan` reads chooses that task where the caller chose nothing; it is a
-    /// hint, so that Markdown goes before it.
+    /// A language that only `multi_lan` reads selects that task if the caller selected none. The language is a hint, so
+    /// Markdown has precedence.
     pub(super) fn dashscope_task(&self) -> Option<Task> {
         let options = &self.options;
         if let Some(schema) = &options.schema {
@@ -108,7 +107,7 @@ impl OcrRequest {
         needs_multi_lan.then_some(Task::MultiLan)
     }
 
-    /// What is asked of the model; none leaves it its own prompt or that of its task.
+    /// The prompt that is sent; without one, the model uses its own or that of its task.
     pub(super) fn prompt(&self) -> Option<&str> {
         let options = &self.options;
         let of_ours = options.markdown && options.task.is_none() && options.schema.is_none();
@@ -120,7 +119,7 @@ impl OcrRequest {
         Wish { straighten: self.options.rotate == Rotate::Auto, ..self.options.wish }
     }
 
-    /// An upper bound of the bytes, and so of the tokens, of the prompt that the model will see.
+    /// An upper bound of the bytes, and so of the tokens, of the prompt that the model reads.
     pub(super) fn prompt_bytes(&self) -> u64 {
         let Some(task) = self.dashscope_task() else {
             return self.prompt().map_or(prompt::DEFAULT_BYTES, quote::prompt_bytes);
@@ -130,7 +129,7 @@ impl OcrRequest {
     }
 }
 
-/// Leaves the content out: an image or a prompt must not reach a log by way of `{:?}`.
+/// Leaves the content out: an image or a prompt must not reach a log through `{:?}`.
 impl fmt::Debug for OcrRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OcrRequest")

@@ -24,17 +24,17 @@ use crate::units::{Cost, Pixels, Tokens};
 /// The answer of `/ocr`.
 #[derive(Debug, Clone, Serialize)]
 pub struct OcrAnswer {
-    /// Names the answer.
+    /// The id of the answer.
     pub id: Uuid,
-    /// `succeeded`: an image has one page, and an answer without it is an error.
+    /// `succeeded`: an image has one page, and if it cannot be read there is an error instead.
     pub status: Status,
     /// The text of all pages, joined by form feeds.
     pub text: String,
     /// The pages.
     pub pages: Vec<Page>,
-    /// What the caller should know of the whole.
+    /// Warnings about the whole.
     pub warnings: Vec<OcrWarning>,
-    /// What follows the pages.
+    /// The members after the pages.
     #[serde(flatten)]
     pub facts: Facts,
 }
@@ -42,36 +42,36 @@ pub struct OcrAnswer {
 /// The answer of `/extract`.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExtractAnswer {
-    /// Names the answer.
+    /// The id of the answer.
     pub id: Uuid,
     /// `succeeded`.
     pub status: Status,
-    /// What the model wrote.
+    /// The model's text.
     pub text: String,
-    /// The fields and what is known of each.
+    /// The fields, with details of each.
     #[serde(flatten)]
     pub extraction: Extraction,
     /// The pages.
     pub pages: Vec<Page>,
-    /// What follows the pages.
+    /// The members after the pages.
     #[serde(flatten)]
     pub facts: Facts,
 }
 
-/// What every answer tells of the work behind it.
+/// The members that every answer has beside its pages.
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
-    /// What was spent.
+    /// What the request cost.
     pub usage: Spend,
-    /// What the tenant is held to.
+    /// The tenant's limits.
     pub limits: TenantLimits,
-    /// The model that read.
+    /// The model that was called.
     pub model: String,
     /// The file.
     pub document: DocumentFacts,
-    /// The upstream.
+    /// The upstream's part.
     pub upstream: UpstreamFacts,
-    /// How long it took.
+    /// Durations, in milliseconds.
     pub timing_ms: Timing,
     /// The caller's own object.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,13 +101,13 @@ pub struct Page {
     pub height: u32,
     /// How it was sent.
     pub sent: Sent,
-    /// What it cost.
+    /// Its image tokens.
     pub image_tokens: ImageTokens,
-    /// Its lines, where they were asked for.
+    /// Its lines, if they were requested.
     pub lines: Option<Vec<TextLine>>,
-    /// Why the model stopped: `stop`, or `length` where the answer was cut at its limit.
+    /// Why the model stopped: `stop`, or `length` if the answer was cut at its limit.
     pub finish_reason: String,
-    /// What the caller should know of the page.
+    /// Warnings about the page.
     pub warnings: Vec<OcrWarning>,
     /// The notation of its text.
     #[serde(skip)]
@@ -134,36 +134,36 @@ pub struct Sent {
 pub struct ImageTokens {
     /// Known before sending.
     pub estimated: Tokens,
-    /// As billed; null where the upstream did not say.
+    /// As billed; null if the upstream did not state it.
     pub billed: Option<Tokens>,
 }
 
-/// What the tenant is held to.
+/// The tenant's limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TenantLimits {
-    /// The cap of one image; the model's own default where the tenant has none.
+    /// The cap of one image; the model's own default if the tenant has none.
     pub max_pixels: Pixels,
-    /// What is left of budgets; null where there is none.
+    /// Tokens that are left of budgets; null if there is no budget.
     pub tokens_remaining: RemainingTokens,
 }
 
-/// The file that was uploaded.
+/// The uploaded file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DocumentFacts {
     /// Its type, by its bytes.
     pub media_type: &'static str,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: usize,
-    /// Its pages.
+    /// The number of its pages.
     pub pages: u32,
 }
 
-/// The upstream.
+/// The upstream's part in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpstreamFacts {
-    /// Its own ids of the calls, for a complaint to the vendor.
+    /// Its own ids of the calls, for its support.
     pub request_ids: Vec<String>,
-    /// Which endpoint answered.
+    /// The endpoint that answered.
     pub endpoint: String,
 }
 
@@ -172,7 +172,7 @@ pub struct UpstreamFacts {
 pub struct Timing {
     /// From the end of the upload to the answer.
     pub total: u64,
-    /// Of it, waiting for the upstream.
+    /// The part of it that was spent waiting for the upstream.
     pub upstream: u64,
 }
 
@@ -183,9 +183,9 @@ pub struct Estimate {
     pub pages: Vec<PageEstimate>,
     /// The most that one call can be billed.
     pub bound: CallBound,
-    /// What the tenant is held to.
+    /// The tenant's limits.
     pub limits: TenantLimits,
-    /// The model that would read.
+    /// The model that would be called.
     pub model: String,
 }
 
@@ -200,17 +200,17 @@ pub struct PageEstimate {
     pub height: u32,
     /// How it would be sent.
     pub sent: Sent,
-    /// What it would cost: exactly, unless the provider straightens it.
+    /// Its image tokens: exact, unless the vendor straightens it.
     pub image_tokens: Tokens,
 }
 
-/// The most that one call can be billed, and so what budgets must have free for it.
+/// The most that one call can be billed, which budgets must have free for it.
 ///
-/// `/extract` may make a second call where the model's fields cannot be understood, and an attempt whose
-/// bill is unknown may be repeated once; each is admitted by itself and takes a bound of its own.
+/// `/extract` may make a second call if the model's fields cannot be parsed, and an attempt whose bill is unknown may
+/// be repeated once. Each is admitted by itself at a bound of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CallBound {
-    /// Exact, unless the provider straightens the image; then the most that it can cost.
+    /// Exact, unless the vendor straightens the image; then the most that it can cost.
     pub image_tokens: Tokens,
     /// A bound of prompt and template.
     pub text_tokens: Tokens,

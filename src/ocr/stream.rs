@@ -1,4 +1,4 @@
-//! Streaming: the listener is told what the model writes while it writes.
+//! Streams the model's text to a listener while the model writes it.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::dashscope::stream::Piece;
 use crate::dashscope::{Client, Streamed};
 use crate::metering::read_on::Listener;
 
-/// Makes the call and tells `listener` what the model writes.
+/// Makes the call and sends the model's text to `listener` piece by piece.
 pub(super) async fn call(
     client: &Client,
     permit: Permit,
@@ -22,7 +22,7 @@ pub(super) async fn call(
         Streamed::Whole(completion) => return Ok(*completion),
         Streamed::Stream(stream) => stream,
     };
-    // The stream may go on for minutes, and needs the picture no more.
+    // A stream may take minutes and no longer needs the picture.
     drop(page);
     let mut text = String::new();
     let told = |piece: Piece| {

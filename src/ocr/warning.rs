@@ -1,8 +1,8 @@
-//! What the caller should know of a text beside the text.
+//! Warnings of an answer.
 
 use serde::Serialize;
 
-/// Something that the caller should know.
+/// A doubt about an answer, or a limit that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OcrWarning {
@@ -16,15 +16,15 @@ pub enum OcrWarning {
     Downscaled,
     /// The file has further pages that were not read.
     FurtherPagesIgnored,
-    /// The upstream did not say what it billed; the bound is counted as unverified.
+    /// The upstream did not state its bill; the bound counts as unverified.
     UsageUnverified,
-    /// The image is turned by its EXIF block; that the provider turns it likewise is not documented,
-    /// so boxes may be in the frame of the stored pixels.
+    /// The image's EXIF block turns it. It is not documented that the vendor turns it too, so boxes may be in the frame
+    /// of the stored pixels.
     BoxesAssumeExif,
 }
 
 impl OcrWarning {
-    /// Those that are so.
+    /// The warnings that apply.
     pub(super) fn those<const N: usize>(found: [(bool, Self); N]) -> Vec<Self> {
         found.into_iter().filter_map(|(is_so, warning)| is_so.then_some(warning)).collect()
     }

@@ -1,4 +1,4 @@
-//! The contract, for machines and for people.
+//! The contract as OpenAPI and as a page.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};

@@ -1,5 +1,4 @@
-//! The drop-in paths that spend: the vendor's two protocols as its SDKs speak them, with a key of this
-//! service.
+//! The drop-in paths that spend: the vendor's two protocols as its SDKs speak them, with a key of this service.
 
 use std::io;
 use std::sync::Arc;
@@ -83,8 +82,8 @@ async fn send(
             response
         }
         DropinReply::Stream(mut chunks) => {
-            // The upstream may stream unasked, and a client of HTTP/1.0 could not tell a cut stream from a
-            // whole one.
+            // The upstream may stream without a request for it, and a client of HTTP/1.0 cannot tell a broken stream
+            // from a whole one.
             let (begun, is_whole) = if may_stream {
                 (Vec::new(), false)
             } else {
@@ -113,9 +112,9 @@ async fn send(
     Ok(response)
 }
 
-/// The answer to these headers whose body is a stream.
+/// The answer with a streamed body to a request with these headers.
 fn streamed(body: Body, headers: &HeaderMap, tab: &Tab) -> Response {
-    // nginx would hold events back until its buffer is full.
+    // Otherwise nginx holds events back until its buffer is full.
     let unbuffered = ("x-accel-buffering", HeaderValue::from_static("no"));
     let head = [(header::CONTENT_TYPE.as_str(), EVENTS), unbuffered];
     let mut response = (head, body).into_response();
@@ -127,8 +126,8 @@ fn streamed(body: Body, headers: &HeaderMap, tab: &Tab) -> Response {
     response
 }
 
-/// A stream as one answer, which counts with the memory of its request, and whether it is whole. Where memory
-/// ends it is not: it was paid for, so the caller is given the rest as it comes.
+/// A stream as one answer, counted with the memory of its request, and whether it is whole. If memory runs out it is
+/// not whole: it was paid for, so the caller gets the rest as it comes.
 async fn gather(
     chunks: &mut mpsc::Receiver<DropinChunk>,
     memory: &HeldBytes,
@@ -150,17 +149,18 @@ async fn gather(
     }
 }
 
-/// How far a stream has been passed on.
+/// The state of a stream to the caller.
 enum StreamState {
     Open(mpsc::Receiver<DropinChunk>),
     Over,
-    /// All is said; what is left is to break the connection off.
+    /// The error was written; the connection is to be broken off.
     BreakOff,
 }
 
-/// The body of a stream, and trailers that tell what it cost. One that broke off ends with an event that says
-/// so and with a broken connection: no client may take it for whole. A comment breaks each `silence`; chunks
-/// are whole events, so it never stands inside of one.
+/// The body of a stream, with trailers that report its cost.
+///
+/// A stream that broke off ends with an event that says so and with a broken connection, so that no client takes it for
+/// whole. After each `silence` a comment is sent. Chunks are whole events, so the comment is never inside one.
 fn passed_on(
     chunks: mpsc::Receiver<DropinChunk>,
     dialect: Dialect,
@@ -181,7 +181,7 @@ fn passed_on(
             };
             match chunk {
                 None => break_off().await,
-                // Sent only to a caller who takes them.
+                // hyper sends trailers only to a caller who accepts them.
                 Some(DropinChunk::End) => {
                     Ok(Some((Frame::trailers(spent::trailers(&tab)), StreamState::Over)))
                 }
@@ -198,8 +198,8 @@ fn passed_on(
     })
 }
 
-/// Breaks the connection off once hyper has had the chance to write out what it was given: it drops what
-/// it holds when a body fails, and writes it out when a body waits.
+/// Breaks the connection off after hyper could write what it holds. It drops that when a body fails, and writes it
+/// when a body waits.
 async fn break_off<T>() -> io::Result<Option<T>> {
     tokio::task::yield_now().await;
     Err(io::ErrorKind::UnexpectedEof.into())
@@ -210,8 +210,8 @@ fn is_enabled(headers: &HeaderMap, name: &str) -> bool {
     headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"enable"))
 }
 
-/// Whether the native protocol is asked for a stream: by its own header or, as recorded requests do, by
-/// `Accept` alone.
+/// Whether a request in the native protocol asks for a stream: by the protocol's own header or, as recorded requests
+/// do, by `Accept` alone.
 fn wants_events(headers: &HeaderMap) -> bool {
     is_enabled(headers, "x-dashscope-sse") || accept::accepts_events(headers)
 }

@@ -1,4 +1,4 @@
-//! `POST /estimate`: what the same request would cost. Nothing is sent and nothing is spent.
+//! `POST /estimate`: what the same request to `/ocr` or `/extract` would cost. Nothing is sent or spent.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::api::options::Purpose;
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
 
-/// Foretells the cost of the uploaded image.
+/// Estimates the cost of the uploaded image.
 pub(in crate::api) async fn estimate(
     State(gateway): State<Arc<Gateway>>,
     request: Request,

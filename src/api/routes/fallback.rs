@@ -1,4 +1,4 @@
-//! Paths and methods that there are not.
+//! Unknown paths and methods.
 
 use axum::extract::Request;
 

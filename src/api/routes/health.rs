@@ -1,4 +1,4 @@
-//! Whether the process is alive, whether it can serve, and what it counted.
+//! Liveness, readiness and metrics of the process.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One file a resource. A route that spends reads: enter, upload, wishes, use case, answer.
+//! One file a resource. The steps of a route that spends are: enter, upload, options, use case, answer.
 
 pub(super) mod docs;
 pub(super) mod dropin;
@@ -33,11 +33,11 @@ use crate::units::Pixels;
 
 const MAX_PIXELS: HeaderName = HeaderName::from_static("ocr-max-pixels");
 
-/// A comment between two events, which clients ignore (HTML standard, "Server-sent events"). It keeps proxies
-/// from giving up a stream that has nothing to tell.
+/// A comment between two events, which clients ignore (HTML standard, "Server-sent events"). It keeps proxies from
+/// closing a silent stream.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-/// Reads the upload and its options into the request that the use cases understand.
+/// Reads the upload and its options into a request to the use cases.
 async fn read_request(
     gateway: &Gateway,
     entered: &Entered,
@@ -56,7 +56,7 @@ async fn read_request(
     Ok((request, format))
 }
 
-/// Tells what was spent: in headers, so that the plain-text answer says it too, and to the log line.
+/// Reports what was spent, in headers and in the log line. An answer in plain text has no other place for it.
 fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
     let max_pixels = pages.iter().map(|page| page.sent.max_pixels).max();
     tell_tokens(response, &facts.usage, max_pixels.unwrap_or_default());
@@ -65,7 +65,7 @@ fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
     served.upload_bytes = Some(facts.document.bytes);
 }
 
-/// Tells the tokens that were spent.
+/// Reports the tokens that were spent, in headers.
 fn tell_tokens(response: &mut Response, spend: &Spend, max_pixels: Pixels) {
     response.headers_mut().insert(MAX_PIXELS, HeaderValue::from(max_pixels.get()));
     spent::tell(response.headers_mut(), spend);

@@ -13,7 +13,7 @@ use crate::auth::tenant::Tenant;
 use crate::catalog::Model;
 use crate::gateway::Gateway;
 
-/// All of them.
+/// All models that the key may use.
 pub(in crate::api) async fn list(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
@@ -23,7 +23,7 @@ pub(in crate::api) async fn list(
     Ok(Json(json!({ "object": "list", "data": models })))
 }
 
-/// One of them.
+/// One of these models.
 pub(in crate::api) async fn show(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
@@ -41,6 +41,6 @@ fn allowed<'a>(gateway: &'a Gateway, tenant: &'a Tenant) -> impl Iterator<Item =
 }
 
 fn described(name: &str) -> Value {
-    // When the vendor made it is not known here, and no client may rely on it.
+    // The real date is not known here, and clients do not rely on it.
     json!({ "id": name, "object": "model", "created": 0, "owned_by": "system" })
 }

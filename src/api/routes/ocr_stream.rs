@@ -1,9 +1,8 @@
-//! `POST /ocr` with `Accept: text/event-stream`: the text while it is read, then the usual answer.
+//! `POST /ocr` with `Accept: text/event-stream`: the text while the model writes it, then the usual answer.
 //!
-//! An event `text` holds what is new, an event `answer` the whole answer as JSON, an event `error` the
-//! problem document in its place; the last two end the stream. The head is not sent before there is
-//! something to tell or a proxy would lose its patience, so whatever is refused until then has a status of
-//! its own.
+//! An event `text` has new text. An event `answer` has the whole answer as JSON, or an event `error` has the problem
+//! document in its place; both end the stream. The head is sent with the first event, or with the first comment that
+//! keeps proxies waiting. A refusal before that has a status of its own.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -31,7 +30,7 @@ use crate::ocr::error::OcrError;
 use crate::ocr::request::OcrRequest;
 use crate::ocr::result::OcrAnswer;
 
-/// Reads an image aloud.
+/// Streams the text of an image.
 pub(super) async fn answer(
     gateway: &Gateway,
     request: OcrRequest,
@@ -62,20 +61,20 @@ pub(super) async fn answer(
 
 type Answering = Pin<Box<dyn Future<Output = Result<OcrAnswer, OcrError>> + Send>>;
 
-/// An image that is being read.
+/// An answer that is streamed.
 struct OcrStream {
     texts: mpsc::Receiver<String>,
-    /// Missing once it has answered.
+    /// Missing once there is an answer.
     answering: Option<Answering>,
     answer: Option<Box<Result<OcrAnswer, OcrError>>>,
     id: RequestId,
     tab: Tab,
-    /// The longest. A page may wait for its turn, and a task whose result is no text tells nothing for
+    /// The longest silence. A page may wait in a queue, and a task whose result is not text streams nothing for
     /// minutes.
     silence: Duration,
 }
 
-/// What there is to tell.
+/// One event of the stream.
 enum OcrEvent {
     Text(String),
     Nothing,
@@ -83,7 +82,7 @@ enum OcrEvent {
 }
 
 impl OcrStream {
-    /// What comes next: all text before the answer.
+    /// The next event: all text comes before the answer.
     async fn next(&mut self) -> Option<OcrEvent> {
         if let Some(answering) = &mut self.answering {
             tokio::select! {
@@ -92,7 +91,7 @@ impl OcrStream {
             }
             self.answering = None;
         }
-        // The sender went with what made the answer, so this is the text that had not been taken yet.
+        // The sender was dropped with the use case, so this is the rest of the text.
         match self.texts.recv().await {
             Some(text) => Some(OcrEvent::Text(text)),
             None => self.answer.take().map(OcrEvent::Answer),
@@ -125,7 +124,7 @@ impl OcrStream {
 }
 
 fn event(name: &str, data: &impl Serialize) -> Bytes {
-    // Structs of strings and numbers always serialise, and JSON has no line break outside of strings.
+    // Structs of strings and numbers always serialise, and compact JSON has no line break.
     let data = serde_json::to_string(data).unwrap_or_default();
     format!("event: {name}\ndata: {data}\n\n").into()
 }

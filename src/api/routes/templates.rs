@@ -1,4 +1,4 @@
-//! `GET /templates`: what `/extract` can read without a schema of the caller's own.
+//! `GET /templates`: the documents that `/extract` reads without a schema from the caller.
 
 use std::sync::Arc;
 

@@ -1,8 +1,7 @@
-//! `GET /api/v1/uploads` of the native protocol: where the DashScope SDK may put a local file for the call
-//! that follows.
+//! `GET /api/v1/uploads` of the native protocol: where the DashScope SDK may upload a local file for its next call.
 //!
-//! The vendor's answer is passed on: the file goes to its storage and not through here, and the call then
-//! names it by an `oss://` address, bounded like any address.
+//! The caller gets the vendor's answer. The file goes to the vendor's storage and not through the gateway. The call
+//! then names it by an `oss://` address, which is bounded like any address.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::api::spent;
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
-/// Leave to upload.
+/// Gives leave to upload a file.
 pub(in crate::api) async fn uploads(
     State(gateway): State<Arc<Gateway>>,
     request: Request,

@@ -1,4 +1,4 @@
-//! `GET /usage`: what the caller spent, and what is left of its budgets.
+//! `GET /usage`: what the tenant spent, and what is left of its budgets.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ const MOST_ROWS: u64 = 10_000;
 /// The names of the options.
 const NAMES: [&str; 2] = ["from", "to"];
 
-/// The caller's own spend.
+/// Reports the tenant's own spend.
 pub(in crate::api) async fn usage(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
@@ -58,7 +58,7 @@ async fn report(gateway: &Gateway, tenant: &Tenant, query: &str) -> Result<Usage
     Ok(report.map_err(|error| LedgerStoreError::Broken(error.into()))?)
 }
 
-/// Reads the days that are asked for; by default those of this month.
+/// The days of the query; by default those of this month.
 fn read(query: &str, tenant: &str, today: Date) -> Result<UsageQuery, Problem> {
     let mut given = [None, None];
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
