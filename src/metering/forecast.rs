@@ -60,9 +60,9 @@ impl ExpectedImages {
     }
 
     /// Whether a bill of `billed` image tokens matches.
-    pub(super) fn match_bill(&self, billed: Tokens) -> bool {
+    pub(super) fn matches(&self, billed: Tokens) -> bool {
         match self {
-            Self::One(quote) => quote.foretold(billed),
+            Self::One(quote) => quote.matches(billed),
             Self::Sum(expected) => expected.contains(&billed),
             Self::Unknown => true,
         }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_bill_matches_by_either_formula_and_always_where_nothing_is_known() {
         let sum = ExpectedImages::Sum([600, 602].map(Tokens::new));
-        let matches = |images: &ExpectedImages, billed| images.match_bill(Tokens::new(billed));
+        let matches = |images: &ExpectedImages, billed| images.matches(Tokens::new(billed));
         assert!(matches(&sum, 600) && matches(&sum, 602) && !matches(&sum, 601));
         assert!(matches(&ExpectedImages::Unknown, 601));
         let size = Size::new(640, 480);

@@ -118,7 +118,7 @@ impl Meter {
             self.metrics.tokens_saved(tenant, Saving::MaxPixels, saved);
         }
         let billed = receipt.settlement.usage.image;
-        if !receipt.verified || images.match_bill(billed) {
+        if !receipt.verified || images.matches(billed) {
             return;
         }
         self.metrics.estimate_mismatch(&model.name);

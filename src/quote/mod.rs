@@ -1,7 +1,7 @@
 //! What a request will cost, known before anything is sent.
 //!
 //! The one place where a caller's wish, the tenant's cap and the model's figures meet. `/estimate`,
-//! `/ocr`, `/extract` and the command line all call [`quote`], so that what is foretold is what is
+//! `/ocr`, `/extract` and the command line all call [`quote`], so that the estimate is what is
 //! sent. Image tokens are exact; text and output tokens are upper bounds, because the vendor's
 //! vocabulary is not part of this service: a byte-level tokenizer never makes more tokens than the
 //! prompt has bytes once it is normalised ([`prompt_bytes`]), and the output is held by the
@@ -73,8 +73,8 @@ impl ImageQuote {
         self.uncapped_tokens.saturating_sub(self.tokens)
     }
 
-    /// Whether a bill of so many tokens is one that the quote foretold.
-    pub fn foretold(&self, billed: Tokens) -> bool {
+    /// Whether a bill of so many tokens is one that the quote expects.
+    pub fn matches(&self, billed: Tokens) -> bool {
         let is_quoted = [self.tokens, self.clamped_tokens].contains(&billed);
         is_quoted || self.straightened && billed <= self.bound
     }
@@ -402,18 +402,18 @@ mod tests {
         let straightened = Wish { straighten: true, ..Wish::default() };
         let image = quoted(Size::new(100, 100), straightened, cap(1_048_576)).image;
         assert_eq!((image.tokens.get(), image.bound.get()), (11, 1_026));
-        let foretold = [11, 12, 1_026, 1_027].map(|billed| image.foretold(Tokens::new(billed)));
-        assert_eq!(foretold, [true, true, true, false]);
+        let matches = [11, 12, 1_026, 1_027].map(|billed| image.matches(Tokens::new(billed)));
+        assert_eq!(matches, [true, true, true, false]);
         let seen = quoted(Size::new(100, 100), Wish::default(), cap(1_048_576)).image;
-        assert!(seen.foretold(Tokens::new(11)) && !seen.foretold(Tokens::new(10)));
+        assert!(seen.matches(Tokens::new(11)) && !seen.matches(Tokens::new(10)));
     }
 
     #[test]
     fn a_sliver_is_bounded_by_both_formulas_and_may_be_billed_by_either() {
         let image = quoted(Size::new(2_000, 12), Wish::default(), Cap::default()).image;
         assert_eq!((image.tokens.get(), image.bound.get()), (25, 64));
-        let foretold = [24, 25, 26, 64, 65].map(|billed| image.foretold(Tokens::new(billed)));
-        assert_eq!(foretold, [false, true, false, true, false]);
+        let matches = [24, 25, 26, 64, 65].map(|billed| image.matches(Tokens::new(billed)));
+        assert_eq!(matches, [false, true, false, true, false]);
     }
 
     proptest::proptest! {
@@ -434,7 +434,7 @@ mod tests {
             let image = quote.image;
             for tokens in [image_tokens, clamped_image_tokens] {
                 let billed = tokens(size, &image.geometry);
-                proptest::prop_assert!(billed <= quote.bound.image && image.foretold(billed));
+                proptest::prop_assert!(billed <= quote.bound.image && image.matches(billed));
             }
         }
     }
