@@ -1,19 +1,18 @@
-//! Leave to spend: the only door between a caller and the upstream.
+//! Permits to spend: a caller reaches the upstream only with one.
 //!
-//! A [`Permit`] can be made by [`Admission`] alone, the DashScope client asks for one, and it must be
-//! settled. That nobody spends around the limits is therefore a matter of types and not of review
-//! (docs/adr/0001-permit.md).
+//! Only [`Admission`] makes a [`Permit`], the DashScope client takes one, and it must be settled. So types, and
+//! not reviews, ensure that no code spends around the limits (docs/adr/0001-permit.md).
 //!
-//! It takes room in two places: the tenant's tokens a minute and, in the ledger, its budgets. A
-//! permit ends in one of three ways, and dropping it picks the safe one:
-//! - **settled** at what the upstream billed. A bill beyond what the model's limits allow is a fault of the
-//!   upstream or of a proxy: it is counted at those limits, never below the bound, and marked unverified;
-//! - **written off** at its bound, marked unverified, when the call went out and its bill is unknown:
-//!   overstating a spend is safe, understating is not;
-//! - **released** when nothing was sent or the upstream surely billed nothing.
+//! A permit takes from the tenant's tokens a minute and, in the ledger, from its budgets. It ends in one of three
+//! ways, and dropping it chooses the safe one:
+//! - **settled** at the upstream's bill. A bill beyond the model's limits is a fault of the upstream or of a
+//!   proxy: it is counted at those limits, never below the bound, and marked unverified;
+//! - **written off** at its bound, marked unverified, if the call was sent and its bill is unknown: overstating a
+//!   spend is safe, understating is not;
+//! - **released** if nothing was sent or the upstream surely billed nothing.
 //!
-//! What is reserved is the bound at the dearest price of the regions that the model may be called in.
-//! Once a call is placed in one of them, that region's price is what it is settled or written off at.
+//! The reservation is the bound at the maximum price of the regions that the model may be called in. Once a call
+//! is placed in one of them, it is settled or written off at that region's price.
 //!
 //! However a permit ends, the [`Tab`] of its request notes the same as the ledger.
 
@@ -45,12 +44,12 @@ use crate::units::{Money, Tokens, Usage};
 
 pub use self::refusal::{LEAST_TIME_FOR_AN_ATTEMPT, Refusal};
 
-/// When a call with this deadline may leave at the latest; none where that has passed.
+/// The latest moment at which a call with this deadline may be sent; none if that has passed.
 pub fn latest_start(deadline: Instant, now: Instant) -> Option<Instant> {
     deadline.checked_sub(LEAST_TIME_FOR_AN_ATTEMPT).filter(|&latest| latest >= now)
 }
 
-/// Decides who may spend, and reports what was spent.
+/// Admits calls, and reports their spending.
 #[derive(Debug, Clone)]
 pub struct Admission {
     limiter: Arc<dyn RateLimiter>,
@@ -59,20 +58,20 @@ pub struct Admission {
     metrics: Arc<Metrics>,
 }
 
-/// What a settled permit spent.
+/// The spending of a settled permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
-    /// What the upstream billed, or what is counted in its place.
+    /// The upstream's bill, or the amount that is counted in its place.
     pub usage: Usage,
-    /// Whether it is what the upstream billed.
+    /// Whether it is the upstream's bill.
     pub verified: bool,
-    /// What that costs by the price list.
+    /// Its cost by the price list.
     pub cost: Money,
-    /// What is left of the tenant's budgets after it.
+    /// The rest of the tenant's budgets after it.
     pub remaining: RemainingTokens,
 }
 
-/// Leave to make one billed call of at most `bound`.
+/// The permit to make one billed call of at most `bound`.
 ///
 /// Only [`Admission`] makes one, so that nothing can be spent without having been admitted:
 ///
@@ -96,9 +95,9 @@ pub struct Permit {
     admission: Admission,
     tenant: Arc<Tenant>,
     model: Arc<Model>,
-    /// The price where the call is made; the model's dearest until that is known.
+    /// The price at the endpoint of the call; the model's maximum price until that is known.
     price: Price,
-    /// Where the call is made; none until that is known.
+    /// The endpoint of the call; none until it is known.
     endpoint: Option<Arc<str>>,
     bound: Usage,
     taken: Taken,
@@ -130,9 +129,8 @@ impl Admission {
         Self { limiter, ledger, clock, metrics }
     }
 
-    /// Admits one call of at most the quote's bound, to be noted on `tab`. Where only calls in flight keep
-    /// it from fitting into a budget, it waits for them, but leaves [`LEAST_TIME_FOR_AN_ATTEMPT`] before
-    /// `deadline`.
+    /// Admits one call of at most the quote's bound, to be noted on `tab`. If only calls in flight keep it from
+    /// fitting into a budget, it waits for them, but leaves [`LEAST_TIME_FOR_AN_ATTEMPT`] before `deadline`.
     ///
     /// # Errors
     ///
@@ -171,8 +169,8 @@ impl Admission {
                 left: deadline.saturating_duration_since(now),
             })?;
             let taken = self.limiter.take_tokens(name, &quotas(tenant), bound.total()).await?;
-            // Made before the ledger is asked, so that a refusal or a caller that leaves gives the
-            // minute's tokens back.
+            // Made before the reservation, so that a refusal or a caller that leaves gives the minute's tokens
+            // back.
             let mut permit = Permit {
                 admission: self.clone(),
                 tenant: Arc::clone(tenant),
@@ -196,9 +194,8 @@ impl Admission {
         admitted.await.inspect_err(|refusal: &Refusal| self.metrics.refused(name, refusal.label()))
     }
 
-    /// Asks for leave by `admit`, which waits for room in a budget until the time that it is given. That is
-    /// `deadline`, or one second after the caller may have left, where that comes first. The permit knows the
-    /// caller's `presence` from then on.
+    /// Calls `admit`, which waits for room in a budget until the time that it is given: `deadline`, or one second
+    /// after the caller may have left, whichever comes first. The permit then has the caller's `presence`.
     ///
     /// # Errors
     ///
@@ -223,11 +220,11 @@ impl Admission {
         Ok(permit)
     }
 
-    /// What is left of a tenant's budgets.
+    /// The rest of a tenant's budgets.
     ///
     /// # Errors
     ///
-    /// [`Refusal::StoreUnavailable`] where the ledger cannot be read.
+    /// [`Refusal::StoreUnavailable`] if the ledger cannot be read.
     pub async fn remaining(&self, tenant: &Tenant) -> Result<RemainingTokens, Refusal> {
         let budgets = budgets(tenant);
         if !budgets.limit_tokens() {
@@ -278,25 +275,24 @@ impl Permit {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Lapsed`], or [`Refusal::StoreUnavailable`] where that cannot be told.
+    /// [`Refusal::Lapsed`], or [`Refusal::StoreUnavailable`] if the key cannot be looked up.
     pub async fn check_key(&self) -> Result<(), Refusal> {
         let checked = self.presence.check_key().await;
         let metrics = &self.admission.metrics;
         checked.inspect_err(|refusal| metrics.refused(self.tenant(), refusal.label()))
     }
 
-    /// Whether the call may be made again where its bill is unknown.
+    /// Whether the call may be repeated if its bill is unknown.
     pub fn repeats_unknown_bills(&self) -> bool {
         self.tenant.unknown_bill == UnknownBill::Repeat
     }
 
-    /// What the request has cost, and what it waits for.
+    /// The costs of the request, and its waits.
     pub const fn tab(&self) -> &Tab {
         &self.tab
     }
 
-    /// Notes at which endpoint the call is made, and in which region, whose price it is settled at from here
-    /// on.
+    /// Notes the endpoint of the call, and the region whose price it is settled at from now on.
     pub fn place_at(&mut self, endpoint: &str, region: &str) {
         let endpoint = Arc::from(endpoint);
         self.tab.placed_at(&endpoint);
@@ -319,8 +315,8 @@ impl Permit {
         self.state = PermitState::Admitted;
     }
 
-    /// Settles at what the upstream billed under `request_id`. That is on its way when this returns;
-    /// the future waits, within bounds, until it is in the ledger.
+    /// Settles at the upstream's bill for `request_id`. The settlement is on its way when this returns; the future
+    /// waits, within bounds, until it is in the ledger.
     pub fn settle(
         mut self,
         billed: Usage,
@@ -345,7 +341,7 @@ impl Permit {
         settlement(counted, verified, cost, budgets, settled)
     }
 
-    /// What a bill is counted as: itself, unless it is beyond what the call can cost.
+    /// The amount that a bill counts: the bill itself, unless it is above the most that the call can cost.
     pub fn counted(&self, billed: &Usage) -> Usage {
         let most = self.model.most(&self.bound);
         let is_possible = billed.clamp(&Usage::default(), &most) == *billed;
@@ -365,7 +361,7 @@ impl Permit {
         settlement(bound, false, cost, budgets, written_off)
     }
 
-    /// Gives everything back, because the call was not made or surely not billed.
+    /// Releases everything, because the call was not made or surely not billed.
     pub fn release(mut self) {
         self.mark_unbilled();
     }
@@ -446,7 +442,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         match self.state {
-            // What is reserved is released by being dropped.
+            // The dropped reservation is released.
             PermitState::Admitted => self.give_back_all_but(&Usage::default()),
             PermitState::Sent => {
                 self.count_unverified(self.most());
@@ -459,7 +455,7 @@ impl Drop for Permit {
     }
 }
 
-/// What was spent, and what is left once the ledger has it.
+/// The spending, and the rest of the budgets once the ledger has it.
 async fn settlement(
     usage: Usage,
     verified: bool,
@@ -474,7 +470,7 @@ async fn settlement(
     Settlement { usage, verified, cost, remaining }
 }
 
-/// The tenant's limits in the limiter's words.
+/// The tenant's limits for the limiter.
 pub const fn quotas(tenant: &Tenant) -> Quotas {
     Quotas {
         requests_per_minute: tenant.requests_per_minute,
@@ -483,7 +479,7 @@ pub const fn quotas(tenant: &Tenant) -> Quotas {
     }
 }
 
-/// The tenant's budgets in the ledger's words.
+/// The tenant's budgets for the ledger.
 pub fn budgets(tenant: &Tenant) -> Budgets {
     let tokens = |limit: Option<NonZeroU64>| limit.map(|limit| Tokens::new(limit.get()));
     Budgets {
@@ -496,7 +492,7 @@ pub fn budgets(tenant: &Tenant) -> Budgets {
     }
 }
 
-/// What a call of at most `bound` may cost the tenant, in the ledger's words.
+/// The charge for a call of at most `bound`, for the ledger.
 fn charge(tenant: &Tenant, key: Option<Arc<str>>, model: &Model, bound: Usage) -> Charge {
     Charge {
         tenant: tenant.name.as_str().into(),

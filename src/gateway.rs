@@ -426,7 +426,7 @@ fn tell(catalog: &Catalog, client: &Client, link: Option<&Link>) {
         tracing::info!(endpoint, proxy = way, "the endpoint is asked {way}");
     }
     if let Some(link) = link {
-        link.tell_if_away();
+        link.log_if_away();
     }
 }
 

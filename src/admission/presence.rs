@@ -3,9 +3,9 @@
 //! An admitted call runs on a task of its own, which a caller who leaves does not end: what was sent is paid and
 //! recorded. A call that was not sent yet costs nothing, so until then the task looks whether anybody waits.
 //!
-//! There are two ways to leave. Whoever resets the connection has left, and nothing is sent any more. Whoever
-//! closes it may have left, or may only have closed the sending side. That caller is answered, but no call waits
-//! much longer for the sake of it.
+//! There are two ways to leave. A caller that resets the connection has left, and no call is sent any more. A caller
+//! that closes it may have left, or may only have closed the sending side. That caller is answered, but no call waits
+//! much longer for it.
 //!
 //! A key can be revoked, and a tenant disabled, while a call waits for a budget, its turn or a retry. So the key is
 //! judged again right before each attempt.

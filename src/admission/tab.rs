@@ -1,11 +1,11 @@
-//! What one request has cost its tenant so far, and what its calls are known by.
+//! The tab of a request: its costs so far, and the names of its calls.
 //!
-//! Every call that a request makes notes here how it ended, at the moment when that is posted to the ledger:
-//! billed, or written off at its bound because its bill is unknown. Permits do so also where they are
-//! dropped, so that an answer, an error or a panic at any point can tell the same sums that the ledger
-//! counts. The amounts of one request are in one currency, because a tenant is sold each model in one.
+//! Each permit notes here how its call ended, when it posts that to the ledger: billed, or written off at its bound
+//! because its bill is unknown. A dropped permit does so too. So an answer, an error or a panic at any point reports
+//! the sums that the ledger counts. The amounts of one request are in one currency, because a tenant is sold each
+//! model in one.
 //!
-//! A request makes one call at a time. That is why one note of what it waits for now suffices.
+//! A request makes one call at a time, so one note of its present wait suffices.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Tab {
     sums: Arc<Mutex<Sums>>,
 }
 
-/// What the calls of a request are known by, in logs and in the vendor's bills.
+/// The names of a request's calls, in logs and in the vendor's bills.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     /// The id of the key that the request was made with.
@@ -31,7 +31,7 @@ pub struct Names {
     pub request_ids: Option<String>,
 }
 
-/// What a request waits for outside of this process.
+/// The cause of a wait outside of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
     /// Its turn at the upstream; also a pause between two attempts.
@@ -49,18 +49,18 @@ pub struct Waited {
     pub upstream: Duration,
 }
 
-/// What a request has cost.
+/// The costs of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// What the upstream billed.
+    /// The upstream's bills.
     pub billed: Usage,
-    /// What that costs.
+    /// Their cost.
     pub cost: Money,
     /// Bounds of the calls whose bill is unknown.
     pub unverified: Tokens,
-    /// What these bounds cost.
+    /// The cost of these bounds.
     pub unverified_cost: Money,
-    /// The currency of both; none where no call was made.
+    /// The currency of both; none if no call was made.
     pub currency: Option<Currency>,
     /// How often the upstream was asked.
     pub calls: u32,
@@ -77,11 +77,11 @@ struct Sums {
     open: PricedBound,
     names: Names,
     waited: Waited,
-    /// What is waited for now, and since when.
+    /// The present wait, and its beginning.
     waits: Option<(Wait, Instant)>,
 }
 
-/// The most that a call can be billed, and what that costs where the call is made.
+/// The most that a call can be billed, and its cost at the endpoint of the call.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PricedBound {
     pub(super) tokens: Tokens,
@@ -96,7 +96,7 @@ impl Spent {
 }
 
 impl Tab {
-    /// What the calls that have ended cost.
+    /// The costs of the calls that have ended.
     pub fn ended(&self) -> Spent {
         self.lock().ended
     }
@@ -114,7 +114,7 @@ impl Tab {
         self.lock().names.key = Some(key.into());
     }
 
-    /// What the calls are known by.
+    /// The names of the calls.
     pub fn names(&self) -> Names {
         self.lock().names.clone()
     }
@@ -131,7 +131,7 @@ impl Tab {
         }
     }
 
-    /// From `now` on the request waits for `what`; for nothing outside of this process, if that is none.
+    /// From `now` on the request waits for `what`; `None` is no wait outside of this process.
     pub fn waits_for(&self, what: Option<Wait>, now: Instant) {
         let mut sums = self.lock();
         sums.waited = sums.waited_until(now);
@@ -158,8 +158,8 @@ impl Tab {
         self.lock().open.tokens > Tokens::ZERO
     }
 
-    /// Writes the log line of a stream that has ended. The line of its request was written with its head, when
-    /// nobody knew what it would cost.
+    /// Writes the log line of a stream that has ended. The line of its request was written with its head, before
+    /// its cost was known.
     pub fn log_stream(&self, tenant: &str) {
         let (spent, names) = (self.ended(), self.names());
         tracing::info!(
@@ -186,7 +186,7 @@ impl Tab {
         sums.ended.saved = sums.ended.saved.saturating_add(tokens);
     }
 
-    /// A call leaves.
+    /// A call is sent.
     pub(super) fn sent(&self, bound: PricedBound, currency: Currency, is_repeat: bool) {
         let mut sums = self.lock();
         sums.ended.currency = Some(currency);
@@ -209,7 +209,7 @@ impl Tab {
         sums.ended.cost = sums.ended.cost.saturating_add(cost);
     }
 
-    /// The bill of a call that was sent is unknown, or not to be believed; so much is counted.
+    /// The bill of a call that was sent is unknown or implausible; `counted` is counted.
     pub(super) fn unverified(&self, bound: PricedBound, counted: PricedBound) {
         let mut sums = self.lock();
         sums.close(bound);

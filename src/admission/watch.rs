@@ -1,14 +1,13 @@
-//! How the budgets of all tenants stand, for those who watch them.
+//! The levels of all tenants' budgets, for the metrics.
 //!
-//! The accounts are read from the database when a scrape asks for them. So a tenant that does not call is
-//! shown as well, also after a restart and in a new day or month. What was read serves for two seconds: many
-//! scrapers cost no more than one.
+//! A scrape reads the accounts from the database. So it also shows tenants without calls, after a restart and in a
+//! new day or month. The figures serve for two seconds: many scrapers cost no more than one.
 //!
-//! A scrape never depends on the database. It waits half a second for new figures, and not at all while the
-//! last attempt has failed; then it shows what was read before, as far as it is of windows that still run.
+//! A scrape never depends on the database. It waits half a second for new figures, and does not wait if the last
+//! attempt failed. Then it shows the figures before, of the windows that have not ended.
 //!
-//! The database is asked by a task that runs where its connections belong. A scrape comes from the runtime of
-//! the metrics listener.
+//! A task reads the database on the runtime that its connections belong to. A scrape comes from the runtime of the
+//! metrics listener.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -40,7 +39,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long the database may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads how the budgets stand.
+/// Reads the levels of the budgets.
 #[derive(Debug)]
 pub struct BudgetWatch {
     directory: Arc<Directory>,
@@ -53,7 +52,7 @@ pub struct BudgetWatch {
     wanted: Notify,
 }
 
-/// What was read last.
+/// The last reading.
 #[derive(Debug, Clone, Default)]
 struct BudgetReading {
     levels: BudgetLevels,
@@ -79,7 +78,7 @@ impl BudgetWatch {
         Self { directory, ledger, catalog, clock, most, last, wanted: Notify::new() }
     }
 
-    /// How the budgets stand. May be asked from any runtime.
+    /// The levels of the budgets. May be asked from any runtime.
     pub async fn levels(&self) -> BudgetLevels {
         let (today, now) = (self.ledger.today(), self.clock.instant());
         let mut readings = self.last.subscribe();
@@ -91,7 +90,7 @@ impl BudgetWatch {
         if !last.is_fresh(today, now) {
             self.wanted.notify_one();
             if !last.has_failed {
-                // Where nothing comes in time, what there is has to do.
+                // If no reading comes in time, the last one serves.
                 let _ = timeout(PATIENCE, readings.changed()).await;
             }
         }
@@ -99,7 +98,7 @@ impl BudgetWatch {
         reading.levels_on(today)
     }
 
-    /// Reads whenever somebody wants to know.
+    /// Reads whenever a scrape wants new figures.
     pub async fn read_when_wanted(self: Arc<Self>) {
         loop {
             self.wanted.notified().await;
@@ -146,7 +145,7 @@ impl BudgetWatch {
         Ok((day, BudgetLevels { shown, left_out, read_at: Some(read_at) }))
     }
 
-    /// How a tenant stands that has these accounts.
+    /// The levels of a tenant with these accounts.
     fn standing(
         &self,
         tenant: &Tenant,

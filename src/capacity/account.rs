@@ -26,13 +26,13 @@ pub struct ByteAccount {
 #[must_use = "bytes that are dropped are no longer counted"]
 pub struct HeldBytes {
     account: Arc<ByteAccount>,
-    /// Whose share they are of; none where they are nobody's.
+    /// The tenant whose share they are of; none if they are of no share.
     holder: Option<Arc<TenantHolder>>,
     bytes: AtomicU64,
 }
 
 impl ByteAccount {
-    /// An account of at most `allowed` bytes; `shown` is the gauge that tells what is held.
+    /// An account of at most `allowed` bytes; `shown` is the gauge of the held bytes.
     pub const fn new(allowed: u64, shown: IntGauge) -> Self {
         Self { allowed, held: AtomicU64::new(0), shown }
     }
@@ -69,7 +69,7 @@ impl ByteAccount {
         HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(0) }
     }
 
-    /// Takes `bytes` whether they fit or not, for work that cannot be refused; others get what is left.
+    /// Takes `bytes` even beyond the limit, for work that cannot be refused.
     pub(super) fn hold_beyond(self: &Arc<Self>, bytes: u64) -> HeldBytes {
         self.held.fetch_add(bytes, Ordering::Relaxed);
         self.shown.add(signed(bytes));
@@ -102,7 +102,7 @@ impl HeldBytes {
     ///
     /// # Errors
     ///
-    /// [`NoRoom`] where they do not fit; what was held stays held.
+    /// [`NoRoom`] if they do not fit; the bytes held before stay held.
     pub fn take(&self, more: u64) -> Result<(), NoRoom> {
         if let Some(holder) = &self.holder {
             holder.take(more)?;

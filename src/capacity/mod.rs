@@ -4,7 +4,7 @@
 //! from the memory that it may use (`memory`). Of that, half is for uploads, a quarter for the buffers of
 //! connections, an eighth for what requests take beside their uploads, and the last eighth for the
 //! process itself. The limits are counted where the memory is taken: bytes by `account`, requests by a
-//! semaphore, connections by `places`. What one tenant may have of them is in `share`.
+//! semaphore, connections by `places`. `share` limits a single tenant.
 
 pub mod account;
 pub mod memory;
@@ -19,12 +19,12 @@ use serde::Deserialize;
 use self::memory::MemoryLimit;
 use self::share::Share;
 
-/// What a connection may have buffered before its request is known, in bytes: the longest head of a
+/// The buffer of a connection before its request is known, in bytes: the longest head of a
 /// request. Keys and options need a fraction of it; hyper's own default of some 400 KB would be held
 /// before any key is seen.
 pub const CONNECTION_BYTES: usize = 64 * 1024;
 
-/// What a request may take beside its upload, in bytes: its task, its options, the buffers of its
+/// The memory of a request beside its upload, in bytes: its task, its options, the buffers of its
 /// connection to the upstream, its answer.
 const REQUEST_BYTES: u64 = 256 * 1024;
 
@@ -42,7 +42,7 @@ pub enum Ceiling {
     Fixed(u64),
 }
 
-/// What may be in flight at once.
+/// The limits of what is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Bytes of uploads.
@@ -51,7 +51,7 @@ pub struct Capacity {
     pub requests: usize,
     /// Open connections.
     pub connections: usize,
-    /// What one tenant may have of the first two.
+    /// The share of one tenant in the first two.
     pub share: Share,
 }
 
@@ -97,7 +97,7 @@ pub enum CapacityError {
         /// Connections.
         connections: u64,
     },
-    /// Nothing tells how much memory there is.
+    /// The system does not report its memory.
     #[error(
         "server.max_in_flight_bytes: is \"auto\", and this system does not tell its memory: set \
          server.max_in_flight_bytes, server.max_in_flight_requests and server.max_connections"

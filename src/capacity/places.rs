@@ -1,9 +1,9 @@
-//! Places of connections: how many are open at once, and which of them gives way to the next.
+//! Places of connections: the number of open connections, and the one that is closed for the next.
 //!
 //! A connection is a stranger until a request on it has brought a valid key. Behind an ingress all connections
 //! come from one address, so nothing else tells callers from others before a key is seen. Strangers have a part of
 //! the places. Where they have all of that, or no place is left at all, the oldest stranger is closed for the
-//! next connection: whoever holds connections open without a key keeps nobody out. To refuse the new one instead
+//! next connection: a client that holds connections open without a key keeps no other out. To refuse the new one instead
 //! would refuse known callers, whose connections begin as strangers too.
 //!
 //! A stranger keeps its place for a second in any case, so that connections which come in a burst do not close
@@ -48,7 +48,7 @@ struct Stranger {
 #[derive(Debug)]
 pub struct ConnectionPlace(Visit);
 
-/// What is known of the connection that has a place.
+/// The connection that has a place, as a request sees it.
 #[derive(Debug, Clone)]
 pub struct Visit {
     places: Arc<Places>,
@@ -129,7 +129,7 @@ async fn at(moment: Option<Instant>) {
 }
 
 impl ConnectionPlace {
-    /// What is known of its connection.
+    /// Its connection, as a request sees it.
     pub fn visit(&self) -> Visit {
         self.0.clone()
     }

@@ -1,7 +1,7 @@
-//! What one tenant may hold of what is in flight, so that the others find room.
+//! The share of one tenant in the requests and bytes in flight, so that the others find room.
 //!
 //! Every tenant's requests and bytes are counted, and past its share it is refused while the service as a
-//! whole has room. The share is a ceiling and not a reservation: what a tenant does not use is free for
+//! whole has room. The share is a ceiling and not a reservation: the unused part of a share is free for
 //! all others. It binds while there is anybody to keep room for (docs/adr/0017-tenant-share.md); who
 //! knows that tells it by [`Shares::bind`].
 
@@ -31,7 +31,7 @@ impl Share {
     }
 }
 
-/// What each tenant holds.
+/// The requests and bytes of each tenant.
 #[derive(Debug)]
 pub struct Shares {
     most: Share,
@@ -98,7 +98,7 @@ impl Shares {
         self.binds.store(binds, Ordering::Relaxed);
     }
 
-    /// What is counted of `tenant`.
+    /// The counts of `tenant`.
     pub fn of(self: &Arc<Self>, tenant: &str) -> Arc<TenantHolder> {
         let mut holders = self.holders();
         if let Some(holder) = holders.get(tenant).and_then(Weak::upgrade) {
@@ -181,7 +181,7 @@ impl Drop for TenantPlace {
     }
 }
 
-/// Adds `more` to `held` unless that brings it over `allowed`: then what it would be, and that.
+/// Adds `more` to `held` unless the sum is over `allowed`: then gives the sum and `allowed`.
 ///
 /// The numbers guard no other memory, so their own order is all that matters.
 pub(super) fn add(held: &AtomicU64, more: u64, allowed: u64) -> Result<(), (u64, u64)> {

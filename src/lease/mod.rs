@@ -4,7 +4,7 @@
 //! ([`instance`]): a row with an id and a number. It raises the number again and again, its *heartbeat*, and all
 //! instances read the numbers of the others equally often. An instance whose number stood still for
 //! [`expiry::MISSED_HEARTBEATS`] rounds is gone, or as good as gone. It *expires* ([`expiry`]): its row is
-//! deleted, and what it held belongs to nobody. Who keeps such things finds and ends them after each round.
+//! deleted, and what it held belongs to nobody. The keepers of such things end them after each round.
 //!
 //! No clock is compared with another's, so none can be wrong. A round in which the database failed does not
 //! count: missed heartbeats during an outage of the database expire no instance.
@@ -50,10 +50,10 @@ pub trait LeaseStore: fmt::Debug + Send + Sync {
 /// Why a store of instances failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// It cannot be reached, or broke off; to be asked again.
+    /// It cannot be reached, or broke off; the operation can be repeated.
     #[error("the database is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It holds what cannot be read; asking again would not help.
+    /// A row cannot be read; repeating the operation would not help.
     #[error("the instances cannot be read or written")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,8 +1,7 @@
-//! One budget's worth of counting: what was granted, and what became of it.
+//! An account: the amounts that were granted, and their ends.
 //!
-//! Every amount that is ever granted stays counted for good, on one of three ways out: settled, given
-//! back, or still open. So the equation `granted + excess = settled + released + reserved` holds after
-//! every posting; the tables carry it as a constraint, and a database that is made to break it refuses.
+//! Every amount that was ever granted stays counted as settled, released or still open. So the equation `granted + excess = settled + released + reserved` holds after
+//! every posting. The tables have it as a constraint, so a database refuses a posting that breaks it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use crate::units::Currency;
 /// The largest amount that a database column holds.
 const LARGEST: u64 = i64::MAX.unsigned_abs();
 
-/// What an account counts.
+/// The unit that an account counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
     /// Tokens of all kinds.
@@ -58,16 +57,16 @@ pub struct AccountKey {
     pub unit: Unit,
 }
 
-/// What one tenant was granted of one unit in one window.
+/// The amounts of one tenant, in one unit and one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Account {
     /// Bounds of all calls that were ever reserved.
     pub granted: u64,
-    /// What was billed, or had to be taken as billed.
+    /// Amounts that were billed, or count as billed.
     pub settled: u64,
-    /// What was given back.
+    /// Amounts that were released.
     pub released: u64,
-    /// What was billed above bounds.
+    /// Amounts that were billed above bounds.
     pub excess: u64,
     /// Bounds of the calls that are open now.
     pub reserved: u64,
@@ -95,7 +94,7 @@ impl Balances {
 }
 
 impl Account {
-    /// What is spent or may yet be: the amount that a budget is held against.
+    /// The settled and the reserved amount, which a budget limits.
     pub const fn committed(&self) -> u64 {
         self.settled.saturating_add(self.reserved)
     }
@@ -120,16 +119,16 @@ impl Account {
         self.reserved = self.reserved.saturating_add(bound);
     }
 
-    /// The account once a reservation of `bound` has ended of which `spent` was spent; none where that
-    /// cannot be counted.
+    /// The account after the end of a reservation of `bound` that spent `spent`; none if that cannot be
+    /// counted.
     pub(super) fn closed(self, bound: u64, spent: u64) -> Option<Self> {
         let reserved = self.reserved.checked_sub(bound)?;
         let settled = self.settled.checked_add(bound)?;
         Self { settled, reserved, ..self }.corrected(bound, spent)
     }
 
-    /// The account once what was settled because a bill was unknown is replaced by what was in truth
-    /// spent; none where that cannot be counted.
+    /// The account after the bill `spent` replaced the amount `assumed` of an unknown bill; none if that cannot
+    /// be counted.
     pub(super) fn corrected(self, assumed: u64, spent: u64) -> Option<Self> {
         let settled = self.settled.checked_sub(assumed)?.checked_add(spent)?;
         let released = self.released.checked_add(assumed.saturating_sub(spent))?;

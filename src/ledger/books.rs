@@ -1,11 +1,11 @@
 //! The rules of posting: what an operation does to the accounts.
 //!
-//! Pure and synchronous. A store reads what a batch touches, has it posted here, and writes back what
-//! changed, all within one transaction; so the rules exist once, whatever the database, and the
-//! simulation of `tests.rs` runs the very lines that production runs.
+//! Pure and synchronous. Within one transaction a store reads the rows that a batch touches, posts the batch
+//! here, and writes the changed rows back. So the rules exist once for all databases, and the simulation of
+//! `tests.rs` runs the code of production.
 //!
 //! Every operation names its entry, and posting it a second time changes nothing. So a batch whose
-//! answer got lost is simply posted again.
+//! answer was lost is simply posted again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use super::budget::{BudgetExceeded, Budgets};
 use super::window::{Period, Window};
 use crate::units::{Currency, Money, Usage};
 
-/// The most that one call may cost, and whom.
+/// The most that one call may cost its tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {
     /// Who pays.
     pub tenant: Arc<str>,
-    /// The id of the key that the call was asked for with; none where nobody knows.
+    /// The id of the caller's key; none if unknown.
     pub key: Option<Arc<str>>,
     /// The model that is called.
     pub model: Arc<str>,
@@ -35,7 +35,7 @@ pub struct Charge {
     pub currency: Currency,
 }
 
-/// What the upstream billed for one call.
+/// The upstream's bill for one call.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bill {
     /// The tokens.
@@ -44,18 +44,18 @@ pub struct Bill {
     pub cost: Money,
     /// The upstream's own id of the answer, by which its bill can be checked.
     pub request_id: Option<String>,
-    /// The endpoint of the upstream where the call was made; none where nobody knows.
+    /// The endpoint of the upstream where the call was made; none if unknown.
     pub endpoint: Option<Arc<str>>,
 }
 
-/// Where an entry stands.
+/// The state of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryState {
     /// Its bound is held.
     Open,
     /// The upstream's bill is known and counted.
     Settled,
-    /// Nothing was billed; the bound was given back.
+    /// Nothing was billed; the bound was released.
     Released,
     /// The bill is unknown; the bound is counted as if it had been billed.
     Unverified,
@@ -85,15 +85,15 @@ impl EntryState {
 pub struct Entry {
     /// Names it.
     pub id: Uuid,
-    /// The process that made it and is to end it.
+    /// The instance that made it and is to end it.
     pub instance: Uuid,
     /// Its bound, and who pays.
     pub charge: Charge,
     /// The day that it belongs to, whenever it ends.
     pub day: Date,
-    /// Where it stands.
+    /// Its state.
     pub state: EntryState,
-    /// What it was settled at; nothing while it is open or after it was released.
+    /// Its bill; empty while it is open or after it was released.
     pub bill: Bill,
 }
 
@@ -114,7 +114,7 @@ pub enum Operation {
     Reserve {
         /// The new entry's name.
         id: Uuid,
-        /// The process that will end it.
+        /// The instance that will end it.
         instance: Uuid,
         /// The bound.
         charge: Charge,
@@ -128,8 +128,7 @@ pub enum Operation {
         /// What was billed.
         bill: Bill,
     },
-    /// Count a bill that is beyond what the call can cost, as far as it is believed, as one that is not
-    /// verified.
+    /// Count a bill above the most that the call can cost as far as it is believed, and mark it unverified.
     Clamp {
         /// The entry.
         id: Uuid,
@@ -145,17 +144,17 @@ pub enum Operation {
         /// The endpoint where the call was made, where that is known.
         endpoint: Option<Arc<str>>,
     },
-    /// Give the bound back, because nothing was billed.
+    /// Release the bound, because nothing was billed.
     Release {
         /// The entry.
         id: Uuid,
     },
-    /// Make sure that nothing is held under a name whose reservation may be on its way still: an entry
-    /// that is there is released, and where there is none, one that holds nothing takes the name.
+    /// Hold nothing under a name whose reservation may still be on its way: release its entry, or insert an
+    /// empty entry of that name if there is none.
     Void {
         /// The entry.
         id: Uuid,
-        /// The process that asked for it.
+        /// The instance that asked for it.
         instance: Uuid,
         /// What was asked for.
         charge: Charge,
@@ -176,7 +175,7 @@ impl Operation {
     }
 }
 
-/// What became of an operation.
+/// The outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The bound is held, under these budgets.
@@ -185,9 +184,9 @@ pub enum Outcome {
     Refused(BudgetExceeded),
     /// The tenant may spend nothing, since it is disabled; nothing was changed.
     Disabled,
-    /// The entry stands where the operation wanted it, and did not before.
+    /// The entry was moved to the state that the operation wants.
     Closed(Box<Entry>, Balances),
-    /// There was nothing to do: the entry stands where it cannot be moved from.
+    /// There was nothing to do: the entry cannot be moved from its state.
     Unchanged,
     /// There is no such entry.
     Unknown,
@@ -208,8 +207,8 @@ pub struct UsageKey {
     pub currency: Currency,
 }
 
-/// What postings add to a row of the daily usage. Signed: a bill that comes after the bound was
-/// written off takes the bound out again.
+/// The change of a row of the daily usage. Signed: a bill that comes after a write-off takes the bound out
+/// again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UsageChange {
     /// Calls that were counted.
@@ -266,7 +265,7 @@ pub struct Books {
     waiting: HashSet<Arc<str>>,
 }
 
-/// What a store has to write after a batch was posted.
+/// The rows that a store writes after a batch was posted.
 #[derive(Debug, Default)]
 pub struct Changes<'a> {
     /// Accounts, with what they now count, in the order of their keys.
@@ -279,7 +278,7 @@ pub struct Changes<'a> {
     pub usage: Vec<(&'a UsageKey, &'a UsageChange)>,
 }
 
-/// The tenants that a batch reserves for whose budgets a store may hold.
+/// The tenants of a batch's reservations whose budgets a store may hold.
 pub fn reserving_tenants(batch: &[Operation]) -> BTreeSet<&str> {
     let tenants = batch.iter().filter_map(|operation| match operation {
         Operation::Reserve { charge, budgets, .. } if !budgets.of_file => Some(&*charge.tenant),
@@ -323,7 +322,7 @@ pub(super) const fn amount(usage: &Usage, cost: Money, unit: Unit) -> u64 {
 }
 
 impl Books {
-    /// Books of what was read; an account that is missing has counted nothing yet.
+    /// Books of the rows that were read; a missing account has counted nothing yet.
     pub fn new(
         accounts: impl IntoIterator<Item = (AccountKey, Account)>,
         entries: impl IntoIterator<Item = Entry>,
@@ -335,9 +334,9 @@ impl Books {
         }
     }
 
-    /// The same books, with the budgets that the store knows of. They bind in place of those that a
-    /// reservation brings, which a replica read before the call began to wait: raised or lowered since,
-    /// a budget binds at the next try, and so does that the tenant was disabled.
+    /// The same books with the budgets of the store. They replace the budgets of a reservation, which a replica
+    /// read before the call began to wait. So a budget that was raised or lowered since applies at the next try,
+    /// and a tenant that was disabled is refused.
     #[must_use]
     pub fn with_budgets(mut self, budgets: impl IntoIterator<Item = (Arc<str>, Budgets)>) -> Self {
         self.budgets = budgets.into_iter().collect();
@@ -393,7 +392,7 @@ impl Books {
         self.new_entries.push(id);
     }
 
-    /// Why a charge cannot be reserved; none where every budget has room for it.
+    /// Why a charge cannot be reserved; none if every budget has room for it.
     fn refusal(&mut self, charge: &Charge, budgets: &Budgets, today: Date) -> Option<Outcome> {
         if budgets.disabled {
             return Some(Outcome::Disabled);
@@ -428,10 +427,9 @@ impl Books {
         Some(Outcome::Refused(exceeded))
     }
 
-    /// Moves an entry to its end; [`Outcome::Uncountable`] where its amounts are beyond what can be
-    /// counted. An entry whose bound was written off can still be set right, because what the upstream
-    /// says of its bill is worth more than that nothing was heard, and where a call was made more than
-    /// that it was made somewhere. A bill that was clamped is not replaced by the bound.
+    /// Moves an entry to its end; [`Outcome::Uncountable`] if its amounts are beyond what can be counted. A
+    /// written-off entry can still be corrected: a bill is worth more than no bill, and a known endpoint more
+    /// than an unknown one. The bound never replaces a clamped bill.
     fn close(&mut self, id: Uuid, state: EntryState, bill: Bill) -> Outcome {
         let Some(entry) = self.entries.get(&id) else { return Outcome::Unknown };
         let before = entry.state;
@@ -486,7 +484,7 @@ impl Books {
         Balances { day, daily: of(Period::Day), monthly: of(Period::Month) }
     }
 
-    /// What has to be written.
+    /// The rows to write.
     pub fn changes(&self) -> Changes<'_> {
         let new: HashSet<_> = self.new_entries.iter().collect();
         let closed = self.closed_entries.iter().filter(|id| !new.contains(id));

@@ -1,4 +1,4 @@
-//! What a tenant may spend in a day or a month, and the answer when it is not enough.
+//! The budgets of a tenant for a day and a month, and the refusal of a call that does not fit.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::account::{Balances, Unit};
 use super::window::{Calendar, Period, Window};
 use crate::units::{Money, Tokens};
 
-/// What a tenant may spend; none is no limit.
+/// The budgets of a tenant; none is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Budgets {
     /// Tokens in a day.
@@ -22,8 +22,8 @@ pub struct Budgets {
     pub monthly_cost: Option<Money>,
     /// Whether nothing may be spent, since the tenant is disabled.
     pub disabled: bool,
-    /// Whether they stand in the configuration. Then they bind, whatever row a database has under the
-    /// tenant's name; otherwise the row binds, as it is when a call is reserved.
+    /// Whether the configuration has them. Then they apply whatever row a database has under the tenant's name;
+    /// otherwise the row applies as it is when a call is reserved.
     pub of_file: bool,
 }
 
@@ -76,9 +76,9 @@ pub struct BudgetExceeded {
     pub unit: Unit,
     /// The budget.
     pub limit: u64,
-    /// What is settled already.
+    /// The settled amount.
     pub settled: u64,
-    /// What calls in flight may yet take.
+    /// The bounds of the calls in flight.
     pub reserved: u64,
     /// The bound of the call.
     pub asked: u64,

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::lease::instance::Instance;
 
-/// For how long the fate of a commit tells what will become of the next. Anybody may ask for
-/// readiness, so this also bounds what the questions cost.
+/// How long the fate of a commit predicts that of the next. Anybody may ask for readiness, so this also bounds the
+/// cost of the questions.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long a question for readiness waits for a heartbeat.
@@ -46,12 +46,12 @@ impl Commits {
         Self { last, heartbeat_wanted: Notify::new() }
     }
 
-    /// Notes what became of a commit.
+    /// Notes the fate of a commit.
     pub(super) fn note(&self, was_taken: bool, now: Instant) {
         self.last.send_replace(Commit { was_taken, at: now });
     }
 
-    /// Whether the database takes commits, as far as the last second tells.
+    /// Whether the database took a commit within the last second.
     pub(super) async fn are_taken(&self, now: Instant) -> bool {
         let mut commits = self.last.subscribe();
         let last = *commits.borrow_and_update();
@@ -63,7 +63,7 @@ impl Commits {
         matches!(next, Ok(Ok(()))) && commits.borrow().was_taken
     }
 
-    /// Commits a heartbeat of `instance` whenever somebody wants to know.
+    /// Commits a heartbeat of `instance` whenever readiness is asked for.
     pub(super) async fn try_when_wanted(
         self: Arc<Self>,
         instance: Arc<Instance>,

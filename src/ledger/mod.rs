@@ -1,20 +1,18 @@
-//! The ledger: what every tenant may still spend, and what became of each call.
+//! The ledger: the budgets of all tenants, and every call that is counted against them.
 //!
-//! A call is *reserved* at its bound, in one step with the check of all budgets, before it is sent;
-//! then it is *settled* at what the upstream billed, *released* where nothing was billed, or *written
-//! off* at its bound where the bill is unknown. Because the bound is known before and is never below
-//! the bill, what is settled and reserved together can never exceed a budget, whatever the number of
-//! calls, replicas and crashes (docs/adr/0007-ledger.md).
+//! One step checks all budgets and *reserves* a call at its bound before the call is sent. The call is then
+//! *settled* at its bill, *released* if nothing was billed, or *written off* at its bound if the bill is
+//! unknown. The bound is known beforehand and the bill never exceeds it. So the settled and the reserved amounts
+//! together never exceed a budget, whatever the number of calls, replicas and crashes (docs/adr/0007-ledger.md).
 //!
-//! The truth is in the database and nowhere else: nothing that a replica remembers can let it spend
-//! more. What is kept in memory is a queue. All operations of a process go through one `writer`,
-//! which posts whatever has come together as one transaction, so that a hot tenant costs one
-//! commit for many calls; `books` holds the rules of posting, for every database the same lines.
-//! `reaper` writes off the open entries of processes that died. Where one process has the database for itself, ends
+//! The database alone holds the truth: nothing that a replica remembers lets it spend more. Memory holds a
+//! queue. One `writer` posts all operations of a process. It posts what has gathered as one transaction, so that
+//! many calls of a busy tenant cost one commit. `books` has the rules of posting, the same for both databases.
+//! `reaper` writes off the open entries of processes that died. If one process has the database for itself, ends
 //! wait a moment for the next reservation and share its commit (docs/adr/0016-posting-on-sqlite.md).
 //!
-//! When the database is slow, callers wait; when it is gone, they are refused: a gateway that went on
-//! without it would spend what nobody counts.
+//! If the database is slow, callers wait. If it is away, they are refused, because spending that nobody counts
+//! cannot be held to a budget.
 
 pub mod account;
 pub mod books;
@@ -132,9 +130,9 @@ impl Ledger {
 
     /// Holds the bound of one call, if the tenant's budgets have room for it.
     ///
-    /// Where only calls in flight are in the way, it waits for them until `deadline` by the ledger's
-    /// clock: most of them will cost less than they hold. Callers of a tenant are served in their
-    /// order. Dropping the future, or the reservation, gives the bound back.
+    /// If only calls in flight keep it from fitting, it waits for them until `deadline` by the ledger's
+    /// clock, since most of them will cost less than their bounds. Callers of a tenant are served in their
+    /// order. Dropping the future, or the reservation, releases the bound.
     ///
     /// # Errors
     ///
@@ -151,7 +149,7 @@ impl Ledger {
         let (reply, answer) = oneshot::channel();
         let id = new_id(&*self.context.clock, &*self.context.random);
         let request = ReserveRequest::new(id, charge, budgets, room, reply);
-        // Fails only where the writer has gone, which drops the request and with it the reply.
+        // Fails only if the writer has ended, which drops the request and with it the reply.
         let _ = self.inbox.send(WriterMessage::Reserve(Box::new(request)));
         let Ok(Ok(mut reply)) = timeout(PATIENCE, answer).await else {
             return Err(ReserveError::Unavailable);
@@ -180,8 +178,8 @@ impl Ledger {
         self.context.calendar.day_of(self.context.clock.timestamp())
     }
 
-    /// Whether the database takes commits, as far as the last second tells. May be asked from any
-    /// runtime, and as often as anybody likes.
+    /// Whether the database took a commit within the last second. May be asked from any runtime, however
+    /// often.
     pub async fn takes_commits(&self) -> bool {
         self.context.commits.are_taken(self.context.clock.instant()).await
     }
@@ -228,7 +226,7 @@ impl Ledger {
         self.ask(self.context.store.accounts(tenants, day)).await
     }
 
-    /// What was spent, by day, tenant and model.
+    /// The spending, by day, tenant and model.
     ///
     /// # Errors
     ///
@@ -246,8 +244,8 @@ impl Ledger {
         self.ask(self.context.store.usage_rows(query)).await
     }
 
-    /// Waits until the calls that have ended are posted, so that who reads after an answer reads of it.
-    /// Gives up soon where the database does not take them: it may still be read.
+    /// Waits until the calls that have ended are posted, so that a reader after an answer finds its call.
+    /// Gives up soon if the database does not take them: it can perhaps still be read.
     pub async fn flush(&self) {
         if self.context.store.linger().is_zero() {
             return;
@@ -257,7 +255,7 @@ impl Ledger {
         let _ = timeout(FLUSH_PATIENCE, written).await;
     }
 
-    /// Asks the store something that changes nothing, with a caller's patience.
+    /// The answer of the store to a question that changes nothing, within a caller's patience.
     async fn ask<T>(
         &self,
         question: impl Future<Output = Result<T, LedgerStoreError>>,
@@ -267,9 +265,8 @@ impl Ledger {
         answer.unwrap_or_else(|late| Err(LedgerStoreError::Unavailable(late.into())))
     }
 
-    /// Waits until all that was settled or given back so far is in the database. What is still open then
-    /// belongs to calls that will never be heard of; the other replicas write it off once the instance is
-    /// closed.
+    /// Waits until all that was settled or released so far is in the database. Entries that are still open then
+    /// belong to calls whose end will never be posted; other replicas write them off once the instance is closed.
     pub async fn close(&self) {
         let (done, written) = oneshot::channel();
         let _ = self.inbox.send(WriterMessage::Flush(done));

@@ -1,11 +1,10 @@
 //! Calls that ask for their bounds, a line for each tenant.
 //!
-//! Within a tenant the first to ask is the first to be tried, or small calls would pass a large one
-//! for ever. Between tenants the turn goes round, one call each, so a tenant with thousands of calls
-//! delays another by one call and not by all of its own.
+//! Within a tenant the first call to ask is the first to be tried, or small calls would pass a large one for
+//! ever. Tenants take turns, one call each, so a tenant with thousands of calls delays another by one call.
 //!
-//! A line is *ready* while a try of its first call is worth a transaction. A line whose first call was
-//! told to wait is not, until it is woken.
+//! A line is *ready* while a try of its first call is worth a transaction. A line whose first call must wait is
+//! not ready until it is woken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,7 +29,7 @@ impl<T> Queue<T> {
         Self { lines: BTreeMap::new(), turns: VecDeque::new() }
     }
 
-    /// Whether no call is in it, ready or not.
+    /// Whether it has no call, ready or not.
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
@@ -89,8 +88,8 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes at most `most` calls of the ready lines, one of each tenant in turn, without those that
-    /// are not wanted any more, which are dropped.
+    /// Takes at most `most` calls of the ready lines, one of each tenant in turn. Calls that are not wanted any
+    /// more are dropped.
     pub(super) fn take(&mut self, most: usize, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
         while taken.len() < most {

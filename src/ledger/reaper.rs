@@ -1,8 +1,7 @@
 //! Writes off the open entries of expired instances, and deletes entries older than the retention.
 //!
 //! It works after each round of heartbeats ([`lease`](crate::lease)). An entry whose instance has expired is
-//! counted at its bound. The instance may live, only slower than its lease: the bills that it still brings
-//! correct its written-off entries.
+//! counted at its bound. If the process still lives and was only slow, its bills correct the entries later.
 //!
 //! The steps do not depend on one another, and each asks the store with a bound of time. A failure of one of
 //! them (an entry that breaks a rule, a row that cannot be read) stops neither the others nor the rest of its

@@ -14,8 +14,8 @@ use super::budget::{BudgetExceeded, Budgets};
 use crate::clock::Clock;
 use crate::units::{Money, Tokens};
 
-/// How long the end of a call waits to be in the database before the caller is answered. It is posted
-/// all the same; were it lost in a crash, the bound would be counted.
+/// How long a caller is not answered while the end of its call is on its way to the database. The end is posted
+/// in any case; if a crash loses it, the bound is counted.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a call was not reserved.
@@ -32,14 +32,14 @@ pub enum ReserveError {
     Unavailable,
 }
 
-/// What the writer is told.
+/// A message to the writer.
 #[derive(Debug)]
 pub(super) enum WriterMessage {
     /// A call asks for its bound.
     Reserve(Box<ReserveRequest>),
     /// A call has ended.
     End(Box<CallEnd>),
-    /// Somebody wants to know when all of the above is in the database.
+    /// A caller waits until all messages before it are in the database.
     Flush(oneshot::Sender<()>),
 }
 
@@ -55,14 +55,14 @@ pub(super) struct ReserveRequest {
     is_waiting: bool,
 }
 
-/// What a call that asked for its bound is told.
+/// The reply to a call that asked for its bound.
 #[derive(Debug)]
 pub(super) enum ReserveReply {
     /// It is held.
     Reserved(Box<Reservation>),
     /// It is not.
     Refused(ReserveError),
-    /// It may fit when calls in flight have ended; the rest will be told there.
+    /// It may fit when calls in flight have ended; the final reply comes over this channel.
     Waiting(BudgetExceeded, oneshot::Receiver<Self>),
 }
 
@@ -77,7 +77,7 @@ pub(super) struct CallEnd {
     pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
-/// A bound that is held for one call. Dropping it gives the bound back.
+/// A bound that is held for one call. Dropping it releases the bound.
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped is given back"]
 pub struct Reservation {
@@ -85,11 +85,11 @@ pub struct Reservation {
     pub(super) bound: Tokens,
     /// The accounts as they were when it was reserved.
     pub(super) balances: Balances,
-    /// What the tenant might spend when it was reserved.
+    /// The tenant's budgets when it was reserved.
     pub(super) budgets: Budgets,
     /// Whether a caller waits until the end is posted.
     pub(super) is_awaited: bool,
-    /// Given up with the operation that ends the reservation.
+    /// Passed on with the operation that ends the reservation.
     pub(super) room: Option<OwnedSemaphorePermit>,
     pub(super) inbox: mpsc::UnboundedSender<WriterMessage>,
     pub(super) clock: Arc<dyn Clock>,
@@ -106,7 +106,7 @@ impl ReserveRequest {
         Self { id, charge, budgets, room, reply, is_waiting: false }
     }
 
-    /// Lets the caller know that it waits, if it does not yet.
+    /// Informs the caller that it waits, if it does not know yet.
     pub(super) fn wait(mut self, exceeded: BudgetExceeded) -> Self {
         if !self.is_waiting {
             let (reply, answer) = oneshot::channel();
@@ -118,8 +118,8 @@ impl ReserveRequest {
         self
     }
 
-    /// Lets the caller know that it waits behind a call for which there is no room in a budget. Nothing
-    /// is left where the call cannot fit into that budget before its window ends: it is refused.
+    /// Informs the caller that it waits behind a call for which a budget has no room. `None` if the call cannot fit
+    /// into that budget before its window ends: then it is refused.
     pub(super) fn wait_behind(self, first: BudgetExceeded) -> Option<Self> {
         if self.is_waiting {
             return Some(self);
@@ -145,15 +145,14 @@ impl Reservation {
         self.budgets
     }
 
-    /// Settles at what was billed. That is on its way when this returns; the future gives the accounts
-    /// after it. Where ends linger, or the database takes its time, these are the accounts as they were
-    /// when it was reserved, with this call settled.
+    /// Settles at the bill. The settlement is on its way when this returns; the future gives the accounts after
+    /// it. If ends linger or the database is slow, it gives the accounts of the reservation with this call settled.
     pub fn settle(self, bill: Bill) -> impl Future<Output = Balances> + Send + use<> {
         let (id, spent) = (self.id, bill.usage.total());
         self.end(Operation::Settle { id, bill }, spent)
     }
 
-    /// Counts a bill that is not to be believed, as far as it is, and marks it unverified. Otherwise like
+    /// Counts an implausible bill as far as it is believed, and marks it unverified. Otherwise like
     /// [`settle`](Self::settle).
     pub fn clamp(self, bill: Bill) -> impl Future<Output = Balances> + Send + use<> {
         let (id, spent) = (self.id, bill.usage.total());
@@ -171,7 +170,7 @@ impl Reservation {
         self.end(Operation::WriteOff { id, cost, endpoint }, spent)
     }
 
-    /// Gives the bound back, because nothing was billed.
+    /// Releases the bound, because nothing was billed.
     pub fn release(self) {
         drop(self);
     }
@@ -197,7 +196,7 @@ impl Reservation {
     fn post(&mut self, operation: Operation, reply: Option<oneshot::Sender<Balances>>) {
         let room @ Some(_) = self.room.take() else { return };
         let at = self.clock.instant();
-        // Fails only at the end of the process; then the entry is written off by others.
+        // Fails only at the end of the process; then another instance writes the entry off.
         let _ = self.inbox.send(WriterMessage::End(Box::new(CallEnd {
             operation,
             reply,

@@ -1,4 +1,4 @@
-//! What a database does for the ledger, and how it fails.
+//! The store of the ledger in a database, and its errors.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,9 +26,9 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         today: Date,
     ) -> BoxFuture<'a, Result<Vec<Outcome>, LedgerStoreError>>;
 
-    /// How long the ends of calls may wait to be posted together with what comes after them. Until then,
-    /// only this process knows of them: after a crash their bounds are counted, and other processes see
-    /// them as open. Nothing, where others read the ledger at the same time.
+    /// How long the ends of calls may wait to be posted together with later operations. Until then only this
+    /// process knows of them: after a crash their bounds are counted, and other processes see them as open. Zero
+    /// for a database that several processes share.
     fn linger(&self) -> Duration {
         Duration::ZERO
     }
@@ -45,8 +45,8 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         at_most: u32,
     ) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>>;
 
-    /// The accounts of these tenants for the day and for its month, by tenant; those that counted nothing yet
-    /// are left out.
+    /// The accounts of these tenants for the day and for its month, by tenant, without those that counted
+    /// nothing yet.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         day: Date,
     ) -> BoxFuture<'a, Result<Vec<(AccountKey, Account)>, LedgerStoreError>>;
 
-    /// What was spent, by day, tenant and model, in that order.
+    /// The spending by day, tenant and model, in that order.
     ///
     /// # Errors
     ///
@@ -77,8 +77,8 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         query: &'a UsageQuery,
     ) -> BoxFuture<'a, Result<u64, LedgerStoreError>>;
 
-    /// What was spent, by part, tenant and currency, in that order and what is not known first. It is added up
-    /// from the entries, so days whose entries were pruned are missing.
+    /// The spending by part, tenant and currency, in that order, unknown parts first. It is added up from the
+    /// entries, so days whose entries were pruned are missing.
     ///
     /// # Errors
     ///
@@ -97,8 +97,8 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
     /// [`LedgerStoreError`].
     fn audit(&self, from: Date) -> BoxFuture<'_, Result<Vec<Imbalance>, LedgerStoreError>>;
 
-    /// Deletes closed entries of days before `before`, `at_most` of them, and tells how many. Accounts
-    /// and daily usage stay.
+    /// Deletes at most `at_most` closed entries of days before `before`, and gives their number. Accounts and
+    /// daily usage stay.
     ///
     /// # Errors
     ///
@@ -106,13 +106,13 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
     fn prune(&self, before: Date, at_most: u32) -> BoxFuture<'_, Result<u64, LedgerStoreError>>;
 }
 
-/// Why a store of the ledger did not do what it was asked.
+/// Why a store of the ledger failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerStoreError {
-    /// It cannot be reached, or broke off; to be asked again.
+    /// It cannot be reached, or broke off; the operation can be repeated.
     #[error("the database is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It holds, or was given, what breaks its rules; asking again would not help.
+    /// A row breaks its rules; repeating the operation would not help.
     #[error("the ledger cannot be read or written")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,23 +1,23 @@
 //! The one task of a process that posts to the ledger.
 //!
-//! It takes whatever has come together while the last transaction ran and posts it as the next one
-//! (group commit): a lone call waits for one commit, a thousand at once share a few. Ends come
-//! before new reservations, since they make room for them; where the store lets them linger, they wait a
-//! moment for one, because nobody waits for them.
+//! The writer posts the operations that gathered during the last transaction as the next one (group commit):
+//! a lone call waits for one commit, a thousand concurrent calls share a few. Ends come before new reservations,
+//! since they make room for them. If the store lets ends linger, they wait a moment for a reservation, because
+//! nobody waits for them.
 //!
-//! A batch whose answer does not come is posted again, unchanged, until it does: every operation
-//! may be posted twice, and nothing that was spent is ever given up. Meanwhile callers wait and are
-//! refused by their own patience.
+//! The writer posts a batch without an answer again, unchanged, until an answer comes: every operation may be
+//! posted twice, and no spending is ever given up. Meanwhile callers wait, and are refused once their patience
+//! ends.
 //!
 //! A commit whose answer did not come may still land, even after its repeat was answered. A call that
 //! the repeat refused could then hold a bound that nobody ends. So the writer voids the entry of each
 //! such call: a late commit finds the name taken and is rolled back. If the call goes on waiting, it
 //! does so under a new name.
 //!
-//! A call that only calls in flight keep from fitting is put back to the head of its tenant's line
-//! (`queue.rs`). It is tried again when a call of the tenant ends here, and every 50 ms whatever else
-//! arrives: a call may have ended on another replica, a new day may have begun, a budget may have
-//! been raised, or the tenant may have been disabled, which ends the wait.
+//! If only calls in flight keep a call from fitting, the writer puts it back to the head of its tenant's line
+//! (`queue.rs`). It tries the call again when a call of the tenant ends here, and every 50 ms in any case: a call
+//! may have ended on another replica, a new day may have begun, a budget may have been raised, or the tenant may
+//! have been disabled, which ends the wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,9 +46,9 @@ const TRY_AGAIN_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a transaction may take before it is given up and posted anew.
 ///
-/// Longer than SQLite waits for its lock, so that a file that is only busy answers, and longer than
-/// callers wait, for whom a second try would come too late; shorter than a stop waits for the last
-/// entries, so that it has time for a second try.
+/// Longer than SQLite waits for its lock, so that a file that is only busy answers. Longer than callers wait, for
+/// whom a second try would come too late. Shorter than a stop waits for the last entries, so that a stop has time
+/// for a second try.
 pub(crate) const POST_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The pauses between tries at a database that is gone double from the first to the last of these.
@@ -59,18 +59,18 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)
 pub(super) struct Writer {
     context: Arc<Context>,
     messages: mpsc::UnboundedReceiver<WriterMessage>,
-    /// What reservations post their ends to. Weak, so that the task ends with its last user.
+    /// Where reservations post their ends. Weak, so that the task ends with its last user.
     inbox: mpsc::WeakUnboundedSender<WriterMessage>,
     ends: VecDeque<CallEnd>,
     requests: Queue<ReserveRequest>,
     /// When all calls that wait are tried next. Set while there are any.
     next_try: Option<Instant>,
-    /// Who waits for the ends before it, with how many of `ends` those are.
+    /// Callers that wait for ends, each with the number of `ends` before it.
     flushes: VecDeque<(usize, oneshot::Sender<()>)>,
     is_down: bool,
 }
 
-/// What is posted together.
+/// Operations that are posted together.
 #[derive(Debug, Default)]
 struct Batch {
     operations: Vec<Operation>,
@@ -78,7 +78,7 @@ struct Batch {
     requests: Vec<ReserveRequest>,
 }
 
-/// What became of a batch.
+/// The outcomes of a batch.
 #[derive(Debug)]
 struct Posted {
     outcomes: Vec<Result<Outcome, BrokenOperation>>,
@@ -108,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Posts until nobody is left who could ask for anything.
+    /// Posts until the last sender of messages is gone.
     pub(super) async fn run(mut self) {
         while self.gather().await {
             let batch = self.compose();
@@ -120,7 +120,7 @@ impl Writer {
         }
     }
 
-    /// Waits for something to do, and takes in all that is there.
+    /// Waits for messages and takes in all that have arrived.
     async fn gather(&mut self) -> bool {
         self.plan_next_try();
         if self.ends.is_empty() && !self.requests.is_ready() {
@@ -143,8 +143,8 @@ impl Writer {
         true
     }
 
-    /// Sets the time of the next try where calls wait. It is not moved by what arrives meanwhile, or
-    /// a busy process would never try.
+    /// Sets the time of the next try if calls wait. Messages that arrive meanwhile do not move it, or a busy
+    /// process would never try.
     fn plan_next_try(&mut self) {
         if !self.requests.is_waiting() {
             self.next_try = None;
@@ -153,7 +153,7 @@ impl Writer {
         }
     }
 
-    /// Takes in all that is there, and what those ask who can run now: under load that makes few large
+    /// Takes in all messages, also those of the tasks that can run now: under load that makes few large
     /// transactions out of many small ones, and a lone call waits for nobody.
     async fn take_in(&mut self) {
         tokio::task::yield_now().await;
@@ -162,7 +162,7 @@ impl Writer {
         }
     }
 
-    /// Waits for company, where there are only ends for which nobody waits.
+    /// Waits for a reservation while there are only ends, for which nobody waits.
     async fn linger(&mut self) {
         let until = Instant::now() + self.context.store.linger();
         while self.requests.is_empty() && self.flushes.is_empty() && self.ends.len() < LARGEST_BATCH
@@ -188,7 +188,7 @@ impl Writer {
         }
     }
 
-    /// Answers those who wait for ends that are posted by now, whatever has ended since.
+    /// Answers the callers whose ends are posted by now, whatever has ended since.
     fn answer_flushes(&mut self) {
         while let Some((0, _)) = self.flushes.front()
             && let Some((_, done)) = self.flushes.pop_front()
@@ -264,7 +264,7 @@ impl Writer {
         }
     }
 
-    /// Tells everybody what became of what they asked.
+    /// Sends each caller its outcome.
     fn deliver(&mut self, batch: Batch, posted: Posted) {
         let now = self.context.clock.instant();
         let mut outcomes = posted.outcomes.into_iter();
@@ -281,7 +281,7 @@ impl Writer {
                     }
                 }
                 Ok(Outcome::Uncountable) | Err(BrokenOperation) => self.give_up(end),
-                Ok(Outcome::Unknown) => self.tell_lost(&end.operation),
+                Ok(Outcome::Unknown) => self.report_lost(&end.operation),
                 Ok(_) => {}
             }
         }
@@ -308,7 +308,7 @@ impl Writer {
         self.put_back(waiting);
     }
 
-    /// Puts calls that must wait back to the heads of their lines, and lets all in these lines know that
+    /// Puts calls that must wait back to the heads of their lines, and informs all calls of these lines that
     /// they wait: those behind the first are not tried before it fits.
     fn put_back(&mut self, waiting: Vec<(ReserveRequest, BudgetExceeded)>) {
         let mut lines: Vec<(Arc<str>, BudgetExceeded, Vec<ReserveRequest>)> = Vec::new();
@@ -326,8 +326,8 @@ impl Writer {
         }
     }
 
-    /// Makes sure that nothing is ever held for a call whose reservation was not answered at the first
-    /// try and refused at a later one, and gives the call a new name, should it go on waiting.
+    /// Voids the entry of a call whose reservation was not answered at the first try and refused at a later one,
+    /// so that nothing is ever held for it. The call gets a new name for the case that it goes on waiting.
     fn void(&mut self, request: &mut ReserveRequest) {
         let new = new_id(&*self.context.clock, &*self.context.random);
         let id = std::mem::replace(&mut request.id, new);
@@ -337,8 +337,8 @@ impl Writer {
         self.ends.push_back(CallEnd { operation, reply: None, at, _room: None });
     }
 
-    /// Counts a call at its bound whose end the ledger cannot take. Where not even that is possible, its
-    /// bound stays reserved, and somebody has to look.
+    /// Counts a call at its bound if the ledger cannot take its end. If not even that is possible, the bound
+    /// stays reserved, and an operator has to look.
     fn give_up(&mut self, end: CallEnd) {
         let id = end.operation.id();
         self.context.metrics.ledger_stuck();
@@ -351,9 +351,9 @@ impl Writer {
         self.ends.push_back(CallEnd { operation, reply: None, ..end });
     }
 
-    /// Tells of a call whose end cannot be counted because its entry is gone, with what was reserved: a
-    /// standby without it took the primary's place, or a backup was restored.
-    fn tell_lost(&self, operation: &Operation) {
+    /// Reports a call whose end cannot be counted because its entry is gone with its reservation: a standby
+    /// without it took the primary's place, or a backup was restored.
+    fn report_lost(&self, operation: &Operation) {
         let tokens = match operation {
             Operation::Settle { bill, .. } | Operation::Clamp { bill, .. } => {
                 Some(bill.usage.total().get())
@@ -372,7 +372,7 @@ impl Writer {
         );
     }
 
-    /// Hands a reservation to its caller. One who has left leaves it to be dropped, which releases it.
+    /// Hands a reservation to its caller. If the caller has left, the reservation is dropped, which releases it.
     fn hand_over(&self, request: ReserveRequest, balances: Balances, budgets: Budgets) {
         let Some(inbox) = self.inbox.upgrade() else { return };
         let ReserveRequest { id, charge, room, reply, .. } = request;

@@ -1,7 +1,7 @@
-//! What goes to the script and what comes back.
+//! The script of a bucket, its arguments and its answer.
 //!
 //! Amounts become times here, in integers that cannot overflow, since the script's numbers are doubles:
-//! it is given no number above 2^52 and gives none back.
+//! it gets and gives no number above 2^52.
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ const LARGEST_QUOTA: u64 = 1 << 52;
 /// The longest time that an amount takes to come back, in microseconds: 71 years.
 const LONGEST_COST: u64 = 1 << 51;
 
-/// What is done to a bucket.
+/// An action on a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// Take an amount if there is room for it.
@@ -107,7 +107,7 @@ pub(super) fn probe() -> ScriptCall<'static> {
 }
 
 impl BucketAnswer {
-    /// What is in use, in units, rounded up; over the quota where there is debt.
+    /// The units in use, rounded up; over the quota if there is debt.
     pub(super) fn in_use(&self) -> u64 {
         let parts = u128::from(self.used_micros) * u128::from(self.quota);
         let units = (parts + u128::from(self.used_parts)).div_ceil(MICROS_PER_MINUTE);

@@ -29,7 +29,7 @@ use futures_util::future::BoxFuture;
 
 use crate::units::Tokens;
 
-/// Counts what each tenant uses in a minute. Implemented in the process and in Redis.
+/// Counts the use of each tenant in a minute. Implemented in the process and in Redis.
 pub trait RateLimiter: fmt::Debug + Send + Sync {
     /// Counts one request against the tenant's requests a minute.
     ///
@@ -59,7 +59,7 @@ pub trait RateLimiter: fmt::Debug + Send + Sync {
         bound: Tokens,
     ) -> BoxFuture<'a, Result<Taken, TakeError>>;
 
-    /// Replaces a bound that was taken by what was billed: gives the rest back, or charges what was
+    /// Replaces a bound that was taken by the bill: gives the rest back, or charges what was
     /// billed above it, which cannot be refused any more.
     ///
     /// Returns at once, because it is called where something is dropped; a shared limiter acts on it
@@ -75,7 +75,7 @@ pub struct Taken {
     counted: Counted,
 }
 
-/// Where something was counted: it must not be given back elsewhere, where it was never taken.
+/// The place of a count: tokens must not be given back where they were never taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counted {
     /// In this process.
@@ -84,7 +84,7 @@ enum Counted {
     InStore,
 }
 
-/// What one tenant may use; `None` is no limit.
+/// The quotas of one tenant; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quotas {
     /// Requests a minute, all of which may come at once.
@@ -129,9 +129,9 @@ impl fmt::Display for LimitName {
 pub struct LimitExceeded {
     /// The quota.
     pub limit: LimitName,
-    /// What would be in use with this request.
+    /// The use with this request.
     pub actual: u64,
-    /// What the quota allows.
+    /// The quota.
     pub allowed: u64,
     /// The least time after which the same request can pass. For requests and tokens it passes then
     /// unless the tenant takes more meanwhile.
@@ -144,7 +144,7 @@ pub enum TakeError {
     /// A quota has no room for it.
     #[error(transparent)]
     Exceeded(#[from] LimitExceeded),
-    /// What is in use is kept in a store that does not answer, and nothing may pass uncounted.
+    /// The store of the counts does not answer, and no request may pass uncounted.
     #[error("the store of rate limits is not available")]
     Unavailable,
 }

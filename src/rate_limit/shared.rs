@@ -5,7 +5,7 @@
 //! quota (docs/adr/0006-rate-limits-in-redis.md). It is the arithmetic of [`gcra`](super::gcra), to the
 //! microsecond.
 //!
-//! Where Redis does not answer, the settings say what happens. `closed`: what cannot be counted is
+//! If Redis does not answer, the settings decide. `closed`: a request that cannot be counted is
 //! refused. `local`: this process counts by itself, so that each replica allows a whole quota.
 //! Either way nobody waits longer than `redis.timeout_ms`, and during an outage the link
 //! ([`redis`](crate::redis)) answers without a wait. A tenant without limits never depends on Redis at all.
@@ -96,7 +96,7 @@ impl RedisRateLimiter {
         Some(verdict(&answer, limit, quota, amount))
     }
 
-    /// Puts right, on a task of its own, what a bound took too much or too little.
+    /// Corrects a bound that took too much or too little, on a task of its own.
     fn settle(&self, tenant: &str, quota: NonZeroU64, action: Action, amount: u64) {
         let Ok(place) = Arc::clone(&self.settlements).try_acquire_owned() else {
             tracing::debug!("a settlement was dropped: too many are on their way to Redis");

@@ -1,15 +1,13 @@
-//! The connection to Redis: whether it is there, and never a wait without a bound.
+//! The connection to Redis: every wait for it has a bound, and none begins while Redis is known to be away.
 //!
-//! All calls share one connection. A call waits at most `redis.timeout_ms`. An answer that comes too late is
-//! lost for the call that waited for it and says little of the next: Redis may have saved its data, or run
-//! one slow command. After [`LATE_IN_A_ROW`] late answers without one in time between them Redis counts as
-//! away, and at once where it refuses a connection or a command. From then on every call is told so without
-//! waiting, until a task of the link's own has got through again. So an outage costs a call a timeout for a
-//! few timeouts long, and nothing after that. It is logged where it begins and where it ends, by whoever
-//! makes the change.
+//! All calls share one connection. A call waits at most `redis.timeout_ms`. A late answer is lost for its call and
+//! says little about the next one: Redis may have saved its data, or run one slow command. Redis counts as away
+//! after [`LATE_IN_A_ROW`] late answers without a timely one between them, and at once if it refuses a connection
+//! or a command. From then on calls do not wait, until a task has connected again. So an outage costs timeouts
+//! only at its beginning. The change of state at its beginning and at its end is logged.
 //!
-//! A connection that was merely closed (an idle one by a proxy, all of them by a restart) is not yet an
-//! outage: it is opened again while the calls wait, within the same bound.
+//! A connection that was merely closed (an idle one by a proxy, all of them by a restart) is no outage yet: it is
+//! opened again while the calls wait, within the same bound.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,8 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The least time between two attempts to open a connection.
 const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Late answers in a row after which Redis counts as away. Calls that waited at the same time waited for the
-/// same, and count once.
+/// Late answers in a row after which Redis counts as away. Concurrent calls wait for the same and count once.
 const LATE_IN_A_ROW: u32 = 3;
 
 /// A Redis and whether it answers.
@@ -82,7 +79,7 @@ enum Reach {
     Down,
 }
 
-/// What kept a call from being answered.
+/// Why a call was not answered.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error("no answer within {} ms", .0.as_millis())]
@@ -92,8 +89,8 @@ enum CommandError {
 }
 
 impl CommandError {
-    /// Whether it may pass by itself. Redis says by other codes that its settings and ours do not fit together, as a
-    /// certificate does that is not trusted.
+    /// Whether it may pass by itself. Some codes of Redis, and a certificate that is not trusted, mean that its
+    /// settings and ours do not fit together, which does not pass.
     fn is_outage(&self) -> bool {
         const FAULTS: [&str; 4] = ["ERR", "NOAUTH", "NOPERM", "WRONGPASS"];
         let Self::Redis(error) = self else { return true };
@@ -107,7 +104,7 @@ impl CommandError {
     }
 }
 
-/// Whether what was received cannot be what was expected, as TLS finds of a certificate or of plain text.
+/// Whether the received data is not as expected, such as a certificate or plain text for TLS.
 fn is_invalid(error: &RedisError) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
@@ -164,12 +161,12 @@ impl RedisConnection {
         self.on_failure
     }
 
-    /// Tells that Redis is away from the start, if it still is.
-    pub(super) fn tell_if_away(&self, error: &LinkError) {
-        // What is borrowed keeps the state from changing, so that the gauge is not set after that of a restoration.
+    /// Logs that Redis is away from the start, if it still is.
+    pub(super) fn log_if_away(&self, error: &LinkError) {
+        // The borrow keeps the state from changing, so that the gauge is not set after a restoration.
         let state = self.state.borrow();
         if matches!(state.reach, Reach::Down) {
-            self.tell_away(error);
+            self.log_away(error);
         }
     }
 
@@ -287,14 +284,14 @@ impl RedisConnection {
     /// Notes that over the connection of this epoch no answer comes, or one that refuses.
     fn lose(&self, epoch: u64, error: &CommandError) {
         if self.change(Reach::Down, |state| state.epoch == epoch) {
-            self.tell_away(error);
+            self.log_away(error);
         }
     }
 
     /// Notes that a closed connection cannot be opened again.
     fn give_up_reconnecting(&self, error: &CommandError) {
         if self.change(Reach::Down, |state| matches!(state.reach, Reach::Reconnecting)) {
-            self.tell_away(error);
+            self.log_away(error);
         }
     }
 
@@ -315,7 +312,7 @@ impl RedisConnection {
         }
     }
 
-    fn tell_away(&self, error: &dyn Error) {
+    fn log_away(&self, error: &dyn Error) {
         self.up.set(0);
         let consequence = match self.on_failure {
             OnFailure::Closed => "requests under a rate limit are refused",

@@ -24,8 +24,8 @@ impl Link {
     /// Connects. `probe` shows whether a new connection can be used, `up` tells whether Redis answers, and
     /// `supervisor` watches the task that opens the connection again.
     ///
-    /// A Redis that is away is no error where `redis.on_failure` is `local`: the caller does without it
-    /// until it is there. [`Self::tell_if_away`] logs that.
+    /// A Redis that is away is no error where `redis.on_failure` is `local`: the caller works without it until it is
+    /// there. [`Self::log_if_away`] logs that.
     ///
     /// # Errors
     ///
@@ -52,9 +52,9 @@ impl Link {
 
     /// Logs that Redis was away from the start, unless it has come back. It is apart from [`Self::connect`],
     /// because a start that waits for the database connects again and again.
-    pub fn tell_if_away(&self) {
+    pub fn log_if_away(&self) {
         if let Some(error) = &self.away {
-            self.connection.tell_if_away(error);
+            self.connection.log_if_away(error);
         }
     }
 

@@ -12,8 +12,8 @@ pub enum StoreError {
     /// The address names no engine.
     #[error("database.url starts with \"sqlite://\" or \"postgres://\"")]
     UnknownScheme,
-    /// The address does not have the form that its engine wants. What the driver says of it is left
-    /// out, because it quotes what it could not read.
+    /// The address does not have the form of its engine. The driver's message is left out, because it quotes the
+    /// address.
     #[error(
         "database.url is not an address of a {engine} database; its form is sqlite://PATH or \
          postgres://USER:PASSWORD@HOST:PORT/NAME, with %XX for special characters"
@@ -48,15 +48,15 @@ pub enum StoreError {
     File {
         /// The file.
         file: PathBuf,
-        /// What the operating system says.
+        /// The message of the operating system.
         source: std::io::Error,
     },
-    /// Nothing answers, or it refuses.
+    /// No server answers, or it refuses.
     #[error("the {engine} database of database.url cannot be used: {source}")]
     Unreachable {
         /// The engine.
         engine: Engine,
-        /// What the driver says.
+        /// The message of the driver.
         source: sqlx::Error,
     },
     /// A limit that leaves somebody without a connection.
@@ -115,7 +115,7 @@ pub enum StoreError {
     Migration {
         /// The engine.
         engine: Engine,
-        /// What the driver says.
+        /// The message of the driver.
         source: Box<MigrateError>,
     },
 }

@@ -52,11 +52,11 @@ pub(super) struct Migration {
     pub(super) version: i64,
     /// Its name, the same for both engines.
     pub(super) name: &'static str,
-    /// What it does.
+    /// Its statements.
     pub(super) sql: &'static str,
 }
 
-/// What a database says of its migrations.
+/// The migrations of a database.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// The number and the checksum of each that was applied, in their order.

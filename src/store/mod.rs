@@ -1,11 +1,10 @@
 //! The databases: SQLite in a file for one process, PostgreSQL for several replicas.
 //!
-//! The text of a statement stands once where both engines read it (`tenants`, `ledger`) and in
-//! `sqlite/statements.rs` and `postgres/statements.rs` where they do not; `tests/it/store.rs` holds every
-//! promise against both. Queries are checked when they
-//! run and not when they are compiled: sqlx's checking macros want one database for each crate, and
-//! there are two here. Nobody outside of this module names sqlx, nor rusqlite, which posts to the ledger in
-//! SQLite (docs/adr/0016-posting-on-sqlite.md).
+//! A statement stands once if its text suits both engines (`tenants`, `ledger`), and otherwise in
+//! `sqlite/statements.rs` and `postgres/statements.rs`. `tests/it/store.rs` and `tests/it/ledger.rs` test every promise
+//! on both. Queries are checked when they run and not when they are compiled: sqlx's checking macros need one
+//! database for each crate, and there are two here. Only this module uses sqlx, and rusqlite, which posts to the
+//! ledger in SQLite (docs/adr/0016-posting-on-sqlite.md).
 //!
 //! Errors never show the address of a database, because it may hold a password, and a mistyped one
 //! may hold parts of it anywhere.
@@ -66,7 +65,7 @@ pub fn file(url: &str) -> Option<PathBuf> {
     }
 }
 
-/// What to tell of a database at `url` whose connections may leave this machine unencrypted.
+/// A warning if the connections of the database at `url` may leave this machine unencrypted.
 pub fn warning(url: &str) -> Option<String> {
     match url.split_once(':') {
         Some(("postgres" | "postgresql", _)) => postgres::warning(url),

@@ -3,12 +3,12 @@
 use sqlx::query::Query;
 use sqlx::{ColumnIndex, Decode, Encode, Row, SqlSafeStr, Type};
 
-/// What a statement is for. Each kind has connections of its own, so that none waits for another kind.
+/// The kinds of statements. Each has connections of its own, so that none waits for another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Workload {
     /// The ledger's posts and heartbeats.
     Post,
-    /// Tenants, keys and what is left of budgets.
+    /// Look-ups of tenants, keys and accounts.
     LookUp,
     /// Statements that read many rows.
     Report,

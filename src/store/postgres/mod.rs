@@ -181,7 +181,7 @@ impl Postgres {
         }
         self.forget_statements(&mut transaction).await?;
         transaction.commit().await?;
-        // The migrations are committed; how the connection parts does not matter.
+        // The migrations are committed; how the connection closes does not matter.
         let _ = connection.close().await;
         Ok(())
     }
@@ -251,7 +251,7 @@ impl Postgres {
     }
 }
 
-/// What the database says of its migrations. No statement is kept prepared: behind a pooler its name could
+/// The migrations of the database. No statement is kept prepared: behind a pooler its name could
 /// be taken.
 async fn history(connection: &mut PgConnection) -> Result<History, sqlx::Error> {
     let mut history = History::default();
@@ -283,8 +283,8 @@ fn shares(most: u32) -> Result<[u32; 3], StoreError> {
     Ok([posts, most - posts - reports, reports])
 }
 
-/// Connects as the pools will, and tells the cause where that fails: a pool would try again until its
-/// time is up and then blame the time. Finds out what the address leads to.
+/// Connects as the pools will, and gives the cause if that fails: a pool would try again until its time is up and
+/// then report a timeout. Detects a pooler.
 async fn first_contact(
     address: &PgConnectOptions,
     patience: Duration,
@@ -294,7 +294,7 @@ async fn first_contact(
         let (mut one, mut other) = (address.connect().await?, address.connect().await?);
         sessions::check(&mut one).await?;
         let pooling = Pooling::between(&mut one, &mut other).await?;
-        // They have told what they were for; how they part does not matter.
+        // They have served their purpose; how they close does not matter.
         let _ = (one.close().await, other.close().await);
         Ok(pooling)
     };

@@ -3,7 +3,7 @@
 //! A batch is one transaction that locks the rows it read, entries before accounts and each in the
 //! order of their keys, so that replicas wait for one another and never in a ring. An account can be
 //! locked only once it is there; so a missing one is opened, empty, in a transaction of its own.
-//! What is locked is read as it was last committed (READ COMMITTED), which is all that posting needs.
+//! Locked rows are read as they were last committed (READ COMMITTED), which suffices for posting.
 
 use std::sync::Arc;
 
@@ -129,7 +129,7 @@ async fn budgets(
         .map_err(failure)
 }
 
-/// Writes what the books changed.
+/// Writes the changes of the books.
 async fn write(session: &mut Session, books: &Books) -> Result<(), LedgerStoreError> {
     let changes = books.changes();
     let statements = [

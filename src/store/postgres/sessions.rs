@@ -1,4 +1,4 @@
-//! Sessions with the server: which may be used, and what one may rely on in them.
+//! Sessions with the server: which may be used, and what lasts in them.
 //!
 //! A session is used only if its server takes writes. After a failover a connection may still lead to
 //! the old primary, which is a standby now, or hangs; and an address may lead to a standby before it is
@@ -29,7 +29,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 /// How often two connections compare the servers that serve them.
 const COMPARISONS: usize = 5;
 
-/// What a session of a client is to the server.
+/// How the server serves the session of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pooling {
     /// A session of its own.
@@ -102,7 +102,7 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), sqlx::Err
     }
 }
 
-/// Tells once of servers that are refused, and lets the next tell again once one was taken.
+/// Logs the first of several refused servers in a row.
 fn report(is_refused: &AtomicBool, checked: Result<(), sqlx::Error>) -> Result<(), sqlx::Error> {
     let was_refused = is_refused.swap(checked.is_err(), Ordering::Relaxed);
     if let Err(error) = &checked

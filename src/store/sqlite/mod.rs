@@ -205,7 +205,7 @@ impl Sqlite {
     }
 }
 
-/// What the database says of its migrations.
+/// The migrations of the database.
 async fn history(connection: &mut SqliteConnection) -> Result<History, sqlx::Error> {
     let mut history = History::default();
     let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
@@ -243,7 +243,7 @@ fn name_in_memory() -> PathBuf {
 fn find_file(file: &Path) -> Result<(), StoreError> {
     match file.try_exists() {
         Ok(false) => Err(StoreError::MissingFile { file: file.to_owned() }),
-        // What else may be wrong with it, SQLite will tell.
+        // SQLite reports other faults of it.
         Ok(true) | Err(_) => Ok(()),
     }
 }

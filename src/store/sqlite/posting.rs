@@ -48,7 +48,7 @@ const _: () = assert!(
 /// The connection that posts. Only threads that may block take the lock.
 #[derive(Clone)]
 pub(super) struct Posting {
-    /// Nothing once it was closed.
+    /// `None` once it was closed.
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
@@ -82,7 +82,7 @@ impl Posting {
         Ok(Self { connection: Arc::new(Mutex::new(Some(connection))) })
     }
 
-    /// Posts a batch and tells what became of each operation. One that nobody waits for any more is not begun:
+    /// Posts a batch and gives the outcome of each operation. A batch that no caller waits for any more is not begun:
     /// it may have been posted again meanwhile, and a reservation that was refused then must not be held now.
     pub(super) async fn post(
         &self,
@@ -95,7 +95,7 @@ impl Posting {
         let posted = tokio::task::spawn_blocking(move || {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let connection = connection.as_mut().ok_or(LedgerStoreError::unavailable(Closed))?;
-            // Who posts it again has to wait for the lock, so from here on the order is kept.
+            // A repeat of it has to wait for the lock, so from here on the order is kept.
             if asked.strong_count() == 0 {
                 return Err(LedgerStoreError::unavailable(Abandoned));
             }
@@ -409,7 +409,7 @@ fn named<T>(
     named(word).ok_or_else(|| unread(column, format!("{word:?} is not known here").into()))
 }
 
-/// What a column that holds what this program does not write is reported as.
+/// The error of a column that holds something else than this program writes.
 fn unread(
     column: usize,
     error: Box<dyn std::error::Error + Send + Sync + 'static>,
