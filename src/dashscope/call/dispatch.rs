@@ -43,7 +43,7 @@ pub(crate) struct Dispatcher {
 
 /// What all attempts of a call share.
 #[derive(Clone, Copy)]
-struct Errand<'a> {
+struct AttemptContext<'a> {
     request: &'a UpstreamRequest,
     room: &'a Arc<AnswerRoom>,
     /// When the caller stops waiting.
@@ -128,8 +128,8 @@ impl Dispatcher {
                 placement.slot.unused().await;
                 return Err(CallError::after(last, CallFault::DeadlineExceeded));
             }
-            let errand = Errand { request, room: &room, deadline };
-            let attempt = self.attempt(&mut permit, &mut placement, errand, progress);
+            let context = AttemptContext { request, room: &room, deadline };
+            let attempt = self.attempt(&mut permit, &mut placement, context, progress);
             let failure = match attempt.await {
                 Ok(reception) => return Ok((permit, placement, reception)),
                 Err(failure) => failure,
@@ -186,7 +186,7 @@ impl Dispatcher {
         &self,
         permit: &mut Permit,
         placement: &mut Placement,
-        Errand { request, room, deadline }: Errand<'_>,
+        AttemptContext { request, room, deadline }: AttemptContext<'_>,
         progress: &mut Progress,
     ) -> Result<Reception, Failure> {
         let started = self.clock.instant();

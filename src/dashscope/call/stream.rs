@@ -66,14 +66,10 @@ impl Streaming {
         let told = !parser.is_damaged()
             && parser.failure().is_some_and(|failure| failure.fault.is_about_the_request());
         let unbilled = bill.map_or(AttemptBill::Unknown, AttemptBill::Known);
-        let broken = if parser.is_damaged() { Some(ReadError::Unreadable) } else { broken };
-        let failure = match (parser.failure(), broken) {
-            (_, Some(ReadError::Unreadable)) => Some(ReadError::Unreadable.billed(unbilled)),
-            (Some(failure), _) => {
-                Some(Failure { bill: told_bill(failure, bill), ..failure.clone() })
-            }
-            (None, Some(broken)) => Some(broken.billed(unbilled)),
-            (None, None) => None,
+        let failure = match parser.failure() {
+            _ if parser.is_damaged() => Some(ReadError::Unreadable.billed(unbilled)),
+            Some(reported) => Some(Failure { bill: told_bill(reported, bill), ..reported.clone() }),
+            None => broken.map(|broken| broken.billed(unbilled)),
         };
         let outcome = failure.as_ref().map_or("ok", |failure| failure.fault.label());
         call.recorder.ended(&call.permit, &mut call.progress, outcome);
