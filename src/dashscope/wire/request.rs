@@ -143,13 +143,13 @@ enum NativePart<'a> {
 struct Parameters<'a> {
     max_tokens: Tokens,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ocr_options: Option<OcrOptions<'a>>,
+    ocr_options: Option<TaskOptions<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     incremental_output: Option<bool>,
 }
 
 #[derive(Serialize)]
-struct OcrOptions<'a> {
+struct TaskOptions<'a> {
     task: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_config: Option<TaskConfig<'a>>,
@@ -214,13 +214,13 @@ fn native<'a>(call: &'a Call, model: &'a str, max_tokens: Tokens, stream: bool) 
     }
 }
 
-fn ocr_options(task: &Task) -> OcrOptions<'_> {
+fn ocr_options(task: &Task) -> TaskOptions<'_> {
     let result_schema = match task {
         Task::KeyInformationExtraction { result_schema } => result_schema.as_ref(),
         _ => None,
     };
     let task_config = result_schema.map(|result_schema| TaskConfig { result_schema });
-    OcrOptions { task: task.as_str(), task_config }
+    TaskOptions { task: task.as_str(), task_config }
 }
 
 /// The data URL with nothing after its comma.
