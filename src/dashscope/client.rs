@@ -6,11 +6,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::call::dispatch::Dispatcher;
-use super::call::reply::{Forwarded, Streamed};
+use super::call::reply::{DropinAnswer, Streamed};
 use super::call::upload_policy::upload_policy;
 use super::completion::Completion;
 use super::fault::error::CallError;
-use super::protocol::{Call, Forward};
+use super::protocol::{Call, DropinCall};
 use super::settings::{UnknownMembers, UpstreamSettings};
 use super::wire::check::CheckError;
 use super::wire::request::UpstreamRequest;
@@ -59,7 +59,7 @@ impl Client {
         Ok(Self { dispatcher: Arc::new(dispatcher), clock, unknown_members })
     }
 
-    /// What happens to unknown members of a forwarded request.
+    /// What happens to unknown members of a drop-in request.
     pub const fn unknown_members(&self) -> UnknownMembers {
         self.unknown_members
     }
@@ -102,14 +102,14 @@ impl Client {
     /// # Errors
     ///
     /// [`CallError`], with the upstream's own words if it objects to the request itself.
-    pub async fn forward(
+    pub async fn send_dropin(
         &self,
         permit: Permit,
-        forward: &Forward,
+        call: &DropinCall,
         deadline: Instant,
-    ) -> Result<Forwarded, CallError> {
-        let request = UpstreamRequest::forwarded(forward);
-        self.dispatcher.call(permit, &request, deadline).await?.forwarded().await
+    ) -> Result<DropinAnswer, CallError> {
+        let request = UpstreamRequest::dropin(call);
+        self.dispatcher.call(permit, &request, deadline).await?.dropin().await
     }
 
     /// Asks for leave to put a file of `tenant` for `model` into the provider's temporary storage. This spends

@@ -3,8 +3,8 @@
 //! [`Client::call`] takes a [`Permit`](crate::admission::Permit) and returns a
 //! [`Completion`](completion::Completion) with its cost. The model, `max_tokens` and the tokens that the account's rate
 //! counts come from the permit and not from the [`Call`], so a call cannot cost more than was admitted.
-//! [`Client::stream`] asks for a streamed answer, and [`Client::forward`] sends a request that a caller wrote in either
-//! protocol. Only callers of the last see the upstream's own words; others see codes and request ids.
+//! [`Client::stream`] asks for a streamed answer, and [`Client::send_dropin`] sends a request that a caller wrote in
+//! either protocol. Only callers of the last see the upstream's own words; others see codes and request ids.
 //!
 //! `call/dispatch.rs` is the loop that every call runs through. Each folder imports only from those above it:
 //!
@@ -27,11 +27,11 @@ pub mod proxy;
 pub mod settings;
 mod wire;
 
-pub use self::call::reply::{Forwarded, Streamed};
+pub use self::call::reply::{DropinAnswer, Streamed};
 pub use self::call::stream;
 pub use self::client::Client;
 pub use self::fault::error;
-pub use self::protocol::{Call, Forward, Image, Protocol, Task};
+pub use self::protocol::{Call, DropinCall, Image, Protocol, Task};
 pub use self::wire::check;
 pub use self::wire::transport::ClientError;
 

@@ -116,7 +116,7 @@ impl Task {
 ///
 /// It is sent as it is. The code that makes it must ensure that it costs no more than the permit's bound.
 #[derive(Clone)]
-pub struct Forward {
+pub struct DropinCall {
     /// The protocol.
     pub protocol: Protocol,
     /// The body, in pieces.
@@ -139,9 +139,9 @@ impl fmt::Debug for Call {
 }
 
 /// Leaves the body out.
-impl fmt::Debug for Forward {
+impl fmt::Debug for DropinCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forward")
+        f.debug_struct("DropinCall")
             .field("protocol", &self.protocol)
             .field("stream", &self.stream)
             .finish_non_exhaustive()

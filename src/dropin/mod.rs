@@ -34,7 +34,7 @@ use crate::capacity::account::ByteAccount;
 use crate::catalog::Catalog;
 use crate::dashscope::error::CallError;
 use crate::dashscope::stream::{Break, Piece, Streaming};
-use crate::dashscope::{Client, Forward, Forwarded};
+use crate::dashscope::{Client, DropinAnswer, DropinCall};
 use crate::metering::access;
 use crate::metering::error::MeteringError;
 use crate::metering::read_on::{Listener, WAITING_MESSAGES};
@@ -109,7 +109,7 @@ impl Dropin {
     ) -> Result<DropinReply, DropinError> {
         let mut context = request.context.clone();
         let planned = self.plan(request).await;
-        let (plan, forward) = planned.inspect_err(|error| {
+        let (plan, call) = planned.inspect_err(|error| {
             if matches!(error, DropinError::NoRoom(_)) {
                 self.metrics.refused(context.tenant.name.as_str(), "overloaded");
             }
@@ -118,15 +118,15 @@ impl Dropin {
         let (client, metering) = (Arc::clone(&self.client), self.metering.clone());
         let (deadline, memory) = (context.deadline, context.held.memory.take());
         let work = move |permit, meter: Meter| async move {
-            let forwarded = client.forward(permit, &forward, deadline).await;
+            let answer = client.send_dropin(permit, &call, deadline).await;
             // A stream may take minutes and no longer needs the request.
-            drop((forward, memory));
-            match forwarded? {
-                Forwarded::Whole { body, receipt } => {
+            drop((call, memory));
+            match answer? {
+                DropinAnswer::Whole { body, receipt } => {
                     meter.compare(&receipt);
                     Ok(DropinReply::Whole { body, max_pixels })
                 }
-                Forwarded::Stream(stream) => {
+                DropinAnswer::Stream(stream) => {
                     let (sender, receiver) = mpsc::channel(WAITING_MESSAGES);
                     metering.spawn(pass_on(stream, hides_bill, meter, Listener::new(sender)));
                     Ok(DropinReply::Stream(receiver))
@@ -157,7 +157,7 @@ impl Dropin {
     async fn plan(
         self: &Arc<Self>,
         request: DropinRequest,
-    ) -> Result<(Plan, Forward), DropinError> {
+    ) -> Result<(Plan, DropinCall), DropinError> {
         let unknown = self.client.unknown_members();
         if request.body.len() <= INLINE_BYTES {
             return plan::plan(&self.catalog, &request, unknown, &self.memory);

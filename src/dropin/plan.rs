@@ -22,7 +22,7 @@ use super::{compatible, native};
 use crate::capacity::account::ByteAccount;
 use crate::catalog::{Catalog, Model};
 use crate::dashscope::settings::UnknownMembers;
-use crate::dashscope::{Forward, Protocol};
+use crate::dashscope::{DropinCall, Protocol};
 use crate::metering::access;
 use crate::metering::forecast::{ExpectedImages, Forecast};
 use crate::quote::resize::Geometry;
@@ -57,7 +57,7 @@ pub(super) fn plan(
     request: &DropinRequest,
     unknown: UnknownMembers,
     account: &Arc<ByteAccount>,
-) -> Result<(Plan, Forward), DropinError> {
+) -> Result<(Plan, DropinCall), DropinError> {
     let draft = Draft::of(&request.body)?;
     let _held = account.hold(draft.working_bytes()).map_err(DropinError::NoRoom)?;
     let outline = draft.outline()?;
@@ -82,7 +82,7 @@ pub(super) fn plan(
         text: text_bound(&outline, &asked, &model),
         output,
     };
-    let forward = Forward {
+    let call = DropinCall {
         protocol: request.protocol,
         body: changed(&outline, &asked, &images, output, &request.body),
         stream: asked.stream,
@@ -95,7 +95,7 @@ pub(super) fn plan(
         max_pixels: images.iter().map(|image| image.geometry.max_pixels).max().unwrap_or_default(),
         hides_bill: asked.stream && !asked.tells_bill,
     };
-    Ok((plan, forward))
+    Ok((plan, call))
 }
 
 /// The image tokens of the bill, if all images were seen and the model surely reads all of them.
@@ -240,9 +240,9 @@ mod tests {
         let gauge = prometheus::IntGauge::new("held", "held").unwrap();
         let account = Arc::new(ByteAccount::new(u64::MAX, gauge));
         let (catalog, unknown) = (Catalog::sample(), UnknownMembers::Refuse);
-        let (plan, forward) = plan(&catalog, &request, unknown, &account)?;
+        let (plan, call) = plan(&catalog, &request, unknown, &account)?;
         assert_eq!(account.held(), 0);
-        Ok((plan, String::from_utf8(forward.body.concat()).unwrap()))
+        Ok((plan, String::from_utf8(call.body.concat()).unwrap()))
     }
 
     fn of(protocol: Protocol, body: &Value) -> Plan {

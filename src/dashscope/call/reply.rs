@@ -12,9 +12,9 @@ use crate::dashscope::fault::error::{CallError, Defect};
 use crate::dashscope::fault::verdict::unusable;
 use crate::dashscope::wire::transport::Reception;
 
-/// The reply to a forwarded request.
+/// The reply to a drop-in request.
 #[derive(Debug)]
-pub enum Forwarded {
+pub enum DropinAnswer {
     /// A whole answer, as it came.
     Whole {
         /// The body: JSON.
@@ -60,15 +60,15 @@ impl UpstreamReply {
     }
 
     /// The reply as it came, whatever the model wrote; settled if it is whole.
-    pub(crate) async fn forwarded(self) -> Result<Forwarded, CallError> {
+    pub(crate) async fn dropin(self) -> Result<DropinAnswer, CallError> {
         let Self { call, reception } = self;
         match reception {
             Reception::Events(incoming) => {
-                Ok(Forwarded::Stream(Box::new(Streaming::new(incoming, call))))
+                Ok(DropinAnswer::Stream(Box::new(Streaming::new(incoming, call))))
             }
             Reception::Json(json) => {
                 let receipt = call.pay(json.usage, json.request_id).await;
-                Ok(Forwarded::Whole { body: json.received.into_bytes(), receipt })
+                Ok(DropinAnswer::Whole { body: json.received.into_bytes(), receipt })
             }
             Reception::Answer(_) => Err(call.fail(unusable(Defect::NotJson, None)).await),
         }

@@ -1,7 +1,7 @@
 //! Answers that are longer than a page, and the memory that they take.
 
 use super::*;
-use crate::dashscope::{Forward, Forwarded, Protocol, Streamed};
+use crate::dashscope::{DropinAnswer, DropinCall, Protocol, Streamed};
 
 /// A good answer whose text has so many bytes.
 fn long_answer(length: usize) -> Step {
@@ -44,15 +44,15 @@ async fn a_call_that_may_write_more_than_there_is_room_for_is_not_made() {
 #[tokio::test]
 async fn an_answer_that_is_passed_on_counts_until_it_was_sent() {
     let world = World::new([long_answer(500_000)]).await;
-    let forward = Forward {
+    let call = DropinCall {
         protocol: Protocol::Compatible,
         body: vec![Bytes::from_static(b"{}")],
         stream: false,
         resolves_oss: false,
     };
     let deadline = world.clock.instant() + Duration::from_mins(1);
-    let forwarded = world.client.forward(world.permit().await, &forward, deadline).await;
-    let Ok(Forwarded::Whole { body, .. }) = forwarded else { panic!("{forwarded:?}") };
+    let answer = world.client.send_dropin(world.permit().await, &call, deadline).await;
+    let Ok(DropinAnswer::Whole { body, .. }) = answer else { panic!("{answer:?}") };
     assert!(body.len() > 500_000 && world.memory.held() > 400_000);
     drop(body);
     assert_eq!(world.memory.held(), 0);

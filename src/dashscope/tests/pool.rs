@@ -3,7 +3,7 @@
 use super::*;
 use crate::dashscope::error::CallFault;
 use crate::dashscope::settings::EndpointSettings;
-use crate::dashscope::{Forward, Forwarded, Protocol};
+use crate::dashscope::{DropinAnswer, DropinCall, Protocol};
 use crate::units::Money;
 
 /// Two endpoints, `a` and `b`, the second with an upstream of its own.
@@ -277,8 +277,8 @@ fn broken_stream() -> Step {
 
 impl Two {
     /// What comes of a call that asks for a stream.
-    async fn forwarded(&self) -> Forwarded {
-        let forward = Forward {
+    async fn answer(&self) -> DropinAnswer {
+        let call = DropinCall {
             protocol: Protocol::Compatible,
             body: vec![Bytes::from_static(b"{}")],
             stream: true,
@@ -286,12 +286,12 @@ impl Two {
         };
         let deadline = self.world.clock.instant() + Duration::from_mins(1);
         let permit = self.world.permit().await;
-        self.world.client.forward(permit, &forward, deadline).await.unwrap()
+        self.world.client.send_dropin(permit, &call, deadline).await.unwrap()
     }
 
     /// Why the stream of this call ends; none if the answer is whole.
     async fn end_of_stream(&self) -> Option<CallFault> {
-        let Forwarded::Stream(mut streaming) = self.forwarded().await else { return None };
+        let DropinAnswer::Stream(mut streaming) = self.answer().await else { return None };
         while streaming.next().await.is_some() {}
         Some(streaming.end().await.unwrap_err().error.fault)
     }
@@ -326,7 +326,7 @@ async fn an_endpoint_whose_streams_break_off_is_left_alone_like_one_that_fails_o
 async fn what_lies_in_an_endpoint_s_own_storage_is_asked_for_there_only() {
     let failed = json(500, r#"{"code":"InternalError"}"#);
     let two = Two::new([failed, answer(), answer()], answers(9)).await;
-    let forward = Forward {
+    let call = DropinCall {
         protocol: Protocol::Compatible,
         body: vec![Bytes::from_static(b"{}")],
         stream: false,
@@ -335,7 +335,7 @@ async fn what_lies_in_an_endpoint_s_own_storage_is_asked_for_there_only() {
     for _ in 0..2 {
         let deadline = two.world.clock.instant() + Duration::from_mins(1);
         let permit = two.world.permit().await;
-        two.world.client.forward(permit, &forward, deadline).await.unwrap();
+        two.world.client.send_dropin(permit, &call, deadline).await.unwrap();
     }
     assert_eq!(two.asked(), (3, 0));
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::body::RequestDocument;
-use crate::dashscope::protocol::{Call, Forward, Protocol, Task};
+use crate::dashscope::protocol::{Call, DropinCall, Protocol, Task};
 use crate::units::{Pixels, Tokens};
 
 /// A call that is ready to be sent, any number of times.
@@ -57,12 +57,12 @@ impl UpstreamRequest {
     }
 
     /// A request that a caller wrote.
-    pub(crate) fn forwarded(forward: &Forward) -> Self {
+    pub(crate) fn dropin(call: &DropinCall) -> Self {
         Self {
-            protocol: forward.protocol,
-            document: RequestDocument::verbatim(forward.body.iter().cloned()),
-            expects: if forward.stream { Expects::Events } else { Expects::Json },
-            resolves_oss: forward.resolves_oss,
+            protocol: call.protocol,
+            document: RequestDocument::verbatim(call.body.iter().cloned()),
+            expects: if call.stream { Expects::Events } else { Expects::Json },
+            resolves_oss: call.resolves_oss,
         }
     }
 
