@@ -13,7 +13,7 @@ use super::{LeaseError, LeaseStore};
 use crate::clock::Clock;
 use crate::random::{Random, new_id};
 use crate::supervisor::Supervisor;
-use crate::telemetry::metrics::{KeeperStep, Metrics};
+use crate::telemetry::metrics::{LedgerUpkeep, Metrics};
 
 /// How long the store may take for one operation: a connection that never answers would otherwise end the
 /// heartbeats.
@@ -131,11 +131,11 @@ impl Instance {
             Ok(Some(heartbeats)) => {
                 for instance in expiry.observe(heartbeats, own) {
                     let expired = bounded(self.store.expire(instance)).await;
-                    self.note(KeeperStep::Bury, expired);
+                    self.note(LedgerUpkeep::Expire, expired);
                 }
             }
-            Ok(None) => self.note(KeeperStep::Beat, self.register_anew().await),
-            Err(error) => self.note(KeeperStep::Beat, Err(error)),
+            Ok(None) => self.note(LedgerUpkeep::Heartbeat, self.register_anew().await),
+            Err(error) => self.note(LedgerUpkeep::Heartbeat, Err(error)),
         }
     }
 
@@ -150,9 +150,9 @@ impl Instance {
 
     /// Counts and logs a step that failed. An outage is logged by the ledger's writer, and the next round may
     /// find it over; any other failure will not pass by itself.
-    fn note(&self, step: KeeperStep, done: Result<(), LeaseError>) {
+    fn note(&self, step: LedgerUpkeep, done: Result<(), LeaseError>) {
         let Err(error) = done else { return };
-        self.metrics.keeper_failed(step);
+        self.metrics.upkeep_failed(step);
         let step = step.label();
         match &error {
             LeaseError::Unavailable(cause) => {

@@ -20,7 +20,7 @@ use super::books::{Operation, Outcome};
 use super::context::Context;
 use super::store::LedgerStoreError;
 use super::writer::POST_TIMEOUT;
-use crate::telemetry::metrics::KeeperStep;
+use crate::telemetry::metrics::LedgerUpkeep;
 
 /// Entries written off or deleted in one transaction.
 const PORTION: u32 = 500;
@@ -64,16 +64,16 @@ impl Reaper {
     pub(super) async fn reap(&mut self) {
         let today = self.context.calendar.day_of(self.context.clock.timestamp());
         let written_off = self.write_off_orphans(today).await;
-        self.note(KeeperStep::WriteOff, written_off);
+        self.note(LedgerUpkeep::WriteOff, written_off);
         let pruned = self.prune(today).await;
-        self.note(KeeperStep::Prune, pruned);
+        self.note(LedgerUpkeep::Prune, pruned);
     }
 
     /// Counts and logs a step that failed. The writer logs an outage, and the next round may find it over;
     /// any other failure will not pass by itself.
-    fn note(&self, step: KeeperStep, done: Result<(), LedgerStoreError>) {
+    fn note(&self, step: LedgerUpkeep, done: Result<(), LedgerStoreError>) {
         let Err(error) = done else { return };
-        self.context.metrics.keeper_failed(step);
+        self.context.metrics.upkeep_failed(step);
         let step = step.label();
         match &error {
             LedgerStoreError::Unavailable(cause) => {

@@ -83,28 +83,28 @@ impl LedgerStep {
     }
 }
 
-/// A step of the task that looks after the ledger.
+/// A step of the upkeep of instances and of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeeperStep {
-    /// Telling the other replicas that this one lives, and reading what they tell.
-    Beat,
-    /// Forgetting a replica that died.
-    Bury,
-    /// Counting the calls at their bounds that it left open.
+pub enum LedgerUpkeep {
+    /// Sending a heartbeat, and reading those of the other instances.
+    Heartbeat,
+    /// Deleting an expired instance.
+    Expire,
+    /// Writing off the open entries of expired instances.
     WriteOff,
     /// Deleting old entries.
     Prune,
 }
 
-impl KeeperStep {
+impl LedgerUpkeep {
     /// All of them.
-    const ALL: [Self; 4] = [Self::Beat, Self::Bury, Self::WriteOff, Self::Prune];
+    const ALL: [Self; 4] = [Self::Heartbeat, Self::Expire, Self::WriteOff, Self::Prune];
 
     /// The label of metrics and log lines.
     pub const fn label(self) -> &'static str {
         match self {
-            Self::Beat => "beat",
-            Self::Bury => "bury",
+            Self::Heartbeat => "beat",
+            Self::Expire => "bury",
             Self::WriteOff => "write_off",
             Self::Prune => "prune",
         }
@@ -154,7 +154,7 @@ pub struct Metrics {
     ledger_duration: HistogramVec,
     ledger_stuck: IntCounter,
     orphans_stuck: IntGauge,
-    keeper_failures: IntCounterVec,
+    upkeep_failures: IntCounterVec,
     upstream_attempts: IntCounterVec,
     upstream_duration: HistogramVec,
     upstream_queue: HistogramVec,
@@ -191,7 +191,7 @@ impl Metrics {
             ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"], &QUICK)?,
             ledger_stuck: new.count("ledger_stuck_ends_total", "Ends of calls that the ledger could not post: an amount or a row that it cannot count or read, or a reservation that the database has lost. Anything but zero is an alarm.")?,
             orphans_stuck: new.gauge("ledger_stuck_orphans", "Calls of processes that died whose bounds stay reserved, because their entries cannot be written off. Anything but zero is an alarm.")?,
-            keeper_failures: new.counter("ledger_keeper_failures_total", "Steps of looking after the ledger that failed.", &["step"])?,
+            upkeep_failures: new.counter("ledger_keeper_failures_total", "Steps of looking after the ledger that failed.", &["step"])?,
             upstream_attempts: new.counter("upstream_attempts_total", "Calls made to the upstream.", &["endpoint", "outcome"])?,
             upstream_duration: new.histogram("upstream_duration_seconds", "Time of one call to the upstream.", &["endpoint"], &SLOW)?,
             upstream_queue: new.histogram("upstream_queue_seconds", "Time that a call waited before it was sent, all its attempts together: for its turn under the account's rate, and between two attempts.", &["model"], &SLOW)?,
@@ -213,8 +213,8 @@ impl Metrics {
     /// Creates series at 0 whose labels are known from the start. Prometheus sees no increase in a counter that appears
     /// with its first event.
     fn expect_alarms(&self) {
-        for step in KeeperStep::ALL {
-            self.keeper_failures.with_label_values(&[step.label()]).inc_by(0);
+        for step in LedgerUpkeep::ALL {
+            self.upkeep_failures.with_label_values(&[step.label()]).inc_by(0);
         }
         for step in [LedgerStep::Reserve, LedgerStep::Settle] {
             let _ = self.ledger_duration.with_label_values(&[step.label()]);
@@ -351,8 +351,8 @@ impl Metrics {
     }
 
     /// A step of looking after the ledger failed.
-    pub fn keeper_failed(&self, step: KeeperStep) {
-        self.keeper_failures.with_label_values(&[step.label()]).inc();
+    pub fn upkeep_failed(&self, step: LedgerUpkeep) {
+        self.upkeep_failures.with_label_values(&[step.label()]).inc();
     }
 
     /// A call to the upstream ended.
