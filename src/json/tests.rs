@@ -192,3 +192,21 @@ fn values_are_counted_without_a_tree() {
         assert_eq!(count_values(text), values, "{text}");
     }
 }
+
+#[test]
+fn a_tree_counts_the_bytes_of_its_text_without_writing_it() {
+    for (text, bytes) in [
+        ("null", 4),
+        ("false", 5),
+        ("12.50", 5),
+        (r#""abc""#, 5),
+        ("[]", 2),
+        (r#"{"a":[1,true,"b"]}"#, 18),
+    ] {
+        let tree = read(text.as_bytes()).unwrap();
+        let counted = tree.unescaped_bytes();
+        assert!((bytes..=bytes + 4).contains(&counted), "{text}: {counted}");
+    }
+    let long = Tree::Array(vec![Tree::String("x".repeat(1000)); 20]);
+    assert!(long.unescaped_bytes() >= long.to_string().len());
+}

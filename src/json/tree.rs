@@ -83,6 +83,23 @@ impl Tree {
         }
     }
 
+    /// The bytes of its names, strings and numbers, and of the signs around them. Escapes are not counted, so its
+    /// JSON text may be longer.
+    pub fn unescaped_bytes(&self) -> usize {
+        let quoted = |text: &str| text.len() + 2;
+        match self {
+            Self::Null => 4,
+            Self::Bool(boolean) => if *boolean { 4 } else { 5 },
+            Self::Number(digits) => digits.len(),
+            Self::String(text) => quoted(text),
+            Self::Array(items) => 2 + items.iter().map(|item| item.unescaped_bytes() + 1).sum::<usize>(),
+            Self::Object(members) => {
+                let member = |(name, value): &(String, Self)| quoted(name) + value.unescaped_bytes() + 2;
+                2 + members.iter().map(member).sum::<usize>()
+            }
+        }
+    }
+
     /// Whether this is an object.
     pub const fn is_object(&self) -> bool {
         matches!(self, Self::Object(_))

@@ -10,6 +10,7 @@ use crate::dashscope::completion::Completion;
 use crate::extract::Extraction;
 use crate::extract::answer::{AnswerError, parse_answer};
 use crate::extract::schema::{Schema, filling_bytes};
+use crate::json::Tree;
 use crate::metering::error::MeteringError;
 use crate::metering::spend::Tally;
 
@@ -62,7 +63,8 @@ impl Ocr {
         schema: &Arc<Schema>,
         completion: Completion,
     ) -> Result<(Completion, Result<Extraction, AnswerError>), OcrError> {
-        let memory = self.scratch.take(filling_bytes(completion.text.len() as u64)).await;
+        let bytes = answer_bytes(&completion.text, completion.kv_result.as_ref());
+        let memory = self.scratch.take(filling_bytes(bytes)).await;
         let schema = Arc::clone(schema);
         let understanding = tokio::task::spawn_blocking(move || {
             let answer = parse_answer(completion.kv_result.as_ref(), &completion.text);
@@ -72,5 +74,25 @@ impl Ocr {
             (completion, extraction)
         });
         Ok(understanding.await.map_err(|_panicked| MeteringError::Interrupted)?)
+    }
+}
+
+/// The bytes of the answer that is held to the schema. DashScope may give many values beside a short text.
+fn answer_bytes(text: &str, values: Option<&Tree>) -> u64 {
+    text.len().max(values.map_or(0, Tree::unescaped_bytes)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn many_values_beside_a_short_text_count_by_their_own_length() {
+        let values = Tree::from(&json!({ "rows": ["x".repeat(40_000)] }));
+        assert!(answer_bytes("{}", Some(&values)) > 40_000);
+        assert_eq!(answer_bytes("a long text", Some(&Tree::Null)), 11);
+        assert_eq!(answer_bytes("text", None), 4);
     }
 }
