@@ -102,7 +102,7 @@ pub enum ErrorCode {
 }
 
 /// What is told of a situation.
-struct Entry {
+struct CodeEntry {
     name: &'static str,
     status: u16,
     title: &'static str,
@@ -143,8 +143,8 @@ const fn worded(
     title: &'static str,
     vendor: u16,
     [native, compatible]: [&'static str; 2],
-) -> Entry {
-    Entry { name, status, title, vendor: VendorWords { status: vendor, native, compatible } }
+) -> CodeEntry {
+    CodeEntry { name, status, title, vendor: VendorWords { status: vendor, native, compatible } }
 }
 
 /// A situation that the vendor words with the same status.
@@ -153,17 +153,17 @@ const fn same(
     status: u16,
     title: &'static str,
     words: [&'static str; 2],
-) -> Entry {
+) -> CodeEntry {
     worded(name, status, title, status, words)
 }
 
 /// A request that is to be changed.
-const fn invalid(name: &'static str, status: u16, title: &'static str) -> Entry {
+const fn invalid(name: &'static str, status: u16, title: &'static str) -> CodeEntry {
     worded(name, status, title, 400, INVALID)
 }
 
 /// A request whose form is wrong.
-const fn malformed(name: &'static str) -> Entry {
+const fn malformed(name: &'static str) -> CodeEntry {
     invalid(name, 400, "The request is malformed")
 }
 
@@ -217,7 +217,7 @@ impl ErrorCode {
     ];
 
     #[expect(clippy::too_many_lines, reason = "a table with one row a code")]
-    const fn entry(self) -> Entry {
+    const fn entry(self) -> CodeEntry {
         match self {
             Self::BadRequest => malformed("bad_request"),
             Self::MalformedMultipart => malformed("malformed_multipart"),

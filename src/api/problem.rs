@@ -99,7 +99,7 @@ impl Flaw {
 
 /// The document that is sent.
 #[derive(Serialize)]
-pub(super) struct Document<'a> {
+pub(super) struct ProblemDocument<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
@@ -198,8 +198,12 @@ impl Problem {
     }
 
     /// The document about the request of this id and path.
-    pub(super) fn document<'a>(&'a self, request_id: &'a str, instance: &'a str) -> Document<'a> {
-        Document {
+    pub(super) fn document<'a>(
+        &'a self,
+        request_id: &'a str,
+        instance: &'a str,
+    ) -> ProblemDocument<'a> {
+        ProblemDocument {
             r#type: format!("/docs#{}", self.code),
             title: self.code.title(),
             status: self.status.as_u16(),

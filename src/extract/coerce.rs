@@ -10,7 +10,7 @@ use super::choices::{Choice, Key};
 use super::fold::{fold, letters};
 use super::node::{Leaf, Scalar};
 use super::number::Decimal;
-use super::{Fault, date, number};
+use super::{FieldErrorCode, date, number};
 use crate::json::Tree;
 
 /// What models write where the document shows nothing. `?` is not among them: it marks a character
@@ -48,7 +48,7 @@ pub(super) fn is_nothing(value: &Tree) -> bool {
 }
 
 /// Reads `value` as the leaf asks; `None` where the model says that there is nothing.
-pub(super) fn coerce(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> {
+pub(super) fn coerce(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, FieldErrorCode> {
     if !leaf.choices.is_empty() {
         return choose(leaf, value);
     }
@@ -59,7 +59,7 @@ pub(super) fn coerce(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> 
 }
 
 /// A listed value goes before everything else: where `N/A` is a choice, it is an answer.
-fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> {
+fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, FieldErrorCode> {
     let text = text(value).ok();
     let exact = text
         .as_deref()
@@ -83,29 +83,31 @@ fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, Fault> {
     match found {
         Some(choice) => Ok(Some(choice.value())),
         None if is_nothing(value) => Ok(None),
-        None => Err(Fault::NotInEnum),
+        None => Err(FieldErrorCode::NotInEnum),
     }
 }
 
-fn scalar(scalar: Scalar, value: &Tree) -> Result<Value, Fault> {
+fn scalar(scalar: Scalar, value: &Tree) -> Result<Value, FieldErrorCode> {
     match scalar {
         Scalar::Text => text(value).map(Value::from),
-        Scalar::Number => decimal(value)?.to_number().map(Value::from).ok_or(Fault::NumberTooLong),
+        Scalar::Number => {
+            decimal(value)?.to_number().map(Value::from).ok_or(FieldErrorCode::NumberTooLong)
+        }
         Scalar::Integer => {
-            let whole = decimal(value)?.whole().ok_or(Fault::NotAnInteger)?;
-            whole.to_number().map(Value::from).ok_or(Fault::NumberTooLong)
+            let whole = decimal(value)?.whole().ok_or(FieldErrorCode::NotAnInteger)?;
+            whole.to_number().map(Value::from).ok_or(FieldErrorCode::NumberTooLong)
         }
         Scalar::Boolean => boolean(value).map(Value::from),
         Scalar::Date => {
-            let text = text(value).map_err(|_| Fault::NotADate)?;
+            let text = text(value).map_err(|_| FieldErrorCode::NotADate)?;
             date::date(&text).map(Value::from)
         }
         Scalar::DateTime => {
-            let text = text(value).map_err(|_| Fault::NotADateTime)?;
+            let text = text(value).map_err(|_| FieldErrorCode::NotADateTime)?;
             date::date_time(&text).map(Value::from)
         }
         Scalar::Time => {
-            let text = text(value).map_err(|_| Fault::NotATime)?;
+            let text = text(value).map_err(|_| FieldErrorCode::NotATime)?;
             date::time_of_day(&text).map(Value::from)
         }
         Scalar::Uuid(version) => uuid(version, value).map(Value::from),
@@ -130,36 +132,36 @@ fn number_or_digits(decimal: &Decimal) -> Value {
 }
 
 /// A UUID in lower case and with hyphens (RFC 9562), of the version that is asked for.
-fn uuid(version: Option<usize>, value: &Tree) -> Result<String, Fault> {
-    let text = text(value).map_err(|_| Fault::NotAUuid)?;
-    let uuid = uuid::Uuid::try_parse(&fold(&text)).map_err(|_| Fault::NotAUuid)?;
+fn uuid(version: Option<usize>, value: &Tree) -> Result<String, FieldErrorCode> {
+    let text = text(value).map_err(|_| FieldErrorCode::NotAUuid)?;
+    let uuid = uuid::Uuid::try_parse(&fold(&text)).map_err(|_| FieldErrorCode::NotAUuid)?;
     let fits = version.is_none_or(|version| uuid.get_version_num() == version);
-    fits.then(|| uuid.to_string()).ok_or(Fault::NotAUuid)
+    fits.then(|| uuid.to_string()).ok_or(FieldErrorCode::NotAUuid)
 }
 
 /// A number of the model is text in the digits that it wrote.
-fn text(value: &Tree) -> Result<String, Fault> {
+fn text(value: &Tree) -> Result<String, FieldErrorCode> {
     match value {
         Tree::String(text) => Ok(text.trim().to_owned()),
         Tree::Number(_) | Tree::Bool(_) => Ok(value.to_string()),
-        Tree::Null | Tree::Array(_) | Tree::Object(_) => Err(Fault::NotAString),
+        Tree::Null | Tree::Array(_) | Tree::Object(_) => Err(FieldErrorCode::NotAString),
     }
 }
 
-fn decimal(value: &Tree) -> Result<Decimal, Fault> {
+fn decimal(value: &Tree) -> Result<Decimal, FieldErrorCode> {
     match value {
-        Tree::Number(digits) => Decimal::of_json(digits).ok_or(Fault::NumberTooLong),
-        Tree::String(text) => number::read(text).ok_or(Fault::NotANumber),
-        _ => Err(Fault::NotANumber),
+        Tree::Number(digits) => Decimal::of_json(digits).ok_or(FieldErrorCode::NumberTooLong),
+        Tree::String(text) => number::read(text).ok_or(FieldErrorCode::NotANumber),
+        _ => Err(FieldErrorCode::NotANumber),
     }
 }
 
-fn boolean(value: &Tree) -> Result<bool, Fault> {
+fn boolean(value: &Tree) -> Result<bool, FieldErrorCode> {
     let text = match value {
         Tree::Bool(boolean) => return Ok(*boolean),
         Tree::Number(digits) => digits.clone(),
         Tree::String(text) => fold(text).trim().to_lowercase(),
-        _ => return Err(Fault::NotABoolean),
+        _ => return Err(FieldErrorCode::NotABoolean),
     };
     if YES.contains(&text.as_str()) {
         return Ok(true);
@@ -167,7 +169,7 @@ fn boolean(value: &Tree) -> Result<bool, Fault> {
     if NO.contains(&text.as_str()) {
         return Ok(false);
     }
-    Err(Fault::NotABoolean)
+    Err(FieldErrorCode::NotABoolean)
 }
 
 fn is_nothing_text(text: &str) -> bool {
@@ -210,16 +212,16 @@ mod tests {
         Scalar::Boolean,
     ];
 
-    fn plain(scalar: Scalar, value: &Value) -> Result<Option<Value>, Fault> {
+    fn plain(scalar: Scalar, value: &Value) -> Result<Option<Value>, FieldErrorCode> {
         coerce(&Leaf::of(scalar, Vec::new()), &value.into())
     }
 
     /// What becomes of a number that the model wrote without quotes.
-    fn bare(scalar: Scalar, digits: &str) -> Result<Option<Value>, Fault> {
+    fn bare(scalar: Scalar, digits: &str) -> Result<Option<Value>, FieldErrorCode> {
         coerce(&Leaf::of(scalar, Vec::new()), &Tree::Number(digits.to_owned()))
     }
 
-    fn chosen(choices: &[Value], value: &Value) -> Result<Option<Value>, Fault> {
+    fn chosen(choices: &[Value], value: &Value) -> Result<Option<Value>, FieldErrorCode> {
         let scalar = if choices[0].is_string() { Scalar::Text } else { Scalar::Number };
         let choices = choices.iter().filter_map(Choice::of).collect();
         coerce(&Leaf::of(scalar, choices), &value.into())
@@ -240,8 +242,8 @@ mod tests {
         assert_eq!(plain(Scalar::Integer, &json!("53.00")), Ok(Some(json!(53))));
         assert_eq!(plain(Scalar::Integer, &json!(53.0)), Ok(Some(json!(53))));
         assert_eq!(plain(Scalar::Integer, &json!("1,234")), Ok(Some(json!(1234))));
-        assert_eq!(plain(Scalar::Integer, &json!("53.5")), Err(Fault::NotAnInteger));
-        assert_eq!(plain(Scalar::Integer, &json!(53.5)), Err(Fault::NotAnInteger));
+        assert_eq!(plain(Scalar::Integer, &json!("53.5")), Err(FieldErrorCode::NotAnInteger));
+        assert_eq!(plain(Scalar::Integer, &json!(53.5)), Err(FieldErrorCode::NotAnInteger));
     }
 
     #[test]
@@ -253,7 +255,11 @@ mod tests {
             assert_eq!(plain(Scalar::Boolean, &no), Ok(Some(json!(false))), "{no}");
         }
         for neither in [json!("maybe"), json!(2), json!([])] {
-            assert_eq!(plain(Scalar::Boolean, &neither), Err(Fault::NotABoolean), "{neither}");
+            assert_eq!(
+                plain(Scalar::Boolean, &neither),
+                Err(FieldErrorCode::NotABoolean),
+                "{neither}"
+            );
         }
     }
 
@@ -261,7 +267,7 @@ mod tests {
     fn a_text_keeps_its_letters_and_loses_the_space_around_it() {
         assert_eq!(plain(Scalar::Text, &json!(" 王?明 ")), Ok(Some(json!("王?明"))));
         assert_eq!(plain(Scalar::Text, &json!(3139)), Ok(Some(json!("3139"))));
-        assert_eq!(plain(Scalar::Text, &json!(["a"])), Err(Fault::NotAString));
+        assert_eq!(plain(Scalar::Text, &json!(["a"])), Err(FieldErrorCode::NotAString));
     }
 
     #[test]
@@ -299,14 +305,24 @@ mod tests {
             "1e-9223372036854775808",
         ];
         for digits in long {
-            assert_eq!(bare(Scalar::Number, digits), Err(Fault::NumberTooLong), "{digits}");
+            assert_eq!(
+                bare(Scalar::Number, digits),
+                Err(FieldErrorCode::NumberTooLong),
+                "{digits}"
+            );
             assert!(bare(Scalar::Integer, digits).is_err(), "{digits}");
             if !digits.contains('e') {
-                assert_eq!(plain(Scalar::Number, &json!(digits)), Err(Fault::NumberTooLong));
+                assert_eq!(
+                    plain(Scalar::Number, &json!(digits)),
+                    Err(FieldErrorCode::NumberTooLong)
+                );
             }
         }
-        assert_eq!(bare(Scalar::Integer, "24952000000010910141"), Err(Fault::NumberTooLong));
-        assert_eq!(bare(Scalar::Integer, "12.50"), Err(Fault::NotAnInteger));
+        assert_eq!(
+            bare(Scalar::Integer, "24952000000010910141"),
+            Err(FieldErrorCode::NumberTooLong)
+        );
+        assert_eq!(bare(Scalar::Integer, "12.50"), Err(FieldErrorCode::NotAnInteger));
     }
 
     #[test]
@@ -319,7 +335,7 @@ mod tests {
         for none in
             [json!("noon"), json!("25:00"), json!(5), json!("abc 14:05"), json!("2024-01-05")]
         {
-            assert_eq!(plain(Scalar::Time, &none), Err(Fault::NotATime), "{none}");
+            assert_eq!(plain(Scalar::Time, &none), Err(FieldErrorCode::NotATime), "{none}");
         }
     }
 
@@ -330,9 +346,12 @@ mod tests {
         {
             assert_eq!(plain(Scalar::Uuid(None), &json!(written)), Ok(Some(usual.clone())));
             assert_eq!(plain(Scalar::Uuid(Some(4)), &json!(written)), Ok(Some(usual.clone())));
-            assert_eq!(plain(Scalar::Uuid(Some(1)), &json!(written)), Err(Fault::NotAUuid));
+            assert_eq!(
+                plain(Scalar::Uuid(Some(1)), &json!(written)),
+                Err(FieldErrorCode::NotAUuid)
+            );
         }
-        assert_eq!(plain(Scalar::Uuid(None), &json!("67e5")), Err(Fault::NotAUuid));
+        assert_eq!(plain(Scalar::Uuid(None), &json!("67e5")), Err(FieldErrorCode::NotAUuid));
     }
 
     #[test]
@@ -363,12 +382,15 @@ mod tests {
         let sizes = [json!("S"), json!("s"), json!("Large")];
         assert_eq!(chosen(&sizes, &json!("s")), Ok(Some(json!("s"))));
         assert_eq!(chosen(&sizes, &json!(" LARGE ")), Ok(Some(json!("Large"))));
-        assert_eq!(chosen(&sizes, &json!("huge")), Err(Fault::NotInEnum));
+        assert_eq!(chosen(&sizes, &json!("huge")), Err(FieldErrorCode::NotInEnum));
     }
 
     #[test]
     fn a_choice_that_two_spellings_fit_is_not_guessed() {
-        assert_eq!(chosen(&[json!("No"), json!("NO")], &json!("no")), Err(Fault::NotInEnum));
+        assert_eq!(
+            chosen(&[json!("No"), json!("NO")], &json!("no")),
+            Err(FieldErrorCode::NotInEnum)
+        );
     }
 
     #[test]
@@ -383,7 +405,7 @@ mod tests {
     #[test]
     fn a_listed_number_is_matched_by_its_value() {
         assert_eq!(chosen(&[json!(7), json!(19)], &json!("19.0 %")), Ok(Some(json!(19))));
-        assert_eq!(chosen(&[json!(7), json!(19)], &json!("16%")), Err(Fault::NotInEnum));
+        assert_eq!(chosen(&[json!(7), json!(19)], &json!("16%")), Err(FieldErrorCode::NotInEnum));
     }
 
     fn document_text() -> impl Strategy<Value = String> {

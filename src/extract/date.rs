@@ -12,7 +12,7 @@
 
 use jiff::civil::Date;
 
-use super::Fault;
+use super::FieldErrorCode;
 use super::fold::fold;
 
 const MONTHS: [&str; 12] = [
@@ -36,23 +36,23 @@ const HALVES: [&str; 2] = ["am", "pm"];
 const SHORTEST_ABBREVIATION: usize = 3;
 
 /// A date as `YYYY-MM-DD`. A time of day behind it is left out.
-pub(super) fn date(text: &str) -> Result<String, Fault> {
-    let moment = Moment::read(text).ok_or(Fault::NotADate)?;
-    moment.date(Fault::NotADate).map(|date| date.to_string())
+pub(super) fn date(text: &str) -> Result<String, FieldErrorCode> {
+    let moment = Moment::read(text).ok_or(FieldErrorCode::NotADate)?;
+    moment.date(FieldErrorCode::NotADate).map(|date| date.to_string())
 }
 
 /// A date and time as `YYYY-MM-DDTHH:MM:SS`, with the offset where the text has one.
-pub(super) fn date_time(text: &str) -> Result<String, Fault> {
-    let moment = Moment::read(text).ok_or(Fault::NotADateTime)?;
-    let time = moment.time.as_deref().ok_or(Fault::NotADateTime)?;
-    Ok(format!("{}T{time}", moment.date(Fault::NotADateTime)?))
+pub(super) fn date_time(text: &str) -> Result<String, FieldErrorCode> {
+    let moment = Moment::read(text).ok_or(FieldErrorCode::NotADateTime)?;
+    let time = moment.time.as_deref().ok_or(FieldErrorCode::NotADateTime)?;
+    Ok(format!("{}T{time}", moment.date(FieldErrorCode::NotADateTime)?))
 }
 
 /// A time of day as `HH:MM:SS`, with the offset where the text has one. A date before it is left out.
-pub(super) fn time_of_day(text: &str) -> Result<String, Fault> {
-    let moment = Moment::read(text).ok_or(Fault::NotATime)?;
-    let is_alone = moment.date.is_empty() || moment.date(Fault::NotATime).is_ok();
-    moment.time.filter(|_| is_alone).ok_or(Fault::NotATime)
+pub(super) fn time_of_day(text: &str) -> Result<String, FieldErrorCode> {
+    let moment = Moment::read(text).ok_or(FieldErrorCode::NotATime)?;
+    let is_alone = moment.date.is_empty() || moment.date(FieldErrorCode::NotATime).is_ok();
+    moment.time.filter(|_| is_alone).ok_or(FieldErrorCode::NotATime)
 }
 
 /// The words of a text, sorted into those of a date and a time that was read already.
@@ -93,14 +93,14 @@ impl Moment {
         Some(Self { date: tokens, time: Some(time) })
     }
 
-    fn date(&self, unreadable: Fault) -> Result<Date, Fault> {
+    fn date(&self, unreadable: FieldErrorCode) -> Result<Date, FieldErrorCode> {
         let mut dates = self.readings().ok_or(unreadable)?;
         dates.sort_unstable();
         dates.dedup();
         match dates.as_slice() {
             [] => Err(unreadable),
             [date] => Ok(*date),
-            _ => Err(Fault::AmbiguousDate),
+            _ => Err(FieldErrorCode::AmbiguousDate),
         }
     }
 
@@ -331,8 +331,8 @@ mod tests {
     use super::*;
 
     fn all_are(
-        expected: &Result<String, Fault>,
-        read: fn(&str) -> Result<String, Fault>,
+        expected: &Result<String, FieldErrorCode>,
+        read: fn(&str) -> Result<String, FieldErrorCode>,
         texts: &[&str],
     ) {
         for text in texts {
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_date_with_two_readings_is_ambiguous() {
-        let ambiguous = Err(Fault::AmbiguousDate);
+        let ambiguous = Err(FieldErrorCode::AmbiguousDate);
         all_are(&ambiguous, date, &["03/04/2018", "3-4-2018", "25/12/18", "25 Dec 18", "18-12-25"]);
         all_are(&ambiguous, date, &["31/12/99", "Dec 31, 99", "31.12.99", "99年12月31日"]);
         all_are(&ambiguous, date_time, &["03/04/2018 10:00"]);
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn what_is_no_day_of_the_calendar_is_no_date() {
-        let no_date = Err(Fault::NotADate);
+        let no_date = Err(FieldErrorCode::NotADate);
         all_are(
             &no_date,
             date,
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_day_without_a_time_is_no_date_time() {
-        let no_time = Err(Fault::NotADateTime);
+        let no_time = Err(FieldErrorCode::NotADateTime);
         all_are(
             &no_time,
             date_time,

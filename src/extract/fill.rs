@@ -18,7 +18,8 @@ use super::node::{Kind, Leaf, Node, Property};
 use super::pattern::{Effort, Matcher};
 use super::schema::Schema;
 use super::{
-    Extraction, Fault, Field, FieldError, Grounded, Validation, Warning, answer, child_pointer,
+    Extraction, ExtractionWarning, FieldError, FieldErrorCode, FieldOrigin, Grounded, Validation,
+    answer, child_pointer,
 };
 use crate::json::Tree;
 
@@ -54,7 +55,7 @@ impl Schema {
         let data = report.take(root, "", false);
         let Report { fields, errors, found } = report;
         if !found {
-            warn(&mut warnings, Warning::NothingFound);
+            warn(&mut warnings, ExtractionWarning::NothingFound);
         }
         let validation = Validation { valid: errors.is_empty(), errors };
         Extraction { data, fields, validation, warnings }
@@ -106,13 +107,13 @@ enum Content<'s> {
 
 /// A fault before its place in `data` is known.
 struct Mishap {
-    code: Fault,
+    code: FieldErrorCode,
     detail: String,
     raw: Option<String>,
 }
 
 impl Mishap {
-    fn new(code: Fault, raw: Option<String>) -> Self {
+    fn new(code: FieldErrorCode, raw: Option<String>) -> Self {
         Self { code, detail: code.detail().to_owned(), raw }
     }
 
@@ -123,7 +124,7 @@ impl Mishap {
              this one ends after {kept} of its {actual} elements. Ask for fewer fields or for a smaller part of \
              the page"
         );
-        Self { code: Fault::ConstraintViolated, detail, raw: None }
+        Self { code: FieldErrorCode::ConstraintViolated, detail, raw: None }
     }
 }
 
@@ -157,7 +158,7 @@ impl<'s> Slot<'s> {
     }
 
     /// Takes from a later page what is not here yet.
-    fn merge(&mut self, later: Self, warnings: &mut Vec<Warning>) {
+    fn merge(&mut self, later: Self, warnings: &mut Vec<ExtractionWarning>) {
         let blank = self.is_blank();
         match (&mut self.content, later.content) {
             (Content::Object(slots), Content::Object(others)) => {
@@ -172,7 +173,7 @@ impl<'s> Slot<'s> {
             }
             (Content::Scalar(value), Content::Scalar(other)) => {
                 if *value != other {
-                    warn(warnings, Warning::PagesDisagree);
+                    warn(warnings, ExtractionWarning::PagesDisagree);
                 }
             }
             (Content::Nothing, content) => {
@@ -331,7 +332,7 @@ impl<'s> Slot<'s> {
         self.content = Content::Nothing;
         let raw = self.raw.clone();
         self.mishaps.reserve_exact(1);
-        self.mishaps.push(Mishap { code: Fault::ConstraintViolated, detail, raw });
+        self.mishaps.push(Mishap { code: FieldErrorCode::ConstraintViolated, detail, raw });
         true
     }
 }
@@ -345,7 +346,7 @@ impl Mishap {
 /// Reads one page's answer into slots.
 struct Reader<'w> {
     page: u32,
-    warnings: &'w mut Vec<Warning>,
+    warnings: &'w mut Vec<ExtractionWarning>,
     /// Places so far.
     places: &'w mut usize,
     /// Bytes of the names on the way to the present place.
@@ -395,7 +396,7 @@ impl Reader<'_> {
         };
         let is_asked_for = |name: &String| properties.iter().any(|property| property.name == *name);
         if !members.iter().all(|(name, _)| is_asked_for(name)) {
-            warn(self.warnings, Warning::UnexpectedFieldsDropped);
+            warn(self.warnings, ExtractionWarning::UnexpectedFieldsDropped);
         }
         let slots = properties.iter().map(|property| {
             let member = members.iter().find(|(name, _)| *name == property.name);
@@ -409,7 +410,7 @@ impl Reader<'_> {
     }
 
     fn unreadable<'s>(node: &'s Node, answer: &Tree) -> Slot<'s> {
-        let mishaps = vec![Mishap::new(Fault::NotAnObject, raw(answer))];
+        let mishaps = vec![Mishap::new(FieldErrorCode::NotAnObject, raw(answer))];
         Slot { raw: raw(answer), mishaps, ..Slot::new(node, Content::Nothing) }
     }
 
@@ -442,7 +443,7 @@ impl Reader<'_> {
 /// The public face of the slots, in the order of `data`.
 #[derive(Default)]
 struct Report {
-    fields: Vec<(String, Field)>,
+    fields: Vec<(String, FieldOrigin)>,
     errors: Vec<FieldError>,
     /// Whether any value is there.
     found: bool,
@@ -455,7 +456,8 @@ impl Report {
             && !slot.node.nullable
             && slot.mishaps.is_empty()
             && matches!(slot.content, Content::Nothing);
-        let missing = missing.then(|| Mishap::new(Fault::RequiredMissing, slot.raw.clone()));
+        let missing =
+            missing.then(|| Mishap::new(FieldErrorCode::RequiredMissing, slot.raw.clone()));
         let errors = slot.mishaps.into_iter().chain(missing).map(|mishap| FieldError {
             pointer: pointer.to_owned(),
             code: mishap.code,
@@ -491,7 +493,7 @@ impl Report {
     ) -> Value {
         self.found |= !value.is_null();
         let grounded = raw.is_none().then_some(Grounded::None);
-        self.fields.push((pointer.to_owned(), Field { raw, page, grounded }));
+        self.fields.push((pointer.to_owned(), FieldOrigin { raw, page, grounded }));
         value
     }
 }
@@ -510,7 +512,7 @@ fn raw(answer: &Tree) -> Option<String> {
     }
 }
 
-fn warn(warnings: &mut Vec<Warning>, warning: Warning) {
+fn warn(warnings: &mut Vec<ExtractionWarning>, warning: ExtractionWarning) {
     if !warnings.contains(&warning) {
         warnings.push(warning);
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::child_pointer;
 use super::error::SchemaError;
 use super::pattern::Patterns;
-use super::pattern::weight::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES, Refusal};
+use super::pattern::weight::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES, PatternError};
 
 /// The keywords of one place of a schema.
 pub(super) type Members = Map<String, Value>;
@@ -122,14 +122,14 @@ pub(super) fn binds_numbers(rule: &str) -> bool {
 }
 
 /// Why the pattern at `pointer` is refused.
-fn refused_pattern(refusal: Refusal, pointer: String) -> SchemaError {
+fn refused_pattern(refusal: PatternError, pointer: String) -> SchemaError {
     let detail = match refusal {
-        Refusal::NotRegular => format!("\"pattern\" takes {}", expected_operand("pattern")),
-        Refusal::TooHeavy(actual) => format!(
+        PatternError::NotRegular => format!("\"pattern\" takes {}", expected_operand("pattern")),
+        PatternError::TooHeavy(actual) => format!(
             "this pattern would take at least {actual} bytes to match; the limit is {MAX_PATTERN_BYTES}. \
              Shorten it, or lower its counts: {{1,5}} of a class makes five classes"
         ),
-        Refusal::TooHeavyTogether(actual) => {
+        PatternError::TooHeavyTogether(actual) => {
             let allowed = MAX_PATTERNS_BYTES;
             return SchemaError::PatternsTooHeavy { pointer, actual, allowed };
         }

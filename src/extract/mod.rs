@@ -44,16 +44,16 @@ pub struct Extraction {
     /// Where each scalar and each null of `data` comes from, by JSON Pointer (RFC 6901) into
     /// `data`, in the order of `data`.
     #[serde(serialize_with = "as_map")]
-    pub fields: Vec<(String, Field)>,
+    pub fields: Vec<(String, FieldOrigin)>,
     /// What stands between `data` and the schema as it was given.
     pub validation: Validation,
     /// What happened to the answer as a whole; each at most once.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<ExtractionWarning>,
 }
 
 /// The origin of one value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Field {
+pub struct FieldOrigin {
     /// What the model wrote: its string unchanged, or the JSON text of anything else; null where it
     /// wrote nothing.
     pub raw: Option<String>,
@@ -92,7 +92,7 @@ pub struct FieldError {
     /// since the elements behind it have moved up.
     pub pointer: String,
     /// The situation, stable.
-    pub code: Fault,
+    pub code: FieldErrorCode,
     /// The situation for a person; never quotes the document.
     pub detail: String,
     /// What the model wrote.
@@ -103,7 +103,7 @@ pub struct FieldError {
 /// Why a value is null, in the words of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
+pub enum FieldErrorCode {
     /// The schema requires it and the document does not show it.
     RequiredMissing,
     /// A list or an object where text was asked for.
@@ -134,7 +134,7 @@ pub enum Fault {
     ConstraintViolated,
 }
 
-impl Fault {
+impl FieldErrorCode {
     /// The situation in a sentence without the value.
     pub const fn detail(self) -> &'static str {
         match self {
@@ -163,7 +163,7 @@ impl Fault {
 /// Something about an answer that no single field tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Warning {
+pub enum ExtractionWarning {
     /// The model answered fields that the schema does not have.
     UnexpectedFieldsDropped,
     /// Two pages gave different values for one field; the earlier page was kept.
@@ -172,7 +172,10 @@ pub enum Warning {
     NothingFound,
 }
 
-fn as_map<S: Serializer>(fields: &[(String, Field)], serializer: S) -> Result<S::Ok, S::Error> {
+fn as_map<S: Serializer>(
+    fields: &[(String, FieldOrigin)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(fields.len()))?;
     for (pointer, field) in fields {
         map.serialize_entry(pointer, field)?;

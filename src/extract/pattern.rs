@@ -24,7 +24,7 @@ use regex_syntax::ast::parse::Parser;
 use regex_syntax::hir::Hir;
 use regex_syntax::hir::translate::Translator;
 
-use weight::{MAX_PATTERNS_BYTES, Refusal};
+use weight::{MAX_PATTERNS_BYTES, PatternError};
 
 /// Steps that the patterns of a schema may take to match one answer, in states of their programs. Texts that
 /// repeat themselves take few, since the matcher remembers what it worked out.
@@ -45,13 +45,13 @@ pub(super) struct Patterns {
 
 impl Patterns {
     /// Adds a pattern; one that is known weighs nothing more.
-    pub(super) fn admit(&mut self, pattern: &str) -> Result<(), Refusal> {
+    pub(super) fn admit(&mut self, pattern: &str) -> Result<(), PatternError> {
         if self.known.contains(pattern) {
             return Ok(());
         }
-        let bytes = self.bytes + Reading::of(pattern)?.bytes();
+        let bytes = self.bytes + ParsedPattern::of(pattern)?.bytes();
         if bytes > MAX_PATTERNS_BYTES {
-            return Err(Refusal::TooHeavyTogether(bytes));
+            return Err(PatternError::TooHeavyTogether(bytes));
         }
         self.bytes = bytes;
         self.known.insert(pattern.to_owned());
@@ -60,8 +60,8 @@ impl Patterns {
 }
 
 /// A pattern that was parsed and weighed.
-struct Reading {
-    form: Form,
+struct ParsedPattern {
+    form: PatternForm,
     /// Bytes of its syntax tree.
     tree: u64,
     /// Bytes of its program.
@@ -71,20 +71,20 @@ struct Reading {
 }
 
 /// What it takes to match a pattern.
-enum Form {
+enum PatternForm {
     /// To count characters of one class.
     Count(RepeatedClass),
     /// A regular expression.
     Expression(Hir),
 }
 
-impl Reading {
-    fn of(pattern: &str) -> Result<Self, Refusal> {
+impl ParsedPattern {
+    fn of(pattern: &str) -> Result<Self, PatternError> {
         let text = weight::of_text(pattern);
         weight::refuse_heavier(text)?;
         let pattern = &*control_letters(pattern);
         let translated =
-            jsonschema_regex::to_rust_regex(pattern).map_err(|()| Refusal::NotRegular)?;
+            jsonschema_regex::to_rust_regex(pattern).map_err(|()| PatternError::NotRegular)?;
         let reading = Self::of_translated(&translated, text)?;
         let reading = reading.or_cheaper(pattern, &translated, text)?;
         weight::refuse_heavier(reading.bytes())?;
@@ -93,25 +93,26 @@ impl Reading {
 
     /// Reads a pattern in Rust's syntax whose text weighs so much. Its tree is light enough to have; its program
     /// need not be.
-    fn of_translated(pattern: &str, text: u64) -> Result<Self, Refusal> {
-        let tree = Parser::new().parse(pattern).map_err(|_| Refusal::NotRegular)?;
+    fn of_translated(pattern: &str, text: u64) -> Result<Self, PatternError> {
+        let tree = Parser::new().parse(pattern).map_err(|_| PatternError::NotRegular)?;
         let folds = weight::folds(&tree);
         let bytes = weight::of_tree(&tree, pattern, text, folds)?;
-        let hir = Translator::new().translate(pattern, &tree).map_err(|_| Refusal::NotRegular)?;
+        let hir =
+            Translator::new().translate(pattern, &tree).map_err(|_| PatternError::NotRegular)?;
         let program = weight::of_program(&hir);
-        Ok(Self { form: Form::Expression(hir), tree: bytes, program, folds })
+        Ok(Self { form: PatternForm::Expression(hir), tree: bytes, program, folds })
     }
 
     /// A form of the pattern that matches the same texts with a smaller program, where one is needed and
     /// there is one. To fold cases once more would cost more than it saves.
-    fn or_cheaper(self, pattern: &str, translated: &str, text: u64) -> Result<Self, Refusal> {
+    fn or_cheaper(self, pattern: &str, translated: &str, text: u64) -> Result<Self, PatternError> {
         if self.folds || self.program <= weight::MODEST_BYTES {
             return Ok(self);
         }
         match jsonschema_regex::search_form(pattern, translated) {
             None => Ok(self),
             Some(Search::RepeatedClass(class)) => {
-                Ok(Self { form: Form::Count(class), program: weight::MODEST_BYTES, ..self })
+                Ok(Self { form: PatternForm::Count(class), program: weight::MODEST_BYTES, ..self })
             }
             Some(Search::Collapsed(shorter)) => Self::of_translated(&shorter, text),
         }
@@ -184,9 +185,9 @@ pub(super) enum Matcher {
 impl Matcher {
     /// Compiles a pattern that was [admitted](Patterns::admit); none for any other that is too heavy.
     pub(super) fn of(pattern: &str) -> Option<Self> {
-        let hir = match Reading::of(pattern).ok()?.form {
-            Form::Count(class) => return Some(Self::Count(class)),
-            Form::Expression(hir) => hir,
+        let hir = match ParsedPattern::of(pattern).ok()?.form {
+            PatternForm::Count(class) => return Some(Self::Count(class)),
+            PatternForm::Expression(hir) => hir,
         };
         let config =
             Config::new().which_captures(WhichCaptures::None).nfa_size_limit(Some(PROGRAM_BYTES));

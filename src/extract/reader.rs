@@ -44,7 +44,7 @@ pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
     let mut reader =
         Reader { document: value, open: Vec::new(), properties: 0, bytes: 0, values: 0, patterns };
     reader.measure(value)?;
-    let root = reader.node(value, "", Place::default())?;
+    let root = reader.node(value, "", SchemaPlace::default())?;
     match root.kind {
         Kind::Object(_) => Ok(root),
         _ => Err(SchemaError::malformed(
@@ -72,7 +72,7 @@ struct Reader<'s> {
 
 /// What a schema stands in.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place<'p> {
+struct SchemaPlace<'p> {
     /// Objects around it.
     level: usize,
     /// Schemas around it, those that only refer or choose included.
@@ -95,7 +95,12 @@ impl<'s> Reader<'s> {
         refuse_more(self.values)
     }
 
-    fn node(&mut self, schema: &'s Value, at: &str, place: Place<'_>) -> Result<Node, SchemaError> {
+    fn node(
+        &mut self,
+        schema: &'s Value,
+        at: &str,
+        place: SchemaPlace<'_>,
+    ) -> Result<Node, SchemaError> {
         if place.depth >= MAX_DEPTH {
             return Err(SchemaError::unsupported(
                 at,
@@ -110,7 +115,7 @@ impl<'s> Reader<'s> {
                 "a schema is an object such as {\"type\": \"string\"}".into(),
             ));
         };
-        let inside = Place { depth: place.depth + 1, ..place };
+        let inside = SchemaPlace { depth: place.depth + 1, ..place };
         let mut node = if let Some(target) = members.get("$ref") {
             known_keywords(members, at, &["$ref"])?;
             self.reference(target, &child_pointer(at, "$ref"), inside)?
@@ -133,7 +138,7 @@ impl<'s> Reader<'s> {
         &mut self,
         target: &'s Value,
         at: &str,
-        place: Place<'_>,
+        place: SchemaPlace<'_>,
     ) -> Result<Node, SchemaError> {
         let local = target.as_str().and_then(|target| target.strip_prefix('#')).filter(|pointer| {
             pointer.starts_with("/$defs/") || pointer.starts_with("/definitions/")
@@ -164,7 +169,7 @@ impl<'s> Reader<'s> {
         list: &'s Value,
         exclusive: bool,
         at: &str,
-        place: Place<'_>,
+        place: SchemaPlace<'_>,
     ) -> Result<Node, SchemaError> {
         let list = list.as_array().map_or(&[][..], Vec::as_slice);
         let is_null = |member: &Value| member.get("type").is_some_and(|name| name == "null");
@@ -191,7 +196,7 @@ impl<'s> Reader<'s> {
         &mut self,
         list: &'s Value,
         at: &str,
-        place: Place<'_>,
+        place: SchemaPlace<'_>,
     ) -> Result<Node, SchemaError> {
         match list.as_array().map(Vec::as_slice) {
             Some([member]) => self.node(member, &format!("{at}/0"), place),
@@ -206,7 +211,7 @@ impl<'s> Reader<'s> {
         &mut self,
         members: &'s Members,
         at: &str,
-        place: Place<'_>,
+        place: SchemaPlace<'_>,
     ) -> Result<Node, SchemaError> {
         let Types { names, null } = declared_types(members, at)?;
         let keywords = names.iter().flat_map(|name| {
@@ -245,7 +250,7 @@ impl<'s> Reader<'s> {
         &mut self,
         members: &'s Members,
         at: &str,
-        place: Place<'_>,
+        place: SchemaPlace<'_>,
     ) -> Result<Kind, SchemaError> {
         if place.level >= MAX_LEVELS {
             return Err(SchemaError::TooDeep { pointer: at.to_owned(), allowed: MAX_LEVELS });
@@ -272,7 +277,7 @@ impl<'s> Reader<'s> {
             }
         };
         let required = required_names(members, fields, at)?;
-        let inner = Place { level: place.level + 1, element: None, ..place };
+        let inner = SchemaPlace { level: place.level + 1, element: None, ..place };
         let mut properties = Vec::with_capacity(fields.len());
         for (name, schema) in fields {
             if name.len() > MAX_NAME_BYTES {
@@ -298,7 +303,7 @@ impl<'s> Reader<'s> {
         &mut self,
         members: &'s Members,
         at: &str,
-        place: Place<'_>,
+        place: SchemaPlace<'_>,
     ) -> Result<Kind, SchemaError> {
         if let Some(element) = place.element {
             return Err(SchemaError::unsupported(
@@ -328,7 +333,7 @@ impl<'s> Reader<'s> {
                 ));
             }
         };
-        let item = self.node(schema, &pointer, Place { element: Some(&pointer), ..place })?;
+        let item = self.node(schema, &pointer, SchemaPlace { element: Some(&pointer), ..place })?;
         Ok(Kind::Array(Box::new(item)))
     }
 }

@@ -89,12 +89,21 @@ impl Tree {
         let quoted = |text: &str| text.len() + 2;
         match self {
             Self::Null => 4,
-            Self::Bool(boolean) => if *boolean { 4 } else { 5 },
+            Self::Bool(boolean) => {
+                if *boolean {
+                    4
+                } else {
+                    5
+                }
+            }
             Self::Number(digits) => digits.len(),
             Self::String(text) => quoted(text),
-            Self::Array(items) => 2 + items.iter().map(|item| item.unescaped_bytes() + 1).sum::<usize>(),
+            Self::Array(items) => {
+                2 + items.iter().map(|item| item.unescaped_bytes() + 1).sum::<usize>()
+            }
             Self::Object(members) => {
-                let member = |(name, value): &(String, Self)| quoted(name) + value.unescaped_bytes() + 2;
+                let member =
+                    |(name, value): &(String, Self)| quoted(name) + value.unescaped_bytes() + 2;
                 2 + members.iter().map(member).sum::<usize>()
             }
         }

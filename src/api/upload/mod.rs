@@ -66,14 +66,16 @@ async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Up
     options.add_query(query)?;
     let (parts, body) = request.into_parts();
     let pieces = Pieces::of(gateway, body);
-    let file = match Form::of(&parts.headers) {
-        Form::Multipart => read_multipart(&parts.headers, pieces, &room, &mut options).await?,
-        Form::Json => {
+    let file = match UploadForm::of(&parts.headers) {
+        UploadForm::Multipart => {
+            read_multipart(&parts.headers, pieces, &room, &mut options).await?
+        }
+        UploadForm::Json => {
             let body = collect(pieces, &room).await?;
             require_text(&body)?;
             read_json(body, room, &mut options).await?
         }
-        Form::File => collect(pieces, &room).await?.into(),
+        UploadForm::File => collect(pieces, &room).await?.into(),
     };
     Ok(Upload { file, options })
 }
@@ -153,13 +155,13 @@ fn require_text(body: &[u8]) -> Result<(), Problem> {
 }
 
 /// How the file is wrapped.
-enum Form {
+enum UploadForm {
     Multipart,
     Json,
     File,
 }
 
-impl Form {
+impl UploadForm {
     fn of(headers: &HeaderMap) -> Self {
         let essence = headers.get(header::CONTENT_TYPE).map(essence).unwrap_or_default();
         if essence.eq_ignore_ascii_case(b"multipart/form-data") {

@@ -25,7 +25,7 @@ impl Schema {
 }
 
 /// Pointer, code and raw text of each error.
-fn errors(extraction: &Extraction) -> Vec<(&str, Fault, Option<&str>)> {
+fn errors(extraction: &Extraction) -> Vec<(&str, FieldErrorCode, Option<&str>)> {
     let errors = extraction.validation.errors.iter();
     errors.map(|error| (error.pointer.as_str(), error.code, error.raw.as_deref())).collect()
 }
@@ -55,9 +55,9 @@ fn the_fare_of_the_documentation_is_a_number_with_its_raw_text() {
 fn what_the_answer_lacks_is_null_and_has_no_page() {
     let extraction = schema(&json!({ "a": { "type": "string" } })).filled(&json!({}), 1);
     assert_eq!(extraction.data, json!({ "a": null }));
-    let field = Field { raw: None, page: None, grounded: Some(Grounded::None) };
+    let field = FieldOrigin { raw: None, page: None, grounded: Some(Grounded::None) };
     assert_eq!(extraction.fields, [("/a".to_owned(), field)]);
-    assert_eq!(extraction.warnings, [Warning::NothingFound]);
+    assert_eq!(extraction.warnings, [ExtractionWarning::NothingFound]);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_required_field_that_is_missing_makes_the_answer_invalid() {
     let field = json!({ "a": { "type": "string" }, "b": { "type": ["string", "null"] } });
     let extraction = schema_requiring(&field, &["a", "b"]).filled(&json!({}), 1);
     assert!(!extraction.validation.valid);
-    assert_eq!(errors(&extraction), [("/a", Fault::RequiredMissing, None)]);
+    assert_eq!(errors(&extraction), [("/a", FieldErrorCode::RequiredMissing, None)]);
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn what_cannot_be_read_is_null_with_one_error_and_its_raw_text() {
         .filled(&json!({ "sum": "about 5", "day": "03/04/2018" }), 1);
     assert_eq!(extraction.data, json!({ "sum": null, "day": null }));
     let expected = [
-        ("/sum", Fault::NotANumber, Some("about 5")),
-        ("/day", Fault::AmbiguousDate, Some("03/04/2018")),
+        ("/sum", FieldErrorCode::NotANumber, Some("about 5")),
+        ("/day", FieldErrorCode::AmbiguousDate, Some("03/04/2018")),
     ];
     assert_eq!(errors(&extraction), expected);
 }
@@ -87,7 +87,7 @@ fn keys_outside_the_schema_are_dropped_with_one_warning() {
     let answer = json!({ "rows": [{ "name": "a", "x": 1 }, { "name": "b", "y": 2 }], "z": 3 });
     let extraction = rows().filled(&answer, 1);
     assert_eq!(extraction.data["rows"][1], json!({ "name": "b", "sum": null }));
-    assert_eq!(extraction.warnings, [Warning::UnexpectedFieldsDropped]);
+    assert_eq!(extraction.warnings, [ExtractionWarning::UnexpectedFieldsDropped]);
     let written = serde_json::to_value(&extraction.warnings).expect("JSON");
     assert_eq!(written, json!(["unexpected_fields_dropped"]));
 }
@@ -104,7 +104,7 @@ fn an_empty_row_copied_from_the_template_is_left_out() {
 fn an_error_in_a_row_points_to_where_the_row_stands_in_the_data() {
     let answer = json!({ "rows": [{}, { "name": "a" }, { "name": "b", "sum": "x" }] });
     let extraction = rows().filled(&answer, 1);
-    assert_eq!(errors(&extraction), [("/rows/1/sum", Fault::NotANumber, Some("x"))]);
+    assert_eq!(errors(&extraction), [("/rows/1/sum", FieldErrorCode::NotANumber, Some("x"))]);
     assert!(extraction.data.pointer("/rows/1/sum").is_some_and(Value::is_null));
 }
 
@@ -113,7 +113,7 @@ fn an_element_that_cannot_be_read_is_left_out_and_reported_at_the_list() {
     let schema = schema(&json!({ "sums": { "type": "array", "items": { "type": "number" } } }));
     let extraction = schema.filled(&json!({ "sums": ["1", "x", "3"] }), 1);
     assert_eq!(extraction.data, json!({ "sums": [1, 3] }));
-    assert_eq!(errors(&extraction), [("/sums", Fault::NotANumber, Some("x"))]);
+    assert_eq!(errors(&extraction), [("/sums", FieldErrorCode::NotANumber, Some("x"))]);
     let extraction = schema.filled(&json!({ "sums": "x" }), 1);
     assert_eq!(extraction.data, json!({ "sums": null }));
 }
@@ -125,7 +125,7 @@ fn an_element_inside_a_row_is_left_out_of_its_own_list() {
     let schema = schema(&json!({ "rows": { "type": "array", "items": row } }));
     let extraction = schema.filled(&json!({ "rows": [{ "sums": ["x", "1"] }] }), 1);
     assert_eq!(extraction.data, json!({ "rows": [{ "sums": [1] }] }));
-    assert_eq!(errors(&extraction), [("/rows/0/sums", Fault::NotANumber, Some("x"))]);
+    assert_eq!(errors(&extraction), [("/rows/0/sums", FieldErrorCode::NotANumber, Some("x"))]);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn an_object_of_another_kind_is_null_with_an_error() {
     let schema = schema(&json!({ "seller": inner }));
     let extraction = schema.filled(&json!({ "seller": "ACME" }), 1);
     assert_eq!(extraction.data, json!({ "seller": null }));
-    assert_eq!(errors(&extraction), [("/seller", Fault::NotAnObject, Some("ACME"))]);
+    assert_eq!(errors(&extraction), [("/seller", FieldErrorCode::NotAnObject, Some("ACME"))]);
     assert_eq!(schema.filled(&json!(5), 1).data, json!({ "seller": null }));
 }
 
@@ -164,7 +164,7 @@ fn a_long_number_is_kept_in_a_text_and_null_in_a_number() {
     let raw: Vec<_> = extraction.fields.iter().map(|(_, field)| field.raw.as_deref()).collect();
     let number = Some("24952000000010910141");
     assert_eq!(raw, [number, number, Some("12.50"), Some("007")]);
-    assert_eq!(errors(&extraction), [("/n", Fault::NumberTooLong, number)]);
+    assert_eq!(errors(&extraction), [("/n", FieldErrorCode::NumberTooLong, number)]);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_value_against_a_rule_is_null_with_the_rule_in_the_error() {
     let schema = schema(&json!({ "code": { "type": "string", "pattern": "^[A-Z]{3}$" } }));
     let extraction = schema.filled(&json!({ "code": "EURO" }), 1);
     assert_eq!(extraction.data, json!({ "code": null }));
-    assert_eq!(errors(&extraction), [("/code", Fault::ConstraintViolated, Some("EURO"))]);
+    assert_eq!(errors(&extraction), [("/code", FieldErrorCode::ConstraintViolated, Some("EURO"))]);
     assert!(extraction.validation.errors[0].detail.contains("pattern"));
 }
 
@@ -198,7 +198,7 @@ fn pages_complete_each_other_and_lists_go_on() {
     let pages: Vec<_> = extraction.fields.iter().map(|(_, field)| field.page).collect();
     assert_eq!(pages, [Some(1), Some(2), Some(1), Some(2)]);
     assert!(extraction.validation.valid);
-    assert_eq!(extraction.warnings, [Warning::PagesDisagree]);
+    assert_eq!(extraction.warnings, [ExtractionWarning::PagesDisagree]);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_model_of_pydantic_is_filled_as_its_types_say() {
     assert_eq!(filled("Contact", &contact), contact);
     let broken = Schema::parse(&of_pydantic()["Contact"]).expect("a schema");
     let broken = broken.filled(&json!({ "email": "at home", "since": 1 }), 1);
-    assert_eq!(errors(&broken), [("/email", Fault::ConstraintViolated, Some("at home"))]);
+    assert_eq!(errors(&broken), [("/email", FieldErrorCode::ConstraintViolated, Some("at home"))]);
 }
 
 proptest! {
@@ -400,7 +400,7 @@ fn a_pattern_binds_each_place_that_has_it() {
     assert_eq!(extraction.data, json!({ "code": "ABC1", "rows": expected }));
     let errors: Vec<_> =
         extraction.validation.errors.iter().map(|error| (&*error.pointer, error.code)).collect();
-    assert_eq!(errors, [("/rows/1/code", Fault::ConstraintViolated)]);
+    assert_eq!(errors, [("/rows/1/code", FieldErrorCode::ConstraintViolated)]);
 }
 
 #[test]

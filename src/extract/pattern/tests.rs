@@ -70,8 +70,8 @@ pub(in crate::extract) const OF_DOCUMENTS: [(&str, &str); 44] = [
     (r"^[\s\S]*$", "a\nb"),
 ];
 
-fn weighed(pattern: &str) -> Result<u64, Refusal> {
-    Reading::of(pattern).map(|reading| reading.bytes())
+fn weighed(pattern: &str) -> Result<u64, PatternError> {
+    ParsedPattern::of(pattern).map(|reading| reading.bytes())
 }
 
 /// Whether the pattern matches, by the matcher.
@@ -114,7 +114,7 @@ fn patterns_that_are_too_heavy_together_are_refused_with_both_numbers() {
     let mut patterns = Patterns::default();
     let heavy = |index: usize| format!(r"^([\p{{L}}\p{{N}}\p{{M}}]{{1,5}}7)$|x{index}");
     let refusal = (0..100).find_map(|index| patterns.admit(&heavy(index)).err());
-    let Some(Refusal::TooHeavyTogether(bytes)) = refusal else { panic!("{refusal:?}") };
+    let Some(PatternError::TooHeavyTogether(bytes)) = refusal else { panic!("{refusal:?}") };
     assert!(bytes > MAX_PATTERNS_BYTES && bytes < MAX_PATTERNS_BYTES + MAX_PATTERN_BYTES);
 }
 
@@ -141,7 +141,7 @@ fn a_pattern_that_is_too_heavy_is_refused_before_it_becomes_what_it_would_weigh(
         format!("(?i){}", "k".repeat(5_000)),
     ] {
         let shown: String = pattern.chars().take(30).collect();
-        assert!(matches!(weighed(&pattern), Err(Refusal::TooHeavy(_))), "{shown}");
+        assert!(matches!(weighed(&pattern), Err(PatternError::TooHeavy(_))), "{shown}");
     }
 }
 
@@ -150,10 +150,10 @@ fn what_is_no_regular_expression_is_refused() {
     for pattern in
         ["(", "[z-a]", "a{2,1}", "(?=x)", "(?<!x)", r"(a)\1", r"\p{Nonsense}", "*", r"\a"]
     {
-        assert_eq!(weighed(pattern), Err(Refusal::NotRegular), "{pattern}");
+        assert_eq!(weighed(pattern), Err(PatternError::NotRegular), "{pattern}");
     }
     let nested = format!("{}a{}", "(".repeat(1_000), ")".repeat(1_000));
-    assert_eq!(weighed(&nested), Err(Refusal::NotRegular));
+    assert_eq!(weighed(&nested), Err(PatternError::NotRegular));
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn control_letters_are_read_as_ecmascript_does() {
     assert_eq!(control_letters(r"a\cM\\cA\c1[\cz]"), r"a\x0d\\cA\c1[\x1a]");
     assert_eq!(matches(r"^\cJ$", "\n"), Some(true));
     assert_eq!(matches(r"^\\cJ$", r"\cJ"), Some(true));
-    assert_eq!(weighed(r"\c1"), Err(Refusal::NotRegular));
+    assert_eq!(weighed(r"\c1"), Err(PatternError::NotRegular));
 }
 
 #[test]
@@ -192,8 +192,8 @@ fn rows_that_repeat_themselves_take_little_work() {
 }
 
 /// What the program of a reading takes, in bytes; none where the reading needs none.
-fn compiled(reading: &Reading) -> Option<u64> {
-    let Form::Expression(hir) = &reading.form else { return None };
+fn compiled(reading: &ParsedPattern) -> Option<u64> {
+    let PatternForm::Expression(hir) = &reading.form else { return None };
     let config = Config::new().which_captures(WhichCaptures::None);
     let program = Compiler::new().configure(config).build_from_hir(hir).expect("a program");
     Some(program.memory_usage() as u64)
@@ -202,7 +202,7 @@ fn compiled(reading: &Reading) -> Option<u64> {
 fn assert_weight_covers_program(pattern: &str) {
     // Tables that each program has, whatever the pattern.
     const FRAME: u64 = 1024;
-    let Ok(reading) = Reading::of(pattern) else { return };
+    let Ok(reading) = ParsedPattern::of(pattern) else { return };
     if let Some(actual) = compiled(&reading) {
         let weight = reading.program;
         assert!(actual <= weight + FRAME, "{pattern}: {actual} bytes, weighed as {weight}");

@@ -16,7 +16,7 @@ pub(in crate::extract) const MAX_PATTERNS_BYTES: u64 = 2560 * 1024;
 
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::extract) enum Refusal {
+pub(in crate::extract) enum PatternError {
     /// It is no regular expression, or one that needs more than linear time.
     NotRegular,
     /// It weighs at least so many bytes, which is more than [`MAX_PATTERN_BYTES`].
@@ -46,8 +46,8 @@ const STATE_BYTES: u64 = 32;
 const TRANSITION_BYTES: u64 = 8;
 
 /// Refuses a pattern that weighs too much.
-pub(super) const fn refuse_heavier(bytes: u64) -> Result<(), Refusal> {
-    if bytes > MAX_PATTERN_BYTES { Err(Refusal::TooHeavy(bytes)) } else { Ok(()) }
+pub(super) const fn refuse_heavier(bytes: u64) -> Result<(), PatternError> {
+    if bytes > MAX_PATTERN_BYTES { Err(PatternError::TooHeavy(bytes)) } else { Ok(()) }
 }
 
 /// What the tree of a pattern weighs by its text alone.
@@ -66,7 +66,12 @@ pub(super) fn of_text(pattern: &str) -> u64 {
 
 /// What the tree of a pattern weighs, its text and the classes that it becomes; `folds` tells whether letters
 /// stand for both cases in it.
-pub(super) fn of_tree(tree: &Ast, pattern: &str, text: u64, folds: bool) -> Result<u64, Refusal> {
+pub(super) fn of_tree(
+    tree: &Ast,
+    pattern: &str,
+    text: u64,
+    folds: bool,
+) -> Result<u64, PatternError> {
     let bytes = if folds { FOLDED * text } else { text };
     ast::visit(tree, Classes { pattern, folds, bytes })
 }
@@ -115,41 +120,41 @@ struct Classes<'p> {
 }
 
 impl Classes<'_> {
-    fn add(&mut self, bytes: u64) -> Result<(), Refusal> {
+    fn add(&mut self, bytes: u64) -> Result<(), PatternError> {
         self.bytes = self.bytes.saturating_add(bytes);
         refuse_heavier(self.bytes)
     }
 
-    fn unicode(&mut self, class: &ClassUnicode) -> Result<(), Refusal> {
+    fn unicode(&mut self, class: &ClassUnicode) -> Result<(), PatternError> {
         self.add(CLASS_BYTES)?;
         if !self.folds {
             return Ok(());
         }
         let tree = Ast::class_unicode(class.clone());
         let hir = Translator::new().translate(self.pattern, &tree);
-        let hir = hir.map_err(|_| Refusal::NotRegular)?;
+        let hir = hir.map_err(|_| PatternError::NotRegular)?;
         let HirKind::Class(Class::Unicode(class)) = hir.kind() else { return Ok(()) };
         class.iter().try_for_each(|range| self.folded(range.start(), range.end()))
     }
 
-    fn folded(&mut self, start: char, end: char) -> Result<(), Refusal> {
+    fn folded(&mut self, start: char, end: char) -> Result<(), PatternError> {
         self.add(u64::from(u32::from(end).saturating_sub(u32::from(start))))
     }
 }
 
 impl Visitor for Classes<'_> {
     type Output = u64;
-    type Err = Refusal;
+    type Err = PatternError;
 
-    fn finish(self) -> Result<u64, Refusal> {
+    fn finish(self) -> Result<u64, PatternError> {
         refuse_heavier(self.bytes).map(|()| self.bytes)
     }
 
-    fn visit_pre(&mut self, tree: &Ast) -> Result<(), Refusal> {
+    fn visit_pre(&mut self, tree: &Ast) -> Result<(), PatternError> {
         if let Ast::ClassUnicode(class) = tree { self.unicode(class) } else { Ok(()) }
     }
 
-    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), Refusal> {
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), PatternError> {
         match item {
             ClassSetItem::Unicode(class) => self.unicode(class),
             ClassSetItem::Range(range) if self.folds => self.folded(range.start.c, range.end.c),
