@@ -37,7 +37,6 @@ use crate::ledger::account::Balances;
 use crate::ledger::books::{Bill, Charge};
 use crate::ledger::budget::{Budgets, RemainingTokens};
 use crate::ledger::{Ledger, Reservation, ReserveError};
-use crate::quote::Quote;
 use crate::rate_limit::{Quotas, RateLimiter, Taken};
 use crate::telemetry::metrics::Metrics;
 use crate::units::{Money, Tokens, Usage};
@@ -129,24 +128,8 @@ impl Admission {
         Self { limiter, ledger, clock, metrics }
     }
 
-    /// Admits one call of at most the quote's bound, to be noted on `tab`. If only calls in flight keep it from
-    /// fitting into a budget, it waits for them, but leaves [`LEAST_TIME_FOR_AN_ATTEMPT`] before `deadline`.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound, or the deadline is too
-    /// near; nothing is taken then.
-    pub async fn admit(
-        &self,
-        tenant: &Arc<Tenant>,
-        quote: &Quote,
-        deadline: Instant,
-        tab: &Tab,
-    ) -> Result<Permit, Refusal> {
-        self.admit_bound(tenant, &quote.model, quote.bound, deadline, tab).await
-    }
-
-    /// Admits one call of `model` that is billed `bound` at most; waits like [`admit`](Self::admit).
+    /// Admits one call of `model` that is billed `bound` at most, to be noted on `tab`. If only calls in flight keep it
+    /// from fitting into a budget, it waits for them, but leaves [`LEAST_TIME_FOR_AN_ATTEMPT`] before `deadline`.
     ///
     /// # Errors
     ///

@@ -29,9 +29,7 @@ use crate::auth::tenant::{Tenant, UnknownBill};
 use crate::capacity::account::ByteAccount;
 use crate::catalog::{Catalog, Model};
 use crate::clock::Clock;
-use crate::image::Size;
 use crate::ledger::fake;
-use crate::quote::{Cap, Quote, Wish, quote};
 use crate::rate_limit::local::LocalRateLimiter;
 use crate::telemetry::levels::Levels;
 use crate::telemetry::metrics::{Metrics, MetricsSettings};
@@ -143,11 +141,10 @@ impl World {
     }
 
     async fn permit(&self) -> Permit {
-        let size = Size::new(1368, 930);
-        let quote = quote(&self.model, size, 0, Wish::default(), Cap::default()).unwrap();
-        let quote = Quote { bound: BOUND, ..quote };
         let deadline = self.clock.instant() + Duration::from_mins(1);
-        self.admission.admit(&self.tenant, &quote, deadline, &self.tab).await.unwrap()
+        let admitted =
+            self.admission.admit_bound(&self.tenant, &self.model, BOUND, deadline, &self.tab);
+        admitted.await.unwrap()
     }
 
     async fn call(&self) -> Result<Completion, CallError> {

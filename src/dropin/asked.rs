@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::member::{MemberFault, Object, fault};
 use super::member_table::{self, MemberTable};
-use super::outline::{Node, Outline};
+use super::outline::{Outline, OutlineNode};
 use crate::quote::Wish;
 use crate::units::Pixels;
 
@@ -21,7 +21,7 @@ pub(super) struct Asked<'a> {
     /// The number of messages.
     pub(super) messages: usize,
     /// The object that `max_tokens` belongs in; none if it does not exist yet.
-    pub(super) parameters: Option<Node>,
+    pub(super) parameters: Option<OutlineNode>,
     /// The most tokens that an answer shall have.
     pub(super) max_tokens: Option<u64>,
     /// The same by its newer name, which OpenAI's clients may write instead or as well.
@@ -37,9 +37,9 @@ pub(super) struct Asked<'a> {
 #[derive(Debug)]
 pub(super) struct AskedImage {
     /// The image's address.
-    pub(super) url: Node,
+    pub(super) url: OutlineNode,
     /// The objects that get its bounds.
-    pub(super) holders: Vec<Node>,
+    pub(super) holders: Vec<OutlineNode>,
     /// Whether the address stands in place of an object, so that one must be written around it.
     pub(super) is_bare: bool,
     pub(super) wish: Wish,
@@ -51,7 +51,8 @@ pub(super) struct AskedImage {
 const MOST_IMAGES: usize = 256;
 
 /// Reads one image, given its content item, the node of the image's member, and that member's JSON Pointer.
-pub(super) type ReadImage = fn(Object<'_, '_>, Node, String) -> Result<AskedImage, MemberFault>;
+pub(super) type ReadImage =
+    fn(Object<'_, '_>, OutlineNode, String) -> Result<AskedImage, MemberFault>;
 
 /// How a protocol writes its messages.
 pub(super) struct MessageSyntax {
@@ -69,11 +70,11 @@ pub(super) struct MessageSyntax {
 /// The images of all messages, and the number of messages.
 pub(super) fn read_messages(
     outline: &Outline<'_>,
-    messages: Option<Node>,
+    messages: Option<OutlineNode>,
     dialect: &MessageSyntax,
 ) -> Result<(Vec<AskedImage>, usize), MemberFault> {
     let is_filled =
-        |&list: &Node| outline.is_array(list) && outline.elements(list).next().is_some();
+        |&list: &OutlineNode| outline.is_array(list) && outline.elements(list).next().is_some();
     let Some(list) = messages.filter(is_filled) else {
         return Err(fault(dialect.pointer, "must be a list of at least one message"));
     };

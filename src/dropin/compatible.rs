@@ -6,7 +6,7 @@ use super::asked::{
 };
 use super::member::{MemberFault, Object, fault};
 use super::member_table;
-use super::outline::{Node, Outline};
+use super::outline::{Outline, OutlineNode};
 use crate::dashscope::settings::UnknownMembers;
 
 const MESSAGES: MessageSyntax = MessageSyntax {
@@ -22,7 +22,7 @@ pub(super) fn read<'a>(
     outline: &Outline<'a>,
     unknown: UnknownMembers,
 ) -> Result<Asked<'a>, MemberFault> {
-    let node = Node::ROOT;
+    let node = OutlineNode::ROOT;
     let root = Object::at(outline, node, "")?;
     member_table::COMPATIBLE_ROOT.check_open(&root, unknown)?;
     check_answers(&root)?;
@@ -53,7 +53,7 @@ fn tells_bill(root: &Object<'_, '_>) -> Result<bool, MemberFault> {
 /// protocol only; the image is bounded as if the service obeyed it here too.
 fn read_image(
     item: Object<'_, '_>,
-    image: Node,
+    image: OutlineNode,
     pointer: String,
 ) -> Result<AskedImage, MemberFault> {
     let outline = item.outline();

@@ -7,24 +7,30 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::outline::{Node, Outline};
+use super::outline::{Outline, OutlineNode};
 
 /// Changes to one document.
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     changes: Vec<(Range<usize>, String)>,
     /// Empty objects that a member was added to: `parameters` and `stream_options` at most.
-    filled: Vec<Node>,
+    filled: Vec<OutlineNode>,
 }
 
 impl Edits {
     /// Replaces a value by `json`.
-    pub(super) fn replace(&mut self, outline: &Outline<'_>, node: Node, json: String) {
+    pub(super) fn replace(&mut self, outline: &Outline<'_>, node: OutlineNode, json: String) {
         self.changes.push((outline.span(node), json));
     }
 
     /// Sets the member `name` of an object to `json`, and adds it at the end if it is missing.
-    pub(super) fn set(&mut self, outline: &Outline<'_>, object: Node, name: &str, json: &str) {
+    pub(super) fn set(
+        &mut self,
+        outline: &Outline<'_>,
+        object: OutlineNode,
+        name: &str,
+        json: &str,
+    ) {
         if let Some(member) = outline.member(object, name) {
             if outline.json(member) != json {
                 self.replace(outline, member, json.to_owned());
@@ -74,8 +80,8 @@ mod tests {
         let text = "{ \"b\" : 1e300,\t\"a\":[ ],\n \"max\":  7 }";
         assert_eq!(edited(text, |_, _| {}), text);
         let changed = edited(text, |outline, edits| {
-            edits.set(outline, Node::ROOT, "max", "5");
-            edits.set(outline, Node::ROOT, "b", "1e300");
+            edits.set(outline, OutlineNode::ROOT, "max", "5");
+            edits.set(outline, OutlineNode::ROOT, "b", "1e300");
         });
         assert_eq!(changed, text.replace('7', "5"));
     }
@@ -83,8 +89,8 @@ mod tests {
     #[test]
     fn members_are_added_at_the_end_and_in_order() {
         let add = |outline: &Outline<'_>, edits: &mut Edits| {
-            edits.set(outline, Node::ROOT, "x", "1");
-            edits.set(outline, Node::ROOT, "y", "{}");
+            edits.set(outline, OutlineNode::ROOT, "x", "1");
+            edits.set(outline, OutlineNode::ROOT, "y", "{}");
         };
         assert_eq!(edited("{}", add), r#"{"x":1,"y":{}}"#);
         assert_eq!(edited(r#"{"a":0}"#, add), r#"{"a":0,"x":1,"y":{}}"#);
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn changes_inside_and_around_an_object_go_together() {
         let changed = edited(r#"[{"u":{"v":1}}]"#, |outline, edits| {
-            let outer = outline.elements(Node::ROOT).next().unwrap();
+            let outer = outline.elements(OutlineNode::ROOT).next().unwrap();
             let inner = outline.member(outer, "u").unwrap();
             edits.set(outline, outer, "w", "3");
             edits.set(outline, inner, "v", "2");

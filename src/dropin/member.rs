@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::outline::{Node, Outline};
+use super::outline::{Outline, OutlineNode};
 
 /// Longest part of a caller's own name that an error repeats, in characters.
 const LONGEST_ECHO: usize = 64;
@@ -26,7 +26,7 @@ pub(super) fn fault(pointer: impl Into<String>, why: impl Into<Cow<'static, str>
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Object<'o, 'a> {
     outline: &'o Outline<'a>,
-    node: Node,
+    node: OutlineNode,
     pointer: &'o str,
 }
 
@@ -38,7 +38,7 @@ impl<'o, 'a> Object<'o, 'a> {
     /// [`MemberFault`] if the value is not an object.
     pub(super) fn at(
         outline: &'o Outline<'a>,
-        node: Node,
+        node: OutlineNode,
         pointer: &'o str,
     ) -> Result<Self, MemberFault> {
         if !outline.is_object(node) {
@@ -48,7 +48,7 @@ impl<'o, 'a> Object<'o, 'a> {
     }
 
     /// The names and values of its members.
-    pub(super) fn members(&self) -> impl Iterator<Item = (&'o str, Node)> {
+    pub(super) fn members(&self) -> impl Iterator<Item = (&'o str, OutlineNode)> {
         let outline = self.outline;
         let named = move |member| outline.name(member).map(|name| (name, member));
         outline.elements(self.node).filter_map(named)
@@ -66,12 +66,12 @@ impl<'o, 'a> Object<'o, 'a> {
     }
 
     /// Its node.
-    pub(super) const fn node(&self) -> Node {
+    pub(super) const fn node(&self) -> OutlineNode {
         self.node
     }
 
     /// The value of a member; none if it is missing or `null`.
-    pub(super) fn member(&self, name: &str) -> Option<Node> {
+    pub(super) fn member(&self, name: &str) -> Option<OutlineNode> {
         let member = self.outline.member(self.node, name);
         member.filter(|&member| !self.outline.is_null(member))
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_name_in_a_pointer_is_escaped_and_cut() {
         let outline = Outline::of(b"{}").unwrap();
-        let object = Object::at(&outline, Node::ROOT, "/x").unwrap();
+        let object = Object::at(&outline, OutlineNode::ROOT, "/x").unwrap();
         assert_eq!(object.pointer_to("a/b~c d"), "/x/a~1b~0c d");
         assert_eq!(object.pointer_to("to\u{17f}\u{202e}\0"), r"/x/to\u{17f}\u{202e}\u{0}");
         assert_eq!(object.pointer_to(&"a".repeat(100)).len(), "/x/".len() + LONGEST_ECHO);
@@ -142,7 +142,7 @@ mod tests {
         let text =
             br#"{"a":"1","b":-1,"c":1.0,"d":1,"e":18446744073709551616,"f":"x","g":null,"h":true}"#;
         let outline = Outline::of(text).unwrap();
-        let object = Object::at(&outline, Node::ROOT, "/x").unwrap();
+        let object = Object::at(&outline, OutlineNode::ROOT, "/x").unwrap();
         for name in ["a", "b", "c", "e", "f"] {
             assert_eq!(object.number(name).unwrap_err().pointer, format!("/x/{name}"));
         }

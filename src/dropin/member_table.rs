@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::member::{MemberFault, Object};
-use super::outline::{Node, Outline};
+use super::outline::{Outline, OutlineNode};
 use crate::dashscope::settings::UnknownMembers;
 
 /// The values that a member may have.
@@ -423,7 +423,7 @@ impl MemberTable {
     fn check_each(
         &self,
         object: &Object<'_, '_>,
-        unlisted: impl Fn(&str, Node) -> Result<(), MemberFault>,
+        unlisted: impl Fn(&str, OutlineNode) -> Result<(), MemberFault>,
     ) -> Result<(), MemberFault> {
         for (name, value) in object.members() {
             match self.rule(name) {
@@ -437,7 +437,12 @@ impl MemberTable {
 }
 
 impl Rule {
-    fn check(self, object: &Object<'_, '_>, name: &str, value: Node) -> Result<(), MemberFault> {
+    fn check(
+        self,
+        object: &Object<'_, '_>,
+        name: &str,
+        value: OutlineNode,
+    ) -> Result<(), MemberFault> {
         let outline = object.outline();
         match self {
             Self::Plain if !is_plain(outline, value) => {
@@ -470,7 +475,7 @@ fn within_brackets(list: &str) -> Option<&str> {
 fn check_unknown(
     object: &Object<'_, '_>,
     name: &str,
-    value: Node,
+    value: OutlineNode,
     unknown: UnknownMembers,
 ) -> Result<(), MemberFault> {
     match meant(name) {
@@ -502,7 +507,7 @@ fn check_unknown(
 }
 
 /// Refuses an unknown member that contains a name that would be refused beside it.
-fn check_below(object: &Object<'_, '_>, name: &str, value: Node) -> Result<(), MemberFault> {
+fn check_below(object: &Object<'_, '_>, name: &str, value: OutlineNode) -> Result<(), MemberFault> {
     let outline = object.outline();
     for below in outline.descendants(value).filter_map(|member| outline.name(member)) {
         if !is_printable(below) {
@@ -519,7 +524,7 @@ fn check_below(object: &Object<'_, '_>, name: &str, value: Node) -> Result<(), M
     Ok(())
 }
 
-fn is_plain(outline: &Outline<'_>, value: Node) -> bool {
+fn is_plain(outline: &Outline<'_>, value: OutlineNode) -> bool {
     let is_scalar = |value| !outline.is_object(value) && !outline.is_array(value);
     is_scalar(value) || outline.is_array(value) && outline.elements(value).all(is_scalar)
 }

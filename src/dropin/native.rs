@@ -6,7 +6,7 @@ use super::asked::{
 };
 use super::member::{MemberFault, Object};
 use super::member_table;
-use super::outline::{Node, Outline};
+use super::outline::{Outline, OutlineNode};
 use crate::dashscope::settings::UnknownMembers;
 use crate::metering::prompt;
 
@@ -24,7 +24,7 @@ pub(super) fn read<'a>(
     stream: bool,
     unknown: UnknownMembers,
 ) -> Result<Asked<'a>, MemberFault> {
-    let root = Object::at(outline, Node::ROOT, "")?;
+    let root = Object::at(outline, OutlineNode::ROOT, "")?;
     member_table::NATIVE_ROOT.check_open(&root, unknown)?;
     let mut list = None;
     if let Some(input) = root.member("input") {
@@ -58,7 +58,7 @@ pub(super) fn read<'a>(
 
 fn read_image(
     item: Object<'_, '_>,
-    image: Node,
+    image: OutlineNode,
     pointer: String,
 ) -> Result<AskedImage, MemberFault> {
     let (wish, holders) = (read_wish(&item, &[item])?, vec![item.node()]);

@@ -108,9 +108,9 @@ struct NodeEntry<'a> {
 
 /// A value of an outline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Node(usize);
+pub(super) struct OutlineNode(usize);
 
-impl Node {
+impl OutlineNode {
     /// The whole document.
     pub(super) const ROOT: Self = Self(0);
 }
@@ -184,63 +184,66 @@ impl<'a> Outline<'a> {
     }
 
     /// The text of the value.
-    pub(super) fn json(&self, node: Node) -> &'a str {
+    pub(super) fn json(&self, node: OutlineNode) -> &'a str {
         &self.text[self.span(node)]
     }
 
     /// The span of the value, in bytes.
-    pub(super) fn span(&self, node: Node) -> Range<usize> {
+    pub(super) fn span(&self, node: OutlineNode) -> Range<usize> {
         self.nodes[node.0].span.clone()
     }
 
     /// Whether the value is an object.
-    pub(super) fn is_object(&self, node: Node) -> bool {
+    pub(super) fn is_object(&self, node: OutlineNode) -> bool {
         self.json(node).starts_with('{')
     }
 
     /// Whether the value is an array.
-    pub(super) fn is_array(&self, node: Node) -> bool {
+    pub(super) fn is_array(&self, node: OutlineNode) -> bool {
         self.json(node).starts_with('[')
     }
 
     /// Whether the value is a text.
-    pub(super) fn is_text(&self, node: Node) -> bool {
+    pub(super) fn is_text(&self, node: OutlineNode) -> bool {
         self.json(node).starts_with('"')
     }
 
     /// Whether the value is `null`.
-    pub(super) fn is_null(&self, node: Node) -> bool {
+    pub(super) fn is_null(&self, node: OutlineNode) -> bool {
         self.json(node) == "null"
     }
 
     /// The values of an array or of an object's members; none for other values.
-    pub(super) fn elements(&self, node: Node) -> impl Iterator<Item = Node> {
+    pub(super) fn elements(&self, node: OutlineNode) -> impl Iterator<Item = OutlineNode> {
         let end = self.nodes[node.0].next;
         let mut next = node.0 + 1;
         std::iter::from_fn(move || {
-            let element = (next < end).then_some(Node(next))?;
+            let element = (next < end).then_some(OutlineNode(next))?;
             next = self.nodes[next].next;
             Some(element)
         })
     }
 
     /// The values below this one, at all depths.
-    pub(super) fn descendants(&self, node: Node) -> impl Iterator<Item = Node> + use<> {
-        (node.0 + 1..self.nodes[node.0].next).map(Node)
+    pub(super) fn descendants(
+        &self,
+        node: OutlineNode,
+    ) -> impl Iterator<Item = OutlineNode> + use<> {
+        (node.0 + 1..self.nodes[node.0].next).map(OutlineNode)
     }
 
     /// The name of a member.
-    pub(super) fn name(&self, node: Node) -> Option<&str> {
+    pub(super) fn name(&self, node: OutlineNode) -> Option<&str> {
         self.nodes[node.0].name.as_deref()
     }
 
     /// The value of an object's member.
-    pub(super) fn member(&self, node: Node, name: &str) -> Option<Node> {
+    pub(super) fn member(&self, node: OutlineNode, name: &str) -> Option<OutlineNode> {
         self.elements(node).find(|&member| self.name(member) == Some(name))
     }
 
     /// The content of a string; none if the value is not a string, or has half a surrogate pair.
-    pub(super) fn string(&self, node: Node) -> Option<Cow<'a, str>> {
+    pub(super) fn string(&self, node: OutlineNode) -> Option<Cow<'a, str>> {
         let (json, start) = (self.json(node), self.span(node).start);
         match self.plain.end_of(start) {
             Some(end) => Some(Cow::Borrowed(&self.text[start + 1..end - 1])),
@@ -462,7 +465,7 @@ mod tests {
     }
 
     /// Rebuilds the value from the outline alone.
-    fn rebuilt(outline: &Outline<'_>, node: Node) -> Value {
+    fn rebuilt(outline: &Outline<'_>, node: OutlineNode) -> Value {
         if outline.is_object(node) {
             let members = outline.elements(node);
             let member = |at| (outline.name(at).unwrap().to_owned(), rebuilt(outline, at));
@@ -497,7 +500,7 @@ mod tests {
         fn an_outline_holds_the_whole_document(value in any_json(), pretty in any::<bool>()) {
             let text = if pretty { format!("\u{feff}{value:#}") } else { value.to_string() };
             let outline = Outline::of(text.as_bytes()).unwrap();
-            prop_assert_eq!(rebuilt(&outline, Node::ROOT), value);
+            prop_assert_eq!(rebuilt(&outline, OutlineNode::ROOT), value);
         }
 
         #[test]
@@ -529,7 +532,11 @@ mod tests {
                 let expected = serde_json::from_str::<Value>(&text);
                 match (Outline::of(text.as_bytes()), expected) {
                     (Ok(outline), Ok(value)) => {
-                        assert_eq!(rebuilt(&outline, Node::ROOT), value, "{form} {within:?}");
+                        assert_eq!(
+                            rebuilt(&outline, OutlineNode::ROOT),
+                            value,
+                            "{form} {within:?}"
+                        );
                         taken += 1;
                     }
                     (Err(OutlineError::NotJson { line, column }), Err(_)) => {
@@ -547,7 +554,7 @@ mod tests {
     fn a_long_string_is_read_where_it_stands() {
         let text = format!(r#"["short","{}"]"#, "x".repeat(LONG_STRING));
         let outline = Outline::of(text.as_bytes()).unwrap();
-        for string in outline.elements(Node::ROOT) {
+        for string in outline.elements(OutlineNode::ROOT) {
             assert!(matches!(outline.string(string), Some(Cow::Borrowed(_))));
         }
     }
@@ -556,7 +563,7 @@ mod tests {
     fn a_number_keeps_its_digits() {
         let text = r#"{"a": 123456789012345678901234567890, "b": 1e0300, "c": -0.0 }"#;
         let outline = Outline::of(text.as_bytes()).unwrap();
-        let json = |name| outline.json(outline.member(Node::ROOT, name).unwrap());
+        let json = |name| outline.json(outline.member(OutlineNode::ROOT, name).unwrap());
         assert_eq!(json("a"), "123456789012345678901234567890");
         assert_eq!([json("b"), json("c")], ["1e0300", "-0.0"]);
     }
@@ -586,7 +593,7 @@ mod tests {
     #[test]
     fn half_a_surrogate_is_passed_in_a_text_and_refused_in_a_name() {
         let outline = Outline::of(br#"["\ud800"]"#).unwrap();
-        let text = outline.elements(Node::ROOT).next().unwrap();
+        let text = outline.elements(OutlineNode::ROOT).next().unwrap();
         assert_eq!((outline.json(text), outline.string(text)), (r#""\ud800""#, None));
         assert_eq!(refused(r#"{"\ud800":1}"#), OutlineError::Name);
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::asked::{Asked, AskedImage};
 use super::edits::Edits;
 use super::error::DropinError;
-use super::outline::{Draft, Node, Outline};
+use super::outline::{Draft, Outline, OutlineNode};
 use super::picture;
 use super::request::DropinRequest;
 use super::{compatible, native};
@@ -166,7 +166,7 @@ fn changed(
     for (asked, image) in asked.images.iter().zip(images) {
         bound_image(outline, asked, &image.geometry, &mut edits);
     }
-    let root = Node::ROOT;
+    let root = OutlineNode::ROOT;
     match asked.parameters {
         Some(parameters) => {
             edits.set(outline, parameters, "max_tokens", &output.to_string());
