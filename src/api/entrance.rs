@@ -1,9 +1,9 @@
-//! Who is calling, and whether there is room: decided before a byte of the body is read.
+//! Authenticates a caller and takes room for its request, before a byte of the body is read.
 //!
-//! The key comes first, because whoever is not known must not take anything from those who are: no place
-//! and no memory is held while it is looked up, and `auth` bounds the look-ups. Then the tenant's share and
-//! the service's own room, for the request and for the body that is announced. Last are the tenant's
-//! requests at once and a minute, so that a refusal for want of room costs none of them.
+//! The key is checked first, so that unknown callers take nothing from known ones: no place and no memory is held
+//! while the key is looked up, and `auth` bounds the look-ups. Next come the tenant's share and the limits of the
+//! service, for the request and for the declared length of its body. The tenant's limits of concurrency and of
+//! requests a minute come last, so that a request refused for want of room does not count against them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -134,7 +134,7 @@ impl Authenticator {
         }
     }
 
-    /// What is remembered serves until it is a second old, also where the store just failed.
+    /// Uses the remembered answer until it is a second old, even where the store just failed.
     fn answer_without_store(
         &self,
         id: &KeyId,
@@ -143,8 +143,8 @@ impl Authenticator {
         self.recent().answer(id, self.clock.instant()).map(|answer| answer.0).ok_or(failure)
     }
 
-    /// Compares the secret before anything else, so that the state of a key is told to its holder
-    /// only; an unknown id is compared with a hash that nothing has, and takes as long.
+    /// Compares the secret first, so that only the holder of a key learns its state. An unknown id is compared with
+    /// a hash that no key has, which takes as long.
     fn judge(
         &self,
         key: ParsedKey,

@@ -6,9 +6,9 @@
 //! store was *asked*; an answer that came slowly is not young, and a request that was in flight
 //! during a revocation cannot bring the old answer back.
 //!
-//! Anybody can make up ids of keys, and each one that is new is a query. So look-ups of ids that nobody has
-//! been let in with are few at once, and what the store says of them is remembered too: a flood of made-up
-//! keys cannot take the database from the tenants, whose keys are looked up beside it.
+//! Anybody can make up ids of keys, and each new id is a query. So only a few look-ups of ids that were never found
+//! run at once, and their answers are remembered too. A flood of made-up keys cannot take the database from the
+//! tenants, whose keys are looked up beside it.
 //!
 //! [`directory`] knows where tenants come from, `recent` remembers answers, [`tenancy`] knows whether there are
 //! several tenants. [`key`], [`tenant`] and [`credential`] are the vocabulary. Nothing here knows HTTP or SQL, and

@@ -1,7 +1,7 @@
 //! Whether there is more than one tenant to keep room for.
 //!
-//! The directory is asked only when it matters, by whoever would refuse a tenant for the sake of others,
-//! and what it said is remembered. Disabled tenants are nobody to keep room for.
+//! The directory is asked only before a tenant is refused for the sake of others, and its answer is remembered.
+//! No room is kept for disabled tenants.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

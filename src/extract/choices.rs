@@ -1,7 +1,7 @@
 //! Finding a value among those that a schema lists.
 //!
-//! A list may have thousands of values and an answer thousands of rows. So the values are looked up by what
-//! they are compared by: their characters, their letters without regard to case, or their number.
+//! A list may have thousands of values, and an answer thousands of rows. So values are indexed by their characters, by
+//! their letters without regard to case, and by their number.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -81,7 +81,7 @@ struct Table {
 }
 
 impl Index {
-    /// The values that have the key, in their order, and maybe others: whoever asks compares.
+    /// The values that have the key, in their order, and perhaps others: the caller compares.
     pub(super) fn find<'v>(
         &'v self,
         values: &'v [Choice],

@@ -1,15 +1,15 @@
 //! The schema of a caller: what it may say, and what is made of it.
 //!
-//! A subset of JSON Schema 2020-12, chosen by one question: can the promise be kept that the answer
-//! validates? Types, nesting, lists of values and formats can be coerced to; rules such as `pattern`
-//! can be checked at the end. What cannot be kept (`if`, `patternProperties`, a choice between two objects)
-//! is refused with the pointer to it. A choice between a number and text can: libraries write decimals so
-//! (pydantic's `Decimal`). An unknown keyword is refused too, although JSON Schema says
-//! to ignore it: a mistyped `requierd` would be a rule that silently never binds.
+//! The subset of JSON Schema 2020-12 is chosen by one question: can the gateway promise that the answer validates?
+//! Values are coerced to types, nesting, lists of values and formats; rules such as `pattern` are checked at the end.
+//! Keywords whose promise cannot be kept (`if`, `patternProperties`, a choice between two objects) are refused with
+//! the pointer to them. A choice between a number and text is supported, because libraries write decimals so
+//! (pydantic's `Decimal`). Unknown keywords are refused, although JSON Schema says to ignore them: a mistyped
+//! `requierd` would be a rule that silently never binds.
 //!
-//! What comes of it is small: the tree of the schema and the text of its patterns. The validator and the
-//! patterns are compiled when there is an answer, since a request mostly waits for the upstream. So
-//! everything that an answer is held to is checked here for being usable then.
+//! A schema that was read is small: its tree and the text of its patterns. The validator and the patterns are compiled
+//! when the answer is there, since a request mostly waits for the upstream. So each rule is checked here for being
+//! usable then.
 
 use jsonschema::Validator;
 use serde_json::Value;

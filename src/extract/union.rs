@@ -1,8 +1,8 @@
 //! Places that may keep either of several schemas.
 //!
-//! A choice has a single meaning where each value that a document may show belongs to one of its schemas: a
-//! number or text, a whole number or any, one list of values or another. Two objects, a date or a moment, a
-//! truth or text have none: which of them is meant, the model would have to guess.
+//! A choice has a single meaning where each value of a document belongs to one of its schemas: a number or text, a
+//! whole number or any number, one list of values or another. Two objects, a date or a date-time, and a boolean or
+//! text have none: the model would have to guess.
 
 use std::collections::HashMap;
 use std::mem;

@@ -1,10 +1,9 @@
 //! The three ways of uploading a file, read into one place once.
 //!
-//! `multipart/form-data` with one part `file`, JSON with Base64, or the file itself as the body, which
-//! is whatever is neither of the first two: the type of a file is decided by its bytes. The body is
-//! counted as it comes, declared length or not, and a client that goes silent is cut off, so that
-//! memory and time are bounded whatever is sent. The upload is held once, as one piece of memory, and
-//! that piece was taken from `in_flight_bytes` before it was allocated.
+//! An upload is `multipart/form-data` with one part `file`, JSON with Base64, or the file itself as a body of any other
+//! type: the type of a file is decided by its bytes. The body is counted as it arrives, whatever length was declared,
+//! and a silent client is cut off. So memory and time are bounded for any input. The upload is held once, as one piece
+//! of memory that was reserved in `in_flight_bytes` before it was allocated.
 
 mod body;
 mod coding;
