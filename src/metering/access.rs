@@ -20,7 +20,7 @@ pub fn cap(tenant: &Tenant) -> Cap {
     }
 }
 
-/// The model of this name that the tenant may use, sold in its regions; the default where none is named.
+/// The model of this name, or the default model if no name is given, as it is sold in the tenant's regions.
 ///
 /// The model itself says in which regions it is sold to the tenant, so that a call cannot reach another region
 /// (docs/adr/0014-regions.md).

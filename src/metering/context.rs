@@ -19,7 +19,7 @@ pub struct RequestContext {
     pub tenant: Arc<Tenant>,
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// What is known of the caller while calls wait.
+    /// Tells, while calls wait, whether the caller is still there and its key still valid.
     pub watch: Watch,
     /// Where calls note what they cost.
     pub tab: Tab,
@@ -32,10 +32,10 @@ pub struct RequestContext {
 /// A request that takes nothing from others, such as an estimate on the command line, holds nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
-    /// Its places. Work keeps them until it is done, even after the caller has left, so that the number of
-    /// requests in flight stays bounded.
+    /// Its places. The task that makes the call keeps them until it ends, even after the caller has left, so that the
+    /// number of requests in flight stays bounded.
     pub places: Option<Arc<RequestPlaces>>,
-    /// The memory of its body. Work keeps it until the body is sent.
+    /// The memory of its body. The task keeps it as long as the body: until a stream begins, or until no attempt is left.
     pub memory: Option<Arc<HeldBytes>>,
 }
 

@@ -1,4 +1,4 @@
-//! Why a call was not made, or brought nothing.
+//! Why a call was not made, or failed.
 
 use crate::admission::Refusal;
 use crate::dashscope::error::CallError;
@@ -6,7 +6,7 @@ use crate::image::probe::ProbeError;
 use crate::quote::QuoteError;
 use crate::quote::limits::LimitViolation;
 
-/// Why a call was not made, or brought nothing.
+/// Why a call was not made, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MeteringError {
     /// The model is not in the catalog.
@@ -35,10 +35,11 @@ pub enum MeteringError {
         /// The model's regions.
         available: Vec<String>,
     },
-    /// A limit of the tenant is used up.
+    /// The call was not admitted: a limit of the tenant is used up, the ledger cannot be read, or the caller or its key is
+    /// gone.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The upstream did not answer, or its answer cannot be used.
+    /// The call was admitted and failed, before it was sent or at the upstream.
     #[error(transparent)]
     Upstream(Box<CallError>),
     /// A fault of this service interrupted the work.

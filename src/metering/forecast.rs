@@ -24,7 +24,8 @@ pub struct Forecast {
 pub enum ExpectedImages {
     /// Those of one image.
     One(Box<ImageQuote>),
-    /// Those of all images together, by the documented and by the published formula.
+    /// Those of all images together: by the formula of the vendor's documentation, and by that of the code that the
+    /// vendor has published. A bill may follow either.
     Sum([Tokens; 2]),
     /// Not known: an image was not seen, is straightened by the provider, or may not be read.
     Unknown,

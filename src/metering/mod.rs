@@ -6,11 +6,13 @@
 //! - `access`: the model and the ceilings of a tenant.
 //! - `prompt`: sizes of the prompts that the vendor adds.
 //! - `forecast`: what a call may cost, known before it is sent.
-//! - `run`: admits a call, makes it on a task of its own, and compares its bill with the forecast.
+//! - `run`: admits a call and makes it on a task of its own. Its `Meter` compares the bill with the forecast.
 //! - `read_on`: reads a stream to its end, even without a listener.
-//! - `spend`: what the calls of a request cost, in the words of an answer.
+//! - `spend`: what an answer tells of its calls. The request's `Tab` (`admission::tab`) collects the cost while calls
+//!   are made; `Spend` is that cost as JSON, and `Tally` the rest: times, ids, endpoint.
+//! - `error`: why a call was not made, or failed.
 //!
-//! One call reads one image or one page. A use case that makes several calls runs each by itself with the same
+//! One call of `/ocr` or `/extract` reads one image; one of the drop-in paths may have several images. A use case that makes several calls runs each by itself with the same
 //! context, so that each is admitted, settled and compared alone.
 
 pub mod access;

@@ -1,9 +1,8 @@
-//! Upper bounds of the prompts that the vendor adds to a request, in bytes.
+//! How long the prompts are that the vendor adds to a request, in bytes and at most.
 //!
-//! A token is never shorter than a byte, so a bound of the bytes is a bound of the tokens. The prompts of most
-//! built-in tasks are not documented to the letter. The vendor's samples (Qwen-OCR API reference) show their
-//! tokens: 25, 66, 46 and 20. A token of such text is rarely longer than six bytes, and the bounds leave half
-//! as much again.
+//! A token is never shorter than a byte, so a bound of the bytes bounds the tokens. The vendor does not document the
+//! prompts of most built-in tasks to the letter. Its samples (Qwen-OCR API reference) show their tokens, from which
+//! these lengths are estimated: a token of such text is rarely longer than six bytes, and half is added for safety.
 
 use crate::dashscope::Task;
 
@@ -19,6 +18,7 @@ pub const LONGEST_BYTES: u64 = 900;
 pub const fn task_bytes(task: &Task) -> u64 {
     match task {
         Task::TextRecognition | Task::MultiLan => DEFAULT_BYTES,
+        // Samples show 25, 66, 46 and 20 tokens: times six bytes, times one and a half, rounded up.
         Task::AdvancedRecognition => 225,
         Task::TableParsing => 600,
         Task::DocumentParsing => 420,

@@ -9,15 +9,15 @@ use tokio::sync::mpsc;
 
 use crate::dashscope::stream::{Piece, Streaming};
 
-/// How long a listener may leave a message waiting. Longer, and a slow listener would keep the upstream
-/// waiting, which may then give up.
+/// How long a listener may leave a message waiting. If it were longer, a slow listener could hold up the upstream
+/// until it gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Messages that wait for a slow listener: enough that neither side waits for the other to be woken, few enough
 /// that the connection's own buffers hold most of what a slow listener has not taken.
 pub const WAITING_MESSAGES: usize = 2;
 
-/// One listener of a stream.
+/// The sending end of the channel to one listener of a stream.
 #[derive(Debug)]
 pub struct Listener<M> {
     /// Missing once the listener has left.

@@ -1,7 +1,7 @@
 //! One metered call: admitted, made on a task of its own, and compared with its forecast.
 //!
-//! A caller who leaves, or a service that stops, does not interrupt an admitted call between paying and
-//! recording. A call that still waits when its caller leaves is not sent.
+//! A caller who leaves, or a service that stops, does not interrupt a call between sending it and posting its bill.
+//! A call that still waits when its caller leaves is not sent, apart from what `admission::presence` allows.
 
 use std::sync::Arc;
 
@@ -48,8 +48,8 @@ impl Metering {
 
     /// Admits one call and makes it by `work`, on a task that outlives the caller.
     ///
-    /// `work` is given the permit to pay with, and a meter by which it has the answer compared. It owns the
-    /// body, and the memory that counts for it, and drops both once the body is sent.
+    /// `work` gets the permit to pay with and a meter. It must call [`Meter::compare`] once the call is answered. `work`
+    /// owns the body and the memory that counts for it. It drops both once no attempt needs them any more.
     ///
     /// # Errors
     ///
@@ -66,7 +66,8 @@ impl Metering {
         W: Future<Output = Result<A, CallError>> + Send + 'static,
     {
         let RequestContext { tenant, deadline, tab, .. } = context;
-        let (presence, _until_left) = Presence::of(context.watch.clone());
+        // Dropped with this future, which tells the presence that the caller has left.
+        let (presence, _left_on_drop) = Presence::of(context.watch.clone());
         let (model, bound) = (&forecast.model, forecast.bound);
         let admit = |until| self.admission.admit_bound(tenant, model, bound, until, tab);
         let permit = self.admission.until_left(&presence, *deadline, admit).await?;

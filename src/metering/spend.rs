@@ -20,7 +20,7 @@ pub struct Spend {
     pub output_tokens: Tokens,
     /// All tokens that the upstream said it billed.
     pub total_tokens: Tokens,
-    /// Tokens that are counted beside them: the bounds of calls whose bill is unknown.
+    /// Tokens that are counted in addition to `total_tokens`: the bounds of calls whose bill is unknown.
     pub unverified_tokens: Tokens,
     /// Calls made to the upstream, repeated ones included.
     pub upstream_calls: u32,
