@@ -148,7 +148,8 @@ impl Patience {
         if is_known && !self.timer.is_elapsed() {
             return Poll::Pending;
         }
-        self.waker = Some(context.waker().clone());
+        // Without budget, the timer is pending and has not noted the task.
+        self.waker = tokio::task::coop::has_budget_remaining().then(|| context.waker().clone());
         loop {
             let end = self.until.min(self.last + self.idle);
             ready!(self.timer.as_mut().poll(context));

@@ -95,7 +95,7 @@ pub(crate) struct RateController {
     held_until: Duration,
     /// When the last call left.
     used_at: Duration,
-    /// Whether the last call had to wait for tokens rather than for requests.
+    /// Whether the last call that waited for a rate waited for tokens alone.
     tokens_bind: bool,
 }
 
@@ -122,9 +122,11 @@ impl RateController {
         }
         // Calls that waited for the end of a `Retry-After` did not wait for the rate.
         let idle_since = self.used_at.max(self.held_until.min(now));
-        self.tokens_bind = self.tokens.bucket.full_by() > self.requests.bucket.full_by();
-        self.requests.take(limits.requests, now, since, idle_since, 1);
-        self.tokens.take(limits.tokens, now, since, idle_since, tokens);
+        let by_requests = self.requests.take(limits.requests, now, since, idle_since, 1);
+        let by_tokens = self.tokens.take(limits.tokens, now, since, idle_since, tokens);
+        if by_requests || by_tokens {
+            self.tokens_bind = by_tokens && !by_requests;
+        }
         self.used_at = now;
         Ok(())
     }
@@ -237,6 +239,7 @@ struct LearntCeiling {
 }
 
 impl LearntRate {
+    /// Takes `amount`. Returns whether the call had to wait for this rate.
     fn take(
         &mut self,
         limit: NonZeroU64,
@@ -244,15 +247,17 @@ impl LearntRate {
         since: Duration,
         idle_since: Duration,
         amount: u64,
-    ) {
+    ) -> bool {
         let due = self.bucket.full_by();
-        if due > since && due > idle_since {
+        let waited = due > since && due > idle_since;
+        if waited {
             self.busy = self.busy.saturating_add(now.saturating_sub(idle_since));
         }
         let in_time = due.max(since).max(now.saturating_sub(LATENESS)).min(now);
         self.rate(limit).charge(&mut self.bucket, in_time, amount);
         self.bucket.forgive_beyond(now.saturating_add(MOST_DEBT));
         self.flow.add(now, amount);
+        waited
     }
 
     fn wait(&self, limit: NonZeroU64, from: Duration, before: u64, own: u64) -> Duration {

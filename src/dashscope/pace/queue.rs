@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::controller::{RateController, RateLimits, Work};
 use super::fair_queue::{Arrival, FairQueue, Ticket};
-use super::shared::SharedController;
+use super::shared::{SharedController, TakenAt};
 use crate::admission;
 use crate::clock::Clock;
 use crate::dashscope::fault::error::CallFault;
@@ -233,14 +233,14 @@ impl<'a> Waiter<'a> {
         let take = |rate: &mut RateController, now: Duration| {
             rate.take(limits, now, now.saturating_sub(waited), tokens)
         };
-        let (taken, sent_at) = self.queue.controller.update(take).await;
+        let (taken, taken_at) = self.queue.controller.update(take).await;
         if taken.is_err() && !was_held && self.queue.is_held() {
             // Another replica got a `Retry-After`: calls that wait here look for another queue.
             self.queue.send_away();
         }
         taken?;
         self.queue.waiting().serve(self.ticket);
-        Ok(SendSlot { queue: Arc::clone(self.queue), taken: self.input, sent_at })
+        Ok(SendSlot { queue: Arc::clone(self.queue), taken: self.input, taken_at })
     }
 }
 
@@ -257,7 +257,7 @@ impl Drop for Waiter<'_> {
 pub(crate) struct SendSlot {
     queue: Arc<CallQueue>,
     taken: Tokens,
-    sent_at: Duration,
+    taken_at: TakenAt,
 }
 
 impl SendSlot {
@@ -275,19 +275,21 @@ impl SendSlot {
     /// tenants, so `rated` must be no more than one call can take ([`Model::rated`](crate::catalog::Model::rated)).
     pub(crate) async fn billed(&self, rated: Tokens) {
         let (limits, taken, billed) = (self.queue.limits, self.taken.get(), rated.get());
-        self.queue.controller.update(|rate, now| rate.correct(limits, now, taken, billed)).await;
+        let correct = |rate: &mut RateController, now| rate.correct(limits, now, taken, billed);
+        self.queue.controller.update_taken(self.taken_at, correct).await;
     }
 
     /// Gives the slot back, because nothing was sent.
     pub(crate) async fn unused(&self) {
         let (limits, taken) = (self.queue.limits, self.taken.get());
-        self.queue.controller.update(|rate, _| rate.give_back(limits, taken)).await;
+        let give_back = |rate: &mut RateController, _| rate.give_back(limits, taken);
+        self.queue.controller.update_taken(self.taken_at, give_back).await;
     }
 
     /// Learns from a throttle of the call, and lets no other call leave the same queue before `wait` is over; those
     /// that wait look for another queue.
     pub(crate) async fn throttled(&self, quota: Option<Quota>, wait: Option<Duration>) {
-        let (limits, sent) = (self.queue.limits, self.sent_at);
+        let (limits, sent) = (self.queue.limits, self.taken_at.time());
         if let Some(wait) = wait {
             // At once in this process, whether the store can be reached or not.
             self.queue.controller.hold(wait);
@@ -301,7 +303,7 @@ impl SendSlot {
                 rate.hold(now.saturating_add(wait));
             }
         };
-        self.queue.controller.update(learn).await;
+        self.queue.controller.update_taken(self.taken_at, learn).await;
         // The rate has changed: for some calls it is too late now.
         self.queue.waiting().notify_all();
     }

@@ -40,6 +40,25 @@ struct LocalView {
     held_until: Duration,
 }
 
+/// When a slot was taken, and by whose clock. The store counts from 1970 and a process from its start, so times of
+/// the two cannot be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TakenAt {
+    /// From the controller of this process.
+    Own(Duration),
+    /// From the controller in the store.
+    Shared(Duration),
+}
+
+impl TakenAt {
+    /// The time, by the clock of the controller that the slot is of.
+    pub(crate) const fn time(self) -> Duration {
+        match self {
+            Self::Own(time) | Self::Shared(time) => time,
+        }
+    }
+}
+
 impl SharedController {
     pub(crate) fn new(
         key: String,
@@ -67,18 +86,15 @@ impl SharedController {
         local.held_until = local.held_until.max(end);
     }
 
-    /// Changes the controller. Returns the result of `change`, and the time that it was given.
-    ///
-    /// A call may take from the store's controller and give back to this process's own, or the other way round, if the
-    /// store comes or goes meanwhile. Either is off by those calls at most, once.
+    /// Changes the controller that is in use. Returns the result of `change`, and the time that it was given.
     pub(crate) async fn update<R>(
         &self,
         change: impl Fn(&mut RateController, Duration) -> R + Send + Sync,
-    ) -> (R, Duration) {
+    ) -> (R, TakenAt) {
         if let Some(shared) = &self.shared
-            && let Some(changed) = self.update_shared(shared.as_ref(), &change).await
+            && let Some((result, now)) = self.update_shared(shared.as_ref(), &change).await
         {
-            return changed;
+            return (result, TakenAt::Shared(now));
         }
         let now = self.now();
         let mut local = self.local();
@@ -87,7 +103,23 @@ impl SharedController {
         local.own.hold(held_until);
         let result = change(&mut local.own, now);
         local.held_until = held_until.max(local.own.held_until());
-        (result, now)
+        (result, TakenAt::Own(now))
+    }
+
+    /// Changes the controller from which a slot was taken. If that is the store's and the store is away, nothing is
+    /// changed: this process's own never had the slot, and what the store's had returns to it with time.
+    pub(crate) async fn update_taken(
+        &self,
+        taken_at: TakenAt,
+        change: impl Fn(&mut RateController, Duration) + Send + Sync,
+    ) {
+        match (taken_at, &self.shared) {
+            (TakenAt::Own(_), _) => change(&mut self.local().own, self.now()),
+            (TakenAt::Shared(_), Some(shared)) => {
+                let _ = self.update_shared(shared.as_ref(), &change).await;
+            }
+            (TakenAt::Shared(_), None) => {}
+        }
     }
 
     async fn update_shared<R>(
@@ -241,12 +273,36 @@ mod tests {
     async fn while_the_store_is_away_a_replica_goes_on_by_itself() {
         let store = MemoryCells::new();
         let controller = controller(&store);
-        assert!(take(&controller).await.is_ok());
+        let taken = controller.update(|rate, now| rate.take(LIMITS(), now, now, 1)).await;
         store.is_away.store(true, Ordering::Relaxed);
         assert!(take(&controller).await.is_ok() && take(&controller).await.is_err());
         store.is_away.store(false, Ordering::Relaxed);
         assert!(take(&controller).await.is_err(), "the store knows of the first");
-        controller.update(|rate, _| rate.give_back(LIMITS(), 1)).await;
+        controller.update_taken(taken.1, |rate, _| rate.give_back(LIMITS(), 1)).await;
         assert!(take(&controller).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_outlives_a_change_of_the_store_corrects_only_the_rate_that_it_took() {
+        let throttle = |rate: &mut RateController, now| {
+            rate.throttled(LIMITS(), now, now, Quota::Requests);
+            rate.correct(LIMITS(), now, 1, 1_000_000);
+        };
+        for was_away in [false, true] {
+            let store = MemoryCells::new();
+            let controller = controller(&store);
+            store.is_away.store(was_away, Ordering::Relaxed);
+            let (taken, at) = controller.update(|rate, now| rate.take(LIMITS(), now, now, 1)).await;
+            assert!(taken.is_ok() && matches!(at, TakenAt::Own(_)) == was_away);
+            let taken_from = controller.update(|rate, _| *rate).await.0;
+            store.is_away.store(!was_away, Ordering::Relaxed);
+            let before = controller.update(|rate, _| *rate).await.0;
+            controller.update_taken(at, throttle).await;
+            assert_eq!(controller.update(|rate, _| *rate).await.0, before, "{was_away}");
+            store.is_away.store(was_away, Ordering::Relaxed);
+            controller.update_taken(at, throttle).await;
+            let corrected = controller.update(|rate, _| *rate).await.0;
+            assert_ne!(corrected, taken_from, "the rate that it took is corrected");
+        }
     }
 }
