@@ -1,12 +1,12 @@
-//! An image that viewers show as its pixels are stored, whatever its camera noted.
+//! Makes viewers show an image as its pixels are stored, by resetting its orientation tag.
 //!
-//! Scanners and cameras with a stuck sensor write a wrong orientation, and what a decoder makes of
-//! one is not documented for the provider. Whoever knows that the stored pixels stand upright has
-//! the note overwritten with 1: some bytes of a copy, no pixel of it. Nothing moves, so a PNG needs
-//! the checksum of that one chunk made anew and the other formats need nothing.
+//! Scanners and cameras with a stuck sensor write a wrong orientation, and the provider does not
+//! document how it treats the tag. A caller who knows that the stored pixels are upright can have
+//! the tag overwritten with 1. This changes a few bytes of a copy and no pixel. No byte moves, so a
+//! PNG needs a new checksum for one chunk, and the other formats need nothing else.
 //!
-//! A HEIC picture is turned by properties that are part of its structure and may be shared with
-//! other pictures of the file, so that one is left alone and refused.
+//! HEIC is refused: properties in the structure of the file turn the picture, and other pictures of
+//! the file may share them.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use super::{jpeg, png, webp};
 /// The note that an image is shown as it is stored.
 const AS_STORED: [u8; 4] = [0, 0, 0, 1];
 
-/// An orientation that cannot be taken back by overwriting some bytes.
+/// An orientation that cannot be reset by overwriting a few bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {format} image is turned by its structure, which rotate=off cannot take back")]
 pub struct FixedOrientation {
@@ -38,11 +38,11 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// What makes `file` shown as it is stored; `None` where it already is.
+    /// Finds the bytes to overwrite; `None` if viewers already show `file` as it is stored.
     ///
     /// # Errors
     ///
-    /// [`FixedOrientation`] where that takes more than overwriting some bytes.
+    /// [`FixedOrientation`] if overwriting a few bytes is not enough.
     pub fn of(file: &[u8], header: &ImageHeader) -> Result<Option<Self>, FixedOrientation> {
         if header.orientation == Orientation::Upright {
             return Ok(None);
@@ -63,7 +63,7 @@ impl Patch {
         patch.map(Some).ok_or(FixedOrientation { format })
     }
 
-    /// Overwrites them. Of `file` nothing else changes.
+    /// Overwrites these bytes of `file` and nothing else.
     pub fn apply(&self, file: &mut [u8]) {
         let Some(note) = file.get_mut(self.note.clone()) else { return };
         let number = &AS_STORED[AS_STORED.len() - note.len()..];

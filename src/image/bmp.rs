@@ -41,7 +41,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader::new(Format::Bmp, stored, Orientation::Upright))
 }
 
-/// Sees that the pixels start within the file. A file header may leave their place out; then
+/// Checks that the pixels start within the file. A file header may omit their offset; then
 /// they follow the information header and its palette.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let told = Little.u32(bytes, PIXELS_OFFSET).ok_or(TRUNCATED)? as usize;

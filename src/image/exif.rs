@@ -1,7 +1,7 @@
 //! The orientation out of an EXIF block (CIPA DC-008).
 //!
 //! Cameras, editors and messengers write broken EXIF blocks, and no viewer refuses the picture for
-//! it. So nothing here fails: what cannot be read means that the picture is shown as stored.
+//! it. So nothing here fails: if a block cannot be read, the picture is shown as stored.
 
 use std::ops::Range;
 

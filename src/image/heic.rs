@@ -4,10 +4,10 @@
 //! and lists what it has in common with others as properties: `ispe` gives its sides, `clap` crops
 //! them, `irot` and `imir` turn and mirror the result, in that order.
 //!
-//! The sides stand in several places: in `ispe`, and again in what is coded or in the description of a grid.
-//! All have to be the same, and every box and property that leads to them may stand once, since decoders differ
-//! about which of two counts. A `clap` may only hide the padding of an encoder: some decoders do not crop. A kind
-//! of picture that is not known here is refused.
+//! A file gives the sides in several places: in `ispe`, and again in the coded data or in the description of a grid.
+//! All must agree. Every box and property that leads to them may appear only once, since decoders differ about which
+//! of two counts. A `clap` may only hide the padding of an encoder: some decoders do not crop. An unknown kind of
+//! picture is refused.
 //!
 //! EXIF is ignored: the standard makes it information only, and decoders turn the picture by its
 //! properties. Sequences are refused: a film has a size of its own.
@@ -109,7 +109,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader::new(Format::Heic, stored, orientation))
 }
 
-/// Sees that the primary picture, or a picture that it is put together from, has data that starts within the
+/// Checks that the primary picture, or a picture that it is put together from, has data that starts within the
 /// file.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let primary = Primary::of(bytes)?;
@@ -127,8 +127,8 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
 
 const WITHOUT_PIXELS: &str = "has no pixels: its picture data are outside the file";
 
-/// Sees that the primary picture has one size: in its properties, in what is coded, and in what describes a
-/// grid.
+/// Checks that the properties of the primary picture, its coded data and the description of a grid give one
+/// size.
 pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), Fault> {
     let primary = Primary::of(bytes)?;
     let stored = primary.only_extents()?;
@@ -276,7 +276,7 @@ impl<'a> Primary<'a> {
         location.data(&self.place).ok_or("has its primary picture in several pieces or elsewhere")
     }
 
-    /// Compares the sides with all that the coded picture says.
+    /// Compares the sides with those of the coded picture.
     fn check_coded(&self, stored: Size) -> Result<(), Fault> {
         let configuration = self.properties().filter_map(Result::ok);
         let configuration = configuration.filter(|(kind, _)| kind == b"hvcC").map(|(_, body)| body);
@@ -325,7 +325,7 @@ fn only_meta(bytes: &[u8]) -> Result<&[u8], &'static str> {
     for (kind, body) in boxes.by_ref() {
         match &kind {
             b"meta" if meta.replace(body).is_some() => return Err("has two meta boxes"),
-            // Behind a second type a phone has appended a film.
+            // A second file type starts a film that a phone has appended.
             b"ftyp" => types += 1,
             b"moov" if types < 2 => return Err("holds a film beside the picture"),
             _ => {}
@@ -362,7 +362,7 @@ fn cropped(size: Size, body: &[u8]) -> Size {
     }
 }
 
-/// Sees that a `clap` property hides no more than padding.
+/// Checks that a `clap` property hides no more than padding.
 fn check_crop(stored: Size, body: &[u8]) -> Result<(), Fault> {
     let whole = |offset| {
         let (number, divisor) = (Big.u32(body, offset)?, Big.u32(body, offset + 4)?);

@@ -46,12 +46,12 @@ impl<'a> Boxes<'a> {
         self.check_whole().map(|()| only)
     }
 
-    /// Sees that all boxes are whole.
+    /// Checks that all boxes are whole.
     ///
     /// # Errors
     ///
-    /// Where one is not, since decoders differ about what follows it, or where there are more than are looked
-    /// at.
+    /// If one is not, since decoders differ about what follows it, or if there are more boxes than are
+    /// read.
     pub(super) fn check_whole(mut self) -> Result<(), &'static str> {
         while self.next().is_some() {}
         if self.rest.is_empty() { Ok(()) } else { Err("has a box that is not whole") }
