@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use super::tree::Tree;
 
-/// The deepest nesting, as `serde_json` has it: what is deeper is written to spend a stack.
+/// The deepest nesting, the same as in `serde_json`. Deeper text is written to exhaust the stack.
 const MAX_DEPTH: usize = 128;
 
-/// What stands for what is no character.
+/// Replaces anything that is not a character.
 const NO_CHARACTER: char = '\u{fffd}';
 
 /// How far a text may stray from JSON.

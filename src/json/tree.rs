@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::ops::Index;
 
-/// What a tree has where it has no such member.
+/// The value of a member that does not exist.
 static NOTHING: Tree = Tree::Null;
 
 /// A JSON value as it was written.

@@ -1,6 +1,6 @@
 //! What a request will cost, known before anything is sent.
 //!
-//! The one place where a caller's wish, the tenant's cap and the model's figures meet. `/estimate`,
+//! Only this module combines a caller's wish, the tenant's cap and the model's figures. `/estimate`,
 //! `/ocr`, `/extract` and the command line all call [`quote`], so that the estimate is what is
 //! sent. Image tokens are exact; text and output tokens are upper bounds, because the vendor's
 //! vocabulary is not part of this service: a byte-level tokenizer never makes more tokens than the
@@ -73,14 +73,14 @@ impl ImageQuote {
         self.uncapped_tokens.saturating_sub(self.tokens)
     }
 
-    /// Whether a bill of so many tokens is one that the quote expects.
+    /// Whether a bill of so many tokens matches the quote.
     pub fn matches(&self, billed: Tokens) -> bool {
         let is_quoted = [self.tokens, self.clamped_tokens].contains(&billed);
         is_quoted || self.straightened && billed <= self.bound
     }
 }
 
-/// What is known of the cost of an image whose size is not: one behind an address, or one that the
+/// The bounds of the cost of an image of unknown size: one behind an address, or one that the
 /// provider straightens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnseenQuote {
