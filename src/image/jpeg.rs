@@ -72,7 +72,7 @@ fn scan(bytes: &[u8]) -> Result<(Size, Option<Range<usize>>), &'static str> {
     Err("has more than 1024 segments before its frame header")
 }
 
-/// Sees that there is data in a scan. Data that is cut later is let be: decoders show the rest in grey.
+/// Checks that there is data in a scan. Data that is cut later is let be: decoders show the rest in grey.
 ///
 /// A segment comes right behind the start. Decoders that know JPEG by three bytes take another file for another
 /// format, which may have another size.
@@ -152,7 +152,7 @@ impl CodedData {
     }
 }
 
-/// Sees that no second frame header stands before the end of the image, and no number of lines that is not
+/// Checks that no second frame header stands before the end of the image, and no number of lines that is not
 /// that of the first.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<Ending, Fault> {
     let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
@@ -200,7 +200,7 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<Ending, Fault> {
 
 const SECOND_FRAME: &str = "in a second frame header";
 
-/// Sees that the header of a scan is as long as its number of components says. A decoder that goes by that
+/// Checks that the header of a scan is as long as its number of components says. A decoder that goes by that
 /// number would find coded data elsewhere.
 fn check_scan(header: &[u8]) -> Result<(), Fault> {
     let components = header.first().copied().map_or(0, usize::from);

@@ -83,7 +83,7 @@ fn size(header: &[u8]) -> Result<Size, &'static str> {
     Ok(Size::new(width, height))
 }
 
-/// Sees that there is picture data: IDAT chunks before IEND, the start of a zlib stream in them. A stream that
+/// Checks that there is picture data: IDAT chunks before IEND, the start of a zlib stream in them. A stream that
 /// is cut later is let be, since decoders show the rows until there.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let (mut data, mut found) = ([0; LEAST_DATA], 0);
@@ -105,7 +105,7 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     Err("ends before its picture data")
 }
 
-/// Sees that no chunk behind IHDR gives a size of its own: no second IHDR, which Pillow takes instead of the
+/// Checks that no chunk behind IHDR gives a size of its own: no second IHDR, which Pillow takes instead of the
 /// first, and no frame of an animation that reaches out of the picture. Decoders stop at IEND, so
 /// whatever follows it may be anything; only a chunk that is an IHDR again is refused there too.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
@@ -138,7 +138,7 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     }
 }
 
-/// Sees that a frame of an animation lies within the picture.
+/// Checks that a frame of an animation lies within the picture.
 fn check_frame(stored: Size, frame: Size, corner: Size) -> Result<(), Fault> {
     let other = Size::new(
         frame.width.saturating_add(corner.width),

@@ -73,7 +73,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader { pages: count_pages(first), ..header })
 }
 
-/// Sees that a strip or tile of the first page, whose data are not empty, starts within the file. Where the lengths are missing decoders guess them, so nothing is made of that.
+/// Checks that a strip or tile of the first page, whose data are not empty, starts within the file. Missing lengths
+/// are no error, since decoders guess them.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let Some(first) = Directory::first(bytes) else { return Err(WITHOUT_PIXELS) };
     let starts_inside = |offset: u32| offset != 0 && (offset as usize) < bytes.len();
@@ -94,7 +95,7 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
 
 const WITHOUT_PIXELS: &str = "has no pixels: its strips or tiles are empty or outside the file";
 
-/// Sees that the first page gives one size, and that neither a picture below it nor one that it is a copy of is
+/// Checks that the first page gives one size, and that neither a picture below it nor one that it is a copy of is
 /// larger.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     let Some(first) = Directory::first(bytes) else { return Ok(()) };
@@ -155,7 +156,7 @@ fn check_not_larger(
     Ok(())
 }
 
-/// Sees that the JPEG of revision 6.0, which is a whole file of its own, has the size of the page.
+/// Checks that the JPEG of revision 6.0, which is a whole file of its own, has the size of the page.
 fn check_old_jpeg(bytes: &[u8], first: &Directory<'_>, stored: Size) -> Result<(), Fault> {
     if first.number(COMPRESSION) != Some(OLD_JPEG) {
         return Ok(());

@@ -98,7 +98,7 @@ fn extended(data: &[u8]) -> Result<Size, &'static str> {
     Ok(canvas)
 }
 
-/// Sees that a picture, or a frame of an animation, has data.
+/// Checks that a picture, or a frame of an animation, has data.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let chunks = bytes.get(FIRST_CHUNK..).unwrap_or_default();
     if holds_picture(chunks, MAX_CHUNKS) { Ok(()) } else { Err("has no picture data") }
@@ -116,7 +116,7 @@ fn holds_picture(chunks: &[u8], most: usize) -> bool {
     })
 }
 
-/// Sees that every canvas and picture is of the size in the header, and that every frame lies within it and is
+/// Checks that every canvas and picture is of the size in the header, and that every frame lies within it and is
 /// of the size that its own header gives.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     let mut chunks = Chunks(bytes.get(FIRST_CHUNK..).unwrap_or_default());
@@ -130,7 +130,7 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     if chunks.next().is_some() { Err(Fault::Rule("has more than 1024 chunks")) } else { Ok(()) }
 }
 
-/// Sees that a frame of an animation lies within the canvas, and that the picture in it fills it.
+/// Checks that a frame of an animation lies within the canvas, and that the picture in it fills it.
 fn check_frame(stored: Size, frame: &[u8]) -> Result<(), Fault> {
     let number = |offset| Little.u32(frame, offset).map(|number| number & 0x00ff_ffff);
     // Half the place of the upper left corner, then the sides less one.
@@ -150,7 +150,7 @@ fn check_frame(stored: Size, frame: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Sees that a picture is of this size, where the chunk is one.
+/// Checks that a picture is of this size, where the chunk is one.
 fn check_coded(size: Size, kind: [u8; 4], data: &[u8]) -> Result<(), Fault> {
     match &kind {
         b"VP8 " => agree_if_whole(size, lossy(data), "in a VP8 chunk"),
