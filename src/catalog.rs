@@ -42,7 +42,7 @@ impl Outlet {
     }
 }
 
-/// One model as the endpoints offer it, whoever asks.
+/// One model as the endpoints offer it, the same for every caller.
 #[derive(Debug, Clone)]
 pub struct Listing {
     figures: Arc<ModelSettings>,

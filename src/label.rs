@@ -43,7 +43,7 @@ pub enum LabelFault {
     Edge,
 }
 
-/// Refuses a text that cannot name anything without misleading whoever reads it.
+/// Refuses a text that would mislead its readers as a name.
 ///
 /// # Errors
 ///

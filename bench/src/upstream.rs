@@ -140,7 +140,7 @@ impl Upstream {
     }
 
     fn serve(&self, stream: TcpStream) {
-        // A connection that breaks is the affair of whoever measures at the other end.
+        // The measuring side handles a broken connection.
         let _ = self.exchange(stream);
     }
 

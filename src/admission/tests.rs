@@ -221,7 +221,7 @@ async fn a_refusal_by_a_budget_gives_the_minutes_tokens_back() {
     assert!(admit(&admission, &tenant).await.is_ok());
 }
 
-/// A model of two regions, in which a bound costs 1,000 and 2,600 nanos, and 2,700 at the dearest.
+/// A model of two regions, in which a bound costs 1,000 and 2,600 nanos, and 2,700 at most.
 fn of_two_regions() -> Arc<Model> {
     Model::priced(&[("beijing", 1, 1), ("virginia", 3, 2)])
 }

@@ -260,7 +260,7 @@ impl KeyLabel {
     }
 }
 
-/// A label that would mislead whoever reads it in a table.
+/// A label that would mislead its readers in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the label {0}")]
 pub struct InvalidKeyLabel(#[from] LabelFault);

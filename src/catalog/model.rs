@@ -1,4 +1,4 @@
-//! A model as it is sold to whoever asked for it: figures, and a price for each region.
+//! A model as the caller may use it: figures, and a price for each region.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub(super) struct Offer {
     pub(super) price: Price,
 }
 
-/// One model as it is sold to whoever asked for it.
+/// One model as the caller may use it.
 ///
 /// It carries the regions in which the caller may be served, so that nobody who holds it has to know
 /// the caller's rules (docs/adr/0014-regions.md). All its prices are in one currency.
@@ -92,17 +92,17 @@ impl Model {
         billed.total().min(most)
     }
 
-    /// Whether whoever asked may be served by the model in `region`.
+    /// Whether the model may serve the caller in `region`.
     pub fn is_sold_in(&self, region: &str) -> bool {
         self.offer(region).is_some()
     }
 
-    /// What it costs in `region`; the dearest price where it is not sold there.
+    /// The price in `region`; the maximum price if the model is not sold there.
     pub fn price_in(&self, region: &str) -> Price {
         self.offer(region).map_or(self.price, |offer| offer.price)
     }
 
-    /// The regions in which whoever asked may be served, in the order of the configuration.
+    /// The regions that may serve the caller, in the order of the configuration.
     pub fn regions(&self) -> impl Iterator<Item = &str> {
         self.offers.iter().map(|offer| &*offer.region)
     }

@@ -315,7 +315,7 @@ impl Run {
                 self.dead.contains(&wanted.owner) && entry.state == EntryState::Unverified;
             assert!(is_done || died_with_it, "{entry:?} should be {wanted:?}");
         }
-        // Whoever is not known to have ended counts in full.
+        // An entry that is not known to have ended counts in full.
         for entry in tables.entries.values().filter(|entry| !self.wanted.contains_key(&entry.id)) {
             // Released: its caller had given up before it heard.
             let ends = [EntryState::Unverified, EntryState::Released];

@@ -74,7 +74,7 @@ impl Account {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let state = Arc::clone(&serving);
-                // A connection that breaks is the affair of whoever asked.
+                // The client handles a broken connection.
                 thread::spawn(move || drop(state.serve(stream)));
             }
         });

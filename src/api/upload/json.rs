@@ -1,7 +1,7 @@
 //! An upload as JSON with Base64.
 //!
 //! Base64 is decoded in the place of the body: what is decoded is shorter than what it is decoded from, and
-//! a second piece of memory would make the dearest form of upload out of the commonest.
+//! a second piece of memory would make the most common form of upload the most expensive.
 
 use std::borrow::Cow;
 use std::ops::Range;
