@@ -20,7 +20,7 @@ pub(crate) struct Answer {
     pub(crate) ocr_result: Option<Value>,
     pub(crate) finish_reason: &'static str,
     pub(crate) usage: Usage,
-    /// Whether the usage is told to the caller.
+    /// Whether the answer reports the usage to the caller.
     pub(crate) states_usage: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is remembered of one call, and the sums over all of them.
+//! The record of one call, and the sums over all calls.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub struct Call {
     pub faulted: bool,
     /// The status that was answered; none while it is under way, and where no head was sent.
     pub status: Option<u16>,
-    /// What was billed for it.
+    /// The usage billed for it.
     pub billed: Option<Usage>,
     /// Whether the answer was handed to the connection to its last byte.
     pub delivered: bool,

@@ -156,7 +156,7 @@ pub(super) async fn observe(
     response
 }
 
-/// The answer to a panic: nothing is told but that it happened.
+/// The answer to a panic, without any detail.
 pub(super) fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal().into_response()
 }

@@ -142,7 +142,7 @@ impl Problem {
         Some(Self { errors: flaws.into(), ..problem })
     }
 
-    /// 500: our own fault, of which nothing is told but that it happened.
+    /// 500: our own fault. The answer gives no detail.
     pub(super) fn internal() -> Self {
         Self::new(
             ErrorCode::Internal,

@@ -16,7 +16,7 @@ pub enum AuthError {
     /// Two keys were presented, and only one can be meant.
     #[error("two different API keys were presented")]
     Ambiguous,
-    /// What was presented cannot be a key.
+    /// The credential cannot be a key.
     #[error("this is not an API key of this service: {0}")]
     Malformed(#[from] InvalidKey),
     /// No key has this id, or its secret is another.

@@ -1,4 +1,4 @@
-//! API keys: how one looks, how it is checked, what is kept of it.
+//! API keys: their format, their check, and the part that is stored.
 //!
 //! A key reads `ocrgw_` id `_` secret checksum, for example
 //! `ocrgw_4t0w9x2k7c1m_` and 58 more characters. The prefix lets a secret scanner find a key that
@@ -248,7 +248,7 @@ impl TryFrom<String> for KeyHash {
 pub struct KeyLabel(String);
 
 impl KeyLabel {
-    /// A label that is stored already. An older version may have taken what is refused today, and a key must not
+    /// A label that is stored already. An older version may have accepted what is refused today, and a key must not
     /// stop working by its label: show it by [`label::shown`].
     pub const fn stored(text: String) -> Self {
         Self(text)

@@ -19,7 +19,7 @@ const SEVERAL_AGE: Duration = Duration::from_mins(1);
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What is known of the number of tenants.
+/// Knows whether there are several tenants, and asks the directory again from time to time.
 #[derive(Debug)]
 pub struct Tenancy {
     directory: Arc<Directory>,
@@ -48,7 +48,7 @@ impl Tenancy {
         Ok(Self { directory, clock, known: Mutex::new(known) })
     }
 
-    /// What was known last, without asking.
+    /// Returns the last known value without asking the directory.
     pub fn had_several(&self) -> bool {
         self.known().has_several
     }

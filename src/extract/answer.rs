@@ -259,7 +259,7 @@ mod tests {
         parse_answer(None, text)
     }
 
-    /// What is expected of an answer.
+    /// The expectations of an answer.
     #[expect(clippy::unnecessary_wraps, reason = "an answer is compared with it")]
     fn tree(value: &Value) -> Result<Tree, AnswerError> {
         Ok(Tree::from(value))

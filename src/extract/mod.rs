@@ -47,7 +47,7 @@ pub struct Extraction {
     pub fields: Vec<(String, FieldOrigin)>,
     /// What stands between `data` and the schema as it was given.
     pub validation: Validation,
-    /// What happened to the answer as a whole; each at most once.
+    /// Events that concern the whole answer; each at most once.
     pub warnings: Vec<ExtractionWarning>,
 }
 
@@ -81,7 +81,7 @@ pub enum Grounded {
 pub struct Validation {
     /// True where there is no error.
     pub valid: bool,
-    /// What is missing, unreadable or against a rule, in the order of `data`.
+    /// Values that are missing, unreadable or against a rule, in the order of `data`.
     pub errors: Vec<FieldError>,
 }
 

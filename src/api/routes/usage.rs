@@ -1,4 +1,4 @@
-//! `GET /usage`: what the tenant spent, and what is left of its budgets.
+//! `GET /usage`: the tenant's spending and the rest of its budgets.
 
 use std::sync::Arc;
 

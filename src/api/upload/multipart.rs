@@ -71,7 +71,7 @@ fn boundary_of(headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
     })
 }
 
-/// What is known of a form so far.
+/// The state of a form that is being read.
 struct Form {
     parts: Parts,
     number: usize,

@@ -24,7 +24,7 @@ const LINE_END: &[u8] = b"\r\n";
 /// What ends a head.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// What is wrong with the frame of a form.
+/// An error in the frame of a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameFault {
     /// A head, or what stands before the first boundary, has no end within [`HEAD_BYTES`].
