@@ -3,7 +3,7 @@
 //!
 //! Clients of the drop-in paths tell situations apart by the status and by the vendor's code, so both are
 //! the vendor's there, in the spelling of each protocol (Model Studio, "Error messages"). The stable code
-//! of this service stands beside it as `gateway_code`. What the upstream said of the request itself is
+//! of this service is added as `gateway_code`. What the upstream said of the request itself is
 //! passed on as it came.
 
 use axum::body::Body;
@@ -61,7 +61,7 @@ impl Dialect {
         }
     }
 
-    /// The response that tells of a problem with the request of this id and path.
+    /// The response that reports a problem with the request of this id and path.
     pub(super) fn response(self, problem: &Problem, request_id: &str, instance: &str) -> Response {
         if self == Self::Problem {
             return problem.response(request_id, instance);
@@ -81,7 +81,7 @@ impl Dialect {
         response
     }
 
-    /// The event that tells of a problem in a stream that broke off.
+    /// The event that reports a problem in a stream that broke off.
     pub(super) fn event(self, problem: &Problem, request_id: &str) -> Bytes {
         let (error, status) = (self.error(problem, request_id), words(problem).status);
         match self {

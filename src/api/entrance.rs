@@ -130,7 +130,7 @@ pub(super) fn enter_to_call<'a>(
     }
 }
 
-/// Tells who is calling.
+/// Identifies the caller.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! How a response tells what its request cost, where the body has no place for it: in headers, or, where the
+//! How a response reports the cost of its request, where the body has no place for it: in headers, or, where the
 //! body is a stream and its bill comes last, in trailers (RFC 9110, 6.5).
 
 use axum::extract::Request;
@@ -18,7 +18,7 @@ pub(super) fn tab_of(request: &Request) -> Tab {
     request.extensions().get().cloned().unwrap_or_default()
 }
 
-/// Tells all tokens in headers.
+/// Reports all tokens in headers.
 pub(super) fn tell(headers: &mut HeaderMap, spend: &Spend) {
     let tokens = [
         (IMAGE, spend.image_tokens),

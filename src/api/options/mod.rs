@@ -1,8 +1,7 @@
 //! The one parser of options, whether they came in the query, as form parts or as JSON members.
 //!
 //! An option has one name everywhere. The same one twice with different values is an error, and so is
-//! an unknown one: a typo that is silently ignored works wrongly for ever. All flaws of a request are
-//! told at once.
+//! an unknown one, so that a typo is not silently ignored. One error reports all flaws of a request.
 //!
 //! [`raw`] gathers what came, [`read`] holds it to the rules, [`value`] knows what each one looks like.
 
