@@ -4,7 +4,7 @@
 //! pair, bytes that are no UTF-8, `NaN`, a number of twenty digits. `serde_json` refuses the first three
 //! and rounds the last. Here a damaged character becomes U+FFFD, as in every lossy decoder, and the rest
 //! of the text is delivered. Numbers keep their digits, and members keep their order and their repetitions,
-//! so that whoever reads the tree decides what they mean. Text that is JSON always reads as what it says.
+//! so that the reader of the tree decides what they mean. Text that is JSON always reads as what it says.
 //!
 //! Two spellings are read. An answer of the upstream was printed by a program, so only its characters may
 //! be damaged ([`read`]). An object that a model wrote itself may be spelt as Python prints it ([`Spelling::Loose`]).
@@ -36,7 +36,7 @@ pub fn read(bytes: &[u8]) -> Result<Tree, Damage> {
 /// The last value of the member `name` of the outermost object, in a text that may be cut off or broken
 /// elsewhere.
 ///
-/// Strings are skipped as strings, so what stands inside one is never taken for a member.
+/// Strings are skipped as strings, so their content is never taken for a member.
 pub fn outermost_member(bytes: &[u8], name: &str) -> Option<Tree> {
     let text = reader::text_of(bytes);
     Reader::new(&text, Spelling::Json).outermost_member(name)

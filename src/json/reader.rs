@@ -40,7 +40,7 @@ pub(super) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     simdutf8::basic::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
-/// Reads the value that `text` begins with, and tells how many bytes it takes.
+/// Reads the value that `text` begins with, and returns the number of bytes read.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub fn prefix(text: &str, spelling: Spelling) -> Result<(Tree, usize), Damage> {
     Ok((tree, reader.at))
 }
 
-/// Reads the string that `text` begins with, quotes included, and tells how many bytes it takes.
+/// Reads the string that `text` begins with, quotes included, and returns the number of bytes read.
 ///
 /// # Errors
 ///
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads what stands behind a backslash. An escape that is none loses its backslash alone.
+    /// Reads an escape after its backslash. An invalid escape loses only its backslash.
     fn escape(&mut self, string: &mut String) -> Result<(), Damage> {
         let escaped = match self.peek().ok_or(Damage::CutOff)? {
             b'u' => return self.escaped_unit(string),

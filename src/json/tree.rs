@@ -16,11 +16,11 @@ pub enum Tree {
     Bool(bool),
     /// The characters of a number.
     Number(String),
-    /// A string; U+FFFD stands for what is no character.
+    /// A string; U+FFFD replaces each invalid character.
     String(String),
     /// A list.
     Array(Vec<Self>),
-    /// The members in their order; a name may stand there twice.
+    /// The members in their order; a name may occur twice.
     Object(Vec<(String, Self)>),
 }
 
