@@ -87,7 +87,7 @@ impl ApiKey {
         Ok(ParsedKey { id: KeyId(id.to_owned()), hash: KeyHash::of(text) })
     }
 
-    /// Whether a text starts as keys of this service do. Tells nothing of whether it is one.
+    /// Whether a text starts as keys of this service do. It need not be a valid key.
     pub fn looks_like(text: &str) -> bool {
         text.starts_with(PREFIX)
     }

@@ -32,7 +32,7 @@ impl<T> SettingChange<T> {
     }
 }
 
-/// Reads `null` or a value; that a member is absent, `#[serde(default)]` has to tell.
+/// Reads `null` or a value; `#[serde(default)]` handles an absent member.
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for SettingChange<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Option::deserialize(deserializer)?.map_or(Self::Clear, Self::Set))

@@ -19,7 +19,7 @@ use crate::units::{Money, Pixels};
 
 /// The name of a tenant: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, the first a letter or digit.
 ///
-/// So narrow because it stands in metric labels, in environment variables and in file sections.
+/// So narrow because it is used in metric labels, in environment variables and in file sections.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TenantName(String);
@@ -201,7 +201,7 @@ pub struct Tenant {
     /// Whether all of the tenant's keys are refused.
     #[serde(default)]
     pub disabled: bool,
-    /// Whether the tenant stands in the configuration and not in the database.
+    /// Whether the tenant is defined in the configuration and not in the database.
     #[serde(skip)]
     pub of_file: bool,
     /// What becomes of a call that failed and may have been billed all the same.
