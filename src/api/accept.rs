@@ -50,7 +50,7 @@ fn not_acceptable(forms: &[(Format, &str)]) -> Problem {
     Problem::new(ErrorCode::NotAcceptable, detail)
 }
 
-/// The form that the caller likes best. Who says nothing takes the first.
+/// The form that the caller prefers; the first one, if the caller states no preference.
 fn best(headers: &HeaderMap, forms: &[(Format, &str)]) -> Option<Format> {
     let ranges: Vec<_> = ranges(headers).collect();
     if ranges.is_empty() {

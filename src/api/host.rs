@@ -38,7 +38,7 @@ fn is_host(host: &HeaderValue) -> bool {
     let port = &text[authority.host().len().min(text.len())..];
     let port = port.strip_prefix(':').unwrap_or(port);
     let is_port = port.is_empty() || port.parse::<u16>().is_ok() && !port.starts_with('+');
-    // The grammar allows a comma, but one stands between two hosts that a proxy has joined.
+    // The grammar allows a comma, but a comma here separates two hosts that a proxy has joined.
     is_port && !authority.host().is_empty() && !text.contains(['@', ','])
 }
 

@@ -40,7 +40,7 @@ const CALLER_LEFT: u16 = 499;
 /// layers below see the deadline themselves and give better answers.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What a route tells the log line and the metrics about a request; rides on the response.
+/// What a route reports about a request for the log line and the metrics; rides on the response.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
     /// The image's size.

@@ -230,7 +230,7 @@ impl Problem {
         response
     }
 
-    /// Adds what a response's head tells of the problem, whatever its body is.
+    /// Adds the part of the problem that is in a response's head, whatever its body is.
     pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
         if let Some(spend) = &self.usage {
             spent::tell(headers, spend);

@@ -57,7 +57,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Rules that more than one option takes part in; `has` tells which were given.
+    /// Rules that more than one option takes part in; `has` reports which were given.
     pub(super) fn check_together(&mut self, has: impl Fn(&str) -> bool, purpose: Purpose) {
         let mut refuse = |name, why| self.flaws.push(flaw(name, ErrorCode::InvalidOption, why));
         let options = &self.parsed.options;

@@ -26,7 +26,7 @@ const MOST_MEMBERS: usize = 64;
 
 /// The body of a JSON upload: the document, and every other member an option.
 ///
-/// Read by hand instead of derived, so that the document's Base64 is left where it stands in the body
+/// Read by hand instead of derived, so that the document's Base64 is left in its place in the body
 /// instead of becoming part of a tree, and an option given twice is noticed.
 struct JsonUpload<'a> {
     document: Option<JsonDocument<'a>>,
@@ -103,7 +103,7 @@ pub(super) async fn read_json(
     Ok(file)
 }
 
-/// Reads the options and decodes the document where it stands, so that the body becomes the file.
+/// Reads the options and decodes the document in place, so that the body becomes the file.
 fn decode_json(
     mut body: Vec<u8>,
     room: &Room,
@@ -160,8 +160,8 @@ fn text_of(document: Option<JsonDocument<'_>>) -> Result<&str, Problem> {
     })
 }
 
-/// Decodes the Base64 that stands in a range of the body as a JSON string, with or without a `data:`
-/// prefix, line breaks and padding. Gives the range where the file then stands.
+/// Decodes the Base64 in a range of the body as a JSON string, with or without a `data:`
+/// prefix, line breaks and padding. Returns the range that then holds the file.
 fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Problem> {
     let length = unescape(&mut body[string.clone()]).ok_or_else(not_base64)?;
     let text = &body[string.start..string.start + length];
@@ -195,7 +195,7 @@ fn not_base64() -> Problem {
     Problem::new(ErrorCode::InvalidBase64, detail).flaw("/document/data", detail)
 }
 
-/// Takes the escapes out of a JSON string, where it stands, and gives the length that is left: PHP writes
+/// Removes the escapes from a JSON string in place, and returns the remaining length: PHP writes
 /// each slash as `\/`. `None` for a character that is not ASCII, which Base64 has none of.
 fn unescape(string: &mut [u8]) -> Option<usize> {
     let Some(first) = memchr::memchr(b'\\', string) else { return Some(string.len()) };

@@ -78,7 +78,7 @@ struct Form {
     part: Part,
     file: Option<Range<usize>>,
     is_whole: bool,
-    /// Bytes behind the last boundary.
+    /// Bytes after the last boundary.
     epilogue: usize,
 }
 
@@ -174,7 +174,7 @@ impl Form {
         }
     }
 
-    /// Counts what stands behind the last boundary, which nobody reads.
+    /// Counts the bytes after the last boundary, which are not read.
     fn pass_over(&mut self, length: usize) -> Result<(), Problem> {
         self.epilogue += length;
         if self.epilogue > HEAD_BYTES {
@@ -185,7 +185,7 @@ impl Form {
         Ok(())
     }
 
-    /// Where the file stands in the body.
+    /// The range of the file in the body.
     fn finish(self) -> Result<Range<usize>, Problem> {
         if !self.parts.has_begun() {
             let detail = "The boundary that the Content-Type names is not in the body. \

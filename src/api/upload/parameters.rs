@@ -13,7 +13,7 @@ pub(super) fn parameter(header: &[u8], name: &str) -> Option<Vec<u8>> {
     found
 }
 
-/// The first parameter that has a value, and what stands behind it.
+/// The first parameter that has a value, and the text after it.
 fn next(mut rest: &[u8]) -> Option<(&[u8], Vec<u8>, &[u8])> {
     loop {
         let end = memchr::memchr2(b'=', b';', rest)?;

@@ -1,7 +1,7 @@
 //! Where the parts of a form stand in its body (RFC 7578; RFC 2046, section 5.1), found while the body is gathered.
 //!
 //! Each search goes on where the last one stopped, so a form costs the same however it is cut. A search for what
-//! may have no end is bounded: the head of a part, and what stands before the first part, have at most
+//! may have no end is bounded: the head of a part and the bytes before the first part have at most
 //! [`HEAD_BYTES`]. The content of a part is bounded by the body.
 
 use std::ops::Range;
@@ -15,7 +15,7 @@ pub(super) const HEAD_BYTES: usize = 8 * 1024;
 /// The longest boundary, in bytes (RFC 2046, section 5.1.1).
 pub(super) const BOUNDARY_BYTES: usize = 70;
 
-/// What stands between the end of the line before and a boundary.
+/// The characters between the end of the preceding line and a boundary.
 const DASHES: &[u8] = b"--";
 
 /// What ends a line.
@@ -27,9 +27,9 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 /// An error in the frame of a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameFault {
-    /// A head, or what stands before the first boundary, has no end within [`HEAD_BYTES`].
+    /// A head, or the preamble before the first boundary, has no end within [`HEAD_BYTES`].
     TooLong,
-    /// Behind a boundary stands neither the end of the line nor that of the form.
+    /// A boundary is followed neither by the end of the line nor by the end of the form.
     NoLineEnd,
 }
 
@@ -53,9 +53,9 @@ pub(super) struct Parts {
     /// Finds the end of a line, the dashes and the boundary.
     delimiter: Finder<'static>,
     stage: Stage,
-    /// Where that which the stage looks at begins.
+    /// Where the bytes of the current stage begin.
     at: usize,
-    /// Up to where it was searched.
+    /// The end of the range already searched.
     searched: usize,
 }
 
@@ -63,11 +63,11 @@ pub(super) struct Parts {
 enum Stage {
     /// Before the first boundary.
     Preamble,
-    /// Right behind a boundary.
+    /// Directly after a boundary.
     Boundary,
     /// Within the content of a part.
     Content,
-    /// Behind the last boundary.
+    /// After the last boundary.
     End,
 }
 
@@ -100,7 +100,7 @@ impl Parts {
         }
     }
 
-    /// Looks for the first boundary, which need not stand behind the end of a line.
+    /// Looks for the first boundary, which need not follow the end of a line.
     fn find_first(&mut self, body: &[u8]) -> Result<bool, FrameFault> {
         let boundary = &self.delimiter.needle()[LINE_END.len()..];
         let most = HEAD_BYTES + boundary.len();
