@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(&caller.key, door.key.id());
     }
 
-    /// Presents keys of these seeds at once, for as long as the clock stands.
+    /// Presents keys of these seeds at once, while the clock does not advance.
     async fn knock_with(door: &Door, seeds: std::ops::Range<u64>) -> Vec<&'static str> {
         let keys: Vec<_> = seeds.map(|seed| ApiKey::create(&SeededRandom::new(seed)).0).collect();
         futures_util::future::join_all(keys.iter().map(|key| door.reason_for(key.expose()))).await

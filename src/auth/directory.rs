@@ -241,7 +241,7 @@ pub enum DirectoryError {
     /// A section with a setting that cannot bind.
     #[error("[tenants.{}] {}", .0.name, .0.fault)]
     Section(#[from] InvalidTenant),
-    /// Whether the names are free cannot be told.
+    /// It is unknown whether the names are free.
     #[error("the tenants of the configuration cannot be compared with those of the database: {0}")]
     Store(#[from] TenantStoreError),
 }

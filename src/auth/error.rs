@@ -31,7 +31,7 @@ pub enum AuthError {
     /// The key is good, but its tenant is switched off.
     #[error("the tenant of this API key is disabled")]
     TenantDisabled,
-    /// Whether the key is good cannot be told now.
+    /// The key cannot be checked now.
     #[error("API keys cannot be checked at the moment")]
     StoreUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

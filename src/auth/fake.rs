@@ -1,4 +1,4 @@
-//! A store of tenants in memory that can be told to fail, for the unit tests of this module.
+//! A store of tenants in memory that can be made to fail, for the unit tests of this module.
 //!
 //! It keeps only what those tests ask for; the promises of a real store are proved in
 //! `tests/it/store.rs`, on real databases.

@@ -206,7 +206,7 @@ impl KeyHash {
         &self.0
     }
 
-    /// Whether both are hashes of the same key, in a time that does not tell where they differ.
+    /// Whether both are hashes of the same key, in a time that does not reveal where they differ.
     pub fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
