@@ -1,4 +1,4 @@
-//! The situations that a caller is told of: one code each, with its status, its title and the vendor's words.
+//! The situations that are reported to a caller: one code each, with its status, its title and the vendor's words.
 //!
 //! The names are part of the API (`ProblemCode` in openapi.yaml) and never change their meaning. A new code needs a
 //! row in `ErrorCode::entry`, or it does not compile, and a name in `ErrorCode::ALL`, which a test compares with
@@ -101,7 +101,7 @@ pub enum ErrorCode {
     DeadlineExceeded,
 }
 
-/// What is told of a situation.
+/// What is reported of a situation.
 struct CodeEntry {
     name: &'static str,
     status: u16,

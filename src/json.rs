@@ -18,7 +18,7 @@ use self::reader::Reader;
 pub use self::reader::{Damage, Spelling, prefix, string_prefix};
 pub use self::tree::Tree;
 
-/// Reads a text that is one JSON value. A byte order mark before it and bytes behind it that begin no
+/// Reads a text that is one JSON value. A byte order mark before it and bytes after it that begin no
 /// other object mean nothing.
 ///
 /// # Errors
@@ -65,7 +65,7 @@ pub fn count_values(text: &str) -> u64 {
     count
 }
 
-/// Skips the rest of a string, whose first quote is behind.
+/// Skips the rest of a string, whose first quote was read.
 fn skip_string(bytes: &mut impl Iterator<Item = u8>) {
     while let Some(byte) = bytes.next() {
         match byte {

@@ -15,7 +15,7 @@ const NO_CHARACTER: char = '\u{fffd}';
 pub enum Spelling {
     /// JSON in which only characters are damaged.
     Json,
-    /// Also what Python prints (`None`, `True`, single quotes, tuples), a comma behind the last element, comments,
+    /// Also what Python prints (`None`, `True`, single quotes, tuples), a comma after the last element, comments,
     /// and numbers such as `007` and `.5`.
     Loose,
 }
@@ -34,7 +34,7 @@ pub enum Damage {
     },
 }
 
-/// The text of `bytes` behind the byte order mark, U+FFFD where they are no UTF-8.
+/// The text of `bytes` after the byte order mark, with U+FFFD where they are not UTF-8.
 pub(super) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     simdutf8::basic::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
@@ -396,7 +396,7 @@ fn comment_length(text: &str) -> usize {
     0
 }
 
-/// The number in so many hexadecimal digits behind a letter.
+/// The number in so many hexadecimal digits after a letter.
 fn hexadecimal(text: &str, digits: usize) -> Option<u32> {
     let digits = text.get(1..=digits)?;
     let is_number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
