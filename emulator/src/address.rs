@@ -28,13 +28,13 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    /// What is hosted in a world, as far as a request's headers ask for it.
+    /// The files hosted in a world, limited by the request's headers.
     pub(crate) fn of(world: &Arc<World>, headers: &HeaderMap) -> Self {
         let resolves_oss = is_enabled(headers, "x-dashscope-ossresourceresolve");
         Self { world: Arc::clone(world), resolves_oss }
     }
 
-    /// Opens an image and notes what it is.
+    /// Opens an image and notes its kind.
     ///
     /// # Errors
     ///

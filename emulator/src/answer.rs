@@ -11,12 +11,12 @@ const SMALLEST_PIECE: usize = 4;
 /// About the most events into which a text is split.
 const MOST_PIECES: usize = 200;
 
-/// What the model answered.
+/// The model's answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) model: &'static str,
     pub(crate) text: String,
-    /// What a built-in task found, native protocol only.
+    /// The result of a built-in task, native protocol only.
     pub(crate) ocr_result: Option<Value>,
     pub(crate) finish_reason: &'static str,
     pub(crate) usage: Usage,

@@ -60,7 +60,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Lets go of both bodies for good and tells how many bytes they were.
+    /// Drops both bodies and returns their total size in bytes.
     pub(crate) fn forget_bodies(&mut self) -> usize {
         let bytes = self.request_body.len() + self.response_body.len();
         (self.request_body, self.response_body) = (Bytes::new(), Vec::new());

@@ -90,11 +90,11 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-/// Binds the listener of an emulator and tells where it listens.
+/// Binds the listener of an emulator and returns its address.
 ///
 /// # Errors
 ///
-/// What the system says about the address.
+/// The system's error if the address cannot be bound.
 pub(crate) async fn bind(listen: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;

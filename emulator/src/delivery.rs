@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 use crate::connection::Wire;
 use crate::world::Ticket;
 
-/// What is to be sent, and how it ends.
+/// The data to send, and how the connection ends.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     chunks: VecDeque<Bytes>,
@@ -36,7 +36,7 @@ enum Ending {
     Early,
     /// Never: the connection stays open.
     Stalled,
-    /// With a reset, as soon as what was sent is out.
+    /// With a reset, once all written data has been sent.
     Cut { wire: Wire, flushes: u64 },
 }
 
@@ -100,7 +100,7 @@ impl Delivery {
         self.promised.map_or(length, |whole| whole / 2)
     }
 
-    /// Drops what comes after `bytes` and tells whether anything did.
+    /// Drops the data after `bytes` and returns whether there was any.
     fn shorten(&mut self, bytes: u64) -> bool {
         let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut is_shorter = false;
@@ -142,7 +142,7 @@ impl Body for Delivery {
         }
         match &this.ending {
             Ending::Whole | Ending::Early => Poll::Ready(None),
-            // Woken by no one: the connection notices by itself when its client goes.
+            // No waker is needed: the connection detects on its own that the client has disconnected.
             Ending::Stalled => Poll::Pending,
             Ending::Cut { wire, flushes } => {
                 ready!(wire.poll_flushed_since(*flushes, context));

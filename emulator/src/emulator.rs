@@ -43,7 +43,7 @@ impl Emulator {
         format!("http://{}", self.address)
     }
 
-    /// What it was told to do wrong and what it has seen.
+    /// The faults set for it and the calls it has received.
     pub fn world(&self) -> Arc<World> {
         Arc::clone(&self.world)
     }

@@ -13,9 +13,9 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     /// `code` of the native protocol.
     pub(crate) code: Cow<'static, str>,
-    /// The line of the table that the code stands in.
+    /// The code's line in the table.
     row: Option<&'static Row>,
-    /// What a person reads, where it is not the message of the table.
+    /// The message, where it differs from the table's.
     message: Option<Cow<'static, str>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the headers and the address of a request say.
+//! The settings in the headers and the address of a request.
 
 use axum::http::HeaderMap;
 

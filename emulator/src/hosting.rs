@@ -1,4 +1,4 @@
-//! Files that have an address in the emulator: what a test hosts and what a client uploads.
+//! Files that have an address in the emulator: those a test hosts and those a client uploads.
 //!
 //! Nothing is ever fetched, so these are the only addresses that lead anywhere. The oldest files make
 //! room for new ones, so that neither a test nor a client can fill the memory.

@@ -22,7 +22,7 @@ use crate::usage::{Usage, output_tokens, within_tokens};
 ///
 /// # Errors
 ///
-/// The refusal that the service would answer. A call that is refused costs nothing.
+/// The refusal that the service would answer. A refused call costs nothing.
 pub(crate) async fn infer(
     service: &Service,
     ask: &Arc<Ask>,

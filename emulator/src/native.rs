@@ -14,7 +14,7 @@ use crate::error::Refusal;
 use crate::request::{self, Ask, ImageItem, Item};
 use crate::usage::{Usage, output_tokens};
 
-/// Reads a request body. Whether the answer is streamed stands in a header.
+/// Reads a request body. A header says whether the answer is streamed.
 pub(crate) fn read(body: &[u8], stream: bool, addresses: &Addresses) -> Ask {
     let body = match request::json(body) {
         Ok(body) => body,

@@ -1,4 +1,4 @@
-//! What a caller may choose about an emulator, and why one may fail to start.
+//! The options of an emulator, and the errors of its start.
 
 use std::error::Error;
 use std::fmt;
@@ -71,12 +71,12 @@ pub enum StartError {
     Bind {
         /// The address asked for.
         listen: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The `tesseract` program could not be run.
     TesseractMissing {
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Tesseract is there without a language that was asked for.

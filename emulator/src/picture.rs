@@ -29,7 +29,7 @@ const SHORTEST_SIDE: u32 = 10;
 /// How many times longer than the other a side may be.
 const MOST_ELONGATED: u64 = 200;
 
-/// An image whose header was read and found sound.
+/// An image with a valid header.
 #[derive(Debug, Clone)]
 pub(crate) struct Picture {
     bytes: Bytes,
@@ -54,7 +54,7 @@ pub(crate) enum Unreadable {
 }
 
 impl Unreadable {
-    /// What the vendor says about it.
+    /// The vendor's error for it.
     pub(crate) fn message(self) -> String {
         const MODEL: &str = "The image length and width do not meet the model restrictions.";
         match self {
@@ -155,7 +155,7 @@ impl Picture {
 const SIGNATURE: usize = 8;
 const CHUNK: usize = 12;
 
-/// A PNG file as Pillow reads it: where several IHDR chunks stand before the picture data, the last counts.
+/// A PNG file as Pillow reads it: of several IHDR chunks before the picture data, the last counts.
 fn with_last_header(bytes: Bytes) -> Bytes {
     let (mut headers, mut others) = (Vec::new(), Vec::new());
     let mut at = SIGNATURE;

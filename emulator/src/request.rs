@@ -17,14 +17,14 @@ use crate::picture::Picture;
 /// How deep a `result_schema` may nest.
 const DEEPEST_SCHEMA: usize = 3;
 
-/// What is asked for.
+/// The requested output.
 #[derive(Debug, Default)]
 pub(crate) struct Ask {
     pub(crate) model: Option<String>,
     pub(crate) stream: bool,
     /// Compatible protocol: whether a stream ends with a usage chunk.
     pub(crate) include_usage: bool,
-    /// Native protocol: whether events hold what is new instead of all so far.
+    /// Native protocol: whether events hold only the new text instead of all text so far.
     pub(crate) incremental: bool,
     pub(crate) max_tokens: Option<i64>,
     /// The texts that count for the model.
@@ -44,7 +44,7 @@ pub(crate) struct AskedImage {
     pub(crate) seen: ImageSeen,
     /// The image, or why it is none.
     pub(crate) picture: Result<Picture, Refusal>,
-    /// Whether it stands in a message that the model looks at.
+    /// Whether its message is one that the model reads.
     pub(crate) counts: bool,
 }
 

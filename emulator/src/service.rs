@@ -14,7 +14,7 @@ use crate::options::Options;
 use crate::throttle::Throttle;
 use crate::world::World;
 
-/// What the requests of one emulator share.
+/// The state shared by the requests of one emulator.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) world: Arc<World>,

@@ -13,7 +13,7 @@ pub(crate) struct Sheet {
     pub(crate) rows: Vec<Row>,
 }
 
-/// What stands at one height.
+/// The words at one height.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) tokens: Vec<Token>,
@@ -25,7 +25,7 @@ pub(crate) struct Row {
 #[derive(Debug, Clone)]
 pub(crate) struct Token {
     pub(crate) text: String,
-    /// In lower case and without punctuation around it; the text where nothing else is left.
+    /// In lower case and without punctuation around it; the text unchanged if that would leave it empty.
     pub(crate) folded: String,
     pub(crate) bounds: Bounds,
     /// Whether it continues the word before it.

@@ -31,7 +31,7 @@ pub(crate) struct Page {
     pub(crate) height: u32,
 }
 
-/// What a task wrote.
+/// The output of a task.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) text: String,
@@ -67,7 +67,7 @@ fn task_tokens(task: Task, ask: &Ask) -> u64 {
     }
 }
 
-/// Writes what the task asks for. Slow on a full page: belongs on the blocking pool.
+/// Writes the output of the task. Slow on a full page: run it on the blocking pool.
 pub(crate) fn write(ask: &Ask, pages: &[Page]) -> Written {
     let readings = || pages.iter().map(|page| &page.reading);
     let text = match ask.task {

@@ -13,7 +13,7 @@ use crate::error::Refusal;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Keys that are told apart; beyond it the counts start again.
+/// The maximum number of keys counted separately; beyond it the counts restart.
 const MOST_KEYS: usize = 10_000;
 
 /// Counts calls and tokens by key.

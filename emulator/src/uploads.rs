@@ -155,7 +155,7 @@ fn allowed_start(policy: &str) -> Option<String> {
     policy.pointer("/conditions/0/2")?.as_str().map(str::to_owned)
 }
 
-/// What the store says to a form that it does not take: a status, a code and a message.
+/// The store's response to a form that it rejects: a status, a code and a message.
 #[derive(Debug)]
 struct Denial(StatusCode, &'static str, String);
 

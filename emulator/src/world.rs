@@ -1,4 +1,4 @@
-//! What an emulator was told to do wrong and what it has seen: a test sets it up and reads it back.
+//! The faults set for an emulator and the calls it has received: a test writes the first and reads the second.
 //!
 //! Calls are kept in a ring, and their bodies within a number of bytes, so that a load test cannot fill
 //! the memory; the [`Bill`] counts every call and is exact under any concurrency, since all of it
@@ -47,7 +47,7 @@ struct Armed {
 }
 
 impl World {
-    /// A world without faults that has seen nothing.
+    /// A world without faults or recorded calls.
     pub(crate) fn new(keeps_bodies: bool) -> Self {
         Self { keeps_bodies, ..Self::default() }
     }
@@ -102,7 +102,7 @@ impl World {
         self.hosting.clear();
     }
 
-    /// Enters a call and tells which fault strikes it. Bodies are dropped here where they are not kept.
+    /// Records a call and returns the fault that hits it. Bodies are dropped here where they are not kept.
     pub(crate) fn receive(self: &Arc<Self>, mut call: Call) -> (Ticket, Option<Fault>) {
         let mut state = self.state();
         state.last_sequence += 1;

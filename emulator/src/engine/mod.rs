@@ -33,7 +33,7 @@ pub(crate) enum EngineError {
     Failed,
 }
 
-/// What an image says, in reading order.
+/// The text of an image, in reading order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
     /// Width of the image that was read.
@@ -51,7 +51,7 @@ pub(crate) struct TextLine {
     pub(crate) words: Vec<Word>,
 }
 
-/// One word and where it stands.
+/// One word and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
     pub(crate) text: String,

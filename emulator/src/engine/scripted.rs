@@ -1,4 +1,4 @@
-//! The engine that reads nothing and says what it was told.
+//! The engine that ignores the image and returns a configured text.
 
 use std::future::{Future, ready};
 use std::pin::Pin;

@@ -89,7 +89,7 @@ impl Tesseract {
         let feed = async move {
             let Some(mut input) = input else { return };
             let head = format!("P6\n{} {}\n255\n", image.width(), image.height());
-            // A process that ends early breaks the pipe; its exit status tells what happened.
+            // A process that ends early breaks the pipe; its exit status gives the cause.
             if input.write_all(head.as_bytes()).await.is_ok() {
                 let _ = input.write_all(image.as_raw()).await;
             }

@@ -16,10 +16,10 @@ use crate::fault::{Effect, Fault};
 use crate::replay::Replay;
 use crate::{compatible, native};
 
-/// What a model writes when it forgets that a result was asked for.
+/// Model output that is not the requested result.
 const PROSE: &str = "The image shows a document.";
 
-/// The page of a proxy that reached nobody.
+/// The error page of a proxy that could not reach its upstream.
 const GARBAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
     <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 

@@ -29,7 +29,7 @@ pub struct Fault {
     /// Time between the events of a stream; zero leaves that of the options.
     pub(crate) interval: Duration,
     pub(crate) schedule: Schedule,
-    /// What a request says that it hits; none: any.
+    /// Text that a request must contain to be hit. `None` hits any request.
     pub(crate) body_contains: Option<String>,
     after_inference: Option<bool>,
 }
@@ -49,7 +49,7 @@ pub(crate) enum Effect {
     CutBodyAt(u64),
     /// The connection is reset after so many events of a stream.
     CutStreamAfter(u64),
-    /// Nothing more comes after so many events of a stream, and the connection stays open.
+    /// The stream stalls after this many events, and the connection stays open.
     StallStreamAfter(u64),
     /// The body ends in order after so many events of a stream, without what should close it.
     EndStreamAfter(u64),
@@ -61,7 +61,7 @@ pub(crate) enum Effect {
     Garbage,
     /// Status 200 around an error body.
     OkWithErrorBody { code: String },
-    /// Status 200 around nothing.
+    /// Status 200 with an empty body.
     EmptyBody,
     /// The right body under a wrong `Content-Type`.
     WrongContentType,
@@ -178,7 +178,7 @@ impl Fault {
         Self::with_effect(Effect::Replay(Replay { status, content_type, body }))
     }
 
-    /// Hits `count` calls, then is spent.
+    /// Hits only the first `count` calls.
     #[must_use]
     pub fn times(mut self, count: u64) -> Self {
         self.schedule.times = Some(count);

@@ -4,7 +4,7 @@
 //! and what schemas call their keys, in English and Chinese; the most telling name of a field comes
 //! first, and no name belongs to two fields.
 
-/// What a value looks like.
+/// The form of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Text,

@@ -12,7 +12,7 @@ use crate::sheet::{Row, Sheet, Token, bounds_of, text_of};
 /// The most items that are read.
 const MOST_ITEMS: usize = 200;
 
-/// What a column holds.
+/// The kind of value in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     Code,
@@ -135,7 +135,7 @@ fn priced_line(row: &Row) -> Option<Vec<(Column, String)>> {
     is_item.then(|| vec![(Column::Description, description), (Column::Amount, amount)])
 }
 
-/// The template with the cells filled in; what has no cell is null.
+/// The template with the cells filled in; a field without a cell is null.
 fn filled(template: &Map<String, Value>, cells: &[(Column, String)]) -> Value {
     let cell = |key: &str| {
         let column = column_named(&words_of_key(key))?;

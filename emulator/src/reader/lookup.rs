@@ -12,7 +12,7 @@ const ADDRESS_LINES: usize = 3;
 /// The longest label in tokens.
 const LONGEST_LABEL: usize = 6;
 
-/// Where a label stands: a row and its tokens from `start` to `end`.
+/// The position of a label: a row and its tokens from `start` to `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) row: usize,
@@ -240,7 +240,7 @@ fn without_separators(tokens: &[Token]) -> &[Token] {
     &tokens[skipped..]
 }
 
-/// The first tokens that stand together.
+/// The first group of adjacent tokens.
 fn segment_of(tokens: &[Token], height: u32) -> &[Token] {
     let is_apart = |pair: &[Token]| {
         pair[1].bounds.left.saturating_sub(pair[0].bounds.right) > 3 * height && !pair[1].glued

@@ -26,7 +26,7 @@ impl Date {
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
-/// Signs and names of currencies, as they stand before or after an amount.
+/// Signs and names of currencies, as written before or after an amount.
 pub(crate) const CURRENCIES: [&str; 16] = [
     "RM", "USD", "EUR", "GBP", "CNY", "MYR", "JPY", "SGD", "HKD", "RMB", "US$", "$", "€", "£", "¥",
     "￥",

@@ -7,10 +7,10 @@ use crate::reader::lookup::{is_colon, value_of};
 use crate::reader::patterns;
 use crate::sheet::{Row, Sheet};
 
-/// Rows at the top of a page among which its issuer stands.
+/// The number of rows at the top of a page that are searched for its issuer.
 const HEADING_ROWS: usize = 8;
 
-/// Rows below the issuer among which its address stands.
+/// The number of rows below the issuer that are searched for its address.
 const ADDRESS_ROWS: usize = 7;
 
 /// Finds the value of an unlabelled field.
@@ -53,7 +53,7 @@ pub(crate) fn total(sheet: &Sheet) -> Option<String> {
             patterns::amounts(&next.text()).pop().filter(|_| is_bare)
         };
         let Some(amount) = own.or_else(below) else { continue };
-        // Of equals the later: the sum comes after what it adds up.
+        // Of equal values take the last: the total comes after its items.
         if best.as_ref().is_none_or(|(highest, _)| score >= *highest) {
             best = Some((score, amount));
         }
@@ -101,7 +101,7 @@ fn total_score(row: &Row) -> Option<i32> {
     Some(score)
 }
 
-/// The row at the top that names who issued a receipt.
+/// The row at the top that names the issuer of a receipt.
 fn issuer(sheet: &Sheet) -> Option<usize> {
     const FORMS: [&str; 20] = [
         "sdn",

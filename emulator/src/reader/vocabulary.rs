@@ -15,7 +15,7 @@ pub(crate) fn is_label(words: &str) -> bool {
     concept(words).is_some()
 }
 
-/// What the value of an unknown field looks like, by its key and by what the schema says about it.
+/// The form of an unknown field's value, derived from its key and its schema.
 pub(crate) fn guessed_kind(key: &str, hint: &str) -> Kind {
     let says = |words: &[&str]| {
         let hint = hint.to_lowercase();
