@@ -1,11 +1,11 @@
-//! What the worst upload costs: CPU time, and memory beyond what the memory account counts.
+//! The cost of the worst upload: CPU time, and memory beyond the amount that the memory account counts.
 //!
 //! Each upload is sent over TCP to a service in a process of its own, three times. The run fails where one takes more than
 //! [`MOST_CPU`] or [`MOST_BEYOND`].
 //!
 //! ```text
 //! bench/form                 # every upload
-//! bench/form "one byte"      # those whose name contains this
+//! bench/form "one byte"      # cases with this in their name
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot be taken has failed")]
@@ -40,7 +40,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// The most CPU time that one upload may take of the service's threads.
 const MOST_CPU: Duration = Duration::from_millis(50);
 
-/// The most memory that one upload may take beyond what is counted for it, in bytes.
+/// The maximum memory that one upload may take beyond the amount counted for it, in bytes.
 const MOST_BEYOND: i64 = 4 << 20;
 
 /// How often each upload is measured.
@@ -271,7 +271,7 @@ fn least(name: &str) -> [i64; 4] {
         .unwrap()
 }
 
-/// Sends one upload to a service of its own, and prints what it cost.
+/// Sends one upload to a separate service, and prints its cost.
 fn measure(upload: &Upload) {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).thread_name(THREADS).enable_all().build().unwrap();

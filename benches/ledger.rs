@@ -1,4 +1,4 @@
-//! What the ledger costs: calls of one hot tenant, and questions over many entries.
+//! The cost of the ledger: calls of one hot tenant, and queries over many entries.
 //!
 //! ```text
 //! bench/ledger                      # SQLite and a private PostgreSQL, both durable
@@ -124,7 +124,7 @@ async fn hot_tenant(ledger: &Ledger, callers: usize) {
 /// second (proc(5)).
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    // The second field is the program's name, in brackets and with whatever stands in it.
+    // The second field is the program's name, in brackets, and may contain any character.
     let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
     Duration::from_millis(fields.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
 }
@@ -222,7 +222,7 @@ async fn questions(ledger: &Ledger, store: &Store) {
     prune(store, today).await;
 }
 
-/// Deletes ten portions of what is oldest.
+/// Deletes the oldest entries in ten batches.
 async fn prune(store: &Store, today: Date) {
     let began = Instant::now();
     let mut deleted = 0;

@@ -1,4 +1,4 @@
-//! What the worst schemas of `/extract` cost: peak of memory and CPU time, held to what is promised.
+//! The cost of the worst schemas of `/extract`: peak memory and CPU time, checked against the promised limits.
 //!
 //! ```text
 //! cargo bench --bench schema
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints what a case costs and tells whether that is what is promised.
+/// Prints the cost of a case and returns whether it is within the promised limits.
 fn measure(case: &Case) -> bool {
     let text = case.schema.to_string();
     let (read, reading) = cost(|| Schema::from_json(&text));
@@ -132,7 +132,7 @@ fn measure_crowd(case: &Case) -> bool {
     taken.peak <= counted
 }
 
-/// What a piece of work took.
+/// The cost of a piece of work.
 #[derive(Default)]
 struct Cost {
     /// The most bytes at once.

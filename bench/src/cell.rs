@@ -2,7 +2,7 @@
 
 use crate::upload::Upload;
 
-/// What is asked.
+/// The request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cell<'a> {
     /// The picture.

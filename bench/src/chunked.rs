@@ -29,7 +29,7 @@ enum Place {
 }
 
 impl Chunked {
-    /// Takes in what has come and adds what it holds of the body to `body`.
+    /// Parses the received bytes and appends their part of the body to `body`.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Chunked {
         self.at == Place::Over
     }
 
-    /// A byte of what stands between two chunks.
+    /// A byte between two chunks.
     fn frame(&mut self, byte: u8) -> io::Result<()> {
         self.at = match (self.at, byte) {
             (Place::Size | Place::Extension, b'\n') if self.left == 0 => Place::Trailer,

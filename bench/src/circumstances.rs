@@ -15,7 +15,7 @@ pub(crate) struct Pace {
 /// What the figures depend on.
 #[derive(Debug)]
 pub(crate) struct Circumstances {
-    /// What was typed.
+    /// The command line.
     pub(crate) command: String,
     pub(crate) pace: Pace,
     /// Whether everything had its core.

@@ -88,14 +88,14 @@ pub(crate) fn listen(
     first.ok_or_else(|| malformed("a stream without events"))
 }
 
-/// What was heard of a stream so far.
+/// The part of a stream received so far.
 #[derive(Debug, Default)]
 struct Hearing {
     /// The bytes of an event that is not whole.
     unheard: Vec<u8>,
     /// Events that the upstream sent, by the moments in them.
     events: usize,
-    /// Whether an event told what is to be expected.
+    /// Whether an event contained the expected value.
     has_told: bool,
     /// Whether the event before was the last.
     has_ended: bool,
@@ -109,7 +109,7 @@ impl Hearing {
             let event = &self.unheard[heard..heard + length];
             heard += length;
             self.has_ended = event.starts_with(whole.ending.opening());
-            // The last event of `/ocr` tells all of the text again.
+            // The last event of `/ocr` repeats the whole text.
             let has_text = event.contains(&MARK) && !self.has_ended;
             if has_text {
                 for moment in moments(event) {
@@ -145,7 +145,7 @@ fn end_of_event(bytes: &[u8]) -> Option<usize> {
     breaks.find(|(at, _)| bytes.get(at + 1) == Some(&b'\n')).map(|(at, _)| at + 2)
 }
 
-/// The moments that stand in an event.
+/// The timestamps in an event.
 fn moments(event: &[u8]) -> impl Iterator<Item = u64> {
     event.split(|byte| *byte == MARK).skip(1).filter_map(|behind| {
         let digits = std::str::from_utf8(behind.get(..DIGITS)?).ok()?;

@@ -7,7 +7,7 @@ pub(crate) fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     sorted.get(sorted.len() * percent / 100).copied()
 }
 
-/// The figure that stands as `name=…` in a line.
+/// The figure written as `name=…` in a line.
 ///
 /// # Errors
 ///

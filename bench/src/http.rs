@@ -157,7 +157,7 @@ impl Connection {
         self.stream.write_all(message)
     }
 
-    /// Uses up to `most` bytes of what was received already.
+    /// Uses up to `most` of the bytes already received.
     fn take_unread(&mut self, most: usize) -> std::ops::Range<usize> {
         let taken = self.unread.start..self.unread.end.min(self.unread.start + most);
         self.unread.start = taken.end;

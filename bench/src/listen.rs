@@ -73,7 +73,7 @@ impl Crowd {
     }
 }
 
-/// What was heard. Its text form is what `listen` prints and `streams` reads.
+/// The measurements. `listen` prints their text form and `streams` reads it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Heard {
     /// Streams that were whole.
@@ -95,7 +95,7 @@ pub(crate) struct Spread {
     pub(crate) p99: Duration,
 }
 
-/// What one caller noted, or all of them.
+/// The measurements of one caller, or of all callers.
 #[derive(Debug, Default)]
 struct Notes {
     first: Vec<Duration>,
@@ -103,7 +103,7 @@ struct Notes {
     late: Vec<u64>,
 }
 
-/// Listens and prints what was heard.
+/// Listens and prints the measurements.
 pub(crate) fn run(arguments: &ListenArgs) -> Result<(), Failure> {
     let body = fs::read(&arguments.body)?;
     let request = http::request(&arguments.path, &arguments.headers, &body);
@@ -130,12 +130,12 @@ pub(crate) fn run(arguments: &ListenArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One caller, who begins at `start` and asks for nothing new after `end`.
+/// One caller: begins at `start` and sends no new request after `end`.
 fn call(arguments: &ListenArgs, request: &[u8], start: Instant, end: Instant) -> io::Result<Notes> {
     thread::sleep(start.saturating_duration_since(Instant::now()));
     let mut connection = Connection::open(arguments.address)?;
     let mut notes = Notes::default();
-    // The last byte goes alone: what is timed begins with it, not with an upload of half a megabyte.
+    // The last byte is sent alone: timing begins with it, not with an upload of half a megabyte.
     let (most, last) = request.split_at(request.len() - 1);
     loop {
         connection.send(most)?;

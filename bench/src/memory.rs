@@ -25,7 +25,7 @@ const REST: Duration = Duration::from_secs(3);
 /// Resident bytes of one process.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// What was asked, and how.
+    /// The request, and how it was sent.
     pub(crate) subject: String,
     /// Started, with one small upload answered, which pulls the code for it into memory.
     pub(crate) idle: u64,

@@ -89,7 +89,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already; there is nobody to tell of another failure.
+        // It may have ended already; any other failure cannot be reported here.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

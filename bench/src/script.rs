@@ -7,7 +7,7 @@
 
 use crate::upload;
 
-/// What stands before each moment, and nowhere else in a stream.
+/// The text before each timestamp; it occurs nowhere else in a stream.
 pub(crate) const MARK: u8 = b'@';
 
 /// Digits of a moment: those of the largest `u64`.
@@ -29,7 +29,7 @@ pub(crate) struct Bill {
 #[derive(Debug)]
 pub(crate) struct Script {
     event: Vec<u8>,
-    /// Where the event's moment stands.
+    /// The position of the event's timestamp.
     moment: std::ops::Range<usize>,
     end_with_bill: Vec<u8>,
     end: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What is measured: the gateway, nginx as a bare proxy, and the way without either.
+//! The measured subjects: the gateway, nginx as a bare proxy, and a direct connection.
 //!
 //! The gateway runs as it would in earnest, with a key, a cap that binds, metrics, log lines of
 //! level info into a file and an SQLite database; only the vendor's rate limits are lifted. nginx
@@ -49,11 +49,11 @@ pub(crate) struct Subject {
     path: &'static str,
     /// The header line with its key.
     pub(crate) authorization: String,
-    /// What is posted.
+    /// The posted body.
     pub(crate) form: Form,
     /// What its answer must contain.
     expected: String,
-    /// What is measured; none where nothing lies between load and upstream.
+    /// The measured process; `None` where load and upstream are connected directly.
     pub(crate) process: Option<Rc<Process>>,
 }
 
@@ -214,7 +214,7 @@ impl Rig {
         if audit.status.success() { Ok(told) } else { Err(told.into()) }
     }
 
-    /// Asks once and looks at the answer, so that what is then measured is the right work.
+    /// Sends one request and checks the answer, so that the right work is measured afterwards.
     pub(crate) fn check(&self, subject: &Subject, upload: &Upload) -> Result<(), Failure> {
         let body = fs::read(self.body(upload, subject.form))?;
         let mut connection = Connection::open(subject.address)?;

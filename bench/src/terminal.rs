@@ -1,4 +1,4 @@
-//! What is told to the person at the terminal.
+//! Messages to the person at the terminal.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -8,12 +8,12 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Prints a line of the result.
 pub(crate) fn println(text: &str) {
-    // Where standard output is closed, there is nobody to tell.
+    // If standard output is closed, the message is lost.
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Tells the person at the terminal something that is no result.
+/// Prints a message to the person at the terminal that is not a result.
 pub(crate) fn say(text: &str) {
-    // Where standard error is closed, there is nobody to tell.
+    // If standard error is closed, the message is lost.
     let _ = writeln!(io::stderr(), "{text}");
 }

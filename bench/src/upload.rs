@@ -31,7 +31,7 @@ pub(crate) const JPEG: &str = "image/jpeg";
 /// The media type of the JSON.
 pub(crate) const JSON: &str = "application/json";
 
-/// What stands between the parts of a form; nothing like it occurs in a picture.
+/// The boundary between the parts of a form; it does not occur in a picture.
 const BOUNDARY: &str = "------------------------gateway-bench-4711";
 
 /// The media type of a form.
@@ -46,7 +46,7 @@ pub(crate) struct Upload {
     pub(crate) file: Vec<u8>,
 }
 
-/// What is posted of a picture.
+/// The form in which a picture is posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// The file as it is.
@@ -88,7 +88,7 @@ impl Form {
     }
 }
 
-/// Whether a stream is asked to tell its bill.
+/// Whether a stream is asked to include its usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Billing {
     /// It is.

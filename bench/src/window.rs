@@ -12,7 +12,7 @@ use crate::terminal::{Failure, say};
 /// How long each subject is warmed up, in seconds.
 const WARM_UP: f64 = 0.5;
 
-/// What one subject showed.
+/// The measurements of one subject.
 #[derive(Debug)]
 pub(crate) struct Row {
     /// The subject's name.
@@ -27,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) void: usize,
 }
 
-/// What one window showed.
+/// The measurements of one window.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     /// The load's view.

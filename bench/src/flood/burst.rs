@@ -18,7 +18,7 @@ const STACK: usize = 128 * 1024;
 /// How long an answer is waited for: longer than the gateway may take.
 const PATIENCE: Duration = Duration::from_secs(250);
 
-/// What one upload brought.
+/// The result of one upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heard {
     /// The status.
@@ -63,7 +63,7 @@ fn upload(stream: TcpStream, message: Arc<Vec<u8>>) -> Result<Heard, Failure> {
     let started = Instant::now();
     let writing = move || {
         yield_to_others();
-        // Who is refused is cut off sooner or later.
+        // The connection of a refused upload is closed sooner or later.
         let _ = sending.write_all(&message);
     };
     let writer = thread::Builder::new().stack_size(STACK).spawn(writing)?;

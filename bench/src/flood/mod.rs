@@ -56,7 +56,7 @@ pub(crate) struct FloodArgs {
     load_core: Option<usize>,
 }
 
-/// What one flood came to.
+/// The result of one flood.
 #[derive(Debug)]
 struct Flood {
     heard: Vec<Result<Heard, String>>,
@@ -67,7 +67,7 @@ struct Flood {
     peak: u64,
 }
 
-/// Floods a gateway and prints what came of it.
+/// Floods a gateway and prints the result.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &FloodArgs) -> Result<(), Failure> {
 
 /// A JSON upload for `/ocr` and a drop-in request, each with a body of about so many bytes.
 fn messages(subject: &Subject, bytes: usize) -> [Arc<Vec<u8>>; 2] {
-    // What is not the picture's Base64 is less than this.
+    // The body without the picture's Base64 is smaller than this.
     let picture = Upload::of(bytes.saturating_sub(1000) / 4 * 3);
     let data = picture.base64();
     let document = format!(r#"{{"document":{{"type":"base64","data":"{data}"}}}}"#);

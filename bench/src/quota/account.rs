@@ -13,7 +13,7 @@ use crate::upstream::{OUTPUT_TOKENS, TEXT_TOKENS, answer, compatible_answer};
 
 const BILL: Bill = Bill { image: upload::IMAGE_TOKENS, text: TEXT_TOKENS, output: OUTPUT_TOKENS };
 
-/// What was sent before the `Retry-After` could be heard is not held against anybody.
+/// Requests sent before the `Retry-After` could arrive are not counted as violations.
 const HEARING: Duration = Duration::from_millis(100);
 
 /// An account, served on a port of its own.
@@ -30,7 +30,7 @@ struct State {
     books: Mutex<Books>,
 }
 
-/// What has happened.
+/// The counts so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen {
     pub(super) passed: u64,
@@ -44,7 +44,7 @@ pub(super) struct Seen {
 #[derive(Default)]
 struct Books {
     seen: Seen,
-    /// When the window began, and what it has let pass.
+    /// The start of the window, and the amount it has admitted.
     window: Option<(Instant, u64, u64)>,
     /// From when to when nobody should ask.
     closed: Option<(Instant, Instant)>,

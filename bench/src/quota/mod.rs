@@ -44,11 +44,11 @@ pub(crate) struct QuotaArgs {
     quota_only: bool,
 }
 
-/// Runs all of it and prints what came of it.
+/// Runs all scenarios and prints the results.
 ///
 /// # Errors
 ///
-/// Where a promise is broken, or it cannot be told.
+/// If a promise is broken or cannot be checked.
 pub(crate) fn run(arguments: &QuotaArgs) -> Result<(), Failure> {
     let uploads = [Upload::all().into_iter().next().ok_or("there is an upload")?];
     let rig = Rig::new(&uploads, None, None)?;
@@ -127,7 +127,7 @@ fn outages(
     let back = Instant::now();
     let recovered = tenants.next_answer(back + Duration::from_secs(10));
     println(&format!("both away for {} s:", TOTAL_OUTAGE.as_secs()));
-    // Five failures, what was in flight, and a probe a second.
+    // Five failures, the calls in flight, and one probe a second.
     for (name, attempts) in [("a", attempts[0]), ("b", attempts[1])] {
         promises.most(&format!("attempts at {name}"), attempts, 5 + 16 + TOTAL_OUTAGE.as_secs());
     }
@@ -169,7 +169,7 @@ fn share(part: u64, whole: u64) -> f64 {
     part as f64 / (whole as f64).max(1.0)
 }
 
-/// What was promised, and whether it was kept.
+/// A promise, and whether it was kept.
 #[derive(Default)]
 struct Promises {
     broken: Vec<String>,

@@ -10,7 +10,7 @@ use crate::subject::{Rig, Subject};
 use crate::terminal::Failure;
 use crate::upload::{Form, Upload};
 
-/// How long a caller waits who was refused, whatever it was told: one that is in a hurry.
+/// How long an impatient caller waits after a refusal, whatever its `Retry-After`.
 const HURRY: Duration = Duration::from_millis(100);
 
 /// The callers of all tenants.
@@ -20,7 +20,7 @@ pub(super) struct Tenants {
     news: Arc<Mutex<News>>,
 }
 
-/// What one tenant, or one caller, got.
+/// The results of one tenant, or of one caller.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Served {
     pub(super) answered: u64,
@@ -45,7 +45,7 @@ struct Caller {
 }
 
 impl Tenants {
-    /// Makes a tenant for each number, with so many callers, who ask until `until`.
+    /// Makes a tenant for each number, with that many callers, which send requests until `until`.
     pub(super) fn start(
         rig: &Rig,
         gateway: &Subject,

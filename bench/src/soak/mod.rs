@@ -60,11 +60,11 @@ pub(crate) struct SoakArgs {
     seed: u64,
 }
 
-/// Soaks the gateway and prints what is left.
+/// Soaks the gateway and prints the result.
 ///
 /// # Errors
 ///
-/// Where a promise is broken, or it cannot be told.
+/// If a promise is broken or cannot be checked.
 pub(crate) fn run(arguments: &SoakArgs) -> Result<(), Failure> {
     let uploads = Upload::all();
     // Without cores of their own: everything shall get into everything's way.
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &SoakArgs) -> Result<(), Failure> {
     let upstream = upstream::start(arguments.seed, Arc::clone(&tally))?;
     let gateway = rig.gateway_with(&arguments.gateway, upstream, &SETTINGS)?;
     let process = gateway.process.as_ref().ok_or("the gateway is a process")?;
-    // The first request opens what is kept open.
+    // The first request opens the connections and files that are kept open.
     rig.check(&gateway, &uploads[0])?;
     thread::sleep(Duration::from_secs(1));
     let before = Sample::of(process)?;

@@ -83,7 +83,7 @@ impl Found {
     }
 }
 
-/// The whole numbers that stand behind `name` in JSON, one after the other. Money is written in quotes.
+/// The integers after each `name` in JSON, in order. Money is written in quotes.
 fn figures<'a>(json: &'a str, name: &'a str) -> impl Iterator<Item = u64> + 'a {
     json.split(name).skip(1).filter_map(|rest| {
         let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;

@@ -35,7 +35,7 @@ pub(crate) struct Slope {
     pub(crate) per_minute: f64,
     /// The standard error of that.
     pub(crate) error: f64,
-    /// What it is the change of, in KB.
+    /// The mean of the measured quantity, in KB.
     pub(crate) mean: f64,
     /// How long it was looked at, in minutes.
     pub(crate) minutes: f64,

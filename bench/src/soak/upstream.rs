@@ -30,7 +30,7 @@ const BILL: Bill = Bill { image: upload::IMAGE_TOKENS, text: TEXT_TOKENS, output
 /// What became of the calls.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Tokens of bills that were told whole.
+    /// Tokens of bills that were sent in full.
     told: AtomicU64,
     /// Tokens that were spent on answers which broke off before their bill.
     untold: AtomicU64,
@@ -70,7 +70,7 @@ enum Fate {
 }
 
 impl Tally {
-    /// What it has come to.
+    /// The totals so far.
     pub(crate) fn read(&self) -> Tallied {
         let read = |count: &AtomicU64| count.load(Ordering::SeqCst);
         Tallied {
@@ -145,7 +145,7 @@ impl Serving {
         Ok(())
     }
 
-    /// Takes the request in and tells whether a stream is asked for; none where there is no picture.
+    /// Reads the request and returns whether it asks for a stream; `None` where there is no picture.
     fn look(&self, connection: &mut Connection, head: &Head) -> io::Result<Option<bool>> {
         const END: usize = 200;
         let body = connection.body(head.length()?)?;

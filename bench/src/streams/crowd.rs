@@ -33,7 +33,7 @@ pub(crate) struct Gathering {
     subjects: &'static [Who],
 }
 
-/// Who is asked.
+/// The target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
     Gateway,
@@ -42,7 +42,7 @@ enum Who {
     Direct,
 }
 
-/// What one crowd showed of one subject.
+/// The measurements of one subject under one crowd.
 #[derive(Debug)]
 pub(crate) struct Crowded {
     pub(crate) gathering: &'static str,
@@ -51,7 +51,7 @@ pub(crate) struct Crowded {
     pub(crate) shown: Option<Shown>,
 }
 
-/// What was heard and what it took.
+/// The streams received and their cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shown {
     pub(crate) heard: Heard,

@@ -13,7 +13,7 @@ use crate::window::in_turn;
 /// How long each target is warmed up, in seconds.
 const WARM_UP: f64 = 0.5;
 
-/// What is asked.
+/// The request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flow<'a> {
     /// What the table calls it.
@@ -25,7 +25,7 @@ pub(crate) struct Flow<'a> {
     pub(crate) events: usize,
 }
 
-/// What one target showed.
+/// The measurements of one target.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -37,11 +37,11 @@ pub(crate) struct Row {
     pub(crate) void: usize,
 }
 
-/// What one window showed.
+/// The measurements of one window.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) heard: Heard,
-    /// What it cost the subject; none where it is no process.
+    /// Its cost to the subject; `None` where the subject is not a process.
     pub(crate) cpu: Option<Duration>,
 }
 

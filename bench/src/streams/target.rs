@@ -1,4 +1,4 @@
-//! Who is asked for a stream, and in which words.
+//! The targets of stream requests, and the requests.
 //!
 //! The compatible protocol is spoken in the same bytes to all: the gateway finds nothing to change
 //! where the bill is to be told. `/ocr` takes the file.
@@ -44,7 +44,7 @@ pub(crate) struct Target<'a> {
     expect: String,
 }
 
-/// What is posted.
+/// The posted body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Form {
     /// The picture's file.
