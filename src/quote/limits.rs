@@ -1,4 +1,4 @@
-//! What the provider refuses by an image's size, checked before it is sent.
+//! The provider's limits on an image's size, checked before the image is sent.
 //!
 //! A refusal by DashScope costs a round trip and reads "do not meet the model restrictions"; one by
 //! the gateway names the limit and both numbers. The rules are those of Model Studio, "Text
@@ -64,7 +64,7 @@ pub enum LimitViolation {
     },
 }
 
-/// Compares an image of `bytes` bytes with what the provider accepts.
+/// Compares an image of `bytes` bytes with the provider's limits.
 ///
 /// # Errors
 ///
@@ -85,7 +85,7 @@ pub fn check(header: &ImageHeader, bytes: usize) -> Result<(), LimitViolation> {
     check_data_url(data_url_bytes(format, bytes))
 }
 
-/// Compares the length in bytes of a data URL with what the provider accepts.
+/// Compares the length in bytes of a data URL with the provider's limit.
 ///
 /// # Errors
 ///

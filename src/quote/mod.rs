@@ -1,4 +1,4 @@
-//! What a request will cost, known before anything is sent.
+//! The cost of a request, computed before anything is sent.
 //!
 //! Only this module combines a caller's wish, the tenant's cap and the model's figures. `/estimate`,
 //! `/ocr`, `/extract` and the command line all call [`quote`], so that the estimate is what is
@@ -21,7 +21,7 @@ use self::resize::{
     smart_resize,
 };
 
-/// What the caller asked for, before the cap.
+/// The caller's request, before the cap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wish {
     /// The least pixels that the image shall be read at.
@@ -44,7 +44,7 @@ pub struct Cap {
     pub max_tokens: Option<Tokens>,
 }
 
-/// How one image will be sent and what it will cost.
+/// How one image will be sent, and its cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageQuote {
     /// The image as a viewer shows it.
@@ -55,15 +55,15 @@ pub struct ImageQuote {
     pub geometry: Geometry,
     /// Whether the tenant's cap overruled the wish or made the image smaller.
     pub capped: bool,
-    /// What the image costs: exactly, unless it is straightened or a sliver.
+    /// The cost of the image: exact, unless it is straightened or a sliver.
     pub tokens: Tokens,
-    /// What it costs by the published code: other than `tokens` only for slivers (`quote::resize`).
+    /// Its cost by the published code: differs from `tokens` only for slivers (`quote::resize`).
     pub clamped_tokens: Tokens,
     /// The most that the image can cost: the greater of the two, unless it is straightened.
     pub bound: Tokens,
     /// Whether the provider straightens it.
     pub straightened: bool,
-    /// What it would have cost without the cap.
+    /// Its cost without the cap.
     pub uncapped_tokens: Tokens,
 }
 
@@ -102,7 +102,7 @@ pub struct Quote {
 }
 
 impl Quote {
-    /// What the bound costs.
+    /// The cost of the bound.
     pub fn cost_bound(&self) -> Money {
         self.model.price.of(&self.bound)
     }
@@ -260,7 +260,7 @@ pub fn unseen_image(
 
 /// How many pixels an image may have, and why.
 struct Allowance {
-    /// As asked for, or the model's default, within what the model takes.
+    /// The requested value or the model's default, within the model's limits.
     wished: Pixels,
     /// The tenant's cap; as wished where it has none.
     cap_pixels: Pixels,

@@ -29,9 +29,9 @@ pub const MARKERS: Tokens = Tokens::new(2);
 pub struct Geometry {
     /// The side of a cell, in pixels: 32 or 28, by the model's generation.
     pub cell: u32,
-    /// An image whose rounded area is below is enlarged.
+    /// An image with a smaller rounded area is enlarged.
     pub min_pixels: Pixels,
-    /// An image whose rounded area is above is shrunk.
+    /// An image with a larger rounded area is shrunk.
     pub max_pixels: Pixels,
 }
 
@@ -207,7 +207,7 @@ mod tests {
         assert_row((2_000, 12), CELL_32, (736, 32), 25);
     }
 
-    /// What the published `smart_resize` comes to, line by line.
+    /// The published `smart_resize`, line by line.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
