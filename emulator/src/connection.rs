@@ -1,9 +1,9 @@
 //! Connections, served by hand so that a scripted fault can reset one.
 //!
-//! A closed socket says "that was all"; a reset one says "something broke", which is what a client sees
-//! when a machine dies. The kernel sends a reset when a socket whose linger time is zero is dropped, so
-//! a [`Wire`] asks for that and the [`Line`] under the HTTP connection obeys as it goes. The wire also
-//! tells when everything written so far is out: a body that is cut must first have been sent that far.
+//! A close marks a regular end. A reset marks a failure: a client sees one when a machine dies. The kernel
+//! sends a reset when a socket with a linger time of zero is dropped. A [`Wire`] requests this, and the
+//! [`Line`] under the HTTP connection sets the linger time when it is dropped. The wire also reports when
+//! all data written so far has been flushed: a cut body must be sent up to the cut first.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! A recorded answer, sent again byte for byte.
 //!
-//! What a service really said is worth more than what this crate thinks that it says. Nothing in a
-//! recording is mended, a byte order mark at its start included; only the bill is read from it.
+//! A real answer is better evidence than this crate's model of the service. A recording is sent unchanged,
+//! a byte order mark at its start included; only the bill is read from it.
 
 use bytes::Bytes;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! A page as a person sees it: rows from top to bottom, tokens from left to right.
 //!
 //! An OCR engine groups lines by columns of print, which is right for a text and wrong for a form: there
-//! a label stands left and its value far right on the same height. Here lines of one height become one
+//! a label is at the left and its value far right at the same height. Here lines of one height become one
 //! row, and words are split where a label ends (`Total:12.00`) and between Chinese characters, so that a
 //! label is a run of tokens in either script.
 

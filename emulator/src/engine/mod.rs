@@ -1,8 +1,8 @@
-//! What reads an image: a seam with two real sides.
+//! OCR engines: an interface with two implementations.
 //!
-//! `tesseract` reads; `scripted` says what it was told, so that a test of faults takes
-//! microseconds. `choice` opens one of them. An engine gets the image at the size at which the model would have seen it, and knows
-//! nothing of tokens, tasks or protocols.
+//! `tesseract` reads the image; `scripted` returns a configured text, so that a test of faults takes
+//! microseconds. `choice` opens one of them. An engine gets the image at the size at which the model would
+//! have seen it, and does not depend on tokens, tasks or protocols.
 
 pub(crate) mod choice;
 mod scripted;

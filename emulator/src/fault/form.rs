@@ -1,7 +1,7 @@
 //! The flat JSON form of a fault, for flags and the control API.
 //!
-//! Read member by member and not derived, so that a misspelt member is refused by its name and one that
-//! says nothing (`null`, a switch that is `false`) is as good as absent.
+//! Read member by member and not derived, so that the error for a misspelt member names it, and a member
+//! without effect (`null`, a switch that is `false`) counts as absent.
 
 use std::time::Duration;
 

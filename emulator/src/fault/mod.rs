@@ -199,7 +199,7 @@ impl Fault {
         self
     }
 
-    /// Hits only requests whose body contains `text`, as a server fails that cannot digest them.
+    /// Hits only requests whose body contains `text`, like a server that fails on certain inputs.
     #[must_use]
     pub fn for_bodies_with(mut self, text: impl Into<String>) -> Self {
         self.body_contains = Some(text.into());

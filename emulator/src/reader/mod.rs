@@ -1,14 +1,14 @@
 //! Key information by rules: an honest stand-in for a model that understands documents.
 //!
 //! What it does: for each field of a schema it looks for a label (the field's key, or the names that
-//! receipts, invoices, tickets and identity cards use for it, in English and Chinese) and takes what
-//! stands right of it or below it, if that has the form of the field. A few fields of a receipt or a train ticket
-//! need no label: they are told by form and position. What is not found is null; nothing is made up,
-//! and every value is a piece of the page as it is printed (a date is rewritten only where the field's
+//! receipts, invoices, tickets and identity cards use for it, in English and Chinese) and takes the text to
+//! the right of it or below it, if that has the form of the field. A few fields of a receipt or a train ticket
+//! need no label: they are recognised by form and position. A field that is not found is null. No value is
+//! invented: every value is a piece of the page as printed (a date is rewritten only where the field's
 //! description asks for ISO order).
 //!
-//! What it does not do: understand. It knows no synonyms beyond its tables, no languages beyond those
-//! two, no tables without headings, and it believes whatever OCR gives it. It exists so that a gateway's
+//! Limits: it supports no synonyms beyond its tables, no languages beyond those two and no tables without
+//! headings, and it does not check the OCR output. It exists so that a gateway's
 //! extraction path can be run and tested end to end without a key; it says nothing about the quality
 //! that the real model has.
 

@@ -1,5 +1,5 @@
-//! Values that no label names and that are told by where and how they stand: the issuer at the head of a
-//! receipt, its address below, the sum among several amounts, the parts of a train ticket.
+//! Values without a label, recognised by position and form: the issuer at the head of a receipt, its address
+//! below, the sum among several amounts, the parts of a train ticket.
 
 use crate::engine::is_unspaced;
 use crate::reader::concepts::{Kind, Unlabelled};
