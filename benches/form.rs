@@ -377,8 +377,8 @@ fn send(upload: &Upload, address: SocketAddr, key: &str) {
     exchange(&wire_of(upload, &upload.body(), key), address);
 }
 
-/// Sends a request, and gives the status of its answer and how long that took. Who is hostile goes on sending
-/// when the answer is there, as long as the service lets it.
+/// Sends a request, and returns the status and the duration. A hostile client continues to send after the
+/// answer has arrived, as long as the service allows it.
 fn exchange(wire: &[u8], address: SocketAddr) -> (u16, Duration) {
     let (began, mut reading) = (Instant::now(), TcpStream::connect(address).unwrap());
     let mut writing = reading.try_clone().unwrap();

@@ -105,8 +105,8 @@ fn measure(case: &Case) -> bool {
     is_kept
 }
 
-/// Prints what many callers take who send a schema at once and then wait, and tells whether that is what is
-/// counted.
+/// Prints the cost of many callers that send a schema at once and then wait, and returns whether it is
+/// within the counted amount.
 fn measure_crowd(case: &Case) -> bool {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let account = Arc::new(ByteAccount::new(u64::MAX, IntGauge::new("held", "held").unwrap()));

@@ -1,7 +1,7 @@
 //! Time that two processes of one machine agree on.
 //!
-//! An event carries the moment at which the upstream sent it, and whoever receives it, in another
-//! process, tells how late it is. The standard library's instants cannot be sent.
+//! An event carries the time at which the upstream sent it. The receiver, in another process, computes
+//! the delay from it. The standard library's instants cannot be sent.
 
 use rustix::time::{ClockId, clock_gettime};
 

@@ -1,8 +1,8 @@
 //! One answer as a stream of events, listened to until its end.
 //!
 //! A stream counts only if all of it is there: status 200, every event that the upstream sent, the
-//! bill where it is to be told, the event that is the end, and the end of the body. Whatever is short
-//! of that is an error, and so a void window.
+//! bill if one is expected, the final event, and the end of the body. An incomplete stream is an error
+//! and makes the window void.
 
 use std::io;
 use std::time::Instant;

@@ -119,8 +119,8 @@ impl Upload {
         self.json_with("")
     }
 
-    /// The same JSON, asking for a stream: the gateway passes it on unchanged where the bill is told,
-    /// and asks for the bill itself where it is not.
+    /// The same JSON, asking for a stream: the gateway passes it on unchanged if it asks for the usage,
+    /// and otherwise adds that request.
     pub(crate) fn stream_json(&self, bill: Billing) -> Vec<u8> {
         self.json_with(match bill {
             Billing::Told => r#","stream":true,"stream_options":{"include_usage":true}"#,

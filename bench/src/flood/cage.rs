@@ -1,9 +1,9 @@
-//! A process that may use only so much memory.
+//! A process with a memory limit.
 //!
-//! By a control group where one can be made, which is how a container is limited: page cache and the
-//! kernel's socket buffers may count too, and whoever goes over is killed. Elsewhere by the limit of its
-//! data (`prlimit --data`), at which it fails to allocate; the gateway does not see that one, so it is
-//! told what it would have computed.
+//! A control group sets the limit where one can be made, as for a container: page cache and the kernel's
+//! socket buffers may count too, and a process over the limit is killed. Elsewhere `prlimit --data` limits
+//! its data, and allocation fails at the limit. The gateway does not detect that limit, so its settings
+//! give the value that it would have computed.
 
 use std::fs;
 use std::io;

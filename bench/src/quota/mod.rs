@@ -1,7 +1,7 @@
 //! How well calls are paced and shared, and what outages cost: against accounts that keep their quota to
 //! themselves and endpoints that go away.
 //!
-//! Time is what is measured here, so runs are long: the shares of one run can be believed to a hundredth.
+//! The measured quantity is time, so runs are long: the shares of one run are accurate to a hundredth.
 
 mod account;
 mod tenants;

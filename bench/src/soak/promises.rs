@@ -37,7 +37,7 @@ pub(crate) struct Found {
     audit: Result<String, String>,
 }
 
-/// All there is to tell.
+/// The complete results.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) asked: Asked,
@@ -176,8 +176,8 @@ impl Report {
     }
 }
 
-/// Whether the gateway may do so: answer, or tell that the upstream does not, or break off what the upstream
-/// broke off.
+/// Whether the outcome is allowed: an answer, an error that reports an upstream failure, or an aborted answer
+/// that the upstream aborted.
 fn is_expected(what: &str) -> bool {
     let is_status = ["200", "408", "429", "500", "502", "503", "504"].contains(&what);
     is_status || what.starts_with("left") || what.starts_with("broke off (UnexpectedEof)")

@@ -1,8 +1,8 @@
 //! A thousand slow streams at once, and streams whose callers do not read.
 //!
 //! Each subject is a process of its own, so that no earlier crowd has grown its heap. All callers come
-//! within a second and ask once. In the gateway's metrics must then stand what the upstream billed for
-//! as many streams, to the token, or the row is void.
+//! within a second and ask once. Afterwards the gateway's metrics must show exactly the tokens that the
+//! upstream billed for as many streams, or the row is void.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};

@@ -25,8 +25,8 @@ use crate::terminal::{Failure, say};
 use crate::upload::{Billing, Upload};
 use crate::upstream::Manner;
 
-/// So far apart that sixteen callers leave every subject idle most of the time: the first byte shall
-/// tell of the hop, not of a queue before it.
+/// Events so far apart that sixteen callers leave every subject idle most of the time: the time to first
+/// byte then measures the hop, not a queue before it.
 const LEISURELY: Manner = Manner { events: 10, interval_ms: 2, ..Manner::PLAIN };
 
 /// As fast as it goes, each event in a write of its own, as tokens come.
