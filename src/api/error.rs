@@ -1,7 +1,7 @@
 //! Every failure of the layers below as status, code and advice: the one file that maps them.
 //!
 //! What a caller can mend is 4xx and says how; what the upstream did is 502, 503 or 504 and says
-//! whether to try again. The upstream's own words are not told, because they speak of an account and a
+//! whether to try again. The upstream's own words are not reported, because they speak of an account and a
 //! request that the caller has never seen; its code and request id are. Only who speaks its protocol, and so
 //! wrote the request, is given what it says of that (`verbatim`).
 
@@ -336,7 +336,7 @@ fn situation(error: &CallError) -> Problem {
         .after((*retry_after).max(SOON)),
         CallFault::Timeout(_) => Problem::new(ErrorCode::UpstreamTimeout, format!("The upstream did not answer in time.{reference}"),
         ),
-        // Of a caller who has left, nobody reads it.
+        // A caller who has left does not read it.
         CallFault::DeadlineExceeded | CallFault::Abandoned => deadline_exceeded(),
         CallFault::Refused(refusal) => (**refusal).clone().into(),
         CallFault::ContentRejected => Problem::new(ErrorCode::ContentRejected, format!("The upstream's content inspection refuses the image or its text.{reference}"),

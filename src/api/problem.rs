@@ -134,7 +134,7 @@ impl Problem {
         }
     }
 
-    /// A problem of the first flaw's code that lists every flaw and tells the first in words; nothing where there is none.
+    /// A problem with the first flaw's code that lists every flaw and describes the first; none without a flaw.
     pub(super) fn of_flaws(flaws: Vec<Flaw>) -> Option<Self> {
         let Flaw { pointer, code, detail } = flaws.first()?;
         let detail = format!("{} {detail}.", pointer.trim_start_matches('/'));
@@ -166,7 +166,7 @@ impl Problem {
         self
     }
 
-    /// Tells what the tenant was charged: a call that is still under way counts at its bound.
+    /// Reports the tenant's charge: a call that is still under way counts at its bound.
     #[must_use]
     pub(super) fn charged(mut self, tab: &Tab) -> Self {
         let sums = tab.at_most();

@@ -95,7 +95,7 @@ impl Form {
         Self { parts, number: 0, part: Part::None, file: None, is_whole: false, epilogue: 0 }
     }
 
-    /// Looks at what was added to the body.
+    /// Reads the bytes that were added to the body.
     fn look_at(
         &mut self,
         body: &[u8],
