@@ -59,7 +59,7 @@ impl AdmittedKey {
     }
 }
 
-/// Tells from a presented key who is calling.
+/// Identifies the caller by a presented key.
 #[derive(Debug)]
 pub struct Authenticator {
     directory: Arc<Directory>,
@@ -111,7 +111,7 @@ impl Authenticator {
         }
     }
 
-    /// Looks up an id that may be made up, in its turn among all such.
+    /// Looks up an id that may be made up, in a queue with all such ids.
     async fn look_up_stranger(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
         let came_at = self.clock.instant();
         // Nothing closes the semaphore.
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(&caller.key, door.key.id());
     }
 
-    /// Presents keys of these seeds at once, while the clock does not advance.
+    /// Presents keys of these seeds at once, for as long as the clock stands.
     async fn knock_with(door: &Door, seeds: std::ops::Range<u64>) -> Vec<&'static str> {
         let keys: Vec<_> = seeds.map(|seed| ApiKey::create(&SeededRandom::new(seed)).0).collect();
         futures_util::future::join_all(keys.iter().map(|key| door.reason_for(key.expose()))).await

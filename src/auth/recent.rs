@@ -1,4 +1,4 @@
-//! What the store said of a key less than a second ago.
+//! The store's answers for keys, from less than a second ago.
 //!
 //! Two shelves, because their loads differ: keys that exist are few and asked for again and again,
 //! while anyone can make up ids that do not. On one shelf a stream of made-up ids would push the
@@ -27,7 +27,7 @@ const KNOWN_AT_MOST: usize = 10_000;
 /// Ids that do not exist, at most: enough for clients with an old key, and of no use to a guesser.
 const UNKNOWN_AT_MOST: usize = 1_000;
 
-/// What the store said of an id: the credential, or that there is none.
+/// The store's answer for an id: the credential, or that there is none.
 #[derive(Debug, Clone)]
 pub(super) struct Answer(pub(super) Option<Arc<Credential>>);
 
@@ -139,7 +139,7 @@ impl Shelf {
         self.entries.insert(id, Entry { answer, asked_at, is_refreshing: false });
     }
 
-    /// Takes away what has ended by `now`, and the oldest if that was not enough.
+    /// Removes the entries that have ended by `now`, and the oldest if that was not enough.
     fn make_room(&mut self, now: Instant) {
         while let Some((asked_at, id)) = self.row.front() {
             let has_ended = now.saturating_duration_since(*asked_at) >= MAX_AGE;
