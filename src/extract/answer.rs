@@ -1,28 +1,28 @@
-//! From what the model wrote to a JSON object.
+//! Reads the JSON object from a model's answer.
 //!
-//! DashScope parses the answer itself and gives it as `kv_result`; where it could not, there is only
-//! the text. The text is read leniently in form and strictly in meaning. A fence, prose or a thought before
-//! the object, Python's spelling, an object inside a string and the same object twice have one meaning. An
-//! answer that was cut off, two objects or one field with two values have not, and every repair would be a
-//! guess about somebody's document. The caller asks the model once more.
+//! DashScope parses the answer and returns the result as `kv_result`. If its parser fails, only the text is available.
+//! This module is lenient about the form of the text and strict about its meaning. Code fences, prose or reasoning
+//! before the object, Python syntax, an object inside a string and a repeated object are accepted, because each has
+//! only one meaning. A truncated answer, two different objects and one field with two values are errors: a repair would
+//! have to guess the contents of the document. The caller retries the model once.
 
 use std::collections::HashMap;
 
 use crate::json::{self, Damage, Spelling, Tree};
 
-/// How the tags before and behind the thoughts of a model begin: `<think>`, `<thinking>`.
+/// Prefixes of the tags that open and close a model's reasoning: `<think>`, `<thinking>`.
 const THOUGHT: [&str; 2] = ["<think", "</think"];
 
-/// Why an answer holds no fields.
+/// Why an answer yields no fields.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
-    /// There is no JSON object in the text, or nothing at all.
+    /// The text contains no JSON object, or is empty.
     #[error("the answer holds no JSON object")]
     NoObject,
-    /// The text ends inside the object: the model ran into its limit of output tokens.
+    /// The text ends inside the object: the model reached its limit of output tokens.
     #[error("the answer ends before its JSON does")]
     CutOff,
-    /// Text in the form of JSON that is none.
+    /// The text looks like JSON but does not parse.
     #[error("the answer is not JSON, at line {line}, column {column}")]
     NotJson {
         /// Counted from 1, from the beginning of the JSON.
@@ -30,27 +30,27 @@ pub enum AnswerError {
         /// Counted from 1.
         column: usize,
     },
-    /// One field with two different values.
+    /// One field has two different values.
     #[error("the answer gives one field twice, with different values")]
     Contradiction,
-    /// More than one object where one was asked for.
+    /// The answer contains several objects; one was requested.
     #[error("the answer holds several JSON objects")]
     SeveralObjects,
 }
 
-/// Reads the model's answer: `kv_result` where it holds something, else the text.
+/// Reads the model's answer from `kv_result` if it has content, and from the text otherwise.
 ///
-/// A list of one object is taken for the object. The literals `NaN` and `Infinity` are null.
+/// A list that contains one object is read as that object. The literals `NaN` and `Infinity` are read as null.
 ///
 /// # Errors
 ///
-/// [`AnswerError`]; none of them quotes the answer.
+/// [`AnswerError`]. No variant quotes the answer.
 pub fn parse_answer(kv_result: Option<&Tree>, text: &str) -> Result<Tree, AnswerError> {
     match kv_result {
         Some(object @ Tree::Object(members)) if !members.is_empty() => parsed(object, text),
         Some(list @ Tree::Array(items)) if !items.is_empty() => parsed(list, text),
         Some(Tree::String(inner)) if !inner.trim().is_empty() => parse_text(inner),
-        // The provider found no field: that is an answer, unless the text says otherwise.
+        // An empty object means that the provider found no fields. That is an answer unless the text holds one.
         Some(empty @ Tree::Object(_)) if text.trim().is_empty() => Ok(empty.clone()),
         _ => parse_text(text),
     }
@@ -62,14 +62,14 @@ fn parsed(kv_result: &Tree, text: &str) -> Result<Tree, AnswerError> {
     Ok(as_written(&parsed, text).unwrap_or(parsed))
 }
 
-/// What the provider parsed, as it stands in the text; none where the text says something else. Numbers of the
-/// text have all the digits that the model wrote, and the provider's parser may have rounded them.
+/// Returns the tree from the text if it equals `parsed`, and `None` otherwise. The text has every digit of a number
+/// that the model wrote; the provider's parser may have rounded it.
 pub fn as_written(parsed: &Tree, text: &str) -> Option<Tree> {
     let written = parse_text(text).ok()?;
     is_same(&written, parsed, Numbers::Rounded).then_some(written)
 }
 
-/// The object or the list that a string holds as JSON.
+/// Parses the object or list that a string contains as JSON.
 pub(super) fn inside_string(text: &str) -> Option<Tree> {
     let text = text.trim();
     if !text.starts_with(['{', '[']) {
@@ -89,13 +89,13 @@ fn parse_text(text: &str) -> Result<Tree, AnswerError> {
     }
 }
 
-/// The first string of a text, where it may hold an object.
+/// Returns the first string of a text if it may contain an object.
 fn first_string(text: &str) -> Option<String> {
     let (string, _) = json::string_prefix(&text[text.find('"')?..], Spelling::Loose).ok()?;
     string.trim_start().starts_with(['{', '[']).then_some(string)
 }
 
-/// The one object of a text, however often it stands there.
+/// Returns the only object in a text. Identical repetitions are allowed.
 fn parse_objects(text: &str) -> Result<Tree, AnswerError> {
     let [open, close] = THOUGHT;
     if text.trim_start().starts_with(open) && !text.contains(close) {
@@ -106,7 +106,7 @@ fn parse_objects(text: &str) -> Result<Tree, AnswerError> {
     while let Some(mark) = next_mark(&text[at..]) {
         at += mark;
         if text[at..].starts_with(close) {
-            // What was thought of before is no answer.
+            // Objects inside the reasoning are not part of the answer.
             found = Err(AnswerError::NoObject);
             at += close.len();
             continue;
@@ -132,7 +132,7 @@ fn object_at(text: &str, at: usize) -> Result<(Tree, usize), AnswerError> {
     Ok((single(tree)?, length))
 }
 
-/// What a text says that says `object` after `found`. An empty object says nothing.
+/// Combines the previous result with another object. An empty object does not conflict with a non-empty one.
 fn with_another(found: Result<Tree, AnswerError>, object: Tree) -> Result<Tree, AnswerError> {
     let is_empty = |tree: &Tree| *tree == Tree::Object(Vec::new());
     match found {
@@ -143,7 +143,7 @@ fn with_another(found: Result<Tree, AnswerError>, object: Tree) -> Result<Tree, 
     }
 }
 
-/// The object that `tree` is, or that it lists and nothing else.
+/// Returns `tree` if it is an object, or the object in a list whose elements all equal it.
 fn single(tree: Tree) -> Result<Tree, AnswerError> {
     match unequivocal(tree)? {
         object @ Tree::Object(_) => Ok(object),
@@ -159,11 +159,11 @@ fn single(tree: Tree) -> Result<Tree, AnswerError> {
     }
 }
 
-/// Where an object, a list of objects or the end of a thought stands; a brace in prose, such as `{total}`,
-/// is none.
+/// Finds the next start of an object or of a list of objects, or the next end of reasoning. A brace in prose, such as
+/// `{total}`, does not match.
 ///
-/// Nothing behind a first beginning is tried: inside a broken object stand whole ones, and one of
-/// those would pass for the answer.
+/// The search does not continue inside a broken object. Objects nested in it are complete and would be mistaken for the
+/// answer.
 fn next_mark(text: &str) -> Option<usize> {
     let begins = |at: usize| {
         let mut inside = text[at + 1..].trim_start().chars();
@@ -176,7 +176,7 @@ fn next_mark(text: &str) -> Option<usize> {
     text.match_indices(['{', '[', '<']).map(|(at, _)| at).find(|at| begins(*at))
 }
 
-/// The tree with each name once in each object.
+/// Returns the tree with duplicate names merged in each object.
 fn unequivocal(tree: Tree) -> Result<Tree, AnswerError> {
     match tree {
         Tree::Array(items) => {
@@ -200,16 +200,16 @@ fn unequivocal(tree: Tree) -> Result<Tree, AnswerError> {
     }
 }
 
-/// When two numbers are the same.
+/// How two numbers are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Numbers {
-    /// If they have the same characters.
+    /// Equal if their characters are equal.
     AsWritten,
-    /// If one may be the other, rounded to a double.
+    /// Equal if they round to the same double.
     Rounded,
 }
 
-/// Whether both say the same; the order of members says nothing, and each name stands once.
+/// Whether two trees are equal. The order of members is ignored; each name must occur once.
 fn is_same(one: &Tree, other: &Tree, numbers: Numbers) -> bool {
     match (one, other) {
         (Tree::Number(_), Tree::Number(_)) if numbers == Numbers::Rounded => {
@@ -259,7 +259,7 @@ mod tests {
         parse_answer(None, text)
     }
 
-    /// The expectations of an answer.
+    /// The expected result for an answer.
     #[expect(clippy::unnecessary_wraps, reason = "an answer is compared with it")]
     fn tree(value: &Value) -> Result<Tree, AnswerError> {
         Ok(Tree::from(value))

@@ -1,7 +1,7 @@
-//! Finding a value among those that a schema lists.
+//! Finds a value among the values that a schema lists.
 //!
-//! A list may have thousands of values, and an answer thousands of rows. So values are indexed by their characters, by
-//! their letters without regard to case, and by their number.
+//! A list may have thousands of values, and an answer may have thousands of rows. Values are therefore indexed by exact
+//! text, by case-folded text and by number.
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
@@ -14,8 +14,8 @@ use serde_json::{Number, Value};
 use super::fold::letters;
 use super::number::Decimal;
 
-/// A listed value. It is a third of the size of a [`Value`], and a schema may hold thousands of them while its
-/// request waits for the upstream.
+/// A listed value. It takes a third of the memory of a [`Value`]; a schema may keep thousands of them while its request
+/// waits for the upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Choice {
     Text(Box<str>),
@@ -24,7 +24,7 @@ pub(super) enum Choice {
 }
 
 impl Choice {
-    /// The choice that a value is; none for null, a list and an object.
+    /// Converts a value to a choice; `None` for null, a list or an object.
     pub(super) fn of(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self::Text(text.as_str().into())),
@@ -38,7 +38,7 @@ impl Choice {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The choice as it stands in `data`.
+    /// The choice as it is written to `data`.
     pub(super) fn value(&self) -> Value {
         match self {
             Self::Text(text) => Value::from(&**text),
@@ -58,30 +58,31 @@ impl fmt::Display for Choice {
     }
 }
 
-/// What a listed value is found by.
+/// The key by which a listed value is looked up.
 #[derive(Debug, Hash)]
 pub(super) enum Key<'t> {
-    /// The characters of a text.
+    /// The exact text.
     Text(&'t str),
-    /// Its letters, whatever their case and width.
+    /// The text without differences of case and width.
     Letters(String),
-    /// A number without zeros that say nothing.
+    /// A number without redundant zeros.
     Number(String),
 }
 
-/// The places of the values of one list, by their keys. It is made when it is first asked.
+/// Maps keys to the positions of the values in one list. Built on the first lookup.
 #[derive(Debug, Default)]
 pub(super) struct Index(OnceLock<Table>);
 
 #[derive(Debug)]
 struct Table {
     hasher: RandomState,
-    /// The hash of a key and the place of its value, in their order.
+    /// Pairs of key hash and value position, sorted.
     places: Vec<(u64, u32)>,
 }
 
 impl Index {
-    /// The values that have the key, in their order, and perhaps others: the caller compares.
+    /// Returns the values with the key, in list order. Hash collisions may add others, so the caller compares the
+    /// values.
     pub(super) fn find<'v>(
         &'v self,
         values: &'v [Choice],
@@ -118,7 +119,7 @@ impl Table {
     }
 }
 
-/// Leaves each value once in a list.
+/// Removes duplicates from a list.
 pub(super) fn deduplicate<T: Eq + Hash>(values: &mut Vec<T>) {
     let mut known = HashSet::with_capacity(values.len());
     let is_first: Vec<bool> = values.iter().map(|value| known.insert(value)).collect();

@@ -1,8 +1,7 @@
-//! One value of the model's answer as the type that the schema asks for.
+//! Converts one value of the model's answer to the type in the schema.
 //!
-//! The model answers with strings, whatever it was told. A string becomes a value only where one
-//! reading is possible; otherwise it is a fault with a name, and the caller still has the string.
-//! Coercing what was coerced gives the same value again.
+//! The model answers with strings regardless of its instructions. A string is converted only if it has exactly one
+//! reading. Otherwise the result is an error code, and the caller still receives the string. Coercion is idempotent.
 
 use serde_json::Value;
 
@@ -13,8 +12,8 @@ use super::number::Decimal;
 use super::{FieldErrorCode, date, number};
 use crate::json::Tree;
 
-/// What models write where the document shows nothing. `?` is not among them: it marks a character
-/// that is there and cannot be read.
+/// What models write if the document shows no value. `?` is not in the list: it marks a character that is present but
+/// unreadable.
 const NOTHING: &[&str] = &[
     "null",
     "none",
@@ -38,7 +37,7 @@ const YES: &[&str] =
     &["true", "yes", "y", "1", "on", "checked", "是", "对", "真", "✓", "✔", "☑", "√"];
 const NO: &[&str] = &["false", "no", "n", "0", "off", "unchecked", "否", "不是", "假", "☐"];
 
-/// True for a value that says that there is no value.
+/// True for a value that means "no value".
 pub(super) fn is_nothing(value: &Tree) -> bool {
     match value {
         Tree::Null => true,
@@ -47,7 +46,7 @@ pub(super) fn is_nothing(value: &Tree) -> bool {
     }
 }
 
-/// Reads `value` as the leaf asks; `None` where the model says that there is nothing.
+/// Reads `value` as the type of the leaf; `None` if the model reports no value.
 pub(super) fn coerce(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, FieldErrorCode> {
     if !leaf.choices.is_empty() {
         return choose(leaf, value);
@@ -58,7 +57,7 @@ pub(super) fn coerce(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, FieldEr
     scalar(leaf.scalar, value).map(Some)
 }
 
-/// A listed value goes before everything else: where `N/A` is a choice, it is an answer.
+/// Looks up a listed value. This happens first: if `N/A` is a choice, it is an answer.
 fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, FieldErrorCode> {
     let text = text(value).ok();
     let exact = text
@@ -126,12 +125,12 @@ fn scalar(scalar: Scalar, value: &Tree) -> Result<Value, FieldErrorCode> {
     }
 }
 
-/// A number where a double holds it, else its digits.
+/// A number if a double holds it exactly, and its digits as text otherwise.
 fn number_or_digits(decimal: &Decimal) -> Value {
     decimal.to_number().map_or_else(|| decimal.digits().into(), Value::from)
 }
 
-/// A UUID in lower case and with hyphens (RFC 9562), of the version that is asked for.
+/// A UUID in lower case with hyphens (RFC 9562), of the requested version.
 fn uuid(version: Option<usize>, value: &Tree) -> Result<String, FieldErrorCode> {
     let text = text(value).map_err(|_| FieldErrorCode::NotAUuid)?;
     let uuid = uuid::Uuid::try_parse(&fold(&text)).map_err(|_| FieldErrorCode::NotAUuid)?;
@@ -139,7 +138,7 @@ fn uuid(version: Option<usize>, value: &Tree) -> Result<String, FieldErrorCode> 
     fits.then(|| uuid.to_string()).ok_or(FieldErrorCode::NotAUuid)
 }
 
-/// A number of the model is text in the digits that it wrote.
+/// Reads a value as text. A number becomes text with the digits that the model wrote.
 fn text(value: &Tree) -> Result<String, FieldErrorCode> {
     match value {
         Tree::String(text) => Ok(text.trim().to_owned()),
@@ -178,13 +177,13 @@ fn is_nothing_text(text: &str) -> bool {
     only_dashes || NOTHING.contains(&text.as_str())
 }
 
-/// Whether a listed number is this one: 1 and 1.0 are the same.
+/// Whether a listed number equals this one: 1 equals 1.0.
 fn is_number(choice: &Choice, decimal: &Decimal) -> bool {
     let Choice::Number(number) = choice else { return false };
     Decimal::of_json(&number.to_string()).is_some_and(|choice| choice.is(decimal))
 }
 
-/// The element of an iterator that has exactly one.
+/// Returns the element of an iterator that has exactly one.
 fn only<'v>(mut choices: impl Iterator<Item = &'v Choice>) -> Option<&'v Choice> {
     let first = choices.next()?;
     choices.next().is_none().then_some(first)
@@ -216,7 +215,7 @@ mod tests {
         coerce(&Leaf::of(scalar, Vec::new()), &value.into())
     }
 
-    /// What becomes of a number that the model wrote without quotes.
+    /// Reads a number that the model wrote without quotes.
     fn bare(scalar: Scalar, digits: &str) -> Result<Option<Value>, FieldErrorCode> {
         coerce(&Leaf::of(scalar, Vec::new()), &Tree::Number(digits.to_owned()))
     }

@@ -1,14 +1,14 @@
-//! Dates as documents print them, in ISO 8601.
+//! Reads printed dates and writes them in ISO 8601.
 //!
-//! All readings of a text are made (year, month and day in each order in use, a year of two digits in
-//! each century) and the dates of the calendar among them are counted. One is the answer, several
-//! are an ambiguity, and there is no rule that picks: `03/04/2018` is two different days to two
-//! readers, and `25/12/18` two centuries. A point between the numbers leaves out the American order,
-//! which is never written so; a month in letters leaves out most.
+//! The parser makes every reading of a text (year, month and day in each order in use, and a two-digit year in each
+//! century) and keeps the readings that are valid dates. One date is the result; several make the text ambiguous. There
+//! is no tie-break: `03/04/2018` is a different day in Europe and in the United States, and `25/12/18` may be in two
+//! centuries. A point as the separator excludes the American order, which is never written that way. A month name
+//! excludes most other readings.
 //!
-//! A time of day without an offset stays without one. RFC 3339 would want it, and no ticket prints
-//! it: writing `Z` would move the train. `format` is an annotation in JSON Schema 2020-12, so the
-//! value validates. Names of months are English; the hint sent to the model asks for digits.
+//! A time of day without an offset keeps no offset. RFC 3339 requires one, but tickets do not print it, and appending
+//! `Z` would change the departure time. `format` is an annotation in JSON Schema 2020-12, so the value validates. Month
+//! names are read in English only; the hint sent to the model asks for digits.
 
 use jiff::civil::Date;
 
@@ -32,33 +32,33 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] =
     ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 const HALVES: [&str; 2] = ["am", "pm"];
-/// Fewer letters than this abbreviate nothing.
+/// A shorter word is not read as an abbreviation.
 const SHORTEST_ABBREVIATION: usize = 3;
 
-/// A date as `YYYY-MM-DD`. A time of day behind it is left out.
+/// Reads a date as `YYYY-MM-DD`. A time of day after it is dropped.
 pub(super) fn date(text: &str) -> Result<String, FieldErrorCode> {
     let moment = Moment::read(text).ok_or(FieldErrorCode::NotADate)?;
     moment.date(FieldErrorCode::NotADate).map(|date| date.to_string())
 }
 
-/// A date and time as `YYYY-MM-DDTHH:MM:SS`, with the offset where the text has one.
+/// Reads a date and time as `YYYY-MM-DDTHH:MM:SS`, with the offset if the text has one.
 pub(super) fn date_time(text: &str) -> Result<String, FieldErrorCode> {
     let moment = Moment::read(text).ok_or(FieldErrorCode::NotADateTime)?;
     let time = moment.time.as_deref().ok_or(FieldErrorCode::NotADateTime)?;
     Ok(format!("{}T{time}", moment.date(FieldErrorCode::NotADateTime)?))
 }
 
-/// A time of day as `HH:MM:SS`, with the offset where the text has one. A date before it is left out.
+/// Reads a time of day as `HH:MM:SS`, with the offset if the text has one. A date before it is dropped.
 pub(super) fn time_of_day(text: &str) -> Result<String, FieldErrorCode> {
     let moment = Moment::read(text).ok_or(FieldErrorCode::NotATime)?;
     let is_alone = moment.date.is_empty() || moment.date(FieldErrorCode::NotATime).is_ok();
     moment.time.filter(|_| is_alone).ok_or(FieldErrorCode::NotATime)
 }
 
-/// The words of a text, sorted into those of a date and a time that was read already.
+/// The tokens of a text, separated into date tokens and an already parsed time.
 struct Moment {
     date: Vec<Token>,
-    /// `HH:MM:SS` with fraction and offset as far as they were given.
+    /// `HH:MM:SS`, with the fraction and the offset if present.
     time: Option<String>,
 }
 
@@ -104,7 +104,7 @@ impl Moment {
         }
     }
 
-    /// Every date that the words can mean; `None` where they are no date's.
+    /// Every date that the tokens can mean; `None` if they do not form a date.
     fn readings(&self) -> Option<Vec<Date>> {
         let in_use = |token: &Token| {
             !matches!(token, Token::Sign('-' | '/' | '.' | ',' | '\'')) && !is_weekday(token)
@@ -136,7 +136,7 @@ fn days(year: &Token, month: &Token, day: &Token) -> Vec<Date> {
     day_of(year, month, day)
 }
 
-/// The days that a year, a month and a day name: none, one, or one in each century.
+/// The days that a year, a month and a day can mean: none, one, or one in each century.
 fn day_of(year: &str, month: &Token, day: &Token) -> Vec<Date> {
     let years: Vec<i16> = match (year.len(), year.parse::<i16>()) {
         (4, Ok(year)) if year >= 1000 => vec![year],
@@ -170,10 +170,9 @@ fn abbreviates(word: &str, name: &str) -> bool {
     word.len() >= SHORTEST_ABBREVIATION && name.starts_with(word)
 }
 
-/// Reads the time at the beginning of `tokens`, which is an hour and a colon; also how many tokens
-/// it took.
+/// Reads the time at the start of `tokens` (an hour followed by a colon). Also returns the number of tokens read.
 ///
-/// `half` is the half of the day, where it stands before the hour.
+/// `half` is AM or PM if it precedes the hour.
 fn time(tokens: &[Token], half: Option<&str>) -> Option<(String, usize)> {
     let [Token::Digits(hour), Token::Sign(':'), Token::Digits(minute), rest @ ..] = tokens else {
         return None;
@@ -202,7 +201,7 @@ fn time(tokens: &[Token], half: Option<&str>) -> Option<(String, usize)> {
     Some((time, tokens.len() - rest.len()))
 }
 
-/// An offset is only looked for where the text ends behind it: `14:05 - 29/06/2013` has none.
+/// Reads an offset only at the end of the text: `14:05 - 29/06/2013` has no offset.
 fn offset(tokens: &[Token]) -> Option<(String, &[Token])> {
     let (sign, hour, minute) = match tokens {
         [Token::Word(zone)] if matches!(zone.as_str(), "z" | "utc" | "gmt") => {
@@ -240,7 +239,7 @@ fn two_digits(digits: &str, most: u8) -> Option<u8> {
     (digits.len() <= 2).then_some(number)
 }
 
-/// Splits a text into digits, words and signs; `None` where it holds anything that no date has.
+/// Splits a text into digits, words and signs; `None` if it contains a character that no date contains.
 fn tokens(text: &str) -> Option<Vec<Token>> {
     const FILLERS: [&str; 3] = ["of", "at", "on"];
     const ORDINALS: [&str; 4] = ["st", "nd", "rd", "th"];
@@ -269,7 +268,7 @@ fn tokens(text: &str) -> Option<Vec<Token>> {
     Some(tokens)
 }
 
-/// Writes what East Asian dates say in characters as signs and words.
+/// Replaces East Asian date characters with signs and words.
 fn plain(text: &str) -> String {
     const SPELLINGS: [(&[&str], &str); 6] = [
         (&["a.m.", "上午", "오전"], " am "),
@@ -289,7 +288,7 @@ fn plain(text: &str) -> String {
     with_minutes(&plain)
 }
 
-/// The character of minutes parts them from seconds, or ends the time.
+/// Replaces the minute character with a colon if seconds follow, and with a space otherwise.
 fn with_minutes(text: &str) -> String {
     let mut pieces = text.split('分');
     let first = pieces.next().unwrap_or_default().to_owned();
@@ -299,8 +298,7 @@ fn with_minutes(text: &str) -> String {
     })
 }
 
-/// Takes an East Asian day of the week away, alone or in brackets; its characters are those of
-/// months and days.
+/// Removes an East Asian day of the week, with or without brackets. Its characters also occur in months and days.
 fn without_weekday(text: &str) -> String {
     const PREFIXES: [&str; 4] = ["星期", "礼拜", "周", "週"];
     let bracketed = text.split_once('(').and_then(|(before, rest)| {

@@ -1,20 +1,20 @@
-//! Why a schema is refused.
+//! Errors for a rejected schema.
 
 use crate::code::ErrorCode;
 
-/// Why a schema cannot be used, with the place in it and what to write instead.
+/// Why a schema cannot be used, where the problem is and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
     /// The text is not JSON.
     #[error("must be JSON")]
     NotJson,
-    /// An example of the wanted answer stands where its schema should.
+    /// The caller sent an example of the answer instead of its schema.
     #[error("this is an example of an answer, not a JSON Schema; its schema would begin {sketch}")]
     Example {
         /// The beginning of the schema that the example suggests.
         sketch: String,
     },
-    /// A keyword of JSON Schema with a value that it cannot have.
+    /// A JSON Schema keyword with an invalid value.
     #[error("{detail}")]
     Malformed {
         /// The place in the schema.
@@ -22,7 +22,7 @@ pub enum SchemaError {
         /// What is wrong and what to write instead.
         detail: String,
     },
-    /// Correct JSON Schema, outside the subset.
+    /// Valid JSON Schema outside the supported subset.
     #[error("{detail}")]
     Unsupported {
         /// The place in the schema.
@@ -30,79 +30,79 @@ pub enum SchemaError {
         /// What is not supported and what to write instead.
         detail: String,
     },
-    /// A keyword outside the subset, most often a typing error.
+    /// A keyword outside the subset, usually a typing error.
     #[error("{keyword:?} is not supported here; the keywords that are: {known}")]
     UnknownKeyword {
         /// The place in the schema.
         pointer: String,
         /// The keyword.
         keyword: String,
-        /// The keywords that bind something at this place.
+        /// The supported keywords at this place.
         known: String,
     },
-    /// An object nested deeper than the model takes.
+    /// An object is nested deeper than the model supports.
     #[error("fields nest more than {allowed} levels deep; take the inner object apart")]
     TooDeep {
         /// The innermost object.
         pointer: String,
-        /// The most levels.
+        /// The largest number of levels.
         allowed: usize,
     },
-    /// More fields than one call can ask for.
+    /// More fields than one call can request.
     #[error("the schema has more than {allowed} properties; ask for them in several requests")]
     TooManyProperties {
-        /// The first one too many.
+        /// The first property above the limit.
         pointer: String,
-        /// The most properties.
+        /// The largest number of properties.
         allowed: usize,
     },
-    /// A property with a longer name than is read.
+    /// A property name is too long.
     #[error(
         "the name of a field has {actual} bytes; the limit is {allowed}. Say the rest in its \"description\""
     )]
     NameTooLong {
         /// The object that has the field.
         pointer: String,
-        /// Bytes of the name.
+        /// Length of the name in bytes.
         actual: usize,
-        /// The most bytes.
+        /// The limit in bytes.
         allowed: usize,
     },
-    /// More values than are read.
+    /// The schema has too many values.
     #[error(
         "the schema has at least {actual} JSON values, members and elements of lists at all levels and each use \
          of a definition counted; the limit is {allowed}. Shorten its lists, or take a field with a long \
          \"enum\" as text and look it up"
     )]
     TooManyValues {
-        /// Values up to where counting stopped.
+        /// Number of values at which counting stopped.
         actual: u64,
-        /// The most values.
+        /// The largest number of values.
         allowed: u64,
     },
-    /// Patterns that are heavier together than one schema may have them.
+    /// The patterns of the schema exceed their common limit.
     #[error(
         "with this pattern, those of the schema would take {actual} bytes to match; the limit for all is \
          {allowed}. Shorten them, lower their counts, or use one pattern for several fields: the same one \
          counts once"
     )]
     PatternsTooHeavy {
-        /// The first pattern too many.
+        /// The first pattern above the limit.
         pointer: String,
-        /// Bytes with it.
+        /// Bytes including this pattern.
         actual: u64,
-        /// The most bytes.
+        /// The limit in bytes.
         allowed: u64,
     },
-    /// A longer schema than is read.
+    /// The schema is too long.
     #[error(
         "the schema is at least {actual} bytes long with each use of a definition counted; the \
          limit is {allowed}"
     )]
     TooLong {
-        /// Bytes of compact JSON up to where counting stopped.
+        /// Bytes of compact JSON at which counting stopped.
         actual: u64,
-        /// The most bytes.
+        /// The limit in bytes.
         allowed: u64,
     },
 }
@@ -116,7 +116,7 @@ impl SchemaError {
         Self::Unsupported { pointer: pointer.to_owned(), detail }
     }
 
-    /// The stable code of the situation.
+    /// The stable error code.
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::NotJson => ErrorCode::InvalidOption,
@@ -132,7 +132,7 @@ impl SchemaError {
         }
     }
 
-    /// The place in the schema, as a JSON Pointer; empty for the whole.
+    /// The place in the schema as a JSON Pointer; empty for the whole schema.
     pub fn pointer(&self) -> &str {
         match self {
             Self::NotJson

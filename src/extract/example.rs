@@ -1,16 +1,16 @@
-//! The most common mistake: an example of the wanted answer where its schema should stand.
+//! Detects the most common mistake: an example of the answer in place of its schema.
 //!
-//! Other services answer it with "invalid schema" (run-llama/llama_cloud_services issue 570). Here it
-//! is recognised, and the error shows the schema that was meant.
+//! Other services report "invalid schema" (run-llama/llama_cloud_services issue 570). Here the error shows the start of
+//! the schema that the caller probably meant.
 
 use serde_json::{Value, json};
 
 use super::keywords::{Members, TYPES};
 
-/// True for an object without any mark of a schema.
+/// True for an object that has no keyword of a schema.
 ///
-/// Receipts have `items` and documents have a `type`, so these two words are a mark only with a
-/// value that a schema would give them.
+/// Receipts have a field `items` and documents have a field `type`. These two names therefore count as keywords only if
+/// their values are valid in a schema.
 pub(super) fn is_example(members: &Members) -> bool {
     const MARKS: [&str; 7] = ["properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "$schema"];
     let is_type = |name: &Value| {
@@ -22,7 +22,7 @@ pub(super) fn is_example(members: &Members) -> bool {
         && !members.get("type").is_some_and(is_type)
 }
 
-/// The beginning of the schema that an example suggests.
+/// The start of a schema derived from an example.
 pub(super) fn sketch(example: &Members) -> String {
     const FIELDS: usize = 3;
     const NAME_CHARS: usize = 40;

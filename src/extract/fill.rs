@@ -1,11 +1,10 @@
-//! The model's answer poured into the schema.
+//! Fills the schema with the model's answer.
 //!
-//! A tree of slots in the shape of the schema holds, for each place, the value, what the model wrote
-//! and what went wrong. `data`, `fields` and the errors are all read off that tree at the end, so
-//! that their pointers agree even after elements were left out. The tree is then checked by a real
-//! validator, and whatever breaks a rule is emptied, until nothing does: each round empties at least
-//! one slot, and a tree of nulls breaks no rule. The patterns come last, each compiled once and let go
-//! before the next.
+//! A tree of slots mirrors the schema. Each slot holds the value, the model's text and the errors. `data`, `fields` and
+//! the errors are all derived from this tree at the end, so their pointers agree even after elements were removed. A
+//! JSON Schema validator checks the tree, and every value that breaks a rule is emptied until none does. The loop ends
+//! because each round empties at least one slot and a tree of nulls breaks no rule. Patterns are checked last. Each is
+//! compiled once and dropped before the next.
 
 use std::{mem, ptr};
 
@@ -26,19 +25,20 @@ use crate::json::Tree;
 impl Schema {
     /// Fills the schema from the answer for one page.
     ///
-    /// A list's element that has no value is left out, since only properties may become null; an
-    /// empty row that the model copied from the template disappears the same way.
+    /// List elements without a value are dropped, because only properties may become null. This also removes an empty
+    /// row that the model copied from the template.
     ///
-    /// Takes up to some tens of milliseconds for the heaviest patterns: on a server, off the reactor. While
-    /// it lasts it takes up to [`filling_bytes`](super::schema::filling_bytes), with the answer.
+    /// Takes up to some tens of milliseconds for the heaviest patterns, so a server must not call it on the reactor
+    /// thread. Uses up to [`filling_bytes`](super::schema::filling_bytes) of memory while it runs, including the
+    /// answer.
     pub fn fill(&self, answer: &Tree, page: u32) -> Extraction {
         self.fill_pages([(page, answer)])
     }
 
-    /// Fills the schema from the answers for several pages of one document, in their order.
+    /// Fills the schema from the answers for several pages of one document, in page order.
     ///
-    /// A field is taken from the first page that has it, and lists are joined: rows of an invoice
-    /// go on over the page.
+    /// A field is taken from the first page that has it. Lists are concatenated, because rows of an invoice continue on
+    /// the next page.
     pub fn fill_pages<'a>(&self, answers: impl IntoIterator<Item = (u32, &'a Tree)>) -> Extraction {
         let (mut warnings, mut places) = (Vec::new(), 0);
         let mut root = Slot::empty_object(&self.root);
@@ -63,7 +63,7 @@ impl Schema {
 
     fn empty_what_breaks_a_rule(&self, root: &mut Slot<'_>) {
         let Some(validator) = self.validator() else {
-            // Nothing that was not checked is told.
+            // Without a validator nothing was checked, so no value is returned.
             *root = Slot::empty_object(root.node);
             return;
         };
@@ -75,17 +75,17 @@ impl Schema {
     }
 }
 
-/// The most places in an answer with lists: each field, element, list and object counts, also where it is null.
+/// The largest number of places in an answer with lists. Each field, element, list and object counts, including nulls.
 ///
-/// A model writes a row in a few bytes, and each of the hundred fields that the row leaves out is a null of `data`
-/// with an entry of `fields`, some hundred bytes. A page of small print has some thousand words.
+/// A model writes a row in a few bytes, but each of up to a hundred omitted fields becomes a null in `data` and an
+/// entry of some hundred bytes in `fields`. A page of small print has some thousand words.
 pub(super) const MAX_PLACES: usize = 5000;
 
-/// Bytes of field names on the way to a place, for each of which the place counts once more: its pointer stands
-/// in `fields` and in its error.
+/// A place counts once more for each of these many bytes of field names in its path, because its pointer is repeated in
+/// `fields` and in its error.
 const NAMES_BYTES: usize = 128;
 
-/// What is told of a text that was not held to its pattern.
+/// The detail for a text whose pattern was not checked.
 const TOO_MUCH_WORK: &str =
     "to check the value by the \"pattern\" of its schema takes more work than an answer may";
 
@@ -105,7 +105,7 @@ enum Content<'s> {
     Array(Vec<Slot<'s>>),
 }
 
-/// A fault before its place in `data` is known.
+/// An error whose place in `data` is not yet known.
 struct Mishap {
     code: FieldErrorCode,
     detail: String,
@@ -117,7 +117,7 @@ impl Mishap {
         Self { code, detail: code.detail().to_owned(), raw }
     }
 
-    /// Of a list that was ended before its last element.
+    /// For a list that was truncated.
     fn too_many(kept: usize, actual: usize) -> Self {
         let detail = format!(
             "the lists of the answer have more fields and elements than the limit of {MAX_PLACES}, nulls counted; \
@@ -133,7 +133,7 @@ impl<'s> Slot<'s> {
         Self { node, page: None, raw: None, mishaps: Vec::new(), content }
     }
 
-    /// An object of nothing but nulls, or nothing where the node is no object.
+    /// An object with only nulls, or an empty slot if the node is not an object.
     fn empty_object(node: &'s Node) -> Self {
         let Kind::Object(properties) = &node.kind else {
             return Self::new(node, Content::Nothing);
@@ -157,7 +157,7 @@ impl<'s> Slot<'s> {
         }
     }
 
-    /// Takes from a later page what is not here yet.
+    /// Adds the values of a later page that are still missing.
     fn merge(&mut self, later: Self, warnings: &mut Vec<ExtractionWarning>) {
         let blank = self.is_blank();
         match (&mut self.content, later.content) {
@@ -183,13 +183,13 @@ impl<'s> Slot<'s> {
                     *self = Self { content, ..later };
                 }
             }
-            // Trouble on a later page matters only where no earlier one had the value.
+            // Errors on a later page matter only if no earlier page had the value.
             (_, Content::Nothing) if blank => self.mishaps.extend(later.mishaps),
             (_, _) => {}
         }
     }
 
-    /// Drops the elements of lists that hold nothing; what went wrong in them stays on the list.
+    /// Removes empty list elements. Their errors move to the list.
     fn leave_out_nothings(&mut self) {
         match &mut self.content {
             Content::Nothing | Content::Scalar(_) => {}
@@ -223,7 +223,7 @@ impl<'s> Slot<'s> {
         }
     }
 
-    /// True where there is neither a value nor anything that went wrong.
+    /// True if there is neither a value nor an error.
     fn is_blank(&self) -> bool {
         self.mishaps.is_empty()
             && match &self.content {
@@ -249,7 +249,7 @@ impl<'s> Slot<'s> {
         next?.descend(&mut path as &mut dyn Iterator<Item = LocationSegment<'p>>)
     }
 
-    /// Empties what is against a rule of the validator, round by round.
+    /// Empties values that break a rule of the validator, until none does.
     fn empty_what_fails(&mut self, validator: &Validator) {
         loop {
             let data = self.value();
@@ -271,11 +271,11 @@ impl<'s> Slot<'s> {
         }
     }
 
-    /// Empties the texts that do not match the patterns of their places; tells whether there were any.
+    /// Empties texts that do not match their patterns; returns whether there were any.
     fn empty_what_does_not_match(&mut self) -> bool {
         let mut texts = Vec::new();
         self.add_texts_with_pattern(&mut texts);
-        // Those of one place have one pattern, and several places may have the same.
+        // All texts of one place share a pattern, and several places may have the same pattern.
         texts.sort_by_key(|(pattern, _)| pattern.as_ptr());
         let mut places: Vec<_> =
             texts.chunk_by_mut(|(one, _), (other, _)| ptr::eq(*one, *other)).collect();
@@ -297,7 +297,7 @@ impl<'s> Slot<'s> {
         emptied
     }
 
-    /// Adds the places of text that have a pattern, each with that.
+    /// Collects the text slots that have a pattern, each with its pattern.
     fn add_texts_with_pattern<'a>(&'a mut self, found: &mut Vec<(&'s str, &'a mut Self)>) {
         let is_text = matches!(self.content, Content::Scalar(Value::String(_)));
         if let Some(pattern) = self.node.pattern().filter(|_| is_text) {
@@ -319,12 +319,12 @@ impl<'s> Slot<'s> {
         }
     }
 
-    /// Empties the slot for the sake of a rule; false where it was empty already.
+    /// Empties the slot because of a rule; false if it was already empty.
     fn reject(&mut self, keyword: &str) -> bool {
         self.empty(format!("the value is against {keyword:?} of its schema"))
     }
 
-    /// Empties the slot; false where it was empty already.
+    /// Empties the slot; false if it was already empty.
     fn empty(&mut self, detail: String) -> bool {
         if matches!(self.content, Content::Nothing) {
             return false;
@@ -347,9 +347,9 @@ impl Mishap {
 struct Reader<'w> {
     page: u32,
     warnings: &'w mut Vec<ExtractionWarning>,
-    /// Places so far.
+    /// Number of places so far.
     places: &'w mut usize,
-    /// Bytes of the names on the way to the present place.
+    /// Bytes of field names in the path to the current place.
     names: usize,
 }
 
@@ -384,7 +384,7 @@ impl Reader<'_> {
         let inside = inside_string(answer);
         let members = match inside.as_ref().unwrap_or(answer) {
             Tree::Object(members) => members,
-            // A list of one object where one was asked for has one reading.
+            // A list of one object in place of an object has one reading.
             Tree::Array(items) if items.len() == 1 => match items.first() {
                 Some(Tree::Object(members)) => members,
                 _ => return Self::unreadable(node, answer),
@@ -418,13 +418,13 @@ impl Reader<'_> {
         if is_nothing(answer) {
             return Slot { raw: raw(answer), ..Slot::new(node, Content::Nothing) };
         }
-        // One element that was not put in a list is still one element.
+        // A single element outside a list is still one element.
         let inside = inside_string(answer);
         let items = match inside.as_ref().unwrap_or(answer) {
             Tree::Array(items) => items.as_slice(),
             _ => std::slice::from_ref(answer),
         };
-        // Elements that are objects are far fewer than the limit.
+        // The number of object elements is far below the limit.
         let is_leaf = matches!(item.kind, Kind::Leaf(_));
         let expected = if is_leaf { items.len().min(MAX_PLACES) } else { 0 };
         let (mut slots, mut mishaps) = (Vec::with_capacity(expected), Vec::new());
@@ -440,17 +440,17 @@ impl Reader<'_> {
     }
 }
 
-/// The public face of the slots, in the order of `data`.
+/// The public form of the slots, in the order of `data`.
 #[derive(Default)]
 struct Report {
     fields: Vec<(String, FieldOrigin)>,
     errors: Vec<FieldError>,
-    /// Whether any value is there.
+    /// Whether any value was found.
     found: bool,
 }
 
 impl Report {
-    /// Writes a slot down and gives its value.
+    /// Adds a slot to the report and returns its value.
     fn take(&mut self, slot: Slot<'_>, pointer: &str, required: bool) -> Value {
         let missing = required
             && !slot.node.nullable
@@ -498,12 +498,12 @@ impl Report {
     }
 }
 
-/// The object or the list that the model wrote into a string.
+/// The object or list that the model wrote as a string.
 fn inside_string(answer: &Tree) -> Option<Tree> {
     answer.as_str().and_then(answer::inside_string)
 }
 
-/// What the model wrote; `None` where it wrote nothing.
+/// The model's text; `None` if it wrote nothing.
 fn raw(answer: &Tree) -> Option<String> {
     match answer {
         Tree::Null => None,

@@ -1,9 +1,9 @@
-//! Text without the differences of scripts and widths that change no meaning.
+//! Removes differences of script and width that do not change the meaning of text.
 
-/// Writes digits, punctuation and spaces of other scripts with their ASCII counterparts.
+/// Replaces digits, punctuation and spaces of other scripts with their ASCII equivalents.
 ///
-/// Full-width forms (Unicode U+FF01 to U+FF5E) stand in the order of ASCII; Arabic-Indic digits in
-/// the order of their values.
+/// Full-width forms (Unicode U+FF01 to U+FF5E) have the order of ASCII; Arabic-Indic digits have the order of their
+/// values.
 pub(super) fn fold(text: &str) -> String {
     let shifted = |character: char, from: u32, to: char| {
         char::from_u32(u32::from(character) - from + u32::from(to)).unwrap_or(character)
@@ -25,7 +25,7 @@ pub(super) fn fold(text: &str) -> String {
     text.chars().map(fold_one).collect()
 }
 
-/// The letters of a text, whatever their case and width.
+/// The text without differences of case and width.
 pub(super) fn letters(text: &str) -> String {
     fold(text).trim().to_lowercase()
 }
