@@ -1,7 +1,7 @@
-//! The keywords of the subset: which may stand where, and with what value.
+//! The supported keywords, where each is allowed and which values it takes.
 //!
-//! A rule that is only checked at the end (`pattern`, `maximum`) is checked here for being a rule at
-//! all, so that an error has the pointer that the caller wrote and not one into some normal form.
+//! Rules that are checked only at the end (`pattern`, `maximum`) are validated here, so that an error points to the
+//! caller's own schema and not to a normalised form.
 
 use serde_json::{Map, Value};
 
@@ -10,13 +10,13 @@ use super::error::SchemaError;
 use super::pattern::Patterns;
 use super::pattern::weight::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES, PatternError};
 
-/// The keywords of one place of a schema.
+/// The keywords at one place of a schema.
 pub(super) type Members = Map<String, Value>;
 
 /// The types of the subset.
 pub(super) const TYPES: [&str; 6] = ["object", "array", "string", "number", "integer", "boolean"];
 
-/// Keywords that bind nothing here. `additionalProperties` is among them since `data` never has any.
+/// Keywords without an effect here. `additionalProperties` is one of them because `data` never has any.
 const ANNOTATIONS: [&str; 15] = [
     "$schema",
     "$id",
@@ -35,7 +35,7 @@ const ANNOTATIONS: [&str; 15] = [
     "additionalProperties",
 ];
 
-/// The keywords of a type: those that shape it, and those that are only checked at the end.
+/// The keywords of a type: first those that shape the value, then those that are checked only at the end.
 pub(super) fn keywords_of(type_name: &str) -> (&'static [&'static str], &'static [&'static str]) {
     match type_name {
         "object" => (&["type", "properties", "required"], &[]),
@@ -49,14 +49,14 @@ pub(super) fn keywords_of(type_name: &str) -> (&'static [&'static str], &'static
     }
 }
 
-/// Characters of a keyword that an error repeats.
+/// The largest number of characters of a keyword that an error repeats.
 const LONGEST_ECHO: usize = 40;
 
-/// Formats of text that the validator knows. Text is left as it is, and must keep them.
+/// String formats that the validator checks. The text is not changed and must conform.
 pub(super) const CHECKED_FORMATS: [&str; 6] =
     ["email", "uri", "hostname", "ipv4", "ipv6", "duration"];
 
-/// Refuses the first keyword that is neither known nor an annotation.
+/// Rejects the first keyword that is neither known nor an annotation.
 pub(super) fn known_keywords(
     members: &Members,
     at: &str,
@@ -69,14 +69,14 @@ pub(super) fn known_keywords(
         None => Ok(()),
         Some(keyword) => Err(SchemaError::UnknownKeyword {
             pointer: child_pointer(at, keyword),
-            // It may be of any length.
+            // A keyword may have any length.
             keyword: keyword.chars().take(LONGEST_ECHO).collect(),
             known: known.join(", "),
         }),
     }
 }
 
-/// The rules of a place that are only checked at the end. Its pattern is one of `patterns` then.
+/// The rules of a place that are checked only at the end. Adds its pattern to `patterns`.
 pub(super) fn constraints(
     members: &Members,
     at: &str,
@@ -102,11 +102,11 @@ pub(super) fn constraints(
     Ok(found)
 }
 
-/// What pydantic's patterns of decimals say without looking around, which no engine of linear time does; none
-/// for other patterns.
+/// Rewrites pydantic's decimal patterns without lookaround, which no linear-time engine supports; `None` for other
+/// patterns.
 ///
-/// Only text that has a digit is held to it, so nothing is lost: the first condition asks for a digit, and the
-/// others bound a length that the rest of the pattern bounds as well.
+/// The rewrite loses nothing. Only text that contains a digit is checked against it, which covers the first lookahead.
+/// The other lookaheads bound a length that the rest of the pattern bounds as well.
 pub(super) fn pattern_of_decimals(pattern: &str) -> Option<String> {
     let mut rest = pattern.strip_prefix("^(?!^[-+.]*$)[+-]?0*")?.to_owned();
     while let Some(start) = rest.find("(?=") {
@@ -116,12 +116,12 @@ pub(super) fn pattern_of_decimals(pattern: &str) -> Option<String> {
     Some(format!("^[+-]?0*{rest}"))
 }
 
-/// Whether a rule of a leaf binds numbers, rather than text.
+/// Whether a rule of a leaf applies to numbers and not to text.
 pub(super) fn binds_numbers(rule: &str) -> bool {
     keywords_of("number").1.contains(&rule)
 }
 
-/// Why the pattern at `pointer` is refused.
+/// The error for the rejected pattern at `pointer`.
 fn refused_pattern(refusal: PatternError, pointer: String) -> SchemaError {
     let detail = match refusal {
         PatternError::NotRegular => format!("\"pattern\" takes {}", expected_operand("pattern")),

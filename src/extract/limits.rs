@@ -1,4 +1,4 @@
-//! How large a schema may be, in bytes, values, properties and levels.
+//! Limits on the size of a schema, in bytes, values, properties and levels.
 
 use std::io;
 
@@ -6,20 +6,20 @@ use serde_json::Value;
 
 use super::error::SchemaError;
 
-/// The longest schema in bytes of compact JSON, as it is sent and with each use of a definition
-/// counted; also the longest `result_schema` that it may become.
+/// The largest schema in bytes of compact JSON, with each use of a definition counted. The same limit applies to the
+/// `result_schema` made from it.
 pub const MAX_BYTES: u64 = 64 * 1024;
-/// The most JSON values in a schema, members and elements at all levels and each use of a definition counted.
-/// A value takes up to 400 bytes while it is read, so the length of the text is no bound: `[[[[1]]]]` takes
-/// fifty times its length. The longest lists in use (countries, currencies, the products of a shop) have some
-/// 250 to 2,000 values.
+/// The largest number of JSON values in a schema. Members and elements at all levels count, and so does each use of a
+/// definition. A value takes up to 400 bytes while it is read, so a limit on the length is not enough: `[[[[1]]]]`
+/// takes fifty times its length. The longest lists in use (countries, currencies, the products of a shop) have some 250
+/// to 2,000 values.
 pub const MAX_VALUES: u64 = 8_000;
-/// The most bytes of a property's name. The answer repeats a name in each row and in the pointer to each value.
+/// The longest property name in bytes. The answer repeats a name in each row and in the pointer to each value.
 pub const MAX_NAME_BYTES: usize = 256;
-/// The most properties of a schema, nested ones and each use of a `$ref` counted.
+/// The largest number of properties, including nested properties and each use of a `$ref`.
 pub const MAX_PROPERTIES: usize = 100;
-/// The most levels of field names, as DashScope's `result_schema` takes (API reference of
-/// Qwen-OCR, "`task_config`"). A list adds no level: its elements are named by the fields in them.
+/// The largest number of levels of field names. This is the limit of DashScope's `result_schema` (API reference of
+/// Qwen-OCR, "`task_config`"). A list adds no level, because its elements are named by their fields.
 pub const MAX_LEVELS: usize = 3;
 
 pub(super) fn refuse_longer(actual: u64) -> Result<(), SchemaError> {
@@ -36,7 +36,7 @@ pub(super) fn refuse_more(actual: u64) -> Result<(), SchemaError> {
     Ok(())
 }
 
-/// The values of a tree, at all levels, itself included.
+/// Counts the values of a tree at all levels, including the root.
 pub(super) fn count_values(value: &Value) -> u64 {
     let inside: u64 = match value {
         Value::Array(items) => items.iter().map(count_values).sum(),
@@ -46,7 +46,7 @@ pub(super) fn count_values(value: &Value) -> u64 {
     1 + inside
 }
 
-/// Bytes of `value` as compact JSON, counted without writing them anywhere.
+/// Counts the bytes of `value` as compact JSON without writing it.
 pub(super) fn byte_length(value: &Value) -> u64 {
     struct Count(u64);
 

@@ -1,15 +1,13 @@
-//! Fields of a document: a JSON Schema in, checked values out.
+//! Extracts typed fields from a document according to a JSON Schema.
 //!
-//! DashScope's `key_information_extraction` takes a list of field names with hints and answers with
-//! strings. Everything that makes such an answer safe to compute with happens here: the
-//! [schema](schema::Schema) is read and refused where its promise could not be kept, the
-//! [answer](answer::parse_answer) is read without guessing what a broken one meant, and
-//! [`Schema::fill`](schema::Schema::fill) turns strings into numbers and dates. What cannot be
-//! turned becomes null with a named error beside it, because a wrong number in somebody's books
-//! costs more than a missing one.
+//! DashScope's `key_information_extraction` takes a list of field names with hints and answers with strings. This
+//! module makes such an answer safe to compute with. It reads the [schema](schema::Schema) and rejects one that it
+//! cannot guarantee. It reads the [answer](answer::parse_answer) without guessing the meaning of a broken one.
+//! [`Schema::fill`](schema::Schema::fill) converts strings to numbers and dates. A value that cannot be converted
+//! becomes null and gets an error code, because a wrong number in somebody's books costs more than a missing one.
 //!
-//! All of it is pure. It knows no HTTP, no model and no clock, and the cost of a call is bounded by
-//! the size of the schema and of the answer.
+//! The module is pure: it uses no HTTP, no model and no clock. The size of the schema and of the answer bounds the cost
+//! of a call.
 
 pub mod answer;
 pub mod error;
@@ -38,104 +36,103 @@ use serde_json::Value;
 /// The fields of one document.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Extraction {
-    /// An object with every property of the schema, in the schema's order. It validates against
-    /// the schema with every property made nullable; what the document does not say is null.
+    /// An object with every property of the schema, in schema order. It validates against the schema with every
+    /// property made nullable. A value that the document does not show is null.
     pub data: Value,
-    /// Where each scalar and each null of `data` comes from, by JSON Pointer (RFC 6901) into
-    /// `data`, in the order of `data`.
+    /// The origin of each scalar and each null of `data`, keyed by JSON Pointer (RFC 6901) into `data`, in the order of
+    /// `data`.
     #[serde(serialize_with = "as_map")]
     pub fields: Vec<(String, FieldOrigin)>,
-    /// What stands between `data` and the schema as it was given.
+    /// Where `data` violates the original schema.
     pub validation: Validation,
-    /// Events that concern the whole answer; each at most once.
+    /// Events that concern the whole answer, each at most once.
     pub warnings: Vec<ExtractionWarning>,
 }
 
 /// The origin of one value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldOrigin {
-    /// What the model wrote: its string unchanged, or the JSON text of anything else; null where it
-    /// wrote nothing.
+    /// The model's text: its string unchanged, or the JSON text of any other value. Null if it wrote nothing.
     pub raw: Option<String>,
-    /// The page whose answer held it, counted from 1; null where no page did.
+    /// The page whose answer contained the value, counted from 1; null if no page did.
     pub page: Option<u32>,
-    /// Whether the value was found in the text of its page; null means that nobody looked. Only
-    /// [`Grounded::None`] is decided here, for a field without `raw`: there is nothing to find.
+    /// Whether the value occurs in the text of its page; null means not checked. This module sets only
+    /// [`Grounded::None`], for a field without `raw`.
     pub grounded: Option<Grounded>,
 }
 
-/// How a value compares with the text of its page.
+/// How a value matches the text of its page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grounded {
-    /// The text holds it letter for letter.
+    /// The text contains it exactly.
     Exact,
-    /// The text holds it after folding width, case and spaces.
+    /// The text contains it after normalisation of width, case and spaces.
     Normalised,
-    /// The text does not hold it.
+    /// The text does not contain it.
     None,
 }
 
-/// Whether `data` keeps the schema as the caller wrote it.
+/// Whether `data` validates against the original schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Validation {
-    /// True where there is no error.
+    /// True if there are no errors.
     pub valid: bool,
-    /// Values that are missing, unreadable or against a rule, in the order of `data`.
+    /// Values that are missing, unreadable or in violation of a rule, in the order of `data`.
     pub errors: Vec<FieldError>,
 }
 
-/// One value that is not what the schema asks for.
+/// One value that does not conform to the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
-    /// The place in `data`. An element that was left out of an array is reported at the array,
-    /// since the elements behind it have moved up.
+    /// The place in `data`. For an element that was removed from an array, this is the array, because the later
+    /// elements have moved up.
     pub pointer: String,
-    /// The situation, stable.
+    /// The stable error code.
     pub code: FieldErrorCode,
-    /// The situation for a person; never quotes the document.
+    /// A readable description. It never quotes the document.
     pub detail: String,
-    /// What the model wrote.
+    /// The model's text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw: Option<String>,
 }
 
-/// Why a value is null, in the words of the API.
+/// Why a value is null, as an API error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FieldErrorCode {
-    /// The schema requires it and the document does not show it.
+    /// The schema requires the value, and the document does not show it.
     RequiredMissing,
-    /// A list or an object where text was asked for.
+    /// A list or an object in place of text.
     NotAString,
-    /// Not one number, or one with letters that are no currency.
+    /// Not exactly one number, or a number with letters that are not a currency.
     NotANumber,
-    /// More digits than a JSON number carries exactly.
+    /// More digits than a JSON number represents exactly.
     NumberTooLong,
-    /// A number with a fraction where a whole one was asked for.
+    /// A number with a fraction in place of an integer.
     NotAnInteger,
     /// Neither yes nor no.
     NotABoolean,
-    /// Not a date of the calendar.
+    /// Not a valid date.
     NotADate,
-    /// A date that can be read in more than one way.
+    /// A date with more than one reading.
     AmbiguousDate,
     /// Not a date with a time of day.
     NotADateTime,
     /// Not a time of day.
     NotATime,
-    /// Not a UUID of the version that was asked for.
+    /// Not a UUID of the requested version.
     NotAUuid,
     /// None of the values that the schema lists.
     NotInEnum,
     /// Not an object.
     NotAnObject,
-    /// Against a rule such as `pattern` or `maximum`.
+    /// Violates a rule such as `pattern` or `maximum`.
     ConstraintViolated,
 }
 
 impl FieldErrorCode {
-    /// The situation in a sentence without the value.
+    /// A description of the error without the value.
     pub const fn detail(self) -> &'static str {
         match self {
             Self::RequiredMissing => "the schema requires this field and the document has none",
@@ -160,15 +157,15 @@ impl FieldErrorCode {
     }
 }
 
-/// Something about an answer that no single field tells.
+/// A warning about the whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExtractionWarning {
-    /// The model answered fields that the schema does not have.
+    /// The model returned fields that are not in the schema.
     UnexpectedFieldsDropped,
-    /// Two pages gave different values for one field; the earlier page was kept.
+    /// Two pages gave different values for one field; the value of the earlier page was kept.
     PagesDisagree,
-    /// Every field is null: a blank page, or a document of another kind than the schema's.
+    /// Every field is null: the page is blank, or the document is not of the kind that the schema describes.
     NothingFound,
 }
 
@@ -183,7 +180,7 @@ fn as_map<S: Serializer>(
     map.end()
 }
 
-/// `pointer` extended by one name, escaped after RFC 6901 section 3.
+/// Appends one name to `pointer`, escaped as in RFC 6901 section 3.
 fn child_pointer(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }

@@ -1,18 +1,18 @@
-//! The tree of a schema that was read: its places, and what each may hold.
+//! The tree of a parsed schema.
 
 use serde_json::{Map, Value};
 
 use super::choices::{Choice, Index, Key};
 
-/// One place of the schema, references resolved.
+/// One place of the schema, with references resolved.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// Whether the caller wrote that null is a value here, so that a required null is no error.
+    /// Whether the caller's schema allows null. A required null is then not an error.
     pub(super) nullable: bool,
     pub(super) title: Option<String>,
     pub(super) description: Option<String>,
     pub(super) kind: Kind,
-    /// Rules that are only checked: `pattern`, `maximum` and their like.
+    /// Rules that are only checked, such as `pattern` and `maximum`.
     pub(super) constraints: Map<String, Value>,
 }
 
@@ -21,11 +21,11 @@ pub(super) struct Node {
 pub(super) enum Kind {
     Object(Vec<Property>),
     Array(Box<Node>),
-    /// Boxed, since a place stands on the stack of its reader many times.
+    /// Boxed, because recursive reading puts many nodes on the stack.
     Leaf(Box<Leaf>),
 }
 
-/// A named place of an object.
+/// A named property of an object.
 #[derive(Debug)]
 pub(super) struct Property {
     pub(super) name: String,
@@ -33,11 +33,11 @@ pub(super) struct Property {
     pub(super) node: Node,
 }
 
-/// A place of one value.
+/// A place for a single value.
 #[derive(Debug)]
 pub(super) struct Leaf {
     pub(super) scalar: Scalar,
-    /// The values of `enum` without null, each once; empty where there is none.
+    /// The values of `enum` without null and without duplicates; empty if there is no `enum`.
     pub(super) choices: Vec<Choice>,
     index: Index,
 }
@@ -47,48 +47,48 @@ impl Leaf {
         Self { scalar, choices, index: Index::default() }
     }
 
-    /// The listed values that have the key, and maybe others.
+    /// The listed values with the key. Hash collisions may add others.
     pub(super) fn find<'v>(&'v self, key: &Key<'_>) -> impl Iterator<Item = &'v Choice> {
         self.index.find(&self.choices, key)
     }
 }
 
-/// The type of one value; the formats of a string are types of their own.
+/// The type of one value. String formats are separate types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scalar {
     Text,
     Date,
     DateTime,
     Time,
-    /// Of one version, where the caller asks for one.
+    /// A UUID, of one version if the caller requires one.
     Uuid(Option<usize>),
     /// The digits of a number, as text.
     Digits,
     Number,
     Integer,
     Boolean,
-    /// A number where a double holds it, else its digits.
+    /// A number if a double holds it exactly, and its digits as text otherwise.
     Decimal,
-    /// A number where the text is one, else the text.
+    /// A number if the text is a number, and the text otherwise.
     NumberOrText,
-    /// A whole number where the text is one and nothing else, else the text.
+    /// An integer if the text is exactly an integer, and the text otherwise.
     IntegerOrText,
 }
 
-/// Whether null may stand at a place of `data`.
+/// Whether null is allowed at a place of `data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Null {
     Accepted,
     Refused,
 }
 
-/// The keyword of a regular expression.
+/// The keyword for a regular expression.
 const PATTERN: &str = "pattern";
 
 impl Node {
-    /// The schema that `data` is checked against: every property nullable, the elements of arrays
-    /// only where the caller said so. Patterns are left out, since they are matched one by one, and lists of
-    /// values, since a value is taken from them ([`coerce`](super::coerce)).
+    /// The schema for the check of `data`. Every property is nullable; array elements are nullable only if the caller
+    /// allows it. Patterns are left out because they are matched one at a time. Lists of values are left out because
+    /// [`coerce`](super::coerce) takes the value from the list.
     pub(super) fn validated(&self, null: Null) -> Value {
         let rules = self.constraints.iter().filter(|(rule, _)| *rule != PATTERN);
         let mut schema: Map<String, Value> =
@@ -117,7 +117,7 @@ impl Node {
         schema.into()
     }
 
-    /// The pattern of text that may stand here.
+    /// The pattern for text at this place.
     pub(super) fn pattern(&self) -> Option<&str> {
         self.constraints.get(PATTERN)?.as_str()
     }
@@ -128,7 +128,7 @@ impl Kind {
         Self::Leaf(Box::new(Leaf::of(scalar, choices)))
     }
 
-    /// The types that JSON Schema has for it.
+    /// The JSON Schema types of the scalar.
     pub(super) fn type_names(&self) -> &'static [&'static str] {
         match self {
             Self::Object(_) => &["object"],
@@ -155,7 +155,7 @@ impl Scalar {
         }
     }
 
-    /// What a place holds that may hold either; none where that has no single meaning.
+    /// The union of two scalar types; `None` if it would be ambiguous.
     pub(super) fn or(self, other: Self) -> Option<Self> {
         match (self, other) {
             _ if self == other => Some(self),

@@ -1,35 +1,33 @@
-//! Numbers as documents print them: with currencies, groups and either decimal sign.
+//! Reads printed numbers with currencies, digit groups and either decimal sign.
 //!
-//! The text is kept as decimal digits until the end, so that nothing is rounded on the way and
-//! `12.50` never turns into something that only looks like it. Everything around the digits must be
-//! known to change nothing (a currency, a count of pieces); a letter of any other kind, such as the
-//! `k` of `12k`, the `kg` of a weight or the `A` of `A-12`, makes it no number.
+//! A number is kept as decimal digits until the end, so nothing is rounded and `12.50` keeps both decimals. Text around
+//! the digits is accepted only if it is known not to change the number (a currency, a count of pieces). Any other
+//! letters, such as the `k` of `12k`, the `kg` of a weight or the `A` of `A-12`, make the text not a number.
 //!
-//! Two spellings have two readings. A lone comma with three digits behind it, `1,234`, groups
-//! thousands: nearly all prices with a decimal comma have two decimals. A lone point with three
-//! digits, `1.234`, is a decimal sign, as in JSON and in fuel prices and weights, unless the currency
-//! has no cents in use (`Rp 50.000`).
+//! Two spellings are ambiguous. A single comma before three digits, `1,234`, groups thousands, because nearly all
+//! prices with a decimal comma have two decimals. A single point before three digits, `1.234`, is a decimal sign, as in
+//! JSON, fuel prices and weights. The exception is a currency without cents in use (`Rp 50.000`).
 
 use serde_json::Number;
 
 use super::fold::fold;
 
-/// Codes and words that say a currency or a count of things and nothing else, in lower case.
+/// Codes and words in lower case that mean only a currency or a count.
 const WORDS: &str = "\
     aed ars aud bdt bgn bhd brl cad chf cny czk dkk egp eur gbp hkd hrk ils inr jod kes kwd \
     lkr mad mop mxn myr ngn nok nzd omr pen php pkr pln qar rmb ron rsd rub sar sek sgd thb \
     try tnd twd uah usd zar a$ c$ hk$ mex$ nt$ nz$ r$ s$ us$ us rm rs s/ fr sfr kr kč zł lei tl \
     лв руб р грн dollar dollars euro euros pound pounds rupees yuan 元 元整 圆 圆整 人民币 pc pcs 个 件 张";
-/// Currencies whose smallest unit in use is the whole one, so that a point groups thousands.
+/// Currencies without a smaller unit in use. In these a point groups thousands.
 const WITHOUT_CENTS: &str = "\
     idr rp vnd vnđ ₫ đ jpy krw ₩ 원 clp cop pyg isk ugx 円 huf ft";
 const SYMBOLS: [char; 16] =
     ['$', '€', '£', '¥', '₹', '₩', '₽', '₫', '฿', '₺', '₴', '₦', '₱', '₪', '₡', '₸'];
 
-/// The largest power of ten that is written out; a double ends at 308 and at -324.
+/// The largest power of ten that is written out. The range of a double ends at 308 and -324.
 const LARGEST_EXPONENT: isize = 400;
 
-/// A number as digits.
+/// A number as decimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Decimal {
     negative: bool,
@@ -37,7 +35,7 @@ pub(super) struct Decimal {
     fraction: String,
 }
 
-/// Reads a text that holds one number; `None` where there is none, several, or a doubt.
+/// Reads a text that contains exactly one number; `None` if it has none, has several or is ambiguous.
 pub(super) fn read(text: &str) -> Option<Decimal> {
     let text = fold(text).replace(['"', '\u{201c}', '\u{201d}'], "'");
     let text = text.trim_matches([' ', '\'', '*']);
@@ -55,13 +53,13 @@ pub(super) fn read(text: &str) -> Option<Decimal> {
 }
 
 impl Decimal {
-    /// The number without its fraction; `None` where that would lose something.
+    /// The number without its fraction; `None` if the fraction is not zero.
     pub(super) fn whole(&self) -> Option<Self> {
         let integral = self.fraction.bytes().all(|digit| digit == b'0');
         integral.then(|| Self { fraction: String::new(), ..self.clone() })
     }
 
-    /// Reads a number of JSON; `None` where it is far outside of what a double holds.
+    /// Reads a JSON number; `None` if it is far outside the range of a double.
     pub(super) fn of_json(text: &str) -> Option<Self> {
         let unsigned = text.trim_start_matches(['-', '+']);
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
@@ -71,7 +69,7 @@ impl Decimal {
         }
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let zeros = |count: isize| "0".repeat(count.max(0).unsigned_abs());
-        // Zeros on both sides, so that the point can be moved by any exponent.
+        // Zeros on both sides allow the point to move by any exponent.
         let whole = format!("{}{whole}", zeros(-exponent));
         let fraction = format!("{fraction}{}", zeros(exponent - fraction.len().cast_signed()));
         let digits = format!("{whole}{fraction}");
@@ -86,12 +84,12 @@ impl Decimal {
         self.plain() == other.plain()
     }
 
-    /// Whether zeros stand before it, as in the numbers of documents.
+    /// Whether the number has leading zeros, as document numbers do.
     pub(super) fn is_padded(&self) -> bool {
         self.whole.len() > 1 && self.whole.starts_with('0')
     }
 
-    /// The number as text, with all digits of its fraction: `12.50`.
+    /// The number as text with all digits of its fraction: `12.50`.
     pub(super) fn digits(&self) -> String {
         let plain = self.plain();
         let (whole, _) = plain.split_once('.').unwrap_or((&plain, ""));
@@ -99,7 +97,7 @@ impl Decimal {
         format!("{whole}{point}{}", self.fraction)
     }
 
-    /// The number without zeros that say nothing: `-12.5`, `0`.
+    /// The number without redundant zeros: `-12.5`, `0`.
     pub(super) fn plain(&self) -> String {
         let (whole, fraction) =
             (self.whole.trim_start_matches('0'), self.fraction.trim_end_matches('0'));
@@ -110,11 +108,11 @@ impl Decimal {
         format!("{sign}{whole}{point}{fraction}")
     }
 
-    /// The number of JSON; `None` where a caller that keeps numbers as doubles (IEEE 754 binary64), as most
-    /// do, would see another one.
+    /// Converts to a JSON number; `None` if a caller that reads numbers as doubles (IEEE 754 binary64), as most do,
+    /// would see a different number.
     ///
-    /// A number is kept if it is the shortest decimal that reads as its double. So are all whole numbers
-    /// up to 2^53 and all decimals of 15 digits.
+    /// A number is converted if it is the shortest decimal that parses to its double. This includes all integers up to
+    /// 2^53 and all decimals of 15 digits.
     pub(super) fn to_number(&self) -> Option<Number> {
         let text = self.plain();
         let double: f64 = text.parse().ok()?;
@@ -130,14 +128,14 @@ impl Decimal {
     }
 }
 
-/// What stands before and behind the digits.
+/// The text before and after the digits.
 struct Surroundings {
     negative: bool,
     without_cents: bool,
 }
 
 impl Surroundings {
-    /// `None` where something there could change the number.
+    /// `None` if the text could change the number.
     fn read(before: &str, behind: &str) -> Option<Self> {
         let bracketed = before.contains('(') && behind.contains(')');
         let minus = before.matches('-').count() + behind.matches('-').count();
@@ -157,7 +155,7 @@ impl Surroundings {
     }
 }
 
-/// Whether a currency without cents is named; `None` where a word is not known.
+/// Whether a currency without cents is named; `None` if a word is unknown.
 fn words_without_cents(text: &str) -> Option<bool> {
     let mut found = false;
     for word in text.split([' ', '-', '+', '(', ')', '%']).filter(|word| !word.is_empty()) {
@@ -174,8 +172,8 @@ fn words_without_cents(text: &str) -> Option<bool> {
     Some(found)
 }
 
-/// A decimal sign without a digit before it (`.50`, `$.50`) is part of the number; the point of an
-/// abbreviation (`Rs.50`) is not.
+/// A decimal sign without a digit before it (`.50`, `$.50`) belongs to the number. The point of an abbreviation
+/// (`Rs.50`) does not.
 fn split_leading_sign(before: &str) -> (&str, bool) {
     let Some(rest) = before.strip_suffix(['.', ',']) else { return (before, false) };
     match rest.chars().next_back() {
@@ -184,7 +182,7 @@ fn split_leading_sign(before: &str) -> (&str, bool) {
     }
 }
 
-/// Takes the dash away that stands for no cents, as in `53,-`, `53.--` and `500/-`: it is no minus.
+/// Removes a dash that means "no cents", as in `53,-`, `53.--` and `500/-`. It is not a minus sign.
 fn without_empty_cents(behind: &str) -> &str {
     match behind.strip_prefix([',', '.', '/']) {
         Some(rest) => rest.trim_start_matches(['-', '=']),
@@ -192,7 +190,7 @@ fn without_empty_cents(behind: &str) -> &str {
     }
 }
 
-/// Splits digits with signs between them into the whole part and the fraction.
+/// Splits digits and separators into the integer part and the fraction.
 fn split(digits: &str, without_cents: bool) -> Option<(String, String)> {
     let is_sign = |character: char| !character.is_ascii_digit();
     let signs: Vec<char> = digits.chars().filter(|character| is_sign(*character)).collect();
@@ -211,7 +209,7 @@ fn split(digits: &str, without_cents: bool) -> Option<(String, String)> {
     join(&groups, &signs).map(|whole| (whole, String::new()))
 }
 
-/// Whether the last sign is the decimal one. `grouping` are the signs before it.
+/// Whether the last separator is the decimal sign. `grouping` contains the separators before it.
 fn is_decimal_sign(last: char, grouping: &[char], groups: &[&str], without_cents: bool) -> bool {
     if !matches!(last, '.' | ',') || grouping.contains(&last) {
         return false;
@@ -221,7 +219,7 @@ fn is_decimal_sign(last: char, grouping: &[char], groups: &[&str], without_cents
     !like_a_group || (last == '.' && !without_cents)
 }
 
-/// Joins groups of digits, all of three or, as in India, of two before a last one of three.
+/// Joins groups of three digits, or Indian groups of two digits before a last group of three.
 fn join(groups: &[&str], signs: &[char]) -> Option<String> {
     let (first, rest) = groups.split_first()?;
     let same_sign = signs.windows(2).all(|pair| pair[0] == pair[1]);
