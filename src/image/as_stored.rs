@@ -1,12 +1,11 @@
-//! Makes viewers show an image as its pixels are stored, by resetting its orientation tag.
+//! Resets the orientation tag of an image, so that viewers show its pixels as stored.
 //!
-//! Scanners and cameras with a stuck sensor write a wrong orientation, and the provider does not
-//! document how it treats the tag. A caller who knows that the stored pixels are upright can have
-//! the tag overwritten with 1. This changes a few bytes of a copy and no pixel. No byte moves, so a
-//! PNG needs a new checksum for one chunk, and the other formats need nothing else.
+//! Scanners and cameras with a stuck sensor write a wrong orientation, and the provider does not document how it treats
+//! the tag. If a caller knows that the stored pixels are upright, it can request that the tag be overwritten with 1.
+//! This changes a few bytes of a copy and no pixel. No byte moves, so a PNG needs a new checksum for one chunk, and the
+//! other formats need nothing else.
 //!
-//! HEIC is refused: properties in the structure of the file turn the picture, and other pictures of
-//! the file may share them.
+//! HEIC is refused: its orientation is set by properties that other pictures in the file may share.
 
 use std::ops::Range;
 
@@ -16,7 +15,7 @@ use super::format::{Format, Orientation};
 use super::header::ImageHeader;
 use super::{jpeg, png, webp};
 
-/// The note that an image is shown as it is stored.
+/// The orientation value 1, "shown as stored", in big-endian order.
 const AS_STORED: [u8; 4] = [0, 0, 0, 1];
 
 /// An orientation that cannot be reset by overwriting a few bytes.
@@ -27,18 +26,18 @@ pub struct FixedOrientation {
     pub format: Format,
 }
 
-/// The bytes to overwrite so that an image is shown as it is stored.
+/// The bytes to overwrite so that an image is shown as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patch {
-    /// Where the orientation stands in the file.
+    /// The position of the orientation value in the file.
     note: Range<usize>,
     order: ByteOrder,
-    /// The data of the chunk around it, where that has a checksum.
+    /// The data of the chunk that contains the value, if that chunk has a checksum.
     chunk: Option<Range<usize>>,
 }
 
 impl Patch {
-    /// Finds the bytes to overwrite; `None` if viewers already show `file` as it is stored.
+    /// Finds the bytes to overwrite; `None` if viewers already show `file` as stored.
     ///
     /// # Errors
     ///
@@ -87,7 +86,7 @@ mod tests {
     use super::super::{Size, samples};
     use super::*;
 
-    /// One file of each format and byte order that is turned by a note, with its orientation.
+    /// One file for each format and byte order that has an orientation tag, with the tag set to `value`.
     fn turned(value: u16) -> Vec<Vec<u8>> {
         let of = |order| {
             let exif = samples::exif(order, value);

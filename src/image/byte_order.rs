@@ -1,12 +1,11 @@
-//! Numbers in a header, at an offset, in either byte order; nothing where the bytes end before
-//! them.
+//! Reads a number at an offset, in either byte order. The result is `None` if the bytes end before the number does.
 
-/// Which byte of a number comes first.
+/// The byte order of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByteOrder {
-    /// The highest byte.
+    /// The most significant byte is first.
     Big,
-    /// The lowest byte.
+    /// The least significant byte is first.
     Little,
 }
 

@@ -1,9 +1,9 @@
-//! The head of a data URL (RFC 2397): what stands before its Base64.
+//! The head of a data URL (RFC 2397): the part before the Base64 data.
 //!
-//! Readers find the Base64 in different ways: behind the first comma, behind the last one, behind `base64,`.
-//! With one comma, right behind `;base64`, all of them find the same letters.
+//! Parsers locate the Base64 data in different ways: after the first comma, after the last comma, or after `base64,`.
+//! If there is only one comma, directly after `;base64`, all of them find the same data.
 
-/// The longest head that is looked for, in bytes. Media types in use have less than a hundred.
+/// The maximum length of the head, in bytes. Media types in use are shorter than 100 bytes.
 const LONGEST_HEAD: usize = 256;
 
 const SCHEME: &[u8] = b"data:";
@@ -11,19 +11,19 @@ const SCHEME: &[u8] = b"data:";
 /// The head of a data URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// The media type without its parameters; empty where there is none.
+    /// The media type without its parameters; empty if there is none.
     pub media_type: &'a [u8],
-    /// Where the Base64 begins.
+    /// The length of the head, which is the offset of the Base64 data.
     pub length: usize,
 }
 
-/// A head that two readers may read differently, or that announces no Base64.
+/// Why a head is refused: parsers may interpret it differently, or it does not announce Base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
     /// There is no `;base64` before the first comma.
     #[error("is a data URL that does not say `;base64,`")]
     NotBase64,
-    /// It is no media type and parameters.
+    /// The head is not a media type with parameters.
     #[error("is a data URL whose media type is none: write data:image/png;base64,…")]
     MediaType,
 }
@@ -37,7 +37,7 @@ pub fn is_data_url(url: &[u8]) -> bool {
 ///
 /// # Errors
 ///
-/// [`HeadError`] says what is wrong with it.
+/// [`HeadError`] if the head is refused.
 pub fn head(url: &[u8]) -> Result<Head<'_>, HeadError> {
     let near = &url[..url.len().min(LONGEST_HEAD)];
     let comma = memchr::memchr(b',', near).ok_or(HeadError::NotBase64)?;
@@ -45,7 +45,7 @@ pub fn head(url: &[u8]) -> Result<Head<'_>, HeadError> {
     let described = written.strip_suffix(b";base64").ok_or(HeadError::NotBase64)?;
     let mut parts = described.split(|&byte| byte == b';');
     let media_type = parts.next().unwrap_or_default();
-    // Qwen's own examples write `data:image;base64,`.
+    // Qwen's own examples use `data:image;base64,`.
     let is_short = media_type.is_empty() || media_type.eq_ignore_ascii_case(b"image");
     let is_type = is_short || are_two_tokens(media_type, b'/');
     if is_type && parts.all(|parameter| are_two_tokens(parameter, b'=')) {
@@ -54,7 +54,7 @@ pub fn head(url: &[u8]) -> Result<Head<'_>, HeadError> {
     Err(HeadError::MediaType)
 }
 
-/// Whether a text is two tokens (RFC 9110) with `between` between them.
+/// Whether a text consists of two tokens (RFC 9110) separated by `between`.
 fn are_two_tokens(text: &[u8], between: u8) -> bool {
     let mut tokens = text.split(|&byte| byte == between);
     let mut is_next = || tokens.next().is_some_and(is_token);

@@ -1,7 +1,7 @@
-//! The orientation out of an EXIF block (CIPA DC-008).
+//! Reads the orientation from an EXIF block (CIPA DC-008).
 //!
-//! Cameras, editors and messengers write broken EXIF blocks, and no viewer refuses the picture for
-//! it. So nothing here fails: if a block cannot be read, the picture is shown as stored.
+//! Cameras, editors and messengers write broken EXIF blocks, and viewers show such pictures anyway. An unreadable
+//! block is therefore not an error: the orientation is then upright.
 
 use std::ops::Range;
 
@@ -9,26 +9,26 @@ use super::byte_order::ByteOrder;
 use super::format::Orientation;
 use super::tagged::Directory;
 
-/// What a JPEG segment and some WebP files write before the block itself.
+/// The prefix of an EXIF block in a JPEG segment and in some WebP files.
 const IDENTIFIER: &[u8] = b"Exif\0\0";
 
-/// The tag `Orientation`, which TIFF files have too.
+/// The tag `Orientation`, which TIFF files also use.
 pub(super) const ORIENTATION_TAG: u16 = 0x0112;
 
-/// The orientation that a bare block, as in PNG, names. Upright where it names none.
+/// The orientation in a block without the identifier, as in PNG. Upright if the block has none.
 pub(super) fn orientation(block: &[u8]) -> Orientation {
     Directory::first(block)
         .and_then(|directory| directory.number(ORIENTATION_TAG))
         .map_or(Orientation::Upright, Orientation::from_exif)
 }
 
-/// Where the number of the orientation stands in a bare block, and its byte order.
+/// The position of the orientation value in a block without the identifier, and its byte order.
 pub(super) fn place_of_orientation(block: &[u8]) -> Option<(Range<usize>, ByteOrder)> {
     let directory = Directory::first(block)?;
     Some((directory.place_of_number(ORIENTATION_TAG)?, directory.order()))
 }
 
-/// The block behind its identifier; `None` where the bytes start with something else.
+/// The block after its identifier; `None` if the bytes do not start with the identifier.
 pub(super) fn identified_block(bytes: &[u8]) -> Option<&[u8]> {
     bytes.strip_prefix(IDENTIFIER)
 }

@@ -1,4 +1,4 @@
-//! The image formats that DashScope's OCR models read, and how a stored image is to be turned.
+//! The image formats that DashScope's OCR models read, and the orientation of a stored image.
 
 use serde::Serialize;
 
@@ -8,15 +8,15 @@ use serde::Serialize;
 pub enum Format {
     /// JPEG, also as the first picture of a Multi-Picture (MPO) file.
     Jpeg,
-    /// PNG, also animated: its still picture counts.
+    /// PNG. For an animated PNG, the size is that of its still picture.
     Png,
     /// WebP, lossy and lossless.
     Webp,
     /// Windows bitmap.
     Bmp,
-    /// TIFF, of which the first page is described.
+    /// TIFF. Only the first page is described.
     Tiff,
-    /// HEIF with HEVC pictures, as phones write it.
+    /// HEIF with HEVC pictures, as written by phones.
     Heic,
 }
 
@@ -33,7 +33,7 @@ impl Format {
         }
     }
 
-    /// The name as people write it.
+    /// The display name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
@@ -52,10 +52,10 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// What a viewer does to the stored pixels before it shows them.
+/// The transformation that a viewer applies to the stored pixels before it shows them.
 ///
-/// The eight values of the EXIF tag `Orientation` (CIPA DC-008), which are all the ways to
-/// put a rectangle back onto itself or its transpose. HEIC says the same by other means.
+/// The variants are the eight values of the EXIF tag `Orientation` (CIPA DC-008): all combinations of quarter turns
+/// and mirroring. HEIC expresses the same transformations with properties.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Orientation {
     /// 1: shown as stored.
@@ -77,7 +77,7 @@ pub enum Orientation {
     QuarterTurnCounterClockwise,
 }
 
-/// Every orientation as a left-right mirroring, or none, and then clockwise quarter turns.
+/// Every orientation as an optional left-right mirroring followed by clockwise quarter turns.
 const BY_MIRROR_AND_TURNS: [[Orientation; 4]; 2] = {
     use Orientation::{
         HalfTurn, MirroredLeftRight, MirroredTopBottom, QuarterTurnClockwise,
@@ -90,7 +90,7 @@ const BY_MIRROR_AND_TURNS: [[Orientation; 4]; 2] = {
 };
 
 impl Orientation {
-    /// The orientation that an EXIF tag means; upright where the number means nothing.
+    /// The orientation for a value of the EXIF tag; upright for an undefined value.
     pub const fn from_exif(value: u32) -> Self {
         match value {
             2 => Self::MirroredLeftRight,
@@ -115,17 +115,17 @@ impl Orientation {
         )
     }
 
-    /// This, and then a number of clockwise quarter turns.
+    /// This orientation followed by a number of clockwise quarter turns.
     #[must_use]
     pub fn then_turned_clockwise(self, quarters: usize) -> Self {
         let (mirrored, turns) = self.mirror_and_turns();
         BY_MIRROR_AND_TURNS[mirrored][(turns + quarters) % 4]
     }
 
-    /// This, and then left and right exchanged.
+    /// This orientation followed by a left-right mirroring.
     #[must_use]
     pub fn then_mirrored_left_right(self) -> Self {
-        // A mirrored turn is the opposite turn of a mirror image.
+        // Turning and then mirroring equals mirroring and then turning the other way.
         let (mirrored, turns) = self.mirror_and_turns();
         BY_MIRROR_AND_TURNS[1 - mirrored][(4 - turns) % 4]
     }

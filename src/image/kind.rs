@@ -1,18 +1,17 @@
-//! The name of what was sent instead of an image, for the message that refuses it.
+//! Names the type of a file that is not a supported image, for the error message.
 //!
-//! "Not supported" sends a user looking; "this is a PDF" or "this is a web page" ends the search.
-//! The names describe the first bytes and promise nothing about the rest.
+//! The user can act on "this is a PDF" or "this is a web page", but not on "not supported". The name is derived from
+//! the first bytes; the rest of the file is not checked.
 
 use super::heic;
 
-/// How far into a file readers look for the header of a PDF (PDF Reference 1.7, appendix H, note
-/// 13).
+/// PDF readers look for the header in this many leading bytes (PDF Reference 1.7, appendix H, note 13).
 const PDF_SEARCH: usize = 1024;
 
-/// How much of the start is taken for markup or text.
+/// The number of leading bytes that are examined for markup or text.
 const TEXT_SEARCH: usize = 1024;
 
-/// First bytes that name a kind by themselves.
+/// Signatures at the first byte, and the name of each file type.
 const MAGIC: [(&[u8], &str); 21] = [
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
@@ -37,12 +36,12 @@ const MAGIC: [(&[u8], &str); 21] = [
     (b"PK\x05\x06", "ZIP"),
 ];
 
-/// Whether the header of a PDF file stands where readers look for it.
+/// Whether there is a PDF header in the bytes in which readers look for it.
 pub(super) fn is_pdf(bytes: &[u8]) -> bool {
     contains(start(bytes, PDF_SEARCH), b"%PDF-")
 }
 
-/// What bytes that are no accepted image seem to be.
+/// The probable type of a file that is not a supported image.
 pub(super) fn name(bytes: &[u8]) -> &'static str {
     if let Some((_, name)) = MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return name;
@@ -54,7 +53,7 @@ pub(super) fn name(bytes: &[u8]) -> &'static str {
         return "MP4";
     }
     if bytes.starts_with(b"PK\x03\x04") {
-        // Office Open XML is a ZIP file that begins with its list of content types.
+        // An Office Open XML file is a ZIP file that begins with its list of content types.
         let is_office = contains(start(bytes, TEXT_SEARCH), b"[Content_Types].xml");
         return if is_office { "Office" } else { "ZIP" };
     }
@@ -69,7 +68,7 @@ fn name_of_text(bytes: &[u8]) -> &'static str {
     }
     let markup = text.trim_ascii_start();
     if !markup.starts_with(b"<") {
-        // High bytes alone are as likely noise as text in some encoding.
+        // Bytes that are all above 0x7f may be text in some encoding or random data.
         return if text.iter().any(u8::is_ascii) { "text" } else { "unknown" };
     }
     if contains(markup, b"<svg") {
@@ -85,7 +84,7 @@ fn start(bytes: &[u8], length: usize) -> &[u8] {
     &bytes[..bytes.len().min(length)]
 }
 
-/// Whether `word` stands in `bytes`, in upper or lower case.
+/// Whether `bytes` contains `word`, ignoring ASCII case.
 fn contains(bytes: &[u8], word: &[u8]) -> bool {
     bytes.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }

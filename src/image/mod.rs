@@ -1,11 +1,11 @@
-//! What an encoded image says about itself, known without decoding it.
+//! Reads the metadata of an encoded image without decoding it.
 //!
-//! [`probe`](probe::probe) reads format, sides and orientation from the header, and refuses a file that gives two
-//! sizes. All of it is pure and synchronous. Most files take microseconds. A JPEG is searched to its end for a second
-//! size, at about a gigabyte a second.
+//! [`probe`](probe::probe) reads format, dimensions and orientation from the header, and refuses a file that gives two
+//! sizes. The code is pure and synchronous. Most files take microseconds. A JPEG is searched to its end for a second
+//! size, at about a gigabyte per second.
 //!
-//! No pixel is decoded. A file without any picture data is refused. A file whose pixels are damaged passes; the
-//! provider refuses it without billing. What the provider accepts and bills is in [`quote`](crate::quote).
+//! No pixel is decoded. A file without any picture data is refused. A file with damaged pixels passes; the provider
+//! refuses it without billing. The module [`quote`](crate::quote) has the provider's limits and token counts.
 
 pub mod as_stored;
 pub mod data_url;

@@ -1,21 +1,21 @@
-//! Files that open as an image of another format too.
+//! Detects polyglots: files that also open as an image of another format.
 //!
-//! Pillow tries its formats one after the other, and some have no signature at the first byte. A valid TIFF or
-//! WebP file can be written so that Pillow opens it as one of those, with another size. The checks here are
-//! those of Pillow's own plugins; real pictures do not meet them by chance.
+//! Pillow tries its formats in sequence, and some formats have no signature at the first byte. A valid TIFF or WebP
+//! file can be constructed so that Pillow opens it as one of those formats, with another size. The checks here are the
+//! same as in Pillow's plugins. Real pictures do not pass them by chance.
 
 use super::byte_order::ByteOrder::{Big, Little};
 
-/// Where the signature of a Photo CD image stands, behind anything.
+/// The offset of the signature of a Photo CD image. The bytes before it are arbitrary.
 const PHOTO_CD: usize = 2048;
 
-/// Bytes in which an IM file has its first line break, and the longest of its lines.
+/// The first line break of an IM file is within this many bytes. This is also its maximum line length.
 const IM_LINE: usize = 100;
 
-/// Lines of an IM header that are looked at.
+/// The maximum number of lines of an IM header that are read.
 const IM_LINES: usize = 1024;
 
-/// The names of which an IM header needs one.
+/// An IM header must have at least one of these names.
 const IM_NAMES: [&[u8]; 9] = [
     b"Comment",
     b"Date",
@@ -28,7 +28,7 @@ const IM_NAMES: [&[u8]; 9] = [
     b"Scale (x,y)",
 ];
 
-/// The other format that the bytes are an image of.
+/// The other format that the file opens as, as the predicate of an error message.
 pub(super) fn other_format(bytes: &[u8]) -> Option<&'static str> {
     if bytes.get(PHOTO_CD..).is_some_and(|rest| rest.starts_with(b"PCD_")) {
         Some("opens as a Photo CD image too, which has another size")
@@ -45,8 +45,8 @@ pub(super) fn other_format(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// A GIMP brush has no signature in its first version: it starts with the length of its header, the version, the
-/// sides and the bytes of a pixel.
+/// Version 1 of the GIMP brush format has no signature. The file starts with the header length, the version, the width
+/// and height, and the number of bytes per pixel.
 fn is_brush(bytes: &[u8]) -> bool {
     let number = |index: usize| Big.u32(bytes, 4 * index);
     number(0).is_some_and(|length| length >= 20)
@@ -56,8 +56,8 @@ fn is_brush(bytes: &[u8]) -> bool {
         && matches!(number(4), Some(1 | 4))
 }
 
-/// A SPIDER image has no signature: its header is floats, of which some have to be whole numbers. The fifth
-/// says that there is one picture, and the length of the header is that of its records together.
+/// A SPIDER image has no signature. Its header consists of floats, some of which must be whole numbers. The fifth is 1
+/// for a single picture. The header length must equal the number of header records times the record length.
 fn is_spider(bytes: &[u8]) -> bool {
     let one = Some(1_f32.to_bits());
     [Big, Little].into_iter().any(|order| {
@@ -73,8 +73,7 @@ fn is_spider(bytes: &[u8]) -> bool {
     })
 }
 
-/// An animation of Autodesk Animator has its signature at byte four, where a TIFF file has the place of its
-/// first directory.
+/// An Autodesk Animator file has its signature at offset 4, where a TIFF file has the offset of its first directory.
 fn is_fli(bytes: &[u8]) -> bool {
     let is_zero = |range: std::ops::Range<usize>| {
         bytes.get(range).is_some_and(|part| part.iter().all(|&byte| byte == 0))
@@ -86,7 +85,7 @@ fn is_fli(bytes: &[u8]) -> bool {
         && is_zero(88..128)
 }
 
-/// An IM file starts with lines of the form `Name: value`, up to a NUL or a control-Z.
+/// An IM file starts with lines of the form `Name: value`, terminated by a NUL or a control-Z.
 fn is_im(bytes: &[u8]) -> bool {
     if !bytes[..bytes.len().min(IM_LINE)].contains(&b'\n') {
         return false;

@@ -1,16 +1,15 @@
-//! What an image says about itself: its format, its sides and how it is turned.
+//! Reads the format, dimensions and orientation of an image.
 //!
-//! The type is decided by the first bytes, never by a file name or a declared type, because those
-//! are wrong often enough to be of no use and because a data URL must name the real one.
+//! The first bytes decide the format. File names and declared types are ignored: they are often wrong, and a data URL
+//! must name the real type.
 //!
-//! Only header fields are read, and how a file is put together: whether there is any picture data in it, and
-//! whether any other part gives another size.
-//! Nothing is decoded, nothing is allocated, and the number of
-//! segments, chunks, boxes and fields looked at is bounded, so hostile bytes cost no more time than
-//! honest ones. A header that every decoder would refuse is refused here, before anything is spent;
-//! one that decoders put up with, such as junk between JPEG segments or a broken EXIF block, is put
-//! up with. So is a picture that is cut, as long as there is something to decode. A file with two sizes is
-//! refused, since decoders differ about which one counts.
+//! Only the header fields and the structure of the file are read. The structure shows whether there is any picture
+//! data, and whether another part of the file gives another size. Nothing is decoded or allocated. The number of
+//! segments, chunks, boxes and fields that are read is bounded, so malicious files take no more time than valid ones.
+//!
+//! A header that every decoder refuses is refused here, before any tokens are spent. Defects that decoders tolerate
+//! are tolerated, such as junk between JPEG segments or a broken EXIF block. A truncated picture is accepted if there
+//! is something to decode. A file with two sizes is refused, since decoders differ about which one they use.
 
 use super::format::Format;
 use super::header::ImageHeader;
@@ -21,29 +20,29 @@ use super::{bmp, heic, jpeg, kind, png, polyglot, tiff, webp};
 
 pub use super::jpeg::Marker;
 
-/// Bytes that are no image the provider accepts.
+/// Why bytes are refused as an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    /// There are no bytes.
+    /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
-    /// The bytes are something else.
+    /// The file is not in a supported image format.
     #[error(
         "the file is no supported image (seen: {seen}; supported: JPEG, PNG, WebP, BMP, TIFF, HEIC)"
     )]
     Unsupported {
-        /// What they seem to be: a short name such as `GIF`, `PDF` or `HTML`, or `unknown`.
+        /// The probable type: a short name such as `GIF`, `PDF` or `HTML`, or `unknown`.
         seen: &'static str,
     },
-    /// The bytes start like an image and then break its format's rules.
+    /// The file has the signature of a supported format but violates a rule of that format.
     #[error("the {format} image {what}")]
     Malformed {
-        /// The format that they start like.
+        /// The format that the signature names.
         format: Format,
         /// The rule, as the predicate of a sentence about the image.
         what: &'static str,
     },
-    /// The file gives two sizes, and decoders differ about which one counts.
+    /// The file gives two sizes, and decoders differ about which one they use.
     #[error("the {format} image has two sizes: {stored} in its header and {other} {place}")]
     SecondSize {
         /// The format.
@@ -57,15 +56,15 @@ pub enum ProbeError {
     },
 }
 
-/// Reads an image's header, and sees that there is a picture behind it and that no other part of the file
-/// gives another size.
+/// Reads the header of an image, and checks that the file has picture data and gives only one size.
 ///
 /// # Errors
 ///
-/// [`ProbeError::Empty`] for no bytes, [`ProbeError::Unsupported`] for bytes that start like none
-/// of the accepted formats, [`ProbeError::Malformed`] for a header that breaks its format's rules,
-/// ends too early, or gives a side of zero, and for a file without picture data,
-/// [`ProbeError::SecondSize`] for a file with two sizes.
+/// - [`ProbeError::Empty`] if there are no bytes.
+/// - [`ProbeError::Unsupported`] if the first bytes match none of the supported formats.
+/// - [`ProbeError::Malformed`] if the header is truncated, violates a rule of its format, or gives a side of zero, or
+///   if the file has no picture data.
+/// - [`ProbeError::SecondSize`] if the file gives two sizes.
 pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ProbeError> {
     if bytes.is_empty() {
         return Err(ProbeError::Empty);
@@ -81,8 +80,9 @@ pub fn probe(bytes: &[u8]) -> Result<ImageHeader, ProbeError> {
     })
 }
 
-/// The header of a JPEG of which the beginning is here, and the coded data that follows it. While only coded data
-/// follows, up to the end of the image, [`probe`] finds the same in the whole file. `None` where it has to see it.
+/// Reads the header of a JPEG from the beginning of the file, and returns it with the state of the coded data. If only
+/// coded data follows up to the end of the image, [`probe`] returns the same header for the whole file. `None` if the
+/// whole file is needed.
 pub fn probe_beginning(bytes: &[u8]) -> Option<(ImageHeader, CodedData)> {
     let header = probe(bytes).ok().filter(|header| header.format == Format::Jpeg)?;
     let ending = jpeg::check_sizes(bytes, header.stored).ok()?;
@@ -115,7 +115,7 @@ fn read(format: Format, bytes: &[u8]) -> Result<ImageHeader, Fault> {
         Format::Webp => webp::check_sizes(bytes, header.stored),
         Format::Tiff => tiff::check_sizes(bytes, header.stored),
         Format::Heic => heic::check_sizes(bytes),
-        // A bitmap has one header, and no other part has a size.
+        // Only the header of a bitmap gives a size.
         Format::Bmp => Ok(()),
     }?;
     polyglot::other_format(bytes).map_or(Ok(header), |what| Err(Fault::Rule(what)))

@@ -1,8 +1,8 @@
-//! Why a file is refused, and the rule that it gives one size only.
+//! Why a reader refuses a file, and the check that the file gives only one size.
 //!
-//! Decoders differ about which of two sizes counts: one takes the first, another the last. DashScope does not
-//! say which decoder it runs, so a file with two sizes has no known price. Every reader looks for a second size
-//! in all the places where a decoder of its format looks. Code that decodes a picture compares the size it gets
+//! Decoders differ about which of two sizes they use: some take the first, others the last. DashScope does not
+//! document which decoder it runs, so the price of a file with two sizes is unknown. Every reader checks all places
+//! where a decoder of its format reads a size. Code that decodes a picture compares the decoded size with the header
 //! in the same way, with [`agree`].
 
 use super::size::Size;
@@ -10,9 +10,9 @@ use super::size::Size;
 /// Why a reader refuses a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It breaks a rule of its format: the predicate of a sentence about the image.
+    /// The file violates a rule of its format. The text is the predicate of a sentence about the image.
     Rule(&'static str),
-    /// It gives a second size.
+    /// The file gives a second size.
     SecondSize {
         /// The size in the header.
         stored: Size,
@@ -29,7 +29,7 @@ impl From<&'static str> for Fault {
     }
 }
 
-/// Checks that the size at `place` is the size in the header.
+/// Checks that the size at `place` equals the size in the header.
 pub(super) fn agree(stored: Size, other: Size, place: &'static str) -> Result<(), Fault> {
     if stored == other { Ok(()) } else { Err(Fault::SecondSize { stored, other, place }) }
 }

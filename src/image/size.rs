@@ -1,4 +1,4 @@
-//! The sides of an image.
+//! The dimensions of an image.
 
 use serde::Serialize;
 
@@ -35,14 +35,14 @@ impl Size {
         self.width.min(self.height)
     }
 
-    /// Width and height exchanged.
+    /// The size with width and height swapped.
     #[must_use]
     pub const fn turned(self) -> Self {
         Self { width: self.height, height: self.width }
     }
 }
 
-/// Writes `width x height` the way people do: `1654x2339`.
+/// Writes the size as `1654x2339`.
 impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}", self.width, self.height)

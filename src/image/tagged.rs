@@ -1,14 +1,14 @@
-//! Directories of tagged fields: what a TIFF file is made of, and an EXIF block too.
+//! Directories of tagged fields, the structure of TIFF files and EXIF blocks.
 //!
-//! TIFF revision 6.0, section 2: a header names the byte order and the first directory; a directory
-//! is a count, twelve bytes a field, and the offset of the next directory. Numbers are read, and where one
-//! that stands in the field itself stands can be asked for too.
+//! TIFF revision 6.0, section 2: the header gives the byte order and the offset of the first directory. A directory
+//! consists of a count, twelve bytes per field, and the offset of the next directory. This module reads numbers, and
+//! the position of a number that is stored in the field itself.
 
 use std::ops::Range;
 
 use super::byte_order::ByteOrder;
 
-/// Fields of one directory that are looked at. Writers use some dozens; the format allows 65,535.
+/// The maximum number of fields of one directory that are read. Writers use a few dozen; the format allows 65,535.
 const MAX_FIELDS: usize = 1024;
 
 const HEADER_LENGTH: usize = 8;
@@ -18,10 +18,10 @@ const COUNT_LENGTH: usize = 2;
 const BYTE: u16 = 1;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
-/// The place of a directory, of TIFF's first supplement.
+/// The offset of a directory, a type from the first supplement to TIFF.
 const IFD: u16 = 13;
 
-/// One directory within the bytes that its offsets count from.
+/// One directory, and the bytes that its offsets are relative to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Directory<'a> {
     bytes: &'a [u8],
@@ -31,8 +31,8 @@ pub(super) struct Directory<'a> {
 }
 
 impl<'a> Directory<'a> {
-    /// The first directory of a TIFF file or an EXIF block. `None` where the header is not one or
-    /// the directory is not inside the bytes.
+    /// The first directory of a TIFF file or an EXIF block. `None` if the header is invalid or the directory is not
+    /// inside the bytes.
     pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {
         let order = match bytes.first_chunk()? {
             b"II*\0" => ByteOrder::Little,
@@ -42,8 +42,7 @@ impl<'a> Directory<'a> {
         Self::at(bytes, order, order.u32(bytes, 4)?)
     }
 
-    /// The directory that this one names as the next. `None` where it is the last, or the next one
-    /// is not inside the bytes.
+    /// The next directory. `None` if this is the last one, or if the next one is not inside the bytes.
     pub(super) fn next(&self) -> Option<Self> {
         let end = self.offset + COUNT_LENGTH + self.fields.len();
         Self::at(self.bytes, self.order, self.order.u32(self.bytes, end)?)
@@ -59,37 +58,37 @@ impl<'a> Directory<'a> {
         Some(Self { bytes, order, offset, fields })
     }
 
-    /// Where the directory stands.
+    /// The offset of the directory.
     pub(super) fn offset(&self) -> usize {
         self.offset
     }
 
-    /// Whether there is a field of this tag, whatever its type.
+    /// Whether there is a field with this tag, of any type.
     pub(super) fn has(&self, tag: u16) -> bool {
         self.position(tag).is_some()
     }
 
-    /// Whether all fields are looked at.
+    /// Whether the number of fields is within the limit, so that all of them are read.
     pub(super) fn is_read_whole(&self) -> bool {
         self.fields.len() <= MAX_FIELDS * FIELD_LENGTH
     }
 
-    /// Whether there is more than one field of this tag.
+    /// Whether there is more than one field with this tag.
     pub(super) fn is_twice(&self, tag: u16) -> bool {
         self.tags().filter(|&found| found == tag).count() > 1
     }
 
-    /// The directory at this offset. `None` where it is not inside the bytes.
+    /// The directory at this offset. `None` if it is not inside the bytes.
     pub(super) fn sibling(&self, offset: u32) -> Option<Self> {
         Self::at(self.bytes, self.order, offset)
     }
 
-    /// The single number of a field of type BYTE, SHORT or LONG.
+    /// The value of the first field with this tag, if it is a single BYTE, SHORT or LONG.
     pub(super) fn number(&self, tag: u16) -> Option<u32> {
         self.number_in(self.place_of_number(tag)?)
     }
 
-    /// The same of the last field of the tag.
+    /// The value of the last field with this tag, if it is a single BYTE, SHORT or LONG.
     pub(super) fn last_number(&self, tag: u16) -> Option<u32> {
         let index = self.tags().enumerate().filter(|&(_, found)| found == tag).last()?.0;
         self.number_in(self.place_in_field(index)?)
@@ -103,8 +102,7 @@ impl<'a> Directory<'a> {
         }
     }
 
-    /// The numbers of a field of type SHORT, LONG or IFD, as far as they stand within the bytes; none where there
-    /// is no such field.
+    /// The values of a field of type SHORT, LONG or IFD, up to the end of the bytes. Empty if there is no such field.
     pub(super) fn numbers(&self, tag: u16) -> impl Iterator<Item = u32> + use<'a> {
         let (bytes, order) = (self.bytes, self.order);
         let (start, length, count) = self.place_of_numbers(tag).unwrap_or((0, LONG, 0));
@@ -114,7 +112,7 @@ impl<'a> Directory<'a> {
         })
     }
 
-    /// Where numbers start, their type, and how many there are.
+    /// The offset, type and count of the values of a field.
     fn place_of_numbers(&self, tag: u16) -> Option<(usize, u16, usize)> {
         const FITS: usize = 4;
         let index = self.position(tag)?;
@@ -135,7 +133,7 @@ impl<'a> Directory<'a> {
         Some((start, kind, count))
     }
 
-    /// Where that number stands within the bytes that the directory's offsets count from.
+    /// The position of the value that [`number`](Self::number) reads, within the bytes of the directory.
     pub(super) fn place_of_number(&self, tag: u16) -> Option<Range<usize>> {
         self.place_in_field(self.position(tag)?)
     }
@@ -155,7 +153,7 @@ impl<'a> Directory<'a> {
         Some(start..start + length)
     }
 
-    /// Which byte of its numbers comes first.
+    /// The byte order of the numbers.
     pub(super) fn order(&self) -> ByteOrder {
         self.order
     }
