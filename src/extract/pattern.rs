@@ -1,13 +1,13 @@
-//! The regular expressions of a schema: what they may weigh, and how they are matched.
+//! The regular expressions of a schema: their size limits and how they are matched.
 //!
-//! Patterns come from outside, and a short one can ask for much: `\p{L}` is seven hundred ranges, a count
-//! repeats them, and `(?i)` looks at every character of a class. So nothing is compiled when a schema is read.
-//! Each pattern is parsed and [weighed](weight), piece by piece and before the piece is made, and the sum of
-//! all patterns of a schema is bounded ([`Patterns`]). They are compiled when an answer is there, one at a
-//! time ([`Matcher`]), so that a request that waits for the upstream holds only their text.
+//! Patterns are untrusted, and a short pattern can be expensive. `\p{L}` has seven hundred ranges, a repetition
+//! multiplies them, and `(?i)` visits every character of a class. So nothing is compiled when a schema is read. Each
+//! pattern is parsed and its [weight](weight) is computed step by step, before each structure is built. The total
+//! weight of a schema's patterns is bounded ([`Patterns`]). Patterns are compiled after the answer has arrived, one at
+//! a time ([`Matcher`]). A request that waits for the upstream therefore keeps only their text.
 //!
-//! Matching takes time linear in the text, times the size of the pattern for a hostile pair of the two. The
-//! matcher counts the steps that depend on the size ([`Effort`]) and gives up where they are used up.
+//! Matching time is linear in the text. In the worst case it is also proportional to the size of the pattern. The
+//! matcher counts the steps that depend on that size ([`Effort`]) and stops when the limit is reached.
 
 pub(super) mod weight;
 
@@ -26,17 +26,17 @@ use regex_syntax::hir::translate::Translator;
 
 use weight::{MAX_PATTERNS_BYTES, PatternError};
 
-/// Steps that the patterns of a schema may take to match one answer, in states of their programs. Texts that
-/// repeat themselves take few, since the matcher remembers what it worked out.
+/// The limit of steps for matching the patterns of a schema against one answer, counted in program states. Repetitive
+/// texts take few steps because the matcher caches transitions.
 const MAX_STEPS: u64 = 16_000_000;
 
-/// What a matcher may remember, in bytes, beyond what its program needs at least.
+/// The size of a matcher's cache in bytes, in addition to the minimum that its program needs.
 const CACHE_BYTES: usize = 128 * 1024;
 
-/// A bound of the program while it is built; [`MAX_PATTERN_BYTES`](weight::MAX_PATTERN_BYTES) binds long before.
+/// A limit on the program while it is built. [`MAX_PATTERN_BYTES`](weight::MAX_PATTERN_BYTES) applies long before it.
 const PROGRAM_BYTES: usize = 4 * 1024 * 1024;
 
-/// The patterns of a schema while it is read.
+/// The patterns of a schema that is being read.
 #[derive(Debug, Default)]
 pub(super) struct Patterns {
     known: HashSet<String>,
@@ -44,7 +44,7 @@ pub(super) struct Patterns {
 }
 
 impl Patterns {
-    /// Adds a pattern; one that is known weighs nothing more.
+    /// Adds a pattern. A pattern that was already added has no further weight.
     pub(super) fn admit(&mut self, pattern: &str) -> Result<(), PatternError> {
         if self.known.contains(pattern) {
             return Ok(());
@@ -59,20 +59,20 @@ impl Patterns {
     }
 }
 
-/// A pattern that was parsed and weighed.
+/// A parsed pattern with its weight.
 struct ParsedPattern {
     form: PatternForm,
-    /// Bytes of its syntax tree.
+    /// Bytes of the syntax tree.
     tree: u64,
-    /// Bytes of its program.
+    /// Bytes of the program.
     program: u64,
-    /// Whether letters stand for both cases.
+    /// Whether matching ignores case.
     folds: bool,
 }
 
-/// What it takes to match a pattern.
+/// How a pattern is matched.
 enum PatternForm {
-    /// To count characters of one class.
+    /// Count the characters of one class.
     Count(RepeatedClass),
     /// A regular expression.
     Expression(Hir),
@@ -91,8 +91,8 @@ impl ParsedPattern {
         Ok(reading)
     }
 
-    /// Reads a pattern in Rust's syntax whose text weighs so much. Its tree is light enough to have; its program
-    /// need not be.
+    /// Reads a pattern in Rust's syntax; `text` is the weight of its text. The tree is small enough to build, but the
+    /// program may not be.
     fn of_translated(pattern: &str, text: u64) -> Result<Self, PatternError> {
         let tree = Parser::new().parse(pattern).map_err(|_| PatternError::NotRegular)?;
         let folds = weight::folds(&tree);
@@ -103,8 +103,8 @@ impl ParsedPattern {
         Ok(Self { form: PatternForm::Expression(hir), tree: bytes, program, folds })
     }
 
-    /// A form of the pattern that matches the same texts with a smaller program, where one is needed and
-    /// there is one. To fold cases once more would cost more than it saves.
+    /// Returns an equivalent pattern with a smaller program if one is needed and exists. Patterns that ignore case are
+    /// kept, because folding the case again would cost more than it saves.
     fn or_cheaper(self, pattern: &str, translated: &str, text: u64) -> Result<Self, PatternError> {
         if self.folds || self.program <= weight::MODEST_BYTES {
             return Ok(self);
@@ -123,7 +123,7 @@ impl ParsedPattern {
     }
 }
 
-/// The pattern with `\cA` as `\x01`: the translator would parse the whole pattern again for each of them.
+/// Replaces `\cA` with `\x01`. The translator would otherwise parse the whole pattern again for each escape.
 fn control_letters(pattern: &str) -> Cow<'_, str> {
     if !pattern.contains("\\c") {
         return pattern.into();
@@ -154,7 +154,7 @@ fn control_letters(pattern: &str) -> Cow<'_, str> {
     written.into()
 }
 
-/// The steps that are left for an answer.
+/// The remaining steps for an answer.
 #[derive(Debug)]
 pub(super) struct Effort {
     steps: u64,
@@ -167,7 +167,7 @@ impl Default for Effort {
 }
 
 impl Effort {
-    /// Takes steps; none where too few are left.
+    /// Takes steps; `None` if too few are left.
     fn take(&mut self, steps: u64) -> Option<()> {
         self.steps = self.steps.checked_sub(steps)?;
         Some(())
@@ -178,12 +178,12 @@ impl Effort {
 pub(super) enum Matcher {
     /// Counts characters.
     Count(RepeatedClass),
-    /// Works out the states that it comes to, and remembers them.
+    /// Computes the states that it reaches and caches them.
     Automaton { program: NFA, automaton: Box<DFA>, memory: Box<Cache> },
 }
 
 impl Matcher {
-    /// Compiles a pattern that was [admitted](Patterns::admit); none for any other that is too heavy.
+    /// Compiles a pattern that was [admitted](Patterns::admit); `None` for a pattern that is too heavy.
     pub(super) fn of(pattern: &str) -> Option<Self> {
         let hir = match ParsedPattern::of(pattern).ok()?.form {
             PatternForm::Count(class) => return Some(Self::Count(class)),
@@ -194,7 +194,7 @@ impl Matcher {
         let program = Compiler::new().configure(config).build_from_hir(&hir).ok()?;
         drop(hir);
         let config = DFA::config()
-            // Between letters that are not ASCII, `\b` is left to a slower engine.
+            // A slower engine handles `\b` next to non-ASCII letters.
             .unicode_word_boundary(true)
             .cache_capacity(CACHE_BYTES)
             .skip_cache_capacity_check(true);
@@ -203,7 +203,7 @@ impl Matcher {
         Some(Self::Automaton { program, automaton: Box::new(automaton), memory })
     }
 
-    /// Whether the pattern matches somewhere in `text`; none where that takes more than the effort that is left.
+    /// Whether the pattern matches anywhere in `text`; `None` if this takes more than the remaining effort.
     pub(super) fn is_match(&mut self, text: &str, effort: &mut Effort) -> Option<bool> {
         match self {
             Self::Count(class) => Some(class.is_match(text)),
@@ -223,7 +223,7 @@ impl Matcher {
     }
 }
 
-/// What an automaton says of a text.
+/// The result of running an automaton over a text.
 enum Verdict {
     Matches,
     Differs,
@@ -232,7 +232,7 @@ enum Verdict {
 }
 
 impl Verdict {
-    /// What a state says that ends a search.
+    /// The result for a state that ends the search.
     fn of(state: LazyStateID) -> Self {
         if state.is_quit() {
             return Self::Unsuited;
@@ -241,10 +241,10 @@ impl Verdict {
     }
 }
 
-/// Runs the automaton over `text`; none where the effort is used up.
+/// Runs the automaton over `text`; `None` if the effort is used up.
 ///
-/// A transition that is not remembered is worked out from the states of the program, and so may be, once, that
-/// of the state behind it at the end of a text. Both are counted then.
+/// A transition that is not cached is computed from the states of the program. The end-of-text transition from the next
+/// state may need one more computation. Both are counted at that time.
 fn run(
     automaton: &DFA,
     memory: &mut Cache,

@@ -1,12 +1,11 @@
-//! From the JSON of a schema to the tree that the rest of the module works on.
+//! Reads the JSON of a schema into the tree that the rest of the module uses.
 //!
-//! References are resolved and the three spellings of nullable are folded into one flag here, so
-//! that nobody else has to know them. Every keyword is looked at: it is a rule, an annotation, or an
-//! error with a pointer.
+//! References are resolved here, and the three spellings of a nullable type become one flag, so other modules need not
+//! handle them. Every keyword is classified as a rule, an annotation or an error with a pointer.
 //!
-//! References make a short text deep and large. Both are counted on the way down and not on the tree
-//! that comes of it: what is too much is refused before it is read. Everything behind the reader may
-//! recurse over the tree, which is at most [`MAX_LEVELS`] objects deep with a list around each.
+//! References can make a short schema deep and large. The reader counts both during the descent and rejects an excess
+//! before it reads further. Later code may recurse over the tree, which has at most [`MAX_LEVELS`] objects in depth,
+//! each with a list around it.
 
 use std::collections::HashSet;
 
@@ -27,12 +26,12 @@ use super::node::{Kind, Node, Property, Scalar};
 use super::pattern::Patterns;
 use super::union::{overlap, union};
 
-/// The most schemas inside one another, references followed. Three levels of fields take 21 where a
-/// reference and a choice stand before the whole, each list and each element of one; the rest is
-/// room. Each is a few frames of the stack.
+/// The largest nesting of schemas, with references followed. Three levels of fields take 21 schemas if a reference and
+/// a choice precede the root, each list and each of its elements; the rest is a margin. Each schema takes a few stack
+/// frames.
 const MAX_DEPTH: usize = 32;
 
-/// The keywords of definitions, which are no part of a schema until they are used.
+/// The keywords of definitions. A definition belongs to the schema only where it is used.
 const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
 /// Reads a whole schema.
@@ -60,30 +59,29 @@ pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
 
 struct Reader<'s> {
     document: &'s Value,
-    /// The references that are being resolved, to see a circle.
+    /// The references that are being resolved, for the detection of cycles.
     open: Vec<&'s str>,
     properties: usize,
-    /// What the schema weighs with each use of a definition so far.
+    /// Bytes of the schema so far, with each use of a definition counted.
     bytes: u64,
-    /// The values that it has so.
+    /// Number of values so far, counted the same way.
     values: u64,
     patterns: Patterns,
 }
 
-/// What a schema stands in.
+/// The position of a schema within other schemas.
 #[derive(Debug, Clone, Copy, Default)]
 struct SchemaPlace<'p> {
-    /// Objects around it.
+    /// Number of enclosing objects.
     level: usize,
-    /// Schemas around it, those that only refer or choose included.
+    /// Number of enclosing schemas, including references and choices.
     depth: usize,
-    /// Where the nearest schema of a list's elements stands, while nothing but references and choices
-    /// lies between.
+    /// The pointer to the enclosing element schema of a list, if only references and choices lie between.
     element: Option<&'p str>,
 }
 
 impl<'s> Reader<'s> {
-    /// Adds a schema that is about to be read to what the whole one weighs.
+    /// Adds a schema to the totals before it is read.
     fn measure(&mut self, schema: &Value) -> Result<(), SchemaError> {
         let members = schema.as_object().into_iter().flatten();
         for (keyword, value) in members.filter(|(word, _)| !DEFINITIONS.contains(&word.as_str())) {
@@ -162,8 +160,8 @@ impl<'s> Reader<'s> {
         Ok(node)
     }
 
-    /// A choice between something and nothing, or between leaves that have one meaning together. Where it is
-    /// `exclusive`, a value that two of them allow is none.
+    /// Reads a choice between a schema and null, or between leaves that have an unambiguous union. If it is
+    /// `exclusive`, the alternatives must not allow the same value.
     fn alternative(
         &mut self,
         list: &'s Value,
@@ -191,7 +189,7 @@ impl<'s> Reader<'s> {
         Ok(node)
     }
 
-    /// The schema that is written as the only one of several that must all be kept.
+    /// Reads `allOf`, which may contain only one schema.
     fn conjunction(
         &mut self,
         list: &'s Value,
@@ -229,7 +227,7 @@ impl<'s> Reader<'s> {
             };
             let mut node = Node { nullable, title: None, description: None, kind, constraints };
             keep_format(&mut node, members);
-            // Of several types, one may have none of the listed values.
+            // With several types, a type may have none of the listed values.
             let is_empty = matches!(&node.kind, Kind::Leaf(leaf) if leaf.choices.is_empty());
             if !(is_empty && names.len() > 1 && has_choices(members)) {
                 nodes.push(node);
@@ -341,7 +339,7 @@ impl<'s> Reader<'s> {
 /// The types of a place.
 struct Types<'s> {
     names: Vec<&'s str>,
-    /// Whether null stands among them.
+    /// Whether null is one of the types.
     null: bool,
 }
 
@@ -372,7 +370,7 @@ fn declared_types<'s>(members: &'s Members, at: &str) -> Result<Types<'s>, Schem
     }
 }
 
-/// The types that the other keywords leave no doubt about.
+/// The types that follow from the other keywords.
 fn implied_types(members: &Members, at: &str) -> Result<Vec<&'static str>, SchemaError> {
     if members.contains_key("properties") {
         return Ok(vec!["object"]);
@@ -405,7 +403,7 @@ fn has_choices(members: &Members) -> bool {
     members.contains_key("enum") || members.contains_key("const")
 }
 
-/// The listed values of a place; none where all are allowed.
+/// The listed values of a place; `None` if all values are allowed.
 fn choices<'s>(members: &'s Members, at: &str) -> Result<Option<&'s [Value]>, SchemaError> {
     let listed = members.get("enum").map(|listed| listed.as_array().map_or(&[][..], Vec::as_slice));
     let Some(only) = members.get("const") else { return Ok(listed) };
@@ -418,7 +416,7 @@ fn choices<'s>(members: &'s Members, at: &str) -> Result<Option<&'s [Value]>, Sc
     Ok(Some(std::slice::from_ref(only)))
 }
 
-/// Has the validator check the format of text that is not coerced to it.
+/// Lets the validator check the format of text that is not coerced.
 fn keep_format(node: &mut Node, members: &Members) {
     let is_text = matches!(&node.kind, Kind::Leaf(leaf) if leaf.scalar == Scalar::Text);
     if let Some(format) = members.get("format").filter(|_| is_text) {
@@ -481,8 +479,8 @@ fn required_names<'s>(
     list.iter().enumerate().map(name).collect()
 }
 
-/// A place of one value, and whether null is among its choices. Where it is `one_of` several types, values of
-/// the others are passed over.
+/// Reads a place for a single value; also returns whether null is one of its choices. If it is `one_of` several types,
+/// values of the other types are skipped.
 fn leaf(
     type_name: &str,
     one_of: bool,
@@ -519,7 +517,7 @@ fn leaf(
     Ok((Kind::leaf(scalar, choices), nulls > 0))
 }
 
-/// What kind of text a place holds.
+/// The scalar type of a text place.
 fn text_scalar(members: &Members, at: &str) -> Result<Scalar, SchemaError> {
     let pattern = members.get("pattern").and_then(Value::as_str);
     let Some(format) = members.get("format") else {

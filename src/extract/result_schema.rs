@@ -1,31 +1,27 @@
-//! The schema as DashScope's `key_information_extraction` takes it.
+//! Writes the schema in the form of DashScope's `key_information_extraction`.
 //!
-//! `parameters.ocr_options.task_config.result_schema` is an object of field names whose values are
-//! hints for the model, nested as the answer is to be nested, a list given by one template element
-//! (API reference of Qwen-OCR). A hint says the format as well as the meaning: a model that was told
-//! `YYYY-MM-DD` seldom leaves a date to be guessed at.
+//! `parameters.ocr_options.task_config.result_schema` is an object of field names whose values are hints for the model
+//! (API reference of Qwen-OCR). It is nested like the answer, and a list has one template element. A hint states the
+//! format as well as the meaning: a model that was asked for `YYYY-MM-DD` seldom returns an ambiguous date.
 
 use serde_json::{Map, Value};
 
 use super::choices::Choice;
 use super::node::{Kind, Leaf, Node, Scalar};
 
-/// The widest indent of the pretty printers in use (Python's and Java's usual four spaces).
+/// The widest indent of common pretty printers (four spaces in Python and Java).
 const INDENT: u64 = 4;
 
-/// An upper bound of the bytes that a `result_schema` takes in the model's prompt, however the
-/// provider writes it there.
+/// An upper bound on the bytes of a `result_schema` in the model's prompt, for any formatting by the provider.
 ///
-/// Assumes the longest usual spelling: every element on a line of its own, indented by four
-/// spaces a level, everything outside ASCII as `\uXXXX` and so also the characters that
-/// libraries escape for HTML. A byte-level tokeniser makes at most one token of a byte, so this
-/// bounds the tokens too.
+/// Assumes the longest common form: each element on its own line with an indent of four spaces a level, and `\uXXXX`
+/// for every non-ASCII character and for the characters that libraries escape for HTML. A byte-level tokeniser makes at
+/// most one token from a byte, so this also bounds the tokens.
 pub fn prompt_bytes_bound(result_schema: &Value) -> u64 {
     bytes_bound(result_schema, 0)
 }
 
-/// `inherited` is the description of the list that the node is an element of: a list has no place
-/// for a hint of its own.
+/// `inherited` is the description of the enclosing list, because a list cannot have a hint of its own.
 fn template(node: &Node, inherited: Option<&str>) -> Value {
     match &node.kind {
         Kind::Object(properties) => properties
@@ -39,7 +35,7 @@ fn template(node: &Node, inherited: Option<&str>) -> Value {
 }
 
 impl Node {
-    /// The part of the `result_schema` that stands for this place.
+    /// The part of the `result_schema` for this place.
     pub(super) fn result_schema(&self) -> Value {
         template(self, None)
     }
@@ -80,7 +76,7 @@ fn form(leaf: &Leaf) -> String {
 }
 
 fn bytes_bound(value: &Value, level: u64) -> u64 {
-    // A newline and the indent before each element, and a comma behind it.
+    // A newline and an indent before each element, and a comma after it.
     let around = |level: u64| 2 + INDENT * level;
     let brackets = 2 + around(level);
     match value {
@@ -156,7 +152,7 @@ mod tests {
         assert_eq!(schema.result_schema(), expected);
     }
 
-    /// As Python's `json.dumps(value, indent=4)`.
+    /// Formats like Python's `json.dumps(value, indent=4)`.
     fn printed(value: &Value) -> String {
         let mut bytes = Vec::new();
         let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");

@@ -1,15 +1,15 @@
-//! The schema of a caller: what it may say, and what is made of it.
+//! Parses the caller's schema.
 //!
-//! The subset of JSON Schema 2020-12 is chosen by one question: can the gateway promise that the answer validates?
-//! Values are coerced to types, nesting, lists of values and formats; rules such as `pattern` are checked at the end.
-//! Keywords whose promise cannot be kept (`if`, `patternProperties`, a choice between two objects) are refused with
-//! the pointer to them. A choice between a number and text is supported, because libraries write decimals so
-//! (pydantic's `Decimal`). Unknown keywords are refused, although JSON Schema says to ignore them: a mistyped
-//! `requierd` would be a rule that silently never binds.
+//! The subset of JSON Schema 2020-12 contains what the gateway can guarantee in an answer. Types, nesting, lists of
+//! values and formats are enforced by coercion. Rules such as `pattern` are checked at the end. Keywords that cannot be
+//! guaranteed (`if`, `patternProperties`, a choice between two objects) are rejected with a pointer to them. A choice
+//! between a number and text is supported, because libraries write decimals in this form (pydantic's `Decimal`).
+//! Unknown keywords are rejected, although JSON Schema says to ignore them: otherwise a mistyped `requierd` would
+//! silently have no effect.
 //!
-//! A schema that was read is small: its tree and the text of its patterns. The validator and the patterns are compiled
-//! when the answer is there, since a request mostly waits for the upstream. So each rule is checked here for being
-//! usable then.
+//! A parsed schema is small: it keeps its tree and the text of its patterns. A request mostly waits for the upstream,
+//! so the validator and the patterns are compiled only when the answer has arrived. Each rule is therefore validated
+//! here, so that the later compilation succeeds.
 
 use jsonschema::Validator;
 use serde_json::Value;
@@ -21,27 +21,27 @@ use super::reader;
 use super::result_schema::prompt_bytes_bound;
 use crate::json;
 
-/// What reading a schema, or holding an answer of moderate length to it, takes at most while it lasts, in bytes.
-/// `benches/schema.rs` holds the worst schemas to it.
+/// The most memory in bytes that is in use while a schema is read, or while an answer of moderate length is checked
+/// against it. `benches/schema.rs` tests this with the most expensive schemas.
 pub const WORKING_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The longest answer of moderate length, in bytes, and what each byte beyond it takes.
+/// The longest answer of moderate length in bytes, and the memory for each byte beyond it.
 const MODERATE_ANSWER: u64 = 16 * 1024;
 const BYTES_FOR_EACH: u64 = 96;
 
-/// What reading an answer of so many bytes and holding it to a schema takes at most while it lasts, in bytes.
+/// The most memory in bytes that is in use while an answer of `answer` bytes is read and checked against a schema.
 pub const fn filling_bytes(answer: u64) -> u64 {
     WORKING_BYTES + BYTES_FOR_EACH * answer.saturating_sub(MODERATE_ANSWER)
 }
 
-/// A schema that was read and found to be one whose promise can be kept.
+/// A schema that was parsed and is supported.
 #[derive(Debug)]
 pub struct Schema {
     pub(super) root: Node,
 }
 
 impl Schema {
-    /// Reads the text of a JSON Schema. What has too many values never becomes a tree.
+    /// Reads the text of a JSON Schema. A text with too many values is rejected before a tree is built.
     ///
     /// # Errors
     ///
@@ -54,8 +54,8 @@ impl Schema {
 
     /// Reads a JSON Schema.
     ///
-    /// Takes a tenth of a millisecond for an invoice and some tens of them for the heaviest patterns: on a
-    /// server, off the reactor. While it lasts it takes up to [`WORKING_BYTES`].
+    /// Takes a tenth of a millisecond for an invoice and some tens of milliseconds for the heaviest patterns, so a
+    /// server must not call it on the reactor thread. Uses up to [`WORKING_BYTES`] of memory while it runs.
     ///
     /// # Errors
     ///
@@ -64,12 +64,12 @@ impl Schema {
         refuse_longer(byte_length(value))?;
         refuse_more(count_values(value))?;
         let root = reader::read(value)?;
-        // The hints are seldom longer than the schema, but a list of digits is.
+        // The hints are rarely longer than the schema, but a list of digits can be.
         refuse_longer(byte_length(&root.result_schema()))?;
         Ok(Self { root })
     }
 
-    /// The `result_schema` to send, in the order of the schema.
+    /// The `result_schema` to send, in schema order.
     pub fn result_schema(&self) -> Value {
         self.root.result_schema()
     }
@@ -79,8 +79,8 @@ impl Schema {
         prompt_bytes_bound(&self.result_schema())
     }
 
-    /// What `data` is checked by, patterns excepted. Each rule was checked when it was read, so that there is
-    /// always one.
+    /// The validator for `data`, without patterns. Each rule was validated when the schema was read, so the validator
+    /// can always be built.
     pub(super) fn validator(&self) -> Option<Validator> {
         jsonschema::options()
             .with_draft(jsonschema::Draft::Draft202012)

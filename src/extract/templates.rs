@@ -1,8 +1,7 @@
-//! Schemas for the documents that most callers bring, compiled in.
+//! Built-in schemas for the most common documents.
 //!
-//! A template is nothing but a schema with a name: what `GET /templates/{name}` shows can be copied,
-//! changed and sent as `schema`. They live as JSON files, so that a change of one is read as what it
-//! is.
+//! A template is only a named schema. The result of `GET /templates/{name}` can be copied, changed and sent as
+//! `schema`. The templates are JSON files, so that changes are easy to review.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,7 +10,7 @@ use serde_json::Value;
 
 use super::schema::Schema;
 
-/// Name and text of each, in the order in which they are listed.
+/// Name and text of each template, in listing order.
 const SOURCES: [(&str, &str); 4] = [
     ("receipt", include_str!("../../templates/receipt.json")),
     ("invoice", include_str!("../../templates/invoice.json")),
@@ -22,15 +21,15 @@ const SOURCES: [(&str, &str); 4] = [
 /// A schema with a name.
 #[derive(Debug, Serialize)]
 pub struct Template {
-    /// What a caller writes as `template`.
+    /// The value of `template` in a request.
     pub name: &'static str,
     /// The title of the schema.
     pub title: String,
-    /// What the template is for, in a sentence.
+    /// The purpose of the template in one sentence.
     pub description: String,
     /// The JSON Schema, as in the file.
     pub schema: Value,
-    /// The same, ready to use.
+    /// The parsed schema.
     #[serde(skip)]
     pub parsed: Arc<Schema>,
 }
@@ -50,7 +49,7 @@ pub fn find(name: &str) -> Option<&'static Template> {
 }
 
 impl Template {
-    /// `None` for a text that is no schema with a title and a description; a test reads each file.
+    /// `None` if the text is not a schema with a title and a description. A test reads each file.
     fn read(name: &'static str, text: &str) -> Option<Self> {
         let schema: Value = serde_json::from_str(text).ok()?;
         let said = |keyword: &str| schema.get(keyword)?.as_str().map(str::to_owned);

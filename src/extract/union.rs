@@ -1,8 +1,8 @@
-//! Places that may keep either of several schemas.
+//! Merges alternative schemas for one place.
 //!
-//! A choice has a single meaning where each value of a document belongs to one of its schemas: a number or text, a
-//! whole number or any number, one list of values or another. Two objects, a date or a date-time, and a boolean or
-//! text have none: the model would have to guess.
+//! A choice is unambiguous if each value of a document belongs to one of its schemas: a number or text, an integer or
+//! any number, one list of values or another. A choice between two objects, between a date and a date-time, or between
+//! a boolean and text is ambiguous, because the model would have to guess.
 
 use std::collections::HashMap;
 use std::mem;
@@ -30,18 +30,18 @@ pub(super) fn overlap(nodes: &[Node]) -> bool {
 }
 
 fn share_a_type(one: &Leaf, other: &Leaf) -> bool {
-    // A whole number is a number.
+    // An integer is also a number.
     let wide = |name: &'static str| if name == "integer" { "number" } else { name };
     let types = |leaf: &Leaf| leaf.scalar.type_names().iter().map(|name| wide(name));
     types(one).any(|name| types(other).any(|other| other == name))
 }
 
-/// What a place may hold that may hold any of `nodes`; none where that has no single meaning.
+/// Merges the alternatives `nodes`; `None` if the result would be ambiguous.
 pub(super) fn union(mut nodes: Vec<Node>) -> Option<Node> {
     if nodes.len() <= 1 {
         return nodes.pop();
     }
-    // The lists are joined once, and not copied with each of the nodes.
+    // The lists are joined once instead of being copied for each node.
     let mut lists = Vec::with_capacity(nodes.len());
     for node in &mut nodes {
         let Kind::Leaf(leaf) = &mut node.kind else { return None };
@@ -60,7 +60,7 @@ pub(super) fn union(mut nodes: Vec<Node>) -> Option<Node> {
     Some(united)
 }
 
-/// What a place may hold that may hold either of two, lists of values left aside.
+/// Merges two alternatives without their lists of values.
 fn either(one: &Node, other: &Node) -> Option<Node> {
     let (Kind::Leaf(leaf), Kind::Leaf(another)) = (&one.kind, &other.kind) else { return None };
     let scalar = leaf.scalar.or(another.scalar).or_else(|| another.scalar.or(leaf.scalar))?;
@@ -70,12 +70,12 @@ fn either(one: &Node, other: &Node) -> Option<Node> {
     Some(Node { nullable, title: None, description: None, kind, constraints })
 }
 
-/// The rules of a choice: those of numbers bind numbers alone, those of text bind text alone.
+/// Merges the rules of a choice. Rules for numbers apply only to numbers, and rules for text only to text.
 fn either_rules(scalar: Scalar, another: Scalar, one: &Node, other: &Node) -> Option<Members> {
     if scalar == another {
         return (one.constraints == other.constraints).then(|| one.constraints.clone());
     }
-    // A whole number is a number, so of rules for both only those for numbers bind.
+    // An integer is also a number, so of the rules for both only those for numbers apply.
     let is_wider =
         |scalar| matches!(scalar, Scalar::Number | Scalar::NumberOrText | Scalar::Decimal);
     let has_whole = |scalar| matches!(scalar, Scalar::Integer | Scalar::IntegerOrText);

@@ -1,56 +1,56 @@
-//! What a pattern weighs, told before it is compiled.
+//! Computes the weight of a pattern before it is compiled.
 //!
-//! A bound of the bytes that its syntax tree and its program take, in three steps: by the length of its text,
-//! by the classes in the tree, and by the program that the regular expression becomes. Each step bounds what
-//! the next one may cost. The CPU time follows the bytes, so one number bounds both.
+//! The weight is an upper bound on the bytes of the syntax tree and of the program. It is computed in three steps: from
+//! the length of the text, from the classes in the tree, and from the size of the compiled program. Each step bounds
+//! the cost of the next. CPU time is proportional to the bytes, so one number bounds both.
 
 use regex_syntax::ast::{self, Ast, ClassSetItem, ClassUnicode, Flag, Flags, GroupKind, Visitor};
 use regex_syntax::hir::translate::Translator;
 use regex_syntax::hir::{self, Class, Hir, HirKind};
 use regex_syntax::utf8::{Utf8Range, Utf8Sequences};
 
-/// What one pattern may weigh, in bytes of its syntax tree and its compiled program.
+/// The largest weight of one pattern, in bytes of its syntax tree and its compiled program.
 pub(in crate::extract) const MAX_PATTERN_BYTES: u64 = 512 * 1024;
-/// What all different patterns of a schema may weigh together, in bytes.
+/// The largest total weight of the different patterns of a schema, in bytes.
 pub(in crate::extract) const MAX_PATTERNS_BYTES: u64 = 2560 * 1024;
 
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::extract) enum PatternError {
-    /// It is no regular expression, or one that needs more than linear time.
+    /// Not a regular expression, or not matchable in linear time.
     NotRegular,
-    /// It weighs at least so many bytes, which is more than [`MAX_PATTERN_BYTES`].
+    /// The pattern weighs at least this many bytes, more than [`MAX_PATTERN_BYTES`].
     TooHeavy(u64),
-    /// With it the patterns of the schema weigh so many bytes, which is more than [`MAX_PATTERNS_BYTES`].
+    /// With this pattern, the patterns of the schema weigh this many bytes, more than [`MAX_PATTERNS_BYTES`].
     TooHeavyTogether(u64),
 }
 
-/// What a program may weigh for which no cheaper form is looked for, and what that form weighs where it is a
+/// Up to this weight of a program no cheaper form is searched for. It is also the weight of a cheaper form that is a
 /// table of characters.
 pub(super) const MODEST_BYTES: u64 = 16 * 1024;
 
-/// Bytes of syntax tree for a byte of a pattern, and for those that are written out as classes before it is
-/// parsed: `\s` becomes eleven ranges.
+/// Bytes of syntax tree for each byte of a pattern. The escapes below are expanded to classes before parsing and take
+/// more: `\s` becomes eleven ranges.
 const TREE_BYTES: u64 = 64;
 const DIGIT_BYTES: u64 = 384;
 const WORD_BYTES: u64 = 768;
 const DOT_BYTES: u64 = 1024;
 const SPACE_BYTES: u64 = 3 * 1024;
-/// How many times as much that is where letters stand for both cases: each becomes a class.
+/// The factor for patterns that ignore case, in which each letter becomes a class.
 const FOLDED: u64 = 3;
-/// Bytes of a class of Unicode, such as `\p{L}`.
+/// Bytes of a Unicode class such as `\p{L}`.
 const CLASS_BYTES: u64 = 8 * 1024;
 
-/// Bytes of a state of the program, and of a transition of a state that has several.
+/// Bytes of a program state, and of a transition of a state that has several.
 const STATE_BYTES: u64 = 32;
 const TRANSITION_BYTES: u64 = 8;
 
-/// Refuses a pattern that weighs too much.
+/// Rejects a pattern that is too heavy.
 pub(super) const fn refuse_heavier(bytes: u64) -> Result<(), PatternError> {
     if bytes > MAX_PATTERN_BYTES { Err(PatternError::TooHeavy(bytes)) } else { Ok(()) }
 }
 
-/// What the tree of a pattern weighs by its text alone.
+/// The weight of a pattern's tree, estimated from the text alone.
 pub(super) fn of_text(pattern: &str) -> u64 {
     let bytes = pattern.as_bytes();
     let next = bytes.iter().skip(1).chain([&0]);
@@ -64,8 +64,7 @@ pub(super) fn of_text(pattern: &str) -> u64 {
     weights.sum()
 }
 
-/// What the tree of a pattern weighs, its text and the classes that it becomes; `folds` tells whether letters
-/// stand for both cases in it.
+/// The weight of a pattern's tree, from its text and its classes. `folds` is whether the pattern ignores case.
 pub(super) fn of_tree(
     tree: &Ast,
     pattern: &str,
@@ -76,7 +75,7 @@ pub(super) fn of_tree(
     ast::visit(tree, Classes { pattern, folds, bytes })
 }
 
-/// Whether letters stand for both cases anywhere in a pattern.
+/// Whether any part of a pattern ignores case.
 pub(super) fn folds(tree: &Ast) -> bool {
     ast::visit(tree, Folding::default()).unwrap_or(true)
 }
@@ -112,7 +111,7 @@ impl Visitor for Folding {
     }
 }
 
-/// Weighs the classes of a pattern. To fold the cases of a class takes time for each of its characters.
+/// Computes the weight of the classes of a pattern. Case folding of a class takes time for each of its characters.
 struct Classes<'p> {
     pattern: &'p str,
     folds: bool,
@@ -158,7 +157,7 @@ impl Visitor for Classes<'_> {
         match item {
             ClassSetItem::Unicode(class) => self.unicode(class),
             ClassSetItem::Range(range) if self.folds => self.folded(range.start.c, range.end.c),
-            // A class in a class, such as `[\\W_]` becomes, is folded again with the one around it.
+            // A nested class, such as in the expansion of `[\\W_]`, is folded again together with the outer class.
             ClassSetItem::Bracketed(inner) if self.folds && inner.negated => {
                 self.folded('\0', char::MAX)
             }
@@ -167,7 +166,7 @@ impl Visitor for Classes<'_> {
     }
 }
 
-/// What the program of a regular expression weighs.
+/// The weight of the program of a regular expression.
 pub(super) fn of_program(hir: &Hir) -> u64 {
     let sum = |parts: &[Hir]| parts.iter().map(of_program).fold(0, u64::saturating_add);
     match hir.kind() {
@@ -191,7 +190,7 @@ pub(super) fn of_program(hir: &Hir) -> u64 {
     }
 }
 
-/// What a class weighs: the tree of the bytes of its characters.
+/// The weight of a class: a tree of the UTF-8 bytes of its characters.
 fn of_class(class: &hir::ClassUnicode) -> u64 {
     let mut bytes = STATE_BYTES;
     let mut before: [Option<Utf8Range>; 4] = [None; 4];
