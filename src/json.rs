@@ -1,14 +1,14 @@
-//! JSON that somebody else wrote: read leniently, and kept as it was written.
+//! A lenient reader for JSON from other programs. It keeps values as they were written.
 //!
-//! The upstream's answers carry what a model wrote, and a model writes anything: one half of a surrogate
-//! pair, bytes that are no UTF-8, `NaN`, a number of twenty digits. `serde_json` refuses the first three
-//! and rounds the last. Here a damaged character becomes U+FFFD, as in every lossy decoder, and the rest
-//! of the text is delivered. Numbers keep their digits, and members keep their order and their repetitions,
-//! so that the reader of the tree decides what they mean. Text that is JSON always reads as what it says.
+//! The upstream's answers contain model output, which may hold a lone surrogate, invalid UTF-8, `NaN` or a number of
+//! twenty digits. `serde_json` rejects the first three and rounds the last. This reader replaces an invalid character
+//! with U+FFFD, as lossy decoders do, and keeps the rest of the text. Numbers keep their digits. Members keep their
+//! order and their duplicates, so the user of the tree decides what they mean. Valid JSON is always read with its
+//! standard meaning.
 //!
-//! Two spellings are read. An answer of the upstream was printed by a program, so only its characters may
-//! be damaged ([`read`]). An object that a model wrote itself may be spelt as Python prints it ([`Spelling::Loose`]).
-//! Nothing else is repaired: a missing bracket or comma could stand in several places.
+//! There are two modes. A program wrote the upstream's answer, so only its characters may be damaged ([`read`]). An
+//! object written by the model itself may use Python syntax ([`Spelling::Loose`]). Nothing else is repaired, because a
+//! missing bracket or comma could belong in several places.
 
 pub mod number;
 mod reader;
@@ -18,12 +18,12 @@ use self::reader::Reader;
 pub use self::reader::{Damage, Spelling, prefix, string_prefix};
 pub use self::tree::Tree;
 
-/// Reads a text that is one JSON value. A byte order mark before it and bytes after it that begin no
-/// other object mean nothing.
+/// Reads a text that is one JSON value. Ignores a byte order mark before it, and bytes after it that do not start
+/// another object or list.
 ///
 /// # Errors
 ///
-/// [`Damage`] where the text is cut off or no JSON.
+/// [`Damage`] if the text is truncated or not JSON.
 pub fn read(bytes: &[u8]) -> Result<Tree, Damage> {
     let text = reader::text_of(bytes);
     let (tree, length) = prefix(&text, Spelling::Json)?;
@@ -33,17 +33,17 @@ pub fn read(bytes: &[u8]) -> Result<Tree, Damage> {
     }
 }
 
-/// The last value of the member `name` of the outermost object, in a text that may be cut off or broken
-/// elsewhere.
+/// Returns the last value of the member `name` of the outermost object. The rest of the text may be truncated or
+/// broken.
 ///
-/// Strings are skipped as strings, so their content is never taken for a member.
+/// Strings are skipped as a whole, so their content is never mistaken for a member.
 pub fn outermost_member(bytes: &[u8], name: &str) -> Option<Tree> {
     let text = reader::text_of(bytes);
     Reader::new(&text, Spelling::Json).outermost_member(name)
 }
 
-/// The values that a JSON text holds, at all levels and itself included, counted without a tree of them. Of a
-/// text that is not JSON the number means nothing.
+/// Counts the values of a JSON text at all levels, including the root, without building a tree. The result is
+/// meaningless for a text that is not JSON.
 pub fn count_values(text: &str) -> u64 {
     let mut bytes = text.bytes();
     let mut count = 1;
@@ -65,7 +65,7 @@ pub fn count_values(text: &str) -> u64 {
     count
 }
 
-/// Skips the rest of a string, whose first quote was read.
+/// Skips the rest of a string after its opening quote.
 fn skip_string(bytes: &mut impl Iterator<Item = u8>) {
     while let Some(byte) = bytes.next() {
         match byte {

@@ -1,43 +1,43 @@
-//! Which numbers every reader of JSON can hold.
+//! Checks that a number is in the range that every JSON reader supports.
 //!
-//! JSON bounds neither the digits nor the size of a number, and its readers do. Python refuses to read an
-//! integer of more than 4,300 digits, and reads `1e400` as infinity, which it then cannot write. Java makes an
-//! integer of `1e999999999` digit by digit. Such a reader fails at the number as a server fails, not as at a
-//! wrong request. So a number that goes to somebody else is one that a double or an integer of 128 bits holds.
+//! JSON limits neither the digits nor the size of a number, but its readers do. Python rejects an integer of more than
+//! 4,300 digits, and reads `1e400` as infinity, which it cannot write as JSON. Java expands `1e999999999` to an integer
+//! digit by digit. Such a reader fails with a server error instead of a client error. So a number that is passed on
+//! must fit a double or a 128-bit integer.
 
-/// Characters of a number at most: those of the lowest integer of 128 bits. The longest double has 24.
+/// The largest length of a number: that of the lowest 128-bit integer. The longest double has 24 characters.
 const MOST_CHARACTERS: usize = 40;
 
-/// Digits of an exponent at most, as many as the largest double has.
+/// The largest number of digits in an exponent, as in the largest double.
 const MOST_EXPONENT_DIGITS: usize = 3;
 
-/// A number that not every reader can hold. Each is the predicate of a sentence.
+/// A number that some readers cannot represent. Each message is the predicate of a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NumberFault {
-    /// It is too long.
+    /// The number is too long.
     #[error("is a number of {length} characters; at most {MOST_CHARACTERS} are taken")]
     TooLong {
-        /// Its characters.
+        /// Its length in characters.
         length: usize,
     },
-    /// Its exponent is too long.
+    /// The exponent is too long.
     #[error(
         "is a number whose exponent has {digits} digits; at most {MOST_EXPONENT_DIGITS} are taken"
     )]
     Exponent {
-        /// The digits of the exponent, without zeros in front.
+        /// The digits of the exponent without leading zeros.
         digits: usize,
     },
-    /// No double is as large.
+    /// The number exceeds the largest double.
     #[error("is a number beyond the largest double, {:e}", f64::MAX)]
     TooLarge,
 }
 
-/// Looks at a number as JSON spells it.
+/// Checks a number in JSON syntax.
 ///
 /// # Errors
 ///
-/// [`NumberFault`] where there are readers that cannot hold it.
+/// [`NumberFault`] if some readers cannot represent it.
 pub fn check(number: &str) -> Result<(), NumberFault> {
     if number.len() > MOST_CHARACTERS {
         return Err(NumberFault::TooLong { length: number.len() });

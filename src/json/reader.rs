@@ -1,50 +1,50 @@
-//! The reader behind [`Tree`]: one pass over the text, at most [`MAX_DEPTH`] values deep.
+//! The parser for [`Tree`]. It makes one pass over the text and allows at most [`MAX_DEPTH`] nested values.
 
 use std::borrow::Cow;
 
 use super::tree::Tree;
 
-/// The deepest nesting, the same as in `serde_json`. Deeper text is written to exhaust the stack.
+/// The largest nesting depth, as in `serde_json`. Deeper text could exhaust the stack.
 const MAX_DEPTH: usize = 128;
 
-/// Replaces anything that is not a character.
+/// Replaces an invalid character.
 const NO_CHARACTER: char = '\u{fffd}';
 
-/// How far a text may stray from JSON.
+/// The permitted deviation from JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// JSON in which only characters are damaged.
+    /// JSON in which only characters may be damaged.
     Json,
-    /// Also what Python prints (`None`, `True`, single quotes, tuples), a comma after the last element, comments,
-    /// and numbers such as `007` and `.5`.
+    /// Also accepts Python syntax (`None`, `True`, single quotes, tuples), a trailing comma, comments, and numbers such
+    /// as `007` and `.5`.
     Loose,
 }
 
 /// Why a text cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// It ends before its JSON does.
+    /// The text ends inside its JSON.
     #[error("the text ends before its JSON does")]
     CutOff,
-    /// It is no JSON.
+    /// The text is not JSON.
     #[error("the text is no JSON at byte {at}")]
     NotJson {
-        /// Where, in bytes of the text.
+        /// The byte offset in the text.
         at: usize,
     },
 }
 
-/// The text of `bytes` after the byte order mark, with U+FFFD where they are not UTF-8.
+/// Decodes `bytes` after a byte order mark, with U+FFFD in place of invalid UTF-8.
 pub(super) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     simdutf8::basic::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
-/// Reads the value that `text` begins with, and returns the number of bytes read.
+/// Reads the value at the start of `text` and returns the number of bytes read.
 ///
 /// # Errors
 ///
-/// [`Damage`] where the text is cut off or no JSON.
+/// [`Damage`] if the text is truncated or not JSON.
 pub fn prefix(text: &str, spelling: Spelling) -> Result<(Tree, usize), Damage> {
     let mut reader = Reader::new(text, spelling);
     reader.skip_blanks();
@@ -52,18 +52,18 @@ pub fn prefix(text: &str, spelling: Spelling) -> Result<(Tree, usize), Damage> {
     Ok((tree, reader.at))
 }
 
-/// Reads the string that `text` begins with, quotes included, and returns the number of bytes read.
+/// Reads the string at the start of `text`, including its quotes, and returns the number of bytes read.
 ///
 /// # Errors
 ///
-/// [`Damage`] where there is none or it does not end.
+/// [`Damage`] if there is no string or it does not end.
 pub fn string_prefix(text: &str, spelling: Spelling) -> Result<(String, usize), Damage> {
     let mut reader = Reader::new(text, spelling);
     let string = reader.string()?;
     Ok((string, reader.at))
 }
 
-/// A place in a text.
+/// A position in a text.
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
         self.items(b']').map(Tree::Array)
     }
 
-    /// Reads a list as Python prints it where it is a tuple. One value without a comma is in brackets only.
+    /// Reads a Python tuple as a list. A single value without a comma is a parenthesised value, not a tuple.
     fn tuple(&mut self) -> Result<Tree, Damage> {
         let begin = self.at;
         let mut items = self.items(b')')?;
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
         Ok(items)
     }
 
-    /// Reads elements with commas between them, up to `close`.
+    /// Reads comma-separated elements up to `close`.
     fn elements(
         &mut self,
         close: u8,
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an escape after its backslash. An invalid escape loses only its backslash.
+    /// Reads an escape after its backslash. For an invalid escape, U+FFFD replaces the backslash.
     fn escape(&mut self, string: &mut String) -> Result<(), Damage> {
         let escaped = match self.peek().ok_or(Damage::CutOff)? {
             b'u' => return self.escaped_unit(string),
@@ -236,7 +236,7 @@ impl<'a> Reader<'a> {
             [b'\'', ..] => (0, Some('\'')),
             [b'x', ..] => (2, hexadecimal(rest, 2).and_then(char::from_u32)),
             [b'U', ..] => (8, hexadecimal(rest, 8).and_then(char::from_u32)),
-            // `\q` is two characters to Python and one to JavaScript.
+            // `\q` is two characters in Python and one in JavaScript.
             _ => (0, None),
         };
         string.push(character.ok_or_else(|| self.damage())?);
@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads `uXXXX`, and its second half where it is the first of a pair.
+    /// Reads `uXXXX`, and the second half if it is the first of a surrogate pair.
     fn escaped_unit(&mut self, string: &mut String) -> Result<(), Damage> {
         const LENGTH: usize = "uXXXX".len();
         let rest = &self.text[self.at..];
@@ -328,7 +328,7 @@ impl<'a> Reader<'a> {
         Ok(at)
     }
 
-    /// What is wrong where `rest` breaks off at `at`.
+    /// The error for a `rest` that is invalid at `at`.
     const fn end_or_damage(&self, rest: &str, at: usize) -> Damage {
         if at >= rest.len() { Damage::CutOff } else { Damage::NotJson { at: self.at + at } }
     }
@@ -347,7 +347,7 @@ impl<'a> Reader<'a> {
         if self.accept(byte) { Ok(()) } else { Err(self.damage()) }
     }
 
-    /// What is wrong right here.
+    /// The error at the current position.
     const fn damage(&self) -> Damage {
         if self.at >= self.text.len() { Damage::CutOff } else { Damage::NotJson { at: self.at } }
     }
@@ -369,14 +369,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The brackets that are open in a text that may be broken.
+/// The open brackets of a text that may be broken.
 #[derive(Default)]
 struct Brackets(Vec<u8>);
 
 impl Brackets {
-    /// Closes the innermost bracket of a kind, and what was left open inside of it.
+    /// Closes the innermost bracket of a kind and any brackets left open inside it.
     fn close(&mut self, kind: u8) {
-        // Only the outermost object counts, so a bracket that closes nothing near is passed over.
+        // Only the outermost object matters, so a bracket without a nearby opening bracket is ignored.
         const NEAR: usize = 64;
         let near = self.0.iter().rev().take(NEAR).position(|open| *open == kind);
         if let Some(inside) = near {
@@ -385,7 +385,7 @@ impl Brackets {
     }
 }
 
-/// Bytes of the comment that `text` begins with.
+/// Bytes of the comment at the start of `text`.
 fn comment_length(text: &str) -> usize {
     if text.starts_with("//") {
         return text.find('\n').unwrap_or(text.len());
@@ -396,7 +396,7 @@ fn comment_length(text: &str) -> usize {
     0
 }
 
-/// The number in so many hexadecimal digits after a letter.
+/// Parses `digits` hexadecimal digits after a letter.
 fn hexadecimal(text: &str, digits: usize) -> Option<u32> {
     let digits = text.get(1..=digits)?;
     let is_number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());

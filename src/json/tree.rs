@@ -1,15 +1,15 @@
-//! A JSON value as it was written, and how it is read and printed.
+//! A JSON value in its original spelling.
 
 use std::fmt::{self, Write as _};
 use std::ops::Index;
 
-/// The value of a member that does not exist.
+/// The value of a missing member.
 static NOTHING: Tree = Tree::Null;
 
-/// A JSON value as it was written.
+/// A JSON value in its original spelling.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Tree {
-    /// `null`, and the numbers that JSON does not have.
+    /// `null`, and literals such as `NaN` that are not JSON numbers.
     #[default]
     Null,
     /// `true` or `false`.
@@ -20,18 +20,18 @@ pub enum Tree {
     String(String),
     /// A list.
     Array(Vec<Self>),
-    /// The members in their order; a name may occur twice.
+    /// The members in order; a name may occur more than once.
     Object(Vec<(String, Self)>),
 }
 
 impl Tree {
-    /// The member of that name; the last one, as all common parsers have it.
+    /// Returns the member with this name. The last duplicate wins, as in all common parsers.
     pub fn get(&self, name: &str) -> Option<&Self> {
         let Self::Object(members) = self else { return None };
         members.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value)
     }
 
-    /// The value at a JSON Pointer (RFC 6901); names with `~` or `/` in them are not reached.
+    /// Returns the value at a JSON Pointer (RFC 6901). Names that contain `~` or `/` are not supported.
     pub fn pointer(&self, pointer: &str) -> Option<&Self> {
         pointer.split('/').skip(1).try_fold(self, |place, name| match place {
             Self::Array(items) => items.get(name.parse::<usize>().ok()?),
@@ -39,7 +39,7 @@ impl Tree {
         })
     }
 
-    /// Takes the value at a JSON Pointer out of the tree.
+    /// Removes the value at a JSON Pointer from the tree and returns it.
     pub fn take(&mut self, pointer: &str) -> Option<Self> {
         let place = pointer.split('/').skip(1).try_fold(self, |place, name| match place {
             Self::Array(items) => items.get_mut(name.parse::<usize>().ok()?),
@@ -51,7 +51,7 @@ impl Tree {
         place.map(std::mem::take)
     }
 
-    /// The string that this is.
+    /// Returns the value as a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
@@ -59,7 +59,7 @@ impl Tree {
         }
     }
 
-    /// The list that this is.
+    /// Returns the value as a list.
     pub fn as_array(&self) -> Option<&[Self]> {
         match self {
             Self::Array(items) => Some(items),
@@ -67,7 +67,7 @@ impl Tree {
         }
     }
 
-    /// The whole number from zero that this is; a fraction of zeros changes nothing.
+    /// Returns the value as a non-negative integer; a fraction of zeros is ignored.
     pub fn as_u64(&self) -> Option<u64> {
         let Self::Number(digits) = self else { return None };
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
@@ -75,7 +75,7 @@ impl Tree {
         is_whole.then(|| whole.parse().ok()).flatten()
     }
 
-    /// The nearest double to the number that this is.
+    /// Returns the nearest double to the number.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Self::Number(digits) => digits.parse().ok(),
@@ -83,8 +83,8 @@ impl Tree {
         }
     }
 
-    /// The bytes of its names, strings and numbers, and of the signs around them. Escapes are not counted, so its
-    /// JSON text may be longer.
+    /// The bytes of all names, strings, numbers and punctuation. Escapes are not counted, so the JSON text may be
+    /// longer.
     pub fn unescaped_bytes(&self) -> usize {
         let quoted = |text: &str| text.len() + 2;
         match self {
@@ -128,7 +128,7 @@ impl Index<&str> for Tree {
     }
 }
 
-/// JSON text: compact, or with `{:#}` over several lines. Numbers are as they were written.
+/// Writes JSON: compact, or indented with `{:#}`. Numbers keep their original digits.
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f, 0)
@@ -188,7 +188,7 @@ fn write_string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
 }
 
-/// What a test writes down.
+/// Converts the JSON literals of tests.
 #[cfg(test)]
 impl From<&serde_json::Value> for Tree {
     fn from(value: &serde_json::Value) -> Self {
