@@ -1,31 +1,30 @@
 //! Windows bitmaps, from the core header of OS/2 to version 5 (Microsoft, "Bitmap Header Types").
 //!
-//! The depth and the compression are checked as well as the sides: a decoder that believes a depth
-//! of 40 bits has been attacked that way.
+//! The depth and the compression are checked as well as the dimensions, since malformed values have been used to attack
+//! decoders, for example a depth of 40 bits.
 
 use super::byte_order::ByteOrder::Little;
 use super::format::{Format, Orientation};
 use super::header::{ImageHeader, TRUNCATED};
 use super::size::Size;
 
-/// The first bytes that name the format.
+/// The signature of the format.
 const MAGIC: &[u8] = b"BM";
 
-/// Where the file header says where the pixels start.
+/// The offset of the field in the file header that gives the offset of the pixels.
 const PIXELS_OFFSET: usize = 10;
 
-/// Where the information header starts, behind the file header.
+/// The offset of the information header, after the file header.
 const INFORMATION: usize = 14;
 
 /// The length of the OS/2 core header, whose sides have 16 bits.
 const CORE_HEADER: u32 = 12;
 
-/// The lengths of the headers since: information, with two kinds of masks, OS/2 2, versions 4 and
-/// 5.
+/// The lengths of the later headers: information, information with two kinds of masks, OS/2 2, version 4, version 5.
 const HEADERS: [u32; 6] = [40, 52, 56, 64, 108, 124];
 
-/// Whether the bytes start like a bitmap. Two letters are also how a text may start, so the length
-/// of the information header has to be a small number.
+/// Whether the bytes start like a bitmap. A text may also start with the two letters, so the length of the information
+/// header must be below 256.
 pub(super) fn matches(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC) && Little.u32(bytes, INFORMATION).is_some_and(|length| length < 256)
 }
@@ -41,8 +40,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader::new(Format::Bmp, stored, Orientation::Upright))
 }
 
-/// Checks that the pixels start within the file. A file header may omit their offset; then
-/// they follow the information header and its palette.
+/// Checks that the pixels start inside the file. If the file header omits their offset, they follow the information
+/// header and its palette.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let told = Little.u32(bytes, PIXELS_OFFSET).ok_or(TRUNCATED)? as usize;
     let header = Little.u32(bytes, INFORMATION).ok_or(TRUNCATED)? as usize;
@@ -61,14 +60,14 @@ fn core(header: &[u8]) -> Result<Size, &'static str> {
 
 fn information(header: &[u8]) -> Result<Size, &'static str> {
     let width = Little.u32(header, 4).ok_or(TRUNCATED)?.cast_signed();
-    // A negative height says that the top row comes first.
+    // A negative height means that the top row is first.
     let height = Little.u32(header, 8).ok_or(TRUNCATED)?.cast_signed().unsigned_abs();
     let depth = Little.u16(header, 14).ok_or(TRUNCATED)?;
     let compression = Little.u32(header, 16).ok_or(TRUNCATED)?;
     if !matches!(depth, 1 | 4 | 8 | 16 | 24 | 32) {
         return Err("has an unknown number of bits a pixel");
     }
-    // None; run lengths of 8 and of 4 bits; masks without and with alpha.
+    // No compression; run lengths of 8 and of 4 bits; masks without and with alpha.
     if !matches!((compression, depth), (0, _) | (1, 8) | (2, 4) | (3 | 6, 16 | 32)) {
         return Err("has a compression that its number of bits a pixel does not allow");
     }

@@ -1,11 +1,10 @@
-//! JPEG (ITU-T T.81): the sides out of the frame header, the orientation out of APP1.
+//! JPEG (ITU-T T.81): reads the dimensions from the frame header and the orientation from APP1.
 //!
-//! Read as leniently as libjpeg reads it: bytes between segments that are no marker are skipped,
-//! and so are fill bytes. What is not lenient is the work: the number of segments and of skipped
-//! bytes is bounded, since a body of twenty megabytes may hold five million empty segments.
+//! Parsing is as lenient as in libjpeg: junk and fill bytes between segments are skipped. The number of segments and
+//! of skipped bytes is bounded, since a file of 20 MB may contain five million empty segments.
 //!
-//! A second frame header is searched for up to the end of the image. Behind that, phones append other pictures
-//! and films, which no decoder takes for the picture itself.
+//! A second frame header is searched for up to the end of the image. Phones append other pictures and videos after
+//! that, which no decoder uses as the picture itself.
 
 use std::ops::Range;
 
@@ -16,19 +15,19 @@ use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::{Fault, agree};
 use super::size::Size;
 
-/// Segments before the frame header. At 64 KiB each, colour profiles and previews of 64 MiB fit.
+/// The maximum number of segments before the frame header. At 64 KiB each, 64 MiB of colour profiles and previews fit.
 const MAX_SEGMENTS: usize = 1024;
 
-/// Markers that are looked at in the whole image. Progressive ones have some dozens.
+/// The maximum number of markers in the whole image. Progressive images have a few dozen.
 const MAX_MARKERS: usize = 65_536;
 
-/// Bytes that are searched for a marker at once, without a branch between them.
+/// The number of bytes that are searched for a marker in one step without branches.
 const BLOCK: usize = 64;
 
-/// Bytes between segments that belong to none.
+/// The maximum number of junk bytes between segments.
 const MAX_SKIPPED: usize = 64 * 1024;
 
-/// The first bytes that name the format.
+/// The signature: the start-of-image marker.
 pub(super) const START_OF_IMAGE: &[u8] = &[0xff, 0xd8];
 
 /// Reads the header of bytes that start with [`START_OF_IMAGE`].
@@ -38,25 +37,25 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader::new(Format::Jpeg, stored, orientation))
 }
 
-/// Where the EXIF block stands.
+/// The position of the EXIF block.
 pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
     scan(bytes).ok()?.1
 }
 
-/// The sides, and where the first EXIF block stands before them.
+/// The dimensions, and the position of the first EXIF block before the frame header.
 fn scan(bytes: &[u8]) -> Result<(Size, Option<Range<usize>>), &'static str> {
     let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
     let mut exif = None;
     for _ in 0..MAX_SEGMENTS {
         let marker = segments.marker()?;
         match marker {
-            // Restart markers, TEM and a repeated start stand alone.
+            // Restart markers, TEM and a repeated start of image have no length.
             0x01 | 0xd0..=0xd8 => {}
             0xd9 => return Err("ends before its frame header"),
             0xda => return Err("has a scan before its frame header"),
             _ if is_reserved(marker) => return Err(RESERVED),
             0xde | 0xdf => return Err(HIERARCHICAL),
-            // All frame headers lie here, among DHT, JPG and DAC.
+            // This range has all frame headers, and also DHT, JPG and DAC.
             0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
                 return Ok((frame(segments.rest)?, exif));
             }
@@ -72,10 +71,10 @@ fn scan(bytes: &[u8]) -> Result<(Size, Option<Range<usize>>), &'static str> {
     Err("has more than 1024 segments before its frame header")
 }
 
-/// Checks that there is data in a scan. Data that is cut later is let be: decoders show the rest in grey.
+/// Checks that a scan has data. Truncated data is accepted: decoders show the missing part in grey.
 ///
-/// A segment comes right behind the start. Decoders that know JPEG by three bytes take another file for another
-/// format, which may have another size.
+/// The first segment must follow the start of image directly. Decoders that identify JPEG by its first three bytes
+/// would otherwise detect another format, possibly with another size.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     if bytes.get(START_OF_IMAGE.len()) != Some(&0xff) {
         return Err("has other bytes between its start and its first segment");
@@ -106,42 +105,42 @@ const RESERVED: &str = "has a segment of a reserved kind, whose length decoders 
 
 const HIERARCHICAL: &str = "is hierarchical: it holds frames of several sizes";
 
-/// Whether no decoder knows the marker. Some take what follows for a segment with a length, others do not.
+/// Whether the marker is reserved. Some decoders read a segment with a length after it, others do not.
 fn is_reserved(marker: u8) -> bool {
     matches!(marker, 0x02..=0xbf | 0xc8 | 0xf0..=0xfd)
 }
 
-/// Where the bytes of a file end that were looked at.
+/// The part of the file in which the given bytes end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Within the coded data of a scan, so that more of it may follow.
+    /// In the coded data of a scan, so more of it may follow.
     InCodedData,
-    /// Behind the end of the image, or within its segments.
+    /// After the end of the image, or in its segments.
     Elsewhere,
 }
 
-/// Coded data that comes in pieces.
+/// The state of a search through coded data that arrives in pieces.
 #[derive(Debug)]
 pub struct CodedData {
     is_behind_ff: bool,
 }
 
-/// What ends coded data.
+/// The marker that ends coded data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marker {
     /// The end of the image.
     End,
-    /// Any other, which a segment may follow.
+    /// Any other marker, after which a segment may follow.
     Other,
 }
 
 impl CodedData {
-    /// The data that follows bytes which end [in it](Ending::InCodedData).
+    /// The state after bytes that end [in coded data](Ending::InCodedData).
     pub(super) fn behind(bytes: &[u8]) -> Self {
         Self { is_behind_ff: bytes.last() == Some(&0xff) }
     }
 
-    /// The marker that ends the data in the next piece of it; none where it goes on.
+    /// The marker in the next piece that ends the data; `None` if the data continues.
     pub fn marker_in(&mut self, piece: &[u8]) -> Option<Marker> {
         let first = piece.first().copied().filter(|&byte| self.is_behind_ff && ends_data(byte));
         let marker = first.or_else(|| Segments { rest: piece, skipped: 0 }.marker_behind_data());
@@ -152,13 +151,13 @@ impl CodedData {
     }
 }
 
-/// Checks that no second frame header stands before the end of the image, and no number of lines that is not
-/// that of the first.
+/// Checks that there is no second frame header before the end of the image, and that a DNL segment gives the same
+/// number of lines as the frame header.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<Ending, Fault> {
     let mut segments = Segments { rest: &bytes[START_OF_IMAGE.len()..], skipped: 0 };
     let (mut has_frame, mut is_coded) = (false, false);
     for _ in 0..MAX_MARKERS {
-        // Coded data is searched for the next marker; before it there are only segments.
+        // Before the coded data there are only segments. In coded data, the next marker is searched for.
         let marker = if is_coded { segments.marker_behind_data() } else { segments.marker().ok() };
         let Some(marker) = marker else {
             return Ok(if is_coded { Ending::InCodedData } else { Ending::Elsewhere });
@@ -181,7 +180,7 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<Ending, Fault> {
                 let body = match segments.body() {
                     Ok(body) => body,
                     Err(TRUNCATED) => return Ok(Ending::Elsewhere),
-                    // libjpeg goes on behind the length.
+                    // libjpeg continues after the length field.
                     Err(_) => continue,
                 };
                 if marker == 0xdc {
@@ -200,8 +199,8 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<Ending, Fault> {
 
 const SECOND_FRAME: &str = "in a second frame header";
 
-/// Checks that the header of a scan is as long as its number of components says. A decoder that goes by that
-/// number would find coded data elsewhere.
+/// Checks that the length of a scan header matches its number of components. A decoder that computes the length from
+/// that number would otherwise start reading coded data at another position.
 fn check_scan(header: &[u8]) -> Result<(), Fault> {
     let components = header.first().copied().map_or(0, usize::from);
     if header.len() == 4 + 2 * components {
@@ -210,7 +209,7 @@ fn check_scan(header: &[u8]) -> Result<(), Fault> {
     Err(Fault::Rule("has a scan header of a wrong length"))
 }
 
-/// The sides out of a frame header, T.81 B.2.2, whose length must fit its number of components.
+/// The dimensions from a frame header (T.81 B.2.2). Its length must match its number of components.
 fn frame(header: &[u8]) -> Result<Size, &'static str> {
     let length = Big.u16(header, 0).ok_or(TRUNCATED)?;
     let height = Big.u16(header, 3).ok_or(TRUNCATED)?;
@@ -220,7 +219,7 @@ fn frame(header: &[u8]) -> Result<Size, &'static str> {
         return Err("has a frame header of a wrong length");
     }
     if height == 0 {
-        // T.81 B.2.5 lets a DNL segment behind the first scan say it. libjpeg does not read that.
+        // T.81 B.2.5 allows a DNL segment after the first scan to give the height. libjpeg does not read it.
         return Err("does not give its height in the frame header");
     }
     Ok(Size::new(width.into(), height.into()))
@@ -232,17 +231,17 @@ struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    /// Moves behind the next marker and returns its second byte.
+    /// Moves past the next marker and returns its second byte.
     fn marker(&mut self) -> Result<u8, &'static str> {
         let mut after_fill = false;
         while let Some((&byte, rest)) = self.rest.split_first() {
             self.rest = rest;
-            // FF 00 is a stuffed byte of picture data and FF FF is fill; neither is a marker.
+            // FF 00 is a stuffed byte of picture data, and FF FF is fill. Neither is a marker.
             if after_fill && !matches!(byte, 0x00 | 0xff) {
                 return Ok(byte);
             }
             after_fill = byte == 0xff;
-            // The FF of each marker is counted too, hence the second term.
+            // The FF of each marker is also counted, hence the second term.
             self.skipped += 1;
             if self.skipped > MAX_SKIPPED + MAX_SEGMENTS {
                 return Err("has more than 64 KiB between its segments");
@@ -251,14 +250,14 @@ impl<'a> Segments<'a> {
         Err(TRUNCATED)
     }
 
-    /// Moves behind the next marker of coded data and returns its second byte; `None` where there is no more.
-    /// Stuffed bytes and restart markers belong to the data.
+    /// Moves past the next marker in coded data and returns its second byte; `None` if there is none. Stuffed bytes
+    /// and restart markers are part of the data.
     fn marker_behind_data(&mut self) -> Option<u8> {
         loop {
             self.rest = &self.rest[memchr::memchr(0xff, self.rest)?..];
             let block = &self.rest[..self.rest.len().min(BLOCK + 1)];
             let pairs = block.iter().zip(block.get(1..)?);
-            // Compilers make this a few vector operations, so a file full of stuffed bytes costs little more.
+            // Compilers vectorize this loop, so a file full of stuffed bytes takes little more time.
             let has_marker = pairs.fold(false, |found, (&first, &second)| {
                 found | ((first == 0xff) & ends_data(second))
             });
@@ -272,17 +271,17 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// Whether coded data comes next, and not a marker or the end.
+    /// Whether coded data is next, not a marker or the end of the bytes.
     fn is_at_data(&self) -> bool {
         match self.rest {
-            // A stuffed byte, or a restart that comes too early.
+            // A stuffed byte, or a premature restart marker.
             [0xff, next, ..] => matches!(next, 0x00 | 0xd0..=0xd7),
             [first, ..] => *first != 0xff,
             [] => false,
         }
     }
 
-    /// Moves behind the segment whose marker was read and returns what it holds.
+    /// Moves past the segment whose marker was read and returns its content.
     fn body(&mut self) -> Result<&'a [u8], &'static str> {
         let length = usize::from(Big.u16(self.rest, 0).ok_or(TRUNCATED)?);
         if length < 2 {
@@ -294,7 +293,7 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// Whether the byte behind an FF makes it a marker that ends coded data.
+/// Whether FF followed by this byte is a marker that ends coded data.
 fn ends_data(second: u8) -> bool {
     second != 0x00 && second != 0xff && second & 0xf8 != 0xd0
 }
@@ -306,7 +305,7 @@ mod tests {
     use super::super::samples;
     use super::*;
 
-    /// A file that starts with `before`, given behind the start of image.
+    /// A file with `before` after its start of image.
     fn jpeg_after(before: &[u8]) -> Vec<u8> {
         [START_OF_IMAGE, before, &samples::jpeg(40, 30)[2..]].concat()
     }
@@ -379,7 +378,7 @@ mod tests {
 
     const SCAN: &[u8] = &[0xff, 0xda, 0, 8, 1, 1, 0, 0, 0x3f, 0];
 
-    /// What comes of a file with these bytes behind its frame header.
+    /// The result for a file with these bytes after its frame header.
     fn with_scans(bytes: &[&[u8]]) -> Result<(), &'static str> {
         check_picture(&[&samples::jpeg(40, 30), &bytes.concat()[..]].concat())
     }
@@ -415,7 +414,7 @@ mod tests {
         assert!(with_scans(&[&segments, SCAN, &[0x55]]).is_err());
     }
 
-    /// What comes of a picture of 40 times 30 pixels with these bytes behind its frame header.
+    /// The result for a picture of 40x30 pixels with these bytes after its frame header.
     fn sizes_with(bytes: &[&[u8]]) -> Result<(), Fault> {
         let file = [&samples::jpeg(40, 30), &bytes.concat()[..]].concat();
         check_sizes(&file, Size::new(40, 30)).map(drop)

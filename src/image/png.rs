@@ -1,10 +1,10 @@
-//! PNG (W3C, third edition): the sides out of IHDR, the orientation out of eXIf.
+//! PNG (W3C, third edition): reads the dimensions from IHDR and the orientation from eXIf.
 //!
-//! IHDR is checked in full, its checksum too: it is the one part whose damage every decoder
-//! refuses, and a file that was broken on the way is best told so before it is sent. An animated
-//! PNG has the size of its still picture, which every frame has to lie in.
+//! IHDR is checked completely, including its checksum. Every decoder refuses a file with a damaged IHDR, so such a file
+//! is refused before it is sent. The size of an animated PNG is that of its still picture, and every frame must be
+//! inside it.
 //!
-//! EXIF blocks that `ImageMagick` once hid in compressed text chunks are not looked for.
+//! EXIF blocks in compressed text chunks, as written by old versions of `ImageMagick`, are ignored.
 
 use std::ops::Range;
 
@@ -15,30 +15,30 @@ use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::Fault;
 use super::size::Size;
 
-/// The first bytes that name the format, damaged or not.
+/// The first bytes of the signature. They identify the format even if the rest of the signature is damaged.
 pub(super) const MAGIC: &[u8] = b"\x89PNG";
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// The length and the type that IHDR starts with.
+/// The length and the type of the IHDR chunk.
 const HEADER_START: &[u8] = b"\0\0\0\x0dIHDR";
 
-/// Bytes of a chunk before its data: length and type.
+/// The length of a chunk's header: its length field and its type.
 const CHUNK_START: usize = 8;
 
-/// Bytes of a chunk after its data.
+/// The length of the checksum after the data of a chunk.
 const CHECKSUM_LENGTH: usize = 4;
 
-/// Chunks that are looked at. Writers leave some dozens, and some thousands of picture data.
+/// The maximum number of chunks that are read. Writers produce a few dozen, and some write thousands of IDAT chunks.
 const MAX_CHUNKS: usize = 65_536;
 
-/// Section 5.3: the largest length of a chunk.
+/// Section 5.3: the maximum length of a chunk.
 const MAX_LENGTH: usize = (1 << 31) - 1;
 
-/// The bytes of picture data that are looked at: the two of the zlib header, and one that is compressed.
+/// The number of bytes of picture data that are checked: two bytes of zlib header and one byte of compressed data.
 const LEAST_DATA: usize = 3;
 
-/// Section 7.1: the four-byte numbers of PNG have 31 bits.
+/// Section 7.1: the four-byte numbers of PNG have a range of 31 bits.
 const MAX_SIDE: u32 = (1 << 31) - 1;
 
 /// Reads the header of bytes that start with [`MAGIC`].
@@ -59,7 +59,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader::new(Format::Png, stored, orientation.unwrap_or_default()))
 }
 
-/// Checks the thirteen bytes of IHDR, section 11.2.1.
+/// Checks the 13 bytes of IHDR (section 11.2.1) and returns the dimensions.
 fn size(header: &[u8]) -> Result<Size, &'static str> {
     let width = Big.u32(header, 0).ok_or(TRUNCATED)?;
     let height = Big.u32(header, 4).ok_or(TRUNCATED)?;
@@ -83,8 +83,8 @@ fn size(header: &[u8]) -> Result<Size, &'static str> {
     Ok(Size::new(width, height))
 }
 
-/// Checks that there is picture data: IDAT chunks before IEND, the start of a zlib stream in them. A stream that
-/// is cut later is let be, since decoders show the rows until there.
+/// Checks that there is picture data: IDAT chunks before IEND that contain the start of a zlib stream. A truncated
+/// stream is accepted, since decoders show the rows before the cut.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let (mut data, mut found) = ([0; LEAST_DATA], 0);
     for chunk in Chunks::of(bytes).take(MAX_CHUNKS) {
@@ -105,9 +105,9 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     Err("ends before its picture data")
 }
 
-/// Checks that no chunk behind IHDR gives a size of its own: no second IHDR, which Pillow takes instead of the
-/// first, and no frame of an animation that reaches out of the picture. Decoders stop at IEND, so
-/// whatever follows it may be anything; only a chunk that is an IHDR again is refused there too.
+/// Checks that no chunk after the first IHDR gives another size. A second IHDR is refused, because Pillow uses it
+/// instead of the first. An animation frame that extends beyond the picture is also refused. Decoders stop at IEND, so
+/// any data may follow it, except for another IHDR chunk.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     let mut chunks = Chunks::of(bytes).skip(1);
     let mut is_behind_end = false;
@@ -119,7 +119,7 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
                 return Err(Fault::SecondSize { stored, other, place: "in a second IHDR chunk" });
             }
             b"fcTL" => {
-                // Width and height, then the place of the upper left corner.
+                // Width and height, then the position of the upper left corner.
                 if let (Some(frame), Some(corner)) = (sides(data, 4), sides(data, 12)) {
                     check_frame(stored, frame, corner)?;
                 }
@@ -138,7 +138,7 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     }
 }
 
-/// Checks that a frame of an animation lies within the picture.
+/// Checks that an animation frame is inside the picture.
 fn check_frame(stored: Size, frame: Size, corner: Size) -> Result<(), Fault> {
     let other = Size::new(
         frame.width.saturating_add(corner.width),
@@ -154,7 +154,7 @@ fn sides(data: &[u8], offset: usize) -> Option<Size> {
     Some(Size::new(Big.u32(data, offset)?, Big.u32(data, offset + 4)?))
 }
 
-/// The chunks of a file, until the head of one is not whole.
+/// The chunks of a file, up to the first one with a truncated header.
 struct Chunks<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -162,7 +162,7 @@ struct Chunks<'a> {
 
 struct Chunk {
     kind: [u8; 4],
-    /// Where its data stands. The end may be behind that of the file.
+    /// The position of the data. Its end may be beyond the end of the file.
     data: Range<usize>,
 }
 
@@ -185,32 +185,32 @@ impl Iterator for Chunks<'_> {
 }
 
 impl Chunk {
-    /// Its data, as far as the file has it.
+    /// The data of the chunk, up to the end of the file.
     fn present<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.data.start..self.data.end.min(bytes.len())]
     }
 }
 
-/// RFC 1950, section 2.2: the method is deflate, and the first two bytes are a multiple of 31.
+/// RFC 1950, section 2.2: the method is deflate, and the first two bytes as a number are a multiple of 31.
 fn check_zlib([method, flags, _]: [u8; LEAST_DATA]) -> Result<(), &'static str> {
     let is_zlib = method & 0x0f == 8 && u16::from_be_bytes([method, flags]) % 31 == 0;
     if is_zlib { Ok(()) } else { Err("has picture data that is not compressed with zlib") }
 }
 
-/// Where the data of an eXIf chunk before the picture data stands; nothing that is wrong here matters.
+/// The position of the data of an eXIf chunk before the picture data. `None` if there is none or it is truncated.
 pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
     let mut chunks = Chunks::of(bytes).take(MAX_CHUNKS);
     let chunk = chunks.find(|chunk| matches!(&chunk.kind, b"eXIf" | b"IDAT"))?;
     (chunk.kind == *b"eXIf" && chunk.data.end <= bytes.len()).then_some(chunk.data)
 }
 
-/// Where the checksum of the chunk with these data stands, and which bytes it is of.
+/// The position of the checksum of the chunk with this data, and the range of bytes that it covers.
 pub(super) fn checked(data: &Range<usize>) -> (Range<usize>, Range<usize>) {
     (data.end..data.end + CHECKSUM_LENGTH, data.start - 4..data.end)
 }
 
-/// The CRC-32 of ISO 3309 that PNG's annex D gives, bit by bit: the few bytes that are checked need no
-/// table.
+/// The CRC-32 of ISO 3309 as in annex D of the PNG specification. It is computed bit by bit, since a table is not worth
+/// it for a few bytes.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let mut remainder = u32::MAX;
     for &byte in bytes {
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_checksum_is_that_of_the_standards_own_example() {
-        // The check value that every catalogue gives for CRC-32.
+        // The standard check value of CRC-32.
         assert_eq!(checksum(b"123456789"), 0xcbf4_3926);
     }
 
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(header.orientation, Orientation::Upright);
     }
 
-    /// What comes of a picture of 40 times 30 pixels with these chunks behind its header and data.
+    /// The result for a picture of 40x30 pixels with these chunks after its header and data.
     fn sizes_with(chunks: &[Vec<u8>]) -> Result<(), Fault> {
         check_sizes(&[samples::whole_png(40, 30), chunks.concat()].concat(), Size::new(40, 30))
     }
@@ -337,7 +337,7 @@ mod tests {
 
     const DATA: [u8; 3] = [0x78, 0x9c, 0x03];
 
-    /// What comes of a file with these chunks behind its header.
+    /// The result for a file with these chunks after its header.
     fn with_chunks(chunks: &[([u8; 4], &[u8])]) -> Result<(), &'static str> {
         let chunks = chunks.iter().map(|&(kind, data)| png_chunk(kind, data));
         check_picture(&[samples::png(40, 30), chunks.collect::<Vec<_>>().concat()].concat())

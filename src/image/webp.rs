@@ -1,9 +1,9 @@
-//! WebP (RFC 9649): the sides out of the first chunk, the orientation out of EXIF.
+//! WebP (RFC 9649): reads the dimensions from the first chunk and the orientation from EXIF.
 //!
-//! The extended form names a canvas, and that is the size: an animation is composed onto it, and
-//! decoders that read still pictures show its first frame there. A still picture has to fill the canvas, and a
-//! frame has to lie within it. The container's stated length is
-//! not checked; decoders disagree about it, so the chunks behind it are looked at as well.
+//! In the extended format, the size is that of the canvas. Decoders compose an animation onto it, and decoders for
+//! still pictures show the first frame on it. A still picture must fill the canvas, and a frame must be inside it.
+//!
+//! The length in the RIFF header is not checked. Decoders treat it differently, so chunks beyond it are also read.
 
 use std::ops::Range;
 
@@ -14,28 +14,28 @@ use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::{Fault, agree};
 use super::size::Size;
 
-/// Chunks that are looked through for EXIF, which may stand behind all frames of an animation.
+/// The maximum number of chunks that are read. EXIF may come after all frames of an animation.
 const MAX_CHUNKS: usize = 1024;
 
-/// Chunks of one frame of an animation: its alpha, its picture, and what nobody knows.
+/// The maximum number of chunks in an animation frame: alpha, picture and unknown chunks.
 const MAX_FRAME_CHUNKS: usize = 16;
 
-/// Bytes of a frame before its chunks: place, sides, duration.
+/// The length of a frame header before its chunks: position, dimensions, duration.
 const FRAME_HEADER: usize = 16;
 
-/// Bytes of a lossy key frame before its first partition.
+/// The length of a lossy key frame's header, before its first partition.
 const LOSSY_HEADER: usize = 10;
 
-/// The longest side of a lossy picture.
+/// The maximum side of a lossy picture.
 const LOSSY_SIDE: u16 = 0x3fff;
 
-/// Bytes of a lossless picture before its data.
+/// The length of a lossless picture's header, before its data.
 const LOSSLESS_HEADER: usize = 5;
 
-/// Where the first chunk starts: behind `RIFF`, a length and `WEBP`.
+/// The offset of the first chunk, after `RIFF`, a length and `WEBP`.
 const FIRST_CHUNK: usize = 12;
 
-/// Where its data starts: behind its type and its length.
+/// The offset of the first chunk's data, after its type and length.
 const FIRST_CHUNK_DATA: usize = FIRST_CHUNK + 8;
 
 /// Whether the bytes start like a WebP file.
@@ -59,8 +59,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     }
 }
 
-/// A lossy key frame, RFC 6386 section 9.1: 14 bits a side, above them two bits that ask for enlarging. No
-/// encoder sets those.
+/// The size of a lossy key frame (RFC 6386, section 9.1): 14 bits per side, and two upper bits that request upscaling.
+/// No encoder sets those bits.
 fn lossy(frame: &[u8]) -> Result<Size, &'static str> {
     let start = frame.get(..6).ok_or(TRUNCATED)?;
     let is_key_frame = start[0] & 1 == 0;
@@ -75,7 +75,7 @@ fn lossy(frame: &[u8]) -> Result<Size, &'static str> {
     Ok(Size::new(width.into(), height.into()))
 }
 
-/// A lossless picture, RFC 9649: a signature, 14 bits a side less one, the version.
+/// The size of a lossless picture (RFC 9649): a signature, 14 bits for each side minus one, and the version.
 fn lossless(data: &[u8]) -> Result<Size, &'static str> {
     let packed = Little.u32(data, 1).ok_or(TRUNCATED)?;
     if data[0] != 0x2f || packed >> 29 != 0 {
@@ -84,12 +84,11 @@ fn lossless(data: &[u8]) -> Result<Size, &'static str> {
     Ok(Size::new((packed & 0x3fff) + 1, ((packed >> 14) & 0x3fff) + 1))
 }
 
-/// The canvas of the extended form, RFC 9649: 24 bits a side less one, and an area below 2^32
-/// pixels.
+/// The canvas of the extended format (RFC 9649): 24 bits for each side minus one. The area must be below 2^32 pixels.
 fn extended(data: &[u8]) -> Result<Size, &'static str> {
     let side = |offset| Little.u32(data, offset).map(|number| (number & 0x00ff_ffff) + 1);
     let width = side(4).ok_or(TRUNCATED)?;
-    // The last side ends with the chunk, so its three bytes are read with the one before them.
+    // The three bytes of the height end the chunk, so they are read together with the byte before them.
     let height = (Little.u32(data, 6).ok_or(TRUNCATED)? >> 8) + 1;
     let canvas = Size::new(width, height);
     if canvas.pixels().get() > u64::from(u32::MAX) {
@@ -98,7 +97,7 @@ fn extended(data: &[u8]) -> Result<Size, &'static str> {
     Ok(canvas)
 }
 
-/// Checks that a picture, or a frame of an animation, has data.
+/// Checks that a picture or an animation frame has data.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let chunks = bytes.get(FIRST_CHUNK..).unwrap_or_default();
     if holds_picture(chunks, MAX_CHUNKS) { Ok(()) } else { Err("has no picture data") }
@@ -108,7 +107,7 @@ fn holds_picture(chunks: &[u8], most: usize) -> bool {
     Chunks(chunks).take(most).any(|(kind, data)| match &kind {
         b"VP8 " => is_lossy_picture(data),
         b"VP8L" => data.len() > LOSSLESS_HEADER,
-        // A frame within a frame holds nothing.
+        // A frame inside a frame is ignored.
         b"ANMF" if most != MAX_FRAME_CHUNKS => {
             holds_picture(data.get(FRAME_HEADER..).unwrap_or_default(), MAX_FRAME_CHUNKS)
         }
@@ -116,8 +115,8 @@ fn holds_picture(chunks: &[u8], most: usize) -> bool {
     })
 }
 
-/// Checks that every canvas and picture is of the size in the header, and that every frame lies within it and is
-/// of the size that its own header gives.
+/// Checks that every canvas and picture has the size in the header. Every frame must be inside the canvas and have the
+/// size in its frame header.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     let mut chunks = Chunks(bytes.get(FIRST_CHUNK..).unwrap_or_default());
     for (kind, data) in chunks.by_ref().take(MAX_CHUNKS) {
@@ -130,10 +129,10 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     if chunks.next().is_some() { Err(Fault::Rule("has more than 1024 chunks")) } else { Ok(()) }
 }
 
-/// Checks that a frame of an animation lies within the canvas, and that the picture in it fills it.
+/// Checks that an animation frame is inside the canvas, and that its picture fills the frame.
 fn check_frame(stored: Size, frame: &[u8]) -> Result<(), Fault> {
     let number = |offset| Little.u32(frame, offset).map(|number| number & 0x00ff_ffff);
-    // Half the place of the upper left corner, then the sides less one.
+    // Half the coordinates of the upper left corner, then width and height minus one.
     let numbers = (number(0), number(3), number(6), number(9));
     let (Some(left), Some(top), Some(width), Some(height)) = numbers else { return Ok(()) };
     let other = Size::new(2 * left + width + 1, 2 * top + height + 1);
@@ -150,7 +149,7 @@ fn check_frame(stored: Size, frame: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks that a picture is of this size, where the chunk is one.
+/// Checks that the picture in a chunk has this size. Other chunks pass.
 fn check_coded(size: Size, kind: [u8; 4], data: &[u8]) -> Result<(), Fault> {
     match &kind {
         b"VP8 " => agree_if_whole(size, lossy(data), "in a VP8 chunk"),
@@ -159,7 +158,7 @@ fn check_coded(size: Size, kind: [u8; 4], data: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// Compares a size that was read, unless the file is cut before it.
+/// Compares two sizes. Passes if the file is truncated before the second one.
 fn agree_if_whole(
     size: Size,
     read: Result<Size, &'static str>,
@@ -172,7 +171,7 @@ fn agree_if_whole(
     }
 }
 
-/// Chunks that follow each other, until the head of one is not whole. The data of the last may be cut.
+/// A sequence of chunks, up to the first one with a truncated header. The data of the last chunk may be truncated.
 struct Chunks<'a>(&'a [u8]);
 
 impl<'a> Iterator for Chunks<'a> {
@@ -182,21 +181,21 @@ impl<'a> Iterator for Chunks<'a> {
         let kind = *self.0.first_chunk()?;
         let length = Little.u32(self.0, 4)? as usize;
         let rest = &self.0[8..];
-        // Data of odd length is followed by one byte of padding.
+        // One byte of padding follows data of odd length.
         self.0 = rest.get(length + length % 2..).unwrap_or_default();
         Some((kind, &rest[..length.min(rest.len())]))
     }
 }
 
-/// Whether the first partition of a key frame is whole (RFC 6386, section 9.1): without it no decoder knows
-/// how any macroblock is coded.
+/// Whether the first partition of a key frame is complete (RFC 6386, section 9.1). Without it, no macroblock can be
+/// decoded.
 fn is_lossy_picture(frame: &[u8]) -> bool {
     let Some(tag) = Little.u32(frame, 0) else { return false };
     let first_partition = ((tag & 0x00ff_ffff) >> 5) as usize;
     frame.len() >= LOSSY_HEADER + first_partition.max(1)
 }
 
-/// Where the EXIF block of the extended form stands; nothing that is wrong here matters.
+/// The position of the EXIF block of the extended format, if there is one.
 pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
     let mut chunks = Chunks(bytes.get(FIRST_CHUNK..)?);
     let (_, chunk) = chunks.by_ref().take(MAX_CHUNKS).find(|(kind, _)| kind == b"EXIF")?;
@@ -242,7 +241,7 @@ mod tests {
         }
     }
 
-    /// A frame of an animation: twice the corner, the sides, and what is in it.
+    /// An animation frame with these dimensions and content, at x = `2 * left` and y = 0.
     fn frame(left: u8, sides: [u8; 2], inside: &[u8]) -> Vec<u8> {
         let head = [left, 0, 0, 0, 0, 0, sides[0] - 1, 0, 0, sides[1] - 1, 0, 0, 0, 0, 0, 0];
         samples::riff_chunk(*b"ANMF", &[&head, inside].concat())
