@@ -1,13 +1,12 @@
-//! What is known of each model: geometry, limits and prices.
+//! The known models, with their image geometry, limits and prices.
 //!
-//! All of it is configuration (`[models.NAME]`, with the vendor's figures as defaults), because the
-//! vendor changes prices and limits faster than this service is released. A model that is not in the
-//! catalog, or has no price in a region whose endpoints serve it, is refused: what cannot be priced
-//! cannot be held to a budget.
+//! All of it is configuration (`[models.NAME]`, with the vendor's figures as defaults), because the vendor changes
+//! prices and limits more often than this service is released. A model that is not in the catalog, or that has no price
+//! in a region whose endpoints serve it, is rejected: a budget cannot be enforced for a call without a price.
 //!
-//! Where a caller may be served is decided here, once: a [`Model`] as it is found for a caller is sold
-//! only in regions that the caller may be served in (docs/adr/0014-regions.md). Whose regions those are
-//! is not known here.
+//! The regions for a caller are applied here, in one place. A [`Model`] that was looked up for a caller is sold only in
+//! the regions that the caller allows (docs/adr/0014-regions.md). The module does not know which caller has which
+//! regions.
 
 mod model;
 mod settings;
@@ -21,16 +20,16 @@ pub use self::settings::{ModelSettings, PriceSettings};
 use crate::label::{self, LabelFault};
 use crate::units::{Currency, Tokens};
 
-/// An endpoint, as far as it decides what can be sold.
+/// The properties of an endpoint that decide which models it sells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlet {
-    /// What the endpoint is called.
+    /// The name of the endpoint.
     pub endpoint: String,
-    /// The region that it is in.
+    /// The region of the endpoint.
     pub region: String,
-    /// The models that it is asked for; all that have a price in its region, if empty.
+    /// The models that the endpoint serves. If empty, it serves all models with a price in its region.
     pub models: Vec<String>,
-    /// The models that it has rates of their own for.
+    /// The models for which the endpoint has its own rates.
     pub limits: Vec<String>,
 }
 
@@ -42,13 +41,13 @@ impl Outlet {
     }
 }
 
-/// One model as the endpoints offer it, the same for every caller.
+/// A model as the endpoints offer it, for any caller.
 #[derive(Debug, Clone)]
 pub struct Listing {
     figures: Arc<ModelSettings>,
-    /// One for each region, in the order of the endpoints, in all currencies.
+    /// One offer for each region, in the order of the endpoints and in any currency.
     offers: Vec<Offer>,
-    /// As it is sold to callers who may be served anywhere: nearly all, so it is made but once.
+    /// The model for callers without a restriction of regions. Nearly all callers use it, so it is built only once.
     anywhere: Arc<Model>,
 }
 
@@ -67,21 +66,21 @@ impl Listing {
         Some(Self { figures, offers, anywhere })
     }
 
-    /// The name that DashScope knows the model by.
+    /// The name of the model at DashScope.
     pub fn name(&self) -> &str {
         &self.anywhere.name
     }
 
-    /// The regions in which somebody may be served, in the order of the endpoints.
+    /// The regions where the model is available, in the order of the endpoints.
     pub fn regions(&self) -> impl Iterator<Item = &str> {
         self.offers.iter().map(|offer| &*offer.region)
     }
 
-    /// The model as it is sold in these regions, or anywhere if there are none; nothing where it is
-    /// sold in none of them.
+    /// Returns the model restricted to these regions, or unrestricted if `regions` is empty; `None` if none of them
+    /// sells it.
     ///
-    /// It is sold in one currency, that of the first endpoint that is left: prices in two currencies
-    /// cannot be compared, so no amount of one would cover a call that is paid in the other.
+    /// All offers have one currency, that of the first remaining endpoint. Prices in two currencies cannot be compared,
+    /// so an amount in one could not cover a call billed in the other.
     pub fn sold_in(&self, regions: &[String]) -> Option<Arc<Model>> {
         if regions.is_empty() {
             return Some(Arc::clone(&self.anywhere));
@@ -92,8 +91,7 @@ impl Listing {
     }
 }
 
-/// An endpoint that does not serve those who could be served anywhere, because its price for a model is
-/// in another currency.
+/// An endpoint that does not serve unrestricted callers, because its price for a model is in another currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// The model.
@@ -104,11 +102,11 @@ pub struct LeftOut {
     pub region: String,
     /// The currency of its price.
     pub currency: Currency,
-    /// The currency that the model is sold in instead.
+    /// The currency in which the model is sold instead.
     pub sold_in: Currency,
 }
 
-/// The models that can be called, each with its prices.
+/// The available models with their prices.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     listings: BTreeMap<String, Listing>,
@@ -116,15 +114,15 @@ pub struct Catalog {
     outlets: Vec<Outlet>,
 }
 
-/// A catalog that cannot work.
+/// An invalid catalog.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
-    /// A name that would mislead in a table or a log line.
+    /// A name that would be misleading in a table or a log line.
     #[error("models.{model:?}: the name {fault}")]
     Name {
         /// The name.
         model: String,
-        /// The rule that it breaks.
+        /// The violated rule.
         fault: LabelFault,
     },
     /// A figure contradicts another.
@@ -132,9 +130,9 @@ pub enum CatalogError {
     Figure {
         /// The model.
         model: String,
-        /// The key within it.
+        /// The key in the model's section.
         key: &'static str,
-        /// What is wrong and what would be right.
+        /// What is wrong and what to write instead.
         why: String,
     },
     /// The default model is not listed, or no endpoint sells it.
@@ -143,14 +141,14 @@ pub enum CatalogError {
          endpoint there serves; models that have one: {priced}"
     )]
     DefaultModel {
-        /// The model asked for.
+        /// The configured default model.
         model: String,
-        /// The regions that there are.
+        /// The configured regions.
         regions: String,
-        /// The models that could be used instead.
+        /// The models that could be the default instead.
         priced: String,
     },
-    /// An endpoint is to serve a model that has no price where it is.
+    /// An endpoint is configured to serve a model that has no price in its region.
     #[error(
         "upstream.endpoints: {endpoint:?} is to serve {model:?}, which has no entry in [models] with a \
          price for region {region:?}; add the price, or take the model out of its models and limits"
@@ -163,7 +161,7 @@ pub enum CatalogError {
         /// The endpoint's region.
         region: String,
     },
-    /// No model has a price where an endpoint is.
+    /// No model has a price in an endpoint's region.
     #[error(
         "upstream.endpoints: no model has a price for region {region:?} of {endpoint:?}, so that it \
          would serve none; regions with prices: {priced}"
@@ -173,7 +171,7 @@ pub enum CatalogError {
         endpoint: String,
         /// Its region.
         region: String,
-        /// The regions that models have prices for.
+        /// The regions with prices.
         priced: String,
     },
 }
@@ -190,12 +188,12 @@ impl Catalog {
 }
 
 impl Catalog {
-    /// The models of `settings` that `outlets` sell, with `default` among them.
+    /// Builds a catalog from the models of `settings` that `outlets` sell. `default` must be one of them.
     ///
     /// # Errors
     ///
-    /// [`CatalogError`] when figures contradict each other, the default model cannot be used, or an
-    /// endpoint would serve nothing, or not what it is to serve.
+    /// [`CatalogError`] if figures contradict each other, if the default model is unavailable, or if an endpoint would
+    /// serve no model or not every model that it names.
     pub fn new(
         settings: &BTreeMap<String, ModelSettings>,
         outlets: Vec<Outlet>,
@@ -224,29 +222,27 @@ impl Catalog {
         Ok(Self { listings, default: default.to_owned(), outlets })
     }
 
-    /// The model of this name as the endpoints offer it; the default where none is named.
+    /// Finds a model by name, or the default model if `name` is `None`.
     pub fn find(&self, name: Option<&str>) -> Option<&Listing> {
         self.listings.get(name.unwrap_or(&self.default))
     }
 
-    /// The models that are sold in these regions, or anywhere if there are none, in the order of their
-    /// names.
+    /// The models that are sold in these regions, or in any region if `regions` is empty, in name order.
     pub fn sold_in<'a>(&'a self, regions: &'a [String]) -> impl Iterator<Item = Arc<Model>> + 'a {
         self.listings.values().filter_map(|listing| listing.sold_in(regions))
     }
 
-    /// The names of all models, in order.
+    /// The names of all models, in sorted order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.listings.keys().map(String::as_str)
     }
 
-    /// The regions that endpoints are in, in order.
+    /// The regions of the endpoints, in sorted order.
     pub fn regions(&self) -> BTreeSet<&str> {
         self.outlets.iter().map(|outlet| outlet.region.as_str()).collect()
     }
 
-    /// The endpoints that do not serve a model to those who could be served anywhere, because of its
-    /// currency there.
+    /// The endpoints that do not serve a model to unrestricted callers, because their price is in another currency.
     pub fn left_out(&self) -> impl Iterator<Item = LeftOut> + '_ {
         self.listings.values().flat_map(|listing| {
             let sellers =
@@ -271,7 +267,7 @@ fn joined<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Refuses an endpoint that would never be asked, wholly or for a model that it names.
+/// Rejects an endpoint that would never be used, either at all or for a model that it names.
 fn check_outlet(
     outlet: &Outlet,
     settings: &BTreeMap<String, ModelSettings>,

@@ -1,16 +1,16 @@
-//! A model as the caller may use it: figures, and a price for each region.
+//! A model as one caller may use it: its figures and its price in each region.
 
 use std::sync::Arc;
 
 use super::settings::{ModelSettings, PriceSettings};
 use crate::units::{Currency, Money, Tokens, Usage};
 
-/// What one token costs.
+/// The price of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
     pub(super) input: Money,
     pub(super) output: Money,
-    /// Currency of every cost made from this price.
+    /// The currency of every cost computed from this price.
     pub currency: Currency,
 }
 
@@ -23,45 +23,44 @@ impl Price {
         }
     }
 
-    /// What `usage` costs, to the nano.
+    /// The cost of `usage`, exact to the nano.
     pub const fn of(&self, usage: &Usage) -> Money {
         self.input.times(usage.input()).saturating_add(self.output.times(usage.output))
     }
 
-    /// A price that no usage costs more at than at either of the two, which are in one currency.
+    /// The higher input price and the higher output price of two prices in one currency. It covers any usage at either
+    /// price.
     fn dearest(self, other: Self) -> Self {
         let (input, output) = (self.input.max(other.input), self.output.max(other.output));
         Self { input, output, ..self }
     }
 }
 
-/// A region in which a model can be called, and what it costs there.
+/// A region in which a model is available, and its price there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Offer {
     pub(super) region: Arc<str>,
     pub(super) price: Price,
 }
 
-/// One model as the caller may use it.
+/// A model as one caller may use it.
 ///
-/// It carries the regions in which the caller may be served, so that nobody who holds it has to know
-/// the caller's rules (docs/adr/0014-regions.md). All its prices are in one currency.
+/// It contains the regions in which the caller may be served, so that its users need not know the caller's rules
+/// (docs/adr/0014-regions.md). All its prices are in one currency.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// The name that DashScope knows it by.
+    /// The name of the model at DashScope.
     pub name: String,
     /// Its figures.
     pub figures: Arc<ModelSettings>,
-    /// The dearest of its prices, input and output each by itself: what covers a call in any of its
-    /// regions.
+    /// The maximum of its input prices and the maximum of its output prices. It covers a call in any of its regions.
     pub price: Price,
-    /// Where it is sold, in the order of the configuration's endpoints.
+    /// Its offers, in the order of the configured endpoints.
     offers: Vec<Offer>,
 }
 
 impl Model {
-    /// The model of this name, sold by those of `offers` that are in the currency of the first; none
-    /// where there is no offer.
+    /// Builds a model from the offers that have the currency of the first offer; `None` without offers.
     pub(super) fn sold_by(
         name: &str,
         figures: &Arc<ModelSettings>,
@@ -74,8 +73,8 @@ impl Model {
         Some(Self { name: name.to_owned(), figures: Arc::clone(figures), price, offers })
     }
 
-    /// The most that a call of at most `bound` can cost by the model's limits of input and output, kind by
-    /// kind, or the bound where that is more. A bill beyond it is not one that the vendor can send.
+    /// The largest possible usage of a call: for each kind, the model's limit of input or output, or `bound` if that is
+    /// larger. The vendor cannot send a bill above it.
     pub fn most(&self, bound: &Usage) -> Usage {
         let (input, output) = (self.figures.max_input_tokens, self.figures.max_tokens);
         Usage {
@@ -85,8 +84,9 @@ impl Model {
         }
     }
 
-    /// What a bill takes of an account's tokens a minute: what it states, up to what one call can take by the
-    /// model's limits. The bound may be more, since a longer input is refused by the provider and costs nothing.
+    /// The tokens of a bill that count against the account's tokens a minute, capped at the most that one call can use
+    /// by the model's limits. The bound of a call may be larger, because the provider rejects a longer input without a
+    /// charge.
     pub fn rated(&self, billed: &Usage) -> Tokens {
         let most = self.figures.max_input_tokens.saturating_add(self.figures.max_tokens);
         billed.total().min(most)
@@ -102,7 +102,7 @@ impl Model {
         self.offer(region).map_or(self.price, |offer| offer.price)
     }
 
-    /// The regions that may serve the caller, in the order of the configuration.
+    /// The regions that may serve the caller, in configuration order.
     pub fn regions(&self) -> impl Iterator<Item = &str> {
         self.offers.iter().map(|offer| &*offer.region)
     }
@@ -114,13 +114,12 @@ impl Model {
 
 #[cfg(test)]
 impl Model {
-    /// The figures of `qwen-vl-ocr-2025-11-20` under another name, for nothing.
+    /// The figures of `qwen-vl-ocr-2025-11-20` under another name and with zero prices.
     pub(crate) fn sample() -> Arc<Self> {
         Self::priced(&[("beijing", 0, 0)])
     }
 
-    /// The same at these prices: regions, and the nanos of a token that goes in and of one that comes
-    /// out.
+    /// The same model with these prices: region, and the nanos for an input token and for an output token.
     pub(crate) fn priced(prices: &[(&str, u64, u64)]) -> Arc<Self> {
         use crate::units::Pixels;
         let figures = ModelSettings {

@@ -1,4 +1,4 @@
-//! The figures of a model as they are configured.
+//! The configured figures of a model.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,23 @@ use crate::units::{Currency, Pixels, PricePerMillion, Tokens};
 pub struct ModelSettings {
     /// Side in pixels of the square that costs one token: 32 or 28.
     pub cell: u32,
-    /// The least `min_pixels` that the model takes, and its default.
+    /// The smallest `min_pixels` that the model accepts, and its default.
     pub min_pixels: Pixels,
-    /// What the model takes for `max_pixels` when a request names none.
+    /// The value of `max_pixels` for a request without one.
     pub default_max_pixels: Pixels,
-    /// The most that `max_pixels` may be.
+    /// The largest allowed `max_pixels`.
     pub largest_max_pixels: Pixels,
-    /// The most tokens that one answer may have. Always sent, so that the output is bounded.
+    /// The largest number of tokens in one answer. It is always sent, so that the output is bounded.
     pub max_tokens: Tokens,
-    /// The most tokens that may go in.
+    /// The largest number of input tokens.
     pub max_input_tokens: Tokens,
-    /// A bound of the tokens that the chat template and the system line add to a prompt.
+    /// An upper bound on the tokens that the chat template and the system line add to a prompt.
     pub template_tokens: Tokens,
-    /// Whether the model knows the built-in OCR tasks.
+    /// Whether the model supports the built-in OCR tasks.
     pub builtin_tasks: bool,
-    /// The account's limit of requests a minute for this model.
+    /// The account's limit of requests per minute for this model.
     pub rpm: u64,
-    /// The account's limit of tokens a minute for this model.
+    /// The account's limit of tokens per minute for this model.
     pub tpm: u64,
     /// Prices by region.
     #[serde(default)]
@@ -39,14 +39,14 @@ pub struct ModelSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceSettings {
-    /// Price of a million tokens that go in.
+    /// Price of a million input tokens.
     pub input: PricePerMillion,
-    /// Price of a million tokens that come out.
+    /// Price of a million output tokens.
     pub output: PricePerMillion,
-    /// Currency of both.
+    /// Currency of both prices.
     pub currency: Currency,
-    /// The page that the price was read on.
+    /// The page that states the price.
     pub source: String,
-    /// The day on which it was read there.
+    /// The day on which the page was read.
     pub checked: String,
 }
