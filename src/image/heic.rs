@@ -1,16 +1,16 @@
-//! HEIC (ISO/IEC 23008-12): the sides of the primary picture and how it is turned.
+//! HEIC (ISO/IEC 23008-12): reads the dimensions and orientation of the primary picture.
 //!
-//! A file holds many pictures: tiles, previews, depth maps. The `meta` box names the primary one
-//! and lists what it has in common with others as properties: `ispe` gives its sides, `clap` crops
-//! them, `irot` and `imir` turn and mirror the result, in that order.
+//! A file contains many pictures: tiles, previews, depth maps. The `meta` box names the primary picture and lists its
+//! properties, which pictures may share. `ispe` gives the dimensions, `clap` crops the picture, and `irot` and `imir`
+//! turn and mirror the result, in that order.
 //!
-//! A file gives the sides in several places: in `ispe`, and again in the coded data or in the description of a grid.
-//! All must agree. Every box and property that leads to them may appear only once, since decoders differ about which
-//! of two counts. A `clap` may only hide the padding of an encoder: some decoders do not crop. An unknown kind of
-//! picture is refused.
+//! A file gives the dimensions in several places: in `ispe`, and again in the coded data or in the grid description.
+//! All must agree. Every box and property used to find them may appear only once, since decoders differ about which
+//! of two they use. A `clap` may only hide the padding of an encoder, because some decoders do not crop. An unknown
+//! type of picture is refused.
 //!
-//! EXIF is ignored: the standard makes it information only, and decoders turn the picture by its
-//! properties. Sequences are refused: a film has a size of its own.
+//! EXIF is ignored: in the standard it is only informative, and decoders use the properties for the orientation.
+//! Sequences are refused, because a video has a size of its own.
 
 mod boxes;
 mod hevc;
@@ -24,35 +24,35 @@ use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::{Fault, agree};
 use super::size::Size;
 
-/// Items in an association box. A tile is an item, and 8K pictures have some two hundred.
+/// The maximum number of items in an association box. A tile is an item, and 8K pictures have about two hundred.
 const MAX_ITEMS: usize = 4096;
 
-/// Association boxes. The standard allows one for each of its four layouts.
+/// The maximum number of association boxes. The standard allows one for each of its four layouts.
 const MAX_ASSOCIATION_BOXES: usize = 4;
 
-/// Properties of the primary picture. Phones write about five.
+/// The maximum number of properties of the primary picture. Phones write about five.
 const MAX_PROPERTIES: usize = 32;
 
-/// Units of coded data of one picture. An encoder writes some dozens.
+/// The maximum number of NAL units of one picture. Encoders write a few dozen.
 const MAX_UNITS: usize = 65_536;
 
-/// The most pixels that an encoder adds to a side: the smallest block of HEVC has eight.
+/// The maximum padding that an encoder adds to a side, in pixels. The smallest block of HEVC has 8x8 pixels.
 const MOST_PADDING: u32 = 7;
 
-/// The side to which encoders enlarge a smaller one.
+/// Encoders pad a smaller side to this many pixels.
 const LEAST_CODED: u32 = 64;
 
-/// The longest box of the file's type. In a longer one, Pillow finds the header of a TGA image.
+/// The maximum length of the `ftyp` box. Pillow may read a longer one as the header of a TGA image.
 const LONGEST_TYPE: u32 = 255;
 
-/// The brands of pictures and sequences that are coded in HEVC, and the two that leave it open.
+/// The brands of pictures and sequences coded in HEVC, and the two generic brands that do not name a codec.
 const BRANDS: [&[u8]; 10] =
     [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"];
 
-/// The brands of pictures and sequences that are coded in AV1.
+/// The brands of pictures and sequences coded in AV1.
 const AVIF_BRANDS: [&[u8]; 2] = [b"avif", b"avis"];
 
-/// Compatible brands that are looked at.
+/// The maximum number of compatible brands that are read.
 const MAX_BRANDS: usize = 64;
 
 /// Whether the bytes start like a HEIC file.
@@ -60,7 +60,7 @@ pub(super) fn matches(bytes: &[u8]) -> bool {
     let Some((major, mut compatible)) = brands(bytes) else {
         return false;
     };
-    // The open brands mean HEVC unless the file says that it is coded in AV1.
+    // A generic brand is taken as HEVC unless the compatible brands include AV1.
     let is_open = matches!(major, b"mif1" | b"msf1");
     BRANDS.contains(&major) && !(is_open && compatible.any(|brand| AVIF_BRANDS.contains(&brand)))
 }
@@ -72,7 +72,7 @@ pub(super) fn matches_avif(bytes: &[u8]) -> bool {
     })
 }
 
-/// The major brand and the compatible ones of a file of the ISO base media format.
+/// The major brand and the compatible brands of a file in the ISO base media format.
 fn brands(bytes: &[u8]) -> Option<(&[u8], impl Iterator<Item = &[u8]>)> {
     if bytes.get(4..8) != Some(b"ftyp") {
         return None;
@@ -97,7 +97,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
                 orientation = orientation.then_turned_clockwise(4 - turns);
             }
             b"imir" => {
-                // One exchanges left and right, zero top and bottom.
+                // 1 swaps left and right, 0 swaps top and bottom.
                 let half_turns = usize::from(1 - (body.first().ok_or(TRUNCATED)? & 1));
                 orientation =
                     orientation.then_mirrored_left_right().then_turned_clockwise(2 * half_turns);
@@ -109,8 +109,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader::new(Format::Heic, stored, orientation))
 }
 
-/// Checks that the primary picture, or a picture that it is put together from, has data that starts within the
-/// file.
+/// Checks that the data of the primary picture, or of a picture that it is composed of, starts inside the file.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let primary = Primary::of(bytes)?;
     let mut found = false;
@@ -119,7 +118,7 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
         if item.id == primary.item && item.is_in_file() {
             return if holds { Ok(()) } else { Err(WITHOUT_PIXELS) };
         }
-        // A primary picture that is put together only names its parts.
+        // A derived primary picture only refers to its parts.
         found |= holds;
     }
     if found { Ok(()) } else { Err(WITHOUT_PIXELS) }
@@ -127,8 +126,7 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
 
 const WITHOUT_PIXELS: &str = "has no pixels: its picture data are outside the file";
 
-/// Checks that the properties of the primary picture, its coded data and the description of a grid give one
-/// size.
+/// Checks that the properties of the primary picture give the same size as its coded data or grid description.
 pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), Fault> {
     let primary = Primary::of(bytes)?;
     let stored = primary.only_extents()?;
@@ -139,11 +137,11 @@ pub(super) fn check_sizes(bytes: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// What a file says about its primary picture.
+/// The metadata of the primary picture.
 struct Primary<'a> {
     item: u32,
     meta: Boxes<'a>,
-    /// The boxes of properties, and which item has which.
+    /// The property container (`ipco`).
     container: Boxes<'a>,
     associations: Boxes<'a>,
     place: Place<'a>,
@@ -173,7 +171,7 @@ impl<'a> Primary<'a> {
         })
     }
 
-    /// The type of the picture, out of the list of items.
+    /// The type of the picture from the list of items.
     fn kind(&self) -> Result<[u8; 4], &'static str> {
         let list = self.meta.clone().only(*b"iinf", "lists its items twice")?;
         let list = list.ok_or("does not list its items")?;
@@ -181,7 +179,7 @@ impl<'a> Primary<'a> {
         let entries = Boxes::within(list.get(start..).ok_or(TRUNCATED)?);
         let mut only = None;
         for (_, body) in entries.clone().filter(|(kind, _)| kind == b"infe") {
-            // Earlier versions have no type.
+            // Earlier versions have no item type.
             let (item, at) = match body.first() {
                 Some(2) => (Big.u16(body, FULL_BOX).map(u32::from), FULL_BOX + 4),
                 Some(3) => (Big.u32(body, FULL_BOX), FULL_BOX + 6),
@@ -196,14 +194,14 @@ impl<'a> Primary<'a> {
         only.ok_or("does not list its primary picture")
     }
 
-    /// The properties of the picture, in the order of the file.
+    /// The properties of the picture, in file order.
     fn properties(&self) -> impl Iterator<Item = Result<([u8; 4], &'a [u8]), &'static str>> {
         let (indices, fault) = match self.indices() {
             Ok(indices) => (Some(indices), None),
             Err(fault) => (None, Some(Err(fault))),
         };
         let container = self.container.clone();
-        // Indices count from one; zero says that there is no property.
+        // Indices count from one; zero means no property.
         let indices = indices.into_iter().flatten().filter_map(|index| index.checked_sub(1));
         let properties = indices.enumerate().map(move |(number, skip)| {
             if number == MAX_PROPERTIES {
@@ -214,7 +212,7 @@ impl<'a> Primary<'a> {
         fault.into_iter().chain(properties)
     }
 
-    /// Which properties the picture has.
+    /// The indices of the picture's properties.
     fn indices(&self) -> Result<Indices<'a>, &'static str> {
         let boxes = self.associations.clone().filter(|(kind, _)| kind == b"ipma");
         let mut only = None;
@@ -227,7 +225,7 @@ impl<'a> Primary<'a> {
         only.ok_or("does not give its width and height")
     }
 
-    /// The sides that the `ispe` property gives, where every property that has to do with them stands once.
+    /// The dimensions from the `ispe` property. Every property that affects them may occur only once.
     fn only_extents(&self) -> Result<Size, Fault> {
         let (mut size, mut seen) = (None, [false; ONCE.len()]);
         for property in self.properties() {
@@ -262,7 +260,7 @@ impl<'a> Primary<'a> {
         body.and_then(Locations::of).ok_or(WITHOUT_PIXELS)
     }
 
-    /// What is stored of the picture itself.
+    /// The stored data of the picture.
     fn data(&self) -> Result<&'a [u8], &'static str> {
         let mut found = self.locations()?.filter(|location| location.id == self.item);
         match (found.next(), found.next()) {
@@ -276,7 +274,7 @@ impl<'a> Primary<'a> {
         location.data(&self.place).ok_or("has its primary picture in several pieces or elsewhere")
     }
 
-    /// Compares the sides with those of the coded picture.
+    /// Compares the dimensions with those of the coded picture.
     fn check_coded(&self, stored: Size) -> Result<(), Fault> {
         let configuration = self.properties().filter_map(Result::ok);
         let configuration = configuration.filter(|(kind, _)| kind == b"hvcC").map(|(_, body)| body);
@@ -297,10 +295,10 @@ impl<'a> Primary<'a> {
         if is_given { Ok(()) } else { Err(Fault::Rule(hevc::WITHOUT_SIZE)) }
     }
 
-    /// Compares the sides with those in the description of a grid, section 6.6.2.3.
+    /// Compares the dimensions with those in the grid description, section 6.6.2.3.
     fn check_grid(&self, stored: Size) -> Result<(), Fault> {
         let grid = self.data()?;
-        // Version, flags, rows less one and columns less one come first.
+        // The first four bytes are the version, the flags, rows minus one and columns minus one.
         let is_wide = grid.get(1).ok_or(TRUNCATED)? & 1 == 1;
         let side = |index: usize| {
             if is_wide {
@@ -316,16 +314,16 @@ impl<'a> Primary<'a> {
 
 const WITHOUT_PROPERTIES: &str = "has no picture properties";
 
-/// The properties that a picture may have once. `iscl`, which scales, is none of them.
+/// The properties that may occur at most once. `iscl`, which scales the picture, is always refused.
 const ONCE: [&[u8; 4]; 6] = [b"ispe", b"clap", b"irot", b"imir", b"hvcC", b"iscl"];
 
-/// The one `meta` box of a file. The last box may be cut, where it is none that gives a size.
+/// The only `meta` box of a file. The last box may be truncated unless it is a `meta` box.
 fn only_meta(bytes: &[u8]) -> Result<&[u8], &'static str> {
     let (mut boxes, mut meta, mut types) = (Boxes::of_file(bytes), None, 0);
     for (kind, body) in boxes.by_ref() {
         match &kind {
             b"meta" if meta.replace(body).is_some() => return Err("has two meta boxes"),
-            // A second file type starts a film that a phone has appended.
+            // A second `ftyp` box is the start of a video that a phone has appended.
             b"ftyp" => types += 1,
             b"moov" if types < 2 => return Err("holds a film beside the picture"),
             _ => {}
@@ -344,13 +342,13 @@ fn primary_item(body: &[u8]) -> Option<u32> {
     }
 }
 
-/// The sides that an `ispe` property gives.
+/// The dimensions from an `ispe` property.
 fn extents(body: &[u8]) -> Option<Size> {
     Some(Size::new(Big.u32(body, FULL_BOX)?, Big.u32(body, FULL_BOX + 4)?))
 }
 
-/// The sides after a `clap` property, which writers use to hide the padding of odd sides. Where it
-/// makes no sense the sides stay.
+/// The dimensions after a `clap` property, which writers use to hide the padding of odd sides. An invalid `clap` leaves
+/// them unchanged.
 fn cropped(size: Size, body: &[u8]) -> Size {
     let kept = |offset, whole: u32| {
         let length = Big.u32(body, offset)?.checked_div(Big.u32(body, offset + 4)?)?;
@@ -382,12 +380,12 @@ fn check_crop(stored: Size, body: &[u8]) -> Result<(), Fault> {
     if is_inside(stored.width, width, body, 16) && is_inside(stored.height, height, body, 24) {
         return Ok(());
     }
-    // libheif does not crop then.
+    // libheif does not crop in this case.
     Err(Fault::Rule("is cropped to a part that lies outside of it"))
 }
 
-/// Whether what is kept of a side lies within it. The fraction at `offset` says how far its middle is from that
-/// of the side.
+/// Whether the kept part of a side is inside it. The fraction at `offset` is the distance between the centre of the
+/// kept part and the centre of the side.
 fn is_inside(stored: u32, kept: u32, body: &[u8], offset: usize) -> bool {
     let fraction = Big.u32(body, offset).zip(Big.u32(body, offset + 4));
     let Some((moved, divisor)) = fraction else { return false };
@@ -403,7 +401,7 @@ struct Indices<'a> {
 }
 
 impl<'a> Indices<'a> {
-    /// Puts the indices of an item into `only`.
+    /// Stores the indices of an item in `only`.
     fn of_item(body: &'a [u8], item: u32, only: &mut Option<Self>) -> Result<(), &'static str> {
         let has_wide_items = *body.first().ok_or(TRUNCATED)? >= 1;
         let is_wide = body.get(3).ok_or(TRUNCATED)? & 1 == 1;
@@ -434,7 +432,7 @@ impl<'a> Indices<'a> {
 impl Iterator for Indices<'_> {
     type Item = usize;
 
-    /// The next index, without the bit that calls the property essential.
+    /// The next index, without the bit that marks the property as essential.
     fn next(&mut self) -> Option<usize> {
         if self.is_wide {
             let index = Big.u16(self.list, 0)? & 0x7fff;
@@ -503,7 +501,7 @@ mod tests {
         assert_eq!(shown(&[ispe(40, 30), crop(41, 1)], &[1, 2]), Ok(Size::new(40, 30)));
     }
 
-    /// What comes of a primary picture with these properties.
+    /// The result for a primary picture with these properties.
     fn sizes(properties: &[Vec<u8>], associated: &[u8]) -> Result<(), Fault> {
         check_sizes(&heic_with(properties, associated))
     }
@@ -548,7 +546,7 @@ mod tests {
         assert_eq!(sizes(&[ispe(40, 30)], &[&[1][..], &[0; 32]].concat()), Ok(()));
     }
 
-    /// The file with every box of a kind within `meta` standing twice, the second one changed.
+    /// The file with every box of this type in `meta` duplicated and the second copy changed.
     fn with_second(kind: [u8; 4], change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
         let file = heic(40, 30);
         let at = |kind: [u8; 4]| file.windows(4).position(|window| window == kind).unwrap() - 4;
@@ -625,7 +623,7 @@ mod tests {
         assert!(checked(MAX_UNITS).is_err());
         for length_size in [1, 2, 3] {
             let mut file = file(&[0; 4]);
-            // The sample has its configuration's bytes before this one all zero.
+            // In the sample, all bytes of the configuration before this one are zero.
             let at = file.windows(4).position(|window| window == b"hvcC").unwrap() + 4 + 21;
             assert_eq!(file[at], 3);
             file[at] = length_size - 1;

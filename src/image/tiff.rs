@@ -1,10 +1,9 @@
-//! TIFF, revision 6.0: the sides and the orientation of the first page, and how many pages there
-//! are.
+//! TIFF, revision 6.0: reads the dimensions and orientation of the first page, and the number of pages.
 //!
-//! What DashScope makes of the pages behind the first is not documented, so the caller is told that
-//! there are any. All known decoders open the first page, so the others may have other sizes, unless the first
-//! calls itself a smaller copy of another. `BigTIFF` is left out: it exists for files over four gigabytes, and no page of it
-//! would fit into a request.
+//! DashScope does not document how it treats the pages after the first, so the response reports the number of pages.
+//! All known decoders open the first page, so the other pages may have other sizes, unless the first is marked as a
+//! reduced copy of another page. `BigTIFF` is not supported: it is for files over four gigabytes, which do not fit into
+//! a request.
 
 use super::exif;
 use super::format::{Format, Orientation};
@@ -14,7 +13,7 @@ use super::second_size::{Fault, agree};
 use super::size::Size;
 use super::tagged::Directory;
 
-/// Pages that are counted; a file with more is said to have as many.
+/// The maximum page count. A file with more pages is reported with this count.
 pub(super) const MAX_PAGES_COUNTED: usize = 1000;
 
 const IMAGE_WIDTH: u16 = 256;
@@ -29,7 +28,7 @@ const KIND_OF_PAGE: u16 = 254;
 const OLD_KIND_OF_PAGE: u16 = 255;
 const SUB_DIRECTORIES: u16 = 330;
 
-/// The tags that have to do with the size. Decoders differ about which of two fields counts.
+/// The tags that affect the size. If a tag occurs twice, decoders differ about which field they use.
 const ABOUT_SIZE: [u16; 8] = [
     KIND_OF_PAGE,
     OLD_KIND_OF_PAGE,
@@ -41,14 +40,14 @@ const ABOUT_SIZE: [u16; 8] = [
     JPEG_OFFSET,
 ];
 
-/// Directories below the first page that are looked at.
+/// The maximum number of subdirectories of the first page.
 const MAX_SUB_DIRECTORIES: usize = 64;
 
-/// The JPEG of revision 6.0, which says by itself where it stands.
+/// The JPEG compression of revision 6.0. A field of its own gives the offset of its data.
 const OLD_JPEG: u32 = 6;
 const JPEG_OFFSET: u16 = 513;
 
-/// Strips or tiles that are looked at.
+/// The maximum number of strips or tiles that are checked.
 const MAX_STRIPS: usize = 65_536;
 
 /// Whether the bytes start like a TIFF file.
@@ -73,8 +72,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
     Ok(ImageHeader { pages: count_pages(first), ..header })
 }
 
-/// Checks that a strip or tile of the first page, whose data are not empty, starts within the file. Missing lengths
-/// are no error, since decoders guess them.
+/// Checks that at least one non-empty strip or tile of the first page starts inside the file. Missing lengths are
+/// accepted, since decoders guess them.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let Some(first) = Directory::first(bytes) else { return Err(WITHOUT_PIXELS) };
     let starts_inside = |offset: u32| offset != 0 && (offset as usize) < bytes.len();
@@ -95,8 +94,8 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
 
 const WITHOUT_PIXELS: &str = "has no pixels: its strips or tiles are empty or outside the file";
 
-/// Checks that the first page gives one size, and that neither a picture below it nor one that it is a copy of is
-/// larger.
+/// Checks that the first page gives only one size. A picture in a subdirectory must not be larger. If the first page is
+/// a reduced copy, no other page may be larger.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     let Some(first) = Directory::first(bytes) else { return Ok(()) };
     if !first.is_read_whole() {
@@ -129,14 +128,14 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
     check_old_jpeg(bytes, &first, stored)
 }
 
-/// The sides by the last fields of their tags, where there is more than one of either.
+/// The dimensions from the last width and length fields, if either field occurs more than once.
 fn second_sides(first: &Directory<'_>) -> Option<Size> {
     let is_twice = first.is_twice(IMAGE_WIDTH) || first.is_twice(IMAGE_LENGTH);
     let last = |tag| first.last_number(tag).unwrap_or_default();
     is_twice.then(|| Size::new(last(IMAGE_WIDTH), last(IMAGE_LENGTH)))
 }
 
-/// Whether a page calls itself a copy of lower resolution.
+/// Whether a page is marked as a copy at reduced resolution.
 fn is_copy(page: &Directory<'_>) -> bool {
     page.number(KIND_OF_PAGE).is_some_and(|kind| kind & 1 == 1)
         || page.number(OLD_KIND_OF_PAGE) == Some(2)
@@ -156,7 +155,7 @@ fn check_not_larger(
     Ok(())
 }
 
-/// Checks that the JPEG of revision 6.0, which is a whole file of its own, has the size of the page.
+/// Checks that the embedded JPEG file of revision 6.0 has the size of the page.
 fn check_old_jpeg(bytes: &[u8], first: &Directory<'_>, stored: Size) -> Result<(), Fault> {
     if first.number(COMPRESSION) != Some(OLD_JPEG) {
         return Ok(());
@@ -171,7 +170,7 @@ fn check_old_jpeg(bytes: &[u8], first: &Directory<'_>, stored: Size) -> Result<(
     }
 }
 
-/// Follows the chain of directories until it ends, leaves the file or comes back to itself.
+/// Follows the chain of directories until it ends, leaves the file, forms a loop or reaches the maximum count.
 fn count_pages(first: Directory<'_>) -> u32 {
     let mut seen = [0; MAX_PAGES_COUNTED];
     let mut pages = 0;
@@ -248,7 +247,7 @@ mod tests {
     fn one_strip_of_many_within_the_file_is_enough() {
         let mut file = samples::tiff(Big, &[&PAGE]);
         let list = u32::try_from(file.len()).unwrap();
-        // The third field says that there are three, and where.
+        // The third field gives the count, three, and the offset of the list.
         file[8 + 2 + 2 * 12 + 7] = 3;
         file[8 + 2 + 2 * 12 + 8..][..4].copy_from_slice(&list.to_be_bytes());
         let with = |offsets: [u32; 3]| {
@@ -269,7 +268,7 @@ mod tests {
         assert!(read(&several).is_err());
     }
 
-    /// What comes of a first page with these fields besides, before other pages.
+    /// The result for a first page with these additional fields, followed by other pages.
     fn sizes_with(fields: &[Field], others: &[&[Field]]) -> Result<(), Fault> {
         let first = [&PAGE, fields].concat();
         for order in [Big, Little] {
@@ -317,7 +316,7 @@ mod tests {
     #[test]
     fn a_larger_picture_below_the_first_is_refused() {
         let large = [(IMAGE_WIDTH, 4, 400), (IMAGE_LENGTH, 4, 300), (STRIP_OFFSETS, 4, 8)];
-        // The second directory stands behind a count, four fields and the place of the next.
+        // The second directory comes after a count, four fields and the offset of the next directory.
         for kind in [4, 13] {
             let below = (SUB_DIRECTORIES, kind, 8 + 2 + 4 * 12 + 4);
             assert_eq!(sizes_with(&[below], &[&PAGE]), Ok(()));
@@ -335,7 +334,7 @@ mod tests {
         for (count, is_taken) in [(MAX_SUB_DIRECTORIES, true), (MAX_SUB_DIRECTORIES + 1, false)] {
             let mut file =
                 samples::tiff(Little, &[&[&PAGE[..], &[(SUB_DIRECTORIES, 4, 0)]].concat()]);
-            // The value of the last field becomes the place of a list behind the file.
+            // The value of the last field becomes the offset of a list appended to the file.
             let (field, list) = (8 + 2 + 3 * 12, file.len());
             file[field + 4..][..4].copy_from_slice(&u32::try_from(count).unwrap().to_le_bytes());
             file[field + 8..][..4].copy_from_slice(&u32::try_from(list).unwrap().to_le_bytes());

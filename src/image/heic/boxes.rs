@@ -2,13 +2,13 @@
 
 use super::super::byte_order::ByteOrder::Big;
 
-/// Bytes of the version and the flags that a full box starts with.
+/// The length of the version and flags at the start of a full box.
 pub(super) const FULL_BOX: usize = 4;
 
-/// Boxes that are looked at in one container.
+/// The maximum number of boxes that are read in one container.
 const MAX_BOXES: usize = 4096;
 
-/// The boxes that follow each other in some bytes, until one is not whole.
+/// A sequence of boxes, up to the first incomplete one.
 #[derive(Debug, Clone)]
 pub(super) struct Boxes<'a> {
     rest: &'a [u8],
@@ -17,21 +17,21 @@ pub(super) struct Boxes<'a> {
 }
 
 impl<'a> Boxes<'a> {
-    /// The boxes of a file.
+    /// The top-level boxes of a file.
     pub(super) fn of_file(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, left: MAX_BOXES, is_file: true }
     }
 
-    /// The boxes within another.
+    /// The boxes inside another box.
     pub(super) fn within(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, left: MAX_BOXES, is_file: false }
     }
 
-    /// The one box of this kind among all; `None` where there is none.
+    /// The only box of this type; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// `twice` where there is more than one, and as [`check_whole`](Self::check_whole).
+    /// `twice` if there is more than one, and the errors of [`check_whole`](Self::check_whole).
     pub(super) fn only(
         self,
         kind: [u8; 4],
@@ -46,23 +46,22 @@ impl<'a> Boxes<'a> {
         self.check_whole().map(|()| only)
     }
 
-    /// Checks that all boxes are whole.
+    /// Checks that all boxes are complete.
     ///
     /// # Errors
     ///
-    /// If one is not, since decoders differ about what follows it, or if there are more boxes than are
-    /// read.
+    /// If a box is incomplete, since decoders differ about the bytes after it, or if there are too many boxes.
     pub(super) fn check_whole(mut self) -> Result<(), &'static str> {
         while self.next().is_some() {}
         if self.rest.is_empty() { Ok(()) } else { Err("has a box that is not whole") }
     }
 
-    /// What is not looked at: from a box that is not whole, or behind the most boxes.
+    /// The unread bytes: from the first incomplete box, or after the maximum number of boxes.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Whether there are more boxes than are looked at.
+    /// Whether the maximum number of boxes is reached.
     pub(super) fn has_too_many(&self) -> bool {
         self.left == 0
     }
@@ -75,7 +74,7 @@ impl<'a> Iterator for Boxes<'a> {
         self.left = self.left.checked_sub(1)?;
         let kind = *self.rest.get(4..)?.first_chunk()?;
         let (start, length) = match Big.u32(self.rest, 0)? {
-            // Zero reaches to the end of the file; one says that the length follows in 64 bits.
+            // Zero means up to the end of the file. One means that a 64-bit length follows.
             0 if self.is_file => (8, self.rest.len()),
             1 => (16, usize::try_from(Big.u64(self.rest, 8)?).ok()?),
             length => (8, length as usize),

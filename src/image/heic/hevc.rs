@@ -1,25 +1,24 @@
-//! The size that an HEVC picture is coded with, out of its sequence parameter sets (ITU-T H.265, section
-//! 7.3.2.2).
+//! Reads the coded size of an HEVC picture from its sequence parameter sets (ITU-T H.265, section 7.3.2.2).
 //!
-//! The `ispe` property only repeats it. Decoders show what is coded.
+//! The `ispe` property only repeats this size. Decoders show the coded picture.
 
 use super::super::byte_order::ByteOrder::Big;
 use super::super::size::Size;
 
-/// The type of a unit that is a sequence parameter set.
+/// The NAL unit type of a sequence parameter set.
 const PARAMETER_SET: u8 = 33;
 
-/// Bytes of a unit before what it holds: its type, layer and temporal layer.
+/// The length of the NAL unit header: type, layer and temporal layer.
 const UNIT_HEADER: usize = 2;
 
-/// Bytes of a decoder configuration before its arrays of units, ISO/IEC 14496-15 section 8.3.3.1.
+/// The length of a decoder configuration before its arrays of NAL units (ISO/IEC 14496-15, section 8.3.3.1).
 const CONFIGURATION: usize = 23;
 
-/// Bits of a profile, and of it together with a level.
+/// The lengths of a profile and of a level, in bits.
 const PROFILE: u32 = 88;
 const LEVEL: u32 = 8;
 
-/// The units of a decoder configuration, until one is not whole.
+/// The NAL units of a decoder configuration. The last one may be truncated.
 pub(super) fn units_of_configuration(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = body.get(CONFIGURATION..).unwrap_or_default();
     let mut left = 0;
@@ -33,16 +32,16 @@ pub(super) fn units_of_configuration(body: &[u8]) -> impl Iterator<Item = &[u8]>
     })
 }
 
-/// Bytes of the length before a unit of the coded data.
+/// The size of the length field before a NAL unit of the coded data, in bytes.
 const LENGTH: usize = 4;
 
-/// Whether a decoder configuration says that the coded data give lengths in four bytes, as all encoders write
-/// them. libheif reads four whatever the configuration says, and other decoders go by it.
+/// Whether a decoder configuration specifies length fields of four bytes, as all encoders write them. libheif always
+/// reads four bytes and ignores the configuration, which other decoders use.
 pub(super) fn has_usual_lengths(configuration: &[u8]) -> bool {
     configuration.get(21).is_some_and(|byte| usize::from(byte & 3) + 1 == LENGTH)
 }
 
-/// The units of coded data, each behind its length in four bytes; the last may be cut.
+/// The NAL units of coded data, each after a length field of four bytes. The last one may be truncated.
 pub(super) fn units(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || take_unit(&mut data, LENGTH))
 }
@@ -55,10 +54,10 @@ fn take_unit<'a>(rest: &mut &'a [u8], length_size: usize) -> Option<&'a [u8]> {
     Some(&unit[..length.min(unit.len())])
 }
 
-/// Why there is no size: no parameter set, or one that cannot be read.
+/// The error if there is no sequence parameter set, or one that cannot be read.
 pub(super) const WITHOUT_SIZE: &str = "does not give the size of its coded picture";
 
-/// The size that a unit says; `None` where it is no parameter set of the base layer.
+/// The size from a NAL unit; `None` if the unit is not a sequence parameter set of the base layer.
 pub(super) fn coded_size(unit: &[u8]) -> Option<Result<Size, &'static str>> {
     let header = Big.u16(unit, 0)?;
     let (kind, layer) = (header >> 9 & 0x3f, header >> 3 & 0x3f);
@@ -80,7 +79,7 @@ fn parameter_set(bits: &mut Bits<'_>) -> Option<Size> {
     if bits.read(1)? == 0 {
         return Some(Size::new(width, height));
     }
-    // What is cut off each side, counted in samples of colour.
+    // The conformance window: the amount cropped from each side, in chroma samples.
     let [left, right, top, bottom] =
         [bits.number()?, bits.number()?, bits.number()?, bits.number()?];
     let horizontal = if matches!(chroma, 1 | 2) { 2 } else { 1 };
@@ -92,7 +91,7 @@ fn parameter_set(bits: &mut Bits<'_>) -> Option<Size> {
     ))
 }
 
-/// The profiles and levels of the temporal layers, section 7.3.3.
+/// Skips the profiles and levels of the temporal layers, section 7.3.3.
 fn skip_layers(bits: &mut Bits<'_>, layers: u32) -> Option<()> {
     let mut skipped = 0;
     for _ in 0..layers {
@@ -104,7 +103,7 @@ fn skip_layers(bits: &mut Bits<'_>, layers: u32) -> Option<()> {
     bits.skip(skipped)
 }
 
-/// Bits from the highest on, without the bytes that keep the data from looking like a start code.
+/// Reads bits from the most significant one on, without the emulation prevention bytes.
 struct Bits<'a> {
     rest: &'a [u8],
     zeros: u32,
@@ -144,7 +143,7 @@ impl<'a> Bits<'a> {
         self.read(count).map(|_| ())
     }
 
-    /// A number in the code of Golomb, section 9.2: zeros, and then as many bits behind a one.
+    /// An Exp-Golomb number, section 9.2: some zeros, a one, and then as many bits as there were zeros.
     fn number(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while self.read(1)? == 0 {
@@ -175,7 +174,7 @@ mod tests {
         assert_eq!(coded_size(&[]), None);
     }
 
-    /// What x265 writes for a picture of 333 times 221 pixels, padded to even sides.
+    /// The sequence parameter set that x265 writes for a picture of 333x221 pixels, padded to even sides.
     const BY_AN_ENCODER: &[u8] = &[
         0x42, 0x01, 0x01, 0x03, 0x70, 0x00, 0x00, 0x03, 0x00, 0x90, 0x00, 0x00, 0x03, 0x00, 0x00,
         0x03, 0x00, 0x3c, 0xa0, 0x0a, 0x88, 0x0e, 0x1d, 0x56, 0x5b, 0xa9, 0x24, 0xa6, 0xb9, 0xb8,

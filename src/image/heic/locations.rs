@@ -1,22 +1,21 @@
-//! Where the items of a HEIC file are stored: its `iloc` box (ISO/IEC 14496-12, section 8.11.3).
+//! The locations of the items of a HEIC file, from its `iloc` box (ISO/IEC 14496-12, section 8.11.3).
 
 use super::super::byte_order::ByteOrder::Big;
 use super::boxes::FULL_BOX;
 
-/// Extents of one item that are looked at. Writers use one.
+/// The maximum number of extents of one item that are read. Writers use one.
 const MAX_EXTENTS: u64 = 16;
 
-/// What describes how a picture is put together has at most so many bytes, or is an overlay. Longer data in
-/// the `meta` box itself is a picture.
+/// A grid description has at most this many bytes. Longer data in the `meta` box counts as picture data.
 const LONGEST_GRID: u64 = 12;
 
-/// The file, and the data within its `meta` box.
+/// The file, and the data inside its `meta` box (`idat`).
 pub(super) struct Place<'a> {
     pub(super) file: &'a [u8],
     pub(super) data: &'a [u8],
 }
 
-/// The items of an `iloc` box, one after the other, until one is not whole.
+/// The items of an `iloc` box, in sequence, up to the first incomplete one.
 pub(super) struct Locations<'a> {
     rest: &'a [u8],
     version: u8,
@@ -27,12 +26,12 @@ pub(super) struct Locations<'a> {
     index_size: usize,
 }
 
-/// Where one item is stored.
+/// The location of one item.
 pub(super) struct Location<'a> {
     pub(super) id: u32,
     /// 0: in the file. 1: in the `meta` box. 2: in another item.
     method: u16,
-    /// Whether another file has the data.
+    /// Whether the data is in another file.
     is_elsewhere: bool,
     base: u64,
     extents: &'a [u8],
@@ -100,12 +99,12 @@ impl<'a> Iterator for Locations<'a> {
 }
 
 impl Location<'_> {
-    /// Whether the item stands in the file and not in another box or item.
+    /// Whether the location is a file offset, not an offset in a box or another item.
     pub(super) const fn is_in_file(&self) -> bool {
         self.method == 0
     }
 
-    /// Whether data of a picture starts in the file or in its `meta` box.
+    /// Whether picture data starts in the file or in its `meta` box.
     pub(super) fn starts_in(&self, place: &Place<'_>) -> bool {
         match self.method {
             0 => {
@@ -120,8 +119,8 @@ impl Location<'_> {
         }
     }
 
-    /// The data of an item that is stored in one piece, as far as it is there. `None` where it is stored in
-    /// several or in another place.
+    /// The data of an item that is stored in one extent, up to the end of the file. `None` if it has several extents
+    /// or is stored elsewhere.
     pub(super) fn data<'b>(&self, place: &Place<'b>) -> Option<&'b [u8]> {
         let whole = match self.method {
             0 if !self.is_elsewhere => place.file,
@@ -131,15 +130,15 @@ impl Location<'_> {
         let mut extents = self.extents();
         let ((offset, length), None) = (extents.next()?, extents.next()) else { return None };
         let data = whole.get(usize::try_from(offset).ok()?..)?;
-        // A length of zero reaches to the end.
+        // A length of zero means up to the end.
         let length = if length == 0 { data.len() } else { usize::try_from(length).ok()? };
         Some(&data[..length.min(data.len())])
     }
 
-    /// Where each extent starts, and its length.
+    /// The offset and length of each extent.
     fn extents(&self) -> impl Iterator<Item = (u64, u64)> {
         let size = self.index_size + self.offset_size + self.length_size;
-        // Without any number, one extent reaches from the base to the end.
+        // If an extent has no fields, there is one extent from the base to the end.
         let alone = (size == 0).then_some((self.base, u64::MAX));
         let extents = self.extents.chunks_exact(size.max(1)).map_while(|extent| {
             let offset = number(&extent[self.index_size..], self.offset_size)?;
@@ -150,7 +149,7 @@ impl Location<'_> {
     }
 }
 
-/// A number of none, two, four or eight bytes, as they occur here.
+/// A number of zero, two, four or eight bytes, the sizes in use.
 fn number(bytes: &[u8], size: usize) -> Option<u64> {
     match size {
         0 => Some(0),
