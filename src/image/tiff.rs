@@ -1,9 +1,9 @@
 //! TIFF, revision 6.0: reads the dimensions and orientation of the first page, and the number of pages.
 //!
-//! DashScope does not document how it treats the pages after the first, so the response reports the number of pages.
+//! DashScope does not document how it treats the pages after the first, so the response has a warning if there are any.
 //! All known decoders open the first page, so the other pages may have other sizes, unless the first is marked as a
-//! reduced copy of another page. `BigTIFF` is not supported: it is for files over four gigabytes, which do not fit into
-//! a request.
+//! reduced copy of another page. `BigTIFF` is not supported: it is for files over four gigabytes, and no page of such a
+//! file would fit into a request.
 
 use super::exif;
 use super::format::{Format, Orientation};

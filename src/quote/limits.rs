@@ -1,31 +1,30 @@
-//! The provider's limits on an image's size, checked before the image is sent.
+//! Checks an image against the provider's size limits before it is sent.
 //!
-//! A refusal by DashScope costs a round trip and reads "do not meet the model restrictions"; one by
-//! the gateway names the limit and both numbers. The rules are those of Model Studio, "Text
-//! extraction (Qwen-OCR)", image limits, and of its "Error messages" page. Sides are compared, so
-//! it does not matter whether the image is stored upright.
+//! A refusal by DashScope costs a round trip, and its message is "do not meet the model restrictions". The gateway's
+//! message gives the limit and both numbers. The limits are from Model Studio, "Text extraction (Qwen-OCR)", image
+//! limits, and from its "Error messages" page. The checks use the longer and the shorter side, so the orientation of
+//! the image has no effect.
 
 use crate::image::format::Format;
 use crate::image::header::ImageHeader;
 
-/// Both sides must be larger than 10 pixels: the guide's wording and the live error's. The error
-/// page says "at least 10"; the stricter one is safe with either.
+/// Both sides must be larger than 10 pixels, according to the guide and the live error. The error page says "at least
+/// 10". The stricter limit satisfies both.
 const SHORTEST_SIDE: u32 = 11;
 
-/// The longer side may be at most this many times the shorter.
+/// The maximum ratio of the longer side to the shorter side.
 pub(super) const WIDEST_ASPECT: u64 = 200;
 
-/// The longer side of 4K, 3840x2160, up to which all formats are read.
+/// The longer side of 4K (3840x2160). All formats are accepted up to this size.
 const LONGER_SIDE_4K: u32 = 3_840;
 
-/// The longer side of 8K, 7680x4320, up to which JPEG and PNG are read. Beyond it nothing is
-/// documented.
+/// The longer side of 8K (7680x4320). JPEG and PNG are accepted up to this size. Larger images are not documented.
 const LONGER_SIDE_8K: u32 = 7_680;
 
-/// The longest data URL, in bytes of its text: the number that the provider's error message names.
+/// The maximum length of a data URL, in bytes, as given in the provider's error message.
 const LONGEST_DATA_URL: u64 = 10_485_760;
 
-/// A limit of the provider that an image breaks.
+/// A limit of the provider that an image violates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitViolation {
     /// The shorter side has too few pixels.
@@ -33,25 +32,25 @@ pub enum LimitViolation {
     SideTooSmall {
         /// The shorter side, in pixels.
         actual: u32,
-        /// The least that is accepted.
+        /// The accepted minimum.
         allowed: u32,
     },
     /// The image is too long and thin.
     #[error("the image's aspect ratio is {actual}:1; at most {allowed}:1 is accepted")]
     AspectRatio {
-        /// The longer side over the shorter, rounded up.
+        /// The longer side divided by the shorter side, rounded up.
         actual: u64,
-        /// The most that is accepted.
+        /// The accepted maximum.
         allowed: u64,
     },
-    /// The image has more pixels on its longer side than its format may have.
+    /// The longer side has more pixels than the format may have.
     #[error("the image's longer side is {actual} px; {format} may have at most {allowed} px")]
     TooLargeForFormat {
         /// The image's format.
         format: Format,
         /// The longer side, in pixels.
         actual: u32,
-        /// The most that is accepted for this format.
+        /// The accepted maximum for this format.
         allowed: u32,
     },
     /// The file is too large to be sent inside a request.
@@ -59,7 +58,7 @@ pub enum LimitViolation {
     DataUrlTooLong {
         /// The data URL's length, in bytes.
         actual: u64,
-        /// The most that is accepted.
+        /// The accepted maximum.
         allowed: u64,
     },
 }
@@ -68,7 +67,7 @@ pub enum LimitViolation {
 ///
 /// # Errors
 ///
-/// The first limit that is broken: shortest side, aspect ratio, longest side of the format, length.
+/// The first violated limit, in this order: shorter side, aspect ratio, longer side for the format, data URL length.
 pub fn check(header: &ImageHeader, bytes: usize) -> Result<(), LimitViolation> {
     let (shorter, longer) = (header.stored.shorter_side(), header.stored.longer_side());
     if shorter < SHORTEST_SIDE {
@@ -97,12 +96,12 @@ pub const fn check_data_url(length: u64) -> Result<(), LimitViolation> {
     Ok(())
 }
 
-/// The longest side that a format may have.
+/// The maximum side for a format.
 ///
-/// The vendor gives landscape resolutions and does not say how a portrait page is measured. Only
-/// the longer side is compared, which is the lenient reading: an A4 page scanned at 600 dots an
-/// inch, 4961x7016, passes as 8K although its shorter side is over 4320. A page wrongly sent costs
-/// one refused call and no tokens; a page wrongly refused costs the user the page.
+/// The vendor gives landscape resolutions and does not document how a portrait page is measured. Only the longer side
+/// is compared, which is the lenient interpretation: an A4 page scanned at 600 dpi, 4961x7016, passes as 8K although
+/// its shorter side is over 4320. If the provider refuses such a page, the call costs no tokens. If the gateway refused
+/// a page that the provider accepts, the user could not process it.
 const fn longest_side(format: Format) -> u32 {
     match format {
         Format::Jpeg | Format::Png => LONGER_SIDE_8K,
@@ -110,7 +109,8 @@ const fn longest_side(format: Format) -> u32 {
     }
 }
 
-/// How long the data URL of a file is: `data:image/png;base64,` and four letters for three bytes.
+/// The length of the data URL of a file: the head, such as `data:image/png;base64,`, and four characters for every
+/// three bytes.
 fn data_url_bytes(format: Format, bytes: usize) -> u64 {
     let prefix = "data:".len() + format.media_type().len() + ";base64,".len();
     let letters = bytes.div_ceil(3).saturating_mul(4);

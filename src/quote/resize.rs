@@ -1,33 +1,33 @@
-//! How DashScope scales an image, and the tokens it bills for the result.
+//! Computes how DashScope scales an image, and how many tokens it bills for the result.
 //!
-//! The provider cuts an image into square cells and bills one token a cell and two for the markers
-//! around it (Model Studio, "Text extraction (Qwen-OCR)", image tokens). First it rounds both sides
-//! to whole cells, and scales the image if its area is then outside the limits.
+//! The provider divides an image into square cells. It bills one token per cell and two tokens for the markers around
+//! the image (Model Studio, "Text extraction (Qwen-OCR)", image tokens). It first rounds both sides to whole cells. If
+//! the area is then outside the limits, it scales the image.
 //!
-//! The vendor's sample is a Python program with 64-bit floats, and this follows it operation by
-//! operation, since the last bit decides: a poster of 6000x3000 lands exactly on 128 times 64
-//! cells, and one unit less in the last place would lose a row. Exact integers would be tidier but
-//! would differ from that program for some sizes on such an edge: between a dozen and a few hundred
-//! of the thirty million shapes up to 7680 pixels a side, depending on the limits.
+//! The vendor's sample is a Python program with 64-bit floats. This code performs the same operations in the same
+//! order, since the last bit matters: an image of 6000x3000 maps to exactly 128x64 cells, and a result that is one unit
+//! in the last place smaller would lose a row. Exact integer arithmetic would differ from the sample for some sizes at
+//! such an edge: between a dozen and a few hundred of the thirty million sizes up to 7680 pixels per side, depending on
+//! the limits.
 //!
-//! The `smart_resize` that is published with the Qwen models (`qwen-vl-utils`) differs for slivers: it gives
-//! each side at least one cell, also where a side below half a cell is rounded to none. Which of the two bills
-//! is not documented. Shrinking follows the published code here, since a sliver under a small limit would
-//! otherwise seem to cost nothing. For rounding, [`image_tokens`] is as documented and
-//! [`clamped_image_tokens`] as published; a call is bounded by the greater.
+//! The `smart_resize` that is published with the Qwen models (`qwen-vl-utils`) differs for slivers. It gives each side
+//! at least one cell, even if a side below half a cell is rounded to zero. The vendor does not document which of the
+//! two is used for billing. Shrinking follows the published code here, since a sliver under a small limit would
+//! otherwise have no cells. For rounding, [`image_tokens`] follows the documentation and [`clamped_image_tokens`]
+//! follows the published code. The larger result is the upper bound for a call.
 
 use crate::image::Size;
 use crate::units::{Pixels, Tokens};
 
 use super::limits::WIDEST_ASPECT;
 
-/// The tokens of the markers before and after an image, which `image_tokens` of a bill includes.
+/// The tokens of the markers before and after an image. `image_tokens` in the provider's usage data includes them.
 pub const MARKERS: Tokens = Tokens::new(2);
 
-/// How a model sees an image.
+/// The parameters with which a model scales an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    /// The side of a cell, in pixels: 32 or 28, by the model's generation.
+    /// The side of a cell, in pixels: 32 or 28, depending on the model generation.
     pub cell: u32,
     /// An image with a smaller rounded area is enlarged.
     pub min_pixels: Pixels,
@@ -35,16 +35,16 @@ pub struct Geometry {
     pub max_pixels: Pixels,
 }
 
-/// The size at which the model sees an image: whole cells, within the limits as far as the
-/// provider's formula keeps them. An image without area stays without.
+/// The size to which the provider scales the image: whole cells, within the limits if the provider's formula keeps
+/// them. An image with a side of zero has the result 0x0.
 ///
-/// The formula itself may leave the limits: enlarging rounds up, so the result can exceed a
-/// `max_pixels` close to `min_pixels`, and a side kept at one cell can hold a sliver above it.
+/// The formula can exceed `max_pixels` in two cases. Enlarging rounds up, so the result can exceed a `max_pixels` that
+/// is close to `min_pixels`. A sliver can exceed it because its shorter side is at least one cell.
 pub fn smart_resize(image: Size, geometry: &Geometry) -> Size {
     resize(image, geometry, 0.0)
 }
 
-/// Rounds each side to `least` cells at least.
+/// Scales the image, and rounds each side to at least `least` cells.
 fn resize(image: Size, geometry: &Geometry, least: f64) -> Size {
     if image.shorter_side() == 0 {
         return Size::new(0, 0);
@@ -53,7 +53,7 @@ fn resize(image: Size, geometry: &Geometry, least: f64) -> Size {
     let (width, height) = (f64::from(image.width), f64::from(image.height));
     let rounded = whole_cells(image, cell, |side| (side / cell).round_ties_even().max(least));
     if rounded.pixels() > geometry.max_pixels {
-        // From the raw sides, although the rounded ones decided.
+        // The factor is computed from the original sides, although the condition uses the rounded ones.
         let shrink = (height * width / area(geometry.max_pixels)).sqrt();
         return whole_cells(image, cell, |side| (side / shrink / cell).floor().max(1.0));
     }
@@ -64,13 +64,13 @@ fn resize(image: Size, geometry: &Geometry, least: f64) -> Size {
     rounded
 }
 
-/// The tokens that an image is billed: its cells and the two markers.
+/// The tokens that are billed for an image: its cells and the two markers.
 pub fn image_tokens(image: Size, geometry: &Geometry) -> Tokens {
     tokens(smart_resize(image, geometry), geometry)
 }
 
-/// The same by the published code, which rounds no side to nothing. It differs only where a side is at most
-/// half a cell.
+/// The billed tokens according to the published code, which rounds no side to zero. The result differs from
+/// [`image_tokens`] only if a side is at most half a cell.
 pub fn clamped_image_tokens(image: Size, geometry: &Geometry) -> Tokens {
     tokens(resize(image, geometry, 1.0), geometry)
 }
@@ -80,12 +80,12 @@ fn tokens(resized: Size, geometry: &Geometry) -> Tokens {
     Tokens::new(cells(resized.width) * cells(resized.height)).saturating_add(MARKERS)
 }
 
-/// The most tokens that an image of any size can be billed, by either formula, under `geometry`: the bound of a picture that
-/// is not seen, such as one behind an address.
+/// The maximum number of tokens for an image of any size under `geometry`, with either formula. It is the upper bound
+/// for an image that the gateway does not read, such as one given by URL.
 ///
-/// Within the limits an image has at most the cells of `max_pixels`. Two branches of the formula leave
-/// them: shrinking keeps a sliver at one row of cells, and enlarging rounds both sides up. How far is
-/// bounded by the widest aspect that the provider takes.
+/// An image within the limits has at most the cells of `max_pixels`. Two branches of the formula can exceed that
+/// number: shrinking keeps a sliver at one row of cells, and enlarging rounds both sides up. The maximum aspect ratio
+/// that the provider accepts bounds the excess.
 pub fn most_image_tokens(geometry: &Geometry) -> Tokens {
     let (area, most) = (area_of_cell(geometry), geometry.max_pixels.get());
     let sliver = longest_row(most.div_ceil(area));
@@ -93,19 +93,19 @@ pub fn most_image_tokens(geometry: &Geometry) -> Tokens {
     Tokens::new(cells).saturating_add(MARKERS)
 }
 
-/// The most pixels that an image of any size can be enlarged to under `geometry`.
+/// The maximum number of pixels to which an image of any size can be enlarged under `geometry`.
 pub fn most_enlarged(geometry: &Geometry) -> Pixels {
     Pixels::new(most_enlarged_cells(geometry).saturating_mul(area_of_cell(geometry)))
 }
 
-/// With sides of `a` by `b` cells before they are rounded up, `(a + 1) * (b + 1)` is not reached.
+/// If the sides are `a` and `b` cells before they are rounded up, the result is below `(a + 1) * (b + 1)` cells.
 fn most_enlarged_cells(geometry: &Geometry) -> u64 {
     let cells = geometry.min_pixels.get().div_ceil(area_of_cell(geometry));
     let shorter = (cells / WIDEST_ASPECT).isqrt().saturating_add(2);
     cells.saturating_add(longest_row(cells)).saturating_add(shorter)
 }
 
-/// The longer side, in cells, of the widest image of so many cells.
+/// The longer side, in cells, of the widest accepted image with this number of cells.
 fn longest_row(cells: u64) -> u64 {
     WIDEST_ASPECT.saturating_mul(cells).isqrt().saturating_add(1)
 }
@@ -114,7 +114,7 @@ fn area_of_cell(geometry: &Geometry) -> u64 {
     u64::from(geometry.cell).pow(2).max(1)
 }
 
-/// Both sides, each as long as the number of cells that `fit` finds for it.
+/// Both sides in pixels. `fit` computes the number of cells of a side.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn on_an_edge_the_floats_of_the_vendors_program_decide() {
-        // In exact numbers two cells a side, and 50 by 39.
+        // Exact arithmetic would give two cells per side, and 50x39 cells.
         assert_row((19, 19), CELL_28, (84, 84), 11);
         assert_row((1_760, 1_375), geometry(32, 2_000_000), (1_568, 1_248), 1_913);
     }
@@ -271,9 +271,9 @@ mod tests {
         assert_eq!(image_tokens(Size::new(0, 9), &CELL_32), MARKERS);
     }
 
-    /// The same promise in exact integers. With sides h and w and an area limit m, a shrunk side is
-    /// the largest k cells of f pixels with k·f ≤ h·√(m/(h·w)), that is k² ≤ h·m/(f²·w), and an
-    /// enlarged one is the smallest k with k² ≥ h·m/(f²·w).
+    /// The documented formula in exact integers. With sides h and w and an area limit m, a shrunk side is the largest k
+    /// cells of f pixels with k·f ≤ h·√(m/(h·w)), that is k² ≤ h·m/(f²·w). An enlarged side is the smallest k with
+    /// k² ≥ h·m/(f²·w).
     fn exact_cells(image: Size, geometry: &Geometry) -> (u128, u128) {
         let cell = u128::from(geometry.cell);
         let (width, height) = (u128::from(image.width), u128::from(image.height));
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_random_sizes_agree_with_exact_integers() {
-        // Xorshift (Marsaglia 2003): scattered, and the same in every run.
+        // Xorshift (Marsaglia 2003): pseudo-random, and the same in every run.
         let mut state = 0x9e37_79b9_u32;
         let mut side = || {
             state ^= state << 13;
