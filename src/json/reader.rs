@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an escape after its backslash. For an invalid escape, U+FFFD replaces the backslash.
+    /// Reads an escape after its backslash. In [`Spelling::Json`], U+FFFD replaces the backslash of an invalid escape.
     fn escape(&mut self, string: &mut String) -> Result<(), Damage> {
         let escaped = match self.peek().ok_or(Damage::CutOff)? {
             b'u' => return self.escaped_unit(string),

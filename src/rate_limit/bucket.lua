@@ -1,29 +1,27 @@
--- One bucket of the generic cell rate algorithm, as src/rate_limit/gcra.rs has it: a minute's whole
--- quota may be taken at once, more than the quota only from a full bucket, and is paid for afterwards.
+-- One bucket of the generic cell rate algorithm, as in src/rate_limit/gcra.rs. The quota of a whole minute may be taken
+-- at once. An amount above the quota passes only if the bucket is full, and later minutes make up for it.
 --
--- What is in use is kept as the time that it needs to come back: whole microseconds, and what is over
--- in parts of a microsecond, of which there are as many as the quota has units. So nothing is ever
--- rounded while a quota stays as it is. Lua's numbers are doubles, exact up to 2^53: the caller
--- reckons amounts into times, and here times are only added and compared.
+-- The amount in use is stored as the time until it is available again: whole microseconds, and a remainder in parts of
+-- a microsecond. A microsecond has as many parts as the quota has units, so nothing is rounded while the quota stays
+-- the same. Lua numbers are doubles, exact up to 2^53. The caller therefore converts amounts to times, and the script
+-- only adds and compares times.
 --
--- The time of the last change is kept beside it, and not the time at which the bucket is full: a server
--- whose clock is set back, or that is replaced by one whose clock is late, then makes nobody wait
--- longer than what is in use.
+-- The bucket stores the time of the last change and not the time at which it is full. If the server's clock is set
+-- back, or the server is replaced by one whose clock is behind, no client waits longer than the time in use.
 --
 -- KEYS[1]  the bucket.
--- ARGV[1]  the quota, units a minute, at most 2^52.
+-- ARGV[1]  the quota in units per minute, at most 2^52.
 -- ARGV[2]  take, charge or give_back.
--- ARGV[3]  the amount as the time in which it comes back: whole microseconds, at most 2^51,
--- ARGV[4]  and parts of one.
--- ARGV[5]  now, microseconds since 1970; left out: the server's own clock.
+-- ARGV[3]  the whole microseconds until the amount is available again, at most 2^51.
+-- ARGV[4]  the remaining parts of a microsecond.
+-- ARGV[5]  the current time in microseconds since 1970; if absent, the clock of the server.
 --
--- Returns whether it passed (1 or 0), the microseconds after which a take that did not would, and the
--- time in use, in microseconds and parts.
+-- Returns whether the call passed (1 or 0), the microseconds after which a rejected take would pass, and the time in
+-- use in microseconds and parts.
 
 local MINUTE = 60000000
 local LONGEST = 2 ^ 52
--- A bucket is kept longer than it is in use, in milliseconds, for callers who pass in a time that goes
--- slower than the server's.
+-- Additional time in milliseconds for which a bucket is kept, for callers whose clock runs slower than the server's.
 local LINGER = 60000
 
 local quota, action = tonumber(ARGV[1]), ARGV[2]
@@ -39,7 +37,7 @@ local kept = redis.call('GET', KEYS[1]) or ''
 local at, at_used, at_parts, at_quota = string.match(kept, '^(%d+) (%d+) (%d+) (%d+)$')
 if at then
     used, parts = tonumber(at_used), tonumber(at_parts)
-    -- Parts of another quota are of another size: up, so that no limit is exceeded.
+    -- The size of a part depends on the quota. Round up, so that no limit is exceeded.
     if parts > 0 and tonumber(at_quota) ~= quota then
         used, parts = used + 1, 0
     end
@@ -75,7 +73,7 @@ else
     end
 end
 
--- Also where nothing passed: the time that went by is settled, and a clock set back is taken over.
+-- This also applies to rejected calls: the elapsed time is settled, and a clock that was set back is adopted.
 if used == 0 and parts == 0 then
     redis.call('DEL', KEYS[1])
 else

@@ -1,23 +1,22 @@
-//! The script of a bucket, its arguments and its answer.
+//! The bucket script, its arguments and its reply.
 //!
-//! Amounts become times here, in integers that cannot overflow, since the script's numbers are doubles:
-//! it gets and gives no number above 2^52.
+//! Amounts are converted to times here, in integer arithmetic that cannot overflow. Lua numbers are doubles, so no
+//! number above 2^52 is passed to the script or returned by it.
 
 use std::sync::LazyLock;
 
 use crate::redis::link::Link;
 use crate::redis::script::{Script, ScriptCall};
 
-/// Takes from a bucket and gives back.
+/// The script that takes from a bucket and gives back to it.
 static BUCKET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("bucket.lua")));
 
 const MICROS_PER_MINUTE: u128 = 60_000_000;
 
-/// The largest quota that the script reckons with exactly, in units a minute. A larger one counts as
-/// this one.
+/// The largest quota that the script computes exactly, in units per minute. A larger quota is treated as this one.
 const LARGEST_QUOTA: u64 = 1 << 52;
 
-/// The longest time that an amount takes to come back, in microseconds: 71 years.
+/// The longest time until an amount is available again, in microseconds: 71 years.
 const LONGEST_COST: u64 = 1 << 51;
 
 /// An action on a bucket.
@@ -25,13 +24,13 @@ const LONGEST_COST: u64 = 1 << 51;
 pub(super) enum Action {
     /// Take an amount if there is room for it.
     Take,
-    /// Take an amount in any case.
+    /// Take an amount unconditionally.
     Charge,
     /// Give back an amount that was taken.
     GiveBack,
 }
 
-/// One run of the script.
+/// One call of the script.
 #[derive(Debug)]
 pub(super) struct BucketCall<'a> {
     key: &'a str,
@@ -42,12 +41,12 @@ pub(super) struct BucketCall<'a> {
     now_micros: Option<u64>,
 }
 
-/// The answer of the script.
+/// The reply of the script.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BucketAnswer {
     /// Whether the amount was taken, charged or given back.
     pub(super) passed: bool,
-    /// After how many microseconds a take that did not pass would.
+    /// Microseconds after which a rejected take would pass.
     pub(super) wait_micros: u64,
     used_micros: u64,
     used_parts: u64,
@@ -65,8 +64,8 @@ impl Action {
 }
 
 impl<'a> BucketCall<'a> {
-    /// Does `action` with `amount` units of `quota` units a minute; at `now_micros` since 1970, or at the
-    /// server's own time.
+    /// Creates a call of `action` for `amount` units, with a quota of `quota` units per minute. The time is
+    /// `now_micros` since 1970, or the time of the Redis server if `None`.
     pub(super) fn new(
         key: &'a str,
         quota: u64,
@@ -81,7 +80,8 @@ impl<'a> BucketCall<'a> {
         Self { key, quota, action, micros: micros.min(LONGEST_COST), parts, now_micros }
     }
 
-    /// Runs it; `None` where Redis is away. A take may be sent twice: it errs to the strict side.
+    /// Runs the script; `None` if Redis is unavailable. A take may be sent twice, which can only make the limit
+    /// stricter.
     pub(super) async fn run(&self, link: &Link) -> Option<BucketAnswer> {
         let call = self.script_call();
         let call = if self.action == Action::Take { call.repeatable() } else { call };
@@ -99,15 +99,15 @@ impl<'a> BucketCall<'a> {
     }
 }
 
-/// Writes a bucket of no tenant: a replica that only reads, a user without the right and a full memory show here
-/// and not at the next request.
+/// Writes to a bucket that belongs to no tenant. This detects a read-only replica, a user without write permission or a
+/// full memory before the next request does.
 pub(super) fn probe() -> ScriptCall<'static> {
     let key = "ocr-gateway:probe";
     BucketCall::new(key, LARGEST_QUOTA, Action::Charge, LARGEST_QUOTA, None).script_call()
 }
 
 impl BucketAnswer {
-    /// The units in use, rounded up; over the quota if there is debt.
+    /// The units in use, rounded up. More than the quota if there is debt.
     pub(super) fn in_use(&self) -> u64 {
         let parts = u128::from(self.used_micros) * u128::from(self.quota);
         let units = (parts + u128::from(self.used_parts)).div_ceil(MICROS_PER_MINUTE);

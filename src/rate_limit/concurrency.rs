@@ -1,10 +1,9 @@
-//! How many requests of each tenant run at once, in this process.
+//! Limits the concurrent requests of each tenant in this process.
 //!
-//! A place is given back when its request ends, and a process that crashes must not keep its places
-//! taken: in the process's own memory they end with it, in a shared store they would need leases
-//! that are renewed and that expire. What the limit protects, memory and open calls, is each
-//! replica's own besides. So it is counted for each replica by itself, also where requests and
-//! tokens a minute are shared.
+//! A request releases its slot when it ends. Slots must not remain taken after a process crashes. Slots in the memory
+//! of the process end with it, whereas a shared store would need leases with renewal and expiry. The limit also
+//! protects resources of a single replica: memory and open calls. Concurrency is therefore counted for each replica,
+//! even if requests and tokens per minute are shared.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -13,14 +12,13 @@ use std::time::Duration;
 
 use super::{LimitExceeded, LimitName, Quotas};
 
-/// When a caller over its concurrency should come back: pages take seconds, and the moment at which
-/// one of them ends is not known.
+/// When a rejected caller should retry. A page takes seconds, and the time at which a request ends is unknown.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Counts the requests that each tenant has running.
+/// Counts the running requests of each tenant.
 #[derive(Debug, Default)]
 pub struct Concurrency {
-    /// Tenants with something running; the others have no entry.
+    /// Tenants with running requests; other tenants have no entry.
     running: Mutex<HashMap<Box<str>, u64>>,
 }
 
@@ -35,12 +33,12 @@ pub struct Slot {
 impl Concurrency {
     /// Counts one running request against the tenant's concurrency, until the slot is dropped.
     ///
-    /// Tenants without the quota are counted as well, so that one given to them at run time sees
-    /// what is running already.
+    /// Tenants without a limit are counted as well, so that a limit added at run time includes the requests already
+    /// running.
     ///
     /// # Errors
     ///
-    /// [`LimitExceeded`] where as many are running as the quota allows.
+    /// [`LimitExceeded`] if the tenant already has as many running requests as the quota allows.
     pub fn enter(self: &Arc<Self>, tenant: &str, quotas: &Quotas) -> Result<Slot, LimitExceeded> {
         let mut all = self.lock();
         let running = all.get(tenant).copied().unwrap_or(0);
@@ -58,7 +56,7 @@ impl Concurrency {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, u64>> {
-        // Every change is a single assignment, so a panic elsewhere leaves nothing half done.
+        // Every change is a single assignment, so a panic elsewhere cannot leave a partial update.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,19 +1,16 @@
-//! How much may pass in a minute: the generic cell rate algorithm, as pure arithmetic.
+//! The generic cell rate algorithm for limits per minute, as pure arithmetic.
 //!
-//! A bucket is one point in time: the *theoretical arrival time* of ITU-T I.371, the moment at
-//! which the bucket will be full again if nothing more is taken. Taking moves it forward, time
-//! catches up with it. So a bucket needs no timer and no refill, forgetting one that is full loses
-//! nothing, and one point in time is all that a store shared by several replicas has to keep. A
-//! fixed window would be as small, but makes all who wait come back at its edge; a log of calls is
-//! exact but grows.
+//! The state of a bucket is one point in time: the *theoretical arrival time* of ITU-T I.371, at which the bucket will
+//! be full again if nothing more is taken. Each take moves it forward. A bucket therefore needs no timer and no refill,
+//! a full bucket can be forgotten without loss, and a store shared by several replicas keeps only one point in time. A
+//! fixed window would be as small, but all waiting clients would return at its edge. A log of calls is exact but grows.
 //!
-//! Everything is integer maths. One unit of a rate rarely lasts a whole number of nanoseconds
-//! (seven a minute: 8,571,428,571.43 ns), and rounding at each take would add up. So times are
-//! reckoned in parts of a nanosecond, as many parts as the rate has units a minute, and a bucket
-//! keeps the parts that are over. What was taken can be given back exactly, and a wait is right to
-//! the nanosecond.
+//! All arithmetic uses integers. One unit of a rate rarely lasts a whole number of nanoseconds (seven a minute:
+//! 8,571,428,571.43 ns), and rounding at each take would accumulate. Times are therefore computed in parts of a
+//! nanosecond. A nanosecond has as many parts as the rate has units per minute, and a bucket keeps the remaining parts.
+//! So an amount can be given back exactly, and a wait is exact to the nanosecond.
 //!
-//! Nothing here reads a clock, locks, or knows what is being counted.
+//! The module reads no clock, takes no lock and does not depend on what is counted.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -23,33 +20,33 @@ use serde::{Deserialize, Serialize};
 const NANOS_PER_MINUTE: u128 = 60_000_000_000;
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// How much may pass: an amount a minute, evenly, and how much of it at once.
+/// A rate: an amount per minute at a constant pace, and the largest amount at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     per_minute: NonZeroU64,
     burst: NonZeroU64,
 }
 
-/// How much of a rate is used up. The default is full: nothing is used.
+/// The used part of a rate. The default is a full bucket, with nothing used.
 ///
-/// Means something only together with a [`Rate`] and with times counted from one origin. A rate may
-/// change between two calls: what is used keeps the *time* it needs to refill, to the nanosecond.
+/// A bucket is only valid with a [`Rate`] and with times from one origin. If the rate changes between two calls, the
+/// used part keeps the *time* that it needs to refill, to the nanosecond.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     /// When the bucket is full again, in nanoseconds since the caller's origin.
     full_at: u128,
-    /// What is over the whole nanoseconds, in parts of a nanosecond; see [`Rate::full_at`].
+    /// The remainder below a nanosecond, in parts of a nanosecond; see [`Rate::full_at`].
     parts: u64,
 }
 
 impl Bucket {
-    /// The time, rounded up to the nanosecond, from which on the bucket is full whatever its rate
-    /// becomes: when an owner may forget it.
+    /// The time, rounded up to the nanosecond, from which the bucket is full at any rate. From then on its owner may
+    /// forget it.
     pub fn full_by(&self) -> Duration {
         duration_of_nanos(self.full_at.saturating_add(u128::from(self.parts > 0)))
     }
 
-    /// Forgives what would keep the bucket from being full at `latest`.
+    /// Reduces the used part so that the bucket is full at `latest`.
     pub fn forgive_beyond(&mut self, latest: Duration) {
         if self.full_by() > latest {
             *self = Self { full_at: latest.as_nanos(), parts: 0 };
@@ -58,31 +55,31 @@ impl Bucket {
 }
 
 impl Rate {
-    /// A rate whose whole minute may be taken at once.
+    /// A rate that allows the amount of a whole minute at once.
     pub const fn per_minute(amount: NonZeroU64) -> Self {
         Self { per_minute: amount, burst: amount }
     }
 
-    /// The same rate, of which at most `burst` may be taken at once.
+    /// The same rate with at most `burst` at once.
     #[must_use]
     pub const fn with_burst(self, burst: NonZeroU64) -> Self {
         Self { per_minute: self.per_minute, burst }
     }
 
-    /// What a full bucket holds.
+    /// The capacity of a bucket.
     pub const fn burst(&self) -> NonZeroU64 {
         self.burst
     }
 
-    /// Takes `amount` if the bucket holds it; otherwise takes nothing.
+    /// Takes `amount` if the bucket has it, and nothing otherwise.
     ///
-    /// An amount larger than the burst would never be held. It is let through when the bucket is
-    /// full and leaves it in debt, so that one large request is possible but paid for: the next one
-    /// waits until the rate has made up for all of it. Taking zero succeeds unless there is a debt.
+    /// A bucket can never hold an amount larger than the burst. Such an amount passes if the bucket is full and leaves
+    /// it in debt. One large request is therefore possible, but the next one waits until the rate has made up for all
+    /// of it. Taking zero succeeds unless there is a debt.
     ///
     /// # Errors
     ///
-    /// The least time after which the same take succeeds if nothing else is taken meanwhile.
+    /// The shortest time after which the same take succeeds if nothing else is taken.
     pub fn take(&self, bucket: &mut Bucket, now: Duration, amount: u64) -> Result<(), Duration> {
         let used = self.used(bucket, now);
         let room = parts_of(self.burst.get().saturating_sub(amount));
@@ -93,42 +90,42 @@ impl Rate {
         Ok(())
     }
 
-    /// Takes `amount` whether the bucket holds it or not; what it does not hold becomes debt.
+    /// Takes `amount` unconditionally. An amount above the contents of the bucket becomes debt.
     pub fn charge(&self, bucket: &mut Bucket, now: Duration, amount: u64) {
         let from = self.full_at(bucket).max(self.parts_since_origin(now));
         self.store(bucket, from.saturating_add(parts_of(amount)));
     }
 
-    /// Returns `amount` of what was taken. The bucket never holds more than the burst by it.
+    /// Gives back `amount` of what was taken. The bucket never exceeds the burst.
     pub fn give_back(&self, bucket: &mut Bucket, amount: u64) {
         self.store(bucket, self.full_at(bucket).saturating_sub(parts_of(amount)));
     }
 
-    /// The largest amount, up to the burst, that a take would be given now.
+    /// The largest amount, up to the burst, that a take would get now.
     pub fn remaining(&self, bucket: &Bucket, now: Duration) -> u64 {
         self.burst.get().saturating_sub(self.in_use(bucket, now))
     }
 
-    /// What was taken and has not come back yet, rounded up; over the burst where there is debt.
+    /// The amount that was taken and is not yet available again, rounded up. More than the burst if there is debt.
     pub fn in_use(&self, bucket: &Bucket, now: Duration) -> u64 {
         let units = self.used(bucket, now).div_ceil(NANOS_PER_MINUTE);
         u64::try_from(units).unwrap_or(u64::MAX)
     }
 
-    /// Whether nothing is used, so that the bucket says no more than a new one would.
+    /// Whether nothing is used. The bucket is then equivalent to a new one.
     pub fn is_full(&self, bucket: &Bucket, now: Duration) -> bool {
         self.used(bucket, now) == 0
     }
 
-    /// What was taken and has not come back yet, in parts.
+    /// The amount that was taken and is not yet available again, in parts.
     fn used(&self, bucket: &Bucket, now: Duration) -> u128 {
         self.full_at(bucket).saturating_sub(self.parts_since_origin(now))
     }
 
-    /// The bucket's time in parts: `per_minute` of them are a nanosecond, so that one unit of the
-    /// rate is the same whole number of parts for every rate.
+    /// The bucket's time in parts. A nanosecond has `per_minute` parts, so one unit is the same whole number of parts
+    /// at every rate.
     fn full_at(&self, bucket: &Bucket) -> u128 {
-        // After a change of rate the remainder counts other parts; it stays below a nanosecond.
+        // After a change of rate the remainder is in units of the old rate. It stays below a nanosecond.
         let remainder = bucket.parts.min(self.per_minute.get() - 1);
         bucket.full_at.saturating_mul(self.parts_per_nano()).saturating_add(u128::from(remainder))
     }
@@ -142,7 +139,7 @@ impl Rate {
         now.as_nanos().saturating_mul(self.parts_per_nano())
     }
 
-    /// The time in which `parts` pass, rounded up to the nanosecond: the least that is enough.
+    /// The time in which `parts` pass, rounded up to the nanosecond.
     fn duration(&self, parts: u128) -> Duration {
         duration_of_nanos(parts.div_ceil(self.parts_per_nano()))
     }
@@ -152,12 +149,12 @@ impl Rate {
     }
 }
 
-/// How many parts of a nanosecond it takes until `amount` has come back.
+/// The parts of a nanosecond until `amount` is available again.
 fn parts_of(amount: u64) -> u128 {
     u128::from(amount) * NANOS_PER_MINUTE
 }
 
-/// The longest duration there is, where `nanos` are more.
+/// Converts `nanos` to a duration, limited to the longest one.
 fn duration_of_nanos(nanos: u128) -> Duration {
     let Ok(seconds) = u64::try_from(nanos / NANOS_PER_SECOND) else {
         return Duration::MAX;

@@ -1,11 +1,11 @@
-//! Requests and tokens a minute, counted in this process.
+//! Counts requests and tokens per minute in this process.
 //!
-//! What one replica needs, and what a replica falls back to where its Redis is away and the settings
-//! say so. It lives behind one plain mutex: a check is a lookup and some twenty integer operations,
-//! over before a second thread could have been woken, and no future of it ever waits.
+//! This limiter serves a single replica. It is also the fallback if Redis is unavailable and the settings allow it. It
+//! uses one plain mutex: a check is a lookup and some twenty integer operations, which take less time than waking a
+//! second thread. Its futures never wait.
 //!
-//! A tenant is remembered while it has something used; memory therefore follows the tenants active
-//! within the last minutes, not those that exist.
+//! A tenant is kept in memory while it has something in use. Memory therefore depends on the tenants active within the
+//! last minutes and not on the total number of tenants.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -19,10 +19,10 @@ use super::{Counted, LimitExceeded, LimitName, Quotas, RateLimiter, TakeError, T
 use crate::clock::Clock;
 use crate::units::Tokens;
 
-/// From how many remembered tenants on those with nothing used are looked for and forgotten.
+/// The number of tenants in memory from which idle ones are removed.
 const LEAST_TENANTS_TO_SWEEP: usize = 64;
 
-/// A limiter of one process.
+/// A rate limiter for one process.
 #[derive(Debug)]
 pub struct LocalRateLimiter {
     clock: Arc<dyn Clock>,
@@ -43,17 +43,17 @@ struct TenantBuckets {
 }
 
 impl LocalRateLimiter {
-    /// A limiter with which no tenant has used anything yet.
+    /// Creates a limiter in which nothing is in use.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let accounts = Accounts { by_tenant: HashMap::new(), sweep_at: LEAST_TENANTS_TO_SWEEP };
         Self { origin: clock.instant(), clock, accounts: Mutex::new(accounts) }
     }
 
-    /// [`RateLimiter::take_request`] without a future.
+    /// The synchronous form of [`RateLimiter::take_request`].
     ///
     /// # Errors
     ///
-    /// [`LimitExceeded`] where the minute's requests are used up.
+    /// [`LimitExceeded`] if the minute's requests are used up.
     pub fn take_request_now(&self, tenant: &str, quotas: &Quotas) -> Result<(), LimitExceeded> {
         let Some(quota) = quotas.requests_per_minute else {
             return Ok(());
@@ -64,11 +64,11 @@ impl LocalRateLimiter {
         take(LimitName::Requests, quota, bucket, now, 1)
     }
 
-    /// [`RateLimiter::take_tokens`] without a future.
+    /// The synchronous form of [`RateLimiter::take_tokens`].
     ///
     /// # Errors
     ///
-    /// [`LimitExceeded`] where the minute's tokens do not cover the bound.
+    /// [`LimitExceeded`] if the minute's tokens do not cover the bound.
     pub fn take_tokens_now(
         &self,
         tenant: &str,
@@ -91,7 +91,7 @@ impl LocalRateLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, Accounts> {
-        // Every change is a single assignment, so a panic elsewhere leaves nothing half done.
+        // Every change is a single assignment, so a panic elsewhere cannot leave a partial update.
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,7 +127,7 @@ impl RateLimiter for LocalRateLimiter {
 }
 
 impl Accounts {
-    /// The tenant's account, opened where there is none.
+    /// Returns the tenant's account, and creates it if there is none.
     fn of(&mut self, tenant: &str, now: Duration) -> &mut TenantBuckets {
         if !self.by_tenant.contains_key(tenant) {
             self.sweep(now);
@@ -135,8 +135,8 @@ impl Accounts {
         self.by_tenant.entry(tenant.into()).or_default()
     }
 
-    /// Forgets idle accounts, but only once there are twice as many as were left last time: so an
-    /// opened account pays for looking at two, however many there are.
+    /// Removes idle accounts, but only when the number of accounts has doubled since the last sweep. The amortised cost
+    /// of a new account is then two visits, whatever the number of accounts.
     fn sweep(&mut self, now: Duration) {
         if self.by_tenant.len() < self.sweep_at {
             return;
@@ -147,7 +147,7 @@ impl Accounts {
 }
 
 impl TenantBuckets {
-    /// Whether a new account would say the same.
+    /// Whether the account is equivalent to a new one.
     fn is_idle(&self, now: Duration) -> bool {
         self.requests.full_by() <= now && self.tokens.full_by() <= now
     }

@@ -1,17 +1,18 @@
-//! Requests a minute, tokens a minute and requests at once, for each tenant.
+//! Limits requests per minute, tokens per minute and concurrent requests for each tenant.
 //!
-//! The limits protect the tenants from each other and the upstream's quota from one tenant's loop;
-//! they are not a budget, which would have to survive a crash. So what is counted may be lost: it
-//! lives in memory, of this process ([`local`]) or of a Redis that all replicas share ([`shared`]).
-//! Requests at once are counted in the process in either case ([`concurrency`] says why).
+//! The limits protect tenants from each other, and the upstream's quota from a loop in one tenant's client. They are
+//! not a budget, which must survive a crash, so their counts may be lost. The counts are in the memory of this process
+//! ([`local`]) or in a Redis that all replicas share ([`shared`]). Concurrent requests are always counted in the
+//! process ([`concurrency`] gives the reasons).
 //!
-//! A minute's whole quota may come at once. Callers of OCR services read sixty a minute as "I may
-//! send my sixty pages"; a limiter that spaced them a second apart would refuse the second page of
-//! every document and teach clients to ignore 429. The price is that a tenant that rested can pass
-//! nearly twice its quota within some minute: what it saved up, and what comes back meanwhile. The
-//! upstream does not see that burst, since calls to it are paced.
+//! The quota of a whole minute may be used at once. Callers of OCR services understand sixty a minute as "I may send my
+//! sixty pages". A limiter with a spacing of one second would reject the second page of every document and train
+//! clients to ignore 429. The cost is that an idle tenant can pass nearly twice its quota within one minute: the saved
+//! quota, and the part that refills meanwhile. Calls to the upstream are paced, so the upstream does not see that
+//! burst.
 //!
-//! The quotas are arguments and only what is used is kept, as a share of the minute; so a changed
+//! Quotas are arguments, and only the used part is stored, as a share of the minute. A changed quota therefore applies
+//! from the next call, and a used-up minute refills at the new rate.
 //! quota holds from the next call on, and a used-up minute refills at the new pace.
 
 pub mod concurrency;
@@ -29,29 +30,29 @@ use futures_util::future::BoxFuture;
 
 use crate::units::Tokens;
 
-/// Counts the use of each tenant in a minute. Implemented in the process and in Redis.
+/// Counts the use of each tenant per minute. There are implementations in the process and in Redis.
 pub trait RateLimiter: fmt::Debug + Send + Sync {
-    /// Counts one request against the tenant's requests a minute.
+    /// Counts one request against the tenant's requests per minute.
     ///
     /// # Errors
     ///
-    /// [`TakeError::Exceeded`] where the minute's requests are used up,
-    /// [`TakeError::Unavailable`] where that cannot be known.
+    /// [`TakeError::Exceeded`] if the minute's requests are used up, [`TakeError::Unavailable`] if this cannot be
+    /// determined.
     fn take_request<'a>(
         &'a self,
         tenant: &'a str,
         quotas: &'a Quotas,
     ) -> BoxFuture<'a, Result<(), TakeError>>;
 
-    /// Takes the most that a request can be billed from the tenant's tokens a minute.
+    /// Takes the upper bound of a request's bill from the tenant's tokens per minute.
     ///
-    /// A bound larger than the whole quota passes when nothing is in use, and is paid for by the
-    /// minutes after it: a document of many pages must not be refused for ever.
+    /// A bound above the whole quota passes when nothing is in use, and later minutes make up for it. Otherwise a
+    /// document of many pages would be rejected forever.
     ///
     /// # Errors
     ///
-    /// [`TakeError::Exceeded`] where the minute's tokens do not cover the bound,
-    /// [`TakeError::Unavailable`] where that cannot be known.
+    /// [`TakeError::Exceeded`] if the minute's tokens do not cover the bound, [`TakeError::Unavailable`] if this cannot
+    /// be determined.
     fn take_tokens<'a>(
         &'a self,
         tenant: &'a str,
@@ -59,15 +60,15 @@ pub trait RateLimiter: fmt::Debug + Send + Sync {
         bound: Tokens,
     ) -> BoxFuture<'a, Result<Taken, TakeError>>;
 
-    /// Replaces a bound that was taken by the bill: gives the rest back, or charges what was
-    /// billed above it, which cannot be refused any more.
+    /// Replaces a taken bound with the billed amount. Gives back the difference, or charges an amount above the bound
+    /// unconditionally.
     ///
-    /// Returns at once, because it is called where something is dropped; a shared limiter acts on it
-    /// a little later. Tokens whose settlement gets lost come back with time.
+    /// Returns immediately, because it is called when a value is dropped; a shared limiter applies it a little later. If a
+    /// settlement is lost, its tokens become available again with time.
     fn settle_tokens(&self, tenant: &str, quotas: &Quotas, taken: Taken, billed: Tokens);
 }
 
-/// Tokens that were taken and are to be settled.
+/// Tokens that were taken and must be settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "tokens that are not settled count as used in full"]
 pub struct Taken {
@@ -75,7 +76,7 @@ pub struct Taken {
     counted: Counted,
 }
 
-/// The place of a count: tokens must not be given back where they were never taken.
+/// Where tokens were counted. They must be given back in the same place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counted {
     /// In this process.
@@ -84,30 +85,30 @@ enum Counted {
     InStore,
 }
 
-/// The quotas of one tenant; `None` is no limit.
+/// The quotas of one tenant; `None` means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quotas {
-    /// Requests a minute, all of which may come at once.
+    /// Requests per minute, all of which may come at once.
     pub requests_per_minute: Option<NonZeroU64>,
-    /// Tokens a minute, in and out, all of which may be taken at once.
+    /// Input and output tokens per minute, all of which may be taken at once.
     pub tokens_per_minute: Option<NonZeroU64>,
-    /// Requests that may be worked on at the same time.
+    /// Concurrent requests.
     pub concurrency: Option<NonZeroU64>,
 }
 
 /// Which quota was used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LimitName {
-    /// Requests a minute.
+    /// Requests per minute.
     Requests,
-    /// Tokens a minute.
+    /// Tokens per minute.
     Tokens,
-    /// Requests at the same time.
+    /// Concurrent requests.
     Concurrency,
 }
 
 impl LimitName {
-    /// The tenant setting's name, which problem documents and metrics use too.
+    /// The name of the tenant setting. Problem documents and metrics also use it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "rpm",
@@ -123,28 +124,28 @@ impl fmt::Display for LimitName {
     }
 }
 
-/// A request that a quota has no room for; nothing was taken.
+/// A request that exceeds a quota. Nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the limit {limit} is {allowed}, and this request would make it {actual}")]
 pub struct LimitExceeded {
-    /// The quota.
+    /// The exceeded quota.
     pub limit: LimitName,
-    /// The use with this request.
+    /// The use including this request.
     pub actual: u64,
-    /// The quota.
+    /// The value of the quota.
     pub allowed: u64,
-    /// The least time after which the same request can pass. For requests and tokens it passes then
-    /// unless the tenant takes more meanwhile.
+    /// The shortest time after which the same request can pass. For requests and tokens it does pass then, unless the
+    /// tenant takes more in the meantime.
     pub retry_after: Duration,
 }
 
-/// Why a request may not be made now.
+/// Why a request is rejected now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TakeError {
-    /// A quota has no room for it.
+    /// The request exceeds a quota.
     #[error(transparent)]
     Exceeded(#[from] LimitExceeded),
-    /// The store of the counts does not answer, and no request may pass uncounted.
+    /// The store of the counts is unavailable, and requests must not pass uncounted.
     #[error("the store of rate limits is not available")]
     Unavailable,
 }

@@ -1,16 +1,15 @@
-//! Requests and tokens a minute, counted in a Redis that all replicas share.
+//! Counts requests and tokens per minute in a Redis that all replicas share.
 //!
-//! One script does everything to one bucket in one round trip (`bucket.lua`), with Redis's own
-//! clock, so that neither a race nor a difference between the replicas' clocks can pass more than the
-//! quota (docs/adr/0006-rate-limits-in-redis.md). It is the arithmetic of [`gcra`](super::gcra), to the
-//! microsecond.
+//! One script (`bucket.lua`) performs each operation on a bucket in one round trip, with the clock of Redis. Neither a
+//! race nor a difference between the replicas' clocks can therefore exceed the quota
+//! (docs/adr/0006-rate-limits-in-redis.md). The arithmetic is that of [`gcra`](super::gcra), to the microsecond.
 //!
-//! If Redis does not answer, the settings decide. `closed`: a request that cannot be counted is
-//! refused. `local`: this process counts by itself, so that each replica allows a whole quota.
-//! Either way nobody waits longer than `redis.timeout_ms`, and during an outage the link
-//! ([`redis`](crate::redis)) answers without a wait. A tenant without limits never depends on Redis at all.
+//! The settings decide what happens if Redis does not answer. `closed`: requests that cannot be counted are rejected.
+//! `local`: this process counts on its own, so each replica allows a whole quota. In both cases no request waits longer
+//! than `redis.timeout_ms`, and during an outage the link ([`redis`](crate::redis)) answers immediately. Tenants
+//! without limits do not depend on Redis.
 //!
-//! Each key names its tenant in braces, as a cluster would want it.
+//! Each key contains its tenant in braces, which is the hash tag of a Redis cluster.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -30,34 +29,35 @@ use crate::redis::script::ScriptCall;
 use crate::redis::settings::OnFailure;
 use crate::units::Tokens;
 
-/// Settlements on their way to Redis at once. One more is dropped, and its tokens come back with time.
+/// The largest number of concurrent settlements. A further one is dropped, and its tokens become available again with
+/// time.
 const MOST_SETTLEMENTS: usize = 1024;
 
-/// Whose clock says how much has come back.
+/// The clock for the refill of buckets.
 #[derive(Debug, Clone)]
 pub enum TimeSource {
-    /// That of the Redis server, which is one for all replicas.
+    /// The clock of the Redis server, shared by all replicas.
     Server,
-    /// The wall time of this one; for tests.
+    /// The wall clock of this `Clock`; for tests.
     Clock(Arc<dyn Clock>),
 }
 
-/// A limiter whose counts are shared by all that use the same Redis.
+/// A limiter whose counts are shared by all users of one Redis.
 #[derive(Debug)]
 pub struct RedisRateLimiter {
     link: Arc<Link>,
     time: TimeSource,
-    /// Counts where Redis does not answer; `None` refuses then.
+    /// The limiter to use if Redis does not answer; with `None` requests are rejected.
     fallback: Option<LocalRateLimiter>,
     settlements: Arc<Semaphore>,
     tasks: TaskTracker,
-    /// Permits are dropped anywhere, also where there is no current runtime.
+    /// Permits may be dropped in a context without a current runtime.
     runtime: Handle,
 }
 
 impl RedisRateLimiter {
-    /// A limiter that counts over `link`, which is given [`Self::probe`]. `tasks` tracks the settlements under
-    /// way, for which a stop shall wait.
+    /// Creates a limiter on `link`, which must be set up with [`Self::probe`]. `tasks` tracks pending settlements, so
+    /// that the shutdown can wait for them.
     pub fn new(
         link: Arc<Link>,
         time: TimeSource,
@@ -77,12 +77,12 @@ impl RedisRateLimiter {
         }
     }
 
-    /// A call that shows whether the limiter can count over a connection.
+    /// A call that checks whether the limiter can count over a connection.
     pub fn probe() -> ScriptCall<'static> {
         probe()
     }
 
-    /// Takes from the shared bucket; `None` where Redis is away.
+    /// Takes from the shared bucket; `None` if Redis is unavailable.
     async fn take(
         &self,
         limit: LimitName,
@@ -96,7 +96,7 @@ impl RedisRateLimiter {
         Some(verdict(&answer, limit, quota, amount))
     }
 
-    /// Corrects a bound that took too much or too little, on a task of its own.
+    /// Corrects a bound that was too high or too low, in a separate task.
     fn settle(&self, tenant: &str, quota: NonZeroU64, action: Action, amount: u64) {
         let Ok(place) = Arc::clone(&self.settlements).try_acquire_owned() else {
             tracing::debug!("a settlement was dropped: too many are on their way to Redis");
@@ -175,7 +175,7 @@ impl RateLimiter for RedisRateLimiter {
     }
 }
 
-/// The name of a tenant's bucket. The braces keep both of a tenant's in one slot of a cluster.
+/// The key of a tenant's bucket. The braces put both buckets of a tenant into one cluster slot.
 fn key(tenant: &str, limit: LimitName) -> String {
     format!("ocr-gateway:{{{tenant}}}:{limit}")
 }
