@@ -29,26 +29,26 @@ use crate::metering::context::{Held, RequestContext, RequestPlaces};
 use crate::rate_limit::concurrency::Slot;
 use crate::telemetry::metrics::NO_TENANT;
 
-/// The label of refusals for the sake of other tenants.
+/// The metric label of refusals because the tenant's share is used up.
 const SHARE: &str = "share";
 
-/// A request that was let in.
+/// An admitted request.
 #[derive(Debug)]
 pub(super) struct Entered {
-    /// Who is calling.
+    /// The tenant of the key.
     pub(super) tenant: Arc<Tenant>,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
-    /// What is known of the caller while its calls wait.
+    /// Signals during a wait that the caller may have left or its key is no longer valid.
     pub(super) watch: Watch,
-    /// What the request takes up; its work keeps a clone.
+    /// The places that the request occupies. Its work keeps a clone.
     pub(super) places: Arc<RequestPlaces>,
-    /// Memory for its body, as far as that was announced.
+    /// Memory for the declared length of its body.
     pub(super) memory: Arc<HeldBytes>,
 }
 
 impl Entered {
-    /// The context of the request's calls, which note what they cost on `tab`.
+    /// The context of the request's calls. They record their cost in `tab`.
     pub(super) fn context(&self, tab: Tab) -> RequestContext {
         RequestContext {
             tenant: Arc::clone(&self.tenant),
@@ -63,7 +63,7 @@ impl Entered {
     }
 }
 
-/// Lets a request in. Every route that asks for a key begins with this.
+/// Admits a request. Every route that needs a key calls this first.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub(super) fn enter<'a>(
     gateway: &'a Gateway,
     request: &'a Request,
 ) -> impl Future<Output = Result<Entered, Problem>> + Send + use<'a> {
-    // A reference to the whole request, whose body is not `Sync`, could not be held while it waits.
+    // The body is not `Sync`, so a `Send` future cannot hold a reference to the whole request.
     let caller = (Caller::of(request), HalfClose::of(request));
     let_in(gateway, request.headers(), caller)
 }
@@ -110,11 +110,11 @@ async fn let_in(
     Ok(Entered { tenant, deadline, watch, places, memory: Arc::new(memory) })
 }
 
-/// Lets a request in that has a call made, unless its caller waits for less than any call takes.
+/// Admits a request that needs a call to the upstream.
 ///
 /// # Errors
 ///
-/// As [`enter`]; or 504, since no answer could come in time.
+/// As [`enter`], or 504 if the caller waits for less than [`LEAST_TIME_FOR_AN_ATTEMPT`].
 pub(super) fn enter_to_call<'a>(
     gateway: &'a Gateway,
     request: &'a Request,
@@ -151,8 +151,8 @@ async fn authenticate(gateway: &Gateway, headers: &HeaderMap) -> Result<Principa
     }
 }
 
-/// Takes a place for the request to run in, and only then one of the tenant's requests a minute: a
-/// client that retries while its places are taken does not use up its minute.
+/// Takes one of the tenant's concurrent requests first and one of its requests a minute second. So a client that
+/// retries while its concurrency limit is reached does not use up its rate limit.
 async fn take_slot(gateway: &Gateway, tenant: &Tenant) -> Result<Slot, Problem> {
     let (name, quotas) = (tenant.name.as_str(), admission::quotas(tenant));
     let taken = async {
@@ -166,15 +166,15 @@ async fn take_slot(gateway: &Gateway, tenant: &Tenant) -> Result<Slot, Problem> 
     })
 }
 
-/// The key that is presented, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+/// The presented key, from `Authorization: Bearer KEY` or `X-API-Key: KEY`.
 ///
-/// Proxies and meshes put credentials of their own into `Authorization`, so what does not look like a key
-/// of this service is passed over where something else does.
+/// Proxies and service meshes put their own credentials into `Authorization`. So if one header has a key of this
+/// service, credentials of another form are ignored.
 ///
 /// # Errors
 ///
-/// [`AuthError::Missing`] for none, [`AuthError::Ambiguous`] for two that differ: to pick one would charge
-/// one tenant for what may be another's.
+/// [`AuthError::Missing`] for no key, [`AuthError::Ambiguous`] for two different keys: the choice of one could charge
+/// the wrong tenant.
 fn presented_key(headers: &HeaderMap) -> Result<&str, AuthError> {
     let texts = |name| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let tokens = texts(header::AUTHORIZATION.as_str()).filter_map(|value| {
@@ -191,7 +191,7 @@ fn presented_key(headers: &HeaderMap) -> Result<&str, AuthError> {
     }
 }
 
-/// How long the caller waits: `Prefer: wait=SECONDS` (RFC 7240), at most the service's own limit.
+/// How long the caller waits: `Prefer: wait=SECONDS` (RFC 7240), but at most `most`.
 fn patience(headers: &HeaderMap, most: Duration) -> Duration {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let wait = preferences
@@ -201,17 +201,17 @@ fn patience(headers: &HeaderMap, most: Duration) -> Duration {
     wait.map_or(most, |seconds| Duration::from_secs(seconds).min(most))
 }
 
-/// The length of the body as its sender announced it, where it did.
+/// The declared length of the body.
 pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The bytes that will be held of the announced body. None of one that is too long will be read.
+/// The memory to reserve for the body, in bytes. It is 0 for a body over the limit, which is not read.
 fn announced_bytes(headers: &HeaderMap, limit: u64) -> u64 {
     announced_length(headers).filter(|&length| length <= limit).unwrap_or(0)
 }
 
-/// The refusal of a request for whose body there is no room.
+/// The refusal of a request if there is no memory for its body.
 pub(super) fn overloaded(gateway: &Gateway, tenant: &str, no_room: NoRoom) -> Problem {
     let NoRoom { actual, allowed, whose } = no_room;
     let detail = format!("With this upload {actual} bytes would be held at once");
@@ -239,7 +239,7 @@ fn over_share(gateway: &Gateway, tenant: &str, NoPlace { actual, allowed }: NoPl
     beyond_share(&detail).limit("tenant_in_flight_requests", actual, allowed)
 }
 
-/// 429 and not 503: the service has room, and this caller is to send less at once.
+/// 429 and not 503: the service has room, but this tenant must send fewer requests at once.
 fn beyond_share(detail: &str) -> Problem {
     let detail = format!(
         "{detail} Send fewer at once, or retry shortly. An operator can raise \
@@ -254,12 +254,12 @@ fn too_many(allowed: u64) -> Problem {
     busy(detail).limit("in_flight_requests", allowed.saturating_add(1), allowed)
 }
 
-/// Which place will be free, and when, nobody knows: uploads take moments and pages take seconds.
+/// The wait is a guess: an upload takes less than a second, and a page takes seconds.
 pub(super) fn busy(detail: String) -> Problem {
     Problem::new(ErrorCode::Overloaded, detail).after(Duration::from_secs(1))
 }
 
-/// Not retryable: the same wait would be too short again.
+/// Not retryable, because the same `Prefer: wait` would be too short again.
 fn too_impatient(asked: Duration) -> Problem {
     let (asked, least) = (asked.as_millis(), LEAST_TIME_FOR_AN_ATTEMPT.as_millis());
     let detail = format!(
@@ -287,7 +287,7 @@ mod tests {
         HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
     }
 
-    /// What is taken of these headers, or why none is.
+    /// The key from these headers, or the reason for the refusal.
     fn taken(given: &[(&'static str, &'static str)]) -> Result<String, &'static str> {
         let headers = given
             .iter()

@@ -1,9 +1,9 @@
-//! Every failure of the layers below as status, code and advice: the one file that maps them.
+//! Maps each failure of the layers below to a status, a code and advice. No other file does that.
 //!
-//! What a caller can mend is 4xx and says how; what the upstream did is 502, 503 or 504 and says
-//! whether to try again. The upstream's own words are not reported, because they speak of an account and a
-//! request that the caller has never seen; its code and request id are. Only who speaks its protocol, and so
-//! wrote the request, is given what it says of that (`verbatim`).
+//! An error that the caller can correct is 4xx and says how. An error of the upstream is 502, 503 or 504 and says
+//! whether a retry may help. The answer contains the upstream's error code and request id, but not its message, which
+//! describes an account and a request that the caller has never seen. Callers of the drop-in paths wrote that request
+//! themselves, so they get the upstream's message about it (`verbatim`).
 
 use std::time::Duration;
 
@@ -28,10 +28,10 @@ use crate::quote::limits::LimitViolation;
 use crate::rate_limit::LimitExceeded;
 use crate::units::Money;
 
-/// How long to wait where the failing side did not say: long enough to matter, short enough to heal.
+/// The `Retry-After` for a failure that gives none itself.
 const SOON: Duration = Duration::from_secs(5);
 
-/// How long to wait for a person to mend the account.
+/// The `Retry-After` for a failure that an operator must repair.
 const LATER: Duration = Duration::from_mins(1);
 
 impl From<AuthError> for Problem {
@@ -86,7 +86,7 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// Where what was spent is only looked at.
+/// An error while the ledger is read for a report. No request is charged.
 impl From<LedgerStoreError> for Problem {
     fn from(error: LedgerStoreError) -> Self {
         match error {
@@ -103,7 +103,7 @@ impl From<LedgerStoreError> for Problem {
     }
 }
 
-/// 429 and not 402: the caller is to come back later, and clients know how to do that with a 429
+/// 429 and not 402: the caller should retry later, and clients retry after a 429
 /// (docs/adr/0008-budget-exhausted-is-429.md).
 fn over_budget(exceeded: &BudgetExceeded, detail: &str) -> Problem {
     let advice = if exceeded.never_fits() {
@@ -156,7 +156,7 @@ impl From<DropinError> for Problem {
     }
 }
 
-/// 404: a model that there is not, where the vendor's protocols have a status for it.
+/// 404 for an unknown model, on the drop-in paths: the vendor's protocols have that status for it.
 pub(super) fn no_such_model(detail: impl Into<Box<str>>) -> Problem {
     Problem::new(ErrorCode::ModelNotFound, detail)
 }
@@ -306,7 +306,7 @@ fn unquotable(error: &QuoteError, detail: String) -> Problem {
     }
 }
 
-/// What the upstream did, as the caller's next step.
+/// The problem for a failed call to the upstream.
 pub(super) fn upstream(error: &CallError) -> Problem {
     let mut problem = situation(error);
     problem.retryable = error.fault.is_retryable();
@@ -336,7 +336,7 @@ fn situation(error: &CallError) -> Problem {
         .after((*retry_after).max(SOON)),
         CallFault::Timeout(_) => Problem::new(ErrorCode::UpstreamTimeout, format!("The upstream did not answer in time.{reference}"),
         ),
-        // A caller who has left does not read it.
+        // `Abandoned` means that the caller has left, so nobody reads this answer.
         CallFault::DeadlineExceeded | CallFault::Abandoned => deadline_exceeded(),
         CallFault::Refused(refusal) => (**refusal).clone().into(),
         CallFault::ContentRejected => Problem::new(ErrorCode::ContentRejected, format!("The upstream's content inspection refuses the image or its text.{reference}"),
@@ -368,7 +368,7 @@ fn failed(code: ErrorCode, reference: &str) -> Problem {
     Problem::new(code, format!("The upstream did not give a usable answer.{reference}"))
 }
 
-/// What a complaint to the vendor needs: its code, its request id, the number of attempts.
+/// The facts for a support request to the vendor: its error code, its request id, the number of attempts.
 fn reference(error: &CallError) -> String {
     let code = error.fault.code().map(|code| format!(" Its code: {code}."));
     let id = error.request_id.as_ref().map(|id| format!(" Its request id: {id}."));

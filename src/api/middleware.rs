@@ -1,5 +1,4 @@
-//! What every request gets: an id, a span, a time limit, a log line, metrics, and its error written
-//! out.
+//! The middleware of all requests: request id, span, time limit, log line, metrics and the serialisation of errors.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -30,17 +29,17 @@ use crate::telemetry::metrics::{Metrics, NO_TENANT};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest request id that is taken from a caller, in characters.
+/// The longest request id that is accepted from a caller, in characters.
 const REQUEST_ID_LENGTH: usize = 128;
 
-/// The status that is logged for a caller who left before the answer (nginx's convention).
+/// The status in the log if the caller closed its connection before the answer (nginx's convention).
 const CALLER_LEFT: u16 = 499;
 
-/// How much longer than its deadline a request may live before it is cut off from outside: the
-/// layers below see the deadline themselves and give better answers.
+/// The time from a request's deadline until the middleware cancels it. The layers below check the deadline themselves
+/// and give more precise errors.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What a route reports about a request for the log line and the metrics; rides on the response.
+/// A route's values for the log line and the metrics. A response extension.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
     /// The image's size.
@@ -49,7 +48,7 @@ pub(super) struct Served {
     pub(super) upload_bytes: Option<usize>,
 }
 
-/// The id of a request, for what is written before the middleware sees the response. Rides on the request.
+/// The id of a request, for errors that are written before the middleware sees the response. A request extension.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(Arc<str>);
 
@@ -65,8 +64,8 @@ impl RequestId {
     }
 }
 
-/// Who makes a request, once that is known. Rides on the request, so that it is known also of one that is
-/// refused or given up.
+/// The caller of a request, empty until the caller is authenticated. It is a request extension, so that the log also
+/// has the tenant of a request that is refused or abandoned.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Caller {
     tenant: Arc<SetOnce<Arc<Tenant>>>,
@@ -76,7 +75,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// A caller who is not known yet.
+    /// A caller that is not authenticated yet.
     fn of_connection(request: &Request, tab: Tab) -> Self {
         Self { tenant: Arc::default(), visit: request.extensions().get().cloned(), tab }
     }
@@ -86,17 +85,17 @@ impl Caller {
         request.extensions().get().cloned().unwrap_or_default()
     }
 
-    /// Notes who it is, and under which key the calls of the request are entered.
+    /// Stores the tenant, and the key that the calls of the request are booked under.
     pub(super) fn is(&self, caller: &Principal) {
         if let Some(visit) = &self.visit {
             visit.is_known();
         }
         self.tab.opened_with(caller.key.as_str());
-        // A request is let in once.
+        // A request is authenticated once, so the cell is empty.
         let _ = self.tenant.set(Arc::clone(&caller.tenant));
     }
 
-    /// Ready once it is known.
+    /// Ready once the tenant is known.
     async fn known(&self) {
         self.tenant.wait().await;
     }
@@ -107,7 +106,7 @@ impl Caller {
     }
 }
 
-/// Wraps a request in everything that all requests share.
+/// The middleware itself.
 pub(super) async fn observe(
     State(gateway): State<Arc<Gateway>>,
     path: Option<MatchedPath>,
@@ -150,7 +149,7 @@ pub(super) async fn observe(
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if gateway.is_draining() {
-        // Or the next request would come on this connection, to a replica that is about to go.
+        // Without this, the next request on this connection would reach a replica that is about to stop.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -177,15 +176,15 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     (printable && (1..=REQUEST_ID_LENGTH).contains(&id.len())).then(|| id.clone())
 }
 
-/// Writes the problem out that rides on a response; also for errors that axum made by itself. What the
-/// upstream said itself is no such error.
+/// Serialises the problem in the response's extensions, or an error of axum. An upstream answer that is passed on
+/// unchanged also has its problem in the extensions.
 fn written_out(mut response: Response, tab: &Tab, request_id: &str, instance: &str) -> Response {
     let dialect = Dialect::of(instance);
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let problem = problem.charged(tab);
         let served = response.extensions_mut().remove::<Served>().unwrap_or_default();
         let mut written = dialect.response(&problem, request_id, instance);
-        // The router's own word on a method that a path does not know.
+        // The router sets `Allow` on a 405.
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             written.headers_mut().insert(header::ALLOW, allow);
         }
@@ -204,8 +203,8 @@ fn written_out(mut response: Response, tab: &Tab, request_id: &str, instance: &s
     response
 }
 
-/// Watches over one request; if it is dropped before the answer, or the caller's side is closed, the caller
-/// has left.
+/// Records the outcome of one request. The caller counts as left if this is dropped before the answer, or if the
+/// caller closes its side of the connection.
 struct Watch {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
@@ -213,7 +212,7 @@ struct Watch {
     caller: Caller,
     span: Span,
     started: Instant,
-    /// Whether it is counted by now.
+    /// Whether the request is in the metrics already.
     counted: bool,
 }
 
@@ -230,8 +229,8 @@ impl Watch {
         }
     }
 
-    /// Waits for the answer that `work` makes. A caller whose side is closed has left once it is known who that
-    /// is: a client that closes it right behind its request would be nobody otherwise.
+    /// Waits for the answer of `work`. If the caller closes its side, it counts as left once its tenant is known.
+    /// Otherwise a client that closes its side right after its request would be recorded without a tenant.
     async fn over(
         &mut self,
         work: impl Future<Output = Response>,
@@ -288,8 +287,8 @@ impl Watch {
         );
     }
 
-    /// What the request cost; none where nothing was sent, or a stream goes on, which tells it in a line of
-    /// its own.
+    /// The cost of the request; none if no call was sent, or if a stream is still open. A stream logs its cost in a
+    /// line of its own.
     fn spend(&self, problem: Option<&Problem>) -> Option<Spend> {
         if let Some(spend) = problem.and_then(|problem| problem.usage.as_deref()) {
             return Some(spend.clone());
@@ -298,7 +297,7 @@ impl Watch {
         if tab.is_open() { None } else { Spend::on_calls(&tab.ended()) }
     }
 
-    /// Counts the request, unless it is counted as one whose caller has left.
+    /// Counts the request, unless it was counted when its caller left.
     fn record(&mut self, status: u16) -> Duration {
         let now = self.clock.instant();
         let took = now.saturating_duration_since(self.started);
@@ -310,7 +309,7 @@ impl Watch {
         took
     }
 
-    /// Notes that nobody may be there any more.
+    /// Records that the caller has probably left.
     fn left(&mut self) {
         self.record(CALLER_LEFT);
         let _inside = self.span.enter();
@@ -327,8 +326,7 @@ impl Drop for Watch {
     }
 }
 
-/// Whether a successful request of the route is not worth a line: probes and scrapes come by the
-/// thousand.
+/// Whether successful requests of the route are not logged, as probes and scrapes are frequent.
 fn is_quiet(route: &str) -> bool {
     matches!(route, "/livez" | "/readyz" | "/metrics")
 }

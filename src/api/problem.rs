@@ -1,8 +1,8 @@
-//! The one shape of every error: RFC 9457 problem details.
+//! Errors as RFC 9457 problem details.
 //!
-//! A route gives back a [`Problem`]; it rides on the response as an extension, and the middleware that
-//! knows the request writes it out. So the request id and the path stand in every error, also in those
-//! of the router, of a timeout and of a panic, and no route repeats them.
+//! A route returns a [`Problem`], which is stored in the response's extensions. The middleware serialises it and adds
+//! the request id and the path. So every error contains them, also the errors of the router, of a timeout and of a
+//! panic.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::dashscope::error::Verbatim;
 use crate::metering::spend::Spend;
 use crate::units::Money;
 
-/// The longest that a client library should wait by itself; OpenAI's for JavaScript ignores what is longer.
+/// The longest wait before an automatic retry. OpenAI's JavaScript library ignores a longer `Retry-After`.
 const LONGEST_CLIENT_WAIT: Duration = Duration::from_mins(1);
 
 /// An error as a caller sees it.
@@ -28,7 +28,7 @@ pub(super) struct Problem {
     pub(super) code: ErrorCode,
     /// The HTTP status: the code's, unless axum refused the request with one of its own.
     pub(super) status: StatusCode,
-    /// What happened this time, and what to do.
+    /// What happened in this request, and what the caller can do.
     pub(super) detail: Box<str>,
     /// Whether the same request may succeed later.
     pub(super) retryable: bool,
@@ -36,9 +36,9 @@ pub(super) struct Problem {
     pub(super) limit: Option<Box<Limit>>,
     /// What was wrong, place by place.
     pub(super) errors: Box<[Flaw]>,
-    /// The least time to wait before trying again.
+    /// The least time to wait before a retry.
     pub(super) retry_after: Option<Duration>,
-    /// What the tenant was charged all the same; none where that is nothing.
+    /// The tenant's charge for the failed request; none if it is zero.
     pub(super) usage: Option<Box<Spend>>,
     /// The upstream's own answer, for callers who speak its protocol.
     pub(super) verbatim: Option<Box<Verbatim>>,
@@ -59,7 +59,7 @@ pub(super) struct Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Quantity {
-    /// A number of whatever the limit counts.
+    /// A number, in the unit of the limit.
     Count(u64),
     /// An amount of money: a decimal string.
     Money(Money),
@@ -84,7 +84,7 @@ pub(super) struct Flaw {
     pub(super) pointer: String,
     /// The fault.
     pub(super) code: ErrorCode,
-    /// What is wrong and what would be right.
+    /// What is wrong, and what is valid.
     pub(super) detail: String,
 }
 
@@ -117,11 +117,11 @@ pub(super) struct ProblemDocument<'a> {
 }
 
 impl Problem {
-    /// A problem of a caller's making, or at least one that a caller cannot wait out.
+    /// A problem that a retry of the same request does not solve.
     pub(super) fn new(code: ErrorCode, detail: impl Into<Box<str>>) -> Self {
         Self {
             code,
-            // Each code's status is one that HTTP has.
+            // Each code has a valid HTTP status.
             status: StatusCode::from_u16(code.status())
                 .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             detail: detail.into(),
@@ -134,7 +134,7 @@ impl Problem {
         }
     }
 
-    /// A problem with the first flaw's code that lists every flaw and describes the first; none without a flaw.
+    /// A problem that lists all flaws; none if there is no flaw. Its code and its detail are those of the first flaw.
     pub(super) fn of_flaws(flaws: Vec<Flaw>) -> Option<Self> {
         let Flaw { pointer, code, detail } = flaws.first()?;
         let detail = format!("{} {detail}.", pointer.trim_start_matches('/'));
@@ -166,7 +166,7 @@ impl Problem {
         self
     }
 
-    /// Reports the tenant's charge: a call that is still under way counts at its bound.
+    /// Adds the tenant's charge. A call that is still in progress counts at its upper bound.
     #[must_use]
     pub(super) fn charged(mut self, tab: &Tab) -> Self {
         let sums = tab.at_most();
@@ -175,7 +175,7 @@ impl Problem {
         self
     }
 
-    /// Names the limit that was hit.
+    /// Adds the limit that was hit.
     #[must_use]
     pub(super) fn limit<Q: Into<Quantity>>(
         mut self,
@@ -188,7 +188,7 @@ impl Problem {
         self
     }
 
-    /// Names what was wrong.
+    /// Adds a flaw.
     #[must_use]
     pub(super) fn flaw(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let flaw = Flaw { pointer: pointer.into(), code: self.code, detail: detail.into() };
@@ -230,7 +230,7 @@ impl Problem {
         response
     }
 
-    /// Adds the part of the problem that is in a response's head, whatever its body is.
+    /// Adds the problem's headers, which do not depend on the form of the body.
     pub(super) fn add_headers(&self, headers: &mut HeaderMap) {
         if let Some(spend) = &self.usage {
             spent::tell(headers, spend);
@@ -239,7 +239,7 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
         if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-            // RFC 9110, section 15.5.16: which codings would have been taken.
+            // RFC 9110, section 15.5.16: the codings that are accepted.
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
@@ -248,7 +248,7 @@ impl Problem {
         }
     }
 
-    /// Whether a client that repeats by itself does well to: soon, and without paying twice.
+    /// Whether a client should retry automatically: the wait is short, and the failed request cost nothing.
     pub(super) fn invites_retry(&self) -> bool {
         let soon = self.retry_after.unwrap_or_default() <= LONGEST_CLIENT_WAIT;
         self.retryable && soon && self.usage.is_none()
@@ -263,8 +263,8 @@ pub(super) fn sentence(error: &dyn std::error::Error) -> String {
     first.chain(letters).chain(['.']).collect()
 }
 
-/// The wait rounded up, so that `Retry-After` is never too early, and at least a second, because zero
-/// would invite a loop.
+/// The wait in seconds. It is rounded up, so that `Retry-After` is never too early. It is at least 1, because clients
+/// would retry in a loop after a 0.
 fn whole_seconds(wait: Duration) -> u64 {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     seconds.max(1)

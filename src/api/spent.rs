@@ -1,5 +1,5 @@
-//! How a response reports the cost of its request, where the body has no place for it: in headers, or, where the
-//! body is a stream and its bill comes last, in trailers (RFC 9110, 6.5).
+//! The cost of a request in its response, if the body has no field for it: in headers, or in trailers if the body is a
+//! stream, because a stream's cost is known only at its end (RFC 9110, 6.5).
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -13,7 +13,7 @@ const INPUT: HeaderName = HeaderName::from_static("ocr-tokens-input");
 const OUTPUT: HeaderName = HeaderName::from_static("ocr-tokens-output");
 const UNVERIFIED: HeaderName = HeaderName::from_static("ocr-tokens-unverified");
 
-/// The tab on which the calls of this request are noted. The middleware puts it there.
+/// The tab that records the calls of this request. The middleware adds it to the request.
 pub(super) fn tab_of(request: &Request) -> Tab {
     request.extensions().get().cloned().unwrap_or_default()
 }
@@ -31,15 +31,15 @@ pub(super) fn tell(headers: &mut HeaderMap, spend: &Spend) {
     }
 }
 
-/// Tells in the head of a stream what was lost before it began. What the stream itself costs is not known
-/// then.
+/// Reports in the headers of a stream the unverified tokens of attempts that failed before it began. The cost of the
+/// stream itself is not known yet.
 pub(super) fn tell_lost(headers: &mut HeaderMap, spent: &Spent) {
     if spent.unverified > Tokens::ZERO {
         headers.insert(UNVERIFIED, HeaderValue::from(spent.unverified.get()));
     }
 }
 
-/// Whether the caller takes trailers: others may merge them with headers, or lose them.
+/// Whether the caller accepts trailers. Other callers may merge them into the headers or drop them.
 pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
     let listed = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
     listed
@@ -53,7 +53,7 @@ pub(super) fn announce_trailers(headers: &mut HeaderMap) {
     headers.insert(header::TRAILER, HeaderValue::from_static(names));
 }
 
-/// The trailers of a stream: all that the request cost.
+/// The trailers of a stream: the whole cost of the request.
 pub(super) fn trailers(tab: &Tab) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if let Some(spend) = Spend::on_calls(&tab.ended()) {

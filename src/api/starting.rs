@@ -1,7 +1,7 @@
-//! What a process answers before it serves: that it is alive, and what it waits for.
+//! The answers of a process during its start: it is alive, and it waits for something.
 //!
-//! Kubernetes restarts a pod that does not answer at `/livez`. A database that is away would not come back by
-//! that, and a migration would be cut off and begin anew. So a process answers before it has either.
+//! Kubernetes restarts a pod if `/livez` does not answer. A restart does not help if the database is down, and it would
+//! abort a migration, which would then start again. So `/livez` answers before the database is reached and migrated.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,15 +16,15 @@ use super::problem::Problem;
 use super::routes::health;
 use crate::code::ErrorCode;
 
-/// How far a start has come.
+/// The progress of a start.
 #[derive(Debug, Clone, Default)]
 pub struct Starting {
-    /// What it waits for; empty at first.
+    /// What the start waits for; empty at first.
     reason: Arc<Mutex<String>>,
 }
 
 impl Starting {
-    /// Notes what the start waits for.
+    /// Sets what the start waits for.
     pub fn waits_for(&self, reason: String) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
@@ -38,7 +38,7 @@ impl Starting {
     }
 }
 
-/// What is answered on the listener of metrics and health while the service starts.
+/// The routes of the metrics and health listener while the service starts.
 pub fn router(starting: &Starting) -> Router {
     Router::new()
         .route("/livez", get(health::live))
@@ -46,7 +46,7 @@ pub fn router(starting: &Starting) -> Router {
         .with_state(starting.clone())
 }
 
-/// `GET /readyz`, and what else is not there yet.
+/// `GET /readyz`, and all paths that are not served yet.
 async fn not_ready(State(starting): State<Starting>, request: Request) -> Response {
     let problem = Problem::new(ErrorCode::NotReady, starting.detail());
     let id = middleware::request_id(request.headers());
