@@ -1,4 +1,4 @@
-//! What was spent and what is left, as the API and the command line tell it.
+//! Reports of spend and remaining budgets for the API and the command line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,66 +15,66 @@ use crate::units::{Cost, Currency, Money, Tokens, Usage};
 /// The answer of `GET /usage`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UsageReport {
-    /// Whose it is.
+    /// The tenant.
     pub tenant: String,
     /// The first day.
     pub from: Date,
     /// The last day, included.
     pub to: Date,
-    /// The budgets of now.
+    /// The current budgets.
     pub budgets: BudgetsReport,
-    /// By day and model.
+    /// Spend by day and model.
     pub days: Vec<DayReport>,
-    /// All of them together.
+    /// The sum of all rows.
     pub total: TotalReport,
 }
 
-/// What is left of the budgets.
+/// The current budgets and what remains of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BudgetsReport {
-    /// Of today.
+    /// The budgets of today.
     pub day: WindowReport,
-    /// Of this month.
+    /// The budgets of this month.
     pub month: WindowReport,
 }
 
 /// The budgets of one window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WindowReport {
-    /// When it began.
+    /// The start of the window.
     pub starts_at: Timestamp,
-    /// When the next begins.
+    /// The start of the next window.
     pub ends_at: Timestamp,
-    /// In tokens.
+    /// The token budget.
     pub tokens: BalanceReport<Tokens>,
-    /// In money, one for each currency of the price list and each that was spent.
+    /// The money budgets, one for each currency in the price list and each currency that was spent.
     pub cost: Vec<CostBalanceReport>,
 }
 
-/// A budget and what became of it.
+/// A budget and its use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BalanceReport<T> {
-    /// The budget; null where there is none.
+    /// The budget; null if there is none.
     pub limit: Option<T>,
-    /// What is spent.
+    /// The settled amount.
     pub settled: T,
-    /// What calls in flight hold.
+    /// The amount that calls in flight have reserved.
     pub reserved: T,
-    /// What is left; null where there is no budget.
+    /// The remaining amount; null if there is no budget.
     pub remaining: Option<T>,
 }
 
-/// A budget of money.
+/// A money budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct CostBalanceReport {
-    /// In which currency.
+    /// The currency.
     pub currency: Currency,
     /// The budget.
     #[serde(flatten)]
     pub balance: BalanceReport<Money>,
 }
 
-/// What was spent with one model on one day.
+/// The spend on one model on one day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DayReport {
     /// The day.
@@ -84,49 +84,49 @@ pub struct DayReport {
     /// Tokens and calls.
     #[serde(flatten)]
     pub spent: SpentReport,
-    /// What it cost.
+    /// The cost.
     pub cost: Cost,
 }
 
 /// Tokens and calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SpentReport {
-    /// Calls that were counted.
+    /// Number of counted calls.
     pub calls: u64,
-    /// Of them, those counted at their bound because the bill is unknown.
+    /// Number of calls that were counted at their bound because the bill is unknown.
     pub unverified_calls: u64,
-    /// Tokens of images.
+    /// Image tokens.
     pub image_tokens: Tokens,
-    /// Tokens of images and prompts.
+    /// Input tokens: images and prompts.
     pub input_tokens: Tokens,
-    /// Tokens that models wrote.
+    /// Output tokens.
     pub output_tokens: Tokens,
     /// All tokens.
     pub total_tokens: Tokens,
-    /// Of all tokens, those of calls whose bill is unknown.
+    /// The part of all tokens from calls whose bill is unknown.
     pub unverified_tokens: Tokens,
 }
 
-/// All days and models together.
+/// The sum over all days and models.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct TotalReport {
     /// Tokens and calls.
     #[serde(flatten)]
     pub spent: SpentReport,
-    /// What it cost, by currency.
+    /// The cost by currency.
     pub cost: Vec<Cost>,
 }
 
-/// Rows whose sum is larger than any ledger can count. At least one of them is wrong.
+/// The sum of the rows exceeds the range of a ledger, so at least one row is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Uncountable {
-    /// Of daily sums.
+    /// The sum of daily rows is too large.
     #[error(
         "the rows of these days add up to more than can be counted{}",
         .0.as_ref().map_or(String::new(), |row| format!("; the largest is ledger_usage, row of {row}"))
     )]
     Days(Option<Box<RowName>>),
-    /// Of single calls.
+    /// The sum of single calls is too large.
     #[error(
         "the calls of these days add up to more than can be counted; `ocr-gateway audit` names the sums that \
          they are in"
@@ -134,7 +134,7 @@ pub enum Uncountable {
     Calls,
 }
 
-/// What names a daily sum.
+/// The key of a daily sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowName {
     day: Date,
@@ -151,7 +151,7 @@ impl std::fmt::Display for RowName {
 }
 
 impl UsageReport {
-    /// The report of one tenant over the rows that answer `query`.
+    /// Builds the report of one tenant from the rows for `query`.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl UsageReport {
 }
 
 impl SpentReport {
-    /// The tokens and calls of a spending.
+    /// Converts a spending to tokens and calls.
     pub const fn of(spending: &Spending) -> Self {
         let calls = [spending.calls, spending.unverified_calls];
         Self::new(calls, &spending.usage, spending.unverified_tokens)
@@ -189,7 +189,7 @@ impl SpentReport {
 }
 
 impl TotalReport {
-    /// The sum of the rows.
+    /// Adds up the rows.
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ impl TotalReport {
         sum.ok_or_else(|| Uncountable::Days(largest(rows).map(Box::new)))
     }
 
-    /// The sum of the parts.
+    /// Adds up the parts.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl TotalReport {
         Self::sum(rows.iter().map(|row| &row.spending)).ok_or(Uncountable::Calls)
     }
 
-    /// The sum of these; none where it is larger than any ledger can count.
+    /// Adds up spendings; `None` if the sum exceeds the range of a ledger.
     fn sum<'a>(spendings: impl IntoIterator<Item = &'a Spending>) -> Option<Self> {
         let (mut calls, mut usage, mut unverified) = ([0_u64; 2], Usage::default(), Tokens::ZERO);
         let mut cost: BTreeMap<Currency, Money> = BTreeMap::new();
@@ -220,7 +220,7 @@ impl TotalReport {
             let sum = cost.entry(row.currency).or_default();
             *sum = sum.saturating_add(row.cost);
         }
-        // Sums that do not fit stay at the largest number.
+        // These sums saturate at the largest number.
         let counts = [calls[0], calls[1], usage.total().get(), unverified.get()];
         let money = cost.values().map(|amount| amount.nanos());
         if counts.into_iter().chain(money).any(|sum| sum == u64::MAX) {
@@ -245,8 +245,8 @@ fn largest(rows: &[UsageRow]) -> Option<RowName> {
 }
 
 impl BudgetsReport {
-    /// The budgets of the windows that `today` lies in, over the tenant's accounts. `priced` are the
-    /// currencies that can be spent, told also where nothing of them was.
+    /// Reports the budgets of the windows that contain `today`, from the tenant's accounts. `priced` are the currencies
+    /// with a price; they are reported even if nothing was spent in them.
     pub fn of(
         budgets: &Budgets,
         accounts: &[(AccountKey, Account)],

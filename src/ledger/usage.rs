@@ -1,4 +1,4 @@
-//! What was spent, as it is asked for and told.
+//! Queries and rows of usage.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -7,10 +7,10 @@ use super::account::AccountKey;
 use super::books::UsageKey;
 use crate::units::{Currency, Money, Tokens, Usage};
 
-/// Whose spend of which days is wanted.
+/// A query for the spend of some tenants on some days.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageQuery {
-    /// One tenant; none means all.
+    /// The tenant; `None` means all tenants.
     pub tenant: Option<String>,
     /// The first day.
     pub from: Date,
@@ -18,13 +18,13 @@ pub struct UsageQuery {
     pub to: Date,
 }
 
-/// A wish for usage that cannot be met.
+/// An invalid usage query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUsageQuery {
-    /// No day, or a text that says more than a day.
+    /// Not a day, or a text with more than a day.
     #[error("must be a day like 2026-01-31")]
     Day,
-    /// The days are the wrong way round.
+    /// The first day is after the last day.
     #[error("is {from}, which is after the last day, {to}")]
     Order {
         /// The first day.
@@ -35,8 +35,8 @@ pub enum InvalidUsageQuery {
 }
 
 impl UsageQuery {
-    /// The spend from one day to another. Without a last day until `today`; without a first one from
-    /// the beginning of the last day's month.
+    /// Creates a query for a range of days. The default for the last day is `today`. The default for the first day is
+    /// the start of the last day's month.
     ///
     /// # Errors
     ///
@@ -56,8 +56,7 @@ impl UsageQuery {
     }
 }
 
-/// Reads a day as it is asked for: `2026-01-31` and no other form. jiff would also take a moment, and
-/// pass over its time and zone.
+/// Parses a day in the form `2026-01-31` and no other. jiff would also accept a timestamp and ignore its time and zone.
 ///
 /// # Errors
 ///
@@ -72,71 +71,72 @@ pub fn day_named(text: &str) -> Result<Date, InvalidUsageQuery> {
     day.ok_or(InvalidUsageQuery::Day)
 }
 
-/// What one tenant spent with one model on one day.
+/// The spend of one tenant on one model on one day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
     /// The day.
     pub day: Date,
-    /// Who spent.
+    /// The tenant.
     pub tenant: String,
-    /// With which model.
+    /// The model.
     pub model: String,
-    /// What.
+    /// The spend.
     pub spending: Spending,
 }
 
-/// Calls that were counted, added up.
+/// The sum of counted calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spending {
-    /// Calls that were counted.
+    /// Number of counted calls.
     pub calls: u64,
-    /// Of them, those counted at their bound because the bill is unknown.
+    /// Number of calls that were counted at their bound because the bill is unknown.
     pub unverified_calls: u64,
     /// Tokens by kind.
     pub usage: Usage,
-    /// Of all tokens, those of calls whose bill is unknown.
+    /// The part of all tokens from calls whose bill is unknown.
     pub unverified_tokens: Tokens,
-    /// What it cost by the price list.
+    /// The cost by the price list.
     pub cost: Money,
-    /// In which currency.
+    /// The currency of the cost.
     pub currency: Currency,
 }
 
-/// What the spend of a tenant is divided by. The entries of single calls tell it, not the daily sums.
+/// The dimension by which a tenant's spend is divided. It is known from the entries of single calls and not from the
+/// daily sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Division {
-    /// The key that the calls were asked for with.
+    /// The API key of the calls.
     Key,
-    /// The endpoint of the upstream.
+    /// The upstream endpoint.
     Endpoint,
-    /// The hour of UTC in which they were asked for.
+    /// The UTC hour of the calls.
     Hour,
 }
 
-/// What one tenant spent with one key, at one endpoint or in one hour.
+/// The spend of one tenant for one key, one endpoint or one hour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartRow {
-    /// Which; none for the calls of which it is not known.
+    /// The part; `None` for calls whose part is unknown.
     pub part: Option<Part>,
-    /// Who spent.
+    /// The tenant.
     pub tenant: String,
-    /// What.
+    /// The spend.
     pub spending: Spending,
 }
 
-/// A part of a [`Division`].
+/// One part of a [`Division`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// A key's id or an endpoint's name.
     Named(String),
-    /// The beginning of an hour.
+    /// The start of an hour.
     Hour(Timestamp),
 }
 
-/// The columns of an account that its entries recount.
+/// The columns of an account that are recomputed from its entries.
 pub const RECOUNTED: [&str; 3] = ["granted", "settled", "reserved"];
 
-/// The columns of a daily sum, money last.
+/// The columns of a daily sum, with money last.
 pub const SUMMED: [&str; 7] = [
     "calls",
     "unverified_calls",
@@ -147,31 +147,31 @@ pub const SUMMED: [&str; 7] = [
     "cost_nanos",
 ];
 
-/// What does not count what the entries say. Amounts are wider than the columns of the tables, because a
-/// sum of entries that are wrong can be larger than a column holds.
+/// A count that does not match its entries. Amounts are wider than the columns of the tables, because a sum of wrong
+/// entries can exceed the range of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Imbalance {
     /// An account.
     Account {
-        /// Which.
+        /// The account.
         account: AccountKey,
-        /// What it counts, as [`RECOUNTED`] names it.
+        /// The stored values, in the order of [`RECOUNTED`].
         counted: [i128; 3],
-        /// The same by its entries.
+        /// The values recomputed from the entries.
         recounted: [i128; 3],
     },
-    /// A daily sum of what was spent.
+    /// A daily sum of spend.
     Usage {
-        /// Which.
+        /// The daily sum.
         usage: UsageKey,
-        /// What it counts, as [`SUMMED`] names it.
+        /// The stored values, in the order of [`SUMMED`].
         counted: Box<[i128; 7]>,
-        /// The same by its entries.
+        /// The values recomputed from the entries.
         recounted: Box<[i128; 7]>,
     },
-    /// An account or a daily sum under a name that this program does not write.
+    /// An account or a daily sum whose name this program cannot have written.
     Unreadable {
-        /// The columns of the name, as they stand in the table.
+        /// The columns of the name, as stored in the table.
         name: String,
         /// What is wrong with it.
         cause: String,

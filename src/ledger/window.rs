@@ -1,18 +1,17 @@
-//! Days and months, the spans that budgets are given for, in the time zone of the ledger.
+//! Budget windows: days and months in the time zone of the ledger.
 //!
-//! One zone holds for the whole service (`ledger.time_zone`), so that the clock of a replica's machine
-//! does not decide when a budget begins anew. A call belongs to the windows of the moment at which it
-//! was reserved, however late its bill comes.
+//! The whole service uses one zone (`ledger.time_zone`), so the local time of a replica's machine does not decide when
+//! a budget starts again. A call belongs to the windows of its reservation time, however late its bill arrives.
 //!
-//! A window is stored by the date of its first day. The zone is needed only to get from moments to
-//! dates and back, which [`Calendar`] does.
+//! A window is stored by the date of its first day. The zone is needed only for the conversion between times and dates,
+//! which [`Calendar`] performs.
 
 use jiff::civil::{Date, Time};
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 
-/// A span of the calendar that a budget is given for.
+/// The length of a budget window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Period {
@@ -23,10 +22,10 @@ pub enum Period {
 }
 
 impl Period {
-    /// Both, shorter first.
+    /// Both periods, the shorter one first.
     pub const ALL: [Self; 2] = [Self::Day, Self::Month];
 
-    /// The word in tables, metrics and answers.
+    /// The word for tables, metrics and API responses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Day => "day",
@@ -34,7 +33,7 @@ impl Period {
         }
     }
 
-    /// How a budget of this period is called.
+    /// The adjective for a budget of this period.
     pub const fn adjective(self) -> &'static str {
         match self {
             Self::Day => "daily",
@@ -46,14 +45,14 @@ impl Period {
 /// One day or one month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
-    /// Which of the two.
+    /// Whether it is a day or a month.
     pub period: Period,
     /// Its first day.
     pub starts_on: Date,
 }
 
 impl Window {
-    /// The window that `day` lies in.
+    /// The window that contains `day`.
     pub fn of(period: Period, day: Date) -> Self {
         let starts_on = match period {
             Period::Day => day,
@@ -62,7 +61,7 @@ impl Window {
         Self { period, starts_on }
     }
 
-    /// The first day after it.
+    /// The first day after the window.
     fn next_starts_on(self) -> Date {
         match self.period {
             Period::Day => self.starts_on.saturating_add(1.day()),
@@ -71,20 +70,22 @@ impl Window {
     }
 }
 
-/// The days of a time zone.
+/// The calendar days of a time zone.
 ///
-/// A day begins at the first moment at which the zone's clocks show its date, and ends when the next
-/// day begins. So the days follow each other without a gap and without an overlap, whatever the clocks
-/// do: a day has 23 or 25 hours when they change, begins at 01:00 where midnight is skipped, is longer
-/// where they are set back across midnight (the date that returns for a moment is not begun twice),
-/// and has no length where the zone leaves it out.
+/// A day starts at the first moment at which the zone's clocks show its date, and ends when the next day starts. Days
+/// therefore have no gaps and no overlaps, whatever the clock changes:
+///
+/// - A day with a clock change has 23 or 25 hours.
+/// - If midnight is skipped, the day starts when the clocks jump, as a rule to 01:00.
+/// - If the clocks are set back across midnight, the day is longer; a date that is shown again does not start twice.
+/// - A date that the zone leaves out has no length.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Calendar {
     zone: TimeZone,
 }
 
-/// A name that is not the name of a time zone.
+/// A name that is not a time zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a time zone of the IANA database; write a name like \"Asia/Shanghai\" or \"UTC\""
@@ -92,20 +93,20 @@ pub struct Calendar {
 pub struct UnknownTimeZone(String);
 
 impl Calendar {
-    /// The days of UTC.
+    /// The calendar in UTC.
     pub const UTC: Self = Self { zone: TimeZone::UTC };
 
-    /// The days of the time zone with this name in the IANA database.
+    /// The calendar for an IANA time zone name.
     ///
-    /// The database is the one that is compiled in, and never the machine's: a slim image has none, and
-    /// two replicas with databases of different years would not agree on when a day ends.
+    /// The database is compiled in, and that of the machine is never used. A slim image has none, and two replicas with
+    /// databases of different years would disagree on when a day ends.
     ///
     /// # Errors
     ///
     /// [`UnknownTimeZone`].
     pub fn named(name: &str) -> Result<Self, UnknownTimeZone> {
         let zone = TimeZoneDatabase::bundled().get(name).ok();
-        // jiff also knows "Etc/Unknown", which is a zone that was not found.
+        // jiff also accepts "Etc/Unknown", its name for a zone that was not found.
         let zone = zone.filter(|zone| !zone.is_unknown());
         let zone = zone.ok_or_else(|| UnknownTimeZone(name.to_owned()))?;
         Ok(Self { zone })
@@ -116,10 +117,10 @@ impl Calendar {
         self.zone.iana_name().unwrap_or("UTC")
     }
 
-    /// The day of a moment.
+    /// The day that contains a moment.
     pub fn day_of(&self, at: Timestamp) -> Date {
         let mut day = self.zone.to_datetime(at).date();
-        // Clocks that were set back across midnight show a day that is already over.
+        // After clocks were set back across midnight, they show a day that is already over.
         while let Ok(next) = day.tomorrow()
             && self.begins_at(next) <= at
         {
@@ -128,8 +129,8 @@ impl Calendar {
         day
     }
 
-    /// The hour that begins at this moment, as the zone's clocks show it, with the zone's offset: hours that come
-    /// twice when clocks are set back differ in it.
+    /// Formats the hour that starts at this moment in local time with its offset. The offset distinguishes the two
+    /// equal hours when clocks are set back.
     pub fn hour_text(&self, begins_at: Timestamp) -> String {
         begins_at.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M%:z").to_string()
     }
@@ -139,7 +140,7 @@ impl Calendar {
         self.begins_at(window.starts_on)
     }
 
-    /// The first moment after a window, when the next one begins.
+    /// The first moment after a window, at which the next one starts.
     pub fn ends_at(&self, window: &Window) -> Timestamp {
         self.begins_at(window.next_starts_on())
     }
@@ -149,10 +150,10 @@ impl Calendar {
         let midnight = day.to_datetime(Time::midnight());
         let moment = match self.zone.to_ambiguous_timestamp(midnight).offset() {
             AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(midnight),
-            // Midnight comes twice: the day begins at the first one.
+            // Midnight occurs twice: the day starts at the first one.
             AmbiguousOffset::Fold { before, .. } => before.to_timestamp(midnight),
-            // Midnight is skipped: the day begins when the clocks jump. By the offset after the jump,
-            // midnight was shortly before it.
+            // Midnight is skipped: the day starts when the clocks jump. With the offset after the jump, midnight is
+            // shortly before the jump.
             AmbiguousOffset::Gap { after, .. } => {
                 after.to_timestamp(midnight).map(|shortly_before| {
                     let mut changes = self.zone.following(shortly_before);
@@ -161,7 +162,7 @@ impl Calendar {
                 })
             }
         };
-        // Fails only at the ends of the calendar, eight thousand years from here.
+        // This fails only at the ends of the calendar, eight thousand years from now.
         moment.unwrap_or(Timestamp::MAX)
     }
 }
@@ -181,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// Zones whose clocks do, or once did, everything that clocks do.
+    /// Zones that cover every kind of clock change, past or present.
     const ZONES: [&str; 16] = [
         "UTC",
         "Asia/Shanghai",
@@ -193,7 +194,7 @@ mod tests {
         "America/Sao_Paulo",
         "Asia/Beirut",
         "Africa/Cairo",
-        // Midnight comes twice.
+        // Midnight occurs twice.
         "America/Havana",
         // Clocks were set back at one minute past midnight.
         "America/St_Johns",
@@ -212,7 +213,7 @@ mod tests {
         Calendar::named(zone).unwrap()
     }
 
-    /// When a day begins and how many minutes it has.
+    /// The start of a day and its length in minutes.
     fn day(zone: &str, day: Date) -> (String, i64) {
         let (calendar, window) = (calendar(zone), Window::of(Period::Day, day));
         let (start, end) = (calendar.starts_at(&window), calendar.ends_at(&window));
@@ -276,7 +277,7 @@ mod tests {
         // From 01:00 back to 00:00.
         let havana = day("America/Havana", date(2025, 11, 2));
         assert_eq!(havana, ("2025-11-02T04:00:00Z".to_owned(), 25 * 60));
-        // From 00:01 back to 23:01 of the day before, which is not begun again.
+        // From 00:01 back to 23:01 of the previous day, which does not start again.
         let zone = calendar("America/St_Johns");
         let second_evening: Timestamp = "2010-11-07T02:45:00Z".parse().unwrap();
         assert_eq!(zone.zone.to_datetime(second_evening).date(), date(2010, 11, 6));
@@ -310,7 +311,7 @@ mod tests {
             zone in prop::sample::select(&ZONES[..]),
             // From 1850 to 2150, so that each zone's whole history is among them.
             second in -3_786_912_000_i64..5_680_281_600,
-            // Every other moment is near the next change of the clocks.
+            // Half of the moments are near the next clock change.
             near_change in prop::option::of(-100_000_i64..100_000),
         ) {
             let calendar = calendar(zone);
@@ -324,7 +325,7 @@ mod tests {
                 let window = Window::of(period, day);
                 let (start, end) = (calendar.starts_at(&window), calendar.ends_at(&window));
                 prop_assert!(start <= at && at < end, "{zone} {at}: {start} to {end}");
-                // Its first moment is in it, and the moments at its edges are in its neighbours.
+                // The first moment is in the window, and the moments at its edges are in the neighbouring windows.
                 prop_assert_eq!(Window::of(period, calendar.day_of(start)), window);
                 let before = Window::of(period, calendar.day_of(start - 1.nanosecond()));
                 prop_assert!(before < window && calendar.ends_at(&before) <= start);

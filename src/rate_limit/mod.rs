@@ -63,8 +63,8 @@ pub trait RateLimiter: fmt::Debug + Send + Sync {
     /// Replaces a taken bound with the billed amount. Gives back the difference, or charges an amount above the bound
     /// unconditionally.
     ///
-    /// Returns immediately, because it is called when a value is dropped; a shared limiter applies it a little later. If a
-    /// settlement is lost, its tokens become available again with time.
+    /// Returns immediately, because it is called when a value is dropped; a shared limiter applies it a little later.
+    /// If a settlement is lost, its tokens become available again with time.
     fn settle_tokens(&self, tenant: &str, quotas: &Quotas, taken: Taken, billed: Tokens);
 }
 
