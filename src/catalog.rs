@@ -5,8 +5,8 @@
 //! in a region whose endpoints serve it, is rejected: a budget cannot be enforced for a call without a price.
 //!
 //! The regions for a caller are applied here, in one place. A [`Model`] that was looked up for a caller is sold only in
-//! the regions that the caller allows (docs/adr/0014-regions.md). The module does not know which caller has which
-//! regions.
+//! the regions in which the caller may be served (docs/adr/0014-regions.md). The module does not know the regions of
+//! each caller.
 
 mod model;
 mod settings;

@@ -75,7 +75,7 @@ impl Schema {
     }
 }
 
-/// The largest number of places in an answer with lists. Each field, element, list and object counts, including nulls.
+/// The limit of places in an answer with lists. Each field, element, list and object counts, including nulls.
 ///
 /// A model writes a row in a few bytes, but each of up to a hundred omitted fields becomes a null in `data` and an
 /// entry of some hundred bytes in `fields`. A page of small print has some thousand words.

@@ -13,7 +13,6 @@
 //!
 //! Quotas are arguments, and only the used part is stored, as a share of the minute. A changed quota therefore applies
 //! from the next call, and a used-up minute refills at the new rate.
-//! quota holds from the next call on, and a used-up minute refills at the new pace.
 
 pub mod concurrency;
 pub mod gcra;
