@@ -1,4 +1,4 @@
-//! From the text of a key to the tenant that it belongs to.
+//! Finds the tenant of a presented key.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,20 +13,20 @@ use super::recent::{Answer, MAX_AGE, Recent};
 use super::tenant::Tenant;
 use crate::clock::Clock;
 
-/// Look-ups of ids that are not known to exist, at once. Few, so that however many keys are made up most of
-/// the database's connections are left to others; a look-up takes a millisecond.
+/// The most concurrent look-ups of ids that were never found. It is small, so that invented keys leave most of the
+/// database's connections free. A look-up takes a millisecond.
 const STRANGERS_AT_ONCE: usize = 2;
 
-/// Who makes a request: the account that pays, and the key that was shown.
+/// An authenticated caller: the tenant that pays, and the presented key.
 #[derive(Debug, Clone)]
 pub struct Principal {
-    /// The account, as it was at most a second ago.
+    /// The tenant, at most a second old.
     pub tenant: Arc<Tenant>,
     /// The public name of the key.
     pub key: KeyId,
 }
 
-/// The key of a caller who was let in, for asking later whether it is still good.
+/// The key of an admitted caller, to check later whether it is still valid.
 #[derive(Debug, Clone)]
 pub struct AdmittedKey {
     authenticator: Arc<Authenticator>,
@@ -34,15 +34,15 @@ pub struct AdmittedKey {
 }
 
 impl AdmittedKey {
-    /// That of the key `key`, which `authenticator` has let in.
+    /// The admitted key `key` of `authenticator`.
     pub const fn new(authenticator: Arc<Authenticator>, key: KeyId) -> Self {
         Self { authenticator, key }
     }
 
-    /// Why the key is good no more, as of less than a second ago; none while it is good.
+    /// Why the key is no longer valid, at most a second late; none while it is valid.
     ///
-    /// The store is asked only where nothing younger than a second is remembered, so not by a call that is
-    /// sent as soon as it has come. It takes at most a second.
+    /// This queries the store only if the cache has no answer younger than a second, so not for a call that is sent at
+    /// once. It takes at most a second.
     ///
     /// # Errors
     ///
@@ -72,15 +72,15 @@ pub struct Authenticator {
 impl Authenticator {
     /// An authenticator of the tenants in `directory`.
     pub fn new(directory: Arc<Directory>, clock: Arc<dyn Clock>) -> Self {
-        // A store that needs longer answers with what may be older than a second.
+        // A slower answer may be older than a second.
         let strangers = Semaphore::new(STRANGERS_AT_ONCE);
         Self { directory, clock, recent: Mutex::default(), strangers, patience: MAX_AGE }
     }
 
-    /// The caller that `presented` is the key of.
+    /// The caller with the key `presented`.
     ///
-    /// Takes at most a second, however long the store takes. Concurrent requests with a key that is
-    /// not remembered each ask the store; with one that is, at most one of them does.
+    /// This takes at most a second, however slow the store is. Concurrent requests each query the store if the key is
+    /// not cached. If it is cached, at most one of them does.
     ///
     /// # Errors
     ///
@@ -111,12 +111,12 @@ impl Authenticator {
         }
     }
 
-    /// Looks up an id that may be made up, in a queue with all such ids.
+    /// Looks up an id that may be invented, in a queue with all such ids.
     async fn look_up_stranger(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
         let came_at = self.clock.instant();
         // Nothing closes the semaphore.
         let _turn = self.strangers.acquire().await;
-        // Somebody before may have asked for the same id.
+        // An earlier request in the queue may have looked up the same id.
         if let Some(answer) = self.recent().answer_since(id, came_at) {
             return Ok(answer.0);
         }
@@ -134,7 +134,7 @@ impl Authenticator {
         }
     }
 
-    /// Uses the remembered answer until it is a second old, even where the store just failed.
+    /// Uses the cached answer until it is a second old, even if the store just failed.
     fn answer_without_store(
         &self,
         id: &KeyId,
@@ -143,8 +143,8 @@ impl Authenticator {
         self.recent().answer(id, self.clock.instant()).map(|answer| answer.0).ok_or(failure)
     }
 
-    /// Compares the secret first, so that only the holder of a key learns its state. An unknown id is compared with
-    /// a hash that no key has, which takes as long.
+    /// Compares the hash first, so that only the holder of a key learns its state. An unknown id is compared with a
+    /// hash that no key has, which takes the same time.
     fn judge(
         &self,
         key: ParsedKey,
@@ -162,7 +162,7 @@ impl Authenticator {
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
-        // A panic elsewhere leaves at worst a forgotten answer.
+        // After a panic in another thread, the cache lacks at most an answer.
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(&caller.key, door.key.id());
     }
 
-    /// Presents keys of these seeds at once, for as long as the clock stands.
+    /// Presents keys of these seeds concurrently, while the clock does not advance.
     async fn knock_with(door: &Door, seeds: std::ops::Range<u64>) -> Vec<&'static str> {
         let keys: Vec<_> = seeds.map(|seed| ApiKey::create(&SeededRandom::new(seed)).0).collect();
         futures_util::future::join_all(keys.iter().map(|key| door.reason_for(key.expose()))).await

@@ -1,4 +1,4 @@
-//! What a presented key is judged by.
+//! The data that a presented key is checked against.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use jiff::Timestamp;
 use super::key::{KeyHash, KeyState};
 use super::tenant::Tenant;
 
-/// What a presented key is judged by, whether its tenant is in a file or in the database.
+/// The data that a presented key is checked against, for tenants of the file and of the database.
 #[derive(Debug)]
 pub struct Credential {
-    /// What the presented key is compared with.
+    /// The hash of the key.
     pub(super) hash: KeyHash,
-    /// Who pays.
+    /// The tenant that pays.
     pub(super) tenant: Arc<Tenant>,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
 }
 
 impl Credential {
-    /// Why the key may not be used at `now`; none where it may.
+    /// Why the key is not valid at `now`; none if it is.
     pub(super) fn lapse(&self, now: Timestamp) -> Option<Lapse> {
         match KeyState::of(self.expires_at, self.revoked_at, now) {
             KeyState::Revoked => Some(Lapse::Revoked),
@@ -28,7 +28,7 @@ impl Credential {
         }
     }
 
-    /// That of a key with the hash `hash`, which is charged to `tenant`.
+    /// The credential of a key of `tenant` with the hash `hash`.
     pub(super) const fn new(
         hash: KeyHash,
         tenant: Arc<Tenant>,
@@ -45,13 +45,13 @@ impl Credential {
     }
 }
 
-/// Why a key that was good is good no more.
+/// Why a key is no longer valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lapse {
-    /// It was taken back.
+    /// It was revoked.
     Revoked,
-    /// Its date has passed.
+    /// It has expired.
     Expired,
-    /// Its tenant was switched off.
+    /// Its tenant was disabled.
     TenantDisabled,
 }

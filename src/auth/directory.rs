@@ -1,11 +1,9 @@
-//! Where tenants come from: the configuration file or the database.
+//! The tenants of the configuration file and of the database.
 //!
-//! A file is for those who keep their configuration in version control, the database for those who
-//! add tenants while the service runs. Both at once are fine, but one name lives in one place:
-//! mixed, a revocation in the database could be undone by a file that nobody remembers. So a name
-//! in both is an error at start, and a row that appears later under a file's name is not served.
-//!
-//! This file does not judge keys and does not remember answers.
+//! The file is for operators who keep their configuration in version control. The database is for operators who add
+//! tenants while the service runs. Both can be used at once, but a tenant must be in only one of them: otherwise an old
+//! entry in the file could undo a revocation in the database. So a name in both is an error at the start, and a row
+//! that is added later under a name of the file is not served.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
@@ -23,8 +21,7 @@ use crate::units::{Money, Pixels};
 
 /// The section `[tenants.NAME]` of a configuration file.
 ///
-/// The settings are spelled out and not flattened out of [`Tenant`], because serde cannot refuse
-/// unknown members of a flattened struct.
+/// It repeats the settings of [`Tenant`], because serde cannot refuse unknown members with a flattened struct.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenantSection {
@@ -58,7 +55,7 @@ pub struct TenantSection {
     pub disabled: bool,
     /// As [`Tenant::unknown_bill`].
     pub unknown_bill: UnknownBill,
-    /// The tenant's keys. One is revoked by taking it out.
+    /// The tenant's keys. To revoke a key, remove it.
     pub keys: Vec<FileKey>,
 }
 
@@ -99,7 +96,7 @@ pub struct FileKey {
     pub id: KeyId,
     /// The SHA-256 of the whole key, in hexadecimal.
     pub sha256: KeyHash,
-    /// From when on it is refused (RFC 3339); never, if absent.
+    /// When it expires (RFC 3339); never, if absent.
     #[serde(default, deserialize_with = "moment")]
     pub expires_at: Option<Timestamp>,
 }
@@ -117,8 +114,8 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// [`DirectoryError`] for a section that breaks a rule, for a name or a key that is in two
-    /// places, and where the database does not answer.
+    /// [`DirectoryError`] for a section that breaks a rule, for a name or a key that is in two places, and if the
+    /// database does not answer.
     pub async fn open(
         sections: BTreeMap<TenantName, TenantSection>,
         store: Arc<dyn TenantStore>,
@@ -135,7 +132,7 @@ impl Directory {
         self.keys.get(id).cloned()
     }
 
-    /// The key of that id, if its tenant is in the database, and only there.
+    /// The key of that id, if its tenant is only in the database.
     ///
     /// # Errors
     ///
@@ -152,7 +149,7 @@ impl Directory {
         Ok(Some(Arc::new(Credential::new(hash, Arc::new(tenant), expires_at, revoked_at))))
     }
 
-    /// Whether the tenant is kept in the configuration, and so not to be changed here.
+    /// Whether the tenant is in the configuration, so that commands cannot change it.
     pub fn is_in_file(&self, name: &TenantName) -> bool {
         self.tenants.contains_key(name)
     }
@@ -216,7 +213,7 @@ impl Directory {
     }
 }
 
-/// Why the tenants cannot be served as they are configured.
+/// An error in the configuration of the tenants.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     /// A name in two places.
@@ -238,10 +235,10 @@ pub enum DirectoryError {
         /// The public name of the key.
         key: KeyId,
     },
-    /// A section with a setting that cannot bind.
+    /// A section with a limit that would have no effect.
     #[error("[tenants.{}] {}", .0.name, .0.fault)]
     Section(#[from] InvalidTenant),
-    /// It is unknown whether the names are free.
+    /// The database does not answer, so it is unknown whether a name is in both.
     #[error("the tenants of the configuration cannot be compared with those of the database: {0}")]
     Store(#[from] TenantStoreError),
 }

@@ -1,34 +1,34 @@
-//! Why a caller is not let in.
+//! Errors of authentication.
 
 use super::credential::Lapse;
 use super::key::InvalidKey;
 use super::store::TenantStoreError;
 
-/// Why nobody is let in.
+/// Why a caller is not authenticated.
 ///
-/// The messages are for the caller: an unknown key and a revoked one read alike.
+/// The messages are for the caller: an unknown key and a revoked key have the same message.
 /// [`reason`](Self::reason) is for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// No key was presented.
     #[error("an API key is required")]
     Missing,
-    /// Two keys were presented, and only one can be meant.
+    /// Two different keys were presented.
     #[error("two different API keys were presented")]
     Ambiguous,
     /// The credential cannot be a key.
     #[error("this is not an API key of this service: {0}")]
     Malformed(#[from] InvalidKey),
-    /// No key has this id, or its secret is another.
+    /// No key has this id, or its secret is different.
     #[error("the API key is not valid")]
     Unknown,
-    /// The date of the key has passed.
+    /// The key has expired.
     #[error("the API key has expired")]
     Expired,
-    /// The key was taken back.
+    /// The key was revoked.
     #[error("the API key is not valid")]
     Revoked,
-    /// The key is good, but its tenant is switched off.
+    /// The key is valid, but its tenant is disabled.
     #[error("the tenant of this API key is disabled")]
     TenantDisabled,
     /// The key cannot be checked now.
@@ -37,7 +37,7 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// The reason as a log or metric label says it, from a closed set.
+    /// The reason as a label for logs and metrics, from a closed set.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "missing",

@@ -1,19 +1,16 @@
 //! API keys: their format, their check, and the part that is stored.
 //!
-//! A key reads `ocrgw_` id `_` secret checksum, for example
-//! `ocrgw_4t0w9x2k7c1m_` and 58 more characters. The prefix lets a secret scanner find a key that
-//! was committed by mistake. The id is public: it names the key in lists and logs and finds its
-//! row, so that the secret is never searched for. The checksum tells a typo, or a scanner's chance
-//! hit, from a key without asking a database. All characters are lower-case letters, digits and
-//! underscores, which is what a double click selects; the alphabet is Crockford's base 32, which
-//! leaves out the letters that are mistaken for digits (`i`, `l`, `o`) and `u`.
+//! The format is `ocrgw_` id `_` secret checksum, for example `ocrgw_4t0w9x2k7c1m_` and 58 more characters. By the
+//! prefix, a secret scanner can find a key that was committed by mistake. The id is public: it names the key in lists
+//! and logs, and the database row is looked up by it. With the checksum, a typo or a false hit of a scanner is detected
+//! without a query. All characters are lower-case letters, digits and underscores, so a double click selects the whole
+//! key. The alphabet is Crockford's base 32, which omits `u` and the letters that are mistaken for digits (`i`, `l`,
+//! `o`).
 //!
-//! Only the SHA-256 of the whole text is stored. A slow password hash protects secrets that people
-//! choose; this one has 260 random bits, which no speed of hashing makes guessable, and it is
-//! checked on every request. The hash covers the whole text and not just the secret, so that an
-//! operator can make it with `printf %s "$KEY" | sha256sum` for a tenant that is kept in a file.
-//!
-//! This file does not know tenants' limits and does not look anything up.
+//! Only the SHA-256 of the whole text is stored. A slow password hash protects secrets that people choose. This secret
+//! has 260 random bits, which cannot be guessed however fast the hash is, and it is checked on every request. The hash
+//! covers the whole text and not just the secret, so an operator can make it with `printf %s "$KEY" | sha256sum` for a
+//! tenant in the configuration file.
 
 use std::fmt;
 
@@ -28,26 +25,26 @@ use crate::auth::tenant::TenantName;
 use crate::label::{self, LabelFault};
 use crate::random::Random;
 
-/// What every key starts with.
+/// The prefix of every key.
 const PREFIX: &str = "ocrgw_";
 
 /// Crockford's base 32 in lower case (crockford.com/base32.html): 5 bits a character.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Characters of a key id: 60 bits, so that among a million keys the chance that any two ids meet
-/// is less than one in two million. The store refuses the second.
+/// Characters of a key id: 60 bits. Among a million keys, the probability of a collision is less than one in two
+/// million. The store refuses an id that exists.
 const ID_LENGTH: usize = 12;
 
-/// Characters of the secret: 260 bits, the fewest characters that hold 256.
+/// Characters of the secret: 260 bits, as 51 characters would have fewer than 256.
 const SECRET_LENGTH: usize = 52;
 
-/// Characters of the checksum: 30 bits, so that one typo in a billion passes.
+/// Characters of the checksum: 30 bits. One typo in a billion passes.
 const CHECKSUM_LENGTH: usize = 6;
 
 /// Characters of a whole key.
 const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH;
 
-/// A key in the clear, as its holder gets to see it once.
+/// A key in plain text, which is shown once.
 #[derive(Debug)]
 pub struct ApiKey {
     id: KeyId,
@@ -55,7 +52,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Draws a new key, and the hash that is to be stored of it.
+    /// Generates a new key, and the hash to store.
     pub fn create(random: &dyn Random) -> (Self, KeyHash) {
         let id = KeyId(draw::<ID_LENGTH>(random));
         let mut text = format!("{PREFIX}{id}_{}", draw::<SECRET_LENGTH>(random));
@@ -65,11 +62,11 @@ impl ApiKey {
         (Self { id, text: text.into() }, hash)
     }
 
-    /// Reads a key as a caller presented it, and keeps only its id and hash.
+    /// Parses a presented key into its id and hash.
     ///
     /// # Errors
     ///
-    /// [`InvalidKey`] for a text that no key can have. It never repeats the text.
+    /// [`InvalidKey`] for a text that is not a key. The error does not contain the text.
     pub fn parse(text: &str) -> Result<ParsedKey, InvalidKey> {
         let rest = text.strip_prefix(PREFIX).ok_or(InvalidKey::Prefix)?;
         if text.len() != KEY_LENGTH {
@@ -79,7 +76,7 @@ impl ApiKey {
         if id.len() != ID_LENGTH || !is_base32(id) || !is_base32(secret) {
             return Err(InvalidKey::Shape);
         }
-        // The split is on a character boundary: the text is ASCII by now.
+        // The text is ASCII here, so the split is on a character boundary.
         let (body, found) = text.split_at(KEY_LENGTH - CHECKSUM_LENGTH);
         if checksum(body) != found {
             return Err(InvalidKey::Checksum);
@@ -87,7 +84,7 @@ impl ApiKey {
         Ok(ParsedKey { id: KeyId(id.to_owned()), hash: KeyHash::of(text) })
     }
 
-    /// Whether a text starts as keys of this service do. It need not be a valid key.
+    /// Whether a text has the prefix of a key. It need not be a valid key.
     pub fn looks_like(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
@@ -97,25 +94,25 @@ impl ApiKey {
         &self.id
     }
 
-    /// The key in the clear, for the one time that it is shown.
+    /// The key in plain text, to show it once.
     pub fn expose(&self) -> &str {
         self.text.expose_secret()
     }
 }
 
-/// A well-formed key that was presented, as far as it must be remembered to check it.
+/// The parts of a presented, well-formed key that its check needs.
 #[derive(Debug)]
 pub struct ParsedKey {
-    /// The public name that the key claims.
+    /// The public id in the key, not yet verified.
     pub id: KeyId,
     /// The hash of its whole text.
     pub hash: KeyHash,
 }
 
-/// Why a text cannot be a key. Never carries the text, which may be nearly a key.
+/// Why a text cannot be a key. Does not contain the text, which may be almost a valid key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
-    /// It does not start as keys do.
+    /// It does not have the prefix.
     #[error("an API key starts with \"{PREFIX}\"")]
     Prefix,
     /// It is too short or too long.
@@ -124,12 +121,12 @@ pub enum InvalidKey {
         /// The bytes that were presented.
         actual: usize,
     },
-    /// A character is foreign, or the parts are not where they belong.
+    /// A character is not in the alphabet, or a part is not at its position.
     #[error(
         "an API key is \"{PREFIX}\", {ID_LENGTH} characters, \"_\" and the rest, in lower-case letters and digits"
     )]
     Shape,
-    /// A typo: the last characters do not follow from the others.
+    /// The checksum is wrong, most likely because of a typo.
     #[error("the checksum of the API key does not fit; a character was changed")]
     Checksum,
 }
@@ -146,8 +143,8 @@ impl KeyId {
     }
 }
 
-/// A text that is not the id of a key. Never carries it: a whole key, pasted by mistake, must not
-/// be found in a log.
+/// A text that is not the id of a key. Does not contain the text: it may be a whole key, pasted by mistake, which must
+/// not appear in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a key id is the {ID_LENGTH} characters between the underscores of the key, not {actual} others"
@@ -193,7 +190,7 @@ impl fmt::Display for KeyId {
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    /// The hash of no key that anyone knows, for a compare that must fail but take its time.
+    /// A hash without a known key, for a comparison that must fail but take the same time.
     pub(crate) const OF_NOBODY: Self = Self([0; 32]);
 
     /// A hash as it was stored.
@@ -221,7 +218,7 @@ impl KeyHash {
     }
 }
 
-/// Hides the value: a hash is no secret, but it is of no use in a log either.
+/// Hides the value. A hash is not secret, but it is useless in a log.
 impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyHash(..)")
@@ -242,14 +239,14 @@ impl TryFrom<String> for KeyHash {
     }
 }
 
-/// What a person wrote beside a key to recognise it by.
+/// An operator's description of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyLabel(String);
 
 impl KeyLabel {
-    /// A label that is stored already. An older version may have accepted what is refused today, and a key must not
-    /// stop working by its label: show it by [`label::shown`].
+    /// A label from the store. It may break today's rules, because an older version may have accepted it and a key must
+    /// not stop working because of its label. Show it by [`label::shown`].
     pub const fn stored(text: String) -> Self {
         Self(text)
     }
@@ -260,7 +257,7 @@ impl KeyLabel {
     }
 }
 
-/// A label that would mislead its readers in a table.
+/// A label that could be misread in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the label {0}")]
 pub struct InvalidKeyLabel(#[from] LabelFault);
@@ -288,28 +285,28 @@ impl From<KeyLabel> for String {
     }
 }
 
-/// All that is kept of a key. Times are whole milliseconds, because that is what the stores hold.
+/// The stored record of a key. Times are whole milliseconds, as in the stores.
 #[derive(Debug, Clone)]
 pub struct KeyRecord {
     /// The public name of the key.
     pub id: KeyId,
-    /// Whose key it is. A tenant may have several, and its account is not the key's: a rotated key
-    /// changes nothing that was spent.
+    /// The tenant of the key. A tenant may have several keys. Spend is booked on the tenant, so a key rotation does not
+    /// change it.
     pub tenant: TenantName,
-    /// What a presented key is compared with.
+    /// The hash that a presented key must have.
     pub hash: KeyHash,
     /// When the key was made.
     pub created_at: Timestamp,
-    /// From when on it is refused; never, if `None`.
+    /// When it expires; never, if `None`.
     pub expires_at: Option<Timestamp>,
-    /// When it was revoked; from then on it is refused.
+    /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// What a person wrote beside it.
+    /// The operator's description.
     pub label: Option<KeyLabel>,
 }
 
 impl KeyRecord {
-    /// The record of a key just made: never expiring, not revoked, without a label.
+    /// The record of a new key, without an expiry, a revocation or a label.
     pub fn new(key: &ApiKey, hash: KeyHash, tenant: TenantName, created_at: Timestamp) -> Self {
         Self {
             id: key.id().clone(),
@@ -332,19 +329,19 @@ impl KeyRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyState {
-    /// It may.
+    /// It may be used.
     Active,
-    /// Its date has passed.
+    /// It has expired.
     Expired,
-    /// Somebody took it back. Outlives the date: a revoked key stays revoked.
+    /// It was revoked, whether or not it has expired since.
     Revoked,
 }
 
 impl KeyState {
     /// The state at `now` of a key with these dates.
     ///
-    /// A key that carries a revocation is refused whatever its date says, so that two machines
-    /// whose clocks differ cannot give it a last second.
+    /// A key with a revocation is refused even if the revocation's time is in the future. Otherwise a key would remain
+    /// valid for a moment on a machine whose clock is late.
     pub(crate) fn of(
         expires_at: Option<Timestamp>,
         revoked_at: Option<Timestamp>,
@@ -369,7 +366,7 @@ impl KeyState {
     }
 }
 
-/// Draws characters evenly: 32 divides 256, so the low five bits of a byte favour none.
+/// Random characters, uniformly distributed: 32 divides 256, so the low five bits of a random byte are uniform.
 fn draw<const LENGTH: usize>(random: &dyn Random) -> String {
     let mut bytes = [0; LENGTH];
     random.fill(&mut bytes);

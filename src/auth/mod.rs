@@ -1,18 +1,17 @@
-//! Who is calling: from the text of a key to a tenant.
+//! Authentication: finds the tenant of a key.
 //!
-//! A key is looked up on every request, so an answer of the store is remembered, for less than a
-//! second: a change or a revocation binds within a second on every replica (docs/promises.md)
-//! without the replicas telling each other. The age of a remembered answer counts from when the
-//! store was *asked*; an answer that came slowly is not young, and a request that was in flight
-//! during a revocation cannot bring the old answer back.
+//! Every request needs a look-up of its key, so answers of the store are cached, for less than a second. So a change or
+//! a revocation takes effect within a second on every replica (docs/promises.md), and the replicas need not notify each
+//! other. The age of a cached answer counts from the start of its query. So a slow answer has less time left, and a
+//! query that ran during a revocation cannot put the old answer back.
 //!
-//! Anybody can make up ids of keys, and each new id is a query. So only a few look-ups of ids that were never found
-//! run at once, and their answers are remembered too. A flood of made-up keys cannot take the database from the
-//! tenants, whose keys are looked up beside it.
+//! Anybody can invent key ids, and each new id needs a query. So only a few look-ups of ids that were never found run
+//! at once, and their answers are cached too. The keys of tenants are looked up outside that limit, so a flood of
+//! invented keys cannot block them.
 //!
-//! [`directory`] knows where tenants come from, `recent` remembers answers, [`tenancy`] knows whether there are
-//! several tenants. [`key`], [`tenant`] and [`credential`] are the vocabulary. Nothing here knows HTTP or SQL, and
-//! nothing enforces a limit.
+//! [`directory`] reads tenants from the configuration and the database, `recent` is the cache, and [`tenancy`] finds
+//! out whether there are several tenants. [`key`], [`tenant`] and [`credential`] are the data types. This module does
+//! not depend on HTTP or SQL, and it does not enforce limits.
 
 pub mod authenticator;
 pub mod credential;

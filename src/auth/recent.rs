@@ -1,11 +1,10 @@
-//! The store's answers for keys, from less than a second ago.
+//! The cache of the store's answers for keys, for less than a second.
 //!
-//! Two shelves, because their loads differ: keys that exist are few and asked for again and again,
-//! while anyone can make up ids that do not. On one shelf a stream of made-up ids would push the
-//! good keys out and turn every request into a query; apart, it can only push out its own kind.
+//! There are two caches: one for keys that exist, and one for ids that do not. Anybody can invent ids. In a single
+//! cache, many invented ids would evict the valid keys, and every request would need a query.
 //!
-//! Both are bounded. A shelf's answers leave in the order in which they came, so that making room
-//! costs the same however full it is. Nothing here waits or looks anything up.
+//! Both caches are bounded and evict the oldest answer first, so an eviction costs the same at any size. This module
+//! does not wait and does not query.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,29 +13,29 @@ use std::time::{Duration, Instant};
 use super::credential::Credential;
 use super::key::KeyId;
 
-/// The age at which an answer is of no more use. docs/promises.md: a change binds on all replicas within a second.
+/// The age at which an answer expires. docs/promises.md: a change takes effect on all replicas within a second.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// The age from which on one request asks again, while the others go on with what they have.
-/// Without it, all requests of a hot key would ask together each time that its answer ends.
+/// The age from which one request queries again while the others use the cached answer. Without it, all requests of a
+/// busy key would query at the same time when its answer expires.
 const REFRESH_AGE: Duration = Duration::from_millis(500);
 
-/// Keys that exist, at most; more than that in a second only ask more often.
+/// The most cached keys that exist. If more keys are used in a second, there are more queries.
 const KNOWN_AT_MOST: usize = 10_000;
 
-/// Ids that do not exist, at most: enough for clients with an old key, and of no use to a guesser.
+/// The most cached ids that do not exist: enough for clients with an old key.
 const UNKNOWN_AT_MOST: usize = 1_000;
 
 /// The store's answer for an id: the credential, or that there is none.
 #[derive(Debug, Clone)]
 pub(super) struct Answer(pub(super) Option<Arc<Credential>>);
 
-/// The answers of the last second, and which keys have ever been found.
+/// The answers of the last second, and the ids of keys that were found at any time.
 #[derive(Debug)]
 pub(super) struct Recent {
     known: Shelf,
     unknown: Shelf,
-    /// Ids of keys that exist or did. Nobody can make up one that gets in here.
+    /// Ids of keys that exist or existed. An invented id is never added.
     met: HashSet<KeyId>,
 }
 
@@ -48,28 +47,28 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// The answer about `id`, or `None` where the asker should ask the store.
+    /// The answer about `id`, or `None` if the caller should query the store.
     ///
-    /// A key that exists is looked for first: it may have been made after the other answer.
+    /// Keys that exist come first, because the key may have been created after the answer that it does not exist.
     pub(super) fn answer(&mut self, id: &KeyId, now: Instant) -> Option<Answer> {
         self.known.answer(id, now).or_else(|| self.unknown.answer(id, now))
     }
 
-    /// The answer about `id`, for as long as it may be used. Unlike [`answer`](Self::answer), it never has its
-    /// asker ask the store for a younger one.
+    /// The answer about `id` until it expires. Unlike [`answer`](Self::answer), this never asks the caller to refresh
+    /// an answer early.
     pub(super) fn remembered(&self, id: &KeyId, now: Instant) -> Option<Answer> {
         let entry = self.known.entry(id, now).or_else(|| self.unknown.entry(id, now))?;
         Some(entry.answer.clone())
     }
 
-    /// The answer about `id` to a question that was asked at `moment` or later.
+    /// The answer about `id` of a query that began at `moment` or later.
     pub(super) fn answer_since(&self, id: &KeyId, moment: Instant) -> Option<Answer> {
         let entries = [&self.known, &self.unknown].map(|shelf| shelf.entries.get(id));
         let young = entries.into_iter().flatten().find(|entry| entry.asked_at >= moment);
         young.map(|entry| entry.answer.clone())
     }
 
-    /// Keeps an answer to a question that was asked at `asked_at`.
+    /// Stores the answer of a query that began at `asked_at`.
     pub(super) fn remember(&mut self, id: KeyId, answer: Answer, asked_at: Instant) {
         let kind = if answer.0.is_some() { &mut self.known } else { &mut self.unknown };
         if answer.0.is_some() {
@@ -82,7 +81,7 @@ impl Recent {
         kind.remember(id, answer, asked_at);
     }
 
-    /// Whether the key of this id was found at any time, as far as that is remembered.
+    /// Whether the key of this id was found at any time, as far as the cache knows.
     pub(super) fn has_met(&self, id: &KeyId) -> bool {
         self.met.contains(id)
     }
@@ -92,8 +91,8 @@ impl Recent {
 struct Shelf {
     capacity: usize,
     entries: HashMap<KeyId, Entry>,
-    /// Every answer that came, oldest first; one that was replaced since is still in the row.
-    /// `entries` holds no key that is not in here, so bounding the row bounds both.
+    /// All answers, oldest first, including replaced ones. Each key of `entries` is in here, so a limit on this also
+    /// limits `entries`.
     row: VecDeque<(Instant, KeyId)>,
 }
 
@@ -101,8 +100,7 @@ struct Shelf {
 struct Entry {
     answer: Answer,
     asked_at: Instant,
-    /// Somebody is asking again. Never taken back: if that request dies, the answer merely ends at
-    /// its full age.
+    /// Whether a request queries again. It is not reset if that request fails; the answer then expires at its full age.
     is_refreshing: bool,
 }
 
@@ -139,7 +137,7 @@ impl Shelf {
         self.entries.insert(id, Entry { answer, asked_at, is_refreshing: false });
     }
 
-    /// Removes the entries that have ended by `now`, and the oldest if that was not enough.
+    /// Removes the entries that have expired by `now`, and then the oldest, down to the limit.
     fn make_room(&mut self, now: Instant) {
         while let Some((asked_at, id)) = self.row.front() {
             let has_ended = now.saturating_duration_since(*asked_at) >= MAX_AGE;

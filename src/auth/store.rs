@@ -1,4 +1,4 @@
-//! Where tenants and their keys are kept, as the rest of the service sees it.
+//! The interface of the store of tenants and keys.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use super::tenant::{Tenant, TenantName};
 /// A future of a trait that is used as `dyn`, where `async fn` is not allowed yet.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Where tenants and their keys are kept. Implemented for SQLite and for PostgreSQL.
+/// The store of tenants and keys, implemented for SQLite and for PostgreSQL.
 ///
 /// Times are kept in whole milliseconds. Lists are in the byte order of names, on every engine.
 pub trait TenantStore: fmt::Debug + Send + Sync {
@@ -19,13 +19,13 @@ pub trait TenantStore: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`TenantStoreError::TenantExists`] where the name is taken.
+    /// [`TenantStoreError::TenantExists`] if the name is taken.
     fn create_tenant<'a>(
         &'a self,
         tenant: &'a Tenant,
     ) -> BoxFuture<'a, Result<(), TenantStoreError>>;
 
-    /// Replaces the settings of the tenant of that name; `false` where there is none.
+    /// Replaces the settings of the tenant of that name; `false` if there is none.
     ///
     /// The last of two concurrent changes wins.
     fn update_tenant<'a>(
@@ -46,25 +46,25 @@ pub trait TenantStore: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`TenantStoreError::KeyExists`] where the id is taken,
-    /// [`TenantStoreError::NoSuchTenant`] where the tenant is not in this store.
+    /// [`TenantStoreError::KeyExists`] if the id is taken, [`TenantStoreError::NoSuchTenant`] if the tenant is not in
+    /// this store.
     fn create_key<'a>(&'a self, key: &'a KeyRecord) -> BoxFuture<'a, Result<(), TenantStoreError>>;
 
-    /// The key of that id, in whatever state, with its tenant as it is at the same moment.
+    /// The key of that id, in any state, and its tenant, both from one consistent read.
     fn key<'a>(
         &'a self,
         id: &'a KeyId,
     ) -> BoxFuture<'a, Result<Option<(KeyRecord, Tenant)>, TenantStoreError>>;
 
-    /// The keys of a tenant, or of all, in whatever state: by tenant, then by age, then by id.
+    /// The keys of a tenant, or of all tenants, in any state, ordered by tenant, age and id.
     fn keys<'a>(
         &'a self,
         tenant: Option<&'a TenantName>,
     ) -> BoxFuture<'a, Result<Vec<KeyRecord>, TenantStoreError>>;
 
-    /// Revokes a key; `false` where there is none of that id.
+    /// Revokes a key; `false` if there is none of that id.
     ///
-    /// Revoking twice is no error, and the first time stays.
+    /// A second revocation is not an error and does not change the time of the first.
     fn revoke_key<'a>(
         &'a self,
         id: &'a KeyId,
@@ -72,7 +72,7 @@ pub trait TenantStore: fmt::Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<bool, TenantStoreError>>;
 }
 
-/// Why a store of tenants did not do what it was asked.
+/// Why an operation of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TenantStoreError {
     /// The name is taken.
@@ -81,13 +81,13 @@ pub enum TenantStoreError {
     /// The id is taken.
     #[error("there is already a key {0}")]
     KeyExists(KeyId),
-    /// A key was to be added to a tenant that is not in the store.
+    /// The tenant of a new key is not in the store.
     #[error("there is no tenant {0} in the database")]
     NoSuchTenant(TenantName),
-    /// A row that this program did not write that way.
+    /// A row that this program could not have written.
     #[error("the database holds a row that cannot be read")]
     Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The database did not answer, or not as databases do.
+    /// The database did not answer, or its answer is an unexpected error.
     #[error("the database is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
