@@ -1,4 +1,4 @@
-//! The bytes of a body as they come in: counted, timed, and gathered into one piece of memory.
+//! Receives a body: checks its length and its pace, and collects it in one buffer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,9 +31,9 @@ const LEAST_PIECE: u64 = 2048;
 pub(super) enum BodyFault {
     /// It is longer than a body may be.
     TooLarge { actual: u64, limit: u64 },
-    /// It came in too many pieces for its length.
+    /// It arrived in too many pieces for its length.
     TooManyPieces { actual: u64, limit: u64 },
-    /// Nothing came for too long, or all of it took too long.
+    /// Nothing arrived for too long, or the whole body took too long.
     TooSlow,
     /// The connection ended before the body.
     BrokeOff,
@@ -79,7 +79,7 @@ impl Pieces {
     ///
     /// # Errors
     ///
-    /// [`BodyFault`] where a limit is passed or the body breaks off.
+    /// [`BodyFault`] if a limit is exceeded or the body is incomplete.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyFault> {
         let piece = std::future::poll_fn(|context| self.poll(context)).await?;
         let Some(piece) = piece else { return Ok(None) };
@@ -95,7 +95,7 @@ impl Pieces {
             };
             let Some(frame) = frame else { return Poll::Ready(Ok(None)) };
             let Ok(frame) = frame else { return Poll::Ready(Err(BodyFault::BrokeOff)) };
-            // Trailers carry nothing that is wanted.
+            // Trailers are ignored.
             if let Ok(piece) = frame.into_data() {
                 return Poll::Ready(Ok(Some(piece)));
             }
@@ -116,10 +116,10 @@ impl Pieces {
     }
 }
 
-/// How long a body is waited for.
+/// The timeout of a body.
 ///
-/// The timer is not set anew for each piece, which would cost more than the piece: when it rings, it is set to
-/// when the patience for the last piece ends.
+/// A reset of the timer for each piece would cost more than the piece. So the timer is only reset when it fires, to the
+/// timeout after the last piece.
 #[derive(Debug)]
 struct Patience {
     idle: Duration,
@@ -143,12 +143,12 @@ impl Patience {
 
     /// Ready once it is used up.
     fn poll_spent(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // To poll a timer costs a tenth of what a piece costs, and this one already knows the task.
+        // A poll of a timer costs a tenth of a piece, and this timer already has the task's waker.
         let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
         if is_known && !self.timer.is_elapsed() {
             return Poll::Pending;
         }
-        // Without budget, the timer is pending and has not noted the task.
+        // If the task has no budget left, the timer is pending and has not stored the waker.
         self.waker = tokio::task::coop::has_budget_remaining().then(|| context.waker().clone());
         loop {
             let end = self.until.min(self.last + self.idle);
@@ -161,12 +161,12 @@ impl Patience {
     }
 }
 
-/// Room for one body: the memory that was taken for it, and more where its length was not declared.
+/// The memory of one body. It grows if the length was not declared.
 ///
-/// A body of undeclared length that outgrows [`FIRST_BYTES`] gets the address space of the longest body at once.
-/// The system gives memory only to the pages that are written, so the body counts as what has come of it. A buffer
-/// that grew by doubling would be moved each time, and the allocator would keep the memory that it was moved from
-/// for a second, as much as the body has, and uncounted.
+/// If a body of undeclared length exceeds [`FIRST_BYTES`], address space for the longest body is reserved at once. The
+/// system allocates memory only for pages that are written, so the body counts with the bytes that have arrived. A
+/// buffer that doubles would be moved each time. The allocator would keep the old memory for a second, as much as the
+/// body has, and it would not be counted.
 #[derive(Debug)]
 pub(super) struct Room {
     declared: usize,
@@ -181,15 +181,15 @@ const FIRST_BYTES: usize = 64 * 1024;
 /// The unit in which memory is filled, in bytes.
 const PAGE_BYTES: usize = 4096;
 
-/// Bytes of a tree for each byte of the text that it is made of: of a list of digits, each is a value of 32
-/// bytes in an array that has grown by doubling, and two characters long.
+/// Bytes of a JSON tree for each byte of its text. The worst case is a list of digits: two characters each become a
+/// value of 32 bytes in an array that has grown by doubling.
 const TREE_BYTES: u64 = 32;
 
-/// The longest option that counts as nothing, in bytes: all sixteen of them become a quarter of a megabyte.
+/// The longest option that is not counted, in bytes: all sixteen options take a quarter of a megabyte.
 const SHORT_OPTION: usize = 512;
 
 impl Room {
-    /// Room for a body of the declared length, which `memory` holds already, or of at most `limit` bytes.
+    /// Memory for a body of the declared length, which `memory` holds already, or of at most `limit` bytes.
     pub(super) fn new(declared: Option<u64>, limit: u64, memory: Arc<HeldBytes>) -> Self {
         let length = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
@@ -200,8 +200,8 @@ impl Room {
         }
     }
 
-    /// Takes what an option of so many bytes may become. Short ones fit into what each request is given
-    /// beside its upload.
+    /// Reserves the memory that an option of this length may need. Short options fit into the memory that each request
+    /// has in addition to its upload.
     pub(super) fn take_for_option(&self, length: usize) -> Result<(), NoRoom> {
         if length <= SHORT_OPTION {
             return Ok(());
@@ -209,12 +209,12 @@ impl Room {
         self.memory.take(TREE_BYTES * length as u64)
     }
 
-    /// An empty piece of memory that takes the whole body without being moved, if its length was declared.
+    /// An empty buffer. If the length was declared, the whole body fits in it without a move.
     pub(super) fn for_all(&self) -> Vec<u8> {
         Vec::with_capacity(self.declared)
     }
 
-    /// Appends `piece`. The memory for a body of undeclared length is taken before it is filled.
+    /// Appends `piece`. The memory for a body of undeclared length is reserved first.
     pub(super) fn append(&self, gathered: &mut Vec<u8>, piece: &[u8]) -> Result<(), NoRoom> {
         let length = gathered.len() + piece.len();
         if !self.is_declared {
@@ -225,7 +225,7 @@ impl Room {
             if length > gathered.capacity() {
                 let first = FIRST_BYTES.min(self.limit);
                 let reserved = if length <= first { first } else { self.limit };
-                // Where a limit on address space leaves too little, the body grows as it comes.
+                // If the address space is limited and too small, the buffer grows as the body arrives.
                 if gathered.try_reserve_exact(reserved.max(length) - gathered.len()).is_err() {
                     gathered.reserve(piece.len());
                 }
@@ -235,12 +235,12 @@ impl Room {
         Ok(())
     }
 
-    /// Bytes of memory that the first `length` bytes of a body fill: whole pages.
+    /// The memory of the first `length` bytes of a body, in bytes: whole pages.
     fn filled(&self, length: usize) -> usize {
         length.next_multiple_of(PAGE_BYTES).min(self.limit.max(length))
     }
 
-    /// The whole body, without the address space that it did not need.
+    /// The whole body, without the unused address space.
     pub(super) fn whole(&self, mut gathered: Vec<u8>) -> Vec<u8> {
         if !self.is_declared {
             gathered.shrink_to_fit();
@@ -249,7 +249,7 @@ impl Room {
     }
 }
 
-/// Reads a whole body into one piece of memory.
+/// Reads a whole body into one buffer.
 pub(super) async fn collect(mut pieces: Pieces, room: &Room) -> Result<Vec<u8>, UploadError> {
     let mut collected = room.for_all();
     while let Some(piece) = pieces.next().await? {

@@ -1,20 +1,19 @@
-//! Bodies that are compressed, which is not taken: a few kilobytes can become gigabytes, and pictures are
-//! compressed by their own formats.
+//! Refuses compressed bodies: a few kilobytes can become gigabytes, and image formats are compressed already.
 
 use axum::http::{HeaderMap, header};
 
 use crate::api::problem::Problem;
 use crate::code::ErrorCode;
 
-/// First bytes of what compresses whole bodies.
+/// The first bytes of compression formats.
 const MAGIC: [(&[u8], &str); 3] =
     [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "Zstandard"), (b"PK\x03\x04", "ZIP")];
 
-/// Refuses a body that is compressed by its own account.
+/// Refuses a body whose headers declare a compression.
 ///
 /// # Errors
 ///
-/// 415 where `Content-Encoding` names anything but `identity`.
+/// 415 if `Content-Encoding` contains anything but `identity`.
 pub(super) fn require_identity(headers: &HeaderMap) -> Result<(), Problem> {
     let codings = headers.get_all(header::CONTENT_ENCODING).iter();
     let codings = codings.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
@@ -25,12 +24,12 @@ pub(super) fn require_identity(headers: &HeaderMap) -> Result<(), Problem> {
     Err(compressed(&format!("The body is compressed (Content-Encoding: {shown}).")))
 }
 
-/// What the bytes of a body that shall be text are compressed by, if they are.
+/// The compression format of a body that should be text; none if it is not compressed.
 pub(super) fn compression(body: &[u8]) -> Option<&'static str> {
     MAGIC.iter().find(|(magic, _)| body.starts_with(magic)).map(|(_, name)| *name)
 }
 
-/// The refusal of a body that is compressed by `kind` though its headers do not say so.
+/// The refusal of a body that is compressed by `kind` but does not declare it.
 pub(super) fn unannounced(kind: &str) -> Problem {
     compressed(&format!("The body is compressed: it begins like {kind}."))
 }

@@ -1,4 +1,4 @@
-//! Why an upload cannot be read.
+//! Errors of uploads.
 
 use crate::api::entrance::{Entered, overloaded};
 use crate::api::problem::Problem;
@@ -8,9 +8,9 @@ use crate::gateway::Gateway;
 /// Why an upload cannot be read.
 #[derive(Debug)]
 pub(super) enum UploadError {
-    /// It is wrong.
+    /// It is invalid.
     Wrong(Problem),
-    /// There is no room for it.
+    /// There is no memory for it.
     NoRoom(NoRoom),
 }
 

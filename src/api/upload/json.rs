@@ -1,7 +1,7 @@
 //! An upload as JSON with Base64.
 //!
-//! Base64 is decoded in the place of the body: what is decoded is shorter than what it is decoded from, and
-//! a second piece of memory would make the most common form of upload the most expensive.
+//! Base64 is decoded in place, in the buffer of the body, because the decoded bytes are shorter. With a second buffer,
+//! the most common form of upload would need the most memory.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,16 +18,16 @@ use crate::api::problem::Problem;
 use crate::code::ErrorCode;
 use crate::image::data_url;
 
-/// Decoding more than this many bytes takes longer than the reactor may be held.
+/// A body of more bytes is decoded on another thread, because that would block the reactor for too long.
 const DECODE_INLINE_BYTES: usize = 128 * 1024;
 
-/// Members of a JSON upload at most: every option once and the document, with room for repeats.
+/// The most members of a JSON upload: every option once, the document, and some repeated options.
 const MOST_MEMBERS: usize = 64;
 
 /// The body of a JSON upload: the document, and every other member an option.
 ///
-/// Read by hand instead of derived, so that the document's Base64 is left in its place in the body
-/// instead of becoming part of a tree, and an option given twice is noticed.
+/// The deserialiser is not derived, so that the document's Base64 stays in the body and is not copied into a tree, and
+/// so that a repeated option is detected.
 struct JsonUpload<'a> {
     document: Option<JsonDocument<'a>>,
     options: Vec<(Cow<'a, str>, &'a RawValue)>,
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for JsonUpload<'de> {
     }
 }
 
-/// Decodes a JSON upload, away from the reactor where it is large.
+/// Decodes a JSON upload. A large one is decoded outside the reactor.
 pub(super) async fn read_json(
     body: Vec<u8>,
     room: Room,
@@ -140,7 +140,7 @@ fn parse(body: &[u8]) -> Result<JsonUpload<'_>, Problem> {
     })
 }
 
-/// The text of a document as it is written, without its quotation marks.
+/// The raw text of a document, without its quotation marks.
 fn text_of(document: Option<JsonDocument<'_>>) -> Result<&str, Problem> {
     let missing = || {
         let detail =
@@ -180,7 +180,7 @@ fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Probl
     Ok(start..start + length)
 }
 
-/// The refusal of an unknown member where the document is missing: most often the one is the other.
+/// The refusal of an unknown member if the document is missing: most often it is the document under another name.
 fn undocumented(name: &str) -> Problem {
     misnamed(
         "member",
@@ -195,8 +195,8 @@ fn not_base64() -> Problem {
     Problem::new(ErrorCode::InvalidBase64, detail).flaw("/document/data", detail)
 }
 
-/// Removes the escapes from a JSON string in place, and returns the remaining length: PHP writes
-/// each slash as `\/`. `None` for a character that is not ASCII, which Base64 has none of.
+/// Removes the escapes from a JSON string in place and returns the new length. PHP, for example, writes each slash as
+/// `\/`. `None` for a character that is not ASCII, because Base64 has only ASCII.
 fn unescape(string: &mut [u8]) -> Option<usize> {
     let Some(first) = memchr::memchr(b'\\', string) else { return Some(string.len()) };
     let (mut from, mut to) = (first, first);
@@ -234,7 +234,7 @@ mod tests {
         file_within(json, u64::MAX)
     }
 
-    /// The file of an upload where so many bytes may be held in all.
+    /// The file of an upload, with a limit on the memory in bytes.
     fn file_within(json: &str, allowed: u64) -> Result<Bytes, &'static str> {
         let gauge = IntGauge::new("held", "held").unwrap();
         let account = Arc::new(ByteAccount::new(allowed, gauge));

@@ -1,4 +1,4 @@
-//! The three ways of uploading a file, read into one place once.
+//! Reads uploads, in three forms.
 //!
 //! An upload is `multipart/form-data` with one part `file`, JSON with Base64, or the file itself as a body of any other
 //! type: the type of a file is decided by its bytes. The body is counted as it arrives, whatever length was declared,
@@ -30,12 +30,12 @@ use super::problem::Problem;
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
-/// An uploaded file and the options that came with it.
+/// An uploaded file and the options beside it.
 #[derive(Debug)]
 pub(super) struct Upload {
     /// The file.
     pub(super) file: Bytes,
-    /// The options, as yet unread.
+    /// The options, not parsed yet.
     pub(super) options: RawOptions,
 }
 
@@ -79,7 +79,7 @@ async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Up
     Ok(Upload { file, options })
 }
 
-/// Reads a body of text whole, whatever it is.
+/// Reads a whole body of text, in any format.
 ///
 /// # Errors
 ///
@@ -96,11 +96,11 @@ pub(super) async fn read_whole(
     Ok(body.into())
 }
 
-/// Room for the body of a request.
+/// The memory for the body of a request.
 ///
 /// # Errors
 ///
-/// 400 where its type is ambiguous, 413 where its sender declared more than is taken, 415 where it is compressed.
+/// 400 if its type is ambiguous, 413 if its declared length is over the limit, 415 if it is compressed.
 fn room_for(gateway: &Gateway, entered: &Entered, request: &Request) -> Result<Room, Problem> {
     require_one_type(request.headers())?;
     require_identity(request.headers())?;
@@ -111,11 +111,11 @@ fn room_for(gateway: &Gateway, entered: &Entered, request: &Request) -> Result<R
     Ok(Room::new(declared, limit, Arc::clone(&entered.memory)))
 }
 
-/// Refuses a body of more than one type: a reader before this one may have taken the other.
+/// Refuses a body with more than one type, because a proxy in front may have interpreted it as the other type.
 ///
 /// # Errors
 ///
-/// 400 where there are two headers `Content-Type` that differ, or two types in one.
+/// 400 if two `Content-Type` headers differ, or if one has two types.
 fn require_one_type(headers: &HeaderMap) -> Result<(), Problem> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let Some(first) = types.next() else { return Ok(()) };
@@ -126,13 +126,13 @@ fn require_one_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(ErrorCode::BadRequest, detail))
 }
 
-/// Whether a header holds more than one value, as where a proxy has joined two headers with a comma.
+/// Whether a header has more than one value, for example because a proxy joined two headers with a comma.
 fn is_list(header: &[u8]) -> bool {
     let (mut is_quoted, mut bytes) = (false, header.iter());
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => is_quoted = !is_quoted,
-            // It escapes the next byte.
+            // A backslash escapes the next byte.
             b'\\' if is_quoted => _ = bytes.next(),
             b',' if !is_quoted => return true,
             _ => {}
@@ -153,7 +153,7 @@ fn require_text(body: &[u8]) -> Result<(), Problem> {
     compression(body).map_or(Ok(()), |kind| Err(unannounced(kind)))
 }
 
-/// How the file is wrapped.
+/// The form of the upload.
 enum UploadForm {
     Multipart,
     Json,

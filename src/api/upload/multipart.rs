@@ -1,6 +1,6 @@
 //! An upload as `multipart/form-data`: one part `file`, every other part an option.
 //!
-//! The body is gathered in one piece of memory, and the file is a slice of it: nothing is copied.
+//! The body is collected in one buffer. The file is a slice of it, without a copy.
 
 use std::ops::Range;
 
@@ -18,13 +18,13 @@ use crate::api::options::raw::{OPTION_BYTES, RawOptions};
 use crate::api::problem::{Flaw, Problem};
 use crate::code::ErrorCode;
 
-/// Bytes that are gathered before they are looked at.
+/// Bytes that are collected before they are parsed.
 const GATHERED: usize = 4 * 1024;
 
-/// Parts of a form at most: every option once and the file, with room for repeats.
+/// The most parts of a form: every option once, the file, and some repeated options.
 const MOST_PARTS: usize = 64;
 
-/// Header lines of a part at most. A client writes two or three.
+/// The most header lines of a part. Clients write two or three.
 const MOST_HEADERS: usize = 32;
 
 /// Transfer encodings that leave the content as it is.
@@ -95,7 +95,7 @@ impl Form {
         Self { parts, number: 0, part: Part::None, file: None, is_whole: false, epilogue: 0 }
     }
 
-    /// Reads the bytes that were added to the body.
+    /// Parses the bytes that were added to the body.
     fn look_at(
         &mut self,
         body: &[u8],
@@ -136,7 +136,7 @@ impl Form {
         } else if RawOptions::knows(&name) {
             Part::Option(name)
         } else {
-            // Its content says nothing more, and may be megabytes.
+            // Its content is not needed for the error, and may have megabytes.
             let advice = "The file goes into the part `file` (with curl: -F file=@page.jpg)";
             return Err(misnamed("part", &name, advice));
         };
@@ -164,7 +164,7 @@ impl Form {
         Ok(())
     }
 
-    /// Refuses an option that is too long, as soon as it is.
+    /// Refuses an option as soon as it is too long.
     fn check_length(&self, length: usize) -> Result<(), Problem> {
         match &self.part {
             Part::Option(name) if length > OPTION_BYTES => {
@@ -202,7 +202,7 @@ impl Form {
     }
 }
 
-/// The name in a part's head, which must not say that the content is encoded.
+/// The name in a part's head. A part with an encoded content is refused.
 fn name_of(head: &[u8]) -> Result<String, Problem> {
     let mut lines = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let Ok(Status::Complete((_, lines))) = httparse::parse_headers(head, &mut lines) else {
@@ -248,7 +248,7 @@ fn malformed(detail: impl Into<Box<str>>) -> Problem {
     Problem::new(ErrorCode::MalformedMultipart, detail)
 }
 
-/// The refusal of an option's value that may be a file.
+/// The refusal of an option whose value may be a file.
 fn misplaced(name: &str, why: &str) -> Problem {
     let detail = format!("The part `{name}` {why}. A file goes into the part `file`.");
     let errors = [Flaw::of(name, ErrorCode::InvalidOption, why)].into();

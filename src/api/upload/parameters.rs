@@ -1,7 +1,7 @@
 //! Parameters of `Content-Type` and `Content-Disposition` (RFC 2045, section 5.1; RFC 7578, section 4.2).
 
-/// The value of a parameter, as it is written, without quotation marks and what escapes them. None where it is
-/// missing, has no end, or is there twice, since readers would differ in which one they take.
+/// The value of a parameter, without quotation marks and escapes. None if it is missing, has no end, or occurs twice,
+/// because parsers differ in which of two they use.
 pub(super) fn parameter(header: &[u8], name: &str) -> Option<Vec<u8>> {
     let (mut found, mut rest) = (None, after(header, b';')?);
     while let Some((key, value, behind)) = next(rest) {
@@ -33,8 +33,8 @@ fn next(mut rest: &[u8]) -> Option<(&[u8], Vec<u8>, &[u8])> {
     }
 }
 
-/// Reads up to the closing quotation mark. A backslash escapes that and itself; before anything else it is part
-/// of a path of Windows.
+/// Reads up to the closing quotation mark. A backslash escapes a quotation mark and a backslash. Before any other
+/// character it is part of a Windows path.
 fn unquoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (mut value, mut rest) = (Vec::new(), text);
     loop {

@@ -1,15 +1,15 @@
-//! Where the parts of a form stand in its body (RFC 7578; RFC 2046, section 5.1), found while the body is gathered.
+//! Finds the parts of a form in its body while the body arrives (RFC 7578; RFC 2046, section 5.1).
 //!
-//! Each search goes on where the last one stopped, so a form costs the same however it is cut. A search for what
-//! may have no end is bounded: the head of a part and the bytes before the first part have at most
-//! [`HEAD_BYTES`]. The content of a part is bounded by the body.
+//! Each search continues where the last one stopped, so the pieces of the body do not affect the cost. The head of a
+//! part and the bytes before the first part have at most [`HEAD_BYTES`]. The content of a part is limited by the length
+//! of the body.
 
 use std::ops::Range;
 
 use memchr::memmem::{self, Finder};
 
-/// The longest head of a part, in bytes, and the most that may stand before the first part. A client writes a
-/// hundred bytes, and a file's name may have some hundreds more.
+/// The longest head of a part, and the most bytes before the first part. Clients write a hundred bytes, and the name of
+/// a file may add some hundreds.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
 
 /// The longest boundary, in bytes (RFC 2046, section 5.1.1).
@@ -18,10 +18,10 @@ pub(super) const BOUNDARY_BYTES: usize = 70;
 /// The characters between the end of the preceding line and a boundary.
 const DASHES: &[u8] = b"--";
 
-/// What ends a line.
+/// The end of a line.
 const LINE_END: &[u8] = b"\r\n";
 
-/// What ends a head.
+/// The end of a head.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// An error in the frame of a form.
@@ -33,7 +33,7 @@ pub(super) enum FrameFault {
     NoLineEnd,
 }
 
-/// What was found next, as ranges of the body.
+/// The next element of the form, as a range of the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     /// The head of a part, whose content follows: its lines and an empty one.
@@ -42,8 +42,7 @@ pub(super) enum Found {
     Content(Range<usize>),
     /// The last boundary. The form ends before this index.
     End(usize),
-    /// Nothing more is there yet. The content of the part whose head was found last, if its end is not there, has
-    /// so many bytes so far.
+    /// More bytes are needed. If the content of a part is incomplete, this is its length so far.
     Unfinished(usize),
 }
 
@@ -72,7 +71,7 @@ enum Stage {
 }
 
 impl Parts {
-    /// Begins to search a body for parts between such boundaries.
+    /// A search for parts with this boundary.
     pub(super) fn new(boundary: &[u8]) -> Self {
         let delimiter = [LINE_END, DASHES, boundary].concat();
         let delimiter = Finder::new(&delimiter).into_owned();
@@ -84,11 +83,11 @@ impl Parts {
         self.stage != Stage::Preamble
     }
 
-    /// Finds what comes next in `body`, of which only the end is new.
+    /// Finds the next element in `body`, of which only the end is new.
     ///
     /// # Errors
     ///
-    /// [`FrameFault`] where it cannot be the body of a form, whatever follows.
+    /// [`FrameFault`] if this cannot be the beginning of a form.
     pub(super) fn next(&mut self, body: &[u8]) -> Result<Found, FrameFault> {
         if self.stage == Stage::Preamble && !self.find_first(body)? {
             return Ok(Found::Unfinished(0));
@@ -100,7 +99,7 @@ impl Parts {
         }
     }
 
-    /// Looks for the first boundary, which need not follow the end of a line.
+    /// Searches the first boundary, which need not follow the end of a line.
     fn find_first(&mut self, body: &[u8]) -> Result<bool, FrameFault> {
         let boundary = &self.delimiter.needle()[LINE_END.len()..];
         let most = HEAD_BYTES + boundary.len();
@@ -115,8 +114,8 @@ impl Parts {
         if preamble.len() < most { Ok(false) } else { Err(FrameFault::TooLong) }
     }
 
-    /// Looks for the end of a head, and of the form, from a boundary on. A head is so short that it may be searched
-    /// anew.
+    /// Searches the end of a head, or the end of the form, after a boundary. A head is short, so each search starts at
+    /// its beginning.
     fn find_head(&mut self, body: &[u8]) -> Result<Found, FrameFault> {
         let rest = &body[self.at..];
         if rest.starts_with(DASHES) {
@@ -165,7 +164,7 @@ mod tests {
     /// The head of a part and its content.
     type Part = (String, Vec<u8>);
 
-    /// Heads and contents that are found in a body that comes in pieces, or what is wrong; `End` where it ends.
+    /// The heads and contents of a body that arrives in pieces, or the error; `End` at its end.
     fn found(body: &[u8], pieces: &[usize]) -> (Vec<Part>, Result<Found, FrameFault>) {
         let (mut parts, mut found) = (Parts::new(b"b"), Vec::new());
         let mut lengths = pieces.iter().copied().cycle();
