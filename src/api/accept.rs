@@ -1,4 +1,4 @@
-//! Which form of the answer the caller takes, by `Accept` (RFC 9110, section 12.5.1).
+//! Negotiates the format of the answer by `Accept` (RFC 9110, section 12.5.1).
 
 use axum::http::{HeaderMap, header};
 
@@ -6,8 +6,8 @@ use super::options::Format;
 use super::problem::Problem;
 use crate::code::ErrorCode;
 
-/// The forms of an answer with their media types, the most useful first: of two that the caller likes
-/// alike, the first is given.
+/// The formats of an answer with their media types, the most useful first. If the caller has no preference between two,
+/// the first is used.
 const FORMS: [(Format, &str); 4] = [
     (Format::Json, "application/json"),
     (Format::Text, "text/plain"),
@@ -15,12 +15,12 @@ const FORMS: [(Format, &str); 4] = [
     (Format::Events, "text/event-stream"),
 ];
 
-/// The format that `wish` names, or else the best that `Accept` allows. Events come however the text in
-/// them is wished for.
+/// The format `wish`, or else the best that `Accept` allows. If `Accept` requests events, the answer is events whatever
+/// `wish` is.
 ///
 /// # Errors
 ///
-/// 406 where the caller takes none of them.
+/// 406 if the caller accepts none of them.
 pub(super) fn negotiate(wish: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
     match (wish, best(headers, &FORMS)) {
         (_, Some(Format::Events)) => Ok(Format::Events),
@@ -33,7 +33,7 @@ pub(super) fn negotiate(wish: Option<Format>, headers: &HeaderMap) -> Result<For
 ///
 /// # Errors
 ///
-/// 406 where the caller takes no JSON.
+/// 406 if the caller does not accept JSON.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     let json = &FORMS[..1];
     best(headers, json).map(|_| ()).ok_or_else(|| not_acceptable(json))
@@ -60,7 +60,7 @@ fn best(headers: &HeaderMap, forms: &[(Format, &str)]) -> Option<Format> {
         let fitting = ranges.iter().filter(|range| range.covers(media_type));
         fitting.max_by_key(|range| range.precision()).map_or(0, |range| range.quality)
     };
-    // Of equals `max_by_key` takes the last.
+    // `max_by_key` returns the last of equal elements.
     let liked = forms.iter().rev().map(|(format, media_type)| (*format, liking(media_type)));
     liked.max_by_key(|(_, liking)| *liking).filter(|(_, liking)| *liking > 0).map(|best| best.0)
 }
@@ -72,7 +72,7 @@ fn ranges(headers: &HeaderMap) -> impl Iterator<Item = Range> {
     ranges.map(Range::read)
 }
 
-/// One media range and how much the caller likes it.
+/// One media range and its weight.
 #[derive(Debug)]
 struct Range {
     essence: String,
@@ -84,7 +84,7 @@ impl Range {
     fn read(range: &str) -> Self {
         let mut parts = range.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-        // RFC 9110 has no blanks around the sign, and people write them.
+        // RFC 9110 does not allow blanks around the sign, but people write them.
         let quality = parts.find_map(|part| {
             let (name, value) = part.split_once('=')?;
             name.trim_end().eq_ignore_ascii_case("q").then(|| value.trim_start())
@@ -99,7 +99,7 @@ impl Range {
             || all_of_a_type.is_some_and(|start| media_type.starts_with(start))
     }
 
-    /// The more precise of two ranges decides, wherever they stand.
+    /// The more specific of two ranges applies, in any order.
     fn precision(&self) -> u8 {
         match self.essence.as_str() {
             "*/*" | "*" => 0,

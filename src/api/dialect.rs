@@ -1,10 +1,8 @@
-//! How an error is written: in the one shape of this service, or in that of the protocol whose path was
-//! called.
+//! The format of an error: RFC 9457, or the format of the vendor's protocol on its paths.
 //!
-//! Clients of the drop-in paths tell situations apart by the status and by the vendor's code, so both are
-//! the vendor's there, in the spelling of each protocol (Model Studio, "Error messages"). The stable code
-//! of this service is added as `gateway_code`. What the upstream said of the request itself is
-//! passed on as it came.
+//! Clients of the drop-in paths distinguish errors by the status and by the vendor's code. So these paths use the
+//! vendor's status and code, in the spelling of each protocol (Model Studio, "Error messages"). The stable code of this
+//! service is added as `gateway_code`. The upstream's own error about the request is passed on unchanged.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -22,21 +20,21 @@ pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 /// A stream of events, as the vendor declares it.
 pub(super) const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream;charset=UTF-8");
 
-/// The shape of an error.
+/// The format of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// RFC 9457.
     Problem,
-    /// OpenAI's, as the compatible protocol has it.
+    /// OpenAI's, for the compatible protocol.
     OpenAi,
     /// DashScope's own.
     DashScope,
 }
 
-/// The status and the codes that the vendor would answer with.
+/// The status and the codes of the vendor for a problem.
 fn words(problem: &Problem) -> VendorWords {
     let words = problem.code.vendor();
-    // The type of an image in the body is meant, and not that of the body itself.
+    // This is about the type of an image in the body, not the type of the body.
     let is_of_image = problem.code == ErrorCode::UnsupportedMediaType && !problem.errors.is_empty();
     if is_of_image { VendorWords { status: 400, ..words } } else { words }
 }
@@ -85,8 +83,8 @@ impl Dialect {
     pub(super) fn event(self, problem: &Problem, request_id: &str) -> Bytes {
         let (error, status) = (self.error(problem, request_id), words(problem).status);
         match self {
-            // Without the line `event:error`, to the letter, or without `status`, the vendor's SDK takes the
-            // event for something else.
+            // Without exactly the line `event:error`, or without `status`, the vendor's SDK does not recognise the
+            // error.
             Self::DashScope => format!(
                 "id:0\nevent:error\n:HTTP_STATUS/{status}\nstatus:{status}\ndata:{error}\n\n"
             ),

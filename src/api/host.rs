@@ -1,6 +1,7 @@
-//! The host that a request names, which HTTP/1.1 demands exactly once (RFC 9112, section 3.2).
+//! Checks the host of a request. HTTP/1.1 requires exactly one (RFC 9112, section 3.2).
 //!
-//! This service does not look at it, but a proxy in front of it may, and two readers could take different ones.
+//! This service does not use the host, but a proxy in front of it may. With two hosts, two parsers could use different
+//! ones.
 
 use axum::extract::Request;
 use axum::http::header;
@@ -10,7 +11,7 @@ use axum::http::{HeaderValue, Version};
 use super::problem::Problem;
 use crate::code::ErrorCode;
 
-/// Refuses a request whose host is missing, there twice, or none.
+/// Refuses a request whose host is missing, repeated or invalid.
 ///
 /// # Errors
 ///
@@ -28,7 +29,7 @@ pub(super) fn check(request: &Request) -> Result<(), Problem> {
     Err(Problem::new(ErrorCode::BadRequest, detail))
 }
 
-/// Whether a header is a host with or without a port, or empty, as where the target of a request has no host.
+/// Whether a header is a host with or without a port, or empty. It is empty if the request target has no host.
 fn is_host(host: &HeaderValue) -> bool {
     let Ok(text) = host.to_str() else { return false };
     if text.is_empty() {

@@ -1,8 +1,8 @@
 //! The HTTP API: routes, bodies, options, errors.
 //!
-//! The only place that knows axum and status codes. A route reads as a sentence: who is calling, what
-//! was uploaded, what is wished, the use case, the answer. Everything that all routes share (request
-//! id, log line, metrics, panic, time limit, the writing of errors) is in `middleware`, once.
+//! Only this module uses axum and status codes. A route authenticates the caller, reads the upload and the options,
+//! calls the use case and writes the answer. `middleware` has what all routes share: request id, log line, metrics,
+//! panics, time limit and the format of errors.
 
 mod accept;
 mod dialect;
@@ -56,7 +56,7 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
     finish(routes, gateway)
 }
 
-/// What the cluster asks for, on a listener of its own.
+/// The health and metrics routes for the cluster, on a separate listener.
 pub fn metrics_router(gateway: &Arc<Gateway>) -> Router {
     let routes = Router::new()
         .route("/metrics", get(health::metrics))
@@ -65,12 +65,12 @@ pub fn metrics_router(gateway: &Arc<Gateway>) -> Router {
     finish(routes, gateway)
 }
 
-/// Adds what all routes share. Outermost first: observation sees every answer, also that of a panic.
+/// Adds the shared middleware. `observe` is the outermost layer, so it sees every answer, also after a panic.
 fn finish(routes: Router<Arc<Gateway>>, gateway: &Arc<Gateway>) -> Router {
     let shared = ServiceBuilder::new()
         .layer(axum::middleware::from_fn_with_state(Arc::clone(gateway), middleware::observe))
         .layer(CatchPanicLayer::custom(middleware::panicked))
-        // Bodies are limited where they are read, with our own error; axum's 2 MB would come first.
+        // The upload code limits bodies, with an error of this service. axum's limit of 2 MB would apply first.
         .layer(DefaultBodyLimit::disable());
     routes
         .fallback(fallback::not_found)

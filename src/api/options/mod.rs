@@ -1,9 +1,9 @@
-//! The one parser of options, whether they came in the query, as form parts or as JSON members.
+//! Parses the options of a request, from the query, from form parts and from JSON members.
 //!
-//! An option has one name everywhere. The same one twice with different values is an error, and so is
-//! an unknown one, so that a typo is not silently ignored. One error reports all flaws of a request.
+//! An option has the same name everywhere. An option with two different values is an error. An unknown option is also
+//! an error, so that a typo is not silently ignored. One error reports all flaws of a request.
 //!
-//! [`raw`] gathers what came, [`read`] holds it to the rules, [`value`] knows what each one looks like.
+//! [`raw`] collects the options, [`read`] applies the rules, and [`value`] parses each value.
 
 pub(super) mod raw;
 
@@ -14,7 +14,7 @@ use super::problem::{Flaw, Problem};
 use crate::code::ErrorCode;
 use crate::ocr::request::{Detail, OcrOptions};
 
-/// The names of all options, as an error lists them.
+/// The names of all options, in the order of the error that lists them.
 const NAMES: [&str; 13] = [
     "detail",
     "format",
@@ -31,18 +31,18 @@ const NAMES: [&str; 13] = [
     "template",
 ];
 
-/// What the route is for; not every option makes sense everywhere.
+/// The route, because some options are only valid on some routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// `/ocr`.
     Text,
     /// `/extract`.
     Fields,
-    /// `/estimate`: whatever the other two take.
+    /// `/estimate`: the options of both other routes.
     Estimate,
 }
 
-/// How the answer is written.
+/// The format of the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Format {
     /// The whole answer.
@@ -56,36 +56,36 @@ pub(super) enum Format {
     Events,
 }
 
-/// The options of a request, read.
+/// The parsed options of a request.
 #[derive(Debug, Default)]
 pub(super) struct ParsedOptions {
-    /// How the image shall be read.
+    /// How to read the image.
     pub(super) options: OcrOptions,
-    /// How the answer shall be written; none leaves it to `Accept`.
+    /// The format of the answer; if none, `Accept` decides.
     pub(super) format: Option<Format>,
 }
 
-/// Tells the options which format was agreed on, since the model is asked for Markdown.
+/// Adds the negotiated format to the options, because the prompt differs for Markdown.
 ///
 /// # Errors
 ///
-/// 400 where the format cannot hold what the options ask for.
+/// 400 if the format cannot represent the requested result.
 pub(super) fn agree_on(format: Format, options: &mut OcrOptions) -> Result<(), Problem> {
     if format == Format::Markdown && options.detail == Detail::Lines {
         return Err(invalid("format", LINES_ARE_NO_MARKDOWN));
     }
-    // Events are asked for by `Accept` alone, so the option may ask for Markdown beside them.
+    // Only `Accept` requests events, so the option may request Markdown in them.
     if format != Format::Events {
         options.markdown = format == Format::Markdown;
     }
     Ok(())
 }
 
-/// Boxes are numbers beside each line. Markdown without them would be the text that was not asked
-/// for, and paid for as boxes.
+/// Boxes are coordinates of each line, which Markdown cannot represent. Without them, the tenant would pay for boxes
+/// and get only text.
 const LINES_ARE_NO_MARKDOWN: &str = "has no Markdown for lines: take json, or leave detail out";
 
-/// 400 for an option that there is not.
+/// 400 for an unknown option.
 pub(super) fn unknown(name: &str, known: &[&str]) -> Problem {
     let shown: String = name.chars().take(32).collect();
     let detail = format!("There is no option {shown:?}. Options: {}.", known.join(", "));
@@ -93,8 +93,8 @@ pub(super) fn unknown(name: &str, known: &[&str]) -> Problem {
     Problem { errors, ..Problem::new(ErrorCode::UnknownOption, detail) }
 }
 
-/// 400 for a part of a form, or a member of JSON, that is neither the file nor an option. Most often it is the
-/// file under another name, so `advice` says where that goes.
+/// 400 for a form part or a JSON member that is neither the file nor an option. Most often it is the file under another
+/// name, so `advice` gives the correct one.
 pub(super) fn misnamed(kind: &str, name: &str, advice: &str) -> Problem {
     let shown: String = name.chars().take(32).collect();
     let options = NAMES.join(", ");
@@ -103,7 +103,7 @@ pub(super) fn misnamed(kind: &str, name: &str, advice: &str) -> Problem {
     Problem { errors, ..Problem::new(ErrorCode::UnknownOption, detail) }
 }
 
-/// 400 for an option with a value that it cannot have.
+/// 400 for an option with an invalid value.
 pub(super) fn invalid(name: &str, why: &str) -> Problem {
     Problem::new(ErrorCode::InvalidOption, format!("{name} {why}.")).flaw(format!("/{name}"), why)
 }

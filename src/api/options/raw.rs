@@ -1,4 +1,4 @@
-//! Options as they came, from all three places, before anything is known of their values.
+//! The options of all three sources, before their values are parsed.
 
 use serde_json::Value;
 
@@ -10,13 +10,13 @@ use crate::capacity::scratch::Scratch;
 use crate::extract::schema::WORKING_BYTES;
 use crate::json::count_values;
 
-/// Languages that can be hinted at; the task that reads most knows ten.
+/// The most languages in the hint. No task supports more than ten.
 const MOST_LANGUAGES: usize = 16;
 
-/// The longest option in bytes: a schema may have 64 KiB (`extract`), the rest is small.
+/// The longest option in bytes: a schema may have 64 KiB (`extract`), and the other options are small.
 pub(in crate::api) const OPTION_BYTES: usize = 64 * 1024;
 
-/// Options as they came: a value for each name, and the languages, which may be several.
+/// Options before parsing: one value for each name, and a list of languages.
 #[derive(Debug, Default)]
 pub(in crate::api) struct RawOptions {
     values: [Option<Value>; NAMES.len()],
@@ -41,7 +41,7 @@ impl RawOptions {
         Ok(())
     }
 
-    /// Adds an option that came as a form part.
+    /// Adds an option from a form part.
     ///
     /// # Errors
     ///
@@ -50,8 +50,8 @@ impl RawOptions {
         self.add(known(name)?, Value::String(text))
     }
 
-    /// Adds an option that came as a JSON member. Name and length are looked at before the value becomes a
-    /// tree, because a tree takes many times the memory of its text.
+    /// Adds an option from a JSON member. The name and the length are checked before the value is parsed into a tree,
+    /// because a tree needs many times the memory of its text.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl RawOptions {
             return Err(invalid(name, &format!("is longer than {OPTION_BYTES} bytes")));
         }
         if NAMES[option] == "schema" && !json.trim_start().starts_with('"') {
-            // It becomes a tree when it has the memory for that.
+            // It is parsed into a tree once the memory for that is reserved.
             return self.add(option, Value::String(json.to_owned()));
         }
         if count_values(json) > MOST_VALUES {
@@ -92,12 +92,12 @@ impl RawOptions {
         Ok(())
     }
 
-    /// Reads all options for a purpose. A schema is read away from the reactor, and few at a time: one with
+    /// Parses all options for a purpose. Schemas are parsed outside the reactor, and only a few at once: a schema with
     /// many patterns takes tens of milliseconds and some megabytes of `scratch`.
     ///
     /// # Errors
     ///
-    /// 400 that lists every flaw, or 404 for a template that there is not.
+    /// 400 that lists every flaw, or 404 for an unknown template.
     pub(in crate::api) async fn read(
         self,
         purpose: Purpose,
@@ -109,14 +109,14 @@ impl RawOptions {
         let memory = scratch.take(WORKING_BYTES).await;
         let parsing = tokio::task::spawn_blocking(move || {
             let parsed = self.parse(purpose);
-            // The thread goes on where the caller leaves.
+            // The thread continues if the caller leaves.
             drop(memory);
             parsed
         });
         parsing.await.map_err(|_panicked| Problem::internal())?
     }
 
-    /// Reads all options on the caller's thread.
+    /// Parses all options on the current thread.
     pub(super) fn parse(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
         let purpose = match purpose {
             Purpose::Estimate if self.has("schema") || self.has("template") => Purpose::Fields,
@@ -141,7 +141,7 @@ impl RawOptions {
     }
 }
 
-/// The place of an option among [`NAMES`].
+/// The index of an option in [`NAMES`].
 fn known(name: &str) -> Result<usize, Problem> {
     NAMES.iter().position(|known| *known == name).ok_or_else(|| unknown(name, &NAMES))
 }

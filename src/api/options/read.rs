@@ -1,4 +1,4 @@
-//! The rules: which option goes where, and which go together.
+//! The rules for options: which route accepts which option, and which options exclude each other.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Rules that more than one option takes part in; `has` reports which were given.
+    /// Rules about several options; `has` reports which options were given.
     pub(super) fn check_together(&mut self, has: impl Fn(&str) -> bool, purpose: Purpose) {
         let mut refuse = |name, why| self.flaws.push(flaw(name, ErrorCode::InvalidOption, why));
         let options = &self.parsed.options;

@@ -1,4 +1,4 @@
-//! What each option looks like. Every function reads one value or says what is wrong with it.
+//! Parses the values of options. Each function returns one value or the flaw in it.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::json::count_values;
 use crate::ocr::request::{Detail, Rotate};
 use crate::units::Pixels;
 
-/// Bytes of `metadata` at most: it is an echo, not a store.
+/// The most bytes of `metadata`, which the answer repeats.
 const METADATA_BYTES: usize = 4096;
 
-/// JSON values in an option at most, a schema excepted: as many as `metadata` has room for.
+/// The most JSON values in an option other than a schema: as many as fit into `metadata`.
 pub(super) const MOST_VALUES: u64 = METADATA_BYTES as u64 / 2;
 
-/// Characters of a language tag at most (RFC 5646, section 4.4.1, asks for 35).
+/// The most characters of a language tag (RFC 5646, section 4.4.1, requires 35).
 const LANGUAGE_LENGTH: usize = 35;
 
-/// A scalar as text, so that `5` in JSON and `5` in a query are one value.
+/// A scalar as text, so that `5` in JSON and `5` in a query are equal.
 pub(super) fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -70,7 +70,7 @@ pub(super) fn pixels(name: &'static str, value: &Value) -> Result<Pixels, Flaw> 
     })
 }
 
-/// Digits only: `u64::from_str` would also take a plus sign.
+/// Digits only: `u64::from_str` would also accept a plus sign.
 fn number_of(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| u64::from_str(text).ok()).flatten()
 }

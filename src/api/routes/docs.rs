@@ -6,7 +6,7 @@ use axum::response::{Html, IntoResponse, Response};
 const OPENAPI: &str = include_str!("../../../openapi.yaml");
 const PAGE: &str = include_str!("../docs.html");
 
-/// The page needs no script and nothing from elsewhere, and may not get any.
+/// The page needs no scripts and no external resources, so they are forbidden.
 const CONTENT_SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -16,7 +16,7 @@ pub(in crate::api) async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, media_type)], OPENAPI).into_response()
 }
 
-/// `GET /docs`: the same as a page, made from it by `scripts/build-docs`.
+/// `GET /docs`: the contract as a page, which `scripts/build-docs` makes from it.
 pub(in crate::api) async fn page() -> Response {
     let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(PAGE)).into_response()

@@ -1,4 +1,4 @@
-//! The drop-in paths that spend: the vendor's two protocols as its SDKs speak them, with a key of this service.
+//! The drop-in paths that cost tokens: the vendor's two protocols as its SDKs use them, with a key of this service.
 
 use std::io;
 use std::sync::Arc;
@@ -82,8 +82,8 @@ async fn send(
             response
         }
         DropinReply::Stream(mut chunks) => {
-            // The upstream may stream without a request for it, and a client of HTTP/1.0 cannot tell a broken stream
-            // from a whole one.
+            // The upstream may stream without a request for it, and an HTTP/1.0 client cannot distinguish a broken
+            // stream from a complete one.
             let (begun, is_whole) = if may_stream {
                 (Vec::new(), false)
             } else {
@@ -126,8 +126,8 @@ fn streamed(body: Body, headers: &HeaderMap, tab: &Tab) -> Response {
     response
 }
 
-/// A stream as one answer, counted with the memory of its request, and whether it is whole. If memory runs out it is
-/// not whole: it was paid for, so the caller gets the rest as it comes.
+/// A stream as one answer, and whether it is complete. Its bytes count in the memory of its request. If memory runs
+/// out, the answer is incomplete. The caller then gets the rest as a stream, because it is paid for.
 async fn gather(
     chunks: &mut mpsc::Receiver<DropinChunk>,
     memory: &HeldBytes,
@@ -153,14 +153,15 @@ async fn gather(
 enum StreamState {
     Open(mpsc::Receiver<DropinChunk>),
     Over,
-    /// The error was written; the connection is to be broken off.
+    /// The error was written, and the connection must be aborted.
     BreakOff,
 }
 
 /// The body of a stream, with trailers that report its cost.
 ///
-/// A stream that broke off ends with an event that says so and with a broken connection, so that no client takes it for
-/// whole. After each `silence` a comment is sent. Chunks are whole events, so the comment is never inside one.
+/// If the stream breaks off, an event reports the error and the connection is aborted, so that no client takes the
+/// stream for complete. A comment is sent after each `silence`. Chunks are whole events, so a comment is never inside
+/// an event.
 fn passed_on(
     chunks: mpsc::Receiver<DropinChunk>,
     dialect: Dialect,
@@ -198,14 +199,14 @@ fn passed_on(
     })
 }
 
-/// Breaks the connection off after hyper could write what it holds. It drops that when a body fails, and writes it
-/// when a body waits.
+/// Aborts the connection after hyper had time to write its buffer. hyper drops the buffer when a body fails, and writes
+/// it when a body is pending.
 async fn break_off<T>() -> io::Result<Option<T>> {
     tokio::task::yield_now().await;
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Whether a header of DashScope's is set.
+/// Whether a DashScope header is set.
 fn is_enabled(headers: &HeaderMap, name: &str) -> bool {
     headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"enable"))
 }

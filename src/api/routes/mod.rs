@@ -1,4 +1,5 @@
-//! One file a resource. The steps of a route that spends are: enter, upload, options, use case, answer.
+//! The routes, one file for each resource. A route that costs tokens has the steps enter, upload, options, use case,
+//! answer.
 
 pub(super) mod docs;
 pub(super) mod dropin;
@@ -56,7 +57,7 @@ async fn read_request(
     Ok((request, format))
 }
 
-/// Reports what was spent, in headers and in the log line. An answer in plain text has no other place for it.
+/// Reports the spend in headers and in the log line. An answer in plain text has no other field for it.
 fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
     let max_pixels = pages.iter().map(|page| page.sent.max_pixels).max();
     tell_tokens(response, &facts.usage, max_pixels.unwrap_or_default());

@@ -35,7 +35,7 @@ pub(in crate::api) async fn show(
     found.map(|model| Json(described(&model.name))).ok_or_else(missing)
 }
 
-/// The models that the tenant may use where it may be served.
+/// The models that the tenant may use in its regions.
 fn allowed<'a>(gateway: &'a Gateway, tenant: &'a Tenant) -> impl Iterator<Item = Arc<Model>> + 'a {
     gateway.catalog.sold_in(&tenant.regions).filter(|model| tenant.allows(&model.name))
 }

@@ -16,7 +16,7 @@ use crate::api::spent;
 use crate::code::ErrorCode;
 use crate::gateway::Gateway;
 
-/// Gives leave to upload a file.
+/// Returns the vendor's permission to upload a file.
 pub(in crate::api) async fn uploads(
     State(gateway): State<Arc<Gateway>>,
     request: Request,

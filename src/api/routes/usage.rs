@@ -18,10 +18,10 @@ use crate::ledger::LedgerStoreError;
 use crate::ledger::report::{BudgetsReport, UsageReport};
 use crate::ledger::usage::{UsageQuery, day_named};
 
-/// The most days of one answer: a leap year.
+/// The most days in one answer: a leap year.
 const MOST_DAYS: i32 = 366;
 
-/// The most rows of one answer: some two dozen models on each day of a year.
+/// The most rows in one answer: some two dozen models on each day of a year.
 const MOST_ROWS: u64 = 10_000;
 
 /// The names of the options.
