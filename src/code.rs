@@ -101,7 +101,7 @@ pub enum ErrorCode {
     DeadlineExceeded,
 }
 
-/// What is reported of a situation.
+/// The name, status, title and vendor's words of a code.
 struct CodeEntry {
     name: &'static str,
     status: u16,
@@ -131,12 +131,12 @@ const INSPECTED: [&str; 2] = ["DataInspectionFailed", "data_inspection_failed"];
 const TOO_FAST: [&str; 2] = ["Throttling.RateQuota", "limit_requests"];
 const USED_UP: [&str; 2] = ["Throttling.AllocationQuota", "insufficient_quota"];
 const TIMED_OUT: [&str; 2] = ["RequestTimeOut", "request_timeout"];
-/// What is wrong with a request in any other way; the vendor says 400 then.
+/// Any other error in a request, for which the vendor's status is 400.
 const INVALID: [&str; 2] = ["InvalidParameter", "invalid_parameter_error"];
 const UNAVAILABLE: [&str; 2] = ["ServiceUnavailable", "service_unavailable"];
 const FAILED: [&str; 2] = ["InternalError", "internal_error"];
 
-/// A situation that the vendor words with the status `vendor`.
+/// A situation for which the vendor's status is `vendor`.
 const fn worded(
     name: &'static str,
     status: u16,
@@ -147,7 +147,7 @@ const fn worded(
     CodeEntry { name, status, title, vendor: VendorWords { status: vendor, native, compatible } }
 }
 
-/// A situation that the vendor words with the same status.
+/// A situation for which the vendor has the same status.
 const fn same(
     name: &'static str,
     status: u16,
@@ -157,7 +157,7 @@ const fn same(
     worded(name, status, title, status, words)
 }
 
-/// A request that is to be changed.
+/// A request that the caller must change.
 const fn invalid(name: &'static str, status: u16, title: &'static str) -> CodeEntry {
     worded(name, status, title, 400, INVALID)
 }

@@ -1,29 +1,28 @@
 //! Names that operators give: labels of keys, names of endpoints, regions and models.
 //!
-//! They are read in terminals, tables, spreadsheets and log lines. There some characters cannot be seen, some
-//! end a line, some turn the text around them, and a first character can make a cell a formula. A new
-//! name that does any of that is refused ([`check`]). A name that is stored already is still read, and
-//! [`shown`] with such characters escaped.
+//! They appear in terminals, tables, spreadsheets and log lines. There, some characters are invisible, some end a line,
+//! some change the direction of the text, and some make a spreadsheet cell a formula. A new name with such a character
+//! is refused ([`check`]). A stored name is still accepted, and [`shown`] with such characters escaped.
 //!
-//! Letters that merely look alike pass: nothing is found or allowed by a label.
+//! Letters that look alike are allowed, because labels are not used for look-ups or permissions.
 
 use std::borrow::Cow;
 
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-/// Characters that a name may have at most.
+/// The most characters of a name.
 pub const LENGTH: usize = 100;
 
-/// The rule that a name breaks. It reads on after "the label" or a key of the settings.
+/// The rule that a name breaks. The message continues a sentence that begins with "the label" or a settings key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LabelFault {
-    /// Nothing, or more than a table has room for.
+    /// It is empty or too long.
     #[error("has {actual} characters; write 1 to {LENGTH}")]
     Length {
         /// How many there are.
         actual: usize,
     },
-    /// A character that a reader does not see as what it is.
+    /// A character that is invisible or misleading.
     #[error(
         "holds U+{code:04X}, which cannot be seen, ends a line or changes how other text is shown; \
          leave it out"
@@ -38,12 +37,12 @@ pub enum LabelFault {
         /// The character.
         first: char,
     },
-    /// A first or last character that belongs to the text beside it.
+    /// A first or last character that would combine with the text beside it.
     #[error("begins or ends with a space, or begins with an accent of no letter; leave it out")]
     Edge,
 }
 
-/// Refuses a text that would mislead its readers as a name.
+/// Refuses a text that could be misread as a name.
 ///
 /// # Errors
 ///
@@ -67,8 +66,7 @@ pub fn check(text: &str) -> Result<(), LabelFault> {
     Ok(())
 }
 
-/// Any text as it can be shown in one line: characters that are not seen as what they are become
-/// `\u{202e}`.
+/// Any text for one line of output: invisible and misleading characters are escaped, for example as `\u{202e}`.
 pub fn shown(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return text.into();
@@ -84,14 +82,14 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     line.into()
 }
 
-/// Whether a spreadsheet takes a cell that begins so for a formula, also in its full-width and small
-/// forms (OWASP, "CSV Injection"). Tab and carriage return do it as well; they are hidden.
+/// Whether a spreadsheet takes a cell with this first character for a formula, also in its full-width and small forms
+/// (OWASP, "CSV Injection"). Tab and carriage return have the same effect, but [`is_hidden`] covers them.
 pub const fn starts_formula(first: char) -> bool {
     matches!(first, '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠' | '﹦' | '﹢' | '﹣' | '﹫')
 }
 
-/// Whether a reader does not see the character as what it is: it controls or formats, separates lines, is
-/// blank without being a space, or has no meaning that is agreed on.
+/// Whether the character is invisible or misleading: a control or format character, a line separator, a blank other
+/// than the space, or a character without an assigned meaning.
 pub fn is_hidden(letter: char) -> bool {
     match letter.general_category_group() {
         GeneralCategoryGroup::Separator => letter != ' ',
@@ -100,8 +98,8 @@ pub fn is_hidden(letter: char) -> bool {
     }
 }
 
-/// Letters, marks and symbols that show nothing by themselves: those of `Default_Ignorable_Code_Point` in the
-/// Unicode Character Database that are of no other category, and the empty Braille pattern.
+/// Letters, marks and symbols that are invisible: those of `Default_Ignorable_Code_Point` in the Unicode Character
+/// Database that no other category covers, and the empty Braille pattern.
 const fn is_blank(letter: char) -> bool {
     matches!(
         letter,

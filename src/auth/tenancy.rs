@@ -1,7 +1,7 @@
-//! Whether there is more than one tenant to keep room for.
+//! Finds out whether there are several tenants, so that a tenant must leave room for others.
 //!
-//! The directory is asked only before a tenant is refused for the sake of others, and its answer is remembered.
-//! No room is kept for disabled tenants.
+//! The directory is queried only before a tenant is refused because of its share, and its answer is cached. Disabled
+//! tenants do not count.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use super::directory::Directory;
 use super::store::TenantStoreError;
 use crate::clock::Clock;
 
-/// How long "there is only one" is believed: a new tenant may call within a second.
+/// How long "there is only one tenant" is cached. It is short, because a new tenant may call within a second.
 const ALONE_AGE: Duration = Duration::from_secs(1);
 
-/// How long "there are several" is believed. Tenants are seldom taken away, and their list may be long.
+/// How long "there are several tenants" is cached. Tenants are rarely removed, and their list may be long.
 const SEVERAL_AGE: Duration = Duration::from_mins(1);
 
-/// How long an answer is waited for.
+/// The timeout of a query.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Knows whether there are several tenants, and asks the directory again from time to time.
+/// The cached answer, which is refreshed from the directory.
 #[derive(Debug)]
 pub struct Tenancy {
     directory: Arc<Directory>,
@@ -29,13 +29,13 @@ pub struct Tenancy {
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// None where it is to be asked again.
+    /// The time of the last query; none if the next request must query again.
     asked_at: Option<Instant>,
     has_several: bool,
 }
 
 impl Tenancy {
-    /// Knows of the tenants in `directory` what there are now, until it is asked.
+    /// The present answer of `directory`. The first request queries it again.
     ///
     /// # Errors
     ///
@@ -53,8 +53,7 @@ impl Tenancy {
         self.known().has_several
     }
 
-    /// Whether at least two tenants are not disabled. Where the directory does not answer, it is as it was
-    /// before.
+    /// Whether at least two tenants are not disabled. If the directory does not answer, this is the last known value.
     pub async fn has_several(&self) -> bool {
         let now = self.clock.instant();
         let before = {
@@ -62,7 +61,7 @@ impl Tenancy {
             if known.is_fresh(now) {
                 return known.has_several;
             }
-            // Others go on with what was known, so that one request asks and not all of a flood.
+            // Other requests use the last known value, so that only one request queries.
             known.asked_at = Some(now);
             known.has_several
         };
@@ -73,7 +72,7 @@ impl Tenancy {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Every change is a single assignment, so a panic elsewhere leaves nothing half done.
+        // Every change is a single assignment, so the state is consistent after a panic in another thread.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

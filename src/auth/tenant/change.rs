@@ -8,7 +8,7 @@ use super::rules::InvalidTenant;
 use super::{OnExceed, Tenant, UnknownBill};
 use crate::units::{Money, Pixels};
 
-/// What becomes of one setting.
+/// The change of one setting.
 ///
 /// In JSON an absent member, `null` or a value, as in a merge patch (RFC 7396).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,9 +16,9 @@ pub enum SettingChange<T> {
     /// It stays as it is.
     #[default]
     Keep,
-    /// It goes back to no limit.
+    /// It is reset to its default.
     Clear,
-    /// It becomes this.
+    /// It is set to this value.
     Set(T),
 }
 

@@ -1,11 +1,8 @@
-//! A tenant: who spends, and within which limits.
+//! A tenant: an account with its limits.
 //!
-//! A tenant is the account; its keys come and go. All of its settings but the name are optional,
-//! and an absent one means no limit, so that `tenant create NAME` is enough to start. The names of
-//! the settings are those of the contract (section 4) in every place where they are written: the
-//! configuration file and the command line.
-//!
-//! This module does not store tenants and does not enforce their limits.
+//! Spend is booked on the tenant, and its keys may change. All settings except the name are optional, and a missing one
+//! means no limit, so `tenant create NAME` is enough to start. The configuration file and the command line use the
+//! names of the settings in the contract (section 4).
 
 pub mod change;
 pub mod rules;
@@ -19,12 +16,12 @@ use crate::units::{Money, Pixels};
 
 /// The name of a tenant: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, the first a letter or digit.
 ///
-/// So narrow because it is used in metric labels, in environment variables and in file sections.
+/// The alphabet is small because the name is used in metric labels, in environment variables and in file sections.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TenantName(String);
 
-/// What metrics say where there is no tenant, or one of the many without series of their own.
+/// The metric label for requests without a tenant, and for tenants without their own series.
 const RESERVED_NAMES: [&str; 2] = ["none", "other"];
 
 /// Characters that a tenant's name may have at most.
@@ -118,11 +115,11 @@ impl std::str::FromStr for OnExceed {
     }
 }
 
-/// What becomes of a call that failed and may have been billed all the same.
+/// What happens after a call that failed but may have been billed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownBill {
-    /// It is made again, once; both attempts count at their bound until a bill is known.
+    /// It is repeated once. Both attempts count at their upper bound until a bill is known.
     #[default]
     Repeat,
     /// It fails, and counts once.
@@ -156,7 +153,7 @@ impl std::str::FromStr for UnknownBill {
     }
 }
 
-/// Who spends, and within which limits.
+/// An account with its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {
@@ -186,7 +183,7 @@ pub struct Tenant {
     /// Tokens in a month.
     #[serde(default)]
     pub monthly_tokens: Option<NonZeroU64>,
-    /// Money in a day, above zero. It holds for each currency of the price list by itself.
+    /// Money in a day, above zero. It applies to each currency of the price list separately.
     #[serde(default)]
     pub daily_cost: Option<Money>,
     /// Money in a month, above zero, of each currency.
@@ -204,7 +201,7 @@ pub struct Tenant {
     /// Whether the tenant is defined in the configuration and not in the database.
     #[serde(skip)]
     pub of_file: bool,
-    /// What becomes of a call that failed and may have been billed all the same.
+    /// What happens after a call that failed but may have been billed.
     #[serde(default)]
     pub unknown_bill: UnknownBill,
 }

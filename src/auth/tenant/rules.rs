@@ -1,4 +1,4 @@
-//! The rules for a tenant's settings: a limit that cannot bind is an error.
+//! The rules for a tenant's settings: a limit without effect is an error.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -26,11 +26,11 @@ const NAME_LENGTH: usize = 128;
 /// [`LARGEST_LIMIT`] as an amount of money, in billionths.
 const LARGEST_COST: Money = Money::from_nanos(LARGEST_LIMIT);
 
-/// A tenant with a setting that cannot bind.
+/// A tenant with a setting that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("tenant {name}: {fault}")]
 pub struct InvalidTenant {
-    /// Whose setting it is.
+    /// The name of the tenant.
     pub name: TenantName,
     /// The rule that it breaks.
     pub fault: SettingFault,
@@ -61,26 +61,26 @@ pub enum SettingFault {
         /// Its value.
         actual: Money,
     },
-    /// A budget of nothing, which would be a second way to shut a tenant out.
+    /// A budget of zero, which would be a second way to disable a tenant.
     #[error("{setting} is 0; leave it out for no budget, or set disabled to refuse every request")]
     NoMoney {
         /// The name of the setting.
         setting: &'static str,
     },
-    /// A day's budget that the month's always undercuts.
+    /// A daily budget above the monthly budget.
     #[error(
         "daily_{what} is {daily}, above monthly_{what} {monthly}, which would bind first; \
          lower it or leave it out"
     )]
     DailyAboveMonthly {
-        /// What is budgeted, as the names of the settings end.
+        /// The suffix of the settings' names: the unit of the budget.
         what: &'static str,
         /// The day's budget.
         daily: String,
         /// The month's budget.
         monthly: String,
     },
-    /// A text in a list of names that names nothing.
+    /// An invalid name in a list of names.
     #[error(
         "{setting} has {actual:?}; a name there has 1 to {NAME_LENGTH} letters, digits, \
          '.', '_', '-', ':' and '/'"
@@ -91,7 +91,7 @@ pub enum SettingFault {
         /// The text.
         actual: String,
     },
-    /// A list that is too long to be meant.
+    /// A list with too many names.
     #[error("{setting} has {actual} names; at most {NAMES_AT_MOST}")]
     TooManyNames {
         /// The name of the setting.
@@ -102,7 +102,7 @@ pub enum SettingFault {
 }
 
 impl Tenant {
-    /// The same tenant, if every one of its limits can bind.
+    /// The same tenant, if all of its limits can take effect.
     ///
     /// # Errors
     ///
