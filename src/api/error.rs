@@ -86,7 +86,7 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// An error while the ledger is read for a report. No request is charged.
+/// An error while the ledger is read for a report.
 impl From<LedgerStoreError> for Problem {
     fn from(error: LedgerStoreError) -> Self {
         match error {

@@ -235,7 +235,7 @@ pub enum DirectoryError {
         /// The public name of the key.
         key: KeyId,
     },
-    /// A section with a limit that would have no effect.
+    /// A section with a setting that breaks a rule.
     #[error("[tenants.{}] {}", .0.name, .0.fault)]
     Section(#[from] InvalidTenant),
     /// The database does not answer, so it is unknown whether a name is in both.

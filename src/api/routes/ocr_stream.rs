@@ -64,7 +64,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<OcrAnswer, OcrError>> + Send
 /// An answer that is streamed.
 struct OcrStream {
     texts: mpsc::Receiver<String>,
-    /// Missing once there is an answer.
+    /// None once there is an answer.
     answering: Option<Answering>,
     answer: Option<Box<Result<OcrAnswer, OcrError>>>,
     id: RequestId,

@@ -26,7 +26,7 @@ const ANY_PIECES: u64 = 13_824;
 /// pieces each. Bodies of 11 MiB in such chunks pass nevertheless, and bodies of 20 MiB if nothing cuts them.
 const LEAST_PIECE: u64 = 2048;
 
-/// What can go wrong while a body comes in.
+/// An error while a body arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyFault {
     /// It is longer than a body may be.
@@ -136,12 +136,12 @@ impl Patience {
         Self { idle, until: now + total, last: now, timer, waker: None }
     }
 
-    /// A piece came.
+    /// Records that a piece arrived.
     fn renew(&mut self) {
         self.last = Instant::now();
     }
 
-    /// Ready once it is used up.
+    /// Ready once the timeout has passed.
     fn poll_spent(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // A poll of a timer costs a tenth of a piece, and this timer already has the task's waker.
         let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
