@@ -2,7 +2,7 @@
 //!
 //! Patterns are untrusted, and a short pattern can be expensive. `\p{L}` has seven hundred ranges, a repetition
 //! multiplies them, and `(?i)` visits every character of a class. So nothing is compiled when a schema is read. Each
-//! pattern is parsed and its [weight](weight) is computed step by step, before each structure is built. The total
+//! pattern is parsed and its [weight] is computed step by step, before each structure is built. The total
 //! weight of a schema's patterns is bounded ([`Patterns`]). Patterns are compiled after the answer has arrived, one at
 //! a time ([`Matcher`]). A request that waits for the upstream therefore keeps only their text.
 //!
