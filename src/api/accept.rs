@@ -2,28 +2,31 @@
 
 use axum::http::{HeaderMap, header};
 
-use super::options::Format;
+use super::options::AnswerFormat;
 use super::problem::Problem;
 use crate::code::ErrorCode;
 
 /// The formats of an answer with their media types, the most useful first. If the caller has no preference between two,
 /// the first is used.
-const FORMS: [(Format, &str); 4] = [
-    (Format::Json, "application/json"),
-    (Format::Text, "text/plain"),
-    (Format::Markdown, "text/markdown"),
-    (Format::Events, "text/event-stream"),
+const FORMS: [(AnswerFormat, &str); 4] = [
+    (AnswerFormat::Json, "application/json"),
+    (AnswerFormat::Text, "text/plain"),
+    (AnswerFormat::Markdown, "text/markdown"),
+    (AnswerFormat::Events, "text/event-stream"),
 ];
 
-/// The format `wish`, or else the best that `Accept` allows. If `Accept` requests events, the answer is events whatever
-/// `wish` is.
+/// Selects events if `Accept` requests them. Otherwise selects `wish`, or without a `wish` the format that `Accept`
+/// prefers.
 ///
 /// # Errors
 ///
 /// 406 if the caller accepts none of them.
-pub(super) fn negotiate(wish: Option<Format>, headers: &HeaderMap) -> Result<Format, Problem> {
+pub(super) fn negotiate(
+    wish: Option<AnswerFormat>,
+    headers: &HeaderMap,
+) -> Result<AnswerFormat, Problem> {
     match (wish, best(headers, &FORMS)) {
-        (_, Some(Format::Events)) => Ok(Format::Events),
+        (_, Some(AnswerFormat::Events)) => Ok(AnswerFormat::Events),
         (Some(format), _) | (None, Some(format)) => Ok(format),
         (None, None) => Err(not_acceptable(&FORMS)),
     }
@@ -44,14 +47,14 @@ pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
     ranges(headers).any(|range| range.essence == "text/event-stream" && range.quality > 0)
 }
 
-fn not_acceptable(forms: &[(Format, &str)]) -> Problem {
+fn not_acceptable(forms: &[(AnswerFormat, &str)]) -> Problem {
     let media_types: Vec<_> = forms.iter().map(|(_, media_type)| *media_type).collect();
     let detail = format!("Answers are {}; Accept allows none.", media_types.join(" or "));
     Problem::new(ErrorCode::NotAcceptable, detail)
 }
 
 /// The form that the caller prefers; the first one, if the caller states no preference.
-fn best(headers: &HeaderMap, forms: &[(Format, &str)]) -> Option<Format> {
+fn best(headers: &HeaderMap, forms: &[(AnswerFormat, &str)]) -> Option<AnswerFormat> {
     let ranges: Vec<_> = ranges(headers).collect();
     if ranges.is_empty() {
         return forms.first().map(|(format, _)| *format);
@@ -66,21 +69,21 @@ fn best(headers: &HeaderMap, forms: &[(Format, &str)]) -> Option<Format> {
 }
 
 /// The media ranges of `Accept`.
-fn ranges(headers: &HeaderMap) -> impl Iterator<Item = Range> {
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = MediaRange> {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges = values.flat_map(|value| value.split(',')).filter(|range| !range.trim().is_empty());
-    ranges.map(Range::read)
+    ranges.map(MediaRange::read)
 }
 
 /// One media range and its weight.
 #[derive(Debug)]
-struct Range {
+struct MediaRange {
     essence: String,
-    /// In thousandths; zero refuses.
+    /// The weight in thousandths. Zero means that the range is not acceptable.
     quality: u32,
 }
 
-impl Range {
+impl MediaRange {
     fn read(range: &str) -> Self {
         let mut parts = range.split(';').map(str::trim);
         let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -119,43 +122,49 @@ fn thousandths(quality: &str) -> u32 {
 mod tests {
     use super::*;
 
-    fn negotiated(accept: &'static str) -> Result<Format, &'static str> {
+    fn negotiated(accept: &'static str) -> Result<AnswerFormat, &'static str> {
         let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
         negotiate(None, &headers).map_err(|problem| problem.code.as_str())
     }
 
     #[test]
     fn json_is_the_answer_unless_plain_text_is_liked_better() {
-        assert_eq!(negotiated("*/*"), Ok(Format::Json));
-        assert_eq!(negotiated("application/json"), Ok(Format::Json));
-        assert_eq!(negotiated("text/plain"), Ok(Format::Text));
-        assert_eq!(negotiated("text/plain;q=0.5, application/json"), Ok(Format::Json));
-        assert_eq!(negotiated("text/plain, */*;q=0.1"), Ok(Format::Text));
+        assert_eq!(negotiated("*/*"), Ok(AnswerFormat::Json));
+        assert_eq!(negotiated("application/json"), Ok(AnswerFormat::Json));
+        assert_eq!(negotiated("text/plain"), Ok(AnswerFormat::Text));
+        assert_eq!(negotiated("text/plain;q=0.5, application/json"), Ok(AnswerFormat::Json));
+        assert_eq!(negotiated("text/plain, */*;q=0.1"), Ok(AnswerFormat::Text));
     }
 
     #[test]
     fn markdown_is_the_answer_where_it_is_liked_best() {
-        assert_eq!(negotiated("text/markdown"), Ok(Format::Markdown));
-        assert_eq!(negotiated("text/plain;q=0.9, text/markdown"), Ok(Format::Markdown));
-        assert_eq!(negotiated("text/markdown;q=0.2, text/*;q=0.5"), Ok(Format::Text));
-        assert_eq!(negotiated("text/markdown, */*;q=0.1"), Ok(Format::Markdown));
+        assert_eq!(negotiated("text/markdown"), Ok(AnswerFormat::Markdown));
+        assert_eq!(negotiated("text/plain;q=0.9, text/markdown"), Ok(AnswerFormat::Markdown));
+        assert_eq!(negotiated("text/markdown;q=0.2, text/*;q=0.5"), Ok(AnswerFormat::Text));
+        assert_eq!(negotiated("text/markdown, */*;q=0.1"), Ok(AnswerFormat::Markdown));
     }
 
     #[test]
     fn of_two_forms_liked_alike_the_more_useful_is_given() {
-        assert_eq!(negotiated("text/markdown, text/plain, application/json"), Ok(Format::Json));
-        assert_eq!(negotiated("text/*"), Ok(Format::Text));
-        assert_eq!(negotiated(""), Ok(Format::Json));
+        assert_eq!(
+            negotiated("text/markdown, text/plain, application/json"),
+            Ok(AnswerFormat::Json)
+        );
+        assert_eq!(negotiated("text/*"), Ok(AnswerFormat::Text));
+        assert_eq!(negotiated(""), Ok(AnswerFormat::Json));
     }
 
     #[test]
     fn the_more_precise_range_decides_wherever_it_stands() {
-        assert_eq!(negotiated("application/json;q=0, */*"), Ok(Format::Text));
-        assert_eq!(negotiated("*/*, application/*;q=0.5, text/plain;q=0.7"), Ok(Format::Markdown));
-        assert_eq!(negotiated("*/*;q=0.1234, text/plain;q=0.124"), Ok(Format::Text));
+        assert_eq!(negotiated("application/json;q=0, */*"), Ok(AnswerFormat::Text));
+        assert_eq!(
+            negotiated("*/*, application/*;q=0.5, text/plain;q=0.7"),
+            Ok(AnswerFormat::Markdown)
+        );
+        assert_eq!(negotiated("*/*;q=0.1234, text/plain;q=0.124"), Ok(AnswerFormat::Text));
         // Old Java clients send a bare star for "anything".
-        assert_eq!(negotiated("text/plain, *;q=0.2, */*;q=0.1"), Ok(Format::Text));
-        assert_eq!(negotiated("text/plain, application/json;q=9"), Ok(Format::Json));
+        assert_eq!(negotiated("text/plain, *;q=0.2, */*;q=0.1"), Ok(AnswerFormat::Text));
+        assert_eq!(negotiated("text/plain, application/json;q=9"), Ok(AnswerFormat::Json));
     }
 
     #[test]
@@ -169,7 +178,7 @@ mod tests {
         for refused in ["q=0", "q = 0", "q =0", "q= 0.0", "Q\t=\t0", " q=0 "] {
             let accept = format!("application/json;{refused}, text/plain; q = 0.5");
             let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
-            assert_eq!(negotiate(None, &headers).unwrap(), Format::Text, "{refused}");
+            assert_eq!(negotiate(None, &headers).unwrap(), AnswerFormat::Text, "{refused}");
             let accept = format!("text/event-stream;{refused}, */*");
             let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
             assert!(!accepts_events(&headers), "{refused}");
@@ -194,17 +203,23 @@ mod tests {
 
     #[test]
     fn events_are_given_to_who_asks_for_them_by_name() {
-        assert_eq!(negotiated("text/event-stream"), Ok(Format::Events));
-        assert_eq!(negotiated("text/event-stream, application/json;q=0.9"), Ok(Format::Events));
-        assert_eq!(negotiated("text/event-stream;q=0.9, */*"), Ok(Format::Json));
+        assert_eq!(negotiated("text/event-stream"), Ok(AnswerFormat::Events));
+        assert_eq!(
+            negotiated("text/event-stream, application/json;q=0.9"),
+            Ok(AnswerFormat::Events)
+        );
+        assert_eq!(negotiated("text/event-stream;q=0.9, */*"), Ok(AnswerFormat::Json));
         let headers =
             HeaderMap::from_iter([(header::ACCEPT, "text/event-stream".parse().unwrap())]);
-        assert_eq!(negotiate(Some(Format::Markdown), &headers).unwrap(), Format::Events);
+        assert_eq!(
+            negotiate(Some(AnswerFormat::Markdown), &headers).unwrap(),
+            AnswerFormat::Events
+        );
     }
 
     #[test]
     fn the_option_overrules_the_header() {
         let headers = HeaderMap::from_iter([(header::ACCEPT, "image/png".parse().unwrap())]);
-        assert_eq!(negotiate(Some(Format::Text), &headers).unwrap(), Format::Text);
+        assert_eq!(negotiate(Some(AnswerFormat::Text), &headers).unwrap(), AnswerFormat::Text);
     }
 }

@@ -73,7 +73,7 @@ impl Dialect {
         let headers = response.headers_mut();
         problem.add_headers(headers);
         if !problem.invites_retry() {
-            // The vendor's and OpenAI's clients repeat 5xx and 429 unless a header forbids it.
+            // The vendor's and OpenAI's clients retry after 5xx and 429 unless a header forbids it.
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
         response

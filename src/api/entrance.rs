@@ -1,9 +1,10 @@
 //! Authenticates a caller and takes room for its request, before a byte of the body is read.
 //!
-//! The key is checked first, so that unknown callers take nothing from known ones: no place and no memory is held
-//! while the key is looked up, and `auth` bounds the look-ups. Next come the tenant's share and the limits of the
-//! service, for the request and for the declared length of its body. The tenant's limits of concurrency and of
-//! requests a minute come last, so that a request refused for want of room does not count against them.
+//! The key is checked first, so that unknown callers take no resources from known ones: a request holds no place and
+//! no memory while its key is looked up, and `auth` bounds the look-ups. The tenant's share and the limits of the
+//! service are checked next, for the request and for the declared length of its body. The tenant's limits of
+//! concurrency and of requests a minute are checked last, so that they do not count a request that the service had no
+//! room for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -254,7 +255,7 @@ fn too_many(allowed: u64) -> Problem {
     busy(detail).limit("in_flight_requests", allowed.saturating_add(1), allowed)
 }
 
-/// The wait is a guess: an upload takes less than a second, and a page takes seconds.
+/// The wait is an estimate: an upload takes less than a second, and a page takes seconds.
 pub(super) fn busy(detail: String) -> Problem {
     Problem::new(ErrorCode::Overloaded, detail).after(Duration::from_secs(1))
 }

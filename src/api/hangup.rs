@@ -2,9 +2,9 @@
 //!
 //! A client sends a FIN when it closes its connection, and also when it closes only its sending side after a complete
 //! request (RFC 9112, section 9.6). The server cannot distinguish the two until it writes: a closed connection then
-//! answers with a reset. So a caller still gets its answer after its FIN, but its calls hardly wait: a call is sent
-//! only if a budget has room for it within the next second. In the metrics the caller counts as left (499), as most
-//! such callers have.
+//! answers with a reset. So a caller still gets its answer after its FIN, but its calls no longer wait for long: a call
+//! is sent only if a budget has room for it within the next second. The metrics count the caller as left (499), because
+//! most such callers have left.
 
 use axum::extract::Request;
 use tokio_util::sync::CancellationToken;

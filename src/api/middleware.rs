@@ -106,7 +106,7 @@ impl Caller {
     }
 }
 
-/// The middleware itself.
+/// Assigns the request id, checks the host, enforces the time limit, serialises errors and records the outcome.
 pub(super) async fn observe(
     State(gateway): State<Arc<Gateway>>,
     path: Option<MatchedPath>,
@@ -129,7 +129,7 @@ pub(super) async fn observe(
     let half_close = HalfClose::of(&request);
     request.extensions_mut().insert(caller.clone());
 
-    let mut watch = Watch::start(&gateway, route, caller, span.clone());
+    let mut recorder = OutcomeRecorder::start(&gateway, route, caller, span.clone());
     let work = async {
         match host::check(&request) {
             Ok(()) => next.run(request).await,
@@ -137,13 +137,13 @@ pub(super) async fn observe(
         }
     };
     let work = work.instrument(span.clone());
-    let answered = watch.over(work, &half_close);
+    let answered = recorder.over(work, &half_close);
     let response = match tokio::time::timeout(gateway.bounds.request + GRACE, answered).await {
         Ok(response) => response,
         Err(_late) => deadline_exceeded().into_response(),
     };
     let mut response = written_out(response, &tab, &id, &instance);
-    watch.finish(&response);
+    recorder.finish(&response);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -205,7 +205,7 @@ fn written_out(mut response: Response, tab: &Tab, request_id: &str, instance: &s
 
 /// Records the outcome of one request. The caller counts as left if this is dropped before the answer, or if the
 /// caller closes its side of the connection.
-struct Watch {
+struct OutcomeRecorder {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     route: String,
@@ -216,7 +216,7 @@ struct Watch {
     counted: bool,
 }
 
-impl Watch {
+impl OutcomeRecorder {
     fn start(gateway: &Gateway, route: String, caller: Caller, span: Span) -> Self {
         Self {
             metrics: Arc::clone(&gateway.metrics),
@@ -287,8 +287,8 @@ impl Watch {
         );
     }
 
-    /// The cost of the request; none if no call was sent, or if a stream is still open. A stream logs its cost in a
-    /// line of its own.
+    /// The cost of the request; none if no call was sent, or if a stream is still open. The end of a stream is logged
+    /// separately, with the cost.
     fn spend(&self, problem: Option<&Problem>) -> Option<Spend> {
         if let Some(spend) = problem.and_then(|problem| problem.usage.as_deref()) {
             return Some(spend.clone());
@@ -318,7 +318,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for OutcomeRecorder {
     fn drop(&mut self) {
         if !self.counted {
             self.left();

@@ -24,34 +24,34 @@ const LONGEST_CLIENT_WAIT: Duration = Duration::from_mins(1);
 /// An error as a caller sees it.
 #[derive(Debug, Clone)]
 pub(super) struct Problem {
-    /// The situation.
+    /// The stable error code.
     pub(super) code: ErrorCode,
     /// The HTTP status: the code's, unless axum refused the request with one of its own.
     pub(super) status: StatusCode,
-    /// What happened in this request, and what the caller can do.
+    /// A description of the failure and of the caller's remedy.
     pub(super) detail: Box<str>,
     /// Whether the same request may succeed later.
     pub(super) retryable: bool,
-    /// The limit that was hit.
+    /// The exceeded limit.
     pub(super) limit: Option<Box<Limit>>,
-    /// What was wrong, place by place.
+    /// The flaws, each with its place in the request.
     pub(super) errors: Box<[Flaw]>,
     /// The least time to wait before a retry.
     pub(super) retry_after: Option<Duration>,
     /// The tenant's charge for the failed request; none if it is zero.
     pub(super) usage: Option<Box<Spend>>,
-    /// The upstream's own answer, for callers who speak its protocol.
+    /// The upstream's own answer, for callers that use its protocol.
     pub(super) verbatim: Option<Box<Verbatim>>,
 }
 
-/// A limit that was hit.
+/// An exceeded limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Limit {
     /// Its name, as in settings or in the provider's documentation.
     pub(super) name: &'static str,
-    /// What the request asked for.
+    /// The value in the request.
     pub(super) actual: Quantity,
-    /// What is allowed.
+    /// The allowed value.
     pub(super) allowed: Quantity,
 }
 
@@ -77,14 +77,14 @@ impl From<Money> for Quantity {
     }
 }
 
-/// One thing that is wrong with the request.
+/// One flaw of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Flaw {
-    /// Where: a JSON Pointer into the options.
+    /// The place: a JSON Pointer into the options.
     pub(super) pointer: String,
-    /// The fault.
+    /// The stable error code.
     pub(super) code: ErrorCode,
-    /// What is wrong, and what is valid.
+    /// A description of the flaw and of the valid values.
     pub(super) detail: String,
 }
 
@@ -97,7 +97,7 @@ impl Flaw {
     }
 }
 
-/// The document that is sent.
+/// The problem document in an error response.
 #[derive(Serialize)]
 pub(super) struct ProblemDocument<'a> {
     r#type: String,
@@ -142,7 +142,7 @@ impl Problem {
         Some(Self { errors: flaws.into(), ..problem })
     }
 
-    /// 500: our own fault. The answer gives no detail.
+    /// 500: an internal error. The answer gives no detail.
     pub(super) fn internal() -> Self {
         Self::new(
             ErrorCode::Internal,
@@ -151,14 +151,14 @@ impl Problem {
         .retryable()
     }
 
-    /// The same request may succeed later.
+    /// Marks the problem as retryable: the same request may succeed later.
     #[must_use]
     pub(super) const fn retryable(mut self) -> Self {
         self.retryable = true;
         self
     }
 
-    /// The same request may succeed after `wait` at the earliest.
+    /// Marks the problem as retryable after `wait` at the earliest.
     #[must_use]
     pub(super) const fn after(mut self, wait: Duration) -> Self {
         self.retryable = true;
@@ -175,7 +175,7 @@ impl Problem {
         self
     }
 
-    /// Adds the limit that was hit.
+    /// Adds the exceeded limit.
     #[must_use]
     pub(super) fn limit<Q: Into<Quantity>>(
         mut self,

@@ -1,4 +1,4 @@
-//! The answers of a process during its start: it is alive, and it waits for something.
+//! Health routes of a process during its start: the process is alive but not ready.
 //!
 //! Kubernetes restarts a pod if `/livez` does not answer. A restart does not help if the database is down, and it would
 //! abort a migration, which would then start again. So `/livez` answers before the database is reached and migrated.
@@ -19,12 +19,12 @@ use crate::code::ErrorCode;
 /// The progress of a start.
 #[derive(Debug, Clone, Default)]
 pub struct Starting {
-    /// What the start waits for; empty at first.
+    /// A description of the step that the start waits for; empty at first.
     reason: Arc<Mutex<String>>,
 }
 
 impl Starting {
-    /// Sets what the start waits for.
+    /// Sets the step that the start waits for.
     pub fn waits_for(&self, reason: String) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }

@@ -44,7 +44,7 @@ pub(super) enum Purpose {
 
 /// The format of the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum AnswerFormat {
     /// The whole answer.
     #[default]
     Json,
@@ -52,7 +52,7 @@ pub(super) enum Format {
     Text,
     /// Only the text, as Markdown.
     Markdown,
-    /// Events: the text while it is read, then the whole answer.
+    /// Events: the text while the model writes it, then the whole answer.
     Events,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct ParsedOptions {
     /// How to read the image.
     pub(super) options: OcrOptions,
     /// The format of the answer; if none, `Accept` decides.
-    pub(super) format: Option<Format>,
+    pub(super) format: Option<AnswerFormat>,
 }
 
 /// Adds the negotiated format to the options, because the prompt differs for Markdown.
@@ -70,13 +70,13 @@ pub(super) struct ParsedOptions {
 /// # Errors
 ///
 /// 400 if the format cannot represent the requested result.
-pub(super) fn agree_on(format: Format, options: &mut OcrOptions) -> Result<(), Problem> {
-    if format == Format::Markdown && options.detail == Detail::Lines {
+pub(super) fn agree_on(format: AnswerFormat, options: &mut OcrOptions) -> Result<(), Problem> {
+    if format == AnswerFormat::Markdown && options.detail == Detail::Lines {
         return Err(invalid("format", LINES_ARE_NO_MARKDOWN));
     }
     // Only `Accept` requests events, so the option may request Markdown in them.
-    if format != Format::Events {
-        options.markdown = format == Format::Markdown;
+    if format != AnswerFormat::Events {
+        options.markdown = format == AnswerFormat::Markdown;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::read::Reader;
+use super::read::OptionReader;
 use super::value::{MOST_VALUES, text_of};
 use super::{NAMES, ParsedOptions, Purpose, invalid, unknown};
 use crate::api::problem::Problem;
@@ -123,7 +123,7 @@ impl RawOptions {
             Purpose::Estimate => Purpose::Text,
             other => other,
         };
-        let mut reader = Reader::default();
+        let mut reader = OptionReader::default();
         let languages = self.languages.iter().map(|tag| ("language", tag));
         let values = NAMES.iter().zip(&self.values);
         let given = values.filter_map(|(name, value)| Some((*name, value.as_ref()?)));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Format, LINES_ARE_NO_MARKDOWN, ParsedOptions, Purpose, flaw, value};
+use super::{AnswerFormat, LINES_ARE_NO_MARKDOWN, ParsedOptions, Purpose, flaw, value};
 use crate::api::problem::Flaw;
 use crate::code::ErrorCode;
 use crate::dashscope::Task;
@@ -13,19 +13,19 @@ use crate::quote::Wish;
 
 /// Reads one option after the other into the parsed options.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct OptionReader {
     /// The options so far.
     pub(super) parsed: ParsedOptions,
-    /// What is wrong so far.
+    /// The flaws so far.
     pub(super) flaws: Vec<Flaw>,
 }
 
-impl Reader {
+impl OptionReader {
     /// Reads one option.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The flaw in its name or its value.
     pub(super) fn read(
         &mut self,
         name: &'static str,
@@ -45,7 +45,7 @@ impl Reader {
             "detail" => options.detail = value::detail(given)?,
             "format" => {
                 let format = value::format(given, purpose)?;
-                options.markdown = format == Format::Markdown;
+                options.markdown = format == AnswerFormat::Markdown;
                 self.parsed.format = Some(format);
             }
             "pages" => value::pages(given)?,
@@ -212,11 +212,11 @@ mod tests {
     fn markdown_is_asked_of_the_model_too_and_agreed_on_by_accept_alike() {
         assert!(read("format=markdown", Purpose::Text).unwrap().options.markdown);
         let mut options = read("", Purpose::Text).unwrap().options;
-        agree_on(Format::Markdown, &mut options).unwrap();
+        agree_on(AnswerFormat::Markdown, &mut options).unwrap();
         assert!(options.markdown);
         options.detail = Detail::Lines;
         assert_eq!(
-            agree_on(Format::Markdown, &mut options).unwrap_err().code.as_str(),
+            agree_on(AnswerFormat::Markdown, &mut options).unwrap_err().code.as_str(),
             "invalid_option"
         );
     }

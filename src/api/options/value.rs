@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Format, Purpose, flaw};
+use super::{AnswerFormat, Purpose, flaw};
 use crate::api::problem::Flaw;
 use crate::code::ErrorCode;
 use crate::dashscope::Task;
@@ -92,16 +92,16 @@ pub(super) fn rotate(value: &Value) -> Result<Rotate, Flaw> {
     }
 }
 
-pub(super) fn format(value: &Value, purpose: Purpose) -> Result<Format, Flaw> {
+pub(super) fn format(value: &Value, purpose: Purpose) -> Result<AnswerFormat, Flaw> {
     let format = match value.as_str() {
-        Some("json") => Format::Json,
-        Some("text") => Format::Text,
-        Some("markdown") => Format::Markdown,
+        Some("json") => AnswerFormat::Json,
+        Some("text") => AnswerFormat::Text,
+        Some("markdown") => AnswerFormat::Markdown,
         _ => {
             return Err(flaw("format", ErrorCode::InvalidOption, "must be json, text or markdown"));
         }
     };
-    if purpose == Purpose::Fields && format != Format::Json {
+    if purpose == Purpose::Fields && format != AnswerFormat::Json {
         return Err(flaw(
             "format",
             ErrorCode::InvalidOption,

@@ -126,8 +126,9 @@ fn streamed(body: Body, headers: &HeaderMap, tab: &Tab) -> Response {
     response
 }
 
-/// A stream as one answer, and whether it is complete. Its bytes count in the memory of its request. If memory runs
-/// out, the answer is incomplete. The caller then gets the rest as a stream, because it is paid for.
+/// Collects a stream into one answer; also returns whether the answer is complete. The bytes count against the memory
+/// of the request. If memory runs out, the answer is incomplete. The caller then gets the rest as a stream, because the
+/// tokens are already billed.
 async fn gather(
     chunks: &mut mpsc::Receiver<DropinChunk>,
     memory: &HeldBytes,

@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::entrance::Entered;
 use super::middleware::Served;
-use super::options::{Format, ParsedOptions, Purpose};
+use super::options::{AnswerFormat, ParsedOptions, Purpose};
 use super::problem::Problem;
 use super::spent;
 use super::upload::{self, Upload};
@@ -44,7 +44,7 @@ async fn read_request(
     entered: &Entered,
     request: axum::extract::Request,
     purpose: Purpose,
-) -> Result<(OcrRequest, Option<Format>), Problem> {
+) -> Result<(OcrRequest, Option<AnswerFormat>), Problem> {
     let tab = spent::tab_of(&request);
     let Upload { file, options } = upload::read(gateway, entered, request).await?;
     let ParsedOptions { options, format } = options.read(purpose, &gateway.scratch).await?;

@@ -11,7 +11,7 @@ use super::{ocr_stream, read_request, tell_spend};
 use crate::api::accept;
 use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
-use crate::api::options::{self, Format, Purpose};
+use crate::api::options::{self, AnswerFormat, Purpose};
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
 
@@ -25,14 +25,14 @@ pub(in crate::api) async fn ocr(
     let (mut request, format) = read_request(&gateway, &entered, request, Purpose::Text).await?;
     let format = accept::negotiate(format, &headers)?;
     options::agree_on(format, &mut request.options)?;
-    if format == Format::Events {
+    if format == AnswerFormat::Events {
         return ocr_stream::answer(&gateway, request, id).await;
     }
     let answer = gateway.ocr.recognize(request).await?;
     let mut response = match format {
-        Format::Json | Format::Events => Json(&answer).into_response(),
-        Format::Text => text_of("text/plain; charset=utf-8", answer.text),
-        Format::Markdown => text_of("text/markdown; charset=utf-8", answer.markdown()),
+        AnswerFormat::Json | AnswerFormat::Events => Json(&answer).into_response(),
+        AnswerFormat::Text => text_of("text/plain; charset=utf-8", answer.text),
+        AnswerFormat::Markdown => text_of("text/markdown; charset=utf-8", answer.markdown()),
     };
     tell_spend(&mut response, &answer.facts, &answer.pages);
     Ok(response)

@@ -1,8 +1,8 @@
 //! `POST /ocr` with `Accept: text/event-stream`: the text while the model writes it, then the usual answer.
 //!
-//! An event `text` has new text. An event `answer` has the whole answer as JSON, or an event `error` has the problem
-//! document in its place; both end the stream. The head is sent with the first event, or with the first comment that
-//! keeps proxies waiting. A refusal before that has a status of its own.
+//! An event `text` has new text. The last event is `answer`, with the whole answer as JSON, or `error`, with the
+//! problem document. The head is sent with the first event, or with the first comment that prevents a timeout of
+//! proxies. A request that is refused earlier gets an error status.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,7 +1,8 @@
-//! `GET /api/v1/uploads` of the native protocol: where the DashScope SDK may upload a local file for its next call.
+//! `GET /api/v1/uploads` of the native protocol: the permission to upload a local file to the vendor's storage.
 //!
-//! The caller gets the vendor's answer. The file goes to the vendor's storage and not through the gateway. The call
-//! then names it by an `oss://` address, which is bounded like any address.
+//! The DashScope SDK requests it before a call with a local file. The answer of the vendor is passed on. The SDK then
+//! uploads the file to the vendor's storage and not through the gateway. The call contains an `oss://` address of the
+//! file, and its cost is bounded like that of any address.
 
 use std::sync::Arc;
 

@@ -21,9 +21,9 @@ use crate::gateway::Gateway;
 /// would cost half a minute.
 const ANY_PIECES: u64 = 13_824;
 
-/// The average size in bytes of the pieces past [`ANY_PIECES`]. Clients that stream send some kilobytes at once. A
-/// network that delivers packet by packet also cuts chunks where packets end: of chunks of a kilobyte, it makes 1.7
-/// pieces each. Bodies of 11 MiB in such chunks pass nevertheless, and bodies of 20 MiB if nothing cuts them.
+/// The least average size in bytes of the pieces past [`ANY_PIECES`]. Clients that stream send some kilobytes at once.
+/// Chunks are also split at packet boundaries: a chunk of a kilobyte arrives in 1.7 pieces on average. Bodies of up to
+/// 11 MiB in such chunks pass, and bodies of up to 20 MiB if the chunks are not split.
 const LEAST_PIECE: u64 = 2048;
 
 /// An error while a body arrives.

@@ -8,9 +8,9 @@ use crate::gateway::Gateway;
 /// Why an upload cannot be read.
 #[derive(Debug)]
 pub(super) enum UploadError {
-    /// It is invalid.
+    /// The upload is invalid.
     Wrong(Problem),
-    /// There is no memory for it.
+    /// There is no memory for the upload.
     NoRoom(NoRoom),
 }
 

@@ -24,7 +24,7 @@ const DECODE_INLINE_BYTES: usize = 128 * 1024;
 /// The most members of a JSON upload: every option once, the document, and some repeated options.
 const MOST_MEMBERS: usize = 64;
 
-/// The body of a JSON upload: the document, and every other member an option.
+/// The body of a JSON upload. It has the member `document`, and every other member is an option.
 ///
 /// The deserialiser is not derived, so that the document's Base64 stays in the body and is not copied into a tree, and
 /// so that a repeated option is detected.
@@ -180,7 +180,7 @@ fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Probl
     Ok(start..start + length)
 }
 
-/// The refusal of an unknown member if the document is missing: most often it is the document under another name.
+/// The error for an unknown member if the document is missing: most often the document has another name.
 fn undocumented(name: &str) -> Problem {
     misnamed(
         "member",

@@ -1,9 +1,10 @@
 //! Reads uploads, in three forms.
 //!
 //! An upload is `multipart/form-data` with one part `file`, JSON with Base64, or the file itself as a body of any other
-//! type: the type of a file is decided by its bytes. The body is counted as it arrives, whatever length was declared,
-//! and a silent client is cut off. So memory and time are bounded for any input. The upload is held once, as one piece
-//! of memory that was reserved in `in_flight_bytes` before it was allocated.
+//! type, because the bytes of a file determine its format. The length of the body is counted while it arrives, because
+//! the declared length may be wrong, and a client that stops sending is disconnected. So memory and time are bounded
+//! for any input. The upload exists once in memory, in one buffer that was reserved in `in_flight_bytes` before its
+//! allocation.
 
 mod body;
 mod coding;

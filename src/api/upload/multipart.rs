@@ -1,4 +1,4 @@
-//! An upload as `multipart/form-data`: one part `file`, every other part an option.
+//! An upload as `multipart/form-data`. It has one part `file`, and every other part is an option.
 //!
 //! The body is collected in one buffer. The file is a slice of it, without a copy.
 
@@ -37,7 +37,7 @@ pub(super) async fn read_multipart(
     room: &Room,
     options: &mut RawOptions,
 ) -> Result<Bytes, UploadError> {
-    let mut form = Form::new(&boundary_of(headers)?);
+    let mut form = FormParser::new(&boundary_of(headers)?);
     let (mut body, mut looked_at) = (room.for_all(), 0);
     while let Some(piece) = pieces.next().await? {
         if form.is_whole {
@@ -55,7 +55,7 @@ pub(super) async fn read_multipart(
     Ok(Bytes::from(room.whole(body)).slice(file))
 }
 
-/// The boundary that the headers name.
+/// The boundary from the headers.
 fn boundary_of(headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
     let content_type = headers.get(header::CONTENT_TYPE);
     let boundary = content_type.and_then(|value| parameter(value.as_bytes(), "boundary"));
@@ -71,28 +71,28 @@ fn boundary_of(headers: &HeaderMap) -> Result<Vec<u8>, Problem> {
     })
 }
 
-/// The state of a form that is being read.
-struct Form {
+/// Parses a form while its body arrives.
+struct FormParser {
     parts: Parts,
     number: usize,
-    part: Part,
+    part: CurrentPart,
     file: Option<Range<usize>>,
     is_whole: bool,
     /// Bytes after the last boundary.
     epilogue: usize,
 }
 
-/// The part whose head was found last.
-enum Part {
+/// The part that is being read.
+enum CurrentPart {
     None,
     File,
     Option(String),
 }
 
-impl Form {
+impl FormParser {
     fn new(boundary: &[u8]) -> Self {
         let parts = Parts::new(boundary);
-        Self { parts, number: 0, part: Part::None, file: None, is_whole: false, epilogue: 0 }
+        Self { parts, number: 0, part: CurrentPart::None, file: None, is_whole: false, epilogue: 0 }
     }
 
     /// Parses the bytes that were added to the body.
@@ -132,11 +132,11 @@ impl Form {
                 let detail = "There are two parts named `file`. Send one file a request.";
                 return Err(Problem::new(ErrorCode::MultipleFiles, detail));
             }
-            Part::File
+            CurrentPart::File
         } else if RawOptions::knows(&name) {
-            Part::Option(name)
+            CurrentPart::Option(name)
         } else {
-            // Its content is not needed for the error, and may have megabytes.
+            // The error does not need the content, which may have megabytes.
             let advice = "The file goes into the part `file` (with curl: -F file=@page.jpg)";
             return Err(misnamed("part", &name, advice));
         };
@@ -151,15 +151,15 @@ impl Form {
         options: &mut RawOptions,
     ) -> Result<(), UploadError> {
         self.check_length(content.len())?;
-        match std::mem::replace(&mut self.part, Part::None) {
-            Part::File => self.file = Some(content),
-            Part::Option(name) => {
+        match std::mem::replace(&mut self.part, CurrentPart::None) {
+            CurrentPart::File => self.file = Some(content),
+            CurrentPart::Option(name) => {
                 room.take_for_option(content.len())?;
                 let text = str::from_utf8(&body[content]);
                 let text = text.map_err(|_| misplaced(&name, "is not UTF-8"))?;
                 options.add_part(&name, text.to_owned())?;
             }
-            Part::None => {}
+            CurrentPart::None => {}
         }
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Form {
     /// Refuses an option as soon as it is too long.
     fn check_length(&self, length: usize) -> Result<(), Problem> {
         match &self.part {
-            Part::Option(name) if length > OPTION_BYTES => {
+            CurrentPart::Option(name) if length > OPTION_BYTES => {
                 Err(misplaced(name, &format!("is longer than {OPTION_BYTES} bytes")))
             }
             _ => Ok(()),

@@ -36,9 +36,9 @@ pub(super) enum FrameFault {
 /// The next element of the form, as a range of the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
-    /// The head of a part, whose content follows: its lines and an empty one.
+    /// The head of a part: its lines and an empty line. The content of the part is the next element.
     Head(Range<usize>),
-    /// The content of the part whose head was found last.
+    /// The content of the part that the last head belongs to.
     Content(Range<usize>),
     /// The last boundary. The form ends before this index.
     End(usize),
@@ -83,7 +83,7 @@ impl Parts {
         self.stage != Stage::Preamble
     }
 
-    /// Finds the next element in `body`, of which only the end is new.
+    /// Finds the next element in `body`. Since the last call, bytes may have been added at its end.
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ impl Parts {
         }
     }
 
-    /// Searches the first boundary, which need not follow the end of a line.
+    /// Searches for the first boundary, which need not follow the end of a line.
     fn find_first(&mut self, body: &[u8]) -> Result<bool, FrameFault> {
         let boundary = &self.delimiter.needle()[LINE_END.len()..];
         let most = HEAD_BYTES + boundary.len();
@@ -114,8 +114,8 @@ impl Parts {
         if preamble.len() < most { Ok(false) } else { Err(FrameFault::TooLong) }
     }
 
-    /// Searches the end of a head, or the end of the form, after a boundary. A head is short, so each search starts at
-    /// its beginning.
+    /// Searches for the end of a head, or the end of the form, after a boundary. A head is short, so each search starts
+    /// at its beginning.
     fn find_head(&mut self, body: &[u8]) -> Result<Found, FrameFault> {
         let rest = &body[self.at..];
         if rest.starts_with(DASHES) {
