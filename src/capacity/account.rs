@@ -1,8 +1,8 @@
-//! Bytes of uploads, and of long answers, that are held in memory, and never more than may be.
+//! Counts the memory, in bytes, that uploads and long answers hold, and enforces its limit.
 //!
-//! Bytes are taken before the memory is, and refused where they do not fit: waiting for room would hold
-//! the connection of a client that could ask another replica instead. One number, changed at once, so
-//! that no order of requests can bring it over the limit.
+//! A request takes bytes before it allocates the memory. If they do not fit, it is refused at once: waiting would hold
+//! the connection of a client that could try another replica. A single atomic counter holds the sum, so concurrent
+//! requests cannot exceed the limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::share::{TenantHolder, add};
 
 pub use super::share::{NoRoom, Whose};
 
-/// All bytes that are held, and how many may be.
+/// The number of bytes held, and its limit.
 #[derive(Debug)]
 pub struct ByteAccount {
     allowed: u64,
@@ -26,7 +26,7 @@ pub struct ByteAccount {
 #[must_use = "bytes that are dropped are no longer counted"]
 pub struct HeldBytes {
     account: Arc<ByteAccount>,
-    /// The tenant whose share they are of; none if they are of no share.
+    /// The tenant whose share the bytes count against, if any.
     holder: Option<Arc<TenantHolder>>,
     bytes: AtomicU64,
 }
@@ -41,18 +41,18 @@ impl ByteAccount {
     ///
     /// # Errors
     ///
-    /// [`NoRoom`] where they do not fit.
+    /// [`NoRoom`] if they do not fit.
     pub fn hold(self: &Arc<Self>, bytes: u64) -> Result<HeldBytes, NoRoom> {
         let held = self.hold_nothing();
         held.take(bytes)?;
         Ok(held)
     }
 
-    /// Takes `bytes` out of the share of a tenant.
+    /// Takes `bytes` and counts them against a tenant's share.
     ///
     /// # Errors
     ///
-    /// [`NoRoom`] where they do not fit into its share, or not at all.
+    /// [`NoRoom`] if they do not fit into the tenant's share or into the account.
     pub fn hold_for(
         self: &Arc<Self>,
         holder: Arc<TenantHolder>,
@@ -64,19 +64,19 @@ impl ByteAccount {
         Ok(held)
     }
 
-    /// Holds nothing yet, to take from as it is needed.
+    /// An empty reservation, which [`HeldBytes::take`] grows.
     pub fn hold_nothing(self: &Arc<Self>) -> HeldBytes {
         HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(0) }
     }
 
-    /// Takes `bytes` even beyond the limit, for work that cannot be refused.
+    /// Takes `bytes` even if that exceeds the limit, for work that cannot be refused.
     pub(super) fn hold_beyond(self: &Arc<Self>, bytes: u64) -> HeldBytes {
         self.held.fetch_add(bytes, Ordering::Relaxed);
         self.shown.add(signed(bytes));
         HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(bytes) }
     }
 
-    /// Bytes that are held.
+    /// The number of bytes held.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }

@@ -1,14 +1,14 @@
-//! How much memory this process may use.
+//! The memory that this process may use.
 //!
-//! In a container the machine's memory says nothing: the process is killed at the limit of its control
-//! group, or at that of one above it. So all of them are read, of both versions of control groups, and
-//! the smallest counts, or the machine's own memory where there is none.
+//! In a container the machine's memory is no limit: the kernel kills the process at the limit of its control group or
+//! of a parent group. So the smallest of all these limits counts, for both versions of control groups, and the
+//! machine's memory if it is smaller still.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a limit is read: the mount below the root, and the file of each group.
+/// Where a limit is read: the controller in `/proc/self/cgroup`, the mount point, and the file of each group.
 ///
 /// The second version may be mounted below the first ("hybrid", systemd's default until 2023).
 const HIERARCHIES: [(&str, &str, &str); 3] = [
@@ -17,17 +17,17 @@ const HIERARCHIES: [(&str, &str, &str); 3] = [
     ("memory", "sys/fs/cgroup/memory", "memory.limit_in_bytes"),
 ];
 
-/// Memory that this process may use.
+/// The memory that this process may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryLimit {
-    /// How much, in bytes.
+    /// The limit in bytes.
     pub bytes: u64,
-    /// What says so: a file.
+    /// The file that states the limit.
     pub source: PathBuf,
 }
 
 impl MemoryLimit {
-    /// Reads it from the file system at `root`, which is `/` but in tests; `None` where nothing tells.
+    /// Reads the limit from the file system at `root`, which is `/` except in tests; `None` if no file states one.
     pub fn read(root: &Path) -> Option<Self> {
         let machine = machine(root);
         let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
@@ -45,8 +45,8 @@ impl fmt::Display for MemoryLimit {
     }
 }
 
-/// The path of this process's group, by `/proc/self/cgroup`: lines of `number:controllers:path`, where
-/// the second version has no controllers (cgroups(7)).
+/// The path of this process's group, from `/proc/self/cgroup`. Its lines are `number:controllers:path`; the second
+/// version leaves `controllers` empty (cgroups(7)).
 fn group_of<'a>(groups: &'a str, controller: &str) -> Option<&'a str> {
     groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -55,13 +55,13 @@ fn group_of<'a>(groups: &'a str, controller: &str) -> Option<&'a str> {
     })
 }
 
-/// The limits of a group and of those above it. Within a container the path may be the host's, of which
-/// only the root is mounted; what is not there limits nothing.
+/// The limits of a group and of its parents. Within a container the path may be that of the host, of which only the
+/// root is mounted. A file that does not exist sets no limit.
 fn limits(mount: &Path, group: &str, file: &str) -> Vec<MemoryLimit> {
     let group = Path::new(group.trim_start_matches('/'));
     let files = group.ancestors().map(|group| mount.join(group).join(file));
     let limits = files.filter_map(|source| {
-        // A group of the second version without a limit says `max`.
+        // In the second version, a group without a limit has `max`.
         let bytes = fs::read_to_string(&source).ok()?.trim().parse().ok()?;
         Some(MemoryLimit { bytes, source })
     });
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// What the first version says of a group without a limit.
+    /// The value of the first version for a group without a limit.
     const NO_LIMIT: &str = "9223372036854771712\n";
 
     /// A machine of 8 GiB with these files.
@@ -98,7 +98,7 @@ mod tests {
         root
     }
 
-    /// The bytes, and the file that says so.
+    /// The limit in bytes and the file that states it.
     fn read(root: &TempDir) -> (u64, String) {
         let memory = MemoryLimit::read(root.path()).unwrap();
         let source = memory.source.strip_prefix(root.path()).unwrap();

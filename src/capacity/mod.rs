@@ -1,10 +1,10 @@
-//! How much may be in flight at once, so that memory suffices whatever arrives.
+//! Limits of the work in flight, so that memory suffices under any load.
 //!
-//! A process that is killed for want of memory loses all that it was working on, so the limits are made
-//! from the memory that it may use (`memory`). Of that, half is for uploads, a quarter for the buffers of
-//! connections, an eighth for what requests take beside their uploads, and the last eighth for the
-//! process itself. The limits are counted where the memory is taken: bytes by `account`, requests by a
-//! semaphore, connections by `places`. `share` limits a single tenant.
+//! A process that is killed for lack of memory loses all its work in progress, so the limits are derived from the
+//! memory that it may use (`memory`). Half of it is for uploads, a quarter for the buffers of connections, an eighth
+//! for the other memory of requests, and the last eighth for the process itself. Each limit is enforced where the
+//! memory is taken: bytes by `account`, requests by a semaphore, connections by `places`. `share` limits a single
+//! tenant.
 
 pub mod account;
 pub mod memory;
@@ -19,43 +19,41 @@ use serde::Deserialize;
 use self::memory::MemoryLimit;
 use self::share::Share;
 
-/// The buffer of a connection before its request is known, in bytes: the longest head of a
-/// request. Keys and options need a fraction of it; hyper's own default of some 400 KB would be held
-/// before any key is seen.
+/// The buffer of a connection before its request is known, in bytes: the longest head of a request. Keys and options
+/// need a fraction of it. hyper's default of some 400 KB would be held before any key is checked.
 pub const CONNECTION_BYTES: usize = 64 * 1024;
 
-/// The memory of a request beside its upload, in bytes: its task, its options, the buffers of its
-/// connection to the upstream, its answer.
+/// The memory of a request other than its upload, in bytes: its task, its options, the buffers of its connection to the
+/// upstream, its answer.
 const REQUEST_BYTES: u64 = 256 * 1024;
 
-/// Connections and requests at once where memory would allow more: what a process of two cores can still
-/// look after.
+/// Upper limits of connections and requests if memory allows more: the load that a process with two cores can handle.
 const MOST_CONNECTIONS: u64 = 4096;
 const MOST_REQUESTS: u64 = 1024;
 
-/// A limit as it is set: a number, or `"auto"`.
+/// A configured limit: a number, or `"auto"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ceiling {
-    /// By the memory.
+    /// Derived from the memory.
     Auto,
-    /// This many.
+    /// A fixed number.
     Fixed(u64),
 }
 
-/// The limits of what is in flight.
+/// The limits of the work in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Bytes of uploads.
     pub bytes: u64,
-    /// Requests.
+    /// Number of requests.
     pub requests: usize,
-    /// Open connections.
+    /// Number of open connections.
     pub connections: usize,
-    /// The share of one tenant in the first two.
+    /// The share of one tenant in `bytes` and `requests`.
     pub share: Share,
 }
 
-/// The limits as they are set, and what has to fit into them.
+/// The configured limits, and the settings that must be consistent with them.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
     /// `server.max_in_flight_bytes`.
@@ -70,10 +68,10 @@ pub struct Wanted {
     pub share_percent: u8,
 }
 
-/// Limits that cannot work together.
+/// Limits that contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CapacityError {
-    /// The largest upload would be refused for ever.
+    /// Uploads of the largest allowed size would always be refused.
     #[error(
         "server.max_in_flight_bytes: {bytes}{origin} is below server.max_body_bytes ({body_bytes}), so \
          that the largest upload would never be taken: raise the one or lower the other"
@@ -83,10 +81,10 @@ pub enum CapacityError {
         bytes: u64,
         /// The upload limit.
         body_bytes: u64,
-        /// Where the former is from, if it was not set.
+        /// The origin of `bytes`, if it was not set.
         origin: String,
     },
-    /// Each request needs a connection.
+    /// Each request needs a connection, so more requests than connections are impossible.
     #[error(
         "server.max_in_flight_requests: {requests} is above server.max_connections ({connections}), which \
          would bind first"
@@ -110,7 +108,7 @@ impl Capacity {
     ///
     /// # Errors
     ///
-    /// [`CapacityError`] names the keys that do not fit together.
+    /// [`CapacityError`] names the settings that contradict each other.
     pub fn of(wanted: &Wanted, memory: Option<&MemoryLimit>) -> Result<Self, CapacityError> {
         let by_memory = |ceiling, part: fn(u64) -> u64| match (ceiling, memory) {
             (Ceiling::Fixed(number), _) => Ok(number),
@@ -194,7 +192,7 @@ impl<'de> Deserialize<'de> for Ceiling {
                 self.visit_u64(number)
             }
 
-            // The environment knows only text.
+            // Environment variables are text.
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Ceiling, E> {
                 if text == "auto" {
                     return Ok(Ceiling::Auto);

@@ -1,13 +1,13 @@
-//! Places of connections: the number of open connections, and the one that is closed for the next.
+//! Limits the number of open connections, and selects the connection to close when the limit is reached.
 //!
-//! A connection is a stranger until a request on it has brought a valid key. Behind an ingress all connections
-//! come from one address, so nothing else tells callers from others before a key is seen. Strangers have a part of
-//! the places. Where they have all of that, or no place is left at all, the oldest stranger is closed for the
-//! next connection: a client that holds connections open without a key keeps no other out. To refuse the new one instead
-//! would refuse known callers, whose connections begin as strangers too.
+//! A connection is a *stranger* until a request on it has brought a valid key. Behind an ingress all connections come
+//! from one address, so callers cannot be told apart before they send a key. Strangers may take a part of the places.
+//! If that part or all places are taken, the oldest stranger is closed in favour of the new connection. So a client
+//! that holds connections open without a key locks nobody out. Refusing the new connection instead would also refuse
+//! callers with a key, because their connections begin as strangers too.
 //!
-//! A stranger keeps its place for a second in any case, so that connections which come in a burst do not close
-//! one another before their requests arrive.
+//! A stranger keeps its place for at least one second, so that the connections of a burst do not close one another
+//! before their requests arrive.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a new connection has until it may have to give way: some round trips of a slow network.
+/// The minimum lifetime of a stranger's connection: some round trips of a slow network.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// All places of one listener.
@@ -26,14 +26,14 @@ pub struct Places {
     most: usize,
     most_strangers: usize,
     state: Mutex<PlacesState>,
-    /// A place has become free, or a stranger known.
+    /// Notifies that a place is free or that a stranger became known.
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct PlacesState {
     taken: usize,
-    /// By their numbers, so that the oldest is first.
+    /// Keyed by number, so that the oldest is first.
     strangers: BTreeMap<u64, Stranger>,
     next: u64,
 }
@@ -44,11 +44,11 @@ struct Stranger {
     gives_way: CancellationToken,
 }
 
-/// The place of one connection, given back when dropped.
+/// The place of one connection. Dropping it frees the place.
 #[derive(Debug)]
 pub struct ConnectionPlace(Visit);
 
-/// The connection that has a place, as a request sees it.
+/// A handle on the connection for its requests.
 #[derive(Debug, Clone)]
 pub struct Visit {
     places: Arc<Places>,
@@ -57,12 +57,12 @@ pub struct Visit {
 }
 
 impl Places {
-    /// So many places, of which strangers have half.
+    /// `most` places, of which strangers may take half.
     pub fn new(most: usize) -> Self {
         Self::of(most, most.div_ceil(2))
     }
 
-    /// So many places where no request brings a key, so that all are for strangers.
+    /// `most` places for a listener without keys: strangers may take all of them.
     pub fn of_strangers(most: usize) -> Self {
         Self::of(most, most)
     }
@@ -71,7 +71,7 @@ impl Places {
         Self { most, most_strangers, state: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Takes a place for a new connection as soon as there is one. Only one caller may wait at a time.
+    /// Takes a place for a new connection as soon as one is free. Only one task may wait at a time.
     pub async fn take(self: &Arc<Self>) -> ConnectionPlace {
         loop {
             let until = match self.try_take() {
@@ -89,7 +89,8 @@ impl Places {
     ///
     /// # Errors
     ///
-    /// Where there is none: when the oldest stranger must give way, if there are strangers.
+    /// No place is free. The error is the time from which the oldest stranger can be closed; `None` if there are no
+    /// strangers.
     pub fn try_take(self: &Arc<Self>) -> Result<ConnectionPlace, Option<Instant>> {
         let mut state = self.state();
         let now = Instant::now();
@@ -99,7 +100,7 @@ impl Places {
             if now < until {
                 return Err(Some(until));
             }
-            // Its place is the new one's from now on.
+            // The new connection takes over its place.
             oldest.remove().gives_way.cancel();
         } else {
             state.taken += 1;
@@ -111,7 +112,7 @@ impl Places {
         Ok(ConnectionPlace(Visit { places: Arc::clone(self), number, gives_way }))
     }
 
-    /// Places that are taken.
+    /// The number of taken places.
     pub fn taken(&self) -> usize {
         self.state().taken
     }
@@ -129,7 +130,7 @@ async fn at(moment: Option<Instant>) {
 }
 
 impl ConnectionPlace {
-    /// Its connection, as a request sees it.
+    /// A handle on the connection for its requests.
     pub fn visit(&self) -> Visit {
         self.0.clone()
     }
@@ -148,19 +149,20 @@ impl Drop for ConnectionPlace {
 }
 
 impl Visit {
-    /// Notes that a request has brought a valid key: the connection never has to give way from now on.
+    /// Marks the connection as known, because a request on it brought a valid key. It is never closed in favour of
+    /// another.
     pub fn is_known(&self) {
         if self.places.state().strangers.remove(&self.number).is_some() {
             self.places.changed.notify_one();
         }
     }
 
-    /// Ready once the connection must give way to another.
+    /// Completes when the connection must close in favour of another.
     pub async fn gives_way(&self) {
         self.gives_way.cancelled().await;
     }
 
-    /// Whether the connection must give way to another.
+    /// Whether the connection must close in favour of another.
     pub fn must_give_way(&self) -> bool {
         self.gives_way.is_cancelled()
     }

@@ -1,9 +1,9 @@
-//! Memory that work takes for a moment, and gives back before anything is waited for.
+//! Memory for short blocking work, held only while the work runs.
 //!
-//! A schema of some kilobytes takes megabytes while it is read or while an answer is held to it. Few such works
-//! run at once, and what they take counts as held meanwhile. None is refused for want of memory, because the
-//! answer may be paid for already: a work that finds the account full goes over its limit. So memory exceeds
-//! the limit by [`WORKS_AT_ONCE`] works at most.
+//! A schema of some kilobytes takes megabytes while it is parsed or while an answer is validated against it. Only a few
+//! such jobs run at once, and their memory counts as held meanwhile. A job is never refused for lack of memory, because
+//! the answer may already be paid for: if the account is full, the job exceeds its limit. So memory exceeds the limit
+//! by at most [`WORKS_AT_ONCE`] jobs.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::account::{ByteAccount, HeldBytes};
 
-/// Works at once. More would not be done sooner by the processors of a small replica.
+/// Jobs at once. The processors of a small replica would not finish more of them sooner.
 pub const WORKS_AT_ONCE: usize = 2;
 
-/// Where such works get their memory.
+/// Provides the memory of such jobs.
 #[derive(Debug)]
 pub struct Scratch {
     account: Arc<ByteAccount>,
     places: Arc<Semaphore>,
 }
 
-/// The memory of one work, until this is dropped.
+/// The memory of one job, held until this is dropped.
 #[derive(Debug)]
 #[must_use = "memory that is dropped is no longer counted"]
 pub struct ScratchMemory {
@@ -30,14 +30,14 @@ pub struct ScratchMemory {
 }
 
 impl Scratch {
-    /// Scratch memory that is counted in `account`.
+    /// Scratch memory that counts in `account`.
     pub fn new(account: Arc<ByteAccount>) -> Self {
         Self { account, places: Arc::new(Semaphore::new(WORKS_AT_ONCE)) }
     }
 
-    /// Waits for the turn of a work and counts its `bytes` as held.
+    /// Waits until the job may run, and counts its `bytes` as held.
     pub async fn take(&self, bytes: u64) -> ScratchMemory {
-        // Nothing closes the semaphore.
+        // The semaphore is never closed.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         ScratchMemory { _held: self.account.hold_beyond(bytes), _place: place }
     }

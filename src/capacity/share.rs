@@ -1,29 +1,28 @@
-//! The share of one tenant in the requests and bytes in flight, so that the others find room.
+//! Limits one tenant's share of the requests and bytes in flight, so that other tenants find room.
 //!
-//! Every tenant's requests and bytes are counted, and past its share it is refused while the service as a
-//! whole has room. The share is a ceiling and not a reservation: the unused part of a share is free for
-//! all others. It binds while there is anybody to keep room for (docs/adr/0017-tenant-share.md); who
-//! knows that tells it by [`Shares::bind`].
+//! A tenant that exceeds its share is refused even while the service as a whole has room. The share is a ceiling and
+//! not a reservation: all others may use its unused part. [`Shares::bind`] switches the limit on and off: it applies
+//! only while there are other tenants to keep room for (docs/adr/0017-tenant-share.md).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The most that one tenant may hold. A share that is all is [`Share::ALL`]: the limit of the whole binds then,
-/// and is what a refusal names.
+/// The most that one tenant may hold. A member that equals the limit of the whole service is [`Share::ALL`]: the limit
+/// of the service applies first, and a refusal names that limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Requests.
+    /// Number of requests.
     pub requests: u64,
     /// Bytes of uploads.
     pub bytes: u64,
 }
 
 impl Share {
-    /// No limit but that of the whole.
+    /// No limit besides that of the service.
     pub const ALL: u64 = u64::MAX;
 
-    /// `percent` of `whole`, and at least `least`.
+    /// `percent` of `whole`, and at least `least`; [`ALL`](Self::ALL) if that is the whole.
     pub fn of(whole: u64, percent: u8, least: u64) -> u64 {
         let part = u128::from(whole) * u128::from(percent) / 100;
         let part = u64::try_from(part).unwrap_or(whole).max(least);
@@ -31,16 +30,16 @@ impl Share {
     }
 }
 
-/// The requests and bytes of each tenant.
+/// The requests and bytes in flight of each tenant.
 #[derive(Debug)]
 pub struct Shares {
     most: Share,
     binds: AtomicBool,
-    /// A holder takes itself out when it is dropped.
+    /// A holder removes its entry when it is dropped.
     holders: Mutex<HashMap<Box<str>, Weak<TenantHolder>>>,
 }
 
-/// One tenant that holds something, or is about to.
+/// The counts of one tenant that holds something, or is about to.
 #[derive(Debug)]
 pub struct TenantHolder {
     tenant: Box<str>,
@@ -49,51 +48,51 @@ pub struct TenantHolder {
     shares: Arc<Shares>,
 }
 
-/// One request of a tenant, until this is dropped.
+/// The place of one request of a tenant, until this is dropped.
 #[derive(Debug)]
 #[must_use = "a place that is dropped is free again"]
 pub struct TenantPlace(Arc<TenantHolder>);
 
-/// A tenant has as many requests in flight as its share allows.
+/// The tenant already has as many requests in flight as its share allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "with this request the tenant would have {actual} requests in flight; its share is {allowed}"
 )]
 pub struct NoPlace {
-    /// Requests with this one.
+    /// Requests in flight, including this one.
     pub actual: u64,
-    /// Requests that it may have.
+    /// Requests in flight that the share allows.
     pub allowed: u64,
 }
 
-/// There is no room for so many bytes now.
+/// So many bytes do not fit now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{actual} bytes would be held, {allowed} may be")]
 pub struct NoRoom {
-    /// The bytes that would be held with them.
+    /// The bytes that would be held, including the new ones.
     pub actual: u64,
     /// The bytes that may be held.
     pub allowed: u64,
-    /// Whose room does not suffice.
+    /// The limit that was exceeded.
     pub whose: Whose,
 }
 
-/// Whose room does not suffice.
+/// The limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// That of the whole process.
+    /// The limit of the process.
     Process,
     /// The share of one tenant.
     Tenant,
 }
 
 impl Shares {
-    /// Nobody holds anything. Nobody may hold more than `most` while that `binds`.
+    /// Empty counts. While `binds`, no tenant may hold more than `most`.
     pub fn new(most: Share, binds: bool) -> Self {
         Self { most, binds: AtomicBool::new(binds), holders: Mutex::default() }
     }
 
-    /// Sets whether the share binds.
+    /// Sets whether the share is enforced.
     pub fn bind(&self, binds: bool) {
         self.binds.store(binds, Ordering::Relaxed);
     }
@@ -115,7 +114,7 @@ impl Shares {
     }
 
     fn holders(&self) -> MutexGuard<'_, HashMap<Box<str>, Weak<TenantHolder>>> {
-        // Every change is a single insertion or removal, so a panic elsewhere leaves nothing half done.
+        // Every change is a single insertion or removal, so a panic elsewhere leaves the map consistent.
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,7 +127,7 @@ impl Shares {
 }
 
 impl TenantHolder {
-    /// Whether one more request with so many bytes is more than the share, whether that binds or not.
+    /// Whether one more request with so many bytes would exceed the share, even if the share is not enforced.
     pub fn is_over_with(&self, bytes: u64) -> bool {
         let most = self.shares.most;
         self.requests.load(Ordering::Relaxed) >= most.requests
@@ -139,7 +138,7 @@ impl TenantHolder {
     ///
     /// # Errors
     ///
-    /// [`NoPlace`] where the share is used up.
+    /// [`NoPlace`] if the share is used up.
     pub fn enter(self: &Arc<Self>) -> Result<TenantPlace, NoPlace> {
         match add(&self.requests, 1, self.shares.allowed().requests) {
             Ok(()) => Ok(TenantPlace(Arc::clone(self))),
@@ -147,11 +146,11 @@ impl TenantHolder {
         }
     }
 
-    /// Counts `bytes` more.
+    /// Takes `bytes`.
     ///
     /// # Errors
     ///
-    /// [`NoRoom`] where the share has no room for them.
+    /// [`NoRoom`] if the share has no room for them.
     pub(super) fn take(&self, bytes: u64) -> Result<(), NoRoom> {
         add(&self.bytes, bytes, self.shares.allowed().bytes).map_err(|(actual, allowed)| NoRoom {
             actual,
@@ -168,7 +167,7 @@ impl TenantHolder {
 impl Drop for TenantHolder {
     fn drop(&mut self) {
         let mut holders = self.shares.holders();
-        // Meanwhile another may have been put in its place.
+        // A new holder of the tenant may have replaced this one in the map.
         if holders.get(&self.tenant).is_some_and(|holder| holder.strong_count() == 0) {
             holders.remove(&self.tenant);
         }
@@ -181,9 +180,9 @@ impl Drop for TenantPlace {
     }
 }
 
-/// Adds `more` to `held` unless the sum is over `allowed`: then gives the sum and `allowed`.
+/// Adds `more` to `held`, unless the sum exceeds `allowed`: then the error is the sum and `allowed`.
 ///
-/// The numbers guard no other memory, so their own order is all that matters.
+/// The counters protect no other memory, so relaxed ordering suffices.
 pub(super) fn add(held: &AtomicU64, more: u64, allowed: u64) -> Result<(), (u64, u64)> {
     let sum = |held: u64| held.saturating_add(more);
     let added = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {

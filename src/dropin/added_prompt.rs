@@ -1,7 +1,7 @@
 //! A bound of the text that the vendor adds to the caller's.
 //!
-//! A model that gets no prompt uses one of its own, and a built-in task uses another. A schema may be written into the
-//! prompt in words: DashScope does that for a task's schema, and some servers do it for `response_format`.
+//! A model without a prompt uses a default prompt, and a built-in task uses another. The vendor may write a schema into
+//! the prompt as text: DashScope does so with a task's schema, and some servers do so with `response_format`.
 
 use super::member::{MemberFault, Object};
 use super::member_table;

@@ -1,7 +1,7 @@
-//! The parts of a request that affect its cost, and where they stand in the body.
+//! The parts of a request that affect its cost, and their positions in the body.
 //!
 //! The two protocols put the same parts in different places. The reader of each (`compatible`, `native`) makes an
-//! [`Asked`], which all later steps work on. Other members pass unread.
+//! [`Asked`], which all later steps use. No other member is read.
 
 use std::borrow::Cow;
 
@@ -22,9 +22,9 @@ pub(super) struct Asked<'a> {
     pub(super) messages: usize,
     /// The object that `max_tokens` belongs in; none if it does not exist yet.
     pub(super) parameters: Option<OutlineNode>,
-    /// The most tokens that an answer shall have.
+    /// The requested limit of the answer's tokens.
     pub(super) max_tokens: Option<u64>,
-    /// The same by its newer name, which OpenAI's clients may write instead or as well.
+    /// The same limit by its newer name, which OpenAI's clients may write instead or as well.
     pub(super) max_completion_tokens: Option<u64>,
     pub(super) stream: bool,
     /// Whether a stream states its bill.
@@ -40,10 +40,10 @@ pub(super) struct AskedImage {
     pub(super) url: OutlineNode,
     /// The objects that get its bounds.
     pub(super) holders: Vec<OutlineNode>,
-    /// Whether the address stands in place of an object, so that one must be written around it.
+    /// Whether the protocol's object is replaced by a bare address, so that the gateway must write an object around it.
     pub(super) is_bare: bool,
     pub(super) wish: Wish,
-    /// Its place, as a JSON Pointer.
+    /// Its position, as a JSON Pointer.
     pub(super) pointer: String,
 }
 
@@ -54,7 +54,7 @@ const MOST_IMAGES: usize = 256;
 pub(super) type ReadImage =
     fn(Object<'_, '_>, OutlineNode, String) -> Result<AskedImage, MemberFault>;
 
-/// How a protocol writes its messages.
+/// The layout of a protocol's messages.
 pub(super) struct MessageSyntax {
     /// The member that holds the messages, as a JSON Pointer.
     pub(super) pointer: &'static str,
@@ -92,7 +92,8 @@ pub(super) fn read_messages(
     Ok((images, count))
 }
 
-/// Refuses everything that could be an image and was not read as one: it would be billed and not bounded.
+/// Refuses any item that could be an image but was not read as one: the vendor would bill it, and no bound would
+/// include it.
 fn read_message(
     message: Object<'_, '_>,
     pointer: &str,
@@ -176,7 +177,7 @@ fn check_role(message: &Object<'_, '_>, pointer: &str) -> Result<(), MemberFault
     }
 }
 
-/// The most tokens of an answer, by the member `name`. Some servers read 0 as no limit, so it is refused.
+/// Reads the token limit of an answer from the member `name`. Some servers read 0 as no limit, so it is refused.
 pub(super) fn read_limit(
     parameters: &Object<'_, '_>,
     name: &str,
@@ -195,7 +196,7 @@ pub(super) fn check_answers(parameters: &Object<'_, '_>) -> Result<(), MemberFau
     }
 }
 
-/// The options of an item's image; its bounds may stand in any of `objects`.
+/// Reads the options of an item's image. Its bounds may be in any of `objects`.
 pub(super) fn read_wish(
     item: &Object<'_, '_>,
     objects: &[Object<'_, '_>],

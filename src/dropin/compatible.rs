@@ -48,9 +48,9 @@ fn tells_bill(root: &Object<'_, '_>) -> Result<bool, MemberFault> {
     options.flag("include_usage")
 }
 
-/// The bounds may stand inside `image_url`, as some of the vendor's pages show, or beside it, as its reference says.
-/// Which one the service reads is not certain, so both are written. `enable_rotate` is documented for the native
-/// protocol only; the image is bounded as if the service obeyed it here too.
+/// The bounds may be inside `image_url`, as in some of the vendor's pages, or beside it, as in its reference. It is
+/// unknown which one the service reads, so the gateway writes both. `enable_rotate` is documented for the native
+/// protocol only. The quote assumes that the service obeys it here too.
 fn read_image(
     item: Object<'_, '_>,
     image: OutlineNode,

@@ -1,25 +1,25 @@
-//! Errors of the drop-in paths.
+//! The errors of the drop-in paths.
 
 use super::member::MemberFault;
 use super::outline::OutlineError;
 use crate::capacity::account::NoRoom;
 use crate::metering::error::{ImageError, MeteringError};
 
-/// Why a request was not sent, or has no reply.
+/// The reason why a request was not sent, or has no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum DropinError {
     /// The body is not JSON, or two readers could read it differently.
     #[error(transparent)]
     Outline(#[from] OutlineError),
-    /// A member is wrong.
+    /// A member is invalid.
     #[error(transparent)]
     Member(#[from] MemberFault),
     /// One of the images cannot be sent.
     #[error("{pointer}: {cause}")]
     Image {
-        /// The image, as a JSON Pointer.
+        /// The position of the image, as a JSON Pointer.
         pointer: String,
-        /// Why.
+        /// The reason.
         #[source]
         cause: Box<ImageError>,
     },

@@ -1,4 +1,4 @@
-//! Reads single members of a request, and says what is wrong with one that cannot be read.
+//! Reads single members of a request, and describes the fault of a member that cannot be read.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ const LONGEST_ECHO: usize = 64;
 pub struct MemberFault {
     /// The member, as a JSON Pointer (RFC 6901).
     pub pointer: String,
-    /// What is wrong and what would be right, as the predicate of a sentence.
+    /// The fault and the remedy, as the predicate of a sentence.
     pub why: Cow<'static, str>,
 }
 
@@ -60,7 +60,7 @@ impl<'o, 'a> Object<'o, 'a> {
         Some(self.outline.json(member))
     }
 
-    /// The document that it is part of.
+    /// The document that contains the object.
     pub(super) const fn outline(&self) -> &'o Outline<'a> {
         self.outline
     }

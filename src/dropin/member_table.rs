@@ -39,8 +39,9 @@ const OFF: Rule = Rule::Only(&["null", "false", "[]"]);
 #[derive(Debug)]
 pub(super) struct MemberTable(&'static [(Rule, &'static [&'static str])]);
 
-/// Options of sampling, of the answer's form, and names of the caller. None of them adds input tokens, and `max_tokens`
-/// bounds the answer in any case (Model Studio, "Qwen-OCR API reference"; "Create chat completion" of OpenAI).
+/// Sampling options, answer format options, and identifiers of the caller. None of them adds input tokens, and
+/// `max_tokens` bounds the answer in any case (Model Studio, "Qwen-OCR API reference"; "Create chat completion" of
+/// OpenAI).
 const HARMLESS: &[&str] = &[
     "frequency_penalty",
     "incremental_output",
@@ -61,8 +62,8 @@ const HARMLESS: &[&str] = &[
     "verbosity",
 ];
 
-/// Options with free content: schemas, labels, tokens, names of tools. Tools themselves are refused, so a choice among
-/// them has no effect.
+/// Options with free content: schemas, labels, tokens, names of tools. Tools themselves are refused, so `tool_choice`
+/// has no effect.
 const FREE: &[&str] =
     &["function_call", "logit_bias", "metadata", "response_format", "tool_choice"];
 
@@ -95,8 +96,8 @@ pub(super) const COMPATIBLE_ROOT: MemberTable = MemberTable(&[
 pub(super) const STREAM_OPTIONS: MemberTable =
     MemberTable(&[(Rule::Read, &["include_usage"]), (Rule::Plain, &["include_obfuscation"])]);
 
-/// A message of either protocol, also an answer that is sent back. OpenAI's SDKs add the content that they parsed as
-/// `parsed`, and `LiteLLM` adds `provider_specific_fields`.
+/// A message of either protocol, including an earlier answer that the caller sends back. OpenAI's SDKs add the content
+/// that they parsed as `parsed`, and `LiteLLM` adds `provider_specific_fields`.
 pub(super) const MESSAGE: MemberTable = MemberTable(&[
     (Rule::Read, &["content", "role"]),
     (Rule::Plain, &["name", "reasoning_content", "refusal"]),
@@ -118,8 +119,8 @@ pub(super) const IMAGE_URL: MemberTable = MemberTable(&[
     (Rule::Only(&["null", "\"auto\"", "\"low\"", "\"high\""]), &["detail"]),
 ]);
 
-/// The top of a body of the native protocol. `stream` has no effect there, because a header asks for streams. Callers
-/// who know the other protocol send it all the same.
+/// The top of a body of the native protocol. `stream` has no effect there, because a header selects streaming. Callers
+/// used to the other protocol send it anyway.
 pub(super) const NATIVE_ROOT: MemberTable =
     MemberTable(&[(Rule::Read, &["input", "model", "parameters"]), (Rule::Plain, &["stream"])]);
 
@@ -135,8 +136,8 @@ pub(super) const PARAMETERS: MemberTable = MemberTable(&[
     (TEXT_ONLY, &["modalities"]),
 ]);
 
-/// An item of content of the native protocol. `processed_text` and `ocr_result` are parts of an answer that is sent
-/// back.
+/// An item of content of the native protocol. `processed_text` and `ocr_result` are parts of an earlier answer that the
+/// caller sends back.
 pub(super) const NATIVE_ITEM: MemberTable = MemberTable(&[
     (Rule::Read, &["enable_rotate", "image", "max_pixels", "min_pixels", "text", "type"]),
     (Rule::Plain, &["processed_text"]),
@@ -506,7 +507,7 @@ fn check_unknown(
     check_below(object, name, value)
 }
 
-/// Refuses an unknown member that contains a name that would be refused beside it.
+/// Refuses an unknown member if it contains a name that would be refused next to it.
 fn check_below(object: &Object<'_, '_>, name: &str, value: OutlineNode) -> Result<(), MemberFault> {
     let outline = object.outline();
     for below in outline.descendants(value).filter_map(|member| outline.name(member)) {
@@ -535,7 +536,7 @@ fn is_printable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// The known name that a lenient reader takes `name` for.
+/// The known name that a lenient reader could read `name` as.
 fn meant(name: &str) -> Option<&'static str> {
     let folded = folded(name)?;
     let beside = || FOLDED.get(folded.strip_prefix("is")?);
@@ -558,7 +559,7 @@ mod tests {
 
     const PAGE: &str = include_str!("../../docs/drop-in.md");
 
-    /// Each place of the page's two tables.
+    /// The tables of both places in the document.
     const COMPATIBLE: [(&str, &MemberTable); 7] = [
         ("/", &COMPATIBLE_ROOT),
         ("/stream_options", &STREAM_OPTIONS),
@@ -584,7 +585,7 @@ mod tests {
         text.split('`').skip(1).step_by(2).map(str::to_owned)
     }
 
-    /// The members by place and verdict, in the words of the page.
+    /// The members by place and verdict, as the document names them.
     fn of_page(text: &str) -> Table {
         let mut table = Table::new();
         for line in text.lines().filter(|line| line.starts_with("| `/")) {

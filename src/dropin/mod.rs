@@ -1,10 +1,10 @@
 //! The drop-in paths: a request in one of the vendor's protocols, bounded and metered.
 //!
-//! The body is sent as it came, except for the changes of `plan`, and the reply is returned byte for byte. The steps
-//! are those of `ocr`: read, quote, and one call of `metering`. `outline` reads the body in place. No tree is built
-//! from it, so ten megabytes of picture are not copied.
+//! The body is sent unchanged, except for the changes of `plan`, and the reply is returned byte for byte. The steps are
+//! those of `ocr`: read, quote, and one call of `metering`. `outline` reads the body in place. No tree is built from
+//! it, so ten megabytes of picture are not copied.
 //!
-//! The task of a stream outlives its caller: it reads on to learn the bill.
+//! The task of a stream outlives its caller: it reads on to the end, where the bill is.
 
 mod added_prompt;
 mod asked;
@@ -46,7 +46,7 @@ use crate::units::Pixels;
 /// millisecond.
 const INLINE_BYTES: usize = 16 * 1024;
 
-/// Large bodies that are planned at once. More than there are cores would finish no sooner.
+/// Large bodies that are planned at once. More than the number of cores would not finish sooner.
 const PLANNED_AT_ONCE: usize = 4;
 
 /// The use case behind the drop-in paths.
@@ -65,7 +65,7 @@ pub struct Dropin {
 pub enum DropinReply {
     /// A whole answer, as JSON.
     Whole {
-        /// The body as it came.
+        /// The body as the upstream sent it.
         body: Bytes,
         /// The largest `max_pixels` that was sent.
         max_pixels: Pixels,
@@ -77,16 +77,16 @@ pub enum DropinReply {
 /// A piece of a stream on its way to the caller.
 #[derive(Debug)]
 pub enum DropinChunk {
-    /// Whole events as they came.
+    /// Whole events as the upstream sent them.
     Bytes(Bytes),
     /// The stream broke off between two events. Nothing follows.
     Broken(Box<CallError>),
-    /// The stream is over. A sender that is dropped without this broke off.
+    /// The stream has ended. If the sender is dropped without this message, the stream broke off.
     End,
 }
 
 impl Dropin {
-    /// The use case over these parts. `memory` counts what planning takes.
+    /// Builds the use case from these parts. `memory` counts the memory that planning takes.
     pub fn new(
         catalog: Arc<Catalog>,
         metering: Metering,
@@ -102,7 +102,7 @@ impl Dropin {
     ///
     /// # Errors
     ///
-    /// [`DropinError`]. Once a stream has begun, its [`DropinChunk`]s tell of an error.
+    /// [`DropinError`]. Once a stream has begun, its [`DropinChunk`]s report an error.
     pub async fn send(
         self: &Arc<Self>,
         request: DropinRequest,
@@ -136,7 +136,8 @@ impl Dropin {
         Ok(self.metering.run(&context, forecast, work).await?)
     }
 
-    /// Leave to upload a file for `model` to the vendor's temporary storage, as the vendor answers.
+    /// Requests permission to upload a file for `model` to the vendor's temporary storage, and returns the vendor's
+    /// answer.
     ///
     /// # Errors
     ///
@@ -163,7 +164,7 @@ impl Dropin {
             return plan::plan(&self.catalog, &request, unknown, &self.memory);
         }
         let this = Arc::clone(self);
-        // Nothing closes the semaphore. The thread returns the permit, because it goes on after the caller has left.
+        // The semaphore is never closed. The thread returns the permit, because it continues after the caller has left.
         let permit = Arc::clone(&self.planning).acquire_owned().await;
         let planning = tokio::task::spawn_blocking(move || {
             let plan = plan::plan(&this.catalog, &request, unknown, &this.memory);

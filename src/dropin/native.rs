@@ -18,7 +18,7 @@ const MESSAGES: MessageSyntax = MessageSyntax {
     read_image,
 };
 
-/// Reads a request. `stream` comes from its headers.
+/// Reads a request. The caller reads `stream` from the headers.
 pub(super) fn read<'a>(
     outline: &Outline<'a>,
     stream: bool,

@@ -1,13 +1,13 @@
 //! The position of each value in a JSON document.
 //!
-//! A request may hold ten megabytes of picture in one string, and must arrive as it was written: order, spacing,
-//! spelling of numbers, unknown members. So no tree is built and written anew. The outline lists where values stand,
-//! they are read in place, and a few spans are replaced.
+//! A request may hold ten megabytes of picture in one string, and must reach the upstream unchanged: order, spacing,
+//! spelling of numbers, unknown members. So no tree is built and serialised again. The outline lists the positions of
+//! values. They are read in place, and a few spans are replaced.
 //!
 //! `serde_json` decides whether the text is JSON. It reads strings eight bytes at a time, which for a picture takes
 //! longer than all other steps. So long strings without escapes are checked here, and `serde_json` gets the text
-//! without their contents. On valid JSON, one pass over the structure finds where values begin and end; it skips the
-//! contents of strings.
+//! without their contents. On valid JSON, one pass over the structure finds the start and the end of each value; it
+//! skips the contents of strings.
 //!
 //! Three things that JSON allows are refused:
 //!
@@ -23,10 +23,10 @@ use serde::de::IgnoredAny;
 
 use crate::json::number::{self, NumberFault};
 
-/// Some clients begin a body with it, and so do recorded requests.
+/// Some clients begin a body with this mark, and so do recorded requests.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The most values of one document. A request of a hundred pages with a large schema has a tenth of it.
+/// The most values of one document. A request of a hundred pages with a large schema has a tenth of that.
 const MOST_VALUES: usize = 65_536;
 
 /// The most levels of one document, twice those of a request with tools and schemas.
@@ -76,7 +76,7 @@ pub enum OutlineError {
     Number {
         /// The number, as a JSON Pointer.
         pointer: String,
-        /// What is wrong with it.
+        /// The reason.
         fault: NumberFault,
     },
 }
@@ -403,14 +403,14 @@ impl Outliner<'_, '_> {
         steps.collect()
     }
 
-    /// The elements of the array `parent` that stand before `value`.
+    /// The number of elements of the array `parent` before `value`.
     fn siblings_before(&self, parent: usize, value: usize) -> usize {
         let next = |&sibling: &usize| Some(self.nodes[sibling].next);
         std::iter::successors(Some(parent + 1), next).take_while(|&sibling| sibling < value).count()
     }
 
-    /// Reads a string. It is the name of a member if the innermost open value is an object and no name waits for its
-    /// value.
+    /// Reads a string. It is the name of a member if the innermost open value is an object and no name is waiting for
+    /// its value.
     fn string(&mut self) -> Result<(), OutlineError> {
         let object = self.open.last().copied().filter(|&node| {
             self.name.is_none() && self.text.as_bytes()[self.nodes[node].span.start] == b'{'

@@ -4,7 +4,7 @@
 //! anything inside the network, and the vendor might fetch another file a moment later.
 //!
 //! A large JPEG of one scan is decoded from Base64 in pieces. Any other file is decoded as a whole, and its memory is
-//! counted meanwhile. Without room the request is refused, because nothing was paid for it yet.
+//! counted meanwhile. If the memory does not fit, the request is refused, because nothing was paid for it yet.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ fn inline(
     Ok(header)
 }
 
-/// Media types that do not name a format.
+/// Media types that name no format.
 const UNSAID: [&[u8]; 4] = [b"", b"image", b"application/octet-stream", b"binary/octet-stream"];
 
 /// The Base64 of an image's data URL.
@@ -79,17 +79,17 @@ fn letters(url: &str) -> Result<&[u8], String> {
 /// Letters of Base64 that are decoded at once: 192 KiB of a picture, more than most cameras write before its data.
 const PIECE: usize = 256 * 1024;
 
-/// Why a file was not read.
+/// The reason why a file was not read.
 #[derive(Debug, PartialEq, Eq)]
 enum LookError {
     /// The letters are not strict Base64. Decoders differ about other letters, padding in the middle, and line
     /// breaks.
     NotBase64,
-    /// There is no memory to decode it in.
+    /// There is not enough memory to decode it.
     NoRoom(NoRoom),
 }
 
-/// The image's header. The whole file is read, because a second size may stand at its end.
+/// Reads the image's header. The whole file is read, because a second size may come at its end.
 fn header_of(
     data: &[u8],
     account: &Arc<ByteAccount>,

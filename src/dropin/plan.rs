@@ -1,12 +1,12 @@
-//! The most that a request can cost, and the changes that enforce it.
+//! The maximum cost of a request, and the changes that enforce it.
 //!
 //! There are three changes (docs/drop-in.md lists them for callers): bounds for each image, a bound for the answer, and
-//! a stream that states its bill. Everything else is sent as it came.
+//! a stream that states its bill. The rest of the body is sent unchanged.
 //!
-//! The bound of the text is the length of the body without its images' addresses, because a byte-level tokenizer
-//! never makes more tokens than bytes. Text that the vendor adds for a task of its own is bounded apart
-//! (`added_prompt`), and members that could add more are refused (`member_table`). A prompt that is too long for the
-//! model is sent: the vendor refuses it for free and knows the limit better.
+//! The bound of the text is the length of the body without its images' addresses, because a byte-level tokenizer never
+//! makes more tokens than bytes. Text that the vendor adds for a task is bounded separately (`added_prompt`), and
+//! members that could add more are refused (`member_table`). A prompt that is too long for the model is sent: the
+//! vendor refuses it without charge, and only the vendor has the exact limit.
 
 use std::sync::Arc;
 
@@ -29,17 +29,17 @@ use crate::quote::resize::Geometry;
 use crate::quote::{self, Cap};
 use crate::units::{Pixels, Tokens, Usage};
 
-/// What is known of a request before it is sent.
+/// A request, planned before it is sent.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) forecast: Forecast,
     /// The largest `max_pixels` that is sent.
     pub(super) max_pixels: Pixels,
-    /// Whether the caller did not ask the stream for its bill, so that only the gateway reads it.
+    /// Whether the caller did not ask for the bill in the stream. Only the gateway then reads it.
     pub(super) hides_bill: bool,
 }
 
-/// What is known of one image.
+/// The facts about one image.
 struct ImagePlan {
     geometry: Geometry,
     bound: Tokens,
@@ -98,7 +98,7 @@ pub(super) fn plan(
     Ok((plan, call))
 }
 
-/// The image tokens of the bill, if all images were seen and the model surely reads all of them.
+/// The image tokens of the bill, if the gateway saw all images and the model is certain to read all of them.
 fn expected_images(asked: &Asked<'_>, images: &[ImagePlan]) -> ExpectedImages {
     let exact: Option<Vec<_>> = images.iter().map(|image| image.exact).collect();
     let exact = exact.filter(|_| asked.messages == 1);
@@ -145,7 +145,7 @@ fn look_at_images(
 
 fn text_bound(outline: &Outline<'_>, asked: &Asked<'_>, model: &Model) -> Tokens {
     let (mut at, mut bytes) = (0, asked.added_prompt_bytes);
-    // Images are listed in the order in which they stand.
+    // Images are listed in the order of the body.
     for address in asked.images.iter().map(|image| outline.span(image.url)) {
         bytes = bytes.saturating_add(quote::prompt_bytes(outline.text(at..address.start)));
         at = address.end;
@@ -154,7 +154,7 @@ fn text_bound(outline: &Outline<'_>, asked: &Asked<'_>, model: &Model) -> Tokens
     Tokens::new(bytes).saturating_add(model.figures.template_tokens)
 }
 
-/// The body as it is sent.
+/// The body to send.
 fn changed(
     outline: &Outline<'_>,
     asked: &Asked<'_>,
@@ -213,7 +213,7 @@ mod tests {
     use crate::metering::context::{Held, RequestContext};
 
     const ADDRESS: &str = "https://pictures.example/a.png";
-    /// What the largest image costs that the model reads by default.
+    /// The cost of the largest image that the model reads by default.
     const UNSEEN: Tokens = Tokens::new(8_194);
 
     fn planned(
@@ -384,7 +384,7 @@ mod tests {
             let refused = planned(Protocol::Native, &body.to_string(), json!({ "name": "acme" }));
             assert!(refused.is_err(), "{hidden}");
         }
-        // No text of Rust's has half a surrogate pair, and yet it is JSON.
+        // Half a surrogate pair is valid JSON, but no Rust string can hold it.
         assert_eq!(with("{\"a\":\"\\ud800\"}"), 900 + 16 * 14);
     }
 

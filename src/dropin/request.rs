@@ -15,11 +15,11 @@ pub struct DropinRequest {
     pub body: Bytes,
     /// Whether a header asks for a stream, as in the native protocol.
     pub stream: bool,
-    /// Whether the caller can tell a broken stream from a whole one, which takes HTTP/1.1.
+    /// Whether the caller can distinguish a broken stream from a complete one, which requires HTTP/1.1.
     pub may_stream: bool,
     /// Whether the vendor resolves addresses of its temporary storage (`oss://`).
     pub resolves_oss: bool,
-    /// For whom it is sent, until when, and what it holds.
+    /// The tenant, the deadline, and the resources that the request holds.
     pub context: RequestContext,
 }
 

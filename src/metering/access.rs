@@ -1,4 +1,4 @@
-//! What a tenant may use, and up to which size.
+//! The models that a tenant may use, and the ceilings of its calls.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::units::Tokens;
 /// Longest part of an unknown model's name that an error repeats, in characters.
 const LONGEST_ECHO: usize = 64;
 
-/// The ceilings of a tenant's calls.
+/// The tenant's ceilings for pixels and output tokens.
 pub fn cap(tenant: &Tenant) -> Cap {
     Cap {
         max_pixels: tenant.max_pixels,
@@ -20,15 +20,14 @@ pub fn cap(tenant: &Tenant) -> Cap {
     }
 }
 
-/// The model of this name, or the default model if no name is given, as it is sold in the tenant's regions.
+/// Finds the model by name, or the default model if no name is given, and restricts it to the tenant's regions.
 ///
-/// The model itself says in which regions it is sold to the tenant, so that a call cannot reach another region
+/// The returned model lists only regions that the tenant may use, so that a call cannot reach another region
 /// (docs/adr/0014-regions.md).
 ///
 /// # Errors
 ///
-/// [`MeteringError::UnknownModel`], [`MeteringError::ModelNotAllowed`] and
-/// [`MeteringError::RegionNotAllowed`].
+/// [`MeteringError::UnknownModel`], [`MeteringError::ModelNotAllowed`] and [`MeteringError::RegionNotAllowed`].
 pub fn model_for(
     catalog: &Catalog,
     tenant: &Tenant,

@@ -1,4 +1,4 @@
-//! For whom calls are made, until when, and what the request holds meanwhile.
+//! The context of a request's calls: tenant, deadline, and the resources that the request holds.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,40 +12,41 @@ use crate::capacity::account::HeldBytes;
 use crate::capacity::share::TenantPlace;
 use crate::rate_limit::concurrency::Slot;
 
-/// What all calls of one request have in common.
+/// The context that all calls of one request share.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: Arc<Tenant>,
-    /// When the caller stops waiting.
+    /// The time at which the caller stops waiting.
     pub deadline: Instant,
-    /// Tells, while calls wait, whether the caller is still there and its key still valid.
+    /// Reports, while calls wait, whether the caller is still connected and its key still valid.
     pub watch: Watch,
-    /// Where calls note what they cost.
+    /// Collects the cost of the calls.
     pub tab: Tab,
-    /// What the request takes up.
+    /// The resources that the request holds.
     pub held: Held,
 }
 
-/// What a request takes up while it is worked on. Each part is given back when its last clone is dropped.
+/// The resources that a request holds while it is processed. Each is released when its last clone is dropped.
 ///
-/// A request that takes nothing from others, such as an estimate on the command line, holds nothing.
+/// A request that needs no shared resource, such as an estimate on the command line, holds nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
-    /// Its places. The task that makes the call keeps them until it ends, even after the caller has left, so that the
-    /// number of requests in flight stays bounded.
+    /// The request's places. The task that makes the call keeps them until it ends, even after the caller has left, so
+    /// that the number of requests in flight stays bounded.
     pub places: Option<Arc<RequestPlaces>>,
-    /// The memory of its body. The task keeps it as long as the body: until a stream begins, or until no attempt is left.
+    /// The memory of the request's body. The task keeps it as long as the body: until a stream begins, or until no
+    /// attempt is left.
     pub memory: Option<Arc<HeldBytes>>,
 }
 
-/// The three places of a request.
+/// The request's places under three limits.
 #[derive(Debug)]
 pub struct RequestPlaces {
-    /// In the tenant's share.
+    /// Under the tenant's share of requests in flight.
     pub share: TenantPlace,
-    /// Among all requests in flight.
+    /// Under the limit of all requests in flight.
     pub service: OwnedSemaphorePermit,
-    /// Among the tenant's requests at once.
+    /// Under the tenant's concurrency limit.
     pub concurrency: Slot,
 }

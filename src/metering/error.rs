@@ -1,4 +1,4 @@
-//! Why a call was not made, or failed.
+//! The errors of a metered call.
 
 use crate::admission::Refusal;
 use crate::dashscope::error::CallError;
@@ -6,7 +6,7 @@ use crate::image::probe::ProbeError;
 use crate::quote::QuoteError;
 use crate::quote::limits::LimitViolation;
 
-/// Why a call was not made, or failed.
+/// The reason why a call was not made, or why it failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MeteringError {
     /// The model is not in the catalog.
@@ -35,19 +35,19 @@ pub enum MeteringError {
         /// The model's regions.
         available: Vec<String>,
     },
-    /// The call was not admitted: a limit of the tenant is used up, the ledger cannot be read, or the caller or its key is
-    /// gone.
+    /// The call was not admitted: a limit of the tenant is used up, the ledger cannot be read, the caller has left, or
+    /// its key is no longer valid.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The call was admitted and failed, before it was sent or at the upstream.
     #[error(transparent)]
     Upstream(Box<CallError>),
-    /// A fault of this service interrupted the work.
+    /// An internal error interrupted the work.
     #[error("the work was interrupted")]
     Interrupted,
 }
 
-/// Why an image cannot be sent.
+/// The reason why an image cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The bytes are not an image that DashScope takes.

@@ -1,4 +1,4 @@
-//! What a call may cost, known before it is sent.
+//! The forecast of a call: its maximum cost and the expected image tokens, both computed before the call is sent.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::catalog::Model;
 use crate::quote::{ImageQuote, Quote};
 use crate::units::{Tokens, Usage};
 
-/// What a call may cost, and what its bill should say.
+/// The maximum cost of a call, and the image tokens that its bill should state.
 #[derive(Debug, Clone)]
 pub struct Forecast {
     /// The model that is called.
@@ -15,19 +15,20 @@ pub struct Forecast {
     pub bound: Usage,
     /// Image tokens that the tenant's cap saves.
     pub saved: Tokens,
-    /// What the bill should say of images.
+    /// The image tokens that the bill should state.
     pub images: ExpectedImages,
 }
 
-/// The image tokens that a bill should have.
+/// The image tokens that a bill should state.
 #[derive(Debug, Clone)]
 pub enum ExpectedImages {
-    /// Those of one image.
+    /// The image tokens of a single image.
     One(Box<ImageQuote>),
-    /// Those of all images together: by the formula of the vendor's documentation, and by that of the code that the
-    /// vendor has published. A bill may follow either.
+    /// The image tokens of several images together: by the formula of the vendor's documentation, and by the formula in
+    /// the code that the vendor has published. A bill may follow either.
     Sum([Tokens; 2]),
-    /// Not known: an image was not seen, is straightened by the provider, or may not be read.
+    /// The image tokens are unknown: the gateway did not see an image, the provider straightens one, or the model may
+    /// skip one.
     Unknown,
 }
 
@@ -43,7 +44,7 @@ impl From<&Quote> for Forecast {
 }
 
 impl ExpectedImages {
-    /// The image tokens by the documented formula, where they are known.
+    /// The image tokens by the documented formula, if they are known.
     pub(super) const fn tokens(&self) -> Option<Tokens> {
         match self {
             Self::One(quote) => Some(quote.tokens),
@@ -52,7 +53,7 @@ impl ExpectedImages {
         }
     }
 
-    /// The quote of the only image.
+    /// The quote of the image, if there is only one.
     pub(super) fn only(&self) -> Option<&ImageQuote> {
         match self {
             Self::One(quote) => Some(quote),

@@ -1,7 +1,7 @@
-//! Reading a stream to its end, even without a listener.
+//! Reads a stream to its end, even without a listener.
 //!
-//! The bill stands at the end of a stream. A listener that leaves, or that is too slow, is therefore no reason to
-//! stop reading (docs/adr/0011-streams-are-read-to-their-end.md).
+//! The bill comes at the end of a stream. So reading continues if a listener leaves or is too slow
+//! (docs/adr/0011-streams-are-read-to-their-end.md).
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use tokio::sync::mpsc;
 
 use crate::dashscope::stream::{Piece, Streaming};
 
-/// How long a listener may leave a message waiting. If it were longer, a slow listener could hold up the upstream
-/// until it gives up.
+/// The time that a listener may leave a message waiting. With a longer time, a slow listener could hold up the upstream
+/// until the upstream gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Messages that wait for a slow listener: enough that neither side waits for the other to be woken, few enough
-/// that the connection's own buffers hold most of what a slow listener has not taken.
+/// Capacity of the channel to a listener, in messages: enough that neither side waits for the other to be woken, few
+/// enough that the connection's own buffers hold most of the backlog of a slow listener.
 pub const WAITING_MESSAGES: usize = 2;
 
 /// The sending end of the channel to one listener of a stream.
 #[derive(Debug)]
 pub struct Listener<M> {
-    /// Missing once the listener has left.
+    /// `None` once the listener has left.
     sender: Option<mpsc::Sender<M>>,
 }
 
 impl<M: Send> Listener<M> {
-    /// A listener that takes messages from the other end of `sender`.
+    /// A listener that receives from the other end of `sender`.
     pub const fn new(sender: mpsc::Sender<M>) -> Self {
         Self { sender: Some(sender) }
     }
 
-    /// Sends a message, unless the listener has left. One that does not take it in time counts as left.
+    /// Sends a message, unless the listener has left. A listener that does not take it in time counts as left.
     pub async fn tell(&mut self, message: M) {
         let Some(sender) = &self.sender else { return };
         if sender.send_timeout(message, PATIENCE).await.is_err() {
@@ -39,7 +39,8 @@ impl<M: Send> Listener<M> {
         }
     }
 
-    /// Reads `stream` until it is over or breaks off, and sends what `message` makes of each piece.
+    /// Reads `stream` until it ends or breaks off. Passes each piece through `message` and sends the result to the
+    /// listener.
     pub async fn read_on(
         &mut self,
         stream: &mut Streaming,

@@ -1,7 +1,7 @@
-//! One metered call: admitted, made on a task of its own, and compared with its forecast.
+//! Runs one metered call: admits it, makes it on a task of its own, and compares the bill with the forecast.
 //!
-//! A caller who leaves, or a service that stops, does not interrupt a call between sending it and posting its bill.
-//! A call that still waits when its caller leaves is not sent, apart from what `admission::presence` allows.
+//! A caller that leaves, or a service that stops, does not interrupt a call between sending it and posting its bill. A
+//! call that still waits when its caller leaves is not sent, apart from the exception in `admission::presence`.
 
 use std::sync::Arc;
 
@@ -41,20 +41,20 @@ pub struct Meter {
 }
 
 impl Metering {
-    /// A stop of the service waits for `tasks`.
+    /// `tasks` tracks the spawned calls. On shutdown the service waits for them.
     pub const fn new(admission: Admission, metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
         Self { admission, metrics, tasks }
     }
 
     /// Admits one call and makes it by `work`, on a task that outlives the caller.
     ///
-    /// `work` gets the permit to pay with and a meter. It must call [`Meter::compare`] once the call is answered. `work`
-    /// owns the body and the memory that counts for it. It drops both once no attempt needs them any more.
+    /// `work` receives a permit to spend and a meter. It must call [`Meter::compare`] once the call is answered. `work`
+    /// owns the body and the memory that counts for it, and drops both once no attempt needs them any more.
     ///
     /// # Errors
     ///
-    /// [`MeteringError::Refused`] where nothing was sent, [`MeteringError::Upstream`] for the error of `work`,
-    /// [`MeteringError::Interrupted`] where `work` panicked. The request's tab has what was spent all the same.
+    /// [`MeteringError::Refused`] if nothing was sent, [`MeteringError::Upstream`] for the error of `work`,
+    /// [`MeteringError::Interrupted`] if `work` panicked. In each case the request's tab has the cost so far.
     pub async fn run<A, W>(
         &self,
         context: &RequestContext,
@@ -66,7 +66,7 @@ impl Metering {
         W: Future<Output = Result<A, CallError>> + Send + 'static,
     {
         let RequestContext { tenant, deadline, tab, .. } = context;
-        // Dropped with this future, which tells the presence that the caller has left.
+        // This future drops the guard when it ends or is cancelled. The presence then counts the caller as left.
         let (presence, _left_on_drop) = Presence::of(context.watch.clone());
         let (model, bound) = (&forecast.model, forecast.bound);
         let admit = |until| self.admission.admit_bound(tenant, model, bound, until, tab);
@@ -90,16 +90,16 @@ impl Metering {
         Ok(self.spawn(counted).await.map_err(|_panicked| MeteringError::Interrupted)??)
     }
 
-    /// The tokens that are left of a tenant's budgets.
+    /// The tokens that remain of a tenant's budgets.
     ///
     /// # Errors
     ///
-    /// [`MeteringError::Refused`] where the ledger cannot be read.
+    /// [`MeteringError::Refused`] if the ledger cannot be read.
     pub async fn remaining(&self, tenant: &Tenant) -> Result<RemainingTokens, MeteringError> {
         Ok(self.admission.remaining(tenant).await?)
     }
 
-    /// Starts a task that a stop of the service waits for, in the current span.
+    /// Spawns a task in the current span. On shutdown the service waits for it.
     pub fn spawn<A: Send + 'static>(
         &self,
         work: impl Future<Output = A> + Send + 'static,
@@ -109,8 +109,8 @@ impl Metering {
 }
 
 impl Meter {
-    /// Counts what the cap saved, and an answer whose images were billed otherwise than forecast. To be called once
-    /// for each call that is answered.
+    /// Counts the tokens that the cap saved, and a mismatch between billed and forecast image tokens. Must be called
+    /// once for each answered call.
     pub fn compare(&self, receipt: &Receipt) {
         let Forecast { ref model, saved, ref images, .. } = self.forecast;
         let tenant = self.tenant.name.as_str();
@@ -138,8 +138,7 @@ impl Meter {
         );
     }
 
-    /// Writes the log line of a stream that has ended. The task of the call does this, since the caller may have
-    /// left.
+    /// Writes the log line of a stream that has ended. The call's task writes it, because the caller may have left.
     pub fn log_stream(&self) {
         self.tab.log_stream(self.tenant.name.as_str());
     }

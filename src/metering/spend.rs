@@ -1,4 +1,4 @@
-//! What the calls of a request cost, in the words of an answer.
+//! The cost and other figures of a request's calls, as an answer reports them.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::dashscope::completion::Receipt;
 use crate::ledger::budget::RemainingTokens;
 use crate::units::{Cost, Currency, Tokens};
 
-/// What a request cost its tenant's budget, all calls together.
+/// The amount that all calls of a request charged to the tenant's budgets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Spend {
     /// Tokens of the images, as billed.
@@ -34,7 +34,7 @@ pub struct Spend {
     pub unverified_cost: Cost,
 }
 
-/// What the answered calls of a request tell beside their cost.
+/// Figures of a request's answered calls other than their cost.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Time spent waiting for the upstream.
@@ -43,17 +43,17 @@ pub struct Tally {
     pub request_ids: Vec<String>,
     /// The endpoint that answered last.
     pub endpoint: String,
-    /// What was left of the tenant's budgets after the last call.
+    /// The rest of the tenant's budgets after the last call.
     pub remaining: RemainingTokens,
 }
 
 impl Spend {
-    /// What was spent on calls; none where none was made.
+    /// The cost of the calls; `None` if no call was made.
     pub fn on_calls(spent: &Spent) -> Option<Self> {
         spent.currency.map(|currency| Self::of(spent, currency))
     }
 
-    /// What was spent, in the currency that the model is sold in.
+    /// The cost in the currency that the model is sold in.
     pub const fn of(spent: &Spent, currency: Currency) -> Self {
         Self {
             image_tokens: spent.billed.image,
@@ -71,7 +71,7 @@ impl Spend {
 }
 
 impl Tally {
-    /// Adds a call that was answered.
+    /// Adds an answered call.
     pub fn add(&mut self, receipt: &Receipt) {
         self.remaining = receipt.settlement.remaining;
         self.endpoint.clone_from(&receipt.endpoint);

@@ -1,22 +1,22 @@
-//! Errors of reading an image.
+//! The errors of reading an image.
 
 use crate::extract::answer::AnswerError;
 use crate::image::as_stored::FixedOrientation;
 use crate::metering::error::{ImageError, MeteringError};
 
-/// Why an image was not read.
+/// The reason why an image was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum OcrError {
     /// The image cannot be sent.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The image cannot be sent as its pixels are stored.
+    /// The caller asked for the image as its pixels are stored, and it cannot be sent that way.
     #[error(transparent)]
     Orientation(#[from] FixedOrientation),
     /// The model has no built-in tasks.
     #[error("the model {model} has no built-in tasks")]
     NoTasks {
-        /// The model that was asked for.
+        /// The requested model.
         model: String,
     },
     /// The call was not made, or has no answer.
@@ -25,7 +25,7 @@ pub enum OcrError {
     /// The model wrote fields that cannot be parsed, twice.
     #[error("the model's answer could not be understood: {0}")]
     UnusableFields(AnswerError),
-    /// The upstream gave text in place of the requested lines.
+    /// The upstream returned text instead of the requested lines.
     #[error("the model gave no lines")]
     NoLines,
     /// Fields were requested without a schema.

@@ -1,4 +1,4 @@
-//! Fields instead of text: the same steps, with the answer fitted to the caller's schema.
+//! Extracts fields: the same steps as for text, with the answer fitted to the caller's schema.
 
 use std::sync::Arc;
 
@@ -14,17 +14,18 @@ use crate::json::Tree;
 use crate::metering::error::MeteringError;
 use crate::metering::spend::Tally;
 
-/// The most calls for one answer: if the first one's fields cannot be parsed, a second one is made.
+/// The most calls for one answer: if the fields of the first cannot be parsed, a second is made.
 const ATTEMPTS: u32 = 2;
 
 impl Ocr {
-    /// The fields of the image.
+    /// Extracts the fields of the image.
     ///
-    /// A model sometimes writes fields that cannot be parsed. It is then asked once more, and both calls count.
+    /// A model sometimes writes fields that cannot be parsed. The gateway then calls it once more, and both calls
+    /// count.
     ///
     /// # Errors
     ///
-    /// [`OcrError`]. The request's tab has what was spent all the same.
+    /// [`OcrError`]. The request's tab has the cost so far in any case.
     pub async fn extract(&self, mut request: OcrRequest) -> Result<ExtractAnswer, OcrError> {
         let started = self.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
@@ -56,8 +57,8 @@ impl Ocr {
         Err(OcrError::UnusableFields(unusable))
     }
 
-    /// Fits the answer to the schema, and returns both. This runs on the blocking pool: an answer may have thousands of
-    /// fields, and the schema's patterns are compiled now.
+    /// Fits the answer to the schema, and returns both. This runs on the blocking pool, because an answer may have
+    /// thousands of fields and because this step compiles the schema's patterns.
     async fn understand(
         &self,
         schema: &Arc<Schema>,
@@ -69,7 +70,7 @@ impl Ocr {
         let understanding = tokio::task::spawn_blocking(move || {
             let answer = parse_answer(completion.kv_result.as_ref(), &completion.text);
             let extraction = answer.map(|answer| schema.fill(&answer, 1));
-            // The thread goes on after the caller has left.
+            // The thread continues after the caller has left.
             drop(memory);
             (completion, extraction)
         });
@@ -77,7 +78,8 @@ impl Ocr {
     }
 }
 
-/// The bytes of the answer that is held to the schema. DashScope may give many values beside a short text.
+/// Size, in bytes, of the answer that is validated against the schema. DashScope may return many values beside a short
+/// text.
 fn answer_bytes(text: &str, values: Option<&Tree>) -> u64 {
     text.len().max(values.map_or(0, Tree::unescaped_bytes)) as u64
 }

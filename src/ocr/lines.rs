@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::dashscope::completion::Word;
 use crate::image::Size;
 
-/// One line of text and its place.
+/// One line of text and its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TextLine {
     /// The text.
@@ -23,12 +23,12 @@ pub struct TextLine {
     pub bbox: [u32; 4],
 }
 
-/// The lines of an answer, except those without a place.
+/// The lines of an answer, except those without a position.
 pub(super) fn of(words: &[Word], page: Size) -> Vec<TextLine> {
     words.iter().filter_map(|word| line(word, page)).collect()
 }
 
-/// The text of an answer, with that of words without a place.
+/// The text of an answer, including words without a position.
 pub(super) fn text(words: &[Word]) -> String {
     words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join("\n")
 }

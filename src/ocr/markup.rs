@@ -59,7 +59,7 @@ fn close(open: &mut Vec<&str>, element: &str) -> bool {
     false
 }
 
-/// A tag of a known element, behind its `<`.
+/// A tag of a known element, starting after its `<`.
 struct Tag {
     element: &'static str,
     closes: bool,
@@ -88,7 +88,7 @@ impl Tag {
     }
 }
 
-/// Whether the `<` before `behind` is a comparison on the page: `x <b` and `i <u and v> w`.
+/// Whether a `<` followed by `behind` is a comparison on the page: `x <b` and `i <u and v> w`.
 fn is_comparison(element: &str, behind: &str, end: TagEnd) -> bool {
     match end {
         TagEnd::Another => true,
@@ -110,11 +110,11 @@ enum TagEnd {
     At(usize),
     /// The text ends before the tag.
     Missing,
-    /// Another tag begins before.
+    /// Another tag begins before it ends.
     Another,
 }
 
-/// Where a tag ends. A `>` inside quotes does not end it.
+/// Finds the end of a tag. A `>` inside quotes does not end it.
 fn end_of_tag(rest: &str) -> TagEnd {
     let mut quote = None;
     for (at, character) in rest.char_indices() {
@@ -143,7 +143,7 @@ pub(super) fn is_whole_latex(latex: &str) -> bool {
                 return false;
             }
         } else if rest.starts_with('\\') {
-            // Whatever is escaped, a dollar or another backslash, means nothing.
+            // A backslash makes the next character literal, be it a dollar or another backslash.
             rest = &rest[1..];
             rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..];
             continue;
@@ -157,7 +157,7 @@ pub(super) fn is_whole_latex(latex: &str) -> bool {
     environments.is_empty() && math != Math::Displayed
 }
 
-/// Which dollars are open. A single one is never a fault, because prices have them.
+/// The kind of dollars that are open. A single dollar is never an error, because prices have them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Math {
     None,

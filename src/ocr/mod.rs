@@ -1,8 +1,8 @@
 //! The main use cases: read the text or the fields of an image.
 //!
 //! [`Ocr::recognize`] and [`Ocr::extract`] have the same steps: read the header, quote, make one call of `metering`,
-//! answer. [`Ocr::estimate`] stops after the quote, so it gives exactly the quote of the other two. This module knows
-//! neither HTTP nor SQL.
+//! answer. [`Ocr::estimate`] stops after the quote, so it gives exactly the quote of the other two. This module depends
+//! on neither HTTP nor SQL.
 
 pub mod error;
 pub mod estimate;
@@ -54,7 +54,7 @@ pub struct Ocr {
 }
 
 impl Ocr {
-    /// The use cases over these parts.
+    /// Builds the use cases from these parts.
     pub const fn new(
         catalog: Arc<Catalog>,
         metering: Metering,
@@ -65,31 +65,30 @@ impl Ocr {
         Self { catalog, metering, client, scratch, clock }
     }
 
-    /// What the request would cost. This sends nothing and spends nothing.
+    /// Estimates the cost of the request. This sends nothing and spends nothing.
     ///
     /// # Errors
     ///
-    /// [`OcrError`] for each reason to refuse the request before it is sent, except limits and budgets that are used
-    /// up.
+    /// [`OcrError`] for each reason to refuse the request before it is sent, except exhausted limits and budgets.
     pub async fn estimate(&self, request: &OcrRequest) -> Result<Estimate, OcrError> {
         let mut estimate = estimate::estimate(&self.catalog, request).await?;
         estimate.limits.tokens_remaining = self.metering.remaining(&request.context.tenant).await?;
         Ok(estimate)
     }
 
-    /// The text of the image.
+    /// Reads the text of the image.
     ///
     /// # Errors
     ///
-    /// [`OcrError`]. The request's tab has what was spent all the same.
+    /// [`OcrError`]. The request's tab has the cost so far in any case.
     pub async fn recognize(&self, request: OcrRequest) -> Result<OcrAnswer, OcrError> {
         self.recognize_to(request, None).await
     }
 
-    /// The text of the image. `listener` gets the model's text while the model writes it.
+    /// Reads the text of the image. `listener` gets the model's text while the model writes it.
     ///
     /// The answer may differ from that text, as it may without a listener. Lines and named values are not streamed,
-    /// because they do not come as text. A listener that leaves changes nothing.
+    /// because they do not come as text. The call continues if the listener leaves.
     ///
     /// # Errors
     ///
@@ -177,7 +176,7 @@ impl Ocr {
     }
 }
 
-/// Whether text came in place of the requested lines. The page would look blank.
+/// Whether the answer is text instead of the requested lines. The page would look blank.
 fn lacks_lines(request: &OcrRequest, completion: &Completion) -> bool {
     request.options.detail == Detail::Lines
         && completion.words.is_none()

@@ -35,7 +35,7 @@ impl Notation {
         }
     }
 
-    /// Whether `text` is complete in this notation. A blank page is.
+    /// Whether `text` is complete in this notation. A blank page is complete.
     pub(super) fn is_whole(self, text: &str) -> bool {
         match self {
             _ if text.trim().is_empty() => true,
@@ -46,7 +46,7 @@ impl Notation {
         }
     }
 
-    /// `text` as Markdown. HTML stays as it is, and other notations get a fence with their name.
+    /// Converts `text` to Markdown. HTML is unchanged, and other notations get a fence with their name.
     pub(super) fn markdown(self, text: &str) -> String {
         match self {
             _ if text.trim().is_empty() => String::new(),
@@ -60,7 +60,7 @@ impl Notation {
     }
 }
 
-/// A formula without LaTeX's other delimiters; none if there are several formulas, each with its own.
+/// A formula without LaTeX's other delimiters; `None` if there are several formulas, each with delimiters of its own.
 fn without_delimiters(formula: &str) -> Option<&str> {
     let within = |(start, end)| Some((formula.strip_prefix(start)?.strip_suffix(end)?, end));
     match [("\\[", "\\]"), ("\\(", "\\)"), ("$", "$")].into_iter().find_map(within) {

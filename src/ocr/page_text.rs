@@ -1,9 +1,9 @@
-//! The text of a page, made from what the model wrote, with warnings.
+//! The text of a page, made from the model's output, with warnings.
 //!
-//! The text has the best source there is: lines are joined, named values are written from the vendor's own parsing,
-//! and all else is the model's text without the code fence around it. If that text ends in a loop and the vendor has
-//! a version without it, the caller gets that version. The warning stays, because the part that the model did not
-//! read is missing all the same.
+//! The text comes from the best available source: lines are joined, named values come from the vendor's own parsing,
+//! and everything else is the model's text without the code fence around it. If that text ends in a loop and the vendor
+//! has a version without it, the caller gets that version. The warning stays, because the part that the model did not
+//! read is still missing.
 
 use super::fence::{self, Unfenced};
 use super::lines::{self, TextLine};
@@ -26,12 +26,12 @@ pub(super) struct PageText {
     pub(super) lines: Option<Vec<TextLine>>,
     /// The notation of the text.
     pub(super) notation: Notation,
-    /// Doubts about the text.
+    /// Warnings about the text.
     pub(super) warnings: Vec<OcrWarning>,
 }
 
 impl PageText {
-    /// The text of a page of `size` that was read by `task`.
+    /// Makes the text of a page of `size` that was read by `task`.
     pub(super) fn of(
         completion: &Completion,
         task: Option<&Task>,
@@ -58,7 +58,7 @@ impl PageText {
     }
 }
 
-/// The text, and how the model wrote it.
+/// The text, and what its end shows.
 struct ModelText {
     text: String,
     /// Whether it ends in a loop.
@@ -71,7 +71,7 @@ impl ModelText {
     fn of(completion: &Completion, task: Option<&Task>, detail: Detail) -> Self {
         let reads_lines = task == Some(&Task::AdvancedRecognition);
         match (&completion.words, &completion.kv_result) {
-            // The model's text is then a list of boxes on a scale of its own, which was not requested.
+            // The model's text is then a list of boxes on a scale of its own, which the caller did not request.
             (Some(words), _) if reads_lines => {
                 let text = lines::text(words);
                 let looped = repetition::is_suspected(&text, is_cut(completion));
@@ -115,7 +115,7 @@ const fn asks_for_all_pairs(task: Option<&Task>) -> bool {
     matches!(task, Some(Task::KeyInformationExtraction { result_schema: None }))
 }
 
-/// An empty result may stand beside a text that could not be parsed.
+/// The vendor may return an empty result together with a text that it could not parse.
 fn is_empty(pairs: &Tree) -> bool {
     match pairs {
         Tree::Object(members) => members.is_empty(),

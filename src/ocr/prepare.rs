@@ -20,15 +20,15 @@ use crate::quote::{self, Quote};
 
 /// An image with its header and quote.
 pub(super) struct Prepared {
-    /// The file as it is sent.
+    /// The file to send.
     bytes: Bytes,
     /// Its size in bytes.
     pub(super) length: usize,
-    /// Its header, as it is sent.
+    /// The header of that file.
     pub(super) header: ImageHeader,
     /// Its quote.
     pub(super) quote: Quote,
-    /// Bytes that are still to be overwritten.
+    /// The bytes to overwrite before the file is sent.
     patch: Option<Patch>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct PageCall {
 /// Longest file that is read on the reactor, in bytes. A JPEG is read to its end, so a longer one takes too long.
 const INLINE_BYTES: usize = 1024 * 1024;
 
-/// Quotes the request and changes its file to the one that is sent. Only [`Prepared`] holds the file afterwards.
+/// Quotes the request and patches its file for sending. Only [`Prepared`] holds the file afterwards.
 pub(super) async fn to_send(
     catalog: &Catalog,
     request: &mut OcrRequest,
@@ -50,7 +50,7 @@ pub(super) async fn to_send(
     request.image = Bytes::new();
     let Some(patch) = prepared.patch.take() else { return Ok(prepared) };
     let (file, memory) = (std::mem::take(&mut prepared.bytes), request.context.held.memory.clone());
-    // A checksum over some megabytes takes milliseconds.
+    // A checksum over several megabytes takes milliseconds.
     let patching = tokio::task::spawn_blocking(move || {
         let file = patched(file, &patch);
         drop(memory);
@@ -60,7 +60,7 @@ pub(super) async fn to_send(
     Ok(prepared)
 }
 
-/// Overwrites some bytes of a file; in place, unless the file is shared.
+/// Overwrites some bytes of a file, in place unless the file is shared.
 fn patched(file: Bytes, patch: &Patch) -> Bytes {
     let mut file = file.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     patch.apply(&mut file);
@@ -109,7 +109,7 @@ pub(super) async fn quoted(catalog: &Catalog, request: &OcrRequest) -> Result<Pr
 }
 
 impl Prepared {
-    /// The call that reads the page.
+    /// Makes the call that reads the page.
     pub(super) fn call(&self, request: &OcrRequest) -> PageCall {
         let geometry = &self.quote.image.geometry;
         let call = Call {
@@ -126,7 +126,7 @@ impl Prepared {
         PageCall { call, _memory: request.context.held.memory.clone() }
     }
 
-    /// The call that reads the page, where it is the only one: it alone holds the file and its memory, and a
+    /// Makes the call that reads the page, if it is the only one: only this call holds the file and its memory, and a
     /// stream drops both when it begins.
     pub(super) fn only_call(&mut self, request: &mut OcrRequest) -> PageCall {
         let call = self.call(request);

@@ -15,7 +15,7 @@
 /// Bytes at the end of the answer that are searched: five hundred rows of a hundred bytes.
 const END: usize = 64 * 1024;
 
-/// Repetitions of a row at a cut, more than a page has rows.
+/// Repetitions of a row at a cut: more rows than a page has.
 const MOST_ROWS: usize = 100;
 
 /// Least length of a row, in bytes. A shorter fragment is part of a line.

@@ -1,6 +1,6 @@
 //! A validated request to read an image.
 //!
-//! The API layer builds an [`OcrRequest`]. Past that point a wrong option cannot be represented.
+//! The API layer builds an [`OcrRequest`]. Its types cannot represent an invalid option.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct OcrRequest {
     pub image: Bytes,
     /// How to read it.
     pub options: OcrOptions,
-    /// Who pays, until when, and what the request holds.
+    /// The tenant, the deadline, and the resources that the request holds.
     pub context: RequestContext,
 }
 
@@ -65,11 +65,10 @@ pub enum Detail {
 /// Which way up an image is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Rotate {
-    /// As a viewer shows it: the image is sent as it came.
+    /// As a viewer shows it: the image is sent unchanged.
     #[default]
     Exif,
-    /// As the vendor straightens it. How that changes its size is not documented, so its tokens are bounded and not
-    /// known.
+    /// As the vendor straightens it. The effect on the size is not documented, so the tokens are bounded and not exact.
     Auto,
     /// As its pixels are stored.
     Off,
@@ -84,7 +83,7 @@ const MULTI_LAN_LANGUAGES: [&str; 10] =
     ["ar", "fr", "de", "it", "ja", "ko", "pt", "ru", "es", "vi"];
 
 impl OcrRequest {
-    /// The built-in task that serves the request; the compatible protocol serves it if none.
+    /// The built-in task that serves the request; if `None`, the compatible protocol serves it.
     ///
     /// A language that only `multi_lan` reads selects that task if the caller selected none. The language is a hint, so
     /// Markdown has precedence.
@@ -107,14 +106,14 @@ impl OcrRequest {
         needs_multi_lan.then_some(Task::MultiLan)
     }
 
-    /// The prompt that is sent; without one, the model uses its own or that of its task.
+    /// The prompt to send; without one, the model uses its own or that of its task.
     pub(super) fn prompt(&self) -> Option<&str> {
         let options = &self.options;
         let of_ours = options.markdown && options.task.is_none() && options.schema.is_none();
         options.prompt.as_deref().or_else(|| of_ours.then_some(MARKDOWN_PROMPT))
     }
 
-    /// The bounds that the image is quoted within.
+    /// The pixel bounds of the quote.
     pub(super) fn wish(&self) -> Wish {
         Wish { straighten: self.options.rotate == Rotate::Auto, ..self.options.wish }
     }
