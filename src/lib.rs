@@ -22,10 +22,14 @@ pub mod redis;
 
 pub mod image;
 
+pub mod pixels;
+
 pub mod catalog;
 pub mod extract;
 
 pub mod quote;
+
+pub mod document;
 
 pub mod auth;
 pub mod ledger;

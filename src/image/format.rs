@@ -1,9 +1,9 @@
 //! The image formats that DashScope's OCR models read, and the orientation of a stored image.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A format that the provider accepts (Model Studio, "Text extraction (Qwen-OCR)", image limits).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// JPEG, also as the first picture of a Multi-Picture (MPO) file.

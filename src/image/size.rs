@@ -1,11 +1,11 @@
 //! The dimensions of an image.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::Pixels;
 
 /// Width and height, in pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Size {
     /// From left to right.
     pub width: u32,

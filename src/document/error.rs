@@ -1,0 +1,90 @@
+//! Errors of reading a document.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a document, or one of its pages, cannot be read. It crosses the pipe from a worker to the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum DocumentError {
+    /// The PDF opens only with a password.
+    #[error("the PDF is encrypted and opens only with a password")]
+    PasswordRequired,
+    /// The PDF cannot be parsed.
+    #[error("the PDF {what}")]
+    PdfUndecodable {
+        /// The fault, as the predicate of a sentence about the PDF.
+        what: String,
+    },
+    /// A picture or a page of a TIFF cannot be decoded.
+    #[error("the picture {what}")]
+    PictureUndecodable {
+        /// The fault, as the predicate of a sentence about the picture.
+        what: String,
+    },
+    /// The document has no pages.
+    #[error("the document has no pages")]
+    Empty,
+    /// None of the requested pages exists.
+    #[error("page {asked} was asked for; the document has {pages}")]
+    PageNotFound {
+        /// The first page that was asked for.
+        asked: u32,
+        /// The number of pages.
+        pages: u32,
+    },
+    /// More pages are requested than one request may have.
+    #[error("{actual} pages are asked for; one request may have {allowed}")]
+    TooManyPages {
+        /// Pages asked for.
+        actual: u32,
+        /// The limit.
+        allowed: u32,
+    },
+    /// A page, or a picture on it, has more pixels than may be decoded or drawn.
+    #[error("the page has {actual} pixels; {allowed} are accepted")]
+    PageTooLarge {
+        /// Its pixels.
+        actual: u64,
+        /// The limit.
+        allowed: u64,
+    },
+    /// Reading the page takes more of something than one page may take.
+    #[error("the page takes more than {allowed} {resource}")]
+    TooComplex {
+        /// What it takes, with its unit: `bytes of memory`, `ms of CPU time`.
+        resource: Resource,
+        /// What it took, where that is known.
+        actual: Option<u64>,
+        /// The limit.
+        allowed: u64,
+    },
+    /// No worker, or no memory for one, became free in time.
+    #[error("no worker for documents became free in time")]
+    Busy,
+    /// The worker failed without a fault of the document.
+    #[error("the document worker failed")]
+    Interrupted,
+}
+
+/// What a page may take a bounded amount of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    /// Memory of the worker.
+    Memory,
+    /// CPU time, in milliseconds.
+    CpuTime,
+    /// Elapsed time, in milliseconds.
+    Time,
+    /// Objects of the file.
+    Objects,
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "bytes of memory",
+            Self::CpuTime => "ms of CPU time",
+            Self::Time => "ms",
+            Self::Objects => "objects",
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! Documents: a file becomes pages, and each page becomes a picture that the upstream reads.
+//!
+//! Files are parsed and drawn in worker processes, so that no file can take the service down
+//! (docs/adr/0022-documents.md).
+
+pub mod error;
+pub mod page;

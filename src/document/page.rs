@@ -1,0 +1,69 @@
+//! What is known of a page before it is drawn, and how it may be drawn.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::Size;
+use crate::image::format::Format;
+
+/// A page before it is drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PagePlan {
+    /// Its size, as a viewer shows it.
+    pub size: PageSize,
+    /// The picture that the page consists of, if it is nothing but one upright picture that DashScope takes.
+    pub stored: Option<StoredPicture>,
+    /// The text that the page carries, if it was requested and is sound.
+    pub text: Option<TextLayer>,
+}
+
+/// The size of a page as a viewer shows it: turned as the file says.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum PageSize {
+    /// Of a PDF page, in points: 1/72 inch.
+    Points {
+        /// From left to right.
+        width: f32,
+        /// From top to bottom.
+        height: f32,
+    },
+    /// Of a picture.
+    Pixels(Size),
+}
+
+/// A picture within a document that can be sent as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPicture {
+    /// Its format.
+    pub format: Format,
+    /// Its size.
+    pub size: Size,
+    /// Its length in bytes.
+    pub bytes: usize,
+}
+
+/// The text that a PDF page carries, in reading order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TextLayer {
+    /// Its lines.
+    pub lines: Vec<LayerLine>,
+}
+
+/// A line of a text layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerLine {
+    /// Its text.
+    pub text: String,
+    /// Left, top, right and bottom, in points from the top left corner of the page as a viewer shows it.
+    pub bbox: [f32; 4],
+    /// Whether a paragraph begins with the line: the text has an empty line before it.
+    pub begins_paragraph: bool,
+}
+
+/// How a page is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Draw {
+    /// The picture that the page consists of, byte for byte.
+    AsStored,
+    /// The page at this size in pixels.
+    At(Size),
+}
