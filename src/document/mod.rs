@@ -5,3 +5,5 @@
 
 pub mod error;
 pub mod page;
+pub mod settings;
+pub mod workers;

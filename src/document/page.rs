@@ -1,9 +1,22 @@
 //! What is known of a page before it is drawn, and how it may be drawn.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Size;
 use crate::image::format::Format;
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A PDF file.
+    Pdf,
+    /// A TIFF file, of one page or of several.
+    Tiff,
+    /// A picture of one page.
+    Picture,
+}
 
 /// A page before it is drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,4 +79,15 @@ pub enum Draw {
     AsStored,
     /// The page at this size in pixels.
     At(Size),
+}
+
+/// A page as a picture file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drawn {
+    /// The file.
+    pub bytes: Bytes,
+    /// Its format.
+    pub format: Format,
+    /// Its size.
+    pub size: Size,
 }
