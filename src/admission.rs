@@ -1,20 +1,20 @@
-//! Permits to spend: a caller reaches the upstream only with one.
+//! Permits to spend: no call reaches the upstream without one.
 //!
-//! Only [`Admission`] makes a [`Permit`], the DashScope client takes one, and it must be settled. So types, and
-//! not reviews, ensure that no code spends around the limits (docs/adr/0001-permit.md).
+//! Only [`Admission`] makes a [`Permit`], the DashScope client requires one, and it must be settled. So types, and not
+//! reviews, ensure that no code spends around the limits (docs/adr/0001-permit.md).
 //!
-//! A permit takes from the tenant's tokens a minute and, in the ledger, from its budgets. It ends in one of three
-//! ways, and dropping it chooses the safe one:
-//! - **settled** at the upstream's bill. A bill beyond the model's limits is a fault of the upstream or of a
-//!   proxy: it is counted at those limits, never below the bound, and marked unverified;
-//! - **written off** at its bound, marked unverified, if the call was sent and its bill is unknown: overstating a
-//!   spend is safe, understating is not;
-//! - **released** if nothing was sent or the upstream surely billed nothing.
+//! A permit takes from the tenant's tokens a minute and, in the ledger, from its budgets. It ends in one of three ways,
+//! and dropping it chooses the safe one:
+//! - **settled** at the upstream's bill. A bill beyond the model's limits is a fault of the upstream or of a proxy: it
+//!   is counted at those limits, never below the bound, and marked unverified;
+//! - **written off** at its bound, marked unverified, if the call was sent and its bill is unknown: overstating a spend
+//!   is safe, understating is not;
+//! - **released** if nothing was sent or the upstream certainly billed nothing.
 //!
-//! The reservation is the bound at the maximum price of the regions that the model may be called in. Once a call
-//! is placed in one of them, it is settled or written off at that region's price.
+//! The reservation is the bound at the maximum price of the regions that the model may be called in. Once a call is
+//! placed in one of them, it is settled or written off at that region's price.
 //!
-//! However a permit ends, the [`Tab`] of its request notes the same as the ledger.
+//! The [`Tab`] of the request records the same end as the ledger.
 
 pub mod presence;
 pub mod refusal;
@@ -43,7 +43,7 @@ use crate::units::{Money, Tokens, Usage};
 
 pub use self::refusal::{LEAST_TIME_FOR_AN_ATTEMPT, Refusal};
 
-/// The latest moment at which a call with this deadline may be sent; none if that has passed.
+/// The latest moment at which a call with this deadline may be sent; `None` if that has passed.
 pub fn latest_start(deadline: Instant, now: Instant) -> Option<Instant> {
     deadline.checked_sub(LEAST_TIME_FOR_AN_ATTEMPT).filter(|&latest| latest >= now)
 }
@@ -60,7 +60,7 @@ pub struct Admission {
 /// The spending of a settled permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
-    /// The upstream's bill, or the amount that is counted in its place.
+    /// The upstream's bill, or the amount that is counted instead.
     pub usage: Usage,
     /// Whether it is the upstream's bill.
     pub verified: bool,
@@ -94,13 +94,13 @@ pub struct Permit {
     admission: Admission,
     tenant: Arc<Tenant>,
     model: Arc<Model>,
-    /// The price at the endpoint of the call; the model's maximum price until that is known.
+    /// The price at the endpoint of the call; the model's maximum price until the endpoint is known.
     price: Price,
-    /// The endpoint of the call; none until it is known.
+    /// The endpoint of the call; `None` until it is known.
     endpoint: Option<Arc<str>>,
     bound: Usage,
     taken: Taken,
-    /// Missing while the ledger is asked, and once the permit has ended.
+    /// `None` while the ledger is asked, and once the permit has ended.
     reservation: Option<Reservation>,
     deadline: Instant,
     presence: Presence,
@@ -118,7 +118,7 @@ enum PermitState {
 }
 
 impl Admission {
-    /// An admission that draws on `limiter` and `ledger` and reports to `metrics`.
+    /// An admission that uses `limiter` and `ledger` and reports to `metrics`.
     pub const fn new(
         limiter: Arc<dyn RateLimiter>,
         ledger: Ledger,
@@ -128,13 +128,13 @@ impl Admission {
         Self { limiter, ledger, clock, metrics }
     }
 
-    /// Admits one call of `model` that is billed `bound` at most, to be noted on `tab`. If only calls in flight keep it
-    /// from fitting into a budget, it waits for them, but leaves [`LEAST_TIME_FOR_AN_ATTEMPT`] before `deadline`.
+    /// Admits one call of `model` with the maximum bill `bound`, and records it on `tab`. If only calls in flight keep
+    /// it from fitting into a budget, it waits for them, but leaves [`LEAST_TIME_FOR_AN_ATTEMPT`] before `deadline`.
     ///
     /// # Errors
     ///
-    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound, or the deadline is too
-    /// near; nothing is taken then.
+    /// [`Refusal`] when a limit or a budget of the tenant has no room for the bound, or the deadline is too near;
+    /// nothing is taken then.
     pub async fn admit_bound(
         &self,
         tenant: &Arc<Tenant>,
@@ -152,8 +152,7 @@ impl Admission {
                 left: deadline.saturating_duration_since(now),
             })?;
             let taken = self.limiter.take_tokens(name, &quotas(tenant), bound.total()).await?;
-            // Made before the reservation, so that a refusal or a caller that leaves gives the minute's tokens
-            // back.
+            // Made before the reservation, so that a refusal or a caller that leaves returns the minute's tokens.
             let mut permit = Permit {
                 admission: self.clone(),
                 tenant: Arc::clone(tenant),
@@ -177,8 +176,8 @@ impl Admission {
         admitted.await.inspect_err(|refusal: &Refusal| self.metrics.refused(name, refusal.label()))
     }
 
-    /// Calls `admit`, which waits for room in a budget until the time that it is given: `deadline`, or one second
-    /// after the caller may have left, whichever comes first. The permit then has the caller's `presence`.
+    /// Calls `admit` with the time until which it may wait for room in a budget: `deadline`, or one second after the
+    /// caller may have left, whichever comes first. The permit then has the caller's `presence`.
     ///
     /// # Errors
     ///
@@ -197,7 +196,7 @@ impl Admission {
             Some(admitted) => admitted?,
             None => admit(deadline.min(self.clock.instant() + LAST_WAIT)).await?,
         };
-        // Only the wait is cut short. The call is made like any other, and may be repeated.
+        // Only the wait is cut short. An admitted call runs, and is retried, like any other.
         permit.deadline = deadline;
         permit.presence = presence.clone();
         Ok(permit)
@@ -233,7 +232,7 @@ impl Admission {
 }
 
 impl Permit {
-    /// The most that the call may be billed.
+    /// The maximum bill of the call.
     pub const fn bound(&self) -> &Usage {
         &self.bound
     }
@@ -243,7 +242,7 @@ impl Permit {
         &self.model
     }
 
-    /// Who pays.
+    /// The tenant that pays.
     pub fn tenant(&self) -> &str {
         self.tenant.name.as_str()
     }
@@ -253,8 +252,8 @@ impl Permit {
         &self.presence
     }
 
-    /// Whether the caller's key is still good, as of less than a second ago. To be asked right before the call is
-    /// sent, because it may have waited for long.
+    /// Whether the caller's key is still valid. The answer is less than a second old. Must be called right before the
+    /// call is sent, because the call may have waited for long.
     ///
     /// # Errors
     ///
@@ -270,12 +269,12 @@ impl Permit {
         self.tenant.unknown_bill == UnknownBill::Repeat
     }
 
-    /// The costs of the request, and its waits.
+    /// The costs and waits of the request.
     pub const fn tab(&self) -> &Tab {
         &self.tab
     }
 
-    /// Notes the endpoint of the call, and the region whose price it is settled at from now on.
+    /// Records the endpoint of the call, whose region's price applies to its settlement.
     pub fn place_at(&mut self, endpoint: &str, region: &str) {
         let endpoint = Arc::from(endpoint);
         self.tab.placed_at(&endpoint);
@@ -283,14 +282,14 @@ impl Permit {
         self.price = self.model.price_in(region);
     }
 
-    /// Notes that the call is about to leave: from here on a drop means that its bill is unknown.
+    /// Records that the call is about to be sent: a drop from now on means that its bill is unknown.
     pub fn mark_sent(&mut self) {
         self.state = PermitState::Sent;
         self.tab.sent(self.most(), self.price.currency, self.is_repeat);
         self.is_repeat = true;
     }
 
-    /// Notes that the call surely was not billed, so that the permit may serve another attempt.
+    /// Records that the call was certainly not billed, so that the permit may serve another attempt.
     pub fn mark_unbilled(&mut self) {
         if self.state == PermitState::Sent {
             self.tab.unbilled(self.most());
@@ -298,7 +297,7 @@ impl Permit {
         self.state = PermitState::Admitted;
     }
 
-    /// Settles at the upstream's bill for `request_id`. The settlement is on its way when this returns; the future
+    /// Settles at the upstream's bill for `request_id`. The settlement is already queued when this returns; the future
     /// waits, within bounds, until it is in the ledger.
     pub fn settle(
         mut self,
@@ -324,7 +323,7 @@ impl Permit {
         settlement(counted, verified, cost, budgets, settled)
     }
 
-    /// The amount that a bill counts: the bill itself, unless it is above the most that the call can cost.
+    /// The amount that is counted for a bill: the bill itself, unless it exceeds the maximum of the call.
     pub fn counted(&self, billed: &Usage) -> Usage {
         let most = self.model.most(&self.bound);
         let is_possible = billed.clamp(&Usage::default(), &most) == *billed;
@@ -344,7 +343,7 @@ impl Permit {
         settlement(bound, false, cost, budgets, written_off)
     }
 
-    /// Releases everything, because the call was not made or surely not billed.
+    /// Releases everything, because the call was not made or certainly not billed.
     pub fn release(mut self) {
         self.mark_unbilled();
     }
@@ -387,7 +386,7 @@ impl Permit {
         metrics.cost_unverified(tenant, model, self.price.currency, counted.cost);
     }
 
-    /// Raises the alarm over a bill above the bound, of which `counted` is counted.
+    /// Logs and counts a bill above the bound, of which `counted` is counted.
     fn alarm_excess(&self, billed: &Usage, counted: &Usage) {
         let (tenant, model) = (self.tenant.name.as_str(), self.model.name.as_str());
         let metrics = &self.admission.metrics;
@@ -425,7 +424,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         match self.state {
-            // The dropped reservation is released.
+            // Dropping the reservation releases it.
             PermitState::Admitted => self.give_back_all_but(&Usage::default()),
             PermitState::Sent => {
                 self.count_unverified(self.most());
@@ -438,7 +437,7 @@ impl Drop for Permit {
     }
 }
 
-/// The spending, and the rest of the budgets once the ledger has it.
+/// The spending, and the remaining budgets once the ledger has recorded it.
 async fn settlement(
     usage: Usage,
     verified: bool,

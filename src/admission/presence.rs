@@ -1,14 +1,15 @@
-//! Whether the caller of a request still waits for its answer, and may still have it.
+//! Whether the caller of a request still waits for its answer, and whether its key is still valid.
 //!
-//! An admitted call runs on a task of its own, which a caller who leaves does not end: what was sent is paid and
-//! recorded. A call that was not sent yet costs nothing, so until then the task looks whether anybody waits.
+//! An admitted call runs on a task of its own, which continues when its caller leaves: a call that was sent is paid and
+//! recorded. A call that was not sent yet costs nothing, so until then the task checks whether the caller is still
+//! there.
 //!
-//! There are two ways to leave. A caller that resets the connection has left, and no call is sent any more. A caller
-//! that closes it may have left, or may only have closed the sending side. That caller is answered, but no call waits
-//! much longer for it.
+//! There are two ways to leave. A caller that resets the connection has left, and no further call is sent for it. A
+//! caller that closes the connection may have left, or may only have closed its sending side. That caller is answered,
+//! but no call waits much longer for it.
 //!
-//! A key can be revoked, and a tenant disabled, while a call waits for a budget, its turn or a retry. So the key is
-//! judged again right before each attempt.
+//! A key can be revoked, and a tenant disabled, while a call waits for a budget, a slot or a retry. So the key is
+//! checked again right before each attempt.
 
 use std::time::Duration;
 
@@ -17,20 +18,20 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::refusal::Refusal;
 use crate::auth::authenticator::AdmittedKey;
 
-/// How long a call still waits once its caller may have left. Zero would refuse it, because less time would be
-/// left than an attempt needs, and a caller that only closed its sending side must be answered.
+/// How long a call still waits once its caller may have left. Zero would refuse it, because less time would be left
+/// than an attempt needs, and a caller that only closed its sending side must be answered.
 pub(super) const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// What is known of the caller of a request while its calls wait.
+/// Watches the caller of a request while its calls wait.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
-    /// Cancelled once the caller may have left: then nothing is waited for longer than a second.
+    /// Cancelled once the caller may have left. From then on no wait is longer than a second.
     pub may_have_left: CancellationToken,
-    /// Its key; none for a caller that needs none.
+    /// The caller's key; `None` if the caller needs none.
     pub standing: Option<AdmittedKey>,
 }
 
-/// Whether the caller of a request still waits for its answer, and may have it. By default it does and may.
+/// The presence of the caller of a request. By default the caller is there and its key valid.
 #[derive(Debug, Clone, Default)]
 pub struct Presence {
     watch: Watch,
@@ -38,7 +39,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// The presence of a caller of whom `watch` tells, and who has left for certain once the guard is dropped.
+    /// The presence of a caller that `watch` observes. Dropping the guard means that the caller has left for certain.
     pub fn of(watch: Watch) -> (Self, DropGuard) {
         let has_left = CancellationToken::new();
         let guard = has_left.clone().drop_guard();
@@ -50,7 +51,7 @@ impl Presence {
         &self.watch.may_have_left
     }
 
-    /// Whether the caller's key is still good, as of less than a second ago.
+    /// Checks that the caller's key is still valid. The answer is less than a second old.
     pub(super) async fn check_key(&self) -> Result<(), Refusal> {
         let Some(standing) = &self.watch.standing else { return Ok(()) };
         match standing.lapse().await {
@@ -65,7 +66,7 @@ impl Presence {
         self.has_left.is_cancelled()
     }
 
-    /// What comes of `wait`; none where the caller leaves before, or where it lasts longer than a second once the
+    /// The result of `wait`; `None` if the caller leaves before, or if `wait` takes longer than a second after the
     /// caller may have left.
     pub async fn bears<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
         let patience = async {

@@ -1,4 +1,4 @@
-//! Why a request may not spend.
+//! The reasons why a request may not spend.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::auth::error::AuthError;
 use crate::ledger::budget::BudgetExceeded;
 use crate::rate_limit::{LimitExceeded, TakeError};
 
-/// The least time before a caller's deadline at which a call is still sent. With less, a call is paid for and
-/// its answer comes when nobody waits for it any more: the quickest pages take most of a second. The shortest
-/// wait that a caller can ask for is one second, of which the upload and the ledger may take a half.
+/// The least time before a caller's deadline at which a call is still sent. With less, the call would be paid for and
+/// its answer would come too late: the fastest pages take most of a second. The shortest timeout that a caller can set
+/// is one second, of which the upload and the ledger may take a half.
 pub const LEAST_TIME_FOR_AN_ATTEMPT: Duration = Duration::from_millis(500);
 
-/// Why a request may not spend now.
+/// The reason why a request may not spend now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A limit of the tenant is used up for the moment.
@@ -21,7 +21,7 @@ pub enum Refusal {
     /// A budget of the tenant has no room for the request.
     #[error("{exceeded}")]
     Budget {
-        /// The budget, and what is in its way.
+        /// The budget, and the amounts that block the request.
         exceeded: Box<BudgetExceeded>,
         /// The least time after which the same request can pass.
         retry_after: Duration,
@@ -29,7 +29,7 @@ pub enum Refusal {
     /// The caller's key was revoked or expired, or its tenant was disabled, while the call waited.
     #[error("{}", AuthError::from(*.0))]
     Lapsed(Lapse),
-    /// The caller stops waiting before an answer could come.
+    /// The caller's deadline is too near for an answer.
     #[error(
         "{} ms are left until the deadline; a call is sent where at least {} ms are",
         left.as_millis(), LEAST_TIME_FOR_AN_ATTEMPT.as_millis()
@@ -38,13 +38,13 @@ pub enum Refusal {
         /// The time until the deadline.
         left: Duration,
     },
-    /// Keys, and what is used of limits and budgets, are kept in a store that does not answer.
+    /// The store of keys, limits and budgets does not answer.
     #[error("the store of keys, limits and budgets is not available")]
     StoreUnavailable,
 }
 
 impl Refusal {
-    /// The label of metrics.
+    /// The label in metrics.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Limit(exceeded) => exceeded.limit.as_str(),

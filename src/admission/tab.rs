@@ -1,18 +1,18 @@
 //! The tab of a request: its costs so far, and the names of its calls.
 //!
-//! Each permit notes here how its call ended, when it posts that to the ledger: billed, or written off at its bound
+//! Each permit records the end of its call here when it posts that to the ledger: billed, or written off at its bound
 //! because its bill is unknown. A dropped permit does so too. So an answer, an error or a panic at any point reports
-//! the sums that the ledger counts. The amounts of one request are in one currency, because a tenant is sold each
-//! model in one.
+//! the sums that the ledger counts. All amounts of one request are in one currency, because a tenant is sold each model
+//! in one.
 //!
-//! A request makes one call at a time, so one note of its present wait suffices.
+//! A request makes one call at a time, so the tab records a single wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::units::{Currency, Money, Tokens, Usage};
 
-/// The calls of one request, added up. Clones share the sums.
+/// The sums of a request's calls. Clones share the sums.
 #[derive(Debug, Clone, Default)]
 pub struct Tab {
     sums: Arc<Mutex<Sums>>,
@@ -34,7 +34,7 @@ pub struct Names {
 /// The cause of a wait outside of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Its turn at the upstream; also a pause between two attempts.
+    /// The call waits for a slot at the upstream, or pauses between two attempts.
     Turn,
     /// The upstream.
     Upstream,
@@ -43,9 +43,9 @@ pub enum Wait {
 /// How long a request has waited outside of this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Waited {
-    /// For its turn.
+    /// Waiting for slots and between attempts.
     pub turn: Duration,
-    /// For the upstream.
+    /// Waiting for the upstream.
     pub upstream: Duration,
 }
 
@@ -62,9 +62,9 @@ pub struct Spent {
     pub unverified_cost: Money,
     /// The currency of both; none if no call was made.
     pub currency: Option<Currency>,
-    /// How often the upstream was asked.
+    /// Number of calls made to the upstream.
     pub calls: u32,
-    /// How many of these calls repeated one that had failed.
+    /// Number of these calls that repeated a failed one.
     pub repeats: u32,
     /// Image tokens that the tenant's cap saved.
     pub saved: Tokens,
@@ -73,7 +73,7 @@ pub struct Spent {
 #[derive(Debug, Default)]
 struct Sums {
     ended: Spent,
-    /// Bounds of calls under way.
+    /// Bounds of calls in flight.
     open: PricedBound,
     names: Names,
     waited: Waited,
@@ -81,7 +81,7 @@ struct Sums {
     waits: Option<(Wait, Instant)>,
 }
 
-/// The most that a call can be billed, and its cost at the endpoint of the call.
+/// The maximum bill of a call, and its cost at the endpoint of the call.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PricedBound {
     pub(super) tokens: Tokens,
@@ -101,15 +101,15 @@ impl Tab {
         self.lock().ended
     }
 
-    /// What the request can cost at most by now: a call that is still under way counts as unverified at
-    /// its bound. The same as [`ended`](Self::ended) once all calls have ended.
+    /// The most that the request can cost so far: a call in flight counts as unverified at its bound. The same as
+    /// [`ended`](Self::ended) once all calls have ended.
     pub fn at_most(&self) -> Spent {
         let Sums { mut ended, open, .. } = *self.lock();
         ended.write_off(open);
         ended
     }
 
-    /// Notes the key that the request is made with. Its calls are entered in the ledger under it.
+    /// Records the key of the request. The ledger enters its calls under this key.
     pub fn opened_with(&self, key: &str) {
         self.lock().names.key = Some(key.into());
     }
@@ -119,7 +119,7 @@ impl Tab {
         self.lock().names.clone()
     }
 
-    /// The upstream answered under this id.
+    /// Records the upstream's id of an answer.
     pub fn answered(&self, request_id: &str) {
         let ids = &mut self.lock().names.request_ids;
         match ids {
@@ -131,7 +131,7 @@ impl Tab {
         }
     }
 
-    /// From `now` on the request waits for `what`; `None` is no wait outside of this process.
+    /// Records that the request waits for `what` from `now` on; `None` ends the wait.
     pub fn waits_for(&self, what: Option<Wait>, now: Instant) {
         let mut sums = self.lock();
         sums.waited = sums.waited_until(now);
@@ -143,23 +143,23 @@ impl Tab {
         self.lock().waited_until(now)
     }
 
-    /// A call of this model is asked for.
+    /// Records that a call of this model is requested.
     pub(super) fn asks_for(&self, model: &str) {
         self.lock().names.model = Some(model.into());
     }
 
-    /// A call is made at this endpoint.
+    /// Records that a call is made at this endpoint.
     pub(super) fn placed_at(&self, endpoint: &Arc<str>) {
         self.lock().names.endpoint = Some(Arc::clone(endpoint));
     }
 
-    /// Whether a call is under way, whose cost is not known yet.
+    /// Whether a call is in flight, whose cost is not known yet.
     pub fn is_open(&self) -> bool {
         self.lock().open.tokens > Tokens::ZERO
     }
 
-    /// Writes the log line of a stream that has ended. The line of its request was written with its head, before
-    /// its cost was known.
+    /// Writes the log line of a stream that has ended. The request's log line was written with the head of the
+    /// response, before its cost was known.
     pub fn log_stream(&self, tenant: &str) {
         let (spent, names) = (self.ended(), self.names());
         tracing::info!(
@@ -180,13 +180,13 @@ impl Tab {
         );
     }
 
-    /// The tenant's cap saved so many tokens in a call that was answered.
+    /// Records that the tenant's cap saved so many tokens in an answered call.
     pub fn saved(&self, tokens: Tokens) {
         let mut sums = self.lock();
         sums.ended.saved = sums.ended.saved.saturating_add(tokens);
     }
 
-    /// A call is sent.
+    /// Records that a call is sent.
     pub(super) fn sent(&self, bound: PricedBound, currency: Currency, is_repeat: bool) {
         let mut sums = self.lock();
         sums.ended.currency = Some(currency);
@@ -196,12 +196,12 @@ impl Tab {
         sums.open.cost = sums.open.cost.saturating_add(bound.cost);
     }
 
-    /// A call that was sent cost nothing.
+    /// Records that a sent call cost nothing.
     pub(super) fn unbilled(&self, bound: PricedBound) {
         self.lock().close(bound);
     }
 
-    /// A call that was sent was billed.
+    /// Records the bill of a sent call.
     pub(super) fn billed(&self, bound: PricedBound, usage: &Usage, cost: Money) {
         let mut sums = self.lock();
         sums.close(bound);
@@ -209,7 +209,7 @@ impl Tab {
         sums.ended.cost = sums.ended.cost.saturating_add(cost);
     }
 
-    /// The bill of a call that was sent is unknown or implausible; `counted` is counted.
+    /// Records a sent call whose bill is unknown or implausible, and the amount that is `counted` for it.
     pub(super) fn unverified(&self, bound: PricedBound, counted: PricedBound) {
         let mut sums = self.lock();
         sums.close(bound);
@@ -217,7 +217,7 @@ impl Tab {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sums> {
-        // Nothing panics while it is held.
+        // No code panics while it holds the lock.
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -242,7 +242,7 @@ impl Sums {
 }
 
 impl Waited {
-    /// All of it.
+    /// Takes the whole sum.
     pub fn total(&self) -> Duration {
         self.turn + self.upstream
     }

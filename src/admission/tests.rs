@@ -28,7 +28,7 @@ async fn admission() -> (Admission, Arc<Tenant>) {
     (admission, Arc::new(tenant))
 }
 
-/// A deadline that leaves time for an attempt and none to wait.
+/// A deadline that leaves time for an attempt but not for a wait.
 fn soon(admission: &Admission) -> Instant {
     admission.clock.instant() + LEAST_TIME_FOR_AN_ATTEMPT
 }
@@ -38,7 +38,7 @@ async fn admit(admission: &Admission, tenant: &Arc<Tenant>) -> Result<Permit, Re
     admission.admit_bound(tenant, &Model::sample(), BOUND, soon(admission), &Tab::default()).await
 }
 
-/// A tenant that may spend one and a half bounds a day, at any pace.
+/// A tenant that may spend one and a half bounds a day, without a rate limit.
 fn budgeted() -> Arc<Tenant> {
     let mut tenant = Tenant::new("acme".parse().unwrap());
     tenant.daily_tokens = NonZeroU64::new(1_500);
@@ -112,7 +112,7 @@ async fn a_bill_beyond_what_a_call_can_cost_is_counted_at_that_alarmed_and_marke
     for (image, text, output, counted) in [
         (600, 100, u64::MAX, 600 + 100 + 8_192),
         (u64::MAX, u64::MAX, u64::MAX, 30_000 + 30_000 + 8_192),
-        // What is said beside a number that cannot be is no more to be believed.
+        // If one number is impossible, the other numbers of the bill are not trusted either.
         (1 << 62, 0, 0, 30_000 + 100 + 300),
         (30_001, 100, 5, 30_000 + 100 + 300),
     ] {
@@ -200,7 +200,7 @@ async fn a_call_waits_for_one_in_flight_that_may_leave_it_room() {
     assert!(second.is_ok());
 }
 
-/// The clock of the admission stands still, so that what passes is what was waited for.
+/// The admission's clock does not move, so all elapsed time was spent waiting.
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_room_only_as_long_as_it_could_still_be_sent() {
     let (admission, _) = admission().await;
@@ -234,7 +234,7 @@ async fn admit_in_two_regions(admission: &Admission) -> Permit {
     admission.admit_bound(&tenant, &model, BOUND, deadline, &Tab::default()).await.unwrap()
 }
 
-/// The day's account of money: settled, reserved, given back.
+/// The day's account of money: settled, reserved, released.
 async fn money(admission: &Admission) -> [u64; 3] {
     let accounts = admission.ledger.accounts("acme").await.unwrap();
     let (_, account) = accounts
@@ -305,7 +305,7 @@ async fn a_renewed_permit_may_go_to_any_region_again() {
     second.release();
 }
 
-/// What the tab of a call tells once `end` has ended it: tokens as billed, unverified, calls, repeats.
+/// The figures on the tab after `end` has ended a call: tokens as billed, unverified, calls, repeats.
 async fn told(end: impl AsyncFnOnce(Permit)) -> (u64, u64, u32, u32) {
     let ((admission, _), tab) = (admission().await, Tab::default());
     let (tenant, now) = (Arc::new(Tenant::new("acme".parse().unwrap())), soon(&admission));

@@ -1,10 +1,10 @@
 //! The levels of all tenants' budgets, for the metrics.
 //!
-//! A scrape reads the accounts from the database. So it also shows tenants without calls, after a restart and in a
-//! new day or month. The figures serve for two seconds: many scrapers cost no more than one.
+//! A scrape shows the accounts in the database. So it also shows tenants without calls, after a restart and in a new
+//! day or month. The figures are reused for two seconds, so many scrapers cost no more than one.
 //!
 //! A scrape never depends on the database. It waits half a second for new figures, and does not wait if the last
-//! attempt failed. Then it shows the figures before, of the windows that have not ended.
+//! attempt failed. Then it shows the last figures of those windows that have not ended.
 //!
 //! A task reads the database on the runtime that its connections belong to. A scrape comes from the runtime of the
 //! metrics listener.
@@ -30,7 +30,7 @@ use crate::ledger::window::{Period, Window};
 use crate::telemetry::levels::{BudgetAmounts, BudgetLevel, BudgetLevels, BudgetUse};
 use crate::units::{Money, Tokens};
 
-/// How long figures serve before they are read anew.
+/// How long figures are reused before they are read anew.
 const FRESH: Duration = Duration::from_secs(2);
 
 /// How long a scrape waits for new figures.
@@ -62,11 +62,11 @@ struct BudgetReading {
     has_failed: bool,
 }
 
-/// Why the budgets could not be read.
+/// The reason why the budgets could not be read.
 type ReadFailure = Box<dyn std::error::Error + Send + Sync>;
 
 impl BudgetWatch {
-    /// A watch over the tenants of `directory`, of whom `most` are shown.
+    /// A watch over the tenants of `directory`, of which `most` are shown.
     pub fn new(
         directory: Arc<Directory>,
         ledger: Ledger,
@@ -78,19 +78,19 @@ impl BudgetWatch {
         Self { directory, ledger, catalog, clock, most, last, wanted: Notify::new() }
     }
 
-    /// The levels of the budgets. May be asked from any runtime.
+    /// The levels of the budgets. May be called from any runtime.
     pub async fn levels(&self) -> BudgetLevels {
         let (today, now) = (self.ledger.today(), self.clock.instant());
         let mut readings = self.last.subscribe();
         let last = readings.borrow_and_update().clone();
         if !last.has_failed {
-            // The ends of calls that linger are in the database before a scrape is answered.
+            // A scrape shows lingering ends too, so they are posted first.
             self.ledger.flush().await;
         }
         if !last.is_fresh(today, now) {
             self.wanted.notify_one();
             if !last.has_failed {
-                // If no reading comes in time, the last one serves.
+                // If no new figures come in time, the last ones are used.
                 let _ = timeout(PATIENCE, readings.changed()).await;
             }
         }
@@ -98,7 +98,7 @@ impl BudgetWatch {
         reading.levels_on(today)
     }
 
-    /// Reads whenever a scrape wants new figures.
+    /// Reads the figures whenever a scrape requests new ones.
     pub async fn read_when_wanted(self: Arc<Self>) {
         loop {
             self.wanted.notified().await;
@@ -137,7 +137,7 @@ impl BudgetWatch {
             self.standing(tenant, day, accounts)
         });
         let mut standings: Vec<_> = standings.collect();
-        // By name among equals, which is the order of the directory.
+        // The sort is stable, and the directory is sorted by name.
         standings.sort_by_key(|standing| Reverse(standing.used));
         let left_out = standings.len().saturating_sub(self.most);
         standings.truncate(self.most);
@@ -174,7 +174,7 @@ impl BudgetWatch {
 #[derive(Debug, Default)]
 struct TenantStanding {
     levels: Vec<BudgetLevel>,
-    /// How much is used of the budget that is used most, in millionths.
+    /// The used part of the budget that is used most, in millionths.
     used: u128,
 }
 

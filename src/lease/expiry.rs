@@ -1,4 +1,4 @@
-//! Which instances have expired, by their heartbeats alone.
+//! Decides which instances have expired, by their heartbeats alone.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::Heartbeats;
 
-/// How many rounds in a row an instance must have missed when it expires.
+/// The number of consecutive rounds that an instance must have missed when it expires.
 pub const MISSED_HEARTBEATS: u32 = 3;
 
-/// The heartbeats of the other instances as they were in the last round.
+/// The heartbeats of the other instances in the last round.
 #[derive(Debug, Default)]
 pub struct Expiry {
     seen: BTreeMap<Uuid, Sighting>,
@@ -22,8 +22,8 @@ struct Sighting {
 }
 
 impl Expiry {
-    /// Takes in the `heartbeats` of a round and gives the instances that have expired. An instance that is still
-    /// there in the next round is given again. `own` never expires here.
+    /// Takes the `heartbeats` of a round and returns the instances that have expired. An instance that is still there
+    /// in the next round is returned again. `own` never expires here.
     pub fn observe(&mut self, heartbeats: Heartbeats, own: Uuid) -> Vec<Uuid> {
         let others = heartbeats.into_iter().filter(|(instance, _)| *instance != own);
         let seen = others.map(|(instance, heartbeat)| {

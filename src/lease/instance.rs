@@ -1,4 +1,4 @@
-//! This process among the instances: its id, its heartbeat, and the end of both.
+//! This process as an instance: its id, its heartbeat, and the end of both.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,11 +15,10 @@ use crate::random::{Random, new_id};
 use crate::supervisor::Supervisor;
 use crate::telemetry::metrics::{LedgerUpkeep, Metrics};
 
-/// How long the store may take for one operation: a connection that never answers would otherwise end the
-/// heartbeats.
+/// How long one operation of the store may take: a connection that never answers would otherwise stop the heartbeats.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// This process as the others know it.
+/// This process as the other instances see it.
 #[derive(Debug)]
 pub struct Instance {
     store: Arc<dyn LeaseStore>,
@@ -27,21 +26,21 @@ pub struct Instance {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
-    /// Counts the rounds that are over.
+    /// The number of finished rounds.
     rounds: watch::Sender<u64>,
-    /// Ends the heartbeats after the round under way.
+    /// Ends the heartbeats after the current round.
     stop: CancellationToken,
-    /// They have ended.
+    /// The heartbeats have ended.
     stopped: CancellationToken,
 }
 
 impl Instance {
-    /// Registers this process. Its heartbeats go on until it is closed or the process ends, and `supervisor`
-    /// watches their task. The instance expires when it has been silent for a `lease`.
+    /// Registers this process. Its heartbeats continue until it is closed or the process ends, and `supervisor` watches
+    /// their task. The instance expires when it has sent no heartbeat for a `lease`.
     ///
     /// # Errors
     ///
-    /// [`LeaseError`] where the store does not take the registration.
+    /// [`LeaseError`] if the store does not accept the registration.
     pub async fn open(
         store: Arc<dyn LeaseStore>,
         lease: Duration,
@@ -58,7 +57,7 @@ impl Instance {
         Ok(instance)
     }
 
-    /// An instance that is not registered, and whose heartbeats do not run.
+    /// An instance that is not registered and sends no heartbeats.
     pub(crate) fn new(
         store: Arc<dyn LeaseStore>,
         clock: Arc<dyn Clock>,
@@ -70,17 +69,16 @@ impl Instance {
         Self { store, id, clock, random, metrics, rounds, stop, stopped }
     }
 
-    /// The id under which this process holds things. It changes when the others took the process for dead.
+    /// The id under which this process holds entries. It changes if the other instances considered the process dead.
     pub fn id(&self) -> Uuid {
         *self.id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Raises this instance's number, apart from the rounds: a commit by which a caller sees whether the
-    /// database takes commits.
+    /// Sends a heartbeat outside of the rounds: its commit shows whether the database takes commits.
     ///
     /// # Errors
     ///
-    /// [`LeaseError`] where it does not.
+    /// [`LeaseError`] if it does not.
     pub async fn heartbeat(&self) -> Result<(), LeaseError> {
         self.store.heartbeat(self.id()).await.map(|_| ())
     }
@@ -94,8 +92,8 @@ impl Instance {
         rounds
     }
 
-    /// Waits until a round is over that `rounds` has not seen, after which nobody has what expired instances
-    /// held; `None` once the instance is closed.
+    /// Waits for the end of a round that `rounds` has not seen. Everything that expired instances held is orphaned
+    /// then. `None` once the instance is closed.
     pub async fn next_round(&self, rounds: &mut watch::Receiver<u64>) -> Option<()> {
         self.stop.run_until_cancelled(rounds.changed()).await?.ok()
     }
@@ -105,9 +103,9 @@ impl Instance {
         self.stop.is_cancelled()
     }
 
-    /// Ends the heartbeats and deletes the instance: the others need not wait until it expires.
+    /// Ends the heartbeats and deletes the instance, so that the others need not wait until it expires.
     pub async fn close(&self) {
-        // A round that is under way could register the process again after its instance was deleted.
+        // A round in progress could register the process again after its instance was deleted.
         self.stop.cancel();
         self.stopped.cancelled().await;
         if let Err(error) = self.store.expire(self.id()).await {
@@ -124,7 +122,7 @@ impl Instance {
         }
     }
 
-    /// One heartbeat, after which the instances that have expired are deleted.
+    /// Sends one heartbeat, and then deletes the instances that have expired.
     pub(crate) async fn round(&self, expiry: &mut Expiry) {
         let own = self.id();
         match bounded(self.store.heartbeat(own)).await {
@@ -139,7 +137,7 @@ impl Instance {
         }
     }
 
-    /// The others took this process for dead. It goes on under a new id.
+    /// The other instances considered this process dead. It continues under a new id.
     async fn register_anew(&self) -> Result<(), LeaseError> {
         let id = new_id(&*self.clock, &*self.random);
         bounded(self.store.register(id)).await?;
@@ -148,8 +146,8 @@ impl Instance {
         Ok(())
     }
 
-    /// Counts and logs a step that failed. An outage is logged by the ledger's writer, and the next round may
-    /// find it over; any other failure will not pass by itself.
+    /// Counts and logs a failed step. The ledger's writer logs an outage, which may be over by the next round. Any
+    /// other failure is permanent.
     fn note(&self, step: LedgerUpkeep, done: Result<(), LeaseError>) {
         let Err(error) = done else { return };
         self.metrics.upkeep_failed(step);
@@ -165,7 +163,7 @@ impl Instance {
     }
 }
 
-/// The answer of the store, within the bound of time.
+/// The store's answer, within the timeout.
 async fn bounded<T>(
     question: impl Future<Output = Result<T, LeaseError>>,
 ) -> Result<T, LeaseError> {

@@ -1,15 +1,15 @@
-//! Leases: which processes live, as the database tells.
+//! Leases: which processes are alive, according to the database.
 //!
-//! A process that holds something until it ends, such as a reservation of the ledger, is an *instance*
-//! ([`instance`]): a row with an id and a number. It raises the number again and again, its *heartbeat*, and all
-//! instances read the numbers of the others equally often. An instance whose number stood still for
-//! [`expiry::MISSED_HEARTBEATS`] rounds is gone, or as good as gone. It *expires* ([`expiry`]): its row is
-//! deleted, and what it held belongs to nobody. The keepers of such things end them after each round.
+//! A process that holds something until it ends, such as a reservation of the ledger, is an *instance* ([`instance`]):
+//! a row with an id and a number. The process increments the number at regular intervals, its *heartbeat*, and each
+//! instance reads the numbers of the others equally often. An instance whose number did not change for
+//! [`expiry::MISSED_HEARTBEATS`] rounds *expires* ([`expiry`]): its row is deleted, and what it held is orphaned. The
+//! owner of each kind of orphan, such as the ledger's reaper, ends them after each round.
 //!
-//! No clock is compared with another's, so none can be wrong. A round in which the database failed does not
-//! count: missed heartbeats during an outage of the database expire no instance.
+//! Clocks are never compared across processes, so clock skew does no harm. A round in which the database failed does
+//! not count: missed heartbeats during an outage of the database expire no instance.
 //!
-//! A process that was only very slow loses its id and nothing else: it goes on as a new instance.
+//! A process that was only very slow loses its id and nothing else: it continues as a new instance.
 
 pub mod expiry;
 pub mod instance;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 /// Every instance with its number.
 pub type Heartbeats = Vec<(Uuid, i64)>;
 
-/// A database that keeps the instances. Two implementations: SQLite and PostgreSQL.
+/// A database that stores the instances. Two implementations: SQLite and PostgreSQL.
 pub trait LeaseStore: fmt::Debug + Send + Sync {
     /// Adds an instance.
     ///
@@ -31,8 +31,8 @@ pub trait LeaseStore: fmt::Debug + Send + Sync {
     /// [`LeaseError`].
     fn register(&self, instance: Uuid) -> BoxFuture<'_, Result<(), LeaseError>>;
 
-    /// Raises the number of `instance` and gives the numbers of all; `None` where it is not, or no longer,
-    /// there.
+    /// Increments the number of `instance` and returns the numbers of all; `None` if the instance is not there, or no
+    /// longer.
     ///
     /// # Errors
     ///
@@ -47,10 +47,10 @@ pub trait LeaseStore: fmt::Debug + Send + Sync {
     fn expire(&self, instance: Uuid) -> BoxFuture<'_, Result<(), LeaseError>>;
 }
 
-/// Why a store of instances failed.
+/// The reason why a store of instances failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// It cannot be reached, or broke off; the operation can be repeated.
+    /// The store cannot be reached, or the connection broke; the operation can be repeated.
     #[error("the database is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row cannot be read; repeating the operation would not help.

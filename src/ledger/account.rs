@@ -1,7 +1,8 @@
-//! An account: the amounts that were granted, and their ends.
+//! An account: the granted amounts of a tenant, and what became of them.
 //!
-//! Every amount that was ever granted stays counted as settled, released or still open. So the equation `granted + excess = settled + released + reserved` holds after
-//! every posting. The tables have it as a constraint, so a database refuses a posting that breaks it.
+//! Every granted amount stays counted as settled, released or still open. So the equation `granted + excess = settled +
+//! released + reserved` holds after every posting. The tables have it as a constraint, so a database refuses a posting
+//! that breaks it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The word in tables.
+    /// The unit's name in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tokens => "tokens",
@@ -32,7 +33,7 @@ impl Unit {
         }
     }
 
-    /// The unit of a word in a table.
+    /// The unit of a name in a table.
     pub fn named(word: &str) -> Option<Self> {
         [Self::Tokens, Self::Money(Currency::Cny), Self::Money(Currency::Usd)]
             .into_iter()
@@ -49,11 +50,11 @@ impl fmt::Display for Unit {
 /// Names an account. The order is the one in which accounts are locked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountKey {
-    /// Whose it is.
+    /// The tenant.
     pub tenant: Arc<str>,
-    /// When.
+    /// The window.
     pub window: Window,
-    /// Of what.
+    /// The unit.
     pub unit: Unit,
 }
 
@@ -75,7 +76,7 @@ pub struct Account {
 /// A tenant's token accounts after a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balances {
-    /// The day that they are of.
+    /// The day of the day's account.
     pub day: Date,
     /// The day's account.
     pub daily: Account,
@@ -99,7 +100,7 @@ impl Account {
         self.settled.saturating_add(self.reserved)
     }
 
-    /// Whether nothing got lost.
+    /// Whether the equation of the account holds.
     pub const fn is_balanced(&self) -> bool {
         let came = self.granted as u128 + self.excess as u128;
         came == self.settled as u128 + self.released as u128 + self.reserved as u128
@@ -119,16 +120,15 @@ impl Account {
         self.reserved = self.reserved.saturating_add(bound);
     }
 
-    /// The account after the end of a reservation of `bound` that spent `spent`; none if that cannot be
-    /// counted.
+    /// The account after the end of a reservation of `bound` that spent `spent`; `None` if that cannot be counted.
     pub(super) fn closed(self, bound: u64, spent: u64) -> Option<Self> {
         let reserved = self.reserved.checked_sub(bound)?;
         let settled = self.settled.checked_add(bound)?;
         Self { settled, reserved, ..self }.corrected(bound, spent)
     }
 
-    /// The account after the bill `spent` replaced the amount `assumed` of an unknown bill; none if that cannot
-    /// be counted.
+    /// The account after the bill `spent` replaced the amount `assumed` of a written-off call; `None` if that cannot be
+    /// counted.
     pub(super) fn corrected(self, assumed: u64, spent: u64) -> Option<Self> {
         let settled = self.settled.checked_sub(assumed)?.checked_add(spent)?;
         let released = self.released.checked_add(assumed.saturating_sub(spent))?;

@@ -1,11 +1,11 @@
-//! The rules of posting: what an operation does to the accounts.
+//! The rules of posting: how an operation changes the accounts.
 //!
-//! Pure and synchronous. Within one transaction a store reads the rows that a batch touches, posts the batch
-//! here, and writes the changed rows back. So the rules exist once for all databases, and the simulation of
+//! The module is pure and synchronous. Within one transaction a store reads the rows that a batch touches, posts the
+//! batch here, and writes the changed rows back. So the rules exist once for all databases, and the simulation of
 //! `tests.rs` runs the code of production.
 //!
-//! Every operation names its entry, and posting it a second time changes nothing. So a batch whose
-//! answer was lost is simply posted again.
+//! Every operation names its entry, and posting it a second time changes nothing. So the writer simply posts a batch
+//! again if its answer was lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::units::{Currency, Money, Usage};
 /// The most that one call may cost its tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {
-    /// Who pays.
+    /// The tenant that pays.
     pub tenant: Arc<str>,
     /// The id of the caller's key; none if unknown.
     pub key: Option<Arc<str>>,
@@ -29,9 +29,9 @@ pub struct Charge {
     pub model: Arc<str>,
     /// The most tokens that may be billed.
     pub bound: Usage,
-    /// What they cost.
+    /// The cost of these tokens.
     pub cost: Money,
-    /// In which currency.
+    /// The currency of the cost.
     pub currency: Currency,
 }
 
@@ -40,7 +40,7 @@ pub struct Charge {
 pub struct Bill {
     /// The tokens.
     pub usage: Usage,
-    /// What they cost by the price list.
+    /// Their cost by the price list.
     pub cost: Money,
     /// The upstream's own id of the answer, by which its bill can be checked.
     pub request_id: Option<String>,
@@ -62,7 +62,7 @@ pub enum EntryState {
 }
 
 impl EntryState {
-    /// The word in tables.
+    /// The state's name in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -72,7 +72,7 @@ impl EntryState {
         }
     }
 
-    /// The state of a word in a table.
+    /// The state of a name in a table.
     pub fn named(word: &str) -> Option<Self> {
         [Self::Open, Self::Settled, Self::Released, Self::Unverified]
             .into_iter()
@@ -83,13 +83,13 @@ impl EntryState {
 /// One call in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Names it.
+    /// The entry's id.
     pub id: Uuid,
-    /// The instance that made it and is to end it.
+    /// The instance that made it and must end it.
     pub instance: Uuid,
-    /// Its bound, and who pays.
+    /// Its bound and its tenant.
     pub charge: Charge,
-    /// The day that it belongs to, whenever it ends.
+    /// The day that it counts for, whenever it ends.
     pub day: Date,
     /// Its state.
     pub state: EntryState,
@@ -98,8 +98,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// When the call was asked for, in milliseconds since 1970: its id was made then and begins with it. None for
-    /// an id that this program did not make.
+    /// The time at which the call was asked for, in milliseconds since 1970: its id was made then and begins with it.
+    /// `None` for an id that this program did not make.
     pub fn asked_at(&self) -> Option<i64> {
         let (seconds, nanos) = self.id.get_timestamp()?.to_unix();
         let milliseconds = seconds.checked_mul(1_000)?.checked_add(u64::from(nanos / 1_000_000))?;
@@ -112,7 +112,7 @@ impl Entry {
 pub enum Operation {
     /// Hold a bound, if the budgets have room for it.
     Reserve {
-        /// The new entry's name.
+        /// The id of the new entry.
         id: Uuid,
         /// The instance that will end it.
         instance: Uuid,
@@ -121,27 +121,27 @@ pub enum Operation {
         /// What the tenant may spend.
         budgets: Budgets,
     },
-    /// Count what was billed.
+    /// Count the billed amount.
     Settle {
         /// The entry.
         id: Uuid,
-        /// What was billed.
+        /// The billed amount.
         bill: Bill,
     },
-    /// Count a bill above the most that the call can cost as far as it is believed, and mark it unverified.
+    /// Count a bill that exceeds the call's maximum. The amount is clamped and marked unverified.
     Clamp {
         /// The entry.
         id: Uuid,
-        /// What is counted; never below the bound.
+        /// The counted amount; never below the bound.
         bill: Bill,
     },
     /// Count the bound, because the bill is unknown.
     WriteOff {
         /// The entry.
         id: Uuid,
-        /// What the bound costs where the call was made; what was reserved, where that is not known.
+        /// The cost of the bound at the endpoint of the call; the reserved cost if the endpoint is unknown.
         cost: Option<Money>,
-        /// The endpoint where the call was made, where that is known.
+        /// The endpoint of the call, if known.
         endpoint: Option<Arc<str>>,
     },
     /// Release the bound, because nothing was billed.
@@ -149,20 +149,20 @@ pub enum Operation {
         /// The entry.
         id: Uuid,
     },
-    /// Hold nothing under a name whose reservation may still be on its way: release its entry, or insert an
-    /// empty entry of that name if there is none.
+    /// Void an id whose reservation may still be in flight: release its entry, or insert an empty entry with that id if
+    /// there is none.
     Void {
         /// The entry.
         id: Uuid,
-        /// The instance that asked for it.
+        /// The instance that asked for the reservation.
         instance: Uuid,
-        /// What was asked for.
+        /// The charge that it asked for.
         charge: Charge,
     },
 }
 
 impl Operation {
-    /// The entry that it is about.
+    /// The entry that the operation is about.
     pub const fn id(&self) -> Uuid {
         match self {
             Self::Reserve { id, .. }
@@ -182,38 +182,37 @@ pub enum Outcome {
     Reserved(Balances, Budgets),
     /// The bound does not fit; nothing was changed.
     Refused(BudgetExceeded),
-    /// The tenant may spend nothing, since it is disabled; nothing was changed.
+    /// The tenant is disabled; nothing was changed.
     Disabled,
-    /// The entry was moved to the state that the operation wants.
+    /// The entry was moved to the operation's target state.
     Closed(Box<Entry>, Balances),
-    /// There was nothing to do: the entry cannot be moved from its state.
+    /// Nothing was changed: the entry cannot be moved from its state.
     Unchanged,
     /// There is no such entry.
     Unknown,
-    /// The amounts are beyond what can be counted.
+    /// The amounts exceed the range of the ledger.
     Uncountable,
 }
 
-/// Names a row of the daily usage.
+/// The key of a row of the daily usage.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UsageKey {
     /// The day.
     pub day: Date,
-    /// Who spent.
+    /// The tenant.
     pub tenant: Arc<str>,
-    /// With which model.
+    /// The model.
     pub model: Arc<str>,
-    /// In which currency.
+    /// The currency.
     pub currency: Currency,
 }
 
-/// The change of a row of the daily usage. Signed: a bill that comes after a write-off takes the bound out
-/// again.
+/// The change of a row of the daily usage. Signed: a bill that arrives after a write-off subtracts the bound again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UsageChange {
-    /// Calls that were counted.
+    /// Number of counted calls.
     pub calls: i64,
-    /// Of them, those whose bill is unknown.
+    /// Number of those calls whose bill is unknown.
     pub unverified_calls: i64,
     /// Image tokens.
     pub image_tokens: i64,
@@ -221,15 +220,15 @@ pub struct UsageChange {
     pub text_tokens: i64,
     /// Tokens that models wrote.
     pub output_tokens: i64,
-    /// Of all these tokens, those whose bill is unknown.
+    /// The part of all these tokens from calls whose bill is unknown.
     pub unverified_tokens: i64,
     /// Money, in billionths.
     pub cost_nanos: i64,
 }
 
 impl UsageChange {
-    /// Adds a bill, or takes it out where `sign` is -1. The accounts, which count the same amounts, have
-    /// been checked to hold them, so no sum reaches the ends of its type.
+    /// Adds a bill, or subtracts it if `sign` is -1. The accounts, which count the same amounts, were checked to hold
+    /// them, so no sum overflows.
     fn add(&mut self, bill: &Bill, state: EntryState, sign: i64) {
         let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX).saturating_mul(sign);
         let counted = [EntryState::Settled, EntryState::Unverified].contains(&state);
@@ -252,7 +251,7 @@ impl UsageChange {
 /// The part of the ledger that a batch touches.
 #[derive(Debug, Default)]
 pub struct Books {
-    /// Budgets as the store has them, by tenant.
+    /// Budgets from the store, by tenant.
     budgets: HashMap<Arc<str>, Budgets>,
     accounts: BTreeMap<AccountKey, Account>,
     entries: HashMap<Uuid, Entry>,
@@ -260,21 +259,21 @@ pub struct Books {
     new_entries: Vec<Uuid>,
     closed_entries: BTreeSet<Uuid>,
     usage: BTreeMap<UsageKey, UsageChange>,
-    /// Tenants of whom a call of this batch waits for others to end: those behind it wait too, or
-    /// small calls would pass a large one for ever.
+    /// Tenants with a call of this batch that must wait for others to end. Later calls of these tenants wait too, or
+    /// small calls would overtake a large one for ever.
     waiting: HashSet<Arc<str>>,
 }
 
 /// The rows that a store writes after a batch was posted.
 #[derive(Debug, Default)]
 pub struct Changes<'a> {
-    /// Accounts, with what they now count, in the order of their keys.
+    /// Accounts with their new counts, in the order of their keys.
     pub accounts: Vec<(&'a AccountKey, &'a Account)>,
-    /// Entries that were not there before. One may have been closed within the batch.
+    /// New entries. One may have been closed within the batch.
     pub new_entries: Vec<&'a Entry>,
-    /// Entries that were there and were closed.
+    /// Existing entries that were closed.
     pub closed_entries: Vec<&'a Entry>,
-    /// What is added to the daily usage.
+    /// Amounts to add to the daily usage.
     pub usage: Vec<(&'a UsageKey, &'a UsageChange)>,
 }
 
@@ -287,7 +286,7 @@ pub fn reserving_tenants(batch: &[Operation]) -> BTreeSet<&str> {
     tenants.collect()
 }
 
-/// The accounts that a batch touches, given the entries of it that exist already.
+/// The accounts that a batch touches, given those of its entries that exist already.
 pub fn accounts_of(batch: &[Operation], entries: &[Entry], today: Date) -> BTreeSet<AccountKey> {
     let mut keys = BTreeSet::new();
     for entry in entries {
@@ -322,7 +321,7 @@ pub(super) const fn amount(usage: &Usage, cost: Money, unit: Unit) -> u64 {
 }
 
 impl Books {
-    /// Books of the rows that were read; a missing account has counted nothing yet.
+    /// The books of the rows that were read; a missing account has counted nothing yet.
     pub fn new(
         accounts: impl IntoIterator<Item = (AccountKey, Account)>,
         entries: impl IntoIterator<Item = Entry>,
@@ -334,9 +333,9 @@ impl Books {
         }
     }
 
-    /// The same books with the budgets of the store. They replace the budgets of a reservation, which a replica
-    /// read before the call began to wait. So a budget that was raised or lowered since applies at the next try,
-    /// and a tenant that was disabled is refused.
+    /// Replaces the budgets of tenants by those from the store. A replica read the budgets in a reservation before the
+    /// call began to wait. So a budget that was raised or lowered since applies at the next try, and a tenant that was
+    /// disabled is refused.
     #[must_use]
     pub fn with_budgets(mut self, budgets: impl IntoIterator<Item = (Arc<str>, Budgets)>) -> Self {
         self.budgets = budgets.into_iter().collect();
@@ -392,7 +391,7 @@ impl Books {
         self.new_entries.push(id);
     }
 
-    /// Why a charge cannot be reserved; none if every budget has room for it.
+    /// The reason why a charge cannot be reserved; `None` if every budget has room for it.
     fn refusal(&mut self, charge: &Charge, budgets: &Budgets, today: Date) -> Option<Outcome> {
         if budgets.disabled {
             return Some(Outcome::Disabled);
@@ -427,9 +426,9 @@ impl Books {
         Some(Outcome::Refused(exceeded))
     }
 
-    /// Moves an entry to its end; [`Outcome::Uncountable`] if its amounts are beyond what can be counted. A
-    /// written-off entry can still be corrected: a bill is worth more than no bill, and a known endpoint more
-    /// than an unknown one. The bound never replaces a clamped bill.
+    /// Moves an entry to its end; [`Outcome::Uncountable`] if its amounts exceed the range of the ledger. A written-off
+    /// entry can still be corrected: a real bill replaces the bound, and a known endpoint replaces an unknown one. The
+    /// bound never replaces a clamped bill.
     fn close(&mut self, id: Uuid, state: EntryState, bill: Bill) -> Outcome {
         let Some(entry) = self.entries.get(&id) else { return Outcome::Unknown };
         let before = entry.state;
@@ -454,7 +453,7 @@ impl Books {
             };
             Some((key, account))
         });
-        // All of them or none.
+        // Applies all changes or none.
         let Some(changed) = changed.collect::<Option<Vec<_>>>() else {
             return Outcome::Uncountable;
         };

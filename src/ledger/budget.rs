@@ -9,7 +9,7 @@ use super::account::{Balances, Unit};
 use super::window::{Calendar, Period, Window};
 use crate::units::{Money, Tokens};
 
-/// The budgets of a tenant; none is no limit.
+/// The budgets of a tenant; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Budgets {
     /// Tokens in a day.
@@ -20,10 +20,10 @@ pub struct Budgets {
     pub daily_cost: Option<Money>,
     /// Money in a month, of each currency.
     pub monthly_cost: Option<Money>,
-    /// Whether nothing may be spent, since the tenant is disabled.
+    /// Whether the tenant is disabled and may spend nothing.
     pub disabled: bool,
-    /// Whether the configuration has them. Then they apply whatever row a database has under the tenant's name;
-    /// otherwise the row applies as it is when a call is reserved.
+    /// Whether the budgets come from the configuration. Then they apply even if a database has a row with the tenant's
+    /// name. Otherwise the row's values at the time of the reservation apply.
     pub of_file: bool,
 }
 
@@ -38,17 +38,17 @@ impl Budgets {
         }
     }
 
-    /// Whether there is any.
+    /// Whether there is any budget.
     pub const fn are_any(&self) -> bool {
         self.limit_tokens() || self.daily_cost.is_some() || self.monthly_cost.is_some()
     }
 
-    /// Whether any of them is in tokens.
+    /// Whether any budget is in tokens.
     pub const fn limit_tokens(&self) -> bool {
         self.daily_tokens.is_some() || self.monthly_tokens.is_some()
     }
 
-    /// Tokens that are left of them.
+    /// Tokens that are left of the budgets.
     pub fn remaining(&self, balances: &Balances) -> RemainingTokens {
         let of = |period| {
             let limit = self.limit(period, Unit::Tokens)?;
@@ -61,13 +61,13 @@ impl Budgets {
 /// Tokens left of a tenant's budgets: not spent, and not held by a call in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RemainingTokens {
-    /// Of the day's; none where there is no budget.
+    /// Left of the day's budget; `None` without one.
     pub day: Option<Tokens>,
-    /// Of the month's; none where there is no budget.
+    /// Left of the month's budget; `None` without one.
     pub month: Option<Tokens>,
 }
 
-/// A budget that a call does not fit into.
+/// A budget that has no room for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetExceeded {
     /// The window.
@@ -85,13 +85,12 @@ pub struct BudgetExceeded {
 }
 
 impl BudgetExceeded {
-    /// Whether the call fits once the calls in flight turn out to cost nothing, so that waiting may
-    /// help.
+    /// Whether the call would fit if the calls in flight cost nothing, so that waiting may help.
     pub const fn is_held(&self) -> bool {
         self.settled.saturating_add(self.asked) <= self.limit
     }
 
-    /// Whether the call would not even fit into an unused budget.
+    /// Whether the call would exceed even an unused budget.
     pub const fn never_fits(&self) -> bool {
         self.asked > self.limit
     }
@@ -106,8 +105,8 @@ impl BudgetExceeded {
         }
     }
 
-    /// The least time after which the same call can pass: when the budget begins anew, or, where
-    /// only calls in flight are in the way, as soon as one of them may have ended.
+    /// The least time after which the same call can pass: the time until the budget's next window, or less if only
+    /// calls in flight block the call, since one of them may end soon.
     pub fn retry_after(&self, calendar: &Calendar, now: Timestamp) -> Duration {
         const SOON: Duration = Duration::from_secs(1);
         if self.is_held() {

@@ -1,11 +1,11 @@
-//! The fate of the last commit, by which the process tells whether it is ready.
+//! The outcome of the last commit, from which readiness is derived.
 //!
-//! A database may answer every question and take no commit: a standby, a full disk, a file that another
-//! program has locked. So readiness goes by the last post. Where that was some time ago, a task of this module
-//! commits a heartbeat of the process.
+//! A database may answer every query and still take no commit: a standby, a full disk, a file that another program has
+//! locked. So readiness depends on the last post. If that is too long ago, a task of this module commits a heartbeat of
+//! the process.
 //!
-//! The task runs where the ledger was opened. Readiness may be asked for on another runtime, to which the
-//! pools' connections would otherwise be bound.
+//! The task runs on the runtime where the ledger was opened, because the pools' connections belong to that runtime.
+//! Readiness may be queried from another one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::lease::instance::Instance;
 
-/// How long the fate of a commit predicts that of the next. Anybody may ask for readiness, so this also bounds the
-/// cost of the questions.
+/// How long the outcome of a commit counts for readiness. Anybody may query readiness, so this also bounds the load of
+/// these queries.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long a question for readiness waits for a heartbeat.
+/// How long a readiness query waits for a heartbeat.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a heartbeat may take before its connection is given up.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The fate of the last commit.
+/// The outcome of the last commit.
 #[derive(Debug)]
 pub(super) struct Commits {
     last: watch::Sender<Commit>,
@@ -40,13 +40,13 @@ struct Commit {
 }
 
 impl Commits {
-    /// The process has just been registered, which was a commit.
+    /// The process has just been registered, and that was a commit.
     pub(super) fn new(now: Instant) -> Self {
         let (last, _) = watch::channel(Commit { was_taken: true, at: now });
         Self { last, heartbeat_wanted: Notify::new() }
     }
 
-    /// Notes the fate of a commit.
+    /// Records the outcome of a commit.
     pub(super) fn note(&self, was_taken: bool, now: Instant) {
         self.last.send_replace(Commit { was_taken, at: now });
     }
@@ -63,7 +63,7 @@ impl Commits {
         matches!(next, Ok(Ok(()))) && commits.borrow().was_taken
     }
 
-    /// Commits a heartbeat of `instance` whenever readiness is asked for.
+    /// Commits a heartbeat of `instance` whenever readiness is queried.
     pub(super) async fn try_when_wanted(
         self: Arc<Self>,
         instance: Arc<Instance>,

@@ -1,4 +1,4 @@
-//! What the parts of a process's ledger share.
+//! The state that the parts of a process's ledger share.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::lease::instance::Instance;
 use crate::random::Random;
 use crate::telemetry::metrics::Metrics;
 
-/// What the parts of a process's ledger share.
+/// The state that the parts of a process's ledger share.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) store: Arc<dyn LedgerStore>,

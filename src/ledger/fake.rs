@@ -1,8 +1,8 @@
-//! A ledger in memory that can be told to fail. It posts by the same books as the databases.
+//! An in-memory ledger with injected failures. It posts by the same rules as the databases.
 //!
-//! A commit that lands late behaves as in PostgreSQL: while it is under way it holds the locks of its
-//! accounts, so whoever posts after it has read its entries before it waits, and an entry that was
-//! missing then and is there now breaks the primary key.
+//! A commit that lands late behaves as in PostgreSQL: while it is in flight it holds the locks of its accounts. A later
+//! batch reads its entries before it waits for these locks. If an entry that was missing then exists afterwards, the
+//! batch violates the primary key.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,34 +29,34 @@ use crate::random::{Random, SeededRandom};
 use crate::supervisor::Supervisor;
 use crate::telemetry::metrics::Metrics;
 
-/// What happens to a batch.
+/// The injected fate of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It is posted and answered.
+    /// The batch is posted and answered.
     Posted,
-    /// It is posted, and the answer gets lost.
+    /// The batch is posted, and the answer gets lost.
     AnswerLost,
-    /// It is not posted.
+    /// The batch is not posted.
     Lost,
-    /// It is posted after this time, and never answered.
+    /// The batch is posted after this time, and never answered.
     Late(Duration),
 }
 
-/// Decides what happens to the next batch.
+/// Decides the fate of the next batch.
 type Fates = Box<dyn FnMut() -> Fate + Send>;
 
-/// A ledger in memory.
+/// An in-memory ledger.
 #[derive(Default)]
 pub(crate) struct FakeLedgerStore {
     tables: Arc<Mutex<Tables>>,
     fates: Mutex<Option<Fates>>,
-    /// Commits that are under way.
+    /// Commits that are in flight.
     late: Mutex<Vec<CancellationToken>>,
     linger: Duration,
     heartbeat_on: Mutex<Option<ThreadId>>,
 }
 
-/// What a database would hold.
+/// The content of the database.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     pub(crate) accounts: BTreeMap<AccountKey, Account>,
@@ -64,7 +64,7 @@ pub(crate) struct Tables {
     pub(crate) instances: BTreeMap<Uuid, i64>,
     /// Budgets of the tenants that the store keeps.
     pub(crate) budgets: HashMap<Arc<str>, Budgets>,
-    /// Entries that break a rule of the database whenever they are posted.
+    /// Entries that violate a rule of the database whenever they are posted.
     pub(crate) broken: HashSet<Uuid>,
     /// Batches that were posted.
     pub(crate) batches: u32,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for FakeLedgerStore {
 }
 
 impl FakeLedgerStore {
-    /// One that lets ends linger.
+    /// A ledger in which ends linger.
     pub(crate) fn with_linger(linger: Duration) -> Self {
         Self { linger, ..Self::default() }
     }
@@ -87,17 +87,17 @@ impl FakeLedgerStore {
         *self.heartbeat_on.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it holds.
+    /// The content of the ledger.
     pub(crate) fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets `fates` decide about every question from now on.
+    /// Lets `fates` decide every query from now on.
     pub(crate) fn let_decide(&self, fates: impl FnMut() -> Fate + Send + 'static) {
         *self.fates.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(fates));
     }
 
-    /// Does the work, if that is its fate, and answers, if that is its fate.
+    /// Runs `work` and answers, as far as the next fate lets it.
     fn by_fate<T>(&self, work: impl FnOnce(&mut Tables) -> T) -> Result<T, LedgerStoreError> {
         let lost = || Err(LedgerStoreError::unavailable("lost on the way"));
         match self.next_fate() {
@@ -110,13 +110,13 @@ impl FakeLedgerStore {
         }
     }
 
-    /// What happens to the next batch.
+    /// The fate of the next batch.
     fn next_fate(&self) -> Fate {
         let mut fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
         fates.as_mut().map_or(Fate::Posted, |next| next())
     }
 
-    /// Commits a batch after `delay`, whether or not anybody waits for it.
+    /// Commits a batch after `delay`, even if no caller waits for it.
     fn commit_late(&self, batch: &[Operation], today: Date, delay: Duration) {
         let landed = CancellationToken::new();
         self.late.lock().unwrap_or_else(PoisonError::into_inner).push(landed.clone());
@@ -125,13 +125,13 @@ impl FakeLedgerStore {
             tokio::time::sleep(delay).await;
             let mut tables = tables.lock().unwrap_or_else(PoisonError::into_inner);
             let known = tables.known(&batch);
-            // A commit that breaks a rule by now is rolled back.
+            // A commit that violates a rule by then is rolled back.
             let _ = tables.post(&batch, today, &known);
             landed.cancel();
         });
     }
 
-    /// Waits for the locks of the commits that are under way.
+    /// Waits for the locks of the commits that are in flight.
     async fn lock(&self) {
         let late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
         for landed in &late {
@@ -140,19 +140,19 @@ impl FakeLedgerStore {
     }
 }
 
-/// The primary key of an entry is taken.
+/// The primary key of an entry exists already.
 #[derive(Debug, thiserror::Error)]
 #[error("an entry of this name is there already")]
 struct Taken;
 
 impl Tables {
-    /// Those of a batch's entries that are there.
+    /// The entries of a batch that exist.
     fn known(&self, batch: &[Operation]) -> HashSet<Uuid> {
         let ids = batch.iter().map(Operation::id);
         ids.filter(|id| self.entries.contains_key(id)).collect()
     }
 
-    /// Posts a batch, given those of its entries that were there when it was begun.
+    /// Posts a batch, given those of its entries that existed when it was begun.
     fn post(
         &mut self,
         batch: &[Operation],
@@ -228,7 +228,7 @@ impl LedgerStore for FakeLedgerStore {
         today: Date,
     ) -> BoxFuture<'a, Result<Vec<Outcome>, LedgerStoreError>> {
         Box::pin(async move {
-            // A database takes its time, in which others have their turn.
+            // A database takes its time, in which other tasks run.
             tokio::task::yield_now().await;
             let fate = self.next_fate();
             if let Fate::Late(delay) = fate {
@@ -329,12 +329,12 @@ pub(crate) async fn instance(
     metrics: Arc<Metrics>,
 ) -> Arc<Instance> {
     let instance = Instance::new(Arc::clone(&store), clock, random, metrics);
-    // Where the store does not answer, it is asked until it does.
+    // Repeats until the store answers.
     while store.register(instance.id()).await.is_err() {}
     Arc::new(instance)
 }
 
-/// A ledger of a process of its own, for tests of the modules above it.
+/// A ledger for tests of other modules, as a process of its own.
 pub(crate) async fn ledger(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Ledger {
     let (store, random) = (Arc::new(FakeLedgerStore::default()), Arc::new(SeededRandom::new(1)));
     let time_zone = Calendar::UTC;

@@ -1,18 +1,18 @@
-//! The ledger: the budgets of all tenants, and every call that is counted against them.
+//! The ledger: the budgets of all tenants, and every call that counts against them.
 //!
-//! One step checks all budgets and *reserves* a call at its bound before the call is sent. The call is then
-//! *settled* at its bill, *released* if nothing was billed, or *written off* at its bound if the bill is
-//! unknown. The bound is known beforehand and the bill never exceeds it. So the settled and the reserved amounts
-//! together never exceed a budget, whatever the number of calls, replicas and crashes (docs/adr/0007-ledger.md).
+//! One step checks all budgets and *reserves* a call at its bound before the call is sent. The call is then *settled*
+//! at its bill, *released* if nothing was billed, or *written off* at its bound if the bill is unknown. The bound is
+//! computed beforehand and the bill never exceeds it. So the settled and the reserved amounts together never exceed a
+//! budget, whatever the number of calls, replicas and crashes (docs/adr/0007-ledger.md).
 //!
-//! The database alone holds the truth: nothing that a replica remembers lets it spend more. Memory holds a
-//! queue. One `writer` posts all operations of a process. It posts what has gathered as one transaction, so that
-//! many calls of a busy tenant cost one commit. `books` has the rules of posting, the same for both databases.
-//! `reaper` writes off the open entries of processes that died. If one process has the database for itself, ends
-//! wait a moment for the next reservation and share its commit (docs/adr/0016-posting-on-sqlite.md).
+//! The database is the only source of truth: no state in a replica's memory permits additional spending. Memory holds a
+//! queue. One `writer` posts all operations of a process. It posts the operations that have gathered as one
+//! transaction, so that many calls of a busy tenant cost one commit. `books` has the rules of posting, the same for
+//! both databases. `reaper` writes off the open entries of dead processes. If one process has the database for itself,
+//! ends wait a moment for the next reservation and share its commit (docs/adr/0016-posting-on-sqlite.md).
 //!
-//! If the database is slow, callers wait. If it is away, they are refused, because spending that nobody counts
-//! cannot be held to a budget.
+//! If the database is slow, callers wait. If it is unavailable, they are refused, because uncounted spending cannot be
+//! held to a budget.
 
 pub mod account;
 pub mod books;
@@ -69,8 +69,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a reader waits for the ends of calls that are still to be posted.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The most calls that a process has reserved or is about to reserve. Each has at most one operation
-/// in the writer's queue, so this bounds the queue, however long the database is gone.
+/// The most calls that a process has reserved or is about to reserve. Each has at most one operation in the writer's
+/// queue, so this bounds the queue during an outage of the database.
 const CAPACITY: usize = 4096;
 
 /// The ledger as one process uses it. Cloning it is cheap and shares the queue.
@@ -82,8 +82,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger of this process, which holds its entries as `instance`. Its tasks run until the
-    /// instance is closed or the process ends, and `supervisor` watches them.
+    /// Opens the ledger of this process, which owns its entries as `instance`. Its tasks run until the instance is
+    /// closed or the process ends, and `supervisor` watches them.
     #[expect(clippy::too_many_arguments, reason = "one for each part")]
     pub fn open(
         store: Arc<dyn LedgerStore>,
@@ -108,7 +108,7 @@ impl Ledger {
         ledger
     }
 
-    /// The parts, none of which runs yet.
+    /// Builds the parts. None of them runs yet.
     fn assemble(
         store: Arc<dyn LedgerStore>,
         instance: Arc<Instance>,
@@ -128,15 +128,15 @@ impl Ledger {
         (Self { context, inbox, room }, writer, reaper)
     }
 
-    /// Holds the bound of one call, if the tenant's budgets have room for it.
+    /// Reserves the bound of one call, if the tenant's budgets have room for it.
     ///
-    /// If only calls in flight keep it from fitting, it waits for them until `deadline` by the ledger's
-    /// clock, since most of them will cost less than their bounds. Callers of a tenant are served in their
-    /// order. Dropping the future, or the reservation, releases the bound.
+    /// If only calls in flight keep it from fitting, it waits for them until `deadline` by the ledger's clock, since
+    /// most of them will cost less than their bounds. Callers of a tenant are served in order. Dropping the future, or
+    /// the reservation, releases the bound.
     ///
     /// # Errors
     ///
-    /// [`ReserveError`]; nothing is held then.
+    /// [`ReserveError`]; nothing is reserved then.
     pub async fn reserve(
         &self,
         charge: Charge,
@@ -149,7 +149,7 @@ impl Ledger {
         let (reply, answer) = oneshot::channel();
         let id = new_id(&*self.context.clock, &*self.context.random);
         let request = ReserveRequest::new(id, charge, budgets, room, reply);
-        // Fails only if the writer has ended, which drops the request and with it the reply.
+        // Fails only if the writer has ended. It then drops the request together with the reply channel.
         let _ = self.inbox.send(WriterMessage::Reserve(Box::new(request)));
         let Ok(Ok(mut reply)) = timeout(PATIENCE, answer).await else {
             return Err(ReserveError::Unavailable);
@@ -168,7 +168,7 @@ impl Ledger {
         }
     }
 
-    /// The days that budgets are given for.
+    /// The calendar of the budget windows.
     pub fn calendar(&self) -> &Calendar {
         &self.context.calendar
     }
@@ -178,8 +178,7 @@ impl Ledger {
         self.context.calendar.day_of(self.context.clock.timestamp())
     }
 
-    /// Whether the database took a commit within the last second. May be asked from any runtime, however
-    /// often.
+    /// Whether the database took a commit within the last second. May be called from any runtime at any rate.
     pub async fn takes_commits(&self) -> bool {
         self.context.commits.are_taken(self.context.clock.instant()).await
     }
@@ -201,7 +200,7 @@ impl Ledger {
         Ok(Balances { day, daily: of(Period::Day), monthly: of(Period::Month) })
     }
 
-    /// A tenant's accounts of today and this month that have counted anything.
+    /// A tenant's accounts of today and this month that are not empty.
     ///
     /// # Errors
     ///
@@ -213,7 +212,7 @@ impl Ledger {
         self.accounts_of(&[tenant]).await
     }
 
-    /// The accounts of these tenants of today and this month that have counted anything.
+    /// The accounts of these tenants of today and this month that are not empty.
     ///
     /// # Errors
     ///
@@ -235,7 +234,7 @@ impl Ledger {
         self.ask(self.context.store.usage(query)).await
     }
 
-    /// How many rows [`usage`](Self::usage) would give.
+    /// The number of rows that [`usage`](Self::usage) would return.
     ///
     /// # Errors
     ///
@@ -244,8 +243,8 @@ impl Ledger {
         self.ask(self.context.store.usage_rows(query)).await
     }
 
-    /// Waits until the calls that have ended are posted, so that a reader after an answer finds its call.
-    /// Gives up soon if the database does not take them: it can perhaps still be read.
+    /// Waits until the ended calls are posted, so that a reader finds a call once it was answered. Gives up soon if the
+    /// database does not take them: it may still be readable.
     pub async fn flush(&self) {
         if self.context.store.linger().is_zero() {
             return;
@@ -255,7 +254,7 @@ impl Ledger {
         let _ = timeout(FLUSH_PATIENCE, written).await;
     }
 
-    /// The answer of the store to a question that changes nothing, within a caller's patience.
+    /// The store's answer to a read-only query, within the time that callers wait.
     async fn ask<T>(
         &self,
         question: impl Future<Output = Result<T, LedgerStoreError>>,
@@ -265,8 +264,8 @@ impl Ledger {
         answer.unwrap_or_else(|late| Err(LedgerStoreError::Unavailable(late.into())))
     }
 
-    /// Waits until all that was settled or released so far is in the database. Entries that are still open then
-    /// belong to calls whose end will never be posted; other replicas write them off once the instance is closed.
+    /// Waits until everything that was settled or released so far is in the database. Entries that are still open then
+    /// belong to calls whose end will never be posted. Other replicas write them off once the instance is closed.
     pub async fn close(&self) {
         let (done, written) = oneshot::channel();
         let _ = self.inbox.send(WriterMessage::Flush(done));

@@ -1,10 +1,10 @@
-//! Calls that ask for their bounds, a line for each tenant.
+//! Calls that ask for their bounds, in one line for each tenant.
 //!
-//! Within a tenant the first call to ask is the first to be tried, or small calls would pass a large one for
-//! ever. Tenants take turns, one call each, so a tenant with thousands of calls delays another by one call.
+//! Within a tenant, calls are tried in the order of arrival, or small calls would overtake a large one for ever.
+//! Tenants take turns, one call each, so a tenant with thousands of calls delays another by one call.
 //!
-//! A line is *ready* while a try of its first call is worth a transaction. A line whose first call must wait is
-//! not ready until it is woken.
+//! A line is *ready* if trying its first call is worth a transaction. A line whose first call must wait is not ready
+//! until it is woken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,30 +29,29 @@ impl<T> Queue<T> {
         Self { lines: BTreeMap::new(), turns: VecDeque::new() }
     }
 
-    /// Whether it has no call, ready or not.
+    /// Whether the queue has no call, ready or not.
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
-    /// Whether a call is worth a try.
+    /// Whether any line is ready.
     pub(super) fn is_ready(&self) -> bool {
         !self.turns.is_empty()
     }
 
-    /// Whether calls wait that are not worth a try now.
+    /// Whether any line waits without being ready.
     pub(super) fn is_waiting(&self) -> bool {
         self.lines.values().any(|line| !line.is_ready)
     }
 
-    /// Puts a call at the end of its tenant's line, which is ready then.
+    /// Appends a call to its tenant's line, which becomes ready.
     pub(super) fn push(&mut self, tenant: &Arc<str>, call: T) {
         let line = self.lines.entry(Arc::clone(tenant)).or_insert_with(TenantLine::new);
         line.calls.push_back(call);
         self.wake(tenant);
     }
 
-    /// Puts calls that must wait back to the head of their tenant's line, in their order. The line is
-    /// not ready then.
+    /// Puts calls that must wait back to the head of their tenant's line, in their order. The line is no longer ready.
     pub(super) fn put_back(&mut self, tenant: &Arc<str>, calls: impl IntoIterator<Item = T>) {
         let line = self.lines.entry(Arc::clone(tenant)).or_insert_with(TenantLine::new);
         let behind = std::mem::take(&mut line.calls);
@@ -62,7 +61,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Changes the calls of a tenant, or takes them out by giving nothing.
+    /// Maps the calls of a tenant; `None` removes a call.
     pub(super) fn change(&mut self, tenant: &str, change: impl FnMut(T) -> Option<T>) {
         if let Some(line) = self.lines.get_mut(tenant) {
             line.calls = std::mem::take(&mut line.calls).into_iter().filter_map(change).collect();
@@ -88,8 +87,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes at most `most` calls of the ready lines, one of each tenant in turn. Calls that are not wanted any
-    /// more are dropped.
+    /// Takes at most `most` calls of the ready lines, one of each tenant in turn. Drops calls whose callers have left.
     pub(super) fn take(&mut self, most: usize, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
         while taken.len() < most {
@@ -121,7 +119,7 @@ impl<T> TenantLine<T> {
 mod tests {
     use super::*;
 
-    /// A queue of calls that came in this order: `z1` is the first of tenant `z`.
+    /// A queue of calls in this order of arrival: `z1` is the first of tenant `z`.
     fn queue(calls: &[&'static str]) -> Queue<&'static str> {
         let mut queue = Queue::new();
         for call in calls {

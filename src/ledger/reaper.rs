@@ -1,11 +1,10 @@
 //! Writes off the open entries of expired instances, and deletes entries older than the retention.
 //!
-//! It works after each round of heartbeats ([`lease`](crate::lease)). An entry whose instance has expired is
-//! counted at its bound. If the process still lives and was only slow, its bills correct the entries later.
+//! The reaper runs after each round of heartbeats ([`lease`](crate::lease)). It counts an entry whose instance has
+//! expired at its bound. If the process is still alive and was only slow, its bills correct the entries later.
 //!
-//! The steps do not depend on one another, and each asks the store with a bound of time. A failure of one of
-//! them (an entry that breaks a rule, a row that cannot be read) stops neither the others nor the rest of its
-//! own work.
+//! The steps are independent, and each store operation has a timeout. A failure of one step (an entry that breaks a
+//! rule, a row that cannot be read) stops neither the others nor the rest of its own work.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,21 +24,21 @@ use crate::telemetry::metrics::LedgerUpkeep;
 /// Entries written off or deleted in one transaction.
 const PORTION: u32 = 500;
 
-/// Portions deleted after one round: enough to keep up with a thousand calls a second, and little
-/// enough to leave the database to others.
+/// Portions deleted after one round: enough to keep up with a thousand calls a second, and few enough to leave the
+/// database to others.
 const PORTIONS_OF_A_ROUND: u32 = 40;
 
-/// The task.
+/// The state of the task.
 #[derive(Debug)]
 pub(super) struct Reaper {
     context: Arc<Context>,
     retention_days: u32,
-    /// Orphans that could not be written off, each of which was logged once.
+    /// Orphans that could not be written off. Each was logged once.
     stuck: HashSet<Uuid>,
 }
 
-/// The answer of the store, within the time of a transaction: a connection that never answers would
-/// otherwise end the reaper.
+/// The store's answer within a transaction's timeout: a connection that never answers would otherwise block the reaper
+/// for ever.
 async fn bounded<T>(
     question: impl Future<Output = Result<T, LedgerStoreError>>,
 ) -> Result<T, LedgerStoreError> {
@@ -52,7 +51,7 @@ impl Reaper {
         Self { context, retention_days, stuck: HashSet::new() }
     }
 
-    /// Works after each round of heartbeats until the instance is closed.
+    /// Runs after each round of heartbeats until the instance is closed.
     pub(super) async fn run(mut self, mut rounds: watch::Receiver<u64>) {
         let instance = Arc::clone(&self.context.instance);
         while instance.next_round(&mut rounds).await.is_some() {
@@ -69,8 +68,8 @@ impl Reaper {
         self.note(LedgerUpkeep::Prune, pruned);
     }
 
-    /// Counts and logs a step that failed. The writer logs an outage, and the next round may find it over;
-    /// any other failure will not pass by itself.
+    /// Counts and logs a failed step. The writer logs an outage, which may be over by the next round. Any other failure
+    /// is permanent.
     fn note(&self, step: LedgerUpkeep, done: Result<(), LedgerStoreError>) {
         let Err(error) = done else { return };
         self.context.metrics.upkeep_failed(step);
@@ -105,8 +104,7 @@ impl Reaper {
         Ok(())
     }
 
-    /// Writes off entries together, or one by one where the store does not take them together, and gives
-    /// how many were.
+    /// Writes off entries together, or one by one if the store refuses them together, and returns their number.
     async fn write_off(
         &self,
         orphans: &[Uuid],
@@ -149,14 +147,14 @@ impl Reaper {
                     written_off = written_off.saturating_add(1);
                 }
                 Outcome::Uncountable => self.leave(*id, "its account cannot count it", stuck),
-                // Another replica was faster.
+                // Another replica wrote it off first.
                 _ => {}
             }
         }
         Ok(written_off)
     }
 
-    /// Leaves an orphan open that cannot be written off. It is tried again after each round.
+    /// Leaves an orphan open if it cannot be written off, and tries again after each round.
     fn leave(&self, id: Uuid, cause: &str, stuck: &mut HashSet<Uuid>) {
         stuck.insert(id);
         if !self.stuck.contains(&id) {

@@ -1,4 +1,4 @@
-//! A bound that is held for one call: how it is asked for, held, and ended. All of it goes to the writer as
+//! A bound that is reserved for one call: the request, the reservation and its end. All three go to the writer as
 //! messages.
 
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::budget::{BudgetExceeded, Budgets};
 use crate::clock::Clock;
 use crate::units::{Money, Tokens};
 
-/// How long a caller is not answered while the end of its call is on its way to the database. The end is posted
+/// How long a caller waits for its answer while the end of its call is being written to the database. The end is posted
 /// in any case; if a crash loses it, the bound is counted.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why a call was not reserved.
+/// The reason why a call was not reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReserveError {
     /// A budget has no room for it.
@@ -27,7 +27,7 @@ pub enum ReserveError {
     /// The tenant was disabled, possibly while the call waited.
     #[error("the tenant is disabled")]
     Disabled,
-    /// The database does not answer. Nothing is spent without it.
+    /// The database does not answer. Without it, nothing may be spent.
     #[error("the ledger is not available")]
     Unavailable,
 }
@@ -51,18 +51,18 @@ pub(super) struct ReserveRequest {
     pub(super) budgets: Budgets,
     pub(super) room: OwnedSemaphorePermit,
     pub(super) reply: oneshot::Sender<ReserveReply>,
-    /// Whether the caller knows that it waits for calls in flight.
+    /// Whether the caller was informed that it waits for calls in flight.
     is_waiting: bool,
 }
 
 /// The reply to a call that asked for its bound.
 #[derive(Debug)]
 pub(super) enum ReserveReply {
-    /// It is held.
+    /// The bound is reserved.
     Reserved(Box<Reservation>),
-    /// It is not.
+    /// The bound is not reserved.
     Refused(ReserveError),
-    /// It may fit when calls in flight have ended; the final reply comes over this channel.
+    /// The bound may fit when calls in flight have ended. The final reply comes over this channel.
     Waiting(BudgetExceeded, oneshot::Receiver<Self>),
 }
 
@@ -71,13 +71,13 @@ pub(super) enum ReserveReply {
 pub(super) struct CallEnd {
     pub(super) operation: Operation,
     pub(super) reply: Option<oneshot::Sender<Balances>>,
-    /// When it was, by the ledger's clock.
+    /// The time of the end, by the ledger's clock.
     pub(super) at: std::time::Instant,
-    /// The place in the queue, which is free once the end is posted. A voided call keeps its own.
+    /// The place in the queue, which is freed once the end is posted. A voided call keeps its own.
     pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
-/// A bound that is held for one call. Dropping it releases the bound.
+/// A bound that is reserved for one call. Dropping it releases the bound.
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped is given back"]
 pub struct Reservation {
@@ -89,7 +89,7 @@ pub struct Reservation {
     pub(super) budgets: Budgets,
     /// Whether a caller waits until the end is posted.
     pub(super) is_awaited: bool,
-    /// Passed on with the operation that ends the reservation.
+    /// Moves into the message with the end of the reservation.
     pub(super) room: Option<OwnedSemaphorePermit>,
     pub(super) inbox: mpsc::UnboundedSender<WriterMessage>,
     pub(super) clock: Arc<dyn Clock>,
@@ -106,19 +106,19 @@ impl ReserveRequest {
         Self { id, charge, budgets, room, reply, is_waiting: false }
     }
 
-    /// Informs the caller that it waits, if it does not know yet.
+    /// Informs the caller that it waits, unless it was informed before.
     pub(super) fn wait(mut self, exceeded: BudgetExceeded) -> Self {
         if !self.is_waiting {
             let (reply, answer) = oneshot::channel();
             let first = std::mem::replace(&mut self.reply, reply);
-            // A caller that has left is noticed by the new channel, which is closed then.
+            // From now on, the closed new channel shows that the caller has left.
             let _ = first.send(ReserveReply::Waiting(exceeded, answer));
             self.is_waiting = true;
         }
         self
     }
 
-    /// Informs the caller that it waits behind a call for which a budget has no room. `None` if the call cannot fit
+    /// Informs the caller that an earlier call of its tenant waits for room in a budget. `None` if the call cannot fit
     /// into that budget before its window ends: then it is refused.
     pub(super) fn wait_behind(self, first: BudgetExceeded) -> Option<Self> {
         if self.is_waiting {
@@ -135,32 +135,32 @@ impl ReserveRequest {
 }
 
 impl Reservation {
-    /// Names the entry.
+    /// The id of the entry.
     pub const fn id(&self) -> Uuid {
         self.id
     }
 
-    /// The budgets that it was held against.
+    /// The budgets that the reservation was checked against.
     pub const fn budgets(&self) -> Budgets {
         self.budgets
     }
 
-    /// Settles at the bill. The settlement is on its way when this returns; the future gives the accounts after
-    /// it. If ends linger or the database is slow, it gives the accounts of the reservation with this call settled.
+    /// Settles at the bill. The settlement is already queued when this returns; the future returns the accounts after
+    /// it. If ends linger or the database is slow, it returns the accounts of the reservation with this call settled.
     pub fn settle(self, bill: Bill) -> impl Future<Output = Balances> + Send + use<> {
         let (id, spent) = (self.id, bill.usage.total());
         self.end(Operation::Settle { id, bill }, spent)
     }
 
-    /// Counts an implausible bill as far as it is believed, and marks it unverified. Otherwise like
+    /// Counts an implausible bill at a clamped amount, and marks it unverified. Otherwise like
     /// [`settle`](Self::settle).
     pub fn clamp(self, bill: Bill) -> impl Future<Output = Balances> + Send + use<> {
         let (id, spent) = (self.id, bill.usage.total());
         self.end(Operation::Clamp { id, bill }, spent)
     }
 
-    /// Counts the bound as spent, at what it costs at the `endpoint` where the call was made, because the bill
-    /// is unknown. Otherwise like [`settle`](Self::settle).
+    /// Counts the bound as spent, because the bill is unknown, at its cost at the `endpoint` of the call. Otherwise
+    /// like [`settle`](Self::settle).
     pub fn write_off(
         self,
         cost: Money,
@@ -196,7 +196,7 @@ impl Reservation {
     fn post(&mut self, operation: Operation, reply: Option<oneshot::Sender<Balances>>) {
         let room @ Some(_) = self.room.take() else { return };
         let at = self.clock.instant();
-        // Fails only at the end of the process; then another instance writes the entry off.
+        // Fails only at the end of the process. Another instance then writes the entry off.
         let _ = self.inbox.send(WriterMessage::End(Box::new(CallEnd {
             operation,
             reply,

@@ -6,15 +6,15 @@ use serde::Deserialize;
 
 use super::window::Calendar;
 
-/// The section `[ledger]`. Each key's meaning and default stand in `config/default.toml`.
+/// The section `[ledger]`. `config/default.toml` has the meaning and default of each key.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerSettings {
-    /// After which silence of a replica its open calls are written off.
+    /// The time without a heartbeat after which the open calls of a replica are written off.
     pub lease_ms: u64,
-    /// For how many days the entries of single calls are kept.
+    /// The number of days for which the entries of single calls are kept.
     pub retention_days: u32,
-    /// The time zone whose days and months budgets are given for.
+    /// The time zone of the budgets' days and months.
     pub time_zone: Calendar,
 }
 

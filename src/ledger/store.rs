@@ -14,8 +14,8 @@ use crate::lease::LeaseError;
 
 /// A database that keeps the ledger. Two implementations: SQLite and PostgreSQL.
 pub trait LedgerStore: fmt::Debug + Send + Sync {
-    /// Posts a batch in its order, in one transaction that no other can interleave with, and gives
-    /// an outcome for each operation. Posting the same batch again changes nothing more.
+    /// Posts a batch in order, in one transaction isolated from all others, and returns an outcome for each operation.
+    /// Posting the same batch again changes nothing more.
     ///
     /// # Errors
     ///
@@ -26,9 +26,9 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         today: Date,
     ) -> BoxFuture<'a, Result<Vec<Outcome>, LedgerStoreError>>;
 
-    /// How long the ends of calls may wait to be posted together with later operations. Until then only this
-    /// process knows of them: after a crash their bounds are counted, and other processes see them as open. Zero
-    /// for a database that several processes share.
+    /// How long the ends of calls may wait to be posted together with later operations. Until then they are only in
+    /// this process's memory: after a crash their bounds are counted, and other processes see them as open. Zero for a
+    /// database that several processes share.
     fn linger(&self) -> Duration {
         Duration::ZERO
     }
@@ -45,8 +45,7 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         at_most: u32,
     ) -> BoxFuture<'_, Result<Vec<Uuid>, LedgerStoreError>>;
 
-    /// The accounts of these tenants for the day and for its month, by tenant, without those that counted
-    /// nothing yet.
+    /// The accounts of these tenants for the day and for its month, by tenant, without empty accounts.
     ///
     /// # Errors
     ///
@@ -67,7 +66,7 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         query: &'a UsageQuery,
     ) -> BoxFuture<'a, Result<Vec<UsageRow>, LedgerStoreError>>;
 
-    /// How many rows [`usage`](Self::usage) would give.
+    /// The number of rows that [`usage`](Self::usage) would return.
     ///
     /// # Errors
     ///
@@ -89,16 +88,16 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
         query: &'a UsageQuery,
     ) -> BoxFuture<'a, Result<Vec<PartRow>, LedgerStoreError>>;
 
-    /// Recounts the entries of all windows that began on `from` or later, and gives the accounts and the
-    /// daily sums that count otherwise.
+    /// Recounts the entries of all windows that began on `from` or later, and returns the accounts and daily sums that
+    /// differ.
     ///
     /// # Errors
     ///
     /// [`LedgerStoreError`].
     fn audit(&self, from: Date) -> BoxFuture<'_, Result<Vec<Imbalance>, LedgerStoreError>>;
 
-    /// Deletes at most `at_most` closed entries of days before `before`, and gives their number. Accounts and
-    /// daily usage stay.
+    /// Deletes at most `at_most` closed entries of days before `before`, and returns their number. Accounts and daily
+    /// usage stay.
     ///
     /// # Errors
     ///
@@ -106,19 +105,19 @@ pub trait LedgerStore: fmt::Debug + Send + Sync {
     fn prune(&self, before: Date, at_most: u32) -> BoxFuture<'_, Result<u64, LedgerStoreError>>;
 }
 
-/// Why a store of the ledger failed.
+/// The reason why a store of the ledger failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerStoreError {
-    /// It cannot be reached, or broke off; the operation can be repeated.
+    /// The store cannot be reached, or the connection broke; the operation can be repeated.
     #[error("the database is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A row breaks its rules; repeating the operation would not help.
+    /// A row violates a rule; repeating the operation would not help.
     #[error("the ledger cannot be read or written")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl LedgerStoreError {
-    /// An error that may pass.
+    /// Makes an error that may pass.
     pub(crate) fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unavailable(source.into())
     }

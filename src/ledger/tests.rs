@@ -35,22 +35,22 @@ use crate::random::{Random, SeededRandom};
 use crate::telemetry::metrics::{Metrics, MetricsSettings};
 use crate::units::{Currency, Money, Tokens, Usage};
 
-/// How many seeds a run of the tests takes.
+/// The number of seeds in a test run.
 const SEEDS: u64 = 10_000;
 
-/// How many runs go on at once.
+/// Runs in parallel.
 const THREADS: usize = 2;
 
 /// Steps of a seed.
 const STEPS: u64 = 40;
 
-/// Where the clocks start: a little before the midnight that ends a month.
+/// The clocks start shortly before the midnight that ends a month.
 const START: Duration = Duration::from_secs(1_777_593_600 - 5);
 
 const SETTINGS: LedgerSettings =
     LedgerSettings { lease_ms: 30_000, retention_days: 400, time_zone: Calendar::UTC };
 
-/// The end that was wanted for an entry, and whether the process that wanted it died afterwards.
+/// The intended end of an entry, and whether its process died afterwards.
 #[derive(Debug, Clone)]
 struct Wanted {
     state: EntryState,
@@ -58,7 +58,7 @@ struct Wanted {
     owner: usize,
 }
 
-/// What a call of a process heard.
+/// The reply that a call received.
 type Heard = (usize, Result<Reservation, ReserveError>);
 
 /// One process.
@@ -78,7 +78,7 @@ struct Run {
     store: Arc<FakeLedgerStore>,
     processes: Vec<Process>,
     tasks: JoinSet<()>,
-    /// Reservations that were granted, by the number of the process, until they are picked up.
+    /// Granted reservations by the number of their process, until they are picked up.
     granted: Arc<Mutex<Vec<Heard>>>,
     wanted: HashMap<Uuid, Wanted>,
     dead: Vec<usize>,
@@ -98,7 +98,7 @@ fn budgets() -> Budgets {
     }
 }
 
-/// Shared by all runs, of which none looks at them: making them takes longer than a run.
+/// Shared by all runs, because making metrics takes longer than a run. No run reads them.
 fn metrics() -> Arc<Metrics> {
     static METRICS: LazyLock<Arc<Metrics>> =
         LazyLock::new(|| Arc::new(Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap()));
@@ -110,7 +110,7 @@ fn usage(tokens: u64) -> Usage {
 }
 
 impl Process {
-    /// A round of heartbeats, and what comes after it.
+    /// Runs a round of heartbeats and the reaper.
     async fn round(&mut self) {
         self.ledger.context.instance.round(&mut self.expiry).await;
         self.reaper.reap().await;
@@ -139,7 +139,7 @@ impl Run {
         run.store.let_decide(move || match chance.next_u64() % 40 {
             0..4 => Fate::Lost,
             4..8 => Fate::AnswerLost,
-            // Before and after its answer is given up, and after all callers have gone.
+            // The commit lands before its answer is given up, after that, or after all callers have left.
             8 => Fate::Late(Duration::from_millis(chance.next_u64() % 12_000)),
             _ => Fate::Posted,
         });
@@ -150,7 +150,7 @@ impl Run {
         self.random.next_u64() % most
     }
 
-    /// Starts a process; where the store does not answer, it tries until it does.
+    /// Starts a process; retries until the store answers.
     async fn start(&mut self) {
         let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + START));
         let seed = self.random.next_u64();
@@ -165,7 +165,7 @@ impl Run {
         self.processes.push(Process { number, ledger, expiry, reaper, writer, clock, held });
     }
 
-    /// One thing that happens.
+    /// Performs one random step.
     async fn step(&mut self) {
         let count = self.processes.len() as u64;
         let which = usize::try_from(self.below(count)).unwrap();
@@ -181,7 +181,7 @@ impl Run {
             }
             _ => {}
         }
-        // Virtual time, in which the writers and callers have their turns.
+        // Advances virtual time, so that the writers and callers run.
         tokio::time::sleep(Duration::from_millis(self.below(120))).await;
         self.pick_up();
         self.check();
@@ -208,7 +208,7 @@ impl Run {
         });
     }
 
-    /// Gives reservations to the processes that asked; those of the dead are lost with them.
+    /// Hands reservations to the processes that asked; those of dead processes are lost.
     fn pick_up(&mut self) {
         let granted = std::mem::take(&mut *self.granted.lock().unwrap());
         for (number, answer) in granted {
@@ -256,18 +256,18 @@ impl Run {
         self.wanted.insert(id, Wanted { state, bill, owner });
     }
 
-    /// Ends a process without a word, and starts another.
+    /// Kills a process and starts another.
     async fn crash(&mut self, which: usize) {
         let process = self.processes.swap_remove(which);
         process.writer.abort();
         self.dead.push(process.number);
-        // The writer is gone, so what is dropped here tells nobody.
+        // The writer is gone, so dropping these reservations posts nothing.
         tokio::task::yield_now().await;
         drop(process);
         self.start().await;
     }
 
-    /// What must be true at every moment.
+    /// Checks the invariants that must hold at every moment.
     fn check(&self) {
         let tables = self.store.tables();
         for (key, account) in &tables.accounts {
@@ -286,7 +286,7 @@ impl Run {
         }
     }
 
-    /// The faults end, and everything comes to its end.
+    /// Ends the faults and lets all work finish.
     async fn finish(&mut self) {
         self.store.let_decide(|| Fate::Posted);
         tokio::time::sleep(Duration::from_secs(30)).await;
@@ -315,19 +315,19 @@ impl Run {
                 self.dead.contains(&wanted.owner) && entry.state == EntryState::Unverified;
             assert!(is_done || died_with_it, "{entry:?} should be {wanted:?}");
         }
-        // An entry that is not known to have ended counts in full.
+        // An entry without a known end counts in full.
         for entry in tables.entries.values().filter(|entry| !self.wanted.contains_key(&entry.id)) {
-            // Released: its caller had given up before it heard.
+            // Released: its caller had given up before it received the reply.
             let ends = [EntryState::Unverified, EntryState::Released];
             assert!(ends.contains(&entry.state), "{entry:?}");
         }
     }
 }
 
-/// What the accounts should count, by the entries: granted, settled, reserved.
+/// The expected counts of the accounts, computed from the entries: granted, settled, reserved.
 fn recount(tables: &Tables) -> BTreeMap<AccountKey, [u64; 3]> {
     let mut counts: BTreeMap<AccountKey, [u64; 3]> = BTreeMap::new();
-    // A voided entry takes a name and counts nothing.
+    // A voided entry reserves an id and counts nothing.
     let counting = |entry: &&Entry| entry.charge.bound != Usage::default();
     for entry in tables.entries.values().filter(counting) {
         for period in Period::ALL {
@@ -347,13 +347,13 @@ fn recount(tables: &Tables) -> BTreeMap<AccountKey, [u64; 3]> {
     counts
 }
 
-/// What they do count.
+/// The actual counts.
 fn counted(tables: &Tables) -> BTreeMap<AccountKey, [u64; 3]> {
     let counts = |account: &Account| [account.granted, account.settled, account.reserved];
     tables.accounts.iter().map(|(key, account)| (key.clone(), counts(account))).collect()
 }
 
-/// Runs a seed, and gives what the store holds in the end.
+/// Runs a seed, and returns the final content of the store.
 fn simulate(seed: u64) -> String {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().start_paused(true).build().unwrap().block_on(async {
@@ -366,7 +366,7 @@ fn simulate(seed: u64) -> String {
     })
 }
 
-/// Says which seed failed, since that is all that is needed to see it again.
+/// Prints the seed that failed, which suffices to reproduce the run.
 struct Naming(u64);
 
 impl Drop for Naming {

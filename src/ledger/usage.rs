@@ -21,7 +21,7 @@ pub struct UsageQuery {
 /// An invalid usage query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUsageQuery {
-    /// Not a day, or a text with more than a day.
+    /// The text is not exactly one day.
     #[error("must be a day like 2026-01-31")]
     Day,
     /// The first day is after the last day.

@@ -45,7 +45,7 @@ impl Period {
 /// One day or one month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
-    /// Whether it is a day or a month.
+    /// The period.
     pub period: Period,
     /// Its first day.
     pub starts_on: Date,

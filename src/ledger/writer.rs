@@ -1,23 +1,21 @@
-//! The one task of a process that posts to the ledger.
+//! The task that posts to the ledger, one for each process.
 //!
-//! The writer posts the operations that gathered during the last transaction as the next one (group commit):
-//! a lone call waits for one commit, a thousand concurrent calls share a few. Ends come before new reservations,
-//! since they make room for them. If the store lets ends linger, they wait a moment for a reservation, because
-//! nobody waits for them.
+//! While one transaction runs, operations gather, and the writer posts them as the next one (group commit): a lone call
+//! waits for one commit, a thousand concurrent calls share a few. Ends come before new reservations, since they make
+//! room for them. If the store lets ends linger, they wait a moment for a reservation, because no caller waits for
+//! them.
 //!
-//! The writer posts a batch without an answer again, unchanged, until an answer comes: every operation may be
-//! posted twice, and no spending is ever given up. Meanwhile callers wait, and are refused once their patience
-//! ends.
+//! The writer posts a batch without an answer again, unchanged, until an answer comes: every operation may be posted
+//! twice, and no spending is ever given up. Meanwhile callers wait, and are refused once their patience ends.
 //!
-//! A commit whose answer did not come may still land, even after its repeat was answered. A call that
-//! the repeat refused could then hold a bound that nobody ends. So the writer voids the entry of each
-//! such call: a late commit finds the name taken and is rolled back. If the call goes on waiting, it
-//! does so under a new name.
+//! A commit whose answer did not come may still land, even after its repeat was answered. A call that the repeat
+//! refused could then hold a bound that is never ended. So the writer voids the entry of each such call: a late commit
+//! finds the id taken and is rolled back. If the call continues to wait, it does so under a new id.
 //!
 //! If only calls in flight keep a call from fitting, the writer puts it back to the head of its tenant's line
-//! (`queue.rs`). It tries the call again when a call of the tenant ends here, and every 50 ms in any case: a call
-//! may have ended on another replica, a new day may have begun, a budget may have been raised, or the tenant may
-//! have been disabled, which ends the wait.
+//! (`queue.rs`). It tries the call again when a call of the tenant ends here, and every 50 ms in any case: a call may
+//! have ended on another replica, a new day may have begun, a budget may have been raised, or the tenant may have been
+//! disabled, which ends the wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,29 +39,30 @@ use crate::telemetry::metrics::LedgerStep;
 /// The most operations of one transaction.
 const LARGEST_BATCH: usize = 256;
 
-/// How often calls that wait are tried although none has ended here.
+/// How often waiting calls are tried if no call has ended here.
 const TRY_AGAIN_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a transaction may take before it is given up and posted anew.
 ///
-/// Longer than SQLite waits for its lock, so that a file that is only busy answers. Longer than callers wait, for
-/// whom a second try would come too late. Shorter than a stop waits for the last entries, so that a stop has time
-/// for a second try.
+/// It is longer than SQLite's wait for its lock, so that a file that is only busy answers. It is longer than callers
+/// wait, because a second try would come too late for them. It is shorter than the wait of a stop for the last entries,
+/// so that a stop has time for a second try.
 pub(crate) const POST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The pauses between tries at a database that is gone double from the first to the last of these.
+/// The first and the longest pause between tries during an outage of the database. Each pause is twice as long as the
+/// one before.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
-/// The task.
+/// The state of the task.
 #[derive(Debug)]
 pub(super) struct Writer {
     context: Arc<Context>,
     messages: mpsc::UnboundedReceiver<WriterMessage>,
-    /// Where reservations post their ends. Weak, so that the task ends with its last user.
+    /// The sender through which reservations post their ends. Weak, so that the task ends with its last user.
     inbox: mpsc::WeakUnboundedSender<WriterMessage>,
     ends: VecDeque<CallEnd>,
     requests: Queue<ReserveRequest>,
-    /// When all calls that wait are tried next. Set while there are any.
+    /// The time of the next try of waiting calls. Set while there are any.
     next_try: Option<Instant>,
     /// Callers that wait for ends, each with the number of `ends` before it.
     flushes: VecDeque<(usize, oneshot::Sender<()>)>,
@@ -82,11 +81,11 @@ struct Batch {
 #[derive(Debug)]
 struct Posted {
     outcomes: Vec<Result<Outcome, BrokenOperation>>,
-    /// Whether it was answered at the first try, so that no other commit of it can be under way.
+    /// Whether the first try was answered, so that no other commit of the batch can be in flight.
     at_once: bool,
 }
 
-/// An operation that the store will never take.
+/// An operation that the store will never accept.
 #[derive(Debug, Clone, Copy)]
 struct BrokenOperation;
 
@@ -120,7 +119,7 @@ impl Writer {
         }
     }
 
-    /// Waits for messages and takes in all that have arrived.
+    /// Waits for messages and receives all that have arrived.
     async fn gather(&mut self) -> bool {
         self.plan_next_try();
         if self.ends.is_empty() && !self.requests.is_ready() {
@@ -153,8 +152,8 @@ impl Writer {
         }
     }
 
-    /// Takes in all messages, also those of the tasks that can run now: under load that makes few large
-    /// transactions out of many small ones, and a lone call waits for nobody.
+    /// Receives all messages, including those of tasks that can run now. Under load, this turns many small transactions
+    /// into a few large ones. A lone call is not delayed.
     async fn take_in(&mut self) {
         tokio::task::yield_now().await;
         while let Ok(message) = self.messages.try_recv() {
@@ -162,7 +161,7 @@ impl Writer {
         }
     }
 
-    /// Waits for a reservation while there are only ends, for which nobody waits.
+    /// Waits for a reservation while there are only ends, which no caller waits for.
     async fn linger(&mut self) {
         let until = Instant::now() + self.context.store.linger();
         while self.requests.is_empty() && self.flushes.is_empty() && self.ends.len() < LARGEST_BATCH
@@ -188,7 +187,7 @@ impl Writer {
         }
     }
 
-    /// Answers the callers whose ends are posted by now, whatever has ended since.
+    /// Answers the callers whose ends are posted by now. Ends that came later do not delay the answer.
     fn answer_flushes(&mut self) {
         while let Some((0, _)) = self.flushes.front()
             && let Some((_, done)) = self.flushes.pop_front()
@@ -197,7 +196,7 @@ impl Writer {
         }
     }
 
-    /// Puts the next batch together: ends first, then requests, of the ready tenants in turn.
+    /// Builds the next batch: ends first, then requests of the ready tenants in turn.
     fn compose(&mut self) -> Batch {
         let mut batch = Batch::default();
         let ends = self.ends.len().min(LARGEST_BATCH);
@@ -219,8 +218,8 @@ impl Writer {
         batch
     }
 
-    /// Posts a batch until the store has taken it. If the store never will, each operation is posted
-    /// alone, so that one that breaks a rule does not stop the others.
+    /// Posts a batch until the store has accepted it. If the store never will, each operation is posted alone, so that
+    /// one that breaks a rule does not stop the others.
     async fn post(&mut self, operations: &[Operation]) -> Posted {
         let mut posted = self.post_whole(operations).await;
         if operations.len() > 1 && matches!(posted.outcomes[..], [Err(BrokenOperation)]) {
@@ -235,8 +234,8 @@ impl Writer {
         posted
     }
 
-    /// Posts operations together until the store has answered. One outcome, `BrokenOperation`, where it never
-    /// will take them.
+    /// Posts operations together until the store has answered. Returns the single outcome `BrokenOperation` if the
+    /// store will never accept them.
     async fn post_whole(&mut self, operations: &[Operation]) -> Posted {
         let [mut pause, longest] = PAUSES;
         let mut at_once = true;
@@ -308,8 +307,8 @@ impl Writer {
         self.put_back(waiting);
     }
 
-    /// Puts calls that must wait back to the heads of their lines, and informs all calls of these lines that
-    /// they wait: those behind the first are not tried before it fits.
+    /// Puts calls that must wait back to the heads of their lines, and informs all calls of these lines that they wait:
+    /// a later call is not tried before the first one fits.
     fn put_back(&mut self, waiting: Vec<(ReserveRequest, BudgetExceeded)>) {
         let mut lines: Vec<(Arc<str>, BudgetExceeded, Vec<ReserveRequest>)> = Vec::new();
         for (request, exceeded) in waiting {
@@ -326,8 +325,8 @@ impl Writer {
         }
     }
 
-    /// Voids the entry of a call whose reservation was not answered at the first try and refused at a later one,
-    /// so that nothing is ever held for it. The call gets a new name for the case that it goes on waiting.
+    /// Voids the entry of a call whose reservation was not answered at the first try and refused at a later one, so
+    /// that no late commit can reserve anything for it. The call gets a new id, in case it continues to wait.
     fn void(&mut self, request: &mut ReserveRequest) {
         let new = new_id(&*self.context.clock, &*self.context.random);
         let id = std::mem::replace(&mut request.id, new);
@@ -337,8 +336,8 @@ impl Writer {
         self.ends.push_back(CallEnd { operation, reply: None, at, _room: None });
     }
 
-    /// Counts a call at its bound if the ledger cannot take its end. If not even that is possible, the bound
-    /// stays reserved, and an operator has to look.
+    /// Counts a call at its bound if the ledger cannot accept its end. If even that fails, the bound stays reserved,
+    /// and an operator must resolve it.
     fn give_up(&mut self, end: CallEnd) {
         let id = end.operation.id();
         self.context.metrics.ledger_stuck();
@@ -351,15 +350,15 @@ impl Writer {
         self.ends.push_back(CallEnd { operation, reply: None, ..end });
     }
 
-    /// Reports a call whose end cannot be counted because its entry is gone with its reservation: a standby
-    /// without it took the primary's place, or a backup was restored.
+    /// Reports a call whose end cannot be counted because its entry and its reservation are gone: a standby without
+    /// them replaced the primary, or a backup was restored.
     fn report_lost(&self, operation: &Operation) {
         let tokens = match operation {
             Operation::Settle { bill, .. } | Operation::Clamp { bill, .. } => {
                 Some(bill.usage.total().get())
             }
             Operation::WriteOff { .. } => None,
-            // It cost nothing.
+            // The call cost nothing.
             Operation::Release { .. } | Operation::Void { .. } | Operation::Reserve { .. } => {
                 return;
             }

@@ -1,4 +1,4 @@
-//! Ends that wait for company.
+//! Ends that linger until a reservation shares their commit.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The tasks of a ledger: what they do with rows that they cannot handle, and how they end.
+//! The tasks of a ledger: how they handle invalid rows, and how they end.
 
 use super::super::books::{Books, Operation, Outcome};
 use super::*;
@@ -17,7 +17,7 @@ struct Opened {
 }
 
 impl Opened {
-    /// One after its first round.
+    /// A ledger after its first round.
     async fn new(store: FakeLedgerStore) -> Self {
         let (store, supervisor) = (Arc::new(store), Supervisor::default());
         let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH + START));
@@ -46,7 +46,7 @@ impl Opened {
         self.ledger.reserve(charge, budgets(), deadline).await
     }
 
-    /// A reservation that its process forgets.
+    /// A reservation that its process loses.
     async fn lost(&self, tokens: u64) -> Uuid {
         let reservation = self.reserve(tokens).await.unwrap();
         let id = reservation.id();
@@ -100,7 +100,7 @@ async fn a_round_goes_on_although_the_store_does_not_answer_one_of_its_questions
     let opened = Opened::new(FakeLedgerStore::default()).await;
     let call = opened.lost(1).await;
     opened.store.tables().entries.get_mut(&call).unwrap().instance = Uuid::nil();
-    // Its answer does not come before the next round is due.
+    // The answer does not arrive before the next round is due.
     let mut fates = vec![Fate::Late(Duration::from_mins(1)), Fate::Posted, Fate::Posted];
     opened.store.let_decide(move || fates.pop().unwrap_or(Fate::Posted));
     a_round().await;

@@ -3,10 +3,10 @@
 use super::*;
 use crate::ledger::budget::BudgetExceeded;
 
-/// As long as a test of waiting calls can take in virtual time.
+/// The longest that a test of waiting calls takes in virtual time.
 const LONG: Duration = Duration::from_mins(10);
 
-/// What a call heard.
+/// The reply that a call received.
 type Answer = Result<Reservation, ReserveError>;
 
 /// Processes on one store, whose tasks run as long as this lives.
@@ -33,7 +33,7 @@ impl Replicas {
         ledger
     }
 
-    /// Lets the process be busy with another tenant, without a pause as long as the time between two tries.
+    /// Keeps the process busy with another tenant. Its pauses are shorter than the time between two tries.
     fn keep_busy(&mut self, ledger: &Ledger) {
         let ledger = ledger.clone();
         self.tasks.spawn(async move {
@@ -45,7 +45,7 @@ impl Replicas {
         });
     }
 
-    /// What is held of the day.
+    /// The reserved amount of the day.
     fn reserved(&self, tenant: &str) -> u64 {
         let tables = self.store.tables();
         let of_day = tables.accounts.iter().filter(|(key, _)| {
@@ -55,7 +55,7 @@ impl Replicas {
     }
 }
 
-/// A call of so many tokens, that waits for so long.
+/// A call of so many tokens that waits for at most so long.
 async fn asked(ledger: &Ledger, tenant: &str, tokens: u64, patience: Duration) -> Answer {
     let charge = Charge {
         tenant: tenant.into(),
@@ -69,7 +69,7 @@ async fn asked(ledger: &Ledger, tenant: &str, tokens: u64, patience: Duration) -
     ledger.reserve(charge, budgets(), deadline).await
 }
 
-/// A call that waits in a task of its own, once it does.
+/// A call in a task of its own; returns once the call waits.
 async fn waiting(ledger: &Ledger, tokens: u64) -> JoinSet<Answer> {
     let (ledger, mut calls) = (ledger.clone(), JoinSet::new());
     calls.spawn(async move { asked(&ledger, "acme", tokens, LONG).await });
@@ -78,7 +78,7 @@ async fn waiting(ledger: &Ledger, tokens: u64) -> JoinSet<Answer> {
     calls
 }
 
-/// What a waiting call hears within a second.
+/// The reply that a waiting call receives within a second.
 async fn heard(calls: &mut JoinSet<Answer>) -> Answer {
     let answer = tokio::time::timeout(Duration::from_secs(1), calls.join_next()).await;
     answer.expect("it waits although there is room").unwrap().unwrap()
@@ -103,7 +103,7 @@ async fn room_that_was_freed_on_another_replica_is_found_however_busy_this_one_i
 async fn room_of_a_new_day_is_found_however_busy_the_process_is() {
     let mut replicas = Replicas::new();
     let ledger = replicas.start().await;
-    // Of the last day of a month, so that both windows begin anew.
+    // The last day of a month, so that both windows begin anew.
     let _held = asked(&ledger, "acme", 900, LONG).await.unwrap();
     let mut second = waiting(&ledger, 400).await;
     replicas.keep_busy(&ledger);
@@ -161,7 +161,7 @@ async fn a_tenant_with_many_calls_delays_another_by_no_whole_batch() {
         let ledger = ledger.clone();
         async move { asked(&ledger, tenant, 1, LONG).await }
     };
-    // The writer pauses before it posts the first call again, and meanwhile all others ask.
+    // The writer pauses before it posts the first call again. All other calls arrive meanwhile.
     let mut fates = vec![Fate::Lost];
     replicas.store.let_decide(move || fates.pop().unwrap_or(Fate::Posted));
     let mut calls = JoinSet::new();
@@ -169,7 +169,7 @@ async fn a_tenant_with_many_calls_delays_another_by_no_whole_batch() {
     tokio::time::sleep(Duration::from_millis(5)).await;
     (0..900).for_each(|_| drop(calls.spawn(ask("acme"))));
     tokio::time::sleep(Duration::from_millis(5)).await;
-    // It asks last, and its name is the last.
+    // Its request comes last, and its name sorts last.
     let _other = ask("zeta").await.unwrap();
     assert_eq!(replicas.store.tables().batches, 2);
     calls.join_all().await.into_iter().for_each(|answer| drop(answer.unwrap()));
@@ -187,7 +187,7 @@ async fn every_call_of_a_long_queue_is_told_that_it_waits_and_the_4097th_that_th
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
     let refused = std::iter::from_fn(|| calls.try_join_next()).collect::<Vec<_>>();
-    // One has found no room: the call that is held has the first of 4,096 places.
+    // One call has found no room: the reserved call has the first of 4,096 places.
     assert_eq!(refused.len(), 1, "of 4,096 that wait");
     assert_eq!(refused[0].as_ref().unwrap().as_ref().unwrap_err(), &ReserveError::Unavailable);
     drop(held.settle(bill(0)));
