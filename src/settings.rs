@@ -1,8 +1,8 @@
 //! The configuration: compiled-in defaults, then files, then the environment.
 //!
 //! `config/default.toml` is the only place of defaults, so the file that documents a setting also sets it. Each module
-//! owns the section it reads; this module finds the sources and merges them. An unknown key or a value that cannot work
-//! is an error that names the key: a limit without effect is worse than a service that does not start.
+//! owns the section it reads; this module finds the sources and merges them. An unknown key or an invalid value is an
+//! error that names the key: a limit without effect is worse than a service that does not start.
 
 mod discreet;
 mod trusted_file;
@@ -38,7 +38,7 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 /// The prefix of our environment variables.
 const ENVIRONMENT_PREFIX: &str = "OCR_GATEWAY";
 
-/// The largest upload limit in bytes. Memory would run out before a larger limit binds.
+/// The largest upload limit in bytes. Memory would run out before a larger limit takes effect.
 const LARGEST_BODY: u64 = 1 << 30;
 
 /// The largest limit of connections or requests at once: more than a machine has ports.
@@ -65,7 +65,7 @@ const VENDOR_KEY_VARIABLE: &str = "DASHSCOPE_API_KEY";
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Listeners, bodies, bounds of one request.
+    /// Listeners, bodies, limits of one request.
     pub server: ServerSettings,
     /// The database of tenants, keys and the ledger.
     pub database: DatabaseSettings,
@@ -111,13 +111,13 @@ pub struct ServerSettings {
     pub stream_keep_alive_ms: u64,
     /// Bytes of uploads held in memory at once.
     pub max_in_flight_bytes: Ceiling,
-    /// Requests worked on at once.
+    /// Requests processed at once.
     pub max_in_flight_requests: Ceiling,
     /// Open connections.
     pub max_connections: Ceiling,
     /// One tenant's largest share of the bytes and requests in flight, in percent.
     pub tenant_share_percent: u8,
-    /// How long a stopping replica still takes requests.
+    /// How long a stopping replica still accepts requests.
     pub drain_grace_ms: u64,
     /// Longest wait of a stop for requests in flight.
     pub drain_timeout_ms: u64,
@@ -149,7 +149,7 @@ impl ServerSettings {
         Duration::from_millis(self.request_timeout_ms)
     }
 
-    /// The limits of what may be in flight, as far as they are set.
+    /// The configured limits of the work in flight.
     pub const fn wanted_capacity(&self) -> Wanted {
         Wanted {
             bytes: self.max_in_flight_bytes,
@@ -160,7 +160,7 @@ impl ServerSettings {
         }
     }
 
-    /// How long a stopping replica still takes requests.
+    /// How long a stopping replica still accepts requests.
     pub const fn drain_grace(&self) -> Duration {
         Duration::from_millis(self.drain_grace_ms)
     }
@@ -190,13 +190,13 @@ pub struct DatabaseSettings {
     pub url: SecretString,
     /// A file with the address, in place of `url`.
     pub url_file: Option<PathBuf>,
-    /// Whether `serve` applies the migrations that are missing.
+    /// Whether `serve` applies missing migrations.
     pub migrate: bool,
-    /// Connections held at most.
+    /// The most connections.
     pub max_connections: NonZeroU32,
 }
 
-/// Settings that cannot be used.
+/// Invalid settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// A key is unknown or its value has the wrong type.
@@ -204,10 +204,10 @@ pub enum SettingsError {
     Key {
         /// The key as a path, `server.listen`.
         key: String,
-        /// What is wrong with it.
+        /// The fault.
         cause: String,
     },
-    /// The section `[redis]` cannot work.
+    /// The section `[redis]` is invalid.
     #[error(transparent)]
     Redis(#[from] LinkError),
     /// A source cannot be read. The cause is a text, because the error of the parser quotes its input.
@@ -216,11 +216,11 @@ pub enum SettingsError {
     /// A file named by a setting cannot be read.
     #[error("{key}: cannot read {}: {cause}", path.display())]
     File {
-        /// The key that names it.
+        /// The key of the setting.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         cause: std::io::Error,
     },
 }
@@ -232,11 +232,11 @@ impl From<ConfigError> for SettingsError {
 }
 
 impl Settings {
-    /// Reads the defaults, then `files` in their order, then this process's environment. Later values win.
+    /// Reads the defaults, then `files` in their order, then this process's environment. Later values take precedence.
     ///
     /// # Errors
     ///
-    /// [`SettingsError`] names the key and what is wrong with it.
+    /// [`SettingsError`] names the key and its fault.
     pub fn load(files: &[&Path]) -> Result<Self, SettingsError> {
         Self::load_with(files.iter().copied(), unicode_environment())
     }
@@ -269,7 +269,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// How to log that the settings are invalid: the section `[log]` if that can be read, or the defaults.
+    /// The log settings for reporting that the settings are invalid: the section `[log]` if it is valid, or else the
+    /// defaults.
     pub fn log_of_faulty(files: &[&Path]) -> LogSettings {
         let environment = unicode_environment();
         let sources = [given(files, environment.clone()), given(&[], environment)];
@@ -332,8 +333,8 @@ impl Settings {
         files.chain(self.upstream.warnings()).chain(network).chain(stop).collect()
     }
 
-    /// Checks all sections but the upstream's. That is checked when a client is made, because commands that only use the
-    /// database or a file need no key.
+    /// Checks all sections but the upstream's. The upstream's is checked when a client is made, because commands that
+    /// only use the database or a file need no key.
     fn validate(&self) -> Result<(), SettingsError> {
         let positive = [
             ("server.max_body_bytes", self.server.max_body_bytes),
@@ -391,7 +392,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Refuses bounds that can never bind because of another bound.
+    /// Refuses limits that can never take effect because of another limit.
     fn validate_bounds(&self) -> Result<(), SettingsError> {
         let server = &self.server;
         if server.max_body_bytes > LARGEST_BODY {
@@ -592,7 +593,7 @@ mod tests {
         assert!(error.starts_with("server.listen"), "{error}");
     }
 
-    /// A file that does not parse, its line, and what is told of it.
+    /// A file that does not parse, its line, and the reported message.
     fn of_file_that_does_not_parse(text: &str) -> SettingsError {
         let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
         file.write_all(text.as_bytes()).unwrap();
@@ -602,7 +603,7 @@ mod tests {
         error
     }
 
-    /// Everything that a log could show of an error.
+    /// All texts of an error that a log could show.
     fn chain(error: &SettingsError) -> String {
         let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
         let texts: Vec<_> = causes.map(|cause| format!("{cause}\n{cause:?}\n")).collect();
@@ -680,7 +681,7 @@ mod tests {
         assert!(error.ends_with("it is an address and not the path of a file"), "{error}");
         let error = of_file_that_does_not_parse("[database]\nurl = \"x\n").to_string();
         assert!(error.contains("line 2, column 9: invalid basic string, expected `\"`"), "{error}");
-        // A number that does not fit has no place.
+        // The message for a number out of range has no position.
         let error = of_file_that_does_not_parse("[server]\nx = 99999999999999999999\n").to_string();
         assert!(error.contains("number too large"), "{error}");
     }
@@ -752,7 +753,7 @@ mod tests {
             let variable = format!("OCR_GATEWAY__{section}__URL");
             let error = with_url_file(section, url, &[(&variable, url)]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name}.url_file: {name}.url is set")), "{error}");
-            // An empty variable is one that is not set.
+            // An empty variable counts as not set.
             assert!(with_url_file(section, url, &[(&variable, "")]).is_ok());
         }
     }

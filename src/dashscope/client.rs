@@ -38,7 +38,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError`] names the setting that cannot work.
+    /// [`ClientError`] names the invalid setting.
     pub fn new(
         settings: &UpstreamSettings,
         shared: Option<Arc<dyn SharedCells>>,
@@ -81,12 +81,12 @@ impl Client {
         self.dispatcher.call(permit, &request, deadline).await?.completion().await
     }
 
-    /// Makes the call for a streamed answer. The deadline holds until the answer begins; from then on
-    /// `upstream.stream_timeout_ms` holds.
+    /// Makes the call for a streamed answer. `deadline` limits the time until the answer begins; from then on
+    /// `upstream.stream_timeout_ms` does.
     ///
     /// # Errors
     ///
-    /// [`CallError`] says why nothing began.
+    /// [`CallError`] gives the reason why no answer began.
     pub async fn stream(
         &self,
         permit: Permit,
@@ -101,7 +101,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CallError`], with the upstream's own words if it objects to the request itself.
+    /// [`CallError`], with the upstream's own error body if it objects to the request itself.
     pub async fn send_dropin(
         &self,
         permit: Permit,
@@ -112,12 +112,12 @@ impl Client {
         self.dispatcher.call(permit, &request, deadline).await?.dropin().await
     }
 
-    /// Asks for leave to put a file of `tenant` for `model` into the provider's temporary storage. This spends
-    /// nothing.
+    /// Requests a policy for the upload of a file of `tenant` for `model` to the provider's temporary storage. This
+    /// spends nothing.
     ///
     /// # Errors
     ///
-    /// [`CallError`] says why there is none.
+    /// [`CallError`] gives the reason why there is none.
     pub async fn upload_policy(
         &self,
         model: &Model,
@@ -129,7 +129,7 @@ impl Client {
         upload_policy(pool, self.clock.as_ref(), (model, tenant), deadline, tab).await
     }
 
-    /// How each endpoint is reached, by its name: `without a proxy`, or by which one.
+    /// How each endpoint is reached, by its name: `without a proxy`, or through which one.
     pub fn ways(&self) -> Vec<(String, String)> {
         let endpoints = self.dispatcher.pool().endpoints().iter();
         endpoints
@@ -137,8 +137,8 @@ impl Client {
             .collect()
     }
 
-    /// Asks every endpoint for its list of models, which spends nothing, to see whether the address answers and accepts
-    /// the key. Returns the result by the endpoint's name. [`CheckError`] tells an operator what to correct.
+    /// Requests the list of models from every endpoint, which spends nothing, to check that the address answers and
+    /// accepts the key. Returns the result by the endpoint's name. [`CheckError`] says what an operator must correct.
     pub async fn check(&self) -> Vec<(String, Result<(), CheckError>)> {
         let mut found = Vec::new();
         for endpoint in self.dispatcher.pool().endpoints() {

@@ -10,21 +10,21 @@ use crate::json::Tree;
 /// The model's answer and its cost.
 #[derive(Clone, PartialEq)]
 pub struct Completion {
-    /// What the model wrote. Empty for a blank page.
+    /// The text that the model wrote. Empty for a blank page.
     pub text: String,
-    /// The text without fragments that the model repeated. Only DashScope's own protocol has it, and not always.
+    /// The text without fragments that the model repeated. Only DashScope's own protocol can have it.
     pub processed_text: Option<String>,
-    /// Text lines with their places: the result of the task `advanced_recognition`.
+    /// Text lines with their positions: the result of the task `advanced_recognition`.
     pub words: Option<Vec<Word>>,
     /// Named values: the result of the task `key_information_extraction`.
     pub kv_result: Option<Tree>,
-    /// Why the model stopped.
+    /// The reason why the model stopped.
     pub finish_reason: FinishReason,
-    /// What the answer cost.
+    /// The cost of the answer.
     pub receipt: Receipt,
 }
 
-/// What an answer cost and how it came about.
+/// The cost of an answer, and how it came about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Receipt {
     /// What the answer cost.
@@ -32,9 +32,9 @@ pub struct Receipt {
     /// The endpoint that answered.
     pub endpoint: String,
     /// Whether the upstream stated a possible bill. If not, `settlement` is the permit's bound, or more, marked
-    /// unverified: the answer was paid for, so it is delivered, and the ledger errs upwards.
+    /// unverified: the answer was paid for, so it is delivered, and the ledger counts the higher amount.
     pub verified: bool,
-    /// The upstream's id of the answer, for its support.
+    /// The upstream's id of the answer, for the vendor's support.
     pub request_id: Option<Code>,
     /// The number of attempts, that of this answer included.
     pub attempts: u32,
@@ -43,7 +43,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// How often the call was repeated.
+    /// The number of retries.
     pub const fn retries(&self) -> u32 {
         self.attempts.saturating_sub(1)
     }
@@ -60,12 +60,12 @@ pub struct Word {
     pub rotate_rect: Option<[f64; 5]>,
 }
 
-/// Why the model stopped writing.
+/// The reason why the model stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FinishReason {
-    /// It had no more to say.
+    /// The text is complete.
     Stop,
-    /// It reached `max_tokens`: the text is cut.
+    /// The text reached `max_tokens` and is cut.
     Length,
     /// An undocumented reason, or none.
     Other(Option<Code>),

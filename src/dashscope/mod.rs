@@ -1,20 +1,20 @@
-//! The one place that speaks to DashScope.
+//! The only module that communicates with DashScope.
 //!
-//! [`Client::call`] takes a [`Permit`](crate::admission::Permit) and returns a
-//! [`Completion`](completion::Completion) with its cost. The model, `max_tokens` and the tokens that the account's rate
-//! counts come from the permit and not from the [`Call`], so a call cannot cost more than was admitted.
-//! [`Client::stream`] asks for a streamed answer, and [`Client::send_dropin`] sends a request that a caller wrote in
-//! either protocol. Only callers of the last see the upstream's own words; others see codes and request ids.
+//! [`Client::call`] takes a [`Permit`](crate::admission::Permit) and returns a [`Completion`](completion::Completion)
+//! with its cost. The model, `max_tokens` and the tokens that the account's rate counts come from the permit and not
+//! from the [`Call`], so a call cannot cost more than was admitted. [`Client::stream`] requests a streamed answer, and
+//! [`Client::send_dropin`] sends a request that a caller wrote in either protocol. Only callers of the last one see the
+//! upstream's own error messages; others see codes and request ids.
 //!
 //! `call/dispatch.rs` is the loop that every call runs through. Each folder imports only from those above it:
 //!
-//! 1. `fault`: what a failure means, and whose fault it is.
-//! 2. `wire`: what goes over the connection, and how an answer or a stream is read.
+//! 1. `fault`: the meaning of a failure, and its cause.
+//! 2. `wire`: the data on the connection, and how an answer or a stream is read.
 //! 3. `pace`: when a call may leave, by the account's rate and a fair queue.
-//! 4. `pool`: to which endpoint it goes, and which endpoints are closed.
+//! 4. `pool`: the choice of an endpoint, and which endpoints are closed.
 //! 5. `call`: one call from its permit to its bill, with retries and streams.
 //!
-//! reqwest appears below this module and nowhere else in the service.
+//! Only this module uses reqwest.
 
 mod call;
 mod client;
@@ -35,7 +35,7 @@ pub use self::protocol::{Call, DropinCall, Image, Protocol, Task};
 pub use self::wire::check;
 pub use self::wire::transport::ClientError;
 
-/// The words of a recorded answer, for tests; none if the recordings are missing.
+/// The text of a recorded answer, for tests; `None` if the recordings are missing.
 #[cfg(test)]
 pub(crate) fn recorded_words(name: &str) -> Option<Vec<completion::Word>> {
     wire::answer::recorded(200, name)?.ok()?.words

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::units::Pixels;
 
-/// The two protocols that DashScope speaks (Model Studio, "Qwen-OCR API reference").
+/// The two protocols of DashScope (Model Studio, "Qwen-OCR API reference").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// OpenAI's chat completions.
@@ -40,16 +40,16 @@ pub struct Call {
     pub task: Option<Task>,
 }
 
-/// A picture as it is sent: encoded bytes, and the bounds of the size at which the model reads it.
+/// A picture as sent: encoded bytes, and the bounds of the size at which the model reads it.
 #[derive(Clone)]
 pub struct Image {
     /// The media type of the bytes, like `image/png`.
     pub media_type: &'static str,
     /// The encoded picture. It becomes Base64 only while it is sent.
     pub bytes: Bytes,
-    /// The least pixels that the model reads it at.
+    /// The minimum pixels at which the model reads it.
     pub min_pixels: Pixels,
-    /// The most pixels that the model reads it at.
+    /// The maximum pixels at which the model reads it.
     pub max_pixels: Pixels,
     /// Whether the model straightens a tilted picture.
     pub rotate: bool,
@@ -72,7 +72,8 @@ pub enum Task {
     FormulaRecognition,
     /// Named values.
     KeyInformationExtraction {
-        /// The names of the values and hints for them, at most three levels deep; none asks for all values.
+        /// The names of the values and hints for them, at most three levels deep; without a schema, the model returns
+        /// all values.
         result_schema: Option<Value>,
     },
 }
@@ -92,7 +93,7 @@ impl Task {
         tasks.into_iter().find(|task| task.as_str() == name)
     }
 
-    /// Whether its result can be streamed. Text can. Named values and places come beside the text, and their position
+    /// Whether its result can be streamed. Text can. Named values and positions come beside the text, and their place
     /// in a stream is not documented.
     pub const fn streams(&self) -> bool {
         !matches!(self, Self::AdvancedRecognition | Self::KeyInformationExtraction { .. })
@@ -114,14 +115,14 @@ impl Task {
 
 /// A request that a caller wrote in one of the protocols.
 ///
-/// It is sent as it is. The code that makes it must ensure that it costs no more than the permit's bound.
+/// It is sent unchanged. The code that makes it must ensure that it costs no more than the permit's bound.
 #[derive(Clone)]
 pub struct DropinCall {
     /// The protocol.
     pub protocol: Protocol,
     /// The body, in pieces.
     pub body: Vec<Bytes>,
-    /// Whether it asks for a stream. In the compatible protocol the body says so, too.
+    /// Whether it requests a stream. In the compatible protocol the body states it, too.
     pub stream: bool,
     /// Whether the upstream resolves addresses of its own temporary storage.
     pub resolves_oss: bool,

@@ -1,9 +1,9 @@
-//! The proxy between here and an endpoint, as the environment names it.
+//! The proxy for an endpoint, read from the environment.
 //!
 //! The rules are curl's: `HTTPS_PROXY` or `HTTP_PROXY` by the endpoint's scheme, else `ALL_PROXY`, unless `NO_PROXY`
 //! names the host; each also in lower case. reqwest would read the same variables, but it ignores one that it cannot
-//! parse, and the key would then be sent another way than the operator expects. So they are read here: a variable that
-//! cannot be parsed keeps the service from starting, and reqwest gets the one proxy that the operator is shown.
+//! parse, and the key would then take another route than the operator expects. So this module reads them: the service
+//! does not start if a variable cannot be parsed, and reqwest gets exactly the proxy that the operator is shown.
 //! Loopback addresses are never reached by a proxy.
 
 use std::collections::HashMap;
@@ -14,13 +14,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::host::is_loopback;
 
-/// The variables, in upper case. Each counts in lower case if that is not set.
+/// The variables, in upper case. The lower-case form counts if that is not set.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
 
 /// Replaces the part of a value that is not Unicode.
 const UNREADABLE: char = char::REPLACEMENT_CHARACTER;
 
-/// The proxies that the environment names. An address may hold a password.
+/// The proxies in the environment. An address may hold a password.
 #[derive(Debug, Clone, Default)]
 pub struct ProxyVariables {
     https: Variable,
@@ -36,7 +36,7 @@ struct Variable {
     value: SecretString,
 }
 
-/// A variable that names no proxy. Its value is not shown, since it may hold a password.
+/// A variable that holds no valid proxy. Its value is not shown, since it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {why}")]
 pub struct ProxyError {
@@ -49,10 +49,10 @@ pub struct ProxyError {
 pub(crate) enum Way {
     /// Without a proxy.
     Direct,
-    /// By this proxy.
+    /// Through this proxy.
     Proxy {
         intercept: Intercept,
-        /// The variable that names it.
+        /// The variable that sets it.
         variable: String,
     },
 }
@@ -80,7 +80,7 @@ impl ProxyVariables {
     ///
     /// # Errors
     ///
-    /// [`ProxyError`] names a variable that cannot be parsed, whether it concerns this endpoint or not.
+    /// [`ProxyError`] names a variable that cannot be parsed, even if it does not concern this endpoint.
     pub(crate) fn way_to(&self, base: &reqwest::Url) -> Result<Way, ProxyError> {
         for variable in [&self.https, &self.http, &self.all] {
             variable.check_address()?;
@@ -155,7 +155,7 @@ impl Variable {
 }
 
 impl Way {
-    /// Makes `http` use this way and no other.
+    /// Makes `http` use this route and no other.
     pub(crate) fn of(
         &self,
         http: reqwest::ClientBuilder,
@@ -187,7 +187,7 @@ impl Way {
     }
 }
 
-/// For operators, without the user name and the password.
+/// The proxy for operators, without the user name and the password.
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,8 @@
 //! The settings section `[upstream]`: endpoints, keys, timeouts, retries and queues.
 //!
-//! All defaults are in `config/default.toml`. [`UpstreamSettings::check`] refuses a value that cannot work, or would
-//! not do what its name says, and names the setting. The loader of the settings reads the API key from its file; this
-//! module reads no file.
+//! All defaults are in `config/default.toml`. [`UpstreamSettings::check`] refuses a value that is invalid or has no
+//! effect, and names the setting. The loader of the settings reads the API key from its file; this module reads no
+//! file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::proxy::ProxyVariables;
 use crate::catalog::Outlet;
 use crate::{host, label};
 
-/// After this time the vendor ends a call: `x-dashscope-timeout: 298` in its recorded answers.
+/// The vendor ends a call after this time: `x-dashscope-timeout: 298` in its recorded answers.
 const VENDOR_TIMEOUT_MS: u64 = 298_000;
 
 /// The settings section `[upstream]`.
@@ -35,7 +35,7 @@ pub struct UpstreamSettings {
     /// A file that holds only the key.
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
-    /// Several endpoints, instead of the one that the settings above describe.
+    /// Several endpoints, in place of the single one of the settings above.
     #[serde(default)]
     pub endpoints: Vec<EndpointSettings>,
     /// The model of a request that names none. Default `qwen-vl-ocr-2025-11-20`.
@@ -45,8 +45,8 @@ pub struct UpstreamSettings {
     pub first_byte_timeout_ms: u64,
     /// Milliseconds between two pieces of the answer. Default 60,000.
     pub idle_timeout_ms: u64,
-    /// Milliseconds of one attempt as a whole. Default 230,000; below the vendor's own 298,000, so that the gateway
-    /// knows which side ended the call.
+    /// Milliseconds of one attempt as a whole. Default 230,000; below the vendor's own 298,000, so that the gateway can
+    /// tell which side ended the call.
     pub total_timeout_ms: u64,
     /// Milliseconds from the beginning of a stream to its end. Default 600,000: the vendor ends a call that is not
     /// streamed after five minutes and advises to stream longer answers.
@@ -73,18 +73,18 @@ pub struct UpstreamSettings {
     pub key_cool_down_ms: u64,
     /// What happens to unknown members of a drop-in request. Default `refuse`.
     pub unknown_members: UnknownMembers,
-    /// The proxies that the environment names.
+    /// The proxies from the environment.
     #[serde(skip)]
     pub proxies: ProxyVariables,
 }
 
-/// What happens to an unknown member of a drop-in request, at the top of a body and in `parameters`.
+/// The handling of an unknown member of a drop-in request, at the top of a body and in `parameters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownMembers {
-    /// The request is refused.
+    /// Refuse the request.
     Refuse,
-    /// The member is sent as it is.
+    /// Send the member unchanged.
     Pass,
 }
 
@@ -105,16 +105,16 @@ pub struct EndpointSettings {
     #[serde(default)]
     pub api_key_file: Option<PathBuf>,
     /// The vendor's account of the key, if several endpoints share one: the vendor limits accounts and not keys, so
-    /// they share their rates, too. The endpoint's name, if absent.
+    /// they share their rates, too. Defaults to the endpoint's name.
     #[serde(default)]
     pub account: Option<String>,
     /// The share of the load, relative to the other endpoints. Default 1.
     #[serde(default = "one")]
     pub weight: u32,
-    /// Requests a minute of each model here; the model's own figure, if absent.
+    /// Requests a minute of each model here; defaults to the model's own figure.
     #[serde(default)]
     pub rpm: Option<u64>,
-    /// Tokens a minute of each model here; the model's own figure, if absent.
+    /// Tokens a minute of each model here; defaults to the model's own figure.
     #[serde(default)]
     pub tpm: Option<u64>,
     /// The models to call here; if empty, all that have a price in the region.
@@ -141,13 +141,13 @@ pub struct LimitSettings {
     pub tpm: Option<u64>,
 }
 
-/// A setting that cannot work.
+/// An invalid setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("upstream.{key}: {why}")]
 pub struct UpstreamSettingsError {
     /// The key within the section.
     pub key: String,
-    /// The reason, and a value that works. Never the value of a secret.
+    /// The reason, and a valid value. Never the value of a secret.
     pub why: String,
 }
 
@@ -170,7 +170,7 @@ fn wrong<T>(key: impl Into<String>, why: impl Into<String>) -> Result<T, Upstrea
 }
 
 impl UpstreamSettings {
-    /// The listed endpoints, or the one that the section itself describes.
+    /// The listed endpoints, or the single one of the section's own settings.
     pub fn pool(&self) -> Vec<EndpointSettings> {
         if !self.endpoints.is_empty() {
             return self.endpoints.clone();
@@ -201,15 +201,15 @@ impl UpstreamSettings {
         self.pool().into_iter().map(outlet).collect()
     }
 
-    /// Refuses settings that cannot work.
+    /// Checks all settings.
     ///
     /// # Errors
     ///
-    /// [`UpstreamSettingsError`] names the first key that is wrong.
+    /// [`UpstreamSettingsError`] names the first invalid key.
     pub fn check(&self) -> Result<(), UpstreamSettingsError> {
         let pool = self.pool();
         for (index, endpoint) in pool.iter().enumerate() {
-            // A single endpoint is described by the section's own settings.
+            // The section's own settings describe a single endpoint.
             let at = |key: &str| {
                 let alone = self.endpoints.is_empty();
                 if alone { key.to_owned() } else { format!("endpoints[{index}].{key}") }
@@ -235,13 +235,13 @@ impl UpstreamSettings {
     }
 
     /// Warnings about settings that work but should be changed: secrets that are sent unencrypted, and addresses that
-    /// cannot be DashScope's. There are none for this machine's own addresses.
+    /// cannot be DashScope's. Addresses of this machine draw no warnings.
     pub fn warnings(&self) -> Vec<String> {
         let of_endpoint = |(index, endpoint): (usize, EndpointSettings)| {
             let alone = self.endpoints.is_empty();
             let key =
                 if alone { "base_url".to_owned() } else { format!("endpoints[{index}].base_url") };
-            // An address that cannot be parsed keeps the service from starting.
+            // The service does not start if an address cannot be parsed.
             let base = endpoint.base().ok()?;
             let of_way = self.proxies.way_to(&base).ok().and_then(|way| way.warning());
             Some(warnings_of(&key, &base).chain(of_way).collect::<Vec<_>>())
@@ -377,7 +377,7 @@ impl EndpointSettings {
     fn check(&self) -> Result<(), UpstreamSettingsError> {
         self.base()?;
         self.authorization()?;
-        // These label metrics, log lines and answers.
+        // These names label metrics, log lines and answers.
         let account = self.account.as_ref().map(|account| ("account", account));
         for (key, text) in
             [("name", &self.name), ("region", &self.region)].into_iter().chain(account)
@@ -396,7 +396,7 @@ impl EndpointSettings {
         Ok(())
     }
 
-    /// The address of the endpoint without a slash at its end, and without the path of a protocol, which the vendor's
+    /// The address of the endpoint without trailing slashes, and without the path of a protocol, which the vendor's
     /// pages show as part of the address.
     ///
     /// User names, queries and fragments are refused: they would become part of the path of every call, or send the key
@@ -404,7 +404,7 @@ impl EndpointSettings {
     ///
     /// # Errors
     ///
-    /// If the address is not plain `http` or `https`.
+    /// The address is not plain `http` or `https`.
     pub(crate) fn base(&self) -> Result<reqwest::Url, UpstreamSettingsError> {
         let url = match reqwest::Url::parse(&self.base_url) {
             Ok(url) => url,

@@ -35,7 +35,7 @@ use crate::telemetry::levels::Levels;
 use crate::telemetry::metrics::{Metrics, MetricsSettings};
 use crate::units::{Pixels, Tokens, Usage};
 
-/// What every call here may be billed at most; 9,000 tokens in all.
+/// The maximum bill of every call here; 9,000 tokens in all.
 const BOUND: Usage =
     Usage { image: Tokens::new(728), text: Tokens::new(80), output: Tokens::new(8192) };
 
@@ -155,7 +155,7 @@ impl World {
         self.client.call(self.permit().await, call, self.clock.instant() + time).await
     }
 
-    /// What the check of the one endpoint finds.
+    /// The result of the check of the single endpoint.
     async fn check(&self) -> Result<(), CheckError> {
         self.client.check().await.remove(0).1
     }
@@ -226,7 +226,7 @@ async fn an_answer_without_a_bill_is_delivered_and_settled_at_the_bound() {
     assert_eq!(world.account(), (0, 9_000));
 }
 
-/// What one failure, seen again and again, comes to: label, attempts, tokens written off.
+/// The outcome of a failure that repeats: label, attempts, tokens written off.
 async fn outcome(step: Step) -> (&'static str, u32, u64) {
     let world = World::new(vec![step; 4]).await;
     let error = world.call().await.unwrap_err();
@@ -433,7 +433,7 @@ async fn an_endpoint_that_exceeds_its_own_time_is_left_alone() {
     assert_eq!(world.total("endpoint_state"), 1);
 }
 
-/// The bytes of a picture, and a flag that is set when they are let go.
+/// The bytes of a picture, and a flag that is set when they are dropped.
 struct Watched(Vec<u8>, Arc<AtomicBool>);
 
 impl AsRef<[u8]> for Watched {
@@ -462,7 +462,7 @@ async fn an_answer_before_the_request_was_read_ends_the_connection_and_lets_the_
         }
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the upload is let go");
-    // Only now does the upstream read on; the end comes long before that of the picture.
+    // The upstream reads on only now. The data ends long before the picture would.
     let read = world.upstream.rest_of_the_body().await;
     assert!(read < 9 << 20, "{read} bytes of it were sent all the same");
 }

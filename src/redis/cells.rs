@@ -1,4 +1,4 @@
-//! Small values that replicas share and change one after the other.
+//! Small values that replicas share and change by compare and set.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -14,12 +14,12 @@ static CELL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("cell.
 
 /// A store of small values, each of which is changed by compare and set.
 pub trait SharedCells: fmt::Debug + Send + Sync {
-    /// The value under `key`, empty where there is none, and the store's time since 1970; `None` while the
-    /// store is away. Takes no longer than the store's own timeout.
+    /// The value under `key`, empty if there is none, and the store's time since 1970; `None` while the store is
+    /// unavailable. Takes no longer than the store's own timeout.
     fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<(Vec<u8>, Duration)>>;
 
-    /// Replaces `old` by `new` for the time `keep`; false where the value is not `old` any more, `None`
-    /// while the store is away.
+    /// Replaces `old` by `new` for the time `keep`. False if the value is no longer `old`, `None` while the store is
+    /// unavailable.
     fn replace<'a>(
         &'a self,
         key: &'a str,
@@ -47,7 +47,7 @@ impl SharedCells for Link {
         keep: Duration,
     ) -> BoxFuture<'a, Option<bool>> {
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        // Repeated, it would find its own value and take that for another replica's.
+        // A repeated call would find its own value and mistake it for another replica's.
         let replace = CELL.on(key).arg(old).arg(new).arg(keep);
         Box::pin(async move { self.run(&replace).await })
     }

@@ -1,13 +1,13 @@
-//! The connection to Redis: every wait for it has a bound, and none begins while Redis is known to be away.
+//! The connection to Redis: every wait for it has a limit, and no call waits while Redis counts as away.
 //!
 //! All calls share one connection. A call waits at most `redis.timeout_ms`. A late answer is lost for its call and
-//! says little about the next one: Redis may have saved its data, or run one slow command. Redis counts as away
-//! after [`LATE_IN_A_ROW`] late answers without a timely one between them, and at once if it refuses a connection
-//! or a command. From then on calls do not wait, until a task has connected again. So an outage costs timeouts
-//! only at its beginning. The change of state at its beginning and at its end is logged.
+//! predicts little about the next one: Redis may have saved its data, or run one slow command. Redis counts as away
+//! after [`LATE_IN_A_ROW`] late answers without a timely one between them, and at once if it refuses a connection or a
+//! command. From then on calls do not wait, until a task has connected again. So an outage costs timeouts only at its
+//! beginning. The start and the end of an outage are logged.
 //!
 //! A connection that was merely closed (an idle one by a proxy, all of them by a restart) is no outage yet: it is
-//! opened again while the calls wait, within the same bound.
+//! opened again while the calls wait, within the same limit.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,17 +23,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use super::script::{Probe, ScriptCall};
 use super::settings::{LinkError, OnFailure, RedisSettings};
 
-/// How long opening a connection may take, TLS and a login included. No request waits for it longer
-/// than for an answer.
+/// How long opening a connection may take, TLS and a login included. A request waits for it no longer than for an
+/// answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The least time between two attempts to open a connection.
 const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Late answers in a row after which Redis counts as away. Concurrent calls wait for the same and count once.
+/// Late answers in a row after which Redis counts as away. Concurrent calls wait for the same event and count once.
 const LATE_IN_A_ROW: u32 = 3;
 
-/// A Redis and whether it answers.
+/// A Redis, and whether it answers.
 pub(super) struct RedisConnection {
     client: Client,
     probe: Probe,
@@ -44,16 +44,16 @@ pub(super) struct RedisConnection {
     lateness: Mutex<Lateness>,
 }
 
-/// How many answers in a row were late.
+/// The number of late answers in a row.
 #[derive(Debug, Default)]
 struct Lateness {
     in_a_row: u32,
-    /// When the last of them was given up.
+    /// The time at which the last of them was given up.
     noted_at: Option<Instant>,
 }
 
 impl Lateness {
-    /// Notes that a call of `asked_at` was given up at `now`; whether Redis counts as away by it.
+    /// Records that a call of `asked_at` was given up at `now`. Returns whether Redis counts as away now.
     fn note(&mut self, asked_at: Instant, now: Instant) -> bool {
         if self.noted_at.is_some_and(|noted_at| asked_at < noted_at) {
             return false;
@@ -65,21 +65,21 @@ impl Lateness {
 }
 
 struct LinkState {
-    /// Counts the changes: what happened to a connection says nothing of those after it.
+    /// Counts the changes: an event on one connection must not affect later ones.
     epoch: u64,
     reach: Reach,
 }
 
 enum Reach {
-    /// It answers here.
+    /// Redis answers over this connection.
     Up(MultiplexedConnection),
     /// The connection was closed and is being opened again; calls wait for it.
     Reconnecting,
-    /// It does not answer; calls do not wait.
+    /// Redis does not answer; calls do not wait.
     Down,
 }
 
-/// Why a call was not answered.
+/// The reason why a call was not answered.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error("no answer within {} ms", .0.as_millis())]
@@ -89,8 +89,8 @@ enum CommandError {
 }
 
 impl CommandError {
-    /// Whether it may pass by itself. Some codes of Redis, and a certificate that is not trusted, mean that its
-    /// settings and ours do not fit together, which does not pass.
+    /// Whether the error may pass by itself. Some error codes of Redis, and a certificate that is not trusted, mean
+    /// that its settings and ours do not match, which does not pass.
     fn is_outage(&self) -> bool {
         const FAULTS: [&str; 4] = ["ERR", "NOAUTH", "NOPERM", "WRONGPASS"];
         let Self::Redis(error) = self else { return true };
@@ -104,14 +104,14 @@ impl CommandError {
     }
 }
 
-/// Whether the received data is not as expected, such as a certificate or plain text for TLS.
+/// Whether the received data is not as expected, such as an untrusted certificate or plain text instead of TLS.
 fn is_invalid(error: &RedisError) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
 impl fmt::Debug for RedisConnection {
-    /// Without the client, whose address may hold a password.
+    /// Omits the client, whose address may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConnection").field("address", &self.address()).finish_non_exhaustive()
     }
@@ -122,7 +122,7 @@ impl RedisConnection {
     ///
     /// # Errors
     ///
-    /// [`LinkError::Url`] where the address cannot be understood.
+    /// [`LinkError::Url`] if the address is invalid.
     pub(super) fn new(
         settings: &RedisSettings,
         probe: Probe,
@@ -140,11 +140,11 @@ impl RedisConnection {
         })
     }
 
-    /// Connects for the first time, and makes sure that scripts run and may write.
+    /// Connects for the first time, and verifies that scripts run and may write.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Unreachable`] where they do not.
+    /// [`LinkError::Unreachable`] if they do not.
     pub(super) async fn open(&self) -> Result<(), LinkError> {
         let opened = self.connect().await;
         let connection = opened.map_err(|error| LinkError::Unreachable {
@@ -170,15 +170,15 @@ impl RedisConnection {
         }
     }
 
-    /// Where the Redis is, without name or password.
+    /// The address of the Redis, without name or password.
     pub(super) fn address(&self) -> String {
         self.client.get_connection_info().addr().to_string()
     }
 
-    /// Runs a script; `None` where Redis is away.
+    /// Runs a script; `None` while Redis is away.
     ///
-    /// Takes at most the timeout. A call that was not answered may have been counted all the same, so
-    /// one that would do harm twice is never sent again.
+    /// Takes at most the timeout. Redis may have counted a call that was not answered, so a call that must not run
+    /// twice is never sent again.
     pub(super) async fn run<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Option<T> {
         let asked_at = Instant::now();
         let deadline = asked_at + self.timeout;
@@ -213,7 +213,7 @@ impl RedisConnection {
         }
     }
 
-    /// Opens the connection again whenever there is none. Never ends.
+    /// Opens the connection again whenever it is closed. Never ends.
     pub(super) async fn keep(self: Arc<Self>) {
         let mut states = self.state.subscribe();
         let mut attempts = interval(CONNECT_INTERVAL);
@@ -231,10 +231,10 @@ impl RedisConnection {
         }
     }
 
-    /// A connection over which the script was run and could write: a replica that only reads, a user
-    /// without the right and a full memory show here and not at the next request.
+    /// A connection over which the script ran and wrote: a read-only replica, a user without the permission and a full
+    /// memory show here and not at the next request.
     async fn connect(&self) -> Result<MultiplexedConnection, CommandError> {
-        // Every wait has its bound here; the library's own would end others earlier.
+        // Every wait has its limit here; the library's own limit would end calls earlier.
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let probe = (self.probe)();
@@ -263,12 +263,12 @@ impl RedisConnection {
         }
     }
 
-    /// Notes that the connection of this epoch was closed.
+    /// Records that the connection of this epoch was closed.
     fn reconnect(&self, epoch: u64) {
         self.change(Reach::Reconnecting, |state| state.epoch == epoch);
     }
 
-    /// Notes that a call of `asked_at` got no answer in time over the connection of this epoch.
+    /// Records that a call of `asked_at` got no answer in time over the connection of this epoch.
     fn late(&self, epoch: u64, asked_at: Instant) {
         let is_away = self.lateness().note(asked_at, Instant::now());
         if is_away {
@@ -277,25 +277,25 @@ impl RedisConnection {
     }
 
     fn lateness(&self) -> MutexGuard<'_, Lateness> {
-        // A panic elsewhere leaves at worst a number of late answers.
+        // After a panic elsewhere, at worst the number of late answers is wrong.
         self.lateness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that over the connection of this epoch no answer comes, or one that refuses.
+    /// Records that the connection of this epoch gives no answer, or a refusal.
     fn lose(&self, epoch: u64, error: &CommandError) {
         if self.change(Reach::Down, |state| state.epoch == epoch) {
             self.log_away(error);
         }
     }
 
-    /// Notes that a closed connection cannot be opened again.
+    /// Records that a closed connection cannot be opened again.
     fn give_up_reconnecting(&self, error: &CommandError) {
         if self.change(Reach::Down, |state| matches!(state.reach, Reach::Reconnecting)) {
             self.log_away(error);
         }
     }
 
-    /// Notes that Redis answers.
+    /// Records that Redis answers.
     fn restore(&self, connection: MultiplexedConnection) {
         *self.lateness() = Lateness::default();
         let mut was_away = false;
@@ -325,7 +325,7 @@ impl RedisConnection {
         );
     }
 
-    /// Changes the state if it still is as `is_expected`; whether it was.
+    /// Changes the state if `is_expected` accepts the current one. Returns whether it did.
     fn change(&self, reach: Reach, is_expected: impl FnOnce(&LinkState) -> bool) -> bool {
         self.state.send_if_modified(|state| {
             let changes = is_expected(state);

@@ -1,4 +1,4 @@
-//! The link of a process: its one connection, and the task that opens it again.
+//! The Redis link of a process: one connection, and the task that opens it again.
 
 use std::sync::Arc;
 
@@ -15,22 +15,21 @@ use crate::supervisor::Supervisor;
 #[derive(Debug)]
 pub struct Link {
     connection: Arc<RedisConnection>,
-    /// Why it began without Redis.
+    /// The reason why the process started without Redis.
     away: Option<LinkError>,
     _reconnecting: AbortOnDropHandle<()>,
 }
 
 impl Link {
-    /// Connects. `probe` shows whether a new connection can be used, `up` tells whether Redis answers, and
-    /// `supervisor` watches the task that opens the connection again.
+    /// Connects. `probe` shows whether a new connection can be used, `up` shows whether Redis answers, and `supervisor`
+    /// watches the task that opens the connection again.
     ///
-    /// A Redis that is away is no error where `redis.on_failure` is `local`: the caller works without it until it is
-    /// there. [`Self::log_if_away`] logs that.
+    /// If `redis.on_failure` is `local`, an unreachable Redis is no error: the caller works without it until it is
+    /// reachable. [`Self::log_if_away`] logs that.
     ///
     /// # Errors
     ///
-    /// [`LinkError`] where there is no usable Redis: a service whose limits cannot be counted should not
-    /// start.
+    /// [`LinkError`] if there is no usable Redis: a service whose limits cannot be counted should not start.
     pub async fn connect(
         settings: &RedisSettings,
         probe: Probe,
@@ -45,35 +44,35 @@ impl Link {
                 None
             }
         };
-        // A stop need not wait for this task: it ends with the link.
+        // On shutdown the service need not wait for this task: it ends with the link.
         let keeping = supervisor.spawn("connection to Redis", Arc::clone(&connection).keep());
         Ok(Self { connection, away, _reconnecting: AbortOnDropHandle::new(keeping) })
     }
 
-    /// Logs that Redis was away from the start, unless it has come back. It is apart from [`Self::connect`],
-    /// because a start that waits for the database connects again and again.
+    /// Logs that Redis was away at the start, unless it has come back. This is separate from [`Self::connect`], because
+    /// a start that waits for the database connects again and again.
     pub fn log_if_away(&self) {
         if let Some(error) = &self.away {
             self.connection.log_if_away(error);
         }
     }
 
-    /// What happens to requests while Redis does not answer.
+    /// The handling of requests while Redis does not answer.
     pub fn on_failure(&self) -> OnFailure {
         self.connection.on_failure()
     }
 
-    /// Runs a script; `None` where Redis is away. Takes `redis.timeout_ms` at most.
+    /// Runs a script; `None` while Redis is away. Takes `redis.timeout_ms` at most.
     pub async fn run<T: FromRedisValue>(&self, call: &ScriptCall<'_>) -> Option<T> {
         self.connection.run(call).await
     }
 }
 
-/// Connects once and gives the address; for `ocr-gateway check`.
+/// Connects once and returns the address; for `ocr-gateway check`.
 ///
 /// # Errors
 ///
-/// [`LinkError`] says what to mend.
+/// [`LinkError`] gives the reason and the remedy.
 pub async fn check(settings: &RedisSettings, probe: Probe) -> Result<String, LinkError> {
     let unseen = IntGauge::new("unseen", "Not registered.");
     let unseen = unseen.map_err(|error| LinkError::Url(error.to_string()))?;

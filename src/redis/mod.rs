@@ -1,9 +1,9 @@
 //! The link to the Redis that all replicas share.
 //!
-//! [`link::Link`] runs scripts within a bound of time and knows whether Redis answers. [`cells`] keeps small
-//! values in it. What a script counts is the business of its caller: the rate limits bring their own.
+//! [`link::Link`] runs scripts with a timeout and tracks whether Redis answers. [`cells`] stores small values in it.
+//! Each caller brings its own scripts, as the rate limits do.
 //!
-//! Needs Redis 5, Valkey, or a server that speaks their protocol and runs Lua; one primary, not a cluster.
+//! Needs Redis 5, Valkey, or a server that supports their protocol and runs Lua; one primary, not a cluster.
 
 pub mod cells;
 pub mod link;

@@ -14,7 +14,7 @@ pub struct ScriptCall<'a> {
     may_repeat: bool,
 }
 
-/// A call that writes, by which the link tries a new connection.
+/// A call that writes, with which the link tests a new connection.
 pub type Probe = fn() -> ScriptCall<'static>;
 
 impl Script {
@@ -37,8 +37,8 @@ impl ScriptCall<'_> {
         self
     }
 
-    /// Sends the call a second time where the connection closed before its answer came. Only for a call
-    /// that does no harm when Redis runs it twice.
+    /// Sends the call a second time if the connection closed before its answer came. Only for a call that Redis may run
+    /// twice.
     #[must_use]
     pub const fn repeatable(mut self) -> Self {
         self.may_repeat = true;
@@ -55,7 +55,7 @@ impl ScriptCall<'_> {
         self.invocation.load_async(connection).await.map(|_hash| ())
     }
 
-    /// Runs the script, loading it first where Redis does not know it.
+    /// Runs the script, loading it first if Redis does not have it.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         connection: &mut MultiplexedConnection,

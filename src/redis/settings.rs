@@ -9,30 +9,30 @@ use serde::Deserialize;
 
 use crate::host::is_loopback;
 
-/// The longest answer time that can be asked for, in milliseconds: every request waits for Redis.
+/// The longest timeout that can be set, in milliseconds: every request waits for Redis.
 const LONGEST_TIMEOUT_MS: u64 = 10_000;
 
-/// The section `[redis]`. Each key's meaning and default stand in `config/default.toml`.
+/// The section `[redis]`. `config/default.toml` has the meaning and default of each key.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisSettings {
     /// `redis://`, `rediss://` or `redis+unix://`; empty: no Redis. May hold a password.
     pub url: SecretString,
-    /// A file with the address, in place of `url`. The reader of the settings puts its content there.
+    /// A file with the address, in place of `url`. The settings reader replaces it by its content.
     pub url_file: Option<PathBuf>,
     /// Longest wait for an answer.
     pub timeout_ms: u64,
-    /// What happens to requests while Redis does not answer.
+    /// The handling of requests while Redis does not answer.
     pub on_failure: OnFailure,
 }
 
-/// What happens to requests under a rate limit while Redis does not answer.
+/// The handling of requests under a rate limit while Redis does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum OnFailure {
-    /// They are refused.
+    /// Refuse them.
     Closed,
-    /// This process counts them by itself: each replica allows a whole quota.
+    /// Count them in this process alone: each replica allows a whole quota.
     Local,
 }
 
@@ -51,10 +51,10 @@ impl TryFrom<String> for OnFailure {
 /// A Redis that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The address cannot be understood.
+    /// The address is invalid.
     #[error("redis.url: {0}; give redis://HOST:PORT, rediss://HOST:PORT or redis+unix:///SOCKET")]
     Url(String),
-    /// The bound of an answer makes no sense.
+    /// The timeout is invalid.
     #[error("redis.timeout_ms: {0} is not between 1 and {LONGEST_TIMEOUT_MS}")]
     Timeout(u64),
     /// No usable server answers there.
@@ -63,34 +63,34 @@ pub enum LinkError {
          redis.url empty to count rate limits in each process"
     )]
     Unreachable {
-        /// Where it should be.
+        /// The address.
         address: String,
-        /// What happened, in its own words.
+        /// The error message.
         cause: String,
-        /// Whether it may pass by itself: nobody answers, or Redis takes no commands now. A refused password
-        /// does not.
+        /// Whether the error may pass by itself: no answer, or Redis accepts no commands now. A refused password does
+        /// not pass.
         is_outage: bool,
     },
 }
 
 impl LinkError {
-    /// Whether it may pass by itself.
+    /// Whether the error may pass by itself.
     pub const fn is_outage(&self) -> bool {
         matches!(self, Self::Unreachable { is_outage: true, .. })
     }
 }
 
 impl RedisSettings {
-    /// Whether a Redis shall be used at all.
+    /// Whether Redis is configured.
     pub fn is_configured(&self) -> bool {
         !self.url.expose_secret().is_empty()
     }
 
-    /// Refuses values that cannot work, without connecting.
+    /// Checks the values without connecting.
     ///
     /// # Errors
     ///
-    /// [`LinkError`] names the key.
+    /// [`LinkError`] names the invalid key.
     pub fn validate(&self) -> Result<(), LinkError> {
         if !(1..=LONGEST_TIMEOUT_MS).contains(&self.timeout_ms) {
             return Err(LinkError::Timeout(self.timeout_ms));
@@ -101,7 +101,7 @@ impl RedisSettings {
         Ok(())
     }
 
-    /// A warning where a password goes to another machine unencrypted.
+    /// A warning if a password is sent unencrypted to another machine.
     pub fn warning(&self) -> Option<String> {
         let client = self.is_configured().then(|| self.client().ok())??;
         let information = client.get_connection_info();
@@ -116,7 +116,7 @@ impl RedisSettings {
         Duration::from_millis(self.timeout_ms)
     }
 
-    /// The library's messages of an address do not repeat it, so no password can be in them.
+    /// The library's messages do not repeat the address, so they contain no password.
     pub(super) fn client(&self) -> Result<Client, LinkError> {
         Client::open(self.url.expose_secret()).map_err(|error| LinkError::Url(error.to_string()))
     }

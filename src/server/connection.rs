@@ -1,11 +1,11 @@
-//! One accepted connection, with the time limits and the close that hyper leaves to its caller.
+//! One accepted connection, with the time limits and the graceful close that hyper leaves to its caller.
 //!
 //! A client that does not read its answer would hold the connection for ever, so a write without progress for some time
-//! is an error. A request may be refused before its body is read. To close a socket with unread data resets the
+//! is an error. A request may be refused before its body is read. Closing a socket with unread data resets the
 //! connection, and a client that is still sending sees the reset instead of the refusal. So the connection is drained
-//! for a moment before it is closed, as nginx's `lingering_close` does.
+//! for a moment before it is closed, as with nginx's `lingering_close`.
 //!
-//! hyper does not look at a client while its request is processed. [`ClientWatch`] tells whether the client has closed
+//! hyper does not watch a client while its request is processed. [`ClientWatch`] reports whether the client has closed
 //! its side or reset the connection.
 
 use std::io;
@@ -57,8 +57,8 @@ pub(super) struct ClientWatch(Arc<OwnedReadHalf>);
 impl ClientWatch {
     /// Completes when the client has closed its sending side or reset the connection.
     pub(super) async fn half_closed(&self) {
-        // The interest in urgent data, which nobody sends, includes the end of reading and excludes readable data before
-        // it.
+        // The interest in urgent data, which no client sends, includes the end of reading and excludes readable data
+        // before it.
         self.until(Interest::PRIORITY).await;
     }
 
@@ -70,7 +70,7 @@ impl ClientWatch {
     async fn until(&self, interest: Interest) {
         let stream: &TcpStream = self.0.as_ref().as_ref();
         if stream.ready(interest).await.is_err() {
-            // The socket cannot be watched any more.
+            // The socket can no longer be watched.
             std::future::pending::<()>().await;
         }
     }
@@ -91,7 +91,7 @@ impl Connection {
         Self { open: Some(open), patience, stalled: None, closing }
     }
 
-    /// Watches its client.
+    /// A watch on its client.
     pub(super) fn watched(&self) -> Option<ClientWatch> {
         self.open.as_ref().map(|open| ClientWatch(Arc::clone(&open.reading)))
     }
@@ -148,7 +148,7 @@ async fn drain(OpenSocket { reading, mut writing, place }: OpenSocket) {
         // Closing now would reset the connection before the client has read the answer.
         std::future::pending::<io::Result<()>>().await
     };
-    // Until the client closes, the time is over, or another connection takes the place.
+    // Drains until the client closes, the time is over, or another connection takes the place.
     let visit = place.visit();
     tokio::select! {
         _ = tokio::time::timeout(DRAIN_TIME, read_on) => {}

@@ -1,7 +1,8 @@
-//! Listeners, connections, and a stop that loses no request.
+//! Listeners, connections, and a graceful stop that loses no request.
 //!
-//! [`run`] takes its sockets and the signal to stop as arguments, so tests and the command share it. It does not use
-//! `axum::serve`, which has no time limit for headers, no limit of connections, and nothing of what `connection` adds.
+//! [`run`] takes its sockets and the stop signal as arguments, so tests and the command share it. It does not use
+//! `axum::serve`, which has no time limit for headers, no limit of connections, and none of the features of
+//! `connection`.
 //!
 //! A client may close its sending side after its request and is still answered ([`HalfClose`]). If a client resets its
 //! connection, its request is dropped.
@@ -50,8 +51,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// a request that is on its way.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// How long a stop waits until the ends of the last calls are in the ledger: longer than one transaction may take, so
-/// that there is time for a second.
+/// How long a stop waits until the ledger has the ends of the last calls: longer than one transaction may take, so that
+/// there is time for a second.
 const LAST_ENTRIES: Duration = Duration::from_secs(5);
 
 const _: () = assert!(POST_TIMEOUT.as_millis() < LAST_ENTRIES.as_millis());
@@ -71,7 +72,7 @@ pub struct Listeners {
 pub struct BoundAddresses {
     public: TcpSocket,
     metrics: std::net::TcpListener,
-    /// Both addresses, as the settings have them.
+    /// Both configured addresses.
     addresses: [SocketAddr; 2],
 }
 
@@ -80,7 +81,7 @@ impl BoundAddresses {
     ///
     /// # Errors
     ///
-    /// The address that cannot be bound, and why.
+    /// The address that cannot be bound, and the reason.
     pub async fn bind(settings: &ServerSettings) -> Result<Self, BindError> {
         let addresses = [settings.listen, settings.metrics_listen];
         let metrics = TcpListener::bind(addresses[1]).await.and_then(TcpListener::into_std);
@@ -111,7 +112,7 @@ impl BoundAddresses {
     ///
     /// # Errors
     ///
-    /// The address that cannot be listened on, and why.
+    /// The address that cannot be listened on, and the reason.
     pub fn listen(self) -> Result<Listeners, BindError> {
         let Self { public, metrics, addresses } = self;
         let public = public.listen(WAITING_CONNECTIONS);
@@ -125,7 +126,7 @@ impl BoundAddresses {
 /// A socket that is bound to the address and does not listen.
 fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As tokio does for a listener: the address of a process that has just ended is free at once.
+    // As tokio does for a listener: the address of a process that has just ended can be bound at once.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -170,9 +171,9 @@ pub async fn run(
     let public = Acceptor::new(settings, Arc::clone(&gateway.connections), &gateway.metrics);
     let metrics = Arc::new(Places::of_strangers(METRICS_CONNECTIONS));
     let metrics = Acceptor::new(settings, metrics, &gateway.metrics);
-    // Health stays visible while the rest drains, so this listener ends with this function.
+    // Health stays visible while the rest drains, so this listener ends last, with this function.
     let watch = gateway.supervisor.watch("metrics and health");
-    // If it cannot be served, the guard is dropped, and this replica ends.
+    // If the listener cannot be served, the guard is dropped, and this replica stops.
     let health = serve_on_thread(metrics, listeners.metrics, api::metrics_router(&gateway), watch)
         .inspect_err(|error| tracing::error!(%error, "metrics and health are not served"));
     let (draining, grace) = (Arc::clone(&gateway), settings.drain_grace());
@@ -202,7 +203,7 @@ pub async fn run(
     }
     let checked = gateway.supervisor.check();
     gateway.supervisor.let_end();
-    // The other replicas write off the calls that were not waited for, or the next start does.
+    // The other replicas, or the next start, write off the calls that the stop did not wait for.
     let closed = async {
         gateway.ledger.close().await;
         gateway.instance.close().await;
@@ -216,7 +217,7 @@ pub async fn run(
     checked
 }
 
-/// A server on a thread of its own. It stops when this is ended or dropped.
+/// A server on a thread of its own. It stops on `end` or when this is dropped.
 #[derive(Debug)]
 pub struct ThreadServer {
     over: DropGuard,
@@ -269,7 +270,7 @@ struct Acceptor {
     places: Arc<Places>,
     metrics: Arc<Metrics>,
     patience: Duration,
-    /// The tasks of connections. A stop does not wait for these but for requests and calls.
+    /// The tasks of connections. A stop waits not for these but for requests and calls.
     connections: TaskTracker,
     /// Connections that are closing after their last answer.
     closing: TaskTracker,
@@ -366,10 +367,10 @@ impl Acceptor {
                 () = visit.gives_way() => metrics.refused(NO_TENANT, "unknown_connection"),
             }
         };
-        // A task of its own, because the connection's task polls all that it waits for at each piece of a body.
+        // A task of its own, because the connection's task polls all its futures at each piece of a body.
         let watching = AbortOnDropHandle::new(self.connections.spawn(watching));
         self.connections.spawn(async move {
-            // A client that breaks off is logged with its request.
+            // A broken connection is logged with its request.
             tokio::select! {
                 _ = served => {}
                 _ = watching => {}

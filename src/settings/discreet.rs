@@ -1,11 +1,11 @@
 //! Messages about invalid settings. They go to the log and never quote a value, since any value may be a secret in the
-//! wrong place, as when the address of a database stands where its section is expected.
+//! wrong place. For example, a user may write the address of a database in place of its section.
 
 use std::error::Error;
 
 use config::ConfigError;
 
-/// Where texts of serde that quote a value go on with the expected one.
+/// The words with which serde's messages continue after a quoted value.
 const EXPECTED: &str = ", expected ";
 
 /// The message in place of a text that may quote a secret.
@@ -66,13 +66,13 @@ fn message(text: &str) -> String {
 }
 
 /// The message of the TOML parser without the line of the file that it quotes. The type of the error is private, so its
-/// text is split: the place, three lines that show it, the message.
+/// text is split: the position, three lines that show it, the message.
 fn parse(cause: &(dyn Error + 'static)) -> String {
     let text = cause.to_string();
     let mut lines = text.split('\n');
     let first = lines.next().unwrap_or_default();
     if !first.starts_with("TOML parse error at ") {
-        // An error without a place, such as a number out of range, is one line and quotes nothing.
+        // An error without a position, such as a number out of range, is one line and quotes nothing.
         return first.to_owned();
     }
     let message = lines.nth(3).unwrap_or_default();

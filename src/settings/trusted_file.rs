@@ -1,11 +1,11 @@
 //! Files that an operator trusts: those that hold a secret, and the configuration.
 //!
-//! A secret is read whole at the start, so its size is bounded. It must be a regular file: a pipe without a writer would
-//! block the start silently, and a device may never end.
+//! A secret is read whole at the start, so its size is bounded. It must be a regular file: a pipe without a writer
+//! would block the start silently, and a device may never end.
 //!
-//! Write access to such a file decides which account pays and where pictures go, so write access of others draws a
-//! warning. Read access draws none: Kubernetes mounts secrets with mode 0644 and Docker with 0444, in containers without
-//! other users.
+//! A user with write access to such a file controls which account pays and where pictures go, so write access of others
+//! draws a warning. Read access draws none: Kubernetes mounts secrets with mode 0644 and Docker with 0444, in
+//! containers without other users.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

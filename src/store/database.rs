@@ -15,7 +15,7 @@ pub(super) enum Database {
 }
 
 impl Database {
-    /// The statements whose text is this engine's own.
+    /// The statements whose text is specific to this engine.
     pub(super) const fn statements(&self) -> &'static Statements {
         match self {
             Self::Sqlite(_) => &sqlite::statements::STATEMENTS,
@@ -23,7 +23,7 @@ impl Database {
         }
     }
 
-    /// Runs a statement and gives the number of rows that it changed.
+    /// Runs a statement and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         purpose: Workload,

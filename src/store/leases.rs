@@ -43,7 +43,7 @@ fn name(instance: Uuid) -> String {
     instance.to_string()
 }
 
-/// A failed query as a store of instances reports it.
+/// Converts a failed query to an error of the lease store.
 fn failure(error: sqlx::Error) -> LeaseError {
     if rows::is_lasting(&error) {
         return LeaseError::Broken(error.into());

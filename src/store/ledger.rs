@@ -1,4 +1,4 @@
-//! The ledger in a database: all of it but posting, which each engine does in its own way (`posting`).
+//! The ledger in a database, except posting, which differs between the engines (`posting`).
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ impl LedgerStore for Database {
     ) -> BoxFuture<'a, Result<Vec<PartRow>, LedgerStoreError>> {
         Box::pin(async move {
             let [named, hour] = columns_of(division);
-            // Only names of columns are put into it.
+            // Only names of columns are inserted into it.
             let select = AssertSqlSafe((self.statements().usage_by)(named, hour));
             let read = rows::partial_usage;
             self.fetch(Workload::Report, select, values(query), read).await.map_err(failure)
@@ -135,7 +135,7 @@ impl LedgerStore for Database {
     }
 }
 
-/// The parameters of a question for usage.
+/// The parameters of a usage query.
 fn values(query: &UsageQuery) -> Vec<SqlValue> {
     let (from, to) = (query.from.to_string(), query.to.to_string());
     vec![from.into(), to.into(), query.tenant.as_deref().into()]

@@ -1,12 +1,12 @@
-//! The migrations that are compiled in, and how they compare with those of a database.
+//! The compiled-in migrations, and their comparison with those of a database.
 //!
-//! They are embedded with `include_str!` and handed to sqlx as a list: its `migrate!` macro would
-//! do the same, but needs the procedural macros that nothing else here needs. What the macro would
-//! add, that no file is forgotten, `tests/it/store.rs` proves.
+//! The migrations are embedded with `include_str!` and passed to sqlx as a list. Its `migrate!` macro would do the
+//! same, but needs procedural macros that no other code here needs. The macro would also ensure that no file is
+//! forgotten; `tests/it/store.rs` proves that instead.
 //!
-//! A database may have migrations that this program does not know. sqlx can only refuse all of them or
-//! pass over all of them. Here each one says in the database which programs run on the schema after it
-//! ([ADR 0020](../docs/adr/0020-expand-and-contract.md)), so [`schema`] decides before sqlx is asked.
+//! A database may have migrations that this program does not have. sqlx can only refuse all of them or ignore all of
+//! them. Here each migration records in the database which programs support the schema after it ([ADR
+//! 0020](../docs/adr/0020-expand-and-contract.md)), so [`schema`] decides before sqlx runs.
 
 use std::collections::BTreeMap;
 
@@ -16,32 +16,32 @@ use sqlx::migrate::{Migrate, MigrateError, MigrationType, Migrator};
 use super::error::StoreError;
 use super::options::Engine;
 
-/// sqlx's table of the migrations that were applied.
+/// sqlx's table of applied migrations.
 pub(super) const APPLIED: &str = "_sqlx_migrations";
 
-/// The number and the checksum of each migration that was applied.
+/// The number and the checksum of each applied migration.
 pub(super) const SELECT_APPLIED: &str =
     "SELECT version, checksum FROM _sqlx_migrations ORDER BY version";
 
-/// The table in which migrations say which programs run on the schema after them. Migration 8 makes it.
+/// The table in which migrations record which programs support the schema after them. Migration 8 creates it.
 pub(super) const COMPATIBILITY: &str = "schema_compatibility";
 
-/// The number of each migration that says so, and the last migration of the oldest program.
+/// The number of each migration with such a record, and the last migration of the oldest program.
 pub(super) const SELECT_COMPATIBILITY: &str =
     "SELECT version, oldest_compatible FROM schema_compatibility";
 
-/// How the schema of a database compares with the one that this program makes.
+/// How the schema of a database compares with the schema of this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaState {
-    /// It lacks these migrations, in their order.
+    /// The database lacks these migrations, in their order.
     Older(Vec<&'static str>),
-    /// It is the same.
+    /// The schemas are equal.
     Same,
-    /// It has more migrations, and each of them says that this program runs on the schema after it.
+    /// The database has more migrations, and each of them records that this program supports the schema after it.
     Newer {
         /// The last migration of the database.
         version: i64,
-        /// The last that this program knows.
+        /// The last migration of this program.
         known: i64,
     },
 }
@@ -59,23 +59,23 @@ pub(super) struct Migration {
 /// The migrations of a database.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// The number and the checksum of each that was applied, in their order.
+    /// The number and the checksum of each applied migration, in order.
     pub(super) applied: Vec<(i64, Vec<u8>)>,
-    /// By its number, the last migration of the oldest program that runs on the schema after it.
+    /// For each number, the last migration of the oldest program that supports the schema after it.
     pub(super) oldest_compatible: BTreeMap<i64, i64>,
 }
 
-/// Why migrations are not applied.
+/// The reason why migrations are not applied.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// The database is not one for this program.
+    /// This program does not support the database.
     Schema(StoreError),
     /// A migration, or the database, failed.
     Failed(MigrateError),
 }
 
 impl Refused {
-    /// The refusal in words that say what to mend.
+    /// The refusal, with the remedy.
     pub(super) fn told_of(self, engine: Engine) -> StoreError {
         match self {
             Self::Schema(error) => error,
@@ -102,18 +102,18 @@ impl From<sqlx::Error> for Refused {
     }
 }
 
-/// Whether some of the migrations that were `applied` are none of these. Only then does it matter what they say.
+/// Whether some of the `applied` migrations are not in this list. Only then do the records matter.
 pub(super) fn are_unknown(migrations: &[Migration], applied: &[(i64, Vec<u8>)]) -> bool {
     let is_known = |version| migrations.iter().any(|migration| migration.version == version);
     applied.iter().any(|(version, _)| !is_known(*version))
 }
 
-/// How a database with this history compares with a program that has these `migrations`.
+/// Compares a database with this history with a program that has these `migrations`.
 ///
 /// # Errors
 ///
-/// Where the program must not run on it: a migration has another text, or an unknown one does not say that
-/// this program runs on the schema after it.
+/// The program must not use the database: a migration has another text, or an unknown one does not record that this
+/// program supports the schema after it.
 pub(super) fn schema(
     migrations: &'static [Migration],
     history: &History,
@@ -135,7 +135,7 @@ pub(super) fn schema(
         return Err(StoreError::ForeignDatabase { version, missing: missing.join(", ") }.into());
     }
     for &version in &unknown {
-        // One that says nothing may have changed anything, whatever its number.
+        // An unknown migration without a record may have changed anything, even if its number is low.
         let oldest = history.oldest_compatible.get(&version).copied();
         let needed = oldest.unwrap_or_else(|| version.max(known + 1));
         if needed > known {
@@ -149,11 +149,11 @@ pub(super) fn schema(
     })
 }
 
-/// Applies those that are missing. The database must be older, as [`schema`] says: then sqlx finds none
-/// that it does not know.
+/// Applies the missing migrations. The database must be older, as [`schema`] determines: sqlx then finds no unknown
+/// one.
 ///
-/// By `run_direct`, which sqlx keeps out of its documentation: the future of the documented `run`
-/// is not `Send` in the eyes of the compiler ("implementation of `Acquire` is not general enough").
+/// This uses `run_direct`, which sqlx omits from its documentation: the compiler does not accept the future of the
+/// documented `run` as `Send` ("implementation of `Acquire` is not general enough").
 pub(super) async fn apply<C: Migrate>(
     migrations: &'static [Migration],
     connection: &mut C,
@@ -186,7 +186,7 @@ mod tests {
         Migration { version: 3, name: "third", sql: "SELECT 3" },
     ];
 
-    /// The history of a database with these migrations, of which some say who runs on them.
+    /// The history of a database with these migrations, some of which record the programs that support them.
     fn history(applied: &[i64], oldest_compatible: &[(i64, i64)]) -> History {
         let migrator = migrator(KNOWN);
         let checksum = |version| {

@@ -1,13 +1,13 @@
 //! The databases: SQLite in a file for one process, PostgreSQL for several replicas.
 //!
-//! A statement stands once if its text suits both engines (`tenants`, `ledger`), and otherwise in
+//! A statement exists once if both engines accept its text (`tenants`, `ledger`), and otherwise in
 //! `sqlite/statements.rs` and `postgres/statements.rs`. `tests/it/store.rs` and `tests/it/ledger.rs` test every promise
-//! on both. Queries are checked when they run and not when they are compiled: sqlx's checking macros need one
-//! database for each crate, and there are two here. Only this module uses sqlx, and rusqlite, which posts to the
-//! ledger in SQLite (docs/adr/0016-posting-on-sqlite.md).
+//! on both. Queries are checked at run time and not at compile time: sqlx's checking macros need one database for each
+//! crate, and there are two here. Only this module uses sqlx, and rusqlite, which posts to the ledger in SQLite
+//! (docs/adr/0016-posting-on-sqlite.md).
 //!
-//! Errors never show the address of a database, because it may hold a password, and a mistyped one
-//! may hold parts of it anywhere.
+//! Errors never show the address of a database, because it may hold a password, and a mistyped one may hold parts of it
+//! anywhere.
 
 mod database;
 mod error;
@@ -45,7 +45,7 @@ pub struct Store {
 ///
 /// # Errors
 ///
-/// [`StoreError`] where the address is not understood or nothing answers there.
+/// [`StoreError`] if the address is invalid or the database does not answer.
 pub async fn connect(url: &str, options: StoreOptions) -> Result<Store, StoreError> {
     let database = match url.split_once(':') {
         Some(("sqlite", _)) => Database::Sqlite(Sqlite::connect(url, options).await?),
@@ -74,7 +74,7 @@ pub fn warning(url: &str) -> Option<String> {
 }
 
 impl Store {
-    /// Which engine it is.
+    /// The engine of the database.
     pub const fn engine(&self) -> Engine {
         match self.database {
             Database::Sqlite(_) => Engine::Sqlite,
@@ -97,12 +97,12 @@ impl Store {
         Arc::new(self.database.clone())
     }
 
-    /// Applies the migrations that are missing, all or none. Replicas may call it at once. A database whose
-    /// schema is newer is left as it is.
+    /// Applies the missing migrations, all or none. Replicas may call it at once. A database whose schema is newer is
+    /// left unchanged.
     ///
     /// # Errors
     ///
-    /// As [`Store::schema`], and [`StoreError::Migration`] where a migration failed.
+    /// As [`Store::schema`], and [`StoreError::Migration`] if a migration failed.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let migrated = match &self.database {
             Database::Sqlite(sqlite) => sqlite.migrate().await,
@@ -111,12 +111,12 @@ impl Store {
         migrated.map_err(|refused| refused.told_of(self.engine()))
     }
 
-    /// How the schema of the database compares with the one that this program makes. Changes nothing.
+    /// How the schema of the database compares with the schema of this program. Changes nothing.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NewerDatabase`] and [`StoreError::ChangedMigration`] where this program must not run on
-    /// it, [`StoreError::Unreachable`] where the database does not answer.
+    /// [`StoreError::NewerDatabase`] and [`StoreError::ChangedMigration`] if this program must not use the database,
+    /// [`StoreError::Unreachable`] if the database does not answer.
     pub async fn schema(&self) -> Result<SchemaState, StoreError> {
         let (migrations, history) = match &self.database {
             Database::Sqlite(sqlite) => (sqlite::MIGRATIONS, sqlite.history().await),
@@ -127,7 +127,7 @@ impl Store {
         migrations::schema(migrations, &history).map_err(|refused| refused.told_of(self.engine()))
     }
 
-    /// Closes all connections, after the queries that run. SQLite tidies up its files then.
+    /// Closes all connections after the running queries. SQLite then cleans up its files.
     pub async fn close(&self) {
         match &self.database {
             Database::Sqlite(sqlite) => sqlite.close().await,

@@ -1,24 +1,24 @@
-//! How a database is used.
+//! Options of a database connection.
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// How a database is used, whichever it is.
+/// Options of a database connection, the same for both engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Connections at most; a database in memory has one.
+    /// The most connections; an in-memory database has one.
     pub max_connections: NonZeroU32,
     /// How long a query waits for a free connection, and the first connection for the database.
     pub acquire_timeout: Duration,
-    /// How a SQLite file that is not there is treated.
+    /// The handling of a missing SQLite file.
     pub missing_file: MissingFile,
 }
 
 impl Default for StoreOptions {
-    /// Ten connections, which is little beside the hundred of an untuned PostgreSQL, and ten seconds,
-    /// in which a busy disk opens a SQLite file. Requests do not wait that long: a key look-up gives up
-    /// after a second by itself. A missing file is made.
+    /// Ten connections, which is little beside the hundred of an untuned PostgreSQL, and ten seconds, in which a busy
+    /// disk opens a SQLite file. Requests do not wait that long: a key look-up has a timeout of a second. A missing
+    /// file is created.
     fn default() -> Self {
         const TEN: NonZeroU32 = NonZeroU32::new(10).unwrap();
         Self {
@@ -47,10 +47,10 @@ impl fmt::Display for Engine {
     }
 }
 
-/// How a SQLite file that is not there is treated.
+/// The handling of a missing SQLite file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MissingFile {
-    /// It is made, readable by its owner only; its folder must be there.
+    /// It is created, readable by its owner only; its folder must exist.
     Made,
     /// It is an error.
     Refused,

@@ -79,7 +79,7 @@ where
     })
 }
 
-/// The columns of a row, whichever engine gave it.
+/// The columns of a row of either engine.
 pub(super) trait Columns {
     /// A column of text; `None` for NULL.
     fn text(&self, column: &str) -> Result<Option<String>, sqlx::Error>;
@@ -120,8 +120,8 @@ where
 /// Reads one row.
 pub(super) type ReadRow<T> = fn(&dyn Columns) -> Result<T, sqlx::Error>;
 
-/// The statements whose text differs between the engines. PostgreSQL keeps ids in columns of type `uuid`, takes
-/// JSON apart by other functions, and adds sums as `numeric`, which SQLite does not have.
+/// The statements whose text differs between the engines. PostgreSQL keeps ids in columns of type `uuid`, unpacks JSON
+/// with other functions, and adds sums as `numeric`, which SQLite does not have.
 pub(super) struct Statements {
     pub(super) register_instance: &'static str,
     pub(super) raise_heartbeat: &'static str,

@@ -144,7 +144,7 @@ impl TenantStore for Database {
     }
 }
 
-/// A tenant's columns in the order in which the statements list them.
+/// A tenant's columns in the order of the statements.
 fn tenant_values(tenant: &Tenant) -> Vec<SqlValue> {
     vec![
         tenant.name.as_str().into(),
@@ -165,7 +165,7 @@ fn tenant_values(tenant: &Tenant) -> Vec<SqlValue> {
     ]
 }
 
-/// A failed query as a store of tenants reports it.
+/// Converts a failed query to an error of the tenant store.
 fn failure(error: sqlx::Error) -> TenantStoreError {
     if rows::is_unreadable(&error) {
         return TenantStoreError::Unreadable(error.into());

@@ -1,8 +1,7 @@
 //! Gauges that a scrape reads: usage, limits and budgets.
 //!
-//! Other modules count these already for their own purpose, so a gauge cannot drift from the count. Each scrape writes
-//! its own set: a tenant whose budget was removed has no series in the next scrape, and concurrent scrapes are
-//! independent.
+//! Other modules count these already for their own purpose, so a gauge always equals the count. Each scrape writes its
+//! own set: a tenant whose budget was removed has no series in the next scrape, and concurrent scrapes are independent.
 //!
 //! Budgets are shown for single tenants and never as a sum under `other`: an alert that divides the spending by the
 //! limit would mix different tenants.
@@ -31,9 +30,9 @@ pub struct Levels {
 /// A usage and its limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Level {
-    /// In use.
+    /// The amount in use.
     pub used: usize,
-    /// The most.
+    /// The maximum.
     pub limit: usize,
 }
 
@@ -42,7 +41,7 @@ pub struct Level {
 pub struct BudgetLevels {
     /// The budgets that are shown.
     pub shown: Vec<BudgetLevel>,
-    /// Tenants with budgets for which there was no room.
+    /// The number of tenants with budgets that are not shown.
     pub left_out: usize,
     /// When they were read; `None` before the first read.
     pub read_at: Option<SystemTime>,
@@ -51,7 +50,7 @@ pub struct BudgetLevels {
 /// One account of one tenant: a window, a unit, and its budget if it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BudgetLevel {
-    /// Whose.
+    /// The tenant.
     pub tenant: String,
     /// `day` or `month`.
     pub period: &'static str,

@@ -1,6 +1,6 @@
 //! Log lines: JSON for machines, text for a person at a terminal, always on standard error.
 //!
-//! Standard output belongs to commands whose output a script reads, so nothing is logged there.
+//! Standard output belongs to commands whose output a script reads, so it gets no log lines.
 
 use std::io::IsTerminal;
 
@@ -51,12 +51,12 @@ pub fn check(settings: &LogSettings) -> Result<(), InvalidFilter> {
     Ok(())
 }
 
-/// Installs the process-wide subscriber, and a panic hook that logs the place of a panic but not its message.
+/// Installs the process-wide subscriber, and a panic hook that logs the location of a panic but not its message.
 ///
 /// # Errors
 ///
-/// [`InvalidFilter`] when the filter cannot be parsed. A second call in one process is harmless: the
-/// first subscriber stays.
+/// [`InvalidFilter`] when the filter cannot be parsed. A second call in one process is harmless: the first subscriber
+/// stays.
 pub fn install(settings: &LogSettings) -> Result<(), InvalidFilter> {
     let filter = EnvFilter::builder().parse(&settings.filter)?;
     let lines = tracing_subscriber::fmt()
@@ -64,8 +64,8 @@ pub fn install(settings: &LogSettings) -> Result<(), InvalidFilter> {
         .with_timer(SystemTime)
         // Colours only for a person at a terminal.
         .with_ansi(std::io::stderr().is_terminal())
-        // tracing-subscriber writes such errors to standard error, and panics if that is what cannot be written, as after
-        // a terminal was closed or a log collector has ended.
+        // tracing-subscriber writes such errors to standard error, and panics if writing to standard error fails, as
+        // after a terminal was closed or a log collector has ended.
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let installed = match settings.format {
@@ -76,7 +76,7 @@ pub fn install(settings: &LogSettings) -> Result<(), InvalidFilter> {
         LogFormat::Text => lines.try_init(),
     };
     if installed.is_ok() {
-        // A panic message may quote data of a request, so only the place is logged.
+        // A panic message may quote data of a request, so only the location is logged.
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string).unwrap_or_default();
             tracing::error!(panic.location = place, "a task panicked");

@@ -1,9 +1,9 @@
-//! Every metric of the service: its name, its help, its labels, and the event that moves it.
+//! Every metric of the service: its name, its help, its labels, and the event that changes it.
 //!
 //! Callers name events (`tokens_spent`, `refused`). Their label values are constants of closed sets, names from the
-//! catalog, or a route's pattern. Only the label `tenant` is open: tenants past a bound are counted together as `other`,
-//! so that a scrape stays small with any configuration. Prometheus counters are floats by format; the exact amounts of
-//! money are in the ledger.
+//! catalog, or a route's pattern. Only the label `tenant` is open: tenants past a bound are counted together as
+//! `other`, so that a scrape stays small with any configuration. Prometheus counters are floats by format; the exact
+//! amounts of money are in the ledger.
 //!
 //! Gauges that only a scrape reads are in [`levels`](super::levels).
 
@@ -29,7 +29,7 @@ pub struct MetricsSettings {
     pub max_tenants: usize,
 }
 
-/// Why tokens were saved.
+/// The reason why tokens were saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Saving {
     /// The tenant's cap made the image smaller than the model's default would have.
@@ -47,7 +47,7 @@ impl Saving {
 /// The state of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointState {
-    /// It gets calls.
+    /// It receives calls.
     Closed,
     /// It failed and cools down.
     Open,
@@ -83,7 +83,7 @@ impl LedgerStep {
     }
 }
 
-/// A step of the upkeep of instances and of the ledger.
+/// A maintenance step of instances and of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerUpkeep {
     /// Sending a heartbeat, and reading those of the other instances.
@@ -169,7 +169,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// If two metrics have one name. A test of this module would show that.
+    /// Two metrics have one name. A test of this module would show that.
     pub fn new(settings: &MetricsSettings) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = Registrar { registry: &registry };
@@ -273,7 +273,7 @@ impl Metrics {
         self.tokens_unverified.with_label_values(&[tenant, model]).inc_by(bound.get());
     }
 
-    /// The same in money.
+    /// The same call in money.
     #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
     pub fn cost_unverified(&self, tenant: &str, model: &str, currency: Currency, cost: Money) {
         let labels = [self.label(tenant), model, currency.code()];
@@ -292,7 +292,7 @@ impl Metrics {
         self.tokens_above_bound.with_label_values(&[tenant, model]).inc_by(excess.get());
     }
 
-    /// A bill was beyond what a call can cost.
+    /// A bill exceeded the maximum of a call.
     pub fn bill_clamped(&self, tenant: &str, model: &str) {
         self.bills_clamped.with_label_values(&[self.label(tenant), model]).inc();
     }
@@ -350,7 +350,7 @@ impl Metrics {
         self.orphans_stuck.set(i64::try_from(calls).unwrap_or(i64::MAX));
     }
 
-    /// A step of looking after the ledger failed.
+    /// A maintenance step of the ledger failed.
     pub fn upkeep_failed(&self, step: LedgerUpkeep) {
         self.upkeep_failures.with_label_values(&[step.label()]).inc();
     }
@@ -392,7 +392,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// On a second call.
+    /// A second call.
     pub fn redis_up(&self) -> Result<IntGauge, prometheus::Error> {
         let new = Registrar { registry: &self.registry };
         new.gauge("redis_up", "Whether the Redis of the rate limits answers.")
@@ -402,7 +402,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// If a collector gave values that cannot be written.
+    /// A collector returned values that cannot be written.
     pub fn encode(&self, levels: &Levels) -> Result<Vec<u8>, prometheus::Error> {
         let mut families = self.registry.gather();
         families.extend(levels.families()?);
@@ -422,7 +422,7 @@ impl Drop for OpenStream {
     }
 }
 
-/// The bounded set of values of the label `tenant`, in the order of arrival.
+/// The bounded set of values of the label `tenant`, in the order of first use.
 #[derive(Debug)]
 struct TenantLabels {
     known: Mutex<HashSet<String>>,

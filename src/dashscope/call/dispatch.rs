@@ -1,9 +1,9 @@
 //! The loop of attempts that every call runs through.
 //!
-//! Before each attempt, the [`Pool`] finds an endpoint and waits for a slot there. After each failure the loop decides
-//! whose fault it was, what was billed, whether the call may be repeated, here or elsewhere, and whether time and retry
-//! budget are left. DashScope documents no idempotency key, so an attempt whose bill is unknown is repeated at most
-//! once, and no call is hedged. Once an answer begins, nothing is repeated: the caller may have seen it.
+//! Before each attempt, the [`Pool`] finds an endpoint and waits for a slot there. After each failure the loop
+//! determines the cause, the bill, whether the call may be repeated at this or another endpoint, and whether time and
+//! retry budget are left. DashScope documents no idempotency key, so an attempt whose bill is unknown is repeated at
+//! most once, and no call is hedged. Once an answer begins, nothing is repeated: the caller may have seen it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,12 +41,12 @@ pub(crate) struct Dispatcher {
     clock: Arc<dyn Clock>,
 }
 
-/// What all attempts of a call share.
+/// The state that all attempts of a call share.
 #[derive(Clone, Copy)]
 struct AttemptContext<'a> {
     request: &'a UpstreamRequest,
     room: &'a Arc<AnswerRoom>,
-    /// When the caller stops waiting.
+    /// The time at which the caller stops waiting.
     deadline: Instant,
 }
 
@@ -108,7 +108,7 @@ impl Dispatcher {
     ) -> Result<(Permit, Placement, Reception), CallError> {
         let mut failed = Vec::new();
         let mut last: Option<CallError> = None;
-        // Before anything is sent: an answer that was paid for must not be lost for lack of memory.
+        // Room is taken before anything is sent: an answer that was paid for must not be lost for lack of memory.
         let room = self.memory.room_for(permit.bound().output).map_err(CallFault::NoRoom)?;
         self.retry.deposit();
         self.queue(permit.tab(), progress);
@@ -117,7 +117,7 @@ impl Dispatcher {
             let search = Search { failed: &failed, first_only, deadline };
             let mut placement = match self.place(&permit, search).await {
                 Ok(placement) => placement,
-                // The upstream's last answer says more than that no endpoint is left.
+                // The upstream's last answer is a better explanation than "no endpoint is left".
                 Err(fault) => return Err(CallError::after(last, fault)),
             };
             if let Err(refusal) = permit.check_key().await {
@@ -161,14 +161,14 @@ impl Dispatcher {
         }
     }
 
-    /// Notes that the call waits to be sent from now on.
+    /// Marks the call as waiting to be sent from now on.
     fn queue(&self, tab: &Tab, progress: &mut Progress) {
         let now = self.clock.instant();
         progress.queued = Some(now);
         tab.waits_for(Some(Wait::Turn), now);
     }
 
-    /// Finds a place for the call while its caller is there.
+    /// Finds an endpoint and a slot for the call while its caller is there.
     async fn place(&self, permit: &Permit, search: Search<'_>) -> Result<Placement, CallFault> {
         let presence = permit.presence();
         if let Some(placed) = presence.bears(self.pool.place(permit, search)).await {
@@ -210,7 +210,7 @@ impl Dispatcher {
         result
     }
 
-    /// How long to wait before the next attempt; none if there must not be one.
+    /// The wait before the next attempt; `None` if there must not be one.
     fn pause(
         &self,
         failure: &Failure,

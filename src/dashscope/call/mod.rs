@@ -4,8 +4,8 @@
 //!
 //! 1. `dispatch`: the loop of attempts, until an answer begins or the call is given up.
 //! 2. `retry`: whether and when a failed attempt is followed by another.
-//! 3. `record`: what an attempt tells the metrics, the log, and later calls. `progress` is what the call has been
-//!    through so far.
+//! 3. `record`: records an attempt in the metrics, the log, and the state that later calls use. `progress` has the
+//!    call's attempts and waits so far.
 //! 4. `reply`: the answer, whole or as a `stream`, with the permit that pays for it.
 //! 5. `settle`: the end of the permit, at the bill or at the bound.
 //!

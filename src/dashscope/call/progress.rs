@@ -1,8 +1,8 @@
-//! What a call has been through so far.
+//! The attempts and waits of a call so far.
 
 use std::time::{Duration, Instant};
 
-/// What a call has been through so far.
+/// The attempts and waits of a call so far.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     pub(crate) attempts: u32,
@@ -12,16 +12,16 @@ pub(crate) struct Progress {
     pub(crate) upstream_time: Duration,
     /// Time spent waiting to be sent.
     pub(crate) queue_time: Duration,
-    /// Since when the call waits to be sent.
+    /// The time since which the call waits to be sent; `None` while it does not.
     pub(crate) queued: Option<Instant>,
-    /// When the attempt under way began.
+    /// The start of the current attempt.
     pub(crate) began: Option<Instant>,
     /// The endpoint of the latest attempt.
     pub(crate) endpoint: Option<String>,
 }
 
 impl Progress {
-    /// Notes that an attempt at `endpoint` begins.
+    /// Records the start of an attempt at `endpoint`.
     pub(crate) fn begin(&mut self, endpoint: &str, now: Instant) {
         self.leave_queue(now);
         self.attempts += 1;
@@ -29,7 +29,7 @@ impl Progress {
         self.endpoint = Some(endpoint.to_owned());
     }
 
-    /// Notes that the call no longer waits to be sent.
+    /// Records that the call no longer waits to be sent.
     pub(crate) fn leave_queue(&mut self, now: Instant) {
         if let Some(since) = self.queued.take() {
             self.queue_time += now.saturating_duration_since(since);

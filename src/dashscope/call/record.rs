@@ -1,4 +1,4 @@
-//! Records the end of an attempt or of a call: in the metrics, in the log, and for later calls.
+//! Records the end of an attempt or of a call: in the metrics, in the log, and in the state that later calls use.
 
 use std::sync::Arc;
 
@@ -44,17 +44,17 @@ impl Recorder {
         self.metrics.stream()
     }
 
-    /// Lets later calls profit from a failure: by the rate of the account and the state of the endpoint.
+    /// Updates the account's rate and the endpoint's state, so that later calls take the failure into account.
     pub(crate) async fn learn(&self, placement: &mut Placement, failure: &Failure) {
         let Placement { entrance, slot } = placement;
         if entrance.failed(failure, self.clock.instant()) {
-            // Calls that wait for the endpoint look for another.
+            // Calls that wait for the endpoint choose again.
             slot.queue().send_away();
         }
         let is_throttled = matches!(failure.fault, CallFault::Throttled { .. });
         let quota = is_throttled.then(|| health::quota(failure)).flatten();
-        // The `Retry-After` of a throttle is about the account, so it binds every call of the model. That of another
-        // failure may be due to the request, and binds its tenant (`gate`).
+        // The `Retry-After` of a throttle is about the account, so it binds every call of the model. The one of another
+        // failure may be due to the request, so it binds only the tenant (`gate`).
         let wait = failure.retry_after.filter(|_| is_throttled);
         if quota.is_some() || wait.is_some() {
             slot.throttled(quota, wait).await;
@@ -62,14 +62,14 @@ impl Recorder {
     }
 }
 
-/// Ends a call that failed: counts its attempts in `error` and writes its log line.
+/// Ends a failed call: counts its attempts in `error` and writes its log line.
 pub(crate) fn give_up(model: &str, progress: &Progress, error: CallError) -> CallError {
     let error = CallError { attempts: progress.attempts, ..error };
     report(progress.endpoint.as_deref(), model, &error);
     error
 }
 
-/// Writes the one log line of a failed call.
+/// Writes the single log line of a failed call.
 fn report(endpoint: Option<&str>, model: &str, error: &CallError) {
     if error.attempts == 0 {
         tracing::debug!(endpoint, model, outcome = error.fault.label(), "a call was not made");

@@ -1,7 +1,7 @@
-//! A usable reply, with the call that is still to be settled.
+//! A usable reply, and the call that it still has to settle.
 //!
-//! In each form it holds the permit of the call. Reading it to its end settles the permit. Dropping it before that
-//! writes the permit off, as for any call whose bill is unknown.
+//! Each form holds the permit of the call. Reading it to its end settles the permit. Dropping it earlier writes the
+//! permit off, as for any call whose bill is unknown.
 
 use bytes::Bytes;
 
@@ -15,11 +15,11 @@ use crate::dashscope::wire::transport::Reception;
 /// The reply to a drop-in request.
 #[derive(Debug)]
 pub enum DropinAnswer {
-    /// A whole answer, as it came.
+    /// A whole answer, unchanged.
     Whole {
         /// The body: JSON.
         body: Bytes,
-        /// What it cost.
+        /// The cost of the answer.
         receipt: Receipt,
     },
     /// A stream that began.
@@ -35,7 +35,7 @@ pub enum Streamed {
     Stream(Box<Streaming>),
 }
 
-/// A reply of the upstream to a call that is not settled yet.
+/// A reply of the upstream whose call is not settled yet.
 #[derive(Debug)]
 pub(crate) struct UpstreamReply {
     pub(crate) call: UnsettledCall,
@@ -59,7 +59,7 @@ impl UpstreamReply {
         }
     }
 
-    /// The reply as it came, whatever the model wrote; settled if it is whole.
+    /// The reply unchanged, whatever its content; settled if it is whole.
     pub(crate) async fn dropin(self) -> Result<DropinAnswer, CallError> {
         let Self { call, reception } = self;
         match reception {

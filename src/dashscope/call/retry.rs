@@ -70,14 +70,14 @@ impl RetryPolicy {
         }
     }
 
-    /// Notes a first attempt, which adds to the retry budget.
+    /// Records a first attempt, which adds to the retry budget.
     pub(crate) fn deposit(&self) {
         self.budget.deposit();
     }
 
-    /// How long to wait before the attempt after number `attempts`; none if there must not be another.
+    /// The wait before the attempt after number `attempts`; `None` if there must not be another.
     ///
-    /// A wait longer than the queue's timeout is not begun: a new call would be refused at once, and so is this one. If
+    /// A wait longer than the queue's timeout is not begun: a new call would be refused at once, so this one is too. If
     /// another endpoint can be asked (`elsewhere`), the call does not wait, and a refused account does not end it.
     pub(crate) fn pause(
         &self,
@@ -149,14 +149,14 @@ struct RetryBudget {
 #[derive(Debug)]
 struct Balance {
     balance: u64,
-    /// Up to when the trickle has been paid in.
+    /// The time up to which the trickle was credited.
     filled_at: Instant,
 }
 
 impl RetryBudget {
     fn new(percent: u64, floor_per_second: u64, now: Instant) -> Self {
         let trickle = floor_per_second.saturating_mul(FULL_AFTER_SECONDS);
-        // At least ten retries: without a trickle, a percentage must be able to save up for one.
+        // At least ten retries: without a trickle, a small percentage must be able to accumulate a whole retry.
         let most = trickle.max(10).saturating_mul(RETRY);
         let balance = Mutex::new(Balance { balance: most, filled_at: now });
         Self { percent, floor_per_second, most, balance }
@@ -179,7 +179,7 @@ impl RetryBudget {
         let seconds = now.saturating_duration_since(balance.filled_at).as_secs();
         let paid = seconds.saturating_mul(self.floor_per_second).saturating_mul(RETRY);
         balance.balance = balance.balance.saturating_add(paid).min(self.most);
-        // Only whole seconds count; the rest counts next time.
+        // Only whole seconds are credited; the rest is credited next time.
         balance.filled_at += Duration::from_secs(seconds);
     }
 }

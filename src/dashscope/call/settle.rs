@@ -1,8 +1,8 @@
-//! What the end of an attempt or of a call means for its permit.
+//! The effect of an attempt's or a call's end on its permit.
 //!
-//! The rules of docs/adr/0001-permit.md in one place. A bill that is known is settled. A failure that certainly cost
-//! nothing leaves the permit as good as new. One whose bill is unknown writes the permit off at its bound; if the
-//! call goes on, it does so on a second permit, so that both bills are covered should both arrive.
+//! This module has all rules of docs/adr/0001-permit.md. A known bill is settled. A failure that certainly cost nothing
+//! leaves the permit unchanged. A failure whose bill is unknown writes the permit off at its bound. If the call
+//! continues, it does so on a second permit, so that both bills are covered should both arrive.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl UnsettledCall {
         Ok(Completion { text, processed_text, words, kv_result, finish_reason, receipt })
     }
 
-    /// Settles at what was billed, or at the bound, unverified, if the upstream stated no bill.
+    /// Settles at the billed amount, or at the bound, unverified, if the upstream stated no bill.
     pub(crate) async fn pay(self, billed: Option<Usage>, request_id: Option<Code>) -> Receipt {
         let Self { permit, placement, progress, .. } = self;
         if let Some(id) = &request_id {
@@ -88,7 +88,7 @@ impl UnsettledCall {
     }
 }
 
-/// Ends the permit of a call that failed for good.
+/// Ends the permit of a call that finally failed.
 pub(crate) async fn close(permit: Permit, slot: &SendSlot, failure: Failure) -> CallError {
     let bill = failure.bill;
     let error = CallError::from(failure);
@@ -111,7 +111,7 @@ pub(crate) async fn close(permit: Permit, slot: &SendSlot, failure: Failure) -> 
 ///
 /// # Errors
 ///
-/// When the tenant's limits have no room for a second permit beside the one written off.
+/// The tenant's limits have no room for a second permit beside the one written off.
 pub(crate) async fn carry_over(
     mut permit: Permit,
     slot: &SendSlot,
@@ -128,7 +128,7 @@ pub(crate) async fn carry_over(
     })
 }
 
-/// Settles the permit at what was billed, and corrects what the call took of the account's rate.
+/// Settles the permit at the billed amount, and corrects the amount that the call took from the account's rate.
 async fn settle(
     permit: Permit,
     slot: &SendSlot,

@@ -1,9 +1,9 @@
-//! An answer that is passed on while it comes.
+//! An answer that is passed on while it arrives.
 //!
 //! The owner of a [`Streaming`] takes pieces until there are none, and then calls [`end`](Streaming::end). That settles
-//! the permit: at the bill that the stream stated, or at the bound if it stated none or broke off, since what was
-//! written until then was billed and the amount is unknown. A stream is read to its end even if its caller has left:
-//! only its end states the bill, and what a broken connection costs is not documented.
+//! the permit: at the bill that the stream stated, or at the bound if it stated none or broke off, because the upstream
+//! bills the text written until then and the amount is unknown. A stream is read to its end even if its caller has
+//! left: the bill comes only at its end, and the cost of a broken connection is not documented.
 
 use super::settle::UnsettledCall;
 use crate::dashscope::completion::{FinishReason, Receipt};
@@ -28,9 +28,9 @@ pub struct Streaming {
 /// The end of a stream that is not complete.
 #[derive(Debug)]
 pub struct Break {
-    /// Why, and what was spent.
+    /// The reason, and the amount spent.
     pub error: CallError,
-    /// Whether an event of the stream itself told the caller.
+    /// Whether an event of the stream itself already reported the error to the caller.
     pub told: bool,
 }
 
@@ -40,7 +40,7 @@ impl Streaming {
         Self { incoming, call, broken: None, _open: open }
     }
 
-    /// The next piece; none if the stream is over or broke off.
+    /// The next piece; `None` if the stream has ended or broke off.
     pub async fn next(&mut self) -> Option<Piece> {
         match self.incoming.next().await {
             Ok(piece) => piece,
@@ -87,7 +87,7 @@ impl Streaming {
     }
 }
 
-/// The bill of a stream with an error event: the stated one; else unknown, since the model had begun.
+/// The bill of a stream with an error event: the stated one, or else unknown, since the model had begun.
 fn told_bill(failure: &Failure, stated: Option<Usage>) -> AttemptBill {
     match (stated, failure.bill) {
         (Some(stated), _) => AttemptBill::Known(stated),

@@ -1,4 +1,4 @@
-//! Leave to put a file into the provider's temporary storage, which spends nothing.
+//! Requests a policy for an upload to the provider's temporary storage. This spends nothing.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,7 +39,7 @@ pub(crate) async fn upload_policy(
     tab.waits_for(None, clock.instant());
     match answered {
         Ok(policy) => {
-            // The endpoint accepts the key. Whether it serves the model was not asked.
+            // The endpoint accepted the key. The answer does not show whether it serves the model.
             entrance.began();
             Ok(policy)
         }

@@ -1,8 +1,9 @@
-//! Why a call to the upstream gave no completion.
+//! The reasons why a call to the upstream gave no completion.
 //!
-//! A [`CallError`] holds all that callers of this module may know: a situation, a sanitised code and a request id for
-//! the vendor's support. The upstream's messages only tell situations apart (`verdict`) and are then dropped: they
-//! quote keys, addresses and account names, and were written for the operator of an account, not for our callers.
+//! A [`CallError`] holds everything that callers of this module may see: a situation, a sanitised code and a request id
+//! for the vendor's support. The upstream's messages serve only to distinguish situations (`verdict`) and are then
+//! dropped: they quote keys, addresses and account names, and are written for the operator of an account, not for our
+//! callers.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::capacity::account::NoRoom;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fault} (attempts made: {attempts})")]
 pub struct CallError {
-    /// What happened, at the last attempt.
+    /// The situation at the last attempt.
     pub fault: CallFault,
     /// The number of attempts; zero if nothing was sent.
     pub attempts: u32,
@@ -26,10 +27,10 @@ pub struct CallError {
     pub verbatim: Option<Box<Verbatim>>,
 }
 
-/// An error answer of the upstream as it came, for a caller that uses its protocol.
+/// An error answer of the upstream, unchanged, for a caller that uses the upstream's protocol.
 ///
-/// It is kept only if the upstream objects to the request: what it says about accounts, keys and limits was not written
-/// for callers.
+/// It is kept only if the upstream objects to the request: its messages about accounts, keys and limits were not
+/// written for callers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verbatim {
     /// The HTTP status.
@@ -42,7 +43,7 @@ pub struct Verbatim {
 
 impl Verbatim {
     pub(crate) fn of(status: u16, body: &[u8]) -> Self {
-        // JSON begins with a brace, apart from blanks and marks.
+        // JSON begins with a brace, apart from whitespace and byte order marks.
         let first = body.iter().find(|byte| byte.is_ascii_graphic());
         let is_stream = first != Some(&b'{');
         Self { status, is_stream, body: Bytes::copy_from_slice(body) }
@@ -57,13 +58,13 @@ impl fmt::Debug for Verbatim {
 }
 
 impl CallError {
-    /// How often the call was repeated.
+    /// The number of retries.
     pub const fn retries(&self) -> u32 {
         self.attempts.saturating_sub(1)
     }
 
-    /// The error of a call that found no place because of `fault`. How it failed before (`last`) says more; the later
-    /// of the two times at which another call makes sense holds.
+    /// The error of a call that found no endpoint because of `fault`. If an earlier attempt failed, its error (`last`)
+    /// says more. Of the two times at which another call makes sense, the later one applies.
     pub(crate) fn after(last: Option<Self>, fault: CallFault) -> Self {
         let Some(mut error) = last else { return fault.into() };
         if let CallFault::Throttled { retry_after, .. } = &mut error.fault {
@@ -83,7 +84,7 @@ impl From<CallFault> for CallError {
 /// The situations in which a call gives no completion.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallFault {
-    /// The account is over its rate at the upstream, and retrying did not help in time.
+    /// The account exceeds its rate at the upstream, and retries did not succeed in time.
     #[error("the upstream throttles; it may be asked again in {} ms", retry_after.as_millis())]
     Throttled {
         /// The least time until another call makes sense.
@@ -91,7 +92,7 @@ pub enum CallFault {
         /// The upstream's code.
         code: Option<Code>,
     },
-    /// The upstream refuses the account: key, rights or bills. The operator must act.
+    /// The upstream refuses the account: its key, its rights or its payments. The operator must act.
     #[error("the upstream refuses the account{}", with(code.as_ref()))]
     Account {
         /// The upstream's code.
@@ -100,10 +101,10 @@ pub enum CallFault {
     /// The upstream's moderation refused the picture, the prompt or the answer.
     #[error("the upstream refuses the content")]
     ContentRejected,
-    /// The upstream cannot work with the picture.
+    /// The upstream cannot process the picture.
     #[error("the upstream refuses the image: {0}")]
     ImageRejected(ImageFault),
-    /// The upstream refused the request for another reason, which is ours to correct.
+    /// The upstream refused the request for another reason, which this service must correct.
     #[error("the upstream refuses the request with {status}{}", with(code.as_ref()))]
     Rejected {
         /// The HTTP status.
@@ -119,13 +120,13 @@ pub enum CallFault {
         /// The upstream's code.
         code: Option<Code>,
     },
-    /// There was no connection: the name, the port, or TLS failed.
+    /// No connection could be made: the name, the port, or TLS failed.
     #[error("the upstream cannot be reached")]
     Unreachable,
     /// The connection broke before the answer was whole.
     #[error("the connection to the upstream broke")]
     Interrupted,
-    /// Something took too long.
+    /// A time limit ran out.
     #[error("the upstream took too long: {0}")]
     Timeout(Timeout),
     /// The caller's deadline passed.
@@ -158,7 +159,7 @@ pub enum CallFault {
     Refused(Box<Refusal>),
 }
 
-/// The names that metrics give to the end of an attempt.
+/// The metric labels of an attempt's end.
 pub(crate) const OUTCOMES: [&str; 11] = [
     "ok",
     "throttled",
@@ -199,7 +200,7 @@ impl CallFault {
         }
     }
 
-    /// The situation's name in metrics, from a closed set.
+    /// The situation's label in metrics, from a closed set.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Throttled { .. } => "throttled",
@@ -232,7 +233,7 @@ impl CallFault {
         }
     }
 
-    /// The upstream's HTTP status, if it says more than the situation.
+    /// The upstream's HTTP status, if it adds to the situation.
     pub const fn status(&self) -> Option<u16> {
         match self {
             Self::Rejected { status, .. } | Self::Failed { status, .. } => Some(*status),
@@ -259,13 +260,13 @@ impl CallFault {
         }
     }
 
-    /// Whether the upstream objects to the caller's request, and to nothing else.
+    /// Whether the upstream objects only to the caller's request.
     pub(crate) const fn is_about_the_request(&self) -> bool {
         matches!(self, Self::Rejected { .. } | Self::ImageRejected(_) | Self::ContentRejected)
     }
 }
 
-/// Why the upstream refuses a picture (Model Studio, "Error messages").
+/// The reason why the upstream refuses a picture (Model Studio, "Error messages").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ImageFault {
     /// A side is not above ten pixels.
@@ -282,7 +283,7 @@ pub enum ImageFault {
     TooLarge,
 }
 
-/// What took too long.
+/// The time limit that ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Timeout {
     /// The answer's headers did not come in time.
@@ -291,7 +292,7 @@ pub enum Timeout {
     /// The answer began and then stalled.
     #[error("the answer stalled")]
     Idle,
-    /// The attempt as a whole.
+    /// The time of the attempt as a whole.
     #[error("the answer was not whole in time")]
     Total,
     /// The upstream ended the model's work.
@@ -299,16 +300,16 @@ pub enum Timeout {
     Upstream,
 }
 
-/// Why an answer with a good status cannot be used.
+/// The reason why an answer with a successful status cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// It is not JSON: a page of a device on the way, or nothing.
+    /// It is not JSON: an error page of a device on the way, or nothing.
     #[error("it is not JSON")]
     NotJson,
-    /// It begins as an answer and cannot be read.
+    /// It begins as an answer and cannot be read to its end.
     #[error("it is damaged")]
     Unreadable,
-    /// It is JSON without anything that the model wrote.
+    /// It is JSON without any output of the model.
     #[error("it holds no content")]
     NoContent,
     /// It is longer than `upstream.max_response_bytes`.
@@ -316,14 +317,14 @@ pub enum Defect {
     TooLong,
 }
 
-/// A code or request id of the upstream that is fit to be shown: at most 64 of `A-Z a-z 0-9 . _ -`.
+/// A code or request id of the upstream that may be shown: at most 64 of `A-Z a-z 0-9 . _ -`.
 ///
-/// DashScope has no other codes. Any other text could contain anything, so it is dropped.
+/// DashScope has no other codes. Any other text could contain secrets, so it is dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Code(Box<str>);
 
 impl Code {
-    /// The code in `text`, if it is one.
+    /// The code in `text`, if it is a valid one.
     pub fn new(text: &str) -> Option<Self> {
         let fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         ((1..=64).contains(&text.len()) && text.bytes().all(fit)).then(|| Self(text.into()))

@@ -1,6 +1,6 @@
-//! What a failure says about the endpoint, its key and its account, and so about later calls.
+//! The conclusions from a failure about the endpoint, its key and its account, which affect later calls.
 //!
-//! `verdict` says what it means for the call itself.
+//! `verdict` has the conclusions for the call itself.
 
 use super::error::{CallFault, Code, Defect, Timeout};
 use super::verdict::{Failure, Repeat, plain};
@@ -12,11 +12,11 @@ pub(crate) enum Quota {
     Requests,
     /// Too many tokens.
     Tokens,
-    /// It does not say.
+    /// The throttle names no quota.
     Unknown,
 }
 
-/// What a failure shows about the endpoint.
+/// The conclusion from a failure about the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
     /// It works: it objected to the request, or to the number of requests.
@@ -31,15 +31,15 @@ pub(crate) enum Health {
     Denied,
     /// It refuses the model to its key.
     ModelRefused,
-    /// Nothing: the fault was ours, the caller's, or the page's.
+    /// No conclusion: the fault was ours, the caller's, or the page's.
     Unknown,
 }
 
 impl Health {
-    /// What `failure` shows.
+    /// The conclusion from `failure`.
     ///
-    /// A page that takes the model too long says nothing about the endpoint. Neither does a damaged or empty answer,
-    /// since the model wrote it. A refused request proves that the endpoint reads requests.
+    /// A timeout of the model on a page shows nothing about the endpoint. Neither does a damaged or empty answer, since
+    /// the model wrote it. A refused request proves that the endpoint reads requests.
     pub(crate) fn shown_by(failure: &Failure) -> Self {
         match &failure.fault {
             CallFault::Rejected { code, .. } if is_without_model(code.as_ref()) => {
@@ -71,9 +71,9 @@ impl Health {
         }
     }
 
-    /// A key without the right to one model, or whose free quota of one is used up, may work for the others. "Access
-    /// denied" may be about a file that the request names, and a refusal without a code may come from a device on the
-    /// way that dislikes the request.
+    /// A key may lack the right to one model, or have used up its free quota of one, and still work for the others.
+    /// "Access denied" may be about a file that the request names, and a refusal without a code may come from a device
+    /// on the way that rejects the request.
     fn of_account(code: Option<&Code>) -> Self {
         let code = plain_code(code);
         if code.is_empty() || code == "accessdenied" {
@@ -95,7 +95,7 @@ fn is_without_model(code: Option<&Code>) -> bool {
     codes.contains(&plain_code(code).as_str())
 }
 
-/// Which of the account's quotas a throttle is about (Model Studio, "Error messages"); none if the service itself is
+/// The account's quota that a throttle is about (Model Studio, "Error messages"); `None` if the service itself is
 /// overloaded: "Too many requests in route".
 pub(crate) fn quota(failure: &Failure) -> Option<Quota> {
     let quota = match plain_code(failure.fault.code()).as_str() {

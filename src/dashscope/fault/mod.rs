@@ -1,4 +1,4 @@
-//! What a failure means for the caller, for the bill and for the endpoint.
+//! The meaning of a failure for the caller, the bill and the endpoint.
 
 pub mod error;
 pub(crate) mod health;

@@ -1,27 +1,27 @@
-//! The meaning of a failure: the situation, whether to repeat the call, and the bill.
+//! The verdict on a failure: the situation, whether to repeat the call, and the bill.
 //!
-//! DashScope's status says little. An unpaid bill is a 400 or a 429, a throttle is worded like a lost quota, and one
-//! code covers both a broken backend and a malformed message. So the exact code decides first, then its family, then
-//! the message, but only where the vendor's table makes a code ambiguous, and the status last. Codes are compared
+//! DashScope's status is ambiguous. An unpaid bill is a 400 or a 429, a throttle is worded like an exhausted quota, and
+//! one code covers both a broken backend and a malformed message. So the exact code decides first, then its family,
+//! then the message, but only where the vendor's table makes a code ambiguous, and the status last. Codes are compared
 //! without case and underscores, so that both protocols have one spelling (`limit_requests`, `LimitRequests`). The
 //! table is section "Error messages" of Model Studio; each of its rows is a test at the end of this file.
 //!
-//! The bill of a failed call is not documented. An error of DashScope's without usage counts as unbilled, unless a
-//! model may have run to its end: after its own timeout, an *output* that moderation refused, and the page of a proxy
-//! that had passed the request on.
+//! The bill of a failed call is not documented. An error from DashScope without usage counts as unbilled, unless a
+//! model may have run to its end: after its own timeout, an *output* that moderation refused, or the error page of a
+//! proxy that had forwarded the request.
 
 use std::time::Duration;
 
 use super::error::{CallError, CallFault, Code, Defect, ImageFault, Timeout, Verbatim};
 use crate::units::Usage;
 
-/// The first ceiling of the wait after a throttle without a `Retry-After`, and the wait that callers are told.
+/// The first ceiling of the wait after a throttle without a `Retry-After`, and the wait that callers are given.
 pub(crate) const THROTTLE_BASE: Duration = Duration::from_secs(2);
 
 /// An attempt that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// What happened.
+    /// The situation.
     pub(crate) fault: CallFault,
     /// Whether another attempt may help.
     pub(crate) repeat: Repeat,
@@ -31,16 +31,16 @@ pub(crate) struct Failure {
     pub(crate) request_id: Option<Code>,
     /// The upstream's `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
-    /// The upstream's own words, if a caller may see them.
+    /// The upstream's own error body, if a caller may see it.
     pub(crate) verbatim: Option<Box<Verbatim>>,
 }
 
 /// Whether another attempt may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// It would end the same way.
+    /// No: it would end the same way.
     Never,
-    /// One more, as the vendor's table says.
+    /// One, as the vendor's table advises.
     Once,
     /// After a short wait.
     Transient,
@@ -69,7 +69,7 @@ impl Failure {
         Self { fault, repeat, bill, request_id: None, retry_after: None, verbatim: None }
     }
 
-    /// The same with the bill that the upstream stated. Work that was billed would be billed again, so it is not
+    /// The failure with the bill that the upstream stated. Billed work would be billed again, so the call is not
     /// repeated.
     pub(crate) fn billed_as(self, stated: Option<Usage>) -> Self {
         match stated {
@@ -80,13 +80,13 @@ impl Failure {
         }
     }
 
-    /// Whether a retry could be paid twice, or is allowed only once.
+    /// Whether a retry could be billed twice, or is allowed only once.
     pub(crate) fn is_careful(&self) -> bool {
         self.repeat == Repeat::Once || self.bill != AttemptBill::Nothing
     }
 }
 
-/// What a caller may know of a failure. The loop of attempts adds their number.
+/// The failure as a caller may see it. The loop of attempts adds their number.
 impl From<Failure> for CallError {
     fn from(failure: Failure) -> Self {
         let Failure { fault, request_id, verbatim, .. } = failure;
@@ -99,15 +99,15 @@ impl From<Failure> for CallError {
 pub(crate) struct Complaint {
     /// The HTTP status, or the one inside a stream of events.
     pub(crate) status: u16,
-    /// The code as it was written; none if the body is not an error of DashScope's.
+    /// The code, unchanged; `None` if the body is not an error of DashScope's.
     pub(crate) code: Option<String>,
-    /// The message or, if the body is not JSON, its beginning. Only to tell situations apart.
+    /// The message or, if the body is not JSON, its beginning. Used only to distinguish situations.
     pub(crate) message: String,
     /// The upstream's `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// The meaning of `complaint`.
+/// The verdict on `complaint`.
 pub(crate) fn judge(complaint: &Complaint) -> Failure {
     let code = complaint.code.as_deref().map(plain).unwrap_or_default();
     let message = complaint.message.to_ascii_lowercase();
@@ -133,17 +133,17 @@ enum Situation {
     Account,
     Content,
     Image(ImageFault),
-    /// The request is wrong in another way.
+    /// The request is invalid in another way.
     Request,
     /// The upstream could not fetch something.
     Fetch,
-    /// The upstream is broken for the moment.
+    /// The upstream is temporarily broken.
     Service,
-    /// Its model took too long, and would again.
+    /// The model timed out, and would do so again.
     ModelTimeout,
-    /// A proxy of its took too long.
+    /// A proxy of the upstream timed out.
     ProxyTimeout,
-    /// Something unknown under a status that is no failure.
+    /// An unknown error under a status that is no failure.
     Unknown,
 }
 
@@ -208,10 +208,10 @@ fn by_code(code: &str, message: &str) -> Option<Situation> {
     Some(situation)
 }
 
-/// A throttle, unless it says that a *free* quota is used up: only that one does not refill.
+/// A throttle, unless it reports that a *free* quota is used up: only a free quota does not refill.
 ///
-/// The vendor's ordinary throttle of tokens a minute asks its reader to check plan and billing, so no other wording may
-/// count (can1357/oh-my-pi#8476).
+/// The message of the vendor's ordinary throttle of tokens a minute also mentions plan and billing, so no other wording
+/// may count (can1357/oh-my-pi#8476).
 fn throttle(message: &str) -> Situation {
     let words = ["free allocated quota", "free quota", "free tier", "free-tier"];
     if words.iter().any(|word| message.contains(word)) {
@@ -228,7 +228,7 @@ const fn by_account_status(status: u16) -> Option<Situation> {
     }
 }
 
-/// Tells situations apart that share a code; only for codes that say no more than "wrong".
+/// Distinguishes situations that share a code. Only for codes that mean no more than "wrong".
 fn by_message(code: &str, message: &str) -> Option<Situation> {
     const SITUATIONS: [(&str, Situation); 22] = [
         ("aspect ratio", Situation::Image(ImageFault::AspectRatio)),
@@ -247,7 +247,7 @@ fn by_message(code: &str, message: &str) -> Option<Situation> {
         ("image format is illegal", Situation::Image(ImageFault::Undecodable)),
         ("max bytes per data-uri item", Situation::Image(ImageFault::TooLarge)),
         ("file size is too large", Situation::Image(ImageFault::TooLarge)),
-        // About the file at an address; moderation's codes cover it, too.
+        // About the file at an address; moderation's codes include this case.
         ("wrong content-type", Situation::Request),
         ("authorization to access the media", Situation::Request),
         ("failed to download", Situation::Fetch),
@@ -287,10 +287,11 @@ fn bill(situation: Situation, complaint: &Complaint, message: &str) -> AttemptBi
     if may_have_run { AttemptBill::Unknown } else { AttemptBill::Nothing }
 }
 
-/// Whether the request may have reached the model before a proxy's page came back.
+/// Whether the request may have reached the model before a proxy returned its error page.
 ///
-/// 503 means that it was not accepted (RFC 9110, section 15.6.4). But Envoy, which stands before DashScope (`server:
-/// istio-envoy`), also answers 503 if a connection broke on the way, and then says whether there had been one.
+/// 503 means that it was not accepted (RFC 9110, section 15.6.4). But DashScope uses Envoy as its proxy (`server:
+/// istio-envoy`). Envoy also answers 503 if a connection broke on the way, and its message then shows whether there had
+/// been a connection.
 fn may_have_arrived(status: u16, message: &str) -> bool {
     if !message.contains("reset before headers") {
         return status != 503;
@@ -300,7 +301,7 @@ fn may_have_arrived(status: u16, message: &str) -> bool {
         .all(|reason| !message.contains(reason))
 }
 
-/// The failure of an answer with a good status that cannot be used.
+/// The failure of an answer with a successful status that cannot be used.
 pub(crate) fn unusable(defect: Defect, usage: Option<Usage>) -> Failure {
     let bill = usage.map_or(AttemptBill::Unknown, AttemptBill::Known);
     Failure::new(CallFault::InvalidAnswer(defect), Repeat::Never, bill)

@@ -1,8 +1,9 @@
-//! How fast one model's calls may leave for one account: the configured limits, and what throttles teach.
+//! The rate at which one model's calls may leave for one account: the configured limits, and the rate learnt from
+//! throttles.
 //!
-//! DashScope limits requests and tokens a minute of an account, may enforce both by the second, throttles a sudden
-//! rise even below them, and lowers them before a model is retired (Model Studio, "Rate limits", "Model
-//! retirement"). So the configured limits are the highest rate, not the first one:
+//! DashScope limits requests and tokens a minute of an account, may enforce both by the second, throttles a sudden rise
+//! even below them, and lowers them before a model is retired (Model Studio, "Rate limits", "Model retirement"). So the
+//! configured limits are the highest rate, not the first one:
 //!
 //! - The rate *starts* at a quarter of the limit and *rises* to it within seconds, but only while calls wait: a rate
 //!   that nobody uses proves nothing. After a rest it starts again (RFC 5681, section 4.1, does so for connections).
@@ -12,8 +13,8 @@
 //!   then, and one that was raised is found.
 //! - A `Retry-After` lets no call leave before its end. A later end replaces an earlier one, never the other way round.
 //!
-//! Calls leave one by one, spaced by what they take: a limit by the second punishes a second's worth at once. Some may
-//! leave together only while the rate is far below its limit.
+//! Calls leave one by one, spaced by the amount that they take: a limit enforced by the second throttles a burst of one
+//! second's worth. Some may leave together only while the rate is far below its limit.
 //!
 //! All of this is arithmetic over times that are passed in, so it is the same in this process and in a store that
 //! replicas share. `docs/adr/0021-own-code.md` names the promise that each part keeps.
@@ -26,13 +27,13 @@ use serde::{Deserialize, Serialize};
 use crate::dashscope::fault::health::Quota;
 use crate::rate_limit::gcra::{Bucket, Rate};
 
-/// The rate a minute below which a slow start gains nothing.
+/// The rate a minute below which a slow start has no benefit.
 const LEAST_START: u64 = 60;
 
 /// How long calls must have waited until the rate has risen from its start to its limit.
 const RISE: Duration = Duration::from_secs(5);
 
-/// After so long without a call the rate starts again.
+/// After this time without a call the rate starts again.
 const REST: Duration = Duration::from_mins(1);
 
 /// A call that leaves late, because a timer or a processor was late, counts as if it had left in time, up to this
@@ -49,11 +50,11 @@ const CEILING_LIFETIME: Duration = Duration::from_mins(10);
 /// A throttle within so much busy time of the last one means that the ceiling was too high.
 const SOON: Duration = Duration::from_secs(5);
 
-/// The most that calls can owe; what they take beyond it is forgiven. It binds where limits are so low that a few
-/// calls take hours, and bounds what a faulty bill can do.
+/// The most that calls can owe; any excess is forgiven. It takes effect if limits are so low that a few calls take
+/// hours, and it bounds the effect of a faulty bill.
 const MOST_DEBT: Duration = Duration::from_mins(30);
 
-/// The rate never falls below this part of its limit. Throttles that come at any rate would stop it otherwise.
+/// The rate never falls below this part of its limit. Otherwise throttles that occur at any rate would stop it.
 const LEAST_PART: u64 = 20;
 
 /// By how many thousandths a ceiling that was too high is lowered the first time; each further time by as many more.
@@ -63,7 +64,7 @@ const STEP: u64 = 50;
 const AFTER_THROTTLE: u64 = 950;
 const PLATEAU: u64 = 980;
 
-/// What the account's limits allow, a minute.
+/// The account's limits, a minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RateLimits {
     pub(crate) requests: NonZeroU64,
@@ -77,7 +78,7 @@ impl RateLimits {
     }
 }
 
-/// What waiting calls will take: their number and their tokens.
+/// The amounts that waiting calls will take: their number and their tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Work {
     pub(crate) requests: u64,
@@ -86,7 +87,7 @@ pub(crate) struct Work {
 
 /// The learnt rates of one model's calls for one account. All times count from one origin.
 ///
-/// Replicas share it as JSON, so the names of its fields are part of what they agree on.
+/// Replicas share it as JSON, so the names of its fields are part of the stored format.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RateController {
     requests: LearntRate,
@@ -104,7 +105,7 @@ impl RateController {
     ///
     /// # Errors
     ///
-    /// How long the call must still wait; nothing is taken then.
+    /// The time that the call must still wait; nothing is taken then.
     pub(crate) fn take(
         &mut self,
         limits: RateLimits,
@@ -152,7 +153,7 @@ impl RateController {
         held.saturating_add(for_requests.max(for_tokens))
     }
 
-    /// How long the next call waits because of one that takes `tokens`.
+    /// The delay of the next call caused by one that takes `tokens`.
     pub(crate) fn cost(&self, limits: RateLimits, tokens: u64) -> Duration {
         let requests = self.requests.time_of(limits.requests, 1);
         requests.max(self.tokens.time_of(limits.tokens, tokens))
@@ -188,7 +189,7 @@ impl RateController {
         }
     }
 
-    /// Replaces what was taken in advance by what was billed.
+    /// Replaces the amount that was taken in advance by the billed amount.
     pub(crate) fn correct(&mut self, limits: RateLimits, now: Duration, taken: u64, billed: u64) {
         let rate = self.tokens.rate(limits.tokens);
         if billed >= taken {
@@ -209,7 +210,7 @@ impl RateController {
         self.held_until <= latest_hold && full_by <= latest
     }
 
-    /// Gives back what a call took that was not sent.
+    /// Returns the amount that a call took, because it was not sent.
     pub(crate) fn give_back(&mut self, limits: RateLimits, tokens: u64) {
         self.requests.rate(limits.requests).give_back(&mut self.requests.bucket, 1);
         self.tokens.rate(limits.tokens).give_back(&mut self.tokens.bucket, tokens);
@@ -229,12 +230,12 @@ struct LearntRate {
 /// A ceiling that a throttle has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct LearntCeiling {
-    /// What passed, a minute.
+    /// The throughput at the throttle, a minute.
     ceiling: u64,
     /// How long the rate stays there before it rises.
     patience: Duration,
     at: Duration,
-    /// How many throttles in a row came soon after the one before.
+    /// The number of throttles in a row that came soon after the one before.
     in_a_row: u64,
 }
 
@@ -272,7 +273,7 @@ impl LearntRate {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// The rate, and how much may leave at once.
+    /// The rate, and the amount that may leave at once.
     fn rate(&self, limit: NonZeroU64) -> Rate {
         let allowed = self.allowed(limit);
         let spare = match self.found {
@@ -292,7 +293,7 @@ impl LearntRate {
         let millis = if self.busy <= patience {
             AFTER_THROTTLE + share(PLATEAU - AFTER_THROTTLE, self.busy, SOON)
         } else {
-            // Half a hundredth a second, and faster the longer nothing objects.
+            // Half a hundredth a second, and faster the longer no throttle comes.
             let over =
                 u64::try_from(self.busy.saturating_sub(patience).as_millis()).unwrap_or(u64::MAX);
             let squared = over.saturating_mul(over) / 2_000_000;
@@ -305,7 +306,7 @@ impl LearntRate {
         let allowed = self.allowed(limit);
         let flow = self.flow.per_minute(now);
         let (ceiling, patience, in_a_row) = match self.found {
-            // The call left before the rate was lowered: its throttle says nothing new.
+            // The call left before the rate was lowered, so its throttle is no news.
             Some(found) if sent <= found.at => return,
             Some(found) if self.busy < SOON => {
                 let in_a_row = found.in_a_row.saturating_add(1);
@@ -318,10 +319,10 @@ impl LearntRate {
                 let longer = found.patience.saturating_mul(2).min(MOST_PATIENCE);
                 (allowed, if again { longer } else { PATIENCE }, 0)
             }
-            // A first guess, which is tested soon.
+            // A first guess, which is soon tested.
             None => (flow.min(allowed).max(allowed / 2), SOON, 0),
         };
-        // Where no call waited, the calls themselves met the ceiling, and not the rate.
+        // If no call waited, the calls alone reached the ceiling, and not the rate.
         let flowed = flow.max(allowed / 4);
         let ceiling = if self.busy.is_zero() { ceiling.min(flowed) } else { ceiling };
         let ceiling = ceiling.max(limit.get() / LEAST_PART).max(1);
@@ -336,7 +337,7 @@ impl LearntRate {
     }
 }
 
-/// What passed within the last second, counted by the second.
+/// The amount that left within the last second, counted by the second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct LastSecond {
     second: u64,
@@ -362,7 +363,7 @@ impl LastSecond {
     }
 }
 
-/// The part of `whole` that `done` is of `all`, at most all of it.
+/// The part of `whole` that corresponds to `done` out of `all`, at most all of it.
 fn share(whole: u64, done: Duration, all: Duration) -> u64 {
     let part = u128::from(whole) * done.min(all).as_millis() / all.as_millis().max(1);
     u64::try_from(part).unwrap_or(whole)

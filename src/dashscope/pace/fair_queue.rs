@@ -1,14 +1,14 @@
-//! Whose call is next: start-time fair queueing.
+//! Chooses the next call: start-time fair queueing.
 //!
 //! Calls of one model wait in one queue, and a tenant with a thousand pages must not make one with a single page wait
-//! for all of them. Each call has a *start*: the time, in the queue's own count, at which its tenant would be served
-//! if all tenants were served side by side at the same rate. The lowest start is next (P. Goyal, H. Vin, H. Cheng,
-//! "Start-time Fair Queuing", SIGCOMM 1996). The cost of a call is the time that it takes of the rate, so tenants
-//! share time and not the number of calls.
+//! for all of them. Each call has a *start*: the time, in the queue's own count, at which its tenant would be served if
+//! all tenants were served side by side at the same rate. The lowest start is next (P. Goyal, H. Vin, H. Cheng,
+//! "Start-time Fair Queuing", SIGCOMM 1996). The cost of a call is the time that it takes of the rate, so tenants share
+//! time and not the number of calls.
 //!
-//! The calls of one tenant wait in one row: each starts where the one before it ends. Each knows the total of its row
-//! up to itself. So the work before a place is found by one binary search in each row, and a call that leaves a row
-//! at either end changes no other.
+//! The calls of one tenant wait in one row: each starts where the one before it ends. Each call stores the total of its
+//! row up to itself. So one binary search in each row finds the work before a position, and a call that leaves a row at
+//! either end changes no other.
 //!
 //! The queue is bounded. A call that finds it full displaces the last call of the tenant that waits with most, and is
 //! refused only if that tenant is its own.
@@ -28,7 +28,7 @@ pub(crate) struct Ticket(u64);
 /// The order of service: the start of a call, and among equal starts the order of arrival.
 type Rank = (Duration, Ticket);
 
-/// A call that wants to wait.
+/// A call that is to join the queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     pub(crate) tenant: Arc<str>,
@@ -40,7 +40,7 @@ pub(crate) struct Arrival {
     pub(crate) notify: Arc<Notify>,
 }
 
-/// Calls that wait.
+/// The queue of waiting calls.
 #[derive(Debug, Default)]
 pub(crate) struct FairQueue {
     rows: HashMap<Arc<str>, TenantQueue>,
@@ -62,7 +62,7 @@ struct TenantQueue {
     /// When the first call starts. Without calls, the earliest start of the next one.
     start: Duration,
     calls: VecDeque<QueuedCall>,
-    /// What the totals of the calls begin with.
+    /// The offset of the totals.
     origin: Amount,
 }
 
@@ -71,7 +71,7 @@ struct TenantQueue {
 struct QueuedCall {
     ticket: Ticket,
     takes: Amount,
-    /// The origin, and what this call and all before it take.
+    /// The offset plus the amounts of this call and all before it.
     total: Amount,
     notify: Arc<Notify>,
 }
@@ -84,7 +84,7 @@ struct Amount {
 }
 
 impl FairQueue {
-    /// Adds a call behind those of its tenant.
+    /// Appends a call to its tenant's row.
     pub(crate) fn join(&mut self, arrival: Arrival) -> Ticket {
         let Arrival { tenant, cost, tokens, notify } = arrival;
         self.tickets += 1;
@@ -115,7 +115,7 @@ impl FairQueue {
         true
     }
 
-    /// Whether the call still waits.
+    /// Whether the call is still queued.
     pub(crate) fn holds(&self, ticket: Ticket) -> bool {
         self.tenants.contains_key(&ticket)
     }
@@ -127,12 +127,12 @@ impl FairQueue {
 
     /// Removes a call that was served.
     pub(crate) fn serve(&mut self, ticket: Ticket) {
-        // Not the start of this call: another may have come before it after it was the first.
+        // Not the start of this call: since it became the first, another call may have joined ahead of it.
         let lowest = self.heads.first_key_value().map(|((start, _), _)| *start);
         let Some((tenant, call)) = self.remove(ticket) else { return };
         self.time = self.time.max(lowest.unwrap_or_default());
         if self.tenants.is_empty() {
-            // While nobody waits, no tenant is owed anything.
+            // When the queue is empty, no tenant is ahead of another.
             self.rows.clear();
             return;
         }
@@ -141,14 +141,14 @@ impl FairQueue {
         self.rows.retain(|_, row| !row.calls.is_empty() || row.start > self.time);
     }
 
-    /// Removes a call that was not served: those of its tenant behind it move up.
+    /// Removes a call that was not served. The later calls of its tenant move up.
     pub(crate) fn leave(&mut self, ticket: Ticket) {
         if let Some((_, call)) = self.remove(ticket) {
             call.notify.notify_one();
         }
     }
 
-    /// Removes and notifies all calls, in order, and forgets what tenants are owed.
+    /// Removes and notifies all calls, in order, and resets the fairness between tenants.
     pub(crate) fn clear(&mut self) {
         self.notify_all();
         self.heads.clear();
@@ -231,7 +231,7 @@ impl FairQueue {
         Some(changed)
     }
 
-    /// Notes that a call was looked at.
+    /// Counts a call as visited.
     #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests count"))]
     fn step(&self) {
         #[cfg(test)]
@@ -240,7 +240,7 @@ impl FairQueue {
 }
 
 impl TenantQueue {
-    /// The total of all calls, and the origin.
+    /// The offset plus the total of all calls.
     fn total(&self) -> Amount {
         self.calls.back().map_or(self.origin, |last| last.total)
     }
@@ -434,7 +434,7 @@ mod tests {
         assert!(queue.rows.len() <= 1, "{}", queue.rows.len());
     }
 
-    /// The same queue, with every start stored and every sum computed again.
+    /// A reference implementation that stores every start and recomputes every sum.
     #[derive(Default)]
     struct Naive {
         calls: Vec<NaiveCall>,

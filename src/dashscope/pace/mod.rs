@@ -1,4 +1,4 @@
-//! When a call may leave: the rates of an account, learnt and shared, and the queue before them.
+//! When a call may leave: the rates of an account, learnt and shared, and the queue for them.
 
 pub(crate) mod controller;
 mod fair_queue;

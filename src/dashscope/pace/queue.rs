@@ -1,15 +1,16 @@
 //! A call's wait for a slot under the account's rate.
 //!
-//! A call that exceeds the account's limits costs an upload and a wait, so calls wait here instead: `fair_queue` says
-//! who is next, `controller` when that call may leave. What a call will write is not known beforehand. So only its
-//! input is taken in advance, and the rest is charged once it is billed; later calls wait for it.
+//! A call that exceeds the account's limits costs an upload and a wait, so calls wait here instead: `fair_queue`
+//! chooses the next call, and `controller` decides when it may leave. The output tokens of a call are not known
+//! beforehand. So only its input is taken in advance, and the rest is charged once it is billed; later calls wait for
+//! it.
 //!
 //! Waiting is bounded by number and by time. A call that cannot get a slot in time is refused as soon as that is known.
 //!
-//! One [`CallQueue`] holds the calls of one model for one account. Endpoints whose keys belong to one account share
-//! it, as the vendor limits accounts. The call at its head sleeps until there is room, and leaves; the others sleep
-//! until something before them has changed. The numbers are behind plain mutexes that are never held across an await,
-//! or in a store that the replicas share (`shared`).
+//! One [`CallQueue`] holds the calls of one model for one account. Endpoints whose keys belong to one account share it,
+//! as the vendor limits accounts. The call at its head sleeps until there is room, and leaves; the others sleep until
+//! something before them has changed. The numbers are behind plain mutexes that are never held across an await, or in a
+//! store that the replicas share (`shared`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,7 +68,8 @@ impl CallQueues {
         Arc::clone(queues.entry(key).or_insert_with(new))
     }
 
-    /// Until when a call with this deadline may wait for a slot; none if it is too late to be sent at all.
+    /// The latest time until which a call with this deadline may wait for a slot; `None` if it is too late to send it
+    /// at all.
     pub(crate) fn patience(&self, deadline: Instant) -> Option<Instant> {
         let now = self.clock.instant();
         let latest = admission::latest_start(deadline, now)?;
@@ -102,16 +104,16 @@ impl CallQueues {
             if left().is_zero() {
                 return Err(queue.late(tenant, input));
             }
-            // Until the time has come, or something before this call has changed.
+            // Waits until the time has come, or until an earlier call has changed.
             let _ = tokio::time::timeout(pause, waiter.notify.notified()).await;
         }
     }
 }
 
-/// Why a call got no slot.
+/// The reason why a call got no slot.
 #[derive(Debug)]
 pub(crate) enum NoSlot {
-    /// There is none in time.
+    /// No slot is free in time.
     TooLate(CallFault),
     /// The call was removed from the queue and should choose one again: the rate has changed so much that another
     /// queue may be better, or a call of another tenant displaced it.
@@ -134,7 +136,7 @@ impl CallQueue {
         self.wait_behind(before, input)
     }
 
-    /// How long the next call waits because of one that takes `input` tokens.
+    /// The delay of the next call caused by one that takes `input` tokens.
     pub(crate) fn spacing(&self, input: Tokens) -> Duration {
         self.controller.peek(|rate, _| rate.cost(self.limits, input.get()))
     }
@@ -143,12 +145,12 @@ impl CallQueue {
         self.controller.peek(|rate, now| rate.wait_behind(self.limits, now, before, input.get()))
     }
 
-    /// Removes all calls that wait, so that they look for a better queue.
+    /// Removes all waiting calls, so that they choose a better queue.
     pub(crate) fn send_away(&self) {
         self.waiting().clear();
     }
 
-    /// Whether a `Retry-After` runs.
+    /// Whether a `Retry-After` is in effect.
     fn is_held(&self) -> bool {
         self.controller.peek(|rate, now| rate.held_until() > now)
     }
@@ -183,7 +185,7 @@ struct Waiter<'a> {
 /// A call's position in its queue.
 enum Position {
     First,
-    /// Others come first, for at least so long.
+    /// Other calls come first, for at least this long.
     Behind(Duration),
     Removed,
 }
@@ -225,7 +227,7 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// Takes a slot, or says how long to wait yet.
+    /// Takes a slot, or returns the time that remains to wait.
     async fn try_leave(&self) -> Result<SendSlot, Duration> {
         let waited = self.queue.clock.instant().saturating_duration_since(self.since);
         let (limits, tokens) = (self.queue.limits, self.input.get());
@@ -235,7 +237,7 @@ impl<'a> Waiter<'a> {
         };
         let (taken, taken_at) = self.queue.controller.update(take).await;
         if taken.is_err() && !was_held && self.queue.is_held() {
-            // Another replica got a `Retry-After`: calls that wait here look for another queue.
+            // Another replica got a `Retry-After`: calls that wait here choose another queue.
             self.queue.send_away();
         }
         taken?;
@@ -252,7 +254,7 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// Leave to send one call.
+/// The right to send one call.
 #[derive(Debug)]
 pub(crate) struct SendSlot {
     queue: Arc<CallQueue>,
@@ -261,7 +263,7 @@ pub(crate) struct SendSlot {
 }
 
 impl SendSlot {
-    /// The queue that it is of.
+    /// The queue that the slot belongs to.
     pub(crate) const fn queue(&self) -> &Arc<CallQueue> {
         &self.queue
     }
@@ -271,8 +273,8 @@ impl SendSlot {
         self.billed(Tokens::ZERO).await;
     }
 
-    /// Replaces the tokens that were taken in advance by those that were billed. This delays the calls of all
-    /// tenants, so `rated` must be no more than one call can take ([`Model::rated`](crate::catalog::Model::rated)).
+    /// Replaces the tokens that were taken in advance by the billed ones. This delays the calls of all tenants, so
+    /// `rated` must not exceed what one call can take ([`Model::rated`](crate::catalog::Model::rated)).
     pub(crate) async fn billed(&self, rated: Tokens) {
         let (limits, taken, billed) = (self.queue.limits, self.taken.get(), rated.get());
         let correct = |rate: &mut RateController, now| rate.correct(limits, now, taken, billed);
@@ -286,12 +288,12 @@ impl SendSlot {
         self.queue.controller.update_taken(self.taken_at, give_back).await;
     }
 
-    /// Learns from a throttle of the call, and lets no other call leave the same queue before `wait` is over; those
-    /// that wait look for another queue.
+    /// Learns from a throttle of the call, and lets no other call leave the same queue before `wait` is over; waiting
+    /// calls choose another queue.
     pub(crate) async fn throttled(&self, quota: Option<Quota>, wait: Option<Duration>) {
         let (limits, sent) = (self.queue.limits, self.taken_at.time());
         if let Some(wait) = wait {
-            // At once in this process, whether the store can be reached or not.
+            // At once in this process, even if the store cannot be reached.
             self.queue.controller.hold(wait);
             self.queue.send_away();
         }

@@ -1,9 +1,9 @@
-//! Where a [`RateController`] is kept: in this process, or in a store that all replicas share.
+//! Stores a [`RateController`] in this process, or in a store that all replicas share.
 //!
-//! The arithmetic is the same in both. A shared controller is read, changed here, and written back on condition that
-//! it has not changed meanwhile, else all of it again. Its times are the store's, since replicas' clocks differ. While
-//! the store is away, each replica uses a controller of its own, which starts slowly like any other and learns from
-//! throttles. The rate is no promise to a caller, so a missing store is no reason to refuse a call.
+//! The arithmetic is the same in both. A shared controller is read, changed here, and written back if it has not
+//! changed meanwhile; otherwise the change is repeated. Its times are those of the store, since replicas' clocks
+//! differ. While the store is unavailable, each replica uses a local controller, which starts slowly like any other and
+//! learns from throttles. The rate is no promise to a caller, so a missing store is no reason to refuse a call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use super::controller::RateController;
 use crate::clock::Clock;
 use crate::redis::cells::SharedCells;
 
-/// How often a change is tried against those of others before it is made in this process alone.
+/// How often a change that loses to concurrent changes is repeated before it is made in this process alone.
 const MOST_TRIES: usize = 16;
 
-/// How long a store keeps an unused controller: longer than a ceiling is kept, and than any `Retry-After`.
+/// How long a store keeps an unused controller: longer than a ceiling is kept, and longer than any `Retry-After`.
 const KEEP: Duration = Duration::from_hours(1);
 
 /// A rate controller, shared or not.
@@ -28,20 +28,20 @@ pub(crate) struct SharedController {
     origin: Instant,
 }
 
-/// What this process knows.
+/// The state of this process.
 #[derive(Debug, Default)]
 struct LocalView {
-    /// The controller that is in use while there is no store.
+    /// The controller that is used while the store is unavailable.
     own: RateController,
-    /// What was last seen in the store, the store's time then, and ours.
+    /// The last state seen in the store, the store's time then, and the local time.
     seen: Option<(RateController, Duration, Duration)>,
-    /// When the last `Retry-After` that this process knows of ends, by its own time. It holds even if the store
-    /// forgets it.
+    /// The end of the last `Retry-After` that this process has seen, by its own time. It applies even if the store
+    /// loses it.
     held_until: Duration,
 }
 
-/// When a slot was taken, and by whose clock. The store counts from 1970 and a process from its start, so times of
-/// the two cannot be compared.
+/// The time at which a slot was taken, by the clock of its controller. The store counts from 1970 and a process from
+/// its start, so times of the two cannot be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TakenAt {
     /// From the controller of this process.
@@ -51,7 +51,7 @@ pub(crate) enum TakenAt {
 }
 
 impl TakenAt {
-    /// The time, by the clock of the controller that the slot is of.
+    /// The time, by the clock of the slot's controller.
     pub(crate) const fn time(self) -> Duration {
         match self {
             Self::Own(time) | Self::Shared(time) => time,
@@ -68,7 +68,7 @@ impl SharedController {
         Self { key, shared, local: Mutex::default(), origin: clock.instant(), clock }
     }
 
-    /// Looks at the controller as it was last seen, without asking the store.
+    /// Reads the last known state of the controller, without a request to the store.
     pub(crate) fn peek<R>(&self, look: impl FnOnce(&RateController, Duration) -> R) -> R {
         let (local, now) = (self.local(), self.now());
         let (mut controller, time) = match &local.seen {
@@ -86,7 +86,7 @@ impl SharedController {
         local.held_until = local.held_until.max(end);
     }
 
-    /// Changes the controller that is in use. Returns the result of `change`, and the time that it was given.
+    /// Changes the controller in use. Returns the result of `change`, and the time that was passed to it.
     pub(crate) async fn update<R>(
         &self,
         change: impl Fn(&mut RateController, Duration) -> R + Send + Sync,
@@ -106,8 +106,8 @@ impl SharedController {
         (result, TakenAt::Own(now))
     }
 
-    /// Changes the controller from which a slot was taken. If that is the store's and the store is away, nothing is
-    /// changed: this process's own never had the slot, and what the store's had returns to it with time.
+    /// Changes the controller from which a slot was taken. If that is the shared one and the store is unavailable,
+    /// nothing is changed: the local controller never had the slot, and the shared one recovers the amount with time.
     pub(crate) async fn update_taken(
         &self,
         taken_at: TakenAt,
@@ -148,7 +148,7 @@ impl SharedController {
         None
     }
 
-    /// How long a `Retry-After` that this process knows of still runs.
+    /// The remaining time of the last `Retry-After` that this process has seen.
     fn held_for(&self) -> Duration {
         let now = self.now();
         self.local().held_until.saturating_sub(now)

@@ -1,11 +1,11 @@
 //! Whether an endpoint may be asked: a circuit breaker.
 //!
-//! *Closed*, it lets every call pass. Failures in a row that are the endpoint's fault *open* it: no call passes until
-//! it has cooled down. Then it is *half open*: one call passes as a probe, and its end decides. So an endpoint that is
-//! down gets one call in a cool-down, and one that is back is used again after the first call that goes well (M.
-//! Nygard, "Release It!").
+//! A *closed* breaker lets every call pass. Consecutive failures that are the endpoint's fault *open* it: no call
+//! passes until it has cooled down. Then it is *half open*: one call passes as a probe, and its result decides. So an
+//! endpoint that is down gets one call in a cool-down, and one that has recovered is used again after the first
+//! successful call (M. Nygard, "Release It!").
 //!
-//! The end of a call that left before the breaker last changed says nothing about the time since, and is ignored. A
+//! A call that left before the breaker last changed shows nothing about the time since, and its end is ignored. A
 //! cool-down may be made longer, never shorter.
 
 use std::collections::HashMap;
@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 /// A breaker. The caller passes the time.
 #[derive(Debug)]
 pub(crate) struct Breaker {
-    /// Failures in a row that open it.
+    /// Consecutive failures that open it.
     failures: u32,
-    /// How many of them may be one tenant's.
+    /// How many of these failures may come from one tenant.
     most_of_one: u32,
-    /// How many failures of any tenants make it suspect.
+    /// The number of failures of any tenants that makes it suspect.
     suspicious: u32,
     cool_down: Duration,
-    /// How long other calls wait for a probe before there is another: a page may take minutes.
+    /// How long other calls wait for a probe before another probe is sent: a page may take minutes.
     patience: Duration,
     state: Mutex<BreakerState>,
 }
@@ -46,7 +46,7 @@ enum Phase {
     HalfOpen { since: Instant },
 }
 
-/// Failures in a row.
+/// Consecutive failures.
 #[derive(Debug, Default)]
 struct Run {
     /// Failures that count against no tenant.
@@ -70,20 +70,20 @@ impl Run {
     }
 }
 
-/// What a breaker does with the next call.
+/// How a breaker treats the next call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BreakerStanding {
-    /// Everything passes.
+    /// Every call passes.
     Closed,
     /// No call passes before this time is over.
     Open(Duration),
     /// The next call is the probe.
     Ready,
-    /// A probe is under way.
+    /// A probe is in flight.
     Probing,
 }
 
-/// A change that is worth a line in the log.
+/// A change that is worth a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BreakerChange {
     /// It opened, or opened again after a probe.
@@ -95,7 +95,7 @@ pub(crate) enum BreakerChange {
     Closed,
 }
 
-/// Leave to make one call. If it is dropped before the call has an end, another call may be the probe.
+/// The right to make one call. If it is dropped before the call has an end, another call may be the probe.
 #[derive(Debug)]
 pub(crate) struct Pass {
     breaker: Arc<Breaker>,
@@ -104,13 +104,13 @@ pub(crate) struct Pass {
 }
 
 impl Breaker {
-    /// A closed breaker that `failures` in a row open for `cool_down`.
+    /// A closed breaker that opens after `failures` in a row, for `cool_down`.
     pub(crate) fn new(failures: u32, cool_down: Duration) -> Self {
         Self::of_failures(failures, failures, cool_down)
     }
 
-    /// The same for calls of several tenants, of which none can open it alone: at most half of the failures that count,
-    /// rounded up, are one tenant's.
+    /// A breaker for calls of several tenants, of which none can open it alone: of the failures that count, at most
+    /// half, rounded up, may come from one tenant.
     pub(crate) fn of_several(failures: u32, cool_down: Duration) -> Self {
         let several = Self::of_failures(failures.max(2), failures.div_ceil(2), cool_down);
         Self { suspicious: failures, ..several }
@@ -129,7 +129,7 @@ impl Breaker {
         }
     }
 
-    /// Whether so many calls in a row failed that it would be open if it did not matter whose they were.
+    /// Whether the consecutive failures would suffice to open it if they counted without regard to tenants.
     pub(crate) fn is_suspect(&self) -> bool {
         self.state().is_suspect(self.suspicious)
     }
@@ -138,7 +138,7 @@ impl Breaker {
     ///
     /// # Errors
     ///
-    /// The breaker's standing, if the call may not pass.
+    /// The breaker's state, if the call may not pass.
     pub(crate) fn enter(self: &Arc<Self>, now: Instant) -> Result<Pass, BreakerStanding> {
         let mut state = self.state();
         let standing = state.standing(now, self.patience);
@@ -153,7 +153,7 @@ impl Breaker {
         Ok(Pass { breaker: Arc::clone(self), epoch: state.epoch, is_probe })
     }
 
-    /// How long other calls wait for a probe before there is another.
+    /// How long other calls wait for a probe before another probe is sent.
     pub(crate) const fn patience(&self) -> Duration {
         self.patience
     }
@@ -162,7 +162,7 @@ impl Breaker {
         self.state().standing(now, self.patience)
     }
 
-    /// Whether everything passes.
+    /// Whether every call passes.
     pub(crate) fn is_closed(&self, now: Instant) -> bool {
         self.standing(now) == BreakerStanding::Closed
     }
@@ -172,7 +172,7 @@ impl Breaker {
         match self.standing(now) {
             BreakerStanding::Closed | BreakerStanding::Ready => Duration::ZERO,
             BreakerStanding::Open(left) => left,
-            // If the probe has not ended by then, there is another.
+            // If the probe has not ended by then, another one is sent.
             BreakerStanding::Probing => self.patience,
         }
     }
@@ -210,12 +210,12 @@ impl BreakerState {
 }
 
 impl Pass {
-    /// The call went well, as far as the endpoint is concerned. Also reports [`BreakerChange::Closed`] if the breaker
+    /// The call succeeded, as far as the endpoint is concerned. Also reports [`BreakerChange::Closed`] if the breaker
     /// was closed and suspect.
     pub(crate) fn succeeded(&mut self) -> Option<BreakerChange> {
         let mut state = self.breaker.state();
         let is_current = state.epoch == self.epoch;
-        // A probe that was overtaken by another one shows just as well that the endpoint works.
+        // A probe that was overtaken by another one also proves that the endpoint works.
         let is_late_probe = self.is_probe && self.epoch > state.opened;
         if !is_current && !is_late_probe {
             return None;
@@ -235,9 +235,9 @@ impl Pass {
         }
     }
 
-    /// The call began well, and its end is not known yet. That closes the breaker, since a probe may take minutes to
-    /// end, but on probation: the next failure opens it again, unless a call went well before. A breaker for several
-    /// tenants has no probation, since the next failure may be due to one tenant.
+    /// The call began successfully, and its end is not known yet. That closes the breaker, since a probe may take
+    /// minutes to end, but on probation: the next failure opens it again, unless a call succeeded before. A breaker for
+    /// several tenants has no probation, since the next failure may be due to one tenant.
     pub(crate) fn began(&mut self) -> Option<BreakerChange> {
         let mut state = self.breaker.state();
         if state.epoch != self.epoch || !matches!(state.phase, Phase::HalfOpen { .. }) {
@@ -256,8 +256,8 @@ impl Pass {
         self.is_probe
     }
 
-    /// The endpoint failed at the call. If that opens the breaker, it stays open for `at_least`. The failure counts
-    /// against the tenant `whose` call it was, or against no tenant.
+    /// The endpoint failed at the call. If that opens the breaker, it stays open for at least `at_least`. The failure
+    /// counts against the tenant `whose` call it was, or against no tenant.
     pub(crate) fn failed(
         &mut self,
         now: Instant,
@@ -276,7 +276,7 @@ impl Pass {
         self.fail(now, cool_down, |_| true)
     }
 
-    /// Opens the breaker if it is closed and `is_enough` says so of the run, or if it was half open.
+    /// Opens the breaker if it is closed and `is_enough` holds for the run, or if it was half open.
     fn fail(
         &mut self,
         now: Instant,
@@ -286,7 +286,7 @@ impl Pass {
         let mut state = self.breaker.state();
         let until = now + self.breaker.cool_down.max(at_least);
         if state.epoch != self.epoch {
-            // It has opened meanwhile; this may only prolong that.
+            // It has opened meanwhile. This can only extend the cool-down.
             if let Phase::Open { until: end } = state.phase {
                 state.phase = Phase::Open { until: end.max(now + at_least) };
             }

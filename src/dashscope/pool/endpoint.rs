@@ -27,7 +27,7 @@ pub(crate) struct Endpoint {
     key: Arc<Gate>,
     /// The upstream's code when it last refused the key.
     refusal: Mutex<Option<Code>>,
-    /// One for each model that was asked for here; at most as many as the catalog has.
+    /// One gate for each model that was requested here; at most as many as the catalog has.
     models: Mutex<HashMap<String, Arc<Gate>>>,
     failures: u32,
     cool_down: Duration,
@@ -37,7 +37,7 @@ pub(crate) struct Endpoint {
     metrics: Arc<Metrics>,
 }
 
-/// Leave to make one call to an endpoint. The call counts in the endpoint's load until this is dropped.
+/// The right to make one call to an endpoint. The call counts in the endpoint's load until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     endpoint: Arc<Endpoint>,
@@ -99,13 +99,13 @@ impl Endpoint {
         queues.queue(self.settings.account(), &model.name, limits)
     }
 
-    /// The least time until `tenant` may ask it for `model`; none if it may now.
+    /// The least time until `tenant` may use it for `model`; `None` if it may now.
     pub(crate) fn closed_for(&self, model: &str, tenant: &str, now: Instant) -> Option<Duration> {
         let wait = self.key.wait(tenant, now).max(self.gate(model).wait(tenant, now));
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// The fault, if a refused key keeps `tenant` from asking it.
+    /// The fault, if a refused key keeps `tenant` from using it.
     pub(crate) fn key_refused(&self, tenant: &str, now: Instant) -> Option<CallFault> {
         let code = || self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (!self.key.is_open_to(tenant, now)).then(|| CallFault::Account { code: code() })
@@ -130,7 +130,7 @@ impl Endpoint {
         })
     }
 
-    /// Its share of the load beside the others'.
+    /// Its share of the load, relative to the other endpoints.
     pub(crate) const fn weight(&self) -> u32 {
         self.settings.weight
     }
@@ -165,13 +165,13 @@ impl Entrance {
         &self.endpoint
     }
 
-    /// Notes that the call went well.
+    /// Records a success.
     pub(crate) fn succeeded(&mut self) {
         let (key, model) = (self.key.succeeded(), self.model.succeeded());
         self.tell_of_return(key, model);
     }
 
-    /// Notes that an answer began: the endpoint accepts the key, and may still break off.
+    /// Records that an answer began: the endpoint accepts the key, and the answer may still break off.
     pub(crate) fn began(&mut self) {
         let (key, model) = (self.key.succeeded(), self.model.began());
         self.tell_of_return(key, model);
@@ -189,7 +189,7 @@ impl Entrance {
         }
     }
 
-    /// Notes a failure, whatever its cause. Returns whether it closed the endpoint to all tenants.
+    /// Records a failure of any cause. Returns whether it closed the endpoint to all tenants.
     pub(crate) fn failed(&mut self, failure: &Failure, now: Instant) -> bool {
         let (wait, key_cool_down) = (failure.retry_after, self.endpoint.key_cool_down);
         let longest = key_cool_down.max(wait.unwrap_or_default());

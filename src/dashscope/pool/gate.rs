@@ -1,19 +1,19 @@
-//! For whom an endpoint is closed: for one tenant, or for all.
+//! Decides for which tenants an endpoint is closed: for one, or for all.
 //!
 //! A call can fail because the endpoint is broken, or because of the request: a number that the server cannot read, a
-//! picture that crashes it. The answer does not say which. If every failure counted against the endpoint, a tenant
-//! whose calls always fail would close it for everybody. So a [`Gate`] has a breaker for each tenant and one for all.
-//! A failed call counts in both. The breaker for all is opened by failures of at least two tenants with no success in
-//! between, or by failures that come before a request is read.
+//! picture that crashes it. The answer does not show which. If every failure counted against the endpoint, a tenant
+//! whose calls always fail would close it for everybody. So a [`Gate`] has a breaker for each tenant and one for all. A
+//! failed call counts in both. The breaker for all opens after failures of at least two tenants with no success in
+//! between, or after failures that occur before a request is read.
 //!
 //! So the failures of one tenant close the gate for that tenant, which is right in both cases. In an outage the gate
 //! closes for each tenant separately until two have failed, and then for all.
 //!
-//! While it is closed for all, one call probes after each cool-down. A probe that would fail anywhere says nothing
-//! about the endpoint. So the tenant of a probe that did not succeed leaves the next probes to others for a while. A
+//! While it is closed for all, one call probes after each cool-down. A probe whose request would fail anywhere shows
+//! nothing about the endpoint. So a tenant whose probe did not succeed leaves the next probes to others for a while. A
 //! slow probe and the cool-down after it take three cool-downs. So a tenant waits for three times as many cool-downs as
 //! there are such tenants, less one: after one probe of each of them, there is one for another tenant. It waits for
-//! twelve at most, because it must notice soon that the endpoint is back.
+//! twelve at most, because it must notice soon when the endpoint has recovered.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,10 +33,10 @@ pub(crate) struct Gate {
     probers: Mutex<HashMap<Arc<str>, Instant>>,
 }
 
-/// The longest that a tenant waits after a probe that did not succeed, in cool-downs.
+/// The longest wait of a tenant after a probe that did not succeed, in cool-downs.
 const LONGEST_WAIT: u32 = 12;
 
-/// Leave to pass a gate once. If it is dropped before the call has an end, another call may be the probe.
+/// The right to pass a gate once. If it is dropped before the call has an end, another call may be the probe.
 #[derive(Debug)]
 pub(crate) struct Passage {
     gate: Arc<Gate>,
@@ -56,19 +56,19 @@ pub(crate) enum FailureCause {
     Either,
 }
 
-/// For whom a failure closed a gate.
+/// The tenants for which a failure closed a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GateClosing {
     /// Whether it is closed for all tenants, and not only for the one whose call failed.
     pub(crate) for_all: bool,
     /// Whether it was open before.
     pub(crate) anew: bool,
-    /// Whether no call of any tenant went well meanwhile.
+    /// Whether no call of any tenant succeeded meanwhile.
     pub(crate) is_undisputed: bool,
 }
 
 impl Gate {
-    /// A gate that `failures` in a row close for `cool_down`.
+    /// A gate that closes after `failures` in a row, for `cool_down`.
     pub(crate) fn new(failures: u32, cool_down: Duration) -> Self {
         let for_all = Arc::new(Breaker::of_several(failures, cool_down));
         let (of_tenants, probers) = (Mutex::default(), Mutex::default());
@@ -85,7 +85,7 @@ impl Gate {
         let for_all = self.for_all.enter(now).ok()?;
         let is_probing = for_all.is_probe();
         if is_probing {
-            // Once the probe has taken too long, the next probe belongs to another tenant.
+            // If the probe takes too long, the next probe belongs to another tenant.
             self.hold_off(&tenant, now + self.for_all.patience());
         }
         Some(Passage { gate: Arc::clone(self), tenant, own, for_all, is_probing })
@@ -135,19 +135,19 @@ impl Gate {
 }
 
 impl Passage {
-    /// Whose call it is.
+    /// The tenant of the call.
     pub(crate) fn tenant(&self) -> &str {
         &self.tenant
     }
 
-    /// The call went well, as far as the endpoint is concerned. Returns whether that opened the gate again, or showed
+    /// The call succeeded, as far as the endpoint is concerned. Returns whether that opened the gate again, or showed
     /// that only one tenant's calls fail.
     pub(crate) fn succeeded(&mut self) -> bool {
         let changes = [self.own.succeeded(), self.for_all.succeeded()];
         self.opened(changes)
     }
 
-    /// The call began well, and its end is not known yet. Returns whether that opened the gate again.
+    /// The call began successfully, and its end is not known yet. Returns whether that opened the gate again.
     pub(crate) fn began(&mut self) -> bool {
         let changes = [self.own.began(), self.for_all.began()];
         self.opened(changes)
@@ -169,7 +169,7 @@ impl Passage {
         }
     }
 
-    /// The call ended and says nothing about the endpoint.
+    /// The call ended and shows nothing about the endpoint.
     pub(crate) fn undecided(&mut self, now: Instant) {
         if std::mem::take(&mut self.is_probing) && !self.gate.for_all.is_closed(now) {
             self.gate.hold_off(&self.tenant, now);
@@ -247,7 +247,7 @@ mod tests {
         gate.enter(tenant, now).unwrap().failed(now, None, FailureCause::Either)
     }
 
-    /// Lets calls of `tenant` fail until it is turned away; how many that took.
+    /// Lets calls of `tenant` fail until the gate refuses it, and returns their number.
     fn exhaust(gate: &Arc<Gate>, tenant: &str, now: Instant) -> usize {
         let calls = std::iter::from_fn(|| {
             gate.enter(tenant, now).map(|mut call| call.failed(now, None, FailureCause::Either))
@@ -340,8 +340,8 @@ mod tests {
     }
 
     /// Closes a gate for all by tenants whose calls always fail, and who always call before the others. Returns the
-    /// longest time for which it turned away a tenant whose calls go well, and who calls every `good_every` tenths of a
-    /// second.
+    /// longest time for which the gate refused a tenant whose calls succeed, and who calls every `good_every` tenths of
+    /// a second.
     fn longest_outage(bad: u32, takes: Duration, end: End, good_every: u32) -> Duration {
         let (gate, start) = gate();
         let names: Vec<_> = (0..bad).map(|number| format!("bad{number}")).collect();

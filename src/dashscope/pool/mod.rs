@@ -1,12 +1,12 @@
-//! Which endpoint a call goes to.
+//! Chooses the endpoint of a call.
 //!
-//! An endpoint may be asked if it serves the model in a region where the model is sold to the tenant. The permit says
-//! which regions these are, so a call cannot leave for another region, whatever state the pool is in. The pool passes
-//! over endpoints that a breaker has closed or that have failed at this call. Of the others it takes the one where the
-//! call can leave first for its weight, and among equals the one with the least in flight for its weight.
+//! An endpoint may be used if it serves the model in a region where the model is sold to the tenant. The permit has
+//! these regions, so a call cannot leave for another region, in any state of the pool. The pool skips endpoints that a
+//! breaker has closed or that have failed at this call. Of the others it takes the one where the call can leave first
+//! for its weight, and among equals the one with the fewest calls in flight for its weight.
 //!
-//! A call waits in the queue of its endpoint's account. When that queue is held for a while, or the endpoint fails,
-//! the call is removed from it and chooses again.
+//! A call waits in the queue of its endpoint's account. If that queue is held for a while, or the endpoint fails, the
+//! call is removed from it and chooses again.
 
 mod breaker;
 pub(crate) mod endpoint;
@@ -40,29 +40,29 @@ pub(crate) struct Pool {
 /// What limits the choice of an endpoint for a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Search<'a> {
-    /// The names of endpoints that have failed at this call. They are taken again only if there is no other.
+    /// The names of endpoints that have failed at this call. They are used again only if there is no other.
     pub(crate) failed: &'a [String],
     /// Whether only the first endpoint is possible: no other can read the files in its storage.
     pub(crate) first_only: bool,
-    /// When the caller stops waiting.
+    /// The time at which the caller stops waiting.
     pub(crate) deadline: Instant,
 }
 
-/// A call's place at an endpoint: it may be sent.
+/// An endpoint and a slot for a call: it may be sent.
 #[derive(Debug)]
 pub(crate) struct Placement {
     pub(crate) entrance: Entrance,
     pub(crate) slot: SendSlot,
 }
 
-/// An endpoint that could be asked.
+/// An endpoint that the call could use.
 struct Candidate<'a> {
     endpoint: &'a Arc<Endpoint>,
     queue: Arc<CallQueue>,
     wait: Duration,
-    /// How long the next call waits because of this one.
+    /// The delay of the next call caused by this one.
     spacing: Duration,
-    /// How long it is closed, if it is.
+    /// The time for which it is closed, if it is.
     closed_for: Option<Duration>,
     has_failed: bool,
 }
@@ -101,11 +101,11 @@ impl Pool {
         &self.endpoints
     }
 
-    /// Enters the first endpoint that serves `model` for `tenant`. Files for the model are put there.
+    /// Enters the first endpoint that serves `model` for `tenant`. Files for the model are stored there.
     ///
     /// # Errors
     ///
-    /// Why it may not be asked now.
+    /// The reason why it may not be used now.
     pub(crate) fn enter_first(&self, model: &Model, tenant: &str) -> Result<Entrance, CallFault> {
         let first = self.endpoints.iter().find(|endpoint| endpoint.serves(model));
         let closed = |retry_after| CallFault::Unavailable { retry_after };
@@ -117,17 +117,17 @@ impl Pool {
         })
     }
 
-    /// Lets calls of `model` that wait for `endpoint` look for another.
+    /// Makes calls of `model` that wait for `endpoint` choose again.
     pub(crate) fn send_away(&self, endpoint: &Endpoint, model: &Model) {
         endpoint.queue(&self.queues, model).send_away();
     }
 
-    /// Finds an endpoint for the call that `permit` is for, and waits for a slot there. At most the tokens that the
-    /// model reads are taken of the rate: the provider refuses a longer input, which then costs nothing.
+    /// Finds an endpoint for the permit's call, and waits for a slot there. The call takes at most the model's input
+    /// limit from the rate: the provider refuses a longer input, which then costs nothing.
     ///
     /// # Errors
     ///
-    /// Why there is none in time, as soon as that is known.
+    /// The reason why there is none in time, as soon as that is known.
     pub(crate) async fn place(
         &self,
         permit: &Permit,
@@ -180,7 +180,7 @@ impl Pool {
         candidates.iter().any(|other| !other.has_failed && other.is_in_time(left, &excluded))
     }
 
-    /// The candidate where the call can leave first. Queues that are known to be `late` come last.
+    /// The candidate where the call can leave first. The queues in `late`, known to be too slow, come last.
     fn best<'a>(
         &self,
         candidates: Vec<Candidate<'a>>,
@@ -188,7 +188,7 @@ impl Pool {
         left: Duration,
         late: &[Arc<CallQueue>],
     ) -> Result<Candidate<'a>, CallFault> {
-        /// Waits that differ by less are equal, so that loads and weights count.
+        /// Waits that differ by less count as equal, so that loads and weights decide.
         const EQUAL: Duration = Duration::from_millis(100);
         let now = self.clock.instant();
         let refused =
@@ -200,8 +200,8 @@ impl Pool {
             None => CallFault::Unavailable { retry_after: shortest.unwrap_or_default() },
         };
         let open = || candidates.iter().filter(|candidate| candidate.closed_for.is_none());
-        // A queue does not count as busier because a call has just left it, however far apart its calls are. Nor does
-        // one of three times the weight because three calls wait in it.
+        // A queue does not count as busier because a call has just left it, however large its spacing is. Nor does a
+        // queue with three times the weight because three calls wait in it.
         let step = open().map(|candidate| candidate.spacing).min().unwrap_or_default().max(EQUAL);
         let best = open().enumerate().min_by_key(|(_, candidate)| {
             let is_late = !candidate.is_in_time(left, late);

@@ -11,7 +11,7 @@ use super::RuntimeClock;
 use crate::clock::Clock;
 use crate::redis::cells::SharedCells;
 
-/// A store in memory, which others change between a read and a write.
+/// An in-memory store that another replica changes between a read and a write.
 #[derive(Debug)]
 pub(crate) struct MemoryCells {
     pub(crate) values: Mutex<HashMap<String, Vec<u8>>>,
@@ -36,7 +36,7 @@ impl SharedCells for MemoryCells {
             tokio::task::yield_now().await;
             self.is_here()?;
             let value = self.values.lock().unwrap().get(key).cloned().unwrap_or_default();
-            // Not the time of those who ask.
+            // The store's time, not that of its callers.
             let now = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap();
             Some((value, now + Duration::from_hours(1)))
         })

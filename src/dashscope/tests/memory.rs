@@ -3,7 +3,7 @@
 use super::*;
 use crate::dashscope::{DropinAnswer, DropinCall, Protocol, Streamed};
 
-/// A good answer whose text has so many bytes.
+/// A valid answer whose text has so many bytes.
 fn long_answer(length: usize) -> Step {
     let text = "x".repeat(length);
     json(

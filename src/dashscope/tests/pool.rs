@@ -1,4 +1,4 @@
-//! Several endpoints: which is asked, and what happens when one does not do its part.
+//! Several endpoints: the choice among them, and failures of one.
 
 use super::*;
 use crate::dashscope::error::CallFault;
@@ -35,7 +35,7 @@ impl Two {
         Self { world: world.await, b }
     }
 
-    /// How often each was asked.
+    /// The number of calls that each received.
     fn asked(&self) -> (usize, usize) {
         (self.world.upstream.requests().len(), self.b.requests().len())
     }
@@ -276,7 +276,7 @@ fn broken_stream() -> Step {
 }
 
 impl Two {
-    /// What comes of a call that asks for a stream.
+    /// The outcome of a call that requests a stream.
     async fn answer(&self) -> DropinAnswer {
         let call = DropinCall {
             protocol: Protocol::Compatible,
@@ -289,7 +289,7 @@ impl Two {
         self.world.client.send_dropin(permit, &call, deadline).await.unwrap()
     }
 
-    /// Why the stream of this call ends; none if the answer is whole.
+    /// The reason why the stream of this call ends; `None` if the answer is whole.
     async fn end_of_stream(&self) -> Option<CallFault> {
         let DropinAnswer::Stream(mut streaming) = self.answer().await else { return None };
         while streaming.next().await.is_some() {}

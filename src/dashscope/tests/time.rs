@@ -1,4 +1,4 @@
-//! Time and chance that do as they are told.
+//! Controllable time and randomness.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock::Clock;
 use crate::random::Random;
 
-/// The runtime's time, so that a paused runtime pauses it too, and what was skipped of it.
+/// The runtime's time, so that a paused runtime pauses it too, plus the time that was skipped.
 #[derive(Debug)]
 pub(in crate::dashscope) struct RuntimeClock {
     start: tokio::time::Instant,
@@ -40,7 +40,7 @@ impl Clock for RuntimeClock {
     }
 }
 
-/// Draws the lowest value always, so that no backoff takes time.
+/// Always draws the lowest value, so that no backoff takes time.
 #[derive(Debug)]
 pub(super) struct Lowest;
 

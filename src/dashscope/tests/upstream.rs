@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-/// What to do with one request.
+/// How to handle one request.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     write: String,
@@ -25,7 +25,7 @@ enum After {
     Close,
     Hang,
     Drip,
-    /// Reads the rest on request, and reports its length.
+    /// Reads the rest of the body on demand, and reports its length.
     ReadOn,
 }
 
@@ -46,7 +46,7 @@ impl Step {
         Self { reads_body: false, ..Self::close() }
     }
 
-    /// The same as soon as the head is there; the body is not read.
+    /// The same as soon as the head has arrived; the body is not read.
     pub(super) fn before_the_body(self) -> Self {
         Self { reads_body: false, after: After::ReadOn, ..self }
     }
@@ -61,7 +61,7 @@ impl Step {
         Self { after: After::Close, ..self }
     }
 
-    /// A byte now and then, so that no silence is long and the whole never ends.
+    /// A byte now and then, so that no silence is long and the body never ends.
     pub(super) fn then_drip(self) -> Self {
         Self { after: After::Drip, ..self }
     }
@@ -80,7 +80,7 @@ pub(super) fn json(status: u16, body: &str) -> Step {
     ))
 }
 
-/// A good answer: 728 image, 24 text and 432 output tokens.
+/// A valid answer: 728 image, 24 text and 432 output tokens.
 pub(super) fn answer() -> Step {
     json(
         200,
@@ -132,7 +132,7 @@ impl Upstream {
         self.address.clone()
     }
 
-    /// Removes the failures that are still to come.
+    /// Removes the remaining failures.
     pub(super) fn forget_failures(&self) {
         self.script.steps.lock().unwrap().retain(|step| step.write.starts_with("HTTP/1.1 200"));
     }
@@ -185,7 +185,7 @@ async fn drip(connection: &mut TcpStream) {
     }
 }
 
-/// The head in lower case, and the part of the body that came with it; none if the client hung up.
+/// The head in lower case, and the part of the body that came with it; `None` if the client hung up.
 async fn read_head(connection: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {

@@ -2,9 +2,9 @@
 //!
 //! Reading is lenient, because the vendor's samples differ from each other and from its recorded traffic. One reader
 //! serves both protocols: it looks for each value in all places where either protocol has it, and a member of the wrong
-//! type counts as absent. A good answer must have content of the model and no error. An error may come under any
-//! status, at the top level, inside `error`, or in the first event of a stream that was not asked for; the service
-//! sends the last with status 200.
+//! type counts as absent. A valid answer must have content of the model and no error. An error may come under any
+//! status, at the top level, inside `error`, or in the first event of an unrequested stream; the service sends the last
+//! with status 200.
 //!
 //! Damaged characters are read as U+FFFD (`json`). A body that cannot be read is an error, but a bill in it still
 //! counts.
@@ -20,7 +20,7 @@ use crate::dashscope::fault::verdict::{Complaint, Failure};
 use crate::json::{self, Tree};
 use crate::units::{Tokens, Usage};
 
-/// How much of a body that is not JSON is read.
+/// The number of bytes that are read of a body that is not JSON.
 const PROSE_BYTES: usize = 512;
 
 /// The model's answer.
@@ -40,7 +40,7 @@ pub(crate) struct ModelAnswer {
 /// A whole answer that is JSON and no error.
 #[derive(Debug)]
 pub(crate) struct Json {
-    /// The body as it came.
+    /// The body, unchanged.
     pub(crate) received: Received,
     pub(crate) value: Tree,
     /// The bill; none if the answer states none.
@@ -86,7 +86,7 @@ pub(crate) fn object(bytes: &[u8]) -> Option<Tree> {
     json::read(bytes).ok().filter(Tree::is_object)
 }
 
-/// The bill in a body, whatever else is wrong with it.
+/// The bill in a body, even if the rest of the body is invalid.
 fn stated(body: &[u8], bound: &Usage) -> Option<Usage> {
     let in_event = |fields: Fields| stated_in_part(&fields.data?, bound);
     stated_in_part(body, bound).or_else(|| all_fields(body).filter_map(in_event).last())
@@ -97,7 +97,7 @@ pub(crate) fn stated_in_part(json: &[u8], bound: &Usage) -> Option<Usage> {
     usage(&json::outermost_member(json, "usage")?, bound)
 }
 
-/// The defect of a body with a good status that is no JSON object.
+/// The defect of a body with a successful status that is no JSON object.
 fn defect(body: &[u8]) -> Defect {
     let is_json = body.iter().find(|byte| byte.is_ascii_graphic()) == Some(&b'{');
     if is_json { Defect::Unreadable } else { Defect::NotJson }
@@ -125,7 +125,7 @@ pub(crate) fn content(json: Json) -> Result<ModelAnswer, Failure> {
     }
 }
 
-/// The text of a message's content: a string, or the strings of its parts. None if it is something else, which would
+/// The text of a message's content: a string, or the strings of its parts. `None` if it is something else, which would
 /// be lost.
 pub(crate) fn text(content: &Tree) -> Option<String> {
     match content {
@@ -216,17 +216,17 @@ pub(crate) fn usage(usage: &Tree, bound: &Usage) -> Option<Usage> {
     })
 }
 
-/// Judges an error body, and keeps it if it is about the caller's request.
+/// Determines the verdict on an error body, and keeps the body if it is about the caller's request.
 fn judge(json: &Tree, status: u16, received: &Received) -> Failure {
     let failure = complaint(json, status, received.retry_after);
-    // A redirect is no answer, whatever it contains.
+    // A redirect is no answer, whatever its body.
     let is_final = received.status < 300 || received.status >= 400;
     let verbatim = failure.fault.is_about_the_request() && is_final;
     let verbatim = verbatim.then(|| Box::new(Verbatim::of(received.status, &received.body)));
     Failure { verbatim, ..failure }
 }
 
-/// Judges an error, wherever it was.
+/// Determines the verdict on an error, from any place.
 fn complaint(json: &Tree, status: u16, retry_after: Option<Duration>) -> Failure {
     let message = ["/message", "/msg", "/error/message", "/error"].iter().find_map(|pointer| {
         json.pointer(pointer).and_then(Tree::as_str).filter(|text| !text.is_empty())
@@ -239,7 +239,7 @@ fn complaint(json: &Tree, status: u16, retry_after: Option<Duration>) -> Failure
     })
 }
 
-/// Judges the error in an event of a stream, JSON or not.
+/// Determines the verdict on the error in an event of a stream, JSON or not.
 pub(crate) fn told(fields: &Fields, data: &[u8], json: Option<&Tree>, bound: &Usage) -> Failure {
     let status = fields.error_status();
     let failure = match json {
@@ -249,7 +249,7 @@ pub(crate) fn told(fields: &Fields, data: &[u8], json: Option<&Tree>, bound: &Us
     failure.billed_as(stated_in_part(data, bound))
 }
 
-/// Whether there is an error in a body, whatever its status.
+/// Whether a body has an error, under any status.
 fn is_complaint(json: &Tree) -> bool {
     let error = &json["error"];
     complaint_code(json).is_some()
@@ -257,7 +257,7 @@ fn is_complaint(json: &Tree) -> bool {
         || error.as_str().is_some_and(|text| !text.is_empty())
 }
 
-/// The code of an error body, wherever it is. A number counts if it is a status of failure.
+/// The code of an error body, in any place. A number counts if it is an error status.
 fn complaint_code(json: &Tree) -> Option<String> {
     ["/code", "/error/code", "/error/type"].iter().find_map(|pointer| {
         match json.pointer(pointer)? {
@@ -299,7 +299,7 @@ fn all_fields(body: &[u8]) -> impl Iterator<Item = Fields> {
     std::iter::from_fn(move || events.next()).map(|event| event.fields())
 }
 
-/// A body that is not JSON: the page of a load balancer, or nothing.
+/// A body that is not JSON: the error page of a load balancer, or nothing.
 fn prose(status: u16, body: &[u8], retry_after: Option<Duration>) -> Complaint {
     let beginning = &body[..body.len().min(PROSE_BYTES)];
     let message = String::from_utf8_lossy(beginning).into_owned();

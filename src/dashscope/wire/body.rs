@@ -2,8 +2,8 @@
 //!
 //! A picture is held once, as the bytes that came in. Its Base64 in JSON would take another four thirds of it for each
 //! attempt in flight. So the text is made in pieces of 64 KiB as the connection asks for them, and a retry costs some
-//! reference counts. Base64 from a caller is sent from where it was received. The length is known and sent in advance,
-//! because the vendor's gateway is known to dislike chunked bodies.
+//! reference counts. Base64 from a caller is sent from where it was received. The length is computed and sent in
+//! advance, because the vendor's gateway is known to have problems with chunked bodies.
 //!
 //! A body remembers whether its last piece was handed over. Before that the upstream cannot have had a complete JSON
 //! document, so it cannot have billed anything, however the connection ended.
@@ -50,7 +50,7 @@ pub(crate) struct RequestDocument {
 /// One part of a document. None is empty.
 #[derive(Clone)]
 enum BodyPart {
-    /// Text of the document.
+    /// Text.
     Text(Bytes),
     /// A picture, which is sent as Base64.
     Picture(Bytes),
@@ -59,7 +59,7 @@ enum BodyPart {
 impl RequestDocument {
     /// The document `json`, with the picture in its first string that ends in `;base64,`.
     ///
-    /// The first such string is the right one if no text of others comes before it. Without one, the picture is
+    /// This is the intended string as long as no caller's text precedes it. Without such a string, the picture is
     /// appended, which no server accepts as JSON.
     pub(crate) fn new(json: String, picture: Bytes) -> Self {
         const HOLE: &str = ";base64,\"";
@@ -117,7 +117,7 @@ pub(crate) struct Sending {
     flow: Arc<SendFlow>,
 }
 
-/// The sending was stopped: the attempt is over.
+/// The sending was stopped, because the attempt is over.
 #[derive(Debug, thiserror::Error)]
 #[error("the attempt ended before its request was sent")]
 pub(crate) struct Stopped;

@@ -1,8 +1,8 @@
 //! Checks address and key of an endpoint without spending anything.
 //!
 //! Only the list of models needs the key and costs nothing. So it distinguishes a wrong address, a wrong key and a
-//! working endpoint. It cannot show whether a model may be called: rights and unpaid bills show only when something is
-//! spent.
+//! working endpoint. It cannot show whether a model may be called: missing rights and unpaid bills show only in a
+//! billed call.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::dashscope::fault::error::Code;
 /// The list of models of the OpenAI-compatible protocol.
 const MODELS: &str = "/compatible-mode/v1/models";
 
-/// A person waits for the check.
+/// A person waits for this check, so it is short.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an operator must correct.
+/// A fault that an operator must correct.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// There was no connection, or no answer.
     #[error("{url} cannot be reached ({cause}): check upstream.base_url and the way there")]
     Unreachable {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
-        /// The innermost reason.
+        /// The root cause.
         cause: String,
     },
     /// The key is wrong, or belongs to another region.
@@ -31,7 +31,7 @@ pub enum CheckError {
         "{url} refuses the key with {status}: check upstream.api_key; keys are valid in one region only"
     )]
     Key {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
         /// The HTTP status.
         status: u16,
@@ -39,7 +39,7 @@ pub enum CheckError {
     /// The answer is not one of DashScope's.
     #[error("{url} answers with {status}: is upstream.base_url the address of DashScope?")]
     Unexpected {
-        /// The address that was asked.
+        /// The requested address.
         url: String,
         /// The HTTP status.
         status: u16,
@@ -48,7 +48,7 @@ pub enum CheckError {
     },
 }
 
-/// Asks for the list of models.
+/// Requests the list of models.
 pub(crate) async fn check(transport: &Transport) -> Result<(), CheckError> {
     let url = transport.address(MODELS);
     let request = transport.request(reqwest::Method::GET, &*url).timeout(CHECK_TIMEOUT);

@@ -1,12 +1,12 @@
 //! Splits the bytes of a connection into server-sent events (HTML standard, section "Server-sent events").
 //!
-//! An event ends with a blank line. Its bytes are kept as they came, so that it can be passed on unchanged; its fields
-//! are parsed on request. The vendor writes no space after a colon, and adds a comment line with the status that the
-//! stream itself cannot have.
+//! An event ends with a blank line. Its bytes are kept, so that it can be passed on unchanged; its fields are parsed on
+//! demand. The vendor writes no space after a colon, and adds a comment line with an HTTP status, because the stream's
+//! own status is already sent.
 
 use bytes::{Bytes, BytesMut};
 
-/// Recorded bodies start with it. It has no meaning.
+/// A byte order mark without meaning, with which recorded bodies start.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes that become events.
@@ -37,7 +37,7 @@ pub(crate) struct Fields {
 }
 
 impl Events {
-    /// Adds bytes that have come.
+    /// Adds received bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
@@ -65,7 +65,7 @@ impl Events {
         let end = self.searched + found;
         match &rest[found..] {
             [b'\r'] => {
-                // The next byte shows whether a line feed belongs to it.
+                // Only the next byte shows whether the line break includes a line feed.
                 self.searched = end;
                 None
             }
@@ -88,7 +88,7 @@ impl Events {
 }
 
 impl Event {
-    /// The event as it came.
+    /// The event, byte for byte.
     pub(crate) fn into_bytes(self) -> Bytes {
         self.0
     }
@@ -135,7 +135,7 @@ impl Fields {
         self.data.as_ref().is_some_and(|data| !data.trim_ascii().is_empty())
     }
 
-    /// Whether there is something else instead of data.
+    /// Whether the event has an unknown line and no data.
     pub(crate) fn is_stray(&self) -> bool {
         self.has_unknown_line && !self.has_data()
     }
@@ -145,7 +145,7 @@ impl Fields {
         self.status.filter(|status| *status >= 400).unwrap_or(500)
     }
 
-    /// Whether the event is marked as an error, whatever its data.
+    /// Whether the event is marked as an error, regardless of its data.
     pub(crate) fn is_named_error(&self) -> bool {
         self.names_error || self.status.is_some_and(|status| status >= 400)
     }

@@ -1,7 +1,7 @@
-//! A stream of events as it comes in.
+//! A stream of events as it arrives.
 //!
-//! Nothing is passed on before the first event is complete: DashScope reports a throttle or a wrong request in an event
-//! under status 200, and a call can be repeated, or answered with its own status, only while the caller has seen
+//! Nothing is passed on before the first event is complete: DashScope reports a throttle or an invalid request in an
+//! event under status 200, and a call can be repeated, or answered with its own status, only while the caller has seen
 //! nothing. After that, each event is passed on when it is complete, so a stream can break off only between two events.
 
 use std::collections::VecDeque;
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Piece {
     }
 }
 
-/// A stream that began well.
+/// A stream that began successfully.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pieces: ResponseBody,
@@ -186,7 +186,7 @@ impl Incoming {
         held.map_err(|_| ReadError::Timeout(Timeout::Total))
     }
 
-    /// Reads to the end of a stream whose caller gets no more of it, for its bill.
+    /// Reads a stream to its end for its bill, when its caller gets no more of it.
     pub(crate) async fn read_for_bill(&mut self) {
         loop {
             while let Some(event) = self.events.next() {

@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::capacity::account::{ByteAccount, HeldBytes, NoRoom};
 use crate::units::Tokens;
 
-/// Bytes of an answer that are not counted, since they are part of what each request is given beside its upload. They
-/// are enough for 8,192 tokens, the most that most models write.
+/// Bytes of an answer that are not counted, since each request's fixed memory includes them. They suffice for 8,192
+/// tokens, the most that most models write.
 const FREE_BYTES: usize = 128 * 1024;
 
 /// Bytes of room for each token. By estimate, not by measurement, text takes three to six, JSON around it included.
@@ -46,7 +46,7 @@ pub(crate) struct AnswerRoom {
 #[derive(Debug)]
 pub(crate) struct AnswerMemory {
     room: Arc<AnswerRoom>,
-    /// Taken beyond the room.
+    /// Bytes taken beyond the room.
     more: HeldBytes,
     more_bytes: usize,
     spare: Arc<Semaphore>,
@@ -74,7 +74,7 @@ impl AnswerPool {
         Ok(Arc::new(AnswerRoom { _held: held, bytes: counted + FREE_BYTES }))
     }
 
-    /// Memory for an answer that has not come yet, with this room.
+    /// Memory for an answer that has not arrived yet, with this room.
     pub(crate) fn for_answer(&self, room: &Arc<AnswerRoom>) -> AnswerMemory {
         AnswerMemory {
             room: Arc::clone(room),
@@ -85,9 +85,9 @@ impl AnswerPool {
         }
     }
 
-    /// Leave to parse a long answer into a tree, which may be many times as large. Only one exists at a time.
+    /// Permission to parse a long answer into a tree, which may be many times as large. Only one exists at a time.
     pub(crate) async fn tree(&self) -> Option<OwnedSemaphorePermit> {
-        // Nothing closes the semaphore.
+        // The semaphore is never closed.
         Arc::clone(&self.trees).acquire_owned().await.ok()
     }
 }
@@ -109,7 +109,7 @@ impl AnswerMemory {
             self.more_bytes += more;
             return;
         }
-        // Nothing closes the semaphore.
+        // The semaphore is never closed.
         self.has_spare = Arc::clone(&self.spare).acquire_owned().await.ok();
     }
 

@@ -1,4 +1,4 @@
-//! The request that goes over the connection, and the reply that comes back.
+//! The request and the reply on the connection.
 
 pub(crate) mod answer;
 mod body;

@@ -31,7 +31,7 @@ impl Received {
 
     /// The body, with its memory.
     pub(crate) fn into_bytes(self) -> Bytes {
-        /// Both are dropped when the last byte was sent.
+        /// Both are dropped after the last byte was sent.
         struct CountedBody(Vec<u8>, #[expect(dead_code, reason = "held")] AnswerMemory);
         impl AsRef<[u8]> for CountedBody {
             fn as_ref(&self) -> &[u8] {

@@ -1,9 +1,10 @@
 //! The request of a call, in one of DashScope's two protocols.
 //!
-//! The picture's address comes first and is empty, so that everything before it is ours and no prompt can be mistaken
-//! for it ([`RequestDocument`]). `max_tokens` is always there, since it bounds the bill. A system message never is,
-//! since the models have their own. A text is there only if the caller has one: without it the model uses its own
-//! prompt. Sampling has the vendor's defaults, as the vendor advises (Model Studio, "Qwen-OCR API reference").
+//! The picture's address comes first and is empty, so that everything before it is written by the gateway and no prompt
+//! can be mistaken for it ([`RequestDocument`]). `max_tokens` is always sent, since it bounds the bill. A system
+//! message is never sent, since the models have their own. A prompt is sent only if the caller has one: without it the
+//! model uses its own. Sampling has the vendor's defaults, as the vendor advises (Model Studio, "Qwen-OCR API
+//! reference").
 
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use super::body::RequestDocument;
 use crate::dashscope::protocol::{Call, DropinCall, Protocol, Task};
 use crate::units::{Pixels, Tokens};
 
-/// A call that is ready to be sent, any number of times.
+/// A call that is ready to be sent any number of times.
 #[derive(Clone)]
 pub(crate) struct UpstreamRequest {
     /// The protocol that it is written in.
@@ -30,7 +31,7 @@ pub(crate) struct UpstreamRequest {
 pub(crate) enum Expects {
     /// A whole answer of the model.
     Answer,
-    /// JSON of any content, or a stream if the upstream streams all the same.
+    /// JSON with any content, or a stream if the upstream streams anyway.
     Json,
     /// A stream of events, or JSON if the upstream does not stream.
     Events,
@@ -39,7 +40,7 @@ pub(crate) enum Expects {
 }
 
 impl Expects {
-    /// Whether a stream is asked for.
+    /// Whether a stream is requested.
     pub(crate) const fn is_stream(self) -> bool {
         matches!(self, Self::Events | Self::Text)
     }
@@ -51,7 +52,7 @@ impl UpstreamRequest {
         Self::of(call, model, max_tokens, Expects::Answer)
     }
 
-    /// The same, to be answered by a stream.
+    /// Writes `call`, to be answered by a stream.
     pub(crate) fn streamed(call: &Call, model: &str, max_tokens: Tokens) -> Self {
         Self::of(call, model, max_tokens, Expects::Text)
     }
@@ -96,7 +97,7 @@ struct StreamOptions {
 }
 
 /// The bounds are written twice, in `image_url` and beside it: the vendor's pages differ on their place, and a bound
-/// that is not read does not bind.
+/// that the service does not read has no effect.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ChatPart<'a> {
@@ -258,7 +259,7 @@ mod tests {
         Call { image, prompt: prompt.map(str::to_owned), task }
     }
 
-    /// The JSON as it leaves. Nothing in a body waits, so no runtime is needed.
+    /// The JSON as sent. The body never waits, so no runtime is needed.
     fn sent(call: &Call) -> Value {
         let request = UpstreamRequest::new(call, "qwen-vl-ocr", Tokens::new(4096));
         let (body, _sending) = request.document.body();

@@ -1,4 +1,4 @@
-//! The body of a response as it comes, and why reading it may end early.
+//! The body of a response as it arrives, and the reasons why reading it may end early.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::dashscope::fault::verdict::{AttemptBill, Failure, Repeat, unusable};
 pub(crate) struct ResponseBody {
     pub(crate) response: Response,
     pub(crate) idle: Duration,
-    /// The request, whose sending ends at the latest when the response was read.
+    /// The request. Its sending ends at the latest when the response was read.
     pub(crate) _sending: Option<Sending>,
 }
 
@@ -31,7 +31,7 @@ impl ResponseBody {
         }
     }
 
-    /// Appends the rest to `body`, up to `most` bytes in all.
+    /// Appends the rest to `body`, up to `most` bytes in total.
     pub(crate) async fn fill(&mut self, body: &mut Vec<u8>, most: usize) -> Result<(), ReadError> {
         while let Some(piece) = self.next().await? {
             if body.len() + piece.len() > most {
@@ -58,7 +58,7 @@ impl ResponseBody {
     }
 }
 
-/// Why reading ended early.
+/// The reason why reading ended early.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ReadError {
     Unreachable,
@@ -78,7 +78,7 @@ impl ReadError {
 
     /// The failure of the attempt, given whether the whole request had been handed over.
     pub(crate) fn failure(self, handed_over: &AtomicBool) -> Failure {
-        // Without its last piece, the upstream had no complete request to work on.
+        // Without the last piece, the upstream had no complete request to process.
         let bill = if handed_over.load(Ordering::Acquire) {
             AttemptBill::Unknown
         } else {
@@ -96,7 +96,7 @@ impl ReadError {
             Self::Interrupted => Failure::new(CallFault::Interrupted, Repeat::Transient, bill),
             Self::TooLong => Failure { bill, ..unusable(Defect::TooLong, None) },
             Self::Unreadable => Failure { bill, ..unusable(Defect::Unreadable, None) },
-            // A page that took minutes would take minutes again, and be paid for again.
+            // A page that took minutes would take minutes again, and would be paid for again.
             Self::Timeout(which) => Failure::new(CallFault::Timeout(which), Repeat::Never, bill),
             Self::Deadline => Failure::new(CallFault::DeadlineExceeded, Repeat::Never, bill),
         }

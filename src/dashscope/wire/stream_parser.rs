@@ -1,10 +1,10 @@
-//! Reads a stream while it passes: text, bill, and whether the stream is complete.
+//! Reads a stream while it is passed on: text, bill, and whether the stream is complete.
 //!
 //! The two protocols end differently. The compatible one sends a chunk with the bill and no choices, and then `[DONE]`.
 //! DashScope's own states a running total in every event and ends with the event that has a `finish_reason`, which is
-//! the *word* `null` until then (Model Studio, "Qwen-OCR API reference"). A connection that merely closes ends neither.
-//! A running total is not a bill. It becomes one when the model has finished, and stops being one when text comes
-//! without a new total.
+//! the string `"null"` until then (Model Studio, "Qwen-OCR API reference"). A connection that merely closes completes
+//! neither. A running total is not a bill. It becomes one when the model has finished, and stops being one when text
+//! comes without a new total.
 //!
 //! An event that cannot be read ends the stream for its caller, since its content would be missing. Later events are
 //! read only for the bill.
@@ -42,7 +42,7 @@ pub(crate) struct StreamParser {
 /// The content of one event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// What the model wrote.
+    /// The text that the model wrote.
     pub(crate) text: String,
     /// The purpose of the event.
     pub(crate) kind: EventKind,
@@ -56,8 +56,7 @@ pub(crate) enum EventKind {
     Content,
     /// Only the bill.
     Bill,
-    /// An error that is about the account and not about the request, or an event that cannot be read. Callers do not
-    /// get it.
+    /// An error about the account and not about the request, or an event that cannot be read. Callers do not get it.
     Withheld,
 }
 
@@ -76,8 +75,8 @@ impl StreamParser {
         }
     }
 
-    /// Notes the id from the head of the response. One in an event replaces it; events of the compatible protocol have
-    /// none.
+    /// Stores the id from the head of the response. An id in an event replaces it; events of the compatible protocol
+    /// have none.
     pub(crate) fn note_head(&mut self, request_id: Option<Code>) {
         self.request_id = request_id;
     }
@@ -138,7 +137,7 @@ impl StreamParser {
 
     /// Looks for a bill in an event that cannot be read.
     fn see_damage(&mut self, data: &[u8]) -> Seen {
-        // After the end nothing can be missing.
+        // After the end, no content can be missing.
         self.is_damaged |= !self.is_complete();
         if let Some(usage) = answer::stated_in_part(data, &self.bound) {
             let choices = json::outermost_member(data, "choices");
@@ -163,7 +162,7 @@ impl StreamParser {
         }
     }
 
-    /// Whether there was an event that cannot be read.
+    /// Whether an event could not be read.
     pub(crate) const fn is_damaged(&self) -> bool {
         self.is_damaged
     }
@@ -173,7 +172,7 @@ impl StreamParser {
         self.usage.filter(|_| self.is_final || self.is_complete())
     }
 
-    /// Why the model stopped.
+    /// The reason why the model stopped.
     pub(crate) fn finish_reason(&self) -> FinishReason {
         self.finish_reason.clone().unwrap_or(FinishReason::Other(None))
     }
@@ -189,7 +188,7 @@ impl StreamParser {
     }
 }
 
-/// The text of a choice, wherever either protocol puts it; none if something else is in its place.
+/// The text of a choice, in the place of either protocol; `None` if that place holds something else.
 fn text(choice: &Tree) -> Option<String> {
     if !choice.is_object()
         || !["delta", "message"].iter().all(|name| is_absent_or_object(&choice[name]))

@@ -1,14 +1,15 @@
-//! One attempt: sends the request and receives the answer, each within its time.
+//! One attempt: sends the request and receives the answer, each within its time limit.
 //!
-//! An attempt at a stream ends when the first event shows that the stream began well: until then nothing was passed on,
-//! and the call can be repeated.
+//! An attempt at a stream ends when the first event shows that the stream began successfully: until then nothing was
+//! passed on, and the call can be repeated.
 //!
-//! There are several timeouts. reqwest has the one of the connection. This module has those of the headers, of the time
-//! between two pieces of the answer, and of the attempt as a whole. The caller's deadline shortens the last; once a
-//! stream began, the stream's own replaces it. The error says which timeout ran out, so they are kept apart.
+//! There are several timeouts. reqwest enforces the one of the connection. This module enforces those of the headers,
+//! of the time between two pieces of the answer, and of the attempt as a whole. The caller's deadline shortens the
+//! last; once a stream began, the stream's own replaces it. The error says which timeout ran out, so they are kept
+//! apart.
 //!
-//! reqwest does nothing by itself with a request that spends money: it follows no redirect, which would send the key to
-//! another host, and repeats nothing.
+//! reqwest does not resend a request that spends money: redirects, which would send the key to another host, and
+//! retries are disabled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,10 +37,10 @@ use crate::units::Usage;
 /// The reason why a client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// A setting that cannot work.
+    /// An invalid setting.
     #[error(transparent)]
     Settings(#[from] UpstreamSettingsError),
-    /// A variable of the environment that names no proxy.
+    /// A variable of the environment that holds no valid proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     /// The machine's TLS roots or resolver cannot be used.
@@ -47,8 +48,8 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-/// The time for a connection, TLS included: enough to send a lost packet twice again, and too short to matter beside
-/// the time of a page.
+/// The time limit for a connection, TLS included: enough to resend a lost packet twice, and short compared with the
+/// time of a page.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Idle connections that are kept: more than the calls that usually run at the same time.
@@ -58,7 +59,7 @@ const POOL_MAX_IDLE: usize = 64;
 /// a request rarely uses a connection that is just being closed.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of an error's body is read. The vendor's have some hundred bytes.
+/// The number of bytes that are read of an error's body. The vendor's have some hundred bytes.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
 /// The largest answer that is parsed on the reactor, which takes about a tenth of a millisecond. Most pages of text are
@@ -95,7 +96,7 @@ pub(crate) enum Reception {
     Answer(Box<ModelAnswer>),
     /// JSON.
     Json(Box<Json>),
-    /// A stream that began well.
+    /// A stream that began successfully.
     Events(Box<Incoming>),
 }
 
@@ -113,7 +114,7 @@ impl Transport {
             url
         };
         // Without a process-wide provider reqwest panics. The binary installs one; a test or another embedder may not.
-        // An installed one stays.
+        // An installed one is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .user_agent(concat!("ocr-gateway/", env!("CARGO_PKG_VERSION")))
@@ -163,13 +164,13 @@ impl Transport {
         let (body, sending) = request.document.body();
         let handed_over = sending.handed_over();
         let sent = self.post(request).body(reqwest::Body::wrap(body));
-        // Outside of the future that fills it: what came before a timeout may state the bill.
+        // Outside of the future that fills it: the part received before a timeout may state the bill.
         let mut received = Received::default();
         let memory = self.memory.for_answer(room);
         let receiving = self.receive((sent, sending), request, bound, memory, &mut received);
         let arrived = match timeout(self.total.min(left), receiving).await {
             Ok(arrived) => arrived,
-            // A deadline of the caller says nothing about the endpoint.
+            // A caller's deadline shows nothing about the endpoint.
             Err(_) if left <= self.total => Err(ReadError::Deadline),
             Err(_) => Err(ReadError::Timeout(Timeout::Total)),
         };
@@ -283,7 +284,7 @@ impl Transport {
         Ok(None)
     }
 
-    /// The bill in an answer of which only a part came.
+    /// The bill in a partial answer.
     async fn stated(received: Received, bound: Usage) -> Option<Usage> {
         let inline = received.body.len() <= INLINE_BYTES;
         let stated = move || answer::stated_in_part(&received.body, &bound);
@@ -318,7 +319,7 @@ impl Transport {
             drop(tree);
             read
         });
-        // The pool refuses work only while the process ends. The answer had come, so it may be billed.
+        // The pool refuses work only while the process ends. The answer had arrived, so it may be billed.
         reading.await.unwrap_or_else(|_| Err(unusable(Defect::NotJson, None)))
     }
 

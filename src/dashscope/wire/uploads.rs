@@ -1,6 +1,6 @@
-//! Leave to put a file into the provider's temporary storage.
+//! Policies for uploads to the provider's temporary storage.
 //!
-//! The DashScope SDK uploads a local file before the call that reads it: it asks for a policy with its key, posts the
+//! The DashScope SDK uploads a local file before the call that reads it: it requests a policy with its key, posts the
 //! file to the storage with that policy, and names the file by an `oss://` address (Model Studio, "Upload local files
 //! to get temporary URLs"). The policy costs nothing. The file does not pass through the gateway.
 
@@ -21,7 +21,7 @@ const UPLOADS: &str = "/api/v1/uploads";
 /// A policy has some hundred bytes.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// Asks for the policy of a file for `model`, within `left`.
+/// Requests the policy of a file for `model`, within `left`.
 pub(crate) async fn policy(
     transport: &Transport,
     model: &str,

@@ -1,5 +1,5 @@
-//! Rows of the ledger as JSON arrays: PostgreSQL is given those of a whole batch in one statement and takes them
-//! apart by itself. SQLite, which runs in the process, has them written one by one (`../sqlite/posting.rs`).
+//! Rows of the ledger as JSON arrays. PostgreSQL receives the rows of a whole batch in one statement and unpacks them
+//! itself. SQLite runs in the process, so its rows are written one by one (`../sqlite/posting.rs`).
 
 use jiff::civil::Date;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::ledger::account::{Account, AccountKey};
 use crate::ledger::books::{Entry, UsageChange, UsageKey};
 use crate::store::rows::number_column;
 
-/// An entry as its statement takes it.
+/// An entry as a parameter of its statement.
 #[derive(Serialize)]
 struct EntryJson<'a> {
     id: Uuid,
@@ -34,7 +34,7 @@ struct EntryJson<'a> {
     endpoint: Option<&'a str>,
 }
 
-/// An account, or only its name, as its statement takes it.
+/// An account, or only its key, as a parameter of its statement.
 #[derive(Serialize)]
 struct AccountJson<'a> {
     tenant: &'a str,
@@ -45,7 +45,7 @@ struct AccountJson<'a> {
     counted: Option<CountedJson>,
 }
 
-/// What an account counts.
+/// The counts of an account.
 #[derive(Serialize)]
 struct CountedJson {
     granted: i64,
@@ -55,7 +55,7 @@ struct CountedJson {
     reserved: i64,
 }
 
-/// A change of the daily usage as its statement takes it.
+/// A change of the daily usage as a parameter of its statement.
 #[derive(Serialize)]
 struct UsageJson<'a> {
     day: Date,
@@ -119,7 +119,7 @@ pub(super) fn accounts(accounts: &[(&AccountKey, &Account)]) -> Result<String, L
     json(rows)
 }
 
-/// What is to be added to the daily usage.
+/// The amounts to add to the daily usage.
 pub(super) fn usage(usage: &[(&UsageKey, &UsageChange)]) -> Result<String, LedgerStoreError> {
     let rows = usage.iter().map(|(key, change)| UsageJson {
         day: key.day,

@@ -1,7 +1,7 @@
-//! PostgreSQL: its connections, its way of posting and its own statements.
+//! PostgreSQL: its connections, its posting and its own statements.
 //!
-//! Columns are always listed: with `*`, a statement that another replica prepared before a column
-//! was added fails until its connection ends ("cached plan must not change result type").
+//! Columns are always listed: with `*`, a statement that another replica prepared before a column was added fails until
+//! its connection ends ("cached plan must not change result type").
 
 pub(super) mod statements;
 
@@ -71,21 +71,21 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// One each for posts, look-ups and reports.
+/// One connection each for posts, look-ups and reports.
 const FEWEST_CONNECTIONS: u32 = 3;
 
-/// The key of the advisory lock under which migrations are applied; any number that nobody else uses.
+/// The key of the advisory lock under which migrations are applied; any number that no other program uses.
 const MIGRATION_LOCK: i64 = 0x6f63_725f_6d69_6772;
 
-/// How long a replica waits while another one migrates. Then it says so, and tries again.
+/// How long a replica waits while another one migrates. Then it logs that and tries again.
 const LONGEST_TURN: &str = "60s";
 
-/// How long a migration waits for a table that is in use, by a dump for example. All other statements on the table
-/// wait behind it meanwhile, so this is less than they are given.
+/// How long a migration waits for a table that is in use, by a dump for example. All other statements on the table wait
+/// for the migration meanwhile, so this is shorter than their timeout.
 const LONGEST_LOCK: &str = "2s";
 
-/// The parameters of an address that sqlx 0.9 knows. It passes over any other and logs its value,
-/// which may be a password under a mistyped name.
+/// The address parameters that sqlx 0.9 supports. sqlx ignores any other and logs its value, which may be a password
+/// under a mistyped name.
 const PARAMETERS: [&str; 18] = [
     "application_name",
     "dbname",
@@ -109,12 +109,13 @@ const PARAMETERS: [&str; 18] = [
 
 /// See [`store::warning`](super::warning).
 pub(super) fn warning(url: &str) -> Option<String> {
-    // See PARAMETERS: an address with others must not be read, and keeps the service from starting.
+    // sqlx must not parse an address with parameters outside of `PARAMETERS`; such an address keeps the service from
+    // starting.
     let address: PgConnectOptions = has_known_parameters(url).then(|| url.parse().ok())??;
     let (host, mode) = (address.get_host(), address.get_ssl_mode());
     let is_encrypted =
         matches!(mode, PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
-    // Over a socket's file nothing leaves the machine, either.
+    // A Unix socket does not leave the machine either.
     if is_encrypted || address.get_socket().is_some() || host.starts_with('/') || is_loopback(host)
     {
         return None;
@@ -133,7 +134,7 @@ pub(super) struct Postgres {
     lookups: PgPool,
     reports: PgPool,
     pooling: Pooling,
-    /// How long a connection may take to come about.
+    /// How long opening a connection may take.
     patience: Duration,
 }
 
@@ -160,14 +161,14 @@ impl Postgres {
         Ok(Self { address, posts, lookups, reports, pooling, patience: options.acquire_timeout })
     }
 
-    /// Applies the migrations in one transaction, on a connection that ends with it. The transaction
-    /// holds the lock, and not the session as with sqlx's own lock, because behind a pooler a session
-    /// is not known again.
+    /// Applies the migrations in one transaction, on a connection that is closed afterwards. The transaction holds the
+    /// lock, and not the session as with sqlx's own lock, because through a pooler the next statement may run in
+    /// another session.
     pub(super) async fn migrate(&self) -> Result<(), Refused> {
         let connecting = tokio::time::timeout(self.patience, self.address.connect()).await;
         let mut connection = connecting.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         let mut transaction = connection.begin().await?;
-        // Each statement after the lock sees what the lock's holder before committed.
+        // Each statement after the lock sees the data that the previous holder of the lock committed.
         let lock = format!(
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LONGEST_TURN}'; \
              SELECT pg_advisory_xact_lock({MIGRATION_LOCK}); SET LOCAL lock_timeout = '{LONGEST_LOCK}'"
@@ -181,13 +182,13 @@ impl Postgres {
         }
         self.forget_statements(&mut transaction).await?;
         transaction.commit().await?;
-        // The migrations are committed; how the connection closes does not matter.
+        // The migrations are committed, so an error while closing does not matter.
         let _ = connection.close().await;
         Ok(())
     }
 
-    /// sqlx prepares the migrations' statements by names that begin anew in each connection, so that
-    /// those of two callers collide in a session that they share.
+    /// sqlx numbers its prepared statements anew in each connection, so the names of two clients collide in a session
+    /// that a pooler shares between them.
     async fn forget_statements(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         if self.pooling == Pooling::Transactions {
             sqlx::raw_sql("DEALLOCATE ALL").execute(connection).await?;
@@ -251,8 +252,7 @@ impl Postgres {
     }
 }
 
-/// The migrations of the database. No statement is kept prepared: behind a pooler its name could
-/// be taken.
+/// The migrations of the database. No statement stays prepared: through a pooler its name could be taken.
 async fn history(connection: &mut PgConnection) -> Result<History, sqlx::Error> {
     let mut history = History::default();
     if is_there(connection, migrations::APPLIED).await? {
@@ -272,19 +272,19 @@ async fn is_there(connection: &mut PgConnection, table: &str) -> Result<bool, sq
     found.persistent(false).fetch_one(connection).await
 }
 
-/// How many connections posts, look-ups and reports have of `most`.
+/// The numbers of connections for posts, look-ups and reports out of `most`.
 fn shares(most: u32) -> Result<[u32; 3], StoreError> {
     if most < FEWEST_CONNECTIONS {
         return Err(StoreError::TooFewConnections { actual: most, least: FEWEST_CONNECTIONS });
     }
-    // The writer's, the reaper's, and one that is on its way back.
+    // Connections for the writer, the reaper, and one that is being returned.
     let posts = (most / 3).clamp(1, 3);
     let reports = (most / 4).max(1);
     Ok([posts, most - posts - reports, reports])
 }
 
-/// Connects as the pools will, and gives the cause if that fails: a pool would try again until its time is up and
-/// then report a timeout. Detects a pooler.
+/// Connects in the same way as the pools, and returns the cause if that fails: a pool would retry until its timeout and
+/// then report only the timeout. Detects a pooler.
 async fn first_contact(
     address: &PgConnectOptions,
     patience: Duration,
@@ -294,7 +294,7 @@ async fn first_contact(
         let (mut one, mut other) = (address.connect().await?, address.connect().await?);
         sessions::check(&mut one).await?;
         let pooling = Pooling::between(&mut one, &mut other).await?;
-        // They have served their purpose; how they close does not matter.
+        // They are no longer needed, so an error while closing does not matter.
         let _ = (one.close().await, other.close().await);
         Ok(pooling)
     };

@@ -1,9 +1,9 @@
 //! Posting to the ledger in PostgreSQL.
 //!
-//! A batch is one transaction that locks the rows it read, entries before accounts and each in the
-//! order of their keys, so that replicas wait for one another and never in a ring. An account can be
-//! locked only once it is there; so a missing one is opened, empty, in a transaction of its own.
-//! Locked rows are read as they were last committed (READ COMMITTED), which suffices for posting.
+//! A batch is one transaction that locks the rows it read, entries before accounts and each in the order of their keys,
+//! so that replicas wait for one another without deadlocks. Only an existing account can be locked, so a transaction of
+//! its own first creates a missing account, empty. Locked rows are read as last committed (READ COMMITTED), which
+//! suffices for posting.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl Postgres {
         }
     }
 
-    /// Opens the accounts that are not there yet.
+    /// Creates the missing accounts.
     async fn open_accounts(
         &self,
         keys: impl Iterator<Item = &AccountKey>,
@@ -85,7 +85,7 @@ async fn entries(
         .map_err(failure)
 }
 
-/// Those of the accounts that are there, locked.
+/// Those of the accounts that exist, locked.
 async fn accounts(
     session: &mut Session,
     keys: impl Iterator<Item = &AccountKey>,
@@ -110,7 +110,7 @@ async fn accounts(
         .map_err(failure)
 }
 
-/// The budgets, as they are now, of the tenants that are kept in the database.
+/// The current budgets of those tenants that are stored in the database.
 async fn budgets(
     session: &mut Session,
     batch: &[Operation],

@@ -1,14 +1,14 @@
-//! Sessions with the server: which may be used, and what lasts in them.
+//! Sessions with the server: which ones may be used, and which state may persist in them.
 //!
-//! A session is used only if its server takes writes. After a failover a connection may still lead to
-//! the old primary, which is a standby now, or hangs; and an address may lead to a standby before it is
-//! moved. Such a session would refuse every post and answer look-ups of keys from the past. So each
-//! session is asked before each use, in the one round trip in which sqlx would test whether it is
-//! alive, and is closed if it refuses or does not answer. The next one resolves the address anew.
+//! A session is used only if its server accepts writes. After a failover a connection may still lead to the old
+//! primary, which is a standby now, or hangs; and an address may lead to a standby before it is moved. Such a session
+//! would refuse every post and answer look-ups of keys with old data. So each session is checked before each use, in
+//! the one round trip in which sqlx would test whether it is alive, and is closed if the check fails or gets no answer.
+//! The next one resolves the address anew.
 //!
-//! A pooler such as PgBouncer in transaction mode lends a server's session for one transaction. Behind
-//! it nothing may outlive a transaction: no prepared statement, no lock, no setting. Then each statement
-//! is unnamed and stands in a transaction, within which its parts reach the same server.
+//! A pooler such as PgBouncer in transaction mode lends a server's session for one transaction. Through a pooler no
+//! state may outlive a transaction: no prepared statement, no lock, no setting. Each statement is then unnamed and runs
+//! in a transaction, within which its parts reach the same server.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -22,31 +22,30 @@ use tokio::time::timeout;
 
 use crate::store::error::ReadOnly;
 
-/// How long a server may take to say that it is there. One that needs longer is taken for gone: after
-/// the loss of a host, connections to it hang and nothing closes them.
+/// How long a server may take to answer the check. A slower one counts as gone: after the loss of a host, connections
+/// to it hang and are never closed.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often two connections compare the servers that serve them.
+/// How often two connections compare their server processes.
 const COMPARISONS: usize = 5;
 
-/// How the server serves the session of a client.
+/// How the server provides the session of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pooling {
     /// A session of its own.
     Sessions,
-    /// A session of the server for each transaction, which other clients had before and will have
-    /// afterwards.
+    /// A server session for each transaction, shared with other clients.
     Transactions,
 }
 
-/// A server that does not answer.
+/// The server does not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the server did not answer within {ANSWER_PATIENCE:?}")]
 struct Silent;
 
 impl Pooling {
-    /// Finds out by which processes of the server two connections are served. One process that serves
-    /// both, or another one for the same connection, is lent by a pooler.
+    /// Compares the server processes of two connections. If one process serves both, or another one serves the same
+    /// connection later, a pooler lends them.
     pub(super) async fn between(
         one: &mut PgConnection,
         other: &mut PgConnection,
@@ -62,12 +61,12 @@ impl Pooling {
     }
 }
 
-/// The process of the server that serves a connection.
+/// The server process of a connection.
 async fn process(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
     sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection).await?.try_get_unchecked(0)
 }
 
-/// Connections of which each is checked before it is used.
+/// A pool that checks each connection before use.
 pub(super) fn pool(address: &PgConnectOptions, most: u32, acquire_timeout: Duration) -> PgPool {
     let is_refused = Arc::new(AtomicBool::new(false));
     PgPoolOptions::new()
@@ -77,12 +76,12 @@ pub(super) fn pool(address: &PgConnectOptions, most: u32, acquire_timeout: Durat
         .before_acquire(|connection, _| {
             Box::pin(async move { Ok(check(connection).await.is_ok()) })
         })
-        // The pool closes a connection that fails here and tries again until the time is up.
+        // The pool closes a connection that fails here and tries again until its timeout.
         .after_connect(move |connection, _| {
             let is_refused = Arc::clone(&is_refused);
             Box::pin(async move { report(&is_refused, check(connection).await) })
         })
-        // The pool waits without end for what a connection still owes when it is given back.
+        // Without this, the pool waits without limit for unread results of a returned connection.
         .after_release(|connection, _| {
             Box::pin(async move {
                 let is_there = timeout(ANSWER_PATIENCE, connection.ping()).await;
@@ -92,7 +91,7 @@ pub(super) fn pool(address: &PgConnectOptions, most: u32, acquire_timeout: Durat
         .connect_lazy_with(address.clone())
 }
 
-/// Whether the session's server answers and takes writes.
+/// Checks that the session's server answers and accepts writes.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let question = sqlx::raw_sql("SHOW transaction_read_only").fetch_one(connection);
     let answer = timeout(ANSWER_PATIENCE, question).await.unwrap_or_else(|_| Err(silent()))?;
@@ -129,7 +128,7 @@ enum Lent {
 }
 
 impl Session {
-    /// A session in which each statement stands for itself.
+    /// A session in which each statement is its own transaction.
     pub(super) async fn open(pool: &PgPool, pooling: Pooling) -> Result<Self, sqlx::Error> {
         match pooling {
             Pooling::Sessions => Ok(Self { lent: Lent::Alone(pool.acquire().await?), pooling }),
@@ -142,7 +141,7 @@ impl Session {
         Ok(Self { lent: Lent::InTransaction(pool.begin().await?), pooling })
     }
 
-    /// Gives the connection back, after committing the transaction.
+    /// Commits the transaction and returns the connection.
     pub(super) async fn end(self) -> Result<(), sqlx::Error> {
         match self.lent {
             Lent::Alone(_) => Ok(()),
@@ -150,7 +149,7 @@ impl Session {
         }
     }
 
-    /// Gives the connection back, and takes back what the transaction did.
+    /// Rolls the transaction back and returns the connection.
     pub(super) async fn roll_back(self) -> Result<(), sqlx::Error> {
         match self.lent {
             Lent::Alone(_) => Ok(()),
@@ -158,7 +157,7 @@ impl Session {
         }
     }
 
-    /// Whether a statement that is prepared in this session can be used again.
+    /// Whether a statement that is prepared in this session can be reused.
     pub(super) fn keeps_statements(&self) -> bool {
         self.pooling == Pooling::Sessions
     }

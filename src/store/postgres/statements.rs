@@ -1,4 +1,4 @@
-//! The statements that PostgreSQL reads differently from SQLite.
+//! The statements whose text differs from SQLite's.
 
 use crate::store::statement::Statements;
 
@@ -44,8 +44,8 @@ fn usage_by(named: &str, hour: &str) -> String {
     )
 }
 
-/// The accounts from a day on that do not count what their entries say. The sums of entries are numerics, which
-/// hold more than any column, and are read as text.
+/// The accounts from a day on whose counts differ from their entries. The sums of entries are numerics, which hold more
+/// than any column, and are read as text.
 const DIFFERING_ACCOUNTS: &str = "WITH amounts AS (
         SELECT tenant, day, state, 'tokens' AS unit,
             bound_image::numeric + bound_text + bound_output AS bound,
@@ -81,7 +81,7 @@ const DIFFERING_ACCOUNTS: &str = "WITH amounts AS (
         OR coalesce(account.reserved, 0) <> coalesce(recount.reserved, 0)
      ORDER BY tenant, period, starts_on, unit";
 
-/// The daily sums from a day on that do not count what their entries say.
+/// The daily sums from a day on that differ from their entries.
 const DIFFERING_USAGE: &str = "WITH recounts AS (
         SELECT day, tenant, model, currency, count(*) AS calls,
             sum(CASE state WHEN 'unverified' THEN 1 ELSE 0 END) AS unverified_calls,

@@ -16,7 +16,7 @@ use crate::ledger::window::{Period, Window};
 use crate::store::statement::Columns;
 use crate::units::{Currency, Money, Tokens, Usage};
 
-/// A failed query as a store of the ledger reports it.
+/// Converts a failed query to an error of the ledger store.
 pub(in crate::store) fn failure(error: sqlx::Error) -> LedgerStoreError {
     if is_lasting(&error) {
         return LedgerStoreError::Broken(error.into());
@@ -94,7 +94,7 @@ pub(in crate::store) fn count(row: &dyn Columns) -> Result<u64, sqlx::Error> {
     amount(row, "count")
 }
 
-/// The id of an entry. One that cannot be read is logged and `None`, so that it does not hide the others.
+/// The id of an entry. An unreadable id is logged and `None`, so that it does not hide the others.
 pub(in crate::store) fn readable_id(row: &dyn Columns) -> Result<Option<Uuid>, sqlx::Error> {
     let text = text(row, "id")?;
     let id = text.parse();
@@ -117,7 +117,7 @@ pub(in crate::store) fn daily_usage(row: &dyn Columns) -> Result<UsageRow, sqlx:
     })
 }
 
-/// A part of the spending that the entries tell.
+/// A part of the spending, computed from the entries.
 pub(in crate::store) fn partial_usage(row: &dyn Columns) -> Result<PartRow, sqlx::Error> {
     let named = row.text("named")?;
     let hour = row.number("hour")?;
@@ -137,7 +137,7 @@ fn spending(
         text: Tokens::new(amount(row, "text_tokens")?),
         output: Tokens::new(amount(row, "output_tokens")?),
     };
-    // The accounts count the same calls, in one column.
+    // An account stores the tokens of these calls in one column.
     if usage.total().get() > i64::MAX.unsigned_abs() {
         let error = "is, with text_tokens and output_tokens, more than an account can count";
         return Err(unread("image_tokens", error));
@@ -152,7 +152,7 @@ fn spending(
     })
 }
 
-/// A sum of entries, as decimal text, where it is not more than a column holds.
+/// A sum of entries, given as decimal text, if it fits into a column.
 fn sum_in_text(row: &dyn Columns, column: &str) -> Result<u64, sqlx::Error> {
     let sum: u64 = parsed(row, column, |text| text.parse::<u64>())?;
     let most = i64::MAX.unsigned_abs();
@@ -183,7 +183,7 @@ pub(in crate::store) fn usage_imbalance(row: &dyn Columns) -> Result<Imbalance, 
     }
 }
 
-/// The numbers that a row of an audit holds in these columns.
+/// The numbers in these columns of an audit row.
 fn counted<const N: usize>(
     row: &dyn Columns,
     columns: [&'static str; N],

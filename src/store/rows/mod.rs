@@ -1,8 +1,7 @@
-//! Rows and the values they stand for, the same for both engines.
+//! Conversion between rows and values, the same for both engines.
 //!
-//! The tables of the two engines have the same columns, so one reading serves both. A column that
-//! does not hold what this program writes is an error and never a default: a limit that cannot be
-//! read must not become no limit.
+//! The tables of the two engines have the same columns, so one conversion serves both. A column with a value that this
+//! program does not write is an error and never a default: a limit that cannot be read must not become no limit.
 
 pub(super) mod ledger;
 pub(super) mod tenants;
@@ -15,42 +14,42 @@ use sqlx::error::{BoxDynError, DatabaseError};
 use super::statement::Columns;
 use crate::units::Money;
 
-/// A number as its signed column holds it. Larger numbers were refused before.
+/// A number as its signed column stores it. Larger numbers were refused before.
 pub(super) fn number_column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// An optional limit as its column holds it.
+/// An optional limit as its column stores it.
 pub(super) fn limit_column(limit: Option<NonZeroU64>) -> Option<i64> {
     limit.map(|limit| number_column(limit.get()))
 }
 
-/// An optional amount of money as its column of nanos holds it.
+/// An optional amount of money as its column of nanos stores it.
 pub(super) fn money_column(amount: Option<Money>) -> Option<i64> {
     amount.map(|amount| number_column(amount.nanos()))
 }
 
-/// An optional moment as its column holds it.
+/// An optional moment as its column stores it.
 pub(super) fn moment_column(moment: Option<Timestamp>) -> Option<i64> {
     moment.map(Timestamp::as_millisecond)
 }
 
-/// A list of names as its column holds it.
+/// A list of names as its column stores it.
 pub(super) fn names_column(names: &[String]) -> String {
     serde_json::Value::from(names).to_string()
 }
 
-/// Whether a row was found and holds what this program does not write.
+/// Whether a row was found with a value that this program does not write.
 pub(super) const fn is_unreadable(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
 }
 
-/// Whether the row was refused because its primary key is taken.
+/// Whether the row was refused because its primary key exists already.
 pub(super) fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
 }
 
-/// Whether the row was refused because it points to a row that is not there.
+/// Whether the row was refused because it references a row that does not exist.
 pub(super) fn is_orphan(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation)
 }
@@ -58,7 +57,7 @@ pub(super) fn is_orphan(error: &sqlx::Error) -> bool {
 /// Whether the same query would fail again.
 pub(super) fn is_lasting(error: &sqlx::Error) -> bool {
     let breaks_a_rule = error.as_database_error().is_some_and(|error| {
-        // Out of range (SQLSTATE 22003) is PostgreSQL's word for a number that no column holds.
+        // PostgreSQL reports "out of range" (SQLSTATE 22003) for a number that no column holds.
         error.is_check_violation() || error.code().is_some_and(|code| code == "22003")
     });
     breaks_a_rule || is_unreadable(error)
@@ -74,7 +73,7 @@ pub(super) fn number(row: &dyn Columns, column: &str) -> Result<i64, sqlx::Error
     row.number(column)?.ok_or_else(|| null(column))
 }
 
-/// A column of text as the value that it stands for.
+/// A column of text, parsed as a value.
 pub(super) fn parsed<T, E: Into<BoxDynError>>(
     row: &dyn Columns,
     column: &str,
@@ -83,25 +82,25 @@ pub(super) fn parsed<T, E: Into<BoxDynError>>(
     parse(text(row, column)?).map_err(|error| unread(column, error))
 }
 
-/// A column that holds a number above zero or nothing.
+/// A column that holds a positive number or NULL.
 pub(super) fn limit(row: &dyn Columns, column: &str) -> Result<Option<NonZeroU64>, sqlx::Error> {
     let limit =
         row.number(column)?.map(|number| u64::try_from(number).and_then(NonZeroU64::try_from));
     limit.transpose().map_err(|error| unread(column, error))
 }
 
-/// A column that holds a moment or nothing.
+/// A column that holds a moment or NULL.
 pub(super) fn moment(row: &dyn Columns, column: &str) -> Result<Option<Timestamp>, sqlx::Error> {
     let moment = row.number(column)?.map(Timestamp::from_millisecond);
     moment.transpose().map_err(|error| unread(column, error))
 }
 
-/// The error of a column that holds something else than this program writes.
+/// The error of a column with a value that this program does not write.
 pub(super) fn unread(column: &str, error: impl Into<BoxDynError>) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: error.into() }
 }
 
-/// The error of a column that holds nothing where it must hold something.
+/// The error of a column that is NULL and must not be.
 pub(super) fn null(column: &str) -> sqlx::Error {
     unread(column, "is NULL")
 }

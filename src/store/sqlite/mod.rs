@@ -1,9 +1,8 @@
-//! SQLite: its file, its way of posting and its own statements.
+//! SQLite: its file, its posting and its own statements.
 //!
-//! The file is in WAL mode, where readers do not wait for the writer. `synchronous` is FULL: with
-//! NORMAL, the last commits before a power cut are lost, and a revocation that a power cut undoes would
-//! let a stolen key in again. The price is a wait for the disk at each commit. A second writer waits up to
-//! five seconds for the first, which holds the lock for milliseconds.
+//! The file is in WAL mode, where readers do not wait for the writer. `synchronous` is FULL: with NORMAL, a power cut
+//! loses the last commits, and if one of them was a revocation, the stolen key works again. The price is a wait for the
+//! disk at each commit. A second writer waits up to five seconds for the first, which holds the lock for milliseconds.
 
 pub(super) mod statements;
 
@@ -77,25 +76,26 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// SQLite's own file system in memory, in which connections of one process share what begins with a slash
-/// (<https://www.sqlite.org/inmemorydb.html>, "memdb" in its source).
+/// SQLite's in-memory file system, in which the connections of one process share a database whose name begins with a
+/// slash (<https://www.sqlite.org/inmemorydb.html>, "memdb" in its source).
 const MEMORY: &str = "memdb";
 
-/// How long the ends of calls linger. Longer than a caller takes from one answer to its next request on the same
-/// machine, whose reservation then carries the end for nothing; shorter than anybody could notice.
+/// How long the ends of calls linger. This is longer than a caller on the same machine takes from one answer to its
+/// next request, whose reservation then carries the end without a commit of its own. It is too short for anybody to
+/// notice.
 pub(super) const LINGER: Duration = Duration::from_millis(2);
 
 /// How long a writer waits for another.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections for reports. A report keeps a processor busy, so more of them would not be faster.
+/// The number of connections for reports. A report uses one processor fully, so more connections would not be faster.
 const REPORT_CONNECTIONS: u32 = 2;
 
 /// A SQLite database.
 #[derive(Debug, Clone)]
 pub(super) struct Sqlite {
     pool: SqlitePool,
-    /// For [`Workload::Report`].
+    /// Connections for [`Workload::Report`].
     reports: SqlitePool,
     posting: Posting,
 }
@@ -109,7 +109,7 @@ impl Sqlite {
         let address: SqliteConnectOptions =
             url.parse().map_err(|_| StoreError::Address { engine })?;
         let (address, pool, vfs) = if is_in_memory(url) {
-            // It lives as long as it has a connection, so the pool's one never ends.
+            // The database lives as long as it has a connection, so the pool keeps its one for ever.
             let pool = SqlitePoolOptions::new().max_connections(1);
             let pool = pool.idle_timeout(None).max_lifetime(None);
             (SqliteConnectOptions::new().filename(name_in_memory()).vfs(MEMORY), pool, Some(MEMORY))
@@ -127,7 +127,7 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        // A connection to a file does not break while nobody looks, and to ask costs as much as a statement.
+        // A connection to a file does not break while idle, and testing it costs as much as a statement.
         let pool = pool.test_before_acquire(false);
         let pool = pool.acquire_timeout(options.acquire_timeout);
         let reports = pool.clone().max_connections(REPORT_CONNECTIONS);
@@ -142,8 +142,8 @@ impl Sqlite {
         Ok(Self { pool, reports, posting })
     }
 
-    /// Applies the migrations in one transaction that takes the write lock at its start: sqlx does
-    /// not lock SQLite for migrations, and two processes that start together would collide.
+    /// Applies the migrations in one transaction that takes the write lock at its start: sqlx does not lock SQLite for
+    /// migrations, and two processes that start together would conflict.
     pub(super) async fn migrate(&self) -> Result<(), Refused> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         if let SchemaState::Older(_) =
@@ -239,17 +239,17 @@ fn name_in_memory() -> PathBuf {
     format!("/{}", COUNT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
-/// Refuses a file that is not there.
+/// Refuses a missing file.
 fn find_file(file: &Path) -> Result<(), StoreError> {
     match file.try_exists() {
         Ok(false) => Err(StoreError::MissingFile { file: file.to_owned() }),
-        // SQLite reports other faults of it.
+        // SQLite reports other faults of the file.
         Ok(true) | Err(_) => Ok(()),
     }
 }
 
-/// Makes the file before SQLite does, which would let everybody read it. The files beside it (WAL
-/// and shared memory) take over its mode.
+/// Creates the file before SQLite does, which would make it readable for everybody. The files beside it (WAL and shared
+/// memory) take over its mode.
 async fn make_file(file: &Path) -> Result<(), StoreError> {
     let folder = match file.parent() {
         Some(folder) if folder != Path::new("") => folder,

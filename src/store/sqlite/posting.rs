@@ -1,13 +1,12 @@
 //! Posting to the ledger in SQLite, on a connection of its own.
 //!
-//! Every request waits for this twice, so it is all done in one visit to a thread that may block:
-//! sqlx sends each statement, and each row that it finds, from one thread to another, which for a
-//! lone request costs several times what SQLite does (docs/adr/0016-posting-on-sqlite.md). For the
-//! same reason rows are written one by one through prepared statements and not as JSON, which
-//! PostgreSQL, behind a network, is given.
+//! Every request waits for this twice, so one visit to a blocking thread does all of it. sqlx sends each statement, and
+//! each row that it finds, from one thread to another, which for a lone request costs several times the work of SQLite
+//! (docs/adr/0016-posting-on-sqlite.md). For the same reason rows are written one by one through prepared statements,
+//! and not as JSON as for PostgreSQL, which is behind a network.
 //!
-//! A batch is one transaction that takes the write lock at its start, so nothing can come between
-//! reading the accounts and writing them.
+//! A batch is one transaction that takes the write lock at its start, so no other write can come between reading the
+//! accounts and writing them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -36,8 +35,8 @@ use crate::units::{Currency, Money, Tokens, Usage};
 
 /// How long a batch waits for another writer of the file, which holds the lock for milliseconds.
 ///
-/// Shorter than the writer waits for a batch and than callers wait for the writer: a file that somebody
-/// has locked is told of as such, and a batch is not posted again while it still waits for the lock.
+/// It is shorter than the writer's wait for a batch and the callers' wait for the writer. So a locked file is reported
+/// as such, and a batch is not posted again while it still waits for the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const _: () = assert!(
@@ -45,10 +44,10 @@ const _: () = assert!(
         && PATIENCE.as_millis() < POST_TIMEOUT.as_millis()
 );
 
-/// The connection that posts. Only threads that may block take the lock.
+/// The connection that posts. Only blocking threads take the lock.
 #[derive(Clone)]
 pub(super) struct Posting {
-    /// `None` once it was closed.
+    /// `None` once it is closed.
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
@@ -58,20 +57,20 @@ impl fmt::Debug for Posting {
     }
 }
 
-/// Why nothing is posted any more.
+/// The reason why posting is no longer possible.
 #[derive(Debug, thiserror::Error)]
 #[error("the database was closed")]
 struct Closed;
 
-/// Why a batch was not begun.
+/// The reason why a batch was not begun.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody waits for it")]
 struct Abandoned;
 
 impl Posting {
-    /// Opens a file that is there, in WAL mode, or a database in memory through SQLite's `vfs`.
+    /// Opens an existing file in WAL mode, or an in-memory database through SQLite's `vfs`.
     pub(super) fn open(file: &Path, vfs: Option<&str>) -> Result<Self, rusqlite::Error> {
-        // The lock of this type is the only one that is needed.
+        // The mutex of this type suffices, so SQLite's own is off.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = match vfs {
             None => Connection::open_with_flags(file, flags)?,
@@ -82,8 +81,8 @@ impl Posting {
         Ok(Self { connection: Arc::new(Mutex::new(Some(connection))) })
     }
 
-    /// Posts a batch and gives the outcome of each operation. A batch that no caller waits for any more is not begun:
-    /// it may have been posted again meanwhile, and a reservation that was refused then must not be held now.
+    /// Posts a batch and returns the outcome of each operation. A batch whose caller has stopped waiting is not begun:
+    /// it may have been posted again meanwhile, and a reservation that was refused then must not succeed now.
     pub(super) async fn post(
         &self,
         batch: &[Operation],
@@ -95,7 +94,7 @@ impl Posting {
         let posted = tokio::task::spawn_blocking(move || {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let connection = connection.as_mut().ok_or(LedgerStoreError::unavailable(Closed))?;
-            // A repeat of it has to wait for the lock, so from here on the order is kept.
+            // A repeat of the batch has to wait for the lock, so from here on the order is kept.
             if asked.strong_count() == 0 {
                 return Err(LedgerStoreError::unavailable(Abandoned));
             }
@@ -106,11 +105,11 @@ impl Posting {
         posted
     }
 
-    /// Closes the connection, after the batch that is being posted.
+    /// Closes the connection, after the batch in progress.
     pub(super) async fn close(&self) {
         let connection = Arc::clone(&self.connection);
         let close = move || drop(connection.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // It fails only where closing panicked, and then the connection is closed too.
+        // It fails only if closing panicked, and then the connection is closed too.
         let _ = tokio::task::spawn_blocking(close).await;
     }
 }
@@ -152,7 +151,7 @@ fn entries(
     found.filter_map(Result::transpose).collect()
 }
 
-/// The accounts of these names that have counted anything.
+/// The accounts with these keys that have counted anything.
 fn accounts(
     transaction: &Transaction<'_>,
     keys: BTreeSet<AccountKey>,
@@ -171,7 +170,7 @@ fn accounts(
     found.filter_map(Result::transpose).collect()
 }
 
-/// The budgets, as they are now, of those of these tenants that are kept in the database.
+/// The current budgets of those of these tenants that are stored in the database.
 fn budgets(
     transaction: &Transaction<'_>,
     tenants: BTreeSet<&str>,
@@ -313,7 +312,7 @@ fn add_usage(
     Ok(())
 }
 
-/// How an id stands in its column.
+/// An id as its column stores it.
 fn name(id: &Uuid) -> String {
     id.hyphenated().to_string()
 }
@@ -409,7 +408,7 @@ fn named<T>(
     named(word).ok_or_else(|| unread(column, format!("{word:?} is not known here").into()))
 }
 
-/// The error of a column that holds something else than this program writes.
+/// The error of a column with a value that this program does not write.
 fn unread(
     column: usize,
     error: Box<dyn std::error::Error + Send + Sync + 'static>,
@@ -417,8 +416,8 @@ fn unread(
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error)
 }
 
-/// A failure as a store of the ledger reports it: a row that breaks a rule, or cannot be read, will do so
-/// again; everything else may pass.
+/// Converts a failure to an error of the ledger store: a row that breaks a rule, or cannot be read, fails again;
+/// everything else may pass.
 fn failure(error: rusqlite::Error) -> LedgerStoreError {
     use rusqlite::Error;
     let is_broken = match &error {
@@ -491,7 +490,7 @@ mod tests {
         let connection = Arc::clone(&sqlite.posting.connection);
         {
             let _other = connection.lock().unwrap();
-            // Polled once, which sends it to a thread, and given up.
+            // The future is polled once, which sends the batch to a thread, and is then dropped.
             assert!(sqlite.posting.post(&reserve, day).now_or_never().is_none());
         }
         while Arc::strong_count(&connection) > 2 {

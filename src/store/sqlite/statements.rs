@@ -1,4 +1,4 @@
-//! The statements that SQLite reads differently from PostgreSQL.
+//! The statements whose text differs from PostgreSQL's.
 
 use crate::store::statement::Statements;
 
@@ -65,11 +65,11 @@ fn usage_by(named: &str, hour: &str) -> String {
     )
 }
 
-/// The accounts from a day on that do not count what their entries say.
+/// The accounts from a day on whose counts differ from their entries.
 ///
-/// SQLite has no integers beyond those of its columns: a sum that exceeds them fails, or becomes a float. So
-/// whole billions and the rest are added apart and written one behind the other, as decimal text. Cast to a
-/// number, a text that fits into a column is that integer, and a larger one a float that no column equals.
+/// SQLite has no integers beyond those of its columns: a sum that exceeds them fails, or becomes a float. So whole
+/// billions and the rest are added separately and concatenated as decimal text. Cast to a number, a text that fits into
+/// a column is that integer, and a larger one is a float that equals no column.
 const DIFFERING_ACCOUNTS: &str = "WITH days AS (
         SELECT tenant, day, currency, state,
             sum(bound_image / 1000000000 + bound_text / 1000000000
@@ -129,8 +129,7 @@ const DIFFERING_ACCOUNTS: &str = "WITH days AS (
         OR coalesce(account.reserved, 0) <> CAST(coalesce(recount.reserved, '0') AS NUMERIC)
      ORDER BY tenant, period, starts_on, unit";
 
-/// The daily sums from a day on that do not count what their entries say, added as for
-/// [`DIFFERING_ACCOUNTS`].
+/// The daily sums from a day on that differ from their entries, added as for [`DIFFERING_ACCOUNTS`].
 const DIFFERING_USAGE: &str = "WITH parts AS (
         SELECT day, tenant, model, currency, count(*) AS calls,
             count(*) FILTER (WHERE state = 'unverified') AS unverified_calls,

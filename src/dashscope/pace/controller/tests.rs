@@ -1,4 +1,4 @@
-//! The rate controller against simulated accounts that keep their quota to themselves.
+//! The rate controller against simulated accounts whose quota it does not know.
 
 use proptest::prelude::*;
 
@@ -20,11 +20,11 @@ enum Counting {
     FixedWindows,
     /// The second before each call.
     SlidingWindow,
-    /// What comes back with time, a second's worth at most.
+    /// A bucket that refills with time, to at most a second's worth.
     TokenBucket,
 }
 
-/// An account that lets so much pass in a second.
+/// An account with a quota for each second.
 struct SimulatedAccount {
     counting: Counting,
     requests: u64,
@@ -76,7 +76,7 @@ impl SimulatedAccount {
     }
 }
 
-/// A minute and more of callers who always have another page, its tokens taken from `sizes` in turn.
+/// A minute and more of callers who always have another page. `sizes` gives the tokens of the pages in turn.
 struct Run {
     passed: u64,
     tokens: u64,
@@ -115,7 +115,7 @@ fn run(
                 }
                 size = *sizes.next().unwrap();
             }
-            // Timers of a millisecond, and an answer may come before.
+            // Timers have a resolution of a millisecond, and an answer may come earlier.
             Err(wait) => {
                 let next = answers.front().map_or(Duration::MAX, |(at, _)| at.saturating_sub(now));
                 now += wait.min(next).max(millis(1)).min(Duration::from_secs(1))
@@ -126,7 +126,7 @@ fn run(
     run
 }
 
-/// Goodput and throttles in thousandths: of what the account would have let pass, and of all calls.
+/// Goodput and throttles in thousandths: of the account's quota, and of all calls.
 fn outcome(
     mut account: SimulatedAccount,
     quota: Quota,
@@ -253,7 +253,7 @@ proptest! {
         let limits = RateLimits::per_minute(rpm, 6_000_000);
         let (mut controller, mut now, mut left) = (RateController::default(), Duration::ZERO, Vec::new());
         for pause in pauses {
-            // Callers come in crowds of five.
+            // Callers arrive in groups of five.
             now += millis(pause);
             let since = now;
             for _ in 0..5 {
@@ -265,7 +265,7 @@ proptest! {
         }
         for (index, start) in left.iter().enumerate() {
             let within = left[index..].iter().take_while(|at| **at < *start + Duration::from_secs(1));
-            // One more may stand at the edge.
+            // One more may fall on the boundary.
             prop_assert!(within.count() as u64 <= rpm / 60 + 2);
         }
     }

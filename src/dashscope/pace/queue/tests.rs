@@ -33,7 +33,7 @@ async fn slot(
         match queues.slot(queue, tenant, TOKENS, later()).await {
             Ok(slot) => return Ok(slot),
             Err(NoSlot::TooLate(fault)) => return Err(fault),
-            // As the pool does, with one queue to choose from.
+            // Waits as the pool does, with one queue to choose from.
             Err(NoSlot::Removed) => {}
         }
     }
@@ -142,10 +142,10 @@ async fn a_hold_sends_those_who_wait_to_look_for_another_queue() {
     assert!(matches!(waiting, Err(NoSlot::Removed)), "{waiting:?}");
 }
 
-/// The calls that are looked at until so many that wait have been sent away and wait again.
+/// The number of calls that are visited while so many waiting calls are removed and join again.
 async fn steps_of_sending_away(waiters: usize) -> u64 {
     let (queues, queue) = queue(60_000, 60_000_000, waiters);
-    // None leaves meanwhile.
+    // No call leaves meanwhile.
     queue.controller.hold(Duration::from_secs(5));
     let ask = async |tenant: &str| {
         while let Err(NoSlot::Removed) = queues.slot(&queue, tenant, TOKENS, later()).await {}
@@ -214,7 +214,7 @@ async fn four_greedy_tenants_share_alike_whatever_they_ask_for_at_once() {
     let greedy = async |tenant: &'static str, size: u64| {
         while RuntimeInstant::now().into_std() < end {
             if queues.slot(&queue, tenant, Tokens::new(size), later()).await.is_ok() {
-                // What it took of the rate: a tenth of a second is a request, or ten thousand tokens.
+                // The time that it took from the rate: a tenth of a second is a request, or ten thousand tokens.
                 *tokens.lock().unwrap().entry(tenant).or_default() += size.max(10_000);
             } else {
                 tokio::time::sleep(Duration::from_secs(1)).await;
