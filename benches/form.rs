@@ -1,6 +1,6 @@
-//! The cost of the worst upload: CPU time, and memory beyond the amount that the memory account counts.
+//! The cost of the worst uploads: CPU time, and memory beyond the amount that the memory account counts.
 //!
-//! Each upload is sent over TCP to a service in a process of its own, three times. The run fails where one takes more than
+//! Each upload is sent over TCP to a service in a process of its own, three times. The run fails if one takes more than
 //! [`MOST_CPU`] or [`MOST_BEYOND`].
 //!
 //! ```text
@@ -32,7 +32,7 @@ use ocr_gateway::server::{self, BoundAddresses};
 use ocr_gateway::settings::Settings;
 use ocr_gateway::store::{self, Store};
 
-/// The allocator of the command.
+/// The allocator of the gateway's binary.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -46,7 +46,7 @@ const MOST_BEYOND: i64 = 4 << 20;
 /// How often each upload is measured.
 const RUNS: usize = 3;
 
-/// The longest body that is taken, by the default of `server.max_body_bytes`.
+/// The longest accepted body, by the default of `server.max_body_bytes`.
 const LONGEST: usize = 20 << 20;
 
 /// The name of the service's threads.
@@ -58,7 +58,7 @@ const DETAIL: &str =
     "--BOUNDARY\r\nContent-Disposition: form-data; name=\"detail\"\r\n\r\ntext\r\n";
 const END: &str = "\r\n--BOUNDARY--\r\n";
 
-/// One upload: `begin`, `unit` again and again until there are `length` bytes, and `end`.
+/// One upload: `begin`, repetitions of `unit` up to `length` bytes, and `end`.
 #[derive(Clone)]
 struct Upload {
     name: &'static str,
@@ -68,12 +68,12 @@ struct Upload {
     unit: Vec<u8>,
     length: usize,
     end: Vec<u8>,
-    /// Bytes of each chunk; none where the length is declared.
+    /// Bytes of each chunk; `None` if the length is declared.
     chunk: Option<usize>,
 }
 
 impl Upload {
-    /// A form of the longest length that is declared.
+    /// A form of the longest length that can be declared.
     fn form(name: &'static str, begin: &str, unit: &[u8], end: &str) -> Self {
         Self {
             name,
@@ -112,7 +112,7 @@ impl Upload {
     }
 }
 
-/// The worst uploads that could be thought of.
+/// The worst known uploads.
 #[expect(clippy::too_many_lines, reason = "it is a list")]
 fn uploads() -> Vec<Upload> {
     let (one, large) = (1, 64 << 10);
@@ -252,12 +252,12 @@ fn main() -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Status, CPU in microseconds, bytes beyond what is counted and milliseconds of an upload: the least CPU and the
-/// most memory of a few runs. Whatever else runs on the machine only adds CPU time, by cold caches.
+/// Status, CPU in microseconds, uncounted bytes and milliseconds of an upload: the least CPU and the most memory of a
+/// few runs. Other load on the machine only adds CPU time, through cold caches.
 fn least(name: &str) -> [i64; 4] {
     (0..RUNS)
         .map(|_| {
-            // The heap that one leaves behind would be free memory of the next.
+            // The heap of one run would be free memory of the next.
             let mut one = Command::new(std::env::current_exe().unwrap());
             let told = one.args(["--one", name]).output().unwrap();
             let told = String::from_utf8(told.stdout).unwrap();
@@ -306,7 +306,7 @@ fn measure(upload: &Upload) {
     println!("{status} {} {beyond} {}", cpu.as_micros(), took.as_millis());
 }
 
-/// Starts the service: its address, a key, and its memory account.
+/// Starts the service. Returns its address, a key, and its memory account.
 async fn start(url: &str) -> (SocketAddr, String, Arc<ByteAccount>) {
     let environment = [
         ("OCR_GATEWAY__UPSTREAM__API_KEY", "sk-none"),
@@ -387,7 +387,7 @@ fn exchange(wire: &[u8], address: SocketAddr) -> (u16, Duration) {
         let mut start = [0; "HTTP/1.1 200".len()];
         reading.read_exact(&mut start).unwrap();
         let took = began.elapsed();
-        // The service closes its side when all is said.
+        // The service closes its side after the answer.
         let _ = reading.read_to_end(&mut Vec::new());
         (std::str::from_utf8(&start[9..]).unwrap().parse().unwrap(), took)
     })

@@ -30,13 +30,13 @@ use ocr_gateway::units::{Currency, Money, Tokens, Usage};
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
 use tokio::task::JoinSet;
 
-/// How long one figure is measured.
+/// The duration of one measurement.
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// Calls at once.
+/// Concurrent calls.
 const CALLERS: [usize; 3] = [1, 16, 256];
 
-/// How many tenants and days the entries are spread over.
+/// The numbers of tenants and days over which the entries are spread.
 const TENANTS: u64 = 100;
 const DAYS: u64 = 400;
 
@@ -86,7 +86,7 @@ async fn open(store: &Store) -> Ledger {
     Ledger::open(ledger, instance, &settings, clock, random, metrics, &background)
 }
 
-/// Pairs of reserve and settle of one tenant, as fast as so many callers can.
+/// Pairs of reserve and settle of one tenant, as fast as so many callers can make them.
 async fn hot_tenant(ledger: &Ledger, callers: usize) {
     let (started, cpu) = (Instant::now(), cpu_time());
     let mut work = JoinSet::new();
@@ -145,7 +145,7 @@ fn budgets() -> Budgets {
     Budgets { daily_tokens: most, monthly_tokens: most, ..Budgets::default() }
 }
 
-/// Writes so many settled entries, spread evenly, and the daily usage that they add up to.
+/// Writes so many settled entries, spread evenly, and the daily usage that they sum to.
 async fn fill(store: &Store, url: &str, entries: u64) {
     let started = Instant::now();
     let today = Calendar::UTC.day_of(SystemClock.timestamp());
@@ -194,7 +194,7 @@ async fn fill(store: &Store, url: &str, entries: u64) {
     println!("  {entries} entries written in {:.0} s", started.elapsed().as_secs_f64());
 }
 
-/// What operators and callers ask, each the slowest of five.
+/// Queries of operators and callers, each the slowest of five runs.
 async fn questions(ledger: &Ledger, store: &Store) {
     let today = Calendar::UTC.day_of(SystemClock.timestamp());
     let month = today.first_of_month();

@@ -4,8 +4,8 @@
 //! cargo bench --bench schema
 //! ```
 //!
-//! Every schema is made to cost as much as it can, whether it is refused or not. The CPU time is that of the
-//! thread (Linux), so that a busy machine does not change it. The exit code is 1 where a promise is broken.
+//! Every schema is built to cost as much as possible, including schemas that are refused. The CPU time is that of the
+//! thread (Linux), so that a busy machine does not change it. The exit code is 1 if a limit is exceeded.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot be taken has failed")]
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
@@ -32,17 +32,17 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// The most CPU time that one schema may take, from its text to the checked answer.
 const MOST_CPU: Duration = Duration::from_millis(50);
 
-/// Callers that send the same schema at once.
+/// Callers that send the same schema concurrently.
 const CALLERS: usize = 40;
-/// What each of them may hold while the upstream is waited for, text and schema. Each request is given so much
-/// beside its upload.
+/// The most that each of them may hold while waiting for the upstream, text and schema. This is the fixed memory of a
+/// request beside its upload.
 const BYTES_EACH: usize = 256 << 10;
 
-/// Listed values of the longest list that is taken, with room for the schema around it.
+/// Listed values of the longest accepted list, with room for the schema around it.
 #[expect(clippy::cast_possible_truncation, reason = "it is some thousand")]
 const MOST_CHOICES: usize = MAX_VALUES as usize - 20;
 
-/// A schema, and an answer that makes it work.
+/// A schema, and an answer that exercises it.
 struct Case {
     name: &'static str,
     schema: Value,
@@ -75,7 +75,7 @@ fn measure(case: &Case) -> bool {
     let (verdict, filling) = match &read {
         Err(error) => (error.to_string().chars().take(60).collect(), Cost::default()),
         Ok(schema) => {
-            // As DashScope sends it: parsed, and as the text that was parsed.
+            // As from DashScope: parsed, and the text that was parsed.
             let parsed = json::read(case.answer.as_bytes()).ok();
             let (extraction, cost) = cost(|| {
                 parse_answer(parsed.as_ref(), &case.answer).map(|answer| schema.fill(&answer, 1))
@@ -105,8 +105,8 @@ fn measure(case: &Case) -> bool {
     is_kept
 }
 
-/// Prints the cost of many callers that send a schema at once and then wait, and returns whether it is
-/// within the counted amount.
+/// Prints the cost of many callers that send a schema concurrently and then wait, and returns whether it is within the
+/// counted amount.
 fn measure_crowd(case: &Case) -> bool {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let account = Arc::new(ByteAccount::new(u64::MAX, IntGauge::new("held", "held").unwrap()));
@@ -135,9 +135,9 @@ fn measure_crowd(case: &Case) -> bool {
 /// The cost of a piece of work.
 #[derive(Default)]
 struct Cost {
-    /// The most bytes at once.
+    /// The peak of allocated bytes.
     peak: usize,
-    /// Bytes that its result holds.
+    /// Bytes that the result holds.
     held: usize,
     cpu: Duration,
 }
@@ -164,7 +164,7 @@ fn object(properties: Map<String, Value>) -> Value {
     json!({ "type": "object", "properties": properties })
 }
 
-/// Fields with a pattern each, and an answer that has this text in each.
+/// Fields with a pattern each, and an answer with this text in each.
 fn patterns(
     name: &'static str,
     count: usize,
@@ -219,7 +219,7 @@ fn list(name: &'static str, items: &Value, values: &[Value]) -> Case {
     Case { name, schema, answer: json!({ "a": values }).to_string() }
 }
 
-/// Values behind a pointer that is as long as it may be.
+/// Values below a pointer of the maximum length.
 fn long_names_over_a_list() -> Case {
     let list = json!({ "type": "array", "items": { "type": "string" } });
     let names = ["x", "y", "z"].map(|letter| letter.repeat(256));

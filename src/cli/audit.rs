@@ -1,7 +1,7 @@
 //! `ocr-gateway audit`: recounts the ledger's entries and compares them with its accounts and daily sums.
 //!
 //! It only reads, accounts in one statement and daily sums in another, so it may run beside the service. It repairs
-//! nothing: an account that differs from its entries points to a bug or to a manual change of the database, and an
+//! nothing: an account that differs from its entries indicates a bug or a manual change of the database, and an
 //! operator should find out which.
 
 use std::io::Write;
@@ -37,7 +37,7 @@ pub(super) struct AuditArgs {
 ///
 /// # Errors
 ///
-/// If the ledger cannot be read, or standard output is closed.
+/// The ledger cannot be read, or standard output is closed.
 pub(super) async fn run(
     arguments: &AuditArgs,
     ledger: &dyn LedgerStore,
@@ -60,8 +60,8 @@ pub(super) async fn run(
     Ok(ExitCode::FAILURE)
 }
 
-/// The first day to recount. Entries older than the retention are deleted, so every account of such a window would seem
-/// to count too much.
+/// The first day to recount. Entries older than the retention are deleted, so every account of such a window would
+/// appear to count too much.
 fn first_day(
     arguments: &AuditArgs,
     settings: &LedgerSettings,

@@ -1,4 +1,4 @@
-//! `ocr-gateway check`: tests the configuration and every connection, and tells how to repair what fails.
+//! `ocr-gateway check`: tests the configuration and every connection, and reports how to repair each fault.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,11 +21,11 @@ use crate::settings::Settings;
 use crate::store::{MissingFile, SchemaState, StoreError};
 use crate::telemetry::metrics::Metrics;
 
-/// Runs one check after the other and writes a line for each.
+/// Runs the checks one after the other and writes a line for each.
 ///
 /// # Errors
 ///
-/// If standard output is closed.
+/// Standard output is closed.
 pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<ExitCode, Failure> {
     writeln!(out, "ok      configuration")?;
     for warning in settings.warnings() {
@@ -85,7 +85,7 @@ async fn check_database(settings: &Settings) -> Result<String, Failure> {
     Ok(format!("{engine} answers and {how}"))
 }
 
-/// The finding for a database that has to be migrated: which command migrates it.
+/// The finding for a database that must be migrated, with the command that does it.
 fn to_migrate(settings: &Settings, said: &str) -> Result<String, Failure> {
     if settings.database.migrate {
         return Ok(format!("{said}; `serve` will migrate it"));
@@ -101,7 +101,7 @@ async fn check_redis(settings: &RedisSettings) -> Result<String, Failure> {
     Ok(format!("{address} answers and can be written"))
 }
 
-/// Asks each endpoint for its list of models. That spends no tokens.
+/// Requests the list of models from each endpoint. That spends no tokens.
 async fn check_upstream(settings: &Settings) -> Vec<(&'static str, Result<String, Failure>)> {
     let client = || {
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));

@@ -1,5 +1,5 @@
-//! How commands open the database. Only `serve` and `migrate` change its schema
-//! ([ADR 0020](../docs/adr/0020-expand-and-contract.md)).
+//! How commands open the database. Only `serve` and `migrate` change its schema ([ADR
+//! 0020](../docs/adr/0020-expand-and-contract.md)).
 
 use secrecy::ExposeSecret;
 
@@ -7,11 +7,11 @@ use super::output::{Failure, say};
 use crate::settings::DatabaseSettings;
 use crate::store::{self, MissingFile, SchemaState, Store, StoreError};
 
-/// Connects to a database whose schema this program runs on, and leaves the schema as it is.
+/// Connects to a database whose schema this program supports, without changing the schema.
 ///
 /// # Errors
 ///
-/// [`StoreError::OlderDatabase`] names the migrations that are missing.
+/// [`StoreError::OlderDatabase`] names the missing migrations.
 pub(super) async fn open(settings: &DatabaseSettings) -> Result<Store, StoreError> {
     let store = connect(settings, MissingFile::Refused).await?;
     match store.schema().await? {
@@ -34,7 +34,7 @@ pub(super) async fn open_migrated(settings: &DatabaseSettings) -> Result<Store, 
     Ok(store)
 }
 
-/// Connects to the database, whatever its schema.
+/// Connects to the database, with any schema.
 pub(super) async fn connect(
     settings: &DatabaseSettings,
     missing_file: MissingFile,
@@ -51,7 +51,7 @@ pub(super) async fn connect(
 ///
 /// # Errors
 ///
-/// Where the database cannot be reached or migrated.
+/// The database cannot be reached or migrated.
 pub(super) async fn migrate(settings: &DatabaseSettings) -> Result<(), Failure> {
     let store = open_migrated(settings).await?;
     match store.schema().await? {

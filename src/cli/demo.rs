@@ -29,7 +29,7 @@ use crate::server::{self, Listeners};
 use crate::settings::Settings;
 use crate::units::Pixels;
 
-/// An invented receipt, drawn by `scripts/draw-documents`.
+/// A fictitious receipt, drawn by `scripts/draw-documents`.
 const DOCUMENT: &[u8] = include_bytes!("../../demo/receipt.png");
 
 /// The pause between events of a stream, so that a person sees the text arrive in pieces.
@@ -62,7 +62,7 @@ pub(super) struct DemoArgs {
 ///
 /// # Errors
 ///
-/// If the emulator's OCR engine is missing, a port is taken, or a request fails.
+/// The emulator's OCR engine is missing, a port is taken, or a request fails.
 pub(super) async fn run(arguments: DemoArgs) -> Result<ExitCode, Failure> {
     let emulator = dashscope_emulator::Emulator::start(EmulatorOptions {
         api_keys: vec![UPSTREAM_KEY.to_owned()],

@@ -25,7 +25,7 @@ use crate::quote::Wish;
 use crate::settings::Settings;
 use crate::units::Pixels;
 
-/// The images, and how they would be read.
+/// The images and the options of the estimate.
 #[derive(Debug, Args)]
 pub(super) struct EstimateArgs {
     /// Image files.
@@ -34,10 +34,10 @@ pub(super) struct EstimateArgs {
     /// The model that would read them; by default the configured one.
     #[arg(long)]
     model: Option<String>,
-    /// The most pixels that an image shall be read at.
+    /// The most pixels at which an image may be read.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_pixels: Option<u64>,
-    /// One JSON object a file, in the shape of `POST /estimate`.
+    /// One JSON object for each file, as in the response of `POST /estimate`.
     #[arg(long)]
     json: bool,
 }
@@ -46,7 +46,7 @@ pub(super) struct EstimateArgs {
 ///
 /// # Errors
 ///
-/// If the configuration has no models or standard output is closed.
+/// The configuration has no models, or standard output is closed.
 pub(super) async fn run(
     arguments: &EstimateArgs,
     settings: &Settings,

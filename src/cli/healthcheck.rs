@@ -10,11 +10,11 @@ use crate::settings::Settings;
 /// How long the answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks `/readyz` on the metrics listener.
+/// Requests `/readyz` from the metrics listener.
 ///
 /// # Errors
 ///
-/// If the service does not answer.
+/// The service does not answer.
 pub(super) async fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     let url = format!("http://{}/readyz", reachable(settings.server.metrics_listen));
     let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
@@ -26,7 +26,7 @@ pub(super) async fn run(settings: &Settings) -> Result<ExitCode, Failure> {
     Ok(ExitCode::FAILURE)
 }
 
-/// The address to call. A listener on all addresses is reached on loopback.
+/// The address to call. A listener on all addresses can be reached on loopback.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),

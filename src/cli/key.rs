@@ -1,8 +1,8 @@
 //! `ocr-gateway key`: creates, lists and revokes keys.
 //!
-//! A key is shown once, alone on standard output, so that `KEY=$(ocr-gateway key create acme)` holds the key and
-//! nothing else. It is stored before it is shown, so a key that was shown works. For a tenant of the configuration,
-//! `--for-file` creates a key without storing it, and prints the line for the file to standard error.
+//! A key is shown once, alone on standard output, so that `KEY=$(ocr-gateway key create acme)` assigns exactly the key.
+//! It is stored before it is shown, so a key that was shown works. For a tenant of the configuration, `--for-file`
+//! creates a key without storing it, and prints the line for the file to standard error.
 
 use std::io::{self, Write};
 
@@ -22,9 +22,9 @@ use crate::random::Random;
 /// `ocr-gateway key …`
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
-    /// Make a key and print it, once
+    /// Create a key and print it, once
     Create(NewKey),
-    /// List the keys of the database; never the keys themselves
+    /// List the keys of the database, without the keys themselves
     List {
         /// Only this tenant's
         #[arg(long)]
@@ -33,7 +33,7 @@ pub(super) enum KeyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Refuse a key from now on, on all replicas within a second
+    /// Revoke a key; all replicas refuse it within a second
     Revoke {
         /// The characters between the underscores of the key
         id: KeyId,
@@ -45,16 +45,16 @@ pub(super) enum KeyCommand {
 pub(super) struct NewKey {
     /// The tenant that pays
     tenant: TenantName,
-    /// Refuse it after this time, such as '90d' or '12h'
+    /// Expire after this time, such as '90d' or '12h'
     #[arg(long, value_name = "TIME", conflicts_with = "expires_at")]
     expires_in: Option<Span>,
-    /// Refuse it from this moment on, such as 2030-01-31T00:00:00Z
+    /// Expire at this moment, such as 2030-01-31T00:00:00Z
     #[arg(long, value_name = "MOMENT")]
     expires_at: Option<Timestamp>,
-    /// What to recognise it by
+    /// A label to recognise the key by
     #[arg(long, value_name = "TEXT")]
     label: Option<KeyLabel>,
-    /// Store nothing, and print the line for [tenants.TENANT] in the configuration beside the key
+    /// Store nothing; print the key, and on standard error the line for [tenants.TENANT] in the configuration
     #[arg(long, conflicts_with = "label")]
     for_file: bool,
 }
@@ -64,7 +64,7 @@ impl KeyCommand {
     ///
     /// # Errors
     ///
-    /// [`KeyCommandError`], which the person who typed the command reads.
+    /// [`KeyCommandError`], for the person who typed the command.
     pub(super) async fn run(
         self,
         store: &dyn TenantStore,
@@ -90,10 +90,10 @@ impl KeyCommand {
     }
 }
 
-/// Why a command about keys failed.
+/// The reason why a command about keys failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyCommandError {
-    /// The tenant is kept in the configuration, and so are its keys.
+    /// The configuration has the tenant and its keys.
     #[error(
         "tenant {0} is kept in the configuration: run again with --for-file, and add the line \
          that it prints to [tenants.{0}] there"
@@ -102,15 +102,15 @@ pub(super) enum KeyCommandError {
     /// No key in the database has this id.
     #[error("there is no key {0} in the database; one of the configuration is taken out there")]
     Unknown(KeyId),
-    /// The key would have expired already.
+    /// The key would be expired already.
     #[error("the key would have expired at {expires_at}; it is {now}")]
     Expired {
-        /// When it would have expired.
+        /// The requested expiry.
         expires_at: Timestamp,
-        /// What time it is.
+        /// The present time.
         now: Timestamp,
     },
-    /// The time to expiry leads beyond the calendar.
+    /// The expiry is beyond the calendar.
     #[error("--expires-in leads beyond the year 9999: {0}")]
     TooFar(jiff::Error),
     /// The database refused.

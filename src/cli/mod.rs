@@ -28,14 +28,14 @@ use crate::clock::SystemClock;
 use crate::random::SystemRandom;
 use crate::settings::Settings;
 
-/// A gateway to DashScope's Qwen-OCR models that knows what an image costs before it is sent.
+/// A gateway to DashScope's Qwen-OCR models that computes the cost of an image before sending it.
 #[derive(Debug, Parser)]
 #[command(name = "ocr-gateway", version = VERSION.as_str(), about)]
 pub struct Cli {
-    /// Configuration file (TOML); its keys stand in config/default.toml.
+    /// Configuration file (TOML); config/default.toml documents its keys.
     #[arg(long, global = true, env = "OCR_GATEWAY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Defaults of an image or a package (TOML), which the configuration file overrules.
+    /// Defaults of an image or a package (TOML), which the configuration file overrides.
     #[arg(long, global = true, env = "OCR_GATEWAY_DEFAULTS", value_name = "FILE")]
     defaults: Option<PathBuf>,
     #[command(subcommand)]
@@ -46,30 +46,30 @@ pub struct Cli {
 enum Command {
     /// Run the service.
     Serve,
-    /// Show the main job on this machine: no key, no server, no configuration needed.
+    /// Demonstrate the gateway on this machine: no key, no server, no configuration needed.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Apply the database's migrations. Only this command and `serve` change the tables.
     Migrate,
-    /// Check the configuration and every connection, and say what to mend.
+    /// Check the configuration and every connection, and report how to fix each fault.
     Check,
     /// Exit with 0 if the running service is ready.
     Healthcheck,
-    /// Make, change, list, show or disable tenants.
+    /// Create, change, list, show or disable tenants.
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
-    /// Make, list or revoke keys.
+    /// Create, list or revoke keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Tell what was spent, by day, tenant and model, or by key, endpoint or hour.
+    /// Report the spending by day, tenant and model, or by key, endpoint or hour.
     Usage(usage::UsageArgs),
     /// Recount the ledger and compare it with its accounts.
     Audit(audit::AuditArgs),
-    /// Tell what images would cost, without sending anything.
+    /// Estimate the cost of images, without sending anything.
     Estimate(estimate::EstimateArgs),
 }
 
-/// The version, and the git commit if the build knows it.
+/// The version, and the git commit if it was set at build time.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
     match option_env!("OCR_GATEWAY_REVISION") {
@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(refusal) => return print_refusal(&refusal),
     };
-    // Fails only if a provider is installed already.
+    // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -98,7 +98,7 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let files = [cli.defaults.as_deref(), cli.config.as_deref()];
-    // Later files win.
+    // Later files take precedence.
     let files: Vec<_> = files.into_iter().flatten().collect();
     let settings = || Settings::load(&files);
     let mut out = std::io::stdout();
@@ -147,7 +147,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what clap gives in place of a command: the help, or an error that quotes an argument as it was typed.
+/// Prints clap's output in place of a command: the help, or an error that quotes an argument as it was typed.
 fn print_refusal(refusal: &clap::Error) -> ExitCode {
     if refusal.use_stderr() {
         say(refusal.to_string().trim_end());

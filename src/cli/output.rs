@@ -1,7 +1,7 @@
-//! What commands write: tables for people and JSON for scripts on standard output, messages on standard error.
+//! Output of commands: tables for people and JSON for scripts on standard output, messages on standard error.
 //!
-//! Tables and messages show characters that a terminal would obey, or not show, in escaped form. JSON escapes them in
-//! its own way, so that a script reads the stored value.
+//! Tables and messages escape control characters and invisible characters, which could affect a terminal. JSON escapes
+//! them in its own way, so that a script reads the stored value.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -12,10 +12,10 @@ use serde::Serialize;
 
 use crate::label::{is_hidden, shown};
 
-/// The exit code of wrong usage, as clap has it.
+/// The exit code of wrong usage, the same as clap's.
 pub(super) const WRONG_USAGE: u8 = 2;
 
-/// Why a command failed. The person who typed the command reads it, so the chain of causes is enough.
+/// The reason why a command failed. The person who typed the command reads it, so the chain of causes suffices.
 pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 /// A value as a cell of a table; `-` where there is none.
@@ -23,7 +23,7 @@ pub(super) fn cell(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// Writes rows of equal length with aligned columns: the first `texts` columns to the left, the others, which hold
+/// Writes rows of equal length in aligned columns: the first `texts` columns to the left, the others, which hold
 /// numbers, to the right.
 pub(super) fn write_table<Row: AsRef<[String]>>(
     out: &mut dyn Write,
@@ -75,12 +75,12 @@ pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{}", shown_lines(text));
 }
 
-/// Text of one or several lines as a terminal can show it.
+/// Text of one or several lines in a form that a terminal can show.
 fn shown_lines(text: &str) -> String {
     text.split('\n').map(shown).collect::<Vec<_>>().join("\n")
 }
 
-/// Tells an error with its causes, and gives the exit code of a failure.
+/// Prints an error with its causes, and returns the exit code of a failure.
 pub(super) fn failed(error: &(dyn Error + 'static)) -> ExitCode {
     say(&format!("error: {}", with_causes(error)));
     ExitCode::FAILURE
@@ -92,7 +92,7 @@ pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
-        // A transparent error has the text of its cause.
+        // A transparent error has the same text as its cause.
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);

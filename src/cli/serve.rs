@@ -31,12 +31,12 @@ const CUT_SHORT: i32 = 1;
 /// The pause between attempts to reach the database or Redis at the start.
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The least time between two log lines that say why the start waits.
+/// The least time between two log lines with the reason why the start waits.
 const LOG_PAUSE: Duration = Duration::from_mins(1);
 
-/// Runs the service until the process is told to stop. A failure is logged in the format of the log: a fault that
-/// prevents the start, with the setting to correct, or a background task that ended, after which the process must be
-/// restarted.
+/// Runs the service until the process receives a stop signal. A failure is logged in the format of the log: a fault
+/// that prevents the start, with the setting to correct, or a background task that ended, after which the process must
+/// be restarted.
 pub(super) async fn run(files: &[&Path]) -> ExitCode {
     let settings = Settings::load(files);
     let log = match &settings {
@@ -52,7 +52,7 @@ pub(super) async fn run(files: &[&Path]) -> ExitCode {
         tracing::error!("the service cannot run: {}", with_causes(&*failure));
         return ExitCode::FAILURE;
     }
-    // The log filter drops errors, so tell this one without the log.
+    // The log filter drops errors, so print this one without the log.
     failed(&*failure)
 }
 
@@ -65,7 +65,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let addresses = BoundAddresses::bind(&settings.server).await?;
     gateway::check(&settings, Arc::new(SystemClock), Arc::new(SystemRandom))?;
     let starting = Starting::default();
-    // For the probes alone: the service makes its own, anew at each attempt.
+    // Used only for the probes: the service creates its own anew at each attempt.
     let metrics = Arc::new(Metrics::new(&settings.metrics)?);
     let router = api::starting::router(&starting);
     let probes = addresses.answer_probes(&settings.server, router, &metrics)?;
@@ -79,7 +79,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     probes.end().await;
     let listeners = addresses.listen()?;
     tracing::info!(
-        // As bound: the settings may say port 0.
+        // The bound address, because the settings may have port 0.
         listen = %listeners.public.local_addr()?,
         metrics.listen = %listeners.metrics.local_addr()?,
         database = %store.engine(),
@@ -110,7 +110,7 @@ async fn start(settings: &Settings, starting: &Starting) -> Result<(Store, Arc<G
     Ok((store, gateway))
 }
 
-/// Repeats `attempt` until it succeeds or fails with an error that is no outage.
+/// Repeats `attempt` until it succeeds or fails with an error that is not an outage.
 async fn patiently<T, E: Error + 'static>(
     starting: &Starting,
     attempt: impl AsyncFn() -> Result<T, E>,
@@ -124,7 +124,7 @@ async fn patiently<T, E: Error + 'static>(
         };
         let reason = with_causes(&error);
         let is_known = told.as_ref().is_some_and(|(last, at)| {
-            // An outage has several symptoms, which take turns.
+            // An outage has several symptoms, which may alternate.
             *last == reason || at.elapsed() < LOG_PAUSE
         });
         if !is_known {
@@ -158,7 +158,7 @@ fn note_hangups() {
 pub(super) async fn told_to_stop() {
     let Ok(mut signals) = StopSignals::new() else { return std::future::pending().await };
     signals.next().await;
-    // Nobody waits for this task: it ends the process, or ends with it.
+    // No task waits for this one: it ends the process, or ends with it.
     TaskTracker::new().spawn(async move {
         signals.next().await;
         cut_short();

@@ -1,7 +1,7 @@
 //! `ocr-gateway tenant`: creates, changes and shows tenants of the database.
 //!
-//! A tenant of the configuration is refused with the section that has it: it is changed in the file, and one name is
-//! never kept in two places.
+//! A tenant of the configuration is refused, and the error names its section: it must be changed in the file, and one
+//! name never exists in both places.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -31,7 +31,7 @@ pub(super) enum TenantCommand {
         #[command(flatten)]
         settings: TenantFlags,
     },
-    /// Change a tenant's settings; only what is given changes
+    /// Change a tenant's settings; settings that are not given stay
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
         ["max_pixels", "on_exceed", "max_tokens", "rpm", "tpm", "concurrency", "daily_tokens",
          "monthly_tokens", "daily_cost", "monthly_cost", "models", "regions", "disabled",
@@ -58,7 +58,7 @@ pub(super) enum TenantCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Refuse all keys of a tenant, within a second; `set --disabled false` lets them in again
+    /// Refuse all keys of a tenant, within a second; `set --disabled false` accepts them again
     Disable {
         /// The tenant
         name: TenantName,
@@ -71,7 +71,7 @@ pub(super) struct TenantFlags {
     /// Cap on the pixels of one image, at least 3136, or 'none'
     #[arg(long, value_name = "PIXELS", value_parser = pixels)]
     max_pixels: Option<SettingChange<Pixels>>,
-    /// What happens to an image above the cap: 'clamp' or 'reject'
+    /// Handling of an image above the cap: 'clamp' or 'reject'
     #[arg(long, value_name = "WHAT", value_parser = change::<OnExceed>)]
     on_exceed: Option<SettingChange<OnExceed>>,
     /// Tokens that the model may write in one answer, or 'none'
@@ -98,16 +98,16 @@ pub(super) struct TenantFlags {
     /// Money in a month, like 12.50 in the price list's currency, or 'none'
     #[arg(long, value_name = "AMOUNT", value_parser = change::<Money>)]
     monthly_cost: Option<SettingChange<Money>>,
-    /// The models that may be asked for, separated by commas, or 'none' for all
+    /// The allowed models, separated by commas, or 'none' for all
     #[arg(long, value_name = "MODELS", value_parser = names)]
     models: Option<SettingChange<Vec<String>>>,
     /// The regions in which requests may be served, separated by commas, or 'none' for all
     #[arg(long, value_name = "REGIONS", value_parser = names)]
     regions: Option<SettingChange<Vec<String>>>,
-    /// Whether all keys are refused
+    /// Refuse all keys of the tenant
     #[arg(long, value_name = "BOOL", value_parser = change::<bool>)]
     disabled: Option<SettingChange<bool>>,
-    /// What becomes of a call that failed and may have been billed: 'repeat' once or 'fail'
+    /// Handling of a failed call that may have been billed: 'repeat' once or 'fail'
     #[arg(long, value_name = "WHAT", value_parser = change::<UnknownBill>)]
     unknown_bill: Option<SettingChange<UnknownBill>>,
 }
@@ -133,7 +133,7 @@ impl From<TenantFlags> for TenantChange {
     }
 }
 
-/// Tells whether a tenant is kept in the configuration.
+/// Checks whether the configuration has a tenant.
 pub(super) type IsInFile<'a> = &'a dyn Fn(&TenantName) -> bool;
 
 impl TenantCommand {
@@ -141,7 +141,7 @@ impl TenantCommand {
     ///
     /// # Errors
     ///
-    /// [`TenantCommandError`], which the person who typed the command reads.
+    /// [`TenantCommandError`], for the person who typed the command.
     pub(super) async fn run(
         self,
         store: &dyn TenantStore,
@@ -197,16 +197,16 @@ impl TenantCommand {
     }
 }
 
-/// Why a command about tenants failed.
+/// The reason why a command about tenants failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TenantCommandError {
-    /// The tenant is kept in the configuration.
+    /// The configuration has the tenant.
     #[error("tenant {0} is kept in the configuration, in [tenants.{0}]; look and change there")]
     InFile(TenantName),
     /// No tenant has this name.
     #[error("there is no tenant {0}")]
     Unknown(TenantName),
-    /// A setting cannot bind.
+    /// A setting can have no effect.
     #[error(transparent)]
     Invalid(#[from] InvalidTenant),
     /// The database refused.
@@ -353,7 +353,7 @@ mod tests {
         store.tenants()
     }
 
-    /// Runs `line`, with `filed` kept in the configuration, and returns what it printed.
+    /// Runs `line`, with the tenant `filed` in the configuration, and returns the output.
     async fn run(store: &dyn TenantStore, line: &str) -> Result<String, TenantCommandError> {
         let mut out = Vec::new();
         let is_in_file = |name: &TenantName| name.as_str() == "filed";

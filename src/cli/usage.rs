@@ -1,8 +1,8 @@
 //! `ocr-gateway usage`: the spending of all tenants by day, tenant and model, or by key, endpoint or hour.
 //!
-//! Days come from the daily sums of the ledger. These hold tenants of the database and of the configuration, also
-//! deleted ones. Keys, endpoints and hours are added up from the entries of single calls, which are kept for
-//! `ledger.retention_days`; notes on standard error tell what these entries lack. The command only reads, so it may run
+//! Days come from the daily sums of the ledger. These include tenants of the database and of the configuration, also
+//! deleted ones. Keys, endpoints and hours are summed from the entries of single calls, which are kept for
+//! `ledger.retention_days`; notes on standard error list what these entries lack. The command only reads, so it may run
 //! beside the service.
 
 use std::borrow::Cow;
@@ -41,28 +41,28 @@ pub(super) struct UsageArgs {
     /// Divide by this in place of day and model; from the calls of the last `ledger.retention_days`
     #[arg(long, value_enum)]
     by: Option<By>,
-    /// How it is written
+    /// The output format
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     format: OutputFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum By {
-    /// The key that the calls were made with, by its id
+    /// The id of the calls' key
     Key,
     /// The endpoint of the upstream
     Endpoint,
-    /// The hour in which the calls were asked for
+    /// The hour in which the calls were requested
     Hour,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum OutputFormat {
-    /// For people
+    /// A table for people
     Table,
-    /// One object
+    /// One JSON object
     Json,
-    /// With a line of names (RFC 4180)
+    /// CSV with a header line (RFC 4180)
     Csv,
 }
 
@@ -121,7 +121,7 @@ struct UsageLine {
 ///
 /// # Errors
 ///
-/// If the ledger cannot be read or added up, or standard output is closed.
+/// The ledger cannot be read or summed, or standard output is closed.
 pub(super) async fn run(
     arguments: UsageArgs,
     ledger: &dyn LedgerStore,
@@ -209,7 +209,7 @@ impl By {
         PartReport { part, tenant, spent, cost: Cost::of(spending.cost, spending.currency) }
     }
 
-    /// Notes on what the rows lack.
+    /// Notes on data that the rows lack.
     fn notes(
         self,
         rows: &[PartRow],
@@ -463,7 +463,7 @@ mod tests {
         let shown = |zone: &str, at| Calendar::named(zone).unwrap().hour_text(at);
         assert_eq!(shown("Asia/Shanghai", begins_at), "2026-10-25T08:00+08:00");
         assert_eq!(shown("Asia/Kathmandu", begins_at), "2026-10-25T05:45+05:45");
-        // Clocks are set back: the hour comes twice.
+        // Clocks are set back: the hour occurs twice.
         let next = "2026-10-25T01:00:00Z".parse().unwrap();
         assert_eq!(shown("Europe/Berlin", begins_at), "2026-10-25T02:00+02:00");
         assert_eq!(shown("Europe/Berlin", next), "2026-10-25T02:00+01:00");
