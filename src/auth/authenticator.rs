@@ -15,7 +15,7 @@ use crate::clock::Clock;
 
 /// The most concurrent look-ups of ids that were never found. It is small, so that invented keys leave most of the
 /// database's connections free. A look-up takes a millisecond.
-const STRANGERS_AT_ONCE: usize = 2;
+const UNKNOWN_IDS_AT_ONCE: usize = 2;
 
 /// An authenticated caller: the tenant that pays, and the presented key.
 #[derive(Debug, Clone)]
@@ -39,10 +39,10 @@ impl AdmittedKey {
         Self { authenticator, key }
     }
 
-    /// Why the key is no longer valid, at most a second late; none while it is valid.
+    /// The reason why the key is no longer valid; `None` while it is valid. The result is at most a second old.
     ///
-    /// This queries the store only if the cache has no answer younger than a second, so not for a call that is sent at
-    /// once. It takes at most a second.
+    /// This queries the store only if the cached answer has expired, so a call that is sent immediately needs no query.
+    /// It takes at most a second.
     ///
     /// # Errors
     ///
@@ -65,22 +65,22 @@ pub struct Authenticator {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     recent: Mutex<Recent>,
-    strangers: Semaphore,
-    patience: Duration,
+    unknown_ids: Semaphore,
+    timeout: Duration,
 }
 
 impl Authenticator {
     /// An authenticator of the tenants in `directory`.
     pub fn new(directory: Arc<Directory>, clock: Arc<dyn Clock>) -> Self {
         // A slower answer may be older than a second.
-        let strangers = Semaphore::new(STRANGERS_AT_ONCE);
-        Self { directory, clock, recent: Mutex::default(), strangers, patience: MAX_AGE }
+        let unknown_ids = Semaphore::new(UNKNOWN_IDS_AT_ONCE);
+        Self { directory, clock, recent: Mutex::default(), unknown_ids, timeout: MAX_AGE }
     }
 
     /// The caller with the key `presented`.
     ///
-    /// This takes at most a second, however slow the store is. Concurrent requests each query the store if the key is
-    /// not cached. If it is cached, at most one of them does.
+    /// This takes at most a second, even if the store is slower. If the key is not cached, each concurrent request
+    /// queries the store. If it is cached, at most one of them does.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Authenticator {
         }
         let key = ApiKey::parse(presented)?;
         let credential = self.credential(&key.id).await?;
-        self.judge(key, credential)
+        self.verify(key, credential)
     }
 
     async fn credential(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
@@ -101,23 +101,23 @@ impl Authenticator {
         if let Some(answer) = self.recent().answer(id, self.clock.instant()) {
             return Ok(answer.0);
         }
-        let is_known = self.recent().has_met(id);
+        let is_known = self.recent().was_found(id);
         let looking_up = async {
-            if is_known { self.look_up(id).await } else { self.look_up_stranger(id).await }
+            if is_known { self.look_up(id).await } else { self.look_up_unknown(id).await }
         };
-        match tokio::time::timeout(self.patience, looking_up).await {
+        match tokio::time::timeout(self.timeout, looking_up).await {
             Ok(found) => found,
             Err(late) => self.answer_without_store(id, AuthError::StoreUnavailable(late.into())),
         }
     }
 
-    /// Looks up an id that may be invented, in a queue with all such ids.
-    async fn look_up_stranger(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
-        let came_at = self.clock.instant();
+    /// Looks up an id that may be invented, after all such ids that arrived earlier.
+    async fn look_up_unknown(&self, id: &KeyId) -> Result<Option<Arc<Credential>>, AuthError> {
+        let arrived_at = self.clock.instant();
         // Nothing closes the semaphore.
-        let _turn = self.strangers.acquire().await;
+        let _permit = self.unknown_ids.acquire().await;
         // An earlier request in the queue may have looked up the same id.
-        if let Some(answer) = self.recent().answer_since(id, came_at) {
+        if let Some(answer) = self.recent().answer_since(id, arrived_at) {
             return Ok(answer.0);
         }
         self.look_up(id).await
@@ -145,7 +145,7 @@ impl Authenticator {
 
     /// Compares the hash first, so that only the holder of a key learns its state. An unknown id is compared with a
     /// hash that no key has, which takes the same time.
-    fn judge(
+    fn verify(
         &self,
         key: ParsedKey,
         credential: Option<Arc<Credential>>,
@@ -175,7 +175,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::auth::fake::{FakeStore, Mood};
+    use crate::auth::fake::{FakeStore, StoreBehaviour};
     use crate::clock::ManualClock;
     use crate::random::SeededRandom;
 
@@ -231,13 +231,13 @@ mod tests {
         let door = Door::open().await;
         door.knock().await.unwrap();
         door.wait(2_000);
-        door.store.become_of(Mood::Slow(Duration::from_millis(100)));
+        door.store.set_behaviour(StoreBehaviour::Slow(Duration::from_millis(100)));
         let (refused, known) = tokio::join!(knock_with(&door, 10..110), door.knock());
         assert!(known.is_ok(), "a key that was good before waits for no stranger");
-        let most = STRANGERS_AT_ONCE + 1;
+        let most = UNKNOWN_IDS_AT_ONCE + 1;
         assert!(door.store.most_at_once() <= most, "{} at once", door.store.most_at_once());
         let told = |reason| refused.iter().filter(|told| **told == reason).count();
-        // In a second each of the two asks ten times.
+        // Each of the two permits allows ten look-ups within the timeout of a second.
         assert_eq!(told("unknown") + told("store_unavailable"), 100);
         assert!((2..=20).contains(&told("unknown")), "{refused:?}");
     }
@@ -245,14 +245,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_made_up_key_that_comes_many_times_at_once_is_looked_up_once_for_each_turn() {
         let door = Door::open().await;
-        door.store.become_of(Mood::Slow(Duration::from_millis(10)));
+        door.store.set_behaviour(StoreBehaviour::Slow(Duration::from_millis(10)));
         let before = door.store.lookups();
         let (stranger, _) = ApiKey::create(&SeededRandom::new(2));
         let knocking = (0..100).map(|_| door.reason_for(stranger.expose()));
         for reason in futures_util::future::join_all(knocking).await {
             assert_eq!(reason, "unknown");
         }
-        assert!(door.store.lookups() - before <= STRANGERS_AT_ONCE);
+        assert!(door.store.lookups() - before <= UNKNOWN_IDS_AT_ONCE);
     }
 
     #[tokio::test]
@@ -347,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_store_is_told_from_a_bad_key() {
         let door = Door::open().await;
-        door.store.become_of(Mood::Broken);
+        door.store.set_behaviour(StoreBehaviour::Failing);
         assert_eq!(door.knock().await.unwrap_err().reason(), "store_unavailable");
     }
 
@@ -355,7 +355,7 @@ mod tests {
     async fn what_is_remembered_serves_for_a_second_while_the_store_is_broken() {
         let door = Door::open().await;
         door.knock().await.unwrap();
-        door.store.become_of(Mood::Broken);
+        door.store.set_behaviour(StoreBehaviour::Failing);
         door.wait(999);
         assert!(door.knock().await.is_ok());
         door.wait(1);
@@ -365,8 +365,8 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_never_answers_does_not_hold_the_caller() {
         let mut door = Door::open().await;
-        door.authenticator.patience = Duration::ZERO;
-        door.store.become_of(Mood::Silent);
+        door.authenticator.timeout = Duration::ZERO;
+        door.store.set_behaviour(StoreBehaviour::Hanging);
         assert_eq!(door.knock().await.unwrap_err().reason(), "store_unavailable");
     }
 }

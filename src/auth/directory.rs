@@ -60,7 +60,7 @@ pub struct TenantSection {
 }
 
 impl TenantSection {
-    /// The tenant that the section describes.
+    /// Converts the section to a tenant.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The tenants of the configuration and of the database, which must be migrated.
+    /// Combines the tenants of the configuration and of the database, which must be migrated.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// [`TenantStoreError`] where the store does not answer.
+    /// [`TenantStoreError`] if the store does not answer.
     pub async fn in_database(
         &self,
         id: &KeyId,
@@ -158,7 +158,7 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// [`TenantStoreError`] where the store does not answer.
+    /// [`TenantStoreError`] if the store does not answer.
     pub async fn tenant(&self, name: &TenantName) -> Result<Option<Arc<Tenant>>, TenantStoreError> {
         if let Some(tenant) = self.tenants.get(name) {
             return Ok(Some(tenant.clone()));
@@ -170,7 +170,7 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// [`TenantStoreError`] where the store does not answer.
+    /// [`TenantStoreError`] if the store does not answer.
     pub async fn tenants(&self) -> Result<Vec<Arc<Tenant>>, TenantStoreError> {
         let stored = self.store.tenants().await?;
         let stored = stored.into_iter().map(|tenant| (tenant.name.clone(), Arc::new(tenant)));
@@ -183,7 +183,7 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// [`TenantStoreError`] where the store does not answer.
+    /// [`TenantStoreError`] if the store does not answer.
     pub async fn has_several(&self) -> Result<bool, TenantStoreError> {
         let tenants = self.tenants().await?;
         Ok(tenants.iter().filter(|tenant| !tenant.disabled).take(2).count() == 2)
@@ -230,7 +230,7 @@ pub enum DirectoryError {
         "key {key} of [tenants.{tenant}] is there or elsewhere a second time; every key is its own"
     )]
     KeyTwice {
-        /// Where it was seen last.
+        /// The tenant with the second definition.
         tenant: TenantName,
         /// The public name of the key.
         key: KeyId,
@@ -243,7 +243,7 @@ pub enum DirectoryError {
     Store(#[from] TenantStoreError),
 }
 
-/// Reads a moment from its RFC 3339 text.
+/// Parses an RFC 3339 timestamp.
 fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     let moment = text.map(|text| text.parse()).transpose();

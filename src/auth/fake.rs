@@ -1,7 +1,6 @@
-//! A store of tenants in memory that can be made to fail, for the unit tests of this module.
+//! An in-memory store of tenants for the unit tests of this module. A test can make it fail, hang or answer slowly.
 //!
-//! It keeps only what those tests ask for; the promises of a real store are proved in
-//! `tests/it/store.rs`, on real databases.
+//! It implements only the operations that those tests use. `tests/it/store.rs` tests the stores on real databases.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -16,30 +15,31 @@ use super::tenant::{Tenant, TenantName};
 
 /// How the store answers.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
-pub(super) enum Mood {
-    /// As it should.
+pub(super) enum StoreBehaviour {
+    /// With its rows.
     #[default]
-    Well,
+    Normal,
     /// With an error.
-    Broken,
+    Failing,
     /// Never.
-    Silent,
-    /// As it should, after a while.
+    Hanging,
+    /// With its rows, after a delay.
     Slow(Duration),
 }
 
 #[derive(Debug, Default)]
 struct Rows {
-    mood: Mood,
+    behaviour: StoreBehaviour,
     lookups: usize,
-    /// Keys being asked for now, and the most that ever were.
-    asking: usize,
+    /// Running look-ups of keys.
+    open_lookups: usize,
+    /// The largest number of look-ups that ran concurrently.
     most_at_once: usize,
     tenants: BTreeMap<TenantName, Tenant>,
     keys: BTreeMap<KeyId, KeyRecord>,
 }
 
-/// A store that answers as its mood says.
+/// A store that answers according to its [`StoreBehaviour`].
 #[derive(Debug, Default)]
 pub(super) struct FakeStore {
     rows: Mutex<Rows>,
@@ -68,16 +68,16 @@ impl FakeStore {
         change(self.rows().tenants.get_mut(&name.parse().unwrap()).unwrap());
     }
 
-    pub(super) fn become_of(&self, mood: Mood) {
-        self.rows().mood = mood;
+    pub(super) fn set_behaviour(&self, behaviour: StoreBehaviour) {
+        self.rows().behaviour = behaviour;
     }
 
-    /// How often a key was asked for.
+    /// The number of look-ups of keys so far.
     pub(super) fn lookups(&self) -> usize {
         self.rows().lookups
     }
 
-    /// The most keys that were asked for at the same time.
+    /// The largest number of look-ups that ran concurrently.
     pub(super) fn most_at_once(&self) -> usize {
         self.rows().most_at_once
     }
@@ -87,24 +87,26 @@ impl FakeStore {
     }
 
     async fn read<T>(&self, read: impl FnOnce(&Rows) -> T) -> Result<T, TenantStoreError> {
-        let mood = self.rows().mood;
-        if let Mood::Slow(delay) = mood {
+        let behaviour = self.rows().behaviour;
+        if let StoreBehaviour::Slow(delay) = behaviour {
             tokio::time::sleep(delay).await;
         }
-        match mood {
-            Mood::Well | Mood::Slow(_) => Ok(read(&self.rows())),
-            Mood::Broken => Err(TenantStoreError::Unavailable("broken by the test".into())),
-            Mood::Silent => pending().await,
+        match behaviour {
+            StoreBehaviour::Normal | StoreBehaviour::Slow(_) => Ok(read(&self.rows())),
+            StoreBehaviour::Failing => {
+                Err(TenantStoreError::Unavailable("broken by the test".into()))
+            }
+            StoreBehaviour::Hanging => pending().await,
         }
     }
 }
 
-/// A key is being asked for, until this is dropped.
-struct Asking<'a>(&'a FakeStore);
+/// A running look-up of a key. It ends when this is dropped.
+struct OpenLookup<'a>(&'a FakeStore);
 
-impl Drop for Asking<'_> {
+impl Drop for OpenLookup<'_> {
     fn drop(&mut self) {
-        self.0.rows().asking -= 1;
+        self.0.rows().open_lookups -= 1;
     }
 }
 
@@ -139,12 +141,12 @@ impl TenantStore for FakeStore {
         {
             let mut rows = self.rows();
             rows.lookups += 1;
-            rows.asking += 1;
-            rows.most_at_once = rows.most_at_once.max(rows.asking);
+            rows.open_lookups += 1;
+            rows.most_at_once = rows.most_at_once.max(rows.open_lookups);
         }
-        let asking = Asking(self);
+        let lookup = OpenLookup(self);
         Box::pin(async move {
-            let _asking = asking;
+            let _lookup = lookup;
             let find = |rows: &Rows| {
                 let key = rows.keys.get(id)?.clone();
                 let tenant = rows.tenants.get(&key.tenant)?.clone();

@@ -1,11 +1,10 @@
 //! API keys: their format, their check, and the part that is stored.
 //!
-//! The format is `ocrgw_` id `_` secret checksum, for example `ocrgw_4t0w9x2k7c1m_` and 58 more characters. By the
-//! prefix, a secret scanner can find a key that was committed by mistake. The id is public: it names the key in lists
-//! and logs, and the database row is looked up by it. With the checksum, a typo or a false hit of a scanner is detected
-//! without a query. All characters are lower-case letters, digits and underscores, so a double click selects the whole
-//! key. The alphabet is Crockford's base 32, which omits `u` and the letters that are mistaken for digits (`i`, `l`,
-//! `o`).
+//! The format is `ocrgw_` id `_` secret checksum, for example `ocrgw_4t0w9x2k7c1m_` and 58 more characters. The prefix
+//! allows a secret scanner to find a key that was committed by mistake. The id is public: it identifies the key in
+//! lists, in logs and in the database. The checksum detects a typo or a false hit of a scanner without a query. All
+//! characters are lower-case letters, digits and underscores, so a double click selects the whole key. The alphabet is
+//! Crockford's base 32, which omits `u` and the letters that are mistaken for digits (`i`, `l`, `o`).
 //!
 //! Only the SHA-256 of the whole text is stored. A slow password hash protects secrets that people choose. This secret
 //! has 260 random bits, which cannot be guessed however fast the hash is, and it is checked on every request. The hash
@@ -35,7 +34,7 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// million. The store refuses an id that exists.
 const ID_LENGTH: usize = 12;
 
-/// Characters of the secret: 260 bits, as 51 characters would have fewer than 256.
+/// Characters of the secret: 260 bits. A secret of 51 characters would have fewer than 256.
 const SECRET_LENGTH: usize = 52;
 
 /// Characters of the checksum: 30 bits. One typo in a billion passes.
@@ -190,7 +189,7 @@ impl fmt::Display for KeyId {
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    /// A hash without a known key, for a comparison that must fail but take the same time.
+    /// A hash that no known key has, for a comparison that must fail but take the same time.
     pub(crate) const OF_NOBODY: Self = Self([0; 32]);
 
     /// A hash as it was stored.
@@ -356,7 +355,7 @@ impl KeyState {
         }
     }
 
-    /// The word for tables and logs.
+    /// The state as a word in tables and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",

@@ -9,9 +9,9 @@
 //! at once, and their answers are cached too. The keys of tenants are looked up outside that limit, so a flood of
 //! invented keys cannot block them.
 //!
-//! [`directory`] reads tenants from the configuration and the database, `recent` is the cache, and [`tenancy`] finds
-//! out whether there are several tenants. [`key`], [`tenant`] and [`credential`] are the data types. This module does
-//! not depend on HTTP or SQL, and it does not enforce limits.
+//! [`directory`] reads tenants from the configuration and the database, `recent` is the cache, and [`tenancy`]
+//! determines whether there are several tenants. [`key`], [`tenant`] and [`credential`] are the data types. This module
+//! does not depend on HTTP or SQL, and it does not enforce limits.
 
 pub mod authenticator;
 pub mod credential;

@@ -33,37 +33,38 @@ pub(super) struct Answer(pub(super) Option<Arc<Credential>>);
 /// The answers of the last second, and the ids of keys that were found at any time.
 #[derive(Debug)]
 pub(super) struct Recent {
-    known: Shelf,
-    unknown: Shelf,
+    known: BoundedCache,
+    unknown: BoundedCache,
     /// Ids of keys that exist or existed. An invented id is never added.
-    met: HashSet<KeyId>,
+    found: HashSet<KeyId>,
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        let (known, unknown) = (Shelf::new(KNOWN_AT_MOST), Shelf::new(UNKNOWN_AT_MOST));
-        Self { known, unknown, met: HashSet::new() }
+        let (known, unknown) =
+            (BoundedCache::new(KNOWN_AT_MOST), BoundedCache::new(UNKNOWN_AT_MOST));
+        Self { known, unknown, found: HashSet::new() }
     }
 }
 
 impl Recent {
-    /// The answer about `id`, or `None` if the caller should query the store.
+    /// The cached answer for `id`; `None` if the caller should query the store.
     ///
-    /// Keys that exist come first, because the key may have been created after the answer that it does not exist.
+    /// Keys that exist are checked first: the other cache may still hold an answer from before the key was created.
     pub(super) fn answer(&mut self, id: &KeyId, now: Instant) -> Option<Answer> {
         self.known.answer(id, now).or_else(|| self.unknown.answer(id, now))
     }
 
-    /// The answer about `id` until it expires. Unlike [`answer`](Self::answer), this never asks the caller to refresh
-    /// an answer early.
+    /// The cached answer for `id` until it expires. Unlike [`answer`](Self::answer), this never returns `None` for an
+    /// early refresh.
     pub(super) fn remembered(&self, id: &KeyId, now: Instant) -> Option<Answer> {
         let entry = self.known.entry(id, now).or_else(|| self.unknown.entry(id, now))?;
         Some(entry.answer.clone())
     }
 
-    /// The answer about `id` of a query that began at `moment` or later.
+    /// The cached answer for `id`, if its query began at `moment` or later.
     pub(super) fn answer_since(&self, id: &KeyId, moment: Instant) -> Option<Answer> {
-        let entries = [&self.known, &self.unknown].map(|shelf| shelf.entries.get(id));
+        let entries = [&self.known, &self.unknown].map(|cache| cache.entries.get(id));
         let young = entries.into_iter().flatten().find(|entry| entry.asked_at >= moment);
         young.map(|entry| entry.answer.clone())
     }
@@ -72,45 +73,47 @@ impl Recent {
     pub(super) fn remember(&mut self, id: KeyId, answer: Answer, asked_at: Instant) {
         let kind = if answer.0.is_some() { &mut self.known } else { &mut self.unknown };
         if answer.0.is_some() {
-            if self.met.len() >= KNOWN_AT_MOST {
-                // Those who call are met again with their next look-up.
-                self.met.clear();
+            if self.found.len() >= KNOWN_AT_MOST {
+                // The next look-up of a key in use adds its id again.
+                self.found.clear();
             }
-            self.met.insert(id.clone());
+            self.found.insert(id.clone());
         }
         kind.remember(id, answer, asked_at);
     }
 
     /// Whether the key of this id was found at any time, as far as the cache knows.
-    pub(super) fn has_met(&self, id: &KeyId) -> bool {
-        self.met.contains(id)
+    pub(super) fn was_found(&self, id: &KeyId) -> bool {
+        self.found.contains(id)
     }
 }
 
+/// Answers for at most `capacity` ids.
 #[derive(Debug)]
-struct Shelf {
+struct BoundedCache {
     capacity: usize,
-    entries: HashMap<KeyId, Entry>,
+    entries: HashMap<KeyId, CachedAnswer>,
     /// All answers, oldest first, including replaced ones. Each key of `entries` is in here, so a limit on this also
     /// limits `entries`.
-    row: VecDeque<(Instant, KeyId)>,
+    order: VecDeque<(Instant, KeyId)>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CachedAnswer {
     answer: Answer,
     asked_at: Instant,
     /// Whether a request queries again. It is not reset if that request fails; the answer then expires at its full age.
     is_refreshing: bool,
 }
 
-impl Shelf {
+impl BoundedCache {
     fn new(capacity: usize) -> Self {
-        Self { capacity, entries: HashMap::new(), row: VecDeque::new() }
+        Self { capacity, entries: HashMap::new(), order: VecDeque::new() }
     }
 
-    fn entry(&self, id: &KeyId, now: Instant) -> Option<&Entry> {
-        let is_young = |entry: &&Entry| now.saturating_duration_since(entry.asked_at) < MAX_AGE;
+    fn entry(&self, id: &KeyId, now: Instant) -> Option<&CachedAnswer> {
+        let is_young =
+            |entry: &&CachedAnswer| now.saturating_duration_since(entry.asked_at) < MAX_AGE;
         self.entries.get(id).filter(is_young)
     }
 
@@ -128,26 +131,26 @@ impl Shelf {
     }
 
     fn remember(&mut self, id: KeyId, answer: Answer, asked_at: Instant) {
-        let is_newer = |entry: &Entry| entry.asked_at >= asked_at;
+        let is_newer = |entry: &CachedAnswer| entry.asked_at >= asked_at;
         if self.entries.get(&id).is_some_and(is_newer) {
             return;
         }
         self.make_room(asked_at);
-        self.row.push_back((asked_at, id.clone()));
-        self.entries.insert(id, Entry { answer, asked_at, is_refreshing: false });
+        self.order.push_back((asked_at, id.clone()));
+        self.entries.insert(id, CachedAnswer { answer, asked_at, is_refreshing: false });
     }
 
     /// Removes the entries that have expired by `now`, and then the oldest, down to the limit.
     fn make_room(&mut self, now: Instant) {
-        while let Some((asked_at, id)) = self.row.front() {
+        while let Some((asked_at, id)) = self.order.front() {
             let has_ended = now.saturating_duration_since(*asked_at) >= MAX_AGE;
-            if !has_ended && self.row.len() < self.capacity {
+            if !has_ended && self.order.len() < self.capacity {
                 return;
             }
             if self.entries.get(id).is_some_and(|entry| entry.asked_at == *asked_at) {
                 self.entries.remove(id);
             }
-            self.row.pop_front();
+            self.order.pop_front();
         }
     }
 }
@@ -168,64 +171,64 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_a_second_after_the_question() {
-        let (mut shelf, start) = (Shelf::new(2), SystemClock.instant());
-        shelf.remember(id(1), NOTHING, start);
-        assert!(shelf.answer(&id(1), after(start, 499)).is_some());
-        assert!(shelf.answer(&id(1), after(start, 1_000)).is_none());
+    fn an_answer_expires_a_second_after_its_query_began() {
+        let (mut cache, start) = (BoundedCache::new(2), SystemClock.instant());
+        cache.remember(id(1), NOTHING, start);
+        assert!(cache.answer(&id(1), after(start, 499)).is_some());
+        assert!(cache.answer(&id(1), after(start, 1_000)).is_none());
     }
 
     #[test]
-    fn only_one_asker_refreshes_an_answer_of_middle_age() {
-        let (mut shelf, start) = (Shelf::new(2), SystemClock.instant());
-        shelf.remember(id(1), NOTHING, start);
-        assert!(shelf.answer(&id(1), after(start, 500)).is_none());
-        assert!(shelf.answer(&id(1), after(start, 500)).is_some());
-        assert!(shelf.answer(&id(1), after(start, 999)).is_some());
+    fn only_one_request_refreshes_an_answer_of_middle_age() {
+        let (mut cache, start) = (BoundedCache::new(2), SystemClock.instant());
+        cache.remember(id(1), NOTHING, start);
+        assert!(cache.answer(&id(1), after(start, 500)).is_none());
+        assert!(cache.answer(&id(1), after(start, 500)).is_some());
+        assert!(cache.answer(&id(1), after(start, 999)).is_some());
     }
 
     #[test]
     fn a_slow_answer_does_not_replace_one_that_was_asked_for_later() {
-        let (mut shelf, start) = (Shelf::new(2), SystemClock.instant());
-        shelf.remember(id(1), NOTHING, after(start, 400));
-        shelf.remember(id(1), NOTHING, start);
-        assert!(shelf.answer(&id(1), after(start, 899)).is_some());
-        assert_eq!(shelf.entries[&id(1)].asked_at, after(start, 400));
+        let (mut cache, start) = (BoundedCache::new(2), SystemClock.instant());
+        cache.remember(id(1), NOTHING, after(start, 400));
+        cache.remember(id(1), NOTHING, start);
+        assert!(cache.answer(&id(1), after(start, 899)).is_some());
+        assert_eq!(cache.entries[&id(1)].asked_at, after(start, 400));
     }
 
     #[test]
-    fn a_full_shelf_gives_up_its_oldest_answer() {
-        let (mut shelf, start) = (Shelf::new(2), SystemClock.instant());
+    fn a_full_cache_evicts_its_oldest_answer() {
+        let (mut cache, start) = (BoundedCache::new(2), SystemClock.instant());
         for number in 1..=3 {
-            shelf.remember(id(number), NOTHING, after(start, number as u64));
+            cache.remember(id(number), NOTHING, after(start, number as u64));
         }
-        assert!(shelf.answer(&id(1), after(start, 4)).is_none());
-        assert!(shelf.answer(&id(2), after(start, 4)).is_some());
-        assert_eq!((shelf.entries.len(), shelf.row.len()), (2, 2));
+        assert!(cache.answer(&id(1), after(start, 4)).is_none());
+        assert!(cache.answer(&id(2), after(start, 4)).is_some());
+        assert_eq!((cache.entries.len(), cache.order.len()), (2, 2));
     }
 
     #[test]
-    fn a_shelf_stays_bounded_when_one_key_is_answered_again_and_again() {
-        let (mut shelf, start) = (Shelf::new(3), SystemClock.instant());
+    fn a_cache_stays_bounded_when_one_key_is_answered_again_and_again() {
+        let (mut cache, start) = (BoundedCache::new(3), SystemClock.instant());
         for millisecond in 0..1_000 {
-            shelf.remember(id(1), NOTHING, after(start, millisecond));
+            cache.remember(id(1), NOTHING, after(start, millisecond));
         }
-        assert!(shelf.row.len() <= 3);
-        assert!(shelf.answer(&id(1), after(start, 1_000)).is_some());
+        assert!(cache.order.len() <= 3);
+        assert!(cache.answer(&id(1), after(start, 1_000)).is_some());
     }
 
     #[test]
-    fn no_more_keys_are_remembered_as_met_than_a_bound() {
+    fn the_ids_of_found_keys_stay_bounded() {
         let (mut recent, start) = (Recent::default(), SystemClock.instant());
         let credential = Arc::new(Credential::of_nobody());
         for number in 0..=KNOWN_AT_MOST {
             recent.remember(id(number), Answer(Some(Arc::clone(&credential))), start);
         }
-        assert!(recent.met.len() <= KNOWN_AT_MOST && recent.has_met(&id(KNOWN_AT_MOST)));
+        assert!(recent.found.len() <= KNOWN_AT_MOST && recent.was_found(&id(KNOWN_AT_MOST)));
     }
 
     #[test]
-    fn made_up_ids_do_not_push_out_a_key_that_exists() {
+    fn invented_ids_do_not_evict_a_key_that_exists() {
         let (mut recent, start) = (Recent::default(), SystemClock.instant());
         recent.remember(id(0), Answer(Some(Arc::new(Credential::of_nobody()))), start);
         for number in 1..=2 * KNOWN_AT_MOST {
@@ -233,6 +236,6 @@ mod tests {
         }
         assert!(recent.answer(&id(0), start).is_some());
         assert!(recent.unknown.entries.len() <= UNKNOWN_AT_MOST);
-        assert!(recent.has_met(&id(0)) && !recent.has_met(&id(1)));
+        assert!(recent.was_found(&id(0)) && !recent.was_found(&id(1)));
     }
 }

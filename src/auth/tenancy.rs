@@ -1,4 +1,4 @@
-//! Finds out whether there are several tenants, so that a tenant must leave room for others.
+//! Determines whether there are several tenants. If so, each tenant is limited to its share.
 //!
 //! The directory is queried only before a tenant is refused because of its share, and its answer is cached. Disabled
 //! tenants do not count.
@@ -17,7 +17,7 @@ const ALONE_AGE: Duration = Duration::from_secs(1);
 const SEVERAL_AGE: Duration = Duration::from_mins(1);
 
 /// The timeout of a query.
-const PATIENCE: Duration = Duration::from_secs(1);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The cached answer, which is refreshed from the directory.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ struct Known {
 }
 
 impl Tenancy {
-    /// The present answer of `directory`. The first request queries it again.
+    /// Queries `directory` once. The first request queries it again.
     ///
     /// # Errors
     ///
-    /// [`TenantStoreError`] where the store does not answer.
+    /// [`TenantStoreError`] if the store does not answer.
     pub async fn open(
         directory: Arc<Directory>,
         clock: Arc<dyn Clock>,
@@ -48,7 +48,7 @@ impl Tenancy {
         Ok(Self { directory, clock, known: Mutex::new(known) })
     }
 
-    /// Returns the last known value without asking the directory.
+    /// Returns the last known value and does not query the directory.
     pub fn had_several(&self) -> bool {
         self.known().has_several
     }
@@ -65,7 +65,7 @@ impl Tenancy {
             known.asked_at = Some(now);
             known.has_several
         };
-        let asked = tokio::time::timeout(PATIENCE, self.directory.has_several()).await;
+        let asked = tokio::time::timeout(QUERY_TIMEOUT, self.directory.has_several()).await;
         let Ok(Ok(has_several)) = asked else { return before };
         *self.known() = Known { asked_at: Some(now), has_several };
         has_several
@@ -89,7 +89,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::SystemTime;
 
-    use super::super::fake::{FakeStore, Mood};
+    use super::super::fake::{FakeStore, StoreBehaviour};
     use super::*;
     use crate::auth::tenant::Tenant;
     use crate::clock::ManualClock;
@@ -129,7 +129,7 @@ mod tests {
     async fn without_an_answer_it_is_as_it_was() {
         for (tenants, several) in [(&["a"][..], false), (&["a", "b"], true)] {
             let (store, clock, tenancy) = tenancy(tenants).await;
-            store.become_of(Mood::Broken);
+            store.set_behaviour(StoreBehaviour::Failing);
             assert_eq!(tenancy.has_several().await, several);
             clock.advance(SEVERAL_AGE);
             assert_eq!(tenancy.has_several().await, several);
@@ -140,7 +140,7 @@ mod tests {
     async fn while_one_asks_the_others_go_on_with_what_was_known() {
         let (store, _, tenancy) = tenancy(&["a"]).await;
         store.put_tenant(Tenant::new("b".parse().unwrap()));
-        store.become_of(Mood::Slow(Duration::from_millis(10)));
+        store.set_behaviour(StoreBehaviour::Slow(Duration::from_millis(10)));
         let told = tokio::join!(tenancy.has_several(), tenancy.has_several());
         assert_eq!(told, (true, false));
     }

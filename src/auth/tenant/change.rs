@@ -10,15 +10,15 @@ use crate::units::{Money, Pixels};
 
 /// The change of one setting.
 ///
-/// In JSON an absent member, `null` or a value, as in a merge patch (RFC 7396).
+/// In JSON these are an absent member, `null` and a value, as in a merge patch (RFC 7396).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SettingChange<T> {
-    /// It stays as it is.
+    /// The setting is unchanged.
     #[default]
     Keep,
-    /// It is reset to its default.
+    /// The setting is reset to its default.
     Clear,
-    /// It is set to this value.
+    /// The setting gets this value.
     Set(T),
 }
 
@@ -43,40 +43,40 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for SettingChange<T> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TenantChange {
-    /// The cap on one image.
+    /// The maximum number of pixels of one image.
     pub max_pixels: SettingChange<Pixels>,
-    /// What happens above the cap; cleared, it is clamped.
+    /// The handling of an image above the cap. The default is to clamp.
     pub on_exceed: SettingChange<OnExceed>,
-    /// Tokens that the model may write in one answer.
+    /// The maximum number of output tokens of one answer.
     pub max_tokens: SettingChange<NonZeroU64>,
-    /// Requests in a minute.
+    /// Requests per minute.
     #[serde(rename = "rpm")]
     pub requests_per_minute: SettingChange<NonZeroU64>,
-    /// Tokens in a minute.
+    /// Tokens per minute.
     #[serde(rename = "tpm")]
     pub tokens_per_minute: SettingChange<NonZeroU64>,
-    /// Requests in flight at the same time.
+    /// Concurrent requests.
     pub concurrency: SettingChange<NonZeroU64>,
-    /// Tokens in a day.
+    /// Tokens per day.
     pub daily_tokens: SettingChange<NonZeroU64>,
-    /// Tokens in a month.
+    /// Tokens per month.
     pub monthly_tokens: SettingChange<NonZeroU64>,
-    /// Money in a day, of each currency.
+    /// Money per day, in each currency.
     pub daily_cost: SettingChange<Money>,
-    /// Money in a month, of each currency.
+    /// Money per month, in each currency.
     pub monthly_cost: SettingChange<Money>,
-    /// The models that may be asked for.
+    /// The allowed models.
     pub models: SettingChange<Vec<String>>,
-    /// The regions in which requests may be served.
+    /// The allowed regions.
     pub regions: SettingChange<Vec<String>>,
     /// Whether all of the tenant's keys are refused.
     pub disabled: SettingChange<bool>,
-    /// What becomes of a call that failed and may have been billed; cleared, it is repeated.
+    /// The handling of a failed call that may have been billed. The default is to repeat it.
     pub unknown_bill: SettingChange<UnknownBill>,
 }
 
 impl TenantChange {
-    /// The tenant with the change made.
+    /// Applies the change to a tenant.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! A tenant: an account with its limits.
 //!
 //! Spend is booked on the tenant, and its keys may change. All settings except the name are optional, and a missing one
-//! means no limit, so `tenant create NAME` is enough to start. The configuration file and the command line use the
-//! names of the settings in the contract (section 4).
+//! means no limit, so `tenant create NAME` is enough to start. The configuration file and the JSON output of the
+//! command line use the same names for the settings.
 
 pub mod change;
 pub mod rules;
@@ -24,7 +24,7 @@ pub struct TenantName(String);
 /// The metric label for requests without a tenant, and for tenants without their own series.
 const RESERVED_NAMES: [&str; 2] = ["none", "other"];
 
-/// Characters that a tenant's name may have at most.
+/// The maximum number of characters in a tenant's name.
 const NAME_LENGTH: usize = 64;
 
 impl TenantName {
@@ -34,7 +34,7 @@ impl TenantName {
     }
 }
 
-/// A text that cannot name a tenant.
+/// A text that is not a valid name of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} cannot name a tenant: write 1 to {NAME_LENGTH} of a-z, 0-9, '.', '_' and '-', \
@@ -77,7 +77,7 @@ impl fmt::Display for TenantName {
     }
 }
 
-/// What happens to a request that asks for more pixels than its tenant's cap.
+/// The handling of a request for more pixels than the tenant's cap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExceed {
@@ -115,14 +115,14 @@ impl std::str::FromStr for OnExceed {
     }
 }
 
-/// What happens after a call that failed but may have been billed.
+/// The handling of a failed call that may have been billed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownBill {
-    /// It is repeated once. Both attempts count at their upper bound until a bill is known.
+    /// The call is repeated once. Both attempts count at their upper bound until a bill is known.
     #[default]
     Repeat,
-    /// It fails, and counts once.
+    /// The request fails. The call counts once.
     Fail,
 }
 
@@ -157,42 +157,42 @@ impl std::str::FromStr for UnknownBill {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {
-    /// The account that everything is charged to.
+    /// The name of the account.
     pub name: TenantName,
-    /// The cap on one image; no other than the model's own, if `None`.
+    /// The maximum number of pixels of one image. `None` means the model's own limit.
     #[serde(default)]
     pub max_pixels: Option<Pixels>,
-    /// What happens above the cap.
+    /// The handling of an image above the cap.
     #[serde(default)]
     pub on_exceed: OnExceed,
-    /// Tokens that the model may write in one answer; the model's own limit holds beside it.
+    /// The maximum number of output tokens of one answer. The model's own limit also applies.
     #[serde(default)]
     pub max_tokens: Option<NonZeroU64>,
-    /// Requests in a minute.
+    /// Requests per minute.
     #[serde(default, rename = "rpm")]
     pub requests_per_minute: Option<NonZeroU64>,
-    /// Tokens in a minute.
+    /// Tokens per minute.
     #[serde(default, rename = "tpm")]
     pub tokens_per_minute: Option<NonZeroU64>,
-    /// Requests in flight at the same time.
+    /// Concurrent requests.
     #[serde(default)]
     pub concurrency: Option<NonZeroU64>,
-    /// Tokens in a day.
+    /// Tokens per day.
     #[serde(default)]
     pub daily_tokens: Option<NonZeroU64>,
-    /// Tokens in a month.
+    /// Tokens per month.
     #[serde(default)]
     pub monthly_tokens: Option<NonZeroU64>,
-    /// Money in a day, above zero. It applies to each currency of the price list separately.
+    /// Money per day, above zero. The limit applies to each currency of the price list separately.
     #[serde(default)]
     pub daily_cost: Option<Money>,
-    /// Money in a month, above zero, of each currency.
+    /// Money per month, above zero, in each currency.
     #[serde(default)]
     pub monthly_cost: Option<Money>,
-    /// The models that may be asked for; all, if empty.
+    /// The allowed models. All models are allowed if this is empty.
     #[serde(default)]
     pub models: Vec<String>,
-    /// The regions in which requests may be served; all, if empty. Nothing is ever sent elsewhere.
+    /// The regions to which requests may be sent. All regions are allowed if this is empty.
     #[serde(default)]
     pub regions: Vec<String>,
     /// Whether all of the tenant's keys are refused.
@@ -201,7 +201,7 @@ pub struct Tenant {
     /// Whether the tenant is defined in the configuration and not in the database.
     #[serde(skip)]
     pub of_file: bool,
-    /// What happens after a call that failed but may have been billed.
+    /// The handling of a failed call that may have been billed.
     #[serde(default)]
     pub unknown_bill: UnknownBill,
 }
@@ -229,7 +229,7 @@ impl Tenant {
         }
     }
 
-    /// Whether the tenant may ask for `model`.
+    /// Whether the tenant may use `model`.
     pub fn allows(&self, model: &str) -> bool {
         self.models.is_empty() || self.models.iter().any(|allowed| allowed == model)
     }

@@ -6,21 +6,21 @@ use std::num::NonZeroU64;
 use super::{Tenant, TenantName};
 use crate::units::{Money, Pixels};
 
-/// The lowest cap that every model can keep.
+/// The lowest valid cap, in pixels.
 ///
-/// DashScope enlarges an image below a model's `min_pixels`, so a cap under it would not bind. The
-/// floor is 4 cells of 28×28 = 3136 for the older models and 3 cells of 32×32 = 3072 for the newer
-/// ones ("Text extraction (Qwen-OCR)"); a tenant may use both, so the higher one counts.
+/// DashScope enlarges an image below a model's `min_pixels`, so a lower cap would have no effect. `min_pixels` is 4
+/// cells of 28×28 = 3136 for the older models and 3 cells of 32×32 = 3072 for the newer ones ("Text extraction
+/// (Qwen-OCR)"). A tenant may use both, so the higher value is the limit.
 pub const LOWEST_CAP: Pixels = Pixels::new(4 * 28 * 28);
 
-/// The largest limit that both databases can hold: their integers are signed.
+/// The largest limit that both databases can store. Their integers are signed.
 const LARGEST_LIMIT: u64 = i64::MAX.unsigned_abs();
 
-/// Models or regions that a tenant may be limited to at most; the vendor sells seven models for this
-/// task, in three regions.
+/// The maximum number of names in a tenant's list of models or regions. The vendor sells seven models for this task, in
+/// three regions.
 const NAMES_AT_MOST: usize = 100;
 
-/// Characters of a model's or a region's name at most.
+/// The maximum number of characters in the name of a model or a region.
 const NAME_LENGTH: usize = 128;
 
 /// [`LARGEST_LIMIT`] as an amount of money, in billionths.
@@ -32,20 +32,20 @@ const LARGEST_COST: Money = Money::from_nanos(LARGEST_LIMIT);
 pub struct InvalidTenant {
     /// The name of the tenant.
     pub name: TenantName,
-    /// The rule that it breaks.
+    /// The violated rule.
     pub fault: SettingFault,
 }
 
-/// The rule that a tenant's setting breaks.
+/// A violated rule for a tenant's setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingFault {
     /// A model would enlarge the image beyond the cap.
     #[error("max_pixels is {actual}, which a model's own floor overrides; at least {LOWEST_CAP}")]
     CapTooLow {
-        /// The cap that was asked for.
+        /// The cap in the setting.
         actual: Pixels,
     },
-    /// A number that no database column holds.
+    /// A number above the range of the database columns.
     #[error("{setting} is {actual}; at most {LARGEST_LIMIT}")]
     TooLarge {
         /// The name of the setting.
@@ -53,7 +53,7 @@ pub enum SettingFault {
         /// Its value.
         actual: u64,
     },
-    /// An amount that no database column holds.
+    /// An amount above the range of the database columns.
     #[error("{setting} is {actual}; at most {LARGEST_COST}")]
     TooMuchMoney {
         /// The name of the setting.
@@ -75,9 +75,9 @@ pub enum SettingFault {
     DailyAboveMonthly {
         /// The suffix of the settings' names: the unit of the budget.
         what: &'static str,
-        /// The day's budget.
+        /// The daily budget.
         daily: String,
-        /// The month's budget.
+        /// The monthly budget.
         monthly: String,
     },
     /// An invalid name in a list of names.
@@ -102,11 +102,11 @@ pub enum SettingFault {
 }
 
 impl Tenant {
-    /// The same tenant, if all of its limits can take effect.
+    /// Returns the tenant unchanged if all of its limits can take effect.
     ///
     /// # Errors
     ///
-    /// [`InvalidTenant`] names the setting that cannot, its value and the rule.
+    /// [`InvalidTenant`], with the setting that violates a rule, its value and the rule.
     pub fn checked(self) -> Result<Self, InvalidTenant> {
         match fault_of(&self) {
             None => Ok(self),
