@@ -1,7 +1,7 @@
-//! Real and broken files: what [`probe`] makes of the shared test data, against what its manifests
-//! say, and of the files that `scripts/draw-two-sizes` draws.
+//! Tests [`probe`] with real and broken files: the shared test data, for which manifests give the expected results, and
+//! the files that `scripts/draw-two-sizes` draws.
 //!
-//! Skips the shared data where they are not there.
+//! If the shared data is missing, its tests are skipped.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ impl Sample {
         self.manifest[member].as_str().unwrap_or_default()
     }
 
-    /// What the gateway says before anything is sent: sides, or the reason against.
+    /// The gateway's result before anything is sent: the header of the image, or the reason for the refusal.
     fn verdict(&self) -> Result<ImageHeader, String> {
         let header = probe(&self.bytes).map_err(|error| error.to_string())?;
         let checked = check(&header, self.bytes.len());
@@ -35,7 +35,7 @@ impl Sample {
     }
 }
 
-/// The samples of a folder that are images or claim to be; none where the folder is missing.
+/// The samples of a folder, both images and files that claim to be images. Empty if the folder is missing.
 fn samples(folder: &str, file_member: &str) -> Vec<Sample> {
     let root = std::env::var("OCR_GATEWAY_TEST_DATA").map_or_else(
         |_| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")),
@@ -79,7 +79,7 @@ fn odd_images_have_the_sides_that_a_lenient_decoder_sees() {
         if oracle["w"].is_null() {
             continue;
         }
-        // The oracle turns HEIC pictures while it opens them, and no others.
+        // The oracle applies the orientation only to HEIC pictures.
         let seen = if header.format == Format::Heic { header.upright() } else { header.stored };
         assert_eq!(seen, Size::new(side(&oracle["w"]), side(&oracle["h"])), "{}", sample.name);
     }
@@ -120,12 +120,12 @@ fn every_pdf_is_told_from_an_image() {
     }
 }
 
-/// The files of a folder of the drawn ones, with their names.
+/// The drawn files in a folder, with their names.
 fn drawn(folder: &str) -> Vec<(String, Vec<u8>)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/").to_owned() + folder;
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<_> = entries.collect();
-    // In an order that does not depend on the file system.
+    // The order must not depend on the file system.
     paths.sort();
     let name = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
     paths.iter().map(|path| (name(path), std::fs::read(path).unwrap())).collect()
@@ -159,7 +159,7 @@ fn decoded(file: &[u8]) -> Option<Size> {
     Some(Size::new(width, height))
 }
 
-/// A drawn file with a part of another in it.
+/// A drawn file in which some bytes are replaced by bytes of another drawn file.
 fn spliced() -> impl Strategy<Value = Vec<u8>> {
     let files: Vec<_> = ["one-size", "two-sizes"].into_iter().flat_map(drawn).collect();
     let file = prop::sample::select(files).prop_map(|(_, file)| file);

@@ -1,13 +1,13 @@
 //! Reads the orientation from an EXIF block (CIPA DC-008).
 //!
-//! Cameras, editors and messengers write broken EXIF blocks, and viewers show such pictures anyway. An unreadable
-//! block is therefore not an error: the orientation is then upright.
+//! Cameras, editors and messengers write broken EXIF blocks, and viewers show such pictures anyway. So an unreadable
+//! block is not an error, and the orientation is then upright.
 
 use std::ops::Range;
 
 use super::byte_order::ByteOrder;
 use super::format::Orientation;
-use super::tagged::Directory;
+use super::tagged::TagDirectory;
 
 /// The prefix of an EXIF block in a JPEG segment and in some WebP files.
 const IDENTIFIER: &[u8] = b"Exif\0\0";
@@ -17,14 +17,14 @@ pub(super) const ORIENTATION_TAG: u16 = 0x0112;
 
 /// The orientation in a block without the identifier, as in PNG. Upright if the block has none.
 pub(super) fn orientation(block: &[u8]) -> Orientation {
-    Directory::first(block)
+    TagDirectory::first(block)
         .and_then(|directory| directory.number(ORIENTATION_TAG))
         .map_or(Orientation::Upright, Orientation::from_exif)
 }
 
 /// The position of the orientation value in a block without the identifier, and its byte order.
 pub(super) fn place_of_orientation(block: &[u8]) -> Option<(Range<usize>, ByteOrder)> {
-    let directory = Directory::first(block)?;
+    let directory = TagDirectory::first(block)?;
     Some((directory.place_of_number(ORIENTATION_TAG)?, directory.order()))
 }
 

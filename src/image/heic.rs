@@ -9,7 +9,7 @@
 //! of two they use. A `clap` may only hide the padding of an encoder, because some decoders do not crop. An unknown
 //! type of picture is refused.
 //!
-//! EXIF is ignored: in the standard it is only informative, and decoders use the properties for the orientation.
+//! EXIF is ignored: in the standard it is only informative, and decoders read the orientation from the properties.
 //! Sequences are refused, because a video has a size of its own.
 
 mod boxes;
@@ -17,14 +17,14 @@ mod hevc;
 mod locations;
 
 use self::boxes::{Boxes, FULL_BOX};
-use self::locations::{Location, Locations, Place};
+use self::locations::{DataSources, Location, Locations};
 use super::byte_order::ByteOrder::Big;
 use super::format::{Format, Orientation};
 use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::{Fault, agree};
 use super::size::Size;
 
-/// The maximum number of items in an association box. A tile is an item, and 8K pictures have about two hundred.
+/// The maximum number of items in an association box. Each tile is an item, and 8K pictures have about two hundred.
 const MAX_ITEMS: usize = 4096;
 
 /// The maximum number of association boxes. The standard allows one for each of its four layouts.
@@ -114,7 +114,7 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let primary = Primary::of(bytes)?;
     let mut found = false;
     for item in primary.locations()?.take(MAX_ITEMS) {
-        let holds = item.starts_in(&primary.place);
+        let holds = item.starts_in(&primary.sources);
         if item.id == primary.item && item.is_in_file() {
             return if holds { Ok(()) } else { Err(WITHOUT_PIXELS) };
         }
@@ -144,7 +144,7 @@ struct Primary<'a> {
     /// The property container (`ipco`).
     container: Boxes<'a>,
     associations: Boxes<'a>,
-    place: Place<'a>,
+    sources: DataSources<'a>,
 }
 
 impl<'a> Primary<'a> {
@@ -166,7 +166,7 @@ impl<'a> Primary<'a> {
             item: item.ok_or("does not name its primary picture")?,
             container,
             associations,
-            place: Place { file: bytes, data },
+            sources: DataSources { file: bytes, data },
             meta,
         })
     }
@@ -271,7 +271,7 @@ impl<'a> Primary<'a> {
     }
 
     fn piece(&self, location: &Location<'a>) -> Result<&'a [u8], &'static str> {
-        location.data(&self.place).ok_or("has its primary picture in several pieces or elsewhere")
+        location.data(&self.sources).ok_or("has its primary picture in several pieces or elsewhere")
     }
 
     /// Compares the dimensions with those of the coded picture.

@@ -15,7 +15,8 @@ use super::header::{ImageHeader, TRUNCATED};
 use super::second_size::Fault;
 use super::size::Size;
 
-/// The first bytes of the signature. They identify the format even if the rest of the signature is damaged.
+/// The first bytes of the signature. They are sufficient to identify the format, also if the rest of the signature is
+/// damaged.
 pub(super) const MAGIC: &[u8] = b"\x89PNG";
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -87,7 +88,7 @@ fn size(header: &[u8]) -> Result<Size, &'static str> {
 /// stream is accepted, since decoders show the rows before the cut.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
     let (mut data, mut found) = ([0; LEAST_DATA], 0);
-    for chunk in Chunks::of(bytes).take(MAX_CHUNKS) {
+    for chunk in PngChunks::of(bytes).take(MAX_CHUNKS) {
         match &chunk.kind {
             b"IEND" => return Err("has no picture data"),
             b"IDAT" => {
@@ -109,7 +110,7 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
 /// instead of the first. An animation frame that extends beyond the picture is also refused. Decoders stop at IEND, so
 /// any data may follow it, except for another IHDR chunk.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
-    let mut chunks = Chunks::of(bytes).skip(1);
+    let mut chunks = PngChunks::of(bytes).skip(1);
     let mut is_behind_end = false;
     for chunk in chunks.by_ref().take(MAX_CHUNKS) {
         let data = chunk.present(bytes);
@@ -155,36 +156,36 @@ fn sides(data: &[u8], offset: usize) -> Option<Size> {
 }
 
 /// The chunks of a file, up to the first one with a truncated header.
-struct Chunks<'a> {
+struct PngChunks<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-struct Chunk {
+struct PngChunk {
     kind: [u8; 4],
     /// The position of the data. Its end may be beyond the end of the file.
     data: Range<usize>,
 }
 
-impl<'a> Chunks<'a> {
+impl<'a> PngChunks<'a> {
     fn of(bytes: &'a [u8]) -> Self {
         Self { bytes, at: SIGNATURE.len() }
     }
 }
 
-impl Iterator for Chunks<'_> {
-    type Item = Chunk;
+impl Iterator for PngChunks<'_> {
+    type Item = PngChunk;
 
-    fn next(&mut self) -> Option<Chunk> {
+    fn next(&mut self) -> Option<PngChunk> {
         let length = Big.u32(self.bytes, self.at)? as usize;
         let kind = *self.bytes.get(self.at + 4..)?.first_chunk()?;
         let start = self.at + CHUNK_START;
         self.at = start + length + CHECKSUM_LENGTH;
-        Some(Chunk { kind, data: start..start + length })
+        Some(PngChunk { kind, data: start..start + length })
     }
 }
 
-impl Chunk {
+impl PngChunk {
     /// The data of the chunk, up to the end of the file.
     fn present<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.data.start..self.data.end.min(bytes.len())]
@@ -199,7 +200,7 @@ fn check_zlib([method, flags, _]: [u8; LEAST_DATA]) -> Result<(), &'static str> 
 
 /// The position of the data of an eXIf chunk before the picture data. `None` if there is none or it is truncated.
 pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
-    let mut chunks = Chunks::of(bytes).take(MAX_CHUNKS);
+    let mut chunks = PngChunks::of(bytes).take(MAX_CHUNKS);
     let chunk = chunks.find(|chunk| matches!(&chunk.kind, b"eXIf" | b"IDAT"))?;
     (chunk.kind == *b"eXIf" && chunk.data.end <= bytes.len()).then_some(chunk.data)
 }

@@ -56,8 +56,8 @@ fn is_brush(bytes: &[u8]) -> bool {
         && matches!(number(4), Some(1 | 4))
 }
 
-/// A SPIDER image has no signature. Its header consists of floats, some of which must be whole numbers. The fifth is 1
-/// for a single picture. The header length must equal the number of header records times the record length.
+/// A SPIDER image has no signature. Its header consists of floats. Some of them must be whole numbers, and the fifth is
+/// 1 for a single picture. The header length must equal the number of header records times the record length.
 fn is_spider(bytes: &[u8]) -> bool {
     let one = Some(1_f32.to_bits());
     [Big, Little].into_iter().any(|order| {

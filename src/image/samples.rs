@@ -1,13 +1,13 @@
-//! The smallest files of every format whose header is sound, for tests. Their pixels are a byte or two.
+//! The smallest files of every format with a valid header, for tests. Each has one or two bytes of picture data.
 
 use super::byte_order::ByteOrder;
 use super::format::Format;
 use super::png::checksum;
 
-/// Tag, type and number of a directory's field.
+/// Tag, type and value of a field in a directory.
 pub(super) type Field = (u16, u16, u32);
 
-/// One file, or several, of every format.
+/// At least one file of every format.
 pub(super) fn all(width: u32, height: u32) -> Vec<(Format, Vec<u8>)> {
     let sides = [(256, 4, width), (257, 4, height), (273, 4, 8)];
     let signed = i32::try_from(width).unwrap();
@@ -27,10 +27,10 @@ fn low_half(number: u32) -> u16 {
     u16::try_from(number).unwrap()
 }
 
-/// A scan with a byte of data.
+/// A scan with one byte of data.
 pub(super) const JPEG_SCAN: [u8; 11] = [0xff, 0xda, 0, 8, 1, 1, 0, 0, 0x3f, 0, 0x55];
 
-/// Up to its frame header.
+/// A JPEG up to and including its frame header.
 pub(crate) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     let sides = [low_half(height), low_half(width)].map(u16::to_be_bytes);
     let frame = [0xff, 0xd8, 0xff, 0xc0, 0, 17, 8];
@@ -55,7 +55,7 @@ pub(super) fn png_data() -> Vec<u8> {
     png_chunk(*b"IDAT", &[0x78, 0x9c, 0x03])
 }
 
-/// Up to its IHDR.
+/// A PNG up to and including its IHDR.
 pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
     png_with(width, height, [8, 2, 0, 0, 0])
 }
@@ -109,7 +109,7 @@ pub(super) fn bmp_core(width: u32, height: u32) -> Vec<u8> {
     [&start, sides.as_flattened(), &[1, 0, 24, 0], &[0; 4]].concat()
 }
 
-/// A chain of directories that follow each other from byte eight on.
+/// A chain of adjacent directories that starts at byte eight.
 pub(super) fn tiff(order: ByteOrder, pages: &[&[Field]]) -> Vec<u8> {
     let short = |number: u16| match order {
         ByteOrder::Big => number.to_be_bytes(),
@@ -126,7 +126,7 @@ pub(super) fn tiff(order: ByteOrder, pages: &[&[Field]]) -> Vec<u8> {
         for &(tag, kind, number) in *page {
             file.extend([short(tag), short(kind)].as_flattened());
             file.extend(long(1));
-            // A short stands in the first half of the field.
+            // A SHORT is stored in the first half of the value field.
             let value = if kind == 3 {
                 [short(low_half(number)), [0; 2]].concat()
             } else {
@@ -155,8 +155,8 @@ pub(super) fn heic(width: u32, height: u32) -> Vec<u8> {
     heic_with(&[ispe(width, height)], &[1])
 }
 
-/// A file whose primary picture, item one, has the properties of the indices in `associated`. Its coded size is
-/// that of the first `ispe` among them.
+/// A file in which the primary picture is item one and has the properties with the indices in `associated`. Its coded
+/// size is that of the first `ispe` among them.
 pub(super) fn heic_with(properties: &[Vec<u8>], associated: &[u8]) -> Vec<u8> {
     let side =
         |property: &[u8], at: usize| u32::from_be_bytes(*property[at..].first_chunk().unwrap());
@@ -168,7 +168,7 @@ pub(super) fn heic_with(properties: &[Vec<u8>], associated: &[u8]) -> Vec<u8> {
     heic_coded(properties, associated, &[hevc_parameter_set(width, height)], &[0])
 }
 
-/// The same with these units in its decoder configuration, and these coded data.
+/// The file of [`heic_with`] with these units in its decoder configuration, and with this coded data.
 pub(super) fn heic_coded(
     properties: &[Vec<u8>],
     associated: &[u8],
@@ -176,7 +176,7 @@ pub(super) fn heic_coded(
     data: &[u8],
 ) -> Vec<u8> {
     let low = |length: usize| u8::try_from(length).unwrap();
-    // Four bytes of length before each unit of the data; one array of parameter sets.
+    // The length field before each unit of the data has four bytes. There is one array of parameter sets.
     let mut configuration = [&[0; 21][..], &[3, 1, 0x21, 0, low(units.len())]].concat();
     for unit in units {
         configuration.extend([&[0, low(unit.len())][..], unit].concat());
@@ -189,7 +189,7 @@ pub(super) fn heic_coded(
     let primary = iso_box(*b"pitm", &[0, 0, 0, 0, 0, 1]);
     let entry = iso_box(*b"infe", b"\x02\0\0\0\0\x01\0\0hvc1\0");
     let list = iso_box(*b"iinf", &[&[0, 0, 0, 0, 0, 1][..], &entry].concat());
-    // Its data are one extent, in four bytes each of offset and length, at the end of the file.
+    // The data is one extent at the end of the file. Its offset and its length have four bytes each.
     let location = |offset: usize| {
         let [offset, length] =
             [offset, data.len()].map(|number| u32::try_from(number).unwrap().to_be_bytes());
@@ -211,13 +211,13 @@ pub(super) fn hevc_parameter_set(width: u32, height: u32) -> Vec<u8> {
     // One layer, then profile and level.
     bits += "00000000";
     bits += &"1".repeat(96);
-    // Numbers are written behind as many zeros as they have bits below the highest.
+    // Exp-Golomb: a number is preceded by as many zeros as it has bits below the highest.
     for number in [0, 1, width, height] {
         let number = format!("{:b}", number + 1);
         bits += &"0".repeat(number.len() - 1);
         bits += &number;
     }
-    // Nothing is cut off. What follows is not read.
+    // There is no conformance window, and the fields after it are not read.
     bits += &"0".repeat(24 - bits.len() % 8);
     let bytes = bits
         .as_bytes()

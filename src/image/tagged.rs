@@ -23,14 +23,14 @@ const IFD: u16 = 13;
 
 /// One directory, and the bytes that its offsets are relative to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Directory<'a> {
+pub(super) struct TagDirectory<'a> {
     bytes: &'a [u8],
     order: ByteOrder,
     offset: usize,
     fields: &'a [u8],
 }
 
-impl<'a> Directory<'a> {
+impl<'a> TagDirectory<'a> {
     /// The first directory of a TIFF file or an EXIF block. `None` if the header is invalid or the directory is not
     /// inside the bytes.
     pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {

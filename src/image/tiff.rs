@@ -11,7 +11,7 @@ use super::header::ImageHeader;
 use super::jpeg;
 use super::second_size::{Fault, agree};
 use super::size::Size;
-use super::tagged::Directory;
+use super::tagged::TagDirectory;
 
 /// The maximum page count. A file with more pages is reported with this count.
 pub(super) const MAX_PAGES_COUNTED: usize = 1000;
@@ -57,7 +57,7 @@ pub(super) fn matches(bytes: &[u8]) -> bool {
 
 /// Reads the header of bytes that start like a TIFF file.
 pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
-    let first = Directory::first(bytes).ok_or("has its first directory outside the file")?;
+    let first = TagDirectory::first(bytes).ok_or("has its first directory outside the file")?;
     let (Some(width), Some(height)) = (first.number(IMAGE_WIDTH), first.number(IMAGE_LENGTH))
     else {
         return Err("does not give its width and height");
@@ -75,7 +75,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<ImageHeader, &'static str> {
 /// Checks that at least one non-empty strip or tile of the first page starts inside the file. Missing lengths are
 /// accepted, since decoders guess them.
 pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
-    let Some(first) = Directory::first(bytes) else { return Err(WITHOUT_PIXELS) };
+    let Some(first) = TagDirectory::first(bytes) else { return Err(WITHOUT_PIXELS) };
     let starts_inside = |offset: u32| offset != 0 && (offset as usize) < bytes.len();
     let is_old_jpeg = first.number(COMPRESSION) == Some(OLD_JPEG);
     if is_old_jpeg && first.number(JPEG_OFFSET).is_some_and(starts_inside) {
@@ -97,7 +97,7 @@ const WITHOUT_PIXELS: &str = "has no pixels: its strips or tiles are empty or ou
 /// Checks that the first page gives only one size. A picture in a subdirectory must not be larger. If the first page is
 /// a reduced copy, no other page may be larger.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
-    let Some(first) = Directory::first(bytes) else { return Ok(()) };
+    let Some(first) = TagDirectory::first(bytes) else { return Ok(()) };
     if !first.is_read_whole() {
         return Err(Fault::Rule("has more than 1024 fields in its first directory"));
     }
@@ -129,21 +129,21 @@ pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
 }
 
 /// The dimensions from the last width and length fields, if either field occurs more than once.
-fn second_sides(first: &Directory<'_>) -> Option<Size> {
+fn second_sides(first: &TagDirectory<'_>) -> Option<Size> {
     let is_twice = first.is_twice(IMAGE_WIDTH) || first.is_twice(IMAGE_LENGTH);
     let last = |tag| first.last_number(tag).unwrap_or_default();
     is_twice.then(|| Size::new(last(IMAGE_WIDTH), last(IMAGE_LENGTH)))
 }
 
 /// Whether a page is marked as a copy at reduced resolution.
-fn is_copy(page: &Directory<'_>) -> bool {
+fn is_copy(page: &TagDirectory<'_>) -> bool {
     page.number(KIND_OF_PAGE).is_some_and(|kind| kind & 1 == 1)
         || page.number(OLD_KIND_OF_PAGE) == Some(2)
 }
 
 fn check_not_larger(
     stored: Size,
-    page: Option<Directory<'_>>,
+    page: Option<TagDirectory<'_>>,
     place: &'static str,
 ) -> Result<(), Fault> {
     let Some(page) = page else { return Ok(()) };
@@ -156,7 +156,7 @@ fn check_not_larger(
 }
 
 /// Checks that the embedded JPEG file of revision 6.0 has the size of the page.
-fn check_old_jpeg(bytes: &[u8], first: &Directory<'_>, stored: Size) -> Result<(), Fault> {
+fn check_old_jpeg(bytes: &[u8], first: &TagDirectory<'_>, stored: Size) -> Result<(), Fault> {
     if first.number(COMPRESSION) != Some(OLD_JPEG) {
         return Ok(());
     }
@@ -171,7 +171,7 @@ fn check_old_jpeg(bytes: &[u8], first: &Directory<'_>, stored: Size) -> Result<(
 }
 
 /// Follows the chain of directories until it ends, leaves the file, forms a loop or reaches the maximum count.
-fn count_pages(first: Directory<'_>) -> u32 {
+fn count_pages(first: TagDirectory<'_>) -> u32 {
     let mut seen = [0; MAX_PAGES_COUNTED];
     let mut pages = 0;
     let mut page = Some(first);

@@ -1,7 +1,8 @@
 //! WebP (RFC 9649): reads the dimensions from the first chunk and the orientation from EXIF.
 //!
-//! In the extended format, the size is that of the canvas. Decoders compose an animation onto it, and decoders for
-//! still pictures show the first frame on it. A still picture must fill the canvas, and a frame must be inside it.
+//! In the extended format, the size is that of the canvas. Decoders draw the frames of an animation onto the canvas.
+//! Decoders for still pictures draw only the first frame. A still picture must fill the canvas, and a frame must be
+//! inside it.
 //!
 //! The length in the RIFF header is not checked. Decoders treat it differently, so chunks beyond it are also read.
 
@@ -104,7 +105,7 @@ pub(super) fn check_picture(bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 fn holds_picture(chunks: &[u8], most: usize) -> bool {
-    Chunks(chunks).take(most).any(|(kind, data)| match &kind {
+    WebpChunks(chunks).take(most).any(|(kind, data)| match &kind {
         b"VP8 " => is_lossy_picture(data),
         b"VP8L" => data.len() > LOSSLESS_HEADER,
         // A frame inside a frame is ignored.
@@ -118,7 +119,7 @@ fn holds_picture(chunks: &[u8], most: usize) -> bool {
 /// Checks that every canvas and picture has the size in the header. Every frame must be inside the canvas and have the
 /// size in its frame header.
 pub(super) fn check_sizes(bytes: &[u8], stored: Size) -> Result<(), Fault> {
-    let mut chunks = Chunks(bytes.get(FIRST_CHUNK..).unwrap_or_default());
+    let mut chunks = WebpChunks(bytes.get(FIRST_CHUNK..).unwrap_or_default());
     for (kind, data) in chunks.by_ref().take(MAX_CHUNKS) {
         match &kind {
             b"VP8X" => agree_if_whole(stored, extended(data), "in a VP8X chunk")?,
@@ -139,7 +140,7 @@ fn check_frame(stored: Size, frame: &[u8]) -> Result<(), Fault> {
     if other.width > stored.width || other.height > stored.height {
         return Err(Fault::SecondSize { stored, other, place: "with a frame of its animation" });
     }
-    let mut chunks = Chunks(frame.get(FRAME_HEADER..).unwrap_or_default());
+    let mut chunks = WebpChunks(frame.get(FRAME_HEADER..).unwrap_or_default());
     for (kind, data) in chunks.by_ref().take(MAX_FRAME_CHUNKS) {
         check_coded(Size::new(width + 1, height + 1), kind, data)?;
     }
@@ -172,9 +173,9 @@ fn agree_if_whole(
 }
 
 /// A sequence of chunks, up to the first one with a truncated header. The data of the last chunk may be truncated.
-struct Chunks<'a>(&'a [u8]);
+struct WebpChunks<'a>(&'a [u8]);
 
-impl<'a> Iterator for Chunks<'a> {
+impl<'a> Iterator for WebpChunks<'a> {
     type Item = ([u8; 4], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -197,7 +198,7 @@ fn is_lossy_picture(frame: &[u8]) -> bool {
 
 /// The position of the EXIF block of the extended format, if there is one.
 pub(super) fn exif_block(bytes: &[u8]) -> Option<Range<usize>> {
-    let mut chunks = Chunks(bytes.get(FIRST_CHUNK..)?);
+    let mut chunks = WebpChunks(bytes.get(FIRST_CHUNK..)?);
     let (_, chunk) = chunks.by_ref().take(MAX_CHUNKS).find(|(kind, _)| kind == b"EXIF")?;
     let block = exif::identified_block(chunk).unwrap_or(chunk);
     let end = block.as_ptr_range().end as usize - bytes.as_ptr() as usize;

@@ -9,8 +9,8 @@ const MAX_EXTENTS: u64 = 16;
 /// A grid description has at most this many bytes. Longer data in the `meta` box counts as picture data.
 const LONGEST_GRID: u64 = 12;
 
-/// The file, and the data inside its `meta` box (`idat`).
-pub(super) struct Place<'a> {
+/// The two places that hold the data of items: the file, and the `idat` box inside its `meta` box.
+pub(super) struct DataSources<'a> {
     pub(super) file: &'a [u8],
     pub(super) data: &'a [u8],
 }
@@ -105,14 +105,14 @@ impl Location<'_> {
     }
 
     /// Whether picture data starts in the file or in its `meta` box.
-    pub(super) fn starts_in(&self, place: &Place<'_>) -> bool {
+    pub(super) fn starts_in(&self, sources: &DataSources<'_>) -> bool {
         match self.method {
             0 => {
                 self.is_elsewhere
-                    || self.extents().any(|(offset, _)| offset < place.file.len() as u64)
+                    || self.extents().any(|(offset, _)| offset < sources.file.len() as u64)
             }
             1 => {
-                let length = place.data.len() as u64;
+                let length = sources.data.len() as u64;
                 self.extents().any(|(offset, extent)| offset < length && extent > LONGEST_GRID)
             }
             _ => false,
@@ -121,10 +121,10 @@ impl Location<'_> {
 
     /// The data of an item that is stored in one extent, up to the end of the file. `None` if it has several extents
     /// or is stored elsewhere.
-    pub(super) fn data<'b>(&self, place: &Place<'b>) -> Option<&'b [u8]> {
+    pub(super) fn data<'b>(&self, sources: &DataSources<'b>) -> Option<&'b [u8]> {
         let whole = match self.method {
-            0 if !self.is_elsewhere => place.file,
-            1 => place.data,
+            0 if !self.is_elsewhere => sources.file,
+            1 => sources.data,
             _ => return None,
         };
         let mut extents = self.extents();
