@@ -12,8 +12,8 @@ use super::number::Decimal;
 use super::{FieldErrorCode, date, number};
 use crate::json::Tree;
 
-/// What models write if the document shows no value. `?` is not in the list: it marks a character that is present but
-/// unreadable.
+/// Texts that models write if the document shows no value. `?` is not in the list: it marks a character that is present
+/// but unreadable.
 const NOTHING: &[&str] = &[
     "null",
     "none",
@@ -57,7 +57,7 @@ pub(super) fn coerce(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, FieldEr
     scalar(leaf.scalar, value).map(Some)
 }
 
-/// Looks up a listed value. This happens first: if `N/A` is a choice, it is an answer.
+/// Looks up a listed value. This comes before the check for a missing value, because `N/A` may be a listed value.
 fn choose(leaf: &Leaf, value: &Tree) -> Result<Option<Value>, FieldErrorCode> {
     let text = text(value).ok();
     let exact = text

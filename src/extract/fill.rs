@@ -1,10 +1,11 @@
 //! Fills the schema with the model's answer.
 //!
 //! A tree of slots mirrors the schema. Each slot holds the value, the model's text and the errors. `data`, `fields` and
-//! the errors are all derived from this tree at the end, so their pointers agree even after elements were removed. A
-//! JSON Schema validator checks the tree, and every value that breaks a rule is emptied until none does. The loop ends
-//! because each round empties at least one slot and a tree of nulls breaks no rule. Patterns are checked last. Each is
-//! compiled once and dropped before the next.
+//! the errors are all derived from this tree at the end, so their pointers agree even after elements were removed.
+//!
+//! A JSON Schema validator checks the tree, and every value that violates a rule is replaced by null. This is repeated
+//! until there is no violation. The loop ends because each round empties at least one slot and a tree of nulls violates
+//! no rule. Patterns are checked last. Each is compiled once and dropped before the next.
 
 use std::{mem, ptr};
 
@@ -41,15 +42,15 @@ impl Schema {
     /// the next page.
     pub fn fill_pages<'a>(&self, answers: impl IntoIterator<Item = (u32, &'a Tree)>) -> Extraction {
         let (mut warnings, mut places) = (Vec::new(), 0);
-        let mut root = Slot::empty_object(&self.root);
+        let mut root = ValueSlot::empty_object(&self.root);
         for (page, answer) in answers {
             let mut reader =
-                Reader { page, warnings: &mut warnings, places: &mut places, names: 0 };
+                AnswerReader { page, warnings: &mut warnings, places: &mut places, names: 0 };
             let slot = reader.read(&self.root, answer);
             root.merge(slot, &mut warnings);
         }
-        root.leave_out_nothings();
-        self.empty_what_breaks_a_rule(&mut root);
+        root.remove_empty_items();
+        self.empty_invalid_values(&mut root);
 
         let mut report = Report { fields: Vec::with_capacity(places), ..Report::default() };
         let data = report.take(root, "", false);
@@ -61,36 +62,37 @@ impl Schema {
         Extraction { data, fields, validation, warnings }
     }
 
-    fn empty_what_breaks_a_rule(&self, root: &mut Slot<'_>) {
+    fn empty_invalid_values(&self, root: &mut ValueSlot<'_>) {
         let Some(validator) = self.validator() else {
             // Without a validator nothing was checked, so no value is returned.
-            *root = Slot::empty_object(root.node);
+            *root = ValueSlot::empty_object(root.node);
             return;
         };
-        root.empty_what_fails(&validator);
-        if root.empty_what_does_not_match() {
-            root.leave_out_nothings();
-            root.empty_what_fails(&validator);
+        root.empty_invalid(&validator);
+        if root.empty_unmatched_texts() {
+            root.remove_empty_items();
+            root.empty_invalid(&validator);
         }
     }
 }
 
-/// The limit of places in an answer with lists. Each field, element, list and object counts, including nulls.
+/// The maximum number of places in an answer with lists. Each field, element, list and object is a place, also if it is
+/// null.
 ///
 /// A model writes a row in a few bytes, but each of up to a hundred omitted fields becomes a null in `data` and an
 /// entry of some hundred bytes in `fields`. A page of small print has some thousand words.
 pub(super) const MAX_PLACES: usize = 5000;
 
-/// A place counts once more for each of these many bytes of field names in its path, because its pointer is repeated in
-/// `fields` and in its error.
+/// The bytes of field names in the path to a place that count as one more place, because `fields` and the error repeat
+/// the pointer.
 const NAMES_BYTES: usize = 128;
 
 /// The detail for a text whose pattern was not checked.
 const TOO_MUCH_WORK: &str =
     "to check the value by the \"pattern\" of its schema takes more work than an answer may";
 
-/// One place of the answer.
-struct Slot<'s> {
+/// The state of one place of the answer.
+struct ValueSlot<'s> {
     node: &'s Node,
     page: Option<u32>,
     raw: Option<String>,
@@ -101,8 +103,8 @@ struct Slot<'s> {
 enum Content<'s> {
     Nothing,
     Scalar(Value),
-    Object(Vec<(&'s Property, Slot<'s>)>),
-    Array(Vec<Slot<'s>>),
+    Object(Vec<(&'s Property, ValueSlot<'s>)>),
+    Array(Vec<ValueSlot<'s>>),
 }
 
 /// An error whose place in `data` is not yet known.
@@ -117,7 +119,7 @@ impl Mishap {
         Self { code, detail: code.detail().to_owned(), raw }
     }
 
-    /// For a list that was truncated.
+    /// The error for a truncated list.
     fn too_many(kept: usize, actual: usize) -> Self {
         let detail = format!(
             "the lists of the answer have more fields and elements than the limit of {MAX_PLACES}, nulls counted; \
@@ -128,7 +130,7 @@ impl Mishap {
     }
 }
 
-impl<'s> Slot<'s> {
+impl<'s> ValueSlot<'s> {
     fn new(node: &'s Node, content: Content<'s>) -> Self {
         Self { node, page: None, raw: None, mishaps: Vec::new(), content }
     }
@@ -139,7 +141,7 @@ impl<'s> Slot<'s> {
             return Self::new(node, Content::Nothing);
         };
         let empty =
-            |property: &'s Property| (property, Slot::new(&property.node, Content::Nothing));
+            |property: &'s Property| (property, ValueSlot::new(&property.node, Content::Nothing));
         Self::new(node, Content::Object(properties.iter().map(empty).collect()))
     }
 
@@ -147,9 +149,9 @@ impl<'s> Slot<'s> {
         match &self.content {
             Content::Nothing => Value::Null,
             Content::Scalar(value) => value.clone(),
-            Content::Array(items) => items.iter().map(Slot::value).collect(),
+            Content::Array(items) => items.iter().map(ValueSlot::value).collect(),
             Content::Object(slots) => {
-                let member = |(property, slot): &(&Property, Slot<'_>)| {
+                let member = |(property, slot): &(&Property, ValueSlot<'_>)| {
                     (property.name.clone(), slot.value())
                 };
                 slots.iter().map(member).collect::<Map<_, _>>().into()
@@ -190,17 +192,17 @@ impl<'s> Slot<'s> {
     }
 
     /// Removes empty list elements. Their errors move to the list.
-    fn leave_out_nothings(&mut self) {
+    fn remove_empty_items(&mut self) {
         match &mut self.content {
             Content::Nothing | Content::Scalar(_) => {}
             Content::Object(slots) => {
                 for (_, slot) in slots {
-                    slot.leave_out_nothings();
+                    slot.remove_empty_items();
                 }
             }
             Content::Array(items) => {
                 items.retain_mut(|item| {
-                    item.leave_out_nothings();
+                    item.remove_empty_items();
                     let is_kept = item.may_be_an_element();
                     if !is_kept {
                         let mishaps = mem::take(&mut item.mishaps);
@@ -230,7 +232,7 @@ impl<'s> Slot<'s> {
                 Content::Nothing => true,
                 Content::Scalar(_) => false,
                 Content::Object(slots) => slots.iter().all(|(_, slot)| slot.is_blank()),
-                Content::Array(items) => items.iter().all(Slot::is_blank),
+                Content::Array(items) => items.iter().all(ValueSlot::is_blank),
             }
     }
 
@@ -249,8 +251,8 @@ impl<'s> Slot<'s> {
         next?.descend(&mut path as &mut dyn Iterator<Item = LocationSegment<'p>>)
     }
 
-    /// Empties values that break a rule of the validator, until none does.
-    fn empty_what_fails(&mut self, validator: &Validator) {
+    /// Empties values that violate a rule of the validator, until there is no violation.
+    fn empty_invalid(&mut self, validator: &Validator) {
         loop {
             let data = self.value();
             let mut emptied = false;
@@ -267,12 +269,12 @@ impl<'s> Slot<'s> {
                 *self = Self::empty_object(self.node);
                 return;
             }
-            self.leave_out_nothings();
+            self.remove_empty_items();
         }
     }
 
     /// Empties texts that do not match their patterns; returns whether there were any.
-    fn empty_what_does_not_match(&mut self) -> bool {
+    fn empty_unmatched_texts(&mut self) -> bool {
         let mut texts = Vec::new();
         self.add_texts_with_pattern(&mut texts);
         // All texts of one place share a pattern, and several places may have the same pattern.
@@ -344,7 +346,7 @@ impl Mishap {
 }
 
 /// Reads one page's answer into slots.
-struct Reader<'w> {
+struct AnswerReader<'w> {
     page: u32,
     warnings: &'w mut Vec<ExtractionWarning>,
     /// Number of places so far.
@@ -353,8 +355,8 @@ struct Reader<'w> {
     names: usize,
 }
 
-impl Reader<'_> {
-    fn read<'s>(&mut self, node: &'s Node, answer: &Tree) -> Slot<'s> {
+impl AnswerReader<'_> {
+    fn read<'s>(&mut self, node: &'s Node, answer: &Tree) -> ValueSlot<'s> {
         *self.places += 1 + self.names / NAMES_BYTES;
         let mut slot = match &node.kind {
             Kind::Leaf(leaf) => Self::leaf(node, leaf, answer),
@@ -365,14 +367,14 @@ impl Reader<'_> {
         slot
     }
 
-    fn leaf<'s>(node: &'s Node, leaf: &Leaf, answer: &Tree) -> Slot<'s> {
+    fn leaf<'s>(node: &'s Node, leaf: &Leaf, answer: &Tree) -> ValueSlot<'s> {
         let raw = raw(answer);
         let (content, mishap) = match coerce(leaf, answer) {
             Ok(None) => (Content::Nothing, None),
             Ok(Some(value)) => (Content::Scalar(value), None),
             Err(code) => (Content::Nothing, Some(Mishap::new(code, raw.clone()))),
         };
-        Slot { raw, mishaps: mishap.into_iter().collect(), ..Slot::new(node, content) }
+        ValueSlot { raw, mishaps: mishap.into_iter().collect(), ..ValueSlot::new(node, content) }
     }
 
     fn object<'s>(
@@ -380,17 +382,17 @@ impl Reader<'_> {
         node: &'s Node,
         properties: &'s [Property],
         answer: &Tree,
-    ) -> Slot<'s> {
+    ) -> ValueSlot<'s> {
         let inside = inside_string(answer);
         let members = match inside.as_ref().unwrap_or(answer) {
             Tree::Object(members) => members,
-            // A list of one object in place of an object has one reading.
+            // A list of one object is read as that object.
             Tree::Array(items) if items.len() == 1 => match items.first() {
                 Some(Tree::Object(members)) => members,
                 _ => return Self::unreadable(node, answer),
             },
             answer if is_nothing(answer) => {
-                return Slot { raw: raw(answer), ..Slot::new(node, Content::Nothing) };
+                return ValueSlot { raw: raw(answer), ..ValueSlot::new(node, Content::Nothing) };
             }
             _ => return Self::unreadable(node, answer),
         };
@@ -406,19 +408,19 @@ impl Reader<'_> {
             (property, slot)
         });
         let content = Content::Object(slots.collect());
-        Slot::new(node, content)
+        ValueSlot::new(node, content)
     }
 
-    fn unreadable<'s>(node: &'s Node, answer: &Tree) -> Slot<'s> {
+    fn unreadable<'s>(node: &'s Node, answer: &Tree) -> ValueSlot<'s> {
         let mishaps = vec![Mishap::new(FieldErrorCode::NotAnObject, raw(answer))];
-        Slot { raw: raw(answer), mishaps, ..Slot::new(node, Content::Nothing) }
+        ValueSlot { raw: raw(answer), mishaps, ..ValueSlot::new(node, Content::Nothing) }
     }
 
-    fn array<'s>(&mut self, node: &'s Node, item: &'s Node, answer: &Tree) -> Slot<'s> {
+    fn array<'s>(&mut self, node: &'s Node, item: &'s Node, answer: &Tree) -> ValueSlot<'s> {
         if is_nothing(answer) {
-            return Slot { raw: raw(answer), ..Slot::new(node, Content::Nothing) };
+            return ValueSlot { raw: raw(answer), ..ValueSlot::new(node, Content::Nothing) };
         }
-        // A single element outside a list is still one element.
+        // A single element outside a list is read as a list of one element.
         let inside = inside_string(answer);
         let items = match inside.as_ref().unwrap_or(answer) {
             Tree::Array(items) => items.as_slice(),
@@ -436,7 +438,7 @@ impl Reader<'_> {
             }
             slots.push(slot);
         }
-        Slot { mishaps, ..Slot::new(node, Content::Array(slots)) }
+        ValueSlot { mishaps, ..ValueSlot::new(node, Content::Array(slots)) }
     }
 }
 
@@ -451,7 +453,7 @@ struct Report {
 
 impl Report {
     /// Adds a slot to the report and returns its value.
-    fn take(&mut self, slot: Slot<'_>, pointer: &str, required: bool) -> Value {
+    fn take(&mut self, slot: ValueSlot<'_>, pointer: &str, required: bool) -> Value {
         let missing = required
             && !slot.node.nullable
             && slot.mishaps.is_empty()

@@ -69,7 +69,7 @@ pub(super) fn known_keywords(
         None => Ok(()),
         Some(keyword) => Err(SchemaError::UnknownKeyword {
             pointer: child_pointer(at, keyword),
-            // A keyword may have any length.
+            // The length of an unknown keyword is not limited.
             keyword: keyword.chars().take(LONGEST_ECHO).collect(),
             known: known.join(", "),
         }),

@@ -194,7 +194,7 @@ impl Matcher {
         let program = Compiler::new().configure(config).build_from_hir(&hir).ok()?;
         drop(hir);
         let config = DFA::config()
-            // A slower engine handles `\b` next to non-ASCII letters.
+            // The automaton does not support `\b` next to non-ASCII letters. A slower engine does.
             .unicode_word_boundary(true)
             .cache_capacity(CACHE_BYTES)
             .skip_cache_capacity_check(true);

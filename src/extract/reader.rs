@@ -40,8 +40,14 @@ pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
         return Err(SchemaError::Example { sketch: sketch(example) });
     }
     let patterns = Patterns::default();
-    let mut reader =
-        Reader { document: value, open: Vec::new(), properties: 0, bytes: 0, values: 0, patterns };
+    let mut reader = SchemaReader {
+        document: value,
+        open: Vec::new(),
+        properties: 0,
+        bytes: 0,
+        values: 0,
+        patterns,
+    };
     reader.measure(value)?;
     let root = reader.node(value, "", SchemaPlace::default())?;
     match root.kind {
@@ -57,7 +63,7 @@ pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
     }
 }
 
-struct Reader<'s> {
+struct SchemaReader<'s> {
     document: &'s Value,
     /// The references that are being resolved, for the detection of cycles.
     open: Vec<&'s str>,
@@ -80,7 +86,7 @@ struct SchemaPlace<'p> {
     element: Option<&'p str>,
 }
 
-impl<'s> Reader<'s> {
+impl<'s> SchemaReader<'s> {
     /// Adds a schema to the totals before it is read.
     fn measure(&mut self, schema: &Value) -> Result<(), SchemaError> {
         let members = schema.as_object().into_iter().flatten();

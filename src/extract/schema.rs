@@ -4,8 +4,8 @@
 //! values and formats are enforced by coercion. Rules such as `pattern` are checked at the end. Keywords that cannot be
 //! guaranteed (`if`, `patternProperties`, a choice between two objects) are rejected with a pointer to them. A choice
 //! between a number and text is supported, because libraries write decimals in this form (pydantic's `Decimal`).
-//! Unknown keywords are rejected, although JSON Schema says to ignore them: otherwise a mistyped `requierd` would
-//! silently have no effect.
+//! Unknown keywords are rejected, although a JSON Schema validator must ignore them: otherwise a mistyped `requierd`
+//! would silently have no effect.
 //!
 //! A parsed schema is small: it keeps its tree and the text of its patterns. A request mostly waits for the upstream,
 //! so the validator and the patterns are compiled only when the answer has arrived. Each rule is therefore validated

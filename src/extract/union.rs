@@ -75,7 +75,7 @@ fn either_rules(scalar: Scalar, another: Scalar, one: &Node, other: &Node) -> Op
     if scalar == another {
         return (one.constraints == other.constraints).then(|| one.constraints.clone());
     }
-    // An integer is also a number, so of the rules for both only those for numbers apply.
+    // An integer is also a number, so only the rules for numbers apply to a choice of the two.
     let is_wider =
         |scalar| matches!(scalar, Scalar::Number | Scalar::NumberOrText | Scalar::Decimal);
     let has_whole = |scalar| matches!(scalar, Scalar::Integer | Scalar::IntegerOrText);

@@ -18,7 +18,7 @@ fn schema_requiring(properties: &Value, required: &[&str]) -> Schema {
 }
 
 impl Schema {
-    /// What becomes of an answer that a test writes down.
+    /// The result for an answer.
     fn filled(&self, answer: &Value, page: u32) -> Extraction {
         self.fill(&answer.into(), page)
     }
@@ -232,7 +232,7 @@ fn the_recorded_answer_of_dashscope_fills_its_schema() {
     assert_eq!(data, json!({ "乘车日期": "2013-06-29", "发票": { "发票号码": 10_283_819 } }));
 }
 
-/// Every property nullable and nothing else changed: the promise, written apart from the code.
+/// Makes every property of the schema nullable and changes nothing else. This is independent of the code under test.
 fn with_nullable_properties(schema: &mut Value) {
     let Some(members) = schema.as_object_mut() else { return };
     members.remove("required");
@@ -290,7 +290,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Writes values in the place of hints, as a model does.
+/// Replaces hints by values, as a model does.
 fn write_into<'v>(answer: &mut Value, values: &mut impl Iterator<Item = &'v Value>) {
     match answer {
         Value::Object(members) => {
@@ -447,7 +447,7 @@ fn wide_rows(prefix: &str) -> Schema {
         "type": "object", "properties": fields } } }))
 }
 
-/// How many rows are kept, and the pointer and detail of each error.
+/// The number of kept rows, and the pointer and detail of each error.
 fn kept(extraction: &Extraction) -> (usize, Vec<(&str, &str)>) {
     let errors = extraction.validation.errors.iter();
     let errors = errors.map(|error| (error.pointer.as_str(), error.detail.as_str())).collect();

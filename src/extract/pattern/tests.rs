@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::extract::pattern::weight::MAX_PATTERN_BYTES;
 
-/// Patterns that people write for documents, and a text that each matches.
+/// Common patterns for documents, each with a text that it matches.
 pub(in crate::extract) const OF_DOCUMENTS: [(&str, &str); 44] = [
     (r"^\d{4}-\d{2}-\d{2}$", "2024-01-31"),
     (r"^(0[1-9]|[12]\d|3[01])\.(0[1-9]|1[0-2])\.(19|20)\d{2}$", "31.01.2024"),
@@ -74,7 +74,7 @@ fn weighed(pattern: &str) -> Result<u64, PatternError> {
     ParsedPattern::of(pattern).map(|reading| reading.bytes())
 }
 
-/// Whether the pattern matches, by the matcher.
+/// Whether the pattern matches according to [`Matcher`].
 fn matches(pattern: &str, text: &str) -> Option<bool> {
     Matcher::of(pattern).expect("a pattern").is_match(text, &mut Effort::default())
 }
@@ -191,7 +191,7 @@ fn rows_that_repeat_themselves_take_little_work() {
     assert!(effort.steps > MAX_STEPS / 2, "{effort:?}");
 }
 
-/// What the program of a reading takes, in bytes; none where the reading needs none.
+/// The size in bytes of the compiled program; `None` if the pattern needs no program.
 fn compiled(reading: &ParsedPattern) -> Option<u64> {
     let PatternForm::Expression(hir) = &reading.form else { return None };
     let config = Config::new().which_captures(WhichCaptures::None);
@@ -200,7 +200,7 @@ fn compiled(reading: &ParsedPattern) -> Option<u64> {
 }
 
 fn assert_weight_covers_program(pattern: &str) {
-    // Tables that each program has, whatever the pattern.
+    // The tables that every program has.
     const FRAME: u64 = 1024;
     let Ok(reading) = ParsedPattern::of(pattern) else { return };
     if let Some(actual) = compiled(&reading) {

@@ -25,7 +25,7 @@ pub(in crate::extract) enum PatternError {
     TooHeavyTogether(u64),
 }
 
-/// Up to this weight of a program no cheaper form is searched for. It is also the weight of a cheaper form that is a
+/// A program up to this weight is not replaced by a cheaper form. This is also the weight of the cheaper form that is a
 /// table of characters.
 pub(super) const MODEST_BYTES: u64 = 16 * 1024;
 

@@ -13,7 +13,7 @@ fn refused(schema: &Value) -> SchemaError {
     Schema::parse(schema).err().unwrap_or_else(|| panic!("accepted: {schema}"))
 }
 
-/// The code and the pointer of a refused schema whose one field is `a`.
+/// The code and the pointer of the error for a schema with the single field `a`.
 fn refused_field(field: &Value) -> (&'static str, String) {
     let error = refused(&object(&json!({ "a": field })));
     (error.code().as_str(), error.pointer().to_owned())
@@ -172,14 +172,15 @@ fn the_hundred_and_first_property_is_too_many() {
     assert_eq!((error.code().as_str(), error.pointer()), ("schema_unsupported", "/properties/100"));
 }
 
-/// The error where a runaway recursion would end the process.
+/// The error for a schema, read on a stack that unlimited recursion would overflow.
 fn refused_on_a_small_stack(schema: Value) -> SchemaError {
     let reading =
         std::thread::Builder::new().stack_size(256 * 1024).spawn(move || refused(&schema));
     reading.expect("a thread").join().expect("an error")
 }
 
-/// Definitions `d0`, `d1`, …, each the next one in `wrap`, the last a text, and a field of `d0`.
+/// A schema with a field of type `d0`. Each definition `d0`, `d1`, … wraps the next one in `wrap`, and the last is a
+/// text.
 fn chain(count: usize, wrap: impl Fn(Value) -> Value) -> Value {
     let link =
         |index| (format!("d{index}"), wrap(json!({ "$ref": format!("#/$defs/d{}", index + 1) })));
@@ -253,7 +254,7 @@ fn reading_stops_at_the_use_that_makes_the_schema_too_long() {
     assert!(actual < at_the_second_use, "{actual} bytes were counted");
 }
 
-/// A field of so many listed values.
+/// A field with `count` listed values.
 fn listing(count: u64) -> Value {
     json!({ "enum": (0..count).map(|index| format!("P{index}")).collect::<Vec<_>>() })
 }
@@ -407,14 +408,15 @@ fn of_the_rules_of_a_choice_those_that_bind_are_kept() {
     assert_eq!(choice(&text, &json!({ "type": "string" })), None);
 }
 
-/// A schema with so many fields, each with a pattern.
+/// A schema with `count` fields, each with a pattern.
 fn with_patterns(count: usize, pattern: impl Fn(usize) -> String) -> Value {
     let field =
         |index| (format!("f{index}"), json!({ "type": "string", "pattern": pattern(index) }));
     object(&(0..count).map(field).collect())
 }
 
-/// The pattern with which a schema of ten kilobytes would hold thirty megabytes, each time another one.
+/// A pattern, different for each `index`. A schema of ten kilobytes with such patterns would compile to thirty
+/// megabytes.
 fn heavy_pattern(index: usize) -> String {
     format!("^([\\p{{L}}\\p{{N}}\\p{{M}}]{{1,5}}7)$|x{index}")
 }
