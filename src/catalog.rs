@@ -4,9 +4,8 @@
 //! prices and limits more often than this service is released. A model that is not in the catalog, or that has no price
 //! in a region whose endpoints serve it, is rejected: a budget cannot be enforced for a call without a price.
 //!
-//! The regions for a caller are applied here, in one place. A [`Model`] that was looked up for a caller is sold only in
-//! the regions in which the caller may be served (docs/adr/0014-regions.md). The module does not know the regions of
-//! each caller.
+//! Only this module restricts a model to the regions that a caller may use (docs/adr/0014-regions.md). The regions are
+//! arguments. A [`Model`] that was looked up for a caller has offers only in those regions.
 
 mod model;
 mod settings;

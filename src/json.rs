@@ -3,18 +3,18 @@
 //! The upstream's answers contain model output, which may hold a lone surrogate, invalid UTF-8, `NaN` or a number of
 //! twenty digits. `serde_json` rejects the first three and rounds the last. This reader replaces an invalid character
 //! with U+FFFD, as lossy decoders do, and keeps the rest of the text. Numbers keep their digits. Members keep their
-//! order and their duplicates, so the user of the tree decides what they mean. Valid JSON is always read with its
+//! order and their duplicates, so the caller can decide how to handle duplicates. Valid JSON is always read with its
 //! standard meaning.
 //!
-//! There are two modes. A program wrote the upstream's answer, so only its characters may be damaged ([`read`]). An
-//! object written by the model itself may use Python syntax ([`Spelling::Loose`]). Nothing else is repaired, because a
-//! missing bracket or comma could belong in several places.
+//! There are two modes. The upstream's answer is serialised by a program, so only its characters may be damaged
+//! ([`read`]). An object written by the model itself may use Python syntax ([`Spelling::Loose`]). Other errors are not
+//! repaired, because a missing bracket or comma could belong in several places.
 
 pub mod number;
 mod reader;
 mod tree;
 
-use self::reader::Reader;
+use self::reader::JsonReader;
 pub use self::reader::{Damage, Spelling, prefix, string_prefix};
 pub use self::tree::Tree;
 
@@ -39,7 +39,7 @@ pub fn read(bytes: &[u8]) -> Result<Tree, Damage> {
 /// Strings are skipped as a whole, so their content is never mistaken for a member.
 pub fn outermost_member(bytes: &[u8], name: &str) -> Option<Tree> {
     let text = reader::text_of(bytes);
-    Reader::new(&text, Spelling::Json).outermost_member(name)
+    JsonReader::new(&text, Spelling::Json).outermost_member(name)
 }
 
 /// Counts the values of a JSON text at all levels, including the root, without building a tree. The result is

@@ -45,7 +45,7 @@ pub(super) struct Offer {
 
 /// A model as one caller may use it.
 ///
-/// It contains the regions in which the caller may be served, so that its users need not know the caller's rules
+/// It contains only the regions in which the caller may be served, so other modules need not check the caller's rules
 /// (docs/adr/0014-regions.md). All its prices are in one currency.
 #[derive(Debug, Clone)]
 pub struct Model {

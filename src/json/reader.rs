@@ -46,7 +46,7 @@ pub(super) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
 ///
 /// [`Damage`] if the text is truncated or not JSON.
 pub fn prefix(text: &str, spelling: Spelling) -> Result<(Tree, usize), Damage> {
-    let mut reader = Reader::new(text, spelling);
+    let mut reader = JsonReader::new(text, spelling);
     reader.skip_blanks();
     let tree = reader.value()?;
     Ok((tree, reader.at))
@@ -58,20 +58,20 @@ pub fn prefix(text: &str, spelling: Spelling) -> Result<(Tree, usize), Damage> {
 ///
 /// [`Damage`] if there is no string or it does not end.
 pub fn string_prefix(text: &str, spelling: Spelling) -> Result<(String, usize), Damage> {
-    let mut reader = Reader::new(text, spelling);
+    let mut reader = JsonReader::new(text, spelling);
     let string = reader.string()?;
     Ok((string, reader.at))
 }
 
 /// A position in a text.
-pub(super) struct Reader<'a> {
+pub(super) struct JsonReader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
     spelling: Spelling,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> JsonReader<'a> {
     pub(super) const fn new(text: &'a str, spelling: Spelling) -> Self {
         Self { text, at: 0, depth: 0, spelling }
     }

@@ -1,11 +1,12 @@
-//! The cost of a request, computed before anything is sent.
+//! Computes the cost of a request before anything is sent.
 //!
-//! Only this module combines a caller's wish, the tenant's cap and the model's figures. `/estimate`,
-//! `/ocr`, `/extract` and the command line all call [`quote`], so that the estimate is what is
-//! sent. Image tokens are exact; text and output tokens are upper bounds, because the vendor's
-//! vocabulary is not part of this service: a byte-level tokenizer never makes more tokens than the
-//! prompt has bytes once it is normalised ([`prompt_bytes`]), and the output is held by the
-//! `max_tokens` that is always sent, the lower of the model's and the tenant's.
+//! Only this module combines the caller's wish, the tenant's cap and the model's figures. `/estimate`, `/ocr`,
+//! `/extract` and the command line all call [`quote`], so an estimate equals the request that is later sent.
+//!
+//! The number of image tokens is exact. The numbers of text and output tokens are upper bounds, because this service
+//! does not contain the vendor's vocabulary. A byte-level tokenizer never makes more tokens than the normalised prompt
+//! has bytes ([`prompt_bytes`]). The output is limited by `max_tokens`, which is always sent: the lower of the model's
+//! and the tenant's limit.
 
 pub mod limits;
 pub mod resize;
@@ -21,88 +22,87 @@ use self::resize::{
     smart_resize,
 };
 
-/// The caller's request, before the cap.
+/// The caller's options for the size of the image, before the cap is applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wish {
-    /// The least pixels that the image shall be read at.
+    /// The requested `min_pixels`: the model enlarges a smaller image.
     pub min_pixels: Option<Pixels>,
-    /// The most pixels that the image shall be read at.
+    /// The requested `max_pixels`: the model shrinks a larger image.
     pub max_pixels: Option<Pixels>,
-    /// Whether the provider shall straighten the image, which changes its size in a way that is not
-    /// documented.
+    /// Whether the provider straightens the image. This changes the size of the image in an undocumented way.
     pub straighten: bool,
 }
 
-/// The ceilings of one call that a tenant is held to.
+/// The tenant's limits for one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cap {
-    /// The most pixels of one image; none means the model's own default.
+    /// The maximum number of pixels of one image. `None` means the model's own default.
     pub max_pixels: Option<Pixels>,
-    /// Whether a request for more pixels is refused rather than clamped.
+    /// Whether a request for more pixels is refused and not clamped.
     pub reject: bool,
-    /// The most tokens that the model may write; none means the model's own limit.
+    /// The maximum number of output tokens. `None` means the model's own limit.
     pub max_tokens: Option<Tokens>,
 }
 
-/// How one image will be sent, and its cost.
+/// The parameters with which one image is sent, and its cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageQuote {
-    /// The image as a viewer shows it.
+    /// The size of the image as a viewer shows it.
     pub size: Size,
-    /// The size that the model reads it at.
+    /// The size to which the model scales the image.
     pub sent: Size,
-    /// The parameters that make it so; both are sent.
+    /// The parameters that result in `sent`. Both limits are sent.
     pub geometry: Geometry,
-    /// Whether the tenant's cap overruled the wish or made the image smaller.
+    /// Whether the tenant's cap reduced the requested `max_pixels` or the size of the image.
     pub capped: bool,
-    /// The cost of the image: exact, unless it is straightened or a sliver.
+    /// The cost of the image. It is exact unless the image is straightened or a sliver.
     pub tokens: Tokens,
-    /// Its cost by the published code: differs from `tokens` only for slivers (`quote::resize`).
+    /// The cost of the image according to the published code. It differs from `tokens` only for slivers
+    /// (`quote::resize`).
     pub clamped_tokens: Tokens,
-    /// The most that the image can cost: the greater of the two, unless it is straightened.
+    /// The maximum cost of the image: the larger of the two costs, or the cost of any size if it is straightened.
     pub bound: Tokens,
-    /// Whether the provider straightens it.
+    /// Whether the provider straightens the image.
     pub straightened: bool,
-    /// Its cost without the cap.
+    /// The cost of the image without the cap.
     pub uncapped_tokens: Tokens,
 }
 
 impl ImageQuote {
-    /// Tokens that the cap saved.
+    /// The number of tokens that the cap saves.
     pub const fn saved(&self) -> Tokens {
         self.uncapped_tokens.saturating_sub(self.tokens)
     }
 
-    /// Whether a bill of so many tokens matches the quote.
+    /// Whether a bill of this many tokens matches the quote.
     pub fn matches(&self, billed: Tokens) -> bool {
         let is_quoted = [self.tokens, self.clamped_tokens].contains(&billed);
         is_quoted || self.straightened && billed <= self.bound
     }
 }
 
-/// The bounds of the cost of an image of unknown size: one behind an address, or one that the
-/// provider straightens.
+/// The parameters and the maximum cost for an image of unknown size, such as one that is given by URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnseenQuote {
-    /// The parameters within which the model will read it; both are sent.
+    /// The parameters with which the model scales the image. Both limits are sent.
     pub geometry: Geometry,
-    /// The most that it can cost.
+    /// The maximum cost of the image.
     pub bound: Tokens,
 }
 
-/// The most that one call can be billed.
+/// The upper bound of the bill for one call.
 #[derive(Debug, Clone)]
 pub struct Quote {
-    /// The model that will be called.
+    /// The model of the call.
     pub model: Arc<Model>,
-    /// The image.
+    /// The quote for the image.
     pub image: ImageQuote,
-    /// Tokens by kind: image exact, text and output bounded above.
+    /// The maximum number of tokens of each kind.
     pub bound: Usage,
 }
 
 impl Quote {
-    /// The cost of the bound.
+    /// The maximum cost of the call.
     pub fn cost_bound(&self) -> Money {
         self.model.price.of(&self.bound)
     }
@@ -111,26 +111,26 @@ impl Quote {
 /// A request that cannot be quoted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteError {
-    /// The caller wished for more pixels at least than at most.
+    /// The requested `min_pixels` is above the resulting `max_pixels`.
     #[error("the option min_pixels is {min}, above max_pixels {max}")]
     MinAboveMax {
-        /// The least, as it would be sent.
+        /// The value of `min_pixels` that would be sent.
         min: Pixels,
-        /// The most, as it would be sent.
+        /// The value of `max_pixels` that would be sent.
         max: Pixels,
     },
-    /// The tenant's cap refuses instead of clamping.
+    /// The request exceeds the tenant's cap and must not be clamped, or the model cannot keep the cap.
     #[error("the request asks for {actual} pixels; this key's cap is {allowed}")]
     OverCap {
-        /// Pixels asked for.
+        /// The requested number of pixels.
         actual: Pixels,
-        /// The cap.
+        /// The allowed number of pixels.
         allowed: Pixels,
     },
-    /// The prompt alone leaves no room for an image.
+    /// The prompt leaves no room for an image within the model's input limit.
     #[error("the prompt may take {actual} tokens; the model reads {allowed} in all")]
     PromptTooLong {
-        /// The bound of the prompt's tokens.
+        /// The maximum number of tokens of the prompt.
         actual: Tokens,
         /// The model's input limit.
         allowed: Tokens,
@@ -141,7 +141,7 @@ pub enum QuoteError {
 ///
 /// # Errors
 ///
-/// [`QuoteError`] says what the caller must change.
+/// [`QuoteError`], with the value that the caller must change.
 pub fn quote(
     model: &Arc<Model>,
     size: Size,
@@ -155,12 +155,12 @@ pub fn quote(
     Ok(Quote { model: Arc::clone(model), image, bound })
 }
 
-/// A bound of the bytes of `text` after the normalisation that Qwen's tokenizers begin with (NFC; the
-/// configuration that is published with the models).
+/// The maximum number of bytes of `text` after normalisation. Qwen's tokenizers first normalise their input to NFC
+/// (according to the configuration that is published with the models).
 ///
-/// It shortens what it composes, and lengthens a few characters that are never composed, up to three times
-/// (Unicode FAQ, "Normalization"). None of those are ASCII, nor among the letters and signs that nearly all
-/// text is of.
+/// NFC shortens sequences that it composes. It lengthens a few characters that are never composed, by a factor of at
+/// most three (Unicode FAQ, "Normalization"). None of these characters is ASCII or in the ranges below, which cover
+/// nearly all text.
 pub fn prompt_bytes(text: &str) -> u64 {
     const MOST_EXPANSION: usize = 3;
     if text.is_ascii() {
@@ -180,17 +180,17 @@ pub fn prompt_bytes(text: &str) -> u64 {
     bytes.sum::<usize>() as u64
 }
 
-/// The most tokens that one answer may have: the lower of the model's and the tenant's limit.
+/// The maximum number of output tokens of one answer: the lower of the model's and the tenant's limit.
 pub fn output(model: &Model, cap: Cap) -> Tokens {
     let most = model.figures.max_tokens;
     cap.max_tokens.unwrap_or(most).min(most)
 }
 
-/// Quotes an image of `size` beside at most `text` tokens of text.
+/// Quotes an image of `size` in a call with at most `text` tokens of text.
 ///
 /// # Errors
 ///
-/// [`QuoteError`] says what the caller must change.
+/// [`QuoteError`], with the value that the caller must change.
 pub fn image(
     model: &Model,
     size: Size,
@@ -204,8 +204,8 @@ pub fn image(
     let uncapped_size = smart_resize(size, &uncapped);
     let mut geometry = geometry(model, wish.min_pixels, allowed)?;
     let mut sent = smart_resize(size, &geometry);
-    // Enlarging rounds up, so a wish for many pixels at least can carry an image over the cap; a straightened
-    // one has another size than is known.
+    // Enlarging rounds up, so a large `min_pixels` can enlarge an image beyond the cap. The size of a straightened
+    // image is unknown.
     let most = if wish.straighten { most_enlarged(&geometry) } else { sent.pixels() };
     if most > cap_pixels && geometry.min_pixels > figures.min_pixels {
         geometry.min_pixels = figures.min_pixels;
@@ -233,14 +233,14 @@ pub fn image(
     })
 }
 
-/// Quotes an image of unknown size beside at most `text` tokens of text.
+/// Quotes an image of unknown size in a call with at most `text` tokens of text.
 ///
-/// A tenant that rejects instead of clamping must be asked for no more than its cap, since an image that
-/// nobody has seen may be larger.
+/// If the tenant's cap rejects and does not clamp, `max_pixels` must not exceed the cap, because the image may be
+/// larger than the cap.
 ///
 /// # Errors
 ///
-/// [`QuoteError`] says what the caller must change.
+/// [`QuoteError`], with the value that the caller must change.
 pub fn unseen_image(
     model: &Model,
     text: Tokens,
@@ -258,13 +258,13 @@ pub fn unseen_image(
     Ok(UnseenQuote { geometry, bound: most_image_tokens(&geometry) })
 }
 
-/// How many pixels an image may have, and why.
+/// The maximum number of pixels of an image, and the values that it results from.
 struct Allowance {
     /// The requested value or the model's default, within the model's limits.
     wished: Pixels,
-    /// The tenant's cap; as wished where it has none.
+    /// The tenant's cap, or `wished` if the tenant has no cap.
     cap_pixels: Pixels,
-    /// The lower of both.
+    /// The lower of the two.
     allowed: Pixels,
 }
 
@@ -279,10 +279,10 @@ fn allowance(model: &Model, text: Tokens, wish: Wish, cap: Cap) -> Result<Allowa
     Ok(Allowance { wished, cap_pixels, allowed: wished.min(cap_pixels) })
 }
 
-/// The `max_pixels` that leaves room for the prompt under the model's input limit.
+/// The largest `max_pixels` that leaves room for the prompt within the model's input limit.
 ///
-/// At the documented maximum an image takes 30,002 tokens where 30,000 may go in (Model Studio, "Text
-/// extraction (Qwen-OCR)"), so the image is read a little smaller rather than the request refused.
+/// At the documented maximum an image takes 30,002 tokens, but the input limit is 30,000 (Model Studio, "Text
+/// extraction (Qwen-OCR)"). The image is then scaled down a little further and the request is not refused.
 fn largest_max_pixels(model: &Model, text: Tokens) -> Result<Pixels, QuoteError> {
     let allowed = model.figures.max_input_tokens;
     let cells = allowed.get().saturating_sub(text.get()).saturating_sub(MARKERS.get());

@@ -10,7 +10,7 @@
 //! nanosecond. A nanosecond has as many parts as the rate has units per minute, and a bucket keeps the remaining parts.
 //! So an amount can be given back exactly, and a wait is exact to the nanosecond.
 //!
-//! The module reads no clock, takes no lock and does not depend on what is counted.
+//! The module reads no clock and takes no lock. The amounts may be requests, tokens or anything else.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -136,7 +136,7 @@ impl Accounts {
     }
 
     /// Removes idle accounts, but only when the number of accounts has doubled since the last sweep. The amortised cost
-    /// of a new account is then two visits, whatever the number of accounts.
+    /// of a new account is then two visits, independent of the number of accounts.
     fn sweep(&mut self, now: Duration) {
         if self.by_tenant.len() < self.sweep_at {
             return;

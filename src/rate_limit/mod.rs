@@ -5,11 +5,11 @@
 //! ([`local`]) or in a Redis that all replicas share ([`shared`]). Concurrent requests are always counted in the
 //! process ([`concurrency`] gives the reasons).
 //!
-//! The quota of a whole minute may be used at once. Callers of OCR services understand sixty a minute as "I may send my
-//! sixty pages". A limiter with a spacing of one second would reject the second page of every document and train
-//! clients to ignore 429. The cost is that an idle tenant can pass nearly twice its quota within one minute: the saved
-//! quota, and the part that refills meanwhile. Calls to the upstream are paced, so the upstream does not see that
-//! burst.
+//! The quota of a whole minute may be used at once. Callers of OCR services expect that sixty requests a minute allow
+//! sixty pages at once. A limiter with a spacing of one second would reject the second page of every document, and
+//! clients would learn to ignore 429. The cost is that an idle tenant can use nearly twice its quota within one minute:
+//! the saved quota, and the part that refills meanwhile. Calls to the upstream have a separate rate control, so this
+//! burst does not reach the upstream.
 //!
 //! Quotas are arguments, and only the used part is stored, as a share of the minute. A changed quota therefore applies
 //! from the next call, and a used-up minute refills at the new rate.
