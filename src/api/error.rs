@@ -336,7 +336,7 @@ fn situation(error: &CallError) -> Problem {
         .after((*retry_after).max(SOON)),
         CallFault::Timeout(_) => Problem::new(ErrorCode::UpstreamTimeout, format!("The upstream did not answer in time.{reference}"),
         ),
-        // `Abandoned` means that the caller has left, so nobody reads this answer.
+        // `Abandoned` means that the caller has left, so this answer is not delivered.
         CallFault::DeadlineExceeded | CallFault::Abandoned => deadline_exceeded(),
         CallFault::Refused(refusal) => (**refusal).clone().into(),
         CallFault::ContentRejected => Problem::new(ErrorCode::ContentRejected, format!("The upstream's content inspection refuses the image or its text.{reference}"),
