@@ -23,10 +23,10 @@ pub enum DocumentError {
     /// The document has no pages.
     #[error("the document has no pages")]
     Empty,
-    /// None of the requested pages exists.
+    /// A requested page does not exist, or a requested range lies wholly past the end.
     #[error("page {asked} was asked for; the document has {pages}")]
     PageNotFound {
-        /// The first page that was asked for.
+        /// The first page that does not exist.
         asked: u32,
         /// The number of pages.
         pages: u32,

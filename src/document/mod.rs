@@ -5,5 +5,6 @@
 
 pub mod error;
 pub mod page;
+pub mod range;
 pub mod settings;
 pub mod workers;
