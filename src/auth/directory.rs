@@ -16,7 +16,7 @@ use super::credential::Credential;
 use super::key::{KeyHash, KeyId, KeyRecord};
 use super::store::{TenantStore, TenantStoreError};
 use super::tenant::rules::InvalidTenant;
-use super::tenant::{OnExceed, Tenant, TenantName, UnknownBill};
+use super::tenant::{OnExceed, PdfText, Tenant, TenantName, UnknownBill};
 use crate::units::{Money, Pixels};
 
 /// The section `[tenants.NAME]` of a configuration file.
@@ -55,6 +55,8 @@ pub struct TenantSection {
     pub disabled: bool,
     /// As [`Tenant::unknown_bill`].
     pub unknown_bill: UnknownBill,
+    /// As [`Tenant::pdf_text`].
+    pub pdf_text: PdfText,
     /// The tenant's keys. To revoke a key, remove it.
     pub keys: Vec<FileKey>,
 }
@@ -83,6 +85,7 @@ impl TenantSection {
             disabled: self.disabled,
             of_file: true,
             unknown_bill: self.unknown_bill,
+            pdf_text: self.pdf_text,
         }
         .checked()
     }

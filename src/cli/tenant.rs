@@ -14,7 +14,7 @@ use super::output::{cell, say, write_json, write_table};
 use crate::auth::store::{TenantStore, TenantStoreError};
 use crate::auth::tenant::change::{SettingChange, TenantChange};
 use crate::auth::tenant::rules::InvalidTenant;
-use crate::auth::tenant::{OnExceed, Tenant, TenantName, UnknownBill};
+use crate::auth::tenant::{OnExceed, PdfText, Tenant, TenantName, UnknownBill};
 use crate::units::{Money, Pixels};
 
 /// The word that removes a limit.
@@ -35,7 +35,7 @@ pub(super) enum TenantCommand {
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
         ["max_pixels", "on_exceed", "max_tokens", "rpm", "tpm", "concurrency", "daily_tokens",
          "monthly_tokens", "daily_cost", "monthly_cost", "models", "regions", "disabled",
-         "unknown_bill"],
+         "unknown_bill", "pdf_text"],
     )))]
     Set {
         /// The tenant
@@ -110,6 +110,10 @@ pub(super) struct TenantFlags {
     /// Handling of a failed call that may have been billed: 'repeat' once or 'fail'
     #[arg(long, value_name = "WHAT", value_parser = change::<UnknownBill>)]
     unknown_bill: Option<SettingChange<UnknownBill>>,
+    /// Whether PDF pages are answered from their own text, without the model, if a request does not say: 'off' or
+    /// 'prefer'
+    #[arg(long, value_name = "WHAT", value_parser = change::<PdfText>)]
+    pdf_text: Option<SettingChange<PdfText>>,
 }
 
 impl From<TenantFlags> for TenantChange {
@@ -129,6 +133,7 @@ impl From<TenantFlags> for TenantChange {
             regions: settings.regions.unwrap_or_default(),
             disabled: settings.disabled.unwrap_or_default(),
             unknown_bill: settings.unknown_bill.unwrap_or_default(),
+            pdf_text: settings.pdf_text.unwrap_or_default(),
         }
     }
 }
@@ -257,7 +262,7 @@ fn write_one(out: &mut dyn Write, tenant: &Tenant) -> io::Result<()> {
 }
 
 /// The settings in the order of the tables. Lists come last, because they may be long.
-const SETTINGS: [&str; 15] = [
+const SETTINGS: [&str; 16] = [
     "name",
     "max_pixels",
     "on_exceed",
@@ -271,6 +276,7 @@ const SETTINGS: [&str; 15] = [
     "monthly_cost",
     "disabled",
     "unknown_bill",
+    "pdf_text",
     "regions",
     "models",
 ];
@@ -290,6 +296,7 @@ fn cells(tenant: &Tenant) -> [String; SETTINGS.len()] {
         cell(tenant.monthly_cost),
         tenant.disabled.to_string(),
         tenant.unknown_bill.as_str().to_owned(),
+        tenant.pdf_text.as_str().to_owned(),
         list_cell(&tenant.regions),
         list_cell(&tenant.models),
     ]
@@ -373,7 +380,8 @@ mod tests {
                         max_tokens      900\nrpm             60\ntpm             -\n\
                         concurrency     -\ndaily_tokens    1000\nmonthly_tokens  -\n\
                         daily_cost      -\nmonthly_cost    12.5\ndisabled        false\n\
-                        unknown_bill    repeat\nregions         beijing,virginia\nmodels          a,b\n";
+                        unknown_bill    repeat\npdf_text        off\n\
+                        regions         beijing,virginia\nmodels          a,b\n";
         assert_eq!(shown, expected);
     }
 
@@ -386,7 +394,7 @@ mod tests {
             "on_exceed": "clamp", "max_tokens": null, "rpm": null, "concurrency": 2,
             "daily_tokens": null, "monthly_tokens": null, "daily_cost": "0.5",
             "monthly_cost": null, "models": [], "regions": [], "disabled": false,
-            "unknown_bill": "repeat" }]);
+            "unknown_bill": "repeat", "pdf_text": "off" }]);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&listed).unwrap(), expected);
     }
 
@@ -417,6 +425,7 @@ mod tests {
             ("models", "a"),
             ("regions", "a,b"),
             ("unknown-bill", "fail"),
+            ("pdf-text", "prefer"),
         ];
         run(&*store, "create acme").await.unwrap();
         let without = run(&*store, "show acme").await.unwrap();
@@ -493,6 +502,7 @@ mod tests {
             "create a --monthly-cost=-1",
             "set a --on-exceed x",
             "set a --unknown-bill x",
+            "set a --pdf-text on",
             "set a --regions a,,b",
             "show",
         ] {

@@ -20,8 +20,9 @@ impl TenantStore for Database {
             let insert =
                 "INSERT INTO tenants (name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
-                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill,
+                    pdf_text)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
             match self.execute(Workload::LookUp, insert, tenant_values(tenant)).await {
                 Ok(_) => Ok(()),
                 Err(error) if rows::is_taken(&error) => {
@@ -41,7 +42,7 @@ impl TenantStore for Database {
                     requests_per_minute = $5, tokens_per_minute = $6, concurrency = $7,
                     daily_tokens = $8, monthly_tokens = $9, daily_cost_nanos = $10,
                     monthly_cost_nanos = $11, models = $12, regions = $13, disabled = $14,
-                    unknown_bill = $15
+                    unknown_bill = $15, pdf_text = $16
                  WHERE name = $1";
             let done = self.execute(Workload::LookUp, update, tenant_values(tenant)).await;
             Ok(done.map_err(failure)? > 0)
@@ -55,7 +56,8 @@ impl TenantStore for Database {
         Box::pin(async move {
             let select = "SELECT name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
-                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill
+                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill,
+                    pdf_text
                  FROM tenants WHERE name = $1";
             let values = vec![name.as_str().into()];
             let found = self.fetch(Workload::LookUp, select, values, tenant).await;
@@ -67,7 +69,8 @@ impl TenantStore for Database {
         Box::pin(async move {
             let select = "SELECT name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
-                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill
+                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill,
+                    pdf_text
                  FROM tenants ORDER BY name";
             self.fetch(Workload::LookUp, select, vec![], tenant).await.map_err(failure)
         })
@@ -108,7 +111,8 @@ impl TenantStore for Database {
             let select = "SELECT id, tenant, hash, created_at, expires_at, revoked_at, label,
                     name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
-                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill
+                    daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill,
+                    pdf_text
                  FROM api_keys JOIN tenants ON tenants.name = api_keys.tenant
                  WHERE id = $1";
             let values = vec![id.as_str().into()];
@@ -162,6 +166,7 @@ fn tenant_values(tenant: &Tenant) -> Vec<SqlValue> {
         rows::names_column(&tenant.regions).into(),
         SqlValue::Flag(tenant.disabled),
         tenant.unknown_bill.as_str().into(),
+        tenant.pdf_text.as_str().into(),
     ]
 }
 

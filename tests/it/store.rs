@@ -14,7 +14,7 @@ use ocr_gateway::auth::authenticator::Authenticator;
 use ocr_gateway::auth::directory::Directory;
 use ocr_gateway::auth::key::{ApiKey, KeyLabel, KeyRecord};
 use ocr_gateway::auth::store::{TenantStore, TenantStoreError};
-use ocr_gateway::auth::tenant::{OnExceed, Tenant, TenantName};
+use ocr_gateway::auth::tenant::{OnExceed, PdfText, Tenant, TenantName, UnknownBill};
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::random::SeededRandom;
 use ocr_gateway::store::{SchemaState, StoreError};
@@ -64,6 +64,8 @@ fn limited(text: &str) -> Tenant {
         models: vec!["qwen-vl-ocr".into(), "qwen-vl-ocr-latest".into()],
         regions: vec!["virginia".into(), "beijing".into()],
         disabled: true,
+        unknown_bill: UnknownBill::Fail,
+        pdf_text: PdfText::Prefer,
         ..Tenant::new(name(text))
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Deserializer};
 
 use super::rules::InvalidTenant;
-use super::{OnExceed, Tenant, UnknownBill};
+use super::{OnExceed, PdfText, Tenant, UnknownBill};
 use crate::units::{Money, Pixels};
 
 /// The change of one setting.
@@ -73,6 +73,8 @@ pub struct TenantChange {
     pub disabled: SettingChange<bool>,
     /// The handling of a failed call that may have been billed. The default is to repeat it.
     pub unknown_bill: SettingChange<UnknownBill>,
+    /// Whether PDF pages are answered from their own text; cleared, they are not.
+    pub pdf_text: SettingChange<PdfText>,
 }
 
 impl TenantChange {
@@ -99,6 +101,7 @@ impl TenantChange {
             disabled: self.disabled.apply(Some(tenant.disabled)).unwrap_or_default(),
             of_file: tenant.of_file,
             unknown_bill: self.unknown_bill.apply(Some(tenant.unknown_bill)).unwrap_or_default(),
+            pdf_text: self.pdf_text.apply(Some(tenant.pdf_text)).unwrap_or_default(),
         }
         .checked()
     }

@@ -153,6 +153,44 @@ impl std::str::FromStr for UnknownBill {
     }
 }
 
+/// Whether PDF pages are answered from their own text, which costs no tokens, or from their image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PdfText {
+    /// From the image.
+    #[default]
+    Off,
+    /// From their own text if it is sound, else from the image.
+    Prefer,
+}
+
+impl PdfText {
+    /// The word in settings and in requests.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Prefer => "prefer",
+        }
+    }
+}
+
+/// A word that is neither `off` nor `prefer`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("pdf_text is \"off\" or \"prefer\", not {0:?}")]
+pub struct InvalidPdfText(String);
+
+impl std::str::FromStr for PdfText {
+    type Err = InvalidPdfText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "prefer" => Ok(Self::Prefer),
+            other => Err(InvalidPdfText(other.to_owned())),
+        }
+    }
+}
+
 /// An account with its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,6 +242,9 @@ pub struct Tenant {
     /// The handling of a failed call that may have been billed.
     #[serde(default)]
     pub unknown_bill: UnknownBill,
+    /// Whether PDF pages are answered from their own text, if a request does not say.
+    #[serde(default)]
+    pub pdf_text: PdfText,
 }
 
 impl Tenant {
@@ -226,6 +267,7 @@ impl Tenant {
             disabled: false,
             of_file: false,
             unknown_bill: UnknownBill::Repeat,
+            pdf_text: PdfText::Off,
         }
     }
 
@@ -266,7 +308,7 @@ mod tests {
         let json = r#"{"name":"acme","max_pixels":786432,"on_exceed":"reject","max_tokens":900,
             "rpm":60,"tpm":100000,"concurrency":4,"daily_tokens":1000000,"monthly_tokens":9000000,
             "daily_cost":"12.5","monthly_cost":"100","models":["qwen-vl-ocr"],
-            "regions":["beijing"],"disabled":true,"unknown_bill":"fail"}"#;
+            "regions":["beijing"],"disabled":true,"unknown_bill":"fail","pdf_text":"prefer"}"#;
         let tenant: Tenant = serde_json::from_str(json).unwrap();
         let written = serde_json::to_value(&tenant).unwrap();
         assert_eq!(written, serde_json::from_str::<serde_json::Value>(json).unwrap());

@@ -69,6 +69,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "entry_origins",
         sql: include_str!("../../../migrations/postgres/0009_entry_origins.sql"),
     },
+    Migration {
+        version: 10,
+        name: "pdf_text",
+        sql: include_str!("../../../migrations/postgres/0010_pdf_text.sql"),
+    },
 ];
 
 /// One connection each for posts, look-ups and reports.

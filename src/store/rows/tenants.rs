@@ -26,6 +26,7 @@ pub(in crate::store) fn tenant(row: &dyn Columns) -> Result<Tenant, sqlx::Error>
         disabled: row.flag("disabled")?,
         of_file: false,
         unknown_bill: parsed(row, "unknown_bill", |word| word.parse())?,
+        pdf_text: parsed(row, "pdf_text", |word| word.parse())?,
     })
 }
 

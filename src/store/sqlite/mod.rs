@@ -74,6 +74,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "entry_origins",
         sql: include_str!("../../../migrations/sqlite/0009_entry_origins.sql"),
     },
+    Migration {
+        version: 10,
+        name: "pdf_text",
+        sql: include_str!("../../../migrations/sqlite/0010_pdf_text.sql"),
+    },
 ];
 
 /// SQLite's in-memory file system, in which the connections of one process share a database whose name begins with a
