@@ -29,7 +29,7 @@ pub enum ErrorCode {
     UnknownOption,
     /// The value of an option cannot be used.
     InvalidOption,
-    /// The file does not have the pages that are asked for.
+    /// The list of pages cannot be read.
     InvalidPages,
     /// The schema breaks a rule of JSON Schema.
     SchemaInvalid,
@@ -59,10 +59,24 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// The image is larger than the provider or the tenant's cap allows.
     ImageTooLarge,
+    /// More pages are asked for than one request may have.
+    TooManyPages,
+    /// A page, or a picture on it, has more pixels than may be drawn or decoded.
+    PageTooLarge,
     /// The file or the body has a type or a coding that is not supported.
     UnsupportedMediaType,
     /// The image is damaged or gives two sizes.
     ImageUndecodable,
+    /// The PDF opens only with a password.
+    PdfPasswordRequired,
+    /// The PDF is damaged.
+    PdfUndecodable,
+    /// The document has no pages.
+    DocumentEmpty,
+    /// The document does not have a page that is asked for.
+    PageNotFound,
+    /// A page takes more memory, time or objects than it may take.
+    DocumentTooComplex,
     /// A side of the image is too short.
     ImageTooSmall,
     /// The image is too long for its width.
@@ -169,7 +183,7 @@ const fn malformed(name: &'static str) -> CodeEntry {
 
 impl ErrorCode {
     /// All codes, in the order of their statuses.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 51] = [
         Self::BadRequest,
         Self::MalformedMultipart,
         Self::InvalidJson,
@@ -194,8 +208,15 @@ impl ErrorCode {
         Self::RequestTimeout,
         Self::BodyTooLarge,
         Self::ImageTooLarge,
+        Self::TooManyPages,
+        Self::PageTooLarge,
         Self::UnsupportedMediaType,
         Self::ImageUndecodable,
+        Self::PdfPasswordRequired,
+        Self::PdfUndecodable,
+        Self::DocumentEmpty,
+        Self::PageNotFound,
+        Self::DocumentTooComplex,
         Self::ImageTooSmall,
         Self::AspectRatio,
         Self::OrientationFixed,
@@ -247,10 +268,21 @@ impl ErrorCode {
             }
             Self::BodyTooLarge => same("body_too_large", 413, "The body is too large", TOO_LARGE),
             Self::ImageTooLarge => invalid("image_too_large", 413, "The image is too large"),
+            Self::TooManyPages => invalid("too_many_pages", 413, "Too many pages"),
+            Self::PageTooLarge => invalid("page_too_large", 413, "A page is too large"),
             Self::UnsupportedMediaType => {
                 same("unsupported_media_type", 415, "Not a supported type", INVALID)
             }
             Self::ImageUndecodable => invalid("image_undecodable", 422, "The image cannot be read"),
+            Self::PdfPasswordRequired => {
+                invalid("pdf_password_required", 422, "The PDF needs a password")
+            }
+            Self::PdfUndecodable => invalid("pdf_undecodable", 422, "The PDF cannot be read"),
+            Self::DocumentEmpty => invalid("document_empty", 422, "The document has no pages"),
+            Self::PageNotFound => invalid("page_not_found", 422, "There is no such page"),
+            Self::DocumentTooComplex => {
+                invalid("document_too_complex", 422, "The document is too complex")
+            }
             Self::ImageTooSmall => invalid("image_too_small", 422, "The image is too small"),
             Self::AspectRatio => invalid("aspect_ratio", 422, "The image is too long and thin"),
             Self::OrientationFixed => invalid("orientation_fixed", 422, "The image stays turned"),

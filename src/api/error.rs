@@ -15,6 +15,7 @@ use crate::auth::error::AuthError;
 use crate::capacity::account::NoRoom;
 use crate::code::ErrorCode;
 use crate::dashscope::error::{CallError, CallFault, ImageFault};
+use crate::document::error::{DocumentError, Resource};
 use crate::dropin::error::DropinError;
 use crate::dropin::outline::OutlineError;
 use crate::image::probe::ProbeError;
@@ -166,6 +167,7 @@ impl From<OcrError> for Problem {
         let text = sentence(&error);
         match error {
             OcrError::Image(error) => error.into(),
+            OcrError::Document(error) => error.into(),
             OcrError::Orientation(_) => {
                 let detail = format!("{text} Leave rotate out, or send the image as JPEG or PNG.");
                 Self::new(ErrorCode::OrientationFixed, detail)
@@ -201,6 +203,61 @@ impl From<ImageError> for Problem {
             ImageError::Limit(violation) => over_limit(&violation, text),
             ImageError::Quote(error) => unquotable(&error, text),
         }
+    }
+}
+
+impl From<DocumentError> for Problem {
+    fn from(error: DocumentError) -> Self {
+        let text = sentence(&error);
+        match error {
+            DocumentError::PasswordRequired => Self::new(
+                ErrorCode::PdfPasswordRequired,
+                format!("{text} Save it without a password, and send that."),
+            ),
+            DocumentError::PdfUndecodable { .. } => Self::new(
+                ErrorCode::PdfUndecodable,
+                format!("{text} If a viewer opens it, save it anew or print it to a PDF."),
+            ),
+            DocumentError::PictureUndecodable { .. } => undecodable(text),
+            DocumentError::Empty => Self::new(ErrorCode::DocumentEmpty, text),
+            DocumentError::PageNotFound { asked, pages } => {
+                Self::new(ErrorCode::PageNotFound, text)
+                    .flaw("/pages", format!("reaches only to page {pages}"))
+                    .limit("pages", u64::from(asked), pages.into())
+            }
+            DocumentError::TooManyPages { actual, allowed } => Self::new(
+                ErrorCode::TooManyPages,
+                format!("{text} Read it in parts, the first with pages=1-{allowed}."),
+            )
+            .limit("documents.max_pages", u64::from(actual), allowed.into()),
+            DocumentError::PageTooLarge { actual, allowed } => Self::new(
+                ErrorCode::PageTooLarge,
+                format!("{text} Save it with a smaller page or a lower resolution."),
+            )
+            .limit("documents.max_page_pixels", actual, allowed),
+            DocumentError::TooComplex { resource, actual, allowed } => {
+                too_complex(resource, actual, allowed, &text)
+            }
+            DocumentError::Busy => busy(format!("{text} Nothing was sent for it. Retry shortly.")),
+            DocumentError::Interrupted => Self::internal(),
+        }
+    }
+}
+
+fn too_complex(resource: Resource, actual: Option<u64>, allowed: u64, text: &str) -> Problem {
+    let name = match resource {
+        Resource::Memory => "documents.worker_memory_bytes",
+        Resource::CpuTime => "page_cpu_ms",
+        Resource::Time => "documents.page_timeout_ms",
+        Resource::Objects => "document_objects",
+    };
+    let took = actual.map(|actual| format!(" It took {actual}.")).unwrap_or_default();
+    let advice = "Ask for the other pages with `pages`, or send this page as a picture.";
+    let problem = Problem::new(ErrorCode::DocumentTooComplex, format!("{text}{took} {advice}"));
+    // A reader that is stopped at a limit does not learn what it would have taken.
+    match actual {
+        Some(actual) => problem.limit(name, actual, allowed),
+        None => problem,
     }
 }
 

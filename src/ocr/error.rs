@@ -1,5 +1,6 @@
 //! The errors of reading an image.
 
+use crate::document::error::DocumentError;
 use crate::extract::answer::AnswerError;
 use crate::image::as_stored::FixedOrientation;
 use crate::metering::error::{ImageError, MeteringError};
@@ -10,6 +11,9 @@ pub enum OcrError {
     /// The image cannot be sent.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The document, or a page of it, cannot be read.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
     /// The caller asked for the image as its pixels are stored, and it cannot be sent that way.
     #[error(transparent)]
     Orientation(#[from] FixedOrientation),

@@ -96,6 +96,9 @@ pub(super) async fn quoted(catalog: &Catalog, request: &OcrRequest) -> Result<Pr
         return Err(OcrError::NoTasks { model: model.name.clone() });
     }
     let mut header = look(request).await?;
+    if let Some(pages) = &request.options.pages {
+        pages.resolve(1, 1)?;
+    }
     let mut patch = None;
     if request.options.rotate == Rotate::Off {
         patch = Patch::of(&request.image, &header)?;

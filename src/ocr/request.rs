@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::auth::tenant::PdfText;
 use crate::dashscope::Task;
+use crate::document::range::PageRange;
 use crate::extract::schema::Schema;
 use crate::metering::context::RequestContext;
 use crate::metering::prompt;
@@ -42,6 +44,15 @@ pub struct OcrOptions {
     pub wish: Wish,
     /// Which way up the image is read.
     pub rotate: Rotate,
+    /// The pages to read; all if none.
+    pub pages: Option<PageRange>,
+    /// The resolution at which PDF pages are drawn, in pixels for an inch. If none, a page is drawn at the size that
+    /// its cap allows. Pictures have no other resolution than their own.
+    pub dpi: Option<u32>,
+    /// Whether PDF pages are answered from their own text; the tenant's setting if none.
+    pub pdf_text: Option<PdfText>,
+    /// When a picture is made smaller before it is sent.
+    pub downscale: Downscale,
     /// Whether the text is requested as Markdown.
     pub markdown: bool,
     /// Whether lines with boxes are requested.
@@ -72,6 +83,18 @@ pub enum Rotate {
     Auto,
     /// As its pixels are stored.
     Off,
+}
+
+/// When a picture is made smaller here, before it is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Downscale {
+    /// If the upstream would refuse it as it is.
+    #[default]
+    Auto,
+    /// If it has more pixels than the model reads of it.
+    Always,
+    /// Never: a picture that the upstream would refuse is refused.
+    Never,
 }
 
 /// The prompt for Markdown, if the request has no other. No built-in task writes Markdown.
@@ -111,6 +134,23 @@ impl OcrRequest {
         let options = &self.options;
         let of_ours = options.markdown && options.task.is_none() && options.schema.is_none();
         options.prompt.as_deref().or_else(|| of_ours.then_some(MARKDOWN_PROMPT))
+    }
+
+    /// Whether a page may be answered from its own text instead of from its image.
+    ///
+    /// The text of a page is no Markdown, and it follows no prompt and no schema. So a request for one of these, or for a
+    /// task that does more than recognise text, is served from the image also where the caller or the tenant prefers
+    /// the text.
+    pub fn prefers_page_text(&self) -> bool {
+        let options = &self.options;
+        let recognises = |task: &Task| {
+            matches!(task, Task::TextRecognition | Task::AdvancedRecognition | Task::MultiLan)
+        };
+        options.pdf_text.unwrap_or(self.context.tenant.pdf_text) == PdfText::Prefer
+            && options.prompt.is_none()
+            && options.schema.is_none()
+            && !options.markdown
+            && options.task.as_ref().is_none_or(recognises)
     }
 
     /// The pixel bounds of the quote.

@@ -168,7 +168,13 @@ async fn a_value_that_there_is_not_is_400_with_its_name() {
         let name = option.split('=').next().unwrap();
         refuses(option, "invalid_option", &format!("/{name}")).await;
     }
-    refuses("pages=2", "invalid_pages", "/pages").await;
+    for pages in ["0", "3-1", "", "--", "1,", "all"] {
+        refuses(&format!("pages={pages}"), "invalid_pages", "/pages").await;
+    }
+    for option in ["dpi=49", "dpi=601", "pdf_text=on", "downscale=yes"] {
+        let name = option.split('=').next().unwrap();
+        refuses(option, "invalid_option", &format!("/{name}")).await;
+    }
     refuses("prompt=x&task=table_parsing", "invalid_option", "/prompt").await;
 }
 
@@ -184,6 +190,46 @@ async fn an_option_given_twice_with_one_value_is_one_option_wherever_it_stands()
     let form = Form::new().part("file", part).text("max_pixels", "65537");
     let answer = Answer::of(gateway.post("/ocr?max_pixels=65536").multipart(form)).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (400, "invalid_option"));
+}
+
+#[tokio::test]
+async fn a_page_that_an_image_does_not_have_is_422_on_every_route_and_nothing_is_sent() {
+    let gateway = TestGateway::start().await;
+    for route in ["/ocr?", "/extract?template=receipt&", "/estimate?"] {
+        for (pages, asked) in [("2", 2), ("1,7", 7), ("3-", 3)] {
+            let path = format!("{route}pages={pages}");
+            let answer = gateway.upload(&path, fixture("hello.png")).await;
+            assert_eq!((answer.status.as_u16(), answer.code()), (422, "page_not_found"), "{path}");
+            let limit = json!({"name": "pages", "actual": asked, "allowed": 1});
+            assert_eq!(answer.json["limit"], limit, "{}", answer.text);
+        }
+    }
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn the_options_of_documents_change_nothing_about_a_small_image_however_they_come() {
+    let gateway = TestGateway::start().await;
+    let plain = gateway.upload("/estimate", fixture("hello.png")).await;
+    let query = "pages=1-&dpi=600&pdf_text=prefer&downscale=always";
+    let by_query = gateway.upload(&format!("/estimate?{query}"), fixture("hello.png")).await;
+    let form = Form::new()
+        .part("file", Part::bytes(fixture("hello.png")))
+        .text("pages", " 1 - 3 ")
+        .text("dpi", "50")
+        .text("pdf_text", "off")
+        .text("downscale", "never");
+    let by_form = Answer::of(gateway.post("/estimate").multipart(form)).await;
+    let body = json!({
+        "document": {"type": "base64", "data": base64_simd::STANDARD.encode_to_string(fixture("hello.png"))},
+        "pages": 1, "dpi": 300, "pdf_text": "prefer", "downscale": "auto",
+    });
+    let request = gateway.post("/estimate").header("content-type", "application/json");
+    let by_member = Answer::of(request.body(body.to_string())).await;
+    for answer in [by_query, by_form, by_member] {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.json, plain.json);
+    }
 }
 
 #[tokio::test]

@@ -15,8 +15,10 @@ use crate::code::ErrorCode;
 use crate::ocr::request::{Detail, OcrOptions};
 
 /// The names of all options, in the order of the error that lists them.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 16] = [
     "detail",
+    "downscale",
+    "dpi",
     "format",
     "language",
     "max_pixels",
@@ -24,6 +26,7 @@ const NAMES: [&str; 13] = [
     "min_pixels",
     "model",
     "pages",
+    "pdf_text",
     "prompt",
     "rotate",
     "schema",

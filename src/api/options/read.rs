@@ -48,7 +48,10 @@ impl OptionReader {
                 options.markdown = format == AnswerFormat::Markdown;
                 self.parsed.format = Some(format);
             }
-            "pages" => value::pages(given)?,
+            "pages" => options.pages = Some(value::pages(given)?),
+            "dpi" => options.dpi = Some(value::dpi(given)?),
+            "pdf_text" => options.pdf_text = Some(value::pdf_text(given)?),
+            "downscale" => options.downscale = value::downscale(given)?,
             "metadata" => options.metadata = Some(value::metadata(given)?),
             "schema" => options.schema = Some(Arc::new(value::schema(given)?)),
             "template" => options.schema = Some(value::template(given)?),
@@ -114,6 +117,8 @@ mod tests {
     use super::super::raw::RawOptions;
     use super::*;
     use crate::api::problem::Problem;
+    use crate::auth::tenant::PdfText;
+    use crate::ocr::request::Downscale;
 
     fn read(query: &str, purpose: Purpose) -> Result<ParsedOptions, Problem> {
         let mut raw = RawOptions::default();
@@ -159,6 +164,16 @@ mod tests {
             "min_pixels=9&max_pixels=8",
             "schema={}",
             "rotate=90",
+            "dpi=49",
+            "dpi=601",
+            "dpi=",
+            "dpi=+300",
+            "dpi=300.0",
+            "dpi=4294967596",
+            "pdf_text=on",
+            "pdf_text=",
+            "downscale=yes",
+            "downscale=",
             "rotate=auto&detail=lines",
             "rotate=auto&task=advanced_recognition",
             "format=markdown&detail=lines",
@@ -168,12 +183,42 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_page_of_an_image_can_be_asked_for() {
-        for pages in ["1", "1-1", "1-", "1,1"] {
-            assert!(read(&format!("pages={pages}"), Purpose::Text).is_ok(), "{pages}");
+    fn pages_are_asked_for_as_a_list_and_a_wrong_list_has_a_code_of_its_own() {
+        let pages = |query| read(query, Purpose::Text).unwrap().options.pages;
+        assert_eq!(pages(""), None);
+        assert_eq!(pages("pages=1-3,5,8-"), Some("1-3,5,8-".parse().unwrap()));
+        for wrong in ["0", "3-1", "", "--", "-1", "1,", "x", "4294967296"] {
+            let problem = read(&format!("pages={wrong}"), Purpose::Text).unwrap_err();
+            assert_eq!(problem.code.as_str(), "invalid_pages", "{wrong}");
+            assert_eq!(problem.errors[0].pointer, "/pages");
         }
-        for pages in ["2", "0", "1-3", "-1", "", "1,2", "x"] {
-            assert_eq!(code_of(&format!("pages={pages}")), "invalid_pages", "{pages}");
+    }
+
+    #[test]
+    fn a_number_of_pages_is_the_same_from_json_and_an_array_is_refused() {
+        let read = |json| {
+            let mut raw = RawOptions::default();
+            raw.add_member("pages", json).unwrap();
+            raw.parse(Purpose::Text).map(|parsed| parsed.options.pages)
+        };
+        assert_eq!(read("3").unwrap(), Some("3".parse().unwrap()));
+        assert_eq!(read("\"3-\"").unwrap(), Some("3-".parse().unwrap()));
+        assert_eq!(read("[3]").unwrap_err().code.as_str(), "invalid_pages");
+    }
+
+    #[test]
+    fn the_options_of_documents_are_read_on_every_route() {
+        for (purpose, query) in
+            [(Purpose::Text, ""), (Purpose::Fields, "template=receipt"), (Purpose::Estimate, "")]
+        {
+            let options = read(query, purpose).unwrap().options;
+            assert_eq!((options.dpi, options.pdf_text), (None, None));
+            assert_eq!(options.downscale, Downscale::Auto);
+            let query = format!("dpi=300&pdf_text=prefer&downscale=always&pages=2-&{query}");
+            let options = read(&query, purpose).unwrap().options;
+            assert_eq!((options.dpi, options.pdf_text), (Some(300), Some(PdfText::Prefer)));
+            assert_eq!(options.downscale, Downscale::Always);
+            assert!(options.pages.is_some());
         }
     }
 

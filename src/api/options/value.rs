@@ -1,5 +1,6 @@
 //! Parses the values of options. Each function returns one value or the flaw in it.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -7,12 +8,14 @@ use serde_json::Value;
 
 use super::{AnswerFormat, Purpose, flaw};
 use crate::api::problem::Flaw;
+use crate::auth::tenant::PdfText;
 use crate::code::ErrorCode;
 use crate::dashscope::Task;
+use crate::document::range::PageRange;
 use crate::extract::schema::Schema;
 use crate::extract::templates;
 use crate::json::count_values;
-use crate::ocr::request::{Detail, Rotate};
+use crate::ocr::request::{Detail, Downscale, Rotate};
 use crate::units::Pixels;
 
 /// The most bytes of `metadata`, which the answer repeats.
@@ -20,6 +23,9 @@ const METADATA_BYTES: usize = 4096;
 
 /// The most JSON values in an option other than a schema: as many as fit into `metadata`.
 pub(super) const MOST_VALUES: u64 = METADATA_BYTES as u64 / 2;
+
+/// The resolutions at which a PDF page can be drawn, in pixels for an inch.
+const DPI: RangeInclusive<u32> = 50..=600;
 
 /// The most characters of a language tag (RFC 5646, section 4.4.1, requires 35).
 const LANGUAGE_LENGTH: usize = 35;
@@ -111,18 +117,32 @@ pub(super) fn format(value: &Value, purpose: Purpose) -> Result<AnswerFormat, Fl
     Ok(format)
 }
 
-/// An image has one page, so `pages` may only select that one.
-pub(super) fn pages(value: &Value) -> Result<(), Flaw> {
-    let text = text_of(value);
-    let selects_first = text.split(',').all(|part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let ends_there = last.is_empty() && part.ends_with('-') || number_of(last) == Some(1);
-        number_of(first) == Some(1) && ends_there
-    });
-    if selects_first {
-        return Ok(());
+pub(super) fn pages(value: &Value) -> Result<PageRange, Flaw> {
+    let parsed = text_of(value).parse::<PageRange>();
+    parsed.map_err(|error| flaw("pages", ErrorCode::InvalidPages, error.to_string()))
+}
+
+pub(super) fn dpi(value: &Value) -> Result<u32, Flaw> {
+    let number = value.as_u64().or_else(|| number_of(value.as_str()?));
+    let dpi = number.and_then(|number| u32::try_from(number).ok());
+    dpi.filter(|dpi| DPI.contains(dpi)).ok_or_else(|| {
+        let why = format!("must be a whole number from {} to {}", DPI.start(), DPI.end());
+        flaw("dpi", ErrorCode::InvalidOption, why)
+    })
+}
+
+pub(super) fn pdf_text(value: &Value) -> Result<PdfText, Flaw> {
+    let parsed = value.as_str().and_then(|word| word.parse().ok());
+    parsed.ok_or_else(|| flaw("pdf_text", ErrorCode::InvalidOption, "must be off or prefer"))
+}
+
+pub(super) fn downscale(value: &Value) -> Result<Downscale, Flaw> {
+    match value.as_str() {
+        Some("auto") => Ok(Downscale::Auto),
+        Some("always") => Ok(Downscale::Always),
+        Some("never") => Ok(Downscale::Never),
+        _ => Err(flaw("downscale", ErrorCode::InvalidOption, "must be auto, always or never")),
     }
-    Err(flaw("pages", ErrorCode::InvalidPages, "must be 1: an image has one page"))
 }
 
 pub(super) fn metadata(value: &Value) -> Result<Value, Flaw> {
