@@ -14,7 +14,7 @@ use jsonschema::paths::LocationSegment;
 use serde_json::{Map, Value};
 
 use super::coerce::{coerce, is_nothing};
-use super::node::{Kind, Leaf, Node, Property};
+use super::node::{Leaf, Node, NodeKind, Property};
 use super::pattern::{Effort, Matcher};
 use super::schema::Schema;
 use super::{
@@ -137,7 +137,7 @@ impl<'s> ValueSlot<'s> {
 
     /// An object with only nulls, or an empty slot if the node is not an object.
     fn empty_object(node: &'s Node) -> Self {
-        let Kind::Object(properties) = &node.kind else {
+        let NodeKind::Object(properties) = &node.kind else {
             return Self::new(node, Content::Nothing);
         };
         let empty =
@@ -359,9 +359,9 @@ impl AnswerReader<'_> {
     fn read<'s>(&mut self, node: &'s Node, answer: &Tree) -> ValueSlot<'s> {
         *self.places += 1 + self.names / NAMES_BYTES;
         let mut slot = match &node.kind {
-            Kind::Leaf(leaf) => Self::leaf(node, leaf, answer),
-            Kind::Object(properties) => self.object(node, properties, answer),
-            Kind::Array(item) => self.array(node, item, answer),
+            NodeKind::Leaf(leaf) => Self::leaf(node, leaf, answer),
+            NodeKind::Object(properties) => self.object(node, properties, answer),
+            NodeKind::Array(item) => self.array(node, item, answer),
         };
         slot.page = slot.raw.is_some().then_some(self.page);
         slot
@@ -427,7 +427,7 @@ impl AnswerReader<'_> {
             _ => std::slice::from_ref(answer),
         };
         // The number of object elements is far below the limit.
-        let is_leaf = matches!(item.kind, Kind::Leaf(_));
+        let is_leaf = matches!(item.kind, NodeKind::Leaf(_));
         let expected = if is_leaf { items.len().min(MAX_PLACES) } else { 0 };
         let (mut slots, mut mishaps) = (Vec::with_capacity(expected), Vec::new());
         for answer in items {

@@ -11,14 +11,14 @@ pub(super) struct Node {
     pub(super) nullable: bool,
     pub(super) title: Option<String>,
     pub(super) description: Option<String>,
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
     /// Rules that are only checked, such as `pattern` and `maximum`.
     pub(super) constraints: Map<String, Value>,
 }
 
 /// What a place holds.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Object(Vec<Property>),
     Array(Box<Node>),
     /// Boxed, because recursive reading puts many nodes on the stack.
@@ -99,7 +99,7 @@ impl Node {
         schema
             .insert("type".into(), if let [name] = names[..] { name.into() } else { names.into() });
         match &self.kind {
-            Kind::Object(properties) => {
+            NodeKind::Object(properties) => {
                 let properties: Map<String, Value> = properties
                     .iter()
                     .map(|property| {
@@ -109,10 +109,10 @@ impl Node {
                 schema.insert("properties".into(), properties.into());
                 schema.insert("additionalProperties".into(), false.into());
             }
-            Kind::Array(item) => {
+            NodeKind::Array(item) => {
                 schema.insert("items".into(), item.validated(Null::Refused));
             }
-            Kind::Leaf(_) => {}
+            NodeKind::Leaf(_) => {}
         }
         schema.into()
     }
@@ -123,7 +123,7 @@ impl Node {
     }
 }
 
-impl Kind {
+impl NodeKind {
     pub(super) fn leaf(scalar: Scalar, choices: Vec<Choice>) -> Self {
         Self::Leaf(Box::new(Leaf::of(scalar, choices)))
     }

@@ -22,7 +22,7 @@ use super::limits::{
     MAX_LEVELS, MAX_NAME_BYTES, MAX_PROPERTIES, byte_length, count_values, refuse_longer,
     refuse_more,
 };
-use super::node::{Kind, Node, Property, Scalar};
+use super::node::{Node, NodeKind, Property, Scalar};
 use super::pattern::Patterns;
 use super::union::{overlap, union};
 
@@ -51,7 +51,7 @@ pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
     reader.measure(value)?;
     let root = reader.node(value, "", SchemaPlace::default())?;
     match root.kind {
-        Kind::Object(_) => Ok(root),
+        NodeKind::Object(_) => Ok(root),
         _ => Err(SchemaError::malformed(
             "",
             format!(
@@ -234,7 +234,7 @@ impl<'s> SchemaReader<'s> {
             let mut node = Node { nullable, title: None, description: None, kind, constraints };
             keep_format(&mut node, members);
             // With several types, a type may have none of the listed values.
-            let is_empty = matches!(&node.kind, Kind::Leaf(leaf) if leaf.choices.is_empty());
+            let is_empty = matches!(&node.kind, NodeKind::Leaf(leaf) if leaf.choices.is_empty());
             if !(is_empty && names.len() > 1 && has_choices(members)) {
                 nodes.push(node);
             }
@@ -255,7 +255,7 @@ impl<'s> SchemaReader<'s> {
         members: &'s Members,
         at: &str,
         place: SchemaPlace<'_>,
-    ) -> Result<Kind, SchemaError> {
+    ) -> Result<NodeKind, SchemaError> {
         if place.level >= MAX_LEVELS {
             return Err(SchemaError::TooDeep { pointer: at.to_owned(), allowed: MAX_LEVELS });
         }
@@ -300,7 +300,7 @@ impl<'s> SchemaReader<'s> {
             let required = required.contains(name.as_str());
             properties.push(Property { name: name.clone(), required, node });
         }
-        Ok(Kind::Object(properties))
+        Ok(NodeKind::Object(properties))
     }
 
     fn array(
@@ -308,7 +308,7 @@ impl<'s> SchemaReader<'s> {
         members: &'s Members,
         at: &str,
         place: SchemaPlace<'_>,
-    ) -> Result<Kind, SchemaError> {
+    ) -> Result<NodeKind, SchemaError> {
         if let Some(element) = place.element {
             return Err(SchemaError::unsupported(
                 element,
@@ -338,7 +338,7 @@ impl<'s> SchemaReader<'s> {
             }
         };
         let item = self.node(schema, &pointer, SchemaPlace { element: Some(&pointer), ..place })?;
-        Ok(Kind::Array(Box::new(item)))
+        Ok(NodeKind::Array(Box::new(item)))
     }
 }
 
@@ -424,7 +424,7 @@ fn choices<'s>(members: &'s Members, at: &str) -> Result<Option<&'s [Value]>, Sc
 
 /// Lets the validator check the format of text that is not coerced.
 fn keep_format(node: &mut Node, members: &Members) {
-    let is_text = matches!(&node.kind, Kind::Leaf(leaf) if leaf.scalar == Scalar::Text);
+    let is_text = matches!(&node.kind, NodeKind::Leaf(leaf) if leaf.scalar == Scalar::Text);
     if let Some(format) = members.get("format").filter(|_| is_text) {
         node.constraints.insert("format".into(), format.clone());
     }
@@ -492,7 +492,7 @@ fn leaf(
     one_of: bool,
     members: &Members,
     at: &str,
-) -> Result<(Kind, bool), SchemaError> {
+) -> Result<(NodeKind, bool), SchemaError> {
     let scalar = match type_name {
         "number" => Scalar::Number,
         "integer" => Scalar::Integer,
@@ -500,7 +500,7 @@ fn leaf(
         _ => text_scalar(members, at)?,
     };
     let Some(listed) = choices(members, at)? else {
-        return Ok((Kind::leaf(scalar, Vec::new()), false));
+        return Ok((NodeKind::leaf(scalar, Vec::new()), false));
     };
     let fits = |choice: &Value| match scalar {
         Scalar::Number => choice.is_number(),
@@ -520,7 +520,7 @@ fn leaf(
     deduplicate(&mut fitting);
     let mut choices = Vec::with_capacity(fitting.len());
     choices.extend(fitting.into_iter().filter_map(Choice::of));
-    Ok((Kind::leaf(scalar, choices), nulls > 0))
+    Ok((NodeKind::leaf(scalar, choices), nulls > 0))
 }
 
 /// The scalar type of a text place.

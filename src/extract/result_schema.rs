@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 
 use super::choices::Choice;
-use super::node::{Kind, Leaf, Node, Scalar};
+use super::node::{Leaf, Node, NodeKind, Scalar};
 
 /// The widest indent of common pretty printers (four spaces in Python and Java).
 const INDENT: u64 = 4;
@@ -24,13 +24,13 @@ pub fn prompt_bytes_bound(result_schema: &Value) -> u64 {
 /// `inherited` is the description of the enclosing list, because a list cannot have a hint of its own.
 fn template(node: &Node, inherited: Option<&str>) -> Value {
     match &node.kind {
-        Kind::Object(properties) => properties
+        NodeKind::Object(properties) => properties
             .iter()
             .map(|property| (property.name.clone(), template(&property.node, None)))
             .collect::<Map<_, _>>()
             .into(),
-        Kind::Array(item) => Value::Array(vec![template(item, node.meaning())]),
-        Kind::Leaf(leaf) => hint(leaf, node.meaning().or(inherited)).into(),
+        NodeKind::Array(item) => Value::Array(vec![template(item, node.meaning())]),
+        NodeKind::Leaf(leaf) => hint(leaf, node.meaning().or(inherited)).into(),
     }
 }
 

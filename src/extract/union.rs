@@ -9,14 +9,14 @@ use std::mem;
 
 use super::choices::deduplicate;
 use super::keywords::{Members, binds_numbers};
-use super::node::{Kind, Leaf, Node, Scalar};
+use super::node::{Leaf, Node, NodeKind, Scalar};
 
 /// Whether two of `nodes` allow the same value.
 pub(super) fn overlap(nodes: &[Node]) -> bool {
     let leaves: Vec<&Leaf> = nodes
         .iter()
         .filter_map(|node| match &node.kind {
-            Kind::Leaf(leaf) => Some(&**leaf),
+            NodeKind::Leaf(leaf) => Some(&**leaf),
             _ => None,
         })
         .collect();
@@ -44,7 +44,7 @@ pub(super) fn union(mut nodes: Vec<Node>) -> Option<Node> {
     // The lists are joined once instead of being copied for each node.
     let mut lists = Vec::with_capacity(nodes.len());
     for node in &mut nodes {
-        let Kind::Leaf(leaf) = &mut node.kind else { return None };
+        let NodeKind::Leaf(leaf) = &mut node.kind else { return None };
         lists.push(mem::take(&mut leaf.choices));
     }
     if lists.iter().any(Vec::is_empty) && !lists.iter().all(Vec::is_empty) {
@@ -53,7 +53,7 @@ pub(super) fn union(mut nodes: Vec<Node>) -> Option<Node> {
     let mut nodes = nodes.into_iter();
     let first = nodes.next()?;
     let mut united = nodes.try_fold(first, |one, other| either(&one, &other))?;
-    if let Kind::Leaf(leaf) = &mut united.kind {
+    if let NodeKind::Leaf(leaf) = &mut united.kind {
         leaf.choices = lists.into_iter().flatten().collect();
         deduplicate(&mut leaf.choices);
     }
@@ -62,11 +62,13 @@ pub(super) fn union(mut nodes: Vec<Node>) -> Option<Node> {
 
 /// Merges two alternatives without their lists of values.
 fn either(one: &Node, other: &Node) -> Option<Node> {
-    let (Kind::Leaf(leaf), Kind::Leaf(another)) = (&one.kind, &other.kind) else { return None };
+    let (NodeKind::Leaf(leaf), NodeKind::Leaf(another)) = (&one.kind, &other.kind) else {
+        return None;
+    };
     let scalar = leaf.scalar.or(another.scalar).or_else(|| another.scalar.or(leaf.scalar))?;
     let constraints = either_rules(leaf.scalar, another.scalar, one, other)?;
     let nullable = one.nullable || other.nullable;
-    let kind = Kind::leaf(scalar, Vec::new());
+    let kind = NodeKind::leaf(scalar, Vec::new());
     Some(Node { nullable, title: None, description: None, kind, constraints })
 }
 

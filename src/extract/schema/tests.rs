@@ -2,7 +2,7 @@ use serde_json::{Map, json};
 
 use super::*;
 use crate::extract::limits::{MAX_BYTES, MAX_NAME_BYTES, MAX_PROPERTIES, MAX_VALUES};
-use crate::extract::node::{Kind, Scalar};
+use crate::extract::node::{NodeKind, Scalar};
 use crate::extract::pattern::weight::{MAX_PATTERN_BYTES, MAX_PATTERNS_BYTES};
 
 fn object(properties: &Value) -> Value {
@@ -54,7 +54,7 @@ fn nullable_is_read_in_its_spellings() {
         json!({ "enum": ["x", null] }),
     ] {
         let schema = Schema::parse(&object(&json!({ "a": field }))).expect("a schema");
-        let Kind::Object(properties) = &schema.root.kind else { panic!("no object") };
+        let NodeKind::Object(properties) = &schema.root.kind else { panic!("no object") };
         assert!(properties[0].node.nullable, "{field}");
     }
 }
@@ -385,8 +385,8 @@ fn a_choice_that_is_one_kind_of_value_is_read_as_that_kind() {
         (json!({ "type": "string", "format": "uuid4" }), Scalar::Uuid(Some(4))),
     ] {
         let schema = Schema::parse(&object(&json!({ "a": field }))).expect("a schema");
-        let Kind::Object(properties) = &schema.root.kind else { panic!("no object") };
-        let Kind::Leaf(leaf) = &properties[0].node.kind else { panic!("no leaf") };
+        let NodeKind::Object(properties) = &schema.root.kind else { panic!("no object") };
+        let NodeKind::Leaf(leaf) = &properties[0].node.kind else { panic!("no leaf") };
         assert_eq!(leaf.scalar, scalar, "{field}");
     }
 }
@@ -395,7 +395,7 @@ fn a_choice_that_is_one_kind_of_value_is_read_as_that_kind() {
 fn of_the_rules_of_a_choice_those_that_bind_are_kept() {
     let rules = |field: Value| {
         let schema = Schema::parse(&object(&json!({ "a": field }))).ok()?;
-        let Kind::Object(properties) = &schema.root.kind else { panic!("no object") };
+        let NodeKind::Object(properties) = &schema.root.kind else { panic!("no object") };
         Some(Value::from(properties[0].node.constraints.clone()))
     };
     let positive = json!({ "type": "integer", "exclusiveMinimum": 0 });
@@ -467,8 +467,8 @@ fn a_long_choice_of_constants_is_one_list() {
     for keyword in ["anyOf", "oneOf"] {
         let schema =
             Schema::parse(&object(&json!({ "a": { keyword: constants } }))).expect("a schema");
-        let Kind::Object(properties) = &schema.root.kind else { panic!("no object") };
-        let Kind::Leaf(leaf) = &properties[0].node.kind else { panic!("no leaf") };
+        let NodeKind::Object(properties) = &schema.root.kind else { panic!("no object") };
+        let NodeKind::Leaf(leaf) = &properties[0].node.kind else { panic!("no leaf") };
         assert_eq!(leaf.choices.len(), constants.len(), "{keyword}");
     }
     let twice = [&constants[..], &constants[..1]].concat();
