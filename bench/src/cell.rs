@@ -1,12 +1,12 @@
-//! One size at one concurrency.
+//! One upload size at one concurrency.
 
 use crate::upload::Upload;
 
-/// The request.
+/// The form of the request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cell<'a> {
     /// The picture.
     pub(crate) upload: &'a Upload,
-    /// Callers at once.
+    /// Concurrent callers.
     pub(crate) connections: usize,
 }

@@ -1,13 +1,13 @@
-//! Choices that a seed decides.
+//! Pseudo-random choices from a seed.
 
 /// A stream of choices.
 #[derive(Debug, Clone)]
 pub(crate) struct Chance(u64);
 
 impl Chance {
-    /// The stream `number` of a seed.
+    /// Stream `number` of a seed.
     pub(crate) fn new(seed: u64, number: u64) -> Self {
-        // SplitMix64 (Steele, Lea, Flood 2014): neighbouring numbers give unlike streams.
+        // SplitMix64 (Steele, Lea, Flood 2014): consecutive numbers give different streams.
         let mut state = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

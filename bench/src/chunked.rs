@@ -1,25 +1,25 @@
-//! Chunked bodies (RFC 9112, section 7.1), in whatever pieces they come.
+//! Chunked bodies (RFC 9112, section 7.1), received in pieces of any size.
 
 use std::io;
 
 use crate::http::malformed;
 
-/// Where in a chunked body one is.
+/// The position of the parser in a chunked body.
 #[derive(Debug, Default)]
 pub(crate) struct Chunked {
     at: Place,
-    /// Of the size that is being read, or of the chunk that is not over.
+    /// The size that is being read, or the rest of the current chunk.
     left: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// In the line that has a chunk's size.
+    /// In the line with a chunk's size.
     #[default]
     Size,
-    /// In that line, behind the size.
+    /// In that line, after the size.
     Extension,
-    /// In a chunk, with the line break that ends it.
+    /// In a chunk or its line break.
     Chunk,
     /// In the line after the last chunk.
     Trailer,
@@ -33,7 +33,7 @@ impl Chunked {
     ///
     /// # Errors
     ///
-    /// Where the bytes are no chunks, have trailers, or go on after the last chunk.
+    /// The bytes are no chunks, have trailers, or continue after the last chunk.
     pub(crate) fn push(&mut self, mut bytes: &[u8], body: &mut Vec<u8>) -> io::Result<()> {
         while let [first, rest @ ..] = bytes {
             if self.at == Place::Chunk {
@@ -54,7 +54,7 @@ impl Chunked {
         Ok(())
     }
 
-    /// Whether the last chunk and what belongs to it have come.
+    /// Whether the last chunk and its end have arrived.
     pub(crate) fn is_over(&self) -> bool {
         self.at == Place::Over
     }

@@ -1,9 +1,9 @@
-//! What the figures of a measurement depend on.
+//! The conditions of a measurement.
 
 use std::fs;
 use std::time::Duration;
 
-/// How long it is measured.
+/// The durations of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) windows: usize,
@@ -12,13 +12,13 @@ pub(crate) struct Pace {
     pub(crate) settle: Duration,
 }
 
-/// What the figures depend on.
+/// The conditions of a measurement.
 #[derive(Debug)]
 pub(crate) struct Circumstances {
     /// The command line.
     pub(crate) command: String,
     pub(crate) pace: Pace,
-    /// Whether everything had its core.
+    /// Whether each process had its own core.
     pub(crate) pins: bool,
     /// The machine's load averages before and after.
     pub(crate) load: [String; 2],

@@ -1,11 +1,11 @@
-//! Time that two processes of one machine agree on.
+//! A clock that two processes of one machine share.
 //!
-//! An event carries the time at which the upstream sent it. The receiver, in another process, computes
-//! the delay from it. The standard library's instants cannot be sent.
+//! An event carries the time at which the upstream sent it. The receiver, in another process,
+//! computes the delay from it. The standard library's instants cannot be sent.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds since some moment before everything that is measured.
+/// Nanoseconds since a fixed moment before the measurement.
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     // The monotonic clock is never negative.

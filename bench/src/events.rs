@@ -1,7 +1,7 @@
-//! One answer as a stream of events, listened to until its end.
+//! Reads one answer as a stream of events to its end.
 //!
-//! A stream counts only if all of it is there: status 200, every event that the upstream sent, the
-//! bill if one is expected, the final event, and the end of the body. An incomplete stream is an error
+//! A stream counts only if it is complete: status 200, every event that the upstream sent, the bill
+//! if one is expected, the final event, and the end of the body. An incomplete stream is an error
 //! and makes the window void.
 
 use std::io;
@@ -14,16 +14,16 @@ use crate::clock;
 use crate::http::{Connection, broke_off, malformed};
 use crate::script::{DIGITS, MARK};
 
-/// What a whole stream looks like.
+/// The properties of a complete stream.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Whole {
-    /// Events with text that the upstream sends
+    /// Number of events with text that the upstream sends
     #[arg(long)]
     pub(crate) events: usize,
-    /// How the last event is known
+    /// How to recognise the last event
     #[arg(long)]
     pub(crate) ending: Ending,
-    /// What an event without text of the upstream's must contain
+    /// A text that an event without the upstream's text must contain
     #[arg(long, default_value = "")]
     pub(crate) expect: String,
 }
@@ -38,7 +38,7 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// How it is typed.
+    /// The value on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -54,12 +54,12 @@ impl Ending {
     }
 }
 
-/// Listens to the answer that comes next on `connection`, tells `late` of each event by how many
-/// nanoseconds it came after it was sent, and gives back when the first bytes of events came.
+/// Reads the next answer on `connection`, adds the delay of each event in nanoseconds to `late`,
+/// and returns the time at which the first bytes of events arrived.
 ///
 /// # Errors
 ///
-/// Where the stream is not whole.
+/// The stream is not complete.
 pub(crate) fn listen(
     connection: &mut Connection,
     whole: &Whole,
@@ -91,18 +91,18 @@ pub(crate) fn listen(
 /// The part of a stream received so far.
 #[derive(Debug, Default)]
 struct Hearing {
-    /// The bytes of an event that is not whole.
+    /// The bytes of an incomplete event.
     unheard: Vec<u8>,
-    /// Events that the upstream sent, by the moments in them.
+    /// Number of events that the upstream sent, counted by their timestamps.
     events: usize,
     /// Whether an event contained the expected value.
     has_told: bool,
-    /// Whether the event before was the last.
+    /// Whether the previous event was the last.
     has_ended: bool,
 }
 
 impl Hearing {
-    /// Goes through the events that are whole.
+    /// Processes the complete events.
     fn hear(&mut self, whole: &Whole, mut sent: impl FnMut(u64)) {
         let mut heard = 0;
         while let Some(length) = end_of_event(&self.unheard[heard..]) {
@@ -138,9 +138,9 @@ impl Hearing {
     }
 }
 
-/// The length of the first event with the blank line that ends it.
+/// The length of the first event, including its blank line.
 fn end_of_event(bytes: &[u8]) -> Option<usize> {
-    // Line feeds are rare, so this is faster than to compare every two bytes.
+    // Line feeds are rare, so this is faster than comparing every two bytes.
     let mut breaks = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     breaks.find(|(at, _)| bytes.get(at + 1) == Some(&b'\n')).map(|(at, _)| at + 2)
 }
@@ -171,7 +171,7 @@ mod tests {
         Whole { events: 3, ending: Ending::Done, expect }
     }
 
-    /// How late the events of a stream of these bytes are, each sent at second one.
+    /// The delays of the events in a stream of these bytes, each sent at second one.
     fn heard(wire: &[&[u8]]) -> io::Result<usize> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut here = Connection::open(listener.local_addr().unwrap()).unwrap();

@@ -1,8 +1,8 @@
-//! Figures in order and in lines of text, as the roles that ask hand them to those that measure.
+//! Sorted figures, and figures in lines of text, which measuring roles pass to evaluating roles.
 
 use crate::terminal::Failure;
 
-/// What `percent` of 100 figures, sorted upwards, stay at or below; none where there is no figure.
+/// The percentile `percent` of figures sorted upwards; `None` if there are none.
 pub(crate) fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     sorted.get(sorted.len() * percent / 100).copied()
 }
@@ -11,7 +11,7 @@ pub(crate) fn percentile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
 ///
 /// # Errors
 ///
-/// Where there is none, or it is no whole number.
+/// There is none, or it is not a whole number.
 pub(crate) fn number(line: &str, name: &str) -> Result<u64, Failure> {
     let mut fields = line.split_whitespace().filter_map(|field| field.split_once('='));
     let (_, value) = fields.find(|(found, _)| *found == name).ok_or("no such field")?;

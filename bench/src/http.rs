@@ -1,9 +1,9 @@
-//! As much of HTTP/1.1 as the two ends of a measurement need: heads, lengths and bodies.
+//! The part of HTTP/1.1 that the two ends of a measurement need: heads, lengths and bodies.
 //!
-//! Both ends share one core with each other, so what they spend is missing from the throughput that
-//! can be shown. That is why this is neither a library nor asynchronous: a thread that blocks in one
-//! `recv` costs less than a poll, a wakeup and a read. A chunked body has no length to ask for: only
-//! `events` takes one, since streams alone come so; anything else that did would be noticed.
+//! Both ends share one core, so the CPU time that they use reduces the throughput that can be
+//! measured. That is why this is neither a library nor asynchronous: a thread that blocks in one
+//! `recv` costs less than a poll, a wakeup and a read. A chunked body has no declared length. Only
+//! `events` accepts one, since only streams are chunked; any other chunked body would be an error.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -16,12 +16,12 @@ const BUFFER: usize = 64 * 1024;
 /// The largest piece of a body that is dropped with one call.
 const DROPPED_AT_ONCE: usize = 1024 * 1024;
 
-/// The first line of a message and how long its body is.
+/// The first line of a message, and the length of its body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     /// The request line or the status line.
     pub(crate) first_line: String,
-    /// The body's length in bytes; none where it comes in chunks.
+    /// The body's length in bytes; `None` if it is chunked.
     length: Option<usize>,
 }
 
@@ -47,22 +47,22 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// Where the body comes in chunks.
+    /// The body is chunked.
     pub(crate) fn length(&self) -> io::Result<usize> {
         self.length.ok_or_else(|| malformed("a chunked body"))
     }
 
-    /// Whether the body comes in chunks.
+    /// Whether the body is chunked.
     pub(crate) fn is_chunked(&self) -> bool {
         self.length.is_none()
     }
 
-    /// The status, where this is the head of an answer.
+    /// The status, if this is the head of an answer.
     pub(crate) fn status(&self) -> Option<u16> {
         self.first_line.split(' ').nth(1)?.parse().ok()
     }
 
-    /// The path, where this is the head of a request.
+    /// The path, if this is the head of a request.
     pub(crate) fn path(&self) -> &str {
         self.first_line.split(' ').nth(1).unwrap_or_default()
     }
@@ -73,9 +73,9 @@ impl Head {
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Box<[u8]>,
-    /// What of the buffer was received and not yet used.
+    /// The part of the buffer that was received and not yet used.
     unread: std::ops::Range<usize>,
-    /// Handed to the kernel as a length only; its pages are never touched.
+    /// Passed to the kernel as a length only; its pages are never touched.
     dropped: Box<[u8]>,
 }
 
@@ -85,7 +85,7 @@ impl Connection {
         Self::over(TcpStream::connect(address)?)
     }
 
-    /// Takes over a connection.
+    /// Uses an open connection.
     pub(crate) fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -96,7 +96,7 @@ impl Connection {
         })
     }
 
-    /// The next message's head; none where the other end has closed.
+    /// The next message's head; `None` if the other end has closed.
     pub(crate) fn head(&mut self) -> io::Result<Option<Head>> {
         loop {
             let unread = &self.buffer[self.unread.clone()];
@@ -127,7 +127,7 @@ impl Connection {
         Ok(body)
     }
 
-    /// Receives a body of `length` bytes without looking at it: the kernel drops it uncopied
+    /// Receives a body of `length` bytes and discards it: the kernel drops it without a copy
     /// (tcp(7), `MSG_TRUNC`).
     pub(crate) fn drop_body(&mut self, length: usize) -> io::Result<()> {
         let mut left = length - self.take_unread(length).len();
@@ -143,7 +143,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whatever has come; waits for something where nothing has. Empty where the other end has closed.
+    /// The received bytes; waits for some if there are none. Empty if the other end has closed.
     pub(crate) fn received(&mut self) -> io::Result<&[u8]> {
         if self.unread.is_empty() {
             self.unread = 0..self.stream.read(&mut self.buffer)?;
@@ -152,7 +152,7 @@ impl Connection {
         Ok(&self.buffer[received])
     }
 
-    /// Sends `message` whole.
+    /// Sends the whole `message`.
     pub(crate) fn send(&mut self, message: &[u8]) -> io::Result<()> {
         self.stream.write_all(message)
     }
@@ -165,7 +165,7 @@ impl Connection {
     }
 }
 
-/// A request with its head, as it goes over the wire.
+/// A request with its head, as sent.
 pub(crate) fn request(path: &str, headers: &[String], body: &[u8]) -> Vec<u8> {
     let mut message = format!("POST {path} HTTP/1.1\r\nHost: bench\r\n");
     for header in headers {

@@ -1,8 +1,8 @@
-//! Callers that each ask for a stream, listen to it whole, and ask again.
+//! Callers that each request a stream, read it to its end, and repeat.
 //!
-//! A thread for each, as in `load` and for the same reason, also of a thousand: their stacks are
-//! small, and one that waits costs nothing. Streams that are under way when the time is over are
-//! heard to their end and counted. The first that is not whole ends it all.
+//! Each has a thread, as in `load` and for the same reason, even for a thousand: their stacks are
+//! small, and one that waits costs nothing. Streams in progress at the end of the time are read to
+//! their end and counted. The first incomplete stream ends the run.
 
 use std::fmt;
 use std::fs;
@@ -25,16 +25,16 @@ const STACK: usize = 256 * 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
-    /// Where to ask
+    /// Address to send requests to
     #[arg(long)]
     address: SocketAddr,
-    /// The path to post to
+    /// Path to post to
     #[arg(long)]
     path: String,
-    /// A header, 'Name: value'; may be given again
+    /// A header, 'Name: value'; repeatable
     #[arg(long = "header")]
     headers: Vec<String>,
-    /// The file that holds the body
+    /// File with the body
     #[arg(long)]
     body: PathBuf,
     #[command(flatten)]
@@ -43,25 +43,25 @@ pub(crate) struct ListenArgs {
     crowd: Crowd,
 }
 
-/// How many ask, and how.
+/// The number of callers and their behaviour.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Crowd {
-    /// Callers at once
+    /// Concurrent callers
     #[arg(long, default_value_t = 1)]
     pub(crate) connections: usize,
-    /// How long new streams are asked for; each caller asks at least once
+    /// How long new streams are requested; each caller requests at least one
     #[arg(long, default_value_t = 0.0)]
     pub(crate) seconds: f64,
-    /// Over how many milliseconds the callers' first requests are spread
+    /// Milliseconds over which the callers' first requests are spread
     #[arg(long, default_value_t = 0)]
     pub(crate) spread_ms: u64,
-    /// How many milliseconds a caller that has asked reads nothing
+    /// Milliseconds for which a caller reads nothing after its request
     #[arg(long, default_value_t = 0)]
     pub(crate) deaf_ms: u64,
 }
 
 impl Crowd {
-    /// The crowd as it is typed.
+    /// The crowd as command-line arguments.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let Self { connections, seconds, spread_ms, deaf_ms } = self;
         vec![
@@ -76,19 +76,19 @@ impl Crowd {
 /// The measurements. `listen` prints their text form and `streams` reads it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Heard {
-    /// Streams that were whole.
+    /// Number of complete streams.
     pub(crate) streams: u64,
-    /// The upstream's events in them.
+    /// Number of the upstream's events in them.
     pub(crate) events: u64,
     /// From the first request to the last end.
     pub(crate) elapsed: Duration,
-    /// From a request's last byte to the first byte of events.
+    /// From the last byte of a request to the first byte of events.
     pub(crate) first: Spread,
-    /// From an event's sending to its receipt.
+    /// From the sending of an event to its receipt.
     pub(crate) late: Spread,
 }
 
-/// What half of the figures and what 99 of 100 stay at or below.
+/// The median and the 99th percentile.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) p50: Duration,
@@ -103,7 +103,7 @@ struct Notes {
     late: Vec<u64>,
 }
 
-/// Listens and prints the measurements.
+/// Runs the callers and prints the measurements.
 pub(crate) fn run(arguments: &ListenArgs) -> Result<(), Failure> {
     let body = fs::read(&arguments.body)?;
     let request = http::request(&arguments.path, &arguments.headers, &body);
@@ -118,7 +118,7 @@ pub(crate) fn run(arguments: &ListenArgs) -> Result<(), Failure> {
             let caller = thread::Builder::new().stack_size(STACK);
             caller.spawn_scoped(scope, move || call(arguments, request, start, end))
         });
-        // All are started before the first is waited for.
+        // All are started before the first is awaited.
         let callers = callers.collect::<io::Result<Vec<_>>>()?;
         let mut notes = Notes::default();
         for caller in callers {
@@ -135,7 +135,8 @@ fn call(arguments: &ListenArgs, request: &[u8], start: Instant, end: Instant) ->
     thread::sleep(start.saturating_duration_since(Instant::now()));
     let mut connection = Connection::open(arguments.address)?;
     let mut notes = Notes::default();
-    // The last byte is sent alone: timing begins with it, not with an upload of half a megabyte.
+    // The last byte is sent separately: timing begins with it, so the upload of half a megabyte is
+    // not included.
     let (most, last) = request.split_at(request.len() - 1);
     loop {
         connection.send(most)?;
@@ -151,7 +152,7 @@ fn call(arguments: &ListenArgs, request: &[u8], start: Instant, end: Instant) ->
     }
 }
 
-/// The part of a spread that is over when the caller of this number begins.
+/// The part of the spread after which the caller with this number begins.
 #[expect(clippy::cast_precision_loss, reason = "there are far fewer callers than 2^52")]
 fn share(number: usize, connections: usize) -> f64 {
     number as f64 / connections as f64

@@ -1,9 +1,9 @@
 //! A closed loop of callers: each posts, waits for the answer, and posts again.
 //!
-//! A thread for each connection, since a blocked thread is the cheapest caller there is. Requests
-//! that are under way when the time is over are finished and counted, so that the work which the
-//! other end did in the window is exactly the work that was asked of it. The first answer that is
-//! not 200 ends the load: a window with an error is void anyway.
+//! Each connection has a thread, since a blocked thread is the cheapest caller. Requests in
+//! progress at the end of the time are finished and counted, so that the other end has done exactly
+//! the requested work in the window. The first answer that is not 200 ends the load, because a
+//! window with an error is void anyway.
 
 use std::fmt;
 use std::fs;
@@ -22,40 +22,40 @@ use crate::terminal::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// Where to post
+    /// Address to post to
     #[arg(long)]
     address: SocketAddr,
-    /// The path to post to
+    /// Path to post to
     #[arg(long)]
     path: String,
-    /// A header, 'Name: value'; may be given again
+    /// A header, 'Name: value'; repeatable
     #[arg(long = "header")]
     headers: Vec<String>,
-    /// The file that holds the body
+    /// File with the body
     #[arg(long)]
     body: PathBuf,
-    /// Callers at once
+    /// Concurrent callers
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// How long new requests are made
+    /// How long new requests are sent
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 }
 
-/// How a load went. Its text form is what `load` prints and `run` reads.
+/// The result of a load. `load` prints its text form and `run` reads it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Outcome {
     /// Requests answered with 200.
     pub(crate) requests: u32,
     /// From the first request to the last answer.
     pub(crate) elapsed: Duration,
-    /// Half of the answers took at most this long.
+    /// The median duration of an answer.
     pub(crate) p50: Duration,
-    /// 99 of 100 answers took at most this long.
+    /// The 99th percentile of the duration.
     pub(crate) p99: Duration,
 }
 
-/// Makes the load and prints its outcome.
+/// Runs the load and prints the result.
 pub(crate) fn run(arguments: &LoadArgs) -> Result<(), Failure> {
     let body = fs::read(&arguments.body)?;
     let request = http::request(&arguments.path, &arguments.headers, &body);
@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: &LoadArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One caller, until `end`; how long each answer took.
+/// One caller, until `end`. Returns the duration of each answer.
 fn ask(address: SocketAddr, request: &[u8], end: Instant) -> io::Result<Vec<Duration>> {
     let mut connection = Connection::open(address)?;
     let mut latencies = Vec::new();

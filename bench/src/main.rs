@@ -1,9 +1,10 @@
-//! What one request costs the gateway, beside nginx and beside no gateway at all.
+//! Measures the cost of a request at the gateway, compared with nginx and with a direct connection.
 //!
-//! One binary in several roles, so that each can be pinned to a core of its own: `upstream` stands in
-//! for DashScope, `load` and `listen` ask, and `run`, `streams` and `flood` start everything, measure
-//! and print tables; `quota` sees how calls are paced and what outages cost, `soak` looks for what half an
-//! hour leaves behind. README.md says what the figures mean and what they do not.
+//! One binary has several roles, so that each can be pinned to a core of its own: `upstream`
+//! emulates DashScope, `load` and `listen` send requests, and `run`, `streams` and `flood` start
+//! all programs, measure and print tables. `quota` tests the pacing of calls and the cost of
+//! outages, and `soak` looks for leaks after half an hour. README.md explains what the figures mean
+//! and what they do not.
 
 mod cell;
 mod chance;
@@ -37,7 +38,7 @@ use clap::{Parser, Subcommand};
 
 use terminal::say;
 
-/// Measures what one request costs the gateway, beside nginx and beside no gateway at all.
+/// Measures the cost of a request at the gateway, compared with nginx and with a direct connection.
 #[derive(Debug, Parser)]
 #[command(name = "gateway-bench", version, about)]
 struct Cli {
@@ -47,21 +48,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// Measure what an upload costs and print the tables
+    /// Measure the cost of an upload and print the tables
     Run(run::RunArgs),
-    /// Measure what a stream costs and print the tables
+    /// Measure the cost of a stream and print the tables
     Streams(streams::StreamsArgs),
-    /// Keep a gateway busy amid faults and see whether anything is left of it
+    /// Keep a gateway busy amid faults and check for leaks
     Soak(soak::SoakArgs),
-    /// See how a quota that the gateway does not know is used and shared, and what outages cost
+    /// Test how a quota that the gateway does not know is used and shared, and what outages cost
     Quota(quota::QuotaArgs),
-    /// Send more at once than memory holds and tell whether the gateway lives
+    /// Send more at once than memory holds and check that the gateway survives
     Flood(flood::FloodArgs),
-    /// Stand in for DashScope, as cheaply as can be
+    /// Emulate DashScope at minimal cost
     Upstream(upstream::UpstreamArgs),
-    /// Post one body again and again and tell how long the answers took
+    /// Post one body repeatedly and print the durations of the answers
     Load(load::LoadArgs),
-    /// Ask for streams, listen to them whole and tell how late their events were
+    /// Request streams, read them to their end and print the delays of their events
     Listen(listen::ListenArgs),
 }
 

@@ -1,7 +1,7 @@
-//! How much the gateway holds: idle, with many large uploads in flight, and after.
+//! The memory of the gateway: idle, with many large uploads in flight, and afterwards.
 //!
-//! A process of its own for each way of asking, so that no earlier window has grown its heap, in front of
-//! an upstream that waits long enough for all uploads to be held at once.
+//! Each form of upload has a process of its own, so that no earlier window has grown its heap. The
+//! upstream waits long enough for all uploads to be held at once.
 
 use std::path::Path;
 use std::thread;
@@ -13,13 +13,13 @@ use crate::terminal::Failure;
 use crate::upload::Upload;
 use crate::upstream::Manner;
 
-/// How many uploads are held at once.
+/// Number of uploads in flight.
 pub(crate) const IN_FLIGHT: usize = 64;
 
-/// How long the upstream takes. All uploads must be in by then, or they are not held at once.
+/// The upstream's delay. All uploads must arrive within it, or they are not held at once.
 const UPSTREAM_DELAY: Duration = Duration::from_secs(3);
 
-/// How long a process is left alone before its idle memory is read.
+/// The idle time of a process before its memory is read.
 const REST: Duration = Duration::from_secs(3);
 
 /// Resident bytes of one process.
@@ -27,18 +27,18 @@ const REST: Duration = Duration::from_secs(3);
 pub(crate) struct Memory {
     /// The request, and how it was sent.
     pub(crate) subject: String,
-    /// Started, with one small upload answered, which pulls the code for it into memory.
+    /// After the start, with one small upload answered, which loads the code for it into memory.
     pub(crate) idle: u64,
-    /// The most while uploads were in flight.
+    /// The peak while uploads were in flight.
     pub(crate) peak: u64,
     /// Some time after the last answer.
     pub(crate) settled: u64,
-    /// The bytes of all bodies in flight.
+    /// The total bytes of all bodies in flight.
     pub(crate) raw: u64,
 }
 
-/// Holds `upload` [`IN_FLIGHT`] times in a new gateway for each form, and reads its memory before, at the
-/// worst moment, and `settle` later.
+/// Holds `upload` [`IN_FLIGHT`] times in a new gateway for each form, and reads its memory before,
+/// at the peak, and `settle` later.
 pub(crate) fn measure(
     rig: &Rig,
     gateway: &Path,

@@ -1,4 +1,4 @@
-//! What the gateway says of itself at its metrics listener.
+//! Reads the gateway's metrics listener.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -11,15 +11,15 @@ use crate::terminal::Failure;
 /// How long after its end a stream may take to be counted.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two looks.
+/// The time between two reads.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The tokens that were billed at the gateway's metrics listener, once they are `expected`; what they
-/// are after a while, if that is something else.
+/// The billed tokens in the gateway's metrics, once they are `expected`; after a timeout, their
+/// actual value.
 ///
 /// # Errors
 ///
-/// Where the metrics cannot be read, or a stream was counted as unverified.
+/// The metrics cannot be read, or a stream was counted as unverified.
 pub(crate) fn tokens_spent(metrics: SocketAddr, expected: u64) -> Result<u64, Failure> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -40,7 +40,7 @@ pub(crate) fn tokens_spent(metrics: SocketAddr, expected: u64) -> Result<u64, Fa
 ///
 /// # Errors
 ///
-/// Where the metrics cannot be read.
+/// The metrics cannot be read.
 pub(crate) fn total(gateway: &Subject, name: &str) -> Result<u64, Failure> {
     let text = scrape(gateway.metrics.ok_or("no metrics listener")?)?;
     sum(&text, &format!("ocr_gateway_{name}"))

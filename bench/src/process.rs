@@ -1,8 +1,8 @@
-//! A program on a core of its own, and what Linux knows of its time and memory.
+//! A program on a core of its own, and its CPU time and memory as Linux reports them.
 //!
-//! CPU time is user and system time of the whole process as `/proc/PID/stat` has it. The kernel
-//! counts it in nanoseconds and shows it in ticks of 10 ms, so a window of seconds is right to a
-//! percent. The peak of memory is `VmHWM`, set back before a window where the kernel allows it.
+//! CPU time is user and system time of the whole process from `/proc/PID/stat`. The kernel counts
+//! it in nanoseconds and shows it in ticks of 10 ms, so for a window of seconds the error is one
+//! percent. The peak of memory is `VmHWM`, reset before a window if the kernel allows it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,14 +11,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A running program; ended when dropped.
+/// A running program; it is ended when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
 }
 
 impl Process {
-    /// Starts `command`, which says all that it has to say into `log`.
+    /// Starts `command`, with its output in `log`.
     pub(crate) fn start(mut command: Command, log: &Path) -> io::Result<Self> {
         let log = File::create(log)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -33,8 +33,8 @@ impl Process {
     /// User and system time so far.
     pub(crate) fn cpu_time(&self) -> io::Result<Duration> {
         let stat = self.read("stat")?;
-        // proc_pid_stat(5): the name may hold spaces, so fields are counted behind its bracket;
-        // utime and stime are the 14th and 15th of all.
+        // proc_pid_stat(5): the name may contain spaces, so fields are counted after its closing
+        // bracket; utime and stime are the 14th and 15th of all.
         let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
         let ticks =
             fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
@@ -47,30 +47,30 @@ impl Process {
         self.memory("VmRSS:")
     }
 
-    /// The most resident memory since [`Process::forget_peak`], in bytes.
+    /// The peak of resident memory since [`Process::forget_peak`], in bytes.
     pub(crate) fn peak(&self) -> io::Result<u64> {
         self.memory("VmHWM:")
     }
 
-    /// Lets the peak begin anew (`proc_pid_clear_refs(5)`, 5). Where the kernel refuses, the peak
-    /// stays that of the process's whole life, which errs upwards.
+    /// Resets the peak (`proc_pid_clear_refs(5)`, 5). If the kernel refuses, the peak is that of
+    /// the process's whole life, which is too high.
     pub(crate) fn forget_peak(&self) {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
     }
 
-    /// How many files are open, and how many of them are sockets.
+    /// The number of open files, and how many of them are sockets.
     pub(crate) fn open_files(&self) -> io::Result<(usize, usize)> {
         let (mut files, mut sockets) = (0, 0);
         for entry in fs::read_dir(format!("/proc/{}/fd", self.child.id()))? {
             files += 1;
-            // One that was closed meanwhile is none.
+            // A file that was closed meanwhile does not count.
             let target = fs::read_link(entry?.path()).unwrap_or_default();
             sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
         }
         Ok((files, sockets))
     }
 
-    /// How many threads it has.
+    /// The number of threads.
     pub(crate) fn threads(&self) -> io::Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/task", self.child.id()))?.count())
     }
@@ -95,7 +95,7 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs `program` on `core` only; on any core where there is none.
+/// A command that runs `program` on `core` only; on any core if that is `None`.
 pub(crate) fn on_core(core: Option<usize>, program: &OsStr) -> Command {
     let Some(core) = core else { return Command::new(program) };
     let mut command = Command::new("taskset");
@@ -103,12 +103,12 @@ pub(crate) fn on_core(core: Option<usize>, program: &OsStr) -> Command {
     command
 }
 
-/// Whether programs can be kept on one core here.
+/// Whether programs can be pinned to a core here.
 pub(crate) fn can_pin(core: usize) -> bool {
     succeeds(&mut on_core(Some(core), OsStr::new("true")))
 }
 
-/// Whether a command can be run and ends well.
+/// Whether a command can be run and succeeds.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())

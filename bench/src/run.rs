@@ -1,7 +1,7 @@
-//! The measurement from end to end: start everything, go through the cells, print.
+//! The measurement from end to end: start the programs, measure the cells, print.
 //!
 //! Throughput and CPU come first, with one gateway for all cells; memory comes last, with a gateway
-//! of its own. Of several gateways that are compared, the memory of each is measured.
+//! of its own. If several gateways are compared, the memory of each is measured.
 
 use std::env;
 use std::path::PathBuf;
@@ -21,16 +21,16 @@ use crate::{memory, process, table};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// The gateway's release binary; given again, another build to compare with
+    /// The gateway's release binary; repeatable, to compare another build
     #[arg(long, required = true, value_name = "PATH")]
     gateway: Vec<PathBuf>,
-    /// nginx; left out where it cannot be run
+    /// nginx; omitted if it cannot be run
     #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
-    /// Callers at once, separated by commas
+    /// Concurrent callers, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     connections: Vec<usize>,
-    /// Only this upload of the table, such as "60 KB"; given again, that one too
+    /// Only this upload of the table, such as "60 KB"; repeatable
     #[arg(long, value_name = "NAME")]
     upload: Vec<String>,
     /// Windows of each cell
@@ -48,12 +48,12 @@ pub(crate) struct RunArgs {
     /// The core that load and upstream share
     #[arg(long, default_value_t = 1)]
     load_core: usize,
-    /// One short window of everything, to see that it works; the figures mean nothing
+    /// One short window of each measurement, to test that it works; the figures mean nothing
     #[arg(long)]
     quick: bool,
 }
 
-/// Measures everything and prints the tables.
+/// Runs all measurements and prints the tables.
 pub(crate) fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let pace = pace_of(arguments);
     let load_before = load_average();

@@ -1,19 +1,19 @@
-//! What a stream of the stand-in consists of: made beforehand, but for the moment that each event
-//! carries in its text.
+//! The content of an emulated stream. It is built in advance, except for the timestamp that each
+//! event carries in its text.
 //!
-//! The text passes every hop, be it byte for byte or retold in events of the gateway's own, so the
-//! moment is read from it in any case, and to count the moments is to count the events that the
-//! upstream sent. Each event is a chunk of its own, as a server that writes tokens sends them.
+//! Every hop passes the text on, either byte for byte or in events of the gateway's own. So the
+//! timestamp can always be read from it, and counting the timestamps counts the upstream's events.
+//! Each event is a chunk of its own, as from a server that writes tokens.
 
 use crate::upload;
 
 /// The text before each timestamp; it occurs nowhere else in a stream.
 pub(crate) const MARK: u8 = b'@';
 
-/// Digits of a moment: those of the largest `u64`.
+/// Digits of a timestamp: those of the largest `u64`.
 pub(crate) const DIGITS: usize = 20;
 
-/// nginx heeds the last line as if it were configured with `proxy_buffering off`.
+/// nginx treats the last line like the setting `proxy_buffering off`.
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
     x-request-id: bench\r\ntransfer-encoding: chunked\r\nx-accel-buffering: no\r\n\r\n";
 
@@ -36,8 +36,8 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// A stream of the compatible protocol whose events have `length` bytes, or as few as they can, and
-    /// that ends with `bill` where it is asked for.
+    /// A stream of the compatible protocol whose events have `length` bytes, or as few as possible,
+    /// and that ends with `bill` if it is requested.
     pub(crate) fn new(length: usize, bill: Bill) -> Self {
         let opening = format!(
             r#"{{"id":"chatcmpl-bench","object":"chat.completion.chunk","model":"{}","choices":"#,
@@ -69,7 +69,7 @@ impl Script {
         }
     }
 
-    /// How a stream begins: its head and its first event, sent at `now`.
+    /// The beginning of a stream: its head and its first event, sent at `now`.
     pub(crate) fn beginning(&self, now: u64) -> Vec<u8> {
         [HEAD, &self.events(1, now)].concat()
     }
@@ -81,7 +81,7 @@ impl Script {
         event.repeat(count)
     }
 
-    /// How a stream ends.
+    /// The end of a stream.
     pub(crate) fn end(&self, tells_bill: bool) -> &[u8] {
         if tells_bill { &self.end_with_bill } else { &self.end }
     }
@@ -91,7 +91,7 @@ fn event(data: &str) -> String {
     format!("data: {data}\n\n")
 }
 
-/// An event in a chunk.
+/// An event as a chunk.
 fn framed(data: &str) -> Vec<u8> {
     let event = event(data);
     format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()

@@ -1,8 +1,8 @@
 //! The measured subjects: the gateway, nginx as a bare proxy, and a direct connection.
 //!
-//! The gateway runs as it would in earnest, with a key, a cap that binds, metrics, log lines of
+//! The gateway runs as in production, with a key, a cap that takes effect, metrics, log lines of
 //! level info into a file and an SQLite database; only the vendor's rate limits are lifted. nginx
-//! does the least that a hop can do: it passes bytes on and looks at none.
+//! does the minimum of a hop: it passes bytes on without parsing them.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,43 +22,43 @@ use crate::terminal::Failure;
 use crate::upload::{self, Form, Upload};
 use crate::upstream::Manner;
 
-/// How long a program may take until it answers.
+/// The timeout for a program's start.
 const START: Duration = Duration::from_secs(20);
 
 /// The compatible protocol's path, at DashScope and at the gateway.
 pub(crate) const COMPATIBLE: &str = "/compatible-mode/v1/chat/completions";
 
-/// Where things run and where their files lie.
+/// The cores and the directory of the run.
 #[derive(Debug)]
 pub(crate) struct Rig {
     directory: TempDir,
     /// The core of the gateway or nginx.
     subject_core: Option<usize>,
-    /// The core that load and upstream share.
+    /// The core of load and upstream.
     load_core: Option<usize>,
 }
 
-/// Something that answers, and how it is to be asked.
+/// A measured server, and the form of its requests.
 #[derive(Debug)]
 pub(crate) struct Subject {
-    /// What the table calls it.
+    /// Its name in the table.
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// Where its metrics are; none where it has none.
+    /// The address of its metrics; `None` if it has none.
     pub(crate) metrics: Option<SocketAddr>,
     path: &'static str,
     /// The header line with its key.
     pub(crate) authorization: String,
     /// The posted body.
     pub(crate) form: Form,
-    /// What its answer must contain.
+    /// A text that its answer must contain.
     expected: String,
-    /// The measured process; `None` where load and upstream are connected directly.
+    /// The measured process; `None` if load and upstream are connected directly.
     pub(crate) process: Option<Rc<Process>>,
 }
 
 impl Rig {
-    /// A rig over a new directory that is removed in the end.
+    /// A rig with a new directory, which is removed at the end.
     pub(crate) fn new(
         uploads: &[Upload],
         subject_core: Option<usize>,
@@ -84,7 +84,7 @@ impl Rig {
         Ok((process, address))
     }
 
-    /// The way without anything between.
+    /// The direct connection.
     pub(crate) fn direct(upstream: SocketAddr) -> Subject {
         Subject::of_json("direct", upstream, None)
     }
@@ -101,12 +101,12 @@ impl Rig {
         Ok(Subject::of_json("nginx", address, Some(process)))
     }
 
-    /// Starts the gateway with room for all that is asked at once.
+    /// Starts the gateway with capacity for all concurrent requests.
     pub(crate) fn gateway(&self, program: &Path, upstream: SocketAddr) -> Result<Subject, Failure> {
         self.gateway_with(program, upstream, &[])
     }
 
-    /// The same with more settings, as variables of the environment.
+    /// The same with more settings, as environment variables.
     pub(crate) fn gateway_with(
         &self,
         program: &Path,
@@ -131,9 +131,9 @@ impl Rig {
         self.gateway_in(program, upstream, [ROOM, more], with_settings)
     }
 
-    /// Starts the gateway, with a tenant and a key that its own commands make; the lines are of its
-    /// section `[server]` and what stands at the end of its configuration, and `around` may put its command
-    /// into another.
+    /// Starts the gateway, with a tenant and a key that its own commands create. The lines go to
+    /// its section `[server]` and to the end of its configuration, and `around` may wrap its
+    /// command in another.
     pub(crate) fn gateway_in(
         &self,
         program: &Path,
@@ -169,7 +169,7 @@ impl Rig {
         })
     }
 
-    /// Makes another tenant without limits of its own; its key.
+    /// Creates another tenant without limits. Returns its key.
     pub(crate) fn tenant(
         &self,
         subject: &Subject,
@@ -188,7 +188,7 @@ impl Rig {
         self.file(&format!("gateway-{}.toml", gateway.port()))
     }
 
-    /// What a gateway has at `path`.
+    /// The gateway's answer at `path`.
     pub(crate) fn get(subject: &Subject, path: &str) -> Result<String, Failure> {
         let mut connection = Connection::open(subject.address)?;
         let key = &subject.authorization;
@@ -202,11 +202,11 @@ impl Rig {
         Ok(answer)
     }
 
-    /// What a gateway's own audit of its ledger says.
+    /// The output of a gateway's own audit of its ledger.
     ///
     /// # Errors
     ///
-    /// Where an account is not what its entries say.
+    /// An account differs from its entries.
     pub(crate) fn audit(&self, subject: &Subject, program: &Path) -> Result<String, Failure> {
         let config = self.config_of(subject.address);
         let audit = Command::new(program).arg("--config").arg(config).arg("audit").output()?;
@@ -214,7 +214,7 @@ impl Rig {
         if audit.status.success() { Ok(told) } else { Err(told.into()) }
     }
 
-    /// Sends one request and checks the answer, so that the right work is measured afterwards.
+    /// Sends one request and checks the answer, to ensure that the intended work is measured.
     pub(crate) fn check(&self, subject: &Subject, upload: &Upload) -> Result<(), Failure> {
         let body = fs::read(self.body(upload, subject.form))?;
         let mut connection = Connection::open(subject.address)?;
@@ -227,7 +227,7 @@ impl Rig {
         Ok(())
     }
 
-    /// Loads `subject` with what the cell asks, for `seconds`.
+    /// Loads `subject` as the cell defines, for `seconds`.
     pub(crate) fn load(
         &self,
         subject: &Subject,
@@ -242,7 +242,7 @@ impl Rig {
         output(command.args(["--seconds", &seconds.to_string()]))?.parse()
     }
 
-    /// The beginning of a command in a role that asks.
+    /// The first arguments of a command in a role that sends requests.
     pub(crate) fn asking(&self, role: &str, address: SocketAddr) -> io::Result<Command> {
         let mut command = process::on_core(self.load_core, env::current_exe()?.as_os_str());
         command.args([role, "--address", &address.to_string()]);
@@ -253,7 +253,7 @@ impl Rig {
         self.file(&format!("{}.{}", upload.name.replace(' ', "-"), form.extension()))
     }
 
-    /// Where a file of this name lies.
+    /// The path of a file in the directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -273,7 +273,7 @@ impl Subject {
         }
     }
 
-    /// The same gateway, asked with the picture as the body.
+    /// The same gateway, with the picture as the body.
     pub(crate) fn asked_with_file(&self) -> Self {
         Self {
             name: self.name.clone(),
@@ -284,7 +284,7 @@ impl Subject {
         }
     }
 
-    /// The same gateway, asked with the picture in a form.
+    /// The same gateway, with the picture in a form.
     pub(crate) fn asked_with_multipart(&self) -> Self {
         Self {
             name: format!("{}, multipart", self.name),
@@ -296,7 +296,7 @@ impl Subject {
         }
     }
 
-    /// The same gateway, asked in the vendor's own words: the bytes that nginx passes on.
+    /// The same gateway, in the vendor's protocol: the bytes that nginx passes on.
     pub(crate) fn asked_as_vendor(&self) -> Self {
         Self {
             name: format!("{}, drop-in", self.name),
@@ -314,15 +314,15 @@ impl Subject {
     }
 }
 
-/// What the tables call the gateway at `path`.
+/// The name in the tables for the gateway at `path`.
 pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Room for all that is asked at once, here and in [`nginx_config`].
+/// Capacity for all concurrent requests, here and in [`nginx_config`].
 const ROOM: &str = "max_in_flight_requests = 2048\nmax_connections = 4096\n";
 
-/// The defaults but for `settings`, lines of the section `[server]`.
+/// The defaults except for `settings`, lines of the section `[server]`.
 fn gateway_config(
     directory: &Path,
     [address, metrics]: [SocketAddr; 2],
@@ -341,7 +341,7 @@ fn gateway_config(
     )
 }
 
-/// One worker, connections kept on both sides, no access log, and bodies passed on as they come.
+/// One worker, connections kept on both sides, no access log, and bodies passed on as received.
 fn nginx_config(directory: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
     let directory = directory.display();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -360,12 +360,12 @@ fn nginx_config(directory: &Path, address: SocketAddr, upstream: SocketAddr) -> 
     )
 }
 
-/// What a command prints, if it ends well.
+/// The output of a command, if it succeeds.
 fn output(command: &mut Command) -> Result<String, Failure> {
     printed(command.output()?)
 }
 
-/// What a program has printed, if it ended well.
+/// The output of a program, if it succeeded.
 pub(crate) fn printed(output: Output) -> Result<String, Failure> {
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into());

@@ -1,4 +1,4 @@
-//! The result as Markdown: medians, ratios, and what they depend on.
+//! The result as Markdown: medians, ratios, and the conditions.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -22,7 +22,7 @@ const HEAD: [&str; 12] = [
     "windows",
 ];
 
-/// Prints the circumstances and both tables.
+/// Prints the conditions and both tables.
 pub(crate) fn print(
     circumstances: &Circumstances,
     rows: &[Row],
@@ -88,7 +88,7 @@ fn cells(row: &Row, rows: &[Row]) -> [String; 12] {
     ]
 }
 
-/// Something that a window showed.
+/// A value of a window.
 type Figure = fn(&Window) -> f64;
 
 fn middle(row: &Row, figure: Figure) -> Option<f64> {
@@ -110,12 +110,12 @@ pub(crate) fn median(figures: impl Iterator<Item = f64>) -> Option<f64> {
     figures.get(figures.len() / 2).copied()
 }
 
-/// How many windows a row has, and how many more were void.
+/// The number of windows of a row, and of void ones.
 pub(crate) fn windows(counted: usize, void: usize) -> String {
     if void == 0 { counted.to_string() } else { format!("{counted}, {void} void") }
 }
 
-/// A figure to so many decimals; nothing where there is none.
+/// A figure with so many decimals; empty if there is none.
 pub(crate) fn shown(figure: Option<f64>, decimals: usize) -> String {
     figure.map_or_else(String::new, |figure| format!("{figure:.decimals$}"))
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::{self, Write as _};
 
-/// Why a role fails. It is only printed, so a message is enough.
+/// The reason why a role fails. It is only printed, so a message suffices.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Prints a line of the result.

@@ -1,25 +1,25 @@
 //! One picture in the three forms in which it is posted.
 //!
-//! The gateway's own path is given the file, by itself or in a form; its drop-in path is given JSON. Without a gateway, and through nginx, goes the JSON that the
-//! gateway would have made of it, byte for byte, so that the upstream receives the same in every
-//! case. The pictures differ in nothing but their bytes: all have the same width and height, so that
-//! the upstream may answer the same bill for each without looking, and the gateway, which compares
-//! bill and estimate, finds nothing to complain of.
+//! The gateway's own path gets the file, by itself or in a form; its drop-in path gets JSON. The
+//! direct connection and nginx get the JSON that the gateway would make from it, byte for byte, so
+//! that the upstream always receives the same. The pictures differ only in their bytes: all have
+//! the same width and height, so that the upstream can answer the same bill for each without
+//! reading it, and the gateway, which compares bill and estimate, finds no mismatch.
 
 /// The picture's sides in pixels.
 const WIDTH: u16 = 2048;
 /// The picture's sides in pixels.
 const HEIGHT: u16 = 2880;
 
-/// The cap of the tenant that asks: a quarter of the picture, so that the cap is at work and the
-/// sides are halved, to 1024 × 1440.
+/// The cap of the tenant: a quarter of the picture, so that the cap takes effect and the sides are
+/// halved, to 1024 × 1440.
 pub(crate) const MAX_PIXELS: u32 = 1024 * 1440;
 
-/// What the capped picture costs: a token for each cell of 32 × 32 pixels, and two (Model Studio,
+/// The cost of the capped picture: a token for each cell of 32 × 32 pixels, and two (Model Studio,
 /// "Text extraction (Qwen-OCR)").
 pub(crate) const IMAGE_TOKENS: u32 = MAX_PIXELS / (32 * 32) + 2;
 
-/// The least that a picture is read at, by the gateway's default configuration.
+/// The minimum pixels at which a picture is read, by the gateway's default configuration.
 const MIN_PIXELS: u32 = 3072;
 
 /// The model, by the gateway's default configuration.
@@ -40,7 +40,7 @@ const MULTIPART: &str = "multipart/form-data; boundary=------------------------g
 /// A picture of one of the measured sizes.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    /// The size, as the table names it.
+    /// The name of the size in the table.
     pub(crate) name: &'static str,
     /// The JPEG.
     pub(crate) file: Vec<u8>,
@@ -49,18 +49,18 @@ pub(crate) struct Upload {
 /// The form in which a picture is posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// The file as it is.
+    /// The file itself.
     File,
-    /// The file in `multipart/form-data`, as curl's `-F` and every form of a browser send it.
+    /// The file in `multipart/form-data`, as sent by curl's `-F` and by browsers.
     Multipart,
-    /// The JSON that the gateway would make of it.
+    /// The JSON that the gateway would make from it.
     Json,
 }
 
 impl Form {
     pub(crate) const ALL: [Self; 3] = [Self::File, Self::Multipart, Self::Json];
 
-    /// What the name of its file ends with.
+    /// The suffix of its file name.
     pub(crate) const fn extension(self) -> &'static str {
         match self {
             Self::File => "jpeg",
@@ -88,12 +88,12 @@ impl Form {
     }
 }
 
-/// Whether a stream is asked to include its usage.
+/// Whether a stream is requested to include its usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Billing {
-    /// It is.
+    /// It is requested.
     Told,
-    /// It is not, so that a gateway has to hide what it needs to know.
+    /// It is not requested, so that a gateway must request it and hide it from the caller.
     Hidden,
 }
 
@@ -114,13 +114,13 @@ impl Upload {
         base64_simd::STANDARD.encode_to_string(&self.file)
     }
 
-    /// The JSON that the gateway makes of the file.
+    /// The JSON that the gateway makes from the file.
     pub(crate) fn json(&self) -> Vec<u8> {
         self.json_with("")
     }
 
-    /// The same JSON, asking for a stream: the gateway passes it on unchanged if it asks for the usage,
-    /// and otherwise adds that request.
+    /// The same JSON with a request for a stream: the gateway passes it on unchanged if it includes
+    /// the usage, and otherwise adds that option.
     pub(crate) fn stream_json(&self, bill: Billing) -> Vec<u8> {
         self.json_with(match bill {
             Billing::Told => r#","stream":true,"stream_options":{"include_usage":true}"#,
@@ -149,8 +149,8 @@ impl Upload {
     }
 }
 
-/// A JPEG of exactly `bytes` bytes whose header is in order and whose picture is noise: nobody on
-/// the way decodes it. The same for the same length.
+/// A JPEG of exactly `bytes` bytes with a valid header and noise as its picture: no hop decodes it.
+/// It is the same for the same length.
 fn jpeg(bytes: usize) -> Vec<u8> {
     let mut file = vec![0xff, 0xd8];
     segment(&mut file, 0xe0, b"JFIF\0\x01\x01\0\0\x01\0\x01\0\0");

@@ -1,13 +1,13 @@
-//! A stand-in for DashScope that costs as little as can be.
+//! An emulation of DashScope with minimal cost.
 //!
-//! Both protocols are answered with a fixed text and a fixed bill, and bodies are dropped by the
-//! kernel unread, since every cycle spent here is one less for the load on the same core. Only the
-//! first body of each length is looked at: it must hold a whole JPEG in Base64, or the answer is
-//! 400 and the measurement ends. A gateway that loses or garbles pictures cannot look fast here.
-//! That look also tells whether a stream is asked for, which bodies of one length agree on.
+//! Both protocols are answered with a fixed text and a fixed bill, and the kernel drops bodies
+//! unread, since every cycle spent here is one less for the load on the same core. Only the first
+//! body of each length is checked: it must hold a whole JPEG in Base64, or the answer is 400 and
+//! the measurement ends. So a gateway that loses or damages pictures cannot appear fast. That check
+//! also determines whether a stream is requested, which is equal for all bodies of one length.
 //!
-//! A thread for each connection, a thousand slow streams included: one that sleeps costs a stack of a
-//! few pages, and to wake it costs what any timer would.
+//! Each connection has a thread, even for a thousand slow streams: a sleeping thread costs a stack
+//! of a few pages, and waking it costs as much as any timer.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,7 +23,7 @@ use crate::script::{Bill, Script};
 use crate::terminal::Failure;
 use crate::{clock, upload};
 
-/// What the native protocol's path begins with; every other path is the compatible protocol's.
+/// The prefix of the native protocol's path; every other path is the compatible protocol's.
 const NATIVE: &str = "/api/v1/services/";
 
 /// Tokens billed for the prompt around a picture.
@@ -32,12 +32,12 @@ pub(crate) const TEXT_TOKENS: u32 = 22;
 /// Tokens billed for an answer.
 pub(crate) const OUTPUT_TOKENS: u32 = 300;
 
-/// About a page of text, as tokens go: 300 for some 1,200 characters.
+/// About a page of text: 300 tokens for some 1,200 characters.
 const LINE: &str = "Line of a scanned page, 4711, with words and figures: 12.50 EUR. ";
 
 #[derive(Debug, Args)]
 pub(crate) struct UpstreamArgs {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long)]
     listen: SocketAddr,
     #[command(flatten)]
@@ -53,33 +53,33 @@ pub(crate) struct UpstreamArgs {
     output_tokens: u32,
 }
 
-/// How it answers.
+/// The behaviour of its answers.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Manner {
-    /// How long to wait before each answer, in milliseconds
+    /// Delay of each answer, in milliseconds
     #[arg(long, default_value_t = Self::PLAIN.delay_ms)]
     pub(crate) delay_ms: u64,
     /// Events with text in a stream
     #[arg(long, default_value_t = Self::PLAIN.events)]
     pub(crate) events: usize,
-    /// Bytes of each
+    /// Bytes of each event
     #[arg(long, default_value_t = Self::PLAIN.event_bytes)]
     pub(crate) event_bytes: usize,
-    /// Events that are sent at once, but for the first, which is sent alone
+    /// Events that are sent at once, except for the first, which is sent alone
     #[arg(long, default_value_t = Self::PLAIN.together)]
     pub(crate) together: usize,
-    /// From one sending to the next, in milliseconds
+    /// Time between two sendings, in milliseconds
     #[arg(long, default_value_t = Self::PLAIN.interval_ms)]
     pub(crate) interval_ms: u64,
 }
 
 impl Manner {
-    /// At once, and a stream event by event as fast as it goes. An event is about as long as DashScope's
-    /// of one token.
+    /// Immediately, and a stream event by event at full speed. An event is about as long as
+    /// DashScope's of one token.
     pub(crate) const PLAIN: Self =
         Self { delay_ms: 0, events: 20, event_bytes: 200, together: 1, interval_ms: 0 };
 
-    /// The manner as it is typed.
+    /// The behaviour as command-line arguments.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let Self { delay_ms, events, event_bytes, together, interval_ms } = self;
         vec![
@@ -103,17 +103,17 @@ pub(crate) fn run(arguments: &UpstreamArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The answers, made beforehand.
+/// The prepared answers.
 struct Upstream {
     compatible: Vec<u8>,
     native: Vec<u8>,
     script: Script,
     manner: Manner,
-    /// What bodies of a length ask for, of which one was found to be in order.
+    /// The request form of bodies of one length, of which one was checked.
     seen: Mutex<HashMap<usize, Wanted>>,
 }
 
-/// What a body asks for.
+/// The request form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Whole,
@@ -164,7 +164,7 @@ impl Upstream {
         Ok(())
     }
 
-    /// Takes a body in; none where it is not in order.
+    /// Receives a body; `None` if it is invalid.
     fn look(&self, connection: &mut Connection, length: usize) -> io::Result<Option<Wanted>> {
         let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&length).copied();
         if known.is_some() {
@@ -202,7 +202,7 @@ impl Upstream {
 
 impl Wanted {
     fn by(body: &[u8]) -> Self {
-        // Base64 has no quotes, so this is found in no picture.
+        // Base64 has no quotes, so no picture contains this.
         let says = |text: &str| body.windows(text.len()).any(|window| window == text.as_bytes());
         if says(r#""stream":true"#) {
             Self::Stream { tells_bill: says(r#""include_usage":true"#) }

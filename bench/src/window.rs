@@ -1,7 +1,7 @@
 //! One size at one concurrency: every subject in turn, window after window.
 //!
-//! The first of one round is the last of the next, so that the machine's moods meet all subjects
-//! alike. A window with an error is void and counted as such.
+//! The first subject of one round is the last of the next, so that slow changes of the machine's
+//! load affect all subjects alike. A window with an error is void and counted as such.
 
 use crate::cell::Cell;
 use crate::circumstances::Pace;
@@ -23,34 +23,34 @@ pub(crate) struct Row {
     pub(crate) connections: usize,
     /// The windows without an error.
     pub(crate) windows: Vec<Window>,
-    /// How many had one.
+    /// The number of windows with an error.
     pub(crate) void: usize,
 }
 
 /// The measurements of one window.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
-    /// The load's view.
+    /// The measurements of the load.
     pub(crate) outcome: Outcome,
-    /// The subject's; none where it is no process.
+    /// The measurements of the subject; `None` if it is no process.
     pub(crate) cost: Option<Cost>,
 }
 
-/// What a window cost its subject.
+/// The cost of a window to its subject.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     /// CPU time of each request, in milliseconds.
     pub(crate) cpu_ms: f64,
-    /// The most resident bytes.
+    /// The peak of resident memory in bytes.
     pub(crate) peak: u64,
 }
 
-/// Whose window it is, round after round.
+/// The subjects of the windows, round after round.
 pub(crate) fn in_turn(rounds: usize, subjects: usize) -> impl Iterator<Item = usize> {
     (0..rounds).flat_map(move |round| (0..subjects).map(move |place| (round + place) % subjects))
 }
 
-/// Measures every subject; the rows are in the subjects' order.
+/// Measures every subject. The rows are in the subjects' order.
 pub(crate) fn measure(
     cell: &Cell<'_>,
     rig: &Rig,

@@ -1,7 +1,7 @@
-//! Where the image of a request comes from: its data URL, or an address that is known here.
+//! Resolves the image of a request: a data URL, or an address that this emulator hosts.
 //!
-//! Nothing is ever fetched. A test or an upload can put a file at an `http`, `https` or `oss` address,
-//! whose bytes alone then say what they are; every other address is answered as a download that failed.
+//! Nothing is ever fetched. A test or an upload can put a file at an `http`, `https` or `oss` address, and its bytes
+//! alone determine its type. For any other address the answer is that the download failed.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::head::is_enabled;
 use crate::picture::{Picture, Unreadable};
 use crate::world::World;
 
-/// Bytes of the longest data URL, as the service's own message names it.
+/// The longest data URL in bytes, as the service's own message states it.
 const LONGEST_DATA_URL: usize = 10_485_760;
 
 /// The addresses that one request may use.
@@ -34,11 +34,11 @@ impl Addresses {
         Self { world: Arc::clone(world), resolves_oss }
     }
 
-    /// Opens an image and notes its kind.
+    /// Opens an image and records its kind.
     ///
     /// # Errors
     ///
-    /// The refusal of an address that is none or leads nowhere, and of bytes that are not an image.
+    /// The refusal of an address that is invalid or not hosted, and of bytes that are not an image.
     pub(crate) fn open(&self, url: &str, seen: &mut ImageSeen) -> Result<Picture, Refusal> {
         match scheme(url).as_str() {
             "data" => open_data_url(url, seen),

@@ -1,4 +1,4 @@
-//! An answer before a protocol writes it, and the parts of a stream.
+//! An answer in a protocol-independent form, and the parts of a stream.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::usage::Usage;
 /// The fewest bytes of text in one event of a stream.
 const SMALLEST_PIECE: usize = 4;
 
-/// About the most events into which a text is split.
+/// The approximate maximum number of events into which a text is split.
 const MOST_PIECES: usize = 200;
 
 /// The model's answer.
@@ -24,7 +24,7 @@ pub(crate) struct Answer {
     pub(crate) states_usage: bool,
 }
 
-/// An answer written out, ready to be sent.
+/// An answer in its protocol, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -34,7 +34,7 @@ pub(crate) struct Reply {
 /// The body of a reply.
 #[derive(Debug)]
 pub(crate) enum ReplyBody {
-    /// All at once, with its length in the head.
+    /// A whole body, with its length in the head.
     Json(Bytes),
     /// Server-sent events, each with its blank line.
     Events(Vec<Bytes>),
@@ -52,8 +52,8 @@ impl Reply {
     }
 }
 
-/// The text in the pieces in which a stream sends it. The service sends a token at a time; a long text
-/// goes in larger pieces here, so that cumulative events do not grow with its square.
+/// The text in the pieces in which a stream sends it. The service sends a token at a time; here a long text has larger
+/// pieces, so that cumulative events do not grow quadratically.
 pub(crate) fn pieces(text: &str) -> Vec<&str> {
     let size = SMALLEST_PIECE.max(text.len() / MOST_PIECES);
     let mut rest = text;

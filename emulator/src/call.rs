@@ -13,45 +13,44 @@ use crate::usage::Usage;
 pub struct Call {
     /// Its number, from 1, in order of arrival.
     pub sequence: u64,
-    /// The id that its answer carries.
+    /// The id in its answer.
     pub request_id: String,
-    /// The path that was called.
+    /// The requested path.
     pub path: String,
     /// The last four characters of the API key.
     pub key_suffix: String,
-    /// The names of the headers that came with it, in lower case.
+    /// The names of the request's headers, in lower case.
     pub headers: Vec<String>,
-    /// The values of those headers that choose the form of the answer or name the client, and are no
-    /// secret: `accept`, `content-type`, `user-agent`, `x-dashscope-sse`,
-    /// `x-dashscope-ossresourceresolve`.
+    /// The values of the headers that select the form of the answer or identify the client, and are not secret:
+    /// `accept`, `content-type`, `user-agent`, `x-dashscope-sse`, `x-dashscope-ossresourceresolve`.
     pub header_values: BTreeMap<String, String>,
-    /// The model that was asked for.
+    /// The requested model.
     pub model: Option<String>,
-    /// The built-in task that was asked for.
+    /// The requested built-in task.
     pub task: Option<String>,
-    /// Whether the answer was to be streamed.
+    /// Whether a stream was requested.
     pub stream: bool,
-    /// Whether a prompt that is not empty came with it.
+    /// Whether the request had a prompt that is not empty.
     pub prompt: bool,
-    /// The limit of output tokens that was asked for.
+    /// The requested limit of output tokens.
     pub max_tokens: Option<u64>,
     /// The images of all messages, in order.
     pub images: Vec<ImageSeen>,
     /// Whether a scripted fault hit it.
     pub faulted: bool,
-    /// The status that was answered; none while it is under way, and where no head was sent.
+    /// The status of the answer; `None` while the call is in progress, or if no head was sent.
     pub status: Option<u16>,
     /// The usage billed for it.
     pub billed: Option<Usage>,
-    /// Whether the answer was handed to the connection to its last byte.
+    /// Whether the whole answer was passed to the connection.
     pub delivered: bool,
-    /// The body of the request, byte for byte, where [`Options::keep_bodies`] says so. Bodies of all
-    /// calls are kept up to 256 MiB; the oldest make room, both of a call at once, and are empty then.
+    /// The body of the request, byte for byte, if [`Options::keep_bodies`] is set. The bodies of all calls are kept up
+    /// to 256 MiB. Beyond that, the oldest calls lose both bodies, which are then empty.
     ///
     /// [`Options::keep_bodies`]: crate::Options::keep_bodies
     #[serde(skip)]
     pub request_body: Bytes,
-    /// The body of the answer as far as it was handed to the connection, kept like that of the request.
+    /// The part of the answer's body that was passed to the connection, kept like that of the request.
     #[serde(skip)]
     pub response_body: Vec<u8>,
     /// Whether the bodies are still kept.
@@ -69,16 +68,16 @@ impl Call {
     }
 }
 
-/// One image as it came.
+/// One image as it was received.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ImageSeen {
-    /// The media type that its data URL declared.
+    /// The media type in its data URL.
     pub media_type: Option<String>,
-    /// Its size in bytes, decoded; zero where an address led nowhere.
+    /// Its decoded size in bytes; zero if its address is not hosted.
     pub bytes: usize,
-    /// Its width in pixels as it is to be seen, where its header could be read.
+    /// Its width in pixels after orientation, if its header could be read.
     pub width: Option<u32>,
-    /// Its height in pixels as it is to be seen, where its header could be read.
+    /// Its height in pixels after orientation, if its header could be read.
     pub height: Option<u32>,
     /// `min_pixels` inside `image_url`.
     pub min_pixels_inside: Option<i64>,

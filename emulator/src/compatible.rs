@@ -1,8 +1,8 @@
 //! The OpenAI-compatible protocol: chat completions, plain and streamed.
 //!
-//! Shapes are those of the vendor's page "Qwen-OCR API reference". Built-in tasks do not exist on this
-//! protocol, so `ocr_options` is not read. `min_pixels` and `max_pixels` are read both beside
-//! `image_url`, where the reference has them, and inside it, where other pages of the vendor do.
+//! Shapes follow the vendor's page "Qwen-OCR API reference". This protocol has no built-in tasks, so `ocr_options` is
+//! not read. `min_pixels` and `max_pixels` are read both beside `image_url`, their place in the reference, and inside
+//! it, their place in other pages of the vendor.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ fn unexpected_item() -> Refusal {
     Refusal::invalid_content("Unexpected item type in content.")
 }
 
-/// Writes an answer as the request wanted it.
+/// Writes an answer in the requested form.
 pub(crate) fn reply(answer: &Answer, ask: &Ask, id: &str, created: u64) -> Reply {
     let head = Head { id, created, model: answer.model };
     if ask.stream {
@@ -106,7 +106,7 @@ pub(crate) fn models(created: u64) -> Value {
     json!({ "object": "list", "data": list })
 }
 
-/// What every chunk of a stream repeats.
+/// The members that every chunk of a stream repeats.
 struct Head<'a> {
     id: &'a str,
     created: u64,

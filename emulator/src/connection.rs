@@ -1,9 +1,9 @@
-//! Connections, served by hand so that a scripted fault can reset one.
+//! Connections, served without a framework so that a scripted fault can reset one.
 //!
-//! A close marks a regular end. A reset marks a failure: a client sees one when a machine dies. The kernel
-//! sends a reset when a socket with a linger time of zero is dropped. A [`Wire`] requests this, and the
-//! [`Line`] under the HTTP connection sets the linger time when it is dropped. The wire also reports when
-//! all data written so far has been flushed: a cut body must be sent up to the cut first.
+//! A close marks a regular end. A reset marks a failure: a client sees one when a machine dies. The kernel sends a
+//! reset when a socket with a linger time of zero is dropped. A [`Wire`] requests this, and the [`Line`] under the HTTP
+//! connection sets the linger time when it is dropped. The wire also reports when all data written so far has been
+//! flushed: a cut body must be sent up to the cut first.
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,17 +40,17 @@ struct WireState {
 }
 
 impl Wire {
-    /// Lets the connection end with a reset.
+    /// Requests that the connection ends with a reset.
     pub(crate) fn reset(&self) {
         self.state().reset = true;
     }
 
-    /// How often everything written was out.
+    /// The number of complete flushes.
     pub(crate) fn flushes(&self) -> u64 {
         self.state().flushes
     }
 
-    /// Ready when everything was out more often than `before`.
+    /// Completes when there were more flushes than `before`.
     pub(crate) fn poll_flushed_since(&self, before: u64, context: &Context<'_>) -> Poll<()> {
         let mut state = self.state();
         if state.flushes > before {
@@ -73,7 +73,7 @@ impl Wire {
     }
 }
 
-/// Accepts connections until it is dropped; they are dropped with it.
+/// Accepts connections until it is dropped; the connections are then dropped too.
 pub(crate) async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
@@ -82,7 +82,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router) {
                 Ok((stream, _)) => {
                     connections.spawn(converse(stream, router.clone()));
                 }
-                // Out of file descriptors, most likely: some are returned as calls end.
+                // Most likely there are no file descriptors left. Some are freed as calls end.
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -121,11 +121,11 @@ async fn converse(stream: TcpStream, router: Router) {
             Ok(response)
         }
     });
-    // A connection that breaks, by a fault or by its client, needs no one's attention.
+    // A connection that breaks, by a fault or by its client, needs no handling.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(line), service).await;
 }
 
-/// A TCP stream that ends as its wire says.
+/// A TCP stream that ends as its wire requests.
 #[derive(Debug)]
 struct Line {
     stream: TcpStream,
@@ -135,7 +135,7 @@ struct Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.wire.state().reset {
-            // Where even this fails the socket is gone already.
+            // If even this fails, the socket is already closed.
             let _ = self.stream.set_zero_linger();
         }
     }
@@ -172,7 +172,7 @@ impl AsyncWrite for Line {
         self.stream.is_write_vectored()
     }
 
-    /// HTTP flushes only when its own buffer is empty, which makes this the sign that all is out.
+    /// HTTP flushes only when its own buffer is empty, so a flush means that all data was sent.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if flushed.is_ready() {

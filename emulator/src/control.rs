@@ -1,4 +1,4 @@
-//! The control API: faults in, calls and the bill out, for tests in other languages and for people.
+//! The control API: it takes faults and returns calls and the bill, for tests in other languages and for people.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::head::query_value;
 use crate::service::Service;
 
-/// Bytes of the longest body: a hosted file, or a recorded answer in a fault.
+/// The longest body in bytes: a hosted file, or a recorded answer in a fault.
 const LONGEST_BODY: usize = 100 * 1024 * 1024;
 
 /// The routes under `/__emulator`.

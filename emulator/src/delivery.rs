@@ -1,4 +1,4 @@
-//! The body of an answer on its way out: whole and at once, paced, or ended where a fault says.
+//! The transmission of an answer's body: at once, paced, or ended early by a fault.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,11 +17,11 @@ use crate::world::Ticket;
 #[derive(Debug)]
 pub(crate) struct Delivery {
     chunks: VecDeque<Bytes>,
-    /// The length that the head promises; none for a stream.
+    /// The length in the head; `None` for a stream.
     promised: Option<u64>,
     /// Time between two chunks.
     interval: Duration,
-    /// The wait for the next chunk, where one is due.
+    /// The wait for the next chunk, if it is not due yet.
     pause: Option<Pin<Box<Sleep>>>,
     ending: Ending,
     ticket: Ticket,
@@ -30,9 +30,9 @@ pub(crate) struct Delivery {
 /// How a delivery ends.
 #[derive(Debug)]
 enum Ending {
-    /// With its last byte.
+    /// After the last byte.
     Whole,
-    /// In order, though not all was sent.
+    /// In order, though not all data was sent.
     Early,
     /// Never: the connection stays open.
     Stalled,
@@ -41,7 +41,7 @@ enum Ending {
 }
 
 impl Delivery {
-    /// A body that is sent whole, its length in the head.
+    /// A body that is sent at once, with its length in the head.
     pub(crate) fn sized(body: Bytes, ticket: Ticket) -> Self {
         let promised = Some(body.len() as u64);
         Self { promised, ..Self::stream(vec![body], ticket) }
@@ -60,13 +60,13 @@ impl Delivery {
         }
     }
 
-    /// Waits so long between the events of a stream.
+    /// Waits between the events of a stream.
     #[must_use]
     pub(crate) fn paced(self, interval: Duration) -> Self {
         Self { interval, ..self }
     }
 
-    /// Keeps the promised length and resets the connection after `bytes`; a shorter body is sent whole.
+    /// Declares the full length and resets the connection after `bytes`; a shorter body is sent whole.
     #[must_use]
     pub(crate) fn cut_at(mut self, bytes: u64, wire: &Wire) -> Self {
         if self.shorten(bytes) {
@@ -75,7 +75,7 @@ impl Delivery {
         self
     }
 
-    /// Keeps the promised length and sends nothing after `bytes`, not even the end of the body.
+    /// Declares the full length and sends nothing after `bytes`, not even the end of the body.
     #[must_use]
     pub(crate) fn stalled_at(mut self, bytes: u64) -> Self {
         self.shorten(bytes);
@@ -83,7 +83,7 @@ impl Delivery {
         self
     }
 
-    /// Ends in order after `bytes`, with no length promised; a shorter body is sent whole.
+    /// Ends in order after `bytes`, without a declared length; a shorter body is sent whole.
     #[must_use]
     pub(crate) fn ended_at(mut self, bytes: u64) -> Self {
         if self.shorten(bytes) {

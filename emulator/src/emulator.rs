@@ -25,7 +25,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// [`StartError`] where the address is taken or Tesseract or one of its languages is missing.
+    /// [`StartError`] if the address is taken or Tesseract or one of its languages is missing.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let listen = options.listen;
         let bound = connection::bind(listen).await;
@@ -43,13 +43,13 @@ impl Emulator {
         format!("http://{}", self.address)
     }
 
-    /// The faults set for it and the calls it has received.
+    /// The faults and the recorded calls of the emulator.
     pub fn world(&self) -> Arc<World> {
         Arc::clone(&self.world)
     }
 
-    /// Stops at once: connections are closed, and answers under way are lost. A reading that has begun
-    /// still ends on its own and is billed, as the service would.
+    /// Stops at once: connections are closed, and answers in progress are lost. An OCR run in progress still finishes
+    /// and is billed, as at the service.
     pub async fn stop(mut self) {
         self.serving.shutdown().await;
     }

@@ -1,12 +1,11 @@
-//! Refusals: the vendor's error codes, and which status and message come with each.
+//! Refusals: the vendor's error codes with their statuses and messages.
 //!
-//! The codes, statuses and messages are those of the vendor's page "Error messages". The two protocols
-//! spell the same situation differently; a [`Refusal`] carries both spellings, and each protocol writes
-//! its own.
+//! The codes, statuses and messages are those of the vendor's page "Error messages". The two protocols spell the same
+//! situation differently; a [`Refusal`] has both spellings, and each protocol writes its own.
 
 use std::borrow::Cow;
 
-/// An error answer, before it is written in one of the two protocols.
+/// An error answer, independent of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// The HTTP status.
@@ -15,12 +14,12 @@ pub(crate) struct Refusal {
     pub(crate) code: Cow<'static, str>,
     /// The code's line in the table.
     row: Option<&'static Row>,
-    /// The message, where it differs from the table's.
+    /// The message, if it differs from the table's.
     message: Option<Cow<'static, str>>,
 }
 
 impl Refusal {
-    /// The refusal that belongs to a code of either protocol.
+    /// The refusal for a code of either protocol.
     ///
     /// A code that is not in the table keeps its name, with a status guessed from its prefix.
     pub(crate) fn of_code(code: &str) -> Self {
@@ -38,7 +37,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal that an HTTP status usually carries.
+    /// The usual refusal for an HTTP status.
     pub(crate) fn of_status(status: u16) -> Self {
         let code = match status {
             401 => "InvalidApiKey",
@@ -55,12 +54,12 @@ impl Refusal {
         Self { status, ..Self::of_code(code) }
     }
 
-    /// A field, a range or the JSON is wrong.
+    /// A field, a range or the JSON is invalid.
     pub(crate) fn invalid_parameter(message: impl Into<Cow<'static, str>>) -> Self {
         Self::of_code("InvalidParameter").with_message(message)
     }
 
-    /// An image or a content item is wrong: the model behind the endpoint said so.
+    /// An image or a content item is invalid, as reported by the model behind the endpoint.
     pub(crate) fn invalid_content(message: &str) -> Self {
         Self::invalid_parameter(format!("<400> InternalError.Algo.InvalidParameter: {message}"))
     }
@@ -115,7 +114,7 @@ struct Row {
     compatible_message: Option<&'static str>,
 }
 
-/// A line whose compatible type is its compatible code, the commonest form.
+/// A line whose compatible type equals its compatible code, the most common form.
 const fn row(
     status: u16,
     code: &'static str,

@@ -1,15 +1,14 @@
-//! The size at which a model reads an image, and the tokens of that, from the vendor's published formula alone.
+//! The size at which a model reads an image, and its image tokens, from the vendor's published formula alone.
 //!
-//! Image tokens follow the Python sample on the page "Text extraction (Qwen-OCR)" step by step: sides
-//! are rounded to whole cells (half to even, as Python rounds), an image over `max_pixels` shrinks, one
-//! under `min_pixels` grows, and each image costs two markers on top of its cells. One guard is added:
-//! a shrinking side keeps at least one cell, as the open-source Qwen preprocessing does. The growing
-//! branch is left as documented.
+//! Image tokens follow the Python sample on the page "Text extraction (Qwen-OCR)" step by step: sides are rounded to
+//! whole cells (half to even, as Python rounds), an image over `max_pixels` shrinks, one under `min_pixels` grows, and
+//! each image costs two markers on top of its cells. One guard is added: a shrinking side keeps at least one cell, as
+//! the open-source Qwen preprocessing does. The enlarging branch follows the documentation unchanged.
 
 /// Vision markers around each image.
 const MARKERS: u64 = 2;
 
-/// The pixel limits that a caller asks for; none leaves the model's own.
+/// The pixel limits in a request; `None` means the model's own limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PixelLimits {
     /// The area below which an image is enlarged.
@@ -18,7 +17,7 @@ pub struct PixelLimits {
     pub max_pixels: Option<i64>,
 }
 
-/// How a model measures one image: cells are squares of `cell` pixels a side, areas are in pixels.
+/// A model's measurement of an image: cells are squares with sides of `cell` pixels, areas are in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) cell: u32,

@@ -1,4 +1,4 @@
-//! The settings in the headers and the address of a request.
+//! The options in the headers and the URL of a request.
 
 use axum::http::HeaderMap;
 
@@ -10,13 +10,13 @@ pub(crate) fn api_key(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
 }
 
-/// The first value of that name in the query of a URL, decoded.
+/// The first value with this name in the query of a URL, decoded.
 pub(crate) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query?.as_bytes());
     pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
 
-/// Whether one of the vendor's switches among the headers is on.
+/// Whether one of the vendor's switches in the headers is on.
 pub(crate) fn is_enabled(headers: &HeaderMap, name: &str) -> bool {
     headers.get(name).is_some_and(|value| value == "enable")
 }

@@ -1,17 +1,17 @@
-//! Files that have an address in the emulator: those a test hosts and those a client uploads.
+//! Hosted files: those that a test puts at an address and those that a client uploads.
 //!
-//! Nothing is ever fetched, so these are the only addresses that lead anywhere. The oldest files make
-//! room for new ones, so that neither a test nor a client can fill the memory.
+//! Nothing is ever fetched, so only these addresses resolve. The oldest files are removed for new ones, so that neither
+//! a test nor a client can fill the memory.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// How many files are held.
+/// The most hosted files.
 const MOST_FILES: usize = 1_000;
 
-/// Bytes of all files that are held.
+/// The most bytes of all hosted files.
 const MOST_BYTES: usize = 256 * 1024 * 1024;
 
 /// Files by their address.
@@ -28,7 +28,7 @@ struct Files {
 }
 
 impl Hosting {
-    /// Puts a file at an address, in the place of one that was there.
+    /// Puts a file at an address, replacing an earlier one.
     pub(crate) fn put(&self, address: String, file: Bytes) {
         let mut files = self.files();
         files.remove(&address);
@@ -40,13 +40,13 @@ impl Hosting {
         }
     }
 
-    /// The file at exactly that address.
+    /// The file at exactly this address.
     pub(crate) fn find(&self, address: &str) -> Option<Bytes> {
         let files = self.files();
         files.queue.iter().find(|(known, _)| known == address).map(|(_, file)| file.clone())
     }
 
-    /// Forgets all files.
+    /// Removes all files.
     pub(crate) fn clear(&self) {
         *self.files() = Files::default();
     }

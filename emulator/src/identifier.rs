@@ -1,7 +1,6 @@
-//! Identifiers that look like the vendor's: version 4 UUIDs.
+//! Identifiers in the vendor's form: version 4 UUIDs.
 //!
-//! They need to differ, not to be secret, so the standard library's seeded hasher is chance enough and
-//! saves a dependency.
+//! They must be unique, not secret, so the standard library's seeded hasher is random enough and saves a dependency.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +13,7 @@ pub(crate) struct Identifiers {
 }
 
 impl Identifiers {
-    /// One that was not made before.
+    /// A new identifier.
     pub(crate) fn next(&self) -> String {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let [high, low] = [&self.seeds[0], &self.seeds[1]].map(|seed| seed.hash_one(count));

@@ -1,5 +1,5 @@
-//! What happens between a request that could be read and the answer: the checks in the service's order,
-//! the images made ready, the reading, and the bill.
+//! Processes a readable request: the checks in the service's order, the preparation of the images, the OCR run, and the
+//! bill.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::usage::{Usage, output_tokens, within_tokens};
 ///
 /// # Errors
 ///
-/// The refusal that the service would answer. A refused call costs nothing.
+/// The service's refusal. A refused call costs nothing.
 pub(crate) async fn infer(
     service: &Service,
     ask: &Arc<Ask>,
@@ -58,7 +58,7 @@ pub(crate) async fn infer(
     Ok(Answer {
         model: model.name,
         text: text.to_owned(),
-        // A list that was cut off could not be parsed by the service either.
+        // The service could not parse a list that was cut off either.
         ocr_result: written.ocr_result.filter(|_| is_whole),
         finish_reason: if is_whole { "stop" } else { "length" },
         usage,
@@ -66,7 +66,7 @@ pub(crate) async fn infer(
     })
 }
 
-/// The model, where it exists, the key may call now and the request has the right form.
+/// The model, if it exists, the key may call now and the request has the right form.
 fn admitted(service: &Service, ask: &Ask, key: &str) -> Result<&'static Model, Refusal> {
     let known = ask.model.as_deref().map(|name| Model::named(name).ok_or(name));
     if let Some(Err(name)) = known {
@@ -112,7 +112,7 @@ fn measured(model: &Model, ask: &Ask) -> Result<Vec<(Picture, Scaled)>, Refusal>
     Ok(images)
 }
 
-/// Makes one image ready and reads it.
+/// Prepares one image and reads it.
 async fn read(service: &Service, picture: Picture, scaled: Scaled) -> Result<Reading, Refusal> {
     let image = {
         let _turn = service.decoders.acquire().await;
@@ -127,7 +127,7 @@ async fn read(service: &Service, picture: Picture, scaled: Scaled) -> Result<Rea
 
 async fn shown(picture: Picture, scaled: Scaled) -> Result<RgbImage, Refusal> {
     let decoded = tokio::task::spawn_blocking(move || picture.shown_at(scaled)).await;
-    // A decoder that panics has met an image that it cannot decode.
+    // A panic of the decoder means that it cannot decode the image.
     let decoded = decoded.unwrap_or(Err(Unreadable::Undecodable));
     decoded.map_err(unreadable)
 }

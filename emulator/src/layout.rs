@@ -1,14 +1,14 @@
 //! Pages as markup: tables as HTML, documents as LaTeX.
 //!
-//! Both are modest. A table is a run of rows with gaps in them; its columns are the stretches of width
-//! that its print covers, and no cell spans two. A document is its blocks of text as paragraphs, escaped.
+//! Both are simple. A table is a run of rows with gaps in them; its columns are the horizontal ranges that its text
+//! covers, and no cell spans two. A document consists of its blocks of text as escaped paragraphs.
 
 use std::fmt::Write as _;
 
 use crate::engine::{Bounds, Reading, TextLine};
 use crate::sheet::{Row, Sheet, Token, bounds_of, text_of};
 
-/// The tables of a sheet as HTML; a sheet without any is one column of its lines.
+/// The tables of a sheet as HTML; a sheet without tables is one column of its lines.
 pub(crate) fn html(sheet: &Sheet) -> String {
     let is_tabular = |row: &Row| row.segments().len() >= 2;
     let mut tables = String::new();
@@ -60,7 +60,7 @@ fn write_table(html: &mut String, rows: &[Row]) {
     html.push_str("</table>\n");
 }
 
-/// The stretches of width that the segments of the rows cover, from left to right.
+/// The horizontal ranges that the segments of the rows cover, from left to right.
 fn columns(rows: &[Row]) -> Vec<(u32, u32)> {
     let mut covered: Vec<(u32, u32)> = rows
         .iter()

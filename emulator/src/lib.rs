@@ -1,12 +1,12 @@
-//! A local stand-in for DashScope's Qwen-OCR endpoints, for development, demonstrations and tests.
+//! A local emulator of DashScope's Qwen-OCR endpoints, for development, demonstrations and tests.
 //!
-//! It speaks both of DashScope's protocols over HTTP, scales each image exactly as the vendor's
-//! published formula says, reads it with a real OCR engine, counts tokens, and keeps a bill. Faults can
-//! be scripted: any documented error, lost and late answers, resets, garbage. It is no part of any
-//! gateway that calls it and shares no code with one: a stand-in that shared types would share mistakes.
+//! It supports both of DashScope's protocols over HTTP, scales each image exactly by the vendor's published formula,
+//! reads it with a real OCR engine, counts tokens, and keeps a bill. Faults can be scripted: any documented error, lost
+//! and late answers, resets, garbage. It is not part of the gateway that calls it and shares no code with it: with
+//! shared types, both would have the same mistakes.
 //!
-//! It is not the service. Text is what Tesseract reads, fields are found by rules, text tokens are
-//! counted from bytes, and nothing is ever fetched from a URL. The README lists every approximation.
+//! It is not the service. Tesseract reads the text, rules find the fields, text tokens are estimated from bytes, and
+//! nothing is ever fetched from a URL. The README lists every approximation.
 
 mod address;
 mod answer;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use dashscope_emulator::{Emulator, EngineChoice, Fault, Options};
 
-/// A local stand-in for DashScope's Qwen-OCR endpoints. Not the service: see its README.
+/// A local emulator of DashScope's Qwen-OCR endpoints. Not the service: see its README.
 #[derive(Debug, Parser)]
 #[command(name = "dashscope-emulator", version)]
 struct Arguments {
@@ -37,7 +37,7 @@ struct Arguments {
     /// A fault as JSON, such as '{"code":"Throttling","times":2}'; repeatable
     #[arg(long = "fault", value_name = "JSON", value_parser = fault)]
     faults: Vec<Fault>,
-    /// Answer this text for every image instead of reading it
+    /// Return this text for every image instead of reading it
     #[arg(long, value_name = "TEXT", conflicts_with = "languages")]
     scripted: Option<String>,
 }
@@ -95,7 +95,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Waits for an interrupt or, where containers are stopped, a termination.
+/// Waits for an interrupt, or for a termination signal, which stops containers.
 async fn stop_signal() -> std::io::Result<()> {
     #[cfg(unix)]
     {

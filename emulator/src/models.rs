@@ -1,16 +1,16 @@
-//! The Qwen-OCR models and what each allows.
+//! The Qwen-OCR models and their limits.
 //!
-//! Numbers are those of the vendor's pages "Text extraction (Qwen-OCR)" and "Qwen-OCR API reference".
-//! Where the pages contradict each other the newer one is followed: the alias `qwen-vl-ocr` counts
-//! cells of 32 pixels like the snapshot it points to, and stops at 4,096 output tokens. The input
-//! limit of `qwen3.5-ocr` is published nowhere; it is taken to be that of its predecessors.
+//! Numbers are those of the vendor's pages "Text extraction (Qwen-OCR)" and "Qwen-OCR API reference". Where the pages
+//! contradict each other the newer one is followed: the alias `qwen-vl-ocr` counts cells of 32 pixels like the snapshot
+//! it points to, and stops at 4,096 output tokens. The input limit of `qwen3.5-ocr` is not published; it is assumed to
+//! be that of its predecessors.
 
 use crate::geometry::{Geometry, PixelLimits};
 
 /// The most input tokens of one call.
 pub(crate) const MOST_INPUT_TOKENS: u64 = 30_000;
 
-/// The line of development a model belongs to: it decides how text and images are counted.
+/// The model's generation, which determines how text and images are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Generation {
     /// Of October 2024: cells of 28 pixels, no built-in tasks.
@@ -19,7 +19,7 @@ pub(crate) enum Generation {
     Second,
     /// On Qwen3-VL, from November 2025: cells of 32 pixels.
     Third,
-    /// On Qwen3.5: remembers the conversation, and a task does not push the prompt aside.
+    /// On Qwen3.5: it keeps the conversation, and a task does not replace the prompt.
     Fourth,
 }
 
@@ -28,13 +28,13 @@ pub(crate) enum Generation {
 pub(crate) struct Model {
     pub(crate) name: &'static str,
     pub(crate) generation: Generation,
-    /// Output tokens where the caller names no limit.
+    /// Output tokens if the caller sets no limit.
     pub(crate) default_max_tokens: u64,
-    /// The highest limit a caller may name.
+    /// The highest limit that a caller may set.
     pub(crate) most_tokens: u64,
 }
 
-/// Every model that answers; any other name is unknown.
+/// Every supported model; any other name is unknown.
 pub(crate) const MODELS: [Model; 7] = [
     Model::new("qwen3.5-ocr", Generation::Fourth, 32_768),
     Model::new("qwen-vl-ocr", Generation::Third, 4_096),
@@ -50,12 +50,12 @@ impl Model {
         Self { name, generation, default_max_tokens: most_tokens, most_tokens }
     }
 
-    /// The model of that name.
+    /// The model with this name.
     pub(crate) fn named(name: &str) -> Option<&'static Self> {
         MODELS.iter().find(|model| model.name == name)
     }
 
-    /// How images are measured unless the caller says otherwise, and the highest `max_pixels`.
+    /// The default geometry, and the highest `max_pixels`.
     const fn geometry(&self) -> (Geometry, u32) {
         match self.generation {
             Generation::First | Generation::Second => {
@@ -67,7 +67,7 @@ impl Model {
         }
     }
 
-    /// The geometry under the limits that a caller asks for, which are clamped to the model's range.
+    /// The geometry under the caller's limits, which are clamped to the model's range.
     pub(crate) fn geometry_within(&self, asked: PixelLimits) -> Geometry {
         let (default, most) = self.geometry();
         let clamp = |pixels: Option<i64>, otherwise: u32| {
@@ -89,8 +89,8 @@ impl Model {
         megabytes * 1024 * 1024
     }
 
-    /// Text tokens of the chat template around a prompt: 8, and 11 more for the fixed system line of
-    /// the older models. Measured on the vendor's samples; for Qwen3.5 it is an assumption.
+    /// Text tokens of the chat template around a prompt: 8, and 11 more for the fixed system line of the older models.
+    /// Measured on the vendor's samples; for Qwen3.5 it is an assumption.
     pub(crate) const fn template_tokens(&self) -> u64 {
         match self.generation {
             Generation::First | Generation::Second => 19,
@@ -98,12 +98,12 @@ impl Model {
         }
     }
 
-    /// Whether `ocr_options.task` is known to the model.
+    /// Whether the model supports `ocr_options.task`.
     pub(crate) fn has_tasks(&self) -> bool {
         self.generation != Generation::First
     }
 
-    /// Whether earlier messages and a prompt beside a task count.
+    /// Whether earlier messages, and a prompt beside a task, count.
     pub(crate) fn reads_everything(&self) -> bool {
         self.generation == Generation::Fourth
     }

@@ -1,9 +1,9 @@
 //! DashScope's own protocol: multimodal generation, plain and streamed.
 //!
-//! Shapes and framing are those of recorded answers: no space after a field's colon, a comment line with
-//! the status in each event, `finish_reason` the word `"null"` until the end, running totals of usage in
-//! every event, no closing marker. A request that turns out wrong once a stream was agreed on is an
-//! `error` event under status 200; what the gateway in front decides (key, model, quota) keeps its status.
+//! Shapes and framing follow recorded answers: no space after a field's colon, a comment line with the status in each
+//! event, `finish_reason` as the string `"null"` until the end, running totals of usage in every event, no closing
+//! marker. If a stream was requested, an error that the model finds is an `error` event under status 200; an error that
+//! the gateway in front finds (key, model, quota) has its own status.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use crate::error::Refusal;
 use crate::request::{self, Ask, ImageItem, Item};
 use crate::usage::{Usage, output_tokens};
 
-/// Reads a request body. A header says whether the answer is streamed.
+/// Reads a request body. A header selects streaming.
 pub(crate) fn read(body: &[u8], stream: bool, addresses: &Addresses) -> Ask {
     let body = match request::json(body) {
         Ok(body) => body,
@@ -42,7 +42,7 @@ fn item(part: &Value) -> Result<Item, Refusal> {
     member("text").map(Item::Text).ok_or_else(unexpected)
 }
 
-/// Writes an answer as the request wanted it.
+/// Writes an answer in the requested form.
 pub(crate) fn reply(answer: &Answer, ask: &Ask, request_id: &str) -> Reply {
     if ask.stream {
         return Reply::events(events(answer, ask.incremental, request_id));
@@ -62,7 +62,7 @@ pub(crate) fn error(refusal: &Refusal, request_id: &str) -> Value {
     json!({ "code": refusal.code, "message": refusal.message(), "request_id": request_id })
 }
 
-/// Writes the event of that number, from 1, of a stream that fails with it.
+/// Writes the error event with this number, from 1, of a stream.
 pub(crate) fn error_event(number: usize, refusal: &Refusal, request_id: &str) -> Bytes {
     event(number, "error", refusal.status, &error(refusal, request_id))
 }
@@ -80,7 +80,7 @@ fn events(answer: &Answer, incremental: bool, request_id: &str) -> Vec<Bytes> {
         sent += piece.len();
         let so_far = &answer.text[..sent];
         let usage = Usage { output: output_tokens(so_far), ..answer.usage };
-        // Without increments the last text comes with the event that ends the stream.
+        // Without increments, the event that ends the stream has the last text.
         if incremental {
             push(&json!([{ "text": piece }]), "null", &usage);
         } else if index + 1 < pieces.len() {

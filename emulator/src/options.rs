@@ -6,22 +6,22 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// How an emulator is set up.
+/// The configuration of an emulator.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The address to listen on; port 0 takes any free one. Default `127.0.0.1:0`.
     pub listen: SocketAddr,
     /// API keys that are accepted; empty accepts any key that is not blank.
     pub api_keys: Vec<String>,
-    /// What reads the images.
+    /// The engine that reads the images.
     pub engine: EngineChoice,
     /// Time added to every answer, after the image was read and before the first byte.
     pub latency: Duration,
     /// Time between the events of a stream; zero sends them at once.
     pub stream_interval: Duration,
-    /// Requests a minute for each key, enforced by the second; none: no limit.
+    /// Requests a minute for each key, enforced by the second; `None`: no limit.
     pub rpm: Option<u64>,
-    /// Tokens a minute for each key, input and output, enforced by the second; none: no limit.
+    /// Tokens a minute for each key, input and output, enforced by the second; `None`: no limit.
     pub tpm: Option<u64>,
     /// Whether calls keep the bodies of request and answer, byte for byte. Off by default, since
     /// images are large.
@@ -43,17 +43,16 @@ impl Default for Options {
     }
 }
 
-/// What reads the images.
+/// The engine that reads the images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineChoice {
     /// The Tesseract program.
     Tesseract {
-        /// Languages by Tesseract's names; none takes English and simplified Chinese, whichever of
-        /// them is installed.
+        /// Languages by Tesseract's names; if empty, English and simplified Chinese, as far as they are installed.
         languages: Option<Vec<String>>,
     },
-    /// No OCR: this text for every image. `{width}` and `{height}` in it are replaced by the size at
-    /// which the image would have been read.
+    /// No OCR: this text for every image. `{width}` and `{height}` in it are replaced by the size at which the image
+    /// would have been read.
     Scripted(String),
 }
 
@@ -63,13 +62,13 @@ impl Default for EngineChoice {
     }
 }
 
-/// Why an emulator did not start.
+/// The reason why an emulator did not start.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
     /// The address could not be bound.
     Bind {
-        /// The address asked for.
+        /// The requested address.
         listen: SocketAddr,
         /// The system's error.
         source: io::Error,
@@ -79,11 +78,11 @@ pub enum StartError {
         /// The system's error.
         source: io::Error,
     },
-    /// Tesseract is there without a language that was asked for.
+    /// Tesseract lacks a requested language.
     LanguagesMissing {
-        /// The languages that are not installed.
+        /// The missing languages.
         missing: Vec<String>,
-        /// The languages that are.
+        /// The installed languages.
         installed: Vec<String>,
     },
 }

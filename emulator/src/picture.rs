@@ -1,12 +1,12 @@
-//! Images: what their header says, and the pixels that the model would have been shown.
+//! Images: their headers, and the pixels that the model would see.
 //!
-//! The header is read first and judged; only an image within the pixel ceiling is decoded. Then it is
-//! turned upright and scaled to exactly the size of the token formula, so that a lower `max_pixels`
-//! costs legibility here as it does there. Two assumptions, since the vendor documents neither: EXIF
-//! orientation is applied before anything is measured, and transparent parts are shown on white.
+//! The header is read and checked first; only an image within the pixel ceiling is decoded. Then the image is rotated
+//! upright and scaled to exactly the size of the token formula, so that a lower `max_pixels` costs legibility as it
+//! does at the service. The vendor documents neither of two assumptions: EXIF orientation is applied before anything is
+//! measured, and transparent parts are shown on white.
 //!
-//! HEIC is documented for the service and not decoded here; GIF is not documented and refused. Of a
-//! TIFF with several pages the first is read.
+//! HEIC is documented for the service and not decoded here; GIF is not documented and refused. Of a TIFF with several
+//! pages the first is read.
 
 use std::io::Cursor;
 
@@ -20,13 +20,13 @@ use crate::geometry::Scaled;
 /// worked example has 48 million.
 const MOST_PIXELS: u64 = 80_000_000;
 
-/// Bytes that a decoder may hold.
+/// The most memory of a decoder, in bytes.
 const MOST_DECODED_BYTES: u64 = 640 * 1024 * 1024;
 
 /// Both sides must be larger than this many pixels.
 const SHORTEST_SIDE: u32 = 10;
 
-/// How many times longer than the other a side may be.
+/// The maximum ratio of the sides.
 const MOST_ELONGATED: u64 = 200;
 
 /// An image with a valid header.
@@ -34,13 +34,13 @@ const MOST_ELONGATED: u64 = 200;
 pub(crate) struct Picture {
     bytes: Bytes,
     format: ImageFormat,
-    /// Pixels from left to right as it is to be seen.
+    /// Width in pixels after orientation.
     pub(crate) width: u32,
-    /// Pixels from top to bottom as it is to be seen.
+    /// Height in pixels after orientation.
     pub(crate) height: u32,
 }
 
-/// Why an image is not read.
+/// The reason why an image is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreadable {
     /// Not an image of a known format, or a broken one.
@@ -49,7 +49,7 @@ pub(crate) enum Unreadable {
     TooLarge,
     /// A side is too short.
     TooSmall { width: u32, height: u32 },
-    /// One side is too many times the other.
+    /// The ratio of the sides is too large.
     TooElongated,
 }
 
@@ -90,11 +90,11 @@ impl Picture {
         Ok(Self { bytes, format, width, height })
     }
 
-    /// Judges the sides by the vendor's limits.
+    /// Checks the sides against the vendor's limits.
     ///
     /// # Errors
     ///
-    /// The [`Unreadable`] that names the limit broken.
+    /// The [`Unreadable`] for the limit.
     pub(crate) fn judge(&self) -> Result<(), Unreadable> {
         let (width, height) = (self.width, self.height);
         if width <= SHORTEST_SIDE || height <= SHORTEST_SIDE {
@@ -110,7 +110,7 @@ impl Picture {
         Ok(())
     }
 
-    /// Whether a declared media type names the format that the bytes have.
+    /// Whether a declared media type matches the format of the bytes.
     pub(crate) fn is_a(&self, media_type: &str) -> bool {
         let subtype = media_type.trim().to_ascii_lowercase();
         let names: &[&str] = match self.format {
@@ -124,12 +124,12 @@ impl Picture {
         names.contains(&subtype.as_str())
     }
 
-    /// Decodes the image, turns it upright and scales it. Slow: belongs on the blocking pool.
+    /// Decodes the image, rotates it upright and scales it. Slow: run it on the blocking pool.
     ///
     /// # Errors
     ///
-    /// [`Unreadable::Undecodable`] where the pixels are broken, [`Unreadable::TooLarge`] where they
-    /// would take too much memory.
+    /// [`Unreadable::Undecodable`] if the pixels are broken, [`Unreadable::TooLarge`] if they would take too much
+    /// memory.
     pub(crate) fn shown_at(&self, scaled: Scaled) -> Result<RgbImage, Unreadable> {
         self.judge()?;
         let mut decoder = decoder(&self.bytes, self.format)?;
@@ -144,7 +144,7 @@ impl Picture {
             return Ok(image);
         }
         let filter = image::imageops::FilterType::CatmullRom;
-        // Through `DynamicImage` because that code is compiled, optimised, in the image crate.
+        // Through `DynamicImage`, because the image crate has that code compiled with optimisation.
         Ok(DynamicImage::ImageRgb8(image)
             .resize_exact(scaled.width, scaled.height, filter)
             .into_rgb8())
@@ -195,7 +195,7 @@ fn lies_on_its_side(orientation: Orientation) -> bool {
     )
 }
 
-/// The image without transparency, as it looks on white paper.
+/// The image without transparency, on a white background.
 fn on_white(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
@@ -209,7 +209,7 @@ fn on_white(image: DynamicImage) -> RgbImage {
     paper
 }
 
-/// One channel seen through its alpha on a white ground.
+/// One channel blended by its alpha with white.
 fn blend(channel: u8, alpha: u8) -> u8 {
     let (channel, alpha) = (u32::from(channel), u32::from(alpha));
     let mixed = (channel * alpha + 255 * (255 - alpha) + 127) / 255;

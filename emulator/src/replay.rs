@@ -18,7 +18,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// The answer as it is sent: one chunk for each event of a stream, anything else at once.
+    /// The answer to send: one chunk for each event of a stream, anything else at once.
     pub(crate) fn reply(&self) -> Reply {
         let body = if self.is_stream() {
             ReplyBody::Events(events(&self.body))
@@ -28,7 +28,7 @@ impl Replay {
         Reply { status: self.status, body }
     }
 
-    /// The last usage that the body states, in the names of either protocol.
+    /// The last usage in the body, with the names of either protocol.
     pub(crate) fn usage(&self) -> Option<Usage> {
         if !self.is_stream() {
             return stated(self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body));
@@ -43,7 +43,7 @@ impl Replay {
     }
 }
 
-/// The events of a stream, each with the blank line that ends it, and what is left behind the last.
+/// The events of a stream, each with its blank line, and the rest after the last one.
 fn events(body: &Bytes) -> Vec<Bytes> {
     let (mut events, mut begin, mut end) = (Vec::new(), 0, 0);
     for line in body.split_inclusive(|byte| *byte == b'\n') {

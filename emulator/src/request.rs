@@ -1,9 +1,9 @@
-//! A request of either protocol, reduced to what decides its answer.
+//! A request of either protocol, reduced to the parts that determine its answer.
 //!
-//! Bodies are read as plain JSON values and never through types, so that this crate cannot share a
-//! mistake with a gateway that writes them. Reading is lenient up to the first thing that is wrong: that
-//! becomes the [`problem`](Ask::problem), while everything readable is still recorded, images first of
-//! all. Parsing, base64 and image headers are work for the blocking pool.
+//! Bodies are read as plain JSON values and never through types, so that this crate cannot share a mistake with a
+//! gateway that writes them. Reading is lenient up to the first error: that becomes the [`problem`](Ask::problem),
+//! while everything readable is still recorded, images first of all. Parsing, Base64 and image headers are work for the
+//! blocking pool.
 
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ use crate::geometry::PixelLimits;
 use crate::models::Model;
 use crate::picture::Picture;
 
-/// How deep a `result_schema` may nest.
+/// The maximum nesting depth of a `result_schema`.
 const DEEPEST_SCHEMA: usize = 3;
 
 /// The requested output.
@@ -31,10 +31,10 @@ pub(crate) struct Ask {
     pub(crate) prompt: String,
     pub(crate) images: Vec<AskedImage>,
     pub(crate) task: Option<Task>,
-    /// The task as it was written, also where it is unknown.
+    /// The task as written, including unknown ones.
     pub(crate) task_name: Option<String>,
     pub(crate) schema: Option<Map<String, Value>>,
-    /// The first thing found wrong with the form.
+    /// The first error in the request.
     pub(crate) problem: Option<Refusal>,
 }
 
@@ -42,9 +42,9 @@ pub(crate) struct Ask {
 #[derive(Debug)]
 pub(crate) struct AskedImage {
     pub(crate) seen: ImageSeen,
-    /// The image, or why it is none.
+    /// The image, or the reason why it cannot be read.
     pub(crate) picture: Result<Picture, Refusal>,
-    /// Whether its message is one that the model reads.
+    /// Whether the model reads the message that contains it.
     pub(crate) counts: bool,
 }
 
@@ -59,14 +59,14 @@ pub(crate) enum Task {
     Formula,
 }
 
-/// One part of a message, as a protocol's reader found it.
+/// One part of a message, from a protocol's reader.
 #[derive(Debug)]
 pub(crate) enum Item {
     Text(String),
     Image(ImageItem),
 }
 
-/// An image as a message has it.
+/// An image in a message.
 #[derive(Debug, Default)]
 pub(crate) struct ImageItem {
     pub(crate) url: String,
@@ -74,7 +74,7 @@ pub(crate) struct ImageItem {
     pub(crate) inside: PixelLimits,
     /// The limits beside `image_url` or `image`.
     pub(crate) beside: PixelLimits,
-    /// Native protocol: whether a tilted image is to be straightened.
+    /// Native protocol: whether a tilted image is straightened.
     pub(crate) enable_rotate: Option<bool>,
 }
 
@@ -86,7 +86,7 @@ struct Message {
 }
 
 impl Task {
-    /// The task of that name.
+    /// The task with this name.
     pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "text_recognition" | "multi_lan" => Self::Text,
@@ -106,12 +106,12 @@ impl Ask {
         Self { problem: Some(problem), ..Self::default() }
     }
 
-    /// Notes something wrong, unless something was before.
+    /// Records an error, unless there was one before.
     pub(crate) fn object_to(&mut self, problem: Refusal) {
         self.problem.get_or_insert(problem);
     }
 
-    /// Reads what both protocols call by the same name: the model, and numbers among `parameters`.
+    /// Reads the members that both protocols share: the model, and numbers in `parameters`.
     pub(crate) fn read_common(&mut self, body: &Value, parameters: &Value) {
         self.model = body.get("model").and_then(Value::as_str).map(str::to_owned);
         if self.model.is_none() {
@@ -123,7 +123,7 @@ impl Ask {
         }
     }
 
-    /// Reads the messages, each part of one by what the protocol has for an `item`.
+    /// Reads the messages, with a reader for the parts of the protocol's messages.
     pub(crate) fn read_messages(
         &mut self,
         list: Option<&Value>,
@@ -175,7 +175,7 @@ impl Ask {
         Message { role, items }
     }
 
-    /// Takes in the messages. A model that does not keep a conversation looks at the last one only.
+    /// Adds the messages. A model that keeps no conversation reads the last one only.
     fn take_messages(&mut self, messages: Vec<Message>, addresses: &Addresses) {
         if messages.last().is_none_or(|message| message.role != "user" || message.items.is_empty())
         {
@@ -204,7 +204,7 @@ impl Ask {
 }
 
 impl AskedImage {
-    /// The limits that bind: where both places name one, the smaller.
+    /// The limits that apply: if both places have one, the smaller.
     pub(crate) fn limits(&self) -> PixelLimits {
         let smaller = |one: Option<i64>, other: Option<i64>| one.into_iter().chain(other).min();
         PixelLimits {
@@ -230,11 +230,11 @@ impl AskedImage {
     }
 }
 
-/// Reads the JSON of a body.
+/// Parses the JSON of a body.
 ///
 /// # Errors
 ///
-/// The refusal that the service answers for broken JSON.
+/// The service's refusal of invalid JSON.
 pub(crate) fn json(body: &[u8]) -> Result<Value, Refusal> {
     // The vendor's own recordings begin with a byte order mark.
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
@@ -267,7 +267,7 @@ fn whole_number(parent: &Value, name: &str) -> Result<Option<i64>, Refusal> {
     }
 }
 
-/// Levels of an object: one, and those of its deepest member. An array counts as its template does.
+/// Levels of an object: one more than those of its deepest member. An array counts as its template does.
 fn depth(schema: &Map<String, Value>) -> usize {
     fn below(value: &Value) -> usize {
         match value {

@@ -40,7 +40,7 @@ async fn models(State(service): State<Arc<Service>>, headers: HeaderMap) -> Resp
     }
 }
 
-/// A path that no endpoint has. Under the native prefix the service answers a complaint about the URL.
+/// A path without an endpoint. Under the native prefix the service's error is about the URL.
 async fn unknown_path(State(service): State<Arc<Service>>, request: Request) -> Response {
     let request_id = service.identifiers.next();
     if request.uri().path().starts_with("/api/v1/services/") {

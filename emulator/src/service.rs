@@ -26,12 +26,12 @@ pub(crate) struct Service {
     pub(crate) decoders: Semaphore,
     api_keys: Vec<String>,
     throttle: Mutex<Throttle>,
-    /// Inferences under way. Each holds the service, so they outlive their callers and a stop.
+    /// Inferences in progress. Each holds the service, so they outlive their callers and a stop.
     inferences: Mutex<JoinSet<()>>,
 }
 
 impl Service {
-    /// A service as `options` say.
+    /// A service with these options.
     pub(crate) fn new(options: &Options, engine: Arc<dyn Engine>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
@@ -47,11 +47,11 @@ impl Service {
         }
     }
 
-    /// Judges the API key of a call.
+    /// Checks the API key of a call.
     ///
     /// # Errors
     ///
-    /// The refusal of a key that is missing or not among those accepted.
+    /// The refusal of a key that is missing or not accepted.
     pub(crate) fn authenticate(&self, key: Option<&str>) -> Result<(), Refusal> {
         let invalid = || Refusal::of_code("InvalidApiKey");
         let key = key.ok_or_else(|| invalid().with_message("No API-key provided."))?;
@@ -64,8 +64,8 @@ impl Service {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs work that goes on when its caller hangs up: a model that has begun is not stopped, and is
-    /// billed. None where the runtime ends before it is done.
+    /// Runs work that continues when its caller disconnects: a model that has begun is not stopped, and is billed.
+    /// `None` if the runtime ends before the work is done.
     pub(crate) async fn run_to_its_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -75,7 +75,7 @@ impl Service {
             let mut inferences = self.inferences.lock().unwrap_or_else(PoisonError::into_inner);
             while inferences.try_join_next().is_some() {}
             inferences.spawn(async move {
-                // A caller that hung up does not want it any more.
+                // The caller has disconnected and no longer needs the result.
                 let _ = sender.send(work.await);
             });
         }

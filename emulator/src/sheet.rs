@@ -1,9 +1,9 @@
-//! A page as a person sees it: rows from top to bottom, tokens from left to right.
+//! A page in reading order: rows from top to bottom, tokens from left to right.
 //!
-//! An OCR engine groups lines by columns of print, which is right for a text and wrong for a form: there
-//! a label is at the left and its value far right at the same height. Here lines of one height become one
-//! row, and words are split where a label ends (`Total:12.00`) and between Chinese characters, so that a
-//! label is a run of tokens in either script.
+//! An OCR engine groups lines by columns of text, which is right for prose and wrong for a form: there a label is at
+//! the left and its value far right at the same height. Here lines of one height become one row, and words are split at
+//! the end of a label (`Total:12.00`) and between Chinese characters, so that a label is a run of tokens in either
+//! script.
 
 use crate::engine::{Bounds, Reading, TextLine, is_unspaced};
 
@@ -17,7 +17,7 @@ pub(crate) struct Sheet {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) tokens: Vec<Token>,
-    /// The usual height of its print in pixels.
+    /// The usual height of its text in pixels.
     pub(crate) height: u32,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Row {
 #[derive(Debug, Clone)]
 pub(crate) struct Token {
     pub(crate) text: String,
-    /// In lower case and without punctuation around it; the text unchanged if that would leave it empty.
+    /// In lower case and without surrounding punctuation; the text unchanged if that would leave it empty.
     pub(crate) folded: String,
     pub(crate) bounds: Bounds,
     /// Whether it continues the word before it.
@@ -45,7 +45,7 @@ impl Row {
         text_of(&self.tokens)
     }
 
-    /// The row cut where the gaps are wider than print has between words.
+    /// The row, split at gaps that are wider than the spaces between words.
     pub(crate) fn segments(&self) -> Vec<&[Token]> {
         self.tokens
             .chunk_by(|before, after| {
@@ -56,7 +56,7 @@ impl Row {
     }
 }
 
-/// Tokens as text, with spaces where they stood.
+/// Tokens as text, with the original spaces.
 pub(crate) fn text_of(tokens: &[Token]) -> String {
     let mut text = String::new();
     for token in tokens {
@@ -136,14 +136,14 @@ fn breaks_at(characters: &[char], at: usize) -> bool {
     is_edge(before) || is_edge(after) || is_unspaced(before) || is_unspaced(after)
 }
 
-/// Whether the colon at that place is part of a time.
+/// Whether the colon at that position is part of a time.
 fn is_within_number(characters: &[char], colon: usize) -> bool {
     let is_digit =
         |at: Option<usize>| at.and_then(|at| characters.get(at)).is_some_and(char::is_ascii_digit);
     is_digit(colon.checked_sub(1)) && is_digit(Some(colon + 1))
 }
 
-/// A word as labels are compared: lower case, no punctuation around it.
+/// A word normalised for the comparison of labels: lower case, no surrounding punctuation.
 pub(crate) fn folded(text: &str) -> String {
     let bare = text.trim_matches(|character: char| !character.is_alphanumeric());
     if bare.is_empty() { text.to_owned() } else { bare.to_lowercase() }

@@ -1,7 +1,7 @@
-//! The built-in tasks: what each costs in prompt tokens and what each writes.
+//! The built-in tasks: the prompt tokens and the output of each.
 //!
-//! Forms follow the recorded answers: fenced JSON, HTML and LaTeX in `text`; boxes in pixels of the
-//! original in `ocr_result` and on a scale of a thousand in `text`.
+//! Forms follow the recorded answers: fenced JSON, HTML and LaTeX in `text`; boxes in pixels of the original in
+//! `ocr_result` and on a scale of a thousand in `text`.
 
 use serde_json::{Value, json};
 
@@ -15,13 +15,13 @@ use crate::{layout, reader};
 /// Tokens of the extraction prompt around a schema, as measured on the vendor's sample.
 const SCHEMA_PROMPT_TOKENS: u64 = 172;
 
-/// Tokens of the extraction prompt without a schema; its text is known, its count is a guess.
+/// Tokens of the extraction prompt without a schema; its text is known, its token count is a guess.
 const PAIRS_PROMPT_TOKENS: u64 = 90;
 
 /// Bytes of a schema taken for one token: names and punctuation are denser than prose.
 const SCHEMA_BYTES_PER_TOKEN: u64 = 3;
 
-/// One image that was read, and the size at which it came.
+/// One image that was read, and its original size.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) reading: Reading,
@@ -38,7 +38,7 @@ pub(crate) struct Written {
     pub(crate) ocr_result: Option<Value>,
 }
 
-/// Text tokens of a request: its prompt or that of its task, and the chat template.
+/// Text tokens of a request: its own or its task's prompt, and the chat template.
 pub(crate) fn prompt_tokens(model: &Model, ask: &Ask) -> u64 {
     let own = if ask.prompt.is_empty() { None } else { Some(text_tokens(&ask.prompt)) };
     let tokens = match ask.task {
@@ -51,7 +51,7 @@ pub(crate) fn prompt_tokens(model: &Model, ask: &Ask) -> u64 {
     tokens + model.template_tokens()
 }
 
-/// Tokens of a built-in prompt, counted by the vendor's own vocabulary.
+/// Tokens of a built-in prompt, counted with the vendor's own vocabulary.
 fn task_tokens(task: Task, ask: &Ask) -> u64 {
     match (task, &ask.schema) {
         (Task::Text, _) => 16,
@@ -226,7 +226,7 @@ mod tests {
     fn boxes_are_in_pixels_of_the_original_and_in_thousandths() {
         let written = advanced(&[page("TOTAL 9.00")]);
         let result = written.ocr_result.unwrap();
-        // Ten characters of ten pixels, sixteen high, on a page read at 1000x1000 that came as 2000x500.
+        // Ten characters of ten by sixteen pixels, on a page read at 1000x1000 whose original is 2000x500.
         assert_eq!(result["words_info"][0]["location"], json!([0, 0, 200, 0, 200, 8, 0, 8]));
         assert_eq!(result["words_info"][0]["rotate_rect"], json!([100, 4, 8, 200, 90]));
         assert_eq!(

@@ -1,9 +1,9 @@
-//! The vendor's rate limits: so many requests and tokens a minute, enforced by the second.
+//! The vendor's rate limits: requests and tokens a minute, enforced by the second.
 //!
-//! The page "Rate limits" says that a limit of N a minute may be enforced as N/60 a second, so both
-//! windows are kept. Tokens are known only when a call is over; a call is admitted while its windows are
-//! not full and its tokens are added afterwards, which lets one large call overrun a window. Limits hold
-//! for each key here; the vendor sums them over the keys of an account.
+//! The page "Rate limits" says that a limit of N a minute may be enforced as N/60 a second, so both windows are
+//! counted. The tokens of a call are known only when it has ended. A call is admitted while its windows are not full
+//! and its tokens are added afterwards, which lets one large call exceed a window. Limits apply to each key here; the
+//! vendor sums them over the keys of an account.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ struct Counts {
     tokens: [Window; 2],
 }
 
-/// A count that starts again when its window is over.
+/// A count that restarts when its window is over.
 #[derive(Debug)]
 struct Window {
     length: Duration,
@@ -39,7 +39,7 @@ struct Window {
 }
 
 impl Throttle {
-    /// A throttle of so many requests and tokens a minute.
+    /// A throttle for so many requests and tokens a minute.
     pub(crate) fn new(rpm: Option<u64>, tpm: Option<u64>) -> Self {
         Self { rpm, tpm, keys: HashMap::new() }
     }
@@ -48,7 +48,7 @@ impl Throttle {
     ///
     /// # Errors
     ///
-    /// The refusal of a call over a limit.
+    /// The refusal of a call that exceeds a limit.
     pub(crate) fn admit(&mut self, key: &str, now: Instant) -> Result<(), Refusal> {
         let (rpm, tpm) = (self.rpm, self.tpm);
         let counts = self.counts(key, now);
@@ -62,7 +62,7 @@ impl Throttle {
         Ok(())
     }
 
-    /// Counts the tokens of a call that is over.
+    /// Counts the tokens of a call that has ended.
     pub(crate) fn spend(&mut self, key: &str, tokens: u64, now: Instant) {
         add(&mut self.counts(key, now).tokens, tokens, now);
     }
@@ -77,7 +77,7 @@ impl Throttle {
     }
 }
 
-/// Whether the second or the minute is full under a limit for each minute.
+/// Whether the window of the second or of the minute is full, given a limit a minute.
 fn full(windows: &mut [Window; 2], per_minute: u64, now: Instant) -> bool {
     let [second, minute] = windows;
     second.at(now) >= per_minute.div_ceil(60) || minute.at(now) >= per_minute

@@ -11,11 +11,11 @@ use crate::models::Model;
 use crate::options::{EngineChoice, StartError};
 use crate::picture::Picture;
 
-/// Why an image was not transcribed.
+/// The reason why an image was not transcribed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TranscribeError {
-    /// No model of that name.
+    /// There is no model with this name.
     UnknownModel(String),
     /// The image is refused; the message is the vendor's.
     Unreadable(String),
@@ -38,13 +38,13 @@ impl fmt::Display for TranscribeError {
 
 impl Error for TranscribeError {}
 
-/// Reads an image exactly as a call without a task would: same size, same filter, same engine.
+/// Reads an image exactly like a call without a task: same size, same filter, same engine.
 ///
 /// The text is not cut to any number of output tokens.
 ///
 /// # Errors
 ///
-/// [`TranscribeError`]; its variants are the situations.
+/// [`TranscribeError`].
 pub async fn transcribe(
     engine: &EngineChoice,
     model: &str,

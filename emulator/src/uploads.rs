@@ -1,9 +1,9 @@
-//! Temporary uploads, as the vendor's page "Upload local files to get temporary URLs" has them.
+//! Temporary uploads, following the vendor's page "Upload local files to get temporary URLs".
 //!
-//! A client asks DashScope for a policy and posts its file to the object store that the policy names; then
-//! `oss://` and the file's key is an address for requests. Both sides of that are played here. The policy
-//! says under which keys it allows an upload, and that is all that is checked of it: its signature is
-//! taken as it is, it does not expire, and a file is bound neither to its model nor to its account.
+//! A client requests a policy from DashScope and posts its file to the object store that the policy names. Then
+//! `oss://` and the file's key is an address for requests. This module emulates both sides. It checks only that the key
+//! of an upload is in the directory that the policy allows: the signature is not verified, a policy does not expire,
+//! and a file is bound neither to its model nor to its account.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,10 +30,10 @@ const MOST_MEGABYTES: usize = 100;
 /// Bytes of the fields around a file.
 const LONGEST_FIELDS: usize = 64 * 1024;
 
-/// Seconds for which a policy says that it holds.
+/// The validity of a policy in seconds, as it states it.
 const SECONDS_TO_UPLOAD: u64 = 300;
 
-/// The path at which the object store is played.
+/// The path of the emulated object store.
 const STORE: &str = "/__oss";
 
 /// The routes of DashScope's side and of the object store's.
@@ -81,7 +81,7 @@ fn admitted(service: &Service, query: Option<&str>, headers: &HeaderMap) -> Resu
     model.map(drop).ok_or_else(missing)
 }
 
-/// Takes one file into the store.
+/// Stores one file.
 async fn store(State(service): State<Arc<Service>>, form: Multipart) -> Response {
     match Upload::read(form).await.and_then(|upload| upload.judged(&service)) {
         Ok(Upload { fields, key, file }) => {
@@ -95,7 +95,7 @@ async fn store(State(service): State<Arc<Service>>, form: Multipart) -> Response
     }
 }
 
-/// A form as it came.
+/// A received form.
 struct Upload {
     /// The fields before the file.
     fields: HashMap<String, String>,
@@ -104,7 +104,7 @@ struct Upload {
 }
 
 impl Upload {
-    /// Reads a form up to its file. The store, too, looks at nothing behind it.
+    /// Reads a form up to its file. The real store, too, ignores the fields after it.
     async fn read(mut form: Multipart) -> Result<Self, Denial> {
         let mut fields = HashMap::new();
         while let Some(field) = form.next_field().await.map_err(|error| Denial::unread(&error))? {
@@ -120,7 +120,7 @@ impl Upload {
         Err(Denial::incomplete("file"))
     }
 
-    /// Holds a form against its policy.
+    /// Checks a form against its policy.
     fn judged(self, service: &Service) -> Result<Self, Denial> {
         for name in ["OSSAccessKeyId", "Signature"] {
             if self.fields.get(name).is_none_or(String::is_empty) {
@@ -149,7 +149,7 @@ fn address(key: &str) -> String {
     format!("oss://{key}")
 }
 
-/// The start that a policy asks of keys; none where it is no policy of this emulator.
+/// The prefix that a policy requires of keys; `None` if it is not a policy of this emulator.
 fn allowed_start(policy: &str) -> Option<String> {
     let policy: Value = serde_json::from_slice(&STANDARD.decode(policy).ok()?).ok()?;
     policy.pointer("/conditions/0/2")?.as_str().map(str::to_owned)

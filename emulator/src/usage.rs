@@ -1,12 +1,12 @@
 //! Token counts.
 //!
-//! Those of images are [`geometry`](crate::geometry)'s. Text tokens are an approximation, since the vocabulary is not here: four bytes to a token. The
-//! counts of the built-in prompts are those measured on the vendor's samples.
+//! Image tokens come from [`geometry`](crate::geometry). Text tokens are an approximation, since the vocabulary is not
+//! available: four bytes count as a token. The counts of the built-in prompts were measured on the vendor's samples.
 
 use crate::geometry::PixelLimits;
 use crate::models::Model;
 
-/// UTF-8 bytes taken for one token of text.
+/// UTF-8 bytes counted as one token of text.
 const BYTES_PER_TOKEN: u64 = 4;
 
 /// Tokens of one call.
@@ -21,12 +21,12 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Tokens that went in.
+    /// Input tokens.
     pub const fn input(&self) -> u64 {
         self.image + self.text
     }
 
-    /// Tokens in and out.
+    /// Input and output tokens.
     pub const fn total(&self) -> u64 {
         self.input() + self.output
     }
@@ -34,18 +34,18 @@ impl Usage {
 
 /// Image tokens that a model bills for an upright image of `width` by `height` pixels.
 ///
-/// None for an unknown model. For tests that compare another implementation with this one.
+/// `None` for an unknown model. For tests that compare another implementation with this one.
 pub fn image_tokens(model: &str, width: u32, height: u32, limits: PixelLimits) -> Option<u64> {
     let geometry = Model::named(model)?.geometry_within(limits);
     Some(geometry.scale(width, height).tokens)
 }
 
-/// Tokens of a text by its length; an approximation.
+/// Approximate tokens of a text, by its length.
 pub(crate) fn text_tokens(text: &str) -> u64 {
     (text.len() as u64).div_ceil(BYTES_PER_TOKEN)
 }
 
-/// Tokens of a text that was written: at least one, since even an empty answer ends with one.
+/// Tokens of a written text: at least one, since even an empty answer ends with one.
 pub(crate) fn output_tokens(text: &str) -> u64 {
     text_tokens(text).max(1)
 }

@@ -1,8 +1,7 @@
-//! The faults set for an emulator and the calls it has received: a test writes the first and reads the second.
+//! The faults of an emulator and the calls it has received: a test sets the first and reads the second.
 //!
-//! Calls are kept in a ring, and their bodies within a number of bytes, so that a load test cannot fill
-//! the memory; the [`Bill`] counts every call and is exact under any concurrency, since all of it
-//! changes under one lock.
+//! Calls are kept in a ring, and their bodies up to a number of bytes, so that a load test cannot fill the memory. The
+//! [`Bill`] counts every call and is exact under any concurrency, since one lock protects all of it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +13,10 @@ use crate::fault::Fault;
 use crate::hosting::Hosting;
 use crate::usage::Usage;
 
-/// How many calls are remembered one by one.
+/// The number of calls that are kept individually.
 const REMEMBERED_CALLS: usize = 10_000;
 
-/// Bytes of all bodies that are kept. The oldest make room.
+/// The most bytes of all kept bodies. The oldest are removed first.
 const MOST_KEPT_BYTES: usize = 256 * 1024 * 1024;
 
 /// The state of one emulator.
@@ -38,7 +37,7 @@ struct State {
     bill: Bill,
 }
 
-/// A fault and how often it has been looked at and has struck.
+/// A fault, and how many calls it has matched and affected.
 #[derive(Debug)]
 struct Armed {
     fault: Fault,
@@ -52,17 +51,17 @@ impl World {
         Self { keeps_bodies, ..Self::default() }
     }
 
-    /// Adds a fault behind those that are there. The first that matches a call strikes it.
+    /// Appends a fault to the list. The first that matches a call affects it.
     pub fn add_fault(&self, fault: Fault) {
         self.state().faults.push(Armed { fault, seen: 0, struck: 0 });
     }
 
-    /// Forgets all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.state().faults.clear();
     }
 
-    /// The faults, spent ones left out.
+    /// The faults that are not used up.
     pub fn faults(&self) -> Vec<Fault> {
         let state = self.state();
         state
@@ -78,12 +77,12 @@ impl World {
         self.state().calls.iter().cloned().collect()
     }
 
-    /// The sums over all calls, also over those that are no longer remembered one by one.
+    /// The sums over all calls, including those that are no longer kept individually.
     pub fn bill(&self) -> Bill {
         self.state().bill
     }
 
-    /// Forgets the calls and starts the sums again.
+    /// Removes the calls and resets the sums.
     pub fn clear_calls(&self) {
         let mut state = self.state();
         state.calls.clear();
@@ -91,18 +90,18 @@ impl World {
         state.bill = Bill::default();
     }
 
-    /// Lets an `http`, `https` or `oss` address of an image lead to a file, exactly as it is written.
-    /// Files are held up to 1,000 and 256 MiB; the oldest make room.
+    /// Hosts a file at an `http`, `https` or `oss` address of an image, compared exactly as written. At most 1,000
+    /// files and 256 MiB are kept; the oldest are removed first.
     pub fn host(&self, url: impl Into<String>, file: impl Into<Bytes>) {
         self.hosting.put(url.into(), file.into());
     }
 
-    /// Forgets all files, hosted and uploaded.
+    /// Removes all files, hosted and uploaded.
     pub fn clear_hosted(&self) {
         self.hosting.clear();
     }
 
-    /// Records a call and returns the fault that hits it. Bodies are dropped here where they are not kept.
+    /// Records a call and returns the fault that affects it. Drops the bodies unless they are kept.
     pub(crate) fn receive(self: &Arc<Self>, mut call: Call) -> (Ticket, Option<Fault>) {
         let mut state = self.state();
         state.last_sequence += 1;
@@ -133,14 +132,14 @@ impl World {
 }
 
 impl State {
-    /// The call of that number, while it is remembered.
+    /// The call with this number, while it is kept.
     fn call(&mut self, sequence: u64) -> Option<&mut Call> {
         let first = self.calls.front()?.sequence;
         let index = usize::try_from(sequence.checked_sub(first)?).ok()?;
         self.calls.get_mut(index)
     }
 
-    /// Lets go of the oldest bodies until the rest is within bounds.
+    /// Drops the oldest bodies until the rest is within the limit.
     fn make_room(&mut self) {
         let mut calls = self.calls.iter_mut();
         while self.kept_bytes > MOST_KEPT_BYTES
@@ -156,7 +155,7 @@ impl Armed {
         self.fault.schedule.times.is_some_and(|times| self.struck >= times)
     }
 
-    /// Looks at one more call, of this body, and gives the fault if it strikes that one.
+    /// Counts one more call with this body, and returns the fault if it affects that call.
     fn strike(&mut self, body: &[u8]) -> Option<Fault> {
         if self.spent() || !self.fault.is_for(body) {
             return None;
@@ -172,7 +171,7 @@ impl Armed {
     }
 }
 
-/// The right to add to one call's record.
+/// Adds to the record of one call.
 #[derive(Debug, Clone)]
 pub(crate) struct Ticket {
     world: Arc<World>,
@@ -180,7 +179,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Puts the call on the bill.
+    /// Adds the call to the bill.
     pub(crate) fn bill(&self, usage: Usage) {
         let mut state = self.world.state();
         state.bill.calls += 1;
@@ -194,14 +193,14 @@ impl Ticket {
         }
     }
 
-    /// Notes the status that is answered.
+    /// Records the status of the answer.
     pub(crate) fn answered(&self, status: u16) {
         if let Some(call) = self.world.state().call(self.sequence) {
             call.status = Some(status);
         }
     }
 
-    /// Notes a part of the answer's body as it is handed to the connection.
+    /// Records a part of the answer's body as it is passed to the connection.
     pub(crate) fn handed_over(&self, part: &[u8]) {
         if !self.world.keeps_bodies {
             return;
@@ -214,7 +213,7 @@ impl Ticket {
         }
     }
 
-    /// Notes that the answer went out whole.
+    /// Records that the answer was sent completely.
     pub(crate) fn delivered(&self) {
         if let Some(call) = self.world.state().call(self.sequence) {
             call.delivered = true;

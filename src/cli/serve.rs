@@ -171,7 +171,7 @@ fn cut_short() -> ! {
     std::process::exit(CUT_SHORT)
 }
 
-/// The signals that tell a process to stop: SIGTERM and SIGINT, or Ctrl-C where there are no Unix signals.
+/// The signals that stop a process: SIGTERM and SIGINT, or Ctrl-C without Unix signals.
 struct StopSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,

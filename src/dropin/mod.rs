@@ -49,7 +49,7 @@ const INLINE_BYTES: usize = 16 * 1024;
 /// Large bodies that are planned at once. More than the number of cores would not finish sooner.
 const PLANNED_AT_ONCE: usize = 4;
 
-/// The use case behind the drop-in paths.
+/// The use case of the drop-in paths.
 #[derive(Debug)]
 pub struct Dropin {
     catalog: Arc<Catalog>,

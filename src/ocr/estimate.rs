@@ -7,7 +7,7 @@ use super::result::Estimate;
 use crate::catalog::Catalog;
 use crate::ledger::budget::RemainingTokens;
 
-/// The cost of the request: the function behind `/estimate` and the command line.
+/// Estimates the cost of the request, for `/estimate` and the command line.
 ///
 /// # Errors
 ///

@@ -43,7 +43,7 @@ use crate::metering::run::{Meter, Metering};
 use crate::metering::spend::{Spend, Tally};
 use crate::quote::Quote;
 
-/// Reads images: the use cases behind `/ocr`, `/extract` and `/estimate`.
+/// Reads images: the use cases of `/ocr`, `/extract` and `/estimate`.
 #[derive(Debug)]
 pub struct Ocr {
     catalog: Arc<Catalog>,

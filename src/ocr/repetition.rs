@@ -1,14 +1,14 @@
 //! Detects an answer that ends in a loop: the model writes one fragment again and again until it is stopped.
 //!
-//! Sparse and tabular pages cause loops. But pages also repeat themselves: empty rows of a form, a list with one
-//! price, dots that lead to a page number. The end and the length of a repetition tell the two apart:
+//! Sparse and tabular pages cause loops. But pages also repeat themselves: empty rows of a form, a list with one price,
+//! dots that lead to a page number. The end and the length of a repetition distinguish the two:
 //!
 //! - On a page, something mostly follows a repetition, such as a total or a footer. A loop does not end by itself, so
 //!   only the end of the answer counts.
 //! - A page has less than a hundred rows. So an answer that was cut while it repeated a row for the hundredth time is a
 //!   loop, and so is one that repeated a passage ten times.
-//! - A line may have some hundred dots, and an answer that ended by itself closed its rows. Those are loops only if
-//!   no page could hold so many.
+//! - A line may have some hundred dots, and an answer that ended by itself closed its rows. Those are loops only if no
+//!   page could hold so many.
 //!
 //! The result is a suspicion: a cut list of more than a hundred equal rows also counts as a loop.
 

@@ -233,7 +233,7 @@ impl ThreadServer {
     }
 }
 
-/// Serves a listener on a thread of its own. On the worker threads, a health probe would wait behind the thousand
+/// Serves a listener on a thread of its own. On the worker threads, a health probe would wait for the thousand
 /// connections that a flood wakes at once. `held` is dropped when the thread ends or cannot be started.
 fn serve_on_thread(
     acceptor: Acceptor,

@@ -1,4 +1,4 @@
-//! Each billed token is in the answers and in the metrics, or is known to be lost.
+//! Each billed token is in the answers and in the metrics, or counts as lost.
 //!
 //! A thousand requests of several tenants go through an upstream that fails in every way that the emulator can script.
 //! Afterwards three accounts must agree: the answers to the callers, the metrics, and the emulator's bill.

@@ -39,7 +39,7 @@ fn images(data: &Path) -> Vec<Document> {
 
 // Malformed and odd files.
 
-/// The answers that any file may get.
+/// The answers that are allowed for any file.
 fn is_documented(answer: &Answer) -> bool {
     match answer.status.as_u16() {
         200 => answer.json.is_object(),

@@ -1,5 +1,5 @@
 //! nginx in front of the gateway, configured as in the runbook: it passes on all requests that the gateway accepts, and
-//! lets the gateway refuse the others.
+//! leaves the refusal of all others to the gateway.
 
 use reqwest::RequestBuilder;
 use reqwest::multipart::{Form, Part};

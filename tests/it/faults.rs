@@ -19,7 +19,7 @@ const ROUTES: [(&str, &str); 2] = [
 /// A text in the upstream's messages that no answer may contain.
 const SECRET: &str = "sk-7f3a9c for account 1188 of Example Ltd";
 
-/// The outcome of a fault.
+/// The expected outcome of a fault.
 #[derive(Clone, Copy)]
 struct Verdict {
     status: u16,
@@ -29,7 +29,7 @@ struct Verdict {
     attempts: u64,
     /// The outcome of each attempt in the metrics.
     outcome: &'static str,
-    /// Whether the upstream may have billed it without telling the gateway.
+    /// Whether the upstream may have billed the call without reporting it.
     unverified: bool,
 }
 

@@ -128,7 +128,7 @@ fn requests() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     ]
 }
 
-/// A caller whose call waits in the queue behind another.
+/// A caller whose call waits in the queue for another call.
 async fn waiting_for_its_turn(path: &str, headers: &str, body: &[u8]) -> (TestGateway, Wire) {
     let gateway = one_at_a_time().await;
     let first = gateway.upload("/ocr", fixture("hello.png")).await;

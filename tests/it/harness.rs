@@ -48,7 +48,7 @@ pub(crate) struct Setup {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// The machine's clocks, with the wall time that a test sets.
+/// The machine's clocks, with a wall time that a test sets.
 #[derive(Debug)]
 pub(crate) struct MovedClock {
     ahead_ms: AtomicI64,
@@ -110,7 +110,7 @@ pub(crate) struct TestGateway {
     pub(crate) store: Store,
     /// The gateway in the service.
     pub(crate) gateway: Arc<Gateway>,
-    /// The result of the service.
+    /// The outcome of the service.
     pub(crate) served: JoinHandle<Result<(), TaskEnded>>,
     emulator: Emulator,
     _folder: TempDir,

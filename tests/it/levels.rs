@@ -1,4 +1,4 @@
-//! Gauges that people compare with their limits: exact at the time of the scrape.
+//! Gauges of usage and limits: exact at the time of the scrape.
 
 use std::time::Duration;
 

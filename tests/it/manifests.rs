@@ -1,4 +1,5 @@
-//! Numbers in the manifests, in `docker-compose.yml` and in the runbook's nginx that depend on settings of the gateway.
+//! Numbers in the manifests, in `docker-compose.yml` and in the runbook's nginx configuration that depend on settings
+//! of the gateway.
 
 use std::collections::HashMap;
 use std::fs;

@@ -183,7 +183,7 @@ impl Installation {
     }
 }
 
-/// A member of the log line `serving`.
+/// A field of the log line `serving`.
 fn logged(log: &str, member: &str) -> String {
     let line = log.lines().find(|line| line.contains("\"serving\"")).unwrap();
     let line: Value = serde_json::from_str(line).unwrap();

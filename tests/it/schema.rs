@@ -55,7 +55,7 @@ async fn only_serve_and_migrate_change_an_old_schema() {
     }
 }
 
-/// All other queries of the table would wait behind the migration.
+/// All other queries of the table would wait for the migration.
 #[tokio::test]
 async fn a_migration_gives_up_on_a_table_that_a_dump_reads_and_changes_nothing() {
     let Some(database) = Database::postgres().await else { return };

@@ -1,4 +1,4 @@
-//! Each upload gets a documented answer, whatever is sent in whatever form.
+//! Each upload gets a documented answer, with any content and in any form.
 //!
 //! The bytes decide the type of a file, limits have both numbers, and an error is a problem document. A client that
 //! lies, stalls or leaves harms only itself.
@@ -141,7 +141,7 @@ async fn an_image_too_long_for_a_data_url_is_refused_here_with_both_numbers() {
     assert_eq!(gateway.upstream().bill().received, 0);
 }
 
-// Clients that stall, lie or leave.
+// Clients that stall, send wrong lengths or leave.
 
 #[tokio::test]
 async fn a_body_that_stalls_is_a_timeout() {

@@ -56,7 +56,8 @@ impl Replica {
         ask(&self.ledger, "acme", count, self.clock.instant() + LONGEST_WAIT).await
     }
 
-    /// Reserves in a separate task, and returns once the call waits. A later call that would fit is then behind it.
+    /// Reserves in a separate task, and returns once the call waits. A later call that would fit then waits for this
+    /// one.
     async fn wait_for(&self, count: u64) -> JoinSet<Result<Reservation, ReserveError>> {
         let (ledger, mut call) = (self.ledger.clone(), JoinSet::new());
         let now = self.clock.instant();

@@ -1,7 +1,8 @@
 //! Many uploads at once, each on a connection of its own.
 //!
-//! A thread writes and another reads, because the answer to an upload that is refused comes while it is
-//! still being sent. A writer that is cut off then has failed nobody; a reader that gets no answer has.
+//! One thread writes and another reads, because the answer to a refused upload arrives while it is
+//! still being sent. It is no failure if the writer is cut off then, but it is one if the reader
+//! gets no answer.
 
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,7 +16,7 @@ use crate::terminal::Failure;
 /// The stack of a thread that only waits.
 const STACK: usize = 128 * 1024;
 
-/// How long an answer is waited for: longer than the gateway may take.
+/// The timeout of an answer: longer than the gateway may take.
 const PATIENCE: Duration = Duration::from_secs(250);
 
 /// The result of one upload.
@@ -23,15 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(250);
 pub(crate) struct Heard {
     /// The status.
     pub(crate) status: u16,
-    /// From before the first byte was sent until the head of the answer was there.
+    /// From before the first byte was sent until the head of the answer arrived.
     pub(crate) took: Duration,
 }
 
-/// The least urgent that a thread can be (setpriority(2)).
+/// The lowest priority of a thread (setpriority(2)).
 const LEAST_URGENT: i32 = 19;
 
-/// Sends so many uploads at once, of these messages in turn. Gives what each heard, or why it heard
-/// nothing.
+/// Sends so many uploads at once, of these messages in turn. Returns the result of each, or the
+/// reason why it got no answer.
 pub(crate) fn fire(
     address: SocketAddr,
     messages: &[Arc<Vec<u8>>],
@@ -70,16 +71,16 @@ fn upload(stream: TcpStream, message: Arc<Vec<u8>>) -> Result<Heard, Failure> {
     let mut connection = Connection::over(stream)?;
     let head = connection.head();
     let took = started.elapsed();
-    // As a client does that has its answer.
+    // A client that has its answer closes the connection.
     let _ = last.shutdown(Shutdown::Both);
     let _ = writer.join();
     let head = head?.ok_or("the connection was closed without an answer")?;
     Ok(Heard { status: head.status().ok_or("no status")?, took })
 }
 
-/// Thousands of threads on the machine's few cores would keep the gateway waiting, and whoever asks for its
-/// health, as no crowd of other machines does.
+/// Thousands of threads on the machine's few cores would delay the gateway and the health probe. A
+/// crowd of clients on other machines would not.
 fn yield_to_others() {
-    // A thread that stays as urgent as it was makes the figures worse, and nothing wrong.
+    // If the priority cannot be lowered, the figures get worse but stay correct.
     let _ = rustix::process::setpriority_process(None, LEAST_URGENT);
 }

@@ -1,19 +1,19 @@
 //! A process with a memory limit.
 //!
-//! A control group sets the limit where one can be made, as for a container: page cache and the kernel's
-//! socket buffers may count too, and a process over the limit is killed. Elsewhere `prlimit --data` limits
-//! its data, and allocation fails at the limit. The gateway does not detect that limit, so its settings
-//! give the value that it would have computed.
+//! A control group sets the limit if one can be created, as for a container: page cache and the
+//! kernel's socket buffers may count too, and a process over the limit is killed. Otherwise
+//! `prlimit --data` limits its data, and allocation fails at the limit. The gateway does not detect
+//! that limit, so its settings give the value that it would have computed.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
-/// Joins the group `$0` and becomes the rest.
+/// Joins the group `$0` and then executes the other arguments.
 const JOIN: &str = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
 
-/// The limit of one process.
+/// The memory limit of one process.
 #[derive(Debug)]
 pub(crate) struct Cage {
     bytes: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Cage {
 
 #[derive(Debug)]
 enum Kind {
-    /// A control group, and the file of its most memory.
+    /// A control group, and the file with its peak memory.
     Group {
         path: PathBuf,
         peak: &'static str,
@@ -48,7 +48,7 @@ impl Cage {
         Self { bytes, kind: group.unwrap_or(Kind::Data) }
     }
 
-    /// What limits it.
+    /// The kind of the limit.
     pub(crate) fn name(&self) -> &'static str {
         match self.kind {
             Kind::Group { peak: "memory.peak", .. } => "control group, version 2",
@@ -57,7 +57,7 @@ impl Cage {
         }
     }
 
-    /// The command, limited.
+    /// The command, with the limit.
     pub(crate) fn around(&self, inner: &Command) -> Command {
         let mut command = match &self.kind {
             Kind::Group { path, .. } => {
@@ -89,7 +89,7 @@ impl Cage {
         }
     }
 
-    /// The most memory of the group so far, in bytes; `None` where there is no group.
+    /// The peak memory of the group so far, in bytes; `None` without a group.
     pub(crate) fn peak(&self) -> Option<u64> {
         let Kind::Group { path, peak } = &self.kind else { return None };
         fs::read_to_string(path.join(peak)).ok()?.trim().parse().ok()
@@ -99,7 +99,7 @@ impl Cage {
 impl Drop for Cage {
     fn drop(&mut self) {
         if let Kind::Group { path, .. } = &self.kind {
-            // It is empty once its process has ended.
+            // The group is empty once its process has ended.
             let _ = fs::remove_dir(path);
         }
     }
@@ -107,7 +107,7 @@ impl Drop for Cage {
 
 fn limited_group(path: &Path, limit: &str, bytes: u64) -> io::Result<()> {
     fs::create_dir(path)?;
-    // Where the controller is not there, neither is the file, and it cannot be made.
+    // Without the controller, the file does not exist and cannot be created.
     let limited =
         fs::metadata(path.join(limit)).and_then(|_| fs::write(path.join(limit), bytes.to_string()));
     if limited.is_err() {
@@ -116,7 +116,7 @@ fn limited_group(path: &Path, limit: &str, bytes: u64) -> io::Result<()> {
     limited
 }
 
-/// The path of this process's group, by `/proc/self/cgroup`.
+/// The path of this process's group, from `/proc/self/cgroup`.
 fn group<'a>(groups: &'a str, controller: &str) -> Option<&'a str> {
     groups.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;

@@ -1,5 +1,5 @@
-//! Whether the gateway lives through more than its memory holds: a thousand uploads of ten megabytes at
-//! once, at a process that may use half a gigabyte.
+//! Tests whether the gateway survives more uploads than its memory holds: a thousand uploads of ten
+//! megabytes at once, to a process that may use half a gigabyte.
 
 mod burst;
 mod cage;
@@ -36,7 +36,7 @@ pub(crate) struct FloodArgs {
     /// Uploads at once
     #[arg(long, default_value_t = 1000)]
     uploads: usize,
-    /// How often they come, one flood after the other
+    /// Number of floods, one after the other
     #[arg(long, default_value_t = 3)]
     floods: usize,
     /// Bytes of each body
@@ -45,13 +45,13 @@ pub(crate) struct FloodArgs {
     /// Memory that the gateway may use, in bytes
     #[arg(long, default_value_t = 512_000_000)]
     memory: u64,
-    /// How long the upstream takes for a page, in milliseconds
+    /// Time that the upstream takes for a page, in milliseconds
     #[arg(long, default_value_t = 500)]
     delay_ms: u64,
-    /// The core of the gateway; none is all
+    /// The core of the gateway; all cores by default
     #[arg(long)]
     subject_core: Option<usize>,
-    /// The core that callers and upstream share; none is all
+    /// The core of callers and upstream; all cores by default
     #[arg(long)]
     load_core: Option<usize>,
 }
@@ -61,7 +61,7 @@ pub(crate) struct FloodArgs {
 struct Flood {
     heard: Vec<Result<Heard, String>>,
     health: Vec<Result<Duration, String>>,
-    /// How long the gateway itself says that each refusal took.
+    /// The duration of each refusal, as logged by the gateway.
     refused: Vec<Duration>,
     /// The most resident memory of the process, in bytes.
     peak: u64,
@@ -71,7 +71,7 @@ struct Flood {
 ///
 /// # Errors
 ///
-/// Where the process died, or a request was not answered 200, 429 or 503, or health was not 200.
+/// The process died, or a request was not answered 200, 429 or 503, or health was not 200.
 pub(crate) fn run(arguments: &FloodArgs) -> Result<(), Failure> {
     let load_before = load_average();
     let cage = Cage::of(arguments.memory);
@@ -134,7 +134,7 @@ fn flood(
     Ok(Flood { heard, health, refused, peak })
 }
 
-/// How long each refusal took, by the gateway's log: whole milliseconds.
+/// The duration of each refusal, from the gateway's log, in whole milliseconds.
 fn refusals(log: &str) -> Vec<Duration> {
     let lines = log.lines().filter(|line| line.contains(r#""code":"overloaded""#));
     let took =
@@ -149,7 +149,7 @@ fn sorted(mut figures: Vec<Duration>) -> Vec<Duration> {
 }
 
 impl Flood {
-    /// What should not have happened.
+    /// The violations of the requirements.
     fn wrong(&self) -> Vec<String> {
         let heard = self.heard.iter().filter_map(|heard| match heard {
             Ok(Heard { status: 200 | 429 | 503, .. }) => None,

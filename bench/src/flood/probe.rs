@@ -1,4 +1,4 @@
-//! Health, asked again and again as an orchestrator does: a connection for each question.
+//! A health probe like an orchestrator's, with a new connection for each request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crate::http::Connection;
 use crate::terminal::Failure;
 
-/// From one question to the next.
+/// The time between two requests.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Asks until it is stopped.
+/// Probes until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Probe {
     is_over: Arc<AtomicBool>,
@@ -20,7 +20,7 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Begins to ask at `metrics`.
+    /// Starts to probe `metrics`.
     pub(crate) fn start(metrics: SocketAddr) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&is_over);
@@ -38,7 +38,7 @@ impl Probe {
         Self { is_over, asking }
     }
 
-    /// How long each answer took, from connecting on, or why there was none.
+    /// The duration of each answer, including the connection, or the reason why there was none.
     pub(crate) fn stop(self) -> Result<Vec<Result<Duration, String>>, Failure> {
         self.is_over.store(true, Ordering::Relaxed);
         self.asking.join().map_err(|_panic| "the probe panicked".into())

@@ -1,4 +1,4 @@
-//! An account with a quota by the second, at an endpoint that can go away.
+//! An account with a quota for each second, at an endpoint that can go away.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::upstream::{OUTPUT_TOKENS, TEXT_TOKENS, answer, compatible_answer};
 
 const BILL: Bill = Bill { image: upload::IMAGE_TOKENS, text: TEXT_TOKENS, output: OUTPUT_TOKENS };
 
-/// Requests sent before the `Retry-After` could arrive are not counted as violations.
+/// Requests sent before the `Retry-After` could arrive do not count as violations.
 const HEARING: Duration = Duration::from_millis(100);
 
 /// An account, served on a port of its own.
@@ -37,7 +37,7 @@ pub(super) struct Seen {
     pub(super) throttled: u64,
     /// Requests before a `Retry-After` had ended.
     pub(super) early: u64,
-    /// Requests while it was away.
+    /// Requests while the endpoint was away.
     pub(super) refused: u64,
 }
 
@@ -46,13 +46,13 @@ struct Books {
     seen: Seen,
     /// The start of the window, and the amount it has admitted.
     window: Option<(Instant, u64, u64)>,
-    /// From when to when nobody should ask.
+    /// The interval in which no request should arrive.
     closed: Option<(Instant, Instant)>,
     in_flight: u64,
     is_away: bool,
 }
 
-/// What becomes of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Passes,
@@ -61,8 +61,8 @@ enum Fate {
 }
 
 impl Account {
-    /// An account that lets so many requests and tokens pass in each second, or all; windows begin with
-    /// the first request after the last one.
+    /// An account that admits so many requests and tokens in each second, or all; windows begin
+    /// with the first request after the last one.
     pub(super) fn start(quota: Option<(u64, u64)>, latency: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
@@ -85,7 +85,8 @@ impl Account {
         self.state.books().seen
     }
 
-    /// Closes every connection on which something is asked from now on; how many requests are under way.
+    /// From now on closes every connection on which a request arrives. Returns the number of
+    /// requests in progress.
     pub(super) fn go_away(&self) -> u64 {
         let mut books = self.state.books();
         books.is_away = true;

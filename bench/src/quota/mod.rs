@@ -1,7 +1,8 @@
-//! How well calls are paced and shared, and what outages cost: against accounts that keep their quota to
-//! themselves and endpoints that go away.
+//! Measures how well calls are paced and shared, and what outages cost, against accounts with a
+//! hidden quota and endpoints that go away.
 //!
-//! The measured quantity is time, so runs are long: the shares of one run are accurate to a hundredth.
+//! The measured quantity is time, so runs are long: the shares of one run are accurate to a
+//! hundredth.
 
 mod account;
 mod tenants;
@@ -20,14 +21,14 @@ use crate::terminal::{Failure, println};
 use crate::upload;
 use crate::upload::Upload;
 
-/// What the accounts let pass in a second, unknown to the gateway.
+/// The accounts' quota for a second, which the gateway does not know.
 const REQUESTS: u64 = 10;
 const TOKENS: u64 = 100_000;
 
-/// Callers of the four tenants: all of them always have another page.
+/// Callers of the four tenants. All of them always have another page.
 const GREEDY: [u64; 4] = [4, 8, 16, 32];
 
-/// How long an endpoint is away.
+/// The duration of an outage.
 const OUTAGE: Duration = Duration::from_secs(20);
 const TOTAL_OUTAGE: Duration = Duration::from_mins(1);
 
@@ -39,7 +40,7 @@ pub(crate) struct QuotaArgs {
     /// How long the quota is used
     #[arg(long, default_value_t = 300.0)]
     seconds: f64,
-    /// Whether outages are left out
+    /// Skip the outages
     #[arg(long)]
     quota_only: bool,
 }
@@ -48,7 +49,7 @@ pub(crate) struct QuotaArgs {
 ///
 /// # Errors
 ///
-/// If a promise is broken or cannot be checked.
+/// A promise is broken or cannot be checked.
 pub(crate) fn run(arguments: &QuotaArgs) -> Result<(), Failure> {
     let uploads = [Upload::all().into_iter().next().ok_or("there is an upload")?];
     let rig = Rig::new(&uploads, None, None)?;
@@ -68,7 +69,7 @@ fn quota(
     promises: &mut Promises,
 ) -> Result<(), Failure> {
     let account = Account::start(Some((REQUESTS, TOKENS)), Duration::from_millis(300))?;
-    // Twice what there is.
+    // Twice the real quota.
     let endpoint = endpoint("a", account.address, "rpm = 1200\ntpm = 12000000\n");
     let gateway = start(rig, arguments, &endpoint)?;
     let lasts = Duration::try_from_secs_f64(arguments.seconds)?;
@@ -137,9 +138,9 @@ fn outages(
     Ok(())
 }
 
-/// Starts a gateway in front of these endpoints.
+/// Starts a gateway with these endpoints as its upstream.
 fn start(rig: &Rig, arguments: &QuotaArgs, endpoints: &str) -> Result<Subject, Failure> {
-    // Listed endpoints take the place of the one that every gateway here is given.
+    // Listed endpoints replace the single one that every gateway here gets.
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
     let quick = [
         ("OCR_GATEWAY__UPSTREAM__BACKOFF_BASE_MS", "20"),
@@ -148,7 +149,7 @@ fn start(rig: &Rig, arguments: &QuotaArgs, endpoints: &str) -> Result<Subject, F
     rig.gateway_before(&arguments.gateway, nowhere, endpoints, &quick)
 }
 
-/// An endpoint as the configuration has it.
+/// An endpoint in the form of the configuration.
 fn endpoint(name: &str, address: SocketAddr, rates: &str) -> String {
     format!(
         "[[upstream.endpoints]]\nname = \"{name}\"\nregion = \"beijing\"\n\

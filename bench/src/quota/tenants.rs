@@ -10,7 +10,7 @@ use crate::subject::{Rig, Subject};
 use crate::terminal::Failure;
 use crate::upload::{Form, Upload};
 
-/// How long an impatient caller waits after a refusal, whatever its `Retry-After`.
+/// How long an impatient caller waits after a refusal, regardless of its `Retry-After`.
 const HURRY: Duration = Duration::from_millis(100);
 
 /// The callers of all tenants.
@@ -26,7 +26,7 @@ pub(super) struct Served {
     pub(super) answered: u64,
     /// Refused for now: 429 and 503.
     pub(super) refused: u64,
-    /// Anything else.
+    /// Any other answer.
     pub(super) odd: u64,
 }
 
@@ -76,12 +76,12 @@ impl Tenants {
         Ok(Self { callers, count: numbers.len(), news })
     }
 
-    /// Requests that got no answer of the model so far.
+    /// The number of requests without an answer of the model so far.
     pub(super) fn failed(&self) -> u64 {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).failed
     }
 
-    /// When the next answer of the model came, if it came before `until`.
+    /// The time of the model's next answer, if it came before `until`.
     pub(super) fn next_answer(&self, until: Instant) -> Option<Instant> {
         let now = Instant::now();
         while Instant::now() < until {
@@ -94,7 +94,7 @@ impl Tenants {
         None
     }
 
-    /// Waits for all; what each tenant got.
+    /// Waits for all callers and returns the results of each tenant.
     pub(super) fn join(self) -> Result<Vec<Served>, Failure> {
         let mut served = vec![Served::default(); self.count];
         for (tenant, caller) in self.callers {

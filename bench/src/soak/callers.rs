@@ -1,4 +1,4 @@
-//! Callers of every temper: most wait for their answer, some leave, at every point at which one can.
+//! Callers of all kinds: most wait for their answer, and some leave at each possible point.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -14,30 +14,30 @@ use crate::subject::{COMPATIBLE, Subject};
 use crate::terminal::Failure;
 use crate::upload::{Billing, Form, Upload};
 
-/// How long an answer may take before the gateway is said to hang.
+/// The timeout after which the gateway counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// How long a caller that goes silent does: longer than the gateway lets it.
+/// How long a silent caller waits: longer than the gateway's timeout.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// How callers fared: answers by status, and callers that left by where.
+/// The results of callers: answers by status, and callers that left, by their point of leaving.
 pub(crate) type Asked = BTreeMap<String, u64>;
 
 /// All of them.
 pub(crate) struct Callers(Vec<JoinHandle<io::Result<Asked>>>);
 
-/// A request as it goes over the wire, and whether its answer is a stream.
+/// A request as sent, and whether its answer is a stream.
 struct Prepared {
     message: Vec<u8>,
     size: usize,
 }
 
-/// Where a caller leaves.
+/// The point at which a caller leaves.
 #[derive(Debug, Clone, Copy)]
 enum Leaving {
     InHead,
     InBody,
-    /// Silent in the body until the gateway has enough.
+    /// Silent in the body until the gateway's timeout.
     Silent,
     AfterRequest,
     InAnswer,
@@ -57,7 +57,7 @@ impl Leaving {
 }
 
 impl Callers {
-    /// Lets `count` callers ask until `until`.
+    /// Lets `count` callers send requests until `until`.
     pub(crate) fn start(
         gateway: &Subject,
         uploads: &[Upload],
@@ -78,11 +78,11 @@ impl Callers {
         Self((0..count).map(start).collect())
     }
 
-    /// Waits for all of them.
+    /// Waits for all callers.
     ///
     /// # Errors
     ///
-    /// Where one could not be served at all.
+    /// A caller could not be served at all.
     pub(crate) fn join(self) -> Result<Asked, Failure> {
         let mut all = Asked::new();
         for caller in self.0 {
@@ -94,7 +94,7 @@ impl Callers {
     }
 }
 
-/// An upload in every form, to every path that takes it, whole and streamed.
+/// An upload in every form, to every path that accepts it, whole and streamed.
 fn all(gateway: &Subject, upload: &Upload, size: usize) -> Vec<Prepared> {
     let ask = |path, form: Form, accept: &str, body: &[u8]| {
         let headers = [
@@ -134,8 +134,8 @@ impl Caller {
                 Some(leaving) => self.leave(leaving, &stream, &mut connection, message),
                 None => exchange(&mut connection, message).map(|status| format!("{status}")),
             };
-            // A connection on which anything went wrong is not used again: the answer to a request that
-            // was cut or came too slowly ends it.
+            // A connection with any fault is not used again: the answer to a request that was cut
+            // or came too slowly ends it.
             let told = told.unwrap_or_else(|error| format!("broke off ({:?})", error.kind()));
             if told == "200" {
                 kept = Some((stream, connection));
@@ -194,7 +194,7 @@ impl Caller {
                 connection.received()?;
             }
         }
-        // Half of them take leave, half are gone.
+        // Half of them shut down their sending side first, the others only drop the connection.
         if self.chance.below(2) == 0 {
             let _ = stream.shutdown(Shutdown::Write);
         }
@@ -202,7 +202,7 @@ impl Caller {
     }
 }
 
-/// Asks and reads the answer to its end; its status.
+/// Sends the request and reads the answer to its end. Returns its status.
 fn exchange(connection: &mut Connection, message: &[u8]) -> io::Result<u16> {
     connection.send(message)?;
     let head = connection.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -1,10 +1,11 @@
-//! Half an hour of everything at once, and whether anything is left of it.
+//! Half an hour of mixed load with faults, and a check for leaks.
 //!
-//! Uploads of all sizes, in every form, streamed and whole, meet an upstream that throttles, fails, breaks
-//! off and hangs; a quarter of the callers leaves, at every point at which a caller can. While that goes on,
-//! memory is sampled. Afterwards nothing may be left: no request, no byte, no socket, no thread, nothing
-//! reserved; and the ledger must hold what the upstream billed, to the token. What the upstream may have
-//! billed without being able to say so, the ledger counts at its bound, and that is listed apart.
+//! Uploads of all sizes, in every form, streamed and whole, meet an upstream that throttles, fails,
+//! breaks off and hangs; a quarter of the callers leave, at every possible point. Meanwhile memory
+//! is sampled. Afterwards nothing may be left: no request, no byte, no socket, no thread, nothing
+//! reserved; and the ledger must match the upstream's bill to the token. Calls that the upstream
+//! may have billed without reporting it count at their bound in the ledger, and are listed
+//! separately.
 
 mod callers;
 mod promises;
@@ -25,7 +26,8 @@ use crate::subject::Rig;
 use crate::terminal::{Failure, say};
 use crate::upload::Upload;
 
-/// The gateway's settings for a soak: patience that runs out within it, and retries that do not slow it.
+/// The gateway's settings for a soak: timeouts that expire within it, and retries that do not slow
+/// it.
 const SETTINGS: [(&str, &str); 8] = [
     ("OCR_GATEWAY__SERVER__IDLE_TIMEOUT_MS", "2000"),
     ("OCR_GATEWAY__SERVER__KEEP_ALIVE_TIMEOUT_MS", "20000"),
@@ -37,11 +39,12 @@ const SETTINGS: [(&str, &str); 8] = [
     ("OCR_GATEWAY__UPSTREAM__RETRY_BUDGET_FLOOR_PER_SECOND", "1000"),
 ];
 
-/// Longer than the gateway keeps a connection that is not used. Of its callers it is 20 s here; of the upstream it
-/// is 30 s, and hyper-util looks for such only once in so much time, so it can be twice that.
+/// Longer than the gateway keeps an idle connection. For callers that is 20 s here; for the
+/// upstream it is 30 s, and hyper-util checks for idle connections only once in that time, so it
+/// can be twice as long.
 const QUIET: Duration = Duration::from_secs(65);
 
-/// How long the last requests may take.
+/// The time limit of the last requests.
 const LAST_REQUESTS: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Args)]
@@ -49,13 +52,13 @@ pub(crate) struct SoakArgs {
     /// The gateway's release binary
     #[arg(long, value_name = "PATH")]
     gateway: PathBuf,
-    /// How long it is kept busy
+    /// How long the load lasts
     #[arg(long, default_value_t = 30.0)]
     minutes: f64,
     /// Callers at once
     #[arg(long, default_value_t = 12)]
     callers: u64,
-    /// Where chance begins; the same seed makes the same choices
+    /// Seed of all random choices; the same seed makes the same choices
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -64,10 +67,10 @@ pub(crate) struct SoakArgs {
 ///
 /// # Errors
 ///
-/// If a promise is broken or cannot be checked.
+/// A promise is broken or cannot be checked.
 pub(crate) fn run(arguments: &SoakArgs) -> Result<(), Failure> {
     let uploads = Upload::all();
-    // Without cores of their own: everything shall get into everything's way.
+    // Without cores of their own, so that all programs disturb each other.
     let rig = Rig::new(&uploads, None, None)?;
     let tally = Arc::new(Tally::default());
     let upstream = upstream::start(arguments.seed, Arc::clone(&tally))?;

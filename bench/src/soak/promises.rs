@@ -1,4 +1,4 @@
-//! What must hold when all is over, and the report of it.
+//! The conditions that must hold at the end, and the report of them.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -15,17 +15,17 @@ use crate::{metrics, table};
 /// Files that the ledger's connections may have opened meanwhile: three for each of eight.
 const MORE_FILES: usize = 24;
 
-/// Threads of those connections, and of the pool for what would hold up the rest.
+/// Threads of those connections, and of the pool for blocking work.
 const MORE_THREADS: usize = 10;
 
-/// What the gateway says of itself in the end.
+/// The gateway's own figures at the end.
 #[derive(Debug)]
 pub(crate) struct Found {
     in_flight_requests: u64,
     in_flight_bytes: u64,
     /// Tokens that are reserved in all windows of the tenant.
     reserved: u64,
-    /// Tokens that the tenant's month is charged with.
+    /// Tokens charged to the tenant's month.
     settled: u64,
     /// Tokens of all days together, billed and at their bounds.
     summed: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Found {
     unverified: u64,
     above_bound: u64,
     mismatches: u64,
-    /// What `ocr-gateway audit` says.
+    /// The output of `ocr-gateway audit`.
     audit: Result<String, String>,
 }
 
@@ -62,7 +62,7 @@ fn in_flight(gateway: &Subject) -> Result<u64, Failure> {
 }
 
 impl Found {
-    /// Asks the gateway, its ledger, and the command that recounts it.
+    /// Queries the gateway, its ledger, and the audit command.
     pub(crate) fn gather(rig: &Rig, gateway: &Subject, program: &Path) -> Result<Self, Failure> {
         let usage = Rig::get(gateway, "/usage")?;
         let month = usage.split_once("\"month\":").ok_or("no month in the usage")?.1;
@@ -92,11 +92,11 @@ fn figures<'a>(json: &'a str, name: &'a str) -> impl Iterator<Item = u64> + 'a {
 }
 
 impl Report {
-    /// Prints everything.
+    /// Prints the report.
     ///
     /// # Errors
     ///
-    /// Where a promise is broken.
+    /// A promise is broken.
     pub(crate) fn print(&self) -> Result<(), Failure> {
         let Self { asked, tally, samples, before, after, found } = self;
         let mut out = io::stdout().lock();

@@ -1,4 +1,4 @@
-//! What a process holds, again and again, and whether it grows.
+//! Samples of a process's resources, and whether they grow.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use crate::process::Process;
 /// Samples of a whole run.
 const SAMPLES: u32 = 400;
 
-/// How long to wait between two samples.
+/// The time between two samples.
 pub(crate) fn pause(duration: Duration) -> Duration {
     (duration / SAMPLES).max(Duration::from_millis(500))
 }
 
-/// What a process holds at a moment.
+/// The resources of a process at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     at: Instant,
@@ -25,24 +25,24 @@ pub(crate) struct Sample {
     pub(crate) threads: usize,
 }
 
-/// All that were taken.
+/// All samples.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(Vec<Sample>);
 
-/// How resident memory changed, in KB a minute.
+/// The change of resident memory, in KB a minute.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slope {
     pub(crate) per_minute: f64,
-    /// The standard error of that.
+    /// The standard error of the change.
     pub(crate) error: f64,
     /// The mean of the measured quantity, in KB.
     pub(crate) mean: f64,
-    /// How long it was looked at, in minutes.
+    /// The duration of the observation, in minutes.
     pub(crate) minutes: f64,
 }
 
 impl Sample {
-    /// Looks at a process.
+    /// Samples a process.
     pub(crate) fn of(process: &Process) -> io::Result<Self> {
         let (files, sockets) = process.open_files()?;
         let (resident, threads) = (process.resident()?, process.threads()?);
@@ -51,17 +51,17 @@ impl Sample {
 }
 
 impl Samples {
-    /// Adds one, later than all before.
+    /// Adds a sample that is later than all before.
     pub(crate) fn add(&mut self, sample: Sample) {
         self.0.push(sample);
     }
 
-    /// The largest figure of all.
+    /// The largest figure of all samples.
     pub(crate) fn most<T: Ord>(&self, figure: impl Fn(&Sample) -> T) -> Option<T> {
         self.0.iter().map(figure).max()
     }
 
-    /// The line of least squares through the second half; none where that has too few samples.
+    /// The least-squares line through the second half; `None` if that has too few samples.
     pub(crate) fn slope(&self) -> Option<Slope> {
         let half = &self.0[self.0.len() / 2..];
         let first = half.first()?.at;
@@ -97,7 +97,8 @@ fn line(points: &[(f64, f64)]) -> Option<Slope> {
 }
 
 impl Slope {
-    /// Whether memory surely grows, and by enough to matter: a run of a day would tell smaller growth.
+    /// Whether memory grows significantly and by a relevant amount: a run of a day would show
+    /// smaller growth.
     pub(crate) fn grows(&self) -> bool {
         const SURE: f64 = 3.0;
         const MATTERS: f64 = 0.05;

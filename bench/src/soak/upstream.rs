@@ -1,7 +1,8 @@
-//! An upstream that is not at its best, and keeps its books.
+//! A faulty upstream that keeps its own books.
 //!
-//! It looks at every picture, unlike the one that figures are taken with, and writes down what it billed:
-//! what it told the gateway whole, and what it could not, since a model may have been at work by then.
+//! Unlike the upstream of the measurements, it checks every picture and records what it billed: the
+//! bills that it sent in full, and the costs that it could not report, since a model may already
+//! have been at work.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,13 +22,13 @@ use crate::upstream::{self, OUTPUT_TOKENS, TEXT_TOKENS};
 /// How long a call hangs: longer than the gateway waits for a first byte.
 const HANG: Duration = Duration::from_secs(8);
 
-/// Events of a stream, and how far apart they are.
+/// The number of events of a stream, and their distance in time.
 const EVENTS: usize = 12;
 const BETWEEN_EVENTS: Duration = Duration::from_millis(4);
 
 const BILL: Bill = Bill { image: upload::IMAGE_TOKENS, text: TEXT_TOKENS, output: OUTPUT_TOKENS };
 
-/// What became of the calls.
+/// The outcomes of the calls.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Tokens of bills that were sent in full.
@@ -41,7 +42,7 @@ pub(crate) struct Tally {
     garbled: AtomicU64,
 }
 
-/// A [`Tally`] that has come to its end.
+/// A final [`Tally`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tallied {
     pub(crate) told: u64,
@@ -54,7 +55,7 @@ pub(crate) struct Tallied {
     pub(crate) garbled: u64,
 }
 
-/// What happens to a call.
+/// The fate of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Answered,
@@ -113,7 +114,7 @@ pub(crate) fn start(seed: u64, tally: Arc<Tally>) -> Result<SocketAddr, Failure>
     Ok(address)
 }
 
-/// One connection's side of the story.
+/// Serves one connection.
 struct Serving {
     tally: Arc<Tally>,
     chance: Chance,
@@ -145,7 +146,7 @@ impl Serving {
         Ok(())
     }
 
-    /// Reads the request and returns whether it asks for a stream; `None` where there is no picture.
+    /// Reads the request and returns whether it asks for a stream; `None` if there is no picture.
     fn look(&self, connection: &mut Connection, head: &Head) -> io::Result<Option<bool>> {
         const END: usize = 200;
         let body = connection.body(head.length()?)?;
@@ -157,7 +158,7 @@ impl Serving {
         Ok(Some(end.contains(r#""stream":true"#)))
     }
 
-    /// Lets a fate happen; whether the connection lives on.
+    /// Applies a fate. Returns whether the connection stays open.
     fn meet(
         &mut self,
         connection: &mut Connection,

@@ -1,8 +1,8 @@
 //! A thousand slow streams at once, and streams whose callers do not read.
 //!
-//! Each subject is a process of its own, so that no earlier crowd has grown its heap. All callers come
-//! within a second and ask once. Afterwards the gateway's metrics must show exactly the tokens that the
-//! upstream billed for as many streams, or the row is void.
+//! Each subject is a process of its own, so that no earlier crowd has grown its heap. All callers
+//! arrive within a second and send one request each. Afterwards the gateway's metrics must show
+//! exactly the tokens that the upstream billed for as many streams, or the row is void.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -18,17 +18,17 @@ use crate::terminal::{Failure, say};
 use crate::upload::{self, Billing, Upload};
 use crate::upstream::{Manner, OUTPUT_TOKENS, TEXT_TOKENS};
 
-/// How long a process is left alone before its idle memory is read.
+/// The idle time of a process before its memory is read.
 const REST: Duration = Duration::from_secs(1);
 
-/// Callers that gather, and the streams that they are sent.
+/// A crowd of callers, and the streams that they receive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gathering {
-    /// What the table calls it.
+    /// Its name in the table.
     pub(crate) name: &'static str,
     manner: Manner,
     crowd: Crowd,
-    /// While all streams flow: from when on, and for how long.
+    /// The start and the length of the time in which all streams flow.
     steady: Option<(Duration, Duration)>,
     subjects: &'static [Who],
 }
@@ -47,7 +47,7 @@ enum Who {
 pub(crate) struct Crowded {
     pub(crate) gathering: &'static str,
     pub(crate) who: &'static str,
-    /// None where an error made it void.
+    /// `None` if an error made it void.
     pub(crate) shown: Option<Shown>,
 }
 
@@ -55,45 +55,45 @@ pub(crate) struct Crowded {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shown {
     pub(crate) heard: Heard,
-    /// How late events came; none where callers did not read while they came.
+    /// The delay of events; `None` if callers did not read while they arrived.
     pub(crate) late: Option<Spread>,
-    /// None where the subject is no process.
+    /// `None` if the subject is no process.
     pub(crate) held: Option<Held>,
-    /// Of the gateway, the tokens that were billed, which are those of all streams.
+    /// For the gateway, the billed tokens, which are those of all streams.
     pub(crate) billed: Option<u64>,
 }
 
-/// Memory in bytes and time.
+/// Memory in bytes, and CPU time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
-    /// Started, with nothing asked yet.
+    /// After the start, before the first request.
     pub(crate) idle: u64,
-    /// The most while streams flowed.
+    /// The peak while streams flowed.
     pub(crate) peak: u64,
     /// Some time after the last end.
     pub(crate) settled: u64,
-    /// While all streams flowed; none where they never do.
+    /// While all streams flowed; `None` if they never do at the same time.
     pub(crate) steady: Option<Steady>,
 }
 
-/// A part of the time in which all streams flow.
+/// An interval in which all streams flow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Steady {
     pub(crate) cpu: Duration,
     pub(crate) time: Duration,
-    /// Events that the upstream sent in it.
+    /// The events that the upstream sent in it.
     pub(crate) events: f64,
 }
 
 impl Steady {
-    /// The part of a core that was used.
+    /// The used fraction of a core.
     pub(crate) fn share(&self) -> f64 {
         self.cpu.as_secs_f64() / self.time.as_secs_f64()
     }
 }
 
 impl Gathering {
-    /// The gatherings; small and short ones where it is only to be seen that they work.
+    /// The crowds; small and short ones for a test run.
     pub(crate) fn all(quick: bool) -> [Self; 3] {
         let (connections, events) = if quick { (50, 10) } else { (1000, 100) };
         let manner = Manner { events, interval_ms: 100, ..Manner::PLAIN };
@@ -129,7 +129,7 @@ impl Gathering {
     }
 }
 
-/// Gathers every crowd before every subject.
+/// Runs every crowd against every subject.
 pub(crate) fn measure(
     rig: &Rig,
     programs: &Programs<'_>,
@@ -164,7 +164,7 @@ impl Who {
         }
     }
 
-    /// None where the program is missing.
+    /// `None` if the program is missing.
     fn start(
         self,
         rig: &Rig,
@@ -214,7 +214,7 @@ impl Gathering {
         (self.crowd.deaf_ms == 0).then_some(heard.late)
     }
 
-    /// Lets all callers ask, and looks at the clock of the subject while they listen.
+    /// Lets all callers send their requests, and reads the subject's CPU time while they read.
     fn listen(
         &self,
         mut command: Command,
@@ -233,7 +233,7 @@ impl Gathering {
         Ok((heard, steady))
     }
 
-    /// Events that the upstream sends in a part of the time in which all streams flow.
+    /// The events that the upstream sends in an interval in which all streams flow.
     #[expect(clippy::cast_precision_loss, reason = "there are far fewer events than 2^52")]
     fn events_in(&self, time: Duration) -> f64 {
         let each = time.as_secs_f64() * 1e3 / self.manner.interval_ms as f64;
@@ -241,7 +241,7 @@ impl Gathering {
     }
 }
 
-/// The tokens that the gateway counted as billed, if they are those of all streams.
+/// The tokens that the gateway counted as billed, if they equal those of all streams.
 fn billed(metrics: SocketAddr, heard: &Heard) -> Result<u64, Failure> {
     let each = upload::IMAGE_TOKENS + TEXT_TOKENS + OUTPUT_TOKENS;
     let expected = heard.streams * u64::from(each);

@@ -1,4 +1,4 @@
-//! Streams one after the other from each caller: every target in turn, window after window.
+//! Consecutive streams from each caller: every target in turn, window after window.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ const WARM_UP: f64 = 0.5;
 /// The request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flow<'a> {
-    /// What the table calls it.
+    /// Its name in the table.
     pub(crate) name: &'static str,
     pub(crate) upload: &'a Upload,
-    /// Callers at once.
+    /// Concurrent callers.
     pub(crate) connections: usize,
     /// Events of each stream.
     pub(crate) events: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Row {
     pub(crate) target: &'static str,
     /// The windows without an error.
     pub(crate) windows: Vec<Window>,
-    /// How many had one.
+    /// The number of windows with an error.
     pub(crate) void: usize,
 }
 
@@ -41,12 +41,12 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) heard: Heard,
-    /// Its cost to the subject; `None` where the subject is not a process.
+    /// The cost to the subject; `None` if the subject is not a process.
     pub(crate) cpu: Option<Duration>,
 }
 
 impl Flow<'_> {
-    /// Measures every target; the rows are in the targets' order.
+    /// Measures every target. The rows are in the targets' order.
     pub(crate) fn measure(
         &self,
         rig: &Rig,

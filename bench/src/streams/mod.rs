@@ -1,8 +1,8 @@
-//! What streams cost, from end to end: start everything, measure, print.
+//! The cost of streams, from end to end: start the programs, measure, print.
 //!
-//! Three questions, each with an upstream of its own: how much later the first byte comes, what an
-//! event costs that is passed on, and what a thousand slow streams at once hold. The first two are
-//! asked of all subjects in turn, the third of one process after the other.
+//! There are three measurements, each with an upstream of its own: the added delay of the first
+//! byte, the cost of passing an event on, and the memory of a thousand slow streams at once. The
+//! first two measure all subjects in turn, the third one process after the other.
 
 mod crowd;
 mod flow;
@@ -25,14 +25,14 @@ use crate::terminal::{Failure, say};
 use crate::upload::{Billing, Upload};
 use crate::upstream::Manner;
 
-/// Events so far apart that sixteen callers leave every subject idle most of the time: the time to first
-/// byte then measures the hop, not a queue before it.
+/// Events with such pauses that sixteen callers leave every subject idle most of the time: the time
+/// to first byte then measures the hop, not a queue before it.
 const LEISURELY: Manner = Manner { events: 10, interval_ms: 2, ..Manner::PLAIN };
 
-/// As fast as it goes, each event in a write of its own, as tokens come.
+/// At full speed, each event in a write of its own, as tokens arrive.
 const SINGLY: Manner = Manner { events: 1000, ..Manner::PLAIN };
 
-/// As fast as it goes, fifty events in a write: what an event costs where it wakes nobody.
+/// At full speed, fifty events in a write: the cost of an event without a wakeup.
 const IN_HEAPS: Manner = Manner { together: 50, ..SINGLY };
 
 #[derive(Debug, Args)]
@@ -40,10 +40,10 @@ pub(crate) struct StreamsArgs {
     /// The gateway's release binary
     #[arg(long, value_name = "PATH")]
     gateway: PathBuf,
-    /// nginx; left out where it cannot be run
+    /// nginx; omitted if it cannot be run
     #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
-    /// Callers at once, separated by commas
+    /// Concurrent callers, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,16")]
     connections: Vec<usize>,
     /// Windows of each cell
@@ -61,12 +61,12 @@ pub(crate) struct StreamsArgs {
     /// The core that listeners and upstream share
     #[arg(long, default_value_t = 1)]
     load_core: usize,
-    /// One short window of everything, to see that it works; the figures mean nothing
+    /// One short window of each measurement, to test that it works; the figures mean nothing
     #[arg(long)]
     quick: bool,
 }
 
-/// Measures everything and prints the tables.
+/// Runs all measurements and prints the tables.
 pub(crate) fn run(arguments: &StreamsArgs) -> Result<(), Failure> {
     let pace = arguments.pace();
     let load_before = load_average();
@@ -108,7 +108,7 @@ impl StreamsArgs {
     }
 }
 
-/// What every measurement in turn is given.
+/// The parameters of the measurements.
 struct Measuring<'a> {
     rig: &'a Rig,
     programs: &'a Programs<'a>,
@@ -117,7 +117,7 @@ struct Measuring<'a> {
 }
 
 impl Measuring<'_> {
-    /// How long the first byte takes, through each surface and beside it.
+    /// The time to the first byte, through each interface and directly.
     fn first_bytes(&self, uploads: &[&Upload]) -> Result<Vec<Row>, Failure> {
         let hops = Hops::start(self.rig, self.programs, LEISURELY)?;
         let mut targets = vec![
@@ -132,7 +132,7 @@ impl Measuring<'_> {
         Ok(rows)
     }
 
-    /// What an event costs that is passed on.
+    /// The cost of passing an event on.
     fn events(
         &self,
         upload: &Upload,

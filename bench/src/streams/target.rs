@@ -1,7 +1,7 @@
 //! The targets of stream requests, and the requests.
 //!
-//! The compatible protocol is spoken in the same bytes to all: the gateway finds nothing to change
-//! where the bill is to be told. `/ocr` takes the file.
+//! All targets of the compatible protocol get the same bytes: the gateway has nothing to change if
+//! the bill is requested. `/ocr` gets the file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,15 +15,15 @@ use crate::terminal::say;
 use crate::upload::{self, Billing, Upload};
 use crate::upstream::Manner;
 
-/// The programs that are measured.
+/// The measured programs.
 #[derive(Debug)]
 pub(crate) struct Programs<'a> {
     pub(crate) gateway: &'a Path,
-    /// None where it cannot be run.
+    /// `None` if it cannot be run.
     pub(crate) nginx: Option<&'a Path>,
 }
 
-/// An upstream and the ways to it.
+/// An upstream and the routes to it.
 #[derive(Debug)]
 pub(crate) struct Hops {
     pub(crate) gateway: Subject,
@@ -32,10 +32,10 @@ pub(crate) struct Hops {
     _upstream: Process,
 }
 
-/// A subject and how it is asked.
+/// A subject and the form of its requests.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
-    /// What the tables call it.
+    /// Its name in the tables.
     pub(crate) name: &'static str,
     pub(crate) subject: &'a Subject,
     path: &'static str,
@@ -54,7 +54,7 @@ pub(crate) enum Form {
 }
 
 impl<'a> Programs<'a> {
-    /// The programs at these paths.
+    /// The programs with these paths.
     pub(crate) fn new(gateway: &'a Path, nginx: &'a Path) -> Self {
         let runs = process::succeeds(Command::new(nginx).arg("-v"));
         if !runs {
@@ -65,7 +65,7 @@ impl<'a> Programs<'a> {
 }
 
 impl Hops {
-    /// Starts an upstream of this manner and all that leads to it.
+    /// Starts an upstream with this behaviour, and all subjects in front of it.
     pub(crate) fn start(
         rig: &Rig,
         programs: &Programs<'_>,
@@ -77,7 +77,7 @@ impl Hops {
         Ok(Self { gateway, nginx, direct: Rig::direct(upstream), _upstream: process })
     }
 
-    /// The ways that do not lead through the gateway.
+    /// The routes that do not go through the gateway.
     pub(crate) fn beside(&self) -> impl Iterator<Item = Target<'_>> {
         let nginx = self.nginx.as_ref();
         let nginx = nginx.map(|nginx| Target::compatible("nginx", nginx, Billing::Told));
@@ -103,7 +103,7 @@ impl<'a> Target<'a> {
         Self { name, subject, path: "/ocr", form: Form::File, ending: Ending::Answer, expect }
     }
 
-    /// The command of a crowd that asks for streams with `events` events.
+    /// The command of a crowd that requests streams with `events` events.
     pub(crate) fn listeners(
         &self,
         rig: &Rig,
@@ -123,7 +123,7 @@ impl<'a> Target<'a> {
 }
 
 impl Form {
-    /// Where it lies for `upload`. [`Rig::new`] has written the picture's file.
+    /// The path of the body for `upload`. [`Rig::new`] has written the picture's file.
     pub(crate) fn file(self, rig: &Rig, upload: &Upload) -> PathBuf {
         let name = upload.name.replace(' ', "-");
         rig.file(&match self {

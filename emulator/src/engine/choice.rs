@@ -1,4 +1,4 @@
-//! Which engine reads, by the options of the emulator.
+//! Opens the engine that the options select.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use super::scripted::Scripted;
 use super::tesseract::Tesseract;
 use crate::options::{EngineChoice, StartError};
 
-/// Opens the engine of that choice.
+/// Opens the selected engine.
 ///
 /// # Errors
 ///
-/// [`StartError`] where Tesseract or one of its languages is missing.
+/// [`StartError`] if Tesseract or one of its languages is missing.
 pub(crate) async fn open(choice: &EngineChoice) -> Result<Arc<dyn Engine>, StartError> {
     Ok(match choice {
         EngineChoice::Tesseract { languages } => {

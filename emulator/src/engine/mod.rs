@@ -22,12 +22,12 @@ pub(crate) trait Engine: std::fmt::Debug + Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Result<Reading, EngineError>> + Send + '_>>;
 }
 
-/// Why an image was not read.
+/// The reason why an image was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EngineError {
-    /// Every seat stayed taken for too long.
+    /// No process slot became free in time.
     Busy,
-    /// The reading took too long.
+    /// The OCR run took too long.
     Slow,
     /// The program failed.
     Failed,
@@ -43,7 +43,7 @@ pub(crate) struct Reading {
     pub(crate) lines: Vec<TextLine>,
 }
 
-/// One line of print.
+/// One line of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TextLine {
     /// The block of the page that the line belongs to.
@@ -68,7 +68,7 @@ pub(crate) struct Bounds {
 }
 
 impl Reading {
-    /// The text, a line of print to a line.
+    /// The text, one line of the page on each line.
     pub(crate) fn text(&self) -> String {
         let lines: Vec<String> = self.lines.iter().map(TextLine::text).collect();
         lines.join("\n")
@@ -76,7 +76,7 @@ impl Reading {
 }
 
 impl TextLine {
-    /// The words, with spaces where the script writes them.
+    /// The words, with spaces if the script uses them.
     pub(crate) fn text(&self) -> String {
         joined(self.words.iter().map(|word| word.text.as_str()))
     }
@@ -106,7 +106,7 @@ impl Bounds {
         self.bottom.saturating_sub(self.top)
     }
 
-    /// Twice the height of its middle: whole numbers only.
+    /// Twice the height of its middle, to stay in whole numbers.
     pub(crate) fn middle_doubled(self) -> u32 {
         self.top + self.bottom
     }

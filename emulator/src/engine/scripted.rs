@@ -7,20 +7,20 @@ use image::RgbImage;
 
 use super::{Bounds, Engine, EngineError, Reading, TextLine, Word};
 
-/// Height of an invented line in pixels.
+/// Height of a simulated line in pixels.
 const LINE_HEIGHT: u32 = 16;
 
-/// Width of an invented character in pixels.
+/// Width of a simulated character in pixels.
 const CHARACTER_WIDTH: u32 = 8;
 
-/// Says the same text about every image.
+/// Returns the same text for every image.
 #[derive(Debug)]
 pub(crate) struct Scripted {
     text: String,
 }
 
 impl Scripted {
-    /// An engine that says `text`, with `{width}` and `{height}` filled in.
+    /// An engine that returns `text`, with `{width}` and `{height}` filled in.
     pub(crate) fn new(text: String) -> Self {
         Self { text }
     }
@@ -44,7 +44,7 @@ impl Engine for Scripted {
     }
 }
 
-/// A line of text with its words side by side, as if printed in a fixed pitch.
+/// A line of text with its words side by side, as if in a fixed-pitch font.
 fn placed(line: &str, row: u32) -> TextLine {
     let mut left = 0;
     let mut words = Vec::new();

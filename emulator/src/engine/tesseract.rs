@@ -1,9 +1,8 @@
 //! The Tesseract program, one process for each image.
 //!
-//! The image goes in through the standard input as PNM and word boxes come out as TSV, so nothing
-//! touches the disk. One thread for each process and as many processes as cores: more would only
-//! fight. Waiting for a seat and reading are both bounded, and a process dies with the future that
-//! waits for it.
+//! The image is passed on standard input as PNM, and word boxes are returned as TSV, so nothing is written to the disk.
+//! Each process has one thread, and there are as many processes as cores: more would only compete. Waiting for a
+//! process slot and reading both have a timeout, and a process dies with the future that waits for it.
 
 use std::future::Future;
 use std::io;
@@ -21,10 +20,10 @@ use tokio::time::timeout;
 use super::{Bounds, Engine, EngineError, Reading, TextLine, Word};
 use crate::options::StartError;
 
-/// The languages that are read unless others are named.
+/// The default languages.
 const USUAL_LANGUAGES: [&str; 2] = ["eng", "chi_sim"];
 
-/// How long an image waits for a free seat.
+/// How long an image waits for a free process slot.
 const SEAT_PATIENCE: Duration = Duration::from_mins(2);
 
 /// How long one image may take.
@@ -45,8 +44,8 @@ impl Tesseract {
     ///
     /// # Errors
     ///
-    /// [`StartError::TesseractMissing`], or [`StartError::LanguagesMissing`] where one that was named
-    /// is not installed or none of the usual ones is.
+    /// [`StartError::TesseractMissing`], or [`StartError::LanguagesMissing`] if a requested language, or each default
+    /// one, is not installed.
     pub(crate) async fn open(languages: Option<&[String]>) -> Result<Self, StartError> {
         let installed = installed_languages().await?;
         let is_installed = |language: &String| installed.contains(language);
@@ -123,7 +122,7 @@ async fn installed_languages() -> Result<Vec<String>, StartError> {
     let output = command().arg("--list-langs").output().await;
     let output = output.map_err(|source| StartError::TesseractMissing { source })?;
     let listing = String::from_utf8_lossy(&output.stdout);
-    // The first line is a heading.
+    // The first line is a header.
     Ok(listing.lines().skip(1).map(|line| line.trim().to_owned()).collect())
 }
 

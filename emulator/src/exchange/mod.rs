@@ -1,4 +1,4 @@
-//! One call from its first byte to its last: read, recorded, answered, and spoilt if a fault says so.
+//! One call from its first byte to its last: read, recorded, answered, and altered by a fault if one applies.
 
 mod spoil;
 
@@ -25,7 +25,7 @@ use crate::service::Service;
 use crate::world::Ticket;
 use crate::{clock, compatible, inference, native};
 
-/// Bytes of the longest request body: several images, each at the limit of a data URL.
+/// The longest request body in bytes: several images, each at the limit of a data URL.
 const LONGEST_BODY: usize = 64 * 1024 * 1024;
 
 const JSON: &str = "application/json";
@@ -93,13 +93,13 @@ pub(crate) async fn answer(
     }
 }
 
-/// A JSON answer outside of any call.
+/// A JSON answer that belongs to no call.
 pub(crate) fn plain(status: u16, value: &Value) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, JSON)], value.to_string()).into_response()
 }
 
-/// Reads a request; `body` is none where it was too long.
+/// Reads a request; `body` is `None` if it was too long.
 async fn read(
     protocol: Protocol,
     headers: &HeaderMap,
@@ -150,7 +150,7 @@ fn recorded_values(headers: &HeaderMap) -> BTreeMap<String, String> {
 }
 
 impl Exchange {
-    /// Answers as the service would.
+    /// Answers like the service.
     async fn serve(self) -> Response {
         match self.infer(true).await {
             Ok(answer) => {
@@ -162,7 +162,7 @@ impl Exchange {
         }
     }
 
-    /// Lets the model run to its end, whether or not the caller waits.
+    /// Runs the model to its end, even if the caller no longer waits.
     async fn infer(&self, billed: bool) -> Result<Answer, Refusal> {
         let service = Arc::clone(&self.service);
         let (ask, key) = (Arc::clone(&self.ask), self.key.clone());
@@ -194,8 +194,8 @@ impl Exchange {
         }
     }
 
-    /// An error answer. A native stream was agreed on before the request was judged by the model's own
-    /// front, so such a judgement comes as an event under status 200.
+    /// An error answer. If the request chose a native stream, an error that the model's own front end finds is sent as
+    /// an event under status 200.
     fn refuse(&self, refusal: &Refusal) -> Response {
         let in_stream =
             self.protocol == Protocol::Native && self.ask.stream && refusal.status == 400;
@@ -222,7 +222,7 @@ impl Exchange {
         }
     }
 
-    /// Puts the vendor's head on a body.
+    /// Adds the vendor's headers to a body.
     fn respond(&self, status: u16, is_stream: bool, delivery: Delivery) -> Response {
         self.ticket.answered(status);
         let (began, arrived) = self.arrived;

@@ -1,7 +1,7 @@
-//! Answers as a fault says: an effect on the right answer, or something else in its place.
+//! Applies a fault to an answer: it alters the right answer, or replaces it.
 //!
-//! A fault strikes before anything else is judged, so that a test of faults needs no valid request. The
-//! model runs only where the effect needs its answer or the fault says that the call was billed.
+//! A fault is applied before any validation, so that a test of faults needs no valid request. The model runs only if
+//! the effect needs its answer or the fault says that the call was billed.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
@@ -24,7 +24,7 @@ const GARBAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n
     <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 
 impl Exchange {
-    /// Answers as a fault says.
+    /// Answers according to a fault.
     pub(super) async fn spoil(self, fault: Fault) -> Response {
         let answer = match &fault.effect {
             Effect::Replay(replay) => {
@@ -58,7 +58,7 @@ impl Exchange {
         response
     }
 
-    /// The answer with the fault's effect on it; `reply` is the right one, where the model ran.
+    /// The answer with the fault's effect; `reply` is the right one, if the model ran.
     async fn spoilt(&self, fault: &Fault, reply: Option<Reply>) -> Response {
         match (&fault.effect, reply) {
             (Effect::Hang, _) => std::future::pending().await,
@@ -96,7 +96,7 @@ impl Exchange {
         }
     }
 
-    /// An error body under status 200, in a stream as its only event.
+    /// An error body under status 200; in a stream it is the only event.
     fn error_under_ok(&self, fault: &Fault) -> Response {
         let refusal = fault.refusal();
         let reply = if self.ask.stream {
@@ -107,14 +107,14 @@ impl Exchange {
         self.send(Reply { status: fault.status.unwrap_or(200), ..reply })
     }
 
-    /// So many of a stream's events, then an error as one more.
+    /// The first events of a stream, and then an error as one more event.
     fn broken_off(&self, mut all: Vec<Bytes>, events: u64, refusal: &Refusal) -> Response {
         all.truncate(usize::try_from(events).unwrap_or(usize::MAX));
         all.push(self.error_event(all.len() + 1, refusal));
         self.send(Reply::events(all))
     }
 
-    /// An error as the event of that number, from 1.
+    /// An error as an event with this number, from 1.
     fn error_event(&self, number: usize, refusal: &Refusal) -> Bytes {
         match self.protocol {
             Protocol::Compatible => compatible::error_event(refusal, &self.request_id),
@@ -122,7 +122,7 @@ impl Exchange {
         }
     }
 
-    /// A recorded answer, under its own status unless there is another.
+    /// A recorded answer, under its own status unless the fault has another.
     fn replay(&self, replay: &Replay, status: Option<u16>) -> Response {
         let status = status.unwrap_or(replay.status);
         self.labelled(Reply { status, ..replay.reply() }, &replay.content_type)
@@ -133,7 +133,7 @@ impl Exchange {
         self.labelled(Reply { status: fault.status.unwrap_or(200), body }, content_type)
     }
 
-    /// Sends a reply under another content type; one that no header may hold is left out.
+    /// Sends a reply under another content type. A content type that is no valid header value is omitted.
     fn labelled(&self, reply: Reply, content_type: &str) -> Response {
         let mut response = self.send(reply);
         response.headers_mut().remove(header::CONTENT_TYPE);
@@ -143,7 +143,7 @@ impl Exchange {
         response
     }
 
-    /// Sends the head and as much of the body as `shorten` leaves.
+    /// Sends the head and the part of the body that `shorten` leaves.
     fn shortened(&self, reply: Reply, shorten: impl FnOnce(Delivery) -> Delivery) -> Response {
         let is_stream = matches!(reply.body, ReplyBody::Events(_));
         let status = reply.status;

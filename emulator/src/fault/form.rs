@@ -1,6 +1,6 @@
 //! The flat JSON form of a fault, for flags and the control API.
 //!
-//! Read member by member and not derived, so that the error for a misspelt member names it, and a member
+//! It is parsed member by member and not by a derive, so that the error for a misspelt member names it, and a member
 //! without effect (`null`, a switch that is `false`) counts as absent.
 
 use std::time::Duration;
@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 use super::{Effect, Fault};
 use crate::replay::Replay;
 
-/// The code of an error event that is given none.
+/// The default code of an error event.
 const USUAL_ERROR: &str = "InternalError";
 
-/// Reads the flat JSON form. The error is a sentence for a person.
+/// Parses the flat JSON form. The error is a sentence for a person.
 impl TryFrom<Map<String, Value>> for Fault {
     type Error = String;
 
@@ -42,7 +42,7 @@ impl TryFrom<Map<String, Value>> for Fault {
 }
 
 impl Fault {
-    /// Sets the refinement of that name; false where there is none.
+    /// Sets the refinement with this name; false if there is none.
     fn set(&mut self, name: &str, value: &Value) -> Result<bool, String> {
         match name {
             "status" => self.status = Some(status(name, value)?),
@@ -58,14 +58,14 @@ impl Fault {
                 let wanted = value.as_bool().ok_or("`after_inference` is not true or false")?;
                 self.after_inference = Some(wanted);
             }
-            // Read when the effect that it belongs to is known, whichever of the two comes first.
+            // Applied once the effect that it belongs to is known, in either order of the members.
             "error_code" => {}
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    /// Gives an error event its code.
+    /// Sets the code of an error event.
     fn set_error_code(&mut self, value: Option<&Value>) -> Result<(), String> {
         let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(()) };
         let Effect::ErrorEventAfter { code, .. } = &mut self.effect else {
@@ -105,7 +105,7 @@ fn effect_named(name: &str, value: &Value) -> Result<Effect, String> {
     }
 }
 
-/// Reads a recorded answer: `status` is 200 unless it is given, `content_type` that of JSON.
+/// Parses a recorded answer. The default of `status` is 200, and that of `content_type` is JSON's.
 fn replay(value: &Value) -> Result<Replay, String> {
     let members = value.as_object().ok_or("`replay` is not an object")?;
     let mut replay =
@@ -165,7 +165,7 @@ impl From<Fault> for Map<String, Value> {
             Effect::EmptyBody => put("empty_body", json!(true)),
             Effect::WrongContentType => put("wrong_content_type", json!(true)),
             Effect::ProseForResult => put("prose_for_result", json!(true)),
-            // Bytes that are no text have no place in JSON; a recording of such is for Rust alone.
+            // JSON cannot hold bytes that are not text, so such a recording can only be made in Rust.
             Effect::Replay(Replay { status, content_type, body }) => {
                 let body = String::from_utf8_lossy(&body);
                 put(
@@ -190,7 +190,7 @@ impl From<Fault> for Map<String, Value> {
     }
 }
 
-/// A time in milliseconds; null where it is zero.
+/// A time in milliseconds; null if it is zero.
 fn millis(time: Duration) -> Value {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     if millis == 0 { Value::Null } else { json!(millis) }

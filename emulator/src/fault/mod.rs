@@ -1,9 +1,8 @@
 //! Faults that a test, a flag or the control API scripts.
 //!
-//! A fault says what goes wrong, how often, and whether the model had already run when it did: that is
-//! the difference between a lost answer that costs nothing and one that is on the bill, and the reason
-//! these faults exist. On the wire a fault is one flat JSON object (`{"code": "Throttling.RateQuota",
-//! "times": 2}`); in Rust it is built from a constructor and refinements.
+//! A fault defines an effect, how often it applies, and whether the model had already run: that is the difference
+//! between a lost answer that costs nothing and one that is billed. On the wire a fault is one flat JSON object
+//! (`{"code": "Throttling.RateQuota", "times": 2}`); in Rust it is built from a constructor and refinements.
 
 mod form;
 
@@ -26,20 +25,20 @@ pub struct Fault {
     pub(crate) message: Option<String>,
     pub(crate) retry_after: Option<u64>,
     pub(crate) delay: Duration,
-    /// Time between the events of a stream; zero leaves that of the options.
+    /// Time between the events of a stream; zero means the time in the options.
     pub(crate) interval: Duration,
     pub(crate) schedule: Schedule,
-    /// Text that a request must contain to be hit. `None` hits any request.
+    /// Text that a matching request must contain. `None` matches any request.
     pub(crate) body_contains: Option<String>,
     after_inference: Option<bool>,
 }
 
-/// What goes wrong.
+/// The effect of a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing: the call is answered, though perhaps late or slowly.
+    /// None: the call is answered, though perhaps late or slowly.
     Nothing,
-    /// An error answer; without a code, that of its status.
+    /// An error answer; without a code, the usual one of its status.
     Refuse { code: Option<String> },
     /// No answer, ever.
     Hang,
@@ -51,13 +50,13 @@ pub(crate) enum Effect {
     CutStreamAfter(u64),
     /// The stream stalls after this many events, and the connection stays open.
     StallStreamAfter(u64),
-    /// The body ends in order after so many events of a stream, without what should close it.
+    /// The body ends in order after so many events of a stream, without the final event.
     EndStreamAfter(u64),
     /// An error event comes after so many events of a stream.
     ErrorEventAfter { events: u64, code: String },
-    /// The right answer without a word on its usage.
+    /// The right answer without its usage.
     NoUsage,
-    /// An HTML page, as a proxy in between would send.
+    /// An HTML page, as from a proxy.
     Garbage,
     /// Status 200 around an error body.
     OkWithErrorBody { code: String },
@@ -71,24 +70,24 @@ pub(crate) enum Effect {
     Replay(Replay),
 }
 
-/// Which calls a fault hits.
+/// The calls that a fault matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Schedule {
-    /// How many it hits; none: until it is cleared.
+    /// The number of calls that it affects; `None`: until it is cleared.
     pub(crate) times: Option<u64>,
-    /// How many pass first.
+    /// The number of calls that it skips first.
     pub(crate) skip: u64,
-    /// Of the rest, each n-th is hit; none: each.
+    /// Of the rest, each n-th is affected; `None`: each.
     pub(crate) every: Option<u64>,
 }
 
 impl Fault {
-    /// The error answer that belongs to a DashScope code, such as `Throttling.RateQuota`.
+    /// The error answer for a DashScope code, such as `Throttling.RateQuota`.
     pub fn code(code: impl Into<String>) -> Self {
         Self::with_effect(Effect::Refuse { code: Some(code.into()) })
     }
 
-    /// The error answer that usually comes with an HTTP status.
+    /// The usual error answer of an HTTP status.
     pub fn status(status: u16) -> Self {
         Self { status: Some(status), ..Self::with_effect(Effect::Refuse { code: None }) }
     }
@@ -98,12 +97,12 @@ impl Fault {
         Self::with_effect(Effect::Reset)
     }
 
-    /// Resets the connection after `bytes` of the body; the head promised all of it.
+    /// Resets the connection after `bytes` of the body; the head declares the full length.
     pub fn cut_body_at(bytes: u64) -> Self {
         Self::with_effect(Effect::CutBodyAt(bytes))
     }
 
-    /// Resets the connection after `events` of a stream; an answer that is not one is cut in the middle.
+    /// Resets the connection after `events` of a stream; an answer that is not a stream is cut in the middle.
     pub fn cut_stream_after(events: u64) -> Self {
         Self::with_effect(Effect::CutStreamAfter(events))
     }
@@ -114,24 +113,24 @@ impl Fault {
         Self::with_effect(Effect::StallStreamAfter(events))
     }
 
-    /// Sends `events` of a stream and ends the body in order, as a proxy that gives up does; an answer
-    /// that is not a stream ends in the middle, its length not promised.
+    /// Sends `events` of a stream and ends the body in order, like a proxy that gives up; an answer that is not a
+    /// stream ends in the middle, without a declared length.
     pub fn end_stream_after(events: u64) -> Self {
         Self::with_effect(Effect::EndStreamAfter(events))
     }
 
-    /// Sends `events` of a stream, then the error of a code as an event in the form of the protocol; an
-    /// answer that is not a stream is the error alone, under its own status. Billed either way.
+    /// Sends `events` of a stream, then the error of a code as an event in the form of the protocol; an answer that is
+    /// not a stream is the error alone, under its own status. Billed in both cases.
     pub fn error_event_after(events: u64, code: impl Into<String>) -> Self {
         Self::with_effect(Effect::ErrorEventAfter { events, code: code.into() })
     }
 
-    /// Answers rightly, and bills, but states no usage.
+    /// Answers correctly, and bills, but states no usage.
     pub fn no_usage() -> Self {
         Self::with_effect(Effect::NoUsage)
     }
 
-    /// Answers rightly, with `millis` between the events of a stream.
+    /// Answers correctly, with `millis` between the events of a stream.
     pub fn interval(millis: u64) -> Self {
         Self::with_effect(Effect::Nothing).paced(millis)
     }
@@ -141,12 +140,12 @@ impl Fault {
         Self::with_effect(Effect::Hang)
     }
 
-    /// Answers rightly, `millis` late.
+    /// Answers correctly, `millis` late.
     pub fn delay(millis: u64) -> Self {
         Self::with_effect(Effect::Nothing).delayed(millis)
     }
 
-    /// Answers with an HTML page; status 200 unless [`with_status`](Self::with_status) says otherwise.
+    /// Answers with an HTML page, under status 200 unless [`with_status`](Self::with_status) sets another.
     pub fn garbage() -> Self {
         Self::with_effect(Effect::Garbage)
     }
@@ -166,40 +165,40 @@ impl Fault {
         Self::with_effect(Effect::WrongContentType)
     }
 
-    /// Answers, and bills, prose where a task's result should be, as models now and then do.
+    /// Answers, and bills, prose instead of a task's result, which models sometimes do.
     pub fn prose_for_result() -> Self {
         Self::with_effect(Effect::ProseForResult)
     }
 
-    /// Answers with exactly these bytes, whatever was asked; an event stream in one chunk an event. The
-    /// model does not run: billed is the last usage that the body states, if it states any.
+    /// Answers with exactly these bytes, for any request; an event stream has one chunk for each event. The model does
+    /// not run. The last usage in the body, if any, is billed.
     pub fn replay(status: u16, content_type: impl Into<String>, body: impl Into<Bytes>) -> Self {
         let (content_type, body) = (content_type.into(), body.into());
         Self::with_effect(Effect::Replay(Replay { status, content_type, body }))
     }
 
-    /// Hits only the first `count` calls.
+    /// Affects only the first `count` calls.
     #[must_use]
     pub fn times(mut self, count: u64) -> Self {
         self.schedule.times = Some(count);
         self
     }
 
-    /// Lets the first `count` calls pass.
+    /// Skips the first `count` calls.
     #[must_use]
     pub fn skip(mut self, count: u64) -> Self {
         self.schedule.skip = count;
         self
     }
 
-    /// Hits only each `n`-th call of those that are not skipped.
+    /// Affects only each `n`-th call of those that are not skipped.
     #[must_use]
     pub fn every(mut self, n: u64) -> Self {
         self.schedule.every = Some(n.max(1));
         self
     }
 
-    /// Hits only requests whose body contains `text`, like a server that fails on certain inputs.
+    /// Affects only requests whose body contains `text`, like a server that fails on certain inputs.
     #[must_use]
     pub fn for_bodies_with(mut self, text: impl Into<String>) -> Self {
         self.body_contains = Some(text.into());
@@ -241,33 +240,33 @@ impl Fault {
         self
     }
 
-    /// Strikes after the model ran, so that the call is on the bill although its answer is lost.
+    /// Applies after the model ran, so that the call is billed although its answer is lost.
     #[must_use]
     pub fn after_inference(mut self) -> Self {
         self.after_inference = Some(true);
         self
     }
 
-    /// Keeps the call off the bill.
+    /// Leaves the call unbilled.
     #[must_use]
     pub fn unbilled(mut self) -> Self {
         self.after_inference = Some(false);
         self
     }
 
-    /// Whether it can hit a request with this body.
+    /// Whether it matches a request with this body.
     pub(crate) fn is_for(&self, body: &[u8]) -> bool {
         let text = self.body_contains.as_deref().unwrap_or_default().as_bytes();
         text.is_empty() || body.windows(text.len()).any(|window| window == text)
     }
 
-    /// Whether the call is billed. Unless said otherwise, a call whose answer is at least begun is.
+    /// Whether the call is billed. By default, a call whose answer is begun is billed.
     pub(crate) fn bills(&self) -> bool {
         let begins_answer = self.needs_answer() || matches!(self.effect, Effect::Replay(_));
         self.after_inference.unwrap_or(begins_answer)
     }
 
-    /// Whether the effect needs the right answer to spoil it.
+    /// Whether the effect alters the right answer and so needs it.
     pub(crate) fn needs_answer(&self) -> bool {
         matches!(
             self.effect,
@@ -283,7 +282,7 @@ impl Fault {
         )
     }
 
-    /// The error that the fault answers, where it answers one.
+    /// The error of the fault's answer, if it answers with one.
     pub(crate) fn refusal(&self) -> Refusal {
         let mut refusal = match (&self.effect, self.status) {
             (

@@ -1,8 +1,8 @@
-//! The fields that the reader knows, and every name that each goes by.
+//! The fields that the reader supports, and all names of each.
 //!
-//! Types and a table, no code. Names are what receipts, invoices, train tickets and identity cards print,
-//! and what schemas call their keys, in English and Chinese; the most telling name of a field comes
-//! first, and no name belongs to two fields.
+//! Types and a table, no code. Names are those that receipts, invoices, train tickets and identity cards print, and
+//! those that schemas use as keys, in English and Chinese; the most specific name of a field comes first, and no name
+//! belongs to two fields.
 
 /// The form of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +19,12 @@ pub(crate) enum Kind {
     Sex,
 }
 
-/// Where a value may be found when no label names it.
+/// The position of a value without a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unlabelled {
-    /// Nowhere: the field is absent.
+    /// None: the field is absent.
     Nowhere,
-    /// The first on the page that has the form.
+    /// The first text on the page that has the form.
     FirstOfItsKind,
     /// The heading of a receipt.
     Issuer,
@@ -44,7 +44,7 @@ pub(crate) enum Unlabelled {
 /// One kind of field.
 #[derive(Debug)]
 pub(crate) struct Concept {
-    /// Its names, most telling first; they are both keys and labels.
+    /// Its names, most specific first; they are both keys and labels.
     pub(crate) names: &'static [&'static str],
     pub(crate) kind: Kind,
     pub(crate) unlabelled: Unlabelled,
@@ -58,7 +58,7 @@ const fn found(kind: Kind, unlabelled: Unlabelled, names: &'static [&'static str
     Concept { names, kind, unlabelled }
 }
 
-/// Every field that is known.
+/// Every supported field.
 pub(crate) static CONCEPTS: [Concept; 43] = [
     found(
         Kind::Text,

@@ -1,7 +1,7 @@
 //! Line items: the rows of a table that a schema describes by one template object.
 //!
-//! Where a row of headings is found, each following row is cut into columns under them; without one, a
-//! row that begins with words and ends with an amount is an item. Items end where the sums begin.
+//! If a row of headings is found, each following row is cut into columns under them. Otherwise a row that begins with
+//! words and ends with an amount is an item. Items end at the sums.
 
 use serde_json::{Map, Value};
 
@@ -22,7 +22,7 @@ enum Column {
     Amount,
 }
 
-/// A heading and the middle of it, doubled.
+/// A heading and twice the coordinate of its middle.
 type Heading = (Column, u32);
 
 /// The items of a sheet in the form of the template.
@@ -54,7 +54,7 @@ fn column_named(name: &str) -> Option<Column> {
     })
 }
 
-/// The headings of a row, where at least two are known.
+/// The headings of a row, if at least two are known.
 fn headings(row: &Row) -> Option<Vec<Heading>> {
     let mut headings: Vec<Heading> = Vec::new();
     let mut at = 0;
@@ -141,7 +141,7 @@ fn filled(template: &Map<String, Value>, cells: &[(Column, String)]) -> Value {
         let column = column_named(&words_of_key(key))?;
         let found = |wanted: Column| cells.iter().find(|(column, _)| *column == wanted);
         let (_, text) = found(column).or_else(|| {
-            // The only price of a line may be called either.
+            // The only price of a line may have either name.
             let other = match column {
                 Column::UnitPrice => Column::Amount,
                 _ => return None,

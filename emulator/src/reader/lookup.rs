@@ -1,4 +1,4 @@
-//! Finding a label on a sheet and the value that belongs to it: right of it, else below it.
+//! Finds a label on a sheet and its value: to the right of the label, or else below it.
 
 use crate::engine::is_unspaced;
 use crate::reader::concepts::Kind;
@@ -6,7 +6,7 @@ use crate::reader::patterns;
 use crate::reader::vocabulary::{concept, is_label};
 use crate::sheet::{Sheet, Token, bounds_of, folded, text_of};
 
-/// Lines that a labelled address may continue over.
+/// The most continuation lines of a labelled address.
 const ADDRESS_LINES: usize = 3;
 
 /// The longest label in tokens.
@@ -20,7 +20,7 @@ pub(crate) struct Place {
     pub(crate) end: usize,
 }
 
-/// The value that some label of `names` names, the first name first.
+/// The value for any label in `names`, tried in order.
 pub(crate) fn labelled(sheet: &Sheet, names: &[&str], kind: Kind) -> Option<String> {
     let places: Vec<(&str, Place)> = names
         .iter()
@@ -32,7 +32,7 @@ pub(crate) fn labelled(sheet: &Sheet, names: &[&str], kind: Kind) -> Option<Stri
     places.iter().find_map(right).or_else(|| places.iter().find_map(below))
 }
 
-/// All places of a label.
+/// All positions of a label.
 pub(crate) fn places(sheet: &Sheet, name: &str) -> Vec<Place> {
     let label = label_tokens(name);
     let mut places = Vec::new();
@@ -50,7 +50,7 @@ pub(crate) fn places(sheet: &Sheet, name: &str) -> Vec<Place> {
     places
 }
 
-/// A text as the value of a kind, if it holds one.
+/// A text as a value of a kind, if it has that form.
 pub(crate) fn value_of(text: &str, kind: Kind) -> Option<String> {
     match kind {
         Kind::Text | Kind::Address => {
@@ -73,7 +73,7 @@ pub(crate) fn value_of(text: &str, kind: Kind) -> Option<String> {
     }
 }
 
-/// Tokens up to where the next label with a colon begins.
+/// Tokens up to the next label with a colon.
 pub(crate) fn before_next_label(tokens: &[Token]) -> &[Token] {
     let colon = (1..tokens.len()).find(|at| is_colon(&tokens[*at]));
     let Some(colon) = colon else { return tokens };
@@ -90,13 +90,13 @@ pub(crate) fn is_colon(token: &Token) -> bool {
     matches!(token.text.as_str(), ":" | "：")
 }
 
-/// Tokens as the words of a name: folded, spaced unless Chinese.
+/// Tokens as the words of a name: normalised, with spaces unless Chinese.
 pub(crate) fn phrase(tokens: &[Token]) -> String {
     let words: Vec<&str> = tokens.iter().map(|token| token.folded.as_str()).collect();
     crate::engine::joined(words.into_iter())
 }
 
-/// Whether the two differ in at most one letter, where they are long enough for that to mean a misreading.
+/// Whether the two differ in at most one letter and are long enough for that to mean a misreading.
 fn is_like(read: &str, word: &str) -> bool {
     if read == word {
         return true;
@@ -126,8 +126,8 @@ fn label_tokens(name: &str) -> Vec<String> {
     tokens
 }
 
-/// Whether the words around a label make it the label of something else: the `date` of `due date`, the
-/// `gst` of `gst no`, the `日期` of a longer Chinese word.
+/// Whether the words around a label make it another label: the `date` of `due date`, the `gst` of `gst no`, the `日期` of
+/// a longer Chinese word.
 fn is_part_of_another(tokens: &[Token], start: usize, end: usize, name: &str) -> bool {
     let own = concept(name);
     let is_other = |from: usize, to: usize| {
@@ -145,7 +145,7 @@ fn is_part_of_another(tokens: &[Token], start: usize, end: usize, name: &str) ->
     start > 0 && touches(start - 1, start)
 }
 
-/// Whether a label is an everyday word, which names a value only with a colon behind it.
+/// Whether a label is a common word, which names a value only if a colon follows.
 fn is_vague(name: &str, kind: Kind) -> bool {
     matches!(kind, Kind::Text | Kind::Identifier | Kind::Address)
         && !name.contains([' '])
@@ -182,14 +182,14 @@ fn value_right(sheet: &Sheet, place: Place, kind: Kind, needs_separator: bool) -
     Some(with_continuation(sheet, place.row, first, text))
 }
 
-/// Whether a Latin label runs on into the words behind it, as in a sentence.
+/// Whether a Latin label continues into the following words, as in a sentence.
 fn is_spaced_prose(label: &Token, value: &[Token], height: u32) -> bool {
     let Some(first) = value.first() else { return true };
     let gap = first.bounds.left.saturating_sub(label.bounds.right);
     !label.text.contains(is_unspaced) && gap < height
 }
 
-/// An address with the lines that go on below its first.
+/// An address with its continuation lines below.
 fn with_continuation(sheet: &Sheet, row: usize, first: &[Token], mut text: String) -> String {
     let Some(start) = bounds_of(first) else { return text };
     for next in sheet.rows.iter().skip(row + 1).take(ADDRESS_LINES) {
@@ -225,7 +225,7 @@ fn value_below(sheet: &Sheet, place: Place, kind: Kind) -> Option<String> {
     value_of(&text_of(value), kind).filter(|_| !is_label)
 }
 
-/// Tokens behind a note in parentheses, as in `Total (RM)`.
+/// Tokens after a note in parentheses, as in `Total (RM)`.
 fn without_note(tokens: &[Token]) -> &[Token] {
     let opens = tokens.first().is_some_and(|token| matches!(token.text.as_str(), "(" | "（"));
     let closes = |token: &Token| matches!(token.text.as_str(), ")" | "）");

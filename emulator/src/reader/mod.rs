@@ -1,16 +1,14 @@
-//! Key information by rules: an honest stand-in for a model that understands documents.
+//! Key information by rules: a simple substitute for a model that understands documents.
 //!
-//! What it does: for each field of a schema it looks for a label (the field's key, or the names that
-//! receipts, invoices, tickets and identity cards use for it, in English and Chinese) and takes the text to
-//! the right of it or below it, if that has the form of the field. A few fields of a receipt or a train ticket
-//! need no label: they are recognised by form and position. A field that is not found is null. No value is
-//! invented: every value is a piece of the page as printed (a date is rewritten only where the field's
-//! description asks for ISO order).
+//! For each field of a schema it looks for a label (the field's key, or the names that receipts, invoices, tickets and
+//! identity cards use for it, in English and Chinese) and takes the text to the right of it or below it, if that has
+//! the form of the field. A few fields of a receipt or a train ticket need no label: they are recognised by form and
+//! position. A field that is not found is null. No value is invented: every value is a piece of the page as printed (a
+//! date is rewritten only where the field's description asks for ISO order).
 //!
-//! Limits: it supports no synonyms beyond its tables, no languages beyond those two and no tables without
-//! headings, and it does not check the OCR output. It exists so that a gateway's
-//! extraction path can be run and tested end to end without a key; it says nothing about the quality
-//! that the real model has.
+//! Limits: it supports no synonyms beyond its tables, no languages beyond those two and no tables without headings, and
+//! it does not check the OCR output. It exists so that a gateway's extraction path can be run and tested end to end
+//! without a key; it says nothing about the quality that the real model has.
 
 mod concepts;
 mod items;
@@ -31,7 +29,7 @@ pub(crate) fn fields(sheet: &Sheet, schema: &Map<String, Value>) -> Value {
     object(sheet, schema, "")
 }
 
-/// All pairs of a label and a value that a sheet shows with a colon between them.
+/// All pairs of a label and a value with a colon between them.
 pub(crate) fn pairs(sheet: &Sheet) -> Value {
     let mut pairs = Map::new();
     for row in &sheet.rows {
@@ -79,7 +77,7 @@ fn leaf(sheet: &Sheet, key: &str, hint: &str, parent: &str) -> Value {
 }
 
 fn known_field(sheet: &Sheet, key: &str, concept: &Concept) -> Option<String> {
-    // The sum has many labels on one receipt, so they are weighed instead of taken in turn.
+    // A receipt has many labels for its sum, so they are weighed instead of tried in turn.
     if concept.unlabelled == Unlabelled::Total
         && let Some(total) = position::total(sheet)
     {
@@ -90,7 +88,7 @@ fn known_field(sheet: &Sheet, key: &str, concept: &Concept) -> Option<String> {
         .or_else(|| position::unlabelled(sheet, concept.unlabelled, concept.kind))
 }
 
-/// A date in ISO order where the hint asks for it; anything else as it is.
+/// A date in ISO order if the hint requests it; otherwise unchanged.
 fn as_hinted(text: String, hint: &str) -> String {
     let hint = hint.to_lowercase();
     let wants_iso = ["yyyy-mm-dd", "iso 8601", "年-月-日"].iter().any(|form| hint.contains(form));

@@ -1,22 +1,21 @@
-//! Things that are recognised by their form alone: dates, times, amounts, numbers of telephones and
-//! documents.
+//! Values that are recognised by their form alone: dates, times, amounts, phone and document numbers.
 //!
-//! Scanners written out by hand over runs of digits, letters and signs; each finds the first piece of a
-//! text that has the form, and gives it as it is printed.
+//! The scanners are hand-written and work on runs of digits, letters and signs. Each finds the first piece of a text
+//! that has the form, and returns it as printed.
 
 use crate::engine::is_unspaced;
 
 /// A date that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Date {
-    /// As it is printed.
+    /// The date as printed.
     pub(crate) text: String,
-    /// Year, month and day, where they are plain. Of `03/04/2018` the first number is taken as the day.
+    /// Year, month and day, if they are unambiguous. Of `03/04/2018` the first number is taken as the day.
     pub(crate) calendar: (u32, u32, u32),
 }
 
 impl Date {
-    /// The date as ISO 8601 writes it.
+    /// The date in ISO 8601.
     pub(crate) fn iso(&self) -> String {
         let (year, month, day) = self.calendar;
         format!("{year:04}-{month:02}-{day:02}")
@@ -98,7 +97,7 @@ fn date_at(text: &str, runs: &[Run<'_>]) -> Option<Date> {
     is_real.then(|| Date { text: text[runs[0].start..end].to_owned(), calendar })
 }
 
-/// `2013年06月29日`: how many runs, and the date.
+/// `2013年06月29日`: the number of runs, and the date.
 fn chinese_date(runs: &[Run<'_>]) -> Option<(usize, (u32, u32, u32))> {
     let [year, nian, month, yue, day, rest @ ..] = runs else { return None };
     if nian.text != "年" || yue.text != "月" {
@@ -113,7 +112,7 @@ fn chinese_date(runs: &[Run<'_>]) -> Option<(usize, (u32, u32, u32))> {
 fn numeric_date(runs: &[Run<'_>]) -> Option<(usize, (u32, u32, u32))> {
     let [first, one, second, other, third, ..] = runs else { return None };
     let separates = matches!(one.text, "/" | "-" | "." | "\\") && one.text == other.text;
-    // A date is written without gaps, or with one on both sides of each sign.
+    // A date has no gaps, or one on both sides of each sign.
     let is_tight =
         third.end() - first.start <= first.text.len() + second.text.len() + third.text.len() + 6;
     let (a, b, c) = (first.number()?, second.number()?, third.number()?);
@@ -183,8 +182,8 @@ pub(crate) fn time(text: &str) -> Option<String> {
     })
 }
 
-/// All amounts of money, without their currency: numbers with two decimals, or any number beside a
-/// currency. A year, a date or a longer number is none.
+/// All amounts of money, without their currency: numbers with two decimals, or any number beside a currency. A year, a
+/// date or a longer number does not count.
 pub(crate) fn amounts(text: &str) -> Vec<String> {
     numbers(text)
         .filter(|(range, number)| has_cents(number) || is_priced(text, range))
@@ -192,13 +191,13 @@ pub(crate) fn amounts(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The first number of any form, for a value whose label already says that it is an amount.
+/// The first number of any form, for a value whose label already identifies it as an amount.
 pub(crate) fn number(text: &str) -> Option<String> {
     let mut numbers = numbers(text).map(|(_, number)| number);
     numbers.find(|number| number.len() <= 12)
 }
 
-/// Numbers with their places: digits, with `.` and `,` between them, not part of a longer word.
+/// Numbers with their positions: digits, with `.` and `,` between them, not part of a longer word.
 fn numbers(text: &str) -> impl Iterator<Item = (std::ops::Range<usize>, String)> + '_ {
     let is_inner = |character: char| character.is_ascii_digit() || matches!(character, '.' | ',');
     let mut at = 0;
@@ -219,7 +218,7 @@ fn numbers(text: &str) -> impl Iterator<Item = (std::ops::Range<usize>, String)>
     })
 }
 
-/// Whether nothing beside a number makes it a date, a code or a percentage.
+/// Whether nothing next to a number makes it a date, a code or a percentage.
 fn stands_alone(text: &str, start: usize, end: usize) -> bool {
     let before = text[..start].chars().next_back();
     let after = text[end..].chars().next();
@@ -262,7 +261,7 @@ pub(crate) fn currency(text: &str) -> Option<&'static str> {
     CURRENCIES.iter().find(found).copied()
 }
 
-/// The first telephone number: seven to fifteen digits with the signs that people put between them.
+/// The first telephone number: seven to fifteen digits with the usual separators.
 pub(crate) fn phone(text: &str) -> Option<String> {
     let is_inner = |character: char| {
         character.is_ascii_digit() || matches!(character, '+' | '-' | '(' | ')' | ' ' | '.')
@@ -273,7 +272,7 @@ pub(crate) fn phone(text: &str) -> Option<String> {
     Some(piece.trim_matches([' ', '-', '.']).to_owned())
 }
 
-/// The first word that could be the number of a document: it holds a digit.
+/// The first word that could be a document number: it contains a digit.
 pub(crate) fn identifier(text: &str) -> Option<String> {
     let trimmed = text
         .split_whitespace()
@@ -282,7 +281,7 @@ pub(crate) fn identifier(text: &str) -> Option<String> {
     words.find(|word| word.len() >= 2 && date(word).is_none()).map(str::to_owned)
 }
 
-/// The first electronic mail address.
+/// The first e-mail address.
 pub(crate) fn email(text: &str) -> Option<String> {
     let is_address = |word: &&str| {
         word.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'))
@@ -290,7 +289,7 @@ pub(crate) fn email(text: &str) -> Option<String> {
     text.split_whitespace().find(is_address).map(|word| word.trim_matches([',', ';']).to_owned())
 }
 
-/// The first number of a train as China writes it: a letter and up to four digits.
+/// The first Chinese train number: a letter and up to four digits.
 pub(crate) fn train(text: &str) -> Option<String> {
     let is_train = |word: &&str| {
         let digits = word.strip_prefix(['G', 'D', 'C', 'Z', 'T', 'K', 'L', 'Y', 'S']).unwrap_or("");
@@ -299,7 +298,7 @@ pub(crate) fn train(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_alphanumeric()).find(is_train).map(str::to_owned)
 }
 
-/// The first number of a Chinese identity card: 17 digits and a digit or X.
+/// The first Chinese identity card number: 17 digits and a digit or X.
 pub(crate) fn identity_number(text: &str) -> Option<String> {
     let is_number = |word: &&str| {
         word.len() == 18

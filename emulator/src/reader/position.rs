@@ -36,17 +36,17 @@ pub(crate) fn unlabelled(sheet: &Sheet, wanted: Unlabelled, kind: Kind) -> Optio
     }
 }
 
-/// The sum of a receipt: of the rows that say `total` and hold an amount, the one that says best.
+/// The sum of a receipt: the best match among the rows that contain `total` and an amount.
 pub(crate) fn total(sheet: &Sheet) -> Option<String> {
     let mut best: Option<(i32, String)> = None;
     for (at, row) in sheet.rows.iter().enumerate() {
-        // What follows is a table of taxes with totals of its own.
+        // The rows below are a table of taxes with totals of its own.
         if row.tokens.iter().any(|token| token.folded == "summary") {
             break;
         }
         let Some(score) = total_score(row) else { continue };
         let own = patterns::amounts(&row.text()).pop();
-        // A wide receipt may print the amount a little lower than its label.
+        // A wide receipt may print the amount slightly below its label.
         let below = || {
             let next = sheet.rows.get(at + 1)?;
             let is_bare = !next.tokens.iter().any(|token| token.text.contains(char::is_alphabetic));
@@ -61,7 +61,7 @@ pub(crate) fn total(sheet: &Sheet) -> Option<String> {
     best.map(|(_, amount)| amount)
 }
 
-/// How well a row's words name the sum; none where they name something else.
+/// How well a row's words name the sum; `None` if they name something else.
 fn total_score(row: &Row) -> Option<i32> {
     let has =
         |words: &[&str]| row.tokens.iter().any(|token| words.contains(&token.folded.as_str()));
@@ -91,7 +91,7 @@ fn total_score(row: &Row) -> Option<i32> {
     ) * 3;
     score += i32::from(is_due || has(&["payable"]) || text.contains("价税合计")) * 3;
     score += i32::from(is_inclusive);
-    // A net amount is the sum on some receipts and before tax on others: only for want of better.
+    // A net amount is the sum on some receipts and before tax on others, so it is the last choice.
     score -= i32::from(is_net) * 6;
     score += i32::from(has(&["rm", "usd", "amount"]) || text.contains('$'));
     score -= i32::from(is_tax) * 4;
@@ -226,7 +226,7 @@ fn looks_like_a_receipt(sheet: &Sheet) -> bool {
     })
 }
 
-/// A seat as Chinese tickets print it: `03车12A号`.
+/// A seat in the notation of Chinese tickets: `03车12A号`.
 fn seat(text: &str) -> Option<String> {
     let text: String = text.split_whitespace().collect();
     let car = text.find('车')?;

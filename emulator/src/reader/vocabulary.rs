@@ -1,7 +1,7 @@
-//! What fields are called, and what their values look like.
+//! Names of fields, and the forms of their values.
 //!
-//! A field of a schema is looked up by the words of its key (`invoiceNo`, `invoice_number` and `发票号码`
-//! are one thing); the names of the concept it belongs to are then the labels to look for on the page.
+//! A field of a schema is looked up by the words of its key (`invoiceNo`, `invoice_number` and `发票号码` are equal). The
+//! names of its concept are then the labels to look for on the page.
 
 use crate::reader::concepts::{CONCEPTS, Concept, Kind};
 
@@ -10,7 +10,7 @@ pub(crate) fn concept(key: &str) -> Option<&'static Concept> {
     CONCEPTS.iter().find(|concept| concept.names.contains(&key))
 }
 
-/// Whether some concept has that name.
+/// Whether a concept has this name.
 pub(crate) fn is_label(words: &str) -> bool {
     concept(words).is_some()
 }

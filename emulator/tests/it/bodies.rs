@@ -1,4 +1,4 @@
-//! What came and what went is remembered byte for byte, where that is asked for.
+//! Requests and answers are recorded byte for byte if the option is set.
 
 use dashscope_emulator::{Emulator, EngineChoice, Fault, Options};
 use serde_json::json;
@@ -13,7 +13,7 @@ async fn keeping() -> Emulator {
 #[tokio::test]
 async fn both_bodies_are_kept_byte_for_byte() {
     let emulator = keeping().await;
-    // Spacing and order that no writer of JSON would choose.
+    // Spacing and order that no JSON serialiser would choose.
     let sent = format!("{{\"messages\" :[],\n \"model\": {} }}", json!("qwen-vl-ocr"));
     let headers = "authorization: Bearer k\r\n";
     let reply = send(&emulator, &format!("POST {CHAT}"), headers, &sent).await;

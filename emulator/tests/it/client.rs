@@ -1,4 +1,4 @@
-//! A client that sees what a real one hides: how far an answer came and how the connection ended.
+//! A client that shows what a real one hides: how much of an answer arrived and how the connection ended.
 
 use std::collections::HashMap;
 use std::io::{Cursor, ErrorKind};
@@ -16,14 +16,14 @@ pub(crate) const CHAT: &str = "/compatible-mode/v1/chat/completions";
 pub(crate) const GENERATION: &str = "/api/v1/services/aigc/multimodal-generation/generation";
 pub(crate) const MODEL: &str = "qwen-vl-ocr-2025-11-20";
 
-/// What came back.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    /// Zero where the connection ended before a head.
+    /// Zero if the connection ended before a head.
     pub(crate) status: u16,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: String,
-    /// Whether the body came to the end that its head promised.
+    /// Whether the body reached the end that its head declared.
     pub(crate) whole: bool,
     /// Whether the connection was reset instead of closed.
     pub(crate) reset: bool,
@@ -63,7 +63,7 @@ impl Reply {
     }
 }
 
-/// An emulator that says `text` about every image.
+/// An emulator that returns `text` for every image.
 pub(crate) async fn scripted(text: &str) -> Emulator {
     let engine = EngineChoice::Scripted(text.to_owned());
     Emulator::start(Options { engine, ..Options::default() }).await.expect("the emulator starts")
@@ -77,7 +77,7 @@ pub(crate) async fn send(emulator: &Emulator, line: &str, headers: &str, body: &
     Reply::of(&received, ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset))
 }
 
-/// Sends a request and leaves the answer to be read.
+/// Sends a request and leaves the answer unread.
 pub(crate) async fn open(emulator: &Emulator, line: &str, headers: &str, body: &[u8]) -> TcpStream {
     let address = emulator.base_url();
     let address = address.strip_prefix("http://").expect("the address is HTTP");
@@ -158,7 +158,7 @@ pub(crate) fn data(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// An emulator that reads, if Tesseract is there; its absence fails where programs are required.
+/// An emulator with real OCR, if Tesseract is installed. Where programs are required, its absence is a failure.
 pub(crate) async fn reader() -> Option<Emulator> {
     match Emulator::start(Options::default()).await {
         Ok(emulator) => Some(emulator),
@@ -172,7 +172,7 @@ pub(crate) async fn reader() -> Option<Emulator> {
     }
 }
 
-/// The chunks of a chunked body (RFC 9112, section 7.1), as far as it came, and whether the last did.
+/// The chunks of a chunked body (RFC 9112, section 7.1) so far, and whether the last one has arrived.
 fn dechunked(mut body: &[u8]) -> (Vec<u8>, bool) {
     let mut whole = Vec::new();
     while let Some(line) = body.windows(2).position(|window| window == b"\r\n") {

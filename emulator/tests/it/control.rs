@@ -1,4 +1,4 @@
-//! The control API does over HTTP what `World` does in Rust.
+//! The control API has the same functions over HTTP as `World` in Rust.
 
 use serde_json::json;
 

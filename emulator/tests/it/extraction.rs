@@ -1,7 +1,7 @@
 //! Fields of real receipts are found often enough to exercise a gateway's extraction.
 //!
-//! The rules were written with these very receipts in view, so the share that is right here says that
-//! they work, not how well they would do on others.
+//! The rules were developed on these very receipts, so the share of correct fields shows that the rules work, but not
+//! how well they generalise.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{GENERATION, data, data_url, generation_with, post, reader};
 
-/// Enough to read a receipt by, and a fifth of what the largest scans have.
+/// Large enough to read a receipt, and a fifth of the size of the largest scans.
 const MAX_PIXELS: u32 = 2_000_000;
 
 /// The fields that are scored.

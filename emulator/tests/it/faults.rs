@@ -1,4 +1,4 @@
-//! Scripted faults strike as scripted, and the bill tells what they cost.
+//! Scripted faults take effect as scripted, and the bill shows their cost.
 
 use dashscope_emulator::Fault;
 use serde_json::json;

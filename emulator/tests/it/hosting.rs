@@ -1,4 +1,4 @@
-//! Addresses lead to what is hosted and nowhere else.
+//! Only hosted addresses resolve.
 
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
@@ -45,7 +45,7 @@ async fn an_address_that_is_not_hosted_is_a_failed_download() {
 #[tokio::test]
 async fn what_is_hosted_is_judged_like_any_image() {
     let emulator = scripted("x").await;
-    // A sound header in front of more bytes than a model downloads, and one in front of fewer.
+    // A valid header before more bytes than a model downloads, and one before fewer.
     let mut large = blank_png(100, 100);
     large.resize(10 * 1024 * 1024 + 1, 0);
     emulator.world().host("http://a/large.png", large);

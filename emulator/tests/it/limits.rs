@@ -1,4 +1,4 @@
-//! Rate limits are those of the options, in the vendor's words.
+//! The rate limits of the options apply, with the vendor's messages.
 
 use dashscope_emulator::{Emulator, EngineChoice, Options};
 use serde_json::json;

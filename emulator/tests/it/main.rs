@@ -1,4 +1,4 @@
-//! The emulator from outside: one module for each kind of promise.
+//! Tests of the emulator from outside: one module for each kind of promise.
 
 #![expect(
     clippy::expect_used,

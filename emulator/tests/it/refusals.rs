@@ -1,4 +1,4 @@
-//! What is wrong is refused with the vendor's code in the shape of its protocol.
+//! Invalid requests are refused with the vendor's code in the shape of its protocol.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Recorded answers are sent as they were recorded and billed as they say.
+//! Recorded answers are sent unchanged, and their stated usage is billed.
 
 use dashscope_emulator::{Emulator, EngineChoice, Fault, Options, Usage};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::client::{CHAT, GENERATION, Reply, data, generation, open, post, scripted, send};
 use tokio::io::AsyncReadExt as _;
 
-/// What each recording states, read by eye; none where it is an error.
+/// The usage in each recording, read by a person; `None` if it is an error.
 const RECORDINGS: [(&str, Option<Usage>); 7] = [
     ("multimodal-generation-vl-ocr-sse", Some(Usage { image: 947, text: 24, output: 155 })),
     ("multimodal-generation-vl-ocr-nosse", Some(Usage { image: 1219, text: 29, output: 225 })),
@@ -23,7 +23,7 @@ const RECORDINGS: [(&str, Option<Usage>); 7] = [
     ("parameter-error-sse", None),
 ];
 
-/// Status, content type and body of a recording, where it is there.
+/// Status, content type and body of a recording, if it exists.
 fn recorded(name: &str) -> Option<(u16, String, Vec<u8>)> {
     let read = |part: &str| {
         Some(std::fs::read(data(&format!("dashscope_wire/{name}.response.{part}.txt"))?).unwrap())

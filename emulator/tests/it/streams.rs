@@ -1,4 +1,4 @@
-//! Streams break, stall, end early and take their time as scripted.
+//! Streams break, stall, end early and are delayed as scripted.
 
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ async fn a_stream_is_cut_at_any_byte() {
     }
 }
 
-/// Seconds that pass, on a paused clock, until a stream of six events is over.
+/// Elapsed seconds, on a paused clock, until a stream of six events is over.
 async fn seconds(options: Options, fault: Option<Fault>) -> u64 {
     let engine = EngineChoice::Scripted(TEXT.to_owned());
     let emulator = Emulator::start(Options { engine, ..options }).await.unwrap();

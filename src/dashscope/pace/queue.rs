@@ -9,8 +9,8 @@
 //!
 //! One [`CallQueue`] holds the calls of one model for one account. Endpoints whose keys belong to one account share it,
 //! as the vendor limits accounts. The call at its head sleeps until there is room, and leaves; the others sleep until
-//! something before them has changed. The numbers are behind plain mutexes that are never held across an await, or in a
-//! store that the replicas share (`shared`).
+//! an earlier call has changed. Plain mutexes, which are never held across an await, protect the state, or a store that
+//! the replicas share holds it (`shared`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

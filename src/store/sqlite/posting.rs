@@ -3,7 +3,7 @@
 //! Every request waits for this twice, so one visit to a blocking thread does all of it. sqlx sends each statement, and
 //! each row that it finds, from one thread to another, which for a lone request costs several times the work of SQLite
 //! (docs/adr/0016-posting-on-sqlite.md). For the same reason rows are written one by one through prepared statements,
-//! and not as JSON as for PostgreSQL, which is behind a network.
+//! and not as JSON as for PostgreSQL, which is reached over a network.
 //!
 //! A batch is one transaction that takes the write lock at its start, so no other write can come between reading the
 //! accounts and writing them.

@@ -1,10 +1,9 @@
 //! The modules of a crate, and what each imports, read from the source.
 //!
-//! An import is any path that names another module: in a `use`, in an expression or a type, or in the
-//! arguments of a macro. A re-export (`pub use child::Item`) is one too, since a child that then asks its
-//! parent for the item makes a circle. These are none: the declaration of a child (`mod child;`), a
-//! visibility (`pub(in crate::room)`), a link in a comment, and whatever stands under `#[cfg(test)]`. The
-//! call of a method names no module, so it is not seen.
+//! An import is any path that names another module: in a `use`, in an expression or a type, or in the arguments of a
+//! macro. A re-export (`pub use child::Item`) is one too, since a child that then asks its parent for the item makes a
+//! circle. These are none: the declaration of a child (`mod child;`), a visibility (`pub(in crate::room)`), a link in a
+//! comment, and code under `#[cfg(test)]`. A method call names no module, so it does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -72,7 +71,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Which file imports from which others, by their places. The files are those of one crate.
+/// The imports of each file, by position in the list. The files are those of one crate.
 pub(super) fn graph(files: &[SourceFile]) -> BTreeMap<&str, BTreeSet<&str>> {
     let places: BTreeMap<&[String], &str> =
         files.iter().map(|file| (&file.module[..], &file.place[..])).collect();
@@ -83,7 +82,7 @@ pub(super) fn graph(files: &[SourceFile]) -> BTreeMap<&str, BTreeSet<&str>> {
     files.iter().map(|file| (&file.place[..], imports(file))).collect()
 }
 
-/// The file of the module that `path` leads to from `module`; none for a path into another crate.
+/// The file of the module that `path` leads to from `module`; `None` for a path into another crate.
 fn imported<'a>(
     places: &BTreeMap<&[String], &'a str>,
     module: &[String],
@@ -103,7 +102,7 @@ fn imported<'a>(
     (0..=full.len()).rev().find_map(|length| places.get(&full[..length]).copied())
 }
 
-/// What stands in a file.
+/// The content of a file.
 #[derive(Default)]
 struct Found {
     paths: Vec<Names>,
@@ -124,7 +123,7 @@ impl Found {
         }
     }
 
-    /// Adds the paths among the arguments of a macro, which are no syntax tree.
+    /// Adds the paths in the arguments of a macro, which are tokens and not a syntax tree.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path = Names::new();
         let mut continues = false;

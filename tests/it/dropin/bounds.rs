@@ -227,7 +227,7 @@ async fn a_bound_spelt_otherwise_is_refused_wherever_it_stands() {
 
 #[tokio::test]
 async fn a_picture_that_is_straightened_is_held_at_the_same_bound_on_both_protocols() {
-    // The image costs a few hundred tokens as it is, and up to 8,194 if it is straightened.
+    // The image costs a few hundred tokens unchanged, and up to 8,194 if it is straightened.
     let gateway =
         TestGateway::with(|setup| setup.tenant.daily_tokens = NonZeroU64::new(5_000)).await;
     for (path, mut body) in both() {
