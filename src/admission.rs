@@ -365,7 +365,7 @@ impl Permit {
         Ok(renewed)
     }
 
-    /// The bound at the price where the call is made.
+    /// The bound at the price of the call's endpoint.
     const fn most(&self) -> PricedBound {
         PricedBound { tokens: self.bound.total(), cost: self.price.of(&self.bound) }
     }

@@ -65,7 +65,7 @@ pub struct NoPlace {
     pub allowed: u64,
 }
 
-/// So many bytes do not fit now.
+/// The bytes do not fit now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{actual} bytes would be held, {allowed} may be")]
 pub struct NoRoom {

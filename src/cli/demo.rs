@@ -53,7 +53,7 @@ pub(super) struct DemoArgs {
     /// Exit after the requests instead of serving on.
     #[arg(long)]
     once: bool,
-    /// Port of the public API; by default 8080, or any free one where that is taken.
+    /// Port of the public API; by default 8080, or any free one if that is taken.
     #[arg(long)]
     port: Option<u16>,
 }

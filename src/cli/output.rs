@@ -18,7 +18,7 @@ pub(super) const WRONG_USAGE: u8 = 2;
 /// The reason why a command failed. The person who typed the command reads it, so the chain of causes suffices.
 pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
-/// A value as a cell of a table; `-` where there is none.
+/// A value as a cell of a table; `-` if there is none.
 pub(super) fn cell(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

@@ -302,7 +302,7 @@ fn cells(tenant: &Tenant) -> [String; SETTINGS.len()] {
     ]
 }
 
-/// A list as a cell of a table; `-` where it is empty.
+/// A list as a cell of a table; `-` if it is empty.
 fn list_cell(names: &[String]) -> String {
     cell(Some(names.join(",")).filter(|names| !names.is_empty()))
 }

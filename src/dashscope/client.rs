@@ -59,7 +59,7 @@ impl Client {
         Ok(Self { dispatcher: Arc::new(dispatcher), clock, unknown_members })
     }
 
-    /// What happens to unknown members of a drop-in request.
+    /// The handling of unknown members of a drop-in request.
     pub const fn unknown_members(&self) -> UnknownMembers {
         self.unknown_members
     }

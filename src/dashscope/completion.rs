@@ -27,7 +27,7 @@ pub struct Completion {
 /// The cost of an answer, and how it came about.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Receipt {
-    /// What the answer cost.
+    /// The cost of the answer.
     pub settlement: Settlement,
     /// The endpoint that answered.
     pub endpoint: String,

@@ -71,7 +71,7 @@ pub struct UpstreamSettings {
     pub breaker_cool_down_ms: u64,
     /// Milliseconds until one call tries a refused key again. Default 10,000.
     pub key_cool_down_ms: u64,
-    /// What happens to unknown members of a drop-in request. Default `refuse`.
+    /// The handling of unknown members of a drop-in request. Default `refuse`.
     pub unknown_members: UnknownMembers,
     /// The proxies from the environment.
     #[serde(skip)]

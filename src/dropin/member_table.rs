@@ -113,7 +113,7 @@ pub(super) const COMPATIBLE_ITEM: MemberTable = MemberTable(&[
 ]);
 
 /// `image_url` of an item. Model Studio has no `detail`. Clients of OpenAI send it, and the pixels that are written
-/// beside it bound the image all the same.
+/// beside it bound the image in any case.
 pub(super) const IMAGE_URL: MemberTable = MemberTable(&[
     (Rule::Read, &["max_pixels", "min_pixels", "url"]),
     (Rule::Only(&["null", "\"auto\"", "\"low\"", "\"high\""]), &["detail"]),

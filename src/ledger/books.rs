@@ -118,7 +118,7 @@ pub enum Operation {
         instance: Uuid,
         /// The bound.
         charge: Charge,
-        /// What the tenant may spend.
+        /// The tenant's budgets.
         budgets: Budgets,
     },
     /// Count the billed amount.

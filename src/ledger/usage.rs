@@ -173,7 +173,7 @@ pub enum Imbalance {
     Unreadable {
         /// The columns of the name, as stored in the table.
         name: String,
-        /// What is wrong with it.
+        /// The fault of the name.
         cause: String,
     },
 }

@@ -44,7 +44,7 @@ pub(super) fn put_around(text: &str, name: &str) -> String {
     format!("{fence}{name}\n{text}\n{fence}")
 }
 
-/// Where the fence before a text is closed.
+/// The position at which the fence before a text is closed.
 enum ClosingFence {
     /// Behind the text, which has this length in bytes.
     AtTheEnd(usize),

@@ -61,7 +61,7 @@ pub struct ExtractAnswer {
 /// The members that every answer has beside its pages.
 #[derive(Debug, Clone, Serialize)]
 pub struct Facts {
-    /// What the request cost.
+    /// The cost of the request.
     pub usage: Spend,
     /// The tenant's limits.
     pub limits: TenantLimits,
@@ -105,7 +105,7 @@ pub struct Page {
     pub image_tokens: ImageTokens,
     /// Its lines, if they were requested.
     pub lines: Option<Vec<TextLine>>,
-    /// Why the model stopped: `stop`, or `length` if the answer was cut at its limit.
+    /// The reason why the model stopped: `stop`, or `length` if the answer was cut at its limit.
     pub finish_reason: String,
     /// Warnings about the page.
     pub warnings: Vec<OcrWarning>,
@@ -189,7 +189,7 @@ pub struct Estimate {
     pub model: String,
 }
 
-/// What one page would cost.
+/// The cost of one page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PageEstimate {
     /// Its number, from 1.
@@ -218,7 +218,7 @@ pub struct CallBound {
     pub output_tokens: Tokens,
     /// All of them.
     pub total_tokens: Tokens,
-    /// What they cost.
+    /// Their cost.
     pub cost: Cost,
 }
 

@@ -176,7 +176,7 @@ impl Installation {
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
-        // None of the machine's configuration, except the path of programs.
+        // The machine's configuration must not apply, except the path of programs.
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(&self.environment).kill_on_drop(true);
         command

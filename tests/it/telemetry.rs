@@ -1,4 +1,4 @@
-//! What operators see, and what must stay private.
+//! The data that operators see, and the data that must stay private.
 //!
 //! The metrics have the documented labels, and the number of label values is bounded. Metrics and logs contain no part
 //! of a document, a prompt, a file name or a key, even at level `trace`.

@@ -76,7 +76,7 @@ struct QueuedCall {
     notify: Arc<Notify>,
 }
 
-/// What calls take.
+/// The amounts that calls take.
 #[derive(Debug, Clone, Copy, Default)]
 struct Amount {
     time: Duration,

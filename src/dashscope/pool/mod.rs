@@ -37,7 +37,7 @@ pub(crate) struct Pool {
     clock: Arc<dyn Clock>,
 }
 
-/// What limits the choice of an endpoint for a call.
+/// The constraints on the choice of an endpoint for a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Search<'a> {
     /// The names of endpoints that have failed at this call. They are used again only if there is no other.

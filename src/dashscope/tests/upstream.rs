@@ -89,7 +89,7 @@ pub(super) fn answer() -> Step {
     )
 }
 
-/// A request as it came in; the head in lower case.
+/// A received request; the head in lower case.
 #[derive(Debug, Clone)]
 pub(super) struct Received {
     pub(super) head: String,
