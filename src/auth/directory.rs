@@ -281,7 +281,8 @@ mod tests {
     fn a_section_is_read_with_the_names_of_the_contract() {
         let json = r#"{"max_pixels":786432,"on_exceed":"reject","rpm":60,"tpm":9,"concurrency":2,
             "max_tokens":3,"daily_tokens":4,"monthly_tokens":5,"daily_cost":"0.6",
-            "monthly_cost":"7","models":["a"],"regions":["b"],"keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
+            "monthly_cost":"7","models":["a"],"regions":["b"],
+            "unknown_bill":"fail","pdf_text":"prefer","keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
             "sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}]}"#;
         let section: TenantSection = serde_json::from_str(json).unwrap();
         let tenant = section.tenant(name("acme")).unwrap();
@@ -299,6 +300,8 @@ mod tests {
             models: vec!["a".into()],
             regions: vec!["b".into()],
             of_file: true,
+            unknown_bill: UnknownBill::Fail,
+            pdf_text: PdfText::Prefer,
             ..Tenant::new(name("acme"))
         };
         assert_eq!(tenant, expected);
@@ -307,7 +310,12 @@ mod tests {
 
     #[test]
     fn an_unknown_setting_in_a_section_is_refused() {
-        for wrong in [r#"{"max_pixel":1}"#, r#"{"daily_token":1}"#, r#"{"keys":[{"key":"x"}]}"#] {
+        for wrong in [
+            r#"{"max_pixel":1}"#,
+            r#"{"daily_token":1}"#,
+            r#"{"pdf_text":"on"}"#,
+            r#"{"keys":[{"key":"x"}]}"#,
+        ] {
             assert!(serde_json::from_str::<TenantSection>(wrong).is_err(), "{wrong} was accepted");
         }
     }
