@@ -177,3 +177,64 @@ impl fmt::Debug for OcrRequest {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::admission::presence::Watch;
+    use crate::admission::tab::Tab;
+    use crate::metering::context::Held;
+
+    fn request(tenant: Value, options: OcrOptions) -> OcrRequest {
+        let context = RequestContext {
+            tenant: Arc::new(serde_json::from_value(tenant).unwrap()),
+            deadline: tokio::time::Instant::now().into_std(),
+            watch: Watch::default(),
+            tab: Tab::default(),
+            held: Held::default(),
+        };
+        OcrRequest { id: Uuid::nil(), image: Bytes::new(), options, context }
+    }
+
+    fn prefers_page_text(options: OcrOptions) -> bool {
+        let options = OcrOptions { pdf_text: Some(PdfText::Prefer), ..options };
+        request(json!({ "name": "acme" }), options).prefers_page_text()
+    }
+
+    #[test]
+    fn the_text_of_a_page_is_preferred_as_the_tenant_says_unless_the_request_says_otherwise() {
+        let of = |tenant: Value, pdf_text| {
+            request(tenant, OcrOptions { pdf_text, ..OcrOptions::default() }).prefers_page_text()
+        };
+        let willing = json!({ "name": "acme", "pdf_text": "prefer" });
+        let other = json!({ "name": "acme" });
+        assert!(of(willing.clone(), None) && !of(other.clone(), None));
+        assert!(of(other, Some(PdfText::Prefer)) && !of(willing, Some(PdfText::Off)));
+    }
+
+    #[test]
+    fn the_text_of_a_page_serves_only_requests_for_text() {
+        let text = OcrOptions::default;
+        let task = |name| OcrOptions { task: Task::named(name), ..text() };
+        assert!(prefers_page_text(text()));
+        assert!(prefers_page_text(OcrOptions { detail: Detail::Lines, ..text() }));
+        for name in ["text_recognition", "multi_lan", "advanced_recognition"] {
+            assert!(prefers_page_text(task(name)), "{name}");
+        }
+        for name in [
+            "table_parsing",
+            "document_parsing",
+            "formula_recognition",
+            "key_information_extraction",
+        ] {
+            assert!(!prefers_page_text(task(name)), "{name}");
+        }
+        assert!(!prefers_page_text(OcrOptions { markdown: true, ..text() }));
+        assert!(!prefers_page_text(OcrOptions { prompt: Some("x".into()), ..text() }));
+        let schema = json!({ "type": "object", "properties": { "a": { "type": "string" } } });
+        let schema = Some(Arc::new(Schema::parse(&schema).unwrap()));
+        assert!(!prefers_page_text(OcrOptions { schema, ..text() }));
+    }
+}
