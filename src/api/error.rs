@@ -227,7 +227,7 @@ impl From<DocumentError> for Problem {
             }
             DocumentError::TooManyPages { actual, allowed } => Self::new(
                 ErrorCode::TooManyPages,
-                format!("{text} Read it in parts, the first with pages=1-{allowed}."),
+                format!("{text} Read the document in parts, such as pages=1-{allowed}."),
             )
             .limit("documents.max_pages", u64::from(actual), allowed.into()),
             DocumentError::PageTooLarge { actual, allowed } => Self::new(
@@ -431,4 +431,107 @@ fn reference(error: &CallError) -> String {
     let id = error.request_id.as_ref().map(|id| format!(" Its request id: {id}."));
     let attempts = (error.attempts > 1).then(|| format!(" Attempts: {}.", error.attempts));
     [code, id, attempts].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn document_of(error: DocumentError) -> Value {
+        serde_json::to_value(Problem::from(error).document("id", "/ocr")).unwrap()
+    }
+
+    #[test]
+    fn each_error_of_a_document_has_its_code_and_its_advice() {
+        let what = || "is cut off".to_owned();
+        for (error, status, code, advice) in [
+            (DocumentError::PasswordRequired, 422, "pdf_password_required", "without a password"),
+            (
+                DocumentError::PdfUndecodable { what: what() },
+                422,
+                "pdf_undecodable",
+                "print it to a PDF",
+            ),
+            (
+                DocumentError::PictureUndecodable { what: what() },
+                422,
+                "image_undecodable",
+                "The picture is cut off.",
+            ),
+            (DocumentError::Empty, 422, "document_empty", "no pages"),
+            (DocumentError::Busy, 503, "overloaded", "Retry shortly"),
+            (DocumentError::Interrupted, 500, "internal", "request id"),
+        ] {
+            let document = document_of(error);
+            assert_eq!((&document["status"], &document["code"]), (&json!(status), &json!(code)));
+            let detail = document["detail"].as_str().unwrap();
+            assert!(detail.contains(advice), "{code}: {detail}");
+            assert_eq!(document.get("limit"), None, "{code}");
+            assert_eq!(document["retryable"], status >= 500, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_a_document_is_told_with_both_numbers() {
+        let too_complex = |resource| DocumentError::TooComplex {
+            resource,
+            actual: Some(7_000_000),
+            allowed: 6_000_000,
+        };
+        for (error, code, limit, advice) in [
+            (
+                DocumentError::TooManyPages { actual: 7_000_000, allowed: 6_000_000 },
+                "too_many_pages",
+                "documents.max_pages",
+                "pages=1-6000000",
+            ),
+            (
+                DocumentError::PageTooLarge { actual: 7_000_000, allowed: 6_000_000 },
+                "page_too_large",
+                "documents.max_page_pixels",
+                "smaller page",
+            ),
+            (
+                DocumentError::PageNotFound { asked: 7_000_000, pages: 6_000_000 },
+                "page_not_found",
+                "pages",
+                "last page is 6000000",
+            ),
+            (
+                too_complex(Resource::Memory),
+                "document_too_complex",
+                "documents.worker_memory_bytes",
+                "bytes of memory. It took 7000000.",
+            ),
+            (
+                too_complex(Resource::Time),
+                "document_too_complex",
+                "documents.page_timeout_ms",
+                "other pages",
+            ),
+        ] {
+            let document = document_of(error);
+            assert_eq!(document["code"], code);
+            let limit = json!({ "name": limit, "actual": 7_000_000, "allowed": 6_000_000 });
+            assert_eq!(document["limit"], limit);
+            let detail = document["detail"].as_str().unwrap();
+            assert!(detail.contains(advice) && detail.contains("6000000"), "{detail}");
+            assert_eq!(document["retryable"], false);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_was_stopped_at_a_limit_does_not_invent_what_it_would_have_taken() {
+        let error = DocumentError::TooComplex {
+            resource: Resource::CpuTime,
+            actual: None,
+            allowed: 10_000,
+        };
+        let document = document_of(error);
+        assert_eq!(document.get("limit"), None);
+        let detail = document["detail"].as_str().unwrap();
+        assert!(detail.starts_with("The page takes more than 10000 ms of CPU time."), "{detail}");
+    }
 }

@@ -24,7 +24,7 @@ pub enum DocumentError {
     #[error("the document has no pages")]
     Empty,
     /// A requested page does not exist, or a requested range lies wholly past the end.
-    #[error("page {asked} was asked for; the document has {pages}")]
+    #[error("page {asked} was asked for; the last page is {pages}")]
     PageNotFound {
         /// The first page that does not exist.
         asked: u32,
