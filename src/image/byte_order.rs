@@ -2,7 +2,7 @@
 
 /// The byte order of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ByteOrder {
+pub(crate) enum ByteOrder {
     /// The most significant byte is first.
     Big,
     /// The least significant byte is first.
@@ -11,7 +11,7 @@ pub(super) enum ByteOrder {
 
 impl ByteOrder {
     /// The 16-bit number at `offset`.
-    pub(super) fn u16(self, bytes: &[u8], offset: usize) -> Option<u16> {
+    pub(crate) fn u16(self, bytes: &[u8], offset: usize) -> Option<u16> {
         let number = *bytes.get(offset..)?.first_chunk()?;
         Some(match self {
             Self::Big => u16::from_be_bytes(number),
@@ -20,7 +20,7 @@ impl ByteOrder {
     }
 
     /// The 32-bit number at `offset`.
-    pub(super) fn u32(self, bytes: &[u8], offset: usize) -> Option<u32> {
+    pub(crate) fn u32(self, bytes: &[u8], offset: usize) -> Option<u32> {
         let number = *bytes.get(offset..)?.first_chunk()?;
         Some(match self {
             Self::Big => u32::from_be_bytes(number),
@@ -29,7 +29,7 @@ impl ByteOrder {
     }
 
     /// The 64-bit number at `offset`.
-    pub(super) fn u64(self, bytes: &[u8], offset: usize) -> Option<u64> {
+    pub(crate) fn u64(self, bytes: &[u8], offset: usize) -> Option<u64> {
         let number = *bytes.get(offset..)?.first_chunk()?;
         Some(match self {
             Self::Big => u64::from_be_bytes(number),

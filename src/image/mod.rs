@@ -14,7 +14,7 @@ pub mod header;
 pub mod probe;
 
 mod bmp;
-mod byte_order;
+pub(crate) mod byte_order;
 mod exif;
 mod heic;
 mod jpeg;
@@ -23,7 +23,7 @@ mod png;
 mod polyglot;
 mod second_size;
 mod size;
-mod tagged;
+pub(crate) mod tagged;
 mod tiff;
 mod webp;
 

@@ -23,7 +23,7 @@ const IFD: u16 = 13;
 
 /// One directory, and the bytes that its offsets are relative to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TagDirectory<'a> {
+pub(crate) struct TagDirectory<'a> {
     bytes: &'a [u8],
     order: ByteOrder,
     offset: usize,
@@ -33,7 +33,7 @@ pub(super) struct TagDirectory<'a> {
 impl<'a> TagDirectory<'a> {
     /// The first directory of a TIFF file or an EXIF block. `None` if the header is invalid or the directory is not
     /// inside the bytes.
-    pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn first(bytes: &'a [u8]) -> Option<Self> {
         let order = match bytes.first_chunk()? {
             b"II*\0" => ByteOrder::Little,
             b"MM\0*" => ByteOrder::Big,
@@ -43,7 +43,7 @@ impl<'a> TagDirectory<'a> {
     }
 
     /// The next directory. `None` if this is the last one, or if the next one is not inside the bytes.
-    pub(super) fn next(&self) -> Option<Self> {
+    pub(crate) fn next(&self) -> Option<Self> {
         let end = self.offset + COUNT_LENGTH + self.fields.len();
         Self::at(self.bytes, self.order, self.order.u32(self.bytes, end)?)
     }
@@ -59,37 +59,37 @@ impl<'a> TagDirectory<'a> {
     }
 
     /// The offset of the directory.
-    pub(super) fn offset(&self) -> usize {
+    pub(crate) fn offset(&self) -> usize {
         self.offset
     }
 
     /// Whether there is a field with this tag, of any type.
-    pub(super) fn has(&self, tag: u16) -> bool {
+    pub(crate) fn has(&self, tag: u16) -> bool {
         self.position(tag).is_some()
     }
 
     /// Whether the number of fields is within the limit, so that all of them are read.
-    pub(super) fn is_read_whole(&self) -> bool {
+    pub(crate) fn is_read_whole(&self) -> bool {
         self.fields.len() <= MAX_FIELDS * FIELD_LENGTH
     }
 
     /// Whether there is more than one field with this tag.
-    pub(super) fn is_twice(&self, tag: u16) -> bool {
+    pub(crate) fn is_twice(&self, tag: u16) -> bool {
         self.tags().filter(|&found| found == tag).count() > 1
     }
 
     /// The directory at this offset. `None` if it is not inside the bytes.
-    pub(super) fn sibling(&self, offset: u32) -> Option<Self> {
+    pub(crate) fn sibling(&self, offset: u32) -> Option<Self> {
         Self::at(self.bytes, self.order, offset)
     }
 
     /// The value of the first field with this tag, if it is a single BYTE, SHORT or LONG.
-    pub(super) fn number(&self, tag: u16) -> Option<u32> {
+    pub(crate) fn number(&self, tag: u16) -> Option<u32> {
         self.number_in(self.place_of_number(tag)?)
     }
 
     /// The value of the last field with this tag, if it is a single BYTE, SHORT or LONG.
-    pub(super) fn last_number(&self, tag: u16) -> Option<u32> {
+    pub(crate) fn last_number(&self, tag: u16) -> Option<u32> {
         let index = self.tags().enumerate().filter(|&(_, found)| found == tag).last()?.0;
         self.number_in(self.place_in_field(index)?)
     }
@@ -103,7 +103,7 @@ impl<'a> TagDirectory<'a> {
     }
 
     /// The values of a field of type SHORT, LONG or IFD, up to the end of the bytes. Empty if there is no such field.
-    pub(super) fn numbers(&self, tag: u16) -> impl Iterator<Item = u32> + use<'a> {
+    pub(crate) fn numbers(&self, tag: u16) -> impl Iterator<Item = u32> + use<'a> {
         let (bytes, order) = (self.bytes, self.order);
         let (start, length, count) = self.place_of_numbers(tag).unwrap_or((0, LONG, 0));
         (0..count).map_while(move |index| match length {
@@ -134,7 +134,7 @@ impl<'a> TagDirectory<'a> {
     }
 
     /// The position of the value that [`number`](Self::number) reads, within the bytes of the directory.
-    pub(super) fn place_of_number(&self, tag: u16) -> Option<Range<usize>> {
+    pub(crate) fn place_of_number(&self, tag: u16) -> Option<Range<usize>> {
         self.place_in_field(self.position(tag)?)
     }
 
@@ -154,7 +154,7 @@ impl<'a> TagDirectory<'a> {
     }
 
     /// The byte order of the numbers.
-    pub(super) fn order(&self) -> ByteOrder {
+    pub(crate) fn order(&self) -> ByteOrder {
         self.order
     }
 
