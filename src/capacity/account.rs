@@ -3,11 +3,17 @@
 //! A request takes bytes before it allocates the memory. If they do not fit, it is refused at once: waiting would hold
 //! the connection of a client that could try another replica. A single atomic counter holds the sum, so concurrent
 //! requests cannot exceed the limit.
+//!
+//! Work for a request that is already here may wait for room instead ([`ByteAccount::hold_until`]). Those who wait are
+//! served in their order. Room that becomes free goes to the first of them before anybody who does not wait: otherwise a
+//! stream of small uploads would take each byte before the waiting one has enough of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::IntGauge;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::{Instant, timeout_at};
 
 use super::share::{TenantHolder, add};
 
@@ -18,7 +24,19 @@ pub use super::share::{NoRoom, Whose};
 pub struct ByteAccount {
     allowed: u64,
     held: AtomicU64,
+    /// The bytes that the first of those who wait needs.
+    claimed: AtomicU64,
+    /// Held by the first of those who wait; the others wait for it in their order.
+    turn: Mutex<()>,
+    /// Told each time that bytes are given back. Only the first of those who wait listens.
+    freed: Notify,
     shown: IntGauge,
+}
+
+/// The claim of the first of those who wait, until this is dropped.
+struct Claim<'a> {
+    account: &'a ByteAccount,
+    bytes: u64,
 }
 
 /// Bytes that count as held until this is dropped.
@@ -34,7 +52,19 @@ pub struct HeldBytes {
 impl ByteAccount {
     /// An account of at most `allowed` bytes; `shown` is the gauge of the held bytes.
     pub const fn new(allowed: u64, shown: IntGauge) -> Self {
-        Self { allowed, held: AtomicU64::new(0), shown }
+        Self {
+            allowed,
+            held: AtomicU64::new(0),
+            claimed: AtomicU64::new(0),
+            turn: Mutex::const_new(()),
+            freed: Notify::const_new(),
+            shown,
+        }
+    }
+
+    /// The most that may be held.
+    pub const fn allowed(&self) -> u64 {
+        self.allowed
     }
 
     /// Takes `bytes`.
@@ -71,33 +101,105 @@ impl ByteAccount {
 
     /// Takes `bytes` even if that exceeds the limit, for work that cannot be refused.
     pub(super) fn hold_beyond(self: &Arc<Self>, bytes: u64) -> HeldBytes {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.held.fetch_add(bytes, Ordering::SeqCst);
         self.shown.add(signed(bytes));
         HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(bytes) }
     }
 
+    /// Takes `bytes` as soon as they fit, in the order of those who wait. Whoever waits must not hold bytes of this
+    /// account that another one who waits needs to get on.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] if they did not fit until `until`.
+    pub async fn hold_until(
+        self: &Arc<Self>,
+        bytes: u64,
+        until: Instant,
+    ) -> Result<HeldBytes, NoRoom> {
+        let waiting = async {
+            let _turn = self.turn.lock().await;
+            let claim = Claim::new(self, bytes);
+            // A wake-up that comes between the look and the wait is kept by `freed`.
+            while claim.take().is_err() {
+                self.freed.notified().await;
+            }
+        };
+        if timeout_at(until, waiting).await.is_err() {
+            return Err(self.no_room(self.held().saturating_add(bytes), self.allowed));
+        }
+        let held = HeldBytes { account: Arc::clone(self), holder: None, bytes: bytes.into() };
+        Ok(held)
+    }
+
+    /// Whether somebody waits for room.
+    pub fn is_waited_for(&self) -> bool {
+        self.claimed.load(Ordering::SeqCst) > 0
+    }
+
     /// The number of bytes held.
     pub fn held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
+        self.held.load(Ordering::SeqCst)
     }
 
     fn take(&self, bytes: u64) -> Result<(), NoRoom> {
-        add(&self.held, bytes, self.allowed).map_err(|(actual, allowed)| NoRoom {
-            actual,
-            allowed,
-            whose: Whose::Process,
-        })?;
+        let claimed = self.claimed.load(Ordering::SeqCst);
+        self.add(bytes, self.allowed.saturating_sub(claimed))
+    }
+
+    fn add(&self, bytes: u64, allowed: u64) -> Result<(), NoRoom> {
+        add(&self.held, bytes, allowed)
+            .map_err(|(actual, allowed)| self.no_room(actual, allowed))?;
         self.shown.add(signed(bytes));
         Ok(())
     }
 
+    /// The claimed bytes count as held, so that both numbers of the refusal are true.
+    const fn no_room(&self, actual: u64, allowed: u64) -> NoRoom {
+        let claimed = self.allowed.saturating_sub(allowed);
+        let actual = actual.saturating_add(claimed);
+        NoRoom { actual, allowed: self.allowed, whose: Whose::Process }
+    }
+
     fn give_back(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.held.fetch_sub(bytes, Ordering::SeqCst);
         self.shown.sub(signed(bytes));
+        self.freed.notify_one();
+    }
+}
+
+impl<'a> Claim<'a> {
+    fn new(account: &'a ByteAccount, bytes: u64) -> Self {
+        account.claimed.store(bytes, Ordering::SeqCst);
+        Self { account, bytes }
+    }
+
+    fn take(&self) -> Result<(), NoRoom> {
+        self.account.add(self.bytes, self.account.allowed)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.account.claimed.store(0, Ordering::SeqCst);
     }
 }
 
 impl HeldBytes {
+    /// The number of bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Moves `bytes` of these, or all if there are fewer, to a reservation of their own.
+    pub fn split(&mut self, bytes: u64) -> Self {
+        let own = self.bytes.get_mut();
+        let bytes = bytes.min(*own);
+        *own -= bytes;
+        let (account, holder) = (Arc::clone(&self.account), self.holder.clone());
+        Self { account, holder, bytes: bytes.into() }
+    }
+
     /// Takes `more` bytes.
     ///
     /// # Errors
@@ -134,6 +236,7 @@ fn signed(bytes: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use proptest::prelude::*;
 
     use super::super::share::{Share, Shares};
@@ -185,6 +288,58 @@ mod tests {
         let account = account(100);
         let _held = account.hold(1).unwrap();
         assert!(account.hold(u64::MAX).is_err());
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_get_room_in_their_order_when_it_is_given_back() {
+        let account = account(100);
+        let first = account.hold(80).unwrap();
+        let mut large = Box::pin(account.hold_until(90, soon()));
+        assert!(large.as_mut().now_or_never().is_none());
+        let mut small = Box::pin(account.hold_until(10, soon()));
+        assert!(small.as_mut().now_or_never().is_none(), "it would fit, and is not its turn");
+        drop(first);
+        let large = large.now_or_never().unwrap().unwrap();
+        let small = small.now_or_never().unwrap().unwrap();
+        assert_eq!((large.bytes(), small.bytes(), held(&account)), (90, 10, 100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_who_does_not_wait_takes_what_another_waits_for() {
+        let account = account(100);
+        let first = account.hold(50).unwrap();
+        let mut waiting = Box::pin(account.hold_until(60, soon()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(account.is_waited_for());
+        assert_eq!(account.hold(1).unwrap_err(), no_room(111));
+        drop(waiting);
+        assert!(!account.is_waited_for());
+        assert!(account.hold(50).is_ok());
+        drop(first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_in_vain_is_refused_at_the_deadline_with_both_numbers() {
+        let account = account(100);
+        let _held = account.hold(70).unwrap();
+        assert_eq!(account.hold_until(31, soon()).await.unwrap_err(), no_room(101));
+        assert!(account.hold(30).is_ok());
+    }
+
+    #[test]
+    fn a_part_that_is_split_off_is_given_back_by_itself() {
+        let account = account(100);
+        let mut whole = account.hold(60).unwrap();
+        let part = whole.split(20);
+        assert_eq!((whole.bytes(), part.bytes(), held(&account)), (40, 20, 60));
+        drop(whole);
+        assert_eq!(held(&account), 20);
+        drop(part);
+        assert_eq!(held(&account), 0);
     }
 
     #[derive(Debug, Clone)]
