@@ -24,6 +24,8 @@ use crate::capacity::{Capacity, CapacityError};
 use crate::catalog::{Catalog, CatalogError, LeftOut};
 use crate::clock::Clock;
 use crate::dashscope::{Client, ClientError};
+use crate::document::settings::{DocumentSettingsError, WorkerLimits};
+use crate::document::workers::Workers;
 use crate::dropin::Dropin;
 use crate::lease::instance::Instance;
 use crate::ledger::{Ledger, LedgerStoreError};
@@ -64,6 +66,8 @@ pub struct Gateway {
     pub catalog: Arc<Catalog>,
     /// The use cases of pages and fields.
     pub ocr: Arc<Ocr>,
+    /// The processes that read documents.
+    pub workers: Arc<Workers>,
     /// The use case of the drop-in paths.
     pub dropin: Arc<Dropin>,
     /// All metrics.
@@ -133,6 +137,9 @@ pub enum BuildError {
     /// The limits of what is in flight.
     #[error(transparent)]
     Capacity(#[from] CapacityError),
+    /// How documents are read.
+    #[error(transparent)]
+    Documents(#[from] DocumentSettingsError),
     /// The models.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -216,6 +223,7 @@ impl Gateway {
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
         let capacity = capacity(&settings.server)?;
+        let worker_limits = settings.documents.limits(capacity.bytes)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
         let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
@@ -242,6 +250,7 @@ impl Gateway {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         );
+        let workers = workers(worker_limits, &memory, &metrics, &tasks, &supervisor);
         let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
         let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
         let metering = Metering::new(admission, Arc::clone(&metrics), tasks.clone());
@@ -271,6 +280,7 @@ impl Gateway {
             ledger,
             catalog,
             ocr: Arc::new(ocr),
+            workers,
             dropin: Arc::new(dropin),
             memory,
             scratch,
@@ -349,6 +359,7 @@ pub fn check(
     let metrics = Arc::new(Metrics::new(&settings.metrics)?);
     let catalog = catalog(settings)?;
     check_tenants(settings, &catalog)?;
+    settings.documents.limits(capacity.bytes)?;
     let memory = account(capacity, &metrics);
     Client::new(&settings.upstream, None, memory, metrics, clock, random)?;
     Ok(())
@@ -366,6 +377,20 @@ pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
 /// The account of the bytes of uploads and long answers, with its gauge.
 fn account(capacity: Capacity, metrics: &Metrics) -> Arc<ByteAccount> {
     Arc::new(ByteAccount::new(capacity.bytes, metrics.in_flight_bytes().clone()))
+}
+
+/// The processes that read documents, with the task that ends idle ones.
+fn workers(
+    limits: WorkerLimits,
+    memory: &Arc<ByteAccount>,
+    metrics: &Arc<Metrics>,
+    tasks: &TaskTracker,
+    supervisor: &Supervisor,
+) -> Arc<Workers> {
+    let (memory, metrics) = (Arc::clone(memory), Arc::clone(metrics));
+    let workers = Workers::new(limits, memory, metrics, tasks.clone());
+    supervisor.spawn("document workers", Workers::end_idle(Arc::downgrade(&workers)));
+    workers
 }
 
 /// The ledger, and the instance that holds its entries, with their tasks.

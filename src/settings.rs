@@ -24,6 +24,7 @@ use crate::capacity::{Ceiling, Wanted};
 use crate::catalog::ModelSettings;
 use crate::dashscope::proxy::ProxyVariables;
 use crate::dashscope::settings::UpstreamSettings;
+use crate::document::settings::{DocumentSettings, DocumentSettingsError};
 use crate::ledger::settings::LedgerSettings;
 use crate::redis::settings::{LinkError, RedisSettings};
 use crate::store;
@@ -73,6 +74,8 @@ pub struct Settings {
     pub redis: RedisSettings,
     /// How the ledger counts, and for how long it keeps entries.
     pub ledger: LedgerSettings,
+    /// How documents are read.
+    pub documents: DocumentSettings,
     /// DashScope.
     pub upstream: UpstreamSettings,
     /// Log lines.
@@ -210,6 +213,9 @@ pub enum SettingsError {
     /// The section `[redis]` is invalid.
     #[error(transparent)]
     Redis(#[from] LinkError),
+    /// The section `[documents]` is invalid.
+    #[error(transparent)]
+    Documents(#[from] DocumentSettingsError),
     /// A source cannot be read. The cause is a text, because the error of the parser quotes its input.
     #[error("{0}")]
     Source(String),
@@ -357,6 +363,7 @@ impl Settings {
         }
         self.validate_bounds()?;
         self.redis.validate()?;
+        self.documents.validate()?;
         for (name, section) in &self.tenants {
             let key = format!("tenants.{name}");
             section.tenant(name.clone()).map_err(|error| wrong(&key, &error.to_string()))?;
@@ -377,6 +384,7 @@ impl Settings {
             ("server.drain_timeout_ms", server.drain_timeout_ms),
             ("redis.timeout_ms", self.redis.timeout_ms),
             ("ledger.lease_ms", self.ledger.lease_ms),
+            ("documents.page_timeout_ms", self.documents.page_timeout_ms),
         ];
         for (key, milliseconds) in times.into_iter().chain(self.upstream.times()) {
             if milliseconds > LONGEST_TIME_MS {

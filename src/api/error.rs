@@ -250,6 +250,7 @@ fn too_complex(resource: Resource, actual: Option<u64>, allowed: u64, text: &str
         Resource::CpuTime => "page_cpu_ms",
         Resource::Time => "documents.page_timeout_ms",
         Resource::Objects => "document_objects",
+        Resource::EncodedBytes => "image_bytes",
     };
     let took = actual.map(|actual| format!(" It took {actual}.")).unwrap_or_default();
     let advice = "Ask for the other pages with `pages`, or send this page as a picture.";

@@ -8,6 +8,7 @@ mod check;
 mod database;
 #[cfg(feature = "demo")]
 mod demo;
+mod document_worker;
 mod estimate;
 mod healthcheck;
 mod key;
@@ -67,6 +68,9 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Estimate the cost of images, without sending anything.
     Estimate(estimate::EstimateArgs),
+    /// Read documents for the service, which starts this.
+    #[command(hide = true)]
+    DocumentWorker(document_worker::WorkerArgs),
 }
 
 /// The version, and the git commit if it was set at build time.
@@ -84,6 +88,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(refusal) => return print_refusal(&refusal),
     };
+    if let Command::DocumentWorker(arguments) = cli.command {
+        return document_worker::run(arguments);
+    }
     // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {
@@ -103,6 +110,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let settings = || Settings::load(&files);
     let mut out = std::io::stdout();
     match cli.command {
+        Command::DocumentWorker(arguments) => return Ok(document_worker::run(arguments)),
         Command::Serve => return Ok(Box::pin(serve::run(&files)).await),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => return Box::pin(demo::run(arguments)).await,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::page::Kind;
+
 /// Why a document, or one of its pages, cannot be read. It crosses the pipe from a worker to the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum DocumentError {
@@ -65,6 +67,17 @@ pub enum DocumentError {
     Interrupted,
 }
 
+impl DocumentError {
+    /// A document of this kind that cannot be decoded. `what` is the predicate of a sentence about it.
+    pub fn undecodable(kind: Kind, what: impl Into<String>) -> Self {
+        let what = what.into();
+        match kind {
+            Kind::Pdf => Self::PdfUndecodable { what },
+            Kind::Tiff | Kind::Picture => Self::PictureUndecodable { what },
+        }
+    }
+}
+
 /// What a page may take a bounded amount of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resource {
@@ -76,6 +89,8 @@ pub enum Resource {
     Time,
     /// Objects of the file.
     Objects,
+    /// Bytes of the encoded picture.
+    EncodedBytes,
 }
 
 impl std::fmt::Display for Resource {
@@ -85,6 +100,7 @@ impl std::fmt::Display for Resource {
             Self::CpuTime => "ms of CPU time",
             Self::Time => "ms",
             Self::Objects => "objects",
+            Self::EncodedBytes => "bytes when it is encoded",
         })
     }
 }

@@ -3,8 +3,14 @@
 //! Files are parsed and drawn in worker processes, so that no file can take the service down
 //! (docs/adr/0022-documents.md).
 
+pub mod cage;
 pub mod error;
 pub mod page;
 pub mod range;
 pub mod settings;
+pub mod worker;
 pub mod workers;
+
+mod process;
+mod reader;
+mod wire;

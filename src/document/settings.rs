@@ -1,11 +1,40 @@
-//! The settings section `[documents]`.
+//! The settings section `[documents]`, and the limits that follow from it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::capacity::Ceiling;
+use crate::quote::limits::LARGEST_FILE;
+
+/// The most workers that `"auto"` gives: more processors are needed for the rest of the service, too.
+const MOST_AUTO_WORKERS: u64 = 4;
+
+/// The least and the most memory of a worker that `"auto"` gives.
+const LEAST_MEMORY: u64 = 64 << 20;
+const MOST_AUTO_MEMORY: u64 = 512 << 20;
+
+/// Below this no page of a scanner can be drawn.
+const LEAST_SET_MEMORY: u64 = 16 << 20;
+
+/// More processes than any machine has processors for.
+const MOST_WORKERS: u64 = 256;
+
+/// More pages of one document than its upstream calls could use.
+const MOST_PAGES_AT_ONCE: u64 = 64;
+
+/// More CPU time for a step of a page than a request may last.
+const MOST_SECONDS: u64 = 3600;
+
+/// Where distributions keep fonts with CJK glyphs, in the order of their size.
+const KNOWN_FONTS: [&str; 4] = [
+    "/usr/share/fonts-droid-fallback/truetype/DroidSansFallback.ttf",
+    "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf",
+    "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
+    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+];
 
 /// The settings section `[documents]`. `config/default.toml` has the meaning and default of each key.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,11 +67,11 @@ fn this_program() -> PathBuf {
 }
 
 /// What the workers may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerLimits {
     /// Processes at once.
     pub workers: usize,
-    /// Memory of one, in bytes, beyond what it has before it reads.
+    /// Memory of one, in bytes, beyond what it maps before it reads.
     pub memory: u64,
     /// CPU time of one step.
     pub cpu_seconds: u64,
@@ -50,33 +79,235 @@ pub struct WorkerLimits {
     pub step: Duration,
     /// Pixels that a page, or a picture on it, may have.
     pub page_pixels: u64,
+    /// The font for CJK text whose font is not in the PDF.
+    pub font: Option<PathBuf>,
+    /// The program to start.
+    pub program: PathBuf,
 }
 
 /// Settings of documents that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentSettingsError {
-    /// A worker would never find room.
-    #[error(
-        "documents.worker_memory_bytes: {memory} and a page of {drawn} bytes do not fit into \
-         server.max_in_flight_bytes ({allowed}) beside an upload of server.max_body_bytes ({body}): lower it, or \
-         raise server.max_in_flight_bytes"
-    )]
-    MemoryNeverFits {
-        /// Memory of one worker.
-        memory: u64,
-        /// The largest drawn page.
-        drawn: u64,
-        /// Bytes in flight.
-        allowed: u64,
-        /// The largest upload.
-        body: u64,
+    /// A number has to be above 0.
+    #[error("{key}: must be above 0")]
+    Zero {
+        /// The key.
+        key: &'static str,
     },
-    /// The machine would have more processes than make sense.
-    #[error("documents.workers: {actual} is above {allowed}")]
-    TooManyWorkers {
+    /// More than makes sense.
+    #[error("{key}: {actual} is above {allowed}")]
+    TooMuch {
+        /// The key.
+        key: &'static str,
         /// The setting.
         actual: u64,
         /// The most.
         allowed: u64,
     },
+    /// A worker cannot do its work in less.
+    #[error("documents.worker_memory_bytes: {actual} is below {allowed}")]
+    TooLittleMemory {
+        /// The setting.
+        actual: u64,
+        /// The least.
+        allowed: u64,
+    },
+    /// A worker would never find room.
+    #[error(
+        "documents.worker_memory_bytes: {memory} and a picture of {LARGEST_FILE} bytes do not fit into \
+         server.max_in_flight_bytes ({allowed}): lower the one or raise the other"
+    )]
+    NeverFits {
+        /// Memory of one worker.
+        memory: u64,
+        /// Bytes in flight.
+        allowed: u64,
+    },
+    /// The font cannot be read.
+    #[error("documents.fallback_font: cannot read {}", path.display())]
+    Font {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl DocumentSettings {
+    /// Longest step of a page.
+    pub const fn page_timeout(&self) -> Duration {
+        Duration::from_millis(self.page_timeout_ms)
+    }
+
+    /// What the workers may take where `in_flight_bytes` may be held.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentSettingsError`] names the key that cannot work.
+    pub fn limits(&self, in_flight_bytes: u64) -> Result<WorkerLimits, DocumentSettingsError> {
+        let workers = match self.workers {
+            Ceiling::Fixed(number) => number,
+            // Each with the least memory, if there is not more.
+            Ceiling::Auto => {
+                let by_memory = in_flight_bytes / 2 / LEAST_MEMORY;
+                processors().min(MOST_AUTO_WORKERS).min(by_memory).max(1)
+            }
+        };
+        let memory = match self.worker_memory_bytes {
+            Ceiling::Fixed(bytes) => bytes,
+            Ceiling::Auto => {
+                let share = in_flight_bytes / 2 / workers;
+                // Less than the least only where there is no more: most documents need a fraction of it.
+                share.min(MOST_AUTO_MEMORY).max(LEAST_MEMORY.min(in_flight_bytes / 2))
+            }
+        };
+        let is_set = matches!(self.worker_memory_bytes, Ceiling::Fixed(_));
+        if is_set && memory.saturating_add(LARGEST_FILE) > in_flight_bytes {
+            let allowed = in_flight_bytes;
+            return Err(DocumentSettingsError::NeverFits { memory, allowed });
+        }
+        Ok(WorkerLimits {
+            workers: usize::try_from(workers).unwrap_or(usize::MAX),
+            memory,
+            cpu_seconds: self.page_cpu_seconds,
+            step: self.page_timeout(),
+            page_pixels: self.max_page_pixels,
+            font: self.font()?,
+            program: self.program.clone(),
+        })
+    }
+
+    /// Checks what does not depend on the memory of this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentSettingsError`] names the key that cannot work.
+    pub fn validate(&self) -> Result<(), DocumentSettingsError> {
+        let positive = [
+            ("documents.max_pages", u64::from(self.max_pages)),
+            ("documents.max_page_pixels", self.max_page_pixels),
+            ("documents.pages_at_once", self.pages_at_once as u64),
+            ("documents.page_cpu_seconds", self.page_cpu_seconds),
+            ("documents.page_timeout_ms", self.page_timeout_ms),
+        ];
+        if let Some((key, _)) = positive.into_iter().find(|(_, number)| *number == 0) {
+            return Err(DocumentSettingsError::Zero { key });
+        }
+        let most = [
+            ("documents.page_cpu_seconds", self.page_cpu_seconds, MOST_SECONDS),
+            ("documents.pages_at_once", self.pages_at_once as u64, MOST_PAGES_AT_ONCE),
+        ];
+        let workers = match self.workers {
+            Ceiling::Fixed(number) => Some(("documents.workers", number, MOST_WORKERS)),
+            Ceiling::Auto => None,
+        };
+        for (key, actual, allowed) in most.into_iter().chain(workers) {
+            if actual > allowed {
+                return Err(DocumentSettingsError::TooMuch { key, actual, allowed });
+            }
+        }
+        match self.worker_memory_bytes {
+            Ceiling::Fixed(actual) if actual < LEAST_SET_MEMORY => {
+                let allowed = LEAST_SET_MEMORY;
+                Err(DocumentSettingsError::TooLittleMemory { actual, allowed })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The font of the settings, or the first that is found.
+    fn font(&self) -> Result<Option<PathBuf>, DocumentSettingsError> {
+        let path = &self.fallback_font;
+        if path.as_os_str().is_empty() {
+            let known = KNOWN_FONTS.map(PathBuf::from);
+            return Ok(known.into_iter().find(|path| path.is_file()));
+        }
+        // Opened and not only looked for: a font that the service may not read is a fault, too.
+        if std::fs::File::open(path).is_err() {
+            return Err(DocumentSettingsError::Font { path: path.clone() });
+        }
+        Ok(Some(path.clone()))
+    }
+}
+
+impl fmt::Display for WorkerLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workers, memory, cpu_seconds, step, .. } = self;
+        let font = self.font.as_ref().map(|font| font.display());
+        write!(
+            f,
+            "at most {workers} workers of {memory} bytes; {cpu_seconds} s of CPU time and {step:?} for each step of \
+             a page; "
+        )?;
+        match font {
+            Some(font) => write!(f, "CJK text without a font is drawn with {font}"),
+            None => f.write_str("no font was found for CJK text without one"),
+        }
+    }
+}
+
+fn processors() -> u64 {
+    std::thread::available_parallelism().map_or(1, |number| number.get() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// The defaults with these changes.
+    fn settings(changes: &str) -> DocumentSettings {
+        let defaults = include_str!("../../config/default.toml");
+        let changes = config::File::from_str(changes, config::FileFormat::Toml);
+        let file = config::Config::builder()
+            .add_source(config::File::from_str(defaults, config::FileFormat::Toml))
+            .add_source(changes)
+            .build()
+            .unwrap();
+        file.get("documents").unwrap()
+    }
+
+    /// The workers and the memory of each where so many bytes may be in flight.
+    fn limits(changes: &str, in_flight: u64) -> Result<(usize, u64), DocumentSettingsError> {
+        let settings = settings(&format!("[documents]\n{changes}"));
+        settings.validate()?;
+        settings.limits(in_flight).map(|limits| (limits.workers, limits.memory))
+    }
+
+    #[test]
+    fn all_workers_together_take_at_most_half_of_what_may_be_in_flight() {
+        for in_flight in [20 * MIB, 128 * MIB, 256 * MIB, 1024 * MIB, 64 * 1024 * MIB] {
+            let (workers, memory) = limits("", in_flight).unwrap();
+            assert!(workers as u64 * memory <= in_flight / 2, "{workers} of {memory}");
+            assert!(memory <= 512 * MIB && (memory >= 64 * MIB || workers == 1));
+        }
+        assert_eq!(limits("workers = 2", 256 * MIB), Ok((2, 64 * MIB)));
+    }
+
+    #[test]
+    fn a_worker_that_would_never_find_room_is_an_error_that_names_both_keys() {
+        let error = limits("worker_memory_bytes = 100000000", 100 * MIB).unwrap_err().to_string();
+        assert!(error.starts_with("documents.worker_memory_bytes: 100000000 and"), "{error}");
+        assert!(error.contains("server.max_in_flight_bytes (104857600)"), "{error}");
+        assert!(limits("worker_memory_bytes = 90000000", 100 * MIB).is_ok());
+    }
+
+    #[test]
+    fn a_number_that_cannot_work_is_an_error_that_names_key_value_and_limit() {
+        for (changes, told) in [
+            ("max_pages = 0", "documents.max_pages: must be above 0"),
+            ("page_cpu_seconds = 3601", "documents.page_cpu_seconds: 3601 is above 3600"),
+            ("pages_at_once = 65", "documents.pages_at_once: 65 is above 64"),
+            ("workers = 257", "documents.workers: 257 is above 256"),
+            ("worker_memory_bytes = 1000", "documents.worker_memory_bytes: 1000 is below 16777216"),
+        ] {
+            assert_eq!(limits(changes, 256 * MIB).unwrap_err().to_string(), told);
+        }
+    }
+
+    #[test]
+    fn a_font_that_cannot_be_read_is_an_error_that_names_it() {
+        let error = limits("fallback_font = \"/nowhere.ttf\"", 256 * MIB).unwrap_err();
+        let told = "documents.fallback_font: cannot read /nowhere.ttf";
+        assert_eq!(error.to_string(), told);
+    }
 }

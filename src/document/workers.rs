@@ -1,54 +1,249 @@
-//! Reads documents in worker processes: the side of the service.
+//! The pool of worker processes.
+//!
+//! A page *leases* a worker: it waits for one of so many places, then for the memory that the worker may take, both in
+//! the order of arrival. Processes are started when they are needed, used again, and ended after a minute without work.
+//! A document stays open in the workers that read it, so that its next pages find it there, and its memory stays held.
+//!
+//! Whoever waits for memory holds none that another waiter needs, so the pool cannot come to a stand: an idle worker
+//! forgets its document when memory is short, a page that waits holds only its place, and the files of all documents
+//! together leave room for one worker ([`Document`] is refused otherwise).
+//!
+//! A worker whose caller leaves in the middle of a step is killed: what a step costs is bounded by its limits, but an
+//! abandoned one would keep others waiting for all of it. A new process is ready in some milliseconds.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::TaskTracker;
 
 use super::error::DocumentError;
 use super::page::{Draw, Drawn, Kind, PagePlan};
+use super::process::{Lost, Process, in_time};
 use super::settings::WorkerLimits;
+use super::wire::{Reply, Request};
 use crate::capacity::account::{ByteAccount, HeldBytes};
+use crate::quote::limits::LARGEST_FILE;
+use crate::telemetry::metrics::{Counted, Metrics, WorkerEnd};
+
+/// How long a process may be idle before it is ended.
+const LONGEST_IDLE: Duration = Duration::from_mins(1);
+
+/// How often idle processes are looked at.
+const IDLE_CHECK: Duration = Duration::from_secs(10);
+
+/// The longest text of an error that a worker may send, in bytes. It is shown to the caller.
+const LONGEST_ERROR: usize = 300;
 
 /// The worker processes of this service.
 #[derive(Debug)]
 pub struct Workers {
     limits: WorkerLimits,
     account: Arc<ByteAccount>,
+    places: Arc<Semaphore>,
+    /// The one that was used last is the last.
+    idle: Mutex<Vec<Idle>>,
+    /// The bytes of all files of documents.
+    files: AtomicU64,
+    documents: AtomicU64,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    runtime: Handle,
+}
+
+/// A process without work.
+#[derive(Debug)]
+struct Idle {
+    process: Process,
+    open: Option<Open>,
+    since: Instant,
+}
+
+/// A document that is open in a process.
+#[derive(Debug)]
+struct Open {
+    document: u64,
+    /// The memory of the process, and room for a drawn page.
+    memory: HeldBytes,
 }
 
 /// A document that the workers read. Its drop frees what workers hold of it.
 #[derive(Debug)]
 pub struct Document {
     workers: Arc<Workers>,
+    number: u64,
     kind: Kind,
     file: Bytes,
-    /// Keeps the bytes of the upload counted.
-    _upload: Option<Arc<HeldBytes>>,
+    pages: OnceLock<u32>,
+    /// The bytes of the file that are counted, once it is read.
+    counted: OnceLock<u64>,
+    /// Keeps the bytes of the upload held.
+    upload: Option<Arc<HeldBytes>>,
 }
 
 /// One page of a document, with the worker that reads it. The worker is free again when this is dropped.
 #[derive(Debug)]
 pub struct Sheet {
-    document: Arc<Document>,
+    lease: Lease,
     page: u32,
     until: Instant,
 }
 
+/// A process, the memory that it may take, and a place, for one document.
+#[derive(Debug)]
+struct Lease {
+    document: Arc<Document>,
+    /// `None` after it failed.
+    process: Option<Process>,
+    /// The number of the document that is open in the process.
+    open: Option<u64>,
+    memory: HeldBytes,
+    place: Option<OwnedSemaphorePermit>,
+    /// Whether a step has begun and not ended.
+    is_busy: bool,
+    _in_use: Counted,
+}
+
 impl Workers {
     /// Workers that are started when the first document comes, and whose memory counts in `account`.
-    pub fn new(limits: WorkerLimits, account: Arc<ByteAccount>) -> Arc<Self> {
-        Arc::new(Self { limits, account })
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn new(
+        limits: WorkerLimits,
+        account: Arc<ByteAccount>,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(limits.workers.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self {
+            limits,
+            account,
+            places,
+            idle: Mutex::default(),
+            files: AtomicU64::new(0),
+            documents: AtomicU64::new(0),
+            metrics,
+            tasks,
+            runtime: Handle::current(),
+        })
     }
 
-    /// A document. Nothing is read yet. `upload` keeps the bytes of `file` counted.
+    /// Ends processes that have been idle for a minute, for as long as there are workers.
+    pub async fn end_idle(workers: Weak<Self>) {
+        while let Some(own) = workers.upgrade() {
+            let ended = own.take_idle_for_long();
+            drop(own);
+            for idle in ended {
+                idle.process.end(WorkerEnd::Idle).await;
+            }
+            sleep(IDLE_CHECK).await;
+        }
+    }
+
+    /// A document. Nothing is read yet. `upload` keeps the bytes of `file` held.
     pub fn open(
         self: &Arc<Self>,
         kind: Kind,
         file: Bytes,
         upload: Option<Arc<HeldBytes>>,
     ) -> Arc<Document> {
-        Arc::new(Document { workers: Arc::clone(self), kind, file, _upload: upload })
+        Arc::new(Document {
+            workers: Arc::clone(self),
+            number: self.documents.fetch_add(1, Ordering::Relaxed),
+            kind,
+            file,
+            pages: OnceLock::new(),
+            counted: OnceLock::new(),
+            upload,
+        })
+    }
+
+    /// The bytes that an open document holds: of the process, and of a drawn page.
+    const fn memory(&self) -> u64 {
+        self.limits.memory.saturating_add(LARGEST_FILE)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_idle_for_long(&self) -> Vec<Idle> {
+        self.idle().extract_if(.., |idle| idle.since.elapsed() >= LONGEST_IDLE).collect()
+    }
+
+    /// The idle process that suits the document best: one that has it open, one that has none open, and only if no
+    /// further process may be started, the one whose document was not read for the longest time.
+    fn take_idle_for(&self, document: u64) -> Option<Idle> {
+        let mut idle = self.idle();
+        let with = |wanted: Option<u64>| {
+            let number = |idle: &Idle| idle.open.as_ref().map(|open| open.document);
+            idle.iter().rposition(|idle| number(idle) == wanted)
+        };
+        let best = with(Some(document)).or_else(|| with(None));
+        let leased = self.limits.workers.saturating_sub(self.places.available_permits());
+        let is_full = idle.len().saturating_add(leased) > self.limits.workers;
+        let best = best.or_else(|| (is_full && !idle.is_empty()).then_some(0))?;
+        Some(idle.remove(best))
+    }
+
+    /// Lets idle processes forget their documents, because memory is short.
+    async fn forget_documents(&self) {
+        let taken: Vec<_> = self.idle().extract_if(.., |idle| idle.open.is_some()).collect();
+        for Idle { process, open, .. } in taken {
+            self.forget_and_keep(process, open.map(|open| open.memory)).await;
+        }
+    }
+
+    /// Lets a process forget its document, and keeps it if it is small again. `memory` is held until then.
+    async fn forget_and_keep(&self, mut process: Process, memory: Option<HeldBytes>) {
+        let (step, until) = (self.limits.step, Instant::now() + self.limits.step);
+        let closed = in_time(process.ask(&Request::Close, &[], 0), step, until).await;
+        match closed {
+            Ok(Ok((Reply::Closed { has_grown: false }, _))) => {
+                self.idle().push(Idle { process, open: None, since: Instant::now() });
+            }
+            Ok(Ok((Reply::Closed { .. }, _))) => process.end(WorkerEnd::Grown).await,
+            _ => process.kill(WorkerEnd::Crash).await,
+        }
+        drop(memory);
+    }
+
+    /// The memory for a process, as soon as there is room.
+    async fn wait_for_memory(self: &Arc<Self>, until: Instant) -> Result<HeldBytes, DocumentError> {
+        if let Ok(memory) = self.account.hold(self.memory()) {
+            return Ok(memory);
+        }
+        self.forget_documents().await;
+        let held = self.account.hold_until(self.memory(), until).await;
+        held.map_err(|_| DocumentError::Busy)
+    }
+
+    async fn start_process(&self) -> Result<Process, DocumentError> {
+        Process::start(&self.limits, &self.metrics).await.map_err(|error| {
+            tracing::error!("a document worker cannot be started: {error}");
+            DocumentError::Interrupted
+        })
+    }
+
+    /// Counts the file of a document, if the files of all leave room for a worker.
+    fn count(&self, bytes: u64) -> Result<(), DocumentError> {
+        let allowed = self.account.allowed().saturating_sub(self.memory());
+        let add = |files: u64| files.checked_add(bytes).filter(|files| *files <= allowed);
+        self.files
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+            .map_err(|_| DocumentError::Busy)?;
+        Ok(())
+    }
+
+    /// Runs `work` to its end, whatever becomes of the caller.
+    fn finish(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(work, &self.runtime);
     }
 }
 
@@ -58,22 +253,135 @@ impl Document {
     /// # Errors
     ///
     /// [`DocumentError`] if the document cannot be opened, or no worker was free until `until`.
-    pub async fn page_count(&self, until: Instant) -> Result<u32, DocumentError> {
-        tracing::trace!(?self.kind, ?until, bytes = self.file.len(), "no worker yet");
-        std::future::ready(Err(DocumentError::Busy)).await
+    pub async fn page_count(
+        self: &Arc<Self>,
+        until: std::time::Instant,
+    ) -> Result<u32, DocumentError> {
+        if let Some(pages) = self.pages.get() {
+            return Ok(*pages);
+        }
+        let until = Instant::from_std(until);
+        self.lease(until).await?.ask(None, 0, until).await?;
+        self.pages.get().copied().ok_or(DocumentError::Interrupted)
     }
 
     /// Waits for a worker that reads page `page`, counted from 1.
     ///
     /// # Errors
     ///
-    /// As [`page_count`](Self::page_count).
+    /// [`DocumentError::Busy`] if none was free until `until`.
     pub async fn sheet(
         self: &Arc<Self>,
         page: u32,
-        until: Instant,
+        until: std::time::Instant,
     ) -> Result<Sheet, DocumentError> {
-        std::future::ready(Ok(Sheet { document: Arc::clone(self), page, until })).await
+        let until = Instant::from_std(until);
+        Ok(Sheet { lease: self.lease(until).await?, page, until })
+    }
+
+    async fn lease(self: &Arc<Self>, until: Instant) -> Result<Lease, DocumentError> {
+        let (workers, started) = (&self.workers, Instant::now());
+        self.count()?;
+        let place = Arc::clone(&workers.places).acquire_owned();
+        let place = timeout_at(until, place).await.map_err(|_| DocumentError::Busy)?;
+        let (process, open) = self.process(until).await?;
+        let (open, memory) = (open.document, open.memory);
+        Ok(Lease {
+            document: Arc::clone(self),
+            process: Some(process),
+            open,
+            memory,
+            // The semaphore is never closed.
+            place: place.ok(),
+            is_busy: false,
+            _in_use: workers.metrics.document_worker_in_use(started.elapsed()),
+        })
+    }
+
+    /// Counts the file among those of all documents, once.
+    fn count(&self) -> Result<(), DocumentError> {
+        if self.counted.get().is_some() {
+            return Ok(());
+        }
+        let bytes = self.upload.as_ref().map_or(self.file.len() as u64, |held| held.bytes());
+        self.workers.count(bytes)?;
+        if self.counted.set(bytes).is_err() {
+            self.workers.files.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// A process with the memory that it may take. While this waits, it holds neither.
+    async fn process(&self, until: Instant) -> Result<(Process, Leased), DocumentError> {
+        let workers = &self.workers;
+        let mut memory = None;
+        loop {
+            let Some(mut idle) = workers.take_idle_for(self.number) else {
+                match memory.take() {
+                    Some(memory) => {
+                        let process = workers.start_process().await?;
+                        return Ok((process, Leased { document: None, memory }));
+                    }
+                    None => memory = Some(workers.wait_for_memory(until).await?),
+                }
+                continue;
+            };
+            if !idle.process.is_alive() {
+                idle.process.kill(WorkerEnd::Crash).await;
+                continue;
+            }
+            match (idle.open.take(), memory.take()) {
+                (Some(Open { document, memory: held }), None) => {
+                    let lacking = workers.memory().saturating_sub(held.bytes());
+                    if held.take(lacking).is_ok() {
+                        let leased = Leased { document: Some(document), memory: held };
+                        return Ok((idle.process, leased));
+                    }
+                    workers.forget_and_keep(idle.process, Some(held)).await;
+                    memory = Some(workers.wait_for_memory(until).await?);
+                }
+                (Some(open), own) => {
+                    workers.forget_and_keep(idle.process, Some(open.memory)).await;
+                    memory = own;
+                }
+                (None, Some(memory)) => {
+                    return Ok((idle.process, Leased { document: None, memory }));
+                }
+                (None, None) => {
+                    workers.idle().push(idle);
+                    memory = Some(workers.wait_for_memory(until).await?);
+                }
+            }
+        }
+    }
+}
+
+/// What goes with a leased process.
+struct Leased {
+    document: Option<u64>,
+    memory: HeldBytes,
+}
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        let (workers, number) = (Arc::clone(&self.workers), self.number);
+        if let Some(bytes) = self.counted.get() {
+            workers.files.fetch_sub(*bytes, Ordering::Relaxed);
+        }
+        let is_its =
+            move |idle: &mut Idle| idle.open.as_ref().is_some_and(|open| open.document == number);
+        if !workers.idle().iter_mut().any(is_its) {
+            return;
+        }
+        let own = Arc::clone(&workers);
+        workers.finish(async move {
+            // With a place, so that no other process is started beside this one.
+            let _place = own.places.acquire().await;
+            let taken: Vec<_> = own.idle().extract_if(.., is_its).collect();
+            for Idle { process, open, .. } in taken {
+                own.forget_and_keep(process, open.map(|open| open.memory)).await;
+            }
+        });
     }
 }
 
@@ -84,8 +392,11 @@ impl Sheet {
     ///
     /// [`DocumentError`] if the page cannot be read.
     pub async fn plan(&mut self, text: bool) -> Result<PagePlan, DocumentError> {
-        tracing::trace!(page = self.page, text, until = ?self.until, "no worker yet");
-        std::future::ready(Err(DocumentError::Busy)).await
+        let request = Request::Plan { page: self.page, text };
+        match self.lease.ask(Some(request), 0, self.until).await? {
+            Some((Reply::Planned(plan), _)) => Ok(plan),
+            _ => Err(self.lease.malformed()),
+        }
     }
 
     /// Draws the page. The bytes of the picture count as held until the second value is dropped.
@@ -93,9 +404,148 @@ impl Sheet {
     /// # Errors
     ///
     /// [`DocumentError`] if the page cannot be drawn.
-    pub async fn draw(self, draw: Draw) -> Result<(Drawn, HeldBytes), DocumentError> {
-        let workers = &self.document.workers;
-        tracing::trace!(?draw, memory = workers.limits.memory, held = workers.account.held());
-        std::future::ready(Err(DocumentError::Busy)).await
+    pub async fn draw(mut self, draw: Draw) -> Result<(Drawn, HeldBytes), DocumentError> {
+        let request = Request::Draw { page: self.page, draw };
+        match self.lease.ask(Some(request), LARGEST_FILE, self.until).await? {
+            Some((Reply::Drawn { format, size }, bytes)) => {
+                let held = self.lease.memory.split(bytes.len() as u64);
+                Ok((Drawn { bytes, format, size }, held))
+            }
+            _ => Err(self.lease.malformed()),
+        }
+    }
+}
+
+impl Lease {
+    /// Opens the document in the process if it is not, and has a step done if there is one. A process that ends by
+    /// accident is replaced once: the kernel's OOM killer or a person may have ended it.
+    async fn ask(
+        &mut self,
+        request: Option<Request>,
+        most: u64,
+        until: Instant,
+    ) -> Result<Option<(Reply, Bytes)>, DocumentError> {
+        let mut is_repeated = false;
+        loop {
+            match self.attempt(request, most, until).await {
+                Ok(answer) => return Ok(answer),
+                Err(Lost::Accident) if !is_repeated => is_repeated = true,
+                Err(Lost::Document(error)) => return Err(error),
+                Err(Lost::Deadline) => return Err(DocumentError::Busy),
+                Err(Lost::Accident | Lost::Malformed) => return Err(DocumentError::Interrupted),
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        request: Option<Request>,
+        most: u64,
+        until: Instant,
+    ) -> Result<Option<(Reply, Bytes)>, Lost> {
+        if self.process.is_none() {
+            let process = self.document.workers.start_process().await;
+            self.process = Some(process.map_err(Lost::Document)?);
+        }
+        if self.open != Some(self.document.number) {
+            self.open = None;
+            let (request, file) =
+                (Request::Open { kind: self.document.kind }, self.document.file.clone());
+            let (Reply::Opened { pages }, _) = self.step(&request, &file, 0, until).await? else {
+                self.malformed();
+                return Err(Lost::Malformed);
+            };
+            self.open = Some(self.document.number);
+            let _ = self.document.pages.set(pages);
+        }
+        let Some(request) = request else { return Ok(None) };
+        self.step(&request, &[], most, until).await.map(Some)
+    }
+
+    async fn step(
+        &mut self,
+        request: &Request,
+        payload: &[u8],
+        most: u64,
+        until: Instant,
+    ) -> Result<(Reply, Bytes), Lost> {
+        let workers = Arc::clone(&self.document.workers);
+        let Some(process) = &mut self.process else { return Err(Lost::Accident) };
+        self.is_busy = true;
+        let asked = in_time(process.ask(request, payload, most), workers.limits.step, until).await;
+        self.is_busy = false;
+        let failed = match asked {
+            Ok(Ok((Reply::Failed(error), _))) if is_short(&error) => {
+                return Err(Lost::Document(error));
+            }
+            Ok(Ok((Reply::Failed(_), _))) => {
+                self.malformed();
+                return Err(Lost::Malformed);
+            }
+            Ok(Ok(answer)) => return Ok(answer),
+            failed => failed,
+        };
+        self.open = None;
+        let Some(process) = self.process.take() else { return Err(Lost::Accident) };
+        match failed {
+            Ok(Err(failure)) => {
+                Err(process.autopsy(&failure, self.document.kind, &workers.limits).await)
+            }
+            Err(lost) => {
+                let is_late = matches!(lost, Lost::Document(_));
+                process.kill(if is_late { WorkerEnd::Time } else { WorkerEnd::Abandoned }).await;
+                Err(lost)
+            }
+            Ok(Ok(_)) => Err(Lost::Accident),
+        }
+    }
+
+    /// Ends a process that answers what no worker answers.
+    fn malformed(&mut self) -> DocumentError {
+        self.open = None;
+        if let Some(process) = self.process.take() {
+            tracing::error!("a document worker gave an answer that no worker gives: it is ended");
+            self.document.workers.finish(process.kill(WorkerEnd::Malformed));
+        }
+        DocumentError::Interrupted
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let workers = Arc::clone(&self.document.workers);
+        let Some(process) = self.process.take() else { return };
+        let all = self.memory.bytes();
+        let (memory, place) = (self.memory.split(all), self.place.take());
+        if self.is_busy {
+            workers.finish(async move {
+                process.kill(WorkerEnd::Abandoned).await;
+                drop((memory, place));
+            });
+            return;
+        }
+        match self.open {
+            Some(document) if !workers.account.is_waited_for() => {
+                let open = Some(Open { document, memory });
+                workers.idle().push(Idle { process, open, since: Instant::now() });
+            }
+            _ => {
+                let own = Arc::clone(&workers);
+                workers.finish(async move {
+                    own.forget_and_keep(process, Some(memory)).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+}
+
+/// Whether an error has no longer text than a worker's own errors.
+fn is_short(error: &DocumentError) -> bool {
+    match error {
+        DocumentError::PdfUndecodable { what } | DocumentError::PictureUndecodable { what } => {
+            what.len() <= LONGEST_ERROR
+        }
+        _ => true,
     }
 }

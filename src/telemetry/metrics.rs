@@ -111,6 +111,59 @@ impl LedgerUpkeep {
     }
 }
 
+/// Why a document worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerEnd {
+    /// A page took more memory than it may.
+    Memory,
+    /// A step of a page took more CPU time than it may.
+    CpuTime,
+    /// A step of a page took longer than it may.
+    Time,
+    /// The reader failed on a page.
+    Panic,
+    /// It was killed from outside, or died without a known cause.
+    Crash,
+    /// It answered what no worker answers.
+    Malformed,
+    /// The caller left in the middle of a step.
+    Abandoned,
+    /// Memory of documents remained in it.
+    Grown,
+    /// It had nothing to do.
+    Idle,
+}
+
+impl WorkerEnd {
+    /// All of them.
+    const ALL: [Self; 9] = [
+        Self::Memory,
+        Self::CpuTime,
+        Self::Time,
+        Self::Panic,
+        Self::Crash,
+        Self::Malformed,
+        Self::Abandoned,
+        Self::Grown,
+        Self::Idle,
+    ];
+
+    /// The label of metrics and log lines.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::CpuTime => "cpu_time",
+            Self::Time => "time",
+            Self::Panic => "panic",
+            Self::Crash => "crash",
+            Self::Malformed => "malformed",
+            Self::Abandoned => "abandoned",
+            Self::Grown => "grown",
+            Self::Idle => "idle",
+        }
+    }
+}
+
 /// The tenant label of requests without a known caller.
 pub const NO_TENANT: &str = "none";
 
@@ -162,6 +215,10 @@ pub struct Metrics {
     endpoint_state: IntGaugeVec,
     streams: IntGauge,
     in_flight_bytes: IntGauge,
+    document_workers: IntGauge,
+    document_workers_in_use: IntGauge,
+    document_worker_ends: IntCounterVec,
+    document_worker_wait: HistogramVec,
 }
 
 impl Metrics {
@@ -199,6 +256,10 @@ impl Metrics {
             endpoint_state: new.gauges("endpoint_state", "How an endpoint stands: 0 it is asked, 1 it cools down after failures of several tenants or of the only one that calls, 2 its key is refused. Of one model, or of all where none is named.", &["endpoint", "model"])?,
             streams: new.gauge("streams", "Streams of the upstream that are read, also for callers who have left.")?,
             in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads and long answers held in memory.")?,
+            document_workers: new.gauge("document_workers", "Processes that read documents.")?,
+            document_workers_in_use: new.gauge("document_workers_in_use", "Processes that read a page now.")?,
+            document_worker_ends: new.counter("document_worker_ends_total", "Processes for documents that ended. Normal are idle, grown and abandoned.", &["reason"])?,
+            document_worker_wait: new.histogram("document_worker_wait_seconds", "Time that a page waited for a process and its memory.", &[], &QUICK)?,
             registry: registry.clone(),
         };
         new.gauges("build_info", "Always 1.", &["version"])?
@@ -218,6 +279,9 @@ impl Metrics {
         }
         for step in [LedgerStep::Reserve, LedgerStep::Settle] {
             let _ = self.ledger_duration.with_label_values(&[step.label()]);
+        }
+        for end in WorkerEnd::ALL {
+            self.document_worker_ends.with_label_values(&[end.label()]).inc_by(0);
         }
         for reason in ALARMING_REFUSALS_OF_UNKNOWN {
             self.refused.with_label_values(&[NO_TENANT, reason]).inc_by(0);
@@ -377,9 +441,24 @@ impl Metrics {
     }
 
     /// A stream of the upstream has begun. It counts until the guard is dropped.
-    pub fn stream(&self) -> OpenStream {
-        self.streams.inc();
-        OpenStream(self.streams.clone())
+    pub fn stream(&self) -> Counted {
+        Counted::new(&self.streams)
+    }
+
+    /// A process for documents runs. It counts until the guard is dropped.
+    pub fn document_worker(&self) -> Counted {
+        Counted::new(&self.document_workers)
+    }
+
+    /// A page has a process and its memory, after such a wait. It counts until the guard is dropped.
+    pub fn document_worker_in_use(&self, waited: Duration) -> Counted {
+        self.document_worker_wait.with_label_values::<&str>(&[]).observe(waited.as_secs_f64());
+        Counted::new(&self.document_workers_in_use)
+    }
+
+    /// A process for documents has ended.
+    pub fn document_worker_ended(&self, why: WorkerEnd) {
+        self.document_worker_ends.with_label_values(&[why.label()]).inc();
     }
 
     /// The gauge of upload bytes held.
@@ -412,11 +491,18 @@ impl Metrics {
     }
 }
 
-/// Counts one stream of the upstream until it is dropped.
+/// Counts one thing in a gauge until it is dropped.
 #[derive(Debug)]
-pub struct OpenStream(IntGauge);
+pub struct Counted(IntGauge);
 
-impl Drop for OpenStream {
+impl Counted {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -395,6 +395,8 @@ fn defaults() -> Settings {
     ]);
     let mut settings = Settings::load_with(None, environment).unwrap();
     settings.upstream.base_url = String::new();
+    // The program that runs the tests has no workers.
+    settings.documents.program = env!("CARGO_BIN_EXE_ocr-gateway").into();
     settings.ledger.time_zone = calendar();
     for model in settings.models.values_mut() {
         (model.rpm, model.tpm) = (1_000_000, 1_000_000_000);

@@ -70,3 +70,4 @@ mod usage;
 mod waiting;
 mod warnings;
 mod wire;
+mod workers;

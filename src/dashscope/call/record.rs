@@ -9,7 +9,7 @@ use crate::dashscope::fault::error::{CallError, CallFault, Code};
 use crate::dashscope::fault::health;
 use crate::dashscope::fault::verdict::Failure;
 use crate::dashscope::pool::Placement;
-use crate::telemetry::metrics::{Metrics, OpenStream};
+use crate::telemetry::metrics::{Counted, Metrics};
 
 /// Records how attempts end.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Recorder {
     }
 
     /// Counts a stream as open until the returned value is dropped.
-    pub(crate) fn stream(&self) -> OpenStream {
+    pub(crate) fn stream(&self) -> Counted {
         self.metrics.stream()
     }
 

@@ -12,7 +12,7 @@ use crate::dashscope::fault::verdict::{AttemptBill, Failure};
 use crate::dashscope::wire::incoming::Incoming;
 pub use crate::dashscope::wire::incoming::Piece;
 use crate::dashscope::wire::response::ReadError;
-use crate::telemetry::metrics::OpenStream;
+use crate::telemetry::metrics::Counted;
 use crate::units::Usage;
 
 /// An open stream, with the permit that pays for it. Dropping it writes the permit off.
@@ -22,7 +22,7 @@ pub struct Streaming {
     call: UnsettledCall,
     broken: Option<ReadError>,
     /// Counts it as an open stream.
-    _open: OpenStream,
+    _open: Counted,
 }
 
 /// The end of a stream that is not complete.

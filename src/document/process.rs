@@ -1,0 +1,308 @@
+//! One worker process, as the service sees it: how it is started, asked and ended, and what its end means.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::error::{DocumentError, Resource};
+use super::page::Kind;
+use super::settings::WorkerLimits;
+use super::wire::{self, Reply, Request};
+use crate::telemetry::metrics::{Counted, Metrics, WorkerEnd};
+
+/// How long a worker may take from its start until it is ready. It takes some milliseconds.
+const LONGEST_START: Duration = Duration::from_secs(10);
+
+/// How long a process that was told to end, or has closed its pipes, may take to be gone.
+const LONGEST_END: Duration = Duration::from_secs(1);
+
+/// How much of a worker's last words is read.
+const LONGEST_LAST_WORDS: u64 = 4096;
+
+/// The exit code of a Rust program that panicked.
+const PANICKED: i32 = 101;
+
+/// The allocators of the C library and of `jemalloc` would keep what a document took, or map more than is used. Both
+/// give it back at once.
+const ALLOCATOR: [(&str, &str); 3] = [
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+    ("_RJEM_MALLOC_CONF", "retain:false,dirty_decay_ms:0,muzzy_decay_ms:0,narenas:1"),
+];
+
+/// A worker process. It is killed if this is dropped.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+    errors: ChildStderr,
+    metrics: Arc<Metrics>,
+    _running: Counted,
+}
+
+/// A step that did not end with a reply.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The step takes more than it may, or its reader fails on it. Doing it again would end the same way.
+    Document(DocumentError),
+    /// The process was killed by somebody else, or died without a cause in the document.
+    Accident,
+    /// It answered what no worker answers.
+    Malformed,
+    /// The caller's time is over.
+    Deadline,
+}
+
+impl Process {
+    /// Starts a process and waits until it can be asked.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, or its cage cannot be closed.
+    pub(super) async fn start(limits: &WorkerLimits, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        let mut command = Command::new(&limits.program);
+        command
+            .arg("document-worker")
+            .arg(format!("--memory={}", limits.memory))
+            .arg(format!("--cpu-seconds={}", limits.cpu_seconds))
+            .arg(format!("--page-pixels={}", limits.page_pixels))
+            .args(limits.font.iter().flat_map(|font| ["--font".as_ref(), font.as_os_str()]))
+            .env_clear()
+            .envs(ALLOCATOR)
+            .current_dir("/")
+            // Ctrl-C in a terminal goes to the service alone, which finishes its pages.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let running = metrics.document_worker();
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(input), Some(output), Some(errors)) = pipes else {
+            return Err(io::Error::other("the process has no pipes"));
+        };
+        let metrics = Arc::clone(metrics);
+        let mut process = Self { child, input, output, errors, metrics, _running: running };
+        match timeout(LONGEST_START, wire::receive_reply(&mut process.output, 0)).await {
+            Ok(Ok((Reply::Ready { unfiltered }, _))) => {
+                if let Some(reason) = unfiltered {
+                    warn_of_filter(&reason);
+                }
+                Ok(process)
+            }
+            Ok(Ok(_)) => Err(io::Error::other("the process is no document worker")),
+            Ok(Err(_)) => {
+                let (_, words) = process.last_words().await;
+                Err(io::Error::other(format!("the process ended at its start: {words}")))
+            }
+            Err(_) => Err(io::Error::other("the process is not ready in time")),
+        }
+    }
+
+    /// Whether the process has not ended.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Has a step done, with a payload of at most `most` bytes in the reply. After an error the process must be ended.
+    pub(super) async fn ask(
+        &mut self,
+        request: &Request,
+        payload: &[u8],
+        most: u64,
+    ) -> io::Result<(Reply, Bytes)> {
+        wire::send_request(&mut self.input, request, payload).await?;
+        wire::receive_reply(&mut self.output, most).await
+    }
+
+    /// Ends an idle process.
+    pub(super) async fn end(self, why: WorkerEnd) {
+        let Self { mut child, input, metrics, _running, .. } = self;
+        drop(input);
+        if timeout(LONGEST_END, child.wait()).await.is_err() {
+            let _ = child.kill().await;
+        }
+        metrics.document_worker_ended(why);
+    }
+
+    /// Kills the process and waits until it is gone.
+    pub(super) async fn kill(mut self, why: WorkerEnd) {
+        let _ = self.child.kill().await;
+        self.metrics.document_worker_ended(why);
+    }
+
+    /// Finds out why the process failed, in a step on a document of this kind, and makes sure that it is gone.
+    pub(super) async fn autopsy(
+        mut self,
+        failure: &io::Error,
+        kind: Kind,
+        limits: &WorkerLimits,
+    ) -> Lost {
+        let metrics = Arc::clone(&self.metrics);
+        let (end, lost) = if failure.kind() == io::ErrorKind::InvalidData {
+            let _ = self.child.kill().await;
+            (WorkerEnd::Malformed, Lost::Malformed)
+        } else {
+            let (status, words) = self.last_words().await;
+            verdict(status, &words, kind, limits)
+        };
+        metrics.document_worker_ended(end);
+        tracing::warn!(reason = end.label(), "a document worker ended");
+        lost
+    }
+
+    /// How the process ended, and what it wrote about it.
+    async fn last_words(&mut self) -> (Option<ExitStatus>, String) {
+        let mut words = Vec::new();
+        let mut errors = (&mut self.errors).take(LONGEST_LAST_WORDS);
+        let _ = timeout(LONGEST_END, errors.read_to_end(&mut words)).await;
+        let status = timeout(LONGEST_END, self.child.wait()).await;
+        let status = status.ok().and_then(Result::ok);
+        if status.is_none() {
+            let _ = self.child.kill().await;
+        }
+        (status, String::from_utf8_lossy(&words).into_owned())
+    }
+}
+
+/// What the end of a process means.
+///
+/// The standard library ends the process with SIGABRT both when an allocation fails and when the stack is full, and
+/// tells them apart in a line. A stack that cannot grow for lack of memory is a SIGSEGV.
+fn verdict(
+    status: Option<ExitStatus>,
+    words: &str,
+    kind: Kind,
+    limits: &WorkerLimits,
+) -> (WorkerEnd, Lost) {
+    let too_complex = |resource, allowed| {
+        Lost::Document(DocumentError::TooComplex { resource, actual: None, allowed })
+    };
+    let undecodable = |what: &str| Lost::Document(DocumentError::undecodable(kind, what));
+    let signal = status.and_then(|status| status.signal());
+    let code = status.and_then(|status| status.code());
+    let has_overflowed = words.contains("has overflowed its stack");
+    let lacks_memory = words.contains("memory allocation of") || signal == Some(libc::SIGSEGV);
+    match (signal, code) {
+        (Some(libc::SIGXCPU), _) => {
+            let allowed = limits.cpu_seconds.saturating_mul(1000);
+            (WorkerEnd::CpuTime, too_complex(Resource::CpuTime, allowed))
+        }
+        (Some(_), _) if has_overflowed => {
+            (WorkerEnd::Panic, undecodable("is nested too deeply to be read"))
+        }
+        (Some(_), _) if lacks_memory => {
+            (WorkerEnd::Memory, too_complex(Resource::Memory, limits.memory))
+        }
+        (Some(libc::SIGABRT | libc::SIGBUS | libc::SIGILL), _) | (_, Some(PANICKED)) => {
+            (WorkerEnd::Panic, undecodable("is damaged in a way that the reader cannot handle"))
+        }
+        _ => (WorkerEnd::Crash, Lost::Accident),
+    }
+}
+
+/// Warns once that documents are read without the filter of system calls.
+fn warn_of_filter(reason: &str) {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            reason,
+            "this system does not filter the system calls of document workers: their memory and time are limited, \
+             their access to files and network is not"
+        );
+    });
+}
+
+/// The result of `step`, unless it takes longer than it may or than until `until`.
+pub(super) async fn in_time<T>(
+    step: impl Future<Output = T>,
+    longest: Duration,
+    until: Instant,
+) -> Result<T, Lost> {
+    let started = Instant::now();
+    let own = started + longest;
+    let Ok(done) = timeout_at(own.min(until), step).await else {
+        if until < own {
+            return Err(Lost::Deadline);
+        }
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        return Err(Lost::Document(DocumentError::TooComplex {
+            resource: Resource::Time,
+            actual: Some(milliseconds(started.elapsed())),
+            allowed: milliseconds(longest),
+        }));
+    };
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> WorkerLimits {
+        WorkerLimits {
+            workers: 1,
+            memory: 1000,
+            cpu_seconds: 2,
+            step: Duration::from_secs(1),
+            page_pixels: 10,
+            font: None,
+            program: "/proc/self/exe".into(),
+        }
+    }
+
+    /// The reason and the error of an end by this wait status, as wait(2) encodes it.
+    fn judged(status: i32, words: &str) -> (WorkerEnd, Option<DocumentError>) {
+        let status = Some(ExitStatus::from_raw(status));
+        let (end, lost) = verdict(status, words, Kind::Pdf, &limits());
+        let error = match lost {
+            Lost::Document(error) => Some(error),
+            Lost::Accident => None,
+            lost => panic!("{lost:?}"),
+        };
+        (end, error)
+    }
+
+    const fn too_complex(resource: Resource, allowed: u64) -> DocumentError {
+        DocumentError::TooComplex { resource, actual: None, allowed }
+    }
+
+    #[test]
+    fn an_end_for_lack_of_memory_or_cpu_time_is_told_with_the_limit() {
+        let words = "memory allocation of 4096 bytes failed\n";
+        assert_eq!(
+            judged(libc::SIGABRT, words),
+            (WorkerEnd::Memory, Some(too_complex(Resource::Memory, 1000)))
+        );
+        assert_eq!(
+            judged(libc::SIGXCPU, ""),
+            (WorkerEnd::CpuTime, Some(too_complex(Resource::CpuTime, 2000)))
+        );
+    }
+
+    #[test]
+    fn a_panic_and_a_full_stack_are_faults_of_the_document() {
+        let words = "\nthread 'main' (7) has overflowed its stack\n";
+        for (status, words) in [(PANICKED << 8, ""), (libc::SIGABRT, ""), (libc::SIGABRT, words)] {
+            let (end, error) = judged(status, words);
+            assert_eq!(end, WorkerEnd::Panic);
+            assert!(matches!(error, Some(DocumentError::PdfUndecodable { .. })), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_kill_by_somebody_else_and_an_end_without_cause_are_accidents() {
+        for status in [libc::SIGKILL, libc::SIGTERM, 0, 1 << 8] {
+            assert_eq!(judged(status, ""), (WorkerEnd::Crash, None));
+        }
+    }
+}
