@@ -8,8 +8,8 @@ use image_webp::WebPDecoder;
 
 use super::colour::on_white;
 use super::error::{PixelsError, check_size};
+use super::finishing::{FIXED, finishing_memory};
 use super::raster::{Raster, Samples, bytes};
-use super::resize::between_passes;
 use super::{jpeg, png, tiff};
 use crate::image::Size;
 use crate::image::format::Format;
@@ -59,21 +59,6 @@ pub fn decode_memory(file: &[u8], header: &ImageHeader, to: Size) -> u64 {
     };
     decoding.max(finishing_memory(size, samples, to))
 }
-
-/// The part of [`decode_memory`] for what follows the decoding of a picture of `size`.
-pub(super) fn finishing_memory(size: Size, samples: Samples, to: Size) -> u64 {
-    let to = Size::new(to.width.min(size.width), to.height.min(size.height));
-    let of = |size| bytes(size, samples).map_or(u64::MAX, |bytes| bytes as u64);
-    let resizing =
-        of(size).saturating_add(between_passes(size, to, samples)).saturating_add(of(to));
-    // The resized picture, a copy that is turned or filtered, and the compressed data and the file, which may be
-    // larger than the picture and grow by doubling.
-    let encoding = of(to).saturating_mul(7);
-    resizing.max(encoding).saturating_add(FIXED)
-}
-
-/// What the tables of decoders, the weights of a convolution and small buffers take, in bytes.
-const FIXED: u64 = 4 << 20;
 
 fn webp_memory(size: Size) -> u64 {
     // The picture and, of one frame, its luma and chroma, or four samples with those of the transforms; of an animation

@@ -15,6 +15,7 @@ pub mod resize;
 pub mod tiff;
 
 mod colour;
+mod finishing;
 mod jpeg;
 mod png;
 

@@ -16,12 +16,12 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use self::fields::Fields;
-use super::decode::finishing_memory;
+use self::fields::{Fields, damaged};
 use super::error::{PixelsError, check_size};
+use super::finishing::finishing_memory;
 use super::raster::Raster;
 use crate::image::Size;
-use crate::image::format::{Format, Orientation};
+use crate::image::format::Orientation;
 use crate::image::tagged::TagDirectory;
 
 /// The maximum number of directories that are followed. A chain of more is taken to end there.
@@ -159,8 +159,4 @@ fn decode(
         Some(fax) => fax::decode(file, directory, fields, fax),
         None => region::decode(file, directory, fields),
     }
-}
-
-fn damaged(reason: impl std::fmt::Display) -> PixelsError {
-    PixelsError::damaged(Format::Tiff, reason)
 }

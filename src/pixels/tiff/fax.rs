@@ -6,8 +6,7 @@ use std::borrow::Cow;
 
 use hayro_ccitt::{DecodeSettings, Decoder, DecoderContext, EncodingMode};
 
-use super::damaged;
-use super::fields::{Colours, Fax, Fields, STRIP_LENGTHS, STRIP_OFFSETS};
+use super::fields::{Colours, Fax, Fields, STRIP_LENGTHS, STRIP_OFFSETS, damaged};
 use crate::image::Size;
 use crate::image::tagged::TagDirectory;
 use crate::pixels::error::PixelsError;

@@ -1,8 +1,7 @@
 //! The fields of a directory that say how its page is decoded.
 
-use super::damaged;
 use crate::image::Size;
-use crate::image::format::Orientation;
+use crate::image::format::{Format, Orientation};
 use crate::image::tagged::TagDirectory;
 use crate::pixels::error::PixelsError;
 
@@ -230,4 +229,9 @@ fn opacity_of(colours: Colours, samples: u32, first_extra: Option<u32>) -> Opaci
         (Colours::Rgb, None) if samples == 4 => Opacity::Plain,
         _ => Opacity::None,
     }
+}
+
+/// The error for a page that violates the format.
+pub(super) fn damaged(reason: impl std::fmt::Display) -> PixelsError {
+    PixelsError::damaged(Format::Tiff, reason)
 }

@@ -9,11 +9,10 @@ use std::ops::Range;
 use ::tiff::ColorType;
 use ::tiff::decoder::{Decoder, Limits};
 
-use super::damaged;
 use super::fax::check_total;
 use super::fields::{
     COLOUR_MAP, Colours, Fields, Opacity, PHOTOMETRIC, STRIP_LENGTHS, STRIP_OFFSETS, TILE_LENGTHS,
-    TILE_OFFSETS,
+    TILE_OFFSETS, damaged,
 };
 use super::patched::{Patch, Patched};
 use crate::image::Size;
