@@ -11,6 +11,7 @@ use crate::capacity::account::ByteAccount;
 use crate::clock::SystemClock;
 use crate::dashscope::Client;
 use crate::dashscope::check::CheckError;
+use crate::document::process::{self, CageReport};
 use crate::gateway::{capacity, catalog, check_tenants};
 use crate::label::shown;
 use crate::random::SystemRandom;
@@ -31,11 +32,19 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
     for warning in settings.warnings() {
         writeln!(out, "warning {}", shown(&warning))?;
     }
+    let (documents, warning) = match check_documents(settings).await {
+        Ok((said, warning)) => (Ok(said), warning),
+        Err(failure) => (Err(failure), None),
+    };
+    if let Some(warning) = warning {
+        writeln!(out, "warning documents: {}", shown(&warning))?;
+    }
     let findings = [
         (
             "capacity",
             capacity(&settings.server).map(|limits| limits.to_string()).map_err(Into::into),
         ),
+        ("documents", documents),
         ("models", check_models(settings)),
         ("database", check_database(settings).await),
         ("redis", check_redis(&settings.redis).await),
@@ -52,6 +61,19 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
         }
     }
     Ok(code)
+}
+
+/// Starts a worker that tries what it must not do. The second text is a warning.
+async fn check_documents(settings: &Settings) -> Result<(String, Option<String>), Failure> {
+    let capacity = capacity(&settings.server)?;
+    let limits = settings.documents.limits(capacity.bytes)?;
+    let CageReport { refused, possible } = process::try_worker(&limits).await?;
+    let warning = (!possible.is_empty()).then(|| {
+        let possible = possible.join(", ");
+        format!("a worker can {possible}: this kernel does not filter system calls (seccomp)")
+    });
+    let refused = refused.join(", ");
+    Ok((format!("{limits}; a worker cannot {refused}"), warning))
 }
 
 fn check_models(settings: &Settings) -> Result<String, Failure> {

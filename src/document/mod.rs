@@ -6,11 +6,11 @@
 pub mod cage;
 pub mod error;
 pub mod page;
+pub mod process;
 pub mod range;
 pub mod settings;
 pub mod worker;
 pub mod workers;
 
-mod process;
 mod reader;
 mod wire;

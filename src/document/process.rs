@@ -61,6 +61,58 @@ pub(super) enum Lost {
     Deadline,
 }
 
+/// What a process in the cage can do of what it must not.
+#[derive(Debug)]
+pub struct CageReport {
+    /// What was refused.
+    pub refused: Vec<String>,
+    /// What was not.
+    pub possible: Vec<String>,
+}
+
+/// Starts a worker that tries what it must not do.
+///
+/// # Errors
+///
+/// If it cannot be started.
+pub async fn try_worker(limits: &WorkerLimits) -> io::Result<CageReport> {
+    let trying = command(limits).arg("--check").output();
+    let tried = timeout(LONGEST_START, trying).await??;
+    let told = String::from_utf8_lossy(&tried.stdout);
+    let lines = |start: &str| {
+        let lines = told.lines().filter_map(|line| line.strip_prefix(start));
+        let attempts = lines.filter_map(|line| line.split(':').next().map(str::to_owned));
+        attempts.collect::<Vec<_>>()
+    };
+    let (refused, possible) = (lines("refused  "), lines("possible "));
+    if refused.is_empty() {
+        let told = String::from_utf8_lossy(&tried.stderr);
+        return Err(io::Error::other(format!("a worker cannot be started: {}", told.trim())));
+    }
+    Ok(CageReport { refused, possible })
+}
+
+/// The command that starts a worker.
+fn command(limits: &WorkerLimits) -> Command {
+    let mut command = Command::new(&limits.program);
+    command
+        .arg("document-worker")
+        .arg(format!("--memory={}", limits.memory))
+        .arg(format!("--cpu-seconds={}", limits.cpu_seconds))
+        .arg(format!("--page-pixels={}", limits.page_pixels))
+        .args(limits.font.iter().flat_map(|font| ["--font".as_ref(), font.as_os_str()]))
+        .env_clear()
+        .envs(ALLOCATOR)
+        .current_dir("/")
+        // Ctrl-C in a terminal goes to the service alone, which finishes its pages.
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
 impl Process {
     /// Starts a process and waits until it can be asked.
     ///
@@ -68,23 +120,7 @@ impl Process {
     ///
     /// If it cannot be started, or its cage cannot be closed.
     pub(super) async fn start(limits: &WorkerLimits, metrics: &Arc<Metrics>) -> io::Result<Self> {
-        let mut command = Command::new(&limits.program);
-        command
-            .arg("document-worker")
-            .arg(format!("--memory={}", limits.memory))
-            .arg(format!("--cpu-seconds={}", limits.cpu_seconds))
-            .arg(format!("--page-pixels={}", limits.page_pixels))
-            .args(limits.font.iter().flat_map(|font| ["--font".as_ref(), font.as_os_str()]))
-            .env_clear()
-            .envs(ALLOCATOR)
-            .current_dir("/")
-            // Ctrl-C in a terminal goes to the service alone, which finishes its pages.
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut child = command.spawn()?;
+        let mut child = command(limits).spawn()?;
         let running = metrics.document_worker();
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(input), Some(output), Some(errors)) = pipes else {
