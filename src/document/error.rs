@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::page::Kind;
 
+/// The longest description of a fault, in bytes.
+const LONGEST_FAULT: usize = 300;
+
 /// Why a document, or one of its pages, cannot be read. It crosses the pipe from a worker to the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum DocumentError {
@@ -74,6 +77,25 @@ impl DocumentError {
         match kind {
             Kind::Pdf => Self::PdfUndecodable { what },
             Kind::Tiff | Kind::Picture => Self::PictureUndecodable { what },
+        }
+    }
+
+    /// The error with a text of at most [`LONGEST_FAULT`] bytes. Libraries may quote the document.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        if let Self::PdfUndecodable { what } | Self::PictureUndecodable { what } = &mut self {
+            what.truncate(what.floor_char_boundary(LONGEST_FAULT));
+        }
+        self
+    }
+
+    /// Whether it is what [`shortened`](Self::shortened) gives.
+    pub fn is_short(&self) -> bool {
+        match self {
+            Self::PdfUndecodable { what } | Self::PictureUndecodable { what } => {
+                what.len() <= LONGEST_FAULT
+            }
+            _ => true,
         }
     }
 }

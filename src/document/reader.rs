@@ -2,11 +2,22 @@
 
 use bytes::Bytes;
 
-use super::error::DocumentError;
+use super::error::{DocumentError, Resource};
 use super::page::{Draw, Drawn, Kind, PagePlan, PageSize, StoredPicture};
-use crate::image::format::Orientation;
+use crate::image::Size;
+use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
-use crate::image::probe;
+use crate::image::probe::probe;
+use crate::pixels::decode::decode;
+use crate::pixels::encode::{Encoding, encode};
+use crate::pixels::error::PixelsError;
+use crate::pixels::raster::Raster;
+use crate::pixels::tiff::TiffFile;
+use crate::quote::limits::LARGEST_FILE;
+
+/// The qualities of JPEG that are tried until a picture is small enough to be sent. At the last one, small text begins to
+/// suffer.
+const QUALITIES: [u8; 3] = [90, 75, 50];
 
 /// What all documents of a worker are read with.
 #[derive(Debug)]
@@ -17,16 +28,15 @@ pub(super) struct ReaderSettings {
 
 /// An open document.
 #[derive(Debug)]
-pub(super) enum Reader {
-    /// A picture.
-    Picture(Picture),
+pub(super) struct Reader {
+    source: Source,
+    page_pixels: u64,
 }
 
-/// A picture, which is a document of one page.
 #[derive(Debug)]
-pub(super) struct Picture {
-    file: Bytes,
-    header: ImageHeader,
+enum Source {
+    Tiff { file: Bytes, tiff: TiffFile },
+    Picture { file: Bytes, header: ImageHeader },
 }
 
 impl Reader {
@@ -40,80 +50,202 @@ impl Reader {
         file: Vec<u8>,
         settings: &ReaderSettings,
     ) -> Result<Self, DocumentError> {
-        match kind {
-            Kind::Picture | Kind::Tiff => Picture::open(file, settings).map(Self::Picture),
-            Kind::Pdf => Err(DocumentError::PdfUndecodable { what: "cannot be read".to_owned() }),
-        }
+        let file = Bytes::from(file);
+        let source = match kind {
+            Kind::Tiff => Source::Tiff { tiff: TiffFile::open(file.clone())?, file },
+            Kind::Picture => {
+                let header = probe(&file)
+                    .map_err(|error| DocumentError::undecodable(kind, error.to_string()))?;
+                Source::Picture { file, header }
+            }
+            Kind::Pdf => return Err(DocumentError::undecodable(kind, "cannot be read")),
+        };
+        Ok(Self { source, page_pixels: settings.page_pixels })
     }
 
     /// The number of pages.
     pub(super) fn page_count(&self) -> u32 {
-        match self {
-            Self::Picture(_) => 1,
+        match &self.source {
+            Source::Tiff { tiff, .. } => tiff.pages(),
+            Source::Picture { .. } => 1,
         }
     }
 
-    /// What is known of a page before it is drawn.
+    /// Finds out what is known of a page before it is drawn.
     ///
     /// # Errors
     ///
     /// [`DocumentError`] if the page cannot be read.
     pub(super) fn plan(&self, page: u32, _text: bool) -> Result<PagePlan, DocumentError> {
-        self.check_page(page)?;
-        match self {
-            Self::Picture(picture) => Ok(picture.plan()),
-        }
+        let (size, orientation) = self.stored(page)?;
+        let upright = if orientation.swaps_sides() { size.turned() } else { size };
+        let (file, format) = self.only_picture();
+        let is_upright = orientation == Orientation::Upright && self.page_count() == 1;
+        let stored = StoredPicture { format, size, bytes: file.len() };
+        let stored = is_upright.then_some(stored);
+        Ok(PagePlan { size: PageSize::Pixels(upright), stored, text: None })
     }
 
-    /// Draws a page.
+    /// Draws a page, upright.
     ///
     /// # Errors
     ///
     /// [`DocumentError`] if the page cannot be drawn.
     pub(super) fn draw(&self, page: u32, draw: Draw) -> Result<Drawn, DocumentError> {
-        self.check_page(page)?;
-        match self {
-            Self::Picture(picture) => picture.draw(draw),
+        let (stored, orientation) = self.stored(page)?;
+        let Draw::At(size) = draw else {
+            let (file, format) = self.only_picture();
+            return Ok(Drawn { bytes: file.clone(), format, size: stored });
+        };
+        self.check_pixels(size)?;
+        let raster = match &self.source {
+            Source::Tiff { tiff, .. } => tiff.decode(page)?,
+            Source::Picture { file, header } => decode(file, header)?,
+        };
+        // It is turned when it is small.
+        let size = if orientation.swaps_sides() { size.turned() } else { size };
+        encoded(&raster.resized(size).upright(orientation).without_empty_colour())
+    }
+
+    /// The size of a page as it is stored, and how a viewer turns it.
+    fn stored(&self, page: u32) -> Result<(Size, Orientation), DocumentError> {
+        let (size, orientation) = match &self.source {
+            Source::Tiff { tiff, .. } => {
+                let page = tiff.page(page)?;
+                (page.stored, page.orientation)
+            }
+            Source::Picture { header, .. } if page == 1 => (header.stored, header.orientation),
+            Source::Picture { .. } => {
+                return Err(DocumentError::PageNotFound { asked: page, pages: 1 });
+            }
+        };
+        self.check_pixels(size)?;
+        Ok((size, orientation))
+    }
+
+    /// The file and its format, for a document of one page.
+    const fn only_picture(&self) -> (&Bytes, Format) {
+        match &self.source {
+            Source::Tiff { file, .. } => (file, Format::Tiff),
+            Source::Picture { file, header } => (file, header.format),
         }
     }
-}
 
-impl Reader {
-    fn check_page(&self, asked: u32) -> Result<(), DocumentError> {
-        let pages = self.page_count();
-        if (1..=pages).contains(&asked) {
-            return Ok(());
-        }
-        Err(DocumentError::PageNotFound { asked, pages })
-    }
-}
-
-impl Picture {
-    fn open(file: Vec<u8>, settings: &ReaderSettings) -> Result<Self, DocumentError> {
-        let header = probe::probe(&file)
-            .map_err(|error| DocumentError::PictureUndecodable { what: error.to_string() })?;
-        let (actual, allowed) = (header.stored.pixels().get(), settings.page_pixels);
+    fn check_pixels(&self, size: Size) -> Result<(), DocumentError> {
+        let (actual, allowed) = (size.pixels().get(), self.page_pixels);
         if actual > allowed {
             return Err(DocumentError::PageTooLarge { actual, allowed });
         }
-        Ok(Self { file: file.into(), header })
+        Ok(())
     }
+}
 
-    fn plan(&self) -> PagePlan {
-        let ImageHeader { format, stored: size, .. } = self.header;
-        let is_upright = self.header.orientation == Orientation::Upright;
-        let stored = StoredPicture { format, size, bytes: self.file.len() };
-        let stored = is_upright.then_some(stored);
-        PagePlan { size: PageSize::Pixels(self.header.upright()), stored, text: None }
-    }
-
-    fn draw(&self, draw: Draw) -> Result<Drawn, DocumentError> {
-        let ImageHeader { format, stored: size, .. } = self.header;
-        match draw {
-            Draw::AsStored => Ok(Drawn { bytes: self.file.clone(), format, size }),
-            Draw::At(_) => {
-                Err(DocumentError::PictureUndecodable { what: "cannot be drawn".to_owned() })
-            }
+/// The picture as a file that can be sent.
+fn encoded(raster: &Raster) -> Result<Drawn, DocumentError> {
+    let fitting = Encoding::fitting(raster);
+    let smaller = QUALITIES.map(|quality| Encoding::Jpeg { quality });
+    let others = smaller.into_iter().filter(|other| *other != fitting);
+    let mut actual = 0;
+    for encoding in [fitting].into_iter().chain(others) {
+        let file = encode(raster, encoding).map_err(|error| DocumentError::PictureUndecodable {
+            what: format!("cannot be encoded: {error}"),
+        })?;
+        actual = file.len() as u64;
+        if actual <= LARGEST_FILE {
+            let (format, size) = (encoding.format(), raster.size());
+            return Ok(Drawn { bytes: file.into(), format, size });
         }
+    }
+    let (resource, allowed) = (Resource::EncodedBytes, LARGEST_FILE);
+    Err(DocumentError::TooComplex { resource, actual: Some(actual), allowed })
+}
+
+impl From<PixelsError> for DocumentError {
+    fn from(error: PixelsError) -> Self {
+        match error {
+            PixelsError::PageMissing { page: asked, pages } => Self::PageNotFound { asked, pages },
+            _ => Self::PictureUndecodable { what: error.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: ReaderSettings = ReaderSettings { page_pixels: 1_000_000 };
+
+    fn fixture(name: &str) -> Vec<u8> {
+        std::fs::read(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    fn open(name: &str) -> Reader {
+        let kind = if name == "hello.tif" { Kind::Tiff } else { Kind::Picture };
+        Reader::open(kind, fixture(name), &SETTINGS).unwrap()
+    }
+
+    #[test]
+    fn a_picture_of_each_format_is_drawn_at_another_size() {
+        for name in ["hello.jpg", "hello.png", "hello.webp", "hello.bmp", "hello.tif"] {
+            let reader = open(name);
+            assert_eq!(reader.page_count(), 1, "{name}");
+            let size = Size::new(40, 30);
+            let drawn = reader.draw(1, Draw::At(size)).unwrap();
+            let header = probe(&drawn.bytes).unwrap();
+            assert_eq!((drawn.size, header.stored, header.format), (size, size, drawn.format));
+        }
+    }
+
+    #[test]
+    fn a_picture_that_lies_on_its_side_is_planned_and_drawn_upright() {
+        let reader = open("sideways.jpg");
+        let header = probe(&fixture("sideways.jpg")).unwrap();
+        let plan = reader.plan(1, false).unwrap();
+        assert_eq!(plan.size, PageSize::Pixels(header.upright()));
+        assert_eq!(plan.stored, None, "its file is not upright");
+        let size = header.upright();
+        let drawn = reader.draw(1, Draw::At(size)).unwrap();
+        let drawn = probe(&drawn.bytes).unwrap();
+        assert_eq!((drawn.stored, drawn.orientation), (size, Orientation::Upright));
+    }
+
+    #[test]
+    fn a_picture_with_more_pixels_than_allowed_is_refused_with_both_numbers() {
+        let settings = ReaderSettings { page_pixels: 10 };
+        let reader = Reader::open(Kind::Picture, fixture("hello.png"), &settings).unwrap();
+        let actual = probe(&fixture("hello.png")).unwrap().stored.pixels().get();
+        let too_large = DocumentError::PageTooLarge { actual, allowed: 10 };
+        assert_eq!(reader.plan(1, false), Err(too_large.clone()));
+        assert_eq!(reader.draw(1, Draw::AsStored), Err(too_large));
+    }
+
+    #[test]
+    fn a_page_that_there_is_not_is_refused_with_both_numbers() {
+        for name in ["hello.png", "hello.tif"] {
+            let missing = DocumentError::PageNotFound { asked: 2, pages: 1 };
+            assert_eq!(open(name).plan(2, false), Err(missing), "{name}");
+        }
+    }
+
+    #[test]
+    fn noise_that_no_format_makes_small_enough_is_refused_with_both_numbers() {
+        // A xorshift generator: its bytes do not compress.
+        let mut state = 1_u64;
+        let noise = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[0]
+        });
+        let size = Size::new(4500, 4500);
+        let samples = crate::pixels::raster::Samples::Gray;
+        let raster = Raster::new(size, samples, noise.take(4500 * 4500).collect()).unwrap();
+        let refused = encoded(&raster).unwrap_err();
+        let DocumentError::TooComplex { resource: Resource::EncodedBytes, actual, allowed } =
+            refused
+        else {
+            panic!("{refused:?}")
+        };
+        assert!(actual.is_some_and(|actual| actual > allowed));
     }
 }

@@ -64,7 +64,7 @@ pub fn run(setup: &WorkerSetup) -> Result<(), WorkerError> {
         }
         let (reply, payload) = match answer(&mut open, request, file, &settings) {
             Ok(answer) => answer,
-            Err(error) => (Reply::Failed(error), Bytes::new()),
+            Err(error) => (Reply::Failed(error.shortened()), Bytes::new()),
         };
         wire::write_reply(&mut output, &reply, &payload)?;
     }

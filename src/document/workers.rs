@@ -36,9 +36,6 @@ const LONGEST_IDLE: Duration = Duration::from_mins(1);
 /// How often idle processes are looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
 
-/// The longest text of an error that a worker may send, in bytes. It is shown to the caller.
-const LONGEST_ERROR: usize = 300;
-
 /// The worker processes of this service.
 #[derive(Debug)]
 pub struct Workers {
@@ -475,7 +472,7 @@ impl Lease {
         let asked = in_time(process.ask(request, payload, most), workers.limits.step, until).await;
         self.is_busy = false;
         let failed = match asked {
-            Ok(Ok((Reply::Failed(error), _))) if is_short(&error) => {
+            Ok(Ok((Reply::Failed(error), _))) if error.is_short() => {
                 return Err(Lost::Document(error));
             }
             Ok(Ok((Reply::Failed(_), _))) => {
@@ -537,15 +534,5 @@ impl Drop for Lease {
                 });
             }
         }
-    }
-}
-
-/// Whether an error has no longer text than a worker's own errors.
-fn is_short(error: &DocumentError) -> bool {
-    match error {
-        DocumentError::PdfUndecodable { what } | DocumentError::PictureUndecodable { what } => {
-            what.len() <= LONGEST_ERROR
-        }
-        _ => true,
     }
 }

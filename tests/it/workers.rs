@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ocr_gateway::capacity::account::ByteAccount;
 use ocr_gateway::document::error::{DocumentError, Resource};
-use ocr_gateway::document::page::{Draw, Kind, PageSize};
+use ocr_gateway::document::page::{Draw, Drawn, Kind, PageSize};
 use ocr_gateway::document::settings::WorkerLimits;
 use ocr_gateway::document::workers::{Document, Workers};
+use ocr_gateway::image::Size;
 use ocr_gateway::quote::limits::LARGEST_FILE;
 use ocr_gateway::telemetry::levels::Levels;
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
@@ -232,6 +233,42 @@ async fn a_caller_who_leaves_in_the_middle_of_a_step_frees_its_worker_and_its_me
     assert_eq!(pool.ends("abandoned"), 1);
     drop(document);
     pool.until_all_is_free().await;
+}
+
+/// A BMP of 24 bits a pixel with so many pixels, and next to no data.
+fn hollow(width: u32, height: u32) -> Vec<u8> {
+    let mut file = b"BM".to_vec();
+    for field in [1054, 0, 54, 40, width, height, 1 | 24 << 16, 0, 1000, 0, 0, 0, 0_u32] {
+        file.extend(field.to_le_bytes());
+    }
+    file.resize(1054, 0);
+    file
+}
+
+async fn drawn(document: &Arc<Document>, size: Size) -> Result<Drawn, DocumentError> {
+    let sheet = document.sheet(1, soon()).await?;
+    Ok(sheet.draw(Draw::At(size)).await?.0)
+}
+
+#[tokio::test]
+async fn a_picture_that_takes_more_memory_than_a_worker_has_is_told_the_limit() {
+    let pool = Pool::new(15);
+    let document = pool.open(Kind::Picture, hollow(9_000, 9_000));
+    let told = drawn(&document, Size::new(10, 10)).await.unwrap_err();
+    let allowed = pool.memory;
+    let limit = DocumentError::TooComplex { resource: Resource::Memory, actual: None, allowed };
+    assert_eq!((told, pool.ends("memory")), (limit, 1));
+    let document = pool.open(Kind::Picture, picture());
+    assert!(drawn(&document, Size::new(10, 10)).await.is_ok(), "the next one is drawn");
+}
+
+#[tokio::test]
+async fn a_picture_with_more_pixels_than_allowed_is_refused_by_a_worker_that_goes_on() {
+    let pool = Pool::new(16);
+    let document = pool.open(Kind::Picture, hollow(30_000, 30_000));
+    let too_large = DocumentError::PageTooLarge { actual: 900_000_000, allowed: 100_000_000 };
+    assert_eq!(drawn(&document, Size::new(10, 10)).await, Err(too_large));
+    assert_eq!(pool.pids().len(), 1);
 }
 
 #[tokio::test]
