@@ -6,6 +6,7 @@
 pub mod cage;
 pub mod error;
 pub mod page;
+pub mod pdf;
 pub mod process;
 pub mod range;
 pub mod settings;

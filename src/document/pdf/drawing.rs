@@ -1,0 +1,89 @@
+//! Draws a page, and encodes the picture for the wire.
+
+use hayro::hayro_interpret::InterpreterSettings;
+use hayro::hayro_syntax::page::Page;
+use hayro::kurbo::Affine;
+use hayro::vello_cpu::color::palette::css::WHITE;
+use hayro::vello_cpu::{Pixmap, RasterizerSettings, RenderContext, Resources, TargetInit};
+use hayro::{RenderCache, RenderSettings};
+
+use super::page_box::PageBox;
+use super::undecodable;
+use crate::document::error::DocumentError;
+use crate::document::page::Drawn;
+use crate::image::Size;
+use crate::pixels::encode::{Encoding, encode};
+use crate::pixels::raster::{Raster, Samples};
+
+/// The longest side in which hayro scales pictures.
+const LONGEST_SIDE: u16 = 32_767;
+
+/// Draws `page` so that it fills `size`, on white.
+///
+/// # Errors
+///
+/// [`DocumentError::PageTooLarge`] for a side that cannot be drawn.
+pub(super) fn draw(
+    page: &Page<'_>,
+    sheet: &PageBox,
+    size: Size,
+    settings: &InterpreterSettings,
+) -> Result<Drawn, DocumentError> {
+    let pixmap = painted(page, sheet, size, settings)?;
+    encoded(pixmap, size)
+}
+
+/// Paints the page. Its caches are made for it alone: they keep the decoded pictures of every page and cannot be cleared.
+fn painted(
+    page: &Page<'_>,
+    sheet: &PageBox,
+    size: Size,
+    settings: &InterpreterSettings,
+) -> Result<Pixmap, DocumentError> {
+    let (width, height) = (drawable(size.width)?, drawable(size.height)?);
+    let scale =
+        Affine::scale_non_uniform(f64::from(width) / sheet.width, f64::from(height) / sheet.height);
+    let cache = RenderCache::new();
+    let mut context = RenderContext::new(width, height);
+    let render = RenderSettings::default();
+    hayro::render_into(page, &cache, settings, &render, &mut context, scale * sheet.upright);
+    context.flush();
+    let mut pixmap = Pixmap::new(width, height);
+    let rasterizer = RasterizerSettings {
+        target_init: TargetInit::Clear(WHITE),
+        ..RasterizerSettings::default()
+    };
+    context.render_with(&mut pixmap, &mut Resources::default(), rasterizer);
+    Ok(pixmap)
+}
+
+/// A side that can be drawn.
+fn drawable(side: u32) -> Result<u16, DocumentError> {
+    let actual = u64::from(side);
+    let drawn = u16::try_from(side).ok().filter(|side| (1..=LONGEST_SIDE).contains(side));
+    drawn.ok_or(DocumentError::PageTooLarge { actual, allowed: LONGEST_SIDE.into() })
+}
+
+/// Encodes the page, as gray if it has no colors.
+fn encoded(pixmap: Pixmap, size: Size) -> Result<Drawn, DocumentError> {
+    let unencodable = || undecodable("has a page that cannot be encoded");
+    let raster = raster(&pixmap, size).ok_or_else(unencodable)?;
+    drop(pixmap);
+    let encoding = Encoding::fitting(&raster);
+    let bytes = encode(&raster, encoding).map_err(|_| unencodable())?;
+    Ok(Drawn { bytes: bytes.into(), format: encoding.format(), size })
+}
+
+/// The colors of a page, which is opaque.
+fn raster(pixmap: &Pixmap, size: Size) -> Option<Raster> {
+    let (pixels, _) = pixmap.data_as_u8_slice().as_chunks::<4>();
+    if pixels.iter().all(|[red, green, blue, _]| red == green && green == blue) {
+        return Raster::new(size, Samples::Gray, pixels.iter().map(|[level, ..]| *level).collect());
+    }
+    let mut samples = vec![0; pixels.len().saturating_mul(3)];
+    let (colors, _) = samples.as_chunks_mut::<3>();
+    for (color, [red, green, blue, _]) in colors.iter_mut().zip(pixels) {
+        *color = [*red, *green, *blue];
+    }
+    Raster::new(size, Samples::Rgb, samples)
+}

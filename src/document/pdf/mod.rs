@@ -1,0 +1,187 @@
+//! PDF files: their pages are measured, drawn and read by hayro. No type of hayro leaves this module.
+//!
+//! The code is pure and synchronous. It runs in a worker process, whose memory and time are bounded from outside.
+//! Here, what a page takes is bounded before it is drawn, so that most hostile pages get an error that names the limit
+//! instead of the end of the worker.
+
+mod audit;
+mod drawing;
+pub mod fonts;
+mod page_box;
+mod page_tree;
+mod stored;
+mod streams;
+mod survey;
+
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hayro::hayro_interpret::InterpreterSettings;
+use hayro::hayro_syntax::page::Page;
+use hayro::hayro_syntax::{DecryptionError, LoadPdfError, Pdf};
+
+use self::fonts::Fonts;
+use self::page_box::PageBox;
+use self::survey::Survey;
+use super::error::DocumentError;
+use super::page::{Draw, Drawn, PagePlan, PageSize};
+use crate::units::Pixels;
+
+/// What one page may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The pixels of a picture on it, and of the page when it is drawn.
+    pub pixels: Pixels,
+    /// The operators that drawing it carries out.
+    pub operators: u64,
+}
+
+impl Limits {
+    /// Limits for the pixels, with the default for the rest.
+    ///
+    /// A million operators take hayro about a second of CPU time. Maps and plans have up to a few million.
+    pub const fn of_pixels(pixels: Pixels) -> Self {
+        Self { pixels, operators: 5_000_000 }
+    }
+}
+
+/// An open PDF file.
+pub struct PdfFile {
+    pdf: Pdf,
+    /// The pages in their order, where hayro does not have each of them.
+    order: Option<Vec<usize>>,
+    limits: Limits,
+    settings: InterpreterSettings,
+}
+
+impl std::fmt::Debug for PdfFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PdfFile").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl PdfFile {
+    /// Opens a file, with the empty password if it is encrypted. A damaged index of objects is built anew.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError::PasswordRequired`], [`DocumentError::PdfUndecodable`], or [`DocumentError::Empty`].
+    pub fn open(bytes: Bytes, fonts: &Fonts, limits: Limits) -> Result<Self, DocumentError> {
+        let (pdf, order) = contained(|| {
+            let pdf = Pdf::new(Arc::new(bytes)).map_err(unreadable)?;
+            let order = page_tree::order(&pdf);
+            Ok((pdf, order))
+        })?;
+        if pdf.pages().is_empty() {
+            return Err(DocumentError::Empty);
+        }
+        let settings = InterpreterSettings {
+            font_resolver: fonts.resolver(),
+            ..InterpreterSettings::default()
+        };
+        Ok(Self { pdf, order, limits, settings })
+    }
+
+    /// The number of pages.
+    pub fn page_count(&self) -> u32 {
+        let pages = self.order.as_ref().map_or(self.pdf.pages().len(), Vec::len);
+        u32::try_from(pages).unwrap_or(u32::MAX)
+    }
+
+    /// Reads what is known of a page before it is drawn. Pages are numbered from 1.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError::PageNotFound`], [`DocumentError::PdfUndecodable`] for a page without an area,
+    /// [`DocumentError::PageTooLarge`] for a picture with too many pixels, [`DocumentError::TooComplex`].
+    pub fn plan(&self, page: u32, want_text: bool) -> Result<PagePlan, DocumentError> {
+        let page = self.page(page)?;
+        contained(|| {
+            let sheet = PageBox::of(page)?;
+            let audit = audit::audit(page, self.limits)?;
+            let mut plan = PagePlan { size: points(&sheet), stored: None, text: None };
+            if audit.has_jpeg {
+                let survey = Survey::of(page, &sheet, &self.settings);
+                plan.stored = survey.stored_picture().map(|(picture, _)| picture);
+            }
+            let _ = want_text;
+            Ok(plan)
+        })
+    }
+
+    /// Draws a page. [`Draw::AsStored`] is for a page whose plan has a stored picture.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Self::plan`].
+    pub fn draw(&self, page: u32, draw: Draw) -> Result<Drawn, DocumentError> {
+        let page = self.page(page)?;
+        contained(|| {
+            let sheet = PageBox::of(page)?;
+            audit::audit(page, self.limits)?;
+            match draw {
+                Draw::At(size) => {
+                    let actual = size.pixels().get();
+                    let allowed = self.limits.pixels.get();
+                    if actual > allowed {
+                        return Err(DocumentError::PageTooLarge { actual, allowed });
+                    }
+                    drawing::draw(page, &sheet, size, &self.settings)
+                }
+                Draw::AsStored => {
+                    let survey = Survey::of(page, &sheet, &self.settings);
+                    let stored = survey.stored_picture().map(|(picture, file)| Drawn {
+                        bytes: file.into(),
+                        format: picture.format,
+                        size: picture.size,
+                    });
+                    stored.ok_or_else(|| undecodable("has no stored picture on the page"))
+                }
+            }
+        })
+    }
+
+    fn page(&self, page: u32) -> Result<&Page<'_>, DocumentError> {
+        let missing = DocumentError::PageNotFound { asked: page, pages: self.page_count() };
+        let index = page.checked_sub(1).and_then(|index| usize::try_from(index).ok());
+        let index = match &self.order {
+            Some(order) => index.and_then(|index| order.get(index).copied()),
+            None => index,
+        };
+        index.and_then(|index| self.pdf.pages().get(index)).ok_or(missing)
+    }
+}
+
+fn undecodable(what: &str) -> DocumentError {
+    DocumentError::PdfUndecodable { what: what.to_owned() }
+}
+
+fn unreadable(error: LoadPdfError) -> DocumentError {
+    match error {
+        LoadPdfError::Decryption(DecryptionError::PasswordProtected) => {
+            DocumentError::PasswordRequired
+        }
+        LoadPdfError::Decryption(_) => undecodable("is encrypted in a way that cannot be read"),
+        LoadPdfError::Invalid => undecodable("is damaged: no pages can be found in it"),
+    }
+}
+
+/// The size of the page, in points.
+#[expect(clippy::cast_possible_truncation, reason = "24 bits are enough for the size of a page")]
+fn points(sheet: &PageBox) -> PageSize {
+    let points = |side: f64| (side * sheet.unit) as f32;
+    PageSize::Points { width: points(sheet.width), height: points(sheet.height) }
+}
+
+/// Runs hayro, and turns its panics into an error of the document.
+///
+/// Panics are bugs of hayro that only some files meet. The page or file is refused, and the worker stays: the caches of
+/// a page are made anew for each call, and what is kept of the file is never left half written.
+fn contained<T>(read: impl FnOnce() -> Result<T, DocumentError>) -> Result<T, DocumentError> {
+    let broken = |_| undecodable("has a page that cannot be drawn");
+    catch_unwind(AssertUnwindSafe(read)).map_err(broken).flatten()
+}

@@ -1,0 +1,60 @@
+//! The pages of a file in their order, where one page is listed more than once.
+//!
+//! hayro keeps the first mention of a page. Viewers show each, and a file of a megabyte can mention one page 200,000
+//! times, so that it must be counted as it is declared.
+
+use std::collections::HashMap;
+
+use hayro::hayro_syntax::Pdf;
+use hayro::hayro_syntax::object::{Array, Dict, MaybeRef, ObjectIdentifier};
+
+/// The most pages that are counted. A tree whose branches are shared has no other bound.
+const MOST_PAGES: usize = 1_000_000;
+
+/// How deep a tree of pages is followed.
+const DEEPEST: usize = 64;
+
+/// The pages of `pdf` in their order, as indexes of hayro's pages. `None` if hayro has them all.
+pub(super) fn order(pdf: &Pdf) -> Option<Vec<usize>> {
+    let xref = pdf.xref();
+    let root = xref.get::<Dict<'_>>(xref.root_id())?.get::<Dict<'_>>(b"Pages")?;
+    let found = pdf.pages().len();
+    let declared = root.get::<u32>(b"Count").and_then(|count| usize::try_from(count).ok())?;
+    if declared <= found {
+        return None;
+    }
+    let identified = pdf.pages().iter().enumerate();
+    let known = identified.filter_map(|(index, page)| Some((page.raw().obj_id()?, index)));
+    let mut tree = Tree { pdf, known: known.collect(), order: Vec::new() };
+    tree.follow(&root, &mut Vec::new());
+    (tree.order.len() > found).then_some(tree.order)
+}
+
+struct Tree<'a> {
+    pdf: &'a Pdf,
+    known: HashMap<ObjectIdentifier, usize>,
+    order: Vec<usize>,
+}
+
+impl Tree<'_> {
+    fn follow(&mut self, branch: &Dict<'_>, above: &mut Vec<ObjectIdentifier>) {
+        let children = branch.get::<Array<'_>>(b"Kids");
+        for child in children.iter().flat_map(Array::raw_iter) {
+            let MaybeRef::Ref(child) = child else { continue };
+            let child = ObjectIdentifier::from(child);
+            if self.order.len() >= MOST_PAGES {
+                return;
+            }
+            if let Some(page) = self.known.get(&child) {
+                self.order.push(*page);
+            } else if above.len() < DEEPEST
+                && !above.contains(&child)
+                && let Some(inner) = self.pdf.xref().get::<Dict<'_>>(child)
+            {
+                above.push(child);
+                self.follow(&inner, above);
+                above.pop();
+            }
+        }
+    }
+}
