@@ -106,8 +106,7 @@ impl World {
         let mut state = self.state();
         state.last_sequence += 1;
         let sequence = state.last_sequence;
-        let body = &call.request_body;
-        let fault = state.faults.iter_mut().find_map(|armed| armed.strike(body));
+        let fault = state.faults.iter_mut().find_map(|armed| armed.strike(&call));
         call.sequence = sequence;
         call.faulted = fault.is_some();
         call.keeps_bodies = self.keeps_bodies;
@@ -155,9 +154,9 @@ impl Armed {
         self.fault.schedule.times.is_some_and(|times| self.struck >= times)
     }
 
-    /// Counts one more call with this body, and returns the fault if it affects that call.
-    fn strike(&mut self, body: &[u8]) -> Option<Fault> {
-        if self.spent() || !self.fault.is_for(body) {
+    /// Counts this call, and returns the fault if it affects it.
+    fn strike(&mut self, call: &Call) -> Option<Fault> {
+        if self.spent() || !self.fault.is_for(call) {
             return None;
         }
         self.seen += 1;
@@ -224,6 +223,7 @@ impl Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::ImageSeen;
 
     fn struck(world: &Arc<World>, calls: usize) -> Vec<bool> {
         (0..calls).map(|_| world.receive(Call::default()).1.is_some()).collect()
@@ -245,6 +245,19 @@ mod tests {
         let struck =
             ["see", "{\"seed\":7}", "seed"].map(|body| world.receive(call(body)).1.is_some());
         assert_eq!(struck, [false, true, false]);
+    }
+
+    #[test]
+    fn a_fault_of_some_images_strikes_no_others() {
+        let world = Arc::new(World::default());
+        world.add_fault(Fault::reset().for_images_as_wide_as(600));
+        let call = |width| Call {
+            images: vec![ImageSeen { width: Some(width), ..ImageSeen::default() }],
+            ..Call::default()
+        };
+        let struck = [599, 600, 600].map(|width| world.receive(call(width)).1.is_some());
+        assert_eq!(struck, [false, true, true]);
+        assert!(world.receive(Call::default()).1.is_none());
     }
 
     #[test]

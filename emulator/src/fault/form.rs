@@ -53,6 +53,7 @@ impl Fault {
             "times" => self.schedule.times = Some(number(name, value)?),
             "skip" => self.schedule.skip = number(name, value)?,
             "body_contains" => self.body_contains = Some(text(name, value)?),
+            "image_width" => self.image_width = u32::try_from(number(name, value)?).ok(),
             "every" => self.schedule.every = Some(number(name, value)?.max(1)),
             "after_inference" => {
                 let wanted = value.as_bool().ok_or("`after_inference` is not true or false")?;
@@ -185,6 +186,7 @@ impl From<Fault> for Map<String, Value> {
         }
         put("every", json!(fault.schedule.every));
         put("body_contains", json!(fault.body_contains));
+        put("image_width", json!(fault.image_width));
         put("after_inference", json!(fault.after_inference));
         members
     }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::call::Call;
 use crate::error::Refusal;
 use crate::replay::Replay;
 
@@ -30,6 +31,8 @@ pub struct Fault {
     pub(crate) schedule: Schedule,
     /// Text that a matching request must contain. `None` matches any request.
     pub(crate) body_contains: Option<String>,
+    /// The width in pixels of the first image of the requests to hit. `None` hits any request.
+    pub(crate) image_width: Option<u32>,
     after_inference: Option<bool>,
 }
 
@@ -205,6 +208,14 @@ impl Fault {
         self
     }
 
+    /// Hits only requests whose first image has this width in pixels, like a server that fails on one page of a
+    /// document.
+    #[must_use]
+    pub fn for_images_as_wide_as(mut self, width: u32) -> Self {
+        self.image_width = Some(width);
+        self
+    }
+
     /// Adds a `Retry-After` header of so many seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
@@ -254,10 +265,13 @@ impl Fault {
         self
     }
 
-    /// Whether it matches a request with this body.
-    pub(crate) fn is_for(&self, body: &[u8]) -> bool {
+    /// Whether it can affect this call.
+    pub(crate) fn is_for(&self, call: &Call) -> bool {
+        let width = call.images.first().and_then(|image| image.width);
+        let is_as_wide = self.image_width.is_none() || self.image_width == width;
+        let body = &call.request_body;
         let text = self.body_contains.as_deref().unwrap_or_default().as_bytes();
-        text.is_empty() || body.windows(text.len()).any(|window| window == text)
+        is_as_wide && (text.is_empty() || body.windows(text.len()).any(|window| window == text))
     }
 
     /// Whether the call is billed. By default, a call whose answer is begun is billed.
@@ -312,6 +326,7 @@ impl Fault {
             interval: Duration::ZERO,
             schedule: Schedule::default(),
             body_contains: None,
+            image_width: None,
             after_inference: None,
         }
     }
