@@ -19,7 +19,7 @@ pub(super) const WIDEST_ASPECT: u64 = 200;
 const LONGER_SIDE_4K: u32 = 3_840;
 
 /// The longer side of 8K (7680x4320). JPEG and PNG are accepted up to this size. Larger images are not documented.
-const LONGER_SIDE_8K: u32 = 7_680;
+pub(super) const LONGER_SIDE_8K: u32 = 7_680;
 
 /// The maximum length of a data URL, in bytes, as given in the provider's error message.
 const LONGEST_DATA_URL: u64 = 10_485_760;
@@ -64,6 +64,13 @@ pub enum LimitViolation {
         /// The accepted maximum.
         allowed: u64,
     },
+}
+
+impl LimitViolation {
+    /// Whether a smaller copy of the image violates no limit.
+    pub const fn is_of_size(&self) -> bool {
+        matches!(self, Self::TooLargeForFormat { .. } | Self::DataUrlTooLong { .. })
+    }
 }
 
 /// Compares an image of `bytes` bytes with the provider's limits.

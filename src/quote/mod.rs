@@ -8,6 +8,7 @@
 //! has bytes ([`prompt_bytes`]). The output is limited by `max_tokens`, which is always sent: the lower of the model's
 //! and the tenant's limit.
 
+pub mod drawn;
 pub mod limits;
 pub mod resize;
 
@@ -47,7 +48,7 @@ pub struct Cap {
 /// The parameters with which one image is sent, and its cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageQuote {
-    /// The size of the image as a viewer shows it.
+    /// The size of the image that is sent, as a viewer shows it.
     pub size: Size,
     /// The size to which the model scales the image.
     pub sent: Size,
@@ -102,6 +103,11 @@ pub struct Quote {
 }
 
 impl Quote {
+    fn of(model: &Arc<Model>, image: ImageQuote, text: Tokens, cap: Cap) -> Self {
+        let bound = Usage { image: image.bound, text, output: output(model, cap) };
+        Self { model: Arc::clone(model), image, bound }
+    }
+
     /// The maximum cost of the call.
     pub fn cost_bound(&self) -> Money {
         self.model.price.of(&self.bound)
@@ -149,10 +155,13 @@ pub fn quote(
     wish: Wish,
     cap: Cap,
 ) -> Result<Quote, QuoteError> {
-    let text = Tokens::new(prompt_bytes).saturating_add(model.figures.template_tokens);
-    let image = image(model, size, text, wish, cap)?;
-    let bound = Usage { image: image.bound, text, output: output(model, cap) };
-    Ok(Quote { model: Arc::clone(model), image, bound })
+    let text = text_tokens(model, prompt_bytes);
+    Ok(Quote::of(model, image(model, size, text, wish, cap)?, text, cap))
+}
+
+/// The most tokens of a prompt and of the template around it.
+fn text_tokens(model: &Model, prompt_bytes: u64) -> Tokens {
+    Tokens::new(prompt_bytes).saturating_add(model.figures.template_tokens)
 }
 
 /// The maximum number of bytes of `text` after normalisation. Qwen's tokenizers first normalise their input to NFC
@@ -198,10 +207,23 @@ pub fn image(
     wish: Wish,
     cap: Cap,
 ) -> Result<ImageQuote, QuoteError> {
+    image_made_from(model, size, size, text, wish, cap)
+}
+
+/// Quotes an image of `size` that was drawn or shrunk under the cap. Without a cap, an image of `original` would be
+/// sent in its place.
+fn image_made_from(
+    model: &Model,
+    original: Size,
+    size: Size,
+    text: Tokens,
+    wish: Wish,
+    cap: Cap,
+) -> Result<ImageQuote, QuoteError> {
     let figures = &model.figures;
     let Allowance { wished, cap_pixels, allowed } = allowance(model, text, wish, cap)?;
     let uncapped = geometry(model, wish.min_pixels, wished)?;
-    let uncapped_size = smart_resize(size, &uncapped);
+    let uncapped_size = smart_resize(original, &uncapped);
     let mut geometry = geometry(model, wish.min_pixels, allowed)?;
     let mut sent = smart_resize(size, &geometry);
     // Enlarging rounds up, so a large `min_pixels` can enlarge an image beyond the cap. The size of a straightened
@@ -229,7 +251,7 @@ pub fn image(
         clamped_tokens,
         bound: tokens.max(clamped_tokens).max(any_size),
         straightened: wish.straighten,
-        uncapped_tokens: image_tokens(size, &uncapped),
+        uncapped_tokens: image_tokens(original, &uncapped),
     })
 }
 

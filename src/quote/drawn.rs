@@ -1,0 +1,237 @@
+//! The size at which a page is drawn, and to which a picture is shrunk, before it is sent.
+//!
+//! Pixels that the model does not read cost time and bytes. Pixels that are not sent are not billed, also if an
+//! upstream ignores `max_pixels`. So a picture that is made here has no more pixels than are allowed.
+//!
+//! - A **page** of a PDF has no pixels of its own. It is drawn at the largest size of its aspect that has at most the
+//!   allowed pixels and at most 600 dots per inch, or the resolution that the caller asks for. Both sides are rounded
+//!   down.
+//! - A **picture** is shrunk to exactly the size at which the model reads it: whole cells, by the formula of
+//!   [`resize`](super::resize). So it is resampled once, here, and costs the same tokens as the original. Where that
+//!   size is not within the limits, as for slivers, it keeps its aspect and both sides are rounded down.
+
+use std::sync::Arc;
+
+use super::limits::{LONGER_SIDE_8K, WIDEST_ASPECT};
+use super::{
+    Allowance, Cap, Quote, QuoteError, Wish, allowance, image, image_made_from, text_tokens,
+};
+use crate::catalog::Model;
+use crate::image::Size;
+use crate::units::Pixels;
+
+/// The resolution of a page if the caller asks for none and its pixels are not limited otherwise, in dots per inch.
+/// Print has no more detail.
+const FINEST_DPI: u32 = 600;
+
+/// Points per inch.
+const POINTS: f64 = 72.0;
+
+/// A page without pixels of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Paper {
+    /// From left to right, in points.
+    pub width: f32,
+    /// From top to bottom, in points.
+    pub height: f32,
+    /// The resolution that the caller asks for, in dots per inch.
+    pub dpi: Option<u32>,
+}
+
+impl Paper {
+    /// The largest size at which the page is drawn with at most `most` pixels.
+    pub fn size_within(self, most: Pixels) -> Size {
+        let scale = f64::from(self.dpi.unwrap_or(FINEST_DPI)) / POINTS;
+        fitted(f64::from(self.width) * scale, f64::from(self.height) * scale, most)
+    }
+}
+
+/// Quotes one call with a drawn page. The `size` of its image is the one to draw at: it has no more pixels than the
+/// wish and the cap allow, and no more than `most`.
+///
+/// A tenant that rejects instead of clamping gets a page that fits its cap, unless the caller asks for more.
+///
+/// # Errors
+///
+/// [`QuoteError`] says what the caller must change.
+pub fn quote_page(
+    model: &Arc<Model>,
+    paper: Paper,
+    prompt_bytes: u64,
+    mut wish: Wish,
+    cap: Cap,
+    most: Pixels,
+) -> Result<Quote, QuoteError> {
+    let text = text_tokens(model, prompt_bytes);
+    if cap.reject && wish.max_pixels.is_none() && paper.dpi.is_none() {
+        // Nothing was asked for that could be above the cap.
+        wish.max_pixels = Some(allowance(model, text, wish, cap)?.allowed);
+    }
+    let Allowance { wished, allowed, .. } = allowance(model, text, wish, cap)?;
+    let [original, size] = [wished, allowed].map(|pixels| paper.size_within(pixels.min(most)));
+    Ok(Quote::of(model, image_made_from(model, original, size, text, wish, cap)?, text, cap))
+}
+
+/// Quotes one call with a picture of `original` that is shrunk to the pixels that it is allowed. The `size` of its image
+/// is the one to shrink to: it has no more pixels than the wish and the cap allow, and no more than `most`.
+///
+/// # Errors
+///
+/// [`QuoteError`] says what the caller must change.
+pub fn quote_shrunk(
+    model: &Arc<Model>,
+    original: Size,
+    prompt_bytes: u64,
+    wish: Wish,
+    cap: Cap,
+    most: Pixels,
+) -> Result<Quote, QuoteError> {
+    let text = text_tokens(model, prompt_bytes);
+    let whole = image(model, original, text, wish, cap)?;
+    let most = whole.geometry.max_pixels.min(most);
+    let is_sendable = |size: Size| {
+        let aspect = u64::from(size.longer_side()).div_ceil(u64::from(size.shorter_side()).max(1));
+        size.pixels() <= most && size.longer_side() <= LONGER_SIDE_8K && aspect <= WIDEST_ASPECT
+    };
+    let is_smaller = whole.sent.width <= original.width && whole.sent.height <= original.height;
+    let size = if is_sendable(original) {
+        original
+    } else if is_smaller && is_sendable(whole.sent) {
+        whole.sent
+    } else {
+        fitted(original.width.into(), original.height.into(), most)
+    };
+    Ok(Quote::of(model, image_made_from(model, original, size, text, wish, cap)?, text, cap))
+}
+
+/// The largest size with these proportions that is not larger, has at most `most` pixels, and is accepted as a JPEG or
+/// PNG.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "the sides are clamped to the longest side, and pixels are exact up to 2^53"
+)]
+fn fitted(width: f64, height: f64, most: Pixels) -> Size {
+    // A side that is a whole number of pixels must not lose one because of the last bit of a float. The area grows by
+    // much less than a pixel, so it stays within `most`.
+    const LAST_BIT: f64 = 1e-6;
+    let by_area = (most.get() as f64 / (width * height)).sqrt();
+    let by_side = f64::from(LONGER_SIDE_8K) / width.max(height);
+    let shrink = by_area.min(by_side).min(1.0);
+    let side = |length: f64| (length * shrink + LAST_BIT).clamp(1.0, LONGER_SIDE_8K.into()) as u32;
+    Size::new(side(width), side(height))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::quote;
+    use super::super::resize::smart_resize;
+    use super::*;
+
+    const ANY: Pixels = Pixels::new(u64::MAX);
+
+    const A4: Paper = Paper { width: 595.276, height: 841.89, dpi: None };
+
+    fn cap(max_pixels: u64) -> Cap {
+        Cap { max_pixels: Some(Pixels::new(max_pixels)), ..Cap::default() }
+    }
+
+    fn page(paper: Paper, wish: Wish, cap: Cap) -> Result<Quote, QuoteError> {
+        quote_page(&Model::sample(), paper, 101, wish, cap, ANY)
+    }
+
+    fn shrunk(original: Size, cap: Cap) -> Quote {
+        quote_shrunk(&Model::sample(), original, 101, Wish::default(), cap, ANY).unwrap()
+    }
+
+    #[test]
+    fn a_page_is_drawn_at_the_pixels_that_the_cap_can_use() {
+        let drawn = |cap| page(A4, Wish::default(), cap).unwrap().image;
+        let image = drawn(cap(1_048_576));
+        assert_eq!((image.size, image.capped), (Size::new(861, 1217), true));
+        assert_eq!((image.tokens.get(), image.saved().get()), (990, 8_134 - 990));
+        let image = drawn(Cap::default());
+        assert_eq!((image.size, image.capped), (Size::new(2_435, 3_444), false));
+    }
+
+    #[test]
+    fn a_page_is_drawn_at_the_resolution_that_is_asked_for_and_no_larger_than_the_cap_allows() {
+        let letter = |dpi| Paper { width: 612.0, height: 792.0, dpi };
+        let drawn = |dpi, cap| page(letter(Some(dpi)), Wish::default(), cap).unwrap().image;
+        for (dpi, size) in [(50, (425, 550)), (150, (1_275, 1_650)), (300, (2_550, 3_300))] {
+            let image = drawn(dpi, cap(9_000_000));
+            let expected =
+                if dpi == 300 { Size::new(2_545, 3_294) } else { Size::new(size.0, size.1) };
+            assert_eq!(image.size, expected, "{dpi}");
+        }
+        let image = drawn(300, cap(1_048_576));
+        assert!(image.capped && image.size.pixels().get() <= 1_048_576, "{image:?}");
+        assert!(!drawn(72, cap(1_048_576)).capped);
+    }
+
+    #[test]
+    fn a_small_page_is_drawn_no_finer_than_print() {
+        let stamp = Paper { width: 72.0, height: 36.0, dpi: None };
+        assert_eq!(stamp.size_within(ANY), Size::new(600, 300));
+    }
+
+    #[test]
+    fn a_tenant_that_rejects_gets_a_page_that_fits_unless_more_is_asked_for() {
+        let cap = Cap { reject: true, ..cap(1_048_576) };
+        let fitting = page(A4, Wish::default(), cap).unwrap();
+        assert!(!fitting.image.capped);
+        let wish = Wish { max_pixels: Some(Pixels::new(2_000_000)), ..Wish::default() };
+        assert!(matches!(page(A4, wish, cap), Err(QuoteError::OverCap { .. })));
+        let fine = page(Paper { dpi: Some(300), ..A4 }, Wish::default(), cap);
+        assert!(matches!(fine, Err(QuoteError::OverCap { .. })), "{fine:?}");
+        assert!(page(Paper { dpi: Some(72), ..A4 }, Wish::default(), cap).is_ok());
+    }
+
+    #[test]
+    fn a_photo_is_shrunk_to_what_the_model_reads_at_the_same_tokens() {
+        let image = shrunk(Size::new(4_032, 3_024), cap(1_048_576)).image;
+        assert_eq!((image.size, image.sent), (Size::new(1_152, 864), Size::new(1_152, 864)));
+        assert!(image.capped && image.saved().get() > 7_000);
+    }
+
+    #[test]
+    fn a_picture_within_its_pixels_keeps_its_size() {
+        assert_eq!(shrunk(Size::new(800, 600), Cap::default()).image.size, Size::new(800, 600));
+        let wide = shrunk(Size::new(9_000, 100), Cap::default()).image;
+        assert_eq!(wide.size, Size::new(7_680, 85));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_drawn_has_no_more_pixels_than_are_allowed(
+            width in 1_f32..20_000.0, height in 1_f32..20_000.0,
+            dpi in proptest::option::of(50_u32..=600), capped in 3_072..9_000_000_u64,
+        ) {
+            let paper = Paper { width, height, dpi };
+            let Ok(quote) = page(paper, Wish::default(), cap(capped)) else { return Ok(()) };
+            let image = quote.image;
+            if image.size.shorter_side() > 1 {
+                prop_assert!(image.size.pixels() <= image.geometry.max_pixels, "{:?}", image);
+            }
+            prop_assert!(image.tokens <= image.uncapped_tokens || !image.capped);
+        }
+
+        #[test]
+        fn a_shrunk_picture_has_no_more_pixels_than_are_allowed_and_costs_no_more_than_the_original(
+            width in 11..30_000_u32, height in 11..30_000_u32, capped in 3_072..9_000_000_u64,
+        ) {
+            let original = Size::new(width, height);
+            if original.longer_side() > 200 * original.shorter_side() { return Ok(()) }
+            let image = shrunk(original, cap(capped)).image;
+            prop_assert!(image.size.pixels() <= image.geometry.max_pixels, "{:?}", image);
+            prop_assert!(image.size.width <= width && image.size.height <= height);
+            prop_assert_eq!(image.sent, smart_resize(image.size, &image.geometry));
+            let whole = quote(&Model::sample(), original, 101, Wish::default(), cap(capped));
+            let whole = whole.unwrap().image;
+            prop_assert!(image.bound <= whole.bound, "{:?} {:?}", image, whole);
+        }
+    }
+}
