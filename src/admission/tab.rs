@@ -5,8 +5,10 @@
 //! the sums that the ledger counts. All amounts of one request are in one currency, because a tenant is sold each model
 //! in one.
 //!
-//! A request makes one call at a time, so the tab records a single wait.
+//! The calls of a document's pages run side by side. Each has a line of the tab for its present wait, so that the
+//! request is known to wait as long as one of its calls does.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,8 @@ use crate::units::{Currency, Money, Tokens, Usage};
 #[derive(Debug, Clone, Default)]
 pub struct Tab {
     sums: Arc<Mutex<Sums>>,
+    /// The line of the calls that are noted through this clone.
+    line: u32,
 }
 
 /// The names of a request's calls, in logs and in the vendor's bills.
@@ -66,7 +70,7 @@ pub struct Spent {
     pub calls: u32,
     /// Number of these calls that repeated a failed one.
     pub repeats: u32,
-    /// Image tokens that the tenant's cap saved.
+    /// Image tokens that were not spent: because of the tenant's cap, or because a page has its own text.
     pub saved: Tokens,
 }
 
@@ -77,8 +81,10 @@ struct Sums {
     open: PricedBound,
     names: Names,
     waited: Waited,
-    /// The present wait, and its beginning.
-    waits: Option<(Wait, Instant)>,
+    /// The present waits by their lines.
+    waits: BTreeMap<u32, Wait>,
+    /// Until when `waited` is counted.
+    counted_until: Option<Instant>,
 }
 
 /// The maximum bill of a call, and its cost at the endpoint of the call.
@@ -96,6 +102,12 @@ impl Spent {
 }
 
 impl Tab {
+    /// The same tab for calls that are made beside others. Calls of one line are made one after the other.
+    #[must_use]
+    pub fn line(&self, line: u32) -> Self {
+        Self { line, ..self.clone() }
+    }
+
     /// The costs of the calls that have ended.
     pub fn ended(&self) -> Spent {
         self.lock().ended
@@ -131,11 +143,15 @@ impl Tab {
         }
     }
 
-    /// Records that the request waits for `what` from `now` on; `None` ends the wait.
+    /// Records that the calls of this line wait for `what` from `now` on; `None` ends the wait.
     pub fn waits_for(&self, what: Option<Wait>, now: Instant) {
         let mut sums = self.lock();
         sums.waited = sums.waited_until(now);
-        sums.waits = what.map(|what| (what, now));
+        sums.counted_until = Some(now);
+        match what {
+            Some(what) => sums.waits.insert(self.line, what),
+            None => sums.waits.remove(&self.line),
+        };
     }
 
     /// How long the request has waited until `now`.
@@ -180,7 +196,7 @@ impl Tab {
         );
     }
 
-    /// Records that the tenant's cap saved so many tokens in an answered call.
+    /// Records that so many tokens were not spent, in an answered call or because no call was needed.
     pub fn saved(&self, tokens: Tokens) {
         let mut sums = self.lock();
         sums.ended.saved = sums.ended.saved.saturating_add(tokens);
@@ -225,12 +241,13 @@ impl Tab {
 impl Sums {
     fn waited_until(&self, now: Instant) -> Waited {
         let mut waited = self.waited;
-        if let Some((what, since)) = self.waits {
-            let took = now.saturating_duration_since(since);
-            match what {
-                Wait::Turn => waited.turn += took,
-                Wait::Upstream => waited.upstream += took,
-            }
+        let Some(since) = self.counted_until else { return waited };
+        let took = now.saturating_duration_since(since);
+        // While one call is read, others may wait for their turn: the request is served by then.
+        if self.waits.values().any(|wait| *wait == Wait::Upstream) {
+            waited.upstream += took;
+        } else if !self.waits.is_empty() {
+            waited.turn += took;
         }
         waited
     }
@@ -252,5 +269,25 @@ impl Spent {
     const fn write_off(&mut self, bound: PricedBound) {
         self.unverified = self.unverified.saturating_add(bound.tokens);
         self.unverified_cost = self.unverified_cost.saturating_add(bound.cost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+
+    #[test]
+    fn a_request_waits_as_long_as_one_of_its_calls_does() {
+        let (tab, start) = (Tab::default(), SystemClock.instant());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let [first, second] = [1, 2].map(|line| tab.line(line));
+        first.waits_for(Some(Wait::Turn), at(0));
+        second.waits_for(Some(Wait::Turn), at(1));
+        first.waits_for(Some(Wait::Upstream), at(3));
+        first.waits_for(None, at(7));
+        second.waits_for(None, at(9));
+        let [turn, upstream] = [5, 4].map(Duration::from_secs);
+        assert_eq!(tab.waited(at(20)), Waited { turn, upstream });
     }
 }

@@ -27,6 +27,14 @@ pub struct RequestContext {
     pub held: Held,
 }
 
+impl RequestContext {
+    /// The context of the calls that read page `page` beside those of other pages.
+    #[must_use]
+    pub fn of_page(&self, page: u32, deadline: Instant) -> Self {
+        Self { tab: self.tab.line(page), deadline, ..self.clone() }
+    }
+}
+
 /// The resources that a request holds while it is processed. Each is released when its last clone is dropped.
 ///
 /// A request that needs no shared resource, such as an estimate on the command line, holds nothing.

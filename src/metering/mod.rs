@@ -9,7 +9,7 @@
 //! - `run`: admits a call and makes it on a task of its own. Its `Meter` compares the bill with the forecast.
 //! - `read_on`: reads a stream to its end, even without a listener.
 //! - `spend`: the figures that an answer reports about its calls. The request's `Tab` (`admission::tab`) collects the
-//!   cost while calls are made. `Spend` is that cost as JSON. `Tally` has the rest: times, ids, endpoint.
+//!   cost while calls are made. `Spend` is that cost as JSON. `Tally` has the rest: ids, endpoint.
 //! - `error`: the reasons why a call was not made, or why it failed.
 //!
 //! One call of `/ocr` or `/extract` reads one image. One call of the drop-in paths may have several images. A use case

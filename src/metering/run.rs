@@ -40,6 +40,14 @@ pub struct Meter {
     _places: Option<Arc<RequestPlaces>>,
 }
 
+/// Writes the log line of a request's streams once the last of their calls has dropped it. The line of the request was
+/// written with its head, before its cost was known, and the caller may have left.
+#[derive(Debug)]
+pub struct StreamLog {
+    tab: Tab,
+    tenant: Arc<Tenant>,
+}
+
 impl Metering {
     /// `tasks` tracks the spawned calls. On shutdown the service waits for them.
     pub const fn new(admission: Admission, metrics: Arc<Metrics>, tasks: TaskTracker) -> Self {
@@ -90,6 +98,17 @@ impl Metering {
         Ok(self.spawn(counted).await.map_err(|_panicked| MeteringError::Interrupted)??)
     }
 
+    /// Counts tokens that a request did not spend because no call was needed.
+    pub fn spared(&self, context: &RequestContext, reason: Saving, tokens: Tokens) {
+        context.tab.saved(tokens);
+        self.metrics.tokens_saved(context.tenant.name.as_str(), reason, tokens);
+    }
+
+    /// Counts a page by how it was answered.
+    pub fn answered_page(&self, context: &RequestContext, source: &'static str) {
+        self.metrics.page(context.tenant.name.as_str(), source);
+    }
+
     /// The tokens that remain of a tenant's budgets.
     ///
     /// # Errors
@@ -105,6 +124,19 @@ impl Metering {
         work: impl Future<Output = A> + Send + 'static,
     ) -> JoinHandle<A> {
         self.tasks.spawn(work.in_current_span())
+    }
+}
+
+impl StreamLog {
+    /// The log line of the streams of this request.
+    pub fn of(context: &RequestContext) -> Self {
+        Self { tab: context.tab.clone(), tenant: Arc::clone(&context.tenant) }
+    }
+}
+
+impl Drop for StreamLog {
+    fn drop(&mut self) {
+        self.tab.log_stream(self.tenant.name.as_str());
     }
 }
 

@@ -1,7 +1,5 @@
 //! The cost and other figures of a request's calls, as an answer reports them.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::admission::tab::Spent;
@@ -26,7 +24,7 @@ pub struct Spend {
     pub upstream_calls: u32,
     /// Calls that were repeats.
     pub retries: u32,
-    /// Tokens that the cap saved.
+    /// Image tokens that were not spent: because of the cap, or because pages have their own text.
     pub tokens_saved: Tokens,
     /// Cost of the billed tokens.
     pub cost: Cost,
@@ -37,14 +35,12 @@ pub struct Spend {
 /// Figures of a request's answered calls other than their cost.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    /// Time spent waiting for the upstream.
-    pub upstream_time: Duration,
     /// The upstream's own ids of its answers.
     pub request_ids: Vec<String>,
-    /// The endpoint that answered last.
-    pub endpoint: String,
-    /// The rest of the tenant's budgets after the last call.
-    pub remaining: RemainingTokens,
+    /// The endpoint that answered last; none if there was no call.
+    pub endpoint: Option<String>,
+    /// The rest of the tenant's budgets after the last call; none if there was no call.
+    pub remaining: Option<RemainingTokens>,
 }
 
 impl Spend {
@@ -73,9 +69,8 @@ impl Spend {
 impl Tally {
     /// Adds an answered call.
     pub fn add(&mut self, receipt: &Receipt) {
-        self.remaining = receipt.settlement.remaining;
-        self.endpoint.clone_from(&receipt.endpoint);
-        self.upstream_time += receipt.upstream_time;
+        self.remaining = Some(receipt.settlement.remaining);
+        self.endpoint = Some(receipt.endpoint.clone());
         self.request_ids.extend(receipt.request_id.as_ref().map(ToString::to_string));
     }
 }

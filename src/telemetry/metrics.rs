@@ -34,12 +34,15 @@ pub struct MetricsSettings {
 pub enum Saving {
     /// The tenant's cap made the image smaller than the model's default would have.
     MaxPixels,
+    /// The page was answered from the text that it carries.
+    TextLayer,
 }
 
 impl Saving {
     const fn label(self) -> &'static str {
         match self {
             Self::MaxPixels => "max_pixels",
+            Self::TextLayer => "text_layer",
         }
     }
 }
@@ -199,6 +202,7 @@ pub struct Metrics {
     cost: CounterVec,
     cost_unverified: CounterVec,
     estimate_mismatch: IntCounterVec,
+    pages: IntCounterVec,
     requests: IntCounterVec,
     request_duration: HistogramVec,
     overhead: HistogramVec,
@@ -240,6 +244,7 @@ impl Metrics {
             cost: new.money("cost_total", "Money spent by the price list, in units of the currency.", &["tenant", "model", "currency"])?,
             cost_unverified: new.money("cost_unverified_total", "Money settled at the bound of a call whose bill is unknown.", &["tenant", "model", "currency"])?,
             estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
+            pages: new.counter("pages_total", "Pages of /ocr and /extract by how they were answered: image and rendered were read by a model, text_layer was not, failed has an error.", &["tenant", "source"])?,
             requests: new.counter("requests_total", "Requests answered.", &["route", "status", "tenant"])?,
             request_duration: new.histogram("request_duration_seconds", "Time from the end of a request's head to the head of its answer.", &["route"], &SLOW)?,
             overhead: new.histogram("overhead_seconds", "Of request_duration_seconds, the time in which a request waited neither for its turn at the upstream nor for the upstream: the upload, the ledger, and this process.", &["route"], &QUICK)?,
@@ -348,6 +353,11 @@ impl Metrics {
     pub fn tokens_saved(&self, tenant: &str, reason: Saving, saved: Tokens) {
         let tenant = self.label(tenant);
         self.tokens_saved.with_label_values(&[tenant, reason.label()]).inc_by(saved.get());
+    }
+
+    /// A page was answered.
+    pub fn page(&self, tenant: &str, source: &'static str) {
+        self.pages.with_label_values(&[self.label(tenant), source]).inc();
     }
 
     /// The upstream billed more than the bound.
