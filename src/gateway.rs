@@ -31,6 +31,7 @@ use crate::lease::instance::Instance;
 use crate::ledger::{Ledger, LedgerStoreError};
 use crate::metering::run::Metering;
 use crate::ocr::Ocr;
+use crate::ocr::intake::{Intake, PageLimits};
 use crate::random::Random;
 use crate::rate_limit::RateLimiter;
 use crate::rate_limit::concurrency::Concurrency;
@@ -44,6 +45,7 @@ use crate::store::Store;
 use crate::supervisor::{Supervisor, TaskEnded};
 use crate::telemetry::levels::{Level, Levels};
 use crate::telemetry::metrics::Metrics;
+use crate::units::Pixels;
 
 /// The running service without its listeners.
 #[derive(Debug)]
@@ -262,7 +264,7 @@ impl Gateway {
             Arc::clone(&memory),
         );
         let ocr = Ocr::new(
-            Arc::clone(&catalog),
+            intake(settings, &catalog, &workers),
             metering,
             client,
             Arc::clone(&scratch),
@@ -372,6 +374,34 @@ pub fn check(
 /// [`CapacityError`] names the settings that contradict each other.
 pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
     Capacity::of(&settings.wanted_capacity(), MemoryLimit::read(Path::new("/")).as_ref())
+}
+
+/// What estimates need, for a command without a service.
+///
+/// # Errors
+///
+/// [`BuildError`] names the setting that cannot work.
+///
+/// # Panics
+///
+/// Outside a tokio runtime.
+pub fn estimator(settings: &Settings) -> Result<Intake, BuildError> {
+    let capacity = capacity(&settings.server)?;
+    let limits = settings.documents.limits(capacity.bytes)?;
+    let metrics = Arc::new(Metrics::new(&settings.metrics)?);
+    let memory = account(capacity, &metrics);
+    let workers = Workers::new(limits, memory, metrics, TaskTracker::new());
+    Ok(intake(settings, &Arc::new(catalog(settings)?), &workers))
+}
+
+/// Takes documents in within the limits of the settings.
+fn intake(settings: &Settings, catalog: &Arc<Catalog>, workers: &Arc<Workers>) -> Intake {
+    let limits = PageLimits {
+        pages: settings.documents.max_pages,
+        at_once: settings.documents.pages_at_once,
+        pixels: Pixels::new(settings.documents.max_page_pixels),
+    };
+    Intake::new(Arc::clone(catalog), Arc::clone(workers), limits)
 }
 
 /// The account of the bytes of uploads and long answers, with its gauge.

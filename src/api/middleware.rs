@@ -44,6 +44,10 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Served {
     /// The image's size.
     pub(super) image: Option<Size>,
+    /// The number of pages in the answer.
+    pub(super) pages: usize,
+    /// The number of pages that failed.
+    pub(super) pages_failed: usize,
     /// The file's size in bytes.
     pub(super) upload_bytes: Option<usize>,
 }
@@ -274,6 +278,8 @@ impl OutcomeRecorder {
             upload.bytes = served.upload_bytes,
             image.width = served.image.map(|image| image.width),
             image.height = served.image.map(|image| image.height),
+            pages.answered = (served.pages > 0).then_some(served.pages),
+            pages.failed = (served.pages_failed > 0).then_some(served.pages_failed),
             tokens.image = spend.as_ref().map(|spend| spend.image_tokens.get()),
             tokens.input = spend.as_ref().map(|spend| spend.input_tokens.get()),
             tokens.output = spend.as_ref().map(|spend| spend.output_tokens.get()),

@@ -12,6 +12,7 @@ pub mod hangup;
 mod host;
 mod middleware;
 mod options;
+mod page_problem;
 mod problem;
 mod routes;
 mod spent;

@@ -104,7 +104,8 @@ pub(super) struct ProblemDocument<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
-    instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
     code: ErrorCode,
     request_id: &'a str,
     retryable: bool,
@@ -197,11 +198,11 @@ impl Problem {
         self
     }
 
-    /// The document about the request of this id and path.
+    /// The document about the request of this id, and of this path unless it is about a part of the request.
     pub(super) fn document<'a>(
         &'a self,
         request_id: &'a str,
-        instance: &'a str,
+        instance: Option<&'a str>,
     ) -> ProblemDocument<'a> {
         ProblemDocument {
             r#type: format!("/docs#{}", self.code),
@@ -221,7 +222,8 @@ impl Problem {
     /// The response to the request of this id and path.
     pub(super) fn response(&self, request_id: &str, instance: &str) -> Response {
         // A struct of strings and numbers always serialises.
-        let body = serde_json::to_vec(&self.document(request_id, instance)).unwrap_or_default();
+        let body =
+            serde_json::to_vec(&self.document(request_id, Some(instance))).unwrap_or_default();
         let mut response = (self.status, Body::from(body)).into_response();
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");

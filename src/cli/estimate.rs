@@ -1,26 +1,28 @@
-//! `ocr-gateway estimate`: the cost of images. Needs no key, no database and no network.
+//! `ocr-gateway estimate`: the cost of images and documents. Needs no key, no database and no network.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::output::{Failure, say, write_json_line};
 use crate::admission::presence::Watch;
 use crate::admission::tab::Tab;
 use crate::auth::tenant::Tenant;
-use crate::catalog::Catalog;
 use crate::clock::{Clock, SystemClock};
 use crate::gateway;
 use crate::label::shown;
 use crate::metering::context::{Held, RequestContext};
 use crate::ocr::estimate;
+use crate::ocr::intake::Intake;
 use crate::ocr::request::{OcrOptions, OcrRequest};
-use crate::ocr::result::Estimate;
+use crate::ocr::result::{Estimate, PageOutcome};
 use crate::quote::Wish;
 use crate::settings::Settings;
 use crate::units::Pixels;
@@ -28,7 +30,7 @@ use crate::units::Pixels;
 /// The images and the options of the estimate.
 #[derive(Debug, Args)]
 pub(super) struct EstimateArgs {
-    /// Image files.
+    /// Images and documents.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The model that would read them; by default the configured one.
@@ -42,6 +44,15 @@ pub(super) struct EstimateArgs {
     json: bool,
 }
 
+/// Longest time that one file may take.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// A page that cannot be read.
+#[derive(Debug, Serialize)]
+struct PageFault {
+    detail: String,
+}
+
 /// Estimates one file after the other. A file that cannot be read does not stop the others.
 ///
 /// # Errors
@@ -52,7 +63,7 @@ pub(super) async fn run(
     settings: &Settings,
     out: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
-    let catalog = gateway::catalog(settings)?;
+    let intake = gateway::estimator(settings)?;
     let mut code = ExitCode::SUCCESS;
     if !arguments.json {
         writeln!(
@@ -62,11 +73,11 @@ pub(super) async fn run(
         )?;
     }
     for file in &arguments.files {
-        match estimate(&catalog, arguments, file).await {
+        match estimate(&intake, arguments, file).await {
             Ok(estimate) if arguments.json => {
                 write_json_line(out, &estimate)?;
             }
-            Ok(estimate) => write_row(out, &estimate, file)?,
+            Ok(estimate) => write_rows(out, &estimate, file)?,
             Err(failure) => {
                 code = ExitCode::FAILURE;
                 say(&format!("error: {}: {failure}", file.display()));
@@ -77,14 +88,14 @@ pub(super) async fn run(
 }
 
 async fn estimate(
-    catalog: &Catalog,
+    intake: &Intake,
     arguments: &EstimateArgs,
     file: &Path,
-) -> Result<Estimate, Failure> {
+) -> Result<Estimate<PageFault>, Failure> {
     let wish = Wish { max_pixels: arguments.max_pixels.map(Pixels::new), ..Wish::default() };
     let context = RequestContext {
         tenant: Arc::new(Tenant::new("command-line".parse()?)),
-        deadline: SystemClock.instant(),
+        deadline: SystemClock.instant() + PATIENCE,
         watch: Watch::default(),
         tab: Tab::default(),
         held: Held::default(),
@@ -95,17 +106,36 @@ async fn estimate(
         options: OcrOptions { model: arguments.model.clone(), wish, ..OcrOptions::default() },
         context,
     };
-    Ok(estimate::estimate(catalog, &request).await?)
+    let estimate = estimate::estimate(intake, &request).await?;
+    Ok(estimate.map_errors(|error| PageFault { detail: error.to_string() }))
 }
 
-fn write_row(out: &mut dyn Write, estimate: &Estimate, file: &Path) -> std::io::Result<()> {
+/// Writes a row for each page. The cost is that of the whole file, so only its first page has it.
+fn write_rows(
+    out: &mut dyn Write,
+    estimate: &Estimate<PageFault>,
+    file: &Path,
+) -> std::io::Result<()> {
+    let file = file.to_string_lossy();
+    let file = shown(&file);
+    let mut cost = format!("{} {}", estimate.bound.cost.amount, estimate.bound.cost.currency);
+    let is_only = estimate.pages.len() == 1;
     for page in &estimate.pages {
-        let size = format!("{}x{}", page.width, page.height);
-        let sent = format!("{}x{}", page.sent.width, page.sent.height);
-        let cost = format!("{} {}", estimate.bound.cost.amount, estimate.bound.cost.currency);
-        let file = file.to_string_lossy();
-        let file = shown(&file);
-        writeln!(out, "{:>7} {size:>12} {sent:>12} {cost:>14}  {file}", page.image_tokens)?;
+        let (number, row) = match page {
+            PageOutcome::Done(page) => {
+                let size = format!("{}x{}", page.width, page.height);
+                let sent = page.sent.as_ref();
+                let sent = sent.map_or("-".to_owned(), |to| format!("{}x{}", to.width, to.height));
+                (page.page, format!("{:>7} {size:>12} {sent:>12} {cost:>14}", page.image_tokens))
+            }
+            PageOutcome::Failed(page) => {
+                say(&format!("error: {file}, page {}: {}", page.page, page.error.detail));
+                (page.page, format!("{:>7} {:>12} {:>12} {cost:>14}", "-", "-", "-"))
+            }
+        };
+        let place = if is_only { file.to_string() } else { format!("{file}, page {number}") };
+        writeln!(out, "{row}  {place}")?;
+        cost.clear();
     }
     Ok(())
 }

@@ -61,6 +61,20 @@ pub struct TextLayer {
     pub lines: Vec<LayerLine>,
 }
 
+impl TextLayer {
+    /// The lines joined, with an empty line before each paragraph.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for line in &self.lines {
+            if !text.is_empty() {
+                text.push_str(if line.begins_paragraph { "\n\n" } else { "\n" });
+            }
+            text.push_str(&line.text);
+        }
+        text
+    }
+}
+
 /// A line of a text layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerLine {

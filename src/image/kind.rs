@@ -36,6 +36,9 @@ const MAGIC: [(&[u8], &str); 21] = [
     (b"PK\x05\x06", "ZIP"),
 ];
 
+/// The name of a PDF.
+pub const PDF: &str = "PDF";
+
 /// Whether there is a PDF header in the bytes in which readers look for it.
 pub(super) fn is_pdf(bytes: &[u8]) -> bool {
     contains(start(bytes, PDF_SEARCH), b"%PDF-")
@@ -57,7 +60,7 @@ pub(super) fn name(bytes: &[u8]) -> &'static str {
         let is_office = contains(start(bytes, TEXT_SEARCH), b"[Content_Types].xml");
         return if is_office { "Office" } else { "ZIP" };
     }
-    if is_pdf(bytes) { "PDF" } else { name_of_text(bytes) }
+    if is_pdf(bytes) { PDF } else { name_of_text(bytes) }
 }
 
 fn name_of_text(bytes: &[u8]) -> &'static str {

@@ -19,6 +19,7 @@ use super::size::Size;
 use super::{bmp, heic, jpeg, kind, png, polyglot, tiff, webp};
 
 pub use super::jpeg::Marker;
+pub use super::kind::PDF;
 
 /// Why bytes are refused as an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

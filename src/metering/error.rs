@@ -7,7 +7,7 @@ use crate::quote::QuoteError;
 use crate::quote::limits::LimitViolation;
 
 /// The reason why a call was not made, or why it failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum MeteringError {
     /// The model is not in the catalog.
     #[error("there is no model {model:?}")]
@@ -48,7 +48,7 @@ pub enum MeteringError {
 }
 
 /// The reason why an image cannot be sent.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ImageError {
     /// The bytes are not an image that DashScope takes.
     #[error(transparent)]

@@ -6,7 +6,7 @@ use crate::image::as_stored::FixedOrientation;
 use crate::metering::error::{ImageError, MeteringError};
 
 /// The reason why an image was not read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum OcrError {
     /// The image cannot be sent.
     #[error(transparent)]
@@ -32,6 +32,12 @@ pub enum OcrError {
     /// The upstream returned text instead of the requested lines.
     #[error("the model gave no lines")]
     NoLines,
+    /// Fields were requested of several pages.
+    #[error("fields are read from one page; {actual} pages are asked for")]
+    SeveralPages {
+        /// The number of pages that are asked for.
+        actual: usize,
+    },
     /// Fields were requested without a schema.
     #[error("there is no schema")]
     NoSchema,

@@ -1,18 +1,84 @@
-//! Estimates the cost of a request without sending anything.
+//! Estimates the cost of a request without sending anything. Pages are planned but not drawn.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
 
 use super::error::OcrError;
-use super::prepare;
+use super::facts::{PageFacts, Source};
+use super::intake::{Intake, Job, Origin};
 use super::request::OcrRequest;
-use super::result::Estimate;
-use crate::catalog::Catalog;
+use super::result::{Estimate, PageEstimate, PageOutcome, RequestBound, TenantLimits};
+use super::sheet::Preparation;
+use crate::catalog::Model;
 use crate::ledger::budget::RemainingTokens;
+use crate::units::Usage;
 
 /// Estimates the cost of the request, for `/estimate` and the command line.
 ///
 /// # Errors
 ///
-/// [`OcrError`] for each reason to refuse the request before it is sent, except exhausted limits and budgets.
-pub async fn estimate(catalog: &Catalog, request: &OcrRequest) -> Result<Estimate, OcrError> {
-    let prepared = prepare::quoted(catalog, request).await?;
-    Ok(Estimate::of(&prepared.quote, &request.context.tenant, RemainingTokens::default()))
+/// [`OcrError`] for each reason to refuse the request before it is sent, except exhausted limits and budgets. If no page
+/// can be sent, the error of the first.
+pub async fn estimate(
+    intake: &Intake,
+    request: &OcrRequest,
+) -> Result<Estimate<OcrError>, OcrError> {
+    let mut request = request.clone();
+    let deadline = request.context.deadline;
+    let Job { model, pages, .. } = intake.open(&mut request, deadline).await?;
+    let preparation = Preparation { intake, request: &request, model: &model, deadline };
+    let planned = stream::iter(pages.each())
+        .map(|(number, origin)| async move { (number, planned(preparation, number, origin).await) })
+        .buffered(intake.limits().at_once)
+        .collect::<Vec<_>>()
+        .await;
+    if let Some(error) = first_of_all_errors(&planned) {
+        return Err(error);
+    }
+    Ok(summed(planned, &request, &model))
+}
+
+/// The facts of one page.
+async fn planned(
+    preparation: Preparation<'_>,
+    number: u32,
+    origin: Origin,
+) -> Result<PageFacts, OcrError> {
+    match origin {
+        Origin::Picture(picture) => Ok(preparation.facts_of(&picture)),
+        Origin::In(document) => Ok(preparation.plan(&document, number).await?.facts),
+    }
+}
+
+/// The first error, if there is nothing else.
+fn first_of_all_errors(planned: &[(u32, Result<PageFacts, OcrError>)]) -> Option<OcrError> {
+    let errors: Option<Vec<_>> = planned.iter().map(|(_, page)| page.as_ref().err()).collect();
+    errors?.first().copied().cloned()
+}
+
+fn summed(
+    planned: Vec<(u32, Result<PageFacts, OcrError>)>,
+    request: &OcrRequest,
+    model: &Arc<Model>,
+) -> Estimate<OcrError> {
+    let mut bound = Usage::default();
+    let mut pages = Vec::new();
+    for (number, page) in planned {
+        pages.push(match page {
+            Ok(facts) => {
+                if facts.source != Source::TextLayer {
+                    bound = bound.plus(&facts.quote.bound);
+                }
+                PageOutcome::Done(PageEstimate::of(&facts))
+            }
+            Err(error) => PageOutcome::failed(number, error),
+        });
+    }
+    Estimate {
+        pages,
+        bound: RequestBound::of(&bound, model),
+        limits: TenantLimits::of(model, &request.context.tenant, RemainingTokens::default()),
+        model: model.name.clone(),
+    }
 }

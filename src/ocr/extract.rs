@@ -1,11 +1,13 @@
-//! Extracts fields: the same steps as for text, with the answer fitted to the caller's schema.
+//! Extracts fields of one page: the same steps as for text, with the answer fitted to the caller's schema.
 
 use std::sync::Arc;
 
+use super::Ocr;
 use super::error::OcrError;
+use super::intake::{Job, Origin, Pages};
 use super::request::OcrRequest;
 use super::result::{ExtractAnswer, Page, Status};
-use super::{Ocr, prepare};
+use super::sheet::Preparation;
 use crate::dashscope::completion::Completion;
 use crate::extract::Extraction;
 use crate::extract::answer::{AnswerError, parse_answer};
@@ -18,7 +20,7 @@ use crate::metering::spend::Tally;
 const ATTEMPTS: u32 = 2;
 
 impl Ocr {
-    /// Extracts the fields of the image.
+    /// Extracts the fields of an image, or of one page of a document.
     ///
     /// A model sometimes writes fields that cannot be parsed. The gateway then calls it once more, and both calls
     /// count.
@@ -27,16 +29,21 @@ impl Ocr {
     ///
     /// [`OcrError`]. The request's tab has the cost so far in any case.
     pub async fn extract(&self, mut request: OcrRequest) -> Result<ExtractAnswer, OcrError> {
-        let started = self.clock.instant();
+        let started = self.reader.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
-        let prepared = prepare::to_send(&self.catalog, &mut request).await?;
+        let deadline = request.context.deadline;
+        let Job { model, document, pages } = self.intake.open(&mut request, deadline).await?;
+        let (number, origin) = only(pages)?;
+        let preparation =
+            Preparation { intake: &self.intake, request: &request, model: &model, deadline };
+        let ready = preparation.ready(number, origin).await?;
         let mut tally = Tally::default();
         let mut unusable = AnswerError::NoObject;
         for _ in 0..ATTEMPTS {
-            let page = prepared.call(&request);
-            let completion =
-                self.read(&request.context, &prepared.quote, page, None, &mut tally).await?;
-            let (completion, understood) = self.understand(&schema, completion).await?;
+            let call = ready.call(&request);
+            let completion = self.reader.read(&request.context, &ready.facts, call, None).await?;
+            tally.add(&completion.receipt);
+            let (completion, understood) = self.understand(&schema, number, completion).await?;
             let extraction = match understood {
                 Ok(extraction) => extraction,
                 Err(error) => {
@@ -44,14 +51,15 @@ impl Ocr {
                     continue;
                 }
             };
-            let page = Page::of(&prepared, &completion, &request);
+            let page = Page::of(&ready.facts, &completion, &request);
+            self.reader.metering.answered_page(&request.context, page.source.as_str());
             return Ok(ExtractAnswer {
                 id: request.id,
                 status: Status::Succeeded,
                 text: page.text.clone(),
                 extraction,
                 pages: vec![page],
-                facts: self.facts(&prepared, tally, started, request),
+                facts: self.facts(&model, document, tally, started, request).await?,
             });
         }
         Err(OcrError::UnusableFields(unusable))
@@ -62,6 +70,7 @@ impl Ocr {
     async fn understand(
         &self,
         schema: &Arc<Schema>,
+        page: u32,
         completion: Completion,
     ) -> Result<(Completion, Result<Extraction, AnswerError>), OcrError> {
         let bytes = answer_bytes(&completion.text, completion.kv_result.as_ref());
@@ -69,12 +78,26 @@ impl Ocr {
         let schema = Arc::clone(schema);
         let understanding = tokio::task::spawn_blocking(move || {
             let answer = parse_answer(completion.kv_result.as_ref(), &completion.text);
-            let extraction = answer.map(|answer| schema.fill(&answer, 1));
+            let extraction = answer.map(|answer| schema.fill(&answer, page));
             // The thread continues after the caller has left.
             drop(memory);
             (completion, extraction)
         });
         Ok(understanding.await.map_err(|_panicked| MeteringError::Interrupted)?)
+    }
+}
+
+/// The only page.
+///
+/// # Errors
+///
+/// [`OcrError::SeveralPages`] if there are more.
+fn only(pages: Pages) -> Result<(u32, Origin), OcrError> {
+    let actual = pages.count();
+    let mut pages = pages.each().into_iter();
+    match (pages.next(), pages.next()) {
+        (Some(page), None) => Ok(page),
+        _ => Err(OcrError::SeveralPages { actual }),
     }
 }
 

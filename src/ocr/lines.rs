@@ -5,10 +5,14 @@
 //! angle, and upright text has an angle of 90 degrees and its sides swapped. So the corners are taken, or computed
 //! from the rectangle, clamped to the page, and rotated until they start at the reading direction's top left. There
 //! is no confidence, because the vendor gives none.
+//!
+//! Boxes are in pixels of the picture that was sent. If that was made from a larger one, they are scaled to the larger
+//! one, which is the one that the caller has.
 
 use serde::Serialize;
 
 use crate::dashscope::completion::Word;
+use crate::document::page::{LayerLine, TextLayer};
 use crate::image::Size;
 
 /// One line of text and its position.
@@ -23,9 +27,31 @@ pub struct TextLine {
     pub bbox: [u32; 4],
 }
 
+/// The sizes of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// Of the picture that was sent.
+    pub(super) sent: Size,
+    /// Of the page in the answer.
+    pub(super) shown: Size,
+}
+
 /// The lines of an answer, except those without a position.
-pub(super) fn of(words: &[Word], page: Size) -> Vec<TextLine> {
-    words.iter().filter_map(|word| line(word, page)).collect()
+pub(super) fn of(words: &[Word], frame: Frame) -> Vec<TextLine> {
+    words.iter().filter_map(|word| line(word, frame)).collect()
+}
+
+/// The lines of a page's own text. The page has `points` points from left to right and from top to bottom, and `shown`
+/// pixels.
+pub(super) fn of_layer(layer: &TextLayer, points: [f32; 2], shown: Size) -> Vec<TextLine> {
+    let scale = [(shown.width, points[0]), (shown.height, points[1])]
+        .map(|(pixels, points)| f64::from(pixels) / f64::from(points));
+    let lines = layer.lines.iter().map(|LayerLine { text, bbox, .. }| {
+        let [left, top, right, bottom] = bbox.map(f64::from);
+        let corners = [[left, top], [right, top], [right, bottom], [left, bottom]];
+        placed(text, scaled(corners, scale), shown)
+    });
+    lines.collect()
 }
 
 /// The text of an answer, including words without a position.
@@ -33,17 +59,27 @@ pub(super) fn text(words: &[Word]) -> String {
     words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-fn line(word: &Word, page: Size) -> Option<TextLine> {
+fn line(word: &Word, Frame { sent, shown }: Frame) -> Option<TextLine> {
     let corners = match (word.location, word.rotate_rect) {
         (Some(location), _) => corners_of_location(location),
         (None, Some(rectangle)) => corners_of_rectangle(rectangle),
         (None, None) => return None,
     };
     let corners = from_reading_start(clockwise(corners));
+    let scale = [(shown.width, sent.width), (shown.height, sent.height)]
+        .map(|(shown, sent)| f64::from(shown) / f64::from(sent));
+    Some(placed(&word.text, scaled(corners, scale), shown))
+}
+
+fn scaled(corners: [[f64; 2]; 4], [across, down]: [f64; 2]) -> [[f64; 2]; 4] {
+    corners.map(|[x, y]| [x * across, y * down])
+}
+
+fn placed(text: &str, corners: [[f64; 2]; 4], page: Size) -> TextLine {
     let polygon = corners.map(|[x, y]| [clamp(x, page.width), clamp(y, page.height)]);
     let [xs, ys] = [0, 1].map(|axis| polygon.map(|corner| corner[axis]));
     let bbox = [least(xs), least(ys), most(xs), most(ys)];
-    Some(TextLine { text: word.text.clone(), polygon, bbox })
+    TextLine { text: text.to_owned(), polygon, bbox }
 }
 
 fn corners_of_location(location: [f64; 8]) -> [[f64; 2]; 4] {
@@ -102,7 +138,9 @@ fn most(values: [u32; 4]) -> u32 {
 mod tests {
     use super::*;
 
-    const PAGE: Size = Size { width: 6000, height: 3000 };
+    const SIZE: Size = Size::new(6000, 3000);
+
+    const PAGE: Frame = Frame { sent: SIZE, shown: SIZE };
 
     fn word(location: Option<[f64; 8]>, rotate_rect: Option<[f64; 5]>) -> Word {
         Word { text: "x".to_owned(), location, rotate_rect }
@@ -131,7 +169,7 @@ mod tests {
         assert_eq!(line.polygon, [[10, 10], [90, 10], [90, 20], [10, 20]]);
     }
 
-    /// Recorded boxes of a picture of [`PAGE`]'s size: slanted ones, and one that begins left of it.
+    /// Recorded boxes of a picture of [`SIZE`]: slanted ones, and one that begins left of it.
     #[test]
     fn recorded_lines_lie_on_their_page_clockwise_from_where_they_are_read() {
         let name = "multimodal-generation-vl-ocr-advanced-recognition-nosse";
@@ -139,8 +177,8 @@ mod tests {
         let lines = of(&words, PAGE);
         assert_eq!(lines.len(), 12);
         for TextLine { text, polygon, bbox: [left, top, right, bottom] } in &lines {
-            assert!(left < right && *right <= PAGE.width, "{text}");
-            assert!(top < bottom && *bottom <= PAGE.height, "{text}");
+            assert!(left < right && *right <= SIZE.width, "{text}");
+            assert!(top < bottom && *bottom <= SIZE.height, "{text}");
             let [xs, ys] = [0, 1].map(|axis| polygon.map(|corner| corner[axis]));
             assert_eq!([least(xs), least(ys), most(xs), most(ys)], [*left, *top, *right, *bottom]);
             let [a, b, c, d] = polygon.map(|corner| corner.map(f64::from));
@@ -177,5 +215,26 @@ mod tests {
         assert_eq!(of(&[word(None, None)], PAGE), Vec::new());
         let nonsense = word(Some([f64::NAN, f64::INFINITY, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), None);
         assert_eq!(of(&[nonsense], PAGE).len(), 1);
+    }
+
+    #[test]
+    fn a_box_in_a_picture_that_was_shrunk_is_a_box_in_the_original() {
+        let location = [150.0, 75.0, 300.0, 75.0, 300.0, 150.0, 150.0, 150.0];
+        let shrunk = Frame { sent: Size::new(1_500, 1_000), ..PAGE };
+        let line = line(&word(Some(location), None), shrunk).unwrap();
+        assert_eq!(line.bbox, [600, 225, 1_200, 450]);
+    }
+
+    #[test]
+    fn a_line_of_a_pages_own_text_is_placed_in_pixels() {
+        let line = LayerLine {
+            text: "Total".to_owned(),
+            bbox: [72.0, 36.0, 144.0, 48.0],
+            begins_paragraph: false,
+        };
+        let layer = TextLayer { lines: vec![line] };
+        let lines = of_layer(&layer, [612.0, 792.0], Size::new(1_275, 1_650));
+        assert_eq!((lines[0].text.as_str(), lines[0].bbox), ("Total", [150, 75, 300, 100]));
+        assert_eq!(lines[0].polygon, [[150, 75], [300, 75], [300, 100], [150, 100]]);
     }
 }

@@ -1,11 +1,19 @@
-//! The main use cases: read the text or the fields of an image.
+//! The main use cases: read the text or the fields of an image or a document.
 //!
-//! [`Ocr::recognize`] and [`Ocr::extract`] have the same steps: read the header, quote, make one call of `metering`,
-//! answer. [`Ocr::estimate`] stops after the quote, so it gives exactly the quote of the other two. This module depends
-//! on neither HTTP nor SQL.
+//! [`Ocr::recognize`] and [`Ocr::extract`] have the same steps: take the file in, list its pages, and for each page
+//! plan, quote, draw and make one call of `metering`; then answer. [`Ocr::estimate`] stops after the quotes, so it gives
+//! exactly the quotes of the other two. This module depends on neither HTTP nor SQL.
+//!
+//! - `intake`: finds the model, sees what the file is, and lists its pages. A picture that DashScope takes as it is goes
+//!   the direct way.
+//! - `sheet`: makes a page ready to be sent.
+//! - `reading`: reads pages side by side, each by one metered call.
+//! - `estimate`, `extract`: the other two use cases.
 
 pub mod error;
 pub mod estimate;
+pub mod facts;
+pub mod intake;
 pub mod lines;
 pub mod request;
 pub mod result;
@@ -16,53 +24,57 @@ mod fence;
 mod markup;
 mod notation;
 mod page_text;
-mod prepare;
+mod reading;
 mod repetition;
+mod sheet;
 mod stream;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use self::error::OcrError;
-use self::prepare::{PageCall, Prepared};
-use self::request::{Detail, OcrRequest};
+use self::facts::DocumentFacts;
+use self::intake::{Intake, Job, Pages};
+use self::reading::{Follower, PageReader, PagesRead};
+use self::request::OcrRequest;
 use self::result::{
-    DocumentFacts, Estimate, Facts, OcrAnswer, Page, Status, TenantLimits, Timing, UpstreamFacts,
+    Estimate, Facts, OcrAnswer, Page, PageEvent, PageOutcome, Status, TenantLimits, Timing,
+    UpstreamFacts,
 };
+use self::sheet::Preparation;
 use crate::capacity::scratch::Scratch;
-use crate::catalog::Catalog;
+use crate::catalog::Model;
 use crate::clock::Clock;
-use crate::dashscope::completion::Completion;
-use crate::dashscope::{Client, Task};
+use crate::dashscope::Client;
+use crate::document::error::DocumentError;
 use crate::metering::context::RequestContext;
-use crate::metering::forecast::Forecast;
-use crate::metering::read_on::Listener;
-use crate::metering::run::{Meter, Metering};
+use crate::metering::error::MeteringError;
+use crate::metering::run::Metering;
 use crate::metering::spend::{Spend, Tally};
-use crate::quote::Quote;
 
-/// Reads images: the use cases of `/ocr`, `/extract` and `/estimate`.
+/// The time before the caller's deadline at which a document is answered with the pages that are done by then.
+const TIME_TO_ANSWER: Duration = Duration::from_millis(200);
+
+/// Reads images and documents: the use cases of `/ocr`, `/extract` and `/estimate`.
 #[derive(Debug)]
 pub struct Ocr {
-    catalog: Arc<Catalog>,
-    metering: Metering,
-    client: Arc<Client>,
+    intake: Intake,
+    reader: PageReader,
     scratch: Arc<Scratch>,
-    clock: Arc<dyn Clock>,
 }
 
 impl Ocr {
     /// Builds the use cases from these parts.
-    pub const fn new(
-        catalog: Arc<Catalog>,
+    pub fn new(
+        intake: Intake,
         metering: Metering,
         client: Arc<Client>,
         scratch: Arc<Scratch>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { catalog, metering, client, scratch, clock }
+        Self { intake, reader: PageReader { metering, client, clock }, scratch }
     }
 
     /// Estimates the cost of the request. This sends nothing and spends nothing.
@@ -70,25 +82,27 @@ impl Ocr {
     /// # Errors
     ///
     /// [`OcrError`] for each reason to refuse the request before it is sent, except exhausted limits and budgets.
-    pub async fn estimate(&self, request: &OcrRequest) -> Result<Estimate, OcrError> {
-        let mut estimate = estimate::estimate(&self.catalog, request).await?;
-        estimate.limits.tokens_remaining = self.metering.remaining(&request.context.tenant).await?;
+    pub async fn estimate(&self, request: &OcrRequest) -> Result<Estimate<OcrError>, OcrError> {
+        let mut estimate = estimate::estimate(&self.intake, request).await?;
+        let remaining = self.reader.metering.remaining(&request.context.tenant).await?;
+        estimate.limits.tokens_remaining = remaining;
         Ok(estimate)
     }
 
-    /// Reads the text of the image.
+    /// Reads the text of the pages.
     ///
     /// # Errors
     ///
-    /// [`OcrError`]. The request's tab has the cost so far in any case.
-    pub async fn recognize(&self, request: OcrRequest) -> Result<OcrAnswer, OcrError> {
+    /// [`OcrError`] if no page was read: that of the first page. The request's tab has the cost so far in any case.
+    pub async fn recognize(&self, request: OcrRequest) -> Result<OcrAnswer<OcrError>, OcrError> {
         self.recognize_to(request, None).await
     }
 
-    /// Reads the text of the image. `listener` gets the model's text while the model writes it.
+    /// Reads the text of the pages. `listener` gets the model's text while the model writes it, and each page when it
+    /// is done.
     ///
     /// The answer may differ from that text, as it may without a listener. Lines and named values are not streamed,
-    /// because they do not come as text. The call continues if the listener leaves.
+    /// because they do not come as text. A call that was sent continues if the listener leaves.
     ///
     /// # Errors
     ///
@@ -96,89 +110,81 @@ impl Ocr {
     pub async fn recognize_streamed(
         &self,
         request: OcrRequest,
-        listener: mpsc::Sender<String>,
-    ) -> Result<OcrAnswer, OcrError> {
-        self.recognize_to(request, Some(listener)).await
+        listener: mpsc::Sender<PageEvent>,
+    ) -> Result<OcrAnswer<OcrError>, OcrError> {
+        let follower = Follower::new(listener, &request.context);
+        self.recognize_to(request, Some(follower)).await
     }
 
     async fn recognize_to(
         &self,
         mut request: OcrRequest,
-        listener: Option<mpsc::Sender<String>>,
-    ) -> Result<OcrAnswer, OcrError> {
-        let started = self.clock.instant();
-        let mut prepared = prepare::to_send(&self.catalog, &mut request).await?;
-        let mut tally = Tally::default();
-        let page = prepared.only_call(&mut request);
-        let completion =
-            self.read(&request.context, &prepared.quote, page, listener, &mut tally).await?;
-        if lacks_lines(&request, &completion) {
-            return Err(OcrError::NoLines);
-        }
-        let page = Page::of(&prepared, &completion, &request);
+        follower: Option<Follower>,
+    ) -> Result<OcrAnswer<OcrError>, OcrError> {
+        let started = self.reader.clock.instant();
+        let asked = request.context.deadline;
+        let Job { model, document, pages } = self.intake.open(&mut request, asked).await?;
+        let deadline = time_for(&pages, asked);
+        let preparation =
+            Preparation { intake: &self.intake, request: &request, model: &model, deadline };
+        let PagesRead { pages, tally } = self.reader.read_all(preparation, pages, follower).await;
+        let pages = some_done(pages)?;
         Ok(OcrAnswer {
             id: request.id,
-            status: Status::Succeeded,
-            text: page.text.clone(),
-            pages: vec![page],
+            status: Status::of(&pages),
+            text: result::text_of(&pages),
+            pages,
             warnings: Vec::new(),
-            facts: self.facts(&prepared, tally, started, request),
+            facts: self.facts(&model, document, tally, started, request).await?,
         })
     }
 
-    /// Reads one page by one metered call, and adds it to the tally.
-    async fn read(
+    async fn facts(
         &self,
-        context: &RequestContext,
-        quote: &Quote,
-        page: PageCall,
-        listener: Option<mpsc::Sender<String>>,
-        tally: &mut Tally,
-    ) -> Result<Completion, OcrError> {
-        let (client, deadline) = (Arc::clone(&self.client), context.deadline);
-        let is_streamed = listener.is_some();
-        let listener = listener.filter(|_| page.call.task.as_ref().is_none_or(Task::streams));
-        let work = move |permit, meter: Meter| async move {
-            let completed = match listener.map(Listener::new) {
-                None => client.call(permit, &page.call, deadline).await,
-                Some(listener) => stream::call(&client, permit, page, deadline, listener).await,
-            };
-            if is_streamed {
-                meter.log_stream();
-            }
-            let completion = completed?;
-            meter.compare(&completion.receipt);
-            Ok(completion)
-        };
-        let completion = self.metering.run(context, Forecast::from(quote), work).await?;
-        tally.add(&completion.receipt);
-        Ok(completion)
-    }
-
-    fn facts(
-        &self,
-        prepared: &Prepared,
+        model: &Model,
+        document: DocumentFacts,
         tally: Tally,
         started: Instant,
         request: OcrRequest,
-    ) -> Facts {
+    ) -> Result<Facts, MeteringError> {
         let RequestContext { tenant, tab, .. } = &request.context;
-        let took = self.clock.instant().saturating_duration_since(started);
-        Facts {
-            usage: Spend::of(&tab.ended(), prepared.quote.model.price.currency),
-            limits: TenantLimits::of(&prepared.quote, tenant, tally.remaining),
-            model: prepared.quote.model.name.clone(),
-            document: DocumentFacts::of(prepared),
+        let now = self.reader.clock.instant();
+        let remaining = match tally.remaining {
+            Some(remaining) => remaining,
+            None => self.reader.metering.remaining(tenant).await?,
+        };
+        Ok(Facts {
+            usage: Spend::of(&tab.ended(), model.price.currency),
+            limits: TenantLimits::of(model, tenant, remaining),
+            model: model.name.clone(),
+            document,
             upstream: UpstreamFacts { request_ids: tally.request_ids, endpoint: tally.endpoint },
-            timing_ms: Timing::of(took, tally.upstream_time),
+            timing_ms: Timing::of(now.saturating_duration_since(started), tab.waited(now).upstream),
             metadata: request.options.metadata,
-        }
+        })
     }
 }
 
-/// Whether the answer is text instead of the requested lines. The page would look blank.
-fn lacks_lines(request: &OcrRequest, completion: &Completion) -> bool {
-    request.options.detail == Detail::Lines
-        && completion.words.is_none()
-        && !completion.text.trim().is_empty()
+/// The pages, if one was read.
+///
+/// # Errors
+///
+/// The error of the first page, if all failed.
+fn some_done(
+    pages: Vec<PageOutcome<Page, OcrError>>,
+) -> Result<Vec<PageOutcome<Page, OcrError>>, OcrError> {
+    if pages.iter().any(|page| page.done().is_some()) {
+        return Ok(pages);
+    }
+    match pages.into_iter().next() {
+        Some(PageOutcome::Failed(first)) => Err(first.error),
+        // A range of pages is never empty.
+        _ => Err(DocumentError::Empty.into()),
+    }
+}
+
+/// The deadline of the calls. That of several pages is early enough to answer with those that are done.
+fn time_for(pages: &Pages, deadline: Instant) -> Instant {
+    let early = deadline.checked_sub(TIME_TO_ANSWER).filter(|_| pages.count() > 1);
+    early.unwrap_or(deadline)
 }

@@ -6,7 +6,7 @@
 //! read is still missing.
 
 use super::fence::{self, Unfenced};
-use super::lines::{self, TextLine};
+use super::lines::{self, Frame, TextLine};
 use super::notation::Notation;
 use super::repetition;
 use super::request::Detail;
@@ -14,7 +14,6 @@ use super::warning::OcrWarning;
 use crate::dashscope::Task;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::extract::answer::as_written;
-use crate::image::Size;
 use crate::json::Tree;
 
 /// The text of one page.
@@ -31,12 +30,12 @@ pub(super) struct PageText {
 }
 
 impl PageText {
-    /// Makes the text of a page of `size` that was read by `task`.
+    /// Makes the text of a page of these sizes that was read by `task`.
     pub(super) fn of(
         completion: &Completion,
         task: Option<&Task>,
         detail: Detail,
-        size: Size,
+        frame: Frame,
     ) -> Self {
         let notation = Notation::of(task);
         let written = ModelText::of(completion, task, detail);
@@ -51,7 +50,7 @@ impl PageText {
         let words = completion.words.as_deref().unwrap_or_default();
         Self {
             text: written.text,
-            lines: (detail == Detail::Lines).then(|| lines::of(words, size)),
+            lines: (detail == Detail::Lines).then(|| lines::of(words, frame)),
             notation,
             warnings: OcrWarning::those(suspicions),
         }
@@ -133,10 +132,12 @@ mod tests {
     use super::*;
     use crate::admission::Settlement;
     use crate::dashscope::completion::{Receipt, Word};
+    use crate::image::Size;
     use crate::ledger::budget::RemainingTokens;
     use crate::units::{Money, Usage};
 
     const SIZE: Size = Size::new(100, 100);
+    const FRAME: Frame = Frame { sent: SIZE, shown: SIZE };
 
     fn completion(text: &str) -> Completion {
         Completion {
@@ -162,7 +163,7 @@ mod tests {
     }
 
     fn read(completion: &Completion, task: &Task) -> PageText {
-        PageText::of(completion, Some(task), Detail::Text, SIZE)
+        PageText::of(completion, Some(task), Detail::Text, FRAME)
     }
 
     #[test]
@@ -191,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_page_that_begins_like_a_fence_loses_nothing_of_it() {
-        let page = |completion: &Completion| PageText::of(completion, None, Detail::Text, SIZE);
+        let page = |completion: &Completion| PageText::of(completion, None, Detail::Text, FRAME);
         for text in ["```sh\nls", "`````"] {
             let reading = page(&completion(text));
             assert_eq!((reading.text.as_str(), reading.warnings), (text, Vec::new()));

@@ -6,32 +6,33 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::lines::TextLine;
+use super::error::OcrError;
+use super::facts::{DocumentFacts, PageFacts, Source};
+use super::lines::{self, Frame, TextLine};
 use super::notation::Notation;
 use super::page_text::PageText;
-use super::prepare::Prepared;
-use super::request::OcrRequest;
+use super::request::{Detail, OcrRequest};
 use super::warning::OcrWarning;
 use crate::auth::tenant::Tenant;
+use crate::catalog::Model;
 use crate::dashscope::completion::{Completion, FinishReason};
+use crate::document::page::TextLayer;
 use crate::extract::Extraction;
-use crate::image::format::Orientation;
 use crate::ledger::budget::RemainingTokens;
 use crate::metering::spend::Spend;
-use crate::quote::{ImageQuote, Quote};
-use crate::units::{Cost, Pixels, Tokens};
+use crate::units::{Cost, Pixels, Tokens, Usage};
 
-/// The answer of `/ocr`.
+/// The answer of `/ocr`. `E` describes the failure of a page.
 #[derive(Debug, Clone, Serialize)]
-pub struct OcrAnswer {
+pub struct OcrAnswer<E> {
     /// The id of the answer.
     pub id: Uuid,
-    /// `succeeded`: an image has one page, and if it cannot be read there is an error instead.
+    /// `succeeded`, or `partial` if some pages failed. If all failed, there is an error instead.
     pub status: Status,
     /// The text of all pages, joined by form feeds.
     pub text: String,
-    /// The pages.
-    pub pages: Vec<Page>,
+    /// The pages, in their order in the document.
+    pub pages: Vec<PageOutcome<Page, E>>,
     /// Warnings about the whole.
     pub warnings: Vec<OcrWarning>,
     /// The members after the pages.
@@ -84,34 +85,86 @@ pub struct Facts {
 pub enum Status {
     /// All pages were read.
     Succeeded,
+    /// Some pages were read.
+    Partial,
 }
 
-/// One page.
+/// Whether a page was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PageStatus {
+    /// It was read.
+    Succeeded,
+    /// It has an error.
+    Failed,
+}
+
+/// One page of an answer: what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PageOutcome<P, E> {
+    /// It succeeded.
+    Done(P),
+    /// It failed.
+    Failed(FailedPage<E>),
+}
+
+/// A page that was read.
 #[derive(Debug, Clone, Serialize)]
 pub struct Page {
     /// Its number, from 1.
     pub page: u32,
     /// `succeeded`.
-    pub status: Status,
+    pub status: PageStatus,
+    /// What its text came from.
+    pub source: Source,
     /// Its text.
     pub text: String,
     /// Width in pixels as a viewer shows it.
     pub width: u32,
     /// Height in pixels as a viewer shows it.
     pub height: u32,
-    /// How it was sent.
-    pub sent: Sent,
+    /// How it was sent; none if no model read it.
+    pub sent: Option<Sent>,
     /// Its image tokens.
     pub image_tokens: ImageTokens,
     /// Its lines, if they were requested.
     pub lines: Option<Vec<TextLine>>,
-    /// The reason why the model stopped: `stop`, or `length` if the answer was cut at its limit.
-    pub finish_reason: String,
+    /// The reason why the model stopped: `stop`, or `length` if the answer was cut at its limit. None if no model read
+    /// the page.
+    pub finish_reason: Option<String>,
     /// Warnings about the page.
     pub warnings: Vec<OcrWarning>,
     /// The notation of its text.
     #[serde(skip)]
     pub(super) notation: Notation,
+}
+
+/// A page that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedPage<E> {
+    /// Its number, from 1.
+    pub page: u32,
+    /// `failed`.
+    pub status: PageStatus,
+    /// Empty, so that the texts of all pages can be joined.
+    pub text: &'static str,
+    /// Why it failed.
+    pub error: E,
+}
+
+/// An event while pages are read.
+#[derive(Debug, Clone)]
+pub enum PageEvent {
+    /// The model wrote more of a page's text.
+    Text {
+        /// The page.
+        page: u32,
+        /// The new text.
+        text: String,
+    },
+    /// A page is done.
+    Done(Box<PageOutcome<Page, OcrError>>),
 }
 
 /// How an image is sent.
@@ -127,6 +180,20 @@ pub struct Sent {
     pub max_pixels: Pixels,
     /// Whether the tenant's cap overruled the wish or made the image smaller.
     pub capped: bool,
+    /// What decided the size.
+    pub reason: SentReason,
+}
+
+/// What decided the size at which an image is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SentReason {
+    /// The model's default, or the image's own size below it.
+    Default,
+    /// The tenant's cap.
+    Cap,
+    /// The caller, by `max_pixels`, `min_pixels` or `dpi`.
+    Asked,
 }
 
 /// Tokens of one image.
@@ -147,24 +214,13 @@ pub struct TenantLimits {
     pub tokens_remaining: RemainingTokens,
 }
 
-/// The uploaded file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DocumentFacts {
-    /// Its type, by its bytes.
-    pub media_type: &'static str,
-    /// Its size in bytes.
-    pub bytes: usize,
-    /// The number of its pages.
-    pub pages: u32,
-}
-
 /// The upstream's part in an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpstreamFacts {
     /// Its own ids of the calls, for its support.
     pub request_ids: Vec<String>,
-    /// The endpoint that answered.
-    pub endpoint: String,
+    /// The endpoint that answered last; none if no page was sent.
+    pub endpoint: Option<String>,
 }
 
 /// Durations in milliseconds.
@@ -176,13 +232,13 @@ pub struct Timing {
     pub upstream: u64,
 }
 
-/// The answer of `/estimate`.
+/// The answer of `/estimate`. `E` describes the failure of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Estimate {
+pub struct Estimate<E> {
     /// The pages.
-    pub pages: Vec<PageEstimate>,
-    /// The most that one call can be billed.
-    pub bound: CallBound,
+    pub pages: Vec<PageOutcome<PageEstimate, E>>,
+    /// The most that the calls of the pages can be billed.
+    pub bound: RequestBound,
     /// The tenant's limits.
     pub limits: TenantLimits,
     /// The model that would be called.
@@ -194,22 +250,25 @@ pub struct Estimate {
 pub struct PageEstimate {
     /// Its number, from 1.
     pub page: u32,
+    /// What its text would come from.
+    pub source: Source,
     /// Width in pixels as a viewer shows it.
     pub width: u32,
     /// Height in pixels as a viewer shows it.
     pub height: u32,
-    /// How it would be sent.
-    pub sent: Sent,
+    /// How it would be sent; none if no model would read it.
+    pub sent: Option<Sent>,
     /// Its image tokens: exact, unless the vendor straightens it.
     pub image_tokens: Tokens,
 }
 
-/// The most that one call can be billed, which budgets must have free for it.
+/// The most that a request can be billed: the sum of one call for each page.
 ///
+/// Each page is admitted by itself, so a budget must have as much free as the pages that are read at the same time need.
 /// `/extract` may make a second call if the model's fields cannot be parsed, and an attempt whose bill is unknown may
 /// be repeated once. Each is admitted by itself at a bound of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CallBound {
+pub struct RequestBound {
     /// Exact, unless the vendor straightens the image; then the most that it can cost.
     pub image_tokens: Tokens,
     /// A bound of prompt and template.
@@ -222,63 +281,152 @@ pub struct CallBound {
     pub cost: Cost,
 }
 
-impl Estimate {
-    pub(super) fn of(quote: &Quote, tenant: &Tenant, remaining: RemainingTokens) -> Self {
-        let page = PageEstimate {
-            page: 1,
-            width: quote.image.size.width,
-            height: quote.image.size.height,
-            sent: Sent::of(&quote.image),
-            image_tokens: quote.image.tokens,
-        };
+impl PageEstimate {
+    pub(super) fn of(facts: &PageFacts) -> Self {
+        let PageFacts { number, source, shown, .. } = *facts;
+        let image_tokens = if source.is_read() { facts.quote.image.tokens } else { Tokens::ZERO };
         Self {
-            pages: vec![page],
-            bound: CallBound {
-                image_tokens: quote.bound.image,
-                text_tokens: quote.bound.text,
-                output_tokens: quote.bound.output,
-                total_tokens: quote.bound.total(),
-                cost: Cost::of(quote.cost_bound(), quote.model.price.currency),
-            },
-            limits: TenantLimits::of(quote, tenant, remaining),
-            model: quote.model.name.clone(),
+            page: number,
+            source,
+            width: shown.width,
+            height: shown.height,
+            sent: source.is_read().then(|| Sent::of(facts)),
+            image_tokens,
         }
     }
 }
 
-impl OcrAnswer {
+impl RequestBound {
+    pub(super) fn of(usage: &Usage, model: &Model) -> Self {
+        Self {
+            image_tokens: usage.image,
+            text_tokens: usage.text,
+            output_tokens: usage.output,
+            total_tokens: usage.total(),
+            cost: Cost::of(model.price.of(usage), model.price.currency),
+        }
+    }
+}
+
+impl<E> PageOutcome<Page, E> {
+    pub(super) const fn number(&self) -> u32 {
+        match self {
+            Self::Done(page) => page.page,
+            Self::Failed(page) => page.page,
+        }
+    }
+}
+
+impl<P, E> PageOutcome<P, E> {
+    /// The page, if it succeeded.
+    pub const fn done(&self) -> Option<&P> {
+        match self {
+            Self::Done(page) => Some(page),
+            Self::Failed(_) => None,
+        }
+    }
+
+    /// The same outcome with another description of a failure.
+    pub fn map_error<F>(self, map: impl FnOnce(E) -> F) -> PageOutcome<P, F> {
+        match self {
+            Self::Done(page) => PageOutcome::Done(page),
+            Self::Failed(FailedPage { page, error, .. }) => PageOutcome::failed(page, map(error)),
+        }
+    }
+
+    pub(super) const fn failed(page: u32, error: E) -> Self {
+        Self::Failed(FailedPage { page, status: PageStatus::Failed, text: "", error })
+    }
+}
+
+impl Status {
+    pub(super) fn of<P, E>(pages: &[PageOutcome<P, E>]) -> Self {
+        let are_all_done = pages.iter().all(|page| page.done().is_some());
+        if are_all_done { Self::Succeeded } else { Self::Partial }
+    }
+}
+
+/// The texts of all pages, joined by form feeds.
+pub(super) fn text_of<E>(pages: &[PageOutcome<Page, E>]) -> String {
+    let texts = pages.iter().map(|page| page.done().map_or("", |page| &page.text));
+    texts.collect::<Vec<_>>().join("\u{c}")
+}
+
+impl<E> OcrAnswer<E> {
     /// The text of all pages as Markdown.
     pub fn markdown(&self) -> String {
-        let pages = self.pages.iter().map(|page| page.notation.markdown(&page.text));
+        let pages = self.pages.iter().filter_map(PageOutcome::done);
+        let pages = pages.map(|page| page.notation.markdown(&page.text));
         pages.collect::<Vec<_>>().join("\n\n")
+    }
+
+    /// The same answer with another description of failures.
+    pub fn map_errors<F>(self, mut map: impl FnMut(E) -> F) -> OcrAnswer<F> {
+        let Self { id, status, text, pages, warnings, facts } = self;
+        let pages = pages.into_iter().map(|page| page.map_error(&mut map)).collect();
+        OcrAnswer { id, status, text, pages, warnings, facts }
+    }
+}
+
+impl<E> Estimate<E> {
+    /// The same estimate with another description of failures.
+    pub fn map_errors<F>(self, mut map: impl FnMut(E) -> F) -> Estimate<F> {
+        let Self { pages, bound, limits, model } = self;
+        let pages = pages.into_iter().map(|page| page.map_error(&mut map)).collect();
+        Estimate { pages, bound, limits, model }
     }
 }
 
 impl Page {
-    pub(super) fn of(prepared: &Prepared, completion: &Completion, request: &OcrRequest) -> Self {
-        let image = &prepared.quote.image;
+    /// A page that a model read.
+    pub(super) fn of(facts: &PageFacts, completion: &Completion, request: &OcrRequest) -> Self {
+        let PageFacts { number, source, shown, .. } = *facts;
         let task = request.dashscope_task();
         let detail = request.options.detail;
-        let reading = PageText::of(completion, task.as_ref(), detail, image.size);
-        let warnings = warnings(prepared, completion, &reading);
+        let frame = Frame { sent: facts.quote.image.size, shown };
+        let reading = PageText::of(completion, task.as_ref(), detail, frame);
+        let warnings = warnings(facts, completion, &reading);
+        let receipt = &completion.receipt;
         Self {
-            page: 1,
-            status: Status::Succeeded,
+            page: number,
+            status: PageStatus::Succeeded,
+            source,
             text: reading.text,
-            width: image.size.width,
-            height: image.size.height,
-            sent: Sent::of(image),
+            width: shown.width,
+            height: shown.height,
+            sent: Some(Sent::of(facts)),
             image_tokens: ImageTokens {
-                estimated: image.tokens,
-                billed: completion
-                    .receipt
-                    .verified
-                    .then_some(completion.receipt.settlement.usage.image),
+                estimated: facts.quote.image.tokens,
+                billed: receipt.verified.then_some(receipt.settlement.usage.image),
             },
             lines: reading.lines,
-            finish_reason: finish_reason(&completion.finish_reason),
+            finish_reason: Some(finish_reason(&completion.finish_reason)),
             warnings,
             notation: reading.notation,
+        }
+    }
+
+    /// A page that is answered from its own text. Its size is the one at which it would have been drawn.
+    pub(super) fn of_layer(
+        facts: &PageFacts,
+        layer: &TextLayer,
+        points: [f32; 2],
+        detail: Detail,
+    ) -> Self {
+        let PageFacts { number, source, shown, .. } = *facts;
+        Self {
+            page: number,
+            status: PageStatus::Succeeded,
+            source,
+            text: layer.text(),
+            width: shown.width,
+            height: shown.height,
+            sent: None,
+            image_tokens: ImageTokens { estimated: Tokens::ZERO, billed: Some(Tokens::ZERO) },
+            lines: (detail == Detail::Lines).then(|| lines::of_layer(layer, points, shown)),
+            finish_reason: None,
+            warnings: Vec::new(),
+            notation: Notation::Text,
         }
     }
 }
@@ -293,44 +441,37 @@ fn finish_reason(reason: &FinishReason) -> String {
     }
 }
 
-fn warnings(prepared: &Prepared, completion: &Completion, reading: &PageText) -> Vec<OcrWarning> {
-    let image = &prepared.quote.image;
-    let turned = prepared.header.orientation != Orientation::default();
+fn warnings(facts: &PageFacts, completion: &Completion, reading: &PageText) -> Vec<OcrWarning> {
     let of_the_call = [
-        (image.saved() > Tokens::ZERO, OcrWarning::Downscaled),
-        (prepared.header.pages > 1, OcrWarning::FurtherPagesIgnored),
+        (facts.quote.image.saved() > Tokens::ZERO, OcrWarning::Downscaled),
         (!completion.receipt.verified, OcrWarning::UsageUnverified),
-        (turned && reading.lines.is_some(), OcrWarning::BoxesAssumeExif),
+        (facts.is_turned && reading.lines.is_some(), OcrWarning::BoxesAssumeExif),
     ];
     [&reading.warnings[..], &OcrWarning::those(of_the_call)].concat()
 }
 
 impl Sent {
-    fn of(image: &ImageQuote) -> Self {
+    fn of(facts: &PageFacts) -> Self {
+        let image = &facts.quote.image;
         Self {
             width: image.sent.width,
             height: image.sent.height,
             min_pixels: image.geometry.min_pixels,
             max_pixels: image.geometry.max_pixels,
             capped: image.capped,
+            reason: match (image.capped, facts.is_size_asked) {
+                (true, _) => SentReason::Cap,
+                (false, true) => SentReason::Asked,
+                (false, false) => SentReason::Default,
+            },
         }
     }
 }
 
 impl TenantLimits {
-    pub(super) fn of(quote: &Quote, tenant: &Tenant, remaining: RemainingTokens) -> Self {
-        let default = quote.model.figures.default_max_pixels;
+    pub(super) fn of(model: &Model, tenant: &Tenant, remaining: RemainingTokens) -> Self {
+        let default = model.figures.default_max_pixels;
         Self { max_pixels: tenant.max_pixels.unwrap_or(default), tokens_remaining: remaining }
-    }
-}
-
-impl DocumentFacts {
-    pub(super) fn of(prepared: &Prepared) -> Self {
-        Self {
-            media_type: prepared.header.format.media_type(),
-            bytes: prepared.length,
-            pages: prepared.header.pages,
-        }
     }
 }
 

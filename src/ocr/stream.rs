@@ -1,8 +1,9 @@
-//! Streams the model's text to a listener while the model writes it.
+//! Streams a page's text to a listener while the model writes it.
 
 use std::time::Instant;
 
-use super::prepare::PageCall;
+use super::result::PageEvent;
+use super::sheet::PageCall;
 use crate::admission::Permit;
 use crate::dashscope::completion::Completion;
 use crate::dashscope::error::CallError;
@@ -10,13 +11,13 @@ use crate::dashscope::stream::Piece;
 use crate::dashscope::{Client, Streamed};
 use crate::metering::read_on::Listener;
 
-/// Makes the call and sends the model's text to `listener` piece by piece.
+/// Makes the call that reads page `number`, and sends the model's text to `listener` piece by piece.
 pub(super) async fn call(
     client: &Client,
     permit: Permit,
-    page: PageCall,
+    (number, page): (u32, PageCall),
     deadline: Instant,
-    mut listener: Listener<String>,
+    mut listener: Listener<PageEvent>,
 ) -> Result<Completion, CallError> {
     let mut stream = match client.stream(permit, &page.call, deadline).await? {
         Streamed::Whole(completion) => return Ok(*completion),
@@ -28,7 +29,7 @@ pub(super) async fn call(
     let told = |piece: Piece| {
         let piece = piece.text();
         text.push_str(&piece);
-        Some(piece).filter(|piece| !piece.is_empty())
+        (!piece.is_empty()).then_some(PageEvent::Text { page: number, text: piece })
     };
     listener.read_on(&mut stream, told).await;
     match stream.end().await {

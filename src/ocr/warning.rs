@@ -14,8 +14,6 @@ pub enum OcrWarning {
     UnbalancedMarkup,
     /// The image was read smaller than it is because of the tenant's cap.
     Downscaled,
-    /// The file has further pages that were not read.
-    FurtherPagesIgnored,
     /// The upstream did not state its bill; the bound counts as unverified.
     UsageUnverified,
     /// The image's EXIF block turns it. It is not documented that the vendor turns it too, so boxes may be in the frame

@@ -34,6 +34,8 @@ use crate::units::Pixels;
 
 const MAX_PIXELS: HeaderName = HeaderName::from_static("ocr-max-pixels");
 
+const PAGES_FAILED: HeaderName = HeaderName::from_static("ocr-pages-failed");
+
 /// A comment between two events, which clients ignore (HTML standard, "Server-sent events"). It keeps proxies from
 /// closing a silent stream.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -58,12 +60,21 @@ async fn read_request(
 }
 
 /// Reports the spend in headers and in the log line. An answer in plain text has no other field for it.
-fn tell_spend(response: &mut Response, facts: &Facts, pages: &[Page]) {
-    let max_pixels = pages.iter().map(|page| page.sent.max_pixels).max();
-    tell_tokens(response, &facts.usage, max_pixels.unwrap_or_default());
+fn tell_spend(response: &mut Response, facts: &Facts, pages: &[&Page]) {
+    let max_pixels = pages.iter().filter_map(|page| Some(page.sent.as_ref()?.max_pixels)).max();
+    tell_tokens(response, &facts.usage, max_pixels.unwrap_or(facts.limits.max_pixels));
     let served = response.extensions_mut().get_or_insert_default::<Served>();
     served.image = pages.first().map(|page| Size::new(page.width, page.height));
+    served.pages = pages.len();
     served.upload_bytes = Some(facts.document.bytes);
+}
+
+/// Reports the number of pages that failed. An answer in plain text has no other field for it.
+fn tell_failed(response: &mut Response, pages: usize) {
+    if pages > 0 {
+        response.headers_mut().insert(PAGES_FAILED, HeaderValue::from(pages));
+    }
+    response.extensions_mut().get_or_insert_default::<Served>().pages_failed = pages;
 }
 
 /// Reports the tokens that were spent, in headers.

@@ -1,4 +1,4 @@
-//! `POST /ocr`: the text of an image.
+//! `POST /ocr`: the text of an image or a document.
 
 use std::sync::Arc;
 
@@ -7,15 +7,17 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{ocr_stream, read_request, tell_spend};
+use super::{ocr_stream, read_request, tell_failed, tell_spend};
 use crate::api::accept;
 use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
 use crate::api::options::{self, AnswerFormat, Purpose};
+use crate::api::page_problem::PageProblem;
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
+use crate::ocr::result::PageOutcome;
 
-/// Reads the text of the uploaded image.
+/// Reads the text of the uploaded image or document.
 pub(in crate::api) async fn ocr(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
@@ -23,18 +25,23 @@ pub(in crate::api) async fn ocr(
     let entered = enter_to_call(&gateway, &request).await?;
     let (headers, id) = (request.headers().clone(), RequestId::of(&request));
     let (mut request, format) = read_request(&gateway, &entered, request, Purpose::Text).await?;
+    // Only the request holds the upload from here on.
+    drop(entered);
     let format = accept::negotiate(format, &headers)?;
     options::agree_on(format, &mut request.options)?;
     if format == AnswerFormat::Events {
         return ocr_stream::answer(&gateway, request, id).await;
     }
     let answer = gateway.ocr.recognize(request).await?;
+    let answer = answer.map_errors(|error| PageProblem::of(error, &id));
     let mut response = match format {
         AnswerFormat::Json | AnswerFormat::Events => Json(&answer).into_response(),
         AnswerFormat::Text => text_of("text/plain; charset=utf-8", answer.text),
         AnswerFormat::Markdown => text_of("text/markdown; charset=utf-8", answer.markdown()),
     };
-    tell_spend(&mut response, &answer.facts, &answer.pages);
+    let pages: Vec<_> = answer.pages.iter().filter_map(PageOutcome::done).collect();
+    tell_spend(&mut response, &answer.facts, &pages);
+    tell_failed(&mut response, answer.pages.len() - pages.len());
     Ok(response)
 }
 

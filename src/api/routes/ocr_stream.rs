@@ -1,6 +1,8 @@
-//! `POST /ocr` with `Accept: text/event-stream`: the text while the model writes it, then the usual answer.
+//! `POST /ocr` with `Accept: text/event-stream`: the text while the model writes it, each page when it is done, then the
+//! usual answer.
 //!
-//! An event `text` has new text. The last event is `answer`, with the whole answer as JSON, or `error`, with the
+//! An event `text` has new text of a page, and an event `page` a page as in the answer. Pages are read side by side, so
+//! their texts come mixed. The last event is `answer`, with the whole answer as JSON, or `error`, with the
 //! problem document. The head is sent with the first event, or with the first comment that prevents a timeout of
 //! proxies. A request that is refused earlier gets an error status.
 
@@ -22,27 +24,28 @@ use tracing::Instrument;
 use super::KEEP_ALIVE;
 use crate::admission::tab::Tab;
 use crate::api::middleware::RequestId;
+use crate::api::page_problem::PageProblem;
 use crate::api::problem::Problem;
 use crate::api::spent;
 use crate::gateway::Gateway;
 use crate::metering::read_on::WAITING_MESSAGES;
 use crate::ocr::error::OcrError;
 use crate::ocr::request::OcrRequest;
-use crate::ocr::result::OcrAnswer;
+use crate::ocr::result::{OcrAnswer, PageEvent};
 
-/// Streams the text of an image.
+/// Streams the text of an image or a document.
 pub(super) async fn answer(
     gateway: &Gateway,
     request: OcrRequest,
     id: RequestId,
 ) -> Result<Response, Problem> {
-    let (sender, texts) = mpsc::channel(WAITING_MESSAGES);
+    let (sender, events) = mpsc::channel(WAITING_MESSAGES);
     let ocr = Arc::clone(&gateway.ocr);
     let (tab, silence) = (request.context.tab.clone(), gateway.bounds.stream_silence);
     let answering = async move { ocr.recognize_streamed(request, sender).await };
     let answering = Box::pin(answering.in_current_span());
     let mut reading =
-        OcrStream { texts, answering: Some(answering), answer: None, id, tab, silence };
+        OcrStream { events, answering: Some(answering), answer: None, id, tab, silence };
     let first = match reading.next_or_nothing().await {
         Some(OcrEvent::Answer(answer)) => Some(OcrEvent::Answer(Box::new(Ok((*answer)?)))),
         told => told,
@@ -59,14 +62,16 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<OcrAnswer, OcrError>> + Send>>;
+type Answered = Result<OcrAnswer<OcrError>, OcrError>;
+
+type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
 /// An answer that is streamed.
 struct OcrStream {
-    texts: mpsc::Receiver<String>,
+    events: mpsc::Receiver<PageEvent>,
     /// None once there is an answer.
     answering: Option<Answering>,
-    answer: Option<Box<Result<OcrAnswer, OcrError>>>,
+    answer: Option<Box<Answered>>,
     id: RequestId,
     tab: Tab,
     /// The longest silence. A page may wait in a queue, and a task whose result is not text streams nothing for
@@ -76,24 +81,24 @@ struct OcrStream {
 
 /// One event of the stream.
 enum OcrEvent {
-    Text(String),
+    Page(PageEvent),
     Nothing,
-    Answer(Box<Result<OcrAnswer, OcrError>>),
+    Answer(Box<Answered>),
 }
 
 impl OcrStream {
-    /// The next event: all text comes before the answer.
+    /// The next event: all texts and pages come before the answer.
     async fn next(&mut self) -> Option<OcrEvent> {
         if let Some(answering) = &mut self.answering {
             tokio::select! {
-                Some(text) = self.texts.recv() => return Some(OcrEvent::Text(text)),
+                Some(event) = self.events.recv() => return Some(OcrEvent::Page(event)),
                 answer = answering => self.answer = Some(Box::new(answer)),
             }
             self.answering = None;
         }
-        // The sender was dropped with the use case, so this is the rest of the text.
-        match self.texts.recv().await {
-            Some(text) => Some(OcrEvent::Text(text)),
+        // The sender was dropped with the use case, so this is the rest.
+        match self.events.recv().await {
+            Some(event) => Some(OcrEvent::Page(event)),
             None => self.answer.take().map(OcrEvent::Answer),
         }
     }
@@ -111,12 +116,19 @@ impl OcrStream {
     fn event(&self, told: OcrEvent) -> Bytes {
         match told {
             OcrEvent::Nothing => KEEP_ALIVE,
-            OcrEvent::Text(text) => event("text", &json!({ "page": 1, "text": text })),
+            OcrEvent::Page(PageEvent::Text { page, text }) => {
+                event("text", &json!({ "page": page, "text": text }))
+            }
+            OcrEvent::Page(PageEvent::Done(page)) => {
+                event("page", &page.map_error(|error| PageProblem::of(error, &self.id)))
+            }
             OcrEvent::Answer(answer) => match *answer {
-                Ok(answer) => event("answer", &answer),
+                Ok(answer) => {
+                    event("answer", &answer.map_errors(|error| PageProblem::of(error, &self.id)))
+                }
                 Err(error) => {
                     let problem = Problem::from(error).charged(&self.tab);
-                    event("error", &problem.document(self.id.as_str(), "/ocr"))
+                    event("error", &problem.document(self.id.as_str(), Some("/ocr")))
                 }
             },
         }

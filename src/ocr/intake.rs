@@ -1,0 +1,300 @@
+//! Takes a request in: finds the model, sees what the file is, and lists its pages.
+//!
+//! A picture that DashScope takes as it is goes the direct way: it is sent byte for byte, and no worker sees it. All
+//! else is a document, whose pages are drawn by workers: a PDF, a TIFF of several pages, and a picture that is made
+//! smaller.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use super::error::OcrError;
+use super::facts::DocumentFacts;
+use super::request::{Downscale, OcrRequest, Rotate};
+use crate::admission;
+use crate::capacity::account::HeldBytes;
+use crate::catalog::{Catalog, Model};
+use crate::document::page::Kind;
+use crate::document::workers::{Document, Workers};
+use crate::image::as_stored::Patch;
+use crate::image::format::{Format, Orientation};
+use crate::image::header::ImageHeader;
+use crate::image::probe::{self, ProbeError};
+use crate::metering::access;
+use crate::metering::error::{ImageError, MeteringError};
+use crate::quote::limits::{self, LimitViolation};
+use crate::quote::{self, Quote};
+use crate::units::Pixels;
+
+/// Longest file that is read on the reactor, in bytes. A JPEG is read to its end, so a longer one takes too long.
+const INLINE_BYTES: usize = 1024 * 1024;
+
+/// The media type of a PDF (RFC 8118).
+const PDF_TYPE: &str = "application/pdf";
+
+/// Takes requests in.
+#[derive(Debug)]
+pub struct Intake {
+    catalog: Arc<Catalog>,
+    workers: Arc<Workers>,
+    limits: PageLimits,
+}
+
+/// Limits of the pages of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimits {
+    /// Pages that one request may read.
+    pub pages: u32,
+    /// Pages that are worked on at once.
+    pub at_once: usize,
+    /// Pixels at which a page may be drawn.
+    pub pixels: Pixels,
+}
+
+/// A request that was taken in.
+pub(super) struct Job {
+    /// The model that reads the pages.
+    pub(super) model: Arc<Model>,
+    /// What the answer says of the file.
+    pub(super) document: DocumentFacts,
+    /// The pages to read.
+    pub(super) pages: Pages,
+}
+
+/// The pages of a request.
+pub(super) enum Pages {
+    /// The only page, sent as it came.
+    Picture(Box<Picture>),
+    /// Pages of a document, by their numbers from 1.
+    Of(Arc<Document>, Vec<u32>),
+}
+
+/// Where one page is.
+pub(super) enum Origin {
+    /// It is a picture that is sent as it came.
+    Picture(Box<Picture>),
+    /// In a document.
+    In(Arc<Document>),
+}
+
+/// A picture that is sent as it came.
+pub(super) struct Picture {
+    /// The file.
+    file: Bytes,
+    /// Keeps the bytes of the file counted.
+    memory: Option<Arc<HeldBytes>>,
+    /// The header of the file.
+    pub(super) header: ImageHeader,
+    /// Its quote.
+    pub(super) quote: Quote,
+    /// The bytes to overwrite before the file is sent.
+    patch: Option<Patch>,
+}
+
+/// What a file is.
+enum Seen {
+    Pdf,
+    Picture(ImageHeader),
+}
+
+impl Intake {
+    /// An intake over these parts.
+    pub const fn new(catalog: Arc<Catalog>, workers: Arc<Workers>, limits: PageLimits) -> Self {
+        Self { catalog, workers, limits }
+    }
+
+    /// The limits of the pages of one request.
+    pub(super) const fn limits(&self) -> PageLimits {
+        self.limits
+    }
+
+    /// Takes the request in. Only the job holds the file afterwards, and the memory that counts for it.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`] for each reason to refuse the request before one of its pages is read.
+    pub(super) async fn open(
+        &self,
+        request: &mut OcrRequest,
+        deadline: Instant,
+    ) -> Result<Job, OcrError> {
+        let tenant = &request.context.tenant;
+        let model = access::model_for(&self.catalog, tenant, request.options.model.as_deref())?;
+        if request.dashscope_task().is_some() && !model.figures.builtin_tasks {
+            return Err(OcrError::NoTasks { model: model.name.clone() });
+        }
+        let file = std::mem::take(&mut request.image);
+        let upload = Upload { file, memory: request.context.held.memory.take() };
+        let seen = upload.look().await?;
+        let arrival = Arrival { intake: self, model, request, upload, deadline };
+        match seen {
+            Seen::Pdf => arrival.document(Kind::Pdf, PDF_TYPE).await,
+            Seen::Picture(header) if header.pages > 1 => {
+                arrival.document(Kind::Tiff, header.format.media_type()).await
+            }
+            Seen::Picture(header) => arrival.picture(header).await,
+        }
+    }
+
+    fn selected(&self, request: &OcrRequest, total: u32) -> Result<Vec<u32>, OcrError> {
+        let range = request.options.pages.clone().unwrap_or_default();
+        Ok(range.resolve(total, self.limits.pages)?)
+    }
+}
+
+/// A request whose file was seen.
+struct Arrival<'a> {
+    intake: &'a Intake,
+    model: Arc<Model>,
+    request: &'a OcrRequest,
+    upload: Upload,
+    deadline: Instant,
+}
+
+impl Arrival<'_> {
+    /// Lists the pages of a document.
+    async fn document(self, kind: Kind, media_type: &'static str) -> Result<Job, OcrError> {
+        let Self { intake, model, request, upload, deadline } = self;
+        let bytes = upload.file.len();
+        let document = intake.workers.open(kind, upload.file, upload.memory);
+        let total = match kind {
+            Kind::Picture => 1,
+            Kind::Pdf | Kind::Tiff => document.page_count(latest(deadline)).await?,
+        };
+        let pages = intake.selected(request, total)?;
+        let facts = DocumentFacts { media_type, bytes, pages: total };
+        Ok(Job { model, document: facts, pages: Pages::Of(document, pages) })
+    }
+
+    /// The direct way for a picture that is sent as it is, else a document of one page.
+    async fn picture(self, mut header: ImageHeader) -> Result<Job, OcrError> {
+        let Self { intake, ref model, request, .. } = self;
+        let violation = limits::check(&header, self.upload.file.len()).err();
+        if let Some(violation) = violation.filter(|found| !may_shrink(found, &header, request)) {
+            return Err(ImageError::from(violation).into());
+        }
+        let mut patch = None;
+        if request.options.rotate == Rotate::Off {
+            patch = Patch::of(&self.upload.file, &header)?;
+            header.orientation = Orientation::Upright;
+        }
+        let cap = access::cap(&request.context.tenant);
+        let quote =
+            quote::quote(model, header.upright(), request.prompt_bytes(), request.wish(), cap)
+                .map_err(ImageError::from)?;
+        let is_over = quote.image.size.pixels() > quote.image.geometry.max_pixels;
+        let shrinks = request.options.downscale == Downscale::Always && is_over;
+        let media_type = header.format.media_type();
+        if violation.is_some() || shrinks && is_decoded(header.format) {
+            let kind = if header.format == Format::Tiff { Kind::Tiff } else { Kind::Picture };
+            let upload = self.upload.patched(patch).await?;
+            return Self { upload, ..self }.document(kind, media_type).await;
+        }
+        intake.selected(request, 1)?;
+        let Self { model, upload: Upload { file, memory }, .. } = self;
+        let document = DocumentFacts { media_type, bytes: file.len(), pages: 1 };
+        let picture = Picture { file, memory, header, quote, patch };
+        Ok(Job { model, document, pages: Pages::Picture(Box::new(picture)) })
+    }
+}
+
+impl Pages {
+    /// The number of pages.
+    pub(super) const fn count(&self) -> usize {
+        match self {
+            Self::Picture(_) => 1,
+            Self::Of(_, numbers) => numbers.len(),
+        }
+    }
+
+    /// The pages by their numbers. The last one of a document owns it, so that its file is dropped once that page is
+    /// drawn.
+    pub(super) fn each(self) -> Vec<(u32, Origin)> {
+        match self {
+            Self::Picture(picture) => vec![(1, Origin::Picture(picture))],
+            Self::Of(document, numbers) => {
+                let documents = std::iter::repeat_n(document, numbers.len()).map(Origin::In);
+                numbers.into_iter().zip(documents).collect()
+            }
+        }
+    }
+}
+
+impl Picture {
+    /// The file as it is sent, with the memory that counts for it.
+    pub(super) async fn file(self) -> Result<(Bytes, Option<Arc<HeldBytes>>), OcrError> {
+        let Self { file, memory, patch, .. } = self;
+        let Upload { file, memory } = Upload { file, memory }.patched(patch).await?;
+        Ok((file, memory))
+    }
+}
+
+/// The latest time at which a page can be ready, if a call is to be made for it.
+pub(super) fn latest(deadline: Instant) -> Instant {
+    deadline.checked_sub(admission::LEAST_TIME_FOR_AN_ATTEMPT).unwrap_or(deadline)
+}
+
+/// Whether a picture with this violation is made smaller instead of refused.
+fn may_shrink(violation: &LimitViolation, header: &ImageHeader, request: &OcrRequest) -> bool {
+    let is_wanted = request.options.downscale != Downscale::Never;
+    is_wanted && violation.is_of_size() && is_decoded(header.format)
+}
+
+/// Whether pictures of the format are decoded here. There is no decoder of HEIC in Rust.
+const fn is_decoded(format: Format) -> bool {
+    !matches!(format, Format::Heic)
+}
+
+/// An uploaded file.
+struct Upload {
+    file: Bytes,
+    /// Keeps the bytes of the file counted.
+    memory: Option<Arc<HeldBytes>>,
+}
+
+impl Upload {
+    /// Sees what the file is.
+    async fn look(&self) -> Result<Seen, OcrError> {
+        match header_of(&self.file, self.memory.as_ref()).await? {
+            Ok(header) => Ok(Seen::Picture(header)),
+            Err(ProbeError::Unsupported { seen: probe::PDF }) => Ok(Seen::Pdf),
+            Err(error) => Err(ImageError::from(error).into()),
+        }
+    }
+
+    /// Overwrites some bytes of the file, in place unless the file is shared.
+    async fn patched(self, patch: Option<Patch>) -> Result<Self, OcrError> {
+        let Some(patch) = patch else { return Ok(self) };
+        // A checksum over several megabytes takes milliseconds.
+        let patching = tokio::task::spawn_blocking(move || {
+            let Self { file, memory } = self;
+            let mut file = file.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+            patch.apply(&mut file);
+            Self { file: file.freeze(), memory }
+        });
+        Ok(patching.await.map_err(|_panicked| MeteringError::Interrupted)?)
+    }
+}
+
+/// The header of a picture. A large file is read on the blocking pool.
+///
+/// # Errors
+///
+/// [`MeteringError::Interrupted`] if the reader panicked.
+pub(super) async fn header_of(
+    file: &Bytes,
+    memory: Option<&Arc<HeldBytes>>,
+) -> Result<Result<ImageHeader, ProbeError>, MeteringError> {
+    if file.len() <= INLINE_BYTES {
+        return Ok(probe::probe(file));
+    }
+    let (file, memory) = (file.clone(), memory.cloned());
+    let looking = tokio::task::spawn_blocking(move || {
+        let header = probe::probe(&file);
+        // The memory counts until the file is dropped.
+        drop((file, memory));
+        header
+    });
+    looking.await.map_err(|_panicked| MeteringError::Interrupted)
+}

@@ -1,0 +1,320 @@
+//! Makes a page ready to be sent: plans it, quotes it, and has it drawn.
+//!
+//! A page is quoted before it is drawn, at the size at which it will be drawn. What comes back is probed like an
+//! upload: a picture of another size than was quoted is not sent.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::error::OcrError;
+use super::facts::{PageFacts, Source};
+use super::intake::{self, Intake, Origin, Picture};
+use super::request::{Downscale, OcrRequest, Rotate};
+use crate::capacity::account::HeldBytes;
+use crate::catalog::Model;
+use crate::dashscope::{Call, Image};
+use crate::document::error::{DocumentError, Resource};
+use crate::document::page::{Draw, Drawn, PagePlan, PageSize, StoredPicture, TextLayer};
+use crate::document::workers::{Document, Sheet};
+use crate::image::Size;
+use crate::image::format::{Format, Orientation};
+use crate::image::header::ImageHeader;
+use crate::metering::access;
+use crate::metering::error::{ImageError, MeteringError};
+use crate::quote::drawn::{Paper, quote_page, quote_shrunk};
+use crate::quote::limits;
+use crate::quote::{self, Quote, QuoteError};
+use crate::units::Pixels;
+
+/// The format by whose limits a size is checked before a page is drawn: PNG and JPEG have the same.
+const DRAWN_AS: Format = Format::Png;
+
+/// How often a page is drawn whose file is too long to be sent, each time with half the pixels.
+const ATTEMPTS_TO_DRAW: u32 = 4;
+
+/// A page that can be sent.
+pub(super) struct ReadyPage {
+    pub(super) facts: PageFacts,
+    media_type: &'static str,
+    file: Bytes,
+    memory: Option<Arc<HeldBytes>>,
+}
+
+/// The call that reads one page, with the memory that counts for its file.
+#[derive(Clone)]
+pub(super) struct PageCall {
+    pub(super) call: Call,
+    _memory: Option<Arc<HeldBytes>>,
+}
+
+/// A page whose worker waits for what is to be done with it.
+pub(super) struct PlannedPage {
+    pub(super) facts: PageFacts,
+    /// The text that it is answered from, in place of a call.
+    pub(super) text: Option<PageLayer>,
+    sheet: Sheet,
+    draw: Draw,
+}
+
+/// The text of a page.
+pub(super) struct PageLayer {
+    pub(super) layer: TextLayer,
+    /// Width and height of the page, in points.
+    pub(super) points: [f32; 2],
+}
+
+/// How a page may be drawn, after it was drawn in vain.
+#[derive(Debug, Clone, Copy)]
+struct Means {
+    /// Whether a picture that the page consists of may be taken as it is stored.
+    as_stored: bool,
+    /// The most pixels.
+    most: Pixels,
+}
+
+/// Makes the pages of one request ready.
+#[derive(Clone, Copy)]
+pub(super) struct Preparation<'a> {
+    pub(super) intake: &'a Intake,
+    pub(super) request: &'a OcrRequest,
+    /// The model that reads them.
+    pub(super) model: &'a Arc<Model>,
+    /// When the caller stops waiting.
+    pub(super) deadline: Instant,
+}
+
+impl Preparation<'_> {
+    /// Plans and quotes a page of a document, without drawing it.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`] if the page cannot be read or sent.
+    pub(super) async fn plan(
+        &self,
+        document: &Arc<Document>,
+        number: u32,
+    ) -> Result<PlannedPage, OcrError> {
+        self.plan_by(document, number, self.any_means()).await
+    }
+
+    /// Draws a planned page.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`] if the page cannot be drawn or sent.
+    pub(super) async fn draw(
+        &self,
+        document: Arc<Document>,
+        mut planned: PlannedPage,
+    ) -> Result<ReadyPage, OcrError> {
+        let mut means = self.any_means();
+        for _ in 1..ATTEMPTS_TO_DRAW {
+            let PlannedPage { facts, sheet, draw, .. } = planned;
+            match sheet.draw(draw).await {
+                Ok((drawn, memory)) => {
+                    let memory = Some(Arc::new(memory));
+                    if let Some(media_type) = checked(&drawn, memory.as_ref(), &facts).await? {
+                        return Ok(ReadyPage { facts, media_type, file: drawn.bytes, memory });
+                    }
+                    if draw != Draw::AsStored {
+                        return Err(MeteringError::Interrupted.into());
+                    }
+                }
+                Err(error) if is_too_long(&error) && !self.is_kept_whole(&facts) => {
+                    means.most = Pixels::new(facts.quote.image.size.pixels().get() / 2);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            means.as_stored = false;
+            planned = self.plan_by(&document, facts.number, means).await?;
+        }
+        Err(MeteringError::Interrupted.into())
+    }
+
+    /// Makes a page ready that a model is to read.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`] if the page cannot be read or sent.
+    pub(super) async fn ready(&self, number: u32, origin: Origin) -> Result<ReadyPage, OcrError> {
+        match origin {
+            Origin::Picture(picture) => self.ready_picture(*picture).await,
+            Origin::In(document) => {
+                let planned = self.plan(&document, number).await?;
+                self.draw(document, planned).await
+            }
+        }
+    }
+
+    /// Makes a picture ready that is sent as it came.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`] if its orientation could not be overwritten.
+    pub(super) async fn ready_picture(&self, picture: Picture) -> Result<ReadyPage, OcrError> {
+        let (facts, media_type) = (self.facts_of(&picture), picture.header.format.media_type());
+        let (file, memory) = picture.file().await?;
+        Ok(ReadyPage { facts, media_type, file, memory })
+    }
+
+    /// What is known of a picture that is sent as it came.
+    pub(super) fn facts_of(&self, picture: &Picture) -> PageFacts {
+        PageFacts {
+            number: 1,
+            source: Source::Image,
+            shown: picture.quote.image.size,
+            is_turned: picture.header.orientation != Orientation::default(),
+            is_size_asked: self.is_size_asked(None),
+            quote: picture.quote.clone(),
+        }
+    }
+
+    /// Whether a page must not have fewer pixels than it has in the document.
+    fn is_kept_whole(&self, facts: &PageFacts) -> bool {
+        self.request.options.downscale == Downscale::Never && facts.source == Source::Image
+    }
+
+    const fn any_means(&self) -> Means {
+        Means { as_stored: true, most: self.intake.limits().pixels }
+    }
+
+    async fn plan_by(
+        &self,
+        document: &Arc<Document>,
+        number: u32,
+        means: Means,
+    ) -> Result<PlannedPage, OcrError> {
+        let mut sheet = document.sheet(number, intake::latest(self.deadline)).await?;
+        let plan = sheet.plan(self.request.prefers_page_text()).await?;
+        let (mut facts, draw) = self.facts(number, &plan, means).map_err(ImageError::from)?;
+        let text = match plan.size {
+            PageSize::Points { width, height } => {
+                plan.text.map(|layer| PageLayer { layer, points: [width, height] })
+            }
+            PageSize::Pixels(_) => None,
+        };
+        if text.is_some() {
+            facts.source = Source::TextLayer;
+        } else if draw != Draw::AsStored {
+            let header = ImageHeader::new(DRAWN_AS, facts.quote.image.size, Orientation::Upright);
+            limits::check(&header, 0).map_err(ImageError::from)?;
+        }
+        Ok(PlannedPage { facts, text, sheet, draw })
+    }
+
+    /// Decides how the page is drawn, and quotes it.
+    fn facts(
+        &self,
+        number: u32,
+        plan: &PagePlan,
+        means: Means,
+    ) -> Result<(PageFacts, Draw), QuoteError> {
+        let (request, model) = (self.request, self.model);
+        let (prompt, wish) = (request.prompt_bytes(), request.wish());
+        let cap = access::cap(&request.context.tenant);
+        let (source, shown, quote, draw) = match plan.size {
+            PageSize::Points { width, height } => {
+                let paper = Paper { width, height, dpi: request.options.dpi };
+                if let Some((size, quote)) = self.stored(plan, paper, means) {
+                    (Source::Image, size, quote, Draw::AsStored)
+                } else {
+                    let quote = quote_page(model, paper, prompt, wish, cap, means.most)?;
+                    let size = quote.image.size;
+                    (Source::Rendered, size, quote, Draw::At(size))
+                }
+            }
+            PageSize::Pixels(size) => {
+                let is_whole = request.options.downscale == Downscale::Never;
+                let quote = if is_whole && means.as_stored {
+                    quote::quote(model, size, prompt, wish, cap)?
+                } else {
+                    quote_shrunk(model, size, prompt, wish, cap, means.most)?
+                };
+                let draw = Draw::At(quote.image.size);
+                (Source::Image, size, quote, draw)
+            }
+        };
+        let is_size_asked = self.is_size_asked(request.options.dpi);
+        let facts = PageFacts { number, source, shown, is_turned: false, is_size_asked, quote };
+        Ok((facts, draw))
+    }
+
+    /// The picture that a page of a PDF consists of, if it is sent as it is stored.
+    fn stored(&self, plan: &PagePlan, paper: Paper, means: Means) -> Option<(Size, Quote)> {
+        let StoredPicture { format, size, bytes } = plan.stored.filter(|_| means.as_stored)?;
+        let header = ImageHeader::new(format, size, Orientation::Upright);
+        limits::check(&header, bytes).ok()?;
+        // A page is not drawn at a finer resolution than that of its picture, which has no more detail.
+        let is_finer = |dpi| {
+            size.pixels() > Paper { dpi: Some(dpi), ..paper }.size_within(means.most).pixels()
+        };
+        if paper.dpi.is_some_and(is_finer) {
+            return None;
+        }
+        let request = self.request;
+        let cap = access::cap(&request.context.tenant);
+        // A tenant that rejects pictures over its cap gets the page drawn to fit.
+        let quote =
+            quote::quote(self.model, size, request.prompt_bytes(), request.wish(), cap).ok()?;
+        let is_over = size.pixels() > quote.image.geometry.max_pixels;
+        let shrinks = request.options.downscale == Downscale::Always && is_over;
+        (!shrinks).then_some((size, quote))
+    }
+
+    const fn is_size_asked(&self, dpi: Option<u32>) -> bool {
+        let wish = self.request.options.wish;
+        wish.max_pixels.is_some() || wish.min_pixels.is_some() || dpi.is_some()
+    }
+}
+
+impl ReadyPage {
+    /// The call that reads the page, which then alone holds the file. A stream drops it when it begins.
+    pub(super) fn into_call(self, request: &OcrRequest) -> (PageFacts, PageCall) {
+        let call = self.call(request);
+        (self.facts, call)
+    }
+
+    /// A call that reads the page.
+    pub(super) fn call(&self, request: &OcrRequest) -> PageCall {
+        let geometry = &self.facts.quote.image.geometry;
+        let call = Call {
+            image: Image {
+                media_type: self.media_type,
+                bytes: self.file.clone(),
+                min_pixels: geometry.min_pixels,
+                max_pixels: geometry.max_pixels,
+                rotate: request.options.rotate == Rotate::Auto,
+            },
+            prompt: request.prompt().map(str::to_owned),
+            task: request.dashscope_task(),
+        };
+        PageCall { call, _memory: self.memory.clone() }
+    }
+}
+
+/// Whether a page takes too many bytes as a file. With fewer pixels it takes less.
+const fn is_too_long(error: &DocumentError) -> bool {
+    matches!(error, DocumentError::TooComplex { resource: Resource::EncodedBytes, .. })
+}
+
+/// Probes a drawn page as an upload is probed. Returns its media type if it is the picture that was quoted.
+async fn checked(
+    drawn: &Drawn,
+    memory: Option<&Arc<HeldBytes>>,
+    facts: &PageFacts,
+) -> Result<Option<&'static str>, OcrError> {
+    let quoted = facts.quote.image.size;
+    match intake::header_of(&drawn.bytes, memory).await? {
+        Ok(header) if header.stored == quoted && header.orientation == Orientation::Upright => {
+            limits::check(&header, drawn.bytes.len()).map_err(ImageError::from)?;
+            Ok(Some(header.format.media_type()))
+        }
+        other => {
+            let seen = other.map(|header| header.stored);
+            tracing::warn!(page = facts.number, %quoted, ?seen, "a page was not drawn as quoted");
+            Ok(None)
+        }
+    }
+}
