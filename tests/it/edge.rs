@@ -36,13 +36,13 @@ impl Edge {
 
     /// An image of this size as the body of a request.
     fn raw(&self, bytes: usize) -> RequestBuilder {
-        self.post("/ocr").body(jpeg_of(bytes))
+        self.post("/ocr?downscale=never").body(jpeg_of(bytes))
     }
 
     /// An image of this size as a file of a form.
     fn form(&self, bytes: usize) -> RequestBuilder {
         let picture = Part::bytes(jpeg_of(bytes)).file_name("page.jpg");
-        self.post("/ocr").multipart(Form::new().part("file", picture))
+        self.post("/ocr?downscale=never").multipart(Form::new().part("file", picture))
     }
 }
 
