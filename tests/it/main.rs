@@ -55,6 +55,7 @@ mod revocation;
 mod rollback;
 mod rolling;
 mod schema;
+mod shapes;
 mod shares;
 mod signals;
 mod starting;
