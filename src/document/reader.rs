@@ -4,6 +4,8 @@ use bytes::Bytes;
 
 use super::error::{DocumentError, Resource};
 use super::page::{Draw, Drawn, Kind, PagePlan, PageSize, StoredPicture};
+use super::pdf::fonts::Fonts;
+use super::pdf::{Limits, PdfFile};
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
@@ -14,6 +16,7 @@ use crate::pixels::error::PixelsError;
 use crate::pixels::raster::Raster;
 use crate::pixels::tiff::TiffFile;
 use crate::quote::limits::LARGEST_FILE;
+use crate::units::Pixels;
 
 /// The qualities of JPEG that are tried until a picture is small enough to be sent. At the last one, small text begins to
 /// suffer.
@@ -23,18 +26,21 @@ const QUALITIES: [u8; 3] = [90, 75, 50];
 #[derive(Debug)]
 pub(super) struct ReaderSettings {
     /// Pixels that a page, or a picture on it, may have.
-    pub(super) page_pixels: u64,
+    pub(super) page_pixels: Pixels,
+    /// Fonts for text whose font is not in the PDF.
+    pub(super) fonts: Fonts,
 }
 
 /// An open document.
 #[derive(Debug)]
 pub(super) struct Reader {
     source: Source,
-    page_pixels: u64,
+    page_pixels: Pixels,
 }
 
 #[derive(Debug)]
 enum Source {
+    Pdf(PdfFile),
     Tiff { file: Bytes, tiff: TiffFile },
     Picture { file: Bytes, header: ImageHeader },
 }
@@ -58,7 +64,10 @@ impl Reader {
                     .map_err(|error| DocumentError::undecodable(kind, error.to_string()))?;
                 Source::Picture { file, header }
             }
-            Kind::Pdf => return Err(DocumentError::undecodable(kind, "cannot be read")),
+            Kind::Pdf => {
+                let limits = Limits::of_pixels(settings.page_pixels);
+                Source::Pdf(PdfFile::open(file, &settings.fonts, limits)?)
+            }
         };
         Ok(Self { source, page_pixels: settings.page_pixels })
     }
@@ -66,20 +75,25 @@ impl Reader {
     /// The number of pages.
     pub(super) fn page_count(&self) -> u32 {
         match &self.source {
+            Source::Pdf(pdf) => pdf.page_count(),
             Source::Tiff { tiff, .. } => tiff.pages(),
             Source::Picture { .. } => 1,
         }
     }
 
-    /// Finds out what is known of a page before it is drawn.
+    /// Finds out what is known of a page before it is drawn; with its text, if `text`.
     ///
     /// # Errors
     ///
     /// [`DocumentError`] if the page cannot be read.
-    pub(super) fn plan(&self, page: u32, _text: bool) -> Result<PagePlan, DocumentError> {
-        let (size, orientation) = self.stored(page)?;
+    pub(super) fn plan(&self, page: u32, text: bool) -> Result<PagePlan, DocumentError> {
+        let (file, format, (size, orientation)) = match &self.source {
+            Source::Pdf(pdf) => return pdf.plan(page, text),
+            Source::Tiff { file, tiff } => (file, Format::Tiff, tiff_page(tiff, page)?),
+            Source::Picture { file, header } => (file, header.format, picture(header, page)?),
+        };
+        self.check_pixels(size)?;
         let upright = if orientation.swaps_sides() { size.turned() } else { size };
-        let (file, format) = self.only_picture();
         let is_upright = orientation == Orientation::Upright && self.page_count() == 1;
         let stored = StoredPicture { format, size, bytes: file.len() };
         let stored = is_upright.then_some(stored);
@@ -92,52 +106,47 @@ impl Reader {
     ///
     /// [`DocumentError`] if the page cannot be drawn.
     pub(super) fn draw(&self, page: u32, draw: Draw) -> Result<Drawn, DocumentError> {
-        let (stored, orientation) = self.stored(page)?;
+        let (file, format, (stored, orientation)) = match &self.source {
+            Source::Pdf(pdf) => return pdf.draw(page, draw),
+            Source::Tiff { file, tiff } => (file, Format::Tiff, tiff_page(tiff, page)?),
+            Source::Picture { file, header } => (file, header.format, picture(header, page)?),
+        };
+        self.check_pixels(stored)?;
         let Draw::At(size) = draw else {
-            let (file, format) = self.only_picture();
             return Ok(Drawn { bytes: file.clone(), format, size: stored });
         };
         self.check_pixels(size)?;
         let raster = match &self.source {
+            Source::Picture { header, .. } => decode(file, header)?,
             Source::Tiff { tiff, .. } => tiff.decode(page)?,
-            Source::Picture { file, header } => decode(file, header)?,
+            Source::Pdf(_) => return Err(DocumentError::Interrupted),
         };
         // It is turned when it is small.
         let size = if orientation.swaps_sides() { size.turned() } else { size };
         encoded(&raster.resized(size).upright(orientation).without_empty_colour())
     }
 
-    /// The size of a page as it is stored, and how a viewer turns it.
-    fn stored(&self, page: u32) -> Result<(Size, Orientation), DocumentError> {
-        let (size, orientation) = match &self.source {
-            Source::Tiff { tiff, .. } => {
-                let page = tiff.page(page)?;
-                (page.stored, page.orientation)
-            }
-            Source::Picture { header, .. } if page == 1 => (header.stored, header.orientation),
-            Source::Picture { .. } => {
-                return Err(DocumentError::PageNotFound { asked: page, pages: 1 });
-            }
-        };
-        self.check_pixels(size)?;
-        Ok((size, orientation))
-    }
-
-    /// The file and its format, for a document of one page.
-    const fn only_picture(&self) -> (&Bytes, Format) {
-        match &self.source {
-            Source::Tiff { file, .. } => (file, Format::Tiff),
-            Source::Picture { file, header } => (file, header.format),
-        }
-    }
-
     fn check_pixels(&self, size: Size) -> Result<(), DocumentError> {
-        let (actual, allowed) = (size.pixels().get(), self.page_pixels);
+        let (actual, allowed) = (size.pixels().get(), self.page_pixels.get());
         if actual > allowed {
             return Err(DocumentError::PageTooLarge { actual, allowed });
         }
         Ok(())
     }
+}
+
+/// The size of a page of a TIFF as it is stored, and how a viewer turns it.
+fn tiff_page(tiff: &TiffFile, page: u32) -> Result<(Size, Orientation), DocumentError> {
+    let page = tiff.page(page)?;
+    Ok((page.stored, page.orientation))
+}
+
+/// The same of a picture, which has one page.
+const fn picture(header: &ImageHeader, page: u32) -> Result<(Size, Orientation), DocumentError> {
+    if page != 1 {
+        return Err(DocumentError::PageNotFound { asked: page, pages: 1 });
+    }
+    Ok((header.stored, header.orientation))
 }
 
 /// The picture as a file that can be sent.
@@ -173,7 +182,9 @@ impl From<PixelsError> for DocumentError {
 mod tests {
     use super::*;
 
-    const SETTINGS: ReaderSettings = ReaderSettings { page_pixels: 1_000_000 };
+    fn settings(page_pixels: u64) -> ReaderSettings {
+        ReaderSettings { page_pixels: Pixels::new(page_pixels), fonts: Fonts::default() }
+    }
 
     fn fixture(name: &str) -> Vec<u8> {
         std::fs::read(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -181,7 +192,7 @@ mod tests {
 
     fn open(name: &str) -> Reader {
         let kind = if name == "hello.tif" { Kind::Tiff } else { Kind::Picture };
-        Reader::open(kind, fixture(name), &SETTINGS).unwrap()
+        Reader::open(kind, fixture(name), &settings(1_000_000)).unwrap()
     }
 
     #[test]
@@ -211,8 +222,8 @@ mod tests {
 
     #[test]
     fn a_picture_with_more_pixels_than_allowed_is_refused_with_both_numbers() {
-        let settings = ReaderSettings { page_pixels: 10 };
-        let reader = Reader::open(Kind::Picture, fixture("hello.png"), &settings).unwrap();
+        let file = fixture("hello.png");
+        let reader = Reader::open(Kind::Picture, file, &settings(10)).unwrap();
         let actual = probe(&fixture("hello.png")).unwrap().stored.pixels().get();
         let too_large = DocumentError::PageTooLarge { actual, allowed: 10 };
         assert_eq!(reader.plan(1, false), Err(too_large.clone()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::pdf::fonts::Fonts;
 use crate::capacity::Ceiling;
 use crate::quote::limits::LARGEST_FILE;
 
@@ -27,14 +28,6 @@ const MOST_PAGES_AT_ONCE: u64 = 64;
 
 /// More CPU time for a step of a page than a request may last.
 const MOST_SECONDS: u64 = 3600;
-
-/// Where distributions keep fonts with CJK glyphs, in the order of their size.
-const KNOWN_FONTS: [&str; 4] = [
-    "/usr/share/fonts-droid-fallback/truetype/DroidSansFallback.ttf",
-    "/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf",
-    "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
-    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
-];
 
 /// The settings section `[documents]`. `config/default.toml` has the meaning and default of each key.
 #[derive(Debug, Clone, Deserialize)]
@@ -217,8 +210,7 @@ impl DocumentSettings {
     fn font(&self) -> Result<Option<PathBuf>, DocumentSettingsError> {
         let path = &self.fallback_font;
         if path.as_os_str().is_empty() {
-            let known = KNOWN_FONTS.map(PathBuf::from);
-            return Ok(known.into_iter().find(|path| path.is_file()));
+            return Ok(Fonts::installed());
         }
         // Opened and not only looked for: a font that the service may not read is a fault, too.
         if std::fs::File::open(path).is_err() {

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use super::cage::{Cage, CageError, CageLimits};
 use super::error::{DocumentError, Resource};
 use super::page::Drawn;
+use super::pdf::fonts::Fonts;
 use super::reader::{Reader, ReaderSettings};
 use super::wire::{self, LONGEST_REPLY, Reply, Request};
 use crate::quote::limits::LARGEST_FILE;
+use crate::units::Pixels;
 
 /// What a worker is started with.
 #[derive(Debug)]
@@ -32,6 +34,14 @@ pub enum WorkerError {
     /// It cannot close its cage.
     #[error(transparent)]
     Cage(#[from] CageError),
+    /// The font cannot be read.
+    #[error("the font {}: {cause}", path.display())]
+    Font {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
     /// The pipe to the service is broken.
     #[error("the pipe to the service: {0}")]
     Pipe(#[from] io::Error),
@@ -48,7 +58,11 @@ type Answer = (Reply, Bytes);
 pub fn run(setup: &WorkerSetup) -> Result<(), WorkerError> {
     // The text of a panic may quote the document, and many of them would fill the pipe.
     std::panic::set_hook(Box::new(|_| {}));
-    let settings = ReaderSettings { page_pixels: setup.page_pixels };
+    let fonts = match setup.font.clone() {
+        Some(path) => Fonts::load(&path).map_err(|cause| WorkerError::Font { path, cause })?,
+        None => Fonts::default(),
+    };
+    let settings = ReaderSettings { page_pixels: Pixels::new(setup.page_pixels), fonts };
     let cage = Cage::close(setup.limits)?;
     let (mut input, mut output) = (BufReader::new(io::stdin().lock()), io::stdout().lock());
     let unfiltered = cage.unfiltered.clone();

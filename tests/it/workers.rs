@@ -12,6 +12,7 @@ use ocr_gateway::document::page::{Draw, Drawn, Kind, PageSize};
 use ocr_gateway::document::settings::WorkerLimits;
 use ocr_gateway::document::workers::{Document, Workers};
 use ocr_gateway::image::Size;
+use ocr_gateway::image::probe::probe;
 use ocr_gateway::quote::limits::LARGEST_FILE;
 use ocr_gateway::telemetry::levels::Levels;
 use ocr_gateway::telemetry::metrics::{Metrics, MetricsSettings};
@@ -269,6 +270,51 @@ async fn a_picture_with_more_pixels_than_allowed_is_refused_by_a_worker_that_goe
     let too_large = DocumentError::PageTooLarge { actual: 900_000_000, allowed: 100_000_000 };
     assert_eq!(drawn(&document, Size::new(10, 10)).await, Err(too_large));
     assert_eq!(pool.pids().len(), 1);
+}
+
+/// A PDF of one page that draws a form with `lines` lines so many `times`.
+fn pdf(lines: usize, times: usize) -> Vec<u8> {
+    let page = "/F Do\n".repeat(times);
+    let form = "0 0 m 600 800 l S\n".repeat(lines);
+    let (page_length, form_length) = (page.len(), form.len());
+    format!(
+        "%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n\
+         2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n\
+         3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 4 0 R\
+         /Resources<</XObject<</F 5 0 R>>>>>>endobj\n\
+         4 0 obj<</Length {page_length}>>stream\n{page}endstream endobj\n\
+         5 0 obj<</Type/XObject/Subtype/Form/BBox[0 0 600 800]/Length {form_length}>>stream\n\
+         {form}endstream endobj\ntrailer<</Root 1 0 R>>\n"
+    )
+    .into_bytes()
+}
+
+#[tokio::test]
+async fn a_page_of_a_pdf_is_planned_in_points_and_drawn_in_pixels() {
+    let pool = Pool::new(17);
+    let document = pool.open(Kind::Pdf, pdf(1, 1));
+    let mut sheet = document.sheet(1, soon()).await.unwrap();
+    let plan = sheet.plan(false).await.unwrap();
+    assert_eq!(plan.size, PageSize::Points { width: 600.0, height: 800.0 });
+    let (drawn, _held) = sheet.draw(Draw::At(Size::new(60, 80))).await.unwrap();
+    assert_eq!(probe(&drawn.bytes).unwrap().stored, Size::new(60, 80));
+}
+
+#[tokio::test]
+async fn a_page_that_takes_more_memory_or_cpu_time_than_a_worker_has_is_told_the_limit() {
+    let pool = Pool::with(18, |limits| limits.cpu_seconds = 1);
+    for (file, size, limit) in [
+        (pdf(1, 1), Size::new(9_000, 11_000), (Resource::Memory, pool.memory)),
+        (pdf(3_000, 450), Size::new(600, 800), (Resource::CpuTime, 1_000)),
+    ] {
+        let document = pool.open(Kind::Pdf, file);
+        let told = drawn(&document, size).await.unwrap_err();
+        let (resource, allowed) = limit;
+        assert_eq!(told, DocumentError::TooComplex { resource, actual: None, allowed });
+    }
+    assert_eq!((pool.ends("memory"), pool.ends("cpu_time")), (1, 1));
+    let document = pool.open(Kind::Pdf, pdf(1, 1));
+    assert!(drawn(&document, Size::new(60, 80)).await.is_ok(), "the next one is drawn");
 }
 
 #[tokio::test]
