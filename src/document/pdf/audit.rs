@@ -128,10 +128,15 @@ impl<'a> Auditor<'a> {
         let scope =
             Scope { place: page.raw().data().as_ptr(), resources: page.resources().clone() };
         for stream in content_streams(page) {
-            // Measured before hayro decodes and keeps all of them.
-            self.decoded(&stream)?;
+            streams::check(&stream, MOST_CONTENT).map_err(|TooLong| too_long())?;
         }
-        self.read(0, page.page_stream().unwrap_or_default(), &scope)?;
+        // hayro decodes all streams of the page at once, and keeps them.
+        let content = page.page_stream().unwrap_or_default();
+        self.content = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        if self.content > MOST_CONTENT {
+            return Err(too_long());
+        }
+        self.read(0, content, &scope)?;
         let annotations = page.raw().get::<Array<'_>>(b"Annots");
         for annotation in annotations.iter().flat_map(Array::iter::<Dict<'_>>) {
             self.count(0, 1)?;

@@ -31,11 +31,18 @@ pub(super) struct TooLong;
 ///
 /// [`TooLong`] if it has more than `most` bytes. A stream in LZW is measured only after it is decoded.
 pub(super) fn decoded<'a>(stream: &Stream<'a>, most: u64) -> Result<Cow<'a, [u8]>, TooLong> {
-    if may_exceed(stream, most) && exceeds(stream, most) {
-        return Err(TooLong);
-    }
+    check(stream, most)?;
     let decoded = stream.decoded_data().unwrap_or_default();
     if length(&decoded) > most { Err(TooLong) } else { Ok(decoded) }
+}
+
+/// Checks a stream that hayro is about to decode. A stream in LZW passes.
+///
+/// # Errors
+///
+/// [`TooLong`] if it has more than `most` bytes.
+pub(super) fn check(stream: &Stream<'_>, most: u64) -> Result<(), TooLong> {
+    if may_exceed(stream, most) && exceeds(stream, most) { Err(TooLong) } else { Ok(()) }
 }
 
 fn length(bytes: &[u8]) -> u64 {
