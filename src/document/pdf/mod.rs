@@ -7,11 +7,14 @@
 mod audit;
 mod drawing;
 pub mod fonts;
+mod marks;
 mod page_box;
 mod page_tree;
+mod reading_order;
 mod stored;
 mod streams;
 mod survey;
+mod text_layer;
 
 #[cfg(test)]
 mod tests;
@@ -104,11 +107,13 @@ impl PdfFile {
             let sheet = PageBox::of(page)?;
             let audit = audit::audit(page, self.limits)?;
             let mut plan = PagePlan { size: points(&sheet), stored: None, text: None };
-            if audit.has_jpeg {
+            if audit.has_jpeg || want_text {
                 let survey = Survey::of(page, &sheet, &self.settings);
+                if want_text {
+                    plan.text = text_layer::text_layer(survey.marks(), sheet.area(), sheet.unit);
+                }
                 plan.stored = survey.stored_picture().map(|(picture, _)| picture);
             }
-            let _ = want_text;
             Ok(plan)
         })
     }

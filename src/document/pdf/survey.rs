@@ -8,6 +8,7 @@ use hayro::hayro_interpret::{
 use hayro::hayro_syntax::page::Page;
 use hayro::kurbo::{Affine, BezPath, PathEl, Point, Rect, Shape};
 
+use super::marks::{self, Ground, Marks};
 use super::page_box::PageBox;
 use super::stored;
 use crate::document::page::StoredPicture;
@@ -25,6 +26,7 @@ pub(super) struct Survey {
     groups: Vec<bool>,
     /// The picture that fills the page, while nothing is painted over it.
     filling: Option<(StoredPicture, Vec<u8>)>,
+    marks: Marks,
 }
 
 /// What is left of the page within a clip.
@@ -39,7 +41,13 @@ impl Survey {
     /// Surveys an audited page.
     pub(super) fn of(page: &Page<'_>, sheet: &PageBox, settings: &InterpreterSettings) -> Self {
         let area = sheet.area();
-        let mut survey = Self { area, clips: Vec::new(), groups: Vec::new(), filling: None };
+        let mut survey = Self {
+            area,
+            clips: Vec::new(),
+            groups: Vec::new(),
+            filling: None,
+            marks: Marks::default(),
+        };
         let cache = InterpreterCache::new();
         let mut context = Context::new(sheet.upright, area, &cache, page.xref(), settings.clone());
         interpret_page(page, &mut context, &mut survey);
@@ -51,6 +59,11 @@ impl Survey {
         self.filling
     }
 
+    /// What decides whether the page carries its text.
+    pub(super) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
     /// What is visible within all clips.
     fn clip(&self) -> Clip {
         self.clips.last().copied().unwrap_or(Clip { visible: self.area, exact: true })
@@ -60,6 +73,30 @@ impl Survey {
     fn paint(&mut self, bounds: Rect) {
         if bounds.overlaps(self.clip().visible) {
             self.filling = None;
+        }
+    }
+
+    /// Whether what is painted now covers what is below it.
+    fn is_plain(&self, soft_mask: Option<&SoftMask<'_>>, blend_mode: BlendMode) -> bool {
+        soft_mask.is_none()
+            && blend_mode == BlendMode::Normal
+            && self.groups.iter().all(|plain| *plain)
+    }
+
+    /// Notes a filled shape: what it covers, and whether it may be the outline of a letter.
+    fn fill(&mut self, bounds: Rect, is_rectangle: bool, elements: usize, props: &DrawProps<'_>) {
+        let seen = bounds.intersect(self.clip().visible);
+        if seen.is_zero_area() {
+            return;
+        }
+        // Only a rectangle covers all of its bounds.
+        if is_rectangle
+            && self.is_plain(props.soft_mask.as_ref(), props.blend_mode)
+            && let Some(ground) = marks::opaque(&props.paint)
+        {
+            self.marks.cover(seen, ground);
+        } else if !is_rectangle && marks::lightness(&props.paint).is_some() {
+            self.marks.shape(bounds, elements);
         }
     }
 
@@ -83,7 +120,6 @@ impl Survey {
             && clip.exact
             && whole(placed)
             && whole(clip.visible)
-            && self.groups.iter().all(|plain| *plain)
     }
 
     fn push_clip(&mut self, bounds: Rect, exact: bool) {
@@ -95,11 +131,19 @@ impl Survey {
 
 impl<'a> Device<'a> for Survey {
     fn draw_path(&mut self, path: &BezPath, props: DrawProps<'a>, mode: &DrawMode) {
-        self.paint(painted_bounds(path.control_box(), props.transform, mode));
+        let shape = path.control_box();
+        self.paint(painted_bounds(shape, props.transform, mode));
+        if is_filled(mode) {
+            let elements = path.elements().len();
+            self.fill(props.transform.transform_rect_bbox(shape), false, elements, &props);
+        }
     }
 
     fn draw_rect(&mut self, rect: &Rect, props: DrawProps<'a>, mode: &DrawMode) {
         self.paint(painted_bounds(*rect, props.transform, mode));
+        if is_filled(mode) {
+            self.fill(props.transform.transform_rect_bbox(*rect), true, 5, &props);
+        }
     }
 
     fn push_clip_path(&mut self, clip: &ClipPath) {
@@ -128,22 +172,40 @@ impl<'a> Device<'a> for Survey {
         self.groups.pop();
     }
 
-    fn draw_glyph_run(&mut self, _: &GlyphRun<'_, 'a>, _: DrawProps<'a>, mode: &DrawMode) {
-        if !matches!(mode, DrawMode::Invisible) {
+    fn draw_glyph_run(&mut self, run: &GlyphRun<'_, 'a>, props: DrawProps<'a>, mode: &DrawMode) {
+        let is_painted = !matches!(mode, DrawMode::Invisible);
+        if is_painted {
             self.paint(self.area);
         }
+        let lightness = marks::lightness(&props.paint).filter(|_| is_painted);
+        let visible = self.clip().visible;
+        self.marks.run(run, props.transform, lightness, visible);
     }
 
     fn draw_image(&mut self, image: Image<'a, '_>, props: ImageDrawProps<'a>) {
         let (width, height) = (f64::from(image.width()), f64::from(image.height()));
         let bounds = props.transform.transform_rect_bbox(Rect::new(0.0, 0.0, width, height));
         self.paint(bounds);
+        let seen = bounds.intersect(self.clip().visible);
+        if !seen.is_zero_area() {
+            self.marks.picture(seen);
+        }
         let Image::Raster(picture) = image else { return };
-        let plain = props.soft_mask.is_none() && props.blend_mode == BlendMode::Normal;
-        if plain && self.fills(props.transform, width, height) {
+        if !self.is_plain(props.soft_mask.as_ref(), props.blend_mode) {
+            return;
+        }
+        let masked = [b"SMask".as_slice(), b"Mask", b"SMaskInData"];
+        if !masked.iter().any(|key| picture.stream().dict().contains_key(key)) {
+            self.marks.cover(seen, Ground::Mixed);
+        }
+        if self.fills(props.transform, width, height) {
             self.filling = stored::picture(picture.stream());
         }
     }
+}
+
+fn is_filled(mode: &DrawMode) -> bool {
+    matches!(mode, DrawMode::Fill(_) | DrawMode::FillAndStroke(..))
 }
 
 /// What painting within `shape` can reach.

@@ -2,6 +2,7 @@ mod builder;
 mod hostile;
 mod limits;
 mod stored;
+mod text;
 
 use ::image::DynamicImage;
 use bytes::Bytes;
