@@ -18,6 +18,7 @@ const COUNT_LENGTH: usize = 2;
 const BYTE: u16 = 1;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
+const UNDEFINED: u16 = 7;
 /// The offset of a directory, a type from the first supplement to TIFF.
 const IFD: u16 = 13;
 
@@ -44,8 +45,8 @@ impl<'a> TagDirectory<'a> {
 
     /// The next directory. `None` if this is the last one, or if the next one is not inside the bytes.
     pub(crate) fn next(&self) -> Option<Self> {
-        let end = self.offset + COUNT_LENGTH + self.fields.len();
-        Self::at(self.bytes, self.order, self.order.u32(self.bytes, end)?)
+        let offset = self.order.u32(self.bytes, self.place_of_next())?;
+        Self::at(self.bytes, self.order, offset)
     }
 
     fn at(bytes: &'a [u8], order: ByteOrder, offset: u32) -> Option<Self> {
@@ -56,6 +57,11 @@ impl<'a> TagDirectory<'a> {
         let count = usize::from(order.u16(bytes, offset)?);
         let fields = bytes.get(offset + COUNT_LENGTH..)?.get(..count * FIELD_LENGTH)?;
         Some(Self { bytes, order, offset, fields })
+    }
+
+    /// The position of the offset of the next directory.
+    pub(crate) fn place_of_next(&self) -> usize {
+        self.offset + COUNT_LENGTH + self.fields.len()
     }
 
     /// The offset of the directory.
@@ -110,6 +116,19 @@ impl<'a> TagDirectory<'a> {
             SHORT => order.u16(bytes, start + index * 2).map(u32::from),
             _ => order.u32(bytes, start + index * 4),
         })
+    }
+
+    /// The bytes of a field of type BYTE or UNDEFINED. `None` if there is no such field within the file.
+    pub(crate) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
+        let field = &self.fields[self.position(tag)? * FIELD_LENGTH..][..FIELD_LENGTH];
+        let count = self.order.u32(field, 4)? as usize;
+        match self.order.u16(field, 2)? {
+            BYTE | UNDEFINED if count > 4 => {
+                self.bytes.get(self.order.u32(field, 8)? as usize..)?.get(..count)
+            }
+            BYTE | UNDEFINED => field.get(8..8 + count),
+            _ => None,
+        }
     }
 
     /// The offset, type and count of the values of a field.

@@ -50,7 +50,7 @@ pub fn decode_memory(file: &[u8], header: &ImageHeader, to: Size) -> u64 {
     let size = header.stored;
     let frame = jpeg::Frame::of(file).filter(|_| header.format == Format::Jpeg);
     let (decoding, samples) = match header.format {
-        Format::Jpeg => (jpeg::memory(size, frame), jpeg::samples(frame)),
+        Format::Jpeg => (jpeg::memory(size, frame, file), jpeg::samples(frame)),
         Format::Png => (png::memory(size, file), png::samples(file)),
         Format::Webp => (webp_memory(size), Samples::Rgb),
         Format::Bmp => (bmp_memory(size), Samples::Rgb),

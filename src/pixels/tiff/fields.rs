@@ -23,6 +23,7 @@ const TILE_WIDTH: u16 = 322;
 const TILE_LENGTH: u16 = 323;
 pub(super) const TILE_OFFSETS: u16 = 324;
 pub(super) const TILE_LENGTHS: u16 = 325;
+pub(super) const JPEG_TABLES: u16 = 347;
 const EXTRA_SAMPLES: u16 = 338;
 const SAMPLE_FORMAT: u16 = 339;
 

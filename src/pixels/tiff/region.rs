@@ -11,8 +11,8 @@ use ::tiff::decoder::{Decoder, Limits};
 
 use super::fax::check_total;
 use super::fields::{
-    COLOUR_MAP, Colours, Fields, Opacity, PHOTOMETRIC, STRIP_LENGTHS, STRIP_OFFSETS, TILE_LENGTHS,
-    TILE_OFFSETS, damaged,
+    COLOUR_MAP, Colours, Fields, JPEG_TABLES, Opacity, PHOTOMETRIC, STRIP_LENGTHS, STRIP_OFFSETS,
+    TILE_LENGTHS, TILE_OFFSETS, damaged,
 };
 use super::patched::{Patch, Patched};
 use crate::image::Size;
@@ -47,8 +47,9 @@ pub(super) fn memory(file: &[u8], fields: &Fields) -> u64 {
             let offset = first.numbers(STRIP_OFFSETS).chain(first.numbers(TILE_OFFSETS)).next()?;
             Frame::of(file.get(offset as usize..)?)
         });
-        // The crate copies the strip.
-        jpeg::memory(padded(fields.chunk, fields.size), frame).saturating_add(file.len() as u64)
+        // The strip is copied behind the tables.
+        jpeg::memory(padded(fields.chunk, fields.size), frame, &[])
+            .saturating_add(file.len() as u64)
     } else {
         0
     };
@@ -70,9 +71,7 @@ pub(super) fn decode(
     directory: &TagDirectory<'_>,
     fields: &Fields,
 ) -> Result<Raster, PixelsError> {
-    if fields.is_jpeg() {
-        check_jpegs(file, directory, fields)?;
-    }
+    let jpegs = fields.is_jpeg().then(|| Jpegs::new(file, directory, fields)).transpose()?;
     let painter = Painter::new(directory, fields)?;
     let too_large = || damaged("it is larger than the address space");
     let samples = painter.samples();
@@ -99,7 +98,11 @@ pub(super) fn decode(
         };
         let mut stride = 0;
         for (plane, strip) in (0..).zip(&mut strips) {
-            stride = read_strip(&mut decoder, plane * regions + region, &area, strip)?;
+            let index = plane * regions + region;
+            stride = match &jpegs {
+                Some(jpegs) => jpegs.read(index, &area, stored / planes, strip)?,
+                None => read_strip(&mut decoder, index, &area, strip)?,
+            };
         }
         let layout = Layout { bits: fields.bits, stored, stride, is_index: painter.is_index() };
         paint_region(&mut page, &area, &strips, &layout, &mut row, &painter);
@@ -119,39 +122,83 @@ fn open<'a>(
         (ByteOrder::Little, _) => value.to_le_bytes()[..length].to_vec(),
     };
     let place = u32::try_from(directory.offset()).unwrap_or(u32::MAX);
-    let mut patches = vec![Patch { start: FIRST_DIRECTORY, bytes: number(place, 4) }];
+    // As the last directory too: the crate refuses a chain that comes back to itself.
+    let mut patches = vec![
+        Patch { start: FIRST_DIRECTORY, bytes: number(place, 4) },
+        Patch { start: directory.place_of_next(), bytes: number(0, 4) },
+    ];
     let is_taken_as_gray =
         matches!(fields.colours, Colours::Palette | Colours::Gray { is_inverted: true });
     if is_taken_as_gray && let Some(place) = directory.place_of_number(PHOTOMETRIC) {
         patches.push(Patch { start: place.start, bytes: number(BLACK_IS_ZERO, place.len()) });
     }
+    // No more than the file can be read, whatever the fields say, and what is decoded goes into a buffer of ours.
     let mut limits = Limits::default();
-    limits.intermediate_buffer_size = file.len();
-    limits.decoding_buffer_size = file.len();
+    limits.intermediate_buffer_size = usize::MAX;
+    limits.decoding_buffer_size = 0;
     let decoder = Decoder::new(Patched { file, patches, position: 0 }).map_err(damaged)?;
     Ok(decoder.with_limits(limits))
 }
 
-/// Checks that each JPEG is no larger than the strip or tile that it fills, before anything is allocated for it.
-fn check_jpegs(
-    file: &[u8],
-    directory: &TagDirectory<'_>,
-    fields: &Fields,
-) -> Result<(), PixelsError> {
-    let (offsets, lengths) =
-        if fields.is_tiled { (TILE_OFFSETS, TILE_LENGTHS) } else { (STRIP_OFFSETS, STRIP_LENGTHS) };
-    check_total(file, directory.numbers(lengths).map(|length| length as usize))?;
-    let most = padded(fields.chunk, fields.size);
-    for offset in directory.numbers(offsets) {
-        let Some(frame) = file.get(offset as usize..).and_then(Frame::of) else { continue };
-        if let Some(what) = frame.unsupported() {
-            return Err(PixelsError::Unsupported { what });
-        }
-        if frame.size.width > most.width || frame.size.height > most.height {
-            return Err(PixelsError::SizeDiffers { header: fields.chunk, decoded: frame.size });
-        }
+/// The strips or tiles of a page of JPEG. The crate `tiff` would decode them too, but it fills what is damaged with gray.
+struct Jpegs<'a> {
+    /// Tables that all share; empty where each has its own.
+    tables: &'a [u8],
+    strips: Vec<&'a [u8]>,
+}
+
+impl<'a> Jpegs<'a> {
+    /// Finds the strips, and checks that each is no larger than its place, before anything is allocated for it.
+    fn new(
+        file: &'a [u8],
+        directory: &TagDirectory<'a>,
+        fields: &Fields,
+    ) -> Result<Self, PixelsError> {
+        let (offsets, lengths) = if fields.is_tiled {
+            (TILE_OFFSETS, TILE_LENGTHS)
+        } else {
+            (STRIP_OFFSETS, STRIP_LENGTHS)
+        };
+        check_total(file, directory.numbers(lengths).map(|length| length as usize))?;
+        let most = padded(fields.chunk, fields.size);
+        let places = directory.numbers(offsets).zip(directory.numbers(lengths));
+        let strips = places.map(|(offset, length)| {
+            let rest = file.get(offset as usize..).unwrap_or_default();
+            let strip = &rest[..rest.len().min(length as usize)];
+            match Frame::of(strip) {
+                Some(frame) if frame.size.width > most.width || frame.size.height > most.height => {
+                    Err(PixelsError::SizeDiffers { header: fields.chunk, decoded: frame.size })
+                }
+                _ => Ok(strip),
+            }
+        });
+        let tables = directory.bytes(JPEG_TABLES).unwrap_or_default();
+        Ok(Self { tables, strips: strips.collect::<Result<_, _>>()? })
     }
-    Ok(())
+
+    /// Decodes a strip or tile for an area, and returns the bytes of one of its rows.
+    fn read(
+        &self,
+        index: u32,
+        area: &Area,
+        components: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<usize, PixelsError> {
+        let strip = *self.strips.get(index as usize).ok_or_else(|| damaged("it lacks a strip"))?;
+        // The tables are a file without a picture: its end and the start of the strip are left out.
+        let (tables, rest) = match self.tables {
+            [tables @ .., 0xff, 0xd9] => (tables, strip.get(2..).unwrap_or_default()),
+            _ => (&[][..], strip),
+        };
+        let (size, found, data) = jpeg::decode_strip(&[tables, rest].concat())?;
+        let is_large_enough =
+            size.width as usize >= area.columns.len() && size.height as usize >= area.rows.len();
+        if found != components || !is_large_enough {
+            return Err(damaged("one of its strips is of another size or kind"));
+        }
+        *into = data;
+        Ok(size.width as usize * components)
+    }
 }
 
 /// The samples of a pixel that the crate returns.

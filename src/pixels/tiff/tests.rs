@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::image::byte_order::ByteOrder;
 use crate::image::byte_order::ByteOrder::{Big, Little};
+use crate::image::probe::probe;
+use crate::pixels::decode::decode as decode_picture;
 use crate::pixels::drawn::{difference, low, scene};
 use crate::pixels::raster::Samples;
 
@@ -299,6 +301,12 @@ fn strips_of_jpeg_are_read_and_none_may_be_larger_than_its_place() {
         let expected = scene(Size::new(64, 40), samples);
         let page = jpeg_page(&expected, photometric);
         assert!(difference(&decoded(&page).unwrap(), &expected) <= 8);
+        let strip = &page.strips[0];
+        let cut = Page {
+            strips: [&[strip[..strip.len() / 2].to_vec()][..], &page.strips[1..]].concat(),
+            ..page.clone()
+        };
+        assert!(matches!(decoded(&cut), Err(PixelsError::Damaged { .. })), "no part is left gray");
         let large = jpeg_page(&scene(Size::new(640, 16), samples), photometric);
         let swapped = Page { strips: [&large.strips[..], &page.strips[1..]].concat(), ..page };
         assert!(matches!(decoded(&swapped), Err(PixelsError::SizeDiffers { .. })));
@@ -386,6 +394,35 @@ fn rows_of_fax_codes_are_read_in_either_order_of_bits() {
         assert_eq!(samples_of(&page.clone().with(262, &[0])), (Samples::Gray, expected.clone()));
         let inverted = expected.iter().map(|level| 255 - level).collect();
         assert_eq!(samples_of(&page), (Samples::Gray, inverted));
+    }
+}
+
+#[test]
+fn every_coding_of_fax_machines_gives_the_same_page() {
+    let read = |name| std::fs::read(format!("tests/fixtures/fax/{name}")).unwrap();
+    let page = read("page.png");
+    let page = decode_picture(&page, &probe(&page).unwrap()).unwrap();
+    for name in [
+        "group3.tif",
+        "group3-two-dimensional.tif",
+        "group4.tif",
+        "group4-strips.tif",
+        "group4-white-is-zero.tif",
+        "runs.tif",
+    ] {
+        let file = read(name);
+        let decoded = TiffFile::open(file.clone().into()).unwrap().decode(1);
+        assert!(decoded == Ok(page.clone()), "{name}");
+        // Rows that are lost stay white, and those before are kept.
+        let end = file.len() / 3;
+        let lost = [&file[..end], &vec![0; file.len() / 4], &file[end + file.len() / 4..]].concat();
+        if let Ok(lost) = TiffFile::open(lost.into()).unwrap().decode(1) {
+            assert_eq!(
+                (lost.size(), &lost.data()[..203 * 4]),
+                (page.size(), &page.data()[..203 * 4]),
+                "{name}"
+            );
+        }
     }
 }
 
