@@ -57,6 +57,12 @@ LABEL org.opencontainers.image.title="ocr-gateway" \
       org.opencontainers.image.source="https://github.com/ocr-gateway/ocr-gateway" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="$REVISION"
+# A font with Chinese, Japanese and Korean characters (4 MB), for text in PDFs whose font is not in the file. Without it such
+# text would be missing on the page that is sent.
+# hadolint ignore=DL3008  # Debian has one version of a package at a time, so a pinned one would soon be gone
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends fonts-droid-fallback && \
+    rm -rf /var/lib/apt/lists/*
 # The root certificates for TLS to the upstream. The slim image has none.
 COPY --from=gateway-build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=gateway-build /out/ocr-gateway /usr/local/bin/ocr-gateway

@@ -260,7 +260,7 @@ impl Metrics {
             upstream_retries: new.counter("upstream_retries_total", "Calls repeated.", &["reason"])?,
             endpoint_state: new.gauges("endpoint_state", "How an endpoint stands: 0 it is asked, 1 it cools down after failures of several tenants or of the only one that calls, 2 its key is refused. Of one model, or of all where none is named.", &["endpoint", "model"])?,
             streams: new.gauge("streams", "Streams of the upstream that are read, also for callers who have left.")?,
-            in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads and long answers held in memory.")?,
+            in_flight_bytes: new.gauge("in_flight_bytes", "Bytes of uploads, long answers and document workers held in memory.")?,
             document_workers: new.gauge("document_workers", "Processes that read documents.")?,
             document_workers_in_use: new.gauge("document_workers_in_use", "Processes that read a page now.")?,
             document_worker_ends: new.counter("document_worker_ends_total", "Processes for documents that ended. Normal are idle, grown and abandoned.", &["reason"])?,
