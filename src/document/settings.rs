@@ -13,8 +13,9 @@ use crate::quote::limits::LARGEST_FILE;
 /// The most workers that `"auto"` gives: more processors are needed for the rest of the service, too.
 const MOST_AUTO_WORKERS: u64 = 4;
 
-/// The least and the most memory of a worker that `"auto"` gives.
-const LEAST_MEMORY: u64 = 64 << 20;
+/// The least and the most memory of a worker that `"auto"` gives. A page of 8 million pixels takes 60 MB to draw, and more
+/// with pictures on it.
+const LEAST_MEMORY: u64 = 128 << 20;
 const MOST_AUTO_MEMORY: u64 = 512 << 20;
 
 /// Below this no page of a scanner can be drawn.
@@ -270,9 +271,9 @@ mod tests {
         for in_flight in [20 * MIB, 128 * MIB, 256 * MIB, 1024 * MIB, 64 * 1024 * MIB] {
             let (workers, memory) = limits("", in_flight).unwrap();
             assert!(workers as u64 * memory <= in_flight / 2, "{workers} of {memory}");
-            assert!(memory <= 512 * MIB && (memory >= 64 * MIB || workers == 1));
+            assert!(memory <= 512 * MIB && (memory >= 128 * MIB || workers == 1));
         }
-        assert_eq!(limits("workers = 2", 256 * MIB), Ok((2, 64 * MIB)));
+        assert_eq!(limits("workers = 2", 512 * MIB), Ok((2, 128 * MIB)));
     }
 
     #[test]
