@@ -18,8 +18,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ocr_gateway::document::page::Draw;
+use ocr_gateway::document::pdf::PdfFile;
 use ocr_gateway::document::pdf::fonts::Fonts;
-use ocr_gateway::document::pdf::{Limits, PdfFile};
+use ocr_gateway::document::pdf::limits::Limits;
 use ocr_gateway::image::Size;
 use ocr_gateway::units::Pixels;
 use rustix::time::{ClockId, clock_gettime};

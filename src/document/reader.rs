@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::error::{DocumentError, Resource};
 use super::page::{Draw, Drawn, Kind, PagePlan, PageSize, StoredPicture};
+use super::pdf::PdfFile;
 use super::pdf::fonts::Fonts;
-use super::pdf::{Limits, PdfFile};
+use super::pdf::limits::Limits;
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;

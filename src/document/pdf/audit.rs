@@ -15,7 +15,7 @@ use hayro::hayro_syntax::content::ops::TypedInstruction;
 use hayro::hayro_syntax::object::{Array, Dict, Name, Number, Object, Rect, Stream};
 use hayro::hayro_syntax::page::{Page, Resources};
 
-use super::Limits;
+use super::limits::Limits;
 use super::streams::{self, TooLong};
 use crate::document::error::{DocumentError, Resource};
 

@@ -8,9 +8,8 @@ use hayro::vello_cpu::{Pixmap, RasterizerSettings, RenderContext, Resources, Tar
 use hayro::{RenderCache, RenderSettings};
 
 use super::page_box::PageBox;
-use super::undecodable;
 use crate::document::error::DocumentError;
-use crate::document::page::Drawn;
+use crate::document::page::{Drawn, Kind};
 use crate::image::Size;
 use crate::pixels::encode::{Encoding, encode};
 use crate::pixels::raster::{Raster, Samples};
@@ -66,7 +65,7 @@ fn drawable(side: u32) -> Result<u16, DocumentError> {
 
 /// Encodes the page, as gray if it has no colors.
 fn encoded(pixmap: Pixmap, size: Size) -> Result<Drawn, DocumentError> {
-    let unencodable = || undecodable("has a page that cannot be encoded");
+    let unencodable = || DocumentError::undecodable(Kind::Pdf, "has a page that cannot be encoded");
     let raster = raster(&pixmap, size).ok_or_else(unencodable)?;
     drop(pixmap);
     let encoding = Encoding::fitting(&raster);

@@ -7,6 +7,7 @@
 mod audit;
 mod drawing;
 pub mod fonts;
+pub mod limits;
 mod marks;
 mod page_box;
 mod page_tree;
@@ -28,29 +29,11 @@ use hayro::hayro_syntax::page::Page;
 use hayro::hayro_syntax::{DecryptionError, LoadPdfError, Pdf};
 
 use self::fonts::Fonts;
+use self::limits::Limits;
 use self::page_box::PageBox;
 use self::survey::Survey;
 use super::error::DocumentError;
-use super::page::{Draw, Drawn, PagePlan, PageSize};
-use crate::units::Pixels;
-
-/// What one page may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The pixels of a picture on it, and of the page when it is drawn.
-    pub pixels: Pixels,
-    /// The operators that drawing it carries out.
-    pub operators: u64,
-}
-
-impl Limits {
-    /// Limits for the pixels, with the default for the rest.
-    ///
-    /// A million operators take hayro about a second of CPU time. Maps and plans have up to a few million.
-    pub const fn of_pixels(pixels: Pixels) -> Self {
-        Self { pixels, operators: 5_000_000 }
-    }
-}
+use super::page::{Draw, Drawn, Kind, PagePlan, PageSize};
 
 /// An open PDF file.
 pub struct PdfFile {
@@ -162,7 +145,7 @@ impl PdfFile {
 }
 
 fn undecodable(what: &str) -> DocumentError {
-    DocumentError::PdfUndecodable { what: what.to_owned() }
+    DocumentError::undecodable(Kind::Pdf, what)
 }
 
 fn unreadable(error: LoadPdfError) -> DocumentError {

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 
 use super::{Builder, jpeg, open};
 use crate::document::page::Draw;
+use crate::document::pdf::PdfFile;
 use crate::document::pdf::fonts::Fonts;
-use crate::document::pdf::{Limits, PdfFile};
+use crate::document::pdf::limits::Limits;
 use crate::image::Size;
 use crate::units::Pixels;
 

@@ -8,8 +8,9 @@ use ::image::DynamicImage;
 use bytes::Bytes;
 
 pub(super) use self::builder::{Builder, jpeg};
+use super::PdfFile;
 use super::fonts::Fonts;
-use super::{Limits, PdfFile};
+use super::limits::Limits;
 use crate::document::error::DocumentError;
 use crate::document::page::{Draw, PagePlan, PageSize};
 use crate::image::Size;
