@@ -35,7 +35,8 @@ fn documents(folder: &Path, member: &str) -> Vec<Document> {
 fn images(data: &Path) -> Vec<Document> {
     let mut images = documents(&data.join("sroie"), "image");
     images.extend(documents(&data.join("misc"), "file"));
-    images.retain(|image| !image.bytes.starts_with(b"%PDF") && image.name != "paper_multipage.tiff");
+    images
+        .retain(|image| !image.bytes.starts_with(b"%PDF") && image.name != "paper_multipage.tiff");
     images
 }
 
