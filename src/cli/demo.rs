@@ -1,7 +1,7 @@
 //! `ocr-gateway demo`: the main use of the gateway on this machine, without any setup.
 //!
 //! Starts the emulator and the gateway on loopback with a temporary database, and creates a tenant with a cap. Then it
-//! sends a document over HTTP, as a caller would, and prints the answers.
+//! sends a receipt and a document over HTTP, as a caller would, and prints the answers.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -29,16 +29,25 @@ use crate::server::{self, Listeners};
 use crate::settings::Settings;
 use crate::units::Pixels;
 
-/// A fictitious receipt, drawn by `scripts/draw-documents`.
-const DOCUMENT: &[u8] = include_bytes!("../../demo/receipt.png");
+/// A file that the demo sends. `scripts/draw-documents` draws them; their content is invented.
+struct DemoFile {
+    /// Its path in the curl lines.
+    path: &'static str,
+    bytes: &'static [u8],
+}
+
+/// A receipt.
+const RECEIPT: DemoFile =
+    DemoFile { path: "demo/receipt.png", bytes: include_bytes!("../../demo/receipt.png") };
+
+/// A letter, whose text is in the file, and the scan of a delivery note.
+const ORDER: DemoFile =
+    DemoFile { path: "demo/order.pdf", bytes: include_bytes!("../../demo/order.pdf") };
 
 /// The pause between events of a stream, so that a person sees the text arrive in pieces.
 const STREAM_INTERVAL: Duration = Duration::from_millis(15);
 
-/// The path of the document in the curl lines.
-const DOCUMENT_PATH: &str = "demo/receipt.png";
-
-/// The cap of the demo's tenant: half of the document's pixels, at which it is still readable.
+/// The cap of the demo's tenant: half of the receipt's pixels, at which it is still readable.
 const MAX_PIXELS: Pixels = Pixels::new(1_048_576);
 
 /// The gateway's key for the emulator.
@@ -134,12 +143,15 @@ async fn visit(address: &str, metrics: &str, key: &str, once: bool) -> Result<()
     let visitor = Visitor { http: reqwest::Client::builder().no_proxy().build()?, address, key };
     let mut out = std::io::stdout();
     say("reading demo/receipt.png: gateway -> emulator -> Tesseract, all on this machine");
-    let estimate = visitor.post("/estimate").await?;
-    let answer = visitor.post("/ocr").await?;
-    let fields = visitor.post("/extract?template=receipt").await?;
+    let estimate = visitor.post("/estimate", &RECEIPT).await?;
+    let answer = visitor.post("/ocr", &RECEIPT).await?;
+    let fields = visitor.post("/extract?template=receipt", &RECEIPT).await?;
     print_text(&mut out, &answer)?;
     print_fields(&mut out, &fields)?;
     print_cost(&mut out, &estimate, &answer)?;
+    say("reading demo/order.pdf: a letter with its own text, and a scan");
+    let document = visitor.post("/ocr?pdf_text=prefer", &ORDER).await?;
+    print_pages(&mut out, &document)?;
     if once {
         return Ok(());
     }
@@ -156,9 +168,9 @@ struct Visitor<'a> {
 }
 
 impl Visitor<'_> {
-    async fn post(&self, path: &str) -> Result<Value, Failure> {
+    async fn post(&self, path: &str, file: &DemoFile) -> Result<Value, Failure> {
         let request = self.http.post(format!("{}{path}", self.address)).bearer_auth(self.key);
-        let response = request.body(DOCUMENT).send().await?;
+        let response = request.body(file.bytes).send().await?;
         let (status, body) = (response.status(), response.bytes().await?);
         if !status.is_success() {
             return Err(
@@ -208,23 +220,53 @@ fn print_cost(out: &mut dyn Write, estimate: &Value, answer: &Value) -> std::io:
     writeln!(out, "saved by cap   {} tokens", usage["tokens_saved"])
 }
 
+/// Prints each page of a document, with where its text is from and what it cost.
+fn print_pages(out: &mut dyn Write, answer: &Value) -> std::io::Result<()> {
+    let (usage, cost) = (&answer["usage"], &answer["usage"]["cost"]);
+    writeln!(out, "\n── a document (POST /ocr?pdf_text=prefer) ──")?;
+    for page in answer["pages"].as_array().into_iter().flatten() {
+        let source = match page["source"].as_str().unwrap_or_default() {
+            "text_layer" => "from the file's own text",
+            _ => "read by the model",
+        };
+        let tokens = &page["image_tokens"]["billed"];
+        writeln!(out, "page {}, {source}, {tokens} image tokens:", page["page"])?;
+        for line in page["text"].as_str().unwrap_or_default().lines() {
+            writeln!(out, "    {line}")?;
+        }
+    }
+    writeln!(
+        out,
+        "all pages      {} tokens, {} {}; saved {} tokens",
+        usage["total_tokens"],
+        cost["amount"].as_str().unwrap_or_default(),
+        cost["currency"].as_str().unwrap_or_default(),
+        usage["tokens_saved"],
+    )
+}
+
 fn print_next_steps(
     out: &mut dyn Write,
     address: &str,
     metrics: &str,
     key: &str,
 ) -> std::io::Result<()> {
+    let (receipt, order) = (RECEIPT.path, ORDER.path);
     writeln!(out, "\n── it is still running; try ──")?;
     writeln!(out, "export KEY={key}")?;
-    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} {address}/ocr")?;
-    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -T {DOCUMENT_PATH} {address}/estimate")?;
+    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -F file=@{receipt} {address}/ocr")?;
     writeln!(
         out,
-        "curl -H \"Authorization: Bearer $KEY\" -F file=@{DOCUMENT_PATH} -F template=receipt {address}/extract"
+        "curl -H \"Authorization: Bearer $KEY\" -F file=@{order} -F pdf_text=prefer {address}/ocr"
+    )?;
+    writeln!(out, "curl -H \"Authorization: Bearer $KEY\" -T {receipt} {address}/estimate")?;
+    writeln!(
+        out,
+        "curl -H \"Authorization: Bearer $KEY\" -F file=@{receipt} -F template=receipt {address}/extract"
     )?;
     writeln!(
         out,
-        "curl -N -H \"Authorization: Bearer $KEY\" -H 'Accept: text/event-stream' -T {DOCUMENT_PATH} {address}/ocr"
+        "curl -N -H \"Authorization: Bearer $KEY\" -H 'Accept: text/event-stream' -T {receipt} {address}/ocr"
     )?;
     writeln!(out, "curl -s {metrics}/metrics | grep ocr_gateway_tokens")?;
     writeln!(out, "SDK of OpenAI      base_url                {address}/compatible-mode/v1")?;
