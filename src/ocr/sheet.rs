@@ -236,7 +236,9 @@ impl Preparation<'_> {
                 (Source::Image, size, quote, draw)
             }
         };
-        let is_size_asked = self.is_size_asked(request.options.dpi);
+        // A picture has pixels of its own, so a resolution has no effect on it.
+        let dpi = request.options.dpi.filter(|_| matches!(plan.size, PageSize::Points { .. }));
+        let is_size_asked = self.is_size_asked(dpi);
         let facts = PageFacts { number, source, shown, is_turned: false, is_size_asked, quote };
         Ok((facts, draw))
     }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use super::limits::{LONGER_SIDE_8K, WIDEST_ASPECT};
 use super::{
-    Allowance, Cap, Quote, QuoteError, Wish, allowance, image, image_made_from, text_tokens,
+    Allowance, Cap, ImageQuote, Quote, QuoteError, Wish, allowance, image, image_made_from,
+    text_tokens,
 };
 use crate::catalog::Model;
 use crate::image::Size;
@@ -87,21 +88,33 @@ pub fn quote_shrunk(
     most: Pixels,
 ) -> Result<Quote, QuoteError> {
     let text = text_tokens(model, prompt_bytes);
-    let whole = image(model, original, text, wish, cap)?;
-    let most = whole.geometry.max_pixels.min(most);
+    let shrunk = |cap| {
+        let whole = image(model, original, text, wish, cap)?;
+        Ok(shrunk_size(original, &whole, whole.geometry.max_pixels.min(most)))
+    };
+    let size = shrunk(cap)?;
+    let without_cap = shrunk(Cap { max_pixels: None, ..cap })?;
+    Ok(Quote::of(model, image_made_from(model, without_cap, size, text, wish, cap)?, text, cap))
+}
+
+/// The size to which a picture of `original` is shrunk, which has at most `most` pixels. `whole` is its quote without
+/// shrinking.
+fn shrunk_size(original: Size, whole: &ImageQuote, most: Pixels) -> Size {
     let is_sendable = |size: Size| {
         let aspect = u64::from(size.longer_side()).div_ceil(u64::from(size.shorter_side()).max(1));
         size.pixels() <= most && size.longer_side() <= LONGER_SIDE_8K && aspect <= WIDEST_ASPECT
     };
-    let is_smaller = whole.sent.width <= original.width && whole.sent.height <= original.height;
-    let size = if is_sendable(original) {
+    let sent = whole.sent;
+    let is_smaller = sent.width <= original.width && sent.height <= original.height;
+    // The model enlarges what has fewer pixels than `min_pixels`.
+    let is_kept = sent.pixels() >= whole.geometry.min_pixels;
+    if is_sendable(original) {
         original
-    } else if is_smaller && is_sendable(whole.sent) {
-        whole.sent
+    } else if is_smaller && is_kept && is_sendable(sent) {
+        sent
     } else {
         fitted(original.width.into(), original.height.into(), most)
-    };
-    Ok(Quote::of(model, image_made_from(model, original, size, text, wish, cap)?, text, cap))
+    }
 }
 
 /// The largest size with these proportions that is not larger, has at most `most` pixels, and is accepted as a JPEG or
@@ -130,6 +143,7 @@ mod tests {
     use super::super::quote;
     use super::super::resize::smart_resize;
     use super::*;
+    use crate::units::Tokens;
 
     const ANY: Pixels = Pixels::new(u64::MAX);
 
@@ -204,6 +218,22 @@ mod tests {
         assert_eq!(wide.size, Size::new(7_680, 85));
     }
 
+    #[test]
+    fn a_picture_that_only_a_limit_of_the_vendor_shrinks_is_not_called_capped() {
+        for (original, most) in
+            [((9_000, 100), ANY), ((1_000, 8_000), ANY), ((3_000, 2_000), Pixels::new(3_000_000))]
+        {
+            let original = Size::new(original.0, original.1);
+            for cap in [Cap::default(), Cap { reject: true, ..cap(9_000_000) }] {
+                let quote =
+                    quote_shrunk(&Model::sample(), original, 101, Wish::default(), cap, most);
+                let image = quote.unwrap().image;
+                assert!(image.size != original && !image.capped, "{image:?}");
+                assert_eq!(image.saved(), Tokens::ZERO);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_drawn_has_no_more_pixels_than_are_allowed(
@@ -221,7 +251,7 @@ mod tests {
 
         #[test]
         fn a_shrunk_picture_has_no_more_pixels_than_are_allowed_and_costs_no_more_than_the_original(
-            width in 11..30_000_u32, height in 11..30_000_u32, capped in 3_072..9_000_000_u64,
+            width in 11..30_000_u32, height in 11..30_000_u32, capped in 10_000..9_000_000_u64,
         ) {
             let original = Size::new(width, height);
             if original.longer_side() > 200 * original.shorter_side() { return Ok(()) }
