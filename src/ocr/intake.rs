@@ -241,7 +241,7 @@ fn may_shrink(violation: &LimitViolation, header: &ImageHeader, request: &OcrReq
     is_wanted && violation.is_of_size() && is_decoded(header.format)
 }
 
-/// Whether pictures of the format are decoded here. There is no decoder of HEIC in Rust.
+/// Whether pictures of the format are decoded here (docs/adr/0022-documents.md says why HEIC is not).
 const fn is_decoded(format: Format) -> bool {
     !matches!(format, Format::Heic)
 }

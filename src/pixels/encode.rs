@@ -18,7 +18,7 @@ pub enum Encoding {
     Png,
 }
 
-/// The quality at which text keeps its edges.
+/// The quality of a JPEG that is made here. Lower ones save bytes that cost nothing, and may blur small print.
 pub const QUALITY: u8 = 90;
 
 /// The longest side that JPEG can express, in pixels.
@@ -33,7 +33,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding that makes the smaller file without harm to text.
+    /// The encoding that is expected to make the smaller file: PNG for drawings, JPEG for photos and scans.
     ///
     /// Drawings and text of a computer have large areas of one level, which PNG stores in a few bytes and without the
     /// rings that JPEG makes around strokes. Photos and scans have noise, which PNG cannot store in less than a byte or
