@@ -66,7 +66,7 @@ enum Command {
     Usage(usage::UsageArgs),
     /// Recount the ledger and compare it with its accounts.
     Audit(audit::AuditArgs),
-    /// Estimate the cost of images, without sending anything.
+    /// Estimate the cost of images and documents, without sending anything.
     Estimate(estimate::EstimateArgs),
     /// Read documents for the service, which starts this.
     #[command(hide = true)]

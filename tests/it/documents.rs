@@ -36,8 +36,6 @@ fn images(data: &Path) -> Vec<Document> {
     let mut images = documents(&data.join("sroie"), "image");
     images.extend(documents(&data.join("misc"), "file"));
     images
-        .retain(|image| !image.bytes.starts_with(b"%PDF") && image.name != "paper_multipage.tiff");
-    images
 }
 
 // Malformed and odd files.

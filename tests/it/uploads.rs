@@ -139,6 +139,9 @@ async fn an_image_too_long_for_a_data_url_is_refused_here_with_both_numbers_if_i
     assert_eq!(answer.json["limit"]["name"], "data_url_bytes");
     assert!(answer.json["limit"]["actual"].as_u64() > answer.json["limit"]["allowed"].as_u64());
     assert_eq!(gateway.upstream().bill().received, 0);
+    let shrunk = gateway.upload("/ocr", jpeg_of(8_000_000)).await;
+    assert_eq!(shrunk.status, 200, "{}", shrunk.text);
+    assert!(gateway.upstream().calls()[0].images[0].bytes < 1_000_000);
 }
 
 // Clients that stall, send wrong lengths or leave.
