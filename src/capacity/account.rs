@@ -5,8 +5,11 @@
 //! requests cannot exceed the limit.
 //!
 //! Work for a request that is already here may wait for room instead ([`ByteAccount::hold_until`]). Those who wait are
-//! served in their order. Room that becomes free goes to the first of them before anybody who does not wait: otherwise a
-//! stream of small uploads would take each byte before the waiting one has enough of them.
+//! served in their order. The first of them has a claim: uploads, and others who want memory for a worker, leave it the
+//! room that it needs. Otherwise a stream of small uploads would take each byte before the waiting one has enough of
+//! them. Answers of calls pass the claim ([`ByteAccount::begin_answer`]): a call ends without waiting for anybody,
+//! and what its page holds is freed then. If calls had to leave room as well, they would wait for the one that waits for
+//! their pages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +49,8 @@ pub struct HeldBytes {
     account: Arc<ByteAccount>,
     /// The tenant whose share the bytes count against, if any.
     holder: Option<Arc<TenantHolder>>,
+    /// Whether it takes of the room that others wait for, too.
+    passes_claims: bool,
     bytes: AtomicU64,
 }
 
@@ -73,7 +78,7 @@ impl ByteAccount {
     ///
     /// [`NoRoom`] if they do not fit.
     pub fn hold(self: &Arc<Self>, bytes: u64) -> Result<HeldBytes, NoRoom> {
-        let held = self.hold_nothing();
+        let held = self.holding(0, None, false);
         held.take(bytes)?;
         Ok(held)
     }
@@ -88,22 +93,21 @@ impl ByteAccount {
         holder: Arc<TenantHolder>,
         bytes: u64,
     ) -> Result<HeldBytes, NoRoom> {
-        let account = Arc::clone(self);
-        let held = HeldBytes { account, holder: Some(holder), bytes: AtomicU64::new(0) };
+        let held = self.holding(0, Some(holder), false);
         held.take(bytes)?;
         Ok(held)
     }
 
-    /// An empty reservation, which [`HeldBytes::take`] grows.
-    pub fn hold_nothing(self: &Arc<Self>) -> HeldBytes {
-        HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(0) }
+    /// An empty reservation for the answer of a call. [`HeldBytes::take`] grows it, also by room that others wait for.
+    pub fn begin_answer(self: &Arc<Self>) -> HeldBytes {
+        self.holding(0, None, true)
     }
 
     /// Takes `bytes` even if that exceeds the limit, for work that cannot be refused.
     pub(super) fn hold_beyond(self: &Arc<Self>, bytes: u64) -> HeldBytes {
         self.held.fetch_add(bytes, Ordering::SeqCst);
         self.shown.add(signed(bytes));
-        HeldBytes { account: Arc::clone(self), holder: None, bytes: AtomicU64::new(bytes) }
+        self.holding(bytes, None, false)
     }
 
     /// Takes `bytes` as soon as they fit, in the order of those who wait. Whoever waits must not hold bytes of this
@@ -128,8 +132,7 @@ impl ByteAccount {
         if timeout_at(until, waiting).await.is_err() {
             return Err(self.no_room(self.held().saturating_add(bytes), self.allowed));
         }
-        let held = HeldBytes { account: Arc::clone(self), holder: None, bytes: bytes.into() };
-        Ok(held)
+        Ok(self.holding(bytes, None, false))
     }
 
     /// Whether somebody waits for room.
@@ -142,8 +145,18 @@ impl ByteAccount {
         self.held.load(Ordering::SeqCst)
     }
 
-    fn take(&self, bytes: u64) -> Result<(), NoRoom> {
-        let claimed = self.claimed.load(Ordering::SeqCst);
+    /// The owner of bytes that were taken.
+    fn holding(
+        self: &Arc<Self>,
+        bytes: u64,
+        holder: Option<Arc<TenantHolder>>,
+        passes_claims: bool,
+    ) -> HeldBytes {
+        HeldBytes { account: Arc::clone(self), holder, passes_claims, bytes: bytes.into() }
+    }
+
+    fn take(&self, bytes: u64, passes_claims: bool) -> Result<(), NoRoom> {
+        let claimed = if passes_claims { 0 } else { self.claimed.load(Ordering::SeqCst) };
         self.add(bytes, self.allowed.saturating_sub(claimed))
     }
 
@@ -197,10 +210,10 @@ impl HeldBytes {
         let bytes = bytes.min(*own);
         *own -= bytes;
         let (account, holder) = (Arc::clone(&self.account), self.holder.clone());
-        Self { account, holder, bytes: bytes.into() }
+        Self { account, holder, passes_claims: self.passes_claims, bytes: bytes.into() }
     }
 
-    /// Takes `more` bytes.
+    /// Takes `more` bytes; none of them always fit.
     ///
     /// # Errors
     ///
@@ -209,7 +222,8 @@ impl HeldBytes {
         if let Some(holder) = &self.holder {
             holder.take(more)?;
         }
-        self.account.take(more).inspect_err(|_| self.give_back_to_holder(more))?;
+        let taken = self.account.take(more, self.passes_claims);
+        taken.inspect_err(|_| self.give_back_to_holder(more))?;
         self.bytes.fetch_add(more, Ordering::Relaxed);
         Ok(())
     }
@@ -316,10 +330,35 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(account.is_waited_for());
         assert_eq!(account.hold(1).unwrap_err(), no_room(111));
+        assert!(account.hold(0).is_ok(), "a request without a body takes nothing");
         drop(waiting);
         assert!(!account.is_waited_for());
         assert!(account.hold(50).is_ok());
         drop(first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_takes_the_room_that_a_page_waits_for_and_the_page_gets_it_afterwards() {
+        let account = account(100);
+        let page = account.hold(50).unwrap();
+        let mut waiting = Box::pin(account.hold_until(60, soon()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let answer = account.begin_answer();
+        answer.take(50).unwrap();
+        assert_eq!(answer.take(1), Err(no_room(101)), "more than all is not passed");
+        drop((page, answer));
+        assert_eq!(waiting.now_or_never().unwrap().unwrap().bytes(), 60);
+    }
+
+    #[test]
+    fn nothing_fits_even_where_more_than_allowed_is_held() {
+        let account = account(100);
+        let shares = Arc::new(Shares::new(Share { requests: 1, bytes: 60 }, false));
+        let held = account.hold_for(shares.of("a"), 90).unwrap();
+        let _beyond = account.hold_beyond(20);
+        shares.bind(true);
+        assert!(account.hold_for(shares.of("a"), 0).is_ok() && account.hold(0).is_ok());
+        assert!(held.take(1).is_err());
     }
 
     #[tokio::test(start_paused = true)]

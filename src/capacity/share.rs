@@ -180,13 +180,14 @@ impl Drop for TenantPlace {
     }
 }
 
-/// Adds `more` to `held`, unless the sum exceeds `allowed`: then the error is the sum and `allowed`.
+/// Adds `more` to `held`, unless the sum exceeds `allowed`: then the error is the sum and `allowed`. Nothing can always
+/// be added.
 ///
 /// The counters protect no other memory, so relaxed ordering suffices.
 pub(super) fn add(held: &AtomicU64, more: u64, allowed: u64) -> Result<(), (u64, u64)> {
     let sum = |held: u64| held.saturating_add(more);
     let added = held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-        Some(sum(held)).filter(|&sum| sum <= allowed)
+        Some(sum(held)).filter(|&sum| sum <= allowed || more == 0)
     });
     added.map(|_before| ()).map_err(|held| (sum(held), allowed))
 }

@@ -221,6 +221,14 @@ impl DocumentSettings {
     }
 }
 
+impl WorkerLimits {
+    /// Bytes that must be free beside the files of documents, so that their pages are read one after the other: the
+    /// memory of a worker, the page that it draws, and a page that was drawn before and is being read.
+    pub(super) const fn least_in_flight(&self) -> u64 {
+        self.memory.saturating_add(2 * LARGEST_FILE)
+    }
+}
+
 impl fmt::Display for WorkerLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { workers, memory, cpu_seconds, step, .. } = self;

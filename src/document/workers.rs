@@ -4,9 +4,13 @@
 //! the order of arrival. Processes are started when they are needed, used again, and ended after a minute without work.
 //! A document stays open in the workers that read it, so that its next pages find it there, and its memory stays held.
 //!
-//! Whoever waits for memory holds none that another waiter needs, so the pool cannot come to a stand: an idle worker
-//! forgets its document when memory is short, a page that waits holds only its place, and the files of all documents
-//! together leave room for one worker ([`Document`] is refused otherwise).
+//! The pool cannot come to a stand, because what a page waits for is always freed:
+//!
+//! - Idle workers forget their documents when memory is short.
+//! - A page that waits for memory holds a place and its part of the document's file. The files of all documents together
+//!   leave room for a worker and for a drawn page; a document that does not is refused.
+//! - A drawn page holds memory until its call has ended. Its call takes room for the answer, and does not leave that room
+//!   to a page that waits (`capacity::account`).
 //!
 //! A worker whose caller leaves in the middle of a step is killed: what a step costs is bounded by its limits, but an
 //! abandoned one would keep others waiting for all of it. A new process is ready in some milliseconds.
@@ -228,9 +232,10 @@ impl Workers {
         })
     }
 
-    /// Counts the file of a document, if the files of all leave room for a worker.
+    /// Counts the file of a document, if the files of all leave room for a worker and for a page that was drawn before
+    /// and is being read.
     fn count(&self, bytes: u64) -> Result<(), DocumentError> {
-        let allowed = self.account.allowed().saturating_sub(self.memory());
+        let allowed = self.account.allowed().saturating_sub(self.limits.least_in_flight());
         let add = |files: u64| files.checked_add(bytes).filter(|files| *files <= allowed);
         self.files
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)

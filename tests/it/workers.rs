@@ -179,6 +179,23 @@ async fn a_file_that_leaves_no_room_for_a_worker_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn the_files_of_all_documents_leave_room_for_a_worker_and_for_pages_that_are_being_read() {
+    let pool = Pool::new(19);
+    let documents = (0..9).map(|_| {
+        let upload = Arc::new(pool.account.hold(20 * MIB).unwrap());
+        pool.workers.open(Kind::Picture, picture(), Some(upload))
+    });
+    let mut documents: Vec<_> = documents.collect();
+    for document in &documents[..8] {
+        assert_eq!(document.page_count(soon()).await, Ok(1));
+    }
+    assert_eq!(documents[8].page_count(soon()).await, Err(DocumentError::Busy));
+    documents.pop();
+    let _being_read: Vec<_> = (0..4).map(|_| pool.account.hold(3 * MIB / 2).unwrap()).collect();
+    assert_eq!(read(&documents[0]).await, Ok(picture()));
+}
+
+#[tokio::test]
 async fn a_worker_that_is_killed_while_it_is_idle_is_replaced() {
     let pool = Pool::new(6);
     let document = pool.open(Kind::Picture, picture());

@@ -312,7 +312,7 @@ mod tests {
         let gauge = IntGauge::new("held", "held").unwrap();
         let account = Arc::new(ByteAccount::new(LIMIT as u64, gauge));
         for piece in [7, 1000, 60_000, 700_000] {
-            let room = Room::new(None, LIMIT as u64, Arc::new(account.hold_nothing()));
+            let room = Room::new(None, LIMIT as u64, Arc::new(account.hold(0).unwrap()));
             let (mut gathered, mut left_behind) = (room.for_all(), 0);
             while gathered.len() + piece <= LIMIT {
                 let before = gathered.capacity();

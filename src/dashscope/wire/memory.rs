@@ -70,7 +70,8 @@ impl AnswerPool {
         let bytes = written.get().saturating_mul(TOKEN_BYTES);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.longest_answer);
         let counted = bytes.saturating_sub(FREE_BYTES);
-        let held = self.account.hold(counted as u64)?;
+        let held = self.account.begin_answer();
+        held.take(counted as u64)?;
         Ok(Arc::new(AnswerRoom { _held: held, bytes: counted + FREE_BYTES }))
     }
 
@@ -78,7 +79,7 @@ impl AnswerPool {
     pub(crate) fn for_answer(&self, room: &Arc<AnswerRoom>) -> AnswerMemory {
         AnswerMemory {
             room: Arc::clone(room),
-            more: self.account.hold_nothing(),
+            more: self.account.begin_answer(),
             more_bytes: 0,
             spare: Arc::clone(&self.spare),
             has_spare: None,
@@ -166,6 +167,19 @@ mod tests {
         let _room = memory.room_for(Tokens::new(32_768)).unwrap();
         let no_room = memory.room_for(Tokens::new(32_768)).unwrap_err();
         assert_eq!((no_room.actual, no_room.allowed), (2 * account.held(), 600_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_waits_for_a_worker_s_memory_keeps_no_call_from_its_room() {
+        let (account, memory) = memory(1 << 20);
+        let drawn_pages = account.hold(100_000).unwrap();
+        let later = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
+        let mut waiting = Box::pin(account.hold_until(1 << 20, later));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let small = memory.room_for(Tokens::new(8_192)).unwrap();
+        let large = memory.room_for(Tokens::new(32_768)).unwrap();
+        drop((small, large, drawn_pages));
+        assert!(waiting.await.is_ok());
     }
 
     #[tokio::test]
