@@ -225,7 +225,7 @@ impl Gateway {
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
         let capacity = capacity(&settings.server)?;
-        let worker_limits = settings.documents.limits(capacity.bytes)?;
+        let worker_limits = settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
         let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
@@ -361,7 +361,7 @@ pub fn check(
     let metrics = Arc::new(Metrics::new(&settings.metrics)?);
     let catalog = catalog(settings)?;
     check_tenants(settings, &catalog)?;
-    settings.documents.limits(capacity.bytes)?;
+    settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
     let memory = account(capacity, &metrics);
     Client::new(&settings.upstream, None, memory, metrics, clock, random)?;
     Ok(())
@@ -387,7 +387,7 @@ pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
 /// Outside a tokio runtime.
 pub fn estimator(settings: &Settings) -> Result<Intake, BuildError> {
     let capacity = capacity(&settings.server)?;
-    let limits = settings.documents.limits(capacity.bytes)?;
+    let limits = settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
     let metrics = Arc::new(Metrics::new(&settings.metrics)?);
     let memory = account(capacity, &metrics);
     let workers = Workers::new(limits, memory, metrics, TaskTracker::new());

@@ -66,7 +66,7 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
 /// Starts a worker that tries what it must not do. The second text is a warning.
 async fn check_documents(settings: &Settings) -> Result<(String, Option<String>), Failure> {
     let capacity = capacity(&settings.server)?;
-    let limits = settings.documents.limits(capacity.bytes)?;
+    let limits = settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
     let CageReport { refused, possible } = process::try_worker(&limits).await?;
     let warning = (!possible.is_empty()).then(|| {
         let possible = possible.join(", ");

@@ -108,12 +108,15 @@ pub enum DocumentSettingsError {
     },
     /// A worker would never find room.
     #[error(
-        "documents.worker_memory_bytes: {memory} and a picture of {LARGEST_FILE} bytes do not fit into \
-         server.max_in_flight_bytes ({allowed}): lower the one or raise the other"
+        "documents.worker_memory_bytes: {memory}, two pages of {LARGEST_FILE} bytes and an upload of \
+         server.max_body_bytes ({body}) do not fit into server.max_in_flight_bytes ({allowed}): lower one of the \
+         former or raise the latter"
     )]
     NeverFits {
         /// Memory of one worker.
         memory: u64,
+        /// Bytes of the largest upload.
+        body: u64,
         /// Bytes in flight.
         allowed: u64,
     },
@@ -131,12 +134,16 @@ impl DocumentSettings {
         Duration::from_millis(self.page_timeout_ms)
     }
 
-    /// What the workers may take where `in_flight_bytes` may be held.
+    /// What the workers may take where `in_flight_bytes` may be held, by uploads of at most `body_bytes` and other work.
     ///
     /// # Errors
     ///
     /// [`DocumentSettingsError`] names the key that cannot work.
-    pub fn limits(&self, in_flight_bytes: u64) -> Result<WorkerLimits, DocumentSettingsError> {
+    pub fn limits(
+        &self,
+        in_flight_bytes: u64,
+        body_bytes: u64,
+    ) -> Result<WorkerLimits, DocumentSettingsError> {
         let workers = match self.workers {
             Ceiling::Fixed(number) => number,
             // Each with the least memory, if there is not more.
@@ -150,15 +157,12 @@ impl DocumentSettings {
             Ceiling::Auto => {
                 let share = in_flight_bytes / 2 / workers;
                 // Less than the least only where there is no more: most documents need a fraction of it.
-                share.min(MOST_AUTO_MEMORY).max(LEAST_MEMORY.min(in_flight_bytes / 2))
+                let memory = share.min(MOST_AUTO_MEMORY).max(LEAST_MEMORY.min(in_flight_bytes / 2));
+                let beside = body_bytes.saturating_add(2 * LARGEST_FILE);
+                memory.min(in_flight_bytes.saturating_sub(beside).max(LEAST_SET_MEMORY))
             }
         };
-        let is_set = matches!(self.worker_memory_bytes, Ceiling::Fixed(_));
-        if is_set && memory.saturating_add(LARGEST_FILE) > in_flight_bytes {
-            let allowed = in_flight_bytes;
-            return Err(DocumentSettingsError::NeverFits { memory, allowed });
-        }
-        Ok(WorkerLimits {
+        let limits = WorkerLimits {
             workers: usize::try_from(workers).unwrap_or(usize::MAX),
             memory,
             cpu_seconds: self.page_cpu_seconds,
@@ -166,7 +170,13 @@ impl DocumentSettings {
             page_pixels: self.max_page_pixels,
             font: self.font()?,
             program: self.program.clone(),
-        })
+        };
+        let is_set = matches!(self.worker_memory_bytes, Ceiling::Fixed(_));
+        if is_set && limits.least_in_flight().saturating_add(body_bytes) > in_flight_bytes {
+            let (body, allowed) = (body_bytes, in_flight_bytes);
+            return Err(DocumentSettingsError::NeverFits { memory, body, allowed });
+        }
+        Ok(limits)
     }
 
     /// Checks what does not depend on the memory of this machine.
@@ -271,7 +281,7 @@ mod tests {
     fn limits(changes: &str, in_flight: u64) -> Result<(usize, u64), DocumentSettingsError> {
         let settings = settings(&format!("[documents]\n{changes}"));
         settings.validate()?;
-        settings.limits(in_flight).map(|limits| (limits.workers, limits.memory))
+        settings.limits(in_flight, 20 * MIB).map(|limits| (limits.workers, limits.memory))
     }
 
     #[test]
@@ -282,14 +292,20 @@ mod tests {
             assert!(memory <= 512 * MIB && (memory >= 128 * MIB || workers == 1));
         }
         assert_eq!(limits("workers = 2", 512 * MIB), Ok((2, 128 * MIB)));
+        let beside_an_upload = 64 * MIB - 20 * MIB - 2 * LARGEST_FILE;
+        assert_eq!(limits("", 64 * MIB), Ok((1, beside_an_upload)));
     }
 
     #[test]
-    fn a_worker_that_would_never_find_room_is_an_error_that_names_both_keys() {
-        let error = limits("worker_memory_bytes = 100000000", 100 * MIB).unwrap_err().to_string();
-        assert!(error.starts_with("documents.worker_memory_bytes: 100000000 and"), "{error}");
+    fn a_worker_that_finds_no_room_beside_the_largest_upload_is_an_error_that_names_all_keys() {
+        let fits = |memory| limits(&format!("worker_memory_bytes = {memory}"), 100 * MIB);
+        let most = 80 * MIB - 2 * LARGEST_FILE;
+        assert!(fits(most).is_ok());
+        let error = fits(most + 1).unwrap_err().to_string();
+        let told = format!("documents.worker_memory_bytes: {}, two pages", most + 1);
+        assert!(error.starts_with(&told), "{error}");
+        assert!(error.contains("server.max_body_bytes (20971520)"), "{error}");
         assert!(error.contains("server.max_in_flight_bytes (104857600)"), "{error}");
-        assert!(limits("worker_memory_bytes = 90000000", 100 * MIB).is_ok());
     }
 
     #[test]
