@@ -15,7 +15,7 @@
 //! A worker whose caller leaves in the middle of a step is killed: what a step costs is bounded by its limits, but an
 //! abandoned one would keep others waiting for all of it. A new process is ready in some milliseconds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -36,6 +36,10 @@ use crate::telemetry::metrics::{Counted, Metrics, WorkerEnd};
 
 /// How long a process may be idle before it is ended.
 const LONGEST_IDLE: Duration = Duration::from_mins(1);
+
+/// How many workers may be lost to one document. Another page of it would most likely take another one, at the cost of
+/// all its limits.
+const MOST_LOST_WORKERS: u32 = 3;
 
 /// How often idle processes are looked at.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
@@ -82,6 +86,10 @@ pub struct Document {
     pages: OnceLock<u32>,
     /// The bytes of the file that are counted, once it is read.
     counted: OnceLock<u64>,
+    /// The workers that were lost to it.
+    lost_workers: AtomicU32,
+    /// The error of all further pages, after too many of them.
+    given_up: OnceLock<DocumentError>,
     /// Keeps the bytes of the upload held.
     upload: Option<Arc<HeldBytes>>,
 }
@@ -161,6 +169,8 @@ impl Workers {
             file,
             pages: OnceLock::new(),
             counted: OnceLock::new(),
+            lost_workers: AtomicU32::new(0),
+            given_up: OnceLock::new(),
             upload,
         })
     }
@@ -271,7 +281,8 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// [`DocumentError::Busy`] if none was free until `until`.
+    /// [`DocumentError::Busy`] if none was free until `until`; the error of the last page that cost a worker, if the
+    /// document has cost too many.
     pub async fn sheet(
         self: &Arc<Self>,
         page: u32,
@@ -283,9 +294,11 @@ impl Document {
 
     async fn lease(self: &Arc<Self>, until: Instant) -> Result<Lease, DocumentError> {
         let (workers, started) = (&self.workers, Instant::now());
+        self.check_losses()?;
         self.count()?;
         let place = Arc::clone(&workers.places).acquire_owned();
         let place = timeout_at(until, place).await.map_err(|_| DocumentError::Busy)?;
+        self.check_losses()?;
         let (process, open) = self.process(until).await?;
         let (open, memory) = (open.document, open.memory);
         Ok(Lease {
@@ -298,6 +311,19 @@ impl Document {
             is_busy: false,
             _in_use: workers.metrics.document_worker_in_use(started.elapsed()),
         })
+    }
+
+    /// The error of further pages, if too many workers were lost to this document.
+    fn check_losses(&self) -> Result<(), DocumentError> {
+        self.given_up.get().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Remembers that a worker was lost to this document.
+    fn lost_worker(&self, error: &DocumentError) {
+        let before = self.lost_workers.fetch_add(1, Ordering::Relaxed);
+        if before.saturating_add(1) >= MOST_LOST_WORKERS {
+            let _ = self.given_up.set(error.clone());
+        }
     }
 
     /// Counts the file among those of all documents, once.
@@ -489,7 +515,7 @@ impl Lease {
         };
         self.open = None;
         let Some(process) = self.process.take() else { return Err(Lost::Accident) };
-        match failed {
+        let lost = match failed {
             Ok(Err(failure)) => {
                 Err(process.autopsy(&failure, self.document.kind, &workers.limits).await)
             }
@@ -499,7 +525,11 @@ impl Lease {
                 Err(lost)
             }
             Ok(Ok(_)) => Err(Lost::Accident),
+        };
+        if let Err(Lost::Document(error)) = &lost {
+            self.document.lost_worker(error);
         }
+        lost
     }
 
     /// Ends a process that answers what no worker answers.

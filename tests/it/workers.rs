@@ -282,6 +282,21 @@ async fn a_picture_that_takes_more_memory_than_a_worker_has_is_told_the_limit() 
 }
 
 #[tokio::test]
+async fn a_document_that_has_cost_three_workers_costs_no_further_one() {
+    let pool = Pool::new(20);
+    let document = pool.open(Kind::Picture, hollow(9_000, 9_000));
+    let allowed = pool.memory;
+    let limit = DocumentError::TooComplex { resource: Resource::Memory, actual: None, allowed };
+    for lost in 1..=3 {
+        let told = drawn(&document, Size::new(10, 10)).await;
+        assert_eq!((told, pool.ends("memory")), (Err(limit.clone()), lost));
+    }
+    assert_eq!(document.sheet(1, soon()).await.unwrap_err(), limit);
+    let other = pool.open(Kind::Picture, picture());
+    assert_eq!(read(&other).await, Ok(picture()));
+}
+
+#[tokio::test]
 async fn a_picture_with_more_pixels_than_allowed_is_refused_by_a_worker_that_goes_on() {
     let pool = Pool::new(16);
     let document = pool.open(Kind::Picture, hollow(30_000, 30_000));
