@@ -62,8 +62,8 @@ pub enum DocumentError {
         /// The limit.
         allowed: u64,
     },
-    /// No worker, or no memory for one, became free in time.
-    #[error("no worker for documents became free in time")]
+    /// No worker, no memory for one, or not enough of a processor became free in time.
+    #[error("no worker for documents was free for long enough")]
     Busy,
     /// The worker failed without a fault of the document.
     #[error("the document worker failed")]

@@ -26,6 +26,9 @@ const LONGEST_END: Duration = Duration::from_secs(1);
 /// How much of a worker's last words is read.
 const LONGEST_LAST_WORDS: u64 = 4096;
 
+/// The unit of times in `/proc`: Linux tells them to all programs in hundredths of a second.
+const TICK: Duration = Duration::from_millis(10);
+
 /// The exit code of a Rust program that panicked.
 const PANICKED: i32 = 101;
 
@@ -57,8 +60,10 @@ pub(super) enum Lost {
     Accident,
     /// It answered what no worker answers.
     Malformed,
-    /// The caller's time is over.
-    Deadline,
+    /// The step took longer than it may: so long.
+    Late(Duration),
+    /// The caller's time is over, or the host had no processor for the worker.
+    Busy,
 }
 
 /// What a process in the cage can do of what it must not.
@@ -147,6 +152,13 @@ impl Process {
     /// Whether the process has not ended.
     pub(super) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The CPU time that the process has taken; zero if the system does not tell it.
+    pub(super) fn cpu_time(&self) -> Duration {
+        let stat = self.child.id().map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")));
+        let ticks = stat.and_then(Result::ok).and_then(|stat| cpu_ticks(&stat));
+        TICK.saturating_mul(ticks.unwrap_or(0))
     }
 
     /// Has a step done, with a payload of at most `most` bytes in the reply. After an error the process must be ended.
@@ -246,6 +258,33 @@ fn verdict(
     }
 }
 
+/// What it means that a step took `waited`, of which the process computed for `computed`.
+///
+/// A worker that got a processor for most of the time has a page that takes too long. Another one was kept waiting by
+/// the load of the host, so its page may be tried again.
+pub(super) fn verdict_of_late(waited: Duration, computed: Duration, limits: &WorkerLimits) -> Lost {
+    let cpu_time = Duration::from_secs(limits.cpu_seconds);
+    if computed < cpu_time.min(limits.step) * 9 / 10 {
+        tracing::warn!(?waited, ?computed, "a document worker did not get enough CPU time");
+        return Lost::Busy;
+    }
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Lost::Document(DocumentError::TooComplex {
+        resource: Resource::Time,
+        actual: Some(milliseconds(waited)),
+        allowed: milliseconds(limits.step),
+    })
+}
+
+/// The CPU time in `/proc/PID/stat`: the sum of its fields 14 and 15 (proc(5)), in ticks. The second field is the name
+/// of the program in parentheses, which may have spaces.
+fn cpu_ticks(stat: &str) -> Option<u32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse::<u32>);
+    let (user, system) = (times.next()?.ok()?, times.next()?.ok()?);
+    Some(user.saturating_add(system))
+}
+
 /// Warns once that documents are read without the filter of system calls.
 fn warn_of_filter(reason: &str) {
     static WARNED: std::sync::Once = std::sync::Once::new();
@@ -267,15 +306,7 @@ pub(super) async fn in_time<T>(
     let started = Instant::now();
     let own = started + longest;
     let Ok(done) = timeout_at(own.min(until), step).await else {
-        if until < own {
-            return Err(Lost::Deadline);
-        }
-        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        return Err(Lost::Document(DocumentError::TooComplex {
-            resource: Resource::Time,
-            actual: Some(milliseconds(started.elapsed())),
-            allowed: milliseconds(longest),
-        }));
+        return Err(if until < own { Lost::Busy } else { Lost::Late(started.elapsed()) });
     };
     Ok(done)
 }
@@ -333,6 +364,36 @@ mod tests {
             assert_eq!(end, WorkerEnd::Panic);
             assert!(matches!(error, Some(DocumentError::PdfUndecodable { .. })), "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_late_step_is_the_page_s_fault_only_if_it_computed_for_most_of_the_time_that_it_may() {
+        let waited = Duration::from_millis(1001);
+        let judged = |computed, cpu_seconds| {
+            let limits = WorkerLimits { cpu_seconds, ..limits() };
+            verdict_of_late(waited, Duration::from_millis(computed), &limits)
+        };
+        let expected = DocumentError::TooComplex {
+            resource: Resource::Time,
+            actual: Some(1001),
+            allowed: 1000,
+        };
+        for computed in [900, 1001] {
+            let lost = judged(computed, 2);
+            assert!(matches!(&lost, Lost::Document(error) if *error == expected), "{lost:?}");
+        }
+        for computed in [0, 899] {
+            assert!(matches!(judged(computed, 2), Lost::Busy));
+            assert!(matches!(judged(computed, 1), Lost::Busy));
+        }
+    }
+
+    #[test]
+    fn the_cpu_time_of_a_process_is_read_whatever_its_name() {
+        let stat = "7 (a) b ) S 1 7 7 0 -1 4194560 99 0 0 0 120 34 5 6 20 0 1 0 12 99 9";
+        assert_eq!(cpu_ticks(stat), Some(154));
+        assert_eq!(cpu_ticks("7 (a) S"), None);
+        assert!(cpu_ticks(&std::fs::read_to_string("/proc/self/stat").unwrap()).is_some());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::DocumentError;
 use super::page::{Draw, Drawn, Kind, PagePlan};
-use super::process::{Lost, Process, in_time};
+use super::process::{Lost, Process, in_time, verdict_of_late};
 use super::settings::WorkerLimits;
 use super::wire::{Reply, Request};
 use crate::capacity::account::{ByteAccount, HeldBytes};
@@ -459,7 +459,7 @@ impl Lease {
                 Ok(answer) => return Ok(answer),
                 Err(Lost::Accident) if !is_repeated => is_repeated = true,
                 Err(Lost::Document(error)) => return Err(error),
-                Err(Lost::Deadline) => return Err(DocumentError::Busy),
+                Err(Lost::Busy | Lost::Late(_)) => return Err(DocumentError::Busy),
                 Err(Lost::Accident | Lost::Malformed) => return Err(DocumentError::Interrupted),
             }
         }
@@ -499,6 +499,7 @@ impl Lease {
     ) -> Result<(Reply, Bytes), Lost> {
         let workers = Arc::clone(&self.document.workers);
         let Some(process) = &mut self.process else { return Err(Lost::Accident) };
+        let computed_before = process.cpu_time();
         self.is_busy = true;
         let asked = in_time(process.ask(request, payload, most), workers.limits.step, until).await;
         self.is_busy = false;
@@ -519,9 +520,13 @@ impl Lease {
             Ok(Err(failure)) => {
                 Err(process.autopsy(&failure, self.document.kind, &workers.limits).await)
             }
+            Err(Lost::Late(waited)) => {
+                let computed = process.cpu_time().saturating_sub(computed_before);
+                process.kill(WorkerEnd::Time).await;
+                Err(verdict_of_late(waited, computed, &workers.limits))
+            }
             Err(lost) => {
-                let is_late = matches!(lost, Lost::Document(_));
-                process.kill(if is_late { WorkerEnd::Time } else { WorkerEnd::Abandoned }).await;
+                process.kill(WorkerEnd::Abandoned).await;
                 Err(lost)
             }
             Ok(Ok(_)) => Err(Lost::Accident),

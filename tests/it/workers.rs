@@ -220,19 +220,13 @@ async fn a_worker_that_is_killed_between_two_steps_of_a_page_is_replaced_and_the
 }
 
 #[tokio::test]
-async fn a_step_that_does_not_end_is_cut_off_with_both_times_and_the_next_one_works() {
+async fn a_step_that_ends_too_late_for_lack_of_cpu_time_may_be_repeated() {
     let pool = Pool::with(8, |limits| limits.step = Duration::from_millis(200));
     let document = pool.open(Kind::Picture, picture());
     let mut sheet = document.sheet(1, soon()).await.unwrap();
     sheet.plan(false).await.unwrap();
     pool.signal(Signal::STOP);
-    let late = sheet.plan(false).await.unwrap_err();
-    let DocumentError::TooComplex { resource: Resource::Time, actual: Some(actual), allowed } =
-        late
-    else {
-        panic!("{late:?}")
-    };
-    assert!(allowed == 200 && actual >= 200, "{actual} of {allowed}");
+    assert_eq!(sheet.plan(false).await, Err(DocumentError::Busy));
     assert_eq!(pool.pids(), [], "it was killed");
     assert_eq!(pool.ends("\"time\""), 1);
     assert_eq!(read(&document).await, Ok(picture()));
