@@ -225,7 +225,8 @@ impl Gateway {
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
         let capacity = capacity(&settings.server)?;
-        let worker_limits = settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
+        let worker_limits =
+            settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
         let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());

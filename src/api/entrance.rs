@@ -102,8 +102,9 @@ async fn let_in(
         gateway.metrics.refused(name, ErrorCode::Overloaded.as_str());
         return Err(too_many(gateway.capacity.requests as u64));
     };
-    let memory = gateway.memory.hold_for(holder, announced);
-    let memory = memory.map_err(|no_room| overloaded(gateway, name, no_room))?;
+    let memory = gateway.memory.begin_upload(holder);
+    let taken = memory.take_or_reclaim(announced).await;
+    taken.map_err(|no_room| overloaded(gateway, name, no_room))?;
     let concurrency = take_slot(gateway, &tenant).await?;
     let places = Arc::new(RequestPlaces { share, service, concurrency });
     let standing = AdmittedKey::new(Arc::clone(&gateway.authenticator), key);

@@ -11,16 +11,28 @@
 //! and what its page holds is freed then. If calls had to leave room as well, they would wait for the one that waits for
 //! their pages.
 
-use std::sync::Arc;
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use prometheus::IntGauge;
 use tokio::sync::{Mutex, Notify};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::share::{TenantHolder, add};
 
 pub use super::share::{NoRoom, Whose};
+
+/// How long bytes that do not fit wait for those that are given back. It takes milliseconds, unless the host is busy.
+const LONGEST_RECLAIM: Duration = Duration::from_secs(1);
+
+/// Holds bytes only to save work later.
+pub trait Reclaim: Debug + Send + Sync {
+    /// Gives these bytes back.
+    fn reclaim(self: Arc<Self>) -> BoxFuture<'static, ()>;
+}
 
 /// The number of bytes held, and its limit.
 #[derive(Debug)]
@@ -33,6 +45,9 @@ pub struct ByteAccount {
     turn: Mutex<()>,
     /// Told each time that bytes are given back. Only the first of those who wait listens.
     freed: Notify,
+    reclaimable: OnceLock<Weak<dyn Reclaim>>,
+    /// Held while bytes are given back, so that all who need them wait for them.
+    reclaiming: Mutex<()>,
     shown: IntGauge,
 }
 
@@ -63,6 +78,8 @@ impl ByteAccount {
             claimed: AtomicU64::new(0),
             turn: Mutex::const_new(()),
             freed: Notify::const_new(),
+            reclaimable: OnceLock::new(),
+            reclaiming: Mutex::const_new(()),
             shown,
         }
     }
@@ -83,19 +100,9 @@ impl ByteAccount {
         Ok(held)
     }
 
-    /// Takes `bytes` and counts them against a tenant's share.
-    ///
-    /// # Errors
-    ///
-    /// [`NoRoom`] if they do not fit into the tenant's share or into the account.
-    pub fn hold_for(
-        self: &Arc<Self>,
-        holder: Arc<TenantHolder>,
-        bytes: u64,
-    ) -> Result<HeldBytes, NoRoom> {
-        let held = self.holding(0, Some(holder), false);
-        held.take(bytes)?;
-        Ok(held)
+    /// An empty reservation, which counts against a tenant's share. [`HeldBytes::take`] grows it.
+    pub fn begin_upload(self: &Arc<Self>, holder: Arc<TenantHolder>) -> HeldBytes {
+        self.holding(0, Some(holder), false)
     }
 
     /// An empty reservation for the answer of a call. [`HeldBytes::take`] grows it, also by room that others wait for.
@@ -133,6 +140,21 @@ impl ByteAccount {
             return Err(self.no_room(self.held().saturating_add(bytes), self.allowed));
         }
         Ok(self.holding(bytes, None, false))
+    }
+
+    /// Names the one that holds bytes only to save work later. The first one counts.
+    pub fn may_reclaim(&self, from: Weak<dyn Reclaim>) {
+        let _ = self.reclaimable.set(from);
+    }
+
+    /// Has bytes given back that are held only to save work later. Returns when they are, or after a second.
+    async fn reclaim(&self) {
+        let Some(from) = self.reclaimable.get().and_then(Weak::upgrade) else { return };
+        let reclaim = async {
+            let _turn = self.reclaiming.lock().await;
+            from.reclaim().await;
+        };
+        let _ = timeout(LONGEST_RECLAIM, reclaim).await;
     }
 
     /// Whether somebody waits for room.
@@ -228,6 +250,21 @@ impl HeldBytes {
         Ok(())
     }
 
+    /// Takes `more` bytes, after others have given back what they hold only to save work, if that is necessary.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] if they do not fit even then; the bytes held before stay held.
+    pub async fn take_or_reclaim(&self, more: u64) -> Result<(), NoRoom> {
+        match self.take(more) {
+            Err(NoRoom { whose: Whose::Process, .. }) => {
+                self.account.reclaim().await;
+                self.take(more)
+            }
+            taken => taken,
+        }
+    }
+
     fn give_back_to_holder(&self, bytes: u64) {
         if let Some(holder) = &self.holder {
             holder.give_back(bytes);
@@ -270,6 +307,15 @@ mod tests {
         held
     }
 
+    fn upload(
+        account: &Arc<ByteAccount>,
+        holder: Arc<TenantHolder>,
+        bytes: u64,
+    ) -> Result<HeldBytes, NoRoom> {
+        let held = account.begin_upload(holder);
+        held.take(bytes).map(|()| held)
+    }
+
     #[test]
     fn what_fits_to_the_byte_is_taken_and_one_byte_more_is_refused_with_both_numbers() {
         let account = account(100);
@@ -287,14 +333,14 @@ mod tests {
         let account = account(100);
         let shares = Arc::new(Shares::new(Share { requests: 1, bytes: 60 }, true));
         let others = account.hold(50).unwrap();
-        let held = account.hold_for(shares.of("a"), 20).unwrap();
+        let held = upload(&account, shares.of("a"), 20).unwrap();
         assert_eq!(held.take(31), Err(no_room(101)));
         drop(others);
         let refused = held.take(41).unwrap_err();
         assert_eq!((refused.whose, refused.actual, refused.allowed), (Whose::Tenant, 61, 60));
         held.take(40).unwrap();
         drop(held);
-        assert!(account.hold_for(shares.of("a"), 60).is_ok());
+        assert!(upload(&account, shares.of("a"), 60).is_ok());
     }
 
     #[test]
@@ -354,10 +400,10 @@ mod tests {
     fn nothing_fits_even_where_more_than_allowed_is_held() {
         let account = account(100);
         let shares = Arc::new(Shares::new(Share { requests: 1, bytes: 60 }, false));
-        let held = account.hold_for(shares.of("a"), 90).unwrap();
+        let held = upload(&account, shares.of("a"), 90).unwrap();
         let _beyond = account.hold_beyond(20);
         shares.bind(true);
-        assert!(account.hold_for(shares.of("a"), 0).is_ok() && account.hold(0).is_ok());
+        assert!(upload(&account, shares.of("a"), 0).is_ok() && account.hold(0).is_ok());
         assert!(held.take(1).is_err());
     }
 
@@ -367,6 +413,32 @@ mod tests {
         let _held = account.hold(70).unwrap();
         assert_eq!(account.hold_until(31, soon()).await.unwrap_err(), no_room(101));
         assert!(account.hold(30).is_ok());
+    }
+
+    /// Bytes that are held until somebody needs them.
+    #[derive(Debug)]
+    struct Kept(std::sync::Mutex<Option<HeldBytes>>);
+
+    impl Reclaim for Kept {
+        fn reclaim(self: Arc<Self>) -> BoxFuture<'static, ()> {
+            drop(self.0.lock().unwrap().take());
+            std::future::ready(()).boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fit_gets_the_bytes_that_are_held_only_to_save_work() {
+        let account = account(100);
+        let kept = Arc::new(Kept(Some(account.hold(60).unwrap()).into()));
+        let kept: Arc<dyn Reclaim> = kept;
+        account.may_reclaim(Arc::downgrade(&kept));
+        let upload = account.hold(0).unwrap();
+        assert_eq!(upload.take(41), Err(no_room(101)));
+        upload.take_or_reclaim(40).await.unwrap();
+        assert_eq!(held(&account), 100, "nothing is given back for what fits");
+        assert_eq!(upload.take_or_reclaim(61).await, Err(no_room(101)));
+        assert_eq!(held(&account), 40);
+        upload.take_or_reclaim(60).await.unwrap();
     }
 
     #[test]

@@ -20,8 +20,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +33,7 @@ use super::page::{Draw, Drawn, Kind, PagePlan};
 use super::process::{Lost, Process, in_time, verdict_of_late};
 use super::settings::WorkerLimits;
 use super::wire::{Reply, Request};
-use crate::capacity::account::{ByteAccount, HeldBytes};
+use crate::capacity::account::{ByteAccount, HeldBytes, Reclaim};
 use crate::quote::limits::LARGEST_FILE;
 use crate::telemetry::metrics::{Counted, Metrics, WorkerEnd};
 
@@ -130,7 +133,7 @@ impl Workers {
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(limits.workers.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self {
+        let workers = Arc::new(Self {
             limits,
             account,
             places,
@@ -140,7 +143,10 @@ impl Workers {
             metrics,
             tasks,
             runtime: Handle::current(),
-        })
+        });
+        let reclaimable: Arc<dyn Reclaim> = workers.clone();
+        workers.account.may_reclaim(Arc::downgrade(&reclaimable));
+        workers
     }
 
     /// Ends processes that have been idle for a minute, for as long as there are workers.
@@ -204,11 +210,16 @@ impl Workers {
     }
 
     /// Lets idle processes forget their documents, because memory is short.
-    async fn forget_documents(&self) {
+    async fn forget_documents(self: &Arc<Self>) {
         let taken: Vec<_> = self.idle().extract_if(.., |idle| idle.open.is_some()).collect();
-        for Idle { process, open, .. } in taken {
-            self.forget_and_keep(process, open.map(|open| open.memory)).await;
-        }
+        let forgetting = taken.into_iter().map(|Idle { process, open, .. }| {
+            let own = Arc::clone(self);
+            self.finish(async move {
+                own.forget_and_keep(process, open.map(|open| open.memory)).await;
+            })
+        });
+        // One that panicked has no process.
+        let _ = join_all(forgetting).await;
     }
 
     /// Lets a process forget its document, and keeps it if it is small again. `memory` is held until then.
@@ -254,8 +265,14 @@ impl Workers {
     }
 
     /// Runs `work` to its end, whatever becomes of the caller.
-    fn finish(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn_on(work, &self.runtime);
+    fn finish(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.tasks.spawn_on(work, &self.runtime)
+    }
+}
+
+impl Reclaim for Workers {
+    fn reclaim(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        async move { self.forget_documents().await }.boxed()
     }
 }
 

@@ -179,6 +179,19 @@ async fn a_file_that_leaves_no_room_for_a_worker_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn an_upload_gets_the_memory_of_workers_that_are_idle() {
+    let pool = Pool::new(21);
+    let document = pool.open(Kind::Picture, picture());
+    assert_eq!(read(&document).await, Ok(picture()));
+    let upload = pool.account.hold(0).unwrap();
+    assert!(upload.take(ACCOUNT).is_err(), "the worker has the document open");
+    upload.take_or_reclaim(ACCOUNT).await.unwrap();
+    drop(upload);
+    assert_eq!(read(&document).await, Ok(picture()), "it is opened again");
+    assert_eq!(pool.count("document_workers", ""), 1);
+}
+
+#[tokio::test]
 async fn the_files_of_all_documents_leave_room_for_a_worker_and_for_pages_that_are_being_read() {
     let pool = Pool::new(19);
     let documents = (0..9).map(|_| {

@@ -215,12 +215,12 @@ impl Room {
     }
 
     /// Appends `piece`. The memory for a body of undeclared length is reserved first.
-    pub(super) fn append(&self, gathered: &mut Vec<u8>, piece: &[u8]) -> Result<(), NoRoom> {
+    pub(super) async fn append(&self, gathered: &mut Vec<u8>, piece: &[u8]) -> Result<(), NoRoom> {
         let length = gathered.len() + piece.len();
         if !self.is_declared {
             let more = self.filled(length) - self.filled(gathered.len());
             if more > 0 {
-                self.memory.take(more as u64)?;
+                self.memory.take_or_reclaim(more as u64).await?;
             }
             if length > gathered.capacity() {
                 let first = FIRST_BYTES.min(self.limit);
@@ -253,7 +253,7 @@ impl Room {
 pub(super) async fn collect(mut pieces: Pieces, room: &Room) -> Result<Vec<u8>, UploadError> {
     let mut collected = room.for_all();
     while let Some(piece) = pieces.next().await? {
-        room.append(&mut collected, &piece)?;
+        room.append(&mut collected, &piece).await?;
     }
     Ok(room.whole(collected))
 }
@@ -293,21 +293,21 @@ mod tests {
         (account, Room::new(declared, 10_000, memory))
     }
 
-    #[test]
-    fn a_body_of_undeclared_length_counts_as_the_pages_that_it_fills() {
+    #[tokio::test]
+    async fn a_body_of_undeclared_length_counts_as_the_pages_that_it_fills() {
         let (account, room) = room(20_000, None);
         let mut gathered = room.for_all();
         for (length, held) in
             [(1, 4096), (100, 4096), (3, 4096), (4000, 8192), (5000, 10_000), (896, 10_000)]
         {
-            room.append(&mut gathered, &vec![7; length]).unwrap();
+            room.append(&mut gathered, &vec![7; length]).await.unwrap();
             assert_eq!(account.held(), held, "{} bytes", gathered.len());
         }
         assert_eq!(gathered.len(), 10_000);
     }
 
-    #[test]
-    fn a_body_of_undeclared_length_is_moved_only_while_it_is_short() {
+    #[tokio::test]
+    async fn a_body_of_undeclared_length_is_moved_only_while_it_is_short() {
         const LIMIT: usize = 1 << 20;
         let gauge = IntGauge::new("held", "held").unwrap();
         let account = Arc::new(ByteAccount::new(LIMIT as u64, gauge));
@@ -316,7 +316,7 @@ mod tests {
             let (mut gathered, mut left_behind) = (room.for_all(), 0);
             while gathered.len() + piece <= LIMIT {
                 let before = gathered.capacity();
-                room.append(&mut gathered, &vec![7; piece]).unwrap();
+                room.append(&mut gathered, &vec![7; piece]).await.unwrap();
                 left_behind += if gathered.capacity() > before { before } else { 0 };
                 assert!(account.held() < (gathered.len() + PAGE_BYTES) as u64);
             }
@@ -324,31 +324,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_whole_body_keeps_no_more_than_it_fills() {
+    #[tokio::test]
+    async fn a_whole_body_keeps_no_more_than_it_fills() {
         let (_, room) = room(20_000, None);
         let mut gathered = room.for_all();
-        room.append(&mut gathered, &[7; 5000]).unwrap();
+        room.append(&mut gathered, &[7; 5000]).await.unwrap();
         assert_eq!(room.whole(gathered).capacity(), 5000);
     }
 
-    #[test]
-    fn a_body_of_declared_length_takes_nothing_more_and_is_never_moved() {
+    #[tokio::test]
+    async fn a_body_of_declared_length_takes_nothing_more_and_is_never_moved() {
         let (account, room) = room(20_000, Some(9000));
         let mut gathered = room.for_all();
         let at = gathered.as_ptr();
         for _ in 0..9 {
-            room.append(&mut gathered, &[7; 1000]).unwrap();
+            room.append(&mut gathered, &[7; 1000]).await.unwrap();
         }
         assert_eq!((gathered.as_ptr(), account.held()), (at, 9000));
     }
 
-    #[test]
-    fn what_does_not_fit_is_refused_and_what_was_gathered_is_left_alone() {
+    #[tokio::test]
+    async fn what_does_not_fit_is_refused_and_what_was_gathered_is_left_alone() {
         let (_, room) = room(9000, None);
         let mut gathered = room.for_all();
-        room.append(&mut gathered, &[7; 6000]).unwrap();
-        let refused = room.append(&mut gathered, &[7; 3000]).unwrap_err();
+        room.append(&mut gathered, &[7; 6000]).await.unwrap();
+        let refused = room.append(&mut gathered, &[7; 3000]).await.unwrap_err();
         assert_eq!((refused.actual, refused.allowed, gathered.len()), (10_000, 9000, 6000));
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn read_multipart(
             form.pass_over(piece.len())?;
             continue;
         }
-        room.append(&mut body, &piece)?;
+        room.append(&mut body, &piece).await?;
         if body.len() - looked_at >= GATHERED {
             form.look_at(&body, room, options)?;
             looked_at = body.len();

@@ -109,7 +109,8 @@ impl Dispatcher {
         let mut failed = Vec::new();
         let mut last: Option<CallError> = None;
         // Room is taken before anything is sent: an answer that was paid for must not be lost for lack of memory.
-        let room = self.memory.room_for(permit.bound().output).map_err(CallFault::NoRoom)?;
+        let room = self.memory.room_for(permit.bound().output).await;
+        let room = room.map_err(CallFault::NoRoom)?;
         self.retry.deposit();
         self.queue(permit.tab(), progress);
         loop {

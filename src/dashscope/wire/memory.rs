@@ -66,12 +66,12 @@ impl AnswerPool {
     /// # Errors
     ///
     /// [`NoRoom`] if it does not fit.
-    pub(crate) fn room_for(&self, written: Tokens) -> Result<Arc<AnswerRoom>, NoRoom> {
+    pub(crate) async fn room_for(&self, written: Tokens) -> Result<Arc<AnswerRoom>, NoRoom> {
         let bytes = written.get().saturating_mul(TOKEN_BYTES);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.longest_answer);
         let counted = bytes.saturating_sub(FREE_BYTES);
         let held = self.account.begin_answer();
-        held.take(counted as u64)?;
+        held.take_or_reclaim(counted as u64).await?;
         Ok(Arc::new(AnswerRoom { _held: held, bytes: counted + FREE_BYTES }))
     }
 
@@ -106,7 +106,7 @@ impl AnswerMemory {
             return;
         }
         let more = more.next_multiple_of(STEP);
-        if self.more.take(more as u64).is_ok() {
+        if self.more.take_or_reclaim(more as u64).await.is_ok() {
             self.more_bytes += more;
             return;
         }
@@ -145,8 +145,8 @@ mod tests {
         (Arc::clone(&account), AnswerPool::new(account, LONGEST))
     }
 
-    #[test]
-    fn room_is_held_for_what_a_call_may_write_and_for_most_models_it_costs_nothing() {
+    #[tokio::test]
+    async fn room_is_held_for_what_a_call_may_write_and_for_most_models_it_costs_nothing() {
         let (account, memory) = memory(10 << 20);
         for (tokens, counted) in [
             (0, 0),
@@ -154,18 +154,18 @@ mod tests {
             (32_768, 32_768 * TOKEN_BYTES - FREE_BYTES as u64),
             (u64::MAX, (LONGEST - FREE_BYTES) as u64),
         ] {
-            let room = memory.room_for(Tokens::new(tokens)).unwrap();
+            let room = memory.room_for(Tokens::new(tokens)).await.unwrap();
             assert_eq!(account.held(), counted, "{tokens}");
             drop(room);
             assert_eq!(account.held(), 0);
         }
     }
 
-    #[test]
-    fn a_call_without_room_for_its_answer_is_refused() {
+    #[tokio::test]
+    async fn a_call_without_room_for_its_answer_is_refused() {
         let (account, memory) = memory(600_000);
-        let _room = memory.room_for(Tokens::new(32_768)).unwrap();
-        let no_room = memory.room_for(Tokens::new(32_768)).unwrap_err();
+        let _room = memory.room_for(Tokens::new(32_768)).await.unwrap();
+        let no_room = memory.room_for(Tokens::new(32_768)).await.unwrap_err();
         assert_eq!((no_room.actual, no_room.allowed), (2 * account.held(), 600_000));
     }
 
@@ -176,8 +176,8 @@ mod tests {
         let later = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
         let mut waiting = Box::pin(account.hold_until(1 << 20, later));
         assert!(waiting.as_mut().now_or_never().is_none());
-        let small = memory.room_for(Tokens::new(8_192)).unwrap();
-        let large = memory.room_for(Tokens::new(32_768)).unwrap();
+        let small = memory.room_for(Tokens::new(8_192)).await.unwrap();
+        let large = memory.room_for(Tokens::new(32_768)).await.unwrap();
         drop((small, large, drawn_pages));
         assert!(waiting.await.is_ok());
     }
@@ -185,7 +185,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_takes_nothing_within_its_room_and_what_it_grows_to_beyond() {
         let (account, memory) = memory(10 << 20);
-        let room = memory.room_for(Tokens::new(32_768)).unwrap();
+        let room = memory.room_for(Tokens::new(32_768)).await.unwrap();
         let (mut answer, mut body) = (memory.for_answer(&room), Vec::new());
         drop(room);
         let in_room = account.held();
@@ -204,7 +204,7 @@ mod tests {
     #[tokio::test]
     async fn answers_that_find_no_room_are_read_one_after_the_other() {
         let (account, memory) = memory(0);
-        let room = memory.room_for(Tokens::new(1)).unwrap();
+        let room = memory.room_for(Tokens::new(1)).await.unwrap();
         let (mut first, mut second) = (memory.for_answer(&room), memory.for_answer(&room));
         let (mut one, mut two) = (Vec::new(), Vec::new());
         first.append(&mut one, &vec![7; 1 << 20], LONGEST).await;
