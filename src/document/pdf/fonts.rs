@@ -45,19 +45,15 @@ impl Fonts {
         Self { cjk: Some(Arc::new(cjk)) }
     }
 
-    /// Reads the font at `configured`, or where that is empty, the first that is installed at a known place.
+    /// Reads a font for Chinese, Japanese and Korean text.
     ///
     /// A worker calls it before it gives up the right to open files.
     ///
     /// # Errors
     ///
-    /// The error of reading the configured font. A known place that cannot be read is passed over.
-    pub fn load(configured: &Path) -> io::Result<Self> {
-        if !configured.as_os_str().is_empty() {
-            return fs::read(configured).map(Self::with_cjk);
-        }
-        let installed = Self::installed().and_then(|place| fs::read(place).ok());
-        Ok(installed.map(Self::with_cjk).unwrap_or_default())
+    /// The error of reading the file.
+    pub fn load(font: &Path) -> io::Result<Self> {
+        fs::read(font).map(Self::with_cjk)
     }
 
     /// The first known place that has a font.
