@@ -17,8 +17,11 @@ const IDEOGRAPHIC_GAP: f64 = 0.6;
 /// The gap that begins a new segment.
 const SEGMENT_GAP: f64 = 1.3;
 
-/// The distance of baselines from which a paragraph begins.
+/// The distance of baselines from which a paragraph begins, in heights of the font.
 const PARAGRAPH_GAP: f64 = 1.75;
+
+/// The same in usual distances of the page, for text that is set wide throughout.
+const PARAGRAPH_STEP: f64 = 1.3;
 
 /// How near two equal glyphs lie that are one, painted twice to look bold.
 const TWICE: f64 = 0.12;
@@ -63,10 +66,11 @@ pub(super) fn lines(glyphs: Vec<Glyph>, area: Rect, unit: f64) -> Vec<LayerLine>
     for (quarter, glyphs) in (0..).zip(turned) {
         let mut ordered = Vec::new();
         arrange(&rows(glyphs), 0, &mut ordered);
+        let usual = usual_step(&ordered);
         let mut above: Option<&Line> = None;
         for line in &ordered {
             let begins_paragraph = match above {
-                Some(above) => line.begins_paragraph(above),
+                Some(above) => line.begins_paragraph(above, usual),
                 None => !lines.is_empty(),
             };
             lines.push(LayerLine {
@@ -78,6 +82,14 @@ pub(super) fn lines(glyphs: Vec<Glyph>, area: Rect, unit: f64) -> Vec<LayerLine>
         }
     }
     lines
+}
+
+/// The median distance from a baseline down to the next one; 0 for a page of one line.
+fn usual_step(lines: &[Line]) -> f64 {
+    let steps = lines.windows(2).map(|pair| pair[1].baseline - pair[0].baseline);
+    let mut steps: Vec<f64> = steps.filter(|step| *step > 0.0).collect();
+    steps.sort_by(f64::total_cmp);
+    steps.get(steps.len().saturating_sub(1) / 2).copied().unwrap_or_default()
 }
 
 /// The page turned so that a baseline goes to the right.
@@ -106,9 +118,10 @@ struct Line {
 }
 
 impl Line {
-    fn begins_paragraph(&self, above: &Self) -> bool {
+    fn begins_paragraph(&self, above: &Self, usual_step: f64) -> bool {
         let step = self.baseline - above.baseline;
-        step < 0.0 || step > self.em.max(above.em) * PARAGRAPH_GAP
+        let wide = (self.em.max(above.em) * PARAGRAPH_GAP).max(usual_step * PARAGRAPH_STEP);
+        step < 0.0 || step > wide
     }
 
     fn is_prose(&self) -> bool {

@@ -116,6 +116,14 @@ fn a_wider_distance_begins_a_paragraph() {
 }
 
 #[test]
+fn text_that_is_set_wide_throughout_is_no_row_of_paragraphs() {
+    let content: String = [760, 740, 720, 700, 660].map(|y| at(50, y, PROSE)).concat();
+    let lines = layer(page("", "", &content)).unwrap().lines;
+    let begins: Vec<bool> = lines.iter().map(|line| line.begins_paragraph).collect();
+    assert_eq!(begins, [false, false, false, false, true]);
+}
+
+#[test]
 fn letters_that_are_painted_twice_are_read_once() {
     let content = at(50, 700, PROSE) + &format!("BT /F 10 Tf 50.3 700 Td ({PROSE}) Tj ET");
     assert_eq!(text(&content).unwrap(), [PROSE]);
