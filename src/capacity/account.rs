@@ -226,6 +226,11 @@ impl HeldBytes {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// The tenant whose share the bytes count against, if any.
+    pub fn tenant(&self) -> Option<&str> {
+        self.holder.as_ref().map(|holder| holder.tenant())
+    }
+
     /// Moves `bytes` of these, or all if there are fewer, to a reservation of their own.
     pub fn split(&mut self, bytes: u64) -> Self {
         let own = self.bytes.get_mut();

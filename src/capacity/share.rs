@@ -127,6 +127,11 @@ impl Shares {
 }
 
 impl TenantHolder {
+    /// The name of the tenant.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// Whether one more request with so many bytes would exceed the share, even if the share is not enforced.
     pub fn is_over_with(&self, bytes: u64) -> bool {
         let most = self.shares.most;

@@ -14,4 +14,5 @@ pub mod worker;
 pub mod workers;
 
 mod reader;
+mod turns;
 mod wire;

@@ -1,7 +1,7 @@
 //! The pool of worker processes.
 //!
-//! A page *leases* a worker: it waits for one of so many places, then for the memory that the worker may take, both in
-//! the order of arrival. Processes are started when they are needed, used again, and ended after a minute without work.
+//! A page *leases* a worker: it waits for one of so many places, in turns with the pages of other tenants, then for the
+//! memory that the worker may take, in the order of arrival. Processes are started when they are needed, used again, and ended after a minute without work.
 //! A document stays open in the workers that read it, so that its next pages find it there, and its memory stays held.
 //!
 //! The pool cannot come to a stand, because what a page waits for is always freed:
@@ -23,7 +23,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -32,6 +31,7 @@ use super::error::DocumentError;
 use super::page::{Draw, Drawn, Kind, PagePlan};
 use super::process::{Lost, Process, in_time, verdict_of_late};
 use super::settings::WorkerLimits;
+use super::turns::{Place, Turns};
 use super::wire::{Reply, Request};
 use crate::capacity::account::{ByteAccount, HeldBytes, Reclaim};
 use crate::quote::limits::LARGEST_FILE;
@@ -52,7 +52,7 @@ const IDLE_CHECK: Duration = Duration::from_secs(10);
 pub struct Workers {
     limits: WorkerLimits,
     account: Arc<ByteAccount>,
-    places: Arc<Semaphore>,
+    places: Arc<Turns>,
     /// The one that was used last is the last.
     idle: Mutex<Vec<Idle>>,
     /// The bytes of all files of documents.
@@ -114,7 +114,7 @@ struct Lease {
     /// The number of the document that is open in the process.
     open: Option<u64>,
     memory: HeldBytes,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     /// Whether a step has begun and not ended.
     is_busy: bool,
     _in_use: Counted,
@@ -132,7 +132,7 @@ impl Workers {
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(limits.workers.min(Semaphore::MAX_PERMITS)));
+        let places = Arc::new(Turns::new(limits.workers));
         let workers = Arc::new(Self {
             limits,
             account,
@@ -203,7 +203,7 @@ impl Workers {
             idle.iter().rposition(|idle| number(idle) == wanted)
         };
         let best = with(Some(document)).or_else(|| with(None));
-        let leased = self.limits.workers.saturating_sub(self.places.available_permits());
+        let leased = self.limits.workers.saturating_sub(self.places.free());
         let is_full = idle.len().saturating_add(leased) > self.limits.workers;
         let best = best.or_else(|| (is_full && !idle.is_empty()).then_some(0))?;
         Some(idle.remove(best))
@@ -313,7 +313,7 @@ impl Document {
         let (workers, started) = (&self.workers, Instant::now());
         self.check_losses()?;
         self.count()?;
-        let place = Arc::clone(&workers.places).acquire_owned();
+        let place = workers.places.enter(self.tenant());
         let place = timeout_at(until, place).await.map_err(|_| DocumentError::Busy)?;
         self.check_losses()?;
         let (process, open) = self.process(until).await?;
@@ -323,11 +323,15 @@ impl Document {
             process: Some(process),
             open,
             memory,
-            // The semaphore is never closed.
-            place: place.ok(),
+            place,
             is_busy: false,
             _in_use: workers.metrics.document_worker_in_use(started.elapsed()),
         })
+    }
+
+    /// The tenant whose turn the pages of this document take; none for a command without a service.
+    fn tenant(&self) -> &str {
+        self.upload.as_ref().and_then(|held| held.tenant()).unwrap_or_default()
     }
 
     /// The error of further pages, if too many workers were lost to this document.
@@ -410,6 +414,7 @@ struct Leased {
 impl Drop for Document {
     fn drop(&mut self) {
         let (workers, number) = (Arc::clone(&self.workers), self.number);
+        let tenant = self.tenant().to_owned();
         if let Some(bytes) = self.counted.get() {
             workers.files.fetch_sub(*bytes, Ordering::Relaxed);
         }
@@ -421,7 +426,7 @@ impl Drop for Document {
         let own = Arc::clone(&workers);
         workers.finish(async move {
             // With a place, so that no other process is started beside this one.
-            let _place = own.places.acquire().await;
+            let _place = own.places.enter(&tenant).await;
             let taken: Vec<_> = own.idle().extract_if(.., is_its).collect();
             for Idle { process, open, .. } in taken {
                 own.forget_and_keep(process, open.map(|open| open.memory)).await;

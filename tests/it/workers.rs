@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join4;
 use ocr_gateway::capacity::account::ByteAccount;
+use ocr_gateway::capacity::share::{Share, Shares};
 use ocr_gateway::document::error::{DocumentError, Resource};
 use ocr_gateway::document::page::{Draw, Drawn, Kind, PageSize};
 use ocr_gateway::document::settings::WorkerLimits;
@@ -157,6 +159,27 @@ async fn documents_are_read_one_after_the_other_where_memory_is_short() {
     let documents: Vec<_> = (0..8).map(|_| pool.open(Kind::Picture, picture())).collect();
     let read = futures_util::future::join_all(documents.iter().map(read)).await;
     assert!(read.into_iter().all(|file| file == Ok(picture())));
+}
+
+#[tokio::test]
+async fn a_page_waits_for_one_page_of_another_tenant_and_not_for_all_of_its_document() {
+    let pool = Pool::with(22, |limits| limits.workers = 1);
+    let shares = Share { requests: Share::ALL, bytes: Share::ALL };
+    let shares = Arc::new(Shares::new(shares, false));
+    let open = |tenant| {
+        let upload = Arc::new(pool.account.begin_upload(shares.of(tenant)));
+        pool.workers.open(Kind::Picture, picture(), Some(upload))
+    };
+    let (long, short) = (open("long"), open("short"));
+    let in_use = long.sheet(1, soon()).await.unwrap();
+    let order = std::sync::Mutex::new(Vec::new());
+    let page = async |document, name| {
+        read(document).await.unwrap();
+        order.lock().unwrap().push(name);
+    };
+    let (first, second) = (page(&long, "long"), page(&long, "long"));
+    join4(first, second, page(&short, "short"), async { drop(in_use) }).await;
+    assert_eq!(order.into_inner().unwrap(), ["long", "short", "long"]);
 }
 
 #[tokio::test]
