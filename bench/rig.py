@@ -82,7 +82,7 @@ class Rig:
             "OCR_GATEWAY__UPSTREAM__BASE_URL": f"http://127.0.0.1:{address}",
             "OCR_GATEWAY__UPSTREAM__API_KEY": KEY,
             "OCR_GATEWAY__SERVER__DRAIN_GRACE_MS": "0",
-            "OCR_GATEWAY__LOG__LEVEL": "warn",
+            "OCR_GATEWAY__LOG__FILTER": "warn",
             "NO_PROXY": "127.0.0.1",
             **(settings or {}),
         }
