@@ -27,6 +27,7 @@ use bytes::Bytes;
 use hayro::hayro_interpret::InterpreterSettings;
 use hayro::hayro_syntax::page::Page;
 use hayro::hayro_syntax::{DecryptionError, LoadPdfError, Pdf};
+use memchr::memmem;
 
 use self::fonts::Fonts;
 use self::limits::Limits;
@@ -58,7 +59,8 @@ impl PdfFile {
     /// [`DocumentError::PasswordRequired`], [`DocumentError::PdfUndecodable`], or [`DocumentError::Empty`].
     pub fn open(bytes: Bytes, fonts: &Fonts, limits: Limits) -> Result<Self, DocumentError> {
         let (pdf, order) = contained(|| {
-            let pdf = Pdf::new(Arc::new(bytes)).map_err(unreadable)?;
+            let pdf = Pdf::new(Arc::new(bytes.clone()));
+            let pdf = pdf.map_err(|error| unreadable(error, &bytes))?;
             let order = page_tree::order(&pdf);
             Ok((pdf, order))
         })?;
@@ -148,9 +150,13 @@ fn undecodable(what: &str) -> DocumentError {
     DocumentError::undecodable(Kind::Pdf, what)
 }
 
-fn unreadable(error: LoadPdfError) -> DocumentError {
+fn unreadable(error: LoadPdfError, file: &[u8]) -> DocumentError {
     match error {
         LoadPdfError::Decryption(DecryptionError::PasswordProtected) => {
+            DocumentError::PasswordRequired
+        }
+        // hayro also says this of files whose objects it cannot decrypt.
+        LoadPdfError::Invalid if memmem::find(file, b"/Encrypt").is_some() => {
             DocumentError::PasswordRequired
         }
         LoadPdfError::Decryption(_) => undecodable("is encrypted in a way that cannot be read"),

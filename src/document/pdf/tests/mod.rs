@@ -118,6 +118,13 @@ fn what_is_no_pdf_is_refused() {
 }
 
 #[test]
+fn an_encrypted_file_that_cannot_be_opened_is_told_to_need_its_password() {
+    let file = b"%PDF-1.4\ntrailer << /Root 1 0 R /Encrypt 2 0 R >>\n%%EOF";
+    let error = open(Bytes::from_static(file)).unwrap_err();
+    assert!(matches!(error, DocumentError::PasswordRequired), "{error}");
+}
+
+#[test]
 fn a_file_without_pages_is_empty() {
     assert_eq!(open(Builder::new().bytes()).unwrap_err(), DocumentError::Empty);
 }
