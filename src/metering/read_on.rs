@@ -3,6 +3,8 @@
 //! The bill comes at the end of a stream. So reading continues if a listener leaves or is too slow
 //! (docs/adr/0011-streams-are-read-to-their-end.md).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,24 +19,28 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// enough that the connection's own buffers hold most of the backlog of a slow listener.
 pub const WAITING_MESSAGES: usize = 2;
 
-/// The sending end of the channel to one listener of a stream.
-#[derive(Debug)]
+/// The sending end of the channel to one listener. Once the listener has left one clone, it has left all of them.
+#[derive(Debug, Clone)]
 pub struct Listener<M> {
     /// `None` once the listener has left.
     sender: Option<mpsc::Sender<M>>,
+    has_left: Arc<AtomicBool>,
 }
 
 impl<M: Send> Listener<M> {
     /// A listener that receives from the other end of `sender`.
-    pub const fn new(sender: mpsc::Sender<M>) -> Self {
-        Self { sender: Some(sender) }
+    pub fn new(sender: mpsc::Sender<M>) -> Self {
+        Self { sender: Some(sender), has_left: Arc::default() }
     }
 
     /// Sends a message, unless the listener has left. A listener that does not take it in time counts as left.
     pub async fn tell(&mut self, message: M) {
         let Some(sender) = &self.sender else { return };
-        if sender.send_timeout(message, PATIENCE).await.is_err() {
+        if self.has_left.load(Ordering::Relaxed) {
+            self.sender = None;
+        } else if sender.send_timeout(message, PATIENCE).await.is_err() {
             tracing::debug!("the caller left a stream; it is read on for its bill");
+            self.has_left.store(true, Ordering::Relaxed);
             self.sender = None;
         }
     }
@@ -67,5 +73,17 @@ mod tests {
         listener.tell("not sent").await;
         assert_eq!(receiver.recv().await, Some("taken"));
         assert_eq!(receiver.recv().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_has_left_one_stream_holds_up_no_other_of_its_streams() {
+        let (sender, _receiver) = mpsc::channel(1);
+        let mut first = Listener::new(sender);
+        let mut second = first.clone();
+        first.tell("taken").await;
+        first.tell("too late").await;
+        let before = tokio::time::Instant::now();
+        second.tell("not sent").await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
 use tokio::sync::mpsc;
 
 use super::error::OcrError;
@@ -51,7 +51,7 @@ pub(super) struct PageReader {
 /// A caller that follows the pages while they are read.
 #[derive(Clone)]
 pub(super) struct Follower {
-    sender: mpsc::Sender<PageEvent>,
+    listener: Listener<PageEvent>,
     /// Written when the last call has ended.
     log: Arc<StreamLog>,
 }
@@ -86,7 +86,7 @@ struct Barrier {
 impl Follower {
     /// A caller that receives from the other end of `sender`.
     pub(super) fn new(sender: mpsc::Sender<PageEvent>, context: &RequestContext) -> Self {
-        Self { sender, log: Arc::new(StreamLog::of(context)) }
+        Self { listener: Listener::new(sender), log: Arc::new(StreamLog::of(context)) }
     }
 }
 
@@ -104,11 +104,11 @@ impl PageReader {
         follower: Option<Follower>,
     ) -> Result<Completion, OcrError> {
         let (client, deadline, number) = (Arc::clone(&self.client), context.deadline, facts.number);
-        let (sender, log) = follower.map(|Follower { sender, log }| (sender, log)).unzip();
-        let sender = sender.filter(|_| page.call.task.as_ref().is_none_or(Task::streams));
+        let (listener, log) = follower.map(|Follower { listener, log }| (listener, log)).unzip();
+        let listener = listener.filter(|_| page.call.task.as_ref().is_none_or(Task::streams));
         let work = move |permit, meter: Meter| async move {
             let _log = log;
-            let completion = match sender.map(Listener::new) {
+            let completion = match listener {
                 None => client.call(permit, &page.call, deadline).await,
                 Some(listener) => {
                     streamed::call(&client, permit, (number, page), deadline, listener).await
@@ -120,15 +120,19 @@ impl PageReader {
         Ok(self.metering.run(context, Forecast::from(&facts.quote), work).await?)
     }
 
-    /// Reads all pages.
+    /// Reads all pages. A follower that does not listen holds up none of them.
     pub(super) async fn read_all(
         &self,
         preparation: Preparation<'_>,
         pages: Pages,
         follower: Option<Follower>,
     ) -> PagesRead {
-        let mut listener = follower.as_ref().map(|follower| Listener::new(follower.sender.clone()));
-        let context = &preparation.request.context;
+        // There is room for every page, so that reading never waits for the follower.
+        let (news, untold) = mpsc::channel(pages.count().max(1));
+        let (news, telling) = match follower.as_ref().map(|follower| follower.listener.clone()) {
+            Some(listener) => (Some(news), future::Either::Left(tell_all(untold, listener))),
+            None => (None, future::Either::Right(future::ready(()))),
+        };
         let pass = Pass {
             reader: self,
             preparation,
@@ -136,36 +140,59 @@ impl PageReader {
             is_one_of_several: pages.count() > 1,
             barrier: Mutex::new(None),
         };
+        let (read, ()) = future::join(pass.read_all(pages, news), telling).await;
+        read
+    }
+}
+
+/// Tells the listener each page. A request none of whose pages is read is answered by an error, so failed pages are not
+/// told before another page is done.
+async fn tell_all(
+    mut untold: mpsc::Receiver<PageOutcome<Page, OcrError>>,
+    mut listener: Listener<PageEvent>,
+) {
+    let mut held_back = Vec::new();
+    let mut is_one_done = false;
+    while let Some(outcome) = untold.recv().await {
+        is_one_done |= outcome.done().is_some();
+        held_back.push(outcome);
+        if is_one_done {
+            for outcome in held_back.drain(..) {
+                listener.tell(PageEvent::Done(Box::new(outcome))).await;
+            }
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// Reads all pages. `news` gets each page when it is done.
+    async fn read_all(
+        &self,
+        pages: Pages,
+        news: Option<mpsc::Sender<PageOutcome<Page, OcrError>>>,
+    ) -> PagesRead {
+        let Preparation { intake, request, .. } = self.preparation;
         let reading = stream::iter(pages.each())
-            .map(|(number, origin)| pass.page(number, origin))
-            .buffer_unordered(preparation.intake.limits().at_once);
+            .map(|(number, origin)| self.page(number, origin))
+            .buffer_unordered(intake.limits().at_once);
         let mut reading = std::pin::pin!(reading);
         let mut read = PagesRead { pages: Vec::new(), tally: Tally::default() };
-        // A request none of whose pages is read is answered by an error, so failed pages are not told before another
-        // page is done.
-        let mut untold = Vec::new();
         while let Some((outcome, receipt)) = reading.next().await {
             if let Some(receipt) = &receipt {
                 read.tally.add(receipt);
             }
             let source = outcome.done().map_or(FAILED, |page| page.source.as_str());
-            self.metering.answered_page(context, source);
-            if let Some(listener) = &mut listener {
-                untold.push(outcome.clone());
-                if read.pages.iter().chain([&outcome]).any(|page| page.done().is_some()) {
-                    for outcome in untold.drain(..) {
-                        listener.tell(PageEvent::Done(Box::new(outcome))).await;
-                    }
-                }
+            self.reader.metering.answered_page(&request.context, source);
+            if let Some(news) = &news {
+                // The channel has room for every page.
+                let _ = news.try_send(outcome.clone());
             }
             read.pages.push(outcome);
         }
         read.pages.sort_by_key(PageOutcome::number);
         read
     }
-}
 
-impl Pass<'_> {
     /// Reads one page.
     async fn page(
         &self,

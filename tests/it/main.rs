@@ -38,6 +38,7 @@ mod ocr;
 mod ocr_streams;
 mod openapi;
 mod overload;
+mod page_room;
 mod pages;
 mod patience;
 mod pdf;

@@ -5,9 +5,12 @@
 //! their texts come mixed. The last event is `answer`, with the whole answer as JSON, or `error`, with the
 //! problem document. The head is sent with the first event, or with the first comment that prevents a timeout of
 //! proxies. A request that is refused earlier gets an error status.
+//!
+//! The pages are read on a task of their own. So a client that does not read its answer holds up neither the workers
+//! nor the places in queues that its pages have. The task ends with the response, so that no further page is sent for
+//! a client that has left.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::KEEP_ALIVE;
@@ -28,6 +32,7 @@ use crate::api::page_problem::PageProblem;
 use crate::api::problem::Problem;
 use crate::api::spent;
 use crate::gateway::Gateway;
+use crate::metering::error::MeteringError;
 use crate::metering::read_on::WAITING_MESSAGES;
 use crate::ocr::error::OcrError;
 use crate::ocr::request::OcrRequest;
@@ -43,7 +48,8 @@ pub(super) async fn answer(
     let ocr = Arc::clone(&gateway.ocr);
     let (tab, silence) = (request.context.tab.clone(), gateway.bounds.stream_silence);
     let answering = async move { ocr.recognize_streamed(request, sender).await };
-    let answering = Box::pin(answering.in_current_span());
+    let answering = gateway.tasks.spawn(answering.in_current_span());
+    let answering = AbortOnDropHandle::new(answering);
     let mut reading =
         OcrStream { events, answering: Some(answering), answer: None, id, tab, silence };
     let first = match reading.next_or_nothing().await {
@@ -64,13 +70,11 @@ pub(super) async fn answer(
 
 type Answered = Result<OcrAnswer<OcrError>, OcrError>;
 
-type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
-
 /// An answer that is streamed.
 struct OcrStream {
     events: mpsc::Receiver<PageEvent>,
     /// None once there is an answer.
-    answering: Option<Answering>,
+    answering: Option<AbortOnDropHandle<Answered>>,
     answer: Option<Box<Answered>>,
     id: RequestId,
     tab: Tab,
@@ -92,7 +96,10 @@ impl OcrStream {
         if let Some(answering) = &mut self.answering {
             tokio::select! {
                 Some(event) = self.events.recv() => return Some(OcrEvent::Page(event)),
-                answer = answering => self.answer = Some(Box::new(answer)),
+                answer = answering => {
+                    let interrupted = |_panicked| Err(MeteringError::Interrupted.into());
+                    self.answer = Some(Box::new(answer.unwrap_or_else(interrupted)));
+                }
             }
             self.answering = None;
         }
