@@ -72,6 +72,16 @@ struct Means {
     as_stored: bool,
     /// The most pixels.
     most: Pixels,
+    /// How often it may be drawn with fewer pixels, because its file is too long.
+    retries: u32,
+}
+
+impl Means {
+    /// What is tried after a page of this size took too many bytes; none after the last attempt.
+    fn halved(self, size: Size) -> Option<Self> {
+        let retries = self.retries.checked_sub(1)?;
+        Some(Self { as_stored: false, most: Pixels::new(size.pixels().get() / 2), retries })
+    }
 }
 
 /// Makes the pages of one request ready.
@@ -110,7 +120,7 @@ impl Preparation<'_> {
         mut planned: PlannedPage,
     ) -> Result<ReadyPage, OcrError> {
         let mut means = self.any_means();
-        for _ in 1..ATTEMPTS_TO_DRAW {
+        loop {
             let PlannedPage { facts, sheet, draw, .. } = planned;
             match sheet.draw(draw).await {
                 Ok((drawn, memory)) => {
@@ -121,16 +131,16 @@ impl Preparation<'_> {
                     if draw != Draw::AsStored {
                         return Err(MeteringError::Interrupted.into());
                     }
+                    means.as_stored = false;
                 }
-                Err(error) if is_too_long(&error) && !self.is_kept_whole(&facts) => {
-                    means.most = Pixels::new(facts.quote.image.size.pixels().get() / 2);
+                Err(error) => {
+                    let may_shrink = is_too_long(&error) && !self.is_kept_whole(&facts);
+                    let halved = may_shrink.then(|| means.halved(facts.quote.image.size));
+                    means = halved.flatten().ok_or(error)?;
                 }
-                Err(error) => return Err(error.into()),
             }
-            means.as_stored = false;
             planned = self.plan_by(&document, facts.number, means).await?;
         }
-        Err(MeteringError::Interrupted.into())
     }
 
     /// Makes a page ready that a model is to read.
@@ -177,7 +187,8 @@ impl Preparation<'_> {
     }
 
     const fn any_means(&self) -> Means {
-        Means { as_stored: true, most: self.intake.limits().pixels }
+        let most = self.intake.limits().pixels;
+        Means { as_stored: true, most, retries: ATTEMPTS_TO_DRAW - 1 }
     }
 
     async fn plan_by(
@@ -318,5 +329,25 @@ async fn checked(
             tracing::warn!(page = facts.number, %quoted, ?seen, "a page was not drawn as quoted");
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_takes_too_many_bytes_is_drawn_four_times_with_half_the_pixels_each_time() {
+        let mut means = Means { as_stored: true, most: Pixels::new(1000), retries: 3 };
+        let mut drawn = vec![means.most.get()];
+        while let Some(halved) =
+            means.halved(Size { width: 1, height: u32::try_from(means.most.get()).unwrap() })
+        {
+            assert!(!halved.as_stored);
+            drawn.push(halved.most.get());
+            means = halved;
+        }
+        assert_eq!(drawn, [1000, 500, 250, 125]);
+        assert_eq!(drawn.len(), usize::try_from(ATTEMPTS_TO_DRAW).unwrap());
     }
 }
