@@ -146,34 +146,30 @@ impl Admission {
         let name = tenant.name.as_str();
         tab.asks_for(&model.name);
         self.metrics.expect_call(name, &model.name);
-        let admitted = async {
-            let now = self.clock.instant();
-            let latest = latest_start(deadline, now).ok_or_else(|| Refusal::TooLate {
-                left: deadline.saturating_duration_since(now),
-            })?;
-            let taken = self.limiter.take_tokens(name, &quotas(tenant), bound.total()).await?;
-            // Made before the reservation, so that a refusal or a caller that leaves returns the minute's tokens.
-            let mut permit = Permit {
-                admission: self.clone(),
-                tenant: Arc::clone(tenant),
-                model: Arc::clone(model),
-                price: model.price,
-                endpoint: None,
-                bound,
-                taken,
-                reservation: None,
-                deadline,
-                presence: Presence::default(),
-                tab: tab.clone(),
-                state: PermitState::Admitted,
-                is_repeat: false,
-            };
-            let charge = charge(tenant, tab.names().key, model, bound);
-            let reserved = self.ledger.reserve(charge, budgets(tenant), latest).await;
-            permit.reservation = Some(reserved.map_err(|error| self.refusal(error))?);
-            Ok(permit)
+        let now = self.clock.instant();
+        let latest = latest_start(deadline, now)
+            .ok_or_else(|| Refusal::TooLate { left: deadline.saturating_duration_since(now) })?;
+        let taken = self.limiter.take_tokens(name, &quotas(tenant), bound.total()).await?;
+        // Made before the reservation, so that a refusal or a caller that leaves returns the minute's tokens.
+        let mut permit = Permit {
+            admission: self.clone(),
+            tenant: Arc::clone(tenant),
+            model: Arc::clone(model),
+            price: model.price,
+            endpoint: None,
+            bound,
+            taken,
+            reservation: None,
+            deadline,
+            presence: Presence::default(),
+            tab: tab.clone(),
+            state: PermitState::Admitted,
+            is_repeat: false,
         };
-        admitted.await.inspect_err(|refusal: &Refusal| self.metrics.refused(name, refusal.label()))
+        let charge = charge(tenant, tab.names().key, model, bound);
+        let reserved = self.ledger.reserve(charge, budgets(tenant), latest).await;
+        permit.reservation = Some(reserved.map_err(|error| self.refusal(error))?);
+        Ok(permit)
     }
 
     /// Calls `admit` with the time until which it may wait for room in a budget: `deadline`, or one second after the

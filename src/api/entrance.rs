@@ -59,6 +59,7 @@ impl Entered {
             held: Held {
                 places: Some(Arc::clone(&self.places)),
                 memory: Some(Arc::clone(&self.memory)),
+                page: None,
             },
         }
     }

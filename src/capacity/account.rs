@@ -270,6 +270,35 @@ impl HeldBytes {
         }
     }
 
+    /// Takes `more` bytes as soon as they fit, as [`ByteAccount::hold_until`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] if they did not fit until `until`; the bytes held before stay held.
+    pub async fn take_until(&self, more: u64, until: Instant) -> Result<(), NoRoom> {
+        if let Some(holder) = &self.holder {
+            holder.take(more)?;
+        }
+        let taken = self.account.hold_until(more, until).await;
+        let mut taken = taken.inspect_err(|_| self.give_back_to_holder(more))?;
+        self.bytes.fetch_add(std::mem::take(taken.bytes.get_mut()), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes `more` bytes even if that exceeds the limit, for a result that is paid for. Only for bytes that count against
+    /// no tenant.
+    pub fn take_beyond(&self, more: u64) {
+        let mut taken = self.account.hold_beyond(more);
+        self.bytes.fetch_add(std::mem::take(taken.bytes.get_mut()), Ordering::Relaxed);
+    }
+
+    /// Gives back all but `bytes`.
+    pub fn shrink_to(&self, bytes: u64) {
+        let freed = self.bytes.fetch_min(bytes, Ordering::Relaxed).saturating_sub(bytes);
+        self.account.give_back(freed);
+        self.give_back_to_holder(freed);
+    }
+
     fn give_back_to_holder(&self, bytes: u64) {
         if let Some(holder) = &self.holder {
             holder.give_back(bytes);
@@ -455,6 +484,25 @@ mod tests {
         drop(whole);
         assert_eq!(held(&account), 20);
         drop(part);
+        assert_eq!(held(&account), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_shrinks_at_once_and_grows_when_there_is_room() {
+        let account = account(100);
+        let page = account.hold(60).unwrap();
+        page.shrink_to(70);
+        assert_eq!(held(&account), 60);
+        page.shrink_to(20);
+        assert_eq!((page.bytes(), held(&account)), (20, 20));
+        let other = account.hold(50).unwrap();
+        assert_eq!(page.take_until(31, soon()).await.unwrap_err(), no_room(101));
+        let mut growing = Box::pin(page.take_until(40, soon()));
+        assert!(growing.as_mut().now_or_never().is_none());
+        drop(other);
+        growing.now_or_never().unwrap().unwrap();
+        assert_eq!((page.bytes(), held(&account)), (60, 60));
+        drop(page);
         assert_eq!(held(&account), 0);
     }
 

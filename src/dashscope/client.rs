@@ -13,16 +13,18 @@ use super::fault::error::CallError;
 use super::protocol::{Call, DropinCall};
 use super::settings::{UnknownMembers, UpstreamSettings};
 use super::wire::check::CheckError;
+use super::wire::memory::AnswerRoom;
 use super::wire::request::UpstreamRequest;
 use super::wire::transport::ClientError;
 use crate::admission::Permit;
 use crate::admission::tab::Tab;
-use crate::capacity::account::ByteAccount;
+use crate::capacity::account::{ByteAccount, NoRoom};
 use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::random::Random;
 use crate::redis::cells::SharedCells;
 use crate::telemetry::metrics::Metrics;
+use crate::units::Tokens;
 
 /// A client of DashScope's endpoints. Clones share queues and connections.
 #[derive(Debug, Clone)]
@@ -64,6 +66,15 @@ impl Client {
         self.unknown_members
     }
 
+    /// Takes room for an answer of at most `written` tokens, for a call that is made later.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] if it does not fit.
+    pub(crate) async fn room_for(&self, written: Tokens) -> Result<Arc<AnswerRoom>, NoRoom> {
+        self.dispatcher.room_for(written).await
+    }
+
     /// Makes the call, and repeats it where that is safe, until `deadline` by the client's clock.
     ///
     /// Dropping the future after the request was sent writes the permit off.
@@ -77,7 +88,19 @@ impl Client {
         call: &Call,
         deadline: Instant,
     ) -> Result<Completion, CallError> {
+        self.call_in(None, permit, call, deadline).await
+    }
+
+    /// As [`call`](Self::call), with room for the answer that was taken before, if any.
+    pub(crate) async fn call_in(
+        &self,
+        room: Option<Arc<AnswerRoom>>,
+        permit: Permit,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Completion, CallError> {
         let request = UpstreamRequest::new(call, &permit.model().name, permit.bound().output);
+        let request = UpstreamRequest { room, ..request };
         self.dispatcher.call(permit, &request, deadline).await?.completion().await
     }
 
@@ -93,7 +116,19 @@ impl Client {
         call: &Call,
         deadline: Instant,
     ) -> Result<Streamed, CallError> {
+        self.stream_in(None, permit, call, deadline).await
+    }
+
+    /// As [`stream`](Self::stream), with room for the answer that was taken before, if any.
+    pub(crate) async fn stream_in(
+        &self,
+        room: Option<Arc<AnswerRoom>>,
+        permit: Permit,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Streamed, CallError> {
         let request = UpstreamRequest::streamed(call, &permit.model().name, permit.bound().output);
+        let request = UpstreamRequest { room, ..request };
         self.dispatcher.call(permit, &request, deadline).await?.streamed().await
     }
 

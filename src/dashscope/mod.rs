@@ -33,6 +33,7 @@ pub use self::client::Client;
 pub use self::fault::error;
 pub use self::protocol::{Call, DropinCall, Image, Protocol, Task};
 pub use self::wire::check;
+pub(crate) use self::wire::memory::AnswerRoom;
 pub use self::wire::transport::ClientError;
 
 /// The text of a recorded answer, for tests; `None` if the recordings are missing.

@@ -61,7 +61,16 @@ pub struct TextLayer {
     pub lines: Vec<LayerLine>,
 }
 
+/// The most that the text of a page may take, in bytes. Dense pages of newspapers take a fifth.
+pub const LONGEST_TEXT: usize = 256 * 1024;
+
 impl TextLayer {
+    /// Whether it takes more than [`LONGEST_TEXT`]. The page is then read from its picture.
+    pub fn is_too_long(&self) -> bool {
+        let bytes = |line: &LayerLine| line.text.len() + size_of::<LayerLine>();
+        self.lines.iter().map(bytes).sum::<usize>() > LONGEST_TEXT
+    }
+
     /// The lines joined, with an empty line before each paragraph.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -104,4 +113,27 @@ pub struct Drawn {
     pub format: Format,
     /// Its size.
     pub size: Size,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_counts_by_its_bytes_and_by_its_lines() {
+        let layer = |lines: usize, length: usize| TextLayer {
+            lines: vec![
+                LayerLine {
+                    text: "x".repeat(length),
+                    bbox: [0.0; 4],
+                    begins_paragraph: false
+                };
+                lines
+            ],
+        };
+        let line = size_of::<LayerLine>();
+        assert!(!layer(1, LONGEST_TEXT - line).is_too_long());
+        assert!(layer(1, LONGEST_TEXT - line + 1).is_too_long());
+        assert!(layer(LONGEST_TEXT / line, 1).is_too_long());
+    }
 }

@@ -37,6 +37,10 @@ use crate::capacity::account::{ByteAccount, HeldBytes, Reclaim};
 use crate::quote::limits::LARGEST_FILE;
 use crate::telemetry::metrics::{Counted, Metrics, WorkerEnd};
 
+/// Bytes that each page holds for its call beside its picture, and for its result: as many as a request is given for one
+/// call.
+pub const PAGE_BYTES: u64 = 256 * 1024;
+
 /// How long a process may be idle before it is ended.
 const LONGEST_IDLE: Duration = Duration::from_mins(1);
 
@@ -181,9 +185,11 @@ impl Workers {
         })
     }
 
-    /// The bytes that an open document holds: of the process, and of a drawn page.
+    /// The bytes that an open document holds: of the process, and of a drawn page with its call. A page that has a
+    /// worker has all memory that it needs until its answer, so it never waits for memory while others wait for what it
+    /// holds.
     const fn memory(&self) -> u64 {
-        self.limits.memory.saturating_add(LARGEST_FILE)
+        self.limits.memory.saturating_add(LARGEST_FILE).saturating_add(PAGE_BYTES)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -444,9 +450,17 @@ impl Sheet {
     pub async fn plan(&mut self, text: bool) -> Result<PagePlan, DocumentError> {
         let request = Request::Plan { page: self.page, text };
         match self.lease.ask(Some(request), 0, self.until).await? {
-            Some((Reply::Planned(plan), _)) => Ok(plan),
+            Some((Reply::Planned(plan), _)) => {
+                let text = plan.text.filter(|text| !text.is_too_long());
+                Ok(PagePlan { text, ..plan })
+            }
             _ => Err(self.lease.malformed()),
         }
+    }
+
+    /// Bytes of the memory that was held for the page, for what is kept of it.
+    pub fn keep(&mut self, bytes: u64) -> HeldBytes {
+        self.lease.memory.split(bytes)
     }
 
     /// Draws the page. The bytes of the picture count as held until the second value is dropped.

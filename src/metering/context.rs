@@ -30,8 +30,9 @@ pub struct RequestContext {
 impl RequestContext {
     /// The context of the calls that read page `page` beside those of other pages.
     #[must_use]
-    pub fn of_page(&self, page: u32, deadline: Instant) -> Self {
-        Self { tab: self.tab.line(page), deadline, ..self.clone() }
+    pub fn of_page(&self, page: u32, deadline: Instant, held: Option<PageHold>) -> Self {
+        let held = Held { page: held, ..self.held.clone() };
+        Self { tab: self.tab.line(page), deadline, held, ..self.clone() }
     }
 }
 
@@ -46,6 +47,26 @@ pub struct Held {
     /// The memory of the request's body. The task keeps it as long as the body: until a stream begins, or until no
     /// attempt is left.
     pub memory: Option<Arc<HeldBytes>>,
+    /// What one page of a document holds beside its request.
+    pub page: Option<PageHold>,
+}
+
+/// What a page of a document holds beside its request. The task that makes its call keeps it until it ends.
+#[derive(Debug, Clone)]
+pub struct PageHold {
+    /// Memory of the call, and afterwards of the page's result.
+    pub memory: Arc<HeldBytes>,
+    /// The place of one of several pages.
+    pub place: Option<Arc<PagePlace>>,
+}
+
+/// The place of a page under the tenant's concurrency limit.
+#[derive(Debug)]
+pub enum PagePlace {
+    /// The one of its request, which one page at a time has.
+    OfRequest(OwnedSemaphorePermit),
+    /// One more.
+    Further(Slot),
 }
 
 /// The request's places under three limits.

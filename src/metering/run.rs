@@ -6,15 +6,16 @@
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use super::context::{RequestContext, RequestPlaces};
+use super::context::{PageHold, RequestContext, RequestPlaces};
 use super::error::MeteringError;
 use super::forecast::Forecast;
 use crate::admission::presence::Presence;
 use crate::admission::tab::Tab;
-use crate::admission::{Admission, Permit};
+use crate::admission::{Admission, Permit, Refusal};
 use crate::auth::tenant::Tenant;
 use crate::dashscope::completion::Receipt;
 use crate::dashscope::error::{CallError, Code};
@@ -30,7 +31,17 @@ pub struct Metering {
     tasks: TaskTracker,
 }
 
-/// An admitted call, to be compared with its forecast once it is answered. Keeps the request's places.
+/// An admitted call that is not made yet.
+#[derive(Debug)]
+pub struct Admitted {
+    permit: Permit,
+    meter: Meter,
+    /// Dropped when the caller leaves: the presence then counts the caller as left.
+    left_on_drop: DropGuard,
+}
+
+/// An admitted call, to be compared with its forecast once it is answered. Keeps the places of the request and of the
+/// page.
 #[derive(Debug)]
 pub struct Meter {
     metrics: Arc<Metrics>,
@@ -38,6 +49,7 @@ pub struct Meter {
     tab: Tab,
     forecast: Forecast,
     _places: Option<Arc<RequestPlaces>>,
+    _page: Option<PageHold>,
 }
 
 /// Writes the log line of a request's streams once the last of their calls has dropped it. The line of the request was
@@ -73,9 +85,24 @@ impl Metering {
         A: Send + 'static,
         W: Future<Output = Result<A, CallError>> + Send + 'static,
     {
+        let admitted = self.admit(context, forecast).await;
+        self.make(admitted.inspect_err(|refusal| self.refused(context, refusal.label()))?, work)
+            .await
+    }
+
+    /// Admits one call. A refusal is not counted, because the call may be admitted later: see
+    /// [`refused`](Self::refused).
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if a limit or a budget of the tenant has no room for the call.
+    pub async fn admit(
+        &self,
+        context: &RequestContext,
+        forecast: Forecast,
+    ) -> Result<Admitted, Refusal> {
         let RequestContext { tenant, deadline, tab, .. } = context;
-        // This future drops the guard when it ends or is cancelled. The presence then counts the caller as left.
-        let (presence, _left_on_drop) = Presence::of(context.watch.clone());
+        let (presence, left_on_drop) = Presence::of(context.watch.clone());
         let (model, bound) = (&forecast.model, forecast.bound);
         let admit = |until| self.admission.admit_bound(tenant, model, bound, until, tab);
         let permit = self.admission.until_left(&presence, *deadline, admit).await?;
@@ -85,9 +112,34 @@ impl Metering {
             tab: tab.clone(),
             forecast,
             _places: context.held.places.clone(),
+            _page: context.held.page.clone(),
         };
+        Ok(Admitted { permit, meter, left_on_drop })
+    }
+
+    /// Counts a call that was not made, by the reason.
+    pub fn refused(&self, context: &RequestContext, reason: &'static str) {
+        self.metrics.refused(context.tenant.name.as_str(), reason);
+    }
+
+    /// Makes an admitted call by `work`, as [`run`](Self::run) does.
+    ///
+    /// # Errors
+    ///
+    /// [`MeteringError::Upstream`] and [`MeteringError::Interrupted`] as [`run`](Self::run).
+    pub async fn make<A, W>(
+        &self,
+        admitted: Admitted,
+        work: impl FnOnce(Permit, Meter) -> W,
+    ) -> Result<A, MeteringError>
+    where
+        A: Send + 'static,
+        W: Future<Output = Result<A, CallError>> + Send + 'static,
+    {
+        // This future drops the guard when it ends or is cancelled.
+        let Admitted { permit, meter, left_on_drop: _left_on_drop } = admitted;
+        let (metrics, tenant) = (Arc::clone(&self.metrics), Arc::clone(&meter.tenant));
         let call = work(permit, meter);
-        let (metrics, tenant) = (Arc::clone(&self.metrics), Arc::clone(tenant));
         let counted = async move {
             call.await.inspect_err(|error| {
                 if let Some(reason) = error.fault.refusal() {

@@ -127,7 +127,8 @@ impl Ocr {
         let deadline = time_for(&pages, asked);
         let preparation =
             Preparation { intake: &self.intake, request: &request, model: &model, deadline };
-        let PagesRead { pages, tally } = self.reader.read_all(preparation, pages, follower).await;
+        let PagesRead { pages, tally, memory } =
+            self.reader.read_all(preparation, pages, follower).await;
         let pages = some_done(pages)?;
         Ok(OcrAnswer {
             id: request.id,
@@ -136,6 +137,7 @@ impl Ocr {
             pages,
             warnings: Vec::new(),
             facts: self.facts(&model, document, tally, started, request).await?,
+            memory,
         })
     }
 

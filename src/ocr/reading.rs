@@ -6,36 +6,40 @@
 //! not sent.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, future, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::error::OcrError;
 use super::facts::PageFacts;
-use super::intake::{Origin, Pages};
+use super::intake::{self, Origin, Pages};
 use super::request::{Detail, OcrRequest};
 use super::result::{Page, PageEvent, PageOutcome};
 use super::sheet::{PageCall, PageLayer, Preparation, ReadyPage};
 use super::stream as streamed;
 use crate::admission::{self, Refusal};
+use crate::capacity::account::{HeldBytes, NoRoom};
 use crate::clock::Clock;
 use crate::dashscope::completion::{Completion, Receipt};
 use crate::dashscope::error::{CallError, CallFault};
 use crate::dashscope::{Client, Task};
 use crate::document::error::DocumentError;
 use crate::document::workers::Document;
-use crate::metering::context::RequestContext;
+use crate::metering::context::{PageHold, PagePlace, RequestContext};
 use crate::metering::error::MeteringError;
 use crate::metering::forecast::Forecast;
 use crate::metering::read_on::Listener;
-use crate::metering::run::{Meter, Metering, StreamLog};
+use crate::metering::run::{Admitted, Meter, Metering, StreamLog};
 use crate::metering::spend::Tally;
 use crate::telemetry::metrics::Saving;
 use crate::units::Tokens;
 
 /// The label of pages that failed.
 const FAILED: &str = "failed";
+
+/// The label of refusals for lack of memory.
+const OVERLOADED: &str = "overloaded";
 
 /// Shortest wait for tokens of the minute or for memory.
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
@@ -62,6 +66,16 @@ pub(super) struct PagesRead {
     pub(super) pages: Vec<PageOutcome<Page, OcrError>>,
     /// Figures of their calls.
     pub(super) tally: Tally,
+    /// The memory of the pages of a document.
+    pub(super) memory: Vec<Arc<HeldBytes>>,
+}
+
+/// A page whose call, if it needed one, was answered.
+struct ReadPage {
+    page: Result<Page, OcrError>,
+    receipt: Option<Receipt>,
+    /// The memory of the page of a document.
+    memory: Option<Arc<HeldBytes>>,
 }
 
 /// Reads the pages of one request.
@@ -71,6 +85,8 @@ struct Pass<'a> {
     follower: Option<Follower>,
     /// Whether there are other pages.
     is_one_of_several: bool,
+    /// The place of the request under the tenant's concurrency limit. One page at a time has it.
+    place: Arc<Semaphore>,
     /// A refusal that further pages would meet too.
     barrier: Mutex<Option<Barrier>>,
 }
@@ -103,13 +119,28 @@ impl PageReader {
         page: PageCall,
         follower: Option<Follower>,
     ) -> Result<Completion, OcrError> {
-        let (client, deadline, number) = (Arc::clone(&self.client), context.deadline, facts.number);
+        let admitted = self.metering.admit(context, Forecast::from(&facts.quote)).await;
+        let admitted =
+            admitted.inspect_err(|refusal| self.metering.refused(context, refusal.label()));
+        let admitted = admitted.map_err(MeteringError::from)?;
+        self.make(admitted, (facts.number, page), context.deadline, follower).await
+    }
+
+    /// Makes an admitted call. The file is dropped when the call no longer needs it.
+    async fn make(
+        &self,
+        admitted: Admitted,
+        (number, mut page): (u32, PageCall),
+        deadline: Instant,
+        follower: Option<Follower>,
+    ) -> Result<Completion, OcrError> {
+        let client = Arc::clone(&self.client);
         let (listener, log) = follower.map(|Follower { listener, log }| (listener, log)).unzip();
         let listener = listener.filter(|_| page.call.task.as_ref().is_none_or(Task::streams));
         let work = move |permit, meter: Meter| async move {
             let _log = log;
             let completion = match listener {
-                None => client.call(permit, &page.call, deadline).await,
+                None => client.call_in(page.room.take(), permit, &page.call, deadline).await,
                 Some(listener) => {
                     streamed::call(&client, permit, (number, page), deadline, listener).await
                 }
@@ -117,7 +148,7 @@ impl PageReader {
             meter.compare(&completion.receipt);
             Ok(completion)
         };
-        Ok(self.metering.run(context, Forecast::from(&facts.quote), work).await?)
+        Ok(self.metering.make(admitted, work).await?)
     }
 
     /// Reads all pages. A follower that does not listen holds up none of them.
@@ -138,6 +169,7 @@ impl PageReader {
             preparation,
             follower,
             is_one_of_several: pages.count() > 1,
+            place: Arc::new(Semaphore::new(1)),
             barrier: Mutex::new(None),
         };
         let (read, ()) = future::join(pass.read_all(pages, news), telling).await;
@@ -176,8 +208,10 @@ impl Pass<'_> {
             .map(|(number, origin)| self.page(number, origin))
             .buffer_unordered(intake.limits().at_once);
         let mut reading = std::pin::pin!(reading);
-        let mut read = PagesRead { pages: Vec::new(), tally: Tally::default() };
-        while let Some((outcome, receipt)) = reading.next().await {
+        let (pages, memory) = (Vec::new(), Vec::new());
+        let mut read = PagesRead { pages, tally: Tally::default(), memory };
+        while let Some((outcome, receipt, memory)) = reading.next().await {
+            read.memory.extend(memory);
             if let Some(receipt) = &receipt {
                 read.tally.add(receipt);
             }
@@ -198,80 +232,144 @@ impl Pass<'_> {
         &self,
         number: u32,
         origin: Origin,
-    ) -> (PageOutcome<Page, OcrError>, Option<Receipt>) {
+    ) -> (PageOutcome<Page, OcrError>, Option<Receipt>, Option<Arc<HeldBytes>>) {
         let read = match origin {
             Origin::Picture(picture) => match self.preparation.ready_picture(*picture).await {
-                Ok(ready) => self.send(ready).await,
+                Ok(ready) => self.send(ready, None).await,
                 Err(error) => Err(error),
             },
             Origin::In(document) => self.sheet(number, document).await,
         };
+        let failed = |error| PageOutcome::failed(number, self.in_time(error));
         match read {
-            Ok((page, receipt)) => (PageOutcome::Done(page), receipt),
-            Err(error) => (PageOutcome::failed(number, self.in_time(error)), None),
+            Ok(ReadPage { page, receipt, memory }) => {
+                (page.map_or_else(failed, PageOutcome::Done), receipt, memory)
+            }
+            Err(error) => (failed(error), None, None),
         }
     }
 
     /// Reads one page of a document.
-    async fn sheet(
-        &self,
-        number: u32,
-        document: Arc<Document>,
-    ) -> Result<(Page, Option<Receipt>), OcrError> {
+    async fn sheet(&self, number: u32, document: Arc<Document>) -> Result<ReadPage, OcrError> {
         self.check_is_awaited()?;
-        let planned = self.preparation.plan(&document, number).await?;
-        if let Some(PageLayer { layer, points }) = &planned.text {
+        let mut planned = self.preparation.plan(&document, number).await?;
+        if let Some(PageLayer { layer, points }) = planned.text.take() {
             let request = self.preparation.request;
-            let page = Page::of_layer(&planned.facts, layer, *points, request.options.detail);
+            let page = Page::of_layer(&planned.facts, &layer, points, request.options.detail);
+            let memory = Some(Arc::new(planned.keep(page.bytes())));
             let spared = planned.facts.quote.image.tokens;
             self.reader.metering.spared(&request.context, Saving::TextLayer, spared);
-            return Ok((page, None));
+            return Ok(ReadPage { page: Ok(page), receipt: None, memory });
         }
         let bound = planned.facts.quote.bound.total();
         if let Some(refusal) = self.barred(bound) {
             return Err(MeteringError::Refused(refusal).into());
         }
         let ready = self.preparation.draw(document, planned).await?;
+        let held = match ready.kept.clone() {
+            Some(memory) => Some(PageHold { memory, place: self.place().await? }),
+            None => None,
+        };
         self.check_is_awaited()?;
-        self.send(ready).await.inspect_err(|error| self.bar(bound, error))
+        self.send(ready, held).await.inspect_err(|error| self.bar(bound, error))
+    }
+
+    /// Waits for a place under the tenant's concurrency limit, if there are other pages.
+    async fn place(&self) -> Result<Option<Arc<PagePlace>>, OcrError> {
+        let Preparation { request, deadline, .. } = self.preparation;
+        let RequestContext { tenant, held, .. } = &request.context;
+        let places = held.places.as_ref().filter(|_| self.is_one_of_several);
+        let Some(places) = places else { return Ok(None) };
+        let quotas = admission::quotas(tenant);
+        let waiting = async {
+            tokio::select! {
+                biased;
+                // The semaphore is never closed.
+                Ok(own) = Arc::clone(&self.place).acquire_owned() => PagePlace::OfRequest(own),
+                further = places.concurrency.another(&quotas) => PagePlace::Further(further),
+            }
+        };
+        let place = tokio::time::timeout_at(intake::latest(deadline).into(), waiting).await;
+        place.map(|place| Some(Arc::new(place))).map_err(|_| self.late())
     }
 
     /// Sends a page, and makes the answer of its completion.
-    async fn send(&self, ready: ReadyPage) -> Result<(Page, Option<Receipt>), OcrError> {
+    async fn send(&self, ready: ReadyPage, held: Option<PageHold>) -> Result<ReadPage, OcrError> {
         let Preparation { request, deadline, .. } = self.preparation;
-        let context = request.context.of_page(ready.facts.number, deadline);
+        let memory = held.as_ref().map(|held| Arc::clone(&held.memory));
+        let context = request.context.of_page(ready.facts.number, deadline, held);
         // From here on only the call holds the file.
         let (facts, call) = ready.into_call(request);
-        let completion = self.read_patiently(&context, &facts, call).await?;
-        if lacks_lines(request, &completion) {
-            return Err(OcrError::NoLines);
-        }
-        let page = Page::of(&facts, &completion, request);
-        Ok((page, Some(completion.receipt)))
+        let completion = if self.is_one_of_several {
+            self.read_patiently(&context, &facts, call).await?
+        } else {
+            self.reader.read(&context, &facts, call, self.follower.clone()).await?
+        };
+        // The page's place is free from here on.
+        drop(context);
+        let page = if lacks_lines(request, &completion) {
+            Err(OcrError::NoLines)
+        } else {
+            Ok(self.kept(Page::of(&facts, &completion, request), memory.as_deref()).await)
+        };
+        Ok(ReadPage { page, receipt: Some(completion.receipt), memory })
     }
 
-    /// Reads a page. If other pages have used up the tenant's tokens of the minute, or the memory for answers, it waits
-    /// for more, but not beyond the deadline.
+    /// The page, once `memory` counts for all of it.
+    async fn kept(&self, page: Page, memory: Option<&HeldBytes>) -> Page {
+        let Some(memory) = memory else { return page };
+        match page.bytes().checked_sub(memory.bytes()).filter(|&more| more > 0) {
+            None => memory.shrink_to(page.bytes()),
+            Some(more) => {
+                let taken = memory.take_until(more, self.preparation.deadline.into()).await;
+                // It is paid for, so it is delivered in any case, and freed soon.
+                taken.unwrap_or_else(|_| memory.take_beyond(more));
+            }
+        }
+        page
+    }
+
+    /// Reads a page of several. If other pages have used up the tenant's tokens of the minute, or the memory for
+    /// answers, it waits for more, but not beyond the deadline.
     async fn read_patiently(
         &self,
         context: &RequestContext,
         facts: &PageFacts,
         mut call: PageCall,
     ) -> Result<Completion, OcrError> {
-        loop {
-            let spare = self.is_one_of_several.then(|| call.clone());
-            let read = self.reader.read(context, facts, call, self.follower.clone()).await;
-            let wait = read.as_ref().err().and_then(wait_after);
-            let Some((spare, wait)) = spare.zip(wait) else { return read };
-            let again = self.reader.clock.instant() + wait;
-            let has_left = context.watch.may_have_left.cancelled();
-            if admission::latest_start(context.deadline, again).is_none()
-                || tokio::time::timeout(wait, has_left).await.is_ok()
-            {
-                return read;
+        let PageReader { metering, client, .. } = self.reader;
+        let written = facts.quote.bound.output;
+        call.room = loop {
+            match client.room_for(written).await {
+                Ok(room) => break Some(room),
+                Err(_) if self.waits(context, SHORTEST_WAIT).await => {}
+                Err(full) => {
+                    metering.refused(context, OVERLOADED);
+                    return Err(no_room(full));
+                }
             }
-            call = spare;
-        }
+        };
+        let admitted = loop {
+            let refusal = match metering.admit(context, Forecast::from(&facts.quote)).await {
+                Ok(admitted) => break admitted,
+                Err(refusal) => refusal,
+            };
+            let wait = wait_after(&refusal);
+            if wait.is_none() || !self.waits(context, wait.unwrap_or_default()).await {
+                metering.refused(context, refusal.label());
+                return Err(MeteringError::from(refusal).into());
+            }
+        };
+        let call = (facts.number, call);
+        self.reader.make(admitted, call, context.deadline, self.follower.clone()).await
+    }
+
+    /// Waits, and returns whether the caller is still there and there is time for a call.
+    async fn waits(&self, context: &RequestContext, wait: Duration) -> bool {
+        let again = self.reader.clock.instant() + wait;
+        let has_left = context.watch.may_have_left.cancelled();
+        admission::latest_start(context.deadline, again).is_some()
+            && tokio::time::timeout(wait, has_left).await.is_err()
     }
 
     /// The refusal that a call of at most `bound` tokens would meet too.
@@ -321,23 +419,26 @@ impl Pass<'_> {
         if admission::latest_start(deadline, now).is_some() {
             return None;
         }
-        let left = deadline.saturating_duration_since(now);
-        Some(MeteringError::Refused(Refusal::TooLate { left }).into())
+        Some(self.late())
+    }
+
+    fn late(&self) -> OcrError {
+        let left = self.preparation.deadline.saturating_duration_since(self.reader.clock.instant());
+        MeteringError::Refused(Refusal::TooLate { left }).into()
     }
 }
 
 /// How long a page waits before it is tried again, if it was refused because of other calls.
-fn wait_after(error: &OcrError) -> Option<Duration> {
-    let OcrError::Metering(error) = error else { return None };
-    match error {
-        MeteringError::Refused(Refusal::Limit(exceeded)) => {
-            Some(exceeded.retry_after.max(SHORTEST_WAIT))
-        }
-        MeteringError::Upstream(error) if matches!(error.fault, CallFault::NoRoom(_)) => {
-            Some(SHORTEST_WAIT)
-        }
+fn wait_after(refusal: &Refusal) -> Option<Duration> {
+    match refusal {
+        Refusal::Limit(exceeded) => Some(exceeded.retry_after.max(SHORTEST_WAIT)),
         _ => None,
     }
+}
+
+/// The error of a page that found no memory for its answer in time.
+fn no_room(full: NoRoom) -> OcrError {
+    MeteringError::from(CallError::from(CallFault::NoRoom(full))).into()
 }
 
 /// Whether the answer is text instead of the requested lines. The page would look blank.

@@ -1,5 +1,6 @@
 //! The answers, in the shape that callers see (`openapi.yaml`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +15,7 @@ use super::page_text::PageText;
 use super::request::{Detail, OcrRequest};
 use super::warning::OcrWarning;
 use crate::auth::tenant::Tenant;
+use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::document::page::TextLayer;
@@ -21,6 +23,13 @@ use crate::extract::Extraction;
 use crate::ledger::budget::RemainingTokens;
 use crate::metering::spend::Spend;
 use crate::units::{Cost, Pixels, Tokens, Usage};
+
+/// How often a page's text is in memory until the answer is written, at most: in the page, in an event, in the text of
+/// all pages, and twice in the answer as JSON, which may need more bytes for it.
+const COPIES: u64 = 6;
+
+/// Bytes of a line beside its text: here and as JSON, with nine coordinates each time.
+const LINE_BYTES: u64 = 384;
 
 /// The answer of `/ocr`. `E` describes the failure of a page.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +47,9 @@ pub struct OcrAnswer<E> {
     /// The members after the pages.
     #[serde(flatten)]
     pub facts: Facts,
+    /// The memory of the pages of a document, which counts until the answer is written.
+    #[serde(skip)]
+    pub memory: Vec<Arc<HeldBytes>>,
 }
 
 /// The answer of `/extract`.
@@ -362,9 +374,9 @@ impl<E> OcrAnswer<E> {
 
     /// The same answer with another description of failures.
     pub fn map_errors<F>(self, mut map: impl FnMut(E) -> F) -> OcrAnswer<F> {
-        let Self { id, status, text, pages, warnings, facts } = self;
+        let Self { id, status, text, pages, warnings, facts, memory } = self;
         let pages = pages.into_iter().map(|page| page.map_error(&mut map)).collect();
-        OcrAnswer { id, status, text, pages, warnings, facts }
+        OcrAnswer { id, status, text, pages, warnings, facts, memory }
     }
 }
 
@@ -404,6 +416,13 @@ impl Page {
             warnings,
             notation: reading.notation,
         }
+    }
+
+    /// The memory that the page takes until the answer is written, in bytes, by estimate.
+    pub(super) fn bytes(&self) -> u64 {
+        let text = |text: &str| COPIES * text.len() as u64;
+        let lines = self.lines.iter().flatten().map(|line| LINE_BYTES + text(&line.text));
+        text(&self.text) + lines.sum::<u64>()
     }
 
     /// A page that is answered from its own text. Its size is the one at which it would have been drawn.

@@ -14,10 +14,10 @@ use super::intake::{self, Intake, Origin, Picture};
 use super::request::{Downscale, OcrRequest, Rotate};
 use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
-use crate::dashscope::{Call, Image};
+use crate::dashscope::{AnswerRoom, Call, Image};
 use crate::document::error::{DocumentError, Resource};
 use crate::document::page::{Draw, Drawn, PagePlan, PageSize, StoredPicture, TextLayer};
-use crate::document::workers::{Document, Sheet};
+use crate::document::workers::{Document, PAGE_BYTES, Sheet};
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
@@ -39,13 +39,17 @@ pub(super) struct ReadyPage {
     pub(super) facts: PageFacts,
     media_type: &'static str,
     file: Bytes,
+    /// The memory that counts for the file.
     memory: Option<Arc<HeldBytes>>,
+    /// The memory of the call and of the result of a page of a document.
+    pub(super) kept: Option<Arc<HeldBytes>>,
 }
 
 /// The call that reads one page, with the memory that counts for its file.
-#[derive(Clone)]
 pub(super) struct PageCall {
     pub(super) call: Call,
+    /// Room for the answer, if it was taken before.
+    pub(super) room: Option<Arc<AnswerRoom>>,
     _memory: Option<Arc<HeldBytes>>,
 }
 
@@ -121,12 +125,14 @@ impl Preparation<'_> {
     ) -> Result<ReadyPage, OcrError> {
         let mut means = self.any_means();
         loop {
-            let PlannedPage { facts, sheet, draw, .. } = planned;
+            let PlannedPage { facts, mut sheet, draw, .. } = planned;
+            let kept = Some(Arc::new(sheet.keep(PAGE_BYTES)));
             match sheet.draw(draw).await {
                 Ok((drawn, memory)) => {
                     let memory = Some(Arc::new(memory));
                     if let Some(media_type) = checked(&drawn, memory.as_ref(), &facts).await? {
-                        return Ok(ReadyPage { facts, media_type, file: drawn.bytes, memory });
+                        let file = drawn.bytes;
+                        return Ok(ReadyPage { facts, media_type, file, memory, kept });
                     }
                     if draw != Draw::AsStored {
                         return Err(MeteringError::Interrupted.into());
@@ -139,6 +145,8 @@ impl Preparation<'_> {
                     means = halved.flatten().ok_or(error)?;
                 }
             }
+            // Whoever waits for a worker holds nothing that others wait for.
+            drop(kept);
             planned = self.plan_by(&document, facts.number, means).await?;
         }
     }
@@ -166,7 +174,7 @@ impl Preparation<'_> {
     pub(super) async fn ready_picture(&self, picture: Picture) -> Result<ReadyPage, OcrError> {
         let (facts, media_type) = (self.facts_of(&picture), picture.header.format.media_type());
         let (file, memory) = picture.file().await?;
-        Ok(ReadyPage { facts, media_type, file, memory })
+        Ok(ReadyPage { facts, media_type, file, memory, kept: None })
     }
 
     /// What is known of a picture that is sent as it came.
@@ -282,6 +290,13 @@ impl Preparation<'_> {
     }
 }
 
+impl PlannedPage {
+    /// Memory for what is kept of the page when it is not drawn.
+    pub(super) fn keep(&mut self, bytes: u64) -> HeldBytes {
+        self.sheet.keep(bytes)
+    }
+}
+
 impl ReadyPage {
     /// The call that reads the page, which then alone holds the file. A stream drops it when it begins.
     pub(super) fn into_call(self, request: &OcrRequest) -> (PageFacts, PageCall) {
@@ -303,7 +318,7 @@ impl ReadyPage {
             prompt: request.prompt().map(str::to_owned),
             task: request.dashscope_task(),
         };
-        PageCall { call, _memory: self.memory.clone() }
+        PageCall { call, room: None, _memory: self.memory.clone() }
     }
 }
 

@@ -15,11 +15,11 @@ use crate::metering::read_on::Listener;
 pub(super) async fn call(
     client: &Client,
     permit: Permit,
-    (number, page): (u32, PageCall),
+    (number, mut page): (u32, PageCall),
     deadline: Instant,
     mut listener: Listener<PageEvent>,
 ) -> Result<Completion, CallError> {
-    let mut stream = match client.stream(permit, &page.call, deadline).await? {
+    let mut stream = match client.stream_in(page.room.take(), permit, &page.call, deadline).await? {
         Streamed::Whole(completion) => return Ok(*completion),
         Streamed::Stream(stream) => stream,
     };

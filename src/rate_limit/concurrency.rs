@@ -7,8 +7,11 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::{LimitExceeded, LimitName, Quotas};
 
@@ -20,6 +23,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Concurrency {
     /// Tenants with running requests; other tenants have no entry.
     running: Mutex<HashMap<Box<str>, u64>>,
+    /// Told each time that a slot is given back.
+    freed: Notify,
 }
 
 /// One running request. Dropping it makes room for the next.
@@ -61,6 +66,22 @@ impl Concurrency {
     }
 }
 
+impl Slot {
+    /// One more slot of the same tenant, as soon as its quota allows one: for work that a running request does beside
+    /// its other work.
+    pub async fn another(&self, quotas: &Quotas) -> Self {
+        loop {
+            let mut freed = pin!(self.concurrency.freed.notified());
+            // From here on no slot that is given back is missed.
+            freed.as_mut().enable();
+            if let Ok(slot) = self.concurrency.enter(&self.tenant, quotas) {
+                return slot;
+            }
+            freed.await;
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut all = self.concurrency.lock();
@@ -70,11 +91,15 @@ impl Drop for Slot {
                 all.remove(&self.tenant);
             }
         }
+        drop(all);
+        self.concurrency.freed.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     fn at_once(requests: u64) -> Quotas {
@@ -90,6 +115,19 @@ mod tests {
         assert_eq!(refused.retry_after, Duration::from_secs(1));
         drop(held);
         assert!(concurrency.enter("a", &at_once(1)).is_ok());
+    }
+
+    #[test]
+    fn a_running_request_gets_another_slot_when_one_is_given_back() {
+        let concurrency = Arc::new(Concurrency::default());
+        let quotas = at_once(2);
+        let request = concurrency.enter("a", &quotas).unwrap();
+        let other = concurrency.enter("a", &quotas).unwrap();
+        let mut waiting = Box::pin(request.another(&quotas));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(other);
+        let _another = waiting.now_or_never().unwrap();
+        assert!(concurrency.enter("a", &quotas).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use ocr_gateway::capacity::share::{Share, Shares};
 use ocr_gateway::document::error::{DocumentError, Resource};
 use ocr_gateway::document::page::{Draw, Drawn, Kind, PageSize};
 use ocr_gateway::document::settings::WorkerLimits;
-use ocr_gateway::document::workers::{Document, Workers};
+use ocr_gateway::document::workers::{Document, PAGE_BYTES, Workers};
 use ocr_gateway::image::Size;
 use ocr_gateway::image::probe::probe;
 use ocr_gateway::quote::limits::LARGEST_FILE;
@@ -155,7 +155,7 @@ async fn twenty_documents_at_once_are_read_by_no_more_processes_than_allowed() {
 #[tokio::test]
 async fn documents_are_read_one_after_the_other_where_memory_is_short() {
     let pool = Pool::with(3, |limits| limits.workers = 4);
-    let _others = pool.account.hold(ACCOUNT - pool.memory - LARGEST_FILE).unwrap();
+    let _others = pool.account.hold(ACCOUNT - pool.memory - LARGEST_FILE - PAGE_BYTES).unwrap();
     let documents: Vec<_> = (0..8).map(|_| pool.open(Kind::Picture, picture())).collect();
     let read = futures_util::future::join_all(documents.iter().map(read)).await;
     assert!(read.into_iter().all(|file| file == Ok(picture())));

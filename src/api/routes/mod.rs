@@ -14,6 +14,8 @@ pub(super) mod templates;
 pub(super) mod uploads;
 pub(super) mod usage;
 
+use std::sync::Arc;
+
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
@@ -24,6 +26,7 @@ use super::options::{AnswerFormat, ParsedOptions, Purpose};
 use super::problem::Problem;
 use super::spent;
 use super::upload::{self, Upload};
+use crate::capacity::account::HeldBytes;
 use crate::gateway::Gateway;
 use crate::image::Size;
 use crate::metering::spend::Spend;
@@ -39,6 +42,23 @@ const PAGES_FAILED: HeaderName = HeaderName::from_static("ocr-pages-failed");
 /// A comment between two events, which clients ignore (HTML standard, "Server-sent events"). It keeps proxies from
 /// closing a silent stream.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// Bytes of an answer, and the memory that counts for them until they are written.
+struct KeptBytes {
+    bytes: Bytes,
+    _memory: Vec<Arc<HeldBytes>>,
+}
+
+impl AsRef<[u8]> for KeptBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The same bytes, for which `memory` counts until they are written.
+fn kept(bytes: impl Into<Bytes>, memory: Vec<Arc<HeldBytes>>) -> Bytes {
+    Bytes::from_owner(KeptBytes { bytes: bytes.into(), _memory: memory })
+}
 
 /// Reads the upload and its options into a request to the use cases.
 async fn read_request(

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{ocr_stream, read_request, tell_failed, tell_spend};
+use super::{kept, ocr_stream, read_request, tell_failed, tell_spend};
 use crate::api::accept;
 use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
@@ -33,19 +32,22 @@ pub(in crate::api) async fn ocr(
         return ocr_stream::answer(&gateway, request, id).await;
     }
     let answer = gateway.ocr.recognize(request).await?;
-    let answer = answer.map_errors(|error| PageProblem::of(error, &id));
-    let mut response = match format {
-        AnswerFormat::Json | AnswerFormat::Events => Json(&answer).into_response(),
-        AnswerFormat::Text => text_of("text/plain; charset=utf-8", answer.text),
-        AnswerFormat::Markdown => text_of("text/markdown; charset=utf-8", answer.markdown()),
+    let mut answer = answer.map_errors(|error| PageProblem::of(error, &id));
+    let memory = std::mem::take(&mut answer.memory);
+    let (media_type, body) = match format {
+        // Structs of strings and numbers always serialise.
+        AnswerFormat::Json | AnswerFormat::Events => {
+            ("application/json", serde_json::to_vec(&answer).unwrap_or_default())
+        }
+        AnswerFormat::Text => {
+            ("text/plain; charset=utf-8", std::mem::take(&mut answer.text).into())
+        }
+        AnswerFormat::Markdown => ("text/markdown; charset=utf-8", answer.markdown().into()),
     };
+    let media_type = HeaderValue::from_static(media_type);
+    let mut response = ([(header::CONTENT_TYPE, media_type)], kept(body, memory)).into_response();
     let pages: Vec<_> = answer.pages.iter().filter_map(PageOutcome::done).collect();
     tell_spend(&mut response, &answer.facts, &pages);
     tell_failed(&mut response, answer.pages.len() - pages.len());
     Ok(response)
-}
-
-fn text_of(media_type: &'static str, text: String) -> Response {
-    let media_type = HeaderValue::from_static(media_type);
-    ([(header::CONTENT_TYPE, media_type)], text).into_response()
 }

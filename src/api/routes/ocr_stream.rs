@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::KEEP_ALIVE;
+use super::{KEEP_ALIVE, kept};
 use crate::admission::tab::Tab;
 use crate::api::middleware::RequestId;
 use crate::api::page_problem::PageProblem;
@@ -130,8 +130,10 @@ impl OcrStream {
                 event("page", &page.map_error(|error| PageProblem::of(error, &self.id)))
             }
             OcrEvent::Answer(answer) => match *answer {
-                Ok(answer) => {
-                    event("answer", &answer.map_errors(|error| PageProblem::of(error, &self.id)))
+                Ok(mut answer) => {
+                    let memory = std::mem::take(&mut answer.memory);
+                    let answer = answer.map_errors(|error| PageProblem::of(error, &self.id));
+                    kept(event("answer", &answer), memory)
                 }
                 Err(error) => {
                     let problem = Problem::from(error).charged(&self.tab);

@@ -15,7 +15,7 @@ use super::retry::RetryPolicy;
 use super::settle::{self, UnsettledCall};
 use crate::admission::tab::{Tab, Wait};
 use crate::admission::{self, LEAST_TIME_FOR_AN_ATTEMPT, Permit};
-use crate::capacity::account::ByteAccount;
+use crate::capacity::account::{ByteAccount, NoRoom};
 use crate::clock::Clock;
 use crate::dashscope::fault::error::{CallError, CallFault};
 use crate::dashscope::fault::verdict::{AttemptBill, Failure};
@@ -27,6 +27,7 @@ use crate::dashscope::wire::transport::{ClientError, Reception};
 use crate::random::Random;
 use crate::redis::cells::SharedCells;
 use crate::telemetry::metrics::Metrics;
+use crate::units::Tokens;
 
 /// How much longer a call waits for a slot after its caller may have left.
 const LAST_LOOK: Duration = Duration::from_millis(100);
@@ -69,6 +70,11 @@ impl Dispatcher {
         })
     }
 
+    /// Room for an answer of at most `written` tokens.
+    pub(crate) async fn room_for(&self, written: Tokens) -> Result<Arc<AnswerRoom>, NoRoom> {
+        self.memory.room_for(written).await
+    }
+
     pub(crate) const fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -109,8 +115,10 @@ impl Dispatcher {
         let mut failed = Vec::new();
         let mut last: Option<CallError> = None;
         // Room is taken before anything is sent: an answer that was paid for must not be lost for lack of memory.
-        let room = self.memory.room_for(permit.bound().output).await;
-        let room = room.map_err(CallFault::NoRoom)?;
+        let room = match &request.room {
+            Some(room) => Arc::clone(room),
+            None => self.room_for(permit.bound().output).await.map_err(CallFault::NoRoom)?,
+        };
         self.retry.deposit();
         self.queue(permit.tab(), progress);
         loop {

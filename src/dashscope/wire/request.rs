@@ -6,10 +6,13 @@
 //! model uses its own. Sampling has the vendor's defaults, as the vendor advises (Model Studio, "Qwen-OCR API
 //! reference").
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::Value;
 
 use super::body::RequestDocument;
+use super::memory::AnswerRoom;
 use crate::dashscope::protocol::{Call, DropinCall, Protocol, Task};
 use crate::units::{Pixels, Tokens};
 
@@ -24,6 +27,8 @@ pub(crate) struct UpstreamRequest {
     pub(crate) expects: Expects,
     /// Whether the upstream resolves addresses of its own temporary storage.
     pub(crate) resolves_oss: bool,
+    /// Room for the answer, if it was taken before.
+    pub(crate) room: Option<Arc<AnswerRoom>>,
 }
 
 /// The reply that a request expects.
@@ -64,6 +69,7 @@ impl UpstreamRequest {
             document: RequestDocument::verbatim(call.body.iter().cloned()),
             expects: if call.stream { Expects::Events } else { Expects::Json },
             resolves_oss: call.resolves_oss,
+            room: None,
         }
     }
 
@@ -75,7 +81,7 @@ impl UpstreamRequest {
             (Protocol::Compatible, written(&compatible(call, model, max_tokens, stream)))
         };
         let document = RequestDocument::new(json, call.image.bytes.clone());
-        Self { protocol, document, expects, resolves_oss: false }
+        Self { protocol, document, expects, resolves_oss: false, room: None }
     }
 }
 
