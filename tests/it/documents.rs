@@ -51,7 +51,11 @@ fn is_documented(answer: &Answer) -> bool {
 
 async fn odd_files_get_documented_answers(route: &str, reject_is_4xx: bool) {
     let Some(data) = shared_data() else { return };
-    let gateway = TestGateway::start().await;
+    let gateway = TestGateway::with(|setup| {
+        // On a busy machine a worker that is not optimised takes long for the largest pages.
+        setup.settings.documents.page_timeout_ms = 120_000;
+    })
+    .await;
     for odd in documents(&data.join("odd"), "file") {
         let answer = gateway.upload(route, odd.bytes).await;
         let said = format!("{route} {}: {} {}", odd.name, answer.status, answer.text);
