@@ -59,8 +59,8 @@ impl PdfFile {
     /// [`DocumentError::PasswordRequired`], [`DocumentError::PdfUndecodable`], or [`DocumentError::Empty`].
     pub fn open(bytes: Bytes, fonts: &Fonts, limits: Limits) -> Result<Self, DocumentError> {
         let (pdf, order) = contained(|| {
-            let pdf = Pdf::new(Arc::new(bytes.clone()));
-            let pdf = pdf.map_err(|error| unreadable(error, &bytes))?;
+            let file = bytes.clone();
+            let pdf = Pdf::new(Arc::new(bytes)).map_err(|error| unreadable(error, &file))?;
             let order = page_tree::order(&pdf);
             Ok((pdf, order))
         })?;
