@@ -80,7 +80,7 @@ impl DocumentError {
         }
     }
 
-    /// The error with a text of at most [`LONGEST_FAULT`] bytes. Libraries may quote the document.
+    /// The error with a text of at most `LONGEST_FAULT` bytes. Libraries may quote the document.
     #[must_use]
     pub fn shortened(mut self) -> Self {
         if let Self::PdfUndecodable { what } | Self::PictureUndecodable { what } = &mut self {
