@@ -62,7 +62,7 @@ LABEL org.opencontainers.image.title="ocr-gateway" \
 # hadolint ignore=DL3008  # Debian has one version of a package at a time, so a pinned one would soon be gone
 RUN apt-get update && \
     apt-get install --yes --no-install-recommends fonts-droid-fallback && \
-    rm -rf /var/lib/apt/lists/*
+    rm -rf /var/lib/apt/lists/* /var/cache/apt
 # The root certificates for TLS to the upstream. The slim image has none.
 COPY --from=gateway-build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=gateway-build /out/ocr-gateway /usr/local/bin/ocr-gateway
