@@ -131,6 +131,11 @@ impl ByteAccount {
         let waiting = async {
             let _turn = self.turn.lock().await;
             let claim = Claim::new(self, bytes);
+            if claim.take().is_ok() {
+                return;
+            }
+            // After the claim, so that nobody keeps bytes to save work later once they were asked for.
+            self.reclaim().await;
             // A wake-up that comes between the look and the wait is kept by `freed`.
             while claim.take().is_err() {
                 self.freed.notified().await;

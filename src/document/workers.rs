@@ -244,10 +244,6 @@ impl Workers {
 
     /// The memory for a process, as soon as there is room.
     async fn wait_for_memory(self: &Arc<Self>, until: Instant) -> Result<HeldBytes, DocumentError> {
-        if let Ok(memory) = self.account.hold(self.memory()) {
-            return Ok(memory);
-        }
-        self.forget_documents().await;
         let held = self.account.hold_until(self.memory(), until).await;
         held.map_err(|_| DocumentError::Busy)
     }
@@ -597,18 +593,19 @@ impl Drop for Lease {
             });
             return;
         }
-        match self.open {
-            Some(document) if !workers.account.is_waited_for() => {
+        if let Some(document) = self.open {
+            let mut idle = workers.idle();
+            // Under the lock: either this sees that somebody waits, or who waits finds the process.
+            if !workers.account.is_waited_for() {
                 let open = Some(Open { document, memory });
-                workers.idle().push(Idle { process, open, since: Instant::now() });
-            }
-            _ => {
-                let own = Arc::clone(&workers);
-                workers.finish(async move {
-                    own.forget_and_keep(process, Some(memory)).await;
-                    drop(place);
-                });
+                idle.push(Idle { process, open, since: Instant::now() });
+                return;
             }
         }
+        let own = Arc::clone(&workers);
+        workers.finish(async move {
+            own.forget_and_keep(process, Some(memory)).await;
+            drop(place);
+        });
     }
 }
