@@ -1,8 +1,9 @@
 //! The pool of worker processes.
 //!
 //! A page *leases* a worker: it waits for one of so many places, in turns with the pages of other tenants, then for the
-//! memory that the worker may take, in the order of arrival. Processes are started when they are needed, used again, and ended after a minute without work.
-//! A document stays open in the workers that read it, so that its next pages find it there, and its memory stays held.
+//! memory that the worker may take, in the order of arrival. Processes are started when they are needed, used again,
+//! and ended after a minute without work. A document stays open in the workers that read it, so that its next pages find
+//! it there, and its memory stays held.
 //!
 //! The pool cannot come to a stand, because what a page waits for is always freed:
 //!
