@@ -95,6 +95,14 @@ unpack_promtool() {
     rm -rf "$folder"
 }
 
+# One of the fonts that src/document/pdf/fonts.rs looks for. Without one, text in a Chinese font is not drawn.
+has_cjk_font() {
+    compgen -G '/usr/share/fonts*/truetype/DroidSansFallback*.ttf' >/dev/null ||
+        compgen -G '/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf' >/dev/null ||
+        compgen -G '/usr/share/fonts/truetype/wqy/wqy-*.ttc' >/dev/null ||
+        compgen -G '/usr/share/fonts/*/noto/NotoSansCJK-Regular.ttc' >/dev/null
+}
+
 has_git() { has git; }
 
 has_node() { has node && has npm; }
@@ -117,6 +125,7 @@ debian_packages() {
         pgbouncer) echo pgbouncer ;;
         # Docker's own packages include a runc that conflicts with Debian's.
         containers) echo buildah podman mmdebstrap debian-archive-keyring util-linux curl "$(has runc || echo runc)" ;;
+        cjk_font) echo fonts-droid-fallback ;;
         git) echo git ;;
         venv) echo python3 python3-venv ;;
         node) echo nodejs npm ;;
