@@ -14,5 +14,6 @@ pub mod worker;
 pub mod workers;
 
 mod reader;
+mod sendable;
 mod turns;
 mod wire;

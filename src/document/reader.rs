@@ -2,26 +2,20 @@
 
 use bytes::Bytes;
 
-use super::error::{DocumentError, Resource};
+use super::error::DocumentError;
 use super::page::{Draw, Drawn, Kind, PagePlan, PageSize, StoredPicture};
 use super::pdf::PdfFile;
 use super::pdf::fonts::Fonts;
 use super::pdf::limits::Limits;
+use super::sendable::encoded;
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
 use crate::image::probe::probe;
 use crate::pixels::decode::decode;
-use crate::pixels::encode::{Encoding, encode};
 use crate::pixels::error::PixelsError;
-use crate::pixels::raster::Raster;
 use crate::pixels::tiff::TiffFile;
-use crate::quote::limits::LARGEST_FILE;
 use crate::units::Pixels;
-
-/// The qualities of JPEG that are tried until a picture is small enough to be sent. At the last one, small text begins to
-/// suffer.
-const QUALITIES: [u8; 3] = [90, 75, 50];
 
 /// What all documents of a worker are read with.
 #[derive(Debug)]
@@ -150,26 +144,6 @@ const fn picture(header: &ImageHeader, page: u32) -> Result<(Size, Orientation),
     Ok((header.stored, header.orientation))
 }
 
-/// The picture as a file that can be sent.
-fn encoded(raster: &Raster) -> Result<Drawn, DocumentError> {
-    let fitting = Encoding::fitting(raster);
-    let smaller = QUALITIES.map(|quality| Encoding::Jpeg { quality });
-    let others = smaller.into_iter().filter(|other| *other != fitting);
-    let mut actual = 0;
-    for encoding in [fitting].into_iter().chain(others) {
-        let file = encode(raster, encoding).map_err(|error| DocumentError::PictureUndecodable {
-            what: format!("cannot be encoded: {error}"),
-        })?;
-        actual = file.len() as u64;
-        if actual <= LARGEST_FILE {
-            let (format, size) = (encoding.format(), raster.size());
-            return Ok(Drawn { bytes: file.into(), format, size });
-        }
-    }
-    let (resource, allowed) = (Resource::EncodedBytes, LARGEST_FILE);
-    Err(DocumentError::TooComplex { resource, actual: Some(actual), allowed })
-}
-
 impl From<PixelsError> for DocumentError {
     fn from(error: PixelsError) -> Self {
         match error {
@@ -237,27 +211,5 @@ mod tests {
             let missing = DocumentError::PageNotFound { asked: 2, pages: 1 };
             assert_eq!(open(name).plan(2, false), Err(missing), "{name}");
         }
-    }
-
-    #[test]
-    fn noise_that_no_format_makes_small_enough_is_refused_with_both_numbers() {
-        // A xorshift generator: its bytes do not compress.
-        let mut state = 1_u64;
-        let noise = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()[0]
-        });
-        let size = Size::new(4500, 4500);
-        let samples = crate::pixels::raster::Samples::Gray;
-        let raster = Raster::new(size, samples, noise.take(4500 * 4500).collect()).unwrap();
-        let refused = encoded(&raster).unwrap_err();
-        let DocumentError::TooComplex { resource: Resource::EncodedBytes, actual, allowed } =
-            refused
-        else {
-            panic!("{refused:?}")
-        };
-        assert!(actual.is_some_and(|actual| actual > allowed));
     }
 }

@@ -10,9 +10,9 @@ use hayro::{RenderCache, RenderSettings};
 use super::page_box::PageBox;
 use crate::document::error::DocumentError;
 use crate::document::page::{Drawn, Kind};
+use crate::document::sendable::encoded;
 use crate::image::Size;
-use crate::pixels::encode::{Encoding, encode};
-use crate::pixels::raster::{Raster, Samples};
+use crate::pixels::raster::{Raster, Samples, are_gray};
 
 /// The longest side in which hayro scales pictures.
 const LONGEST_SIDE: u16 = 32_767;
@@ -21,7 +21,7 @@ const LONGEST_SIDE: u16 = 32_767;
 ///
 /// # Errors
 ///
-/// [`DocumentError::PageTooLarge`] for a side that cannot be drawn.
+/// [`DocumentError::PageTooLarge`] for a side that cannot be drawn, and the errors of [`encoded`].
 pub(super) fn draw(
     page: &Page<'_>,
     sheet: &PageBox,
@@ -29,7 +29,10 @@ pub(super) fn draw(
     settings: &InterpreterSettings,
 ) -> Result<Drawn, DocumentError> {
     let pixmap = painted(page, sheet, size, settings)?;
-    encoded(pixmap, size)
+    let unencodable = || DocumentError::undecodable(Kind::Pdf, "has a page that cannot be encoded");
+    let raster = raster(&pixmap, size).ok_or_else(unencodable)?;
+    drop(pixmap);
+    encoded(&raster)
 }
 
 /// Paints the page. Its caches are made for it alone: they keep the decoded pictures of every page and cannot be cleared.
@@ -63,26 +66,11 @@ fn drawable(side: u32) -> Result<u16, DocumentError> {
     drawn.ok_or(DocumentError::PageTooLarge { actual, allowed: LONGEST_SIDE.into() })
 }
 
-/// Encodes the page, as gray if it has no colors.
-fn encoded(pixmap: Pixmap, size: Size) -> Result<Drawn, DocumentError> {
-    let unencodable = || DocumentError::undecodable(Kind::Pdf, "has a page that cannot be encoded");
-    let raster = raster(&pixmap, size).ok_or_else(unencodable)?;
-    drop(pixmap);
-    let encoding = Encoding::fitting(&raster);
-    let bytes = encode(&raster, encoding).map_err(|_| unencodable())?;
-    Ok(Drawn { bytes: bytes.into(), format: encoding.format(), size })
-}
-
-/// The colors of a page, which is opaque.
+/// The colors of a page, which is opaque; gray if it has none.
 fn raster(pixmap: &Pixmap, size: Size) -> Option<Raster> {
     let (pixels, _) = pixmap.data_as_u8_slice().as_chunks::<4>();
-    // Compared in groups, which the compiler turns into vector code.
-    let is_gray = |group: &[[u8; 4]]| {
-        let differences = group.iter().map(|[red, green, blue, _]| (red ^ green) | (green ^ blue));
-        differences.fold(0, |all, one| all | one) == 0
-    };
-    if pixels.chunks(1_024).all(is_gray) {
-        return Raster::new(size, Samples::Gray, pixels.iter().map(|[level, ..]| *level).collect());
+    if are_gray(pixels) {
+        return Raster::new(size, Samples::Gray, pixels.iter().map(|pixel| pixel[1]).collect());
     }
     let mut samples = vec![0; pixels.len().saturating_mul(3)];
     let (colors, _) = samples.as_chunks_mut::<3>();
