@@ -83,17 +83,17 @@ impl Raster {
         self
     }
 
-    /// The same picture in gray if all its pixels are gray, else unchanged.
+    /// The same picture in gray if all its pixels are gray ([`are_gray`]), else unchanged.
     #[must_use]
     pub fn without_empty_colour(mut self) -> Self {
         if self.samples == Samples::Gray {
             return self;
         }
         let (pixels, _) = self.data.as_chunks::<3>();
-        if !pixels.iter().all(|[red, green, blue]| red == green && green == blue) {
+        if !are_gray(pixels) {
             return self;
         }
-        self.data = pixels.iter().map(|pixel| pixel[0]).collect();
+        self.data = pixels.iter().map(|[_, green, _]| *green).collect();
         self.samples = Samples::Gray;
         self
     }
@@ -104,6 +104,23 @@ impl std::fmt::Debug for Raster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Raster({} {:?})", self.size, self.samples)
     }
+}
+
+/// The most that the levels of red and blue differ from green in a pixel that counts as gray.
+///
+/// A gray scan that is stored as a JPEG in colour comes back with differences of one or two levels, from rounding. Four
+/// levels of 256 are not visible.
+const GRAY: u8 = 4;
+
+/// Whether all pixels are gray: red, green and blue, and what else a pixel has.
+pub fn are_gray<const N: usize>(pixels: &[[u8; N]]) -> bool {
+    const { assert!(N >= 3) };
+    // Compared in groups, which the compiler turns into vector code.
+    let most_colour = |group: &[[u8; N]]| {
+        let colour = |pixel: &[u8; N]| pixel[0].abs_diff(pixel[1]).max(pixel[1].abs_diff(pixel[2]));
+        group.iter().map(colour).fold(0, u8::max)
+    };
+    pixels.chunks(1_024).all(|group| most_colour(group) <= GRAY)
 }
 
 /// The bytes of a picture; `None` if they exceed the address space.
@@ -228,9 +245,16 @@ mod tests {
         let data: Vec<u8> = gray.data.iter().flat_map(|&level| [level; 3]).collect();
         let empty = Raster::new(size, Samples::Rgb, data.clone()).unwrap();
         assert_eq!(empty.without_empty_colour(), gray);
-        let mut coloured = data;
-        *coloured.last_mut().unwrap() ^= 1;
-        let coloured = Raster::new(size, Samples::Rgb, coloured).unwrap();
+        let last = |level: u8| {
+            let mut data = data.clone();
+            // The last sample is blue.
+            data.pop();
+            data.push(level);
+            Raster::new(size, Samples::Rgb, data).unwrap()
+        };
+        let level = *gray.data.last().unwrap();
+        assert_eq!(last(level ^ GRAY).without_empty_colour(), gray, "it is not visible");
+        let coloured = last(level.wrapping_add(GRAY + 1));
         assert_eq!(coloured.clone().without_empty_colour(), coloured);
     }
 
