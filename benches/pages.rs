@@ -5,7 +5,10 @@
 //!
 //! ```text
 //! bench/pages
+//! bench/pages FILE.pdf...
 //! ```
+//!
+//! Files that are named are drawn, too, and stretched to the same sizes.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot be taken has failed")]
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
@@ -198,37 +201,41 @@ fn cpu_of_children() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-fn measured(clock: fn() -> Duration, mut run: impl FnMut()) -> Cost {
+fn measured(clock: fn() -> Duration, pages: u32, mut run: impl FnMut()) -> Cost {
     let cost = || {
         let (cpu, wall) = (clock(), Instant::now());
         run();
-        Cost { cpu: clock().saturating_sub(cpu) / PAGES, wall: wall.elapsed() / PAGES }
+        Cost { cpu: clock().saturating_sub(cpu) / pages, wall: wall.elapsed() / pages }
     };
     std::iter::repeat_with(cost).take(RUNS).min_by_key(|cost| cost.cpu).unwrap()
 }
 
-/// Ours, and the bytes of a page.
-fn ours(file: &[u8], size: Size) -> (Cost, usize) {
-    let mut bytes = 0;
+fn open(file: &[u8]) -> PdfFile {
     let limits = Limits::of_pixels(Pixels::new(100_000_000));
-    let cost = measured(cpu, || {
-        let pdf = PdfFile::open(file.to_vec().into(), &Fonts::default(), limits).unwrap();
-        bytes = (1..=PAGES)
+    PdfFile::open(file.to_vec().into(), &Fonts::default(), limits).unwrap()
+}
+
+/// Ours, and the bytes of a page.
+fn ours(file: &[u8], pages: u32, size: Size) -> (Cost, usize) {
+    let mut bytes = 0;
+    let cost = measured(cpu, pages, || {
+        let pdf = open(file);
+        bytes = (1..=pages)
             .map(|page| {
                 pdf.plan(page, false).unwrap();
                 pdf.draw(page, Draw::At(size)).unwrap().bytes.len()
             })
             .sum();
     });
-    (cost, bytes / PAGES as usize)
+    (cost, bytes / pages as usize)
 }
 
 /// A program that draws all pages, if it is installed.
-fn peer(program: &str, arguments: &[&str]) -> Option<Cost> {
+fn peer(program: &str, pages: u32, arguments: &[&str]) -> Option<Cost> {
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().ok()?;
-    Some(measured(cpu_of_children, || assert!(command.status().unwrap().success())))
+    Some(measured(cpu_of_children, pages, || assert!(command.status().unwrap().success())))
 }
 
 fn cell(cost: Option<Cost>) -> String {
@@ -243,10 +250,13 @@ fn row(name: &str, file: &[u8], size: Size, folder: &Path) {
     fs::write(&path, file).unwrap();
     let (path, out) = (path.to_str().unwrap(), out.to_str().unwrap());
     let (width, height) = (size.width.to_string(), size.height.to_string());
-    let (ours, bytes) = ours(file, size);
-    let poppler = peer("pdftoppm", &["-scale-to-x", &width, "-scale-to-y", &height, path, out]);
-    let pages = format!("{out}%d.png");
-    let mupdf = peer("mutool", &["draw", "-q", "-o", &pages, "-w", &width, "-h", &height, path]);
+    let pages = open(file).page_count();
+    let (ours, bytes) = ours(file, pages, size);
+    let scale = ["-scale-to-x", &width, "-scale-to-y", &height, path, out];
+    let poppler = peer("pdftoppm", pages, &scale);
+    let png = format!("{out}%d.png");
+    let draw = ["draw", "-q", "-o", &png, "-w", &width, "-h", &height, path];
+    let mupdf = peer("mutool", pages, &draw);
     let ratio = poppler.map_or(f64::NAN, |it| ours.cpu.as_secs_f64() / it.cpu.as_secs_f64());
     println!(
         "| {name} | {width} x {height} | {} | {} KB | {} | {} | {ratio:.2} |",
@@ -259,14 +269,19 @@ fn row(name: &str, file: &[u8], size: Size, folder: &Path) {
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
-    println!("CPU and wall time of a page, in ms; {PAGES} pages, the cheapest of {RUNS} runs.\n");
+    let drawn = [("text", text()), ("scans", scans()), ("drawings", drawings())];
+    let drawn = drawn.map(|(name, file)| (name.to_owned(), file));
+    // cargo adds an argument of its own.
+    let named = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let named = named.map(|path| (path.clone(), fs::read(path).unwrap()));
+    println!("CPU and wall time of a page, in ms; the cheapest of {RUNS} runs.\n");
     println!(
         "| document | pixels | ours, encoded | file | pdftoppm, not encoded | mutool, PNG | CPU / pdftoppm |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for (name, file) in [("text", text()), ("scans", scans()), ("drawings", drawings())] {
+    for (name, file) in drawn.into_iter().chain(named) {
         for size in SIZES {
-            row(name, &file, size, folder.path());
+            row(&name, &file, size, folder.path());
         }
     }
 }
