@@ -168,7 +168,7 @@ impl Patience {
 /// buffer that doubles would be moved each time. The allocator would keep the old memory for a second, as much as the
 /// body has, and it would not be counted.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(in crate::api) struct Room {
     declared: usize,
     is_declared: bool,
     limit: usize,
@@ -190,7 +190,7 @@ const SHORT_OPTION: usize = 512;
 
 impl Room {
     /// Memory for a body of the declared length, which `memory` holds already, or of at most `limit` bytes.
-    pub(super) fn new(declared: Option<u64>, limit: u64, memory: Arc<HeldBytes>) -> Self {
+    pub(in crate::api) fn new(declared: Option<u64>, limit: u64, memory: Arc<HeldBytes>) -> Self {
         let length = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
             declared: declared.map_or(0, length),
@@ -202,7 +202,7 @@ impl Room {
 
     /// Reserves the memory that an option of this length may need. Short options fit into the memory that each request
     /// has in addition to its upload.
-    pub(super) fn take_for_option(&self, length: usize) -> Result<(), NoRoom> {
+    pub(in crate::api) fn take_for_option(&self, length: usize) -> Result<(), NoRoom> {
         if length <= SHORT_OPTION {
             return Ok(());
         }

@@ -7,7 +7,7 @@ use crate::gateway::Gateway;
 
 /// Why an upload cannot be read.
 #[derive(Debug)]
-pub(super) enum UploadError {
+pub(in crate::api) enum UploadError {
     /// The upload is invalid.
     Wrong(Problem),
     /// There is no memory for the upload.

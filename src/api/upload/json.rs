@@ -1,9 +1,11 @@
-//! An upload as JSON with Base64.
+//! An upload as JSON with Base64: in the form of this service, or in that of another protocol, which finds the file
+//! itself ([`JsonBody`], [`Base64Text`]).
 //!
 //! Base64 is decoded in place, in the buffer of the body, because the decoded bytes are shorter. With a second buffer,
 //! the most common form of upload would need the most memory.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
@@ -21,16 +23,46 @@ use crate::image::data_url;
 /// A body of more bytes is decoded on another thread, because that would block the reactor for too long.
 const DECODE_INLINE_BYTES: usize = 128 * 1024;
 
+/// The place of the file.
+const DATA: &str = "/document/data";
+
+/// The form of the body.
+const EXPECTED: &str = "{\"document\":{\"type\":\"base64\",\"data\":\"…\"}, …options}";
+
 /// The most members of a JSON upload: every option once, the document, and some repeated options.
 const MOST_MEMBERS: usize = 64;
 
-/// The body of a JSON upload. It has the member `document`, and every other member is an option.
+/// The body of a JSON upload. It has the member `document` of the form `D`, and every other member is an option.
 ///
 /// The deserialiser is not derived, so that the document's Base64 stays in the body and is not copied into a tree, and
 /// so that a repeated option is detected.
-struct JsonUpload<'a> {
-    document: Option<JsonDocument<'a>>,
-    options: Vec<(Cow<'a, str>, &'a RawValue)>,
+pub(in crate::api) struct JsonBody<'a, D> {
+    /// The member `document`.
+    pub(in crate::api) document: Option<D>,
+    /// The other members.
+    pub(in crate::api) options: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+/// The raw text of a JSON string that holds a file, without its quotation marks.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::api) struct Base64Text<'a> {
+    /// The text, a part of the body.
+    pub(in crate::api) text: &'a str,
+    /// Its place in the body, as a JSON Pointer.
+    pub(in crate::api) pointer: &'static str,
+}
+
+/// Finds the file in a body, and reads what stands beside it.
+pub(in crate::api) trait FileFinder: Send + 'static {
+    /// What stands beside the file.
+    type Beside: Send + 'static;
+
+    /// Finds the file in `body`. `room` is the memory for what is kept of the body.
+    fn find<'a>(
+        self,
+        body: &'a [u8],
+        room: &Room,
+    ) -> Result<(Base64Text<'a>, Self::Beside), UploadError>;
 }
 
 #[derive(Deserialize)]
@@ -52,11 +84,11 @@ enum JsonDocumentType {
     Url,
 }
 
-impl<'de> Deserialize<'de> for JsonUpload<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> serde::de::Visitor<'de> for Members {
-            type Value = JsonUpload<'de>;
+impl<'de, D: Deserialize<'de>> Deserialize<'de> for JsonBody<'de, D> {
+    fn deserialize<S: serde::Deserializer<'de>>(deserializer: S) -> Result<Self, S::Error> {
+        struct Members<D>(PhantomData<D>);
+        impl<'de, D: Deserialize<'de>> serde::de::Visitor<'de> for Members<D> {
+            type Value = JsonBody<'de, D>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object with a member `document`")
@@ -66,7 +98,7 @@ impl<'de> Deserialize<'de> for JsonUpload<'de> {
                 self,
                 mut members: A,
             ) -> Result<Self::Value, A::Error> {
-                let mut upload = JsonUpload { document: None, options: Vec::new() };
+                let mut upload = JsonBody { document: None, options: Vec::new() };
                 while let Some(name) = members.next_key::<Cow<'de, str>>()? {
                     if upload.options.len() == MOST_MEMBERS {
                         return Err(serde::de::Error::custom("too many members"));
@@ -80,62 +112,80 @@ impl<'de> Deserialize<'de> for JsonUpload<'de> {
                 Ok(upload)
             }
         }
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_map(Members(PhantomData))
     }
 }
 
-/// Decodes a JSON upload. A large one is decoded outside the reactor.
-pub(super) async fn read_json(
+/// The form of this service, with the options that were given before the body.
+pub(super) struct DocumentUpload {
+    /// The options so far.
+    pub(super) options: RawOptions,
+}
+
+impl FileFinder for DocumentUpload {
+    type Beside = RawOptions;
+
+    fn find<'a>(
+        mut self,
+        body: &'a [u8],
+        room: &Room,
+    ) -> Result<(Base64Text<'a>, RawOptions), UploadError> {
+        let upload: JsonBody<'a, JsonDocument<'a>> = parse(body, EXPECTED)?;
+        for (name, value) in &upload.options {
+            if upload.document.is_none() && !RawOptions::knows(name) {
+                return Err(undocumented(name).into());
+            }
+            room.take_for_option(value.get().len())?;
+            self.options.add_member(name, value.get())?;
+        }
+        let text = text_of(upload.document)?;
+        Ok((Base64Text { text, pointer: DATA }, self.options))
+    }
+}
+
+/// Decodes the file in a JSON body in place, so that the body becomes the file. A large one is decoded outside the
+/// reactor.
+pub(super) async fn decode<F: FileFinder>(
     body: Vec<u8>,
     room: Room,
-    options: &mut RawOptions,
-) -> Result<Bytes, UploadError> {
+    finder: F,
+) -> Result<(Bytes, F::Beside), UploadError> {
     if body.len() <= DECODE_INLINE_BYTES {
-        return decode_json(body, &room, options);
+        return decode_now(body, &room, finder);
     }
-    let mut given = std::mem::take(options);
-    let decoding = tokio::task::spawn_blocking(move || {
-        let file = decode_json(body, &room, &mut given)?;
-        Ok::<_, UploadError>((file, given))
-    });
-    let (file, given) = decoding.await.map_err(|_panicked| Problem::internal())??;
-    *options = given;
-    Ok(file)
+    let decoding = tokio::task::spawn_blocking(move || decode_now(body, &room, finder));
+    decoding.await.map_err(|_panicked| Problem::internal())?
 }
 
-/// Reads the options and decodes the document in place, so that the body becomes the file.
-fn decode_json(
+fn decode_now<F: FileFinder>(
     mut body: Vec<u8>,
     room: &Room,
-    options: &mut RawOptions,
-) -> Result<Bytes, UploadError> {
-    let upload = parse(&body)?;
-    for (name, value) in &upload.options {
-        if upload.document.is_none() && !RawOptions::knows(name) {
-            return Err(undocumented(name).into());
-        }
-        room.take_for_option(value.get().len())?;
-        options.add_member(name, value.get())?;
-    }
-    let text = text_of(upload.document)?;
+    finder: F,
+) -> Result<(Bytes, F::Beside), UploadError> {
+    let (Base64Text { text, pointer }, beside) = finder.find(&body, room)?;
     let start = text.as_ptr().addr() - body.as_ptr().addr();
     let place = start..start + text.len();
-    let file = in_place(&mut body, place)?;
+    let file = in_place(&mut body, place, pointer)?;
     let mut body = Bytes::from(body);
     body.truncate(file.end);
     body.advance(file.start);
-    Ok(body)
+    Ok((body, beside))
 }
 
-fn parse(body: &[u8]) -> Result<JsonUpload<'_>, Problem> {
+/// Parses a body, whose form `expected` describes.
+///
+/// # Errors
+///
+/// 400 if it is not JSON, or has another form.
+pub(in crate::api) fn parse<'a, D: Deserialize<'a>>(
+    body: &'a [u8],
+    expected: &str,
+) -> Result<JsonBody<'a, D>, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         // The parser's message may quote the body; its position does not.
         let place = format!("line {}, column {}", error.line(), error.column());
         let what = if error.is_data() { "has the wrong shape" } else { "is not JSON" };
-        let detail = format!(
-            "The body {what} at {place}. Expected \
-             {{\"document\":{{\"type\":\"base64\",\"data\":\"…\"}}, …options}}."
-        );
+        let detail = format!("The body {what} at {place}. Expected {expected}.");
         Problem::new(ErrorCode::InvalidJson, detail)
     })
 }
@@ -152,23 +202,27 @@ fn text_of(document: Option<JsonDocument<'_>>) -> Result<&str, Problem> {
         let detail = "Documents by URL are switched off here. Send the bytes as Base64.";
         return Err(Problem::new(ErrorCode::InvalidOption, detail).flaw("/document/type", detail));
     }
-    let data = document.data.ok_or_else(missing)?.get();
-    let text = data.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    text.ok_or_else(|| {
+    let data = document.data.ok_or_else(missing)?;
+    raw_text(data).ok_or_else(|| {
         let detail = "The data is no text.";
-        Problem::new(ErrorCode::InvalidJson, detail).flaw("/document/data", detail)
+        Problem::new(ErrorCode::InvalidJson, detail).flaw(DATA, detail)
     })
+}
+
+/// A JSON string as it is written, without its quotation marks; `None` if the value is none.
+pub(in crate::api) fn raw_text(value: &RawValue) -> Option<&str> {
+    value.get().strip_prefix('"')?.strip_suffix('"')
 }
 
 /// Decodes the Base64 in a range of the body as a JSON string, with or without a `data:`
 /// prefix, line breaks and padding. Returns the range that then holds the file.
-fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Problem> {
-    let length = unescape(&mut body[string.clone()]).ok_or_else(not_base64)?;
+fn in_place(body: &mut [u8], string: Range<usize>, pointer: &str) -> Result<Range<usize>, Problem> {
+    let length = unescape(&mut body[string.clone()]).ok_or_else(|| not_base64(pointer))?;
     let text = &body[string.start..string.start + length];
     let skipped = if data_url::is_data_url(text) {
         let head = data_url::head(text).map_err(|error| {
             let detail = format!("The data {error}.");
-            Problem::new(ErrorCode::InvalidBase64, detail.clone()).flaw("/document/data", detail)
+            Problem::new(ErrorCode::InvalidBase64, detail.clone()).flaw(pointer, detail)
         })?;
         head.length
     } else {
@@ -176,7 +230,7 @@ fn in_place(body: &mut [u8], string: Range<usize>) -> Result<Range<usize>, Probl
     };
     let (start, end) = (string.start + skipped, string.start + length);
     let decoded = base64_simd::forgiving_decode_inplace(&mut body[start..end]);
-    let length = decoded.map_err(|_| not_base64())?.len();
+    let length = decoded.map_err(|_| not_base64(pointer))?.len();
     Ok(start..start + length)
 }
 
@@ -190,9 +244,9 @@ fn undocumented(name: &str) -> Problem {
     )
 }
 
-fn not_base64() -> Problem {
+fn not_base64(pointer: &str) -> Problem {
     let detail = "The data is not Base64 in the standard alphabet (A-Z a-z 0-9 + /).";
-    Problem::new(ErrorCode::InvalidBase64, detail).flaw("/document/data", detail)
+    Problem::new(ErrorCode::InvalidBase64, detail).flaw(pointer, detail)
 }
 
 /// Removes the escapes from a JSON string in place and returns the new length. PHP, for example, writes each slash as
@@ -240,8 +294,9 @@ mod tests {
         let account = Arc::new(ByteAccount::new(allowed, gauge));
         let length = json.len() as u64;
         let room = Room::new(Some(length), length, Arc::new(account.hold(length).unwrap()));
-        let read = decode_json(json.as_bytes().to_vec(), &room, &mut RawOptions::default());
-        read.map_err(|fault| match fault {
+        let finder = DocumentUpload { options: RawOptions::default() };
+        let read = decode_now(json.as_bytes().to_vec(), &room, finder);
+        read.map(|(file, _)| file).map_err(|fault| match fault {
             UploadError::Wrong(problem) => problem.code.as_str(),
             UploadError::NoRoom(_) => "overloaded",
         })

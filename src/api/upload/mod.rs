@@ -6,10 +6,10 @@
 //! for any input. The upload exists once in memory, in one buffer that was reserved in `in_flight_bytes` before its
 //! allocation.
 
-mod body;
+pub(super) mod body;
 mod coding;
-mod error;
-mod json;
+pub(super) mod error;
+pub(super) mod json;
 mod multipart;
 mod parameters;
 mod parts;
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use self::body::{Pieces, Room, collect, too_large};
 use self::coding::{compression, require_identity, unannounced};
 use self::error::UploadError;
-use self::json::read_json;
+use self::json::{DocumentUpload, FileFinder};
 use self::multipart::read_multipart;
 use super::entrance::{Entered, announced_length};
 use super::options::raw::RawOptions;
@@ -53,10 +53,15 @@ pub(super) async fn read(
     let room = room_for(gateway, entered, &request)?;
     let upload = read_form(gateway, room, request).await;
     let upload = upload.map_err(|error| error.told(gateway, entered))?;
-    if upload.file.is_empty() {
+    require_bytes(&upload.file)?;
+    Ok(upload)
+}
+
+fn require_bytes(file: &Bytes) -> Result<(), Problem> {
+    if file.is_empty() {
         return Err(Problem::new(ErrorCode::EmptyFile, "The file has no bytes. Send an image."));
     }
-    Ok(upload)
+    Ok(())
 }
 
 async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Upload, UploadError> {
@@ -73,11 +78,35 @@ async fn read_form(gateway: &Gateway, room: Room, request: Request) -> Result<Up
         UploadForm::Json => {
             let body = collect(pieces, &room).await?;
             require_text(&body)?;
-            read_json(body, room, &mut options).await?
+            let (file, all) = json::decode(body, room, DocumentUpload { options }).await?;
+            options = all;
+            file
         }
         UploadForm::File => collect(pieces, &room).await?.into(),
     };
     Ok(Upload { file, options })
+}
+
+/// Reads a JSON body that holds a file as Base64, in the form of another protocol.
+///
+/// # Errors
+///
+/// 400, 408, 413, 415, 429 or 503, each with what to change.
+pub(super) async fn read_json<F: FileFinder>(
+    gateway: &Gateway,
+    entered: &Entered,
+    request: Request,
+    finder: F,
+) -> Result<(Bytes, F::Beside), Problem> {
+    let room = room_for(gateway, entered, &request)?;
+    let reading = async {
+        let body = collect(Pieces::of(gateway, request.into_body()), &room).await?;
+        require_text(&body)?;
+        json::decode(body, room, finder).await
+    };
+    let (file, beside) = reading.await.map_err(|error| error.told(gateway, entered))?;
+    require_bytes(&file)?;
+    Ok((file, beside))
 }
 
 /// Reads a whole body of text, in any format.
