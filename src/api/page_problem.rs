@@ -13,6 +13,11 @@ pub(super) struct PageProblem {
 }
 
 impl PageProblem {
+    /// Its code.
+    pub(super) fn code(&self) -> &'static str {
+        self.problem.code.as_str()
+    }
+
     /// The problem of a page of the request with this id.
     pub(super) fn of(error: impl Into<Problem>, request_id: &RequestId) -> Self {
         Self { problem: error.into(), request_id: request_id.clone() }

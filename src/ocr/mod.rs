@@ -9,12 +9,14 @@
 //! - `sheet`: makes a page ready to be sent.
 //! - `reading`: reads pages side by side, each by one metered call.
 //! - `estimate`, `extract`: the other two use cases.
+//! - `markdown`: joins the pages of a document as Markdown.
 
 pub mod error;
 pub mod estimate;
 pub mod facts;
 pub mod intake;
 pub mod lines;
+pub mod markdown;
 pub mod request;
 pub mod result;
 pub mod warning;
@@ -134,8 +136,12 @@ impl Ocr {
             id: request.id,
             status: Status::of(&pages),
             text: result::text_of(&pages),
+            warnings: if request.options.markdown {
+                markdown::repeated(&pages)
+            } else {
+                Vec::new()
+            },
             pages,
-            warnings: Vec::new(),
             facts: self.facts(&model, document, tally, started, request).await?,
             memory,
         })

@@ -1,5 +1,7 @@
 //! The notation of an answer, which depends on its task, and its conversion to Markdown.
 
+use std::borrow::Cow;
+
 use super::fence;
 use super::markup;
 use crate::dashscope::Task;
@@ -47,15 +49,15 @@ impl Notation {
     }
 
     /// Converts `text` to Markdown. HTML is unchanged, and other notations get a fence with their name.
-    pub(super) fn markdown(self, text: &str) -> String {
+    pub(super) fn markdown(self, text: &str) -> Cow<'_, str> {
         match self {
-            _ if text.trim().is_empty() => String::new(),
-            Self::Text | Self::Html => text.to_owned(),
-            Self::Latex => fence::put_around(text, "latex"),
-            Self::Json => fence::put_around(text, "json"),
-            Self::Formula if text.contains("$$") => text.to_owned(),
+            _ if text.trim().is_empty() => "".into(),
+            Self::Text | Self::Html => text.into(),
+            Self::Latex => fence::put_around(text, "latex").into(),
+            Self::Json => fence::put_around(text, "json").into(),
+            Self::Formula if text.contains("$$") => text.into(),
             Self::Formula => without_delimiters(text.trim())
-                .map_or_else(|| text.to_owned(), |formula| format!("$${formula}$$")),
+                .map_or_else(|| text.into(), |formula| format!("$${formula}$$").into()),
         }
     }
 }

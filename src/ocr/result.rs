@@ -1,5 +1,7 @@
 //! The answers, in the shape that callers see (`openapi.yaml`).
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use super::lines::{self, Frame, TextLine};
 use super::notation::Notation;
 use super::page_text::PageText;
 use super::request::{Detail, OcrRequest};
-use super::warning::OcrWarning;
+use super::warning::{DocumentWarning, OcrWarning};
 use crate::auth::tenant::Tenant;
 use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
@@ -43,7 +45,7 @@ pub struct OcrAnswer<E> {
     /// The pages, in their order in the document.
     pub pages: Vec<PageOutcome<Page, E>>,
     /// Warnings about the whole.
-    pub warnings: Vec<OcrWarning>,
+    pub warnings: Vec<DocumentWarning>,
     /// The members after the pages.
     #[serde(flatten)]
     pub facts: Facts,
@@ -365,11 +367,11 @@ pub(super) fn text_of<E>(pages: &[PageOutcome<Page, E>]) -> String {
 }
 
 impl<E> OcrAnswer<E> {
-    /// The text of all pages as Markdown.
-    pub fn markdown(&self) -> String {
+    /// The codes of all warnings about the document and its pages, each once.
+    pub fn warning_codes(&self) -> BTreeSet<&'static str> {
         let pages = self.pages.iter().filter_map(PageOutcome::done);
-        let pages = pages.map(|page| page.notation.markdown(&page.text));
-        pages.collect::<Vec<_>>().join("\n\n")
+        let of_pages = pages.flat_map(|page| page.warnings.iter().map(|warning| warning.code()));
+        self.warnings.iter().map(DocumentWarning::code).chain(of_pages).collect()
     }
 
     /// The same answer with another description of failures.
@@ -416,6 +418,11 @@ impl Page {
             warnings,
             notation: reading.notation,
         }
+    }
+
+    /// Its text as Markdown.
+    pub fn markdown(&self) -> Cow<'_, str> {
+        self.notation.markdown(&self.text)
     }
 
     /// The memory that the page takes until the answer is written, in bytes, by estimate.

@@ -21,9 +21,83 @@ pub enum OcrWarning {
     BoxesAssumeExif,
 }
 
+/// A remark on a document as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum DocumentWarning {
+    /// All pages begin with the same lines. They are in the text of each.
+    RepeatedHeader(RepeatedText),
+    /// All pages end with the same lines. They are in the text of each.
+    RepeatedFooter(RepeatedText),
+}
+
+/// Lines that are on several pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RepeatedText {
+    /// The pages, from 1.
+    pub pages: Vec<u32>,
+    /// The lines as they are on the first of these pages. Elsewhere the page number differs.
+    pub text: String,
+}
+
+impl DocumentWarning {
+    /// Its code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::RepeatedHeader(_) => "repeated_header",
+            Self::RepeatedFooter(_) => "repeated_footer",
+        }
+    }
+}
+
 impl OcrWarning {
+    /// Its code.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::RepetitionSuspected => "repetition_suspected",
+            Self::UnbalancedMarkup => "unbalanced_markup",
+            Self::Downscaled => "downscaled",
+            Self::UsageUnverified => "usage_unverified",
+            Self::BoxesAssumeExif => "boxes_assume_exif",
+        }
+    }
+
+    /// Whether the end of the text may be missing or wrong.
+    pub(super) const fn doubts_the_end(self) -> bool {
+        matches!(self, Self::Truncated | Self::RepetitionSuspected | Self::UnbalancedMarkup)
+    }
+
     /// The warnings that apply.
     pub(super) fn those<const N: usize>(found: [(bool, Self); N]) -> Vec<Self> {
         found.into_iter().filter_map(|(is_so, warning)| is_so.then_some(warning)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_code_is_what_the_answer_has() {
+        for warning in [
+            OcrWarning::Truncated,
+            OcrWarning::RepetitionSuspected,
+            OcrWarning::UnbalancedMarkup,
+            OcrWarning::Downscaled,
+            OcrWarning::UsageUnverified,
+            OcrWarning::BoxesAssumeExif,
+        ] {
+            assert_eq!(json!(warning), Value::from(warning.code()));
+        }
+        let text = RepeatedText { pages: vec![1, 2], text: "ACME".to_owned() };
+        for warning in
+            [DocumentWarning::RepeatedHeader(text.clone()), DocumentWarning::RepeatedFooter(text)]
+        {
+            assert_eq!(json!(warning)["code"], warning.code());
+            assert_eq!(json!(warning)["pages"], json!([1, 2]));
+        }
     }
 }

@@ -33,6 +33,7 @@ mod levels;
 mod lifecycle;
 mod limits;
 mod manifests;
+mod markdown;
 mod nginx;
 mod ocr;
 mod ocr_streams;

@@ -28,14 +28,14 @@ const STEP: u32 = 32;
 const OCR: &str = "/ocr?dpi=72";
 
 /// A PDF of so many pages. Each is wider than the one before, so that its width tells its number.
-fn numbered(pages: u32) -> Vec<u8> {
+pub(crate) fn numbered(pages: u32) -> Vec<u8> {
     let pages: Vec<_> =
         (1..=pages).map(|page| PdfPage::of_text(width_of(page), 288, &["some text"])).collect();
     pdf(&pages)
 }
 
 /// Width of the page with this number.
-const fn width_of(page: u32) -> u32 {
+pub(crate) const fn width_of(page: u32) -> u32 {
     FIRST_WIDTH + STEP * (page - 1)
 }
 

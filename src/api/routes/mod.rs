@@ -14,6 +14,7 @@ pub(super) mod templates;
 pub(super) mod uploads;
 pub(super) mod usage;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue};
@@ -36,6 +37,9 @@ use crate::random::new_id;
 use crate::units::Pixels;
 
 const MAX_PIXELS: HeaderName = HeaderName::from_static("ocr-max-pixels");
+
+/// The codes of all warnings, for answers that have no other field for them.
+const WARNINGS: HeaderName = HeaderName::from_static("ocr-warnings");
 
 const PAGES_FAILED: HeaderName = HeaderName::from_static("ocr-pages-failed");
 
@@ -87,6 +91,15 @@ fn tell_spend(response: &mut Response, facts: &Facts, pages: &[&Page]) {
     served.image = pages.first().map(|page| Size::new(page.width, page.height));
     served.pages = pages.len();
     served.upload_bytes = Some(facts.document.bytes);
+}
+
+/// Reports the codes of warnings in a header. An answer in plain text has no other field for them.
+fn tell_warnings(response: &mut Response, codes: &BTreeSet<&'static str>) {
+    let codes = codes.iter().copied().collect::<Vec<_>>().join(", ");
+    // Codes are ASCII.
+    if let Some(codes) = HeaderValue::try_from(codes).ok().filter(|codes| !codes.is_empty()) {
+        response.headers_mut().insert(WARNINGS, codes);
+    }
 }
 
 /// Reports the number of pages that failed. An answer in plain text has no other field for it.

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{kept, ocr_stream, read_request, tell_failed, tell_spend};
+use super::{kept, ocr_stream, read_request, tell_failed, tell_spend, tell_warnings};
 use crate::api::accept;
 use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
@@ -14,7 +14,11 @@ use crate::api::options::{self, AnswerFormat, Purpose};
 use crate::api::page_problem::PageProblem;
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
-use crate::ocr::result::PageOutcome;
+use crate::ocr::markdown;
+use crate::ocr::result::{OcrAnswer, PageOutcome};
+
+/// A document with a longer text, in bytes, is joined outside the reactor.
+const JOIN_INLINE_BYTES: usize = 128 * 1024;
 
 /// Reads the text of the uploaded image or document.
 pub(in crate::api) async fn ocr(
@@ -34,6 +38,7 @@ pub(in crate::api) async fn ocr(
     let answer = gateway.ocr.recognize(request).await?;
     let mut answer = answer.map_errors(|error| PageProblem::of(error, &id));
     let memory = std::mem::take(&mut answer.memory);
+    let is_json = matches!(format, AnswerFormat::Json | AnswerFormat::Events);
     let (media_type, body) = match format {
         // Structs of strings and numbers always serialise.
         AnswerFormat::Json | AnswerFormat::Events => {
@@ -42,12 +47,34 @@ pub(in crate::api) async fn ocr(
         AnswerFormat::Text => {
             ("text/plain; charset=utf-8", std::mem::take(&mut answer.text).into())
         }
-        AnswerFormat::Markdown => ("text/markdown; charset=utf-8", answer.markdown().into()),
+        AnswerFormat::Markdown => {
+            let markdown;
+            (answer, markdown) = as_markdown(answer).await?;
+            ("text/markdown; charset=utf-8", markdown.into())
+        }
     };
     let media_type = HeaderValue::from_static(media_type);
     let mut response = ([(header::CONTENT_TYPE, media_type)], kept(body, memory)).into_response();
     let pages: Vec<_> = answer.pages.iter().filter_map(PageOutcome::done).collect();
     tell_spend(&mut response, &answer.facts, &pages);
     tell_failed(&mut response, answer.pages.len() - pages.len());
+    if !is_json {
+        tell_warnings(&mut response, &answer.warning_codes());
+    }
     Ok(response)
+}
+
+/// The answer and its Markdown.
+async fn as_markdown(
+    answer: OcrAnswer<PageProblem>,
+) -> Result<(OcrAnswer<PageProblem>, String), Problem> {
+    let join = |answer: OcrAnswer<PageProblem>| {
+        let markdown = markdown::of_document(&answer, PageProblem::code);
+        (answer, markdown)
+    };
+    if answer.text.len() <= JOIN_INLINE_BYTES {
+        return Ok(join(answer));
+    }
+    let joining = tokio::task::spawn_blocking(move || join(answer)).await;
+    joining.map_err(|_panicked| Problem::internal())
 }
