@@ -7,12 +7,14 @@
 //! Only this module restricts a model to the regions that a caller may use (docs/adr/0014-regions.md). The regions are
 //! arguments. A [`Model`] that was looked up for a caller has offers only in those regions.
 
+mod aliases;
 mod model;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use self::aliases::{AliasError, MistralSettings, ModelAliases};
 use self::model::Offer;
 pub use self::model::{Model, Price};
 pub use self::settings::{ModelSettings, PriceSettings};
@@ -111,6 +113,7 @@ pub struct Catalog {
     listings: BTreeMap<String, Listing>,
     default: String,
     outlets: Vec<Outlet>,
+    aliases: ModelAliases,
 }
 
 /// An invalid catalog.
@@ -124,6 +127,9 @@ pub enum CatalogError {
         /// The violated rule.
         fault: LabelFault,
     },
+    /// A name for Mistral's OCR API is invalid, or its model is not listed.
+    #[error(transparent)]
+    Alias(#[from] AliasError),
     /// A figure contradicts another.
     #[error("models.{model}.{key}: {why}")]
     Figure {
@@ -182,7 +188,9 @@ impl Catalog {
         let anywhere = Model::sample();
         let (name, figures) = (anywhere.name.clone(), Arc::clone(&anywhere.figures));
         let listing = Listing { figures, offers: Vec::new(), anywhere };
-        Self { listings: [(name.clone(), listing)].into(), default: name, outlets: Vec::new() }
+        let listings = [(name.clone(), listing)].into();
+        let aliases = ModelAliases::default();
+        Self { listings, default: name, outlets: Vec::new(), aliases }
     }
 }
 
@@ -218,7 +226,23 @@ impl Catalog {
         for outlet in &outlets {
             check_outlet(outlet, settings)?;
         }
-        Ok(Self { listings, default: default.to_owned(), outlets })
+        let aliases = ModelAliases::default();
+        Ok(Self { listings, default: default.to_owned(), outlets, aliases })
+    }
+
+    /// The same catalog with the other names of its models.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError::Alias`].
+    pub fn with_aliases(self, settings: &MistralSettings) -> Result<Self, CatalogError> {
+        let aliases = ModelAliases::new(settings, &self.names().collect())?;
+        Ok(Self { aliases, ..self })
+    }
+
+    /// Other names of the models.
+    pub const fn aliases(&self) -> &ModelAliases {
+        &self.aliases
     }
 
     /// Finds a model by name, or the default model if `name` is `None`.

@@ -513,7 +513,8 @@ async fn limiter(
 /// [`CatalogError`], as [`Catalog::new`].
 pub fn catalog(settings: &Settings) -> Result<Catalog, CatalogError> {
     let upstream = &settings.upstream;
-    Catalog::new(&settings.models, upstream.outlets(), &upstream.model)
+    let catalog = Catalog::new(&settings.models, upstream.outlets(), &upstream.model)?;
+    catalog.with_aliases(&settings.mistral)
 }
 
 /// Logs each endpoint that never serves tenants without regions of their own, because it is paid in another currency

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use crate::auth::directory::TenantSection;
 use crate::auth::tenant::TenantName;
 use crate::capacity::{Ceiling, Wanted};
-use crate::catalog::ModelSettings;
+use crate::catalog::{MistralSettings, ModelSettings};
 use crate::dashscope::proxy::ProxyVariables;
 use crate::dashscope::settings::UpstreamSettings;
 use crate::document::settings::{DocumentSettings, DocumentSettingsError};
@@ -85,6 +85,8 @@ pub struct Settings {
     /// Tenants kept in files, by name.
     #[serde(default)]
     pub tenants: BTreeMap<TenantName, TenantSection>,
+    /// Mistral's OCR API.
+    pub mistral: MistralSettings,
     /// Prices and limits of each model, by name.
     pub models: BTreeMap<String, ModelSettings>,
     /// Warnings about the files that the settings come from.

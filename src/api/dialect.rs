@@ -1,8 +1,11 @@
-//! The format of an error: RFC 9457, or the format of the vendor's protocol on its paths.
+//! The format of an error: RFC 9457, or the format of the protocol on the paths of other protocols.
 //!
 //! Clients of the drop-in paths distinguish errors by the status and by the vendor's code. So these paths use the
 //! vendor's status and code, in the spelling of each protocol (Model Studio, "Error messages"). The stable code of this
 //! service is added as `gateway_code`. The upstream's own error about the request is passed on unchanged.
+//!
+//! The path of Mistral's OCR API has this service's statuses, in the shape that Mistral's SDKs parse. The numbers that
+//! Mistral has as codes are not documented, so `code` is the stable code of this service too.
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -20,6 +23,9 @@ pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 /// A stream of events, as the vendor declares it.
 pub(super) const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream;charset=UTF-8");
 
+/// The path of Mistral's OCR API.
+const MISTRAL_OCR: &str = "/v1/ocr";
+
 /// The format of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -29,6 +35,8 @@ pub(super) enum Dialect {
     OpenAi,
     /// DashScope's own.
     DashScope,
+    /// That of Mistral's OCR API.
+    Mistral,
 }
 
 /// The status and the codes of the vendor for a problem.
@@ -50,7 +58,9 @@ impl Dialect {
         let below = |root: &str| {
             path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        if below("/compatible-mode/v1") || below("/v1") {
+        if path == MISTRAL_OCR {
+            Self::Mistral
+        } else if below("/compatible-mode/v1") || below("/v1") {
             Self::OpenAi
         } else if below("/api/v1") {
             Self::DashScope
@@ -64,11 +74,12 @@ impl Dialect {
         if self == Self::Problem {
             return problem.response(request_id, instance);
         }
-        let mut response = if let Some(verbatim) = &problem.verbatim {
+        let verbatim = problem.verbatim.as_ref().filter(|_| self != Self::Mistral);
+        let mut response = if let Some(verbatim) = verbatim {
             said(verbatim)
         } else {
             let body = Body::from(self.error(problem, request_id).to_string());
-            (status_of(words(problem)), [(header::CONTENT_TYPE, JSON)], body).into_response()
+            (self.status(problem), [(header::CONTENT_TYPE, JSON)], body).into_response()
         };
         let headers = response.headers_mut();
         problem.add_headers(headers);
@@ -88,9 +99,16 @@ impl Dialect {
             Self::DashScope => format!(
                 "id:0\nevent:error\n:HTTP_STATUS/{status}\nstatus:{status}\ndata:{error}\n\n"
             ),
-            Self::OpenAi | Self::Problem => format!("data: {error}\n\n"),
+            Self::OpenAi | Self::Problem | Self::Mistral => format!("data: {error}\n\n"),
         }
         .into()
+    }
+
+    fn status(self, problem: &Problem) -> StatusCode {
+        match self {
+            Self::Problem | Self::Mistral => problem.status,
+            Self::OpenAi | Self::DashScope => status_of(words(problem)),
+        }
     }
 
     fn error(self, problem: &Problem, request_id: &str) -> Value {
@@ -103,6 +121,7 @@ impl Dialect {
                 "request_id": request_id,
                 "gateway_code": problem.code,
             }),
+            Self::Mistral => mistral_error(problem, request_id),
             Self::OpenAi | Self::Problem => json!({
                 "error": {
                     "message": problem.detail,
@@ -121,7 +140,36 @@ impl Dialect {
     }
 }
 
-/// OpenAI's `type`.
+/// The error in the shape of Mistral's API. Its SDKs parse `detail`, but only that of a 422.
+fn mistral_error(problem: &Problem, request_id: &str) -> Value {
+    let place = |pointer: &str| -> Vec<String> {
+        let unescaped = |part: &str| part.replace("~1", "/").replace("~0", "~");
+        pointer.split('/').skip(1).map(unescaped).collect()
+    };
+    let param = problem.errors.first().map(|flaw| place(&flaw.pointer).join("."));
+    let mut error = json!({
+        "object": "error",
+        "message": problem.detail,
+        "type": kind(problem.status),
+        "param": param,
+        "code": problem.code,
+        "raw_status_code": problem.status.as_u16(),
+        "gateway_code": problem.code,
+        "request_id": request_id,
+    });
+    if problem.status == StatusCode::UNPROCESSABLE_ENTITY {
+        let flaw = |pointer: &str, text: &str| {
+            let loc = ["body".to_owned()].into_iter().chain(place(pointer));
+            json!({ "loc": loc.collect::<Vec<_>>(), "msg": text, "type": problem.code })
+        };
+        let flaws = problem.errors.iter().map(|error| flaw(&error.pointer, &error.detail));
+        let flaws: Vec<_> = [flaw("", &problem.detail)].into_iter().chain(flaws).collect();
+        error["detail"] = json!(flaws);
+    }
+    error
+}
+
+/// OpenAI's `type`, which Mistral has too.
 fn kind(status: StatusCode) -> &'static str {
     match status {
         StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -155,6 +203,8 @@ mod tests {
             ("/compatible-mode/v1/chat/completions", Dialect::OpenAi),
             ("/v1/models", Dialect::OpenAi),
             ("/v1", Dialect::OpenAi),
+            ("/v1/ocr", Dialect::Mistral),
+            ("/v1/ocr/", Dialect::OpenAi),
             ("/v1x", Dialect::Problem),
             ("/api/v1/services/aigc/multimodal-generation/generation", Dialect::DashScope),
             ("/ocr", Dialect::Problem),

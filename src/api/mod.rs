@@ -11,6 +11,7 @@ mod error;
 pub mod hangup;
 mod host;
 mod middleware;
+mod mistral;
 mod options;
 mod page_problem;
 mod problem;
@@ -28,7 +29,8 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::routes::{
-    docs, dropin, estimate, extract, fallback, health, models, ocr, templates, uploads, usage,
+    docs, dropin, estimate, extract, fallback, health, mistral as mistral_ocr, models, ocr,
+    templates, uploads, usage,
 };
 use crate::gateway::Gateway;
 
@@ -46,6 +48,7 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         .route("/v1/chat/completions", post(dropin::chat))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::show))
+        .route("/v1/ocr", post(mistral_ocr::ocr))
         .route("/api/v1/services/aigc/multimodal-generation/generation", post(dropin::generation))
         .route("/api/v1/uploads", get(uploads::uploads))
         .route("/templates", get(templates::list))

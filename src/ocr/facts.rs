@@ -37,6 +37,8 @@ pub(super) struct PageFacts {
     pub(super) source: Source,
     /// Its size in the answer: that of the drawn page, and that of a picture before it was made smaller.
     pub(super) shown: Size,
+    /// Its resolution in pixels for an inch, if it is a page of a PDF.
+    pub(super) dpi: Option<u32>,
     /// Whether its file is turned by an orientation tag.
     pub(super) is_turned: bool,
     /// Whether the caller asked for a size.

@@ -221,7 +221,12 @@ impl Pass<'_> {
                 // The channel has room for every page.
                 let _ = news.try_send(outcome.clone());
             }
+            let is_over = outcome.done().is_none() && request.options.is_all_or_nothing;
             read.pages.push(outcome);
+            if is_over {
+                // A call that was sent continues on its own task, so its bill is not lost.
+                break;
+            }
         }
         read.pages.sort_by_key(PageOutcome::number);
         read

@@ -59,6 +59,9 @@ pub struct OcrOptions {
     pub detail: Detail,
     /// The fields to extract; text if none.
     pub schema: Option<Arc<Schema>>,
+    /// Whether the caller can use the answer only if all pages are read. After a page has failed, no further one is
+    /// sent.
+    pub is_all_or_nothing: bool,
     /// The caller's own object, which the answer repeats.
     pub metadata: Option<serde_json::Value>,
 }

@@ -138,6 +138,9 @@ pub struct Page {
     pub width: u32,
     /// Height in pixels as a viewer shows it.
     pub height: u32,
+    /// Its resolution in pixels for an inch, if it is a page of a PDF.
+    #[serde(skip)]
+    pub dpi: Option<u32>,
     /// How it was sent; none if no model read it.
     pub sent: Option<Sent>,
     /// Its image tokens.
@@ -394,7 +397,7 @@ impl<E> Estimate<E> {
 impl Page {
     /// A page that a model read.
     pub(super) fn of(facts: &PageFacts, completion: &Completion, request: &OcrRequest) -> Self {
-        let PageFacts { number, source, shown, .. } = *facts;
+        let PageFacts { number, source, shown, dpi, .. } = *facts;
         let task = request.dashscope_task();
         let detail = request.options.detail;
         let frame = Frame { sent: facts.quote.image.size, shown };
@@ -408,6 +411,7 @@ impl Page {
             text: reading.text,
             width: shown.width,
             height: shown.height,
+            dpi,
             sent: Some(Sent::of(facts)),
             image_tokens: ImageTokens {
                 estimated: facts.quote.image.tokens,
@@ -439,7 +443,7 @@ impl Page {
         points: [f32; 2],
         detail: Detail,
     ) -> Self {
-        let PageFacts { number, source, shown, .. } = *facts;
+        let PageFacts { number, source, shown, dpi, .. } = *facts;
         Self {
             page: number,
             status: PageStatus::Succeeded,
@@ -447,6 +451,7 @@ impl Page {
             text: layer.text(),
             width: shown.width,
             height: shown.height,
+            dpi,
             sent: None,
             image_tokens: ImageTokens { estimated: Tokens::ZERO, billed: Some(Tokens::ZERO) },
             lines: (detail == Detail::Lines).then(|| lines::of_layer(layer, points, shown)),

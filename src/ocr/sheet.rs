@@ -183,6 +183,7 @@ impl Preparation<'_> {
             number: 1,
             source: Source::Image,
             shown: picture.quote.image.size,
+            dpi: None,
             is_turned: picture.header.orientation != Orientation::default(),
             is_size_asked: self.is_size_asked(None),
             quote: picture.quote.clone(),
@@ -258,7 +259,12 @@ impl Preparation<'_> {
         // A picture has pixels of its own, so a resolution has no effect on it.
         let dpi = request.options.dpi.filter(|_| matches!(plan.size, PageSize::Points { .. }));
         let is_size_asked = self.is_size_asked(dpi);
-        let facts = PageFacts { number, source, shown, is_turned: false, is_size_asked, quote };
+        let dpi = match plan.size {
+            PageSize::Points { width, .. } => Some(quote::drawn::dpi(shown.width, width)),
+            PageSize::Pixels(_) => None,
+        };
+        let is_turned = false;
+        let facts = PageFacts { number, source, shown, dpi, is_turned, is_size_asked, quote };
         Ok((facts, draw))
     }
 

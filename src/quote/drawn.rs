@@ -47,6 +47,19 @@ impl Paper {
     }
 }
 
+/// The resolution of a page that has so many points and pixels in a row, in whole dots per inch.
+pub fn dpi(pixels: u32, points: f32) -> u32 {
+    let dpi = f64::from(pixels) * POINTS / f64::from(points.max(1.0));
+    // A page has at most some ten thousand pixels in a row.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast keeps to the bounds of the type"
+    )]
+    let dpi = dpi.round() as u32;
+    dpi.max(1)
+}
+
 /// Quotes one call with a drawn page. The `size` of its image is the one to draw at: it has no more pixels than the
 /// wish and the cap allow, and no more than `most`.
 ///

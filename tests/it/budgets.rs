@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::dropin;
 use crate::harness::{Answer, MovedClock, TestGateway, calendar, fixture, spawn, today, until};
+use crate::mistral;
 use crate::openapi::operations;
 
 /// The output limit of these tenants.
@@ -69,6 +70,7 @@ async fn every_route_that_reaches_the_upstream_debits_exactly_its_bill() {
             let body = match path.as_str() {
                 dropin::GENERATION => dropin::generation().to_string().into(),
                 path if path.ends_with("/chat/completions") => dropin::chat().to_string().into(),
+                mistral::OCR => mistral::request(&fixture("hello.png")).to_string().into(),
                 _ => fixture("hello.png"),
             };
             Answer::of(request.body(body)).await;
@@ -81,7 +83,8 @@ async fn every_route_that_reaches_the_upstream_debits_exactly_its_bill() {
         }
     }
     spending.sort();
-    let expected = [dropin::GENERATION, dropin::CHAT, "/extract", "/ocr", "/v1/chat/completions"];
+    let short = "/v1/chat/completions";
+    let expected = [dropin::GENERATION, dropin::CHAT, "/extract", "/ocr", short, mistral::OCR];
     assert_eq!(spending, expected, "the routes that the contract says spend");
 }
 

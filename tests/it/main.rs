@@ -34,6 +34,7 @@ mod lifecycle;
 mod limits;
 mod manifests;
 mod markdown;
+mod mistral;
 mod nginx;
 mod ocr;
 mod ocr_streams;

@@ -42,6 +42,7 @@ fn routed() -> Vec<String> {
 /// The stable code of an error, in the shape of the path's protocol.
 fn code<'a>(path: &str, answer: &'a Answer) -> &'a str {
     let code = match path.split('/').nth(1) {
+        _ if path == "/v1/ocr" => &answer.json["gateway_code"],
         Some("compatible-mode" | "v1") => &answer.json["error"]["gateway_code"],
         Some("api") => &answer.json["gateway_code"],
         _ => return answer.code(),

@@ -85,7 +85,7 @@ fn png(width: u32, height: u32) -> Vec<u8> {
 }
 
 /// A TIFF with a page of each of these sizes.
-fn tiff(sizes: &[(u32, u32)]) -> Vec<u8> {
+pub(crate) fn tiff(sizes: &[(u32, u32)]) -> Vec<u8> {
     let mut file = std::io::Cursor::new(Vec::new());
     let mut encoder = tiff::encoder::TiffEncoder::new(&mut file).unwrap();
     for (width, height) in sizes {

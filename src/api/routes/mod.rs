@@ -7,6 +7,7 @@ pub(super) mod estimate;
 pub(super) mod extract;
 pub(super) mod fallback;
 pub(super) mod health;
+pub(super) mod mistral;
 pub(super) mod models;
 pub(super) mod ocr;
 mod ocr_stream;

@@ -1,14 +1,18 @@
 //! The vendor's snippets, and frameworks based on the SDKs, run with only the base address and the key changed: the
 //! programs of `tests/sdk` with the SDKs from `PyPI` and npm, which `scripts/test` installs.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use dashscope_emulator::EngineChoice;
+use ocr_gateway::auth::tenant::Tenant;
+use ocr_gateway::units::Pixels;
 use tokio::process::Command;
 
 use crate::harness::{SCRIPTED_TEXT, TestGateway, fixture, until};
+use crate::pages::numbered;
 
 /// Much longer than any of the programs takes. The SDKs themselves would wait ten minutes.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -34,6 +38,9 @@ fn installed(variable: &str) -> Option<PathBuf> {
     found
 }
 
+/// A cap at which the pages of a document are small, so that an unoptimised build draws them fast.
+const SMALL_PAGES: Pixels = Pixels::new(131_072);
+
 /// A gateway whose upstream accepts only its key and has the image of the address.
 async fn gateway() -> TestGateway {
     gateway_reading(SCRIPTED_TEXT).await
@@ -55,6 +62,17 @@ async fn run(gateway: &TestGateway, interpreter: &Path, program: &str) {
 }
 
 async fn run_expecting(gateway: &TestGateway, interpreter: &Path, program: &str, text: &str) {
+    run_given(gateway, interpreter, program, text, &[]).await;
+}
+
+/// Runs a program that needs some variables of its own.
+async fn run_given(
+    gateway: &TestGateway,
+    interpreter: &Path,
+    program: &str,
+    text: &str,
+    variables: &[(&str, &str)],
+) {
     let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hello.png");
     let mut command = Command::new(interpreter);
     command
@@ -66,6 +84,7 @@ async fn run_expecting(gateway: &TestGateway, interpreter: &Path, program: &str,
         .env("IMAGE_URL", IMAGE_URL)
         .env("EXPECTED_TEXT", text)
         .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let ended = tokio::time::timeout(PATIENCE, command.output()).await;
@@ -178,4 +197,36 @@ async fn litellm_needs_only_the_address_and_the_key() {
 async fn the_vercel_ai_sdk_needs_only_the_address_and_the_key() {
     let Some(node) = installed("OCR_GATEWAY_SDK_NODE") else { return };
     assert_framework_runs(&node, "javascript/ai_sdk.mjs").await;
+}
+
+/// Runs the programs of Mistral's OCR API, with a document of three pages and a key whose budget is used up.
+async fn assert_reads_documents(interpreter: &Path, programs: &[&str]) {
+    let gateway = TestGateway::with(|setup| {
+        setup.emulator.api_keys = vec!["sk-test".to_owned()];
+        setup.tenant.max_pixels = Some(SMALL_PAGES);
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let document = folder.path().join("three.pdf");
+    std::fs::write(&document, numbered(3)).unwrap();
+    let poor = Tenant { daily_tokens: NonZeroU64::new(1), ..Tenant::new("poor".parse().unwrap()) };
+    let spent = gateway.key_of(&poor).await;
+    let document = document.to_str().unwrap();
+    for program in programs {
+        let variables = [("DOCUMENT", document), ("SPENT_KEY", spent.as_str())];
+        run_given(&gateway, interpreter, program, SCRIPTED_TEXT, &variables).await;
+    }
+    assert_paid(&gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mistrals_python_sdk_and_litellm_read_documents_by_the_address_and_the_key_alone() {
+    let Some(python) = installed("OCR_GATEWAY_SDK_PYTHON") else { return };
+    assert_reads_documents(&python, &["python/mistral_ocr.py", "python/litellm_ocr.py"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mistrals_javascript_sdk_reads_documents_by_the_address_and_the_key_alone() {
+    let Some(node) = installed("OCR_GATEWAY_SDK_NODE") else { return };
+    assert_reads_documents(&node, &["javascript/mistral_ocr.mjs"]).await;
 }

@@ -29,6 +29,10 @@ IMAGE_URL = os.environ["IMAGE_URL"]
 # An image that no model accepts.
 GIF = Path(__file__).resolve().parents[2] / "fixtures" / "plain.gif"
 
+# A PDF of three pages, and a key whose budget is used up: for the programs of Mistral's API.
+DOCUMENT = os.environ.get("DOCUMENT", "")
+SPENT_KEY = os.environ.get("SPENT_KEY", "")
+
 # The text that the upstream reads in each image.
 EXPECTED_TEXT = os.environ["EXPECTED_TEXT"]
 
