@@ -5,7 +5,7 @@
 //! the end of a label (`Total:12.00`) and between Chinese characters, so that a label is a run of tokens in either
 //! script.
 
-use crate::engine::{Bounds, Reading, TextLine, is_unspaced};
+use crate::engine::{Bounds, Reading, TextLine, Word, is_unspaced};
 
 /// The rows of one or more pages, in order.
 #[derive(Debug, Default)]
@@ -47,13 +47,31 @@ impl Row {
 
     /// The row, split at gaps that are wider than the spaces between words.
     pub(crate) fn segments(&self) -> Vec<&[Token]> {
-        self.tokens
-            .chunk_by(|before, after| {
-                let gap = after.bounds.left.saturating_sub(before.bounds.right);
-                after.glued || gap * 2 <= self.height * 3
-            })
-            .collect()
+        let is_near = |before: &Token, after: &Token| {
+            after.glued || is_near(before.bounds, after.bounds, self.height)
+        };
+        self.tokens.chunk_by(is_near).collect()
     }
+}
+
+/// The line of an engine, split like a row: the service gives a line for each column of a table.
+pub(crate) fn segments_of(line: &TextLine) -> Vec<TextLine> {
+    let height = usual_height(&line.words);
+    let segments =
+        line.words.chunk_by(|before, after| is_near(before.bounds, after.bounds, height));
+    segments.map(|words| TextLine { block: line.block, words: words.to_vec() }).collect()
+}
+
+/// Whether the gap between two words of text of this height is a space between words.
+fn is_near(before: Bounds, after: Bounds, height: u32) -> bool {
+    after.left.saturating_sub(before.right) * 2 <= height * 3
+}
+
+/// The usual height of words in pixels.
+fn usual_height<'a>(words: impl IntoIterator<Item = &'a Word>) -> u32 {
+    let mut heights: Vec<u32> = words.into_iter().map(|word| word.bounds.height()).collect();
+    heights.sort_unstable();
+    heights.get(heights.len() / 2).copied().unwrap_or(1).max(1)
 }
 
 /// Tokens as text, with the original spaces.
@@ -90,10 +108,8 @@ fn rows_of(reading: &Reading) -> Vec<Row> {
 fn row_of(lines: &[(Bounds, &TextLine)]) -> Row {
     let mut words: Vec<_> = lines.iter().flat_map(|(_, line)| &line.words).collect();
     words.sort_by_key(|word| word.bounds.left);
-    let mut heights: Vec<u32> = words.iter().map(|word| word.bounds.height()).collect();
-    heights.sort_unstable();
     Row {
-        height: heights.get(heights.len() / 2).copied().unwrap_or(1).max(1),
+        height: usual_height(words.iter().copied()),
         tokens: words.iter().flat_map(|word| tokens_of(&word.text, word.bounds)).collect(),
     }
 }
@@ -184,6 +200,13 @@ pub(crate) mod tests {
         assert_eq!(texts("10:30:05"), ["10:30:05"]);
         assert_eq!(texts("TOTAL(RM)"), ["TOTAL", "(", "RM", ")"]);
         assert_eq!(texts("车次G123"), ["车", "次", "G123"]);
+    }
+
+    #[test]
+    fn a_line_is_split_where_its_columns_are_far_apart() {
+        let line = &typed("Blue pen      3.00").lines[0];
+        let texts: Vec<String> = segments_of(line).iter().map(TextLine::text).collect();
+        assert_eq!(texts, ["Blue pen", "3.00"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::engine::{Bounds, Reading, TextLine};
 use crate::models::Model;
 use crate::request::{Ask, Task};
-use crate::sheet::Sheet;
+use crate::sheet::{Sheet, segments_of};
 use crate::usage::text_tokens;
 use crate::{layout, reader};
 
@@ -99,9 +99,9 @@ fn advanced(pages: &[Page]) -> Written {
     let mut words_info = Vec::new();
     let mut list = Vec::new();
     for page in pages {
-        for line in &page.reading.lines {
+        for line in page.reading.lines.iter().flat_map(segments_of) {
             let Some(bounds) = line.bounds() else { continue };
-            words_info.push(page.word_info(line, bounds));
+            words_info.push(page.word_info(&line, bounds));
             let rectangle = json!(page.rectangle_in_thousandths(bounds));
             list.push(format!(
                 "\t{{\"rotate_rect\": {rectangle}, \"text\": {}}}",
