@@ -11,8 +11,18 @@ pub(crate) struct PdfPage {
     /// Clockwise quarter turns of a viewer, as degrees.
     rotate: u32,
     lines: Vec<String>,
-    /// A gray JPEG that covers the page, with its width and height in pixels.
-    picture: Option<(Vec<u8>, [u32; 2])>,
+    /// A JPEG that covers the page.
+    picture: Option<Picture>,
+}
+
+/// A JPEG.
+#[derive(Debug, Clone)]
+struct Picture {
+    jpeg: Vec<u8>,
+    /// Width and height.
+    pixels: [u32; 2],
+    /// The name of its colours in a PDF.
+    colours: &'static str,
 }
 
 impl PdfPage {
@@ -24,8 +34,16 @@ impl PdfPage {
 
     /// A page of these points that is nothing but a gray JPEG of so many pixels.
     pub(crate) fn of_picture(width: u32, height: u32, jpeg: Vec<u8>, pixels: [u32; 2]) -> Self {
-        let picture = Some((jpeg, pixels));
-        Self { size: [width, height], rotate: 0, lines: Vec::new(), picture }
+        Self::of_jpeg([width, height], Picture { jpeg, pixels, colours: "/DeviceGray" })
+    }
+
+    /// A page of these points that is nothing but a JPEG with colours of so many pixels.
+    pub(crate) fn of_photo(width: u32, height: u32, jpeg: Vec<u8>, pixels: [u32; 2]) -> Self {
+        Self::of_jpeg([width, height], Picture { jpeg, pixels, colours: "/DeviceRGB" })
+    }
+
+    fn of_jpeg(size: [u32; 2], picture: Picture) -> Self {
+        Self { size, rotate: 0, lines: Vec::new(), picture: Some(picture) }
     }
 
     /// The page with a `/Rotate` of so many degrees.
@@ -75,9 +93,9 @@ pub(crate) fn pdf(pages: &[PdfPage]) -> Vec<u8> {
             .push(format!("<< /Length {} >>\nstream\n{content}\nendstream", content.len()).into());
         objects.push(match &page.picture {
             None => b"null".to_vec(),
-            Some((jpeg, [width, height])) => {
+            Some(Picture { jpeg, pixels: [width, height], colours }) => {
                 let head = format!(
-                    "<< /Type /XObject /Subtype /Image /Width {width} /Height {height} /ColorSpace /DeviceGray \
+                    "<< /Type /XObject /Subtype /Image /Width {width} /Height {height} /ColorSpace {colours} \
                      /BitsPerComponent 8 /Filter /DCTDecode /Length {} >>\nstream\n",
                     jpeg.len()
                 );
