@@ -19,6 +19,7 @@ use ocr_gateway::capacity::account::ByteAccount;
 use ocr_gateway::capacity::scratch::{Scratch, WORKS_AT_ONCE};
 use ocr_gateway::extract::answer::parse_answer;
 use ocr_gateway::extract::limits::MAX_VALUES;
+use ocr_gateway::extract::page_answer::PageAnswer;
 use ocr_gateway::extract::schema::{Schema, WORKING_BYTES, filling_bytes};
 use ocr_gateway::json;
 use peak_alloc::PeakAlloc;
@@ -78,7 +79,8 @@ fn measure(case: &Case) -> bool {
             // As from DashScope: parsed, and the text that was parsed.
             let parsed = json::read(case.answer.as_bytes()).ok();
             let (extraction, cost) = cost(|| {
-                parse_answer(parsed.as_ref(), &case.answer).map(|answer| schema.fill(&answer, 1))
+                parse_answer(parsed.as_ref(), &case.answer)
+                    .map(|answer| schema.fill_pages(vec![PageAnswer::of(1, &answer)]))
             });
             let errors = extraction.map(|extraction| extraction.validation.errors.len());
             (errors.map_or_else(|error| error.to_string(), |n| format!("{n} errors")), cost)

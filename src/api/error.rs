@@ -182,11 +182,6 @@ impl From<OcrError> for Problem {
                 Self::new(ErrorCode::InvalidOption, "Give a JSON Schema or a template.")
                     .flaw("/schema", "is missing")
             }
-            OcrError::SeveralPages { actual } => Self::new(
-                ErrorCode::TooManyPages,
-                format!("{text} Choose one with `pages`, such as pages=1."),
-            )
-            .limit("pages", actual as u64, 1),
             OcrError::Metering(error) => error.into(),
             OcrError::UnusableFields(_) => Self::new(
                 ErrorCode::UpstreamInvalidOutput,

@@ -65,10 +65,14 @@ pub struct TextLayer {
 pub const LONGEST_TEXT: usize = 256 * 1024;
 
 impl TextLayer {
+    /// The memory that it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.lines.iter().map(|line| line.text.len() + size_of::<LayerLine>()).sum()
+    }
+
     /// Whether it takes more than [`LONGEST_TEXT`]. The page is then read from its picture.
     pub fn is_too_long(&self) -> bool {
-        let bytes = |line: &LayerLine| line.text.len() + size_of::<LayerLine>();
-        self.lines.iter().map(bytes).sum::<usize>() > LONGEST_TEXT
+        self.bytes() > LONGEST_TEXT
     }
 
     /// The lines joined, with an empty line before each paragraph.

@@ -41,6 +41,18 @@ pub(super) fn date(text: &str) -> Result<String, FieldErrorCode> {
     moment.date(FieldErrorCode::NotADate).map(|date| date.to_string())
 }
 
+/// Every day that a text can mean, as `YYYY-MM-DD`.
+pub(super) fn readings(text: &str) -> Vec<String> {
+    let dates = Moment::read(text).and_then(|moment| moment.readings());
+    dates.unwrap_or_default().iter().map(Date::to_string).collect()
+}
+
+/// Whether a word names a month or abbreviates its name.
+pub(super) fn names_a_month(word: &str) -> bool {
+    let word = word.to_lowercase();
+    MONTHS.iter().any(|month| abbreviates(&word, month))
+}
+
 /// Reads a date and time as `YYYY-MM-DDTHH:MM:SS`, with the offset if the text has one.
 pub(super) fn date_time(text: &str) -> Result<String, FieldErrorCode> {
     let moment = Moment::read(text).ok_or(FieldErrorCode::NotADateTime)?;

@@ -3,6 +3,9 @@
 //! A tree of slots mirrors the schema. Each slot holds the value, the model's text and the errors. `data`, `fields` and
 //! the errors are all derived from this tree at the end, so their pointers agree even after elements were removed.
 //!
+//! The slots of several pages are merged, in the order of the pages: the first page that has a value for a field is
+//! the one that counts, and lists are joined. A later page with another value is told in a warning.
+//!
 //! A JSON Schema validator checks the tree, and every value that violates a rule is replaced by null. This is repeated
 //! until there is no violation. The loop ends because each round empties at least one slot and a tree of nulls violates
 //! no rule. Patterns are checked last. Each is compiled once and dropped before the next.
@@ -14,7 +17,11 @@ use jsonschema::paths::LocationSegment;
 use serde_json::{Map, Value};
 
 use super::coerce::{coerce, is_nothing};
+use super::fold::letters;
+use super::limits::MAX_PROPERTIES;
 use super::node::{Leaf, Node, NodeKind, Property};
+use super::number::Decimal;
+use super::page_answer::PageAnswer;
 use super::pattern::{Effort, Matcher};
 use super::schema::Schema;
 use super::{
@@ -24,42 +31,38 @@ use super::{
 use crate::json::Tree;
 
 impl Schema {
-    /// Fills the schema from the answer for one page.
-    ///
-    /// List elements without a value are dropped, because only properties may become null. This also removes an empty
-    /// row that the model copied from the template.
-    ///
-    /// Takes up to some tens of milliseconds for the heaviest patterns, so a server must not call it on the reactor
-    /// thread. Uses up to [`filling_bytes`](super::schema::filling_bytes) of memory while it runs, including the
-    /// answer.
-    pub fn fill(&self, answer: &Tree, page: u32) -> Extraction {
-        self.fill_pages([(page, answer)])
-    }
-
-    /// Fills the schema from the answers for several pages of one document, in page order.
+    /// Fills the schema from the answers for the pages of a document. The order of `answers` does not matter.
     ///
     /// A field is taken from the first page that has it. Lists are concatenated, because rows of an invoice continue on
-    /// the next page.
-    pub fn fill_pages<'a>(&self, answers: impl IntoIterator<Item = (u32, &'a Tree)>) -> Extraction {
-        let (mut warnings, mut places) = (Vec::new(), 0);
+    /// the next page. List elements without a value are dropped, because only properties may become null. This also
+    /// removes an empty row that the model copied from the template.
+    ///
+    /// Takes up to some tens of milliseconds for the heaviest patterns, and as long as parsing takes for each answer, so
+    /// a server must not call it on the reactor thread. Uses up to [`merging_bytes`](super::schema::merging_bytes) of
+    /// memory while it runs.
+    pub fn fill_pages(&self, mut answers: Vec<PageAnswer>) -> Extraction {
+        answers.sort_by_key(|answer| answer.page);
+        let (mut warnings, mut conflicts, mut listed) = (Vec::new(), Vec::new(), 0);
         let mut root = ValueSlot::empty_object(&self.root);
-        for (page, answer) in answers {
-            let mut reader =
-                AnswerReader { page, warnings: &mut warnings, places: &mut places, names: 0 };
-            let slot = reader.read(&self.root, answer);
-            root.merge(slot, &mut warnings);
+        for answer in answers {
+            let mut reader = AnswerReader::new(answer.page, listed, &mut warnings);
+            let slot = reader.read(&self.root, &answer.tree());
+            listed += reader.listed;
+            root.merge(slot, "", &mut conflicts);
         }
         root.remove_empty_items();
         self.empty_invalid_values(&mut root);
 
+        let places = listed + MAX_PROPERTIES;
         let mut report = Report { fields: Vec::with_capacity(places), ..Report::default() };
         let data = report.take(root, "", false);
         let Report { fields, errors, found } = report;
         if !found {
             warn(&mut warnings, ExtractionWarning::NothingFound);
         }
+        warnings.extend(conflicts);
         let validation = Validation { valid: errors.is_empty(), errors };
-        Extraction { data, fields, validation, warnings }
+        Extraction { data, fields, validation, checks: None, warnings }
     }
 
     fn empty_invalid_values(&self, root: &mut ValueSlot<'_>) {
@@ -76,8 +79,8 @@ impl Schema {
     }
 }
 
-/// The maximum number of places in an answer with lists. Each field, element, list and object is a place, also if it is
-/// null.
+/// The maximum number of places in the answers for all pages, if there are lists. Each field, element, list and object
+/// is a place, also if it is null. A field outside of lists is one place, also if several pages have it.
 ///
 /// A model writes a row in a few bytes, but each of up to a hundred omitted fields becomes a null in `data` and an
 /// entry of some hundred bytes in `fields`. A page of small print has some thousand words.
@@ -120,11 +123,11 @@ impl Mishap {
     }
 
     /// The error for a truncated list.
-    fn too_many(kept: usize, actual: usize) -> Self {
+    fn too_many(kept: usize, actual: usize, page: u32) -> Self {
         let detail = format!(
             "the lists of the answer have more fields and elements than the limit of {MAX_PLACES}, nulls counted; \
-             this one ends after {kept} of its {actual} elements. Ask for fewer fields or for a smaller part of \
-             the page"
+             this one ends after {kept} of its {actual} elements on page {page}. Ask for fewer fields, for fewer \
+             pages or for a smaller part of the page"
         );
         Self { code: FieldErrorCode::ConstraintViolated, detail, raw: None }
     }
@@ -160,22 +163,25 @@ impl<'s> ValueSlot<'s> {
     }
 
     /// Adds the values of a later page that are still missing.
-    fn merge(&mut self, later: Self, warnings: &mut Vec<ExtractionWarning>) {
+    fn merge(&mut self, later: Self, pointer: &str, conflicts: &mut Vec<ExtractionWarning>) {
         let blank = self.is_blank();
         match (&mut self.content, later.content) {
             (Content::Object(slots), Content::Object(others)) => {
                 self.mishaps.extend(later.mishaps);
-                for ((_, slot), (_, other)) in slots.iter_mut().zip(others) {
-                    slot.merge(other, warnings);
+                for ((property, slot), (_, other)) in slots.iter_mut().zip(others) {
+                    slot.merge(other, &child_pointer(pointer, &property.name), conflicts);
                 }
             }
             (Content::Array(items), Content::Array(more)) => {
-                self.mishaps.extend(later.mishaps);
+                // Where a list ends is told once.
+                let is_ended = self.mishaps.iter().any(Mishap::ends_a_list);
+                let others = later.mishaps.into_iter();
+                self.mishaps.extend(others.filter(|other| !(is_ended && other.ends_a_list())));
                 items.extend(more);
             }
             (Content::Scalar(value), Content::Scalar(other)) => {
-                if *value != other {
-                    warn(warnings, ExtractionWarning::PagesDisagree);
+                if !says_the_same(value, &other) {
+                    add_conflict(conflicts, pointer, [self.page, later.page]);
                 }
             }
             (Content::Nothing, content) => {
@@ -340,6 +346,11 @@ impl<'s> ValueSlot<'s> {
 }
 
 impl Mishap {
+    /// Whether it is the one for a truncated list. No other rule is checked before all pages are merged.
+    fn ends_a_list(&self) -> bool {
+        self.code == FieldErrorCode::ConstraintViolated
+    }
+
     fn of_element(self) -> Self {
         Self { detail: format!("{}; the element was left out", self.detail), ..self }
     }
@@ -349,15 +360,27 @@ impl Mishap {
 struct AnswerReader<'w> {
     page: u32,
     warnings: &'w mut Vec<ExtractionWarning>,
-    /// Number of places so far.
-    places: &'w mut usize,
+    /// Number of places so far: all of this page, and those in lists of the pages before.
+    places: usize,
+    /// Number of places in lists of this page.
+    listed: usize,
+    /// Whether the current place is in a list.
+    is_in_list: bool,
     /// Bytes of field names in the path to the current place.
     names: usize,
 }
 
-impl AnswerReader<'_> {
+impl<'w> AnswerReader<'w> {
+    const fn new(page: u32, places: usize, warnings: &'w mut Vec<ExtractionWarning>) -> Self {
+        Self { page, warnings, places, listed: 0, is_in_list: false, names: 0 }
+    }
+
     fn read<'s>(&mut self, node: &'s Node, answer: &Tree) -> ValueSlot<'s> {
-        *self.places += 1 + self.names / NAMES_BYTES;
+        let places = 1 + self.names / NAMES_BYTES;
+        self.places += places;
+        if self.is_in_list {
+            self.listed += places;
+        }
         let mut slot = match &node.kind {
             NodeKind::Leaf(leaf) => Self::leaf(node, leaf, answer),
             NodeKind::Object(properties) => self.object(node, properties, answer),
@@ -430,14 +453,16 @@ impl AnswerReader<'_> {
         let is_leaf = matches!(item.kind, NodeKind::Leaf(_));
         let expected = if is_leaf { items.len().min(MAX_PLACES) } else { 0 };
         let (mut slots, mut mishaps) = (Vec::with_capacity(expected), Vec::new());
+        let is_in_list = mem::replace(&mut self.is_in_list, true);
         for answer in items {
             let slot = self.read(item, answer);
-            if *self.places > MAX_PLACES {
-                mishaps.push(Mishap::too_many(slots.len(), items.len()));
+            if self.places > MAX_PLACES {
+                mishaps.push(Mishap::too_many(slots.len(), items.len(), self.page));
                 break;
             }
             slots.push(slot);
         }
+        self.is_in_list = is_in_list;
         ValueSlot { mishaps, ..ValueSlot::new(node, Content::Array(slots)) }
     }
 }
@@ -495,7 +520,7 @@ impl Report {
     ) -> Value {
         self.found |= !value.is_null();
         let grounded = raw.is_none().then_some(Grounded::None);
-        self.fields.push((pointer.to_owned(), FieldOrigin { raw, page, grounded }));
+        self.fields.push((pointer.to_owned(), FieldOrigin { raw, page, grounded, place: None }));
         value
     }
 }
@@ -512,6 +537,35 @@ fn raw(answer: &Tree) -> Option<String> {
         Tree::String(text) => (!text.trim().is_empty()).then(|| text.clone()),
         other => Some(other.to_string()),
     }
+}
+
+/// Whether two pages have the same value: the same number, or the same words apart from case and width.
+fn says_the_same(value: &Value, other: &Value) -> bool {
+    match (value, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            let [one, other] = [one, other].map(|number| Decimal::of_json(&number.to_string()));
+            one.zip(other).is_some_and(|(one, other)| one.is(&other))
+        }
+        (Value::String(one), Value::String(other)) => {
+            letters(one).split_whitespace().eq(letters(other).split_whitespace())
+        }
+        _ => value == other,
+    }
+}
+
+/// Adds that the second page disagrees with the first.
+fn add_conflict(conflicts: &mut Vec<ExtractionWarning>, place: &str, found_on: [Option<u32>; 2]) {
+    let [first, second] = found_on;
+    for conflict in conflicts.iter_mut() {
+        if let ExtractionWarning::PagesDisagree { pointer, pages } = conflict
+            && *pointer == place
+        {
+            pages.extend(second);
+            return;
+        }
+    }
+    let pages = first.into_iter().chain(second).collect();
+    conflicts.push(ExtractionWarning::PagesDisagree { pointer: place.to_owned(), pages });
 }
 
 fn warn(warnings: &mut Vec<ExtractionWarning>, warning: ExtractionWarning) {

@@ -1,14 +1,19 @@
 //! Removes differences of script and width that do not change the meaning of text.
 
 /// Replaces digits, punctuation and spaces of other scripts with their ASCII equivalents.
+pub(super) fn fold(text: &str) -> String {
+    text.chars().map(fold_character).collect()
+}
+
+/// The ASCII equivalent of a digit, a punctuation mark or a space; any other character itself.
 ///
 /// Full-width forms (Unicode U+FF01 to U+FF5E) have the order of ASCII; Arabic-Indic digits have the order of their
 /// values.
-pub(super) fn fold(text: &str) -> String {
+pub(super) fn fold_character(character: char) -> char {
     let shifted = |character: char, from: u32, to: char| {
         char::from_u32(u32::from(character) - from + u32::from(to)).unwrap_or(character)
     };
-    let fold_one = |character: char| match character {
+    match character {
         '\u{ff01}'..='\u{ff5e}' => shifted(character, 0xff01, '!'),
         '\u{0660}'..='\u{0669}' => shifted(character, 0x0660, '0'),
         '\u{06f0}'..='\u{06f9}' => shifted(character, 0x06f0, '0'),
@@ -21,8 +26,7 @@ pub(super) fn fold(text: &str) -> String {
         '`' | '´' | '\u{2018}' | '\u{2019}' | '\u{02bc}' | '\u{2032}' => '\'',
         character if character.is_whitespace() => ' ',
         character => character,
-    };
-    text.chars().map(fold_one).collect()
+    }
 }
 
 /// The text without differences of case and width.

@@ -3,15 +3,18 @@
 //! DashScope's `key_information_extraction` takes a list of field names with hints and answers with strings. This
 //! module makes such an answer safe to compute with. It reads the [schema](schema::Schema) and rejects one that it
 //! cannot guarantee. It reads the [answer](answer::parse_answer) without guessing the meaning of a broken one.
-//! [`Schema::fill`](schema::Schema::fill) converts strings to numbers and dates. A value that cannot be converted
-//! becomes null and gets an error code, because a wrong number in somebody's books costs more than a missing one.
+//! [`Schema::fill_pages`](schema::Schema::fill_pages) converts strings to numbers and dates, and merges the answers for
+//! the pages of a document. A value that cannot be converted becomes null and gets an error code, because a wrong number
+//! in somebody's books costs more than a missing one.
 //!
 //! The module is pure: it uses no HTTP, no model and no clock. The size of the schema and of the answer bounds the cost
 //! of a call.
 
 pub mod answer;
 pub mod error;
+pub mod ground;
 pub mod limits;
+pub mod page_answer;
 pub mod schema;
 pub mod templates;
 
@@ -25,8 +28,11 @@ mod keywords;
 mod node;
 mod number;
 mod pattern;
+mod phrases;
 mod reader;
 pub mod result_schema;
+pub mod sums;
+mod text_token;
 mod union;
 
 use serde::Serialize;
@@ -45,7 +51,10 @@ pub struct Extraction {
     pub fields: Vec<(String, FieldOrigin)>,
     /// Where `data` violates the original schema.
     pub validation: Validation,
-    /// Events that concern the whole answer, each at most once.
+    /// The arithmetic of a receipt or an invoice; none if values were not looked for in the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Vec<SumCheck>>,
+    /// Events that concern the whole answer, each at most once, and then the fields on which pages disagree.
     pub warnings: Vec<ExtractionWarning>,
 }
 
@@ -56,9 +65,20 @@ pub struct FieldOrigin {
     pub raw: Option<String>,
     /// The page whose answer contained the value, counted from 1; null if no page did.
     pub page: Option<u32>,
-    /// Whether the value occurs in the text of its page; null means not checked. This module sets only
-    /// [`Grounded::None`], for a field without `raw`.
+    /// Whether the value occurs in the text of its page; null means not checked. A field without `raw` is never found.
     pub grounded: Option<Grounded>,
+    /// Where the page shows the value; none if that was not asked for.
+    #[serde(flatten)]
+    pub place: Option<Box<FieldPlace>>,
+}
+
+/// Where a page shows a value, in its pixels. Both are null if the value was not found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct FieldPlace {
+    /// The upright box: `[x0, y0, x1, y1]`.
+    pub bbox: Option<[u32; 4]>,
+    /// Its four corners `[x, y]`. For a value within one line they are those of the line.
+    pub polygon: Option<[[u32; 2]; 4]>,
 }
 
 /// How a value matches the text of its page.
@@ -67,7 +87,7 @@ pub struct FieldOrigin {
 pub enum Grounded {
     /// The text contains it exactly.
     Exact,
-    /// The text contains it after normalisation of width, case and spaces.
+    /// The text contains it in another spelling: of width, case and spaces, of a number, or of a date.
     Normalised,
     /// The text does not contain it.
     None,
@@ -157,16 +177,82 @@ impl FieldErrorCode {
     }
 }
 
-/// A warning about the whole answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// A warning about the whole answer: a code, or an object with a code if there is more to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExtractionWarning {
     /// The model returned fields that are not in the schema.
     UnexpectedFieldsDropped,
-    /// Two pages gave different values for one field; the value of the earlier page was kept.
-    PagesDisagree,
+    /// Pages gave different values for one field; the value of the earliest page was kept. A field of a list cannot
+    /// disagree, so there are at most as many of these warnings as a schema may have properties.
+    PagesDisagree {
+        /// The place in `data`.
+        pointer: String,
+        /// The page whose value was kept, and those with another value, in their order.
+        pages: Vec<u32>,
+    },
     /// Every field is null: the page is blank, or the document is not of the kind that the schema describes.
     NothingFound,
+}
+
+impl Serialize for ExtractionWarning {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::UnexpectedFieldsDropped => serializer.serialize_str("unexpected_fields_dropped"),
+            Self::NothingFound => serializer.serialize_str("nothing_found"),
+            Self::PagesDisagree { pointer, pages } => {
+                let mut warning = serializer.serialize_map(Some(3))?;
+                warning.serialize_entry("code", "pages_disagree")?;
+                warning.serialize_entry("pointer", pointer)?;
+                warning.serialize_entry("pages", pages)?;
+                warning.end()
+            }
+        }
+    }
+}
+
+/// One sum of a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SumCheck {
+    /// What was checked.
+    pub rule: SumRule,
+    /// Whether it is right.
+    pub holds: bool,
+    /// How the parts were read.
+    pub reading: SumReading,
+    /// What the parts make, as a decimal number.
+    pub expected: String,
+    /// What the document says.
+    pub actual: String,
+    /// `actual` less `expected`.
+    pub difference: String,
+    /// The places of the parts in `data`, that of `actual` last.
+    pub pointers: Vec<String>,
+}
+
+/// A rule of arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SumRule {
+    /// Quantity times unit price is the amount.
+    LineAmount,
+    /// The amounts of all lines are the subtotal or the total.
+    ItemsSum,
+    /// Subtotal, tax, charges and discounts are the total.
+    Total,
+}
+
+/// How the parts of a sum were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SumReading {
+    /// Lines make the subtotal as they are; tax and charges are added to that, and discounts subtracted.
+    Plain,
+    /// Prices include the tax.
+    TaxIncluded,
+    /// The subtotal is the one after discounts.
+    DiscountIncluded,
+    /// Both.
+    TaxAndDiscountIncluded,
 }
 
 fn as_map<S: Serializer>(

@@ -10,7 +10,7 @@
 
 use serde_json::Number;
 
-use super::fold::fold;
+use super::fold::{fold, fold_character};
 
 /// Codes and words in lower case that mean only a currency or a count.
 const WORDS: &str = "\
@@ -52,6 +52,16 @@ pub(super) fn read(text: &str) -> Option<Decimal> {
     Some(Decimal { negative: around.negative, whole, fraction })
 }
 
+/// Whether the character is the sign of a currency.
+pub(super) fn is_currency_sign(character: char) -> bool {
+    SYMBOLS.contains(&fold_character(character))
+}
+
+/// Whether the word means only a currency or a count, so that a number beside it stays the same.
+pub(super) fn is_money_word(word: &str) -> bool {
+    !word.is_empty() && words_without_cents(word).is_some()
+}
+
 impl Decimal {
     /// The number without its fraction; `None` if the fraction is not zero.
     pub(super) fn whole(&self) -> Option<Self> {
@@ -82,6 +92,18 @@ impl Decimal {
     /// Whether both are the same number.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.plain() == other.plain()
+    }
+
+    /// The digits of the number as an integer, and the length of its fraction. None if it has more than 28 digits.
+    pub(super) fn scaled(&self) -> Option<(i128, u32)> {
+        const LONGEST: usize = 28;
+        let digits = format!("{}{}", self.whole.trim_start_matches('0'), self.fraction);
+        if digits.len() > LONGEST {
+            return None;
+        }
+        let digits: i128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+        let scale = u32::try_from(self.fraction.len()).ok()?;
+        Some((if self.negative { -digits } else { digits }, scale))
     }
 
     /// Whether the number has leading zeros, as document numbers do.

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::error::SchemaError;
 use super::limits::{byte_length, count_values, refuse_longer, refuse_more};
 use super::node::{Node, Null};
+use super::page_answer::PageAnswer;
 use super::reader;
 use super::result_schema::prompt_bytes_bound;
 use crate::json;
@@ -32,6 +33,21 @@ const BYTES_FOR_EACH: u64 = 96;
 /// The most memory in bytes that is in use while an answer of `answer` bytes is read and checked against a schema.
 pub const fn filling_bytes(answer: u64) -> u64 {
     WORKING_BYTES + BYTES_FOR_EACH * answer.saturating_sub(MODERATE_ANSWER)
+}
+
+/// Memory for merging the answers for several pages: for lists that grow, and for the places of one more page. And the
+/// memory for each byte of their texts: in a value, in `raw`, and in a copy that is validated.
+const GROWING_BYTES: u64 = 1024 * 1024;
+const COPIED_BYTES_FOR_EACH: u64 = 4;
+
+/// The most memory in bytes that is in use while answers are merged and checked against a schema. Trees are made of one
+/// answer after the other.
+pub fn merging_bytes(answers: &[PageAnswer]) -> u64 {
+    let bytes = || answers.iter().map(PageAnswer::bytes);
+    let longest = bytes().max().unwrap_or_default();
+    let others = bytes().sum::<u64>() - longest;
+    let growing = if others > 0 { GROWING_BYTES } else { 0 };
+    filling_bytes(longest) + growing + COPIED_BYTES_FOR_EACH * others
 }
 
 /// A schema that was parsed and is supported.

@@ -32,12 +32,6 @@ pub enum OcrError {
     /// The upstream returned text instead of the requested lines.
     #[error("the model gave no lines")]
     NoLines,
-    /// Fields were requested of several pages.
-    #[error("fields are read from one page; {actual} pages are asked for")]
-    SeveralPages {
-        /// The number of pages that are asked for.
-        actual: usize,
-    },
     /// Fields were requested without a schema.
     #[error("there is no schema")]
     NoSchema,

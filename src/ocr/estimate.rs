@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 
 use super::error::OcrError;
-use super::facts::{PageFacts, Source};
+use super::facts::PageFacts;
 use super::intake::{Intake, Job, Origin};
 use super::request::OcrRequest;
 use super::result::{Estimate, PageEstimate, PageOutcome, RequestBound, TenantLimits};
@@ -67,9 +67,7 @@ fn summed(
     for (number, page) in planned {
         pages.push(match page {
             Ok(facts) => {
-                if facts.source != Source::TextLayer {
-                    bound = bound.plus(&facts.quote.bound);
-                }
+                bound = bound.plus(&facts.bound());
                 PageOutcome::Done(PageEstimate::of(&facts))
             }
             Err(error) => PageOutcome::failed(number, error),

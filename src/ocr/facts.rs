@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::image::Size;
 use crate::quote::Quote;
+use crate::units::{Tokens, Usage};
 
 /// The uploaded file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,7 +25,7 @@ pub enum Source {
     Image,
     /// A picture that was drawn of the page.
     Rendered,
-    /// The text that the page carries. No model reads it.
+    /// The text that the page carries.
     TextLayer,
 }
 
@@ -43,8 +44,29 @@ pub(super) struct PageFacts {
     pub(super) is_turned: bool,
     /// Whether the caller asked for a size.
     pub(super) is_size_asked: bool,
-    /// Its quote. If no model reads the page, it is what a call would have cost.
+    /// The quote of the first call for it. If no model reads the page, it is what a call would have cost.
     pub(super) quote: Quote,
+    /// The quote of the call that reads its text beside its fields, if such a call is made.
+    pub(super) beside: Option<Quote>,
+    /// Whether a model reads the page.
+    pub(super) is_read: bool,
+}
+
+impl PageFacts {
+    /// The quotes of the calls that read the page.
+    fn calls(&self) -> impl Iterator<Item = &Quote> {
+        self.is_read.then_some(&self.quote).into_iter().chain(&self.beside)
+    }
+
+    /// The image tokens of the calls.
+    pub(super) fn image_tokens(&self) -> Tokens {
+        self.calls().map(|quote| quote.image.tokens).sum()
+    }
+
+    /// The most that the calls can be billed.
+    pub(super) fn bound(&self) -> Usage {
+        self.calls().fold(Usage::default(), |sum, quote| sum.plus(&quote.bound))
+    }
 }
 
 impl Source {
@@ -55,10 +77,5 @@ impl Source {
             Self::Rendered => "rendered",
             Self::TextLayer => "text_layer",
         }
-    }
-
-    /// Whether a model reads the page.
-    pub(super) const fn is_read(self) -> bool {
-        !matches!(self, Self::TextLayer)
     }
 }

@@ -121,7 +121,7 @@ impl Intake {
     ) -> Result<Job, OcrError> {
         let tenant = &request.context.tenant;
         let model = access::model_for(&self.catalog, tenant, request.options.model.as_deref())?;
-        if request.dashscope_task().is_some() && !model.figures.builtin_tasks {
+        if request.task_for(request.reading()).is_some() && !model.figures.builtin_tasks {
             return Err(OcrError::NoTasks { model: model.name.clone() });
         }
         let file = std::mem::take(&mut request.image);

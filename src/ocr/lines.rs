@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::dashscope::completion::Word;
 use crate::document::page::{LayerLine, TextLayer};
+use crate::extract::FieldPlace;
 use crate::image::Size;
 
 /// One line of text and its position.
@@ -57,6 +58,26 @@ pub(super) fn of_layer(layer: &TextLayer, points: [f32; 2], shown: Size) -> Vec<
 /// The text of an answer, including words without a position.
 pub(super) fn text(words: &[Word]) -> String {
     words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+/// The place of some lines together: that of the only one, or the upright box around all. Both members are null if there
+/// is none.
+pub(super) fn place_of(lines: &[TextLine]) -> FieldPlace {
+    let around = match lines {
+        [TextLine { bbox, polygon, .. }] => Some((*bbox, *polygon)),
+        lines => around(lines),
+    };
+    let (bbox, polygon) = around.unzip();
+    FieldPlace { bbox, polygon }
+}
+
+/// The upright box around some lines, and its corners.
+fn around(lines: &[TextLine]) -> Option<([u32; 4], [[u32; 2]; 4])> {
+    let of_all = |side: usize| lines.iter().map(move |line| line.bbox[side]);
+    let (left, top) = (of_all(0).min()?, of_all(1).min()?);
+    let (right, bottom) = (of_all(2).max()?, of_all(3).max()?);
+    let polygon = [[left, top], [right, top], [right, bottom], [left, bottom]];
+    Some(([left, top, right, bottom], polygon))
 }
 
 fn line(word: &Word, Frame { sent, shown }: Frame) -> Option<TextLine> {
@@ -215,6 +236,22 @@ mod tests {
         assert_eq!(of(&[word(None, None)], PAGE), Vec::new());
         let nonsense = word(Some([f64::NAN, f64::INFINITY, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), None);
         assert_eq!(of(&[nonsense], PAGE).len(), 1);
+    }
+
+    #[test]
+    fn lines_together_have_the_upright_box_around_them_and_one_has_its_own() {
+        let slanted = TextLine {
+            text: "x".to_owned(),
+            polygon: [[10, 22], [90, 20], [90, 30], [10, 32]],
+            bbox: [10, 20, 90, 32],
+        };
+        let below = TextLine { bbox: [5, 40, 60, 50], ..slanted.clone() };
+        assert_eq!(place_of(&[]), FieldPlace::default());
+        let own = FieldPlace { bbox: Some(slanted.bbox), polygon: Some(slanted.polygon) };
+        assert_eq!(place_of(std::slice::from_ref(&slanted)), own);
+        let both = place_of(&[slanted, below]);
+        assert_eq!(both.bbox, Some([5, 20, 90, 50]));
+        assert_eq!(both.polygon, Some([[5, 20], [90, 20], [90, 50], [5, 50]]));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The main use cases: read the text or the fields of an image or a document.
 //!
 //! [`Ocr::recognize`] and [`Ocr::extract`] have the same steps: take the file in, list its pages, and for each page
-//! plan, quote, draw and make one call of `metering`; then answer. [`Ocr::estimate`] stops after the quotes, so it gives
+//! plan, quote, draw and make its calls of `metering`; then answer. [`Ocr::estimate`] stops after the quotes, so it gives
 //! exactly the quotes of the other two. This module depends on neither HTTP nor SQL.
 //!
 //! - `intake`: finds the model, sees what the file is, and lists its pages. A picture that DashScope takes as it is goes
 //!   the direct way.
 //! - `sheet`: makes a page ready to be sent.
-//! - `reading`: reads pages side by side, each by one metered call.
+//! - `reading`: reads pages side by side, each by metered calls.
+//! - `fields`: parses the fields of a page, and merges those of all pages.
 //! - `estimate`, `extract`: the other two use cases.
 //! - `markdown`: joins the pages of a document as Markdown.
 
@@ -23,6 +24,7 @@ pub mod warning;
 
 mod extract;
 mod fence;
+mod fields;
 mod markup;
 mod notation;
 mod page_text;
@@ -64,7 +66,6 @@ const TIME_TO_ANSWER: Duration = Duration::from_millis(200);
 pub struct Ocr {
     intake: Intake,
     reader: PageReader,
-    scratch: Arc<Scratch>,
 }
 
 impl Ocr {
@@ -76,7 +77,7 @@ impl Ocr {
         scratch: Arc<Scratch>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { intake, reader: PageReader { metering, client, clock }, scratch }
+        Self { intake, reader: PageReader { metering, client, scratch, clock } }
     }
 
     /// Estimates the cost of the request. This sends nothing and spends nothing.
@@ -124,14 +125,8 @@ impl Ocr {
         follower: Option<Follower>,
     ) -> Result<OcrAnswer<OcrError>, OcrError> {
         let started = self.reader.clock.instant();
-        let asked = request.context.deadline;
-        let Job { model, document, pages } = self.intake.open(&mut request, asked).await?;
-        let deadline = time_for(&pages, asked);
-        let preparation =
-            Preparation { intake: &self.intake, request: &request, model: &model, deadline };
-        let PagesRead { pages, tally, memory } =
-            self.reader.read_all(preparation, pages, follower).await;
-        let pages = some_done(pages)?;
+        let (model, document, read) = self.read(&mut request, follower).await?;
+        let PagesRead { pages, tally, memory } = read;
         Ok(OcrAnswer {
             id: request.id,
             status: Status::of(&pages),
@@ -145,6 +140,26 @@ impl Ocr {
             facts: self.facts(&model, document, tally, started, request).await?,
             memory,
         })
+    }
+
+    /// Takes the request in and reads its pages.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`] if no page was read: that of the first page.
+    async fn read(
+        &self,
+        request: &mut OcrRequest,
+        follower: Option<Follower>,
+    ) -> Result<(Arc<Model>, DocumentFacts, PagesRead), OcrError> {
+        let asked = request.context.deadline;
+        let Job { model, document, pages } = self.intake.open(request, asked).await?;
+        let deadline = time_for(&pages, asked);
+        let preparation =
+            Preparation { intake: &self.intake, request: &*request, model: &model, deadline };
+        let mut read = self.reader.read_all(preparation, pages, follower).await;
+        read.pages = some_done(read.pages)?;
+        Ok((model, document, read))
     }
 
     async fn facts(

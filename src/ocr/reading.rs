@@ -1,9 +1,13 @@
-//! Reads pages: each by one metered call, and those of a document side by side.
+//! Reads pages: each by metered calls, and those of a document side by side.
 //!
 //! A document has up to hundreds of pages. A few of them are worked on at once, in the order of their numbers: while
-//! one is read by the model, the next is drawn. Each is admitted by itself, so a budget holds in the middle of a
+//! one is read by the model, the next is drawn. Each call is admitted by itself, so a budget holds in the middle of a
 //! document. A page that fails does not stop the others. If the caller leaves, the pages that were not sent yet are
 //! not sent.
+//!
+//! The text of a page is read by one call. Its fields are read by one or two, because the first answer may not be
+//! parseable. A text that is asked for beside the fields is read after them, from the same drawn picture, unless it is
+//! taken from the page itself. Such a page is read if both are.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,25 +17,30 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::error::OcrError;
 use super::facts::PageFacts;
+use super::fields;
 use super::intake::{self, Origin, Pages};
-use super::request::{Detail, OcrRequest};
+use super::request::{Detail, OcrRequest, Reading};
 use super::result::{Page, PageEvent, PageOutcome};
 use super::sheet::{PageCall, PageLayer, Preparation, ReadyPage};
 use super::stream as streamed;
 use crate::admission::{self, Refusal};
 use crate::capacity::account::{HeldBytes, NoRoom};
+use crate::capacity::scratch::Scratch;
 use crate::clock::Clock;
 use crate::dashscope::completion::{Completion, Receipt};
 use crate::dashscope::error::{CallError, CallFault};
 use crate::dashscope::{Client, Task};
 use crate::document::error::DocumentError;
-use crate::document::workers::Document;
+use crate::document::workers::{Document, PAGE_BYTES};
+use crate::extract::answer::AnswerError;
+use crate::extract::page_answer::PageAnswer;
 use crate::metering::context::{PageHold, PagePlace, RequestContext};
 use crate::metering::error::MeteringError;
 use crate::metering::forecast::Forecast;
 use crate::metering::read_on::Listener;
 use crate::metering::run::{Admitted, Meter, Metering, StreamLog};
 use crate::metering::spend::Tally;
+use crate::quote::Quote;
 use crate::telemetry::metrics::Saving;
 use crate::units::Tokens;
 
@@ -44,11 +53,18 @@ const OVERLOADED: &str = "overloaded";
 /// Shortest wait for tokens of the minute or for memory.
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
 
+/// The most calls for the fields of a page: if those of the first cannot be parsed, a second is made.
+const FIELD_ATTEMPTS: u32 = 2;
+
+/// Bytes of a page's first result that are part of [`PAGE_BYTES`] while a second call is made.
+const FIRST_RESULT_BYTES: u64 = PAGE_BYTES / 4;
+
 /// Reads pages by metered calls.
 #[derive(Debug)]
 pub(super) struct PageReader {
     pub(super) metering: Metering,
     pub(super) client: Arc<Client>,
+    pub(super) scratch: Arc<Scratch>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -70,12 +86,21 @@ pub(super) struct PagesRead {
     pub(super) memory: Vec<Arc<HeldBytes>>,
 }
 
-/// A page whose call, if it needed one, was answered.
+/// A page that was read.
 struct ReadPage {
-    page: Result<Page, OcrError>,
-    receipt: Option<Receipt>,
+    page: Page,
     /// The memory of the page of a document.
     memory: Option<Arc<HeldBytes>>,
+}
+
+/// One call for a page.
+struct QuotedCall<'a> {
+    /// The number of the page.
+    page: u32,
+    quote: &'a Quote,
+    call: PageCall,
+    /// Gets the model's text while the model writes it.
+    follower: Option<Follower>,
 }
 
 /// Reads the pages of one request.
@@ -107,33 +132,27 @@ impl Follower {
 }
 
 impl PageReader {
-    /// Reads one page by one metered call. A follower gets the model's text while the model writes it.
-    ///
-    /// # Errors
-    ///
-    /// [`OcrError`]. The request's tab has the cost so far in any case.
-    pub(super) async fn read(
+    /// Admits a call and makes it.
+    async fn read(
         &self,
         context: &RequestContext,
-        facts: &PageFacts,
-        page: PageCall,
-        follower: Option<Follower>,
+        call: QuotedCall<'_>,
     ) -> Result<Completion, OcrError> {
-        let admitted = self.metering.admit(context, Forecast::from(&facts.quote)).await;
+        let admitted = self.metering.admit(context, Forecast::from(call.quote)).await;
         let admitted =
             admitted.inspect_err(|refusal| self.metering.refused(context, refusal.label()));
         let admitted = admitted.map_err(MeteringError::from)?;
-        self.make(admitted, (facts.number, page), context.deadline, follower).await
+        self.make(admitted, call, context.deadline).await
     }
 
     /// Makes an admitted call. The file is dropped when the call no longer needs it.
     async fn make(
         &self,
         admitted: Admitted,
-        (number, mut page): (u32, PageCall),
+        call: QuotedCall<'_>,
         deadline: Instant,
-        follower: Option<Follower>,
     ) -> Result<Completion, OcrError> {
+        let QuotedCall { page: number, call: mut page, follower, .. } = call;
         let client = Arc::clone(&self.client);
         let (listener, log) = follower.map(|Follower { listener, log }| (listener, log)).unzip();
         let listener = listener.filter(|_| page.call.task.as_ref().is_none_or(Task::streams));
@@ -210,9 +229,9 @@ impl Pass<'_> {
         let mut reading = std::pin::pin!(reading);
         let (pages, memory) = (Vec::new(), Vec::new());
         let mut read = PagesRead { pages, tally: Tally::default(), memory };
-        while let Some((outcome, receipt, memory)) = reading.next().await {
+        while let Some((outcome, receipts, memory)) = reading.next().await {
             read.memory.extend(memory);
-            if let Some(receipt) = &receipt {
+            for receipt in &receipts {
                 read.tally.add(receipt);
             }
             let source = outcome.done().map_or(FAILED, |page| page.source.as_str());
@@ -232,51 +251,56 @@ impl Pass<'_> {
         read
     }
 
-    /// Reads one page.
+    /// Reads one page. Also returns the receipts of its calls, and the memory of a page that was read.
     async fn page(
         &self,
         number: u32,
         origin: Origin,
-    ) -> (PageOutcome<Page, OcrError>, Option<Receipt>, Option<Arc<HeldBytes>>) {
+    ) -> (PageOutcome<Page, OcrError>, Vec<Receipt>, Option<Arc<HeldBytes>>) {
+        let mut receipts = Vec::new();
         let read = match origin {
             Origin::Picture(picture) => match self.preparation.ready_picture(*picture).await {
-                Ok(ready) => self.send(ready, None).await,
+                Ok(ready) => self.send(ready, None, &mut receipts).await,
                 Err(error) => Err(error),
             },
-            Origin::In(document) => self.sheet(number, document).await,
+            Origin::In(document) => self.sheet(number, document, &mut receipts).await,
         };
-        let failed = |error| PageOutcome::failed(number, self.in_time(error));
         match read {
-            Ok(ReadPage { page, receipt, memory }) => {
-                (page.map_or_else(failed, PageOutcome::Done), receipt, memory)
-            }
-            Err(error) => (failed(error), None, None),
+            Ok(ReadPage { page, memory }) => (PageOutcome::Done(page), receipts, memory),
+            Err(error) => (PageOutcome::failed(number, self.in_time(error)), receipts, None),
         }
     }
 
     /// Reads one page of a document.
-    async fn sheet(&self, number: u32, document: Arc<Document>) -> Result<ReadPage, OcrError> {
+    async fn sheet(
+        &self,
+        number: u32,
+        document: Arc<Document>,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<ReadPage, OcrError> {
         self.check_is_awaited()?;
         let mut planned = self.preparation.plan(&document, number).await?;
-        if let Some(PageLayer { layer, points }) = planned.text.take() {
-            let request = self.preparation.request;
-            let page = Page::of_layer(&planned.facts, &layer, points, request.options.detail);
+        if let Some(layer) = planned.text.take_if(|_| !planned.facts.is_read) {
+            let page = self.own_text(&planned.facts, &layer);
             let memory = Some(Arc::new(planned.keep(page.bytes())));
-            let spared = planned.facts.quote.image.tokens;
-            self.reader.metering.spared(&request.context, Saving::TextLayer, spared);
-            return Ok(ReadPage { page: Ok(page), receipt: None, memory });
+            return Ok(ReadPage { page, memory });
         }
-        let bound = planned.facts.quote.bound.total();
-        if let Some(refusal) = self.barred(bound) {
-            return Err(MeteringError::Refused(refusal).into());
-        }
+        self.check_bar(&planned.facts.quote)?;
         let ready = self.preparation.draw(document, planned).await?;
         let held = match ready.kept.clone() {
             Some(memory) => Some(PageHold { memory, place: self.place().await? }),
             None => None,
         };
         self.check_is_awaited()?;
-        self.send(ready, held).await.inspect_err(|error| self.bar(bound, error))
+        self.send(ready, held, receipts).await
+    }
+
+    /// The page as its own text has it.
+    fn own_text(&self, facts: &PageFacts, PageLayer { layer, points }: &PageLayer) -> Page {
+        let request = self.preparation.request;
+        let spared = facts.quote.image.tokens;
+        self.reader.metering.spared(&request.context, Saving::TextLayer, spared);
+        Page::of_layer(facts, layer, *points, request.options.detail)
     }
 
     /// Waits for a place under the tenant's concurrency limit, if there are other pages.
@@ -298,54 +322,144 @@ impl Pass<'_> {
         place.map(|place| Some(Arc::new(place))).map_err(|_| self.late())
     }
 
-    /// Sends a page, and makes the answer of its completion.
-    async fn send(&self, ready: ReadyPage, held: Option<PageHold>) -> Result<ReadPage, OcrError> {
+    /// Sends a page, and makes its result of what the model writes.
+    async fn send(
+        &self,
+        ready: ReadyPage,
+        held: Option<PageHold>,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<ReadPage, OcrError> {
         let Preparation { request, deadline, .. } = self.preparation;
         let memory = held.as_ref().map(|held| Arc::clone(&held.memory));
         let context = request.context.of_page(ready.facts.number, deadline, held);
-        // From here on only the call holds the file.
-        let (facts, call) = ready.into_call(request);
-        let completion = if self.is_one_of_several {
-            self.read_patiently(&context, &facts, call).await?
-        } else {
-            self.reader.read(&context, &facts, call, self.follower.clone()).await?
+        let page = match request.reading() {
+            Reading::Text => self.text(&context, ready, receipts).await?,
+            Reading::Fields => self.fields(&context, ready, receipts).await?,
         };
         // The page's place is free from here on.
         drop(context);
+        if let Some(memory) = &memory {
+            let bytes = page.bytes();
+            memory.shrink_to(bytes);
+            self.hold(memory, bytes).await;
+        }
+        Ok(ReadPage { page, memory })
+    }
+
+    /// Reads the text of a page. This is the last call for it.
+    async fn text(
+        &self,
+        context: &RequestContext,
+        ready: ReadyPage,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<Page, OcrError> {
+        let request = self.preparation.request;
+        // From here on only the call holds the file.
+        let (facts, call) = ready.into_call(request, Reading::Text);
+        let quote = facts.beside.as_ref().unwrap_or(&facts.quote);
+        let follower = self.follower.clone();
+        let call = QuotedCall { page: facts.number, quote, call, follower };
+        let completion = self.call(context, call).await?;
         let page = if lacks_lines(request, &completion) {
             Err(OcrError::NoLines)
         } else {
-            Ok(self.kept(Page::of(&facts, &completion, request), memory.as_deref()).await)
+            Ok(Page::of(&facts, &completion, request, Reading::Text))
         };
-        Ok(ReadPage { page, receipt: Some(completion.receipt), memory })
-    }
-
-    /// The page, once `memory` counts for all of it.
-    async fn kept(&self, page: Page, memory: Option<&HeldBytes>) -> Page {
-        let Some(memory) = memory else { return page };
-        match page.bytes().checked_sub(memory.bytes()).filter(|&more| more > 0) {
-            None => memory.shrink_to(page.bytes()),
-            Some(more) => {
-                let taken = memory.take_until(more, self.preparation.deadline.into()).await;
-                // It is paid for, so it is delivered in any case, and freed soon.
-                taken.unwrap_or_else(|_| memory.take_beyond(more));
-            }
-        }
+        receipts.push(completion.receipt);
         page
     }
 
-    /// Reads a page of several. If other pages have used up the tenant's tokens of the minute, or the memory for
+    /// Reads the fields of a page, and its text if that is asked for.
+    async fn fields(
+        &self,
+        context: &RequestContext,
+        ready: ReadyPage,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<Page, OcrError> {
+        let request = self.preparation.request;
+        let waiting = ready.text.as_ref().map_or(0, |text| text.layer.bytes() as u64);
+        self.hold_result(context, waiting).await;
+        let (completion, answer) = self.answer(context, &ready, receipts).await?;
+        let facts = &ready.facts;
+        let fields = Page::of(facts, &completion, request, Reading::Fields);
+        drop(completion);
+        if let Some(layer) = &ready.text {
+            let text = self.own_text(facts, layer);
+            return Ok(Page { fields: Some(answer), ..fields.with_text(text) });
+        }
+        if facts.beside.is_none() {
+            return Ok(Page { fields: Some(answer), ..fields });
+        }
+        self.hold_result(context, fields.bytes() + answer.bytes()).await;
+        let text = self.text(context, ready, receipts).await?;
+        Ok(Page { fields: Some(answer), ..fields.with_text(text) })
+    }
+
+    /// What the model writes for the fields of a page. If it cannot be parsed, the model is asked once more.
+    async fn answer(
+        &self,
+        context: &RequestContext,
+        ready: &ReadyPage,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<(Completion, PageAnswer), OcrError> {
+        let (facts, request) = (&ready.facts, self.preparation.request);
+        let mut unusable = AnswerError::NoObject;
+        for _ in 0..FIELD_ATTEMPTS {
+            let call = ready.call(request, Reading::Fields);
+            let call = QuotedCall { page: facts.number, quote: &facts.quote, call, follower: None };
+            let completion = self.call(context, call).await?;
+            receipts.push(completion.receipt.clone());
+            match fields::parsed(&self.reader.scratch, facts.number, completion).await? {
+                (completion, Ok(answer)) => return Ok((completion, answer)),
+                (_, Err(error)) => unusable = error,
+            }
+        }
+        Err(OcrError::UnusableFields(unusable))
+    }
+
+    /// Counts a result of `bytes` that waits for a further call for its page.
+    async fn hold_result(&self, context: &RequestContext, bytes: u64) {
+        if let Some(PageHold { memory, .. }) = &context.held.page {
+            self.hold(memory, PAGE_BYTES + bytes.saturating_sub(FIRST_RESULT_BYTES)).await;
+        }
+    }
+
+    /// Grows `memory` to `bytes`. It counts for what is paid for, which is delivered in any case and freed soon. So it
+    /// grows beyond the limit if there is no room in time.
+    async fn hold(&self, memory: &HeldBytes, bytes: u64) {
+        let more = bytes.saturating_sub(memory.bytes());
+        if more > 0 {
+            let taken = memory.take_until(more, self.preparation.deadline.into()).await;
+            taken.unwrap_or_else(|_| memory.take_beyond(more));
+        }
+    }
+
+    /// Makes one call for a page.
+    async fn call(
+        &self,
+        context: &RequestContext,
+        call: QuotedCall<'_>,
+    ) -> Result<Completion, OcrError> {
+        if !self.is_one_of_several {
+            return self.reader.read(context, call).await;
+        }
+        let quote = call.quote;
+        self.check_is_awaited()?;
+        self.check_bar(quote)?;
+        let read = self.read_patiently(context, call).await;
+        read.inspect_err(|error| self.bar(quote.bound.total(), error))
+    }
+
+    /// Makes a call for a page of several. If other pages have used up the tenant's tokens of the minute, or the memory for
     /// answers, it waits for more, but not beyond the deadline.
     async fn read_patiently(
         &self,
         context: &RequestContext,
-        facts: &PageFacts,
-        mut call: PageCall,
+        mut call: QuotedCall<'_>,
     ) -> Result<Completion, OcrError> {
         let PageReader { metering, client, .. } = self.reader;
-        let written = facts.quote.bound.output;
-        call.room = loop {
-            match client.room_for(written).await {
+        call.call.room = loop {
+            match client.room_for(call.quote.bound.output).await {
                 Ok(room) => break Some(room),
                 Err(_) if self.waits(context, SHORTEST_WAIT).await => {}
                 Err(full) => {
@@ -355,7 +469,7 @@ impl Pass<'_> {
             }
         };
         let admitted = loop {
-            let refusal = match metering.admit(context, Forecast::from(&facts.quote)).await {
+            let refusal = match metering.admit(context, Forecast::from(call.quote)).await {
                 Ok(admitted) => break admitted,
                 Err(refusal) => refusal,
             };
@@ -365,8 +479,7 @@ impl Pass<'_> {
                 return Err(MeteringError::from(refusal).into());
             }
         };
-        let call = (facts.number, call);
-        self.reader.make(admitted, call, context.deadline, self.follower.clone()).await
+        self.reader.make(admitted, call, context.deadline).await
     }
 
     /// Waits, and returns whether the caller is still there and there is time for a call.
@@ -377,14 +490,16 @@ impl Pass<'_> {
             && tokio::time::timeout(wait, has_left).await.is_err()
     }
 
-    /// The refusal that a call of at most `bound` tokens would meet too.
-    fn barred(&self, bound: Tokens) -> Option<Refusal> {
+    /// Refuses a call of this quote if another refusal holds for it, too.
+    fn check_bar(&self, quote: &Quote) -> Result<(), OcrError> {
         let barrier = self.barrier.lock().unwrap_or_else(PoisonError::into_inner);
-        let barrier = barrier.as_ref().filter(|barrier| bound >= barrier.from)?;
-        Some(barrier.refusal.clone())
+        match barrier.as_ref().filter(|barrier| quote.bound.total() >= barrier.from) {
+            Some(barrier) => Err(MeteringError::Refused(barrier.refusal.clone()).into()),
+            None => Ok(()),
+        }
     }
 
-    /// Keeps further pages from being drawn in vain, after one of `bound` tokens was refused.
+    /// Keeps further pages from being drawn in vain, after a call of `bound` tokens was refused.
     fn bar(&self, bound: Tokens, error: &OcrError) {
         let OcrError::Metering(MeteringError::Refused(refusal)) = error else { return };
         let from = match refusal {

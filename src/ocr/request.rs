@@ -59,11 +59,34 @@ pub struct OcrOptions {
     pub detail: Detail,
     /// The fields to extract; text if none.
     pub schema: Option<Arc<Schema>>,
+    /// Whether the text is read beside the fields. Without a schema it has no effect.
+    pub text_beside: TextBeside,
     /// Whether the caller can use the answer only if all pages are read. After a page has failed, no further one is
     /// sent.
     pub is_all_or_nothing: bool,
     /// The caller's own object, which the answer repeats.
     pub metadata: Option<serde_json::Value>,
+}
+
+/// Whether the text of a page is read beside its fields. It is read as without a schema: its options are those of text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TextBeside {
+    /// Only the fields are read.
+    #[default]
+    None,
+    /// The text is read, too.
+    Read,
+    /// The text is read, too, and the values are looked for in it.
+    Ground,
+}
+
+/// What a call reads of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// The fields of the schema.
+    Fields,
+    /// The text.
+    Text,
 }
 
 /// The detail of the answer.
@@ -109,20 +132,30 @@ const MULTI_LAN_LANGUAGES: [&str; 10] =
     ["ar", "fr", "de", "it", "ja", "ko", "pt", "ru", "es", "vi"];
 
 impl OcrRequest {
-    /// The built-in task that serves the request; if `None`, the compatible protocol serves it.
+    /// What the first call for a page reads: the fields if there is a schema.
+    pub(super) const fn reading(&self) -> Reading {
+        if self.options.schema.is_some() { Reading::Fields } else { Reading::Text }
+    }
+
+    /// Whether a page is read twice: its fields, and then its text.
+    pub(super) fn reads_text_beside(&self) -> bool {
+        self.reading() == Reading::Fields && self.options.text_beside != TextBeside::None
+    }
+
+    /// The built-in task of a call; if `None`, the compatible protocol serves it.
     ///
     /// A language that only `multi_lan` reads selects that task if the caller selected none. The language is a hint, so
     /// Markdown has precedence.
-    pub(super) fn dashscope_task(&self) -> Option<Task> {
+    pub(super) fn task_for(&self, reading: Reading) -> Option<Task> {
         let options = &self.options;
-        if let Some(schema) = &options.schema {
+        if let (Reading::Fields, Some(schema)) = (reading, &options.schema) {
             let result_schema = Some(schema.result_schema());
             return Some(Task::KeyInformationExtraction { result_schema });
         }
         if options.detail == Detail::Lines {
             return Some(Task::AdvancedRecognition);
         }
-        if options.task.is_some() || self.prompt().is_some() {
+        if options.task.is_some() || self.prompt_for(reading).is_some() {
             return options.task.clone();
         }
         let needs_multi_lan = options.languages.iter().any(|tag| {
@@ -132,18 +165,18 @@ impl OcrRequest {
         needs_multi_lan.then_some(Task::MultiLan)
     }
 
-    /// The prompt to send; without one, the model uses its own or that of its task.
-    pub(super) fn prompt(&self) -> Option<&str> {
+    /// The prompt of a call; without one, the model uses its own or that of its task.
+    pub(super) fn prompt_for(&self, reading: Reading) -> Option<&str> {
         let options = &self.options;
-        let of_ours = options.markdown && options.task.is_none() && options.schema.is_none();
+        let of_ours = options.markdown && options.task.is_none() && reading == Reading::Text;
         options.prompt.as_deref().or_else(|| of_ours.then_some(MARKDOWN_PROMPT))
     }
 
     /// Whether a page may be answered from its own text instead of from its image.
     ///
-    /// The text of a page is no Markdown, and it follows no prompt and no schema. So a request for one of these, or for a
-    /// task that does more than recognise text, is served from the image also where the caller or the tenant prefers
-    /// the text.
+    /// The text of a page is no Markdown, it follows no prompt, and it has no fields. So a request for one of these, or
+    /// for a task that does more than recognise text, is served from the image also where the caller or the tenant
+    /// prefers the text. A text that is read beside fields may come from the page.
     pub fn prefers_page_text(&self) -> bool {
         let options = &self.options;
         let recognises = |task: &Task| {
@@ -151,7 +184,7 @@ impl OcrRequest {
         };
         options.pdf_text.unwrap_or(self.context.tenant.pdf_text) == PdfText::Prefer
             && options.prompt.is_none()
-            && options.schema.is_none()
+            && (self.reading() == Reading::Text || self.reads_text_beside())
             && !options.markdown
             && options.task.as_ref().is_none_or(recognises)
     }
@@ -161,13 +194,18 @@ impl OcrRequest {
         Wish { straighten: self.options.rotate == Rotate::Auto, ..self.options.wish }
     }
 
-    /// An upper bound of the bytes, and so of the tokens, of the prompt that the model reads.
-    pub(super) fn prompt_bytes(&self) -> u64 {
-        let Some(task) = self.dashscope_task() else {
-            return self.prompt().map_or(prompt::DEFAULT_BYTES, quote::prompt_bytes);
+    /// An upper bound of the bytes, and so of the tokens, of the prompt that the model reads in a call.
+    pub(super) fn prompt_bytes_for(&self, reading: Reading) -> u64 {
+        let Some(task) = self.task_for(reading) else {
+            return self.prompt_for(reading).map_or(prompt::DEFAULT_BYTES, quote::prompt_bytes);
         };
-        let schema = self.options.schema.as_ref().map_or(0, |schema| schema.prompt_bytes_bound());
-        prompt::task_bytes(&task) + schema
+        let schema = self.options.schema.as_ref().filter(|_| reading == Reading::Fields);
+        prompt::task_bytes(&task) + schema.map_or(0, |schema| schema.prompt_bytes_bound())
+    }
+
+    /// An upper bound of the bytes of the prompt in the first call for a page. No other call has a longer one.
+    pub(super) fn prompt_bytes(&self) -> u64 {
+        self.prompt_bytes_for(self.reading())
     }
 }
 
@@ -238,6 +276,33 @@ mod tests {
         assert!(!prefers_page_text(OcrOptions { prompt: Some("x".into()), ..text() }));
         let schema = json!({ "type": "object", "properties": { "a": { "type": "string" } } });
         let schema = Some(Arc::new(Schema::parse(&schema).unwrap()));
-        assert!(!prefers_page_text(OcrOptions { schema, ..text() }));
+        let fields = OcrOptions { schema, ..text() };
+        assert!(!prefers_page_text(fields.clone()));
+        let fields = OcrOptions { text_beside: TextBeside::Read, ..fields };
+        assert!(prefers_page_text(fields.clone()));
+        assert!(!prefers_page_text(OcrOptions { markdown: true, ..fields }));
+    }
+
+    #[test]
+    fn a_text_beside_fields_is_read_as_without_them_by_a_prompt_that_is_not_longer() {
+        let schema = json!({ "type": "object", "properties": { "a": { "type": "string" } } });
+        let schema = Some(Arc::new(Schema::parse(&schema).unwrap()));
+        for options in [
+            OcrOptions::default(),
+            OcrOptions { detail: Detail::Lines, ..OcrOptions::default() },
+            OcrOptions { markdown: true, ..OcrOptions::default() },
+            OcrOptions { languages: vec!["fr".to_owned()], ..OcrOptions::default() },
+        ] {
+            let alone = request(json!({ "name": "acme" }), options.clone());
+            let schema = schema.clone();
+            let beside = OcrOptions { schema, text_beside: TextBeside::Read, ..options };
+            let beside = request(json!({ "name": "acme" }), beside);
+            let text = Reading::Text;
+            assert_eq!(alone.task_for(text), beside.task_for(text));
+            assert_eq!(alone.prompt_for(text), beside.prompt_for(text));
+            assert_eq!(alone.prompt_bytes(), beside.prompt_bytes_for(text));
+            assert!(beside.prompt_bytes_for(text) <= beside.prompt_bytes());
+            assert_eq!(beside.prompt_for(Reading::Fields), None);
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::facts::{DocumentFacts, PageFacts, Source};
 use super::lines::{self, Frame, TextLine};
 use super::notation::Notation;
 use super::page_text::PageText;
-use super::request::{Detail, OcrRequest};
+use super::request::{Detail, OcrRequest, Reading};
 use super::warning::{DocumentWarning, OcrWarning};
 use crate::auth::tenant::Tenant;
 use crate::capacity::account::HeldBytes;
@@ -22,6 +22,7 @@ use crate::catalog::Model;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::document::page::TextLayer;
 use crate::extract::Extraction;
+use crate::extract::page_answer::PageAnswer;
 use crate::ledger::budget::RemainingTokens;
 use crate::metering::spend::Spend;
 use crate::units::{Cost, Pixels, Tokens, Usage};
@@ -54,23 +55,27 @@ pub struct OcrAnswer<E> {
     pub memory: Vec<Arc<HeldBytes>>,
 }
 
-/// The answer of `/extract`.
+/// The answer of `/extract`. `E` describes the failure of a page.
 #[derive(Debug, Clone, Serialize)]
-pub struct ExtractAnswer {
+pub struct ExtractAnswer<E> {
     /// The id of the answer.
     pub id: Uuid,
-    /// `succeeded`.
+    /// `succeeded`, or `partial` if some pages failed. If all failed, there is an error instead.
     pub status: Status,
-    /// The model's text.
+    /// The text of all pages, joined by form feeds: what the model wrote for the fields, or the text that was read beside
+    /// them.
     pub text: String,
-    /// The fields, with details of each.
+    /// The fields of all pages that were read, with details of each.
     #[serde(flatten)]
     pub extraction: Extraction,
-    /// The pages.
-    pub pages: Vec<Page>,
+    /// The pages, in their order in the document.
+    pub pages: Vec<PageOutcome<Page, E>>,
     /// The members after the pages.
     #[serde(flatten)]
     pub facts: Facts,
+    /// The memory of the pages of a document, which counts until the answer is written.
+    #[serde(skip)]
+    pub memory: Vec<Arc<HeldBytes>>,
 }
 
 /// The members that every answer has beside its pages.
@@ -148,13 +153,16 @@ pub struct Page {
     /// Its lines, if they were requested.
     pub lines: Option<Vec<TextLine>>,
     /// The reason why the model stopped: `stop`, or `length` if the answer was cut at its limit. None if no model read
-    /// the page.
+    /// the page. If it was read twice, that of the text.
     pub finish_reason: Option<String>,
     /// Warnings about the page.
     pub warnings: Vec<OcrWarning>,
     /// The notation of its text.
     #[serde(skip)]
     pub(super) notation: Notation,
+    /// What the model wrote of its fields, until those of all pages are merged.
+    #[serde(skip)]
+    pub(super) fields: Option<PageAnswer>,
 }
 
 /// A page that failed.
@@ -213,7 +221,7 @@ pub enum SentReason {
     Asked,
 }
 
-/// Tokens of one image.
+/// Tokens of one image, in all calls that read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ImageTokens {
     /// Known before sending.
@@ -275,13 +283,14 @@ pub struct PageEstimate {
     pub height: u32,
     /// How it would be sent; none if no model would read it.
     pub sent: Option<Sent>,
-    /// Its image tokens: exact, unless the vendor straightens it.
+    /// Its image tokens in all calls: exact, unless the vendor straightens it.
     pub image_tokens: Tokens,
 }
 
-/// The most that a request can be billed: the sum of one call for each page.
+/// The most that a request can be billed: the sum of one call for each page, or of two if a page's text is read beside
+/// its fields.
 ///
-/// Each page is admitted by itself, so a budget must have as much free as the pages that are read at the same time need.
+/// Each call is admitted by itself, so a budget must have as much free as the pages that are read at the same time need.
 /// `/extract` may make a second call if the model's fields cannot be parsed, and an attempt whose bill is unknown may
 /// be repeated once. Each is admitted by itself at a bound of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -301,14 +310,13 @@ pub struct RequestBound {
 impl PageEstimate {
     pub(super) fn of(facts: &PageFacts) -> Self {
         let PageFacts { number, source, shown, .. } = *facts;
-        let image_tokens = if source.is_read() { facts.quote.image.tokens } else { Tokens::ZERO };
         Self {
             page: number,
             source,
             width: shown.width,
             height: shown.height,
-            sent: source.is_read().then(|| Sent::of(facts)),
-            image_tokens,
+            sent: facts.is_read.then(|| Sent::of(facts)),
+            image_tokens: facts.image_tokens(),
         }
     }
 }
@@ -337,6 +345,14 @@ impl<E> PageOutcome<Page, E> {
 impl<P, E> PageOutcome<P, E> {
     /// The page, if it succeeded.
     pub const fn done(&self) -> Option<&P> {
+        match self {
+            Self::Done(page) => Some(page),
+            Self::Failed(_) => None,
+        }
+    }
+
+    /// The page to change, if it succeeded.
+    pub(super) const fn done_mut(&mut self) -> Option<&mut P> {
         match self {
             Self::Done(page) => Some(page),
             Self::Failed(_) => None,
@@ -385,6 +401,15 @@ impl<E> OcrAnswer<E> {
     }
 }
 
+impl<E> ExtractAnswer<E> {
+    /// The same answer with another description of failures.
+    pub fn map_errors<F>(self, mut map: impl FnMut(E) -> F) -> ExtractAnswer<F> {
+        let Self { id, status, text, extraction, pages, facts, memory } = self;
+        let pages = pages.into_iter().map(|page| page.map_error(&mut map)).collect();
+        ExtractAnswer { id, status, text, extraction, pages, facts, memory }
+    }
+}
+
 impl<E> Estimate<E> {
     /// The same estimate with another description of failures.
     pub fn map_errors<F>(self, mut map: impl FnMut(E) -> F) -> Estimate<F> {
@@ -395,11 +420,19 @@ impl<E> Estimate<E> {
 }
 
 impl Page {
-    /// A page that a model read.
-    pub(super) fn of(facts: &PageFacts, completion: &Completion, request: &OcrRequest) -> Self {
+    /// A page that a model read by one call.
+    pub(super) fn of(
+        facts: &PageFacts,
+        completion: &Completion,
+        request: &OcrRequest,
+        reading: Reading,
+    ) -> Self {
         let PageFacts { number, source, shown, dpi, .. } = *facts;
-        let task = request.dashscope_task();
-        let detail = request.options.detail;
+        let task = request.task_for(reading);
+        let detail = match reading {
+            Reading::Fields => Detail::Text,
+            Reading::Text => request.options.detail,
+        };
         let frame = Frame { sent: facts.quote.image.size, shown };
         let reading = PageText::of(completion, task.as_ref(), detail, frame);
         let warnings = warnings(facts, completion, &reading);
@@ -421,6 +454,23 @@ impl Page {
             finish_reason: Some(finish_reason(&completion.finish_reason)),
             warnings,
             notation: reading.notation,
+            fields: None,
+        }
+    }
+
+    /// The page whose fields are those of `self` and whose text is that of `text`.
+    pub(super) fn with_text(self, text: Self) -> Self {
+        let mut warnings = text.warnings;
+        let further = self.warnings.into_iter().filter(|warning| !warnings.contains(warning));
+        let further: Vec<_> = further.collect();
+        warnings.extend(further);
+        Self {
+            sent: self.sent,
+            image_tokens: self.image_tokens.plus(text.image_tokens),
+            finish_reason: text.finish_reason.or(self.finish_reason),
+            warnings,
+            fields: self.fields,
+            ..text
         }
     }
 
@@ -433,7 +483,8 @@ impl Page {
     pub(super) fn bytes(&self) -> u64 {
         let text = |text: &str| COPIES * text.len() as u64;
         let lines = self.lines.iter().flatten().map(|line| LINE_BYTES + text(&line.text));
-        text(&self.text) + lines.sum::<u64>()
+        let fields = self.fields.as_ref().map_or(0, |fields| COPIES * fields.bytes());
+        text(&self.text) + lines.sum::<u64>() + fields
     }
 
     /// A page that is answered from its own text. Its size is the one at which it would have been drawn.
@@ -458,6 +509,18 @@ impl Page {
             finish_reason: None,
             warnings: Vec::new(),
             notation: Notation::Text,
+            fields: None,
+        }
+    }
+}
+
+impl ImageTokens {
+    /// Those of both calls. The bill is unknown if one of them is.
+    fn plus(self, other: Self) -> Self {
+        let billed = self.billed.zip(other.billed);
+        Self {
+            estimated: self.estimated.saturating_add(other.estimated),
+            billed: billed.map(|(one, another)| one.saturating_add(another)),
         }
     }
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::error::OcrError;
 use super::facts::{PageFacts, Source};
-use super::intake::{self, Intake, Origin, Picture};
-use super::request::{Downscale, OcrRequest, Rotate};
+use super::intake::{self, Intake, Picture};
+use super::request::{Downscale, OcrRequest, Reading, Rotate};
 use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
 use crate::dashscope::{AnswerRoom, Call, Image};
@@ -43,6 +43,8 @@ pub(super) struct ReadyPage {
     memory: Option<Arc<HeldBytes>>,
     /// The memory of the call and of the result of a page of a document.
     pub(super) kept: Option<Arc<HeldBytes>>,
+    /// Its own text, in place of a call for it.
+    pub(super) text: Option<PageLayer>,
 }
 
 /// The call that reads one page, with the memory that counts for its file.
@@ -56,7 +58,7 @@ pub(super) struct PageCall {
 /// A page whose worker waits for what is to be done with it.
 pub(super) struct PlannedPage {
     pub(super) facts: PageFacts,
-    /// The text that it is answered from, in place of a call.
+    /// Its own text, in place of a call for it.
     pub(super) text: Option<PageLayer>,
     sheet: Sheet,
     draw: Draw,
@@ -125,14 +127,14 @@ impl Preparation<'_> {
     ) -> Result<ReadyPage, OcrError> {
         let mut means = self.any_means();
         loop {
-            let PlannedPage { facts, mut sheet, draw, .. } = planned;
+            let PlannedPage { facts, text, mut sheet, draw } = planned;
             let kept = Some(Arc::new(sheet.keep(PAGE_BYTES)));
             match sheet.draw(draw).await {
                 Ok((drawn, memory)) => {
                     let memory = Some(Arc::new(memory));
                     if let Some(media_type) = checked(&drawn, memory.as_ref(), &facts).await? {
                         let file = drawn.bytes;
-                        return Ok(ReadyPage { facts, media_type, file, memory, kept });
+                        return Ok(ReadyPage { facts, media_type, file, memory, kept, text });
                     }
                     if draw != Draw::AsStored {
                         return Err(MeteringError::Interrupted.into());
@@ -151,21 +153,6 @@ impl Preparation<'_> {
         }
     }
 
-    /// Makes a page ready that a model is to read.
-    ///
-    /// # Errors
-    ///
-    /// [`OcrError`] if the page cannot be read or sent.
-    pub(super) async fn ready(&self, number: u32, origin: Origin) -> Result<ReadyPage, OcrError> {
-        match origin {
-            Origin::Picture(picture) => self.ready_picture(*picture).await,
-            Origin::In(document) => {
-                let planned = self.plan(&document, number).await?;
-                self.draw(document, planned).await
-            }
-        }
-    }
-
     /// Makes a picture ready that is sent as it came.
     ///
     /// # Errors
@@ -174,7 +161,7 @@ impl Preparation<'_> {
     pub(super) async fn ready_picture(&self, picture: Picture) -> Result<ReadyPage, OcrError> {
         let (facts, media_type) = (self.facts_of(&picture), picture.header.format.media_type());
         let (file, memory) = picture.file().await?;
-        Ok(ReadyPage { facts, media_type, file, memory, kept: None })
+        Ok(ReadyPage { facts, media_type, file, memory, kept: None, text: None })
     }
 
     /// What is known of a picture that is sent as it came.
@@ -187,7 +174,15 @@ impl Preparation<'_> {
             is_turned: picture.header.orientation != Orientation::default(),
             is_size_asked: self.is_size_asked(None),
             quote: picture.quote.clone(),
+            beside: self.beside(&picture.quote),
+            is_read: true,
         }
+    }
+
+    /// The quote of the call that reads the text beside the fields, if the request asks for both.
+    fn beside(&self, quote: &Quote) -> Option<Quote> {
+        let prompt = || self.request.prompt_bytes_for(Reading::Text);
+        self.request.reads_text_beside().then(|| quote.with_prompt(prompt()))
     }
 
     /// Whether a page must not have fewer pixels than it has in the document.
@@ -217,7 +212,10 @@ impl Preparation<'_> {
         };
         if text.is_some() {
             facts.source = Source::TextLayer;
-        } else if draw != Draw::AsStored {
+            facts.beside = None;
+            facts.is_read = self.request.reading() == Reading::Fields;
+        }
+        if facts.is_read && draw != Draw::AsStored {
             let header = ImageHeader::new(DRAWN_AS, facts.quote.image.size, Orientation::Upright);
             limits::check(&header, 0).map_err(ImageError::from)?;
         }
@@ -263,8 +261,18 @@ impl Preparation<'_> {
             PageSize::Points { width, .. } => Some(quote::drawn::dpi(shown.width, width)),
             PageSize::Pixels(_) => None,
         };
-        let is_turned = false;
-        let facts = PageFacts { number, source, shown, dpi, is_turned, is_size_asked, quote };
+        let beside = self.beside(&quote);
+        let facts = PageFacts {
+            number,
+            source,
+            shown,
+            dpi,
+            is_turned: false,
+            is_size_asked,
+            quote,
+            beside,
+            is_read: true,
+        };
         Ok((facts, draw))
     }
 
@@ -304,14 +312,14 @@ impl PlannedPage {
 }
 
 impl ReadyPage {
-    /// The call that reads the page, which then alone holds the file. A stream drops it when it begins.
-    pub(super) fn into_call(self, request: &OcrRequest) -> (PageFacts, PageCall) {
-        let call = self.call(request);
+    /// The last call for the page, which then alone holds the file. A stream drops it when it begins.
+    pub(super) fn into_call(self, request: &OcrRequest, reading: Reading) -> (PageFacts, PageCall) {
+        let call = self.call(request, reading);
         (self.facts, call)
     }
 
-    /// A call that reads the page.
-    pub(super) fn call(&self, request: &OcrRequest) -> PageCall {
+    /// A call for the page.
+    pub(super) fn call(&self, request: &OcrRequest, reading: Reading) -> PageCall {
         let geometry = &self.facts.quote.image.geometry;
         let call = Call {
             image: Image {
@@ -321,8 +329,8 @@ impl ReadyPage {
                 max_pixels: geometry.max_pixels,
                 rotate: request.options.rotate == Rotate::Auto,
             },
-            prompt: request.prompt().map(str::to_owned),
-            task: request.dashscope_task(),
+            prompt: request.prompt_for(reading).map(str::to_owned),
+            task: request.task_for(reading),
         };
         PageCall { call, room: None, _memory: self.memory.clone() }
     }

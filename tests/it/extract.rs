@@ -80,7 +80,7 @@ async fn an_unknown_template_is_404_and_a_schema_and_a_template_together_are_400
 }
 
 /// An answer of the native protocol, with the model's `text` and the provider's `kv_result`.
-fn written(text: &str, kv_result: &str) -> Fault {
+pub(crate) fn written(text: &str, kv_result: &str) -> Fault {
     let text = serde_json::Value::from(text);
     let body = format!(
         r#"{{"output":{{"choices":[{{"finish_reason":"stop","message":{{"role":"assistant","content":[{{"text":{text},

@@ -22,6 +22,7 @@ mod documents;
 mod dropin;
 mod edge;
 mod extract;
+mod extract_pages;
 mod failover;
 mod faults;
 mod hangups;

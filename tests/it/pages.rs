@@ -53,7 +53,8 @@ async fn gateway() -> TestGateway {
     TestGateway::with(telling_widths).await
 }
 
-fn statuses(answer: &Value) -> Vec<&str> {
+/// The status of each page.
+pub(crate) fn statuses(answer: &Value) -> Vec<&str> {
     answer["pages"]
         .as_array()
         .unwrap()
@@ -245,19 +246,6 @@ async fn pages_that_do_not_exist_and_too_many_pages_are_refused_before_anything_
     assert_eq!((&limit["actual"], &limit["allowed"]), (&5.into(), &4.into()));
     assert_eq!(gateway.upload("/ocr?pages=2-5", numbered(5)).await.status, 200);
     assert_eq!(gateway.upstream().bill().received, 4);
-}
-
-#[tokio::test]
-async fn fields_are_read_from_one_page_of_a_document() {
-    let gateway = TestGateway::start().await;
-    let refused = gateway.upload("/extract?template=receipt", numbered(3)).await;
-    assert_eq!((refused.status.as_u16(), refused.code()), (413, "too_many_pages"));
-    assert!(refused.json["detail"].as_str().unwrap().contains("pages=1"), "{}", refused.text);
-    assert_eq!(gateway.upstream().bill().received, 0);
-    let answer = gateway.upload("/extract?template=receipt&pages=2", numbered(3)).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_eq!(answer.json["pages"][0]["page"], 2);
-    assert_eq!(answer.json["document"]["pages"], 3);
 }
 
 // Failures.
@@ -476,7 +464,7 @@ async fn a_listener_that_leaves_a_document_is_charged_what_was_billed() {
 // Text of the pages themselves.
 
 /// A page with enough text to be answered from it.
-fn letter(width: u32) -> PdfPage {
+pub(crate) fn letter(width: u32) -> PdfPage {
     let lines = [
         "Dear Sir or Madam, thank you for your order of the fourth of May.",
         "We have sent two boxes of paper and one printer to your office.",

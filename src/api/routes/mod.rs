@@ -33,7 +33,7 @@ use crate::gateway::Gateway;
 use crate::image::Size;
 use crate::metering::spend::Spend;
 use crate::ocr::request::OcrRequest;
-use crate::ocr::result::{Facts, Page};
+use crate::ocr::result::{Facts, Page, PageOutcome};
 use crate::random::new_id;
 use crate::units::Pixels;
 
@@ -84,7 +84,19 @@ async fn read_request(
     Ok((request, format))
 }
 
-/// Reports the spend in headers and in the log line. An answer in plain text has no other field for it.
+/// Reports the spend and the number of failed pages in headers and in the log line. An answer in plain text has no other
+/// field for them.
+fn tell_pages<E>(response: &mut Response, facts: &Facts, outcomes: &[PageOutcome<Page, E>]) {
+    let pages: Vec<_> = outcomes.iter().filter_map(PageOutcome::done).collect();
+    let failed = outcomes.len() - pages.len();
+    tell_spend(response, facts, &pages);
+    if failed > 0 {
+        response.headers_mut().insert(PAGES_FAILED, HeaderValue::from(failed));
+    }
+    response.extensions_mut().get_or_insert_default::<Served>().pages_failed = failed;
+}
+
+/// Reports the spend on pages that were all read.
 fn tell_spend(response: &mut Response, facts: &Facts, pages: &[&Page]) {
     let max_pixels = pages.iter().filter_map(|page| Some(page.sent.as_ref()?.max_pixels)).max();
     tell_tokens(response, &facts.usage, max_pixels.unwrap_or(facts.limits.max_pixels));
@@ -101,14 +113,6 @@ fn tell_warnings(response: &mut Response, codes: &BTreeSet<&'static str>) {
     if let Some(codes) = HeaderValue::try_from(codes).ok().filter(|codes| !codes.is_empty()) {
         response.headers_mut().insert(WARNINGS, codes);
     }
-}
-
-/// Reports the number of pages that failed. An answer in plain text has no other field for it.
-fn tell_failed(response: &mut Response, pages: usize) {
-    if pages > 0 {
-        response.headers_mut().insert(PAGES_FAILED, HeaderValue::from(pages));
-    }
-    response.extensions_mut().get_or_insert_default::<Served>().pages_failed = pages;
 }
 
 /// Reports the tokens that were spent, in headers.

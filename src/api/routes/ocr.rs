@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{kept, ocr_stream, read_request, tell_failed, tell_spend, tell_warnings};
+use super::{kept, ocr_stream, read_request, tell_pages, tell_warnings};
 use crate::api::accept;
 use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
@@ -15,7 +15,7 @@ use crate::api::page_problem::PageProblem;
 use crate::api::problem::Problem;
 use crate::gateway::Gateway;
 use crate::ocr::markdown;
-use crate::ocr::result::{OcrAnswer, PageOutcome};
+use crate::ocr::result::OcrAnswer;
 
 /// A document with a longer text, in bytes, is joined outside the reactor.
 const JOIN_INLINE_BYTES: usize = 128 * 1024;
@@ -55,9 +55,7 @@ pub(in crate::api) async fn ocr(
     };
     let media_type = HeaderValue::from_static(media_type);
     let mut response = ([(header::CONTENT_TYPE, media_type)], kept(body, memory)).into_response();
-    let pages: Vec<_> = answer.pages.iter().filter_map(PageOutcome::done).collect();
-    tell_spend(&mut response, &answer.facts, &pages);
-    tell_failed(&mut response, answer.pages.len() - pages.len());
+    tell_pages(&mut response, &answer.facts, &answer.pages);
     if !is_json {
         tell_warnings(&mut response, &answer.warning_codes());
     }

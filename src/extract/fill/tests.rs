@@ -20,7 +20,18 @@ fn schema_requiring(properties: &Value, required: &[&str]) -> Schema {
 impl Schema {
     /// The result for an answer.
     fn filled(&self, answer: &Value, page: u32) -> Extraction {
-        self.fill(&answer.into(), page)
+        self.filled_pages(&[(page, answer)])
+    }
+
+    /// The result for the answers for several pages.
+    fn filled_pages(&self, answers: &[(u32, &Value)]) -> Extraction {
+        let answers = answers.iter().map(|(page, answer)| PageAnswer::of(*page, &(*answer).into()));
+        self.fill_pages(answers.collect())
+    }
+
+    /// The result for an answer as it was parsed.
+    fn filled_tree(&self, answer: &Tree) -> Extraction {
+        self.fill_pages(vec![PageAnswer::of(1, answer)])
     }
 }
 
@@ -55,7 +66,7 @@ fn the_fare_of_the_documentation_is_a_number_with_its_raw_text() {
 fn what_the_answer_lacks_is_null_and_has_no_page() {
     let extraction = schema(&json!({ "a": { "type": "string" } })).filled(&json!({}), 1);
     assert_eq!(extraction.data, json!({ "a": null }));
-    let field = FieldOrigin { raw: None, page: None, grounded: Some(Grounded::None) };
+    let field = FieldOrigin { raw: None, page: None, grounded: Some(Grounded::None), place: None };
     assert_eq!(extraction.fields, [("/a".to_owned(), field)]);
     assert_eq!(extraction.warnings, [ExtractionWarning::NothingFound]);
 }
@@ -158,7 +169,8 @@ fn a_long_number_is_kept_in_a_text_and_null_in_a_number() {
     let fields = json!({ "s": { "type": "string" }, "n": { "type": "number" },
         "l": { "type": "array", "items": { "type": "string" } } });
     let written = "{\"s\": 24952000000010910141, \"n\": 24952000000010910141, \"l\": [12.50, 007]}";
-    let extraction = schema(&fields).fill(&parse_answer(None, written).expect("an answer"), 1);
+    let answer = parse_answer(None, written).expect("an answer");
+    let extraction = schema(&fields).filled_tree(&answer);
     let expected = json!({ "s": "24952000000010910141", "n": null, "l": ["12.50", "007"] });
     assert_eq!(extraction.data, expected);
     let raw: Vec<_> = extraction.fields.iter().map(|(_, field)| field.raw.as_deref()).collect();
@@ -193,12 +205,83 @@ fn pages_complete_each_other_and_lists_go_on() {
     });
     let first = json!({ "number": "7", "total": "x", "rows": ["a"] });
     let second = json!({ "number": "8", "total": "5", "rows": ["b"] });
-    let extraction = schema(&fields).fill_pages([(1, &first.into()), (2, &second.into())]);
+    let extraction = schema(&fields).filled_pages(&[(1, &first), (2, &second)]);
     assert_eq!(extraction.data, json!({ "number": "7", "total": 5, "rows": ["a", "b"] }));
     let pages: Vec<_> = extraction.fields.iter().map(|(_, field)| field.page).collect();
     assert_eq!(pages, [Some(1), Some(2), Some(1), Some(2)]);
     assert!(extraction.validation.valid);
-    assert_eq!(extraction.warnings, [ExtractionWarning::PagesDisagree]);
+    let told = serde_json::to_value(&extraction.warnings).expect("JSON");
+    let disagree = json!({ "code": "pages_disagree", "pointer": "/number", "pages": [1, 2] });
+    assert_eq!(told, json!([disagree]));
+}
+
+#[test]
+fn pages_that_disagree_are_told_by_field_with_the_page_that_counts_first() {
+    let total = json!({ "type": "object", "properties": { "sum": { "type": "number" } } });
+    let schema = schema(&json!({ "name": { "type": "string" }, "to/tal": total }));
+    let page = |name: &str, sum: &str| json!({ "name": name, "to/tal": { "sum": sum } });
+    let pages = [page("", "5"), page("A", "6"), page("A", "5.00"), page("B", "7"), page("C", "")];
+    let pages: Vec<_> = (1..).zip(&pages).collect();
+    let extraction = schema.filled_pages(&pages);
+    assert_eq!(extraction.data, json!({ "name": "A", "to/tal": { "sum": 5 } }));
+    let disagree = |pointer: &str, pages: &[u32]| ExtractionWarning::PagesDisagree {
+        pointer: pointer.to_owned(),
+        pages: pages.to_vec(),
+    };
+    assert_eq!(
+        extraction.warnings,
+        [disagree("/to~1tal/sum", &[1, 2, 4]), disagree("/name", &[2, 4, 5])]
+    );
+}
+
+#[test]
+fn pages_that_write_the_same_differently_do_not_disagree() {
+    let fields = json!({ "a": { "type": "string" }, "b": { "type": "number" } });
+    let first = json!({ "a": "ACME Sdn Bhd", "b": "12.50" });
+    let second = json!({ "a": " Acme  SDN\nＢＨＤ", "b": "RM 12.5" });
+    let third = json!({ "a": "acme sdn bhd", "b": "12,500" });
+    let schema = schema(&fields);
+    let same = schema.filled_pages(&[(1, &first), (2, &second)]);
+    assert_eq!((same.data, same.warnings), (json!({ "a": "ACME Sdn Bhd", "b": 12.5 }), vec![]));
+    assert_eq!(schema.filled_pages(&[(1, &first), (2, &third)]).warnings.len(), 1);
+}
+
+#[test]
+fn an_unreadable_value_gives_way_to_a_later_page_and_is_told_where_there_is_none() {
+    let schema = schema_requiring(&json!({ "sum": { "type": "number" } }), &["sum"]);
+    let (unreadable, none) = (json!({ "sum": "x" }), json!({}));
+    let found = schema.filled_pages(&[(1, &unreadable), (2, &json!({ "sum": "3" }))]);
+    assert!(found.validation.valid);
+    assert_eq!(found.fields[0].1.page, Some(2));
+    let lost = schema.filled_pages(&[(1, &none), (2, &unreadable), (3, &none)]);
+    assert_eq!(errors(&lost), [("/sum", FieldErrorCode::NotANumber, Some("x"))]);
+    assert_eq!(lost.fields[0].1.page, Some(2));
+}
+
+#[test]
+fn the_lists_of_all_pages_have_one_limit_and_their_end_is_told_once() {
+    let list = schema(&json!({
+        "name": { "type": "string" }, "rows": { "type": "array", "items": { "type": "string" } } }));
+    let page = json!({ "name": "a", "rows": vec!["a"; 2_000] });
+    let pages: Vec<_> = (1..=5).map(|number| (number, &page)).collect();
+    let extraction = list.filled_pages(&pages);
+    let (rows, errors) = kept(&extraction);
+    // The answer, the name and the list are places of each page, but only those in lists add up.
+    assert_eq!((rows, errors.len()), (MAX_PLACES - 3, 1));
+    let told = format!("ends after {} of its 2000 elements on page 3", MAX_PLACES - 3 - 4_000);
+    assert!(errors[0].1.contains(&told), "{}", errors[0].1);
+    assert!(extraction.fields.len() <= MAX_PLACES);
+}
+
+#[test]
+fn fields_outside_of_lists_leave_room_for_the_lists_of_a_hundred_pages() {
+    let mut fields: Map<String, Value> =
+        (0..90).map(|index| (format!("f{index}"), json!({ "type": "string" }))).collect();
+    fields.insert("rows".into(), json!({ "type": "array", "items": { "type": "string" } }));
+    let page = json!({ "rows": vec!["a"; 40] });
+    let pages: Vec<_> = (1..=100).map(|number| (number, &page)).collect();
+    let extraction = schema(&fields.into()).filled_pages(&pages);
+    assert_eq!(kept(&extraction), (4_000, vec![]));
 }
 
 #[test]
@@ -228,7 +311,7 @@ fn the_recorded_answer_of_dashscope_fills_its_schema() {
     let invoice = json!({ "type": "object", "properties": { "发票号码": { "type": "integer" } } });
     let schema = schema(&json!({
         "乘车日期": { "type": "string", "format": "date" }, "发票": invoice }));
-    let data = schema.fill(&answer, 1).data;
+    let data = schema.filled_tree(&answer).data;
     assert_eq!(data, json!({ "乘车日期": "2013-06-29", "发票": { "发票号码": 10_283_819 } }));
 }
 
@@ -363,6 +446,61 @@ proptest! {
         with_nullable_properties(&mut promise);
         let extraction = template.parsed.filled(&answer, 1);
         prop_assert!(jsonschema::is_valid(&promise, &extraction.data));
+    }
+}
+
+/// Answers for some pages, with numbers that grow and have gaps.
+fn any_pages() -> impl Strategy<Value = Vec<(u32, Value)>> {
+    prop::collection::vec((1..4_u32, any_json()), 1..5).prop_map(|pages| {
+        let mut number = 0;
+        let numbered = pages.into_iter().map(|(gap, answer)| {
+            number += gap;
+            (number, answer)
+        });
+        numbered.collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn data_of_several_pages_validates_or_the_answer_says_why_not(pages in any_pages()) {
+        let given = everything();
+        let mut promise = given.clone();
+        with_nullable_properties(&mut promise);
+        let schema = Schema::parse(&given).expect("a schema");
+        let pages: Vec<_> = pages.iter().map(|(page, answer)| (*page, answer)).collect();
+        let extraction = schema.filled_pages(&pages);
+        prop_assert!(jsonschema::is_valid(&promise, &extraction.data), "{}", extraction.data);
+        // A property without a value has none of its rules checked.
+        let is_whole = ["n", "o"].iter().all(|name| !extraction.data[*name].is_null());
+        prop_assert!(is_whole || !extraction.validation.valid);
+        for (pointer, origin) in &extraction.fields {
+            let value = extraction.data.pointer(pointer);
+            prop_assert!(value.is_some(), "{} dangles", pointer);
+            let is_from_a_page = origin.page.is_some_and(|page| {
+                pages.iter().any(|(known, _)| *known == page)
+            });
+            let has_raw = origin.raw.is_some();
+            prop_assert_eq!(is_from_a_page, has_raw, "{}", pointer);
+            prop_assert!(has_raw || value.is_some_and(Value::is_null), "{} is made up", pointer);
+        }
+        for error in &extraction.validation.errors {
+            prop_assert!(extraction.data.pointer(&error.pointer).is_some());
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_pages_arrive_does_not_matter(
+        (pages, arrived) in any_pages().prop_flat_map(|pages| {
+            (Just(pages.clone()), Just(pages).prop_shuffle())
+        }),
+    ) {
+        let schema = Schema::parse(&everything()).expect("a schema");
+        let filled = |pages: &[(u32, Value)]| {
+            let pages: Vec<_> = pages.iter().map(|(page, answer)| (*page, answer)).collect();
+            schema.filled_pages(&pages)
+        };
+        prop_assert_eq!(filled(&pages), filled(&arrived));
     }
 }
 

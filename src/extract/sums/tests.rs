@@ -1,0 +1,187 @@
+use serde_json::json;
+
+use super::*;
+use crate::extract::page_answer::PageAnswer;
+use crate::extract::schema::Schema;
+use crate::extract::templates;
+
+/// The checks of a document of this template, all of whose values stand in its text.
+fn checks_of(template: &str, answer: &Value) -> Vec<SumCheck> {
+    checks_with(&templates::find(template).unwrap().parsed, answer, &answer.to_string())
+}
+
+fn checks_with(schema: &Schema, answer: &Value, text: &str) -> Vec<SumCheck> {
+    let mut extraction = schema.fill_pages(vec![PageAnswer::of(1, &answer.into())]);
+    extraction.ground(1, &text.replace('"', " "), &[]);
+    extraction.check_sums();
+    extraction.checks.unwrap()
+}
+
+/// Rule, reading, whether it holds, and the difference.
+fn told(checks: &[SumCheck]) -> Vec<(SumRule, SumReading, bool, &str)> {
+    checks
+        .iter()
+        .map(|check| (check.rule, check.reading, check.holds, check.difference.as_str()))
+        .collect()
+}
+
+#[test]
+fn the_sums_of_a_receipt_are_told_with_their_places() {
+    let answer = json!({
+        "items": [
+            { "quantity": "2", "unit_price": "1.50", "amount": "3.00" },
+            { "quantity": "1", "unit_price": "12.00", "amount": "12.00" },
+        ],
+        "subtotal": "15.00", "discount": "1.00", "tax": "0.90", "total": "14.90",
+    });
+    let checks = checks_of("receipt", &answer);
+    assert_eq!(
+        told(&checks),
+        [
+            (SumRule::LineAmount, SumReading::Plain, true, "0.00"),
+            (SumRule::LineAmount, SumReading::Plain, true, "0.00"),
+            (SumRule::ItemsSum, SumReading::Plain, true, "0.00"),
+            (SumRule::Total, SumReading::Plain, true, "0.00"),
+        ]
+    );
+    assert_eq!(checks[2].pointers, ["/items/0/amount", "/items/1/amount", "/subtotal"]);
+    assert_eq!(checks[3].pointers, ["/subtotal", "/tax", "/discount", "/total"]);
+    assert_eq!(
+        serde_json::to_value(&checks[0]).unwrap(),
+        json!({
+            "rule": "line_amount", "holds": true, "reading": "plain", "expected": "3.00", "actual": "3.00",
+            "difference": "0.00", "pointers": ["/items/0/quantity", "/items/0/unit_price", "/items/0/amount"],
+        })
+    );
+}
+
+#[test]
+fn a_receipt_whose_prices_include_the_tax_is_right_and_says_so() {
+    let with_subtotal = json!({ "subtotal": "106.00", "tax": "6.00", "total": "106.00" });
+    assert_eq!(
+        told(&checks_of("receipt", &with_subtotal)),
+        [(SumRule::Total, SumReading::TaxIncluded, true, "0.00")]
+    );
+    let items = json!([{ "amount": "53.00" }, { "amount": "53.00" }]);
+    let net = json!({ "items": items, "subtotal": "100.00", "tax": "6.00", "total": "106.00" });
+    assert_eq!(
+        told(&checks_of("receipt", &net)),
+        [
+            (SumRule::ItemsSum, SumReading::TaxIncluded, true, "0.00"),
+            (SumRule::Total, SumReading::Plain, true, "0.00")
+        ]
+    );
+    let alone = json!({ "items": items, "tax": "6.00", "total": "106.00" });
+    assert_eq!(
+        told(&checks_of("receipt", &alone)),
+        [(SumRule::ItemsSum, SumReading::TaxIncluded, true, "0.00")]
+    );
+}
+
+#[test]
+fn a_discount_may_be_in_the_subtotal_and_have_a_minus() {
+    let items = json!([{ "amount": "60.00" }, { "amount": "50.00" }]);
+    let answer =
+        json!({ "items": items, "subtotal": "100.00", "discount": "-10.00", "total": "100.00" });
+    assert_eq!(
+        told(&checks_of("receipt", &answer)),
+        [
+            (SumRule::ItemsSum, SumReading::DiscountIncluded, true, "0.00"),
+            (SumRule::Total, SumReading::DiscountIncluded, true, "0.00")
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_sum_is_told_with_the_difference_in_the_plain_reading() {
+    let answer =
+        json!({ "invoice_number": "7", "subtotal": "100", "tax": "19.00", "total": "120.00" });
+    let checks = checks_of("invoice", &answer);
+    assert_eq!(told(&checks), [(SumRule::Total, SumReading::Plain, false, "1.00")]);
+    assert_eq!((&*checks[0].expected, &*checks[0].actual), ("119.00", "120.00"));
+}
+
+#[test]
+fn each_part_may_be_rounded_by_half_a_unit_of_the_last_digit() {
+    let holds = |total: &str| {
+        let answer =
+            json!({ "invoice_number": "7", "subtotal": "10.00", "tax": "1.90", "total": total });
+        checks_of("invoice", &answer)[0].holds
+    };
+    // Two parts.
+    assert_eq!(["11.89", "11.90", "11.91"].map(holds), [true; 3]);
+    assert_eq!(["11.88", "11.92"].map(holds), [false; 2]);
+    let line = |amount: &str| {
+        let items = json!([{ "quantity": "32.47", "unit_price": "2.05", "amount": amount }]);
+        checks_of("receipt", &json!({ "items": items, "total": "1" }))[0].holds
+    };
+    // The product is 66.5635.
+    assert_eq!(["66.55", "66.56", "66.57"].map(line), [false, true, false]);
+}
+
+#[test]
+fn a_sum_is_not_told_if_a_part_is_missing_or_was_not_found() {
+    let whole = json!({ "subtotal": "10.00", "tax": "1.90", "total": "11.90" });
+    let schema = &templates::find("receipt").unwrap().parsed;
+    assert_eq!(checks_with(schema, &whole, "10.00 1.90 11.90").len(), 1);
+    for text in ["10.00 1.90", "10.00 11.90", "1.90 11.90", ""] {
+        assert_eq!(checks_with(schema, &whole, text), [], "{text}");
+    }
+    for missing in ["subtotal", "total"] {
+        let mut part = whole.clone();
+        part[missing] = Value::Null;
+        assert_eq!(checks_of("receipt", &part), [], "{missing}");
+    }
+    let items = json!([{ "amount": "5.00" }, { "description": "free" }]);
+    assert_eq!(checks_of("receipt", &json!({ "items": items, "total": "5.00" })), []);
+}
+
+#[test]
+fn names_are_recognised_in_several_spellings_and_in_an_object() {
+    for (list, amount, subtotal, tax, total) in [
+        ("lineItems", "lineTotal", "sub_total", "VAT Amount", "Grand Total"),
+        ("商品明细", "金额", "小计", "税额", "价税合计"),
+        ("positionen", "Betrag", "Zwischensumme", "MwSt.", "Gesamtbetrag"),
+    ] {
+        let number = json!({ "type": "number" });
+        let row = json!({ "type": "object", "properties": { amount: number } });
+        let sums = json!({ "type": "object", "properties": {
+            subtotal: number, tax: number, total: number } });
+        let schema = json!({ "type": "object", "properties": {
+            list: { "type": "array", "items": row }, "sums": sums } });
+        let sums = json!({ subtotal: "4.00", tax: "0.50", total: "4.50" });
+        let answer = json!({ list: [{ amount: "1.00" }, { amount: "3.00" }], "sums": sums });
+        let checks = checks_with(&Schema::parse(&schema).unwrap(), &answer, &answer.to_string());
+        assert_eq!(
+            told(&checks),
+            [
+                (SumRule::ItemsSum, SumReading::Plain, true, "0.00"),
+                (SumRule::Total, SumReading::Plain, true, "0.00")
+            ],
+            "{list}"
+        );
+    }
+}
+
+#[test]
+fn members_that_could_mean_the_same_are_not_guessed() {
+    let number = json!({ "type": "number" });
+    let schema = json!({ "type": "object", "properties": {
+        "subtotal": number, "vat": number, "tax": number, "total": number } });
+    let answer = json!({ "subtotal": "4.00", "vat": "0.50", "tax": "0.60", "total": "4.50" });
+    let schema = Schema::parse(&schema).unwrap();
+    assert_eq!(checks_with(&schema, &answer, &answer.to_string()), []);
+}
+
+#[test]
+fn arithmetic_is_exact_and_stops_at_too_many_digits() {
+    let exact = |text: &str| {
+        let (digits, scale) = number::read(text).unwrap().scaled().unwrap();
+        Exact { digits, scale }
+    };
+    let sum = Exact::sum(["0.1", "0.2", "-0.30"].map(exact).into_iter()).unwrap();
+    assert_eq!(sum.to_string(), "0.00");
+    assert_eq!(exact("1.5").times(exact("-0.01")).unwrap().to_string(), "-0.015");
+    assert_eq!(exact(&"9".repeat(28)).times(exact(&"9".repeat(28))), None);
+    assert!(number::read(&"9".repeat(29)).unwrap().scaled().is_none());
+}
