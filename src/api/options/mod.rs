@@ -15,11 +15,12 @@ use crate::code::ErrorCode;
 use crate::ocr::request::{Detail, OcrOptions};
 
 /// The names of all options, in the order of the error that lists them.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "detail",
     "downscale",
     "dpi",
     "format",
+    "ground",
     "language",
     "max_pixels",
     "metadata",

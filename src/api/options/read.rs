@@ -8,7 +8,7 @@ use super::{AnswerFormat, LINES_ARE_NO_MARKDOWN, ParsedOptions, Purpose, flaw, v
 use crate::api::problem::Flaw;
 use crate::code::ErrorCode;
 use crate::dashscope::Task;
-use crate::ocr::request::{Detail, Rotate};
+use crate::ocr::request::{Detail, Rotate, TextBeside};
 use crate::quote::Wish;
 
 /// Reads one option after the other into the parsed options.
@@ -43,6 +43,7 @@ impl OptionReader {
             "min_pixels" => options.wish.min_pixels = Some(value::pixels(name, given)?),
             "rotate" => options.rotate = value::rotate(given)?,
             "detail" => options.detail = value::detail(given)?,
+            "ground" => options.text_beside = value::ground(given)?,
             "format" => {
                 let format = value::format(given, purpose)?;
                 options.markdown = format == AnswerFormat::Markdown;
@@ -74,6 +75,14 @@ impl OptionReader {
             let why = "is missing: give a JSON Schema, or a template (GET /templates lists them)";
             refuse("schema", why);
         }
+        if purpose == Purpose::Fields && options.text_beside == TextBeside::None {
+            let why = "belongs to /ocr, or goes with ground=true";
+            let given = [("detail", has("detail")), ("language", !options.languages.is_empty())];
+            given
+                .into_iter()
+                .filter(|(_, is_given)| *is_given)
+                .for_each(|(name, _)| refuse(name, why));
+        }
         let wants_lines = options.detail == Detail::Lines;
         let task_reads_lines = options.task == Some(Task::AdvancedRecognition);
         if wants_lines && (has("prompt") || (has("task") && !task_reads_lines)) {
@@ -98,8 +107,8 @@ impl OptionReader {
 }
 
 fn check_purpose(name: &'static str, purpose: Purpose) -> Result<(), Flaw> {
-    let is_for_fields = matches!(name, "schema" | "template");
-    let is_for_text = matches!(name, "prompt" | "task" | "detail" | "language");
+    let is_for_fields = matches!(name, "schema" | "template" | "ground");
+    let is_for_text = matches!(name, "prompt" | "task");
     match purpose {
         Purpose::Text if is_for_fields => {
             Err(flaw(name, ErrorCode::InvalidOption, "belongs to /extract"))
@@ -143,6 +152,38 @@ mod tests {
         let read = |query| read(query, Purpose::Estimate).map_err(|problem| problem.code.as_str());
         assert!(read("task=multi_lan").is_ok() && read("template=receipt").is_ok());
         assert_eq!(read("template=receipt&task=multi_lan").unwrap_err(), "invalid_option");
+    }
+
+    #[test]
+    fn values_are_looked_for_if_asked_and_the_text_has_its_options_then() {
+        let fields = |query: &str| read(&format!("template=receipt&{query}"), Purpose::Fields);
+        let beside = |query| fields(query).unwrap().options.text_beside;
+        assert_eq!([beside(""), beside("ground=false")], [TextBeside::None; 2]);
+        assert_eq!(beside("ground=true&detail=lines&pdf_text=prefer"), TextBeside::Ground);
+        assert_eq!(fields("ground=true&language=fr").unwrap().options.languages, ["fr"]);
+        for wrong in [
+            "ground=1",
+            "ground=",
+            "detail=lines",
+            "language=fr",
+            "ground=false&detail=text",
+            "ground=true&task=multi_lan",
+            "ground=true&prompt=x",
+            "ground=true&detail=lines&rotate=auto",
+            "ground=true&format=markdown",
+        ] {
+            assert_eq!(fields(wrong).unwrap_err().code.as_str(), "invalid_option", "{wrong}");
+        }
+        for purpose in [Purpose::Text, Purpose::Estimate] {
+            let refused = read("ground=true", purpose).unwrap_err();
+            assert_eq!(refused.errors[0].pointer, "/ground");
+        }
+        assert!(read("template=receipt&ground=true", Purpose::Estimate).is_ok());
+        let mut raw = RawOptions::default();
+        raw.add_member("ground", "true").unwrap();
+        raw.add_part("template", "receipt".to_owned()).unwrap();
+        let options = raw.parse(Purpose::Fields).unwrap().options;
+        assert_eq!(options.text_beside, TextBeside::Ground);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::document::range::PageRange;
 use crate::extract::schema::Schema;
 use crate::extract::templates;
 use crate::json::count_values;
-use crate::ocr::request::{Detail, Downscale, Rotate};
+use crate::ocr::request::{Detail, Downscale, Rotate, TextBeside};
 use crate::units::Pixels;
 
 /// The most bytes of `metadata`, which the answer repeats.
@@ -86,6 +86,14 @@ pub(super) fn detail(value: &Value) -> Result<Detail, Flaw> {
         Some("text") => Ok(Detail::Text),
         Some("lines") => Ok(Detail::Lines),
         _ => Err(flaw("detail", ErrorCode::InvalidOption, "must be text or lines")),
+    }
+}
+
+pub(super) fn ground(value: &Value) -> Result<TextBeside, Flaw> {
+    match text_of(value).as_str() {
+        "true" => Ok(TextBeside::Ground),
+        "false" => Ok(TextBeside::None),
+        _ => Err(flaw("ground", ErrorCode::InvalidOption, "must be true or false")),
     }
 }
 
