@@ -27,6 +27,7 @@ use crate::dashscope::{Client, ClientError};
 use crate::document::settings::{DocumentSettingsError, WorkerLimits};
 use crate::document::workers::Workers;
 use crate::dropin::Dropin;
+use crate::extract::templates::Templates;
 use crate::lease::instance::Instance;
 use crate::ledger::{Ledger, LedgerStoreError};
 use crate::metering::run::Metering;
@@ -40,6 +41,7 @@ use crate::rate_limit::shared::{RedisRateLimiter, TimeSource};
 use crate::redis::cells::SharedCells;
 use crate::redis::link::Link;
 use crate::redis::settings::LinkError;
+use crate::settings::template_folder::TemplateFolderError;
 use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
 use crate::supervisor::{Supervisor, TaskEnded};
@@ -66,6 +68,8 @@ pub struct Gateway {
     pub ledger: Ledger,
     /// The models and their prices.
     pub catalog: Arc<Catalog>,
+    /// The templates for fields.
+    pub templates: Arc<Templates>,
     /// The use cases of pages and fields.
     pub ocr: Arc<Ocr>,
     /// The processes that read documents.
@@ -145,6 +149,9 @@ pub enum BuildError {
     /// The models.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The operator's templates.
+    #[error(transparent)]
+    Templates(#[from] TemplateFolderError),
     /// The upstream.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -229,6 +236,7 @@ impl Gateway {
             settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
         let catalog = Arc::new(checked_catalog(settings, &metrics)?);
+        let templates = Arc::new(settings.templates.load()?);
         let (tasks, supervisor) = (TaskTracker::new(), Supervisor::default());
         let (limiter, link) = limiter(settings, &clock, &metrics, &tasks, &supervisor).await?;
         let memory = account(capacity, &metrics);
@@ -282,6 +290,7 @@ impl Gateway {
             instance,
             ledger,
             catalog,
+            templates,
             ocr: Arc::new(ocr),
             workers,
             dropin: Arc::new(dropin),
@@ -362,6 +371,7 @@ pub fn check(
     let metrics = Arc::new(Metrics::new(&settings.metrics)?);
     let catalog = catalog(settings)?;
     check_tenants(settings, &catalog)?;
+    settings.templates.load()?;
     settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
     let memory = account(capacity, &metrics);
     Client::new(&settings.upstream, None, memory, metrics, clock, random)?;

@@ -5,6 +5,7 @@
 //! error that names the key: a limit without effect is worse than a service that does not start.
 
 mod discreet;
+pub mod template_folder;
 mod trusted_file;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,7 @@ use crate::store;
 use crate::telemetry::logging::{self, LogSettings};
 use crate::telemetry::metrics::MetricsSettings;
 
+use self::template_folder::TemplateSettings;
 use self::trusted_file::Others;
 
 /// The defaults.
@@ -85,6 +87,8 @@ pub struct Settings {
     /// Tenants kept in files, by name.
     #[serde(default)]
     pub tenants: BTreeMap<TenantName, TenantSection>,
+    /// The operator's templates.
+    pub templates: TemplateSettings,
     /// Mistral's OCR API.
     pub mistral: MistralSettings,
     /// Prices and limits of each model, by name.

@@ -12,6 +12,7 @@ use crate::clock::SystemClock;
 use crate::dashscope::Client;
 use crate::dashscope::check::CheckError;
 use crate::document::process::{self, CageReport};
+use crate::extract::templates::TemplateOrigin;
 use crate::gateway::{capacity, catalog, check_tenants};
 use crate::label::shown;
 use crate::random::SystemRandom;
@@ -46,6 +47,7 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
         ),
         ("documents", documents),
         ("models", check_models(settings)),
+        ("templates", check_templates(settings)),
         ("database", check_database(settings).await),
         ("redis", check_redis(&settings.redis).await),
     ];
@@ -81,6 +83,18 @@ fn check_models(settings: &Settings) -> Result<String, Failure> {
     check_tenants(settings, &catalog)?;
     let regions: Vec<_> = catalog.regions().into_iter().collect();
     Ok(format!("{} with a price in {}", catalog.names().count(), regions.join(", ")))
+}
+
+fn check_templates(settings: &Settings) -> Result<String, Failure> {
+    let templates = settings.templates.load()?;
+    let of = |origin| templates.all().iter().filter(|template| template.origin == origin).count();
+    let (built_in, own) = (of(TemplateOrigin::BuiltIn), of(TemplateOrigin::Operator));
+    let folder = &settings.templates.dir;
+    Ok(if folder.as_os_str().is_empty() {
+        format!("{built_in} built in")
+    } else {
+        format!("{built_in} built in, {own} in {}", folder.display())
+    })
 }
 
 async fn check_database(settings: &Settings) -> Result<String, Failure> {

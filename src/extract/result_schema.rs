@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_bound_covers_a_printed_template() {
-        for template in super::super::templates::all() {
+        for template in super::super::templates::Templates::built_in().all() {
             let printed = printed(&template.parsed.result_schema());
             let bound = template.parsed.prompt_bytes_bound();
             assert!(bound >= printed.len() as u64, "{}", template.name);

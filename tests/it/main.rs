@@ -71,6 +71,7 @@ mod store;
 mod supervision;
 mod tasks;
 mod telemetry;
+mod templates;
 mod told;
 mod transport;
 mod unknown_bills;

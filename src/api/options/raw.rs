@@ -1,5 +1,7 @@
 //! The options of all three sources, before their values are parsed.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::read::OptionReader;
@@ -8,6 +10,7 @@ use super::{NAMES, ParsedOptions, Purpose, invalid, unknown};
 use crate::api::problem::Problem;
 use crate::capacity::scratch::Scratch;
 use crate::extract::schema::WORKING_BYTES;
+use crate::extract::templates::Templates;
 use crate::json::count_values;
 
 /// The most languages in the hint. No task supports more than ten.
@@ -102,13 +105,15 @@ impl RawOptions {
         self,
         purpose: Purpose,
         scratch: &Scratch,
+        templates: &Arc<Templates>,
     ) -> Result<ParsedOptions, Problem> {
         if !self.has("schema") {
-            return self.parse(purpose);
+            return self.parse(purpose, templates);
         }
         let memory = scratch.take(WORKING_BYTES).await;
+        let templates = Arc::clone(templates);
         let parsing = tokio::task::spawn_blocking(move || {
-            let parsed = self.parse(purpose);
+            let parsed = self.parse(purpose, &templates);
             // The thread continues if the caller leaves.
             drop(memory);
             parsed
@@ -117,13 +122,17 @@ impl RawOptions {
     }
 
     /// Parses all options on the current thread.
-    pub(super) fn parse(self, purpose: Purpose) -> Result<ParsedOptions, Problem> {
+    pub(super) fn parse(
+        self,
+        purpose: Purpose,
+        templates: &Templates,
+    ) -> Result<ParsedOptions, Problem> {
         let purpose = match purpose {
             Purpose::Estimate if self.has("schema") || self.has("template") => Purpose::Fields,
             Purpose::Estimate => Purpose::Text,
             other => other,
         };
-        let mut reader = OptionReader::default();
+        let mut reader = OptionReader::new(templates);
         let languages = self.languages.iter().map(|tag| ("language", tag));
         let values = NAMES.iter().zip(&self.values);
         let given = values.filter_map(|(name, value)| Some((*name, value.as_ref()?)));
@@ -154,7 +163,7 @@ mod tests {
     fn read(query: &str) -> Result<ParsedOptions, Problem> {
         let mut raw = RawOptions::default();
         raw.add_query(query)?;
-        raw.parse(Purpose::Text)
+        raw.parse(Purpose::Text, &Templates::built_in())
     }
 
     fn code_of(query: &str) -> &'static str {
@@ -168,7 +177,7 @@ mod tests {
         let mut from_member = RawOptions::default();
         from_member.add_member("max_pixels", "4096").unwrap();
         for raw in [from_part, from_member] {
-            let parsed = raw.parse(Purpose::Text).unwrap();
+            let parsed = raw.parse(Purpose::Text, &Templates::built_in()).unwrap();
             assert_eq!(parsed.options.wish.max_pixels, Some(Pixels::new(4096)));
         }
     }
@@ -222,7 +231,7 @@ mod tests {
         let held = raw.values.iter().flatten().next();
         assert!(matches!(held, Some(Value::String(_))), "a schema waits as text");
         assert_eq!(
-            raw.parse(Purpose::Fields).unwrap_err().errors[0].code.as_str(),
+            raw.parse(Purpose::Fields, &Templates::built_in()).unwrap_err().errors[0].code.as_str(),
             "schema_unsupported"
         );
     }
@@ -233,7 +242,14 @@ mod tests {
         for json in [SCHEMA.to_owned(), Value::from(SCHEMA).to_string()] {
             let mut raw = RawOptions::default();
             raw.add_member("schema", &json).unwrap();
-            assert!(raw.parse(Purpose::Fields).unwrap().options.schema.is_some(), "{json}");
+            assert!(
+                raw.parse(Purpose::Fields, &Templates::built_in())
+                    .unwrap()
+                    .options
+                    .schema
+                    .is_some(),
+                "{json}"
+            );
         }
     }
 

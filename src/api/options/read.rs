@@ -8,19 +8,27 @@ use super::{AnswerFormat, LINES_ARE_NO_MARKDOWN, ParsedOptions, Purpose, flaw, v
 use crate::api::problem::Flaw;
 use crate::code::ErrorCode;
 use crate::dashscope::Task;
+use crate::extract::templates::Templates;
 use crate::ocr::request::{Detail, Rotate, TextBeside};
 use crate::quote::Wish;
 
 /// Reads one option after the other into the parsed options.
-#[derive(Debug, Default)]
-pub(super) struct OptionReader {
+#[derive(Debug)]
+pub(super) struct OptionReader<'a> {
+    /// The templates that there are.
+    templates: &'a Templates,
     /// The options so far.
     pub(super) parsed: ParsedOptions,
     /// The flaws so far.
     pub(super) flaws: Vec<Flaw>,
 }
 
-impl OptionReader {
+impl<'a> OptionReader<'a> {
+    /// A reader that has read nothing yet.
+    pub(super) fn new(templates: &'a Templates) -> Self {
+        Self { templates, parsed: ParsedOptions::default(), flaws: Vec::new() }
+    }
+
     /// Reads one option.
     ///
     /// # Errors
@@ -55,7 +63,7 @@ impl OptionReader {
             "downscale" => options.downscale = value::downscale(given)?,
             "metadata" => options.metadata = Some(value::metadata(given)?),
             "schema" => options.schema = Some(Arc::new(value::schema(given)?)),
-            "template" => options.schema = Some(value::template(given)?),
+            "template" => options.schema = Some(value::template(given, self.templates)?),
             other => return Err(flaw(other, ErrorCode::UnknownOption, "is unknown")),
         }
         Ok(())
@@ -132,7 +140,7 @@ mod tests {
     fn read(query: &str, purpose: Purpose) -> Result<ParsedOptions, Problem> {
         let mut raw = RawOptions::default();
         raw.add_query(query)?;
-        raw.parse(purpose)
+        raw.parse(purpose, &Templates::built_in())
     }
 
     fn code_of(query: &str) -> &'static str {
@@ -182,7 +190,7 @@ mod tests {
         let mut raw = RawOptions::default();
         raw.add_member("ground", "true").unwrap();
         raw.add_part("template", "receipt".to_owned()).unwrap();
-        let options = raw.parse(Purpose::Fields).unwrap().options;
+        let options = raw.parse(Purpose::Fields, &Templates::built_in()).unwrap().options;
         assert_eq!(options.text_beside, TextBeside::Ground);
     }
 
@@ -240,7 +248,7 @@ mod tests {
         let read = |json| {
             let mut raw = RawOptions::default();
             raw.add_member("pages", json).unwrap();
-            raw.parse(Purpose::Text).map(|parsed| parsed.options.pages)
+            raw.parse(Purpose::Text, &Templates::built_in()).map(|parsed| parsed.options.pages)
         };
         assert_eq!(read("3").unwrap(), Some("3".parse().unwrap()));
         assert_eq!(read("\"3-\"").unwrap(), Some("3-".parse().unwrap()));

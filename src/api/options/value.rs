@@ -13,7 +13,7 @@ use crate::code::ErrorCode;
 use crate::dashscope::Task;
 use crate::document::range::PageRange;
 use crate::extract::schema::Schema;
-use crate::extract::templates;
+use crate::extract::templates::Templates;
 use crate::json::count_values;
 use crate::ocr::request::{Detail, Downscale, Rotate, TextBeside};
 use crate::units::Pixels;
@@ -178,9 +178,9 @@ pub(super) fn schema(value: &Value) -> Result<Schema, Flaw> {
     })
 }
 
-pub(super) fn template(value: &Value) -> Result<Arc<Schema>, Flaw> {
+pub(super) fn template(value: &Value, templates: &Templates) -> Result<Arc<Schema>, Flaw> {
     let name = text("template", value)?;
-    let Some(template) = templates::find(&name) else {
+    let Some(template) = templates.find(&name) else {
         let why = "is unknown: GET /templates lists what there is";
         return Err(flaw("template", ErrorCode::UnknownTemplate, why));
     };

@@ -74,7 +74,8 @@ async fn read_request(
 ) -> Result<(OcrRequest, Option<AnswerFormat>), Problem> {
     let tab = spent::tab_of(&request);
     let Upload { file, options } = upload::read(gateway, entered, request).await?;
-    let ParsedOptions { options, format } = options.read(purpose, &gateway.scratch).await?;
+    let ParsedOptions { options, format } =
+        options.read(purpose, &gateway.scratch, &gateway.templates).await?;
     let request = OcrRequest {
         id: new_id(&*gateway.clock, &*gateway.random),
         image: file,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::api::entrance::enter;
 use crate::api::problem::Problem;
 use crate::code::ErrorCode;
-use crate::extract::templates::{self, Template};
+use crate::extract::templates::Template;
 use crate::gateway::Gateway;
 
 /// All templates, without their schemas.
@@ -19,7 +19,7 @@ pub(in crate::api) async fn list(
     request: Request,
 ) -> Result<Response, Problem> {
     enter(&gateway, &request).await?;
-    let templates: Vec<_> = templates::all().iter().map(summary).collect();
+    let templates: Vec<_> = gateway.templates.all().iter().map(summary).collect();
     Ok(Json(json!({ "templates": templates })).into_response())
 }
 
@@ -30,8 +30,9 @@ pub(in crate::api) async fn show(
     request: Request,
 ) -> Result<Response, Problem> {
     enter(&gateway, &request).await?;
-    let Some(template) = templates::find(&name) else {
-        let known: Vec<_> = templates::all().iter().map(|template| template.name).collect();
+    let Some(template) = gateway.templates.find(&name) else {
+        let known: Vec<_> =
+            gateway.templates.all().iter().map(|template| template.name.as_str()).collect();
         let detail = format!("There is no such template. Templates: {}.", known.join(", "));
         return Err(Problem::new(ErrorCode::UnknownTemplate, detail));
     };
@@ -43,5 +44,6 @@ fn summary(template: &Template) -> Value {
         "name": template.name,
         "title": template.title,
         "description": template.description,
+        "origin": template.origin,
     })
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::extract::answer::parse_answer;
 use crate::extract::schema::tests::of_pydantic;
-use crate::extract::templates;
+use crate::extract::templates::Templates;
 
 fn schema(properties: &Value) -> Schema {
     schema_requiring(properties, &[])
@@ -441,7 +441,8 @@ proptest! {
 
     #[test]
     fn every_template_takes_any_answer(answer in any_json(), which in 0..4_usize) {
-        let template = &templates::all()[which];
+        let templates = Templates::built_in();
+        let template = &templates.all()[which];
         let mut promise = template.schema.clone();
         with_nullable_properties(&mut promise);
         let extraction = template.parsed.filled(&answer, 1);
