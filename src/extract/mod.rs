@@ -194,14 +194,26 @@ pub enum ExtractionWarning {
     NothingFound,
 }
 
+impl ExtractionWarning {
+    /// Its code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnexpectedFieldsDropped => "unexpected_fields_dropped",
+            Self::PagesDisagree { .. } => "pages_disagree",
+            Self::NothingFound => "nothing_found",
+        }
+    }
+}
+
 impl Serialize for ExtractionWarning {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::UnexpectedFieldsDropped => serializer.serialize_str("unexpected_fields_dropped"),
-            Self::NothingFound => serializer.serialize_str("nothing_found"),
+            Self::UnexpectedFieldsDropped | Self::NothingFound => {
+                serializer.serialize_str(self.code())
+            }
             Self::PagesDisagree { pointer, pages } => {
                 let mut warning = serializer.serialize_map(Some(3))?;
-                warning.serialize_entry("code", "pages_disagree")?;
+                warning.serialize_entry("code", self.code())?;
                 warning.serialize_entry("pointer", pointer)?;
                 warning.serialize_entry("pages", pages)?;
                 warning.end()

@@ -158,7 +158,9 @@ impl Ocr {
         let preparation =
             Preparation { intake: &self.intake, request: &*request, model: &model, deadline };
         let mut read = self.reader.read_all(preparation, pages, follower).await;
-        read.pages = some_done(read.pages)?;
+        if !request.options.is_all_or_nothing {
+            read.pages = some_done(read.pages)?;
+        }
         Ok((model, document, read))
     }
 

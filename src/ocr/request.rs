@@ -62,7 +62,7 @@ pub struct OcrOptions {
     /// Whether the text is read beside the fields. Without a schema it has no effect.
     pub text_beside: TextBeside,
     /// Whether the caller can use the answer only if all pages are read. After a page has failed, no further one is
-    /// sent.
+    /// sent. The answer has the failed page then, also if no page was read.
     pub is_all_or_nothing: bool,
     /// The caller's own object, which the answer repeats.
     pub metadata: Option<serde_json::Value>,

@@ -21,8 +21,8 @@ use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::document::page::TextLayer;
-use crate::extract::Extraction;
 use crate::extract::page_answer::PageAnswer;
+use crate::extract::{Extraction, ExtractionWarning};
 use crate::ledger::budget::RemainingTokens;
 use crate::metering::spend::Spend;
 use crate::units::{Cost, Pixels, Tokens, Usage};
@@ -388,8 +388,7 @@ pub(super) fn text_of<E>(pages: &[PageOutcome<Page, E>]) -> String {
 impl<E> OcrAnswer<E> {
     /// The codes of all warnings about the document and its pages, each once.
     pub fn warning_codes(&self) -> BTreeSet<&'static str> {
-        let pages = self.pages.iter().filter_map(PageOutcome::done);
-        let of_pages = pages.flat_map(|page| page.warnings.iter().map(|warning| warning.code()));
+        let of_pages = codes_of(&self.pages);
         self.warnings.iter().map(DocumentWarning::code).chain(of_pages).collect()
     }
 
@@ -401,7 +400,19 @@ impl<E> OcrAnswer<E> {
     }
 }
 
+/// The codes of the warnings about the pages.
+fn codes_of<E>(pages: &[PageOutcome<Page, E>]) -> impl Iterator<Item = &'static str> {
+    let pages = pages.iter().filter_map(PageOutcome::done);
+    pages.flat_map(|page| page.warnings.iter().map(|warning| warning.code()))
+}
+
 impl<E> ExtractAnswer<E> {
+    /// The codes of all warnings about the fields and the pages, each once.
+    pub fn warning_codes(&self) -> BTreeSet<&'static str> {
+        let of_fields = self.extraction.warnings.iter().map(ExtractionWarning::code);
+        of_fields.chain(codes_of(&self.pages)).collect()
+    }
+
     /// The same answer with another description of failures.
     pub fn map_errors<F>(self, mut map: impl FnMut(E) -> F) -> ExtractAnswer<F> {
         let Self { id, status, text, extraction, pages, facts, memory } = self;

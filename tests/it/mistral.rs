@@ -141,6 +141,79 @@ async fn headers_and_footers_that_repeat_come_apart_where_that_is_asked_for() {
     assert_eq!(told(&header.json["pages"][0]), apart);
 }
 
+/// A page of a receipt, whose numbers are those of its width.
+const RECEIPT: &str = "ACME TRADING LTD\nWidget {width}.00\nTotal {width}.00";
+
+/// A `document_annotation_format` of some fields of [`RECEIPT`].
+fn annotation() -> Value {
+    json!({ "type": "json_schema", "json_schema": { "name": "receipt", "strict": true, "schema": {
+        "type": "object",
+        "required": ["total", "cashier"],
+        "properties": {
+            "company": { "type": "string" },
+            "total": { "type": "number" },
+            "cashier": { "type": "string" },
+        },
+    } } })
+}
+
+#[tokio::test]
+async fn fields_of_the_document_come_as_json_beside_the_markdown_of_its_pages() {
+    let gateway = reading(RECEIPT).await;
+    let asked = with(request(&three_pages()), "document_annotation_format", annotation());
+    assert_documented("MistralRequest", &asked);
+    let answer = ask(&gateway, &asked).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_documented("MistralAnswer", &answer.json);
+    let fields: Value =
+        serde_json::from_str(answer.json["document_annotation"].as_str().unwrap()).unwrap();
+    let expected = json!({ "company": "ACME TRADING LTD", "total": 416.0, "cashier": null });
+    assert_eq!(fields, expected);
+    assert_eq!(answer.json["validation"]["errors"][0]["pointer"], "/cashier");
+    assert!(answer.header("ocr-warnings").contains("pages_disagree"));
+    for (page, width) in answer.json["pages"].as_array().unwrap().iter().zip(WIDTHS) {
+        let text = RECEIPT.replace("{width}", &width.to_string());
+        assert_eq!(page["markdown"], text);
+    }
+    // Each page is read twice: for its fields and for its text.
+    let bill = gateway.upstream().bill();
+    assert_eq!(bill.received, 6);
+    assert_eq!(answer.json["usage"]["total_tokens"], bill.total());
+    assert_eq!(accounts(&gateway, "test").await, (bill.total(), 0));
+    until("memory", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
+}
+
+#[tokio::test]
+async fn an_annotation_without_a_usable_schema_costs_nothing() {
+    let gateway = TestGateway::start().await;
+    let place = "document_annotation_format.json_schema.schema.properties.total.type";
+    let mut wrong = annotation();
+    wrong["json_schema"]["schema"]["properties"]["total"]["type"] = "text".into();
+    let asked = with(request(&three_pages()), "document_annotation_format", wrong);
+    let answer = ask(&gateway, &asked).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["code"]), (400, &"schema_invalid".into()));
+    assert_eq!(answer.json["param"], place, "{}", answer.text);
+    let asked = with(request(&three_pages()), "document_annotation_prompt", "Be brief.");
+    let answer = ask(&gateway, &asked).await;
+    assert_eq!(answer.json["param"], "document_annotation_prompt");
+    assert_eq!(gateway.upstream().bill().received, 0);
+}
+
+#[tokio::test]
+async fn a_page_whose_fields_fail_fails_the_request() {
+    let gateway = reading(RECEIPT).await;
+    let refused = Fault::code("DataInspectionFailed").for_images_as_wide_as(WIDTHS[2]);
+    gateway.upstream().add_fault(refused);
+    let asked = with(request(&three_pages()), "document_annotation_format", annotation());
+    let answer = ask(&gateway, &asked).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["code"]), (422, &"content_rejected".into()));
+    assert!(
+        answer.json["message"].as_str().unwrap().starts_with("Page 2 (from 0)"),
+        "{}",
+        answer.text
+    );
+}
+
 #[tokio::test]
 async fn a_name_of_the_table_stands_for_its_model_and_the_tenants_models_apply() {
     let gateway = TestGateway::with(|setup| {

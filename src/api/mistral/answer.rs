@@ -1,7 +1,8 @@
 //! The answer.
 //!
-//! What the model does not give is empty, as Mistral's API allows: pictures, hyperlinks, blocks and confidence. Two
-//! members are added, which its SDKs ignore: the cost of the request, and the warnings of a page.
+//! What the model does not give is empty, as Mistral's API allows: pictures, hyperlinks, blocks and confidence. Some
+//! members are added, which its SDKs ignore: the id and the cost of the request, the warnings of a page, and why an
+//! annotation does not follow its schema.
 
 use std::borrow::Cow;
 
@@ -9,6 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::request::MistralRequest;
+use crate::extract::{Extraction, Validation};
 use crate::metering::spend::Spend;
 use crate::ocr::markdown::repeated::{RepeatedLines, SplitPage};
 use crate::ocr::result::{Facts, Page};
@@ -23,7 +25,9 @@ const PICTURE_DPI: u32 = 72;
 pub(in crate::api) struct MistralAnswer<'a> {
     pages: Vec<MistralPage<'a>>,
     model: &'a str,
-    document_annotation: Option<&'a str>,
+    document_annotation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    validation: Option<&'a Validation>,
     usage_info: UsageInfo,
     id: Uuid,
     usage: &'a Spend,
@@ -63,6 +67,7 @@ impl<'a> MistralAnswer<'a> {
         id: Uuid,
         pages: &[&'a Page],
         facts: &'a Facts,
+        extraction: Option<&'a Extraction>,
         asked: &MistralRequest,
     ) -> Self {
         let texts: Vec<_> = pages.iter().map(|page| (page.page, page.markdown())).collect();
@@ -74,7 +79,8 @@ impl<'a> MistralAnswer<'a> {
         Self {
             pages: pages.collect(),
             model: &facts.model,
-            document_annotation: None,
+            document_annotation: extraction.map(|extraction| extraction.data.to_string()),
+            validation: extraction.map(|extraction| &extraction.validation),
             usage_info,
             id,
             usage: &facts.usage,

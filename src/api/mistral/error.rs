@@ -6,7 +6,7 @@ use crate::document::error::DocumentError;
 use crate::ocr::error::OcrError;
 use crate::ocr::result::{FailedPage, Page, PageOutcome};
 
-/// The problem of a request that none of whose pages was read.
+/// The problem of a request whose pages cannot be read.
 pub(in crate::api) fn problem(error: OcrError) -> Problem {
     let detail = match &error {
         OcrError::Document(DocumentError::PageNotFound { asked, pages }) => format!(
@@ -23,7 +23,7 @@ pub(in crate::api) fn problem(error: OcrError) -> Problem {
     Problem { detail: detail.into(), ..error.into() }
 }
 
-/// All pages.
+/// All pages that were asked for, of a document of `total`.
 ///
 /// # Errors
 ///
@@ -31,9 +31,11 @@ pub(in crate::api) fn problem(error: OcrError) -> Problem {
 /// noticed.
 pub(in crate::api) fn all_read(
     pages: Vec<PageOutcome<Page, OcrError>>,
+    total: u32,
 ) -> Result<Vec<Page>, Problem> {
     let read = pages.into_iter().map(|page| match page {
         PageOutcome::Done(page) => Ok(page),
+        PageOutcome::Failed(FailedPage { error, .. }) if total == 1 => Err(error.into()),
         PageOutcome::Failed(FailedPage { page, error, .. }) => Err(unread(page, error)),
     });
     read.collect()

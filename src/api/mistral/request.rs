@@ -1,6 +1,7 @@
 //! The request: a document as a data URL, and what is wanted of it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -11,13 +12,18 @@ use crate::api::problem::{Flaw, Problem};
 use crate::api::upload::body::Room;
 use crate::api::upload::error::UploadError;
 use crate::api::upload::json::{self, Base64Text, FileFinder, JsonBody};
+use crate::capacity::scratch::Scratch;
 use crate::code::ErrorCode;
 use crate::document::range::PageRange;
+use crate::extract::schema::{Schema, WORKING_BYTES};
 use crate::image::data_url;
 
 /// The form of the body.
 const EXPECTED: &str = "{\"model\":\"…\",\"document\":{\"type\":\"document_url\",\
                         \"document_url\":\"data:application/pdf;base64,…\"}}";
+
+/// The place of the schema of a document's annotation.
+const SCHEMA: &str = "/document_annotation_format/json_schema/schema";
 
 /// The members that the body may have beside the document.
 const MEMBERS: [&str; 14] = [
@@ -44,10 +50,39 @@ pub(in crate::api) struct MistralRequest {
     pub(in crate::api) model: Option<String>,
     /// The pages; all if none.
     pub(in crate::api) pages: Option<PageRange>,
+    /// The JSON of a schema whose fields are wanted of the whole document.
+    annotation: Option<String>,
     /// Whether repeated headers are wanted apart from the text.
     pub(in crate::api) extract_header: bool,
     /// Whether repeated footers are wanted apart from the text.
     pub(in crate::api) extract_footer: bool,
+}
+
+impl MistralRequest {
+    /// Reads the schema whose fields are wanted of the whole document, outside the reactor.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it is no schema that is supported.
+    pub(in crate::api) async fn read_schema(
+        &mut self,
+        scratch: &Scratch,
+    ) -> Result<Option<Arc<Schema>>, Problem> {
+        let Some(json) = self.annotation.take() else { return Ok(None) };
+        let memory = scratch.take(WORKING_BYTES).await;
+        let reading = tokio::task::spawn_blocking(move || {
+            let schema = Schema::from_json(&json);
+            // The thread continues if the caller leaves.
+            drop(memory);
+            schema
+        });
+        let schema = reading.await.map_err(|_panicked| Problem::internal())?;
+        schema.map(|schema| Some(Arc::new(schema))).map_err(|error| {
+            let pointer = format!("{SCHEMA}{}", error.pointer());
+            let detail = format!("{pointer}: {error}.");
+            Problem::new(error.code(), detail).flaw(pointer, error.to_string())
+        })
+    }
 }
 
 /// Finds the document in the body of a request.
@@ -182,6 +217,7 @@ impl MemberReader {
         match name {
             "model" => request.model = value(name, json, "a name or null")?,
             "pages" => request.pages = pages(json)?,
+            "document_annotation_format" => request.annotation = annotation(json)?,
             "extract_header" => request.extract_header = switch(name, json)?,
             "extract_footer" => request.extract_footer = switch(name, json)?,
             // Without effect: answers have no pictures, and no boxes of blocks. Mistral's API allows both to be missing,
@@ -210,7 +246,9 @@ fn refusal(member: &str) -> &'static str {
         "table_format" => {
             "has no counterpart here: tables stand in the Markdown of their page. Leave it out"
         }
-        _ => "has no counterpart here. Use POST /extract for fields of a schema",
+        _ => {
+            "has no counterpart here: say what a field means in the \"description\" of its schema, and leave this out"
+        }
     }
 }
 
@@ -226,6 +264,41 @@ fn value<T: DeserializeOwned>(
 
 fn switch(name: &'static str, json: &str) -> Result<bool, Flaw> {
     Ok(value(name, json, "true, false or null")?.unwrap_or_default())
+}
+
+/// The schema of a `response_format`.
+fn annotation(json: &str) -> Result<Option<String>, Flaw> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Format<'a> {
+        #[serde(borrow, default)]
+        r#type: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        json_schema: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct NamedSchema<'a> {
+        #[serde(borrow)]
+        schema: &'a RawValue,
+        #[serde(default, rename = "name")]
+        _name: Option<IgnoredAny>,
+        #[serde(default, rename = "description")]
+        _description: Option<IgnoredAny>,
+        #[serde(default, rename = "strict")]
+        _strict: Option<IgnoredAny>,
+    }
+    const SHAPE: &str =
+        "must be {\"type\": \"json_schema\", \"json_schema\": {\"name\": \"…\", \"schema\": {…}}}";
+    let wrong = || wrong("document_annotation_format", SHAPE);
+    let format = serde_json::from_str::<Option<Format<'_>>>(json).map_err(|_| wrong())?;
+    let Some(Format { r#type, json_schema }) = format else { return Ok(None) };
+    if r#type.is_some_and(|kind| kind != "json_schema") {
+        return Err(wrong());
+    }
+    let named = json_schema.and_then(|named| serde_json::from_str(named.get()).ok());
+    let NamedSchema { schema, .. } = named.ok_or_else(wrong)?;
+    Ok(Some(schema.get().to_owned()))
 }
 
 /// The pages, which count from 0 in this API.
@@ -385,6 +458,11 @@ mod tests {
             ("extract_footer", Value::Null),
             ("table_format", Value::Null),
             ("bbox_annotation_format", Value::Null),
+            ("document_annotation_format", Value::Null),
+            (
+                "document_annotation_format",
+                json!({ "type": "json_schema", "json_schema": { "name": "n", "schema": {}, "strict": true } }),
+            ),
         ] {
             assert!(read(&with(member, &value)).is_ok(), "{member}");
         }
@@ -395,6 +473,10 @@ mod tests {
             ("table_format", json!("html"), "invalid_option"),
             ("bbox_annotation_format", json!({ "type": "json_schema" }), "invalid_option"),
             ("confidence_scores_granularity", json!("page"), "invalid_option"),
+            ("document_annotation_prompt", json!("x"), "invalid_option"),
+            ("document_annotation_format", json!({ "type": "text" }), "invalid_option"),
+            ("document_annotation_format", json!({ "type": "json_schema" }), "invalid_option"),
+            ("document_annotation_format", json!("json_schema"), "invalid_option"),
             ("max_pixels", json!(1), "unknown_option"),
         ] {
             let refused = read(&with(member, &value)).unwrap_err();

@@ -1,5 +1,6 @@
 //! `POST /v1/ocr`: Mistral's OCR API, for its SDKs and `LiteLLM` with a key of this service.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -16,8 +17,12 @@ use crate::api::mistral::request::{MistralBody, MistralRequest};
 use crate::api::problem::Problem;
 use crate::api::{spent, upload};
 use crate::auth::tenant::Tenant;
+use crate::capacity::account::HeldBytes;
+use crate::extract::Extraction;
 use crate::gateway::Gateway;
-use crate::ocr::request::{OcrOptions, OcrRequest};
+use crate::ocr::error::OcrError;
+use crate::ocr::request::{OcrOptions, OcrRequest, TextBeside};
+use crate::ocr::result::{ExtractAnswer, Facts, OcrAnswer, Page, PageOutcome};
 use crate::random::new_id;
 
 /// Reads the pages of the document as Markdown.
@@ -28,24 +33,49 @@ pub(in crate::api) async fn ocr(
     let entered = enter_to_call(&gateway, &request).await?;
     accept::require_json(request.headers())?;
     let tab = spent::tab_of(&request);
-    let (image, asked) = upload::read_json(&gateway, &entered, request, MistralBody).await?;
-    let options = options(&gateway, &entered.tenant, &asked)?;
+    let (image, mut asked) = upload::read_json(&gateway, &entered, request, MistralBody).await?;
+    let schema = asked.read_schema(&gateway.scratch).await?;
+    let options = OcrOptions { schema, ..options(&gateway, &entered.tenant, &asked)? };
     let id = new_id(&*gateway.clock, &*gateway.random);
     let request = OcrRequest { id, image, options, context: entered.context(tab) };
     // Only the request holds the upload from here on.
     drop(entered);
-    let mut answer = gateway.ocr.recognize(request).await.map_err(error::problem)?;
-    let warnings = answer.warning_codes();
-    let memory = std::mem::take(&mut answer.memory);
-    let pages = error::all_read(answer.pages)?;
+    let read = DocumentRead::of(&gateway, request).await.map_err(error::problem)?;
+    let DocumentRead { pages, facts, extraction, warnings, memory } = read;
+    let pages = error::all_read(pages, facts.document.pages)?;
     let pages: Vec<_> = pages.iter().collect();
-    let body = MistralAnswer::of(id, &pages, &answer.facts, &asked);
+    let body = MistralAnswer::of(id, &pages, &facts, extraction.as_ref(), &asked);
     // Structs of strings and numbers always serialise.
     let body = serde_json::to_vec(&body).unwrap_or_default();
     let mut response = ([(header::CONTENT_TYPE, JSON)], kept(body, memory)).into_response();
-    tell_spend(&mut response, &answer.facts, &pages);
+    tell_spend(&mut response, &facts, &pages);
     tell_warnings(&mut response, &warnings);
     Ok(response)
+}
+
+/// What was read of a document: its pages, and its fields if there is a schema.
+struct DocumentRead {
+    pages: Vec<PageOutcome<Page, OcrError>>,
+    facts: Facts,
+    extraction: Option<Extraction>,
+    /// The codes of all warnings.
+    warnings: BTreeSet<&'static str>,
+    memory: Vec<Arc<HeldBytes>>,
+}
+
+impl DocumentRead {
+    async fn of(gateway: &Gateway, request: OcrRequest) -> Result<Self, OcrError> {
+        if request.options.schema.is_some() {
+            let answer = gateway.ocr.extract(request).await?;
+            let warnings = answer.warning_codes();
+            let ExtractAnswer { pages, facts, extraction, memory, .. } = answer;
+            return Ok(Self { pages, facts, extraction: Some(extraction), warnings, memory });
+        }
+        let answer = gateway.ocr.recognize(request).await?;
+        let warnings = answer.warning_codes();
+        let OcrAnswer { pages, facts, memory, .. } = answer;
+        Ok(Self { pages, facts, extraction: None, warnings, memory })
+    }
 }
 
 /// How the pages are read.
@@ -70,6 +100,7 @@ fn options(
         model: model.map(str::to_owned),
         pages: asked.pages.clone(),
         markdown: true,
+        text_beside: TextBeside::Read,
         is_all_or_nothing: true,
         ..OcrOptions::default()
     })

@@ -43,6 +43,19 @@ assert.deepEqual(indexes(await mistral.ocr.process({ model, document: pdf, pages
 assert.deepEqual(indexes(await mistral.ocr.process({ model, document: pdf, pages: '1-2' })), [1, 2]);
 shown('pages as a list and as a text, from 0');
 
+{
+  const schemaDefinition = { type: 'object', properties: { sender: { type: 'string' } } };
+  const jsonSchema = { name: 'letter', schemaDefinition };
+  const answer = await mistral.ocr.process({
+    model,
+    document: pdf,
+    documentAnnotationFormat: { type: 'json_schema', jsonSchema },
+  });
+  assert.deepEqual(indexes(answer), [0, 1, 2]);
+  assert.deepEqual(Object.keys(JSON.parse(answer.documentAnnotation)), ['sender']);
+  shown('fields of the document beside its pages');
+}
+
 // The error of a refused call. Any other result ends the program.
 async function refusal(expected, client, changed) {
   try {

@@ -1,6 +1,7 @@
 """LiteLLM's `ocr` with its prefix mistral/: a PDF, an image, a list of pages, awaited and refused."""
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -56,6 +57,13 @@ shown("an image, and a model of the gateway by its own name")
 answer = litellm.ocr(**asked(pdf, pages=[0, 2], include_image_base64=True))
 assert indexes(answer) == [0, 2] and answer.pages[0].images == []
 shown("a list of pages")
+
+schema = {"type": "object", "properties": {"sender": {"type": "string"}}}
+annotation = {"type": "json_schema", "json_schema": {"name": "letter", "schema": schema}}
+answer = litellm.ocr(**asked(pdf, document_annotation_format=annotation))
+assert indexes(answer) == [0, 1, 2]
+assert list(json.loads(answer.document_annotation)) == ["sender"]
+shown("fields of the document beside its pages")
 
 error = refusal(litellm.AuthenticationError, **asked(image, api_key="sk-no-such-key"))
 assert error.status_code == 401

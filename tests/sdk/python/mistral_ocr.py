@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 from mistralai.client import Mistral, errors, models
+from mistralai.extra import response_format_from_pydantic_model
+from pydantic import BaseModel
 
 from given import ADDRESS, DOCUMENT, EXPECTED_TEXT, IMAGE, IMAGE_URL, KEY, MODEL, SPENT_KEY, data_url, shown
 
@@ -13,6 +15,13 @@ LATEST = "mistral-ocr-latest"
 
 pdf = {"type": "document_url", "document_url": data_url(DOCUMENT, "application/pdf")}
 image = {"type": "image_url", "image_url": data_url(IMAGE)}
+
+
+class Letter(BaseModel):
+    """A letter."""
+
+    sender: str | None = None
+    pages: list[str] | None = None
 
 
 def indexes(answer):
@@ -73,6 +82,15 @@ with Mistral(api_key=KEY, server_url=ADDRESS) as client:
     )
     assert all(page.images == [] and page.blocks is None for page in answer.pages)
     shown("what the models do not give is empty")
+
+    answer = client.ocr.process(
+        model=LATEST,
+        document=pdf,
+        document_annotation_format=response_format_from_pydantic_model(Letter),
+    )
+    assert_whole(answer)
+    Letter.model_validate_json(answer.document_annotation)
+    shown("fields of the document beside its pages")
 
     unknown, body = refusal(errors.SDKError, client, model="no-such-model")
     assert unknown.status_code == 404 and body["gateway_code"] == "model_not_found"
