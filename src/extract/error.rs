@@ -8,8 +8,12 @@ pub enum SchemaError {
     /// The text is not JSON.
     #[error("must be JSON")]
     NotJson,
-    /// The caller sent an example of the answer instead of its schema.
-    #[error("this is an example of an answer, not a JSON Schema; its schema would begin {sketch}")]
+    /// The caller sent an example of the answer instead of its schema, and it suggests none.
+    #[error(
+        "this looks like an example of an answer in which a field has no clear type: an empty object or list, \
+         a list of different things, or a keyword of a schema beside values. Send a JSON Schema, which would \
+         begin {sketch}"
+    )]
     Example {
         /// The beginning of the schema that the example suggests.
         sketch: String,

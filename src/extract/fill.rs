@@ -57,6 +57,9 @@ impl Schema {
         let mut report = Report { fields: Vec::with_capacity(places), ..Report::default() };
         let data = report.take(root, "", false);
         let Report { fields, errors, found } = report;
+        if self.is_from_example {
+            warn(&mut warnings, ExtractionWarning::SchemaFromExample);
+        }
         if !found {
             warn(&mut warnings, ExtractionWarning::NothingFound);
         }

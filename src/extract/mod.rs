@@ -192,6 +192,8 @@ pub enum ExtractionWarning {
     },
     /// Every field is null: the page is blank, or the document is not of the kind that the schema describes.
     NothingFound,
+    /// The caller sent an example in place of a schema. Each field got the type of its value.
+    SchemaFromExample,
 }
 
 impl ExtractionWarning {
@@ -201,6 +203,7 @@ impl ExtractionWarning {
             Self::UnexpectedFieldsDropped => "unexpected_fields_dropped",
             Self::PagesDisagree { .. } => "pages_disagree",
             Self::NothingFound => "nothing_found",
+            Self::SchemaFromExample => "schema_from_example",
         }
     }
 }
@@ -208,7 +211,7 @@ impl ExtractionWarning {
 impl Serialize for ExtractionWarning {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::UnexpectedFieldsDropped | Self::NothingFound => {
+            Self::UnexpectedFieldsDropped | Self::NothingFound | Self::SchemaFromExample => {
                 serializer.serialize_str(self.code())
             }
             Self::PagesDisagree { pointer, pages } => {

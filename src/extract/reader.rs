@@ -14,7 +14,6 @@ use serde_json::Value;
 use super::child_pointer;
 use super::choices::{Choice, deduplicate};
 use super::error::SchemaError;
-use super::example::{is_example, sketch};
 use super::keywords::{
     CHECKED_FORMATS, Members, TYPES, constraints, keywords_of, known_keywords, pattern_of_decimals,
 };
@@ -36,9 +35,6 @@ const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
 /// Reads a whole schema.
 pub(super) fn read(value: &Value) -> Result<Node, SchemaError> {
-    if let Some(example) = value.as_object().filter(|members| is_example(members)) {
-        return Err(SchemaError::Example { sketch: sketch(example) });
-    }
     let patterns = Patterns::default();
     let mut reader = SchemaReader {
         document: value,

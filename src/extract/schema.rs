@@ -15,6 +15,7 @@ use jsonschema::Validator;
 use serde_json::Value;
 
 use super::error::SchemaError;
+use super::example::{is_example, schema_of, sketch};
 use super::limits::{byte_length, count_values, refuse_longer, refuse_more};
 use super::node::{Node, Null};
 use super::page_answer::PageAnswer;
@@ -54,6 +55,8 @@ pub fn merging_bytes(answers: &[PageAnswer]) -> u64 {
 #[derive(Debug)]
 pub struct Schema {
     pub(super) root: Node,
+    /// Whether the caller sent an example of the answer in place of a schema.
+    pub(super) is_from_example: bool,
 }
 
 impl Schema {
@@ -68,7 +71,7 @@ impl Schema {
         Self::parse(&value)
     }
 
-    /// Reads a JSON Schema.
+    /// Reads a JSON Schema, or an example of the answer, which becomes the schema that it suggests.
     ///
     /// Takes a tenth of a millisecond for an invoice and some tens of milliseconds for the heaviest patterns, so a
     /// server must not call it on the reactor thread. Uses up to [`WORKING_BYTES`] of memory while it runs.
@@ -79,10 +82,15 @@ impl Schema {
     pub fn parse(value: &Value) -> Result<Self, SchemaError> {
         refuse_longer(byte_length(value))?;
         refuse_more(count_values(value))?;
-        let root = reader::read(value)?;
+        let example = value.as_object().filter(|members| is_example(members));
+        let suggested = example.map(|example| {
+            schema_of(example).ok_or_else(|| SchemaError::Example { sketch: sketch(example) })
+        });
+        let suggested = suggested.transpose()?;
+        let root = reader::read(suggested.as_ref().unwrap_or(value))?;
         // The hints are rarely longer than the schema, but a list of digits can be.
         refuse_longer(byte_length(&root.result_schema()))?;
-        Ok(Self { root })
+        Ok(Self { root, is_from_example: suggested.is_some() })
     }
 
     /// The `result_schema` to send, in schema order.

@@ -67,6 +67,9 @@ pub enum TemplateError {
     /// It is no JSON.
     #[error("is not JSON: {0}")]
     NotJson(String),
+    /// It is an example of an answer.
+    #[error("is an example of an answer; write a JSON Schema")]
+    Example,
     /// It is no schema that is supported.
     #[error("is no schema that can be used, at {place}: {cause}")]
     Schema {
@@ -123,6 +126,9 @@ impl Template {
             },
             cause,
         })?;
+        if parsed.is_from_example {
+            return Err(TemplateError::Example);
+        }
         let said = |keyword: &str| schema.get(keyword)?.as_str().map(str::to_owned);
         let (title, description) = (said("title"), said("description").unwrap_or_default());
         let title = title.unwrap_or_else(|| name.clone());
@@ -194,6 +200,7 @@ mod tests {
                 "at /properties/a",
             ),
             ("note", r#"{"type": "string"}"#, "at its top"),
+            ("note", r#"{"total": 1}"#, "is an example"),
         ] {
             let refused = templates.add(name, text).unwrap_err().to_string();
             assert!(refused.contains(why), "{refused}");

@@ -27,6 +27,31 @@ async fn what_the_document_does_not_say_is_null_and_never_made_up() {
 }
 
 #[tokio::test]
+async fn an_example_in_place_of_a_schema_is_read_as_one_and_told() {
+    let gateway = TestGateway::with(|setup| {
+        let text = "ACME TRADING LTD\nWidget 5.00\nTotal 5.00".to_owned();
+        setup.emulator.engine = dashscope_emulator::EngineChoice::Scripted(text);
+    })
+    .await;
+    let example = r#"{"company":"Some Ltd","total":1.5,"date":"2026-03-14"}"#;
+    let answer = gateway.upload(&format!("/extract?schema={example}"), fixture("hello.png")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let data = json!({ "company": "ACME TRADING LTD", "total": 5.0, "date": null });
+    assert_eq!(answer.json["data"], data);
+    assert_eq!(answer.json["warnings"], json!(["schema_from_example"]));
+    let estimate =
+        gateway.upload(&format!("/estimate?schema={example}"), fixture("hello.png")).await;
+    assert_eq!(estimate.status, 200, "{}", estimate.text);
+    for unclear in [r#"{"total":{}}"#, r#"{"items":[1,"a"]}"#, r#"{"total":{"type":"number"}}"#] {
+        let refused =
+            gateway.upload(&format!("/extract?schema={unclear}"), fixture("hello.png")).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (400, "schema_invalid"), "{unclear}");
+        assert!(refused.json["detail"].as_str().unwrap().contains("would begin {"), "{unclear}");
+    }
+    assert_eq!(gateway.upstream().bill().received, 1);
+}
+
+#[tokio::test]
 async fn prose_instead_of_fields_is_asked_for_once_more_and_both_calls_are_told() {
     let gateway = TestGateway::start().await;
     gateway.upstream().add_fault(Fault::prose_for_result().times(1));

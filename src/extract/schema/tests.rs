@@ -129,8 +129,23 @@ fn a_keyword_with_a_value_it_cannot_have_is_invalid() {
 }
 
 #[test]
-fn an_example_instead_of_a_schema_is_told_its_schema() {
-    let example = json!({ "type": "receipt", "items": [{ "sum": 1 }], "total": 1, "more": "x" });
+fn an_example_instead_of_a_schema_becomes_one() {
+    let example = json!({ "type": "receipt", "items": [{ "sum": 1 }], "paid": "2026-03-14" });
+    let schema = Schema::parse(&example).unwrap();
+    assert!(schema.is_from_example);
+    let date = json!({ "type": "string", "format": "date" });
+    let row = json!({ "type": "object", "properties": { "sum": { "type": "number" } } });
+    let written = json!({ "type": "object", "properties": {
+        "type": { "type": "string" }, "items": { "type": "array", "items": row }, "paid": date,
+    } });
+    let written = Schema::parse(&written).unwrap();
+    assert!(!written.is_from_example);
+    assert_eq!(schema.result_schema(), written.result_schema());
+}
+
+#[test]
+fn an_example_without_a_clear_type_is_told_the_start_of_its_schema() {
+    let example = json!({ "type": "receipt", "items": [], "total": 1, "more": "x" });
     let error = refused(&example);
     assert_eq!(error.code().as_str(), "schema_invalid");
     let sketch = "{\"type\":\"object\",\"properties\":{\"type\":{\"type\":\"string\"},\
