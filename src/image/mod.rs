@@ -21,6 +21,7 @@ mod jpeg;
 mod kind;
 mod png;
 mod polyglot;
+pub(crate) mod resolution;
 mod second_size;
 mod size;
 pub(crate) mod tagged;

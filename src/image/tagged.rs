@@ -18,6 +18,7 @@ const COUNT_LENGTH: usize = 2;
 const BYTE: u16 = 1;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
+const RATIONAL: u16 = 5;
 const UNDEFINED: u16 = 7;
 /// The offset of a directory, a type from the first supplement to TIFF.
 const IFD: u16 = 13;
@@ -129,6 +130,18 @@ impl<'a> TagDirectory<'a> {
             BYTE | UNDEFINED => field.get(8..8 + count),
             _ => None,
         }
+    }
+
+    /// The value of a field of type RATIONAL, if it is a single one. `None` for a denominator of 0.
+    pub(crate) fn rational(&self, tag: u16) -> Option<f64> {
+        let field = &self.fields[self.position(tag)? * FIELD_LENGTH..][..FIELD_LENGTH];
+        if (self.order.u16(field, 2)?, self.order.u32(field, 4)?) != (RATIONAL, 1) {
+            return None;
+        }
+        let place = self.order.u32(field, 8)? as usize;
+        let [numerator, denominator] = [0, 4].map(|at| self.order.u32(self.bytes, place + at));
+        let denominator = denominator.filter(|&it| it > 0)?;
+        Some(f64::from(numerator?) / f64::from(denominator))
     }
 
     /// The offset, type and count of the values of a field.

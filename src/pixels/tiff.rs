@@ -22,6 +22,7 @@ use super::finishing::finishing_memory;
 use super::raster::Raster;
 use crate::image::Size;
 use crate::image::format::Orientation;
+use crate::image::resolution::{self, Resolution};
 use crate::image::tagged::TagDirectory;
 
 /// The maximum number of directories that are followed. A chain of more is taken to end there.
@@ -95,6 +96,11 @@ impl TiffFile {
     pub fn page(&self, number: u32) -> Result<TiffPage, PixelsError> {
         let fields = Fields::of(&self.directory(number)?)?;
         Ok(TiffPage { stored: fields.size, orientation: fields.orientation })
+    }
+
+    /// The resolution that a page states.
+    pub(crate) fn resolution(&self, number: u32) -> Option<Resolution> {
+        resolution::of_directory(&self.directory(number).ok()?)
     }
 
     /// An upper bound of the bytes that are allocated to decode a page, to resize it to a size that is not above `to`,
