@@ -62,6 +62,12 @@ pub enum DocumentError {
         /// The limit.
         allowed: u64,
     },
+    /// No searchable PDF can be made of the file. Its pages can be read.
+    #[error("no searchable PDF can be made of the file: {what}")]
+    NotSearchable {
+        /// The reason, as a sentence.
+        what: String,
+    },
     /// No worker, no memory for one, or not enough of a processor became free in time.
     #[error("no worker for documents was free for long enough")]
     Busy,
@@ -80,10 +86,24 @@ impl DocumentError {
         }
     }
 
+    /// Whether it is the fault of one page, so that others of the document may be read.
+    pub const fn is_of_page(&self) -> bool {
+        matches!(
+            self,
+            Self::PdfUndecodable { .. }
+                | Self::PictureUndecodable { .. }
+                | Self::PageTooLarge { .. }
+                | Self::TooComplex { .. }
+        )
+    }
+
     /// The error with a text of at most `LONGEST_FAULT` bytes. Libraries may quote the document.
     #[must_use]
     pub fn shortened(mut self) -> Self {
-        if let Self::PdfUndecodable { what } | Self::PictureUndecodable { what } = &mut self {
+        if let Self::PdfUndecodable { what }
+        | Self::PictureUndecodable { what }
+        | Self::NotSearchable { what } = &mut self
+        {
             what.truncate(what.floor_char_boundary(LONGEST_FAULT));
         }
         self
@@ -92,9 +112,9 @@ impl DocumentError {
     /// Whether it is what [`shortened`](Self::shortened) gives.
     pub fn is_short(&self) -> bool {
         match self {
-            Self::PdfUndecodable { what } | Self::PictureUndecodable { what } => {
-                what.len() <= LONGEST_FAULT
-            }
+            Self::PdfUndecodable { what }
+            | Self::PictureUndecodable { what }
+            | Self::NotSearchable { what } => what.len() <= LONGEST_FAULT,
             _ => true,
         }
     }

@@ -14,6 +14,7 @@ pub mod worker;
 pub mod workers;
 
 mod reader;
+mod searchable;
 mod sendable;
 mod turns;
 mod wire;

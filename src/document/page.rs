@@ -99,6 +99,35 @@ pub struct LayerLine {
     pub begins_paragraph: bool,
 }
 
+/// A line that was read of a page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedLine {
+    /// Its text.
+    pub text: String,
+    /// Its corners from the top left one, clockwise, in pixels from the top left corner of the page.
+    pub polygon: [[u32; 2]; 4],
+}
+
+/// The lines of a page, to be laid over it as invisible text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageLines {
+    /// The number of the page, from 1.
+    pub page: u32,
+    /// The pixels in which the lines are placed.
+    pub size: Size,
+    /// The lines, in reading order.
+    pub lines: Vec<PlacedLine>,
+}
+
+/// A picture that was taken into a PDF, on a page of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PicturePage {
+    /// Width and height of the page, in points.
+    pub points: [f64; 2],
+    /// Maps the unit square to the page, so that the picture stands upright.
+    pub placement: [f64; 6],
+}
+
 /// How a page is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Draw {

@@ -3,18 +3,22 @@
 use bytes::Bytes;
 
 use super::error::DocumentError;
-use super::page::{Draw, Drawn, Kind, PagePlan, PageSize, StoredPicture};
+use super::page::{Draw, Drawn, Kind, PagePlan, PageSize, PicturePage, StoredPicture};
 use super::pdf::PdfFile;
 use super::pdf::fonts::Fonts;
 use super::pdf::limits::Limits;
+use super::searchable::{self, TextJob};
 use super::sendable::encoded;
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
 use crate::image::probe::probe;
+use crate::image::resolution;
 use crate::pixels::decode::decode;
 use crate::pixels::error::PixelsError;
+use crate::pixels::raster::Raster;
 use crate::pixels::tiff::TiffFile;
+use crate::quote::limits::LARGEST_FILE;
 use crate::units::Pixels;
 
 /// What all documents of a worker are read with.
@@ -111,14 +115,93 @@ impl Reader {
             return Ok(Drawn { bytes: file.clone(), format, size: stored });
         };
         self.check_pixels(size)?;
-        let raster = match &self.source {
-            Source::Picture { header, .. } => decode(file, header)?,
-            Source::Tiff { tiff, .. } => tiff.decode(page)?,
-            Source::Pdf(_) => return Err(DocumentError::Interrupted),
-        };
+        let raster = self.raster(page)?;
         // It is turned when it is small.
         let size = if orientation.swaps_sides() { size.turned() } else { size };
         encoded(&raster.resized(size).upright(orientation).without_empty_colour())
+    }
+
+    /// Makes sure that the document can become searchable. A PDF that had to be written anew is given back.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError::NotSearchable`].
+    pub(super) fn made_updatable(&self) -> Result<Option<Vec<u8>>, DocumentError> {
+        match &self.source {
+            Source::Pdf(pdf) => pdf.made_updatable(LARGEST_FILE),
+            Source::Tiff { .. } | Source::Picture { .. } => Ok(None),
+        }
+    }
+
+    /// A page of a TIFF, or a picture, as the object of a PDF of pictures that has `index` others before it. It is
+    /// encoded anew only if a PDF cannot have it as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError`] if it cannot be decoded.
+    pub(super) fn enclose(
+        &self,
+        page: u32,
+        index: u32,
+    ) -> Result<(PicturePage, Vec<u8>), DocumentError> {
+        let (stored, orientation, resolution) = match &self.source {
+            Source::Pdf(_) => return Err(DocumentError::Interrupted),
+            Source::Tiff { tiff, .. } => {
+                let (stored, orientation) = tiff_page(tiff, page)?;
+                (stored, orientation, tiff.resolution(page))
+            }
+            Source::Picture { file, header } => {
+                let (stored, orientation) = picture(header, page)?;
+                (stored, orientation, resolution::of(file, header.format))
+            }
+        };
+        self.check_pixels(stored)?;
+        let as_stored = match &self.source {
+            Source::Picture { header: ImageHeader { format: Format::Heic, .. }, .. } => {
+                let what = "a PDF cannot have a HEIC picture".to_owned();
+                return Err(DocumentError::NotSearchable { what });
+            }
+            Source::Picture { file, header } => {
+                searchable::picture::enclosed(file, header.format, stored)
+            }
+            Source::Tiff { .. } | Source::Pdf(_) => None,
+        };
+        let enclosed = if let Some(enclosed) = as_stored {
+            enclosed
+        } else {
+            let Drawn { bytes, format, size } =
+                encoded(&self.raster(page)?.without_empty_colour())?;
+            let enclosed = searchable::picture::enclosed(&bytes, format, size);
+            enclosed.ok_or(DocumentError::Interrupted)?
+        };
+        let page = searchable::picture::page_of(stored, orientation, resolution);
+        Ok((page, searchable::album::picture(index, &enclosed)))
+    }
+
+    /// The rest of the searchable PDF: what is appended to a PDF, or what follows the pictures. `job` is a [`TextJob`].
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError::NotSearchable`] for a PDF that was not prepared.
+    pub(super) fn with_text(&self, job: &[u8]) -> Result<Vec<u8>, DocumentError> {
+        let job = serde_json::from_slice(job).map_err(|_| DocumentError::Interrupted)?;
+        match (&self.source, job) {
+            (Source::Pdf(pdf), TextJob { lines, album: None }) => pdf.update(&lines),
+            (
+                Source::Tiff { .. } | Source::Picture { .. },
+                TextJob { lines, album: Some(pages) },
+            ) => Ok(searchable::album::rest(&pages, &lines)),
+            _ => Err(DocumentError::Interrupted),
+        }
+    }
+
+    /// A picture as it is stored.
+    fn raster(&self, page: u32) -> Result<Raster, DocumentError> {
+        match &self.source {
+            Source::Picture { file, header } => Ok(decode(file, header)?),
+            Source::Tiff { tiff, .. } => Ok(tiff.decode(page)?),
+            Source::Pdf(_) => Err(DocumentError::Interrupted),
+        }
     }
 
     fn check_pixels(&self, size: Size) -> Result<(), DocumentError> {
@@ -156,6 +239,9 @@ impl From<PixelsError> for DocumentError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::page::{PageLines, PlacedLine};
+    use crate::document::searchable::album::AlbumPage;
+    use crate::pixels::encode::{Encoding, encode};
 
     fn settings(page_pixels: u64) -> ReaderSettings {
         ReaderSettings { page_pixels: Pixels::new(page_pixels), fonts: Fonts::default() }
@@ -211,5 +297,115 @@ mod tests {
             let missing = DocumentError::PageNotFound { asked: 2, pages: 1 };
             assert_eq!(open(name).plan(2, false), Err(missing), "{name}");
         }
+    }
+
+    /// A PDF of these pictures, and of these lines over them.
+    fn album(pictures: Vec<(PicturePage, Vec<u8>)>, lines: &[PageLines]) -> PdfFile {
+        let numbered = (1..).zip(&pictures);
+        let pages = numbered.map(|(number, (page, object))| AlbumPage {
+            number,
+            picture: Some((*page, object.len() as u64)),
+        });
+        let rest = searchable::album::rest(&pages.collect::<Vec<_>>(), lines);
+        let mut file = searchable::album::HEADER.to_vec();
+        file.extend(pictures.into_iter().flat_map(|(_, object)| object));
+        file.extend(rest);
+        let limits = Limits::of_pixels(Pixels::new(1_000_000));
+        let pdf = PdfFile::open(file.into(), &Fonts::default(), limits).unwrap();
+        assert_eq!(pdf.made_updatable(0), Ok(None), "its index is sound");
+        pdf
+    }
+
+    /// The mean difference of the samples of two pictures.
+    fn difference(one: &Drawn, other: &Drawn) -> u64 {
+        let [one, other] =
+            [one, other].map(|drawn| image::load_from_memory(&drawn.bytes).unwrap().to_rgb8());
+        assert_eq!(one.dimensions(), other.dimensions());
+        let pairs = one.as_raw().iter().zip(other.as_raw());
+        let sum: u64 = pairs.map(|(one, other)| u64::from(one.abs_diff(*other))).sum();
+        sum / one.as_raw().len() as u64
+    }
+
+    #[test]
+    fn a_pdf_of_pictures_shows_each_as_the_picture_itself() {
+        let names =
+            ["hello.jpg", "hello.png", "hello.webp", "hello.bmp", "hello.tif", "sideways.jpg"];
+        let readers = names.map(open);
+        let pictures = (0..).zip(&readers).map(|(index, reader)| reader.enclose(1, index).unwrap());
+        let pdf = album(pictures.collect(), &[]);
+        for ((number, name), reader) in (1..).zip(names).zip(&readers) {
+            let PageSize::Pixels(size) = reader.plan(1, false).unwrap().size else { panic!() };
+            let shown = [pdf.draw(number, Draw::At(size)), reader.draw(1, Draw::At(size))];
+            let [shown, original] = shown.map(Result::unwrap);
+            assert!(difference(&shown, &original) < 8, "{name}");
+            let PageSize::Points { width, .. } = pdf.plan(number, false).unwrap().size else {
+                panic!()
+            };
+            assert!(width > 10.0 && width < 2_000.0, "{name} {width}");
+        }
+    }
+
+    #[test]
+    fn a_picture_is_turned_as_its_orientation_says() {
+        let size = Size::new(60, 40);
+        let samples = (0..60 * 40).map(|at: u32| u8::try_from((at % 60 + at / 60) * 2).unwrap());
+        let raster =
+            Raster::new(size, crate::pixels::raster::Samples::Gray, samples.collect()).unwrap();
+        let file = encode(&raster, Encoding::Png).unwrap();
+        for exif in 1..=8 {
+            let orientation = Orientation::from_exif(exif);
+            let enclosed = searchable::picture::enclosed(&file, Format::Png, size).unwrap();
+            let page = searchable::picture::page_of(size, orientation, Some([100.0, 200.0]));
+            let pdf = album(vec![(page, searchable::album::picture(0, &enclosed))], &[]);
+            let upright = raster.clone().upright(orientation);
+            let shown = pdf.draw(1, Draw::At(upright.size())).unwrap();
+            let bytes = encode(&upright, Encoding::Png).unwrap().into();
+            let expected = Drawn { bytes, format: Format::Png, size: upright.size() };
+            assert!(difference(&shown, &expected) < 4, "{exif}");
+            let [width, height] =
+                if orientation.swaps_sides() { [14.4, 43.2] } else { [43.2, 14.4] };
+            let found = pdf.plan(1, false).unwrap().size;
+            let PageSize::Points { width: w, height: h } = found else { panic!("{found:?}") };
+            assert!((w - width).abs() < 0.01 && (h - height).abs() < 0.01, "{exif} {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_jpeg_and_a_png_are_taken_in_byte_for_byte_and_transparency_is_not() {
+        let jpeg = fixture("hello.jpg");
+        let (_, object) = open("hello.jpg").enclose(1, 0).unwrap();
+        assert!(memchr::memmem::find(&object, &jpeg).is_some());
+        let file = |color: image::ExtendedColorType, samples: usize| {
+            let mut file = std::io::Cursor::new(Vec::new());
+            let pixels = vec![100; 16 * 16 * samples];
+            let encoder = image::codecs::png::PngEncoder::new(&mut file);
+            image::ImageEncoder::write_image(encoder, &pixels, 16, 16, color).unwrap();
+            file.into_inner()
+        };
+        let size = Size::new(16, 16);
+        for (color, samples, taken) in [
+            (image::ExtendedColorType::Rgb8, 3, true),
+            (image::ExtendedColorType::L8, 1, true),
+            (image::ExtendedColorType::Rgba8, 4, false),
+        ] {
+            let file = file(color, samples);
+            let enclosed = searchable::picture::enclosed(&file, Format::Png, size);
+            assert_eq!(enclosed.is_some(), taken, "{color:?}");
+            let reader = Reader::open(Kind::Picture, file, &settings(1_000_000)).unwrap();
+            assert!(reader.enclose(1, 0).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_page_whose_picture_is_missing_keeps_its_place() {
+        let page = |number| AlbumPage { number, picture: None };
+        let lines =
+            vec![PlacedLine { text: "text".to_owned(), polygon: [[1, 1], [9, 1], [9, 5], [1, 5]] }];
+        let lines = PageLines { page: 7, size: Size::new(10, 10), lines };
+        let rest = searchable::album::rest(&[page(3), page(7)], &[lines]);
+        let file = [searchable::album::HEADER, &rest].concat();
+        let limits = Limits::of_pixels(Pixels::new(1_000_000));
+        let pdf = PdfFile::open(file.into(), &Fonts::default(), limits).unwrap();
+        assert_eq!((pdf.page_count(), pdf.made_updatable(0)), (2, Ok(None)));
     }
 }

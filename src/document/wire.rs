@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::error::DocumentError;
-use super::page::{Draw, Kind, PagePlan};
+use super::page::{Draw, Kind, PagePlan, PicturePage};
 use crate::image::Size;
 use crate::image::format::Format;
+
+/// What a picture may take as an object of a PDF, beyond its file: its dictionary with a palette.
+pub(super) const PICTURE_HEAD: u64 = 16 * 1024;
 
 /// The longest head of a request, in bytes.
 const LONGEST_REQUEST: u32 = 4 * 1024;
@@ -44,6 +47,17 @@ pub(super) enum Request {
         /// How.
         draw: Draw,
     },
+    /// Make sure that the PDF can become searchable.
+    Prepare,
+    /// Take a picture into a PDF of pictures.
+    Enclose {
+        /// Counted from 1.
+        page: u32,
+        /// How many pictures come before it.
+        index: u32,
+    },
+    /// Write the text in the payload, a [`TextJob`](super::searchable::TextJob) in JSON, over the pages.
+    AddText,
     /// Forget the file.
     Close,
 }
@@ -70,6 +84,15 @@ pub(super) enum Reply {
         /// Its size.
         size: Size,
     },
+    /// The PDF can become searchable.
+    Prepared {
+        /// Whether it had to be written anew: the new file is in the payload.
+        is_anew: bool,
+    },
+    /// The picture is in the payload, as an object of a PDF.
+    Enclosed(PicturePage),
+    /// The rest of the searchable PDF is in the payload.
+    TextAdded,
     /// The file is forgotten.
     Closed {
         /// Whether memory remains that the file took, so that the process should not be used again.

@@ -110,16 +110,32 @@ fn answer(
         }
         (Request::Draw { page, draw }, Some(reader)) => {
             let Drawn { bytes, format, size } = reader.draw(page, draw)?;
-            let actual = bytes.len() as u64;
-            if actual > LARGEST_FILE {
-                let (resource, allowed) = (Resource::EncodedBytes, LARGEST_FILE);
-                return Err(DocumentError::TooComplex { resource, actual: Some(actual), allowed });
-            }
+            check_length(bytes.len() as u64)?;
             Ok((Reply::Drawn { format, size }, bytes))
         }
-        // The service does not ask that.
-        (Request::Plan { .. } | Request::Draw { .. } | Request::Close, _) => {
-            Err(DocumentError::Interrupted)
+        (Request::Prepare, Some(reader)) => match reader.made_updatable()? {
+            Some(file) => Ok((Reply::Prepared { is_anew: true }, file.into())),
+            None => bare(Reply::Prepared { is_anew: false }),
+        },
+        (Request::Enclose { page, index }, Some(reader)) => {
+            let (page, picture) = reader.enclose(page, index)?;
+            Ok((Reply::Enclosed(page), picture.into()))
         }
+        (Request::AddText, Some(reader)) => {
+            let rest = reader.with_text(&file)?;
+            check_length(rest.len() as u64)?;
+            Ok((Reply::TextAdded, rest.into()))
+        }
+        // The service does not ask that.
+        (_, None) | (Request::Close, _) => Err(DocumentError::Interrupted),
     }
+}
+
+/// Checks that the service takes a payload of this length.
+const fn check_length(actual: u64) -> Result<(), DocumentError> {
+    if actual > LARGEST_FILE {
+        let (resource, allowed) = (Resource::EncodedBytes, LARGEST_FILE);
+        return Err(DocumentError::TooComplex { resource, actual: Some(actual), allowed });
+    }
+    Ok(())
 }

@@ -16,6 +16,8 @@
 //! A worker whose caller leaves in the middle of a step is killed: what a step costs is bounded by its limits, but an
 //! abandoned one would keep others waiting for all of it. A new process is ready in some milliseconds.
 
+pub mod draft;
+
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -293,7 +295,7 @@ impl Document {
             return Ok(*pages);
         }
         let until = Instant::from_std(until);
-        self.lease(until).await?.ask(None, 0, until).await?;
+        self.lease(until).await?.ask(None, until).await?;
         self.pages.get().copied().ok_or(DocumentError::Interrupted)
     }
 
@@ -408,6 +410,23 @@ impl Document {
     }
 }
 
+/// What a worker is asked to do.
+#[derive(Clone, Copy)]
+struct Step<'a> {
+    request: Request,
+    /// What goes with the request.
+    payload: &'a [u8],
+    /// The most bytes that may come with the reply.
+    most: u64,
+}
+
+impl Step<'_> {
+    /// A request alone.
+    const fn of(request: Request, most: u64) -> Self {
+        Self { request, payload: &[], most }
+    }
+}
+
 /// What goes with a leased process.
 struct Leased {
     document: Option<u64>,
@@ -446,7 +465,7 @@ impl Sheet {
     /// [`DocumentError`] if the page cannot be read.
     pub async fn plan(&mut self, text: bool) -> Result<PagePlan, DocumentError> {
         let request = Request::Plan { page: self.page, text };
-        match self.lease.ask(Some(request), 0, self.until).await? {
+        match self.lease.ask(Some(Step::of(request, 0)), self.until).await? {
             Some((Reply::Planned(plan), _)) => {
                 let text = plan.text.filter(|text| !text.is_too_long());
                 Ok(PagePlan { text, ..plan })
@@ -467,7 +486,7 @@ impl Sheet {
     /// [`DocumentError`] if the page cannot be drawn.
     pub async fn draw(mut self, draw: Draw) -> Result<(Drawn, HeldBytes), DocumentError> {
         let request = Request::Draw { page: self.page, draw };
-        match self.lease.ask(Some(request), LARGEST_FILE, self.until).await? {
+        match self.lease.ask(Some(Step::of(request, LARGEST_FILE)), self.until).await? {
             Some((Reply::Drawn { format, size }, bytes)) => {
                 let held = self.lease.memory.split(bytes.len() as u64);
                 Ok((Drawn { bytes, format, size }, held))
@@ -482,13 +501,12 @@ impl Lease {
     /// accident is replaced once: the kernel's OOM killer or a person may have ended it.
     async fn ask(
         &mut self,
-        request: Option<Request>,
-        most: u64,
+        step: Option<Step<'_>>,
         until: Instant,
     ) -> Result<Option<(Reply, Bytes)>, DocumentError> {
         let mut is_repeated = false;
         loop {
-            match self.attempt(request, most, until).await {
+            match self.attempt(step, until).await {
                 Ok(answer) => return Ok(answer),
                 Err(Lost::Accident) if !is_repeated => is_repeated = true,
                 Err(Lost::Document(error)) => return Err(error),
@@ -500,8 +518,7 @@ impl Lease {
 
     async fn attempt(
         &mut self,
-        request: Option<Request>,
-        most: u64,
+        step: Option<Step<'_>>,
         until: Instant,
     ) -> Result<Option<(Reply, Bytes)>, Lost> {
         if self.process.is_none() {
@@ -512,29 +529,28 @@ impl Lease {
             self.open = None;
             let (request, file) =
                 (Request::Open { kind: self.document.kind }, self.document.file.clone());
-            let (Reply::Opened { pages }, _) = self.step(&request, &file, 0, until).await? else {
+            let opening = Step { request, payload: &file, most: 0 };
+            let (Reply::Opened { pages }, _) = self.step(opening, until).await? else {
                 self.malformed();
                 return Err(Lost::Malformed);
             };
             self.open = Some(self.document.number);
             let _ = self.document.pages.set(pages);
         }
-        let Some(request) = request else { return Ok(None) };
-        self.step(&request, &[], most, until).await.map(Some)
+        let Some(step) = step else { return Ok(None) };
+        self.step(step, until).await.map(Some)
     }
 
     async fn step(
         &mut self,
-        request: &Request,
-        payload: &[u8],
-        most: u64,
+        Step { request, payload, most }: Step<'_>,
         until: Instant,
     ) -> Result<(Reply, Bytes), Lost> {
         let workers = Arc::clone(&self.document.workers);
         let Some(process) = &mut self.process else { return Err(Lost::Accident) };
         let computed_before = process.cpu_time();
         self.is_busy = true;
-        let asked = in_time(process.ask(request, payload, most), workers.limits.step, until).await;
+        let asked = in_time(process.ask(&request, payload, most), workers.limits.step, until).await;
         self.is_busy = false;
         let failed = match asked {
             Ok(Ok((Reply::Failed(error), _))) if error.is_short() => {

@@ -4,9 +4,12 @@
 //! Here, what a page takes is bounded before it is drawn, so that most hostile pages get an error that names the limit
 //! instead of the end of the worker.
 
+mod anew;
 mod audit;
+mod copied;
 mod drawing;
 pub mod fonts;
+mod index;
 pub mod limits;
 mod marks;
 mod page_box;
@@ -16,6 +19,7 @@ mod stored;
 mod streams;
 mod survey;
 mod text_layer;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -30,11 +34,12 @@ use hayro::hayro_syntax::{DecryptionError, LoadPdfError, Pdf};
 use memchr::memmem;
 
 use self::fonts::Fonts;
+use self::index::Fault;
 use self::limits::Limits;
 use self::page_box::PageBox;
 use self::survey::Survey;
 use super::error::DocumentError;
-use super::page::{Draw, Drawn, Kind, PagePlan, PageSize};
+use super::page::{Draw, Drawn, Kind, PageLines, PagePlan, PageSize};
 
 /// An open PDF file.
 pub struct PdfFile {
@@ -133,6 +138,46 @@ impl PdfFile {
                 }
             }
         })
+    }
+
+    /// Makes sure that an update can be appended to the file. A file whose index is damaged is written anew, in at most
+    /// `most` bytes, and given back.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError::NotSearchable`] for an encrypted file, and for one that cannot be written anew.
+    pub fn made_updatable(&self, most: u64) -> Result<Option<Vec<u8>>, DocumentError> {
+        contained(|| match update::check(&self.pdf, self.pdf.pages().iter()) {
+            Ok(()) => Ok(None),
+            Err(Fault::Damaged) => {
+                let anew = anew::written_anew(&self.pdf, most).filter(|file| self.is_same(file));
+                anew.map(Some).ok_or_else(|| update::not_updatable(Fault::Damaged))
+            }
+            Err(fault) => Err(update::not_updatable(fault)),
+        })
+    }
+
+    /// Whether a file that was written anew has the same pages and can be updated.
+    fn is_same(&self, file: &[u8]) -> bool {
+        let Ok(pdf) = Pdf::new(file.to_vec()) else { return false };
+        let pages = page_tree::order(&pdf).map_or(pdf.pages().len(), |order| order.len());
+        let boxes = |pdf: &Pdf| -> Vec<[f64; 4]> {
+            let boxes = pdf.pages().iter().map(Page::intersected_crop_box);
+            boxes.map(|it| [it.x0, it.y0, it.x1, it.y1]).collect()
+        };
+        u32::try_from(pages).is_ok_and(|pages| pages == self.page_count())
+            && boxes(&pdf) == boxes(&self.pdf)
+            && update::check(&pdf, pdf.pages().iter()).is_ok()
+    }
+
+    /// The update that lays `lines` over their pages, to be appended to the file. It is empty if there are no lines.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError::NotSearchable`] for a file that [`made_updatable`](Self::made_updatable) refuses or changes, and
+    /// the errors of [`Self::plan`].
+    pub fn update(&self, lines: &[PageLines]) -> Result<Vec<u8>, DocumentError> {
+        contained(|| update::update(&self.pdf, lines, |page| self.page(page)))
     }
 
     fn page(&self, page: u32) -> Result<&Page<'_>, DocumentError> {

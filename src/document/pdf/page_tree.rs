@@ -1,9 +1,9 @@
-//! The pages of a file in their order, where one page is listed more than once.
+//! The tree of pages: the pages of a file in their order, where one page is listed more than once.
 //!
 //! hayro keeps the first mention of a page. Viewers show each, and a file of a megabyte can mention one page 200,000
 //! times, so that it must be counted as it is declared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hayro::hayro_syntax::Pdf;
 use hayro::hayro_syntax::object::{Array, Dict, MaybeRef, ObjectIdentifier};
@@ -28,6 +28,29 @@ pub(super) fn order(pdf: &Pdf) -> Option<Vec<usize>> {
     let mut tree = Tree { pdf, known: known.collect(), order: Vec::new() };
     tree.follow(&root, &mut Vec::new());
     (tree.order.len() > found).then_some(tree.order)
+}
+
+/// The objects in the tree of pages; none if other readers would not find the tree. hayro searches a file for pages that
+/// are in no tree.
+pub(super) fn listed(pdf: &Pdf) -> HashSet<ObjectIdentifier> {
+    let mut listed = HashSet::new();
+    let xref = pdf.xref();
+    let root = xref.get::<Dict<'_>>(xref.root_id()).and_then(|root| root.get_ref(b"Pages"));
+    let Some(root) = root.map(ObjectIdentifier::from) else { return listed };
+    let is_counted = |tree: Dict<'_>| tree.get::<u32>(b"Count").is_some();
+    if !xref.get::<Dict<'_>>(root).is_some_and(is_counted) {
+        return listed;
+    }
+    let mut unread = vec![root];
+    while let Some(branch) = unread.pop() {
+        if !listed.insert(branch) || listed.len() > MOST_PAGES {
+            continue;
+        }
+        let kids = xref.get::<Dict<'_>>(branch).and_then(|dict| dict.get::<Array<'_>>(b"Kids"));
+        let kids = kids.iter().flat_map(Array::raw_iter);
+        unread.extend(kids.filter_map(|kid| kid.as_obj_ref().map(ObjectIdentifier::from)));
+    }
+    listed
 }
 
 struct Tree<'a> {

@@ -1,6 +1,7 @@
 mod builder;
 mod hostile;
 mod limits;
+mod searchable;
 mod stored;
 mod text;
 
