@@ -77,6 +77,9 @@ has_redis() { has redis-server || has valkey-server; }
 
 has_nginx() { has nginx; }
 
+# The programs with which tests look at PDFs.
+has_pdf() { has qpdf && has pdftotext; }
+
 has_pgbouncer() { has pgbouncer; }
 
 # Debian has promtool only in the package of the Prometheus server, which starts the server on installation. So the
@@ -123,6 +126,7 @@ debian_packages() {
         redis) echo redis-server ;;
         nginx) echo nginx-light ;;
         pgbouncer) echo pgbouncer ;;
+        pdf) echo qpdf poppler-utils ;;
         # Docker's own packages include a runc that conflicts with Debian's.
         containers) echo buildah podman mmdebstrap debian-archive-keyring util-linux curl "$(has runc || echo runc)" ;;
         cjk_font) echo fonts-droid-fallback ;;
@@ -147,6 +151,8 @@ other_packages() {
         postgres-pacman) echo postgresql ;;
         redis-brew) echo redis ;;
         nginx-brew | nginx-dnf | nginx-pacman) echo nginx ;;
+        pdf-brew | pdf-pacman) echo qpdf poppler ;;
+        pdf-dnf) echo qpdf poppler-utils ;;
         pgbouncer-brew | pgbouncer-dnf | pgbouncer-pacman) echo pgbouncer ;;
         redis-dnf | redis-pacman) echo valkey ;;
         containers-dnf) echo buildah podman runc mmdebstrap util-linux curl ;;

@@ -71,6 +71,8 @@ pub enum ErrorCode {
     PdfPasswordRequired,
     /// The PDF is damaged.
     PdfUndecodable,
+    /// No searchable PDF can be made of the file.
+    NotSearchable,
     /// The document has no pages.
     DocumentEmpty,
     /// The document does not have a page that is asked for.
@@ -183,7 +185,7 @@ const fn malformed(name: &'static str) -> CodeEntry {
 
 impl ErrorCode {
     /// All codes, in the order of their statuses.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::BadRequest,
         Self::MalformedMultipart,
         Self::InvalidJson,
@@ -214,6 +216,7 @@ impl ErrorCode {
         Self::ImageUndecodable,
         Self::PdfPasswordRequired,
         Self::PdfUndecodable,
+        Self::NotSearchable,
         Self::DocumentEmpty,
         Self::PageNotFound,
         Self::DocumentTooComplex,
@@ -278,6 +281,9 @@ impl ErrorCode {
                 invalid("pdf_password_required", 422, "The PDF needs a password")
             }
             Self::PdfUndecodable => invalid("pdf_undecodable", 422, "The PDF cannot be read"),
+            Self::NotSearchable => {
+                invalid("not_searchable", 422, "No searchable PDF can be made of the file")
+            }
             Self::DocumentEmpty => invalid("document_empty", 422, "The document has no pages"),
             Self::PageNotFound => invalid("page_not_found", 422, "There is no such page"),
             Self::DocumentTooComplex => {

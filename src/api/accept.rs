@@ -2,16 +2,17 @@
 
 use axum::http::{HeaderMap, header};
 
-use super::options::AnswerFormat;
+use super::options::{self, AnswerFormat};
 use super::problem::Problem;
 use crate::code::ErrorCode;
 
 /// The formats of an answer with their media types, the most useful first. If the caller has no preference between two,
 /// the first is used.
-const FORMS: [(AnswerFormat, &str); 4] = [
+const FORMS: [(AnswerFormat, &str); 5] = [
     (AnswerFormat::Json, "application/json"),
     (AnswerFormat::Text, "text/plain"),
     (AnswerFormat::Markdown, "text/markdown"),
+    (AnswerFormat::Pdf, "application/pdf"),
     (AnswerFormat::Events, "text/event-stream"),
 ];
 
@@ -20,12 +21,16 @@ const FORMS: [(AnswerFormat, &str); 4] = [
 ///
 /// # Errors
 ///
-/// 406 if the caller accepts none of them.
+/// 406 if the caller accepts none of them, and 400 if events of a PDF are requested, which has none.
 pub(super) fn negotiate(
     wish: Option<AnswerFormat>,
     headers: &HeaderMap,
 ) -> Result<AnswerFormat, Problem> {
     match (wish, best(headers, &FORMS)) {
+        (Some(AnswerFormat::Pdf), Some(AnswerFormat::Events)) => Err(options::invalid(
+            "format",
+            "pdf is not streamed: leave text/event-stream out of Accept",
+        )),
         (_, Some(AnswerFormat::Events)) => Ok(AnswerFormat::Events),
         (Some(format), _) | (None, Some(format)) => Ok(format),
         (None, None) => Err(not_acceptable(&FORMS)),
@@ -215,6 +220,17 @@ mod tests {
             negotiate(Some(AnswerFormat::Markdown), &headers).unwrap(),
             AnswerFormat::Events
         );
+    }
+
+    #[test]
+    fn a_searchable_pdf_is_given_to_who_names_it_and_is_not_streamed() {
+        assert_eq!(negotiated("application/pdf"), Ok(AnswerFormat::Pdf));
+        assert_eq!(negotiated("application/pdf, application/json;q=0.5"), Ok(AnswerFormat::Pdf));
+        assert_eq!(negotiated("application/*"), Ok(AnswerFormat::Json));
+        let headers =
+            HeaderMap::from_iter([(header::ACCEPT, "text/event-stream".parse().unwrap())]);
+        let refused = negotiate(Some(AnswerFormat::Pdf), &headers).unwrap_err();
+        assert_eq!(refused.code.as_str(), "invalid_option");
     }
 
     #[test]

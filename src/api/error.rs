@@ -187,6 +187,9 @@ impl From<OcrError> for Problem {
                 ErrorCode::UpstreamInvalidOutput,
                 format!("{text} It was asked twice. A simpler schema or a clearer image helps."),
             ),
+            OcrError::NotWritten => busy(format!(
+                "{text} What was read is charged. Retry with more time (`Prefer: wait`), or ask for format=json."
+            )),
             OcrError::NoLines => Self::new(
                 ErrorCode::UpstreamInvalidOutput,
                 format!("{text} Ask for detail=text, or send the image again."),
@@ -238,6 +241,12 @@ impl From<DocumentError> for Problem {
             DocumentError::TooComplex { resource, actual, allowed } => {
                 too_complex(resource, actual, allowed, &text)
             }
+            DocumentError::NotSearchable { .. } => Self::new(
+                ErrorCode::NotSearchable,
+                format!(
+                    "{text} Nothing was sent. Save it anew as a PDF without encryption, or ask for format=json."
+                ),
+            ),
             DocumentError::Busy => busy(format!("{text} Nothing was sent for it. Retry shortly.")),
             DocumentError::Interrupted => Self::internal(),
         }
@@ -469,6 +478,7 @@ mod tests {
                 "image_undecodable",
                 "The picture is cut off.",
             ),
+            (DocumentError::NotSearchable { what: what() }, 422, "not_searchable", "format=json"),
             (DocumentError::Empty, 422, "document_empty", "no pages"),
             (DocumentError::Busy, 503, "overloaded", "Retry shortly"),
             (DocumentError::Interrupted, 500, "internal", "request id"),

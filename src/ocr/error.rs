@@ -32,6 +32,9 @@ pub enum OcrError {
     /// The upstream returned text instead of the requested lines.
     #[error("the model gave no lines")]
     NoLines,
+    /// The pages were read, but there was no time or no worker to write the searchable PDF.
+    #[error("the pages were read, but no worker was free in time to write the searchable PDF")]
+    NotWritten,
     /// Fields were requested without a schema.
     #[error("there is no schema")]
     NoSchema,

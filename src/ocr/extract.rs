@@ -1,12 +1,12 @@
 //! Extracts fields: the pages are read as for text, each by a call for its fields, and the answers of all pages are
 //! merged.
 
-use super::Ocr;
 use super::error::OcrError;
 use super::fields;
 use super::reading::PagesRead;
 use super::request::{OcrRequest, TextBeside};
 use super::result::{ExtractAnswer, PageOutcome, Status, text_of};
+use super::{DocumentRead, Ocr};
 
 impl Ocr {
     /// Extracts the fields of an image or a document, and reads its text beside them if that is asked for.
@@ -23,7 +23,7 @@ impl Ocr {
     ) -> Result<ExtractAnswer<OcrError>, OcrError> {
         let started = self.reader.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
-        let (model, document, read) = self.read(&mut request, None).await?;
+        let DocumentRead { model, document, read, .. } = self.read(&mut request, None).await?;
         let PagesRead { mut pages, tally, memory } = read;
         let done = pages.iter_mut().filter_map(PageOutcome::done_mut);
         let answers = done.filter_map(|page| page.fields.take()).collect();

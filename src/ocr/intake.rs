@@ -16,6 +16,7 @@ use crate::admission;
 use crate::capacity::account::HeldBytes;
 use crate::catalog::{Catalog, Model};
 use crate::document::page::Kind;
+use crate::document::workers::draft::Draft;
 use crate::document::workers::{Document, Workers};
 use crate::image::as_stored::Patch;
 use crate::image::format::{Format, Orientation};
@@ -60,6 +61,8 @@ pub(super) struct Job {
     pub(super) document: DocumentFacts,
     /// The pages to read.
     pub(super) pages: Pages,
+    /// The searchable PDF, if one is asked for.
+    pub(super) draft: Option<Draft>,
 }
 
 /// The pages of a request.
@@ -163,8 +166,14 @@ impl Arrival<'_> {
             Kind::Pdf | Kind::Tiff => document.page_count(latest(deadline)).await?,
         };
         let pages = intake.selected(request, total)?;
+        let (document, draft) = if request.options.searchable {
+            let draft = Draft::begin(document, &pages, latest(deadline)).await?;
+            (Arc::clone(draft.document()), Some(draft))
+        } else {
+            (document, None)
+        };
         let facts = DocumentFacts { media_type, bytes, pages: total };
-        Ok(Job { model, document: facts, pages: Pages::Of(document, pages) })
+        Ok(Job { model, document: facts, pages: Pages::Of(document, pages), draft })
     }
 
     /// The direct way for a picture that is sent as it is, else a document of one page.
@@ -187,15 +196,24 @@ impl Arrival<'_> {
         let shrinks = request.options.downscale == Downscale::Always && is_over;
         let media_type = header.format.media_type();
         if violation.is_some() || shrinks && is_decoded(header.format) {
-            let kind = if header.format == Format::Tiff { Kind::Tiff } else { Kind::Picture };
             let upload = self.upload.patched(patch).await?;
-            return Self { upload, ..self }.document(kind, media_type).await;
+            return Self { upload, ..self }.document(kind_of(header.format), media_type).await;
         }
         intake.selected(request, 1)?;
-        let Self { model, upload: Upload { file, memory }, .. } = self;
+        let Self { model, mut upload, deadline, .. } = self;
+        let draft = if request.options.searchable {
+            // Before the file is shared, so that it is overwritten in place.
+            upload = upload.patched(patch.take()).await?;
+            let (file, memory) = (upload.file.clone(), upload.memory.clone());
+            let document = intake.workers.open(kind_of(header.format), file, memory);
+            Some(Draft::begin(document, &[1], latest(deadline)).await?)
+        } else {
+            None
+        };
+        let Upload { file, memory } = upload;
         let document = DocumentFacts { media_type, bytes: file.len(), pages: 1 };
         let picture = Picture { file, memory, header, quote, patch };
-        Ok(Job { model, document, pages: Pages::Picture(Box::new(picture)) })
+        Ok(Job { model, document, pages: Pages::Picture(Box::new(picture)), draft })
     }
 }
 
@@ -239,6 +257,11 @@ pub(super) fn latest(deadline: Instant) -> Instant {
 fn may_shrink(violation: &LimitViolation, header: &ImageHeader, request: &OcrRequest) -> bool {
     let is_wanted = request.options.downscale != Downscale::Never;
     is_wanted && violation.is_of_size() && is_decoded(header.format)
+}
+
+/// How a picture of this format is read by a worker.
+const fn kind_of(format: Format) -> Kind {
+    if matches!(format, Format::Tiff) { Kind::Tiff } else { Kind::Picture }
 }
 
 /// Whether pictures of the format are decoded here (docs/adr/0022-documents.md says why HEIC is not).

@@ -9,6 +9,7 @@
 //! - `sheet`: makes a page ready to be sent.
 //! - `reading`: reads pages side by side, each by metered calls.
 //! - `fields`: parses the fields of a page, and merges those of all pages.
+//! - `searchable`: writes the lines over the pages of the document.
 //! - `estimate`, `extract`: the other two use cases.
 //! - `markdown`: joins the pages of a document as Markdown.
 
@@ -30,6 +31,7 @@ mod notation;
 mod page_text;
 mod reading;
 mod repetition;
+mod searchable;
 mod sheet;
 mod stream;
 
@@ -53,6 +55,7 @@ use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::dashscope::Client;
 use crate::document::error::DocumentError;
+use crate::document::workers::draft::{Draft, SearchableFile};
 use crate::metering::context::RequestContext;
 use crate::metering::error::MeteringError;
 use crate::metering::run::Metering;
@@ -60,6 +63,18 @@ use crate::metering::spend::{Spend, Tally};
 
 /// The time before the caller's deadline at which a document is answered with the pages that are done by then.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(200);
+
+/// The same time for a searchable PDF, which a worker has to write.
+const TIME_TO_WRITE: Duration = Duration::from_secs(1);
+
+/// A request whose pages were read.
+struct DocumentRead {
+    model: Arc<Model>,
+    document: DocumentFacts,
+    read: PagesRead,
+    /// The document with the lines of its pages, if it was requested.
+    searchable: Option<SearchableFile>,
+}
 
 /// Reads images and documents: the use cases of `/ocr`, `/extract` and `/estimate`.
 #[derive(Debug)]
@@ -125,7 +140,8 @@ impl Ocr {
         follower: Option<Follower>,
     ) -> Result<OcrAnswer<OcrError>, OcrError> {
         let started = self.reader.clock.instant();
-        let (model, document, read) = self.read(&mut request, follower).await?;
+        let DocumentRead { model, document, read, searchable } =
+            self.read(&mut request, follower).await?;
         let PagesRead { pages, tally, memory } = read;
         Ok(OcrAnswer {
             id: request.id,
@@ -139,6 +155,7 @@ impl Ocr {
             pages,
             facts: self.facts(&model, document, tally, started, request).await?,
             memory,
+            searchable,
         })
     }
 
@@ -146,22 +163,26 @@ impl Ocr {
     ///
     /// # Errors
     ///
-    /// [`OcrError`] if no page was read: that of the first page.
+    /// [`OcrError`] if no page was read: that of the first page. [`OcrError::NotWritten`].
     async fn read(
         &self,
         request: &mut OcrRequest,
         follower: Option<Follower>,
-    ) -> Result<(Arc<Model>, DocumentFacts, PagesRead), OcrError> {
+    ) -> Result<DocumentRead, OcrError> {
         let asked = request.context.deadline;
-        let Job { model, document, pages } = self.intake.open(request, asked).await?;
-        let deadline = time_for(&pages, asked);
+        let Job { model, document, pages, draft } = self.intake.open(request, asked).await?;
+        let deadline = time_for(&pages, draft.as_ref(), asked);
         let preparation =
             Preparation { intake: &self.intake, request: &*request, model: &model, deadline };
         let mut read = self.reader.read_all(preparation, pages, follower).await;
         if !request.options.is_all_or_nothing {
             read.pages = some_done(read.pages)?;
         }
-        Ok((model, document, read))
+        let searchable = match draft {
+            Some(draft) => Some(searchable::finish(draft, &mut read.pages, asked).await?),
+            None => None,
+        };
+        Ok(DocumentRead { model, document, read, searchable })
     }
 
     async fn facts(
@@ -208,8 +229,13 @@ fn some_done(
     }
 }
 
-/// The deadline of the calls. That of several pages is early enough to answer with those that are done.
-fn time_for(pages: &Pages, deadline: Instant) -> Instant {
-    let early = deadline.checked_sub(TIME_TO_ANSWER).filter(|_| pages.count() > 1);
-    early.unwrap_or(deadline)
+/// The deadline of the calls. That of several pages is early enough to answer with those that are done, and that of a
+/// searchable PDF to write it.
+fn time_for(pages: &Pages, draft: Option<&Draft>, deadline: Instant) -> Instant {
+    let before = match draft {
+        Some(_) => TIME_TO_WRITE,
+        None if pages.count() > 1 => TIME_TO_ANSWER,
+        None => Duration::ZERO,
+    };
+    deadline.checked_sub(before).unwrap_or(deadline)
 }

@@ -57,6 +57,8 @@ pub struct OcrOptions {
     pub markdown: bool,
     /// Whether lines with boxes are requested.
     pub detail: Detail,
+    /// Whether the document is requested with the lines as invisible text.
+    pub searchable: bool,
     /// The fields to extract; text if none.
     pub schema: Option<Arc<Schema>>,
     /// Whether the text is read beside the fields. Without a schema it has no effect.

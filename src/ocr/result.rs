@@ -21,6 +21,7 @@ use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
 use crate::dashscope::completion::{Completion, FinishReason};
 use crate::document::page::TextLayer;
+use crate::document::workers::draft::SearchableFile;
 use crate::extract::page_answer::PageAnswer;
 use crate::extract::{Extraction, ExtractionWarning};
 use crate::ledger::budget::RemainingTokens;
@@ -53,6 +54,9 @@ pub struct OcrAnswer<E> {
     /// The memory of the pages of a document, which counts until the answer is written.
     #[serde(skip)]
     pub memory: Vec<Arc<HeldBytes>>,
+    /// The document with the lines as invisible text, if it was requested. The pages then have no lines.
+    #[serde(skip)]
+    pub searchable: Option<SearchableFile>,
 }
 
 /// The answer of `/extract`. `E` describes the failure of a page.
@@ -394,9 +398,9 @@ impl<E> OcrAnswer<E> {
 
     /// The same answer with another description of failures.
     pub fn map_errors<F>(self, mut map: impl FnMut(E) -> F) -> OcrAnswer<F> {
-        let Self { id, status, text, pages, warnings, facts, memory } = self;
+        let Self { id, status, text, pages, warnings, facts, memory, searchable } = self;
         let pages = pages.into_iter().map(|page| page.map_error(&mut map)).collect();
-        OcrAnswer { id, status, text, pages, warnings, facts, memory }
+        OcrAnswer { id, status, text, pages, warnings, facts, memory, searchable }
     }
 }
 

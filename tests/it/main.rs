@@ -63,6 +63,7 @@ mod revocation;
 mod rollback;
 mod rolling;
 mod schema;
+mod searchable;
 mod shapes;
 mod shares;
 mod signals;

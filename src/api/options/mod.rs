@@ -11,8 +11,10 @@ mod read;
 mod value;
 
 use super::problem::{Flaw, Problem};
+use crate::auth::tenant::PdfText;
 use crate::code::ErrorCode;
-use crate::ocr::request::{Detail, OcrOptions};
+use crate::dashscope::Task;
+use crate::ocr::request::{Detail, OcrOptions, Rotate};
 
 /// The names of all options, in the order of the error that lists them.
 const NAMES: [&str; 17] = [
@@ -56,6 +58,8 @@ pub(super) enum AnswerFormat {
     Text,
     /// Only the text, as Markdown.
     Markdown,
+    /// The document with the text as an invisible layer.
+    Pdf,
     /// Events: the text while the model writes it, then the whole answer.
     Events,
 }
@@ -78,11 +82,43 @@ pub(super) fn agree_on(format: AnswerFormat, options: &mut OcrOptions) -> Result
     if format == AnswerFormat::Markdown && options.detail == Detail::Lines {
         return Err(invalid("format", LINES_ARE_NO_MARKDOWN));
     }
+    if format == AnswerFormat::Pdf {
+        imply_lines(options);
+        if let Some((name, why)) = against_lines(options) {
+            return Err(invalid(name, why));
+        }
+        options.searchable = true;
+    }
     // Only `Accept` requests events, so the option may request Markdown in them.
     if format != AnswerFormat::Events {
         options.markdown = format == AnswerFormat::Markdown;
     }
     Ok(())
+}
+
+/// Adds to the options what a searchable PDF needs: lines, and of pages that carry their own text nothing else.
+fn imply_lines(options: &mut OcrOptions) {
+    options.detail = Detail::Lines;
+    options.pdf_text.get_or_insert(PdfText::Prefer);
+}
+
+const NO_LINES: &str = "lines, of which a searchable PDF is made, is the task advanced_recognition: leave prompt and other tasks out";
+
+const STRAIGHTENED: &str = "auto only goes without lines, of which a searchable PDF is made: whose pixels their \
+                            boxes would be in once the image is straightened is not documented";
+
+/// Whether the prompt or the task gives no lines.
+fn reads_no_lines(options: &OcrOptions) -> bool {
+    let is_other = |task: &Task| *task != Task::AdvancedRecognition;
+    options.prompt.is_some() || options.task.as_ref().is_some_and(is_other)
+}
+
+/// The option that does not go with lines, and why.
+fn against_lines(options: &OcrOptions) -> Option<(&'static str, &'static str)> {
+    if reads_no_lines(options) {
+        return Some(("detail", NO_LINES));
+    }
+    (options.rotate == Rotate::Auto).then_some(("rotate", STRAIGHTENED))
 }
 
 /// Boxes are coordinates of each line, which Markdown cannot represent. Without them, the tenant would pay for boxes

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{AnswerFormat, LINES_ARE_NO_MARKDOWN, ParsedOptions, Purpose, flaw, value};
+use super::{
+    AnswerFormat, LINES_ARE_NO_MARKDOWN, NO_LINES, ParsedOptions, Purpose, STRAIGHTENED, flaw,
+    imply_lines, reads_no_lines, value,
+};
 use crate::api::problem::Flaw;
 use crate::code::ErrorCode;
 use crate::dashscope::Task;
@@ -71,6 +74,9 @@ impl<'a> OptionReader<'a> {
 
     /// Rules about several options; `has` reports which options were given.
     pub(super) fn check_together(&mut self, has: impl Fn(&str) -> bool, purpose: Purpose) {
+        if self.parsed.format == Some(AnswerFormat::Pdf) {
+            imply_lines(&mut self.parsed.options);
+        }
         let mut refuse = |name, why| self.flaws.push(flaw(name, ErrorCode::InvalidOption, why));
         let options = &self.parsed.options;
         if has("prompt") && has("task") {
@@ -92,20 +98,15 @@ impl<'a> OptionReader<'a> {
                 .for_each(|(name, _)| refuse(name, why));
         }
         let wants_lines = options.detail == Detail::Lines;
-        let task_reads_lines = options.task == Some(Task::AdvancedRecognition);
-        if wants_lines && (has("prompt") || (has("task") && !task_reads_lines)) {
-            let why = "lines is the task advanced_recognition: leave prompt and other tasks out";
-            refuse("detail", why);
+        if wants_lines && reads_no_lines(options) {
+            refuse("detail", NO_LINES);
         }
         if wants_lines && options.markdown {
             refuse("format", LINES_ARE_NO_MARKDOWN);
         }
+        let task_reads_lines = options.task == Some(Task::AdvancedRecognition);
         if options.rotate == Rotate::Auto && (wants_lines || task_reads_lines) {
-            refuse(
-                "rotate",
-                "auto only goes without lines: whose pixels their boxes would be in \
-                 once the image is straightened is not documented",
-            );
+            refuse("rotate", STRAIGHTENED);
         }
         let Wish { min_pixels, max_pixels, .. } = options.wish;
         if min_pixels.zip(max_pixels).is_some_and(|(min, max)| min > max) {
@@ -152,6 +153,7 @@ mod tests {
         let read = |query| read(query, Purpose::Fields).map_err(|problem| problem.code.as_str());
         assert_eq!(read("template=receipt&format=text").unwrap_err(), "invalid_option");
         assert_eq!(read("template=receipt&format=markdown").unwrap_err(), "invalid_option");
+        assert_eq!(read("template=receipt&format=pdf").unwrap_err(), "invalid_option");
         assert!(read("template=receipt&format=json").is_ok());
     }
 
@@ -226,6 +228,9 @@ mod tests {
             "rotate=auto&detail=lines",
             "rotate=auto&task=advanced_recognition",
             "format=markdown&detail=lines",
+            "format=pdf&rotate=auto",
+            "format=pdf&prompt=x",
+            "format=pdf&task=table_parsing",
         ] {
             assert_eq!(code_of(query), "invalid_option", "{query}");
         }
@@ -313,6 +318,21 @@ mod tests {
             agree_on(AnswerFormat::Markdown, &mut options).unwrap_err().code.as_str(),
             "invalid_option"
         );
+    }
+
+    #[test]
+    fn a_searchable_pdf_implies_lines_and_prefers_the_text_of_pages() {
+        let options = read("format=pdf", Purpose::Estimate).unwrap().options;
+        assert_eq!((options.detail, options.pdf_text), (Detail::Lines, Some(PdfText::Prefer)));
+        let options = read("format=pdf&pdf_text=off&detail=text", Purpose::Text).unwrap().options;
+        assert_eq!((options.detail, options.pdf_text), (Detail::Lines, Some(PdfText::Off)));
+        let mut by_header = read("", Purpose::Text).unwrap().options;
+        agree_on(AnswerFormat::Pdf, &mut by_header).unwrap();
+        assert_eq!((by_header.detail, by_header.pdf_text), (Detail::Lines, Some(PdfText::Prefer)));
+        assert!(by_header.searchable);
+        let mut prompted = read("prompt=x", Purpose::Text).unwrap().options;
+        let refused = agree_on(AnswerFormat::Pdf, &mut prompted).unwrap_err();
+        assert_eq!(refused.code.as_str(), "invalid_option");
     }
 
     #[test]

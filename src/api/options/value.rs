@@ -111,8 +111,10 @@ pub(super) fn format(value: &Value, purpose: Purpose) -> Result<AnswerFormat, Fl
         Some("json") => AnswerFormat::Json,
         Some("text") => AnswerFormat::Text,
         Some("markdown") => AnswerFormat::Markdown,
+        Some("pdf") => AnswerFormat::Pdf,
         _ => {
-            return Err(flaw("format", ErrorCode::InvalidOption, "must be json, text or markdown"));
+            let why = "must be json, text, markdown or pdf";
+            return Err(flaw("format", ErrorCode::InvalidOption, why));
         }
     };
     if purpose == Purpose::Fields && format != AnswerFormat::Json {

@@ -1,10 +1,14 @@
 //! `POST /ocr`: the text of an image or a document.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
 
 use super::{kept, ocr_stream, read_request, tell_pages, tell_warnings};
 use crate::api::accept;
@@ -13,6 +17,7 @@ use crate::api::middleware::RequestId;
 use crate::api::options::{self, AnswerFormat, Purpose};
 use crate::api::page_problem::PageProblem;
 use crate::api::problem::Problem;
+use crate::document::workers::draft::SearchableFile;
 use crate::gateway::Gateway;
 use crate::ocr::markdown;
 use crate::ocr::result::OcrAnswer;
@@ -42,7 +47,7 @@ pub(in crate::api) async fn ocr(
     let (media_type, body) = match format {
         // Structs of strings and numbers always serialise.
         AnswerFormat::Json | AnswerFormat::Events => {
-            ("application/json", serde_json::to_vec(&answer).unwrap_or_default())
+            ("application/json", Bytes::from(serde_json::to_vec(&answer).unwrap_or_default()))
         }
         AnswerFormat::Text => {
             ("text/plain; charset=utf-8", std::mem::take(&mut answer.text).into())
@@ -52,9 +57,17 @@ pub(in crate::api) async fn ocr(
             (answer, markdown) = as_markdown(answer).await?;
             ("text/markdown; charset=utf-8", markdown.into())
         }
+        AnswerFormat::Pdf => ("application/pdf", Bytes::new()),
     };
-    let media_type = HeaderValue::from_static(media_type);
-    let mut response = ([(header::CONTENT_TYPE, media_type)], kept(body, memory)).into_response();
+    let (length, body) = match answer.searchable.take() {
+        Some(file) => (file.len(), in_pieces(file)),
+        None => (body.len(), Body::from(kept(body, memory))),
+    };
+    let head = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
+        (header::CONTENT_LENGTH, HeaderValue::from(length)),
+    ];
+    let mut response = (head, body).into_response();
     tell_pages(&mut response, &answer.facts, &answer.pages);
     if !is_json {
         tell_warnings(&mut response, &answer.warning_codes());
@@ -75,4 +88,13 @@ async fn as_markdown(
     }
     let joining = tokio::task::spawn_blocking(move || join(answer)).await;
     joining.map_err(|_panicked| Problem::internal())
+}
+
+/// A searchable PDF. Its pieces are written one after the other and never joined, so that the upload within it is not
+/// copied.
+fn in_pieces(file: SearchableFile) -> Body {
+    let SearchableFile { pieces, memory } = file;
+    let pieces =
+        pieces.into_iter().map(move |piece| Ok::<_, Infallible>(kept(piece, memory.clone())));
+    Body::from_stream(stream::iter(pieces))
 }
