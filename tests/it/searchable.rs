@@ -6,6 +6,12 @@ use std::process::{Command, Output, Stdio};
 
 use bytes::Bytes;
 use dashscope_emulator::{EngineChoice, Fault};
+use ocr_gateway::document::page::{PageLines, PlacedLine};
+use ocr_gateway::document::pdf::PdfFile;
+use ocr_gateway::document::pdf::fonts::Fonts;
+use ocr_gateway::document::pdf::limits::Limits;
+use ocr_gateway::image::Size;
+use ocr_gateway::units::Pixels;
 use reqwest::RequestBuilder;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -245,6 +251,52 @@ async fn the_lines_of_all_scripts_are_found_in_their_order_and_their_boxes() {
     let file = pdf(&[scan()]);
     let answer = searchable(&gateway, OCR, file).await;
     assert_eq!(text(answer.pdf()), [LINES]);
+}
+
+/// A blank page of 600 x 800 pixels and points with these lines over it.
+fn over_a_blank_page(lines: Vec<PlacedLine>) -> Vec<u8> {
+    let file = Bytes::from(pdf(&[PdfPage::of_text(600, 800, &[])]));
+    let limits = Limits::of_pixels(Pixels::new(1_000_000));
+    let opened = PdfFile::open(file.clone(), &Fonts::default(), limits).unwrap();
+    let lines = PageLines { page: 1, size: Size::new(600, 800), lines };
+    [&file[..], &opened.update(&[lines]).unwrap()].concat()
+}
+
+/// A line of 300 x 20 pixels whose end is so many pixels below its start.
+fn leaning(text: &str, top: u32, drop: u32) -> PlacedLine {
+    let corner = |x, y| [x, top + y];
+    let polygon = [corner(50, 0), corner(350, drop), corner(350, drop + 20), corner(50, 20)];
+    PlacedLine { text: text.to_owned(), polygon }
+}
+
+/// The emulator's lines are upright, so these are placed by hand.
+#[test]
+fn lines_that_lean_are_found_in_one_piece_each() {
+    if !has_programs() {
+        return;
+    }
+    let texts =
+        ["Invoice 2024-07: Total 9,90 and more", "second line of text", "第三行：漢字とかな"];
+    for drop in [0, 3, 16, 53, 170] {
+        let lines = (0_u32..).zip(texts).map(|(row, text)| leaning(text, 50 + 40 * row, drop));
+        let file = over_a_blank_page(lines.collect());
+        assert_eq!(faults(&file), None);
+        assert_eq!(text(&file), [texts], "{drop}");
+    }
+}
+
+#[test]
+fn text_that_runs_from_right_to_left_is_found_in_the_order_of_reading() {
+    if !has_programs() {
+        return;
+    }
+    let texts = ["שלום עולם", "مرحبا بالعالم"];
+    let lines = (0_u32..).zip(texts).map(|(row, text)| leaning(text, 50 + 40 * row, 0));
+    let found = text(&over_a_blank_page(lines.collect()));
+    // poppler writes marks of the direction around it.
+    let is_mark = |it: char| matches!(it, '\u{202a}'..='\u{202e}');
+    let plain = found[0].iter().map(|line| line.replace(is_mark, ""));
+    assert_eq!(plain.collect::<Vec<_>>(), texts);
 }
 
 #[tokio::test]
