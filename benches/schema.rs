@@ -20,7 +20,7 @@ use ocr_gateway::capacity::scratch::{Scratch, WORKS_AT_ONCE};
 use ocr_gateway::extract::answer::parse_answer;
 use ocr_gateway::extract::limits::MAX_VALUES;
 use ocr_gateway::extract::page_answer::PageAnswer;
-use ocr_gateway::extract::schema::{Schema, WORKING_BYTES, filling_bytes};
+use ocr_gateway::extract::schema::{Schema, WORKING_BYTES, filling_bytes, merging_bytes};
 use ocr_gateway::json;
 use peak_alloc::PeakAlloc;
 use prometheus::IntGauge;
@@ -66,7 +66,114 @@ fn main() -> ExitCode {
     for case in cases() {
         kept &= measure_crowd(&case);
     }
+    println!(
+        "\n| document | places | peak KiB of merging | peak KiB of looking for values | ms of CPU |\n\
+         |---|---|---|---|---|"
+    );
+    for document in documents() {
+        kept &= measure_document(&document);
+    }
     if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A document each page of which has the same answer, and the text of its first page.
+struct Document {
+    name: &'static str,
+    pages: u32,
+    answer: Value,
+    text: String,
+}
+
+/// Documents with as many and as long values as possible, and texts that are costly to search.
+fn documents() -> Vec<Document> {
+    let rows = |row: Value, count: usize| json!({ "a": vec![row; count] });
+    let row = |text: &str| json!({ "b": text, "c": "12.50", "d": "2018-01-02" });
+    let each = |value: &dyn Fn(usize) -> String, count: usize| {
+        let rows: Vec<Value> = (0..count).map(|index| json!({ "b": value(index) })).collect();
+        json!({ "a": rows })
+    };
+    vec![
+        Document {
+            name: "100 pages of 12 rows",
+            pages: 100,
+            answer: rows(row("some words of a row"), 12),
+            text: "some words of a row 12.50 02/01/2018\n".repeat(3_000),
+        },
+        Document {
+            name: "100 pages of long texts",
+            pages: 100,
+            answer: rows(row(&"word ".repeat(1_000)), 3),
+            text: "word ".repeat(30_000),
+        },
+        Document {
+            name: "values that are parts of each other",
+            pages: 1,
+            answer: each(&|index| "a ".repeat(index), 300),
+            text: "a ".repeat(60_000),
+        },
+        Document {
+            name: "different words",
+            pages: 1,
+            answer: each(&|index| format!("w{index} v{index} {index}.5"), 1_600),
+            text: (0..20_000).map(|index| format!("w{index} v{index} {index}.5 ")).collect(),
+        },
+        Document {
+            name: "long values of short words",
+            pages: 1,
+            // No two values begin alike, and each byte is a token.
+            answer: each(
+                &|index| {
+                    (0..80)
+                        .map(|at| format!("{:x} ", (index * 7_919 + at * at * 31) % 65_536))
+                        .collect()
+                },
+                1_600,
+            ),
+            text: "a b c d ".repeat(15_000),
+        },
+        Document {
+            name: "Chinese",
+            pages: 1,
+            answer: each(&|index| format!("总额{index}元，上海某某有限公司"), 1_600),
+            text: (0..5_000).map(|index| format!("总额{index}元，上海某某有限公司\n")).collect(),
+        },
+        Document {
+            name: "groups that may be dates",
+            pages: 1,
+            answer: rows(row("x"), 1_200),
+            text: "2018 1 3 ".repeat(20_000),
+        },
+    ]
+}
+
+/// Prints the cost of merging the pages of a document and of looking for their values, and returns whether its memory is
+/// within the counted amount.
+fn measure_document(document: &Document) -> bool {
+    let text = json!({ "type": "string" });
+    let fields = json!({ "b": text, "c": { "type": "number" }, "d": { "type": "string", "format": "date" } });
+    let rows = json!({ "type": "array", "items": { "type": "object", "properties": fields } });
+    let schema = object([("a".to_owned(), rows)].into_iter().collect());
+    let schema = Schema::from_json(&schema.to_string()).unwrap();
+    let answer = json::read(document.answer.to_string().as_bytes()).unwrap();
+    let answers: Vec<_> = (1..=document.pages).map(|page| PageAnswer::of(page, &answer)).collect();
+    let may_merge = usize::try_from(merging_bytes(&answers)).unwrap();
+    let (mut extraction, merging) = cost(|| schema.fill_pages(answers));
+    let may_look = usize::try_from(extraction.grounding_bytes(1, &document.text)).unwrap();
+    let (_, looking) = cost(|| extraction.ground(1, &document.text, &[]));
+    let is_kept = merging.peak <= may_merge && looking.peak <= may_look;
+    println!(
+        "| {} | {} | {} of {} | {} of {} | {:.1} + {:.1} |{}",
+        document.name,
+        extraction.fields.len(),
+        merging.peak >> 10,
+        may_merge >> 10,
+        looking.peak >> 10,
+        may_look >> 10,
+        merging.cpu.as_secs_f64() * 1e3,
+        looking.cpu.as_secs_f64() * 1e3,
+        if is_kept { "" } else { " TOO MUCH |" }
+    );
+    is_kept
 }
 
 /// Prints the cost of a case and returns whether it is within the promised limits.
@@ -79,8 +186,10 @@ fn measure(case: &Case) -> bool {
             // As from DashScope: parsed, and the text that was parsed.
             let parsed = json::read(case.answer.as_bytes()).ok();
             let (extraction, cost) = cost(|| {
-                parse_answer(parsed.as_ref(), &case.answer)
-                    .map(|answer| schema.fill_pages(vec![PageAnswer::of(1, &answer)]))
+                let answer = parse_answer(parsed.as_ref(), &case.answer);
+                // One after the other, as in the service.
+                let answer = answer.map(|answer| PageAnswer::of(1, &answer));
+                answer.map(|answer| schema.fill_pages(vec![answer]))
             });
             let errors = extraction.map(|extraction| extraction.validation.errors.len());
             (errors.map_or_else(|error| error.to_string(), |n| format!("{n} errors")), cost)

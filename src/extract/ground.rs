@@ -31,10 +31,11 @@ use super::{Extraction, Grounded, date};
 /// has about a thousand words, so only a made-up text has more groups that might be a wanted date.
 const MOST_READINGS: u32 = 10_000;
 
-/// Memory for each byte of the text and of the values, and the bytes that each value counts beside its text. A byte of a
-/// value may be a token, with a state and two entries of tables; a byte of the text may be the beginning of a token.
-const BYTES_FOR_EACH: u64 = 128;
-const VALUE_BYTES: usize = 24;
+/// Memory for each value, for each byte of it, and for each byte of the text. A byte of a value may be a token, with a
+/// state and entries of tables; two bytes of the text may be a token. `benches/schema.rs` tests this.
+const VALUE_BYTES: usize = 640;
+const BYTES_FOR_EACH_OF_A_VALUE: usize = 96;
+const BYTES_FOR_EACH_OF_THE_TEXT: usize = 24;
 
 /// Signs that a comparison leaves out between words.
 const DROPPED_SIGNS: &str = ",.;:'\"()[]{}|/\\-*#_•·“”„«»";
@@ -61,10 +62,10 @@ impl Extraction {
     /// The most memory, in bytes, that is in use while values of page `page` are looked for in a text.
     pub fn grounding_bytes(&self, page: u32, text: &str) -> u64 {
         let origins = self.fields.iter().filter(|(_, origin)| origin.page == Some(page));
-        // A value is at most as long as what the model wrote, apart from the form of a date.
-        let values =
-            origins.map(|(_, origin)| VALUE_BYTES + origin.raw.as_ref().map_or(0, String::len));
-        BYTES_FOR_EACH * (values.sum::<usize>() + text.len()) as u64
+        // A value is about as long as what the model wrote.
+        let of_value = |raw: &str| VALUE_BYTES + BYTES_FOR_EACH_OF_A_VALUE * raw.len();
+        let values = origins.filter_map(|(_, origin)| origin.raw.as_deref()).map(of_value);
+        (values.sum::<usize>() + BYTES_FOR_EACH_OF_THE_TEXT * text.len()) as u64
     }
 
     /// Looks for the values of page `page` in its text, and notes for each whether it was found. Returns the lines that

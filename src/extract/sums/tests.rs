@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -173,6 +174,53 @@ fn members_that_could_mean_the_same_are_not_guessed() {
     let answer = json!({ "subtotal": "4.00", "vat": "0.50", "tax": "0.60", "total": "4.50" });
     let schema = Schema::parse(&schema).unwrap();
     assert_eq!(checks_with(&schema, &answer, &answer.to_string()), []);
+}
+
+/// An amount of cents as it is printed.
+fn printed(cents: i64) -> String {
+    let sign = if cents < 0 { "-" } else { "" };
+    format!("{sign}{}.{:02}", cents.abs() / 100, cents.abs() % 100)
+}
+
+proptest! {
+    #[test]
+    fn a_receipt_that_adds_up_in_any_reading_is_right_and_one_that_does_not_is_not(
+        amounts in prop::collection::vec(1_i64..100_000, 1..6),
+        tax in 1_i64..10_000,
+        discount in 1_i64..10_000,
+        [tax_included, discount_included] in any::<[bool; 2]>(),
+        off in 100_i64..100_000,
+        times in 2_i64..40,
+    ) {
+        let sum: i64 = amounts.iter().sum();
+        let net = if discount_included { sum - discount } else { sum };
+        let total = net + if tax_included { 0 } else { tax } - if discount_included { 0 } else { discount };
+        let items: Vec<Value> = amounts
+            .iter()
+            .map(|amount| {
+                let whole = printed(amount * times);
+                json!({ "quantity": times.to_string(), "unit_price": printed(*amount), "amount": whole })
+            })
+            .collect();
+        let receipt = |total: i64| json!({
+            "items": items, "subtotal": printed(net * times), "tax": printed(tax * times),
+            "discount": printed(discount * times), "total": printed(total * times),
+        });
+        let right = checks_of("receipt", &receipt(total));
+        // A subtotal of zero or less is left out of this.
+        prop_assume!(net > 0 && total > 0);
+        prop_assert_eq!(right.len(), amounts.len() + 2);
+        prop_assert!(right.iter().all(|check| check.holds), "{:?}", right);
+        for check in &right {
+            prop_assert_eq!(check.difference.trim_matches(['0', '.']), "");
+        }
+        // No reading makes this total.
+        let readings = [0, tax].map(|tax| [0, discount].map(|discount| net + tax - discount)).concat();
+        prop_assume!(readings.iter().all(|reading| (reading - total - off).abs() > 10));
+        let wrong = checks_of("receipt", &receipt(total + off));
+        let last = wrong.last().unwrap();
+        prop_assert!(last.rule == SumRule::Total && !last.holds && last.reading == SumReading::Plain);
+    }
 }
 
 #[test]
