@@ -84,6 +84,11 @@ struct Document {
     text: String,
 }
 
+/// So many pieces of text.
+fn joined(count: usize, piece: &dyn Fn(usize) -> String) -> String {
+    (0..count).map(piece).collect::<Vec<_>>().concat()
+}
+
 /// Documents with as many and as long values as possible, and texts that are costly to search.
 fn documents() -> Vec<Document> {
     let rows = |row: Value, count: usize| json!({ "a": vec![row; count] });
@@ -115,7 +120,7 @@ fn documents() -> Vec<Document> {
             name: "different words",
             pages: 1,
             answer: each(&|index| format!("w{index} v{index} {index}.5"), 1_600),
-            text: (0..20_000).map(|index| format!("w{index} v{index} {index}.5 ")).collect(),
+            text: joined(20_000, &|index| format!("w{index} v{index} {index}.5 ")),
         },
         Document {
             name: "long values of short words",
@@ -123,9 +128,7 @@ fn documents() -> Vec<Document> {
             // No two values begin alike, and each byte is a token.
             answer: each(
                 &|index| {
-                    (0..80)
-                        .map(|at| format!("{:x} ", (index * 7_919 + at * at * 31) % 65_536))
-                        .collect()
+                    joined(80, &|at| format!("{:x} ", (index * 7_919 + at * at * 31) % 65_536))
                 },
                 1_600,
             ),
@@ -135,7 +138,7 @@ fn documents() -> Vec<Document> {
             name: "Chinese",
             pages: 1,
             answer: each(&|index| format!("总额{index}元，上海某某有限公司"), 1_600),
-            text: (0..5_000).map(|index| format!("总额{index}元，上海某某有限公司\n")).collect(),
+            text: joined(5_000, &|index| format!("总额{index}元，上海某某有限公司\n")),
         },
         Document {
             name: "groups that may be dates",

@@ -334,20 +334,16 @@ fn readings(text: &str, range: &Range<usize>) -> Vec<Decimal> {
     let trailing: usize = trailing.map(char::len_utf8).sum();
     let (before, prefix) = before.split_at(before.len() - leading);
     let (suffix, behind) = behind.split_at(trailing);
-    let [opened, closed] =
-        [(prefix, '('), (suffix, ')')].map(|(affix, bracket)| fold(affix).contains(bracket));
-    let without = |affix: &str, bracket| fold(affix).replace(bracket, "");
-    let bare = [without(prefix, '('), token.to_owned(), without(suffix, ')')].concat();
-    let mut spelled = Vec::new();
-    if opened && closed {
-        spelled.push([prefix, token, suffix].concat());
-        if !token.bytes().all(|byte| byte.is_ascii_digit()) {
-            return spelled.iter().filter_map(|text| with_money(before, text, behind)).collect();
-        }
-        // A whole number in brackets is a count or a mark as often as it is negative.
-    }
-    spelled.push(bare);
-    spelled.iter().filter_map(|text| with_money(before, text, behind)).collect()
+    let is_bracket = |bracket| move |character: char| fold_character(character) == bracket;
+    let inner_prefix = prefix.rsplit(is_bracket('(')).next().unwrap_or_default();
+    let inner_suffix = suffix.split(is_bracket(')')).next().unwrap_or_default();
+    let is_bracketed = inner_prefix != prefix && inner_suffix != suffix;
+    // A whole number in brackets is a count or a mark as often as it is negative.
+    let is_count = token.bytes().all(|byte| byte.is_ascii_digit());
+    let whole = is_bracketed.then(|| [prefix, token, suffix].concat());
+    let inner = (!is_bracketed || is_count).then(|| [inner_prefix, token, inner_suffix].concat());
+    let spelled = whole.into_iter().chain(inner);
+    spelled.filter_map(|text| with_money(before, &text, behind)).collect()
 }
 
 /// The number, with the currency that stands beside it in its line. It may say that a point groups thousands.

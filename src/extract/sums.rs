@@ -19,6 +19,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use super::fold::fold;
 use super::number::{self, Decimal};
 use super::{Extraction, FieldOrigin, Grounded, SumCheck, SumReading, SumRule, child_pointer};
 
@@ -99,7 +100,7 @@ struct Exact {
 impl Extraction {
     /// Checks the sums of the document. The values must have been looked for in its text before.
     ///
-    /// Takes time in proportion to the fields: a millisecond for thousands of lines.
+    /// Takes some milliseconds for thousands of lines, so a server must not call it on the reactor thread.
     pub fn check_sums(&mut self) {
         self.checks = Some(self.sum_checks());
     }
@@ -108,8 +109,9 @@ impl Extraction {
         let Value::Object(root) = &self.data else { return Vec::new() };
         let origins = self.fields.iter().map(|(pointer, origin)| (pointer.as_str(), origin));
         let document = Document { origins: origins.collect() };
-        let sums = document.sums(root);
-        let (lines, list) = document.lines(root);
+        let objects = objects_of(root);
+        let sums = document.sums(&objects);
+        let (lines, list) = document.lines(&objects);
         let mut checks: Vec<SumCheck> = lines.iter().filter_map(Line::check).collect();
         if !sums.are_clear() {
             return checks;
@@ -144,17 +146,13 @@ struct Line {
 }
 
 impl Document<'_> {
-    /// The sums among the members of the root and of the objects in it.
-    fn sums(&self, root: &Map<String, Value>) -> Sums {
+    /// The sums among the members of these objects.
+    fn sums(&self, objects: &[(String, &Map<String, Value>)]) -> Sums {
         let mut sums = Sums::default();
-        for (name, value) in root {
-            let pointer = child_pointer("", name);
-            if let Value::Object(inner) = value {
-                for (name, value) in inner {
-                    self.add_sum(&mut sums, name, value, child_pointer(&pointer, name));
-                }
+        for (pointer, object) in objects {
+            for (name, value) in *object {
+                self.add_sum(&mut sums, name, value, child_pointer(pointer, name));
             }
-            self.add_sum(&mut sums, name, value, pointer);
         }
         sums
     }
@@ -168,15 +166,17 @@ impl Document<'_> {
     }
 
     /// The lines of the only list of lines, and their amounts if each line has one.
-    fn lines(&self, root: &Map<String, Value>) -> (Vec<Line>, Option<Vec<Part>>) {
-        let mut lists = root.iter().filter_map(|(name, value)| {
-            let is_list = is_among(LIST_NAMES, &plain(name));
-            value.as_array().filter(|_| is_list).map(|items| (name, items))
+    fn lines(&self, objects: &[(String, &Map<String, Value>)]) -> (Vec<Line>, Option<Vec<Part>>) {
+        let members = objects.iter().flat_map(|(pointer, object)| {
+            object.iter().map(move |(name, value)| (pointer, name, value))
         });
-        let (Some((name, items)), None) = (lists.next(), lists.next()) else {
+        let mut lists = members.filter_map(|(pointer, name, value)| {
+            let is_list = is_among(LIST_NAMES, &plain(name));
+            value.as_array().filter(|_| is_list).map(|items| (child_pointer(pointer, name), items))
+        });
+        let (Some((list, items)), None) = (lists.next(), lists.next()) else {
             return (Vec::new(), None);
         };
-        let list = child_pointer("", name);
         let lines: Vec<Line> = items
             .iter()
             .enumerate()
@@ -187,10 +187,13 @@ impl Document<'_> {
     }
 
     fn line(&self, item: &Value, pointer: &str) -> Line {
-        let part = |role: Role| {
-            let members = item.as_object()?.iter();
-            let mut named = members.filter(|(name, _)| role_among(&LINE_NAMES, name) == Some(role));
-            let ((name, value), None) = (named.next()?, named.next()) else { return None };
+        let members = item.as_object().into_iter().flatten();
+        let named = members
+            .filter_map(|(name, value)| Some((role_among(&LINE_NAMES, name)?, (name, value))));
+        let named: Vec<_> = named.collect();
+        let part = |wanted: Role| {
+            let mut named = named.iter().filter(|(role, _)| *role == wanted);
+            let ((_, (name, value)), None) = (named.next()?, named.next()) else { return None };
             self.part(value, child_pointer(pointer, name))
         };
         Line {
@@ -200,11 +203,14 @@ impl Document<'_> {
         }
     }
 
-    /// The number at a place, if it was found in the text. The model's text has the zeros at its end, which say how
-    /// precise it is.
+    /// The amount at a place, if it was found in the text. The model's text has the zeros at its end, which say how
+    /// precise it is. A rate of tax or of a discount is no amount.
     fn part(&self, value: &Value, pointer: String) -> Option<Part> {
         let origin = self.origins.get(pointer.as_str())?;
         if !matches!(origin.grounded, Some(Grounded::Exact | Grounded::Normalised)) {
+            return None;
+        }
+        if origin.raw.as_deref().is_some_and(|raw| fold(raw).contains('%')) {
             return None;
         }
         let decimal = match value {
@@ -217,6 +223,14 @@ impl Document<'_> {
         let (digits, scale) = written.unwrap_or(decimal).scaled()?;
         Some(Part { pointer, value: Exact { digits, scale } })
     }
+}
+
+/// The root and the objects in it, with their pointers.
+fn objects_of(root: &Map<String, Value>) -> Vec<(String, &Map<String, Value>)> {
+    let inner = root.iter().filter_map(|(name, value)| {
+        value.as_object().map(|object| (child_pointer("", name), object))
+    });
+    std::iter::once((String::new(), root)).chain(inner).collect()
 }
 
 /// The meaning of a name.

@@ -16,7 +16,7 @@ use crate::extract::Extraction;
 use crate::extract::answer::{AnswerError, parse_answer};
 use crate::extract::ground::FieldLines;
 use crate::extract::page_answer::PageAnswer;
-use crate::extract::schema::{Schema, filling_bytes, merging_bytes};
+use crate::extract::schema::{Schema, WORKING_BYTES, filling_bytes, merging_bytes};
 use crate::json::Tree;
 use crate::metering::error::MeteringError;
 
@@ -83,8 +83,13 @@ pub(super) async fn grounded(
         let looked = looking.await.map_err(|_panicked| MeteringError::Interrupted)?;
         (extraction, page.text, page.lines) = looked;
     }
-    extraction.check_sums();
-    Ok(extraction)
+    let memory = scratch.take(WORKING_BYTES).await;
+    let checking = tokio::task::spawn_blocking(move || {
+        extraction.check_sums();
+        drop(memory);
+        extraction
+    });
+    checking.await.map_err(|_panicked| MeteringError::Interrupted)
 }
 
 /// Looks for the values of a page. If the page has lines, each value gets the place of those that hold it.

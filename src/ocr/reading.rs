@@ -419,8 +419,9 @@ impl Pass<'_> {
 
     /// Counts a result of `bytes` that waits for a further call for its page.
     async fn hold_result(&self, context: &RequestContext, bytes: u64) {
-        if let Some(PageHold { memory, .. }) = &context.held.page {
-            self.hold(memory, PAGE_BYTES + bytes.saturating_sub(FIRST_RESULT_BYTES)).await;
+        let more = bytes.saturating_sub(FIRST_RESULT_BYTES);
+        if let Some(PageHold { memory, .. }) = context.held.page.as_ref().filter(|_| more > 0) {
+            self.hold(memory, PAGE_BYTES + more).await;
         }
     }
 
