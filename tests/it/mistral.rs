@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::budgets::accounts;
 use crate::harness::{Answer, SCRIPTED_TEXT, TestGateway, fixture, until};
-use crate::openapi::contract;
 use crate::pages::{numbered, tiff};
+use crate::shapes::{check, documented};
 
 /// The path.
 pub(crate) const OCR: &str = "/v1/ocr";
@@ -55,27 +55,16 @@ async fn reading(text: &str) -> TestGateway {
     TestGateway::with(|setup| setup.emulator.engine = EngineChoice::Scripted(text)).await
 }
 
-/// Checks a value against one of the schemas of the contract.
-fn assert_documented(schema: &str, value: &Value) {
-    let schema = json!({
-        "$ref": format!("#/components/schemas/{schema}"),
-        "components": contract()["components"],
-    });
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let faults: Vec<_> = validator.iter_errors(value).map(|fault| fault.to_string()).collect();
-    assert!(faults.is_empty(), "{faults:?} in {value}");
-}
-
 #[tokio::test]
 async fn a_document_is_answered_in_mistrals_shape_with_its_exact_cost() {
     let gateway = reading("# page {width}").await;
     let file = three_pages();
     let asked = request(&file);
-    assert_documented("MistralRequest", &asked);
+    check(&documented("MistralRequest"), &asked);
     let answer = ask(&gateway, &asked).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.header("content-type"), "application/json");
-    assert_documented("MistralAnswer", &answer.json);
+    check(&documented("MistralAnswer"), &answer.json);
     for (index, page) in answer.json["pages"].as_array().unwrap().iter().enumerate() {
         let width = WIDTHS[index];
         assert_eq!(
@@ -133,7 +122,7 @@ async fn headers_and_footers_that_repeat_come_apart_where_that_is_asked_for() {
     assert_eq!(plain.header("ocr-warnings"), "repeated_footer, repeated_header");
     let both = with(with(asked.clone(), "extract_header", true), "extract_footer", true);
     let both = ask(&gateway, &both).await;
-    assert_documented("MistralAnswer", &both.json);
+    check(&documented("MistralAnswer"), &both.json);
     let apart = [json!("ACME Ltd"), json!("page 448"), json!("Confidential")];
     assert_eq!(told(&both.json["pages"][1]), apart);
     let header = ask(&gateway, &with(asked, "extract_header", true)).await;
@@ -161,10 +150,10 @@ fn annotation() -> Value {
 async fn fields_of_the_document_come_as_json_beside_the_markdown_of_its_pages() {
     let gateway = reading(RECEIPT).await;
     let asked = with(request(&three_pages()), "document_annotation_format", annotation());
-    assert_documented("MistralRequest", &asked);
+    check(&documented("MistralRequest"), &asked);
     let answer = ask(&gateway, &asked).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_documented("MistralAnswer", &answer.json);
+    check(&documented("MistralAnswer"), &answer.json);
     let fields: Value =
         serde_json::from_str(answer.json["document_annotation"].as_str().unwrap()).unwrap();
     let expected = json!({ "company": "ACME TRADING LTD", "total": 416.0, "cashier": null });
@@ -255,7 +244,7 @@ async fn a_page_that_fails_fails_the_request_and_stops_the_pages_after_it() {
     gateway.upstream().add_fault(refused);
     let answer = ask(&gateway, &request(&three_pages())).await;
     assert_eq!((answer.status.as_u16(), &answer.json["code"]), (422, &"content_rejected".into()));
-    assert_documented("MistralError", &answer.json);
+    check(&documented("MistralError"), &answer.json);
     let message = answer.json["message"].as_str().unwrap();
     assert!(message.starts_with("Page 1 (from 0) was not read"), "{message}");
     assert!(answer.json["detail"][0]["msg"].is_string());
@@ -311,7 +300,7 @@ async fn what_is_refused_costs_nothing_and_is_told_in_mistrals_shape() {
     ] {
         let answer = ask(&gateway, &body).await;
         assert_eq!(answer.status, status, "{}", answer.text);
-        assert_documented("MistralError", &answer.json);
+        check(&documented("MistralError"), &answer.json);
         assert_eq!(
             (&answer.json["gateway_code"], &answer.json["param"]),
             (&code.into(), &param.into())

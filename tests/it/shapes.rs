@@ -8,7 +8,7 @@ use crate::harness::{Answer, TestGateway, fixture};
 use crate::openapi::contract;
 
 /// Checks values against one of the schemas of the contract.
-fn documented(schema: &str) -> Validator {
+pub(crate) fn documented(schema: &str) -> Validator {
     let schema = json!({
         "$ref": format!("#/components/schemas/{schema}"),
         "components": contract()["components"],
@@ -16,7 +16,7 @@ fn documented(schema: &str) -> Validator {
     jsonschema::validator_for(&schema).unwrap()
 }
 
-fn check(validator: &Validator, value: &Value) {
+pub(crate) fn check(validator: &Validator, value: &Value) {
     let faults: Vec<_> = validator.iter_errors(value).map(|fault| fault.to_string()).collect();
     assert!(faults.is_empty(), "{faults:?} in {value}");
 }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{Answer, TestGateway, fixture};
-use crate::openapi::contract;
 use crate::program::Installation;
+use crate::shapes::{check, documented};
 
 /// A template of an operator.
 const DELIVERY: &str = r#"{
@@ -24,21 +24,13 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-fn assert_documented(schema: &str, value: &Value) {
-    let schema = json!({
-        "$ref": format!("#/components/schemas/{schema}"),
-        "components": contract()["components"],
-    });
-    jsonschema::validate(&schema, value).unwrap();
-}
-
 #[tokio::test]
 async fn a_template_of_the_operator_is_listed_shown_and_used_like_a_built_in_one() {
     let folder = folder(&[("delivery.json", DELIVERY)]);
     let gateway =
         TestGateway::with(|setup| setup.settings.templates.dir = folder.path().to_owned()).await;
     let list = Answer::of(gateway.get("/templates")).await.json;
-    assert_documented("TemplateList", &list);
+    check(&documented("TemplateList"), &list);
     let listed: Vec<_> = list["templates"].as_array().unwrap().iter().collect();
     let names: Vec<_> = listed.iter().map(|template| template["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["receipt", "invoice", "id_card", "train_ticket", "delivery"]);
@@ -48,7 +40,7 @@ async fn a_template_of_the_operator_is_listed_shown_and_used_like_a_built_in_one
     });
     assert_eq!(listed[4], &own);
     let shown = Answer::of(gateway.get("/templates/delivery")).await.json;
-    assert_documented("Template", &shown);
+    check(&documented("Template"), &shown);
     assert_eq!(shown["schema"], serde_json::from_str::<Value>(DELIVERY).unwrap());
     for path in ["/extract", "/estimate"] {
         let answer =
