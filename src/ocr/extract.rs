@@ -30,7 +30,8 @@ impl Ocr {
         let scratch = &self.reader.scratch;
         let mut extraction = fields::merged(scratch, schema, answers).await?;
         if request.options.text_beside == TextBeside::Ground {
-            extraction = fields::grounded(scratch, extraction, &mut pages).await?;
+            let detail = request.options.detail;
+            extraction = fields::grounded(scratch, extraction, &mut pages, detail).await?;
         }
         Ok(ExtractAnswer {
             id: request.id,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::error::OcrError;
 use super::lines::{self, TextLine};
+use super::request::Detail;
 use super::result::{Page, PageOutcome};
 use crate::capacity::scratch::Scratch;
 use crate::dashscope::completion::Completion;
@@ -61,8 +62,8 @@ pub(super) async fn merged(
     merging.await.map_err(|_panicked| MeteringError::Interrupted)
 }
 
-/// Looks for the values of each page in its text, and checks the sums of the document. A page is looked at by itself, so
-/// that other requests get their turns between two.
+/// Looks for the values of each page in its text, and checks the sums of the document. The values of a page whose text
+/// was not read are not looked for. A page is looked at by itself, so that other requests get their turns between two.
 ///
 /// # Errors
 ///
@@ -71,8 +72,15 @@ pub(super) async fn grounded(
     scratch: &Scratch,
     mut extraction: Extraction,
     pages: &mut [PageOutcome<Page, OcrError>],
+    detail: Detail,
 ) -> Result<Extraction, MeteringError> {
-    for page in pages.iter_mut().filter_map(PageOutcome::done_mut) {
+    if detail == Detail::Lines {
+        for (_, origin) in &mut extraction.fields {
+            origin.place.get_or_insert_default();
+        }
+    }
+    let read = pages.iter_mut().filter_map(PageOutcome::done_mut);
+    for page in read.filter(|page| !page.lacks_text()) {
         let (number, text, lines) = (page.page, mem::take(&mut page.text), page.lines.take());
         let memory = scratch.take(extraction.grounding_bytes(number, &text)).await;
         let looking = tokio::task::spawn_blocking(move || {
@@ -97,9 +105,6 @@ fn ground(extraction: &mut Extraction, page: u32, text: &str, lines: Option<&[Te
     let texts = lines.unwrap_or_default().iter().map(|line| line.text.as_str());
     let found = extraction.ground(page, text, &texts.collect::<Vec<_>>());
     let Some(lines) = lines else { return };
-    for (_, origin) in &mut extraction.fields {
-        origin.place.get_or_insert_default();
-    }
     for FieldLines { field, lines: of_field } in found {
         extraction.fields[field].1.place = Some(Box::new(lines::place_of(&lines[of_field])));
     }

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use self::repeated::{RepeatedLines, SplitPage};
 use self::table::EndingTable;
 use super::result::{FailedPage, OcrAnswer, Page, PageOutcome};
-use super::warning::{DocumentWarning, RepeatedText};
+use super::warning::{DocumentWarning, PageWarning, RepeatedText};
 
 /// The whole document as Markdown. `code` gives the code of a page's error.
 ///
@@ -27,7 +27,7 @@ pub fn of_document<E>(answer: &OcrAnswer<E>, code: impl Fn(&E) -> &'static str) 
         PageOutcome::Done(page) => MarkdownPage::Read {
             number: page.page,
             markdown: page.markdown(),
-            is_doubtful: page.warnings.iter().any(|warning| warning.doubts_the_end()),
+            is_doubtful: page.warnings.iter().any(PageWarning::doubts_the_end),
         },
         PageOutcome::Failed(FailedPage { page, error, .. }) => {
             MarkdownPage::Failed { number: *page, code: code(error) }
@@ -36,7 +36,7 @@ pub fn of_document<E>(answer: &OcrAnswer<E>, code: impl Fn(&E) -> &'static str) 
 }
 
 /// Warnings about the lines that all pages begin or end with.
-pub(super) fn repeated<E>(pages: &[PageOutcome<Page, E>]) -> Vec<DocumentWarning> {
+pub(super) fn repeated<E>(pages: &[PageOutcome<Page<E>, E>]) -> Vec<DocumentWarning> {
     let pages: Vec<_> = pages.iter().filter_map(PageOutcome::done).collect();
     let texts: Vec<_> = pages.iter().map(|page| (page.page, page.markdown())).collect();
     let filled = texts.iter().filter(|(_, text)| !text.trim().is_empty());

@@ -61,7 +61,7 @@ use crate::metering::error::MeteringError;
 use crate::metering::run::Metering;
 use crate::metering::spend::{Spend, Tally};
 
-/// The time before the caller's deadline at which a document is answered with the pages that are done by then.
+/// The time before the caller's deadline at which a request is answered with what is read by then.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(200);
 
 /// The same time for a searchable PDF, which a worker has to write.
@@ -171,7 +171,7 @@ impl Ocr {
     ) -> Result<DocumentRead, OcrError> {
         let asked = request.context.deadline;
         let Job { model, document, pages, draft } = self.intake.open(request, asked).await?;
-        let deadline = time_for(&pages, draft.as_ref(), asked);
+        let deadline = time_for(request, &pages, draft.as_ref());
         let preparation =
             Preparation { intake: &self.intake, request: &*request, model: &model, deadline };
         let mut read = self.reader.read_all(preparation, pages, follower).await;
@@ -229,12 +229,13 @@ fn some_done(
     }
 }
 
-/// The deadline of the calls. That of several pages is early enough to answer with those that are done, and that of a
-/// searchable PDF to write it.
-fn time_for(pages: &Pages, draft: Option<&Draft>, deadline: Instant) -> Instant {
+/// The deadline of the calls. It is early enough to answer with what is read by then, where that may be a part, and to
+/// write a searchable PDF.
+fn time_for(request: &OcrRequest, pages: &Pages, draft: Option<&Draft>) -> Instant {
+    let deadline = request.context.deadline;
     let before = match draft {
         Some(_) => TIME_TO_WRITE,
-        None if pages.count() > 1 => TIME_TO_ANSWER,
+        None if pages.count() > 1 || request.may_lack_text() => TIME_TO_ANSWER,
         None => Duration::ZERO,
     };
     deadline.checked_sub(before).unwrap_or(deadline)

@@ -7,7 +7,10 @@
 //!
 //! The text of a page is read by one call. Its fields are read by one or two, because the first answer may not be
 //! parseable. A text that is asked for beside the fields is read after them, from the same drawn picture, unless it is
-//! taken from the page itself. Such a page is read if both are.
+//! taken from the page itself. If it cannot be read, the page has its fields alone, or fails if the text is what matters.
+//!
+//! The first call for a single page is refused at once if it does not fit. Any other call waits for tokens of the minute
+//! and for memory, because the request has paid for others by then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +23,7 @@ use super::facts::PageFacts;
 use super::fields;
 use super::intake::{self, Origin, Pages};
 use super::request::{Detail, OcrRequest, Reading};
-use super::result::{Page, PageEvent, PageOutcome};
+use super::result::{ImageTokens, Page, PageEvent, PageOutcome};
 use super::sheet::{PageCall, PageLayer, Preparation, ReadyPage};
 use super::stream as streamed;
 use crate::admission::{self, Refusal};
@@ -359,7 +362,7 @@ impl Pass<'_> {
         let quote = facts.beside.as_ref().unwrap_or(&facts.quote);
         let follower = self.follower.clone();
         let call = QuotedCall { page: facts.number, quote, call, follower };
-        let completion = self.call(context, call).await?;
+        let completion = self.call(context, call, receipts).await?;
         let page = if lacks_lines(request, &completion) {
             Err(OcrError::NoLines)
         } else {
@@ -381,18 +384,23 @@ impl Pass<'_> {
         self.hold_result(context, waiting).await;
         let (completion, answer) = self.answer(context, &ready, receipts).await?;
         let facts = &ready.facts;
+        let estimated = facts.image_tokens();
         let fields = Page::of(facts, &completion, request, Reading::Fields);
         drop(completion);
-        if let Some(layer) = &ready.text {
-            let text = self.own_text(facts, layer);
-            return Ok(Page { fields: Some(answer), ..fields.with_text(text) });
-        }
-        if facts.beside.is_none() {
-            return Ok(Page { fields: Some(answer), ..fields });
-        }
-        self.hold_result(context, fields.bytes() + answer.bytes()).await;
-        let text = self.text(context, ready, receipts).await?;
-        Ok(Page { fields: Some(answer), ..fields.with_text(text) })
+        let page = if let Some(layer) = &ready.text {
+            fields.with_text(self.own_text(facts, layer))
+        } else if facts.beside.is_some() {
+            self.hold_result(context, fields.bytes() + answer.bytes()).await;
+            match self.text(context, ready, receipts).await {
+                Ok(text) => fields.with_text(text),
+                Err(error) if request.may_lack_text() => fields.without_text(error),
+                Err(error) => return Err(error),
+            }
+        } else {
+            fields
+        };
+        let image_tokens = ImageTokens::of(estimated, &*receipts);
+        Ok(Page { fields: Some(answer), image_tokens, ..page })
     }
 
     /// What the model writes for the fields of a page. If it cannot be parsed, the model is asked once more.
@@ -407,7 +415,7 @@ impl Pass<'_> {
         for _ in 0..FIELD_ATTEMPTS {
             let call = ready.call(request, Reading::Fields);
             let call = QuotedCall { page: facts.number, quote: &facts.quote, call, follower: None };
-            let completion = self.call(context, call).await?;
+            let completion = self.call(context, call, receipts).await?;
             receipts.push(completion.receipt.clone());
             match fields::parsed(&self.reader.scratch, facts.number, completion).await? {
                 (completion, Ok(answer)) => return Ok((completion, answer)),
@@ -435,13 +443,14 @@ impl Pass<'_> {
         }
     }
 
-    /// Makes one call for a page.
+    /// Makes one call for a page. `receipts` are those of its earlier calls.
     async fn call(
         &self,
         context: &RequestContext,
         call: QuotedCall<'_>,
+        receipts: &[Receipt],
     ) -> Result<Completion, OcrError> {
-        if !self.is_one_of_several {
+        if !self.is_one_of_several && receipts.is_empty() {
             return self.reader.read(context, call).await;
         }
         let quote = call.quote;
@@ -451,8 +460,8 @@ impl Pass<'_> {
         read.inspect_err(|error| self.bar(quote.bound.total(), error))
     }
 
-    /// Makes a call for a page of several. If other pages have used up the tenant's tokens of the minute, or the memory for
-    /// answers, it waits for more, but not beyond the deadline.
+    /// Makes a call. If other calls have used up the tenant's tokens of the minute, or the memory for answers, it waits for
+    /// more, but not beyond the deadline.
     async fn read_patiently(
         &self,
         context: &RequestContext,

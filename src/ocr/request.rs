@@ -76,9 +76,10 @@ pub enum TextBeside {
     /// Only the fields are read.
     #[default]
     None,
-    /// The text is read, too.
+    /// The text is read, too. A page is read if both are.
     Read,
-    /// The text is read, too, and the values are looked for in it.
+    /// The text is read, too, and the values are looked for in it. If it cannot be read, the fields are answered without
+    /// it.
     Ground,
 }
 
@@ -142,6 +143,11 @@ impl OcrRequest {
     /// Whether a page is read twice: its fields, and then its text.
     pub(super) fn reads_text_beside(&self) -> bool {
         self.reading() == Reading::Fields && self.options.text_beside != TextBeside::None
+    }
+
+    /// Whether a page is answered with its fields alone if its text cannot be read beside them.
+    pub(super) fn may_lack_text(&self) -> bool {
+        self.reads_text_beside() && self.options.text_beside == TextBeside::Ground
     }
 
     /// The built-in task of a call; if `None`, the compatible protocol serves it.

@@ -15,11 +15,11 @@ use super::lines::{self, Frame, TextLine};
 use super::notation::Notation;
 use super::page_text::PageText;
 use super::request::{Detail, OcrRequest, Reading};
-use super::warning::{DocumentWarning, OcrWarning};
+use super::warning::{DocumentWarning, OcrWarning, PageWarning, TextNotRead};
 use crate::auth::tenant::Tenant;
 use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
-use crate::dashscope::completion::{Completion, FinishReason};
+use crate::dashscope::completion::{Completion, FinishReason, Receipt};
 use crate::document::page::TextLayer;
 use crate::document::workers::draft::SearchableFile;
 use crate::extract::page_answer::PageAnswer;
@@ -45,7 +45,7 @@ pub struct OcrAnswer<E> {
     /// The text of all pages, joined by form feeds.
     pub text: String,
     /// The pages, in their order in the document.
-    pub pages: Vec<PageOutcome<Page, E>>,
+    pub pages: Vec<PageOutcome<Page<E>, E>>,
     /// Warnings about the whole.
     pub warnings: Vec<DocumentWarning>,
     /// The members after the pages.
@@ -73,7 +73,7 @@ pub struct ExtractAnswer<E> {
     #[serde(flatten)]
     pub extraction: Extraction,
     /// The pages, in their order in the document.
-    pub pages: Vec<PageOutcome<Page, E>>,
+    pub pages: Vec<PageOutcome<Page<E>, E>>,
     /// The members after the pages.
     #[serde(flatten)]
     pub facts: Facts,
@@ -132,9 +132,9 @@ pub enum PageOutcome<P, E> {
     Failed(FailedPage<E>),
 }
 
-/// A page that was read.
+/// A page that was read. `E` describes why a part of it was not.
 #[derive(Debug, Clone, Serialize)]
-pub struct Page {
+pub struct Page<E = OcrError> {
     /// Its number, from 1.
     pub page: u32,
     /// `succeeded`.
@@ -152,7 +152,7 @@ pub struct Page {
     pub dpi: Option<u32>,
     /// How it was sent; none if no model read it.
     pub sent: Option<Sent>,
-    /// Its image tokens.
+    /// Its image tokens in all calls for it.
     pub image_tokens: ImageTokens,
     /// Its lines, if they were requested.
     pub lines: Option<Vec<TextLine>>,
@@ -160,7 +160,7 @@ pub struct Page {
     /// the page. If it was read twice, that of the text.
     pub finish_reason: Option<String>,
     /// Warnings about the page.
-    pub warnings: Vec<OcrWarning>,
+    pub warnings: Vec<PageWarning<E>>,
     /// The notation of its text.
     #[serde(skip)]
     pub(super) notation: Notation,
@@ -225,12 +225,13 @@ pub enum SentReason {
     Asked,
 }
 
-/// Tokens of one image, in all calls that read it.
+/// Tokens of the image of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ImageTokens {
-    /// Known before sending.
+    /// Those of one call for each of its readings, as known before sending.
     pub estimated: Tokens,
-    /// As billed; null if the upstream did not state it.
+    /// Those of all calls that were answered, as billed; null if the upstream did not state one of the bills. They are
+    /// more than estimated if a call was repeated because its answer could not be parsed.
     pub billed: Option<Tokens>,
 }
 
@@ -291,12 +292,12 @@ pub struct PageEstimate {
     pub image_tokens: Tokens,
 }
 
-/// The most that a request can be billed: the sum of one call for each page, or of two if a page's text is read beside
-/// its fields.
+/// The most that the calls of a request can be billed, each made once: one for each page, or two if a page's text is read
+/// beside its fields.
 ///
 /// Each call is admitted by itself, so a budget must have as much free as the pages that are read at the same time need.
-/// `/extract` may make a second call if the model's fields cannot be parsed, and an attempt whose bill is unknown may
-/// be repeated once. Each is admitted by itself at a bound of its own.
+/// Repeats are not in it: `/extract` calls once more for a page if the model's fields cannot be parsed, and an attempt
+/// whose bill is unknown may be repeated once. Each repeat is admitted by itself, at the bound of its call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RequestBound {
     /// Exact, unless the vendor straightens the image; then the most that it can cost.
@@ -337,11 +338,19 @@ impl RequestBound {
     }
 }
 
-impl<E> PageOutcome<Page, E> {
+impl<E> PageOutcome<Page<E>, E> {
     pub(super) const fn number(&self) -> u32 {
         match self {
             Self::Done(page) => page.page,
             Self::Failed(page) => page.page,
+        }
+    }
+
+    /// The same outcome with another description of failures.
+    pub fn map_error<F>(self, map: impl FnMut(E) -> F) -> PageOutcome<Page<F>, F> {
+        match self {
+            Self::Done(page) => PageOutcome::Done(page.map_error(map)),
+            Self::Failed(page) => PageOutcome::Failed(page.map_error(map)),
         }
     }
 }
@@ -363,16 +372,18 @@ impl<P, E> PageOutcome<P, E> {
         }
     }
 
-    /// The same outcome with another description of a failure.
-    pub fn map_error<F>(self, map: impl FnOnce(E) -> F) -> PageOutcome<P, F> {
-        match self {
-            Self::Done(page) => PageOutcome::Done(page),
-            Self::Failed(FailedPage { page, error, .. }) => PageOutcome::failed(page, map(error)),
-        }
+    pub(super) const fn failed(page: u32, error: E) -> Self {
+        Self::Failed(FailedPage::of(page, error))
+    }
+}
+
+impl<E> FailedPage<E> {
+    const fn of(page: u32, error: E) -> Self {
+        Self { page, status: PageStatus::Failed, text: "", error }
     }
 
-    pub(super) const fn failed(page: u32, error: E) -> Self {
-        Self::Failed(FailedPage { page, status: PageStatus::Failed, text: "", error })
+    fn map_error<F>(self, map: impl FnOnce(E) -> F) -> FailedPage<F> {
+        FailedPage::of(self.page, map(self.error))
     }
 }
 
@@ -384,7 +395,7 @@ impl Status {
 }
 
 /// The texts of all pages, joined by form feeds.
-pub(super) fn text_of<E>(pages: &[PageOutcome<Page, E>]) -> String {
+pub(super) fn text_of<E>(pages: &[PageOutcome<Page<E>, E>]) -> String {
     let texts = pages.iter().map(|page| page.done().map_or("", |page| &page.text));
     texts.collect::<Vec<_>>().join("\u{c}")
 }
@@ -405,9 +416,9 @@ impl<E> OcrAnswer<E> {
 }
 
 /// The codes of the warnings about the pages.
-fn codes_of<E>(pages: &[PageOutcome<Page, E>]) -> impl Iterator<Item = &'static str> {
+fn codes_of<E>(pages: &[PageOutcome<Page<E>, E>]) -> impl Iterator<Item = &'static str> {
     let pages = pages.iter().filter_map(PageOutcome::done);
-    pages.flat_map(|page| page.warnings.iter().map(|warning| warning.code()))
+    pages.flat_map(|page| page.warnings.iter().map(PageWarning::code))
 }
 
 impl<E> ExtractAnswer<E> {
@@ -429,7 +440,11 @@ impl<E> Estimate<E> {
     /// The same estimate with another description of failures.
     pub fn map_errors<F>(self, mut map: impl FnMut(E) -> F) -> Estimate<F> {
         let Self { pages, bound, limits, model } = self;
-        let pages = pages.into_iter().map(|page| page.map_error(&mut map)).collect();
+        let pages = pages.into_iter().map(|page| match page {
+            PageOutcome::Done(page) => PageOutcome::Done(page),
+            PageOutcome::Failed(page) => PageOutcome::Failed(page.map_error(&mut map)),
+        });
+        let pages = pages.collect();
         Estimate { pages, bound, limits, model }
     }
 }
@@ -451,7 +466,6 @@ impl Page {
         let frame = Frame { sent: facts.quote.image.size, shown };
         let reading = PageText::of(completion, task.as_ref(), detail, frame);
         let warnings = warnings(facts, completion, &reading);
-        let receipt = &completion.receipt;
         Self {
             page: number,
             status: PageStatus::Succeeded,
@@ -461,10 +475,7 @@ impl Page {
             height: shown.height,
             dpi,
             sent: Some(Sent::of(facts)),
-            image_tokens: ImageTokens {
-                estimated: facts.quote.image.tokens,
-                billed: receipt.verified.then_some(receipt.settlement.usage.image),
-            },
+            image_tokens: ImageTokens::of(facts.quote.image.tokens, [&completion.receipt]),
             lines: reading.lines,
             finish_reason: Some(finish_reason(&completion.finish_reason)),
             warnings,
@@ -476,12 +487,14 @@ impl Page {
     /// The page whose fields are those of `self` and whose text is that of `text`.
     pub(super) fn with_text(self, text: Self) -> Self {
         let mut warnings = text.warnings;
-        let further = self.warnings.into_iter().filter(|warning| !warnings.contains(warning));
-        let further: Vec<_> = further.collect();
-        warnings.extend(further);
+        for warning in self.warnings {
+            if warnings.iter().all(|other| other.code() != warning.code()) {
+                warnings.push(warning);
+            }
+        }
         Self {
             sent: self.sent,
-            image_tokens: self.image_tokens.plus(text.image_tokens),
+            image_tokens: self.image_tokens,
             finish_reason: text.finish_reason.or(self.finish_reason),
             warnings,
             fields: self.fields,
@@ -489,17 +502,15 @@ impl Page {
         }
     }
 
-    /// Its text as Markdown.
-    pub fn markdown(&self) -> Cow<'_, str> {
-        self.notation.markdown(&self.text)
+    /// The page whose fields are those of `self`. It has no text, because of `error`.
+    pub(super) fn without_text(mut self, error: OcrError) -> Self {
+        self.warnings.push(PageWarning::TextNotRead(TextNotRead { error }));
+        Self { text: String::new(), notation: Notation::Text, ..self }
     }
 
-    /// The memory that the page takes until the answer is written, in bytes, by estimate.
-    pub(super) fn bytes(&self) -> u64 {
-        let text = |text: &str| COPIES * text.len() as u64;
-        let lines = self.lines.iter().flatten().map(|line| LINE_BYTES + text(&line.text));
-        let fields = self.fields.as_ref().map_or(0, |fields| COPIES * fields.bytes());
-        text(&self.text) + lines.sum::<u64>() + fields
+    /// Whether its text was to be read beside its fields and was not.
+    pub(super) fn lacks_text(&self) -> bool {
+        self.warnings.iter().any(|warning| matches!(warning, PageWarning::TextNotRead(_)))
     }
 
     /// A page that is answered from its own text. Its size is the one at which it would have been drawn.
@@ -529,14 +540,68 @@ impl Page {
     }
 }
 
-impl ImageTokens {
-    /// Those of both calls. The bill is unknown if one of them is.
-    fn plus(self, other: Self) -> Self {
-        let billed = self.billed.zip(other.billed);
-        Self {
-            estimated: self.estimated.saturating_add(other.estimated),
-            billed: billed.map(|(one, another)| one.saturating_add(another)),
+impl<E> Page<E> {
+    /// The same page with another description of errors.
+    pub fn map_error<F>(self, mut map: impl FnMut(E) -> F) -> Page<F> {
+        let Self {
+            page,
+            status,
+            source,
+            text,
+            width,
+            height,
+            dpi,
+            sent,
+            image_tokens,
+            lines,
+            finish_reason,
+            warnings,
+            notation,
+            fields,
+        } = self;
+        let warnings = warnings.into_iter().map(|warning| warning.map_error(&mut map)).collect();
+        Page {
+            page,
+            status,
+            source,
+            text,
+            width,
+            height,
+            dpi,
+            sent,
+            image_tokens,
+            lines,
+            finish_reason,
+            warnings,
+            notation,
+            fields,
         }
+    }
+
+    /// Its text as Markdown.
+    pub fn markdown(&self) -> Cow<'_, str> {
+        self.notation.markdown(&self.text)
+    }
+
+    /// The memory that the page takes until the answer is written, in bytes, by estimate.
+    pub(super) fn bytes(&self) -> u64 {
+        let text = |text: &str| COPIES * text.len() as u64;
+        let lines = self.lines.iter().flatten().map(|line| LINE_BYTES + text(&line.text));
+        let fields = self.fields.as_ref().map_or(0, |fields| COPIES * fields.bytes());
+        text(&self.text) + lines.sum::<u64>() + fields
+    }
+}
+
+impl ImageTokens {
+    /// Those of calls with these receipts. The bill is unknown if one of theirs is.
+    pub(super) fn of<'a>(
+        estimated: Tokens,
+        receipts: impl IntoIterator<Item = &'a Receipt>,
+    ) -> Self {
+        let bills = receipts
+            .into_iter()
+            .map(|receipt| receipt.verified.then_some(receipt.settlement.usage.image));
+        Self { estimated, billed: bills.sum() }
     }
 }
 
@@ -550,13 +615,18 @@ fn finish_reason(reason: &FinishReason) -> String {
     }
 }
 
-fn warnings(facts: &PageFacts, completion: &Completion, reading: &PageText) -> Vec<OcrWarning> {
+fn warnings(
+    facts: &PageFacts,
+    completion: &Completion,
+    reading: &PageText,
+) -> Vec<PageWarning<OcrError>> {
     let of_the_call = [
         (facts.quote.image.saved() > Tokens::ZERO, OcrWarning::Downscaled),
         (!completion.receipt.verified, OcrWarning::UsageUnverified),
         (facts.is_turned && reading.lines.is_some(), OcrWarning::BoxesAssumeExif),
     ];
-    [&reading.warnings[..], &OcrWarning::those(of_the_call)].concat()
+    let all = reading.warnings.iter().copied().chain(OcrWarning::those(of_the_call));
+    all.map(PageWarning::Plain).collect()
 }
 
 impl Sent {

@@ -21,6 +21,24 @@ pub enum OcrWarning {
     BoxesAssumeExif,
 }
 
+/// A warning about a page: a code, or an object with a code if there is more to say. `E` describes an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PageWarning<E> {
+    /// A warning that is only a code.
+    Plain(OcrWarning),
+    /// The page has its fields, but its text could not be read beside them.
+    TextNotRead(TextNotRead<E>),
+}
+
+/// A text that was not read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "code", rename = "text_not_read")]
+pub struct TextNotRead<E> {
+    /// Why.
+    pub error: E,
+}
+
 /// A remark on a document as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
@@ -50,6 +68,31 @@ impl DocumentWarning {
     }
 }
 
+impl<E> PageWarning<E> {
+    /// Its code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Plain(warning) => warning.code(),
+            Self::TextNotRead(_) => "text_not_read",
+        }
+    }
+
+    /// Whether the end of the text may be missing or wrong.
+    pub(super) const fn doubts_the_end(&self) -> bool {
+        matches!(self, Self::Plain(warning) if warning.doubts_the_end())
+    }
+
+    /// The same warning with another description of an error.
+    pub(super) fn map_error<F>(self, map: impl FnOnce(E) -> F) -> PageWarning<F> {
+        match self {
+            Self::Plain(warning) => PageWarning::Plain(warning),
+            Self::TextNotRead(TextNotRead { error }) => {
+                PageWarning::TextNotRead(TextNotRead { error: map(error) })
+            }
+        }
+    }
+}
+
 impl OcrWarning {
     /// Its code.
     pub const fn code(self) -> &'static str {
@@ -64,7 +107,7 @@ impl OcrWarning {
     }
 
     /// Whether the end of the text may be missing or wrong.
-    pub(super) const fn doubts_the_end(self) -> bool {
+    const fn doubts_the_end(self) -> bool {
         matches!(self, Self::Truncated | Self::RepetitionSuspected | Self::UnbalancedMarkup)
     }
 
@@ -91,7 +134,10 @@ mod tests {
             OcrWarning::BoxesAssumeExif,
         ] {
             assert_eq!(json!(warning), Value::from(warning.code()));
+            assert_eq!(json!(PageWarning::<()>::Plain(warning)), Value::from(warning.code()));
         }
+        let unread = PageWarning::TextNotRead(TextNotRead { error: "why" });
+        assert_eq!(json!(unread), json!({ "code": unread.code(), "error": "why" }));
         let text = RepeatedText { pages: vec![1, 2], text: "ACME".to_owned() };
         for warning in
             [DocumentWarning::RepeatedHeader(text.clone()), DocumentWarning::RepeatedFooter(text)]

@@ -75,11 +75,13 @@ async fn prose_twice_is_502_and_says_what_it_cost() {
 #[tokio::test]
 async fn a_second_call_that_the_limits_refuse_still_says_what_the_first_cost() {
     let gateway = TestGateway::with(|setup| {
-        setup.tenant.tokens_per_minute = NonZeroU64::new(9_300);
+        setup.tenant.tokens_per_minute = NonZeroU64::new(5_000);
     })
     .await;
     gateway.upstream().add_fault(Fault::prose_for_result());
-    let answer = extract(&gateway).await;
+    // The tokens of the minute come back too late for this caller.
+    let request = gateway.post(&format!("/extract?schema={SCHEMA}")).header("prefer", "wait=2");
+    let answer = Answer::of(request.body(fixture("hello.png"))).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (429, "rate_limited"), "{}", answer.text);
     assert_eq!(answer.json["usage"]["total_tokens"], gateway.upstream().bill().total());
 }

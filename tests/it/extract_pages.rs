@@ -12,11 +12,11 @@ use crate::pages::{numbered, statuses, width_of};
 use crate::pdf::{PdfPage, pdf};
 
 /// A page of a receipt, whose numbers are those of its width.
-const RECEIPT: &str =
+pub(crate) const RECEIPT: &str =
     "ACME TRADING LTD\nInvoice No: INV-{width}\nWidget {width}.00\nTotal {width}.00";
 
 /// The fields of [`RECEIPT`], at a point for each pixel.
-const EXTRACT: &str = r#"/extract?dpi=72&schema={"type":"object","required":["total"],"properties":{
+pub(crate) const EXTRACT: &str = r#"/extract?dpi=72&schema={"type":"object","required":["total"],"properties":{
     "company":{"type":"string"},"total":{"type":"number"},"items":{"type":"array","items":{
     "type":"object","properties":{"name":{"type":"string"},"price":{"type":"number"}}}}}}"#;
 
@@ -150,7 +150,13 @@ async fn a_page_whose_fields_are_parsed_at_the_second_call_is_read() {
     assert_eq!(answer.json["status"], "succeeded", "{}", answer.text);
     assert_eq!(answer.json["data"], data_of(&[1, 2]));
     assert_eq!(answer.json["usage"]["upstream_calls"], 3);
-    assert_eq!(answer.json["usage"]["total_tokens"], gateway.upstream().bill().total());
+    let bill = gateway.upstream().bill();
+    assert_eq!(answer.json["usage"]["total_tokens"], bill.total());
+    let tokens = |page: usize, member: &str| {
+        answer.json["pages"][page]["image_tokens"][member].as_u64().unwrap()
+    };
+    assert_eq!(tokens(1, "billed"), 2 * tokens(1, "estimated"));
+    assert_eq!(tokens(0, "billed") + tokens(1, "billed"), bill.image);
 }
 
 #[tokio::test]

@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 
 use crate::budgets::accounts;
 use crate::extract::written;
+use crate::extract_pages::{EXTRACT, RECEIPT};
 use crate::harness::{Answer, TestGateway, fixture, until};
 use crate::pages::{letter, numbered, statuses, width_of};
 use crate::pdf::{PdfPage, pdf};
+use crate::shapes::{check, documented};
 
 /// What the emulator reads of each image.
 const TEXT: &str =
@@ -153,50 +155,237 @@ async fn the_values_of_several_pages_are_looked_for_each_on_its_own() {
     until("memory", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
 }
 
+/// The code of the error for which page `page` has no text.
+fn unread(answer: &Answer, page: usize) -> Option<&str> {
+    let page = &answer.json["pages"][page];
+    let warnings = page["warnings"].as_array().unwrap_or_else(|| panic!("{}", answer.text));
+    let warning = warnings.iter().find(|warning| warning["code"] == "text_not_read")?;
+    assert_eq!((&page["text"], &page["lines"]), (&"".into(), &Value::Null), "{page}");
+    warning["error"]["code"].as_str()
+}
+
 #[tokio::test]
-async fn a_page_is_read_if_both_its_fields_and_its_text_are() {
+async fn a_page_whose_text_fails_has_its_fields_and_says_that_they_were_not_looked_for() {
     let gateway = gateway().await;
     let refused = Fault::code("DataInspectionFailed")
         .for_bodies_with("advanced_recognition")
         .for_images_as_wide_as(width_of(1));
     gateway.upstream().add_fault(refused);
     let answer = gateway.upload(&path("/extract", "&dpi=72&detail=lines"), numbered(2)).await;
-    assert_eq!(statuses(&answer.json), ["failed", "succeeded"], "{}", answer.text);
-    assert_eq!(answer.json["pages"][0]["error"]["code"], "content_rejected");
-    assert_eq!(answer.json["data"]["total"], f64::from(width_of(2)));
-    assert_eq!(answer.json["fields"]["/total"]["grounded"], "exact");
+    check(&documented("ExtractAnswer"), &answer.json);
+    assert_eq!(statuses(&answer.json), ["succeeded", "succeeded"], "{}", answer.text);
+    assert_eq!([0, 1].map(|page| unread(&answer, page)), [Some("content_rejected"), None]);
+    assert_eq!(answer.json["data"]["total"], f64::from(width_of(1)));
+    let total = &answer.json["fields"]["/total"];
+    assert_eq!((&total["page"], &total["grounded"]), (&1.into(), &Value::Null));
+    assert_eq!((total.get("bbox"), total.get("polygon")), (Some(&Value::Null), Some(&Value::Null)));
+    assert_eq!(answer.json["checks"], json!([]));
+    let tokens = &answer.json["pages"][0]["image_tokens"];
+    assert_eq!(tokens["estimated"].as_u64(), tokens["billed"].as_u64().map(|billed| 2 * billed));
     let bill = gateway.upstream().bill();
     assert_eq!((bill.calls, &answer.json["usage"]["total_tokens"]), (3, &bill.total().into()));
-    assert_eq!(answer.json["upstream"]["request_ids"].as_array().map(Vec::len), Some(3));
-    assert_eq!(answer.header("ocr-pages-failed"), "1");
+    until("memory", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
 }
 
 #[tokio::test]
-async fn a_budget_that_ends_between_the_two_calls_is_kept_and_the_first_is_told() {
+async fn lines_that_did_not_come_cost_no_fields() {
     let gateway = gateway().await;
-    let tenant = |name: &str, daily_tokens| Tenant {
-        daily_tokens: NonZeroU64::new(daily_tokens),
-        max_tokens: NonZeroU64::new(300),
-        ..Tenant::new(name.parse().unwrap())
-    };
-    let probe = gateway.key_of(&tenant("probe", u64::MAX >> 1)).await;
-    // The image costs more than what the prompt of the fields is longer.
-    let large = "&min_pixels=1000000";
-    let alone = format!("/estimate?schema={SCHEMA}{large}");
-    let request = gateway.post_as(&probe, &alone).body(fixture("hello.png"));
-    let bound = Answer::of(request).await.json["bound"]["total_tokens"].as_u64().unwrap();
-    let key = gateway.key_of(&tenant("acme", bound)).await;
-    let request = gateway.post_as(&key, &path("/extract", large)).body(fixture("hello.png"));
-    let answer = Answer::of(request).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.code()),
-        (429, "budget_exhausted"),
-        "{}",
-        answer.text
-    );
+    gateway.upstream().add_fault(Fault::prose_for_result().for_bodies_with("advanced_recognition"));
+    let answer = gateway.upload(&path("/extract", "&detail=lines"), fixture("hello.png")).await;
+    assert_eq!(unread(&answer, 0), Some("upstream_invalid_output"), "{}", answer.text);
     let bill = gateway.upstream().bill();
-    assert_eq!((bill.received, &answer.json["usage"]["total_tokens"]), (1, &bill.total().into()));
-    assert_eq!(accounts(&gateway, "acme").await, (bill.total(), 0));
+    assert_eq!((bill.calls, &answer.json["usage"]["total_tokens"]), (2, &bill.total().into()));
+    assert_eq!(answer.json["pages"][0]["image_tokens"]["billed"], bill.image);
+    assert_eq!(answer.json["data"]["company"], "ACME TRADING LTD");
+}
+
+#[tokio::test]
+async fn a_text_that_does_not_come_before_the_deadline_costs_no_fields() {
+    let gateway = gateway().await;
+    gateway.upstream().add_fault(Fault::hang().for_bodies_with("advanced_recognition"));
+    let request = gateway.post(&path("/extract", "&detail=lines")).header("prefer", "wait=3");
+    let answer = Answer::of(request.body(fixture("hello.png"))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(unread(&answer, 0).is_some(), "{}", answer.text);
+    assert_eq!(answer.json["pages"][0]["warnings"][0]["error"]["status"], 504);
+    assert_eq!(answer.json["data"]["company"], "ACME TRADING LTD");
+    let unverified = answer.json["usage"]["unverified_tokens"].as_u64().unwrap();
+    let spent = gateway.upstream().bill().total() + unverified;
+    assert!(unverified > 0);
+    until("the ledger", async || accounts(&gateway, "test").await == (spent, 0)).await;
+}
+
+/// What the two calls for a page cost.
+struct Costs {
+    /// The most that the call for its fields can cost.
+    fields: u64,
+    /// The same of its text.
+    text: u64,
+    /// The bill of the call for its fields.
+    fields_billed: u64,
+    /// The bill of both.
+    both_billed: u64,
+}
+
+impl Costs {
+    /// Those of `file`, for a tenant like [`limited`].
+    async fn of(gateway: &TestGateway, extract: &str, file: Vec<u8>) -> Self {
+        let key = gateway.key_of(&limited("probe")).await;
+        let told = async |path: &str, [member, tokens]: [&str; 2]| {
+            let answer = Answer::of(gateway.post_as(&key, path).body(file.clone())).await;
+            answer.json[member][tokens].as_u64().unwrap_or_else(|| panic!("{}", answer.text))
+        };
+        let [bound, usage] = [["bound", "total_tokens"], ["usage", "total_tokens"]];
+        let estimate = extract.replace("/extract", "/estimate");
+        let ground = |path: &str| format!("{path}&ground=true");
+        let fields = told(&estimate, bound).await;
+        Self {
+            fields,
+            text: told(&ground(&estimate), bound).await - fields,
+            fields_billed: told(extract, usage).await,
+            both_billed: told(&ground(extract), usage).await,
+        }
+    }
+}
+
+/// A tenant whose answers are short, so that bills are not far from their bounds.
+fn limited(name: &str) -> Tenant {
+    Tenant { max_tokens: NonZeroU64::new(300), ..Tenant::new(name.parse().unwrap()) }
+}
+
+/// The image costs more than what the prompt of the fields is longer than that of the text.
+fn large() -> String {
+    format!("/extract?schema={SCHEMA}&min_pixels=1000000")
+}
+
+#[tokio::test]
+async fn a_text_waits_for_tokens_of_the_minute_which_the_fields_of_its_page_have_used() {
+    let gateway = gateway().await;
+    let costs = Costs::of(&gateway, &large(), fixture("hello.png")).await;
+    let before = gateway.upstream().bill();
+    // A thirtieth of the tokens is missing, which come in two seconds.
+    let tokens = (costs.fields_billed + costs.text) * 30 / 31;
+    let tenant = Tenant { tokens_per_minute: NonZeroU64::new(tokens), ..limited("acme") };
+    let key = gateway.key_of(&tenant).await;
+    let request = gateway.post_as(&key, &format!("{}&ground=true", large()));
+    let answer = Answer::of(request.body(fixture("hello.png"))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.json["fields"]["/company"]["grounded"], "exact");
+    let spent = gateway.upstream().bill().total() - before.total();
+    assert_eq!((&answer.json["usage"]["total_tokens"], spent), (&spent.into(), costs.both_billed));
+    assert_eq!(accounts(&gateway, "acme").await, (spent, 0));
+    assert_eq!(gateway.count("refused_total", &[("tenant", "acme")]).await, 0);
+}
+
+#[tokio::test]
+async fn a_text_that_finds_no_tokens_of_the_minute_in_time_costs_no_fields() {
+    let gateway = gateway().await;
+    let costs = Costs::of(&gateway, &large(), fixture("hello.png")).await;
+    let before = gateway.upstream().bill();
+    let tokens = (costs.fields_billed + costs.text) * 2 / 3;
+    let tenant = Tenant { tokens_per_minute: NonZeroU64::new(tokens), ..limited("acme") };
+    let key = gateway.key_of(&tenant).await;
+    let request = gateway.post_as(&key, &format!("{}&ground=true", large()));
+    let request = request.header("prefer", "wait=5").body(fixture("hello.png"));
+    let answer = Answer::of(request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(unread(&answer, 0), Some("rate_limited"));
+    assert_eq!(answer.json["data"]["company"], "ACME TRADING LTD");
+    let spent = gateway.upstream().bill().total() - before.total();
+    assert_eq!(
+        (&answer.json["usage"]["total_tokens"], spent),
+        (&spent.into(), costs.fields_billed)
+    );
+    assert_eq!(accounts(&gateway, "acme").await, (spent, 0));
+    let refused = [("tenant", "acme"), ("reason", "tpm")];
+    assert_eq!(gateway.count("refused_total", &refused).await, 1);
+}
+
+#[tokio::test]
+async fn a_budget_that_ends_between_the_two_calls_is_kept_and_the_fields_are_answered() {
+    let gateway = gateway().await;
+    let costs = Costs::of(&gateway, &large(), fixture("hello.png")).await;
+    let before = gateway.upstream().bill();
+    let tenant = Tenant { daily_tokens: NonZeroU64::new(costs.fields), ..limited("acme") };
+    let key = gateway.key_of(&tenant).await;
+    let request = gateway.post_as(&key, &format!("{}&ground=true", large()));
+    let answer = Answer::of(request.body(fixture("hello.png"))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    check(&documented("ExtractAnswer"), &answer.json);
+    assert_eq!(unread(&answer, 0), Some("budget_exhausted"));
+    let error = &answer.json["pages"][0]["warnings"][0]["error"];
+    assert_eq!(error["limit"]["name"], "daily_tokens", "{error}");
+    assert_eq!(answer.json["data"]["company"], "ACME TRADING LTD");
+    assert_eq!(answer.json["fields"]["/company"]["grounded"], Value::Null);
+    let spent = gateway.upstream().bill().total() - before.total();
+    assert_eq!(
+        (&answer.json["usage"]["total_tokens"], spent),
+        (&spent.into(), costs.fields_billed)
+    );
+    assert_eq!(accounts(&gateway, "acme").await, (spent, 0));
+    let refused = [("tenant", "acme"), ("reason", "budget")];
+    assert_eq!(gateway.count("refused_total", &refused).await, 1);
+}
+
+#[tokio::test]
+async fn all_fields_that_a_budget_paid_for_are_answered_of_a_document_that_it_does_not_cover() {
+    let gateway = TestGateway::with(|setup| {
+        setup.emulator.engine = EngineChoice::Scripted(RECEIPT.to_owned());
+    })
+    .await;
+    let file = |pages| pdf(&vec![PdfPage::of_text(400, 300, &["x"]); pages]);
+    let extract = format!("{EXTRACT}&min_pixels=1200000");
+    let costs = Costs::of(&gateway, &extract, file(1)).await;
+    assert!(costs.fields - costs.fields_billed < costs.text);
+    // One page after the other, and all at once.
+    for (name, concurrency) in [("one", NonZeroU64::new(1)), ("all", None)] {
+        let before = gateway.upstream().bill().total();
+        let sent = gateway.upstream().calls().len();
+        // After two pages there is room for the fields of a third, and not for its text.
+        let daily_tokens = NonZeroU64::new(2 * costs.both_billed + costs.fields);
+        let key = gateway.key_of(&Tenant { daily_tokens, concurrency, ..limited(name) }).await;
+        let request = gateway.post_as(&key, &format!("{extract}&ground=true")).body(file(6));
+        let answer = Answer::of(request).await;
+        assert_eq!(answer.json["status"], "partial", "{}", answer.text);
+        let calls = gateway.upstream().calls();
+        let of_fields = |task: &str| task == "key_information_extraction";
+        let fields =
+            calls[sent..].iter().filter(|call| call.task.as_deref().is_some_and(of_fields));
+        let (fields, calls) = (fields.count(), calls.len() - sent);
+        let told = statuses(&answer.json);
+        let done: Vec<_> = (0..6).filter(|page| told[*page] == "succeeded").collect();
+        assert_eq!(
+            (done.len(), answer.json["data"]["items"].as_array().unwrap().len()),
+            (fields, fields)
+        );
+        let unread: Vec<_> = done.iter().filter_map(|page| unread(&answer, *page)).collect();
+        assert_eq!(unread, vec!["budget_exhausted"; 2 * fields - calls], "{name}");
+        assert!(!unread.is_empty());
+        if concurrency.is_some() {
+            assert_eq!((fields, calls), (3, 5));
+        }
+        let billed = gateway.upstream().bill().total() - before;
+        assert_eq!(answer.json["usage"]["total_tokens"], billed);
+        assert_eq!(accounts(&gateway, name).await, (billed, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_page_counts_the_image_of_each_call_that_read_it() {
+    let gateway = gateway().await;
+    let lines = "&detail=lines";
+    let estimate = gateway.upload(&path("/estimate", lines), fixture("hello.png")).await;
+    let once = estimate.json["bound"]["image_tokens"].as_u64().unwrap() / 2;
+    gateway.upstream().add_fault(Fault::prose_for_result().times(1));
+    let answer = gateway.upload(&path("/extract", lines), fixture("hello.png")).await;
+    assert_eq!(answer.json["usage"]["upstream_calls"], 3, "{}", answer.text);
+    let tokens = &answer.json["pages"][0]["image_tokens"];
+    assert_eq!(tokens, &json!({ "estimated": 2 * once, "billed": 3 * once }));
+    assert_eq!(tokens["billed"], answer.json["usage"]["image_tokens"]);
+    assert_eq!(tokens["billed"], gateway.upstream().bill().image);
+    gateway.upstream().add_fault(Fault::no_usage().for_bodies_with("advanced_recognition"));
+    let answer = gateway.upload(&path("/extract", lines), fixture("hello.png")).await;
+    assert_eq!(answer.json["pages"][0]["image_tokens"]["billed"], Value::Null, "{}", answer.text);
 }
 
 #[tokio::test]

@@ -204,6 +204,18 @@ async fn a_page_whose_fields_fail_fails_the_request() {
 }
 
 #[tokio::test]
+async fn a_page_whose_markdown_fails_fails_the_request_though_its_fields_were_read() {
+    let gateway = reading(RECEIPT).await;
+    gateway.upstream().add_fault(Fault::code("DataInspectionFailed").for_bodies_with("Transcribe"));
+    let asked = with(request(&fixture("hello.png")), "document_annotation_format", annotation());
+    let answer = ask(&gateway, &asked).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["code"]), (422, &"content_rejected".into()));
+    let bill = gateway.upstream().bill();
+    assert_eq!((bill.received, &answer.json["usage"]["total_tokens"]), (2, &bill.total().into()));
+    assert!(bill.total() > 0);
+}
+
+#[tokio::test]
 async fn a_name_of_the_table_stands_for_its_model_and_the_tenants_models_apply() {
     let gateway = TestGateway::with(|setup| {
         let models = &mut setup.settings.mistral.models;

@@ -10,11 +10,12 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::request::MistralRequest;
+use crate::api::page_problem::PageProblem;
 use crate::extract::{Extraction, Validation};
 use crate::metering::spend::Spend;
 use crate::ocr::markdown::repeated::{RepeatedLines, SplitPage};
 use crate::ocr::result::{Facts, Page};
-use crate::ocr::warning::OcrWarning;
+use crate::ocr::warning::PageWarning;
 
 /// The resolution of a page that is a picture, in pixels for an inch: that at which a pixel is a point. Mistral's API
 /// requires a number, and the pixels of a picture have no other size.
@@ -45,7 +46,7 @@ struct MistralPage<'a> {
     footer: Option<String>,
     confidence_scores: (),
     blocks: (),
-    warnings: &'a [OcrWarning],
+    warnings: &'a [PageWarning<PageProblem>],
 }
 
 #[derive(Debug, Serialize)]
@@ -65,7 +66,7 @@ impl<'a> MistralAnswer<'a> {
     /// The answer that has these pages.
     pub(in crate::api) fn of(
         id: Uuid,
-        pages: &[&'a Page],
+        pages: &[&'a Page<PageProblem>],
         facts: &'a Facts,
         extraction: Option<&'a Extraction>,
         asked: &MistralRequest,
@@ -102,7 +103,7 @@ fn apart(texts: &[(u32, Cow<'_, str>)], asked: &MistralRequest) -> RepeatedLines
 }
 
 impl<'a> MistralPage<'a> {
-    fn of(page: &'a Page, text: Cow<'a, str>, apart: RepeatedLines) -> Self {
+    fn of(page: &'a Page<PageProblem>, text: Cow<'a, str>, apart: RepeatedLines) -> Self {
         let (markdown, header, footer) = if apart == RepeatedLines::default() {
             (text, None, None)
         } else {

@@ -11,9 +11,11 @@ use super::{kept, tell_spend, tell_warnings};
 use crate::api::accept;
 use crate::api::dialect::JSON;
 use crate::api::entrance::enter_to_call;
+use crate::api::middleware::RequestId;
 use crate::api::mistral::answer::MistralAnswer;
 use crate::api::mistral::error;
 use crate::api::mistral::request::{MistralBody, MistralRequest};
+use crate::api::page_problem::PageProblem;
 use crate::api::problem::Problem;
 use crate::api::{spent, upload};
 use crate::auth::tenant::Tenant;
@@ -32,7 +34,7 @@ pub(in crate::api) async fn ocr(
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
     accept::require_json(request.headers())?;
-    let tab = spent::tab_of(&request);
+    let (tab, request_id) = (spent::tab_of(&request), RequestId::of(&request));
     let (image, mut asked) = upload::read_json(&gateway, &entered, request, MistralBody).await?;
     let schema = asked.read_schema(&gateway.scratch).await?;
     let options = OcrOptions { schema, ..options(&gateway, &entered.tenant, &asked)? };
@@ -42,7 +44,9 @@ pub(in crate::api) async fn ocr(
     drop(entered);
     let read = DocumentRead::of(&gateway, request).await.map_err(error::problem)?;
     let DocumentRead { pages, facts, extraction, warnings, memory } = read;
-    let pages = error::all_read(pages, facts.document.pages)?;
+    let pages = error::all_read(pages, facts.document.pages)?.into_iter();
+    let pages = pages.map(|page| page.map_error(|error| PageProblem::of(error, &request_id)));
+    let pages: Vec<_> = pages.collect();
     let pages: Vec<_> = pages.iter().collect();
     let body = MistralAnswer::of(id, &pages, &facts, extraction.as_ref(), &asked);
     // Structs of strings and numbers always serialise.

@@ -87,7 +87,7 @@ async fn read_request(
 
 /// Reports the spend and the number of failed pages in headers and in the log line. An answer in plain text has no other
 /// field for them.
-fn tell_pages<E>(response: &mut Response, facts: &Facts, outcomes: &[PageOutcome<Page, E>]) {
+fn tell_pages<E>(response: &mut Response, facts: &Facts, outcomes: &[PageOutcome<Page<E>, E>]) {
     let pages: Vec<_> = outcomes.iter().filter_map(PageOutcome::done).collect();
     let failed = outcomes.len() - pages.len();
     tell_spend(response, facts, &pages);
@@ -98,7 +98,7 @@ fn tell_pages<E>(response: &mut Response, facts: &Facts, outcomes: &[PageOutcome
 }
 
 /// Reports the spend on pages that were all read.
-fn tell_spend(response: &mut Response, facts: &Facts, pages: &[&Page]) {
+fn tell_spend<E>(response: &mut Response, facts: &Facts, pages: &[&Page<E>]) {
     let max_pixels = pages.iter().filter_map(|page| Some(page.sent.as_ref()?.max_pixels)).max();
     tell_tokens(response, &facts.usage, max_pixels.unwrap_or(facts.limits.max_pixels));
     let served = response.extensions_mut().get_or_insert_default::<Served>();
