@@ -248,7 +248,7 @@ impl Metrics {
             requests: new.counter("requests_total", "Requests answered.", &["route", "status", "tenant"])?,
             request_duration: new.histogram("request_duration_seconds", "Time from the end of a request's head to the head of its answer.", &["route"], &SLOW)?,
             overhead: new.histogram("overhead_seconds", "Of request_duration_seconds, the time in which a request waited neither for its turn at the upstream nor for the upstream: the upload, the ledger, and this process.", &["route"], &QUICK)?,
-            refused: new.counter("refused_total", "Requests refused before anything was sent.", &["tenant", "reason"])?,
+            refused: new.counter("refused_total", "Requests, and calls for pages of a request, refused before they were sent.", &["tenant", "reason"])?,
             ledger_time_zone: new.gauges("ledger_time_zone", "Always 1. The time zone whose days and months this replica counts budgets in.", &["time_zone"])?,
             ledger_duration: new.histogram("ledger_duration_seconds", "Time that a call waited for the ledger.", &["step"], &QUICK)?,
             ledger_stuck: new.count("ledger_stuck_ends_total", "Ends of calls that the ledger could not post: an amount or a row that it cannot count or read, or a reservation that the database has lost. Anything but zero is an alarm.")?,
@@ -399,7 +399,7 @@ impl Metrics {
         self.overhead.with_label_values(&[route]).observe(overhead.as_secs_f64());
     }
 
-    /// A request was refused. `reason` is from the closed set of the module that refuses.
+    /// A request, or a call of one, was refused before it was sent. `reason` is from the closed set of the module that refuses.
     pub fn refused(&self, tenant: &str, reason: &'static str) {
         self.refused.with_label_values(&[self.label(tenant), reason]).inc();
     }
