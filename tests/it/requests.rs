@@ -249,7 +249,7 @@ async fn fields_need_exactly_one_of_schema_and_template() {
         (String::new(), 400, "invalid_option"),
         (format!("schema={schema}&template=receipt"), 400, "invalid_option"),
         ("template=menu".to_owned(), 404, "unknown_template"),
-        ("schema=%7B%22total%22%3A1%7D".to_owned(), 400, "schema_invalid"),
+        ("schema=%7B%22type%22%3A%22string%22%7D".to_owned(), 400, "schema_invalid"),
         ("schema=nonsense".to_owned(), 400, "invalid_option"),
         (format!("schema={schema}&prompt=x"), 400, "invalid_option"),
     ] {
