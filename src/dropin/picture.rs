@@ -66,7 +66,8 @@ const UNSAID: [&[u8]; 4] = [b"", b"image", b"application/octet-stream", b"binary
 ///
 /// What is wrong with the URL, as the predicate of a sentence.
 fn letters(url: &str) -> Result<&[u8], String> {
-    let head = data_url::head(url.as_bytes()).map_err(|error: HeadError| error.to_string())?;
+    let head =
+        data_url::head_to_forward(url.as_bytes()).map_err(|error: HeadError| error.to_string())?;
     let kind = head.media_type.to_ascii_lowercase();
     // Another reader may go by the media type and read the file as a document.
     let is_unsaid = UNSAID.contains(&kind.as_slice());

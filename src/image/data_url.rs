@@ -8,6 +8,9 @@ const LONGEST_HEAD: usize = 256;
 
 const SCHEME: &[u8] = b"data:";
 
+/// What stands before the comma if the data are Base64.
+const MARKER: &[u8] = b";base64";
+
 /// The head of a data URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
@@ -33,16 +36,33 @@ pub fn is_data_url(url: &[u8]) -> bool {
     url.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME))
 }
 
-/// Reads the head of a data URL.
+/// Reads the head of a data URL that is decoded here. `;base64` may be in upper case (RFC 2397 compares tokens without
+/// case).
 ///
 /// # Errors
 ///
 /// [`HeadError`] if the head is refused.
 pub fn head(url: &[u8]) -> Result<Head<'_>, HeadError> {
+    head_before(url, |marker| marker.eq_ignore_ascii_case(MARKER))
+}
+
+/// Reads the head of a data URL that is also sent to another parser, which may know `;base64` only in lower case.
+///
+/// # Errors
+///
+/// [`HeadError`] if the head is refused.
+pub fn head_to_forward(url: &[u8]) -> Result<Head<'_>, HeadError> {
+    head_before(url, |marker| marker == MARKER)
+}
+
+fn head_before(url: &[u8], is_marker: impl Fn(&[u8]) -> bool) -> Result<Head<'_>, HeadError> {
     let near = &url[..url.len().min(LONGEST_HEAD)];
     let comma = memchr::memchr(b',', near).ok_or(HeadError::NotBase64)?;
     let written = near.get(SCHEME.len()..comma).ok_or(HeadError::NotBase64)?;
-    let described = written.strip_suffix(b";base64").ok_or(HeadError::NotBase64)?;
+    let (described, _) = written
+        .split_last_chunk::<{ MARKER.len() }>()
+        .filter(|(_, marker)| is_marker(&marker[..]))
+        .ok_or(HeadError::NotBase64)?;
     let mut parts = described.split(|&byte| byte == b';');
     let media_type = parts.next().unwrap_or_default();
     // Qwen's own examples use `data:image;base64,`.
@@ -88,6 +108,14 @@ mod tests {
     }
 
     #[test]
+    fn the_marker_of_base64_may_be_in_upper_case_unless_another_parser_reads_it_too() {
+        let url = b"data:image/png;BASE64,AAAA";
+        assert_eq!(head(url), Ok(Head { media_type: b"image/png", length: url.len() - 4 }));
+        assert_eq!(head_to_forward(url), Err(HeadError::NotBase64));
+        assert_eq!(head_to_forward(b"data:image/png;base64,AAAA"), head(url));
+    }
+
+    #[test]
     fn a_head_that_readers_may_read_differently_is_refused() {
         let long = format!("data:image/png;x={};base64,AAAA", "a".repeat(300));
         for (url, error) in [
@@ -95,7 +123,6 @@ mod tests {
             ("data:,AAAA;base64,AAAA", HeadError::NotBase64),
             ("data:image/png;base64", HeadError::NotBase64),
             ("data:image/png;base64 ,AAAA", HeadError::NotBase64),
-            ("data:image/png;BASE64,AAAA", HeadError::NotBase64),
             ("data:base64,AAAA", HeadError::NotBase64),
             ("data:,", HeadError::NotBase64),
             (&long, HeadError::NotBase64),
