@@ -11,7 +11,7 @@ use crate::api::options::raw::OPTION_BYTES;
 use crate::api::problem::{Flaw, Problem};
 use crate::api::upload::body::Room;
 use crate::api::upload::error::UploadError;
-use crate::api::upload::json::{self, Base64Text, FileFinder, JsonBody};
+use crate::api::upload::json::{self, Base64Text, FileFinder, JsonBody, Members, UnfitMember};
 use crate::capacity::scratch::Scratch;
 use crate::code::ErrorCode;
 use crate::document::range::PageRange;
@@ -89,32 +89,6 @@ impl MistralRequest {
 #[derive(Debug)]
 pub(in crate::api) struct MistralBody;
 
-/// The member `document`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MistralDocument<'a> {
-    #[serde(borrow, default)]
-    r#type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    document_url: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    image_url: Option<&'a RawValue>,
-    #[serde(default)]
-    file_id: Option<IgnoredAny>,
-    #[serde(default, rename = "document_name")]
-    _document_name: Option<IgnoredAny>,
-}
-
-/// The member `image_url` as an object.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ImageUrl<'a> {
-    #[serde(borrow)]
-    url: &'a RawValue,
-    #[serde(default, rename = "detail")]
-    _detail: Option<IgnoredAny>,
-}
-
 impl FileFinder for MistralBody {
     type Beside = MistralRequest;
 
@@ -123,8 +97,7 @@ impl FileFinder for MistralBody {
         body: &'a [u8],
         room: &Room,
     ) -> Result<(Base64Text<'a>, MistralRequest), UploadError> {
-        let JsonBody { document, options }: JsonBody<'a, MistralDocument<'a>> =
-            json::parse(body, EXPECTED)?;
+        let JsonBody { document, options } = json::parse(body, EXPECTED)?;
         let mut reader = MemberReader::default();
         for (name, value) in &options {
             room.take_for_option(value.get().len())?;
@@ -134,7 +107,7 @@ impl FileFinder for MistralBody {
             let detail = format!("There is no document. Send {EXPECTED}.");
             return Err(Problem::new(ErrorCode::MissingFile, detail).into());
         };
-        let text = text_of(&document);
+        let text = text_of(document);
         let text = text.map_err(|flaw| reader.flaws.insert(0, flaw)).ok();
         match (Problem::of_flaws(reader.flaws), text) {
             (None, Some(text)) => Ok((text, reader.request)),
@@ -144,34 +117,52 @@ impl FileFinder for MistralBody {
 }
 
 /// The data URL in a document.
-fn text_of<'a>(document: &MistralDocument<'a>) -> Result<Base64Text<'a>, Flaw> {
-    let MistralDocument { r#type, document_url, image_url, file_id, .. } = document;
-    let kind = r#type.as_deref();
-    if kind == Some("file") || file_id.is_some() {
+fn text_of(document: Members<'_>) -> Result<Base64Text<'_>, Flaw> {
+    let names = ["type", "document_url", "image_url", "file_id", "document_name"];
+    let [kind, document_url, image_url, file_id, _name] = only(document, names, "/document")?;
+    let written = kind;
+    let kind = kind.and_then(json::short_text);
+    if kind.as_deref() == Some("file") || file_id.is_some() {
         return Err(invalid(
             "/document/file_id",
             "names a file, and no files are kept here: send the document itself, as a data URL",
         ));
     }
-    if let Some(other) = kind.filter(|kind| !["document_url", "image_url"].contains(kind)) {
-        let shown: String = other.chars().take(32).collect();
-        let why = format!("is {shown:?}; it must be document_url or image_url");
+    if !matches!(kind.as_deref(), Some("document_url" | "image_url")) && written.is_some() {
+        let shown: String = written.map_or("", RawValue::get).chars().take(32).collect();
+        let why = format!("is {shown}; it must be document_url or image_url");
         return Err(invalid("/document/type", &why));
     }
     match (document_url, image_url) {
-        (Some(url), None) if kind != Some("image_url") => of_url(url, "/document/document_url"),
-        (None, Some(url)) if kind != Some("document_url") => {
-            // An object begins with a brace, and a string does not.
-            match serde_json::from_str::<ImageUrl<'a>>(url.get()) {
-                Ok(ImageUrl { url, .. }) => of_url(url, "/document/image_url/url"),
-                Err(_) => of_url(url, "/document/image_url"),
-            }
+        (Some(url), None) if kind.as_deref() != Some("image_url") => {
+            of_url(url, "/document/document_url")
         }
+        (None, Some(url)) if kind.as_deref() != Some("document_url") => match Members::of(url) {
+            Some(object) => {
+                let [url, _detail] = only(object, ["url", "detail"], "/document/image_url")?;
+                let missing = || invalid("/document/image_url/url", "is missing");
+                of_url(url.ok_or_else(missing)?, "/document/image_url/url")
+            }
+            None => of_url(url, "/document/image_url"),
+        },
         _ => Err(invalid(
             "/document",
             "must have a type, document_url or image_url, and exactly the member of that name",
         )),
     }
+}
+
+/// The values of the only members that the object at `pointer` may have.
+fn only<'a, const N: usize>(
+    object: Members<'a>,
+    names: [&str; N],
+    pointer: &str,
+) -> Result<[Option<&'a RawValue>; N], Flaw> {
+    object.only(names).map_err(|UnfitMember { name, why }| {
+        let why = format!("{why}. Members: {}", names.join(", "));
+        let flaw = Flaw::of(&name, ErrorCode::UnknownOption, why);
+        Flaw { pointer: format!("{pointer}{}", flaw.pointer), ..flaw }
+    })
 }
 
 fn of_url<'a>(url: &'a RawValue, pointer: &'static str) -> Result<Base64Text<'a>, Flaw> {
@@ -321,13 +312,18 @@ fn pages(json: &str) -> Result<Option<PageRange>, Flaw> {
         Some(Pages::Text(text)) => text
             .split(',')
             .map(|part| {
-                let ends = part.split('-').map(|page| from_one(page.trim().parse().ok()?));
+                let ends = part.split('-').map(|page| from_one(number(page.trim())?));
                 Some(ends.collect::<Option<Vec<_>>>()?.join("-"))
             })
             .collect(),
     };
     let range = parts.and_then(|parts| parts.join(",").parse().ok());
     range.map(Some).ok_or_else(wrong)
+}
+
+/// Parses digits: `u32::from_str` would also accept a plus sign.
+fn number(digits: &str) -> Option<u32> {
+    digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 fn wrong(member: &str, why: &str) -> Flaw {
@@ -402,7 +398,11 @@ mod tests {
                 json!({ "type": "image_url", "image_url": { "url": "http://x" } }),
                 "/document/image_url/url",
             ),
-            (json!({ "type": "image_url", "image_url": { "x": url } }), "/document/image_url"),
+            (
+                json!({ "type": "image_url", "image_url": { "detail": "low" } }),
+                "/document/image_url/url",
+            ),
+            (json!({ "type": 7, "document_url": url }), "/document/type"),
             (json!({ "type": "audio_url", "document_url": url }), "/document/type"),
             (json!({ "type": "image_url", "document_url": url }), "/document"),
             (json!({ "document_url": url, "image_url": url }), "/document"),
@@ -411,9 +411,43 @@ mod tests {
             let refused = read(&json!({ "document": document })).unwrap_err();
             assert_eq!(refused, ("invalid_option", vec![place.to_owned()]), "{document}");
         }
+        for (document, place) in [
+            (json!({ "document_url": url, "x": 1 }), "/document/x"),
+            (json!({ "image_url": { "url": url, "x": 1 } }), "/document/image_url/x"),
+        ] {
+            let refused = read(&json!({ "document": document })).unwrap_err();
+            assert_eq!(refused, ("unknown_option", vec![place.to_owned()]), "{document}");
+        }
         assert_eq!(read(&json!({ "model": "m" })).unwrap_err().0, "missing_file");
         assert_eq!(read(&json!([])).unwrap_err().0, "invalid_json");
         assert_eq!(read(&json!({ "document": "data:x" })).unwrap_err().0, "invalid_json");
+    }
+
+    #[test]
+    fn a_long_text_is_not_copied() {
+        const LENGTH: usize = 1 << 20;
+        let gauge = IntGauge::new("held", "held").unwrap();
+        let held = Arc::new(ByteAccount::new(u64::MAX, gauge)).hold(0).unwrap();
+        let room = Room::new(None, 0, Arc::new(held));
+        for text in ["A".repeat(LENGTH), "\\u0041".repeat(LENGTH / 6)] {
+            let url = format!("data:image/png;base64,{text}");
+            for body in [
+                format!(r#"{{"document":{{"document_url":"{url}"}}}}"#),
+                format!(r#"{{"document":{{"image_url":"{url}"}}}}"#),
+                format!(r#"{{"document":{{"image_url":{{"url":"{url}"}}}}}}"#),
+                format!(r#"{{"document":{{"image_url":{{"{text}":1}}}}}}"#),
+                format!(r#"{{"document":{{"image_url":"{text}"}}}}"#),
+                format!(r#"{{"document":{{"type":"{text}","image_url":"{url}"}}}}"#),
+                format!(r#"{{"document":{{"{text}":1}}}}"#),
+                format!(r#"{{"document":"{url}"}}"#),
+                format!(r#"{{"{text}":1}}"#),
+            ] {
+                let allocated = allocation_counter::measure(|| {
+                    let _ = std::hint::black_box(MistralBody.find(body.as_bytes(), &room));
+                });
+                assert!(allocated.bytes_max < 64 * 1024, "{allocated:?}: {body:.60}");
+            }
+        }
     }
 
     #[test]
@@ -433,6 +467,7 @@ mod tests {
             json!(""),
             json!("2-1"),
             json!("1-"),
+            json!("+0"),
             json!("-1"),
             json!("1-2-3"),
             json!("x"),

@@ -5,18 +5,18 @@
 //! the most common form of upload would need the most memory.
 
 use std::borrow::Cow;
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::body::Room;
 use super::error::UploadError;
 use crate::api::options::misnamed;
 use crate::api::options::raw::RawOptions;
-use crate::api::problem::Problem;
+use crate::api::problem::{Flaw, Problem};
 use crate::code::ErrorCode;
 use crate::image::data_url;
 
@@ -29,18 +29,41 @@ const DATA: &str = "/document/data";
 /// The form of the body.
 const EXPECTED: &str = "{\"document\":{\"type\":\"base64\",\"data\":\"…\"}, …options}";
 
-/// The most members of a JSON upload: every option once, the document, and some repeated options.
+/// The most members of an object: every option once, the document, and some repeated options.
 const MOST_MEMBERS: usize = 64;
 
-/// The body of a JSON upload. It has the member `document` of the form `D`, and every other member is an option.
-///
-/// The deserialiser is not derived, so that the document's Base64 stays in the body and is not copied into a tree, and
-/// so that a repeated option is detected.
-pub(in crate::api) struct JsonBody<'a, D> {
-    /// The member `document`.
-    pub(in crate::api) document: Option<D>,
+/// The longest name of a member that is kept, in characters.
+const LONGEST_NAME: usize = 256;
+
+/// The longest short text as it is written in JSON, in bytes.
+const SHORT_BYTES: usize = 256;
+
+/// The body of a JSON upload. It has the member `document`, an object, and every other member is an option.
+#[derive(Debug)]
+pub(in crate::api) struct JsonBody<'a> {
+    /// The members of `document`.
+    pub(in crate::api) document: Option<Members<'a>>,
     /// The other members.
-    pub(in crate::api) options: Vec<(Cow<'a, str>, &'a RawValue)>,
+    pub(in crate::api) options: Vec<Member<'a>>,
+}
+
+/// The members of a JSON object in the order of the text.
+///
+/// Names and values stay in the text. A derived deserialiser would copy a string that it does not expect into its error,
+/// and such a string may be as long as the body.
+#[derive(Debug)]
+pub(in crate::api) struct Members<'a>(Vec<Member<'a>>);
+
+/// The name of a member and its value.
+type Member<'a> = (Cow<'a, str>, &'a RawValue);
+
+/// A member that an object must not have.
+#[derive(Debug)]
+pub(in crate::api) struct UnfitMember {
+    /// The start of its name.
+    pub(in crate::api) name: String,
+    /// What is wrong with it, as the predicate of a sentence.
+    pub(in crate::api) why: &'static str,
 }
 
 /// The raw text of a JSON string that holds a file, without its quotation marks.
@@ -65,54 +88,109 @@ pub(in crate::api) trait FileFinder: Send + 'static {
     ) -> Result<(Base64Text<'a>, Self::Beside), UploadError>;
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsonDocument<'a> {
-    r#type: JsonDocumentType,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-    #[serde(default, rename = "url")]
-    _url: Option<serde::de::IgnoredAny>,
-    #[serde(default, rename = "filename")]
-    _filename: Option<serde::de::IgnoredAny>,
-}
+impl<'a> Members<'a> {
+    /// The members of the object in `json`; `None` if it is no object.
+    pub(in crate::api) fn of(json: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(json.get().strip_prefix('{').map(|_| json.get())?).ok()
+    }
 
-#[derive(Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum JsonDocumentType {
-    Base64,
-    Url,
-}
-
-impl<'de, D: Deserialize<'de>> Deserialize<'de> for JsonBody<'de, D> {
-    fn deserialize<S: serde::Deserializer<'de>>(deserializer: S) -> Result<Self, S::Error> {
-        struct Members<D>(PhantomData<D>);
-        impl<'de, D: Deserialize<'de>> serde::de::Visitor<'de> for Members<D> {
-            type Value = JsonBody<'de, D>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object with a member `document`")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(
-                self,
-                mut members: A,
-            ) -> Result<Self::Value, A::Error> {
-                let mut upload = JsonBody { document: None, options: Vec::new() };
-                while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-                    if upload.options.len() == MOST_MEMBERS {
-                        return Err(serde::de::Error::custom("too many members"));
-                    }
-                    if name != "document" {
-                        upload.options.push((name, members.next_value()?));
-                    } else if upload.document.replace(members.next_value()?).is_some() {
-                        return Err(serde::de::Error::duplicate_field("document"));
-                    }
-                }
-                Ok(upload)
+    /// The values of the members with these names, which are all that the object may have. The value is `None` for a
+    /// member that is missing or null.
+    ///
+    /// # Errors
+    ///
+    /// [`UnfitMember`] for a member with another name, or one that is given twice.
+    pub(in crate::api) fn only<const N: usize>(
+        self,
+        names: [&str; N],
+    ) -> Result<[Option<&'a RawValue>; N], UnfitMember> {
+        let mut values = [None; N];
+        for (name, value) in self.0 {
+            let place = names.iter().position(|known| *known == name);
+            let unfit = |why| UnfitMember { name: name.chars().take(32).collect(), why };
+            let place = place.ok_or_else(|| unfit("is unknown"))?;
+            if values[place].replace(value).is_some() {
+                return Err(unfit("is given twice"));
             }
         }
-        deserializer.deserialize_map(Members(PhantomData))
+        Ok(values.map(|value| value.filter(|value| value.get() != "null")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MemberVisitor;
+        impl<'de> Visitor<'de> for MemberVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(name) = map.next_key()? {
+                    require_few(members.len())?;
+                    members.push((name_of(name), map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MemberVisitor)
+    }
+}
+
+/// Reads a body from its text.
+struct BodyVisitor<'a>(&'a [u8]);
+
+impl<'de> Visitor<'de> for BodyVisitor<'de> {
+    type Value = JsonBody<'de>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object with a member `document`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let Self(body) = self;
+        let mut upload = JsonBody { document: None, options: Vec::new() };
+        while let Some(written) = map.next_key::<&'de RawValue>()? {
+            require_few(upload.options.len())?;
+            let name = name_of(written);
+            if name != "document" {
+                upload.options.push((name, map.next_value()?));
+                continue;
+            }
+            // Its members are read at once, because it is too long to be read twice.
+            let end = written.get().as_ptr().addr() - body.as_ptr().addr() + written.get().len();
+            let value = body[end..].iter().find(|byte| !b": \t\r\n".contains(byte));
+            if value != Some(&b'{') {
+                return Err(serde::de::Error::custom("the document is no object"));
+            }
+            if upload.document.replace(map.next_value()?).is_some() {
+                return Err(serde::de::Error::duplicate_field("document"));
+            }
+        }
+        Ok(upload)
+    }
+}
+
+fn require_few<E: serde::de::Error>(members: usize) -> Result<(), E> {
+    if members == MOST_MEMBERS {
+        return Err(E::custom("too many members"));
+    }
+    Ok(())
+}
+
+/// The name of a member. Only the start of one that is too long to be known.
+fn name_of(written: &RawValue) -> Cow<'_, str> {
+    let name = raw_text(written).unwrap_or_default();
+    match name.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => Cow::Borrowed(&name[..end]),
+        None if name.contains('\\') => {
+            let plain = serde_json::from_str(written.get());
+            plain.map_or(Cow::Borrowed(name), Cow::Owned)
+        }
+        None => Cow::Borrowed(name),
     }
 }
 
@@ -130,7 +208,7 @@ impl FileFinder for DocumentUpload {
         body: &'a [u8],
         room: &Room,
     ) -> Result<(Base64Text<'a>, RawOptions), UploadError> {
-        let upload: JsonBody<'a, JsonDocument<'a>> = parse(body, EXPECTED)?;
+        let upload = parse(body, EXPECTED)?;
         for (name, value) in &upload.options {
             if upload.document.is_none() && !RawOptions::knows(name) {
                 return Err(undocumented(name).into());
@@ -177,13 +255,18 @@ fn decode_now<F: FileFinder>(
 /// # Errors
 ///
 /// 400 if it is not JSON, or has another form.
-pub(in crate::api) fn parse<'a, D: Deserialize<'a>>(
-    body: &'a [u8],
-    expected: &str,
-) -> Result<JsonBody<'a, D>, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+pub(in crate::api) fn parse<'a>(body: &'a [u8], expected: &str) -> Result<JsonBody<'a>, Problem> {
+    let mut parser = serde_json::Deserializer::from_slice(body);
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    // The error for a string in place of an object would copy it.
+    let parsed = if first == Some(&b'"') {
+        Err(serde::de::Error::custom("the body is a text"))
+    } else {
+        parser.deserialize_map(BodyVisitor(body))
+    };
+    parsed.and_then(|upload| parser.end().map(|()| upload)).map_err(|error| {
         // The parser's message may quote the body; its position does not.
-        let place = format!("line {}, column {}", error.line(), error.column());
+        let place = format!("line {}, column {}", error.line().max(1), error.column());
         let what = if error.is_data() { "has the wrong shape" } else { "is not JSON" };
         let detail = format!("The body {what} at {place}. Expected {expected}.");
         Problem::new(ErrorCode::InvalidJson, detail)
@@ -191,22 +274,42 @@ pub(in crate::api) fn parse<'a, D: Deserialize<'a>>(
 }
 
 /// The raw text of a document, without its quotation marks.
-fn text_of(document: Option<JsonDocument<'_>>) -> Result<&str, Problem> {
+fn text_of(document: Option<Members<'_>>) -> Result<&str, Problem> {
     let missing = || {
         let detail =
             "There is no document. Send {\"document\":{\"type\":\"base64\",\"data\":\"…\"}}.";
         Problem::new(ErrorCode::MissingFile, detail)
     };
-    let document = document.ok_or_else(missing)?;
-    if document.r#type == JsonDocumentType::Url {
-        let detail = "Documents by URL are switched off here. Send the bytes as Base64.";
-        return Err(Problem::new(ErrorCode::InvalidOption, detail).flaw("/document/type", detail));
+    let members = document.ok_or_else(missing)?.only(["type", "data", "url", "filename"]);
+    let [kind, data, _url, _filename] = members.map_err(|UnfitMember { name, why }| {
+        let detail = format!("The member `{name}` of document {why}. Expected {EXPECTED}.");
+        let Flaw { pointer, .. } = Flaw::of(&name, ErrorCode::InvalidJson, why);
+        Problem::new(ErrorCode::InvalidJson, detail).flaw(format!("/document{pointer}"), why)
+    })?;
+    match kind.and_then(short_text).as_deref() {
+        Some("base64") => {}
+        Some("url") => {
+            let detail = "Documents by URL are switched off here. Send the bytes as Base64.";
+            let problem = Problem::new(ErrorCode::InvalidOption, detail);
+            return Err(problem.flaw("/document/type", detail));
+        }
+        _ => {
+            let detail = format!("The type of the document must be base64. Expected {EXPECTED}.");
+            let problem = Problem::new(ErrorCode::InvalidJson, detail);
+            return Err(problem.flaw("/document/type", "must be base64"));
+        }
     }
-    let data = document.data.ok_or_else(missing)?;
+    let data = data.ok_or_else(missing)?;
     raw_text(data).ok_or_else(|| {
         let detail = "The data is no text.";
         Problem::new(ErrorCode::InvalidJson, detail).flaw(DATA, detail)
     })
+}
+
+/// A short text; `None` if the value is another one.
+pub(in crate::api) fn short_text(value: &RawValue) -> Option<String> {
+    let json = value.get();
+    (json.len() <= SHORT_BYTES).then(|| serde_json::from_str(json).ok())?
 }
 
 /// A JSON string as it is written, without its quotation marks; `None` if the value is none.
@@ -307,6 +410,7 @@ mod tests {
         for data in [
             "aGVsbG8=",
             "data:image/png;base64,aGVsbG8=",
+            "data:image/png;BASE64,aGVsbG8=",
             r"aGVs\nbG8=",
             "aGVsbG8",
             r"data:image\/png;base64,aGVs\r\nbG8\u003d",
@@ -343,6 +447,38 @@ mod tests {
         ];
         for (json, code) in cases {
             assert_eq!(file_of(json), Err(code), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_same_with_and_without_escapes() {
+        let json = r#"{"\u0064ocument" : {"t\u0079pe":"\u0062ase64","data":"aGVsbG8="}}"#;
+        assert_eq!(file_of(json).unwrap(), "hello");
+        let twice = r#"{"document":{"type":"base64","data":"AA==","d\u0061ta":"AA=="}}"#;
+        assert_eq!(file_of(twice), Err("invalid_json"));
+    }
+
+    #[test]
+    fn a_long_text_in_the_wrong_place_is_not_copied() {
+        const LENGTH: usize = 1 << 20;
+        let gauge = IntGauge::new("held", "held").unwrap();
+        let held = Arc::new(ByteAccount::new(u64::MAX, gauge)).hold(0).unwrap();
+        let room = Room::new(None, 0, Arc::new(held));
+        for text in ["A".repeat(LENGTH), "\\u0041".repeat(LENGTH / 6)] {
+            for body in [
+                format!(r#""{text}""#),
+                format!(r#"{{"document":"{text}"}}"#),
+                format!(r#"{{"document":{{"type":"{text}"}}}}"#),
+                format!(r#"{{"document":{{"type":"base64","{text}":1}}}}"#),
+                format!(r#"{{"{text}":1}}"#),
+                format!(r#"{{"document":{{"type":"base64","data":"{text}"}}}}"#),
+            ] {
+                let allocated = allocation_counter::measure(|| {
+                    let finder = DocumentUpload { options: RawOptions::default() };
+                    let _ = std::hint::black_box(finder.find(body.as_bytes(), &room));
+                });
+                assert!(allocated.bytes_max < 64 * 1024, "{allocated:?}: {:.40}", body);
+            }
         }
     }
 
