@@ -340,6 +340,12 @@ async fn what_is_refused_costs_nothing_and_is_told_in_mistrals_shape() {
         (answer.status.as_u16(), &answer.json["code"]),
         (415, &"unsupported_media_type".into())
     );
+    let in_query = gateway.post(&format!("{OCR}?max_pixels=100")).body(request(b"x").to_string());
+    let answer = Answer::of(in_query).await;
+    assert_eq!(
+        (&answer.json["gateway_code"], &answer.json["param"]),
+        (&"unknown_option".into(), &"max_pixels".into())
+    );
     let get = Answer::of(gateway.get(OCR)).await;
     assert_eq!((get.status.as_u16(), &get.json["code"]), (405, &"method_not_allowed".into()));
     let text = gateway.post(OCR).header("accept", "text/plain").body("{}");

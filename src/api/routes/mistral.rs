@@ -16,10 +16,11 @@ use crate::api::mistral::answer::MistralAnswer;
 use crate::api::mistral::error;
 use crate::api::mistral::request::{MistralBody, MistralRequest};
 use crate::api::page_problem::PageProblem;
-use crate::api::problem::Problem;
+use crate::api::problem::{Flaw, Problem};
 use crate::api::{spent, upload};
 use crate::auth::tenant::Tenant;
 use crate::capacity::account::HeldBytes;
+use crate::code::ErrorCode;
 use crate::extract::Extraction;
 use crate::gateway::Gateway;
 use crate::ocr::error::OcrError;
@@ -34,6 +35,7 @@ pub(in crate::api) async fn ocr(
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
     accept::require_json(request.headers())?;
+    require_no_query(&request)?;
     let (tab, request_id) = (spent::tab_of(&request), RequestId::of(&request));
     let (image, mut asked) = upload::read_json(&gateway, &entered, request, MistralBody).await?;
     let schema = asked.read_schema(&gateway.scratch).await?;
@@ -55,6 +57,20 @@ pub(in crate::api) async fn ocr(
     tell_spend(&mut response, &facts, &pages);
     tell_warnings(&mut response, &warnings);
     Ok(response)
+}
+
+/// Refuses a query, because an option in it would be without effect.
+///
+/// # Errors
+///
+/// 400 that names the first option of the query.
+fn require_no_query(request: &Request) -> Result<(), Problem> {
+    let query = request.uri().query().unwrap_or_default();
+    let Some((name, _)) = form_urlencoded::parse(query.as_bytes()).next() else { return Ok(()) };
+    let shown: String = name.chars().take(32).collect();
+    let why = "is unknown: this route takes its options as members of the body only";
+    let flaw = Flaw::of(&shown, ErrorCode::UnknownOption, why);
+    Problem::of_flaws(vec![flaw]).map_or(Ok(()), Err)
 }
 
 /// What was read of a document: its pages, and its fields if there is a schema.
