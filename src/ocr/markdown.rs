@@ -1,9 +1,11 @@
 //! The Markdown of a whole document, joined from that of its pages.
 //!
 //! A comment with the number of each page stands before its text, and a page that failed leaves one with the code of
-//! its error, so that a gap is never silent. The texts themselves are joined as they are, with one exception: a table
-//! that certainly goes on over a page break becomes one table (`table`). Lines that all pages begin or end with are
-//! reported and left in (`repeated`).
+//! its error, so that a gap is never silent. The texts themselves are joined as they are, with these exceptions: a table
+//! that certainly goes on over a page break becomes one table (`table`); code and comments that are open at the end of a
+//! page are closed, because they would take in the next page's comment; and a comment of a page's own that looks like
+//! one of these has its first character escaped. Lines that all pages begin or end with are reported and left in
+//! (`repeated`).
 
 pub mod repeated;
 
@@ -96,6 +98,8 @@ struct MarkdownDocument {
     open: Option<OpenTable>,
     /// The pages that begin in the open table. Their comments stand behind the table, because a comment would end it.
     within: Vec<u32>,
+    /// What closes the code or the comment at the end.
+    closing: Option<String>,
 }
 
 /// A table that the next page may continue.
@@ -110,7 +114,8 @@ struct OpenTable {
 
 impl MarkdownDocument {
     fn add(&mut self, number: u32, markdown: &str, is_doubtful: bool) {
-        let mut text = without_blank_edges(markdown);
+        let markdown = without_page_comments(markdown);
+        let mut text = without_blank_edges(&markdown);
         if let Some(end) = self.continue_table(number, text) {
             text = without_blank_edges(&text[end..]);
             if text.is_empty() && !is_doubtful {
@@ -122,7 +127,8 @@ impl MarkdownDocument {
             self.add_block(&format!("<!-- page {number} -->"));
         }
         self.add_block(text);
-        if !is_doubtful {
+        self.closing = table::end_of_open_block(text);
+        if !is_doubtful && self.closing.is_none() {
             self.open_table(number, text);
         }
     }
@@ -169,11 +175,36 @@ impl MarkdownDocument {
         if text.is_empty() {
             return;
         }
+        if let Some(closing) = self.closing.take() {
+            self.joined.push('\n');
+            self.joined.push_str(&closing);
+        }
         if !self.joined.is_empty() {
             self.joined.push_str("\n\n");
         }
         self.joined.push_str(text);
     }
+}
+
+/// The text with `&lt;` in place of `<` where a comment begins that looks like the comment of a page.
+fn without_page_comments(text: &str) -> Cow<'_, str> {
+    const START: &str = "<!--";
+    const PAGE: &str = "page";
+    let looks_alike = |at: &usize| {
+        let word = text[at + START.len()..].trim_start().get(..PAGE.len());
+        word.is_some_and(|word| word.eq_ignore_ascii_case(PAGE))
+    };
+    let (mut escaped, mut from) = (String::new(), 0);
+    for at in text.match_indices(START).map(|(at, _)| at).filter(looks_alike) {
+        escaped.push_str(&text[from..at]);
+        escaped.push_str("&lt;");
+        from = at + 1;
+    }
+    if from == 0 {
+        return Cow::Borrowed(text);
+    }
+    escaped.push_str(&text[from..]);
+    Cow::Owned(escaped)
 }
 
 /// The text without the blank lines before and after it. The spaces before its first word stay, because they may make
@@ -226,13 +257,11 @@ mod tests {
 
     #[test]
     fn an_html_table_goes_on_where_the_next_page_repeats_its_header_or_has_none() {
-        let marked = "<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody>\
+        let marked = "x\n\n<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody>\
                       <tr><td>1</td><td>2</td></tr></tbody></table>";
-        let plain =
-            "<table>\n<tr><td>a</td><td>b</td></tr>\n<tr><td>1</td><td>2</td></tr>\n</table>";
-        let again = "<table><tr><td> a</td><td>b</td></tr><tr><td>3</td><td>4</td></tr></table>";
+        let again = "<table><tr><th> a</th><th>b</th></tr><tr><td>3</td><td>4</td></tr></table>";
         let headless = "<table border=1><tbody><tr><td>3</td><td>4</td></tr></tbody></table>";
-        for (first, next) in [(marked, headless), (marked, again), (plain, again)] {
+        for (first, next) in [(marked, headless), (marked, again)] {
             let whole = joined(&[first, next]);
             assert_eq!(whole.matches("<table").count(), 1, "{whole}");
             assert_eq!(whole.matches(">a<").count(), 1, "{whole}");
@@ -243,9 +272,9 @@ mod tests {
 
     #[test]
     fn a_table_goes_on_over_several_pages() {
-        let first = "| a | b |\n|---|---|\n| 1 | 2 |";
+        let first = "x\n\n| a | b |\n|---|---|\n| 1 | 2 |";
         let whole = joined(&[first, "| 3 | 4 |", "| a | b |\n|---|---|\n| 5 | 6 |", "after"]);
-        let expected = "<!-- page 1 -->\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |\n\n\
+        let expected = "<!-- page 1 -->\n\nx\n\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |\n\n\
                         <!-- page 2: begins in the table above -->\n\n\
                         <!-- page 3: begins in the table above -->\n\n<!-- page 4 -->\n\nafter";
         assert_eq!(whole, expected);
@@ -268,7 +297,21 @@ mod tests {
             (pipe, "| 3 | 4 |\n| 5 |"),
             (pipe, "| 3 | 4 |\nor text"),
             // Code that looks like a table.
-            ("```\n| a | b |\n|---|---|\n| 1 | 2 |", "| 3 | 4 |"),
+            ("```\n| a | b |\n|---|---|\n| 1 | 2 |\n```", "| 3 | 4 |"),
+            // A first row that nothing marks as a header, or that has a digit: it may be data.
+            (&format!("x\n\n{html}"), html),
+            (
+                "x\n\n<table><tr><th>a</th><td>b</td></tr></table>",
+                "<table><tr><th>a</th><td>b</td></tr></table>",
+            ),
+            ("x\n\n| day 1 | fee |\n|---|---|\n| 1 | 2 |", "| day 1 | fee |\n|---|---|\n| 3 | 4 |"),
+            // Both pages begin with their table, or the first table ends in its total: two invoices.
+            (pipe, pipe),
+            ("x\n\n| a | b |\n|---|---|\n| **Total** | 2 |", pipe),
+            (
+                "x\n\n<table><tr><th>a</th></tr><tr><td>合计 2</td></tr></table>",
+                "<table><tr><th>a</th></tr><tr><td>3</td></tr></table>",
+            ),
             // A first row that may be a header: this writer marks none.
             (html, "<table><tr><td>3</td><td>4</td></tr></table>"),
             // A caption, a cell that reaches into the next page, a row that is not closed.
@@ -282,6 +325,37 @@ mod tests {
             let expected = format!("<!-- page 1 -->\n\n{first}\n\n<!-- page 2 -->\n\n{next}");
             assert_eq!(joined(&[first, next]), expected);
         }
+    }
+
+    #[test]
+    fn a_table_ends_at_its_total_also_if_that_is_on_a_later_page() {
+        let pages = ["x\n\n| a | b |\n|---|---|\n| 1 | 2 |", "| total | 3 |", "| 4 | 5 |"];
+        let whole = joined(&pages);
+        assert!(whole.contains("| 1 | 2 |\n| total | 3 |\n\n"), "{whole}");
+        assert!(whole.ends_with("<!-- page 3 -->\n\n| 4 | 5 |"), "{whole}");
+    }
+
+    #[test]
+    fn what_is_open_at_the_end_of_a_page_is_closed_before_the_next() {
+        for (open, closed) in [
+            ("```\ncode cut", "```\ncode cut\n```"),
+            ("a\n  ~~~~ rs\ncode", "a\n  ~~~~ rs\ncode\n  ~~~~"),
+            ("<!-- draft", "<!-- draft\n-->"),
+            ("<!-- draft\n```", "<!-- draft\n```\n-->"),
+            ("```\n<!-- draft", "```\n<!-- draft\n```"),
+            ("<!-- draft -->", "<!-- draft -->"),
+        ] {
+            let expected = format!("<!-- page 1 -->\n\n{closed}\n\n<!-- page 2 -->\n\ntwo");
+            assert_eq!(joined(&[open, "two"]), expected);
+        }
+    }
+
+    #[test]
+    fn a_comment_of_a_page_that_looks_like_the_comment_of_a_page_is_escaped() {
+        let whole = joined(&["a <!-- page 2 --> b <!--PAGE 3--> c <!-- note -->", "<!--"]);
+        let expected = "<!-- page 1 -->\n\na &lt;!-- page 2 --> b &lt;!--PAGE 3--> c <!-- note -->\n\n\
+                        <!-- page 2 -->\n\n<!--";
+        assert_eq!(whole, expected);
     }
 
     #[test]
@@ -299,24 +373,31 @@ mod tests {
         }
     }
 
-    /// A block of a page. A row is `{}`, and is replaced by words that are nowhere else.
+    /// A block of a page. Each `{}` is replaced by a word that is nowhere else. `head` and `tail` are the only words in
+    /// marked headers, and `d1` is data that repeats.
     fn block() -> impl Strategy<Value = String> {
         let rows = |row: &'static str| {
             prop::collection::vec(Just(row), 0..3).prop_map(|rows| rows.concat())
         };
         let html = |row| {
-            let head = prop::sample::select(vec!["th", "td"]);
-            (head, rows(row)).prop_map(|(cell, rows)| {
-                format!("<table><tr><{cell}>h1</{cell}><{cell}>h2</{cell}></tr>{rows}</table>\n\n")
-            })
+            let first = prop::sample::select(vec![
+                "<th>head</th><th>tail</th>",
+                "<td>d1</td><td>d1</td>",
+                "<th>d1</th><td>d1</td>",
+            ]);
+            (first, rows(row))
+                .prop_map(|(first, rows)| format!("<table><tr>{first}</tr>{rows}</table>\n\n"))
         };
         prop_oneof![
             Just("a {} b\n\n".to_owned()),
             Just("```\n| {} | x |\n".to_owned()),
             Just("```\n\n".to_owned()),
-            rows("| {} | {} |\n").prop_map(|rows| format!("| h1 | h2 |\n|---|---|\n{rows}\n")),
+            Just("<!-- {}\n".to_owned()),
+            Just("<!-- page 1 -->\n".to_owned()),
+            rows("| {} | {} |\n").prop_map(|rows| format!("| head | tail |\n|---|---|\n{rows}\n")),
+            rows("| {} | {} |\n").prop_map(|rows| format!("| d1 | d1 |\n|---|---|\n{rows}\n")),
             rows("| {} | {} |\n").prop_map(|rows| format!("{rows}\n")),
-            rows("| {} |\n").prop_map(|rows| format!("| h1 |\n|---|\n{rows}\n")),
+            rows("| {} |\n").prop_map(|rows| format!("| head |\n|---|\n{rows}\n")),
             html("<tr><td>{}</td><td>{}</td></tr>"),
             html("<tr><td colspan=\"2\">{}</td></tr>"),
             html("<tr><td>{}</td></tr>"),
@@ -348,6 +429,7 @@ mod tests {
             let found: Vec<_> = parts.filter(is_word).map(str::to_owned).collect();
             let expected: Vec<_> = (0..words).map(|word| format!("w{word}w")).collect();
             prop_assert_eq!(found, expected);
+            prop_assert_eq!(whole.matches("d1").count(), pages.concat().matches("d1").count());
             for number in 1..=pages.len() {
                 prop_assert_eq!(whole.matches(&format!("<!-- page {number}")).count(), 1);
             }

@@ -51,15 +51,27 @@ async fn a_page_that_failed_leaves_a_comment_with_its_code() {
 
 #[tokio::test]
 async fn a_table_over_all_pages_is_one_table() {
-    let gateway = reading("| item | width |\n|---|---|\n| nails | {width} |").await;
+    let gateway = reading("|  |  |\n|---|---|\n| nails | {width} |").await;
     let answer = gateway.upload(MARKDOWN, numbered(3)).await;
     let [first, second, third] = [1, 2, 3].map(width_of);
     let expected = format!(
-        "<!-- page 1 -->\n\n| item | width |\n|---|---|\n| nails | {first} |\n| nails | {second} |\n\
+        "<!-- page 1 -->\n\n|  |  |\n|---|---|\n| nails | {first} |\n| nails | {second} |\n\
          | nails | {third} |\n\n<!-- page 2: begins in the table above -->\n\n\
          <!-- page 3: begins in the table above -->"
     );
     assert_eq!(answer.text, expected);
+}
+
+#[tokio::test]
+async fn pages_that_are_the_same_table_each_stay_apart() {
+    let table = "| item | width |\n|---|---|\n| nails | {width} |";
+    let gateway = reading(table).await;
+    let answer = gateway.upload(MARKDOWN, numbered(3)).await;
+    let page = |number: u32| {
+        let table = table.replace("{width}", &width_of(number).to_string());
+        format!("<!-- page {number} -->\n\n{table}")
+    };
+    assert_eq!(answer.text, [1, 2, 3].map(page).join("\n\n"));
 }
 
 #[tokio::test]

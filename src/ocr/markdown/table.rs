@@ -6,12 +6,37 @@
 //! - The page ends with the table, and the next begins with the other, in the same notation: Markdown with pipes, or
 //!   HTML with all its end tags.
 //! - Each row of both has the same number of columns. No cell reaches over the page break.
+//! - The last row before the page break is no total.
 //! - The first row of the second table repeats that of the first, and is then left out; or it is certainly no header:
 //!   Markdown rows without a header above them or with an empty one, or HTML cells `td` where the first table marks its
 //!   header with `th`.
+//!
+//! A row is left out only if both tables mark it as a header and it has no digit, because a first row of data may be
+//! equal by chance. A repeated header does not count if the first page begins with its table, as the second page does:
+//! such pages may be bound together, each with a table of its own.
 
 /// The most columns of a table that is joined.
 const MOST_COLUMNS: usize = 100;
+
+/// Words of which one is in the row of a total, in lower case.
+const TOTALS: [&str; 16] = [
+    "total",
+    "totaal",
+    "summe",
+    "somme",
+    "gesamt",
+    "razem",
+    "celkem",
+    "итого",
+    "合计",
+    "合計",
+    "总计",
+    "總計",
+    "小计",
+    "小計",
+    "합계",
+    "jumlah",
+];
 
 /// A table at the end of a page.
 #[derive(Debug)]
@@ -19,6 +44,9 @@ pub(super) struct EndingTable {
     notation: TableNotation,
     columns: usize,
     first_row: Row,
+    /// Whether nothing stands before it on its page.
+    begins_page: bool,
+    ends_in_total: bool,
 }
 
 /// How a table is written.
@@ -52,13 +80,13 @@ impl EndingTable {
         pipes_at_end(text).or_else(|| html_at_end(text))
     }
 
-    /// The rows of this table with which the next page begins.
-    pub(super) fn continued_by(&self, text: &str) -> Option<FurtherRows> {
+    /// Adds the rows of this table with which the next page begins.
+    pub(super) fn continued_by(&mut self, text: &str) -> Option<FurtherRows> {
         let next = match self.notation {
             TableNotation::Pipes => pipes_at_start(text),
             TableNotation::Html => html_at_start(text),
         }?;
-        if next.columns != self.columns {
+        if next.columns != self.columns || self.ends_in_total {
             return None;
         }
         let skipped = match &next.first_row {
@@ -67,7 +95,10 @@ impl EndingTable {
                 TableNotation::Pipes => 1,
                 TableNotation::Html => return None,
             },
-            Some(first) if first.cells == self.first_row.cells => 1,
+            Some(first) if first.cells == self.first_row.cells => {
+                let is_certain = self.first_row.is_certain_header() && first.is_certain_header();
+                (is_certain && !self.begins_page).then_some(1)?
+            }
             Some(first) if self.notation == TableNotation::Html => {
                 let is_data = self.first_row.is_header && !first.is_header;
                 is_data.then_some(0)?
@@ -78,6 +109,9 @@ impl EndingTable {
         if next.header_rows > skipped {
             return None;
         }
+        if next.rows.len() > skipped {
+            self.ends_in_total = next.ends_in_total;
+        }
         let rows = next.rows.into_iter().skip(skipped);
         Some(FurtherRows { rows: rows.flat_map(|row| ["\n", row]).collect(), end: next.end })
     }
@@ -86,6 +120,11 @@ impl EndingTable {
 impl Row {
     fn of<'a>(cells: impl IntoIterator<Item = &'a str>, is_header: bool) -> Self {
         Self { cells: cells.into_iter().map(plain).collect(), is_header }
+    }
+
+    /// Whether it is marked as a header and has no digit, as data have.
+    fn is_certain_header(&self) -> bool {
+        self.is_header && !self.cells.iter().any(|cell| cell.contains(char::is_numeric))
     }
 
     fn is_blank(&self) -> bool {
@@ -99,6 +138,14 @@ fn plain(cell: &str) -> String {
     words.join(" ")
 }
 
+/// Whether these cells look like a total.
+fn is_total<'a>(cells: impl IntoIterator<Item = &'a str>) -> bool {
+    cells.into_iter().any(|cell| {
+        let cell = cell.to_lowercase();
+        TOTALS.iter().any(|word| cell.contains(word))
+    })
+}
+
 /// A table at the start of a page.
 #[derive(Debug)]
 struct BeginningTable<'a> {
@@ -109,6 +156,7 @@ struct BeginningTable<'a> {
     header_rows: usize,
     /// All rows, as they are written. The line below a Markdown header is none.
     rows: Vec<&'a str>,
+    ends_in_total: bool,
     end: usize,
 }
 
@@ -153,17 +201,46 @@ fn fence(line: &str) -> Option<(char, usize, bool)> {
     is_fence.then_some((mark, length, behind.is_empty()))
 }
 
-/// Calls `see` for each line that is not code, and `None` for each that is.
-fn each_line<'a>(text: &'a str, mut see: impl FnMut(Option<&'a str>)) {
-    let mut open: Option<(char, usize)> = None;
+/// What ends the code or the comment that is open at the end of the text: a line with the indentation of its first line.
+pub(super) fn end_of_open_block(text: &str) -> Option<String> {
+    let mut comment: Option<&str> = None;
+    let code = each_line(text, |line| {
+        let Some(line) = line else { return };
+        let begins = comment.is_none() && line.trim_start().starts_with("<!--");
+        if begins {
+            comment = Some(indentation(line));
+        }
+        if line.contains("-->") {
+            comment = None;
+        }
+    });
+    let code = code.map(|(indentation, mark, length)| {
+        let fence: String = std::iter::repeat_n(mark, length).collect();
+        format!("{indentation}{fence}")
+    });
+    // A fence in a comment is none.
+    comment.map(|indentation| format!("{indentation}-->")).or(code)
+}
+
+fn indentation(line: &str) -> &str {
+    &line[..line.len() - line.trim_start().len()]
+}
+
+/// Calls `see` for each line that is not code, and `None` for each that is. Returns the indentation, the character and
+/// the length of the fence that is open at the end.
+fn each_line<'a>(
+    text: &'a str,
+    mut see: impl FnMut(Option<&'a str>),
+) -> Option<(&'a str, char, usize)> {
+    let mut open: Option<(&str, char, usize)> = None;
     for line in text.lines() {
         match (open, fence(line)) {
             (None, None) => see(Some(line)),
             (None, Some((mark, length, _))) => {
-                open = Some((mark, length));
+                open = Some((indentation(line), mark, length));
                 see(None);
             }
-            (Some((mark, least)), Some((other, length, true)))
+            (Some((_, mark, least)), Some((other, length, true)))
                 if mark == other && length >= least =>
             {
                 open = None;
@@ -172,39 +249,55 @@ fn each_line<'a>(text: &'a str, mut see: impl FnMut(Option<&'a str>)) {
             (Some(_), _) => see(None),
         }
     }
+    open
 }
 
 /// A Markdown table while its lines are read.
 struct PipeTable<'a> {
     header: Vec<&'a str>,
     is_even: bool,
+    begins_page: bool,
+    ends_in_total: bool,
 }
 
 fn pipes_at_end(text: &str) -> Option<(EndingTable, usize)> {
     let mut table: Option<PipeTable<'_>> = None;
     let mut before: Option<Vec<&str>> = None;
+    let mut lines = 0_usize;
     each_line(text, |line| {
+        lines += 1;
         let cells = line.and_then(pipe_cells);
         match (&mut table, cells) {
-            (Some(table), Some(cells)) => table.is_even &= cells.len() == table.header.len(),
+            (Some(table), Some(cells)) => {
+                table.is_even &= cells.len() == table.header.len();
+                table.ends_in_total = is_total(cells);
+            }
             (None, Some(cells)) => {
                 let header = before.take().filter(|header| header.len() == cells.len());
                 match header.filter(|_| is_delimiter(&cells)) {
-                    Some(header) => table = Some(PipeTable { header, is_even: true }),
+                    Some(header) => {
+                        let begins_page = lines == 2;
+                        let (is_even, ends_in_total) = (true, false);
+                        table = Some(PipeTable { header, is_even, begins_page, ends_in_total });
+                    }
                     None => before = Some(cells),
                 }
             }
             (_, None) => (table, before) = (None, None),
         }
     });
-    let PipeTable { header, .. } = table.filter(|table| table.is_even)?;
+    let table = table.filter(|table| table.is_even)?;
+    let PipeTable { header, begins_page, ends_in_total, .. } = table;
     let columns = header.len();
     let first_row = Row::of(header, true);
-    Some((EndingTable { notation: TableNotation::Pipes, columns, first_row }, text.len()))
+    let notation = TableNotation::Pipes;
+    let table = EndingTable { notation, columns, first_row, begins_page, ends_in_total };
+    Some((table, text.len()))
 }
 
 fn pipes_at_start(text: &str) -> Option<BeginningTable<'_>> {
     let (mut rows, mut delimiters, mut end) = (Vec::new(), Vec::new(), 0);
+    let mut ends_in_total = false;
     let mut first: Option<Vec<&str>> = None;
     for line in text.split_inclusive('\n') {
         let Some(cells) = pipe_cells(line) else {
@@ -222,6 +315,7 @@ fn pipes_at_start(text: &str) -> Option<BeginningTable<'_>> {
             delimiters.push(rows.len());
         } else {
             rows.push(line.trim_end_matches(['\r', '\n']));
+            ends_in_total = is_total(cells.iter().copied());
         }
         first.get_or_insert(cells);
         end += line.len();
@@ -233,7 +327,8 @@ fn pipes_at_start(text: &str) -> Option<BeginningTable<'_>> {
         _ => return None,
     };
     let header_rows = delimiters.len();
-    Some(BeginningTable { columns: first.len(), first_row, header_rows, rows, end })
+    let columns = first.len();
+    Some(BeginningTable { columns, first_row, header_rows, rows, ends_in_total, end })
 }
 
 fn html_at_end(text: &str) -> Option<(EndingTable, usize)> {
@@ -250,8 +345,14 @@ fn html_at_end(text: &str) -> Option<(EndingTable, usize)> {
     }
     let first_row = table.first_row()?;
     let end_of_rows = table.rows.last()?.end;
-    let table = EndingTable { notation: TableNotation::Html, columns: table.columns, first_row };
-    Some((table, start + end_of_rows))
+    let ending = EndingTable {
+        notation: TableNotation::Html,
+        columns: table.columns,
+        first_row,
+        begins_page: start == 0,
+        ends_in_total: table.ends_in_total(),
+    };
+    Some((ending, start + end_of_rows))
 }
 
 fn html_at_start(text: &str) -> Option<BeginningTable<'_>> {
@@ -262,6 +363,7 @@ fn html_at_start(text: &str) -> Option<BeginningTable<'_>> {
         first_row,
         header_rows: table.rows.iter().filter(|row| row.is_in_head).count(),
         rows: table.rows.iter().map(|row| &text[row.start..row.end]).collect(),
+        ends_in_total: table.ends_in_total(),
         end: table.end,
     })
 }
@@ -368,8 +470,14 @@ impl<'a> HtmlTable<'a> {
 
     fn first_row(&self) -> Option<Row> {
         let first = self.rows.first()?;
-        let is_header = first.is_in_head || first.cells.iter().any(|cell| cell.is_header);
+        // A row of data may begin with a `th`.
+        let mut filled = first.cells.iter().filter(|cell| !cell.content.trim().is_empty());
+        let is_header = first.is_in_head || filled.all(|cell| cell.is_header);
         Some(Row::of(first.cells.iter().map(|cell| cell.content), is_header))
+    }
+
+    fn ends_in_total(&self) -> bool {
+        self.rows.last().is_some_and(|row| is_total(row.cells.iter().map(|cell| cell.content)))
     }
 }
 
