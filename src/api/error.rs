@@ -187,9 +187,14 @@ impl From<OcrError> for Problem {
                 ErrorCode::UpstreamInvalidOutput,
                 format!("{text} It was asked twice. A simpler schema or a clearer image helps."),
             ),
-            OcrError::NotWritten => busy(format!(
-                "{text} What was read is charged. Retry with more time (`Prefer: wait`), or ask for format=json."
-            )),
+            // Not retryable, because each retry reads and pays all pages again.
+            OcrError::NotWritten => {
+                let detail = format!(
+                    "{text} What was read is charged, and a retry is charged again. Ask for format=json or \
+                     format=markdown, for fewer pages, or for more time (`Prefer: wait`)."
+                );
+                Self::new(ErrorCode::Overloaded, detail)
+            }
             OcrError::NoLines => Self::new(
                 ErrorCode::UpstreamInvalidOutput,
                 format!("{text} Ask for detail=text, or send the image again."),

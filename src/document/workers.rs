@@ -315,12 +315,21 @@ impl Document {
     }
 
     async fn lease(self: &Arc<Self>, until: Instant) -> Result<Lease, DocumentError> {
-        let (workers, started) = (&self.workers, Instant::now());
         self.check_losses()?;
+        let lease = self.lease_despite_losses(until).await?;
+        self.check_losses()?;
+        Ok(lease)
+    }
+
+    /// A worker, also for a document whose pages have cost too many: to write what was read of the others.
+    async fn lease_despite_losses(
+        self: &Arc<Self>,
+        until: Instant,
+    ) -> Result<Lease, DocumentError> {
+        let (workers, started) = (&self.workers, Instant::now());
         self.count()?;
         let place = workers.places.enter(self.tenant());
         let place = timeout_at(until, place).await.map_err(|_| DocumentError::Busy)?;
-        self.check_losses()?;
         let (process, open) = self.process(until).await?;
         let (open, memory) = (open.document, open.memory);
         Ok(Lease {

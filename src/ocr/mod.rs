@@ -42,7 +42,7 @@ use tokio::sync::mpsc;
 
 use self::error::OcrError;
 use self::facts::DocumentFacts;
-use self::intake::{Intake, Job, Pages};
+use self::intake::{Intake, Job};
 use self::reading::{Follower, PageReader, PagesRead};
 use self::request::OcrRequest;
 use self::result::{
@@ -55,7 +55,7 @@ use crate::catalog::Model;
 use crate::clock::Clock;
 use crate::dashscope::Client;
 use crate::document::error::DocumentError;
-use crate::document::workers::draft::{Draft, SearchableFile};
+use crate::document::workers::draft::SearchableFile;
 use crate::metering::context::RequestContext;
 use crate::metering::error::MeteringError;
 use crate::metering::run::Metering;
@@ -64,8 +64,11 @@ use crate::metering::spend::{Spend, Tally};
 /// The time before the caller's deadline at which a request is answered with what is read by then.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(200);
 
-/// The same time for a searchable PDF, which a worker has to write.
-const TIME_TO_WRITE: Duration = Duration::from_secs(1);
+/// The least and the most of the same time for a searchable PDF, which a worker has to write when one is free.
+const TIME_TO_WRITE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+/// The share of the time that is left which is kept for writing, as its divisor.
+const SHARE_TO_WRITE: u32 = 10;
 
 /// A request whose pages were read.
 struct DocumentRead {
@@ -171,7 +174,10 @@ impl Ocr {
     ) -> Result<DocumentRead, OcrError> {
         let asked = request.context.deadline;
         let Job { model, document, pages, draft } = self.intake.open(request, asked).await?;
-        let deadline = time_for(request, &pages, draft.as_ref());
+        let left = asked.saturating_duration_since(self.reader.clock.instant());
+        let before =
+            time_to_end(pages.count() > 1 || request.may_lack_text(), draft.is_some(), left);
+        let deadline = asked.checked_sub(before).unwrap_or(asked);
         let preparation =
             Preparation { intake: &self.intake, request: &*request, model: &model, deadline };
         let mut read = self.reader.read_all(preparation, pages, follower).await;
@@ -179,7 +185,10 @@ impl Ocr {
             read.pages = some_done(read.pages)?;
         }
         let searchable = match draft {
-            Some(draft) => Some(searchable::finish(draft, &mut read.pages, asked).await?),
+            Some(draft) => {
+                let until = asked.checked_sub(TIME_TO_ANSWER).unwrap_or(asked);
+                Some(searchable::finish(draft, &mut read.pages, until).await?)
+            }
             None => None,
         };
         Ok(DocumentRead { model, document, read, searchable })
@@ -229,14 +238,28 @@ fn some_done(
     }
 }
 
-/// The deadline of the calls. It is early enough to answer with what is read by then, where that may be a part, and to
-/// write a searchable PDF.
-fn time_for(request: &OcrRequest, pages: &Pages, draft: Option<&Draft>) -> Instant {
-    let deadline = request.context.deadline;
-    let before = match draft {
-        Some(_) => TIME_TO_WRITE,
-        None if pages.count() > 1 || request.may_lack_text() => TIME_TO_ANSWER,
-        None => Duration::ZERO,
-    };
-    deadline.checked_sub(before).unwrap_or(deadline)
+/// How long before the caller's deadline the calls end: long enough to answer with what is read by then, where that may
+/// be a part, and to write a searchable PDF. `left` is the time until that deadline.
+fn time_to_end(may_be_part: bool, is_written: bool, left: Duration) -> Duration {
+    let [least, most] = TIME_TO_WRITE;
+    match (is_written, may_be_part) {
+        (true, _) => (left / SHARE_TO_WRITE).clamp(least, most),
+        (false, true) => TIME_TO_ANSWER,
+        (false, false) => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_searchable_pdf_has_a_tenth_of_the_time_within_one_and_five_seconds() {
+        for (left, expected) in [(2, 1000), (10, 1000), (30, 3000), (50, 5000), (600, 5000)] {
+            let before = time_to_end(false, true, Duration::from_secs(left));
+            assert_eq!(before, Duration::from_millis(expected), "{left}");
+        }
+        assert_eq!(time_to_end(false, false, Duration::from_mins(1)), Duration::ZERO);
+        assert_eq!(time_to_end(true, false, Duration::from_mins(1)), TIME_TO_ANSWER);
+    }
 }

@@ -16,7 +16,7 @@ use crate::image::Size;
 ///
 /// # Errors
 ///
-/// [`OcrError::NotWritten`] if no worker was free until `deadline`, or the error of writing the text.
+/// [`OcrError::NotWritten`] if no worker was free until `deadline` or two were lost, or the error of writing the text.
 pub(super) async fn finish(
     draft: Draft,
     pages: &mut [PageOutcome<Page, OcrError>],
@@ -28,7 +28,7 @@ pub(super) async fn finish(
     });
     let finished = draft.finish(read.collect(), deadline).await;
     finished.map_err(|error| match error {
-        DocumentError::Busy => OcrError::NotWritten,
+        DocumentError::Busy | DocumentError::Interrupted => OcrError::NotWritten,
         error => error.into(),
     })
 }

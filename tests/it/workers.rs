@@ -10,8 +10,9 @@ use futures_util::future::join4;
 use ocr_gateway::capacity::account::ByteAccount;
 use ocr_gateway::capacity::share::{Share, Shares};
 use ocr_gateway::document::error::{DocumentError, Resource};
-use ocr_gateway::document::page::{Draw, Drawn, Kind, PageSize};
+use ocr_gateway::document::page::{Draw, Drawn, Kind, PageLines, PageSize, PlacedLine};
 use ocr_gateway::document::settings::WorkerLimits;
+use ocr_gateway::document::workers::draft::Draft;
 use ocr_gateway::document::workers::{Document, PAGE_BYTES, Workers};
 use ocr_gateway::image::Size;
 use ocr_gateway::image::probe::probe;
@@ -23,6 +24,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::task::TaskTracker;
 
 use crate::harness::{LONGEST_WAIT, fixture, spawn, until};
+use crate::pdf::{self, PdfPage};
 
 const MIB: u64 = 1 << 20;
 
@@ -89,13 +91,7 @@ impl Pool {
 
     /// The processes of this pool, which differs from those of other tests in its memory.
     fn pids(&self) -> Vec<Pid> {
-        let own = format!("--memory={}", self.memory);
-        let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            line.split('\0').any(|argument| argument == own).then(|| Pid::from_raw(pid))?
-        });
-        processes.collect()
+        processes_with(self.memory)
     }
 
     /// Sends a signal to the only process.
@@ -108,6 +104,17 @@ impl Pool {
     async fn until_all_is_free(&self) {
         until("all memory is given back", async || self.account.held() == 0).await;
     }
+}
+
+/// The workers of this machine that may take so many bytes of memory.
+pub(crate) fn processes_with(memory: u64) -> Vec<Pid> {
+    let own = format!("--memory={memory}");
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        line.split('\0').any(|argument| argument == own).then(|| Pid::from_raw(pid))?
+    });
+    processes.collect()
 }
 
 fn soon() -> Instant {
@@ -266,6 +273,41 @@ async fn a_step_that_ends_too_late_for_lack_of_cpu_time_may_be_repeated() {
     assert_eq!(pool.pids(), [], "it was killed");
     assert_eq!(pool.ends("\"time\""), 1);
     assert_eq!(read(&document).await, Ok(picture()));
+}
+
+/// A draft of a blank page, and a line for it.
+async fn draft(pool: &Pool) -> (Draft, Vec<PageLines>) {
+    let file = pdf::pdf(&[PdfPage::of_text(600, 800, &[])]);
+    let draft = Draft::begin(pool.open(Kind::Pdf, file), &[1], soon()).await.unwrap();
+    let polygon = [[50, 50], [350, 50], [350, 70], [50, 70]];
+    let lines = vec![PlacedLine { text: "one line".to_owned(), polygon }];
+    (draft, vec![PageLines { page: 1, size: Size::new(600, 800), lines }])
+}
+
+#[tokio::test]
+async fn a_draft_whose_worker_is_lost_is_finished_by_another_one() {
+    let pool = Pool::with(31, |limits| limits.step = Duration::from_secs(5));
+    let (draft, lines) = draft(&pool).await;
+    let begun = draft.document().clone();
+    pool.signal(Signal::STOP);
+    let file = draft.finish(lines, soon()).await.unwrap();
+    assert!(file.len() > 1000);
+    assert_eq!(pool.ends("\"time\""), 1);
+    drop((begun, file));
+    pool.until_all_is_free().await;
+}
+
+#[tokio::test]
+async fn a_draft_is_not_finished_if_no_worker_becomes_free_in_time() {
+    let pool = Pool::with(32, |limits| limits.workers = 1);
+    let (draft, lines) = draft(&pool).await;
+    let other = pool.open(Kind::Picture, picture());
+    let busy = other.sheet(1, soon()).await.unwrap();
+    let now = tokio::time::Instant::now().into_std();
+    let finished = draft.finish(lines, now + Duration::from_millis(20)).await;
+    assert_eq!(finished.map(|file| file.len()), Err(DocumentError::Busy));
+    drop(busy);
+    assert_eq!(read(&other).await, Ok(picture()), "the worker is free for others");
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ impl Draft {
         &self.document
     }
 
-    /// Writes the text.
+    /// Writes the text. If its worker is lost, another one writes it once more.
     ///
     /// # Errors
     ///
@@ -103,12 +103,14 @@ impl Draft {
         let job = tokio::task::spawn_blocking(move || serde_json::to_vec(&job));
         let job = job.await.ok().and_then(Result::ok).ok_or(DocumentError::Interrupted)?;
         let until = Instant::from_std(until);
-        let mut lease = document.lease(until).await?;
-        let step = Step { request: Request::AddText, payload: &job, most: LARGEST_FILE };
-        let Some((Reply::TextAdded, rest)) = lease.ask(Some(step), until).await? else {
-            return Err(lease.malformed());
+        let (rest, memory) = match added(&document, &job, until).await {
+            // The worker was lost or slow. The pages cost money, so another one tries again.
+            Err(DocumentError::Interrupted | DocumentError::Busy) if Instant::now() < until => {
+                added(&document, &job, until).await?
+            }
+            other => other?,
         };
-        file.memory.push(Arc::new(lease.memory.split(rest.len() as u64)));
+        file.memory.push(Arc::new(memory));
         file.pieces.push(rest);
         Ok(file)
     }
@@ -124,6 +126,21 @@ impl SearchableFile {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Has a worker write the text. Returns what is to be appended to the file, and the memory that counts for it.
+async fn added(
+    document: &Arc<Document>,
+    job: &[u8],
+    until: Instant,
+) -> Result<(Bytes, HeldBytes), DocumentError> {
+    let mut lease = document.lease_despite_losses(until).await?;
+    let step = Step { request: Request::AddText, payload: job, most: LARGEST_FILE };
+    let Some((Reply::TextAdded, rest)) = lease.ask(Some(step), until).await? else {
+        return Err(lease.malformed());
+    };
+    let memory = lease.memory.split(rest.len() as u64);
+    Ok((rest, memory))
 }
 
 /// The draft of a PDF. A damaged one is replaced by one that was written anew.
