@@ -187,14 +187,10 @@ impl From<OcrError> for Problem {
                 ErrorCode::UpstreamInvalidOutput,
                 format!("{text} It was asked twice. A simpler schema or a clearer image helps."),
             ),
-            // Not retryable, because each retry reads and pays all pages again.
-            OcrError::NotWritten => {
-                let detail = format!(
-                    "{text} What was read is charged, and a retry is charged again. Ask for format=json or \
-                     format=markdown, for fewer pages, or for more time (`Prefer: wait`)."
-                );
-                Self::new(ErrorCode::Overloaded, detail)
-            }
+            OcrError::NotWritten => busy(format!(
+                "{text} What was read is charged, and a retry is charged again. Ask for format=json or \
+                 format=markdown, for fewer pages, or for more time (`Prefer: wait`)."
+            )),
             OcrError::NoLines => Self::new(
                 ErrorCode::UpstreamInvalidOutput,
                 format!("{text} Ask for detail=text, or send the image again."),

@@ -51,11 +51,11 @@ async fn a_page_that_failed_leaves_a_comment_with_its_code() {
 
 #[tokio::test]
 async fn a_table_over_all_pages_is_one_table() {
-    let gateway = reading("|  |  |\n|---|---|\n| nails | {width} |").await;
+    let gateway = reading("| | |\n|---|---|\n| nails | {width} |").await;
     let answer = gateway.upload(MARKDOWN, numbered(3)).await;
     let [first, second, third] = [1, 2, 3].map(width_of);
     let expected = format!(
-        "<!-- page 1 -->\n\n|  |  |\n|---|---|\n| nails | {first} |\n| nails | {second} |\n\
+        "<!-- page 1 -->\n\n| | |\n|---|---|\n| nails | {first} |\n| nails | {second} |\n\
          | nails | {third} |\n\n<!-- page 2: begins in the table above -->\n\n\
          <!-- page 3: begins in the table above -->"
     );

@@ -477,7 +477,7 @@ mod tests {
                     let finder = DocumentUpload { options: RawOptions::default() };
                     let _ = std::hint::black_box(finder.find(body.as_bytes(), &room));
                 });
-                assert!(allocated.bytes_max < 64 * 1024, "{allocated:?}: {:.40}", body);
+                assert!(allocated.bytes_max < 64 * 1024, "{allocated:?}: {body:.40}");
             }
         }
     }
