@@ -51,16 +51,17 @@ impl Schema {
             root.merge(slot, "", &mut conflicts);
         }
         root.remove_empty_items();
+        let has_value = root.has_value();
         self.empty_invalid_values(&mut root);
 
         let places = listed + MAX_PROPERTIES;
         let mut report = Report { fields: Vec::with_capacity(places), ..Report::default() };
         let data = report.take(root, "", false);
-        let Report { fields, errors, found } = report;
+        let Report { fields, errors } = report;
         if self.is_from_example {
             warn(&mut warnings, ExtractionWarning::SchemaFromExample);
         }
-        if !found {
+        if !has_value {
             warn(&mut warnings, ExtractionWarning::NothingFound);
         }
         warnings.extend(conflicts);
@@ -243,6 +244,15 @@ impl<'s> ValueSlot<'s> {
                 Content::Object(slots) => slots.iter().all(|(_, slot)| slot.is_blank()),
                 Content::Array(items) => items.iter().all(ValueSlot::is_blank),
             }
+    }
+
+    fn has_value(&self) -> bool {
+        match &self.content {
+            Content::Nothing => false,
+            Content::Scalar(_) => true,
+            Content::Object(slots) => slots.iter().any(|(_, slot)| slot.has_value()),
+            Content::Array(items) => items.iter().any(Self::has_value),
+        }
     }
 
     fn descend<'p>(
@@ -475,8 +485,6 @@ impl<'w> AnswerReader<'w> {
 struct Report {
     fields: Vec<(String, FieldOrigin)>,
     errors: Vec<FieldError>,
-    /// Whether any value was found.
-    found: bool,
 }
 
 impl Report {
@@ -521,7 +529,6 @@ impl Report {
         page: Option<u32>,
         value: Value,
     ) -> Value {
-        self.found |= !value.is_null();
         let grounded = raw.is_none().then_some(Grounded::None);
         self.fields.push((pointer.to_owned(), FieldOrigin { raw, page, grounded, place: None }));
         value

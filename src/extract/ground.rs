@@ -1,18 +1,21 @@
 //! Looks for the values of fields in the text of their page.
 //!
-//! A value is called found only if the text holds it as whole tokens ([`text_token`](super::text_token)):
+//! A value is called found only if the text holds it as whole tokens (`text_token`):
 //!
 //! - **exact**: the model's text, or the value, as it is written. A number is compared by what it means: the text must
-//!   have a number that [`number`] reads as the value, and `exact` says that it has the same digits and signs.
+//!   have a number that `number` reads as the value, and `exact` says that it has the same digits and signs.
 //! - **normalised**: the same words apart from case, width, spaces and punctuation between words; the same number in
 //!   another spelling (`1.234,50` and `1,234.50`); a date or a time that the text writes otherwise. A printed date with
 //!   two readings (`03/04/2018`) counts as both, because the model may know which one is meant.
+//!
+//! Where the text can be read in two ways, nothing is called found: neither part of `5 000`, which is one number or two
+//! columns, and not a number beside a dash that may be a minus. Null is no value, whatever the model wrote.
 //!
 //! Anything else is not found: words that the model left out, abbreviated or translated, and numbers that it computed.
 //! The first place in the text counts. It is mapped to the lines of the page that hold it.
 //!
 //! The text is read in three passes, and each token costs a bounded number of steps, whatever the number of values. See
-//! [`MOST_READINGS`] for dates.
+//! `MOST_READINGS` for dates.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -23,6 +26,9 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::fold::{fold, fold_character};
 use super::number::{self, Decimal};
+use super::number_run::{
+    cuts_a_group, group_at, grouped_numbers, is_multiplied, is_within_numerals,
+};
 use super::phrases::{Phrases, Reader};
 use super::text_token::{TextToken, TokenKind, is_unspaced, tokens};
 use super::{Extraction, Grounded, date};
@@ -40,8 +46,8 @@ const BYTES_FOR_EACH_OF_THE_TEXT: usize = 24;
 /// Signs that a comparison leaves out between words.
 const DROPPED_SIGNS: &str = ",.;:'\"()[]{}|/\\-*#_•·“”„«»";
 
-/// The most characters of currency signs, brackets and signs on each side of a number.
-const MOST_AFFIXES: usize = 3;
+/// The most currency signs, currency words, brackets and signs on each side of a number.
+const MOST_AFFIXES: usize = 4;
 
 /// The longest word beside a number that may be a currency.
 const LONGEST_MONEY_WORD: usize = 6;
@@ -155,7 +161,11 @@ impl<'v> Search<'v> {
         search
     }
 
+    /// Adds a value. Null is no value, whatever the model wrote.
     fn add(&mut self, index: usize, wanted: &Wanted<'v>) {
+        if wanted.value.is_null() {
+            return;
+        }
         if let Value::Number(number) = wanted.value
             && self.numbers.add(index, wanted.raw, number)
         {
@@ -173,15 +183,18 @@ impl<'v> Search<'v> {
 
     /// Looks for all values in the text.
     fn read(mut self, text: &str) -> Vec<Option<Place>> {
-        self.read_texts(text, Grounded::Exact);
-        self.read_numbers_and_moments(text);
-        self.read_texts(text, Grounded::Normalised);
+        let groups = grouped_numbers(text);
+        self.read_texts(text, &groups, Grounded::Exact);
+        self.read_numbers_and_moments(text, &groups);
+        self.read_texts(text, &groups, Grounded::Normalised);
         self.places
     }
 
     /// Looks for texts that were not found so far.
-    fn read_texts(&mut self, text: &str, how: Grounded) {
+    fn read_texts(&mut self, text: &str, groups: &[Range<usize>], how: Grounded) {
         let Self { places, texts, .. } = self;
+        let of_numbers = texts.iter().filter(|(_, wanted)| is_plain_number(wanted));
+        let of_numbers: HashSet<usize> = of_numbers.map(|(index, _)| *index).collect();
         let unfound = texts.iter().filter(|(index, _)| places[*index].is_none());
         let mut phrases =
             Phrases::of(unfound.map(|(index, wanted)| {
@@ -191,14 +204,19 @@ impl<'v> Search<'v> {
         for (range, spelling) in spellings(text, how) {
             starts.push(range.start);
             for found in phrases.read(&mut reader, &spelling) {
-                let start = starts[starts.len() - found.length];
-                let place = Place { grounded: how, range: start..range.end };
-                places[found.phrase].get_or_insert(place);
+                let place = starts[starts.len() - found.length]..range.end;
+                let is_number = of_numbers.contains(&found.phrase);
+                let is_part_of_a_number = is_within_numerals(text, &place)
+                    || is_number
+                        && (cuts_a_group(groups, &place) || is_multiplied(text, place.end));
+                if !is_part_of_a_number {
+                    places[found.phrase].get_or_insert(Place { grounded: how, range: place });
+                }
             }
         }
     }
 
-    fn read_numbers_and_moments(&mut self, text: &str) {
+    fn read_numbers_and_moments(&mut self, text: &str, groups: &[Range<usize>]) {
         if self.numbers.is_empty() && self.moments.is_empty() {
             return;
         }
@@ -206,7 +224,11 @@ impl<'v> Search<'v> {
             tokens(text).filter(|token| token.kind == TokenKind::Word).collect();
         for (at, word) in words.iter().enumerate() {
             if !self.numbers.is_empty() && has_digit(&text[word.range.clone()]) {
-                self.numbers.read(text, &word.range, &mut self.places);
+                let group = group_at(groups, &word.range);
+                let is_first = group.is_none_or(|group| group.start == word.range.start);
+                if is_first {
+                    self.numbers.read(text, group.unwrap_or(&word.range), &mut self.places);
+                }
             }
             if !self.moments.is_empty() {
                 self.moments.read(text, &words[at..], &mut self.places);
@@ -246,10 +268,10 @@ fn has_digit(text: &str) -> bool {
 /// Numbers that are looked for, by what they are.
 #[derive(Debug, Default)]
 struct Numbers {
-    /// By the number without redundant zeros.
+    /// By the number without redundant zeros, with a percent sign if the model wrote one.
     by_value: Unfound<String>,
-    /// By the number without redundant zeros, and the token in which the model wrote it.
-    as_written: Unfound<(String, String)>,
+    /// By that, the token in which the model wrote the number, and the currency beside it.
+    as_written: Unfound<[String; 3]>,
     /// Texts of digits, by the number with the zeros at its end.
     by_digits: Unfound<String>,
     /// The digits of all, without zeros at both ends. Other numbers of the text need not be read.
@@ -269,7 +291,10 @@ impl Numbers {
         let (Some(token), None) = (written.next(), written.next()) else { return false };
         let value = value.plain();
         self.digits.insert(bare_digits(&value));
-        let written = (value.clone(), raw[token.range].to_owned());
+        let value = value + if fold(raw).contains('%') { "%" } else { "" };
+        let (before, behind) = (&raw[..token.range.start], &raw[token.range.end..]);
+        let money = currency(before) + &currency(behind);
+        let written = [value.clone(), raw[token.range].to_owned(), money];
         self.as_written.entry(written).or_default().push(index);
         self.by_value.entry(value).or_default().push(index);
         true
@@ -277,10 +302,8 @@ impl Numbers {
 
     /// Adds a text if it is nothing but a number. A number with zeros before it is a name, such as that of a document.
     fn add_digits(&mut self, index: usize, text: &str) {
-        let is_plain =
-            |character: char| matches!(character, '0'..='9' | '.' | ',' | '\'' | ' ' | '-');
-        let plain = fold(text).chars().all(is_plain);
-        let number = number::read(text).filter(|number| plain && !number.is_padded());
+        let number = number::read(text);
+        let number = number.filter(|number| is_plain_number(text) && !number.is_padded());
         if let Some(number) = number {
             self.digits.insert(bare_digits(&number.plain()));
             self.by_digits.entry(number.digits()).or_default().push(index);
@@ -290,23 +313,33 @@ impl Numbers {
     /// Reads a number of the text.
     fn read(&mut self, text: &str, range: &Range<usize>, places: &mut [Option<Place>]) {
         let token = &text[range.clone()];
-        if !self.digits.contains(&bare_digits(token)) {
+        if !self.digits.contains(&bare_digits(token)) || is_multiplied(text, range.end) {
             return;
         }
-        for number in readings(text, range) {
-            let key = (number.plain(), token.to_owned());
-            let place = |grounded| Place { grounded, range: range.clone() };
-            for index in self.as_written.remove(&key).unwrap_or_default() {
-                places[index] = Some(place(Grounded::Exact));
+        let place = |grounded| Place { grounded, range: range.clone() };
+        for Reading { number, currencies, is_rate } in readings(text, range) {
+            let (plain, rate) = (number.plain(), number.plain() + "%");
+            let value = if is_rate { &rate } else { &plain };
+            for money in currencies {
+                let key = [value.clone(), token.to_owned(), money];
+                for index in self.as_written.remove(&key).unwrap_or_default() {
+                    places[index] = Some(place(Grounded::Exact));
+                }
             }
-            let (value, _) = key;
+            let of_rate = is_rate.then(|| self.by_value.remove(&rate)).flatten();
             let by_digits = self.by_digits.remove(&number.digits());
-            let by_value = self.by_value.remove(&value);
-            for index in by_digits.into_iter().chain(by_value).flatten() {
+            let by_value = self.by_value.remove(&plain);
+            for index in by_digits.into_iter().chain(by_value).chain(of_rate).flatten() {
                 places[index].get_or_insert_with(|| place(Grounded::Normalised));
             }
         }
     }
+}
+
+/// Whether a text is digits and the signs within a number.
+fn is_plain_number(text: &str) -> bool {
+    let is_of_one = |character: char| matches!(character, '0'..='9' | '.' | ',' | '\'' | ' ' | '-');
+    has_digit(text) && text.chars().map(fold_character).all(is_of_one)
 }
 
 /// The digits of a number without zeros at both ends: 1.50, 01,500.0 and 15 have the same.
@@ -316,24 +349,27 @@ fn bare_digits(number: &str) -> String {
     digits.trim_matches('0').to_owned()
 }
 
-/// The numbers that a token of the text can mean: with the currency signs and brackets around it, and the currency beside
-/// it.
-fn readings(text: &str, range: &Range<usize>) -> Vec<Decimal> {
-    let (before, token, behind) = (&text[..range.start], &text[range.clone()], &text[range.end..]);
-    let is_before = |character: char| {
-        number::is_currency_sign(character) || matches!(fold_character(character), '(' | '-' | '+')
-    };
-    let is_behind = |character: char| {
-        number::is_currency_sign(character)
-            || matches!(fold_character(character), ')' | '-' | '%')
-            || COUNTERS.contains(character)
-    };
-    let leading = before.chars().rev().take(MOST_AFFIXES).take_while(|c| is_before(*c));
-    let leading: usize = leading.map(char::len_utf8).sum();
-    let trailing = behind.chars().take(MOST_AFFIXES).take_while(|c| is_behind(*c));
-    let trailing: usize = trailing.map(char::len_utf8).sum();
-    let (before, prefix) = before.split_at(before.len() - leading);
-    let (suffix, behind) = behind.split_at(trailing);
+/// The signs and letters of a currency in the text on one side of a number.
+fn currency(side: &str) -> String {
+    let is_of_one =
+        |character: &char| character.is_alphabetic() || number::is_currency_sign(*character);
+    fold(side).chars().filter(is_of_one).flat_map(char::to_lowercase).collect()
+}
+
+/// One way to read a number of the text.
+struct Reading {
+    number: Decimal,
+    /// The spellings of its currency: none, that before it, that behind it, and both.
+    currencies: Vec<String>,
+    is_rate: bool,
+}
+
+/// The ways to read a number of the text: with the currency, the brackets and the signs around it. None if the number may
+/// have a minus that belongs to something else.
+fn readings(text: &str, range: &Range<usize>) -> Vec<Reading> {
+    let token = &text[range.clone()];
+    let sides = prefix(&text[..range.start]).zip(suffix(&text[range.end..]));
+    let Some((prefix, suffix)) = sides else { return Vec::new() };
     let is_bracket = |bracket| move |character: char| fold_character(character) == bracket;
     let inner_prefix = prefix.rsplit(is_bracket('(')).next().unwrap_or_default();
     let inner_suffix = suffix.split(is_bracket(')')).next().unwrap_or_default();
@@ -342,26 +378,101 @@ fn readings(text: &str, range: &Range<usize>) -> Vec<Decimal> {
     let is_count = token.bytes().all(|byte| byte.is_ascii_digit());
     let whole = is_bracketed.then(|| [prefix, token, suffix].concat());
     let inner = (!is_bracketed || is_count).then(|| [inner_prefix, token, inner_suffix].concat());
+    let [before, behind] = [inner_prefix, inner_suffix].map(currency);
+    let mut currencies = vec![String::new(), before.clone(), behind.clone(), before + &behind];
+    currencies.dedup();
     let spelled = whole.into_iter().chain(inner);
-    spelled.filter_map(|text| with_money(before, &text, behind)).collect()
+    let numbers = spelled.filter_map(|text| number::read(&text));
+    let is_rate = fold(inner_suffix).contains('%') || fold(inner_prefix).contains('%');
+    numbers.map(|number| Reading { number, currencies: currencies.clone(), is_rate }).collect()
 }
 
-/// The number, with the currency that stands beside it in its line. It may say that a point groups thousands.
-fn with_money(before: &str, number: &str, behind: &str) -> Option<Decimal> {
-    let is_word = |character: char| character.is_alphabetic() || matches!(character, '.' | '$');
-    let blank = |character: char| character.is_whitespace() && character != '\n';
-    let left = before.trim_end_matches(blank);
-    let start = left.char_indices().rev().take_while(|(_, c)| is_word(*c) && !is_unspaced(*c));
-    let left = start.take(LONGEST_MONEY_WORD + 1).last().map_or("", |(at, _)| &left[at..]);
-    let right = behind.trim_start_matches(blank);
-    let end = right.char_indices().take_while(|(_, c)| is_word(*c) && !is_unspaced(*c));
-    let end = end.take(LONGEST_MONEY_WORD + 1).last().map_or(0, |(at, c)| at + c.len_utf8());
-    let right = &right[..end];
-    let money =
-        |word: &'_ str| word.chars().count() <= LONGEST_MONEY_WORD && number::is_money_word(word);
-    let left = if money(left) { left } else { "" };
-    let right = if money(right) { right } else { "" };
-    number::read(&format!("{left} {number} {right}")).or_else(|| number::read(number))
+const fn is_blank(character: char) -> bool {
+    character.is_whitespace() && character != '\n'
+}
+
+/// What belongs to a number at the end of the text before it: a currency, a bracket and a sign, also with blanks between.
+/// None if a sign may belong to the number or to something else: a minus with blanks behind it is one only where a
+/// line begins.
+fn prefix(before: &str) -> Option<&str> {
+    let (mut rest, mut has_word) = (before, false);
+    for _ in 0..MOST_AFFIXES {
+        let trimmed = rest.trim_end_matches(is_blank);
+        let Some(last) = trimmed.chars().next_back() else { break };
+        let without = &trimmed[..trimmed.len() - last.len_utf8()];
+        let is_detached = before[trimmed.len()..].starts_with(is_blank);
+        match fold_character(last) {
+            '-' if is_detached => {
+                if without.ends_with(char::is_alphanumeric) {
+                    break;
+                }
+                let begins = without.trim_end_matches(is_blank);
+                return (begins.is_empty() || begins.ends_with('\n'))
+                    .then_some(&before[without.len()..]);
+            }
+            '-' if without.ends_with(|c: char| c.is_alphanumeric() && !is_unspaced(c)) => {
+                return None;
+            }
+            '(' | '-' | '+' | '%' => rest = without,
+            _ if number::is_currency_sign(last) => rest = without,
+            _ => {
+                let start = trimmed.char_indices().rev().take_while(|(_, c)| is_of_money(*c));
+                let start = start.take(LONGEST_MONEY_WORD + 1).last().map(|(at, _)| at);
+                let word = start.map_or("", |at| &trimmed[at..]);
+                if has_word || !is_money(word) {
+                    break;
+                }
+                has_word = true;
+                rest = &trimmed[..trimmed.len() - word.len()];
+            }
+        }
+    }
+    Some(&before[rest.trim_end_matches(is_blank).len()..])
+}
+
+/// What belongs to a number at the beginning of the text behind it. None if a minus may belong to the number or to
+/// something else: one with blanks before it is the number's only where a line ends.
+fn suffix(behind: &str) -> Option<&str> {
+    let (mut rest, mut has_word) = (behind, false);
+    for _ in 0..MOST_AFFIXES {
+        let trimmed = rest.trim_start_matches(is_blank);
+        let Some(first) = trimmed.chars().next() else { break };
+        let without = &trimmed[first.len_utf8()..];
+        let length = behind.len() - trimmed.len();
+        let is_detached = behind[..length].ends_with(is_blank);
+        match fold_character(first) {
+            '-' if is_detached => {
+                let next = without.trim_start_matches(is_blank);
+                if next.is_empty() || next.starts_with('\n') {
+                    return Some(&behind[..behind.len() - without.len()]);
+                }
+                let is_of_next = next.len() == without.len();
+                let is_dash = next.starts_with(char::is_alphabetic);
+                return (is_of_next || is_dash).then_some(&behind[..length]);
+            }
+            ')' | '-' | '%' => rest = without,
+            _ if number::is_currency_sign(first) || COUNTERS.contains(first) => rest = without,
+            _ => {
+                let end = trimmed.char_indices().take_while(|(_, c)| is_of_money(*c));
+                let end = end.take(LONGEST_MONEY_WORD + 1).last();
+                let word = &trimmed[..end.map_or(0, |(at, c)| at + c.len_utf8())];
+                if has_word || !is_money(word) {
+                    break;
+                }
+                has_word = true;
+                rest = &trimmed[word.len()..];
+            }
+        }
+    }
+    Some(&behind[..behind.len() - rest.len()])
+}
+
+fn is_of_money(character: char) -> bool {
+    (character.is_alphabetic() || matches!(character, '.' | '$')) && !is_unspaced(character)
+}
+
+fn is_money(word: &str) -> bool {
+    word.chars().count() <= LONGEST_MONEY_WORD && number::is_money_word(word)
 }
 
 /// Dates and times that are looked for, in ISO 8601.
@@ -449,6 +560,9 @@ impl Moments {
     fn date_at(&self, text: &str, words: &[TextToken]) -> Option<Range<usize>> {
         let (first, others) = words.split_first()?;
         let written = fold(&text[first.range.clone()]);
+        if is_in_another_era(&text[..first.range.start]) {
+            return None;
+        }
         if is_whole_date(&written) {
             let has_year = written.split(|character: char| !character.is_ascii_digit());
             let is_wanted = self.has_year(has_year) || self.years.contains(written.get(..4)?);
@@ -458,6 +572,7 @@ impl Moments {
             return None;
         }
         let (mut parts, mut end) = (vec![written], first.range.end);
+        let (mut signs, mut is_named) = (Vec::new(), false);
         for word in others.iter().take(MOST_WORDS_OF_A_DATE) {
             let between = &text[end..word.range.start];
             let written = fold(&text[word.range.clone()]);
@@ -465,13 +580,17 @@ impl Moments {
                 return None;
             }
             end = word.range.end;
+            signs.push(between.trim());
             if is_part_of_a_date(&written) {
                 parts.push(written);
-            } else if !is_filler(&written) {
+            } else if is_filler(&written) {
+                is_named = true;
+            } else {
                 return None;
             }
             if parts.len() == 3 {
-                let is_wanted = self.has_year(parts.iter().map(String::as_str));
+                let is_one = is_named || is_no_row_of_numbers(&parts, &signs);
+                let is_wanted = is_one && self.has_year(parts.iter().map(String::as_str));
                 return is_wanted.then_some(first.range.start..end);
             }
         }
@@ -520,6 +639,23 @@ fn is_part_of_a_date(token: &str) -> bool {
 /// Whether a word may stand between the parts of a date.
 fn is_filler(word: &str) -> bool {
     matches!(word, "年" | "月" | "日" | "년" | "월" | "일" | "of" | "OF" | "Of")
+}
+
+/// Whether three parts without words between them are a date: one names a month, one is a year of four digits, or the same
+/// sign stands between them. `1, 2, 13` is a row of numbers.
+fn is_no_row_of_numbers(parts: &[String], signs: &[&str]) -> bool {
+    let is_long =
+        |part: &String| part.len() == 4 || !part.starts_with(|c: char| c.is_ascii_digit());
+    let is_sign = |sign: &&str| matches!(fold(sign).as_str(), "." | "/" | "-");
+    parts.iter().any(is_long)
+        || signs.iter().all(is_sign) && signs.windows(2).all(|pair| pair[0] == pair[1])
+}
+
+/// Whether the text ends in the name of a Japanese era or of that of the Republic of China, which count their own years.
+fn is_in_another_era(before: &str) -> bool {
+    const ERAS: [&str; 9] = ["明治", "大正", "昭和", "平成", "令和", "民國", "民国", "㍻", "㋿"];
+    let before = before.trim_end();
+    ERAS.iter().any(|era| before.ends_with(era))
 }
 
 fn is_within_a_date(character: char) -> bool {

@@ -27,6 +27,7 @@ mod fold;
 mod keywords;
 mod node;
 mod number;
+mod number_run;
 mod pattern;
 mod phrases;
 mod reader;
@@ -190,7 +191,8 @@ pub enum ExtractionWarning {
         /// The page whose value was kept, and those with another value, in their order.
         pages: Vec<u32>,
     },
-    /// Every field is null: the page is blank, or the document is not of the kind that the schema describes.
+    /// The document has none of the fields: the page is blank, or it is not of the kind that the schema describes. A value
+    /// that was found and then refused by a rule counts as found.
     NothingFound,
     /// The caller sent an example in place of a schema. Each field got the type of its value.
     SchemaFromExample,

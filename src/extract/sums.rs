@@ -11,17 +11,24 @@
 //! sum holds if it is right in one of these readings, and the check says in which. If it is right in none, the check has
 //! the numbers of the plain one.
 //!
-//! The arithmetic is exact. Each part of a sum may be rounded, so the sum may differ from what is printed by half a unit of
-//! the last digit for each of them. The last digit is the finest of all parts. The product of a line may differ by half a
-//! unit of the amount's last digit.
+//! A sum is called wrong only if that is certain. Nothing is said of a sum that is right in no reading if the schema has no
+//! member that may explain the difference, such as a tax, or if another number of the document does. Lines are not summed
+//! if a page, an element or the end of a list is missing, or if they may be those of several documents.
+//!
+//! The arithmetic is exact. If all parts and the sum have the same number of decimals, nothing is rounded, and they must
+//! be equal. Otherwise they may differ by one unit of the sum's last digit. The product of a line may differ by half a unit
+//! of the amount's last digit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
 use super::fold::fold;
 use super::number::{self, Decimal};
-use super::{Extraction, FieldOrigin, Grounded, SumCheck, SumReading, SumRule, child_pointer};
+use super::{
+    Extraction, ExtractionWarning, FieldError, FieldOrigin, Grounded, SumCheck, SumReading,
+    SumRule, child_pointer,
+};
 
 /// What a member means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,15 +107,17 @@ struct Exact {
 impl Extraction {
     /// Checks the sums of the document. The values must have been looked for in its text before.
     ///
+    /// `is_whole` says that all pages were read to their ends.
+    ///
     /// Takes some milliseconds for thousands of lines, so a server must not call it on the reactor thread.
-    pub fn check_sums(&mut self) {
-        self.checks = Some(self.sum_checks());
+    pub fn check_sums(&mut self, is_whole: bool) {
+        self.checks = Some(self.sum_checks(is_whole));
     }
 
-    fn sum_checks(&self) -> Vec<SumCheck> {
+    fn sum_checks(&self, is_whole: bool) -> Vec<SumCheck> {
         let Value::Object(root) = &self.data else { return Vec::new() };
         let origins = self.fields.iter().map(|(pointer, origin)| (pointer.as_str(), origin));
-        let document = Document { origins: origins.collect() };
+        let document = Document { extraction: self, origins: origins.collect() };
         let objects = objects_of(root);
         let sums = document.sums(&objects);
         let (lines, list) = document.lines(&objects);
@@ -116,16 +125,17 @@ impl Extraction {
         if !sums.are_clear() {
             return checks;
         }
-        if let Some(amounts) = list.filter(|list| !list.is_empty()) {
+        if let Some(amounts) = list.filter(|list| is_whole && !list.is_empty()) {
             checks.extend(items_sum(&amounts, &sums));
         }
-        checks.extend(total(&sums));
+        checks.extend(total(&sums).filter(|check| check.holds || is_whole));
         checks
     }
 }
 
 /// The origins of the fields, by pointer.
 struct Document<'d> {
+    extraction: &'d Extraction,
     origins: HashMap<&'d str, &'d FieldOrigin>,
 }
 
@@ -133,6 +143,8 @@ struct Document<'d> {
 #[derive(Debug, Default)]
 struct Sums {
     parts: HashMap<Role, Vec<Part>>,
+    /// Other numbers.
+    others: Vec<Exact>,
     /// Whether a value was not found in the text.
     is_doubtful: bool,
 }
@@ -158,7 +170,12 @@ impl Document<'_> {
     }
 
     fn add_sum(&self, sums: &mut Sums, name: &str, value: &Value, pointer: String) {
-        let Some(role) = role_among(&SUM_NAMES, name) else { return };
+        let Some(role) = role_among(&SUM_NAMES, name) else {
+            let number = value.as_number().map(|number| Decimal::of_json(&number.to_string()));
+            let exact = number.flatten().and_then(|number| Exact::of(&number));
+            sums.others.extend(exact.filter(|exact| exact.digits != 0));
+            return;
+        };
         match self.part(value, pointer) {
             Some(part) => sums.parts.entry(role).or_default().push(part),
             None => sums.is_doubtful |= !value.is_null(),
@@ -182,8 +199,26 @@ impl Document<'_> {
             .enumerate()
             .map(|(index, item)| self.line(item, &format!("{list}/{index}")))
             .collect();
-        let amounts = lines.iter().map(|line| line.amount.clone()).collect();
+        let amounts: Option<Vec<Part>> = lines.iter().map(|line| line.amount.clone()).collect();
+        let amounts = amounts.filter(|amounts| self.is_one_list(&list, amounts));
         (lines, amounts)
+    }
+
+    /// Whether a list has all its elements, and they are those of one document. Pages of several documents, such as
+    /// receipts in one file, disagree.
+    fn is_one_list(&self, list: &str, amounts: &[Part]) -> bool {
+        let Extraction { validation, warnings, .. } = self.extraction;
+        let lacks_some = |error: &FieldError| {
+            list.strip_prefix(&error.pointer)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let pages = amounts.iter().map(|part| self.origins.get(part.pointer.as_str())?.page);
+        let are_of_one_page = pages.collect::<HashSet<_>>().len() < 2;
+        let disagree = |warning: &ExtractionWarning| {
+            matches!(warning, ExtractionWarning::PagesDisagree { .. })
+        };
+        !validation.errors.iter().any(lacks_some)
+            && (are_of_one_page || !warnings.iter().any(disagree))
     }
 
     fn line(&self, item: &Value, pointer: &str) -> Line {
@@ -203,14 +238,18 @@ impl Document<'_> {
         }
     }
 
-    /// The amount at a place, if it was found in the text. The model's text has the zeros at its end, which say how
+    /// The amount at a place, if it was found in the text and no page has another one there. The model's text has the zeros at its end, which say how
     /// precise it is. A rate of tax or of a discount is no amount.
     fn part(&self, value: &Value, pointer: String) -> Option<Part> {
         let origin = self.origins.get(pointer.as_str())?;
         if !matches!(origin.grounded, Some(Grounded::Exact | Grounded::Normalised)) {
             return None;
         }
-        if origin.raw.as_deref().is_some_and(|raw| fold(raw).contains('%')) {
+        let disagree = |warning: &ExtractionWarning| matches!(warning, ExtractionWarning::PagesDisagree { pointer: place, .. } if *place == pointer);
+        if self.extraction.warnings.iter().any(disagree) {
+            return None;
+        }
+        if origin.raw.as_deref().is_some_and(|raw| fold(raw).contains(['%', '‰'])) {
             return None;
         }
         let decimal = match value {
@@ -220,8 +259,7 @@ impl Document<'_> {
         };
         let written = origin.raw.as_deref().and_then(number::read);
         let written = written.filter(|written| written.is(&decimal));
-        let (digits, scale) = written.unwrap_or(decimal).scaled()?;
-        Some(Part { pointer, value: Exact { digits, scale } })
+        Some(Part { pointer, value: Exact::of(&written.unwrap_or(decimal))? })
     }
 }
 
@@ -267,6 +305,31 @@ impl Sums {
         }
     }
 
+    /// Whether other numbers of the document, or charges that are in the sum already, may make a difference.
+    fn explain(&self, difference: Exact) -> bool {
+        const MOST: usize = 6;
+        let all = |role| self.parts.get(&role).into_iter().flatten().map(|part| part.value);
+        // A rounding without its sign is wrong by twice its amount.
+        let roundings = all(Role::Rounding).filter_map(|value| value.plus(value));
+        let others = self.others.iter().copied();
+        let terms: Vec<Exact> = others.chain(all(Role::Charge)).chain(roundings).collect();
+        if terms.len() > MOST {
+            return true;
+        }
+        let mut left = vec![difference];
+        for term in terms {
+            let more = left.iter().flat_map(|left| [left.plus(term), left.plus(term.negated())]);
+            let more: Vec<Exact> = more.flatten().collect();
+            left.extend(more);
+        }
+        let unit = |scale: u32| Exact { digits: -1, scale };
+        let is_none = |rest: &Exact| {
+            let distance = Exact { digits: rest.digits.abs(), ..*rest };
+            distance.plus(unit(difference.scale)).is_none_or(|over| over.digits <= 0)
+        };
+        left.iter().any(|left| left != &difference && is_none(left))
+    }
+
     /// The charges that are added in any reading, and roundings with their signs.
     fn charges(&self) -> Vec<&Part> {
         let all = |role| self.parts.get(&role).into_iter().flatten();
@@ -281,21 +344,25 @@ impl Line {
         let product = quantity.value.times(price.value)?;
         let unit = amount.value.scale;
         let pointers = [quantity, price, amount].map(|part| part.pointer.clone());
-        check(SumRule::LineAmount, SumReading::Plain, product, amount, (1, unit), pointers.into())
+        let tolerance = Exact { digits: 5, scale: unit.checked_add(1)? };
+        check(SumRule::LineAmount, SumReading::Plain, product, amount, tolerance, pointers.into())
     }
 }
 
-/// Whether the amounts of all lines are the subtotal, or the total.
+/// Whether the amounts of all lines are the subtotal, or the total. A total may have taxes that the schema does not ask for,
+/// so that its lines can be right and not wrong.
 fn items_sum(amounts: &[Part], sums: &Sums) -> Option<SumCheck> {
     let parts: Vec<&Part> = amounts.iter().collect();
     match (sums.only(Role::Subtotal), sums.only(Role::Total)) {
         (Some(subtotal), _) => best(SumRule::ItemsSum, &parts, sums, subtotal, Target::Subtotal),
-        (None, Some(total)) => best(SumRule::ItemsSum, &parts, sums, total, Target::Total),
+        (None, Some(total)) => {
+            best(SumRule::ItemsSum, &parts, sums, total, Target::Total).filter(|check| check.holds)
+        }
         (None, None) => None,
     }
 }
 
-/// Whether the subtotal with tax, charges and discounts is the total.
+/// Whether the subtotal with tax, charges and discounts is the total. Without its tax it can be right and not wrong.
 fn total(sums: &Sums) -> Option<SumCheck> {
     let (subtotal, total) = (sums.only(Role::Subtotal)?, sums.only(Role::Total)?);
     let others = [Role::Tax, Role::Discount, Role::Charge, Role::Rounding];
@@ -303,6 +370,7 @@ fn total(sums: &Sums) -> Option<SumCheck> {
         return None;
     }
     best(SumRule::Total, &[subtotal], sums, total, Target::Total)
+        .filter(|check| check.holds || sums.only(Role::Tax).is_some())
 }
 
 /// What parts make.
@@ -322,7 +390,8 @@ const READINGS: [(SumReading, [bool; 2]); 4] = [
     (SumReading::TaxAndDiscountIncluded, [false, false]),
 ];
 
-/// The check in the first reading in which it holds, or in the first of all.
+/// The check in the first reading in which it holds, or in the first of all. None if it holds in no reading, but other
+/// numbers explain the difference.
 fn best(
     rule: SumRule,
     parts: &[&Part],
@@ -342,13 +411,15 @@ fn best(
             sum = sum.plus(if is_total { tax.value } else { tax.value.negated() })?;
         }
         if let Some(discount) = discount {
-            // Discounts are written with a minus or without.
-            sum = sum.plus(Exact { digits: -discount.value.digits.abs(), ..discount.value })?;
+            // Discounts are written with a minus or without. The amounts of a credit note are negative.
+            let least = Exact { digits: -discount.value.digits.abs(), ..discount.value };
+            sum = sum.plus(if sum.digits < 0 { least.negated() } else { least })?;
         }
         let all: Vec<&Part> =
             parts.iter().chain(&charges).copied().chain(tax).chain(discount).collect();
-        let scales = all.iter().map(|part| part.value.scale).chain([actual.value.scale]);
-        let tolerance = (i128::try_from(all.len()).ok()?, scales.max().unwrap_or_default());
+        let scale = actual.value.scale;
+        let is_rounded = all.iter().any(|part| part.value.scale != scale);
+        let tolerance = Exact { digits: i128::from(is_rounded), scale };
         let pointers = all.iter().chain([&actual]).map(|part| part.pointer.clone()).collect();
         check(rule, reading, sum, actual, tolerance, pointers)
     });
@@ -356,23 +427,24 @@ fn best(
     if first.holds {
         return Some(first);
     }
-    Some(checks.find(|check| check.holds).unwrap_or(first))
+    if let Some(right) = checks.find(|check| check.holds) {
+        return Some(right);
+    }
+    (!sums.explain(number::read(&first.difference).as_ref().and_then(Exact::of)?)).then_some(first)
 }
 
-/// Compares a sum with what the document says. It may differ by half a unit of the last digit, at this scale, for each
-/// of so many parts.
+/// Compares a sum with what the document says. It may differ by `tolerance`.
 fn check(
     rule: SumRule,
     reading: SumReading,
     expected: Exact,
     actual: &Part,
-    (parts, scale): (i128, u32),
+    tolerance: Exact,
     pointers: Vec<String>,
 ) -> Option<SumCheck> {
     let difference = actual.value.plus(expected.negated())?;
-    let twice = Exact { digits: difference.digits.checked_abs()?.checked_mul(2)?, ..difference };
-    let tolerance = Exact { digits: parts, scale };
-    let holds = tolerance.plus(twice.negated())?.digits >= 0;
+    let distance = Exact { digits: difference.digits.checked_abs()?, ..difference };
+    let holds = tolerance.plus(distance.negated())?.digits >= 0;
     let [expected, actual, difference] =
         [expected, actual.value, difference].map(|number| number.to_string());
     Some(SumCheck { rule, holds, reading, expected, actual, difference, pointers })
@@ -380,6 +452,12 @@ fn check(
 
 impl Exact {
     const ZERO: Self = Self { digits: 0, scale: 0 };
+
+    /// None if the number has too many digits.
+    fn of(number: &Decimal) -> Option<Self> {
+        let (digits, scale) = number.scaled()?;
+        Some(Self { digits, scale })
+    }
 
     /// None if the sum has too many digits.
     fn plus(self, other: Self) -> Option<Self> {

@@ -12,7 +12,7 @@ use unicode_normalization::char::is_combining_mark;
 use super::fold::fold_character;
 
 /// Characters that multiply the number before them, or make it a fraction.
-const MULTIPLIERS: &str = "万萬亿億千仟百佰十拾角折成倍만억천백십";
+pub(super) const MULTIPLIERS: &str = "万萬亿億千仟百佰十拾角折成倍만억천백십";
 
 /// Characters between the whole and the fraction of an amount, as in `53元5角`.
 const YUAN: &str = "元圆圓円";

@@ -11,6 +11,7 @@ use super::error::OcrError;
 use super::lines::{self, TextLine};
 use super::request::Detail;
 use super::result::{Page, PageOutcome};
+use super::warning::PageWarning;
 use crate::capacity::scratch::Scratch;
 use crate::dashscope::completion::Completion;
 use crate::extract::Extraction;
@@ -91,9 +92,14 @@ pub(super) async fn grounded(
         let looked = looking.await.map_err(|_panicked| MeteringError::Interrupted)?;
         (extraction, page.text, page.lines) = looked;
     }
+    let is_whole = |page: &PageOutcome<Page, OcrError>| match page {
+        PageOutcome::Done(page) => !page.warnings.iter().any(PageWarning::doubts_the_end),
+        PageOutcome::Failed(_) => false,
+    };
+    let are_whole = pages.iter().all(is_whole);
     let memory = scratch.take(WORKING_BYTES).await;
     let checking = tokio::task::spawn_blocking(move || {
-        extraction.check_sums();
+        extraction.check_sums(are_whole);
         drop(memory);
         extraction
     });

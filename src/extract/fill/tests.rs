@@ -72,6 +72,16 @@ fn what_the_answer_lacks_is_null_and_has_no_page() {
 }
 
 #[test]
+fn a_value_that_a_rule_refuses_was_found() {
+    for rule in
+        [json!({ "type": "number", "maximum": 4 }), json!({ "type": "string", "pattern": "x" })]
+    {
+        let extraction = schema(&json!({ "a": rule })).filled(&json!({ "a": "5" }), 1);
+        assert_eq!((&extraction.data, &*extraction.warnings), (&json!({ "a": null }), &[][..]));
+    }
+}
+
+#[test]
 fn a_required_field_that_is_missing_makes_the_answer_invalid() {
     let field = json!({ "a": { "type": "string" }, "b": { "type": ["string", "null"] } });
     let extraction = schema_requiring(&field, &["a", "b"]).filled(&json!({}), 1);

@@ -74,7 +74,9 @@ fn the_value_counts_too_if_the_model_wrote_it_otherwise() {
     assert_eq!(found("currency EUR", "euros", &json!("EUR")), Some((Grounded::Exact, "EUR")));
     assert_eq!(found("paid: yes", "yes", &json!(true)), Some((Grounded::Exact, "yes")));
     assert_eq!(found("paid", "true", &json!(true)), None);
-    assert_eq!(found("about 5", "about 5", &Value::Null), Some((Grounded::Exact, "about 5")));
+    for raw in ["about 5", "N/A", "-", "null"] {
+        assert_eq!(found(raw, raw, &Value::Null), None, "{raw}");
+    }
 }
 
 #[test]
@@ -113,6 +115,119 @@ fn a_number_is_not_found_in_another_number() {
     }
     assert_eq!(number_in("(5.00)", "-5.00"), NORMALISED);
     assert_eq!(number_in("Rp 50.000", "50000"), NORMALISED);
+}
+
+#[test]
+fn a_number_whose_groups_may_have_blanks_between_them_is_found_only_as_a_whole() {
+    for (text, raw) in [
+        ("Total 1 234,56 EUR", "234,56"),
+        ("Total 1 234,56 EUR", "1"),
+        ("12 345 678", "678"),
+        ("12 345 678", "345"),
+        ("12 345 678", "12"),
+        ("5 000", "5"),
+        ("5 000", "0"),
+        ("-1 234.50", "234.50"),
+        ("RM1 234.50", "234.50"),
+    ] {
+        assert_eq!(number_in(text, raw), None, "{raw} in {text}");
+        assert_eq!(how(text, raw), None, "{raw} in {text}");
+    }
+    assert_eq!(number_in("Total 1 234,56 EUR", "1234,56"), NORMALISED);
+    assert_eq!(number_in("Total 1 234,56 EUR", "1 234,56"), EXACT);
+    assert_eq!(number_in("12 345 678", "12345678"), NORMALISED);
+    assert_eq!(number_in("2 300.00\nTotal 300.00", "300.00"), EXACT);
+    for (text, raw) in
+        [("1234 567", "567"), ("12.50 300", "300"), ("2  150", "150"), ("2\n150", "2")]
+    {
+        assert_eq!(number_in(text, raw), EXACT, "{raw} in {text}");
+    }
+}
+
+#[test]
+fn a_number_behind_which_a_multiplier_stands_is_another_number() {
+    for (text, raw) in [
+        ("总额 3 万元", "3"),
+        ("1.5 万", "1.5"),
+        ("3 亿", "3"),
+        ("5 million", "5"),
+        ("2 Thousand", "2"),
+        ("5 ½", "5"),
+    ] {
+        assert_eq!(number_in(text, raw), None, "{raw} in {text}");
+        assert_eq!(how(text, raw), None, "{raw} in {text}");
+    }
+    assert_eq!(number_in("5 miles", "5"), EXACT);
+    assert_eq!(number_in("5\n万", "5"), EXACT);
+}
+
+#[test]
+fn signs_and_brackets_count_with_blanks_between_them_and_the_number() {
+    for text in [
+        "( 5.00 )",
+        "(RM 5.00)",
+        "($ 5.00)",
+        "(5.00 USD)",
+        "-\u{a0}5.00",
+        "- RM 5.00",
+        "-RM 5.00",
+        "5.00 -",
+    ] {
+        assert_eq!(number_in(text, "5.00"), None, "{text}");
+        assert_eq!(number_in(text, "-5.00"), NORMALISED, "{text}");
+    }
+    // The dash may be a minus or not.
+    for text in ["Total - 5.00", "3.00 - 5.00"] {
+        assert_eq!(number_in(text, "5.00"), None, "{text}");
+        assert_eq!(number_in(text, "-5.00"), None, "{text}");
+    }
+    for text in
+        ["5.00 - paid", "5.00 -3.00", "3.00- 5.00", "Total- 5.00", "(Visa) 5.00", "(5.00 each"]
+    {
+        assert_eq!(number_in(text, "5.00"), EXACT, "{text}");
+    }
+    assert_eq!(number_in("优惠-¥5.00", "-5.00"), NORMALISED);
+}
+
+#[test]
+fn a_rate_is_found_as_a_rate_and_another_currency_is_not_exact() {
+    let five = json!(5);
+    assert_eq!(found("5 items", "5%", &five), None);
+    assert_eq!(found("5 %", "5%", &five), Some((Grounded::Exact, "5")));
+    assert_eq!(found("5%", "5", &five), Some((Grounded::Normalised, "5")));
+    assert_eq!(found("5.00 EUR", "$5.00", &five), Some((Grounded::Normalised, "5.00")));
+    assert_eq!(found("RM 5.00 pcs", "RM 5.00", &five), Some((Grounded::Exact, "5.00")));
+    assert_eq!(found("RM 5.00", "5.00", &five), Some((Grounded::Exact, "5.00")));
+}
+
+#[test]
+fn a_chinese_number_is_not_found_in_a_longer_one() {
+    for (text, raw) in [("五百万", "五百"), ("十一月", "一月"), ("二十五元", "十五")]
+    {
+        assert_eq!(how(text, raw), None, "{raw} in {text}");
+    }
+    assert_eq!(how("共五百元", "五百"), EXACT);
+}
+
+#[test]
+fn a_row_of_numbers_is_no_date_and_other_eras_count_their_own_years() {
+    for (text, date) in [
+        ("12 5 24", "2024-05-12"),
+        ("Qty 1 2 13 items", "2013-02-01"),
+        ("1, 2, 13", "2013-02-01"),
+        ("12. 5 - 24", "2024-05-12"),
+        ("5 29 06 2013", "2006-05-29"),
+        ("平成25年6月29日", "1925-06-29"),
+        ("平成25年6月29日", "2025-06-29"),
+        ("令和 6年6月29日", "2006-06-29"),
+        ("民國 13.6.29", "2013-06-29"),
+    ] {
+        assert_eq!(found(text, "x", &json!(date)), None, "{date} in {text}");
+    }
+    for text in ["29 06 2013", "29 / 06 / 13", "29 Jun 13", "13年6月29日"] {
+        let found = found(text, "x", &json!("2013-06-29")).map(|(how, _)| how);
+        assert_eq!(found, NORMALISED, "{text}");
+    }
 }
 
 #[test]
@@ -236,7 +351,7 @@ fn thousands_of_values_in_a_long_text_take_a_bounded_number_of_steps() {
     all.extend(std::iter::repeat_n(Wanted { raw: "x", value: &date }, 2_000));
     let text = "a 5 2018 1 3 ".repeat(20_000) + &"a ".repeat(500);
     let mut search = Search::of(&all);
-    search.read_numbers_and_moments(&text);
+    search.read_numbers_and_moments(&text, &[]);
     assert_eq!(search.moments.readings, MOST_READINGS);
     let found = search.read(&text);
     assert_eq!(found.iter().flatten().count(), values.len());
@@ -278,12 +393,40 @@ fn is_whole_number(text: &str, place: &str, value: &Decimal) -> bool {
     let plain = value.plain();
     let (is_negative, bare) = (plain.starts_with('-'), plain.trim_start_matches('-'));
     let read = number::read(place).map(|number| number.plain());
-    let near = |text: &str| text.trim_matches('$').to_owned();
-    let (before, behind) = (near(before), near(behind));
-    let has_minus = bare != "0" && (before.ends_with('-') || behind.starts_with('-'));
-    let is_bracketed = bare != "0" && before.ends_with('(') && behind.starts_with(')');
+    let blank = |c: char| c.is_whitespace() && c != '\n' || c == '$';
+    let (near_before, near_behind) =
+        (before.trim_end_matches(blank), behind.trim_start_matches(blank));
+    let is_of_last =
+        near_before.trim_end_matches('-').ends_with(|c: char| c.is_ascii_alphanumeric())
+            && before.ends_with(char::is_whitespace);
+    let of_next = near_behind.trim_start_matches('-').trim_start_matches('$');
+    let is_of_next = behind.starts_with(char::is_whitespace)
+        && of_next.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | ',' | '('))
+        || of_next.trim_start_matches(blank).starts_with(char::is_alphabetic);
+    let has_minus = bare != "0"
+        && (near_before.ends_with('-') && !is_of_last
+            || near_behind.starts_with('-') && !is_of_next);
+    let is_bracketed = bare != "0" && near_before.ends_with('(') && near_behind.starts_with(')');
+    // Three digits behind one blank may go on with the number before them.
+    let is_group = |text: &str| {
+        let digits = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        text.len() - digits.len() == 3 && !digits.starts_with(['/', ':'])
+    };
+    let ends_like_a_group = |text: &str| {
+        let head = text.trim_end_matches(|c: char| c.is_ascii_digit());
+        let digits = &text[head.len()..];
+        let is_alone = head.is_empty() || head.ends_with([' ', '\n', '总']);
+        is_alone && (1..=3).contains(&digits.len()) && !digits.starts_with('0')
+    };
+    let is_cut = ends_like_a_group(place) && behind.strip_prefix(' ').is_some_and(is_group)
+        || is_group(place) && before.strip_suffix(' ').is_some_and(ends_like_a_group);
+    let is_multiplied = behind.trim_start_matches(' ').starts_with('万');
     let is_count = place.bytes().all(|byte| byte.is_ascii_digit());
+    let read = if place.contains(' ') { Some(place) } else { None }
+        .map_or(read, |place| number::read(&place.replace('\n', "?")).map(|number| number.plain()));
     !goes_on
+        && !is_cut
+        && !is_multiplied
         && if is_negative {
             read.as_deref() == Some(&plain)
                 || read.as_deref() == Some(bare) && (has_minus || is_bracketed)
@@ -311,7 +454,7 @@ proptest! {
 
     #[test]
     fn no_number_is_called_found_that_the_text_does_not_hold(
-        text in "[-0-9.,() x总\n]{0,12}\\$?[-0-9.,() x总\n]{0,12}",
+        text in "[-0-9.,() x总万\n]{0,12}\\$?( ?[1-9][0-9]{2}){0,3}[-0-9.,() x总万\n]{0,12}",
         raw in "-?[0-9]{1,3}([.,][0-9]{1,3})?",
     ) {
         let Some(number) = number::read(&raw) else { return Ok(()) };
