@@ -37,6 +37,9 @@ use super::{Extraction, Grounded, date};
 /// has about a thousand words, so only a made-up text has more groups that might be a wanted date.
 const MOST_READINGS: u32 = 10_000;
 
+/// The most lines of the text, without a place on the page, that are skipped to find the next line that has one.
+const MOST_SKIPPED: usize = 1_000;
+
 /// Memory for each value, for each byte of it, and for each byte of the text. A byte of a value may be a token, with a
 /// state and entries of tables; two bytes of the text may be a token. `benches/schema.rs` tests this.
 const VALUE_BYTES: usize = 640;
@@ -105,12 +108,25 @@ impl Extraction {
     }
 }
 
-/// The places of lines in a text, in bytes. They follow each other, perhaps with other text between them.
+/// The places of lines in a text, in bytes: each is a whole line of the text, because a part of another line may have the
+/// same words. They follow each other, perhaps with up to [`MOST_SKIPPED`] other lines between two. A line that is not
+/// found takes no place.
 fn ranges_of(text: &str, lines: &[&str]) -> Vec<Range<usize>> {
-    let mut from = 0;
+    let mut end = 0;
+    let written: Vec<Range<usize>> = text
+        .split('\n')
+        .map(|line| {
+            let start = end;
+            end += line.len() + 1;
+            start..start + line.len()
+        })
+        .collect();
+    let (mut next, mut from) = (0, 0);
     let ranges = lines.iter().map(|line| {
-        let start = text[from..].find(line).map_or(text.len(), |at| from + at);
-        let range = start..(start + line.len()).min(text.len());
+        let mut ahead = written[next..].iter().take(MOST_SKIPPED + 1);
+        let found = ahead.position(|range| text[range.clone()] == **line);
+        let range = found.map_or(from..from, |skipped| written[next + skipped].clone());
+        next += found.map_or(0, |skipped| skipped + 1);
         from = range.end;
         range
     });

@@ -341,6 +341,15 @@ fn lines_that_the_text_has_beside_others_keep_their_places() {
 }
 
 #[test]
+fn a_line_is_not_taken_for_a_part_of_another_one() {
+    let text = "x TOTAL 9 y\nTOTAL 9\nTOTAL 9 z\nend";
+    let ranges = ranges_of(text, &["TOTAL 9", "gone", "end"]);
+    assert_eq!(&text[ranges[0].clone()], "TOTAL 9");
+    assert_eq!(ranges[0].start, 12);
+    assert_eq!((ranges[1].is_empty(), &text[ranges[2].clone()]), (true, "end"));
+}
+
+#[test]
 fn thousands_of_values_in_a_long_text_take_a_bounded_number_of_steps() {
     // Each value is the beginning of the next, and all but the last are in the text.
     let values: Vec<String> = (1..300).map(|length| "a ".repeat(length)).collect();
