@@ -24,6 +24,8 @@ pub mod image;
 
 pub mod pixels;
 
+pub mod legibility;
+
 pub mod catalog;
 pub mod extract;
 

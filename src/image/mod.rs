@@ -12,6 +12,7 @@ pub mod data_url;
 pub mod format;
 pub mod header;
 pub mod probe;
+pub mod region;
 
 mod bmp;
 pub(crate) mod byte_order;
