@@ -342,6 +342,71 @@ impl TryFrom<String> for PricePerMillion {
     }
 }
 
+/// A share between none and all, exact to a millionth.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Share(u32);
+
+impl Share {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+
+    const WHOLE: u32 = 1_000_000;
+
+    /// A share of so many millionths; `None` above one million.
+    pub const fn from_millionths(millionths: u32) -> Option<Self> {
+        if millionths <= Self::WHOLE { Some(Self(millionths)) } else { None }
+    }
+
+    /// The number of millionths.
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+}
+
+/// A number that is no share.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{0} is no share; write a number from 0 to 1, like 0.01")]
+pub struct InvalidShare(String);
+
+impl TryFrom<f64> for Share {
+    type Error = InvalidShare;
+
+    fn try_from(number: f64) -> Result<Self, Self::Error> {
+        if !(0.0..=1.0).contains(&number) {
+            return Err(InvalidShare(number.to_string()));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the number is between zero and one million"
+        )]
+        let millionths = (number * f64::from(Self::WHOLE)).round() as u32;
+        Ok(Self(millionths))
+    }
+}
+
+impl From<Share> for f64 {
+    fn from(share: Share) -> Self {
+        Self::from(share.0) / Self::from(Share::WHOLE)
+    }
+}
+
+impl FromStr for Share {
+    type Err = InvalidShare;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number: f64 = text.parse().map_err(|_| InvalidShare(format!("{text:?}")))?;
+        number.try_into()
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f64::from(*self).fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

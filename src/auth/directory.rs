@@ -16,8 +16,8 @@ use super::credential::Credential;
 use super::key::{KeyHash, KeyId, KeyRecord};
 use super::store::{TenantStore, TenantStoreError};
 use super::tenant::rules::InvalidTenant;
-use super::tenant::{OnExceed, PdfText, Tenant, TenantName, UnknownBill};
-use crate::units::{Money, Pixels};
+use super::tenant::{DEFAULT_AUTO_AIM, OnExceed, PdfText, Tenant, TenantName, UnknownBill};
+use crate::units::{Money, Pixels, Share};
 
 /// The section `[tenants.NAME]` of a configuration file.
 ///
@@ -57,6 +57,16 @@ pub struct TenantSection {
     pub unknown_bill: UnknownBill,
     /// As [`Tenant::pdf_text`].
     pub pdf_text: PdfText,
+    /// As [`Tenant::auto_pixels`].
+    pub auto_pixels: bool,
+    /// As [`Tenant::auto_audit`].
+    pub auto_audit: Share,
+    /// As [`Tenant::auto_aim`]; the default if none.
+    pub auto_aim: Option<Share>,
+    /// As [`Tenant::escalate`].
+    pub escalate: bool,
+    /// As [`Tenant::cache_ttl`].
+    pub cache_ttl: u64,
     /// The tenant's keys. To revoke a key, remove it.
     pub keys: Vec<FileKey>,
 }
@@ -86,6 +96,11 @@ impl TenantSection {
             of_file: true,
             unknown_bill: self.unknown_bill,
             pdf_text: self.pdf_text,
+            auto_pixels: self.auto_pixels,
+            auto_audit: self.auto_audit,
+            auto_aim: self.auto_aim.unwrap_or(DEFAULT_AUTO_AIM),
+            escalate: self.escalate,
+            cache_ttl: self.cache_ttl,
         }
         .checked()
     }
@@ -282,7 +297,8 @@ mod tests {
         let json = r#"{"max_pixels":786432,"on_exceed":"reject","rpm":60,"tpm":9,"concurrency":2,
             "max_tokens":3,"daily_tokens":4,"monthly_tokens":5,"daily_cost":"0.6",
             "monthly_cost":"7","models":["a"],"regions":["b"],
-            "unknown_bill":"fail","pdf_text":"prefer","keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
+            "unknown_bill":"fail","pdf_text":"prefer","auto_pixels":true,"auto_audit":0.01,"auto_aim":1,
+            "escalate":true,"cache_ttl":60,"keys":[{"id":"4t0w9x2k7c1m","expires_at":"2030-01-31T00:00:00Z",
             "sha256":"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}]}"#;
         let section: TenantSection = serde_json::from_str(json).unwrap();
         let tenant = section.tenant(name("acme")).unwrap();
@@ -302,6 +318,11 @@ mod tests {
             of_file: true,
             unknown_bill: UnknownBill::Fail,
             pdf_text: PdfText::Prefer,
+            auto_pixels: true,
+            auto_audit: "0.01".parse().unwrap(),
+            auto_aim: "1".parse().unwrap(),
+            escalate: true,
+            cache_ttl: 60,
             ..Tenant::new(name("acme"))
         };
         assert_eq!(tenant, expected);
@@ -314,6 +335,7 @@ mod tests {
             r#"{"max_pixel":1}"#,
             r#"{"daily_token":1}"#,
             r#"{"pdf_text":"on"}"#,
+            r#"{"auto_audit":1.5}"#,
             r#"{"keys":[{"key":"x"}]}"#,
         ] {
             assert!(serde_json::from_str::<TenantSection>(wrong).is_err(), "{wrong} was accepted");

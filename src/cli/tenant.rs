@@ -15,7 +15,7 @@ use crate::auth::store::{TenantStore, TenantStoreError};
 use crate::auth::tenant::change::{SettingChange, TenantChange};
 use crate::auth::tenant::rules::InvalidTenant;
 use crate::auth::tenant::{OnExceed, PdfText, Tenant, TenantName, UnknownBill};
-use crate::units::{Money, Pixels};
+use crate::units::{Money, Pixels, Share};
 
 /// The word that removes a limit.
 const CLEAR: &str = "none";
@@ -35,7 +35,8 @@ pub(super) enum TenantCommand {
     #[command(group(ArgGroup::new("change").required(true).multiple(true).args(
         ["max_pixels", "on_exceed", "max_tokens", "rpm", "tpm", "concurrency", "daily_tokens",
          "monthly_tokens", "daily_cost", "monthly_cost", "models", "regions", "disabled",
-         "unknown_bill", "pdf_text"],
+         "unknown_bill", "pdf_text", "auto_pixels", "auto_audit", "auto_aim", "escalate",
+         "cache_ttl"],
     )))]
     Set {
         /// The tenant
@@ -114,6 +115,21 @@ pub(super) struct TenantFlags {
     /// 'prefer'
     #[arg(long, value_name = "WHAT", value_parser = change::<PdfText>)]
     pdf_text: Option<SettingChange<PdfText>>,
+    /// Choose the pixels of each page so that its text stays legible, if a request does not say
+    #[arg(long, value_name = "BOOL", value_parser = change::<bool>)]
+    auto_pixels: Option<SettingChange<bool>>,
+    /// Share of the pages with chosen pixels that are read again at the cap to compare the texts, like 0.01, or 'none'
+    #[arg(long, value_name = "SHARE", value_parser = change::<Share>)]
+    auto_audit: Option<SettingChange<Share>>,
+    /// Agreement of the two texts that is kept, like 0.98
+    #[arg(long, value_name = "SHARE", value_parser = change::<Share>)]
+    auto_aim: Option<SettingChange<Share>>,
+    /// Read a page with chosen pixels again at the cap if its answer is in doubt
+    #[arg(long, value_name = "BOOL", value_parser = change::<bool>)]
+    escalate: Option<SettingChange<bool>>,
+    /// Seconds for which an answer is kept for equal requests, at most 86400, or 'none'
+    #[arg(long, value_name = "SECONDS", value_parser = change::<u64>)]
+    cache_ttl: Option<SettingChange<u64>>,
 }
 
 impl From<TenantFlags> for TenantChange {
@@ -134,6 +150,11 @@ impl From<TenantFlags> for TenantChange {
             disabled: settings.disabled.unwrap_or_default(),
             unknown_bill: settings.unknown_bill.unwrap_or_default(),
             pdf_text: settings.pdf_text.unwrap_or_default(),
+            auto_pixels: settings.auto_pixels.unwrap_or_default(),
+            auto_audit: settings.auto_audit.unwrap_or_default(),
+            auto_aim: settings.auto_aim.unwrap_or_default(),
+            escalate: settings.escalate.unwrap_or_default(),
+            cache_ttl: settings.cache_ttl.unwrap_or_default(),
         }
     }
 }
@@ -262,7 +283,7 @@ fn write_one(out: &mut dyn Write, tenant: &Tenant) -> io::Result<()> {
 }
 
 /// The settings in the order of the tables. Lists come last, because they may be long.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 21] = [
     "name",
     "max_pixels",
     "on_exceed",
@@ -277,6 +298,11 @@ const SETTINGS: [&str; 16] = [
     "disabled",
     "unknown_bill",
     "pdf_text",
+    "auto_pixels",
+    "auto_audit",
+    "auto_aim",
+    "escalate",
+    "cache_ttl",
     "regions",
     "models",
 ];
@@ -297,6 +323,11 @@ fn cells(tenant: &Tenant) -> [String; SETTINGS.len()] {
         tenant.disabled.to_string(),
         tenant.unknown_bill.as_str().to_owned(),
         tenant.pdf_text.as_str().to_owned(),
+        tenant.auto_pixels.to_string(),
+        tenant.auto_audit.to_string(),
+        tenant.auto_aim.to_string(),
+        tenant.escalate.to_string(),
+        tenant.cache_ttl.to_string(),
         list_cell(&tenant.regions),
         list_cell(&tenant.models),
     ]
@@ -381,6 +412,8 @@ mod tests {
                         concurrency     -\ndaily_tokens    1000\nmonthly_tokens  -\n\
                         daily_cost      -\nmonthly_cost    12.5\ndisabled        false\n\
                         unknown_bill    repeat\npdf_text        off\n\
+                        auto_pixels     false\nauto_audit      0\n\
+                        auto_aim        0.98\nescalate        false\ncache_ttl       0\n\
                         regions         beijing,virginia\nmodels          a,b\n";
         assert_eq!(shown, expected);
     }
@@ -394,7 +427,8 @@ mod tests {
             "on_exceed": "clamp", "max_tokens": null, "rpm": null, "concurrency": 2,
             "daily_tokens": null, "monthly_tokens": null, "daily_cost": "0.5",
             "monthly_cost": null, "models": [], "regions": [], "disabled": false,
-            "unknown_bill": "repeat", "pdf_text": "off" }]);
+            "unknown_bill": "repeat", "pdf_text": "off", "auto_pixels": false, "auto_audit": 0.0,
+            "auto_aim": 0.98, "escalate": false, "cache_ttl": 0 }]);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&listed).unwrap(), expected);
     }
 

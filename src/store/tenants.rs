@@ -21,8 +21,9 @@ impl TenantStore for Database {
                 "INSERT INTO tenants (name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
                     daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill,
-                    pdf_text)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+                    pdf_text, auto_pixels, auto_audit, auto_aim, escalate, cache_ttl)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                    $17, $18, $19, $20, $21)";
             match self.execute(Workload::LookUp, insert, tenant_values(tenant)).await {
                 Ok(_) => Ok(()),
                 Err(error) if rows::is_taken(&error) => {
@@ -42,7 +43,8 @@ impl TenantStore for Database {
                     requests_per_minute = $5, tokens_per_minute = $6, concurrency = $7,
                     daily_tokens = $8, monthly_tokens = $9, daily_cost_nanos = $10,
                     monthly_cost_nanos = $11, models = $12, regions = $13, disabled = $14,
-                    unknown_bill = $15, pdf_text = $16
+                    unknown_bill = $15, pdf_text = $16, auto_pixels = $17, auto_audit = $18,
+                    auto_aim = $19, escalate = $20, cache_ttl = $21
                  WHERE name = $1";
             let done = self.execute(Workload::LookUp, update, tenant_values(tenant)).await;
             Ok(done.map_err(failure)? > 0)
@@ -57,7 +59,7 @@ impl TenantStore for Database {
             let select = "SELECT name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
                     daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill,
-                    pdf_text
+                    pdf_text, auto_pixels, auto_audit, auto_aim, escalate, cache_ttl
                  FROM tenants WHERE name = $1";
             let values = vec![name.as_str().into()];
             let found = self.fetch(Workload::LookUp, select, values, tenant).await;
@@ -70,7 +72,7 @@ impl TenantStore for Database {
             let select = "SELECT name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
                     daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill,
-                    pdf_text
+                    pdf_text, auto_pixels, auto_audit, auto_aim, escalate, cache_ttl
                  FROM tenants ORDER BY name";
             self.fetch(Workload::LookUp, select, vec![], tenant).await.map_err(failure)
         })
@@ -112,7 +114,7 @@ impl TenantStore for Database {
                     name, max_pixels, on_exceed, max_tokens, requests_per_minute,
                     tokens_per_minute, concurrency, daily_tokens, monthly_tokens,
                     daily_cost_nanos, monthly_cost_nanos, models, regions, disabled, unknown_bill,
-                    pdf_text
+                    pdf_text, auto_pixels, auto_audit, auto_aim, escalate, cache_ttl
                  FROM api_keys JOIN tenants ON tenants.name = api_keys.tenant
                  WHERE id = $1";
             let values = vec![id.as_str().into()];
@@ -167,6 +169,11 @@ fn tenant_values(tenant: &Tenant) -> Vec<SqlValue> {
         SqlValue::Flag(tenant.disabled),
         tenant.unknown_bill.as_str().into(),
         tenant.pdf_text.as_str().into(),
+        SqlValue::Flag(tenant.auto_pixels),
+        i64::from(tenant.auto_audit.millionths()).into(),
+        i64::from(tenant.auto_aim.millionths()).into(),
+        SqlValue::Flag(tenant.escalate),
+        rows::number_column(tenant.cache_ttl).into(),
     ]
 }
 

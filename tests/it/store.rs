@@ -18,7 +18,7 @@ use ocr_gateway::auth::tenant::{OnExceed, PdfText, Tenant, TenantName, UnknownBi
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::random::SeededRandom;
 use ocr_gateway::store::{SchemaState, StoreError};
-use ocr_gateway::units::{Money, Pixels};
+use ocr_gateway::units::{Money, Pixels, Share};
 
 use crate::databases::Database;
 
@@ -66,6 +66,11 @@ fn limited(text: &str) -> Tenant {
         disabled: true,
         unknown_bill: UnknownBill::Fail,
         pdf_text: PdfText::Prefer,
+        auto_pixels: true,
+        auto_audit: Share::from_millionths(12_345).unwrap(),
+        auto_aim: Share::from_millionths(950_000).unwrap(),
+        escalate: true,
+        cache_ttl: 3_600,
         ..Tenant::new(name(text))
     }
 }
@@ -360,7 +365,7 @@ async fn replicas_that_start_at_once_after_an_upgrade_all_succeed() {
         database.open().await.close().await;
         let before_the_upgrade =
             "DROP TABLE api_keys; DROP TABLE tenants; DROP TABLE ledger_holders;
-             DROP TABLE ledger_entries; DROP TABLE ledger_accounts; DROP TABLE ledger_usage;
+             DROP TABLE ledger_entries; DROP TABLE ledger_accounts; DROP TABLE ledger_usage; DROP TABLE auto_heights;
              DROP TABLE schema_compatibility; DELETE FROM _sqlx_migrations";
         database.execute(before_the_upgrade).await;
         migrate_four_times_at_once(database).await;

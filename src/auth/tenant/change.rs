@@ -5,8 +5,8 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Deserializer};
 
 use super::rules::InvalidTenant;
-use super::{OnExceed, PdfText, Tenant, UnknownBill};
-use crate::units::{Money, Pixels};
+use super::{DEFAULT_AUTO_AIM, OnExceed, PdfText, Tenant, UnknownBill};
+use crate::units::{Money, Pixels, Share};
 
 /// The change of one setting.
 ///
@@ -75,6 +75,16 @@ pub struct TenantChange {
     pub unknown_bill: SettingChange<UnknownBill>,
     /// Whether PDF pages are answered from their own text; cleared, they are not.
     pub pdf_text: SettingChange<PdfText>,
+    /// Whether the gateway chooses the pixels of a page.
+    pub auto_pixels: SettingChange<bool>,
+    /// The share of the pages with chosen pixels that are read a second time.
+    pub auto_audit: SettingChange<Share>,
+    /// The agreement of the two texts that is kept.
+    pub auto_aim: SettingChange<Share>,
+    /// Whether a page with chosen pixels whose answer is in doubt is read again.
+    pub escalate: SettingChange<bool>,
+    /// How long an answer is kept for equal requests, in seconds.
+    pub cache_ttl: SettingChange<u64>,
 }
 
 impl TenantChange {
@@ -102,6 +112,11 @@ impl TenantChange {
             of_file: tenant.of_file,
             unknown_bill: self.unknown_bill.apply(Some(tenant.unknown_bill)).unwrap_or_default(),
             pdf_text: self.pdf_text.apply(Some(tenant.pdf_text)).unwrap_or_default(),
+            auto_pixels: self.auto_pixels.apply(Some(tenant.auto_pixels)).unwrap_or_default(),
+            auto_audit: self.auto_audit.apply(Some(tenant.auto_audit)).unwrap_or_default(),
+            auto_aim: self.auto_aim.apply(Some(tenant.auto_aim)).unwrap_or(DEFAULT_AUTO_AIM),
+            escalate: self.escalate.apply(Some(tenant.escalate)).unwrap_or_default(),
+            cache_ttl: self.cache_ttl.apply(Some(tenant.cache_ttl)).unwrap_or_default(),
         }
         .checked()
     }

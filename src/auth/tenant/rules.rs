@@ -23,6 +23,9 @@ const NAMES_AT_MOST: usize = 100;
 /// The maximum number of characters in the name of a model or a region.
 const NAME_LENGTH: usize = 128;
 
+/// The longest time for which an answer may be kept, in seconds: a day. A job's result is kept no longer either.
+const LONGEST_CACHE_TTL: u64 = 24 * 60 * 60;
+
 /// [`LARGEST_LIMIT`] as an amount of money, in billionths.
 const LARGEST_COST: Money = Money::from_nanos(LARGEST_LIMIT);
 
@@ -66,6 +69,12 @@ pub enum SettingFault {
     NoMoney {
         /// The name of the setting.
         setting: &'static str,
+    },
+    /// Answers that would be kept for too long.
+    #[error("cache_ttl is {actual} seconds; at most {LONGEST_CACHE_TTL}")]
+    CacheTtlTooLong {
+        /// The time in the setting, in seconds.
+        actual: u64,
     },
     /// A daily budget above the monthly budget.
     #[error(
@@ -119,6 +128,9 @@ impl Tenant {
 fn fault_of(tenant: &Tenant) -> Option<SettingFault> {
     if let Some(cap) = tenant.max_pixels.filter(|cap| *cap < LOWEST_CAP) {
         return Some(SettingFault::CapTooLow { actual: cap });
+    }
+    if tenant.cache_ttl > LONGEST_CACHE_TTL {
+        return Some(SettingFault::CacheTtlTooLong { actual: tenant.cache_ttl });
     }
     of_names("models", &tenant.models)
         .or_else(|| of_names("regions", &tenant.regions))
@@ -192,6 +204,16 @@ mod tests {
 
     fn money(text: &str) -> Money {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn answers_are_kept_for_a_day_at_most() {
+        let with_ttl = |cache_ttl| Tenant { cache_ttl, ..acme() }.checked();
+        assert!(with_ttl(86_400).is_ok());
+        assert_eq!(
+            with_ttl(86_401).unwrap_err().fault,
+            SettingFault::CacheTtlTooLong { actual: 86_401 }
+        );
     }
 
     #[test]

@@ -74,6 +74,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "pdf_text",
         sql: include_str!("../../../migrations/postgres/0010_pdf_text.sql"),
     },
+    Migration {
+        version: 11,
+        name: "fewer_tokens",
+        sql: include_str!("../../../migrations/postgres/0011_fewer_tokens.sql"),
+    },
 ];
 
 /// One connection each for posts, look-ups and reports.

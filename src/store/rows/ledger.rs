@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use uuid::Uuid;
 
-use super::{is_lasting, null, number, parsed, text, unread};
+use super::{amount, is_lasting, number, optional_amount, parsed, text, unread};
 use crate::ledger::LedgerStoreError;
 use crate::ledger::account::{Account, AccountKey, Unit};
 use crate::ledger::books::{Bill, Charge, Entry, EntryState, UsageKey};
@@ -262,13 +262,4 @@ fn currency(row: &dyn Columns) -> Result<Currency, sqlx::Error> {
 
 fn tokens(row: &dyn Columns, column: &str) -> Result<Tokens, sqlx::Error> {
     amount(row, column).map(Tokens::new)
-}
-
-fn amount(row: &dyn Columns, column: &str) -> Result<u64, sqlx::Error> {
-    optional_amount(row, column)?.ok_or_else(|| null(column))
-}
-
-fn optional_amount(row: &dyn Columns, column: &str) -> Result<Option<u64>, sqlx::Error> {
-    let number = row.number(column)?.map(u64::try_from);
-    number.transpose().map_err(|error| unread(column, error))
 }

@@ -73,6 +73,17 @@ pub(super) fn number(row: &dyn Columns, column: &str) -> Result<i64, sqlx::Error
     row.number(column)?.ok_or_else(|| null(column))
 }
 
+/// A column that holds a number that is not negative.
+pub(super) fn amount(row: &dyn Columns, column: &str) -> Result<u64, sqlx::Error> {
+    optional_amount(row, column)?.ok_or_else(|| null(column))
+}
+
+/// A column that holds a number that is not negative, or NULL.
+pub(super) fn optional_amount(row: &dyn Columns, column: &str) -> Result<Option<u64>, sqlx::Error> {
+    let number = row.number(column)?.map(u64::try_from);
+    number.transpose().map_err(|error| unread(column, error))
+}
+
 /// A column of text, parsed as a value.
 pub(super) fn parsed<T, E: Into<BoxDynError>>(
     row: &dyn Columns,

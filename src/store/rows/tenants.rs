@@ -1,10 +1,10 @@
 //! Rows of tenants and of their keys.
 
-use super::{limit, moment, null, parsed, unread};
+use super::{amount, limit, moment, null, parsed, unread};
 use crate::auth::key::{KeyHash, KeyLabel, KeyRecord};
 use crate::auth::tenant::Tenant;
 use crate::store::statement::Columns;
-use crate::units::{Money, Pixels};
+use crate::units::{Money, Pixels, Share};
 
 /// A row of `tenants`.
 pub(in crate::store) fn tenant(row: &dyn Columns) -> Result<Tenant, sqlx::Error> {
@@ -27,7 +27,18 @@ pub(in crate::store) fn tenant(row: &dyn Columns) -> Result<Tenant, sqlx::Error>
         of_file: false,
         unknown_bill: parsed(row, "unknown_bill", |word| word.parse())?,
         pdf_text: parsed(row, "pdf_text", |word| word.parse())?,
+        auto_pixels: row.flag("auto_pixels")?,
+        auto_audit: share(row, "auto_audit")?,
+        auto_aim: share(row, "auto_aim")?,
+        escalate: row.flag("escalate")?,
+        cache_ttl: amount(row, "cache_ttl")?,
     })
+}
+
+/// A column of millionths.
+fn share(row: &dyn Columns, column: &str) -> Result<Share, sqlx::Error> {
+    let millionths = u32::try_from(amount(row, column)?).ok().and_then(Share::from_millionths);
+    millionths.ok_or_else(|| unread(column, "above one million"))
 }
 
 /// A row of `api_keys`.

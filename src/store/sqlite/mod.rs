@@ -79,6 +79,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "pdf_text",
         sql: include_str!("../../../migrations/sqlite/0010_pdf_text.sql"),
     },
+    Migration {
+        version: 11,
+        name: "fewer_tokens",
+        sql: include_str!("../../../migrations/sqlite/0011_fewer_tokens.sql"),
+    },
 ];
 
 /// SQLite's in-memory file system, in which the connections of one process share a database whose name begins with a

@@ -1,0 +1,20 @@
+-- How a tenant spends fewer tokens: pixels that are chosen for each page, their audit, a second reading of answers in
+-- doubt, and answers that are kept. The same columns as in ../sqlite.
+--
+-- Shares are in millionths. Versions before this one name the columns that they write, so they run on. They choose no
+-- pixels and keep no answers.
+
+ALTER TABLE tenants ADD COLUMN auto_pixels BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE tenants ADD COLUMN auto_audit BIGINT NOT NULL DEFAULT 0 CHECK (auto_audit BETWEEN 0 AND 1000000);
+ALTER TABLE tenants ADD COLUMN auto_aim BIGINT NOT NULL DEFAULT 980000 CHECK (auto_aim BETWEEN 0 AND 1000000);
+ALTER TABLE tenants ADD COLUMN escalate BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE tenants ADD COLUMN cache_ttl BIGINT NOT NULL DEFAULT 0 CHECK (cache_ttl >= 0);
+
+-- What the audits of a tenant have taught: by how many thousandths the height that text keeps is raised. No foreign key,
+-- since tenants of the configuration have no row in `tenants`.
+CREATE TABLE auto_heights (
+    tenant       TEXT NOT NULL PRIMARY KEY,
+    factor_milli BIGINT NOT NULL CHECK (factor_milli BETWEEN 1000 AND 4000)
+);
+
+INSERT INTO schema_compatibility (version, oldest_compatible) VALUES (11, 7);
