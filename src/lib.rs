@@ -34,6 +34,7 @@ pub mod quote;
 pub mod document;
 
 pub mod auth;
+pub mod calibration;
 pub mod ledger;
 pub mod rate_limit;
 

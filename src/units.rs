@@ -351,6 +351,9 @@ impl Share {
     /// Nothing.
     pub const NONE: Self = Self(0);
 
+    /// Everything.
+    pub const ALL: Self = Self(Self::WHOLE);
+
     const WHOLE: u32 = 1_000_000;
 
     /// A share of so many millionths; `None` above one million.

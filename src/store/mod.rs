@@ -11,6 +11,7 @@
 
 mod database;
 mod error;
+mod heights;
 mod leases;
 mod ledger;
 mod migrations;
@@ -28,6 +29,7 @@ use self::database::Database;
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 use crate::auth::store::TenantStore;
+use crate::calibration::HeightStore;
 use crate::lease::LeaseStore;
 use crate::ledger::LedgerStore;
 
@@ -84,6 +86,11 @@ impl Store {
 
     /// The tenants and keys of the database.
     pub fn tenants(&self) -> Arc<dyn TenantStore> {
+        Arc::new(self.database.clone())
+    }
+
+    /// What audits have taught, in the database.
+    pub fn heights(&self) -> Arc<dyn HeightStore> {
         Arc::new(self.database.clone())
     }
 

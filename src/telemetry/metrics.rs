@@ -12,14 +12,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    CounterVec, Encoder, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
 use serde::Deserialize;
 
 use super::levels::Levels;
 use super::registrar::Registrar;
-use crate::units::{Currency, Money, Tokens, Usage};
+use crate::units::{Currency, Money, Share, Tokens, Usage};
 
 /// The settings section `[metrics]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -43,6 +43,39 @@ impl Saving {
         match self {
             Self::MaxPixels => "max_pixels",
             Self::TextLayer => "text_layer",
+        }
+    }
+}
+
+/// What became of a page that was to be read a second time, to compare the two texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditOutcome {
+    /// The texts agree by the tenant's aim or better.
+    Agreed,
+    /// They agree by less.
+    BelowAim,
+    /// The height of this tenant keeps the page at the cap, so there is nothing to compare.
+    AtTheCap,
+    /// As many audits as may be were in flight.
+    SkippedBusy,
+    /// A budget or a limit of the tenant, or the memory of this process, had no room.
+    SkippedRefused,
+    /// The second call failed.
+    SkippedFailed,
+    /// One of the texts is in doubt, or the second is too short to compare.
+    SkippedUnclear,
+}
+
+impl AuditOutcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Agreed => "agreed",
+            Self::BelowAim => "below_aim",
+            Self::AtTheCap => "at_the_cap",
+            Self::SkippedBusy => "skipped_busy",
+            Self::SkippedRefused => "skipped_refused",
+            Self::SkippedFailed => "skipped_failed",
+            Self::SkippedUnclear => "skipped_unclear",
         }
     }
 }
@@ -189,6 +222,9 @@ const QUICK: [f64; 18] = [
     5.0, 10.0, 30.0, 60.0,
 ];
 
+/// Buckets for the agreement of two texts: finer where aims are.
+const AGREEMENT: [f64; 12] = [0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 1.0];
+
 /// All metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -203,6 +239,9 @@ pub struct Metrics {
     cost_unverified: CounterVec,
     estimate_mismatch: IntCounterVec,
     pages: IntCounterVec,
+    agreement: HistogramVec,
+    audits: IntCounterVec,
+    kept_height_factor: GaugeVec,
     requests: IntCounterVec,
     request_duration: HistogramVec,
     overhead: HistogramVec,
@@ -245,6 +284,9 @@ impl Metrics {
             cost_unverified: new.money("cost_unverified_total", "Money settled at the bound of a call whose bill is unknown.", &["tenant", "model", "currency"])?,
             estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
             pages: new.counter("pages_total", "Pages of /ocr and /extract by how they were answered: image and rendered were read by a model, text_layer was not, failed has an error.", &["tenant", "source"])?,
+            agreement: new.histogram("auto_agreement", "Share of the text of a page at the cap that is also in its text at the pixels that were chosen for it.", &["tenant"], &AGREEMENT)?,
+            audits: new.counter("auto_audits_total", "Pages with chosen pixels that were to be read a second time at the cap, to compare the two texts.", &["tenant", "outcome"])?,
+            kept_height_factor: new.amounts("auto_kept_height_factor", "By how much audits have raised the height that text keeps where the pixels of a page are chosen: 1 to 4.", &["tenant"])?,
             requests: new.counter("requests_total", "Requests answered.", &["route", "status", "tenant"])?,
             request_duration: new.histogram("request_duration_seconds", "Time from the end of a request's head to the head of its answer.", &["route"], &SLOW)?,
             overhead: new.histogram("overhead_seconds", "Of request_duration_seconds, the time in which a request waited neither for its turn at the upstream nor for the upstream: the upload, the ledger, and this process.", &["route"], &QUICK)?,
@@ -358,6 +400,26 @@ impl Metrics {
     /// A page was answered.
     pub fn page(&self, tenant: &str, source: &'static str) {
         self.pages.with_label_values(&[self.label(tenant), source]).inc();
+    }
+
+    /// A page was to be read a second time, or was.
+    pub fn audit(&self, tenant: &str, outcome: AuditOutcome) {
+        self.audits.with_label_values(&[self.label(tenant), outcome.label()]).inc();
+    }
+
+    /// Two texts of a page agree by so much.
+    pub fn agreement(&self, tenant: &str, agreement: Share) {
+        self.agreement.with_label_values(&[self.label(tenant)]).observe(agreement.into());
+    }
+
+    /// The factor of the height that text of a tenant keeps, in thousandths. Tenants past the bound of series have none,
+    /// because one gauge cannot show several.
+    pub fn kept_height_factor(&self, tenant: &str, thousandths: u16) {
+        let label = self.label(tenant);
+        if label != OTHER_TENANTS {
+            let factor = f64::from(thousandths) / 1000.0;
+            self.kept_height_factor.with_label_values(&[label]).set(factor);
+        }
     }
 
     /// The upstream billed more than the bound.

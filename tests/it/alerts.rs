@@ -102,13 +102,16 @@ async fn each_metric_of_an_alert_is_one_that_the_gateway_has() {
     let gateway = TestGateway::start().await;
     gateway.upload("/ocr", fixture("hello.png")).await;
     let metrics = gateway.metrics().await;
-    // These exist only with Redis, and with a tenant that has each kind of budget, after its budgets were read.
+    // These exist only with Redis, with a tenant that has each kind of budget, after its budgets were read, and with a
+    // tenant that was audited.
     let conditional = [
         "redis_up",
         "budget_tokens_settled",
         "budget_tokens_limit",
         "budget_cost_settled",
         "budget_cost_limit",
+        "auto_kept_height_factor",
+        "auto_audits_total",
     ];
     for alert in alerts() {
         let expression = alert["expr"].as_str().unwrap();

@@ -15,6 +15,7 @@ use ocr_gateway::auth::directory::Directory;
 use ocr_gateway::auth::key::{ApiKey, KeyLabel, KeyRecord};
 use ocr_gateway::auth::store::{TenantStore, TenantStoreError};
 use ocr_gateway::auth::tenant::{OnExceed, PdfText, Tenant, TenantName, UnknownBill};
+use ocr_gateway::calibration::controller::{HeightFactor, Step};
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::random::SeededRandom;
 use ocr_gateway::store::{SchemaState, StoreError};
@@ -459,6 +460,55 @@ async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
         database.execute("UPDATE _sqlx_migrations SET checksum = ''").await;
         let refusal = store.migrate().await.unwrap_err();
         assert!(matches!(refusal, StoreError::ChangedMigration { version: 1 }), "{refusal}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_audit_multiplies_the_factor_of_its_tenant_in_the_database() {
+    let share = |millionths| Share::from_millionths(millionths).unwrap();
+    let audits: Vec<_> = [(500_000, 980_000), (960_000, 980_000), (1_000_000, 980_000), (7, 8)]
+        .map(|(agreement, aim)| Step::after(share(agreement), share(aim)))
+        .into();
+    on_each_database(async |database| {
+        let store = database.open().await;
+        let heights = store.heights();
+        let mut expected = HeightFactor::ONE;
+        for step in &audits {
+            expected = expected.after(*step);
+            assert_eq!(heights.apply("acme", *step).await.unwrap(), expected);
+        }
+        // A first audit that agrees lowers nothing, and no audit raises beyond the limit.
+        let fall = audits[2];
+        assert_eq!(heights.apply("other", fall).await.unwrap(), HeightFactor::ONE);
+        assert_eq!(heights.apply("other", fall).await.unwrap(), HeightFactor::ONE);
+        for _ in 0..20 {
+            heights.apply("other", audits[0]).await.unwrap();
+        }
+        let mut factors = heights.factors().await.unwrap();
+        factors.sort();
+        let expected = [("acme".to_owned(), expected), ("other".to_owned(), HeightFactor::MOST)];
+        assert_eq!(factors, expected);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn steps_of_replicas_at_once_are_all_counted() {
+    on_each_database(async |database| {
+        let store = database.open().await;
+        let share = |millionths| Share::from_millionths(millionths).unwrap();
+        let step = Step::after(share(950_000), share(980_000));
+        let mut replicas = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let heights = store.heights();
+            replicas.spawn(async move { heights.apply("acme", step).await.unwrap() });
+        }
+        replicas.join_all().await;
+        let expected = (0..20).fold(HeightFactor::ONE, |factor, _| factor.after(step));
+        assert_eq!(store.heights().factors().await.unwrap(), [("acme".to_owned(), expected)]);
+        store.close().await;
     })
     .await;
 }

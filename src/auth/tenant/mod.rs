@@ -192,6 +192,7 @@ impl std::str::FromStr for PdfText {
 }
 
 /// An account with its limits.
+#[expect(clippy::struct_excessive_bools, reason = "settings that do not depend on each other")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenant {

@@ -3,6 +3,7 @@
 //! The tables of the two engines have the same columns, so one conversion serves both. A column with a value that this
 //! program does not write is an error and never a default: a limit that cannot be read must not become no limit.
 
+pub(super) mod heights;
 pub(super) mod ledger;
 pub(super) mod tenants;
 
