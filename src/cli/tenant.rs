@@ -121,7 +121,7 @@ pub(super) struct TenantFlags {
     /// Share of the pages with chosen pixels that are read again at the cap to compare the texts, like 0.01, or 'none'
     #[arg(long, value_name = "SHARE", value_parser = change::<Share>)]
     auto_audit: Option<SettingChange<Share>>,
-    /// Agreement of the two texts that is kept, like 0.98
+    /// Agreement of the two texts that is kept, like 0.95
     #[arg(long, value_name = "SHARE", value_parser = change::<Share>)]
     auto_aim: Option<SettingChange<Share>>,
     /// Read a page with chosen pixels again at the cap if its answer is in doubt
@@ -413,7 +413,7 @@ mod tests {
                         daily_cost      -\nmonthly_cost    12.5\ndisabled        false\n\
                         unknown_bill    repeat\npdf_text        off\n\
                         auto_pixels     false\nauto_audit      0\n\
-                        auto_aim        0.98\nescalate        false\ncache_ttl       0\n\
+                        auto_aim        0.95\nescalate        false\ncache_ttl       0\n\
                         regions         beijing,virginia\nmodels          a,b\n";
         assert_eq!(shown, expected);
     }
@@ -428,7 +428,7 @@ mod tests {
             "daily_tokens": null, "monthly_tokens": null, "daily_cost": "0.5",
             "monthly_cost": null, "models": [], "regions": [], "disabled": false,
             "unknown_bill": "repeat", "pdf_text": "off", "auto_pixels": false, "auto_audit": 0.0,
-            "auto_aim": 0.98, "escalate": false, "cache_ttl": 0 }]);
+            "auto_aim": 0.95, "escalate": false, "cache_ttl": 0 }]);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&listed).unwrap(), expected);
     }
 
