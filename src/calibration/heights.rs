@@ -20,13 +20,13 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The factor of each tenant that was audited, as the database had it a few seconds ago.
 #[derive(Debug)]
-pub struct KeptHeights {
+pub struct HeightFactors {
     store: Arc<dyn HeightStore>,
     metrics: Arc<Metrics>,
     factors: RwLock<HashMap<String, HeightFactor>>,
 }
 
-impl KeptHeights {
+impl HeightFactors {
     /// Reads the factors, and reads them again every few seconds in a task that `supervisor` watches. Without an answer
     /// of the store, the last factors apply: pages can be read without it.
     pub async fn open(
@@ -151,14 +151,14 @@ mod tests {
         }
     }
 
-    async fn open(store: &Arc<FakeHeights>) -> (Arc<KeptHeights>, Supervisor) {
+    async fn open(store: &Arc<FakeHeights>) -> (Arc<HeightFactors>, Supervisor) {
         let (metrics, supervisor) =
             (Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap(), Supervisor::default());
         let store = Arc::clone(store) as Arc<dyn HeightStore>;
-        (KeptHeights::open(store, Arc::new(metrics), &supervisor).await, supervisor)
+        (HeightFactors::open(store, Arc::new(metrics), &supervisor).await, supervisor)
     }
 
-    fn factor(heights: &KeptHeights, tenant: &str) -> u16 {
+    fn factor(heights: &HeightFactors, tenant: &str) -> u16 {
         heights.factor(tenant).thousandths()
     }
 
