@@ -1,0 +1,239 @@
+//! The margins of a page: everything round what can be seen.
+
+use super::bitmap::Bitmap;
+use super::components::{Part, components};
+use super::height::Text;
+use crate::image::Size;
+use crate::image::region::Region;
+
+/// The side of a block. Blocks are either blank or not.
+const BLOCK: usize = 8;
+
+/// A block with fewer visible pixels is blank.
+const LEAST_VISIBLE: u8 = 4;
+
+/// With more groups of blocks than this none is taken for dust. Bounds the work.
+const MOST_GROUPS: usize = 2_000;
+
+/// The most blocks of a speck of dust along either side.
+const DUST_BLOCKS: usize = 3;
+/// The most specks of a group of blocks that is dust.
+const DUST_SPECKS: usize = 4;
+/// A speck is dust below this side in pixels, ...
+const DUST: f32 = 5.0;
+/// ... or below this share of the height of the smallest characters, and two pixels by which it was widened.
+const DUST_OF_TEXT: f32 = 0.6;
+const WIDENED: f32 = 2.0;
+
+/// The most blocks across a shadow of the edge, and how much longer than wide it is.
+const SHADOW_BLOCKS: usize = 3;
+const SHADOW_LENGTH: usize = 8;
+
+/// The margin that is kept where the height of the text is not known, and the least, in reduced pixels.
+const MARGIN: f32 = 16.0;
+const LEAST_MARGIN: f32 = 8.0;
+
+/// No side of the content is shorter, in pixels of the picture, unless the picture is.
+const LEAST_SIDE: u32 = 256;
+
+/// The part of the picture that holds all that can be seen, with a margin. `None` if nothing can be seen.
+///
+/// Dust and the shadow of an edge do not count. Characters in lines always count.
+pub(super) fn content(visible: &Bitmap, text: &Text, factor: u32, size: Size) -> Option<Region> {
+    let mut blocks = Blocks::of(visible);
+    let dust = whole(DUST.max(DUST_OF_TEXT * text.smallest + WIDENED));
+    let groups = blocks.groups().unwrap_or_default();
+    let has_text = blocks.places(text.characters.iter().map(|character| &character.part));
+    for group in groups {
+        let is_text = group.members.iter().any(|member| has_text[*member]);
+        if !is_text && (group.is_dust(visible, dust) || group.is_shadow(&blocks)) {
+            group.members.iter().for_each(|member| blocks.set[*member] = false);
+        }
+    }
+    let height = text.body.map_or(MARGIN, |body| body.height);
+    let part = blocks.bounds()?.pixels(whole(height.max(LEAST_MARGIN)) as usize);
+    let (left, right) = side(part.left, part.right, factor, size.width);
+    let (top, bottom) = side(part.top, part.bottom, factor, size.height);
+    Some(Region { left, top, right, bottom })
+}
+
+/// Start and end in pixels of the picture, moved apart and into the picture as far as a side needs.
+fn side(start: usize, end: usize, factor: u32, length: u32) -> (u32, u32) {
+    let scaled =
+        |at: usize| u32::try_from(at).unwrap_or(u32::MAX).saturating_mul(factor).min(length);
+    let (start, end) = (scaled(start), scaled(end));
+    let least = LEAST_SIDE.min(length);
+    let lacking = least.saturating_sub(end - start);
+    let start = start.saturating_sub(lacking / 2).min(length - (end - start) - lacking);
+    (start, end.max(start + least))
+}
+
+/// The blocks of a page, from left to right and from top to bottom.
+struct Blocks {
+    across: usize,
+    down: usize,
+    /// Which are not blank.
+    set: Vec<bool>,
+}
+
+impl Blocks {
+    fn of(visible: &Bitmap) -> Self {
+        let across = visible.width.div_ceil(BLOCK);
+        let mut set = Vec::new();
+        let mut rows = visible.rows().peekable();
+        while rows.peek().is_some() {
+            let mut counts = vec![0_u64; visible.stride];
+            for row in rows.by_ref().take(BLOCK) {
+                for (count, word) in counts.iter_mut().zip(row) {
+                    *count += ones(*word);
+                }
+            }
+            let counts = counts.iter().flat_map(|count| count.to_le_bytes());
+            set.extend(counts.take(across).map(|count| count >= LEAST_VISIBLE));
+        }
+        Self { across, down: set.len() / across, set }
+    }
+
+    /// The blocks that have the middle of a part.
+    fn places<'a>(&self, parts: impl Iterator<Item = &'a Part>) -> Vec<bool> {
+        let mut places = vec![false; self.set.len()];
+        for part in parts {
+            let middle = |start: u32, length: u32| (start + length / 2) as usize / BLOCK;
+            let (x, y) = (middle(part.left, part.width()), middle(part.top, part.height()));
+            places[y * self.across + x] = true;
+        }
+        places
+    }
+
+    /// Groups of blocks that touch, corners included. `None` if there are too many.
+    fn groups(&self) -> Option<Vec<Group>> {
+        let mut left = self.set.clone();
+        let mut groups = Vec::new();
+        for first in 0..left.len() {
+            if std::mem::take(&mut left[first]) {
+                if groups.len() == MOST_GROUPS {
+                    return None;
+                }
+                groups.push(self.group(first, &mut left));
+            }
+        }
+        Some(groups)
+    }
+
+    /// The group of a block. Takes its other blocks from those that are left.
+    fn group(&self, first: usize, left: &mut [bool]) -> Group {
+        let mut members = vec![first];
+        let mut bounds = Bounds::of(first % self.across, first / self.across);
+        let mut next = 0;
+        while let Some(member) = members.get(next) {
+            let (x, y) = (member % self.across, member / self.across);
+            bounds.extend(x, y);
+            for y in y.saturating_sub(1)..(y + 2).min(self.down) {
+                for x in x.saturating_sub(1)..(x + 2).min(self.across) {
+                    let neighbour = y * self.across + x;
+                    if std::mem::take(&mut left[neighbour]) {
+                        members.push(neighbour);
+                    }
+                }
+            }
+            next += 1;
+        }
+        Group { members, bounds }
+    }
+
+    /// The bounds of what is not blank.
+    fn bounds(&self) -> Option<Bounds> {
+        let mut set = (0..self.set.len()).filter(|block| self.set[*block]);
+        let place = |block: usize| (block % self.across, block / self.across);
+        let (x, y) = place(set.next()?);
+        let mut bounds = Bounds::of(x, y);
+        set.map(place).for_each(|(x, y)| bounds.extend(x, y));
+        Some(bounds)
+    }
+}
+
+/// Blocks that touch.
+struct Group {
+    members: Vec<usize>,
+    bounds: Bounds,
+}
+
+impl Group {
+    /// Whether the group is a few specks that are smaller than `dust` pixels.
+    fn is_dust(&self, visible: &Bitmap, dust: u32) -> bool {
+        let Bounds { left, top, right, bottom } = self.bounds;
+        if right - left > DUST_BLOCKS || bottom - top > DUST_BLOCKS {
+            return false;
+        }
+        let around = self.bounds.pixels(2);
+        let width = around.right - around.left;
+        let mut window = Bitmap::new(width, around.bottom - around.top);
+        for (y, row) in (around.top..).zip(window.rows_mut()) {
+            row.fill(visible.word(y, around.left) & ((1 << width) - 1));
+        }
+        let specks = components(&window).unwrap_or_default();
+        let mut specks = specks.iter().filter(|speck| speck.area >= 2);
+        let is_small = |speck: &Part| speck.width().max(speck.height()) < dust;
+        specks.clone().count() <= DUST_SPECKS && specks.all(is_small)
+    }
+
+    /// Whether the group is thin and long and lies along an edge of the page.
+    fn is_shadow(&self, page: &Blocks) -> bool {
+        let Bounds { left, top, right, bottom } = self.bounds;
+        let (width, height) = (right - left, bottom - top);
+        let is_thin = |across: usize, along: usize| {
+            across <= SHADOW_BLOCKS && along >= SHADOW_LENGTH * across
+        };
+        is_thin(width, height) && (left == 0 || right == page.across)
+            || is_thin(height, width) && (top == 0 || bottom == page.down)
+    }
+}
+
+/// The edges of some blocks or pixels. The right and the bottom ones are exclusive.
+#[derive(Clone, Copy)]
+struct Bounds {
+    left: usize,
+    top: usize,
+    right: usize,
+    bottom: usize,
+}
+
+impl Bounds {
+    fn of(x: usize, y: usize) -> Self {
+        Self { left: x, top: y, right: x + 1, bottom: y + 1 }
+    }
+
+    fn extend(&mut self, x: usize, y: usize) {
+        self.left = self.left.min(x);
+        self.top = self.top.min(y);
+        self.right = self.right.max(x + 1);
+        self.bottom = self.bottom.max(y + 1);
+    }
+
+    /// The pixels of these blocks, with a margin.
+    fn pixels(self, margin: usize) -> Self {
+        Self {
+            left: (self.left * BLOCK).saturating_sub(margin),
+            top: (self.top * BLOCK).saturating_sub(margin),
+            right: self.right * BLOCK + margin,
+            bottom: self.bottom * BLOCK + margin,
+        }
+    }
+}
+
+/// For each byte the number of its bits that are set (Warren, "Hacker's Delight", figure 5-2).
+fn ones(word: u64) -> u64 {
+    let pairs = word - (word >> 1 & 0x5555_5555_5555_5555);
+    let nibbles = (pairs & 0x3333_3333_3333_3333) + (pairs >> 2 & 0x3333_3333_3333_3333);
+    (nibbles + (nibbles >> 4)) & 0x0f0f_0f0f_0f0f_0f0f
+}
+
+/// A length in whole pixels, rounded up.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "heights are positive and below 2^32"
+)]
+fn whole(length: f32) -> u32 {
+    length.ceil() as u32
+}

@@ -1,0 +1,217 @@
+//! What is found in drawn pages.
+
+use proptest::prelude::*;
+
+use super::drawn::{CHINESE, LATIN, Page};
+use super::{Legibility, TextHeight, legibility};
+use crate::image::Size;
+use crate::image::format::Orientation;
+use crate::image::region::Region;
+use crate::pixels::raster::{Raster, Samples};
+
+/// A page of 60 characters of 14 pixels, with room below.
+fn page() -> Page {
+    Page::white(304, 240).text(&LATIN, 24, 2, 60)
+}
+
+fn found(page: Page) -> Legibility {
+    legibility(&page.raster())
+}
+
+fn text(page: Page) -> TextHeight {
+    found(page).text.expect("the text is found")
+}
+
+#[track_caller]
+fn assert_height(page: Page, height: f32) {
+    assert_eq!(text(page).height.to_bits(), height.to_bits());
+}
+
+#[test]
+fn the_height_of_text_is_that_of_its_characters() {
+    assert_height(page(), 14.0);
+    assert_height(Page::white(450, 300).text(&LATIN, 24, 3, 60), 21.0);
+}
+
+#[test]
+fn light_text_on_dark_ground_is_measured_too() {
+    assert_height(page().each(|_, _, level| 255 - level), 14.0);
+    // Half the characters are in a dark band; without them there would be too few.
+    let page = Page::white(304, 256).text(&LATIN, 16, 2, 30).filled([0, 128, 304, 64], 10);
+    let page = page.line(&LATIN, (8, 136), (2, 20), 240).line(&LATIN, (8, 164), (2, 20), 240);
+    assert_height(page, 14.0);
+}
+
+#[test]
+fn nothing_depends_on_how_a_picture_is_turned() {
+    let page = page().filled([280, 220, 6, 10], 90).raster();
+    let Legibility { text, content } = legibility(&page);
+    for orientation in (1..=8).map(Orientation::from_exif) {
+        let turned = legibility(&page.clone().upright(orientation));
+        assert_eq!(turned.text, text, "{orientation:?}");
+        // The sides are whole blocks, so the blocks are the same.
+        let content = content.map(|content| content.turned(orientation, page.size()));
+        assert_eq!(turned.content, content, "{orientation:?}");
+    }
+}
+
+#[test]
+fn noise_halftone_rules_and_pictures_do_not_change_the_height() {
+    let grayer = |_, _, level: u8| if level == 0 { 60 } else { 200 };
+    assert_height(page().each(grayer).noisy(25), 14.0);
+    // On two thirds of the text; dots that touch characters make them higher.
+    let halftone = |x, y, level: u8| {
+        if y > 44 && x % 5 < 2 && y % 5 < 2 { level.min(150) } else { level }
+    };
+    assert_height(page().each(halftone), 14.0);
+    let ruled = (0..3).fold(page(), |page, line| page.filled([4, 41 + line * 28, 296, 2], 80));
+    assert_height(ruled, 14.0);
+    let picture = |x: u32, y: u32, level: u8| {
+        let texture = (x * x / 9 + y * y / 7 + x * y / 11) % 200;
+        if y > 130 { u8::try_from(texture).unwrap() } else { level }
+    };
+    assert_height(page().each(picture), 14.0);
+}
+
+#[test]
+fn characters_that_fell_into_fragments_are_measured_whole() {
+    // A row of white between the fourth and the fifth row of squares of each line.
+    let broken = |_, y: u32, level: u8| if y >= 24 && (y - 24) % 28 == 7 { 255 } else { level };
+    assert_height(page().each(broken), 14.0);
+}
+
+#[test]
+fn small_print_decides_once_it_is_a_fifth_of_the_characters() {
+    let body = || Page::white(450, 400).text(&LATIN, 24, 3, 80);
+    assert_height(body().text(&LATIN, 320, 1, 24), 7.0);
+    assert_height(body().text(&LATIN, 320, 1, 16), 21.0);
+}
+
+#[test]
+fn chinese_has_more_strokes_than_latin() {
+    let latin = text(page()).strokes;
+    assert!((1.4..1.9).contains(&latin), "{latin}");
+    let chinese = text(Page::white(400, 240).text(&CHINESE, 24, 2, 60));
+    assert_eq!(chinese.height.to_bits(), 14.0_f32.to_bits());
+    assert!((2.2..3.2).contains(&chinese.strokes), "{}", chinese.strokes);
+}
+
+#[test]
+fn too_little_text_is_not_measured() {
+    let sixty = found(page());
+    assert!(sixty.text.is_some());
+    let few = found(Page::white(304, 240).text(&LATIN, 24, 2, 39));
+    assert_eq!(few.text, None);
+    assert!(few.content.is_some());
+}
+
+#[test]
+fn dashes_dots_and_hatching_are_no_text() {
+    let dashes = |x: u32, y: u32, level| if x % 16 < 10 && y % 20 < 4 { 0 } else { level };
+    assert_eq!(found(Page::white(304, 240).each(dashes)).text, None);
+    let dots = |x: u32, y: u32, level| if x % 12 < 5 && y % 20 < 5 { 0 } else { level };
+    assert_eq!(found(Page::white(304, 240).each(dots)).text, None);
+    let bars = |x: u32, y: u32, level| if x % 6 < 2 && y % 40 < 30 { 0 } else { level };
+    assert_eq!(found(Page::white(304, 240).each(bars)).text, None);
+}
+
+#[test]
+fn a_picture_without_text_is_not_measured_and_not_cut() {
+    let noise = Page::of(128, 304, 240).noisy(127);
+    let whole = Some(Region::of(Size::new(304, 240)));
+    assert_eq!(found(noise), Legibility { text: None, content: whole });
+    let texture = |x: u32, y: u32, _| u8::try_from((x * x / 30 + y * y / 40) % 256).unwrap();
+    assert_eq!(found(Page::white(304, 240).each(texture)).text, None);
+}
+
+/// Pages on which there is nothing.
+#[test]
+fn blank_paper_is_blank() {
+    let blank = [
+        ("white", Page::white(304, 240)),
+        ("black", Page::of(0, 304, 240)),
+        ("noise", Page::of(235, 304, 240).noisy(5)),
+        ("shade", Page::white(304, 240).each(|x, _, _| 180 + u8::try_from(x / 5).unwrap())),
+        (
+            "dust",
+            (0..9).fold(Page::white(304, 240), |page, n| {
+                page.filled([20 + n * 29, 12 + n * n * 2, 2, 2], 120)
+            }),
+        ),
+        ("the shadow of an edge", Page::of(250, 304, 240).filled([0, 0, 6, 240], 40)),
+    ];
+    for (name, page) in blank {
+        assert_eq!(found(page), Legibility { text: None, content: None }, "{name}");
+    }
+}
+
+/// Pages with as little as somebody may want to have read.
+#[test]
+fn what_can_be_seen_is_not_blank() {
+    let paper = || Page::of(250, 304, 320);
+    let seen = [
+        ("pencil of 8 levels", paper().line(&LATIN, (100, 100), (2, 4), 242)),
+        ("pencil of 8 levels in noise", paper().line(&LATIN, (100, 100), (3, 4), 242).noisy(4)),
+        ("a page number", paper().line(&LATIN[1..], (150, 300), (1, 1), 60)),
+        ("the number 1", paper().filled([150, 300, 2, 8], 90)),
+        ("a stamp", paper().filled([90, 90, 60, 60], 205).filled([93, 93, 54, 54], 250)),
+        ("a line at the edge", paper().filled([0, 100, 40, 2], 90)),
+    ];
+    for (name, page) in seen {
+        assert_ne!(found(page).content, None, "{name}");
+    }
+}
+
+#[test]
+fn the_content_has_a_margin_and_no_side_too_short_to_send() {
+    let page = Page::white(608, 640).text(&LATIN, 320, 2, 60);
+    // The characters are from (8, 320) to (284, 390). They change the mean of the paper up to 12 pixels around, blocks
+    // are multiples of 8, and the margin has the height of the text. The height of all that is 132.
+    let content = Region { left: 0, top: 228, right: 310, bottom: 484 };
+    assert_eq!(found(page).content, Some(content));
+}
+
+#[test]
+fn text_counts_at_any_edge_where_dust_and_shadows_do_not() {
+    let dirty = |page: Page| page.filled([603, 0, 5, 640], 60).filled([500, 500, 3, 3], 100);
+    let page = dirty(Page::white(608, 640)).text(&LATIN, 24, 2, 60);
+    assert_eq!(found(page).content, Some(Region { left: 0, top: 0, right: 310, bottom: 256 }));
+    let low =
+        dirty(Page::white(608, 640)).text(&LATIN, 24, 2, 60).line(&LATIN, (300, 626), (2, 1), 0);
+    assert_eq!(found(low).content.unwrap().bottom, 640);
+}
+
+#[test]
+fn colours_are_measured_by_their_brightness() {
+    let page = page();
+    let size = Size::new(page.width, page.height);
+    // Yellow paper and blue ink.
+    let colour = |level: &u8| if *level == 0 { [20, 40, 200] } else { [250, 240, 150] };
+    let data: Vec<u8> = page.levels.iter().flat_map(colour).collect();
+    let coloured = legibility(&Raster::new(size, Samples::Rgb, data).unwrap());
+    assert_eq!(coloured, legibility(&page.raster()));
+}
+
+proptest! {
+    #[test]
+    fn no_picture_makes_it_panic(
+        width in 1_u32..150, height in 1_u32..150, is_gray: bool, seed: u32, coarse in 1_u32..9,
+        levels in proptest::collection::vec(any::<u8>(), 1..40),
+    ) {
+        let samples = if is_gray { Samples::Gray } else { Samples::Rgb };
+        let size = Size::new(width, height);
+        let count = width * height * u32::try_from(samples.count()).unwrap();
+        let level = |at: u32| {
+            let square = at / coarse + at / (width * coarse) * 7;
+            levels[(square.wrapping_mul(seed | 1) >> 7) as usize % levels.len()]
+        };
+        let picture = Raster::new(size, samples, (0..count).map(level).collect()).unwrap();
+        let Legibility { text, content } = legibility(&picture);
+        prop_assert!(content.is_none_or(|content| content.is_within(size)));
+        let is_sound = |text: TextHeight| {
+            text.height >= 4.0 && text.height <= 150.0 && (1.2..=3.5).contains(&text.strokes)
+        };
+        prop_assert!(text.is_none_or(is_sound));
+        prop_assert!(text.is_none() || content.is_some());
+    }
+}
