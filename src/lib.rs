@@ -20,6 +20,8 @@ pub mod capacity;
 pub mod lease;
 pub mod redis;
 
+pub mod result_cache;
+
 pub mod image;
 
 pub mod pixels;
