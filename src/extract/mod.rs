@@ -36,31 +36,33 @@ pub mod sums;
 mod text_token;
 mod union;
 
-use serde::Serialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The fields of one document.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Extraction {
     /// An object with every property of the schema, in schema order. It validates against the schema with every
     /// property made nullable. A value that the document does not show is null.
     pub data: Value,
     /// The origin of each scalar and each null of `data`, keyed by JSON Pointer (RFC 6901) into `data`, in the order of
     /// `data`.
-    #[serde(serialize_with = "as_map")]
+    #[serde(serialize_with = "as_map", deserialize_with = "of_map")]
     pub fields: Vec<(String, FieldOrigin)>,
     /// Where `data` violates the original schema.
     pub validation: Validation,
     /// The arithmetic of a receipt or an invoice; none if values were not looked for in the text.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checks: Option<Vec<SumCheck>>,
     /// Events that concern the whole answer, each at most once, and then the fields on which pages disagree.
     pub warnings: Vec<ExtractionWarning>,
 }
 
 /// The origin of one value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenOrigin")]
 pub struct FieldOrigin {
     /// The model's text: its string unchanged, or the JSON text of any other value. Null if it wrote nothing.
     pub raw: Option<String>,
@@ -73,6 +75,27 @@ pub struct FieldOrigin {
     pub place: Option<Box<FieldPlace>>,
 }
 
+/// A [`FieldOrigin`] as it is written. It tells whether there is a place at all.
+#[expect(clippy::option_option, reason = "a member that is missing differs from one that is null")]
+#[derive(Deserialize)]
+struct WrittenOrigin {
+    raw: Option<String>,
+    page: Option<u32>,
+    grounded: Option<Grounded>,
+    #[serde(default, deserialize_with = "present")]
+    bbox: Option<Option<[u32; 4]>>,
+    #[serde(default)]
+    polygon: Option<[[u32; 2]; 4]>,
+}
+
+impl From<WrittenOrigin> for FieldOrigin {
+    fn from(written: WrittenOrigin) -> Self {
+        let WrittenOrigin { raw, page, grounded, bbox, polygon } = written;
+        let place = bbox.map(|bbox| Box::new(FieldPlace { bbox, polygon }));
+        Self { raw, page, grounded, place }
+    }
+}
+
 /// Where a page shows a value, in its pixels. Both are null if the value was not found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FieldPlace {
@@ -83,7 +106,7 @@ pub struct FieldPlace {
 }
 
 /// How a value matches the text of its page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grounded {
     /// The text contains it exactly.
@@ -95,7 +118,7 @@ pub enum Grounded {
 }
 
 /// Whether `data` validates against the original schema.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validation {
     /// True if there are no errors.
     pub valid: bool,
@@ -104,7 +127,7 @@ pub struct Validation {
 }
 
 /// One value that does not conform to the schema.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     /// The place in `data`. For an element that was removed from an array, this is the array, because the later
     /// elements have moved up.
@@ -114,12 +137,12 @@ pub struct FieldError {
     /// A readable description. It never quotes the document.
     pub detail: String,
     /// The model's text.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw: Option<String>,
 }
 
 /// Why a value is null, as an API error code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FieldErrorCode {
     /// The schema requires the value, and the document does not show it.
@@ -227,8 +250,31 @@ impl Serialize for ExtractionWarning {
     }
 }
 
+/// A warning as it is written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenWarning {
+    Code(String),
+    Disagreement { pointer: String, pages: Vec<u32> },
+}
+
+impl<'de> Deserialize<'de> for ExtractionWarning {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let plain = [Self::UnexpectedFieldsDropped, Self::NothingFound, Self::SchemaFromExample];
+        match WrittenWarning::deserialize(deserializer)? {
+            WrittenWarning::Disagreement { pointer, pages } => {
+                Ok(Self::PagesDisagree { pointer, pages })
+            }
+            WrittenWarning::Code(code) => {
+                let warning = plain.into_iter().find(|warning| warning.code() == code);
+                warning.ok_or_else(|| serde::de::Error::custom("no warning has this code"))
+            }
+        }
+    }
+}
+
 /// One sum of a document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SumCheck {
     /// What was checked.
     pub rule: SumRule,
@@ -247,7 +293,7 @@ pub struct SumCheck {
 }
 
 /// A rule of arithmetic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SumRule {
     /// Quantity times unit price is the amount.
@@ -259,7 +305,7 @@ pub enum SumRule {
 }
 
 /// How the parts of a sum were read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SumReading {
     /// Lines make the subtotal as they are; tax and charges are added to that, and discounts subtracted.
@@ -281,6 +327,37 @@ fn as_map<S: Serializer>(
         map.serialize_entry(pointer, field)?;
     }
     map.end()
+}
+
+/// The inverse of [`as_map`].
+fn of_map<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<(String, FieldOrigin)>, D::Error> {
+    struct InOrder;
+    impl<'de> Visitor<'de> for InOrder {
+        type Value = Vec<(String, FieldOrigin)>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of fields")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = Vec::new();
+            while let Some(field) = map.next_entry()? {
+                fields.push(field);
+            }
+            Ok(fields)
+        }
+    }
+    deserializer.deserialize_map(InOrder)
+}
+
+/// A member that is there, also if it is null.
+#[expect(clippy::option_option, reason = "a member that is missing differs from one that is null")]
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// Appends one name to `pointer`, escaped as in RFC 6901 section 3.

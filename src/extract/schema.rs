@@ -13,6 +13,7 @@
 
 use jsonschema::Validator;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::error::SchemaError;
 use super::example::{is_example, schema_of, sketch};
@@ -57,6 +58,8 @@ pub struct Schema {
     pub(super) root: Node,
     /// Whether the caller sent an example of the answer in place of a schema.
     pub(super) is_from_example: bool,
+    /// The SHA-256 of the schema as the caller wrote it, without its spaces.
+    digest: [u8; 32],
 }
 
 impl Schema {
@@ -90,7 +93,13 @@ impl Schema {
         let root = reader::read(suggested.as_ref().unwrap_or(value))?;
         // The hints are rarely longer than the schema, but a list of digits can be.
         refuse_longer(byte_length(&root.result_schema()))?;
-        Ok(Self { root, is_from_example: suggested.is_some() })
+        let digest = Sha256::digest(value.to_string()).into();
+        Ok(Self { root, is_from_example: suggested.is_some(), digest })
+    }
+
+    /// Equal for schemas that are written alike, apart from spaces. Different for all others.
+    pub const fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 
     /// The `result_schema` to send, in schema order.

@@ -1,16 +1,18 @@
 //! What is known of a document and of its pages before they are read.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::image::Size;
 use crate::quote::Quote;
 use crate::units::{Tokens, Usage};
 
 /// The uploaded file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentFacts {
     /// Its type, by its bytes.
-    pub media_type: &'static str,
+    pub media_type: Cow<'static, str>,
     /// Its size in bytes.
     pub bytes: usize,
     /// The number of its pages, also of those that were not asked for.
@@ -18,7 +20,7 @@ pub struct DocumentFacts {
 }
 
 /// What the text of a page comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// A picture of the document, as it is stored or made smaller.
@@ -27,6 +29,8 @@ pub enum Source {
     Rendered,
     /// The text that the page carries.
     TextLayer,
+    /// The answer to an equal request.
+    Cache,
 }
 
 /// A page that was quoted.
@@ -76,6 +80,7 @@ impl Source {
             Self::Image => "image",
             Self::Rendered => "rendered",
             Self::TextLayer => "text_layer",
+            Self::Cache => "cache",
         }
     }
 }

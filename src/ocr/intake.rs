@@ -122,8 +122,7 @@ impl Intake {
         request: &mut OcrRequest,
         deadline: Instant,
     ) -> Result<Job, OcrError> {
-        let tenant = &request.context.tenant;
-        let model = access::model_for(&self.catalog, tenant, request.options.model.as_deref())?;
+        let model = self.model_of(request)?;
         if request.task_for(request.reading()).is_some() && !model.figures.builtin_tasks {
             return Err(OcrError::NoTasks { model: model.name.clone() });
         }
@@ -138,6 +137,16 @@ impl Intake {
             }
             Seen::Picture(header) => arrival.picture(header).await,
         }
+    }
+
+    /// The model that answers the request.
+    ///
+    /// # Errors
+    ///
+    /// As [`access::model_for`].
+    pub(super) fn model_of(&self, request: &OcrRequest) -> Result<Arc<Model>, MeteringError> {
+        let tenant = &request.context.tenant;
+        access::model_for(&self.catalog, tenant, request.options.model.as_deref())
     }
 
     fn selected(&self, request: &OcrRequest, total: u32) -> Result<Vec<u32>, OcrError> {
@@ -172,7 +181,7 @@ impl Arrival<'_> {
         } else {
             (document, None)
         };
-        let facts = DocumentFacts { media_type, bytes, pages: total };
+        let facts = DocumentFacts { media_type: media_type.into(), bytes, pages: total };
         Ok(Job { model, document: facts, pages: Pages::Of(document, pages), draft })
     }
 
@@ -211,7 +220,7 @@ impl Arrival<'_> {
             None
         };
         let Upload { file, memory } = upload;
-        let document = DocumentFacts { media_type, bytes: file.len(), pages: 1 };
+        let document = DocumentFacts { media_type: media_type.into(), bytes: file.len(), pages: 1 };
         let picture = Picture { file, memory, header, quote, patch };
         Ok(Job { model, document, pages: Pages::Picture(Box::new(picture)), draft })
     }

@@ -9,7 +9,7 @@
 //! Boxes are in pixels of the picture that was sent. If that was made from a larger one, they are scaled to the larger
 //! one, which is the one that the caller has.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dashscope::completion::Word;
 use crate::document::page::{LayerLine, TextLayer};
@@ -17,7 +17,7 @@ use crate::extract::FieldPlace;
 use crate::image::Size;
 
 /// One line of text and its position.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TextLine {
     /// The text.
     pub text: String,

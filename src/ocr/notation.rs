@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::fence;
 use super::markup;
 use crate::dashscope::Task;
 
 /// The notation that a task writes (Model Studio, "Qwen-OCR API reference", built-in tasks).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Notation {
     /// Text, or the notation that the caller's own prompt asks for.
     #[default]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -113,7 +113,7 @@ pub enum Status {
 }
 
 /// Whether a page was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PageStatus {
     /// It was read.
@@ -133,7 +133,7 @@ pub enum PageOutcome<P, E> {
 }
 
 /// A page that was read. `E` describes why a part of it was not.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Page<E = OcrError> {
     /// Its number, from 1.
     pub page: u32,
@@ -197,7 +197,7 @@ pub enum PageEvent {
 }
 
 /// How an image is sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     /// Width that the model reads.
     pub width: u32,
@@ -214,7 +214,7 @@ pub struct Sent {
 }
 
 /// What decided the size at which an image is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SentReason {
     /// The model's default, or the image's own size below it.
@@ -226,7 +226,7 @@ pub enum SentReason {
 }
 
 /// Tokens of the image of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageTokens {
     /// Those of one call for each of its readings, as known before sending.
     pub estimated: Tokens,

@@ -1,9 +1,9 @@
 //! Warnings of an answer.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A doubt about an answer, or a limit that it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OcrWarning {
     /// The model stopped at its output limit: the text is cut.
@@ -22,7 +22,7 @@ pub enum OcrWarning {
 }
 
 /// A warning about a page: a code, or an object with a code if there is more to say. `E` describes an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PageWarning<E> {
     /// A warning that is only a code.
@@ -32,7 +32,7 @@ pub enum PageWarning<E> {
 }
 
 /// A text that was not read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename = "text_not_read")]
 pub struct TextNotRead<E> {
     /// Why.
@@ -40,7 +40,7 @@ pub struct TextNotRead<E> {
 }
 
 /// A remark on a document as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum DocumentWarning {
     /// All pages begin with the same lines. They are in the text of each.
@@ -50,7 +50,7 @@ pub enum DocumentWarning {
 }
 
 /// Lines that are on several pages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepeatedText {
     /// The pages, from 1.
     pub pages: Vec<u32>,
