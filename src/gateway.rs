@@ -32,6 +32,7 @@ use crate::lease::instance::Instance;
 use crate::ledger::{Ledger, LedgerStoreError};
 use crate::metering::run::Metering;
 use crate::ocr::Ocr;
+use crate::ocr::caching::{AnswerCache, CachingOcr};
 use crate::ocr::intake::{Intake, PageLimits};
 use crate::random::Random;
 use crate::rate_limit::RateLimiter;
@@ -41,6 +42,8 @@ use crate::rate_limit::shared::{RedisRateLimiter, TimeSource};
 use crate::redis::cells::SharedCells;
 use crate::redis::link::Link;
 use crate::redis::settings::LinkError;
+use crate::result_cache::ResultCache;
+use crate::result_cache::settings::{CacheSettings, InvalidEncryptionKey};
 use crate::settings::template_folder::TemplateFolderError;
 use crate::settings::{ServerSettings, Settings};
 use crate::store::Store;
@@ -72,6 +75,8 @@ pub struct Gateway {
     pub templates: Arc<Templates>,
     /// The use cases of pages and fields.
     pub ocr: Arc<Ocr>,
+    /// Those that cost tokens, with the cache in front.
+    pub answers: Arc<CachingOcr>,
     /// The processes that read documents.
     pub workers: Arc<Workers>,
     /// The use case of the drop-in paths.
@@ -184,6 +189,9 @@ pub enum BuildError {
     /// The Redis of the rate limits.
     #[error(transparent)]
     Redis(#[from] LinkError),
+    /// The key that encrypts what is stored outside the process.
+    #[error("storage.encryption_key: {0}")]
+    EncryptionKey(#[from] InvalidEncryptionKey),
     /// The ledger.
     #[error("the ledger cannot be opened: {0}")]
     Ledger(#[from] LedgerStoreError),
@@ -231,7 +239,7 @@ impl Gateway {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Arc<Self>, BuildError> {
-        let capacity = capacity(&settings.server)?;
+        let capacity = capacity(settings)?;
         let worker_limits =
             settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
         let metrics = Arc::new(Metrics::new(&settings.metrics)?);
@@ -248,6 +256,7 @@ impl Gateway {
             Arc::clone(&clock),
             Arc::clone(&random),
         )?);
+        let cache = answer_cache(settings, capacity, link.as_ref(), &clock, &random, &supervisor)?;
         let directory = Arc::new(Directory::open(settings.tenants.clone(), store.tenants()).await?);
         let tenancy = Tenancy::open(Arc::clone(&directory), Arc::clone(&clock)).await;
         let tenancy = tenancy.map_err(DirectoryError::from)?;
@@ -272,12 +281,20 @@ impl Gateway {
             Arc::clone(&metrics),
             Arc::clone(&memory),
         );
-        let ocr = Ocr::new(
+        let ocr = Arc::new(Ocr::new(
             intake(settings, &catalog, &workers),
-            metering,
+            metering.clone(),
             client,
             Arc::clone(&scratch),
             Arc::clone(&clock),
+        ));
+        let answers = CachingOcr::new(
+            Arc::clone(&ocr),
+            cache,
+            metering,
+            Arc::clone(&memory),
+            Arc::clone(&clock),
+            settings.answer_digest,
         );
         let budgets = budget_watch(settings, &directory, &ledger, &catalog, &clock, &supervisor);
         Ok(Arc::new(Self {
@@ -291,7 +308,8 @@ impl Gateway {
             ledger,
             catalog,
             templates,
-            ocr: Arc::new(ocr),
+            ocr,
+            answers: Arc::new(answers),
             workers,
             dropin: Arc::new(dropin),
             memory,
@@ -327,7 +345,10 @@ impl Gateway {
         let budgets = self.budgets.levels().await;
         let Capacity { bytes, requests, connections, .. } = self.capacity;
         let in_flight = requests.saturating_sub(self.in_flight.available_permits());
+        let cache = self.answers.memory_use();
         Levels {
+            cache_bytes: cache.bytes,
+            cache_entries: cache.entries,
             in_flight_requests: Level { used: in_flight, limit: requests },
             in_flight_bytes_limit: bytes,
             connections: Level { used: self.connections.taken(), limit: connections },
@@ -367,7 +388,7 @@ pub fn check(
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 ) -> Result<(), BuildError> {
-    let capacity = capacity(&settings.server)?;
+    let capacity = capacity(settings)?;
     let metrics = Arc::new(Metrics::new(&settings.metrics)?);
     let catalog = catalog(settings)?;
     check_tenants(settings, &catalog)?;
@@ -383,7 +404,7 @@ pub fn check(
 /// # Errors
 ///
 /// [`CapacityError`] names the settings that contradict each other.
-pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
+pub fn capacity(settings: &Settings) -> Result<Capacity, CapacityError> {
     Capacity::of(&settings.wanted_capacity(), MemoryLimit::read(Path::new("/")).as_ref())
 }
 
@@ -397,7 +418,7 @@ pub fn capacity(settings: &ServerSettings) -> Result<Capacity, CapacityError> {
 ///
 /// Outside a tokio runtime.
 pub fn estimator(settings: &Settings) -> Result<Intake, BuildError> {
-    let capacity = capacity(&settings.server)?;
+    let capacity = capacity(settings)?;
     let limits = settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
     let metrics = Arc::new(Metrics::new(&settings.metrics)?);
     let memory = account(capacity, &metrics);
@@ -494,6 +515,22 @@ fn tell(catalog: &Catalog, client: &Client, link: Option<&Link>) {
     if let Some(link) = link {
         link.log_if_away();
     }
+}
+
+/// The cache of answers, with the task that removes expired ones.
+fn answer_cache(
+    settings: &Settings,
+    capacity: Capacity,
+    link: Option<&Arc<Link>>,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+    supervisor: &Supervisor,
+) -> Result<Arc<AnswerCache>, InvalidEncryptionKey> {
+    let in_memory = CacheSettings { memory_bytes: capacity.cache };
+    let shared = link.cloned().zip(settings.storage.key()?);
+    let cache = ResultCache::new(in_memory, shared, Arc::clone(clock), Arc::clone(random));
+    supervisor.spawn("result cache", cache.tidying());
+    Ok(Arc::new(cache))
 }
 
 /// The limiter of requests and tokens a minute, which counts in this process or over a link to the Redis of the

@@ -27,7 +27,9 @@ use crate::dashscope::proxy::ProxyVariables;
 use crate::dashscope::settings::UpstreamSettings;
 use crate::document::settings::{DocumentSettings, DocumentSettingsError};
 use crate::ledger::settings::LedgerSettings;
+use crate::ocr::fingerprint::{self, Digest};
 use crate::redis::settings::{LinkError, RedisSettings};
+use crate::result_cache::settings::{CacheSettings, StorageSettings};
 use crate::store;
 use crate::telemetry::logging::{self, LogSettings};
 use crate::telemetry::metrics::MetricsSettings;
@@ -61,6 +63,23 @@ const LONGEST_RETENTION_DAYS: u32 = 36_500;
 /// The shortest lease in milliseconds. With a shorter one, a pause of the machine would look like a crash.
 const SHORTEST_LEASE_MS: u64 = 300;
 
+/// The sections that cannot change what a page is answered with: a request names the model, the schema and what the
+/// tenant may ask for by itself. A section that is not here may change it.
+const WITHOUT_EFFECT_ON_ANSWERS: [&str; 12] = [
+    "server",
+    "database",
+    "redis",
+    "ledger",
+    "upstream",
+    "log",
+    "metrics",
+    "tenants",
+    "templates",
+    "mistral",
+    "cache",
+    "storage",
+];
+
 /// The variable from which the vendor's own tools read the key.
 const VENDOR_KEY_VARIABLE: &str = "DASHSCOPE_API_KEY";
 
@@ -76,6 +95,10 @@ pub struct Settings {
     pub redis: RedisSettings,
     /// How the ledger counts, and for how long it keeps entries.
     pub ledger: LedgerSettings,
+    /// What is kept for equal requests.
+    pub cache: CacheSettings,
+    /// How what is stored outside the process is encrypted.
+    pub storage: StorageSettings,
     /// How documents are read.
     pub documents: DocumentSettings,
     /// DashScope.
@@ -96,6 +119,9 @@ pub struct Settings {
     /// Warnings about the files that the settings come from.
     #[serde(skip)]
     file_warnings: Vec<String>,
+    /// Changes with each setting that may change an answer.
+    #[serde(skip)]
+    pub answer_digest: Digest,
 }
 
 /// The section `[server]`. `config/default.toml` has the meaning and default of each key.
@@ -156,17 +182,6 @@ impl ServerSettings {
     /// Longest request.
     pub const fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
-    }
-
-    /// The configured limits of the work in flight.
-    pub const fn wanted_capacity(&self) -> Wanted {
-        Wanted {
-            bytes: self.max_in_flight_bytes,
-            requests: self.max_in_flight_requests,
-            connections: self.max_connections,
-            body_bytes: self.max_body_bytes,
-            share_percent: self.tenant_share_percent,
-        }
     }
 
     /// How long a stopping replica still accepts requests.
@@ -270,13 +285,17 @@ impl Settings {
             .collect();
         let files: Vec<_> = files.into_iter().collect();
         let given = given(&files, environment).build()?;
-        let mut settings: Self = serde_path_to_error::deserialize(over_defaults(given.clone())?)
+        let all = over_defaults(given.clone())?;
+        let answer_digest = answer_digest(all.clone())?;
+        let mut settings: Self = serde_path_to_error::deserialize(all)
             .map_err(|error| key_error(error.path().to_string(), error.inner()))?;
+        settings.answer_digest = answer_digest;
         settings.upstream.proxies = proxies;
         let warnings = files.iter().filter_map(|path| trusted_file::warning(path, Others::World));
         settings.file_warnings.extend(warnings);
         settings.resolve_upstream_keys(&vendor_keys)?;
         settings.resolve_addresses(&given)?;
+        settings.resolve_encryption_key()?;
         settings.validate()?;
         Ok(settings)
     }
@@ -291,6 +310,28 @@ impl Settings {
             logging::check(&log).is_ok().then_some(log)
         });
         read.chain([LogSettings::default()]).next().unwrap_or_default()
+    }
+
+    /// The configured limits of the work in flight.
+    pub const fn wanted_capacity(&self) -> Wanted {
+        Wanted {
+            bytes: self.server.max_in_flight_bytes,
+            requests: self.server.max_in_flight_requests,
+            connections: self.server.max_connections,
+            body_bytes: self.server.max_body_bytes,
+            share_percent: self.server.tenant_share_percent,
+            cache_bytes: self.cache.memory_bytes,
+        }
+    }
+
+    /// Reads the key that encrypts what is stored outside the process from its file.
+    fn resolve_encryption_key(&mut self) -> Result<(), SettingsError> {
+        let (storage, warnings) = (&mut self.storage, &mut self.file_warnings);
+        let file = storage.encryption_key_file.as_deref();
+        let (file_key, no_variable) = ("storage.encryption_key_file", || None);
+        resolve_key(&mut storage.encryption_key, file, file_key, no_variable, warnings)?;
+        let checked = storage.key().map(|_| ());
+        checked.map_err(|error| wrong("storage.encryption_key", &error.to_string()))
     }
 
     /// Reads the addresses of the database and of Redis from their files.
@@ -478,6 +519,17 @@ fn over_defaults(given: Config) -> Result<Config, ConfigError> {
         .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
         .add_source(given)
         .build()
+}
+
+/// The digest of the settings that may change an answer. A value from a file and the same one from the environment may
+/// differ here: then an answer is merely not found.
+fn answer_digest(all: Config) -> Result<Digest, ConfigError> {
+    let mut sections: serde_json::Value = all.try_deserialize()?;
+    if let Some(sections) = sections.as_object_mut() {
+        sections.retain(|name, _| !WITHOUT_EFFECT_ON_ANSWERS.contains(&name.as_str()));
+    }
+    sections.sort_all_objects();
+    Ok(fingerprint::sha256(sections.to_string().as_bytes()))
 }
 
 /// Reads an address from `path`, if that is set.
@@ -875,6 +927,37 @@ mod tests {
     fn an_unknown_answer_to_a_failing_redis_is_an_error_that_names_the_key() {
         let error = load(&[("OCR_GATEWAY__REDIS__ON_FAILURE", "open")]).unwrap_err().to_string();
         assert!(error.contains("redis.on_failure") && error.contains("closed"), "{error}");
+    }
+
+    #[test]
+    fn settings_that_may_change_an_answer_make_another_digest_and_others_do_not() {
+        let of = |variable, value| load(&[(variable, value)]).unwrap().answer_digest;
+        let plain = load(&[]).unwrap().answer_digest;
+        for other in ["OCR_GATEWAY__SERVER__MAX_BODY_BYTES", "OCR_GATEWAY__LEDGER__RETENTION_DAYS"]
+        {
+            assert_eq!(of(other, "100"), plain, "{other}");
+        }
+        assert_ne!(of("OCR_GATEWAY__DOCUMENTS__MAX_PAGE_PIXELS", "1000000"), plain);
+        let model = "OCR_GATEWAY__MODELS__QWEN-VL-OCR-2024-10-28__MAX_TOKENS";
+        assert_ne!(of(model, "100"), plain);
+    }
+
+    #[test]
+    fn a_key_for_storage_that_is_none_is_an_error_that_names_the_setting_and_not_the_key() {
+        let of = |key| load(&[("OCR_GATEWAY__STORAGE__ENCRYPTION_KEY", key)]);
+        let error = of("c2VjcmV0").unwrap_err().to_string();
+        assert!(error.starts_with("storage.encryption_key: has 6 bytes"), "{error}");
+        assert!(!error.contains("c2VjcmV0"), "{error}");
+        assert!(of("").unwrap().storage.key().unwrap().is_none());
+        let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let settings = of(key).unwrap();
+        assert!(settings.storage.key().unwrap().is_some());
+        assert!(!format!("{settings:?}").contains("AAECAwQF"));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{key}").unwrap();
+        let path = file.path().to_str().unwrap();
+        let settings = load(&[("OCR_GATEWAY__STORAGE__ENCRYPTION_KEY_FILE", path)]).unwrap();
+        assert!(settings.storage.key().unwrap().is_some());
     }
 
     #[test]

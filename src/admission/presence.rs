@@ -27,6 +27,8 @@ pub(super) const LAST_WAIT: Duration = Duration::from_secs(1);
 pub struct Watch {
     /// Cancelled once the caller may have left. From then on no wait is longer than a second.
     pub may_have_left: CancellationToken,
+    /// Cancelled once the caller has left for certain, if anybody can tell before the work for it is dropped.
+    pub has_left: CancellationToken,
     /// The caller's key; `None` if the caller needs none.
     pub standing: Option<AdmittedKey>,
 }
@@ -41,7 +43,7 @@ pub struct Presence {
 impl Presence {
     /// The presence of a caller that `watch` observes. Dropping the guard means that the caller has left for certain.
     pub fn of(watch: Watch) -> (Self, DropGuard) {
-        let has_left = CancellationToken::new();
+        let has_left = watch.has_left.child_token();
         let guard = has_left.clone().drop_guard();
         (Self { watch, has_left }, guard)
     }
@@ -93,7 +95,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_at_once_where_the_caller_has_left_and_soon_where_it_may_have() {
         let left = CancellationToken::new();
-        let watch = Watch { may_have_left: left.clone(), standing: None };
+        let watch = Watch { may_have_left: left.clone(), ..Watch::default() };
         let (presence, guard) = Presence::of(watch);
         assert!(bears(&presence, Duration::from_mins(1)).await);
         left.cancel();

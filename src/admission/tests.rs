@@ -157,7 +157,7 @@ async fn a_call_of_a_caller_who_may_have_left_can_be_repeated_until_its_deadline
     let (left, deadline) = (CancellationToken::new(), clock.instant() + Duration::from_mins(1));
     left.cancel();
     let admit = |until| admission.admit_bound(&tenant, &model, BOUND, until, &tab);
-    let watch = Watch { may_have_left: left, standing: None };
+    let watch = Watch { may_have_left: left, ..Watch::default() };
     let mut permit = admission.until_left(&Presence::of(watch).0, deadline, admit).await.unwrap();
     permit.mark_sent();
     clock.advance(Duration::from_secs(5));

@@ -109,7 +109,8 @@ async fn let_in(
     let concurrency = take_slot(gateway, &tenant).await?;
     let places = Arc::new(RequestPlaces { share, service, concurrency });
     let standing = AdmittedKey::new(Arc::clone(&gateway.authenticator), key);
-    let watch = Watch { may_have_left: half_close.token(), standing: Some(standing) };
+    let may_have_left = half_close.token();
+    let watch = Watch { may_have_left, standing: Some(standing), ..Watch::default() };
     Ok(Entered { tenant, deadline, watch, places, memory: Arc::new(memory) })
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Served {
     pub(super) pages_failed: usize,
     /// The file's size in bytes.
     pub(super) upload_bytes: Option<usize>,
+    /// How the result cache answered.
+    pub(super) cache: Option<&'static str>,
 }
 
 /// The id of a request, for errors that are written before the middleware sees the response. A request extension.
@@ -276,6 +278,7 @@ impl OutcomeRecorder {
             // A u128 would be logged as a string.
             took.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             upload.bytes = served.upload_bytes,
+            cache = served.cache,
             image.width = served.image.map(|image| image.width),
             image.height = served.image.map(|image| image.height),
             pages.answered = (served.pages > 0).then_some(served.pages),

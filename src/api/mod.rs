@@ -5,6 +5,7 @@
 //! panics, time limit and the format of errors.
 
 mod accept;
+mod cache_control;
 mod dialect;
 mod entrance;
 mod error;

@@ -1,7 +1,7 @@
 //! Limits of the work in flight, so that memory suffices under any load.
 //!
 //! A process that is killed for lack of memory loses all its work in progress, so the limits are derived from the
-//! memory that it may use (`memory`). Half of it is for uploads, a quarter for the buffers of connections, an eighth
+//! memory that it may use (`memory`), without that of answers that are kept (`cache`). Half of it is for uploads, a quarter for the buffers of connections, an eighth
 //! for the other memory of requests, and the last eighth for the process itself. Each limit is enforced where the
 //! memory is taken: bytes by `account`, requests by a semaphore, connections by `places`. `share` limits a single
 //! tenant.
@@ -27,6 +27,9 @@ pub const CONNECTION_BYTES: usize = 64 * 1024;
 /// upstream, its answer.
 const REQUEST_BYTES: u64 = 256 * 1024;
 
+/// The largest part of the memory for answers that are kept, as its divisor. Requests matter more.
+const CACHE_PART: u64 = 16;
+
 /// Upper limits of connections and requests if memory allows more: the load that a process with two cores can handle.
 const MOST_CONNECTIONS: u64 = 4096;
 const MOST_REQUESTS: u64 = 1024;
@@ -51,6 +54,8 @@ pub struct Capacity {
     pub connections: usize,
     /// The share of one tenant in `bytes` and `requests`.
     pub share: Share,
+    /// Bytes of answers that are kept for equal requests.
+    pub cache: u64,
 }
 
 /// The configured limits, and the settings that must be consistent with them.
@@ -66,6 +71,8 @@ pub struct Wanted {
     pub body_bytes: u64,
     /// `server.tenant_share_percent`.
     pub share_percent: u8,
+    /// `cache.memory_bytes`.
+    pub cache_bytes: u64,
 }
 
 /// Limits that contradict each other.
@@ -110,9 +117,11 @@ impl Capacity {
     ///
     /// [`CapacityError`] names the settings that contradict each other.
     pub fn of(wanted: &Wanted, memory: Option<&MemoryLimit>) -> Result<Self, CapacityError> {
+        let largest = memory.map_or(u64::MAX, |memory| memory.bytes / CACHE_PART);
+        let cache = wanted.cache_bytes.min(largest);
         let by_memory = |ceiling, part: fn(u64) -> u64| match (ceiling, memory) {
             (Ceiling::Fixed(number), _) => Ok(number),
-            (Ceiling::Auto, Some(memory)) => Ok(part(memory.bytes).max(1)),
+            (Ceiling::Auto, Some(memory)) => Ok(part(memory.bytes - cache).max(1)),
             (Ceiling::Auto, None) => Err(CapacityError::UnknownMemory),
         };
         let bytes = by_memory(wanted.bytes, |memory| memory / 2)?;
@@ -141,13 +150,14 @@ impl Capacity {
             requests: Share::of(requests, percent, 1),
             bytes: Share::of(bytes, percent, wanted.body_bytes),
         };
-        Ok(Self { bytes, requests: count(requests), connections: count(connections), share })
+        let (requests, connections) = (count(requests), count(connections));
+        Ok(Self { bytes, requests, connections, share, cache })
     }
 }
 
 impl fmt::Display for Capacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bytes, requests, connections, share } = self;
+        let Self { bytes, requests, connections, share, cache: _ } = self;
         write!(
             f,
             "{bytes} bytes of uploads, {requests} requests and {connections} connections at once; of \
@@ -216,6 +226,7 @@ mod tests {
         connections: Ceiling::Auto,
         body_bytes: 20 << 20,
         share_percent: 50,
+        cache_bytes: 0,
     };
 
     fn memory(bytes: u64) -> MemoryLimit {
@@ -229,17 +240,24 @@ mod tests {
     #[test]
     fn the_limits_of_half_a_gibibyte_are_as_documented() {
         let share = Share { bytes: 128 << 20, requests: 128 };
-        let limits = Capacity { bytes: 256 << 20, requests: 256, connections: 2048, share };
+        let limits =
+            Capacity { bytes: 256 << 20, requests: 256, connections: 2048, share, cache: 0 };
         assert_eq!(of(&ALL_AUTO, 512 << 20), Ok(limits));
+        let share = Share { bytes: 120 << 20, requests: 120 };
+        let cache = 32 << 20;
+        let limits = Capacity { bytes: 240 << 20, requests: 240, connections: 1920, share, cache };
+        assert_eq!(of(&Wanted { cache_bytes: 64 << 20, ..ALL_AUTO }, 512 << 20), Ok(limits));
     }
 
     #[test]
     fn what_may_be_in_flight_leaves_an_eighth_of_any_memory() {
+        let wanted = Wanted { cache_bytes: 64 << 20, ..ALL_AUTO };
         for bytes in [64 << 20, 500_000_000, 2 << 30, 64 << 30] {
-            let limits = of(&ALL_AUTO, bytes).unwrap();
+            let limits = of(&wanted, bytes).unwrap();
             let requests = limits.requests as u64 * REQUEST_BYTES;
             let connections = (limits.connections * CONNECTION_BYTES) as u64;
-            assert!(limits.bytes + requests + connections <= bytes - bytes / 8, "{limits}");
+            let kept = limits.cache;
+            assert!(limits.bytes + requests + connections + kept <= bytes - (bytes - kept) / 8);
             assert!(limits.requests <= limits.connections);
         }
     }
@@ -253,7 +271,7 @@ mod tests {
             ..ALL_AUTO
         };
         let share = Share { bytes: 25_000_000, requests: 3 };
-        let limits = Capacity { bytes: 50_000_000, requests: 7, connections: 9, share };
+        let limits = Capacity { bytes: 50_000_000, requests: 7, connections: 9, share, cache: 0 };
         assert_eq!(of(&wanted, 1 << 40), Ok(limits));
         assert_eq!(Capacity::of(&wanted, None), Ok(limits));
     }

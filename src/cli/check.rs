@@ -41,15 +41,13 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
         writeln!(out, "warning documents: {}", shown(&warning))?;
     }
     let findings = [
-        (
-            "capacity",
-            capacity(&settings.server).map(|limits| limits.to_string()).map_err(Into::into),
-        ),
+        ("capacity", capacity(settings).map(|limits| limits.to_string()).map_err(Into::into)),
         ("documents", documents),
         ("models", check_models(settings)),
         ("templates", check_templates(settings)),
         ("database", check_database(settings).await),
         ("redis", check_redis(&settings.redis).await),
+        ("cache", check_cache(settings)),
     ];
     let upstream = check_upstream(settings).await;
     let mut code = ExitCode::SUCCESS;
@@ -67,7 +65,7 @@ pub(super) async fn run(settings: &Settings, out: &mut dyn Write) -> Result<Exit
 
 /// Starts a worker that tries what it must not do. The second text is a warning.
 async fn check_documents(settings: &Settings) -> Result<(String, Option<String>), Failure> {
-    let capacity = capacity(&settings.server)?;
+    let capacity = capacity(settings)?;
     let limits = settings.documents.limits(capacity.bytes, settings.server.max_body_bytes)?;
     let CageReport { refused, possible } = process::try_worker(&limits).await?;
     let warning = (!possible.is_empty()).then(|| {
@@ -135,6 +133,22 @@ async fn check_redis(settings: &RedisSettings) -> Result<String, Failure> {
     }
     let address = link::check(settings, RedisRateLimiter::probe).await?;
     Ok(format!("{address} answers and can be written"))
+}
+
+/// Where answers are kept for tenants with a `cache_ttl`.
+fn check_cache(settings: &Settings) -> Result<String, Failure> {
+    let bytes = capacity(settings)?.cache;
+    let has_key = settings.storage.key()?.is_some();
+    Ok(match (settings.redis.is_configured(), has_key) {
+        (true, true) => {
+            format!("kept in Redis, encrypted; {bytes} bytes of memory while it is away")
+        }
+        (true, false) => format!(
+            "kept in {bytes} bytes of this process's memory and not shared by replicas: set \
+             storage.encryption_key to keep answers in Redis"
+        ),
+        (false, _) => format!("kept in {bytes} bytes of this process's memory"),
+    })
 }
 
 /// Requests the list of models from each endpoint. That spends no tokens.

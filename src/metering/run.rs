@@ -23,6 +23,9 @@ use crate::ledger::budget::RemainingTokens;
 use crate::telemetry::metrics::{Metrics, Saving};
 use crate::units::Tokens;
 
+/// The label of pages that were answered from the cache.
+const CACHE: &str = "cache";
+
 /// Makes the calls of all use cases.
 #[derive(Debug, Clone)]
 pub struct Metering {
@@ -159,6 +162,20 @@ impl Metering {
     /// Counts a page by how it was answered.
     pub fn answered_page(&self, context: &RequestContext, source: &'static str) {
         self.metrics.page(context.tenant.name.as_str(), source);
+    }
+
+    /// Counts a request that is answered as an equal one, with so many pages. `tokens` are the image tokens that the equal
+    /// one spent.
+    pub fn reused(&self, context: &RequestContext, pages: usize, tokens: Tokens) {
+        self.spared(context, Saving::Cache, tokens);
+        for _ in 0..pages {
+            self.answered_page(context, CACHE);
+        }
+    }
+
+    /// Counts a request that may be answered from the cache, by how it was.
+    pub fn cache_request(&self, context: &RequestContext, outcome: &'static str) {
+        self.metrics.cache_request(context.tenant.name.as_str(), outcome);
     }
 
     /// The tokens that remain of a tenant's budgets.

@@ -1,5 +1,6 @@
 //! The errors of reading an image.
 
+use crate::dashscope::error::CallFault;
 use crate::document::error::DocumentError;
 use crate::extract::answer::AnswerError;
 use crate::image::as_stored::FixedOrientation;
@@ -38,4 +39,25 @@ pub enum OcrError {
     /// Fields were requested without a schema.
     #[error("there is no schema")]
     NoSchema,
+}
+
+impl OcrError {
+    /// Whether each equal request fails in this way, whenever it comes: because of its file or of its options.
+    pub(super) fn is_about_the_file(&self) -> bool {
+        match self {
+            Self::Image(_) | Self::Orientation(_) | Self::NoTasks { .. } => true,
+            Self::Document(error) => {
+                !matches!(error, DocumentError::Busy | DocumentError::Interrupted)
+            }
+            Self::Metering(MeteringError::Upstream(error)) => {
+                matches!(error.fault, CallFault::ContentRejected | CallFault::ImageRejected(_))
+            }
+            // Another answer of the model may have usable fields, or lines.
+            Self::UnusableFields(_)
+            | Self::NoLines
+            | Self::Metering(_)
+            | Self::NotWritten
+            | Self::NoSchema => false,
+        }
+    }
 }

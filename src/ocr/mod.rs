@@ -12,10 +12,13 @@
 //! - `searchable`: writes the lines over the pages of the document.
 //! - `estimate`, `extract`: the other two use cases.
 //! - `markdown`: joins the pages of a document as Markdown.
+//! - `caching`: answers equal requests once. `fingerprint` says which are equal, and `kept` what they share.
 
+pub mod caching;
 pub mod error;
 pub mod estimate;
 pub mod facts;
+pub mod fingerprint;
 pub mod intake;
 pub mod lines;
 pub mod markdown;
@@ -26,6 +29,7 @@ pub mod warning;
 mod extract;
 mod fence;
 mod fields;
+mod kept;
 mod markup;
 mod notation;
 mod page_text;
@@ -160,6 +164,15 @@ impl Ocr {
             memory,
             searchable,
         })
+    }
+
+    /// The model that answers the request.
+    ///
+    /// # Errors
+    ///
+    /// As [`access::model_for`].
+    fn model_of(&self, request: &OcrRequest) -> Result<Arc<Model>, MeteringError> {
+        self.intake.model_of(request)
     }
 
     /// Takes the request in and reads its pages.

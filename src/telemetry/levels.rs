@@ -23,6 +23,10 @@ pub struct Levels {
     pub in_flight_bytes_limit: u64,
     /// Open connections of the public listener.
     pub connections: Level,
+    /// Bytes of answers that are kept in memory.
+    pub cache_bytes: u64,
+    /// Answers that are kept in memory.
+    pub cache_entries: u64,
     /// The budgets.
     pub budgets: BudgetLevels,
 }
@@ -109,6 +113,10 @@ impl Levels {
             "Bytes of uploads and long answers at once; past it requests are refused.",
             i64::try_from(self.in_flight_bytes_limit).unwrap_or(i64::MAX),
         )?;
+        let bytes = i64::try_from(self.cache_bytes).unwrap_or(i64::MAX);
+        set("cache_bytes", "Bytes of answers that are kept in memory for equal requests.", bytes)?;
+        let entries = i64::try_from(self.cache_entries).unwrap_or(i64::MAX);
+        set("cache_entries", "Answers that are kept in memory for equal requests.", entries)?;
         set("connections", "Open connections of the public listener.", whole(connections.used))?;
         set(
             "connections_limit",

@@ -36,6 +36,8 @@ pub enum Saving {
     MaxPixels,
     /// The page was answered from the text that it carries.
     TextLayer,
+    /// The request was answered as an equal one.
+    Cache,
 }
 
 impl Saving {
@@ -43,6 +45,7 @@ impl Saving {
         match self {
             Self::MaxPixels => "max_pixels",
             Self::TextLayer => "text_layer",
+            Self::Cache => "cache",
         }
     }
 }
@@ -239,6 +242,7 @@ pub struct Metrics {
     cost_unverified: CounterVec,
     estimate_mismatch: IntCounterVec,
     pages: IntCounterVec,
+    cache_requests: IntCounterVec,
     agreement: HistogramVec,
     audits: IntCounterVec,
     kept_height_factor: GaugeVec,
@@ -283,7 +287,8 @@ impl Metrics {
             cost: new.money("cost_total", "Money spent by the price list, in units of the currency.", &["tenant", "model", "currency"])?,
             cost_unverified: new.money("cost_unverified_total", "Money settled at the bound of a call whose bill is unknown.", &["tenant", "model", "currency"])?,
             estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
-            pages: new.counter("pages_total", "Pages of /ocr and /extract by how they were answered: image and rendered were read by a model, text_layer was not, failed has an error.", &["tenant", "source"])?,
+            pages: new.counter("pages_total", "Pages of /ocr and /extract by how they were answered: image and rendered were read by a model, text_layer and cache were not, failed has an error.", &["tenant", "source"])?,
+            cache_requests: new.counter("cache_requests_total", "Requests of tenants with a cache_ttl: hit was answered from the cache, shared by an equal request that was under way, miss was read.", &["tenant", "outcome"])?,
             agreement: new.histogram("auto_agreement", "Share of the text of a page at the cap that is also in its text at the pixels that were chosen for it.", &["tenant"], &AGREEMENT)?,
             audits: new.counter("auto_audits_total", "Pages with chosen pixels that were to be read a second time at the cap, to compare the two texts.", &["tenant", "outcome"])?,
             kept_height_factor: new.amounts("auto_kept_height_factor", "By how much audits have raised the height that text keeps where the pixels of a page are chosen: 1 to 4.", &["tenant"])?,
@@ -420,6 +425,11 @@ impl Metrics {
             let factor = f64::from(thousandths) / 1000.0;
             self.kept_height_factor.with_label_values(&[label]).set(factor);
         }
+    }
+
+    /// A request that may be answered from the cache was answered.
+    pub fn cache_request(&self, tenant: &str, outcome: &'static str) {
+        self.cache_requests.with_label_values(&[self.label(tenant), outcome]).inc();
     }
 
     /// The upstream billed more than the bound.

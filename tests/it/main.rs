@@ -59,6 +59,7 @@ mod redis_outages;
 mod regions;
 mod replicas;
 mod requests;
+mod result_cache;
 mod revocation;
 mod rollback;
 mod rolling;

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{kept, read_request, tell_pages};
 use crate::api::accept;
+use crate::api::cache_control::{cache_use, tell_cache};
 use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
 use crate::api::options::Purpose;
@@ -22,17 +23,18 @@ pub(in crate::api) async fn extract(
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
     accept::require_json(request.headers())?;
-    let id = RequestId::of(&request);
+    let (id, cache_use) = (RequestId::of(&request), cache_use(request.headers()));
     let (request, _) = read_request(&gateway, &entered, request, Purpose::Fields).await?;
     // Only the use case holds the upload from here on.
     drop(entered);
-    let answer = gateway.ocr.extract(request).await?;
+    let answer = gateway.answers.extract(request, &cache_use).await?;
     let mut answer = answer.map_errors(|error| PageProblem::of(error, &id));
     let memory = std::mem::take(&mut answer.memory);
     // Structs of strings and numbers always serialise.
     let body = serde_json::to_vec(&answer).unwrap_or_default();
     let media_type = HeaderValue::from_static("application/json");
     let mut response = ([(header::CONTENT_TYPE, media_type)], kept(body, memory)).into_response();
+    tell_cache(&mut response, &cache_use);
     tell_pages(&mut response, &answer.facts, &answer.pages);
     Ok(response)
 }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{kept, tell_spend, tell_warnings};
 use crate::api::accept;
+use crate::api::cache_control::{cache_use, tell_cache};
 use crate::api::dialect::JSON;
 use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
@@ -23,6 +24,7 @@ use crate::capacity::account::HeldBytes;
 use crate::code::ErrorCode;
 use crate::extract::Extraction;
 use crate::gateway::Gateway;
+use crate::ocr::caching::CacheUse;
 use crate::ocr::error::OcrError;
 use crate::ocr::request::{OcrOptions, OcrRequest, TextBeside};
 use crate::ocr::result::{ExtractAnswer, Facts, OcrAnswer, Page, PageOutcome};
@@ -37,6 +39,7 @@ pub(in crate::api) async fn ocr(
     accept::require_json(request.headers())?;
     require_no_query(&request)?;
     let (tab, request_id) = (spent::tab_of(&request), RequestId::of(&request));
+    let cache_use = cache_use(request.headers());
     let (image, mut asked) = upload::read_json(&gateway, &entered, request, MistralBody).await?;
     let schema = asked.read_schema(&gateway.scratch).await?;
     let options = OcrOptions { schema, ..options(&gateway, &entered.tenant, &asked)? };
@@ -44,7 +47,7 @@ pub(in crate::api) async fn ocr(
     let request = OcrRequest { id, image, options, context: entered.context(tab) };
     // Only the request holds the upload from here on.
     drop(entered);
-    let read = DocumentRead::of(&gateway, request).await.map_err(error::problem)?;
+    let read = DocumentRead::of(&gateway, request, &cache_use).await.map_err(error::problem)?;
     let DocumentRead { pages, facts, extraction, warnings, memory } = read;
     let pages = error::all_read(pages, facts.document.pages)?.into_iter();
     let pages = pages.map(|page| page.map_error(|error| PageProblem::of(error, &request_id)));
@@ -54,6 +57,7 @@ pub(in crate::api) async fn ocr(
     // Structs of strings and numbers always serialise.
     let body = serde_json::to_vec(&body).unwrap_or_default();
     let mut response = ([(header::CONTENT_TYPE, JSON)], kept(body, memory)).into_response();
+    tell_cache(&mut response, &cache_use);
     tell_spend(&mut response, &facts, &pages);
     tell_warnings(&mut response, &warnings);
     Ok(response)
@@ -84,14 +88,18 @@ struct DocumentRead {
 }
 
 impl DocumentRead {
-    async fn of(gateway: &Gateway, request: OcrRequest) -> Result<Self, OcrError> {
+    async fn of(
+        gateway: &Gateway,
+        request: OcrRequest,
+        cache_use: &CacheUse,
+    ) -> Result<Self, OcrError> {
         if request.options.schema.is_some() {
-            let answer = gateway.ocr.extract(request).await?;
+            let answer = gateway.answers.extract(request, cache_use).await?;
             let warnings = answer.warning_codes();
             let ExtractAnswer { pages, facts, extraction, memory, .. } = answer;
             return Ok(Self { pages, facts, extraction: Some(extraction), warnings, memory });
         }
-        let answer = gateway.ocr.recognize(request).await?;
+        let answer = gateway.answers.recognize(request, cache_use).await?;
         let warnings = answer.warning_codes();
         let OcrAnswer { pages, facts, memory, .. } = answer;
         Ok(Self { pages, facts, extraction: None, warnings, memory })

@@ -12,6 +12,7 @@ use futures_util::stream;
 
 use super::{kept, ocr_stream, read_request, tell_pages, tell_warnings};
 use crate::api::accept;
+use crate::api::cache_control::{cache_use, tell_cache};
 use crate::api::entrance::enter_to_call;
 use crate::api::middleware::RequestId;
 use crate::api::options::{self, AnswerFormat, Purpose};
@@ -32,15 +33,16 @@ pub(in crate::api) async fn ocr(
 ) -> Result<Response, Problem> {
     let entered = enter_to_call(&gateway, &request).await?;
     let (headers, id) = (request.headers().clone(), RequestId::of(&request));
+    let cache_use = cache_use(&headers);
     let (mut request, format) = read_request(&gateway, &entered, request, Purpose::Text).await?;
     // Only the request holds the upload from here on.
     drop(entered);
     let format = accept::negotiate(format, &headers)?;
     options::agree_on(format, &mut request.options)?;
     if format == AnswerFormat::Events {
-        return ocr_stream::answer(&gateway, request, id).await;
+        return ocr_stream::answer(&gateway, request, id, cache_use).await;
     }
-    let answer = gateway.ocr.recognize(request).await?;
+    let answer = gateway.answers.recognize(request, &cache_use).await?;
     let mut answer = answer.map_errors(|error| PageProblem::of(error, &id));
     let memory = std::mem::take(&mut answer.memory);
     let is_json = matches!(format, AnswerFormat::Json | AnswerFormat::Events);
@@ -68,6 +70,7 @@ pub(in crate::api) async fn ocr(
         (header::CONTENT_LENGTH, HeaderValue::from(length)),
     ];
     let mut response = (head, body).into_response();
+    tell_cache(&mut response, &cache_use);
     tell_pages(&mut response, &answer.facts, &answer.pages);
     if !is_json {
         tell_warnings(&mut response, &answer.warning_codes());

@@ -27,6 +27,7 @@ use tracing::Instrument;
 
 use super::{KEEP_ALIVE, kept};
 use crate::admission::tab::Tab;
+use crate::api::cache_control::tell_cache;
 use crate::api::middleware::RequestId;
 use crate::api::page_problem::PageProblem;
 use crate::api::problem::Problem;
@@ -34,6 +35,7 @@ use crate::api::spent;
 use crate::gateway::Gateway;
 use crate::metering::error::MeteringError;
 use crate::metering::read_on::WAITING_MESSAGES;
+use crate::ocr::caching::CacheUse;
 use crate::ocr::error::OcrError;
 use crate::ocr::request::OcrRequest;
 use crate::ocr::result::{OcrAnswer, PageEvent};
@@ -43,11 +45,12 @@ pub(super) async fn answer(
     gateway: &Gateway,
     request: OcrRequest,
     id: RequestId,
+    cache_use: CacheUse,
 ) -> Result<Response, Problem> {
     let (sender, events) = mpsc::channel(WAITING_MESSAGES);
-    let ocr = Arc::clone(&gateway.ocr);
+    let (ocr, of_cache) = (Arc::clone(&gateway.answers), cache_use.clone());
     let (tab, silence) = (request.context.tab.clone(), gateway.bounds.stream_silence);
-    let answering = async move { ocr.recognize_streamed(request, sender).await };
+    let answering = async move { ocr.recognize_streamed(request, &of_cache, sender).await };
     let answering = gateway.tasks.spawn(answering.in_current_span());
     let answering = AbortOnDropHandle::new(answering);
     let mut reading =
@@ -64,6 +67,7 @@ pub(super) async fn answer(
     let media_type = HeaderValue::from_static("text/event-stream");
     let head = [(header::CONTENT_TYPE.as_str(), media_type), unbuffered];
     let mut response = (head, Body::from_stream(told)).into_response();
+    tell_cache(&mut response, &cache_use);
     spent::tell_lost(response.headers_mut(), &lost);
     Ok(response)
 }

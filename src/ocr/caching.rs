@@ -1,0 +1,415 @@
+//! Answers equal requests once: from the cache, or together with one that is under way.
+//!
+//! [`CachingOcr`] stands in front of [`Ocr`]. A tenant without a `cache_ttl` passes through. Otherwise the requests with
+//! one [fingerprint](super::fingerprint) have seats in a flight ([`result_cache::flight`](crate::result_cache::flight)).
+//! The one that leads looks into the cache, and reads the file if nothing is there. What it reads is kept if it is
+//! whole. All who wait get it without paying. A failure is theirs too only if it is about the file. Otherwise the next of
+//! them leads, within its own deadline.
+//!
+//! A request that is answered in this way has passed the key, the requests a minute and the concurrency of its tenant.
+//! It is not admitted to spend, because it spends nothing.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::timeout_at;
+
+use super::Ocr;
+use super::error::OcrError;
+use super::fingerprint::{self, Digest};
+use super::kept::{KeptAnswer, Reusable, Reuse};
+use super::request::OcrRequest;
+use super::result::{ExtractAnswer, OcrAnswer, PageEvent};
+use crate::admission::Refusal;
+use crate::capacity::account::{ByteAccount, HeldBytes};
+use crate::catalog::Model;
+use crate::clock::Clock;
+use crate::dashscope::error::{CallError, CallFault};
+use crate::metering::error::MeteringError;
+use crate::metering::run::Metering;
+use crate::metering::spend::Tally;
+use crate::result_cache::flight::{Lead, Seat, Turn};
+use crate::result_cache::key::EntryKey;
+use crate::result_cache::{Found, Lease, MemoryUse, ResultCache};
+
+/// An answer whose pages take no more bytes has them from what each request may take beside its file.
+const UNCOUNTED_BYTES: u64 = 128 * 1024;
+
+/// A longer entry, in bytes, is read outside the reactor.
+const READ_INLINE_BYTES: usize = 64 * 1024;
+
+/// What a request allows the cache to do (`Cache-Control`, RFC 9111, 5.2.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CacheDirective {
+    /// All.
+    #[default]
+    Use,
+    /// `no-cache`: the file is read for this request. The answer is kept.
+    Renew,
+    /// `no-store`: the file is read for this request, and the answer is not kept.
+    Bypass,
+}
+
+/// How a request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// From the cache.
+    Hit,
+    /// Its file was read.
+    Miss,
+    /// By an equal request that was under way.
+    Shared,
+}
+
+impl CacheStatus {
+    /// The word in answers and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+/// What a request allows the cache to do, and what it did.
+#[derive(Debug, Clone, Default)]
+pub struct CacheUse {
+    directive: CacheDirective,
+    status: Arc<OnceLock<CacheStatus>>,
+}
+
+impl CacheUse {
+    /// A use within `directive`.
+    pub fn within(directive: CacheDirective) -> Self {
+        Self { directive, status: Arc::default() }
+    }
+
+    /// What the request allows.
+    pub const fn directive(&self) -> CacheDirective {
+        self.directive
+    }
+
+    /// How the request was answered. None until that is known, and for a request that has no part in the cache.
+    pub fn status(&self) -> Option<CacheStatus> {
+        self.status.get().copied()
+    }
+}
+
+/// An uploaded file that a waiting request leaves for the next leader.
+#[derive(Debug, Clone)]
+pub struct SpareFile {
+    file: Bytes,
+    memory: Option<Arc<HeldBytes>>,
+}
+
+/// What a leader gives to those who wait.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    answer: Result<Arc<KeptAnswer>, OcrError>,
+    status: CacheStatus,
+}
+
+/// The cache of these use cases.
+pub type AnswerCache = ResultCache<Outcome, SpareFile>;
+
+/// Reads images and documents, each once: the use cases of `/ocr` and `/extract`.
+#[derive(Debug)]
+pub struct CachingOcr {
+    ocr: Arc<Ocr>,
+    cache: Arc<AnswerCache>,
+    metering: Metering,
+    memory: Arc<ByteAccount>,
+    clock: Arc<dyn Clock>,
+    /// Of the settings that may change an answer.
+    configuration: Digest,
+}
+
+/// A request that takes part.
+struct Participant {
+    request: OcrRequest,
+    model: Arc<Model>,
+    key: EntryKey,
+    started: Instant,
+    cache_use: CacheUse,
+}
+
+impl CachingOcr {
+    /// Puts `cache` in front of `ocr`. `configuration` changes with each setting that may change an answer.
+    pub const fn new(
+        ocr: Arc<Ocr>,
+        cache: Arc<AnswerCache>,
+        metering: Metering,
+        memory: Arc<ByteAccount>,
+        clock: Arc<dyn Clock>,
+        configuration: Digest,
+    ) -> Self {
+        Self { ocr, cache, metering, memory, clock, configuration }
+    }
+
+    /// What is kept in memory.
+    pub fn memory_use(&self) -> MemoryUse {
+        self.cache.memory_use()
+    }
+
+    /// Reads the text of the pages, as [`Ocr::recognize`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ocr::recognize`].
+    pub async fn recognize(
+        &self,
+        request: OcrRequest,
+        cache_use: &CacheUse,
+    ) -> Result<OcrAnswer<OcrError>, OcrError> {
+        let read = |ocr: Arc<Ocr>, request| async move { ocr.recognize(request).await };
+        self.answer(request, cache_use, read).await
+    }
+
+    /// Reads the fields of the pages, as [`Ocr::extract`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ocr::extract`].
+    pub async fn extract(
+        &self,
+        request: OcrRequest,
+        cache_use: &CacheUse,
+    ) -> Result<ExtractAnswer<OcrError>, OcrError> {
+        let read = |ocr: Arc<Ocr>, request| async move { ocr.extract(request).await };
+        self.answer(request, cache_use, read).await
+    }
+
+    /// Reads the text of the pages, as [`Ocr::recognize_streamed`]. If they are not read for this request, `listener`
+    /// gets each page as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ocr::recognize`].
+    pub async fn recognize_streamed(
+        &self,
+        request: OcrRequest,
+        cache_use: &CacheUse,
+        listener: mpsc::Sender<PageEvent>,
+    ) -> Result<OcrAnswer<OcrError>, OcrError> {
+        let follower = listener.clone();
+        let read =
+            |ocr: Arc<Ocr>, request| async move { ocr.recognize_streamed(request, follower).await };
+        let answer: OcrAnswer<OcrError> = self.answer(request, cache_use, read).await?;
+        if matches!(cache_use.status(), Some(CacheStatus::Hit | CacheStatus::Shared)) {
+            for page in &answer.pages {
+                if listener.send(PageEvent::Done(Box::new(page.clone()))).await.is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Answers a request, if possible without `read`.
+    async fn answer<A, W>(
+        &self,
+        request: OcrRequest,
+        cache_use: &CacheUse,
+        read: impl FnOnce(Arc<Ocr>, OcrRequest) -> W + Send + 'static,
+    ) -> Result<A, OcrError>
+    where
+        A: Reusable,
+        W: Future<Output = Result<A, OcrError>> + Send + 'static,
+    {
+        let is_on = request.context.tenant.cache_ttl > 0 && !request.options.searchable;
+        if !is_on || cache_use.directive == CacheDirective::Bypass {
+            return read(Arc::clone(&self.ocr), request).await;
+        }
+        let participant = self.participant(request, cache_use.clone()).await?;
+        if cache_use.directive == CacheDirective::Renew {
+            let ttl = participant.ttl();
+            let (key, request) = (participant.key, participant.asks(self));
+            let answer = read(Arc::clone(&self.ocr), request).await?;
+            let kept = answer.kept();
+            if kept.reuse() == Reuse::Keep {
+                self.cache.store(key, kept.written(), ttl).await;
+            }
+            return Ok(answer);
+        }
+        Box::pin(self.take_part(participant, read)).await
+    }
+
+    /// The request with its fingerprint.
+    async fn participant(
+        &self,
+        request: OcrRequest,
+        cache_use: CacheUse,
+    ) -> Result<Participant, OcrError> {
+        let started = self.clock.instant();
+        let model = self.ocr.model_of(&request)?;
+        let file = fingerprint::digest_of(&request.image, request.context.held.memory.clone());
+        let file = file.await?;
+        let parts = self.cache.keys().begin();
+        let key = fingerprint::of(parts, &self.configuration, &request, &model.name, &file);
+        Ok(Participant { request, model, key, started, cache_use })
+    }
+
+    /// Answers a request together with equal ones.
+    async fn take_part<A, W>(
+        &self,
+        mut participant: Participant,
+        read: impl FnOnce(Arc<Ocr>, OcrRequest) -> W + Send + 'static,
+    ) -> Result<A, OcrError>
+    where
+        A: Reusable,
+        W: Future<Output = Result<A, OcrError>> + Send + 'static,
+    {
+        let deadline = participant.request.context.deadline;
+        let may_have_left = participant.request.context.watch.may_have_left.clone();
+        let mut seat = self.cache.flights().join(participant.key, may_have_left);
+        let lead = match seat.try_lead() {
+            Some(lead) => lead,
+            None => match self.wait(&mut seat, &mut participant).await? {
+                Turn::Lead(lead) => lead,
+                Turn::Outcome(outcome) => return self.reused(participant, outcome).await,
+            },
+        };
+        let lease = match self.cache.find(&participant.key, deadline).await {
+            Found::TooLate => return Err(self.late(deadline)),
+            Found::Nothing(lease) => lease,
+            Found::Entry(entry) => match read_entry(entry).await? {
+                None => None,
+                Some(kept) => {
+                    let outcome = Outcome { answer: Ok(Arc::new(kept)), status: CacheStatus::Hit };
+                    lead.finish(outcome.clone());
+                    return self.reused(participant, outcome).await;
+                }
+            },
+        };
+        let (ttl, key) = (participant.ttl(), participant.key);
+        let mut request = participant.asks(self);
+        let audience = lead.audience();
+        request.context.watch.may_have_left = audience.may_have_left;
+        request.context.watch.has_left = audience.has_left;
+        let (cache, reading) = (Arc::clone(&self.cache), read(Arc::clone(&self.ocr), request));
+        // It outlives this request, because others may wait for it, and it is paid for.
+        let work = self.metering.spawn(async move {
+            let answer = cache.while_leased(lease.as_ref(), Box::pin(reading)).await;
+            publish(&cache, lead, lease, (key, ttl), &answer).await;
+            answer
+        });
+        seat.attend(work).await.unwrap_or_else(|_panicked| Err(MeteringError::Interrupted.into()))
+    }
+
+    /// Waits for the outcome of another request, or for the turn to lead. The file of the request is dropped meanwhile,
+    /// unless it is the only one that is left for a next leader.
+    async fn wait(
+        &self,
+        seat: &mut Seat<Outcome, SpareFile>,
+        Participant { request, .. }: &mut Participant,
+    ) -> Result<Turn<Outcome, SpareFile>, OcrError> {
+        let (deadline, held) = (request.context.deadline, &mut request.context.held);
+        let file = std::mem::take(&mut request.image);
+        seat.leave_spare(SpareFile { file, memory: held.memory.take() });
+        let turn = timeout_at(deadline.into(), seat.turn()).await;
+        let turn = turn.map_err(|_elapsed| self.late(deadline))?;
+        if let (Turn::Lead(_), Some(spare)) = (&turn, seat.spare()) {
+            request.image = spare.file;
+            request.context.held.memory = spare.memory;
+        }
+        Ok(turn)
+    }
+
+    /// Answers a request with the outcome of another one.
+    async fn reused<A: Reusable>(
+        &self,
+        participant: Participant,
+        outcome: Outcome,
+    ) -> Result<A, OcrError> {
+        let Participant { mut request, model, started, cache_use, .. } = participant;
+        let Outcome { answer, status } = outcome;
+        self.note(&request, &cache_use, status);
+        let kept = answer?;
+        // Given back first, because others may wait for it.
+        request.image = Bytes::new();
+        request.context.held.memory = None;
+        let memory = self.room_for(kept.bytes(), request.context.deadline).await?;
+        self.metering.reused(&request.context, kept.pages().len(), kept.saved);
+        let id = request.id;
+        let document = kept.document.clone();
+        let facts = self.ocr.facts(&model, document, Tally::default(), started, request).await?;
+        A::of(&kept, id, facts, memory).ok_or_else(|| MeteringError::Interrupted.into())
+    }
+
+    /// Memory for an answer of so many bytes, as soon as there is some.
+    async fn room_for(
+        &self,
+        bytes: u64,
+        deadline: Instant,
+    ) -> Result<Vec<Arc<HeldBytes>>, OcrError> {
+        if bytes <= UNCOUNTED_BYTES {
+            return Ok(Vec::new());
+        }
+        let room = self.memory.hold_until(bytes, deadline.into()).await;
+        let no_room = |full| MeteringError::from(CallError::from(CallFault::NoRoom(full)));
+        Ok(vec![Arc::new(room.map_err(no_room)?)])
+    }
+
+    fn note(&self, request: &OcrRequest, cache_use: &CacheUse, status: CacheStatus) {
+        let is_new = cache_use.status.set(status).is_ok();
+        if is_new {
+            self.metering.cache_request(&request.context, status.as_str());
+        }
+    }
+
+    fn late(&self, deadline: Instant) -> OcrError {
+        let left = deadline.saturating_duration_since(self.clock.instant());
+        MeteringError::Refused(Refusal::TooLate { left }).into()
+    }
+}
+
+impl Participant {
+    /// How long the answer is kept.
+    fn ttl(&self) -> Duration {
+        Duration::from_secs(self.request.context.tenant.cache_ttl)
+    }
+
+    /// The request, whose file is read.
+    fn asks(self, ocr: &CachingOcr) -> OcrRequest {
+        ocr.note(&self.request, &self.cache_use, CacheStatus::Miss);
+        self.request
+    }
+}
+
+/// Keeps an answer if it is whole, and gives it or its failure to those who wait if it is theirs too.
+async fn publish<A: Reusable>(
+    cache: &AnswerCache,
+    lead: Lead<Outcome, SpareFile>,
+    lease: Option<Lease>,
+    (key, ttl): (EntryKey, Duration),
+    answer: &Result<A, OcrError>,
+) {
+    let shared = match answer {
+        Ok(answer) => {
+            let kept = answer.kept();
+            let reuse = kept.reuse();
+            if reuse == Reuse::Keep {
+                cache.store(key, kept.written(), ttl).await;
+            }
+            (reuse != Reuse::Nothing).then(|| Ok(Arc::new(kept)))
+        }
+        Err(error) => error.is_about_the_file().then(|| Err(error.clone())),
+    };
+    // Without effect once the entry stands in the place of the lease.
+    cache.release(lease).await;
+    if let Some(answer) = shared {
+        lead.finish(Outcome { answer, status: CacheStatus::Shared });
+    }
+}
+
+/// Reads an entry; `None` if another program wrote it.
+async fn read_entry(entry: Bytes) -> Result<Option<KeptAnswer>, MeteringError> {
+    if entry.len() <= READ_INLINE_BYTES {
+        return Ok(KeptAnswer::read(&entry));
+    }
+    let reading = tokio::task::spawn_blocking(move || KeptAnswer::read(&entry)).await;
+    reading.map_err(|_panicked| MeteringError::Interrupted)
+}
