@@ -17,6 +17,9 @@ pub struct TextHeight {
 /// With fewer characters in lines the height is not known.
 const LEAST_CHARACTERS: usize = 40;
 
+/// One in so many characters may be smaller than what decides. A higher share saves more and loses footnotes.
+const SMALLER: usize = 10;
+
 /// With more than so many parts for each character that are at least half as high, a few parts of a texture or a photo
 /// are in line by chance. Drawn textures have 3 to 25, and receipts on a dirty ground 2.3.
 const TEXTURE: usize = 3;
@@ -63,8 +66,7 @@ impl Text {
         if heights.len() < LEAST_CHARACTERS {
             return Self { characters, body: None, smallest: 0.0 };
         }
-        // Up to a fifth of the characters may be smaller than what decides.
-        let height = heights[heights.len() / 5];
+        let height = heights[heights.len() / SMALLER];
         let is_as_large = |part: &&Part| float(part.width().max(part.height())) >= height / 2.0;
         if TEXTURE * characters.len() < parts.iter().filter(is_as_large).count() {
             return Self { characters, body: None, smallest: 0.0 };

@@ -29,8 +29,11 @@ const WIDENED: f32 = 2.0;
 const SHADOW_BLOCKS: usize = 3;
 const SHADOW_LENGTH: usize = 8;
 
-/// The margin that is kept where the height of the text is not known, and the least, in reduced pixels.
-const MARGIN: f32 = 16.0;
+/// The margin that is kept, in heights of the text: Tesseract loses lines at the edge with one.
+const MARGIN_OF_TEXT: f32 = 2.0;
+
+/// The margin where that height is not known, and the least, in reduced pixels.
+const MARGIN: f32 = 32.0;
 const LEAST_MARGIN: f32 = 8.0;
 
 /// No side of the content is shorter, in pixels of the picture, unless the picture is.
@@ -50,8 +53,8 @@ pub(super) fn content(visible: &Bitmap, text: &Text, factor: u32, size: Size) ->
             group.members.iter().for_each(|member| blocks.set[*member] = false);
         }
     }
-    let height = text.body.map_or(MARGIN, |body| body.height);
-    let part = blocks.bounds()?.pixels(whole(height.max(LEAST_MARGIN)) as usize);
+    let margin = text.body.map_or(MARGIN, |body| MARGIN_OF_TEXT * body.height);
+    let part = blocks.bounds()?.pixels(whole(margin.max(LEAST_MARGIN)) as usize);
     let (left, right) = side(part.left, part.right, factor, size.width);
     let (top, bottom) = side(part.top, part.bottom, factor, size.height);
     Some(Region { left, top, right, bottom })

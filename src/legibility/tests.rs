@@ -81,10 +81,10 @@ fn characters_that_fell_into_fragments_are_measured_whole() {
 }
 
 #[test]
-fn small_print_decides_once_it_is_a_fifth_of_the_characters() {
+fn small_print_decides_once_it_is_a_tenth_of_the_characters() {
     let body = || Page::white(450, 400).text(&LATIN, 24, 3, 80);
-    assert_height(body().text(&LATIN, 320, 1, 24), 7.0);
-    assert_height(body().text(&LATIN, 320, 1, 16), 21.0);
+    assert_height(body().text(&LATIN, 320, 1, 12), 7.0);
+    assert_height(body().text(&LATIN, 320, 1, 8), 21.0);
 }
 
 #[test]
@@ -166,8 +166,8 @@ fn what_can_be_seen_is_not_blank() {
 fn the_content_has_a_margin_and_no_side_too_short_to_send() {
     let page = Page::white(608, 640).text(&LATIN, 320, 2, 60);
     // The characters are from (8, 320) to (284, 390). They change the mean of the paper up to 12 pixels around, blocks
-    // are multiples of 8, and the margin has the height of the text. The height of all that is 132.
-    let content = Region { left: 0, top: 228, right: 310, bottom: 484 };
+    // are multiples of 8, and the margin has twice the height of the text. The height of all that is 160.
+    let content = Region { left: 0, top: 228, right: 324, bottom: 484 };
     assert_eq!(found(page).content, Some(content));
 }
 
@@ -175,7 +175,7 @@ fn the_content_has_a_margin_and_no_side_too_short_to_send() {
 fn text_counts_at_any_edge_where_dust_and_shadows_do_not() {
     let dirty = |page: Page| page.filled([603, 0, 5, 640], 60).filled([500, 500, 3, 3], 100);
     let page = dirty(Page::white(608, 640)).text(&LATIN, 24, 2, 60);
-    assert_eq!(found(page).content, Some(Region { left: 0, top: 0, right: 310, bottom: 256 }));
+    assert_eq!(found(page).content, Some(Region { left: 0, top: 0, right: 324, bottom: 256 }));
     let low =
         dirty(Page::white(608, 640)).text(&LATIN, 24, 2, 60).line(&LATIN, (300, 626), (2, 1), 0);
     assert_eq!(found(low).content.unwrap().bottom, 640);
