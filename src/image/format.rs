@@ -115,6 +115,16 @@ impl Orientation {
         )
     }
 
+    /// The transformation that undoes this one.
+    #[must_use]
+    pub const fn inverse(self) -> Self {
+        match self {
+            Self::QuarterTurnClockwise => Self::QuarterTurnCounterClockwise,
+            Self::QuarterTurnCounterClockwise => Self::QuarterTurnClockwise,
+            own_inverse => own_inverse,
+        }
+    }
+
     /// This orientation followed by a number of clockwise quarter turns.
     #[must_use]
     pub fn then_turned_clockwise(self, quarters: usize) -> Self {

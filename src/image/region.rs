@@ -37,6 +37,22 @@ impl Region {
             && self.bottom <= size.height
     }
 
+    /// The smallest region that shows the same in a copy of the picture of size `to`. `from` is the size of the picture,
+    /// which has the region.
+    #[must_use]
+    pub fn scaled(self, from: Size, to: Size) -> Self {
+        let scaled = |(start, end): (u32, u32), from: u32, to: u32| {
+            let (from, to) = (u64::from(from.max(1)), u64::from(to));
+            let start = (u64::from(start) * to / from).min(to.saturating_sub(1));
+            let end = (u64::from(end) * to).div_ceil(from).min(to);
+            // Both are at most `to`.
+            [start, end].map(|at| u32::try_from(at).unwrap_or(u32::MAX))
+        };
+        let [left, right] = scaled((self.left, self.right), from.width, to.width);
+        let [top, bottom] = scaled((self.top, self.bottom), from.height, to.height);
+        Self { left, top, right, bottom }
+    }
+
     /// The same pixels in the upright picture. `stored` is the size of the stored picture, which has the region.
     #[must_use]
     pub const fn turned(self, orientation: Orientation, stored: Size) -> Self {
@@ -110,6 +126,23 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_region_in_a_copy_of_another_size_is_within_it_and_covers_what_it_showed(
+            left in 0_u32..500, top in 0_u32..500, width in 1_u32..500, height in 1_u32..500,
+            beyond in (0_u32..50, 0_u32..50), to in (1_u32..2_000, 1_u32..2_000),
+        ) {
+            let region = Region { left, top, right: left + width, bottom: top + height };
+            let from = Size::new(region.right + beyond.0, region.bottom + beyond.1);
+            let to = Size::new(to.0, to.1);
+            let scaled = region.scaled(from, to);
+            prop_assert!(scaled.is_within(to), "{scaled:?}");
+            let at = |at: u32, from: u32, to: u32| f64::from(at) * f64::from(to) / f64::from(from);
+            prop_assert!(f64::from(scaled.left) <= at(left, from.width, to.width));
+            prop_assert!(f64::from(scaled.bottom) + 1e-9 >= at(region.bottom, from.height, to.height));
+            prop_assert_eq!(Region::of(from).scaled(from, to), Region::of(to));
+            prop_assert_eq!(region.scaled(from, from), region);
+        }
+
+        #[test]
         fn a_turned_region_is_within_the_upright_picture_and_turns_back(
             left in 0_u32..50, top in 0_u32..50, width in 1_u32..50, height in 1_u32..50,
             beyond in (0_u32..50, 0_u32..50),
@@ -123,12 +156,7 @@ mod tests {
                 prop_assert!(turned.is_within(upright));
                 let size = if swaps { region.size().turned() } else { region.size() };
                 prop_assert_eq!(turned.size(), size);
-                let back = match orientation {
-                    Orientation::QuarterTurnClockwise => Orientation::QuarterTurnCounterClockwise,
-                    Orientation::QuarterTurnCounterClockwise => Orientation::QuarterTurnClockwise,
-                    own_inverse => own_inverse,
-                };
-                prop_assert_eq!(turned.turned(back, upright), region);
+                prop_assert_eq!(turned.turned(orientation.inverse(), upright), region);
             }
         }
     }

@@ -8,6 +8,7 @@ use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeError, ResizeOp
 
 use super::raster::{Raster, Samples, bytes};
 use crate::image::Size;
+use crate::image::region::Region;
 use crate::units::Pixels;
 
 /// The largest size with the shape of `size` and no more than `max_pixels`; `size` itself if that is small enough.
@@ -54,30 +55,49 @@ impl Raster {
     /// Neither side of the result is below one pixel.
     #[must_use]
     pub fn resized(self, to: Size) -> Self {
+        let whole = Region::of(self.size());
+        self.part_resized(whole, to)
+    }
+
+    /// A part of the picture at another size. A region that is not within the picture is taken as the whole.
+    #[must_use]
+    pub fn part_resized(self, part: Region, to: Size) -> Self {
+        let whole = Region::of(self.size());
+        let part = if part.is_within(self.size()) { part } else { whole };
         let to = Size::new(to.width.max(1), to.height.max(1));
-        if to == self.size() {
+        if part == whole && to == self.size() {
             return self;
         }
         let samples = self.samples();
         let Some(mut resized) = Self::filled(to, samples, 0) else { return self };
         let outcome = match samples {
-            Samples::Gray => convolve::<U8>(&self, &mut resized),
-            Samples::Rgb => convolve::<U8x3>(&self, &mut resized),
+            Samples::Gray => convolve::<U8>(&self, part, &mut resized),
+            Samples::Rgb => convolve::<U8x3>(&self, part, &mut resized),
         };
         debug_assert!(outcome.is_ok(), "both buffers have the lengths of their sizes: {outcome:?}");
         resized
     }
 }
 
-/// Resamples `from` into all of `to`.
-fn convolve<P: PixelTrait>(from: &Raster, to: &mut Raster) -> Result<(), Box<dyn std::error::Error>>
+/// Resamples a part of `from` into all of `to`.
+fn convolve<P: PixelTrait>(
+    from: &Raster,
+    part: Region,
+    to: &mut Raster,
+) -> Result<(), Box<dyn std::error::Error>>
 where
     ResizeError: std::error::Error,
 {
+    let (left, top, size) = (f64::from(part.left), f64::from(part.top), part.size());
     let (source, target) = (from.size(), to.size());
     let source = TypedImageRef::<P>::from_buffer(source.width, source.height, from.data())?;
     let mut target = TypedImage::<P>::from_buffer(target.width, target.height, to.data_mut())?;
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FILTER));
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FILTER)).crop(
+        left,
+        top,
+        size.width.into(),
+        size.height.into(),
+    );
     Resizer::new().resize_typed(&source, &mut target, &options)?;
     Ok(())
 }
