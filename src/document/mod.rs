@@ -17,4 +17,5 @@ mod reader;
 mod searchable;
 mod sendable;
 mod turns;
+mod upright;
 mod wire;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Size;
 use crate::image::format::Format;
+use crate::image::region::Region;
 
 /// How a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +136,26 @@ pub enum Draw {
     AsStored,
     /// The page at this size in pixels.
     At(Size),
+    /// A part of the page.
+    Part(Part),
+}
+
+/// A part of a page, at a size of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The size of the page in whose pixels the region is given.
+    pub page: Size,
+    /// What is drawn of it.
+    pub region: Region,
+    /// The size at which it is drawn.
+    pub size: Size,
+}
+
+impl Part {
+    /// All of a page, at this size.
+    pub const fn whole(size: Size) -> Self {
+        Self { page: size, region: Region::of(size), size }
+    }
 }
 
 /// A page as a picture file.

@@ -2,21 +2,24 @@
 
 use bytes::Bytes;
 
-use super::error::DocumentError;
-use super::page::{Draw, Drawn, Kind, PagePlan, PageSize, PicturePage, StoredPicture};
+use super::error::{DocumentError, Resource};
+use super::page::{Draw, Drawn, Kind, PagePlan, PageSize, Part, PicturePage, StoredPicture};
 use super::pdf::PdfFile;
 use super::pdf::fonts::Fonts;
 use super::pdf::limits::Limits;
 use super::searchable::{self, TextJob};
 use super::sendable::encoded;
+use super::upright;
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
 use crate::image::probe::probe;
 use crate::image::resolution;
-use crate::pixels::decode::decode;
+use crate::legibility::{Legibility, legibility};
+use crate::pixels::decode::{decode, decode_memory};
 use crate::pixels::error::PixelsError;
 use crate::pixels::raster::Raster;
+use crate::pixels::resize::shrink_to;
 use crate::pixels::tiff::TiffFile;
 use crate::quote::limits::LARGEST_FILE;
 use crate::units::Pixels;
@@ -26,15 +29,26 @@ use crate::units::Pixels;
 pub(super) struct ReaderSettings {
     /// Pixels that a page, or a picture on it, may have.
     pub(super) page_pixels: Pixels,
+    /// Memory that a step may take, in bytes.
+    pub(super) memory: u64,
     /// Fonts for text whose font is not in the PDF.
     pub(super) fonts: Fonts,
 }
+
+/// A page of a PDF is measured at this many pixels at most. Text that is legible under any cap is found in them.
+const MEASURED_PIXELS: Pixels = Pixels::new(2_400_000);
+
+/// The memory that it takes to measure a decoded picture, in bytes: some copies of it in gray, of the pixels above.
+const MEASURING_BYTES: u64 = 48 << 20;
 
 /// An open document.
 #[derive(Debug)]
 pub(super) struct Reader {
     source: Source,
     page_pixels: Pixels,
+    memory: u64,
+    /// The decoded picture of the page that was measured last, until it is drawn or another page is asked for.
+    measured: Option<(u32, Raster)>,
 }
 
 #[derive(Debug)]
@@ -64,11 +78,13 @@ impl Reader {
                 Source::Picture { file, header }
             }
             Kind::Pdf => {
-                let limits = Limits::of_pixels(settings.page_pixels);
+                let picture_bytes = most_decoding_bytes(settings.memory);
+                let limits = Limits { picture_bytes, ..Limits::of_pixels(settings.page_pixels) };
                 Source::Pdf(PdfFile::open(file, &settings.fonts, limits)?)
             }
         };
-        Ok(Self { source, page_pixels: settings.page_pixels })
+        let ReaderSettings { page_pixels, memory, .. } = *settings;
+        Ok(Self { source, page_pixels, memory, measured: None })
     }
 
     /// The number of pages.
@@ -85,7 +101,8 @@ impl Reader {
     /// # Errors
     ///
     /// [`DocumentError`] if the page cannot be read.
-    pub(super) fn plan(&self, page: u32, text: bool) -> Result<PagePlan, DocumentError> {
+    pub(super) fn plan(&mut self, page: u32, text: bool) -> Result<PagePlan, DocumentError> {
+        self.measured = None;
         let (file, format, (size, orientation)) = match &self.source {
             Source::Pdf(pdf) => return pdf.plan(page, text),
             Source::Tiff { file, tiff } => (file, Format::Tiff, tiff_page(tiff, page)?),
@@ -99,26 +116,63 @@ impl Reader {
         Ok(PagePlan { size: PageSize::Pixels(upright), stored, text: None })
     }
 
+    /// Measures the text of a page and finds its blank margins, in pixels of the upright page at `size`. The decoded
+    /// picture is kept, so that drawing the page next does not decode it again.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError`] if the page cannot be decoded or drawn, or if that may take more memory than there is.
+    pub(super) fn measure(&mut self, page: u32, size: Size) -> Result<Legibility, DocumentError> {
+        self.check_pixels(size)?;
+        let (raster, orientation) = match &self.source {
+            Source::Pdf(pdf) => {
+                let Some(raster) = pdf.picture(page) else {
+                    let small = shrink_to(size, MEASURED_PIXELS);
+                    let found = legibility(&pdf.raster(page, small)?);
+                    return Ok(upright::shown(found, small, Orientation::Upright, size));
+                };
+                (raster, Orientation::Upright)
+            }
+            Source::Tiff { tiff, .. } => {
+                let (stored, orientation) = tiff_page(tiff, page)?;
+                self.check_pixels(stored)?;
+                self.check_memory(tiff.decode_memory(page, Size::new(1, 1))?)?;
+                (tiff.decode(page)?, orientation)
+            }
+            Source::Picture { file, header } => {
+                let (stored, orientation) = picture(header, page)?;
+                self.check_pixels(stored)?;
+                self.check_memory(decode_memory(file, header, Size::new(1, 1)))?;
+                (decode(file, header)?, orientation)
+            }
+        };
+        let found = upright::shown(legibility(&raster), raster.size(), orientation, size);
+        self.measured = Some((page, raster));
+        Ok(found)
+    }
+
     /// Draws a page, upright.
     ///
     /// # Errors
     ///
     /// [`DocumentError`] if the page cannot be drawn.
-    pub(super) fn draw(&self, page: u32, draw: Draw) -> Result<Drawn, DocumentError> {
+    pub(super) fn draw(&mut self, page: u32, draw: Draw) -> Result<Drawn, DocumentError> {
+        let measured = self.measured.take().filter(|(of, _)| *of == page);
+        let measured = measured.map(|(_, raster)| raster);
         let (file, format, (stored, orientation)) = match &self.source {
-            Source::Pdf(pdf) => return pdf.draw(page, draw),
+            Source::Pdf(pdf) => return pdf.draw_measured(page, draw, measured),
             Source::Tiff { file, tiff } => (file, Format::Tiff, tiff_page(tiff, page)?),
             Source::Picture { file, header } => (file, header.format, picture(header, page)?),
         };
         self.check_pixels(stored)?;
-        let Draw::At(size) = draw else {
-            return Ok(Drawn { bytes: file.clone(), format, size: stored });
+        let part = match draw {
+            Draw::AsStored => return Ok(Drawn { bytes: file.clone(), format, size: stored }),
+            Draw::At(size) => Part::whole(size),
+            Draw::Part(part) => part,
         };
-        self.check_pixels(size)?;
-        let raster = self.raster(page)?;
-        // It is turned when it is small.
-        let size = if orientation.swaps_sides() { size.turned() } else { size };
-        encoded(&raster.resized(size).upright(orientation).without_empty_colour())
+        self.check_pixels(part.size)?;
+        let raster = measured.map_or_else(|| self.raster(page), Ok)?;
+        encoded(&upright::drawn(raster, part, orientation))
     }
 
     /// Makes sure that the document can become searchable. A PDF that had to be written anew is given back.
@@ -204,6 +258,17 @@ impl Reader {
         }
     }
 
+    /// Refuses to measure a picture that may take more memory than there is. A process that ends for that would be
+    /// counted against its document, and pages that are not measured can often be sent.
+    const fn check_memory(&self, actual: u64) -> Result<(), DocumentError> {
+        let allowed = most_decoding_bytes(self.memory);
+        if actual > allowed {
+            let (resource, actual) = (Resource::Memory, Some(actual));
+            return Err(DocumentError::TooComplex { resource, actual, allowed });
+        }
+        Ok(())
+    }
+
     fn check_pixels(&self, size: Size) -> Result<(), DocumentError> {
         let (actual, allowed) = (size.pixels().get(), self.page_pixels.get());
         if actual > allowed {
@@ -211,6 +276,11 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// The memory that decoding a picture may take before it is measured, in bytes.
+const fn most_decoding_bytes(memory: u64) -> u64 {
+    memory.saturating_sub(MEASURING_BYTES)
 }
 
 /// The size of a page of a TIFF as it is stored, and how a viewer turns it.
@@ -244,7 +314,11 @@ mod tests {
     use crate::pixels::encode::{Encoding, encode};
 
     fn settings(page_pixels: u64) -> ReaderSettings {
-        ReaderSettings { page_pixels: Pixels::new(page_pixels), fonts: Fonts::default() }
+        ReaderSettings {
+            page_pixels: Pixels::new(page_pixels),
+            memory: u64::MAX,
+            fonts: Fonts::default(),
+        }
     }
 
     fn fixture(name: &str) -> Vec<u8> {
@@ -259,7 +333,7 @@ mod tests {
     #[test]
     fn a_picture_of_each_format_is_drawn_at_another_size() {
         for name in ["hello.jpg", "hello.png", "hello.webp", "hello.bmp", "hello.tif"] {
-            let reader = open(name);
+            let mut reader = open(name);
             assert_eq!(reader.page_count(), 1, "{name}");
             let size = Size::new(40, 30);
             let drawn = reader.draw(1, Draw::At(size)).unwrap();
@@ -270,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_picture_that_lies_on_its_side_is_planned_and_drawn_upright() {
-        let reader = open("sideways.jpg");
+        let mut reader = open("sideways.jpg");
         let header = probe(&fixture("sideways.jpg")).unwrap();
         let plan = reader.plan(1, false).unwrap();
         assert_eq!(plan.size, PageSize::Pixels(header.upright()));
@@ -284,7 +358,7 @@ mod tests {
     #[test]
     fn a_picture_with_more_pixels_than_allowed_is_refused_with_both_numbers() {
         let file = fixture("hello.png");
-        let reader = Reader::open(Kind::Picture, file, &settings(10)).unwrap();
+        let mut reader = Reader::open(Kind::Picture, file, &settings(10)).unwrap();
         let actual = probe(&fixture("hello.png")).unwrap().stored.pixels().get();
         let too_large = DocumentError::PageTooLarge { actual, allowed: 10 };
         assert_eq!(reader.plan(1, false), Err(too_large.clone()));
@@ -330,10 +404,10 @@ mod tests {
     fn a_pdf_of_pictures_shows_each_as_the_picture_itself() {
         let names =
             ["hello.jpg", "hello.png", "hello.webp", "hello.bmp", "hello.tif", "sideways.jpg"];
-        let readers = names.map(open);
+        let mut readers = names.map(open);
         let pictures = (0..).zip(&readers).map(|(index, reader)| reader.enclose(1, index).unwrap());
         let pdf = album(pictures.collect(), &[]);
-        for ((number, name), reader) in (1..).zip(names).zip(&readers) {
+        for ((number, name), reader) in (1..).zip(names).zip(&mut readers) {
             let PageSize::Pixels(size) = reader.plan(1, false).unwrap().size else { panic!() };
             let shown = [pdf.draw(number, Draw::At(size)), reader.draw(1, Draw::At(size))];
             let [shown, original] = shown.map(Result::unwrap);

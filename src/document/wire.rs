@@ -15,6 +15,7 @@ use super::error::DocumentError;
 use super::page::{Draw, Kind, PagePlan, PicturePage};
 use crate::image::Size;
 use crate::image::format::Format;
+use crate::legibility::Legibility;
 
 /// What a picture may take as an object of a PDF, beyond its file: its dictionary with a palette.
 pub(super) const PICTURE_HEAD: u64 = 16 * 1024;
@@ -39,6 +40,13 @@ pub(super) enum Request {
         page: u32,
         /// Whether its text is wanted.
         text: bool,
+    },
+    /// Find out how large the text of a page is, and where anything can be seen.
+    Measure {
+        /// Counted from 1.
+        page: u32,
+        /// The size of the page in whose pixels the answer is given.
+        size: Size,
     },
     /// Draw a page.
     Draw {
@@ -77,6 +85,8 @@ pub(super) enum Reply {
     },
     /// See [`Request::Plan`].
     Planned(PagePlan),
+    /// See [`Request::Measure`].
+    Measured(Legibility),
     /// The page is in the payload.
     Drawn {
         /// Its format.

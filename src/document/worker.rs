@@ -62,7 +62,8 @@ pub fn run(setup: &WorkerSetup) -> Result<(), WorkerError> {
         Some(path) => Fonts::load(&path).map_err(|cause| WorkerError::Font { path, cause })?,
         None => Fonts::default(),
     };
-    let settings = ReaderSettings { page_pixels: Pixels::new(setup.page_pixels), fonts };
+    let page_pixels = Pixels::new(setup.page_pixels);
+    let settings = ReaderSettings { page_pixels, memory: setup.limits.memory, fonts };
     let cage = Cage::close(setup.limits)?;
     let (mut input, mut output) = (BufReader::new(io::stdin().lock()), io::stdout().lock());
     let unfiltered = cage.unfiltered.clone();
@@ -107,6 +108,9 @@ fn answer(
                 planned = Reply::Planned(reader.plan(page, false)?);
             }
             bare(planned)
+        }
+        (Request::Measure { page, size }, Some(reader)) => {
+            bare(Reply::Measured(reader.measure(page, size)?))
         }
         (Request::Draw { page, draw }, Some(reader)) => {
             let Drawn { bytes, format, size } = reader.draw(page, draw)?;

@@ -37,6 +37,8 @@ use super::settings::WorkerLimits;
 use super::turns::{Place, Turns};
 use super::wire::{Reply, Request};
 use crate::capacity::account::{ByteAccount, HeldBytes, Reclaim};
+use crate::image::Size;
+use crate::legibility::{Legibility, TextHeight};
 use crate::quote::limits::LARGEST_FILE;
 use crate::telemetry::metrics::{Counted, Metrics, WorkerEnd};
 
@@ -100,6 +102,8 @@ pub struct Document {
     lost_workers: AtomicU32,
     /// The error of all further pages, after too many of them.
     given_up: OnceLock<DocumentError>,
+    /// The error of a page that cost a worker when it was measured: no further one is measured.
+    unmeasurable: OnceLock<DocumentError>,
     /// Keeps the bytes of the upload held.
     upload: Option<Arc<HeldBytes>>,
 }
@@ -184,6 +188,7 @@ impl Workers {
             counted: OnceLock::new(),
             lost_workers: AtomicU32::new(0),
             given_up: OnceLock::new(),
+            unmeasurable: OnceLock::new(),
             upload,
         })
     }
@@ -354,7 +359,12 @@ impl Document {
     }
 
     /// Remembers that a worker was lost to this document.
-    fn lost_worker(&self, error: &DocumentError) {
+    fn lost_worker(&self, request: &Request, error: &DocumentError) {
+        if matches!(request, Request::Measure { .. }) {
+            // Its pages can be read without that.
+            let _ = self.unmeasurable.set(error.clone());
+            return;
+        }
         let before = self.lost_workers.fetch_add(1, Ordering::Relaxed);
         if before.saturating_add(1) >= MOST_LOST_WORKERS {
             let _ = self.given_up.set(error.clone());
@@ -483,6 +493,22 @@ impl Sheet {
         }
     }
 
+    /// How large the text of the page is, and where anything can be seen, in pixels of the page at this size.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError`] if the page cannot be measured. It may be possible to draw it.
+    pub async fn measure(&mut self, size: Size) -> Result<Legibility, DocumentError> {
+        if let Some(error) = self.lease.document.unmeasurable.get() {
+            return Err(error.clone());
+        }
+        let request = Request::Measure { page: self.page, size };
+        match self.lease.ask(Some(Step::of(request, 0)), self.until).await? {
+            Some((Reply::Measured(found), _)) if is_possible(&found, size) => Ok(found),
+            _ => Err(self.lease.malformed()),
+        }
+    }
+
     /// Bytes of the memory that was held for the page, for what is kept of it.
     pub fn keep(&mut self, bytes: u64) -> HeldBytes {
         self.lease.memory.split(bytes)
@@ -503,6 +529,13 @@ impl Sheet {
             _ => Err(self.lease.malformed()),
         }
     }
+}
+
+/// Whether this can be found in a page of this size.
+fn is_possible(found: &Legibility, size: Size) -> bool {
+    let is_height =
+        |text: TextHeight| text.height.is_finite() && text.height > 0.0 && text.strokes.is_finite();
+    found.text.is_none_or(is_height) && found.content.is_none_or(|content| content.is_within(size))
 }
 
 impl Lease {
@@ -590,7 +623,7 @@ impl Lease {
             Ok(Ok(_)) => Err(Lost::Accident),
         };
         if let Err(Lost::Document(error)) = &lost {
-            self.document.lost_worker(error);
+            self.document.lost_worker(&request, error);
         }
         lost
     }

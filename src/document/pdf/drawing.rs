@@ -1,4 +1,4 @@
-//! Draws a page, and encodes the picture for the wire.
+//! Draws a page, or a part of it.
 
 use hayro::hayro_interpret::InterpreterSettings;
 use hayro::hayro_syntax::page::Page;
@@ -9,42 +9,49 @@ use hayro::{RenderCache, RenderSettings};
 
 use super::page_box::PageBox;
 use crate::document::error::DocumentError;
-use crate::document::page::{Drawn, Kind};
-use crate::document::sendable::encoded;
+use crate::document::page::{Kind, Part};
 use crate::image::Size;
 use crate::pixels::raster::{Raster, Samples, are_gray};
 
 /// The longest side in which hayro scales pictures.
 const LONGEST_SIDE: u16 = 32_767;
 
-/// Draws `page` so that it fills `size`, on white.
+/// Draws a part of `page`, on white.
 ///
 /// # Errors
 ///
-/// [`DocumentError::PageTooLarge`] for a side that cannot be drawn, and the errors of [`encoded`].
+/// [`DocumentError::PageTooLarge`] for a side that cannot be drawn.
 pub(super) fn draw(
     page: &Page<'_>,
     sheet: &PageBox,
-    size: Size,
+    part: Part,
     settings: &InterpreterSettings,
-) -> Result<Drawn, DocumentError> {
-    let pixmap = painted(page, sheet, size, settings)?;
+) -> Result<Raster, DocumentError> {
+    let pixmap = painted(page, sheet, part, settings)?;
     let unencodable = || DocumentError::undecodable(Kind::Pdf, "has a page that cannot be encoded");
-    let raster = raster(&pixmap, size).ok_or_else(unencodable)?;
-    drop(pixmap);
-    encoded(&raster)
+    raster(&pixmap, part.size).ok_or_else(unencodable)
 }
 
 /// Paints the page. Its caches are made for it alone: they keep the decoded pictures of every page and cannot be cleared.
 fn painted(
     page: &Page<'_>,
     sheet: &PageBox,
-    size: Size,
+    Part { page: whole, region, size }: Part,
     settings: &InterpreterSettings,
 ) -> Result<Pixmap, DocumentError> {
     let (width, height) = (drawable(size.width)?, drawable(size.height)?);
-    let scale =
-        Affine::scale_non_uniform(f64::from(width) / sheet.width, f64::from(height) / sheet.height);
+    let ratio = |to: u32, from: f64| f64::from(to) / from;
+    let to_whole = Affine::scale_non_uniform(
+        ratio(whole.width, sheet.width),
+        ratio(whole.height, sheet.height),
+    );
+    let to_corner = Affine::translate((-f64::from(region.left), -f64::from(region.top)));
+    let (across, down) = (region.size().width.max(1), region.size().height.max(1));
+    let to_size = Affine::scale_non_uniform(
+        ratio(size.width, across.into()),
+        ratio(size.height, down.into()),
+    );
+    let scale = to_size * to_corner * to_whole;
     let cache = RenderCache::new();
     let mut context = RenderContext::new(width, height);
     let render = RenderSettings::default();

@@ -7,6 +7,9 @@ use crate::units::Pixels;
 pub struct Limits {
     /// The pixels of a picture on it, and of the page when it is drawn.
     pub pixels: Pixels,
+    /// Bytes that it may take to decode the picture that the page consists of. A page of a larger one is drawn as any
+    /// other.
+    pub picture_bytes: u64,
     /// The operators that drawing it carries out.
     pub operators: u64,
 }
@@ -16,6 +19,6 @@ impl Limits {
     ///
     /// A million operators take hayro about a second of CPU time. Maps and plans have up to a few million.
     pub const fn of_pixels(pixels: Pixels) -> Self {
-        Self { pixels, operators: 5_000_000 }
+        Self { pixels, picture_bytes: u64::MAX, operators: 5_000_000 }
     }
 }

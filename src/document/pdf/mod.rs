@@ -39,7 +39,14 @@ use self::limits::Limits;
 use self::page_box::PageBox;
 use self::survey::Survey;
 use super::error::DocumentError;
-use super::page::{Draw, Drawn, Kind, PageLines, PagePlan, PageSize};
+use super::page::{Draw, Drawn, Kind, PageLines, PagePlan, PageSize, Part, StoredPicture};
+use super::sendable::encoded;
+use super::upright;
+use crate::image::Size;
+use crate::image::format::Orientation;
+use crate::image::header::ImageHeader;
+use crate::pixels::decode::{decode, decode_memory};
+use crate::pixels::raster::Raster;
 
 /// An open PDF file.
 pub struct PdfFile {
@@ -112,31 +119,84 @@ impl PdfFile {
     ///
     /// # Errors
     ///
-    /// The errors of [`Self::plan`].
+    /// The errors of [`Self::plan`], and [`DocumentError::TooComplex`] if it takes too many bytes as a file.
     pub fn draw(&self, page: u32, draw: Draw) -> Result<Drawn, DocumentError> {
+        self.draw_measured(page, draw, None)
+    }
+
+    /// The same, where the [picture](Self::picture) that the page consists of may be decoded already.
+    pub(super) fn draw_measured(
+        &self,
+        page: u32,
+        draw: Draw,
+        measured: Option<Raster>,
+    ) -> Result<Drawn, DocumentError> {
+        let part = match draw {
+            Draw::AsStored => return self.stored(page),
+            Draw::At(size) => Part::whole(size),
+            Draw::Part(part) => part,
+        };
+        // What is smaller than the picture is made of it: that takes a fraction of the time and of the memory.
+        let picture = measured.or_else(|| self.picture(page));
+        match picture.filter(|picture| upright::is_smaller(part, picture)) {
+            Some(picture) => encoded(&upright::drawn(picture, part, Orientation::Upright)),
+            None => encoded(&self.part(page, part)?),
+        }
+    }
+
+    /// Draws a page so that it fills `size`, on white.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Self::plan`].
+    pub(super) fn raster(&self, page: u32, size: Size) -> Result<Raster, DocumentError> {
+        self.part(page, Part::whole(size))
+    }
+
+    /// Draws a part of a page, on white.
+    fn part(&self, page: u32, part: Part) -> Result<Raster, DocumentError> {
         let page = self.page(page)?;
         contained(|| {
             let sheet = PageBox::of(page)?;
             audit::audit(page, self.limits)?;
-            match draw {
-                Draw::At(size) => {
-                    let actual = size.pixels().get();
-                    let allowed = self.limits.pixels.get();
-                    if actual > allowed {
-                        return Err(DocumentError::PageTooLarge { actual, allowed });
-                    }
-                    drawing::draw(page, &sheet, size, &self.settings)
-                }
-                Draw::AsStored => {
-                    let survey = Survey::of(page, &sheet, &self.settings);
-                    let stored = survey.stored_picture().map(|(picture, file)| Drawn {
-                        bytes: file.into(),
-                        format: picture.format,
-                        size: picture.size,
-                    });
-                    stored.ok_or_else(|| undecodable("has no stored picture on the page"))
-                }
+            let (actual, allowed) = (part.size.pixels().get(), self.limits.pixels.get());
+            if actual > allowed {
+                return Err(DocumentError::PageTooLarge { actual, allowed });
             }
+            drawing::draw(page, &sheet, part, &self.settings)
+        })
+    }
+
+    /// The file of the picture that a page consists of.
+    fn stored(&self, page: u32) -> Result<Drawn, DocumentError> {
+        let stored = self.stored_picture(page)?.map(|(picture, file)| Drawn {
+            bytes: file.into(),
+            format: picture.format,
+            size: picture.size,
+        });
+        stored.ok_or_else(|| undecodable("has no stored picture on the page"))
+    }
+
+    /// The decoded picture that a page consists of. `None` if there is none, if a strict decoder refuses it, or if
+    /// decoding it may take too much memory: the page is then drawn as any other.
+    pub(super) fn picture(&self, page: u32) -> Option<Raster> {
+        let (picture, file) = self.stored_picture(page).ok()??;
+        let header = ImageHeader::new(picture.format, picture.size, Orientation::Upright);
+        let is_within = picture.size.pixels() <= self.limits.pixels
+            && decode_memory(&file, &header, Size::new(1, 1)) <= self.limits.picture_bytes;
+        is_within.then(|| contained(|| Ok(decode(&file, &header)?)).ok()).flatten()
+    }
+
+    /// The picture that a page is nothing but, and its file.
+    fn stored_picture(&self, page: u32) -> Result<Option<(StoredPicture, Vec<u8>)>, DocumentError> {
+        let page = self.page(page)?;
+        contained(|| {
+            let sheet = PageBox::of(page)?;
+            let audit = audit::audit(page, self.limits)?;
+            if !audit.has_jpeg {
+                return Ok(None);
+            }
+            Ok(Survey::of(page, &sheet, &self.settings).stored_picture())
         })
     }
 

@@ -148,7 +148,7 @@ fn corpus() -> Option<PathBuf> {
 
 /// The outcome of a file: its pages, or why it or its first page cannot be read.
 fn outcome(file: &Path) -> String {
-    let limits = Limits { pixels: Pixels::new(100_000_000), operators: 1_000_000 };
+    let limits = Limits { operators: 1_000_000, ..Limits::of_pixels(Pixels::new(100_000_000)) };
     let opened = PdfFile::open(fs::read(file).unwrap().into(), &Fonts::default(), limits);
     match opened.and_then(|file| file.plan(1, true).map(|_| file.page_count())) {
         Ok(pages) => format!("{pages} pages"),

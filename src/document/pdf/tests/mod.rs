@@ -18,7 +18,8 @@ use crate::image::Size;
 use crate::image::format::Format;
 use crate::units::Pixels;
 
-pub(super) const LIMITS: Limits = Limits { pixels: Pixels::new(1_000_000), operators: 10_000 };
+pub(super) const LIMITS: Limits =
+    Limits { operators: 10_000, ..Limits::of_pixels(Pixels::new(1_000_000)) };
 
 pub(super) fn open(file: Bytes) -> Result<PdfFile, DocumentError> {
     PdfFile::open(file, &Fonts::default(), LIMITS)
