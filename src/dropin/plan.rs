@@ -91,7 +91,7 @@ pub(super) fn plan(
     let saved = sum(images.iter().map(|image| image.saved));
     let expected = expected_images(&asked, &images);
     let plan = Plan {
-        forecast: Forecast { model, bound, saved, images: expected },
+        forecast: Forecast { model, bound, saved, saved_by_choice: Tokens::ZERO, images: expected },
         max_pixels: images.iter().map(|image| image.geometry.max_pixels).max().unwrap_or_default(),
         hides_bill: asked.stream && !asked.tells_bill,
     };

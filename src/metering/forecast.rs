@@ -15,6 +15,8 @@ pub struct Forecast {
     pub bound: Usage,
     /// Image tokens that the tenant's cap saves.
     pub saved: Tokens,
+    /// Image tokens that the choice of pixels saves beyond that.
+    pub saved_by_choice: Tokens,
     /// The image tokens that the bill should state.
     pub images: ExpectedImages,
 }
@@ -38,6 +40,7 @@ impl From<&Quote> for Forecast {
             model: Arc::clone(&quote.model),
             bound: quote.bound,
             saved: quote.image.saved(),
+            saved_by_choice: quote.image.saved_by_choice(),
             images: ExpectedImages::One(Box::new(quote.image.clone())),
         }
     }

@@ -210,14 +210,16 @@ impl Drop for StreamLog {
 }
 
 impl Meter {
-    /// Counts the tokens that the cap saved, and a mismatch between billed and forecast image tokens. Must be called
+    /// Counts the tokens that the cap and the choice of pixels saved, and a mismatch between billed and forecast image tokens. Must be called
     /// once for each answered call.
     pub fn compare(&self, receipt: &Receipt) {
-        let Forecast { ref model, saved, ref images, .. } = self.forecast;
+        let Forecast { ref model, saved, saved_by_choice, ref images, .. } = self.forecast;
         let tenant = self.tenant.name.as_str();
-        if saved > Tokens::ZERO {
-            self.tab.saved(saved);
-            self.metrics.tokens_saved(tenant, Saving::MaxPixels, saved);
+        for (reason, saved) in [(Saving::MaxPixels, saved), (Saving::Auto, saved_by_choice)] {
+            if saved > Tokens::ZERO {
+                self.tab.saved(saved);
+                self.metrics.tokens_saved(tenant, reason, saved);
+            }
         }
         let billed = receipt.settlement.usage.image;
         if !receipt.verified || images.matches(billed) {

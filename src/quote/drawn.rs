@@ -113,21 +113,23 @@ pub fn quote_shrunk(
 /// The size to which a picture of `original` is shrunk, which has at most `most` pixels. `whole` is its quote without
 /// shrinking.
 fn shrunk_size(original: Size, whole: &ImageQuote, most: Pixels) -> Size {
-    let is_sendable = |size: Size| {
-        let aspect = u64::from(size.longer_side()).div_ceil(u64::from(size.shorter_side()).max(1));
-        size.pixels() <= most && size.longer_side() <= LONGER_SIDE_8K && aspect <= WIDEST_ASPECT
-    };
     let sent = whole.sent;
     let is_smaller = sent.width <= original.width && sent.height <= original.height;
     // The model enlarges what has fewer pixels than `min_pixels`.
     let is_kept = sent.pixels() >= whole.geometry.min_pixels;
-    if is_sendable(original) {
+    if is_sendable(original, most) {
         original
-    } else if is_smaller && is_kept && is_sendable(sent) {
+    } else if is_smaller && is_kept && is_sendable(sent, most) {
         sent
     } else {
         fitted(original.width.into(), original.height.into(), most)
     }
+}
+
+/// Whether a picture of this size has at most `most` pixels, and is accepted as a JPEG or PNG.
+pub(super) fn is_sendable(size: Size, most: Pixels) -> bool {
+    let aspect = u64::from(size.longer_side()).div_ceil(u64::from(size.shorter_side()).max(1));
+    size.pixels() <= most && size.longer_side() <= LONGER_SIDE_8K && aspect <= WIDEST_ASPECT
 }
 
 /// The largest size with these proportions that is not larger, has at most `most` pixels, and is accepted as a JPEG or

@@ -8,6 +8,7 @@
 //! has bytes ([`prompt_bytes`]). The output is limited by `max_tokens`, which is always sent: the lower of the model's
 //! and the tenant's limit.
 
+pub mod auto;
 pub mod drawn;
 pub mod limits;
 pub mod resize;
@@ -67,12 +68,19 @@ pub struct ImageQuote {
     pub straightened: bool,
     /// The cost of the image without the cap.
     pub uncapped_tokens: Tokens,
+    /// The cost of the image if its pixels are not chosen by its text ([`auto`]).
+    pub unchosen_tokens: Tokens,
 }
 
 impl ImageQuote {
     /// The number of tokens that the cap saves.
     pub const fn saved(&self) -> Tokens {
-        self.uncapped_tokens.saturating_sub(self.tokens)
+        self.uncapped_tokens.saturating_sub(self.unchosen_tokens)
+    }
+
+    /// The number of tokens that the choice of its pixels saves beyond the cap.
+    pub const fn saved_by_choice(&self) -> Tokens {
+        self.unchosen_tokens.saturating_sub(self.tokens)
     }
 
     /// Whether a bill of this many tokens matches the quote.
@@ -260,6 +268,7 @@ fn image_made_from(
         bound: tokens.max(clamped_tokens).max(any_size),
         straightened: wish.straighten,
         uncapped_tokens: image_tokens(original, &uncapped),
+        unchosen_tokens: tokens,
     })
 }
 

@@ -38,6 +38,10 @@ pub enum Saving {
     TextLayer,
     /// The request was answered as an equal one.
     Cache,
+    /// Fewer pixels than the cap allows were chosen for the page.
+    Auto,
+    /// The page is blank.
+    Blank,
 }
 
 impl Saving {
@@ -46,6 +50,8 @@ impl Saving {
             Self::MaxPixels => "max_pixels",
             Self::TextLayer => "text_layer",
             Self::Cache => "cache",
+            Self::Auto => "auto",
+            Self::Blank => "blank",
         }
     }
 }
