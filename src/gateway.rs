@@ -433,7 +433,7 @@ fn intake(settings: &Settings, catalog: &Arc<Catalog>, workers: &Arc<Workers>) -
         at_once: settings.documents.pages_at_once,
         pixels: Pixels::new(settings.documents.max_page_pixels),
     };
-    Intake::new(Arc::clone(catalog), Arc::clone(workers), limits)
+    Intake::new(Arc::clone(catalog), Arc::clone(workers), limits, settings.auto)
 }
 
 /// The account of the bytes of uploads and long answers, with its gauge.

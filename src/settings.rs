@@ -28,6 +28,7 @@ use crate::dashscope::settings::UpstreamSettings;
 use crate::document::settings::{DocumentSettings, DocumentSettingsError};
 use crate::ledger::settings::LedgerSettings;
 use crate::ocr::fingerprint::{self, Digest};
+use crate::quote::auto::{InvalidHeight, KeptHeights};
 use crate::redis::settings::{LinkError, RedisSettings};
 use crate::result_cache::settings::{CacheSettings, StorageSettings};
 use crate::store;
@@ -101,6 +102,8 @@ pub struct Settings {
     pub storage: StorageSettings,
     /// How documents are read.
     pub documents: DocumentSettings,
+    /// How the pixels of a page are chosen.
+    pub auto: KeptHeights,
     /// DashScope.
     pub upstream: UpstreamSettings,
     /// Log lines.
@@ -234,6 +237,9 @@ pub enum SettingsError {
     /// The section `[redis]` is invalid.
     #[error(transparent)]
     Redis(#[from] LinkError),
+    /// The section `[auto]` is invalid.
+    #[error(transparent)]
+    Auto(#[from] InvalidHeight),
     /// The section `[documents]` is invalid.
     #[error(transparent)]
     Documents(#[from] DocumentSettingsError),
@@ -411,6 +417,7 @@ impl Settings {
         self.validate_bounds()?;
         self.redis.validate()?;
         self.documents.validate()?;
+        self.auto.validate()?;
         for (name, section) in &self.tenants {
             let key = format!("tenants.{name}");
             section.tenant(name.clone()).map_err(|error| wrong(&key, &error.to_string()))?;

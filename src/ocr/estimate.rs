@@ -1,4 +1,5 @@
-//! Estimates the cost of a request without sending anything. Pages are planned but not drawn.
+//! Estimates the cost of a request without sending anything. Pages are planned but not drawn. Where their pixels are
+//! chosen, they are measured, too.
 
 use std::sync::Arc;
 
@@ -27,7 +28,8 @@ pub async fn estimate(
     let mut request = request.clone();
     let deadline = request.context.deadline;
     let Job { model, pages, .. } = intake.open(&mut request, deadline).await?;
-    let preparation = Preparation { intake, request: &request, model: &model, deadline };
+    let kept = intake.kept(&request);
+    let preparation = Preparation { intake, request: &request, model: &model, deadline, kept };
     let planned = stream::iter(pages.each())
         .map(|(number, origin)| async move { (number, planned(preparation, number, origin).await) })
         .buffered(intake.limits().at_once)
@@ -46,7 +48,7 @@ async fn planned(
     origin: Origin,
 ) -> Result<PageFacts, OcrError> {
     match origin {
-        Origin::Picture(picture) => Ok(preparation.facts_of(&picture)),
+        Origin::Picture(picture) => Ok(preparation.plan_picture(&picture).await?.into_facts()),
         Origin::In(document) => Ok(preparation.plan(&document, number).await?.facts),
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Size;
+use crate::image::region::Region;
 use crate::quote::Quote;
 use crate::units::{Tokens, Usage};
 
@@ -31,6 +32,8 @@ pub enum Source {
     TextLayer,
     /// The answer to an equal request.
     Cache,
+    /// Nothing: the page is blank.
+    Blank,
 }
 
 /// A page that was quoted.
@@ -54,6 +57,19 @@ pub(super) struct PageFacts {
     pub(super) beside: Option<Quote>,
     /// Whether a model reads the page.
     pub(super) is_read: bool,
+    /// What was found in it to choose its pixels; none if they are not chosen.
+    pub(super) choice: Option<ChoiceFacts>,
+}
+
+/// How the pixels of a page were chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct ChoiceFacts {
+    /// The height of its smallest body text, in pixels of the page as it is shown.
+    pub(super) text_height: Option<f32>,
+    /// The part that is sent, if its margins are cut.
+    pub(super) crop: Option<Region>,
+    /// Whether it is sent in another way than without a choice.
+    pub(super) is_other: bool,
 }
 
 impl PageFacts {
@@ -65,6 +81,12 @@ impl PageFacts {
     /// The image tokens of the calls.
     pub(super) fn image_tokens(&self) -> Tokens {
         self.calls().map(|quote| quote.image.tokens).sum()
+    }
+
+    /// The part of the page that is sent.
+    pub(super) fn part(&self) -> Region {
+        let crop = self.choice.and_then(|choice| choice.crop);
+        crop.unwrap_or(Region::of(self.shown))
     }
 
     /// The most that the calls can be billed.
@@ -81,6 +103,7 @@ impl Source {
             Self::Rendered => "rendered",
             Self::TextLayer => "text_layer",
             Self::Cache => "cache",
+            Self::Blank => "blank",
         }
     }
 }

@@ -47,6 +47,7 @@ fn with_options(parts: KeyParts, options: &OcrOptions) -> KeyParts {
         languages,
         task,
         wish,
+        auto_pixels,
         rotate,
         pages,
         dpi,
@@ -66,6 +67,7 @@ fn with_options(parts: KeyParts, options: &OcrOptions) -> KeyParts {
         .part("languages", format!("{languages:?}"))
         .part("task", format!("{task:?}"))
         .part("wish", format!("{wish:?}"))
+        .part("auto_pixels", format!("{auto_pixels:?}"))
         .part("rotate", format!("{rotate:?}"))
         .part("pages", format!("{pages:?}"))
         .part("dpi", format!("{dpi:?}"))
@@ -210,6 +212,7 @@ mod tests {
             OcrOptions { task: Task::named("formula_recognition"), ..default() },
             OcrOptions { wish: wish(some, None), ..default() },
             OcrOptions { wish: wish(None, some), ..default() },
+            OcrOptions { auto_pixels: true, ..default() },
             OcrOptions { rotate: Rotate::Auto, ..default() },
             OcrOptions { rotate: Rotate::Off, ..default() },
             OcrOptions { pages: Some("1".parse().unwrap()), ..default() },

@@ -1,8 +1,8 @@
 //! Takes a request in: finds the model, sees what the file is, and lists its pages.
 //!
-//! A picture that DashScope takes as it is goes the direct way: it is sent byte for byte, and no worker sees it. All
-//! else is a document, whose pages are drawn by workers: a PDF, a TIFF of several pages, and a picture that is made
-//! smaller.
+//! A picture that DashScope takes as it is goes the direct way: it is sent byte for byte, and no worker sees it. If its
+//! pixels are chosen, a worker measures it, and draws it only if fewer are sent. All else is a document, whose pages are
+//! drawn by workers: a PDF, a TIFF of several pages, and a picture that is made smaller.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,8 +24,9 @@ use crate::image::header::ImageHeader;
 use crate::image::probe::{self, ProbeError};
 use crate::metering::access;
 use crate::metering::error::{ImageError, MeteringError};
+use crate::quote::auto::KeptHeights;
 use crate::quote::limits::{self, LimitViolation};
-use crate::quote::{self, Quote};
+use crate::quote::{self, Cap, Quote, QuoteError};
 use crate::units::Pixels;
 
 /// Longest file that is read on the reactor, in bytes. A JPEG is read to its end, so a longer one takes too long.
@@ -40,6 +41,7 @@ pub struct Intake {
     catalog: Arc<Catalog>,
     workers: Arc<Workers>,
     limits: PageLimits,
+    kept: KeptHeights,
 }
 
 /// Limits of the pages of one request.
@@ -93,6 +95,8 @@ pub(super) struct Picture {
     pub(super) quote: Quote,
     /// The bytes to overwrite before the file is sent.
     patch: Option<Patch>,
+    /// The picture as a document, if its pixels are chosen.
+    pub(super) document: Option<Arc<Document>>,
 }
 
 /// What a file is.
@@ -102,9 +106,19 @@ enum Seen {
 }
 
 impl Intake {
-    /// An intake over these parts.
-    pub const fn new(catalog: Arc<Catalog>, workers: Arc<Workers>, limits: PageLimits) -> Self {
-        Self { catalog, workers, limits }
+    /// An intake over these parts. Text keeps the heights `kept` where pixels are chosen.
+    pub const fn new(
+        catalog: Arc<Catalog>,
+        workers: Arc<Workers>,
+        limits: PageLimits,
+        kept: KeptHeights,
+    ) -> Self {
+        Self { catalog, workers, limits, kept }
+    }
+
+    /// The heights that text keeps in the pages of a request; none if their pixels are not chosen.
+    pub(super) fn kept(&self, request: &OcrRequest) -> Option<KeptHeights> {
+        request.chooses_pixels().then_some(self.kept)
     }
 
     /// The limits of the pages of one request.
@@ -197,10 +211,17 @@ impl Arrival<'_> {
             patch = Patch::of(&self.upload.file, &header)?;
             header.orientation = Orientation::Upright;
         }
+        let chooses = request.chooses_pixels() && is_decoded(header.format);
         let cap = access::cap(&request.context.tenant);
-        let quote =
-            quote::quote(model, header.upright(), request.prompt_bytes(), request.wish(), cap)
-                .map_err(ImageError::from)?;
+        let (prompt, wish) = (request.prompt_bytes(), request.wish());
+        let quote = match quote::quote(model, header.upright(), prompt, wish, cap) {
+            // It is refused unless fewer pixels are chosen.
+            Err(QuoteError::OverCap { .. }) if chooses => {
+                quote::quote(model, header.upright(), prompt, wish, Cap { reject: false, ..cap })
+            }
+            quote => quote,
+        };
+        let quote = quote.map_err(ImageError::from)?;
         let is_over = quote.image.size.pixels() > quote.image.geometry.max_pixels;
         let shrinks = request.options.downscale == Downscale::Always && is_over;
         let media_type = header.format.media_type();
@@ -210,19 +231,23 @@ impl Arrival<'_> {
         }
         intake.selected(request, 1)?;
         let Self { model, mut upload, deadline, .. } = self;
-        let draft = if request.options.searchable {
+        let document = if chooses || request.options.searchable {
             // Before the file is shared, so that it is overwritten in place.
             upload = upload.patched(patch.take()).await?;
             let (file, memory) = (upload.file.clone(), upload.memory.clone());
-            let document = intake.workers.open(kind_of(header.format), file, memory);
-            Some(Draft::begin(document, &[1], latest(deadline)).await?)
+            Some(intake.workers.open(kind_of(header.format), file, memory))
         } else {
             None
         };
+        let draft = match document.clone().filter(|_| request.options.searchable) {
+            Some(document) => Some(Draft::begin(document, &[1], latest(deadline)).await?),
+            None => None,
+        };
         let Upload { file, memory } = upload;
-        let document = DocumentFacts { media_type: media_type.into(), bytes: file.len(), pages: 1 };
-        let picture = Picture { file, memory, header, quote, patch };
-        Ok(Job { model, document, pages: Pages::Picture(Box::new(picture)), draft })
+        let facts = DocumentFacts { media_type: media_type.into(), bytes: file.len(), pages: 1 };
+        let document = document.filter(|_| chooses);
+        let picture = Picture { file, memory, header, quote, patch, document };
+        Ok(Job { model, document: facts, pages: Pages::Picture(Box::new(picture)), draft })
     }
 }
 

@@ -6,8 +6,8 @@
 //! from the rectangle, clamped to the page, and rotated until they start at the reading direction's top left. There
 //! is no confidence, because the vendor gives none.
 //!
-//! Boxes are in pixels of the picture that was sent. If that was made from a larger one, they are scaled to the larger
-//! one, which is the one that the caller has.
+//! Boxes are in pixels of the picture that was sent. If that was made from a larger one, or from a part of it, they are
+//! placed in the larger one, which is the one that the caller has.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ use crate::dashscope::completion::Word;
 use crate::document::page::{LayerLine, TextLayer};
 use crate::extract::FieldPlace;
 use crate::image::Size;
+use crate::image::region::Region;
 
 /// One line of text and its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct TextLine {
 pub(super) struct Frame {
     /// Of the picture that was sent.
     pub(super) sent: Size,
+    /// The part of the page that the picture shows, in pixels of the page.
+    pub(super) part: Region,
     /// Of the page in the answer.
     pub(super) shown: Size,
 }
@@ -80,16 +83,18 @@ fn around(lines: &[TextLine]) -> Option<([u32; 4], [[u32; 2]; 4])> {
     Some(([left, top, right, bottom], polygon))
 }
 
-fn line(word: &Word, Frame { sent, shown }: Frame) -> Option<TextLine> {
+fn line(word: &Word, Frame { sent, part, shown }: Frame) -> Option<TextLine> {
     let corners = match (word.location, word.rotate_rect) {
         (Some(location), _) => corners_of_location(location),
         (None, Some(rectangle)) => corners_of_rectangle(rectangle),
         (None, None) => return None,
     };
     let corners = from_reading_start(clockwise(corners));
-    let scale = [(shown.width, sent.width), (shown.height, sent.height)]
-        .map(|(shown, sent)| f64::from(shown) / f64::from(sent));
-    Some(placed(&word.text, scaled(corners, scale), shown))
+    let scale = [(part.size().width, sent.width), (part.size().height, sent.height)]
+        .map(|(part, sent)| f64::from(part) / f64::from(sent));
+    let [left, top] = [part.left, part.top].map(f64::from);
+    let corners = scaled(corners, scale).map(|[x, y]| [left + x, top + y]);
+    Some(placed(&word.text, corners, shown))
 }
 
 fn scaled(corners: [[f64; 2]; 4], [across, down]: [f64; 2]) -> [[f64; 2]; 4] {
@@ -161,7 +166,7 @@ mod tests {
 
     const SIZE: Size = Size::new(6000, 3000);
 
-    const PAGE: Frame = Frame { sent: SIZE, shown: SIZE };
+    const PAGE: Frame = Frame { sent: SIZE, part: Region::of(SIZE), shown: SIZE };
 
     fn word(location: Option<[f64; 8]>, rotate_rect: Option<[f64; 5]>) -> Word {
         Word { text: "x".to_owned(), location, rotate_rect }
@@ -260,6 +265,17 @@ mod tests {
         let shrunk = Frame { sent: Size::new(1_500, 1_000), ..PAGE };
         let line = line(&word(Some(location), None), shrunk).unwrap();
         assert_eq!(line.bbox, [600, 225, 1_200, 450]);
+    }
+
+    #[test]
+    fn a_box_in_a_part_of_a_page_is_a_box_in_the_page() {
+        let location = [150.0, 75.0, 300.0, 75.0, 300.0, 150.0, 150.0, 150.0];
+        let part = Region { left: 1_000, top: 500, right: 4_000, bottom: 2_500 };
+        let line = line(
+            &word(Some(location), None),
+            Frame { sent: Size::new(1_500, 1_000), part, ..PAGE },
+        );
+        assert_eq!(line.unwrap().bbox, [1_300, 650, 1_600, 800]);
     }
 
     #[test]

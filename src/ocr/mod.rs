@@ -191,8 +191,9 @@ impl Ocr {
         let before =
             time_to_end(pages.count() > 1 || request.may_lack_text(), draft.is_some(), left);
         let deadline = asked.checked_sub(before).unwrap_or(asked);
-        let preparation =
-            Preparation { intake: &self.intake, request: &*request, model: &model, deadline };
+        let (intake, request) = (&self.intake, &*request);
+        let kept = intake.kept(request);
+        let preparation = Preparation { intake, request, model: &model, deadline, kept };
         let mut read = self.reader.read_all(preparation, pages, follower).await;
         if !request.options.is_all_or_nothing {
             read.pages = some_done(read.pages)?;

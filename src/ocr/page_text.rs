@@ -133,11 +133,12 @@ mod tests {
     use crate::admission::Settlement;
     use crate::dashscope::completion::{Receipt, Word};
     use crate::image::Size;
+    use crate::image::region::Region;
     use crate::ledger::budget::RemainingTokens;
     use crate::units::{Money, Usage};
 
     const SIZE: Size = Size::new(100, 100);
-    const FRAME: Frame = Frame { sent: SIZE, shown: SIZE };
+    const FRAME: Frame = Frame { sent: SIZE, part: Region::of(SIZE), shown: SIZE };
 
     fn completion(text: &str) -> Completion {
         Completion {

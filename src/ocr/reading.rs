@@ -19,12 +19,12 @@ use futures_util::{StreamExt, future, stream};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::error::OcrError;
-use super::facts::PageFacts;
+use super::facts::{PageFacts, Source};
 use super::fields;
-use super::intake::{self, Origin, Pages};
+use super::intake::{self, Origin, Pages, Picture};
 use super::request::{Detail, OcrRequest, Reading};
 use super::result::{ImageTokens, Page, PageEvent, PageOutcome};
-use super::sheet::{PageCall, PageLayer, Preparation, ReadyPage};
+use super::sheet::{PageCall, PageLayer, PlannedPage, PlannedPicture, Preparation, ReadyPage};
 use super::stream as streamed;
 use crate::admission::{self, Refusal};
 use crate::capacity::account::{HeldBytes, NoRoom};
@@ -262,16 +262,35 @@ impl Pass<'_> {
     ) -> (PageOutcome<Page, OcrError>, Vec<Receipt>, Option<Arc<HeldBytes>>) {
         let mut receipts = Vec::new();
         let read = match origin {
-            Origin::Picture(picture) => match self.preparation.ready_picture(*picture).await {
-                Ok(ready) => self.send(ready, None, &mut receipts).await,
-                Err(error) => Err(error),
-            },
+            Origin::Picture(picture) => self.picture(*picture, &mut receipts).await,
             Origin::In(document) => self.sheet(number, document, &mut receipts).await,
         };
         match read {
             Ok(ReadPage { page, memory }) => (PageOutcome::Done(page), receipts, memory),
             Err(error) => (PageOutcome::failed(number, self.in_time(error)), receipts, None),
         }
+    }
+
+    /// Reads a picture.
+    async fn picture(
+        &self,
+        mut picture: Picture,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<ReadPage, OcrError> {
+        let facts = match self.preparation.plan_picture(&picture).await? {
+            PlannedPicture::AsItCame(facts) => *facts,
+            PlannedPicture::Drawn(planned) => {
+                let Some(document) = picture.document.take() else {
+                    return Err(MeteringError::Interrupted.into());
+                };
+                drop(picture);
+                return self.planned(document, *planned, receipts).await;
+            }
+        };
+        // Its worker forgets it.
+        picture.document = None;
+        let ready = self.preparation.ready_picture(picture, facts).await?;
+        self.send(ready, None, receipts).await
     }
 
     /// Reads one page of a document.
@@ -282,7 +301,22 @@ impl Pass<'_> {
         receipts: &mut Vec<Receipt>,
     ) -> Result<ReadPage, OcrError> {
         self.check_is_awaited()?;
-        let mut planned = self.preparation.plan(&document, number).await?;
+        let planned = self.preparation.plan(&document, number).await?;
+        self.planned(document, planned, receipts).await
+    }
+
+    /// Reads a planned page.
+    async fn planned(
+        &self,
+        document: Arc<Document>,
+        mut planned: PlannedPage,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<ReadPage, OcrError> {
+        if planned.facts.source == Source::Blank {
+            let page = self.blank(&planned.facts);
+            let memory = Some(Arc::new(planned.keep(page.bytes())));
+            return Ok(ReadPage { page, memory });
+        }
         if let Some(layer) = planned.text.take_if(|_| !planned.facts.is_read) {
             let page = self.own_text(&planned.facts, &layer);
             let memory = Some(Arc::new(planned.keep(page.bytes())));
@@ -304,6 +338,15 @@ impl Pass<'_> {
         let spared = facts.quote.image.tokens;
         self.reader.metering.spared(&request.context, Saving::TextLayer, spared);
         Page::of_layer(facts, layer, *points, request.options.detail)
+    }
+
+    /// A page that is blank.
+    fn blank(&self, facts: &PageFacts) -> Page {
+        let request = self.preparation.request;
+        let calls = if request.reads_text_beside() { 2 } else { 1 };
+        let spared = Tokens::new(calls * facts.quote.image.tokens.get());
+        self.reader.metering.spared(&request.context, Saving::Blank, spared);
+        Page::blank(facts, request.options.detail)
     }
 
     /// Waits for a place under the tenant's concurrency limit, if there are other pages.

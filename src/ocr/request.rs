@@ -31,6 +31,7 @@ pub struct OcrRequest {
 
 /// How to read an image.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "options that a caller sets one by one")]
 pub struct OcrOptions {
     /// The model; the configured default if none.
     pub model: Option<String>,
@@ -42,6 +43,9 @@ pub struct OcrOptions {
     pub task: Option<Task>,
     /// The caller's bounds of the image's size.
     pub wish: Wish,
+    /// Whether the pixels of each page are chosen by its text, below those bounds. If not, the tenant's setting says so
+    /// where the request has no bound above.
+    pub auto_pixels: bool,
     /// Which way up the image is read.
     pub rotate: Rotate,
     /// The pages to read; all if none.
@@ -195,6 +199,21 @@ impl OcrRequest {
             && (self.reading() == Reading::Text || self.reads_text_beside())
             && !options.markdown
             && options.task.as_ref().is_none_or(recognises)
+    }
+
+    /// Whether the pixels of each page are chosen by its text.
+    pub fn chooses_pixels(&self) -> bool {
+        let is_default = self.context.tenant.auto_pixels && self.options.wish.max_pixels.is_none();
+        self.options.auto_pixels || is_default
+    }
+
+    /// Whether nothing is what a call would answer for a blank page, so that none is made.
+    ///
+    /// All that the built-in tasks and the fields of a schema ask for is to be seen on the page. A prompt of the caller may
+    /// ask for anything. The task of key information answers with a JSON object, which an empty text is not.
+    pub(super) fn knows_blank_pages(&self) -> bool {
+        let is_object = |task: &Task| matches!(task, Task::KeyInformationExtraction { .. });
+        self.options.prompt.is_none() && !self.options.task.as_ref().is_some_and(is_object)
     }
 
     /// The pixel bounds of the quote.

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::error::OcrError;
-use super::facts::{DocumentFacts, PageFacts, Source};
+use super::facts::{ChoiceFacts, DocumentFacts, PageFacts, Source};
 use super::lines::{self, Frame, TextLine};
 use super::notation::Notation;
 use super::page_text::PageText;
@@ -24,6 +24,7 @@ use crate::document::page::TextLayer;
 use crate::document::workers::draft::SearchableFile;
 use crate::extract::page_answer::PageAnswer;
 use crate::extract::{Extraction, ExtractionWarning};
+use crate::image::region::Region;
 use crate::ledger::budget::RemainingTokens;
 use crate::metering::spend::Spend;
 use crate::units::{Cost, Pixels, Tokens, Usage};
@@ -211,6 +212,35 @@ pub struct Sent {
     pub capped: bool,
     /// What decided the size.
     pub reason: SentReason,
+    /// What was found in the page to choose its pixels; none if they are not chosen.
+    #[serde(flatten)]
+    pub choice: Option<SentChoice>,
+}
+
+/// What was found in a page to choose its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentChoice {
+    /// The height of its smallest body text, in pixels of the page; null if there is too little to be sure.
+    pub text_height: Option<Tenths>,
+    /// The part of the page that is sent, if its margins are cut: `[x0, y0, x1, y1]`, in pixels of the page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop: Option<[u32; 4]>,
+}
+
+/// A number with one decimal, in tenths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenths(pub u32);
+
+impl Serialize for Tenths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.0) / 10.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tenths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        f64::deserialize(deserializer).map(Self::of)
+    }
 }
 
 /// What decided the size at which an image is sent.
@@ -223,6 +253,8 @@ pub enum SentReason {
     Cap,
     /// The caller, by `max_pixels`, `min_pixels` or `dpi`.
     Asked,
+    /// The text of the page, or its margins: fewer pixels than without a choice.
+    Auto,
 }
 
 /// Tokens of the image of a page.
@@ -463,7 +495,7 @@ impl Page {
             Reading::Fields => Detail::Text,
             Reading::Text => request.options.detail,
         };
-        let frame = Frame { sent: facts.quote.image.size, shown };
+        let frame = Frame { sent: facts.quote.image.size, part: facts.part(), shown };
         let reading = PageText::of(completion, task.as_ref(), detail, frame);
         let warnings = warnings(facts, completion, &reading);
         Self {
@@ -537,6 +569,13 @@ impl Page {
             notation: Notation::Text,
             fields: None,
         }
+    }
+}
+
+impl Page {
+    /// A blank page.
+    pub(super) fn blank(facts: &PageFacts, detail: Detail) -> Self {
+        Self::of_layer(facts, &TextLayer::default(), [1.0, 1.0], detail)
     }
 }
 
@@ -621,7 +660,10 @@ fn warnings(
     reading: &PageText,
 ) -> Vec<PageWarning<OcrError>> {
     let of_the_call = [
-        (facts.quote.image.saved() > Tokens::ZERO, OcrWarning::Downscaled),
+        (
+            facts.quote.image.capped && facts.quote.image.saved() > Tokens::ZERO,
+            OcrWarning::Downscaled,
+        ),
         (!completion.receipt.verified, OcrWarning::UsageUnverified),
         (facts.is_turned && reading.lines.is_some(), OcrWarning::BoxesAssumeExif),
     ];
@@ -639,11 +681,33 @@ impl Sent {
             max_pixels: image.geometry.max_pixels,
             capped: image.capped,
             reason: match (image.capped, facts.is_size_asked) {
+                _ if facts.choice.is_some_and(|choice| choice.is_other) => SentReason::Auto,
                 (true, _) => SentReason::Cap,
                 (false, true) => SentReason::Asked,
                 (false, false) => SentReason::Default,
             },
+            choice: facts.choice.map(SentChoice::of),
         }
+    }
+}
+
+impl SentChoice {
+    fn of(choice: ChoiceFacts) -> Self {
+        let ChoiceFacts { text_height, crop, .. } = choice;
+        let corners = |Region { left, top, right, bottom }| [left, top, right, bottom];
+        Self { text_height: text_height.map(|height| Tenths::of(height.into())), crop: crop.map(corners) }
+    }
+}
+
+impl Tenths {
+    /// The nearest number of tenths.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast keeps to the bounds of the type"
+    )]
+    fn of(number: f64) -> Self {
+        Self((number * 10.0).round() as u32)
     }
 }
 

@@ -9,23 +9,26 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::error::OcrError;
-use super::facts::{PageFacts, Source};
+use super::facts::{ChoiceFacts, PageFacts, Source};
 use super::intake::{self, Intake, Picture};
 use super::request::{Downscale, OcrRequest, Reading, Rotate};
 use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
 use crate::dashscope::{AnswerRoom, Call, Image};
 use crate::document::error::{DocumentError, Resource};
-use crate::document::page::{Draw, Drawn, PagePlan, PageSize, StoredPicture, TextLayer};
+use crate::document::page::{Draw, Drawn, PagePlan, PageSize, Part, StoredPicture, TextLayer};
 use crate::document::workers::{Document, PAGE_BYTES, Sheet};
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
+use crate::image::region::Region;
+use crate::legibility::Legibility;
 use crate::metering::access;
 use crate::metering::error::{ImageError, MeteringError};
+use crate::quote::auto::{self, Chosen, KeptHeights};
 use crate::quote::drawn::{Paper, quote_page, quote_shrunk};
 use crate::quote::limits;
-use crate::quote::{self, Quote, QuoteError};
+use crate::quote::{self, Cap, Quote, QuoteError};
 use crate::units::Pixels;
 
 /// The format by whose limits a size is checked before a page is drawn: PNG and JPEG have the same.
@@ -64,6 +67,25 @@ pub(super) struct PlannedPage {
     draw: Draw,
 }
 
+/// A picture that was planned.
+pub(super) enum PlannedPicture {
+    /// It is sent as it came.
+    AsItCame(Box<PageFacts>),
+    /// It is sent with fewer pixels, or not at all.
+    Drawn(Box<PlannedPage>),
+}
+
+/// How a page is sent whose pixels are chosen, if not as it is without a choice.
+#[derive(Clone, Copy)]
+enum Choice {
+    /// Not at all: it is blank.
+    Blank,
+    /// A part of it, or all with fewer pixels.
+    Part(Chosen),
+    /// As it is, with a lower `max_pixels`.
+    AtMost(Pixels),
+}
+
 /// The text of a page.
 pub(super) struct PageLayer {
     pub(super) layer: TextLayer,
@@ -99,6 +121,9 @@ pub(super) struct Preparation<'a> {
     pub(super) model: &'a Arc<Model>,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
+    /// The heights that text keeps where pixels are chosen. Without them, a page is made ready as if they were not: at
+    /// the pixels that its cap allows.
+    pub(super) kept: Option<KeptHeights>,
 }
 
 impl Preparation<'_> {
@@ -153,13 +178,53 @@ impl Preparation<'_> {
         }
     }
 
+    /// Decides whether a picture is sent as it came, and quotes it. Without heights to keep it is.
+    ///
+    /// # Errors
+    ///
+    /// [`OcrError`] if it is above the cap of a tenant that rejects, or if no worker was free to measure it in time.
+    pub(super) async fn plan_picture(&self, picture: &Picture) -> Result<PlannedPicture, OcrError> {
+        let mut facts = self.facts_of(picture);
+        if let (Some(document), Some(kept)) = (&picture.document, self.kept) {
+            let mut sheet = document.sheet(1, intake::latest(self.deadline)).await?;
+            let found = measured(&mut sheet, facts.shown).await?;
+            if let Some(found) = &found {
+                facts.choice = Some(ChoiceFacts::of(found));
+                match self.choice(&facts, found, kept) {
+                    Some(Choice::AtMost(pixels)) => self.send_at_most(&mut facts, pixels),
+                    Some(choice) => {
+                        let draw = self.decide(&mut facts, choice);
+                        let planned = PlannedPage { facts, text: None, sheet, draw };
+                        return Ok(PlannedPicture::Drawn(Box::new(planned)));
+                    }
+                    None => self.check_cap(picture)?,
+                }
+            } else {
+                self.check_cap(picture)?;
+            }
+        }
+        Ok(PlannedPicture::AsItCame(Box::new(facts)))
+    }
+
+    /// Refuses a picture whose pixels were not chosen if it is above the cap of a tenant that rejects.
+    fn check_cap(&self, picture: &Picture) -> Result<(), OcrError> {
+        let (prompt, wish) = (self.request.prompt_bytes(), self.request.wish());
+        let size = picture.header.upright();
+        let quoted = quote::quote(self.model, size, prompt, wish, self.cap());
+        Ok(quoted.map(drop).map_err(ImageError::from)?)
+    }
+
     /// Makes a picture ready that is sent as it came.
     ///
     /// # Errors
     ///
     /// [`OcrError`] if its orientation could not be overwritten.
-    pub(super) async fn ready_picture(&self, picture: Picture) -> Result<ReadyPage, OcrError> {
-        let (facts, media_type) = (self.facts_of(&picture), picture.header.format.media_type());
+    pub(super) async fn ready_picture(
+        &self,
+        picture: Picture,
+        facts: PageFacts,
+    ) -> Result<ReadyPage, OcrError> {
+        let media_type = picture.header.format.media_type();
         let (file, memory) = picture.file().await?;
         Ok(ReadyPage { facts, media_type, file, memory, kept: None, text: None })
     }
@@ -176,6 +241,60 @@ impl Preparation<'_> {
             quote: picture.quote.clone(),
             beside: self.beside(&picture.quote),
             is_read: true,
+            choice: None,
+        }
+    }
+
+    fn cap(&self) -> Cap {
+        access::cap(&self.request.context.tenant)
+    }
+
+    /// What is chosen for a page in which this was found; `None` if it is sent as without a choice.
+    fn choice(&self, facts: &PageFacts, found: &Legibility, kept: KeptHeights) -> Option<Choice> {
+        if found.content.is_none() {
+            return self.request.knows_blank_pages().then_some(Choice::Blank);
+        }
+        let is_whole = self.is_kept_whole(facts);
+        let chosen = auto::fewest(found, facts.shown, &facts.quote.image, kept, !is_whole)?;
+        // A tenant that rejects gets no picture that its cap and not its text makes smaller.
+        if self.cap().reject && facts.quote.of_chosen(&chosen).image.capped {
+            return None;
+        }
+        Some(if is_whole { Choice::AtMost(chosen.size.pixels()) } else { Choice::Part(chosen) })
+    }
+
+    /// Notes in the facts of a page what was chosen for it, and returns how it is drawn.
+    fn decide(&self, facts: &mut PageFacts, choice: Choice) -> Draw {
+        match choice {
+            Choice::Blank => {
+                facts.source = Source::Blank;
+                facts.is_read = false;
+                facts.beside = None;
+            }
+            Choice::AtMost(pixels) => self.send_at_most(facts, pixels),
+            Choice::Part(chosen) => {
+                let Chosen { region, size, .. } = chosen;
+                self.requote(facts, facts.quote.of_chosen(&chosen));
+                let is_cut = region != Region::of(facts.shown);
+                if let Some(choice) = facts.choice.as_mut().filter(|_| is_cut) {
+                    choice.crop = Some(region);
+                }
+                return Draw::Part(Part { page: facts.shown, region, size });
+            }
+        }
+        Draw::At(facts.quote.image.size)
+    }
+
+    /// Sends a page as it is, with a lower `max_pixels`.
+    fn send_at_most(&self, facts: &mut PageFacts, pixels: Pixels) {
+        self.requote(facts, facts.quote.at_most(pixels));
+    }
+
+    fn requote(&self, facts: &mut PageFacts, quote: Quote) {
+        facts.beside = self.beside(&quote);
+        facts.quote = quote;
+        if let Some(choice) = &mut facts.choice {
+            choice.is_other = true;
         }
     }
 
@@ -203,17 +322,22 @@ impl Preparation<'_> {
     ) -> Result<PlannedPage, OcrError> {
         let mut sheet = document.sheet(number, intake::latest(self.deadline)).await?;
         let plan = sheet.plan(self.request.prefers_page_text()).await?;
-        let (mut facts, draw) = self.facts(number, &plan, means).map_err(ImageError::from)?;
+        let is_read = plan.text.is_none() || self.request.reading() == Reading::Fields;
+        let (mut facts, draw) = match self.kept.filter(|_| is_read) {
+            Some(kept) => self.chosen(number, &plan, means, &mut sheet, kept).await?,
+            None => self.facts(number, &plan, means, self.cap()).map_err(ImageError::from)?,
+        };
         let text = match plan.size {
-            PageSize::Points { width, height } => {
-                plan.text.map(|layer| PageLayer { layer, points: [width, height] })
-            }
+            PageSize::Points { width, height } => plan
+                .text
+                .filter(|_| facts.source != Source::Blank)
+                .map(|layer| PageLayer { layer, points: [width, height] }),
             PageSize::Pixels(_) => None,
         };
         if text.is_some() {
             facts.source = Source::TextLayer;
             facts.beside = None;
-            facts.is_read = self.request.reading() == Reading::Fields;
+            facts.is_read = is_read;
         }
         if facts.is_read && draw != Draw::AsStored {
             let header = ImageHeader::new(DRAWN_AS, facts.quote.image.size, Orientation::Upright);
@@ -222,20 +346,56 @@ impl Preparation<'_> {
         Ok(PlannedPage { facts, text, sheet, draw })
     }
 
+    /// Measures the page, and decides how it is drawn with the fewest pixels.
+    async fn chosen(
+        &self,
+        number: u32,
+        plan: &PagePlan,
+        means: Means,
+        sheet: &mut Sheet,
+        kept: KeptHeights,
+    ) -> Result<(PageFacts, Draw), OcrError> {
+        let cap = self.cap();
+        let by_cap = |cap| self.facts(number, plan, means, cap).map_err(ImageError::from);
+        let (quoted, refusal) = match by_cap(cap) {
+            // It is refused unless fewer pixels are chosen.
+            Err(refusal @ ImageError::Quote(QuoteError::OverCap { .. })) => {
+                (by_cap(Cap { reject: false, ..cap })?, Some(refusal))
+            }
+            quoted => (quoted?, None),
+        };
+        let (mut facts, draw) = quoted;
+        let found = measured(sheet, facts.shown).await?;
+        facts.choice = found.as_ref().map(ChoiceFacts::of);
+        let choice = found.and_then(|found| self.choice(&facts, &found, kept));
+        match (choice, refusal) {
+            (Some(Choice::AtMost(pixels)), _) => {
+                self.send_at_most(&mut facts, pixels);
+                Ok((facts, draw))
+            }
+            (Some(choice), _) => {
+                let draw = self.decide(&mut facts, choice);
+                Ok((facts, draw))
+            }
+            (None, Some(refusal)) => Err(refusal.into()),
+            (None, None) => Ok((facts, draw)),
+        }
+    }
+
     /// Decides how the page is drawn, and quotes it.
     fn facts(
         &self,
         number: u32,
         plan: &PagePlan,
         means: Means,
+        cap: Cap,
     ) -> Result<(PageFacts, Draw), QuoteError> {
         let (request, model) = (self.request, self.model);
         let (prompt, wish) = (request.prompt_bytes(), request.wish());
-        let cap = access::cap(&request.context.tenant);
         let (source, shown, quote, draw) = match plan.size {
             PageSize::Points { width, height } => {
                 let paper = Paper { width, height, dpi: request.options.dpi };
-                if let Some((size, quote)) = self.stored(plan, paper, means) {
+                if let Some((size, quote)) = self.stored(plan, paper, means, cap) {
                     (Source::Image, size, quote, Draw::AsStored)
                 } else {
                     let quote = quote_page(model, paper, prompt, wish, cap, means.most)?;
@@ -272,12 +432,19 @@ impl Preparation<'_> {
             quote,
             beside,
             is_read: true,
+            choice: None,
         };
         Ok((facts, draw))
     }
 
     /// The picture that a page of a PDF consists of, if it is sent as it is stored.
-    fn stored(&self, plan: &PagePlan, paper: Paper, means: Means) -> Option<(Size, Quote)> {
+    fn stored(
+        &self,
+        plan: &PagePlan,
+        paper: Paper,
+        means: Means,
+        cap: Cap,
+    ) -> Option<(Size, Quote)> {
         let StoredPicture { format, size, bytes } = plan.stored.filter(|_| means.as_stored)?;
         let header = ImageHeader::new(format, size, Orientation::Upright);
         limits::check(&header, bytes).ok()?;
@@ -289,7 +456,6 @@ impl Preparation<'_> {
             return None;
         }
         let request = self.request;
-        let cap = access::cap(&request.context.tenant);
         // A tenant that rejects pictures over its cap gets the page drawn to fit.
         let quote =
             quote::quote(self.model, size, request.prompt_bytes(), request.wish(), cap).ok()?;
@@ -333,6 +499,39 @@ impl ReadyPage {
             task: request.task_for(reading),
         };
         PageCall { call, room: None, _memory: self.memory.clone() }
+    }
+}
+
+impl PlannedPicture {
+    /// What is known of it.
+    pub(super) fn into_facts(self) -> PageFacts {
+        match self {
+            Self::AsItCame(facts) => *facts,
+            Self::Drawn(planned) => planned.facts,
+        }
+    }
+}
+
+impl ChoiceFacts {
+    fn of(found: &Legibility) -> Self {
+        let text_height = found.text.map(|text| text.height);
+        Self { text_height, ..Self::default() }
+    }
+}
+
+/// Measures a page. One that cannot be measured is sent as without a choice.
+///
+/// # Errors
+///
+/// [`DocumentError::Busy`].
+async fn measured(sheet: &mut Sheet, size: Size) -> Result<Option<Legibility>, DocumentError> {
+    match sheet.measure(size).await {
+        Ok(found) => Ok(Some(found)),
+        Err(DocumentError::Busy) => Err(DocumentError::Busy),
+        Err(error) => {
+            tracing::debug!("a page is not measured, so its pixels are not chosen: {error}");
+            Ok(None)
+        }
     }
 }
 

@@ -50,8 +50,11 @@ impl<'a> OptionReader<'a> {
             "prompt" => options.prompt = Some(value::prompt(given)?),
             "language" => options.languages.push(value::language(given)?),
             "task" => options.task = Some(value::task(given)?),
-            "max_pixels" => options.wish.max_pixels = Some(value::pixels(name, given)?),
-            "min_pixels" => options.wish.min_pixels = Some(value::pixels(name, given)?),
+            "max_pixels" => {
+                options.wish.max_pixels = value::max_pixels(given)?;
+                options.auto_pixels = options.wish.max_pixels.is_none();
+            }
+            "min_pixels" => options.wish.min_pixels = Some(value::min_pixels(given)?),
             "rotate" => options.rotate = value::rotate(given)?,
             "detail" => options.detail = value::detail(given)?,
             "ground" => options.text_beside = value::ground(given)?,

@@ -69,11 +69,23 @@ pub(super) fn task(value: &Value) -> Result<Task, Flaw> {
     })
 }
 
-pub(super) fn pixels(name: &'static str, value: &Value) -> Result<Pixels, Flaw> {
+pub(super) fn min_pixels(value: &Value) -> Result<Pixels, Flaw> {
+    let why = "must be a whole number of pixels above 0";
+    pixels(value).ok_or_else(|| flaw("min_pixels", ErrorCode::InvalidOption, why))
+}
+
+/// A number of pixels, or `None` for `auto`.
+pub(super) fn max_pixels(value: &Value) -> Result<Option<Pixels>, Flaw> {
+    if value.as_str() == Some("auto") {
+        return Ok(None);
+    }
+    let why = "must be auto or a whole number of pixels above 0";
+    pixels(value).map(Some).ok_or_else(|| flaw("max_pixels", ErrorCode::InvalidOption, why))
+}
+
+fn pixels(value: &Value) -> Option<Pixels> {
     let number = value.as_u64().or_else(|| number_of(value.as_str()?));
-    number.filter(|&pixels| pixels > 0).map(Pixels::new).ok_or_else(|| {
-        flaw(name, ErrorCode::InvalidOption, "must be a whole number of pixels above 0")
-    })
+    number.filter(|&pixels| pixels > 0).map(Pixels::new)
 }
 
 /// Digits only: `u64::from_str` would also accept a plus sign.
