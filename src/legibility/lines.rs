@@ -16,21 +16,21 @@ const MOST_WIDE: u32 = 25;
 pub(super) fn lines(parts: &[Part]) -> Vec<Vec<Part>> {
     let mut parts = stacked(parts);
     parts.retain(|part| part.height() >= LEAST_HEIGHT && part.width() <= MOST_WIDE * part.height());
-    let mut lines = groups(parts, is_beside);
-    lines.retain(|line| line.len() >= LEAST_IN_LINE);
-    lines
+    let grouped = grouped(parts, is_beside);
+    let lines = groups(&grouped).filter(|line| line.len() >= LEAST_IN_LINE);
+    lines.map(|line| line.iter().map(|(_, part)| *part).collect()).collect()
 }
 
 /// Joins fragments one above the other: of dot-matrix and broken thermal print, the dot of an i, what a CJK character is
 /// composed of.
 fn stacked(parts: &[Part]) -> Vec<Part> {
     let transposed = parts.iter().map(Part::transposed).collect();
-    let groups =
-        groups(transposed, |upper, lower| is_below(&upper.transposed(), &lower.transposed()));
-    let joined = groups
-        .iter()
-        .filter_map(|group| group.iter().copied().reduce(|one, other| one.joined(&other)));
-    joined.map(|part| part.transposed()).collect()
+    let grouped =
+        grouped(transposed, |upper, lower| is_below(&upper.transposed(), &lower.transposed()));
+    let parts = groups(&grouped).filter_map(|group| {
+        group.iter().map(|(_, part)| *part).reduce(|one, other| one.joined(&other))
+    });
+    parts.map(|part| part.transposed()).collect()
 }
 
 /// Whether the lower part is a fragment of what the upper part is one of: near below, about as wide, and not wide.
@@ -62,8 +62,8 @@ fn min_max(one: u32, other: u32) -> (u32, u32) {
 /// Groups parts by a sweep from left to right that remembers for each row the part that covered it last. A part is
 /// compared with the last ones at its middle, at a quarter and at three quarters of its height.
 ///
-/// The parts of each group are sorted from left to right.
-fn groups(mut parts: Vec<Part>, is_next: impl Fn(&Part, &Part) -> bool) -> Vec<Vec<Part>> {
+/// Returns each part with the number of its group, sorted by group, and within it from left to right.
+fn grouped(mut parts: Vec<Part>, is_next: impl Fn(&Part, &Part) -> bool) -> Vec<(u32, Part)> {
     parts.sort_unstable_by_key(|part| (part.left, part.top, part.right, part.bottom));
     let rows = parts.iter().map(|part| part.bottom).max().unwrap_or_default();
     let mut forest = Forest::default();
@@ -86,6 +86,10 @@ fn groups(mut parts: Vec<Part>, is_next: impl Fn(&Part, &Part) -> bool) -> Vec<V
         (0..).zip(parts).map(|(number, part)| (forest.root(number), part)).collect();
     // A stable sort, which keeps the order from left to right.
     numbered.sort_by_key(|(root, _)| *root);
-    let groups = numbered.chunk_by(|(one, _), (other, _)| one == other);
-    groups.map(|group| group.iter().map(|(_, part)| *part).collect()).collect()
+    numbered
+}
+
+/// The groups of parts that are sorted by group.
+fn groups(grouped: &[(u32, Part)]) -> impl Iterator<Item = &[(u32, Part)]> {
+    grouped.chunk_by(|(one, _), (other, _)| one == other)
 }
