@@ -1,8 +1,8 @@
 //! What differs from its surroundings: ink, and all that can be seen however faint.
 
-use super::bitmap::{Bitmap, word_of};
+use super::bitmap::{Bitmap, WORD, word_of};
 use super::gray::Gray;
-use super::ground::{TILE, dark_tiles, noise};
+use super::ground::{TILE, dark_tiles, grain, noise};
 use super::means::Means;
 
 /// Half the side of the surroundings: more than a stroke, less than the distance of lines.
@@ -15,9 +15,11 @@ const INK: (f32, f32) = (24.0, 64.0);
 
 /// The mean of 3 by 3 pixels is compared for what is faint: pencil may be fainter than the noise of a pixel.
 const NEAR: usize = 1;
-const VISIBLE_OF_NOISE: f32 = 1.6;
-/// The blank paper of a JPEG differs by one or two levels. The second keeps a noisy page from being taken for blank.
-const VISIBLE: (f32, f32) = (3.0, 8.0);
+/// What is visible differs by more levels than so many times the grain of the paper, ...
+const VISIBLE_OF_GRAIN: f32 = 4.0;
+/// ... but never less than the first and never more than the second of these. The blank paper of a JPEG differs by one
+/// or two levels. The second keeps a page of coarse grain from being taken for blank.
+const VISIBLE: (f32, f32) = (3.0, 6.0);
 
 /// The pixels that differ from their surroundings.
 pub(super) struct Marks {
@@ -29,18 +31,15 @@ pub(super) struct Marks {
 
 impl Marks {
     pub(super) fn of(gray: &Gray) -> Self {
-        let noise = noise(gray);
-        let contrast = levels(noise * INK_OF_NOISE, INK);
-        let faint = levels(noise * VISIBLE_OF_NOISE, VISIBLE);
+        let mut ink = Bitmap::new(gray.width, gray.height);
+        let contrast = levels(noise(gray) * INK_OF_NOISE, INK);
         let darker = |level: u8, mean: u8| mean.saturating_sub(level) > contrast;
         let lighter = |level: u8, mean: u8| level.saturating_sub(mean) > contrast;
-        let differs = |near: u8, mean: u8| near.abs_diff(mean) > faint;
         let dark = dark_tiles(gray);
-        let mut ink = Bitmap::new(gray.width, gray.height);
-        let mut visible = Bitmap::new(gray.width, gray.height);
         let (mut near, mut surroundings) = (Means::new(gray, NEAR), Means::new(gray, SURROUNDINGS));
+        let mut differences = Vec::with_capacity(gray.width * gray.height);
         let stride = ink.stride;
-        for (y, (ink, visible)) in ink.rows_mut().zip(visible.rows_mut()).enumerate() {
+        for (y, ink) in ink.rows_mut().enumerate() {
             let mean = surroundings.next_row();
             let tiles = ink.iter_mut().zip(&dark[y / TILE * stride..]);
             let pixels = gray.row(y).chunks(TILE).zip(mean.chunks(TILE));
@@ -51,13 +50,23 @@ impl Marks {
                     word_of(level, mean, darker)
                 };
             }
-            let pixels = near.next_row().chunks(TILE).zip(mean.chunks(TILE));
-            for (word, (near, mean)) in visible.iter_mut().zip(pixels) {
-                *word = word_of(near, mean, differs);
-            }
+            let pairs = near.next_row().iter().zip(mean);
+            differences.extend(pairs.map(|(near, mean)| near.abs_diff(*mean)));
         }
-        Self { ink, visible }
+        Self { ink, visible: visible(&differences, gray) }
     }
+}
+
+/// What differs more than the grain of the paper.
+fn visible(differences: &[u8], gray: &Gray) -> Bitmap {
+    let least = levels(grain(differences, gray.width) * VISIBLE_OF_GRAIN, VISIBLE);
+    let mut visible = Bitmap::new(gray.width, gray.height);
+    for (row, differences) in visible.rows_mut().zip(differences.chunks_exact(gray.width)) {
+        for (word, differences) in row.iter_mut().zip(differences.chunks(WORD)) {
+            *word = word_of(differences, differences, |difference, _| difference > least);
+        }
+    }
+    visible
 }
 
 /// A number of levels between two bounds, rounded down.

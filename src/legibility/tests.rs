@@ -138,6 +138,15 @@ fn blank_paper_is_blank() {
                 page.filled([20 + n * 29, 12 + n * n * 2, 2, 2], 120)
             }),
         ),
+        (
+            "coarse grain",
+            Page::of(235, 304, 240).each(|x, y, level| {
+                // A pattern of two by two pixels, as unsharp as that of a scanner.
+                let pattern =
+                    (x / 2).wrapping_mul(2_654_435_761) ^ (y / 2).wrapping_mul(1_597_334_677);
+                level + u8::try_from(pattern.wrapping_mul(2_246_822_519) >> 30).unwrap()
+            }),
+        ),
         ("the shadow of an edge", Page::of(250, 304, 240).filled([0, 0, 6, 240], 40)),
     ];
     for (name, page) in blank {
@@ -152,6 +161,10 @@ fn what_can_be_seen_is_not_blank() {
     let seen = [
         ("pencil of 8 levels", paper().line(&LATIN, (100, 100), (2, 4), 242)),
         ("pencil of 8 levels in noise", paper().line(&LATIN, (100, 100), (3, 4), 242).noisy(4)),
+        (
+            "writing of 12 levels in strong noise",
+            paper().line(&LATIN, (100, 100), (3, 6), 238).noisy(8),
+        ),
         ("a page number", paper().line(&LATIN[1..], (150, 300), (1, 1), 60)),
         ("the number 1", paper().filled([150, 300, 2, 8], 90)),
         ("a stamp", paper().filled([90, 90, 60, 60], 205).filled([93, 93, 54, 54], 250)),
