@@ -40,6 +40,11 @@ impl<'a> Gray<'a> {
         u32::try_from(self.width.max(self.height)).unwrap_or(u32::MAX)
     }
 
+    /// The shorter of the two sides.
+    pub(super) fn shorter_side(&self) -> usize {
+        self.width.min(self.height)
+    }
+
     /// A length in pixels of the picture.
     pub(super) fn in_picture(&self, length: f32) -> f32 {
         length * f32::from(self.factor)

@@ -7,7 +7,7 @@ use crate::image::Size;
 use crate::image::region::Region;
 
 /// The side of a block. Blocks are either blank or not.
-const BLOCK: usize = 8;
+pub(super) const BLOCK: usize = 8;
 
 /// A block with fewer visible pixels is blank.
 const LEAST_VISIBLE: u8 = 4;

@@ -54,9 +54,15 @@ pub struct Legibility {
     pub content: Option<Region>,
 }
 
+/// A narrower picture has no whole block in which something could be seen, so nothing is said about it.
+const LEAST_SIDE: usize = margins::BLOCK;
+
 /// Measures the text of a picture and finds its blank margins. Nothing depends on how the picture is turned.
 pub fn legibility(picture: &Raster) -> Legibility {
     let gray = Gray::of(picture);
+    if gray.shorter_side() < LEAST_SIDE {
+        return Legibility { text: None, content: Some(Region::of(picture.size())) };
+    }
     let marks = Marks::of(&gray);
     // Too many parts are texture. It has no text, but it can be seen.
     let text = Text::of(components(&marks.ink).unwrap_or_default(), gray.longer_side());

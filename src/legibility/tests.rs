@@ -176,6 +176,16 @@ fn what_can_be_seen_is_not_blank() {
 }
 
 #[test]
+fn a_picture_that_is_narrower_than_a_block_is_not_blank() {
+    for (width, height) in [(1, 1), (7, 300), (300, 7)] {
+        let whole = Some(Region::of(Size::new(width, height)));
+        let page = Page::white(width, height);
+        assert_eq!(found(page), Legibility { text: None, content: whole });
+    }
+    assert_eq!(found(Page::white(8, 300)).content, None);
+}
+
+#[test]
 fn the_content_has_a_margin_and_no_side_too_short_to_send() {
     let page = Page::white(608, 640).text(&LATIN, 320, 2, 60);
     // The characters are from (8, 320) to (284, 390). They change the mean of the paper up to 12 pixels around, blocks
