@@ -60,6 +60,7 @@ mod regions;
 mod replicas;
 mod requests;
 mod result_cache;
+mod result_cache_shared;
 mod revocation;
 mod rollback;
 mod rolling;

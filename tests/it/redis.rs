@@ -160,13 +160,27 @@ impl RedisDatabase {
 
     /// The server's reply to a command, in its protocol.
     pub(crate) fn command(&self, command: &str) -> String {
+        let reply = String::from_utf8(self.reply(command)).expect("the reply is text");
+        reply.trim_end().to_owned()
+    }
+
+    /// The same for a reply that is not text.
+    pub(crate) fn reply(&self, command: &str) -> Vec<u8> {
         let mut stream = UnixStream::connect(&self.socket).expect("the server listens");
         let commands = format!("SELECT {}\r\n{command}\r\nQUIT\r\n", self.number);
         stream.write_all(commands.as_bytes()).expect("the server reads");
-        let mut replies = String::new();
-        stream.read_to_string(&mut replies).expect("the server writes");
-        let reply = replies.strip_prefix("+OK\r\n").and_then(|rest| rest.strip_suffix("+OK\r\n"));
-        reply.unwrap_or_else(|| panic!("{command}: {replies}")).trim_end().to_owned()
+        let mut replies = Vec::new();
+        stream.read_to_end(&mut replies).expect("the server writes");
+        let reply = replies.strip_prefix(b"+OK\r\n").and_then(|rest| rest.strip_suffix(b"+OK\r\n"));
+        let told = || panic!("{command}: {}", String::from_utf8_lossy(&replies));
+        reply.unwrap_or_else(told).to_owned()
+    }
+
+    /// The names of all values.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let listed = self.command("KEYS *");
+        let names = listed.lines().filter(|line| !line.starts_with(['*', '$']));
+        names.map(str::to_owned).collect()
     }
 }
 
