@@ -198,6 +198,12 @@ impl Admission {
         Ok(permit)
     }
 
+    /// Counts a call of `model` that was not necessary, and records the model on `tab`. It needs no room in a budget.
+    pub fn note(&self, tenant: &Tenant, model: &Model, tab: &Tab) {
+        tab.asks_for(&model.name);
+        self.ledger.note(charge(tenant, tab.names().key, model, Usage::default()));
+    }
+
     /// The rest of a tenant's budgets.
     ///
     /// # Errors

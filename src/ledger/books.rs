@@ -35,6 +35,13 @@ pub struct Charge {
     pub currency: Currency,
 }
 
+impl Charge {
+    /// The same charge without any amount.
+    fn of_nothing(&self) -> Self {
+        Self { bound: Usage::default(), cost: Money::ZERO, ..self.clone() }
+    }
+}
+
 /// The upstream's bill for one call.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bill {
@@ -159,6 +166,15 @@ pub enum Operation {
         /// The charge that it asked for.
         charge: Charge,
     },
+    /// Count a call that was not necessary: at no tokens and no cost. It touches no account.
+    Note {
+        /// The id of the new entry.
+        id: Uuid,
+        /// The instance that counts it.
+        instance: Uuid,
+        /// Whose call it is. The amounts do not count.
+        charge: Charge,
+    },
 }
 
 impl Operation {
@@ -170,7 +186,8 @@ impl Operation {
             | Self::Clamp { id, .. }
             | Self::WriteOff { id, .. }
             | Self::Release { id }
-            | Self::Void { id, .. } => *id,
+            | Self::Void { id, .. }
+            | Self::Note { id, .. } => *id,
         }
     }
 }
@@ -376,12 +393,24 @@ impl Books {
                 if self.entries.contains_key(id) {
                     return self.close(*id, EntryState::Released, Bill::default());
                 }
-                let nothing =
-                    Charge { bound: Usage::default(), cost: Money::ZERO, ..charge.clone() };
-                self.enter(*id, *instance, nothing, today, EntryState::Released);
+                self.enter(*id, *instance, charge.of_nothing(), today, EntryState::Released);
+                Outcome::Unchanged
+            }
+            Operation::Note { id, instance, charge } => {
+                if !self.entries.contains_key(id) {
+                    self.note(*id, *instance, charge.of_nothing(), today);
+                }
                 Outcome::Unchanged
             }
         }
+    }
+
+    /// Makes an entry that is settled at nothing.
+    fn note(&mut self, id: Uuid, instance: Uuid, charge: Charge, today: Date) {
+        let (tenant, model) = (Arc::clone(&charge.tenant), Arc::clone(&charge.model));
+        let key = UsageKey { day: today, tenant, model, currency: charge.currency };
+        self.enter(id, instance, charge, today, EntryState::Settled);
+        self.usage.entry(key).or_default().add(&Bill::default(), EntryState::Settled, 1);
     }
 
     /// Makes a new entry.

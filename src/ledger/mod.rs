@@ -43,12 +43,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::account::{Account, AccountKey, Balances, Unit};
-use self::books::Charge;
+use self::books::{Charge, Operation};
 use self::budget::Budgets;
 use self::commits::Commits;
 use self::context::Context;
 use self::reaper::Reaper;
-use self::reservation::{ReserveReply, ReserveRequest, WriterMessage};
+use self::reservation::{CallEnd, ReserveReply, ReserveRequest, WriterMessage};
 use self::settings::LedgerSettings;
 use self::usage::{UsageQuery, UsageRow};
 use self::window::{Calendar, Period};
@@ -166,6 +166,17 @@ impl Ledger {
             ReserveReply::Refused(error) => Err(error),
             ReserveReply::Waiting(exceeded, _) => Err(exceeded.into()),
         }
+    }
+
+    /// Counts a call that was not necessary, at no tokens and no cost. Nobody waits for it. It is left out if the queue is
+    /// full, which it is only during an outage of the database.
+    pub fn note(&self, charge: Charge) {
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else { return };
+        let Context { clock, random, instance, .. } = &*self.context;
+        let (id, instance) = (new_id(&**clock, &**random), instance.id());
+        let operation = Operation::Note { id, instance, charge };
+        let end = CallEnd { operation, reply: None, at: clock.instant(), _room: Some(room) };
+        let _ = self.inbox.send(WriterMessage::End(Box::new(end)));
     }
 
     /// The calendar of the budget windows.

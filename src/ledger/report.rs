@@ -91,7 +91,7 @@ pub struct DayReport {
 /// Tokens and calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SpentReport {
-    /// Number of counted calls.
+    /// Number of counted calls. A request that is answered from the cache counts as one, of no tokens.
     pub calls: u64,
     /// Number of calls that were counted at their bound because the bill is unknown.
     pub unverified_calls: u64,

@@ -359,9 +359,10 @@ impl Writer {
             }
             Operation::WriteOff { .. } => None,
             // The call cost nothing.
-            Operation::Release { .. } | Operation::Void { .. } | Operation::Reserve { .. } => {
-                return;
-            }
+            Operation::Release { .. }
+            | Operation::Void { .. }
+            | Operation::Note { .. }
+            | Operation::Reserve { .. } => return,
         };
         self.context.metrics.ledger_stuck();
         tracing::error!(

@@ -17,6 +17,7 @@ use crate::admission::presence::Presence;
 use crate::admission::tab::Tab;
 use crate::admission::{Admission, Permit, Refusal};
 use crate::auth::tenant::Tenant;
+use crate::catalog::Model;
 use crate::dashscope::completion::Receipt;
 use crate::dashscope::error::{CallError, Code};
 use crate::ledger::budget::RemainingTokens;
@@ -166,7 +167,8 @@ impl Metering {
 
     /// Counts a request that is answered as an equal one, with so many pages. `tokens` are the image tokens that the equal
     /// one spent.
-    pub fn reused(&self, context: &RequestContext, pages: usize, tokens: Tokens) {
+    pub fn reused(&self, context: &RequestContext, model: &Model, pages: usize, tokens: Tokens) {
+        self.admission.note(&context.tenant, model, &context.tab);
         self.spared(context, Saving::Cache, tokens);
         for _ in 0..pages {
             self.answered_page(context, CACHE);

@@ -332,7 +332,7 @@ impl CachingOcr {
         request.image = Bytes::new();
         request.context.held.memory = None;
         let memory = self.room_for(kept.bytes(), request.context.deadline).await?;
-        self.metering.reused(&request.context, kept.pages().len(), kept.saved);
+        self.metering.reused(&request.context, &model, kept.pages().len(), kept.saved);
         let id = request.id;
         let document = kept.document.clone();
         let facts = self.ocr.facts(&model, document, Tally::default(), started, request).await?;

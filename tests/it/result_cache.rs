@@ -10,7 +10,9 @@ use ocr_gateway::auth::tenant::Tenant;
 use reqwest::RequestBuilder;
 use serde_json::json;
 
-use crate::harness::{Answer, SCRIPTED_TEXT, Setup, TestGateway, fixture, jpeg_of, spawn, until};
+use crate::harness::{
+    Answer, SCRIPTED_TEXT, Setup, TestGateway, fixture, jpeg_of, spawn, today, until,
+};
 use crate::mistral;
 use crate::pages::{numbered, width_of};
 use crate::shapes::{check, documented};
@@ -95,6 +97,22 @@ async fn an_equal_request_is_answered_from_the_cache_and_costs_nothing() {
     }
     assert_eq!(gateway.count("cache_entries", &[]).await, 1);
     assert!(gateway.count("cache_bytes", &[]).await > 0);
+}
+
+#[tokio::test]
+async fn a_hit_is_a_row_of_no_cost_in_the_usage_and_the_books_are_right() {
+    let gateway = caching().await;
+    assert_eq!(status_of(&gateway, "/ocr").await, "miss");
+    let bill = gateway.upstream().bill();
+    for _ in 0..3 {
+        assert_eq!(status_of(&gateway, "/ocr").await, "hit");
+    }
+    let usage = Answer::of(gateway.get("/usage")).await.json;
+    let total = &usage["total"];
+    assert_eq!((&total["calls"], &total["unverified_calls"]), (&json!(4), &json!(0)));
+    assert_eq!(total["total_tokens"], bill.total());
+    assert_eq!(usage["budgets"]["day"]["tokens"]["settled"], bill.total());
+    assert_eq!(gateway.store.ledger().audit(today()).await.unwrap(), []);
 }
 
 #[tokio::test]
