@@ -70,7 +70,8 @@ pub struct Spent {
     pub calls: u32,
     /// Number of these calls that repeated a failed one.
     pub repeats: u32,
-    /// Image tokens that were not spent: because of the tenant's cap, or because a page has its own text.
+    /// Image tokens that were not spent: because of the tenant's cap, because a page has its own text, or because an
+    /// equal request had spent them.
     pub saved: Tokens,
 }
 

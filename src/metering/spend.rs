@@ -24,7 +24,8 @@ pub struct Spend {
     pub upstream_calls: u32,
     /// Calls that were repeats.
     pub retries: u32,
-    /// Image tokens that were not spent: because of the cap, or because pages have their own text.
+    /// Image tokens that were not spent: because of the cap, because pages have their own text, or because an equal
+    /// request had spent them.
     pub tokens_saved: Tokens,
     /// Cost of the billed tokens.
     pub cost: Cost,
