@@ -221,6 +221,8 @@ pub struct Sent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentChoice {
     /// The height of its smallest body text, in pixels of the page; null if there is too little to be sure.
+    // With a function of its own, a missing member is no choice instead of null.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub text_height: Option<Tenths>,
     /// The part of the page that is sent, if its margins are cut: `[x0, y0, x1, y1]`, in pixels of the page.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -695,7 +697,10 @@ impl SentChoice {
     fn of(choice: ChoiceFacts) -> Self {
         let ChoiceFacts { text_height, crop, .. } = choice;
         let corners = |Region { left, top, right, bottom }| [left, top, right, bottom];
-        Self { text_height: text_height.map(|height| Tenths::of(height.into())), crop: crop.map(corners) }
+        Self {
+            text_height: text_height.map(|height| Tenths::of(height.into())),
+            crop: crop.map(corners),
+        }
     }
 }
 

@@ -100,6 +100,21 @@ async fn an_equal_request_is_answered_from_the_cache_and_costs_nothing() {
 }
 
 #[tokio::test]
+async fn an_answer_from_the_cache_says_how_the_page_was_sent_in_the_same_words() {
+    let gateway = caching().await;
+    for query in ["max_pixels=auto", "max_pixels=100000", "detail=lines", "min_pixels=500000"] {
+        let path = format!("/ocr?{query}");
+        let ask = || gateway.upload(&path, fixture("hello.png"));
+        let (first, second) = (ask().await, ask().await);
+        assert_eq!(second.header("ocr-cache"), "hit", "{query}");
+        for member in ["sent", "lines", "width", "height", "finish_reason", "warnings"] {
+            let of = |answer: &Answer| answer.json["pages"][0][member].to_string();
+            assert_eq!(of(&first), of(&second), "{query}: {member}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_hit_is_a_row_of_no_cost_in_the_usage_and_the_books_are_right() {
     let gateway = caching().await;
     assert_eq!(status_of(&gateway, "/ocr").await, "miss");
