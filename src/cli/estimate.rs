@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,12 +37,33 @@ pub(super) struct EstimateArgs {
     /// The model that would read them; by default the configured one.
     #[arg(long)]
     model: Option<String>,
-    /// The most pixels at which an image may be read.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_pixels: Option<u64>,
+    /// The most pixels at which an image may be read, or `auto`: the fewest at which its text stays legible.
+    #[arg(long, value_name = "N|auto")]
+    max_pixels: Option<MostPixels>,
     /// One JSON object for each file, as in the response of `POST /estimate`.
     #[arg(long)]
     json: bool,
+}
+
+/// The bound of the pixels of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MostPixels {
+    Number(Pixels),
+    /// Chosen by the text.
+    Auto,
+}
+
+impl FromStr for MostPixels {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let number = text.parse().ok().filter(|pixels: &u64| *pixels > 0);
+        let number = number.ok_or("must be auto or a whole number above 0")?;
+        Ok(Self::Number(Pixels::new(number)))
+    }
 }
 
 /// Longest time that one file may take.
@@ -92,7 +114,16 @@ async fn estimate(
     arguments: &EstimateArgs,
     file: &Path,
 ) -> Result<Estimate<PageFault>, Failure> {
-    let wish = Wish { max_pixels: arguments.max_pixels.map(Pixels::new), ..Wish::default() };
+    let max_pixels = match arguments.max_pixels {
+        Some(MostPixels::Number(pixels)) => Some(pixels),
+        Some(MostPixels::Auto) | None => None,
+    };
+    let options = OcrOptions {
+        model: arguments.model.clone(),
+        wish: Wish { max_pixels, ..Wish::default() },
+        auto_pixels: arguments.max_pixels == Some(MostPixels::Auto),
+        ..OcrOptions::default()
+    };
     let context = RequestContext {
         tenant: Arc::new(Tenant::new("command-line".parse()?)),
         deadline: SystemClock.instant() + PATIENCE,
@@ -100,12 +131,8 @@ async fn estimate(
         tab: Tab::default(),
         held: Held::default(),
     };
-    let request = OcrRequest {
-        id: Uuid::nil(),
-        image: Bytes::from(std::fs::read(file)?),
-        options: OcrOptions { model: arguments.model.clone(), wish, ..OcrOptions::default() },
-        context,
-    };
+    let request =
+        OcrRequest { id: Uuid::nil(), image: Bytes::from(std::fs::read(file)?), options, context };
     let estimate = estimate::estimate(intake, &request).await?;
     Ok(estimate.map_errors(|error| PageFault { detail: error.to_string() }))
 }
