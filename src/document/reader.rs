@@ -311,6 +311,7 @@ mod tests {
     use super::*;
     use crate::document::page::{PageLines, PlacedLine};
     use crate::document::searchable::album::AlbumPage;
+    use crate::image::region::Region;
     use crate::pixels::encode::{Encoding, encode};
 
     fn settings(page_pixels: u64) -> ReaderSettings {
@@ -371,6 +372,55 @@ mod tests {
             let missing = DocumentError::PageNotFound { asked: 2, pages: 1 };
             assert_eq!(open(name).plan(2, false), Err(missing), "{name}");
         }
+    }
+
+    /// A page with a black square in one corner, stored as this EXIF value says.
+    fn marked(exif: u32) -> Reader {
+        let size = Size::new(600, 400);
+        let black = |at: u32| at % 600 < 90 && at / 600 < 60;
+        let levels = (0..600 * 400).map(|at| if black(at) { 0 } else { 255 });
+        let raster =
+            Raster::new(size, crate::pixels::raster::Samples::Gray, levels.collect()).unwrap();
+        let stored = raster.upright(Orientation::from_exif(exif).inverse());
+        let file = encode(&stored, Encoding::Png).unwrap();
+        let mut header = probe(&file).unwrap();
+        header.orientation = Orientation::from_exif(exif);
+        let mut reader = Reader::open(Kind::Picture, file, &settings(1_000_000)).unwrap();
+        if let Source::Picture { header: own, .. } = &mut reader.source {
+            *own = header;
+        }
+        reader
+    }
+
+    #[test]
+    fn a_part_of_an_upright_page_is_drawn_whichever_way_it_is_stored() {
+        for exif in 1..=8 {
+            let (mut reader, page) = (marked(exif), Size::new(600, 400));
+            let found = reader.measure(1, page).unwrap();
+            let content = found.content.unwrap();
+            assert!(content.left == 0 && content.top == 0, "{exif} {content:?}");
+            assert!(content.right < 400 && content.bottom < 300, "{exif} {content:?}");
+            let region = Region { left: 0, top: 0, right: 180, bottom: 120 };
+            let part = Part { page, region, size: Size::new(90, 60) };
+            let measured = reader.draw(1, Draw::Part(part)).unwrap();
+            let anew = reader.draw(1, Draw::Part(part)).unwrap();
+            assert_eq!(measured, anew, "the kept picture is the same");
+            let drawn = image::load_from_memory(&measured.bytes).unwrap().to_luma8();
+            assert_eq!(drawn.dimensions(), (90, 60));
+            let level = |x, y| drawn.get_pixel(x, y).0[0];
+            assert!(level(20, 10) < 20 && level(70, 10) > 235 && level(20, 50) > 235, "{exif}");
+        }
+    }
+
+    #[test]
+    fn a_picture_that_may_take_too_much_memory_to_measure_is_not_decoded() {
+        let settings = ReaderSettings { memory: MEASURING_BYTES + 1_000, ..settings(1_000_000) };
+        let mut reader = Reader::open(Kind::Picture, fixture("hello.png"), &settings).unwrap();
+        let PageSize::Pixels(size) = reader.plan(1, false).unwrap().size else { panic!() };
+        let refused = reader.measure(1, size).unwrap_err();
+        let DocumentError::TooComplex { resource, allowed, .. } = refused else { panic!() };
+        assert_eq!((resource, allowed), (Resource::Memory, 1_000));
+        assert!(reader.draw(1, Draw::At(size)).is_ok(), "it can be drawn");
     }
 
     /// A PDF of these pictures, and of these lines over them.

@@ -668,3 +668,26 @@ impl Drop for Lease {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::region::Region;
+
+    #[test]
+    fn what_cannot_be_found_in_a_page_is_not_believed() {
+        let size = Size::new(100, 200);
+        let found = |height, strokes| Legibility {
+            text: Some(TextHeight { height, strokes }),
+            content: Some(Region::of(size)),
+        };
+        assert!(is_possible(&found(12.5, 1.7), size));
+        assert!(is_possible(&Legibility { text: None, content: None }, size));
+        for (height, strokes) in
+            [(0.0, 1.7), (-1.0, 1.7), (f32::NAN, 1.7), (f32::INFINITY, 1.7), (9.0, f32::NAN)]
+        {
+            assert!(!is_possible(&found(height, strokes), size), "{height} {strokes}");
+        }
+        assert!(!is_possible(&found(12.5, 1.7), Size::new(99, 200)));
+    }
+}

@@ -4,9 +4,11 @@ use bytes::Bytes;
 
 use super::{Builder, jpeg, open, plan};
 use crate::document::error::DocumentError;
-use crate::document::page::{Draw, StoredPicture};
+use crate::document::page::{Draw, Part, StoredPicture};
+use crate::document::sendable::encoded;
 use crate::image::Size;
 use crate::image::format::Format;
+use crate::image::region::Region;
 
 const PLACED: &str = "q 200 0 0 100 0 0 cm /P Do Q";
 const RGB: &str = "/ColorSpace /DeviceRGB";
@@ -185,4 +187,38 @@ fn a_page_without_a_stored_picture_is_not_drawn_as_stored() {
     let file = open(Builder::single("", b"")).unwrap();
     let error = file.draw(1, Draw::AsStored).unwrap_err();
     assert!(matches!(error, DocumentError::PdfUndecodable { .. }), "{error}");
+}
+
+#[test]
+fn a_page_that_is_one_jpeg_is_made_smaller_from_it_and_a_gray_one_stays_gray() {
+    use crate::pixels::raster::Samples;
+
+    for (colors, entries, samples) in [
+        (jpeg_encoder::ColorType::Luma, "/ColorSpace /DeviceGray", Samples::Gray),
+        (jpeg_encoder::ColorType::Rgb, RGB, Samples::Rgb),
+    ] {
+        let scan = Scan { picture: jpeg(80, 40, colors), ..Scan::entries(entries) };
+        let file = open(scan.bytes()).unwrap();
+        let picture = file.picture(1).unwrap();
+        assert_eq!((picture.size(), picture.samples()), (Size::new(80, 40), samples));
+        let small = Size::new(40, 20);
+        let from_picture = file.draw(1, Draw::At(small)).unwrap();
+        let expected = encoded(&picture.resized(small).without_empty_colour()).unwrap();
+        assert_eq!(from_picture, expected);
+        let large = file.draw(1, Draw::At(Size::new(160, 80))).unwrap();
+        assert_eq!(large.size, Size::new(160, 80), "a larger one is drawn");
+    }
+}
+
+#[test]
+fn a_part_of_a_page_shows_what_is_there() {
+    let file = open(Builder::single("", b"0 g 0 50 50 50 re f")).unwrap();
+    let page = Size::new(400, 200);
+    let region = Region { left: 0, top: 0, right: 200, bottom: 100 };
+    let part = Part { page, region, size: Size::new(100, 50) };
+    let drawn = file.draw(1, Draw::Part(part)).unwrap();
+    let drawn = image::load_from_memory(&drawn.bytes).unwrap().to_luma8();
+    assert_eq!(drawn.dimensions(), (100, 50));
+    let level = |x, y| drawn.get_pixel(x, y).0[0];
+    assert_eq!([level(10, 10), level(48, 48), level(60, 10)], [0, 0, 255]);
 }
