@@ -13,6 +13,7 @@ mod accounting;
 mod alerts;
 mod architecture;
 mod auth;
+mod auto;
 mod bills;
 mod budget_gauges;
 mod budgets;
