@@ -90,6 +90,24 @@ async fn odd_files_get_documented_answers_from_estimate() {
     odd_files_get_documented_answers("/estimate", false).await;
 }
 
+/// With chosen pixels an estimate decodes or draws what it measures. It fails only for what it fails without.
+#[tokio::test]
+async fn odd_files_get_documented_answers_from_estimate_with_chosen_pixels() {
+    let Some(data) = shared_data() else { return };
+    let gateway = TestGateway::with(|setup| {
+        setup.settings.documents.page_timeout_ms = 120_000;
+    })
+    .await;
+    for odd in documents(&data.join("odd"), "file") {
+        let without = gateway.upload("/estimate", odd.bytes.clone()).await;
+        let with = gateway.upload("/estimate?max_pixels=auto", odd.bytes).await;
+        let said = format!("{}: {} {}", odd.name, with.status, with.text);
+        assert!(is_documented(&with), "{said}");
+        assert_eq!(with.status, without.status, "{said}");
+    }
+    until("memory", async || gateway.count("in_flight_bytes", &[]).await == 0).await;
+}
+
 #[tokio::test]
 async fn a_truncated_file_of_every_length_gets_a_documented_answer() {
     let gateway = TestGateway::start().await;
