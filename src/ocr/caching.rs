@@ -37,8 +37,8 @@ use crate::result_cache::{Found, Lease, MemoryUse, ResultCache};
 /// An answer whose pages take no more bytes has them from what each request may take beside its file.
 const UNCOUNTED_BYTES: u64 = 128 * 1024;
 
-/// A longer entry, in bytes, is read outside the reactor.
-const READ_INLINE_BYTES: usize = 64 * 1024;
+/// A longer entry, in bytes, is read and written outside the reactor.
+const INLINE_ENTRY_BYTES: usize = 64 * 1024;
 
 /// What a request allows the cache to do (`Cache-Control`, RFC 9111, 5.2.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -228,9 +228,9 @@ impl CachingOcr {
             let ttl = participant.ttl();
             let (key, request) = (participant.key, participant.asks(self));
             let answer = read(Arc::clone(&self.ocr), request).await?;
-            let kept = answer.kept();
+            let kept = Arc::new(answer.kept());
             if kept.reuse() == Reuse::Keep {
-                self.cache.store(key, kept.written(), ttl).await;
+                keep(&self.cache, &kept, (key, ttl)).await;
             }
             return Ok(answer);
         }
@@ -384,17 +384,17 @@ async fn publish<A: Reusable>(
     cache: &AnswerCache,
     lead: Lead<Outcome, SpareFile>,
     lease: Option<Lease>,
-    (key, ttl): (EntryKey, Duration),
+    entry: (EntryKey, Duration),
     answer: &Result<A, OcrError>,
 ) {
     let shared = match answer {
         Ok(answer) => {
-            let kept = answer.kept();
+            let kept = Arc::new(answer.kept());
             let reuse = kept.reuse();
             if reuse == Reuse::Keep {
-                cache.store(key, kept.written(), ttl).await;
+                keep(cache, &kept, entry).await;
             }
-            (reuse != Reuse::Nothing).then(|| Ok(Arc::new(kept)))
+            (reuse != Reuse::Nothing).then_some(Ok(kept))
         }
         Err(error) => error.is_about_the_file().then(|| Err(error.clone())),
     };
@@ -405,9 +405,22 @@ async fn publish<A: Reusable>(
     }
 }
 
+/// Stores an answer. Nothing is stored if the writer panicked.
+async fn keep(cache: &AnswerCache, kept: &Arc<KeptAnswer>, (key, ttl): (EntryKey, Duration)) {
+    let entry = if kept.bytes() <= INLINE_ENTRY_BYTES as u64 {
+        Ok(kept.written())
+    } else {
+        let kept = Arc::clone(kept);
+        tokio::task::spawn_blocking(move || kept.written()).await
+    };
+    if let Ok(entry) = entry {
+        cache.store(key, entry, ttl).await;
+    }
+}
+
 /// Reads an entry; `None` if another program wrote it.
 async fn read_entry(entry: Bytes) -> Result<Option<KeptAnswer>, MeteringError> {
-    if entry.len() <= READ_INLINE_BYTES {
+    if entry.len() <= INLINE_ENTRY_BYTES {
         return Ok(KeptAnswer::read(&entry));
     }
     let reading = tokio::task::spawn_blocking(move || KeptAnswer::read(&entry)).await;

@@ -103,6 +103,24 @@ fn query(from: Date, to: Date) -> UsageQuery {
 }
 
 #[tokio::test]
+async fn a_call_that_was_not_necessary_is_counted_once_at_nothing_and_needs_no_budget() {
+    on_each_engine(async |_, store| {
+        let spent = id();
+        post(&*store, reserve(spent, "acme", 100, daily(100))).await;
+        post(&*store, settle(spent, 100)).await;
+        let (call, charge) = (id(), charge("acme", 70));
+        let note = Operation::Note { id: call, instance: Uuid::nil(), charge };
+        for _ in 0..2 {
+            assert_eq!(post(&*store, note.clone()).await, Outcome::Unchanged);
+        }
+        assert_eq!(day(&*store).await.settled, 100);
+        let usage = store.usage(&query(DAY, DAY)).await.unwrap();
+        assert_eq!((usage[0].spending.calls, usage[0].spending.usage), (2, tokens(100)));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_call_moves_day_and_month_in_tokens_and_money_and_the_usage_of_the_day() {
     on_each_engine(async |_, store| {
         let call = id();
