@@ -26,14 +26,16 @@ use crate::units::{Pixels, Tokens, Usage};
 /// Strokes that a column of a line of Latin text crosses, and of Chinese or Japanese.
 const STROKES: [f32; 2] = [1.8, 2.4];
 
-/// The fewest pixels that are chosen. Readers find less text in smaller pictures, whatever its height.
-const FEWEST_PIXELS: f64 = 65_536.0;
+/// The fewest pixels that are chosen. In smaller pictures readers lose whole lines, whatever the height of the text, and
+/// what can be saved is less than what the prompt and the answer cost.
+const FEWEST_PIXELS: f64 = 262_144.0;
 
 /// The smallest scale that is chosen. Text so large has other text beside it that was not measured.
 const SMALLEST_SCALE: f64 = 0.1;
 
-/// The share of the page that its content takes above which its margins are kept.
-const CUT_BELOW: f64 = 0.95;
+/// The share of the page that its content takes above which its margins are kept. A narrower cut saves little, and each
+/// cut changes what a reader makes of the layout.
+const CUT_BELOW: f64 = 0.9;
 
 /// The heights in pixels that text keeps in what is sent, by script.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -253,12 +255,12 @@ mod tests {
     #[test]
     fn text_of_many_strokes_keeps_more_height_and_what_is_between_the_scripts_is_between_them() {
         let size = |strokes| {
-            let text = Some(TextHeight { height: 42.0, strokes });
+            let text = Some(TextHeight { height: 28.0, strokes });
             chosen(text, Region::of(PAGE)).unwrap().size
         };
-        assert_eq!([1.4, 1.8].map(size), [Size::new(416, 576); 2]);
-        assert_eq!([2.4, 3.0].map(size), [Size::new(608, 864); 2]);
-        assert_eq!(size(2.1), Size::new(512, 736));
+        assert_eq!([1.4, 1.8].map(size), [Size::new(608, 864); 2]);
+        assert_eq!([2.4, 3.0].map(size), [Size::new(928, 1_312); 2]);
+        assert_eq!(size(2.1), Size::new(768, 1_088));
     }
 
     #[test]
@@ -356,7 +358,7 @@ mod tests {
             }
             prop_assert!(image.size.pixels() >= whole.image.geometry.min_pixels);
             let least = smart_resize(choice.region.size(), &whole.image.geometry).pixels();
-            prop_assert!(image.size.pixels() >= least.min(Pixels::new(65_536)), "{image:?}");
+            prop_assert!(image.size.pixels() >= least.min(Pixels::new(262_144)), "{image:?}");
             let at_most = whole.at_most(choice.size.pixels()).image;
             prop_assert!(at_most.tokens <= whole.image.tokens);
             prop_assert!(at_most.bound <= whole.image.bound);
