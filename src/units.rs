@@ -285,7 +285,7 @@ impl Visitor<'_> for MoneyVisitor {
 }
 
 /// The price of tokens by the price list, as answers show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// The amount.
     pub amount: Money,

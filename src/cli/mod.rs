@@ -15,6 +15,7 @@ mod key;
 mod output;
 mod serve;
 mod tenant;
+mod tune;
 mod usage;
 
 use std::path::PathBuf;
@@ -68,6 +69,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Estimate the cost of images and documents, without sending anything.
     Estimate(estimate::EstimateArgs),
+    /// Read samples at several sizes through a running gateway, to choose caps: tokens, cost and lost text of each.
+    Tune(tune::TuneArgs),
     /// Read documents for the service, which starts this.
     #[command(hide = true)]
     DocumentWorker(document_worker::WorkerArgs),
@@ -120,6 +123,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Estimate(arguments) => {
             return estimate::run(&arguments, &settings()?, &mut out).await;
         }
+        Command::Tune(arguments) => return Box::pin(tune::run(arguments, &mut out)).await,
         Command::Usage(arguments) => {
             let settings = settings()?;
             let store = open(&settings.database).await?;

@@ -10,7 +10,7 @@ use imports::{Names, SourceFile, files_of_crate, graph};
 /// The places of a crate: the start of the file's path below `src`, and the reason.
 const CONFINED: [(&str, &[&str]); 6] = [
     ("axum", &["api", "server"]),
-    ("reqwest", &["dashscope", "cli/healthcheck.rs", "cli/demo.rs"]),
+    ("reqwest", &["dashscope", "cli/healthcheck.rs", "cli/demo.rs", "cli/tune/"]),
     ("sqlx", &["store"]),
     ("rusqlite", &["store/sqlite/posting.rs"]),
     ("redis", &["redis"]),

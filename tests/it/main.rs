@@ -78,6 +78,7 @@ mod telemetry;
 mod templates;
 mod told;
 mod transport;
+mod tune;
 mod unknown_bills;
 mod uploads;
 mod usage;
