@@ -15,6 +15,7 @@ use crate::auth::directory::{Directory, DirectoryError};
 use crate::auth::store::TenantStoreError;
 use crate::auth::tenancy::Tenancy;
 use crate::auth::tenant::TenantName;
+use crate::calibration::heights::HeightFactors;
 use crate::capacity::account::ByteAccount;
 use crate::capacity::memory::MemoryLimit;
 use crate::capacity::places::Places;
@@ -32,6 +33,7 @@ use crate::lease::instance::Instance;
 use crate::ledger::{Ledger, LedgerStoreError};
 use crate::metering::run::Metering;
 use crate::ocr::Ocr;
+use crate::ocr::audit::Auditor;
 use crate::ocr::caching::{AnswerCache, CachingOcr};
 use crate::ocr::intake::{Intake, PageLimits};
 use crate::random::Random;
@@ -281,12 +283,15 @@ impl Gateway {
             Arc::clone(&metrics),
             Arc::clone(&memory),
         );
+        let factors = HeightFactors::open(store.heights(), Arc::clone(&metrics), &supervisor).await;
+        let auditor = Auditor::new(Arc::clone(&factors), Arc::clone(&metrics), Arc::clone(&random));
         let ocr = Arc::new(Ocr::new(
-            intake(settings, &catalog, &workers),
+            intake(settings, &catalog, &workers).raised_by(factors),
             metering.clone(),
             client,
             Arc::clone(&scratch),
             Arc::clone(&clock),
+            auditor,
         ));
         let answers = CachingOcr::new(
             Arc::clone(&ocr),
@@ -374,6 +379,7 @@ impl Gateway {
     /// Refuses new requests from now on.
     pub fn close(&self) {
         self.stop.closed.store(true, Ordering::Release);
+        self.ocr.stop_audits();
     }
 }
 

@@ -23,10 +23,38 @@ impl PageAnswer {
         self.json.len() as u64
     }
 
+    /// The values of its fields, each on a line.
+    pub fn values(&self) -> String {
+        let mut values = String::new();
+        append_values(&self.tree(), &mut values);
+        values
+    }
+
     /// The answer as a tree.
     pub(super) fn tree(&self) -> Tree {
         // The text was made from a tree. Numbers that are no JSON, such as 007, are in it as the model wrote them.
         json::prefix(&self.json, Spelling::Loose).map_or(Tree::Null, |(tree, _)| tree)
+    }
+}
+
+fn append_values(tree: &Tree, values: &mut String) {
+    match tree {
+        Tree::Null => {}
+        Tree::Bool(value) => values.push_str(if *value { "true\n" } else { "false\n" }),
+        Tree::Number(value) | Tree::String(value) => {
+            values.push_str(value);
+            values.push('\n');
+        }
+        Tree::Array(items) => {
+            for item in items {
+                append_values(item, values);
+            }
+        }
+        Tree::Object(members) => {
+            for (_, member) in members {
+                append_values(member, values);
+            }
+        }
     }
 }
 
@@ -41,5 +69,12 @@ mod tests {
         let answer = PageAnswer::of(1, &tree);
         assert_eq!(answer.tree(), tree);
         assert_eq!(answer.bytes(), answer.json.len() as u64);
+    }
+
+    #[test]
+    fn its_values_are_told_without_the_names_of_fields() {
+        let (tree, _) =
+            json::prefix("{'a': [007, null, {'b': 'x y'}], 'c': true}", Spelling::Loose).unwrap();
+        assert_eq!(PageAnswer::of(1, &tree).values(), "007\nx y\ntrue\n");
     }
 }

@@ -160,6 +160,11 @@ impl Metering {
         self.metrics.tokens_saved(context.tenant.name.as_str(), reason, tokens);
     }
 
+    /// Counts a page that is read again because its answer is in doubt, by the doubt.
+    pub fn escalated(&self, context: &RequestContext, reason: &'static str) {
+        self.metrics.escalation(context.tenant.name.as_str(), reason);
+    }
+
     /// Counts a page by how it was answered.
     pub fn answered_page(&self, context: &RequestContext, source: &'static str) {
         self.metrics.page(context.tenant.name.as_str(), source);

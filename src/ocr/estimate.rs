@@ -70,6 +70,9 @@ fn summed(
         pages.push(match page {
             Ok(facts) => {
                 bound = bound.plus(&facts.bound());
+                if request.may_escalate() {
+                    bound = bound.plus(&facts.bound_again());
+                }
                 PageOutcome::Done(PageEstimate::of(&facts))
             }
             Err(error) => PageOutcome::failed(number, error),

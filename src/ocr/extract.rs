@@ -1,12 +1,22 @@
 //! Extracts fields: the pages are read as for text, each by a call for its fields, and the answers of all pages are
 //! merged.
+//!
+//! If the merged fields are in doubt, the pages in question are read again at the cap, and the answers are merged anew.
 
+use std::mem;
+use std::sync::Arc;
+
+use super::doubt;
 use super::error::OcrError;
 use super::fields;
-use super::reading::PagesRead;
+use super::intake::Origin;
+use super::reading::{PageRead, PagesRead};
 use super::request::{OcrRequest, TextBeside};
-use super::result::{ExtractAnswer, PageOutcome, Status, text_of};
+use super::result::{ExtractAnswer, Page, PageOutcome, Status, text_of};
+use super::sheet::Preparation;
 use super::{DocumentRead, Ocr};
+use crate::extract::Extraction;
+use crate::extract::schema::Schema;
 
 impl Ocr {
     /// Extracts the fields of an image or a document, and reads its text beside them if that is asked for.
@@ -23,15 +33,15 @@ impl Ocr {
     ) -> Result<ExtractAnswer<OcrError>, OcrError> {
         let started = self.reader.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
-        let DocumentRead { model, document, read, .. } = self.read(&mut request, None).await?;
-        let PagesRead { mut pages, tally, memory } = read;
-        let done = pages.iter_mut().filter_map(PageOutcome::done_mut);
-        let answers = done.filter_map(|page| page.fields.take()).collect();
-        let scratch = &self.reader.scratch;
-        let mut extraction = fields::merged(scratch, schema, answers).await?;
-        if request.options.text_beside == TextBeside::Ground {
-            let detail = request.options.detail;
-            extraction = fields::grounded(scratch, extraction, &mut pages, detail).await?;
+        let mut document = self.read(&mut request, None).await?;
+        let mut extraction = self.filled(&request, &schema, &mut document.read.pages).await?;
+        if let Some(better) = self.escalate(&request, &schema, &extraction, &mut document).await? {
+            extraction = better;
+        }
+        let DocumentRead { model, document, read, .. } = document;
+        let PagesRead { mut pages, tally, memory, .. } = read;
+        for page in pages.iter_mut().filter_map(PageOutcome::done_mut) {
+            page.fields = None;
         }
         Ok(ExtractAnswer {
             id: request.id,
@@ -42,5 +52,76 @@ impl Ocr {
             facts: self.facts(&model, document, tally, started, request).await?,
             memory,
         })
+    }
+
+    /// Merges the answers of the pages, and looks for the values in the texts if that is asked for.
+    async fn filled(
+        &self,
+        request: &OcrRequest,
+        schema: &Arc<Schema>,
+        pages: &mut [PageOutcome<Page, OcrError>],
+    ) -> Result<Extraction, OcrError> {
+        let done = pages.iter().filter_map(PageOutcome::done);
+        let answers = done.filter_map(|page| page.fields.clone()).collect();
+        let scratch = &self.reader.scratch;
+        let extraction = fields::merged(scratch, Arc::clone(schema), answers).await?;
+        if request.options.text_beside != TextBeside::Ground {
+            return Ok(extraction);
+        }
+        Ok(fields::grounded(scratch, extraction, pages, request.options.detail).await?)
+    }
+
+    /// Reads the pages again whose fields are in doubt. Returns the fields with their new answers, if these have no more
+    /// doubts; `document` then has the new pages.
+    async fn escalate(
+        &self,
+        request: &OcrRequest,
+        schema: &Arc<Schema>,
+        first: &Extraction,
+        document: &mut DocumentRead,
+    ) -> Result<Option<Extraction>, OcrError> {
+        let DocumentRead { model, read, deadline, .. } = document;
+        let doubts = doubt::of_fields(first);
+        let Some((doubt, _)) = doubts.first() else { return Ok(None) };
+        let is_in_doubt = |(number, _): &(u32, Origin)| {
+            doubts.iter().any(|(_, pages)| pages.is_empty() || pages.contains(number))
+        };
+        let mut again = mem::take(&mut read.again);
+        again.retain(is_in_doubt);
+        let (intake, deadline) = (&self.intake, *deadline);
+        let preparation = Preparation { intake, request, model, deadline, kept: None };
+        let second = self.reader.read_again(preparation, again, *doubt).await;
+        let mut replaced = Vec::new();
+        for PageRead { outcome, receipts, memory, .. } in second {
+            for receipt in &receipts {
+                read.tally.add(receipt);
+            }
+            let known = read.pages.iter_mut().find(|page| page.number() == outcome.number());
+            let Some(PageOutcome::Done(page)) = known else { continue };
+            match outcome {
+                PageOutcome::Failed(failed) => page.not_read_again(failed.error),
+                PageOutcome::Done(mut other) => {
+                    read.memory.extend(memory);
+                    let (first, second) = (page.image_tokens, other.image_tokens);
+                    page.add_reading(second);
+                    other.add_reading(first);
+                    replaced.push(mem::replace(page, other));
+                }
+            }
+        }
+        if replaced.is_empty() {
+            return Ok(None);
+        }
+        let extraction = self.filled(request, schema, &mut read.pages).await?;
+        if doubt::of_fields(&extraction).len() <= doubts.len() {
+            return Ok(Some(extraction));
+        }
+        for page in replaced {
+            let known = read.pages.iter_mut().find(|other| other.number() == page.page);
+            if let Some(PageOutcome::Done(other)) = known {
+                *other = page;
+            }
+        }
+        Ok(None)
     }
 }

@@ -70,6 +70,10 @@ pub(super) struct ChoiceFacts {
     pub(super) crop: Option<Region>,
     /// Whether it is sent in another way than without a choice.
     pub(super) is_other: bool,
+    /// The most that its calls could be billed without a choice, if that is other.
+    pub(super) unchosen: Usage,
+    /// Whether only the factor of the tenant keeps it from being sent with fewer pixels.
+    pub(super) is_held_by_factor: bool,
 }
 
 impl PageFacts {
@@ -87,6 +91,11 @@ impl PageFacts {
     pub(super) fn part(&self) -> Region {
         let crop = self.choice.and_then(|choice| choice.crop);
         crop.unwrap_or(Region::of(self.shown))
+    }
+
+    /// The most that calls at the cap can be billed, if the page may be read again there.
+    pub(super) fn bound_again(&self) -> Usage {
+        self.choice.map(|choice| choice.unchosen).unwrap_or_default()
     }
 
     /// The most that the calls can be billed.

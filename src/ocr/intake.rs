@@ -13,6 +13,7 @@ use super::error::OcrError;
 use super::facts::DocumentFacts;
 use super::request::{Downscale, OcrRequest, Rotate};
 use crate::admission;
+use crate::calibration::heights::HeightFactors;
 use crate::capacity::account::HeldBytes;
 use crate::catalog::{Catalog, Model};
 use crate::document::page::Kind;
@@ -36,12 +37,13 @@ const INLINE_BYTES: usize = 1024 * 1024;
 const PDF_TYPE: &str = "application/pdf";
 
 /// Takes requests in.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Intake {
     catalog: Arc<Catalog>,
     workers: Arc<Workers>,
     limits: PageLimits,
     kept: KeptHeights,
+    factors: Option<Arc<HeightFactors>>,
 }
 
 /// Limits of the pages of one request.
@@ -84,6 +86,7 @@ pub(super) enum Origin {
 }
 
 /// A picture that is sent as it came.
+#[derive(Clone)]
 pub(super) struct Picture {
     /// The file.
     file: Bytes,
@@ -113,12 +116,26 @@ impl Intake {
         limits: PageLimits,
         kept: KeptHeights,
     ) -> Self {
-        Self { catalog, workers, limits, kept }
+        Self { catalog, workers, limits, kept, factors: None }
+    }
+
+    /// The same intake. The heights are raised by the factors of tenants.
+    #[must_use]
+    pub fn raised_by(self, factors: Arc<HeightFactors>) -> Self {
+        Self { factors: Some(factors), ..self }
     }
 
     /// The heights that text keeps in the pages of a request; none if their pixels are not chosen.
     pub(super) fn kept(&self, request: &OcrRequest) -> Option<KeptHeights> {
-        request.chooses_pixels().then_some(self.kept)
+        let tenant = request.context.tenant.name.as_str();
+        let factor = self.factors.as_ref().map(|factors| factors.factor(tenant));
+        let thousandths = factor.unwrap_or_default().thousandths();
+        request.chooses_pixels().then(|| self.kept.times(f32::from(thousandths) / 1000.0))
+    }
+
+    /// The heights that text keeps without a factor.
+    pub(super) const fn least_kept(&self) -> KeptHeights {
+        self.kept
     }
 
     /// The limits of the pages of one request.
@@ -269,6 +286,19 @@ impl Pages {
                 let documents = std::iter::repeat_n(document, numbers.len()).map(Origin::In);
                 numbers.into_iter().zip(documents).collect()
             }
+        }
+    }
+}
+
+impl Origin {
+    /// The same page, to be read at the cap.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            // At the cap, no worker measures a picture.
+            Self::Picture(picture) => {
+                Self::Picture(Box::new(Picture { document: None, ..Picture::clone(picture) }))
+            }
+            Self::In(document) => Self::In(Arc::clone(document)),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::notation::Notation;
 use super::result::{
     ExtractAnswer, Facts, FailedPage, ImageTokens, OcrAnswer, Page, PageOutcome, Status, text_of,
 };
-use super::warning::{DocumentWarning, OcrWarning, PageWarning, TextNotRead};
+use super::warning::{DocumentWarning, NotReadAgain, OcrWarning, PageWarning, TextNotRead};
 use crate::capacity::account::HeldBytes;
 use crate::extract::Extraction;
 use crate::units::Tokens;
@@ -209,7 +209,8 @@ fn reused(mut page: Page) -> Page {
 
 fn why_unread(warning: &PageWarning<OcrError>) -> Option<&OcrError> {
     match warning {
-        PageWarning::TextNotRead(TextNotRead { error }) => Some(error),
+        PageWarning::TextNotRead(TextNotRead { error })
+        | PageWarning::NotReadAgain(NotReadAgain { error }) => Some(error),
         PageWarning::Plain(_) => None,
     }
 }

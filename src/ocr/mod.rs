@@ -7,13 +7,16 @@
 //! - `intake`: finds the model, sees what the file is, and lists its pages. A picture that DashScope takes as it is goes
 //!   the direct way.
 //! - `sheet`: makes a page ready to be sent.
-//! - `reading`: reads pages side by side, each by metered calls.
+//! - `reading`: reads pages side by side, each by metered calls, and again where an answer is in doubt.
+//! - `doubt`: what shows in an answer that it may be wrong.
+//! - `audit`: compares chosen pixels with the cap on a share of the pages.
 //! - `fields`: parses the fields of a page, and merges those of all pages.
 //! - `searchable`: writes the lines over the pages of the document.
 //! - `estimate`, `extract`: the other two use cases.
 //! - `markdown`: joins the pages of a document as Markdown.
 //! - `caching`: answers equal requests once. `fingerprint` says which are equal, and `kept` what they share.
 
+pub mod audit;
 pub mod caching;
 pub mod error;
 pub mod estimate;
@@ -26,6 +29,7 @@ pub mod request;
 pub mod result;
 pub mod warning;
 
+mod doubt;
 mod extract;
 mod fence;
 mod fields;
@@ -44,6 +48,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use self::audit::Auditor;
 use self::error::OcrError;
 use self::facts::DocumentFacts;
 use self::intake::{Intake, Job};
@@ -79,6 +84,8 @@ struct DocumentRead {
     model: Arc<Model>,
     document: DocumentFacts,
     read: PagesRead,
+    /// The time until which pages may be read.
+    deadline: Instant,
     /// The document with the lines of its pages, if it was requested.
     searchable: Option<SearchableFile>,
 }
@@ -98,8 +105,14 @@ impl Ocr {
         client: Arc<Client>,
         scratch: Arc<Scratch>,
         clock: Arc<dyn Clock>,
+        auditor: Arc<Auditor>,
     ) -> Self {
-        Self { intake, reader: PageReader { metering, client, scratch, clock } }
+        Self { intake, reader: PageReader { metering, client, scratch, clock, auditor } }
+    }
+
+    /// Ends the audits whose call was not sent, and starts no more, because the service stops.
+    pub fn stop_audits(&self) {
+        self.reader.auditor.stop();
     }
 
     /// Estimates the cost of the request. This sends nothing and spends nothing.
@@ -147,9 +160,9 @@ impl Ocr {
         follower: Option<Follower>,
     ) -> Result<OcrAnswer<OcrError>, OcrError> {
         let started = self.reader.clock.instant();
-        let DocumentRead { model, document, read, searchable } =
+        let DocumentRead { model, document, read, searchable, .. } =
             self.read(&mut request, follower).await?;
-        let PagesRead { pages, tally, memory } = read;
+        let PagesRead { pages, tally, memory, .. } = read;
         Ok(OcrAnswer {
             id: request.id,
             status: Status::of(&pages),
@@ -189,7 +202,7 @@ impl Ocr {
         let Job { model, document, pages, draft } = self.intake.open(request, asked).await?;
         let left = asked.saturating_duration_since(self.reader.clock.instant());
         let before =
-            time_to_end(pages.count() > 1 || request.may_lack_text(), draft.is_some(), left);
+            time_to_end(pages.count() > 1 || request.may_deliver_less(), draft.is_some(), left);
         let deadline = asked.checked_sub(before).unwrap_or(asked);
         let (intake, request) = (&self.intake, &*request);
         let kept = intake.kept(request);
@@ -205,7 +218,7 @@ impl Ocr {
             }
             None => None,
         };
-        Ok(DocumentRead { model, document, read, searchable })
+        Ok(DocumentRead { model, document, read, deadline, searchable })
     }
 
     async fn facts(

@@ -12,12 +12,16 @@
 //! The first call for a single page is refused at once if it does not fit. Any other call waits for tokens of the minute
 //! and for memory, because the request has paid for others by then.
 
+mod second_reading;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, future, stream};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::audit::Auditor;
+use super::doubt::Doubt;
 use super::error::OcrError;
 use super::facts::{PageFacts, Source};
 use super::fields;
@@ -63,12 +67,13 @@ const FIELD_ATTEMPTS: u32 = 2;
 const FIRST_RESULT_BYTES: u64 = PAGE_BYTES / 4;
 
 /// Reads pages by metered calls.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PageReader {
     pub(super) metering: Metering,
     pub(super) client: Arc<Client>,
     pub(super) scratch: Arc<Scratch>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) auditor: Arc<Auditor>,
 }
 
 /// A caller that follows the pages while they are read.
@@ -87,6 +92,19 @@ pub(super) struct PagesRead {
     pub(super) tally: Tally,
     /// The memory of the pages of a document.
     pub(super) memory: Vec<Arc<HeldBytes>>,
+    /// The pages that may be read again at the cap, if their fields are in doubt.
+    pub(super) again: Vec<(u32, Origin)>,
+}
+
+/// What became of one page.
+pub(super) struct PageRead {
+    pub(super) outcome: PageOutcome<Page, OcrError>,
+    /// Of its calls.
+    pub(super) receipts: Vec<Receipt>,
+    /// The memory of a page that was read.
+    pub(super) memory: Option<Arc<HeldBytes>>,
+    /// Where it comes from, if it may be read again at the cap.
+    pub(super) again: Option<Origin>,
 }
 
 /// A page that was read.
@@ -116,7 +134,7 @@ struct Pass<'a> {
     /// The place of the request under the tenant's concurrency limit. One page at a time has it.
     place: Arc<Semaphore>,
     /// A refusal that further pages would meet too.
-    barrier: Mutex<Option<Barrier>>,
+    barrier: Arc<Mutex<Option<Barrier>>>,
 }
 
 /// A refusal of a call that holds for further calls.
@@ -186,16 +204,19 @@ impl PageReader {
             Some(listener) => (Some(news), future::Either::Left(tell_all(untold, listener))),
             None => (None, future::Either::Right(future::ready(()))),
         };
-        let pass = Pass {
-            reader: self,
-            preparation,
-            follower,
-            is_one_of_several: pages.count() > 1,
-            place: Arc::new(Semaphore::new(1)),
-            barrier: Mutex::new(None),
-        };
+        let pass = Pass::over(self, preparation, follower, pages.count() > 1);
         let (read, ()) = future::join(pass.read_all(pages, news), telling).await;
         read
+    }
+
+    /// Reads pages of one request again at the cap, because of `doubt` about the fields of their document.
+    pub(super) async fn read_again(
+        &self,
+        preparation: Preparation<'_>,
+        pages: Vec<(u32, Origin)>,
+        doubt: Doubt,
+    ) -> Vec<PageRead> {
+        Pass::over(self, preparation, None, pages.len() > 1).read_all_again(pages, doubt).await
     }
 }
 
@@ -218,6 +239,19 @@ async fn tell_all(
     }
 }
 
+impl<'a> Pass<'a> {
+    /// A pass over the pages of one request.
+    fn over(
+        reader: &'a PageReader,
+        preparation: Preparation<'a>,
+        follower: Option<Follower>,
+        is_one_of_several: bool,
+    ) -> Self {
+        let (place, barrier) = (Arc::new(Semaphore::new(1)), Arc::default());
+        Self { reader, preparation, follower, is_one_of_several, place, barrier }
+    }
+}
+
 impl Pass<'_> {
     /// Reads all pages. `news` gets each page when it is done.
     async fn read_all(
@@ -230,10 +264,12 @@ impl Pass<'_> {
             .map(|(number, origin)| self.page(number, origin))
             .buffer_unordered(intake.limits().at_once);
         let mut reading = std::pin::pin!(reading);
-        let (pages, memory) = (Vec::new(), Vec::new());
-        let mut read = PagesRead { pages, tally: Tally::default(), memory };
-        while let Some((outcome, receipts, memory)) = reading.next().await {
+        let (pages, memory, again) = (Vec::new(), Vec::new(), Vec::new());
+        let mut read = PagesRead { pages, tally: Tally::default(), memory, again };
+        while let Some(page) = reading.next().await {
+            let PageRead { outcome, receipts, memory, again } = page;
             read.memory.extend(memory);
+            read.again.extend(again.map(|origin| (outcome.number(), origin)));
             for receipt in &receipts {
                 read.tally.add(receipt);
             }
@@ -254,21 +290,18 @@ impl Pass<'_> {
         read
     }
 
-    /// Reads one page. Also returns the receipts of its calls, and the memory of a page that was read.
-    async fn page(
-        &self,
-        number: u32,
-        origin: Origin,
-    ) -> (PageOutcome<Page, OcrError>, Vec<Receipt>, Option<Arc<HeldBytes>>) {
+    /// Reads one page.
+    async fn read_page(&self, number: u32, origin: Origin) -> PageRead {
         let mut receipts = Vec::new();
         let read = match origin {
             Origin::Picture(picture) => self.picture(*picture, &mut receipts).await,
             Origin::In(document) => self.sheet(number, document, &mut receipts).await,
         };
-        match read {
-            Ok(ReadPage { page, memory }) => (PageOutcome::Done(page), receipts, memory),
-            Err(error) => (PageOutcome::failed(number, self.in_time(error)), receipts, None),
-        }
+        let (outcome, memory) = match read {
+            Ok(ReadPage { page, memory }) => (PageOutcome::Done(page), memory),
+            Err(error) => (PageOutcome::failed(number, self.in_time(error)), None),
+        };
+        PageRead { outcome, receipts, memory, again: None }
     }
 
     /// Reads a picture.

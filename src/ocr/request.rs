@@ -154,6 +154,16 @@ impl OcrRequest {
         self.reads_text_beside() && self.options.text_beside == TextBeside::Ground
     }
 
+    /// Whether a page may be read again at the cap, because its answer is in doubt.
+    pub(super) fn may_escalate(&self) -> bool {
+        self.context.tenant.escalate && self.chooses_pixels()
+    }
+
+    /// Whether an answer may be delivered although a further call for it failed. There must be time left for that.
+    pub(super) fn may_deliver_less(&self) -> bool {
+        self.may_lack_text() || self.may_escalate()
+    }
+
     /// The built-in task of a call; if `None`, the compatible protocol serves it.
     ///
     /// A language that only `multi_lan` reads selects that task if the caller selected none. The language is a hint, so

@@ -15,7 +15,7 @@ use super::lines::{self, Frame, TextLine};
 use super::notation::Notation;
 use super::page_text::PageText;
 use super::request::{Detail, OcrRequest, Reading};
-use super::warning::{DocumentWarning, OcrWarning, PageWarning, TextNotRead};
+use super::warning::{DocumentWarning, NotReadAgain, OcrWarning, PageWarning, TextNotRead};
 use crate::auth::tenant::Tenant;
 use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
@@ -212,6 +212,10 @@ pub struct Sent {
     pub capped: bool,
     /// What decided the size.
     pub reason: SentReason,
+    /// Whether the page was read with chosen pixels and again at the cap, because its answer was in doubt. The other
+    /// members are those of the reading that is delivered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub escalated: bool,
     /// What was found in the page to choose its pixels; none if they are not chosen.
     #[serde(flatten)]
     pub choice: Option<SentChoice>,
@@ -227,6 +231,9 @@ pub struct SentChoice {
     /// The part of the page that is sent, if its margins are cut: `[x0, y0, x1, y1]`, in pixels of the page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crop: Option<[u32; 4]>,
+    /// Whether only the factor of the tenant keeps it from being sent with fewer pixels.
+    #[serde(skip)]
+    pub(super) is_held_by_factor: bool,
 }
 
 /// A number with one decimal, in tenths.
@@ -262,7 +269,8 @@ pub enum SentReason {
 /// Tokens of the image of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageTokens {
-    /// Those of one call for each of its readings, as known before sending.
+    /// Those of one call for each of its readings, as known before sending. A page that was read again at the cap has
+    /// those of both sizes.
     pub estimated: Tokens,
     /// Those of all calls that were answered, as billed; null if the upstream did not state one of the bills. They are
     /// more than estimated if a call was repeated because its answer could not be parsed.
@@ -542,6 +550,39 @@ impl Page {
         Self { text: String::new(), notation: Notation::Text, ..self }
     }
 
+    /// The page, which could not be read again at the cap because of `error`.
+    pub(super) fn not_read_again(&mut self, error: OcrError) {
+        self.warnings.push(PageWarning::NotReadAgain(NotReadAgain { error }));
+    }
+
+    /// Notes that the page was also read at another size, and adds the image tokens of that reading.
+    pub(super) fn add_reading(&mut self, others: ImageTokens) {
+        let own = self.image_tokens;
+        self.image_tokens = ImageTokens {
+            estimated: own.estimated.saturating_add(others.estimated),
+            billed: own.billed.zip(others.billed).map(|(own, others)| own.saturating_add(others)),
+        };
+        if let Some(sent) = &mut self.sent {
+            sent.escalated = true;
+        }
+    }
+
+    /// Whether it was sent with fewer pixels than without a choice.
+    pub(super) fn has_fewer_pixels(&self) -> bool {
+        self.sent.as_ref().is_some_and(|sent| sent.reason == SentReason::Auto)
+    }
+
+    /// Whether only the factor of the tenant kept it from being sent with fewer pixels.
+    pub(super) fn is_held_by_factor(&self) -> bool {
+        let choice = self.sent.as_ref().and_then(|sent| sent.choice);
+        choice.is_some_and(|choice| choice.is_held_by_factor)
+    }
+
+    /// What is compared with another reading of the page: the values of its fields, or its text.
+    pub(super) fn audited_text(&self) -> String {
+        self.fields.as_ref().map_or_else(|| self.text.clone(), PageAnswer::values)
+    }
+
     /// Whether its text was to be read beside its fields and was not.
     pub(super) fn lacks_text(&self) -> bool {
         self.warnings.iter().any(|warning| matches!(warning, PageWarning::TextNotRead(_)))
@@ -688,6 +729,7 @@ impl Sent {
                 (false, true) => SentReason::Asked,
                 (false, false) => SentReason::Default,
             },
+            escalated: false,
             choice: facts.choice.map(SentChoice::of),
         }
     }
@@ -695,12 +737,10 @@ impl Sent {
 
 impl SentChoice {
     fn of(choice: ChoiceFacts) -> Self {
-        let ChoiceFacts { text_height, crop, .. } = choice;
+        let ChoiceFacts { text_height, crop, is_held_by_factor, .. } = choice;
         let corners = |Region { left, top, right, bottom }| [left, top, right, bottom];
-        Self {
-            text_height: text_height.map(|height| Tenths::of(height.into())),
-            crop: crop.map(corners),
-        }
+        let text_height = text_height.map(|height| Tenths::of(height.into()));
+        Self { text_height, crop: crop.map(corners), is_held_by_factor }
     }
 }
 

@@ -189,8 +189,7 @@ impl Preparation<'_> {
             let mut sheet = document.sheet(1, intake::latest(self.deadline)).await?;
             let found = measured(&mut sheet, facts.shown).await?;
             if let Some(found) = &found {
-                facts.choice = Some(ChoiceFacts::of(found));
-                match self.choice(&facts, found, kept) {
+                match self.choose(&mut facts, found, kept) {
                     Some(Choice::AtMost(pixels)) => self.send_at_most(&mut facts, pixels),
                     Some(choice) => {
                         let draw = self.decide(&mut facts, choice);
@@ -202,6 +201,8 @@ impl Preparation<'_> {
             } else {
                 self.check_cap(picture)?;
             }
+        } else if self.request.chooses_pixels() {
+            self.check_cap(picture)?;
         }
         Ok(PlannedPicture::AsItCame(Box::new(facts)))
     }
@@ -249,6 +250,20 @@ impl Preparation<'_> {
         access::cap(&self.request.context.tenant)
     }
 
+    /// Chooses how a page is sent in which this was found, and notes what was found in its facts.
+    fn choose(
+        &self,
+        facts: &mut PageFacts,
+        found: &Legibility,
+        kept: KeptHeights,
+    ) -> Option<Choice> {
+        let choice = self.choice(facts, found, kept);
+        let is_held = || self.choice(facts, found, self.intake.least_kept()).is_some();
+        let is_held_by_factor = choice.is_none() && is_held();
+        facts.choice = Some(ChoiceFacts { is_held_by_factor, ..ChoiceFacts::of(found) });
+        choice
+    }
+
     /// What is chosen for a page in which this was found; `None` if it is sent as without a choice.
     fn choice(&self, facts: &PageFacts, found: &Legibility, kept: KeptHeights) -> Option<Choice> {
         if found.content.is_none() {
@@ -291,10 +306,12 @@ impl Preparation<'_> {
     }
 
     fn requote(&self, facts: &mut PageFacts, quote: Quote) {
+        let unchosen = facts.bound();
         facts.beside = self.beside(&quote);
         facts.quote = quote;
         if let Some(choice) = &mut facts.choice {
             choice.is_other = true;
+            choice.unchosen = unchosen;
         }
     }
 
@@ -366,8 +383,7 @@ impl Preparation<'_> {
         };
         let (mut facts, draw) = quoted;
         let found = measured(sheet, facts.shown).await?;
-        facts.choice = found.as_ref().map(ChoiceFacts::of);
-        let choice = found.and_then(|found| self.choice(&facts, &found, kept));
+        let choice = found.and_then(|found| self.choose(&mut facts, &found, kept));
         match (choice, refusal) {
             (Some(Choice::AtMost(pixels)), _) => {
                 self.send_at_most(&mut facts, pixels);

@@ -29,6 +29,16 @@ pub enum PageWarning<E> {
     Plain(OcrWarning),
     /// The page has its fields, but its text could not be read beside them.
     TextNotRead(TextNotRead<E>),
+    /// The answer is in doubt, and the page could not be read again at the cap.
+    NotReadAgain(NotReadAgain<E>),
+}
+
+/// A page that was not read again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename = "not_read_again")]
+pub struct NotReadAgain<E> {
+    /// Why.
+    pub error: E,
 }
 
 /// A text that was not read.
@@ -74,6 +84,7 @@ impl<E> PageWarning<E> {
         match self {
             Self::Plain(warning) => warning.code(),
             Self::TextNotRead(_) => "text_not_read",
+            Self::NotReadAgain(_) => "not_read_again",
         }
     }
 
@@ -88,6 +99,9 @@ impl<E> PageWarning<E> {
             Self::Plain(warning) => PageWarning::Plain(warning),
             Self::TextNotRead(TextNotRead { error }) => {
                 PageWarning::TextNotRead(TextNotRead { error: map(error) })
+            }
+            Self::NotReadAgain(NotReadAgain { error }) => {
+                PageWarning::NotReadAgain(NotReadAgain { error: map(error) })
             }
         }
     }
@@ -137,6 +151,8 @@ mod tests {
             assert_eq!(json!(PageWarning::<()>::Plain(warning)), Value::from(warning.code()));
         }
         let unread = PageWarning::TextNotRead(TextNotRead { error: "why" });
+        assert_eq!(json!(unread), json!({ "code": unread.code(), "error": "why" }));
+        let unread = PageWarning::NotReadAgain(NotReadAgain { error: "why" });
         assert_eq!(json!(unread), json!({ "code": unread.code(), "error": "why" }));
         let text = RepeatedText { pages: vec![1, 2], text: "ACME".to_owned() };
         for warning in

@@ -251,6 +251,7 @@ pub struct Metrics {
     cache_requests: IntCounterVec,
     agreement: HistogramVec,
     audits: IntCounterVec,
+    escalations: IntCounterVec,
     kept_height_factor: GaugeVec,
     requests: IntCounterVec,
     request_duration: HistogramVec,
@@ -297,6 +298,7 @@ impl Metrics {
             cache_requests: new.counter("cache_requests_total", "Requests of tenants with a cache_ttl: hit was answered from the cache, shared by an equal request that was under way, miss was read.", &["tenant", "outcome"])?,
             agreement: new.histogram("auto_agreement", "Share of the text of a page at the cap that is also in its text at the pixels that were chosen for it.", &["tenant"], &AGREEMENT)?,
             audits: new.counter("auto_audits_total", "Pages with chosen pixels that were to be read a second time at the cap, to compare the two texts.", &["tenant", "outcome"])?,
+            escalations: new.counter("escalations_total", "Pages with chosen pixels that were to be read again at the cap, by the doubt about their answer.", &["tenant", "reason"])?,
             kept_height_factor: new.amounts("auto_kept_height_factor", "By how much audits have raised the height that text keeps where the pixels of a page are chosen: 1 to 4.", &["tenant"])?,
             requests: new.counter("requests_total", "Requests answered.", &["route", "status", "tenant"])?,
             request_duration: new.histogram("request_duration_seconds", "Time from the end of a request's head to the head of its answer.", &["route"], &SLOW)?,
@@ -416,6 +418,11 @@ impl Metrics {
     /// A page was to be read a second time, or was.
     pub fn audit(&self, tenant: &str, outcome: AuditOutcome) {
         self.audits.with_label_values(&[self.label(tenant), outcome.label()]).inc();
+    }
+
+    /// A page is to be read again. `reason` is from the closed set of doubts.
+    pub fn escalation(&self, tenant: &str, reason: &'static str) {
+        self.escalations.with_label_values(&[self.label(tenant), reason]).inc();
     }
 
     /// Two texts of a page agree by so much.

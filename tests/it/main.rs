@@ -12,6 +12,7 @@
 mod accounting;
 mod alerts;
 mod architecture;
+mod audits;
 mod auth;
 mod auto;
 mod bills;
@@ -22,6 +23,7 @@ mod databases;
 mod documents;
 mod dropin;
 mod edge;
+mod escalation;
 mod extract;
 mod extract_pages;
 mod failover;
