@@ -300,7 +300,8 @@ impl Gateway {
             Arc::clone(&memory),
             Arc::clone(&clock),
             settings.answer_digest,
-        );
+        )
+        .patient_for(settings.server.request_timeout());
         let budgets = budget_watch(settings, &directory, &ledger, &catalog, &clock, &supervisor);
         Ok(Arc::new(Self {
             supervisor,

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::Ocr;
 use super::error::OcrError;
@@ -23,6 +24,7 @@ use super::kept::{KeptAnswer, Reusable, Reuse};
 use super::request::OcrRequest;
 use super::result::{ExtractAnswer, OcrAnswer, PageEvent};
 use crate::admission::Refusal;
+use crate::admission::presence::Others;
 use crate::capacity::account::{ByteAccount, HeldBytes};
 use crate::catalog::Model;
 use crate::clock::Clock;
@@ -123,6 +125,8 @@ pub struct CachingOcr {
     metering: Metering,
     memory: Arc<ByteAccount>,
     clock: Arc<dyn Clock>,
+    /// The longest time that a request may take.
+    patience: Duration,
     /// Of the settings that may change an answer.
     configuration: Digest,
 }
@@ -146,7 +150,14 @@ impl CachingOcr {
         clock: Arc<dyn Clock>,
         configuration: Digest,
     ) -> Self {
-        Self { ocr, cache, metering, memory, clock, configuration }
+        let patience = Duration::ZERO;
+        Self { ocr, cache, metering, memory, clock, patience, configuration }
+    }
+
+    /// The same where a request may take so long. A call for several requests has this time.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// What is kept in memory.
@@ -289,6 +300,10 @@ impl CachingOcr {
         let audience = lead.audience();
         request.context.watch.may_have_left = audience.may_have_left;
         request.context.watch.has_left = audience.has_left;
+        let are_served = CancellationToken::new();
+        let others =
+            Others { until: self.clock.instant() + self.patience, are_served: are_served.clone() };
+        request.context.watch.others = Some(others);
         let (cache, reading) = (Arc::clone(&self.cache), read(Arc::clone(&self.ocr), request));
         // It outlives this request, because others may wait for it, and it is paid for.
         let work = self.metering.spawn(async move {
@@ -296,7 +311,19 @@ impl CachingOcr {
             publish(&cache, lead, lease, (key, ttl), &answer).await;
             answer
         });
-        seat.attend(work).await.unwrap_or_else(|_panicked| Err(MeteringError::Interrupted.into()))
+        let too_late = async {
+            are_served.cancelled().await;
+            sleep_until(deadline.into()).await;
+        };
+        tokio::select! {
+            biased;
+            done = seat.attend(work) => {
+                done.unwrap_or_else(|_panicked| Err(MeteringError::Interrupted.into()))
+            }
+            () = too_late => {
+                Err(MeteringError::from(CallError::from(CallFault::DeadlineExceeded)).into())
+            }
+        }
     }
 
     /// Waits for the outcome of another request, or for the turn to lead. The file of the request is dropped meanwhile,

@@ -59,6 +59,7 @@ use self::result::{
     UpstreamFacts,
 };
 use self::sheet::Preparation;
+use crate::admission;
 use crate::capacity::scratch::Scratch;
 use crate::catalog::Model;
 use crate::clock::Clock;
@@ -201,9 +202,13 @@ impl Ocr {
         let asked = request.context.deadline;
         let Job { model, document, pages, draft } = self.intake.open(request, asked).await?;
         let left = asked.saturating_duration_since(self.reader.clock.instant());
-        let before =
-            time_to_end(pages.count() > 1 || request.may_deliver_less(), draft.is_some(), left);
-        let deadline = asked.checked_sub(before).unwrap_or(asked);
+        let may_be_part = pages.count() > 1 || request.may_deliver_less();
+        let before = time_to_end(may_be_part, draft.is_some(), left);
+        let deadline = if before.is_zero() {
+            self.time_of_others(request).unwrap_or(asked)
+        } else {
+            asked.checked_sub(before).unwrap_or(asked)
+        };
         let (intake, request) = (&self.intake, &*request);
         let kept = intake.kept(request);
         let preparation = Preparation { intake, request, model: &model, deadline, kept };
@@ -219,6 +224,19 @@ impl Ocr {
             None => None,
         };
         Ok(DocumentRead { model, document, read, deadline, searchable })
+    }
+
+    /// The time until which the only page of a request may be read, if others may wait for its answer.
+    ///
+    /// A call that is cut is paid at its bound and answers nobody. A part of an answer, which a request with several pages
+    /// may get, is of use to its own caller alone, so there the deadline of that caller stays. So it does if the caller
+    /// leaves no time for a call.
+    fn time_of_others(&self, request: &OcrRequest) -> Option<Instant> {
+        let RequestContext { deadline, watch, .. } = &request.context;
+        let others = watch.others.as_ref()?;
+        admission::latest_start(*deadline, self.reader.clock.instant())?;
+        others.are_served.cancel();
+        Some(others.until.max(*deadline))
     }
 
     async fn facts(

@@ -394,6 +394,53 @@ async fn a_waiting_request_has_its_own_deadline() {
 }
 
 #[tokio::test]
+async fn the_deadline_of_the_first_caller_cuts_no_call_that_others_wait_for() {
+    let gateway = caching().await;
+    gateway.upstream().add_fault(Fault::delay(3_000));
+    let first = Answer::of(upload(&gateway).header("prefer", "wait=2"));
+    let others = async {
+        gateway.until_upstream_has(1).await;
+        join_all((0..5).map(|_| Answer::of(upload(&gateway)))).await
+    };
+    let (first, others) = tokio::join!(first, others);
+    assert_eq!((first.status.as_u16(), first.code()), (504, "deadline_exceeded"));
+    assert!(first.json["usage"]["unverified_tokens"].as_u64() > Some(0), "its call is under way");
+    assert_eq!(counted(&others), BTreeMap::from([("shared", 5)]));
+    assert_eq!(received(&gateway), 1);
+    assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn retries_of_impatient_callers_pay_one_call_and_find_its_answer() {
+    let gateway = caching().await;
+    gateway.upstream().add_fault(Fault::delay(5_000));
+    let streamed = upload(&gateway).header("accept", "text/event-stream");
+    let streamed = Answer::of(streamed.header("prefer", "wait=2"));
+    let retry = async {
+        gateway.until_upstream_has(1).await;
+        Answer::of(upload(&gateway).header("prefer", "wait=2")).await
+    };
+    let (streamed, retry) = tokio::join!(streamed, retry);
+    for late in [streamed, retry] {
+        assert_eq!((late.status.as_u16(), late.code()), (504, "deadline_exceeded"));
+    }
+    until_in_flight(&gateway, 1).await;
+    let last = Answer::of(upload(&gateway)).await;
+    assert_eq!((last.status.as_u16(), last.header("ocr-cache")), (200, "shared"));
+    assert_eq!(received(&gateway), 1);
+    assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn a_caller_gets_the_pages_that_are_read_by_its_deadline() {
+    let gateway = caching().await;
+    gateway.upstream().add_fault(Fault::hang().for_images_as_wide_as(width_of(1)));
+    let request = gateway.post("/ocr?dpi=72").header("prefer", "wait=4").body(numbered(3));
+    let answer = Answer::of(request).await;
+    assert_eq!((answer.status.as_u16(), &answer.json["status"]), (200, &"partial".into()));
+}
+
+#[tokio::test]
 async fn what_is_read_for_a_caller_that_left_answers_the_next_one() {
     let gateway = caching().await;
     gateway.upstream().add_fault(Fault::delay(500));

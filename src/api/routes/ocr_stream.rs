@@ -106,8 +106,10 @@ impl OcrStream {
                 }
             }
             self.answering = None;
+            // The file may still be read for others.
+            self.events.close();
         }
-        // The sender was dropped with the use case, so this is the rest.
+        // This is the rest.
         match self.events.recv().await {
             Some(event) => Some(OcrEvent::Page(event)),
             None => self.answer.take().map(OcrEvent::Answer),
