@@ -228,3 +228,32 @@ async fn the_first_fields_stay_if_the_cap_shows_fewer() {
     let sent = &page(&answer)["sent"];
     assert_eq!((&sent["escalated"], &sent["reason"]), (&json!(true), &json!("auto")));
 }
+
+#[tokio::test]
+async fn a_page_whose_sums_do_not_add_up_is_read_again_at_the_cap() {
+    let text = "Pen 3.00\nPaper 12.00\nSubtotal 15.00\nGST 0.90\nTotal 15.90\nCash 16.90";
+    let gateway = TestGateway::with(|setup| {
+        setup.emulator.engine = EngineChoice::Scripted(text.to_owned());
+        (setup.tenant.auto_pixels, setup.tenant.escalate) = (true, true);
+    })
+    .await;
+    let [small, large] = estimates(&gateway).await;
+    let of = |total: &str, estimate: &Value| {
+        let fields = json!({ "subtotal": "15.00", "tax": "0.90", "total": total }).to_string();
+        let fault = written(&fields, "null").for_bodies_with("key_information_extraction");
+        fault.for_images_as_wide_as(picture_width(estimate)).times(1)
+    };
+    gateway.upstream().add_fault(of("16.90", &small));
+    gateway.upstream().add_fault(of("15.90", &large));
+
+    let answer = gateway.upload("/extract?template=receipt&ground=true", receipt()).await;
+
+    let page = page(&answer);
+    assert_eq!(answer.json["data"]["total"], 15.9, "{}", answer.text);
+    let checks = answer.json["checks"].as_array().unwrap();
+    assert!(!checks.is_empty() && checks.iter().all(|check| check["holds"] == true), "{checks:?}");
+    assert_eq!((&page["sent"]["escalated"], width(&answer.json)), (&json!(true), width(&large)));
+    assert_eq!(answer.json["usage"]["upstream_calls"], 4, "each reading has a call for its text");
+    let labels = [("tenant", "test"), ("reason", "sum_wrong")];
+    assert_eq!(gateway.count("escalations_total", &labels).await, 1);
+}
