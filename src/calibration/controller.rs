@@ -28,7 +28,7 @@ impl HeightFactor {
     /// The height as it is in the settings.
     pub const ONE: Self = Self(1000);
 
-    /// The largest factor. With it, a height of 12 pixels becomes 48: text of that size is legible to any reader, so what
+    /// The largest factor. With it, a height of 16 pixels becomes 64: text of that size is legible to any reader, so what
     /// still disagrees has other reasons.
     pub const MOST: Self = Self(4000);
 

@@ -6,7 +6,8 @@
 //! in the usage of the answer.
 //!
 //! What is compared is what is delivered: the text, or the values of the fields. If an answer in doubt was read again, the
-//! two texts are there already.
+//! two texts are there already. A page that was taken for blank is read in the same way. If it has text, that is counted,
+//! and changes no height, because the height does not decide what is blank.
 
 use std::sync::Arc;
 
@@ -81,24 +82,51 @@ impl Auditor {
         text: String,
         reading: impl Future<Output = Result<AuditedText, AuditOutcome>> + Send + 'static,
     ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.metrics.audit(tenant.name.as_str(), AuditOutcome::SkippedBusy);
-            return;
-        };
         let own = Arc::clone(self);
-        let audit = async move {
-            let _place = place;
+        self.begin(&Arc::clone(&tenant), async move {
             match own.stop.run_until_cancelled(reading).await {
                 Some(Ok(reference)) => own.compare(&tenant, reference, text).await,
                 Some(Err(outcome)) => own.metrics.audit(tenant.name.as_str(), outcome),
                 None => {}
             }
+        });
+    }
+
+    /// Reads a page that was taken for blank by `reading` in the background.
+    pub(super) fn audit_blank(
+        self: &Arc<Self>,
+        tenant: Arc<Tenant>,
+        reading: impl Future<Output = Result<AuditedText, AuditOutcome>> + Send + 'static,
+    ) {
+        let own = Arc::clone(self);
+        self.begin(&Arc::clone(&tenant), async move {
+            let Some(read) = own.stop.run_until_cancelled(reading).await else { return };
+            let has_text = |read: &AuditedText| read.text.contains(char::is_alphanumeric);
+            let outcome = match read {
+                Ok(read) if read.is_in_doubt => AuditOutcome::SkippedUnclear,
+                Ok(read) if has_text(&read) => AuditOutcome::BlankHadText,
+                Ok(_) => AuditOutcome::Agreed,
+                Err(outcome) => outcome,
+            };
+            own.metrics.audit(tenant.name.as_str(), outcome);
+        });
+    }
+
+    /// Does this in the background, unless as much is done as may be.
+    fn begin(self: &Arc<Self>, tenant: &Tenant, audit: impl Future<Output = ()> + Send + 'static) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.metrics.audit(tenant.name.as_str(), AuditOutcome::SkippedBusy);
+            return;
+        };
+        let audit = async move {
+            let _place = place;
+            audit.await;
         };
         self.tasks.spawn(audit.in_current_span());
     }
 
     /// Compares two texts of a page: `reference` was read at the cap, `text` at the chosen pixels.
-    pub(super) async fn compare(&self, tenant: &Tenant, reference: AuditedText, text: String) {
+    async fn compare(&self, tenant: &Tenant, reference: AuditedText, text: String) {
         let name = tenant.name.as_str();
         let found = if reference.is_in_doubt {
             None
@@ -125,12 +153,11 @@ impl Auditor {
     /// pixels would never be lowered, because only such pages are compared.
     pub(super) fn held_at_the_cap(self: &Arc<Self>, tenant: Arc<Tenant>) {
         let own = Arc::clone(self);
-        let learning = async move {
+        self.begin(&Arc::clone(&tenant), async move {
             let name = tenant.name.as_str();
             own.factors.learn(name, Share::ALL, tenant.auto_aim).await;
             own.metrics.audit(name, AuditOutcome::AtTheCap);
-        };
-        self.tasks.spawn(learning.in_current_span());
+        });
     }
 }
 
@@ -200,6 +227,15 @@ mod tests {
         let (auditor, _supervisor) = auditor().await;
         for _ in 0..3 {
             auditor.audit(tenant(1), String::new(), future::pending());
+        }
+        assert_eq!(count(&auditor, "skipped_busy"), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_learnt_without_a_call_has_the_same_bound() {
+        let (auditor, _supervisor) = auditor().await;
+        for _ in 0..3 {
+            auditor.held_at_the_cap(tenant(1));
         }
         assert_eq!(count(&auditor, "skipped_busy"), 1);
     }

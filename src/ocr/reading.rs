@@ -433,7 +433,7 @@ impl Pass<'_> {
         receipts: &mut Vec<Receipt>,
     ) -> Result<Page, OcrError> {
         let request = self.preparation.request;
-        // From here on only the call holds the file.
+        // From here on only the call holds the file, unless the page may be read again.
         let (facts, call) = ready.into_call(request, Reading::Text);
         let quote = facts.beside.as_ref().unwrap_or(&facts.quote);
         let follower = self.follower.clone();

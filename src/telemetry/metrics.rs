@@ -65,6 +65,8 @@ pub enum AuditOutcome {
     BelowAim,
     /// The height of this tenant keeps the page at the cap, so there is nothing to compare.
     AtTheCap,
+    /// The page was taken for blank and has text.
+    BlankHadText,
     /// As many audits as may be were in flight.
     SkippedBusy,
     /// A budget or a limit of the tenant, or the memory of this process, had no room.
@@ -81,6 +83,7 @@ impl AuditOutcome {
             Self::Agreed => "agreed",
             Self::BelowAim => "below_aim",
             Self::AtTheCap => "at_the_cap",
+            Self::BlankHadText => "blank_had_text",
             Self::SkippedBusy => "skipped_busy",
             Self::SkippedRefused => "skipped_refused",
             Self::SkippedFailed => "skipped_failed",

@@ -5,10 +5,11 @@ use std::num::NonZeroU64;
 use dashscope_emulator::EngineChoice;
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::calibration::controller::Step;
-use ocr_gateway::units::Share;
+use ocr_gateway::units::{Pixels, Share};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TestGateway, until};
+use crate::budgets::accounts;
+use crate::harness::{Answer, Setup, TestGateway, has_tesseract, until};
 use crate::program::Installation;
 
 fn receipt() -> Vec<u8> {
@@ -16,15 +17,32 @@ fn receipt() -> Vec<u8> {
     std::fs::read(folder.join("demo/receipt.png")).unwrap()
 }
 
+/// A page on which the same text is smaller: the receipt, and its end once more at the end of a long sheet.
+fn long_receipt() -> Vec<u8> {
+    let receipt = image::load_from_memory(&receipt()).unwrap().to_luma8();
+    let (width, height) = receipt.dimensions();
+    let end = image::imageops::crop_imm(&receipt, 0, height * 4 / 5, width, height / 5).to_image();
+    let mut sheet = image::GrayImage::from_pixel(width, 2 * height, *receipt.get_pixel(0, 0));
+    image::imageops::replace(&mut sheet, &receipt, 0, 0);
+    image::imageops::replace(&mut sheet, &end, 0, (2 * height - end.height()).into());
+    let mut file = std::io::Cursor::new(Vec::new());
+    sheet.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    file.into_inner()
+}
+
 /// A gateway each of whose pages is audited.
 async fn gateway(change: impl FnOnce(&mut Tenant)) -> TestGateway {
+    gateway_with(|setup| change(&mut setup.tenant)).await
+}
+
+async fn gateway_with(change: impl FnOnce(&mut Setup)) -> TestGateway {
     TestGateway::with(|setup| {
         // Every picture reads the same, however small.
         setup.emulator.engine = EngineChoice::Scripted("the whole text of the page".to_owned());
         (setup.settings.auto.latin, setup.settings.auto.cjk) = (8.0, 12.0);
         setup.tenant.auto_pixels = true;
         setup.tenant.auto_audit = Share::ALL;
-        change(&mut setup.tenant);
+        change(setup);
     })
     .await
 }
@@ -40,6 +58,57 @@ async fn until_audits(gateway: &TestGateway, outcome: &str, count: u64) {
 fn sent(answer: &Answer) -> &Value {
     assert_eq!(answer.status, 200, "{}", answer.text);
     &answer.json["pages"][0]["sent"]
+}
+
+#[tokio::test]
+async fn a_height_far_too_small_rises_until_the_texts_agree() {
+    const AIM: f64 = 0.98;
+    if !has_tesseract() {
+        return;
+    }
+    let gateway = TestGateway::with(|setup| {
+        setup.emulator.engine = EngineChoice::Tesseract { languages: Some(vec!["eng".to_owned()]) };
+        // The reader needs half as much again.
+        (setup.settings.auto.latin, setup.settings.auto.cjk) = (4.0, 6.0);
+        setup.tenant.max_pixels = Some(Pixels::new(1 << 20));
+        setup.tenant.auto_pixels = true;
+        setup.tenant.auto_audit = Share::ALL;
+        setup.tenant.auto_aim = AIM.try_into().unwrap();
+    })
+    .await;
+    let page = long_receipt();
+    // The width that is sent, and the agreement that the audit finds.
+    let audited = async || {
+        let of = [("tenant", "test")];
+        let count = async || gateway.metric("auto_agreement_count", &of).await;
+        let sum = async || gateway.metric("auto_agreement_sum", &of).await;
+        let all = async || audits(&gateway, "agreed").await + audits(&gateway, "below_aim").await;
+        let before = (count().await, sum().await, all().await);
+        let answer = gateway.upload("/ocr", page.clone()).await;
+        assert_eq!(sent(&answer)["reason"], "auto", "{}", answer.text);
+        until("the audit", async || all().await > before.2).await;
+        let agreement = sum().await - before.1;
+        assert!(count().await > before.0 && (0.0..=1.0001).contains(&agreement));
+        (sent(&answer)["width"].as_u64().unwrap(), agreement)
+    };
+
+    let mut found = vec![audited().await];
+    assert!(found[0].1 < 0.9, "it is too small: {found:?}");
+    while found.len() < 14 && audits(&gateway, "agreed").await == 0 {
+        found.push(audited().await);
+    }
+    for _ in 0..2 {
+        found.push(audited().await);
+    }
+
+    let last = &found[found.len() - 3..];
+    let mean = last.iter().map(|(_, agreement)| agreement / 3.0).sum::<f64>();
+    assert!(mean > AIM - 0.02, "{found:?}");
+    assert!(last.iter().all(|(width, _)| *width > found[0].0), "{found:?}");
+    let factor = gateway.metric("auto_kept_height_factor", &[("tenant", "test")]).await;
+    assert!((1.2..4.0).contains(&factor), "{factor} after {found:?}");
+    let calls = gateway.upstream().bill().received;
+    assert_eq!(calls, 2 * found.len() as u64, "one for the caller, and one to compare");
 }
 
 #[tokio::test]
@@ -78,6 +147,44 @@ async fn an_audit_for_which_a_budget_has_no_room_is_skipped() {
     assert_eq!(sent(&answer)["reason"], "auto");
     until_audits(&gateway, "skipped_refused", 1).await;
     assert_eq!(gateway.upstream().bill().received, 1);
+}
+
+#[tokio::test]
+async fn a_stop_drops_an_audit_whose_call_was_not_sent() {
+    let gateway = gateway_with(|setup| {
+        for model in setup.settings.models.values_mut() {
+            // Calls are sent about ten seconds apart.
+            model.rpm = 6;
+        }
+    })
+    .await;
+    let answer = gateway.upload("/ocr", receipt()).await;
+    assert_eq!(sent(&answer)["reason"], "auto");
+    until("the audit waits", async || accounts(&gateway, "test").await.1 > 0).await;
+
+    gateway.gateway.close();
+
+    until("it is dropped", async || accounts(&gateway, "test").await.1 == 0).await;
+    let bill = gateway.upstream().bill();
+    assert_eq!((bill.received, accounts(&gateway, "test").await.0), (1, bill.total()));
+    assert_eq!(gateway.count("auto_audits_total", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn text_on_a_page_that_was_answered_as_blank_is_counted() {
+    let gateway = gateway(|_| {}).await;
+    let blank = image::GrayImage::from_pixel(1_000, 1_400, image::Luma([250]));
+    let mut file = std::io::Cursor::new(Vec::new());
+    blank.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    let answer = gateway.upload("/ocr", file.into_inner()).await;
+    let page = &answer.json["pages"][0];
+    assert_eq!(
+        (&page["source"], &answer.json["usage"]["total_tokens"]),
+        (&json!("blank"), &json!(0))
+    );
+    until_audits(&gateway, "blank_had_text", 1).await;
+    assert_eq!(gateway.upstream().bill().received, 1);
+    assert!(gateway.metric("auto_kept_height_factor", &[]).await < 1.0, "there is none");
 }
 
 #[tokio::test]

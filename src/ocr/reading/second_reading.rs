@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
 
 use super::{PageRead, Pass};
 use crate::admission::Refusal;
@@ -20,6 +20,7 @@ use crate::metering::error::MeteringError;
 use crate::ocr::audit::AuditedText;
 use crate::ocr::doubt::{self, Doubt};
 use crate::ocr::error::OcrError;
+use crate::ocr::facts::Source;
 use crate::ocr::intake::Origin;
 use crate::ocr::request::{OcrOptions, OcrRequest, Reading, TextBeside};
 use crate::ocr::result::{FailedPage, Page, PageOutcome};
@@ -40,6 +41,10 @@ impl Pass<'_> {
         let again = (is_audited || request.may_escalate()).then(|| origin.again());
         let mut read = self.read_page(number, origin).await;
         let (Some(again), Some(page)) = (again, read.outcome.done_mut()) else { return read };
+        if is_audited && page.source == Source::Blank {
+            auditor.audit_blank(Arc::clone(tenant), self.audit(number, again));
+            return read;
+        }
         if !page.has_fewer_pixels() {
             if is_audited && page.is_held_by_factor() {
                 auditor.held_at_the_cap(Arc::clone(tenant));
@@ -74,7 +79,8 @@ impl Pass<'_> {
             (is_audited, first.outcome.done(), second.outcome.done())
         {
             let (reference, text) = (audited(reference), page.audited_text());
-            self.reader.auditor.compare(tenant, reference, text).await;
+            let is_read = future::ready(Ok(reference));
+            self.reader.auditor.audit(Arc::clone(tenant), text, is_read);
         }
         better(first, second)
     }
