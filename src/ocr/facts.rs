@@ -47,7 +47,7 @@ pub(super) struct PageFacts {
     pub(super) shown: Size,
     /// Its resolution in pixels for an inch, if it is a page of a PDF.
     pub(super) dpi: Option<u32>,
-    /// Whether its file is turned by an orientation tag.
+    /// Whether what is sent of it is turned by an orientation tag.
     pub(super) is_turned: bool,
     /// Whether the caller asked for a size.
     pub(super) is_size_asked: bool,

@@ -289,6 +289,8 @@ impl Preparation<'_> {
             Choice::AtMost(pixels) => self.send_at_most(facts, pixels),
             Choice::Part(chosen) => {
                 let Chosen { region, size, .. } = chosen;
+                // It is drawn upright.
+                facts.is_turned = false;
                 self.requote(facts, facts.quote.of_chosen(&chosen));
                 let is_cut = region != Region::of(facts.shown);
                 if let Some(choice) = facts.choice.as_mut().filter(|_| is_cut) {

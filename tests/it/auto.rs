@@ -210,6 +210,8 @@ async fn a_turned_picture_is_cut_in_the_pixels_of_the_upright_one() {
         }
         let (sent, of_plain) = (&pages[0]["sent"], &plain[0]["sent"]);
         assert_eq!(sent["width"], of_plain["width"], "{value}");
+        let lines = gateway.upload(&format!("/ocr?{AUTO}&detail=lines"), file).await;
+        assert_eq!(lines.json["pages"][0]["warnings"], json!([]), "its boxes are certain");
     }
 }
 
