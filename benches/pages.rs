@@ -1,6 +1,6 @@
 //! The cost of drawing pages of PDF files, beside the programs of other projects at the same pixels.
 //!
-//! Documents are drawn here: text, scans with a line of text over them, and drawings. Ours is the whole way of a page:
+//! Documents are drawn here: text, scans alone and with a line of text over them, and drawings. Ours is the whole way of a page:
 //! plan, draw, and encode for the wire. `pdftoppm` writes pixels that are not encoded; `mutool draw` writes PNG.
 //!
 //! ```text
@@ -125,7 +125,8 @@ fn text() -> Vec<u8> {
     document.bytes()
 }
 
-fn scans() -> Vec<u8> {
+/// Pages that are nothing but a scan, or have a line of text over it if `is_stamped`.
+fn scans(is_stamped: bool) -> Vec<u8> {
     const SIDES: (u16, u16) = (1_654, 2_339);
     let (mut document, mut numbers) = (Document::new(), Numbers(2));
     for page in 0..PAGES {
@@ -146,8 +147,9 @@ fn scans() -> Vec<u8> {
              /ColorSpace /DeviceRGB /Filter /DCTDecode",
             &jpeg,
         );
-        let content =
-            format!("q 595 0 0 842 0 0 cm /P Do Q BT /F 8 Tf 20 20 Td (page {page}) Tj ET");
+        let stamp = format!(" BT /F 8 Tf 20 20 Td (page {page}) Tj ET");
+        let stamp = if is_stamped { &stamp } else { "" };
+        let content = format!("q 595 0 0 842 0 0 cm /P Do Q{stamp}");
         document.page(&format!("/XObject << /P {picture} 0 R >>"), &content);
     }
     document.bytes()
@@ -269,7 +271,12 @@ fn row(name: &str, file: &[u8], size: Size, folder: &Path) {
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
-    let drawn = [("text", text()), ("scans", scans()), ("drawings", drawings())];
+    let drawn = [
+        ("text", text()),
+        ("scans", scans(false)),
+        ("scans, stamped", scans(true)),
+        ("drawings", drawings()),
+    ];
     let drawn = drawn.map(|(name, file)| (name.to_owned(), file));
     // cargo adds an argument of its own.
     let named = std::env::args().skip(1).filter(|argument| argument != "--bench");
