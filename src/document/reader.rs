@@ -14,6 +14,7 @@ use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
 use crate::image::probe::probe;
+use crate::image::region::Region;
 use crate::image::resolution;
 use crate::legibility::{Legibility, legibility};
 use crate::pixels::decode::{decode, decode_memory};
@@ -117,7 +118,8 @@ impl Reader {
     }
 
     /// Measures the text of a page and finds its blank margins, in pixels of the upright page at `size`. The decoded
-    /// picture is kept, so that drawing the page next does not decode it again.
+    /// picture is kept, so that drawing the page next does not decode it again. Of a picture with transparent pixels
+    /// nothing is found out: it has no text of a known height and no margins.
     ///
     /// # Errors
     ///
@@ -146,7 +148,13 @@ impl Reader {
                 (decode(file, header)?, orientation)
             }
         };
-        let found = upright::shown(legibility(&raster), raster.size(), orientation, size);
+        let found = if raster.is_flattened() {
+            // What can be seen depends on the ground on which the upstream lays it.
+            Legibility { text: None, content: Some(Region::of(raster.size())) }
+        } else {
+            legibility(&raster)
+        };
+        let found = upright::shown(found, raster.size(), orientation, size);
         self.measured = Some((page, raster));
         Ok(found)
     }
@@ -311,7 +319,6 @@ mod tests {
     use super::*;
     use crate::document::page::{PageLines, PlacedLine};
     use crate::document::searchable::album::AlbumPage;
-    use crate::image::region::Region;
     use crate::pixels::encode::{Encoding, encode};
 
     fn settings(page_pixels: u64) -> ReaderSettings {

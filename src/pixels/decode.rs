@@ -113,10 +113,12 @@ fn from_samples(
     samples: usize,
     mut data: Vec<u8>,
 ) -> Result<Raster, PixelsError> {
+    let mut is_flattened = false;
     if samples == 4 {
         // In place: pixel by pixel, the three bytes of the result end before the four that are read next.
         for pixel in 0..data.len() / 4 {
             let alpha = data[4 * pixel + 3];
+            is_flattened |= alpha < u8::MAX;
             for sample in 0..3 {
                 data[3 * pixel + sample] = on_white(data[4 * pixel + sample], alpha);
             }
@@ -125,6 +127,7 @@ fn from_samples(
     }
     let samples = if samples == 1 { Samples::Gray } else { Samples::Rgb };
     Raster::new(size, samples, data)
+        .map(|raster| raster.flattened_if(is_flattened))
         .ok_or_else(|| PixelsError::damaged(format, "it has samples of an unknown kind"))
 }
 
@@ -146,7 +149,8 @@ mod tests {
         let alpha = |x: u32| low(255 - 7 * x);
         let data = pixels().flat_map(|(&[red, green, blue], x)| [red, green, blue, alpha(x)]);
         let seen = pixels().flat_map(|(pixel, x)| pixel.map(|sample| on_white(sample, alpha(x))));
-        (data.collect(), Raster::new(SIZE, Samples::Rgb, seen.collect()).unwrap())
+        let seen = Raster::new(SIZE, Samples::Rgb, seen.collect()).unwrap();
+        (data.collect(), seen.flattened_if(true))
     }
 
     #[test]

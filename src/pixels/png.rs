@@ -60,46 +60,53 @@ pub(super) fn decode(file: &[u8], size: Size) -> Result<Raster, PixelsError> {
     let too_large = || PixelsError::damaged(Format::Png, "it is larger than the address space");
     let mut raster = Raster::filled(size, samples, u8::MAX).ok_or_else(too_large)?;
     let rows = raster.data_mut().chunks_exact_mut(width as usize * samples.count());
+    let mut is_flattened = false;
+    let mut lay = |row: &[u8], into: &mut [u8]| is_flattened |= lay_on_white(colours, row, into);
     if reader.info().interlaced {
         let mut all = vec![0; reader.output_buffer_size().ok_or_else(too_large)?];
         reader.next_frame(&mut all).map_err(damaged)?;
         for (into, row) in rows.zip(all.chunks_exact(width as usize * stored)) {
-            lay_on_white(colours, row, into);
+            lay(row, into);
         }
     } else {
-        decode_rows(&mut reader, colours, rows).map_err(damaged)?;
+        decode_rows(&mut reader, rows, lay).map_err(damaged)?;
     }
-    Ok(raster)
+    Ok(raster.flattened_if(is_flattened))
 }
 
 fn decode_rows<'a>(
     reader: &mut Reader<std::io::Cursor<&[u8]>>,
-    colours: ColorType,
     rows: impl Iterator<Item = &'a mut [u8]>,
+    mut lay: impl FnMut(&[u8], &mut [u8]),
 ) -> Result<(), png::DecodingError> {
     for into in rows {
         // The number of rows is that of the header, which was compared before.
         let Some(row) = reader.next_row()? else { return Ok(()) };
-        lay_on_white(colours, row.data(), into);
+        lay(row.data(), into);
     }
     Ok(())
 }
 
-fn lay_on_white(colours: ColorType, row: &[u8], into: &mut [u8]) {
+/// Lays a row on white. Returns whether one of its pixels is transparent.
+fn lay_on_white(colours: ColorType, row: &[u8], into: &mut [u8]) -> bool {
+    let mut opacity = u8::MAX;
     match colours {
         ColorType::GrayscaleAlpha => {
             for (into, &[gray, alpha]) in into.iter_mut().zip(row.as_chunks().0) {
                 *into = on_white(gray, alpha);
+                opacity &= alpha;
             }
         }
         ColorType::Rgba => {
             let pixels = into.as_chunks_mut::<3>().0.iter_mut();
             for (into, &[red, green, blue, alpha]) in pixels.zip(row.as_chunks().0) {
                 *into = [red, green, blue].map(|sample| on_white(sample, alpha));
+                opacity &= alpha;
             }
         }
         _ => into.copy_from_slice(row),
     }
+    opacity < u8::MAX
 }
 
 /// Encodes a picture without loss.
@@ -199,6 +206,26 @@ mod tests {
             info.trns = Some(vec![0, 7].into());
         });
         assert_eq!(first(&gray, 2), (Samples::Gray, vec![255, 255]));
+    }
+
+    #[test]
+    fn only_a_picture_with_transparent_pixels_is_flattened() {
+        let is_flattened = |row: &[u8]| {
+            let file = file(ColorType::GrayscaleAlpha, BitDepth::Eight, row, |_| {});
+            decode(&file, SIZE).unwrap().is_flattened()
+        };
+        let opaque = [9, 255].repeat(13);
+        let mut row = opaque.clone();
+        row[25] = 254;
+        assert!(!is_flattened(&opaque));
+        assert!(is_flattened(&row));
+        let gray = |of: u8| {
+            let row = [of; 13];
+            let edit = |info: &mut png::Info<'_>| info.trns = Some(vec![0, 7].into());
+            let file = file(ColorType::Grayscale, BitDepth::Eight, &row, edit);
+            decode(&file, SIZE).unwrap().is_flattened()
+        };
+        assert_eq!([gray(7), gray(8)], [true, false], "one level of gray is transparent");
     }
 
     #[test]

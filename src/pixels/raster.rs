@@ -28,13 +28,14 @@ pub struct Raster {
     size: Size,
     samples: Samples,
     data: Vec<u8>,
+    is_flattened: bool,
 }
 
 impl Raster {
     /// A picture of these samples; `None` if their number is not that of the pixels, or if there are no pixels.
     pub fn new(size: Size, samples: Samples, data: Vec<u8>) -> Option<Self> {
         let is_whole = bytes(size, samples) == Some(data.len()) && !data.is_empty();
-        is_whole.then_some(Self { size, samples, data })
+        is_whole.then_some(Self { size, samples, data, is_flattened: false })
     }
 
     /// A picture of one colour: `level` in all samples.
@@ -59,6 +60,18 @@ impl Raster {
 
     pub(super) fn data_mut(&mut self) -> &mut [u8] {
         &mut self.data
+    }
+
+    /// Whether the file had transparent pixels, which were laid on white. Others may lay them on another ground.
+    pub fn is_flattened(&self) -> bool {
+        self.is_flattened
+    }
+
+    /// The same picture, of a file that had transparent pixels if `is_flattened`.
+    #[must_use]
+    pub(super) fn flattened_if(mut self, is_flattened: bool) -> Self {
+        self.is_flattened = is_flattened;
+        self
     }
 
     /// All samples, without a copy.

@@ -88,7 +88,7 @@ pub(super) fn decode(
     let down = fields.size.height.div_ceil(fields.chunk.height.max(1));
     let regions = across.checked_mul(down).ok_or_else(|| damaged("it has too many tiles"))?;
     let mut strips = vec![Vec::new(); planes];
-    let mut row = Vec::new();
+    let (mut row, mut is_flattened) = (Vec::new(), false);
     for region in 0..regions {
         let (left, top) =
             (region % across * fields.chunk.width, region / across * fields.chunk.height);
@@ -105,9 +105,9 @@ pub(super) fn decode(
             };
         }
         let layout = Layout { bits: fields.bits, stored, stride, is_index: painter.is_index() };
-        paint_region(&mut page, &area, &strips, &layout, &mut row, &painter);
+        is_flattened |= paint_region(&mut page, &area, &strips, &layout, &mut row, &painter);
     }
-    Ok(page)
+    Ok(page.flattened_if(is_flattened))
 }
 
 /// A decoder that takes the directory as the first, and a palette as gray.
@@ -248,7 +248,7 @@ fn read_strip(
     Ok(stride)
 }
 
-/// Paints the rows of a strip or tile, which has one buffer for each plane.
+/// Paints the rows of a strip or tile, which has one buffer for each plane. Returns whether a pixel is transparent.
 fn paint_region(
     page: &mut Raster,
     area: &Area,
@@ -256,10 +256,11 @@ fn paint_region(
     layout: &Layout,
     row: &mut Vec<u8>,
     painter: &Painter,
-) {
+) -> bool {
     let (width, samples) = (page.size().width as usize, page.samples().count());
     let columns = area.columns.len();
     row.resize(columns * layout.stored, 0);
+    let mut is_flattened = false;
     for (index, line) in area.rows.clone().enumerate() {
         let stored = index * layout.stride..(index + 1) * layout.stride;
         if let [strip] = strips {
@@ -273,7 +274,9 @@ fn paint_region(
         let start = (line as usize * width + area.columns.start as usize) * samples;
         let into = &mut page.data_mut()[start..][..columns * samples];
         painter.paint(row, layout.stored, into);
+        is_flattened |= painter.is_transparent(row, layout.stored);
     }
+    is_flattened
 }
 
 /// Makes each sample of a row a byte.
@@ -337,6 +340,13 @@ impl Painter {
             Colours::Inks => 4,
         };
         colours + usize::from(self.opacity != Opacity::None)
+    }
+
+    /// Whether a pixel of a row is transparent.
+    fn is_transparent(&self, row: &[u8], stored: usize) -> bool {
+        let alpha = self.needed() - 1;
+        self.opacity != Opacity::None
+            && row.chunks_exact(stored).any(|pixel| pixel[alpha] < u8::MAX)
     }
 
     fn is_index(&self) -> bool {

@@ -221,6 +221,8 @@ fn colours_and_opacity_are_read_together_and_in_planes() {
         ("inks", of(5, 4, inks), [10, 20, 30, 100, 50, 0]),
     ] {
         assert_eq!(samples_of(&page), (Samples::Rgb, expected.to_vec()), "{name}");
+        let has_opacity = ["RGBA", "multiplied", "without the field"].contains(&name);
+        assert_eq!(decoded(&page).unwrap().is_flattened(), has_opacity, "{name}");
         let (pixels, samples) = (&page.strips[0], page.strips[0].len() / 2);
         let planes = (0..samples).map(|sample| vec![pixels[sample], pixels[samples + sample]]);
         let planar = page.clone().in_strips(1, planes.collect()).with(284, &[2]);
