@@ -2,7 +2,10 @@
 
 use super::bitmap::Bitmap;
 use super::components::{Part, components};
+use super::gray::Gray;
 use super::height::Text;
+use super::marks::Marks;
+use super::shadow::Strip;
 use crate::image::Size;
 use crate::image::region::Region;
 
@@ -19,15 +22,13 @@ const MOST_GROUPS: usize = 2_000;
 const DUST_BLOCKS: usize = 3;
 /// The most specks of a group of blocks that is dust.
 const DUST_SPECKS: usize = 4;
-/// A speck is dust below this side in pixels, ...
-const DUST: f32 = 5.0;
-/// ... or below this share of the height of the smallest characters, and two pixels by which it was widened.
+/// A speck is dust below this side in pixels, two of which it was widened by. A character is larger.
+const DUST: u32 = 6;
+/// On a page with so many specks, a speck is dust also below this share of the height of the smallest characters, and
+/// those two pixels. A few specks may be a page number, or the numbers of a list.
+const MANY_SPECKS: usize = 24;
 const DUST_OF_TEXT: f32 = 0.6;
 const WIDENED: f32 = 2.0;
-
-/// The most blocks across a shadow of the edge, and how much longer than wide it is.
-const SHADOW_BLOCKS: usize = 3;
-const SHADOW_LENGTH: usize = 8;
 
 /// The margin that is kept, in heights of the text: Tesseract loses lines at the edge with one.
 const MARGIN_OF_TEXT: f32 = 2.0;
@@ -39,17 +40,29 @@ const LEAST_MARGIN: f32 = 8.0;
 /// No side of the content is shorter, in pixels of the picture, unless the picture is.
 const LEAST_SIDE: u32 = 256;
 
+/// What can be seen of a picture.
+pub(super) struct Seen<'a> {
+    pub(super) marks: &'a Marks,
+    pub(super) gray: &'a Gray<'a>,
+    /// The blocks that differ in colour ([`coloured`](super::colour::coloured)).
+    pub(super) coloured: Vec<bool>,
+}
+
 /// The part of the picture that holds all that can be seen, with a margin. `None` if nothing can be seen.
 ///
-/// Dust and the shadow of an edge do not count. Characters in lines always count.
-pub(super) fn content(visible: &Bitmap, text: &Text, factor: u32, size: Size) -> Option<Region> {
-    let mut blocks = Blocks::of(visible);
-    let dust = whole(DUST.max(DUST_OF_TEXT * text.smallest + WIDENED));
-    let groups = blocks.groups().unwrap_or_default();
+/// Dust and the shadow of an edge do not count. Characters in lines always count, and so does what differs in nothing but
+/// its colour.
+pub(super) fn content(seen: &Seen, text: &Text, size: Size) -> Option<Region> {
+    let (visible, factor) = (&seen.marks.visible, u32::from(seen.gray.factor));
+    let mut blocks = Blocks::of(visible, &seen.coloured);
+    let mut groups = blocks.groups().unwrap_or_default();
     let has_text = blocks.places(text.characters.iter().map(|character| &character.part));
-    for group in groups {
-        let is_text = group.members.iter().any(|member| has_text[*member]);
-        if !is_text && (group.is_dust(visible, dust) || group.is_shadow(&blocks)) {
+    groups.retain(|group| !group.members.iter().any(|member| has_text[*member]));
+    let specks: Vec<_> = groups.iter().map(|group| group.speck(&blocks, visible)).collect();
+    let dust = dust(&specks, text.smallest);
+    for (group, speck) in groups.iter().zip(specks) {
+        let is_dust = speck.is_some_and(|side| side < dust);
+        if is_dust || group.is_shadow(&blocks, seen) {
             group.members.iter().for_each(|member| blocks.set[*member] = false);
         }
     }
@@ -58,6 +71,13 @@ pub(super) fn content(visible: &Bitmap, text: &Text, factor: u32, size: Size) ->
     let (left, right) = side(part.left, part.right, factor, size.width);
     let (top, bottom) = side(part.top, part.bottom, factor, size.height);
     Some(Region { left, top, right, bottom })
+}
+
+/// The side below which a speck is dust. `smallest` is the height of the smallest characters.
+fn dust(specks: &[Option<u32>], smallest: f32) -> u32 {
+    let dust = whole(DUST_OF_TEXT * smallest + WIDENED).max(DUST);
+    let count = specks.iter().flatten().filter(|side| **side < dust).count();
+    if count < MANY_SPECKS { DUST } else { dust }
 }
 
 /// Start and end in pixels of the picture, moved apart and into the picture as far as a side needs.
@@ -77,10 +97,12 @@ struct Blocks {
     down: usize,
     /// Which are not blank.
     set: Vec<bool>,
+    /// Which of them differ in nothing but their colour.
+    in_colour: Vec<bool>,
 }
 
 impl Blocks {
-    fn of(visible: &Bitmap) -> Self {
+    fn of(visible: &Bitmap, coloured: &[bool]) -> Self {
         let across = visible.width.div_ceil(BLOCK);
         let mut set = Vec::new();
         let mut rows = visible.rows().peekable();
@@ -94,7 +116,12 @@ impl Blocks {
             let counts = counts.iter().flat_map(|count| count.to_le_bytes());
             set.extend(counts.take(across).map(|count| count >= LEAST_VISIBLE));
         }
-        Self { across, down: set.len() / across, set }
+        let mut in_colour = vec![false; set.len()];
+        for ((is_set, in_colour), coloured) in set.iter_mut().zip(&mut in_colour).zip(coloured) {
+            *in_colour = *coloured && !*is_set;
+            *is_set |= *coloured;
+        }
+        Self { across, down: set.len() / across, set, in_colour }
     }
 
     /// The blocks that have the middle of a part.
@@ -162,11 +189,12 @@ struct Group {
 }
 
 impl Group {
-    /// Whether the group is a few specks that are smaller than `dust` pixels.
-    fn is_dust(&self, visible: &Bitmap, dust: u32) -> bool {
+    /// The longest side of the specks of the group in pixels. `None` if it is more than a few specks.
+    fn speck(&self, page: &Blocks, visible: &Bitmap) -> Option<u32> {
         let Bounds { left, top, right, bottom } = self.bounds;
-        if right - left > DUST_BLOCKS || bottom - top > DUST_BLOCKS {
-            return false;
+        let is_small = right - left <= DUST_BLOCKS && bottom - top <= DUST_BLOCKS;
+        if !is_small || self.members.iter().all(|member| page.in_colour[*member]) {
+            return None;
         }
         let around = self.bounds.pixels(2);
         let width = around.right - around.left;
@@ -175,20 +203,40 @@ impl Group {
             row.fill(visible.word(y, around.left) & ((1 << width) - 1));
         }
         let specks = components(&window).unwrap_or_default();
-        let mut specks = specks.iter().filter(|speck| speck.area >= 2);
-        let is_small = |speck: &Part| speck.width().max(speck.height()) < dust;
-        specks.clone().count() <= DUST_SPECKS && specks.all(is_small)
+        let specks = specks.iter().filter(|speck| speck.area >= 2);
+        let side = |speck: &Part| speck.width().max(speck.height());
+        let is_few = specks.clone().count() <= DUST_SPECKS;
+        is_few.then(|| specks.map(side).max().unwrap_or_default())
     }
 
-    /// Whether the group is thin and long and lies along an edge of the page.
-    fn is_shadow(&self, page: &Blocks) -> bool {
+    /// Whether the group is the shadow of an edge of the page.
+    fn is_shadow(&self, page: &Blocks, seen: &Seen) -> bool {
+        if self.members.iter().any(|member| page.in_colour[*member]) {
+            return false;
+        }
         let Bounds { left, top, right, bottom } = self.bounds;
-        let (width, height) = (right - left, bottom - top);
-        let is_thin = |across: usize, along: usize| {
-            across <= SHADOW_BLOCKS && along >= SHADOW_LENGTH * across
+        let set = |x: usize, y: usize| page.set[y * page.across + x];
+        let down = |x: usize| (top..bottom).filter(|y| set(x, *y)).count();
+        let across = |y: usize| (left..right).filter(|x| set(*x, y)).count();
+        let place = self.bounds.pixels(0);
+        let strip = |is_upright, thickness, of, touching| Strip {
+            columns: place.left..place.right,
+            rows: place.top..place.bottom,
+            is_upright,
+            thickness,
+            of,
+            touching,
         };
-        is_thin(width, height) && (left == 0 || right == page.across)
-            || is_thin(height, width) && (top == 0 || bottom == page.down)
+        let (width, height) = (right - left, bottom - top);
+        [
+            (left == 0).then(|| strip(true, width, page.across, down(0))),
+            (right == page.across).then(|| strip(true, width, page.across, down(right - 1))),
+            (top == 0).then(|| strip(false, height, page.down, across(0))),
+            (bottom == page.down).then(|| strip(false, height, page.down, across(bottom - 1))),
+        ]
+        .into_iter()
+        .flatten()
+        .any(|strip| strip.is_shadow(seen.gray, seen.marks.least_visible))
     }
 }
 

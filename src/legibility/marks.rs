@@ -27,6 +27,8 @@ pub(super) struct Marks {
     pub(super) ink: Bitmap,
     /// What can be seen at all.
     pub(super) visible: Bitmap,
+    /// What is visible differs by more levels.
+    pub(super) least_visible: u8,
 }
 
 impl Marks {
@@ -53,13 +55,14 @@ impl Marks {
             let pairs = near.next_row().iter().zip(mean);
             differences.extend(pairs.map(|(near, mean)| near.abs_diff(*mean)));
         }
-        Self { ink, visible: visible(&differences, gray) }
+        // More than the grain of the paper.
+        let least_visible = levels(grain(&differences, gray.width) * VISIBLE_OF_GRAIN, VISIBLE);
+        Self { ink, visible: visible(&differences, gray, least_visible), least_visible }
     }
 }
 
-/// What differs more than the grain of the paper.
-fn visible(differences: &[u8], gray: &Gray) -> Bitmap {
-    let least = levels(grain(differences, gray.width) * VISIBLE_OF_GRAIN, VISIBLE);
+/// What differs by more than `least` levels.
+fn visible(differences: &[u8], gray: &Gray, least: u8) -> Bitmap {
     let mut visible = Bitmap::new(gray.width, gray.height);
     for (row, differences) in visible.rows_mut().zip(differences.chunks_exact(gray.width)) {
         for (word, differences) in row.iter_mut().zip(differences.chunks(WORD)) {

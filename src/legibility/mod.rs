@@ -10,12 +10,14 @@
 //! 3. `components`: ink is divided into connected parts.
 //! 4. `lines`: parts form characters, and characters form lines, across or down the picture.
 //! 5. `height`: the heights and strokes of the characters in lines are measured.
-//! 6. `margins`: blocks of the picture that have nothing visible are blank.
+//! 6. `margins`: blocks of the picture that have nothing visible are blank, unless they differ in colour (`colour`). Dust
+//!    and the shadow of an edge (`shadow`) do not count.
 //!
 //! All of it is pure and synchronous, and takes CPU time in proportion to the pixels. So it is called in a document
 //! worker ([`document`](crate::document)) and never in the service itself.
 
 mod bitmap;
+mod colour;
 mod components;
 mod forest;
 mod gray;
@@ -25,6 +27,7 @@ mod lines;
 mod margins;
 mod marks;
 mod means;
+mod shadow;
 
 #[cfg(test)]
 mod corpus;
@@ -37,10 +40,11 @@ pub use self::height::TextHeight;
 
 use serde::{Deserialize, Serialize};
 
+use self::colour::coloured;
 use self::components::components;
 use self::gray::Gray;
 use self::height::Text;
-use self::margins::content;
+use self::margins::{Seen, content};
 use self::marks::Marks;
 use crate::image::region::Region;
 use crate::pixels::raster::Raster;
@@ -66,7 +70,8 @@ pub fn legibility(picture: &Raster) -> Legibility {
     let marks = Marks::of(&gray);
     // Too many parts are texture. It has no text, but it can be seen.
     let text = Text::of(components(&marks.ink).unwrap_or_default(), gray.longer_side());
-    let content = content(&marks.visible, &text, gray.factor.into(), picture.size());
+    let seen = Seen { marks: &marks, gray: &gray, coloured: coloured(picture, gray.factor) };
+    let content = content(&seen, &text, picture.size());
     let text = text.body.map(|body| TextHeight { height: gray.in_picture(body.height), ..body });
     Legibility { text, content }
 }

@@ -148,6 +148,13 @@ fn blank_paper_is_blank() {
             }),
         ),
         ("the shadow of an edge", Page::of(250, 304, 240).filled([0, 0, 6, 240], 40)),
+        (
+            "the shadow of an edge that is not straight",
+            Page::of(250, 304, 240)
+                .each(|x, y, level| if x < 3 + y / 60 { 40 } else { level })
+                .noisy(4),
+        ),
+        ("the shadow of a part of an edge", Page::of(250, 304, 240).filled([60, 236, 180, 4], 90)),
     ];
     for (name, page) in blank {
         assert_eq!(found(page), Legibility { text: None, content: None }, "{name}");
@@ -169,10 +176,28 @@ fn what_can_be_seen_is_not_blank() {
         ("the number 1", paper().filled([150, 300, 2, 8], 90)),
         ("a stamp", paper().filled([90, 90, 60, 60], 205).filled([93, 93, 54, 54], 250)),
         ("a line at the edge", paper().filled([0, 100, 40, 2], 90)),
+        ("a pale line of text at the edge", paper().line(&LATIN, (10, 1), (2, 20), 225)),
+        (
+            "a pale word in a shadow of the edge",
+            paper().filled([0, 0, 304, 18], 200).line(&LATIN, (100, 2), (2, 3), 180),
+        ),
+        ("joined writing in a strip", written(Page::white(600, 24))),
+        ("joined writing in a strip with a margin", written(Page::white(600, 40))),
+        ("joined writing along an edge", written(Page::white(600, 400))),
     ];
     for (name, page) in seen {
-        assert_ne!(found(page).content, None, "{name}");
+        assert_ne!(found(page.clone()).content, None, "{name}");
+        let turned = page.raster().upright(Orientation::QuarterTurnClockwise);
+        assert_ne!(legibility(&turned).content, None, "{name}, turned");
     }
+}
+
+/// One line of a pen that goes up and down along the upper edge.
+fn written(page: Page) -> Page {
+    page.each(|x, y, level| {
+        let place = 3 + (x % 28).abs_diff(14);
+        if y.abs_diff(place) < 2 { 60 } else { level }
+    })
 }
 
 #[test]
@@ -205,14 +230,52 @@ fn text_counts_at_any_edge_where_dust_and_shadows_do_not() {
 }
 
 #[test]
-fn colours_are_measured_by_their_brightness() {
-    let page = page();
-    let size = Size::new(page.width, page.height);
-    // Yellow paper and blue ink.
-    let colour = |level: &u8| if *level == 0 { [20, 40, 200] } else { [250, 240, 150] };
+fn a_pale_page_number_counts_beside_large_text() {
+    let page = Page::white(608, 900).text(&LATIN, 24, 3, 60);
+    for level in [160, 200, 215] {
+        let page = page.clone().line(&LATIN[1..], (300, 860), (1, 1), level);
+        let content = found(page).content.unwrap();
+        assert!(content.right >= 305 && content.bottom >= 867, "{level}: {content:?}");
+    }
+}
+
+/// The page, printed in an ink on paper of another colour.
+fn printed(page: &Page, ink: [u8; 3], paper: [u8; 3]) -> Raster {
+    let colour = |level: &u8| if *level == 0 { ink } else { paper };
     let data: Vec<u8> = page.levels.iter().flat_map(colour).collect();
-    let coloured = legibility(&Raster::new(size, Samples::Rgb, data).unwrap());
-    assert_eq!(coloured, legibility(&page.raster()));
+    Raster::new(Size::new(page.width, page.height), Samples::Rgb, data).unwrap()
+}
+
+#[test]
+fn text_in_colour_is_measured_by_its_brightness() {
+    let page = page();
+    let (blue, yellow) = ([20, 40, 200], [250, 240, 150]);
+    let coloured = legibility(&printed(&page, blue, yellow));
+    let gray = legibility(&page.raster());
+    assert_eq!(coloured.text, gray.text);
+    // Blocks beside the text may differ in colour and not in brightness.
+    let (coloured, gray) = (coloured.content.unwrap(), gray.content.unwrap());
+    assert!(coloured.bottom.abs_diff(gray.bottom) <= 8, "{coloured:?} {gray:?}");
+}
+
+#[test]
+fn text_that_is_as_bright_as_its_ground_is_not_blank_and_not_cut_away() {
+    let page = Page::white(608, 640).line(&LATIN, (16, 40), (2, 20), 0);
+    let page = page.line(&LATIN[1..], (560, 600), (2, 1), 0);
+    for (ink, paper) in [
+        ([255, 0, 0], [0, 131, 0]),
+        ([255, 0, 0], [77, 77, 77]),
+        ([200, 220, 255], [217, 217, 217]),
+        ([255, 120, 120], [160, 160, 160]),
+        ([0, 120, 200], [93, 93, 93]),
+    ] {
+        let content = legibility(&printed(&page, ink, paper)).content;
+        let content = content.unwrap_or_else(|| panic!("{ink:?} on {paper:?} is blank"));
+        assert!(content.left <= 16 && content.top <= 40, "{ink:?} on {paper:?}: {content:?}");
+        assert!(content.right >= 570 && content.bottom >= 614, "{ink:?} on {paper:?}: {content:?}");
+    }
+    let paper = printed(&Page::white(304, 240), [0; 3], [200, 220, 255]);
+    assert_eq!(legibility(&paper).content, None);
 }
 
 proptest! {
