@@ -57,10 +57,7 @@ fn jpeg(picture: &GrayImage) -> Vec<u8> {
 fn in_every_format(picture: &GrayImage) -> Vec<(&'static str, Vec<u8>)> {
     let (width, height) = picture.dimensions();
     let gray = ExtendedColorType::L8;
-    let (mut png, mut webp, mut bmp) = (Vec::new(), Vec::new(), Vec::new());
-    image::codecs::png::PngEncoder::new(&mut png)
-        .write_image(picture, width, height, gray)
-        .unwrap();
+    let (mut webp, mut bmp) = (Vec::new(), Vec::new());
     image::codecs::webp::WebPEncoder::new_lossless(&mut webp)
         .write_image(picture, width, height, gray)
         .unwrap();
@@ -69,11 +66,22 @@ fn in_every_format(picture: &GrayImage) -> Vec<(&'static str, Vec<u8>)> {
         .unwrap();
     vec![
         ("jpeg", jpeg(picture)),
-        ("png", png),
+        ("png", png(picture, gray)),
         ("webp", webp),
         ("bmp", bmp),
         ("tiff", tiff(&[picture])),
     ]
+}
+
+fn png<P>(picture: &image::ImageBuffer<P, Vec<u8>>, colours: ExtendedColorType) -> Vec<u8>
+where
+    P: image::Pixel<Subpixel = u8>,
+{
+    let (mut file, (width, height)) = (Vec::new(), picture.dimensions());
+    image::codecs::png::PngEncoder::new(&mut file)
+        .write_image(picture, width, height, colours)
+        .unwrap();
+    file
 }
 
 /// A TIFF with these pages.
@@ -344,6 +352,52 @@ async fn faint_marks_are_not_blank() {
     assert_eq!((&pages[0]["source"], &pages[0]["text"]), (&json!("image"), &json!(SCRIPTED_TEXT)));
     let crop: [u32; 4] = serde_json::from_value(pages[0]["sent"]["crop"].clone()).unwrap();
     assert!(crop[0] <= 480 && crop[1] <= 1_300 && crop[2] >= 520 && crop[3] >= 1_306, "{crop:?}");
+}
+
+#[tokio::test]
+async fn text_as_bright_as_its_ground_is_not_blank() {
+    let gateway = TestGateway::start().await;
+    let page = image::RgbImage::from_fn(1_000, 1_400, |x, y| {
+        let is_ink = (700..724).contains(&y) && x % 24 < 12 && x % 12 < 6 && x < 600;
+        image::Rgb(if is_ink { [200, 220, 255] } else { [217; 3] })
+    });
+    let (_, pages) = read(&gateway, AUTO, &png(&page, ExtendedColorType::Rgb8)).await;
+    assert_eq!((&pages[0]["source"], &pages[0]["text"]), (&json!("image"), &json!(SCRIPTED_TEXT)));
+    let crop: [u32; 4] = serde_json::from_value(pages[0]["sent"]["crop"].clone()).unwrap();
+    assert!(crop[1] <= 700 && crop[3] >= 724 && crop[3] < 1_400, "{crop:?}");
+}
+
+#[tokio::test]
+async fn joined_writing_in_a_strip_is_not_blank() {
+    let gateway = TestGateway::start().await;
+    let strip = GrayImage::from_fn(800, 24, |x, y| {
+        let is_ink = y.abs_diff(4 + (x % 28).abs_diff(14)) < 2;
+        image::Luma([if is_ink { 60 } else { 255 }])
+    });
+    let (_, pages) = read(&gateway, AUTO, &png(&strip, ExtendedColorType::L8)).await;
+    assert_eq!(pages[0]["text"], SCRIPTED_TEXT);
+}
+
+#[tokio::test]
+async fn a_picture_with_transparent_pixels_is_sent_as_without() {
+    let gateway = TestGateway::start().await;
+    let drawn = |opacity: u8| {
+        // White text, which only a dark ground shows.
+        let page = image::RgbaImage::from_fn(1_000, 1_400, |x, y| {
+            let is_ink = (700..724).contains(&y) && x % 24 < 12 && x % 12 < 6 && x < 600;
+            image::Rgba([255, 255, 255, if is_ink { 255 } else { opacity }])
+        });
+        png(&page, ExtendedColorType::Rgba8)
+    };
+    let file = drawn(0);
+    let (_, without) = read(&gateway, "", &file).await;
+    let (_, with) = read(&gateway, AUTO, &file).await;
+    assert_eq!((&with[0]["source"], &with[0]["text"]), (&json!("image"), &json!(SCRIPTED_TEXT)));
+    assert_eq!(tokens(&with[0]), tokens(&without[0]));
+    let image = gateway.upstream().calls().last().unwrap().images[0].clone();
+    assert_eq!(image.bytes, file.len(), "it is the original");
+    let (_, opaque) = read(&gateway, AUTO, &drawn(255)).await;
+    assert_eq!(opaque[0]["source"], "blank");
 }
 
 // Who asks.
