@@ -3,6 +3,9 @@
 /// The pixels of a word.
 pub(super) const WORD: usize = 64;
 
+/// The side of a block in pixels: a byte of a word. Blocks are either blank or not.
+pub(super) const BLOCK: usize = 8;
+
 /// A picture of one bit a pixel. Each row starts a new word; the lowest bit is at the left. Bits past the end of a row
 /// are not set.
 pub(super) struct Bitmap {

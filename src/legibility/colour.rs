@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::margins::BLOCK;
+use super::bitmap::BLOCK;
 use crate::pixels::raster::{Raster, Samples};
 
 /// Half the side of the surroundings of a block, in blocks.
@@ -40,16 +40,15 @@ pub(super) fn coloured(picture: &Raster, factor: u16) -> Vec<bool> {
 fn hues(picture: &Raster, factor: usize) -> Vec<[i32; 2]> {
     let (width, side) = (picture.size().width as usize, BLOCK * factor);
     let (pixels, _) = picture.data().as_chunks::<3>();
-    // A reduced pixel has several rows; half of them are enough.
-    let step = factor.div_ceil(2);
     let mut sums = vec![[0_u16; 3]; width];
     let mut hues = Vec::new();
     for band in pixels.chunks(width * side) {
         let mut blocks = vec![([0_u32; 3], 0_u32); width.div_ceil(side)];
-        for rows in band.chunks(width * step * MOST_ROWS) {
+        for rows in band.chunks(width * factor * MOST_ROWS) {
             sums.fill([0; 3]);
             let mut count = 0_u32;
-            for row in rows.chunks_exact(width).step_by(step) {
+            // Of the rows that became one, the first is enough.
+            for row in rows.chunks_exact(width).step_by(factor) {
                 for (sum, level) in sums.as_flattened_mut().iter_mut().zip(row.as_flattened()) {
                     *sum = sum.wrapping_add(u16::from(*level));
                 }
@@ -76,17 +75,21 @@ fn hues(picture: &Raster, factor: usize) -> Vec<[i32; 2]> {
 /// Marks what differs from the mean of its surroundings. There are `across` hues in a row.
 fn mark(hues: &[i32], across: usize, marks: &mut [bool]) {
     let down = hues.len() / across;
-    let mut beside = Vec::with_capacity(hues.len());
-    for row in hues.chunks_exact(across) {
-        beside.extend((0..across).map(|x| row[near(x, across)].iter().sum::<i32>()));
-    }
-    for (y, row) in marks.chunks_exact_mut(across).enumerate() {
-        let rows = near(y, down);
-        for (x, mark) in row.iter_mut().enumerate() {
-            let count = rows.len() * near(x, across).len();
-            let count = i32::try_from(count).unwrap_or_default();
-            let sum: i32 = rows.clone().map(|y| beside[y * across + x]).sum();
-            *mark |= (hues[y * across + x] * count - sum).abs() > COLOURED * PARTS * count;
+    let mut columns = vec![0_i32; across];
+    let rows = hues.chunks_exact(across).zip(marks.chunks_exact_mut(across));
+    for (y, (row, marks)) in rows.enumerate() {
+        let near_rows = near(y, down);
+        columns.fill(0);
+        for row in hues.chunks_exact(across).skip(near_rows.start).take(near_rows.len()) {
+            for (sum, hue) in columns.iter_mut().zip(row) {
+                *sum = sum.wrapping_add(*hue);
+            }
+        }
+        for (x, (hue, mark)) in row.iter().zip(marks).enumerate() {
+            let beside = &columns[near(x, across)];
+            let sum = beside.iter().copied().fold(0, i32::wrapping_add);
+            let count = i32::try_from(near_rows.len() * beside.len()).unwrap_or_default();
+            *mark |= (hue * count - sum).abs() > COLOURED * PARTS * count;
         }
     }
 }

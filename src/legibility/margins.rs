@@ -1,6 +1,6 @@
 //! The margins of a page: everything round what can be seen.
 
-use super::bitmap::Bitmap;
+use super::bitmap::{BLOCK, Bitmap};
 use super::components::{Part, components};
 use super::gray::Gray;
 use super::height::Text;
@@ -8,9 +8,6 @@ use super::marks::Marks;
 use super::shadow::Strip;
 use crate::image::Size;
 use crate::image::region::Region;
-
-/// The side of a block. Blocks are either blank or not.
-pub(super) const BLOCK: usize = 8;
 
 /// A block with fewer visible pixels is blank.
 const LEAST_VISIBLE: u8 = 4;

@@ -59,7 +59,7 @@ pub struct Legibility {
 }
 
 /// A narrower picture has no whole block in which something could be seen, so nothing is said about it.
-const LEAST_SIDE: usize = margins::BLOCK;
+const LEAST_SIDE: usize = bitmap::BLOCK;
 
 /// Measures the text of a picture and finds its blank margins. Nothing depends on how the picture is turned.
 pub fn legibility(picture: &Raster) -> Legibility {

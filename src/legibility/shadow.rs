@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
+use super::bitmap::BLOCK;
 use super::gray::Gray;
-use super::margins::BLOCK;
 
 /// The most blocks across a shadow, and how much longer than wide it is.
 const THICKNESS: usize = 3;
