@@ -102,7 +102,7 @@ async fn a_check_tells_what_is_well_and_what_is_to_be_mended() {
     let mut installation = installation().await;
     let ended = installation.run("check").await;
     assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
-    assert_eq!(ended.out.lines().filter(|line| line.starts_with("ok")).count(), 8, "{}", ended.out);
+    assert_eq!(ended.out.lines().filter(|line| line.starts_with("ok")).count(), 9, "{}", ended.out);
     installation.set("UPSTREAM__BASE_URL", "http://127.0.0.1:9");
     let ended = installation.run("check").await;
     assert_eq!(ended.code, 1);
