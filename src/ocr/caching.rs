@@ -1,7 +1,7 @@
 //! Answers equal requests once: from the cache, or together with one that is under way.
 //!
 //! [`CachingOcr`] stands in front of [`Ocr`]. A tenant without a `cache_ttl` passes through. Otherwise the requests with
-//! one [fingerprint](super::fingerprint) have seats in a flight ([`result_cache::flight`](crate::result_cache::flight)).
+//! one [`fingerprint`] have seats in a flight ([`flight`](crate::result_cache::flight)).
 //! The one that leads looks into the cache, and reads the file if nothing is there. What it reads is kept if it is
 //! whole. All who wait get it without paying. A failure is theirs too only if it is about the file. Otherwise the next of
 //! them leads, within its own deadline.

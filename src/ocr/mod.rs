@@ -184,7 +184,7 @@ impl Ocr {
     ///
     /// # Errors
     ///
-    /// As [`access::model_for`].
+    /// As [`model_for`](crate::metering::access::model_for).
     fn model_of(&self, request: &OcrRequest) -> Result<Arc<Model>, MeteringError> {
         self.intake.model_of(request)
     }
