@@ -61,7 +61,8 @@ pub struct Legibility {
 /// A narrower picture has no whole block in which something could be seen, so nothing is said about it.
 const LEAST_SIDE: usize = bitmap::BLOCK;
 
-/// Measures the text of a picture and finds its blank margins. Nothing depends on how the picture is turned.
+/// Measures the text of a picture and finds its blank margins. How the picture is turned changes the
+/// content by a block at most.
 pub fn legibility(picture: &Raster) -> Legibility {
     let gray = Gray::of(picture);
     if gray.shorter_side() < LEAST_SIDE {
