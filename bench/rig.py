@@ -4,6 +4,7 @@ Needs Linux and Python 3.11, nothing else.
 """
 
 import http.client
+import http.server
 import json
 import os
 import re
@@ -60,17 +61,51 @@ class Relay:
             pass
 
 
+class Answering(http.server.BaseHTTPRequestHandler):
+    """Answers each call with the same text and bill, without a look at the picture."""
+
+    protocol_version = "HTTP/1.1"
+    message = {"role": "assistant", "content": [{"text": "A page of text"}]}
+    answer = {
+        "request_id": "bench",
+        "output": {"choices": [{"finish_reason": "stop", "message": message}]},
+        "usage": {"input_tokens": 1022, "output_tokens": 4, "total_tokens": 1026, "image_tokens": 1000},
+    }
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        body = json.dumps(self.answer).encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        self.wfile.write(head.encode() + body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Upstream:
+    """What answers at once, for measurements in which the time of an emulator would count."""
+
+    def __init__(self):
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
 class Rig:
-    """A gateway before an emulator. `tenant` has the flags of `ocr-gateway tenant create`."""
+    """A gateway before an emulator. `tenant` has the flags of `ocr-gateway tenant create`. Without an emulator, calls are
+    answered at once and billed at a fixed number of tokens."""
 
     def __init__(self, gateway, emulator, emulator_flags=(), tenant=(), settings=None, counted=False):
         self.folder = tempfile.TemporaryDirectory()
-        upstream, self.port, metrics = free_port(), free_port(), free_port()
-        self.emulator = subprocess.Popen(
-            [emulator, "--listen", f"127.0.0.1:{upstream}", "--api-key", KEY, *emulator_flags],
-            stderr=subprocess.DEVNULL,
-        )
-        wait_for(upstream)
+        self.port, metrics = free_port(), free_port()
+        self.started = []
+        if emulator:
+            upstream = free_port()
+            command = [emulator, "--listen", f"127.0.0.1:{upstream}", "--api-key", KEY, *emulator_flags]
+            self.started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            wait_for(upstream)
+        else:
+            upstream = Upstream().port
         self.relay = Relay(upstream) if counted else None
         address = self.relay.port if counted else upstream
         self.environment = {
@@ -93,13 +128,14 @@ class Rig:
         run("tenant", "create", "bench", *tenant)
         self.key = run("key", "create", "bench")
         self.gateway = subprocess.Popen([gateway, "serve"], env=self.environment, stderr=subprocess.DEVNULL)
+        self.started.insert(0, self.gateway)
         wait_for(self.port)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for process in (self.gateway, self.emulator):
+        for process in self.started:
             process.terminate()
             process.wait()
         self.folder.cleanup()
