@@ -8,18 +8,18 @@
 //! The text of a page is read by one call. Its fields are read by one or two, because the first answer may not be
 //! parseable. A text that is asked for beside the fields is read after them, from the same drawn picture, unless it is
 //! taken from the page itself. If it cannot be read, the page has its fields alone, or fails if the text is what matters.
-//!
-//! The first call for a single page is refused at once if it does not fit. Any other call waits for tokens of the minute
-//! and for memory, because the request has paid for others by then.
 
+mod barrier;
+mod call;
 mod second_reading;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, future, stream};
 use tokio::sync::{Semaphore, mpsc};
 
+use self::barrier::Barrier;
+use self::call::QuotedCall;
 use super::audit::Auditor;
 use super::doubt::Doubt;
 use super::error::OcrError;
@@ -28,37 +28,28 @@ use super::fields;
 use super::intake::{self, Origin, Pages, Picture};
 use super::request::{Detail, OcrRequest, Reading};
 use super::result::{ImageTokens, Page, PageEvent, PageOutcome};
-use super::sheet::{PageCall, PageLayer, PlannedPage, PlannedPicture, Preparation, ReadyPage};
-use super::stream as streamed;
+use super::sheet::{PageLayer, PlannedPage, PlannedPicture, Preparation, ReadyPage};
 use crate::admission::{self, Refusal};
-use crate::capacity::account::{HeldBytes, NoRoom};
+use crate::capacity::account::HeldBytes;
 use crate::capacity::scratch::Scratch;
 use crate::clock::Clock;
+use crate::dashscope::Client;
 use crate::dashscope::completion::{Completion, Receipt};
 use crate::dashscope::error::{CallError, CallFault};
-use crate::dashscope::{Client, Task};
 use crate::document::error::DocumentError;
 use crate::document::workers::{Document, PAGE_BYTES};
 use crate::extract::answer::AnswerError;
 use crate::extract::page_answer::PageAnswer;
 use crate::metering::context::{PageHold, PagePlace, RequestContext};
 use crate::metering::error::MeteringError;
-use crate::metering::forecast::Forecast;
 use crate::metering::read_on::Listener;
-use crate::metering::run::{Admitted, Meter, Metering, StreamLog};
+use crate::metering::run::{Metering, StreamLog};
 use crate::metering::spend::Tally;
-use crate::quote::Quote;
 use crate::telemetry::metrics::Saving;
 use crate::units::Tokens;
 
 /// The label of pages that failed.
 const FAILED: &str = "failed";
-
-/// The label of refusals for lack of memory.
-const OVERLOADED: &str = "overloaded";
-
-/// Shortest wait for tokens of the minute or for memory.
-const SHORTEST_WAIT: Duration = Duration::from_millis(200);
 
 /// The most calls for the fields of a page: if those of the first cannot be parsed, a second is made.
 const FIELD_ATTEMPTS: u32 = 2;
@@ -114,16 +105,6 @@ struct ReadPage {
     memory: Option<Arc<HeldBytes>>,
 }
 
-/// One call for a page.
-struct QuotedCall<'a> {
-    /// The number of the page.
-    page: u32,
-    quote: &'a Quote,
-    call: PageCall,
-    /// Gets the model's text while the model writes it.
-    follower: Option<Follower>,
-}
-
 /// Reads the pages of one request.
 struct Pass<'a> {
     reader: &'a PageReader,
@@ -134,15 +115,7 @@ struct Pass<'a> {
     /// The place of the request under the tenant's concurrency limit. One page at a time has it.
     place: Arc<Semaphore>,
     /// A refusal that further pages would meet too.
-    barrier: Arc<Mutex<Option<Barrier>>>,
-}
-
-/// A refusal of a call that holds for further calls.
-#[derive(Debug, Clone)]
-struct Barrier {
-    /// For those of at least so many tokens.
-    from: Tokens,
-    refusal: Refusal,
+    barrier: Arc<Barrier>,
 }
 
 impl Follower {
@@ -153,44 +126,6 @@ impl Follower {
 }
 
 impl PageReader {
-    /// Admits a call and makes it.
-    async fn read(
-        &self,
-        context: &RequestContext,
-        call: QuotedCall<'_>,
-    ) -> Result<Completion, OcrError> {
-        let admitted = self.metering.admit(context, Forecast::from(call.quote)).await;
-        let admitted =
-            admitted.inspect_err(|refusal| self.metering.refused(context, refusal.label()));
-        let admitted = admitted.map_err(MeteringError::from)?;
-        self.make(admitted, call, context.deadline).await
-    }
-
-    /// Makes an admitted call. The file is dropped when the call no longer needs it.
-    async fn make(
-        &self,
-        admitted: Admitted,
-        call: QuotedCall<'_>,
-        deadline: Instant,
-    ) -> Result<Completion, OcrError> {
-        let QuotedCall { page: number, call: mut page, follower, .. } = call;
-        let client = Arc::clone(&self.client);
-        let (listener, log) = follower.map(|Follower { listener, log }| (listener, log)).unzip();
-        let listener = listener.filter(|_| page.call.task.as_ref().is_none_or(Task::streams));
-        let work = move |permit, meter: Meter| async move {
-            let _log = log;
-            let completion = match listener {
-                None => client.call_in(page.room.take(), permit, &page.call, deadline).await,
-                Some(listener) => {
-                    streamed::call(&client, permit, (number, page), deadline, listener).await
-                }
-            }?;
-            meter.compare(&completion.receipt);
-            Ok(completion)
-        };
-        Ok(self.metering.make(admitted, work).await?)
-    }
-
     /// Reads all pages. A follower that does not listen holds up none of them.
     pub(super) async fn read_all(
         &self,
@@ -294,8 +229,8 @@ impl Pass<'_> {
     async fn read_page(&self, number: u32, origin: Origin) -> PageRead {
         let mut receipts = Vec::new();
         let read = match origin {
-            Origin::Picture(picture) => self.picture(*picture, &mut receipts).await,
-            Origin::In(document) => self.sheet(number, document, &mut receipts).await,
+            Origin::Picture(picture) => self.read_picture(*picture, &mut receipts).await,
+            Origin::In(document) => self.read_sheet(number, document, &mut receipts).await,
         };
         let (outcome, memory) = match read {
             Ok(ReadPage { page, memory }) => (PageOutcome::Done(page), memory),
@@ -305,7 +240,7 @@ impl Pass<'_> {
     }
 
     /// Reads a picture.
-    async fn picture(
+    async fn read_picture(
         &self,
         mut picture: Picture,
         receipts: &mut Vec<Receipt>,
@@ -317,17 +252,17 @@ impl Pass<'_> {
                     return Err(MeteringError::Interrupted.into());
                 };
                 drop(picture);
-                return self.planned(document, *planned, receipts).await;
+                return self.read_planned(document, *planned, receipts).await;
             }
         };
-        // Its worker forgets it.
+        // The worker that measured the picture is given back.
         picture.document = None;
         let ready = self.preparation.ready_picture(picture, facts).await?;
         self.send(ready, None, receipts).await
     }
 
     /// Reads one page of a document.
-    async fn sheet(
+    async fn read_sheet(
         &self,
         number: u32,
         document: Arc<Document>,
@@ -335,30 +270,30 @@ impl Pass<'_> {
     ) -> Result<ReadPage, OcrError> {
         self.check_is_awaited()?;
         let planned = self.preparation.plan(&document, number).await?;
-        self.planned(document, planned, receipts).await
+        self.read_planned(document, planned, receipts).await
     }
 
     /// Reads a planned page.
-    async fn planned(
+    async fn read_planned(
         &self,
         document: Arc<Document>,
         mut planned: PlannedPage,
         receipts: &mut Vec<Receipt>,
     ) -> Result<ReadPage, OcrError> {
         if planned.facts.source == Source::Blank {
-            let page = self.blank(&planned.facts);
+            let page = self.blank_page(&planned.facts);
             let memory = Some(Arc::new(planned.keep(page.bytes())));
             return Ok(ReadPage { page, memory });
         }
         if let Some(layer) = planned.text.take_if(|_| !planned.facts.is_read) {
-            let page = self.own_text(&planned.facts, &layer);
+            let page = self.page_of_layer(&planned.facts, &layer);
             let memory = Some(Arc::new(planned.keep(page.bytes())));
             return Ok(ReadPage { page, memory });
         }
-        self.check_bar(&planned.facts.quote)?;
+        self.barrier.check(planned.facts.quote.bound.total())?;
         let ready = self.preparation.draw(document, planned).await?;
         let held = match ready.kept.clone() {
-            Some(memory) => Some(PageHold { memory, place: self.place().await? }),
+            Some(memory) => Some(PageHold { memory, place: self.take_place().await? }),
             None => None,
         };
         self.check_is_awaited()?;
@@ -366,7 +301,7 @@ impl Pass<'_> {
     }
 
     /// The page as its own text has it.
-    fn own_text(&self, facts: &PageFacts, PageLayer { layer, points }: &PageLayer) -> Page {
+    fn page_of_layer(&self, facts: &PageFacts, PageLayer { layer, points }: &PageLayer) -> Page {
         let request = self.preparation.request;
         let spared = facts.quote.image.tokens;
         self.reader.metering.spared(&request.context, Saving::TextLayer, spared);
@@ -374,7 +309,7 @@ impl Pass<'_> {
     }
 
     /// A page that is blank.
-    fn blank(&self, facts: &PageFacts) -> Page {
+    fn blank_page(&self, facts: &PageFacts) -> Page {
         let request = self.preparation.request;
         let calls = if request.reads_text_beside() { 2 } else { 1 };
         let spared = Tokens::new(calls * facts.quote.image.tokens.get());
@@ -383,7 +318,7 @@ impl Pass<'_> {
     }
 
     /// Waits for a place under the tenant's concurrency limit, if there are other pages.
-    async fn place(&self) -> Result<Option<Arc<PagePlace>>, OcrError> {
+    async fn take_place(&self) -> Result<Option<Arc<PagePlace>>, OcrError> {
         let Preparation { request, deadline, .. } = self.preparation;
         let RequestContext { tenant, held, .. } = &request.context;
         let places = held.places.as_ref().filter(|_| self.is_one_of_several);
@@ -412,8 +347,8 @@ impl Pass<'_> {
         let memory = held.as_ref().map(|held| Arc::clone(&held.memory));
         let context = request.context.of_page(ready.facts.number, deadline, held);
         let page = match request.reading() {
-            Reading::Text => self.text(&context, ready, receipts).await?,
-            Reading::Fields => self.fields(&context, ready, receipts).await?,
+            Reading::Text => self.read_text(&context, ready, receipts).await?,
+            Reading::Fields => self.read_fields(&context, ready, receipts).await?,
         };
         // The page's place is free from here on.
         drop(context);
@@ -426,7 +361,7 @@ impl Pass<'_> {
     }
 
     /// Reads the text of a page. This is the last call for it.
-    async fn text(
+    async fn read_text(
         &self,
         context: &RequestContext,
         ready: ReadyPage,
@@ -437,7 +372,7 @@ impl Pass<'_> {
         let (facts, call) = ready.into_call(request, Reading::Text);
         let quote = facts.beside.as_ref().unwrap_or(&facts.quote);
         let follower = self.follower.clone();
-        let call = QuotedCall { page: facts.number, quote, call, follower };
+        let call = QuotedCall { quote, call, follower };
         let completion = self.call(context, call, receipts).await?;
         let page = if lacks_lines(request, &completion) {
             Err(OcrError::NoLines)
@@ -449,7 +384,7 @@ impl Pass<'_> {
     }
 
     /// Reads the fields of a page, and its text if that is asked for.
-    async fn fields(
+    async fn read_fields(
         &self,
         context: &RequestContext,
         ready: ReadyPage,
@@ -458,16 +393,16 @@ impl Pass<'_> {
         let request = self.preparation.request;
         let waiting = ready.text.as_ref().map_or(0, |text| text.layer.bytes() as u64);
         self.hold_result(context, waiting).await;
-        let (completion, answer) = self.answer(context, &ready, receipts).await?;
+        let (completion, answer) = self.ask_for_fields(context, &ready, receipts).await?;
         let facts = &ready.facts;
         let estimated = facts.image_tokens();
         let fields = Page::of(facts, &completion, request, Reading::Fields);
         drop(completion);
         let page = if let Some(layer) = &ready.text {
-            fields.with_text(self.own_text(facts, layer))
+            fields.with_text(self.page_of_layer(facts, layer))
         } else if facts.beside.is_some() {
             self.hold_result(context, fields.bytes() + answer.bytes()).await;
-            match self.text(context, ready, receipts).await {
+            match self.read_text(context, ready, receipts).await {
                 Ok(text) => fields.with_text(text),
                 Err(error) if request.may_lack_text() => fields.without_text(error),
                 Err(error) => return Err(error),
@@ -480,7 +415,7 @@ impl Pass<'_> {
     }
 
     /// What the model writes for the fields of a page. If it cannot be parsed, the model is asked once more.
-    async fn answer(
+    async fn ask_for_fields(
         &self,
         context: &RequestContext,
         ready: &ReadyPage,
@@ -490,7 +425,7 @@ impl Pass<'_> {
         let mut unusable = AnswerError::NoObject;
         for _ in 0..FIELD_ATTEMPTS {
             let call = ready.call(request, Reading::Fields);
-            let call = QuotedCall { page: facts.number, quote: &facts.quote, call, follower: None };
+            let call = QuotedCall { quote: &facts.quote, call, follower: None };
             let completion = self.call(context, call, receipts).await?;
             receipts.push(completion.receipt.clone());
             match fields::parsed(&self.reader.scratch, facts.number, completion).await? {
@@ -516,87 +451,6 @@ impl Pass<'_> {
         if more > 0 {
             let taken = memory.take_until(more, self.preparation.deadline.into()).await;
             taken.unwrap_or_else(|_| memory.take_beyond(more));
-        }
-    }
-
-    /// Makes one call for a page. `receipts` are those of its earlier calls.
-    async fn call(
-        &self,
-        context: &RequestContext,
-        call: QuotedCall<'_>,
-        receipts: &[Receipt],
-    ) -> Result<Completion, OcrError> {
-        if !self.is_one_of_several && receipts.is_empty() {
-            return self.reader.read(context, call).await;
-        }
-        let quote = call.quote;
-        self.check_is_awaited()?;
-        self.check_bar(quote)?;
-        let read = self.read_patiently(context, call).await;
-        read.inspect_err(|error| self.bar(quote.bound.total(), error))
-    }
-
-    /// Makes a call. If other calls have used up the tenant's tokens of the minute, or the memory for answers, it waits for
-    /// more, but not beyond the deadline.
-    async fn read_patiently(
-        &self,
-        context: &RequestContext,
-        mut call: QuotedCall<'_>,
-    ) -> Result<Completion, OcrError> {
-        let PageReader { metering, client, .. } = self.reader;
-        call.call.room = loop {
-            match client.room_for(call.quote.bound.output).await {
-                Ok(room) => break Some(room),
-                Err(_) if self.waits(context, SHORTEST_WAIT).await => {}
-                Err(full) => {
-                    metering.refused(context, OVERLOADED);
-                    return Err(no_room(full));
-                }
-            }
-        };
-        let admitted = loop {
-            let refusal = match metering.admit(context, Forecast::from(call.quote)).await {
-                Ok(admitted) => break admitted,
-                Err(refusal) => refusal,
-            };
-            let wait = wait_after(&refusal);
-            if wait.is_none() || !self.waits(context, wait.unwrap_or_default()).await {
-                metering.refused(context, refusal.label());
-                return Err(MeteringError::from(refusal).into());
-            }
-        };
-        self.reader.make(admitted, call, context.deadline).await
-    }
-
-    /// Waits, and returns whether the caller is still there and there is time for a call.
-    async fn waits(&self, context: &RequestContext, wait: Duration) -> bool {
-        let again = self.reader.clock.instant() + wait;
-        let has_left = context.watch.may_have_left.cancelled();
-        admission::latest_start(context.deadline, again).is_some()
-            && tokio::time::timeout(wait, has_left).await.is_err()
-    }
-
-    /// Refuses a call of this quote if another refusal holds for it, too.
-    fn check_bar(&self, quote: &Quote) -> Result<(), OcrError> {
-        let barrier = self.barrier.lock().unwrap_or_else(PoisonError::into_inner);
-        match barrier.as_ref().filter(|barrier| quote.bound.total() >= barrier.from) {
-            Some(barrier) => Err(MeteringError::Refused(barrier.refusal.clone()).into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Keeps further pages from being drawn in vain, after a call of `bound` tokens was refused.
-    fn bar(&self, bound: Tokens, error: &OcrError) {
-        let OcrError::Metering(MeteringError::Refused(refusal)) = error else { return };
-        let from = match refusal {
-            // It was refused although calls in flight may end, so a call of the same size does not fit either.
-            Refusal::Budget { .. } => bound,
-            Refusal::Lapsed(_) => Tokens::ZERO,
-            Refusal::Limit(_) | Refusal::TooLate { .. } | Refusal::StoreUnavailable => return,
-        };
-        let mut barrier = self.barrier.lock().unwrap_or_else(PoisonError::into_inner);
-        if barrier.as_ref().is_none_or(|barrier| from < barrier.from) {
-            *barrier = Some(Barrier { from, refusal: refusal.clone() });
         }
     }
 
@@ -632,19 +486,6 @@ impl Pass<'_> {
         let left = self.preparation.deadline.saturating_duration_since(self.reader.clock.instant());
         MeteringError::Refused(Refusal::TooLate { left }).into()
     }
-}
-
-/// How long a page waits before it is tried again, if it was refused because of other calls.
-fn wait_after(refusal: &Refusal) -> Option<Duration> {
-    match refusal {
-        Refusal::Limit(exceeded) => Some(exceeded.retry_after.max(SHORTEST_WAIT)),
-        _ => None,
-    }
-}
-
-/// The error of a page that found no memory for its answer in time.
-fn no_room(full: NoRoom) -> OcrError {
-    MeteringError::from(CallError::from(CallFault::NoRoom(full))).into()
 }
 
 /// Whether the answer is text instead of the requested lines. The page would look blank.

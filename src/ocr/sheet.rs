@@ -52,6 +52,8 @@ pub(super) struct ReadyPage {
 
 /// The call that reads one page, with the memory that counts for its file.
 pub(super) struct PageCall {
+    /// The number of the page.
+    pub(super) page: u32,
     pub(super) call: Call,
     /// Room for the answer, if it was taken before.
     pub(super) room: Option<Arc<AnswerRoom>>,
@@ -516,7 +518,7 @@ impl ReadyPage {
             prompt: request.prompt_for(reading).map(str::to_owned),
             task: request.task_for(reading),
         };
-        PageCall { call, room: None, _memory: self.memory.clone() }
+        PageCall { page: self.facts.number, call, room: None, _memory: self.memory.clone() }
     }
 }
 

@@ -11,25 +11,26 @@ use crate::dashscope::stream::Piece;
 use crate::dashscope::{Client, Streamed};
 use crate::metering::read_on::Listener;
 
-/// Makes the call that reads page `number`, and sends the model's text to `listener` piece by piece.
+/// Makes the call that reads a page, and sends the model's text to `listener` piece by piece.
 pub(super) async fn call(
     client: &Client,
     permit: Permit,
-    (number, mut page): (u32, PageCall),
+    mut call: PageCall,
     deadline: Instant,
     mut listener: Listener<PageEvent>,
 ) -> Result<Completion, CallError> {
-    let mut stream = match client.stream_in(page.room.take(), permit, &page.call, deadline).await? {
+    let mut stream = match client.stream_in(call.room.take(), permit, &call.call, deadline).await? {
         Streamed::Whole(completion) => return Ok(*completion),
         Streamed::Stream(stream) => stream,
     };
     // A stream may take minutes and no longer needs the picture.
-    drop(page);
+    let page = call.page;
+    drop(call);
     let mut text = String::new();
     let told = |piece: Piece| {
         let piece = piece.text();
         text.push_str(&piece);
-        (!piece.is_empty()).then_some(PageEvent::Text { page: number, text: piece })
+        (!piece.is_empty()).then_some(PageEvent::Text { page, text: piece })
     };
     listener.read_on(&mut stream, told).await;
     match stream.end().await {
