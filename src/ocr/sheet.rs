@@ -3,29 +3,29 @@
 //! A page is quoted before it is drawn, at the size at which it will be drawn. What comes back is probed like an
 //! upload: a picture of another size than was quoted is not sent.
 
+mod choice;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::error::OcrError;
-use super::facts::{ChoiceFacts, PageFacts, Source};
+use super::facts::{PageFacts, Source};
 use super::intake::{self, Intake, Picture};
 use super::request::{Downscale, OcrRequest, Reading, Rotate};
 use crate::capacity::account::HeldBytes;
 use crate::catalog::Model;
 use crate::dashscope::{AnswerRoom, Call, Image};
 use crate::document::error::{DocumentError, Resource};
-use crate::document::page::{Draw, Drawn, PagePlan, PageSize, Part, StoredPicture, TextLayer};
+use crate::document::page::{Draw, Drawn, PagePlan, PageSize, StoredPicture, TextLayer};
 use crate::document::workers::{Document, PAGE_BYTES, Sheet};
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
-use crate::image::region::Region;
-use crate::legibility::Legibility;
 use crate::metering::access;
 use crate::metering::error::{ImageError, MeteringError};
-use crate::quote::auto::{self, Chosen, KeptHeights};
+use crate::quote::auto::KeptHeights;
 use crate::quote::drawn::{Paper, quote_page, quote_shrunk};
 use crate::quote::limits;
 use crate::quote::{self, Cap, Quote, QuoteError};
@@ -75,17 +75,6 @@ pub(super) enum PlannedPicture {
     AsItCame(Box<PageFacts>),
     /// It is sent with fewer pixels, or not at all.
     Drawn(Box<PlannedPage>),
-}
-
-/// How a page is sent whose pixels are chosen, if not as it is without a choice.
-#[derive(Clone, Copy)]
-enum Choice {
-    /// Not at all: it is blank.
-    Blank,
-    /// A part of it, or all with fewer pixels.
-    Part(Chosen),
-    /// As it is, with a lower `max_pixels`.
-    AtMost(Pixels),
 }
 
 /// The text of a page.
@@ -180,31 +169,28 @@ impl Preparation<'_> {
         }
     }
 
-    /// Decides whether a picture is sent as it came, and quotes it. Without heights to keep it is.
+    /// Decides whether a picture is sent as it came, and quotes it. It is if no heights are kept.
     ///
     /// # Errors
     ///
     /// [`OcrError`] if it is above the cap of a tenant that rejects, or if no worker was free to measure it in time.
     pub(super) async fn plan_picture(&self, picture: &Picture) -> Result<PlannedPicture, OcrError> {
         let mut facts = self.facts_of(picture);
-        if let (Some(document), Some(kept)) = (&picture.document, self.kept) {
-            let mut sheet = document.sheet(1, intake::latest(self.deadline)).await?;
-            let found = measured(&mut sheet, facts.shown).await?;
-            if let Some(found) = &found {
-                match self.choose(&mut facts, found, kept) {
-                    Some(Choice::AtMost(pixels)) => self.send_at_most(&mut facts, pixels),
-                    Some(choice) => {
-                        let draw = self.decide(&mut facts, choice);
-                        let planned = PlannedPage { facts, text: None, sheet, draw };
-                        return Ok(PlannedPicture::Drawn(Box::new(planned)));
-                    }
-                    None => self.check_cap(picture)?,
-                }
-            } else {
+        let (Some(document), Some(kept)) = (&picture.document, self.kept) else {
+            if self.request.chooses_pixels() {
                 self.check_cap(picture)?;
             }
-        } else if self.request.chooses_pixels() {
-            self.check_cap(picture)?;
+            return Ok(PlannedPicture::AsItCame(Box::new(facts)));
+        };
+        let mut sheet = document.sheet(1, intake::latest(self.deadline)).await?;
+        match self.choose(&mut facts, &mut sheet, kept).await? {
+            None => self.check_cap(picture)?,
+            Some(choice) => {
+                if let Some(draw) = self.apply(&mut facts, choice) {
+                    let planned = PlannedPage { facts, text: None, sheet, draw };
+                    return Ok(PlannedPicture::Drawn(Box::new(planned)));
+                }
+            }
         }
         Ok(PlannedPicture::AsItCame(Box::new(facts)))
     }
@@ -252,73 +238,6 @@ impl Preparation<'_> {
         access::cap(&self.request.context.tenant)
     }
 
-    /// Chooses how a page is sent in which this was found, and notes what was found in its facts.
-    fn choose(
-        &self,
-        facts: &mut PageFacts,
-        found: &Legibility,
-        kept: KeptHeights,
-    ) -> Option<Choice> {
-        let choice = self.choice(facts, found, kept);
-        let is_held = || self.choice(facts, found, self.intake.least_kept()).is_some();
-        let is_held_by_factor = choice.is_none() && is_held();
-        facts.choice = Some(ChoiceFacts { is_held_by_factor, ..ChoiceFacts::of(found) });
-        choice
-    }
-
-    /// What is chosen for a page in which this was found; `None` if it is sent as without a choice.
-    fn choice(&self, facts: &PageFacts, found: &Legibility, kept: KeptHeights) -> Option<Choice> {
-        if found.content.is_none() {
-            return self.request.knows_blank_pages().then_some(Choice::Blank);
-        }
-        let is_whole = self.is_kept_whole(facts);
-        let chosen = auto::fewest(found, facts.shown, &facts.quote.image, kept, !is_whole)?;
-        // A tenant that rejects gets no picture that its cap and not its text makes smaller.
-        if self.cap().reject && facts.quote.of_chosen(&chosen).image.capped {
-            return None;
-        }
-        Some(if is_whole { Choice::AtMost(chosen.size.pixels()) } else { Choice::Part(chosen) })
-    }
-
-    /// Notes in the facts of a page what was chosen for it, and returns how it is drawn.
-    fn decide(&self, facts: &mut PageFacts, choice: Choice) -> Draw {
-        match choice {
-            Choice::Blank => {
-                facts.source = Source::Blank;
-                facts.is_read = false;
-                facts.beside = None;
-            }
-            Choice::AtMost(pixels) => self.send_at_most(facts, pixels),
-            Choice::Part(chosen) => {
-                let Chosen { region, size, .. } = chosen;
-                // It is drawn upright.
-                facts.is_turned = false;
-                self.requote(facts, facts.quote.of_chosen(&chosen));
-                let is_cut = region != Region::of(facts.shown);
-                if let Some(choice) = facts.choice.as_mut().filter(|_| is_cut) {
-                    choice.crop = Some(region);
-                }
-                return Draw::Part(Part { page: facts.shown, region, size });
-            }
-        }
-        Draw::At(facts.quote.image.size)
-    }
-
-    /// Sends a page as it is, with a lower `max_pixels`.
-    fn send_at_most(&self, facts: &mut PageFacts, pixels: Pixels) {
-        self.requote(facts, facts.quote.at_most(pixels));
-    }
-
-    fn requote(&self, facts: &mut PageFacts, quote: Quote) {
-        let unchosen = facts.bound();
-        facts.beside = self.beside(&quote);
-        facts.quote = quote;
-        if let Some(choice) = &mut facts.choice {
-            choice.is_other = true;
-            choice.unchosen = unchosen;
-        }
-    }
-
     /// The quote of the call that reads the text beside the fields, if the request asks for both.
     fn beside(&self, quote: &Quote) -> Option<Quote> {
         let prompt = || self.request.prompt_bytes_for(Reading::Text);
@@ -345,7 +264,7 @@ impl Preparation<'_> {
         let plan = sheet.plan(self.request.prefers_page_text()).await?;
         let is_read = plan.text.is_none() || self.request.reading() == Reading::Fields;
         let (mut facts, draw) = match self.kept.filter(|_| is_read) {
-            Some(kept) => self.chosen(number, &plan, means, &mut sheet, kept).await?,
+            Some(kept) => self.facts_by_choice(number, &plan, means, &mut sheet, kept).await?,
             None => self.facts(number, &plan, means, self.cap()).map_err(ImageError::from)?,
         };
         let text = match plan.size {
@@ -367,8 +286,8 @@ impl Preparation<'_> {
         Ok(PlannedPage { facts, text, sheet, draw })
     }
 
-    /// Measures the page, and decides how it is drawn with the fewest pixels.
-    async fn chosen(
+    /// Decides how the page is drawn with the fewest pixels, and quotes it.
+    async fn facts_by_choice(
         &self,
         number: u32,
         plan: &PagePlan,
@@ -386,15 +305,9 @@ impl Preparation<'_> {
             quoted => (quoted?, None),
         };
         let (mut facts, draw) = quoted;
-        let found = measured(sheet, facts.shown).await?;
-        let choice = found.and_then(|found| self.choose(&mut facts, &found, kept));
-        match (choice, refusal) {
-            (Some(Choice::AtMost(pixels)), _) => {
-                self.send_at_most(&mut facts, pixels);
-                Ok((facts, draw))
-            }
+        match (self.choose(&mut facts, sheet, kept).await?, refusal) {
             (Some(choice), _) => {
-                let draw = self.decide(&mut facts, choice);
+                let draw = self.apply(&mut facts, choice).unwrap_or(draw);
                 Ok((facts, draw))
             }
             (None, Some(refusal)) => Err(refusal.into()),
@@ -528,29 +441,6 @@ impl PlannedPicture {
         match self {
             Self::AsItCame(facts) => *facts,
             Self::Drawn(planned) => planned.facts,
-        }
-    }
-}
-
-impl ChoiceFacts {
-    fn of(found: &Legibility) -> Self {
-        let text_height = found.text.map(|text| text.height);
-        Self { text_height, ..Self::default() }
-    }
-}
-
-/// Measures a page. One that cannot be measured is sent as without a choice.
-///
-/// # Errors
-///
-/// [`DocumentError::Busy`].
-async fn measured(sheet: &mut Sheet, size: Size) -> Result<Option<Legibility>, DocumentError> {
-    match sheet.measure(size).await {
-        Ok(found) => Ok(Some(found)),
-        Err(DocumentError::Busy) => Err(DocumentError::Busy),
-        Err(error) => {
-            tracing::debug!("a page is not measured, so its pixels are not chosen: {error}");
-            Ok(None)
         }
     }
 }
