@@ -24,7 +24,7 @@ use crate::units::Usage;
 pub async fn estimate(
     intake: &Intake,
     request: &OcrRequest,
-) -> Result<Estimate<OcrError>, OcrError> {
+) -> Result<Estimate, OcrError> {
     let mut request = request.clone();
     let deadline = request.context.deadline;
     let Job { model, pages, .. } = intake.open(&mut request, deadline).await?;
@@ -63,7 +63,7 @@ fn summed(
     planned: Vec<(u32, Result<PageFacts, OcrError>)>,
     request: &OcrRequest,
     model: &Arc<Model>,
-) -> Estimate<OcrError> {
+) -> Estimate {
     let mut bound = Usage::default();
     let mut pages = Vec::new();
     for (number, page) in planned {

@@ -30,7 +30,7 @@ impl Ocr {
     pub async fn extract(
         &self,
         mut request: OcrRequest,
-    ) -> Result<ExtractAnswer<OcrError>, OcrError> {
+    ) -> Result<ExtractAnswer, OcrError> {
         let started = self.reader.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
         let mut document = self.read(&mut request, None).await?;
@@ -59,7 +59,7 @@ impl Ocr {
         &self,
         request: &OcrRequest,
         schema: &Arc<Schema>,
-        pages: &mut [PageOutcome<Page, OcrError>],
+        pages: &mut [PageOutcome],
     ) -> Result<Extraction, OcrError> {
         let done = pages.iter().filter_map(PageOutcome::done);
         let answers = done.filter_map(|page| page.fields.clone()).collect();

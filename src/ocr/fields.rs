@@ -72,7 +72,7 @@ pub(super) async fn merged(
 pub(super) async fn grounded(
     scratch: &Scratch,
     mut extraction: Extraction,
-    pages: &mut [PageOutcome<Page, OcrError>],
+    pages: &mut [PageOutcome],
     detail: Detail,
 ) -> Result<Extraction, MeteringError> {
     if detail == Detail::Lines {
@@ -92,7 +92,7 @@ pub(super) async fn grounded(
         let looked = looking.await.map_err(|_panicked| MeteringError::Interrupted)?;
         (extraction, page.text, page.lines) = looked;
     }
-    let is_whole = |page: &PageOutcome<Page, OcrError>| match page {
+    let is_whole = |page: &PageOutcome| match page {
         PageOutcome::Done(page) => !page.warnings.iter().any(PageWarning::doubts_the_end),
         PageOutcome::Failed(_) => false,
     };

@@ -22,7 +22,7 @@ use crate::units::Tokens;
 /// The part of an answer that equal requests share.
 #[derive(Debug, Clone)]
 pub(super) struct KeptAnswer {
-    pages: Vec<PageOutcome<Page, OcrError>>,
+    pages: Vec<PageOutcome>,
     warnings: Vec<DocumentWarning>,
     extraction: Option<Extraction>,
     pub(super) document: DocumentFacts,
@@ -52,7 +52,7 @@ pub(super) trait Reusable: Sized + Send + Sync + 'static {
     fn of(kept: &KeptAnswer, id: Uuid, facts: Facts, memory: Vec<Arc<HeldBytes>>) -> Option<Self>;
 }
 
-impl Reusable for OcrAnswer<OcrError> {
+impl Reusable for OcrAnswer {
     fn kept(&self) -> KeptAnswer {
         let Self { pages, warnings, facts, memory, .. } = self;
         KeptAnswer::new(pages, warnings.clone(), None, facts, memory)
@@ -73,7 +73,7 @@ impl Reusable for OcrAnswer<OcrError> {
     }
 }
 
-impl Reusable for ExtractAnswer<OcrError> {
+impl Reusable for ExtractAnswer {
     fn kept(&self) -> KeptAnswer {
         let Self { pages, extraction, facts, memory, .. } = self;
         KeptAnswer::new(pages, Vec::new(), Some(extraction.clone()), facts, memory)
@@ -95,7 +95,7 @@ impl Reusable for ExtractAnswer<OcrError> {
 
 impl KeptAnswer {
     fn new(
-        pages: &[PageOutcome<Page, OcrError>],
+        pages: &[PageOutcome],
         warnings: Vec<DocumentWarning>,
         extraction: Option<Extraction>,
         facts: &Facts,
@@ -130,7 +130,7 @@ impl KeptAnswer {
     }
 
     /// Its pages.
-    pub(super) fn pages(&self) -> &[PageOutcome<Page, OcrError>] {
+    pub(super) fn pages(&self) -> &[PageOutcome] {
         &self.pages
     }
 
@@ -198,7 +198,7 @@ struct EntryPage<P> {
 
 /// The page as an equal request gets it: it cost nothing.
 fn reused(mut page: Page) -> Page {
-    let unverified = |warning: &PageWarning<OcrError>| {
+    let unverified = |warning: &PageWarning| {
         matches!(warning, PageWarning::Plain(OcrWarning::UsageUnverified))
     };
     page.warnings.retain(|warning| !unverified(warning));
@@ -207,7 +207,7 @@ fn reused(mut page: Page) -> Page {
     page
 }
 
-fn why_unread(warning: &PageWarning<OcrError>) -> Option<&OcrError> {
+fn why_unread(warning: &PageWarning) -> Option<&OcrError> {
     match warning {
         PageWarning::TextNotRead(TextNotRead { error })
         | PageWarning::NotReadAgain(NotReadAgain { error }) => Some(error),

@@ -121,7 +121,7 @@ impl Ocr {
     /// # Errors
     ///
     /// [`OcrError`] for each reason to refuse the request before it is sent, except exhausted limits and budgets.
-    pub async fn estimate(&self, request: &OcrRequest) -> Result<Estimate<OcrError>, OcrError> {
+    pub async fn estimate(&self, request: &OcrRequest) -> Result<Estimate, OcrError> {
         let mut estimate = estimate::estimate(&self.intake, request).await?;
         let remaining = self.reader.metering.remaining(&request.context.tenant).await?;
         estimate.limits.tokens_remaining = remaining;
@@ -133,7 +133,7 @@ impl Ocr {
     /// # Errors
     ///
     /// [`OcrError`] if no page was read: that of the first page. The request's tab has the cost so far in any case.
-    pub async fn recognize(&self, request: OcrRequest) -> Result<OcrAnswer<OcrError>, OcrError> {
+    pub async fn recognize(&self, request: OcrRequest) -> Result<OcrAnswer, OcrError> {
         self.recognize_to(request, None).await
     }
 
@@ -150,7 +150,7 @@ impl Ocr {
         &self,
         request: OcrRequest,
         listener: mpsc::Sender<PageEvent>,
-    ) -> Result<OcrAnswer<OcrError>, OcrError> {
+    ) -> Result<OcrAnswer, OcrError> {
         let follower = Follower::new(listener, &request.context);
         self.recognize_to(request, Some(follower)).await
     }
@@ -159,7 +159,7 @@ impl Ocr {
         &self,
         mut request: OcrRequest,
         follower: Option<Follower>,
-    ) -> Result<OcrAnswer<OcrError>, OcrError> {
+    ) -> Result<OcrAnswer, OcrError> {
         let started = self.reader.clock.instant();
         let DocumentRead { model, document, read, searchable, .. } =
             self.read(&mut request, follower).await?;
@@ -271,8 +271,8 @@ impl Ocr {
 ///
 /// The error of the first page, if all failed.
 fn some_done(
-    pages: Vec<PageOutcome<Page, OcrError>>,
-) -> Result<Vec<PageOutcome<Page, OcrError>>, OcrError> {
+    pages: Vec<PageOutcome>,
+) -> Result<Vec<PageOutcome>, OcrError> {
     if pages.iter().any(|page| page.done().is_some()) {
         return Ok(pages);
     }

@@ -78,7 +78,7 @@ pub(super) struct Follower {
 /// What became of the pages of a request.
 pub(super) struct PagesRead {
     /// The pages, in their order.
-    pub(super) pages: Vec<PageOutcome<Page, OcrError>>,
+    pub(super) pages: Vec<PageOutcome>,
     /// Figures of their calls.
     pub(super) tally: Tally,
     /// The memory of the pages of a document.
@@ -89,7 +89,7 @@ pub(super) struct PagesRead {
 
 /// What became of one page.
 pub(super) struct PageRead {
-    pub(super) outcome: PageOutcome<Page, OcrError>,
+    pub(super) outcome: PageOutcome,
     /// Of its calls.
     pub(super) receipts: Vec<Receipt>,
     /// The memory of a page that was read.
@@ -158,7 +158,7 @@ impl PageReader {
 /// Tells the listener each page. A request none of whose pages is read is answered by an error, so failed pages are not
 /// told before another page is done.
 async fn tell_all(
-    mut untold: mpsc::Receiver<PageOutcome<Page, OcrError>>,
+    mut untold: mpsc::Receiver<PageOutcome>,
     mut listener: Listener<PageEvent>,
 ) {
     let mut held_back = Vec::new();
@@ -192,7 +192,7 @@ impl Pass<'_> {
     async fn read_all(
         &self,
         pages: Pages,
-        news: Option<mpsc::Sender<PageOutcome<Page, OcrError>>>,
+        news: Option<mpsc::Sender<PageOutcome>>,
     ) -> PagesRead {
         let Preparation { intake, request, .. } = self.preparation;
         let reading = stream::iter(pages.each())

@@ -38,7 +38,7 @@ const LINE_BYTES: u64 = 384;
 
 /// The answer of `/ocr`. `E` describes the failure of a page.
 #[derive(Debug, Clone, Serialize)]
-pub struct OcrAnswer<E> {
+pub struct OcrAnswer<E = OcrError> {
     /// The id of the answer.
     pub id: Uuid,
     /// `succeeded`, or `partial` if some pages failed. If all failed, there is an error instead.
@@ -62,7 +62,7 @@ pub struct OcrAnswer<E> {
 
 /// The answer of `/extract`. `E` describes the failure of a page.
 #[derive(Debug, Clone, Serialize)]
-pub struct ExtractAnswer<E> {
+pub struct ExtractAnswer<E = OcrError> {
     /// The id of the answer.
     pub id: Uuid,
     /// `succeeded`, or `partial` if some pages failed. If all failed, there is an error instead.
@@ -126,7 +126,7 @@ pub enum PageStatus {
 /// One page of an answer: what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum PageOutcome<P, E> {
+pub enum PageOutcome<P = Page, E = OcrError> {
     /// It succeeded.
     Done(P),
     /// It failed.
@@ -172,7 +172,7 @@ pub struct Page<E = OcrError> {
 
 /// A page that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FailedPage<E> {
+pub struct FailedPage<E = OcrError> {
     /// Its number, from 1.
     pub page: u32,
     /// `failed`.
@@ -194,7 +194,7 @@ pub enum PageEvent {
         text: String,
     },
     /// A page is done.
-    Done(Box<PageOutcome<Page, OcrError>>),
+    Done(Box<PageOutcome>),
 }
 
 /// How an image is sent.
@@ -306,7 +306,7 @@ pub struct Timing {
 
 /// The answer of `/estimate`. `E` describes the failure of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Estimate<E> {
+pub struct Estimate<E = OcrError> {
     /// The pages.
     pub pages: Vec<PageOutcome<PageEstimate, E>>,
     /// The most that the calls of the pages can be billed.
@@ -701,7 +701,7 @@ fn warnings(
     facts: &PageFacts,
     completion: &Completion,
     reading: &PageText,
-) -> Vec<PageWarning<OcrError>> {
+) -> Vec<PageWarning> {
     let of_the_call = [
         (
             facts.quote.image.capped && facts.quote.image.saved() > Tokens::ZERO,

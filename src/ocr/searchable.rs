@@ -19,7 +19,7 @@ use crate::image::Size;
 /// [`OcrError::NotWritten`] if no worker was free until `deadline` or two were lost, or the error of writing the text.
 pub(super) async fn finish(
     draft: Draft,
-    pages: &mut [PageOutcome<Page, OcrError>],
+    pages: &mut [PageOutcome],
     deadline: Instant,
 ) -> Result<SearchableFile, OcrError> {
     let read = pages.iter_mut().filter_map(|page| match page {

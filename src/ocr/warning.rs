@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::OcrError;
+
 /// A doubt about an answer, or a limit that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,7 +26,7 @@ pub enum OcrWarning {
 /// A warning about a page: a code, or an object with a code if there is more to say. `E` describes an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum PageWarning<E> {
+pub enum PageWarning<E = OcrError> {
     /// A warning that is only a code.
     Plain(OcrWarning),
     /// The page has its fields, but its text could not be read beside them.

@@ -79,7 +79,7 @@ fn require_no_query(request: &Request) -> Result<(), Problem> {
 
 /// What was read of a document: its pages, and its fields if there is a schema.
 struct DocumentRead {
-    pages: Vec<PageOutcome<Page, OcrError>>,
+    pages: Vec<PageOutcome>,
     facts: Facts,
     extraction: Option<Extraction>,
     /// The codes of all warnings.

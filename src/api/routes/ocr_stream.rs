@@ -72,7 +72,7 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-type Answered = Result<OcrAnswer<OcrError>, OcrError>;
+type Answered = Result<OcrAnswer, OcrError>;
 
 /// An answer that is streamed.
 struct OcrStream {
