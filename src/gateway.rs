@@ -273,7 +273,7 @@ impl Gateway {
             Arc::clone(&metrics),
         );
         let workers = workers(worker_limits, &memory, &metrics, &tasks, &supervisor);
-        let by_tenant = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
+        let shares = Arc::new(Shares::new(capacity.share, tenancy.had_several()));
         let scratch = Arc::new(Scratch::new(Arc::clone(&memory)));
         let metering = Metering::new(admission, Arc::clone(&metrics), tasks.clone());
         let dropin = Dropin::new(
@@ -307,7 +307,7 @@ impl Gateway {
             supervisor,
             tenancy,
             authenticator: Arc::new(Authenticator::new(directory, Arc::clone(&clock))),
-            shares: by_tenant,
+            shares,
             limiter,
             concurrency: Arc::new(Concurrency::default()),
             instance,

@@ -217,8 +217,8 @@ impl Drop for StreamLog {
 }
 
 impl Meter {
-    /// Counts the tokens that the cap and the choice of pixels saved, and a mismatch between billed and forecast image tokens. Must be called
-    /// once for each answered call.
+    /// Counts the tokens that the cap and the choice of pixels saved, and a mismatch between billed and forecast image
+    /// tokens. Must be called once for each answered call.
     pub fn compare(&self, receipt: &Receipt) {
         let Forecast { ref model, saved, saved_by_choice, ref images, .. } = self.forecast;
         let tenant = self.tenant.name.as_str();

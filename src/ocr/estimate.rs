@@ -21,10 +21,7 @@ use crate::units::Usage;
 ///
 /// [`OcrError`] for each reason to refuse the request before it is sent, except exhausted limits and budgets. If no page
 /// can be sent, the error of the first.
-pub async fn estimate(
-    intake: &Intake,
-    request: &OcrRequest,
-) -> Result<Estimate, OcrError> {
+pub async fn estimate(intake: &Intake, request: &OcrRequest) -> Result<Estimate, OcrError> {
     let mut request = request.clone();
     let deadline = request.context.deadline;
     let Job { model, pages, .. } = intake.open(&mut request, deadline).await?;

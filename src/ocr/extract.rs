@@ -12,7 +12,7 @@ use super::fields;
 use super::intake::Origin;
 use super::reading::{PageRead, PagesRead};
 use super::request::{OcrRequest, TextBeside};
-use super::result::{ExtractAnswer, Page, PageOutcome, Status, text_of};
+use super::result::{ExtractAnswer, PageOutcome, Status, text_of};
 use super::sheet::Preparation;
 use super::{DocumentRead, Ocr};
 use crate::extract::Extraction;
@@ -27,10 +27,7 @@ impl Ocr {
     /// # Errors
     ///
     /// [`OcrError`] if no page was read: that of the first page. The request's tab has the cost so far in any case.
-    pub async fn extract(
-        &self,
-        mut request: OcrRequest,
-    ) -> Result<ExtractAnswer, OcrError> {
+    pub async fn extract(&self, mut request: OcrRequest) -> Result<ExtractAnswer, OcrError> {
         let started = self.reader.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
         let mut document = self.read(&mut request, None).await?;

@@ -7,10 +7,9 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::error::OcrError;
 use super::lines::{self, TextLine};
 use super::request::Detail;
-use super::result::{Page, PageOutcome};
+use super::result::PageOutcome;
 use super::warning::PageWarning;
 use crate::capacity::scratch::Scratch;
 use crate::dashscope::completion::Completion;

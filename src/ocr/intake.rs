@@ -218,7 +218,7 @@ impl Arrival<'_> {
 
     /// The direct way for a picture that is sent as it is, else a document of one page.
     async fn picture(self, mut header: ImageHeader) -> Result<Job, OcrError> {
-        let Self { intake, ref model, request, .. } = self;
+        let Self { intake, request, .. } = self;
         let violation = limits::check(&header, self.upload.file.len()).err();
         if let Some(violation) = violation.filter(|found| !may_shrink(found, &header, request)) {
             return Err(ImageError::from(violation).into());
@@ -229,16 +229,7 @@ impl Arrival<'_> {
             header.orientation = Orientation::Upright;
         }
         let chooses = request.chooses_pixels() && is_decoded(header.format);
-        let cap = access::cap(&request.context.tenant);
-        let (prompt, wish) = (request.prompt_bytes(), request.wish());
-        let quote = match quote::quote(model, header.upright(), prompt, wish, cap) {
-            // It is refused unless fewer pixels are chosen.
-            Err(QuoteError::OverCap { .. }) if chooses => {
-                quote::quote(model, header.upright(), prompt, wish, Cap { reject: false, ..cap })
-            }
-            quote => quote,
-        };
-        let quote = quote.map_err(ImageError::from)?;
+        let quote = self.quote(&header, chooses).map_err(ImageError::from)?;
         let is_over = quote.image.size.pixels() > quote.image.geometry.max_pixels;
         let shrinks = request.options.downscale == Downscale::Always && is_over;
         let media_type = header.format.media_type();
@@ -265,6 +256,20 @@ impl Arrival<'_> {
         let document = document.filter(|_| chooses);
         let picture = Picture { file, memory, header, quote, patch, document };
         Ok(Job { model, document: facts, pages: Pages::Picture(Box::new(picture)), draft })
+    }
+
+    /// Quotes a picture. If its pixels are chosen, it may be above the cap of a tenant that rejects: it is refused later,
+    /// unless fewer are chosen.
+    fn quote(&self, header: &ImageHeader, chooses: bool) -> Result<Quote, QuoteError> {
+        let Self { model, request, .. } = self;
+        let cap = access::cap(&request.context.tenant);
+        let (size, prompt, wish) = (header.upright(), request.prompt_bytes(), request.wish());
+        match quote::quote(model, size, prompt, wish, cap) {
+            Err(QuoteError::OverCap { .. }) if chooses => {
+                quote::quote(model, size, prompt, wish, Cap { reject: false, ..cap })
+            }
+            quote => quote,
+        }
     }
 }
 

@@ -198,9 +198,8 @@ struct EntryPage<P> {
 
 /// The page as an equal request gets it: it cost nothing.
 fn reused(mut page: Page) -> Page {
-    let unverified = |warning: &PageWarning| {
-        matches!(warning, PageWarning::Plain(OcrWarning::UsageUnverified))
-    };
+    let unverified =
+        |warning: &PageWarning| matches!(warning, PageWarning::Plain(OcrWarning::UsageUnverified));
     page.warnings.retain(|warning| !unverified(warning));
     page.source = Source::Cache;
     page.image_tokens = ImageTokens { estimated: Tokens::ZERO, billed: Some(Tokens::ZERO) };

@@ -27,6 +27,7 @@ pub mod lines;
 pub mod markdown;
 pub mod request;
 pub mod result;
+pub mod sent;
 pub mod warning;
 
 mod doubt;
@@ -55,8 +56,7 @@ use self::intake::{Intake, Job};
 use self::reading::{Follower, PageReader, PagesRead};
 use self::request::OcrRequest;
 use self::result::{
-    Estimate, Facts, OcrAnswer, Page, PageEvent, PageOutcome, Status, TenantLimits, Timing,
-    UpstreamFacts,
+    Estimate, Facts, OcrAnswer, PageEvent, PageOutcome, Status, TenantLimits, Timing, UpstreamFacts,
 };
 use self::sheet::Preparation;
 use crate::admission;
@@ -270,9 +270,7 @@ impl Ocr {
 /// # Errors
 ///
 /// The error of the first page, if all failed.
-fn some_done(
-    pages: Vec<PageOutcome>,
-) -> Result<Vec<PageOutcome>, OcrError> {
+fn some_done(pages: Vec<PageOutcome>) -> Result<Vec<PageOutcome>, OcrError> {
     if pages.iter().any(|page| page.done().is_some()) {
         return Ok(pages);
     }

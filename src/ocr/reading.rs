@@ -19,7 +19,6 @@ use futures_util::{StreamExt, future, stream};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::barrier::Barrier;
-use self::call::QuotedCall;
 use super::audit::Auditor;
 use super::doubt::Doubt;
 use super::error::OcrError;
@@ -28,7 +27,7 @@ use super::fields;
 use super::intake::{self, Origin, Pages, Picture};
 use super::request::{Detail, OcrRequest, Reading};
 use super::result::{ImageTokens, Page, PageEvent, PageOutcome};
-use super::sheet::{PageLayer, PlannedPage, PlannedPicture, Preparation, ReadyPage};
+use super::sheet::{PageCall, PageLayer, PlannedPage, PlannedPicture, Preparation, ReadyPage};
 use crate::admission::{self, Refusal};
 use crate::capacity::account::HeldBytes;
 use crate::capacity::scratch::Scratch;
@@ -45,6 +44,7 @@ use crate::metering::error::MeteringError;
 use crate::metering::read_on::Listener;
 use crate::metering::run::{Metering, StreamLog};
 use crate::metering::spend::Tally;
+use crate::quote::Quote;
 use crate::telemetry::metrics::Saving;
 use crate::units::Tokens;
 
@@ -105,6 +105,14 @@ struct ReadPage {
     memory: Option<Arc<HeldBytes>>,
 }
 
+/// One call for a page, with its quote.
+struct QuotedCall<'a> {
+    quote: &'a Quote,
+    call: PageCall,
+    /// Gets the model's text while the model writes it.
+    follower: Option<Follower>,
+}
+
 /// Reads the pages of one request.
 struct Pass<'a> {
     reader: &'a PageReader,
@@ -157,10 +165,7 @@ impl PageReader {
 
 /// Tells the listener each page. A request none of whose pages is read is answered by an error, so failed pages are not
 /// told before another page is done.
-async fn tell_all(
-    mut untold: mpsc::Receiver<PageOutcome>,
-    mut listener: Listener<PageEvent>,
-) {
+async fn tell_all(mut untold: mpsc::Receiver<PageOutcome>, mut listener: Listener<PageEvent>) {
     let mut held_back = Vec::new();
     let mut is_one_done = false;
     while let Some(outcome) = untold.recv().await {
@@ -189,11 +194,7 @@ impl<'a> Pass<'a> {
 
 impl Pass<'_> {
     /// Reads all pages. `news` gets each page when it is done.
-    async fn read_all(
-        &self,
-        pages: Pages,
-        news: Option<mpsc::Sender<PageOutcome>>,
-    ) -> PagesRead {
+    async fn read_all(&self, pages: Pages, news: Option<mpsc::Sender<PageOutcome>>) -> PagesRead {
         let Preparation { intake, request, .. } = self.preparation;
         let reading = stream::iter(pages.each())
             .map(|(number, origin)| self.page(number, origin))

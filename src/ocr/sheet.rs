@@ -197,10 +197,14 @@ impl Preparation<'_> {
 
     /// Refuses a picture whose pixels were not chosen if it is above the cap of a tenant that rejects.
     fn check_cap(&self, picture: &Picture) -> Result<(), OcrError> {
-        let (prompt, wish) = (self.request.prompt_bytes(), self.request.wish());
-        let size = picture.header.upright();
-        let quoted = quote::quote(self.model, size, prompt, wish, self.cap());
+        let quoted = self.quoted(picture.header.upright(), self.cap());
         Ok(quoted.map(drop).map_err(ImageError::from)?)
+    }
+
+    /// The quote of the first call for a picture of this size.
+    fn quoted(&self, size: Size, cap: Cap) -> Result<Quote, QuoteError> {
+        let (prompt, wish) = (self.request.prompt_bytes(), self.request.wish());
+        quote::quote(self.model, size, prompt, wish, cap)
     }
 
     /// Makes a picture ready that is sent as it came.
@@ -339,7 +343,7 @@ impl Preparation<'_> {
             PageSize::Pixels(size) => {
                 let is_whole = request.options.downscale == Downscale::Never;
                 let quote = if is_whole && means.as_stored {
-                    quote::quote(model, size, prompt, wish, cap)?
+                    self.quoted(size, cap)?
                 } else {
                     quote_shrunk(model, size, prompt, wish, cap, means.most)?
                 };
@@ -388,12 +392,10 @@ impl Preparation<'_> {
         if paper.dpi.is_some_and(is_finer) {
             return None;
         }
-        let request = self.request;
-        // A tenant that rejects pictures over its cap gets the page drawn to fit.
-        let quote =
-            quote::quote(self.model, size, request.prompt_bytes(), request.wish(), cap).ok()?;
+        // For a tenant that rejects pictures over its cap, the page is drawn to fit.
+        let quote = self.quoted(size, cap).ok()?;
         let is_over = size.pixels() > quote.image.geometry.max_pixels;
-        let shrinks = request.options.downscale == Downscale::Always && is_over;
+        let shrinks = self.request.options.downscale == Downscale::Always && is_over;
         (!shrinks).then_some((size, quote))
     }
 

@@ -29,10 +29,7 @@ pub(in crate::api) fn problem(error: OcrError) -> Problem {
 ///
 /// The problem of the first page that failed, with its number: a page that is missing from the answer would not be
 /// noticed.
-pub(in crate::api) fn all_read(
-    pages: Vec<PageOutcome>,
-    total: u32,
-) -> Result<Vec<Page>, Problem> {
+pub(in crate::api) fn all_read(pages: Vec<PageOutcome>, total: u32) -> Result<Vec<Page>, Problem> {
     let read = pages.into_iter().map(|page| match page {
         PageOutcome::Done(page) => Ok(page),
         PageOutcome::Failed(FailedPage { error, .. }) if total == 1 => Err(error.into()),

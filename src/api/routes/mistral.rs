@@ -27,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::ocr::caching::CacheUse;
 use crate::ocr::error::OcrError;
 use crate::ocr::request::{OcrOptions, OcrRequest, TextBeside};
-use crate::ocr::result::{ExtractAnswer, Facts, OcrAnswer, Page, PageOutcome};
+use crate::ocr::result::{ExtractAnswer, Facts, OcrAnswer, PageOutcome};
 use crate::random::new_id;
 
 /// Reads the pages of the document as Markdown.

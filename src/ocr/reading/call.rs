@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Follower, PageReader, Pass};
+use super::{Follower, PageReader, Pass, QuotedCall};
 use crate::admission::{self, Permit, Refusal};
 use crate::capacity::account::NoRoom;
 use crate::dashscope::completion::{Completion, Receipt};
@@ -19,21 +19,12 @@ use crate::metering::run::Meter;
 use crate::ocr::error::OcrError;
 use crate::ocr::sheet::PageCall;
 use crate::ocr::stream as streamed;
-use crate::quote::Quote;
 
 /// The label of refusals for lack of memory.
 const OVERLOADED: &str = "overloaded";
 
 /// Shortest wait for tokens of the minute or for memory.
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
-
-/// One call for a page, with its quote.
-pub(super) struct QuotedCall<'a> {
-    pub(super) quote: &'a Quote,
-    pub(super) call: PageCall,
-    /// Gets the model's text while the model writes it.
-    pub(super) follower: Option<Follower>,
-}
 
 /// What the task of a call owns.
 struct CallTask {
