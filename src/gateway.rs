@@ -77,7 +77,7 @@ pub struct Gateway {
     pub templates: Arc<Templates>,
     /// The use cases of pages and fields.
     pub ocr: Arc<Ocr>,
-    /// Those that cost tokens, with the cache in front.
+    /// The same use cases behind the cache, except estimates.
     pub answers: Arc<CachingOcr>,
     /// The processes that read documents.
     pub workers: Arc<Workers>,
@@ -147,10 +147,10 @@ impl RequestBounds {
 /// A gateway that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The limits of what is in flight.
+    /// The limits of what is in flight contradict each other.
     #[error(transparent)]
     Capacity(#[from] CapacityError),
-    /// How documents are read.
+    /// The section `[documents]`.
     #[error(transparent)]
     Documents(#[from] DocumentSettingsError),
     /// The models.
@@ -165,7 +165,7 @@ pub enum BuildError {
     /// The tenants.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// A tenant of the configuration may use a model that there is not, or not in its regions.
+    /// The configuration allows a tenant a model that does not exist, or that has no price in the tenant's regions.
     #[error(
         "tenants.{tenant}.models: there is no model {model:?} with a price in the tenant's regions; \
          models: {known}"
@@ -175,17 +175,17 @@ pub enum BuildError {
         tenant: TenantName,
         /// The model.
         model: String,
-        /// What there is in its regions.
+        /// The models with a price in its regions.
         known: String,
     },
-    /// A tenant of the configuration may be served in a region that no endpoint is in.
+    /// The configuration allows a tenant a region that has no endpoint.
     #[error("tenants.{tenant}.regions: no endpoint is in region {region:?}; regions: {known}")]
     TenantRegion {
         /// The tenant.
         tenant: TenantName,
         /// The region.
         region: String,
-        /// Where endpoints are.
+        /// The regions of the endpoints.
         known: String,
     },
     /// The Redis of the rate limits.
@@ -203,7 +203,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// Whether it may pass by itself: the database or Redis is away.
+    /// Whether the cause may pass by itself: the database or Redis is away.
     pub const fn is_outage(&self) -> bool {
         match self {
             Self::Redis(error) => error.is_outage(),
@@ -220,7 +220,7 @@ pub enum NotReady {
     /// It was told to stop and finishes what it has.
     #[error("this replica is stopping")]
     Draining,
-    /// A task of the process has ended that must not. The process ends too, to be started again.
+    /// A task that must run as long as the process has ended. The process ends too, to be started again.
     #[error("{0}; this replica ends, to be started again")]
     TaskEnded(#[from] TaskEnded),
     /// The database takes no commits: it is away, locked, full or read-only.

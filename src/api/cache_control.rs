@@ -1,4 +1,4 @@
-//! What a request allows the result cache to do, and what its answer says of it.
+//! The header `Cache-Control` of a request, and the header `OCR-Cache` of its answer.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;

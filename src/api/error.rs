@@ -384,31 +384,38 @@ pub(super) fn upstream(error: &CallError) -> Problem {
 
 fn situation(error: &CallError) -> Problem {
     let reference = reference(error);
+    let told = |code, words: &str| Problem::new(code, format!("{words}{reference}"));
     match &error.fault {
-        CallFault::Throttled { retry_after, .. } => Problem::new(ErrorCode::UpstreamThrottled, format!("The upstream takes no more calls for the moment.{reference}"),
-        )
-        .after(*retry_after),
-        CallFault::Busy { retry_after } => Problem::new(ErrorCode::RateLimited, "The account's rate at the upstream is used up and the queue for it is full.",
-        )
-        .after(*retry_after),
-        CallFault::Account { .. } => Problem::new(ErrorCode::UpstreamAccount, format!(
-                "The upstream refuses the gateway's account; its operator must act.{reference}"
-            ),
-        )
-        .after(LATER),
-        CallFault::Unreachable => Problem::new(ErrorCode::UpstreamUnavailable, format!("No connection to the upstream came about.{reference}"),
-        )
-        .after(SOON),
-        CallFault::Unavailable { retry_after } => Problem::new(ErrorCode::UpstreamUnavailable, "No endpoint of the upstream that could serve this works at the moment.".to_owned(),
-        )
-        .after((*retry_after).max(SOON)),
-        CallFault::Timeout(_) => Problem::new(ErrorCode::UpstreamTimeout, format!("The upstream did not answer in time.{reference}"),
-        ),
+        CallFault::Throttled { retry_after, .. } => {
+            let words = "The upstream takes no more calls for the moment.";
+            told(ErrorCode::UpstreamThrottled, words).after(*retry_after)
+        }
+        CallFault::Busy { retry_after } => {
+            let detail = "The account's rate at the upstream is used up and the queue for it is full.";
+            Problem::new(ErrorCode::RateLimited, detail).after(*retry_after)
+        }
+        CallFault::Account { .. } => {
+            let words = "The upstream refuses the gateway's account; its operator must act.";
+            told(ErrorCode::UpstreamAccount, words).after(LATER)
+        }
+        CallFault::Unreachable => {
+            let words = "No connection to the upstream came about.";
+            told(ErrorCode::UpstreamUnavailable, words).after(SOON)
+        }
+        CallFault::Unavailable { retry_after } => {
+            let detail = "No endpoint of the upstream that could serve this works at the moment.";
+            Problem::new(ErrorCode::UpstreamUnavailable, detail).after((*retry_after).max(SOON))
+        }
+        CallFault::Timeout(_) => {
+            told(ErrorCode::UpstreamTimeout, "The upstream did not answer in time.")
+        }
         // `Abandoned` means that the caller has left, so this answer is not delivered.
         CallFault::DeadlineExceeded | CallFault::Abandoned => deadline_exceeded(),
         CallFault::Refused(refusal) => (**refusal).clone().into(),
-        CallFault::ContentRejected => Problem::new(ErrorCode::ContentRejected, format!("The upstream's content inspection refuses the image or its text.{reference}"),
-        ),
+        CallFault::ContentRejected => {
+            let words = "The upstream's content inspection refuses the image or its text.";
+            told(ErrorCode::ContentRejected, words)
+        }
         CallFault::ImageRejected(fault) => rejected_image(*fault, &reference),
         CallFault::InvalidAnswer(_) => failed(ErrorCode::UpstreamInvalidOutput, &reference),
         CallFault::NoRoom(NoRoom { actual, allowed, .. }) => busy(format!(

@@ -1,10 +1,10 @@
-//! The limits under which a worker reads documents. They are set before it gets the first byte of one.
+//! The limits of a worker. They are set before it gets the first byte of a document.
 //!
 //! The kernel enforces them, so they hold even if a document takes over the worker:
 //!
 //! | resource | limit |
 //! |---|---|
-//! | memory | what the process maps at the start and its share, by `RLIMIT_AS` |
+//! | memory | what the process maps at the start, and `documents.worker_memory_bytes`, by `RLIMIT_AS` |
 //! | CPU time | so many seconds for each step, by `RLIMIT_CPU` |
 //! | files, sockets, processes, programs | none can be opened or started: a filter of system calls refuses that |
 //! | life | it ends with the service: by a signal of the kernel, and at the end of its input |

@@ -258,7 +258,7 @@ fn verdict(
     }
 }
 
-/// What it means that a step took `waited`, of which the process computed for `computed`.
+/// Why a step was not done after `waited`. The process had a processor for `computed` of that time.
 ///
 /// A worker that got a processor for most of the time has a page that takes too long. Another one was kept waiting by
 /// the load of the host, so its page may be tried again.

@@ -76,7 +76,7 @@ impl State {
         place
     }
 
-    /// The one whose turn it is. If nobody waits, the place is free.
+    /// The waiter whose turn it is. If nobody waits, the place becomes free.
     fn next_or_free(&mut self) -> Option<oneshot::Sender<Place>> {
         let Some(mut line) = self.lines.pop_front() else {
             self.free += 1;

@@ -1,8 +1,8 @@
 //! The messages between the service and a worker, over the worker's standard input and output.
 //!
 //! A message has a head in JSON and a payload of raw bytes: the file to read, or a drawn page. The lengths of both come
-//! first, as two 32-bit numbers. Each side refuses a length above its bound before it allocates: a worker that was taken
-//! over by a document must not be able to take the service with it.
+//! first, as two 32-bit numbers. Each side refuses a length above its bound before it allocates: a worker that a
+//! document has taken over must not be able to exhaust the service's memory.
 
 use std::io::{self, Read, Write};
 
@@ -26,7 +26,7 @@ const LONGEST_REQUEST: u32 = 4 * 1024;
 /// The longest head of a reply, in bytes. The text of the densest pages of newspapers takes a tenth.
 pub(super) const LONGEST_REPLY: u32 = 4 * 1024 * 1024;
 
-/// What the service asks of a worker.
+/// A request of the service to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
     /// Open the file in the payload, in place of any other.

@@ -1,7 +1,8 @@
-//! The main loop of a worker process: closes its cage, then answers one request after the other.
+//! The main loop of a worker process: sets its limits (`cage`), then answers one request after the other.
 //!
-//! It has no threads and no environment, and ends at the end of its input. A panic ends it: nothing that a reader left
-//! behind is used again. The service tells the cause from how the process ended (`process`).
+//! The process has no further threads and no environment, and it ends at the end of its input. A panic ends it, so that
+//! no state of a reader that failed is used again. The service finds the cause in the way in which the process ended
+//! (`process`).
 
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;

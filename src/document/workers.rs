@@ -5,7 +5,7 @@
 //! and ended after a minute without work. A document stays open in the workers that read it, so that its next pages find
 //! it there, and its memory stays held.
 //!
-//! The pool cannot come to a stand, because what a page waits for is always freed:
+//! The pool cannot deadlock, because what a page waits for is always freed:
 //!
 //! - Idle workers forget their documents when memory is short.
 //! - A page that waits for memory holds a place and its part of the document's file. The files of all documents together
@@ -13,8 +13,8 @@
 //! - A drawn page holds memory until its call has ended. Its call takes room for the answer, and does not leave that room
 //!   to a page that waits (`capacity::account`).
 //!
-//! A worker whose caller leaves in the middle of a step is killed: what a step costs is bounded by its limits, but an
-//! abandoned one would keep others waiting for all of it. A new process is ready in some milliseconds.
+//! A worker whose caller leaves in the middle of a step is killed. The limits bound what a step costs, but an abandoned
+//! step would keep others waiting until its end. A new process is ready in some milliseconds.
 
 pub mod draft;
 
@@ -106,7 +106,7 @@ pub struct Document {
     given_up: OnceLock<DocumentError>,
     /// The error of a page that cost a worker when it was measured: no further one is measured.
     unmeasurable: OnceLock<DocumentError>,
-    /// Keeps the bytes of the upload held.
+    /// Keeps the bytes of the upload counted.
     upload: Option<Arc<HeldBytes>>,
 }
 
@@ -133,18 +133,18 @@ struct Lease {
     _in_use: Counted,
 }
 
-/// What a worker is asked to do.
+/// One request to a worker.
 #[derive(Clone, Copy)]
 struct Step<'a> {
     request: Request,
-    /// What goes with the request.
+    /// The bytes that go with the request.
     payload: &'a [u8],
     /// The most bytes that may come with the reply.
     most: u64,
 }
 
 impl Step<'_> {
-    /// A request alone.
+    /// A request without a payload.
     const fn of(request: Request, most: u64) -> Self {
         Self { request, payload: &[], most }
     }
@@ -448,7 +448,7 @@ impl Document {
     }
 }
 
-/// What goes with a leased process.
+/// The memory that goes with a leased process, and the document that is open in it.
 struct Leased {
     document: Option<u64>,
     memory: HeldBytes,

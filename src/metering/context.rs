@@ -63,9 +63,9 @@ pub struct PageHold {
 /// The place of a page under the tenant's concurrency limit.
 #[derive(Debug)]
 pub enum PagePlace {
-    /// The one of its request, which one page at a time has.
+    /// The place of its request. One page at a time has it.
     OfRequest(OwnedSemaphorePermit),
-    /// One more.
+    /// A further place.
     Further(Slot),
 }
 

@@ -43,7 +43,7 @@ pub(super) struct PageFacts {
     pub(super) number: u32,
     /// What its text comes from.
     pub(super) source: Source,
-    /// Its size in the answer: that of the drawn page, and that of a picture before it was made smaller.
+    /// Its size in the answer: the size of the drawn page, or of the picture before it was made smaller.
     pub(super) shown: Size,
     /// Its resolution in pixels for an inch, if it is a page of a PDF.
     pub(super) dpi: Option<u32>,
@@ -57,7 +57,7 @@ pub(super) struct PageFacts {
     pub(super) beside: Option<Quote>,
     /// Whether a model reads the page.
     pub(super) is_read: bool,
-    /// What was found in it to choose its pixels; none if they are not chosen.
+    /// How its pixels were chosen; none if they are not chosen.
     pub(super) choice: Option<ChoiceFacts>,
 }
 
@@ -68,9 +68,9 @@ pub(super) struct ChoiceFacts {
     pub(super) text_height: Option<f32>,
     /// The part that is sent, if its margins are cut.
     pub(super) crop: Option<Region>,
-    /// Whether it is sent in another way than without a choice.
+    /// Whether the choice changes how it is sent.
     pub(super) is_other: bool,
-    /// The most that its calls could be billed without a choice, if that is other.
+    /// The most that its calls could be billed without the choice, if the choice changes how it is sent.
     pub(super) unchosen: Usage,
     /// Whether only the factor of the tenant keeps it from being sent with fewer pixels.
     pub(super) is_held_by_factor: bool,

@@ -1,8 +1,8 @@
 //! What an answer depends on.
 //!
-//! Two requests with one fingerprint get one answer. So it has everything that may change an answer, and for each option
-//! and each setting of the tenant there is a decision here: they are taken apart completely, so a new one does not
-//! compile until it is in or out.
+//! Two requests with one fingerprint get one answer, so the fingerprint has everything that may change an answer. The
+//! structs of options and of the tenant's settings are destructured completely. So a new member does not compile until
+//! somebody decides here whether it is part of the fingerprint.
 
 use bytes::Bytes;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};

@@ -1,8 +1,8 @@
 //! Takes a request in: finds the model, sees what the file is, and lists its pages.
 //!
 //! A picture that DashScope takes as it is goes the direct way: it is sent byte for byte, and no worker sees it. If its
-//! pixels are chosen, a worker measures it, and draws it only if fewer are sent. All else is a document, whose pages are
-//! drawn by workers: a PDF, a TIFF of several pages, and a picture that is made smaller.
+//! pixels are chosen, a worker measures it, and draws it only if fewer pixels are sent. Everything else is a document,
+//! whose pages are drawn by workers: a PDF, a TIFF of several pages, and a picture that is made smaller.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -61,7 +61,7 @@ pub struct PageLimits {
 pub(super) struct Job {
     /// The model that reads the pages.
     pub(super) model: Arc<Model>,
-    /// What the answer says of the file.
+    /// The facts about the file in the answer.
     pub(super) document: DocumentFacts,
     /// The pages to read.
     pub(super) pages: Pages,
@@ -119,7 +119,7 @@ impl Intake {
         Self { catalog, workers, limits, kept, factors: None }
     }
 
-    /// The same intake. The heights are raised by the factors of tenants.
+    /// The same intake, whose heights are raised by the factors of tenants.
     #[must_use]
     pub fn raised_by(self, factors: Arc<HeightFactors>) -> Self {
         Self { factors: Some(factors), ..self }
@@ -143,7 +143,7 @@ impl Intake {
         self.limits
     }
 
-    /// Takes the request in. Only the job holds the file afterwards, and the memory that counts for it.
+    /// Takes the request in. Afterwards only the job holds the file and the memory that counts for it.
     ///
     /// # Errors
     ///
@@ -328,7 +328,7 @@ fn may_shrink(violation: &LimitViolation, header: &ImageHeader, request: &OcrReq
     is_wanted && violation.is_of_size() && is_decoded(header.format)
 }
 
-/// How a picture of this format is read by a worker.
+/// The kind of document as which a worker reads a picture of this format.
 const fn kind_of(format: Format) -> Kind {
     if matches!(format, Format::Tiff) { Kind::Tiff } else { Kind::Picture }
 }

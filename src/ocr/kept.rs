@@ -37,9 +37,9 @@ pub(super) struct KeptAnswer {
 pub(super) enum Reuse {
     /// It is whole.
     Keep,
-    /// Each equal request would get it now, but it is not whole, or its text may be wrong.
+    /// It answers requests that wait for it now, but it is not whole, or its text may be wrong.
     Share,
-    /// A part of it failed by accident.
+    /// A part of it failed, and an equal request might succeed.
     Nothing,
 }
 

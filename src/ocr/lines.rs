@@ -32,11 +32,11 @@ pub struct TextLine {
 /// The sizes of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame {
-    /// Of the picture that was sent.
+    /// The size of the picture that was sent.
     pub(super) sent: Size,
     /// The part of the page that the picture shows, in pixels of the page.
     pub(super) part: Region,
-    /// Of the page in the answer.
+    /// The size of the page in the answer.
     pub(super) shown: Size,
 }
 

@@ -90,7 +90,7 @@ pub(super) struct PagesRead {
 /// What became of one page.
 pub(super) struct PageRead {
     pub(super) outcome: PageOutcome,
-    /// Of its calls.
+    /// The receipts of its calls.
     pub(super) receipts: Vec<Receipt>,
     /// The memory of a page that was read.
     pub(super) memory: Option<Arc<HeldBytes>>,
@@ -163,8 +163,8 @@ impl PageReader {
     }
 }
 
-/// Tells the listener each page. A request none of whose pages is read is answered by an error, so failed pages are not
-/// told before another page is done.
+/// Sends each page to the listener. If no page is read, the request is answered by an error, so failed pages are held
+/// back until another page is done.
 async fn tell_all(mut untold: mpsc::Receiver<PageOutcome>, mut listener: Listener<PageEvent>) {
     let mut held_back = Vec::new();
     let mut is_one_done = false;
@@ -437,7 +437,7 @@ impl Pass<'_> {
         Err(OcrError::UnusableFields(unusable))
     }
 
-    /// Counts a result of `bytes` that waits for a further call for its page.
+    /// Holds memory for a result of `bytes` that waits for a further call for its page.
     async fn hold_result(&self, context: &RequestContext, bytes: u64) {
         let more = bytes.saturating_sub(FIRST_RESULT_BYTES);
         if let Some(PageHold { memory, .. }) = context.held.page.as_ref().filter(|_| more > 0) {
@@ -445,8 +445,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Grows `memory` to `bytes`. It counts for what is paid for, which is delivered in any case and freed soon. So it
-    /// grows beyond the limit if there is no room in time.
+    /// Grows `memory` to `bytes`, beyond the limit if there is no room in time: a result that is paid for is delivered in
+    /// any case, and freed soon.
     async fn hold(&self, memory: &HeldBytes, bytes: u64) {
         let more = bytes.saturating_sub(memory.bytes());
         if more > 0 {

@@ -200,11 +200,11 @@ pub enum PageEvent {
 /// Tokens of the image of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageTokens {
-    /// Those of one call for each of its readings, as known before sending. A page that was read again at the cap has
-    /// those of both sizes.
+    /// As known before sending, with one call for each reading. For a page that was read again at the cap, the sum of
+    /// both sizes.
     pub estimated: Tokens,
-    /// Those of all calls that were answered, as billed; null if the upstream did not state one of the bills. They are
-    /// more than estimated if a call was repeated because its answer could not be parsed.
+    /// As billed for all calls that were answered; null if the upstream did not state one of the bills. More than
+    /// estimated if a call was repeated because its answer could not be parsed.
     pub billed: Option<Tokens>,
 }
 
@@ -281,7 +281,7 @@ pub struct RequestBound {
     pub output_tokens: Tokens,
     /// All of them.
     pub total_tokens: Tokens,
-    /// Their cost.
+    /// The cost of all tokens.
     pub cost: Cost,
 }
 
@@ -481,7 +481,7 @@ impl Page {
         Self { text: String::new(), notation: Notation::Text, ..self }
     }
 
-    /// The page, which could not be read again at the cap because of `error`.
+    /// Notes that the page could not be read again at the cap because of `error`.
     pub(super) fn not_read_again(&mut self, error: OcrError) {
         self.warnings.push(PageWarning::NotReadAgain(NotReadAgain { error }));
     }
@@ -604,7 +604,7 @@ impl<E> Page<E> {
 }
 
 impl ImageTokens {
-    /// Those of calls with these receipts. The bill is unknown if one of theirs is.
+    /// The tokens of calls with these receipts. The billed number is unknown if one of the bills is.
     pub(super) fn of<'a>(
         estimated: Tokens,
         receipts: impl IntoIterator<Item = &'a Receipt>,

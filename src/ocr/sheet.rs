@@ -112,8 +112,8 @@ pub(super) struct Preparation<'a> {
     pub(super) model: &'a Arc<Model>,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
-    /// The heights that text keeps where pixels are chosen. Without them, a page is made ready as if they were not: at
-    /// the pixels that its cap allows.
+    /// The heights that text keeps where pixels are chosen. Without them no pixels are chosen: a page has those that its
+    /// cap allows.
     pub(super) kept: Option<KeptHeights>,
 }
 
@@ -163,7 +163,7 @@ impl Preparation<'_> {
                     means = halved.flatten().ok_or(error)?;
                 }
             }
-            // Whoever waits for a worker holds nothing that others wait for.
+            // A page that waits for a worker must hold nothing that other pages wait for.
             drop(kept);
             planned = self.plan_by(&document, facts.number, means).await?;
         }
@@ -406,7 +406,7 @@ impl Preparation<'_> {
 }
 
 impl PlannedPage {
-    /// Memory for what is kept of the page when it is not drawn.
+    /// Splits off memory for the result of a page that is not drawn.
     pub(super) fn keep(&mut self, bytes: u64) -> HeldBytes {
         self.sheet.keep(bytes)
     }
@@ -438,7 +438,7 @@ impl ReadyPage {
 }
 
 impl PlannedPicture {
-    /// What is known of it.
+    /// The facts about it.
     pub(super) fn into_facts(self) -> PageFacts {
         match self {
             Self::AsItCame(facts) => *facts,

@@ -1,13 +1,12 @@
 //! The fewest pixels of a page at which its text stays legible.
 //!
 //! The model bills pixels. A page of large letters is read as well at a fraction of them, and blank margins are billed
-//! like text. So the part of a page that holds anything is sent alone, at the scale at which its smallest body text has
-//! the height that is kept ([`KeptHeights`]).
+//! like text. So only the part of a page that holds anything is sent, at the scale at which its smallest body text has the
+//! height that is kept ([`KeptHeights`]).
 //!
-//! Where that is unknown, the part is sent as large as the whole would be. What is chosen never costs more than the whole
-//! page as it is sent without a choice: if it would not cost less, nothing is chosen. Both sides are whole cells, and
-//! `max_pixels` is their product, so the picture is resampled once, here, and an upstream that changes its size is bound
-//! by it, too.
+//! If that height is unknown, the part is sent at its own size, or at the cap if that is smaller. Nothing is chosen if it would not cost less
+//! than the whole page without a choice. Both sides are whole cells, and `max_pixels` is their product. So the picture is
+//! resampled once, here, and an upstream that changes its size cannot exceed the chosen pixels.
 
 use std::sync::Arc;
 
@@ -23,18 +22,18 @@ use crate::image::region::Region;
 use crate::legibility::{Legibility, TextHeight};
 use crate::units::{Pixels, Tokens, Usage};
 
-/// Strokes that a column of a line of Latin text crosses, and of Chinese or Japanese.
+/// How many strokes a column of pixels crosses in a line of Latin text, and in one of Chinese or Japanese text.
 const STROKES: [f32; 2] = [1.8, 2.4];
 
 /// The fewest pixels that are chosen. In smaller pictures readers lose whole lines, whatever the height of the text, and
 /// what can be saved is less than what the prompt and the answer cost.
 const FEWEST_PIXELS: f64 = 262_144.0;
 
-/// The smallest scale that is chosen. Text so large has other text beside it that was not measured.
+/// The smallest scale that is chosen. Beside text of such a height there is smaller text that was not measured.
 const SMALLEST_SCALE: f64 = 0.1;
 
-/// The share of the page that its content takes above which its margins are kept. A narrower cut saves little, and each
-/// cut changes what a reader makes of the layout.
+/// Margins are cut if the content takes less than this share of the page. Other cuts save little, and each cut changes
+/// how a reader sees the layout.
 const CUT_BELOW: f64 = 0.9;
 
 /// The heights in pixels that text keeps in what is sent, by script.
@@ -49,7 +48,7 @@ pub struct KeptHeights {
     pub cjk: f32,
 }
 
-/// Heights that no text can have, or that save nothing.
+/// A height that is not legible, or that saves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("auto.{key}: {actual} is not between {LEAST_HEIGHT} and {MOST_HEIGHT} pixels")]
 pub struct InvalidHeight {
@@ -84,7 +83,7 @@ impl KeptHeights {
         Self { latin: self.latin * factor, cjk: self.cjk * factor }
     }
 
-    /// The height that text keeps whose lines have so many strokes across. More strokes are more detail in one height.
+    /// The height that is kept for text whose columns cross so many strokes. More strokes in one height are finer detail.
     fn of(self, strokes: f32) -> f64 {
         let [latin, cjk] = STROKES;
         let share = ((strokes - latin) / (cjk - latin)).clamp(0.0, 1.0);
@@ -144,8 +143,8 @@ fn area(size: Size) -> f64 {
     size.pixels().get() as f64
 }
 
-/// The size of a part at this scale, in whole cells. If that is fewer pixels than may be sent, it is the next larger one
-/// that is not.
+/// The size of a part at this scale, in whole cells. If it has fewer pixels than may be chosen, the next larger size that
+/// has enough.
 fn legible_size(part: Size, scale: f64, geometry: &Geometry) -> Size {
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 pixels")]
     let least = FEWEST_PIXELS.max(geometry.min_pixels.get() as f64);
@@ -169,7 +168,7 @@ fn legible_size(part: Size, scale: f64, geometry: &Geometry) -> Size {
 }
 
 impl Quote {
-    /// The quote of a call that reads what was chosen, in place of the page that this quote is of.
+    /// The quote of a call that reads the chosen part in place of the whole page.
     #[must_use]
     pub fn of_chosen(&self, chosen: &Chosen) -> Self {
         let image = self.image.bounded_by(chosen.size, chosen.size.pixels());
@@ -177,7 +176,7 @@ impl Quote {
         self.with_image(ImageQuote { capped, ..image })
     }
 
-    /// The quote of a call that reads the same picture at so few pixels.
+    /// The quote of a call that reads the same picture with this `max_pixels`.
     #[must_use]
     pub fn at_most(&self, pixels: Pixels) -> Self {
         let image = self.image.bounded_by(self.image.size, pixels);

@@ -4,7 +4,8 @@
 //! of their arrival. If the work ends with an outcome that is theirs too, they all get it. Otherwise the next one
 //! leads. A semaphore with one permit is the turn, so a leader that disappears in any way hands it on.
 //!
-//! The work runs on a task of its own, so it outlives the request that began it. It is told when nobody waits any more.
+//! The work runs on a task of its own, so it outlives the request that began it. It learns by [`Audience`] when nobody
+//! waits any more.
 //!
 //! A waiting request needs no file of its own, because that of any other one is equal. So the flight keeps one spare
 //! file for the next leader, however many requests wait.
@@ -34,7 +35,7 @@ struct Flight<T, U> {
 struct FlightState<T, U> {
     /// Requests that wait, the leading one included.
     seats: usize,
-    /// Those of them whose callers are there for certain.
+    /// The seats whose callers are certainly still connected.
     attentive: usize,
     /// Whether one leads.
     is_led: bool,
@@ -60,7 +61,7 @@ pub struct Seat<T, U> {
     key: EntryKey,
     /// Cancelled once the caller may have left.
     may_have_left: CancellationToken,
-    /// Whether the flight knows that.
+    /// Whether `attentive` no longer counts this seat.
     is_noted: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Keeps answers for equal requests, and shares the work of equal requests that are under way.
 //!
-//! The module knows nothing of what it keeps: an entry is bytes under a [name](key), and an outcome is any value.
+//! The module does not depend on what it keeps: an entry is bytes under a [name](key), and an outcome is any value.
 //!
 //! - `key`: names of entries, which reveal nothing.
 //! - `memory`: entries in this process, bounded in bytes.
@@ -41,7 +41,7 @@ pub use self::shared::Lease;
 /// How often a request asks whether another replica has finished.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// How often in a row Redis may not answer while another replica works, before this one works itself.
+/// How often in a row Redis may fail to answer while another replica works, before this one works itself.
 const POLLS_WITHOUT_ANSWER: u32 = 3;
 
 /// How often expired entries are removed from memory.
@@ -68,9 +68,9 @@ struct Stores {
 pub enum Found {
     /// The entry.
     Entry(Bytes),
-    /// There is none, and the caller is to make it. The lease is held among the replicas, if Redis answers.
+    /// There is none, and the caller must make it. With the lease among the replicas, if Redis answered.
     Nothing(Option<Lease>),
-    /// Another replica still made it at the caller's deadline.
+    /// Another replica was still making it when the caller's deadline came.
     TooLate,
 }
 

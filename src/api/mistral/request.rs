@@ -1,4 +1,4 @@
-//! The request: a document as a data URL, and what is wanted of it.
+//! The request: a document as a data URL, and how to read it.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -96,16 +96,17 @@ pub(super) fn agree_on(format: AnswerFormat, options: &mut OcrOptions) -> Result
     Ok(())
 }
 
-/// Adds to the options what a searchable PDF needs: lines, and of pages that carry their own text nothing else.
+/// Adds to the options what a searchable PDF needs: lines, and the own text of pages that carry it.
 fn imply_lines(options: &mut OcrOptions) {
     options.detail = Detail::Lines;
     options.pdf_text.get_or_insert(PdfText::Prefer);
 }
 
-const NO_LINES: &str = "lines, of which a searchable PDF is made, is the task advanced_recognition: leave prompt and other tasks out";
+const NO_LINES: &str = "lines, which format=pdf implies, does not go with a prompt or another task: \
+                        leave them out";
 
-const STRAIGHTENED: &str = "auto only goes without lines, of which a searchable PDF is made: whose pixels their \
-                            boxes would be in once the image is straightened is not documented";
+const STRAIGHTENED: &str = "auto does not go with detail=lines, which format=pdf implies: it is not \
+                            documented in which pixels the boxes of a straightened image are";
 
 /// Whether the prompt or the task gives no lines.
 fn reads_no_lines(options: &OcrOptions) -> bool {

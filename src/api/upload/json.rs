@@ -181,7 +181,7 @@ fn require_few<E: serde::de::Error>(members: usize) -> Result<(), E> {
     Ok(())
 }
 
-/// The name of a member. Only the start of one that is too long to be known.
+/// The name of a member, cut if it is too long to be the name of a known one.
 fn name_of(written: &RawValue) -> Cow<'_, str> {
     let name = raw_text(written).unwrap_or_default();
     match name.char_indices().nth(LONGEST_NAME) {

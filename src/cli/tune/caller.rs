@@ -79,7 +79,7 @@ struct GivenUsage {
 }
 
 impl Refused {
-    /// Whether another file may be accepted.
+    /// Whether the gateway may accept another file.
     pub(super) const fn is_about_the_file(&self) -> bool {
         matches!(
             self.status,
@@ -105,7 +105,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// The address is no base of paths, or the key is no header.
+    /// The address cannot have paths, or the HTTP client cannot be built.
     pub(super) fn new(server: &Url, key: String, model: Option<String>) -> Result<Self, Failure> {
         if server.cannot_be_a_base() {
             return Err(format!("{server} is no address of a server").into());
@@ -213,7 +213,7 @@ async fn body_of(response: Response) -> Result<Bytes, Failure> {
     Err(Refused { status, words: words.join(": ") }.into())
 }
 
-/// Refuses an answer of which a page has failed: its figures could not be compared with those of other sizes.
+/// Refuses an answer with a failed page, because its figures could not be compared with those of other sizes.
 fn whole(pages: &[Value]) -> Result<(), Failure> {
     let Some(failed) = pages.iter().find(|page| page["error"].is_object()) else { return Ok(()) };
     let detail = failed["error"]["detail"].as_str().unwrap_or("-");

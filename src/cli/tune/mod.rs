@@ -1,8 +1,8 @@
 //! `ocr-gateway tune`: reads samples at several sizes, and shows what each size costs and what it loses.
 //!
-//! Reads through a running gateway, as a caller would, so the figures are those of the real model and of the tenant's
-//! settings. The reference is the same page at the tenant's cap. What a size would send exactly as a larger one does is
-//! read once.
+//! The command reads through a running gateway, as a caller would, so the figures are those of the real model and of the
+//! tenant's settings. The reference is the same page at the tenant's cap. Sizes that would send the same picture are read
+//! once.
 
 mod caller;
 mod report;
@@ -24,10 +24,10 @@ use crate::units::{Cost, Money, Pixels, Tokens};
 /// The environment variable with the key.
 const KEY_VARIABLE: &str = "OCR_GATEWAY_KEY";
 
-/// The largest size is halved so often.
+/// How often the largest size is halved.
 const HALVINGS: u32 = 6;
 
-/// The fewest pixels that are tried: less is legible in no document.
+/// The fewest pixels that are tried. No document is legible with fewer.
 const LEAST_PIXELS: u64 = 65_536;
 
 /// The samples, and the gateway that reads them.
@@ -72,11 +72,11 @@ struct Bound {
     samples: usize,
     calls: usize,
     tokens: Tokens,
-    /// In the currency of the first, as all are of one tenant and one model.
+    /// In the currency of the first sample. All samples have one tenant and one model, so they have one currency.
     cost: Option<Cost>,
 }
 
-/// Reads the samples and prints the figures of each size. A file that cannot be read is told and does not stop the
+/// Reads the samples and prints the figures of each size. A file that cannot be read is reported and does not stop the
 /// others.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ fn key(file: Option<&Path>) -> Result<Option<String>, Failure> {
     Ok(key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()))
 }
 
-/// The tenant's cap, as the first file tells it that can be read.
+/// The tenant's cap, by an estimate of the first file that can be read.
 ///
 /// # Errors
 ///

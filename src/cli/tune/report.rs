@@ -9,7 +9,7 @@ use crate::calibration::agreement::agreement;
 use crate::cli::output::{cell, write_table};
 use crate::units::{Cost, Money, Pixels, Share, Tokens};
 
-/// The agreement with full size that a size must keep to be named.
+/// The least agreement with full size of the size that is recommended.
 const KEPT: Share = Share::from_millionths(995_000).expect("below one million");
 
 /// A size at which samples are read.
@@ -37,7 +37,7 @@ pub(super) struct Reading {
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) name: String,
-    /// Of each rung; the first is at full size.
+    /// The reading of each rung. The first is at full size.
     pub(super) readings: Vec<Reading>,
     /// Its true text, if it is known.
     pub(super) truth: Option<String>,
@@ -63,7 +63,7 @@ struct RungFigures {
     image_tokens: u64,
     /// All tokens.
     tokens: u64,
-    /// Of all samples.
+    /// The cost of all samples together.
     cost: Cost,
     /// Agreement with full size. Null if no sample has enough text.
     agreement: Option<Share>,

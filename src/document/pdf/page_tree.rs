@@ -1,7 +1,7 @@
 //! The tree of pages: the pages of a file in their order, where one page is listed more than once.
 //!
-//! hayro keeps the first mention of a page. Viewers show each, and a file of a megabyte can mention one page 200,000
-//! times, so that it must be counted as it is declared.
+//! hayro keeps the first mention of a page, but viewers show each. A file of a megabyte can mention one page 200,000
+//! times, so the pages are counted as the tree declares them.
 
 use std::collections::{HashMap, HashSet};
 

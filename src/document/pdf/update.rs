@@ -2,7 +2,7 @@
 //!
 //! No byte of the file changes. Each page with text gets a new version of its dictionary: the stream of its text stands
 //! before its own content, and the font is among its resources. The text comes first because it is invisible, and
-//! because what is drawn before the content does not depend on the state in which that leaves a viewer.
+//! because then it does not depend on the graphics state that the content leaves behind.
 
 use std::collections::HashSet;
 

@@ -177,8 +177,8 @@ fn true_type() -> Vec<u8> {
     // Flags, units, two dates, the box of all glyphs, style, smallest size, direction, formats.
     let rest = [0, 1000, 0, 0, 0, 0, 0, 0, 0, 0, 0, DESCENT, 1000, ASCENT, 0, 8, 2, 0, 0];
     head.extend_from_slice(&words(&rest));
-    // One contour within a box, its last point, no instructions; two points on the curve, of which only the second has
-    // a coordinate that differs: how high it is.
+    // One contour within a box, its last point, no instructions; two points on the curve. Only the height of the second
+    // differs from zero.
     let line = [&words(&[1, 0, 0, 0, ASCENT, 1, 0])[..], &[0x31, 0x11], &words(&[ASCENT])].concat();
     let half_its_length = i16::try_from(line.len() / 2).unwrap_or(0);
     let tables: [(&[u8; 4], Vec<u8>); 6] = [

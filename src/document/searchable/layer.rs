@@ -4,10 +4,10 @@
 //! the box and to as much of its length as the advances of the characters ask for. A box that leans or lies on its side
 //! turns the text with it.
 //!
-//! Text that runs from right to left is set as it is seen, so that readers of PDFs, which turn it around, get it right.
+//! Text that runs from right to left is set in visual order, because readers of PDFs reverse it.
 //!
-//! poppler takes a line that leans apart, because its letters stand on different heights. Such a line also says its text
-//! as a whole (`ActualText`).
+//! poppler splits a line that leans, because its letters stand at different heights. Such a line also has its text as a
+//! whole (`ActualText`).
 
 use std::fmt::Write as _;
 use std::ops::Range;

@@ -1,10 +1,10 @@
 //! A searchable PDF in the making.
 //!
-//! It is begun before a page is read, so that a file of which none can be made is refused before it costs anything. A
-//! PDF is kept as it is, and gets its text appended at the end. Of other files the pictures are taken into a new PDF at
-//! once, because decoding them may fail. What the draft holds counts in `in_flight_bytes` before it is received: within
-//! the room for a drawn page that comes with a worker. A worker does not wait for memory that another one holds for a
-//! draft; if there is none left, the request is refused.
+//! The draft is begun before a page is read, so that a file that cannot become a searchable PDF is refused before it
+//! costs anything. A PDF stays as it is, and its text is appended at the end. The pictures of other files are taken into a
+//! new PDF at once, because decoding them may fail. The bytes of the draft count in `in_flight_bytes` before they are
+//! received, within the room for a drawn page that comes with a worker. A worker does not wait for memory that another
+//! one holds for a draft: if there is none left, the request is refused.
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@
 /// The most columns of a table that is joined.
 const MOST_COLUMNS: usize = 100;
 
-/// Words of which one is in the row of a total, in lower case.
+/// Words in lower case. The row of a total has one of them.
 const TOTALS: [&str; 16] = [
     "total",
     "totaal",
