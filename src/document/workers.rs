@@ -18,7 +18,7 @@
 
 pub mod draft;
 
-mod lease;
+mod steps;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};

@@ -10,7 +10,7 @@
 //! taken from the page itself. If it cannot be read, the page has its fields alone, or fails if the text is what matters.
 
 mod barrier;
-mod call;
+mod calls;
 mod second_reading;
 
 use std::sync::Arc;
@@ -312,8 +312,8 @@ impl Pass<'_> {
     /// A page that is blank.
     fn blank_page(&self, facts: &PageFacts) -> Page {
         let request = self.preparation.request;
-        let calls = if request.reads_text_beside() { 2 } else { 1 };
-        let spared = Tokens::new(calls * facts.quote.image.tokens.get());
+        let spared_calls = if request.reads_text_beside() { 2 } else { 1 };
+        let spared = Tokens::new(spared_calls * facts.quote.image.tokens.get());
         self.reader.metering.spared(&request.context, Saving::Blank, spared);
         Page::blank(facts, request.options.detail)
     }

@@ -3,7 +3,7 @@
 //! A page is quoted before it is drawn, at the size at which it will be drawn. What comes back is probed like an
 //! upload: a picture of another size than was quoted is not sent.
 
-mod choice;
+mod chosen_pixels;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! One call for a page.
+//! The calls for a page, each admitted by itself.
 //!
 //! The first call for a single page is refused at once if it does not fit. Any other call waits for tokens of the minute
 //! and for memory, because the request has paid for others by then.

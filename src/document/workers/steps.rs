@@ -1,4 +1,4 @@
-//! A worker process that is leased for one document, and what it is asked to do.
+//! The steps of a leased worker: it opens the document and does what it is asked.
 //!
 //! The process is killed if the caller leaves in the middle of a step, and is idle again otherwise.
 
