@@ -158,31 +158,17 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::{Value, json};
-    use uuid::Uuid;
 
     use super::*;
-    use crate::admission::presence::Watch;
-    use crate::admission::tab::Tab;
     use crate::auth::tenant::PdfText;
     use crate::dashscope::Task;
     use crate::extract::schema::Schema;
-    use crate::metering::context::{Held, RequestContext};
+    use crate::ocr::request::tests::request;
     use crate::ocr::request::{Detail, Downscale, Rotate, TextBeside};
     use crate::quote::Wish;
     use crate::random::SeededRandom;
     use crate::result_cache::key::KeyMaker;
     use crate::units::Pixels;
-
-    fn request(tenant: Value, options: OcrOptions) -> OcrRequest {
-        let context = RequestContext {
-            tenant: Arc::new(serde_json::from_value(tenant).unwrap()),
-            deadline: tokio::time::Instant::now().into_std(),
-            watch: Watch::default(),
-            tab: Tab::default(),
-            held: Held::default(),
-        };
-        OcrRequest { id: Uuid::nil(), image: Bytes::new(), options, context }
-    }
 
     fn key(request: &OcrRequest, [configuration, file]: [u8; 2], model: &str) -> EntryKey {
         let maker = KeyMaker::of_process(&SeededRandom::new(1));

@@ -257,7 +257,7 @@ impl fmt::Debug for OcrRequest {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
@@ -265,7 +265,8 @@ mod tests {
     use crate::admission::tab::Tab;
     use crate::metering::context::Held;
 
-    fn request(tenant: Value, options: OcrOptions) -> OcrRequest {
+    /// A request of `tenant` without a file.
+    pub(in crate::ocr) fn request(tenant: Value, options: OcrOptions) -> OcrRequest {
         let context = RequestContext {
             tenant: Arc::new(serde_json::from_value(tenant).unwrap()),
             deadline: tokio::time::Instant::now().into_std(),
