@@ -23,8 +23,8 @@ const LONGEST_START: Duration = Duration::from_secs(10);
 /// How long a process that was told to end, or has closed its pipes, may take to be gone.
 const LONGEST_END: Duration = Duration::from_secs(1);
 
-/// How much of a worker's last words is read.
-const LONGEST_LAST_WORDS: u64 = 4096;
+/// How many bytes of a worker's standard error are read after its end.
+const LONGEST_ERRORS: u64 = 4096;
 
 /// The unit of times in `/proc`: Linux tells them to all programs in hundredths of a second.
 const TICK: Duration = Duration::from_millis(10);
@@ -54,24 +54,24 @@ pub(super) struct Process {
 /// A step that did not end with a reply.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// The step takes more than it may, or its reader fails on it. Doing it again would end the same way.
+    /// The step exceeds a limit, or the reader fails on the document. A repeat would end in the same way.
     Document(DocumentError),
     /// The process was killed by somebody else, or died without a cause in the document.
     Accident,
-    /// It answered what no worker answers.
+    /// The process sent a reply that no worker sends.
     Malformed,
-    /// The step took longer than it may: so long.
+    /// The step exceeded its time limit. It took this long.
     Late(Duration),
     /// The caller's time is over, or the host had no processor for the worker.
     Busy,
 }
 
-/// What a process in the cage can do of what it must not.
+/// The forbidden actions that a worker tried, by whether its cage refused them.
 #[derive(Debug)]
 pub struct CageReport {
-    /// What was refused.
+    /// The actions that were refused.
     pub refused: Vec<String>,
-    /// What was not.
+    /// The actions that were possible.
     pub possible: Vec<String>,
 }
 
@@ -142,8 +142,8 @@ impl Process {
             }
             Ok(Ok(_)) => Err(io::Error::other("the process is no document worker")),
             Ok(Err(_)) => {
-                let (_, words) = process.last_words().await;
-                Err(io::Error::other(format!("the process ended at its start: {words}")))
+                let (_, errors) = process.exit_and_errors().await;
+                Err(io::Error::other(format!("the process ended at its start: {errors}")))
             }
             Err(_) => Err(io::Error::other("the process is not ready in time")),
         }
@@ -189,7 +189,7 @@ impl Process {
     }
 
     /// Finds out why the process failed, in a step on a document of this kind, and makes sure that it is gone.
-    pub(super) async fn autopsy(
+    pub(super) async fn cause_of_failure(
         mut self,
         failure: &io::Error,
         kind: Kind,
@@ -200,35 +200,35 @@ impl Process {
             let _ = self.child.kill().await;
             (WorkerEnd::Malformed, Lost::Malformed)
         } else {
-            let (status, words) = self.last_words().await;
-            verdict(status, &words, kind, limits)
+            let (status, errors) = self.exit_and_errors().await;
+            verdict(status, &errors, kind, limits)
         };
         metrics.document_worker_ended(end);
         tracing::warn!(reason = end.label(), "a document worker ended");
         lost
     }
 
-    /// How the process ended, and what it wrote about it.
-    async fn last_words(&mut self) -> (Option<ExitStatus>, String) {
-        let mut words = Vec::new();
-        let mut errors = (&mut self.errors).take(LONGEST_LAST_WORDS);
-        let _ = timeout(LONGEST_END, errors.read_to_end(&mut words)).await;
+    /// The exit status of the process, and its standard error.
+    async fn exit_and_errors(&mut self) -> (Option<ExitStatus>, String) {
+        let mut written = Vec::new();
+        let mut errors = (&mut self.errors).take(LONGEST_ERRORS);
+        let _ = timeout(LONGEST_END, errors.read_to_end(&mut written)).await;
         let status = timeout(LONGEST_END, self.child.wait()).await;
         let status = status.ok().and_then(Result::ok);
         if status.is_none() {
             let _ = self.child.kill().await;
         }
-        (status, String::from_utf8_lossy(&words).into_owned())
+        (status, String::from_utf8_lossy(&written).into_owned())
     }
 }
 
-/// What the end of a process means.
+/// The cause of a process that ended with `status` and wrote `errors`.
 ///
 /// The standard library ends the process with SIGABRT both when an allocation fails and when the stack is full, and
 /// tells them apart in a line. A stack that cannot grow for lack of memory is a SIGSEGV.
 fn verdict(
     status: Option<ExitStatus>,
-    words: &str,
+    errors: &str,
     kind: Kind,
     limits: &WorkerLimits,
 ) -> (WorkerEnd, Lost) {
@@ -238,8 +238,8 @@ fn verdict(
     let undecodable = |what: &str| Lost::Document(DocumentError::undecodable(kind, what));
     let signal = status.and_then(|status| status.signal());
     let code = status.and_then(|status| status.code());
-    let has_overflowed = words.contains("has overflowed its stack");
-    let lacks_memory = words.contains("memory allocation of") || signal == Some(libc::SIGSEGV);
+    let has_overflowed = errors.contains("has overflowed its stack");
+    let lacks_memory = errors.contains("memory allocation of") || signal == Some(libc::SIGSEGV);
     match (signal, code) {
         (Some(libc::SIGXCPU), _) => {
             let allowed = limits.cpu_seconds.saturating_mul(1000);

@@ -10,7 +10,7 @@ use super::pdf::fonts::Fonts;
 use crate::capacity::Ceiling;
 use crate::quote::limits::LARGEST_FILE;
 
-/// The most workers that `"auto"` gives: more processors are needed for the rest of the service, too.
+/// The most workers that `"auto"` gives. The rest of the service needs processors, too.
 const MOST_AUTO_WORKERS: u64 = 4;
 
 /// The least and the most memory of a worker that `"auto"` gives. A page of 8 million pixels takes 60 MB to draw, and more
@@ -18,16 +18,16 @@ const MOST_AUTO_WORKERS: u64 = 4;
 const LEAST_MEMORY: u64 = 128 << 20;
 const MOST_AUTO_MEMORY: u64 = 512 << 20;
 
-/// Below this no page of a scanner can be drawn.
+/// The least memory of a worker in the settings. With less, no page of a scanner can be drawn.
 const LEAST_SET_MEMORY: u64 = 16 << 20;
 
-/// More processes than any machine has processors for.
+/// The most worker processes: more than the processors of any machine.
 const MOST_WORKERS: u64 = 256;
 
-/// More pages of one document than its upstream calls could use.
+/// The most pages of one document at once: more than its upstream calls could use.
 const MOST_PAGES_AT_ONCE: u64 = 64;
 
-/// More CPU time for a step of a page than a request may last.
+/// The most seconds of CPU time for a step of a page: more than a request may last.
 const MOST_SECONDS: u64 = 3600;
 
 /// The settings section `[documents]`. `config/default.toml` has the meaning and default of each key.
@@ -79,34 +79,34 @@ pub struct WorkerLimits {
     pub program: PathBuf,
 }
 
-/// Settings of documents that cannot work.
+/// A setting of documents that cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentSettingsError {
-    /// A number has to be above 0.
+    /// The number must be above 0.
     #[error("{key}: must be above 0")]
     Zero {
         /// The key.
         key: &'static str,
     },
-    /// More than makes sense.
+    /// The number is above every useful value.
     #[error("{key}: {actual} is above {allowed}")]
     TooMuch {
         /// The key.
         key: &'static str,
         /// The setting.
         actual: u64,
-        /// The most.
+        /// The allowed maximum.
         allowed: u64,
     },
-    /// A worker cannot do its work in less.
+    /// The memory is less than a worker needs.
     #[error("documents.worker_memory_bytes: {actual} is below {allowed}")]
     TooLittleMemory {
         /// The setting.
         actual: u64,
-        /// The least.
+        /// The allowed minimum.
         allowed: u64,
     },
-    /// A worker would never find room.
+    /// A worker would never find room beside the largest upload.
     #[error(
         "documents.worker_memory_bytes: {memory}, two pages of {LARGEST_FILE} bytes and an upload of \
          server.max_body_bytes ({body}) do not fit into server.max_in_flight_bytes ({allowed}): lower one of the \
@@ -134,7 +134,8 @@ impl DocumentSettings {
         Duration::from_millis(self.page_timeout_ms)
     }
 
-    /// What the workers may take where `in_flight_bytes` may be held, by uploads of at most `body_bytes` and other work.
+    /// The limits of the workers, where uploads of at most `body_bytes` and other work may hold `in_flight_bytes`
+    /// together.
     ///
     /// # Errors
     ///
@@ -146,7 +147,7 @@ impl DocumentSettings {
     ) -> Result<WorkerLimits, DocumentSettingsError> {
         let workers = match self.workers {
             Ceiling::Fixed(number) => number,
-            // Each with the least memory, if there is not more.
+            // As many as have room with the least memory each.
             Ceiling::Auto => {
                 let by_memory = in_flight_bytes / 2 / LEAST_MEMORY;
                 processors().min(MOST_AUTO_WORKERS).min(by_memory).max(1)
@@ -156,7 +157,7 @@ impl DocumentSettings {
             Ceiling::Fixed(bytes) => bytes,
             Ceiling::Auto => {
                 let share = in_flight_bytes / 2 / workers;
-                // Less than the least only where there is no more: most documents need a fraction of it.
+                // Below the least only on a small machine: most documents need a fraction of it.
                 let memory = share.min(MOST_AUTO_MEMORY).max(LEAST_MEMORY.min(in_flight_bytes / 2));
                 let beside = body_bytes.saturating_add(2 * LARGEST_FILE);
                 memory.min(in_flight_bytes.saturating_sub(beside).max(LEAST_SET_MEMORY))

@@ -124,7 +124,7 @@ impl PdfFile {
         self.draw_measured(page, draw, None)
     }
 
-    /// The same, where the [picture](Self::picture) that the page consists of may be decoded already.
+    /// Draws a page, from `measured` if the [picture](Self::picture) that the page consists of is decoded already.
     pub(super) fn draw_measured(
         &self,
         page: u32,
@@ -136,7 +136,7 @@ impl PdfFile {
             Draw::At(size) => Part::whole(size),
             Draw::Part(part) => part,
         };
-        // What is smaller than the picture is made of it: that takes a fraction of the time and of the memory.
+        // A smaller page is made from the picture, which takes a fraction of the time and memory of drawing.
         let picture = measured.or_else(|| self.picture(page));
         match picture.filter(|picture| upright::is_smaller(part, picture)) {
             Some(picture) => encoded(&upright::drawn(picture, part, Orientation::Upright)),

@@ -29,7 +29,7 @@ pub(super) struct Survey {
     marks: Marks,
 }
 
-/// What is left of the page within a clip.
+/// The visible part of the page within a clip.
 #[derive(Clone, Copy)]
 struct Clip {
     visible: Rect,
@@ -54,7 +54,7 @@ impl Survey {
         survey
     }
 
-    /// The picture that the page is nothing but, if the provider takes it as it is stored, and its file.
+    /// The only picture of a page that shows nothing else, if the provider takes it as it is stored, and its file.
     pub(super) fn stored_picture(self) -> Option<(StoredPicture, Vec<u8>)> {
         self.filling
     }

@@ -47,11 +47,11 @@ const FREQUENCIES: [u64; 26] = [
 ];
 
 /// The least mean of the frequencies of a text's letters. English, German, French, Spanish, Polish, Turkish, Finnish,
-/// Indonesian, Swahili and Pinyin have 549 to 728. Letters in other places have 385 on average: so a font is found
-/// whose letters are others than it says.
+/// Indonesian, Swahili and Pinyin have 549 to 728. Permuted letters have 385 on average. So this
+/// finds a font that states wrong characters for its glyphs.
 const LEAST_FREQUENCY: u64 = 520;
 
-/// The letters from which [`LEAST_FREQUENCY`] is looked at.
+/// The fewest letters of a text that is compared with [`LEAST_FREQUENCY`].
 const LETTERS_FOR_FREQUENCY: u64 = 150;
 
 /// The text of a page, if it is sound. `unit` is that of the page, in points.

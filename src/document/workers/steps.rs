@@ -84,7 +84,7 @@ impl Lease {
         let Some(process) = self.process.take() else { return Err(Lost::Accident) };
         let lost = match failed {
             Ok(Err(failure)) => {
-                Err(process.autopsy(&failure, self.document.kind, &workers.limits).await)
+                Err(process.cause_of_failure(&failure, self.document.kind, &workers.limits).await)
             }
             Err(Lost::Late(waited)) => {
                 let computed = process.cpu_time().saturating_sub(computed_before);
