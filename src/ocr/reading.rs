@@ -293,7 +293,7 @@ impl Pass<'_> {
         }
         self.barrier.check(planned.facts.quote.bound.total())?;
         let ready = self.preparation.draw(document, planned).await?;
-        let held = match ready.kept.clone() {
+        let held = match ready.page_memory.clone() {
             Some(memory) => Some(PageHold { memory, place: self.take_place().await? }),
             None => None,
         };

@@ -45,7 +45,7 @@ pub(super) struct ReadyPage {
     /// The memory that counts for the file.
     memory: Option<Arc<HeldBytes>>,
     /// The memory of the call and of the result of a page of a document.
-    pub(super) kept: Option<Arc<HeldBytes>>,
+    pub(super) page_memory: Option<Arc<HeldBytes>>,
     /// Its own text, in place of a call for it.
     pub(super) text: Option<PageLayer>,
 }
@@ -144,13 +144,20 @@ impl Preparation<'_> {
         let mut means = self.any_means();
         loop {
             let PlannedPage { facts, text, mut sheet, draw } = planned;
-            let kept = Some(Arc::new(sheet.keep(PAGE_BYTES)));
+            let page_memory = Some(Arc::new(sheet.keep(PAGE_BYTES)));
             match sheet.draw(draw).await {
                 Ok((drawn, memory)) => {
                     let memory = Some(Arc::new(memory));
                     if let Some(media_type) = checked(&drawn, memory.as_ref(), &facts).await? {
                         let file = drawn.bytes;
-                        return Ok(ReadyPage { facts, media_type, file, memory, kept, text });
+                        return Ok(ReadyPage {
+                            facts,
+                            media_type,
+                            file,
+                            memory,
+                            page_memory,
+                            text,
+                        });
                     }
                     if draw != Draw::AsStored {
                         return Err(MeteringError::Interrupted.into());
@@ -164,7 +171,7 @@ impl Preparation<'_> {
                 }
             }
             // A page that waits for a worker must hold nothing that other pages wait for.
-            drop(kept);
+            drop(page_memory);
             planned = self.plan_by(&document, facts.number, means).await?;
         }
     }
@@ -219,7 +226,7 @@ impl Preparation<'_> {
     ) -> Result<ReadyPage, OcrError> {
         let media_type = picture.header.format.media_type();
         let (file, memory) = picture.file().await?;
-        Ok(ReadyPage { facts, media_type, file, memory, kept: None, text: None })
+        Ok(ReadyPage { facts, media_type, file, memory, page_memory: None, text: None })
     }
 
     /// What is known of a picture that is sent as it came.

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::{kept, read_request, tell_pages};
+use super::{counted, read_request, tell_pages};
 use crate::api::accept;
 use crate::api::cache_control::{cache_use, tell_cache};
 use crate::api::entrance::enter_to_call;
@@ -33,7 +33,8 @@ pub(in crate::api) async fn extract(
     // Structs of strings and numbers always serialise.
     let body = serde_json::to_vec(&answer).unwrap_or_default();
     let media_type = HeaderValue::from_static("application/json");
-    let mut response = ([(header::CONTENT_TYPE, media_type)], kept(body, memory)).into_response();
+    let mut response =
+        ([(header::CONTENT_TYPE, media_type)], counted(body, memory)).into_response();
     tell_cache(&mut response, &cache_use);
     tell_pages(&mut response, &answer.facts, &answer.pages);
     Ok(response)

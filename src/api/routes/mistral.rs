@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use super::{kept, tell_spend, tell_warnings};
+use super::{counted, tell_spend, tell_warnings};
 use crate::api::accept;
 use crate::api::cache_control::{cache_use, tell_cache};
 use crate::api::dialect::JSON;
@@ -56,7 +56,7 @@ pub(in crate::api) async fn ocr(
     let body = MistralAnswer::of(id, &pages, &facts, extraction.as_ref(), &asked);
     // Structs of strings and numbers always serialise.
     let body = serde_json::to_vec(&body).unwrap_or_default();
-    let mut response = ([(header::CONTENT_TYPE, JSON)], kept(body, memory)).into_response();
+    let mut response = ([(header::CONTENT_TYPE, JSON)], counted(body, memory)).into_response();
     tell_cache(&mut response, &cache_use);
     tell_spend(&mut response, &facts, &pages);
     tell_warnings(&mut response, &warnings);

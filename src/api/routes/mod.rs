@@ -49,20 +49,20 @@ const PAGES_FAILED: HeaderName = HeaderName::from_static("ocr-pages-failed");
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// Bytes of an answer, and the memory that counts for them until they are written.
-struct KeptBytes {
+struct CountedBytes {
     bytes: Bytes,
     _memory: Vec<Arc<HeldBytes>>,
 }
 
-impl AsRef<[u8]> for KeptBytes {
+impl AsRef<[u8]> for CountedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
 /// The same bytes, for which `memory` counts until they are written.
-fn kept(bytes: impl Into<Bytes>, memory: Vec<Arc<HeldBytes>>) -> Bytes {
-    Bytes::from_owner(KeptBytes { bytes: bytes.into(), _memory: memory })
+fn counted(bytes: impl Into<Bytes>, memory: Vec<Arc<HeldBytes>>) -> Bytes {
+    Bytes::from_owner(CountedBytes { bytes: bytes.into(), _memory: memory })
 }
 
 /// Reads the upload and its options into a request to the use cases.

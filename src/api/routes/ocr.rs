@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{kept, ocr_stream, read_request, tell_pages, tell_warnings};
+use super::{counted, ocr_stream, read_request, tell_pages, tell_warnings};
 use crate::api::accept;
 use crate::api::cache_control::{cache_use, tell_cache};
 use crate::api::entrance::enter_to_call;
@@ -63,7 +63,7 @@ pub(in crate::api) async fn ocr(
     };
     let (length, body) = match answer.searchable.take() {
         Some(file) => (file.len(), in_pieces(file)),
-        None => (body.len(), Body::from(kept(body, memory))),
+        None => (body.len(), Body::from(counted(body, memory))),
     };
     let head = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
@@ -98,6 +98,6 @@ async fn as_markdown(
 fn in_pieces(file: SearchableFile) -> Body {
     let SearchableFile { pieces, memory } = file;
     let pieces =
-        pieces.into_iter().map(move |piece| Ok::<_, Infallible>(kept(piece, memory.clone())));
+        pieces.into_iter().map(move |piece| Ok::<_, Infallible>(counted(piece, memory.clone())));
     Body::from_stream(stream::iter(pieces))
 }

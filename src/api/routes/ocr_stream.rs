@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::{KEEP_ALIVE, kept};
+use super::{KEEP_ALIVE, counted};
 use crate::admission::tab::Tab;
 use crate::api::cache_control::tell_cache;
 use crate::api::middleware::RequestId;
@@ -139,7 +139,7 @@ impl OcrStream {
                 Ok(mut answer) => {
                     let memory = std::mem::take(&mut answer.memory);
                     let answer = answer.map_errors(|error| PageProblem::of(error, &self.id));
-                    kept(event("answer", &answer), memory)
+                    counted(event("answer", &answer), memory)
                 }
                 Err(error) => {
                     let problem = Problem::from(error).charged(&self.tab);
