@@ -441,6 +441,7 @@ fn intake(settings: &Settings, catalog: &Arc<Catalog>, workers: &Arc<Workers>) -
         pixels: Pixels::new(settings.documents.max_page_pixels),
     };
     Intake::new(Arc::clone(catalog), Arc::clone(workers), limits, settings.auto)
+        .of_attempts(settings.upstream.max_attempts)
 }
 
 /// The account of the bytes of uploads and long answers, with its gauge.

@@ -35,7 +35,7 @@ pub async fn estimate(intake: &Intake, request: &OcrRequest) -> Result<Estimate,
     if let Some(error) = first_of_all_errors(&planned) {
         return Err(error);
     }
-    Ok(summed(planned, &request, &model))
+    Ok(summed(intake, planned, &request, &model))
 }
 
 /// The facts of one page.
@@ -57,6 +57,7 @@ fn first_of_all_errors(planned: &[(u32, Result<PageFacts, OcrError>)]) -> Option
 }
 
 fn summed(
+    intake: &Intake,
     planned: Vec<(u32, Result<PageFacts, OcrError>)>,
     request: &OcrRequest,
     model: &Arc<Model>,
@@ -66,7 +67,7 @@ fn summed(
     for (number, page) in planned {
         pages.push(match page {
             Ok(facts) => {
-                bound = bound.plus(&facts.bound());
+                bound = bound.plus(&facts.bound(request.reading()));
                 if request.may_escalate() {
                     bound = bound.plus(&facts.bound_again());
                 }
@@ -77,7 +78,7 @@ fn summed(
     }
     Estimate {
         pages,
-        bound: RequestBound::of(&bound, model),
+        bound: RequestBound::of(&bound, model, intake.repeats_unknown_bills(request)),
         limits: TenantLimits::of(model, &request.context.tenant, RemainingTokens::default()),
         model: model.name.clone(),
     }

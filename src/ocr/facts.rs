@@ -1,9 +1,11 @@
 //! What is known of a document and of its pages before they are read.
 
 use std::borrow::Cow;
+use std::iter;
 
 use serde::{Deserialize, Serialize};
 
+use super::request::Reading;
 use crate::image::Size;
 use crate::image::region::Region;
 use crate::quote::Quote;
@@ -77,14 +79,14 @@ pub(super) struct ChoiceFacts {
 }
 
 impl PageFacts {
-    /// The quotes of the calls that read the page.
-    fn calls(&self) -> impl Iterator<Item = &Quote> {
-        self.is_read.then_some(&self.quote).into_iter().chain(&self.beside)
+    /// The quotes of the calls that read the page, if the first is made so often.
+    fn calls(&self, first: usize) -> impl Iterator<Item = &Quote> {
+        iter::repeat_n(&self.quote, if self.is_read { first } else { 0 }).chain(&self.beside)
     }
 
-    /// The image tokens of the calls.
+    /// The image tokens of the calls, each made once.
     pub(super) fn image_tokens(&self) -> Tokens {
-        self.calls().map(|quote| quote.image.tokens).sum()
+        self.calls(1).map(|quote| quote.image.tokens).sum()
     }
 
     /// The part of the page that is sent.
@@ -98,9 +100,10 @@ impl PageFacts {
         self.choice.map(|choice| choice.unchosen).unwrap_or_default()
     }
 
-    /// The most that the calls can be billed.
-    pub(super) fn bound(&self) -> Usage {
-        self.calls().fold(Usage::default(), |sum, quote| sum.plus(&quote.bound))
+    /// The most that the calls can be billed. `first` is what the first of them reads.
+    pub(super) fn bound(&self, first: Reading) -> Usage {
+        let calls = self.calls(first.most_calls());
+        calls.fold(Usage::default(), |sum, quote| sum.plus(&quote.bound))
     }
 }
 
@@ -114,5 +117,59 @@ impl Source {
             Self::Cache => "cache",
             Self::Blank => "blank",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::catalog::Model;
+    use crate::quote::{self, Cap, Wish};
+
+    fn page(size: Size, is_read: bool, beside: Option<u64>) -> PageFacts {
+        let quote = quote::quote(&Model::sample(), size, 500, Wish::default(), Cap::default());
+        let quote = quote.unwrap();
+        PageFacts {
+            number: 1,
+            source: Source::Image,
+            shown: size,
+            dpi: None,
+            is_turned: false,
+            is_size_asked: false,
+            beside: beside.map(|prompt| quote.with_prompt(prompt)),
+            quote,
+            is_read,
+            choice: None,
+        }
+    }
+
+    proptest! {
+        /// One reading of a page is these calls at most: two for its fields, one for its text.
+        #[test]
+        fn no_calls_that_read_a_page_cost_more_than_its_bound(
+            (width, height) in (20_u32..4_000, 20_u32..4_000),
+            beside in prop::option::of(0_u64..1_000),
+            calls in 1_usize..=2,
+        ) {
+            let page = page(Size::new(width, height), true, beside);
+            let total = |bounds: &[&Usage]| bounds.iter().map(|bound| bound.total().get()).sum::<u64>();
+            let beside: Vec<_> = page.beside.iter().map(|quote| &quote.bound).collect();
+            let made = [vec![&page.quote.bound; calls], beside.clone()].concat();
+            let bound = page.bound(Reading::Fields);
+            prop_assert!(total(&made) <= bound.total().get());
+            prop_assert_eq!(total(&made) == bound.total().get(), calls == 2);
+            let once = [vec![&page.quote.bound], beside].concat();
+            prop_assert_eq!(page.bound(Reading::Text).total().get(), total(&once));
+            let image = once.iter().map(|bound| bound.image.get()).sum::<u64>();
+            prop_assert_eq!(page.image_tokens().get(), image);
+        }
+    }
+
+    #[test]
+    fn a_page_that_no_model_reads_costs_nothing() {
+        let page = page(Size::new(400, 300), false, None);
+        assert_eq!(page.bound(Reading::Fields), Usage::default());
     }
 }

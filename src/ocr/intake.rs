@@ -13,6 +13,7 @@ use super::error::OcrError;
 use super::facts::DocumentFacts;
 use super::request::{Downscale, OcrRequest, Rotate};
 use crate::admission;
+use crate::auth::tenant::UnknownBill;
 use crate::calibration::heights::HeightFactors;
 use crate::capacity::account::HeldBytes;
 use crate::catalog::{Catalog, Model};
@@ -44,6 +45,8 @@ pub struct Intake {
     limits: PageLimits,
     kept: KeptHeights,
     factors: Option<Arc<HeightFactors>>,
+    /// Whether attempts are repeated.
+    repeats: bool,
 }
 
 /// Limits of the pages of one request.
@@ -116,13 +119,24 @@ impl Intake {
         limits: PageLimits,
         kept: KeptHeights,
     ) -> Self {
-        Self { catalog, workers, limits, kept, factors: None }
+        Self { catalog, workers, limits, kept, factors: None, repeats: false }
     }
 
     /// The same intake, whose heights are raised by the factors of tenants.
     #[must_use]
     pub fn raised_by(self, factors: Arc<HeightFactors>) -> Self {
         Self { factors: Some(factors), ..self }
+    }
+
+    /// The same intake for calls of at most so many attempts.
+    #[must_use]
+    pub fn of_attempts(self, most: u32) -> Self {
+        Self { repeats: most > 1, ..self }
+    }
+
+    /// Whether an attempt of a call for this request is repeated if its bill is unknown.
+    pub(super) fn repeats_unknown_bills(&self, request: &OcrRequest) -> bool {
+        self.repeats && request.context.tenant.unknown_bill == UnknownBill::Repeat
     }
 
     /// The heights that text keeps in the pages of a request; none if their pixels are not chosen.

@@ -51,9 +51,6 @@ use crate::units::Tokens;
 /// The label of pages that failed.
 const FAILED: &str = "failed";
 
-/// The most calls for the fields of a page: if those of the first cannot be parsed, a second is made.
-const FIELD_ATTEMPTS: u32 = 2;
-
 /// Bytes of a page's first result that are part of [`PAGE_BYTES`] while a second call is made.
 const FIRST_RESULT_BYTES: u64 = PAGE_BYTES / 4;
 
@@ -424,7 +421,7 @@ impl Pass<'_> {
     ) -> Result<(Completion, PageAnswer), OcrError> {
         let (facts, request) = (&ready.facts, self.preparation.request);
         let mut unusable = AnswerError::NoObject;
-        for _ in 0..FIELD_ATTEMPTS {
+        for _ in 0..Reading::Fields.most_calls() {
             let call = ready.call(request, Reading::Fields);
             let call = QuotedCall { quote: &facts.quote, call, follower: None };
             let completion = self.call(context, call, receipts).await?;

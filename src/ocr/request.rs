@@ -96,6 +96,16 @@ pub(super) enum Reading {
     Text,
 }
 
+impl Reading {
+    /// The most calls for it. If fields cannot be parsed, they are asked for once more.
+    pub(super) const fn most_calls(self) -> usize {
+        match self {
+            Self::Fields => 2,
+            Self::Text => 1,
+        }
+    }
+}
+
 /// The detail of the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Detail {

@@ -265,12 +265,11 @@ pub struct PageEstimate {
     pub image_tokens: Tokens,
 }
 
-/// The most that the calls of a request can be billed, each made once: one for each page, or two if a page's text is read
-/// beside its fields.
+/// The most that the calls of a request can be billed: one for each page, or two for its fields, because those that cannot
+/// be parsed are asked for once more, and one for the text beside them; and all of these again at the cap, if the answer may
+/// be read again.
 ///
 /// Each call is admitted by itself, so a budget must have as much free as the pages that are read at the same time need.
-/// Repeats are not in it: `/extract` calls once more for a page if the model's fields cannot be parsed, and an attempt
-/// whose bill is unknown may be repeated once. Each repeat is admitted by itself, at the bound of its call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RequestBound {
     /// Exact, unless the vendor straightens the image; then the most that it can cost.
@@ -283,6 +282,11 @@ pub struct RequestBound {
     pub total_tokens: Tokens,
     /// The cost of all tokens.
     pub cost: Cost,
+    /// The most that is counted beside them: an attempt whose bill stays unknown counts at its bound, and each call may
+    /// have one that is repeated.
+    pub unverified_tokens: Tokens,
+    /// The cost of these.
+    pub unverified_cost: Cost,
 }
 
 impl PageEstimate {
@@ -300,13 +304,18 @@ impl PageEstimate {
 }
 
 impl RequestBound {
-    pub(super) fn of(usage: &Usage, model: &Model) -> Self {
+    /// The bound of calls that can be billed `usage`. `are_repeated`: whether an attempt is repeated if its bill is unknown.
+    pub(super) fn of(usage: &Usage, model: &Model, are_repeated: bool) -> Self {
+        let beside = if are_repeated { *usage } else { Usage::default() };
+        let cost = |usage| Cost::of(model.price.of(usage), model.price.currency);
         Self {
             image_tokens: usage.image,
             text_tokens: usage.text,
             output_tokens: usage.output,
             total_tokens: usage.total(),
-            cost: Cost::of(model.price.of(usage), model.price.currency),
+            cost: cost(usage),
+            unverified_tokens: beside.total(),
+            unverified_cost: cost(&beside),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::harness::{Answer, TestGateway};
 const TEXT: &str = "the whole text of the page";
 
 /// A picture with large text, of which fewer pixels suffice.
-fn receipt() -> Vec<u8> {
+pub(crate) fn receipt() -> Vec<u8> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     std::fs::read(folder.join("demo/receipt.png")).unwrap()
 }
@@ -45,7 +45,7 @@ fn width(estimate: &Value) -> u32 {
 }
 
 /// The width of the picture that the estimate would send: drawn with chosen pixels, and the file itself at the cap.
-fn picture_width(estimate: &Value) -> u32 {
+pub(crate) fn picture_width(estimate: &Value) -> u32 {
     let page = &estimate["pages"][0];
     let is_drawn = page["sent"]["reason"] == "auto";
     let width = if is_drawn { &page["sent"]["width"] } else { &page["width"] };

@@ -16,6 +16,7 @@ mod audits;
 mod auth;
 mod auto;
 mod bills;
+mod bounds;
 mod budget_gauges;
 mod budgets;
 mod damage;

@@ -90,7 +90,7 @@ impl Preparation<'_> {
     }
 
     fn requote(&self, facts: &mut PageFacts, quote: Quote) {
-        let unchosen = facts.bound();
+        let unchosen = facts.bound(self.request.reading());
         facts.beside = self.beside(&quote);
         facts.quote = quote;
         if let Some(choice) = &mut facts.choice {
