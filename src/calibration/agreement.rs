@@ -5,31 +5,64 @@
 //! readings of a table or of columns may differ in: runs of the reference end with their line. The other text is taken as
 //! one line, so it does not matter where it breaks lines.
 //!
+//! A line of fewer letters and digits, such as a page number, is one run of what it has. In a long text such a run is easily
+//! found at another place, so it tells most on a page with little text.
+//!
+//! One misread character breaks up to four runs, so a text of a few runs says little: its weight is a tenth for each run.
+//!
 //! Only lost text counts. Text that the smaller picture adds, such as a hallucinated line, is not measured.
 
 use std::cmp::Ordering;
 
 use crate::units::Share;
 
-/// Letters and digits of a run.
+/// Most letters and digits of a run.
 const RUN: usize = 4;
 
-/// Least number of runs of the reference: fewer say nothing, because one misread character breaks four.
-const LEAST_RUNS: usize = 10;
-
 /// Most letters and digits of the reference that are looked at, about ten dense pages, and half as many as of the other
-/// text. It bounds time and memory (16 bytes for each).
+/// text. It bounds time and memory (16 bytes for each of the reference, 64 for each of the other text).
 const MOST_LETTERS: usize = 1 << 16;
 
-/// The share of the runs of `reference` that are also in `text`. `None` if the reference is too short to say.
-pub fn agreement(reference: &str, text: &str) -> Option<Share> {
-    let wanted = sorted(head(reference, MOST_LETTERS).lines().flat_map(runs));
-    if wanted.len() < LEAST_RUNS {
-        return None;
+/// How far two readings of a page agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreement {
+    /// The share of the runs of the reference that the other text has, too.
+    pub share: Share,
+    /// How much that says.
+    pub weight: Weight,
+}
+
+/// How much the agreement of two texts says, in tenths: one for each run of the reference, up to ten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(u8);
+
+impl Weight {
+    /// That of a text of ten runs and more.
+    pub const FULL: Self = Self(10);
+
+    /// The weight of so many runs; `None` of none.
+    pub fn of_runs(runs: usize) -> Option<Self> {
+        let tenths = runs.min(usize::from(Self::FULL.0));
+        u8::try_from(tenths).ok().filter(|tenths| *tenths > 0).map(Self)
     }
-    let common = common(&wanted, &sorted(runs(head(text, 2 * MOST_LETTERS))));
+
+    /// The number of tenths, from 1 to 10.
+    pub const fn tenths(self) -> u8 {
+        self.0
+    }
+}
+
+/// How far `text` agrees with `reference`. `None` if the reference has no letter and no digit.
+pub fn agreement(reference: &str, text: &str) -> Option<Agreement> {
+    let wanted = sorted(head(reference, MOST_LETTERS).lines().flat_map(runs_of_line));
+    let weight = Weight::of_runs(wanted.len())?;
+    let text = head(text, 2 * MOST_LETTERS);
+    let there = (1..=RUN).flat_map(|length| runs(text, length));
+    let there = sorted(there.filter(|run| wanted.binary_search(run).is_ok()));
+    let common = common(&wanted, &there);
     let millionths = common as u64 * u64::from(Share::ALL.millionths()) / wanted.len() as u64;
-    Share::from_millionths(u32::try_from(millionths).unwrap_or(u32::MAX))
+    let share = Share::from_millionths(u32::try_from(millionths).unwrap_or(u32::MAX))?;
+    Some(Agreement { share, weight })
 }
 
 /// The text up to its `most`-th letter or digit.
@@ -38,16 +71,26 @@ fn head(text: &str, most: usize) -> &str {
     letters.nth(most).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Each run of a text, as a number.
-fn runs(text: &str) -> impl Iterator<Item = u128> {
-    let letters = text.chars().filter(|letter| letter.is_alphanumeric());
-    let letters = letters.flat_map(char::to_lowercase).map(|letter| u128::from(u32::from(letter)));
-    let mask = u128::MAX >> (128 - 32 * RUN);
-    let windows = letters.scan(0_u128, move |window, letter| {
+/// The runs of a line of the reference. A line that is shorter than a run is one.
+fn runs_of_line(line: &str) -> impl Iterator<Item = u128> {
+    let length = letters(line).take(RUN).count();
+    runs(line, length.max(1))
+}
+
+/// Each run of so many letters and digits, as a number. No two runs have the same, whatever their lengths.
+fn runs(text: &str, length: usize) -> impl Iterator<Item = u128> {
+    let mask = u128::MAX >> (128 - 32 * length);
+    let windows = letters(text).scan(0_u128, move |window, letter| {
         *window = (*window << 32 | letter) & mask;
         Some(*window)
     });
-    windows.skip(RUN - 1)
+    windows.skip(length - 1)
+}
+
+/// The letters and digits of a text, as numbers above zero.
+fn letters(text: &str) -> impl Iterator<Item = u128> {
+    let letters = text.chars().filter(|letter| letter.is_alphanumeric());
+    letters.flat_map(char::to_lowercase).map(|letter| u128::from(u32::from(letter)))
 }
 
 fn sorted(runs: impl Iterator<Item = u128>) -> Vec<u128> {
@@ -79,7 +122,7 @@ mod tests {
     use super::*;
 
     fn millionths(reference: &str, text: &str) -> Option<u32> {
-        agreement(reference, text).map(Share::millionths)
+        agreement(reference, text).map(|found| found.share.millionths())
     }
 
     #[test]
@@ -110,10 +153,27 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_of_a_few_characters_says_nothing() {
-        assert_eq!(millionths("twelve chars", "twelve chars"), None);
-        assert_eq!(millionths("", "text"), None);
-        assert_eq!(millionths("-- == ** \n".repeat(100).as_str(), "text"), None);
+    fn a_reference_without_a_letter_or_a_digit_says_nothing() {
+        assert_eq!(agreement("", "text"), None);
+        assert_eq!(agreement("-- == ** \n".repeat(100).as_str(), "text"), None);
+    }
+
+    #[test]
+    fn a_few_runs_say_less_than_ten() {
+        let tenths = |reference| agreement(reference, "").unwrap().weight.tenths();
+        assert_eq!(["7", "- 12 -", "2026", "2026-11", "1\n2\n3"].map(tenths), [1, 1, 1, 3, 3]);
+        assert_eq!(["twelve chars", "thirteen chars", "any longer text"].map(tenths), [8, 10, 10]);
+    }
+
+    #[test]
+    fn a_page_number_that_is_lost_from_a_short_page_counts() {
+        assert_eq!(millionths("- 7 -", "Seite 7"), Some(1_000_000));
+        assert_eq!(millionths("- 7 -", ""), Some(0));
+        // Four runs of the title, and one of the number.
+        let page = "Chapter\n\n12";
+        assert_eq!(millionths(page, "CHAPTER 12"), Some(1_000_000));
+        assert_eq!(millionths(page, "Chapter"), Some(800_000));
+        assert_eq!(millionths("7\n7", "7"), Some(500_000));
     }
 
     #[test]
@@ -131,10 +191,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_two_texts_have_an_agreement_or_none(one in "\\PC{0,200}", other in "\\PC{0,200}") {
+        fn any_two_texts_have_an_agreement_or_none(one in "[\\PC\n]{0,200}", other in "\\PC{0,200}") {
             let of_both = agreement(&one, &other);
             prop_assert_eq!(of_both.is_some(), agreement(&one, &one).is_some());
-            prop_assert!(agreement(&one, &one).is_none_or(|own| own == Share::ALL));
+            prop_assert!(agreement(&one, &one).is_none_or(|own| own.share == Share::ALL));
         }
     }
 }

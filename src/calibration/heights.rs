@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::agreement::Agreement;
 use super::controller::{HeightFactor, Step};
 use super::{HeightStore, HeightStoreError};
 use crate::supervisor::Supervisor;
@@ -56,7 +57,7 @@ impl HeightFactors {
     }
 
     /// Changes the factor of a tenant by what an audit found, where `aim` is wanted.
-    pub async fn learn(&self, tenant: &str, agreement: Share, aim: Share) {
+    pub async fn learn(&self, tenant: &str, agreement: Agreement, aim: Share) {
         match bounded(self.store.apply(tenant, Step::after(agreement, aim))).await {
             Ok(factor) => {
                 let mut factors = self.factors.write().unwrap_or_else(PoisonError::into_inner);
@@ -112,6 +113,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use crate::calibration::agreement::Weight;
     use crate::telemetry::metrics::MetricsSettings;
 
     /// A store whose factors a test sets. `None`: it does not answer.
@@ -151,6 +153,9 @@ mod tests {
         }
     }
 
+    /// An audit of a long text that was lost.
+    const LOST: Agreement = Agreement { share: Share::NONE, weight: Weight::FULL };
+
     async fn open(store: &Arc<FakeHeights>) -> (Arc<HeightFactors>, Supervisor) {
         let (metrics, supervisor) =
             (Metrics::new(&MetricsSettings { max_tenants: 9 }).unwrap(), Supervisor::default());
@@ -180,7 +185,7 @@ mod tests {
         let (heights, supervisor) = open(&store).await;
         store.set(None);
         tokio::time::sleep(READ_EVERY * 3).await;
-        heights.learn("acme", Share::NONE, Share::ALL).await;
+        heights.learn("acme", LOST, Share::ALL).await;
         assert_eq!(factor(&heights, "acme"), 1500);
         assert!(supervisor.check().is_ok());
         store.set(Some(&[("acme", 1600)]));
@@ -193,7 +198,7 @@ mod tests {
         let store = Arc::new(FakeHeights::default());
         store.set(Some(&[]));
         let (heights, _supervisor) = open(&store).await;
-        heights.learn("acme", Share::NONE, Share::ALL).await;
+        heights.learn("acme", LOST, Share::ALL).await;
         assert_eq!(factor(&heights, "acme"), 1250);
     }
 }

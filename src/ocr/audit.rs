@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::auth::tenant::Tenant;
-use crate::calibration::agreement::agreement;
+use crate::calibration::agreement::{Agreement, agreement};
 use crate::calibration::heights::HeightFactors;
 use crate::random::Random;
 use crate::telemetry::metrics::{AuditOutcome, Metrics};
@@ -128,19 +128,13 @@ impl Auditor {
     /// Compares two texts of a page: `reference` was read at the cap, `text` at the chosen pixels.
     async fn compare(&self, tenant: &Tenant, reference: AuditedText, text: String) {
         let name = tenant.name.as_str();
-        let found = if reference.is_in_doubt {
-            None
-        } else {
-            // Sorting the runs of a long text takes milliseconds.
-            let comparing = tokio::task::spawn_blocking(move || agreement(&reference.text, &text));
-            comparing.await.ok().flatten()
-        };
+        let found = if reference.is_in_doubt { None } else { compared(reference.text, text).await };
         let Some(agreement) = found else {
             self.metrics.audit(name, AuditOutcome::SkippedUnclear);
             return;
         };
-        let is_met = agreement >= tenant.auto_aim;
-        self.metrics.agreement(name, agreement);
+        let is_met = agreement.share >= tenant.auto_aim;
+        self.metrics.agreement(name, agreement.share, agreement.weight.tenths());
         self.factors.learn(name, agreement, tenant.auto_aim).await;
         // Last, so that the factor has changed once this is counted.
         let outcome = if is_met { AuditOutcome::Agreed } else { AuditOutcome::BelowAim };
@@ -149,16 +143,24 @@ impl Auditor {
 
     /// Lowers the factor that alone keeps a page at the cap, in the background.
     ///
-    /// Two readings of one picture agree, so no call is made. Without this, a factor at which no page is sent with fewer
+    /// Two readings of one picture agree, so its `text` agrees with itself, and no call is made. Without this, a factor at which no page is sent with fewer
     /// pixels would never be lowered, because only such pages are compared.
-    pub(super) fn held_at_the_cap(self: &Arc<Self>, tenant: Arc<Tenant>) {
+    pub(super) fn held_at_the_cap(self: &Arc<Self>, tenant: Arc<Tenant>, text: String) {
         let own = Arc::clone(self);
         self.begin(&Arc::clone(&tenant), async move {
             let name = tenant.name.as_str();
-            own.factors.learn(name, Share::ALL, tenant.auto_aim).await;
+            if let Some(agreement) = compared(text.clone(), text).await {
+                own.factors.learn(name, agreement, tenant.auto_aim).await;
+            }
             own.metrics.audit(name, AuditOutcome::AtTheCap);
         });
     }
+}
+
+/// How far two texts agree. Sorting the runs of a long text takes milliseconds, so the reactor does not do it.
+async fn compared(reference: String, text: String) -> Option<Agreement> {
+    let comparing = tokio::task::spawn_blocking(move || agreement(&reference, &text));
+    comparing.await.ok().flatten()
 }
 
 #[cfg(test)]
@@ -235,7 +237,7 @@ mod tests {
     async fn what_is_learnt_without_a_call_has_the_same_bound() {
         let (auditor, _supervisor) = auditor().await;
         for _ in 0..3 {
-            auditor.held_at_the_cap(tenant(1));
+            auditor.held_at_the_cap(tenant(1), String::new());
         }
         assert_eq!(count(&auditor, "skipped_busy"), 1);
     }

@@ -299,7 +299,7 @@ impl Metrics {
             estimate_mismatch: new.counter("token_estimate_mismatch_total", "Answers whose image tokens were billed otherwise than estimated.", &["model"])?,
             pages: new.counter("pages_total", "Pages of /ocr and /extract by how they were answered: image and rendered were read by a model, text_layer and cache were not, failed has an error.", &["tenant", "source"])?,
             cache_requests: new.counter("cache_requests_total", "Requests of tenants with a cache_ttl: hit was answered from the cache, shared by an equal request that was under way, miss was read.", &["tenant", "outcome"])?,
-            agreement: new.histogram("auto_agreement", "Share of the text of a page at the cap that is also in its text at the pixels that were chosen for it.", &["tenant"], &AGREEMENT)?,
+            agreement: new.histogram("auto_agreement", "Share of the text of a page at the cap that is also in its text at the pixels that were chosen for it, ten observations for each audit and fewer for a text of a few words.", &["tenant"], &AGREEMENT)?,
             audits: new.counter("auto_audits_total", "Pages with chosen pixels that were to be read a second time at the cap, to compare the two texts.", &["tenant", "outcome"])?,
             escalations: new.counter("escalations_total", "Pages with chosen pixels that were to be read again at the cap, by the doubt about their answer.", &["tenant", "reason"])?,
             kept_height_factor: new.amounts("auto_kept_height_factor", "By how much audits have raised the height that text keeps where the pixels of a page are chosen: 1 to 4.", &["tenant"])?,
@@ -428,9 +428,13 @@ impl Metrics {
         self.escalations.with_label_values(&[self.label(tenant), reason]).inc();
     }
 
-    /// Two texts of a page agree by so much.
-    pub fn agreement(&self, tenant: &str, agreement: Share) {
-        self.agreement.with_label_values(&[self.label(tenant)]).observe(agreement.into());
+    /// Two texts of a page agree by so much. Observed `weight` times, so that the mean is the one that the audits keep at
+    /// their aim.
+    pub fn agreement(&self, tenant: &str, agreement: Share, weight: u8) {
+        let histogram = self.agreement.with_label_values(&[self.label(tenant)]);
+        for _ in 0..weight {
+            histogram.observe(agreement.into());
+        }
     }
 
     /// The factor of the height that text of a tenant keeps, in thousandths. Tenants past the bound of series have none,

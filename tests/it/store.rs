@@ -15,6 +15,7 @@ use ocr_gateway::auth::directory::Directory;
 use ocr_gateway::auth::key::{ApiKey, KeyLabel, KeyRecord};
 use ocr_gateway::auth::store::{TenantStore, TenantStoreError};
 use ocr_gateway::auth::tenant::{OnExceed, PdfText, Tenant, TenantName, UnknownBill};
+use ocr_gateway::calibration::agreement::{Agreement, Weight};
 use ocr_gateway::calibration::controller::{HeightFactor, Step};
 use ocr_gateway::clock::ManualClock;
 use ocr_gateway::random::SeededRandom;
@@ -464,11 +465,16 @@ async fn a_migration_that_was_changed_after_it_was_applied_is_refused() {
     .await;
 }
 
+/// The step of an audit of a long text, by millionths.
+fn step(agreement: u32, aim: u32) -> Step {
+    let [share, aim] = [agreement, aim].map(|share| Share::from_millionths(share).unwrap());
+    Step::after(Agreement { share, weight: Weight::FULL }, aim)
+}
+
 #[tokio::test]
 async fn each_audit_multiplies_the_factor_of_its_tenant_in_the_database() {
-    let share = |millionths| Share::from_millionths(millionths).unwrap();
     let audits: Vec<_> = [(500_000, 980_000), (960_000, 980_000), (1_000_000, 980_000), (7, 8)]
-        .map(|(agreement, aim)| Step::after(share(agreement), share(aim)))
+        .map(|(agreement, aim)| step(agreement, aim))
         .into();
     on_each_database(async |database| {
         let store = database.open().await;
@@ -498,8 +504,7 @@ async fn each_audit_multiplies_the_factor_of_its_tenant_in_the_database() {
 async fn steps_of_replicas_at_once_are_all_counted() {
     on_each_database(async |database| {
         let store = database.open().await;
-        let share = |millionths| Share::from_millionths(millionths).unwrap();
-        let step = Step::after(share(950_000), share(980_000));
+        let step = step(950_000, 980_000);
         let mut replicas = tokio::task::JoinSet::new();
         for _ in 0..20 {
             let heights = store.heights();

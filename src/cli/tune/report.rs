@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::{Serialize, Serializer};
 
-use crate::calibration::agreement::agreement;
+use crate::calibration::agreement::{Weight, agreement};
 use crate::cli::output::{cell, write_table};
 use crate::units::{Cost, Money, Pixels, Share, Tokens};
 
@@ -163,12 +163,12 @@ impl RungFigures {
             .iter()
             .filter_map(|sample| {
                 let text = &sample.readings[number].text;
-                Some((agreement(&sample.readings[0].text, text)?, &sample.name))
+                Some((certain(&sample.readings[0].text, text)?, &sample.name))
             })
             .collect();
         let recalls: Vec<_> = samples
             .iter()
-            .filter_map(|sample| agreement(sample.truth.as_ref()?, &sample.readings[number].text))
+            .filter_map(|sample| certain(sample.truth.as_ref()?, &sample.readings[number].text))
             .collect();
         let worst = agreements.iter().min_by_key(|(agreement, _)| *agreement);
         Some(Self {
@@ -198,6 +198,12 @@ fn mean_of(shares: impl ExactSizeIterator<Item = Share>) -> Option<Share> {
 fn percent(share: Share) -> String {
     let hundredths = share.millionths() / 100;
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
+}
+
+/// How far a text agrees with `reference`. `None` if that is too short to say: a mean of samples counts each alike.
+fn certain(reference: &str, text: &str) -> Option<Share> {
+    let found = agreement(reference, text)?;
+    (found.weight == Weight::FULL).then_some(found.share)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Pass<'_> {
         }
         if !page.has_fewer_pixels() {
             if is_audited && page.is_held_by_factor() {
-                auditor.held_at_the_cap(Arc::clone(tenant));
+                auditor.held_at_the_cap(Arc::clone(tenant), page.audited_text());
             }
             return read;
         }
