@@ -46,6 +46,14 @@ impl From<&Quote> for Forecast {
     }
 }
 
+impl Forecast {
+    /// The same for a call that repeats another: it saves nothing more.
+    #[must_use]
+    pub fn without_savings(self) -> Self {
+        Self { saved: Tokens::ZERO, saved_by_choice: Tokens::ZERO, ..self }
+    }
+}
+
 impl ExpectedImages {
     /// The image tokens by the documented formula, if they are known.
     pub(super) const fn tokens(&self) -> Option<Tokens> {

@@ -41,6 +41,7 @@ use crate::extract::answer::AnswerError;
 use crate::extract::page_answer::PageAnswer;
 use crate::metering::context::{PageHold, PagePlace, RequestContext};
 use crate::metering::error::MeteringError;
+use crate::metering::forecast::Forecast;
 use crate::metering::read_on::Listener;
 use crate::metering::run::{Metering, StreamLog};
 use crate::metering::spend::Tally;
@@ -106,6 +107,8 @@ struct ReadPage {
 struct QuotedCall<'a> {
     quote: &'a Quote,
     call: PageCall,
+    /// Whether another call for the same has been answered.
+    is_repeat: bool,
     /// Gets the model's text while the model writes it.
     follower: Option<Follower>,
 }
@@ -117,10 +120,20 @@ struct Pass<'a> {
     follower: Option<Follower>,
     /// Whether there are other pages.
     is_one_of_several: bool,
+    /// Whether its pages were read before.
+    is_second: bool,
     /// The place of the request under the tenant's concurrency limit. One page at a time has it.
     place: Arc<Semaphore>,
     /// A refusal that further pages would meet too.
     barrier: Arc<Barrier>,
+}
+
+impl QuotedCall<'_> {
+    /// What it costs, and what it saves. What a first call has saved is not saved again by a second one.
+    fn forecast(&self) -> Forecast {
+        let forecast = Forecast::from(self.quote);
+        if self.is_repeat { forecast.without_savings() } else { forecast }
+    }
 }
 
 impl Follower {
@@ -185,7 +198,8 @@ impl<'a> Pass<'a> {
         is_one_of_several: bool,
     ) -> Self {
         let (place, barrier) = (Arc::new(Semaphore::new(1)), Arc::default());
-        Self { reader, preparation, follower, is_one_of_several, place, barrier }
+        let is_second = false;
+        Self { reader, preparation, follower, is_one_of_several, is_second, place, barrier }
     }
 }
 
@@ -301,8 +315,10 @@ impl Pass<'_> {
     /// The page as its own text has it.
     fn page_of_layer(&self, facts: &PageFacts, PageLayer { layer, points }: &PageLayer) -> Page {
         let request = self.preparation.request;
-        let spared = facts.quote.image.tokens;
-        self.reader.metering.spared(&request.context, Saving::TextLayer, spared);
+        if !self.is_second {
+            let spared = facts.quote.image.tokens;
+            self.reader.metering.spared(&request.context, Saving::TextLayer, spared);
+        }
         Page::of_layer(facts, layer, *points, request.options.detail)
     }
 
@@ -370,7 +386,7 @@ impl Pass<'_> {
         let (facts, call) = ready.into_call(request, Reading::Text);
         let quote = facts.beside.as_ref().unwrap_or(&facts.quote);
         let follower = self.follower.clone();
-        let call = QuotedCall { quote, call, follower };
+        let call = QuotedCall { quote, call, is_repeat: self.is_second, follower };
         let completion = self.call(context, call, receipts).await?;
         let page = if lacks_lines(request, &completion) {
             Err(OcrError::NoLines)
@@ -421,9 +437,10 @@ impl Pass<'_> {
     ) -> Result<(Completion, PageAnswer), OcrError> {
         let (facts, request) = (&ready.facts, self.preparation.request);
         let mut unusable = AnswerError::NoObject;
-        for _ in 0..Reading::Fields.most_calls() {
+        for earlier in 0..Reading::Fields.most_calls() {
             let call = ready.call(request, Reading::Fields);
-            let call = QuotedCall { quote: &facts.quote, call, follower: None };
+            let is_repeat = self.is_second || earlier > 0;
+            let call = QuotedCall { quote: &facts.quote, call, is_repeat, follower: None };
             let completion = self.call(context, call, receipts).await?;
             receipts.push(completion.receipt.clone());
             match fields::parsed(&self.reader.scratch, facts.number, completion).await? {

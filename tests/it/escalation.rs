@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 
 use dashscope_emulator::{EngineChoice, Fault};
 use ocr_gateway::auth::tenant::Tenant;
+use ocr_gateway::units::Pixels;
 use serde_json::{Value, json};
 
 use crate::extract::written;
@@ -97,6 +98,43 @@ async fn a_page_whose_text_is_cut_is_read_again_at_the_cap_and_costs_both_calls(
     assert_eq!(answer.json["upstream"]["request_ids"].as_array().unwrap().len(), 2);
     let labels = [("tenant", "test"), ("reason", "truncated")];
     assert_eq!(gateway.count("escalations_total", &labels).await, 1);
+}
+
+#[tokio::test]
+async fn a_second_reading_saves_nothing_more_by_the_cap() {
+    let gateway = gateway(|tenant| tenant.max_pixels = Some(Pixels::new(2_000_000))).await;
+    let [small, _] = estimates(&gateway).await;
+    let fault = cut("the whole", &small["pages"][0]["image_tokens"]);
+    gateway.upstream().add_fault(fault.times(1));
+    let answer = gateway.upload("/ocr", receipt()).await;
+    assert_eq!(page(&answer)["sent"]["escalated"], true);
+    let saved = async |reason| gateway.count("tokens_saved_total", &[("reason", reason)]).await;
+    let of_both = [saved("max_pixels").await, saved("auto").await];
+    assert_eq!(answer.json["usage"]["tokens_saved"], of_both.iter().sum::<u64>());
+    // The same page without a choice saves as much by it.
+    let plain = |tenant: &mut Tenant| {
+        (tenant.auto_pixels, tenant.max_pixels) = (false, Some(Pixels::new(2_000_000)));
+    };
+    let plain = TestGateway::with(|setup| plain(&mut setup.tenant)).await;
+    let once = plain.upload("/ocr", receipt()).await;
+    assert!(of_both[0] > 0);
+    assert_eq!(once.json["usage"]["tokens_saved"], of_both[0]);
+}
+
+#[tokio::test]
+async fn fields_that_are_asked_for_twice_save_once_by_the_cap() {
+    let gateway = gateway(|tenant| {
+        tenant.auto_pixels = false;
+        tenant.max_pixels = Some(Pixels::new(1 << 20));
+    })
+    .await;
+    let extract = format!("/extract?schema={}", SCHEMA.replace(r#","required":["no"]"#, ""));
+    let once = gateway.upload(&extract, receipt()).await;
+    gateway.upstream().add_fault(Fault::prose_for_result().times(1));
+    let twice = gateway.upload(&extract, receipt()).await;
+    assert_eq!(twice.json["usage"]["upstream_calls"], 2, "{}", twice.text);
+    assert_ne!(once.json["usage"]["tokens_saved"], 0);
+    assert_eq!(twice.json["usage"]["tokens_saved"], once.json["usage"]["tokens_saved"]);
 }
 
 #[tokio::test]

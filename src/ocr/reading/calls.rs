@@ -14,7 +14,6 @@ use crate::dashscope::error::{CallError, CallFault};
 use crate::dashscope::{Client, Task};
 use crate::metering::context::RequestContext;
 use crate::metering::error::MeteringError;
-use crate::metering::forecast::Forecast;
 use crate::metering::run::Meter;
 use crate::ocr::error::OcrError;
 use crate::ocr::sheet::PageCall;
@@ -76,7 +75,7 @@ impl PageReader {
         context: &RequestContext,
         call: QuotedCall<'_>,
     ) -> Result<Completion, OcrError> {
-        let forecast = Forecast::from(call.quote);
+        let forecast = call.forecast();
         let task = self.task_of(call, context);
         Ok(self.metering.run(context, forecast, |permit, meter| task.run(permit, meter)).await?)
     }
@@ -100,7 +99,7 @@ impl PageReader {
             }
         };
         let admitted = loop {
-            let refusal = match metering.admit(context, Forecast::from(call.quote)).await {
+            let refusal = match metering.admit(context, call.forecast()).await {
                 Ok(admitted) => break admitted,
                 Err(refusal) => refusal,
             };

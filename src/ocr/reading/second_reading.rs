@@ -104,6 +104,7 @@ impl Pass<'_> {
         Pass {
             preparation: Preparation { kept: None, ..self.preparation },
             follower: None,
+            is_second: true,
             place: Arc::clone(&self.place),
             barrier: Arc::clone(&self.barrier),
             ..*self
@@ -131,7 +132,7 @@ impl Pass<'_> {
                 deadline,
                 kept: None,
             };
-            let pass = Pass::over(&reader, preparation, None, false);
+            let pass = Pass { is_second: true, ..Pass::over(&reader, preparation, None, false) };
             match pass.read_page(number, origin).await.outcome {
                 PageOutcome::Done(page) => Ok(audited(&page)),
                 PageOutcome::Failed(FailedPage { error, .. }) => Err(outcome_of(&error)),
