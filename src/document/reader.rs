@@ -118,8 +118,8 @@ impl Reader {
     }
 
     /// Measures the text of a page and finds its blank margins, in pixels of the upright page at `size`. The decoded
-    /// picture is kept, so that drawing the page next does not decode it again. Of a picture with transparent pixels
-    /// nothing is found out: it has no text of a known height and no margins.
+    /// picture is kept, so that drawing the page next does not decode it again. Of a picture that others may see
+    /// otherwise nothing is found out: it has no text of a known height and no margins.
     ///
     /// # Errors
     ///
@@ -148,8 +148,8 @@ impl Reader {
                 (decode(file, header)?, orientation)
             }
         };
-        let found = if raster.is_flattened() {
-            // What can be seen depends on the ground on which the upstream lays it.
+        let found = if raster.is_uncertain() {
+            // What can be seen depends on who looks at it.
             Legibility { text: None, content: Some(Region::of(raster.size())) }
         } else {
             legibility(&raster)

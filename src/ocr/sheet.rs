@@ -290,9 +290,8 @@ impl Preparation<'_> {
             facts.beside = None;
             facts.is_read = is_read;
         }
-        if facts.is_read && draw != Draw::AsStored {
-            let header = ImageHeader::new(DRAWN_AS, facts.quote.image.size, Orientation::Upright);
-            limits::check(&header, 0).map_err(ImageError::from)?;
+        if facts.is_read {
+            check_drawn(&facts, draw)?;
         }
         Ok(PlannedPage { facts, text, sheet, draw })
     }
@@ -316,6 +315,8 @@ impl Preparation<'_> {
             quoted => (quoted?, None),
         };
         let (mut facts, draw) = quoted;
+        // A page that is refused without a choice is refused with one, too, also if it is blank.
+        check_drawn(&facts, draw)?;
         match (self.choose(&mut facts, sheet, kept).await?, refusal) {
             (Some(choice), _) => {
                 let draw = self.apply(&mut facts, choice).unwrap_or(draw);
@@ -452,6 +453,16 @@ impl PlannedPicture {
             Self::Drawn(planned) => planned.facts,
         }
     }
+}
+
+/// Checks the size at which a page is drawn by the upstream's limits.
+fn check_drawn(facts: &PageFacts, draw: Draw) -> Result<(), ImageError> {
+    if draw == Draw::AsStored {
+        // It is checked as an upload is.
+        return Ok(());
+    }
+    let header = ImageHeader::new(DRAWN_AS, facts.quote.image.size, Orientation::Upright);
+    Ok(limits::check(&header, 0)?)
 }
 
 /// Whether a page takes too many bytes as a file. With fewer pixels it takes less.

@@ -127,7 +127,7 @@ fn from_samples(
     }
     let samples = if samples == 1 { Samples::Gray } else { Samples::Rgb };
     Raster::new(size, samples, data)
-        .map(|raster| raster.flattened_if(is_flattened))
+        .map(|raster| raster.uncertain_if(is_flattened))
         .ok_or_else(|| PixelsError::damaged(format, "it has samples of an unknown kind"))
 }
 
@@ -150,7 +150,7 @@ mod tests {
         let data = pixels().flat_map(|(&[red, green, blue], x)| [red, green, blue, alpha(x)]);
         let seen = pixels().flat_map(|(pixel, x)| pixel.map(|sample| on_white(sample, alpha(x))));
         let seen = Raster::new(SIZE, Samples::Rgb, seen.collect()).unwrap();
-        (data.collect(), seen.flattened_if(true))
+        (data.collect(), seen.uncertain_if(true))
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) fn decode(file: &[u8], size: Size) -> Result<Raster, PixelsError> {
     } else {
         decode_rows(&mut reader, rows, lay).map_err(damaged)?;
     }
-    Ok(raster.flattened_if(is_flattened))
+    Ok(raster.uncertain_if(is_flattened))
 }
 
 fn decode_rows<'a>(
@@ -209,10 +209,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_picture_with_transparent_pixels_is_flattened() {
+    fn only_a_picture_with_transparent_pixels_is_uncertain() {
         let is_flattened = |row: &[u8]| {
             let file = file(ColorType::GrayscaleAlpha, BitDepth::Eight, row, |_| {});
-            decode(&file, SIZE).unwrap().is_flattened()
+            decode(&file, SIZE).unwrap().is_uncertain()
         };
         let opaque = [9, 255].repeat(13);
         let mut row = opaque.clone();
@@ -223,7 +223,7 @@ mod tests {
             let row = [of; 13];
             let edit = |info: &mut png::Info<'_>| info.trns = Some(vec![0, 7].into());
             let file = file(ColorType::Grayscale, BitDepth::Eight, &row, edit);
-            decode(&file, SIZE).unwrap().is_flattened()
+            decode(&file, SIZE).unwrap().is_uncertain()
         };
         assert_eq!([gray(7), gray(8)], [true, false], "one level of gray is transparent");
     }

@@ -28,14 +28,14 @@ pub struct Raster {
     size: Size,
     samples: Samples,
     data: Vec<u8>,
-    is_flattened: bool,
+    is_uncertain: bool,
 }
 
 impl Raster {
     /// A picture of these samples; `None` if their number is not that of the pixels, or if there are no pixels.
     pub fn new(size: Size, samples: Samples, data: Vec<u8>) -> Option<Self> {
         let is_whole = bytes(size, samples) == Some(data.len()) && !data.is_empty();
-        is_whole.then_some(Self { size, samples, data, is_flattened: false })
+        is_whole.then_some(Self { size, samples, data, is_uncertain: false })
     }
 
     /// A picture of one colour: `level` in all samples.
@@ -62,15 +62,15 @@ impl Raster {
         &mut self.data
     }
 
-    /// Whether the file had transparent pixels, which were laid on white. Others may lay them on another ground.
-    pub fn is_flattened(&self) -> bool {
-        self.is_flattened
+    /// Whether others may see another picture: transparent pixels were laid on white, or rows that are lost are white.
+    pub fn is_uncertain(&self) -> bool {
+        self.is_uncertain
     }
 
-    /// The same picture, of a file that had transparent pixels if `is_flattened`.
+    /// The same picture. `is_uncertain`: whether others may see another one.
     #[must_use]
-    pub(super) fn flattened_if(mut self, is_flattened: bool) -> Self {
-        self.is_flattened = is_flattened;
+    pub(super) fn uncertain_if(mut self, is_uncertain: bool) -> Self {
+        self.is_uncertain = is_uncertain;
         self
     }
 

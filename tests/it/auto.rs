@@ -519,3 +519,31 @@ async fn a_picture_that_cannot_be_decoded_is_sent_as_without() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_refused_without_a_choice_is_refused_with_it_also_if_it_is_blank() {
+    let gateway = TestGateway::start().await;
+    let white = |width, height| GrayImage::from_pixel(width, height, image::Luma([255]));
+    let (tiny, thin, whole) = (white(10, 10), white(3_000, 12), white(300, 200));
+    let cut = |file: Vec<u8>| file[..file.len() * 2 / 3].to_vec();
+    let gray = ExtendedColorType::L8;
+    for (what, file) in [
+        ("a tiny PNG", png(&tiny, gray)),
+        ("a tiny TIFF", tiff(&[&tiny])),
+        ("a TIFF of tiny pages", tiff(&[&tiny, &tiny])),
+        ("a thin PNG", png(&thin, gray)),
+        ("a TIFF of thin pages", tiff(&[&thin, &thin])),
+        ("a cut PNG", cut(png(&whole, gray))),
+        ("a cut JPEG", cut(jpeg(&whole))),
+        ("a cut TIFF", cut(tiff(&[&whole]))),
+        ("a GIF", b"GIF89a\x01\0\x01\0\0\0\0;".to_vec()),
+    ] {
+        for route in ["/estimate", "/ocr"] {
+            let without = gateway.upload(route, file.clone()).await;
+            let with = gateway.upload(&format!("{route}?{AUTO}"), file.clone()).await;
+            let told = |answer: &Answer| (answer.status, answer.json["code"].clone());
+            assert_eq!(told(&with), told(&without), "{what}");
+            assert!(!with.text.contains("\"blank\""), "{what}: {}", with.text);
+        }
+    }
+}

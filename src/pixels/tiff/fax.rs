@@ -51,7 +51,8 @@ pub(super) fn decode(
     }
     match fault {
         Some(fault) if rows == 0 => Err(damaged(format!("no row can be decoded: {fault}"))),
-        _ => Ok(page),
+        // What is missing is white here. Others may see something else, or refuse the page.
+        _ => Ok(page.uncertain_if(fault.is_some() || rows < height as usize)),
     }
 }
 

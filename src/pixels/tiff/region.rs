@@ -107,7 +107,7 @@ pub(super) fn decode(
         let layout = Layout { bits: fields.bits, stored, stride, is_index: painter.is_index() };
         is_flattened |= paint_region(&mut page, &area, &strips, &layout, &mut row, &painter);
     }
-    Ok(page.flattened_if(is_flattened))
+    Ok(page.uncertain_if(is_flattened))
 }
 
 /// A decoder that takes the directory as the first, and a palette as gray.

@@ -222,7 +222,7 @@ fn colours_and_opacity_are_read_together_and_in_planes() {
     ] {
         assert_eq!(samples_of(&page), (Samples::Rgb, expected.to_vec()), "{name}");
         let has_opacity = ["RGBA", "multiplied", "without the field"].contains(&name);
-        assert_eq!(decoded(&page).unwrap().is_flattened(), has_opacity, "{name}");
+        assert_eq!(decoded(&page).unwrap().is_uncertain(), has_opacity, "{name}");
         let (pixels, samples) = (&page.strips[0], page.strips[0].len() / 2);
         let planes = (0..samples).map(|sample| vec![pixels[sample], pixels[samples + sample]]);
         let planar = page.clone().in_strips(1, planes.collect()).with(284, &[2]);
@@ -464,4 +464,16 @@ proptest! {
             let _ = file.decode(1);
         }
     }
+}
+
+#[test]
+fn a_fax_whose_end_is_missing_is_white_there_and_told_as_uncertain() {
+    let file = std::fs::read("tests/fixtures/fax/group4.tif").unwrap();
+    let open = |file: Vec<u8>| TiffFile::open(file.into()).unwrap().decode(1).unwrap();
+    assert!(!open(file.clone()).is_uncertain());
+    // The codes stand before the directory.
+    let directory = u32::from_le_bytes(file[4..8].try_into().unwrap()) as usize;
+    let mut cut = file;
+    cut[directory / 2..directory].fill(0);
+    assert!(open(cut).is_uncertain());
 }
