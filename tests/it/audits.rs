@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use dashscope_emulator::EngineChoice;
+use dashscope_emulator::{EngineChoice, Fault};
 use ocr_gateway::auth::tenant::Tenant;
 use ocr_gateway::calibration::agreement::{Agreement, Weight};
 use ocr_gateway::calibration::controller::Step;
@@ -10,8 +10,9 @@ use ocr_gateway::units::{Pixels, Share};
 use serde_json::{Value, json};
 
 use crate::budgets::accounts;
+use crate::databases::Database;
 use crate::harness::{Answer, Setup, TestGateway, has_tesseract, until};
-use crate::program::Installation;
+use crate::program::{Installation, Service};
 
 fn receipt() -> Vec<u8> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -287,29 +288,63 @@ async fn audited(database: &str) -> (Installation, String) {
     let mut installation = Installation::reading(text).await;
     installation.set("AUTO__LATIN_HEIGHT", "8.0");
     installation.set("AUTO__CJK_HEIGHT", "12.0");
+    installation.set("DATABASE__URL", database);
     let key = installation.key("acme").await;
     let settings = "tenant set acme --auto-pixels true --auto-audit 1 --auto-aim 0.95";
     assert_eq!(installation.run(settings).await.code, 0);
-    let mut service = installation.serve().await;
-    let factor = async |address: &str, http: &reqwest::Client| {
-        let text =
-            http.get(format!("{address}/metrics")).send().await.unwrap().text().await.unwrap();
-        let mut lines =
-            text.lines().filter(|line| line.starts_with("ocr_gateway_auto_kept_height_factor{"));
-        lines.next().and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-    };
-    let answer = Answer::of(service.post(&key, "/ocr").body(receipt())).await;
-    assert_eq!(sent(&answer)["reason"], "auto");
-    let is = async |service: &crate::program::Service| {
-        factor(&service.metrics_address, &service.http).await
-    };
-    until("the factor", async || is(&service).await.is_some_and(|factor| factor > 1.1)).await;
-    let taught = is(&service).await;
-    service.signal("TERM").await;
-    assert_eq!(service.ended().await, Some(0));
+    (installation, key)
+}
 
-    let service = installation.serve().await;
-    assert_eq!(is(&service).await, taught);
-    let wider = Answer::of(service.post(&key, "/ocr").body(receipt())).await;
-    assert!(sent(&wider)["width"].as_u64() > sent(&answer)["width"].as_u64());
+/// The factor of the only tenant, as a process has it.
+async fn factor(service: &Service) -> Option<f64> {
+    let metrics = service.http.get(format!("{}/metrics", service.metrics_address)).send();
+    let text = metrics.await.unwrap().text().await.unwrap();
+    let mut lines =
+        text.lines().filter(|line| line.starts_with("ocr_gateway_auto_kept_height_factor{"));
+    lines.next().and_then(|line| line.rsplit_once(' ')?.1.parse().ok())
+}
+
+/// The width at which a process sends the receipt, or would.
+async fn width(service: &Service, key: &str, route: &str) -> u64 {
+    let answer = Answer::of(service.post(key, route).body(receipt())).await;
+    assert_eq!(sent(&answer)["reason"], "auto");
+    sent(&answer)["width"].as_u64().unwrap()
+}
+
+/// Reads a page, and waits until its audit has raised the factor.
+async fn teach(service: &Service, key: &str) -> Option<f64> {
+    width(service, key, "/ocr").await;
+    let is_raised = async || factor(service).await.is_some_and(|factor| factor > 1.1);
+    until("the factor", is_raised).await;
+    factor(service).await
+}
+
+#[tokio::test]
+async fn what_audits_have_taught_survives_a_stop_and_a_kill() {
+    for database in Database::of_each_engine().await {
+        let (installation, key) = audited(&database.url).await;
+        let mut service = installation.serve().await;
+        let small = width(&service, &key, "/estimate").await;
+        let taught = teach(&service, &key).await;
+        for signal in ["TERM", "KILL"] {
+            service.signal(signal).await;
+            assert_eq!(service.ended().await, (signal == "TERM").then_some(0));
+            service = installation.serve().await;
+            assert_eq!(factor(&service).await, taught, "after {signal}");
+            assert!(width(&service, &key, "/estimate").await > small);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_audits_of_one_replica_teach_another_one_uses_in_its_estimates() {
+    let Some(database) = Database::postgres().await else { return };
+    let (installation, key) = audited(&database.url).await;
+    let [one, other] = [installation.serve().await, installation.serve().await];
+    let small = width(&other, &key, "/estimate").await;
+    assert_eq!(width(&one, &key, "/estimate").await, small);
+    let taught = teach(&one, &key).await;
+    until("the other", async || width(&other, &key, "/estimate").await > small).await;
+    assert_eq!(factor(&other).await, taught);
+    assert_eq!(width(&one, &key, "/estimate").await, width(&other, &key, "/estimate").await);
 }
