@@ -1,4 +1,4 @@
-"""A gateway and an emulator on loopback, what they cost, and PDF files to send: for bench/documents and bench/caps.
+"""A gateway and an emulator on loopback, what they cost, and PDF files to send: for the Python programs of this folder.
 
 Needs Linux and Python 3.11, nothing else.
 """
