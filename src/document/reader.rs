@@ -316,9 +316,12 @@ impl From<PixelsError> for DocumentError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::document::page::{PageLines, PlacedLine};
     use crate::document::searchable::album::AlbumPage;
+    use crate::document::workers::is_possible;
     use crate::pixels::encode::{Encoding, encode};
 
     fn settings(page_pixels: u64) -> ReaderSettings {
@@ -538,5 +541,59 @@ mod tests {
         let limits = Limits::of_pixels(Pixels::new(1_000_000));
         let pdf = PdfFile::open(file.into(), &Fonts::default(), limits).unwrap();
         assert_eq!((pdf.page_count(), pdf.made_updatable(0)), (2, Ok(None)));
+    }
+
+    /// A small picture with a few black squares, in each kind that is read.
+    fn small(kind: Kind) -> Reader {
+        let size = Size::new(61, 47);
+        let is_black = |at: u32| at % 61 % 11 < 5 && at / 61 % 13 < 6 && at / 61 > 20;
+        let levels = (0..61 * 47).map(|at| if is_black(at) { 0 } else { 255 }).collect::<Vec<_>>();
+        let file = if kind == Kind::Tiff {
+            let mut file = std::io::Cursor::new(Vec::new());
+            let mut encoder = tiff::encoder::TiffEncoder::new(&mut file).unwrap();
+            for _ in 0..2 {
+                let gray = encoder.new_image::<tiff::encoder::colortype::Gray8>(61, 47);
+                gray.unwrap().write_data(&levels).unwrap();
+            }
+            file.into_inner()
+        } else {
+            let raster = Raster::new(size, crate::pixels::raster::Samples::Gray, levels).unwrap();
+            encode(&raster, Encoding::Png).unwrap()
+        };
+        Reader::open(kind, file, &settings(40_000)).unwrap()
+    }
+
+    fn any_size() -> impl Strategy<Value = Size> {
+        let side = || prop_oneof![1_u32..4, 1_u32..300, 1..=u32::MAX];
+        (side(), side()).prop_map(|(width, height)| Size::new(width, height))
+    }
+
+    fn any_part() -> impl Strategy<Value = Part> {
+        let region = prop::array::uniform4(prop_oneof![0_u32..300, any::<u32>()]);
+        (any_size(), region, any_size()).prop_map(|(page, [left, top, right, bottom], size)| Part {
+            page,
+            region: Region { left, top, right, bottom },
+            size,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_of_a_page_is_refused_or_answered_as_the_service_believes(
+            kind in prop::sample::select(vec![Kind::Picture, Kind::Tiff]),
+            page in prop_oneof![0_u32..4, any::<u32>()],
+            (size, part) in (any_size(), any_part()),
+            is_measured: bool,
+        ) {
+            let mut reader = small(kind);
+            if is_measured && let Ok(found) = reader.measure(page, size) {
+                prop_assert!(is_possible(&found, size), "{found:?}");
+            }
+            if let Ok(drawn) = reader.draw(page, Draw::Part(part)) {
+                let header = probe(&drawn.bytes).unwrap();
+                prop_assert_eq!((drawn.size, header.stored), (part.size, part.size));
+                prop_assert_eq!(header.orientation, Orientation::Upright);
+            }
+        }
     }
 }

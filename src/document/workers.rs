@@ -534,7 +534,7 @@ impl Sheet {
 }
 
 /// Whether this can be found in a page of this size.
-fn is_possible(found: &Legibility, size: Size) -> bool {
+pub(super) fn is_possible(found: &Legibility, size: Size) -> bool {
     let is_height =
         |text: TextHeight| text.height.is_finite() && text.height > 0.0 && text.strokes.is_finite();
     found.text.is_none_or(is_height) && found.content.is_none_or(|content| content.is_within(size))
@@ -542,7 +542,10 @@ fn is_possible(found: &Legibility, size: Size) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::document::wire;
     use crate::image::region::Region;
 
     #[test]
@@ -560,5 +563,36 @@ mod tests {
             assert!(!is_possible(&found(height, strokes), size), "{height} {strokes}");
         }
         assert!(!is_possible(&found(12.5, 1.7), Size::new(99, 200)));
+    }
+
+    proptest! {
+        /// Any numbers, and any other bytes in their place, as a worker may send them that a document has taken over.
+        #[test]
+        fn what_a_worker_says_of_a_page_is_refused_or_lies_within_it(
+            (height, strokes) in (any::<f32>(), any::<f32>()),
+            [left, top, right, bottom] in prop::array::uniform4(any::<u32>()),
+            is_near: bool,
+            (width, lines) in (1_u32..20_000, 1_u32..20_000),
+            changed in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let near = |at: u32| if is_near { at % 30_000 } else { at };
+            let [left, top, right, bottom] = [left, top, right, bottom].map(near);
+            let content = Some(Region { left, top, right, bottom });
+            let said = Legibility { text: Some(TextHeight { height, strokes }), content };
+            let mut message = Vec::new();
+            wire::write_reply(&mut message, &Reply::Measured(said), &[]).unwrap();
+            for (at, byte) in changed {
+                *at.get_mut(&mut message) = byte;
+            }
+            let size = Size::new(width, lines);
+            let received = wire::receive_reply(&mut &message[..], 0).now_or_never().unwrap();
+            if let Ok((Reply::Measured(found), _)) = received && is_possible(&found, size) {
+                prop_assert!(found.content.is_none_or(|part| part.is_within(size)));
+                if let Some(text) = found.text {
+                    prop_assert!(text.height.is_finite() && text.height > 0.0);
+                    prop_assert!(text.strokes.is_finite());
+                }
+            }
+        }
     }
 }
