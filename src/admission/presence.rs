@@ -11,7 +11,7 @@
 //! A key can be revoked, and a tenant disabled, while a call waits for a budget, a slot or a retry. So the key is
 //! checked again right before each attempt.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -31,17 +31,6 @@ pub struct Watch {
     pub has_left: CancellationToken,
     /// The caller's key; `None` if the caller needs none.
     pub standing: Option<AdmittedKey>,
-    /// Other callers who may wait for the same answer.
-    pub others: Option<Others>,
-}
-
-/// Other callers who wait for the answer to a request, or who will ask for it.
-#[derive(Debug, Clone)]
-pub struct Others {
-    /// Until when one of them may wait.
-    pub until: Instant,
-    /// Cancelled once the answer is made for them too, by calls that may end after the deadline of the caller.
-    pub are_served: CancellationToken,
 }
 
 /// The presence of the caller of a request. By default the caller is there and its key valid.

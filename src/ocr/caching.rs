@@ -15,16 +15,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout_at};
-use tokio_util::sync::CancellationToken;
 
-use super::Ocr;
 use super::error::OcrError;
 use super::fingerprint::{self, Digest};
 use super::kept::{KeptAnswer, Reusable, Reuse};
+use super::progress::{Others, Progress};
 use super::request::OcrRequest;
 use super::result::{ExtractAnswer, OcrAnswer, PageEvent};
+use super::{Ocr, TIME_TO_ANSWER};
 use crate::admission::Refusal;
-use crate::admission::presence::Others;
 use crate::capacity::account::{ByteAccount, HeldBytes};
 use crate::catalog::Model;
 use crate::clock::Clock;
@@ -174,8 +173,9 @@ impl CachingOcr {
         &self,
         request: OcrRequest,
         cache_use: &CacheUse,
-    ) -> Result<OcrAnswer<OcrError>, OcrError> {
-        let read = |ocr: Arc<Ocr>, request| async move { ocr.recognize(request).await };
+    ) -> Result<OcrAnswer, OcrError> {
+        let read =
+            |ocr: Arc<Ocr>, request, others| async move { ocr.recognize(request, others).await };
         self.answer(request, cache_use, read).await
     }
 
@@ -188,8 +188,9 @@ impl CachingOcr {
         &self,
         request: OcrRequest,
         cache_use: &CacheUse,
-    ) -> Result<ExtractAnswer<OcrError>, OcrError> {
-        let read = |ocr: Arc<Ocr>, request| async move { ocr.extract(request).await };
+    ) -> Result<ExtractAnswer, OcrError> {
+        let read =
+            |ocr: Arc<Ocr>, request, others| async move { ocr.extract(request, others).await };
         self.answer(request, cache_use, read).await
     }
 
@@ -204,11 +205,12 @@ impl CachingOcr {
         request: OcrRequest,
         cache_use: &CacheUse,
         listener: mpsc::Sender<PageEvent>,
-    ) -> Result<OcrAnswer<OcrError>, OcrError> {
+    ) -> Result<OcrAnswer, OcrError> {
         let follower = listener.clone();
-        let read =
-            |ocr: Arc<Ocr>, request| async move { ocr.recognize_streamed(request, follower).await };
-        let answer: OcrAnswer<OcrError> = self.answer(request, cache_use, read).await?;
+        let read = |ocr: Arc<Ocr>, request, others| async move {
+            ocr.recognize_streamed(request, others, follower).await
+        };
+        let answer: OcrAnswer = self.answer(request, cache_use, read).await?;
         if matches!(cache_use.status(), Some(CacheStatus::Hit | CacheStatus::Shared)) {
             for page in &answer.pages {
                 if listener.send(PageEvent::Done(Box::new(page.clone()))).await.is_err() {
@@ -224,21 +226,21 @@ impl CachingOcr {
         &self,
         request: OcrRequest,
         cache_use: &CacheUse,
-        read: impl FnOnce(Arc<Ocr>, OcrRequest) -> W + Send + 'static,
+        read: impl FnOnce(Arc<Ocr>, OcrRequest, Option<Others>) -> W + Send + 'static,
     ) -> Result<A, OcrError>
     where
-        A: Reusable,
+        A: Reusable + Partial,
         W: Future<Output = Result<A, OcrError>> + Send + 'static,
     {
         let is_on = request.context.tenant.cache_ttl > 0 && !request.options.searchable;
         if !is_on || cache_use.directive == CacheDirective::Bypass {
-            return read(Arc::clone(&self.ocr), request).await;
+            return read(Arc::clone(&self.ocr), request, None).await;
         }
         let participant = self.participant(request, cache_use.clone()).await?;
         if cache_use.directive == CacheDirective::Renew {
             let ttl = participant.ttl();
             let (key, request) = (participant.key, participant.asks(self));
-            let answer = read(Arc::clone(&self.ocr), request).await?;
+            let answer = read(Arc::clone(&self.ocr), request, None).await?;
             let kept = Arc::new(answer.kept());
             if kept.reuse() == Reuse::Keep {
                 keep(&self.cache, &kept, (key, ttl)).await;
@@ -267,10 +269,10 @@ impl CachingOcr {
     async fn take_part<A, W>(
         &self,
         mut participant: Participant,
-        read: impl FnOnce(Arc<Ocr>, OcrRequest) -> W + Send + 'static,
+        read: impl FnOnce(Arc<Ocr>, OcrRequest, Option<Others>) -> W + Send + 'static,
     ) -> Result<A, OcrError>
     where
-        A: Reusable,
+        A: Reusable + Partial,
         W: Future<Output = Result<A, OcrError>> + Send + 'static,
     {
         let deadline = participant.request.context.deadline;
@@ -295,33 +297,30 @@ impl CachingOcr {
                 }
             },
         };
-        let (ttl, key) = (participant.ttl(), participant.key);
+        let (ttl, key, started) = (participant.ttl(), participant.key, participant.started);
         let mut request = participant.asks(self);
+        let mut own = request.clone();
+        (own.image, own.context.held.memory) = (Bytes::new(), None);
         let audience = lead.audience();
         request.context.watch.may_have_left = audience.may_have_left;
         request.context.watch.has_left = audience.has_left;
-        let are_served = CancellationToken::new();
-        let others =
-            Others { until: self.clock.instant() + self.patience, are_served: are_served.clone() };
-        request.context.watch.others = Some(others);
-        let (cache, reading) = (Arc::clone(&self.cache), read(Arc::clone(&self.ocr), request));
+        let others = Others::until(self.clock.instant() + self.patience);
+        let progress = Arc::clone(&others.progress);
+        let (cache, ocr) = (Arc::clone(&self.cache), Arc::clone(&self.ocr));
+        let reading = read(ocr, request, Some(others));
         // It outlives this request, because others may wait for it, and it is paid for.
         let work = self.metering.spawn(async move {
             let answer = cache.while_leased(lease.as_ref(), Box::pin(reading)).await;
             publish(&cache, lead, lease, (key, ttl), &answer).await;
             answer
         });
-        let too_late = async {
-            are_served.cancelled().await;
-            sleep_until(deadline.into()).await;
-        };
         tokio::select! {
             biased;
             done = seat.attend(work) => {
                 done.unwrap_or_else(|_panicked| Err(MeteringError::Interrupted.into()))
             }
-            () = too_late => {
-                Err(MeteringError::from(CallError::from(CallFault::DeadlineExceeded)).into())
+            () = end_of_time(&progress, deadline) => {
+                A::so_far(&self.ocr, started, own, &progress).await
             }
         }
     }
@@ -403,6 +402,50 @@ impl Participant {
     fn asks(self, ocr: &CachingOcr) -> OcrRequest {
         ocr.note(&self.request, &self.cache_use, CacheStatus::Miss);
         self.request
+    }
+}
+
+/// An answer that can be made of what is read so far.
+trait Partial: Sized {
+    /// The answer to a request whose work goes on for others.
+    fn so_far(
+        ocr: &Ocr,
+        started: Instant,
+        request: OcrRequest,
+        progress: &Progress,
+    ) -> impl Future<Output = Result<Self, OcrError>> + Send;
+}
+
+impl Partial for OcrAnswer {
+    async fn so_far(
+        ocr: &Ocr,
+        started: Instant,
+        request: OcrRequest,
+        progress: &Progress,
+    ) -> Result<Self, OcrError> {
+        ocr.recognize_so_far(started, request, progress).await
+    }
+}
+
+impl Partial for ExtractAnswer {
+    async fn so_far(
+        ocr: &Ocr,
+        started: Instant,
+        request: OcrRequest,
+        progress: &Progress,
+    ) -> Result<Self, OcrError> {
+        ocr.extract_so_far(started, request, progress).await
+    }
+}
+
+/// Waits until a request must be answered whose work goes on for others: with what is read, while there is time to answer,
+/// or with an error at its deadline.
+async fn end_of_time(progress: &Progress, deadline: Instant) {
+    progress.is_for_others.cancelled().await;
+    let to_answer = deadline.checked_sub(TIME_TO_ANSWER).unwrap_or(deadline);
+    sleep_until(to_answer.into()).await;
+    if !progress.has_page() {
+        sleep_until(deadline.into()).await;
     }
 }
 

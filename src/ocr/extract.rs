@@ -5,16 +5,18 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::doubt;
 use super::error::OcrError;
 use super::fields;
 use super::intake::Origin;
-use super::reading::{PageRead, PagesRead};
+use super::progress::{Others, PagesRead, Progress, out_of_time};
+use super::reading::PageRead;
 use super::request::{OcrRequest, TextBeside};
-use super::result::{ExtractAnswer, PageOutcome, Status, text_of};
+use super::result::{ExtractAnswer, Page, PageOutcome, Status, text_of};
 use super::sheet::Preparation;
-use super::{DocumentRead, Ocr};
+use super::{DocumentRead, Ocr, read_so_far};
 use crate::extract::Extraction;
 use crate::extract::schema::Schema;
 
@@ -27,14 +29,47 @@ impl Ocr {
     /// # Errors
     ///
     /// [`OcrError`] if no page was read: that of the first page. The request's tab has the cost so far in any case.
-    pub async fn extract(&self, mut request: OcrRequest) -> Result<ExtractAnswer, OcrError> {
+    pub async fn extract(
+        &self,
+        mut request: OcrRequest,
+        others: Option<Others>,
+    ) -> Result<ExtractAnswer, OcrError> {
         let started = self.reader.clock.instant();
         let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
-        let mut document = self.read(&mut request, None).await?;
+        let mut document = self.read(&mut request, None, others.clone()).await?;
         let mut extraction = self.filled(&request, &schema, &mut document.read.pages).await?;
-        if let Some(better) = self.escalate(&request, &schema, &extraction, &mut document).await? {
+        let escalating =
+            self.escalate(&request, others.as_ref(), &schema, &extraction, &mut document);
+        if let Some(better) = escalating.await? {
             extraction = better;
         }
+        self.extracted(started, request, extraction, document).await
+    }
+
+    /// The fields of the pages that are read so far, for a request whose work goes on for others.
+    ///
+    /// # Errors
+    ///
+    /// As [`extract`](Self::extract).
+    pub(super) async fn extract_so_far(
+        &self,
+        started: Instant,
+        request: OcrRequest,
+        progress: &Progress,
+    ) -> Result<ExtractAnswer, OcrError> {
+        let Some(schema) = request.options.schema.clone() else { return Err(OcrError::NoSchema) };
+        let mut document = read_so_far(&request, progress)?;
+        let extraction = self.filled(&request, &schema, &mut document.read.pages).await?;
+        self.extracted(started, request, extraction, document).await
+    }
+
+    async fn extracted(
+        &self,
+        started: Instant,
+        request: OcrRequest,
+        extraction: Extraction,
+        document: DocumentRead,
+    ) -> Result<ExtractAnswer, OcrError> {
         let DocumentRead { model, document, read, .. } = document;
         let PagesRead { mut pages, tally, memory, .. } = read;
         for page in pages.iter_mut().filter_map(PageOutcome::done_mut) {
@@ -73,6 +108,7 @@ impl Ocr {
     async fn escalate(
         &self,
         request: &OcrRequest,
+        others: Option<&Others>,
         schema: &Arc<Schema>,
         first: &Extraction,
         document: &mut DocumentRead,
@@ -85,6 +121,14 @@ impl Ocr {
         };
         let mut again = mem::take(&mut read.again);
         again.retain(is_in_doubt);
+        if let Some(others) = others {
+            let mut pages = read.pages.clone();
+            let is_again = |page: &Page| again.iter().any(|(number, _)| *number == page.page);
+            let done = pages.iter_mut().filter_map(PageOutcome::done_mut);
+            done.filter(|page| is_again(page)).for_each(|page| page.not_read_again(out_of_time()));
+            let memory = read.memory.clone();
+            others.progress.change(|so_far| (so_far.pages, so_far.memory) = (pages, memory));
+        }
         let (intake, deadline) = (&self.intake, *deadline);
         let preparation = Preparation { intake, request, model, deadline, kept: None };
         let second = self.reader.read_again(preparation, again, *doubt).await;

@@ -296,6 +296,14 @@ impl Pages {
         }
     }
 
+    /// Their numbers.
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        match self {
+            Self::Picture(_) => vec![1],
+            Self::Of(_, numbers) => numbers.clone(),
+        }
+    }
+
     /// The pages by their numbers. The last one of a document owns it, so that its file is dropped once that page is
     /// drawn.
     pub(super) fn each(self) -> Vec<(u32, Origin)> {

@@ -14,7 +14,8 @@
 //! - `searchable`: writes the lines over the pages of the document.
 //! - `estimate`, `extract`: the other two use cases.
 //! - `markdown`: joins the pages of a document as Markdown.
-//! - `caching`: answers equal requests once. `fingerprint` says which are equal, and `kept` what they share.
+//! - `caching`: answers equal requests once. `fingerprint` says which are equal, `kept` what they share, and `progress`
+//!   what is read by the deadline of one of them.
 
 pub mod audit;
 pub mod caching;
@@ -25,6 +26,7 @@ pub mod fingerprint;
 pub mod intake;
 pub mod lines;
 pub mod markdown;
+pub mod progress;
 pub mod request;
 pub mod result;
 pub mod sent;
@@ -53,7 +55,8 @@ use self::audit::Auditor;
 use self::error::OcrError;
 use self::facts::DocumentFacts;
 use self::intake::{Intake, Job};
-use self::reading::{Follower, PageReader, PagesRead};
+use self::progress::{Begun, Others, PagesRead, Progress, out_of_time};
+use self::reading::{Follower, PageReader};
 use self::request::OcrRequest;
 use self::result::{
     Estimate, Facts, OcrAnswer, PageEvent, PageOutcome, Status, TenantLimits, Timing, UpstreamFacts,
@@ -128,13 +131,17 @@ impl Ocr {
         Ok(estimate)
     }
 
-    /// Reads the text of the pages.
+    /// Reads the text of the pages; for `others`, too, if there may be some.
     ///
     /// # Errors
     ///
     /// [`OcrError`] if no page was read: that of the first page. The request's tab has the cost so far in any case.
-    pub async fn recognize(&self, request: OcrRequest) -> Result<OcrAnswer, OcrError> {
-        self.recognize_to(request, None).await
+    pub async fn recognize(
+        &self,
+        request: OcrRequest,
+        others: Option<Others>,
+    ) -> Result<OcrAnswer, OcrError> {
+        self.recognize_to(request, None, others).await
     }
 
     /// Reads the text of the pages. `listener` gets the model's text while the model writes it, and each page when it
@@ -149,20 +156,46 @@ impl Ocr {
     pub async fn recognize_streamed(
         &self,
         request: OcrRequest,
+        others: Option<Others>,
         listener: mpsc::Sender<PageEvent>,
     ) -> Result<OcrAnswer, OcrError> {
         let follower = Follower::new(listener, &request.context);
-        self.recognize_to(request, Some(follower)).await
+        self.recognize_to(request, Some(follower), others).await
     }
 
     async fn recognize_to(
         &self,
         mut request: OcrRequest,
         follower: Option<Follower>,
+        others: Option<Others>,
     ) -> Result<OcrAnswer, OcrError> {
         let started = self.reader.clock.instant();
-        let DocumentRead { model, document, read, searchable, .. } =
-            self.read(&mut request, follower).await?;
+        let read = self.read(&mut request, follower, others).await?;
+        self.recognized(started, request, read).await
+    }
+
+    /// The text of the pages that are read so far, for a request whose work goes on for others.
+    ///
+    /// # Errors
+    ///
+    /// As [`recognize`](Self::recognize).
+    async fn recognize_so_far(
+        &self,
+        started: Instant,
+        request: OcrRequest,
+        progress: &Progress,
+    ) -> Result<OcrAnswer, OcrError> {
+        let read = read_so_far(&request, progress)?;
+        self.recognized(started, request, read).await
+    }
+
+    async fn recognized(
+        &self,
+        started: Instant,
+        request: OcrRequest,
+        read: DocumentRead,
+    ) -> Result<OcrAnswer, OcrError> {
+        let DocumentRead { model, document, read, searchable, .. } = read;
         let PagesRead { pages, tally, memory, .. } = read;
         Ok(OcrAnswer {
             id: request.id,
@@ -198,21 +231,24 @@ impl Ocr {
         &self,
         request: &mut OcrRequest,
         follower: Option<Follower>,
+        others: Option<Others>,
     ) -> Result<DocumentRead, OcrError> {
         let asked = request.context.deadline;
         let Job { model, document, pages, draft } = self.intake.open(request, asked).await?;
         let left = asked.saturating_duration_since(self.reader.clock.instant());
         let may_be_part = pages.count() > 1 || request.may_deliver_less();
         let before = time_to_end(may_be_part, draft.is_some(), left);
-        let deadline = if before.is_zero() {
-            self.time_of_others(request).unwrap_or(asked)
-        } else {
-            asked.checked_sub(before).unwrap_or(asked)
+        let begun = || Begun {
+            model: Arc::clone(&model),
+            document: document.clone(),
+            pages: pages.numbers(),
         };
+        let until = self.time_of_others(asked, others.as_ref(), begun).unwrap_or(asked);
+        let deadline = until.checked_sub(before).unwrap_or(until);
         let (intake, request) = (&self.intake, &*request);
         let kept = intake.kept(request);
         let preparation = Preparation { intake, request, model: &model, deadline, kept };
-        let mut read = self.reader.read_all(preparation, pages, follower).await;
+        let mut read = self.reader.read_all(preparation, pages, follower, others).await;
         if !request.options.is_all_or_nothing {
             read.pages = some_done(read.pages)?;
         }
@@ -226,17 +262,20 @@ impl Ocr {
         Ok(DocumentRead { model, document, read, deadline, searchable })
     }
 
-    /// The time until which the only page of a request may be read, if others may wait for its answer.
+    /// The time until which the pages of a request with this deadline may be read, if others may wait for its answer.
     ///
-    /// A call that is cut is paid at its bound and answers nobody. A part of an answer, which a request with several pages
-    /// may get, is of use to its own caller alone, so there the deadline of that caller stays. So it does if the caller
-    /// leaves no time for a call.
-    fn time_of_others(&self, request: &OcrRequest) -> Option<Instant> {
-        let RequestContext { deadline, watch, .. } = &request.context;
-        let others = watch.others.as_ref()?;
-        admission::latest_start(*deadline, self.reader.clock.instant())?;
-        others.are_served.cancel();
-        Some(others.until.max(*deadline))
+    /// A call that is cut is paid at its bound and answers nobody. At its own deadline the caller gets what is read by then.
+    /// If it leaves no time for a call, its deadline stays.
+    fn time_of_others(
+        &self,
+        deadline: Instant,
+        others: Option<&Others>,
+        begun: impl FnOnce() -> Begun,
+    ) -> Option<Instant> {
+        let others = others?;
+        admission::latest_start(deadline, self.reader.clock.instant())?;
+        others.progress.begin(begun());
+        Some(others.until.max(deadline))
     }
 
     async fn facts(
@@ -254,7 +293,8 @@ impl Ocr {
             None => self.reader.metering.remaining(tenant).await?,
         };
         Ok(Facts {
-            usage: Spend::of(&tab.ended(), model.price.currency),
+            // Calls for others may be under way.
+            usage: Spend::of(&tab.at_most(), model.price.currency),
             limits: TenantLimits::of(model, tenant, remaining),
             model: model.name.clone(),
             document,
@@ -263,6 +303,17 @@ impl Ocr {
             metadata: request.options.metadata,
         })
     }
+}
+
+/// What is read so far, as if the time had ended for all pages.
+///
+/// # Errors
+///
+/// [`CallFault::DeadlineExceeded`](crate::dashscope::error::CallFault::DeadlineExceeded) if no page is read.
+fn read_so_far(request: &OcrRequest, progress: &Progress) -> Result<DocumentRead, OcrError> {
+    let (Begun { model, document, .. }, read) = progress.so_far().ok_or_else(out_of_time)?;
+    let deadline = request.context.deadline;
+    Ok(DocumentRead { model, document, read, deadline, searchable: None })
 }
 
 /// The pages, if one was read.

@@ -25,6 +25,7 @@ use super::error::OcrError;
 use super::facts::{PageFacts, Source};
 use super::fields;
 use super::intake::{self, Origin, Pages, Picture};
+use super::progress::{Others, PagesRead, out_of_time};
 use super::request::{Detail, OcrRequest, Reading};
 use super::result::{ImageTokens, Page, PageEvent, PageOutcome};
 use super::sheet::{PageCall, PageLayer, PlannedPage, PlannedPicture, Preparation, ReadyPage};
@@ -44,7 +45,6 @@ use crate::metering::error::MeteringError;
 use crate::metering::forecast::Forecast;
 use crate::metering::read_on::Listener;
 use crate::metering::run::{Metering, StreamLog};
-use crate::metering::spend::Tally;
 use crate::quote::Quote;
 use crate::telemetry::metrics::Saving;
 use crate::units::Tokens;
@@ -71,18 +71,6 @@ pub(super) struct Follower {
     listener: Listener<PageEvent>,
     /// Written when the last call has ended.
     log: Arc<StreamLog>,
-}
-
-/// What became of the pages of a request.
-pub(super) struct PagesRead {
-    /// The pages, in their order.
-    pub(super) pages: Vec<PageOutcome>,
-    /// Figures of their calls.
-    pub(super) tally: Tally,
-    /// The memory of the pages of a document.
-    pub(super) memory: Vec<Arc<HeldBytes>>,
-    /// The pages that may be read again at the cap, if their fields are in doubt.
-    pub(super) again: Vec<(u32, Origin)>,
 }
 
 /// What became of one page.
@@ -122,10 +110,24 @@ struct Pass<'a> {
     is_one_of_several: bool,
     /// Whether its pages were read before.
     is_second: bool,
+    /// Other callers who may wait for the same pages.
+    others: Option<Others>,
     /// The place of the request under the tenant's concurrency limit. One page at a time has it.
     place: Arc<Semaphore>,
     /// A refusal that further pages would meet too.
     barrier: Arc<Barrier>,
+}
+
+impl PagesRead {
+    fn add(&mut self, page: PageRead) {
+        let PageRead { outcome, receipts, memory, again } = page;
+        self.memory.extend(memory);
+        self.again.extend(again.map(|origin| (outcome.number(), origin)));
+        for receipt in &receipts {
+            self.tally.add(receipt);
+        }
+        self.pages.push(outcome);
+    }
 }
 
 impl QuotedCall<'_> {
@@ -150,6 +152,7 @@ impl PageReader {
         preparation: Preparation<'_>,
         pages: Pages,
         follower: Option<Follower>,
+        others: Option<Others>,
     ) -> PagesRead {
         // There is room for every page, so that reading never waits for the follower.
         let (news, untold) = mpsc::channel(pages.count().max(1));
@@ -158,6 +161,7 @@ impl PageReader {
             None => (None, future::Either::Right(future::ready(()))),
         };
         let pass = Pass::over(self, preparation, follower, pages.count() > 1);
+        let pass = Pass { others, ..pass };
         let (read, ()) = future::join(pass.read_all(pages, news), telling).await;
         read
     }
@@ -199,7 +203,16 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let (place, barrier) = (Arc::new(Semaphore::new(1)), Arc::default());
         let is_second = false;
-        Self { reader, preparation, follower, is_one_of_several, is_second, place, barrier }
+        Self {
+            reader,
+            preparation,
+            follower,
+            is_one_of_several,
+            is_second,
+            others: None,
+            place,
+            barrier,
+        }
     }
 }
 
@@ -211,30 +224,34 @@ impl Pass<'_> {
             .map(|(number, origin)| self.page(number, origin))
             .buffer_unordered(intake.limits().at_once);
         let mut reading = std::pin::pin!(reading);
-        let (pages, memory, again) = (Vec::new(), Vec::new(), Vec::new());
-        let mut read = PagesRead { pages, tally: Tally::default(), memory, again };
+        let others = self.others.as_ref();
+        let progress = others.map(|others| Arc::clone(&others.progress)).unwrap_or_default();
         while let Some(page) = reading.next().await {
-            let PageRead { outcome, receipts, memory, again } = page;
-            read.memory.extend(memory);
-            read.again.extend(again.map(|origin| (outcome.number(), origin)));
-            for receipt in &receipts {
-                read.tally.add(receipt);
-            }
+            let outcome = page.outcome.clone();
+            progress.change(|read| read.add(page));
             let source = outcome.done().map_or(FAILED, |page| page.source.as_str());
             self.reader.metering.answered_page(&request.context, source);
             if let Some(news) = &news {
                 // The channel has room for every page.
                 let _ = news.try_send(outcome.clone());
             }
-            let is_over = outcome.done().is_none() && request.options.is_all_or_nothing;
-            read.pages.push(outcome);
-            if is_over {
+            if outcome.done().is_none() && request.options.is_all_or_nothing {
                 // A call that was sent continues on its own task, so its bill is not lost.
                 break;
             }
         }
+        let mut read = progress.take();
         read.pages.sort_by_key(PageOutcome::number);
         read
+    }
+
+    /// Notes how a page is answered if the caller's time ends before a further call for it, while others wait longer.
+    fn partly(&self, page: impl FnOnce() -> Option<Page>) {
+        if let Some(others) = &self.others
+            && let Some(page) = page()
+        {
+            others.progress.partly(page);
+        }
     }
 
     /// Reads one page.
@@ -416,6 +433,10 @@ impl Pass<'_> {
             fields.with_text(self.page_of_layer(facts, layer))
         } else if facts.beside.is_some() {
             self.hold_result(context, fields.bytes() + answer.bytes()).await;
+            self.partly(|| {
+                let page = fields.clone().without_text(out_of_time());
+                request.may_lack_text().then(|| Page { fields: Some(answer.clone()), ..page })
+            });
             match self.read_text(context, ready, receipts).await {
                 Ok(text) => fields.with_text(text),
                 Err(error) if request.may_lack_text() => fields.without_text(error),

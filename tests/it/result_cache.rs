@@ -431,6 +431,93 @@ async fn retries_of_impatient_callers_pay_one_call_and_find_its_answer() {
     assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
 }
 
+/// The answers to one request by an impatient caller that comes first, and by a patient one that waits with it.
+async fn impatient_and_patient(
+    gateway: &TestGateway,
+    path: &str,
+    seconds: u32,
+    file: Vec<u8>,
+) -> [Answer; 2] {
+    let ask = || gateway.post(path).body(file.clone());
+    let first = Answer::of(ask().header("prefer", format!("wait={seconds}")));
+    let other = async {
+        gateway.until_upstream_has(1).await;
+        Answer::of(ask()).await
+    };
+    let (first, other) = tokio::join!(first, other);
+    assert_eq!((other.status.as_u16(), other.header("ocr-cache")), (200, "shared"), "{path}");
+    assert_eq!(other.json["status"], "succeeded", "{}", other.text);
+    assert_eq!(other.json["usage"]["total_tokens"], 0);
+    assert_eq!(gateway.count("tokens_unverified_total", &[]).await, 0);
+    [first, other]
+}
+
+const FIELDS: &str = r#"{"type":"object","properties":{"no":{"type":"string"}}}"#;
+
+#[tokio::test]
+async fn the_deadline_of_the_first_caller_cuts_no_page_that_others_wait_for() {
+    let ground = format!("/extract?schema={FIELDS}&ground=true");
+    for (path, file, calls) in [
+        ("/ocr?dpi=72", numbered(3), 3),
+        (&ground, fixture("hello.png"), 2),
+        ("/ocr?max_pixels=auto", fixture("hello.png"), 1),
+    ] {
+        let gateway = caching_with(|setup| setup.tenant.escalate = true).await;
+        gateway.upstream().add_fault(Fault::delay(3_000));
+        let [first, _] = impatient_and_patient(&gateway, path, 2, file).await;
+        assert_eq!((first.status.as_u16(), first.code()), (504, "deadline_exceeded"), "{path}");
+        assert!(first.json["usage"]["unverified_tokens"].as_u64() > Some(0), "{path}");
+        assert_eq!(received(&gateway), calls, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_caller_gets_the_pages_that_are_read_by_its_deadline_and_others_get_all() {
+    let gateway = caching().await;
+    let slow = Fault::delay(4_000).for_images_as_wide_as(width_of(1));
+    gateway.upstream().add_fault(slow);
+    let [first, other] = impatient_and_patient(&gateway, "/ocr?dpi=72", 2, numbered(3)).await;
+    assert_eq!((first.status.as_u16(), &first.json["status"]), (200, &"partial".into()));
+    assert_eq!(first.json["pages"][0]["error"]["code"], "deadline_exceeded", "{}", first.text);
+    for page in [1, 2] {
+        assert_eq!(first.json["pages"][page]["text"], other.json["pages"][page]["text"]);
+    }
+    assert!(first.json["usage"]["unverified_tokens"].as_u64() > Some(0), "{}", first.text);
+    assert_eq!(received(&gateway), 3);
+}
+
+#[tokio::test]
+async fn the_first_caller_gets_its_fields_without_the_text_that_others_wait_for() {
+    let gateway = caching().await;
+    let slow = Fault::delay(4_000).for_bodies_with("advanced_recognition");
+    gateway.upstream().add_fault(slow);
+    let path = format!("/extract?schema={FIELDS}&ground=true&detail=lines");
+    let [first, other] = impatient_and_patient(&gateway, &path, 2, fixture("hello.png")).await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    check(&documented("ExtractAnswer"), &first.json);
+    let warning = &first.json["pages"][0]["warnings"][0];
+    assert_eq!(
+        (&warning["code"], &warning["error"]["code"]),
+        (&"text_not_read".into(), &"deadline_exceeded".into())
+    );
+    assert_eq!(
+        (&first.json["data"], &other.json["pages"][0]["warnings"]),
+        (&other.json["data"], &json!([]))
+    );
+    assert_eq!(received(&gateway), 2);
+}
+
+#[tokio::test]
+async fn pages_that_nobody_waits_for_any_more_are_not_sent() {
+    let gateway = caching_with(|setup| setup.settings.documents.pages_at_once = 1).await;
+    gateway.upstream().add_fault(Fault::delay(3_000));
+    let request = gateway.post("/ocr?dpi=72").header("prefer", "wait=2").body(numbered(3));
+    let answer = Answer::of(request).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (504, "deadline_exceeded"));
+    until("the end", async || gateway.count("in_flight_requests", &[]).await == 0).await;
+    assert_eq!(received(&gateway), 1);
+}
+
 #[tokio::test]
 async fn a_caller_gets_the_pages_that_are_read_by_its_deadline() {
     let gateway = caching().await;

@@ -22,6 +22,7 @@ use crate::ocr::doubt::{self, Doubt};
 use crate::ocr::error::OcrError;
 use crate::ocr::facts::Source;
 use crate::ocr::intake::Origin;
+use crate::ocr::progress::out_of_time;
 use crate::ocr::request::{OcrOptions, OcrRequest, Reading, TextBeside};
 use crate::ocr::result::{FailedPage, Page, PageOutcome};
 use crate::ocr::sheet::Preparation;
@@ -74,6 +75,11 @@ impl Pass<'_> {
     ) -> PageRead {
         let tenant = &self.preparation.request.context.tenant;
         self.reader.metering.escalated(&self.preparation.request.context, doubt.label());
+        self.partly(|| {
+            let mut page = first.outcome.done().cloned()?;
+            page.not_read_again(out_of_time());
+            Some(page)
+        });
         let second = self.at_the_cap().read_page(first.outcome.number(), origin).await;
         if let (true, Some(page), Some(reference)) =
             (is_audited, first.outcome.done(), second.outcome.done())
@@ -105,6 +111,7 @@ impl Pass<'_> {
             preparation: Preparation { kept: None, ..self.preparation },
             follower: None,
             is_second: true,
+            others: self.others.clone(),
             place: Arc::clone(&self.place),
             barrier: Arc::clone(&self.barrier),
             ..*self
