@@ -4,6 +4,7 @@ use super::bitmap::{Bitmap, WORD, word_of};
 use super::gray::Gray;
 use super::ground::{TILE, dark_tiles, grain, noise};
 use super::means::Means;
+use super::near::Near;
 
 /// Half the side of the surroundings: more than a stroke, less than the distance of lines.
 const SURROUNDINGS: usize = 12;
@@ -13,8 +14,6 @@ const INK_OF_NOISE: f32 = 5.0;
 /// ... but never less than the first and never more than the second of these.
 const INK: (f32, f32) = (24.0, 64.0);
 
-/// The mean of 3 by 3 pixels is compared for what is faint: pencil may be fainter than the noise of a pixel.
-const NEAR: usize = 1;
 /// What is visible differs by more levels than so many times the grain of the paper, ...
 const VISIBLE_OF_GRAIN: f32 = 4.0;
 /// ... but never less than the first and never more than the second of these. The blank paper of a JPEG differs by one
@@ -38,7 +37,7 @@ impl Marks {
         let darker = |level: u8, mean: u8| mean.saturating_sub(level) > contrast;
         let lighter = |level: u8, mean: u8| level.saturating_sub(mean) > contrast;
         let dark = dark_tiles(gray);
-        let (mut near, mut surroundings) = (Means::new(gray, NEAR), Means::new(gray, SURROUNDINGS));
+        let (mut near, mut surroundings) = (Near::new(gray), Means::new(gray, SURROUNDINGS));
         let mut differences = Vec::with_capacity(gray.width * gray.height);
         let stride = ink.stride;
         for (y, ink) in ink.rows_mut().enumerate() {

@@ -27,6 +27,7 @@ mod lines;
 mod margins;
 mod marks;
 mod means;
+mod near;
 mod shadow;
 
 #[cfg(test)]
