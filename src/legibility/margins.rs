@@ -3,6 +3,7 @@
 use super::bitmap::{BLOCK, Bitmap};
 use super::components::{Part, components};
 use super::gray::Gray;
+use super::grid;
 use super::height::Text;
 use super::marks::Marks;
 use super::shadow::Strip;
@@ -134,47 +135,23 @@ impl Blocks {
 
     /// Groups of blocks that touch, corners included. `None` if there are too many.
     fn groups(&self) -> Option<Vec<Group>> {
-        let mut left = self.set.clone();
-        let mut groups = Vec::new();
-        for first in 0..left.len() {
-            if std::mem::take(&mut left[first]) {
-                if groups.len() == MOST_GROUPS {
-                    return None;
-                }
-                groups.push(self.group(first, &mut left));
-            }
-        }
-        Some(groups)
-    }
-
-    /// The group of a block. Takes its other blocks from those that are left.
-    fn group(&self, first: usize, left: &mut [bool]) -> Group {
-        let mut members = vec![first];
-        let mut bounds = Bounds::of(first % self.across, first / self.across);
-        let mut next = 0;
-        while let Some(member) = members.get(next) {
-            let (x, y) = (member % self.across, member / self.across);
-            bounds.extend(x, y);
-            for y in y.saturating_sub(1)..(y + 2).min(self.down) {
-                for x in x.saturating_sub(1)..(x + 2).min(self.across) {
-                    let neighbour = y * self.across + x;
-                    if std::mem::take(&mut left[neighbour]) {
-                        members.push(neighbour);
-                    }
-                }
-            }
-            next += 1;
-        }
-        Group { members, bounds }
+        let groups = grid::groups(&self.set, self.across);
+        let group = |members: Vec<usize>| Some(Group { bounds: self.around(&members)?, members });
+        (groups.len() <= MOST_GROUPS).then(|| groups.into_iter().filter_map(group).collect())
     }
 
     /// The bounds of what is not blank.
     fn bounds(&self) -> Option<Bounds> {
-        let mut set = (0..self.set.len()).filter(|block| self.set[*block]);
-        let place = |block: usize| (block % self.across, block / self.across);
-        let (x, y) = place(set.next()?);
+        let set: Vec<usize> = (0..self.set.len()).filter(|block| self.set[*block]).collect();
+        self.around(&set)
+    }
+
+    /// The bounds of some blocks.
+    fn around(&self, blocks: &[usize]) -> Option<Bounds> {
+        let mut places = blocks.iter().map(|block| (block % self.across, block / self.across));
+        let (x, y) = places.next()?;
         let mut bounds = Bounds::of(x, y);
-        set.map(place).for_each(|(x, y)| bounds.extend(x, y));
+        places.for_each(|(x, y)| bounds.extend(x, y));
         Some(bounds)
     }
 }

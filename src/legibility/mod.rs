@@ -21,6 +21,7 @@ mod colour;
 mod components;
 mod forest;
 mod gray;
+mod grid;
 mod ground;
 mod height;
 mod lines;
