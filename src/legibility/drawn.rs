@@ -84,6 +84,29 @@ impl Page {
         })
     }
 
+    /// Darkens a disc by so many levels at its middle. Its edge is so many pixels wide.
+    pub(super) fn disc(self, (x, y): (u32, u32), radius: u32, softness: u32, depth: u32) -> Self {
+        self.each(|at_x, at_y, level| {
+            let from = (at_x.abs_diff(x).pow(2) + at_y.abs_diff(y).pow(2)).isqrt();
+            let inside = (radius + softness / 2).saturating_sub(from).min(softness);
+            level - u8::try_from(depth * inside / softness).unwrap()
+        })
+    }
+
+    /// Darkens a line one pixel wide, so many pixels long and down by so many rows for eight columns.
+    pub(super) fn hairline(
+        self,
+        (left, top): (u32, u32),
+        length: u32,
+        slope: u32,
+        depth: u8,
+    ) -> Self {
+        self.each(|x, y, level| {
+            let along = x.wrapping_sub(left);
+            if along < length && y == top + along * slope / 8 { level - depth } else { level }
+        })
+    }
+
     /// Adds noise between the negative and the positive number of levels.
     pub(super) fn noisy(self, levels: u8) -> Self {
         let mut state = 0x2545_f491_u32;
@@ -99,6 +122,13 @@ impl Page {
             *level = u8::try_from(raised.saturating_sub(u32::from(levels)).min(255)).unwrap();
         }
         page
+    }
+
+    /// The page on yellowish paper.
+    pub(super) fn on_yellow(self) -> Raster {
+        let colour = |level: u8| [level, level.saturating_sub(3), level.saturating_sub(14)];
+        let data = self.levels.into_iter().flat_map(colour).collect();
+        Raster::new(Size::new(self.width, self.height), Samples::Rgb, data).unwrap()
     }
 
     pub(super) fn raster(self) -> Raster {

@@ -31,3 +31,9 @@ fn group(first: usize, left: &mut [bool], across: usize) -> Vec<usize> {
     }
     members
 }
+
+/// The set places in groups of at least so many.
+pub(super) fn large_groups(set: &[bool], across: usize, least: usize) -> Vec<usize> {
+    let groups = groups(set, across).into_iter();
+    groups.filter(|group| group.len() >= least).flatten().collect()
+}

@@ -1,7 +1,8 @@
 //! The ground on which there may be ink: how noisy it is, and where it is dark.
 
-use super::bitmap::WORD;
+use super::bitmap::{BLOCK, WORD};
 use super::gray::Gray;
+use super::sums::{PARTS, Sums};
 
 /// The side of a tile. The ground is dark or light by tile.
 pub(super) const TILE: usize = WORD;
@@ -55,15 +56,22 @@ pub(super) fn grain(differences: &[u8], width: usize) -> f32 {
 }
 
 /// For each tile whether its ground is dark, from left to right and from top to bottom.
-pub(super) fn dark_tiles(gray: &Gray) -> Vec<bool> {
+pub(super) fn dark_tiles(gray: &Gray, sums: &Sums) -> Vec<bool> {
     let across = gray.width.div_ceil(TILE);
     let mut tiles = Vec::with_capacity(across * gray.height.div_ceil(TILE));
     let mut row = vec![Levels::default(); across];
+    // A tile has whole blocks, so the means of these tell its mean.
+    let mut means = sums.means.chunks(sums.across);
     for y in 0..gray.height {
         for (tile, levels) in row.iter_mut().zip(gray.row(y).chunks(TILE)) {
             tile.add(levels);
         }
         if (y + 1) % TILE == 0 || y + 1 == gray.height {
+            for means in means.by_ref().take(TILE / BLOCK) {
+                for (tile, means) in row.iter_mut().zip(means.chunks(TILE / BLOCK)) {
+                    tile.add_means(means);
+                }
+            }
             tiles.extend(row.iter().map(Levels::is_dark));
             row.fill(Levels::default());
         }
@@ -76,8 +84,10 @@ pub(super) fn dark_tiles(gray: &Gray) -> Vec<bool> {
 struct Levels {
     least: u8,
     most: u8,
-    sum: u32,
-    count: u32,
+    /// Of the means of its blocks, in parts of a level, ...
+    sum: i32,
+    /// ... and their number.
+    count: i32,
 }
 
 impl Default for Levels {
@@ -90,14 +100,17 @@ impl Levels {
     fn add(&mut self, levels: &[u8]) {
         self.least = levels.iter().copied().fold(self.least, u8::min);
         self.most = levels.iter().copied().fold(self.most, u8::max);
-        self.sum = levels.iter().fold(self.sum, |sum, level| sum.wrapping_add(u32::from(*level)));
-        self.count += u32::try_from(levels.len()).unwrap_or_default();
+    }
+
+    fn add_means(&mut self, means: &[i32]) {
+        self.sum += means.iter().sum::<i32>();
+        self.count += i32::try_from(means.len()).unwrap_or_default();
     }
 
     /// Whether most of the tile is dark: the mean is nearer to the darkest level, by two fifths of the contrast.
     fn is_dark(&self) -> bool {
         let contrast = self.most.saturating_sub(self.least);
-        let mean = 2 * u32::from(contrast) + 5 * u32::from(self.least);
+        let mean = PARTS * (2 * i32::from(contrast) + 5 * i32::from(self.least));
         contrast >= TILE_CONTRAST && 5 * self.sum < mean * self.count
     }
 }

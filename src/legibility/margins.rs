@@ -4,9 +4,12 @@ use super::bitmap::{BLOCK, Bitmap};
 use super::components::{Part, components};
 use super::gray::Gray;
 use super::grid;
+use super::hairlines::hairlines;
 use super::height::Text;
 use super::marks::Marks;
+use super::shades::shades;
 use super::shadow::Strip;
+use super::sums::Sums;
 use crate::image::Size;
 use crate::image::region::Region;
 
@@ -44,15 +47,16 @@ pub(super) struct Seen<'a> {
     pub(super) gray: &'a Gray<'a>,
     /// The blocks that differ in colour ([`coloured`](super::colour::coloured)).
     pub(super) coloured: Vec<bool>,
+    pub(super) sums: &'a Sums,
 }
 
 /// The part of the picture that holds all that can be seen, with a margin. `None` if nothing can be seen.
 ///
-/// Dust and the shadow of an edge do not count. Characters in lines always count, and so does what differs in nothing but
-/// its colour.
+/// Dust and the shadow of an edge do not count. Characters in lines always count, and so does what no single pixels show:
+/// what differs in nothing but its colour, hairlines and soft shapes.
 pub(super) fn content(seen: &Seen, text: &Text, size: Size) -> Option<Region> {
     let (visible, factor) = (&seen.marks.visible, u32::from(seen.gray.factor));
-    let mut blocks = Blocks::of(visible, &seen.coloured);
+    let mut blocks = Blocks::of(visible, seen);
     let mut groups = blocks.groups().unwrap_or_default();
     let has_text = blocks.places(text.characters.iter().map(|character| &character.part));
     groups.retain(|group| !group.members.iter().any(|member| has_text[*member]));
@@ -95,12 +99,12 @@ struct Blocks {
     down: usize,
     /// Which are not blank.
     set: Vec<bool>,
-    /// Which of them differ in nothing but their colour.
-    in_colour: Vec<bool>,
+    /// Which of them have no visible pixels, but differ as a whole.
+    as_a_whole: Vec<bool>,
 }
 
 impl Blocks {
-    fn of(visible: &Bitmap, coloured: &[bool]) -> Self {
+    fn of(visible: &Bitmap, seen: &Seen) -> Self {
         let across = visible.width.div_ceil(BLOCK);
         let mut set = Vec::new();
         let mut rows = visible.rows().peekable();
@@ -114,12 +118,16 @@ impl Blocks {
             let counts = counts.iter().flat_map(|count| count.to_le_bytes());
             set.extend(counts.take(across).map(|count| count >= LEAST_VISIBLE));
         }
-        let mut in_colour = vec![false; set.len()];
-        for ((is_set, in_colour), coloured) in set.iter_mut().zip(&mut in_colour).zip(coloured) {
-            *in_colour = *coloured && !*is_set;
-            *is_set |= *coloured;
+        let mut as_a_whole = vec![false; set.len()];
+        let coloured = seen.coloured.iter().enumerate().filter(|(_, is_coloured)| **is_coloured);
+        let coloured = coloured.map(|(block, _)| block).filter(|block| !set[*block]);
+        let faint =
+            [hairlines(seen.sums, &set, seen.gray.factor > 1), shades(seen.sums, &set)].concat();
+        coloured.chain(faint).for_each(|block| as_a_whole[block] = true);
+        for (is_set, as_a_whole) in set.iter_mut().zip(&as_a_whole) {
+            *is_set |= *as_a_whole;
         }
-        Self { across, down: set.len() / across, set, in_colour }
+        Self { across, down: set.len() / across, set, as_a_whole }
     }
 
     /// The blocks that have the middle of a part.
@@ -167,7 +175,7 @@ impl Group {
     fn speck(&self, page: &Blocks, visible: &Bitmap) -> Option<u32> {
         let Bounds { left, top, right, bottom } = self.bounds;
         let is_small = right - left <= DUST_BLOCKS && bottom - top <= DUST_BLOCKS;
-        if !is_small || self.members.iter().all(|member| page.in_colour[*member]) {
+        if !is_small || self.members.iter().all(|member| page.as_a_whole[*member]) {
             return None;
         }
         let around = self.bounds.pixels(2);
@@ -185,7 +193,7 @@ impl Group {
 
     /// Whether the group is the shadow of an edge of the page.
     fn is_shadow(&self, page: &Blocks, seen: &Seen) -> bool {
-        if self.members.iter().any(|member| page.in_colour[*member]) {
+        if self.members.iter().any(|member| page.as_a_whole[*member]) {
             return false;
         }
         let Bounds { left, top, right, bottom } = self.bounds;

@@ -5,6 +5,7 @@ use super::gray::Gray;
 use super::ground::{TILE, dark_tiles, grain, noise};
 use super::means::Means;
 use super::near::Near;
+use super::sums::Sums;
 
 /// Half the side of the surroundings: more than a stroke, less than the distance of lines.
 const SURROUNDINGS: usize = 12;
@@ -31,12 +32,12 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    pub(super) fn of(gray: &Gray) -> Self {
+    pub(super) fn of(gray: &Gray, sums: &Sums) -> Self {
         let mut ink = Bitmap::new(gray.width, gray.height);
         let contrast = levels(noise(gray) * INK_OF_NOISE, INK);
         let darker = |level: u8, mean: u8| mean.saturating_sub(level) > contrast;
         let lighter = |level: u8, mean: u8| level.saturating_sub(mean) > contrast;
-        let dark = dark_tiles(gray);
+        let dark = dark_tiles(gray, sums);
         let (mut near, mut surroundings) = (Near::new(gray), Means::new(gray, SURROUNDINGS));
         let mut differences = Vec::with_capacity(gray.width * gray.height);
         let stride = ink.stride;

@@ -10,8 +10,9 @@
 //! 3. `components`: ink is divided into connected parts.
 //! 4. `lines`: parts form characters, and characters form lines, across or down the picture.
 //! 5. `height`: the heights and strokes of the characters in lines are measured.
-//! 6. `margins`: blocks of the picture that have nothing visible are blank, unless they differ in colour (`colour`). Dust
-//!    and the shadow of an edge (`shadow`) do not count.
+//! 6. `margins`: blocks of the picture that have nothing visible are blank, unless they differ in colour (`colour`), or a
+//!    hairline (`hairlines`) or a soft shape (`shades`) shows in sums over many pixels (`sums`). Dust and the shadow of an
+//!    edge (`shadow`) do not count.
 //!
 //! All of it is pure and synchronous, and takes CPU time in proportion to the pixels. So it is called in a document
 //! worker ([`document`](crate::document)) and never in the service itself.
@@ -23,13 +24,16 @@ mod forest;
 mod gray;
 mod grid;
 mod ground;
+mod hairlines;
 mod height;
 mod lines;
 mod margins;
 mod marks;
 mod means;
 mod near;
+mod shades;
 mod shadow;
+mod sums;
 
 #[cfg(test)]
 mod corpus;
@@ -48,6 +52,7 @@ use self::gray::Gray;
 use self::height::Text;
 use self::margins::{Seen, content};
 use self::marks::Marks;
+use self::sums::Sums;
 use crate::image::region::Region;
 use crate::pixels::raster::Raster;
 
@@ -70,10 +75,12 @@ pub fn legibility(picture: &Raster) -> Legibility {
     if gray.shorter_side() < LEAST_SIDE {
         return Legibility { text: None, content: Some(Region::of(picture.size())) };
     }
-    let marks = Marks::of(&gray);
+    let sums = Sums::of(&gray);
+    let marks = Marks::of(&gray, &sums);
     // Too many parts are texture. It has no text, but it can be seen.
     let text = Text::of(components(&marks.ink).unwrap_or_default(), gray.longer_side());
-    let seen = Seen { marks: &marks, gray: &gray, coloured: coloured(picture, gray.factor) };
+    let coloured = coloured(picture, gray.factor);
+    let seen = Seen { marks: &marks, gray: &gray, coloured, sums: &sums };
     let content = content(&seen, &text, picture.size());
     let text = text.body.map(|body| TextHeight { height: gray.in_picture(body.height), ..body });
     Legibility { text, content }

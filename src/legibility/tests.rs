@@ -6,7 +6,10 @@ use super::drawn::{CHINESE, LATIN, Page};
 use super::{Legibility, TextHeight, legibility};
 use crate::image::Size;
 use crate::image::format::Orientation;
+use crate::image::probe::probe;
 use crate::image::region::Region;
+use crate::pixels::decode::decode;
+use crate::pixels::encode::{Encoding, encode};
 use crate::pixels::raster::{Raster, Samples};
 
 /// A page of 60 characters of 14 pixels, with room below.
@@ -189,6 +192,144 @@ fn what_can_be_seen_is_not_blank() {
         assert_ne!(found(page.clone()).content, None, "{name}");
         let turned = page.raster().upright(Orientation::QuarterTurnClockwise);
         assert_ne!(legibility(&turned).content, None, "{name}, turned");
+    }
+}
+
+/// A page as scanners and cameras give it: with less and more noise, as it is and as a JPEG, gray and in colour.
+fn taken(page: &Page, noises: &[u8]) -> Vec<(String, Raster)> {
+    let stored = |raster: &Raster, quality| {
+        let file = encode(raster, Encoding::Jpeg { quality }).unwrap();
+        decode(&file, &probe(&file).unwrap()).unwrap()
+    };
+    let mut taken = Vec::new();
+    for &noise in noises {
+        let page = page.clone().noisy(noise);
+        let (gray, colour) = (page.clone().raster(), page.on_yellow());
+        taken.push((format!("noise {noise}, quality 75"), stored(&gray, 75)));
+        taken.push((format!("in colour, noise {noise}, quality 90"), stored(&colour, 90)));
+        taken.push((format!("noise {noise}"), gray));
+    }
+    taken
+}
+
+#[track_caller]
+fn assert_seen(page: &Page, noises: &[u8], name: &str) {
+    for (kind, raster) in taken(page, noises) {
+        assert_ne!(legibility(&raster).content, None, "{name}, {kind}");
+    }
+}
+
+#[test]
+fn a_large_soft_shape_is_not_blank() {
+    let paper = || Page::of(240, 480, 480);
+    for (depth, radius, softness) in [(8, 50, 30), (8, 130, 60), (12, 200, 60)] {
+        let page = paper().disc((230, 250), radius, softness, depth);
+        assert_seen(&page, &[0, 5], &format!("{depth} levels, radius {radius}, soft {softness}"));
+    }
+    // A stamp of two rings.
+    let ring = |page: Page, radius: u32| {
+        let inner = paper().disc((230, 250), radius - 20, 16, 8);
+        let outer = paper().disc((230, 250), radius, 16, 8);
+        let across = page.width;
+        page.each(|x, y, level| {
+            let at = (y * across + x) as usize;
+            level - (inner.levels[at] - outer.levels[at])
+        })
+    };
+    assert_seen(&ring(ring(paper(), 120), 80), &[0, 5], "a washed-out stamp");
+}
+
+#[test]
+fn a_hairline_is_not_blank_in_any_direction() {
+    // So many levels, so many rows for eight columns, and noise.
+    for (depth, slope, noises) in [
+        (8, 0, [0, 2]),
+        (8, 2, [0, 1]),
+        (8, 5, [0, 1]),
+        (10, 1, [0, 2]),
+        (12, 8, [0, 1]),
+        (12, 3, [0, 2]),
+    ] {
+        let page = Page::of(240, 400, 360).hairline((40, 30), 300, slope, depth);
+        for (kind, raster) in taken(&page, &noises) {
+            let name = format!("{depth} levels, slope {slope}, {kind}");
+            assert_ne!(legibility(&raster).content, None, "{name}");
+            let turned = raster.upright(Orientation::QuarterTurnClockwise);
+            assert_ne!(legibility(&turned).content, None, "{name}, turned");
+        }
+    }
+}
+
+#[test]
+fn joined_writing_in_faint_pencil_is_not_blank() {
+    let paper = Page::of(240, 480, 320);
+    let pencil = paper.each(|x, y, level| {
+        let place = 200 + (x % 56).abs_diff(28) / 2;
+        if (100..400).contains(&x) && y == place { level - 10 } else { level }
+    });
+    assert_seen(&pencil, &[0, 2], "pencil");
+}
+
+#[test]
+fn what_is_faint_is_seen_in_large_pictures() {
+    let paper = || Page::of(240, 1_700, 1_600);
+    assert_ne!(found(paper().disc((800, 700), 300, 60, 8)).content, None);
+    assert_ne!(found(paper().hairline((200, 300), 900, 1, 10)).content, None);
+    let photo = Page::of(240, 3_200, 3_100).hairline((200, 300), 900, 0, 10);
+    assert_ne!(found(photo).content, None);
+}
+
+#[test]
+fn what_is_faint_is_not_cut_away_beside_text() {
+    let text = || Page::of(250, 608, 640).line(&LATIN, (16, 40), (2, 20), 0);
+    let shape = text().disc((450, 480), 100, 40, 10);
+    for (kind, raster) in taken(&shape, &[0, 3]) {
+        let content = legibility(&raster).content.unwrap();
+        assert!(content.right >= 530 && content.bottom >= 560, "{kind}: {content:?}");
+    }
+    let line = text().hairline((200, 560), 380, 0, 10);
+    for (kind, raster) in taken(&line, &[0, 2]) {
+        let content = legibility(&raster).content.unwrap();
+        assert!(content.right >= 570 && content.bottom >= 560, "{kind}: {content:?}");
+    }
+}
+
+#[test]
+fn uneven_light_is_blank_and_is_cut_away_beside_text() {
+    let light = |page: Page| {
+        [
+            (
+                "from one side",
+                page.clone()
+                    .each(|x, _, level| level.saturating_sub(u8::try_from(x / 16).unwrap())),
+            ),
+            (
+                "less in the corners",
+                page.clone().each(|x, y, level| {
+                    let far = x.abs_diff(304).pow(2) + y.abs_diff(320).pow(2);
+                    level.saturating_sub(u8::try_from(far * 20 / 92_416).unwrap())
+                }),
+            ),
+            (
+                "less along an edge",
+                page.each(|x, _, level| {
+                    level.saturating_sub(
+                        u8::try_from(120_u32.saturating_sub(x).pow(2) / 900).unwrap(),
+                    )
+                }),
+            ),
+        ]
+    };
+    for (name, page) in light(Page::of(245, 608, 640)) {
+        for (kind, raster) in taken(&page, &[2]) {
+            assert_eq!(legibility(&raster).content, None, "{name}, {kind}");
+        }
+    }
+    for (name, page) in light(Page::of(245, 608, 640).text(&LATIN, 24, 2, 60)) {
+        for (kind, raster) in taken(&page, &[2]) {
+            let content = legibility(&raster).content.unwrap();
+            assert!(content.right < 360 && content.bottom < 300, "{name}, {kind}: {content:?}");
+        }
     }
 }
 
