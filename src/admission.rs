@@ -188,7 +188,12 @@ impl Admission {
         F: Future<Output = Result<Permit, Refusal>>,
     {
         let left = presence.may_have_left();
-        let mut permit = match left.run_until_cancelled(admit(deadline)).await {
+        let admitted = tokio::select! {
+            biased;
+            () = left.noted() => None,
+            admitted = admit(deadline) => Some(admitted),
+        };
+        let mut permit = match admitted {
             Some(admitted) => admitted?,
             None => admit(deadline.min(self.clock.instant() + LAST_WAIT)).await?,
         };

@@ -4,6 +4,7 @@
 // (`tests/it/architecture.rs` holds that). Blank lines keep rustfmt from sorting across layers.
 
 pub mod code;
+pub mod departure;
 pub mod host;
 pub mod json;
 pub mod label;

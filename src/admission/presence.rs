@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::refusal::Refusal;
 use crate::auth::authenticator::AdmittedKey;
+use crate::departure::Departure;
 
 /// How long a call still waits once its caller may have left. Zero would refuse it, because less time would be left
 /// than an attempt needs, and a caller that only closed its sending side must be answered.
@@ -25,10 +26,10 @@ pub(super) const LAST_WAIT: Duration = Duration::from_secs(1);
 /// Watches the caller of a request while its calls wait.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
-    /// Cancelled once the caller may have left. From then on no wait is longer than a second.
-    pub may_have_left: CancellationToken,
-    /// Cancelled once the caller has left for certain, if anybody can tell before the work for it is dropped.
-    pub has_left: CancellationToken,
+    /// The caller may have left. From then on no wait is longer than a second.
+    pub may_have_left: Departure,
+    /// The caller has left for certain, if anybody can tell before the work for it is dropped.
+    pub has_left: Departure,
     /// The caller's key; `None` if the caller needs none.
     pub standing: Option<AdmittedKey>,
 }
@@ -37,19 +38,20 @@ pub struct Watch {
 #[derive(Debug, Clone, Default)]
 pub struct Presence {
     watch: Watch,
-    has_left: CancellationToken,
+    /// Cancelled once the work for the caller is dropped.
+    is_dropped: CancellationToken,
 }
 
 impl Presence {
     /// The presence of a caller that `watch` observes. Dropping the guard means that the caller has left for certain.
     pub fn of(watch: Watch) -> (Self, DropGuard) {
-        let has_left = watch.has_left.child_token();
-        let guard = has_left.clone().drop_guard();
-        (Self { watch, has_left }, guard)
+        let is_dropped = CancellationToken::new();
+        let guard = is_dropped.clone().drop_guard();
+        (Self { watch, is_dropped }, guard)
     }
 
-    /// Cancelled once the caller may have left.
-    pub(super) const fn may_have_left(&self) -> &CancellationToken {
+    /// The caller may have left.
+    pub(super) const fn may_have_left(&self) -> &Departure {
         &self.watch.may_have_left
     }
 
@@ -65,19 +67,20 @@ impl Presence {
 
     /// Whether the caller has left for certain.
     pub fn has_left(&self) -> bool {
-        self.has_left.is_cancelled()
+        self.is_dropped.is_cancelled() || self.watch.has_left.is_noted()
     }
 
     /// The result of `wait`; `None` if the caller leaves before, or if `wait` takes longer than a second after the
     /// caller may have left.
     pub async fn bears<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
         let patience = async {
-            self.watch.may_have_left.cancelled().await;
+            self.watch.may_have_left.noted().await;
             tokio::time::sleep(LAST_WAIT).await;
         };
         tokio::select! {
             biased;
-            () = self.has_left.cancelled() => None,
+            () = self.is_dropped.cancelled() => None,
+            () = self.watch.has_left.noted() => None,
             done = wait => Some(done),
             () = patience => None,
         }
@@ -94,11 +97,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_at_once_where_the_caller_has_left_and_soon_where_it_may_have() {
-        let left = CancellationToken::new();
+        let left = Departure::default();
         let watch = Watch { may_have_left: left.clone(), ..Watch::default() };
         let (presence, guard) = Presence::of(watch);
         assert!(bears(&presence, Duration::from_mins(1)).await);
-        left.cancel();
+        left.note();
         assert!(bears(&presence, LAST_WAIT / 2).await);
         assert!(!bears(&presence, LAST_WAIT * 2).await && !presence.has_left());
         drop(guard);

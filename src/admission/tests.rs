@@ -1,10 +1,9 @@
 use std::time::{Duration, SystemTime};
 
-use tokio_util::sync::CancellationToken;
-
 use super::presence::Watch;
 use super::*;
 use crate::clock::ManualClock;
+use crate::departure::Departure;
 use crate::ledger::account::Unit;
 use crate::ledger::fake;
 use crate::ledger::window::Period;
@@ -154,8 +153,8 @@ async fn a_call_of_a_caller_who_may_have_left_can_be_repeated_until_its_deadline
     admission.clock = Arc::clone(&clock) as Arc<dyn Clock>;
     let (tenant, model, tab) =
         (Arc::new(Tenant::new("acme".parse().unwrap())), Model::sample(), Tab::default());
-    let (left, deadline) = (CancellationToken::new(), clock.instant() + Duration::from_mins(1));
-    left.cancel();
+    let (left, deadline) = (Departure::default(), clock.instant() + Duration::from_mins(1));
+    left.note();
     let admit = |until| admission.admit_bound(&tenant, &model, BOUND, until, &tab);
     let watch = Watch { may_have_left: left, ..Watch::default() };
     let mut permit = admission.until_left(&Presence::of(watch).0, deadline, admit).await.unwrap();

@@ -25,6 +25,7 @@ use crate::auth::tenant::Tenant;
 use crate::capacity::account::{HeldBytes, NoRoom, Whose};
 use crate::capacity::share::NoPlace;
 use crate::code::ErrorCode;
+use crate::departure::Departure;
 use crate::gateway::Gateway;
 use crate::metering::context::{Held, RequestContext, RequestPlaces};
 use crate::rate_limit::concurrency::Slot;
@@ -109,7 +110,7 @@ async fn let_in(
     let concurrency = take_slot(gateway, &tenant).await?;
     let places = Arc::new(RequestPlaces { share, service, concurrency });
     let standing = AdmittedKey::new(Arc::clone(&gateway.authenticator), key);
-    let may_have_left = half_close.token();
+    let may_have_left = Departure::told_by(half_close.token());
     let watch = Watch { may_have_left, standing: Some(standing), ..Watch::default() };
     Ok(Entered { tenant, deadline, watch, places, memory: Arc::new(memory) })
 }

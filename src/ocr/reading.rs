@@ -496,7 +496,7 @@ impl Pass<'_> {
     /// sent for it, because hundreds more may follow.
     fn check_is_awaited(&self) -> Result<(), OcrError> {
         let watch = &self.preparation.request.context.watch;
-        if self.is_one_of_several && watch.may_have_left.is_cancelled() {
+        if self.is_one_of_several && watch.may_have_left.is_noted() {
             let abandoned = CallError::from(CallFault::Abandoned);
             return Err(MeteringError::from(abandoned).into());
         }

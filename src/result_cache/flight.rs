@@ -5,7 +5,7 @@
 //! leads. A semaphore with one permit is the turn, so a leader that disappears in any way hands it on.
 //!
 //! The work runs on a task of its own, so it outlives the request that began it. It learns by [`Audience`] when nobody
-//! waits any more.
+//! waits any more, and that somebody waits again.
 //!
 //! A waiting request needs no file of its own, because that of any other one is equal. So the flight keeps one spare
 //! file for the next leader, however many requests wait.
@@ -16,9 +16,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
-use tokio_util::sync::CancellationToken;
 
 use super::key::EntryKey;
+use crate::departure::Departure;
 
 /// The flights of a process. `T` is an outcome, and `U` a spare file. Both are cheap to clone.
 pub struct Flights<T, U> {
@@ -48,10 +48,10 @@ struct FlightState<T, U> {
 /// Whether anybody waits for a piece of work.
 #[derive(Debug, Clone, Default)]
 pub struct Audience {
-    /// Cancelled once each caller has left or may have left.
-    pub may_have_left: CancellationToken,
-    /// Cancelled once each caller has left for certain.
-    pub has_left: CancellationToken,
+    /// Each caller has left or may have left.
+    pub may_have_left: Departure,
+    /// Each caller has left for certain.
+    pub has_left: Departure,
 }
 
 /// The place of one request in a flight. Dropping it means that its caller has left, or is answered.
@@ -59,8 +59,8 @@ pub struct Seat<T, U> {
     flights: Arc<Flights<T, U>>,
     flight: Arc<Flight<T, U>>,
     key: EntryKey,
-    /// Cancelled once the caller may have left.
-    may_have_left: CancellationToken,
+    /// The caller may have left.
+    may_have_left: Departure,
     /// Whether `attentive` no longer counts this seat.
     is_noted: bool,
 }
@@ -88,13 +88,15 @@ impl<T: Clone, U: Clone> Flights<T, U> {
         Self { open: Mutex::default() }
     }
 
-    /// Takes a seat among the requests for `key`. `may_have_left` is cancelled once the caller may have left.
-    pub fn join(self: &Arc<Self>, key: EntryKey, may_have_left: CancellationToken) -> Seat<T, U> {
+    /// Takes a seat among the requests for `key`, for a caller that may leave. Work that is still under way goes on for it.
+    pub fn join(self: &Arc<Self>, key: EntryKey, may_have_left: Departure) -> Seat<T, U> {
         let mut open = self.lock();
         let flight = Arc::clone(open.entry(key).or_insert_with(|| Arc::new(Flight::new())));
         flight.change(|state| {
             state.seats += 1;
             state.attentive += 1;
+            state.audience.may_have_left.take_back();
+            state.audience.has_left.take_back();
         });
         drop(open);
         Seat { flights: Arc::clone(self), flight, key, may_have_left, is_noted: false }
@@ -156,10 +158,10 @@ impl<T, U> FlightState<T, U> {
     /// Tells the work who waits for it.
     fn tell(&self) {
         if self.attentive == 0 {
-            self.audience.may_have_left.cancel();
+            self.audience.may_have_left.note();
         }
         if self.seats == 0 {
-            self.audience.has_left.cancel();
+            self.audience.has_left.note();
         }
     }
 }
@@ -210,7 +212,7 @@ impl<T: Clone, U: Clone> Seat<T, U> {
             tokio::select! {
                 biased;
                 done = &mut waited => return done,
-                () = self.may_have_left.cancelled() => {}
+                () = self.may_have_left.noted() => {}
             }
             self.is_noted = true;
             self.flight.change(|state| state.attentive -= 1);
@@ -297,7 +299,7 @@ mod tests {
     }
 
     fn join(flights: &TestFlights) -> Seat<u32, &'static str> {
-        flights.join(key(), CancellationToken::new())
+        flights.join(key(), Departure::default())
     }
 
     /// What the request has by now.
@@ -354,32 +356,36 @@ mod tests {
         let lead = first.try_lead().unwrap();
         let audience = lead.audience();
         drop(first);
-        assert!(!audience.may_have_left.is_cancelled() && !audience.has_left.is_cancelled());
+        assert!(!audience.may_have_left.is_noted() && !audience.has_left.is_noted());
         drop(second);
-        assert!(audience.may_have_left.is_cancelled() && audience.has_left.is_cancelled());
+        assert!(audience.may_have_left.is_noted() && audience.has_left.is_noted());
+        let next = join(&flights);
+        assert!(!audience.may_have_left.is_noted() && !audience.has_left.is_noted());
+        drop(next);
+        assert!(audience.may_have_left.is_noted() && audience.has_left.is_noted());
         let next = join(&flights);
         drop(lead);
         let next = next.try_lead().unwrap().audience();
-        assert!(!next.may_have_left.is_cancelled() && !next.has_left.is_cancelled());
+        assert!(!next.may_have_left.is_noted() && !next.has_left.is_noted());
     }
 
     #[tokio::test]
     async fn callers_who_may_have_left_count_as_there_until_they_are_dropped() {
         let flights = flights();
-        let (tokens, mut seats): (Vec<_>, Vec<_>) = (0..2)
-            .map(|_| CancellationToken::new())
-            .map(|token| (token.clone(), flights.join(key(), token)))
+        let (departures, mut seats): (Vec<_>, Vec<_>) = (0..2)
+            .map(|_| Departure::default())
+            .map(|departure| (departure.clone(), flights.join(key(), departure)))
             .unzip();
         let lead = seats[0].try_lead().unwrap();
         let audience = lead.audience();
-        for (token, seat) in tokens.iter().zip(&mut seats) {
-            assert!(!audience.may_have_left.is_cancelled());
-            token.cancel();
+        for (departure, seat) in departures.iter().zip(&mut seats) {
+            assert!(!audience.may_have_left.is_noted());
+            departure.note();
             assert!(now(seat).is_none());
         }
-        assert!(audience.may_have_left.is_cancelled() && !audience.has_left.is_cancelled());
+        assert!(audience.may_have_left.is_noted() && !audience.has_left.is_noted());
         drop(seats);
-        assert!(audience.has_left.is_cancelled());
+        assert!(audience.has_left.is_noted());
     }
 
     #[test]

@@ -519,6 +519,19 @@ async fn pages_that_nobody_waits_for_any_more_are_not_sent() {
 }
 
 #[tokio::test]
+async fn pages_of_a_caller_who_gave_up_are_read_on_for_a_retry_that_comes_in_time() {
+    let gateway = caching_with(|setup| setup.settings.documents.pages_at_once = 1).await;
+    gateway.upstream().add_fault(Fault::delay(4_000));
+    let ask = || gateway.post("/ocr?dpi=72").body(numbered(3));
+    let first = Answer::of(ask().header("prefer", "wait=2")).await;
+    assert_eq!((first.status.as_u16(), first.code()), (504, "deadline_exceeded"));
+    let retry = Answer::of(ask()).await;
+    assert_eq!((retry.status.as_u16(), retry.header("ocr-cache")), (200, "shared"));
+    assert_eq!(retry.json["status"], "succeeded", "{}", retry.text);
+    assert_eq!(received(&gateway), 3);
+}
+
+#[tokio::test]
 async fn a_caller_gets_the_pages_that_are_read_by_its_deadline() {
     let gateway = caching().await;
     gateway.upstream().add_fault(Fault::hang().for_images_as_wide_as(width_of(1)));

@@ -124,7 +124,7 @@ impl PageReader {
     /// Waits, and returns whether the caller is still there and there is time for a call.
     async fn waits(&self, context: &RequestContext, wait: Duration) -> bool {
         let again = self.clock.instant() + wait;
-        let has_left = context.watch.may_have_left.cancelled();
+        let has_left = context.watch.may_have_left.noted();
         admission::latest_start(context.deadline, again).is_some()
             && tokio::time::timeout(wait, has_left).await.is_err()
     }
