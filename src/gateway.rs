@@ -287,7 +287,7 @@ impl Gateway {
         let auditor = Auditor::new(Arc::clone(&factors), Arc::clone(&metrics), Arc::clone(&random));
         let ocr = Arc::new(Ocr::new(
             intake(settings, &catalog, &workers).raised_by(factors),
-            metering.clone(),
+            metering,
             client,
             Arc::clone(&scratch),
             Arc::clone(&clock),
@@ -296,12 +296,10 @@ impl Gateway {
         let answers = CachingOcr::new(
             Arc::clone(&ocr),
             cache,
-            metering,
             Arc::clone(&memory),
-            Arc::clone(&clock),
             settings.answer_digest,
-        )
-        .patient_for(settings.server.request_timeout());
+            settings.server.request_timeout(),
+        );
         let budgets = budget_watch(settings, &directory, &ledger, &catalog, &clock, &supervisor);
         Ok(Arc::new(Self {
             supervisor,

@@ -121,10 +121,8 @@ pub type AnswerCache = ResultCache<Outcome, SpareFile>;
 pub struct CachingOcr {
     ocr: Arc<Ocr>,
     cache: Arc<AnswerCache>,
-    metering: Metering,
     memory: Arc<ByteAccount>,
-    clock: Arc<dyn Clock>,
-    /// The longest time that a request may take.
+    /// The longest time that a request may take. A call for several requests has this time.
     patience: Duration,
     /// Of the settings that may change an answer.
     configuration: Digest,
@@ -134,29 +132,38 @@ pub struct CachingOcr {
 struct Participant {
     request: OcrRequest,
     model: Arc<Model>,
-    key: EntryKey,
+    place: EntryPlace,
     started: Instant,
     cache_use: CacheUse,
 }
 
+/// Where an answer is kept, and how long.
+#[derive(Clone, Copy)]
+struct EntryPlace {
+    key: EntryKey,
+    ttl: Duration,
+}
+
+/// The leader's duty to publish the outcome of its work.
+struct Publisher {
+    cache: Arc<AnswerCache>,
+    lead: Lead<Outcome, SpareFile>,
+    /// Keeps other replicas from reading the same file.
+    lease: Option<Lease>,
+    place: EntryPlace,
+}
+
 impl CachingOcr {
-    /// Puts `cache` in front of `ocr`. `configuration` changes with each setting that may change an answer.
+    /// Puts `cache` in front of `ocr`. `configuration` changes with each setting that may change an answer. No request
+    /// takes longer than `patience`.
     pub const fn new(
         ocr: Arc<Ocr>,
         cache: Arc<AnswerCache>,
-        metering: Metering,
         memory: Arc<ByteAccount>,
-        clock: Arc<dyn Clock>,
         configuration: Digest,
+        patience: Duration,
     ) -> Self {
-        let patience = Duration::ZERO;
-        Self { ocr, cache, metering, memory, clock, patience, configuration }
-    }
-
-    /// The same where a request may take so long. A call for several requests has this time.
-    #[must_use]
-    pub fn patient_for(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+        Self { ocr, cache, memory, patience, configuration }
     }
 
     /// What is kept in memory.
@@ -238,14 +245,7 @@ impl CachingOcr {
         }
         let participant = self.participant(request, cache_use.clone()).await?;
         if cache_use.directive == CacheDirective::Renew {
-            let ttl = participant.ttl();
-            let (key, request) = (participant.key, participant.asks(self));
-            let answer = read(Arc::clone(&self.ocr), request, None).await?;
-            let kept = Arc::new(answer.kept());
-            if kept.reuse() == Reuse::Keep {
-                keep(&self.cache, &kept, (key, ttl)).await;
-            }
-            return Ok(answer);
+            return self.renew(participant, read).await;
         }
         Box::pin(self.take_part(participant, read)).await
     }
@@ -256,82 +256,75 @@ impl CachingOcr {
         request: OcrRequest,
         cache_use: CacheUse,
     ) -> Result<Participant, OcrError> {
-        let started = self.clock.instant();
+        let started = self.clock().instant();
         let model = self.ocr.model_of(&request)?;
         let file = fingerprint::digest_of(&request.image, request.context.held.memory.clone());
         let file = file.await?;
         let parts = self.cache.keys().begin();
         let key = fingerprint::of(parts, &self.configuration, &request, &model.name, &file);
-        Ok(Participant { request, model, key, started, cache_use })
+        let ttl = Duration::from_secs(request.context.tenant.cache_ttl);
+        Ok(Participant { request, model, place: EntryPlace { key, ttl }, started, cache_use })
+    }
+
+    /// Reads the file for this request alone, and keeps the answer.
+    async fn renew<A, W>(
+        &self,
+        participant: Participant,
+        read: impl FnOnce(Arc<Ocr>, OcrRequest, Option<Others>) -> W,
+    ) -> Result<A, OcrError>
+    where
+        A: Reusable,
+        W: Future<Output = Result<A, OcrError>>,
+    {
+        self.note(&participant, CacheStatus::Miss);
+        let answer = read(Arc::clone(&self.ocr), participant.request, None).await?;
+        let kept = Arc::new(answer.kept());
+        if kept.reuse() == Reuse::Keep {
+            keep(&self.cache, &kept, participant.place).await;
+        }
+        Ok(answer)
     }
 
     /// Answers a request together with equal ones.
     async fn take_part<A, W>(
         &self,
         mut participant: Participant,
-        read: impl FnOnce(Arc<Ocr>, OcrRequest, Option<Others>) -> W + Send + 'static,
+        read: impl FnOnce(Arc<Ocr>, OcrRequest, Option<Others>) -> W,
     ) -> Result<A, OcrError>
     where
         A: Reusable + Partial,
         W: Future<Output = Result<A, OcrError>> + Send + 'static,
     {
-        let deadline = participant.request.context.deadline;
-        let may_have_left = participant.request.context.watch.may_have_left.clone();
-        let mut seat = self.cache.flights().join(participant.key, may_have_left);
-        let lead = match seat.try_lead() {
-            Some(lead) => lead,
-            None => match self.wait(&mut seat, &mut participant).await? {
-                Turn::Lead(lead) => lead,
-                Turn::Outcome(outcome) => return self.reused(participant, outcome).await,
-            },
+        let (place, watch) = (participant.place, &participant.request.context.watch);
+        let mut seat = self.cache.flights().join(place.key, watch.may_have_left.clone());
+        let lead = match self.turn(&mut seat, &mut participant).await? {
+            Turn::Lead(lead) => lead,
+            Turn::Outcome(outcome) => return self.reused(participant, outcome).await,
         };
-        let lease = match self.cache.find(&participant.key, deadline).await {
-            Found::TooLate => return Err(self.late(deadline)),
-            Found::Nothing(lease) => lease,
-            Found::Entry(entry) => match read_entry(entry).await? {
-                None => None,
-                Some(kept) => {
-                    let outcome = Outcome { answer: Ok(Arc::new(kept)), status: CacheStatus::Hit };
-                    lead.finish(outcome.clone());
-                    return self.reused(participant, outcome).await;
-                }
-            },
+        let lease = match self.find(&participant).await? {
+            Known::Nothing(lease) => lease,
+            Known::Answer(kept) => {
+                let outcome = Outcome { answer: Ok(kept), status: CacheStatus::Hit };
+                lead.finish(outcome.clone());
+                return self.reused(participant, outcome).await;
+            }
         };
-        let (ttl, key, started) = (participant.ttl(), participant.key, participant.started);
-        let mut request = participant.asks(self);
-        let mut own = request.clone();
-        (own.image, own.context.held.memory) = (Bytes::new(), None);
-        let audience = lead.audience();
-        request.context.watch.may_have_left = audience.may_have_left;
-        request.context.watch.has_left = audience.has_left;
-        let others = Others::until(self.clock.instant() + self.patience);
-        let progress = Arc::clone(&others.progress);
-        let (cache, ocr) = (Arc::clone(&self.cache), Arc::clone(&self.ocr));
-        let reading = read(ocr, request, Some(others));
-        // It outlives this request, because others may wait for it, and it is paid for.
-        let work = self.metering.spawn(async move {
-            let answer = cache.while_leased(lease.as_ref(), Box::pin(reading)).await;
-            publish(&cache, lead, lease, (key, ttl), &answer).await;
-            answer
-        });
-        tokio::select! {
-            biased;
-            done = seat.attend(work) => {
-                done.unwrap_or_else(|_panicked| Err(MeteringError::Interrupted.into()))
-            }
-            () = end_of_time(&progress, deadline) => {
-                A::so_far(&self.ocr, started, own, &progress).await
-            }
-        }
+        self.note(&participant, CacheStatus::Miss);
+        let publisher = Publisher { cache: Arc::clone(&self.cache), lead, lease, place };
+        self.read_for_all(participant, seat, publisher, read).await
     }
 
-    /// Waits for the outcome of another request, or for the turn to lead. The file of the request is dropped meanwhile,
-    /// unless it is the only one that is left for a next leader.
-    async fn wait(
+    /// Leads if nobody else does. Otherwise waits for the outcome of another request, or for the turn to lead.
+    ///
+    /// The file of a waiting request is dropped, unless it is the only one that is left for a next leader.
+    async fn turn(
         &self,
         seat: &mut Seat<Outcome, SpareFile>,
         Participant { request, .. }: &mut Participant,
     ) -> Result<Turn<Outcome, SpareFile>, OcrError> {
+        if let Some(lead) = seat.try_lead() {
+            return Ok(Turn::Lead(lead));
+        }
         let (deadline, held) = (request.context.deadline, &mut request.context.held);
         let file = std::mem::take(&mut request.image);
         seat.leave_spare(SpareFile { file, memory: held.memory.take() });
@@ -344,21 +337,69 @@ impl CachingOcr {
         Ok(turn)
     }
 
+    /// Looks into the cache.
+    async fn find(&self, participant: &Participant) -> Result<Known, OcrError> {
+        let deadline = participant.request.context.deadline;
+        match self.cache.find(&participant.place.key, deadline).await {
+            Found::TooLate => Err(self.late(deadline)),
+            Found::Nothing(lease) => Ok(Known::Nothing(lease)),
+            Found::Entry(entry) => {
+                let kept = read_entry(entry).await?.map(Arc::new);
+                Ok(kept.map_or(Known::Nothing(None), Known::Answer))
+            }
+        }
+    }
+
+    /// Reads the file for all who wait, on a task that goes on after the request's own time. The request itself then gets
+    /// what is read so far.
+    async fn read_for_all<A, W>(
+        &self,
+        participant: Participant,
+        mut seat: Seat<Outcome, SpareFile>,
+        publisher: Publisher,
+        read: impl FnOnce(Arc<Ocr>, OcrRequest, Option<Others>) -> W,
+    ) -> Result<A, OcrError>
+    where
+        A: Reusable + Partial,
+        W: Future<Output = Result<A, OcrError>> + Send + 'static,
+    {
+        let Participant { mut request, started, .. } = participant;
+        let deadline = request.context.deadline;
+        let mut own = request.clone();
+        (own.image, own.context.held.memory) = (Bytes::new(), None);
+        let audience = publisher.lead.audience();
+        request.context.watch.may_have_left = audience.may_have_left;
+        request.context.watch.has_left = audience.has_left;
+        let others = Others::until(self.clock().instant() + self.patience);
+        let progress = Arc::clone(&others.progress);
+        let reading = read(Arc::clone(&self.ocr), request, Some(others));
+        let work = self.metering().spawn(publisher.publish(reading));
+        tokio::select! {
+            biased;
+            done = seat.attend(work) => {
+                done.unwrap_or_else(|_panicked| Err(MeteringError::Interrupted.into()))
+            }
+            () = end_of_time(&progress, deadline) => {
+                A::so_far(&self.ocr, started, own, &progress).await
+            }
+        }
+    }
+
     /// Answers a request with the outcome of another one.
     async fn reused<A: Reusable>(
         &self,
         participant: Participant,
         outcome: Outcome,
     ) -> Result<A, OcrError> {
-        let Participant { mut request, model, started, cache_use, .. } = participant;
         let Outcome { answer, status } = outcome;
-        self.note(&request, &cache_use, status);
+        self.note(&participant, status);
+        let Participant { mut request, model, started, .. } = participant;
         let kept = answer?;
         // Given back first, because others may wait for it.
         request.image = Bytes::new();
         request.context.held.memory = None;
         let memory = self.room_for(kept.bytes(), request.context.deadline).await?;
-        self.metering.reused(&request.context, &model, kept.pages().len(), kept.saved);
+        self.metering().reused(&request.context, &model, kept.pages().len(), kept.saved);
         let id = request.id;
         let document = kept.document.clone();
         let facts = self.ocr.facts(&model, document, Tally::default(), started, request).await?;
@@ -379,30 +420,33 @@ impl CachingOcr {
         Ok(vec![Arc::new(room.map_err(no_room)?)])
     }
 
-    fn note(&self, request: &OcrRequest, cache_use: &CacheUse, status: CacheStatus) {
+    /// Notes how a request is answered, once.
+    fn note(&self, Participant { request, cache_use, .. }: &Participant, status: CacheStatus) {
         let is_new = cache_use.status.set(status).is_ok();
         if is_new {
-            self.metering.cache_request(&request.context, status.as_str());
+            self.metering().cache_request(&request.context, status.as_str());
         }
     }
 
     fn late(&self, deadline: Instant) -> OcrError {
-        let left = deadline.saturating_duration_since(self.clock.instant());
+        let left = deadline.saturating_duration_since(self.clock().instant());
         MeteringError::Refused(Refusal::TooLate { left }).into()
+    }
+
+    fn metering(&self) -> &Metering {
+        &self.ocr.reader.metering
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.ocr.reader.clock
     }
 }
 
-impl Participant {
-    /// How long the answer is kept.
-    fn ttl(&self) -> Duration {
-        Duration::from_secs(self.request.context.tenant.cache_ttl)
-    }
-
-    /// The request, whose file is read.
-    fn asks(self, ocr: &CachingOcr) -> OcrRequest {
-        ocr.note(&self.request, &self.cache_use, CacheStatus::Miss);
-        self.request
-    }
+/// What the cache has for a request.
+enum Known {
+    Answer(Arc<KeptAnswer>),
+    /// Nothing, with the lease of this replica if there are others.
+    Nothing(Option<Lease>),
 }
 
 /// An answer that can be made of what is read so far.
@@ -449,34 +493,37 @@ async fn end_of_time(progress: &Progress, deadline: Instant) {
     }
 }
 
-/// Keeps an answer if it is whole, and gives it or its failure to those who wait if it is theirs too.
-async fn publish<A: Reusable>(
-    cache: &AnswerCache,
-    lead: Lead<Outcome, SpareFile>,
-    lease: Option<Lease>,
-    entry: (EntryKey, Duration),
-    answer: &Result<A, OcrError>,
-) {
-    let shared = match answer {
-        Ok(answer) => {
-            let kept = Arc::new(answer.kept());
-            let reuse = kept.reuse();
-            if reuse == Reuse::Keep {
-                keep(cache, &kept, entry).await;
+impl Publisher {
+    /// Awaits `reading`. Keeps its answer if that is whole, and gives the answer or the failure to those who wait if it is
+    /// theirs too.
+    async fn publish<A: Reusable>(
+        self,
+        reading: impl Future<Output = Result<A, OcrError>>,
+    ) -> Result<A, OcrError> {
+        let Self { cache, lead, lease, place } = self;
+        let answer = cache.while_leased(lease.as_ref(), Box::pin(reading)).await;
+        let shared = match &answer {
+            Ok(answer) => {
+                let kept = Arc::new(answer.kept());
+                let reuse = kept.reuse();
+                if reuse == Reuse::Keep {
+                    keep(&cache, &kept, place).await;
+                }
+                (reuse != Reuse::Nothing).then_some(Ok(kept))
             }
-            (reuse != Reuse::Nothing).then_some(Ok(kept))
+            Err(error) => error.is_about_the_file().then(|| Err(error.clone())),
+        };
+        // Without effect once the entry stands in the place of the lease.
+        cache.release(lease).await;
+        if let Some(answer) = shared {
+            lead.finish(Outcome { answer, status: CacheStatus::Shared });
         }
-        Err(error) => error.is_about_the_file().then(|| Err(error.clone())),
-    };
-    // Without effect once the entry stands in the place of the lease.
-    cache.release(lease).await;
-    if let Some(answer) = shared {
-        lead.finish(Outcome { answer, status: CacheStatus::Shared });
+        answer
     }
 }
 
 /// Stores an answer. Nothing is stored if the writer panicked.
-async fn keep(cache: &AnswerCache, kept: &Arc<KeptAnswer>, (key, ttl): (EntryKey, Duration)) {
+async fn keep(cache: &AnswerCache, kept: &Arc<KeptAnswer>, place: EntryPlace) {
     let entry = if kept.bytes() <= INLINE_ENTRY_BYTES as u64 {
         Ok(kept.written())
     } else {
@@ -484,7 +531,7 @@ async fn keep(cache: &AnswerCache, kept: &Arc<KeptAnswer>, (key, ttl): (EntryKey
         tokio::task::spawn_blocking(move || kept.written()).await
     };
     if let Ok(entry) = entry {
-        cache.store(key, entry, ttl).await;
+        cache.store(place.key, entry, place.ttl).await;
     }
 }
 
