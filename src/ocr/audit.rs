@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::doubt;
+use super::result::Page;
 use crate::auth::tenant::Tenant;
 use crate::calibration::agreement::{Agreement, agreement};
 use crate::calibration::heights::HeightFactors;
@@ -39,12 +41,19 @@ pub struct Auditor {
     tasks: TaskTracker,
 }
 
-/// What a page was read as.
+/// What a page was read as at the cap.
 #[derive(Debug)]
-pub(super) struct AuditedText {
-    pub(super) text: String,
+pub(super) struct ReferenceText {
+    text: String,
     /// Whether it shows doubt, such as a loop.
-    pub(super) is_in_doubt: bool,
+    is_in_doubt: bool,
+}
+
+impl ReferenceText {
+    /// What is compared of a page that was read at the cap.
+    pub(super) fn of(page: &Page) -> Self {
+        Self { text: page.text_to_compare(), is_in_doubt: !doubt::of_page(page).is_empty() }
+    }
 }
 
 impl Auditor {
@@ -80,7 +89,7 @@ impl Auditor {
         self: &Arc<Self>,
         tenant: Arc<Tenant>,
         text: String,
-        reading: impl Future<Output = Result<AuditedText, AuditOutcome>> + Send + 'static,
+        reading: impl Future<Output = Result<ReferenceText, AuditOutcome>> + Send + 'static,
     ) {
         let own = Arc::clone(self);
         self.begin(&Arc::clone(&tenant), async move {
@@ -96,12 +105,12 @@ impl Auditor {
     pub(super) fn audit_blank(
         self: &Arc<Self>,
         tenant: Arc<Tenant>,
-        reading: impl Future<Output = Result<AuditedText, AuditOutcome>> + Send + 'static,
+        reading: impl Future<Output = Result<ReferenceText, AuditOutcome>> + Send + 'static,
     ) {
         let own = Arc::clone(self);
         self.begin(&Arc::clone(&tenant), async move {
             let Some(read) = own.stop.run_until_cancelled(reading).await else { return };
-            let has_text = |read: &AuditedText| read.text.contains(char::is_alphanumeric);
+            let has_text = |read: &ReferenceText| read.text.contains(char::is_alphanumeric);
             let outcome = match read {
                 Ok(read) if read.is_in_doubt => AuditOutcome::SkippedUnclear,
                 Ok(read) if has_text(&read) => AuditOutcome::BlankHadText,
@@ -126,7 +135,7 @@ impl Auditor {
     }
 
     /// Compares two texts of a page: `reference` was read at the cap, `text` at the chosen pixels.
-    async fn compare(&self, tenant: &Tenant, reference: AuditedText, text: String) {
+    async fn compare(&self, tenant: &Tenant, reference: ReferenceText, text: String) {
         let name = tenant.name.as_str();
         let found = if reference.is_in_doubt { None } else { compared(reference.text, text).await };
         let Some(agreement) = found else {
@@ -143,8 +152,8 @@ impl Auditor {
 
     /// Lowers the factor that alone keeps a page at the cap, in the background.
     ///
-    /// Two readings of one picture agree, so its `text` agrees with itself, and no call is made. Without this, a factor at which no page is sent with fewer
-    /// pixels would never be lowered, because only such pages are compared.
+    /// Two readings of one picture agree, so its `text` agrees with itself, and no call is made. Without this, a factor at
+    /// which no page is sent with fewer pixels would never be lowered, because only such pages are compared.
     pub(super) fn held_at_the_cap(self: &Arc<Self>, tenant: Arc<Tenant>, text: String) {
         let own = Arc::clone(self);
         self.begin(&Arc::clone(&tenant), async move {
@@ -257,11 +266,11 @@ mod tests {
         let (auditor, _supervisor) = auditor().await;
         let long = "a text that is long enough".to_owned();
         for (text, is_in_doubt) in [(long.clone(), true), (String::new(), false)] {
-            let reference = AuditedText { text, is_in_doubt };
+            let reference = ReferenceText { text, is_in_doubt };
             auditor.compare(&tenant(1), reference, String::new()).await;
         }
         assert_eq!(count(&auditor, "skipped_unclear"), 2);
-        let reference = AuditedText { text: long, is_in_doubt: false };
+        let reference = ReferenceText { text: long, is_in_doubt: false };
         auditor.compare(&tenant(1), reference, String::new()).await;
         assert_eq!(count(&auditor, "below_aim"), 1);
         assert!(auditor.factors.factor("acme") > HeightFactor::ONE);

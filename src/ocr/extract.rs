@@ -3,18 +3,18 @@
 //!
 //! If the merged fields are in doubt, the pages in question are read again at the cap, and the answers are merged anew.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::doubt;
+use super::doubt::{self, Doubt};
 use super::error::OcrError;
 use super::fields;
 use super::intake::Origin;
 use super::progress::{Others, PagesRead, Progress, out_of_time};
-use super::reading::PageRead;
 use super::request::{OcrRequest, TextBeside};
-use super::result::{ExtractAnswer, Page, PageOutcome, Status, text_of};
+use super::result::{ExtractAnswer, PageOutcome, Status, text_of};
 use super::sheet::Preparation;
 use super::{DocumentRead, Ocr, read_so_far};
 use crate::extract::Extraction;
@@ -116,40 +116,13 @@ impl Ocr {
         let DocumentRead { model, read, deadline, .. } = document;
         let doubts = doubt::of_fields(first);
         let Some((doubt, _)) = doubts.first() else { return Ok(None) };
-        let is_in_doubt = |(number, _): &(u32, Origin)| {
-            doubts.iter().any(|(_, pages)| pages.is_empty() || pages.contains(number))
-        };
-        let mut again = mem::take(&mut read.again);
-        again.retain(is_in_doubt);
+        let again = in_doubt(mem::take(&mut read.again), &doubts);
         if let Some(others) = others {
-            let mut pages = read.pages.clone();
-            let is_again = |page: &Page| again.iter().any(|(number, _)| *number == page.page);
-            let done = pages.iter_mut().filter_map(PageOutcome::done_mut);
-            done.filter(|page| is_again(page)).for_each(|page| page.not_read_again(out_of_time()));
-            let memory = read.memory.clone();
-            others.progress.change(|so_far| (so_far.pages, so_far.memory) = (pages, memory));
+            note_first_readings(&others.progress, read, &again);
         }
         let (intake, deadline) = (&self.intake, *deadline);
         let preparation = Preparation { intake, request, model, deadline, kept: None };
-        let second = self.reader.read_again(preparation, again, *doubt).await;
-        let mut replaced = Vec::new();
-        for PageRead { outcome, receipts, memory, .. } in second {
-            for receipt in &receipts {
-                read.tally.add(receipt);
-            }
-            let known = read.pages.iter_mut().find(|page| page.number() == outcome.number());
-            let Some(PageOutcome::Done(page)) = known else { continue };
-            match outcome {
-                PageOutcome::Failed(failed) => page.not_read_again(failed.error),
-                PageOutcome::Done(mut other) => {
-                    read.memory.extend(memory);
-                    let (first, second) = (page.image_tokens, other.image_tokens);
-                    page.add_reading(second);
-                    other.add_reading(first);
-                    replaced.push(mem::replace(page, other));
-                }
-            }
-        }
+        let replaced = read.replace(self.reader.read_again(preparation, again, *doubt).await);
         if replaced.is_empty() {
             return Ok(None);
         }
@@ -157,12 +130,30 @@ impl Ocr {
         if doubt::of_fields(&extraction).len() <= doubts.len() {
             return Ok(Some(extraction));
         }
-        for page in replaced {
-            let known = read.pages.iter_mut().find(|other| other.number() == page.page);
-            if let Some(PageOutcome::Done(other)) = known {
-                *other = page;
-            }
-        }
+        read.restore(replaced);
         Ok(None)
     }
+}
+
+/// The pages that `doubts` are about.
+fn in_doubt(
+    mut pages: Vec<(u32, Origin)>,
+    doubts: &[(Doubt, BTreeSet<u32>)],
+) -> Vec<(u32, Origin)> {
+    pages.retain(|(number, _)| {
+        doubts.iter().any(|(_, pages)| pages.is_empty() || pages.contains(number))
+    });
+    pages
+}
+
+/// Notes how the pages are answered if the caller's time ends before those of `again` are read once more.
+fn note_first_readings(progress: &Progress, read: &PagesRead, again: &[(u32, Origin)]) {
+    let mut pages = read.pages.clone();
+    for page in pages.iter_mut().filter_map(PageOutcome::done_mut) {
+        if again.iter().any(|(number, _)| *number == page.page) {
+            page.not_read_again(out_of_time());
+        }
+    }
+    let memory = read.memory.clone();
+    progress.change(|so_far| (so_far.pages, so_far.memory) = (pages, memory));
 }

@@ -495,15 +495,14 @@ impl Page {
         self.warnings.push(PageWarning::NotReadAgain(NotReadAgain { error }));
     }
 
-    /// Notes that the page was also read at another size, and adds the image tokens of that reading.
-    pub(super) fn add_reading(&mut self, others: ImageTokens) {
-        let own = self.image_tokens;
-        self.image_tokens = ImageTokens {
-            estimated: own.estimated.saturating_add(others.estimated),
-            billed: own.billed.zip(others.billed).map(|(own, others)| own.saturating_add(others)),
-        };
-        if let Some(sent) = &mut self.sent {
-            sent.escalated = true;
+    /// Notes in two readings of one page that it was read twice. Each then has the image tokens of both.
+    pub(super) fn note_both_readings(first: &mut Self, second: &mut Self) {
+        let image_tokens = first.image_tokens.plus(second.image_tokens);
+        for page in [first, second] {
+            page.image_tokens = image_tokens;
+            if let Some(sent) = &mut page.sent {
+                sent.escalated = true;
+            }
         }
     }
 
@@ -519,7 +518,7 @@ impl Page {
     }
 
     /// What is compared with another reading of the page: the values of its fields, or its text.
-    pub(super) fn audited_text(&self) -> String {
+    pub(super) fn text_to_compare(&self) -> String {
         self.fields.as_ref().map_or_else(|| self.text.clone(), PageAnswer::values)
     }
 
@@ -622,6 +621,13 @@ impl ImageTokens {
             .into_iter()
             .map(|receipt| receipt.verified.then_some(receipt.settlement.usage.image));
         Self { estimated, billed: bills.sum() }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            estimated: self.estimated.saturating_add(other.estimated),
+            billed: self.billed.zip(other.billed).map(|(own, other)| own.saturating_add(other)),
+        }
     }
 }
 

@@ -6,8 +6,9 @@
 //! Of two answers, the one with fewer doubts is delivered. If both have as many, it is the one at the cap: it was read
 //! from more pixels, and the length of a text says nothing, since a loop is long and a cut text may be whole.
 
+use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, future, stream};
 
@@ -17,12 +18,12 @@ use crate::admission::presence::Watch;
 use crate::admission::tab::Tab;
 use crate::metering::context::{Held, RequestContext};
 use crate::metering::error::MeteringError;
-use crate::ocr::audit::AuditedText;
+use crate::ocr::audit::ReferenceText;
 use crate::ocr::doubt::{self, Doubt};
 use crate::ocr::error::OcrError;
 use crate::ocr::facts::Source;
 use crate::ocr::intake::Origin;
-use crate::ocr::progress::out_of_time;
+use crate::ocr::progress::{PagesRead, out_of_time};
 use crate::ocr::request::{OcrOptions, OcrRequest, Reading, TextBeside};
 use crate::ocr::result::{FailedPage, Page, PageOutcome};
 use crate::ocr::sheet::Preparation;
@@ -36,32 +37,29 @@ impl Pass<'_> {
     /// share of the others.
     pub(super) async fn page(&self, number: u32, origin: Origin) -> PageRead {
         let Preparation { request, kept, .. } = self.preparation;
-        let (tenant, auditor) = (&request.context.tenant, &self.reader.auditor);
-        let is_audited = kept.is_some() && auditor.draws(tenant);
+        let is_audited = kept.is_some() && self.reader.auditor.draws(&request.context.tenant);
         // The file stays held until the page was drawn again, so it is kept only if that may be.
         let again = (is_audited || request.may_escalate()).then(|| origin.again());
-        let mut read = self.read_page(number, origin).await;
-        let (Some(again), Some(page)) = (again, read.outcome.done_mut()) else { return read };
-        if is_audited && page.source == Source::Blank {
-            auditor.audit_blank(Arc::clone(tenant), self.audit(number, again));
-            return read;
+        let read = self.read_page(number, origin).await;
+        match again {
+            Some(again) => self.followed_up(read, again, is_audited).await,
+            None => read,
         }
-        if !page.has_fewer_pixels() {
-            if is_audited && page.is_held_by_factor() {
-                auditor.held_at_the_cap(Arc::clone(tenant), page.audited_text());
-            }
-            return read;
-        }
-        let doubts = doubt::of_page(page);
-        if let Some(doubt) = doubts.first().filter(|_| tenant.escalate) {
+    }
+
+    /// The page as it is delivered, which was read as `read` at first.
+    async fn followed_up(&self, read: PageRead, again: Origin, is_audited: bool) -> PageRead {
+        let request = self.preparation.request;
+        let Some(page) = read.outcome.done() else { return read };
+        let may_escalate = request.context.tenant.escalate && page.has_fewer_pixels();
+        if may_escalate && let Some(doubt) = doubt::of_page(page).first() {
             return self.read_again(read, again, *doubt, is_audited).await;
         }
         if is_audited {
-            let (text, reading) = (page.audited_text(), self.audit(number, again.again()));
-            auditor.audit(Arc::clone(tenant), text, reading);
+            self.audit(page, again.again());
         }
         // The fields of the whole document may be in doubt.
-        let may_follow = tenant.escalate && request.reading() == Reading::Fields;
+        let may_follow = may_escalate && request.reading() == Reading::Fields;
         PageRead { again: may_follow.then_some(again), ..read }
     }
 
@@ -84,9 +82,8 @@ impl Pass<'_> {
         if let (true, Some(page), Some(reference)) =
             (is_audited, first.outcome.done(), second.outcome.done())
         {
-            let (reference, text) = (audited(reference), page.audited_text());
-            let is_read = future::ready(Ok(reference));
-            self.reader.auditor.audit(Arc::clone(tenant), text, is_read);
+            let is_read = future::ready(Ok(ReferenceText::of(reference)));
+            self.reader.auditor.audit(Arc::clone(tenant), page.text_to_compare(), is_read);
         }
         better(first, second)
     }
@@ -118,16 +115,29 @@ impl Pass<'_> {
         }
     }
 
-    /// Reads a page at the cap to compare it, on a tab of its own.
-    fn audit(
+    /// Begins the audit of a page, if there is something to learn from it.
+    fn audit(&self, page: &Page, again: Origin) {
+        let auditor = &self.reader.auditor;
+        let tenant = Arc::clone(&self.preparation.request.context.tenant);
+        if page.source == Source::Blank {
+            auditor.audit_blank(tenant, self.reference(page.page, again));
+        } else if page.has_fewer_pixels() {
+            auditor.audit(tenant, page.text_to_compare(), self.reference(page.page, again));
+        } else if page.is_held_by_factor() {
+            auditor.held_at_the_cap(tenant, page.text_to_compare());
+        }
+    }
+
+    /// Reads a page at the cap for an audit, on a tab of its own.
+    fn reference(
         &self,
         number: u32,
         origin: Origin,
-    ) -> impl Future<Output = Result<AuditedText, AuditOutcome>> + Send + use<> {
+    ) -> impl Future<Output = Result<ReferenceText, AuditOutcome>> + Send + use<> {
         let Preparation { intake, request, model, .. } = self.preparation;
         let (reader, intake, model) = (self.reader.clone(), intake.clone(), Arc::clone(model));
         let deadline = reader.clock.instant() + AUDIT_TIME;
-        let context = of_audit(&request.context, deadline);
+        let context = audit_context(&request.context, deadline);
         let options =
             OcrOptions { text_beside: TextBeside::None, metadata: None, ..request.options.clone() };
         let request = OcrRequest { options, context, ..request.clone() };
@@ -141,7 +151,7 @@ impl Pass<'_> {
             };
             let pass = Pass { is_second: true, ..Pass::over(&reader, preparation, None, false) };
             match pass.read_page(number, origin).await.outcome {
-                PageOutcome::Done(page) => Ok(audited(&page)),
+                PageOutcome::Done(page) => Ok(ReferenceText::of(&page)),
                 PageOutcome::Failed(FailedPage { error, .. }) => Err(outcome_of(&error)),
             }
         }
@@ -149,7 +159,7 @@ impl Pass<'_> {
 }
 
 /// The context of an audit for the caller of `context`. Nobody waits for it, and the key must still be valid.
-fn of_audit(context: &RequestContext, deadline: std::time::Instant) -> RequestContext {
+fn audit_context(context: &RequestContext, deadline: Instant) -> RequestContext {
     let tab = Tab::default();
     if let Some(key) = context.tab.names().key {
         tab.opened_with(&key);
@@ -161,11 +171,6 @@ fn of_audit(context: &RequestContext, deadline: std::time::Instant) -> RequestCo
         tab,
         held: Held::default(),
     }
-}
-
-/// A page that was read at the cap, to be compared.
-fn audited(page: &Page) -> AuditedText {
-    AuditedText { text: page.audited_text(), is_in_doubt: !doubt::of_page(page).is_empty() }
 }
 
 /// Why a page was not read again to compare it.
@@ -184,13 +189,50 @@ fn better(mut first: PageRead, second: PageRead) -> PageRead {
     let PageOutcome::Done(page) = &mut first.outcome else { return first };
     match second.outcome {
         PageOutcome::Failed(FailedPage { error, .. }) => page.not_read_again(error),
-        PageOutcome::Done(other) if doubt::of_page(&other).len() > doubt::of_page(page).len() => {
-            page.add_reading(other.image_tokens);
-        }
         PageOutcome::Done(mut other) => {
-            other.add_reading(page.image_tokens);
-            return PageRead { outcome: PageOutcome::Done(other), memory: second.memory, ..first };
+            Page::note_both_readings(page, &mut other);
+            if doubt::of_page(&other).len() <= doubt::of_page(page).len() {
+                let outcome = PageOutcome::Done(other);
+                return PageRead { outcome, memory: second.memory, ..first };
+            }
         }
     }
     first
+}
+
+impl PagesRead {
+    /// Puts pages that were read again in the place of their first readings, with the cost of both. Returns the first
+    /// readings that were replaced.
+    pub(in crate::ocr) fn replace(&mut self, second: Vec<PageRead>) -> Vec<Page> {
+        let mut replaced = Vec::new();
+        for PageRead { outcome, receipts, memory, .. } in second {
+            for receipt in &receipts {
+                self.tally.add(receipt);
+            }
+            let Some(page) = self.done_mut(outcome.number()) else { continue };
+            match outcome {
+                PageOutcome::Failed(FailedPage { error, .. }) => page.not_read_again(error),
+                PageOutcome::Done(mut other) => {
+                    Page::note_both_readings(page, &mut other);
+                    replaced.push(mem::replace(page, other));
+                    self.memory.extend(memory);
+                }
+            }
+        }
+        replaced
+    }
+
+    /// Puts first readings back that were [replaced](Self::replace).
+    pub(in crate::ocr) fn restore(&mut self, replaced: Vec<Page>) {
+        for page in replaced {
+            if let Some(second) = self.done_mut(page.page) {
+                *second = page;
+            }
+        }
+    }
+
+    fn done_mut(&mut self, number: u32) -> Option<&mut Page> {
+        let mut done = self.pages.iter_mut().filter_map(PageOutcome::done_mut);
+        done.find(|page| page.page == number)
+    }
 }
