@@ -28,7 +28,7 @@ use crate::dashscope::settings::UpstreamSettings;
 use crate::document::settings::{DocumentSettings, DocumentSettingsError};
 use crate::ledger::settings::LedgerSettings;
 use crate::ocr::fingerprint::{self, Digest};
-use crate::quote::auto::{InvalidHeight, KeptHeights};
+use crate::quote::auto::{InvalidHeight, LegibleHeights};
 use crate::redis::settings::{LinkError, RedisSettings};
 use crate::result_cache::settings::{CacheSettings, StorageSettings};
 use crate::store;
@@ -103,7 +103,7 @@ pub struct Settings {
     /// How documents are read.
     pub documents: DocumentSettings,
     /// How the pixels of a page are chosen.
-    pub auto: KeptHeights,
+    pub auto: LegibleHeights,
     /// DashScope.
     pub upstream: UpstreamSettings,
     /// Log lines.

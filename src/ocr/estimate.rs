@@ -25,8 +25,8 @@ pub async fn estimate(intake: &Intake, request: &OcrRequest) -> Result<Estimate,
     let mut request = request.clone();
     let deadline = request.context.deadline;
     let Job { model, pages, .. } = intake.open(&mut request, deadline).await?;
-    let kept = intake.kept(&request);
-    let preparation = Preparation { intake, request: &request, model: &model, deadline, kept };
+    let legible = intake.legible(&request);
+    let preparation = Preparation { intake, request: &request, model: &model, deadline, legible };
     let planned = stream::iter(pages.each())
         .map(|(number, origin)| async move { (number, planned(preparation, number, origin).await) })
         .buffered(intake.limits().at_once)

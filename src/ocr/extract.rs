@@ -121,7 +121,7 @@ impl Ocr {
             note_first_readings(&others.progress, read, &again);
         }
         let (intake, deadline) = (&self.intake, *deadline);
-        let preparation = Preparation { intake, request, model, deadline, kept: None };
+        let preparation = Preparation { intake, request, model, deadline, legible: None };
         let replaced = read.replace(self.reader.read_again(preparation, again, *doubt).await);
         if replaced.is_empty() {
             return Ok(None);

@@ -26,7 +26,7 @@ use crate::image::header::ImageHeader;
 use crate::image::probe::{self, ProbeError};
 use crate::metering::access;
 use crate::metering::error::{ImageError, MeteringError};
-use crate::quote::auto::KeptHeights;
+use crate::quote::auto::LegibleHeights;
 use crate::quote::limits::{self, LimitViolation};
 use crate::quote::{self, Cap, Quote, QuoteError};
 use crate::units::Pixels;
@@ -43,7 +43,7 @@ pub struct Intake {
     catalog: Arc<Catalog>,
     workers: Arc<Workers>,
     limits: PageLimits,
-    kept: KeptHeights,
+    heights: LegibleHeights,
     factors: Option<Arc<HeightFactors>>,
     /// Whether attempts are repeated.
     repeats: bool,
@@ -112,14 +112,14 @@ enum Seen {
 }
 
 impl Intake {
-    /// An intake over these parts. Text keeps the heights `kept` where pixels are chosen.
+    /// An intake over these parts. Text stays legible at `heights` where pixels are chosen.
     pub const fn new(
         catalog: Arc<Catalog>,
         workers: Arc<Workers>,
         limits: PageLimits,
-        kept: KeptHeights,
+        heights: LegibleHeights,
     ) -> Self {
-        Self { catalog, workers, limits, kept, factors: None, repeats: false }
+        Self { catalog, workers, limits, heights, factors: None, repeats: false }
     }
 
     /// The same intake, whose heights are raised by the factors of tenants.
@@ -139,17 +139,17 @@ impl Intake {
         self.repeats && request.context.tenant.unknown_bill == UnknownBill::Repeat
     }
 
-    /// The heights that text keeps in the pages of a request; none if their pixels are not chosen.
-    pub(super) fn kept(&self, request: &OcrRequest) -> Option<KeptHeights> {
+    /// The heights at which the text of a request stays legible; none if the pixels of its pages are not chosen.
+    pub(super) fn legible(&self, request: &OcrRequest) -> Option<LegibleHeights> {
         let tenant = request.context.tenant.name.as_str();
         let factor = self.factors.as_ref().map(|factors| factors.factor(tenant));
         let thousandths = factor.unwrap_or_default().thousandths();
-        request.chooses_pixels().then(|| self.kept.times(f32::from(thousandths) / 1000.0))
+        request.chooses_pixels().then(|| self.heights.times(f32::from(thousandths) / 1000.0))
     }
 
-    /// The heights that text keeps without a factor.
-    pub(super) const fn least_kept(&self) -> KeptHeights {
-        self.kept
+    /// The same heights without the factor of the tenant.
+    pub(super) const fn legible_without_factor(&self) -> LegibleHeights {
+        self.heights
     }
 
     /// The limits of the pages of one request.

@@ -246,8 +246,8 @@ impl Ocr {
         let until = self.time_of_others(asked, others.as_ref(), begun).unwrap_or(asked);
         let deadline = until.checked_sub(before).unwrap_or(until);
         let (intake, request) = (&self.intake, &*request);
-        let kept = intake.kept(request);
-        let preparation = Preparation { intake, request, model: &model, deadline, kept };
+        let legible = intake.legible(request);
+        let preparation = Preparation { intake, request, model: &model, deadline, legible };
         let mut read = self.reader.read_all(preparation, pages, follower, others).await;
         if !request.options.is_all_or_nothing {
             read.pages = some_done(read.pages)?;

@@ -25,7 +25,7 @@ use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
 use crate::metering::access;
 use crate::metering::error::{ImageError, MeteringError};
-use crate::quote::auto::KeptHeights;
+use crate::quote::auto::LegibleHeights;
 use crate::quote::drawn::{Paper, quote_page, quote_shrunk};
 use crate::quote::limits;
 use crate::quote::{self, Cap, Quote, QuoteError};
@@ -112,9 +112,9 @@ pub(super) struct Preparation<'a> {
     pub(super) model: &'a Arc<Model>,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
-    /// The heights that text keeps where pixels are chosen. Without them no pixels are chosen: a page has those that its
-    /// cap allows.
-    pub(super) kept: Option<KeptHeights>,
+    /// The heights at which text stays legible, if pixels are chosen. Without them, a page has the pixels that its cap
+    /// allows.
+    pub(super) legible: Option<LegibleHeights>,
 }
 
 impl Preparation<'_> {
@@ -176,21 +176,21 @@ impl Preparation<'_> {
         }
     }
 
-    /// Decides whether a picture is sent as it came, and quotes it. It is if no heights are kept.
+    /// Decides whether a picture is sent as it came, and quotes it. It is if no pixels are chosen.
     ///
     /// # Errors
     ///
     /// [`OcrError`] if it is above the cap of a tenant that rejects, or if no worker was free to measure it in time.
     pub(super) async fn plan_picture(&self, picture: &Picture) -> Result<PlannedPicture, OcrError> {
         let mut facts = self.facts_of(picture);
-        let (Some(document), Some(kept)) = (&picture.document, self.kept) else {
+        let (Some(document), Some(legible)) = (&picture.document, self.legible) else {
             if self.request.chooses_pixels() {
                 self.check_cap(picture)?;
             }
             return Ok(PlannedPicture::AsItCame(Box::new(facts)));
         };
         let mut sheet = document.sheet(1, intake::latest(self.deadline)).await?;
-        match self.choose(&mut facts, &mut sheet, kept).await? {
+        match self.choose(&mut facts, &mut sheet, legible).await? {
             None => self.check_cap(picture)?,
             Some(choice) => {
                 if let Some(draw) = self.apply(&mut facts, choice) {
@@ -274,8 +274,10 @@ impl Preparation<'_> {
         let mut sheet = document.sheet(number, intake::latest(self.deadline)).await?;
         let plan = sheet.plan(self.request.prefers_page_text()).await?;
         let is_read = plan.text.is_none() || self.request.reading() == Reading::Fields;
-        let (mut facts, draw) = match self.kept.filter(|_| is_read) {
-            Some(kept) => self.facts_by_choice(number, &plan, means, &mut sheet, kept).await?,
+        let (mut facts, draw) = match self.legible.filter(|_| is_read) {
+            Some(legible) => {
+                self.facts_by_choice(number, &plan, means, &mut sheet, legible).await?
+            }
             None => self.facts(number, &plan, means, self.cap()).map_err(ImageError::from)?,
         };
         let text = match plan.size {
@@ -303,7 +305,7 @@ impl Preparation<'_> {
         plan: &PagePlan,
         means: Means,
         sheet: &mut Sheet,
-        kept: KeptHeights,
+        legible: LegibleHeights,
     ) -> Result<(PageFacts, Draw), OcrError> {
         let cap = self.cap();
         let by_cap = |cap| self.facts(number, plan, means, cap).map_err(ImageError::from);
@@ -317,7 +319,7 @@ impl Preparation<'_> {
         let (mut facts, draw) = quoted;
         // A page that is refused without a choice is refused with one, too, also if it is blank.
         check_drawn(&facts, draw)?;
-        match (self.choose(&mut facts, sheet, kept).await?, refusal) {
+        match (self.choose(&mut facts, sheet, legible).await?, refusal) {
             (Some(choice), _) => {
                 let draw = self.apply(&mut facts, choice).unwrap_or(draw);
                 Ok((facts, draw))

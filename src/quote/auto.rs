@@ -1,12 +1,13 @@
 //! The fewest pixels of a page at which its text stays legible.
 //!
 //! The model bills pixels. A page of large letters is read as well at a fraction of them, and blank margins are billed
-//! like text. So only the part of a page that holds anything is sent, at the scale at which its smallest body text has the
-//! height that is kept ([`KeptHeights`]).
+//! like text. So only the part of a page that holds anything is sent, at the scale at which its smallest body text is just
+//! legible ([`LegibleHeights`]).
 //!
-//! If that height is unknown, the part is sent at its own size, or at the cap if that is smaller. Nothing is chosen if it would not cost less
-//! than the whole page without a choice. Both sides are whole cells, and `max_pixels` is their product. So the picture is
-//! resampled once, here, and an upstream that changes its size cannot exceed the chosen pixels.
+//! If the height of the text is unknown, the part is sent at its own size, or at the cap if that is smaller. Nothing is
+//! chosen if it would not cost less than the whole page without a choice. Both sides are whole cells, and `max_pixels` is
+//! their product. So the picture is resampled once, here, and an upstream that changes its size cannot exceed the chosen
+//! pixels.
 
 use std::sync::Arc;
 
@@ -36,10 +37,10 @@ const SMALLEST_SCALE: f64 = 0.1;
 /// how a reader sees the layout.
 const CUT_BELOW: f64 = 0.9;
 
-/// The heights in pixels that text keeps in what is sent, by script.
+/// The least heights, in pixels of what is sent, at which text is legible, by script.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KeptHeights {
+pub struct LegibleHeights {
     /// Of the letter x and of digits.
     #[serde(rename = "latin_height")]
     pub latin: f32,
@@ -56,13 +57,13 @@ pub struct InvalidHeight {
     actual: f32,
 }
 
-/// The least height that can be kept: no reader finds the strokes of a letter in fewer pixels.
+/// The least height that can be set: no reader finds the strokes of a letter in fewer pixels.
 const LEAST_HEIGHT: f32 = 4.0;
 
-/// The most height that can be kept: larger text is sent at the cap.
+/// The most height that can be set: larger text is sent at the cap.
 const MOST_HEIGHT: f32 = 200.0;
 
-impl KeptHeights {
+impl LegibleHeights {
     /// Checks the settings.
     ///
     /// # Errors
@@ -83,14 +84,14 @@ impl KeptHeights {
         Self { latin: self.latin * factor, cjk: self.cjk * factor }
     }
 
-    /// The height that is kept for text whose columns cross so many strokes. More strokes in one height are finer detail.
+    /// The height at which text is legible whose columns cross so many strokes. More strokes in one height are finer detail.
     fn of(self, strokes: f32) -> f64 {
         let [latin, cjk] = STROKES;
         let share = ((strokes - latin) / (cjk - latin)).clamp(0.0, 1.0);
         f64::from(self.latin + share * (self.cjk - self.latin))
     }
 
-    /// The scale at which text keeps its height. It is not enlarged.
+    /// The scale at which text is just legible. It is not enlarged.
     fn scale_of(self, text: Option<TextHeight>) -> f64 {
         let scale = |text: TextHeight| self.of(text.strokes) / f64::from(text.height);
         text.map_or(1.0, scale).clamp(SMALLEST_SCALE, 1.0)
@@ -116,14 +117,14 @@ pub fn fewest(
     found: &Legibility,
     page: Size,
     whole: &ImageQuote,
-    kept: KeptHeights,
+    legible: LegibleHeights,
     cuts: bool,
 ) -> Option<Chosen> {
     let region = found.content.filter(|content| cuts && is_worth_cutting(*content, page));
     let region = region.unwrap_or(Region::of(page));
     let geometry = &whole.geometry;
     let at_cap = smart_resize(region.size(), geometry);
-    let legible = legible_size(region.size(), kept.scale_of(found.text), geometry);
+    let legible = legible_size(region.size(), legible.scale_of(found.text), geometry);
     let is_at_cap = legible.pixels() >= at_cap.pixels();
     let size = if is_at_cap { at_cap } else { legible };
     let is_less = size.pixels() < whole.sent.pixels();
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
     use crate::catalog::Model;
 
-    const KEPT: KeptHeights = KeptHeights { latin: 14.0, cjk: 21.0 };
+    const HEIGHTS: LegibleHeights = LegibleHeights { latin: 14.0, cjk: 21.0 };
 
     const PAGE: Size = Size::new(1_240, 1_754);
 
@@ -234,7 +235,7 @@ mod tests {
 
     fn chosen(text: impl Into<Option<TextHeight>>, content: Region) -> Option<Chosen> {
         let found = Legibility { text: text.into(), content: Some(content) };
-        fewest(&found, PAGE, &plain(PAGE).image, KEPT, true)
+        fewest(&found, PAGE, &plain(PAGE).image, HEIGHTS, true)
     }
 
     #[test]
@@ -280,7 +281,7 @@ mod tests {
             assert!(choice.at_cap && !plain(PAGE).of_chosen(&choice).image.capped);
         }
         let found = Legibility { text: None, content: Some(content) };
-        assert_eq!(fewest(&found, PAGE, &plain(PAGE).image, KEPT, false), None);
+        assert_eq!(fewest(&found, PAGE, &plain(PAGE).image, HEIGHTS, false), None);
     }
 
     #[test]
@@ -289,7 +290,7 @@ mod tests {
         let whole = whole(PAGE, Wish::default(), cap);
         let content = Region::of(Size::new(900, 1_200));
         let found = Legibility { text: None, content: Some(content) };
-        let choice = fewest(&found, PAGE, &whole.image, KEPT, true).unwrap();
+        let choice = fewest(&found, PAGE, &whole.image, HEIGHTS, true).unwrap();
         let image = whole.of_chosen(&choice).image;
         assert!(image.capped && image.tokens < whole.image.tokens, "{image:?}");
         assert!(image.saved() > Tokens::ZERO && image.saved_by_choice() > Tokens::ZERO);
@@ -300,7 +301,7 @@ mod tests {
         let wish = Wish { straighten: true, ..Wish::default() };
         let whole = whole(PAGE, wish, Cap::default());
         let found = Legibility { text: Some(text(56.0)), content: Some(Region::of(PAGE)) };
-        let choice = fewest(&found, PAGE, &whole.image, KEPT, true).unwrap();
+        let choice = fewest(&found, PAGE, &whole.image, HEIGHTS, true).unwrap();
         let image = whole.of_chosen(&choice).image;
         assert_eq!(image.bound, most_image_tokens(&image.geometry));
         assert!(image.bound < whole.image.bound);
@@ -308,10 +309,10 @@ mod tests {
 
     #[test]
     fn heights_of_no_text_and_of_posters_are_refused() {
-        assert_eq!(KEPT.validate(), Ok(()));
+        assert_eq!(HEIGHTS.validate(), Ok(()));
         for height in [0.0, -1.0, 3.9, 201.0, f32::NAN, f32::INFINITY] {
-            assert!(KeptHeights { latin: height, ..KEPT }.validate().is_err(), "{height}");
-            assert!(KeptHeights { cjk: height, ..KEPT }.validate().is_err(), "{height}");
+            assert!(LegibleHeights { latin: height, ..HEIGHTS }.validate().is_err(), "{height}");
+            assert!(LegibleHeights { cjk: height, ..HEIGHTS }.validate().is_err(), "{height}");
         }
     }
 
@@ -339,7 +340,7 @@ mod tests {
             let Ok(whole) = quote(&Model::sample(), page, 101, wish, cap) else { return Ok(()) };
             let text = height.map(|height| TextHeight { height, strokes });
             let found = Legibility { text, content: Some(content) };
-            let choice = fewest(&found, page, &whole.image, KEPT, cuts);
+            let choice = fewest(&found, page, &whole.image, HEIGHTS, cuts);
             let Some(choice) = choice else { return Ok(()) };
             prop_assert!(choice.region.is_within(page));
             prop_assert!(cuts || choice.region == Region::of(page));
@@ -371,7 +372,7 @@ mod tests {
             let whole = plain(page).image;
             let tokens = |height| {
                 let found = Legibility { text: Some(text(height)), content: Some(content) };
-                let choice = fewest(&found, page, &whole, KEPT, true);
+                let choice = fewest(&found, page, &whole, HEIGHTS, true);
                 choice.map_or(whole.sent.pixels(), |choice| choice.size.pixels())
             };
             prop_assert!(tokens(low + more) <= tokens(low));

@@ -36,8 +36,8 @@ impl Pass<'_> {
     /// Reads one page, and again at the cap if its pixels were chosen and its answer is in doubt. Begins an audit of a
     /// share of the others.
     pub(super) async fn page(&self, number: u32, origin: Origin) -> PageRead {
-        let Preparation { request, kept, .. } = self.preparation;
-        let is_audited = kept.is_some() && self.reader.auditor.draws(&request.context.tenant);
+        let Preparation { request, legible, .. } = self.preparation;
+        let is_audited = legible.is_some() && self.reader.auditor.draws(&request.context.tenant);
         // The file stays held until the page was drawn again, so it is kept only if that may be.
         let again = (is_audited || request.may_escalate()).then(|| origin.again());
         let read = self.read_page(number, origin).await;
@@ -105,7 +105,7 @@ impl Pass<'_> {
     /// The pass that reads pages of this request at the cap. Nobody follows it.
     fn at_the_cap(&self) -> Pass<'_> {
         Pass {
-            preparation: Preparation { kept: None, ..self.preparation },
+            preparation: Preparation { legible: None, ..self.preparation },
             follower: None,
             is_second: true,
             others: self.others.clone(),
@@ -147,7 +147,7 @@ impl Pass<'_> {
                 request: &request,
                 model: &model,
                 deadline,
-                kept: None,
+                legible: None,
             };
             let pass = Pass { is_second: true, ..Pass::over(&reader, preparation, None, false) };
             match pass.read_page(number, origin).await.outcome {

@@ -11,7 +11,7 @@ use crate::image::region::Region;
 use crate::legibility::Legibility;
 use crate::ocr::facts::{ChoiceFacts, PageFacts, Source};
 use crate::quote::Quote;
-use crate::quote::auto::{self, Chosen, KeptHeights};
+use crate::quote::auto::{self, Chosen, LegibleHeights};
 use crate::units::Pixels;
 
 /// How a page is sent, if it is not sent as without a choice.
@@ -36,11 +36,11 @@ impl Preparation<'_> {
         &self,
         facts: &mut PageFacts,
         sheet: &mut Sheet,
-        kept: KeptHeights,
+        legible: LegibleHeights,
     ) -> Result<Option<Choice>, DocumentError> {
         let Some(found) = measured(sheet, facts.shown).await? else { return Ok(None) };
-        let choice = self.choice(facts, &found, kept);
-        let is_held = || self.choice(facts, &found, self.intake.least_kept()).is_some();
+        let choice = self.choice(facts, &found, legible);
+        let is_held = || self.choice(facts, &found, self.intake.legible_without_factor()).is_some();
         let is_held_by_factor = choice.is_none() && is_held();
         let text_height = found.text.map(|text| text.height);
         facts.choice =
@@ -49,12 +49,17 @@ impl Preparation<'_> {
     }
 
     /// What is chosen for a page in which this was found.
-    fn choice(&self, facts: &PageFacts, found: &Legibility, kept: KeptHeights) -> Option<Choice> {
+    fn choice(
+        &self,
+        facts: &PageFacts,
+        found: &Legibility,
+        legible: LegibleHeights,
+    ) -> Option<Choice> {
         if found.content.is_none() {
             return self.request.knows_blank_pages().then_some(Choice::Blank);
         }
         let is_whole = self.is_kept_whole(facts);
-        let chosen = auto::fewest(found, facts.shown, &facts.quote.image, kept, !is_whole)?;
+        let chosen = auto::fewest(found, facts.shown, &facts.quote.image, legible, !is_whole)?;
         // For a tenant that rejects, only its text makes a page smaller, and not its cap.
         if self.cap().reject && facts.quote.of_chosen(&chosen).image.capped {
             return None;
