@@ -26,7 +26,7 @@ use crate::dashscope::{DropinCall, Protocol};
 use crate::metering::access;
 use crate::metering::forecast::{ExpectedImages, Forecast};
 use crate::quote::resize::Geometry;
-use crate::quote::{self, Cap};
+use crate::quote::{self, CallTerms, Cap};
 use crate::units::{Pixels, Tokens, Usage};
 
 /// A request, planned before it is sent.
@@ -110,7 +110,7 @@ fn expected_images(asked: &Asked<'_>, images: &[ImagePlan]) -> ExpectedImages {
 fn look_at_images(
     outline: &Outline<'_>,
     asked: &Asked<'_>,
-    model: &Model,
+    model: &Arc<Model>,
     cap: Cap,
     account: &Arc<ByteAccount>,
 ) -> Result<Vec<ImagePlan>, DropinError> {
@@ -121,17 +121,16 @@ fn look_at_images(
         };
         let header = picture::look(&url, &image.pointer, account)?;
         // The vendor judges whether the text fits, so no room is reserved for it.
+        let terms = CallTerms { model, text: Tokens::ZERO, wish: image.wish, cap };
         let quoted = if let Some(header) = header {
-            quote::image(model, header.upright(), Tokens::ZERO, image.wish, cap).map(|quote| {
-                ImagePlan {
-                    geometry: quote.geometry,
-                    bound: quote.bound,
-                    exact: (!image.wish.straighten).then_some([quote.tokens, quote.clamped_tokens]),
-                    saved: quote.saved(),
-                }
+            quote::image(&terms, header.upright()).map(|quote| ImagePlan {
+                geometry: quote.geometry,
+                bound: quote.bound,
+                exact: (!image.wish.straighten).then_some([quote.tokens, quote.clamped_tokens]),
+                saved: quote.saved(),
             })
         } else {
-            quote::unseen_image(model, Tokens::ZERO, image.wish, cap).map(|quote| ImagePlan {
+            quote::unseen_image(&terms).map(|quote| ImagePlan {
                 geometry: quote.geometry,
                 bound: quote.bound,
                 exact: None,

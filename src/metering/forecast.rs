@@ -86,7 +86,7 @@ impl ExpectedImages {
 mod tests {
     use super::*;
     use crate::image::Size;
-    use crate::quote::{self, Cap, Wish};
+    use crate::quote::{Cap, Wish};
 
     #[test]
     fn a_bill_matches_by_either_formula_and_always_where_nothing_is_known() {
@@ -95,7 +95,7 @@ mod tests {
         assert!(matches(&sum, 600) && matches(&sum, 602) && !matches(&sum, 601));
         assert!(matches(&ExpectedImages::Unknown, 601));
         let size = Size::new(640, 480);
-        let quote = quote::quote(&Model::sample(), size, 101, Wish::default(), Cap::default());
+        let quote = Quote::sample(size, 101, Wish::default(), Cap::default());
         let Forecast { images, bound, .. } = Forecast::from(&quote.unwrap());
         assert!(matches(&images, bound.image.get()) && !matches(&images, bound.image.get() + 1));
     }

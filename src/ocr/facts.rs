@@ -79,6 +79,22 @@ pub(super) struct ChoiceFacts {
 }
 
 impl PageFacts {
+    /// A page of this size that a model reads by one call, without a choice of its pixels.
+    pub(super) const fn of(number: u32, source: Source, shown: Size, quote: Quote) -> Self {
+        Self {
+            number,
+            source,
+            shown,
+            dpi: None,
+            is_turned: false,
+            is_size_asked: false,
+            quote,
+            beside: None,
+            is_read: true,
+            choice: None,
+        }
+    }
+
     /// The quotes of the calls that read the page, if the first is made so often.
     fn calls(&self, first: usize) -> impl Iterator<Item = &Quote> {
         iter::repeat_n(&self.quote, if self.is_read { first } else { 0 }).chain(&self.beside)
@@ -125,24 +141,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::catalog::Model;
-    use crate::quote::{self, Cap, Wish};
+    use crate::quote::{Cap, Wish};
 
     fn page(size: Size, is_read: bool, beside: Option<u64>) -> PageFacts {
-        let quote = quote::quote(&Model::sample(), size, 500, Wish::default(), Cap::default());
-        let quote = quote.unwrap();
-        PageFacts {
-            number: 1,
-            source: Source::Image,
-            shown: size,
-            dpi: None,
-            is_turned: false,
-            is_size_asked: false,
-            beside: beside.map(|prompt| quote.with_prompt(prompt)),
-            quote,
-            is_read,
-            choice: None,
-        }
+        let quote = Quote::sample(size, 500, Wish::default(), Cap::default()).unwrap();
+        let beside = beside.map(|prompt| quote.with_prompt(prompt));
+        PageFacts { beside, is_read, ..PageFacts::of(1, Source::Image, size, quote) }
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::error::OcrError;
 use super::facts::DocumentFacts;
-use super::request::{Downscale, OcrRequest, Rotate};
+use super::request::{Downscale, OcrOptions, OcrRequest, Rotate};
 use crate::admission;
 use crate::auth::tenant::UnknownBill;
 use crate::calibration::heights::HeightFactors;
@@ -28,7 +28,7 @@ use crate::metering::access;
 use crate::metering::error::{ImageError, MeteringError};
 use crate::quote::auto::LegibleHeights;
 use crate::quote::limits::{self, LimitViolation};
-use crate::quote::{self, Cap, Quote, QuoteError};
+use crate::quote::{self, Quote, QuoteError};
 use crate::units::Pixels;
 
 /// Longest file that is read on the reactor, in bytes. A JPEG is read to its end, so a longer one takes too long.
@@ -231,42 +231,51 @@ impl Arrival<'_> {
     }
 
     /// The direct way for a picture that is sent as it is, else a document of one page.
-    async fn picture(self, mut header: ImageHeader) -> Result<Job, OcrError> {
-        let Self { intake, request, .. } = self;
+    async fn picture(mut self, mut header: ImageHeader) -> Result<Job, OcrError> {
+        let options = &self.request.options;
         let violation = limits::check(&header, self.upload.file.len()).err();
-        if let Some(violation) = violation.filter(|found| !may_shrink(found, &header, request)) {
+        if let Some(violation) = violation.filter(|found| !may_shrink(found, &header, options)) {
             return Err(ImageError::from(violation).into());
         }
         let mut patch = None;
-        if request.options.rotate == Rotate::Off {
+        if options.rotate == Rotate::Off {
             patch = Patch::of(&self.upload.file, &header)?;
             header.orientation = Orientation::Upright;
         }
-        let chooses = request.chooses_pixels() && is_decoded(header.format);
+        let chooses = self.request.chooses_pixels() && is_decoded(header.format);
         let quote = self.quote(&header, chooses).map_err(ImageError::from)?;
         let is_over = quote.image.size.pixels() > quote.image.geometry.max_pixels;
-        let shrinks = request.options.downscale == Downscale::Always && is_over;
-        let media_type = header.format.media_type();
+        let shrinks = options.downscale == Downscale::Always && is_over;
         if violation.is_some() || shrinks && is_decoded(header.format) {
-            let upload = self.upload.patched(patch).await?;
-            return Self { upload, ..self }.document(kind_of(header.format), media_type).await;
+            self.upload = self.upload.patched(patch).await?;
+            return self.document(kind_of(header.format), header.format.media_type()).await;
         }
-        intake.selected(request, 1)?;
-        let Self { model, mut upload, deadline, .. } = self;
-        let document = if chooses || request.options.searchable {
+        self.intake.selected(self.request, 1)?;
+        if chooses || options.searchable {
             // Before the file is shared, so that it is overwritten in place.
-            upload = upload.patched(patch.take()).await?;
-            let (file, memory) = (upload.file.clone(), upload.memory.clone());
-            Some(intake.workers.open(kind_of(header.format), file, memory))
-        } else {
-            None
-        };
+            self.upload = self.upload.patched(patch.take()).await?;
+        }
+        self.picture_as_it_came(header, quote, patch, chooses).await
+    }
+
+    /// A picture that is sent as it came. It is also a document, if its pixels are chosen or a searchable PDF is asked for.
+    async fn picture_as_it_came(
+        self,
+        header: ImageHeader,
+        quote: Quote,
+        patch: Option<Patch>,
+        chooses: bool,
+    ) -> Result<Job, OcrError> {
+        let Self { intake, model, request, upload: Upload { file, memory }, deadline } = self;
+        let kind = kind_of(header.format);
+        let open = || intake.workers.open(kind, file.clone(), memory.clone());
+        let document = (chooses || request.options.searchable).then(open);
         let draft = match document.clone().filter(|_| request.options.searchable) {
             Some(document) => Some(Draft::begin(document, &[1], latest(deadline)).await?),
             None => None,
         };
-        let Upload { file, memory } = upload;
-        let facts = DocumentFacts { media_type: media_type.into(), bytes: file.len(), pages: 1 };
+        let media_type = header.format.media_type().into();
+        let facts = DocumentFacts { media_type, bytes: file.len(), pages: 1 };
         let document = document.filter(|_| chooses);
         let picture = Picture { file, memory, header, quote, patch, document };
         Ok(Job { model, document: facts, pages: Pages::Picture(Box::new(picture)), draft })
@@ -275,12 +284,10 @@ impl Arrival<'_> {
     /// Quotes a picture. If its pixels are chosen, it may be above the cap of a tenant that rejects: it is refused later,
     /// unless fewer are chosen.
     fn quote(&self, header: &ImageHeader, chooses: bool) -> Result<Quote, QuoteError> {
-        let Self { model, request, .. } = self;
-        let cap = access::cap(&request.context.tenant);
-        let (size, prompt, wish) = (header.upright(), request.prompt_bytes(), request.wish());
-        match quote::quote(model, size, prompt, wish, cap) {
+        let terms = self.request.terms(&self.model);
+        match quote::quote(&terms, header.upright()) {
             Err(QuoteError::OverCap { .. }) if chooses => {
-                quote::quote(model, size, prompt, wish, Cap { reject: false, ..cap })
+                quote::quote(&terms.clamping(), header.upright())
             }
             quote => quote,
         }
@@ -345,8 +352,8 @@ pub(super) fn latest(deadline: Instant) -> Instant {
 }
 
 /// Whether a picture with this violation is made smaller instead of refused.
-fn may_shrink(violation: &LimitViolation, header: &ImageHeader, request: &OcrRequest) -> bool {
-    let is_wanted = request.options.downscale != Downscale::Never;
+fn may_shrink(violation: &LimitViolation, header: &ImageHeader, options: &OcrOptions) -> bool {
+    let is_wanted = options.downscale != Downscale::Never;
     is_wanted && violation.is_of_size() && is_decoded(header.format)
 }
 

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::auth::tenant::PdfText;
+use crate::catalog::Model;
 use crate::dashscope::Task;
 use crate::document::range::PageRange;
 use crate::extract::schema::Schema;
+use crate::metering::access;
 use crate::metering::context::RequestContext;
 use crate::metering::prompt;
-use crate::quote::{self, Wish};
+use crate::quote::{self, CallTerms, Wish};
 
 /// One image and how to read it.
 #[derive(Clone)]
@@ -236,9 +238,11 @@ impl OcrRequest {
         self.options.prompt.is_none() && !self.options.task.as_ref().is_some_and(is_object)
     }
 
-    /// The pixel bounds of the quote.
-    pub(super) fn wish(&self) -> Wish {
-        Wish { straighten: self.options.rotate == Rotate::Auto, ..self.options.wish }
+    /// The terms of the first call for a page.
+    pub(super) fn terms<'a>(&self, model: &'a Arc<Model>) -> CallTerms<'a> {
+        let wish = Wish { straighten: self.options.rotate == Rotate::Auto, ..self.options.wish };
+        let cap = access::cap(&self.context.tenant);
+        CallTerms::of_prompt(model, self.prompt_bytes(), wish, cap)
     }
 
     /// An upper bound of the bytes, and so of the tokens, of the prompt that the model reads in a call.

@@ -23,12 +23,11 @@ use crate::document::workers::{Document, PAGE_BYTES, Sheet};
 use crate::image::Size;
 use crate::image::format::{Format, Orientation};
 use crate::image::header::ImageHeader;
-use crate::metering::access;
 use crate::metering::error::{ImageError, MeteringError};
 use crate::quote::auto::LegibleHeights;
 use crate::quote::drawn::{Paper, quote_page, quote_shrunk};
 use crate::quote::limits;
-use crate::quote::{self, Cap, Quote, QuoteError};
+use crate::quote::{self, CallTerms, Quote, QuoteError};
 use crate::units::Pixels;
 
 /// The format by whose limits a size is checked before a page is drawn: PNG and JPEG have the same.
@@ -204,14 +203,8 @@ impl Preparation<'_> {
 
     /// Refuses a picture whose pixels were not chosen if it is above the cap of a tenant that rejects.
     fn check_cap(&self, picture: &Picture) -> Result<(), OcrError> {
-        let quoted = self.quoted(picture.header.upright(), self.cap());
-        Ok(quoted.map(drop).map_err(ImageError::from)?)
-    }
-
-    /// The quote of the first call for a picture of this size.
-    fn quoted(&self, size: Size, cap: Cap) -> Result<Quote, QuoteError> {
-        let (prompt, wish) = (self.request.prompt_bytes(), self.request.wish());
-        quote::quote(self.model, size, prompt, wish, cap)
+        quote::quote(&self.terms(), picture.header.upright()).map_err(ImageError::from)?;
+        Ok(())
     }
 
     /// Makes a picture ready that is sent as it came.
@@ -230,23 +223,26 @@ impl Preparation<'_> {
     }
 
     /// What is known of a picture that is sent as it came.
-    pub(super) fn facts_of(&self, picture: &Picture) -> PageFacts {
+    fn facts_of(&self, picture: &Picture) -> PageFacts {
+        let quote = picture.quote.clone();
         PageFacts {
-            number: 1,
-            source: Source::Image,
-            shown: picture.quote.image.size,
-            dpi: None,
             is_turned: picture.header.orientation != Orientation::default(),
-            is_size_asked: self.is_size_asked(None),
-            quote: picture.quote.clone(),
-            beside: self.beside(&picture.quote),
-            is_read: true,
-            choice: None,
+            ..self.quoted(1, Source::Image, quote.image.size, quote)
         }
     }
 
-    fn cap(&self) -> Cap {
-        access::cap(&self.request.context.tenant)
+    /// What is known of a page that is sent with this quote, if nobody asked for its resolution.
+    fn quoted(&self, number: u32, source: Source, shown: Size, quote: Quote) -> PageFacts {
+        PageFacts {
+            is_size_asked: self.is_size_asked(None),
+            beside: self.beside(&quote),
+            ..PageFacts::of(number, source, shown, quote)
+        }
+    }
+
+    /// The terms of the first call for a page.
+    fn terms(&self) -> CallTerms<'_> {
+        self.request.terms(self.model)
     }
 
     /// The quote of the call that reads the text beside the fields, if the request asks for both.
@@ -278,7 +274,7 @@ impl Preparation<'_> {
             Some(legible) => {
                 self.facts_by_choice(number, &plan, means, &mut sheet, legible).await?
             }
-            None => self.facts(number, &plan, means, self.cap()).map_err(ImageError::from)?,
+            None => self.facts(number, &plan, means, &self.terms()).map_err(ImageError::from)?,
         };
         let text = match plan.size {
             PageSize::Points { width, height } => plan
@@ -307,12 +303,12 @@ impl Preparation<'_> {
         sheet: &mut Sheet,
         legible: LegibleHeights,
     ) -> Result<(PageFacts, Draw), OcrError> {
-        let cap = self.cap();
-        let by_cap = |cap| self.facts(number, plan, means, cap).map_err(ImageError::from);
-        let (quoted, refusal) = match by_cap(cap) {
+        let terms = self.terms();
+        let by = |terms| self.facts(number, plan, means, &terms).map_err(ImageError::from);
+        let (quoted, refusal) = match by(terms) {
             // It is refused unless fewer pixels are chosen.
             Err(refusal @ ImageError::Quote(QuoteError::OverCap { .. })) => {
-                (by_cap(Cap { reject: false, ..cap })?, Some(refusal))
+                (by(terms.clamping())?, Some(refusal))
             }
             quoted => (quoted?, None),
         };
@@ -335,64 +331,64 @@ impl Preparation<'_> {
         number: u32,
         plan: &PagePlan,
         means: Means,
-        cap: Cap,
+        terms: &CallTerms<'_>,
     ) -> Result<(PageFacts, Draw), QuoteError> {
-        let (request, model) = (self.request, self.model);
-        let (prompt, wish) = (request.prompt_bytes(), request.wish());
-        let (source, shown, quote, draw) = match plan.size {
+        match plan.size {
             PageSize::Points { width, height } => {
-                let paper = Paper { width, height, dpi: request.options.dpi };
-                if let Some((size, quote)) = self.stored(plan, paper, means, cap) {
-                    (Source::Image, size, quote, Draw::AsStored)
-                } else {
-                    let quote = quote_page(model, paper, prompt, wish, cap, means.most)?;
-                    let size = quote.image.size;
-                    (Source::Rendered, size, quote, Draw::At(size))
-                }
+                let paper = Paper { width, height, dpi: self.request.options.dpi };
+                self.facts_of_paper(number, plan.stored, paper, means, terms)
             }
+            // A picture has pixels of its own, so a resolution has no effect on it.
             PageSize::Pixels(size) => {
-                let is_whole = request.options.downscale == Downscale::Never;
+                let is_whole = self.request.options.downscale == Downscale::Never;
                 let quote = if is_whole && means.as_stored {
-                    self.quoted(size, cap)?
+                    quote::quote(terms, size)?
                 } else {
-                    quote_shrunk(model, size, prompt, wish, cap, means.most)?
+                    quote_shrunk(terms, size, means.most)?
                 };
                 let draw = Draw::At(quote.image.size);
-                (Source::Image, size, quote, draw)
+                Ok((self.quoted(number, Source::Image, size, quote), draw))
             }
+        }
+    }
+
+    /// Decides how a page of a PDF is drawn, and quotes it. `stored` is the only thing on it, if that is a picture.
+    fn facts_of_paper(
+        &self,
+        number: u32,
+        stored: Option<StoredPicture>,
+        paper: Paper,
+        means: Means,
+        terms: &CallTerms<'_>,
+    ) -> Result<(PageFacts, Draw), QuoteError> {
+        let as_stored = stored.and_then(|stored| self.as_stored(stored, paper, means, terms));
+        let (source, quote, draw) = if let Some(quote) = as_stored {
+            (Source::Image, quote, Draw::AsStored)
+        } else {
+            let quote = quote_page(terms, paper, means.most)?;
+            let draw = Draw::At(quote.image.size);
+            (Source::Rendered, quote, draw)
         };
-        // A picture has pixels of its own, so a resolution has no effect on it.
-        let dpi = request.options.dpi.filter(|_| matches!(plan.size, PageSize::Points { .. }));
-        let is_size_asked = self.is_size_asked(dpi);
-        let dpi = match plan.size {
-            PageSize::Points { width, .. } => Some(quote::drawn::dpi(shown.width, width)),
-            PageSize::Pixels(_) => None,
-        };
-        let beside = self.beside(&quote);
+        let shown = quote.image.size;
         let facts = PageFacts {
-            number,
-            source,
-            shown,
-            dpi,
-            is_turned: false,
-            is_size_asked,
-            quote,
-            beside,
-            is_read: true,
-            choice: None,
+            dpi: Some(quote::drawn::dpi(shown.width, paper.width)),
+            is_size_asked: self.is_size_asked(paper.dpi),
+            ..self.quoted(number, source, shown, quote)
         };
         Ok((facts, draw))
     }
 
-    /// The picture that a page of a PDF consists of, if it is sent as it is stored.
-    fn stored(
+    /// The quote of the picture that a page of a PDF consists of, if it is sent as it is stored.
+    fn as_stored(
         &self,
-        plan: &PagePlan,
+        StoredPicture { format, size, bytes }: StoredPicture,
         paper: Paper,
         means: Means,
-        cap: Cap,
-    ) -> Option<(Size, Quote)> {
-        let StoredPicture { format, size, bytes } = plan.stored.filter(|_| means.as_stored)?;
+        terms: &CallTerms<'_>,
+    ) -> Option<Quote> {
+        if !means.as_stored {
+            return None;
+        }
         let header = ImageHeader::new(format, size, Orientation::Upright);
         limits::check(&header, bytes).ok()?;
         // A page is not drawn at a finer resolution than that of its picture, which has no more detail.
@@ -403,10 +399,10 @@ impl Preparation<'_> {
             return None;
         }
         // For a tenant that rejects pictures over its cap, the page is drawn to fit.
-        let quote = self.quoted(size, cap).ok()?;
+        let quote = quote::quote(terms, size).ok()?;
         let is_over = size.pixels() > quote.image.geometry.max_pixels;
         let shrinks = self.request.options.downscale == Downscale::Always && is_over;
-        (!shrinks).then_some((size, quote))
+        (!shrinks).then_some(quote)
     }
 
     const fn is_size_asked(&self, dpi: Option<u32>) -> bool {

@@ -14,14 +14,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::drawn::is_sendable;
-use super::resize::{
-    Geometry, clamped_image_tokens, image_tokens, most_image_tokens, smart_resize,
-};
+use super::resize::{Geometry, smart_resize};
 use super::{ImageQuote, Quote};
 use crate::image::Size;
 use crate::image::region::Region;
 use crate::legibility::{Legibility, TextHeight};
-use crate::units::{Pixels, Tokens, Usage};
+use crate::units::{Pixels, Usage};
 
 /// How many strokes a column of pixels crosses in a line of Latin text, and in one of Chinese or Japanese text.
 const STROKES: [f32; 2] = [1.8, 2.4];
@@ -180,8 +178,7 @@ impl Quote {
     /// The quote of a call that reads the same picture with this `max_pixels`.
     #[must_use]
     pub fn at_most(&self, pixels: Pixels) -> Self {
-        let image = self.image.bounded_by(self.image.size, pixels);
-        self.with_image(ImageQuote { capped: false, ..image })
+        self.with_image(self.image.bounded_by(self.image.size, pixels))
     }
 
     fn with_image(&self, image: ImageQuote) -> Self {
@@ -191,21 +188,11 @@ impl Quote {
 }
 
 impl ImageQuote {
-    /// The quote of an image of `size` that is sent in place of this one, with `max_pixels`.
+    /// The quote of an image of `size` that is sent in place of this one, with `max_pixels`. It is not capped.
     fn bounded_by(&self, size: Size, max_pixels: Pixels) -> Self {
-        let geometry = Geometry { max_pixels, ..self.geometry };
-        let (tokens, clamped_tokens) =
-            (image_tokens(size, &geometry), clamped_image_tokens(size, &geometry));
-        let any_size = if self.straightened { most_image_tokens(&geometry) } else { Tokens::ZERO };
-        Self {
-            size,
-            sent: smart_resize(size, &geometry),
-            geometry,
-            tokens,
-            clamped_tokens,
-            bound: tokens.max(clamped_tokens).max(any_size),
-            ..self.clone()
-        }
+        let Self { geometry, straightened, uncapped_tokens, unchosen_tokens, .. } = *self;
+        let geometry = Geometry { max_pixels, ..geometry };
+        Self { uncapped_tokens, unchosen_tokens, ..Self::of(size, geometry, straightened) }
     }
 }
 
@@ -213,9 +200,10 @@ impl ImageQuote {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Cap, Wish, quote};
+    use super::super::resize::most_image_tokens;
+    use super::super::{Cap, Wish};
     use super::*;
-    use crate::catalog::Model;
+    use crate::units::Tokens;
 
     const HEIGHTS: LegibleHeights = LegibleHeights { latin: 14.0, cjk: 21.0 };
 
@@ -226,7 +214,7 @@ mod tests {
     }
 
     fn whole(size: Size, wish: Wish, cap: Cap) -> Quote {
-        quote(&Model::sample(), size, 101, wish, cap).unwrap()
+        Quote::sample(size, 101, wish, cap).unwrap()
     }
 
     fn plain(size: Size) -> Quote {
@@ -337,7 +325,7 @@ mod tests {
             if page.longer_side() > 200 * page.shorter_side() { return Ok(()) }
             let wish = Wish { min_pixels: least.map(Pixels::new), ..Wish::default() };
             let cap = Cap { max_pixels: capped.map(Pixels::new), ..Cap::default() };
-            let Ok(whole) = quote(&Model::sample(), page, 101, wish, cap) else { return Ok(()) };
+            let Ok(whole) = Quote::sample(page, 101, wish, cap) else { return Ok(()) };
             let text = height.map(|height| TextHeight { height, strokes });
             let found = Legibility { text, content: Some(content) };
             let choice = fewest(&found, page, &whole.image, HEIGHTS, cuts);

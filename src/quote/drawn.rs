@@ -10,14 +10,10 @@
 //!   [`resize`](super::resize). So it is resampled once, here, and costs the same tokens as the original. Where that
 //!   size is not within the limits, as for slivers, it keeps its aspect and both sides are rounded down.
 
-use std::sync::Arc;
-
 use super::limits::{LONGER_SIDE_8K, WIDEST_ASPECT};
 use super::{
-    Allowance, Cap, ImageQuote, Quote, QuoteError, Wish, allowance, image, image_made_from,
-    text_tokens,
+    Allowance, CallTerms, Cap, ImageQuote, Quote, QuoteError, allowance, image, image_made_from,
 };
-use crate::catalog::Model;
 use crate::image::Size;
 use crate::units::Pixels;
 
@@ -68,22 +64,15 @@ pub fn dpi(pixels: u32, points: f32) -> u32 {
 /// # Errors
 ///
 /// [`QuoteError`] says what the caller must change.
-pub fn quote_page(
-    model: &Arc<Model>,
-    paper: Paper,
-    prompt_bytes: u64,
-    mut wish: Wish,
-    cap: Cap,
-    most: Pixels,
-) -> Result<Quote, QuoteError> {
-    let text = text_tokens(model, prompt_bytes);
-    if cap.reject && wish.max_pixels.is_none() && paper.dpi.is_none() {
+pub fn quote_page(terms: &CallTerms<'_>, paper: Paper, most: Pixels) -> Result<Quote, QuoteError> {
+    let mut terms = *terms;
+    if terms.cap.reject && terms.wish.max_pixels.is_none() && paper.dpi.is_none() {
         // Nothing was asked for that could be above the cap.
-        wish.max_pixels = Some(allowance(model, text, wish, cap)?.allowed);
+        terms.wish.max_pixels = Some(allowance(&terms)?.allowed);
     }
-    let Allowance { wished, allowed, .. } = allowance(model, text, wish, cap)?;
+    let Allowance { wished, allowed, .. } = allowance(&terms)?;
     let [original, size] = [wished, allowed].map(|pixels| paper.size_within(pixels.min(most)));
-    Ok(Quote::of(model, image_made_from(model, original, size, text, wish, cap)?, text, cap))
+    Ok(Quote::of(&terms, image_made_from(&terms, original, size)?))
 }
 
 /// Quotes one call with a picture of `original` that is shrunk to the pixels that it is allowed. The `size` of its image
@@ -93,21 +82,18 @@ pub fn quote_page(
 ///
 /// [`QuoteError`] says what the caller must change.
 pub fn quote_shrunk(
-    model: &Arc<Model>,
+    terms: &CallTerms<'_>,
     original: Size,
-    prompt_bytes: u64,
-    wish: Wish,
-    cap: Cap,
     most: Pixels,
 ) -> Result<Quote, QuoteError> {
-    let text = text_tokens(model, prompt_bytes);
-    let shrunk = |cap| {
-        let whole = image(model, original, text, wish, cap)?;
+    let shrunk = |terms: &CallTerms<'_>| {
+        let whole = image(terms, original)?;
         Ok(shrunk_size(original, &whole, whole.geometry.max_pixels.min(most)))
     };
-    let size = shrunk(cap)?;
-    let without_cap = shrunk(Cap { max_pixels: None, ..cap })?;
-    Ok(Quote::of(model, image_made_from(model, without_cap, size, text, wish, cap)?, text, cap))
+    let size = shrunk(terms)?;
+    let uncapped = CallTerms { cap: Cap { max_pixels: None, ..terms.cap }, ..*terms };
+    let without_cap = shrunk(&uncapped)?;
+    Ok(Quote::of(terms, image_made_from(terms, without_cap, size)?))
 }
 
 /// The size to which a picture of `original` is shrunk, which has at most `most` pixels. `whole` is its quote without
@@ -155,8 +141,10 @@ fn fitted(width: f64, height: f64, most: Pixels) -> Size {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Wish;
     use super::super::resize::{most_image_tokens, smart_resize};
     use super::*;
+    use crate::catalog::Model;
     use crate::units::Tokens;
 
     const ANY: Pixels = Pixels::new(u64::MAX);
@@ -168,11 +156,17 @@ mod tests {
     }
 
     fn page(paper: Paper, wish: Wish, cap: Cap) -> Result<Quote, QuoteError> {
-        quote_page(&Model::sample(), paper, 101, wish, cap, ANY)
+        quote_page(&CallTerms::of_prompt(&Model::sample(), 101, wish, cap), paper, ANY)
+    }
+
+    fn shrunk_within(most: Pixels, original: Size, cap: Cap) -> Quote {
+        let model = Model::sample();
+        let terms = CallTerms::of_prompt(&model, 101, Wish::default(), cap);
+        quote_shrunk(&terms, original, most).unwrap()
     }
 
     fn shrunk(original: Size, cap: Cap) -> Quote {
-        quote_shrunk(&Model::sample(), original, 101, Wish::default(), cap, ANY).unwrap()
+        shrunk_within(ANY, original, cap)
     }
 
     #[test]
@@ -239,9 +233,7 @@ mod tests {
         {
             let original = Size::new(original.0, original.1);
             for cap in [Cap::default(), Cap { reject: true, ..cap(9_000_000) }] {
-                let quote =
-                    quote_shrunk(&Model::sample(), original, 101, Wish::default(), cap, most);
-                let image = quote.unwrap().image;
+                let image = shrunk_within(most, original, cap).image;
                 assert!(image.size != original && !image.capped, "{image:?}");
                 assert_eq!(image.saved(), Tokens::ZERO);
             }

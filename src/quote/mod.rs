@@ -46,6 +46,32 @@ pub struct Cap {
     pub max_tokens: Option<Tokens>,
 }
 
+/// What decides the cost of a call beside the size of its image.
+#[derive(Debug, Clone, Copy)]
+pub struct CallTerms<'a> {
+    /// The model of the call.
+    pub model: &'a Arc<Model>,
+    /// The maximum number of text tokens of the call.
+    pub text: Tokens,
+    /// The caller's options for the image.
+    pub wish: Wish,
+    /// The tenant's limits.
+    pub cap: Cap,
+}
+
+impl<'a> CallTerms<'a> {
+    /// The terms of a call with a prompt of at most `prompt_bytes` bytes.
+    pub fn of_prompt(model: &'a Arc<Model>, prompt_bytes: u64, wish: Wish, cap: Cap) -> Self {
+        Self { model, text: text_tokens(model, prompt_bytes), wish, cap }
+    }
+
+    /// The same terms for a tenant that clamps where this one rejects.
+    #[must_use]
+    pub const fn clamping(self) -> Self {
+        Self { cap: Cap { reject: false, ..self.cap }, ..self }
+    }
+}
+
 /// The parameters with which one image is sent, and its cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageQuote {
@@ -73,6 +99,25 @@ pub struct ImageQuote {
 }
 
 impl ImageQuote {
+    /// The quote of an image of `size` that is sent with `geometry`, where neither a cap nor a choice saves anything.
+    fn of(size: Size, geometry: Geometry, straightened: bool) -> Self {
+        let tokens = image_tokens(size, &geometry);
+        let clamped_tokens = clamped_image_tokens(size, &geometry);
+        let any_size = if straightened { most_image_tokens(&geometry) } else { Tokens::ZERO };
+        Self {
+            size,
+            sent: smart_resize(size, &geometry),
+            geometry,
+            capped: false,
+            tokens,
+            clamped_tokens,
+            bound: tokens.max(clamped_tokens).max(any_size),
+            straightened,
+            uncapped_tokens: tokens,
+            unchosen_tokens: tokens,
+        }
+    }
+
     /// The number of tokens that the cap saves.
     pub const fn saved(&self) -> Tokens {
         self.uncapped_tokens.saturating_sub(self.unchosen_tokens)
@@ -111,7 +156,7 @@ pub struct Quote {
 }
 
 impl Quote {
-    fn of(model: &Arc<Model>, image: ImageQuote, text: Tokens, cap: Cap) -> Self {
+    fn of(&CallTerms { model, text, cap, .. }: &CallTerms<'_>, image: ImageQuote) -> Self {
         let bound = Usage { image: image.bound, text, output: output(model, cap) };
         Self { model: Arc::clone(model), image, bound }
     }
@@ -159,20 +204,13 @@ pub enum QuoteError {
     },
 }
 
-/// Quotes one call with an image of `size` and a prompt of at most `prompt_bytes` bytes.
+/// Quotes one call with an image of `size`.
 ///
 /// # Errors
 ///
 /// [`QuoteError`], with the value that the caller must change.
-pub fn quote(
-    model: &Arc<Model>,
-    size: Size,
-    prompt_bytes: u64,
-    wish: Wish,
-    cap: Cap,
-) -> Result<Quote, QuoteError> {
-    let text = text_tokens(model, prompt_bytes);
-    Ok(Quote::of(model, image(model, size, text, wish, cap)?, text, cap))
+pub fn quote(terms: &CallTerms<'_>, size: Size) -> Result<Quote, QuoteError> {
+    Ok(Quote::of(terms, image(terms, size)?))
 }
 
 /// The most tokens of a prompt and of the template around it.
@@ -211,33 +249,25 @@ pub fn output(model: &Model, cap: Cap) -> Tokens {
     cap.max_tokens.unwrap_or(most).min(most)
 }
 
-/// Quotes an image of `size` in a call with at most `text` tokens of text.
+/// Quotes an image of `size`.
 ///
 /// # Errors
 ///
 /// [`QuoteError`], with the value that the caller must change.
-pub fn image(
-    model: &Model,
-    size: Size,
-    text: Tokens,
-    wish: Wish,
-    cap: Cap,
-) -> Result<ImageQuote, QuoteError> {
-    image_made_from(model, size, size, text, wish, cap)
+pub fn image(terms: &CallTerms<'_>, size: Size) -> Result<ImageQuote, QuoteError> {
+    image_made_from(terms, size, size)
 }
 
 /// Quotes an image of `size` that was drawn or shrunk under the cap. Without a cap, an image of `original` would be
 /// sent in its place.
 fn image_made_from(
-    model: &Model,
+    terms: &CallTerms<'_>,
     original: Size,
     size: Size,
-    text: Tokens,
-    wish: Wish,
-    cap: Cap,
 ) -> Result<ImageQuote, QuoteError> {
+    let CallTerms { model, wish, cap, .. } = *terms;
     let figures = &model.figures;
-    let Allowance { wished, cap_pixels, allowed } = allowance(model, text, wish, cap)?;
+    let Allowance { wished, cap_pixels, allowed } = allowance(terms)?;
     let uncapped = geometry(model, wish.min_pixels, wished)?;
     let uncapped_size = smart_resize(original, &uncapped);
     let mut geometry = geometry(model, wish.min_pixels, allowed)?;
@@ -255,24 +285,12 @@ fn image_made_from(
         let actual = wish.max_pixels.unwrap_or_else(|| uncapped_size.pixels());
         return Err(QuoteError::OverCap { actual, allowed });
     }
-    let tokens = image_tokens(size, &geometry);
-    let clamped_tokens = clamped_image_tokens(size, &geometry);
-    let any_size = if wish.straighten { most_image_tokens(&geometry) } else { Tokens::ZERO };
-    Ok(ImageQuote {
-        size,
-        sent,
-        geometry,
-        capped,
-        tokens,
-        clamped_tokens,
-        bound: tokens.max(clamped_tokens).max(any_size),
-        straightened: wish.straighten,
-        uncapped_tokens: image_tokens(original, &uncapped),
-        unchosen_tokens: tokens,
-    })
+    let uncapped_tokens = image_tokens(original, &uncapped);
+    let image = ImageQuote::of(size, geometry, wish.straighten);
+    Ok(ImageQuote { capped, uncapped_tokens, ..image })
 }
 
-/// Quotes an image of unknown size in a call with at most `text` tokens of text.
+/// Quotes an image of unknown size.
 ///
 /// If the tenant's cap rejects and does not clamp, `max_pixels` must not exceed the cap, because the image may be
 /// larger than the cap.
@@ -280,13 +298,9 @@ fn image_made_from(
 /// # Errors
 ///
 /// [`QuoteError`], with the value that the caller must change.
-pub fn unseen_image(
-    model: &Model,
-    text: Tokens,
-    wish: Wish,
-    cap: Cap,
-) -> Result<UnseenQuote, QuoteError> {
-    let Allowance { wished, allowed, .. } = allowance(model, text, wish, cap)?;
+pub fn unseen_image(terms: &CallTerms<'_>) -> Result<UnseenQuote, QuoteError> {
+    let CallTerms { model, wish, cap, .. } = *terms;
+    let Allowance { wished, allowed, .. } = allowance(terms)?;
     if allowed < wished && cap.reject {
         return Err(QuoteError::OverCap { actual: wished, allowed });
     }
@@ -307,7 +321,8 @@ struct Allowance {
     allowed: Pixels,
 }
 
-fn allowance(model: &Model, text: Tokens, wish: Wish, cap: Cap) -> Result<Allowance, QuoteError> {
+fn allowance(terms: &CallTerms<'_>) -> Result<Allowance, QuoteError> {
+    let CallTerms { model, text, wish, cap } = *terms;
     let figures = &model.figures;
     let ceiling = figures.largest_max_pixels.min(largest_max_pixels(model, text)?);
     let wished = wish.max_pixels.unwrap_or(figures.default_max_pixels).min(ceiling);
@@ -343,6 +358,19 @@ fn geometry(model: &Model, min: Option<Pixels>, max: Pixels) -> Result<Geometry,
 }
 
 #[cfg(test)]
+impl Quote {
+    /// The quote of a call of the sample model.
+    pub(crate) fn sample(
+        size: Size,
+        prompt_bytes: u64,
+        wish: Wish,
+        cap: Cap,
+    ) -> Result<Self, QuoteError> {
+        quote(&CallTerms::of_prompt(&Model::sample(), prompt_bytes, wish, cap), size)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use unicode_normalization::UnicodeNormalization as _;
 
@@ -359,7 +387,7 @@ mod tests {
     }
 
     fn quoted(size: Size, wish: Wish, cap: Cap) -> Quote {
-        quote(&Model::sample(), size, 101, wish, cap).unwrap()
+        Quote::sample(size, 101, wish, cap).unwrap()
     }
 
     #[test]
@@ -388,12 +416,12 @@ mod tests {
         let image = quoted(Size::new(97, 97), wish, cap(10_000)).image;
         assert!(image.capped && image.sent.pixels().get() <= 10_000, "{image:?}");
         let rejecting = Cap { reject: true, ..cap(10_000) };
-        assert!(quote(&Model::sample(), Size::new(97, 97), 101, wish, rejecting).is_err());
+        assert!(Quote::sample(Size::new(97, 97), 101, wish, rejecting).is_err());
     }
 
     #[test]
     fn a_cap_that_the_model_cannot_keep_refuses_instead_of_giving_way() {
-        let refused = quote(&Model::sample(), A4, 101, Wish::default(), cap(3_000)).unwrap_err();
+        let refused = Quote::sample(A4, 101, Wish::default(), cap(3_000)).unwrap_err();
         assert!(matches!(refused, QuoteError::OverCap { .. }), "{refused}");
     }
 
@@ -407,10 +435,10 @@ mod tests {
     #[test]
     fn a_tenant_that_rejects_is_told_what_was_asked_and_what_is_allowed() {
         let cap = Cap { reject: true, ..cap(1_048_576) };
-        let refused = quote(&Model::sample(), A4, 101, wish(2_000_000), cap).unwrap_err();
+        let refused = Quote::sample(A4, 101, wish(2_000_000), cap).unwrap_err();
         let (actual, allowed) = (Pixels::new(2_000_000), Pixels::new(1_048_576));
         assert_eq!(refused, QuoteError::OverCap { actual, allowed });
-        assert!(quote(&Model::sample(), A4, 101, wish(500_000), cap).is_ok());
+        assert!(Quote::sample(A4, 101, wish(500_000), cap).is_ok());
     }
 
     #[test]
@@ -431,8 +459,7 @@ mod tests {
 
     #[test]
     fn a_prompt_that_leaves_no_room_for_an_image_is_refused() {
-        let refused =
-            quote(&Model::sample(), A4, 29_990, Wish::default(), Cap::default()).unwrap_err();
+        let refused = Quote::sample(A4, 29_990, Wish::default(), Cap::default()).unwrap_err();
         assert!(matches!(refused, QuoteError::PromptTooLong { .. }), "{refused}");
     }
 
@@ -469,7 +496,7 @@ mod tests {
             };
             let cap = Cap { max_pixels: capped.map(Pixels::new), ..Cap::default() };
             let size = Size::new(width, height);
-            let Ok(quote) = quote(&Model::sample(), size, 101, wish, cap) else { return Ok(()) };
+            let Ok(quote) = Quote::sample(size, 101, wish, cap) else { return Ok(()) };
             let image = quote.image;
             for tokens in [image_tokens, clamped_image_tokens] {
                 let billed = tokens(size, &image.geometry);
@@ -488,7 +515,10 @@ mod tests {
 
     #[test]
     fn an_image_that_is_not_seen_is_bounded_by_the_cap() {
-        let unseen = |wish, cap| unseen_image(&Model::sample(), Tokens::new(100), wish, cap);
+        let unseen = |wish, cap| {
+            let (model, text) = (Model::sample(), Tokens::new(100));
+            unseen_image(&CallTerms { model: &model, text, wish, cap })
+        };
         assert_eq!(unseen(Wish::default(), Cap::default()).unwrap().bound.get(), 8_194);
         assert_eq!(unseen(wish(8_000_000), cap(1_048_576)).unwrap().bound.get(), 1_026);
         let many = Wish { min_pixels: Some(Pixels::new(1_048_576)), ..wish(8_000_000) };
@@ -499,7 +529,10 @@ mod tests {
     #[test]
     fn a_tenant_that_rejects_takes_an_unseen_image_only_within_its_cap() {
         let cap = Cap { reject: true, ..cap(1_048_576) };
-        let unseen = |wish| unseen_image(&Model::sample(), Tokens::new(100), wish, cap);
+        let unseen = |wish| {
+            let (model, text) = (Model::sample(), Tokens::new(100));
+            unseen_image(&CallTerms { model: &model, text, wish, cap })
+        };
         assert!(unseen(Wish::default()).is_err());
         assert!(unseen(wish(1_048_576)).is_ok());
     }
@@ -525,7 +558,7 @@ mod tests {
     #[test]
     fn a_least_above_the_most_is_refused() {
         let wish = Wish { min_pixels: Some(Pixels::new(9_000_000)), ..Wish::default() };
-        let refused = quote(&Model::sample(), A4, 101, wish, Cap::default()).unwrap_err();
+        let refused = Quote::sample(A4, 101, wish, Cap::default()).unwrap_err();
         assert!(matches!(refused, QuoteError::MinAboveMax { .. }), "{refused}");
     }
 }

@@ -61,7 +61,7 @@ impl Preparation<'_> {
         let is_whole = self.is_kept_whole(facts);
         let chosen = auto::fewest(found, facts.shown, &facts.quote.image, legible, !is_whole)?;
         // For a tenant that rejects, only its text makes a page smaller, and not its cap.
-        if self.cap().reject && facts.quote.of_chosen(&chosen).image.capped {
+        if self.terms().cap.reject && facts.quote.of_chosen(&chosen).image.capped {
             return None;
         }
         Some(if is_whole { Choice::AtMost(chosen.size.pixels()) } else { Choice::Part(chosen) })
